@@ -1,0 +1,11 @@
+"""The contract: what users write, what pods run, and what proxies send and get.
+
+Models and pure functions only. No I/O happens here, and nothing of the other packages is imported, so that
+a proxy written in Python may depend on the contract alone.
+
+- ``resources``: the ``WasmPlugin`` custom resource, as users write it;
+- ``bundle``: everything one pod must run, as the operator or a manifest folder resolved it;
+- ``hooks``: the twelve hooks, their inputs and their decisions;
+- ``schema``: the CustomResourceDefinition, generated from ``resources``;
+- ``quantities``: durations and sizes.
+"""

@@ -1,0 +1,122 @@
+"""``Bundle``: everything one pod must run; resolved, pinned by digest, in order, versioned by its content.
+
+A bundle is made by the operator or from a manifest folder; a sidecar treats both the same. It holds the
+values of Secrets, because a sidecar has to start with everything else gone: whoever stores one keeps it
+mode 0600, whoever shows one calls ``redacted``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+
+from hookline_api.hooks import Hook
+from hookline_api.resources import (
+    FailurePolicy,
+    Isolation,
+    Limits,
+    Match,
+    Name,
+    PermissionName,
+    Resource,
+    Sha256,
+)
+
+REDACTED: Final = "<redacted>"
+
+LoadCause = Literal["fetch", "verify", "config"]
+CallCause = Literal["trap", "timeout", "result", "overload"]
+
+
+class BundleArtifact(Resource):
+    """The one module that a bundle's plugin runs."""
+
+    digest: str
+    """What was resolved: of the manifest in a registry, or of the file."""
+    sha256: Sha256
+    """Of the module's own bytes: its name in every cache."""
+    size: Annotated[int, Field(ge=0)]
+    """Bytes of the module."""
+    layout: str
+    reference: str
+    """What the user wrote, for people to read."""
+
+
+class LoadFailure(Resource):
+    """Why a plugin is not what its resource asks for."""
+
+    cause: LoadCause
+    message: str
+    """One sentence: what happened, why, and what to do."""
+
+
+class BundlePlugin(Resource):
+    """One plugin as a pod runs it. Without an artifact it is a placeholder that fails closed."""
+
+    name: Name
+    namespace: str | None = None
+    generation: int | None = None
+    origin: str | None = None
+    """Where the settings came from: a manifest's file, or the resource's uid."""
+    artifact: BundleArtifact | None = None
+    failure: LoadFailure | None = None
+    """Why this is not what the resource asks for; the plugin runs as it last did, or fails closed."""
+    hooks: list[Hook] = []
+    """Which hooks are called; for a placeholder, which are answered closed."""
+    priority: int = 0
+    match: Match = Match()
+    config: dict[str, Any] = {}
+    secret_paths: list[str] = []
+    """Paths into ``config`` (with dots) whose values come from Secrets."""
+    permissions: list[PermissionName] = []
+    egress: list[str] = []
+    limits: Limits = Limits()
+    isolation: Isolation = Isolation()
+    failure_policy: FailurePolicy = FailurePolicy()
+    mode: Literal["Enforce", "Shadow"] = "Enforce"
+
+    @property
+    def revision(self) -> str:
+        """Twelve hex digits that change with the artifact and with every setting, and with nothing else."""
+        settings = self.model_dump(mode="json", by_alias=True, exclude={"failure", "generation", "origin"})
+        return _digest(settings)[:12]
+
+    def redacted(self) -> BundlePlugin:
+        """The same with every value that came from a Secret replaced."""
+        config = json.loads(json.dumps(self.config))
+        for path in self.secret_paths:
+            *parents, last = path.split(".")
+            target = config
+            for part in parents:
+                target = target.get(part, {})
+            if last in target:
+                target[last] = REDACTED
+        return self.model_copy(update={"config": config})
+
+
+class Bundle(Resource):
+    """The plugins of one pod, in the order of the chain: priority descending, then name."""
+
+    plugins: list[BundlePlugin] = []
+
+    @classmethod
+    def of(cls, plugins: list[BundlePlugin]) -> Bundle:
+        """A bundle of these plugins, put in order."""
+        return cls(plugins=sorted(plugins, key=lambda plugin: (-plugin.priority, plugin.name)))
+
+    @property
+    def version(self) -> str:
+        """The bundle's own content hash, twelve hex digits. Failures do not count: they change nothing."""
+        return _digest([[p.name, p.namespace, p.revision] for p in self.plugins])[:12]
+
+    def redacted(self) -> Bundle:
+        """The same with every value that came from a Secret replaced."""
+        return Bundle(plugins=[plugin.redacted() for plugin in self.plugins])
+
+
+def _digest(value: object) -> str:
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,324 @@
+"""The twelve hooks: their names, what a proxy sends to each, and what the chain answers.
+
+The shapes are those of ``docs/guest-abi.md`` (HeliosDB-Proxy's plugin system, "Feature 11"). A guest may
+answer in either of its two dialects; the proxy always gets the ``action`` dialect that is modelled here.
+
+The models describe and document; the hook road itself checks inputs with tables that the runtime derives
+from them once, because a full validation would cost more than most plugins.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Hook(StrEnum):
+    """A named point at which the proxy asks. The value is the export's name and the last part of the URL."""
+
+    AUTHENTICATE = "authenticate"
+    AUTHORIZE = "authorize"
+    PRE_QUERY = "pre_query"
+    REWRITE = "rewrite"
+    ROUTE = "route"
+    CACHE_GET = "cache_get"
+    CACHE_SET = "cache_set"
+    POST_QUERY = "post_query"
+    METRICS = "metrics"
+    ON_CONNECT = "on_connect"
+    ON_DISCONNECT = "on_disconnect"
+    CUSTOM = "custom_hook"
+
+    @property
+    def observes(self) -> bool:
+        """True where all plugins run off the reply's path and nothing is decided."""
+        return self in OBSERVERS
+
+
+OBSERVERS: Final = frozenset({Hook.POST_QUERY, Hook.METRICS, Hook.ON_CONNECT, Hook.ON_DISCONNECT})
+
+# Spellings that manifests in the field use, in any case (docs/guest-abi.md, "Names").
+_SPELLINGS: Final = {
+    "prequery": Hook.PRE_QUERY, "postquery": Hook.POST_QUERY, "auth": Hook.AUTHENTICATE,
+    "cacheget": Hook.CACHE_GET, "cacheset": Hook.CACHE_SET, "routing": Hook.ROUTE,
+    "connect": Hook.ON_CONNECT, "disconnect": Hook.ON_DISCONNECT, "custom": Hook.CUSTOM,
+} | {hook.value: hook for hook in Hook}  # fmt: skip
+
+
+def hook_spellings() -> frozenset[str]:
+    """Every accepted spelling, in lower case."""
+    return frozenset(_SPELLINGS)
+
+
+def parse_hook(name: object) -> Hook:
+    """The hook of any accepted spelling, in any case; raises ValueError that lists the twelve names."""
+    hook = _SPELLINGS.get(name.lower()) if isinstance(name, str) else None
+    if hook is None:
+        raise ValueError(f"{name!r:.60} is no hook; the hooks are {', '.join(Hook)}")
+    return hook
+
+
+class _Shape(BaseModel):
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="allow")
+
+
+class HookContext(_Shape):
+    """Who asks, and where: the same for every hook of one statement."""
+
+    request_id: str | None = None
+    """Stays the same over every hook of one statement; made by the sidecar where the proxy sends none."""
+    client_id: str | None = None
+    identity: str | None = None
+    """The user's name, as the proxy knows it."""
+    database: str | None = None
+    branch: str | None = None
+    attributes: dict[str, str] = Field(default_factory=dict)
+    """Anything else that plugins read, such as ``tenant_id``, ``application_name``, ``identity.roles``."""
+
+
+class QueryInput(_Shape):
+    """Input of ``pre_query``, ``rewrite`` and ``route``."""
+
+    query: str
+    """The statement, as the client sent it."""
+    normalized: str | None = None
+    """The statement without its literals; null where the proxy does not compute it, and after a rewrite."""
+    tables: list[str] = Field(default_factory=list)
+    is_read_only: bool = False
+    hook_context: HookContext = Field(default_factory=HookContext)
+
+
+class Identity(_Shape):
+    """Who a client is."""
+
+    user_id: str
+    username: str
+    roles: list[str] = Field(default_factory=list)
+    tenant_id: str | None = None
+    claims: dict[str, Any] = Field(default_factory=dict)
+
+
+class AuthorizeInput(QueryInput):
+    """Input of ``authorize``."""
+
+    identity: Identity | None = None
+    action: str | None = None
+    """What is to be done: a verb of the proxy's, or an HTTP method."""
+    resource: str | None = None
+    """To what: a table, or an HTTP path."""
+
+
+class CacheGetInput(QueryInput):
+    """Input of ``cache_get``."""
+
+    key: str
+
+
+class CacheSetInput(CacheGetInput):
+    """Input of ``cache_set``."""
+
+    value: str
+    """The bytes to store, base64."""
+    ttl_ms: int | None = None
+
+
+class AuthenticateInput(_Shape):
+    """Input of ``authenticate``."""
+
+    headers: dict[str, str] = Field(default_factory=dict)
+    """Names in lower case; repeated headers joined with a comma."""
+    username: str | None = None
+    password: str | None = None
+    client_ip: str | None = None
+    database: str | None = None
+
+
+class Outcome(_Shape):
+    """How a statement went; the second element of ``post_query``'s input."""
+
+    success: bool
+    target_node: str | None = None
+    elapsed_us: int = 0
+    response_bytes: int = 0
+    error: str | None = None
+
+
+class EventInput(_Shape):
+    """Input of ``on_connect``, ``on_disconnect`` and ``metrics``."""
+
+    hook_context: HookContext = Field(default_factory=HookContext)
+    event: dict[str, Any] = Field(default_factory=dict)
+
+
+INPUTS: Final[dict[Hook, type[_Shape] | None]] = {
+    Hook.AUTHENTICATE: AuthenticateInput,
+    Hook.AUTHORIZE: AuthorizeInput,
+    Hook.PRE_QUERY: QueryInput,
+    Hook.REWRITE: QueryInput,
+    Hook.ROUTE: QueryInput,
+    Hook.CACHE_GET: CacheGetInput,
+    Hook.CACHE_SET: CacheSetInput,
+    Hook.POST_QUERY: QueryInput,  # the first element; the second is an Outcome
+    Hook.METRICS: EventInput,
+    Hook.ON_CONNECT: EventInput,
+    Hook.ON_DISCONNECT: EventInput,
+    Hook.CUSTOM: None,  # whatever the proxy sends
+}
+"""The model of each hook's input object; None where any JSON is accepted."""
+
+
+class _Decision(_Shape):
+    plugin: str | None = None
+    """Who decided; null where nobody did."""
+    request_id: str | None = None
+    bundle: str | None = None
+    """The version of the bundle that decided."""
+    failure: Literal["fetch", "verify", "config", "trap", "timeout", "result", "overload"] | None = None
+    """Present where a plugin failed and its failure policy decided: the cause."""
+
+
+class Continue(_Decision):
+    """Go on with the query as it is."""
+
+    action: Literal["continue"]
+
+
+class Rewrite(_Decision):
+    """Go on with another query."""
+
+    action: Literal["rewrite"]
+    value: str
+    """The new statement."""
+
+
+class Block(_Decision):
+    """Refuse the statement."""
+
+    action: Literal["block"]
+    value: str
+    """The reason, for the client."""
+
+
+class Cached(_Decision):
+    """Answer the client with these bytes, and do not run the query."""
+
+    action: Literal["cached"]
+    data: list[Annotated[int, Field(ge=0, le=255)]] | None = None
+    """The bytes one by one; either this or ``data_base64``, as the plugin gave them."""
+    data_base64: str | None = None
+
+
+class Authenticated(_Decision):
+    """The client is who ``identity`` says."""
+
+    action: Literal["success"]
+    identity: Identity
+
+
+class Denied(_Decision):
+    """The client's credentials are wrong."""
+
+    action: Literal["denied"]
+    message: str
+
+
+class Defer(_Decision):
+    """No plugin has an opinion; the proxy's own rules apply."""
+
+    action: Literal["defer"]
+
+
+class Allow(_Decision):
+    """The action may be done."""
+
+    action: Literal["allow"]
+    reason: str | None = None
+
+
+class Deny(_Decision):
+    """The action may not be done."""
+
+    action: Literal["deny"]
+    reason: str | None = None
+
+
+class RouteTo(_Decision):
+    """Send the statement to the default node, the primary, or any standby."""
+
+    action: Literal["default", "primary", "standby"]
+
+
+class RouteTarget(_Decision):
+    """Send the statement to a node or a branch by name."""
+
+    action: Literal["node", "branch"]
+    target: str
+
+
+class RouteBlock(_Decision):
+    """Do not route the statement at all."""
+
+    action: Literal["block"]
+    reason: str
+
+
+class Hit(_Decision):
+    """Answer from the cache."""
+
+    action: Literal["hit"]
+    data: list[Annotated[int, Field(ge=0, le=255)]] | None = None
+    data_base64: str | None = None
+    ttl_ms: int | None = None
+
+
+class Miss(_Decision):
+    """The cache has nothing."""
+
+    action: Literal["miss"]
+
+
+class Store(_Decision):
+    """Store the value."""
+
+    action: Literal["store"]
+    ttl_ms: int | None = None
+
+
+class Skip(_Decision):
+    """Do not store the value."""
+
+    action: Literal["skip"]
+
+
+class Accepted(_Decision):
+    """The observers will run; nothing is decided."""
+
+    action: Literal["accepted"]
+
+
+class Answered(_Decision):
+    """The first answer of a custom hook that was not empty."""
+
+    action: Literal["answered"]
+    value: Any
+
+
+class Empty(_Decision):
+    """No plugin answered the custom hook."""
+
+    action: Literal["empty"]
+
+
+RESULTS: Final[dict[Hook, tuple[type[_Decision], ...]]] = {
+    Hook.AUTHENTICATE: (Authenticated, Denied, Defer),
+    Hook.AUTHORIZE: (Allow, Deny, Defer),
+    Hook.PRE_QUERY: (Continue, Rewrite, Block, Cached),
+    Hook.REWRITE: (Continue, Rewrite, Block),
+    Hook.ROUTE: (RouteTo, RouteTarget, RouteBlock),
+    Hook.CACHE_GET: (Hit, Miss),
+    Hook.CACHE_SET: (Store, Skip),
+    Hook.CUSTOM: (Answered, Empty, Block),
+} | dict.fromkeys(sorted(OBSERVERS), (Accepted,))
+"""What each hook may answer to the proxy, told apart by ``action``."""

@@ -1,0 +1,515 @@
+"""``WasmPlugin``: one named WebAssembly plugin with its settings (``hookline.dev/v1alpha1``).
+
+The field docstrings become ``kubectl explain``. Python names are snake_case, the wire is camelCase.
+Reading is lenient (an unknown field is ignored, so that a newer resource still loads), writing is strict;
+whoever takes manifests from a person passes ``extra="forbid"`` to ``model_validate`` and gets an error for
+each misspelt field.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.alias_generators import to_camel
+
+from hookline_api.hooks import Hook, hook_spellings, parse_hook
+from hookline_api.quantities import Duration, Size
+
+GROUP: Final = "hookline.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+KIND: Final = "WasmPlugin"
+PLURAL: Final = "wasmplugins"
+
+MAX_PAGES: Final = 65_536
+"""A 32-bit linear memory has at most this many pages of 64 KiB."""
+
+
+class Resource(BaseModel):
+    """Base of everything that Kubernetes stores: camelCase on the wire, frozen, lenient to read."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+        frozen=True,
+        extra="ignore",
+    )
+
+
+class Permission(StrEnum):
+    """What a plugin may ask of its host."""
+
+    KV_READ = "kv.read"
+    KV_WRITE = "kv.write"
+    CACHE_READ = "cache.read"
+    CACHE_WRITE = "cache.write"
+    QUERY_EXECUTE = "query.execute"
+    HTTP_FETCH = "http.fetch"
+    CRYPTO = "crypto"
+    METRICS = "metrics"
+    CONFIG_READ = "config.read"
+
+
+_PERMISSION_PATTERN: Final = (
+    "^(" + "|".join(p.value.replace(".", r"\.") for p in Permission) + r"|custom\.[a-z0-9_.-]{1,56})$"
+)
+
+SHA256_PATTERN: Final = "^[0-9a-f]{64}$"
+NAME_PATTERN: Final = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
+
+PermissionName = Annotated[str, Field(pattern=_PERMISSION_PATTERN, max_length=64)]
+Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=253)]
+
+HookName = Annotated[
+    Hook,
+    BeforeValidator(parse_hook),
+    WithJsonSchema({"type": "string", "maxLength": 16}),
+]
+
+
+def _bounded(at_least: int, at_most: int) -> AfterValidator:
+    def check(value: int) -> int:
+        if not at_least <= value <= at_most:
+            raise ValueError(f"{value} is not between {at_least} and {at_most}")
+        return value
+
+    return AfterValidator(check)
+
+
+class LocalObjectReference(Resource):
+    """An object of the plugin's own namespace, by name."""
+
+    name: Name
+
+
+class OCISource(Resource):
+    """A module in an OCI registry, in any layout that ``docs/artifacts.md`` lists."""
+
+    reference: Annotated[str, Field(min_length=1, max_length=1024)]
+    """``registry/repository:tag`` or ``registry/repository@sha256:…``; in manifest folders also
+    ``oci-layout:PATH[:tag|@digest]``, relative to the manifest."""
+    pull_policy: Literal["IfNotPresent", "Always"] | None = None
+    """Whether a tag is asked for again on each change of the resource. Default: Always for ``:latest`` and
+    for no tag, else IfNotPresent. A digest is never asked for twice."""
+    pull_secrets: Annotated[list[LocalObjectReference], Field(max_length=16)] = []
+    """Secrets of type kubernetes.io/dockerconfigjson, tried in order."""
+    ca_config_map: LocalObjectReference | None = None
+    """A ConfigMap whose key ``ca.crt`` holds the registry's own certificate authority, PEM."""
+    insecure: bool = False
+    """Speak plain HTTP to the registry. Credentials are sent in the clear."""
+    track_interval: Annotated[Duration, _bounded(10_000, 30 * 86_400_000)] | None = None
+    """Ask again what the tag points to, this often (``10s`` to ``720h``). Default: never."""
+
+
+class HTTPSource(Resource):
+    """A module at a URL; its digest is required, because a URL may answer anything tomorrow."""
+
+    url: Annotated[str, Field(pattern="^https?://", max_length=2048)]
+    sha256: Sha256
+    """Of the bytes at the URL, 64 lower-case hex digits."""
+
+
+class ConfigMapSource(Resource):
+    """A module in a ConfigMap's ``binaryData``: small ones, in development."""
+
+    name: Name
+    key: Annotated[str, Field(min_length=1, max_length=253)] = "plugin.wasm"
+
+
+class FileSource(Resource):
+    """A file beside the manifest. Only in manifest folders."""
+
+    path: Annotated[str, Field(min_length=1, max_length=4096)]
+    """Of a ``.wasm`` or a packed ``.tar.gz``; relative to the manifest."""
+
+
+def _exactly_one(source: BaseModel) -> None:
+    given = [name for name in type(source).model_fields if getattr(source, name) is not None]
+    if len(given) != 1:
+        kinds = ", ".join(type(source).model_fields[name].alias or name for name in type(source).model_fields)
+        raise ValueError(f"give exactly one of {kinds}" + (f", not {' and '.join(given)}" if given else ""))
+
+
+class Source(Resource):
+    """Where the module comes from: exactly one of the fields."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "[has(self.oci), has(self.http), has(self.configMap)].exists_one(given, given)",
+                    "message": "give exactly one of oci, http, configMap",
+                }
+            ]
+        }
+    )
+
+    oci: OCISource | None = None
+    http: HTTPSource | None = None
+    config_map: ConfigMapSource | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Source:
+        _exactly_one(self)
+        return self
+
+
+class LocalSource(Source):
+    """A source in a manifest folder, where files beside the manifest are allowed too."""
+
+    file: FileSource | None = None
+
+
+class KeylessIdentity(Resource):
+    """Who may have signed through Sigstore's public-good or an own certificate authority."""
+
+    issuer: Annotated[str, Field(min_length=1, max_length=2048)]
+    subject: Annotated[str, Field(min_length=1, max_length=2048)]
+
+
+class Verify(Resource):
+    """Signatures of which one must be good. A resource that asks for a signature never runs without one."""
+
+    keys: Annotated[list[Annotated[str, Field(max_length=16_384)]], Field(max_length=16)] = []
+    """Public keys in PEM, as cosign makes them."""
+    ed25519: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=16)] = []
+    """Public keys of 32 bytes in base64, as HeliosDB's ``plugin.sig`` uses them."""
+    keyless: Annotated[list[KeylessIdentity], Field(max_length=16)] = []
+
+    @property
+    def wanted(self) -> bool:
+        """True where any signature is asked for."""
+        return bool(self.keys or self.ed25519 or self.keyless)
+
+
+class SelectorRequirement(Resource):
+    """One requirement of a label selector, as Kubernetes has it."""
+
+    key: Annotated[str, Field(min_length=1, max_length=317)]
+    operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]
+    values: Annotated[list[Annotated[str, Field(max_length=63)]], Field(max_length=64)] = []
+
+
+class Selector(Resource):
+    """The proxy pods, by their labels; empty selects every pod of the namespace that has a sidecar."""
+
+    match_labels: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=64)] = {}
+    match_expressions: Annotated[list[SelectorRequirement], Field(max_length=64)] = []
+
+
+Pattern = Annotated[str, Field(min_length=1, max_length=253)]
+Patterns = Annotated[list[Pattern], Field(max_length=64)]
+
+
+class Match(Resource):
+    """Which calls a plugin is asked about. All given fields must match; a ``*`` stands for any characters.
+
+    A call is skipped only where it says that it is for something else. What the proxy did not say, or what
+    a rewrite made unknown, counts as a match: a guard is never left out by an omission.
+    """
+
+    databases: Patterns = []
+    """Compared with ``hook_context.database``."""
+    users: Patterns = []
+    """Compared with ``hook_context.identity``, or ``username`` where a client authenticates."""
+    applications: Patterns = []
+    """Compared with the attribute ``application_name``."""
+    query_classes: Annotated[
+        list[Literal["read", "write", "select", "insert", "update", "delete", "ddl", "other"]],
+        Field(max_length=8),
+    ] = []
+    """``read`` and ``write`` as the proxy says in ``is_read_only``; the others by the statements' first
+    words. A text whose class cannot be told for sure (``WITH``, ``EXPLAIN``, ``CALL``) is of every class."""
+    tables: Patterns = []
+    """Compared with each of ``tables``; one is enough."""
+
+
+class KeyRef(Resource):
+    """A Secret or a ConfigMap, by name."""
+
+    name: Name
+
+
+class ConfigFrom(Resource):
+    """One setting from a Secret or a ConfigMap. Values of Secrets are shown nowhere."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "has(self.secretRef) != has(self.configMapRef)",
+                    "message": "give exactly one of secretRef, configMapRef",
+                }
+            ]
+        }
+    )
+
+    secret_ref: KeyRef | None = None
+    config_map_ref: KeyRef | None = None
+    key: Annotated[str, Field(min_length=1, max_length=253)]
+    path: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+){0,7}$", max_length=253)]
+    """Where in ``config`` the value goes, with dots: ``upstream.token``."""
+
+    @model_validator(mode="after")
+    def _one(self) -> ConfigFrom:
+        if (self.secret_ref is None) == (self.config_map_ref is None):
+            raise ValueError("give exactly one of secretRef, configMapRef")
+        return self
+
+
+class Limits(Resource):
+    """What one plugin may use. Every bound is enforced; reaching one is a failure with a cause."""
+
+    timeout: Annotated[Duration, _bounded(1, 60_000)] = Field(default=100, validate_default=True)
+    """For one call of one plugin, 1ms to 60s. Cause ``timeout``. Default 100ms."""
+    memory: Annotated[Size, _bounded(65_536, 4 * 2**30)] = Field(default=64 * 2**20, validate_default=True)
+    """Linear memory of one instance, 64Ki to 4Gi; a guest that asks for more gets ``memory.grow`` = -1.
+    Default 64Mi."""
+    fuel: Annotated[int, Field(ge=1, le=2**53)] | None = None
+    """Instructions of one call, about one unit each; a number makes the plugin 12 to 24 % slower and
+    repeatable. Cause ``timeout``. Default: not counted."""
+    input: Annotated[Size, _bounded(1, 64 * 2**20)] = Field(default=2**20, validate_default=True)
+    """Bytes of one hook call, up to 64Mi. Cause ``overload``. Default 1Mi."""
+    output: Annotated[Size, _bounded(1, 64 * 2**20)] = Field(default=2**20, validate_default=True)
+    """Bytes of one result, up to 64Mi. Cause ``result``. Default 1Mi."""
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
+    """Calls at the same time in one pod; four times as many may wait, for at most ``timeout``.
+    Cause ``overload``. Default 16."""
+
+
+class Isolation(Resource):
+    """How instances are used."""
+
+    mode: Literal["PerCall", "Pooled"] = "PerCall"
+    """PerCall: fresh memory for every call. Pooled: instances are used again, for guests that free what
+    they take. Default PerCall."""
+    size: Annotated[int, Field(ge=1, le=256)] = 4
+    """Pooled: instances kept by one worker. Default 4."""
+    max_calls: Annotated[int, Field(ge=1, le=2**31)] = 10_000
+    """Pooled: an instance is dropped after this many calls. Default 10000."""
+
+
+CallPolicy = Literal["Closed", "Open"]
+LoadPolicy = Literal["LastGood", "Closed", "Open"]
+
+
+class FailurePolicy(Resource):
+    """What the chain answers when a plugin fails, per cause.
+
+    LastGood: what ran before goes on; where nothing did, as Closed. Closed: the refusing answer of the hook
+    (``docs/hooks.md``). Open: as if the plugin were not there. Defaults: Closed on deciding hooks, Open on
+    observing ones, LastGood for ``fetch``, ``verify`` and ``config``.
+    """
+
+    fetch: LoadPolicy = "LastGood"
+    """The module cannot be had."""
+    verify: Literal["LastGood", "Closed"] = "LastGood"
+    """The module is not what was asked for: digest, signature, imports, exports. Never Open."""
+    config: LoadPolicy = "LastGood"
+    """The settings are wrong."""
+    trap: CallPolicy | None = None
+    """The guest trapped."""
+    timeout: CallPolicy | None = None
+    """The guest used up its time or its fuel."""
+    result: CallPolicy | None = None
+    """The guest's answer is no valid decision."""
+    overload: CallPolicy | None = None
+    """The input, or the queue, is over its limit."""
+
+
+class Rollout(Resource):
+    """How a change reaches the pods."""
+
+    deadline: Annotated[Duration, _bounded(1_000, 3_600_000)] = Field(default=30_000, validate_default=True)
+    """How long prepared pods wait for the others before they switch. Default 30s."""
+
+
+class WasmPluginSpec(Resource):
+    """What the plugin is, where it runs and what it may do."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "!has(self.egress) || size(self.egress) == 0 || "
+                    "(has(self.permissions) && self.permissions.exists(p, p == 'http.fetch'))",
+                    "message": "egress needs the permission http.fetch",
+                }
+            ]
+        }
+    )
+
+    source: Source
+    sha256: Sha256 | None = None
+    """Of the module's own bytes, whatever it was packed in; 64 lower-case hex digits."""
+    verify: Verify | None = None
+    selector: Selector = Selector()
+    hooks: Annotated[
+        list[HookName],
+        Field(
+            max_length=12,
+            json_schema_extra={
+                "x-kubernetes-list-type": "atomic",
+                "x-kubernetes-validations": [
+                    {
+                        "rule": "self.all(h, h.lowerAscii() in ["
+                        + ", ".join(f"'{name}'" for name in sorted(hook_spellings()))
+                        + "])",
+                        "message": "hooks are " + ", ".join(Hook),
+                    }
+                ],
+            },
+        ),
+    ] = []
+    """Which hooks to call. Default: every hook that the module exports."""
+    priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
+    """Higher runs earlier; ties by name. Default 0."""
+    match: Match = Match()
+    config: Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})] = {}
+    """Free form; checked against the plugin's own JSON Schema where it ships one."""
+    config_from: Annotated[list[ConfigFrom], Field(max_length=64)] = []
+    """Settings from Secrets and ConfigMaps, laid over ``config`` in order."""
+    permissions: Annotated[
+        list[PermissionName], Field(max_length=32, json_schema_extra={"x-kubernetes-list-type": "set"})
+    ] = []
+    """What the plugin may ask of its host. Default: nothing."""
+    egress: Annotated[
+        list[Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.*-]{1,253}(:[0-9]{1,5})?$", max_length=300)]],
+        Field(max_length=64),
+    ] = []
+    """What ``http.fetch`` may reach, ``scheme://host:port``. Default: nothing."""
+    limits: Limits = Limits()
+    isolation: Isolation = Isolation()
+    failure_policy: FailurePolicy = FailurePolicy()
+    mode: Literal["Enforce", "Shadow"] = "Enforce"
+    """Shadow: the plugin runs and is measured, off the reply's path, and decides nothing. Default Enforce."""
+    rollout: Rollout = Rollout()
+
+    @model_validator(mode="after")
+    def _egress_needs_fetch(self) -> WasmPluginSpec:
+        if self.egress and Permission.HTTP_FETCH not in self.permissions:
+            raise ValueError("egress needs the permission http.fetch")
+        return self
+
+
+class LocalWasmPluginSpec(WasmPluginSpec):
+    """The spec in a manifest folder: also files beside the manifest."""
+
+    source: LocalSource
+
+
+class ObjectMeta(Resource):
+    """What Hookline reads of an object's metadata."""
+
+    name: Name
+    namespace: Name | None = None
+    uid: str | None = None
+    generation: int | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+
+
+ConditionType = Literal["Ready", "Resolved", "Verified", "Programmed", "Reconciling", "Stalled"]
+
+
+class Condition(Resource):
+    """As Kubernetes' ``metav1.Condition``."""
+
+    type: Annotated[str, Field(max_length=316)]
+    status: Literal["True", "False", "Unknown"]
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    last_transition_time: Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+    reason: Annotated[str, Field(min_length=1, max_length=1024, pattern="^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
+    message: Annotated[str, Field(max_length=32_768)]
+
+
+class ArtifactStatus(Resource):
+    """The one artifact that the whole fleet runs."""
+
+    digest: str
+    sha256: str | None = None
+    layout: str | None = None
+    size: Annotated[int, Field(json_schema_extra={"format": "int64"})] | None = None
+    """Bytes of the module."""
+    signer: str | None = None
+    hooks: Annotated[list[str], Field(max_length=12)] = []
+    imports: Annotated[list[str], Field(max_length=256)] = []
+
+
+class PodCounts(Resource):
+    """How many pods do what."""
+
+    matched: int = 0
+    loaded: int = 0
+    updating: int = 0
+    failed: int = 0
+
+
+class Failure(Resource):
+    """One failure with a reason that a person can act on."""
+
+    pod: str | None = None
+    cause: str
+    message: Annotated[str, Field(max_length=1024)]
+    since: str | None = None
+
+
+class RevisionStatus(Resource):
+    """One (artifact digest + settings) that the plugin has had."""
+
+    revision: str
+    digest: str
+    since: str | None = None
+
+
+class WasmPluginStatus(Resource):
+    """What the pods really run."""
+
+    observed_generation: int | None = None
+    conditions: Annotated[
+        list[Condition],
+        Field(
+            max_length=8,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        ),
+    ] = []
+    artifact: ArtifactStatus | None = None
+    pods: PodCounts = PodCounts()
+    failures: Annotated[list[Failure], Field(max_length=5)] = []
+    """The five worst."""
+    revisions: Annotated[list[RevisionStatus], Field(max_length=10)] = []
+    """Newest first."""
+    hooks: str | None = None
+    """The hooks in one word each, for ``kubectl get``."""
+    digest: str | None = None
+    """The digest's first twelve digits, for ``kubectl get``."""
+    loaded: str | None = None
+    """``loaded/matched`` pods, for ``kubectl get``."""
+
+
+class WasmPlugin(Resource):
+    """A WebAssembly plugin for the proxies of matching pods."""
+
+    api_version: Literal["hookline.dev/v1alpha1"] = API_VERSION
+    kind: Literal["WasmPlugin"] = KIND
+    metadata: ObjectMeta
+    spec: WasmPluginSpec
+    status: WasmPluginStatus | None = None
+
+
+class LocalWasmPlugin(WasmPlugin):
+    """A ``WasmPlugin`` in a manifest folder: also files beside the manifest."""
+
+    spec: LocalWasmPluginSpec

@@ -1,0 +1,97 @@
+"""Everything that the runtime raises, as one tree.
+
+    HooklineError
+    ├── LoadError                   a plugin cannot be loaded; ``cause`` is fetch, verify or config
+    │   ├── FetchError                the module cannot be had; ``transient`` says whether to try again
+    │   ├── VerifyError               the module is not what was asked for
+    │   └── ConfigError               the settings are wrong
+    └── CallError                   one call of one plugin failed; ``cause`` is trap, timeout, result, overload
+        ├── TrapError
+        ├── DeadlineError
+        ├── ResultError
+        └── OverloadError
+    InputError (ValueError)         the proxy's call is malformed; ``field`` says where
+
+The message of each is one sentence for a person: what happened, why, and what to do about it. Which answer
+a failure gives is not decided here but by the plugin's ``failurePolicy`` (``hookline_runtime.pipeline``).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+
+class HooklineError(Exception):
+    """Base of every error of the runtime."""
+
+
+class LoadError(HooklineError):
+    """A plugin cannot be loaded as its resource asks."""
+
+    cause: ClassVar[Literal["fetch", "verify", "config"]]
+
+
+class FetchError(LoadError):
+    """The module cannot be had.
+
+    ``transient`` is true where trying again later may help (a time-out, a 5xx, a refused connection), and
+    false where somebody has to change something first (a 404, wrong credentials, a size over the cap).
+    ``retry_after`` is in seconds, where the registry asked for a pause.
+    """
+
+    cause = "fetch"
+
+    def __init__(self, message: str, *, transient: bool = True, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.transient = transient
+        self.retry_after = retry_after
+
+
+class VerifyError(LoadError):
+    """The module is not what was asked for: its digest, its form, its imports or its exports."""
+
+    cause = "verify"
+
+
+class ConfigError(LoadError):
+    """The settings are wrong: a manifest, a reference to a Secret, or a value that the plugin's schema refuses."""
+
+    cause = "config"
+
+
+class CallError(HooklineError):
+    """One call of one plugin failed."""
+
+    cause: ClassVar[Literal["trap", "timeout", "result", "overload"]]
+
+
+class TrapError(CallError):
+    """The guest trapped."""
+
+    cause = "trap"
+
+
+class DeadlineError(CallError):
+    """The guest used up its time or its fuel."""
+
+    cause = "timeout"
+
+
+class ResultError(CallError):
+    """The guest's answer is no valid decision."""
+
+    cause = "result"
+
+
+class OverloadError(CallError):
+    """The input, or the queue of waiting calls, is over its limit."""
+
+    cause = "overload"
+
+
+class InputError(ValueError):
+    """A hook call is malformed. ``field`` is a path such as ``hook_context.attributes``, or empty."""
+
+    def __init__(self, message: str, *, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field

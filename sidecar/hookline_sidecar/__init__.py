@@ -1,0 +1,1 @@
+"""The sidecar: the server around ``hookline_runtime``."""
