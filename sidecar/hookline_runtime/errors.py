@@ -5,11 +5,12 @@
     │   ├── FetchError                the module cannot be had; ``transient`` says whether to try again
     │   ├── VerifyError               the module is not what was asked for
     │   └── ConfigError               the settings are wrong
-    └── CallError                   one call of one plugin failed; ``cause`` is trap, timeout, result, overload
-        ├── TrapError
-        ├── DeadlineError
-        ├── ResultError
-        └── OverloadError
+    ├── CallError                   one call of one plugin failed; ``cause`` is trap, timeout, result, overload
+    │   ├── TrapError
+    │   ├── DeadlineError
+    │   ├── ResultError
+    │   └── OverloadError
+    └── PrepareError                (in ``hookline_runtime.runtime``) names the plugin of a LoadError
     InputError (ValueError)         the proxy's call is malformed; ``field`` says where
 
 The message of each is one sentence for a person: what happened, why, and what to do about it. Which answer

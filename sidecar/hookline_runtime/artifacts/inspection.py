@@ -1,0 +1,319 @@
+"""What a module asks for and offers, read from its bytes without a WebAssembly engine.
+
+The operator judges a module before any pod is told, and has no engine; the sidecar judges it again before it
+compiles. Only the sections that say what crosses the module's border are read (type, import, function, memory,
+export, start, custom); code is the compiler's to validate.
+
+Format: https://webassembly.github.io/spec/core/binary/modules.html. Every count and length is checked
+against the bytes that are left before anything is made of it, so the work is linear in the module's size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from hookline_api.abi import (
+    HOOK_TYPES,
+    HOST_FUNCTIONS,
+    OPTIONAL_EXPORTS,
+    REQUIRED_EXPORTS,
+    WASI_FUNCTIONS,
+    WASI_MODULE,
+)
+from hookline_api.hooks import Hook
+from hookline_runtime.errors import VerifyError
+
+_MAGIC: Final = b"\0asm"
+_MODULE: Final = b"\x01\0\0\0"
+_COMPONENT: Final = b"\x0d\0\x01\0"
+_DESCRIPTION: Final = "hookline.plugin"
+_MAX_DESCRIPTION: Final = 256 * 1024
+_MAX_NAMES: Final = 10_000
+_NUMBER_TYPES: Final = {0x7F: "i", 0x7E: "I", 0x7D: "f", 0x7C: "F"}
+_KINDS: Final = ("function", "table", "memory", "global", "tag")
+
+Signature = tuple[str, str]
+_UNREADABLE: Final = ("?", "?")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Import:
+    """One import: ``signature`` is None for anything but a function."""
+
+    module: str
+    name: str
+    kind: str
+    signature: Signature | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModuleInfo:
+    """What crosses a module's border."""
+
+    hooks: tuple[Hook, ...]
+    """The hooks that it exports with a right type, in the order of the enumeration."""
+    imports: tuple[Import, ...]
+    exports: dict[str, tuple[str, Signature | None]]
+    """Name → kind and, for functions, type."""
+    memory_pages: int
+    """What the module's memory starts with, in pages of 64 KiB."""
+    description: bytes | None
+    """The custom section ``hookline.plugin``, unparsed."""
+
+    @property
+    def needs_wasi(self) -> bool:
+        """Whether a store needs a WASI context."""
+        return any(entry.module == WASI_MODULE for entry in self.imports)
+
+    @property
+    def permissions(self) -> frozenset[str]:
+        """The permissions that its imports are about."""
+        functions = (HOST_FUNCTIONS.get((entry.module, entry.name)) for entry in self.imports)
+        return frozenset(f.permission.value for f in functions if f and f.permission)
+
+
+def inspect_module(wasm: bytes | memoryview) -> ModuleInfo:
+    """Read a module's border and check it against the guest ABI.
+
+    Raises VerifyError with the first thing that is wrong: not wasm, a component, a truncated section, an
+    unknown import, a required export that is missing or has another type, no hook at all.
+    """
+    data = bytes(wasm)
+    if data[:4] != _MAGIC:
+        raise VerifyError("this is no WebAssembly module: it does not begin with \\0asm")
+    if data[4:8] == _COMPONENT:
+        raise VerifyError(
+            "this is a WebAssembly component, and Hookline runs core modules: build for wasm32-unknown-unknown or wasip1"
+        )
+    if data[4:8] != _MODULE:
+        raise VerifyError(f"this is WebAssembly of an unknown version ({data[4:8].hex()})")
+    sections = _Sections()
+    try:
+        sections.read(data)
+    except (IndexError, UnicodeDecodeError, _MalformedError) as error:
+        raise VerifyError(f"this WebAssembly module is truncated or damaged: {error}") from error
+    return _judge(sections)
+
+
+def _judge(sections: _Sections) -> ModuleInfo:
+    for entry in sections.imports:
+        _judge_import(entry)
+    exports = sections.exports
+    memory = exports.get("memory")
+    if memory is None or memory[0] != "memory":
+        raise VerifyError("the module does not export its linear memory as 'memory'")
+    if sections.memory64:
+        raise VerifyError("the module has a 64-bit memory; the guest ABI is for 32-bit memory")
+    for name, wanted in (REQUIRED_EXPORTS | OPTIONAL_EXPORTS).items():
+        found = exports.get(name)
+        if found is None:
+            if name in REQUIRED_EXPORTS:
+                raise VerifyError(f"the module does not export '{name}': {_show(wanted)}")
+        elif found != ("function", wanted):
+            raise VerifyError(f"the module's export '{name}' is {_describe(found)}, and must be {_show(wanted)}")
+    hooks = []
+    for hook in Hook:
+        found = exports.get(hook.value)
+        if found is None:
+            continue
+        if found[0] != "function" or found[1] not in HOOK_TYPES:
+            shapes = " or ".join(_show(shape) for shape in HOOK_TYPES)
+            raise VerifyError(f"the module's hook '{hook}' is {_describe(found)}, and must be {shapes}")
+        hooks.append(hook)
+    if not hooks:
+        raise VerifyError("the module exports no hook; the hooks are " + ", ".join(Hook))
+    return ModuleInfo(
+        hooks=tuple(hooks),
+        imports=tuple(sections.imports),
+        exports=exports,
+        memory_pages=sections.memory_pages,
+        description=sections.description,
+    )
+
+
+def _judge_import(entry: Import) -> None:
+    label = f"'{entry.module}.{entry.name}'"[:160]
+    if entry.kind != "function":
+        raise VerifyError(f"the module imports the {entry.kind} {label}; Hookline offers functions only")
+    if entry.module == WASI_MODULE:
+        if entry.name not in WASI_FUNCTIONS:
+            raise VerifyError(f"the module imports {label}, which WASI preview 1 does not have")
+        return
+    function = HOST_FUNCTIONS.get((entry.module, entry.name))
+    if function is None:
+        raise VerifyError(f"the module imports {label}, which this version of Hookline does not offer")
+    wanted = (function.params, function.results)
+    if entry.signature != wanted:
+        raise VerifyError(f"the module imports {label} as {_show(entry.signature)}, and it is {_show(wanted)}")
+
+
+def _show(signature: Signature | None) -> str:
+    if signature is None or "?" in signature[0] + signature[1]:
+        return "a function of another type"
+    names = {"i": "i32", "I": "i64", "f": "f32", "F": "f64"}
+    params, results = (", ".join(names[letter] for letter in part) for part in signature)
+    return f"({params}) -> {f'({results})' if len(signature[1]) != 1 else results}"
+
+
+def _describe(export: tuple[str, Signature | None]) -> str:
+    return _show(export[1]) if export[0] == "function" else f"a {export[0]}"
+
+
+class _MalformedError(Exception):
+    pass
+
+
+@dataclass(slots=True)
+class _Reader:
+    """A cursor over one section. Reading past ``end`` raises; nothing is allocated before it is there."""
+
+    data: bytes
+    at: int
+    end: int
+
+    def byte(self) -> int:
+        if self.at >= self.end:
+            raise _MalformedError("a section ends too early")
+        value = self.data[self.at]
+        self.at += 1
+        return value
+
+    def number(self, bits: int = 32) -> int:
+        """An unsigned LEB128 number."""
+        result = shift = 0
+        while True:
+            byte = self.byte()
+            result |= (byte & 0x7F) << shift
+            if byte < 0x80:  # noqa: PLR2004 - the continuation bit
+                break
+            shift += 7
+            if shift >= bits + 6:
+                raise _MalformedError("a number is too long")
+        if result >> bits:
+            raise _MalformedError("a number is too large")
+        return result
+
+    def count(self) -> int:
+        """The length of a vector; every element takes a byte at the least."""
+        value = self.number()
+        if value > self.end - self.at:
+            raise _MalformedError("a list is longer than its section")
+        return value
+
+    def take(self, size: int) -> bytes:
+        if size > self.end - self.at:
+            raise _MalformedError("a section ends too early")
+        self.at += size
+        return self.data[self.at - size : self.at]
+
+    def name(self) -> str:
+        return self.take(self.number()).decode()
+
+
+@dataclass(slots=True)
+class _Sections:
+    types: list[Signature] = field(default_factory=list)
+    imports: list[Import] = field(default_factory=list)
+    functions: list[int] = field(default_factory=list)
+    exports: dict[str, tuple[str, Signature | None]] = field(default_factory=dict)
+    description: bytes | None = None
+    memory_pages: int = 0
+    memory64: bool = False
+
+    def read(self, data: bytes) -> None:
+        outer = _Reader(data, 8, len(data))
+        readers = {1: self._types, 2: self._imports, 3: self._functions, 5: self._memories, 7: self._exports}
+        while outer.at < outer.end:
+            section = outer.byte()
+            size = outer.number()
+            if size > outer.end - outer.at:
+                raise _MalformedError(f"section {section} says {size} bytes and has {outer.end - outer.at}")
+            inner = _Reader(data, outer.at, outer.at + size)
+            if section == 0:
+                self._custom(inner)
+            elif section in readers:
+                readers[section](inner)
+            outer.at += size
+
+    def _custom(self, reader: _Reader) -> None:
+        name = reader.take(reader.number())
+        if name == _DESCRIPTION.encode() and self.description is None:
+            rest = reader.end - reader.at
+            if rest > _MAX_DESCRIPTION:
+                raise _MalformedError(f"its section {_DESCRIPTION} has more than {_MAX_DESCRIPTION} bytes")
+            self.description = reader.take(rest)
+
+    def _types(self, reader: _Reader) -> None:
+        for _ in range(reader.count()):
+            form = reader.byte()
+            if form != 0x60:  # noqa: PLR2004 - a function type
+                # Types of later proposals (GC) have no fixed length to skip. Such a module is still judged
+                # by its imports and exports: a border function of a type that was not read is refused.
+                self.types.append(_UNREADABLE)
+                return
+            params = "".join(_NUMBER_TYPES.get(reader.byte(), "?") for _ in range(reader.count()))
+            results = "".join(_NUMBER_TYPES.get(reader.byte(), "?") for _ in range(reader.count()))
+            self.types.append((params, results))
+
+    def _type(self, index: int) -> Signature:
+        return self.types[index] if index < len(self.types) else _UNREADABLE
+
+    def _imports(self, reader: _Reader) -> None:
+        for _ in range(reader.count()):
+            if len(self.imports) >= _MAX_NAMES:
+                raise _MalformedError(f"it has more than {_MAX_NAMES} imports")
+            module, name, kind = reader.name(), reader.name(), reader.byte()
+            signature = None
+            if kind == 0:
+                index = reader.number()
+                signature = self._type(index)
+                self.functions.append(index)
+            elif kind == 1:
+                reader.byte()
+                self._limits(reader)
+            elif kind == 2:  # noqa: PLR2004 - the format's own number, as those beside it
+                self.memory_pages, self.memory64 = self._limits(reader)
+            elif kind == 3:  # noqa: PLR2004
+                reader.take(2)
+            elif kind == 4:  # noqa: PLR2004
+                reader.byte()
+                reader.number()
+            else:
+                raise _MalformedError(f"an import is of the unknown kind {kind}")
+            self.imports.append(Import(module=module, name=name, kind=_KINDS[kind], signature=signature))
+
+    def _functions(self, reader: _Reader) -> None:
+        self.functions.extend(reader.number() for _ in range(reader.count()))
+
+    def _memories(self, reader: _Reader) -> None:
+        for index in range(reader.count()):
+            pages, wide = self._limits(reader)
+            if index == 0 and not self.memory_pages:
+                self.memory_pages, self.memory64 = pages, wide
+
+    @staticmethod
+    def _limits(reader: _Reader) -> tuple[int, bool]:
+        flags = reader.byte()
+        wide = bool(flags & 4)
+        bits = 64 if wide else 32
+        least = reader.number(bits)
+        if flags & 1:
+            reader.number(bits)
+        if flags & 8:
+            reader.number()
+        return least, wide
+
+    def _exports(self, reader: _Reader) -> None:
+        for _ in range(reader.count()):
+            if len(self.exports) >= _MAX_NAMES:
+                raise _MalformedError(f"it has more than {_MAX_NAMES} exports")
+            name, kind, index = reader.name(), reader.byte(), reader.number()
+            if kind >= len(_KINDS):
+                raise _MalformedError(f"an export is of the unknown kind {kind}")
+            signature = None
+            if kind == 0:
+                if index >= len(self.functions):
+                    raise _MalformedError(f"the export {name!r:.60} is a function that does not exist")
+                signature = self._type(self.functions[index])
+            self.exports[name] = (_KINDS[kind], signature)

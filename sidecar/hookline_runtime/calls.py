@@ -1,0 +1,349 @@
+"""Calls into a guest: the one place where wasmtime runs somebody's code.
+
+Everything a call needs of the engine is behind two classes: a ``Guest`` is a module linked to its host
+functions for one plugin, an ``Instance`` is one instantiation with a store and a memory of its own. The rest of
+the runtime never sees a store, a pointer or a trap, so this room can be rebuilt for speed without a change
+elsewhere.
+
+What each call guarantees:
+
+- it ends: one deadline covers instantiation, ``_initialize``, ``alloc``, the hook and ``dealloc``;
+- it stays in its memory: pointers and lengths from a guest are masked to 32 bits, and checked, before use;
+- it raises a ``CallError`` and nothing else, and an instance that raised is never used again;
+- host functions cannot raise: wasmtime-py keeps the last Python exception in one process-wide variable, so with
+  two threads one plugin's exception would come out of another plugin's call.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Final
+
+import wasmtime
+
+from hookline_api.abi import E_MEMORY, E_UNAVAILABLE, HOST_FUNCTIONS, WASI_MODULE
+from hookline_runtime.engine import deadline_ticks, engine, first_line
+from hookline_runtime.errors import CallError, DeadlineError, ResultError, TrapError, VerifyError
+
+if TYPE_CHECKING:
+    from wasmtime._instance import InstanceExports
+
+    from hookline_api.resources import Limits
+    from hookline_runtime.artifacts.inspection import ModuleInfo
+
+_U32: Final = 0xFFFFFFFF
+_TABLE_ELEMENTS: Final = 200_000  # Go puts every function into its table; an element takes 8 bytes
+_VALUE_TYPES: Final = {
+    "i": wasmtime.ValType.i32, "I": wasmtime.ValType.i64, "f": wasmtime.ValType.f32, "F": wasmtime.ValType.f64,
+}  # fmt: skip
+
+HostCallable = Callable[..., int]
+"""``(memory: GuestMemory, *numbers) -> int``, as ``hookline_runtime.host`` makes them."""
+
+_giving = threading.local()
+
+
+class GuestMemory:
+    """A guest's memory as its host functions see it: bounds-checked, for the time of one host call."""
+
+    __slots__ = ("_caller",)
+
+    def __init__(self, caller: wasmtime.Caller) -> None:
+        self._caller = caller
+
+    def read(self, pointer: int, length: int) -> bytes | None:
+        """A copy of that range; None where any of it is outside memory."""
+        pointer, length = pointer & _U32, length & _U32
+        base, size = _span(self._caller["memory"], self._caller)
+        return ctypes.string_at(base + pointer, length) if pointer + length <= size else None
+
+    def write(self, pointer: int, data: bytes) -> bool:
+        """Put ``data`` at ``pointer``; False, and nothing is written, where it does not fit into memory."""
+        pointer &= _U32
+        base, size = _span(self._caller["memory"], self._caller)
+        if pointer + len(data) > size:
+            return False
+        ctypes.memmove(base + pointer, data, len(data))
+        return True
+
+    def give(self, data: bytes) -> int:
+        """Put ``data`` where the guest's own ``alloc`` says; packed pointer and length, or an error's code.
+
+        The guest runs in here. Its ``alloc`` may call host functions, but those may not give anything in turn:
+        a guest could recurse through the host until the native stack ends.
+        """
+        if getattr(_giving, "now", False):
+            return -E_UNAVAILABLE
+        alloc = self._caller["alloc"]
+        _giving.now = True
+        try:
+            pointer = alloc(self._caller, len(data)) & _U32  # type: ignore[operator]  # inspection saw a function
+        except (wasmtime.Trap, wasmtime.WasmtimeError):
+            return -E_UNAVAILABLE  # a guest that was interrupted in there traps again at its next step
+        finally:
+            _giving.now = False
+        if not pointer:
+            return -E_UNAVAILABLE
+        return pointer << 32 | len(data) if self.write(pointer, data) else -E_MEMORY
+
+
+class Guest:
+    """One module, linked once to one plugin's host functions."""
+
+    def __init__(
+        self,
+        module: wasmtime.Module,
+        info: ModuleInfo,
+        *,
+        limits: Limits,
+        host: Mapping[tuple[str, str], HostCallable],
+    ) -> None:
+        self.limits = limits
+        self._fuel = limits.fuel
+        self._engine = engine(fuel=limits.fuel is not None)
+        self._ticks = deadline_ticks(limits.timeout)
+        self._wasi = info.needs_wasi
+        self._initialize = "_initialize" in info.exports
+        self._dealloc = "dealloc" in info.exports
+        self._hooks = info.hooks
+        self._linker = _link(self._engine, info, host)
+        try:
+            self._pre = self._linker.instantiate_pre(module)
+        except wasmtime.WasmtimeError as error:
+            raise VerifyError(f"the module cannot be linked: {first_line(error)}") from error
+
+    def instantiate(self, *, timeout_ms: int | None = None) -> Instance:
+        """A new instance with fresh memory; its deadline runs from here.
+
+        Raises TrapError or DeadlineError where the start function or ``_initialize`` does not come back.
+        """
+        store = wasmtime.Store(self._engine)
+        try:
+            store.set_limits(
+                memory_size=self.limits.memory,
+                table_elements=_TABLE_ELEMENTS,
+                instances=1,
+                tables=16,
+                memories=1,
+            )
+            if self._wasi:
+                store.set_wasi(wasmtime.WasiConfig())  # an empty one: no files, arguments, environment, output
+            store.set_epoch_deadline(self._ticks if timeout_ms is None else deadline_ticks(timeout_ms))
+            if self._fuel is not None:
+                store.set_fuel(self._fuel)
+            instance = self._pre.instantiate(store)
+            exports = instance.exports(store)
+            if self._initialize:
+                exports["_initialize"](store)  # type: ignore[operator]  # inspection saw a function
+            return Instance(self, store, exports)
+        except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
+            store.close()
+            raise self.call_error(error, "instantiation") from error
+
+    def rearm(self, store: wasmtime.Store) -> None:
+        """Give a store that is used again a fresh deadline and fresh fuel."""
+        store.set_epoch_deadline(self._ticks)
+        if self._fuel is not None:
+            store.set_fuel(self._fuel)
+
+    def fuel_used(self, store: wasmtime.Store) -> int:
+        """Fuel of the last call; 0 where it is not counted."""
+        return 0 if self._fuel is None else self._fuel - store.get_fuel()
+
+    def function(self, exports: InstanceExports, name: str) -> wasmtime.Func | None:
+        """An export that inspection said is a function."""
+        if name == "dealloc" and not self._dealloc:
+            return None
+        found = exports[name]
+        assert isinstance(found, wasmtime.Func)  # noqa: S101 - inspection refused everything else
+        return found
+
+    def call_error(self, error: Exception, where: str) -> CallError:
+        """What one of wasmtime's errors means for the failure policy."""
+        code = None
+        if isinstance(error, wasmtime.Trap):
+            try:
+                code = error.trap_code
+            except ValueError:  # a code that this wasmtime-py has no name for
+                code = None
+        if code is wasmtime.TrapCode.INTERRUPT:
+            return DeadlineError(f"{where} took longer than limits.timeout ({self.limits.timeout} ms)")
+        if code is wasmtime.TrapCode.OUT_OF_FUEL:
+            return DeadlineError(f"{where} used up limits.fuel ({self._fuel})")
+        if isinstance(error, wasmtime.ExitTrap):
+            return TrapError(f"{where} ended the program with exit code {error.code}")
+        if isinstance(error, wasmtime.Trap):
+            lines = [line.strip() for line in error.message.splitlines() if line.strip()]
+            reason = next((line for line in reversed(lines) if "wasm trap:" in line), lines[0] if lines else "?")
+            return TrapError(f"{where} trapped: {reason.split('wasm trap: ', 1)[-1][:200]}")
+        return TrapError(f"{where} failed: {first_line(error)}")
+
+
+class Instance:
+    """One instantiation: own store, own memory, own limits. Used by one thread at a time."""
+
+    __slots__ = (
+        "_alloc",
+        "_dealloc",
+        "_fresh",
+        "_guest",
+        "_hooks",
+        "_memory",
+        "_store",
+        "calls",
+        "fuel",
+        "memory",
+    )
+
+    def __init__(self, guest: Guest, store: wasmtime.Store, exports: InstanceExports) -> None:
+        self._guest = guest
+        self._store = store
+        self._memory = exports["memory"]
+        self._alloc = guest.function(exports, "alloc")
+        self._dealloc = guest.function(exports, "dealloc")
+        self._hooks = {hook.value: guest.function(exports, hook.value) for hook in guest._hooks}  # noqa: SLF001
+        self._fresh = True
+        self.calls = 0
+        """Calls that this instance has served."""
+        self.fuel = 0
+        """Fuel of the last call, where it is counted."""
+        self.memory = 0
+        """Bytes of memory after the last call."""
+
+    def call(self, hook: str, data: bytes, *, last: bool) -> bytes | None:
+        """One hook call: the guest's answer, or None for the hook's default.
+
+        ``last`` says that the instance is dropped afterwards, so the guest need not free anything. Raises a
+        CallError, after which the instance must be dropped.
+        """
+        guest, store = self._guest, self._store
+        if self._fresh:
+            self._fresh = False  # armed by the instantiation, which is a part of its first call
+        else:
+            guest.rearm(store)
+        self.calls += 1
+        where = "alloc"
+        try:
+            pointer = self._alloc(store, len(data)) & _U32  # type: ignore[misc]  # alloc is a required export
+            base, size = _span(self._memory, store)
+            if data and (not pointer or pointer + len(data) > size):
+                raise TrapError(
+                    f"alloc({len(data)}) answered {pointer}: "
+                    + ("the guest has no room for the input" if not pointer else "outside the guest's memory")
+                )
+            ctypes.memmove(base + pointer, data, len(data))
+            where = hook
+            packed = self._hooks[hook](store, pointer, len(data))  # type: ignore[misc]  # from info.hooks
+            result = None
+            if packed:
+                start, length = packed >> 32 & _U32, packed & _U32
+                result = self._read(start, length)
+                if self._dealloc is not None and not last and not _overlap(start, length, pointer, len(data)):
+                    where = "dealloc"
+                    self._dealloc(store, start, length)
+            if self._dealloc is not None and not last:
+                where = "dealloc"
+                self._dealloc(store, pointer, len(data))
+            return result
+        except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
+            raise guest.call_error(error, where) from error
+        finally:
+            self.fuel = guest.fuel_used(store)
+            self.memory = _span(self._memory, store)[1]
+
+    def close(self) -> None:
+        """Give the store and its memory back."""
+        self._store.close()
+
+    def _read(self, start: int, length: int) -> bytes:
+        if length > self._guest.limits.output:
+            raise ResultError(f"the result has {length} bytes, and limits.output is {self._guest.limits.output}")
+        base, size = _span(self._memory, self._store)  # again: the hook may have grown it
+        if start + length > size:
+            raise ResultError(f"the result is outside memory: {length} bytes at {start}, of {size}")
+        return ctypes.string_at(base + start, length)
+
+
+def _span(memory: object, store: wasmtime.Store | wasmtime.Caller) -> tuple[int, int]:
+    """Address and size of a linear memory now; both change when it grows."""
+    assert isinstance(memory, wasmtime.Memory)  # noqa: S101 - inspection refused everything else
+    return ctypes.cast(memory.data_ptr(store), ctypes.c_void_p).value or 0, memory.data_len(store)
+
+
+def _overlap(start: int, length: int, other: int, size: int) -> bool:
+    # A guest may answer in place. Freeing the same bytes twice is its allocator's undoing.
+    return start < other + size and other < start + length
+
+
+def _link(
+    where: wasmtime.Engine, info: ModuleInfo, host: Mapping[tuple[str, str], HostCallable]
+) -> wasmtime.Linker:
+    linker = wasmtime.Linker(where)
+    if info.needs_wasi:
+        linker.define_wasi()
+        linker.allow_shadowing = True
+        linker.define_func(
+            WASI_MODULE,
+            "poll_oneoff",
+            _function_type("iiii", "i"),
+            _callback(_poll_oneoff),
+            access_caller=True,
+        )
+    for entry in info.imports:
+        if entry.module == WASI_MODULE:
+            continue
+        function = HOST_FUNCTIONS[entry.module, entry.name]
+        linker.define_func(
+            entry.module,
+            entry.name,
+            _function_type(function.params, function.results),
+            _callback(host[entry.module, entry.name]),
+            access_caller=True,
+        )
+    return linker
+
+
+def _function_type(params: str, results: str) -> wasmtime.FuncType:
+    return wasmtime.FuncType([_VALUE_TYPES[p]() for p in params], [_VALUE_TYPES[r]() for r in results])
+
+
+def _callback(function: HostCallable) -> Callable[..., int]:
+    def call(caller: wasmtime.Caller, *numbers: float) -> int:
+        try:
+            return function(GuestMemory(caller), *numbers)
+        except BaseException:  # noqa: BLE001 - nothing may leave a callback, see the module's docstring
+            return E_UNAVAILABLE
+
+    return call
+
+
+# https://github.com/WebAssembly/WASI/blob/wasi-0.1/preview1/docs.md: subscription and event.
+_SUBSCRIPTION: Final = 48
+_EVENT: Final = 32
+_MAX_SUBSCRIPTIONS: Final = 1024
+_ERRNO_FAULT: Final = 21
+_ERRNO_INVAL: Final = 28
+
+
+def _poll_oneoff(memory: GuestMemory, subscriptions: int, events: int, count: int, ready: int) -> int:
+    """WASI's sleep, without sleeping: wasmtime's would hold our thread for as long as the guest likes.
+
+    Every subscription is reported as ready at once; a guest that waits for its clock asks again, and is cut by
+    its deadline.
+    """
+    count &= _U32
+    if not 0 < count <= _MAX_SUBSCRIPTIONS:
+        return _ERRNO_INVAL
+    asked = memory.read(subscriptions, count * _SUBSCRIPTION)
+    if asked is None:
+        return _ERRNO_FAULT
+    answer = bytearray(count * _EVENT)
+    for index in range(count):
+        subscription = asked[index * _SUBSCRIPTION :]
+        event = index * _EVENT
+        answer[event : event + 8] = subscription[:8]  # userdata
+        answer[event + 10] = subscription[8]  # the kind of event
+    written = memory.write(events, bytes(answer)) and memory.write(ready, count.to_bytes(4, "little"))
+    return 0 if written else _ERRNO_FAULT

@@ -1,0 +1,167 @@
+"""Compilation, in a niced child process, and the cache of compiled modules.
+
+Compiling takes a second for a few megabytes and all of a core. In the process that answers hooks it made p99
+eight times longer; in a child at ``nice 19`` it is not to be seen. The child also checks a plugin's settings
+against the JSON Schema that the plugin ships, because a schema is an artifact's too, and a regular expression
+in it can run for ever.
+
+The child is this module run as a program: one job as JSON on standard input, one answer on standard output.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import resource
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from hookline_runtime import engine
+from hookline_runtime.errors import ConfigError, HooklineError, LoadError, VerifyError
+
+_TIMEOUT_S: Final = 120.0
+_CPU_S: Final = 110
+_MEMORY: Final = 4 * 2**30
+_MAX_ANSWER: Final = 64 * 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Job:
+    """What to make ready: a module for an engine, and the settings to check beside it."""
+
+    wasm: Path
+    sha256: str
+    fuel: bool
+    schema: dict[str, Any] | None = None
+    config: dict[str, Any] | None = None
+
+
+class Compiler:
+    """Makes compiled modules, and keeps them in a folder by digest and by the engine they fit."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)  # what is in here is executed
+        self._folder = folder
+        self._one_at_a_time = asyncio.Semaphore(1)
+
+    def path(self, sha256: str, *, fuel: bool) -> Path:
+        """Where the compiled form of that module is, or will be."""
+        return self._folder / f"{sha256}.{engine.fingerprint(fuel=fuel)}.cwasm"
+
+    async def prepare(self, job: Job) -> Path:
+        """The compiled module's file; compiles where the cache has none, and checks the settings.
+
+        Raises VerifyError for a module that does not compile, ConfigError for settings that its schema refuses.
+        """
+        target = self.path(job.sha256, fuel=job.fuel)
+        there = await asyncio.to_thread(target.exists)
+        if there and job.schema is None:
+            return target
+        request = {
+            "wasm": None if there else str(job.wasm),
+            "target": str(target),
+            "fuel": job.fuel,
+            "schema": job.schema,
+            "config": job.config or {},
+        }
+        async with self._one_at_a_time:
+            answer = await _run_child(orjson.dumps(request))
+        if answer.get("cause") == ConfigError.cause:
+            raise ConfigError(str(answer["message"]))
+        if answer:
+            raise VerifyError(str(answer.get("message")))
+        return target
+
+    def discard(self, sha256: str, *, fuel: bool) -> None:
+        """Forget a compiled module that turned out not to load."""
+        self.path(sha256, fuel=fuel).unlink(missing_ok=True)
+
+    def keep(self, sha256s: set[str]) -> None:
+        """Delete the compiled forms of all other modules: they are quickly made again from their artifacts."""
+        for path in self._folder.iterdir():
+            if path.name.split(".", 1)[0] not in sha256s:
+                path.unlink(missing_ok=True)
+
+
+async def _run_child(request: bytes) -> dict[str, Any]:
+    child = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", __name__,
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            out, err = await child.communicate(request)
+    except TimeoutError:
+        return {"cause": "verify", "message": f"the module did not compile within {_TIMEOUT_S:.0f} s"}
+    finally:
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            await child.wait()
+    if child.returncode == 0 and len(out) <= _MAX_ANSWER:
+        answer: dict[str, Any] = orjson.loads(out)
+        return answer
+    last = err.decode(errors="replace").strip().rsplit("\n", 1)[-1][:300]
+    code = child.returncode or 0
+    ended = f"by signal {-code}" if code < 0 else f"with {code}"
+    return {
+        "cause": "verify",
+        "message": f"the compiler ended {ended}: {last or 'it used too much time or memory'}",
+    }
+
+
+def _work(request: dict[str, Any]) -> dict[str, str]:
+    try:
+        if request["wasm"] is not None:
+            wasm = Path(request["wasm"]).read_bytes()
+            engine.compile_to(wasm, Path(request["target"]), fuel=request["fuel"])
+        if request["schema"] is not None:
+            _check(request["config"], request["schema"])
+    except LoadError as error:
+        return {"cause": error.cause, "message": str(error)}
+    return {}
+
+
+def _check(config: dict[str, Any], schema: dict[str, Any]) -> None:
+    import jsonschema  # noqa: PLC0415 - only some jobs need it
+    from referencing import Registry  # noqa: PLC0415
+
+    validator_class = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    try:
+        validator_class.check_schema(schema)
+        # An empty registry: a reference to elsewhere is an error, and never a request to the network.
+        errors = list(validator_class(schema, registry=Registry()).iter_errors(config))
+    except jsonschema.SchemaError as error:
+        raise ConfigError(f"the plugin's own config_schema is no JSON Schema: {error.message[:200]}") from error
+    except Exception as error:  # a schema is an artifact's: references that lead nowhere, recursion, bad patterns
+        raise ConfigError(f"the plugin's own config_schema cannot be used: {error!s:.200}") from error
+    if errors:
+        best = jsonschema.exceptions.best_match(errors)
+        # The message quotes the value, which may be a Secret's: say where and which rule, not what.
+        path = ".".join(["config", *(str(part) for part in best.absolute_path)])
+        names_only = best.validator in {"required", "additionalProperties", "dependentRequired"}
+        rule = (best.message if names_only else f"{best.validator}: {best.validator_value!r}")[:200]
+        raise ConfigError(f"{path} does not satisfy the plugin's schema ({rule})")
+
+
+def _child() -> None:
+    os.nice(19)
+    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    answer: dict[str, str]
+    try:
+        answer = _work(orjson.loads(sys.stdin.buffer.read()))
+    except (HooklineError, OSError, MemoryError) as error:
+        answer = {"cause": "verify", "message": f"the compiler failed: {error}"}
+    sys.stdout.buffer.write(orjson.dumps(answer))
+
+
+if __name__ == "__main__":
+    _child()

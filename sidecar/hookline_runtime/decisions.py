@@ -1,0 +1,201 @@
+"""What a guest answered, as a decision: both dialects read, one spoken (``docs/guest-abi.md``, "Results").
+
+HeliosDB-Proxy's host reads ``action/value/data``, its SDK writes ``kind/sql/reason/bytes``. Either is accepted
+of any guest; the proxy always gets the first. A result without its action, with an unknown one, or lacking a
+required field is a failure with cause ``result``, never a silent default.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable
+from typing import Any, Final
+
+import orjson
+
+from hookline_api.hooks import OBSERVERS, Hook
+from hookline_runtime.errors import ResultError
+
+Decision = dict[str, Any]
+"""An answer of ``hookline_api.hooks.RESULTS`` as plain data; ``action`` is always there."""
+
+_MAX_TTL_MS: Final = 2**53
+
+DEFAULTS: Final[dict[Hook, str]] = {
+    Hook.AUTHENTICATE: "defer",
+    Hook.AUTHORIZE: "defer",
+    Hook.PRE_QUERY: "continue",
+    Hook.REWRITE: "continue",
+    Hook.ROUTE: "default",
+    Hook.CACHE_GET: "miss",
+    Hook.CACHE_SET: "store",
+    Hook.CUSTOM: "empty",
+} | dict.fromkeys(OBSERVERS, "accepted")
+"""What it means that a plugin, or the whole chain, has no opinion."""
+
+
+def closed(hook: Hook, message: str) -> Decision:
+    """The refusing answer of a hook: what a failure gives where the policy is Closed."""
+    match hook:
+        case Hook.AUTHENTICATE:
+            return {"action": "denied", "message": message}
+        case Hook.AUTHORIZE:
+            return {"action": "deny", "reason": message}
+        case Hook.ROUTE:
+            return {"action": "block", "reason": message}
+        case Hook.CACHE_GET:
+            return {"action": "miss"}  # what a failing guard did not check is not served
+        case Hook.CACHE_SET:
+            return {"action": "skip"}
+        case _ if hook in OBSERVERS:
+            return {"action": "accepted"}
+        case _:
+            return {"action": "block", "value": message}
+
+
+def read_decision(hook: Hook, raw: bytes | None) -> Decision | None:
+    """A guest's answer in the ``action`` dialect; None where it has no opinion. Raises ResultError."""
+    if raw is None or hook in OBSERVERS:
+        return None
+    if hook is Hook.CUSTOM:
+        return _custom(raw)
+    result = _parse(raw)
+    if not isinstance(result, dict):
+        raise ResultError("the result is not a JSON object")
+    action = result.get("action", result.get("kind"))
+    if action is None:
+        raise ResultError("the result has neither 'action' nor 'kind'")
+    reader = _READERS[hook].get(action) if isinstance(action, str) else None
+    if reader is None:
+        raise ResultError(f"the result's action {action!r:.60} is none of {', '.join(_READERS[hook])}")
+    decision = reader(result)
+    return None if action == DEFAULTS[hook] and len(decision) == 1 else decision
+
+
+def _parse(raw: bytes) -> Any:
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise ResultError(f"the result is no JSON: {str(error)[:120]}") from None
+
+
+def _custom(raw: bytes) -> Decision | None:
+    value = _parse(raw) if raw else None
+    return None if value is None else {"action": "answered", "value": value}
+
+
+def _text(result: dict[str, Any], *names: str) -> str:
+    for name in names:
+        if isinstance(result.get(name), str):
+            text: str = result[name]
+            return text
+    raise ResultError(f"the result lacks {' or '.join(repr(name) for name in names)}, a string")
+
+
+def _plain(action: str) -> Callable[[dict[str, Any]], Decision]:
+    return lambda _: {"action": action}
+
+
+def _reasoned(action: str) -> Callable[[dict[str, Any]], Decision]:
+    def read(result: dict[str, Any]) -> Decision:
+        reason = result.get("reason")
+        if reason is not None and not isinstance(reason, str):
+            raise ResultError("the result's 'reason' is no string")
+        return {"action": action} | ({"reason": reason} if reason is not None else {})
+
+    return read
+
+
+def _rewrite(result: dict[str, Any]) -> Decision:
+    return {"action": "rewrite", "value": _text(result, "value", "sql")}
+
+
+def _block(result: dict[str, Any]) -> Decision:
+    return {"action": "block", "value": _text(result, "value", "reason")}
+
+
+def _target(action: str) -> Callable[[dict[str, Any]], Decision]:
+    return lambda result: {"action": action, "target": _text(result, "target")}
+
+
+def _bytes(action: str) -> Callable[[dict[str, Any]], Decision]:
+    def read(result: dict[str, Any]) -> Decision:
+        decision: Decision = {"action": action}
+        encoded = result.get("data_base64")
+        if encoded is not None:
+            try:
+                base64.b64decode(encoded, validate=True)
+            except (TypeError, ValueError, binascii.Error):
+                raise ResultError("the result's 'data_base64' is no base64") from None
+            decision["data_base64"] = encoded
+        else:
+            data = result.get("data", result.get("bytes"))
+            try:
+                decision["data"] = list(bytes(data)) if isinstance(data, list) else None
+            except (TypeError, ValueError):
+                decision["data"] = None
+            if decision["data"] is None:
+                raise ResultError("the result lacks 'data', an array of bytes, or 'data_base64'")
+        return decision | _ttl(result)
+
+    return read
+
+
+def _ttl(result: dict[str, Any]) -> Decision:
+    ttl = result.get("ttl_ms")
+    if ttl is None:
+        return {}
+    if type(ttl) is not int or not 0 <= ttl <= _MAX_TTL_MS:
+        raise ResultError("the result's 'ttl_ms' is no number of milliseconds")
+    return {"ttl_ms": ttl}
+
+
+def _success(result: dict[str, Any]) -> Decision:
+    identity = result.get("identity")
+    if not isinstance(identity, dict):
+        raise ResultError("the result lacks 'identity', an object")
+    for name in ("user_id", "username"):
+        if not isinstance(identity.get(name), str) or not identity[name]:
+            raise ResultError(f"the result's identity lacks '{name}', a string")
+    roles, tenant, claims = identity.get("roles"), identity.get("tenant_id"), identity.get("claims")
+    if roles is not None and not (isinstance(roles, list) and all(isinstance(role, str) for role in roles)):
+        raise ResultError("the result's identity.roles is no array of strings")
+    if tenant is not None and not isinstance(tenant, str):
+        raise ResultError("the result's identity.tenant_id is no string")
+    if claims is not None and not isinstance(claims, dict):
+        raise ResultError("the result's identity.claims is no object")
+    return {
+        "action": "success",
+        "identity": {
+            "user_id": identity["user_id"],
+            "username": identity["username"],
+            "roles": roles or [],
+            "tenant_id": tenant,
+            "claims": claims or {},
+        },
+    }
+
+
+_READERS: Final[dict[Hook, dict[str, Callable[[dict[str, Any]], Decision]]]] = {
+    Hook.AUTHENTICATE: {
+        "success": _success,
+        "denied": lambda result: {"action": "denied", "message": _text(result, "message", "reason", "value")},
+        "defer": _plain("defer"),
+    },
+    Hook.AUTHORIZE: {"allow": _reasoned("allow"), "deny": _reasoned("deny"), "defer": _plain("defer")},
+    Hook.PRE_QUERY: {
+        "continue": _plain("continue"), "rewrite": _rewrite, "block": _block, "cached": _bytes("cached"),
+    },
+    Hook.REWRITE: {"continue": _plain("continue"), "rewrite": _rewrite},
+    Hook.ROUTE: {
+        "default": _plain("default"),
+        "primary": _plain("primary"),
+        "standby": _plain("standby"),
+        "node": _target("node"),
+        "branch": _target("branch"),
+        "block": lambda result: {"action": "block", "reason": _text(result, "reason", "value")},
+    },
+    Hook.CACHE_GET: {"hit": _bytes("hit"), "miss": _plain("miss")},
+    Hook.CACHE_SET: {"store": lambda result: {"action": "store"} | _ttl(result), "skip": _plain("skip")},
+}  # fmt: skip

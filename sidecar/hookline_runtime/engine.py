@@ -1,0 +1,140 @@
+"""The WebAssembly engine: one configuration, its clock, and compiled modules on disk.
+
+There are two engines in a process, with and without fuel, because counting fuel is compiled into the code and
+costs 12 to 24 % of a guest's time. Both are made on first use and live as long as the process: an engine owns
+threads, so it is made after a fork, never before.
+
+The clock is wasmtime's epoch. A thread adds one to it every ``TICK_MS``; a guest that runs past the epoch it
+was given is interrupted. A stopped or starved process does not tick, so it does not kill innocent calls when
+it wakes up.
+"""
+
+from __future__ import annotations
+
+import atexit
+import hashlib
+import importlib.metadata
+import os
+import platform
+import threading
+from pathlib import Path
+from typing import Final
+
+import wasmtime
+
+from hookline_runtime.errors import VerifyError
+
+TICK_MS: Final = 5
+"""Milliseconds of one epoch: the precision of every time-out."""
+
+MAX_WASM_STACK: Final = 512 * 1024
+"""Bytes of native stack for one activation of wasm, host functions in between included."""
+
+# What a guest gains nothing from, or what our limits do not count: threads and shared memory escape the memory
+# limit, 64-bit and several memories escape the guest ABI, and the rest needs a collector.
+_SETTINGS: Final[dict[str, bool | int]] = {
+    "epoch_interruption": True,
+    "parallel_compilation": False,
+    "max_wasm_stack": MAX_WASM_STACK,
+    "wasm_threads": False,
+    "shared_memory": False,
+    "wasm_memory64": False,
+    "wasm_multi_memory": False,
+    "wasm_component_model": False,
+    "wasm_function_references": False,
+    "wasm_gc": False,
+    "wasm_exceptions": False,
+    "gc_support": False,
+}
+
+_engines: dict[bool, wasmtime.Engine] = {}
+_engines_lock = threading.Lock()
+
+
+def engine(*, fuel: bool) -> wasmtime.Engine:
+    """The process's engine with or without fuel; made on first use."""
+    found = _engines.get(fuel)
+    if found is None:
+        with _engines_lock:
+            found = _engines.get(fuel)
+            if found is None:
+                config = wasmtime.Config()
+                for name, value in _SETTINGS.items():
+                    setattr(config, name, value)
+                config.consume_fuel = fuel
+                found = _engines[fuel] = wasmtime.Engine(config)
+    return found
+
+
+def fingerprint(*, fuel: bool) -> str:
+    """Names compiled code that this engine can run: sixteen hex digits over version, machine and settings."""
+    facts = (importlib.metadata.version("wasmtime"), platform.machine(), sorted(_SETTINGS.items()), fuel)
+    return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
+
+
+def compile_to(wasm: bytes, target: Path, *, fuel: bool) -> None:
+    """Compile and write atomically. Slow, and it uses one core: only called in the compiler's child process.
+
+    Raises VerifyError where the bytes are no valid module.
+    """
+    try:
+        module = wasmtime.Module(engine(fuel=fuel), wasm)
+    except wasmtime.WasmtimeError as error:
+        raise VerifyError(f"the module is not valid WebAssembly: {first_line(error)}") from error
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    with partial.open("wb") as out:
+        os.fchmod(out.fileno(), 0o600)
+        out.write(module.serialize())
+        out.flush()
+        os.fsync(out.fileno())
+    partial.replace(target)
+
+
+def load_compiled(path: Path, *, fuel: bool) -> wasmtime.Module:
+    """Map compiled code into memory. DANGER: the file is executed; only files of our own cache come here.
+
+    Raises VerifyError where the file was made by another version, for another machine, or is damaged.
+    """
+    try:
+        return wasmtime.Module.deserialize_file(engine(fuel=fuel), str(path))
+    except wasmtime.WasmtimeError as error:
+        raise VerifyError(f"the compiled module in the cache does not fit: {first_line(error)}") from error
+
+
+def first_line(error: Exception) -> str:
+    """The essence of one of wasmtime's errors, whose text is a tree of causes and frames."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    causes = [line.split(": ", 1)[-1] for line in lines if line[:1].isdigit()]
+    return (causes[-1] if causes else lines[0] if lines else type(error).__name__)[:300]
+
+
+class Ticker:
+    """The thread that moves the epoch of this process's engines. One per process; stopped before exit."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        # A daemon, so that a program that forgets it can end; and stopped by atexit, because a native call
+        # in flight while the interpreter is torn down crashes it.
+        self._thread = threading.Thread(target=self._run, name="hookline-epoch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to tick."""
+        self._thread.start()
+        atexit.register(self.stop)
+
+    def stop(self) -> None:
+        """End; returns when the thread is gone. May be called again."""
+        atexit.unregister(self.stop)
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(TICK_MS / 1000):
+            for each in tuple(_engines.values()):
+                each.increment_epoch()
+
+
+def deadline_ticks(timeout_ms: int) -> int:
+    """Epochs that last at least ``timeout_ms``, and at most two ticks longer."""
+    return -(-timeout_ms // TICK_MS) + 1

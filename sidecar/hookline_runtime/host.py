@@ -1,0 +1,261 @@
+"""Host functions: what a guest may ask of its host, if its permissions say so (``docs/guest-abi.md``).
+
+Each is a method of ``PluginHost`` named after its import and taking the guest's memory and plain numbers; the
+table in ``hookline_api.abi`` says types and permissions, and ``functions`` puts the permission in front. None of
+them raises: they answer a code. A call without its permission is counted and answered, and runs nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import logging
+import math
+import os
+import re
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import lmdb
+import orjson
+
+from hookline_api.abi import (
+    E_ARGUMENT,
+    E_CAP,
+    E_DENIED,
+    E_MEMORY,
+    E_SIZE,
+    E_UNAVAILABLE,
+    HOST_FUNCTIONS,
+    MAX_LOG_LINE,
+)
+from hookline_runtime.kv import MAX_KEY, MAX_VALUE, KvError, KvStore
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hookline_api.bundle import BundlePlugin
+    from hookline_runtime.calls import GuestMemory, HostCallable
+
+_METRIC_NAME: Final = re.compile(rb"[a-z_][a-z0-9_]{0,63}")
+_MAX_METRICS: Final = 32
+_MAX_RANDOM: Final = 4096
+_MAX_PATH: Final = 1024
+_LINES_PER_SECOND: Final = 20
+_LEVELS: Final = (5, logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
+_NO_NUMBER: Final = -(2**63)
+_ABSENT: Final = -1
+_U32: Final = 0xFFFFFFFF
+
+guest_log = logging.getLogger("hookline.guest")
+
+
+class GuestMetric:
+    """One metric that a plugin keeps."""
+
+    __slots__ = ("count", "kind", "value")
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.value = 0.0
+        """Of a counter or gauge; of a summary, the sum."""
+        self.count = 0
+
+
+class _RefusedError(Exception):
+    """A host function says no; the wrapper turns the code into the function's own way to say so."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class PluginHost:
+    """One plugin's view of its host. One per process and plugin, used by all of its instances."""
+
+    def __init__(self, plugin: BundlePlugin, kv: KvStore | None) -> None:
+        self._name = plugin.name
+        self._granted = frozenset(plugin.permissions)
+        self._config = plugin.config
+        self._store = kv
+        self._second = 0
+        self._lines = 0
+        self.metrics: dict[str, GuestMetric] = {}
+        self.denied: dict[str, int] = {}
+        """Calls without their permission, by function."""
+        self.refused: dict[str, int] = {}
+        """Calls that a cap, a bad argument or a failing store stopped, by function."""
+
+    def functions(self) -> Mapping[tuple[str, str], HostCallable]:
+        """Every host function, with its permission in front and its errors turned into codes."""
+        return {key: self._guarded(*key) for key in HOST_FUNCTIONS}
+
+    def _guarded(self, module: str, name: str) -> HostCallable:
+        function = HOST_FUNCTIONS[module, name]
+        method: HostCallable = getattr(self, f"_{name}")
+
+        def answer(code: int) -> int:
+            # HeliosDB's functions know one error, a sum any number but one, and packed results no sign.
+            if module == "env":
+                return E_SIZE if code == E_SIZE and name == "kv_get" else _ABSENT
+            if name == "kv_incr":
+                return _NO_NUMBER
+            return -code if function.results == "I" else code
+
+        if function.permission is not None and function.permission not in self._granted:
+
+            def denied(*_: object) -> int:
+                self.denied[name] = self.denied.get(name, 0) + 1
+                return answer(E_DENIED)
+
+            return denied
+
+        def guarded(memory: GuestMemory, *numbers: Any) -> int:
+            try:
+                return method(memory, *numbers)
+            except (_RefusedError, KvError) as error:
+                code = error.code
+            except lmdb.Error:
+                code = E_UNAVAILABLE
+            if code != _ABSENT or module != "env" or name != "kv_get":  # a miss is an answer, not a refusal
+                self.refused[name] = self.refused.get(name, 0) + 1
+            return answer(code)
+
+        return guarded
+
+    @property
+    def _kv(self) -> KvStore:
+        if self._store is None:  # embedded without a state folder
+            raise _RefusedError(E_UNAVAILABLE)
+        return self._store
+
+    # ── env: HeliosDB's four ──
+
+    def _kv_get(self, memory: GuestMemory, key: int, key_len: int, out: int, out_max: int) -> int:
+        value = self._kv.get(self._name, _read(memory, key, key_len, MAX_KEY))
+        if value is None:
+            raise _RefusedError(_ABSENT)
+        if len(value) > out_max & _U32:
+            raise _RefusedError(E_SIZE)
+        _write(memory, out, value)
+        return len(value)
+
+    def _kv_set(self, memory: GuestMemory, key: int, key_len: int, value: int, value_len: int) -> int:
+        self._kv.put(self._name, _read(memory, key, key_len, MAX_KEY), _read(memory, value, value_len, MAX_VALUE))
+        return 0
+
+    def _kv_delete(self, memory: GuestMemory, key: int, key_len: int) -> int:
+        self._kv.delete(self._name, _read(memory, key, key_len, MAX_KEY))
+        return 0
+
+    def _sha256_hex(self, memory: GuestMemory, data: int, length: int, out: int) -> int:
+        _write(memory, out, hashlib.sha256(_read(memory, data, length)).hexdigest().encode())
+        return 64
+
+    # ── hookline ──
+
+    def _log(self, memory: GuestMemory, level: int, text: int, length: int) -> int:
+        if not 0 <= level < len(_LEVELS):
+            raise _RefusedError(E_ARGUMENT)
+        line = _read(memory, text, min(length & _U32, MAX_LOG_LINE))
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._lines = second, 0
+        self._lines += 1
+        if self._lines > _LINES_PER_SECOND:
+            raise _RefusedError(E_CAP)
+        # Through repr's eyes: a guest writes no line of its own choosing into our log.
+        printable = line.decode(errors="replace").encode("unicode_escape").decode("ascii")
+        guest_log.log(_LEVELS[level], "%s: %s", self._name, printable)
+        return 0
+
+    def _get_time(self, _: GuestMemory) -> int:
+        return time.time_ns() // 1_000_000
+
+    def _random(self, memory: GuestMemory, out: int, length: int) -> int:
+        if length & _U32 > _MAX_RANDOM:
+            raise _RefusedError(E_SIZE)
+        _write(memory, out, os.urandom(length & _U32))
+        return 0
+
+    def _get_config(self, memory: GuestMemory, path: int, length: int) -> int:
+        try:
+            dotted = _read(memory, path, length, _MAX_PATH).decode()
+        except UnicodeDecodeError:
+            raise _RefusedError(E_ARGUMENT) from None
+        found: Any = self._config
+        for part in dotted.split(".") if dotted else ():
+            if not isinstance(found, dict) or part not in found:
+                return 0
+            found = found[part]
+        return memory.give(orjson.dumps(found))
+
+    def _metric_inc(self, memory: GuestMemory, name: int, length: int, by: float) -> int:
+        if by < 0:
+            raise _RefusedError(E_ARGUMENT)
+        self._metric(memory, name, length, "counter", by).value += by
+        return 0
+
+    def _metric_gauge(self, memory: GuestMemory, name: int, length: int, value: float) -> int:
+        self._metric(memory, name, length, "gauge", value).value = value
+        return 0
+
+    def _metric_observe(self, memory: GuestMemory, name: int, length: int, value: float) -> int:
+        metric = self._metric(memory, name, length, "summary", value)
+        metric.count += 1
+        metric.value += value
+        return 0
+
+    def _metric(self, memory: GuestMemory, name: int, length: int, kind: str, value: float) -> GuestMetric:
+        given = _read(memory, name, length, 64)
+        if not math.isfinite(value) or not _METRIC_NAME.fullmatch(given):
+            raise _RefusedError(E_ARGUMENT)
+        key = given.decode()
+        metric = self.metrics.get(key)
+        if metric is None:
+            if len(self.metrics) >= _MAX_METRICS:
+                raise _RefusedError(E_CAP)
+            metric = self.metrics[key] = GuestMetric(kind)
+        if metric.kind != kind:
+            raise _RefusedError(E_ARGUMENT)
+        return metric
+
+    def _hmac_sha256(self, memory: GuestMemory, key: int, key_len: int, data: int, length: int, out: int) -> int:
+        digest = hmac.digest(_read(memory, key, key_len), _read(memory, data, length), "sha256")
+        _write(memory, out, digest)
+        return len(digest)
+
+    def _kv_list(self, memory: GuestMemory, prefix: int, length: int) -> int:
+        names = []
+        for key in self._kv.list_keys(self._name, _read(memory, prefix, length, MAX_KEY)):
+            with contextlib.suppress(UnicodeDecodeError):
+                names.append(key.decode())
+        return memory.give(orjson.dumps(names))
+
+    def _kv_incr(self, memory: GuestMemory, key: int, key_len: int, by: int) -> int:
+        return self._kv.increment(self._name, _read(memory, key, key_len, MAX_KEY), by)
+
+    def _kv_compare_and_set(
+        self, memory: GuestMemory, key: int, key_len: int, old: int, old_len: int, new: int, new_len: int
+    ) -> int:
+        expected = None if old_len == _ABSENT else _read(memory, old, old_len, MAX_VALUE)
+        name, value = _read(memory, key, key_len, MAX_KEY), _read(memory, new, new_len, MAX_VALUE)
+        return int(self._kv.compare_and_set(self._name, name, expected, value))
+
+    def _kv_set_ttl(self, memory: GuestMemory, key: int, key_len: int, ttl_ms: int) -> int:
+        return int(self._kv.set_ttl(self._name, _read(memory, key, key_len, MAX_KEY), ttl_ms))
+
+
+def _read(memory: GuestMemory, pointer: int, length: int, at_most: int = _U32) -> bytes:
+    if length & _U32 > at_most:
+        raise _RefusedError(E_SIZE)
+    data = memory.read(pointer, length)
+    if data is None:
+        raise _RefusedError(E_MEMORY)
+    return data
+
+
+def _write(memory: GuestMemory, pointer: int, data: bytes) -> None:
+    if not memory.write(pointer, data):
+        raise _RefusedError(E_MEMORY)

@@ -1,0 +1,203 @@
+"""What a proxy sends: checked, completed, and handed to guests byte for byte where nothing was missing.
+
+The checks come from the contract's models, compiled once into tables of field names and types. A full
+validation by the models would cost more than most plugins; the hook road needs no more than the certainty that
+a guest finds every field of ``docs/hooks.md``, with its type, whatever the proxy left out.
+"""
+
+from __future__ import annotations
+
+import os
+import types
+import typing
+from typing import Any, Final
+
+import orjson
+from pydantic import BaseModel
+
+from hookline_api.hooks import INPUTS, Hook, HookContext, Outcome
+from hookline_runtime.errors import InputError
+
+_Fields = tuple[tuple[str, tuple[type, ...], Any], ...]
+_REQUIRED: Final = object()
+_REWRITTEN_BY: Final = "hookline.rewritten_by"
+_MAX_REQUEST_ID: Final = 256
+
+
+class Call:
+    """One hook call on its way through the chain."""
+
+    __slots__ = ("_context", "_document", "_fields", "data", "hook", "request_id", "rewritten", "unsaid")
+
+    def __init__(self, hook: Hook, document: Any, data: bytes, context: dict[str, Any], request_id: str) -> None:
+        self.hook = hook
+        self.data = data
+        """What a guest gets."""
+        self.request_id = request_id
+        self.rewritten = False
+        """Whether a plugin changed the query, so that what the proxy said of it holds no longer."""
+        self.unsaid: frozenset[str] = frozenset()
+        """Fields that the proxy left out and that have their default now."""
+        self._document = document
+        self._context = context
+        self._fields: dict[str, Any] = document if isinstance(document, dict) else {}
+
+    @property
+    def query(self) -> str | None:
+        """The statement as it is now."""
+        found = self._fields.get("query")
+        return found if isinstance(found, str) else None
+
+    @property
+    def tables(self) -> list[str]:
+        """The tables as the proxy named them."""
+        return self._fields.get("tables") or []
+
+    @property
+    def is_read_only(self) -> bool | None:
+        """What the proxy said; None where it did not."""
+        return None if "is_read_only" in self.unsaid else self._fields.get("is_read_only")
+
+    @property
+    def database(self) -> str | None:
+        """From the hook context, or from an authentication."""
+        return self._context.get("database") or self._fields.get("database")
+
+    @property
+    def user(self) -> str | None:
+        """From the hook context, or from an authentication."""
+        return self._context.get("identity") or self._fields.get("username")
+
+    @property
+    def application(self) -> str | None:
+        """The attribute ``application_name``."""
+        found = (self._context.get("attributes") or {}).get("application_name")
+        return found if isinstance(found, str) else None
+
+    @property
+    def ttl_ms(self) -> int | None:
+        """Of ``cache_set``: what is asked for now."""
+        found: int | None = self._fields.get("ttl_ms")
+        return found
+
+    def rewrite(self, query: str, by: str) -> None:
+        """Go on with another query.
+
+        What the proxy said about the old one is withdrawn: ``normalized`` is null, ``is_read_only`` is false
+        (unknown counts as writing). ``tables`` stays, since an empty list would hide tables from a guard; the
+        attribute ``hookline.rewritten_by`` says that it may be out of date.
+        """
+        self.rewritten = True
+        self._fields["query"] = query
+        self._fields["normalized"] = None
+        self._fields["is_read_only"] = False
+        self._context.setdefault("attributes", {})[_REWRITTEN_BY] = by
+        self.data = orjson.dumps(self._document)
+
+    def change_ttl(self, ttl_ms: int) -> None:
+        """Go on with another time to live."""
+        self._fields["ttl_ms"] = ttl_ms
+        self.data = orjson.dumps(self._document)
+
+
+def read_call(hook: Hook, body: bytes) -> Call:
+    """A proxy's call; raises InputError where it is no JSON or a field has a wrong type."""
+    try:
+        document = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise InputError(f"the body is no JSON: {error}") from None
+    if hook is Hook.CUSTOM:
+        context = document.get("hook_context") if isinstance(document, dict) else None
+        request_id = context.get("request_id") if isinstance(context, dict) else None
+        return Call(hook, document, body, {}, _request_id(request_id))
+    head = document
+    if hook is Hook.POST_QUERY:
+        if not isinstance(document, list) or len(document) != 2:  # noqa: PLR2004 - [context, outcome]
+            raise InputError("the body is not an array of two elements, [context, outcome]")
+        head = document[0]
+    if not isinstance(head, dict):
+        raise InputError("the body is not a JSON object")
+    missing = _complete(head, _TABLES[hook], "")
+    unsaid = frozenset(missing)
+    if hook is Hook.POST_QUERY:
+        if not isinstance(document[1], dict):
+            raise InputError("the outcome is not a JSON object", field="[1]")
+        missing += _complete(document[1], _OUTCOME, "[1].")
+    if "hook_context" in head:
+        context = head["hook_context"]
+        missing += _complete(context, _CONTEXT, "hook_context.")
+        _check_attributes(context["attributes"])
+        request_id = context["request_id"]
+        if request_id is None:
+            context["request_id"] = request_id = _request_id(None)
+            missing.append("request_id")
+        elif len(request_id) > _MAX_REQUEST_ID:
+            raise InputError(f"longer than {_MAX_REQUEST_ID} characters", field="hook_context.request_id")
+    else:
+        context = {}
+        headers = head.get("headers") or {}
+        request_id = _request_id(headers.get("x-request-id"))
+    call = Call(hook, document, orjson.dumps(document) if missing else body, context, request_id)
+    call.unsaid = unsaid
+    return call
+
+
+def _request_id(given: object) -> str:
+    return given if isinstance(given, str) and 0 < len(given) <= _MAX_REQUEST_ID else os.urandom(8).hex()
+
+
+def _check_attributes(attributes: dict[str, Any]) -> None:
+    for name, value in attributes.items():
+        if type(value) is not str:
+            raise InputError("is not a string", field=f"hook_context.attributes.{name:.60}")
+
+
+def _complete(target: dict[str, Any], fields: _Fields, where: str) -> list[str]:
+    """Fill in what is missing, and check the types of the rest; the names that were missing."""
+    missing = []
+    for name, kinds, default in fields:
+        if name not in target:
+            if default is _REQUIRED:
+                raise InputError("is missing", field=where + name)
+            target[name] = default() if callable(default) else default
+            missing.append(name)
+        elif type(target[name]) not in kinds:
+            raise InputError(f"is not {_named(kinds)}", field=where + name)
+    return missing
+
+
+def _named(kinds: tuple[type, ...]) -> str:
+    names = {
+        str: "a string", bool: "true or false", int: "an integer", list: "an array", dict: "an object",
+        types.NoneType: "null",
+    }  # fmt: skip
+    return " or ".join(names[kind] for kind in kinds)
+
+
+def _table(model: type[BaseModel]) -> _Fields:
+    fields = []
+    for name, info in model.model_fields.items():
+        default: Any = _REQUIRED
+        if not info.is_required():
+            default = info.default_factory or info.default
+            if isinstance(default, type) and issubclass(default, BaseModel):
+                default = dict
+        fields.append((name, _kinds(info.annotation), default))
+    return tuple(fields)
+
+
+def _kinds(annotation: Any) -> tuple[type, ...]:
+    options = typing.get_args(annotation) if typing.get_origin(annotation) is types.UnionType else (annotation,)
+    return tuple(_kind(option) for option in options)
+
+
+def _kind(option: Any) -> type:
+    if isinstance(option, type) and issubclass(option, BaseModel):
+        return dict
+    found: type = typing.get_origin(option) or option
+    return found
+
+
+_TABLES: Final = {hook: _table(model) for hook, model in INPUTS.items() if model is not None}
+_CONTEXT: Final = _table(HookContext)
+_OUTCOME: Final = _table(Outcome)

@@ -1,0 +1,271 @@
+"""The plugins' key-value store: one LMDB environment, shared by all workers of a pod, kept over a restart.
+
+LMDB gives what the promises need and no more: one writer at a time across processes (so every operation here is
+atomic, and a worker that dies within one leaves nothing behind), readers that never wait, and a file that
+survives the process. It is not synced to disk at each write: the store outlives processes, not power cuts.
+
+An entry's key in LMDB is a hash, because LMDB's own keys end at 511 bytes and a guest's may have 64 KiB; the
+entry holds the key itself. Counts and sizes per plugin and in all are kept in the same transaction as the data,
+so that a cap is a comparison.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import shutil
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import lmdb
+
+from hookline_api.abi import E_ARGUMENT, E_CAP, E_SIZE
+
+# HeliosDB-Proxy's caps, docs/guest-abi.md.
+MAX_KEY: Final = 64 * 1024
+MAX_VALUE: Final = 64 * 1024
+MAX_KEYS: Final = 1024
+MAX_NAMESPACES: Final = 256
+MAX_BYTES: Final = 64 * 2**20
+
+_MAP_SIZE: Final = 4 * MAX_BYTES  # copy-on-write pages and fragments; the file grows only as far as it is used
+_TOTALS: Final = b"t"
+_NAMESPACE: Final = b"n"
+_DATA: Final = b"d"
+_ENTRY: Final = struct.Struct("<QI")  # expiry in ms since 1970 (0: none), length of the key
+_COUNTS: Final = struct.Struct("<QQ")  # keys (or namespaces), bytes
+_LEAST_I64: Final = -(2**63)
+_MOST_I64: Final = 2**63 - 1
+
+log = logging.getLogger("hookline.kv")
+
+
+class KvError(Exception):
+    """A refused operation; ``code`` is one of the guest ABI's."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class KvStore:
+    """All plugins' entries. Made after a fork, one per process; all methods may be called from any thread."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            self._env = self._open(folder)
+        except lmdb.Error as error:
+            # A damaged store must not keep the hooks from running. What was in it is set aside, not deleted.
+            aside = folder.with_name(f"{folder.name}.damaged")
+            log.warning("the key-value store does not open (%s); set aside as %s", error, aside)
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+            folder.mkdir(mode=0o700)
+            self._env = self._open(folder)
+        self._env.reader_check()
+
+    @staticmethod
+    def _open(folder: Path) -> lmdb.Environment:
+        return lmdb.open(str(folder), map_size=_MAP_SIZE, sync=False, metasync=False, max_readers=1024, mode=0o600)
+
+    def close(self) -> None:
+        """Close the environment; nothing may be under way."""
+        self._env.close()
+
+    def get(self, namespace: str, key: bytes) -> bytes | None:
+        """The value, or None where there is none or its time is over."""
+        with self._env.begin(buffers=True) as txn:
+            found = txn.get(_data_key(namespace, key))
+            return _value(found, _now()) if found is not None else None
+
+    def put(self, namespace: str, key: bytes, value: bytes) -> None:
+        """Store, without a time limit. Raises KvError where a cap is reached."""
+        with self._change(namespace) as change:
+            change.put(key, value)
+
+    def delete(self, namespace: str, key: bytes) -> None:
+        """Remove; no error where there is nothing."""
+        with self._change(namespace) as change:
+            change.remove(_data_key(namespace, key))
+
+    def increment(self, namespace: str, key: bytes, by: int) -> int:
+        """Add to a decimal number, starting from 0, and keep its time limit; the sum.
+
+        Raises KvError where the value is no number, the sum leaves 64 bits, or a cap is reached.
+        """
+        with self._change(namespace) as change:
+            held = change.entry(key)
+            expiry, old = held or (0, b"0")
+            try:
+                total = int(old) + by if len(old) <= 20 else _MOST_I64 + 1  # noqa: PLR2004 - digits of an i64
+            except ValueError:
+                raise KvError(E_ARGUMENT, "the value is no decimal number") from None
+            if not _LEAST_I64 < total <= _MOST_I64:  # the least is how the guest ABI says "failed"
+                raise KvError(E_ARGUMENT, "the sum does not fit into 64 bits")
+            change.put(key, str(total).encode(), expiry=expiry)
+            return total
+
+    def compare_and_set(self, namespace: str, key: bytes, old: bytes | None, new: bytes) -> bool:
+        """Store ``new`` if the value is ``old`` (None: if there is none); whether it was. Drops a time limit."""
+        with self._change(namespace) as change:
+            held = change.entry(key)
+            if (held[1] if held else None) != old:
+                return False
+            change.put(key, new)
+            return True
+
+    def set_ttl(self, namespace: str, key: bytes, ttl_ms: int) -> bool:
+        """Let the entry end after that time, or never for 0 and less; whether there is one."""
+        with self._change(namespace) as change:
+            held = change.entry(key)
+            if held is None:
+                return False
+            expiry = min(_now() + ttl_ms, 2**62) if ttl_ms > 0 else 0
+            change.put(key, held[1], expiry=expiry)
+            return True
+
+    def list_keys(self, namespace: str, prefix: bytes) -> list[bytes]:
+        """The keys with that prefix, sorted; at most ``MAX_KEYS``."""
+        now, keys = _now(), []
+        with self._env.begin(buffers=True) as txn:
+            for _, entry in _entries(txn, namespace):
+                expiry, length = _ENTRY.unpack_from(entry)
+                if length >= len(prefix) and not 0 < expiry <= now:
+                    key = bytes(entry[_ENTRY.size : _ENTRY.size + length])
+                    if key.startswith(prefix):
+                        keys.append(key)
+        return sorted(keys)
+
+    def usage(self) -> dict[str, tuple[int, int]]:
+        """Keys and bytes of each namespace."""
+        with self._env.begin() as txn, txn.cursor() as cursor:
+            found = {}
+            if cursor.set_range(_NAMESPACE):
+                for key, value in cursor:
+                    if not key.startswith(_NAMESPACE):
+                        break
+                    found[value[_COUNTS.size :].decode()] = _COUNTS.unpack_from(value)
+            return found
+
+    def make_room(self, keep: set[str]) -> None:
+        """Drop the entries of plugins that are gone, once half of the namespaces are taken."""
+        if len(self.usage()) * 2 <= MAX_NAMESPACES:
+            return
+        for name in self.usage().keys() - keep:
+            with self._change(name) as change:
+                change.clear()
+
+    @contextmanager
+    def _change(self, namespace: str) -> Iterator[_Change]:
+        # The transaction is committed where the block ends well, and given up where it raises.
+        with self._env.begin(write=True, buffers=False) as txn:
+            yield _Change(txn, namespace)
+
+
+class _Change:
+    """One write transaction on one namespace."""
+
+    def __init__(self, txn: lmdb.Transaction, namespace: str) -> None:
+        self._txn = txn
+        self._name = namespace
+        self._meta = _NAMESPACE + _hash(namespace.encode())[:16]
+        self._now = _now()
+
+    def entry(self, key: bytes) -> tuple[int, bytes] | None:
+        """Expiry and value; None where there is none or its time is over."""
+        found = self._txn.get(_data_key(self._name, key))
+        value = _value(found, self._now) if found is not None else None
+        return (_ENTRY.unpack_from(found)[0], value) if found is not None and value is not None else None
+
+    def put(self, key: bytes, value: bytes, *, expiry: int = 0) -> None:
+        if len(key) > MAX_KEY or len(value) > MAX_VALUE:
+            raise KvError(E_SIZE, f"a key has at most {MAX_KEY} bytes and a value {MAX_VALUE}")
+        where = _data_key(self._name, key)
+        old = self._txn.get(where)
+        if not self._fits(len(key) + len(value), old):
+            self._purge()
+            old = self._txn.get(where)
+            if not self._fits(len(key) + len(value), old):
+                raise KvError(
+                    E_CAP, f"a cap is reached: {MAX_KEYS} keys, {MAX_NAMESPACES} plugins or {MAX_BYTES} bytes"
+                )
+        self._account(keys=0 if old is not None else 1, size=len(key) + len(value) - _size(old))
+        self._txn.put(where, _ENTRY.pack(expiry, len(key)) + key + value)
+
+    def remove(self, where: bytes) -> None:
+        old = self._txn.get(where)
+        if old is not None:
+            self._txn.delete(where)
+            self._account(keys=-1, size=-_size(old))
+
+    def clear(self) -> None:
+        for where in [bytes(key) for key, _ in _entries(self._txn, self._name)]:
+            self.remove(where)
+
+    def _purge(self) -> None:
+        expired = [
+            bytes(key)
+            for key, entry in _entries(self._txn, self._name)
+            if 0 < _ENTRY.unpack_from(entry)[0] <= self._now
+        ]
+        for where in expired:
+            self.remove(where)
+
+    def _fits(self, size: int, old: bytes | memoryview | None) -> bool:
+        keys, _ = self._counts(self._meta)
+        namespaces, total = self._counts(_TOTALS)
+        return (
+            (old is not None or keys < MAX_KEYS)
+            and (keys > 0 or namespaces < MAX_NAMESPACES)
+            and total + size - _size(old) <= MAX_BYTES
+        )
+
+    def _counts(self, key: bytes) -> tuple[int, int]:
+        found = self._txn.get(key)
+        return _COUNTS.unpack_from(found) if found is not None else (0, 0)
+
+    def _account(self, *, keys: int, size: int) -> None:
+        count, held = self._counts(self._meta)
+        namespaces, total = self._counts(_TOTALS)
+        if count + keys:
+            self._txn.put(self._meta, _COUNTS.pack(count + keys, held + size) + self._name.encode())
+        else:
+            self._txn.delete(self._meta)
+        namespaces += (count == 0) - (count + keys == 0)
+        self._txn.put(_TOTALS, _COUNTS.pack(namespaces, total + size))
+
+
+def _hash(data: bytes) -> bytes:
+    return hashlib.sha256(data).digest()
+
+
+def _data_key(namespace: str, key: bytes) -> bytes:
+    return _DATA + _hash(namespace.encode())[:16] + _hash(key)
+
+
+def _entries(txn: lmdb.Transaction, namespace: str) -> Iterator[tuple[bytes | memoryview, bytes | memoryview]]:
+    prefix = _DATA + _hash(namespace.encode())[:16]
+    with txn.cursor() as cursor:
+        if cursor.set_range(prefix):
+            for key, entry in cursor:
+                if bytes(key[: len(prefix)]) != prefix:
+                    return
+                yield key, entry
+
+
+def _value(entry: bytes | memoryview, now: int) -> bytes | None:
+    expiry, length = _ENTRY.unpack_from(entry)
+    return None if 0 < expiry <= now else bytes(entry[_ENTRY.size + length :])
+
+
+def _size(entry: bytes | memoryview | None) -> int:
+    return 0 if entry is None else len(entry) - _ENTRY.size
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,112 @@
+"""``match``: which calls a plugin is asked about, compiled once per bundle into one function.
+
+A call is skipped only where it says that it is for something else. What the proxy did not say counts as a
+match, and so does what a rewrite made unknown: a guard is never left out by an omission.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from hookline_api.resources import Match
+    from hookline_runtime.inputs import Call
+
+Matcher = Callable[["Call"], bool]
+
+_CLASS_OF_WORD: Final = {
+    "select": "select", "values": "select", "table": "select", "show": "select",
+    "insert": "insert", "update": "update", "delete": "delete",
+    "create": "ddl", "alter": "ddl", "drop": "ddl", "truncate": "ddl", "rename": "ddl", "comment": "ddl",
+    "grant": "ddl", "revoke": "ddl", "reindex": "ddl",
+    "begin": "other", "start": "other", "commit": "other", "rollback": "other", "end": "other", "set": "other",
+    "reset": "other", "savepoint": "other", "release": "other", "abort": "other", "discard": "other",
+}  # fmt: skip
+
+# White space, comments and opening brackets in front of a statement's first word. Each part consumes at least
+# a character and none overlaps another, so the match is linear.
+_LEAD: Final = re.compile(r"(?:[\s(]+|--[^\n]*(?:\n|$)|/\*(?:[^*]|\*(?!/))*\*/)*([A-Za-z]+)?")
+# A comment within a comment ends at different places in PostgreSQL and in MySQL, and MySQL runs what is in /*! */.
+_UNSURE_COMMENT: Final = re.compile(r"/\*!|/\*[^*]*(?:\*(?!/)[^*]*)*/\*")
+_MAX_STATEMENTS: Final = 64
+
+
+def compile_match(match: Match) -> Matcher | None:
+    """A function that says whether a call is for the plugin; None where every call is."""
+    tests: list[Matcher] = []
+    if match.databases:
+        databases = _any_of(match.databases)
+        tests.append(lambda call: _unsaid_or(databases, call.database))
+    if match.users:
+        users = _any_of(match.users)
+        tests.append(lambda call: _unsaid_or(users, call.user))
+    if match.applications:
+        applications = _any_of(match.applications)
+        tests.append(lambda call: _unsaid_or(applications, call.application))
+    if match.tables:
+        tables = _any_of(match.tables)
+        tests.append(lambda call: call.rewritten or not call.tables or any(map(tables, call.tables)))
+    if match.query_classes:
+        wanted = frozenset(match.query_classes)
+        tests.append(lambda call: call.rewritten or _in_classes(wanted, call))
+    if not tests:
+        return None
+    if len(tests) == 1:
+        return tests[0]
+    return lambda call: all(test(call) for test in tests)
+
+
+def query_classes(query: str) -> frozenset[str] | None:
+    """The classes of the statements in a text, by their first words; None where that does not tell.
+
+    Splitting at each ``;``, also within strings, can only add statements, and so classes.
+    """
+    statements = query.split(";", _MAX_STATEMENTS)
+    if len(statements) > _MAX_STATEMENTS:
+        return None
+    found = set()
+    for statement in statements:
+        lead = _LEAD.match(statement)
+        word = lead[1] if lead else None
+        if lead is not None and "/*" in lead[0] and _UNSURE_COMMENT.search(lead[0]):
+            return None
+        if word is None:
+            if lead is not None and lead.end() == len(statement):
+                continue  # nothing but space and comments
+            return None
+        known = _CLASS_OF_WORD.get(word.lower())
+        if known is None:
+            return None  # WITH, EXPLAIN, CALL, DO, EXECUTE, COPY …: anything may be behind it
+        found.add(known)
+    return frozenset(found)
+
+
+def _in_classes(wanted: frozenset[str], call: Call) -> bool:
+    if call.is_read_only is None or ("read" if call.is_read_only else "write") in wanted:
+        return True
+    if call.query is None:
+        return True
+    classes = query_classes(call.query)
+    return classes is None or not wanted.isdisjoint(classes)
+
+
+def _any_of(patterns: Sequence[str]) -> Callable[[Any], bool]:
+    if not any("*" in pattern for pattern in patterns):
+        return frozenset(patterns).__contains__
+    compiled = re.compile("|".join(_glob(pattern) for pattern in patterns), re.DOTALL)
+    return lambda value: compiled.fullmatch(value) is not None
+
+
+def _glob(pattern: str) -> str:
+    first, *rest = (re.escape(part) for part in pattern.split("*"))
+    if not rest:
+        return first
+    # The leftmost place of each part between two stars is as good as any other, so it is taken for good (an
+    # atomic group): the search does not backtrack, however many stars and however long the name.
+    return first + "".join(f"(?>.*?{part})" for part in rest[:-1]) + ".*" + rest[-1]
+
+
+def _unsaid_or(test: Callable[[Any], bool], value: str | None) -> bool:
+    return not value or test(value)

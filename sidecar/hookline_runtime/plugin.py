@@ -1,0 +1,361 @@
+"""One loaded plugin: its instances, its limits, its circuit breaker, and where its calls run.
+
+A call runs inline on the event loop while the plugin is quick, because a thread costs eleven times a quick call.
+A plugin is on probation first, on threads of its own: only after some quick calls in a row it runs inline, and
+one slow call sends it back for twice as long. So an endless loop holds the event loop once at the most, for one
+time-out, and a plugin that is slow raises nobody else's p99.
+
+All of this class belongs to one event loop; only ``_execute`` runs on a thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from hookline_runtime.decisions import Decision, read_decision
+from hookline_runtime.errors import CallError, DeadlineError, OverloadError, TrapError
+
+if TYPE_CHECKING:
+    from hookline_api.bundle import BundlePlugin
+    from hookline_api.hooks import Hook
+    from hookline_runtime.calls import Guest, Instance
+    from hookline_runtime.host import PluginHost
+    from hookline_runtime.stats import Row
+
+_QUICK_NS: Final = 2_000_000
+"""A call that takes longer is no call for the event loop."""
+_PROBATION: Final = 8
+_MAX_PROBATION: Final = 4096
+_FORGIVEN_AFTER: Final = 10_000
+"""Quick calls in a row after which the probation is short again."""
+_WAITING_PER_RUNNING: Final = 4
+_MAX_THREADS: Final = 16
+_MAX_BACKLOG: Final = 1024
+_MAX_BACKLOG_BYTES: Final = 16 * 2**20
+
+_BREAKER_THRESHOLD: Final = 5
+_BREAKER_FIRST_PAUSE_S: Final = 1.0
+_BREAKER_LAST_PAUSE_S: Final = 60.0
+_LOG_PAUSE_S: Final = 10.0
+
+log = logging.getLogger("hookline.plugin")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LastFailure:
+    """The newest failure of a plugin, for people."""
+
+    hook: str
+    cause: str
+    message: str
+    at: float
+    """Seconds since 1970."""
+
+
+class _Run:
+    """One execution, and what it came to."""
+
+    __slots__ = ("decision", "error", "fuel", "hook", "memory", "ns")
+
+    def __init__(self, hook: Hook) -> None:
+        self.hook = hook
+        self.decision: Decision | None = None
+        self.error: CallError | None = None
+        self.ns = 0
+        self.fuel = 0
+        self.memory = 0
+
+
+class Breaker:
+    """Takes one hook of a plugin that keeps trapping or timing out off the road for a growing pause."""
+
+    __slots__ = ("_failures", "_pause", "_trial", "_until", "kind")
+
+    def __init__(self) -> None:
+        self._failures = 0
+        self._pause = _BREAKER_FIRST_PAUSE_S
+        self._until = 0.0
+        self._trial = False
+        self.kind: type[CallError] = TrapError
+        """What opened it."""
+
+    @property
+    def open_for(self) -> float:
+        """Seconds until the next trial; 0 while the plugin is on the road."""
+        return max(0.0, self._until - time.monotonic()) if self._failures >= _BREAKER_THRESHOLD else 0.0
+
+    @property
+    def failures(self) -> int:
+        """Failures in a row."""
+        return self._failures
+
+    def lets_through(self) -> bool:
+        """Whether a call may run: always while closed; one at a time once the pause is over."""
+        if self._failures < _BREAKER_THRESHOLD:
+            return True
+        if self._trial or time.monotonic() < self._until:
+            return False
+        self._trial = True
+        return True
+
+    def succeeded(self) -> None:
+        """A call ended well."""
+        self._failures = 0
+        self._trial = False
+        self._pause = _BREAKER_FIRST_PAUSE_S
+
+    def failed(self, kind: type[CallError]) -> bool:
+        """A call trapped or timed out; whether that took the plugin off the road."""
+        self._failures += 1
+        self.kind = kind
+        was_trial, self._trial = self._trial, False
+        if self._failures < _BREAKER_THRESHOLD:
+            return False
+        if self._failures > _BREAKER_THRESHOLD and not was_trial:
+            return False  # a call that was under way when the breaker opened
+        self._until = time.monotonic() + self._pause
+        self._pause = min(self._pause * 2, _BREAKER_LAST_PAUSE_S)
+        return True
+
+
+class Plugin:
+    """One plugin of one bundle in this process."""
+
+    def __init__(
+        self,
+        entry: BundlePlugin,
+        guest: Guest,
+        host: PluginHost,
+        rows: dict[Hook, Row],
+        *,
+        spare: Instance | None = None,
+        concurrency: int | None = None,
+    ) -> None:
+        self.entry = entry
+        self.name = entry.name
+        self.revision = entry.revision
+        self.host = host
+        self.breakers = {hook: Breaker() for hook in entry.hooks}
+        self.last_failure: LastFailure | None = None
+        self.inline = False
+        """Whether calls run on the event loop."""
+        self._guest = guest
+        self._rows = rows
+        self._pooled = entry.isolation.mode == "Pooled"
+        self._max_calls = entry.isolation.max_calls
+        self._instances: list[Instance] = []
+        if spare is not None:
+            self._put_back(spare)
+        self._concurrency = concurrency or entry.limits.concurrency
+        self._running = 0
+        self._waiting: collections.deque[asyncio.Future[None]] = collections.deque()
+        self._threads: ThreadPoolExecutor | None = None
+        self._backlog: collections.deque[tuple[Hook, bytes]] = collections.deque()
+        self._backlog_bytes = 0
+        self._observing: asyncio.Task[None] | None = None
+        self._probation = _PROBATION
+        self._quick_in_a_row = 0
+        self._failing = False
+        self._logged_at = -_LOG_PAUSE_S
+        self._retired = False
+        self.closed = False
+        """Whether it is retired and everything it held is given back."""
+
+    async def call(self, hook: Hook, data: bytes) -> Decision | None:
+        """One call: the guest's decision, or None where it has no opinion. Raises CallError, already counted."""
+        row = self._rows[hook]
+        breaker = self.breakers[hook]
+        if not breaker.lets_through():
+            row.count_skipped()
+            raise breaker.kind(
+                f"plugin '{self.name}' is off the road for another {breaker.open_for:.1f} s "
+                f"after {breaker.failures} failures in a row"
+            )
+        run = _Run(hook)
+        try:
+            if len(data) > self.entry.limits.input:
+                raise OverloadError(
+                    f"the input has {len(data)} bytes, and limits.input is {self.entry.limits.input}"
+                )
+            if self._running < self._concurrency:
+                self._running += 1
+            else:
+                await self._turn()
+        except OverloadError as error:
+            self._count_overload(hook, str(error))
+            raise
+        if self.inline:
+            self._execute(run, data)
+            self._ended(run)
+        else:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(
+                    min(self._concurrency, _MAX_THREADS), thread_name_prefix=f"plugin-{self.name}"
+                )
+            future = asyncio.get_running_loop().run_in_executor(self._threads, self._execute, run, data)
+            # The call ends when the thread does, also where nobody waits for the answer any more.
+            future.add_done_callback(lambda _: self._ended(run))
+            await asyncio.shield(future)
+        if run.error is not None:
+            raise run.error
+        return run.decision
+
+    def observe(self, hook: Hook, data: bytes) -> None:
+        """Run a call that nobody waits for, after those that were observed before it.
+
+        Where the backlog is full the call is dropped, and counted as an overload.
+        """
+        if len(self._backlog) >= _MAX_BACKLOG or self._backlog_bytes + len(data) > _MAX_BACKLOG_BYTES:
+            self._count_overload(hook, f"{len(self._backlog)} calls of observing hooks wait already")
+            return
+        self._backlog_bytes += len(data)
+        self._backlog.append((hook, data))
+        if self._observing is None:
+            self._observing = asyncio.get_running_loop().create_task(self._work_off())
+
+    async def drained(self) -> None:
+        """Return when every observed call has run."""
+        if self._observing is not None:
+            await self._observing
+
+    async def _work_off(self) -> None:
+        while self._backlog:
+            hook, data = self._backlog.popleft()
+            self._backlog_bytes -= len(data)
+            with contextlib.suppress(CallError):  # counted; there is no reply to change
+                await self.call(hook, data)
+            await asyncio.sleep(0)  # replies go first
+        self._observing = None
+        self._close_if_done()
+
+    def _count_overload(self, hook: Hook, message: str) -> None:
+        run = _Run(hook)
+        run.error = OverloadError(message)
+        self._count(run)
+
+    def retire(self) -> None:
+        """No call begins after this; what is held is given back when the last call ends."""
+        self._retired = True
+        self._close_if_done()
+
+    def _execute(self, run: _Run, data: bytes) -> None:
+        """The call itself, on the event loop or on a thread. Raises nothing."""
+        begin = time.perf_counter_ns()
+        instance: Instance | None = None
+        last = True
+        try:
+            instance = self._take()
+            last = not self._pooled or instance.calls + 1 >= self._max_calls
+            raw = instance.call(run.hook.value, data, last=last)
+            run.decision = read_decision(run.hook, raw)
+        except CallError as error:
+            run.error, last = error, True
+        except Exception as error:  # our own mistake; it fails as the plugin's policy says, and not open
+            log.exception("plugin '%s', hook %s: the runtime failed", self.name, run.hook)
+            run.error, last = TrapError(f"the runtime failed: {type(error).__name__}"), True
+        if instance is not None:
+            run.fuel, run.memory = instance.fuel, instance.memory
+            if last:
+                instance.close()
+            else:
+                self._put_back(instance)
+        run.ns = time.perf_counter_ns() - begin
+
+    def _take(self) -> Instance:
+        try:
+            return self._instances.pop()
+        except IndexError:
+            return self._guest.instantiate()
+
+    def _put_back(self, instance: Instance) -> None:
+        if self._pooled and len(self._instances) < self.entry.isolation.size:
+            self._instances.append(instance)
+        else:
+            instance.close()
+
+    async def _turn(self) -> None:
+        if len(self._waiting) >= self._concurrency * _WAITING_PER_RUNNING:
+            raise OverloadError(
+                f"{self._running} calls run and {len(self._waiting)} wait: limits.concurrency is {self._concurrency}"
+            )
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout(self.entry.limits.timeout / 1000):
+                await turn
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                self._next_turn()  # it was given in the same moment: pass it on
+            if isinstance(error, TimeoutError):
+                raise OverloadError(
+                    f"waited {self.entry.limits.timeout} ms for one of {self._concurrency} calls to end"
+                ) from None
+            raise
+
+    def _next_turn(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)  # the place goes from one call to the next; ``_running`` stays
+                return
+        self._running -= 1
+        self._close_if_done()
+
+    def _ended(self, run: _Run) -> None:
+        if run.ns > _QUICK_NS:
+            if self.inline:
+                self._probation = min(self._probation * 2, _MAX_PROBATION)
+            self.inline = False
+            self._quick_in_a_row = 0
+        else:
+            self._quick_in_a_row += 1
+            if self._quick_in_a_row == self._probation:
+                self.inline = True
+            elif self._quick_in_a_row == _FORGIVEN_AFTER:
+                self._probation = _PROBATION
+        self._count(run)
+        self._next_turn()
+
+    def _count(self, run: _Run) -> None:
+        error = run.error
+        self._rows[run.hook].count(
+            ns=run.ns, fuel=run.fuel, memory=run.memory, failed=None if error is None else error.cause
+        )
+        if isinstance(error, TrapError | DeadlineError):
+            breaker = self.breakers[run.hook]
+            if breaker.failed(type(error)):
+                log.warning(
+                    "plugin '%s', hook %s, is off the road for %.0f s after %d failures in a row: %s",
+                    self.name, run.hook, breaker.open_for, breaker.failures, error,
+                )  # fmt: skip
+        elif error is None:
+            self.breakers[run.hook].succeeded()
+        if error is not None:
+            self._note(run.hook, error)
+        elif self._failing:
+            self._failing = False
+
+    def _note(self, hook: Hook, error: CallError) -> None:
+        self.last_failure = LastFailure(hook=hook.value, cause=error.cause, message=str(error), at=time.time())
+        # Once per change of state, and never faster than a person reads: one call in two may fail.
+        now = time.monotonic()
+        if not self._failing and now - self._logged_at >= _LOG_PAUSE_S:
+            self._logged_at = now
+            log.warning("plugin '%s', hook %s failed (%s): %s", self.name, hook, error.cause, error)
+        self._failing = True
+
+    def _close_if_done(self) -> None:
+        if not self._retired or self._running or self._observing is not None:
+            return
+        self.closed = True
+        while self._instances:
+            self._instances.pop().close()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)

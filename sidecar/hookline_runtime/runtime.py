@@ -1,0 +1,213 @@
+"""The runtime: a bundle becomes running plugins, and a hook call becomes a decision.
+
+``prepare`` loads a bundle beside the one that runs, ``commit`` swaps one reference, and the old bundle ends with
+its last call; so no call waits for a change, and none is lost to one. Plugins whose revision did not change are
+carried over with their instances and their circuit breaker.
+
+    runtime = Runtime()
+    await runtime.load(bundle, modules)
+    decision = await runtime.call(Hook.PRE_QUERY, b'{"query": "select 1"}')
+    await runtime.close()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from hookline_api.hooks import Hook
+from hookline_runtime.artifacts.inspection import ModuleInfo, inspect_module
+from hookline_runtime.calls import Guest, Instance
+from hookline_runtime.engine import Ticker, load_compiled
+from hookline_runtime.errors import CallError, ConfigError, HooklineError, LoadError, VerifyError
+from hookline_runtime.host import PluginHost
+from hookline_runtime.inputs import Call, read_call
+from hookline_runtime.pipeline import Chains, Link
+from hookline_runtime.plugin import Plugin
+from hookline_runtime.stats import MAX_PLUGINS, StatsTable
+
+if TYPE_CHECKING:
+    from hookline_api.bundle import Bundle, BundlePlugin
+    from hookline_runtime.decisions import Decision
+    from hookline_runtime.kv import KvStore
+
+_FIRST_INSTANCE_MS: Final = 5_000
+"""For the instance that is made when a plugin is loaded: longer than a call's, shorter than patience."""
+
+_PAGE: Final = 65_536
+
+log = logging.getLogger("hookline.runtime")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ModuleFiles:
+    """Where a module is on this machine."""
+
+    wasm: Path
+    compiled: Path
+
+
+ModuleFinder = Callable[["BundlePlugin"], ModuleFiles]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Prepared:
+    """A bundle that is loaded and not yet asked."""
+
+    bundle: Bundle
+    chains: Chains
+    plugins: Mapping[str, Plugin]
+
+
+class PrepareError(HooklineError):
+    """One plugin of a bundle cannot be loaded: its name, and why."""
+
+    def __init__(self, plugin: str, reason: LoadError) -> None:
+        super().__init__(f"plugin '{plugin}': {reason}")
+        self.plugin = plugin
+        self.reason = reason
+
+
+class Runtime:
+    """Runs one bundle at a time in one process and one event loop.
+
+    ``stats`` and ``kv`` are the caller's where it shares them with other processes. ``share`` is how many
+    processes divide each plugin's ``limits.concurrency``.
+    """
+
+    def __init__(self, *, kv: KvStore | None = None, stats: StatsTable | None = None, share: int = 1) -> None:
+        self._kv = kv
+        self._stats = stats or StatsTable()
+        self._share = share
+        self._ticker = Ticker()
+        self._ticker.start()
+        self._current: Prepared | None = None
+        self._retired: list[Plugin] = []
+
+    @property
+    def bundle(self) -> Bundle | None:
+        """What runs now."""
+        return self._current.bundle if self._current else None
+
+    @property
+    def plugins(self) -> Mapping[str, Plugin]:
+        """The loaded plugins, by name."""
+        return self._current.plugins if self._current else {}
+
+    def has_deciders(self, hook: Hook) -> bool:
+        """Whether any plugin may decide this hook."""
+        return self._current is not None and self._current.chains.has_deciders(hook)
+
+    async def prepare(
+        self, bundle: Bundle, find: ModuleFinder, *, numbers: Mapping[str, int] | None = None
+    ) -> Prepared:
+        """Load a bundle beside the running one. Raises PrepareError for the first plugin that cannot be.
+
+        ``numbers`` says which rows of the statistics belong to which plugin; the caller keeps it stable over
+        bundles. Default: by place in the bundle, for a runtime that has statistics of its own.
+        """
+        plugins: dict[str, Plugin] = {}
+        links = []
+        for place, entry in enumerate(bundle.plugins):
+            if entry.artifact is None:
+                links.append(Link(entry, None))
+                continue
+            plugin = self.plugins.get(entry.name)
+            if plugin is None or plugin.revision != entry.revision:
+                number = place if numbers is None else numbers[entry.name]
+                if number >= MAX_PLUGINS:
+                    error = ConfigError(f"there are more than {MAX_PLUGINS} plugins in the bundle")
+                    raise PrepareError(entry.name, error)
+                try:
+                    # On a thread: a Go module's first instance takes milliseconds, and calls go on meanwhile.
+                    plugin = await asyncio.to_thread(self._load, entry, find(entry), number)
+                except LoadError as error:
+                    for fresh in plugins.values():
+                        if fresh is not self.plugins.get(fresh.name):
+                            fresh.retire()
+                    raise PrepareError(entry.name, error) from error
+            plugins[entry.name] = plugin
+            links.append(Link(entry, plugin))
+        return Prepared(bundle=bundle, chains=Chains(bundle.version, links), plugins=plugins)
+
+    def commit(self, prepared: Prepared) -> None:
+        """Ask the prepared bundle from the next call on; the old one ends with its last call."""
+        old, self._current = self._current, prepared
+        self._retired = [plugin for plugin in self._retired if not plugin.closed]
+        for plugin in old.plugins.values() if old else ():
+            if prepared.plugins.get(plugin.name) is not plugin:
+                plugin.retire()
+                self._retired.append(plugin)
+        if self._kv is not None:
+            self._kv.make_room(set(prepared.plugins))
+
+    async def load(self, bundle: Bundle, find: ModuleFinder) -> None:
+        """Prepare and commit."""
+        self.commit(await self.prepare(bundle, find))
+
+    async def call(self, hook: Hook, body: bytes) -> Decision:
+        """Answer one hook call. Raises InputError where the body is malformed, and nothing else."""
+        return await self.decide(read_call(hook, body))
+
+    async def decide(self, call: Call) -> Decision:
+        """Answer a call that was read already."""
+        if self._current is None:
+            raise RuntimeError("no bundle is loaded")
+        return await self._current.chains.decide(call)
+
+    async def drained(self) -> None:
+        """Return when the calls of observing hooks that were accepted so far have run."""
+        for plugin in (*self.plugins.values(), *self._retired):
+            await plugin.drained()
+
+    async def close(self) -> None:
+        """Let what was accepted end, give everything back, and stop the clock."""
+        await self.drained()
+        for plugin in self.plugins.values():
+            plugin.retire()
+        self._current = None
+        self._ticker.stop()
+
+    def _load(self, entry: BundlePlugin, files: ModuleFiles, number: int) -> Plugin:
+        limits = entry.limits
+        info = read_module(files.wasm)
+        check_entry(entry, info)
+        module = load_compiled(files.compiled, fuel=limits.fuel is not None)
+        host = PluginHost(entry, self._kv)
+        guest = Guest(module, info, limits=limits, host=host.functions())
+        spare = _first_instance(guest)
+        rows = {hook: self._stats.row(number, hook) for hook in entry.hooks}
+        return Plugin(entry, guest, host, rows, spare=spare, concurrency=max(1, limits.concurrency // self._share))
+
+
+def _first_instance(guest: Guest) -> Instance:
+    try:
+        return guest.instantiate(timeout_ms=_FIRST_INSTANCE_MS)
+    except CallError as error:
+        raise VerifyError(f"the module's first instance failed: {error}") from error
+
+
+def read_module(path: Path) -> ModuleInfo:
+    """Inspect a module's file. Raises VerifyError where it is damaged, or gone."""
+    try:
+        return inspect_module(path.read_bytes())
+    except OSError as error:
+        raise VerifyError(f"the module's file cannot be read: {error.strerror}") from error
+
+
+def check_entry(entry: BundlePlugin, info: ModuleInfo) -> None:
+    """Whether the settings fit the module. Raises ConfigError."""
+    missing = [hook.value for hook in entry.hooks if hook not in info.hooks]
+    if missing:
+        raise ConfigError(
+            f"spec.hooks names {', '.join(missing)}, and the module exports only {', '.join(info.hooks)}"
+        )
+    if info.memory_pages * _PAGE > entry.limits.memory:
+        raise ConfigError(
+            f"the module starts with {info.memory_pages * _PAGE} bytes of memory, "
+            f"and limits.memory is {entry.limits.memory}"
+        )
