@@ -89,7 +89,7 @@ _RULES: Final[dict[Hook, type[_First]]] = {
 
 
 class Link:
-    """One plugin in one chain. Without a loaded plugin it stands for one that could not be had: it fails closed."""
+    """One plugin in one chain; where the plugin could not be had, its place, which fails closed."""
 
     __slots__ = ("_matches", "entry", "name", "plugin")
 
@@ -110,10 +110,19 @@ class Link:
 
 
 class Chains:
-    """The chains of one bundle. Immutable: a new bundle has new ones."""
+    """The chains of one bundle. A new bundle has new ones; ``retire`` ends these after their last call.
+
+    Its plugins are held until then, because a call that waits for the chain's first plugin still needs the
+    second one when the bundle has long been replaced.
+    """
 
     def __init__(self, version: str, links: list[Link]) -> None:
         self.version = version
+        self._plugins = [link.plugin for link in links if link.plugin is not None]
+        for plugin in self._plugins:
+            plugin.hold()
+        self._under_way = 0
+        self._retired = False
         self._deciding: dict[Hook, tuple[Link, ...]] = {}
         self._observing: dict[Hook, tuple[Link, ...]] = {}
         for hook in Hook:
@@ -136,6 +145,25 @@ class Chains:
 
     async def decide(self, call: Call) -> Decision:
         """Ask the chain. Raises nothing: a failure is an answer, as its policy says."""
+        self._under_way += 1
+        try:
+            return await self._decide(call)
+        finally:
+            self._under_way -= 1
+            if self._retired and not self._under_way:
+                self._release()
+
+    def retire(self) -> None:
+        """No call begins after this; the plugins are released when the last one ends."""
+        self._retired = True
+        if not self._under_way:
+            self._release()
+
+    def _release(self) -> None:
+        for plugin in self._plugins:
+            plugin.release()
+
+    async def _decide(self, call: Call) -> Decision:
         hook = call.hook
         self._tell_observers(call)
         if hook in OBSERVERS:

@@ -105,8 +105,12 @@ class Breaker:
         self._trial = True
         return True
 
+    def did_not_run(self) -> None:
+        """A call that was let through never reached the guest: another one may be the trial."""
+        self._trial = False
+
     def succeeded(self) -> None:
-        """A call ended well."""
+        """The guest came back by itself, whatever it answered."""
         self._failures = 0
         self._trial = False
         self._pause = _BREAKER_FIRST_PAUSE_S
@@ -164,9 +168,9 @@ class Plugin:
         self._quick_in_a_row = 0
         self._failing = False
         self._logged_at = -_LOG_PAUSE_S
-        self._retired = False
+        self._holders = 0
         self.closed = False
-        """Whether it is retired and everything it held is given back."""
+        """Whether everything it held is given back."""
 
     async def call(self, hook: Hook, data: bytes) -> Decision | None:
         """One call: the guest's decision, or None where it has no opinion. Raises CallError, already counted."""
@@ -180,16 +184,11 @@ class Plugin:
             )
         run = _Run(hook)
         try:
-            if len(data) > self.entry.limits.input:
-                raise OverloadError(
-                    f"the input has {len(data)} bytes, and limits.input is {self.entry.limits.input}"
-                )
-            if self._running < self._concurrency:
-                self._running += 1
-            else:
-                await self._turn()
-        except OverloadError as error:
-            self._count_overload(hook, str(error))
+            await self._enter(len(data))
+        except BaseException as error:
+            breaker.did_not_run()
+            if isinstance(error, OverloadError):
+                self._count_overload(hook, str(error))
             raise
         if self.inline:
             self._execute(run, data)
@@ -240,9 +239,13 @@ class Plugin:
         run.error = OverloadError(message)
         self._count(run)
 
-    def retire(self) -> None:
-        """No call begins after this; what is held is given back when the last call ends."""
-        self._retired = True
+    def hold(self) -> None:
+        """One more bundle has this plugin."""
+        self._holders += 1
+
+    def release(self) -> None:
+        """One bundle less has it, and none of that bundle's calls is under way; after the last, it closes."""
+        self._holders -= 1
         self._close_if_done()
 
     def _execute(self, run: _Run, data: bytes) -> None:
@@ -280,10 +283,15 @@ class Plugin:
         else:
             instance.close()
 
-    async def _turn(self) -> None:
+    async def _enter(self, size: int) -> None:
+        if size > self.entry.limits.input:
+            raise OverloadError(f"the input has {size} bytes, and limits.input is {self.entry.limits.input}")
+        if self._running < self._concurrency:
+            self._running += 1
+            return
         if len(self._waiting) >= self._concurrency * _WAITING_PER_RUNNING:
             raise OverloadError(
-                f"{self._running} calls run and {len(self._waiting)} wait: limits.concurrency is {self._concurrency}"
+                f"{self._running} calls run and {len(self._waiting)} wait; limits.concurrency is {self._concurrency}"
             )
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
@@ -335,7 +343,7 @@ class Plugin:
                     "plugin '%s', hook %s, is off the road for %.0f s after %d failures in a row: %s",
                     self.name, run.hook, breaker.open_for, breaker.failures, error,
                 )  # fmt: skip
-        elif error is None:
+        elif not isinstance(error, OverloadError):
             self.breakers[run.hook].succeeded()
         if error is not None:
             self._note(run.hook, error)
@@ -352,7 +360,7 @@ class Plugin:
         self._failing = True
 
     def _close_if_done(self) -> None:
-        if not self._retired or self._running or self._observing is not None:
+        if self._holders > 0 or self._running or self._observing is not None:
             return
         self.closed = True
         while self._instances:

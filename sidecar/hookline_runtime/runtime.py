@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hookline_api.hooks import Hook
 from hookline_runtime.artifacts.inspection import ModuleInfo, inspect_module
 from hookline_runtime.calls import Guest, Instance
 from hookline_runtime.engine import Ticker, load_compiled
@@ -31,6 +30,7 @@ from hookline_runtime.plugin import Plugin
 from hookline_runtime.stats import MAX_PLUGINS, StatsTable
 
 if TYPE_CHECKING:
+    from hookline_api.hooks import Hook
     from hookline_api.bundle import Bundle, BundlePlugin
     from hookline_runtime.decisions import Decision
     from hookline_runtime.kv import KvStore
@@ -62,6 +62,10 @@ class Prepared:
     chains: Chains
     plugins: Mapping[str, Plugin]
 
+    def discard(self) -> None:
+        """Give back what was loaded: this bundle will not run, or runs no longer."""
+        self.chains.retire()
+
 
 class PrepareError(HooklineError):
     """One plugin of a bundle cannot be loaded: its name, and why."""
@@ -86,7 +90,7 @@ class Runtime:
         self._ticker = Ticker()
         self._ticker.start()
         self._current: Prepared | None = None
-        self._retired: list[Plugin] = []
+        self._ending: list[Plugin] = []
 
     @property
     def bundle(self) -> Bundle | None:
@@ -128,7 +132,7 @@ class Runtime:
                 except LoadError as error:
                     for fresh in plugins.values():
                         if fresh is not self.plugins.get(fresh.name):
-                            fresh.retire()
+                            fresh.release()
                     raise PrepareError(entry.name, error) from error
             plugins[entry.name] = plugin
             links.append(Link(entry, plugin))
@@ -137,11 +141,9 @@ class Runtime:
     def commit(self, prepared: Prepared) -> None:
         """Ask the prepared bundle from the next call on; the old one ends with its last call."""
         old, self._current = self._current, prepared
-        self._retired = [plugin for plugin in self._retired if not plugin.closed]
-        for plugin in old.plugins.values() if old else ():
-            if prepared.plugins.get(plugin.name) is not plugin:
-                plugin.retire()
-                self._retired.append(plugin)
+        if old is not None:
+            self._ending = [plugin for plugin in (*self._ending, *old.plugins.values()) if not plugin.closed]
+            old.discard()
         if self._kv is not None:
             self._kv.make_room(set(prepared.plugins))
 
@@ -161,14 +163,14 @@ class Runtime:
 
     async def drained(self) -> None:
         """Return when the calls of observing hooks that were accepted so far have run."""
-        for plugin in (*self.plugins.values(), *self._retired):
+        for plugin in (*self.plugins.values(), *self._ending):
             await plugin.drained()
 
     async def close(self) -> None:
         """Let what was accepted end, give everything back, and stop the clock."""
         await self.drained()
-        for plugin in self.plugins.values():
-            plugin.retire()
+        if self._current is not None:
+            self._current.discard()
         self._current = None
         self._ticker.stop()
 

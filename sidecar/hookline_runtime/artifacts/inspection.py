@@ -84,7 +84,8 @@ def inspect_module(wasm: bytes | memoryview) -> ModuleInfo:
         raise VerifyError("this is no WebAssembly module: it does not begin with \\0asm")
     if data[4:8] == _COMPONENT:
         raise VerifyError(
-            "this is a WebAssembly component, and Hookline runs core modules: build for wasm32-unknown-unknown or wasip1"
+            "this is a WebAssembly component, and Hookline runs core modules: "
+            "build for wasm32-unknown-unknown or wasip1"
         )
     if data[4:8] != _MODULE:
         raise VerifyError(f"this is WebAssembly of an unknown version ({data[4:8].hex()})")
