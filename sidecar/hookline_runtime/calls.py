@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 import wasmtime
 
 from hookline_api.abi import E_MEMORY, E_UNAVAILABLE, HOST_FUNCTIONS, WASI_MODULE
+from hookline_runtime.artifacts.inspection import Import, ModuleInfo, Signature, judge_module
 from hookline_runtime.engine import deadline_ticks, engine, first_line
 from hookline_runtime.errors import CallError, DeadlineError, ResultError, TrapError, VerifyError
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from wasmtime._instance import InstanceExports
 
     from hookline_api.resources import Limits
-    from hookline_runtime.artifacts.inspection import ModuleInfo
 
 _U32: Final = 0xFFFFFFFF
 _TABLE_ELEMENTS: Final = 200_000  # Go puts every function into its table; an element takes 8 bytes
@@ -41,6 +41,8 @@ _VALUE_TYPES: Final = {
 
 HostCallable = Callable[..., int]
 """``(memory: GuestMemory, *numbers) -> int``, as ``hookline_runtime.host`` makes them."""
+
+_LETTERS: Final = {"i32": "i", "i64": "I", "f32": "f", "f64": "F"}
 
 _giving = threading.local()
 
@@ -90,16 +92,20 @@ class GuestMemory:
 
 
 class Guest:
-    """One module, linked once to one plugin's host functions."""
+    """One module, linked once to one plugin's host functions.
+
+    The module is judged again here, by what the engine says of it: inspection read the artifact, and this is what
+    will run. Raises VerifyError.
+    """
 
     def __init__(
         self,
         module: wasmtime.Module,
-        info: ModuleInfo,
         *,
         limits: Limits,
         host: Mapping[tuple[str, str], HostCallable],
     ) -> None:
+        self.info = info = _border(module)
         self.limits = limits
         self._fuel = limits.fuel
         self._engine = engine(fuel=limits.fuel is not None)
@@ -264,6 +270,35 @@ class Instance:
         if start + length > size:
             raise ResultError(f"the result is outside memory: {length} bytes at {start}, of {size}")
         return ctypes.string_at(base + start, length)
+
+
+def _border(module: wasmtime.Module) -> ModuleInfo:
+    """A compiled module's imports and exports, as the engine has them."""
+    exports: dict[str, tuple[str, Signature | None]] = {}
+    pages, wide = 0, False
+    for export in module.exports:
+        kind = export.type
+        exports[export.name] = (_kind(kind), _signature(kind))
+        if export.name == "memory" and isinstance(kind, wasmtime.MemoryType):
+            pages, wide = kind.limits.min, kind.is_64
+    imports = [
+        Import(module=each.module, name=each.name or "", kind=_kind(each.type), signature=_signature(each.type))
+        for each in module.imports
+    ]
+    return judge_module(imports=imports, exports=exports, memory_pages=pages, memory64=wide)
+
+
+def _kind(kind: object) -> str:
+    return type(kind).__name__.removesuffix("Type").replace("Func", "function").lower()
+
+
+def _signature(kind: object) -> Signature | None:
+    if not isinstance(kind, wasmtime.FuncType):
+        return None
+    params, results = (
+        "".join(_LETTERS.get(str(each), "?") for each in part) for part in (kind.params, kind.results)
+    )
+    return params, results
 
 
 def _span(memory: object, store: wasmtime.Store | wasmtime.Caller) -> tuple[int, int]:

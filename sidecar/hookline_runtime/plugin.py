@@ -291,7 +291,8 @@ class Plugin:
             return
         if len(self._waiting) >= self._concurrency * _WAITING_PER_RUNNING:
             raise OverloadError(
-                f"{self._running} calls run and {len(self._waiting)} wait; limits.concurrency is {self._concurrency}"
+                f"{self._running} calls run and {len(self._waiting)} wait; "
+                f"limits.concurrency allows {self._concurrency}"
             )
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)

@@ -5,7 +5,7 @@ its last call; so no call waits for a change, and none is lost to one. Plugins w
 carried over with their instances and their circuit breaker.
 
     runtime = Runtime()
-    await runtime.load(bundle, modules)
+    await runtime.load(bundle, find)     # find(plugin) is the path of its compiled module
     decision = await runtime.call(Hook.PRE_QUERY, b'{"query": "select 1"}')
     await runtime.close()
 """
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from hookline_runtime.artifacts.inspection import ModuleInfo, inspect_module
+from hookline_runtime.artifacts.resolve import check_entry
 from hookline_runtime.calls import Guest, Instance
 from hookline_runtime.engine import Ticker, load_compiled
 from hookline_runtime.errors import CallError, ConfigError, HooklineError, LoadError, VerifyError
@@ -30,28 +30,19 @@ from hookline_runtime.plugin import Plugin
 from hookline_runtime.stats import MAX_PLUGINS, StatsTable
 
 if TYPE_CHECKING:
-    from hookline_api.hooks import Hook
     from hookline_api.bundle import Bundle, BundlePlugin
+    from hookline_api.hooks import Hook
     from hookline_runtime.decisions import Decision
     from hookline_runtime.kv import KvStore
 
 _FIRST_INSTANCE_MS: Final = 5_000
 """For the instance that is made when a plugin is loaded: longer than a call's, shorter than patience."""
 
-_PAGE: Final = 65_536
-
 log = logging.getLogger("hookline.runtime")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ModuleFiles:
-    """Where a module is on this machine."""
-
-    wasm: Path
-    compiled: Path
-
-
-ModuleFinder = Callable[["BundlePlugin"], ModuleFiles]
+ModuleFinder = Callable[["BundlePlugin"], Path]
+"""Where the compiled module of a bundle's plugin is on this machine."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -174,13 +165,12 @@ class Runtime:
         self._current = None
         self._ticker.stop()
 
-    def _load(self, entry: BundlePlugin, files: ModuleFiles, number: int) -> Plugin:
+    def _load(self, entry: BundlePlugin, compiled: Path, number: int) -> Plugin:
         limits = entry.limits
-        info = read_module(files.wasm)
-        check_entry(entry, info)
-        module = load_compiled(files.compiled, fuel=limits.fuel is not None)
+        module = load_compiled(compiled, fuel=limits.fuel is not None)
         host = PluginHost(entry, self._kv)
-        guest = Guest(module, info, limits=limits, host=host.functions())
+        guest = Guest(module, limits=limits, host=host.functions())
+        check_entry(entry, guest.info)
         spare = _first_instance(guest)
         rows = {hook: self._stats.row(number, hook) for hook in entry.hooks}
         return Plugin(entry, guest, host, rows, spare=spare, concurrency=max(1, limits.concurrency // self._share))
@@ -191,25 +181,3 @@ def _first_instance(guest: Guest) -> Instance:
         return guest.instantiate(timeout_ms=_FIRST_INSTANCE_MS)
     except CallError as error:
         raise VerifyError(f"the module's first instance failed: {error}") from error
-
-
-def read_module(path: Path) -> ModuleInfo:
-    """Inspect a module's file. Raises VerifyError where it is damaged, or gone."""
-    try:
-        return inspect_module(path.read_bytes())
-    except OSError as error:
-        raise VerifyError(f"the module's file cannot be read: {error.strerror}") from error
-
-
-def check_entry(entry: BundlePlugin, info: ModuleInfo) -> None:
-    """Whether the settings fit the module. Raises ConfigError."""
-    missing = [hook.value for hook in entry.hooks if hook not in info.hooks]
-    if missing:
-        raise ConfigError(
-            f"spec.hooks names {', '.join(missing)}, and the module exports only {', '.join(info.hooks)}"
-        )
-    if info.memory_pages * _PAGE > entry.limits.memory:
-        raise ConfigError(
-            f"the module starts with {info.memory_pages * _PAGE} bytes of memory, "
-            f"and limits.memory is {entry.limits.memory}"
-        )

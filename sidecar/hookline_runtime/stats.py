@@ -119,7 +119,7 @@ class Summary:
         )
 
     def quantile(self, share: float) -> float | None:
-        """Microseconds within which that share of the calls ended, as a bucket's upper bound; None without calls."""
+        """Microseconds within which that share of the calls ended (a bucket's bound); None without calls."""
         wanted = share * sum(self.buckets)
         seen = 0
         for index, count in enumerate(self.buckets):

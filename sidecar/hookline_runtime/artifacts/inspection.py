@@ -10,6 +10,7 @@ against the bytes that are left before anything is made of it, so the work is li
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -94,17 +95,30 @@ def inspect_module(wasm: bytes | memoryview) -> ModuleInfo:
         sections.read(data)
     except (IndexError, UnicodeDecodeError, _MalformedError) as error:
         raise VerifyError(f"this WebAssembly module is truncated or damaged: {error}") from error
-    return _judge(sections)
+    return judge_module(
+        imports=sections.imports,
+        exports=sections.exports,
+        memory_pages=sections.memory_pages,
+        memory64=sections.memory64,
+        description=sections.description,
+    )
 
 
-def _judge(sections: _Sections) -> ModuleInfo:
-    for entry in sections.imports:
+def judge_module(
+    *,
+    imports: Sequence[Import],
+    exports: dict[str, tuple[str, Signature | None]],
+    memory_pages: int,
+    memory64: bool,
+    description: bytes | None = None,
+) -> ModuleInfo:
+    """Check a module's border, however it was read, against the guest ABI. Raises VerifyError."""
+    for entry in imports:
         _judge_import(entry)
-    exports = sections.exports
     memory = exports.get("memory")
     if memory is None or memory[0] != "memory":
         raise VerifyError("the module does not export its linear memory as 'memory'")
-    if sections.memory64:
+    if memory64:
         raise VerifyError("the module has a 64-bit memory; the guest ABI is for 32-bit memory")
     for name, wanted in (REQUIRED_EXPORTS | OPTIONAL_EXPORTS).items():
         found = exports.get(name)
@@ -126,10 +140,10 @@ def _judge(sections: _Sections) -> ModuleInfo:
         raise VerifyError("the module exports no hook; the hooks are " + ", ".join(Hook))
     return ModuleInfo(
         hooks=tuple(hooks),
-        imports=tuple(sections.imports),
+        imports=tuple(imports),
         exports=exports,
-        memory_pages=sections.memory_pages,
-        description=sections.description,
+        memory_pages=memory_pages,
+        description=description,
     )
 
 

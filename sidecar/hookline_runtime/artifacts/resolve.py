@@ -1,0 +1,229 @@
+"""From a resource to a bundle's entry: fetched, checked, inspected, with its settings filled in.
+
+Operator and sidecar come through here, so that what one accepts the other can load. Nothing is compiled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol, TYPE_CHECKING
+from urllib.parse import urlsplit
+
+import orjson
+
+from hookline_api.bundle import BundleArtifact, BundlePlugin
+from hookline_api.resources import LocalSource, OCISource, WasmPlugin
+from hookline_runtime.artifacts.describe import PluginDescription
+from hookline_runtime.artifacts.inspection import ModuleInfo, inspect_module
+from hookline_runtime.artifacts.registry import RegistryAccess
+from hookline_runtime.errors import ConfigError, FetchError, VerifyError
+
+if TYPE_CHECKING:
+    from hookline_runtime.artifacts.fetch import Fetcher
+    from hookline_runtime.artifacts.store import Artifact
+
+_PAGE: Final = 65_536
+_DOCKER_CONFIG: Final = ".dockerconfigjson"
+_MAX_SETTINGS: Final = 2**20
+
+
+class Objects(Protocol):
+    """Where Secrets and ConfigMaps of a plugin's namespace come from."""
+
+    async def secret(self, namespace: str | None, name: str) -> Mapping[str, bytes] | None:
+        """The data of a Secret; None where there is none."""
+
+    async def config_map(self, namespace: str | None, name: str) -> Mapping[str, bytes] | None:
+        """The data of a ConfigMap, text and binary; None where there is none."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Resolved:
+    """One resource, resolved."""
+
+    entry: BundlePlugin
+    artifact: Artifact = field(repr=False)
+    """While it is held, the store keeps the module."""
+    info: ModuleInfo = field(repr=False)
+    description: PluginDescription
+
+    @property
+    def ungranted(self) -> list[str]:
+        """Permissions that the plugin asks for, or its imports are about, and the resource does not grant."""
+        return sorted({*self.description.permissions, *self.info.permissions} - {*self.entry.permissions})
+
+
+async def resolve(
+    plugin: WasmPlugin,
+    *,
+    fetcher: Fetcher,
+    objects: Objects,
+    previous: BundlePlugin | None = None,
+    ask_again: bool = False,
+    base: Path | None = None,
+    origin: str | None = None,
+) -> Resolved:
+    """Resolve one resource. Raises FetchError, VerifyError or ConfigError.
+
+    ``previous`` is the entry that the plugin has now: a tag that it resolved stays resolved, unless the pull policy
+    is Always or ``ask_again`` says that its ``trackInterval`` is over. ``base`` is the folder of the manifest, for
+    file sources; without it there are none.
+    """
+    spec = plugin.spec
+    if spec.verify is not None and spec.verify.wanted:
+        raise VerifyError(
+            "spec.verify asks for a signature, and this version of Hookline cannot check any; "
+            "pin the module with spec.sha256 or a digest reference instead"
+        )
+    config, secret_paths = await _settings(plugin, objects)
+    reference, artifact = await _fetch(plugin, fetcher, objects, previous, ask_again=ask_again, base=base)
+    if spec.sha256 is not None and artifact.sha256 != spec.sha256:
+        raise VerifyError(f"the module's sha256 is {artifact.sha256}, and spec.sha256 asks for {spec.sha256}")
+    info = await asyncio.to_thread(_inspect, artifact.path)
+    description = PluginDescription()
+    if info.description is not None:
+        description = PluginDescription.from_json(info.description)
+    description = description.over(artifact.description)
+    entry = BundlePlugin(
+        name=plugin.metadata.name,
+        namespace=plugin.metadata.namespace,
+        generation=plugin.metadata.generation,
+        origin=origin,
+        artifact=BundleArtifact(
+            digest=artifact.digest,
+            sha256=artifact.sha256,
+            size=artifact.size,
+            layout=artifact.layout,
+            reference=reference,
+        ),
+        hooks=list(dict.fromkeys(spec.hooks)) or list(info.hooks),
+        priority=spec.priority,
+        match=spec.match,
+        config=config,
+        secret_paths=secret_paths,
+        permissions=sorted(set(spec.permissions)),
+        egress=spec.egress,
+        limits=spec.limits,
+        isolation=spec.isolation,
+        failure_policy=spec.failure_policy,
+        mode=spec.mode,
+    )
+    check_entry(entry, info)
+    return Resolved(entry=entry, artifact=artifact, info=info, description=description)
+
+
+def check_entry(entry: BundlePlugin, info: ModuleInfo) -> None:
+    """Whether the settings fit the module. Raises ConfigError."""
+    missing = [hook.value for hook in entry.hooks if hook not in info.hooks]
+    if missing:
+        raise ConfigError(
+            f"spec.hooks names {', '.join(missing)}, and the module exports only {', '.join(info.hooks)}"
+        )
+    if info.memory_pages * _PAGE > entry.limits.memory:
+        raise ConfigError(
+            f"the module starts with {info.memory_pages * _PAGE} bytes of memory, "
+            f"and limits.memory is {entry.limits.memory}"
+        )
+
+
+def _inspect(path: Path) -> ModuleInfo:
+    try:
+        return inspect_module(path.read_bytes())
+    except OSError as error:
+        raise FetchError(f"the module's file in the store cannot be read: {error.strerror}") from error
+
+
+async def _fetch(
+    plugin: WasmPlugin,
+    fetcher: Fetcher,
+    objects: Objects,
+    previous: BundlePlugin | None,
+    *,
+    ask_again: bool,
+    base: Path | None,
+) -> tuple[str, Artifact]:
+    source, namespace = plugin.spec.source, plugin.metadata.namespace
+    if source.oci is not None:
+        access = await _access(source.oci, namespace, objects)
+        digest = None
+        if not ask_again and not _always(source.oci) and previous is not None and previous.artifact is not None:
+            known = previous.artifact
+            digest = known.digest if known.reference == source.oci.reference else None
+        artifact = await fetcher.fetch_oci(source.oci, digest=digest, access=access, base=base)
+        return source.oci.reference, artifact
+    if source.http is not None:
+        parts = urlsplit(source.http.url)
+        shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+        return shown, await fetcher.fetch_http(source.http)
+    if isinstance(source, LocalSource) and source.file is not None:
+        if base is None:
+            raise ConfigError("source.file is for manifest folders only")
+        return f"file:{source.file.path}", await fetcher.fetch_file(base / source.file.path)
+    reference = source.config_map
+    assert reference is not None  # noqa: S101 - the model has exactly one source
+    data = await objects.config_map(namespace, reference.name)
+    if data is None or reference.key not in data:
+        raise FetchError(f"there is no ConfigMap '{reference.name}' with the key '{reference.key}'")
+    return f"configmap:{reference.name}/{reference.key}", await fetcher.fetch_bytes(data[reference.key])
+
+
+def _always(source: OCISource) -> bool:
+    if source.pull_policy is not None:
+        return source.pull_policy == "Always"
+    name = source.reference.rpartition("/")[2]
+    return "@" not in name and (":" not in name or name.endswith(":latest"))
+
+
+async def _access(source: OCISource, namespace: str | None, objects: Objects) -> RegistryAccess:
+    configs = []
+    for reference in source.pull_secrets:
+        data = await objects.secret(namespace, reference.name)
+        if data is None or _DOCKER_CONFIG not in data:
+            raise FetchError(f"there is no Secret '{reference.name}' with the key '{_DOCKER_CONFIG}'")
+        try:
+            configs.append(json.loads(data[_DOCKER_CONFIG]))
+        except ValueError:
+            raise ConfigError(f"the Secret '{reference.name}' holds no JSON in '{_DOCKER_CONFIG}'") from None
+    ca_pem = None
+    if source.ca_config_map is not None:
+        data = await objects.config_map(namespace, source.ca_config_map.name)
+        if data is None or "ca.crt" not in data:
+            raise FetchError(f"there is no ConfigMap '{source.ca_config_map.name}' with the key 'ca.crt'")
+        ca_pem = data["ca.crt"].decode(errors="replace")
+    return RegistryAccess(dockerconfigs=tuple(configs), ca_pem=ca_pem)
+
+
+async def _settings(plugin: WasmPlugin, objects: Objects) -> tuple[dict[str, Any], list[str]]:
+    """``config`` with ``configFrom`` laid over it, and which paths of it are secret."""
+    config: dict[str, Any] = orjson.loads(orjson.dumps(plugin.spec.config))
+    secret_paths: list[str] = []
+    for each in plugin.spec.config_from:
+        if each.secret_ref is not None:
+            kind, name = "Secret", each.secret_ref.name
+            data = await objects.secret(plugin.metadata.namespace, name)
+            secret_paths.append(each.path)
+        else:
+            assert each.config_map_ref is not None  # noqa: S101 - the model has exactly one
+            kind, name = "ConfigMap", each.config_map_ref.name
+            data = await objects.config_map(plugin.metadata.namespace, name)
+        if data is None or each.key not in data:
+            raise ConfigError(f"configFrom '{each.path}': there is no {kind} '{name}' with the key '{each.key}'")
+        try:
+            value = data[each.key].decode()
+        except UnicodeDecodeError:
+            value = base64.b64encode(data[each.key]).decode()
+        *parents, last = each.path.split(".")
+        target = config
+        for part in parents:
+            target = target.setdefault(part, {})
+            if not isinstance(target, dict):
+                raise ConfigError(f"configFrom '{each.path}': '{part}' in config is no object")
+        target[last] = value
+    if len(orjson.dumps(config)) > _MAX_SETTINGS:
+        raise ConfigError(f"config has more than {_MAX_SETTINGS} bytes")
+    return config, secret_paths
