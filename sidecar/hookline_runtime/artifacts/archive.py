@@ -1,0 +1,169 @@
+"""Archives: the files of a tar or tar.gz from a stranger, one after the other, within bounds.
+
+Nothing is ever written under a name that an archive chose, and no link is followed: an entry is bytes with a
+name. The standard library's ``tarfile`` is not used because it reads headers of any length into memory and
+recurses where headers follow headers; this reader knows ustar, pax and GNU long names, and raises VerifyError
+for everything that is too much or makes no sense.
+
+Format: https://pubs.opengroup.org/onlinepubs/9799919799/utilities/pax.html (ustar, pax) and
+https://www.gnu.org/software/tar/manual/html_node/Standard.html (GNU).
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from typing import TYPE_CHECKING, BinaryIO, Final
+
+from hookline_runtime.errors import VerifyError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_BLOCK: Final = 512
+_CHUNK: Final = 1 << 16
+_MAX_HEADER: Final = 1 << 16
+_GZIP: Final = b"\x1f\x8b"
+_REGULAR: Final = frozenset(b"07\0")
+_LINKS: Final = frozenset(b"12")
+_BODILESS: Final = frozenset(b"123456")  # links, devices, folders, pipes: whatever their size field says
+
+
+def is_archive(head: bytes) -> bool:
+    """Whether a file that begins with these (at least 512) bytes is meant as a tar or tar.gz."""
+    return head.startswith(_GZIP) or head[257:262] == b"ustar"
+
+
+class Entry:
+    """One entry; its bytes can be read once, before the next entry is asked for."""
+
+    def __init__(self, stream: _Stream, *, name: str, size: int, kind: int) -> None:
+        self.name = name
+        self.size = size
+        self.is_file = kind in _REGULAR
+        self.is_link = kind in _LINKS
+        self._stream = stream
+        self._left = size
+
+    def chunks(self) -> Iterator[bytes]:
+        """The entry's bytes, in pieces."""
+        while self._left:
+            chunk = self._stream.read(min(self._left, _CHUNK))
+            self._left -= len(chunk)
+            yield chunk
+
+    def read(self) -> bytes:
+        """All bytes at once. The caller has looked at ``size``."""
+        return b"".join(self.chunks())
+
+
+class _Stream:
+    """Reads exactly what it is asked for, and no more than ``cap`` in all."""
+
+    def __init__(self, file: BinaryIO | gzip.GzipFile, *, cap: int) -> None:
+        self._file = file
+        self._cap = cap
+        self._left = cap
+
+    def read(self, count: int, *, may_end: bool = False) -> bytes:
+        if count > self._left:
+            raise VerifyError(
+                f"the archive unpacks to more than the {self._cap} bytes that are allowed; "
+                "pack the module without other files, or raise the limit"
+            )
+        try:
+            data = self._file.read(count)
+        except (OSError, EOFError, zlib.error):
+            raise VerifyError("the archive is damaged: its gzip stream cannot be read; pack it again") from None
+        if len(data) < count and not (may_end and not data):
+            raise VerifyError("the archive ends in the middle of a file; pack it again")
+        self._left -= len(data)
+        return data
+
+
+def walk(file: BinaryIO, *, unpacked: int, entries: int) -> Iterator[Entry]:
+    """Every entry of a tar or tar.gz, which may hold ``unpacked`` bytes and so many ``entries``."""
+    gzipped = file.read(len(_GZIP)) == _GZIP
+    file.seek(0)
+    stream = _Stream(gzip.GzipFile(fileobj=file) if gzipped else file, cap=unpacked)
+    name: str | None = None
+    size: int | None = None
+    for _ in range(entries):
+        header = stream.read(_BLOCK, may_end=True)
+        if not header.strip(b"\0"):
+            return
+        if _number(header[148:156]) != sum(header[:148]) + 8 * 0x20 + sum(header[156:]):
+            raise VerifyError("this is no tar archive, or a damaged one: a checksum is wrong; pack it again")
+        kind = header[156]
+        own_size = _number(header[124:136])
+        if kind in b"xgLK":
+            if own_size > _MAX_HEADER:
+                raise VerifyError(f"the archive has a header of {own_size} bytes; pack it again with plain names")
+            extension = stream.read(own_size)
+            stream.read(-own_size % _BLOCK)
+            if kind in b"L":
+                name = _text(extension)
+            elif kind in b"x":
+                name, size = _pax(extension, name=name, size=size)
+            continue
+        entry = Entry(
+            stream,
+            name=_safe(_name(header) if name is None else name),
+            size=0 if kind in _BODILESS else own_size if size is None else size,
+            kind=kind,
+        )
+        yield entry
+        for _ in entry.chunks():
+            pass
+        stream.read(-entry.size % _BLOCK, may_end=True)
+        name = size = None
+    raise VerifyError(f"the archive holds more than {entries} files; pack the module without them")
+
+
+def _safe(name: str) -> str:
+    parts = name.split("/")
+    if name.startswith("/") or ".." in parts:
+        raise VerifyError(f"the archive holds {name!r:.80}, a name that leads out of it; pack it with plain names")
+    return "/".join(part for part in parts if part not in {"", "."})
+
+
+def _name(header: bytes) -> str:
+    name = _text(header[:100])
+    # GNU tar keeps other things where ustar keeps the prefix
+    prefix = _text(header[345:500]) if header[257:263] == b"ustar\0" else ""
+    return f"{prefix}/{name}" if prefix else name
+
+
+def _text(field: bytes) -> str:
+    return field.split(b"\0", 1)[0].decode(errors="replace")
+
+
+def _number(field: bytes) -> int:
+    if field[0] & 0x80:  # GNU: base 256, for sizes over 8 GiB
+        return int.from_bytes(field, "big") & ~(0x80 << 8 * (len(field) - 1))
+    return _digits(field.split(b"\0", 1)[0].strip() or b"0", base=8)
+
+
+def _digits(text: bytes, *, base: int) -> int:
+    allowed = b"01234567" if base == 8 else b"0123456789"  # noqa: PLR2004 - octal
+    if len(text) > 16 or text.strip(allowed):  # noqa: PLR2004 - longer than any field
+        raise VerifyError(f"the archive is damaged: {text!r:.40} is no number; pack it again")
+    return int(text or b"0", base)
+
+
+def _pax(data: bytes, *, name: str | None, size: int | None) -> tuple[str | None, int | None]:
+    """The name and size among records ``LENGTH KEY=VALUE``, each ended by a line feed that LENGTH counts."""
+    position = 0
+    while position < len(data):
+        length, space, rest = data[position : position + 17].partition(b" ")
+        end = position + _digits(length, base=10)
+        record = data[position + len(length) + 1 : end - 1]
+        if not space or not rest or end <= position + len(length) + 1 or end > len(data):
+            raise VerifyError("the archive is damaged: a pax header makes no sense; pack it again")
+        key, _, value = record.partition(b"=")
+        if key == b"path":
+            name = value.decode(errors="replace")
+        elif key == b"size":
+            size = _digits(value, base=10)
+        position = end
+    return name, size

@@ -1,0 +1,204 @@
+"""Descriptions: what a plugin says of itself. For people and for defaults; it never grants anything.
+
+A plugin may describe itself in a custom section ``hookline.plugin`` (JSON), in OCI annotations, or in HeliosDB's
+``plugin.yaml``, ``plugin.toml`` or ``manifest.json`` beside it in an archive. All say the same, so there is one
+model, read leniently: a field that makes no sense is left out, a document that makes no sense is left out with a
+note, and neither keeps a plugin from running.
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+import tomllib
+from collections.abc import Mapping
+from typing import Any, Final
+
+import orjson
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from hookline_api.hooks import Hook, parse_hook
+from hookline_api.quantities import parse_size
+from hookline_api.resources import Permission
+
+MAX_DOCUMENT: Final = 1 << 16
+"""Bytes of a description; longer ones are ignored."""
+PACKED_MANIFESTS: Final = ("plugin.yaml", "plugin.toml", "manifest.json")
+"""Where a description is in an archive; the first says more than the last."""
+ANNOTATION: Final = "hookline.plugin"
+"""An annotation that holds what the custom section of that name would."""
+
+_MAX_DEPTH: Final = 32
+_TEXTS: Final = {"name": 253, "version": 64, "description": 1024, "author": 253, "license": 128}
+_MAX_PERMISSIONS: Final = 32
+# https://github.com/opencontainers/image-spec/blob/main/annotations.md
+_OCI_ANNOTATIONS: Final = {
+    "name": "org.opencontainers.image.title",
+    "version": "org.opencontainers.image.version",
+    "description": "org.opencontainers.image.description",
+    "author": "org.opencontainers.image.authors",
+    "license": "org.opencontainers.image.licenses",
+}
+_HELIOSDB_SIZE: Final = re.compile(r"(\d{1,9})\s*([KMG])B", re.IGNORECASE)
+_PERMISSIONS: Final = {permission.value.replace(".", "_"): permission.value for permission in Permission}
+
+
+class PluginResources(BaseModel):
+    """How much memory the plugin says it wants, in bytes."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    min_memory: int | None = None
+    max_memory: int | None = None
+
+
+class PluginDescription(BaseModel):
+    """What a plugin says of itself. ``model_validate`` takes any mapping and keeps what it understands."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+
+    name: str | None = None
+    version: str | None = None
+    description: str | None = None
+    author: str | None = None
+    license: str | None = None
+    hooks: tuple[Hook, ...] = ()
+    permissions: tuple[str, ...] = ()
+    """What it asks for, in Hookline's spelling where there is one (``kv_read`` is ``kv.read``)."""
+    resources: PluginResources = PluginResources()
+    config_schema: dict[str, Any] | None = None
+    """A JSON Schema, not checked for being a good one."""
+    notes: tuple[str, ...] = ()
+    """What was left out and why, one sentence each."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lenient(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return {}
+        resources = data.get("resources")
+        if isinstance(resources, PluginResources):
+            resources = resources.model_dump()
+        if not isinstance(resources, Mapping):
+            resources = data  # HeliosDB's plugin.toml has the sizes at the top
+        kept: dict[str, Any] = {
+            field: text for field, cap in _TEXTS.items() if (text := _text(data.get(field), cap))
+        }
+        kept["hooks"] = tuple(dict.fromkeys(_hooks(data.get("hooks"))))
+        kept["permissions"] = tuple(dict.fromkeys(_permissions(data.get("permissions"))))[:_MAX_PERMISSIONS]
+        kept["resources"] = {key: _size(resources.get(key)) for key in ("min_memory", "max_memory")}
+        if isinstance(schema := data.get("config_schema"), Mapping) and not _deeper(schema, _MAX_DEPTH):
+            kept["config_schema"] = dict(schema)
+        kept["notes"] = tuple(note[:300] for note in _items(data.get("notes")))[:8]
+        return kept
+
+    @classmethod
+    def from_json(cls, document: bytes, *, origin: str = "the section hookline.plugin") -> PluginDescription:
+        """Of a JSON document; ``origin`` is for the note where it is none."""
+        return cls._read(origin, document, orjson.loads)
+
+    @classmethod
+    def from_annotations(cls, annotations: Mapping[str, Any]) -> PluginDescription | None:
+        """Of a manifest's annotations; None where they say nothing."""
+        standard = cls.model_validate({field: annotations.get(key) for field, key in _OCI_ANNOTATIONS.items()})
+        own = annotations.get(ANNOTATION)
+        if isinstance(own, str):
+            standard = cls.from_json(own.encode(errors="replace"), origin=f"the annotation {ANNOTATION}").over(
+                standard
+            )
+        return standard if standard != cls() else None
+
+    @classmethod
+    def from_packed(cls, documents: Mapping[str, bytes]) -> PluginDescription | None:
+        """Of the files among ``PACKED_MANIFESTS`` that an archive holds; None where there is none."""
+        readers = {"plugin.yaml": _load_yaml, "plugin.toml": _load_toml, "manifest.json": orjson.loads}
+        found = None
+        for name in reversed(PACKED_MANIFESTS):
+            if name in documents:
+                found = cls._read(name, documents[name], readers[name]).over(found)
+        return found
+
+    def over(self, other: PluginDescription | None) -> PluginDescription:
+        """This, with what it does not say taken from ``other``; the notes of both."""
+        if other is None:
+            return self
+        mine = {field: value for field, value in self if value != type(self).model_fields[field].default}
+        return other.model_copy(update={**mine, "notes": self.notes + other.notes})
+
+    @classmethod
+    def _read(cls, origin: str, document: bytes, load: Any) -> PluginDescription:
+        if len(document) > MAX_DOCUMENT:
+            return cls(notes=(f"{origin} is ignored: it is longer than {MAX_DOCUMENT} bytes",))
+        try:
+            # through JSON, so that what YAML and TOML have and JSON has not (dates, keys of any type) ends here
+            data = orjson.loads(orjson.dumps(load(document)))
+        except ImportError:
+            return cls(notes=(f"{origin} is ignored: PyYAML is not installed (pip install hookline[sidecar])",))
+        except (ValueError, TypeError, RecursionError) as error:
+            return cls(notes=(f"{origin} is ignored: it cannot be read ({' '.join(str(error).split()):.120})",))
+        if not isinstance(data, dict):
+            return cls(notes=(f"{origin} is ignored: it is no mapping",))
+        return cls.model_validate(data)
+
+
+def _load_toml(document: bytes) -> object:
+    return tomllib.loads(document.decode())
+
+
+def _load_yaml(document: bytes) -> object:
+    yaml: Any = importlib.import_module("yaml")
+    text = document.decode()
+    try:
+        # An alias makes a few bytes mean gigabytes; no description needs one.
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
+            raise ValueError("it has a YAML alias")
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from None
+
+
+def _text(value: object, cap: int) -> str | None:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        value = str(value)  # version: 1.0
+    if not isinstance(value, str):
+        return None
+    return "".join(char for char in value.strip() if char.isprintable())[:cap] or None
+
+
+def _items(value: object) -> list[str]:
+    return [item for item in value if isinstance(item, str)] if isinstance(value, list | tuple) else []
+
+
+def _hooks(value: object) -> list[Hook]:
+    found = []
+    for name in _items(value):
+        try:
+            found.append(parse_hook(name))
+        except ValueError:
+            continue  # a hook of some other host
+    return found
+
+
+def _permissions(value: object) -> list[str]:
+    found = []
+    for name in _items(value):
+        text = _text(name, 64)
+        if text:
+            found.append("metrics" if text.startswith("metric_") else _PERMISSIONS.get(text, text))
+    return found
+
+
+def _size(value: object) -> int | None:
+    if isinstance(value, str) and (match := _HELIOSDB_SIZE.fullmatch(value.strip())):
+        return int(match[1]) << {"K": 10, "M": 20, "G": 30}[match[2].upper()]
+    try:
+        return parse_size(value)
+    except ValueError:
+        return None
+
+
+def _deeper(value: object, levels: int) -> bool:
+    if levels == 0:
+        return True
+    children = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    return any(_deeper(child, levels - 1) for child in children)

@@ -1,0 +1,349 @@
+"""Registries: manifests and blobs of one repository, over the OCI distribution API.
+
+What a registry says about itself is not believed: a manifest is hashed here, and a blob is read through a
+``Body``. A registry is asked without credentials first; its challenge decides between Basic and Bearer, and every
+candidate that the keychain has is tried in order. A token is asked for with the scope of this one repository,
+whatever scope the challenge names.
+
+Protocols: https://github.com/opencontainers/distribution-spec and
+https://distribution.github.io/distribution/spec/auth/token/ .
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import orjson
+from yarl import URL
+
+from hookline_runtime.artifacts.reference import DIGEST, Reference
+from hookline_runtime.artifacts.transport import Body, StatusError, Transport, shown
+from hookline_runtime.errors import FetchError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hookline_runtime.artifacts.credentials import Credentials, Keychain
+    from hookline_runtime.artifacts.limits import FetchLimits
+
+_ACCEPT: Final = (
+    "application/vnd.oci.image.index.v1+json, "
+    "application/vnd.oci.image.manifest.v1+json, "
+    "application/vnd.docker.distribution.manifest.list.v2+json, "
+    "application/vnd.docker.distribution.manifest.v2+json"
+)
+_MAX_TOKEN_ANSWER: Final = 1 << 18
+_MAX_TOKENS: Final = 256
+_TOKEN_SECONDS: Final = 60  # where the server does not say; the token specification's default
+_BASIC_SECONDS: Final = 300
+_LEEWAY: Final = 10.0
+_LONGEST_TOKEN: Final = 3600
+_MAX_CHALLENGE: Final = 16_384
+
+# RFC 9110, 11.6.1: challenges and their parameters share the comma; a parameter has a "=" and a scheme has not.
+_CHALLENGE: Final = re.compile(
+    r"""[\s,]*(?:
+        (?P<key>[A-Za-z0-9!#$%&'*+.^_`|~-]+)[ \t]*=[ \t]*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s,"]+))
+      | (?P<scheme>[A-Za-z0-9!#$%&'*+.^_`|~-]+)
+    )""",
+    re.VERBOSE,
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RegistryAccess:
+    """How to reach a registry as one plugin may: its pull secrets and its own certificate authority."""
+
+    dockerconfigs: tuple[Mapping[str, Any] | str, ...] = field(default=(), repr=False)
+    """Contents of ``.dockerconfigjson``, tried in order, before the machine's own configuration."""
+    ca_pem: str | None = None
+    """Trusted beside the system's authorities."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Differs where the access differs; tells nothing about the secrets."""
+        text = json.dumps([self.dockerconfigs, self.ca_pem], default=dict, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+class Repository(Protocol):
+    """Where the manifests and blobs of one reference come from: a registry, or an OCI layout folder."""
+
+    async def resolve(self) -> str:
+        """The digest that the reference means now."""
+
+    async def manifest(self, name: str) -> bytes:
+        """The manifest of a digest, checked, or of a tag."""
+
+    async def blob(self, digest: str, into: Body) -> None:
+        """Put the blob into ``into``, which the caller verifies."""
+
+
+class Tokens:
+    """``Authorization`` values that worked, until they expire. Bounded: the oldest go first."""
+
+    def __init__(self) -> None:
+        self._values: dict[tuple[str, ...], tuple[str, float]] = {}
+
+    def get(self, key: tuple[str, ...]) -> str | None:
+        """The value, while it is good."""
+        value, expires = self._values.get(key, ("", 0.0))
+        return value if time.monotonic() < expires else None
+
+    def put(self, key: tuple[str, ...], value: str, *, seconds: float) -> None:
+        """Keep a value for a little less than ``seconds``."""
+        self._values.pop(key, None)
+        if len(self._values) >= _MAX_TOKENS:
+            del self._values[next(iter(self._values))]
+        self._values[key] = (value, time.monotonic() + max(seconds - _LEEWAY, 1.0))
+
+    def drop(self, key: tuple[str, ...]) -> None:
+        """Forget a value that was refused."""
+        self._values.pop(key, None)
+
+
+class RemoteRepository:
+    """A repository in a registry."""
+
+    def __init__(
+        self,
+        reference: Reference,
+        *,
+        insecure: bool,
+        access: RegistryAccess,
+        keychain: Keychain,
+        transport: Transport,
+        tokens: Tokens,
+        limits: FetchLimits,
+    ) -> None:
+        self._reference = reference
+        self._base = URL(f"{'http' if insecure else 'https'}://{reference.host}/v2/{reference.repository}/")
+        self._ca_pem = access.ca_pem
+        self._transport = transport
+        self._limits = limits
+        self._auth = _Auth(reference, self._base, access, keychain, transport, tokens)
+
+    async def resolve(self) -> str:
+        """The digest of the reference's tag: one HEAD where the registry does it right, else a GET."""
+        if self._reference.digest is not None:
+            return self._reference.digest
+        tag = self._reference.tag or "latest"
+        try:
+            headers = await self._transport.request(
+                "HEAD",
+                self._base / "manifests" / tag,
+                what=str(self._reference),
+                auth=self._auth,
+                ca_pem=self._ca_pem,
+                headers={"Accept": _ACCEPT},
+            )
+        except StatusError as error:
+            if error.transient or error.status in {401, 403}:
+                raise
+        else:
+            digest = headers.get("Docker-Content-Digest", "")
+            if DIGEST.fullmatch(digest):
+                return digest
+        return f"sha256:{hashlib.sha256(await self.manifest(tag)).hexdigest()}"
+
+    async def manifest(self, name: str) -> bytes:
+        """The manifest of a digest, checked, or of a tag."""
+        buffer = io.BytesIO()
+        body = Body(buffer, what=f"the manifest {name} of {self._reference}", cap=self._limits.manifest)
+        headers = await self._transport.request(
+            "GET",
+            self._base / "manifests" / name,
+            what=body.what,
+            into=body,
+            auth=self._auth,
+            ca_pem=self._ca_pem,
+            headers={"Accept": _ACCEPT},
+        )
+        if headers.get("Content-Type", "").startswith("text/html"):
+            raise FetchError(
+                f"{self._reference.host} answered with a web page where {body.what} was asked for; "
+                "check that this is a registry and that no proxy is in the way",
+                transient=False,
+            )
+        if DIGEST.fullmatch(name):
+            body.verify(name)
+        return buffer.getvalue()
+
+    async def blob(self, digest: str, into: Body) -> None:
+        """Download a blob."""
+        await self._transport.request(
+            "GET",
+            self._base / "blobs" / digest,
+            what=into.what,
+            into=into,
+            auth=self._auth,
+            ca_pem=self._ca_pem,
+        )
+
+
+class _Auth:
+    """Answers one registry's challenges for one repository, candidate after candidate."""
+
+    def __init__(
+        self,
+        reference: Reference,
+        base: URL,
+        access: RegistryAccess,
+        keychain: Keychain,
+        transport: Transport,
+        tokens: Tokens,
+    ) -> None:
+        self._reference = reference
+        self._base = base
+        self._ca_pem = access.ca_pem
+        self._keychain = keychain
+        self._transport = transport
+        self._tokens = tokens
+        self._key = (str(base), access.fingerprint)
+        self._candidates: list[Credentials | None] | None = None
+        self._current = -1
+        self._sent = False
+        self._offers: list[tuple[str, dict[str, str]]] = []
+
+    def header(self) -> str | None:
+        value = self._tokens.get(self._key)
+        self._sent = value is not None
+        return value
+
+    async def challenged(self, status: int, challenges: list[str]) -> bool:
+        self._offers = parse_challenges(", ".join(challenges)) or self._offers
+        if not self._offers:
+            return False
+        # What this object has sent and was refused is used up; an expired or an inherited token is not.
+        if self._sent or self._current < 0:
+            self._current += 1
+        self._tokens.drop(self._key)
+        if self._candidates is None:
+            self._candidates = list(await self._keychain.find(self._reference)) or [None]
+        while self._current < len(self._candidates):
+            try:
+                value, seconds = await self._authorization(self._candidates[self._current])
+            except StatusError as error:
+                if error.transient:
+                    raise
+                self._current += 1
+                continue
+            self._tokens.put(self._key, value, seconds=seconds)
+            return True
+        self._current = -1
+        known = [candidate for candidate in self._candidates if candidate is not None]
+        raise FetchError(
+            f"{self._reference.registry} answered {status} for {self._reference} and refuses "
+            + (
+                f"the credentials that were found ({len(known)}); check that one of them may pull it"
+                if known
+                else "to serve it without credentials; give a pull secret or a docker configuration"
+            ),
+            transient=False,
+        )
+
+    async def _authorization(self, credentials: Credentials | None) -> tuple[str, float]:
+        """A value for ``Authorization`` and for how long; StatusError where the token server refuses."""
+        for scheme, parameters in self._offers:
+            if scheme == "bearer":
+                return await self._token(credentials, parameters)
+        if any(scheme == "basic" for scheme, _ in self._offers):
+            if credentials is None or credentials.identity_token is not None:
+                raise StatusError("no password for Basic", status=401, transient=False, retry_after=None)
+            return credentials.basic, _BASIC_SECONDS
+        raise FetchError(
+            f"{self._reference.registry} asks for a login that is neither Basic nor Bearer",
+            transient=False,
+        )
+
+    async def _token(self, credentials: Credentials | None, parameters: Mapping[str, str]) -> tuple[str, float]:
+        realm = self._realm(parameters.get("realm", ""))
+        service = parameters.get("service", "")
+        asked = {"service": service, "scope": f"repository:{self._reference.repository}:pull"}
+        body = Body(io.BytesIO(), what=f"a token for {self._reference} from {shown(realm)}", cap=_MAX_TOKEN_ANSWER)
+        if credentials is not None and credentials.identity_token is not None:
+            asked |= {
+                "grant_type": "refresh_token",
+                "refresh_token": credentials.identity_token,
+                "client_id": "hookline",
+            }
+            await self._transport.request(
+                "POST", realm, what=body.what, into=body, ca_pem=self._ca_pem, form=asked
+            )
+        else:
+            await self._transport.request(
+                "GET",
+                realm.update_query(asked),
+                what=body.what,
+                into=body,
+                auth=_Fixed(credentials.basic) if credentials is not None else None,
+                ca_pem=self._ca_pem,
+            )
+        return self._read_token(body)
+
+    def _realm(self, text: str) -> URL:
+        try:
+            realm = URL(text)
+            usable = bool(realm.host) and not realm.user and realm.scheme in {"https", self._base.scheme}
+        except ValueError:
+            usable = False
+        if not usable:
+            raise FetchError(
+                f"{self._reference.registry} names no usable token server; its realm must be an https URL",
+                transient=False,
+            )
+        return realm
+
+    def _read_token(self, body: Body) -> tuple[str, float]:
+        body.file.seek(0)
+        try:
+            answer = orjson.loads(body.file.read())
+        except orjson.JSONDecodeError:
+            answer = None
+        answer = answer if isinstance(answer, dict) else {}
+        token = answer.get("token") or answer.get("access_token")
+        if not isinstance(token, str) or not token.isascii() or not token.isprintable() or " " in token:
+            raise FetchError(f"{body.what} holds no token; check the registry's token server", transient=False)
+        seconds = answer.get("expires_in")
+        if not isinstance(seconds, int) or seconds <= 0:
+            seconds = _TOKEN_SECONDS
+        return f"Bearer {token}", min(seconds, _LONGEST_TOKEN)
+
+
+class _Fixed:
+    """One header, whatever the server says."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def header(self) -> str:
+        return self._value
+
+    async def challenged(self, status: int, challenges: list[str]) -> bool:  # noqa: ARG002 - the protocol's names
+        return False
+
+
+def parse_challenges(text: str) -> list[tuple[str, dict[str, str]]]:
+    """The challenges of ``WWW-Authenticate``: schemes with parameters, in lower case. Skips what is neither."""
+    found: list[tuple[str, dict[str, str]]] = []
+    text = text[:_MAX_CHALLENGE]
+    position = 0
+    while position < len(text):
+        match = _CHALLENGE.match(text, position)
+        if match is None:
+            position += 1
+            continue
+        position = match.end()
+        if match["scheme"]:
+            found.append((match["scheme"].lower(), {}))
+        elif found:
+            quoted = match["quoted"]
+            value = match["bare"] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+            found[-1][1].setdefault(match["key"].lower(), value)
+    return found

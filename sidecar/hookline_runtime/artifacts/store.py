@@ -1,0 +1,211 @@
+"""The store: modules on disk by the sha256 of their bytes, and an index from artifact digests to them.
+
+::
+
+    ROOT/modules/<sha256>.wasm      mode 0600, complete or absent: written elsewhere, synced, renamed
+    ROOT/index/<digest>.json        what is known of an artifact: module, layout, description
+    ROOT/tmp/                       files being written; left-overs of a crash go at the next start
+
+Several processes may share a store: whoever reads opens a complete file and keeps it, whatever is dropped
+meanwhile. A disk may lie, so a module is hashed again each time it is handed out, and a damaged one counts as
+absent. When the modules exceed the cap, the least recently used go first, but never one that is pinned, nor one
+whose ``Artifact`` somebody in this process still holds. Where those alone exceed the cap, it is exceeded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import tempfile
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
+
+import orjson
+
+from hookline_runtime.artifacts.describe import PluginDescription
+from hookline_runtime.artifacts.reference import DIGEST
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+_log = logging.getLogger(__name__)
+
+_MAX_RECORD: Final = 1 << 20
+_MAX_RECORDS: Final = 1024
+_ABANDONED_SECONDS: Final = 3600
+
+
+@dataclass(frozen=True, kw_only=True, slots=True, weakref_slot=True)
+class Artifact:
+    """A module on disk, and where it came from. While it is held, the store keeps its file."""
+
+    digest: str
+    """``sha256:…``: of the manifest or index that the reference resolved to, else of the fetched file's bytes."""
+    sha256: str
+    """Of the module's own bytes, hex."""
+    size: int
+    """Of the module, in bytes."""
+    layout: str
+    """How it was packed: a name from ``layouts``."""
+    path: Path
+    """The module's file in the store. Read only."""
+    description: PluginDescription | None
+    """What the manifest's annotations or a packed manifest say; the module's own section is not read here."""
+
+
+class ArtifactStore:
+    """Keeps modules. Every method may block on the disk, and may be called from any thread."""
+
+    def __init__(self, root: Path, *, max_bytes: int = 1 << 30) -> None:
+        self._max_bytes = max_bytes
+        self._modules, self._index, self._tmp = (root.absolute() / name for name in ("modules", "index", "tmp"))
+        self._lock = threading.Lock()
+        self._pinned: frozenset[str] = frozenset()
+        self._held: weakref.WeakValueDictionary[int, Artifact] = weakref.WeakValueDictionary()
+        for folder in (self._modules, self._index, self._tmp):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder.chmod(0o700)
+        for left_over in self._tmp.iterdir():
+            with contextlib.suppress(OSError):
+                if time.time() - left_over.stat().st_mtime > _ABANDONED_SECONDS:
+                    left_over.unlink()
+
+    def pin(self, sha256s: Iterable[str]) -> None:
+        """Never drop these modules. Replaces what was pinned before; for this process only."""
+        self._pinned = frozenset(sha256s)
+
+    def get(self, digest: str) -> Artifact | None:
+        """The artifact of this digest, its module checked again; None where it must be fetched."""
+        if not DIGEST.fullmatch(digest):
+            return None
+        record = self._index / f"{digest.removeprefix('sha256:')}.json"
+        try:
+            with record.open("rb") as file:
+                data = orjson.loads(file.read(_MAX_RECORD))
+            artifact = Artifact(
+                digest=digest,
+                sha256=str(data["sha256"]),
+                size=int(data["size"]),
+                layout=str(data["layout"]),
+                path=self._modules / f"{data['sha256']}.wasm",
+                description=None
+                if data["description"] is None
+                else PluginDescription.model_validate(data["description"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        self._hold(artifact)  # before the check: what passes must not be dropped between check and use
+        if self.module(artifact.sha256) is None:
+            return None
+        with contextlib.suppress(OSError):
+            os.utime(record)
+        return artifact
+
+    def module(self, sha256: str) -> Path | None:
+        """The file of the module with this sha256, checked again and marked as used; None where it is absent."""
+        if not DIGEST.fullmatch(f"sha256:{sha256}"):
+            return None
+        path = self._modules / f"{sha256}.wasm"
+        try:
+            with path.open("rb") as file:
+                good = hashlib.file_digest(file, "sha256").hexdigest() == sha256
+            if good:
+                os.utime(path)
+                return path
+            _log.warning("%s is damaged and will be fetched again", path)
+            path.unlink(missing_ok=True)
+        except OSError:
+            pass
+        return None
+
+    @contextlib.contextmanager
+    def scratch(self) -> Iterator[BinaryIO]:
+        """A new file on the store's disk, gone afterwards unless it was added."""
+        with tempfile.NamedTemporaryFile(dir=self._tmp, delete=False) as wrapper:
+            try:
+                yield cast("BinaryIO", wrapper.file)
+            finally:
+                Path(wrapper.name).unlink(missing_ok=True)
+
+    def add(
+        self,
+        file: BinaryIO,
+        *,
+        digest: str,
+        sha256: str,
+        size: int,
+        layout: str,
+        description: PluginDescription | None,
+    ) -> Artifact:
+        """Take a module from a ``scratch`` file whose bytes have this ``sha256``. Raises OSError."""
+        artifact = Artifact(
+            digest=digest,
+            sha256=sha256,
+            size=size,
+            layout=layout,
+            path=self._modules / f"{sha256}.wasm",
+            description=description,
+        )
+        self._hold(artifact)
+        _publish(file, artifact.path)
+        with self.scratch() as record:
+            record.write(
+                orjson.dumps(
+                    {
+                        "sha256": sha256,
+                        "size": size,
+                        "layout": layout,
+                        "description": description and description.model_dump(mode="json"),
+                    }
+                )
+            )
+            _publish(record, self._index / f"{digest.removeprefix('sha256:')}.json")
+        self._evict()
+        return artifact
+
+    def _hold(self, artifact: Artifact) -> None:
+        with self._lock:
+            self._held[id(artifact)] = artifact
+
+    def _evict(self) -> None:
+        with self._lock:
+            kept = self._pinned | {artifact.sha256 for artifact in self._held.values()}
+            modules = _by_age(self._modules)
+            total = sum(stat.st_size for _, stat in modules)
+            for path, stat in modules:
+                if total <= self._max_bytes:
+                    break
+                if path.stem not in kept:
+                    path.unlink(missing_ok=True)
+                    total -= stat.st_size
+                    _log.info("dropped %s from the store, least recently used", path.name)
+            records = _by_age(self._index)
+            for path, _ in records[: max(len(records) - _MAX_RECORDS, 0)]:
+                path.unlink(missing_ok=True)
+
+
+def _publish(file: BinaryIO, path: Path) -> None:
+    """Give a complete file its name, so that a crash leaves either all of it or nothing."""
+    file.flush()
+    os.fsync(file.fileno())
+    Path(file.name).replace(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _by_age(folder: Path) -> list[tuple[Path, os.stat_result]]:
+    """The files of a folder, the least recently used first."""
+    found = []
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):  # dropped by another process
+            found.append((path, path.stat()))
+    return sorted(found, key=lambda pair: pair[1].st_mtime_ns)

@@ -1,0 +1,476 @@
+"""Parts that the artifact tests share: modules, archives, a real registry, and one that misbehaves on demand.
+
+The real registry is Debian's ``docker-registry``; the other is an aiohttp application of the test's own loop whose
+answers a test replaces path by path. Everything stays on 127.0.0.1.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime
+import gzip
+import hashlib
+import io
+import ipaddress
+import json
+import os
+import re
+import shutil
+import ssl
+import subprocess
+import tarfile
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+
+import aiohttp
+import pytest
+from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from hookline_api.resources import OCISource
+from hookline_runtime.artifacts import ArtifactStore, Fetcher, FetchLimits
+
+USER, PASSWORD = "puller", "s3cret"
+BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+# bcrypt of PASSWORD, by `htpasswd -Bbn -C 4`
+HTPASSWD = "puller:$2y$04$b.HpOnOj7mg2uKk.aWu.3e70tViapEpl0dJG1S/6cI8rUwIZuDypa\n"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+
+
+def sha256(data):
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def leb128(number):
+    out = bytearray()
+    while True:
+        number, low = number >> 7, number & 0x7F
+        out.append(low | (0x80 if number else 0))
+        if not number:
+            return bytes(out)
+
+
+def make_module(name="a", size=0):
+    """A valid core module that does nothing, with a custom section that makes it unique and as large as wanted."""
+    body = leb128(len(name)) + name.encode() + bytes(size)
+    return b"\0asm\x01\0\0\0" + b"\0" + leb128(len(body)) + body
+
+
+def make_tar(files, *, links=(), gzipped=True):
+    """A tar.gz of a mapping name → bytes, and of (name, target) symbolic links."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            archive.addfile(entry, io.BytesIO(data))
+        for name, target in links:
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = tarfile.SYMTYPE, target
+            archive.addfile(entry)
+    return gzip.compress(buffer.getvalue(), 1) if gzipped else buffer.getvalue()
+
+
+def descriptor(data, media_type="application/wasm", **more):
+    return {"mediaType": media_type, "digest": sha256(data), "size": len(data), **more}
+
+
+def make_manifest(*layers, config_type="application/vnd.oci.empty.v1+json", **more):
+    """A manifest's bytes; ``layers`` are bytes (of application/wasm) or descriptors."""
+    return json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": descriptor(b"{}", config_type),
+            "layers": [layer if isinstance(layer, dict) else descriptor(layer) for layer in layers],
+            **more,
+        }
+    ).encode()
+
+
+def make_index(*entries):
+    """An index's bytes; each entry is a manifest's bytes, or such bytes with the descriptor's other fields."""
+    pairs = [entry if isinstance(entry, tuple) else (entry, {}) for entry in entries]
+    return json.dumps(
+        {
+            "schemaVersion": 2,
+            "mediaType": INDEX,
+            "manifests": [descriptor(data, json.loads(data)["mediaType"], **more) for data, more in pairs],
+        }
+    ).encode()
+
+
+@pytest.fixture
+def oci():
+    """Makers of everything that goes into a registry."""
+    return SimpleNamespace(
+        sha256=sha256,
+        module=make_module,
+        tar=make_tar,
+        descriptor=descriptor,
+        manifest=make_manifest,
+        index=make_index,
+        user=USER,
+        password=PASSWORD,
+    )
+
+
+@pytest.fixture
+def store(tmp_path):
+    """An empty store."""
+    return ArtifactStore(tmp_path / "store")
+
+
+@pytest.fixture
+async def make_fetcher(store, tmp_path):
+    """Makes fetchers on ``store`` that do not wait between attempts and see no docker configuration."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        def make(*, docker_config=tmp_path / "no-config.json", **limits):
+            fetcher = Fetcher(
+                store, limits=FetchLimits(**{"backoff": 0.001, **limits}), docker_config=docker_config
+            )
+            stack.push_async_callback(fetcher.close)
+            return fetcher
+
+        yield make
+
+
+@pytest.fixture
+async def fetcher(make_fetcher):
+    """A fetcher with the limits of production but for the pauses."""
+    return make_fetcher()
+
+
+# --- certificates
+
+
+@dataclass
+class Authority:
+    """A certificate authority of one test session, and what it has signed."""
+
+    key: ec.EllipticCurvePrivateKey
+    certificate: x509.Certificate
+
+    @property
+    def pem(self):
+        return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
+
+    def issue(self, folder):
+        """Paths of a certificate and a key for 127.0.0.1."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = _certificate(
+            "127.0.0.1",
+            key,
+            issuer=self.certificate.subject,
+            signer=self.key,
+            extension=x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
+        )
+        (folder / "tls.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        (folder / "tls.key").write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        return folder / "tls.crt", folder / "tls.key"
+
+
+def _certificate(name, key, *, issuer, signer, extension):
+    now = datetime.datetime.now(datetime.UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+        .sign(signer, hashes.SHA256())
+    )
+
+
+@pytest.fixture(scope="session")
+def authority():
+    """An own certificate authority."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test authority")])
+    constraints = x509.BasicConstraints(ca=True, path_length=0)
+    return Authority(key, _certificate("test authority", key, issuer=name, signer=key, extension=constraints))
+
+
+# --- the real registry
+
+
+def require_binary(name, package):
+    """The path of a program; without it the test is skipped, and fails under CI."""
+    found = shutil.which(name)
+    if found is None:
+        message = f"{name} is not installed (Debian: apt install {package})"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return found
+
+
+@dataclass
+class Registry:
+    """A running docker-registry, and how a test pushes to it."""
+
+    host: str
+    scheme: str = "http"
+    authorization: str | None = None
+    ca_pem: str | None = None
+    extra: SimpleNamespace = field(default_factory=SimpleNamespace)
+
+    async def push(self, name, manifest, *blobs, media_type=None):
+        """Put blobs and a manifest (bytes) under ``repository:tag`` or ``repository@digest``; its digest."""
+        repository, _, reference = re.split(r"([:@])", name, maxsplit=1)
+        tls = ssl.create_default_context(cadata=self.ca_pem) if self.ca_pem else True
+        headers = {"Authorization": self.authorization} if self.authorization else {}
+        async with aiohttp.ClientSession(headers=headers, raise_for_status=True) as session:
+            base = f"{self.scheme}://{self.host}/v2/{repository}"
+            for blob in (b"{}", *blobs):
+                async with session.post(f"{base}/blobs/uploads/", ssl=tls) as started:
+                    where = started.headers["Location"]
+                joint = "&" if "?" in where else "?"
+                async with session.put(f"{where}{joint}digest={sha256(blob)}", data=blob, ssl=tls):
+                    pass
+            kind = media_type or json.loads(manifest)["mediaType"]
+            async with session.put(
+                f"{base}/manifests/{reference}", data=manifest, headers={"Content-Type": kind}, ssl=tls
+            ):
+                return sha256(manifest)
+
+    def source(self, name):
+        """A source for ``repository:tag``."""
+        return OCISource(reference=f"{self.host}/{name}", insecure=self.scheme == "http")
+
+
+@pytest.fixture(scope="session")
+def run_registry(tmp_path_factory):
+    """Starts docker-registries on free ports; ends them with the session."""
+    with contextlib.ExitStack() as stack:
+
+        def run(*, auth=None, tls=None):
+            program = require_binary("docker-registry", "docker-registry")
+            folder = tmp_path_factory.mktemp("registry")
+            config = {
+                "version": 0.1,
+                "log": {"level": "info", "accesslog": {"disabled": True}},
+                "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
+                "http": {"addr": "127.0.0.1:0", "secret": "of the tests"},
+            }
+            if auth is not None:
+                config["auth"] = auth
+            if tls is not None:
+                certificate, key = tls.issue(folder)
+                config["http"]["tls"] = {"certificate": str(certificate), "key": str(key)}
+            (folder / "config.json").write_text(json.dumps(config))  # JSON is YAML
+            process = subprocess.Popen(
+                [program, "serve", str(folder / "config.json")], stderr=subprocess.PIPE, text=True
+            )
+            stack.callback(_end, process)
+            said = []
+            for line in process.stderr:
+                said.append(line)
+                if match := re.search(r"listening on (127\.0\.0\.1:\d+)", line):
+                    break
+            else:
+                pytest.fail("docker-registry did not start:\n" + "".join(said))
+            threading.Thread(target=process.stderr.read, daemon=True).start()
+            return Registry(
+                host=match[1],
+                scheme="https" if tls else "http",
+                ca_pem=tls.pem if tls else None,
+            )
+
+        yield run
+
+
+def _end(process):
+    process.terminate()
+    process.wait(10)
+    process.stderr.close()
+
+
+@pytest.fixture(scope="session")
+def registry(run_registry):
+    """A registry that serves anybody."""
+    return run_registry()
+
+
+@pytest.fixture(scope="session")
+def password_registry(run_registry, tmp_path_factory):
+    """A registry that wants Basic credentials."""
+    file = tmp_path_factory.mktemp("htpasswd") / "htpasswd"
+    file.write_text(HTPASSWD)
+    running = run_registry(auth={"htpasswd": {"realm": "test", "path": str(file)}})
+    running.authorization = BASIC
+    return running
+
+
+@pytest.fixture(scope="session")
+def tls_registry(run_registry, authority):
+    """A registry whose certificate is of the own authority."""
+    return run_registry(tls=authority)
+
+
+@pytest.fixture
+async def token_registry(run_registry, serve, authority, tmp_path):
+    """A registry that wants tokens, and its token server; ``extra.asked`` is what that was asked for."""
+    server = await serve()
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text(authority.pem)
+    running = run_registry(
+        auth={
+            "token": {
+                "realm": f"http://{server.host}/token",
+                "service": "test-registry",
+                "issuer": "test-issuer",
+                "rootcertbundle": str(bundle),
+            }
+        }
+    )
+    running.authorization = "Bearer " + _token(authority, "pushed", ["pull", "push"])
+    running.extra.asked = []
+
+    async def answer(request):
+        running.extra.asked.append(request)
+        form = await request.post() if request.method == "POST" else {}
+        known = BASIC
+        if request.headers.get("Authorization") != known and form.get("refresh_token") != "refresh-me":
+            return web.json_response({}, status=401)
+        scope = (form or request.query)["scope"]
+        name = re.fullmatch("repository:(.*):pull", scope)[1]
+        return web.json_response({"token": _token(authority, name, ["pull"]), "expires_in": 300})
+
+    server.on("/token", answer)
+    return running
+
+
+def _token(authority, repository, actions):
+    """A token as https://distribution.github.io/distribution/spec/auth/jwt/ has it, ES256."""
+
+    def part(data):
+        return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+    now = int(datetime.datetime.now(datetime.UTC).timestamp())
+    der = authority.certificate.public_bytes(serialization.Encoding.DER)
+    header = {"typ": "JWT", "alg": "ES256", "x5c": [base64.b64encode(der).decode()]}
+    claims = {
+        "iss": "test-issuer",
+        "sub": USER,
+        "aud": "test-registry",
+        "exp": now + 300,
+        "nbf": now - 60,
+        "iat": now,
+        "jti": "1",
+        "access": [{"type": "repository", "name": repository, "actions": actions}],
+    }
+    signed = part(json.dumps(header).encode()) + b"." + part(json.dumps(claims).encode())
+    r, s = decode_dss_signature(authority.key.sign(signed, ec.ECDSA(hashes.SHA256())))
+    return (signed + b"." + part(r.to_bytes(32, "big") + s.to_bytes(32, "big"))).decode()
+
+
+# --- the registry that misbehaves on demand
+
+
+class Server:
+    """A small registry in the test's loop. ``on`` replaces the answer of one path; ``requests`` is what came."""
+
+    def __init__(self):
+        self.requests = []
+        self._content = {}
+        self._answers = {}
+        self.host = ""
+        self.scheme = "http"
+
+    def on(self, path, answer):
+        """Let ``answer(request)`` answer a path."""
+        self._answers[path] = answer
+
+    def put(self, name, manifest, *blobs):
+        """Store blobs and a manifest under ``repository:tag`` and by digest; the manifest's digest."""
+        repository, _, tag = name.rpartition(":")
+        for blob in blobs:
+            self._content[f"/v2/{repository}/blobs/{sha256(blob)}"] = blob
+        for reference in (tag, sha256(manifest)):
+            self._content[f"/v2/{repository}/manifests/{reference}"] = manifest
+        return sha256(manifest)
+
+    def source(self, name):
+        """A source for ``repository:tag``."""
+        return OCISource(reference=f"{self.host}/{name}", insecure=self.scheme == "http")
+
+    def paths(self):
+        """Which paths were asked for, in order."""
+        return [request.path for request in self.requests]
+
+    async def handle(self, request):
+        self.requests.append(request)
+        if answer := self._answers.get(request.path):
+            return await answer(request)
+        body = self._content.get(request.path)
+        if body is None:
+            return web.json_response({"errors": []}, status=404)
+        headers = {"Docker-Content-Digest": sha256(body), "Content-Type": "application/octet-stream"}
+        start = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
+        if start is None:
+            return web.Response(body=body, headers=headers)
+        first = int(start[1])
+        headers["Content-Range"] = f"bytes {first}-{len(body) - 1}/{len(body)}"
+        return web.Response(status=206, body=body[first:], headers=headers)
+
+
+@pytest.fixture
+async def serve(tmp_path):
+    """Starts ``Server``s, with TLS of ``authority`` where one is given."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(*, authority=None):
+            server = Server()
+            context = None
+            if authority is not None:
+                context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+                context.load_cert_chain(*map(str, authority.issue(tmp_path)))
+                server.scheme = "https"
+            runner = web.ServerRunner(web.Server(server.handle), shutdown_timeout=0)
+            await runner.setup()
+            stack.push_async_callback(runner.cleanup)
+            site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
+            await site.start()
+            server.host = "127.0.0.1:{}".format(runner.addresses[0][1])
+            return server
+
+        yield start
+
+
+@pytest.fixture
+async def server(serve):
+    """One ``Server`` without TLS."""
+    return await serve()
+
+
+@pytest.fixture
+def helper(tmp_path, monkeypatch):
+    """Installs a credential helper: a shell script as ``docker-credential-<name>`` on the PATH."""
+
+    def install(name, script):
+        folder = tmp_path / "bin"
+        folder.mkdir(exist_ok=True)
+        program = folder / f"docker-credential-{name}"
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+        return Path(program)
+
+    return install
