@@ -1,0 +1,137 @@
+"""The admin port: health, metrics, and what runs. Of the supervisor; no hook call comes here."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from aiohttp import web
+
+from hookline_sidecar import metrics, openapi
+from hookline_sidecar.endpoint import problem
+
+if TYPE_CHECKING:
+    from hookline_sidecar.supervisor import Slot, Supervisor
+
+
+async def serve(supervisor: Supervisor) -> web.AppRunner:
+    """Listen on ``--admin``. Raises OSError where that is not possible."""
+    app = web.Application()
+
+    async def healthz(_: web.Request) -> web.Response:
+        return _json({"status": "ok"})
+
+    async def readyz(_: web.Request) -> web.Response:
+        reasons = supervisor.not_ready()
+        return _json({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
+
+    async def metric_text(_: web.Request) -> web.Response:
+        return web.Response(
+            body=metrics.exposition(supervisor), headers={"Content-Type": "text/plain; version=0.0.4"}
+        )
+
+    async def plugins(_: web.Request) -> web.Response:
+        return _json(describe(supervisor))
+
+    async def bundle(_: web.Request) -> web.Response:
+        if supervisor.bundle is None:
+            return problem(404, "no bundle runs yet")
+        shown = supervisor.bundle.redacted()
+        body = {"version": supervisor.bundle.version, **shown.model_dump(mode="json", by_alias=True)}
+        for entry, plugin in zip(body["plugins"], supervisor.bundle.plugins, strict=True):
+            entry["revision"] = plugin.revision
+        return _json(body)
+
+    async def specification(_: web.Request) -> web.Response:
+        return _json(openapi.document())
+
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", metric_text)
+    app.router.add_get("/v1/plugins", plugins)
+    app.router.add_get("/v1/bundle", bundle)
+    app.router.add_get("/openapi.json", specification)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    host, port = supervisor.settings.admin
+    await web.TCPSite(runner, host, port, reuse_address=True).start()
+    return runner
+
+
+def describe(supervisor: Supervisor) -> dict[str, Any]:
+    """Every plugin that the folder asks for, what is done for it, and what is wrong."""
+    return {
+        "bundle": supervisor.bundle.version if supervisor.bundle else None,
+        "workers": {
+            "wanted": supervisor.fleet.size,
+            "current": supervisor.fleet.running(supervisor.bundle.version) if supervisor.bundle else 0,
+        },
+        "plugins": [_plugin(supervisor, slot) for _, slot in sorted(supervisor.slots.items())],
+        "problems": [
+            {"file": each.file, "field": each.field, "message": each.message, "plugin": each.plugin}
+            for each in supervisor.problems
+        ],
+    }
+
+
+def _plugin(supervisor: Supervisor, slot: Slot) -> dict[str, Any]:
+    entry = supervisor.entry(slot.name)
+    reports = [report[slot.name] for report in supervisor.fleet.reports() if slot.name in report]
+    failures = [report["last_failure"] for report in reports if report["last_failure"]]
+    return {
+        "name": slot.name,
+        "manifest": slot.manifest.file if slot.manifest else entry.origin if entry else None,
+        "state": supervisor.state_of(slot),
+        "failure": slot.failure.model_dump() if slot.failure else None,
+        "revision": entry.revision if entry else None,
+        "artifact": entry.artifact.model_dump(mode="json", by_alias=True) if entry and entry.artifact else None,
+        "hooks": [hook.value for hook in entry.hooks] if entry else [],
+        "priority": entry.priority if entry else None,
+        "mode": entry.mode if entry else None,
+        "description": {"version": slot.resolved.description.version, "notes": slot.resolved.description.notes}
+        if slot.resolved
+        else None,
+        "ungranted": slot.resolved.ungranted if slot.resolved else [],
+        "inline": all(report["inline"] for report in reports) if reports else None,
+        "off_the_road": [
+            {
+                "hook": hook,
+                "failures": facts["failures"],
+                "for_seconds": round(max(0, facts["until"] - time.time()), 1),
+            }
+            for report in reports
+            for hook, facts in report["off_the_road"].items()
+        ],
+        "last_failure": max(failures, key=lambda failure: float(failure["at"]), default=None),
+        "denied": _sum(reports, "denied"),
+        "refused": _sum(reports, "refused"),
+        "stats": {
+            hook.value: _stats(summary) for hook, summary in metrics.summaries(supervisor, slot.name).items()
+        },
+    }
+
+
+def _stats(summary: Any) -> dict[str, Any]:
+    return {
+        "calls": summary.calls,
+        "skipped": summary.skipped,
+        "failures": summary.failures,
+        "p50_us": summary.quantile(0.5),
+        "p90_us": summary.quantile(0.9),
+        "p99_us": summary.quantile(0.99),
+        "fuel": summary.fuel,
+        "memory_max_bytes": summary.memory,
+    }
+
+
+def _sum(reports: list[dict[str, Any]], field: str) -> dict[str, int]:
+    total: dict[str, int] = {}
+    for report in reports:
+        for name, count in report[field].items():
+            total[name] = total.get(name, 0) + count
+    return total
+
+
+def _json(body: object, *, status: int = 200) -> web.Response:
+    return web.Response(status=status, body=orjson.dumps(body), content_type="application/json")

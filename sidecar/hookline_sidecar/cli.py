@@ -1,0 +1,174 @@
+"""``hookline-sidecar``: the command line."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from hookline_api.quantities import parse_duration, parse_size
+from hookline_sidecar.settings import Address, Settings
+
+_EPILOG: Final = """\
+Each option can also be given in the environment (--max-body as HOOKLINE_MAX_BODY); the command line wins.
+
+examples:
+  hookline-sidecar --plugins ./plugins
+  hookline-sidecar --plugins /etc/hookline --socket /run/hookline/hooks.sock --listen off --workers 2
+
+  curl -s localhost:9901/v1/hooks/pre_query -H 'content-type: application/json' -d '{"query": "drop table t"}'
+  curl -s localhost:9902/v1/plugins
+
+signals:
+  SIGTERM  stop accepting, let calls under way end, exit
+  SIGHUP   read the plugin folder again, and try again what failed
+"""
+_LEVELS: Final = ("debug", "info", "warning", "error")
+_EXIT_USAGE: Final = 2
+
+
+def main() -> None:
+    """The entry point of ``hookline-sidecar``."""
+    sys.exit(run(sys.argv[1:], os.environ))
+
+
+def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run a sidecar; the exit code: 0 after a clean stop, 2 for settings that cannot be, 1 otherwise."""
+    parser = _parser(environment)
+    options = parser.parse_args(arguments)
+    _log_to_stderr(options.log_level, as_json=options.log_format == "json")
+    settings = Settings(
+        plugins=options.plugins,
+        state=options.state,
+        listen=options.listen,
+        socket=options.socket,
+        socket_mode=options.socket_mode,
+        admin=options.admin,
+        workers=options.workers,
+        max_body=options.max_body,
+        body_timeout=options.body_timeout / 1000,
+        drain=options.drain / 1000,
+    )
+    if settings.listen is None and settings.socket is None:
+        parser.error("--listen is off and there is no --socket: nobody could ask")
+
+    # Imported late, so that --help is quick and a usage error needs no engine.
+    from hookline_sidecar import parent  # noqa: PLC0415
+    from hookline_sidecar.state import StateFolder, StateInUseError  # noqa: PLC0415
+
+    state = StateFolder(settings.state)
+    try:
+        state.take()
+        if not settings.plugins.is_dir() and state.load_bundle() is None:
+            parser.error(
+                f"--plugins {settings.plugins} is no folder, and {settings.state} holds no last good bundle"
+            )
+        return parent.run(settings, state)
+    except (StateInUseError, OSError) as error:
+        parser.exit(_EXIT_USAGE, f"hookline-sidecar: error: {error}\n")
+
+
+def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="hookline-sidecar",
+        description="Runs WebAssembly plugins for a proxy on this machine and answers its hook calls.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+    def option(name: str, *, kind: Any, metavar: str, text: str, default: str | None = None, **rest: Any) -> None:
+        given = environment.get("HOOKLINE_" + name.upper().replace("-", "_"), default)
+        shown = f" (default: {default})" if default else ""
+        parser.add_argument(
+            f"--{name}", type=kind, metavar=metavar, default=given, help=text + shown,
+            required=given is None and rest.pop("required", False), **rest,
+        )  # fmt: skip
+
+    option("plugins", kind=Path, metavar="DIR", required=True,
+           text="folder of WasmPlugin manifests, watched for changes")  # fmt: skip
+    option("state", kind=Path, metavar="DIR", default=str(_default_state(environment)),
+           text="folder for modules, the last good bundle and the plugins' store")  # fmt: skip
+    option("listen", kind=_address_or_off, metavar="HOST:PORT", default="127.0.0.1:9901",
+           text="where hooks are answered over TCP, or 'off'")  # fmt: skip
+    option("socket", kind=Path, metavar="PATH", text="unix socket where hooks are answered too")
+    option("socket-mode", kind=_mode, metavar="MODE", default="0660",
+           text="permissions of the socket, octal; a proxy that runs as another user needs 0666 or its group")  # fmt: skip
+    option("admin", kind=_address, metavar="HOST:PORT", default="127.0.0.1:9902",
+           text="health, metrics and what runs")  # fmt: skip
+    option("workers", kind=_workers, metavar="N", default="1", text="processes that answer hooks")
+    option("max-body", kind=parse_size, metavar="SIZE", default="16Mi", text="largest hook call")
+    option("body-timeout", kind=parse_duration, metavar="TIME", default="10s",
+           text="for the body of a hook call to arrive")  # fmt: skip
+    option(
+        "drain", kind=parse_duration, metavar="TIME", default="10s", text="for calls under way to end at SIGTERM"
+    )
+    option("log-level", kind=str, metavar="LEVEL", default="info", choices=_LEVELS, text=", ".join(_LEVELS))
+    option("log-format", kind=str, metavar="FORMAT", default="text", choices=("text", "json"), text="text or json")
+    parser.add_argument(
+        "--version", action="version", version=f"hookline-sidecar {importlib.metadata.version('hookline')}"
+    )
+    return parser
+
+
+def _default_state(environment: Mapping[str, str]) -> Path:
+    # https://specifications.freedesktop.org/basedir-spec/: state that should outlive a restart
+    base = environment.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "hookline"
+
+
+def _address(text: str) -> Address:
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise argparse.ArgumentTypeError(f"{text!r} is no HOST:PORT such as 127.0.0.1:9901")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def _address_or_off(text: str) -> Address | None:
+    return None if text == "off" else _address(text)
+
+
+def _mode(text: str) -> int:
+    try:
+        mode = int(text, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o777:  # noqa: PLR2004 - all permission bits
+        raise argparse.ArgumentTypeError(f"{text!r} is no mode such as 0660")
+    return mode
+
+
+def _workers(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 64:  # noqa: PLR2004 - more than any pod has cores for
+        raise argparse.ArgumentTypeError(f"{text!r} is not between 1 and 64")
+    return int(text)
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": self.formatTime(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "process": record.process,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def _log_to_stderr(level: str, *, as_json: bool) -> None:
+    handler = logging.StreamHandler()
+    text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s[%(process)d]: %(message)s")
+    formatter = _JsonLines() if as_json else text
+    formatter.converter = time.gmtime
+    formatter.default_time_format, formatter.default_msec_format = "%Y-%m-%dT%H:%M:%S", "%s.%03dZ"
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=level.upper(), handlers=[handler])

@@ -1,0 +1,159 @@
+"""``/metrics``: what all workers counted, in Prometheus' conventions (https://prometheus.io/docs/practices/naming/)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
+from prometheus_client.registry import Collector
+
+from hookline_api.hooks import Hook
+from hookline_runtime.stats import PROMETHEUS_BOUNDS, Summary
+
+if TYPE_CHECKING:
+    from hookline_sidecar.supervisor import Supervisor
+
+
+def exposition(supervisor: Supervisor) -> bytes:
+    """The text format, https://prometheus.io/docs/instrumenting/exposition_formats/."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Collector(supervisor))
+    return generate_latest(registry)
+
+
+def summaries(supervisor: Supervisor, plugin: str) -> dict[Hook, Summary]:
+    """One plugin's statistics over all workers, for the hooks that were called."""
+    number = supervisor.numbers.get(plugin)
+    if number is None:
+        return {}
+    found = {hook: Summary.of([table.row(number, hook).values() for table in supervisor.tables]) for hook in Hook}
+    return {hook: summary for hook, summary in found.items() if summary.calls or summary.skipped}
+
+
+class _Collector(Collector):
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._sidecar()
+        yield from self._plugins()
+        yield from self._calls()
+        yield from self._host()
+        yield from self._guests()
+
+    def _sidecar(self) -> Iterator[Metric]:
+        it = self._supervisor
+        version = it.bundle.version if it.bundle else ""
+        yield GaugeMetricFamily("hookline_ready", "Whether the sidecar is ready.", value=float(not it.not_ready()))
+        yield GaugeMetricFamily("hookline_workers", "Workers that should run.", value=it.fleet.size)
+        yield GaugeMetricFamily(
+            "hookline_workers_current", "Workers that run the newest bundle.", value=it.fleet.running(version)
+        )
+        yield CounterMetricFamily(
+            "hookline_worker_connections", "Workers that were started.", value=it.fleet.connections
+        )
+        yield CounterMetricFamily("hookline_bundle_changes", "Bundles that replaced another.", value=it.changes)
+        yield GaugeMetricFamily(
+            "hookline_manifest_problems", "Manifests that cannot be used.", value=len(it.problems)
+        )
+        info = GaugeMetricFamily("hookline_bundle_info", "The running bundle.", labels=["version"])
+        info.add_metric([version], 1)
+        yield info
+
+    def _plugins(self) -> Iterator[Metric]:
+        it = self._supervisor
+        ready = GaugeMetricFamily(
+            "hookline_plugin_ready", "Whether what runs is what the manifest asks for.", labels=["plugin"]
+        )
+        info = GaugeMetricFamily(
+            "hookline_plugin_info", "What runs.", labels=["plugin", "revision", "digest", "mode"]
+        )
+        for name, slot in sorted(it.slots.items()):
+            ready.add_metric([name], float(it.state_of(slot) == "Running"))
+            entry = it.entry(name)
+            if entry is not None and entry.artifact is not None:
+                info.add_metric([name, entry.revision, entry.artifact.digest, entry.mode], 1)
+        yield ready
+        yield info
+
+    def _calls(self) -> Iterator[Metric]:
+        labels = ["plugin", "hook"]
+        calls = CounterMetricFamily("hookline_plugin_calls", "Calls of a plugin.", labels=labels)
+        failures = CounterMetricFamily("hookline_plugin_failures", "Calls that failed.", labels=[*labels, "cause"])
+        skipped = CounterMetricFamily(
+            "hookline_plugin_skipped", "Calls that the circuit breaker answered.", labels=labels
+        )
+        duration = HistogramMetricFamily(
+            "hookline_plugin_call_duration_seconds", "Time in a plugin.", labels=labels
+        )
+        fuel = CounterMetricFamily("hookline_plugin_fuel", "Fuel, where it is counted.", labels=labels)
+        memory = GaugeMetricFamily(
+            "hookline_plugin_memory_max_bytes", "The largest memory of any instance.", labels=labels
+        )
+        for name in sorted(self._supervisor.numbers):
+            for hook, summary in summaries(self._supervisor, name).items():
+                key = [name, hook.value]
+                calls.add_metric(key, summary.calls)
+                skipped.add_metric(key, summary.skipped)
+                for cause, count in summary.failures.items():
+                    failures.add_metric([*key, cause], count)
+                buckets = [(f"{bound:g}", float(n)) for bound, n in summary.cumulative(PROMETHEUS_BOUNDS)]
+                duration.add_metric(key, [*buckets, ("+Inf", float(sum(summary.buckets)))], summary.seconds)
+                fuel.add_metric(key, summary.fuel)
+                memory.add_metric(key, summary.memory)
+        yield from (calls, failures, skipped, duration, fuel, memory)
+
+    def _host(self) -> Iterator[Metric]:
+        labels = ["plugin", "function"]
+        for field, text in (
+            ("denied", "Host calls without their permission."),
+            ("refused", "Host calls that a cap, an argument or the store stopped."),
+        ):
+            family = CounterMetricFamily(f"hookline_host_calls_{field}", text, labels=labels)
+            totals: dict[tuple[str, str], int] = {}
+            for name, function, count in (
+                (name, function, count)
+                for report in self._supervisor.fleet.reports()
+                for name, facts in report.items()
+                for function, count in facts[field].items()
+            ):
+                totals[name, function] = totals.get((name, function), 0) + count
+            for key, count in sorted(totals.items()):
+                family.add_metric(list(key), count)
+            yield family
+
+    def _guests(self) -> Iterator[Metric]:
+        """The metrics that plugins keep themselves. Counters and summaries add up over workers, gauges do not."""
+        found: dict[tuple[str, str], dict[str, tuple[float, int]]] = {}
+        for report in self._supervisor.fleet.reports():
+            for plugin, facts in report.items():
+                for name, (kind, value, count) in facts["metrics"].items():
+                    per_plugin = found.setdefault((name, kind), {})
+                    old_value, old_count = per_plugin.get(plugin, (0.0, 0))
+                    total = value if kind == "gauge" else old_value + value
+                    per_plugin[plugin] = (total, old_count + count)
+        for (name, kind), per_plugin in sorted(found.items()):
+            yield _guest_family(name, kind, per_plugin)
+
+
+def _guest_family(name: str, kind: str, per_plugin: dict[str, tuple[float, int]]) -> Metric:
+    # The kind is part of the name, so that two plugins cannot make one family of two types.
+    full, text = f"hookline_guest_{kind}_{name}", "A metric that plugins keep."
+    family: Any
+    if kind == "summary":
+        family = SummaryMetricFamily(full, text, labels=["plugin"])
+        for plugin, (value, count) in sorted(per_plugin.items()):
+            family.add_metric([plugin], count, value)
+        return family  # type: ignore[no-any-return]
+    family = (CounterMetricFamily if kind == "counter" else GaugeMetricFamily)(full, text, labels=["plugin"])
+    for plugin, (value, _) in sorted(per_plugin.items()):
+        family.add_metric([plugin], value)
+    return family  # type: ignore[no-any-return]

@@ -1,0 +1,111 @@
+"""``/openapi.json``: the hook endpoint and the admin port, generated from the contract's models (OpenAPI 3.1)."""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import inspect
+from typing import Any
+
+from pydantic.json_schema import models_json_schema
+
+from hookline_api.hooks import INPUTS, RESULTS, Hook, Outcome
+
+Json = dict[str, Any]
+
+_PROBLEM: Json = {
+    "description": "What is wrong with the call (RFC 9457)",
+    "content": {
+        "application/problem+json": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "title": {"type": "string"},
+                    "status": {"type": "integer"},
+                    "detail": {"type": "string"},
+                    "field": {"type": "string", "description": "A path into the body, where one field is wrong"},
+                },
+            }
+        }
+    },
+}
+_ADMIN = {
+    "/healthz": "Whether the supervisor lives",
+    "/readyz": "Whether every plugin that must decide is loaded; 503 with the reasons otherwise",
+    "/metrics": "Prometheus metrics over all workers",
+    "/v1/plugins": "Every plugin: state, revision, statistics, last failure",
+    "/v1/bundle": "The running bundle, without the values of Secrets",
+    "/openapi.json": "This document",
+}
+
+
+@functools.cache
+def document() -> Json:
+    """The whole specification."""
+    inputs = {model for model in INPUTS.values() if model is not None} | {Outcome}
+    results = {model for models in RESULTS.values() for model in models}
+    names, definitions = models_json_schema(
+        [*((model, "validation") for model in sorted(inputs | results, key=lambda model: model.__name__))],
+        ref_template="#/components/schemas/{model}",
+    )
+    references = {model: schema for (model, _), schema in names.items()}
+    paths: Json = {f"/v1/hooks/{hook}": {"post": _hook(hook, references)} for hook in Hook}
+    paths["/v1/auth"] = {"get": _auth()}
+    paths |= {
+        path: {"get": {"tags": ["admin"], "summary": text, "responses": {"200": {"description": "OK"}}}}
+        for path, text in _ADMIN.items()
+    }
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Hookline sidecar",
+            "version": importlib.metadata.version("hookline"),
+            "description": "Hook paths are answered on --listen and --socket, admin paths on --admin.",
+        },
+        "paths": paths,
+        "components": {"schemas": definitions["$defs"]},
+    }
+
+
+def _hook(hook: Hook, references: dict[Any, Json]) -> Json:
+    model = INPUTS[hook]
+    if model is None:
+        body: Json = {"description": "Any JSON"}
+    elif hook is Hook.POST_QUERY:
+        body = {
+            "type": "array",
+            "prefixItems": [references[model], references[Outcome]],
+            "minItems": 2,
+            "maxItems": 2,
+        }
+    else:
+        body = references[model]
+    answers = [references[result] for result in RESULTS[hook]]
+    return {
+        "tags": ["hooks"],
+        "operationId": hook.value,
+        "summary": (inspect.getdoc(model) or hook.value) if model else "Whatever the proxy sends",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": {
+            "200": {
+                "description": "The decision, told apart by 'action'",
+                "content": {
+                    "application/json": {"schema": {"oneOf": answers} if len(answers) > 1 else answers[0]}
+                },
+            },
+            **dict.fromkeys(("400", "404", "405", "408", "413", "415", "503"), _PROBLEM),
+        },
+    }
+
+
+def _auth() -> Json:
+    return {
+        "tags": ["hooks"],
+        "operationId": "auth",
+        "summary": "For proxies that ask by subrequest: authenticate, then authorize; any method is accepted",
+        "responses": {
+            "200": {"description": "Go on; the identity is in the X-Hookline-… headers"},
+            "401": {"description": "Who is this?"},
+            "403": {"description": "Not this one"},
+        },
+    }

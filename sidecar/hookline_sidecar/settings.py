@@ -1,0 +1,27 @@
+"""What the sidecar was told on its command line or in its environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+Address = tuple[str, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """One sidecar's settings; ``hookline_sidecar.cli`` explains each."""
+
+    plugins: Path
+    state: Path
+    listen: Address | None
+    socket: Path | None
+    socket_mode: int
+    admin: Address
+    workers: int
+    max_body: int
+    """Bytes of a hook call's body that are read at all."""
+    body_timeout: float
+    """Seconds for a body to arrive."""
+    drain: float
+    """Seconds for calls under way to end after SIGTERM."""

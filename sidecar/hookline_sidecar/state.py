@@ -1,0 +1,83 @@
+"""The state folder: what a sidecar needs to start with everything else gone.
+
+::
+
+    STATE/lock             held while a sidecar runs; two on one folder would undo each other's work
+    STATE/bundle.json      the last good bundle, with the values of Secrets: mode 0600
+    STATE/artifacts/       modules (``hookline_runtime.artifacts.store``)
+    STATE/compiled/        their compiled forms (``hookline_runtime.compiler``)
+    STATE/kv/              the plugins' key-value store (``hookline_runtime.kv``)
+    STATE/control.sock     where workers meet the supervisor
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from hookline_api.bundle import Bundle
+
+_MAX_BUNDLE: Final = 512 * 2**20
+
+log = logging.getLogger("hookline.state")
+
+
+class StateInUseError(Exception):
+    """Another sidecar has this state folder."""
+
+
+class StateFolder:
+    """Paths, the lock and the last good bundle."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.artifacts = root / "artifacts"
+        self.compiled = root / "compiled"
+        self.kv = root / "kv"
+        self.control = root / "control.sock"
+        self._bundle = root / "bundle.json"
+        self._lock: int | None = None
+
+    def take(self) -> None:
+        """Make the folder and hold it until the process ends. Raises StateInUseError, or OSError."""
+        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.root.chmod(0o700)
+        lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(lock, 20).decode(errors="replace").strip() or "unknown"
+            os.close(lock)
+            raise StateInUseError(
+                f"the state folder {self.root} is in use by process {holder}; give each sidecar its own --state"
+            ) from None
+        os.ftruncate(lock, 0)
+        os.write(lock, f"{os.getpid()}\n".encode())
+        self._lock = lock
+
+    def load_bundle(self) -> Bundle | None:
+        """The last good bundle; None where there is none, or none that can be read."""
+        try:
+            with self._bundle.open("rb") as file:
+                return Bundle.model_validate_json(file.read(_MAX_BUNDLE))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError, ValueError) as error:
+            log.warning("the last good bundle in %s cannot be read, and is not used: %.200s", self._bundle, error)
+            return None
+
+    def save_bundle(self, bundle: Bundle) -> None:
+        """Keep a bundle as the last good one; complete, or not at all."""
+        partial = self._bundle.with_suffix(".partial")
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(json.dumps(bundle.model_dump(mode="json", by_alias=True)).encode())
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(self._bundle)

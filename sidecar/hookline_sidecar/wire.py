@@ -1,0 +1,47 @@
+"""What the supervisor and its workers say to each other: JSON objects, each behind its length in four bytes.
+
+Supervisor to worker::
+
+    {"prepare": VERSION, "bundle": {…}, "numbers": {plugin: row}}
+    {"commit": VERSION} | {"discard": VERSION}
+
+Worker to supervisor::
+
+    {"hello": INDEX, "pid": PID}
+    {"prepared": VERSION} | {"refused": VERSION, "plugin": NAME, "cause": …, "message": …}
+    {"committed": VERSION}
+    {"report": {plugin: {…}}}
+
+Both ends are ours and the socket is mode 0600 in a 0700 folder; lengths are bounded all the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import struct
+from typing import Any, Final
+
+import orjson
+
+_LENGTH: Final = struct.Struct(">I")
+_MAX_MESSAGE: Final = 512 * 2**20
+
+Message = dict[str, Any]
+
+
+async def receive(reader: asyncio.StreamReader) -> Message | None:
+    """The next message; None where the other end is gone."""
+    try:
+        (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+        if length > _MAX_MESSAGE:
+            return None
+        message: Message = orjson.loads(await reader.readexactly(length))
+    except (asyncio.IncompleteReadError, ConnectionError, orjson.JSONDecodeError):
+        return None
+    return message
+
+
+def send(writer: asyncio.StreamWriter, message: Message) -> None:
+    """Put a message on its way. A message to a peer that is gone is lost; the peer's reader notices."""
+    data = orjson.dumps(message)
+    writer.write(_LENGTH.pack(len(data)) + data)

@@ -1,0 +1,174 @@
+"""The hook road: one process that answers hooks and does nothing else.
+
+It gets bundles from the supervisor, prepares each on a thread beside the running one, and swaps when told to. It
+begins to accept connections with its first bundle; until then they wait in the listening socket, so no call is
+ever answered by a chain that is not there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+
+from hookline_api.bundle import Bundle
+from hookline_runtime.compiler import Compiler
+from hookline_runtime.kv import KvStore
+from hookline_runtime.runtime import Prepared, PrepareError, Runtime
+from hookline_sidecar import endpoint, wire
+
+if TYPE_CHECKING:
+    from hookline_runtime.plugin import Plugin
+    from hookline_runtime.stats import StatsTable
+    from hookline_sidecar.settings import Settings
+    from hookline_sidecar.state import StateFolder
+
+_RECONNECT_S: Final = 0.2
+_REPORT_S: Final = 0.5
+
+log = logging.getLogger("hookline.worker")
+
+
+class Worker:
+    """One worker process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        state: StateFolder,
+        *,
+        index: int,
+        sockets: list[socket.socket],
+        stats: StatsTable,
+    ) -> None:
+        self._settings = settings
+        self._state = state
+        self._index = index
+        self._sockets = sockets
+        self._runtime = Runtime(kv=KvStore(state.kv), stats=stats, share=settings.workers)
+        self._compiler = Compiler(state.compiled)
+        self._prepared: Prepared | None = None
+        self._gate = endpoint.Gate(self._runtime)
+        self._runner: web.AppRunner | None = None
+        self._told: dict[str, Any] = {}
+
+    async def run(self) -> None:
+        """Answer hooks until SIGTERM, then until the last call ends."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        link = loop.create_task(self._follow_supervisor())
+        waiting = loop.create_task(stop.wait())
+        ended, _ = await asyncio.wait([link, waiting], return_when=asyncio.FIRST_COMPLETED)
+        if link in ended:
+            link.result()  # only a defect ends it: fail loudly, the parent starts another worker
+        self._gate.draining = True
+        if self._runner is not None:
+            await self._runner.cleanup()  # stops to accept, and waits for calls under way
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.drain):
+                await self._runtime.drained()
+        link.cancel()
+        await self._runtime.close()
+
+    async def _follow_supervisor(self) -> None:
+        while True:
+            try:
+                reader, writer = await asyncio.open_unix_connection(self._state.control)
+            except OSError:
+                await asyncio.sleep(_RECONNECT_S)  # it is not up yet, or again: what runs goes on
+                continue
+            self._told = {}
+            wire.send(writer, {"hello": self._index, "pid": os.getpid()})
+            reporting = asyncio.create_task(self._report(writer))
+            try:
+                while (message := await wire.receive(reader)) is not None:
+                    await self._obey(message, writer)
+            finally:
+                reporting.cancel()
+                writer.close()
+            await asyncio.sleep(_RECONNECT_S)
+
+    async def _obey(self, message: wire.Message, writer: asyncio.StreamWriter) -> None:
+        if "prepare" in message:
+            version = message["prepare"]
+            self._discard()
+            bundle = Bundle.model_validate(message["bundle"])
+            try:
+                self._prepared = await self._runtime.prepare(
+                    bundle,
+                    lambda entry: self._compiler.path(
+                        entry.artifact.sha256 if entry.artifact else "", fuel=entry.limits.fuel is not None
+                    ),
+                    numbers=message["numbers"],
+                )
+            except PrepareError as error:
+                answer = {"plugin": error.plugin, "cause": error.reason.cause, "message": str(error.reason)}
+                wire.send(writer, {"refused": version} | answer)
+            else:
+                wire.send(writer, {"prepared": version})
+        elif "commit" in message:
+            if self._prepared is not None and self._prepared.bundle.version == message["commit"]:
+                self._runtime.commit(self._prepared)
+                self._prepared = None
+                await self._open()
+                wire.send(writer, {"committed": message["commit"]})
+        elif "discard" in message:
+            self._discard()
+
+    def _discard(self) -> None:
+        if self._prepared is not None:
+            self._prepared.discard()
+            self._prepared = None
+
+    async def _open(self) -> None:
+        """Begin to accept connections, once."""
+        if self._runner is not None:
+            return
+        self._runner = web.AppRunner(
+            endpoint.application(self._gate, self._settings),
+            access_log=None,
+            auto_decompress=False,  # a body that says it is compressed is refused, not unpacked
+            shutdown_timeout=self._settings.drain,
+            keepalive_timeout=3600,
+            max_headers=128,
+        )
+        await self._runner.setup()
+        for each in self._sockets:
+            await web.SockSite(self._runner, each, backlog=1024).start()
+
+    async def _report(self, writer: asyncio.StreamWriter) -> None:
+        """Tell the supervisor what is not in the shared statistics, where it changed."""
+        while True:
+            report = {name: _facts(plugin) for name, plugin in self._runtime.plugins.items()}
+            if report != self._told:
+                self._told = report
+                wire.send(writer, {"report": report})
+            await asyncio.sleep(_REPORT_S)
+
+
+def _facts(plugin: Plugin) -> dict[str, Any]:
+    failure = plugin.last_failure
+    return {
+        "inline": plugin.inline,
+        "off_the_road": {
+            hook.value: {"failures": breaker.failures, "until": round(time.time() + breaker.open_for, 1)}
+            for hook, breaker in plugin.breakers.items()
+            if breaker.open_for
+        },
+        "last_failure": None
+        if failure is None
+        else {"hook": failure.hook, "cause": failure.cause, "message": failure.message, "at": failure.at},
+        "denied": dict(plugin.host.denied),
+        "refused": dict(plugin.host.refused),
+        "metrics": {
+            name: [metric.kind, metric.value, metric.count] for name, metric in plugin.host.metrics.items()
+        },
+    }
