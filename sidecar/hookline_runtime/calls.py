@@ -121,10 +121,13 @@ class Guest:
             raise VerifyError(f"the module cannot be linked: {first_line(error)}") from error
 
     def instantiate(self, *, timeout_ms: int | None = None) -> Instance:
-        """A new instance with fresh memory; its deadline runs from here.
+        """A new instance with fresh memory; its deadline runs from here and covers its first call.
 
-        Raises TrapError or DeadlineError where the start function or ``_initialize`` does not come back.
+        With ``timeout_ms`` it is made ahead of any call: it has that time to come up, and its first call has a
+        deadline of its own. Raises TrapError or DeadlineError where the start function or ``_initialize`` does not
+        come back.
         """
+        ahead = timeout_ms is not None
         store = wasmtime.Store(self._engine)
         try:
             store.set_limits(
@@ -136,17 +139,20 @@ class Guest:
             )
             if self._wasi:
                 store.set_wasi(wasmtime.WasiConfig())  # an empty one: no files, arguments, environment, output
-            store.set_epoch_deadline(self._ticks if timeout_ms is None else deadline_ticks(timeout_ms))
+            store.set_epoch_deadline(deadline_ticks(timeout_ms) if timeout_ms is not None else self._ticks)
             if self._fuel is not None:
                 store.set_fuel(self._fuel)
             instance = self._pre.instantiate(store)
             exports = instance.exports(store)
             if self._initialize:
                 exports["_initialize"](store)  # type: ignore[operator]  # inspection saw a function
-            return Instance(self, store, exports)
+            return Instance(self, store, exports, armed=not ahead)
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
             store.close()
-            raise self.call_error(error, "instantiation") from error
+            raise self.call_error(error, "instantiation", f"{timeout_ms} ms" if ahead else None) from error
+        except BaseException:
+            store.close()
+            raise
 
     def rearm(self, store: wasmtime.Store) -> None:
         """Give a store that is used again a fresh deadline and fresh fuel."""
@@ -166,8 +172,8 @@ class Guest:
         assert isinstance(found, wasmtime.Func)  # noqa: S101 - inspection refused everything else
         return found
 
-    def call_error(self, error: Exception, where: str) -> CallError:
-        """What one of wasmtime's errors means for the failure policy."""
+    def call_error(self, error: Exception, where: str, time: str | None = None) -> CallError:
+        """What one of wasmtime's errors means for the failure policy; ``time`` where it was not the limit's."""
         code = None
         if isinstance(error, wasmtime.Trap):
             try:
@@ -175,7 +181,8 @@ class Guest:
             except ValueError:  # a code that this wasmtime-py has no name for
                 code = None
         if code is wasmtime.TrapCode.INTERRUPT:
-            return DeadlineError(f"{where} took longer than limits.timeout ({self.limits.timeout} ms)")
+            time = time or f"limits.timeout ({self.limits.timeout} ms)"
+            return DeadlineError(f"{where} took longer than {time}")
         if code is wasmtime.TrapCode.OUT_OF_FUEL:
             return DeadlineError(f"{where} used up limits.fuel ({self._fuel})")
         if isinstance(error, wasmtime.ExitTrap):
@@ -192,8 +199,8 @@ class Instance:
 
     __slots__ = (
         "_alloc",
+        "_armed",
         "_dealloc",
-        "_fresh",
         "_guest",
         "_hooks",
         "_memory",
@@ -203,14 +210,14 @@ class Instance:
         "memory",
     )
 
-    def __init__(self, guest: Guest, store: wasmtime.Store, exports: InstanceExports) -> None:
+    def __init__(self, guest: Guest, store: wasmtime.Store, exports: InstanceExports, *, armed: bool) -> None:
         self._guest = guest
         self._store = store
         self._memory = exports["memory"]
         self._alloc = guest.function(exports, "alloc")
         self._dealloc = guest.function(exports, "dealloc")
         self._hooks = {hook.value: guest.function(exports, hook.value) for hook in guest._hooks}  # noqa: SLF001
-        self._fresh = True
+        self._armed = armed
         self.calls = 0
         """Calls that this instance has served."""
         self.fuel = 0
@@ -225,8 +232,8 @@ class Instance:
         CallError, after which the instance must be dropped.
         """
         guest, store = self._guest, self._store
-        if self._fresh:
-            self._fresh = False  # armed by the instantiation, which is a part of its first call
+        if self._armed:
+            self._armed = False  # by the instantiation, which is a part of its first call
         else:
             guest.rearm(store)
         self.calls += 1
@@ -308,8 +315,8 @@ def _span(memory: object, store: wasmtime.Store | wasmtime.Caller) -> tuple[int,
 
 
 def _overlap(start: int, length: int, other: int, size: int) -> bool:
-    # A guest may answer in place. Freeing the same bytes twice is its allocator's undoing.
-    return start < other + size and other < start + length
+    # A guest may answer in place. Freeing the same bytes twice is its allocator's undoing, also if they are none.
+    return start == other or (start < other + size and other < start + length)
 
 
 def _link(
