@@ -18,7 +18,7 @@ import os
 import platform
 import threading
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 import wasmtime
 
@@ -109,28 +109,41 @@ def first_line(error: Exception) -> str:
 
 
 class Ticker:
-    """The thread that moves the epoch of this process's engines. One per process; stopped before exit."""
+    """Keeps the clock of this process's engines going, from ``start`` to ``stop``.
 
-    def __init__(self) -> None:
-        self._stop = threading.Event()
-        # A daemon, so that a program that forgets it can end; and stopped by atexit, because a native call
-        # in flight while the interpreter is torn down crashes it.
-        self._thread = threading.Thread(target=self._run, name="hookline-epoch", daemon=True)
+    However many tickers there are, one thread moves the epochs: with two, time would run out twice as fast.
+    """
+
+    _lock = threading.Lock()
+    _started: ClassVar[set[Ticker]] = set()
+    _thread: ClassVar[threading.Thread | None] = None
+    _end = threading.Event()
 
     def start(self) -> None:
         """Begin to tick."""
-        self._thread.start()
-        atexit.register(self.stop)
+        with Ticker._lock:
+            Ticker._started.add(self)
+            atexit.register(self.stop)
+            if Ticker._thread is None or not Ticker._thread.is_alive():  # a fork does not copy the thread
+                Ticker._end.clear()
+                # A daemon, so that a program that forgets it can end; and stopped by atexit, because a native
+                # call in flight while the interpreter is torn down crashes it.
+                Ticker._thread = threading.Thread(target=self._run, name="hookline-epoch", daemon=True)
+                Ticker._thread.start()
 
     def stop(self) -> None:
-        """End; returns when the thread is gone. May be called again."""
+        """End; after the last ticker's end the thread is gone. May be called again."""
         atexit.unregister(self.stop)
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        with Ticker._lock:
+            Ticker._started.discard(self)
+            if not Ticker._started and Ticker._thread is not None:
+                Ticker._end.set()
+                Ticker._thread.join()
+                Ticker._thread = None
 
-    def _run(self) -> None:
-        while not self._stop.wait(TICK_MS / 1000):
+    @staticmethod
+    def _run() -> None:
+        while not Ticker._end.wait(TICK_MS / 1000):
             for each in tuple(_engines.values()):
                 each.increment_epoch()
 
