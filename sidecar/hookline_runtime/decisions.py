@@ -82,7 +82,16 @@ def _parse(raw: bytes) -> Any:
 
 def _custom(raw: bytes) -> Decision | None:
     value = _parse(raw) if raw else None
-    return None if value is None else {"action": "answered", "value": value}
+    return None if value is None else {"action": "answered", "value": _writable(value)}
+
+
+def _writable(value: Any) -> Any:
+    # What is read may be nested four times as deep as what can be written, and the proxy gets this as it is.
+    try:
+        orjson.dumps(value)
+    except orjson.JSONEncodeError:
+        raise ResultError("the result is nested too deeply") from None
+    return value
 
 
 def _text(result: dict[str, Any], *names: str) -> str:
@@ -172,7 +181,7 @@ def _success(result: dict[str, Any]) -> Decision:
             "username": identity["username"],
             "roles": roles or [],
             "tenant_id": tenant,
-            "claims": claims or {},
+            "claims": _writable(claims) if claims else {},
         },
     }
 

@@ -22,6 +22,8 @@ _Fields = tuple[tuple[str, tuple[type, ...], Any], ...]
 _REQUIRED: Final = object()
 _REWRITTEN_BY: Final = "hookline.rewritten_by"
 _MAX_REQUEST_ID: Final = 256
+_ALWAYS_WRITABLE: Final = 200
+"""Brackets that cannot be nested deeper than orjson writes (254)."""
 
 
 class Call:
@@ -29,7 +31,16 @@ class Call:
 
     __slots__ = ("_context", "_document", "_fields", "data", "hook", "request_id", "rewritten", "unsaid")
 
-    def __init__(self, hook: Hook, document: Any, data: bytes, context: dict[str, Any], request_id: str) -> None:
+    def __init__(
+        self,
+        hook: Hook,
+        data: bytes,
+        request_id: str,
+        *,
+        document: Any,
+        fields: dict[str, Any],
+        context: dict[str, Any],
+    ) -> None:
         self.hook = hook
         self.data = data
         """What a guest gets."""
@@ -40,39 +51,39 @@ class Call:
         """Fields that the proxy left out and that have their default now."""
         self._document = document
         self._context = context
-        self._fields: dict[str, Any] = document if isinstance(document, dict) else {}
+        self._fields = fields
 
     @property
     def query(self) -> str | None:
         """The statement as it is now."""
-        found = self._fields.get("query")
-        return found if isinstance(found, str) else None
+        return _string(self._fields.get("query"))
 
     @property
     def tables(self) -> list[str]:
         """The tables as the proxy named them."""
-        return self._fields.get("tables") or []
+        found = self._fields.get("tables")
+        return [each for each in found if isinstance(each, str)] if isinstance(found, list) else []
 
     @property
     def is_read_only(self) -> bool | None:
         """What the proxy said; None where it did not."""
-        return None if "is_read_only" in self.unsaid else self._fields.get("is_read_only")
+        found = None if "is_read_only" in self.unsaid else self._fields.get("is_read_only")
+        return found if isinstance(found, bool) else None
 
     @property
     def database(self) -> str | None:
         """From the hook context, or from an authentication."""
-        return self._context.get("database") or self._fields.get("database")
+        return _string(self._context.get("database") or self._fields.get("database"))
 
     @property
     def user(self) -> str | None:
         """From the hook context, or from an authentication."""
-        return self._context.get("identity") or self._fields.get("username")
+        return _string(self._context.get("identity") or self._fields.get("username"))
 
     @property
     def application(self) -> str | None:
         """The attribute ``application_name``."""
-        found = (self._context.get("attributes") or {}).get("application_name")
-        return found if isinstance(found, str) else None
+        return _string((self._context.get("attributes") or {}).get("application_name"))
 
     @property
     def ttl_ms(self) -> int | None:
@@ -106,10 +117,13 @@ def read_call(hook: Hook, body: bytes) -> Call:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InputError(f"the body is no JSON: {error}") from None
+    if body.count(b"[") + body.count(b"{") > _ALWAYS_WRITABLE:
+        _check_depth(document)
     if hook is Hook.CUSTOM:
-        context = document.get("hook_context") if isinstance(document, dict) else None
+        fields = document if isinstance(document, dict) else {}
+        context = fields.get("hook_context")
         request_id = context.get("request_id") if isinstance(context, dict) else None
-        return Call(hook, document, body, {}, _request_id(request_id))
+        return Call(hook, body, _request_id(request_id), document=document, fields=fields, context={})
     head = document
     if hook is Hook.POST_QUERY:
         if not isinstance(document, list) or len(document) != 2:  # noqa: PLR2004 - [context, outcome]
@@ -123,27 +137,49 @@ def read_call(hook: Hook, body: bytes) -> Call:
         if not isinstance(document[1], dict):
             raise InputError("the outcome is not a JSON object", field="[1]")
         missing += _complete(document[1], _OUTCOME, "[1].")
-    if "hook_context" in head:
+    _check_strings(head, "tables")
+    if hook in _WITH_CONTEXT:
         context = head["hook_context"]
         missing += _complete(context, _CONTEXT, "hook_context.")
         _check_attributes(context["attributes"])
         request_id = context["request_id"]
-        if request_id is None:
+        if not request_id:
             context["request_id"] = request_id = _request_id(None)
             missing.append("request_id")
         elif len(request_id) > _MAX_REQUEST_ID:
             raise InputError(f"longer than {_MAX_REQUEST_ID} characters", field="hook_context.request_id")
     else:
         context = {}
-        headers = head.get("headers") or {}
-        request_id = _request_id(headers.get("x-request-id"))
-    call = Call(hook, document, orjson.dumps(document) if missing else body, context, request_id)
+        _check_strings(head, "headers")
+        request_id = _request_id(head["headers"].get("x-request-id"))
+    data = orjson.dumps(document) if missing else body
+    call = Call(hook, data, request_id, document=document, fields=head, context=context)
     call.unsaid = unsaid
     return call
 
 
 def _request_id(given: object) -> str:
     return given if isinstance(given, str) and 0 < len(given) <= _MAX_REQUEST_ID else os.urandom(8).hex()
+
+
+def _string(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _check_depth(document: Any) -> None:
+    # What is read may be nested four times as deep as what can be written, which a rewrite will want to do.
+    try:
+        orjson.dumps(document)
+    except orjson.JSONEncodeError:
+        raise InputError("the body is nested too deeply") from None
+
+
+def _check_strings(head: dict[str, Any], field: str) -> None:
+    """An array's elements, or an object's values, are strings."""
+    found = head.get(field, ())
+    for value in found.values() if isinstance(found, dict) else found:
+        if type(value) is not str:
+            raise InputError("holds something that is not a string", field=field)
 
 
 def _check_attributes(attributes: dict[str, Any]) -> None:
@@ -199,5 +235,8 @@ def _kind(option: Any) -> type:
 
 
 _TABLES: Final = {hook: _table(model) for hook, model in INPUTS.items() if model is not None}
+_WITH_CONTEXT: Final = frozenset(
+    hook for hook, table in _TABLES.items() if any(name == "hook_context" for name, _, _ in table)
+)
 _CONTEXT: Final = _table(HookContext)
 _OUTCOME: Final = _table(Outcome)

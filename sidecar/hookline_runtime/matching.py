@@ -21,15 +21,18 @@ _CLASS_OF_WORD: Final = {
     "insert": "insert", "update": "update", "delete": "delete",
     "create": "ddl", "alter": "ddl", "drop": "ddl", "truncate": "ddl", "rename": "ddl", "comment": "ddl",
     "grant": "ddl", "revoke": "ddl", "reindex": "ddl",
-    "begin": "other", "start": "other", "commit": "other", "rollback": "other", "end": "other", "set": "other",
-    "reset": "other", "savepoint": "other", "release": "other", "abort": "other", "discard": "other",
+    "start": "other", "commit": "other", "rollback": "other", "end": "other", "reset": "other",
+    "savepoint": "other", "release": "other", "abort": "other", "discard": "other",
 }  # fmt: skip
+# Not in the table, because a statement of any class may follow: WITH, EXPLAIN, CALL, DO, EXECUTE, COPY, BEGIN (a
+# block), SET (MariaDB's SET STATEMENT … FOR).
 
-# White space, comments and opening brackets in front of a statement's first word. Each part consumes at least
-# a character and none overlaps another, so the match is linear.
-_LEAD: Final = re.compile(r"(?:[\s(]+|--[^\n]*(?:\n|$)|/\*(?:[^*]|\*(?!/))*\*/)*([A-Za-z]+)?")
-# A comment within a comment ends at different places in PostgreSQL and in MySQL, and MySQL runs what is in /*! */.
-_UNSURE_COMMENT: Final = re.compile(r"/\*!|/\*[^*]*(?:\*(?!/)[^*]*)*/\*")
+# White space, comments and opening brackets in front of a statement's first word. Nothing is taken back once it is
+# read (``(?>``, ``++``, ``*+``), so the match is linear in time, and needs no memory for the way back.
+_LEAD: Final = re.compile(r"(?:[\s(]++|--[^\n]*+|(?>/\*.*?\*/))*+([A-Za-z]++)?", re.DOTALL)
+_COMMENT: Final = re.compile(r"/\*(.*?)\*/", re.DOTALL)
+# PostgreSQL ends a line's comment at a carriage return too, MySQL does not.
+_UNSURE_LINE: Final = re.compile(r"\r(?!\n)")
 _MAX_STATEMENTS: Final = 64
 
 
@@ -70,7 +73,7 @@ def query_classes(query: str) -> frozenset[str] | None:
     for statement in statements:
         lead = _LEAD.match(statement)
         word = lead[1] if lead else None
-        if lead is not None and "/*" in lead[0] and _UNSURE_COMMENT.search(lead[0]):
+        if lead is not None and _is_unsure(lead[0]):
             return None
         if word is None:
             if lead is not None and lead.end() == len(statement):
@@ -78,9 +81,18 @@ def query_classes(query: str) -> frozenset[str] | None:
             return None
         known = _CLASS_OF_WORD.get(word.lower())
         if known is None:
-            return None  # WITH, EXPLAIN, CALL, DO, EXECUTE, COPY …: anything may be behind it
+            return None
         found.add(known)
-    return frozenset(found)
+    return frozenset(found) or None
+
+
+def _is_unsure(lead: str) -> bool:
+    """Whether servers differ about where the comments in front of a statement end."""
+    if _UNSURE_LINE.search(lead):
+        return True
+    # A comment within a comment ends at different places in PostgreSQL and in MySQL (the star is that of the
+    # comment's own end, as in ``/*/*/``). What is in ``/*! */``, and in MariaDB also in ``/*M! */``, is run.
+    return any(text.startswith(("!", "M!")) or "/*" in text + "*" for text in _COMMENT.findall(lead))
 
 
 def _in_classes(wanted: frozenset[str], call: Call) -> bool:
