@@ -154,13 +154,14 @@ class Chains:
                 self._release()
 
     def retire(self) -> None:
-        """No call begins after this; the plugins are released when the last one ends."""
+        """No call begins after this; the plugins are released when the last one ends. May be called again."""
         self._retired = True
         if not self._under_way:
             self._release()
 
     def _release(self) -> None:
-        for plugin in self._plugins:
+        released, self._plugins = self._plugins, []
+        for plugin in released:
             plugin.release()
 
     async def _decide(self, call: Call) -> Decision:

@@ -158,6 +158,8 @@ class Plugin:
         if spare is not None:
             self._put_back(spare)
         self._concurrency = concurrency or entry.limits.concurrency
+        # More calls at a time than there are threads would wait where no deadline sees them.
+        self._places = min(self._concurrency, _MAX_THREADS)
         self._running = 0
         self._waiting: collections.deque[asyncio.Future[None]] = collections.deque()
         self._threads: ThreadPoolExecutor | None = None
@@ -169,8 +171,12 @@ class Plugin:
         self._failing = False
         self._logged_at = -_LOG_PAUSE_S
         self._holders = 0
-        self.closed = False
+        self._closed = asyncio.Event()
+
+    @property
+    def closed(self) -> bool:
         """Whether everything it held is given back."""
+        return self._closed.is_set()
 
     async def call(self, hook: Hook, data: bytes) -> Decision | None:
         """One call: the guest's decision, or None where it has no opinion. Raises CallError, already counted."""
@@ -194,14 +200,7 @@ class Plugin:
             self._execute(run, data)
             self._ended(run)
         else:
-            if self._threads is None:
-                self._threads = ThreadPoolExecutor(
-                    min(self._concurrency, _MAX_THREADS), thread_name_prefix=f"plugin-{self.name}"
-                )
-            future = asyncio.get_running_loop().run_in_executor(self._threads, self._execute, run, data)
-            # The call ends when the thread does, also where nobody waits for the answer any more.
-            future.add_done_callback(lambda _: self._ended(run))
-            await asyncio.shield(future)
+            await self._execute_on_thread(run, data)
         if run.error is not None:
             raise run.error
         return run.decision
@@ -211,7 +210,8 @@ class Plugin:
 
         Where the backlog is full the call is dropped, and counted as an overload.
         """
-        if len(self._backlog) >= _MAX_BACKLOG or self._backlog_bytes + len(data) > _MAX_BACKLOG_BYTES:
+        full = len(self._backlog) >= _MAX_BACKLOG or self._backlog_bytes + len(data) > _MAX_BACKLOG_BYTES
+        if full and self._backlog:
             self._count_overload(hook, f"{len(self._backlog)} calls of observing hooks wait already")
             return
         self._backlog_bytes += len(data)
@@ -222,17 +222,23 @@ class Plugin:
     async def drained(self) -> None:
         """Return when every observed call has run."""
         if self._observing is not None:
-            await self._observing
+            await asyncio.wait([self._observing])  # and not the task itself: who gives up waiting must not end it
+
+    async def ended(self) -> None:
+        """Return when it is closed: no bundle holds it, and no call is under way on any thread."""
+        await self._closed.wait()
 
     async def _work_off(self) -> None:
-        while self._backlog:
-            hook, data = self._backlog.popleft()
-            self._backlog_bytes -= len(data)
-            with contextlib.suppress(CallError):  # counted; there is no reply to change
-                await self.call(hook, data)
-            await asyncio.sleep(0)  # replies go first
-        self._observing = None
-        self._close_if_done()
+        try:
+            while self._backlog:
+                hook, data = self._backlog.popleft()
+                self._backlog_bytes -= len(data)
+                with contextlib.suppress(CallError):  # counted; there is no reply to change
+                    await self.call(hook, data)
+                await asyncio.sleep(0)  # replies go first
+        finally:
+            self._observing = None
+            self._close_if_done()
 
     def _count_overload(self, hook: Hook, message: str) -> None:
         run = _Run(hook)
@@ -247,6 +253,19 @@ class Plugin:
         """One bundle less has it, and none of that bundle's calls is under way; after the last, it closes."""
         self._holders -= 1
         self._close_if_done()
+
+    async def _execute_on_thread(self, run: _Run, data: bytes) -> None:
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._places, thread_name_prefix=f"plugin-{self.name}")
+        try:
+            future = asyncio.get_running_loop().run_in_executor(self._threads, self._execute, run, data)
+        except RuntimeError as error:  # the process has no thread left to give
+            run.error = OverloadError(f"no thread for the call: {error}")
+            self._ended(run)
+            return
+        # The call ends when the thread does, also where nobody waits for the answer any more.
+        future.add_done_callback(lambda _: self._ended(run))
+        await asyncio.shield(future)
 
     def _execute(self, run: _Run, data: bytes) -> None:
         """The call itself, on the event loop or on a thread. Raises nothing."""
@@ -286,7 +305,7 @@ class Plugin:
     async def _enter(self, size: int) -> None:
         if size > self.entry.limits.input:
             raise OverloadError(f"the input has {size} bytes, and limits.input is {self.entry.limits.input}")
-        if self._running < self._concurrency:
+        if self._running < self._places:
             self._running += 1
             return
         if len(self._waiting) >= self._concurrency * _WAITING_PER_RUNNING:
@@ -302,6 +321,8 @@ class Plugin:
         except BaseException as error:
             if turn.done() and not turn.cancelled():
                 self._next_turn()  # it was given in the same moment: pass it on
+            with contextlib.suppress(ValueError):
+                self._waiting.remove(turn)  # who gave up takes nobody's place in the queue
             if isinstance(error, TimeoutError):
                 raise OverloadError(
                     f"waited {self.entry.limits.timeout} ms for one of {self._concurrency} calls to end"
@@ -363,7 +384,7 @@ class Plugin:
     def _close_if_done(self) -> None:
         if self._holders > 0 or self._running or self._observing is not None:
             return
-        self.closed = True
+        self._closed.set()
         while self._instances:
             self._instances.pop().close()
         if self._threads is not None:

@@ -106,28 +106,33 @@ class Runtime:
         bundles. Default: by place in the bundle, for a runtime that has statistics of its own.
         """
         plugins: dict[str, Plugin] = {}
-        links = []
-        for place, entry in enumerate(bundle.plugins):
-            if entry.artifact is None:
-                links.append(Link(entry, None))
-                continue
-            plugin = self.plugins.get(entry.name)
-            if plugin is None or plugin.revision != entry.revision:
-                number = place if numbers is None else numbers[entry.name]
-                if number >= MAX_PLUGINS:
-                    error = ConfigError(f"there are more than {MAX_PLUGINS} plugins in the bundle")
-                    raise PrepareError(entry.name, error)
-                try:
-                    # On a thread: a Go module's first instance takes milliseconds, and calls go on meanwhile.
-                    plugin = await asyncio.to_thread(self._load, entry, find(entry), number)
-                except LoadError as error:
-                    for fresh in plugins.values():
-                        if fresh is not self.plugins.get(fresh.name):
-                            fresh.release()
-                    raise PrepareError(entry.name, error) from error
-            plugins[entry.name] = plugin
-            links.append(Link(entry, plugin))
-        return Prepared(bundle=bundle, chains=Chains(bundle.version, links), plugins=plugins)
+        links: list[Link] = []
+        try:
+            for place, entry in enumerate(bundle.plugins):
+                if any(link.name == entry.name for link in links):
+                    raise PrepareError(entry.name, ConfigError("there are two plugins of this name in the bundle"))
+                plugin = None
+                if entry.artifact is not None:
+                    number = place if numbers is None else numbers[entry.name]
+                    plugin = plugins[entry.name] = await self._plugin(entry, find, number)
+                    plugin.hold()  # from here on; another bundle may be committed before this one is loaded
+                links.append(Link(entry, plugin))
+            return Prepared(bundle=bundle, chains=Chains(bundle.version, links), plugins=plugins)
+        finally:
+            for plugin in plugins.values():
+                plugin.release()  # the chains hold them now, or they are not needed
+
+    async def _plugin(self, entry: BundlePlugin, find: ModuleFinder, number: int) -> Plugin:
+        plugin = self.plugins.get(entry.name)
+        if plugin is not None and plugin.revision == entry.revision:
+            return plugin
+        try:
+            if number >= MAX_PLUGINS:
+                raise ConfigError(f"there are more than {MAX_PLUGINS} plugins in the bundle")
+            # On a thread: a Go module's first instance takes milliseconds, and calls go on meanwhile.
+            return await asyncio.to_thread(self._load, entry, find(entry), number)
+        except LoadError as error:
+            raise PrepareError(entry.name, error) from error
 
     def commit(self, prepared: Prepared) -> None:
         """Ask the prepared bundle from the next call on; the old one ends with its last call."""
@@ -136,7 +141,8 @@ class Runtime:
             self._ending = [plugin for plugin in (*self._ending, *old.plugins.values()) if not plugin.closed]
             old.discard()
         if self._kv is not None:
-            self._kv.make_room(set(prepared.plugins))
+            # Also a plugin that could not be had keeps what it stored: it may be back.
+            self._kv.make_room({entry.name for entry in prepared.bundle.plugins})
 
     async def load(self, bundle: Bundle, find: ModuleFinder) -> None:
         """Prepare and commit."""
@@ -160,9 +166,12 @@ class Runtime:
     async def close(self) -> None:
         """Let what was accepted end, give everything back, and stop the clock."""
         await self.drained()
+        plugins = (*self.plugins.values(), *self._ending)
         if self._current is not None:
             self._current.discard()
         self._current = None
+        for plugin in plugins:
+            await plugin.ended()  # without the clock, a guest that loops on a thread would never end
         self._ticker.stop()
 
     def _load(self, entry: BundlePlugin, compiled: Path, number: int) -> Plugin:
