@@ -48,6 +48,7 @@ _NO_NUMBER: Final = -(2**63)
 _ABSENT: Final = -1
 _U32: Final = 0xFFFFFFFF
 
+log = logging.getLogger("hookline.host")
 guest_log = logging.getLogger("hookline.guest")
 
 
@@ -117,6 +118,10 @@ class PluginHost:
             except (_RefusedError, KvError) as error:
                 code = error.code
             except lmdb.Error:
+                code = E_UNAVAILABLE
+            except Exception:  # our own mistake; the guest gets a code, in the way that the function has for it
+                if name not in self.refused:
+                    log.exception("plugin '%s': the host function %s failed", self._name, name)
                 code = E_UNAVAILABLE
             if code != _ABSENT or module != "env" or name != "kv_get":  # a miss is an answer, not a refusal
                 self.refused[name] = self.refused.get(name, 0) + 1

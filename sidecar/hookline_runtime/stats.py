@@ -5,8 +5,8 @@ shared with the supervisor in a sidecar's worker, so that figures over all worke
 worker that dies loses none. A *row* belongs to one plugin and hook. A table has one writing thread (the
 worker's event loop); readers may see a call half counted, never a wrong word.
 
-Latencies go into fixed buckets, four to each doubling from 1 µs to two minutes, so a quantile is right within
-19 %.
+Latencies go into fixed buckets, four to each doubling from 4 µs to two minutes and of 1 µs below. A quantile is
+the middle of its bucket, so it is right within 13 %, and within half a microsecond below 4 µs.
 """
 
 from __future__ import annotations
@@ -119,13 +119,13 @@ class Summary:
         )
 
     def quantile(self, share: float) -> float | None:
-        """Microseconds within which that share of the calls ended (a bucket's bound); None without calls."""
+        """Microseconds within which that share of the calls ended, to a bucket's middle; None without calls."""
         wanted = share * sum(self.buckets)
         seen = 0
         for index, count in enumerate(self.buckets):
             seen += count
             if count and seen >= wanted:
-                return upper_bound(index) / 1000
+                return (upper_bound(index - 1) + upper_bound(index)) / 2000 if index else upper_bound(0) / 2000
         return None
 
     def cumulative(self, bounds: tuple[int, ...]) -> list[tuple[float, int]]:
