@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import datetime
+import datetime as dt
 import gzip
 import hashlib
 import io
@@ -32,6 +32,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+
 from hookline_api.resources import OCISource
 from hookline_runtime.artifacts import ArtifactStore, Fetcher, FetchLimits
 
@@ -44,10 +45,12 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 
 
 def sha256(data):
+    """A digest."""
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def leb128(number):
+    """As WebAssembly writes numbers."""
     out = bytearray()
     while True:
         number, low = number >> 7, number & 0x7F
@@ -78,6 +81,7 @@ def make_tar(files, *, links=(), gzipped=True):
 
 
 def descriptor(data, media_type="application/wasm", **more):
+    """What a manifest says of a blob."""
     return {"mediaType": media_type, "digest": sha256(data), "size": len(data), **more}
 
 
@@ -160,6 +164,7 @@ class Authority:
 
     @property
     def pem(self):
+        """The certificate."""
         return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
 
     def issue(self, folder):
@@ -182,15 +187,15 @@ class Authority:
 
 
 def _certificate(name, key, *, issuer, signer, extension):
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
         .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(hours=1))
+        .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(extension, critical=isinstance(extension, x509.BasicConstraints))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
@@ -363,7 +368,7 @@ def _token(authority, repository, actions):
     def part(data):
         return base64.urlsafe_b64encode(data).rstrip(b"=")
 
-    now = int(datetime.datetime.now(datetime.UTC).timestamp())
+    now = int(dt.datetime.now(dt.UTC).timestamp())
     der = authority.certificate.public_bytes(serialization.Encoding.DER)
     header = {"typ": "JWT", "alg": "ES256", "x5c": [base64.b64encode(der).decode()]}
     claims = {
@@ -416,6 +421,7 @@ class Server:
         return [request.path for request in self.requests]
 
     async def handle(self, request):
+        """Answer from what was put, by ranges too, unless ``on`` says otherwise."""
         self.requests.append(request)
         if answer := self._answers.get(request.path):
             return await answer(request)
@@ -443,12 +449,12 @@ async def serve(tmp_path):
                 context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
                 context.load_cert_chain(*map(str, authority.issue(tmp_path)))
                 server.scheme = "https"
-            runner = web.ServerRunner(web.Server(server.handle), shutdown_timeout=0)
+            runner = web.ServerRunner(web.Server(server.handle, handler_cancellation=True), shutdown_timeout=0.01)
             await runner.setup()
             stack.push_async_callback(runner.cleanup)
             site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
             await site.start()
-            server.host = "127.0.0.1:{}".format(runner.addresses[0][1])
+            server.host = f"127.0.0.1:{runner.addresses[0][1]}"
             return server
 
         yield start

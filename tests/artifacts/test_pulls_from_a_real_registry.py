@@ -7,6 +7,7 @@ import json
 import ssl
 
 import pytest
+
 from hookline_runtime.artifacts import RegistryAccess
 from hookline_runtime.errors import FetchError
 

@@ -210,7 +210,7 @@ class Fetcher:
         flight = self._flights.get(key)
         if flight is None:
             if self._closed:
-                raise FetchError("the fetcher is closed")
+                raise FetchError("the fetcher is closed", transient=False)
             flight = self._flights[key] = _Flight(asyncio.create_task(self._look_and_fetch(digest, fetch)))
             self._tasks.add(flight.task)
             flight.task.add_done_callback(self._tasks.discard)
@@ -219,7 +219,7 @@ class Fetcher:
             return await asyncio.shield(flight.task)
         except asyncio.CancelledError:
             if self._closed and flight.task.cancelled():
-                raise FetchError("the fetcher was closed meanwhile") from None
+                raise FetchError("the fetcher was closed meanwhile", transient=False) from None
             raise
         finally:
             flight.waiting -= 1

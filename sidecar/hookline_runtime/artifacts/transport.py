@@ -145,9 +145,11 @@ class Transport:
         self._limits = limits
         self._lazy_session: aiohttp.ClientSession | None = None
         self._contexts: dict[str | None, ssl.SSLContext] = {}
+        self._closed = False
 
     async def close(self) -> None:
-        """Close every connection."""
+        """Close every connection; later requests are refused."""
+        self._closed = True
         if self._lazy_session is not None:
             await self._lazy_session.close()
 
@@ -283,6 +285,8 @@ class Transport:
         return FetchError(f"{what} cannot be fetched from {shown(url)}: {why}", transient=transient)
 
     def _session(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise FetchError("the fetcher is closed", transient=False)
         if self._lazy_session is None:
             limits = self._limits
             self._lazy_session = aiohttp.ClientSession(

@@ -1,0 +1,173 @@
+"""What a plugin says of itself is read as far as it makes sense, and never keeps it from running."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hookline_api.hooks import Hook
+from hookline_runtime.artifacts import PluginDescription, PluginResources
+from hookline_runtime.artifacts.describe import MAX_DOCUMENT
+
+WHOLE = PluginDescription(
+    name="guard",
+    version="1.0",
+    description="Guards.",
+    author="A. Author",
+    license="Apache-2.0",
+    hooks=(Hook.PRE_QUERY, Hook.AUTHENTICATE),
+    permissions=("kv.read", "metrics", "custom.x"),
+    resources=PluginResources(min_memory=1 << 20, max_memory=64 << 20),
+    config_schema={"type": "object"},
+)
+AS_JSON = {
+    "name": "guard",
+    "version": 1.0,
+    "description": "Guards.",
+    "author": "A. Author",
+    "license": "Apache-2.0",
+    "hooks": ["PreQuery", "pre_query", "auth", "unheard_of", 7],
+    "permissions": ["kv_read", "metric_inc", "custom.x"],
+    "resources": {"min_memory": 1048576, "max_memory": "64MB"},
+    "config_schema": {"type": "object"},
+    "unknown": True,
+}
+AS_YAML = """\
+name: guard
+version: 1.0
+description: Guards.
+author: A. Author
+license: Apache-2.0
+hooks: [PreQuery, auth]
+permissions:
+  - kv_read
+  - metric_inc
+  - custom.x
+resources: {min_memory: 1Mi, max_memory: 64MB}
+config_schema: {type: object}
+"""
+AS_TOML = """\
+name = "guard"
+version = "1.0"
+description = "Guards."
+author = "A. Author"
+license = "Apache-2.0"
+hooks = ["pre_query", "authenticate"]
+permissions = ["kv_read", "metric_inc", "custom.x"]
+min_memory = 1048576
+max_memory = 67108864
+[config_schema]
+type = "object"
+"""
+
+
+def test_all_forms_say_the_same():
+    """A custom section, the three packed manifests, and an annotation that holds JSON."""
+    document = json.dumps(AS_JSON)
+    assert PluginDescription.from_json(document.encode()) == WHOLE
+    assert PluginDescription.from_packed({"manifest.json": document.encode()}) == WHOLE
+    assert PluginDescription.from_packed({"plugin.yaml": AS_YAML.encode()}) == WHOLE
+    assert PluginDescription.from_packed({"plugin.toml": AS_TOML.encode()}) == WHOLE
+    assert PluginDescription.from_annotations({"hookline.plugin": document}) == WHOLE
+
+
+def test_a_description_survives_being_written_and_read():
+    """The store keeps it as JSON."""
+    assert PluginDescription.model_validate(json.loads(WHOLE.model_dump_json())) == WHOLE
+
+
+def test_the_standard_annotations_are_read():
+    """Title, version, authors and the rest; other annotations say nothing."""
+    found = PluginDescription.from_annotations(
+        {"org.opencontainers.image.title": "guard", "org.opencontainers.image.licenses": "MIT", "other": "x"}
+    )
+    assert found == PluginDescription(name="guard", license="MIT")
+    assert PluginDescription.from_annotations({"org.opencontainers.image.created": "today"}) is None
+
+
+def test_the_fuller_document_wins_and_the_others_fill_in():
+    """plugin.yaml over manifest.json, field by field."""
+    found = PluginDescription.from_packed(
+        {"manifest.json": b'{"name": "packed", "license": "MIT"}', "plugin.yaml": b"name: yaml"}
+    )
+    assert (found.name, found.license) == ("yaml", "MIT")
+
+
+@pytest.mark.parametrize(
+    ("name", "document"),
+    [
+        ("plugin.yaml", b"a: &x [1]\nb: *x"),
+        ("plugin.yaml", b"a: [1"),
+        ("plugin.yaml", b"\xff"),
+        ("plugin.yaml", b"[" * 5000),
+        ("plugin.yaml", b"!!python/object/apply:os.system ['false']"),
+        ("plugin.yaml", b"? [1, 2]\n: 3"),
+        ("plugin.yaml", b"- a"),
+        ("plugin.toml", b"a = "),
+        ("plugin.toml", b"a = " + b"[" * 5000),
+        ("manifest.json", b"{"),
+        ("manifest.json", b"null"),
+    ],
+)
+def test_a_document_that_cannot_be_read_is_left_out_with_a_note(name, document):
+    """Aliases, broken syntax, other encodings, too deep, objects, keys that JSON has not."""
+    found = PluginDescription.from_packed({name: document})
+    assert found == PluginDescription(notes=found.notes)
+    assert found.notes[0].startswith(f"{name} is ignored")
+
+
+def test_without_pyyaml_a_plugin_yaml_is_left_out_with_a_note(monkeypatch):
+    """PyYAML comes with the sidecar's extra only."""
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    found = PluginDescription.from_packed(
+        {"plugin.yaml": AS_YAML.encode(), "manifest.json": b'{"name": "packed"}'}
+    )
+    assert found.name == "packed"
+    assert "PyYAML is not installed" in found.notes[0]
+
+
+def test_a_document_that_is_too_long_is_left_out():
+    """Its length is bounded before it is parsed."""
+    assert "longer than" in PluginDescription.from_json(b" " * (MAX_DOCUMENT + 1)).notes[0]
+
+
+def test_texts_and_lists_are_bounded():
+    """A description cannot fill a status or a terminal."""
+    found = PluginDescription.model_validate(
+        {
+            "name": "x" * 10_000,
+            "description": "a\x1b[31mb\nc",
+            "permissions": [f"p{number}" for number in range(1000)],
+            "config_schema": json.loads("[" * 0 + '{"a":' * 100 + "1" + "}" * 100),
+        }
+    )
+    assert len(found.name) == 253
+    assert found.description == "a[31mbc"
+    assert len(found.permissions) == 32
+    assert found.config_schema is None
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(PluginDescription.model_fields)), values) | values)
+def test_any_document_is_a_description(document):
+    """Every field of any type."""
+    assert isinstance(PluginDescription.model_validate(document), PluginDescription)
+
+
+@given(
+    st.text(max_size=100) | st.text(alphabet="a:[]{}- \n&*!", max_size=60),
+    st.sampled_from(["plugin.yaml", "plugin.toml"]),
+)
+def test_any_text_is_a_description(text, name):
+    """Whatever stands in a packed manifest."""
+    assert PluginDescription.from_packed({name: text.encode(errors="surrogatepass")}) is not None
