@@ -370,7 +370,8 @@ async def test_a_login_asked_for_after_a_redirect_is_not_given(server, serve, fe
     other = await serve()
 
     async def ask(_request):
-        return web.Response(status=401, headers={"WWW-Authenticate": 'Basic realm="r"'})
+        realm = f"http://{other.host}/token"
+        return web.Response(status=401, headers={"WWW-Authenticate": f'Bearer realm="{realm}"'})
 
     async def away(_request):
         return web.Response(status=302, headers={"Location": f"http://{other.host}/steal"})
@@ -380,6 +381,7 @@ async def test_a_login_asked_for_after_a_redirect_is_not_given(server, serve, fe
 
     with pytest.raises(FetchError, match="401"):
         await fetcher.fetch_oci(artifact.source, access=access_for(server))
+    assert set(other.paths()) == {"/steal"}
     assert all("Authorization" not in request.headers for request in other.requests)
 
 
