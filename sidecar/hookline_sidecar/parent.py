@@ -16,6 +16,7 @@ import os
 import signal
 import socket
 import stat
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,9 @@ _PAUSE_LAST_S: Final = 5.0
 _KILL_AFTER_S: Final = 5.0
 _SIGNALS: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+_SUPERVISOR_NICENESS: Final = 5  # hooks go first, whatever a reload takes
+_SWITCH_INTERVAL_S: Final = 0.0005
+"""How long a thread that loads a bundle may keep the event loop from answering."""
 _SUPERVISOR: Final = -1
 """The supervisor's place among the children; workers are numbered from 0."""
 
@@ -85,12 +89,14 @@ def run(settings: Settings, state: StateFolder) -> int:
 
 
 async def _supervise(settings: Settings, state: StateFolder, tables: list[StatsTable]) -> None:
+    os.nice(_SUPERVISOR_NICENESS)
     await Supervisor(settings, state, tables).run()
 
 
 async def _work(
     settings: Settings, state: StateFolder, index: int, sockets: list[socket.socket], stats: StatsTable
 ) -> None:
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     await Worker(settings, state, index=index, sockets=sockets, stats=stats).run()
 
 

@@ -219,8 +219,7 @@ class Supervisor:
     def _reread(self) -> None:
         log.info("SIGHUP: reading %s again", self.settings.plugins)
         for slot in self.slots.values():
-            if slot.failure is not None:
-                slot.key = ""  # try again now what failed
+            slot.key = ""  # resolve anew: what failed is tried now, and tags that are always asked for are asked
         self._rescan.set()
 
     def _drain(self) -> None:
