@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 _METRIC_NAME: Final = re.compile(rb"[a-z_][a-z0-9_]{0,63}")
 _MAX_METRICS: Final = 32
 _MAX_RANDOM: Final = 4096
+# No deadline sees into a host function, so what one call of it can do ends well before a deadline does.
+_MAX_HASHED: Final = 16 * 2**20
+_MAX_LISTED: Final = 2**20
 _MAX_PATH: Final = 1024
 _LINES_PER_SECOND: Final = 20
 _LEVELS: Final = (5, logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
@@ -123,8 +126,7 @@ class PluginHost:
                 if name not in self.refused:
                     log.exception("plugin '%s': the host function %s failed", self._name, name)
                 code = E_UNAVAILABLE
-            if code != _ABSENT or module != "env" or name != "kv_get":  # a miss is an answer, not a refusal
-                self.refused[name] = self.refused.get(name, 0) + 1
+            self.refused[name] = self.refused.get(name, 0) + 1
             return answer(code)
 
         return guarded
@@ -140,7 +142,7 @@ class PluginHost:
     def _kv_get(self, memory: GuestMemory, key: int, key_len: int, out: int, out_max: int) -> int:
         value = self._kv.get(self._name, _read(memory, key, key_len, MAX_KEY))
         if value is None:
-            raise _RefusedError(_ABSENT)
+            return _ABSENT  # an answer, not a refusal
         if len(value) > out_max & _U32:
             raise _RefusedError(E_SIZE)
         _write(memory, out, value)
@@ -155,7 +157,7 @@ class PluginHost:
         return 0
 
     def _sha256_hex(self, memory: GuestMemory, data: int, length: int, out: int) -> int:
-        _write(memory, out, hashlib.sha256(_read(memory, data, length)).hexdigest().encode())
+        _write(memory, out, hashlib.sha256(_read(memory, data, length, _MAX_HASHED)).hexdigest().encode())
         return 64
 
     # ── hookline ──
@@ -227,13 +229,17 @@ class PluginHost:
         return metric
 
     def _hmac_sha256(self, memory: GuestMemory, key: int, key_len: int, data: int, length: int, out: int) -> int:
-        digest = hmac.digest(_read(memory, key, key_len), _read(memory, data, length), "sha256")
+        secret, text = _read(memory, key, key_len, _MAX_HASHED), _read(memory, data, length, _MAX_HASHED)
+        digest = hmac.digest(secret, text, "sha256")
         _write(memory, out, digest)
         return len(digest)
 
     def _kv_list(self, memory: GuestMemory, prefix: int, length: int) -> int:
         names = []
-        for key in self._kv.list_keys(self._name, _read(memory, prefix, length, MAX_KEY)):
+        keys = self._kv.list_keys(self._name, _read(memory, prefix, length, MAX_KEY))
+        if sum(map(len, keys)) > _MAX_LISTED:
+            raise _RefusedError(E_SIZE)
+        for key in keys:
             with contextlib.suppress(UnicodeDecodeError):
                 names.append(key.decode())
         return memory.give(orjson.dumps(names))

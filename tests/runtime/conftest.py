@@ -32,10 +32,29 @@ _BUMP = """
   (local.get $p))
 """
 _DEALLOC = '(func (export "dealloc") (param i32 i32))'
+_NUMBER = """
+(func $number (param $v i64) (result i64) (local $at i32) (local $minus i32)
+  (local.set $at (i32.const 64))
+  (if (i64.lt_s (local.get $v) (i64.const 0))
+    (then (local.set $minus (i32.const 1)) (local.set $v (i64.sub (i64.const 0) (local.get $v)))))
+  (loop $digit
+    (local.set $at (i32.sub (local.get $at) (i32.const 1)))
+    (i32.store8 (local.get $at) (i32.add (i32.const 48) (i32.wrap_i64 (i64.rem_u (local.get $v) (i64.const 10)))))
+    (local.set $v (i64.div_u (local.get $v) (i64.const 10)))
+    (br_if $digit (i64.ne (local.get $v) (i64.const 0))))
+  (if (local.get $minus)
+    (then (local.set $at (i32.sub (local.get $at) (i32.const 1))) (i32.store8 (local.get $at) (i32.const 45))))
+  (i64.or (i64.shl (i64.extend_i32_u (local.get $at)) (i64.const 32))
+          (i64.extend_i32_u (i32.sub (i32.const 64) (local.get $at)))))
+"""
 
 
 class Wat:
-    """Writes modules of the guest ABI as text. In a hook's body ``$p`` and ``$n`` are its input."""
+    """Writes modules of the guest ABI as text.
+
+    In a hook's body ``$p`` and ``$n`` are its input, ``$i``, ``$j`` (i32) and ``$w`` (i64) are free, and
+    ``(call $number (i64…))`` makes an answer of a number.
+    """
 
     echo = """(i64.or (i64.shl (i64.extend_i32_u (local.get $p)) (i64.const 32))
                       (i64.extend_i32_u (local.get $n)))"""
@@ -66,7 +85,10 @@ class Wat:
             for name, body in bodies.items()
         ]
         constants = [f'(data (i32.const {where}) "{self.quoted(raw)}")' for where, raw in segments.items()]
-        return "\n".join(["(module", imports, memory, *constants, alloc, dealloc, *functions, *parts, ")"])
+        written = _NUMBER if any("$number" in body for body in bodies.values()) else ""
+        return "\n".join(
+            ["(module", imports, memory, *constants, written, alloc, dealloc, *functions, *parts, ")"]
+        )
 
     @staticmethod
     def raw(answer: Any) -> bytes:
