@@ -23,13 +23,13 @@ from hookline_api.abi import (
     WASI_MODULE,
 )
 from hookline_api.hooks import Hook
+from hookline_runtime.artifacts.describe import MAX_DOCUMENT
 from hookline_runtime.errors import VerifyError
 
 _MAGIC: Final = b"\0asm"
 _MODULE: Final = b"\x01\0\0\0"
 _COMPONENT: Final = b"\x0d\0\x01\0"
 _DESCRIPTION: Final = "hookline.plugin"
-_MAX_DESCRIPTION: Final = 256 * 1024
 _MAX_NAMES: Final = 10_000
 _NUMBER_TYPES: Final = {0x7F: "i", 0x7E: "I", 0x7D: "f", 0x7C: "F"}
 _KINDS: Final = ("function", "table", "memory", "global", "tag")
@@ -255,9 +255,7 @@ class _Sections:
         name = reader.take(reader.number())
         if name == _DESCRIPTION.encode() and self.description is None:
             rest = reader.end - reader.at
-            if rest > _MAX_DESCRIPTION:
-                raise _MalformedError(f"its section {_DESCRIPTION} has more than {_MAX_DESCRIPTION} bytes")
-            self.description = reader.take(rest)
+            self.description = reader.take(min(rest, MAX_DOCUMENT + 1))  # what is longer is ignored, with a note
 
     def _types(self, reader: _Reader) -> None:
         for _ in range(reader.count()):

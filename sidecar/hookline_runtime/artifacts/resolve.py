@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
 import orjson
@@ -20,6 +20,7 @@ from hookline_api.bundle import BundleArtifact, BundlePlugin
 from hookline_api.resources import LocalSource, OCISource, WasmPlugin
 from hookline_runtime.artifacts.describe import PluginDescription
 from hookline_runtime.artifacts.inspection import ModuleInfo, inspect_module
+from hookline_runtime.artifacts.reference import parse
 from hookline_runtime.artifacts.registry import RegistryAccess
 from hookline_runtime.errors import ConfigError, FetchError, VerifyError
 
@@ -175,8 +176,8 @@ async def _fetch(
 def _always(source: OCISource) -> bool:
     if source.pull_policy is not None:
         return source.pull_policy == "Always"
-    name = source.reference.rpartition("/")[2]
-    return "@" not in name and (":" not in name or name.endswith(":latest"))
+    reference = parse(source.reference)
+    return reference.digest is None and reference.tag in {None, "latest"}
 
 
 async def _access(source: OCISource, namespace: str | None, objects: Objects) -> RegistryAccess:
