@@ -15,16 +15,21 @@ import contextlib
 import os
 import resource
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from hookline_runtime import engine
 from hookline_runtime.errors import ConfigError, HooklineError, LoadError, VerifyError
 
+if TYPE_CHECKING:
+    from hookline_api.bundle import BundlePlugin
+
 _TIMEOUT_S: Final = 120.0
+_YOUNG_S: Final = 600.0
 _CPU_S: Final = 110
 _MEMORY: Final = 4 * 2**30
 _MAX_ANSWER: Final = 64 * 1024
@@ -54,6 +59,11 @@ class Compiler:
         """Where the compiled form of that module is, or will be."""
         return self._folder / f"{sha256}.{engine.fingerprint(fuel=fuel)}.cwasm"
 
+    def find(self, entry: BundlePlugin) -> Path:
+        """Where the compiled module of a bundle's plugin is; a ``ModuleFinder`` for ``Runtime``."""
+        assert entry.artifact is not None  # noqa: S101 - a placeholder has nothing to load
+        return self.path(entry.artifact.sha256, fuel=entry.limits.fuel is not None)
+
     async def prepare(self, job: Job) -> Path:
         """The compiled module's file; compiles where the cache has none, and checks the settings.
 
@@ -78,15 +88,25 @@ class Compiler:
             raise VerifyError(str(answer.get("message")))
         return target
 
-    def discard(self, sha256: str, *, fuel: bool) -> None:
-        """Forget a compiled module that turned out not to load."""
-        self.path(sha256, fuel=fuel).unlink(missing_ok=True)
+    def has(self, sha256: str, *, fuel: bool) -> bool:
+        """Whether the compiled form is there."""
+        return self.path(sha256, fuel=fuel).exists()
+
+    def discard(self, sha256: str) -> None:
+        """Forget the compiled forms of a module that turned out not to load."""
+        for path in self._folder.glob(f"{sha256}.*"):
+            path.unlink(missing_ok=True)
 
     def keep(self, sha256s: set[str]) -> None:
-        """Delete the compiled forms of all other modules: they are quickly made again from their artifacts."""
+        """Delete the compiled forms of other modules; they are made again from their artifacts.
+
+        What is younger than ten minutes stays: somebody may be about to use it.
+        """
         for path in self._folder.iterdir():
             if path.name.split(".", 1)[0] not in sha256s:
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):
+                    if time.time() - path.stat().st_mtime > _YOUNG_S:
+                        path.unlink()
 
 
 async def _run_child(request: bytes) -> dict[str, Any]:

@@ -104,9 +104,7 @@ class Worker:
             try:
                 self._prepared = await self._runtime.prepare(
                     bundle,
-                    lambda entry: self._compiler.path(
-                        entry.artifact.sha256 if entry.artifact else "", fuel=entry.limits.fuel is not None
-                    ),
+                    self._compiler.find,
                     numbers=message["numbers"],
                 )
             except PrepareError as error:
