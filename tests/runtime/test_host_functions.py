@@ -27,6 +27,8 @@ _LEAST = -(2**63)
 class Memory:
     """A guest's memory as host functions see it, without a guest: the same bounds, on a bytearray."""
 
+    # ruff: noqa: D102 - as ``hookline_runtime.calls.GuestMemory`` describes them
+
     def __init__(self, size: int = 300_000) -> None:
         self.data = bytearray(size)
 

@@ -1,0 +1,142 @@
+"""PerCall gives every call fresh memory; Pooled uses instances again until they fail or have served."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from hookline_api.hooks import Hook
+from hookline_runtime import plugin as plugin_module
+from hookline_runtime.calls import Guest
+
+# Answers how many calls this instance has served, and leaves its input at 4096 for the next one to find.
+_MEMORY = """
+(i32.store (i32.const 100) (i32.add (i32.load (i32.const 100)) (i32.const 1)))
+(if (i32.eq (i32.load8_u (local.get $p)) (i32.const 49)) (then unreachable))
+(call $number (i64.extend_i32_u (i32.load (i32.const 100))))
+"""
+
+
+async def test_per_call_no_call_finds_anything_of_another(workshop, wat):
+    """A secret is planted all over memory; the next calls look for it, also behind the end of what they started with."""
+    plant_and_look = """
+    (drop (memory.grow (i32.const 4)))
+    (local.set $i (i32.const 131072))
+    (loop $next
+      (if (i32.eq (i32.load8_u (local.get $i)) (i32.const 83)) (then (local.set $j (i32.add (local.get $j) (i32.const 1)))))
+      (i32.store8 (local.get $i) (i32.const 83))
+      (local.set $i (i32.add (local.get $i) (i32.const 64)))
+      (br_if $next (i32.lt_u (local.get $i) (i32.const 393216))))
+    (call $number (i64.extend_i32_u (local.get $j)))"""
+    found = "(global $told (mut i32) (i32.const 0))"
+    runtime = await workshop.guest(wat.module(found, hooks={"custom_hook": plant_and_look}))
+    assert [(await runtime.call(Hook.CUSTOM, b"0"))["value"] for _ in range(30)] == [0] * 30
+    together = await asyncio.gather(*(runtime.call(Hook.CUSTOM, b"0") for _ in range(30)))
+    assert {answer["value"] for answer in together} == {0}
+
+
+async def test_per_call_globals_and_memory_start_anew(workshop, wat):
+    """The first call is every call."""
+    runtime = await workshop.guest(wat.module(hooks={"custom_hook": _MEMORY}))
+    assert [(await runtime.call(Hook.CUSTOM, b"0"))["value"] for _ in range(20)] == [1] * 20
+
+
+async def test_pooled_instances_are_used_again(workshop, wat):
+    """One after the other, the same instance answers."""
+    runtime = await workshop.guest(wat.module(hooks={"custom_hook": _MEMORY}), isolation={"mode": "Pooled"})
+    assert [(await runtime.call(Hook.CUSTOM, b"0"))["value"] for _ in range(5)] == [1, 2, 3, 4, 5]
+
+
+async def test_a_pooled_instance_is_dropped_after_its_calls(workshop, wat):
+    """``maxCalls`` bounds what a guest that leaks may collect."""
+    runtime = await workshop.guest(
+        wat.module(hooks={"custom_hook": _MEMORY}), isolation={"mode": "Pooled", "maxCalls": 3}
+    )
+    assert [(await runtime.call(Hook.CUSTOM, b"0"))["value"] for _ in range(7)] == [1, 2, 3, 1, 2, 3, 1]
+
+
+async def test_an_instance_that_trapped_is_never_used_again(workshop, wat):
+    """Its memory is whatever the trap left."""
+    runtime = await workshop.guest(wat.module(hooks={"custom_hook": _MEMORY}), isolation={"mode": "Pooled"})
+    values = []
+    for body in (b"0", b"0", b"1", b"0", b"0"):
+        answer = await runtime.call(Hook.CUSTOM, body)
+        values.append(answer.get("failure") or answer["value"])
+    assert values == [1, 2, "trap", 1, 2]
+
+
+async def test_a_pool_keeps_no_more_than_its_size_and_closes_the_rest(workshop, wat, monkeypatch):
+    """Every instance that was made is either in the pool or closed."""
+    made, closed = [], []
+    instantiate = Guest.instantiate
+
+    def counted(self, **options):
+        instance = instantiate(self, **options)
+        made.append(instance._store)
+        return instance
+
+    monkeypatch.setattr(Guest, "instantiate", counted)
+    runtime = await workshop.guest(wat.switch(), isolation={"mode": "Pooled", "size": 2}, limits={"concurrency": 8})
+    for _ in range(5):
+        await asyncio.gather(*(runtime.call(Hook.CUSTOM, body) for body in (b"0", b"1", b"3", b"0", b"0", b"0")))
+    kept = [instance._store for instance in runtime.plugins["guest"]._instances]
+    assert len(kept) <= 2
+    closed = [store for store in made if _is_closed(store)]
+    assert len(closed) + len(kept) == len(made)
+    await runtime.close()
+    assert all(map(_is_closed, made))
+
+
+def _is_closed(store) -> bool:
+    try:
+        store.ptr()
+    except ValueError:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("mode", ["PerCall", "Pooled"])
+async def test_the_instance_that_was_made_at_load_has_a_deadline_of_its_first_call(workshop, wat, mode, monkeypatch):
+    """However long ago that was, and no longer a one than any other call has."""
+    from hookline_runtime import runtime as runtime_module
+
+    monkeypatch.setattr(runtime_module, "_FIRST_INSTANCE_MS", 1)
+    runtime = await workshop.guest(wat.switch(), isolation={"mode": mode}, limits={"timeout": "50ms"})
+    engine = runtime.plugins["guest"]._guest._engine
+    for _ in range(1000):  # five seconds later, as the engine's clock has it
+        engine.increment_epoch()
+    assert (await runtime.call(Hook.CUSTOM, b"0")).get("value") == 0
+    monkeypatch.setattr(runtime_module, "_FIRST_INSTANCE_MS", 60_000)
+    runtime = await workshop.guest(wat.switch(), isolation={"mode": mode}, limits={"timeout": "20ms"})
+    assert (await runtime.call(Hook.CUSTOM, b"2"))["failure"] == "timeout"
+
+
+async def test_fuel_of_the_first_instance_is_not_the_first_calls(workshop, wat):
+    """A guest that needs much to come up has all of its fuel for each call."""
+    warm = """(func (export "_initialize") (local $i i32) (local.set $i (i32.const 900))
+    (loop $l (br_if $l (local.tee $i (i32.sub (local.get $i) (i32.const 1))))))"""
+    work = """(local.set $i (i32.const 900))
+    (loop $l (br_if $l (local.tee $i (i32.sub (local.get $i) (i32.const 1))))) (i64.const 0)"""
+    runtime = await workshop.guest(
+        wat.module(warm, hooks={"custom_hook": work}), isolation={"mode": "Pooled"}, limits={"fuel": 7_000}
+    )
+    for _ in range(3):
+        assert (await runtime.call(Hook.CUSTOM, b"0"))["action"] == "empty"
+
+
+async def test_a_plugin_is_trusted_on_the_event_loop_after_some_quick_calls_and_for_less_each_time(workshop, wat):
+    """One slow call sends it back to threads, for twice as many quick ones."""
+    runtime = await workshop.guest(wat.switch(), limits={"timeout": "10ms"})
+    plugin = runtime.plugins["guest"]
+    quick = []
+    for _ in range(3):
+        count = 0
+        while not plugin.inline:
+            await runtime.call(Hook.CUSTOM, b"0")
+            count += 1
+        quick.append(plugin._probation)
+        assert count >= plugin._probation
+        await runtime.call(Hook.CUSTOM, b"2")
+        assert not plugin.inline
+    assert quick == [8, 16, 32]
+    assert plugin_module._MAX_PROBATION >= plugin._probation
