@@ -137,8 +137,9 @@ def read_call(hook: Hook, body: bytes) -> Call:
         if not isinstance(document[1], dict):
             raise InputError("the outcome is not a JSON object", field="[1]")
         missing += _complete(document[1], _OUTCOME, "[1].")
-    _check_strings(head, "tables")
-    if hook in _WITH_CONTEXT:
+    for field in _STRINGS[hook]:
+        _check_strings(head[field], field)
+    if "hook_context" in _NAMES[hook]:
         context = head["hook_context"]
         missing += _complete(context, _CONTEXT, "hook_context.")
         _check_attributes(context["attributes"])
@@ -150,7 +151,6 @@ def read_call(hook: Hook, body: bytes) -> Call:
             raise InputError(f"longer than {_MAX_REQUEST_ID} characters", field="hook_context.request_id")
     else:
         context = {}
-        _check_strings(head, "headers")
         request_id = _request_id(head["headers"].get("x-request-id"))
     data = orjson.dumps(document) if missing else body
     call = Call(hook, data, request_id, document=document, fields=head, context=context)
@@ -174,9 +174,8 @@ def _check_depth(document: Any) -> None:
         raise InputError("the body is nested too deeply") from None
 
 
-def _check_strings(head: dict[str, Any], field: str) -> None:
+def _check_strings(found: list[Any] | dict[str, Any], field: str) -> None:
     """An array's elements, or an object's values, are strings."""
-    found = head.get(field, ())
     for value in found.values() if isinstance(found, dict) else found:
         if type(value) is not str:
             raise InputError("holds something that is not a string", field=field)
@@ -235,8 +234,7 @@ def _kind(option: Any) -> type:
 
 
 _TABLES: Final = {hook: _table(model) for hook, model in INPUTS.items() if model is not None}
-_WITH_CONTEXT: Final = frozenset(
-    hook for hook, table in _TABLES.items() if any(name == "hook_context" for name, _, _ in table)
-)
+_NAMES: Final = {hook: frozenset(name for name, _, _ in table) for hook, table in _TABLES.items()}
+_STRINGS: Final = {hook: sorted(names & {"tables", "headers"}) for hook, names in _NAMES.items()}
 _CONTEXT: Final = _table(HookContext)
 _OUTCOME: Final = _table(Outcome)

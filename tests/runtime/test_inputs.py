@@ -1,0 +1,174 @@
+"""What a proxy sends is checked, completed, and handed to guests byte for byte where nothing was missing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hookline_api.hooks import INPUTS, Hook
+from hookline_runtime.errors import InputError
+from hookline_runtime.inputs import read_call
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+_WHOLE_CONTEXT = {
+    "request_id": "r-1", "client_id": None, "identity": "ann", "database": "shop", "branch": None,
+    "attributes": {"tenant_id": "t"},
+}  # fmt: skip
+_WHOLE = {"query": "select 1", "normalized": None, "tables": ["t"], "is_read_only": True, "hook_context": _WHOLE_CONTEXT}
+
+
+def _raw(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+@pytest.mark.parametrize(
+    ("hook", "body"),
+    [
+        ("pre_query", _WHOLE),
+        ("route", {**_WHOLE, "more": {"of": [1, 2.5, None]}}),
+        ("authorize", {**_WHOLE, "identity": None, "action": "read", "resource": "t"}),
+        ("cache_get", {**_WHOLE, "key": "k"}),
+        ("cache_set", {**_WHOLE, "key": "k", "value": "AA==", "ttl_ms": None}),
+        ("post_query", [_WHOLE, {"success": False, "target_node": "n", "elapsed_us": 5, "response_bytes": 0, "error": "e"}]),
+        ("metrics", {"hook_context": _WHOLE_CONTEXT, "event": {"n": 1}}),
+        ("authenticate", {"headers": {"x": "y"}, "username": "u", "password": "p", "client_ip": None, "database": None}),
+        ("custom_hook", [1, {"two": None}]),
+        ("custom_hook", "text"),
+    ],
+)  # fmt: skip
+def test_a_complete_input_reaches_the_guest_byte_for_byte(hook, body):
+    """Spaces, order, unknown fields: nothing is written anew."""
+    raw = json.dumps(body, indent=3).encode()
+    assert read_call(Hook(hook), raw).data == raw
+
+
+@pytest.mark.parametrize("hook", [hook for hook, model in INPUTS.items() if model])
+def test_what_is_missing_is_filled_in_for_the_guest(hook):
+    """A guest finds every field of its input, with its type, whatever the proxy left out."""
+    least = {"query": "q", "key": "k", "value": ""} if "query" in INPUTS[hook].model_fields else {}
+    body = [least, {"success": True}] if hook is Hook.POST_QUERY else least
+    seen = json.loads(read_call(hook, _raw(body)).data)
+    head = seen[0] if hook is Hook.POST_QUERY else seen
+    INPUTS[hook].model_validate(head, strict=True)
+    assert set(INPUTS[hook].model_fields) <= set(head)
+    if "hook_context" in INPUTS[hook].model_fields:
+        assert set(_WHOLE_CONTEXT) == set(head["hook_context"])
+        assert head["hook_context"]["request_id"]
+
+
+@pytest.mark.parametrize(
+    ("hook", "body", "field"),
+    [
+        ("pre_query", b"", ""), ("pre_query", b"{", ""), ("pre_query", b"\xff\xfe", ""), ("pre_query", b"[]", ""),
+        ("pre_query", b"null", ""), ("pre_query", b'"x"', ""), ("pre_query", b"{} {}", ""), ("pre_query", b"NaN", ""),
+        ("pre_query", _raw({}), "query"), ("pre_query", _raw({"query": None}), "query"),
+        ("pre_query", _raw({"query": 5}), "query"), ("pre_query", _raw({"query": "", "tables": "t"}), "tables"),
+        ("pre_query", _raw({"query": "", "tables": [1]}), "tables"),
+        ("pre_query", _raw({"query": "", "tables": [{}]}), "tables"),
+        ("pre_query", _raw({"query": "", "tables": None}), "tables"),
+        ("pre_query", _raw({"query": "", "is_read_only": 1}), "is_read_only"),
+        ("pre_query", _raw({"query": "", "hook_context": None}), "hook_context"),
+        ("pre_query", _raw({"query": "", "hook_context": []}), "hook_context"),
+        ("route", _raw({"query": "", "hook_context": {"identity": 5}}), "hook_context.identity"),
+        ("route", _raw({"query": "", "hook_context": {"attributes": {"a": 1}}}), "hook_context.attributes.a"),
+        ("route", _raw({"query": "", "hook_context": {"request_id": 1}}), "hook_context.request_id"),
+        ("route", _raw({"query": "", "hook_context": {"request_id": "x" * 257}}), "hook_context.request_id"),
+        ("cache_get", _raw({"query": ""}), "key"), ("cache_set", _raw({"query": "", "key": "k"}), "value"),
+        ("cache_set", _raw({"query": "", "key": "k", "value": "", "ttl_ms": "5"}), "ttl_ms"),
+        ("cache_set", _raw({"query": "", "key": "k", "value": "", "ttl_ms": True}), "ttl_ms"),
+        ("post_query", b"{}", ""), ("post_query", b"[]", ""), ("post_query", b"[{}, {}, {}]", ""),
+        ("post_query", _raw([[], {}]), ""), ("post_query", _raw([{"query": ""}, []]), "[1]"),
+        ("post_query", _raw([{"query": ""}, {}]), "[1].success"),
+        ("post_query", _raw([{"query": ""}, {"success": 1}]), "[1].success"),
+        ("authenticate", _raw({"headers": []}), "headers"), ("authenticate", _raw({"headers": {"a": 1}}), "headers"),
+        ("authenticate", _raw({"password": 5}), "password"), ("metrics", _raw({"event": []}), "event"),
+    ],
+)  # fmt: skip
+def test_a_malformed_input_is_refused_with_its_field(hook, body, field):
+    """Each with the path of what is wrong, and one sentence."""
+    with pytest.raises(InputError) as refused:
+        read_call(Hook(hook), body)
+    assert refused.value.field == field
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("value", ["text", 5, None, [1], {"identity": 5}])
+def test_a_field_that_is_no_part_of_an_input_is_never_looked_into(value):
+    """An authentication has no hook context: one that is sent is the guest's business."""
+    raw = _raw({"headers": {}, "username": "u", "password": "", "client_ip": "", "database": "d", "hook_context": value})
+    call = read_call(Hook.AUTHENTICATE, raw)
+    assert call.data == raw
+    assert (call.user, call.database) == ("u", "d")
+
+
+@pytest.mark.parametrize("hook", ["pre_query", "custom_hook", "metrics"])
+@pytest.mark.parametrize("deep", ["[" * 300 + "]" * 300, '{"a":' * 300 + "1" + "}" * 300, "[" * 100_000])
+def test_an_input_that_is_nested_too_deeply_is_refused(hook, deep):
+    """It could be read, and not be written after a rewrite: better the first plugin does not see it either."""
+    with pytest.raises(InputError):
+        read_call(Hook(hook), b'{"query": "", "more": ' + deep.encode() + b"}")
+
+
+def test_an_input_with_many_brackets_is_no_deep_one():
+    """Width is not depth."""
+    raw = _raw({**_WHOLE, "more": [[] for _ in range(5000)]})
+    assert read_call(Hook.PRE_QUERY, raw).data == raw
+
+
+def test_a_request_id_stays_and_is_made_where_there_is_none():
+    """The proxy's own, from the context or from a header; an empty one is none."""
+    for hook, body in [
+        ("pre_query", _WHOLE),
+        ("post_query", [_WHOLE, {"success": True}]),
+        ("authenticate", {"headers": {"x-request-id": "r-1"}}),
+        ("custom_hook", {"hook_context": {"request_id": "r-1"}}),
+    ]:
+        assert read_call(Hook(hook), _raw(body)).request_id == "r-1"
+    made = [
+        read_call(Hook(hook), _raw(body))
+        for hook, body in [
+            ("pre_query", {"query": ""}),
+            ("pre_query", {"query": "", "hook_context": {"request_id": ""}}),
+            ("pre_query", {"query": "", "hook_context": {"request_id": None}}),
+            ("authenticate", {"headers": {"x-request-id": "x" * 300}}),
+            ("custom_hook", {"hook_context": 5}),
+            ("custom_hook", 5),
+        ]
+    ]
+    assert len({call.request_id for call in made}) == len(made)
+    assert all(call.request_id for call in made)
+    assert json.loads(made[1].data)["hook_context"]["request_id"] == made[1].request_id
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=4),
+    lambda inner: st.lists(inner, max_size=3)
+    | st.dictionaries(
+        st.sampled_from([
+            "query", "tables", "hook_context", "attributes", "request_id", "headers", "event", "key", "value", "ttl_ms",
+            "success", "is_read_only", "identity", "database",
+        ]),
+        inner,
+        max_size=5,
+    ),
+    max_leaves=12,
+)  # fmt: skip
+
+
+@settings(max_examples=600, deadline=None)
+@given(hook=st.sampled_from(list(Hook)), body=_JSON)
+def test_any_json_is_a_call_or_an_input_error(hook, body):
+    """And a call that was read can be rewritten, retimed and matched."""
+    try:
+        call = read_call(hook, _raw(body))
+    except InputError:
+        return
+    assert json.loads(call.data) is not False or body is False
+    assert (call.query, call.user, call.database, call.application, call.tables, call.is_read_only) is not None
+    if hook in {Hook.PRE_QUERY, Hook.REWRITE}:
+        call.rewrite("x", "p")
+        assert json.loads(call.data)["query"] == "x"
+    if hook is Hook.CACHE_SET:
+        call.change_ttl(5)
+        assert call.ttl_ms == 5
