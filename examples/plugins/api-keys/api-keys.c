@@ -37,7 +37,7 @@ HL_HOOK(authenticate, input) {
     hl_str hash = hl_sha256(key), name = HL_NONE, entry = HL_NONE;
     json_walk keys = json_each(json_find(hl_config(), "keys"));
     while (json_next(&keys)) {  // to the end, also when one is found
-        hl_str known = json_text(json_find(keys.value, "sha256"));
+        hl_str known = hl_trim(json_text(json_find(keys.value, "sha256")));
         if (known.len == 64 && equal_in_constant_time(known, hash)) name = json_text(keys.key), entry = keys.value;
     }
     if (!entry.at) {

@@ -32,8 +32,14 @@ typedef struct {
 } frame;
 
 typedef struct {
-    hl_str tables;  // of the config: {table: {column: expression}}
-    bool star;      // `*` may pass
+    hl_str name;
+    hl_str expression;  // of a column: what stands for it
+} rule;
+
+typedef struct {
+    rule *tables, *columns;
+    size_t table_count, column_count;
+    bool star;  // `*` may pass
     sql_tokens tokens;
     const sql_token *aliases[MAX_ALIASES];
     size_t alias_count;
@@ -43,21 +49,29 @@ typedef struct {
     const char *objection;  // why the query must be blocked
 } masking;
 
+// Reads {table: {column: expression}}.
+static void read_rules(masking *m, hl_str tables) {
+    json_walk table = json_each(tables), column;
+    for (json_walk counting = table; json_next(&counting); m->table_count++)
+        for (column = json_each(counting.value); json_next(&column);) m->column_count++;
+    rule *t = m->tables = hl_alloc(m->table_count * sizeof *t), *c = m->columns = hl_alloc(m->column_count * sizeof *c);
+    while (json_next(&table)) {
+        *t++ = (rule){.name = json_text(table.key)};
+        for (column = json_each(table.value); json_next(&column);)
+            *c++ = (rule){json_text(column.key), json_text(column.value)};
+    }
+}
+
 static bool is_table(const masking *m, const sql_token *name) {
-    json_walk walk = json_each(m->tables);
-    while (json_next(&walk))
-        if (sql_named(name, json_text(walk.key))) return true;
+    for (size_t i = 0; i < m->table_count; i++)
+        if (sql_named(name, m->tables[i].name)) return true;
     return false;
 }
 
 // What stands for a masked column of this name; nothing where there is none.
 static hl_str expression_of(const masking *m, const sql_token *name) {
-    json_walk tables = json_each(m->tables);
-    while (json_next(&tables)) {
-        json_walk columns = json_each(tables.value);
-        while (json_next(&columns))
-            if (sql_named(name, json_text(columns.key))) return json_text(columns.value);
-    }
+    for (size_t i = 0; i < m->column_count; i++)
+        if (sql_named(name, m->columns[i].name)) return m->columns[i].expression;
     return HL_NONE;
 }
 
@@ -239,7 +253,7 @@ static bool concerns(masking *m, hl_str tables) {
         hl_str name = json_text(walk.value);
         for (size_t i = name.len; i-- > 0;)
             if (name.at[i] == '.') name = (hl_str){name.at + i + 1, name.len - i - 1};
-        found = found || json_get(m->tables, name).at;
+        for (size_t i = 0; i < m->table_count; i++) found = found || hl_alike(m->tables[i].name, name);
     }
     return found || m->objection;
 }
@@ -266,11 +280,11 @@ HL_HOOK(pre_query, input) {
     if (!query.at) hl_fail(HL("the input has no query"));
     if (may_see(hl_attribute(input, "identity.roles"), config)) return say("continue", NULL, HL_NONE);
     masking m = {
-        .tables = json_find(config, "tables"),
         .star = hl_equal(json_text(json_find(config, "star")), HL("pass")),
         .tokens = sql_read(query),
         .copied = query.at,
     };
+    read_rules(&m, json_find(config, "tables"));
     m.objection = m.tokens.error;
     if (!m.objection) {
         if (!concerns(&m, json_find(input, "tables"))) return say("continue", NULL, HL_NONE);

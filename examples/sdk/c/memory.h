@@ -72,9 +72,11 @@ static inline bool hl_alike(hl_str a, hl_str b) {
     return true;
 }
 
+static inline bool hl_blank(char c) { return c == ' ' || c == '\t' || c == '\n' || c == '\r'; }
+
 static inline hl_str hl_trim(hl_str text) {
-    while (text.len && (text.at[0] == ' ' || text.at[0] == '\t')) text.at++, text.len--;
-    while (text.len && (text.at[text.len - 1] == ' ' || text.at[text.len - 1] == '\t')) text.len--;
+    while (text.len && hl_blank(text.at[0])) text.at++, text.len--;
+    while (text.len && hl_blank(text.at[text.len - 1])) text.len--;
     return text;
 }
 

@@ -1,0 +1,399 @@
+#!/usr/bin/env python3
+"""Builds the example plugins from source, each into ``<out>/<name>.wasm``.
+
+A plugin is a folder of ``plugins/``. What lies in it tells how it is built: ``<name>.c`` with zig's C compiler
+(the PyPI package ziglang, so Python alone is enough), ``go.mod`` with Go, ``Cargo.toml`` with rustc,
+``package.json`` with npm and the AssemblyScript compiler. Each module gets its folder's ``plugin.json`` as the
+custom section ``hookline.plugin``.
+
+A build is kept under the hash of all that it was made from: sources, command, toolchain. So a second run copies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+HERE: Final = Path(__file__).resolve().parent
+PLUGINS: Final = HERE / "plugins"
+SDK: Final = HERE / "sdk" / "c"
+DEFAULT_CACHE: Final = HERE.parent / ".cache"
+PARALLEL: Final = 2
+
+SECTION: Final = "hookline.plugin"
+WASM_HEADER: Final = b"\0asm\x01\0\0\0"
+
+NOT_BUILT_FROM: Final = {"cases.json", "wasmplugin.yaml", "README.md"}
+NOT_SOURCES: Final = {"node_modules", "target", "build"}
+
+ZIG_FLAGS: Final = (
+    "-target", "wasm32-freestanding", "-std=c17", "-Os", "-Wall", "-Wextra", "-Werror",
+    "-fno-sanitize=undefined",  # its runtime is not there; wasm traps by itself where it must
+    "-nostdlib", "-Wl,--no-entry", "-Wl,-z,stack-size=32768", "-Wl,--strip-all",
+)  # fmt: skip
+GO_FLAGS: Final = ("-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-buildmode=c-shared")
+RUST_TARGET: Final = "wasm32-unknown-unknown"
+RUST_FLAGS: Final = (
+    "--edition", "2021", "--crate-type", "cdylib", "--target", RUST_TARGET,
+    "-C", "opt-level=s", "-C", "lto", "-C", "panic=abort", "-C", "strip=symbols",
+)  # fmt: skip
+
+
+class ToolchainMissingError(Exception):
+    """What builds this language is not on this machine; the message says what to install."""
+
+
+class BuildFailedError(Exception):
+    """The compiler refused the sources; the message is what it said."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plugin:
+    """A folder of ``plugins/``."""
+
+    name: str
+    language: str
+    folder: Path
+
+    def sources(self) -> list[Path]:
+        """All that the module is made from, in a stable order."""
+        own = [
+            path
+            for path in self.folder.rglob("*")
+            if path.is_file()
+            and path.name not in NOT_BUILT_FROM
+            and path.suffix != ".wasm"
+            and not NOT_SOURCES.intersection(path.relative_to(self.folder).parts)
+        ]
+        return sorted(own) + (sorted(SDK.glob("*.h")) if self.language == "c" else [])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toolchain:
+    """What builds one language."""
+
+    version: Callable[[], str]
+    """Part of the cache's key; raises ToolchainMissingError."""
+    compile: Callable[[Plugin, Path, Path], None]
+    """From plugin, to a file, with a cache folder of its own."""
+    required: bool = False
+    """Whether it is an error that it is missing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What became of one plugin. ``error`` is None where ``path`` holds the module."""
+
+    name: str
+    language: str
+    path: str | None = None
+    size: int = 0
+    seconds: float = 0.0
+    cached: bool = False
+    skipped: bool = False
+    error: str | None = None
+
+    def line(self) -> str:
+        """For a person."""
+        if self.error is not None:
+            return f"{self.name:<14} {self.language:<15} {'skipped' if self.skipped else 'FAILED'}: {self.error}"
+        origin = "cached" if self.cached else "built"
+        return f"{self.name:<14} {self.language:<15} {self.size:>9,} bytes {self.seconds:6.1f} s  {origin}"
+
+
+def run(command: Iterable[str | Path], *, cwd: Path, env: Mapping[str, str | Path] | None = None) -> None:
+    """Runs a compiler; what it says is shown only where it fails."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        cwd=cwd,
+        env={**os.environ, **{name: str(value) for name, value in (env or {}).items()}},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise BuildFailedError(done.stdout.strip() or f"exit code {done.returncode}")
+
+
+def output_of(*command: str | Path) -> str | None:
+    """What a program prints; None where it cannot be run."""
+    try:
+        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
+
+
+# ---- C ----
+
+
+def zig_version() -> str:
+    """The version of the ziglang package of this Python."""
+    try:
+        return f"ziglang {importlib.metadata.version('ziglang')} {' '.join(ZIG_FLAGS)}"
+    except importlib.metadata.PackageNotFoundError:
+        raise ToolchainMissingError(f"{sys.executable} -m pip install ziglang==0.16.0") from None
+
+
+def compile_c(plugin: Plugin, to: Path, cache: Path) -> None:
+    """One .c file, with the headers of the SDK. Relative paths keep the output the same in every folder."""
+    zig = (sys.executable, "-m", "ziglang", "cc")
+    sdk = os.path.relpath(SDK, plugin.folder)
+    run(
+        (*zig, *ZIG_FLAGS, "-I", sdk, "-o", to, f"{plugin.name}.c"),
+        cwd=plugin.folder,
+        env={"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache},
+    )
+
+
+# ---- Rust ----
+
+
+@functools.cache
+def rustc() -> Path:
+    """A rustc that has the standard library for wasm: the one of PATH, or else Debian's."""
+    for candidate in (shutil.which("rustc"), "/usr/bin/rustc"):
+        sysroot = output_of(candidate, "--print", "sysroot") if candidate else None
+        if candidate is None or sysroot is None:
+            continue
+        library = Path(sysroot) / "lib" / "rustlib"
+        linker = shutil.which("rust-lld") or next(library.glob("*/bin/rust-lld"), None)
+        if linker and (library / RUST_TARGET / "lib").is_dir():
+            return Path(candidate)
+    raise ToolchainMissingError(f"no rustc with {RUST_TARGET}; apt-get install rustc libstd-rust-dev-wasm32 lld")
+
+
+def rust_version() -> str:
+    """The compiler's version."""
+    return f"{output_of(rustc(), '--version')} {' '.join(RUST_FLAGS)}"
+
+
+def compile_rust(plugin: Plugin, to: Path, _cache: Path) -> None:
+    """A crate without dependencies needs no cargo."""
+    crate = plugin.name.replace("-", "_")
+    run((rustc(), *RUST_FLAGS, "--crate-name", crate, "-o", to, "src/lib.rs"), cwd=plugin.folder)
+
+
+# ---- Go ----
+
+
+@functools.cache
+def go_version() -> str:
+    """The compiler's version, at least 1.24: the first that can export functions."""
+    version = output_of("go", "env", "GOVERSION")
+    if version is None:
+        raise ToolchainMissingError("there is no go; install Go 1.24 or newer")
+    numbers = version.removeprefix("go").split(".")
+    if len(numbers) > 1 and numbers[0] == "1" and numbers[1].isdigit() and int(numbers[1]) < 24:
+        raise ToolchainMissingError(f"{version} is too old; install Go 1.24 or newer")
+    return f"{version} {' '.join(GO_FLAGS)}"
+
+
+def compile_go(plugin: Plugin, to: Path, cache: Path) -> None:
+    """A module without dependencies: nothing is downloaded, no other toolchain either."""
+    run(
+        ("go", "build", *GO_FLAGS, "-o", to, "."),
+        cwd=plugin.folder,
+        env={
+            "GOOS": "wasip1",
+            "GOARCH": "wasm",
+            "GOCACHE": cache,
+            "GOPROXY": "off",
+            "GOTOOLCHAIN": "local",
+            "GOFLAGS": "",
+            "GOWORK": "off",
+        },
+    )
+
+
+# ---- AssemblyScript ----
+
+
+@functools.cache
+def npm_version() -> str:
+    """Of node alone: the compiler's own version is in package-lock.json, a source."""
+    node = output_of("node", "--version")
+    if node is None or shutil.which("npm") is None:
+        raise ToolchainMissingError("there is no npm; install Node.js 20 or newer")
+    return f"node {node}"
+
+
+def compile_assemblyscript(plugin: Plugin, to: Path, cache: Path) -> None:
+    """`npm ci` and `npm run build` in a copy, so that nothing is installed among the sources."""
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        work = Path(scratch) / plugin.name
+        shutil.copytree(plugin.folder, work, ignore=shutil.ignore_patterns(*NOT_SOURCES, "*.wasm"))
+        try:
+            run(
+                ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"),
+                cwd=work,
+                env={"npm_config_cache": cache / "npm", "npm_config_update_notifier": "false"},
+            )
+        except BuildFailedError as error:
+            raise ToolchainMissingError(f"npm cannot install the compiler: {error}") from error
+        run(("npm", "run", "build"), cwd=work)
+        shutil.move(work / f"{plugin.name}.wasm", to)
+
+
+TOOLCHAINS: Final = {
+    "c": Toolchain(version=zig_version, compile=compile_c, required=True),
+    "rust": Toolchain(version=rust_version, compile=compile_rust),
+    "go": Toolchain(version=go_version, compile=compile_go),
+    "assemblyscript": Toolchain(version=npm_version, compile=compile_assemblyscript),
+}
+
+
+# ---- All of them ----
+
+
+def discover() -> list[Plugin]:
+    """Every plugin there is, by name."""
+    marks = {"go.mod": "go", "Cargo.toml": "rust", "package.json": "assemblyscript"}
+    found = []
+    for folder in sorted(path for path in PLUGINS.iterdir() if (path / "plugin.json").is_file()):
+        language = next((marks[mark] for mark in marks if (folder / mark).exists()), "c")
+        found.append(Plugin(name=folder.name, language=language, folder=folder))
+    return found
+
+
+def leb128(number: int) -> bytes:
+    """An unsigned number as WebAssembly writes it."""
+    out = bytearray()
+    while number > 0x7F:
+        out.append(number & 0x7F | 0x80)
+        number >>= 7
+    return bytes((*out, number))
+
+
+def with_section(module: bytes, description: object) -> bytes:
+    """The module with its own description as a custom section at its end."""
+    if not module.startswith(WASM_HEADER):
+        raise BuildFailedError("the compiler made something else than a WebAssembly module")
+    name = SECTION.encode()
+    payload = json.dumps(description, ensure_ascii=False, separators=(",", ":")).encode()
+    body = leb128(len(name)) + name + payload
+    return module + b"\0" + leb128(len(body)) + body
+
+
+def cache_key(plugin: Plugin, version: str) -> str:
+    """The hash of all that the module is made from."""
+    digest = hashlib.sha256()
+    for part in (Path(__file__).read_bytes(), version.encode()):
+        digest.update(hashlib.sha256(part).digest())
+    for path in plugin.sources():
+        digest.update(hashlib.sha256(os.path.relpath(path, plugin.folder).encode()).digest())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def write(path: Path, content: bytes) -> None:
+    """Puts a file in its place at once, so that nobody ever reads half of it."""
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        file.write(content)
+    temporary = Path(file.name)
+    temporary.chmod(0o644)
+    temporary.replace(path)
+
+
+def build(plugin: Plugin, *, out: Path, cache: Path) -> Result:
+    """Builds one plugin, or takes it from the cache. Never raises for what is wrong with plugin or machine."""
+    started = time.monotonic()
+    toolchain = TOOLCHAINS[plugin.language]
+    result = functools.partial(Result, name=plugin.name, language=plugin.language)
+    try:
+        kept = cache / "modules" / f"{cache_key(plugin, toolchain.version())}.wasm"
+        cached = kept.is_file()
+        if not cached:
+            own = cache / plugin.language
+            own.mkdir(parents=True, exist_ok=True)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=own) as scratch:
+                raw = Path(scratch) / "plugin.wasm"
+                toolchain.compile(plugin, raw, own)
+                description = json.loads((plugin.folder / "plugin.json").read_text(encoding="utf-8"))
+                write(kept, with_section(raw.read_bytes(), description))
+        target = out / f"{plugin.name}.wasm"
+        module = kept.read_bytes()
+        write(target, module)
+    except ToolchainMissingError as error:
+        return result(error=str(error), skipped=not toolchain.required)
+    except (BuildFailedError, OSError, ValueError) as error:
+        return result(error=str(error), seconds=time.monotonic() - started)
+    seconds = round(time.monotonic() - started, 3)
+    return result(path=str(target), size=len(module), seconds=seconds, cached=cached)
+
+
+def parse_arguments(plugins: list[Plugin]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(
+        description="Build the example plugins, each into DIR/<name>.wasm.",
+        epilog="C needs the PyPI package ziglang. Rust, Go and AssemblyScript are skipped, with the reason, where "
+        "their compiler is missing; whatever --only names must be built, or the exit code is 1.",
+    )
+    choices = [*TOOLCHAINS, *(plugin.name for plugin in plugins)]
+    parser.add_argument("--out", type=Path, metavar="DIR", help="where the modules go (made where it is missing)")
+    parser.add_argument(
+        "--only",
+        metavar="WHAT",
+        default=[],
+        type=lambda text: [word.strip() for word in text.split(",") if word.strip()],
+        help="only these, with commas between: languages (" + ", ".join(TOOLCHAINS) + ") or names of plugins",
+    )
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="DIR",
+        default=DEFAULT_CACHE / "examples",
+        help="where builds and the compilers' caches are kept (default: .cache/examples of the repository)",
+    )
+    parser.add_argument("--list", action="store_true", help="name the plugins and their languages, build nothing")
+    parser.add_argument("--json", action="store_true", help="print one JSON array instead of lines")
+    arguments = parser.parse_args()
+    if unknown := [word for word in arguments.only if word not in choices]:
+        parser.error(f"--only: {', '.join(unknown)} is neither a language nor a plugin ({', '.join(choices)})")
+    if not arguments.list and arguments.out is None:
+        parser.error("--out DIR is needed")
+    return arguments
+
+
+def main() -> int:
+    """0 where all that had to be built is built, else 1."""
+    plugins = discover()
+    arguments = parse_arguments(plugins)
+    named = set(arguments.only)
+    wanted = [plugin for plugin in plugins if not named or named & {plugin.name, plugin.language}]
+    if arguments.list:
+        listing = [{"name": plugin.name, "language": plugin.language} for plugin in wanted]
+        lines = [f"{plugin.name:<14} {plugin.language}" for plugin in wanted]
+        print(json.dumps(listing) if arguments.json else "\n".join(lines))
+        return 0
+    out, cache = arguments.out.resolve(), arguments.cache.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    results = []
+    with ThreadPoolExecutor(PARALLEL) as pool:
+        for result in pool.map(lambda plugin: build(plugin, out=out, cache=cache), wanted):
+            results.append(result)
+            if not arguments.json:
+                print(result.line(), flush=True)
+    if arguments.json:
+        print(json.dumps([asdict(result) for result in results], indent=2))
+    return int(any(result.error is not None and (named or not result.skipped) for result in results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+// Reads single values out of JSON without building a tree: a value is the index at which it begins. What is
+// malformed on the way to a value fails an assertion, which is a trap.
+
+const MALFORMED = "malformed JSON";
+
+function space(json: string, at: i32): i32 {
+  for (; at < json.length; at++) {
+    const c = json.charCodeAt(at);
+    if (c != 0x20 && c != 0x0a && c != 0x0d && c != 0x09) break;
+  }
+  return at;
+}
+
+function is(json: string, at: i32, c: string): bool {
+  return at < json.length && json.charCodeAt(at) == c.charCodeAt(0);
+}
+
+/** The end of the string that begins at an index. */
+function stringEnd(json: string, at: i32): i32 {
+  assert(is(json, at, '"'), MALFORMED);
+  for (at++; at < json.length; at++) {
+    const c = json.charCodeAt(at);
+    if (c == 0x22) return at + 1; // "
+    if (c == 0x5c) at++; // \
+    assert(c >= 0x20, MALFORMED);
+  }
+  throw new Error(MALFORMED);
+}
+
+/** The end of any value that begins at an index. */
+function valueEnd(json: string, at: i32): i32 {
+  if (is(json, at, '"')) return stringEnd(json, at);
+  let depth = 0;
+  const start = at;
+  while (at < json.length) {
+    const c = json.charCodeAt(at);
+    if (c == 0x22) {
+      at = stringEnd(json, at);
+      continue;
+    }
+    if (c == 0x7b || c == 0x5b) depth++; // { [
+    if (c == 0x7d || c == 0x5d) {
+      // } ]
+      if (depth == 0) break;
+      if (--depth == 0) return at + 1;
+    }
+    if (depth == 0 && (c == 0x2c || c <= 0x20)) break; // ,
+    at++;
+  }
+  assert(depth == 0 && at > start, MALFORMED);
+  return at;
+}
+
+/** The member of the object that begins at an index; -1 where there is none. Of repeated keys the last. */
+export function member(json: string, at: i32, key: string): i32 {
+  if (at < 0) return -1;
+  at = space(json, at);
+  if (!is(json, at, "{")) return -1;
+  let found = -1;
+  at = space(json, at + 1);
+  while (!is(json, at, "}")) {
+    const name = at;
+    at = space(json, stringEnd(json, at));
+    assert(is(json, at, ":"), MALFORMED);
+    at = space(json, at + 1);
+    if (textOf(json, name) == key) found = at;
+    at = space(json, valueEnd(json, at));
+    if (is(json, at, "}")) break;
+    assert(is(json, at, ","), MALFORMED);
+    at = space(json, at + 1);
+  }
+  return found;
+}
+
+/** The strings of an array; other elements are left out. */
+export function texts(json: string, at: i32): string[] {
+  const found: string[] = [];
+  if (at < 0 || !is(json, at, "[")) return found;
+  at = space(json, at + 1);
+  while (!is(json, at, "]")) {
+    const one = textOf(json, at);
+    if (one !== null) found.push(one);
+    at = space(json, valueEnd(json, at));
+    if (is(json, at, "]")) break;
+    assert(is(json, at, ","), MALFORMED);
+    at = space(json, at + 1);
+  }
+  return found;
+}
+
+/** A string, with its escapes decoded; null for any other value. */
+export function textOf(json: string, at: i32): string | null {
+  if (at < 0 || !is(json, at, '"')) return null;
+  const end = stringEnd(json, at) - 1;
+  let out = "";
+  let start = ++at;
+  while (at < end) {
+    if (!is(json, at, "\\")) {
+      at++;
+      continue;
+    }
+    out += json.substring(start, at);
+    const c = json.charAt(at + 1);
+    at += 2;
+    if (c == "u") {
+      out += String.fromCharCode(<i32>parseInt(json.substring(at, at + 4), 16)); // also half a pair
+      at += 4;
+    } else {
+      const plain = "bfnrt".indexOf(c);
+      out += plain < 0 ? c : "\b\f\n\r\t".charAt(plain);
+    }
+    start = at;
+  }
+  return out + json.substring(start, end);
+}
+
+export function isTrue(json: string, at: i32): bool {
+  return at >= 0 && json.substr(at, 4) == "true";
+}
+
+/** An integer; `otherwise` for any other value. */
+export function integer(json: string, at: i32, otherwise: i64): i64 {
+  if (at < 0) return otherwise;
+  const c = json.charCodeAt(at);
+  return c == 0x2d || (c >= 0x30 && c <= 0x39) ? I64.parseInt(json.substring(at, valueEnd(json, at))) : otherwise;
+}

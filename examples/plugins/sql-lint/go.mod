@@ -1,0 +1,3 @@
+module sql-lint
+
+go 1.24

@@ -1,0 +1,67 @@
+// Command sql-lint finds SQL that is slow or wrong more often than not, and warns about it or blocks it.
+//
+// It shows what a plugin in Go looks like: the standard library alone, built with
+//
+//	GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o sql-lint.wasm .
+//
+// A Go program takes milliseconds to start, so it wants `isolation: {mode: Pooled}`.
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+type input struct {
+	Query       string `json:"query"`
+	HookContext struct {
+		Attributes map[string]string `json:"attributes"`
+	} `json:"hook_context"`
+}
+
+type config struct {
+	Rules              map[string]string `json:"rules"`
+	ExemptApplications []string          `json:"exempt_applications"`
+}
+
+type decision struct {
+	Action string `json:"action"`
+	Value  string `json:"value,omitempty"`
+}
+
+func preQuery(raw []byte) decision {
+	var in input
+	if err := json.Unmarshal(raw, &in); err != nil {
+		fail("the input is no JSON: " + err.Error())
+	}
+	var conf config
+	if err := json.Unmarshal(getConfig(), &conf); err != nil {
+		fail("the config cannot be read: " + err.Error())
+	}
+	if slices.Contains(conf.ExemptApplications, in.HookContext.Attributes["application_name"]) {
+		return decision{Action: "continue"}
+	}
+	var blocked []string
+	for _, found := range lint(in.Query) {
+		switch conf.Rules[found.rule] {
+		case "off":
+		case "block":
+			count("blocked_total")
+			blocked = append(blocked, found.String())
+		default:
+			count("warned_total")
+			logLine(levelWarn, found.String())
+		}
+	}
+	if len(blocked) > 0 {
+		return decision{Action: "block", Value: strings.Join(blocked, "; ")}
+	}
+	return decision{Action: "continue"}
+}
+
+func (f finding) String() string { return fmt.Sprintf("%s: %s", f.rule, f.why) }
+
+// main is not called: the module is a reactor, and the host calls its exports.
+func main() {}
