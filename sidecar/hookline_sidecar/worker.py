@@ -56,7 +56,7 @@ class Worker:
         self._compiler = Compiler(state.compiled)
         self._prepared: Prepared | None = None
         self._gate = endpoint.Gate(self._runtime)
-        self._runner: web.AppRunner | None = None
+        self._runner: web.ServerRunner | None = None
         self._told: dict[str, Any] = {}
 
     async def run(self) -> None:
@@ -130,14 +130,8 @@ class Worker:
         """Begin to accept connections, once."""
         if self._runner is not None:
             return
-        self._runner = web.AppRunner(
-            endpoint.application(self._gate, self._settings),
-            access_log=None,
-            auto_decompress=False,  # a body that says it is compressed is refused, not unpacked
-            shutdown_timeout=self._settings.drain,
-            keepalive_timeout=3600,
-            max_headers=128,
-        )
+        server = endpoint.Endpoint(self._gate, self._settings).server()
+        self._runner = web.ServerRunner(server, shutdown_timeout=self._settings.drain)
         await self._runner.setup()
         for each in self._sockets:
             await web.SockSite(self._runner, each, backlog=1024).start()
