@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,6 +26,7 @@ from typing import Any
 import aiohttp
 import yaml
 
+import build as builder
 import oci_layout
 
 HERE = Path(__file__).parent
@@ -32,6 +34,7 @@ BUILT = HERE.parent / "build" / "plugins"
 USED = ("api-keys", "sql-guard", "tenant-budget", "mask-columns", "region-router", "query-cache", "audit-log")
 KEY, KEY_NAME = "hk_reports_0123456789", "reports"
 LOAD_CONNECTIONS = 8
+REPEAT = 25
 
 Json = dict[str, Any]
 
@@ -118,7 +121,7 @@ async def main() -> None:
 
 def build() -> None:
     """Build what the demo uses; a second run finds everything built."""
-    subprocess.run([sys.executable, HERE / "build.py", "--out", BUILT, *USED], check=True)
+    subprocess.run([sys.executable, HERE / "build.py", "--out", BUILT, "--only", ",".join(USED)], check=True)
 
 
 def build_newer(folder: Path) -> bytes:
@@ -132,11 +135,12 @@ def build_newer(folder: Path) -> bytes:
     code.write_text(changed)
     described = source / "plugin.json"
     described.write_text(described.read_text().replace('"1.0.0"', '"2.0.0"'))
-    out = folder / "newer"
-    subprocess.run(
-        [sys.executable, HERE / "build.py", "--source", source.parent, "--out", out, "sql-guard"], check=True
-    )
-    return (out / "sql-guard.wasm").read_bytes()
+    plugin = builder.Plugin(name="sql-guard", language="c", folder=source)
+    result = builder.build(plugin, out=folder, cache=builder.DEFAULT_CACHE / "examples")
+    if result.error is not None:
+        raise DemoError(f"the changed sql-guard does not build: {result.error}")
+    print(f"  {result.line()}")
+    return (folder / "sql-guard.wasm").read_bytes()
 
 
 def fill(sidecar: Sidecar) -> None:
@@ -198,7 +202,7 @@ async def ask_everything(sidecar: Sidecar, http: aiohttp.ClientSession) -> None:
         ("pre_query", "DROP TABLE orders", _query("DROP TABLE orders"), "block"),
         ("pre_query", "DELETE FROM orders /* where */", _query("DELETE FROM orders /* where */"), "block"),
         ("pre_query", "SELECT email FROM users", _query("SELECT email FROM users"), "rewrite"),
-        ("route", "a read in the region eu", read, "node"),
+        ("route", "a query of tenant acme", read, "branch"),
         ("cache_get", "orders:7", cached, "miss"),
         ("cache_set", "orders:7 = 3 bytes", cached | {"value": "eHl6", "ttl_ms": 60000}, "store"),
         ("cache_get", "orders:7", cached, "hit"),
@@ -207,11 +211,14 @@ async def ask_everything(sidecar: Sidecar, http: aiohttp.ClientSession) -> None:
         ("custom_hook", "is the audit log intact?", {"verify": True}, "answered"),
     ]  # fmt: skip
     for hook, shown, body, expected in asked:
-        decision, micros = await ask(sidecar, http, hook, body)
-        tell(hook, shown, decision, micros)
-        if decision["action"] != expected:
-            raise DemoError(f"{hook} should have been answered {expected}: {decision}")
-    print("  (microseconds as a proxy would see them, HTTP included)")
+        times = []
+        for _ in range(REPEAT):
+            decision, micros = await ask(sidecar, http, hook, body)
+            times.append(micros)
+            if decision["action"] != expected:
+                raise DemoError(f"{hook} should have been answered {expected}: {decision}")
+        tell(hook, shown, decision, statistics.median(times))
+    print(f"  (asked {REPEAT} times each; the median as this client sees it, HTTP included)")
 
 
 async def ask(sidecar: Sidecar, http: aiohttp.ClientSession, hook: str, body: Any) -> tuple[Json, float]:
