@@ -102,7 +102,8 @@ static void collect_aliases(masking *m) {
 }
 
 static bool same_name(const sql_token *a, const sql_token *b) {
-    if (a->kind == b->kind) return a->kind == SQL_WORD ? hl_alike(sql_text(a), sql_text(b)) : hl_equal(sql_text(a), sql_text(b));
+    if (a->kind == SQL_WORD && b->kind == SQL_WORD) return hl_alike(sql_text(a), sql_text(b));
+    if (a->kind == b->kind) return hl_equal(sql_text(a), sql_text(b));
     const sql_token *word = a->kind == SQL_WORD ? a : b, *quoted = a->kind == SQL_WORD ? b : a;
     return sql_named(word, (hl_str){quoted->at + 1, quoted->len - 2});
 }
@@ -165,7 +166,8 @@ static void mask(masking *m, const sql_token *name, hl_str expression) {
     }
     hl_put_char(&m->out, ')');
     bool alone = next->kind == SQL_END || sql_symbol(next, ',') || sql_symbol(next, ')') || sql_symbol(next, ';') ||
-                 sql_any(next, "from into where union except intersect order limit offset fetch for group having window");
+                 sql_any(next, "from into where union except intersect order limit offset fetch for group having "
+                               "window");
     if (start == m->item && alone) {  // the client goes on to find the column by its name
         hl_put(&m->out, HL(" AS "));
         hl_put(&m->out, sql_text(name));
@@ -197,7 +199,8 @@ static void keyword(masking *m, frame *f, const sql_token *t) {
         f->clause = CONDITIONS;
     } else if (is_keyword(t, "values")) {
         f->query = true;
-    } else if (f->query && is_keyword(t, "having group order window limit offset fetch") && !sql_word(t - 1, "within")) {
+    } else if (f->query && is_keyword(t, "having group order window limit offset fetch") &&
+               !sql_word(t - 1, "within")) {
         f->clause = CONDITIONS;
     } else if (f->query && is_keyword(t, "from into union except intersect")) {
         if (!(sql_word(t - 1, "distinct") && sql_any(t - 2, "is not"))) f->clause = OTHER;  // IS DISTINCT FROM
@@ -232,8 +235,8 @@ static void rewrite(masking *m) {
         if (f->clause == LIST && is_star(m, t) && !m->star) m->objection = "name the columns instead of *";
         if ((f->clause == LIST || (f->output && f->call && f->clause != CONDITIONS)) && is_whole_row(m, t))
             m->objection = "a whole row of a masked table";
-        if (f->clause != LIST || m->objection || sql_word(t - 1, "as") || sql_symbol(t + 1, '.') || sql_symbol(t + 1, '('))
-            continue;
+        bool label = sql_word(t - 1, "as") || sql_symbol(t + 1, '.') || sql_symbol(t + 1, '(');
+        if (f->clause != LIST || m->objection || label) continue;
         hl_str expression = expression_of(m, t);
         if (expression.at) mask(m, t, expression);
     }
