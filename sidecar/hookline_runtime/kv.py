@@ -11,15 +11,18 @@ so that a cap is a comparison.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import logging
 import shutil
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import lmdb
 
@@ -33,11 +36,15 @@ MAX_NAMESPACES: Final = 256
 MAX_BYTES: Final = 64 * 2**20
 
 _MAP_SIZE: Final = 4 * MAX_BYTES  # copy-on-write pages and fragments; the file grows only as far as it is used
+_OPTIONS: Final[dict[str, Any]] = {
+    "map_size": _MAP_SIZE, "sync": False, "metasync": False, "max_readers": 1024, "mode": 0o600,
+}  # fmt: skip
 _TOTALS: Final = b"t"
 _NAMESPACE: Final = b"n"
 _DATA: Final = b"d"
 _ENTRY: Final = struct.Struct("<QI")  # expiry in ms since 1970 (0: none), length of the key
 _COUNTS: Final = struct.Struct("<QQ")  # keys (or namespaces), bytes
+_TRIED_BYTES: Final = 4 * 2**20
 _LEAST_I64: Final = -(2**63)
 _MOST_I64: Final = 2**63 - 1
 
@@ -56,22 +63,20 @@ class KvStore:
     """All plugins' entries. Made after a fork, one per process; all methods may be called from any thread."""
 
     def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            self._env = self._open(folder)
-        except lmdb.Error as error:
-            # A damaged store must not keep the hooks from running. What was in it is set aside, not deleted.
-            aside = folder.with_name(f"{folder.name}.damaged")
-            log.warning("the key-value store does not open (%s); set aside as %s", error, aside)
-            shutil.rmtree(aside, ignore_errors=True)
-            folder.rename(aside)
-            folder.mkdir(mode=0o700)
-            self._env = self._open(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        # One process at a time: who finds it damaged must not set aside what another has just made anew.
+        with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                self._env = _open(folder)
+            except lmdb.Error as error:
+                # A damaged store must not keep the hooks from running. What was in it is set aside, not deleted.
+                aside = folder.with_name(f"{folder.name}.damaged")
+                log.warning("the key-value store does not open (%s); set aside as %s", error, aside)
+                shutil.rmtree(aside, ignore_errors=True)
+                folder.rename(aside)
+                self._env = _open(folder)
         self._env.reader_check()
-
-    @staticmethod
-    def _open(folder: Path) -> lmdb.Environment:
-        return lmdb.open(str(folder), map_size=_MAP_SIZE, sync=False, metasync=False, max_readers=1024, mode=0o600)
 
     def close(self) -> None:
         """Close the environment; nothing may be under way."""
@@ -153,18 +158,43 @@ class KvStore:
             return found
 
     def make_room(self, keep: set[str]) -> None:
-        """Drop the entries of plugins that are gone, once half of the namespaces are taken."""
-        if len(self.usage()) * 2 <= MAX_NAMESPACES:
-            return
-        for name in self.usage().keys() - keep:
-            with self._change(name) as change:
-                change.clear()
+        """Drop the entries of plugins that are gone, once half of the namespaces are taken. Raises nothing."""
+        try:
+            names = self.usage().keys()
+            for name in names - keep if len(names) * 2 > MAX_NAMESPACES else ():
+                with self._change(name) as change:
+                    change.clear()
+        except lmdb.Error as error:
+            log.warning("the key-value store cannot be tidied: %s", error)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _change(self, namespace: str) -> Iterator[_Change]:
         # The transaction is committed where the block ends well, and given up where it raises.
         with self._env.begin(write=True, buffers=False) as txn:
             yield _Change(txn, namespace)
+
+
+def _open(folder: Path) -> lmdb.Environment:
+    """The environment; raises lmdb.Error where it is damaged."""
+    folder.mkdir(exist_ok=True, mode=0o700)
+    environment = lmdb.open(str(folder), **_OPTIONS)
+    pages, page = environment.info()["last_pgno"] + 1, environment.stat()["psize"]
+    if pages * page > (folder / "data.mdb").stat().st_size:
+        # Cut off, it seems; but the last pages may also be free ones that were never written. Reading beyond a
+        # file's end kills the process, so another one tries.
+        environment.close()
+        reader = [sys.executable, "-m", __name__, str(folder)]
+        tried = subprocess.run(reader, check=False, stderr=subprocess.DEVNULL)  # noqa: S603 - our own interpreter
+        if tried.returncode != 0:
+            raise lmdb.CorruptedError(f"{folder}: the file is cut off")
+        environment = lmdb.open(str(folder), **_OPTIONS)
+    try:
+        with environment.begin() as txn:
+            txn.get(_TOTALS)
+    except lmdb.Error:
+        environment.close()
+        raise
+    return environment
 
 
 class _Change:
@@ -269,3 +299,17 @@ def _size(entry: bytes | memoryview | None) -> int:
 
 def _now() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _try_out(folder: str) -> None:
+    """Touch every entry, and look for free pages; the process dies where a page is not there."""
+    with lmdb.open(folder, map_size=_MAP_SIZE) as environment, environment.begin(write=True, buffers=True) as txn:
+        for _, entry in txn.cursor():
+            bytes(entry)
+        with contextlib.suppress(lmdb.MapFullError):
+            txn.put(_TOTALS, bytes(_TRIED_BYTES))
+        txn.abort()
+
+
+if __name__ == "__main__":
+    _try_out(sys.argv[1])

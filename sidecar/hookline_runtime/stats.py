@@ -136,7 +136,7 @@ class Summary:
         return [(upper_bound(bound) / 1e9, sum(self.buckets[: bound + 1])) for bound in bounds]
 
 
-PROMETHEUS_BOUNDS: Final = tuple(range(15, _BUCKET_COUNT, 8))
+PROMETHEUS_BOUNDS: Final = tuple(range(11, _BUCKET_COUNT, 8))
 """The buckets that are exported: one to each fourfold time, from 16 µs."""
 
 

@@ -1,0 +1,343 @@
+"""The key-value store: atomic over processes, capped per plugin, kept over a restart."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+from hookline_api.abi import E_ARGUMENT, E_CAP, E_SIZE
+from hookline_runtime import kv as kv_module
+from hookline_runtime.kv import MAX_BYTES, MAX_KEY, MAX_KEYS, MAX_NAMESPACES, MAX_VALUE, KvError, KvStore
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+_PREAMBLE = "import sys; from pathlib import Path; from hookline_runtime.kv import KvStore; kv = KvStore(Path(sys.argv[1]));"
+
+
+def _process(script: str, *arguments: str, **options) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", _PREAMBLE + script, *arguments], **options)
+
+
+def test_many_processes_that_count_lose_no_update(tmp_path):
+    """Four workers, three threads each, one counter per plugin and one for all."""
+    script = """
+import threading
+def count():
+    for _ in range(200):
+        kv.increment("all", b"n", 1)
+        kv.increment(sys.argv[2], b"n", 2)
+threads = [threading.Thread(target=count) for _ in range(3)]
+[thread.start() for thread in threads]; [thread.join() for thread in threads]
+"""
+    folder = str(tmp_path / "kv")
+    workers = [_process(script, folder, f"p{number}") for number in range(4)]
+    assert [worker.wait(60) for worker in workers] == [0] * 4
+    store = KvStore(tmp_path / "kv")
+    assert store.get("all", b"n") == b"2400"
+    assert [store.get(f"p{number}", b"n") for number in range(4)] == [b"1200"] * 4
+    store.close()
+
+
+def test_a_writer_that_is_killed_leaves_no_damage_and_no_lock(tmp_path):
+    """Killed in the middle of writing, again and again: what was committed is there, and others go on."""
+    script = """
+print("ready", flush=True)
+n = 0
+while True:
+    n += 1
+    kv.put("p", b"%d" % (n % 50), bytes(5000)); kv.increment("p", b"n", 1)
+"""
+    folder = tmp_path / "kv"
+    store = KvStore(folder)
+    before = 0
+    for _ in range(4):
+        worker = _process(script, str(folder), stdout=subprocess.PIPE)
+        assert worker.stdout.readline() == b"ready\n"
+        while worker.poll() is None and int(store.get("p", b"n") or 0) < before + 20:
+            pass
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+        worker.stdout.close()
+        now = store.increment("p", b"n", 1)
+        assert now > before
+        before = now
+    keys, size = store.usage()["p"]
+    listed = store.list_keys("p", b"")
+    assert keys == len(listed)
+    assert size == sum(len(key) + len(store.get("p", key)) for key in listed)
+    store.close()
+
+
+def test_a_writer_that_is_killed_inside_a_transaction_holds_nobody_up(tmp_path):
+    """The lock is a robust one: it passes to the next writer, and the half-done change is gone."""
+    script = """
+txn = kv._env.begin(write=True)
+txn.put(b"d" + bytes(48), b"half")
+print("inside", flush=True)
+sys.stdin.read()
+"""
+    worker = _process(script, str(tmp_path / "kv"), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert worker.stdout.readline() == b"inside\n"
+    store = KvStore(tmp_path / "kv")
+    waiting = threading.Thread(target=store.put, args=("p", b"k", b"v"))
+    waiting.start()
+    worker.kill()
+    worker.communicate()
+    waiting.join(20)
+    assert not waiting.is_alive()
+    assert store.get("p", b"k") == b"v"
+    store.close()
+
+
+def test_what_is_stored_survives_reopening(tmp_path):
+    """Values, counts and time limits."""
+    store = KvStore(tmp_path / "kv")
+    store.put("p", b"k", b"v")
+    store.put("p", b"gone", b"v")
+    store.set_ttl("p", b"k", 3_600_000)
+    store.set_ttl("p", b"gone", 1)
+    store.close()
+    store = KvStore(tmp_path / "kv")
+    assert store.get("p", b"k") == b"v"
+    assert store.usage() == {"p": (2, 7)}
+    store.close()
+
+
+@pytest.mark.parametrize("damage", ["garbage", "zeros", "short", "cut in half", "cut at the end", "zero pages"])
+def test_a_damaged_store_is_set_aside_and_a_new_one_runs(tmp_path, damage, caplog):
+    """Hooks go on without what was in it; nothing is deleted, and reading beyond a file's end kills nobody."""
+    folder = tmp_path / "kv"
+    store = KvStore(folder)
+    for number in range(100):
+        store.put("p", str(number).encode(), os.urandom(3000))
+    store.close()
+    file = folder / "data.mdb"
+    whole = file.read_bytes()
+    file.write_bytes({
+        "garbage": os.urandom(len(whole)), "zeros": bytes(len(whole)), "short": whole[:100],
+        "cut in half": whole[: len(whole) // 2], "cut at the end": whole[:-4096],
+        "zero pages": whole[:8192] + bytes(len(whole) - 8192),
+    }[damage])  # fmt: skip
+    damaged = file.read_bytes()
+    store = KvStore(folder)
+    assert store.get("p", b"1") is None
+    store.put("p", b"1", b"new")
+    assert store.get("p", b"1") == b"new"
+    store.close()
+    assert (tmp_path / "kv.damaged" / "data.mdb").read_bytes() == damaged
+    assert "set aside" in caplog.text
+
+
+def test_several_processes_that_find_a_damaged_store_end_up_with_the_same_new_one(tmp_path):
+    """None sets aside what another has just made."""
+    folder = tmp_path / "kv"
+    folder.mkdir()
+    (folder / "data.mdb").write_bytes(b"\xff" * 100_000)
+    workers = [_process("kv.increment('p', b'n', 1)", str(folder), stderr=subprocess.DEVNULL) for _ in range(4)]
+    assert [worker.wait(60) for worker in workers] == [0] * 4
+    store = KvStore(folder)
+    assert store.get("p", b"n") == b"4"
+    store.close()
+    assert (tmp_path / "kv.damaged" / "data.mdb").read_bytes() == b"\xff" * 100_000
+
+
+def test_the_store_is_for_its_owner_only(kv, tmp_path):
+    """Guests keep sessions and counters in it."""
+    assert (tmp_path / "kv").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "kv" / "data.mdb").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(("key", "value"), [(MAX_KEY + 1, 0), (0, MAX_VALUE + 1)])
+def test_a_key_or_value_above_its_cap_is_refused(kv, key, value):
+    """64 KiB each."""
+    with pytest.raises(KvError) as refused:
+        kv.put("p", bytes(key), bytes(value))
+    assert refused.value.code == E_SIZE
+    kv.put("p", bytes(MAX_KEY), bytes(MAX_VALUE))
+    assert kv.get("p", bytes(MAX_KEY)) == bytes(MAX_VALUE)
+    assert kv.list_keys("p", bytes(MAX_KEY)) == [bytes(MAX_KEY)]
+
+
+def test_a_plugin_has_1024_keys_and_expired_ones_make_room(kv, monkeypatch):
+    """The 1025th is refused, an overwrite is not, and what is over is cleared when the room is needed."""
+    for number in range(MAX_KEYS):
+        kv.put("p", b"%d" % number, b"")
+    with pytest.raises(KvError) as refused:
+        kv.put("p", b"more", b"")
+    assert refused.value.code == E_CAP
+    kv.put("p", b"5", b"overwritten")
+    kv.put("q", b"another plugin", b"")
+    kv.set_ttl("p", b"7", 10)
+    now = kv_module._now()
+    monkeypatch.setattr(kv_module, "_now", lambda: now + 10)
+    kv.put("p", b"more", b"")
+    assert kv.usage()["p"][0] == MAX_KEYS
+
+
+def test_there_are_256_namespaces_and_those_of_plugins_that_are_gone_make_room(kv):
+    """A plugin that is there keeps its entries, whether it could be loaded or not."""
+    for number in range(MAX_NAMESPACES):
+        kv.put(f"p{number}", b"k", b"v")
+    with pytest.raises(KvError) as refused:
+        kv.put("one more", b"k", b"v")
+    assert refused.value.code == E_CAP
+    kv.make_room({"p3", "p4"})
+    assert kv.usage() == {"p3": (1, 2), "p4": (1, 2)}
+    kv.put("one more", b"k", b"v")
+    kv.make_room({"p3"})
+    assert set(kv.usage()) == {"p3", "p4", "one more"}
+
+
+def test_all_plugins_together_have_64_mebibytes(kv, monkeypatch):
+    """Counted in keys and values; here with a smaller number."""
+    monkeypatch.setattr(kv_module, "MAX_BYTES", 10_000)
+    assert MAX_BYTES == 64 * 2**20
+    kv.put("p", b"a", bytes(4999))
+    kv.put("q", b"b", bytes(4999))
+    with pytest.raises(KvError) as refused:
+        kv.put("r", b"c", b"")
+    assert refused.value.code == E_CAP
+    kv.put("q", b"b", bytes(4000))
+    kv.put("r", b"c", bytes(900))
+
+
+def test_a_store_at_all_of_its_caps_still_fits_into_its_map(tmp_path):
+    """The file's own bound is above the promised one: 64 MiB of the largest values, overwritten and deleted."""
+    store = KvStore(tmp_path / "kv")
+    for turn in range(2):
+        for number in range(MAX_KEYS - 1):
+            store.put("p", b"%d" % number, bytes([turn]) * (MAX_VALUE - 100))
+    for number in range(0, MAX_KEYS - 1, 3):
+        store.delete("p", b"%d" % number)
+    store.put("q", b"k", bytes(MAX_VALUE))
+    store.close()
+
+
+def test_a_time_limit_ends_an_entry(kv, monkeypatch):
+    """Reading, listing, counting, comparing: after its time it is not there, and a new value has no limit."""
+    now = kv_module._now()
+    monkeypatch.setattr(kv_module, "_now", lambda: now)
+    for key in (b"a", b"b", b"n"):
+        kv.put("p", key, b"5")
+        assert kv.set_ttl("p", key, 100)
+    assert kv.increment("p", b"n", 1) == 6
+    now += 99
+    assert kv.list_keys("p", b"") == [b"a", b"b", b"n"]
+    assert kv.get("p", b"n") == b"6"
+    now += 1
+    assert kv.list_keys("p", b"") == []
+    assert kv.get("p", b"a") is None
+    assert not kv.set_ttl("p", b"a", 100)
+    assert kv.increment("p", b"n", 1) == 1
+    assert kv.compare_and_set("p", b"b", None, b"new")
+    now += 10**9
+    assert kv.list_keys("p", b"") == [b"b", b"n"]
+
+
+def test_a_time_limit_can_be_taken_off_and_has_no_largest_value(kv):
+    """Zero and less take it off; the most milliseconds that a guest can say are many."""
+    kv.put("p", b"k", b"v")
+    for ttl in (2**63 - 1, 0, 5, -5):
+        assert kv.set_ttl("p", b"k", ttl)
+    assert kv.get("p", b"k") == b"v"
+
+
+def test_keys_are_listed_in_order_by_prefix(kv):
+    """Bytes, not insertion and not hashes."""
+    for key in (b"b", b"a/2", b"a/10", b"", b"\xff", b"a"):
+        kv.put("p", key, b"")
+    kv.put("other", b"a/9", b"")
+    assert kv.list_keys("p", b"") == [b"", b"a", b"a/10", b"a/2", b"b", b"\xff"]
+    assert kv.list_keys("p", b"a/") == [b"a/10", b"a/2"]
+    assert kv.list_keys("nobody", b"") == []
+
+
+@pytest.mark.parametrize("held", [b"", b"x", b"1.5", b"9" * 21, b"0x10"])
+def test_counting_on_what_is_no_number_is_refused_and_changes_nothing(kv, held):
+    """The value stays as it was."""
+    kv.put("p", b"k", held)
+    with pytest.raises(KvError) as refused:
+        kv.increment("p", b"k", 1)
+    assert refused.value.code == E_ARGUMENT
+    assert kv.get("p", b"k") == held
+
+
+@pytest.mark.parametrize(("held", "by"), [(2**63 - 1, 1), (-(2**63) + 1, -1), (-1, -(2**63))])
+def test_a_count_that_leaves_64_bits_is_refused(kv, held, by):
+    """The least i64 is how the guest ABI says "failed", so it is none of the sums."""
+    kv.put("p", b"k", str(held).encode())
+    with pytest.raises(KvError):
+        kv.increment("p", b"k", by)
+    assert kv.get("p", b"k") == str(held).encode()
+
+
+class Model(RuleBasedStateMachine):
+    """The store beside a dictionary."""
+
+    keys = st.sampled_from([b"", b"a", b"ab", b"b" * 600, b"\0"])
+    names = st.sampled_from(["p", "q"])
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.model: dict[tuple[str, bytes], bytes] = {}
+        for name in _STORE[0].usage():
+            for key in _STORE[0].list_keys(name, b""):
+                _STORE[0].delete(name, key)
+
+    @rule(name=names, key=keys, value=st.binary(max_size=3))
+    def put(self, name, key, value):
+        _STORE[0].put(name, key, value)
+        self.model[name, key] = value
+
+    @rule(name=names, key=keys)
+    def delete(self, name, key):
+        _STORE[0].delete(name, key)
+        self.model.pop((name, key), None)
+
+    @rule(name=names, key=keys, by=st.integers(-5, 5))
+    def increment(self, name, key, by):
+        held = self.model.get((name, key), b"0")
+        try:
+            total = int(held) + by
+        except ValueError:
+            total = None
+        if total is None:
+            with pytest.raises(KvError):
+                _STORE[0].increment(name, key, by)
+        else:
+            assert _STORE[0].increment(name, key, by) == total
+            self.model[name, key] = str(total).encode()
+
+    @rule(name=names, key=keys, old=st.none() | st.binary(max_size=1), new=st.binary(max_size=2))
+    def compare_and_set(self, name, key, old, new):
+        swaps = self.model.get((name, key)) == old
+        assert _STORE[0].compare_and_set(name, key, old, new) is swaps
+        if swaps:
+            self.model[name, key] = new
+
+    @invariant()
+    def agrees(self):
+        """Values, lists and the kept counts."""
+        for name in ("p", "q"):
+            mine = {key: value for (owner, key), value in self.model.items() if owner == name}
+            assert _STORE[0].list_keys(name, b"") == sorted(mine)
+            assert {key: _STORE[0].get(name, key) for key in mine} == mine
+            size = sum(len(key) + len(value) for key, value in mine.items())
+            assert _STORE[0].usage().get(name, (0, 0)) == (len(mine), size)
+
+
+_STORE: list[KvStore] = []
+
+
+def test_any_sequence_of_operations_does_what_a_dictionary_does(kv):
+    """And the counts that are kept beside the data stay right."""
+    _STORE[:] = [kv]
+    Model.TestCase.settings = settings(
+        max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    Model.TestCase().runTest()
