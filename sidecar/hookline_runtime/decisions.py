@@ -196,7 +196,7 @@ _READERS: Final[dict[Hook, dict[str, Callable[[dict[str, Any]], Decision]]]] = {
     Hook.PRE_QUERY: {
         "continue": _plain("continue"), "rewrite": _rewrite, "block": _block, "cached": _bytes("cached"),
     },
-    Hook.REWRITE: {"continue": _plain("continue"), "rewrite": _rewrite},
+    Hook.REWRITE: {"continue": _plain("continue"), "rewrite": _rewrite, "block": _block},
     Hook.ROUTE: {
         "default": _plain("default"),
         "primary": _plain("primary"),

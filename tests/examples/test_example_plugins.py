@@ -82,6 +82,20 @@ async def prepare(
     return resolved
 
 
+def written_out(value: Any) -> Any:
+    """A part of a case: long texts are written with `$concat` and `$repeat`."""
+    if isinstance(value, list):
+        return [written_out(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    if "$concat" in value:
+        return "".join(written_out(part) for part in value["$concat"])
+    if "$repeat" in value:
+        text, times = value["$repeat"]
+        return text * times
+    return {key: written_out(each) for key, each in value.items()}
+
+
 def holds(expected: Any, found: Any) -> bool:
     """Whether everything expected is there; more may be."""
     if isinstance(expected, dict):
@@ -94,7 +108,8 @@ def holds(expected: Any, found: Any) -> bool:
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 async def test_a_plugin_is_what_its_manifests_say(folder, built, tools, fetcher) -> None:
     """`plugin.json` is in the module, and names the hooks it exports and no permission that the manifest lacks."""
-    resolved = await prepare(folder, {}, built=built, fetcher=fetcher, compiler=tools[1])
+    config = json.loads((folder / "cases.json").read_text())[0].get("config", {})
+    resolved = await prepare(folder, {"config": config}, built=built, fetcher=fetcher, compiler=tools[1])
     described = json.loads((folder / "plugin.json").read_text())
     assert resolved.description.name == folder.name == described["name"]
     assert {hook.value for hook in resolved.info.hooks} == set(described["hooks"])
@@ -103,8 +118,8 @@ async def test_a_plugin_is_what_its_manifests_say(folder, built, tools, fetcher)
 
 @pytest.mark.parametrize(("folder", "case"), CASES)
 async def test_a_plugin_answers_as_documented(folder, case, built, tools, fetcher, tmp_path) -> None:
-    """The case's decision, from a fresh store and the manifest's own limits and isolation."""
-    changes = {"config": case.get("config", {}), "permissions": case.get("permissions", [])}
+    """The case's decision, from a fresh store, with the manifest's limits and isolation, and default policies."""
+    changes = {"config": case.get("config", {}), "permissions": case.get("permissions", []), "failurePolicy": {}}
     resolved = await prepare(folder, changes, built=built, fetcher=fetcher, compiler=tools[1])
     kv = KvStore(tmp_path / "kv")
     for key, value in case.get("kv", {}).items():
@@ -116,12 +131,12 @@ async def test_a_plugin_answers_as_documented(folder, case, built, tools, fetche
         for step in case.get("steps", [case]):
             hook = Hook(step["hook"])
             for _ in range(step.get("repeat", 1)):
-                decision = await runtime.call(hook, orjson.dumps(step["input"]))
+                decision = await runtime.call(hook, orjson.dumps(written_out(step["input"])))
                 if hook in OBSERVERS:
                     await runtime.drained()
                     failure = runtime.plugins[folder.name].last_failure
                     assert failure is None, failure
-            assert holds(step["expect"], decision), decision
+            assert holds(written_out(step["expect"]), decision), decision
     finally:
         await runtime.close()
         kv.close()
