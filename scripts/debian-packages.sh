@@ -9,6 +9,7 @@ need() { # PACKAGE PROGRAM-OR-FILE
 }
 need docker-registry docker-registry
 need nginx-light nginx
+need caddy caddy
 need libstd-rust-dev-wasm32 /usr/lib/rustlib/wasm32-unknown-unknown
 need rustc /usr/bin/rustc
 
