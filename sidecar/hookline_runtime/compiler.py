@@ -31,8 +31,11 @@ if TYPE_CHECKING:
 _TIMEOUT_S: Final = 120.0
 _YOUNG_S: Final = 600.0
 _CPU_S: Final = 110
+_CHECK_S: Final = 5
 _MEMORY: Final = 4 * 2**30
 _MAX_ANSWER: Final = 64 * 1024
+_ENDED: Final = "ended"
+"""The cause in an answer that the child did not give itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,10 +52,12 @@ class Job:
 class Compiler:
     """Makes compiled modules, and keeps them in a folder by digest and by the engine they fit."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, check_s: int = _CHECK_S) -> None:
+        """``check_s`` is how many seconds of a core the check of a plugin's settings may take."""
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)  # what is in here is executed
         self._folder = folder
+        self._check_s = check_s
         self._one_at_a_time = asyncio.Semaphore(1)
 
     def path(self, sha256: str, *, fuel: bool) -> Path:
@@ -79,9 +84,20 @@ class Compiler:
             "fuel": job.fuel,
             "schema": job.schema,
             "config": job.config or {},
+            "check_s": self._check_s,
         }
+        try:
+            written = orjson.dumps(request)
+        except orjson.JSONEncodeError as error:
+            raise ConfigError(
+                f"the settings, or the schema for them, cannot be written as JSON: {error}"
+            ) from None
         async with self._one_at_a_time:
-            answer = await _run_child(orjson.dumps(request))
+            answer = await _run_child(written)
+            if answer.get("cause") == _ENDED and job.schema is not None and target.exists():
+                # The module is compiled, so it was the schema that took too long: it is the plugin's, and may
+                # hold an expression that runs for ever.
+                raise ConfigError(f"checking the settings against the plugin's schema failed: {answer['message']}")
         if answer.get("cause") == ConfigError.cause:
             raise ConfigError(str(answer["message"]))
         if answer:
@@ -118,7 +134,7 @@ async def _run_child(request: bytes) -> dict[str, Any]:
         async with asyncio.timeout(_TIMEOUT_S):
             out, err = await child.communicate(request)
     except TimeoutError:
-        return {"cause": "verify", "message": f"the module did not compile within {_TIMEOUT_S:.0f} s"}
+        return {"cause": _ENDED, "message": f"the compiler was not done within {_TIMEOUT_S:.0f} s"}
     finally:
         if child.returncode is None:
             with contextlib.suppress(ProcessLookupError):
@@ -131,7 +147,7 @@ async def _run_child(request: bytes) -> dict[str, Any]:
     code = child.returncode or 0
     ended = f"by signal {-code}" if code < 0 else f"with {code}"
     return {
-        "cause": "verify",
+        "cause": _ENDED,
         "message": f"the compiler ended {ended}: {last or 'it used too much time or memory'}",
     }
 
@@ -142,6 +158,9 @@ def _work(request: dict[str, Any]) -> dict[str, str]:
             wasm = Path(request["wasm"]).read_bytes()
             engine.compile_to(wasm, Path(request["target"]), fuel=request["fuel"])
         if request["schema"] is not None:
+            used = resource.getrusage(resource.RUSAGE_SELF)
+            allowed = int(used.ru_utime + used.ru_stime) + 1 + int(request["check_s"])
+            resource.setrlimit(resource.RLIMIT_CPU, (min(allowed, _CPU_S), _CPU_S))
             _check(request["config"], request["schema"])
     except LoadError as error:
         return {"cause": error.cause, "message": str(error)}
@@ -152,8 +171,8 @@ def _check(config: dict[str, Any], schema: dict[str, Any]) -> None:
     import jsonschema  # noqa: PLC0415 - only some jobs need it
     from referencing import Registry  # noqa: PLC0415
 
-    validator_class = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
     try:
+        validator_class = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
         validator_class.check_schema(schema)
         # An empty registry: a reference to elsewhere is an error, and never a request to the network.
         errors = list(validator_class(schema, registry=Registry()).iter_errors(config))

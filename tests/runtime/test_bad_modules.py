@@ -306,5 +306,6 @@ def test_a_runtime_without_a_bundle_says_so():
     runtime = Runtime()
     assert runtime.bundle is None
     assert dict(runtime.plugins) == {}
-    assert not runtime.has_deciders(Hook.ROUTE)
+    with pytest.raises(RuntimeError, match="no bundle"):
+        _ = runtime.chains
     runtime._ticker.stop()

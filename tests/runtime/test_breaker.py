@@ -7,6 +7,7 @@ import time
 from types import SimpleNamespace
 
 import pytest
+
 from hookline_api.hooks import Hook
 from hookline_runtime import plugin as plugin_module
 

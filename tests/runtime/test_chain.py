@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+
 from hookline_api.hooks import OBSERVERS, Hook
 from hookline_runtime.inputs import read_call
 
@@ -102,7 +103,7 @@ async def test_without_plugins_nobody_decides(workshop, hook):
     decision = await runtime.call(hook, body)
     assert decision["plugin"] is None
     assert decision["bundle"] == runtime.bundle.version
-    assert not runtime.has_deciders(hook)
+    assert not runtime.chains.has_deciders(hook)
 
 
 async def test_higher_priority_runs_earlier_and_names_break_ties(workshop, wat):
@@ -166,7 +167,9 @@ async def test_a_rewrite_longer_than_the_next_plugin_takes_is_that_plugins_overl
     long = await workshop.plugin(
         wat.module(answers={"pre_query": {"kind": "rewrite", "sql": "x" * 2000}}), "long", priority=1
     )
-    guard = await workshop.plugin(wat.module(hooks={"pre_query": "(i64.const 0)"}), "guard", limits={"input": 1000})
+    guard = await workshop.plugin(
+        wat.module(hooks={"pre_query": "(i64.const 0)"}), "guard", limits={"input": 1000}
+    )
     runtime = await workshop.run(long, guard)
     decision = await runtime.call(Hook.PRE_QUERY, b'{"query": "select 1"}')
     assert (decision["action"], decision["failure"], decision["plugin"]) == ("block", "overload", "guard")
@@ -179,7 +182,9 @@ async def test_a_changed_ttl_is_what_the_next_plugin_sees(workshop, wat):
     )
     body = json.dumps({**_QUERY, "key": "k", "value": "", "ttl_ms": 1}).encode()
     whole = len(read_call(Hook.CACHE_SET, body).data)
-    second = await workshop.plugin(wat.module(hooks={"cache_set": "(i64.const 0)"}), "second", limits={"input": whole})
+    second = await workshop.plugin(
+        wat.module(hooks={"cache_set": "(i64.const 0)"}), "second", limits={"input": whole}
+    )
     assert (await (await workshop.run(second)).call(Hook.CACHE_SET, body))["ttl_ms"] == 1
     assert (await (await workshop.run(first)).call(Hook.CACHE_SET, body))["ttl_ms"] == 10**12
     assert (await (await workshop.run(first, second)).call(Hook.CACHE_SET, body))["failure"] == "overload"
@@ -200,7 +205,7 @@ async def test_a_shadow_plugin_runs_and_decides_nothing(workshop, wat, hook):
     decision = await runtime.call(hook, json.dumps(_BODIES.get(hook.value, _QUERY)).encode())
     assert decision["plugin"] is None
     assert "failure" not in decision
-    assert not runtime.has_deciders(hook)
+    assert not runtime.chains.has_deciders(hook)
     await runtime.drained()
     assert runtime._stats.row(0, hook).values()[0] == 1
     assert runtime._stats.row(1, hook).values()[0] == 1
@@ -246,7 +251,7 @@ async def test_a_plugin_that_could_not_be_had_fails_closed_in_its_place(workshop
     runtime = await workshop.run(gone)
     decision = await runtime.call(Hook.AUTHORIZE, b'{"query": ""}')
     assert (decision["action"], decision["plugin"], decision["failure"]) == ("deny", "gone", "fetch")
-    assert runtime.has_deciders(Hook.AUTHORIZE)
+    assert runtime.chains.has_deciders(Hook.AUTHORIZE)
     assert (await runtime.call(Hook.METRICS, b"{}"))["action"] == "accepted"
     runtime = await workshop.run(gone, deny)
     assert (await runtime.call(Hook.AUTHORIZE, b'{"query": ""}'))["plugin"] == "deny"

@@ -5,17 +5,24 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from hookline_api.hooks import INPUTS, Hook
 from hookline_runtime.errors import InputError
 from hookline_runtime.inputs import read_call
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 _WHOLE_CONTEXT = {
     "request_id": "r-1", "client_id": None, "identity": "ann", "database": "shop", "branch": None,
     "attributes": {"tenant_id": "t"},
 }  # fmt: skip
-_WHOLE = {"query": "select 1", "normalized": None, "tables": ["t"], "is_read_only": True, "hook_context": _WHOLE_CONTEXT}
+_WHOLE = {
+    "query": "select 1",
+    "normalized": None,
+    "tables": ["t"],
+    "is_read_only": True,
+    "hook_context": _WHOLE_CONTEXT,
+}
 
 
 def _raw(value: object) -> bytes:
@@ -96,7 +103,9 @@ def test_a_malformed_input_is_refused_with_its_field(hook, body, field):
 @pytest.mark.parametrize("value", ["text", 5, None, [1], {"identity": 5}])
 def test_a_field_that_is_no_part_of_an_input_is_never_looked_into(value):
     """An authentication has no hook context: one that is sent is the guest's business."""
-    raw = _raw({"headers": {}, "username": "u", "password": "", "client_ip": "", "database": "d", "hook_context": value})
+    raw = _raw(
+        {"headers": {}, "username": "u", "password": "", "client_ip": "", "database": "d", "hook_context": value}
+    )
     call = read_call(Hook.AUTHENTICATE, raw)
     assert call.data == raw
     assert (call.user, call.database) == ("u", "d")

@@ -9,12 +9,13 @@ import sys
 import threading
 
 import pytest
-from hookline_api.abi import E_ARGUMENT, E_CAP, E_SIZE
-from hookline_runtime import kv as kv_module
-from hookline_runtime.kv import MAX_BYTES, MAX_KEY, MAX_KEYS, MAX_NAMESPACES, MAX_VALUE, KvError, KvStore
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from hookline_api.abi import E_ARGUMENT, E_CAP, E_SIZE
+from hookline_runtime import kv as kv_module
+from hookline_runtime.kv import MAX_BYTES, MAX_KEY, MAX_KEYS, MAX_NAMESPACES, MAX_VALUE, KvError, KvStore
 
 _PREAMBLE = "import sys; from pathlib import Path; from hookline_runtime.kv import KvStore; kv = KvStore(Path(sys.argv[1]));"
 

@@ -11,7 +11,6 @@ import pytest
 from hookline_api.bundle import Bundle
 from hookline_api.hooks import OBSERVERS, Hook
 from hookline_runtime.decisions import DEFAULTS
-from hookline_runtime.inputs import read_call
 from hookline_runtime.runtime import PrepareError, Runtime
 
 _QUERY = b'{"query": "select 1"}'
@@ -235,7 +234,7 @@ async def test_observed_calls_have_a_bounded_queue(workshop, wat):
     assert row[0] == 2
     assert row[5:9] == [0, 0, 0, 1]
     for _ in range(2000):
-        await runtime.decide(read_call(Hook.METRICS, b"{}"))
+        await runtime.call(Hook.METRICS, b"{}")
     await runtime.drained()
     assert runtime._stats.row(0, Hook.METRICS).values()[0] == 2002
 

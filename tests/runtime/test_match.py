@@ -7,13 +7,14 @@ import json
 import re
 
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
 from hookline_api.hooks import Hook
 from hookline_api.resources import Match
 from hookline_runtime import matching
 from hookline_runtime.inputs import read_call
 from hookline_runtime.matching import compile_match, query_classes
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 
 
 def _matches(match: dict[str, object], hook: str = "pre_query", **fields: object) -> bool:
@@ -95,7 +96,9 @@ def test_a_custom_call_of_any_shape_is_matched_without_an_error(value, pattern):
     """Its fields are whatever the proxy sends; what is no text is unsaid."""
     fields = dict.fromkeys(("database", "username", "tables", "query", "is_read_only", "hook_context"), value)
     call = read_call(Hook.CUSTOM, json.dumps(fields).encode())
-    match = Match(databases=[pattern], users=[pattern], tables=[pattern], query_classes=["ddl"], applications=["x"])
+    match = Match(
+        databases=[pattern], users=[pattern], tables=[pattern], query_classes=["ddl"], applications=["x"]
+    )
     compile_match(match)(call)
 
 
@@ -138,7 +141,9 @@ def test_a_text_of_very_many_statements_is_unknown():
 @settings(max_examples=300, deadline=None)
 @given(
     lead=st.lists(
-        st.sampled_from([" ", "\n", "(", "-- c\n", "--\n", "/* c */", "/**/", "/***/", "/* * / */", "\t", "--;\n", ";"]),
+        st.sampled_from(
+            [" ", "\n", "(", "-- c\n", "--\n", "/* c */", "/**/", "/***/", "/* * / */", "\t", "--;\n", ";"]
+        ),
         max_size=8,
     ),
     word=st.sampled_from(["drop", "DELETE", "Insert", "truncate"]),
@@ -168,7 +173,10 @@ _NAMES = st.text(alphabet="ab*.", max_size=8)
 
 
 @settings(max_examples=500, deadline=None)
-@given(patterns=st.lists(_NAMES.filter(bool), min_size=1, max_size=4), value=st.text(alphabet="ab.\n", min_size=1, max_size=10))
+@given(
+    patterns=st.lists(_NAMES.filter(bool), min_size=1, max_size=4),
+    value=st.text(alphabet="ab.\n", min_size=1, max_size=10),
+)
 @example(patterns=["a*b*b"], value="abb")
 @example(patterns=["a*a"], value="a")
 @example(patterns=["a|b*"], value="b")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from hookline_api.hooks import OBSERVERS, RESULTS, Hook
 from hookline_runtime.decisions import DEFAULTS, closed, read_decision
 from hookline_runtime.errors import ResultError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 _WHO = {"user_id": "1", "username": "ann"}
 _WHOLE = {**_WHO, "roles": [], "tenant_id": None, "claims": {}}
@@ -35,7 +36,10 @@ _ACCEPTED = [
     ("authenticate", {"action": "success", "identity": _WHO}, {"action": "success", "identity": _WHOLE}),
     (
         "authenticate",
-        {"kind": "success", "identity": {**_WHO, "roles": ["a"], "tenant_id": "t", "claims": {"c": [1]}, "more": 1}},
+        {
+            "kind": "success",
+            "identity": {**_WHO, "roles": ["a"], "tenant_id": "t", "claims": {"c": [1]}, "more": 1},
+        },
         {"action": "success", "identity": {**_WHO, "roles": ["a"], "tenant_id": "t", "claims": {"c": [1]}}},
     ),
     ("authorize", {"action": "allow"}, {"action": "allow"}),
@@ -50,7 +54,11 @@ _ACCEPTED = [
     ("route", {"action": "block", "reason": "no"}, {"action": "block", "reason": "no"}),
     ("cache_get", {"action": "miss"}, None),
     ("cache_get", {"action": "hit", "data": [1]}, {"action": "hit", "data": [1]}),
-    ("cache_get", {"action": "hit", "data_base64": "", "ttl_ms": 0}, {"action": "hit", "data_base64": "", "ttl_ms": 0}),
+    (
+        "cache_get",
+        {"action": "hit", "data_base64": "", "ttl_ms": 0},
+        {"action": "hit", "data_base64": "", "ttl_ms": 0},
+    ),
     ("cache_set", {"action": "store"}, None),
     ("cache_set", {"action": "store", "ttl_ms": None}, None),
     ("cache_set", {"action": "store", "ttl_ms": 5}, {"action": "store", "ttl_ms": 5}),
@@ -147,11 +155,18 @@ def test_the_refusing_answer_and_the_default_are_answers_of_the_contract(hook):
 
 _JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["action", "kind", "value", "sql", "data", "bytes", "identity", "ttl_ms", "target", "reason"]),
-        inner | st.sampled_from([action for actions in map(list, RESULTS.values()) for action in ["rewrite", "hit"]]),
-        max_size=4,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["action", "kind", "value", "sql", "data", "bytes", "identity", "ttl_ms", "target", "reason"]
+            ),
+            inner
+            | st.sampled_from(
+                [action for actions in map(list, RESULTS.values()) for action in ["rewrite", "hit"]]
+            ),
+            max_size=4,
+        )
     ),
     max_leaves=8,
 )

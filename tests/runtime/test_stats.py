@@ -6,6 +6,9 @@ import math
 import tracemalloc
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from hookline_api.hooks import Hook
 from hookline_runtime.stats import (
     MAX_PLUGINS,
@@ -15,8 +18,6 @@ from hookline_runtime.stats import (
     Summary,
     upper_bound,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def _row(*times_ns: int):
@@ -31,7 +32,10 @@ def _exact(times: list[int], share: float) -> int:
 
 
 @settings(max_examples=300, deadline=None)
-@given(times=st.lists(st.integers(4096, 100 * 10**9), min_size=1, max_size=60), share=st.sampled_from([0.5, 0.9, 0.99, 1]))
+@given(
+    times=st.lists(st.integers(4096, 100 * 10**9), min_size=1, max_size=60),
+    share=st.sampled_from([0.5, 0.9, 0.99, 1]),
+)
 def test_a_quantile_is_right_within_19_percent(times, share):
     """From four microseconds to two minutes, beside the exact one of the same times."""
     found = Summary.of([_row(*times).values()]).quantile(share) * 1000
@@ -75,7 +79,9 @@ def test_counting_allocates_nothing_and_grows_nothing():
         row.count(ns=ns * 1000, fuel=ns, memory=ns, failed=None)
     after = tracemalloc.take_snapshot()
     tracemalloc.stop()
-    grown = sum(stat.size_diff for stat in after.compare_to(before, "filename") if "stats.py" in stat.traceback[0].filename)
+    grown = sum(
+        stat.size_diff for stat in after.compare_to(before, "filename") if "stats.py" in stat.traceback[0].filename
+    )
     assert grown < 1000
     assert len(row._words) == len(_row()._words)
 

@@ -15,9 +15,12 @@ async def test_two_plugins_that_trap_at_the_same_time_never_get_each_others_erro
     host = wat.host("env", "kv_get", "i32 i32 i32 i32", "i32")
     ask = "(drop (call $kv_get (i32.const -1) (i32.const -1) (i32.const -1) (i32.const -1)))"
     divides = await workshop.plugin(
-        wat.module(imports=host, hooks={"route": f"{spin} {ask} (i64.div_u (i64.const 1) (i64.const 0))"}), "divides"
+        wat.module(imports=host, hooks={"route": f"{spin} {ask} (i64.div_u (i64.const 1) (i64.const 0))"}),
+        "divides",
     )
-    stops = await workshop.plugin(wat.module(imports=host, hooks={"rewrite": f"{spin} {ask} unreachable"}), "stops")
+    stops = await workshop.plugin(
+        wat.module(imports=host, hooks={"rewrite": f"{spin} {ask} unreachable"}), "stops"
+    )
     runtime = await workshop.run(divides, stops)
     problems = []
 
@@ -55,7 +58,9 @@ async def test_many_plugins_at_once_answer_each_for_itself(workshop, wat):
     ]
     runtimes = [await workshop.run(entry) for entry in entries]
     for _ in range(10):
-        answers = await asyncio.gather(*(runtime.call(Hook.CUSTOM, b"0") for runtime in runtimes for _ in range(5)))
+        answers = await asyncio.gather(
+            *(runtime.call(Hook.CUSTOM, b"0") for runtime in runtimes for _ in range(5))
+        )
         assert [answer["value"] for answer in answers] == [name for name in names for _ in range(5)]
 
 
