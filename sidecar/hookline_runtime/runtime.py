@@ -138,8 +138,9 @@ class Runtime:
         """Ask the prepared bundle from the next call on; the old one ends with its last call."""
         old, self._current = self._current, prepared
         if old is not None:
-            self._ending = [plugin for plugin in (*self._ending, *old.plugins.values()) if not plugin.closed]
             old.discard()
+            gone = [plugin for name, plugin in old.plugins.items() if prepared.plugins.get(name) is not plugin]
+            self._ending = [plugin for plugin in (*self._ending, *gone) if not plugin.closed]
         if self._kv is not None:
             # Also a plugin that could not be had keeps what it stored: it may be back.
             self._kv.make_room({entry.name for entry in prepared.bundle.plugins})
