@@ -7,6 +7,8 @@ fails closed stops the chain with the hook's refusing answer, one that fails ope
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Final
 
 from hookline_api.hooks import OBSERVERS, Hook
@@ -149,9 +151,21 @@ class Chains:
         try:
             return await self._decide(call)
         finally:
-            self._under_way -= 1
-            if self._retired and not self._under_way:
-                self._release()
+            self._end()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[Chains]:
+        """Keep these chains and their plugins for several calls, whatever is committed meanwhile."""
+        self._under_way += 1
+        try:
+            yield self
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._under_way -= 1
+        if self._retired and not self._under_way:
+            self._release()
 
     def retire(self) -> None:
         """No call begins after this; the plugins are released when the last one ends. May be called again."""

@@ -24,7 +24,7 @@ from hookline_runtime.calls import Guest, Instance
 from hookline_runtime.engine import Ticker, load_compiled
 from hookline_runtime.errors import CallError, ConfigError, HooklineError, LoadError, VerifyError
 from hookline_runtime.host import PluginHost
-from hookline_runtime.inputs import Call, read_call
+from hookline_runtime.inputs import read_call
 from hookline_runtime.pipeline import Chains, Link
 from hookline_runtime.plugin import Plugin
 from hookline_runtime.stats import MAX_PLUGINS, StatsTable
@@ -93,9 +93,12 @@ class Runtime:
         """The loaded plugins, by name."""
         return self._current.plugins if self._current else {}
 
-    def has_deciders(self, hook: Hook) -> bool:
-        """Whether any plugin may decide this hook."""
-        return self._current is not None and self._current.chains.has_deciders(hook)
+    @property
+    def chains(self) -> Chains:
+        """The running bundle's chains; ``held`` keeps them for calls that have to be decided by one bundle."""
+        if self._current is None:
+            raise RuntimeError("no bundle is loaded")
+        return self._current.chains
 
     async def prepare(
         self, bundle: Bundle, find: ModuleFinder, *, numbers: Mapping[str, int] | None = None
@@ -151,13 +154,7 @@ class Runtime:
 
     async def call(self, hook: Hook, body: bytes) -> Decision:
         """Answer one hook call. Raises InputError where the body is malformed, and nothing else."""
-        return await self.decide(read_call(hook, body))
-
-    async def decide(self, call: Call) -> Decision:
-        """Answer a call that was read already."""
-        if self._current is None:
-            raise RuntimeError("no bundle is loaded")
-        return await self._current.chains.decide(call)
+        return await self.chains.decide(read_call(hook, body))
 
     async def drained(self) -> None:
         """Return when the calls of observing hooks that were accepted so far have run."""

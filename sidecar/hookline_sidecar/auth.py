@@ -32,8 +32,10 @@ import orjson
 from aiohttp import web
 
 from hookline_api.hooks import Hook
+from hookline_runtime.inputs import read_call
 
 if TYPE_CHECKING:
+    from hookline_runtime.pipeline import Chains
     from hookline_runtime.runtime import Runtime
 
 _PREFIX: Final = "/v1/auth"
@@ -70,7 +72,13 @@ async def answer(runtime: Runtime, request: web.BaseRequest) -> web.Response:
         "client_ip": client_ip,
         "database": None,
     }
-    who = await runtime.call(Hook.AUTHENTICATE, orjson.dumps(asked))
+    with runtime.chains.held() as chains:  # one bundle answers both questions
+        return await _ask(chains, asked, method, path)
+
+
+async def _ask(chains: Chains, asked: dict[str, Any], method: str | None, path: str | None) -> web.Response:
+    headers, client_ip = asked["headers"], asked["client_ip"]
+    who = await chains.decide(read_call(Hook.AUTHENTICATE, orjson.dumps(asked)))
     request_id = who["request_id"]
     if who["action"] == "denied":
         return _refuse(401, request_id, headers)
@@ -94,11 +102,11 @@ async def answer(runtime: Runtime, request: web.BaseRequest) -> web.Response:
         "action": method,
         "resource": path,
     }
-    may = await runtime.call(Hook.AUTHORIZE, orjson.dumps(authorize))
+    may = await chains.decide(read_call(Hook.AUTHORIZE, orjson.dumps(authorize)))
     match may["action"]:
         case "allow":
             return _accept(request_id, identity)
-        case "defer" if identity is not None and not runtime.has_deciders(Hook.AUTHORIZE):
+        case "defer" if identity is not None and not chains.has_deciders(Hook.AUTHORIZE):
             return _accept(request_id, identity)
         case "defer" if identity is None:
             return _refuse(401, request_id, headers)
