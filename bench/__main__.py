@@ -1,0 +1,100 @@
+"""``python -m bench``: run the benchmarks, show what they found, keep it in ``bench/RESULTS.md``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import logging
+import sys
+import time
+import traceback
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+from bench import cached_load, loop, memory, reload, report, speed
+from bench.report import Options, Result, say
+
+_BENCHMARKS: Final[dict[str, tuple[str, Callable[[Options], Awaitable[Result]]]]] = {
+    "cached-load": ("load of a cached module against its compilation", cached_load.measure),
+    "reload": ("failed calls and p99 while modules are swapped under load", reload.measure),
+    "loop": ("how soon an endless loop is cut, and a neighbour's p99 beside it", loop.measure),
+    "memory": ("resident memory with ten plugins, and growth over calls and reloads", memory.measure),
+    "speed": ("for information: calls per second and the cost of one hook", speed.measure),
+}
+_RESULTS: Final = Path(__file__).with_name("RESULTS.md")
+_EPILOG: Final = """\
+Every figure is a ratio of two things measured in turn in this one run, except memory. Two cores and a quiet
+machine are wanted: the load generator and the sidecar are processes of their own. Nothing outside this machine
+is asked.
+
+A full run writes bench/RESULTS.md; a quick or partial one writes nothing, unless --out says where.
+
+The exit code is 0 when everything was measured, whether or not each figure was reached (the table says which), and
+1 when a benchmark broke.
+
+examples:
+  python -m bench                          everything, about ten minutes
+  python -m bench --quick                  everything, in two minutes, and rougher
+  python -m bench --quick --only reload    one of them
+  make bench ARGS=--quick                  the same through make
+"""
+
+
+def main() -> int:
+    """Run what the command line asks for; the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m bench",
+        description="Measures Hookline's runtime and sidecar against what was asked of them.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, calls and reloads")
+    parser.add_argument("--only", nargs="+", metavar="NAME", choices=_BENCHMARKS, help="only these benchmarks")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--list", action="store_true", help="list the benchmarks, and measure nothing")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the results as Markdown to this file")
+    options = parser.parse_args()
+    if options.list:
+        for name, (what, _) in _BENCHMARKS.items():
+            print(f"{name:<12} {what}")
+        return 0
+    logging.disable(logging.WARNING)  # plugins fail here on purpose
+    facts = report.machine()
+    command = " ".join(["python -m bench", *(["--quick"] if options.quick else []),
+                        *(["--only", *options.only] if options.only else [])])  # fmt: skip
+    names = [name for name in _BENCHMARKS if not options.only or name in options.only]
+    results = [_run(name, Options(quick=options.quick)) for name in names]
+    broken = any(result.broken for result in results)
+    if options.json:
+        print(json.dumps(report.as_json(results, facts, command), indent=2, ensure_ascii=False))
+    else:
+        print(report.as_table(results))
+    full = not options.quick and not options.only
+    out = options.out or (_RESULTS if full and not broken else None)
+    if out is not None:
+        out.write_text(report.as_markdown(results, facts, command))
+        say(f"written to {out}")
+    return 1 if broken else 0
+
+
+def _run(name: str, options: Options) -> Result:
+    what, measure = _BENCHMARKS[name]
+    say(f"{name}: {what}")
+    begin = time.monotonic()
+
+    async def run() -> Result:
+        return await measure(options)
+
+    try:
+        result = asyncio.run(run())
+    except Exception as error:  # noqa: BLE001 - the others are still worth measuring
+        traceback.print_exc()
+        result = Result(name=name, idea=what, broken=f"{type(error).__name__}: {error}")
+    result.seconds = time.monotonic() - begin
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())
