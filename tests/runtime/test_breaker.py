@@ -49,7 +49,8 @@ async def guest(workshop, wat):
 
 
 @pytest.mark.parametrize(("body", "cause"), [(_TRAP, "trap"), (_LOOP, "timeout")])
-async def test_five_failures_in_a_row_take_it_off_the_road(guest, clock, body, cause, caplog):
+@pytest.mark.usefixtures("clock")
+async def test_five_failures_in_a_row_take_it_off_the_road(guest, body, cause, caplog):
     """From then on calls are answered at once, with the cause that opened the breaker, and said so once."""
     for _ in range(5):
         assert (await guest.call(body))["failure"] == cause
@@ -114,7 +115,7 @@ async def test_a_trial_that_is_neither_good_nor_bad_does_not_keep_it_off_the_roa
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        while guest.plugin._running:
+        while guest.plugin._running:  # noqa: ASYNC110 - there is no event for a call that nobody waits for
             await asyncio.sleep(0)
     elif spoiler == "nonsense":
         assert (await guest.call(_NONSENSE))["failure"] == "result"
@@ -139,21 +140,24 @@ async def test_a_trial_that_gives_up_waiting_for_its_turn_does_not_keep_it_off_t
     assert (await guest.call(_OK))["value"] == 0
 
 
-async def test_answers_that_are_no_decision_do_not_open_the_breaker(guest, clock):
+@pytest.mark.usefixtures("clock")
+async def test_answers_that_are_no_decision_do_not_open_the_breaker(guest):
     """The guest comes back quickly; it is not the runtime that needs protection."""
     for _ in range(20):
         assert (await guest.call(_NONSENSE))["failure"] == "result"
     assert guest.skipped() == 0
 
 
-async def test_inputs_that_are_too_long_do_not_open_the_breaker(guest, clock):
+@pytest.mark.usefixtures("clock")
+async def test_inputs_that_are_too_long_do_not_open_the_breaker(guest):
     """Nothing that a client sends takes a plugin off the road for others."""
     for _ in range(20):
         await guest.call(b'"' + b"x" * 200 + b'"')
     assert (await guest.call(_OK))["value"] == 0
 
 
-async def test_each_hook_has_a_breaker_of_its_own(workshop, wat, clock):
+@pytest.mark.usefixtures("clock")
+async def test_each_hook_has_a_breaker_of_its_own(workshop, wat):
     """A plugin whose ``metrics`` traps still guards queries."""
     text = wat.module(hooks={"route": "unreachable"}, answers={"pre_query": {"action": "block", "value": "no"}})
     runtime = await workshop.guest(text)
@@ -193,7 +197,8 @@ async def test_failures_are_logged_once_per_change_of_state(guest, clock, caplog
     assert len(caplog.records) == 2
 
 
-async def test_the_pause_survives_a_change_of_another_plugin(workshop, wat, clock):
+@pytest.mark.usefixtures("clock")
+async def test_the_pause_survives_a_change_of_another_plugin(workshop, wat):
     """A bundle that carries the plugin over carries its breaker."""
     from hookline_api.bundle import Bundle
 

@@ -17,7 +17,8 @@ _BODIES = {
     "cache_set": {**_QUERY, "key": "k", "value": "", "ttl_ms": 1000},
     "post_query": [_QUERY, {"success": True}],
     "custom_hook": {"any": "thing"},
-} | dict.fromkeys(["metrics", "on_connect", "on_disconnect"], {})
+    "metrics": {}, "on_connect": {}, "on_disconnect": {},
+}  # fmt: skip
 
 # hook, the answers in the order of the chain (None: no opinion), the decision, whose it is
 _TABLE = [
@@ -36,7 +37,8 @@ _TABLE = [
     ("pre_query", [{"kind": "rewrite", "sql": "a"}, None], {"action": "rewrite", "value": "a"}, 0),
     ("pre_query", [{"kind": "rewrite", "sql": "a"}, {"action": "rewrite", "value": "b"}, None],
      {"action": "rewrite", "value": "b"}, 1),
-    ("pre_query", [{"kind": "rewrite", "sql": "a"}, {"kind": "block", "reason": "no"}, {"kind": "rewrite", "sql": "c"}],
+    ("pre_query",
+     [{"kind": "rewrite", "sql": "a"}, {"kind": "block", "reason": "no"}, {"kind": "rewrite", "sql": "c"}],
      {"action": "block", "value": "no"}, 1),
     ("pre_query", [{"kind": "cached", "bytes": [1]}, {"kind": "block", "reason": "no"}],
      {"action": "cached", "data": [1]}, 0),
@@ -46,7 +48,8 @@ _TABLE = [
     ("route", [None, {"action": "default"}], {"action": "default"}, None),
     ("route", [{"action": "default"}, {"action": "node", "target": "n"}, {"action": "primary"}],
      {"action": "node", "target": "n"}, 1),
-    ("route", [{"action": "block", "reason": "no"}, {"action": "primary"}], {"action": "block", "reason": "no"}, 0),
+    ("route", [{"action": "block", "reason": "no"}, {"action": "primary"}],
+     {"action": "block", "reason": "no"}, 0),
     ("cache_get", [{"action": "miss"}, None], {"action": "miss"}, None),
     ("cache_get", [{"action": "miss"}, {"action": "hit", "data": [1]}, {"action": "hit", "data": [2]}],
      {"action": "hit", "data": [1]}, 1),
@@ -151,7 +154,8 @@ _INPUT_IN_HEX = """
     (local.set $j (i32.const 2075))
     (loop $next
       (if (i32.lt_u (local.get $i) (local.get $n)) (then
-        (i32.store8 (local.get $j) (call $hex (i32.shr_u (i32.load8_u (i32.add (local.get $p) (local.get $i))) (i32.const 4))))
+        (i32.store8 (local.get $j)
+          (call $hex (i32.shr_u (i32.load8_u (i32.add (local.get $p) (local.get $i))) (i32.const 4))))
         (i32.store8 (i32.add (local.get $j) (i32.const 1))
           (call $hex (i32.and (i32.load8_u (i32.add (local.get $p) (local.get $i))) (i32.const 15))))
         (local.set $j (i32.add (local.get $j) (i32.const 2)))

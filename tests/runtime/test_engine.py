@@ -147,7 +147,7 @@ def test_the_clock_runs_while_anybody_needs_it():
     one.stop()
 
 
-def test_a_program_that_forgets_to_close_its_runtime_ends_all_the_same(compiled):
+def test_a_program_that_forgets_to_close_its_runtime_ends_all_the_same():
     """The clock is stopped at exit, before the interpreter is gone."""
     script = """
 import asyncio

@@ -37,9 +37,11 @@ def _raw(value: object) -> bytes:
         ("authorize", {**_WHOLE, "identity": None, "action": "read", "resource": "t"}),
         ("cache_get", {**_WHOLE, "key": "k"}),
         ("cache_set", {**_WHOLE, "key": "k", "value": "AA==", "ttl_ms": None}),
-        ("post_query", [_WHOLE, {"success": False, "target_node": "n", "elapsed_us": 5, "response_bytes": 0, "error": "e"}]),
+        ("post_query", [_WHOLE, {"success": False, "target_node": "n", "elapsed_us": 5,
+                                 "response_bytes": 0, "error": "e"}]),
         ("metrics", {"hook_context": _WHOLE_CONTEXT, "event": {"n": 1}}),
-        ("authenticate", {"headers": {"x": "y"}, "username": "u", "password": "p", "client_ip": None, "database": None}),
+        ("authenticate", {"headers": {"x": "y"}, "username": "u", "password": "p", "client_ip": None,
+                          "database": None}),
         ("custom_hook", [1, {"two": None}]),
         ("custom_hook", "text"),
     ],
@@ -68,7 +70,8 @@ def test_what_is_missing_is_filled_in_for_the_guest(hook):
     ("hook", "body", "field"),
     [
         ("pre_query", b"", ""), ("pre_query", b"{", ""), ("pre_query", b"\xff\xfe", ""), ("pre_query", b"[]", ""),
-        ("pre_query", b"null", ""), ("pre_query", b'"x"', ""), ("pre_query", b"{} {}", ""), ("pre_query", b"NaN", ""),
+        ("pre_query", b"null", ""), ("pre_query", b'"x"', ""), ("pre_query", b"{} {}", ""),
+        ("pre_query", b"NaN", ""),
         ("pre_query", _raw({}), "query"), ("pre_query", _raw({"query": None}), "query"),
         ("pre_query", _raw({"query": 5}), "query"), ("pre_query", _raw({"query": "", "tables": "t"}), "tables"),
         ("pre_query", _raw({"query": "", "tables": [1]}), "tables"),
@@ -88,7 +91,8 @@ def test_what_is_missing_is_filled_in_for_the_guest(hook):
         ("post_query", _raw([[], {}]), ""), ("post_query", _raw([{"query": ""}, []]), "[1]"),
         ("post_query", _raw([{"query": ""}, {}]), "[1].success"),
         ("post_query", _raw([{"query": ""}, {"success": 1}]), "[1].success"),
-        ("authenticate", _raw({"headers": []}), "headers"), ("authenticate", _raw({"headers": {"a": 1}}), "headers"),
+        ("authenticate", _raw({"headers": []}), "headers"),
+        ("authenticate", _raw({"headers": {"a": 1}}), "headers"),
         ("authenticate", _raw({"password": 5}), "password"), ("metrics", _raw({"event": []}), "event"),
     ],
 )  # fmt: skip
@@ -150,19 +154,18 @@ def test_a_request_id_stays_and_is_made_where_there_is_none():
     assert json.loads(made[1].data)["hook_context"]["request_id"] == made[1].request_id
 
 
-_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=4),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from([
-            "query", "tables", "hook_context", "attributes", "request_id", "headers", "event", "key", "value", "ttl_ms",
-            "success", "is_read_only", "identity", "database",
-        ]),
-        inner,
-        max_size=5,
-    ),
-    max_leaves=12,
-)  # fmt: skip
+_LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=4)
+_FIELDS = [
+    "query", "tables", "hook_context", "attributes", "request_id", "headers", "event", "key", "value", "ttl_ms",
+    "success", "is_read_only", "identity", "database",
+]  # fmt: skip
+
+
+def _nested(inner):
+    return _LEAVES | st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(_FIELDS), inner, max_size=5)
+
+
+_JSON = _nested(_nested(_nested(_LEAVES)))
 
 
 @settings(max_examples=600, deadline=None)

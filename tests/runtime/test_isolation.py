@@ -19,12 +19,13 @@ _MEMORY = """
 
 
 async def test_per_call_no_call_finds_anything_of_another(workshop, wat):
-    """A secret is planted all over memory; the next calls look for it, also behind the end of what they started with."""
+    """A secret is planted all over memory; the next calls look for it, also where they grow."""
     plant_and_look = """
     (drop (memory.grow (i32.const 4)))
     (local.set $i (i32.const 131072))
     (loop $next
-      (if (i32.eq (i32.load8_u (local.get $i)) (i32.const 83)) (then (local.set $j (i32.add (local.get $j) (i32.const 1)))))
+      (if (i32.eq (i32.load8_u (local.get $i)) (i32.const 83))
+        (then (local.set $j (i32.add (local.get $j) (i32.const 1)))))
       (i32.store8 (local.get $i) (i32.const 83))
       (local.set $i (i32.add (local.get $i) (i32.const 64)))
       (br_if $next (i32.lt_u (local.get $i) (i32.const 393216))))

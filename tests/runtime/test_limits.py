@@ -267,6 +267,6 @@ async def test_two_plugins_of_one_name_are_refused(workshop, wat):
     one = await workshop.plugin(wat.switch(), "twin", priority=1)
     two = await workshop.plugin(wat.configured(), "twin")
     runtime = Runtime()
-    with pytest.raises(PrepareError, match="twin.*two plugins of this name"):
+    with pytest.raises(PrepareError, match=r"twin.*two plugins of this name"):
         await runtime.load(Bundle.of([one, two]), workshop.find)
     await runtime.close()

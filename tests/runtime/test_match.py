@@ -103,7 +103,8 @@ def test_a_custom_call_of_any_shape_is_matched_without_an_error(value, pattern):
 
 
 _CLASSES = [
-    ("select 1", {"select"}), ("  SELECT 1", {"select"}), ("(select 1)", {"select"}), ("((values (1)))", {"select"}),
+    ("select 1", {"select"}), ("  SELECT 1", {"select"}), ("(select 1)", {"select"}),
+    ("((values (1)))", {"select"}),
     ("insert into t values (1)", {"insert"}), ("Update t set a=1", {"update"}), ("delete from t", {"delete"}),
     ("create table t (a int)", {"ddl"}), ("truncate t", {"ddl"}), ("grant all on t to u", {"ddl"}),
     ("commit", {"other"}), ("rollback;", {"other"}), ("select 1; drop table t", {"select", "ddl"}),
@@ -112,7 +113,8 @@ _CLASSES = [
     (";;; select 1 ;", {"select"}), ("select '; drop table t'", {"select", "ddl"}),
     # unknown: anything may be behind it
     ("with x as (delete from t returning *) select * from x", None), ("explain analyze delete from t", None),
-    ("call p()", None), ("do $$ begin drop table t; end $$", None), ("execute p", None), ("copy t from '/x'", None),
+    ("call p()", None), ("do $$ begin drop table t; end $$", None), ("execute p", None),
+    ("copy t from '/x'", None),
     ("begin delete from t; end", None), ("set statement max_statement_time=1 for delete from t", None),
     ("merge into t using s on true when matched then delete", None), ("", None), ("   ", None), ("-- only", None),
     ("/* only */", None), ("/* open", None), ("select 1; /* open", None), ("*/ drop table t", None),
@@ -159,11 +161,12 @@ def test_no_lead_of_comments_hides_a_statement(lead, word):
     "text",
     [
         "/*" + "*" * 1_000_000, "/*" + "* " * 500_000 + "*/x", "(" * 1_000_000 + "!", "-- \n" * 250_000,
-        "/**/" * 250_000 + "x", "/*a" * 300_000, " " * 1_000_000, "/" * 1_000_000, "-" * 1_000_000, ";" * 1_000_000,
+        "/**/" * 250_000 + "x", "/*a" * 300_000, " " * 1_000_000, "/" * 1_000_000, "-" * 1_000_000,
+        ";" * 1_000_000,
     ],
 )  # fmt: skip
 def test_a_hostile_megabyte_of_sql_is_classified_in_linear_time(text):
-    """Every part of the expression is possessive: nothing is tried a second time. A backtracking one hangs here."""
+    """Every part of the expression is possessive: nothing is tried twice. A backtracking one hangs here."""
     query_classes(text)
     pattern = matching._LEAD.pattern
     assert re.search(r"[)\]][*+](?![+])", pattern.replace(".*?", "").replace("[^\\n]*+", "")) is None

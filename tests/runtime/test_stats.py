@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import tracemalloc
 
@@ -122,4 +123,4 @@ def test_prometheus_buckets_are_cumulative_and_end_with_all_calls():
     assert counts[-1] == 4
     bounds = [bound for bound, _ in summary.cumulative(PROMETHEUS_BOUNDS)]
     assert bounds[0] == pytest.approx(16e-6, rel=0.05)
-    assert all(later == pytest.approx(4 * earlier) for earlier, later in zip(bounds, bounds[1:], strict=False))
+    assert all(later == pytest.approx(4 * earlier) for earlier, later in itertools.pairwise(bounds))

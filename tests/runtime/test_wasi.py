@@ -107,7 +107,8 @@ async def test_a_guest_that_sleeps_is_told_that_it_slept(workshop, wat):
         data={1024: subscription * 2},
         hooks={
             "custom_hook": f"""
-            (if (call $poll_oneoff (i32.const 1024) (i32.const 2048) (i32.const 2) (i32.const 3000)) (then unreachable))
+            (if (call $poll_oneoff (i32.const 1024) (i32.const 2048) (i32.const 2) (i32.const 3000))
+              (then unreachable))
             (if (i64.ne (i64.load (i32.const 2080)) (i64.const 7)) (then unreachable))
             {_answer("(i32.load (i32.const 3000))")}"""
         },
