@@ -89,10 +89,10 @@ class BundlePlugin(Resource):
         config = json.loads(json.dumps(self.config))
         for path in self.secret_paths:
             *parents, last = path.split(".")
-            target = config
+            target: Any = config
             for part in parents:
-                target = target.get(part, {})
-            if last in target:
+                target = target.get(part) if isinstance(target, dict) else None
+            if isinstance(target, dict) and last in target:
                 target[last] = REDACTED
         return self.model_copy(update={"config": config})
 
@@ -118,5 +118,5 @@ class Bundle(Resource):
 
 
 def _digest(value: object) -> str:
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,117 @@
+"""A bundle is named by its content, is in order, and shows no secret."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hookline_api.bundle import REDACTED, Bundle, BundlePlugin
+
+_ARTIFACT = {"digest": "sha256:1", "sha256": "a" * 64, "size": 1, "layout": "file", "reference": "p.wasm"}
+
+
+def _plugin(name: str = "p", **fields: object) -> BundlePlugin:
+    return BundlePlugin.model_validate({"name": name, "artifact": _ARTIFACT, **fields})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hooks": ["route"]}, {"priority": 1}, {"match": {"databases": ["x"]}}, {"config": {"a": 2}},
+        {"config": {"a": "1"}}, {"secretPaths": ["a"]}, {"permissions": ["crypto"]}, {"limits": {"timeout": "1s"}},
+        {"limits": {"fuel": 5}}, {"isolation": {"mode": "Pooled"}}, {"failurePolicy": {"trap": "Open"}},
+        {"mode": "Shadow"}, {"egress": ["http://x"]}, {"namespace": "n"},
+        {"artifact": {**_ARTIFACT, "sha256": "b" * 64}}, {"artifact": {**_ARTIFACT, "digest": "sha256:2"}},
+    ],
+)  # fmt: skip
+def test_every_setting_and_the_artifact_change_the_revision(change):
+    """And with it the bundle's version."""
+    before, after = _plugin(config={"a": 1}), _plugin(**{"config": {"a": 1}, **change})
+    assert before.revision != after.revision
+    assert Bundle.of([before]).version != Bundle.of([after]).version
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"generation": 7}, {"origin": "elsewhere.yaml"}, {"failure": {"cause": "fetch", "message": "later"}}],
+)
+def test_what_changes_nothing_does_not_change_the_revision(change):
+    """Where the settings came from, and why they are not newer."""
+    assert _plugin().revision == _plugin(**change).revision
+    assert Bundle.of([_plugin()]).version == Bundle.of([_plugin(**change)]).version
+
+
+def test_the_order_of_a_bundle_is_the_chains_order():
+    """Priority descending, then name; whatever order it came in."""
+    plugins = [_plugin("b"), _plugin("c", priority=1), _plugin("a"), _plugin("d", priority=-1)]
+    assert [plugin.name for plugin in Bundle.of(plugins).plugins] == ["c", "a", "b", "d"]
+    assert Bundle.of(plugins).version == Bundle.of(plugins[::-1]).version
+
+
+def test_a_bundle_that_was_stored_is_the_same_bundle():
+    """The state of a sidecar survives a restart, and with it the version."""
+    bundle = Bundle.of([
+        _plugin(config={"ü": ["x", 1.5, None, {"y": True}]}, limits={"timeout": "30s"}),
+        _plugin("q", artifact=None, failure={"cause": "fetch", "message": "m"}, hooks=["route"]),
+    ])  # fmt: skip
+    for text in (bundle.model_dump_json(by_alias=True), bundle.model_dump_json()):
+        again = Bundle.model_validate_json(text)
+        assert again == bundle
+        assert again.version == bundle.version
+    assert len(bundle.version) == 12
+
+
+def test_the_order_of_a_configs_keys_is_no_change():
+    """A manifest that was sorted is the same."""
+    assert _plugin(config={"a": 1, "b": 2}).revision == _plugin(config={"b": 2, "a": 1}).revision
+
+
+@pytest.mark.parametrize(
+    ("config", "paths", "shown"),
+    [
+        ({"a": "s3cret", "b": 1}, ["a"], {"a": REDACTED, "b": 1}),
+        ({"a": {"b": {"c": "s3cret", "d": 2}}}, ["a.b.c"], {"a": {"b": {"c": REDACTED, "d": 2}}}),
+        ({"a": {"b": 1}}, ["a.x", "y", "a.b.c"], {"a": {"b": 1}}),
+        ({"a": "s3cret"}, ["a.b", "a"], {"a": REDACTED}),
+        ({"a": "text with b"}, ["a.b"], {"a": "text with b"}),
+        ({"a": ["b"]}, ["a.b", "a.0"], {"a": ["b"]}),
+        ({"a": {"b": "s3cret"}}, ["a", "a.b"], {"a": REDACTED}),
+        ({"a": {"b": "s3cret"}}, ["a.b", "a"], {"a": REDACTED}),
+        ({"a": None}, ["a.b"], {"a": None}),
+    ],
+)
+def test_values_of_secrets_are_shown_nowhere(config, paths, shown):
+    """Whatever the paths say of a config that is not of that shape any more."""
+    plugin = _plugin(config=config, secretPaths=paths)
+    assert plugin.redacted().config == shown
+    redacted = Bundle.of([plugin]).redacted()
+    assert "s3cret" not in redacted.model_dump_json()
+    assert plugin.config == config  # the plugin itself is left as it is
+
+
+_JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(
+    config=st.dictionaries(st.text(max_size=3), _JSON, max_size=4),
+    paths=st.lists(st.text("ab.", max_size=5), max_size=3),
+)
+def test_any_config_has_a_revision_and_can_be_redacted(config, paths):
+    """Any text, also such as no encoding has: half of a surrogate pair is what YAML can escape."""
+    plugin = _plugin(config=config, secretPaths=paths)
+    assert len(plugin.revision) == 12
+    assert plugin.redacted().name == "p"
+
+
+def test_half_a_surrogate_pair_in_a_setting_does_not_break_the_revision():
+    """YAML and JSON can escape one."""
+    assert len(_plugin(config={"a": "\ud800"}).revision) == 12
