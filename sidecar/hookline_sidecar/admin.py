@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 import time
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -15,9 +17,9 @@ if TYPE_CHECKING:
     from hookline_sidecar.supervisor import Slot, Supervisor
 
 
-async def serve(supervisor: Supervisor) -> web.AppRunner:
-    """Listen on ``--admin``. Raises OSError where that is not possible."""
-    app = web.Application()
+async def serve(supervisor: Supervisor, door: socket.socket) -> web.AppRunner:
+    """Answer on ``door``, the socket of ``--admin``."""
+    app = web.Application(middlewares=[_problems])
 
     async def healthz(_: web.Request) -> web.Response:
         return _json({"status": "ok"})
@@ -52,11 +54,27 @@ async def serve(supervisor: Supervisor) -> web.AppRunner:
     app.router.add_get("/v1/plugins", plugins)
     app.router.add_get("/v1/bundle", bundle)
     app.router.add_get("/openapi.json", specification)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
     await runner.setup()
-    host, port = supervisor.settings.admin
-    await web.TCPSite(runner, host, port, reuse_address=True).start()
+    await web.SockSite(runner, door).start()
     return runner
+
+
+@web.middleware
+async def _problems(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPMethodNotAllowed as error:
+        response = problem(405, f"{request.method} is not answered here")
+        response.headers["Allow"] = error.headers["Allow"]
+        return response
+    except web.HTTPNotFound:
+        paths = ", ".join(openapi.ADMIN)
+        return problem(
+            404, f"there is nothing at {request.path:.100}; this port has {paths}, and hooks have another"
+        )
 
 
 def describe(supervisor: Supervisor) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -71,8 +71,11 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
                 f"--plugins {settings.plugins} is no folder, and {settings.state} holds no last good bundle"
             )
         return parent.run(settings, state)
-    except (StateInUseError, OSError) as error:
+    except StateInUseError as error:
         parser.exit(_EXIT_USAGE, f"hookline-sidecar: error: {error}\n")
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        parser.exit(_EXIT_USAGE, f"hookline-sidecar: error: {where}{error.strerror or error}\n")
 
 
 def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -83,12 +86,21 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
 
-    def option(name: str, *, kind: Any, metavar: str, text: str, default: str | None = None, **rest: Any) -> None:
-        given = environment.get("HOOKLINE_" + name.upper().replace("-", "_"), default)
-        shown = f" (default: {default})" if default else ""
+    def option(
+        name: str,
+        *,
+        kind: Callable[[str], Any],
+        metavar: str,
+        text: str,
+        default: str | None = None,
+        required: bool = False,
+    ) -> None:
+        # A variable that is empty counts as not set: that is what templates leave.
+        given = environment.get("HOOKLINE_" + name.upper().replace("-", "_")) or default
+        shown = f" (default: {default})".replace("%", "%%") if default else ""
         parser.add_argument(
             f"--{name}", type=kind, metavar=metavar, default=given, help=text + shown,
-            required=given is None and rest.pop("required", False), **rest,
+            required=required and given is None,
         )  # fmt: skip
 
     option("plugins", kind=Path, metavar="DIR", required=True,
@@ -99,18 +111,16 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
            text="where hooks are answered over TCP, or 'off'")  # fmt: skip
     option("socket", kind=Path, metavar="PATH", text="unix socket where hooks are answered too")
     option("socket-mode", kind=_mode, metavar="MODE", default="0660",
-           text="permissions of the socket, octal; a proxy that runs as another user needs 0666 or its group")  # fmt: skip
+           text="permissions of the socket, octal; 0666 for a proxy of another user")  # fmt: skip
     option("admin", kind=_address, metavar="HOST:PORT", default="127.0.0.1:9902",
            text="health, metrics and what runs")  # fmt: skip
     option("workers", kind=_workers, metavar="N", default="1", text="processes that answer hooks")
-    option("max-body", kind=parse_size, metavar="SIZE", default="16Mi", text="largest hook call")
-    option("body-timeout", kind=parse_duration, metavar="TIME", default="10s",
+    option("max-body", kind=_size, metavar="SIZE", default="16Mi", text="largest hook call")
+    option("body-timeout", kind=_duration, metavar="TIME", default="10s",
            text="for the body of a hook call to arrive")  # fmt: skip
-    option(
-        "drain", kind=parse_duration, metavar="TIME", default="10s", text="for calls under way to end at SIGTERM"
-    )
-    option("log-level", kind=str, metavar="LEVEL", default="info", choices=_LEVELS, text=", ".join(_LEVELS))
-    option("log-format", kind=str, metavar="FORMAT", default="text", choices=("text", "json"), text="text or json")
+    option("drain", kind=_duration, metavar="TIME", default="10s", text="for calls under way to end at SIGTERM")
+    option("log-level", kind=_one_of(*_LEVELS), metavar="LEVEL", default="info", text=", ".join(_LEVELS))
+    option("log-format", kind=_one_of("text", "json"), metavar="FORMAT", default="text", text="text or json")
     parser.add_argument(
         "--version", action="version", version=f"hookline-sidecar {importlib.metadata.version('hookline')}"
     )
@@ -120,7 +130,12 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
 def _default_state(environment: Mapping[str, str]) -> Path:
     # https://specifications.freedesktop.org/basedir-spec/: state that should outlive a restart
     base = environment.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path.home() / ".local" / "state") / "hookline"
+    if base:
+        return Path(base) / "hookline"
+    try:
+        return Path.home() / ".local" / "state" / "hookline"
+    except RuntimeError:  # a container's user often has no home
+        return Path("/var/lib/hookline")
 
 
 def _address(text: str) -> Address:
@@ -142,6 +157,33 @@ def _mode(text: str) -> int:
     if not 0 <= mode <= 0o777:  # noqa: PLR2004 - all permission bits
         raise argparse.ArgumentTypeError(f"{text!r} is no mode such as 0660")
     return mode
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def check(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(choices)}")
+        return text
+
+    return check
+
+
+def _size(text: str) -> int:
+    return _positive(parse_size, text)
+
+
+def _duration(text: str) -> int:
+    return _positive(parse_duration, text)
+
+
+def _positive(parse: Callable[[str], int], text: str) -> int:
+    try:
+        value = parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    if value == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is nothing at all")
+    return value
 
 
 def _workers(text: str) -> int:
@@ -172,3 +214,4 @@ def _log_to_stderr(level: str, *, as_json: bool) -> None:
     formatter.default_time_format, formatter.default_msec_format = "%Y-%m-%dT%H:%M:%S", "%s.%03dZ"
     handler.setFormatter(formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it counts every event

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hookline_sidecar import wire
 
 if TYPE_CHECKING:
-    from hookline_api.bundle import Bundle
+    from hookline_api.bundle import Bundle, LoadCause
 
 _PREPARE_S: Final = 60.0
 
@@ -27,10 +27,17 @@ Report = dict[str, dict[str, Any]]
 class RefusedError(Exception):
     """A worker cannot load one plugin of a bundle."""
 
-    def __init__(self, plugin: str, cause: str, message: str) -> None:
+    def __init__(self, plugin: str, cause: LoadCause, message: str, *, damaged: bool = False) -> None:
         super().__init__(message)
         self.plugin = plugin
         self.cause = cause
+        self.damaged = damaged
+        """Whether its compiled form may be what is wrong."""
+
+    @classmethod
+    def told(cls, answer: wire.Message) -> RefusedError:
+        """What a worker answered."""
+        return cls(answer["plugin"], answer["cause"], answer["message"], damaged=answer["damaged"])
 
 
 class _Worker:
@@ -55,11 +62,12 @@ class Fleet:
         self._current: tuple[Bundle, dict[str, int]] | None = None
         self._deploying = asyncio.Lock()
         self._server: asyncio.Server | None = None
+        self._meetings: set[asyncio.Task[None]] = set()
 
     async def listen(self, path: Path) -> None:
         """Wait for workers on a unix socket."""
         await asyncio.to_thread(path.unlink, missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._meet, path)
+        self._server = await asyncio.start_unix_server(self._welcome, path)
         await asyncio.to_thread(path.chmod, 0o600)
 
     async def deploy(self, bundle: Bundle, numbers: dict[str, int]) -> None:
@@ -71,8 +79,7 @@ class Fleet:
             if refusals:
                 for worker in workers:
                     wire.send(worker.writer, {"discard": bundle.version})
-                first = refusals[0]
-                raise RefusedError(first["plugin"], first["cause"], first["message"])
+                raise RefusedError.told(refusals[0])
             self._current = (bundle, numbers)
             for worker, answer in zip(workers, answers, strict=True):
                 if answer is not None:
@@ -94,6 +101,8 @@ class Fleet:
             self._server.close()
         for worker in self._workers.values():
             worker.writer.close()
+        if self._meetings:
+            await asyncio.wait(self._meetings, timeout=1)
 
     async def _prepare(self, worker: _Worker, bundle: Bundle, numbers: dict[str, int]) -> wire.Message | None:
         worker.answer = asyncio.get_running_loop().create_future()
@@ -116,6 +125,11 @@ class Fleet:
         finally:
             worker.answer = None
 
+    def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        meeting = asyncio.get_running_loop().create_task(self._meet(reader, writer), name="meet a worker")
+        self._meetings.add(meeting)
+        meeting.add_done_callback(self._meetings.discard)
+
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         hello = await wire.receive(reader)
         if hello is None or "hello" not in hello:
@@ -131,9 +145,11 @@ class Fleet:
                 answer = await self._prepare(worker, bundle, numbers)
                 if answer is not None and "prepared" in answer:
                     wire.send(writer, {"commit": bundle.version})
-                elif answer is not None:
+                elif answer is None:
+                    writer.close()  # gone, or stuck: a new connection begins from the start
+                else:
                     # What runs elsewhere, or ran before a restart, does not load here: another is assembled.
-                    self._refused(RefusedError(answer["plugin"], answer["cause"], answer["message"]))
+                    self._refused(RefusedError.told(answer))
         await listening
 
     async def _listen_to(self, worker: _Worker, reader: asyncio.StreamReader) -> None:

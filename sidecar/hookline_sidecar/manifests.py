@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import re
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,12 +23,29 @@ import orjson
 import yaml
 from pydantic import ValidationError
 
-from hookline_api.resources import API_VERSION, GROUP, KIND, LocalWasmPlugin
+from hookline_api.resources import API_VERSION, GROUP, KIND, NAME_PATTERN, LocalWasmPlugin
 
 _SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 _MAX_FILE: Final = 4 * 2**20
 _MAX_FILES: Final = 1000
-_Loader: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MAX_DEPTH: Final = 100
+_Parser: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Loader(_Parser):  # type: ignore[misc, valid-type]
+    """YAML as the API server takes it with strict validation: no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        seen = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.MarkedYAMLError(
+                        problem=f"the key {key.value!r:.60} is there twice", problem_mark=key.start_mark
+                    )
+                seen.add(key.value)
+        found: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +73,8 @@ class Manifest:
 
     plugin: LocalWasmPlugin
     file: str
+    changed: int
+    """When the file was last written, in nanoseconds since 1970."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -77,7 +97,8 @@ class Scan:
 
     def key(self, name: str, folder: Path) -> str:
         """Changes when anything changes that a plugin is resolved from: its spec, its objects, its file."""
-        plugin = self.manifests[name].plugin
+        manifest = self.manifests[name]
+        plugin = manifest.plugin
         digest = hashlib.sha256(plugin.model_dump_json(by_alias=True).encode())
         for each in (*plugin.spec.config_from,):
             reference = each.secret_ref or each.config_map_ref
@@ -86,6 +107,8 @@ class Scan:
                 digest.update(repr(sorted(objects.get(reference.name, {}).items())).encode())
         source = plugin.spec.source
         if source.oci is not None:
+            if source.oci.pull_policy == "Always":
+                digest.update(str(manifest.changed).encode())  # so that touching the file asks the registry again
             for secret in source.oci.pull_secrets:
                 digest.update(repr(sorted(self.secrets.get(secret.name, {}).items())).encode())
             if source.oci.ca_config_map is not None:
@@ -104,21 +127,57 @@ class Scan:
 def scan(folder: Path) -> Scan:
     """Read the folder. Raises OSError where the folder itself cannot be read, and nothing else."""
     found = _Found()
-    paths = sorted(path for path in folder.iterdir() if path.suffix in _SUFFIXES and not path.name.startswith("."))
+    paths = _manifests(folder)
     for path in paths[_MAX_FILES:]:
-        found.problem(path.name, "", f"not read: the folder has more than {_MAX_FILES} manifests")
+        found.problem(_shown(path), "", f"not read: the folder has more than {_MAX_FILES} manifests")
     for path in paths[:_MAX_FILES]:
         for document in _documents(path, found):
-            _take(path.name, document, found)
+            _take(document, found)
     return found.scan()
+
+
+def glance(folder: Path, known: Scan | None) -> object:
+    """Differs from the last glance when something may have changed: cheap, for where no events come from.
+
+    That is file systems that have none, a folder that was replaced, and modules that lie outside of it.
+    """
+    try:
+        paths = [folder, *_manifests(folder)]
+    except OSError as error:
+        return error.errno
+    sources = [manifest.plugin.spec.source.file for manifest in known.manifests.values()] if known else []
+    paths += [folder / source.path for source in sources if source is not None]
+    return [(path, *_stamp(path)) for path in paths]
+
+
+def _manifests(folder: Path) -> list[Path]:
+    return sorted(
+        path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
+    )
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return ()
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+def _shown(path: Path) -> str:
+    """A file's name, in characters that can be written."""
+    return path.name.encode("utf-8", "replace").decode()
 
 
 @dataclass(slots=True)
 class _Found:
     manifests: dict[str, list[Manifest]] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
-    secrets: dict[str, Mapping[str, bytes]] = field(default_factory=dict)
-    config_maps: dict[str, Mapping[str, bytes]] = field(default_factory=dict)
+    objects: dict[tuple[str, str], list[tuple[str, Mapping[str, bytes]]]] = field(default_factory=dict)
+    """By kind and name: in which file, and what it holds."""
+    file: str = ""
+    """Which is being read."""
+    changed: int = 0
 
     def problem(
         self, file: str, where: str, message: str, plugin: str | None = None, *, hides: bool = True
@@ -126,38 +185,54 @@ class _Found:
         self.problems.append(Problem(file=file, field=where, message=message[:500], plugin=plugin, hides=hides))
 
     def scan(self) -> Scan:
-        only: dict[str, Manifest] = {}
+        only = {name: manifests[0] for name, manifests in self.manifests.items() if len(manifests) == 1}
         for name, manifests in self.manifests.items():
-            if len(manifests) == 1:
-                only[name] = manifests[0]
-                continue
-            files = " and ".join(sorted({manifest.file for manifest in manifests}))
-            for file in sorted({manifest.file for manifest in manifests}):
-                self.problem(
-                    file, "metadata.name", f"the plugin '{name}' is there more than once, in {files}", name
-                )
+            for file, others in _several([manifest.file for manifest in manifests]):
+                self.problem(file, "metadata.name", f"the plugin '{name}' is there {others}", name)
+        for (kind, name), objects in self.objects.items():
+            for file, others in _several([file for file, _ in objects]):
+                self.problem(file, "metadata.name", f"the {kind} '{name}' is there {others}", hides=False)
         return Scan(
             manifests=only,
             problems=tuple(self.problems),
-            secrets=self.secrets,
-            config_maps=self.config_maps,
+            secrets=self._only("Secret"),
+            config_maps=self._only("ConfigMap"),
         )
+
+    def _only(self, kind: str) -> dict[str, Mapping[str, bytes]]:
+        # Of two with one name, which one counts would be an accident: neither does.
+        return {
+            name: objects[0][1]
+            for (its_kind, name), objects in self.objects.items()
+            if its_kind == kind and len(objects) == 1
+        }
+
+
+def _several(files: list[str]) -> Iterator[tuple[str, str]]:
+    """Each file that has what should be there once, and the words for it; nothing where it is there once."""
+    if len(files) > 1:
+        different = sorted(set(files))
+        for file in different:
+            yield file, f"more than once, in {' and '.join(different)}"
 
 
 def _documents(path: Path, found: _Found) -> Iterator[dict[str, Any]]:
+    found.file = _shown(path)
     try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            found.problem(path.name, "", "not read: it is no regular file")
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            found.problem(found.file, "", "not read: it is no regular file")
             return
         with path.open("rb") as file:
             raw = file.read(_MAX_FILE + 1)
     except FileNotFoundError:
         return  # gone between the listing and now: the next scan says so
     except OSError as error:
-        found.problem(path.name, "", f"cannot be read: {error.strerror}")
+        found.problem(found.file, "", f"cannot be read: {error.strerror}")
         return
+    found.changed = status.st_mtime_ns
     if len(raw) > _MAX_FILE:
-        found.problem(path.name, "", f"not read: it has more than {_MAX_FILE} bytes")
+        found.problem(found.file, "", f"not read: it has more than {_MAX_FILE} bytes")
         return
     try:
         documents = _parse(raw)
@@ -165,48 +240,77 @@ def _documents(path: Path, found: _Found) -> Iterator[dict[str, Any]]:
         where = getattr(error, "problem_mark", None)
         at = f"line {where.line + 1}: " if where is not None else ""
         reason = getattr(error, "problem", None) or str(error)
-        found.problem(path.name, "", f"{at}this is no YAML: {' '.join(str(reason).split())}")
+        found.problem(found.file, "", f"{at}this cannot be read: {' '.join(str(reason).split())}")
         return
     if not documents:
-        found.problem(path.name, "", "it holds no document; if it is being written, the next change is read")
+        found.problem(
+            found.file, "", "it holds no document; its plugins stay as they were until it does, or is deleted"
+        )
     for document in documents:
         if isinstance(document, dict):
             yield document
         else:
-            found.problem(path.name, "", "a document is no mapping")
+            found.problem(found.file, "", "a document is no mapping")
 
 
 def _parse(raw: bytes) -> list[Any]:
-    text = raw.decode()
-    # An alias makes a few bytes mean gigabytes. Anchors alone are harmless, and pointless.
-    if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=_Loader)):
-        raise ValueError("it has a YAML alias (*name), and those are not read: write the value out")
+    text = raw.decode("utf-8-sig")
+    _check_shape(text)
     documents = [each for each in yaml.load_all(text, Loader=_Loader) if each is not None]
     # Through JSON: what YAML has and Kubernetes has not (dates, keys of any type) ends here.
     normal: list[Any] = orjson.loads(orjson.dumps(documents, option=orjson.OPT_NON_STR_KEYS))
     return normal
 
 
-def _take(file: str, document: dict[str, Any], found: _Found) -> None:
+def _check_shape(text: str) -> None:
+    """Raises ValueError for what would take the loader down.
+
+    DANGER: libyaml's composer is recursive C without a limit; some ten thousand brackets crash the process.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=_Parser):
+        if isinstance(event, yaml.AliasEvent):
+            # An alias makes a few bytes mean gigabytes. Anchors alone are harmless, and pointless.
+            raise ValueError("it has a YAML alias (*name), and those are not read: write the value out")  # noqa: TRY004
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"it is nested deeper than {_MAX_DEPTH}")
+
+
+def _take(document: dict[str, Any], found: _Found) -> None:
     api_version, kind = document.get("apiVersion"), document.get("kind")
     metadata = document.get("metadata")
     name = metadata.get("name") if isinstance(metadata, dict) else None
     name = name if isinstance(name, str) else None
-    if api_version == API_VERSION and kind == KIND:
-        _take_plugin(file, document, name, found)
+    # A plugin of a name that nobody can have is found by its file.
+    plugin = name if name is not None and re.fullmatch(NAME_PATTERN, name) else None
+    if not isinstance(api_version, str) or not isinstance(kind, str):
+        found.problem(found.file, "kind", "a document needs apiVersion and kind", plugin)
+    elif api_version == API_VERSION and kind == KIND:
+        _take_plugin(document, plugin, found)
     elif api_version == "v1" and kind in {"Secret", "ConfigMap"}:
-        _take_object(file, document, name, found)
-    elif isinstance(api_version, str) and api_version.split("/")[0] == GROUP:
-        found.problem(
-            file, "kind", f"{api_version} {kind} is unknown; this version reads {API_VERSION} {KIND}", name
-        )
+        _take_object(document, kind, name, found)
+    elif api_version == "v1" and kind == "List":
+        _take_list(document, found)
+    elif api_version.split("/")[0] == GROUP or kind == KIND:
+        message = f"{api_version} {kind} is unknown; this version reads {API_VERSION} {KIND}"
+        found.problem(found.file, "kind" if kind != KIND else "apiVersion", message, plugin)
     else:
-        found.problem(
-            file, "kind", f"ignored: {api_version} {kind} is none of {KIND}, Secret, ConfigMap", hides=False
-        )
+        message = f"ignored: {api_version} {kind} is none of {KIND}, Secret, ConfigMap"
+        found.problem(found.file, "kind", message, hides=False)
 
 
-def _take_plugin(file: str, document: dict[str, Any], name: str | None, found: _Found) -> None:
+def _take_list(document: dict[str, Any], found: _Found) -> None:
+    """What ``kubectl get -o yaml`` writes."""
+    items = document.get("items")
+    if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
+        found.problem(found.file, "items", "is no list of documents")
+        return
+    for item in items:
+        _take(item, found)
+
+
+def _take_plugin(document: dict[str, Any], name: str | None, found: _Found) -> None:
     document.pop("status", None)
     metadata = document.get("metadata")
     if isinstance(metadata, dict):
@@ -219,22 +323,27 @@ def _take_plugin(file: str, document: dict[str, Any], name: str | None, found: _
         for each in error.errors(include_url=False, include_input=False)[:5]:
             where = ".".join(str(part) for part in each["loc"])
             message = "there is no such field" if each["type"] == "extra_forbidden" else each["msg"]
-            found.problem(file, where, message.removeprefix("Value error, "), name)
+            found.problem(found.file, where, message.removeprefix("Value error, "), name)
         return
-    found.manifests.setdefault(plugin.metadata.name, []).append(Manifest(plugin=plugin, file=file))
+    manifest = Manifest(plugin=plugin, file=found.file, changed=found.changed)
+    found.manifests.setdefault(plugin.metadata.name, []).append(manifest)
 
 
-def _take_object(file: str, document: dict[str, Any], name: str | None, found: _Found) -> None:
+def _take_object(document: dict[str, Any], kind: str, name: str | None, found: _Found) -> None:
     if name is None:
-        found.problem(file, "metadata.name", "is missing", hides=False)
+        found.problem(found.file, "metadata.name", "is missing", hides=False)
         return
-    texts, binaries = ("stringData", "data") if document["kind"] == "Secret" else ("data", "binaryData")
+    texts, binaries = ("stringData", "data") if kind == "Secret" else ("data", "binaryData")
     data: dict[str, bytes] = {}
     for section, encoded in ((binaries, True), (texts, False)):
-        for key, value in (document.get(section) or {}).items():
+        entries = document.get(section) or {}
+        if not isinstance(entries, dict):
+            found.problem(found.file, section, "is no mapping", hides=False)
+            continue
+        for key, value in entries.items():
             try:
-                data[key] = base64.b64decode(value, validate=True) if encoded else value.encode()
+                data[key] = base64.b64decode("".join(value.split()), validate=True) if encoded else value.encode()
             except (TypeError, ValueError, AttributeError, binascii.Error):
-                kind = "base64" if encoded else "a string"
-                found.problem(file, f"{section}.{key}", f"is not {kind}", hides=False)
-    (found.secrets if document["kind"] == "Secret" else found.config_maps)[name] = data
+                wanted = "base64" if encoded else "a string"
+                found.problem(found.file, f"{section}.{key}", f"is not {wanted}", hides=False)
+    found.objects.setdefault((kind, name), []).append((found.file, data))

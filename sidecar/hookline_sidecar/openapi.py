@@ -29,7 +29,7 @@ _PROBLEM: Json = {
         }
     },
 }
-_ADMIN = {
+ADMIN = {
     "/healthz": "Whether the supervisor lives",
     "/readyz": "Whether every plugin that must decide is loaded; 503 with the reasons otherwise",
     "/metrics": "Prometheus metrics over all workers",
@@ -53,7 +53,7 @@ def document() -> Json:
     paths["/v1/auth"] = {"get": _auth()}
     paths |= {
         path: {"get": {"tags": ["admin"], "summary": text, "responses": {"200": {"description": "OK"}}}}
-        for path, text in _ADMIN.items()
+        for path, text in ADMIN.items()
     }
     return {
         "openapi": "3.1.0",

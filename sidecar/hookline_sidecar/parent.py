@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import gc
 import logging
 import mmap
 import os
+import resource
 import signal
 import socket
 import stat
@@ -29,7 +31,7 @@ from hookline_sidecar.supervisor import Supervisor
 from hookline_sidecar.worker import Worker
 
 if TYPE_CHECKING:
-    from hookline_sidecar.settings import Settings
+    from hookline_sidecar.settings import Address, Settings
     from hookline_sidecar.state import StateFolder
 
 _BACKLOG: Final = 1024
@@ -59,17 +61,27 @@ class _Child:
 
 def run(settings: Settings, state: StateFolder) -> int:
     """Run a sidecar until SIGTERM or SIGINT; the exit code. Raises OSError where a socket cannot be bound."""
+    with contextlib.suppress(OSError, ValueError):
+        # A proxy keeps many connections; the soft limit of most shells is 1024.
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    door = _bind_tcp(settings.admin, "--admin")
     sockets = _bind(settings)
+    ours = settings.socket.stat() if settings.socket is not None else None
     memories = [mmap.mmap(-1, TABLE_BYTES) for _ in range(settings.workers)]
     tables = [StatsTable(memoryview(memory)) for memory in memories]
 
     def supervise() -> None:
         for each in sockets:
             each.close()  # only workers answer hooks; a stopped sidecar must not accept into nowhere
-        uvloop.run(_supervise(settings, state, tables))
+        uvloop.run(_supervise(settings, state, tables, door))
 
     def work(index: int) -> Callable[[], None]:
-        return lambda: uvloop.run(_work(settings, state, index, sockets, tables[index]))
+        def main() -> None:
+            door.close()
+            uvloop.run(_work(settings, state, index, sockets, tables[index]))
+
+        return main
 
     children = {_SUPERVISOR: _Child("the supervisor", supervise)}
     children |= {index: _Child(f"worker {index}", work(index)) for index in range(settings.workers)}
@@ -80,17 +92,19 @@ def run(settings: Settings, state: StateFolder) -> int:
         for child in children.values():
             _start(child)
         _attend(children)
-        for each in sockets:
+        _unlink(settings.socket, ours)
+        for each in (door, *sockets):
             each.close()  # so that a new connection is refused, and not kept waiting for nobody
         return _stop(children, settings.drain)
     finally:
-        if settings.socket is not None:
-            settings.socket.unlink(missing_ok=True)
+        _unlink(settings.socket, ours)
 
 
-async def _supervise(settings: Settings, state: StateFolder, tables: list[StatsTable]) -> None:
+async def _supervise(
+    settings: Settings, state: StateFolder, tables: list[StatsTable], door: socket.socket
+) -> None:
     os.nice(_SUPERVISOR_NICENESS)
-    await Supervisor(settings, state, tables).run()
+    await Supervisor(settings, state, tables, door).run()
 
 
 async def _work(
@@ -182,7 +196,12 @@ def _reap(children: dict[int, _Child]) -> list[_Child]:
 def _start(child: _Child) -> None:
     parent = os.getpid()
     child.started = time.monotonic()
-    child.pid = os.fork()
+    try:
+        child.pid = os.fork()
+    except OSError as error:  # no memory, or no process left: the others go on
+        log.warning("%s cannot be started (%s); tried again in %.0f s", child.name, error.strerror, _PAUSE_LAST_S)
+        child.due = child.started + _PAUSE_LAST_S
+        return
     if child.pid:
         return
     code = 1
@@ -191,8 +210,10 @@ def _start(child: _Child) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)
+        # A terminal's Ctrl-C, or its end, reaches all; the parent decides.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C reaches all; the parent decides
         child.main()
         code = 0
     except BaseException:
@@ -205,12 +226,7 @@ def _start(child: _Child) -> None:
 def _bind(settings: Settings) -> list[socket.socket]:
     sockets = []
     if settings.listen is not None:
-        host, port = settings.listen
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        tcp = socket.socket(family, socket.SOCK_STREAM)
-        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        _bind_one(tcp, (host, port), f"--listen {host}:{port}")
-        sockets.append(tcp)
+        sockets.append(_bind_tcp(settings.listen, "--listen"))
     if settings.socket is not None:
         unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         _clear_stale(settings.socket)
@@ -220,21 +236,37 @@ def _bind(settings: Settings) -> list[socket.socket]:
     return sockets
 
 
+def _bind_tcp(address: Address, flag: str) -> socket.socket:
+    host, port = address
+    tcp = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    _bind_one(tcp, address, f"{flag} {host}:{port}")
+    return tcp
+
+
 def _bind_one(bound: socket.socket, address: object, flag: str) -> None:
     try:
         bound.bind(address)  # type: ignore[arg-type]
         bound.listen(_BACKLOG)
     except OSError as error:
-        raise OSError(error.errno, f"{flag}: {error.strerror}") from None
+        raise OSError(error.errno, f"{flag}: {error.strerror or error}") from None
 
 
 def _clear_stale(path: Path) -> None:
     """Remove a socket that nobody listens on; never a file, never a socket in use."""
     with contextlib.suppress(FileNotFoundError):
         if not stat.S_ISSOCK(path.stat().st_mode):
-            return
+            raise OSError(errno.EEXIST, f"--socket {path}: there is something else of that name")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
             try:
                 probe.connect(str(path))
             except ConnectionRefusedError:
+                path.unlink()
+
+
+def _unlink(path: Path | None, ours: os.stat_result | None) -> None:
+    """Remove our socket's name, unless somebody else's socket has it by now."""
+    if path is not None and ours is not None:
+        with contextlib.suppress(OSError):
+            if os.path.samestat(path.stat(), ours):
                 path.unlink()

@@ -7,11 +7,13 @@
     STATE/artifacts/       modules (``hookline_runtime.artifacts.store``)
     STATE/compiled/        their compiled forms (``hookline_runtime.compiler``)
     STATE/kv/              the plugins' key-value store (``hookline_runtime.kv``)
+    STATE/numbers.json     which rows of the statistics belong to which plugin
     STATE/control.sock     where workers meet the supervisor
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -24,6 +26,7 @@ from pydantic import ValidationError
 from hookline_api.bundle import Bundle
 
 _MAX_BUNDLE: Final = 512 * 2**20
+_MAX_SOCKET_PATH: Final = 107  # linux/un.h
 
 log = logging.getLogger("hookline.state")
 
@@ -42,12 +45,18 @@ class StateFolder:
         self.kv = root / "kv"
         self.control = root / "control.sock"
         self._bundle = root / "bundle.json"
+        self._numbers = root / "numbers.json"
         self._lock: int | None = None
 
     def take(self) -> None:
         """Make the folder and hold it until the process ends. Raises StateInUseError, or OSError."""
+        if len(os.fsencode(self.control)) > _MAX_SOCKET_PATH:
+            raise OSError(
+                errno.ENAMETOOLONG,
+                f"{self.control} is longer than the {_MAX_SOCKET_PATH} bytes of a socket's name; shorten --state",
+            )
+        # A folder that is there keeps its mode: it may be a volume's, or /tmp. What is secret in it has its own.
         self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.root.chmod(0o700)
         lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -74,10 +83,26 @@ class StateFolder:
 
     def save_bundle(self, bundle: Bundle) -> None:
         """Keep a bundle as the last good one; complete, or not at all."""
-        partial = self._bundle.with_suffix(".partial")
-        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(json.dumps(bundle.model_dump(mode="json", by_alias=True)).encode())
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self._bundle)
+        _write(self._bundle, json.dumps(bundle.model_dump(mode="json", by_alias=True)))
+
+    def load_numbers(self) -> dict[str, int]:
+        """Each plugin's rows of the statistics, as the last supervisor had them: workers still count there."""
+        try:
+            found = json.loads(self._numbers.read_bytes())
+            return {str(name): int(number) for name, number in found.items()}
+        except (OSError, ValueError, TypeError, AttributeError):
+            return {}
+
+    def save_numbers(self, numbers: dict[str, int]) -> None:
+        """Keep them for the next supervisor."""
+        _write(self._numbers, json.dumps(numbers))
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_suffix(".partial")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -16,15 +16,15 @@ What stands for a plugin that cannot be loaded, by its failure policy:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import re
 import signal
+import socket
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
-
-import watchfiles
 
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_api.hooks import OBSERVERS, Hook
@@ -37,8 +37,11 @@ from hookline_runtime.stats import MAX_PLUGINS, StatsTable
 from hookline_sidecar import admin
 from hookline_sidecar.fleet import Fleet, RefusedError
 from hookline_sidecar.manifests import Manifest, Problem, Scan, scan
+from hookline_sidecar.watch import FolderWatch
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from hookline_sidecar.settings import Settings
     from hookline_sidecar.state import StateFolder
 
@@ -50,8 +53,7 @@ _RETRY_FIRST_S: Final = 2.0
 _RETRY_SLOW_S: Final = 20.0
 """For failures that somebody has to mend first: a missing tag, wrong credentials, a bad module."""
 _RETRY_LAST_S: Final = 300.0
-_WATCH_STEP_MS: Final = 50
-_WATCH_DEBOUNCE_MS: Final = 200
+_STAND_IN: Final = "unreadable."
 _DECIDING: Final = [hook for hook in Hook if hook not in OBSERVERS]
 
 State = Literal["Running", "Updating", "LastGood", "Closed", "LeftOut"]
@@ -91,10 +93,12 @@ class Slot:
 class Supervisor:
     """The process that makes bundles and answers the admin port."""
 
-    def __init__(self, settings: Settings, state: StateFolder, tables: list[StatsTable]) -> None:
+    def __init__(
+        self, settings: Settings, state: StateFolder, tables: list[StatsTable], door: socket.socket
+    ) -> None:
         self.settings = settings
         self.tables = tables
-        self.fleet = Fleet(size=settings.workers, refused=self._refused)
+        self.fleet = Fleet(size=settings.workers, refused=self._refused_by_one)
         self.started = time.time()
         self.changes = 0
         """Bundles that replaced another one."""
@@ -102,17 +106,24 @@ class Supervisor:
         """What the workers run."""
         self.slots: dict[str, Slot] = {}
         self.problems: tuple[Problem, ...] = ()
-        self.numbers: dict[str, int] = {}
+        self.numbers = state.load_numbers()
         """Which rows of the statistics belong to which plugin."""
         self.draining = False
+        self._door = door
         self._state = state
         self._store = ArtifactStore(state.artifacts)
         self._fetcher = Fetcher(self._store)
         self._compiler = Compiler(state.compiled)
         self._rescan = asyncio.Event()
+        self._watch = FolderWatch(settings.plugins, self._rescan)
         self._assemble = asyncio.Event()
         self._first_wait_over = False
-        self._scan_failed = False
+        self._found: Scan | None = None
+        """What the folder held when it was last read; None before it could be read once."""
+        self._refusals: list[RefusedError] = []
+        self._compiled_again: set[Path] = set()
+        self._unreadable = False
+        self._unkept = False
 
     async def run(self) -> None:
         """Work until SIGTERM."""
@@ -123,11 +134,11 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGUSR1, self._drain)
         await self._restore()
         await self.fleet.listen(self._state.control)
-        runner = await admin.serve(self)
+        runner = await admin.serve(self, self._door)
         loop.call_later(_FIRST_WAIT_S, self._end_first_wait)
         self._rescan.set()
         tasks = [
-            loop.create_task(self._watch(), name="watch"),
+            loop.create_task(self._watch.run(), name="watch"),
             loop.create_task(self._scan_on_change(), name="scan"),
             loop.create_task(self._assemble_on_change(), name="assemble"),
         ]
@@ -158,7 +169,7 @@ class Supervisor:
 
     def entry(self, name: str) -> BundlePlugin | None:
         """A plugin of the running bundle."""
-        return next((entry for entry in self.bundle.plugins if entry.name == name), None) if self.bundle else None
+        return _find(self.bundle, name) if self.bundle else None
 
     def not_ready(self) -> list[str]:
         """Why the pod should get no traffic: one sentence each; empty where it should."""
@@ -187,34 +198,25 @@ class Supervisor:
                 entry.artifact.sha256, fuel=entry.limits.fuel is not None
             ):
                 continue
-            # Another version of wasmtime, or a cache that was cleaned: compile again from the module that is kept.
-            path = self._state.artifacts / "modules" / f"{entry.artifact.sha256}.wasm"
+            # Another version of wasmtime, or a cache that was cleaned.
             try:
-                await self._compiler.prepare(
-                    Job(wasm=path, sha256=entry.artifact.sha256, fuel=entry.limits.fuel is not None)
-                )
+                await self._compile_again(entry)
             except LoadError as error:
                 log.warning("plugin '%s' of the last good bundle cannot be compiled again: %s", entry.name, error)
-                placeholder = entry.model_copy(
-                    update={"artifact": None, "failure": LoadFailure(cause=error.cause, message=str(error))}
-                )
-                bundle = Bundle.of([placeholder if each is entry else each for each in bundle.plugins])
+                bundle = _with_placeholder(bundle, entry, LoadFailure(cause=error.cause, message=str(error)))
         self._store.pin(entry.artifact.sha256 for entry in bundle.plugins if entry.artifact)
         await self._deploy(bundle)
         log.info("the last good bundle %s runs again (%d plugins)", bundle.version, len(bundle.plugins))
 
-    async def _watch(self) -> None:
-        folder = self.settings.plugins
-        while True:
-            try:
-                async for _ in watchfiles.awatch(
-                    folder, step=_WATCH_STEP_MS, debounce=_WATCH_DEBOUNCE_MS, recursive=True
-                ):
-                    self._rescan.set()
-            except (OSError, RuntimeError) as error:  # the folder is gone: the watch ends with it
-                log.warning("the plugin folder %s cannot be watched: %s", folder, error)
-            await asyncio.sleep(_RETRY_FIRST_S)
-            self._rescan.set()
+    async def _compile_again(self, entry: BundlePlugin) -> None:
+        """Make the compiled form of what is in the bundle from the module that is kept. Raises LoadError."""
+        assert entry.artifact is not None  # noqa: S101 - a placeholder has nothing to compile
+        path = await asyncio.to_thread(self._store.module, entry.artifact.sha256)
+        if path is None:
+            raise FetchError("its module in the state folder is gone or damaged")
+        await self._compiler.prepare(
+            Job(wasm=path, sha256=entry.artifact.sha256, fuel=entry.limits.fuel is not None)
+        )
 
     def _reread(self) -> None:
         log.info("SIGHUP: reading %s again", self.settings.plugins)
@@ -229,23 +231,23 @@ class Supervisor:
         while True:
             await self._rescan.wait()
             self._rescan.clear()
+            folder = self.settings.plugins
             try:
-                found = await asyncio.to_thread(scan, self.settings.plugins)
+                found = await asyncio.to_thread(scan, folder)
             except OSError as error:
-                if not self._scan_failed:
+                if not self._unreadable:
                     log.warning(
-                        "the plugin folder %s cannot be read (%s); what runs goes on", self.settings.plugins, error
+                        "the plugin folder %s cannot be read (%s); what runs goes on", folder, error.strerror
                     )
-                self._scan_failed = True
-                self.problems = (
-                    Problem(
-                        file=str(self.settings.plugins), field="", message=f"cannot be read: {error.strerror}"
-                    ),
-                )
+                self._unreadable = True
+                await self._watch.remember(None)
+                self.problems = (Problem(file=str(folder), field="", message=f"cannot be read: {error.strerror}"),)
                 if self.bundle is None:
                     self._take(Scan(manifests={}, problems=self.problems, secrets={}, config_maps={}))
                 continue
-            self._scan_failed = False
+            self._unreadable = False
+            await self._watch.remember(found)
+            self._found = found
             self._take(found)
 
     def _take(self, found: Scan) -> None:
@@ -284,7 +286,7 @@ class Supervisor:
         running = self.bundle.plugins if self.bundle else []
         known = [entry.name for entry in running if entry.origin == problem.file]
         # Nothing is known of what is in that file: a stand-in, so that it can neither be overlooked nor fail open.
-        return known or [f"unreadable.{_slug(problem.file)}"]
+        return known or [_STAND_IN + _slug(problem.file)]
 
     def _begin(self, slot: Slot, found: Scan, *, ask_again: bool = False) -> None:
         slot.task = asyncio.get_running_loop().create_task(
@@ -364,6 +366,10 @@ class Supervisor:
             await self._assemble.wait()
             await asyncio.sleep(_SETTLE_S)
             self._assemble.clear()
+            while self._refusals:
+                refusal = self._refusals.pop()
+                if self.bundle is not None:
+                    await self._refused(refusal, self.bundle)
             everything = all(slot.settled for slot in self.slots.values())
             if self.bundle is not None or everything or self._first_wait_over:
                 await self._assemble_once()
@@ -375,15 +381,14 @@ class Supervisor:
                 changed = bundle != self.bundle
                 self.bundle = bundle  # the same plugins; what failed beside them may have changed
                 if changed:
-                    await asyncio.to_thread(self._state.save_bundle, bundle)
+                    await self._keep(bundle)
                 return
             try:
                 await self._deploy(bundle)
             except RefusedError as error:
-                self._refused(error)
+                await self._refused(error, bundle)
                 continue
-            await asyncio.to_thread(self._state.save_bundle, bundle)
-            await asyncio.to_thread(self._clean_up)
+            await self._keep(bundle)
             log.info(
                 "bundle %s runs: %s", bundle.version, ", ".join(e.name for e in bundle.plugins) or "no plugins"
             )
@@ -398,6 +403,9 @@ class Supervisor:
                 slot.failure = LoadFailure(cause="config", message=f"there are more than {MAX_PLUGINS} plugins")
             elif entry is not None:
                 entries.append(entry)
+        if self._found is None and self.bundle is not None:
+            # The folder could not be read yet: what ran before goes on, whatever has no slot.
+            entries += [entry for entry in self.bundle.plugins if entry.name not in self.slots]
         return Bundle.of(entries)
 
     def _stands(self, slot: Slot) -> BundlePlugin | None:
@@ -415,7 +423,7 @@ class Supervisor:
         if policy == "LastGood":
             if now is not None and now.artifact is not None:
                 return now.model_copy(update={"failure": slot.failure})
-            if now is None and self.bundle is not None:
+            if now is None and self.bundle is not None and not self._stands_in():
                 return None
         hooks = list(spec.hooks) if spec else []
         return BundlePlugin(
@@ -427,11 +435,34 @@ class Supervisor:
             match=spec.match if spec else Match(),
         )
 
+    def _stands_in(self) -> bool:
+        """Whether something refuses for a file that could not be read, and can by now.
+
+        What was in that file goes on refusing until it is loaded.
+        """
+        running = self.bundle.plugins if self.bundle else []
+        return any(entry.name.startswith(_STAND_IN) and entry.name not in self.slots for entry in running)
+
     async def _deploy(self, bundle: Bundle) -> None:
         await self.fleet.deploy(bundle, self._number(bundle))
+        self._compiled_again.clear()
         if self.bundle is not None:
             self.changes += 1
         self.bundle = bundle
+
+    async def _keep(self, bundle: Bundle) -> None:
+        """Make it the last good bundle on disk, and give up what it no longer needs."""
+        try:
+            await asyncio.to_thread(self._state.save_bundle, bundle)
+            await asyncio.to_thread(self._clean_up)
+        except OSError as error:
+            if not self._unkept:
+                log.warning(
+                    "the bundle cannot be kept (%s): it runs, but a restart would serve an older one", error
+                )
+            self._unkept = True
+        else:
+            self._unkept = False
 
     def _number(self, bundle: Bundle) -> dict[str, int]:
         """Give each plugin its rows of the statistics; it keeps them as long as it is there."""
@@ -441,29 +472,53 @@ class Supervisor:
         if len(new) > len(free):
             for name in self.numbers.keys() - set(names):
                 free.append(self.numbers.pop(name))
+        known = dict(self.numbers)
         for name, number in zip(new, free, strict=False):
             for table in self.tables:
                 table.clear(number)
             self.numbers[name] = number
+        if self.numbers != known:
+            with contextlib.suppress(OSError):  # only a supervisor that dies would miss it
+                self._state.save_numbers(self.numbers)
         return {name: self.numbers[name] for name in names}
 
-    def _refused(self, error: RefusedError) -> None:
-        """A worker cannot load a plugin that resolved and compiled: it stands as failed from here on."""
-        entry = self.entry(error.plugin)
-        slot = self.slots.get(error.plugin)
+    def _refused_by_one(self, error: RefusedError) -> None:
+        """A worker that was started later cannot load what the others run."""
+        self._refusals.append(error)
+        self._assemble.set()
+
+    async def _refused(self, error: RefusedError, bundle: Bundle) -> None:
+        """A worker cannot load a plugin of that bundle, which resolved and compiled.
+
+        A compiled form that may be damaged is made again, once. Otherwise the plugin stands as failed.
+        """
+        refused = _find(bundle, error.plugin)
+        if refused is None or refused.artifact is None:
+            return  # it was replaced meanwhile
+        running = self.entry(error.plugin)
+        runs = running is not None and running.revision == refused.revision
+        compiled = self._compiler.find(refused)
+        if error.damaged and compiled not in self._compiled_again:
+            self._compiled_again.add(compiled)
+            compiled.unlink(missing_ok=True)
+            log.info("plugin '%s' does not load (%s); it is compiled again", error.plugin, error)
+            try:
+                await self._compile_again(refused)
+                if runs and self.bundle is not None:
+                    await self._deploy(self.bundle)
+                return
+            except RefusedError as again:
+                error = again
+            except LoadError as cause:
+                error = RefusedError(error.plugin, cause.cause, str(cause))
         log.warning("plugin '%s' cannot be loaded (%s): %s", error.plugin, error.cause, error)
         failure = LoadFailure(cause=error.cause, message=str(error))
-        if slot is not None and slot.resolved is not None:
-            artifact = slot.resolved.entry.artifact
+        slot = self.slots.get(error.plugin)
+        if slot is not None and slot.resolved is not None and slot.resolved.entry.revision == refused.revision:
             slot.resolved, slot.failure = None, failure
-        else:
-            artifact = entry.artifact if entry else None
-        if artifact is not None:
-            self._compiler.discard(artifact.sha256)
-        if entry is not None and artifact == entry.artifact and self.bundle is not None:
+        if runs and self.bundle is not None and running is not None:
             # What runs, or what was the last good one, is what does not load.
-            placeholder = entry.model_copy(update={"artifact": None, "failure": failure})
-            self.bundle = Bundle.of([placeholder if each is entry else each for each in self.bundle.plugins])
+            self.bundle = _with_placeholder(self.bundle, running, failure)
             if slot is not None:
                 slot.key = ""
             self._rescan.set()
@@ -476,5 +531,15 @@ class Supervisor:
         self._compiler.keep(kept)
 
 
+def _find(bundle: Bundle, name: str) -> BundlePlugin | None:
+    return next((entry for entry in bundle.plugins if entry.name == name), None)
+
+
+def _with_placeholder(bundle: Bundle, entry: BundlePlugin, failure: LoadFailure) -> Bundle:
+    """The bundle with something that fails closed in a plugin's place."""
+    placeholder = entry.model_copy(update={"artifact": None, "failure": failure})
+    return Bundle.of([placeholder if each is entry else each for each in bundle.plugins])
+
+
 def _slug(file: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", file.lower()).strip("-.")[:200] or "file"
+    return re.sub(r"[^a-z0-9.]+", "-", file.lower())[:200].strip("-.") or "file"

@@ -8,7 +8,7 @@ Supervisor to worker::
 Worker to supervisor::
 
     {"hello": INDEX, "pid": PID}
-    {"prepared": VERSION} | {"refused": VERSION, "plugin": NAME, "cause": …, "message": …}
+    {"prepared": VERSION} | {"refused": VERSION, "plugin": NAME, "cause": …, "message": …, "damaged": BOOL}
     {"committed": VERSION}
     {"report": {plugin: {…}}}
 

@@ -20,6 +20,7 @@ from aiohttp import web
 
 from hookline_api.bundle import Bundle
 from hookline_runtime.compiler import Compiler
+from hookline_runtime.errors import CallError
 from hookline_runtime.kv import KvStore
 from hookline_runtime.runtime import Prepared, PrepareError, Runtime
 from hookline_sidecar import endpoint, wire
@@ -108,7 +109,14 @@ class Worker:
                     numbers=message["numbers"],
                 )
             except PrepareError as error:
-                answer = {"plugin": error.plugin, "cause": error.reason.cause, "message": str(error.reason)}
+                # Where the guest itself failed, its compiled form is as it should be.
+                is_damaged = error.reason.cause == "verify" and not isinstance(error.reason.__cause__, CallError)
+                answer = {
+                    "plugin": error.plugin,
+                    "cause": error.reason.cause,
+                    "message": str(error.reason),
+                    "damaged": is_damaged,
+                }
                 wire.send(writer, {"refused": version} | answer)
             else:
                 wire.send(writer, {"prepared": version})
@@ -140,7 +148,8 @@ class Worker:
         """Tell the supervisor what is not in the shared statistics, where it changed."""
         while True:
             report = {name: _facts(plugin) for name, plugin in self._runtime.plugins.items()}
-            if report != self._told:
+            # What a supervisor that does not read has not taken yet must not pile up here.
+            if report != self._told and not writer.transport.get_write_buffer_size():
                 self._told = report
                 wire.send(writer, {"report": report})
             await asyncio.sleep(_REPORT_S)

@@ -258,7 +258,7 @@ class Sidecar:
 
     def plugins(self):
         """``/v1/plugins``, the plugins by name."""
-        _, body = self.get("/v1/plugins")
+        _, body = self.looks("/v1/plugins") or (0, {"plugins": []})
         return {each["name"]: each for each in body["plugins"]}
 
     def plugin(self, name):
@@ -344,6 +344,13 @@ class Sidecar:
     async def says(self):
         """What the custom hook answers, without its frame."""
         return (await self.ask()).get("value")
+
+    async def wait_says(self, value):
+        """Return once the custom hook answers this."""
+        end = time.monotonic() + DEADLINE
+        while (said := await self.says()) != value:
+            assert time.monotonic() < end, f"it says {said!r} and not {value!r}"
+            await asyncio.sleep(0.02)  # between two looks
 
     def raw(self, data, *, seconds=DEADLINE, unix=False, pieces=None):
         """Send bytes on a new connection; everything that comes back until it is closed."""

@@ -1,0 +1,164 @@
+"""A first start: what cannot be had fails closed, and the sidecar says that it is not ready, and why."""
+
+from __future__ import annotations
+
+import pytest
+
+QUERY = {"query": "select 1"}
+NOWHERE = {"file": {"path": "nowhere.wasm"}}
+
+
+@pytest.fixture
+def sidecar(new_sidecar):
+    """A sidecar that is not started yet."""
+    sidecar = new_sidecar()
+    yield sidecar
+    sidecar.end()
+
+
+def not_ready(sidecar, eventually):
+    """The reasons that ``/readyz`` gives, once a bundle runs."""
+    eventually(lambda: (sidecar.looks("/v1/bundle") or [0])[0] == 200, "a bundle")
+    status, body = sidecar.get("/readyz")
+    assert status == 503
+    assert body["ready"] is False
+    return " ".join(body["reasons"])
+
+
+async def test_an_empty_folder_is_ready_and_decides_nothing(sidecar):
+    """No plugin, no opinion."""
+    sidecar.start()
+    assert (await sidecar.ask("pre_query", QUERY))["action"] == "continue"
+
+
+@pytest.mark.parametrize("content", ["kind: [", "", "a: &a 1\nb: *a"], ids=["half", "empty", "alias"])
+async def test_an_unreadable_manifest_fails_closed(sidecar, eventually, content):
+    """Nobody knows which guard it was: every deciding hook refuses, and the file is named."""
+    sidecar.folder.write("guard.yaml", content)
+    sidecar.start(wait=False)
+    assert "guard.yaml" in not_ready(sidecar, eventually)
+    decision = await sidecar.ask("pre_query", QUERY)
+    assert (decision["action"], decision["failure"]) == ("block", "config")
+    assert (await sidecar.ask("authorize", QUERY))["action"] == "deny"
+    assert (await sidecar.ask("on_connect", {}))["action"] == "accepted"
+
+
+async def test_a_manifest_that_is_mended_makes_it_ready(sidecar, guests, eventually):
+    """Without a restart."""
+    sidecar.folder.write("guard.yaml", "kind: [")
+    sidecar.start(wait=False)
+    not_ready(sidecar, eventually)
+    sidecar.folder.plugin("guard", guests.saying("mended"))
+    sidecar.wait_ready()
+    assert await sidecar.says() == "mended"
+    assert set(sidecar.plugins()) == {"guard"}
+
+
+async def test_an_invalid_manifest_fails_closed_under_its_own_name(sidecar, guests, eventually):
+    """The plugin is known, so it is named."""
+    sidecar.folder.plugin("guard", guests.saying(1), mode="Sometimes")
+    sidecar.start(wait=False)
+    assert "spec.mode" in not_ready(sidecar, eventually)
+    assert sidecar.plugin("guard")["state"] == "Closed"
+    assert (await sidecar.ask("pre_query", QUERY))["plugin"] == "guard"
+
+
+async def test_two_plugins_of_one_name_fail_closed(sidecar, guests, make_manifest, eventually):
+    """Trap 7, at the start: neither is run by accident."""
+    sidecar.folder.plugin("guard", guests.saying(1))
+    sidecar.folder.write("copy.yaml", make_manifest("guard"))
+    sidecar.start(wait=False)
+    assert "copy.yaml and guard.yaml" in not_ready(sidecar, eventually)
+    assert (await sidecar.ask())["failure"] == "config"
+
+
+@pytest.mark.parametrize(
+    ("policy", "action"), [({}, "block"), ({"fetch": "LastGood"}, "block"), ({"fetch": "Closed"}, "block"),
+                           ({"fetch": "Open"}, "continue")], ids=str,
+)  # fmt: skip
+async def test_a_module_that_cannot_be_had_decides_by_its_failure_policy(sidecar, eventually, policy, action):
+    """LastGood without anything good is Closed; Open is as if it were not there, and that is ready."""
+    sidecar.folder.plugin("guard", source=NOWHERE, failurePolicy=policy)
+    sidecar.start(wait=False)
+    eventually(lambda: (sidecar.looks("/v1/bundle") or [0])[0] == 200, "a bundle")
+    decision = await sidecar.ask("pre_query", QUERY)
+    assert decision["action"] == action
+    found = sidecar.plugin("guard")
+    assert found["failure"]["cause"] == "fetch"
+    if action == "block":
+        assert decision["failure"] == "fetch"
+        assert found["state"] == "Closed"
+        assert "nowhere.wasm" in not_ready(sidecar, eventually)
+    else:
+        assert found["state"] == "LeftOut"
+        assert sidecar.get("/readyz")[0] == 200
+
+
+async def test_a_slow_source_does_not_hold_up_the_start(sidecar, guests, eventually):
+    """After five seconds the plugin that is still being asked for fails closed; the other one answers."""
+    sidecar.folder.plugin("guard", source={"oci": {"reference": "127.0.0.1:1/none:v1", "insecure": True}})
+    sidecar.folder.plugin("other", guests.saying("fine"), hooks=["custom_hook"], priority=1)
+    sidecar.start(wait=False)
+    assert "guard" in not_ready(sidecar, eventually)
+    assert await sidecar.says() == "fine"
+    found = sidecar.wait_plugin("guard", state="Closed", failure=bool)
+    assert "127.0.0.1:1" in found["failure"]["message"]
+
+
+async def test_a_placeholder_refuses_only_what_its_plugin_would_be_asked(sidecar, guests, eventually):
+    """Hooks and match of the manifest count, also where the module is not there."""
+    sidecar.folder.plugin("guard", source=NOWHERE, hooks=["pre_query"], match={"databases": ["prod"]})
+    sidecar.folder.plugin("other", guests.saying("fine"))
+    sidecar.start(wait=False)
+    not_ready(sidecar, eventually)
+    assert (await sidecar.ask("pre_query", QUERY | {"hook_context": {"database": "prod"}}))["action"] == "block"
+    assert (await sidecar.ask("pre_query", QUERY | {"hook_context": {"database": "dev"}}))["action"] == "continue"
+    assert (await sidecar.ask("authorize", QUERY))["action"] == "defer"
+    assert await sidecar.says() == "fine"
+
+
+async def test_an_observer_that_cannot_be_had_does_not_make_it_unready(sidecar):
+    """It would decide nothing."""
+    sidecar.folder.plugin("audit", source=NOWHERE, hooks=["post_query"])
+    sidecar.start()
+    assert sidecar.plugin("audit")["failure"]["cause"] == "fetch"
+
+
+@pytest.mark.parametrize(
+    ("policy", "state", "answer"),
+    [("LastGood", "LastGood", "good"), ("Closed", "Closed", None), ("Open", "LeftOut", None)],
+)
+async def test_a_later_failure_is_answered_by_the_new_policy(sidecar, guests, policy, state, answer):
+    """The manifest changes to a source that is not there."""
+    sidecar.folder.plugin("guard", guests.saying("good"))
+    sidecar.start()
+    sidecar.folder.plugin("guard", source=NOWHERE, failurePolicy={"fetch": policy})
+    sidecar.wait_plugin("guard", state=state, failure=bool)
+    decision = await sidecar.ask()
+    assert decision.get("failure") == ("fetch" if state == "Closed" else None)
+    if answer:
+        assert decision["value"] == answer
+    sidecar.folder.plugin("guard", guests.saying("back"))
+    await sidecar.wait_says("back")
+
+
+async def test_a_start_function_that_loops_never_runs(sidecar, guests, eventually):
+    """At a first start the plugin fails closed; it is tried, and not tried for ever."""
+    loop = "(func $start (loop $ever (br $ever))) (start $start)"
+    sidecar.folder.plugin("guard", guests.module({"custom_hook": guests.echo}, parts=loop))
+    sidecar.start(wait=False)
+    sidecar.wait_plugin("guard", state="Closed", failure=lambda failure: failure["cause"] == "verify")
+    assert "guard" in not_ready(sidecar, eventually)
+    assert (await sidecar.ask())["failure"] == "verify"
+
+
+async def test_settings_that_come_in_any_order_are_resolved(sidecar, guests):
+    """A Secret may be written after the plugin that needs it."""
+    reference = {"secretRef": {"name": "s"}, "key": "k", "path": "custom_hook"}
+    sidecar.folder.plugin("guard", guests.configured(), config={}, configFrom=[reference])
+    sidecar.start(wait=False)
+    sidecar.wait_plugin("guard", failure=lambda failure: failure and "Secret 's'" in failure["message"])
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"k": "late"}}
+    sidecar.folder.write("secret.yaml", secret)
+    sidecar.wait_ready()
+    assert await sidecar.says() == "late"
