@@ -8,7 +8,6 @@ ever answered by a chain that is not there.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from hookline_sidecar.state import StateFolder
 
 _RECONNECT_S: Final = 0.2
+_CLOSE_S: Final = 0.1
 _REPORT_S: Final = 0.5
 
 log = logging.getLogger("hookline.worker")
@@ -71,13 +71,15 @@ class Worker:
         if link in ended:
             link.result()  # only a defect ends it: fail loudly, the parent starts another worker
         self._gate.draining = True
+        end = loop.time() + self._settings.drain
         if self._runner is not None:
             await self._runner.cleanup()  # stops to accept, and waits for calls under way
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._settings.drain):
-                await self._runtime.drained()
         link.cancel()
-        await self._runtime.close()
+        try:
+            async with asyncio.timeout_at(max(end, loop.time() + _CLOSE_S)):
+                await self._runtime.close()
+        except TimeoutError:
+            log.warning("calls that did not end within %g s are cut", self._settings.drain)
 
     async def _follow_supervisor(self) -> None:
         while True:

@@ -1,0 +1,201 @@
+"""The command line: it teaches, and what cannot be is said in one sentence, with exit code 2."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hookline_sidecar import cli
+
+HOOKLINE = [sys.executable, "-m", "hookline_sidecar"]
+
+
+@pytest.fixture
+def sidecar(new_sidecar):
+    """A sidecar that is not started yet."""
+    sidecar = new_sidecar()
+    yield sidecar
+    sidecar.end()
+
+
+def run(*arguments, **environment):
+    """Run to the end; exit code and what was said."""
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("HOOKLINE_", "XDG_"))}
+    done = subprocess.run(
+        [*HOOKLINE, *map(str, arguments)],
+        env=clean | environment,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+def refuses(words, *arguments, **environment):
+    """Exit code 2, and a sentence with these words."""
+    code, said = run(*arguments, **environment)
+    assert code == 2, said
+    assert words in said
+
+
+def test_help_teaches():
+    """Options with units and defaults, their variables, an example to copy, and the signals."""
+    code, said = run("--help")
+    assert code == 0
+    for word in ("--plugins", "127.0.0.1:9901", "HOOKLINE_MAX_BODY", "curl", "SIGHUP", "16Mi"):
+        assert word in said
+
+
+def test_help_needs_no_home(monkeypatch, capsys):
+    """A container's user often has neither a home nor a name."""
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", no_home)
+    with pytest.raises(SystemExit) as caught:
+        cli.run(["--help"], {})
+    assert caught.value.code == 0
+    assert "/var/lib/hookline" in capsys.readouterr().out
+
+
+def test_the_version_is_told():
+    """For bug reports."""
+    assert run("--version")[1].startswith("hookline-sidecar ")
+
+
+def test_plugins_is_required():
+    """There is no folder to guess."""
+    refuses("--plugins")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("listen", "9901", "HOST:PORT"),
+        ("listen", "127.0.0.1:http", "HOST:PORT"),
+        ("listen", "127.0.0.1:99999", "HOST:PORT"),
+        ("listen", "off", "nobody could ask"),
+        ("admin", "off", "HOST:PORT"),
+        ("workers", "0", "between 1 and 64"),
+        ("workers", "many", "between 1 and 64"),
+        ("max-body", "huge", "16Mi"),
+        ("max-body", "0", "nothing"),
+        ("body-timeout", "soon", "50ms"),
+        ("body-timeout", "0s", "nothing"),
+        ("drain", "5", "50ms"),
+        ("socket-mode", "rw", "0660"),
+        ("log-level", "loud", "debug"),
+        ("log-format", "xml", "json"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused(tmp_path, option, value, words):
+    """On the command line and in the environment, with the same words."""
+    given = ["--plugins", tmp_path, "--state", tmp_path / "state"]
+    refuses(words, *given, f"--{option}", value)
+    refuses(words, *given, **{f"HOOKLINE_{option.upper().replace('-', '_')}": value})
+
+
+def test_a_plugin_folder_that_is_not_there_is_refused(tmp_path):
+    """Unless there is a last good bundle, see test_restarts."""
+    refuses("is no folder", "--plugins", tmp_path / "nowhere", "--state", tmp_path / "state")
+
+
+def test_a_state_folder_that_cannot_be_made_is_refused(tmp_path):
+    """The path is named."""
+    (tmp_path / "file").write_text("")
+    refuses(str(tmp_path / "file"), "--plugins", tmp_path, "--state", tmp_path / "file" / "state")
+    refuses("shorten --state", "--plugins", tmp_path, "--state", tmp_path / ("x" * 120))
+
+
+def test_the_environment_is_as_good_as_the_command_line(sidecar, guests):
+    """Every option, and none on the command line; an empty variable counts as not set."""
+    sidecar.folder.plugin("p", guests.saying(1))
+    environment = {
+        "HOOKLINE_PLUGINS": str(sidecar.folder.path),
+        "HOOKLINE_STATE": str(sidecar.state),
+        "HOOKLINE_LISTEN": f"127.0.0.1:{sidecar.port}",
+        "HOOKLINE_ADMIN": f"127.0.0.1:{sidecar.admin_port}",
+        "HOOKLINE_SOCKET": str(sidecar.socket),
+        "HOOKLINE_SOCKET_MODE": "0606",
+        "HOOKLINE_WORKERS": "2",
+        "HOOKLINE_LOG_FORMAT": "json",
+        "HOOKLINE_MAX_BODY": "",
+    }
+    nothing = dict.fromkeys(("plugins", "state", "listen", "socket", "admin"))
+    sidecar.start(environment=environment, **nothing)
+    assert sidecar.get("/v1/plugins")[1]["workers"]["wanted"] == 2
+    assert stat.S_IMODE(sidecar.socket.stat().st_mode) == 0o606
+    assert sidecar.log.startswith('{"time": ')
+
+
+def test_a_port_in_use_is_refused(tmp_path):
+    """The flag and the address are named."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        given = ["--plugins", tmp_path, "--state", tmp_path / "s"]
+        refuses(f"--listen {address}: Address already in use", *given, "--listen", address)
+        refuses(f"--admin {address}: Address already in use", *given, "--admin", address)
+
+
+def test_two_sidecars_on_one_state_folder_are_refused(sidecar, ports):
+    """The second one says who has it."""
+    sidecar.start()
+    listen, admin = ports(2)
+    refuses(
+        f"is in use by process {sidecar.process.pid}",
+        "--plugins", sidecar.folder.path, "--state", sidecar.state,
+        "--listen", f"127.0.0.1:{listen}", "--admin", f"127.0.0.1:{admin}",
+    )  # fmt: skip
+    assert sidecar.get("/readyz")[0] == 200
+
+
+async def test_a_stale_socket_is_replaced(sidecar, guests):
+    """After a crash its file is still there."""
+    sidecar.folder.plugin("p", guests.saying("alive"))
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(sidecar.socket))
+    sidecar.start()
+    assert (await sidecar.ask(unix=True))["value"] == "alive"
+    assert stat.S_IMODE(sidecar.socket.stat().st_mode) == 0o660
+    assert sidecar.stop() == 0
+    assert not sidecar.socket.exists()
+
+
+def test_a_socket_in_use_is_left_alone(tmp_path, ports):
+    """Somebody answers there."""
+    path, (listen, admin) = tmp_path / "s.sock", ports(2)
+    given = ["--plugins", tmp_path, "--state", tmp_path / "s", "--listen", f"127.0.0.1:{listen}"]
+    given += ["--admin", f"127.0.0.1:{admin}", "--socket"]
+    with socket.socket(socket.AF_UNIX) as live:
+        live.bind(str(path))
+        live.listen()
+        refuses(f"--socket {path}: Address already in use", *given, path)
+        assert path.is_socket()
+    file = tmp_path / "file"
+    file.write_text("precious")
+    refuses("something else", *given, file)
+    assert file.read_text() == "precious"
+    refuses("--socket", *given, tmp_path / ("x" * 120))
+    refuses("No such file", *given, tmp_path / "nowhere" / "s.sock")
+
+
+def test_a_state_folder_that_is_there_keeps_its_mode(sidecar):
+    """It may be a volume's root that is not ours, or /tmp; what is secret in it has modes of its own."""
+    sidecar.state.mkdir()
+    sidecar.state.chmod(0o777)
+    sidecar.start()
+    assert stat.S_IMODE(sidecar.state.stat().st_mode) == 0o777
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in sidecar.state.iterdir()}
+    assert {modes["bundle.json"], modes["control.sock"]} == {0o600}
+    assert {modes["compiled"], modes["kv"]} == {0o700}
