@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Final
 
-from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, PlainSerializer, ValidationInfo, WithJsonSchema
 
 _DURATION: Final = re.compile(r"(?:([0-9]{1,6})h)?(?:([0-9]{1,8})m(?!s))?(?:([0-9]{1,9})s)?(?:([0-9]{1,12})ms)?")
 _DURATION_PATTERN: Final = r"^([0-9]{1,6}h)?([0-9]{1,8}m)?([0-9]{1,9}s)?([0-9]{1,12}ms)?$"
@@ -26,7 +26,10 @@ _SIZE_MAX: Final = 2**53
 
 
 def parse_duration(text: object) -> int:
-    """Milliseconds of a duration such as ``1m30s``; raises ValueError with an example for anything else."""
+    """Milliseconds of a duration such as ``1m30s``; raises ValueError with an example for anything else.
+
+    A plain number is taken as milliseconds, for models built in Python.
+    """
     if isinstance(text, int) and not isinstance(text, bool) and text >= 0:
         return text  # already milliseconds: a model built in Python
     match = _DURATION.fullmatch(text) if isinstance(text, str) and text else None
@@ -71,9 +74,16 @@ def format_size(size: int) -> str:
     return str(size)
 
 
+def _read_duration(value: object, info: ValidationInfo) -> int:
+    # In a document a bare 5 may mean seconds to one reader and milliseconds to another; the CRD refuses it too.
+    if info.mode == "json" and not isinstance(value, str):
+        raise ValueError(f"{value!r:.60} has no unit; write for example 50ms, 2s or 5m")
+    return parse_duration(value)
+
+
 Duration = Annotated[
     int,
-    BeforeValidator(parse_duration),
+    BeforeValidator(_read_duration),
     PlainSerializer(format_duration, return_type=str),
     WithJsonSchema({"type": "string", "pattern": _DURATION_PATTERN, "maxLength": 40}),
 ]

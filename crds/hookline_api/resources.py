@@ -31,9 +31,6 @@ API_VERSION: Final = "hookline.dev/v1alpha1"
 KIND: Final = "WasmPlugin"
 PLURAL: Final = "wasmplugins"
 
-MAX_PAGES: Final = 65_536
-"""A 32-bit linear memory has at most this many pages of 64 KiB."""
-
 
 class Resource(BaseModel):
     """Base of everything that Kubernetes stores: camelCase on the wire, frozen, lenient to read."""
@@ -274,8 +271,8 @@ class Limits(Resource):
 
     timeout: Annotated[Duration, _bounded(1, 60_000)] = Field(default=100, validate_default=True)
     """For one call of one plugin, 1ms to 60s. Cause ``timeout``. Default 100ms."""
-    memory: Annotated[Size, _bounded(65_536, 4 * 2**30)] = Field(default=64 * 2**20, validate_default=True)
-    """Linear memory of one instance, 64Ki to 4Gi; a guest that asks for more gets ``memory.grow`` = -1.
+    memory: Annotated[Size, _bounded(65_536, 2**30)] = Field(default=64 * 2**20, validate_default=True)
+    """Linear memory of one instance, 64Ki to 1Gi; a guest that asks for more gets ``memory.grow`` = -1.
     Default 64Mi."""
     fuel: Annotated[int, Field(ge=1, le=2**53)] | None = None
     """Instructions of one call, about one unit each; a number makes the plugin 12 to 24 % slower and

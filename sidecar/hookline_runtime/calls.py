@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 import wasmtime
 
 from hookline_api.abi import E_MEMORY, E_UNAVAILABLE, HOST_FUNCTIONS, WASI_MODULE
+from hookline_api.hooks import OBSERVERS
 from hookline_runtime.artifacts.inspection import Import, ModuleInfo, Signature, judge_module
 from hookline_runtime.engine import deadline_ticks, engine, first_line
 from hookline_runtime.errors import CallError, DeadlineError, ResultError, TrapError, VerifyError
@@ -38,6 +39,9 @@ _TABLE_ELEMENTS: Final = 200_000  # Go puts every function into its table; an el
 _VALUE_TYPES: Final = {
     "i": wasmtime.ValType.i32, "I": wasmtime.ValType.i64, "f": wasmtime.ValType.f32, "F": wasmtime.ValType.f64,
 }  # fmt: skip
+
+_UNANSWERED: Final = frozenset(hook.value for hook in OBSERVERS)
+"""Hooks whose answer is ignored, whatever it is."""
 
 HostCallable = Callable[..., int]
 """``(memory: GuestMemory, *numbers) -> int``, as ``hookline_runtime.host`` makes them."""
@@ -252,7 +256,10 @@ class Instance:
             result = None
             if packed:
                 start, length = packed >> 32 & _U32, packed & _U32
-                result = self._read(start, length)
+                if hook not in _UNANSWERED:
+                    result = self._read(start, length)
+                elif start + length > _span(self._memory, store)[1]:
+                    start = length = 0  # whatever it is, it is nothing to free
                 if self._dealloc is not None and not last and not _overlap(start, length, pointer, len(data)):
                     where = "dealloc"
                     self._dealloc(store, start, length)

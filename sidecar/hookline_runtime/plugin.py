@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _QUICK_NS: Final = 2_000_000
 """A call that takes longer is no call for the event loop."""
+_MAX_INLINE_MS: Final = 1_000
+"""A plugin that may take longer than this stays on threads, however quick it is."""
 _PROBATION: Final = 8
 _MAX_PROBATION: Final = 4096
 _FORGIVEN_AFTER: Final = 10_000
@@ -150,6 +152,7 @@ class Plugin:
         self.last_failure: LastFailure | None = None
         self.inline = False
         """Whether calls run on the event loop."""
+        self._may_run_inline = entry.limits.timeout <= _MAX_INLINE_MS
         self._guest = guest
         self._rows = rows
         self._pooled = entry.isolation.mode == "Pooled"
@@ -177,6 +180,14 @@ class Plugin:
     def closed(self) -> bool:
         """Whether everything it held is given back."""
         return self._closed.is_set()
+
+    def trust(self) -> None:
+        """Run inline from the first call on: the version before this one did.
+
+        On probation it could take fewer calls at a time than that one did, and calls would fail because of a
+        change. It costs one time-out of the event loop at the most.
+        """
+        self.inline = self._may_run_inline
 
     async def call(self, hook: Hook, data: bytes) -> Decision | None:
         """One call: the guest's decision, or None where it has no opinion. Raises CallError, already counted."""
@@ -347,7 +358,7 @@ class Plugin:
         else:
             self._quick_in_a_row += 1
             if self._quick_in_a_row == self._probation:
-                self.inline = True
+                self.inline = self._may_run_inline
             elif self._quick_in_a_row == _FORGIVEN_AFTER:
                 self._probation = _PROBATION
         self._count(run)

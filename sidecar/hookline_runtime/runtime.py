@@ -133,9 +133,12 @@ class Runtime:
             if number >= MAX_PLUGINS:
                 raise ConfigError(f"there are more than {MAX_PLUGINS} plugins in the bundle")
             # On a thread: a Go module's first instance takes milliseconds, and calls go on meanwhile.
-            return await asyncio.to_thread(self._load, entry, find(entry), number)
+            fresh = await asyncio.to_thread(self._load, entry, find(entry), number)
         except LoadError as error:
             raise PrepareError(entry.name, error) from error
+        if plugin is not None and plugin.inline:
+            fresh.trust()
+        return fresh
 
     def commit(self, prepared: Prepared) -> None:
         """Ask the prepared bundle from the next call on; the old one ends with its last call."""

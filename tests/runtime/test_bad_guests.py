@@ -287,18 +287,6 @@ async def test_a_host_result_that_finds_no_room_is_an_error_code(workshop, wat, 
     assert (await workshop.ask(text, permissions=["config.read"], config={"a": "bc"}))["value"] == code
 
 
-async def test_a_host_result_above_two_gigabytes_keeps_its_pointer(workshop, wat):
-    """A packed pointer with its highest bit set is a negative i64, and still the right one."""
-    text = wat.module(
-        imports=wat.host("hookline", "get_config", "i32 i32", "i64"),
-        memory='(memory (export "memory") 40000)',
-        alloc='(func (export "alloc") (param i32) (result i32) (i32.const 0x90000000))',
-        hooks={"custom_hook": "(call $get_config (i32.const 0) (i32.const 0))"},
-    )
-    settings = {"permissions": ["config.read"], "config": {"a": "b"}, "limits": {"memory": "4Gi"}}
-    assert (await workshop.ask(text, **settings))["value"] == {"a": "b"}
-
-
 async def test_a_guest_that_traps_on_each_call_is_no_trouble_to_another(workshop, wat):
     """Forty failing calls between forty good ones, all at the same time."""
     bad = await workshop.plugin(wat.module(hooks={"custom_hook": "unreachable"}), "bad")

@@ -64,7 +64,7 @@ async def test_a_deciding_hook_fails_closed_unless_its_policy_says_open(workshop
         assert open_._stats.row(0, hook).values()[5:9][list(_BODIES).index(cause)] == 1
 
 
-@pytest.mark.parametrize("cause", _BODIES)
+@pytest.mark.parametrize("cause", [cause for cause in _BODIES if cause != "result"])
 async def test_an_observing_hook_that_fails_changes_no_reply_and_is_counted(workshop, wat, cause):
     """Also where its policy is Closed: there is no reply to close."""
     for policy in ({}, {cause: "Closed"}):
@@ -75,6 +75,18 @@ async def test_an_observing_hook_that_fails_changes_no_reply_and_is_counted(work
         await runtime.drained()
         for hook in OBSERVERS:
             assert runtime._stats.row(0, hook).values()[5:9][list(_BODIES).index(cause)] == 1
+
+
+async def test_what_an_observing_hook_answers_is_ignored_whatever_it_is(workshop, wat):
+    """A pointer to nowhere, and nonsense; also where the instance is used again."""
+    for mode in ("PerCall", "Pooled"):
+        body = "(i64.const 0x7fffffff7fffffff)"
+        guest = await workshop.guest(wat.module(hooks={"post_query": body}), isolation={"mode": mode})
+        for _ in range(3):
+            await guest.call(Hook.POST_QUERY, _INPUTS[Hook.POST_QUERY])
+        await guest.drained()
+        assert guest.plugins["guest"].last_failure is None
+        assert guest._stats.row(0, Hook.POST_QUERY).values()[0] == 3
 
 
 async def test_an_open_failure_hands_the_call_to_the_next_plugin(workshop, wat):

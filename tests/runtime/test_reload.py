@@ -277,3 +277,25 @@ async def test_closing_twice_is_closing_once(workshop, wat):
     await runtime.close()
     with pytest.raises(RuntimeError, match="no bundle"):
         await runtime.call(Hook.CUSTOM, b"0")
+
+
+async def test_a_version_that_follows_a_quick_one_takes_as_many_calls_at_once(workshop, wat):
+    """On probation it would answer some of a burst with an overload, because of nothing but the change."""
+    text = wat.module(answers={"pre_query": {"action": "block", "value": "old"}})
+    runtime = await workshop.run(await workshop.plugin(text, limits={"concurrency": 1}))
+    for _ in range(20):
+        await runtime.call(Hook.PRE_QUERY, b'{"query": ""}')
+    assert runtime.plugins["guest"].inline
+    text = wat.module(answers={"pre_query": {"action": "block", "value": "new"}})
+    await runtime.load(Bundle.of([await workshop.plugin(text, limits={"concurrency": 1})]), workshop.find)
+    answers = await asyncio.gather(*(runtime.call(Hook.PRE_QUERY, b'{"query": ""}') for _ in range(50)))
+    assert {answer["value"] for answer in answers} == {"new"}
+
+
+async def test_a_plugin_with_a_long_timeout_is_never_run_on_the_event_loop(workshop, wat):
+    """However quick it is: it could hold all other calls for that long."""
+    text = wat.module(answers={"pre_query": {"action": "block", "value": "no"}})
+    runtime = await workshop.run(await workshop.plugin(text, limits={"timeout": "2s"}))
+    for _ in range(20):
+        await runtime.call(Hook.PRE_QUERY, b'{"query": ""}')
+    assert not runtime.plugins["guest"].inline

@@ -71,7 +71,7 @@ async def resolve(
 ) -> Resolved:
     """Resolve one resource. Raises FetchError, VerifyError or ConfigError.
 
-    ``previous`` is the entry that the plugin has now: a tag that it resolved stays resolved, unless the pull policy
+    ``previous`` is the entry that the plugin has now: a tag that it resolved stays resolved unless the pull policy
     is Always or ``ask_again`` says that its ``trackInterval`` is over. ``base`` is the folder of the manifest, for
     file sources; without it there are none.
     """
@@ -201,7 +201,10 @@ async def _access(source: OCISource, namespace: str | None, objects: Objects) ->
 
 async def _settings(plugin: WasmPlugin, objects: Objects) -> tuple[dict[str, Any], list[str]]:
     """``config`` with ``configFrom`` laid over it, and which paths of it are secret."""
-    config: dict[str, Any] = orjson.loads(orjson.dumps(plugin.spec.config))
+    try:
+        config: dict[str, Any] = orjson.loads(orjson.dumps(plugin.spec.config))
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"config cannot be written as JSON: {error!s:.200}") from None
     secret_paths: list[str] = []
     for each in plugin.spec.config_from:
         if each.secret_ref is not None:
