@@ -318,7 +318,9 @@ def _take_plugin(document: dict[str, Any], name: str | None, found: _Found) -> N
         known = ("name", "namespace", "uid", "generation", "labels", "annotations")
         document["metadata"] = {key: metadata[key] for key in known if metadata.get(key) is not None}
     try:
-        plugin = LocalWasmPlugin.model_validate_json(orjson.dumps(document), extra="forbid", by_alias=True, by_name=False)
+        plugin = LocalWasmPlugin.model_validate_json(
+            orjson.dumps(document), extra="forbid", by_alias=True, by_name=False
+        )
     except ValidationError as error:
         for each in error.errors(include_url=False, include_input=False)[:5]:
             where = ".".join(str(part) for part in each["loc"])

@@ -67,7 +67,7 @@ class Slot:
 
     name: str
     manifest: Manifest | None
-    """None where the folder has a problem instead."""
+    """None where the folder has a problem instead, and for what ran last time until the folder is read."""
     key: str
     resolved: Resolved | None = None
     failure: LoadFailure | None = None
@@ -118,8 +118,6 @@ class Supervisor:
         self._watch = FolderWatch(settings.plugins, self._rescan)
         self._assemble = asyncio.Event()
         self._first_wait_over = False
-        self._found: Scan | None = None
-        """What the folder held when it was last read; None before it could be read once."""
         self._refusals: list[RefusedError] = []
         self._compiled_again: set[Path] = set()
         self._unreadable = False
@@ -205,6 +203,7 @@ class Supervisor:
                 log.warning("plugin '%s' of the last good bundle cannot be compiled again: %s", entry.name, error)
                 bundle = _with_placeholder(bundle, entry, LoadFailure(cause=error.cause, message=str(error)))
         self._store.pin(entry.artifact.sha256 for entry in bundle.plugins if entry.artifact)
+        self.slots = {entry.name: Slot(name=entry.name, manifest=None, key="") for entry in bundle.plugins}
         await self._deploy(bundle)
         log.info("the last good bundle %s runs again (%d plugins)", bundle.version, len(bundle.plugins))
 
@@ -241,13 +240,16 @@ class Supervisor:
                     )
                 self._unreadable = True
                 await self._watch.remember(None)
-                self.problems = (Problem(file=str(folder), field="", message=f"cannot be read: {error.strerror}"),)
+                problem = Problem(file=str(folder), field="", message=f"cannot be read: {error.strerror}")
+                self.problems = (problem,)
+                for slot in self.slots.values():
+                    if slot.manifest is None and slot.failure is None:  # ran last time
+                        slot.failure = LoadFailure(cause="config", message=problem.sentence)
                 if self.bundle is None:
                     self._take(Scan(manifests={}, problems=self.problems, secrets={}, config_maps={}))
                 continue
             self._unreadable = False
             await self._watch.remember(found)
-            self._found = found
             self._take(found)
 
     def _take(self, found: Scan) -> None:
@@ -403,9 +405,6 @@ class Supervisor:
                 slot.failure = LoadFailure(cause="config", message=f"there are more than {MAX_PLUGINS} plugins")
             elif entry is not None:
                 entries.append(entry)
-        if self._found is None and self.bundle is not None:
-            # The folder could not be read yet: what ran before goes on, whatever has no slot.
-            entries += [entry for entry in self.bundle.plugins if entry.name not in self.slots]
         return Bundle.of(entries)
 
     def _stands(self, slot: Slot) -> BundlePlugin | None:
@@ -421,8 +420,10 @@ class Supervisor:
         if policy == "Open":
             return None
         if policy == "LastGood":
-            if now is not None and now.artifact is not None:
-                return now.model_copy(update={"failure": slot.failure})
+            if now is not None and (now.artifact is not None or slot.manifest is None):
+                return now.model_copy(
+                    update={"failure": slot.failure or (now.failure if not now.artifact else None)}
+                )
             if now is None and self.bundle is not None and not self._stands_in():
                 return None
         hooks = list(spec.hooks) if spec else []
@@ -508,7 +509,8 @@ class Supervisor:
                     await self._deploy(self.bundle)
                 return
             except RefusedError as again:
-                error = again
+                await self._refused(again, bundle)
+                return
             except LoadError as cause:
                 error = RefusedError(error.plugin, cause.cause, str(cause))
         log.warning("plugin '%s' cannot be loaded (%s): %s", error.plugin, error.cause, error)

@@ -311,6 +311,17 @@ class Sidecar:
         workers = self.workers
         return next((pid for pid in self.pids if pid not in workers), None)
 
+    async def wait_busy(self, calls=1):
+        """Return when the workers are at work on so many long calls: they use the processor."""
+
+        def used():
+            return sum(int(ticks) for pid in self.workers for ticks in process(pid)[11:13])
+
+        before, end = used(), time.monotonic() + DEADLINE
+        while used() < before + 10 * calls:
+            assert time.monotonic() < end, "the workers are idle"
+            await asyncio.sleep(0.01)  # the call is on its way
+
     def _listens(self, pid, port):
         inodes = {
             line.split()[9]
@@ -384,6 +395,14 @@ async def decide(session, hook="custom_hook", body=0):
         return decision
 
 
+def process(pid):
+    """What the system says of a process, from its state on; None where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        return None
+
+
 def clean_environment():
     """This environment without what a sidecar would read of it."""
     return {key: value for key, value in os.environ.items() if not key.startswith("HOOKLINE_")}
@@ -399,7 +418,7 @@ def free_ports(count):
 
 
 class Load:
-    """Client loops that ask as fast as they are answered; what they got."""
+    """Client loops that ask some hundred times a second; what they got."""
 
     def __init__(self):
         self.answers = []
@@ -413,6 +432,7 @@ class Load:
             while self._going:
                 try:
                     self.answers.append(await decide(session, hook, body))
+                    await asyncio.sleep(0.002)  # the pace: a full processor would starve the compiler
                 except (aiohttp.ClientError, AssertionError) as error:
                     self.failures.append(repr(error))
                     if not reconnect:
@@ -442,6 +462,16 @@ def make_manifest():
 def eventually():
     """``until``."""
     return until
+
+
+@pytest.fixture(scope="session")
+def all_gone():
+    """Whether none of these processes runs."""
+
+    def gone(pids):
+        return all(facts is None or facts[0] == "Z" for facts in map(process, pids))
+
+    return gone
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import time
-from pathlib import Path
 
 import aiohttp
 import pytest
@@ -18,19 +18,6 @@ def sidecar(new_sidecar):
     sidecar = new_sidecar()
     yield sidecar
     sidecar.end()
-
-
-def gone(pids):
-    """Whether none of these processes runs."""
-    return all(facts is None or facts[0] == "Z" for facts in map(stat, pids))
-
-
-def stat(pid):
-    """What the system says of a process, from its state on; None where it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except FileNotFoundError:
-        return None
 
 
 async def test_a_worker_that_is_killed_is_replaced_and_its_statistics_are_kept(sidecar, guests, load, eventually):
@@ -80,7 +67,7 @@ async def test_a_supervisor_that_is_killed_is_not_missed(sidecar, guests, load, 
     assert plugins["0-first-by-name"]["stats"] == {}
 
 
-async def test_a_stop_lets_calls_under_way_end(sidecar, guests):
+async def test_a_stop_lets_calls_under_way_end(sidecar, guests, all_gone):
     """SIGTERM: a slow call is answered, new connections are refused, the socket's file goes, the code is 0."""
     sidecar.folder.plugin("slow", guests.busy(1_500_000_000), limits={"timeout": "20s"})
     sidecar.start()
@@ -89,7 +76,7 @@ async def test_a_stop_lets_calls_under_way_end(sidecar, guests):
         calls = [
             asyncio.create_task(each.post("/v1/hooks/custom_hook", json={"n": 1})) for each in (session, other)
         ]
-        await until_it_runs(sidecar, 2)
+        await sidecar.wait_busy(2)
         sidecar.stop(wait=False)
         await until_refused(sidecar)
         assert not sidecar.socket.exists()
@@ -98,21 +85,9 @@ async def test_a_stop_lets_calls_under_way_end(sidecar, guests):
             response = await call
             assert (response.status, (await response.json())["value"]) == (200, {"n": 1})
     assert sidecar.process.wait(20) == 0
-    assert gone(family)
+    assert all_gone(family)
     assert "Traceback" not in sidecar.log
     assert sidecar.log.count("stopping") == 1
-
-
-async def until_it_runs(sidecar, count):
-    """Return when the workers are busy with so many calls: they use the processor."""
-
-    def used():
-        return sum(int(ticks) for pid in sidecar.workers for ticks in stat(pid)[11:13])
-
-    before, end = used(), time.monotonic() + 10
-    while used() < before + 10 * count:
-        assert time.monotonic() < end
-        await asyncio.sleep(0.01)  # the call is on its way
 
 
 async def until_refused(sidecar):
@@ -135,7 +110,7 @@ async def test_a_call_on_an_open_connection_during_a_stop_is_a_503(sidecar, gues
         async with session.post("/v1/hooks/pre_query", json={"query": ""}) as response:
             assert response.status == 200
         call = asyncio.create_task(session.post("/v1/hooks/custom_hook", json=1))
-        await until_it_runs(sidecar, 1)
+        await sidecar.wait_busy()
         half = sidecar.connect()
         half.sendall(b"POST /v1/hooks/custom_hook HTTP/1.1\r\nHost: x\r\n")
         sidecar.stop(wait=False)
@@ -151,7 +126,7 @@ async def test_a_call_that_does_not_end_does_not_hold_up_a_stop(sidecar, guests)
     sidecar.start(drain="500ms")
     async with sidecar.client() as session:
         call = asyncio.create_task(session.post("/v1/hooks/custom_hook", json=1))
-        await until_it_runs(sidecar, 1)
+        await sidecar.wait_busy()
         begin = time.monotonic()
         assert sidecar.stop() == 0
         assert time.monotonic() - begin < 4
@@ -172,14 +147,14 @@ def test_a_stop_of_an_idle_sidecar_is_quick_and_clean(sidecar, what):
     assert "ERROR" not in sidecar.log
 
 
-def test_the_children_go_with_their_parent(sidecar, eventually):
+def test_the_children_go_with_their_parent(sidecar, eventually, all_gone):
     """Killed with no chance to say so, it leaves no half of a sidecar that holds the ports."""
     sidecar.start(workers=2)
     family = sidecar.pids
     assert len(family) == 3
     sidecar.process.kill()
     sidecar.process.wait()
-    eventually(lambda: gone(family), "an end of the children")
+    eventually(lambda: all_gone(family), "an end of the children")
     sidecar.start()
 
 
@@ -215,8 +190,6 @@ async def test_a_worker_that_keeps_dying_is_started_with_pauses(sidecar, guests,
 
 async def test_many_open_connections_are_more_than_a_shells_soft_limit(sidecar, guests):
     """A proxy may keep one for each of its clients: the soft limit of open files is raised to the hard one."""
-    import resource
-
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < 2048:
         pytest.skip("this machine's hard limit of open files is too low to try")
