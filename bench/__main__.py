@@ -35,8 +35,8 @@ The exit code is 0 when everything was measured, whether or not each figure was 
 1 when a benchmark broke.
 
 examples:
-  python -m bench                          everything, about ten minutes
-  python -m bench --quick                  everything, in two minutes, and rougher
+  python -m bench                          everything, ten minutes or more
+  python -m bench --quick                  everything, in two to three minutes, and rougher
   python -m bench --quick --only reload    one of them
   make bench ARGS=--quick                  the same through make
 """

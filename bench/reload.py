@@ -35,6 +35,8 @@ _PLAN: Final = [Ask(hook="route", body=guests.QUERY, action="node")]
 class _Found:
     ratios: list[float] = field(default_factory=list)
     quiet: list[float] = field(default_factory=list)
+    inline: int = 0
+    """Phases without reloads after which the plugin ran on the event loop: a ratio to threads proves little."""
     waits: list[float] = field(default_factory=list)
     calls: int = 0
     failures: Counter[str] = field(default_factory=Counter)
@@ -73,7 +75,8 @@ async def measure(options: Options) -> Result:
         ]  # fmt: skip
         result.failures += found.failures
         result.notes.append(
-            f"{title}: p99 without reloads {statistics.median(found.quiet):,.0f} µs; "
+            f"{title}: p99 without reloads {statistics.median(found.quiet):,.0f} µs, the plugin inline after "
+            f"{found.inline} of {options.rounds} such phases; "
             f"the load saw {found.seen} new bundles; a new file answered after "
             f"{statistics.median(found.waits):.2f} s (worst {max(found.waits):.2f} s)"
         )
@@ -91,6 +94,7 @@ async def _measure_one(options: Options, title: str, wasm: bytes, seconds: float
             await _for(seconds, ours)
             generator.stop()
             quiet = await generator.outcome()
+            found.inline += bool((await ours.state("quick"))["inline"])
             generator.start(plan)
             found.waits += await _reload_for(seconds, ours, wasm, numbers, deployed)
             generator.stop()
