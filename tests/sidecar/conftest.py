@@ -49,6 +49,7 @@ def until(condition, what, *, seconds=DEADLINE):
         if found:
             return found
         if time.monotonic() > end:
+            what = what() if callable(what) else what
             pytest.fail(f"within {seconds:g} s there was not: {what}")
         time.sleep(0.02)  # between two looks
 
@@ -254,7 +255,7 @@ class Sidecar:
             answer = self.looks("/readyz")
             return answer is not None and answer[0] == 200
 
-        until(ready, f"a ready sidecar; it said:\n{self.log}")
+        until(ready, lambda: f"a ready sidecar; it said:\n{self.log}")
 
     def plugins(self):
         """``/v1/plugins``, the plugins by name."""
@@ -279,7 +280,7 @@ class Sidecar:
             )
             return found if good else None
 
-        return until(there, f"plugin {name} with {facts}; it was {self.plugin(name)}")
+        return until(there, lambda: f"plugin {name} with {facts}; it was {self.plugin(name)}")
 
     def wait_problem(self, words):
         """The first problem whose file, field or message has these words."""
@@ -287,7 +288,7 @@ class Sidecar:
         def there():
             return next((each for each in self.problems() if words in json.dumps(each)), None)
 
-        return until(there, f"a problem about {words!r}; there were {self.problems()}")
+        return until(there, lambda: f"a problem about {words!r}; there were {self.problems()}")
 
     # ── its processes ──
 
