@@ -270,7 +270,8 @@ class Limits(Resource):
     """What one plugin may use. Every bound is enforced; reaching one is a failure with a cause."""
 
     timeout: Annotated[Duration, _bounded(1, 60_000)] = Field(default=100, validate_default=True)
-    """For one call of one plugin, 1ms to 60s. Cause ``timeout``. Default 100ms."""
+    """Processor time for one call of one plugin, 1ms to 60s; waiting for a core does not count, up to ten times as
+    much or 5s more, whichever is less. Cause ``timeout``. Default 100ms."""
     memory: Annotated[Size, _bounded(65_536, 2**30)] = Field(default=64 * 2**20, validate_default=True)
     """Linear memory of one instance, 64Ki to 1Gi; a guest that asks for more gets ``memory.grow`` = -1.
     Default 64Mi."""

@@ -7,7 +7,9 @@ elsewhere.
 
 What each call guarantees:
 
-- it ends: one deadline covers instantiation, ``_initialize``, ``alloc``, the hook and ``dealloc``;
+- it ends: one deadline covers instantiation, ``_initialize``, ``alloc``, the hook and ``dealloc``. When the engine's
+  clock says that the time is over, the thread's own processor time is asked: a call that was not given a core goes
+  on, up to a hard cap, so a busy machine or a throttled pod kills no innocent call;
 - it stays in its memory: pointers and lengths from a guest are masked to 32 bits, and checked, before use;
 - it raises a ``CallError`` and nothing else, and an instance that raised is never used again;
 - host functions cannot raise: wasmtime-py keeps the last Python exception in one process-wide variable, so with
@@ -18,10 +20,12 @@ from __future__ import annotations
 
 import ctypes
 import threading
+import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import wasmtime
+from wasmtime import _bindings as ffi
 
 from hookline_api.abi import E_MEMORY, E_UNAVAILABLE, HOST_FUNCTIONS, WASI_MODULE
 from hookline_api.hooks import OBSERVERS
@@ -48,7 +52,61 @@ HostCallable = Callable[..., int]
 
 _LETTERS: Final = {"i32": "i", "i64": "I", "f32": "f", "f64": "F"}
 
-_giving = threading.local()
+_CAP_FACTOR: Final = 10
+_CAP_EXTRA_NS: Final = 5_000_000_000
+
+
+class _Clock(threading.local):
+    """The time of the call that runs on this thread."""
+
+    expired = False
+    """Whether the call was interrupted."""
+    giving = False
+    """Whether a host function is calling the guest's ``alloc``."""
+    _timeout_ns = 0
+    _cpu_ns = 0
+    _wall_ns = 0
+
+    def start(self, timeout_ms: int) -> None:
+        """A call begins."""
+        self.expired = False
+        self._timeout_ns = timeout_ms * 1_000_000
+        self._cpu_ns = time.thread_time_ns()
+        self._wall_ns = time.monotonic_ns()
+
+    def left_ns(self) -> int:
+        """What is left of the time-out, of processor time; 0 where the call has to end."""
+        used = time.thread_time_ns() - self._cpu_ns
+        passed = time.monotonic_ns() - self._wall_ns
+        over = passed >= min(self._timeout_ns * _CAP_FACTOR, self._timeout_ns + _CAP_EXTRA_NS)
+        # Nine tenths are enough: on a free core a loop has used that much when its time is over, and another tick
+        # for the rest would be one too many.
+        return 0 if over or used * 10 >= self._timeout_ns * 9 else self._timeout_ns - used
+
+
+_clock = _Clock()
+
+_DeadlineCallback = ctypes.CFUNCTYPE(
+    ctypes.c_size_t,
+    ctypes.POINTER(ffi.wasmtime_context_t),
+    ctypes.c_void_p,
+    ctypes.POINTER(ctypes.c_uint64),
+    ctypes.POINTER(ffi.wasmtime_update_deadline_kind_t),
+)
+
+
+def _deadline(_store: object, _data: object, extension: Any, kind: Any) -> int:
+    left = _clock.left_ns()
+    if left:
+        extension[0], kind[0] = deadline_ticks(left // 1_000_000), _CONTINUE
+        return 0
+    _clock.expired = True
+    return ctypes.cast(ffi.wasmtime_error_new(b"deadline"), ctypes.c_void_p).value or 0
+
+
+_CONTINUE: Final = 0  # WASMTIME_UPDATE_DEADLINE_CONTINUE, wasmtime/store.h
+_on_deadline: Final = _DeadlineCallback(_deadline)  # kept for as long as any store may call it
+_no_finalizer: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p)()
 
 
 class GuestMemory:
@@ -80,16 +138,16 @@ class GuestMemory:
         The guest runs in here. Its ``alloc`` may call host functions, but those may not give anything in turn:
         a guest could recurse through the host until the native stack ends.
         """
-        if getattr(_giving, "now", False):
+        if _clock.giving:
             return -E_UNAVAILABLE
         alloc = self._caller["alloc"]
-        _giving.now = True
+        _clock.giving = True
         try:
             pointer = alloc(self._caller, len(data)) & _U32  # type: ignore[operator]  # inspection saw a function
         except (wasmtime.Trap, wasmtime.WasmtimeError):
             return -E_UNAVAILABLE  # a guest that was interrupted in there traps again at its next step
         finally:
-            _giving.now = False
+            _clock.giving = False
         if not pointer:
             return -E_UNAVAILABLE
         return pointer << 32 | len(data) if self.write(pointer, data) else -E_MEMORY
@@ -143,9 +201,8 @@ class Guest:
             )
             if self._wasi:
                 store.set_wasi(wasmtime.WasiConfig())  # an empty one: no files, arguments, environment, output
-            store.set_epoch_deadline(deadline_ticks(timeout_ms) if timeout_ms is not None else self._ticks)
-            if self._fuel is not None:
-                store.set_fuel(self._fuel)
+            ffi.wasmtime_store_epoch_deadline_callback(store.ptr(), _on_deadline, None, _no_finalizer)
+            self.arm(store, timeout_ms)
             instance = self._pre.instantiate(store)
             exports = instance.exports(store)
             if self._initialize:
@@ -158,9 +215,10 @@ class Guest:
             store.close()
             raise
 
-    def rearm(self, store: wasmtime.Store) -> None:
-        """Give a store that is used again a fresh deadline and fresh fuel."""
-        store.set_epoch_deadline(self._ticks)
+    def arm(self, store: wasmtime.Store, timeout_ms: int | None = None) -> None:
+        """Give a store a fresh deadline and fresh fuel, for a call on this thread."""
+        _clock.start(self.limits.timeout if timeout_ms is None else timeout_ms)
+        store.set_epoch_deadline(self._ticks if timeout_ms is None else deadline_ticks(timeout_ms))
         if self._fuel is not None:
             store.set_fuel(self._fuel)
 
@@ -184,7 +242,7 @@ class Guest:
                 code = error.trap_code
             except ValueError:  # a code that this wasmtime-py has no name for
                 code = None
-        if code is wasmtime.TrapCode.INTERRUPT:
+        if _clock.expired or code is wasmtime.TrapCode.INTERRUPT:
             time = time or f"limits.timeout ({self.limits.timeout} ms)"
             return DeadlineError(f"{where} took longer than {time}")
         if code is wasmtime.TrapCode.OUT_OF_FUEL:
@@ -239,7 +297,7 @@ class Instance:
         if self._armed:
             self._armed = False  # by the instantiation, which is a part of its first call
         else:
-            guest.rearm(store)
+            guest.arm(store)
         self.calls += 1
         where = "alloc"
         try:

@@ -5,14 +5,13 @@ eight times longer; in a child at ``nice 19`` it is not to be seen. The child al
 against the JSON Schema that the plugin ships, because a schema is an artifact's too, and a regular expression
 in it can run for ever.
 
-The child is this module run as a program: one job as JSON on standard input, one answer on standard output.
+The child runs ``child`` of this module: one job as JSON on standard input, one answer on standard output.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import resource
 import sys
 import time
@@ -127,7 +126,8 @@ class Compiler:
 
 async def _run_child(request: bytes) -> dict[str, Any]:
     child = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", __name__,
+        # Niced before anything is imported: even that is felt by hooks.
+        sys.executable, "-c", f"import os; os.nice(19); from {__name__} import child; child()",
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     try:
@@ -189,8 +189,8 @@ def _check(config: dict[str, Any], schema: dict[str, Any]) -> None:
         raise ConfigError(f"{path} does not satisfy the plugin's schema ({rule})")
 
 
-def _child() -> None:
-    os.nice(19)
+def child() -> None:
+    """What the child process runs: one job from standard input, one answer to standard output."""
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -200,7 +200,3 @@ def _child() -> None:
     except (HooklineError, OSError, MemoryError) as error:
         answer = {"cause": "verify", "message": f"the compiler failed: {error}"}
     sys.stdout.buffer.write(orjson.dumps(answer))
-
-
-if __name__ == "__main__":
-    _child()

@@ -64,13 +64,15 @@ class LastFailure:
 class _Run:
     """One execution, and what it came to."""
 
-    __slots__ = ("decision", "error", "fuel", "hook", "memory", "ns")
+    __slots__ = ("decision", "error", "fuel", "hook", "memory", "ns", "work_ns")
 
     def __init__(self, hook: Hook) -> None:
         self.hook = hook
         self.decision: Decision | None = None
         self.error: CallError | None = None
         self.ns = 0
+        self.work_ns = 0
+        """Processor time: waiting for a core or for the interpreter is not the plugin's doing."""
         self.fuel = 0
         self.memory = 0
 
@@ -280,7 +282,7 @@ class Plugin:
 
     def _execute(self, run: _Run, data: bytes) -> None:
         """The call itself, on the event loop or on a thread. Raises nothing."""
-        begin = time.perf_counter_ns()
+        begin, work = time.perf_counter_ns(), time.thread_time_ns()
         instance: Instance | None = None
         last = True
         try:
@@ -299,7 +301,7 @@ class Plugin:
                 instance.close()
             else:
                 self._put_back(instance)
-        run.ns = time.perf_counter_ns() - begin
+        run.ns, run.work_ns = time.perf_counter_ns() - begin, time.thread_time_ns() - work
 
     def _take(self) -> Instance:
         try:
@@ -350,7 +352,7 @@ class Plugin:
         self._close_if_done()
 
     def _ended(self, run: _Run) -> None:
-        if run.ns > _QUICK_NS:
+        if run.work_ns > _QUICK_NS:
             if self.inline:
                 self._probation = min(self._probation * 2, _MAX_PROBATION)
             self.inline = False

@@ -25,7 +25,12 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """What the plugin module takes for the time; the event loop keeps the real one."""
     made = Clock()
-    fake = SimpleNamespace(monotonic=lambda: made.now, perf_counter_ns=time.perf_counter_ns, time=time.time)
+    fake = SimpleNamespace(
+        monotonic=lambda: made.now,
+        perf_counter_ns=time.perf_counter_ns,
+        thread_time_ns=time.thread_time_ns,
+        time=time.time,
+    )
     monkeypatch.setattr(plugin_module, "time", fake)
     return made
 
