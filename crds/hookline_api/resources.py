@@ -269,7 +269,7 @@ class ConfigFrom(Resource):
 class Limits(Resource):
     """What one plugin may use. Every bound is enforced; reaching one is a failure with a cause."""
 
-    timeout: Annotated[Duration, _bounded(1, 60_000)] = Field(default=100, validate_default=True)
+    timeout: Annotated[Duration, _bounded(1, 60_000)] = 100
     """Processor time for one call of one plugin, 1ms to 60s; waiting for a core does not count, up to ten times as
     much or 5s more, whichever is less. Cause ``timeout``. Default 100ms."""
     memory: Annotated[Size, _bounded(65_536, 2**30)] = Field(default=64 * 2**20, validate_default=True)
@@ -330,7 +330,7 @@ class FailurePolicy(Resource):
 class Rollout(Resource):
     """How a change reaches the pods."""
 
-    deadline: Annotated[Duration, _bounded(1_000, 3_600_000)] = Field(default=30_000, validate_default=True)
+    deadline: Annotated[Duration, _bounded(1_000, 3_600_000)] = 30_000
     """How long prepared pods wait for the others before they switch. Default 30s."""
 
 

@@ -138,6 +138,13 @@ async def test_a_name_that_nobody_can_have_is_a_problem(sidecar, make_manifest, 
     assert await sidecar.says() == "one"
 
 
+async def test_what_a_manifest_leaves_out_has_its_default(sidecar, guests):
+    """One limit of several, and a rollout without a deadline."""
+    sidecar.folder.plugin("victim", config={"custom_hook": "lean"}, limits={"memory": "1Mi"}, rollout={})
+    await sidecar.wait_says("lean")
+    assert sidecar.get("/v1/bundle")[1]["plugins"][-1]["limits"]["timeout"] == "100ms"
+
+
 async def test_an_edit_is_in_effect_from_one_call_to_the_next(sidecar):
     """A new setting of the same module."""
     before = sidecar.plugin("victim")["revision"]

@@ -147,7 +147,7 @@ async def test_a_start_function_that_loops_never_runs(sidecar, guests, eventuall
     loop = "(func $start (loop $ever (br $ever))) (start $start)"
     sidecar.folder.plugin("guard", guests.module({"custom_hook": guests.echo}, parts=loop))
     sidecar.start(wait=False)
-    sidecar.wait_plugin("guard", state="Closed", failure=lambda failure: failure["cause"] == "verify")
+    sidecar.wait_plugin("guard", state="Closed", failure=lambda failure: failure and failure["cause"] == "verify")
     assert "guard" in not_ready(sidecar, eventually)
     assert (await sidecar.ask())["failure"] == "verify"
 
