@@ -24,7 +24,7 @@ lint: $(VENV)/.dev ## formatting, lint, types, and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/mypy examples/build.py examples/demo.py bench scripts
+	MYPYPATH=crds:sidecar:examples $(BIN)/mypy examples/build.py examples/demo.py scripts bench
 	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/.dev ## format, and mend what can be mended by itself

@@ -35,9 +35,7 @@ _FILLER: Final = """
 """
 
 
-def guest(
-    answers: Mapping[str, Any], *, loop_on: str | None = None, uses_host: bool = False, filler: int = 0
-) -> bytes:
+def guest(answers: Mapping[str, Any], *, loop_on: str | None = None, uses_host: bool = False, filler: int = 0) -> bytes:
     """A module that answers each of these hooks with its constant.
 
     With ``loop_on`` a call whose input begins with that character never ends. With ``uses_host`` each call asks
@@ -64,9 +62,7 @@ def guest(
     parts.append('(memory (export "memory") 3)')
     parts.append(f'(func (export "alloc") (param i32) (result i32) (i32.const {_INPUT_AT}))')
     fill = [
-        _FILLER.format(
-            n=n, next=(n * 7 + 1) % filler, k=n * 2654435761 % 2**31, m=n * 2 + 3, o=n % 4096 * 8, r=n % 63
-        )
+        _FILLER.format(n=n, next=(n * 7 + 1) % filler, k=n * 2654435761 % 2**31, m=n * 2 + 3, o=n % 4096 * 8, r=n % 63)
         for n in range(filler)
     ]
     return bytes(wasmtime.wat2wasm("\n".join(["(module", *parts, *functions, *fill, ")"])))

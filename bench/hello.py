@@ -14,9 +14,7 @@ from typing import Final
 import uvloop
 from aiohttp import web
 
-_ANSWER: Final = (
-    b'{"action":"node","target":"somewhere","plugin":"quick","request_id":"r-1","bundle":"0123456789ab"}'
-)
+_ANSWER: Final = b'{"action":"node","target":"somewhere","plugin":"quick","request_id":"r-1","bundle":"0123456789ab"}'
 
 
 @contextlib.asynccontextmanager

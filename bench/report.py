@@ -67,9 +67,7 @@ def say(text: str) -> None:
 
 def spread(values: Sequence[float], *, unit: str = TIMES, digits: int = 2) -> str:
     """The median, and the least and the greatest."""
-    middle, least, most = (
-        f"{value:,.{digits}f}" for value in (statistics.median(values), min(values), max(values))
-    )
+    middle, least, most = (f"{value:,.{digits}f}" for value in (statistics.median(values), min(values), max(values)))
     return f"{middle}{unit} ({least} to {most}, {len(values)} rounds)"
 
 

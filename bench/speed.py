@@ -84,9 +84,7 @@ async def _in_process(options: Options, result: Result) -> None:
                     into.append(value)
     for mode, values in times.items():
         ratios = [ours / peer for ours, peer in zip(values, bare, strict=True)]
-        result.figures.append(
-            Figure(what=f"Runtime.call, {mode}, to a bare wasmtime-py call", measured=spread(ratios))
-        )
+        result.figures.append(Figure(what=f"Runtime.call, {mode}, to a bare wasmtime-py call", measured=spread(ratios)))
     result.notes.append(
         f"in process: bare call {statistics.median(bare):.1f} µs, "
         + ", ".join(f"Runtime.call {mode} {statistics.median(values):.1f} µs" for mode, values in times.items())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import collections
+import hashlib
 import json
 import os
 import shutil
@@ -239,9 +240,7 @@ def tell(hook: str, shown: str, decision: Json, micros: float) -> None:
     )
     if "identity" in decision:
         detail = f"{decision['identity']['username']}, roles {','.join(decision['identity']['roles'])}"
-    said = decision["action"] + (
-        f": {detail if isinstance(detail, str) else json.dumps(detail)}" if detail else ""
-    )
+    said = decision["action"] + (f": {detail if isinstance(detail, str) else json.dumps(detail)}" if detail else "")
     by = f"by {decision['plugin']}" if decision["plugin"] else ""
     print(f"  {hook:12} {shown:34.34} → {said:58.58} {by:17} {micros:6.0f} µs")
 
@@ -355,7 +354,7 @@ def _tag(version: str) -> str:
 
 
 def _sha256(text: str) -> str:
-    return oci_layout.hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _free_port(wanted: int = 0) -> int:

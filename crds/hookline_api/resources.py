@@ -429,9 +429,7 @@ class Condition(Resource):
     status: Literal["True", "False", "Unknown"]
     observed_generation: Annotated[int, Field(ge=0)] | None = None
     last_transition_time: Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
-    reason: Annotated[
-        str, Field(min_length=1, max_length=1024, pattern="^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")
-    ]
+    reason: Annotated[str, Field(min_length=1, max_length=1024, pattern="^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
     message: Annotated[str, Field(max_length=32_768)]
 
 

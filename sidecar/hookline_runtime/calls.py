@@ -367,9 +367,7 @@ def _kind(kind: object) -> str:
 def _signature(kind: object) -> Signature | None:
     if not isinstance(kind, wasmtime.FuncType):
         return None
-    params, results = (
-        "".join(_LETTERS.get(str(each), "?") for each in part) for part in (kind.params, kind.results)
-    )
+    params, results = ("".join(_LETTERS.get(str(each), "?") for each in part) for part in (kind.params, kind.results))
     return params, results
 
 
@@ -384,9 +382,7 @@ def _overlap(start: int, length: int, other: int, size: int) -> bool:
     return start == other or (start < other + size and other < start + length)
 
 
-def _link(
-    where: wasmtime.Engine, info: ModuleInfo, host: Mapping[tuple[str, str], HostCallable]
-) -> wasmtime.Linker:
+def _link(where: wasmtime.Engine, info: ModuleInfo, host: Mapping[tuple[str, str], HostCallable]) -> wasmtime.Linker:
     linker = wasmtime.Linker(where)
     if info.needs_wasi:
         linker.define_wasi()

@@ -88,9 +88,7 @@ class Compiler:
         try:
             written = orjson.dumps(request)
         except orjson.JSONEncodeError as error:
-            raise ConfigError(
-                f"the settings, or the schema for them, cannot be written as JSON: {error}"
-            ) from None
+            raise ConfigError(f"the settings, or the schema for them, cannot be written as JSON: {error}") from None
         async with self._one_at_a_time:
             answer = await _run_child(written)
             if answer.get("cause") == _ENDED and job.schema is not None and target.exists():

@@ -137,9 +137,7 @@ async def make_fetcher(store, tmp_path):
     async with contextlib.AsyncExitStack() as stack:
 
         def make(*, docker_config=tmp_path / "no-config.json", **limits):
-            fetcher = Fetcher(
-                store, limits=FetchLimits(**{"backoff": 0.001, **limits}), docker_config=docker_config
-            )
+            fetcher = Fetcher(store, limits=FetchLimits(**{"backoff": 0.001, **limits}), docker_config=docker_config)
             stack.push_async_callback(fetcher.close)
             return fetcher
 

@@ -52,9 +52,7 @@ async def test_an_entry_of_another_registry_is_not_used(key, tmp_path):
 
 async def test_docker_hub_goes_by_the_name_that_docker_login_writes(tmp_path):
     """Its key is a URL of long ago."""
-    found = keychain({"auths": {"https://index.docker.io/v1/": auth("me")}}, tmp_path=tmp_path).find(
-        parse("guard")
-    )
+    found = keychain({"auths": {"https://index.docker.io/v1/": auth("me")}}, tmp_path=tmp_path).find(parse("guard"))
     assert await users(found) == ["me"]
 
 

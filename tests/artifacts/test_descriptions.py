@@ -123,9 +123,7 @@ def test_a_document_that_cannot_be_read_is_left_out_with_a_note(name, document):
 def test_without_pyyaml_a_plugin_yaml_is_left_out_with_a_note(monkeypatch):
     """PyYAML comes with the sidecar's extra only."""
     monkeypatch.setitem(sys.modules, "yaml", None)
-    found = PluginDescription.from_packed(
-        {"plugin.yaml": AS_YAML.encode(), "manifest.json": b'{"name": "packed"}'}
-    )
+    found = PluginDescription.from_packed({"plugin.yaml": AS_YAML.encode(), "manifest.json": b'{"name": "packed"}'})
     assert found.name == "packed"
     assert "PyYAML is not installed" in found.notes[0]
 

@@ -218,9 +218,7 @@ async def test_a_layout_folder_is_a_registry(fetcher, folder, tmp_path, oci):
     assert artifact.digest == oci.sha256(entries[0][0])
     second = oci.sha256(entries[1][0])
     assert await fetcher.resolve(OCISource(reference="oci-layout:modules:v2"), base=base) == second
-    assert (
-        await fetcher.fetch_oci(OCISource(reference=f"oci-layout:modules@{second}"), base=base)
-    ).digest == second
+    assert (await fetcher.fetch_oci(OCISource(reference=f"oci-layout:modules@{second}"), base=base)).digest == second
 
 
 @pytest.mark.parametrize(

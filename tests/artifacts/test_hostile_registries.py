@@ -257,9 +257,7 @@ async def test_a_429_waits_as_long_as_it_says(server, fetcher, artifact, form):
 
     async def busy(_request):
         server.on(artifact.tag, None)
-        return web.Response(
-            status=429, headers={"Retry-After": "0" if form == "seconds" else format_datetime(past)}
-        )
+        return web.Response(status=429, headers={"Retry-After": "0" if form == "seconds" else format_datetime(past)})
 
     server.on(artifact.tag, busy)
 
@@ -453,9 +451,7 @@ async def test_a_refused_token_is_not_used_again(server, fetcher, artifact):
 
     async def guarded(request):
         if request.headers.get("Authorization") == f"Bearer {good}":
-            return web.Response(
-                body=server._content[artifact.tag], headers={"Docker-Content-Digest": artifact.digest}
-            )
+            return web.Response(body=server._content[artifact.tag], headers={"Docker-Content-Digest": artifact.digest})
         realm = f"http://{server.host}/token"
         return web.Response(status=401, headers={"WWW-Authenticate": f'Bearer realm="{realm}",service="s"'})
 
@@ -493,9 +489,7 @@ async def test_a_token_answer_that_is_none_is_an_error(server, fetcher, artifact
     assert not caught.value.transient
 
 
-@pytest.mark.parametrize(
-    "realm", ["", "ftp://127.0.0.1/t", "http://[::1", "http://u:hunter2@127.0.0.1/t", "/token"]
-)
+@pytest.mark.parametrize("realm", ["", "ftp://127.0.0.1/t", "http://[::1", "http://u:hunter2@127.0.0.1/t", "/token"])
 async def test_a_realm_that_cannot_be_asked_is_refused(server, fetcher, artifact, realm):
     """No URL, another scheme, a login within it: not transient, and not repeated."""
 

@@ -67,9 +67,7 @@ def test_plugin_wasm_wins_over_other_modules(oci):
 def test_an_image_keeps_its_layouts_name(oci):
     """What the manifest said stays, unless a packed manifest says more."""
     assert unpacked(oci.tar({"plugin.wasm": MODULE}), layout="image")[0].layout == "image"
-    assert (
-        unpacked(oci.tar({"plugin.wasm": MODULE, "plugin.toml": b""}), layout="image")[0].layout == "heliosdb-tar"
-    )
+    assert unpacked(oci.tar({"plugin.wasm": MODULE, "plugin.toml": b""}), layout="image")[0].layout == "heliosdb-tar"
 
 
 @pytest.mark.parametrize(
@@ -239,9 +237,7 @@ json_values = st.recursive(
         {"layers": st.lists(st.fixed_dictionaries({"digest": st.just("sha256:" + "0" * 64), "size": json_values}))}
         | dict.fromkeys(("config", "annotations", "artifactType", "mediaType"), json_values)
     )
-    | st.fixed_dictionaries(
-        {"manifests": st.lists(st.dictionaries(st.sampled_from(["digest", "size"]), json_values))}
-    )
+    | st.fixed_dictionaries({"manifests": st.lists(st.dictionaries(st.sampled_from(["digest", "size"]), json_values))})
 )
 def test_any_manifest_is_read_or_refused(document):
     """Every field of any type."""

@@ -197,16 +197,12 @@ async def test_every_layout_of_the_field_is_pulled(registry, fetcher, oci, layou
     module = oci.module("layout")
     bodies = {
         "image": oci.tar({"plugin.wasm": module}),
-        "heliosdb-tar": oci.tar(
-            {"manifest.json": b'{"name": "packed"}', "plugin.wasm": module, "plugin.sig": b"c2ln"}
-        ),
+        "heliosdb-tar": oci.tar({"manifest.json": b'{"name": "packed"}', "plugin.wasm": module, "plugin.sig": b"c2ln"}),
     }
     body = bodies.get(layout, module)
     docker = more.pop("docker", False)
     described = [oci.descriptor(b"{}" if "config" in kind else body, kind) for kind in layers]
-    manifest = json.loads(
-        oci.manifest(*described, **({"config_type": config_type} if config_type else {}), **more)
-    )
+    manifest = json.loads(oci.manifest(*described, **({"config_type": config_type} if config_type else {}), **more))
     if docker:
         manifest["mediaType"] = "application/vnd.docker.distribution.manifest.v2+json"
         manifest["config"]["mediaType"] = "application/vnd.docker.container.image.v1+json"

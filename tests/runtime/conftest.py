@@ -87,9 +87,7 @@ class Wat:
         ]
         constants = [f'(data (i32.const {where}) "{self.quoted(raw)}")' for where, raw in segments.items()]
         written = _NUMBER if any("$number" in body for body in bodies.values()) else ""
-        return "\n".join(
-            ["(module", imports, memory, *constants, written, alloc, dealloc, *functions, *parts, ")"]
-        )
+        return "\n".join(["(module", imports, memory, *constants, written, alloc, dealloc, *functions, *parts, ")"])
 
     @staticmethod
     def raw(answer: Any) -> bytes:
@@ -115,8 +113,7 @@ class Wat:
             imports=self.host("hookline", "get_config", "i32 i32", "i64"),
             data={where: name.encode() for name, where in names.items()},
             hooks={
-                name: f"(call $get_config (i32.const {where}) (i32.const {len(name)}))"
-                for name, where in names.items()
+                name: f"(call $get_config (i32.const {where}) (i32.const {len(name)}))" for name, where in names.items()
             },
         )
 

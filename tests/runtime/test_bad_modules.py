@@ -134,9 +134,7 @@ def test_an_import_with_a_wrong_type_is_refused_and_with_the_right_one_taken(wat
     info = inspect_module(bytes(wasmtime.wat2wasm(wat.module(imports=right, hooks={"route": wat.no_answer}))))
     assert info.permissions == ({function.permission.value} if function.permission else frozenset())
     message = _refusal(
-        wat.module(
-            imports=wat.host(*key, params + " i64", _TYPES[function.results]), hooks={"route": "(i64.const 0)"}
-        )
+        wat.module(imports=wat.host(*key, params + " i64", _TYPES[function.results]), hooks={"route": "(i64.const 0)"})
     )
     assert ".".join(key) in message
 
@@ -188,9 +186,7 @@ async def test_a_start_function_that_loops_is_cut_and_the_module_refused(worksho
     assert isinstance(refused.value.reason, VerifyError)
 
 
-@pytest.mark.parametrize(
-    "part", ["(start $no) (func $no unreachable)", '(func (export "_initialize") unreachable)']
-)
+@pytest.mark.parametrize("part", ["(start $no) (func $no unreachable)", '(func (export "_initialize") unreachable)'])
 async def test_a_start_function_that_traps_gets_the_module_refused(workshop, wat, part):
     """Each of its calls would fail; better the load does."""
     entry = await workshop.plugin(wat.module(part, hooks={"route": wat.no_answer}))
@@ -202,9 +198,7 @@ async def test_a_bad_module_leaves_the_running_bundle_alone(workshop, wat):
     """Nothing of a bundle is changed before all of it is loaded."""
     runtime = await workshop.guest(wat.configured(), config={"custom_hook": 1}, permissions=["config.read"])
     before = runtime.bundle
-    bad = await workshop.plugin(
-        wat.module("(start $no) (func $no unreachable)", hooks={"route": wat.no_answer}), "bad"
-    )
+    bad = await workshop.plugin(wat.module("(start $no) (func $no unreachable)", hooks={"route": wat.no_answer}), "bad")
     with pytest.raises(PrepareError):
         await runtime.load(Bundle.of([*before.plugins, bad]), workshop.find)
     assert runtime.bundle is before
@@ -253,9 +247,7 @@ def test_any_mutation_of_a_module_is_refused_or_read_and_nothing_else(data):
             case "set":
                 wasm[at : at + 4] = data.draw(st.binary(min_size=1, max_size=4))
             case "insert":
-                wasm[at:at] = data.draw(
-                    st.sampled_from([b"\xff\xff\xff\xff\x0f", b"\0" * 9, b"\x80" * 12, b"\x07"])
-                )
+                wasm[at:at] = data.draw(st.sampled_from([b"\xff\xff\xff\xff\x0f", b"\0" * 9, b"\x80" * 12, b"\x07"]))
             case "drop":
                 del wasm[at : at + 3]
     try:

@@ -171,9 +171,7 @@ async def test_a_rewrite_longer_than_the_next_plugin_takes_is_that_plugins_overl
     long = await workshop.plugin(
         wat.module(answers={"pre_query": {"kind": "rewrite", "sql": "x" * 2000}}), "long", priority=1
     )
-    guard = await workshop.plugin(
-        wat.module(hooks={"pre_query": "(i64.const 0)"}), "guard", limits={"input": 1000}
-    )
+    guard = await workshop.plugin(wat.module(hooks={"pre_query": "(i64.const 0)"}), "guard", limits={"input": 1000})
     runtime = await workshop.run(long, guard)
     decision = await runtime.call(Hook.PRE_QUERY, b'{"query": "select 1"}')
     assert (decision["action"], decision["failure"], decision["plugin"]) == ("block", "overload", "guard")
@@ -186,9 +184,7 @@ async def test_a_changed_ttl_is_what_the_next_plugin_sees(workshop, wat):
     )
     body = json.dumps({**_QUERY, "key": "k", "value": "", "ttl_ms": 1}).encode()
     whole = len(read_call(Hook.CACHE_SET, body).data)
-    second = await workshop.plugin(
-        wat.module(hooks={"cache_set": "(i64.const 0)"}), "second", limits={"input": whole}
-    )
+    second = await workshop.plugin(wat.module(hooks={"cache_set": "(i64.const 0)"}), "second", limits={"input": whole})
     assert (await (await workshop.run(second)).call(Hook.CACHE_SET, body))["ttl_ms"] == 1
     assert (await (await workshop.run(first)).call(Hook.CACHE_SET, body))["ttl_ms"] == 10**12
     assert (await (await workshop.run(first, second)).call(Hook.CACHE_SET, body))["failure"] == "overload"

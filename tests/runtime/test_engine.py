@@ -92,9 +92,7 @@ for length in [*range(0, 200), *range(200, len(whole), 97), len(whole) - 1]:
     print("loaded at", length, "of", len(whole))
 print("done", loaded)
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", script, str(compiled)], capture_output=True, text=True, check=False
-    )
+    ended = subprocess.run([sys.executable, "-c", script, str(compiled)], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert ended.stdout.endswith("done 0\n"), ended.stdout
 
@@ -116,9 +114,7 @@ for place in range(64):
         refused.append(place)
 print(len(refused))
 """
-    ended = subprocess.run(
-        [sys.executable, "-c", script, str(compiled)], capture_output=True, text=True, check=False
-    )
+    ended = subprocess.run([sys.executable, "-c", script, str(compiled)], capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
     assert int(ended.stdout) > 20
 

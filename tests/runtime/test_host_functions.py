@@ -80,9 +80,7 @@ def _failure(name: str, code: int) -> int:
     return -code if HOST_FUNCTIONS[module, name].results == "I" else code
 
 
-@pytest.mark.parametrize(
-    "key", [key for key, function in HOST_FUNCTIONS.items() if function.permission], ids=".".join
-)
+@pytest.mark.parametrize("key", [key for key, function in HOST_FUNCTIONS.items() if function.permission], ids=".".join)
 async def test_a_call_without_its_permission_answers_its_code_and_is_counted(workshop, wat, key):
     """In a real guest: it does not trap, runs nothing, and the denial is to be seen."""
     module, name = key
@@ -95,9 +93,7 @@ async def test_a_call_without_its_permission_answers_its_code_and_is_counted(wor
         imports=wat.host(
             module, name, " ".join(_TYPES[letter] for letter in function.params), _TYPES[function.results]
         ),
-        hooks={
-            "custom_hook": f"(call $number {call if function.results == 'I' else f'(i64.extend_i32_s {call})'})"
-        },
+        hooks={"custom_hook": f"(call $number {call if function.results == 'I' else f'(i64.extend_i32_s {call})'})"},
     )
     runtime = await workshop.guest(text, permissions=[each for each in _EVERYTHING if each != function.permission])
     answer = (await runtime.call(Hook.CUSTOM, b"0")).get("value")
@@ -125,9 +121,7 @@ def test_no_argument_of_a_host_function_does_anything_but_answer(host, key, data
     assert -(2 ** (bits - 1)) <= answer < 2**bits
 
 
-@pytest.mark.parametrize(
-    "key", [key for key, f in HOST_FUNCTIONS.items() if f.params.startswith("ii")], ids=".".join
-)
+@pytest.mark.parametrize("key", [key for key, f in HOST_FUNCTIONS.items() if f.params.startswith("ii")], ids=".".join)
 @pytest.mark.parametrize("place", range(6))
 def test_a_pointer_outside_memory_is_an_error_at_every_place(host, key, place):
     """Negative and past the end; nothing is written, and the refusal is counted."""
@@ -323,9 +317,7 @@ def test_a_log_line_is_one_line_of_printable_characters(host, caplog):
     memory, call = Memory(), _calls(host())
     caplog.set_level(1)
     assert (
-        call["log"](
-            memory, 3, *memory.put(0, b"one\nWARNING hookline two\r\x1b[31m\x00\xff\xe2\x80\xa8 100% \xc3\xa9")
-        )
+        call["log"](memory, 3, *memory.put(0, b"one\nWARNING hookline two\r\x1b[31m\x00\xff\xe2\x80\xa8 100% \xc3\xa9"))
         == 0
     )
     (record,) = caplog.records

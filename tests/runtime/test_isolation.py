@@ -78,9 +78,7 @@ async def test_a_pool_keeps_no_more_than_its_size_and_closes_the_rest(workshop, 
         return instance
 
     monkeypatch.setattr(Guest, "instantiate", counted)
-    runtime = await workshop.guest(
-        wat.switch(), isolation={"mode": "Pooled", "size": 2}, limits={"concurrency": 8}
-    )
+    runtime = await workshop.guest(wat.switch(), isolation={"mode": "Pooled", "size": 2}, limits={"concurrency": 8})
     for _ in range(5):
         await asyncio.gather(*(runtime.call(Hook.CUSTOM, body) for body in (b"0", b"1", b"3", b"0", b"0", b"0")))
     kept = [instance._store for instance in runtime.plugins["guest"]._instances]
@@ -100,9 +98,7 @@ def _is_closed(store) -> bool:
 
 
 @pytest.mark.parametrize("mode", ["PerCall", "Pooled"])
-async def test_the_instance_that_was_made_at_load_has_a_deadline_of_its_first_call(
-    workshop, wat, mode, monkeypatch
-):
+async def test_the_instance_that_was_made_at_load_has_a_deadline_of_its_first_call(workshop, wat, mode, monkeypatch):
     """However long ago that was, and no longer a one than any other call has."""
     from hookline_runtime import runtime as runtime_module
 

@@ -96,9 +96,7 @@ def test_a_custom_call_of_any_shape_is_matched_without_an_error(value, pattern):
     """Its fields are whatever the proxy sends; what is no text is unsaid."""
     fields = dict.fromkeys(("database", "username", "tables", "query", "is_read_only", "hook_context"), value)
     call = read_call(Hook.CUSTOM, json.dumps(fields).encode())
-    match = Match(
-        databases=[pattern], users=[pattern], tables=[pattern], query_classes=["ddl"], applications=["x"]
-    )
+    match = Match(databases=[pattern], users=[pattern], tables=[pattern], query_classes=["ddl"], applications=["x"])
     compile_match(match)(call)
 
 

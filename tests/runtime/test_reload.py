@@ -144,9 +144,7 @@ async def test_a_bundle_with_one_bad_plugin_changes_nothing_and_leaves_nothing(w
 
     monkeypatch.setattr(Runtime, "_load", watched)
     fresh = await _version(workshop, wat, 2, name="fresh", priority=9, isolation={"mode": "Pooled"})
-    bad = await workshop.plugin(
-        wat.module("(start $t) (func $t unreachable)", hooks={"route": "(i64.const 0)"}), "bad"
-    )
+    bad = await workshop.plugin(wat.module("(start $t) (func $t unreachable)", hooks={"route": "(i64.const 0)"}), "bad")
     with pytest.raises(PrepareError, match=r"^plugin 'bad': ") as refused:
         await runtime.load(Bundle.of([*before.plugins, fresh, bad]), workshop.find)
     assert refused.value.plugin == "bad"

@@ -147,9 +147,7 @@ def test_an_empty_answer_is_a_failure_but_for_a_custom_hook():
 @pytest.mark.parametrize("hook", Hook)
 def test_the_refusing_answer_and_the_default_are_answers_of_the_contract(hook):
     """What a failure gives can be read by whoever reads decisions."""
-    shapes = {
-        action: model for model in RESULTS[hook] for action in model.model_fields["action"].annotation.__args__
-    }
+    shapes = {action: model for model in RESULTS[hook] for action in model.model_fields["action"].annotation.__args__}
     refusal = closed(hook, "why")
     shapes[refusal["action"]].model_validate(refusal)
     assert DEFAULTS[hook] in shapes or DEFAULTS[hook] == "store"

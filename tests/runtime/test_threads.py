@@ -18,9 +18,7 @@ async def test_two_plugins_that_trap_at_the_same_time_never_get_each_others_erro
         wat.module(imports=host, hooks={"route": f"{spin} {ask} (i64.div_u (i64.const 1) (i64.const 0))"}),
         "divides",
     )
-    stops = await workshop.plugin(
-        wat.module(imports=host, hooks={"rewrite": f"{spin} {ask} unreachable"}), "stops"
-    )
+    stops = await workshop.plugin(wat.module(imports=host, hooks={"rewrite": f"{spin} {ask} unreachable"}), "stops")
     runtime = await workshop.run(divides, stops)
     problems = []
 
@@ -61,9 +59,7 @@ async def test_many_plugins_at_once_answer_each_for_itself(workshop, wat):
     ]
     runtimes = [await workshop.run(entry) for entry in entries]
     for _ in range(10):
-        answers = await asyncio.gather(
-            *(runtime.call(Hook.CUSTOM, b"0") for runtime in runtimes for _ in range(5))
-        )
+        answers = await asyncio.gather(*(runtime.call(Hook.CUSTOM, b"0") for runtime in runtimes for _ in range(5)))
         assert [answer["value"] for answer in answers] == [name for name in names for _ in range(5)]
 
 

@@ -88,9 +88,7 @@ def _machine_config(path: Path | None) -> Mapping[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except OSError as error:
-        raise FetchError(
-            f"the docker configuration {path} cannot be read: {error.strerror}", transient=False
-        ) from None
+        raise FetchError(f"the docker configuration {path} cannot be read: {error.strerror}", transient=False) from None
     return _parsed(text, what=f"the docker configuration {path}")
 
 

@@ -81,9 +81,7 @@ class PluginDescription(BaseModel):
             resources = resources.model_dump()
         if not isinstance(resources, Mapping):
             resources = data  # HeliosDB's plugin.toml has the sizes at the top
-        kept: dict[str, Any] = {
-            field: text for field, cap in _TEXTS.items() if (text := _text(data.get(field), cap))
-        }
+        kept: dict[str, Any] = {field: text for field, cap in _TEXTS.items() if (text := _text(data.get(field), cap))}
         kept["hooks"] = tuple(dict.fromkeys(_hooks(data.get("hooks"))))
         kept["permissions"] = tuple(dict.fromkeys(_permissions(data.get("permissions"))))[:_MAX_PERMISSIONS]
         kept["resources"] = {key: _size(resources.get(key)) for key in ("min_memory", "max_memory")}
@@ -103,9 +101,7 @@ class PluginDescription(BaseModel):
         standard = cls.model_validate({field: annotations.get(key) for field, key in _OCI_ANNOTATIONS.items()})
         own = annotations.get(ANNOTATION)
         if isinstance(own, str):
-            standard = cls.from_json(own.encode(errors="replace"), origin=f"the annotation {ANNOTATION}").over(
-                standard
-            )
+            standard = cls.from_json(own.encode(errors="replace"), origin=f"the annotation {ANNOTATION}").over(standard)
         return standard if standard != cls() else None
 
     @classmethod

@@ -66,9 +66,7 @@ class Fetcher:
         self._tasks: set[asyncio.Task[Artifact]] = set()
         self._closed = False
 
-    async def resolve(
-        self, source: OCISource, *, access: RegistryAccess = _NO_ACCESS, base: Path | None = None
-    ) -> str:
+    async def resolve(self, source: OCISource, *, access: RegistryAccess = _NO_ACCESS, base: Path | None = None) -> str:
         """The digest that the reference means now; a reference by digest is answered without a request."""
         async with self._bounded(source.reference):
             return await self.repository(source, access=access, base=base).resolve()
@@ -100,9 +98,7 @@ class Fetcher:
             url = URL(source.url)
             url.origin()
         except ValueError:
-            raise FetchError(
-                "source.http.url is no URL that can be asked; check its host", transient=False
-            ) from None
+            raise FetchError("source.http.url is no URL that can be asked; check its host", transient=False) from None
 
         async def download() -> Artifact:
             with self._store.scratch() as file:
@@ -242,10 +238,6 @@ class Fetcher:
             async with asyncio.timeout(self._limits.total):
                 yield
         except TimeoutError:
-            raise FetchError(
-                f"{what} could not be had within {self._limits.total:g} s; is its source slow?"
-            ) from None
+            raise FetchError(f"{what} could not be had within {self._limits.total:g} s; is its source slow?") from None
         except OSError as error:
-            raise FetchError(
-                f"the store cannot be used: {error.strerror}; make room or check its folder"
-            ) from None
+            raise FetchError(f"the store cannot be used: {error.strerror}; make room or check its folder") from None

@@ -273,9 +273,7 @@ class _Auth:
                 "refresh_token": credentials.identity_token,
                 "client_id": "hookline",
             }
-            await self._transport.request(
-                "POST", realm, what=body.what, into=body, ca_pem=self._ca_pem, form=asked
-            )
+            await self._transport.request("POST", realm, what=body.what, into=body, ca_pem=self._ca_pem, form=asked)
         else:
             await self._transport.request(
                 "GET",

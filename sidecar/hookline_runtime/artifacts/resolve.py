@@ -122,9 +122,7 @@ def check_entry(entry: BundlePlugin, info: ModuleInfo) -> None:
     """Whether the settings fit the module. Raises ConfigError."""
     missing = [hook.value for hook in entry.hooks if hook not in info.hooks]
     if missing:
-        raise ConfigError(
-            f"spec.hooks names {', '.join(missing)}, and the module exports only {', '.join(info.hooks)}"
-        )
+        raise ConfigError(f"spec.hooks names {', '.join(missing)}, and the module exports only {', '.join(info.hooks)}")
     if info.memory_pages * _PAGE > entry.limits.memory:
         raise ConfigError(
             f"the module starts with {info.memory_pages * _PAGE} bytes of memory, "

@@ -87,8 +87,7 @@ class Body:
         """Refuse a body of this length before it comes, where it is too long."""
         if length > self._cap:
             raise FetchError(
-                f"{self.what} has {length} bytes and only {self._cap} are allowed; "
-                "make it smaller or raise the limit",
+                f"{self.what} has {length} bytes and only {self._cap} are allowed; make it smaller or raise the limit",
                 transient=False,
             )
 
