@@ -505,26 +505,34 @@ class Supervisor:
             log.info("plugin '%s' does not load (%s); it is compiled again", error.plugin, error)
             try:
                 await self._compile_again(refused)
-                if runs and self.bundle is not None:
-                    await self._deploy(self.bundle)
-                return
-            except RefusedError as again:
-                await self._refused(again, bundle)
-                return
             except LoadError as cause:
-                error = RefusedError(error.plugin, cause.cause, str(cause))
+                error = RefusedError(error.plugin, cause.cause, str(cause), damaged=True)
+            else:
+                if runs and self.bundle is not None:
+                    await self._deploy_again(self.bundle)
+                return
         log.warning("plugin '%s' cannot be loaded (%s): %s", error.plugin, error.cause, error)
         failure = LoadFailure(cause=error.cause, message=str(error))
         slot = self.slots.get(error.plugin)
         if slot is not None and slot.resolved is not None and slot.resolved.entry.revision == refused.revision:
             slot.resolved, slot.failure = None, failure
-        if runs and self.bundle is not None and running is not None:
-            # What runs, or what was the last good one, is what does not load.
-            self.bundle = _with_placeholder(self.bundle, running, failure)
-            if slot is not None:
-                slot.key = ""
-            self._rescan.set()
         self._assemble.set()
+        if not runs or self.bundle is None or running is None:
+            return
+        # What runs, or what was the last good one, is what does not load.
+        self.bundle = _with_placeholder(self.bundle, running, failure)
+        await self._deploy_again(self.bundle)
+        if slot is not None and error.damaged:
+            slot.key = ""  # fetch it anew
+            self._rescan.set()
+
+    async def _deploy_again(self, bundle: Bundle) -> None:
+        try:
+            await self._deploy(bundle)
+        except RefusedError as error:
+            await self._refused(error, bundle)
+        else:
+            await self._keep(bundle)
 
     def _clean_up(self) -> None:
         kept = {entry.artifact.sha256 for entry in self.bundle.plugins if entry.artifact} if self.bundle else set()
