@@ -92,10 +92,7 @@ class Guests:
         """A module whose every hook answers what its config holds under the hook's name; nothing without."""
         names = {hook.value: 1024 + 64 * index for index, hook in enumerate(Hook)}
         return self.module(
-            {
-                name: f"(call $get_config (i32.const {where}) (i32.const {len(name)}))"
-                for name, where in names.items()
-            },
+            {name: f"(call $get_config (i32.const {where}) (i32.const {len(name)}))" for name, where in names.items()},
             imports='(import "hookline" "get_config" (func $get_config (param i32 i32) (result i64)))',
             data={where: name.encode() for name, where in names.items()},
         )

@@ -97,11 +97,14 @@ def test_plugins_is_required():
         ("log-format", "xml", "json"),
     ],
 )
-def test_a_value_that_cannot_be_is_refused(tmp_path, option, value, words):
+def test_a_value_that_cannot_be_is_refused(capsys, option, value, words):
     """On the command line and in the environment, with the same words."""
-    given = ["--plugins", tmp_path, "--state", tmp_path / "state"]
-    refuses(words, *given, f"--{option}", value)
-    refuses(words, *given, **{f"HOOKLINE_{option.upper().replace('-', '_')}": value})
+    variable = f"HOOKLINE_{option.upper().replace('-', '_')}"
+    for arguments, environment in (([f"--{option}", value], {}), ([], {variable: value})):
+        with pytest.raises(SystemExit) as caught:
+            cli.run(["--plugins", "/nowhere", "--state", "/nowhere", *arguments], environment)
+        assert caught.value.code == 2
+        assert words in capsys.readouterr().err
 
 
 def test_a_plugin_folder_that_is_not_there_is_refused(tmp_path):
@@ -116,7 +119,7 @@ def test_a_state_folder_that_cannot_be_made_is_refused(tmp_path):
     refuses("shorten --state", "--plugins", tmp_path, "--state", tmp_path / ("x" * 120))
 
 
-def test_the_environment_is_as_good_as_the_command_line(sidecar, guests):
+def test_the_environment_is_as_good_as_the_command_line(sidecar, guests, eventually):
     """Every option, and none on the command line; an empty variable counts as not set."""
     sidecar.folder.plugin("p", guests.saying(1))
     environment = {
@@ -134,7 +137,7 @@ def test_the_environment_is_as_good_as_the_command_line(sidecar, guests):
     sidecar.start(environment=environment, **nothing)
     assert sidecar.get("/v1/plugins")[1]["workers"]["wanted"] == 2
     assert stat.S_IMODE(sidecar.socket.stat().st_mode) == 0o606
-    assert sidecar.log.startswith('{"time": ')
+    eventually(lambda: sidecar.log.startswith('{"time": '), "a line of JSON in the log")
 
 
 def test_a_port_in_use_is_refused(tmp_path):

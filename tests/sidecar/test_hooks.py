@@ -73,9 +73,7 @@ async def test_observers_run_off_the_replys_path(sidecar, eventually):
     before = sidecar.plugin("decider")["stats"].get("on_connect", {"calls": 0})["calls"]
     for _ in range(5):
         await sidecar.ask("on_connect", {"event": {"n": 1}})
-    eventually(
-        lambda: sidecar.plugin("decider")["stats"]["on_connect"]["calls"] >= before + 5, "five observed calls"
-    )
+    eventually(lambda: sidecar.plugin("decider")["stats"]["on_connect"]["calls"] >= before + 5, "five observed calls")
 
 
 async def test_a_body_without_content_type_is_taken_as_json(sidecar):

@@ -73,9 +73,7 @@ async def test_a_stop_lets_calls_under_way_end(sidecar, guests, all_gone):
     sidecar.start()
     family = sidecar.pids
     async with sidecar.client() as session, sidecar.client(unix=True) as other:
-        calls = [
-            asyncio.create_task(each.post("/v1/hooks/custom_hook", json={"n": 1})) for each in (session, other)
-        ]
+        calls = [asyncio.create_task(each.post("/v1/hooks/custom_hook", json={"n": 1})) for each in (session, other)]
         await sidecar.wait_busy(2)
         sidecar.stop(wait=False)
         await until_refused(sidecar)

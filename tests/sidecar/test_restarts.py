@@ -56,9 +56,7 @@ async def test_the_last_good_bundle_is_served_with_the_folder_gone(sidecar, even
     assert {each["name"]: each["state"] for each in body["plugins"]} == {"a": "LastGood", "guard": "LastGood"}
     assert "cannot be read" in sidecar.plugin("guard")["failure"]["message"]
     # A retry, a worker's restart and the first wait each make the supervisor think again.
-    eventually(
-        lambda: sidecar.get("/metrics")[1].count("hookline_plugin_info{") == 2, "two plugins in the metrics"
-    )
+    eventually(lambda: sidecar.get("/metrics")[1].count("hookline_plugin_info{") == 2, "two plugins in the metrics")
     started = sidecar.log.count("cannot be read")
     assert started == 1
     await after_the_first_wait(sidecar)
@@ -141,7 +139,7 @@ async def test_with_modules_and_compiled_forms_lost_the_guard_fails_closed(sidec
     assert (await sidecar.ask("pre_query", {"query": ""}))["value"] == "back"
 
 
-@pytest.mark.parametrize("content", [b"", b'{"plugins": [{', b"[]", b'{"plugins": [{"name": "a"}]}x', b"\xff\xfe"])
+@pytest.mark.parametrize("content", [b"", b'{"plugins": [{', b"\xff\xfe"])
 async def test_a_damaged_bundle_is_said_and_made_again(sidecar, content):
     """From the folder."""
     path = sidecar.state / "bundle.json"

@@ -174,9 +174,7 @@ def test_openapi_is_whole(sidecar):
     assert status == 200
     assert document["openapi"].startswith("3.1")
     assert document["info"]["title"]
-    assert {f"/v1/hooks/{hook}" for hook in Hook} | {"/v1/auth", "/metrics", "/v1/plugins"} <= set(
-        document["paths"]
-    )
+    assert {f"/v1/hooks/{hook}" for hook in Hook} | {"/v1/auth", "/metrics", "/v1/plugins"} <= set(document["paths"])
     text = json.dumps(document)
     names = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
     assert names <= set(document["components"]["schemas"])

@@ -187,9 +187,7 @@ async def test_a_registry_that_is_away_is_waited_for(sidecar, registry, guests, 
     assert sidecar.log.count("plugin 'p' cannot be loaded (fetch)") == 1
 
 
-async def test_a_restart_without_the_registry_serves_what_it_had(
-    sidecar, registry, guests, pull_secret, eventually
-):
+async def test_a_restart_without_the_registry_serves_what_it_had(sidecar, registry, guests, pull_secret, eventually):
     """Pulled once, it is not asked for again."""
     registry.push("e:v1", guests.saying("had"))
     sidecar.folder.plugin("p", source=oci(registry, "e:v1", pullSecrets=pull_secret))

@@ -31,7 +31,7 @@ async def test_an_empty_folder_is_ready_and_decides_nothing(sidecar):
     assert (await sidecar.ask("pre_query", QUERY))["action"] == "continue"
 
 
-@pytest.mark.parametrize("content", ["kind: [", "", "a: &a 1\nb: *a"], ids=["half", "empty", "alias"])
+@pytest.mark.parametrize("content", ["kind: [", ""], ids=["half", "empty"])
 async def test_an_unreadable_manifest_fails_closed(sidecar, eventually, content):
     """Nobody knows which guard it was: every deciding hook refuses, and the file is named."""
     sidecar.folder.write("guard.yaml", content)
@@ -73,7 +73,7 @@ async def test_two_plugins_of_one_name_fail_closed(sidecar, guests, make_manifes
 
 
 @pytest.mark.parametrize(
-    ("policy", "action"), [({}, "block"), ({"fetch": "LastGood"}, "block"), ({"fetch": "Closed"}, "block"),
+    ("policy", "action"), [({}, "block"), ({"fetch": "Closed"}, "block"),
                            ({"fetch": "Open"}, "continue")], ids=str,
 )  # fmt: skip
 async def test_a_module_that_cannot_be_had_decides_by_its_failure_policy(sidecar, eventually, policy, action):
