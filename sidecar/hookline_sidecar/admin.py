@@ -14,7 +14,8 @@ from hookline_sidecar import metrics, openapi
 from hookline_sidecar.endpoint import problem
 
 if TYPE_CHECKING:
-    from hookline_sidecar.supervisor import Slot, Supervisor
+    from hookline_sidecar.slots import Slot
+    from hookline_sidecar.supervisor import Supervisor
 
 
 async def serve(supervisor: Supervisor, door: socket.socket) -> web.AppRunner:
@@ -29,9 +30,7 @@ async def serve(supervisor: Supervisor, door: socket.socket) -> web.AppRunner:
         return _json({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
 
     async def metric_text(_: web.Request) -> web.Response:
-        return web.Response(
-            body=metrics.exposition(supervisor), headers={"Content-Type": "text/plain; version=0.0.4"}
-        )
+        return web.Response(body=metrics.exposition(supervisor), headers={"Content-Type": "text/plain; version=0.0.4"})
 
     async def plugins(_: web.Request) -> web.Response:
         return _json(describe(supervisor))
@@ -72,9 +71,7 @@ async def _problems(
         return response
     except web.HTTPNotFound:
         paths = ", ".join(openapi.ADMIN)
-        return problem(
-            404, f"there is nothing at {request.path:.100}; this port has {paths}, and hooks have another"
-        )
+        return problem(404, f"there is nothing at {request.path:.100}; this port has {paths}, and hooks have another")
 
 
 def describe(supervisor: Supervisor) -> dict[str, Any]:
@@ -124,9 +121,7 @@ def _plugin(supervisor: Supervisor, slot: Slot) -> dict[str, Any]:
         "last_failure": max(failures, key=lambda failure: float(failure["at"]), default=None),
         "denied": _sum(reports, "denied"),
         "refused": _sum(reports, "refused"),
-        "stats": {
-            hook.value: _stats(summary) for hook, summary in metrics.summaries(supervisor, slot.name).items()
-        },
+        "stats": {hook.value: _stats(summary) for hook, summary in metrics.summaries(supervisor, slot.name).items()},
     }
 
 

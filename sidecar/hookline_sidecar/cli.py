@@ -67,9 +67,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     try:
         state.take()
         if not settings.plugins.is_dir() and state.load_bundle() is None:
-            parser.error(
-                f"--plugins {settings.plugins} is no folder, and {settings.state} holds no last good bundle"
-            )
+            parser.error(f"--plugins {settings.plugins} is no folder, and {settings.state} holds no last good bundle")
         return parent.run(settings, state)
     except StateInUseError as error:
         parser.exit(_EXIT_USAGE, f"hookline-sidecar: error: {error}\n")

@@ -118,9 +118,7 @@ class Fleet:
             async with asyncio.timeout(_PREPARE_S):
                 return await worker.answer
         except TimeoutError:
-            log.warning(
-                "worker %d (process %d) did not prepare within %.0f s", worker.index, worker.pid, _PREPARE_S
-            )
+            log.warning("worker %d (process %d) did not prepare within %.0f s", worker.index, worker.pid, _PREPARE_S)
             return None
         finally:
             worker.answer = None

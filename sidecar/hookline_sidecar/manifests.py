@@ -179,9 +179,7 @@ class _Found:
     """Which is being read."""
     changed: int = 0
 
-    def problem(
-        self, file: str, where: str, message: str, plugin: str | None = None, *, hides: bool = True
-    ) -> None:
+    def problem(self, file: str, where: str, message: str, plugin: str | None = None, *, hides: bool = True) -> None:
         self.problems.append(Problem(file=file, field=where, message=message[:500], plugin=plugin, hides=hides))
 
     def scan(self) -> Scan:

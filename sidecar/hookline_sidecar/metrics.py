@@ -61,9 +61,7 @@ class _Collector(Collector):
             "hookline_worker_connections", "Workers that were started.", value=it.fleet.connections
         )
         yield CounterMetricFamily("hookline_bundle_changes", "Bundles that replaced another.", value=it.changes)
-        yield GaugeMetricFamily(
-            "hookline_manifest_problems", "Manifests that cannot be used.", value=len(it.problems)
-        )
+        yield GaugeMetricFamily("hookline_manifest_problems", "Manifests that cannot be used.", value=len(it.problems))
         info = GaugeMetricFamily("hookline_bundle_info", "The running bundle.", labels=["version"])
         info.add_metric([version], 1)
         yield info
@@ -73,9 +71,7 @@ class _Collector(Collector):
         ready = GaugeMetricFamily(
             "hookline_plugin_ready", "Whether what runs is what the manifest asks for.", labels=["plugin"]
         )
-        info = GaugeMetricFamily(
-            "hookline_plugin_info", "What runs.", labels=["plugin", "revision", "digest", "mode"]
-        )
+        info = GaugeMetricFamily("hookline_plugin_info", "What runs.", labels=["plugin", "revision", "digest", "mode"])
         for name, slot in sorted(it.slots.items()):
             ready.add_metric([name], float(it.state_of(slot) == "Running"))
             entry = it.entry(name)
@@ -91,9 +87,7 @@ class _Collector(Collector):
         skipped = CounterMetricFamily(
             "hookline_plugin_skipped", "Calls that the circuit breaker answered.", labels=labels
         )
-        duration = HistogramMetricFamily(
-            "hookline_plugin_call_duration_seconds", "Time in a plugin.", labels=labels
-        )
+        duration = HistogramMetricFamily("hookline_plugin_call_duration_seconds", "Time in a plugin.", labels=labels)
         fuel = CounterMetricFamily("hookline_plugin_fuel", "Fuel, where it is counted.", labels=labels)
         memory = GaugeMetricFamily(
             "hookline_plugin_memory_max_bytes", "The largest memory of any instance.", labels=labels

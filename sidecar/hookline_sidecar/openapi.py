@@ -89,9 +89,7 @@ def _hook(hook: Hook, references: dict[Any, Json]) -> Json:
         "responses": {
             "200": {
                 "description": "The decision, told apart by 'action'",
-                "content": {
-                    "application/json": {"schema": {"oneOf": answers} if len(answers) > 1 else answers[0]}
-                },
+                "content": {"application/json": {"schema": {"oneOf": answers} if len(answers) > 1 else answers[0]}},
             },
             **dict.fromkeys(("400", "404", "405", "408", "413", "415", "503"), _PROBLEM),
         },

@@ -100,9 +100,7 @@ def run(settings: Settings, state: StateFolder) -> int:
         _unlink(settings.socket, ours)
 
 
-async def _supervise(
-    settings: Settings, state: StateFolder, tables: list[StatsTable], door: socket.socket
-) -> None:
+async def _supervise(settings: Settings, state: StateFolder, tables: list[StatsTable], door: socket.socket) -> None:
     os.nice(_SUPERVISOR_NICENESS)
     await Supervisor(settings, state, tables, door).run()
 

@@ -18,25 +18,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import re
 import signal
 import socket
 import time
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_api.hooks import OBSERVERS, Hook
 from hookline_api.resources import Match
 from hookline_runtime.artifacts import ArtifactStore, Fetcher
-from hookline_runtime.artifacts.resolve import Resolved, resolve
+from hookline_runtime.artifacts.resolve import resolve
 from hookline_runtime.compiler import Compiler, Job
-from hookline_runtime.errors import ConfigError, FetchError, LoadError, VerifyError
+from hookline_runtime.errors import FetchError, LoadError, VerifyError
 from hookline_runtime.stats import MAX_PLUGINS, StatsTable
 from hookline_sidecar import admin
 from hookline_sidecar.fleet import Fleet, RefusedError
 from hookline_sidecar.manifests import Manifest, Problem, Scan, scan
+from hookline_sidecar.slots import Slot, State
 from hookline_sidecar.watch import FolderWatch
 
 if TYPE_CHECKING:
@@ -49,53 +48,16 @@ _FIRST_WAIT_S: Final = 5.0
 """How long a first start waits for slow sources before their plugins fail closed."""
 _SETTLE_S: Final = 0.02
 """How long several changes are gathered into one bundle."""
-_RETRY_FIRST_S: Final = 2.0
-_RETRY_SLOW_S: Final = 20.0
-"""For failures that somebody has to mend first: a missing tag, wrong credentials, a bad module."""
-_RETRY_LAST_S: Final = 300.0
 _STAND_IN: Final = "unreadable."
 _DECIDING: Final = [hook for hook in Hook if hook not in OBSERVERS]
 
-State = Literal["Running", "Updating", "LastGood", "Closed", "LeftOut"]
-
 log = logging.getLogger("hookline.supervisor")
-
-
-@dataclass(slots=True)
-class Slot:
-    """One plugin that the folder asks for."""
-
-    name: str
-    manifest: Manifest | None
-    """None where the folder has a problem instead, and for what ran last time until the folder is read."""
-    key: str
-    resolved: Resolved | None = None
-    failure: LoadFailure | None = None
-    task: asyncio.Task[None] | None = field(default=None, repr=False)
-    again: asyncio.TimerHandle | None = field(default=None, repr=False)
-    attempts: int = 0
-    pause: float = 0.0
-    """Seconds until the source is asked again; 0 where only a change helps."""
-
-    @property
-    def settled(self) -> bool:
-        """Whether it is known how it ended."""
-        return self.resolved is not None or self.failure is not None
-
-    def cancel(self) -> None:
-        """Nothing more comes of it."""
-        if self.task is not None:
-            self.task.cancel()
-        if self.again is not None:
-            self.again.cancel()
 
 
 class Supervisor:
     """The process that makes bundles and answers the admin port."""
 
-    def __init__(
-        self, settings: Settings, state: StateFolder, tables: list[StatsTable], door: socket.socket
-    ) -> None:
+    def __init__(self, settings: Settings, state: StateFolder, tables: list[StatsTable], door: socket.socket) -> None:
         self.settings = settings
         self.tables = tables
         self.fleet = Fleet(size=settings.workers, refused=self._refused_by_one)
@@ -192,9 +154,7 @@ class Supervisor:
         if bundle is None:
             return
         for entry in bundle.plugins:
-            if entry.artifact is None or self._compiler.has(
-                entry.artifact.sha256, fuel=entry.limits.fuel is not None
-            ):
+            if entry.artifact is None or self._compiler.has(entry.artifact.sha256, fuel=entry.limits.fuel is not None):
                 continue
             # Another version of wasmtime, or a cache that was cleaned.
             try:
@@ -213,9 +173,7 @@ class Supervisor:
         path = await asyncio.to_thread(self._store.module, entry.artifact.sha256)
         if path is None:
             raise FetchError("its module in the state folder is gone or damaged")
-        await self._compiler.prepare(
-            Job(wasm=path, sha256=entry.artifact.sha256, fuel=entry.limits.fuel is not None)
-        )
+        await self._compiler.prepare(Job(wasm=path, sha256=entry.artifact.sha256, fuel=entry.limits.fuel is not None))
 
     def _reread(self) -> None:
         log.info("SIGHUP: reading %s again", self.settings.plugins)
@@ -235,9 +193,7 @@ class Supervisor:
                 found = await asyncio.to_thread(scan, folder)
             except OSError as error:
                 if not self._unreadable:
-                    log.warning(
-                        "the plugin folder %s cannot be read (%s); what runs goes on", folder, error.strerror
-                    )
+                    log.warning("the plugin folder %s cannot be read (%s); what runs goes on", folder, error.strerror)
                 self._unreadable = True
                 await self._watch.remember(None)
                 problem = Problem(file=str(folder), field="", message=f"cannot be read: {error.strerror}")
@@ -258,8 +214,7 @@ class Supervisor:
             log.warning("%s", problem.sentence)
         self.problems = found.problems
         wanted: dict[str, tuple[Manifest | None, str, LoadFailure | None]] = {
-            name: (manifest, found.key(name, self.settings.plugins), None)
-            for name, manifest in found.manifests.items()
+            name: (manifest, found.key(name, self.settings.plugins), None) for name, manifest in found.manifests.items()
         }
         for problem in found.problems:
             if not problem.hides:
@@ -325,25 +280,13 @@ class Supervisor:
                     slot.name, ", ".join(resolved.ungranted),
                 )  # fmt: skip
         except LoadError as error:
-            self._fail(slot, error)
+            slot.fail(error)
         except Exception as error:  # a defect of ours must be seen as this plugin's failure, not as silence
             log.exception("plugin '%s' could not be resolved", slot.name)
-            self._fail(slot, VerifyError(f"the sidecar failed: {type(error).__name__}: {error}"))
+            slot.fail(VerifyError(f"the sidecar failed: {type(error).__name__}: {error}"))
         slot.task = None
         self._plan(slot, found)
         self._assemble.set()
-
-    def _fail(self, slot: Slot, error: LoadError) -> None:
-        if slot.failure is None or slot.failure.message != str(error):
-            log.warning("plugin '%s' cannot be loaded (%s): %s", slot.name, error.cause, error)
-        slot.failure = LoadFailure(cause=error.cause, message=str(error))
-        slot.attempts += 1
-        slot.pause = 0.0
-        if isinstance(error, ConfigError):
-            return  # it takes a change of the folder, and that is noticed
-        first = _RETRY_FIRST_S if isinstance(error, FetchError) and error.transient else _RETRY_SLOW_S
-        pause = min(first * 2 ** min(slot.attempts - 1, 16), _RETRY_LAST_S) * random.uniform(0.7, 1.0)  # noqa: S311
-        slot.pause = max(pause, getattr(error, "retry_after", None) or 0.0)
 
     def _plan(self, slot: Slot, found: Scan) -> None:
         """Ask the source again: after a failure, or when the time of a tracked tag is over."""
@@ -391,9 +334,7 @@ class Supervisor:
                 await self._refused(error, bundle)
                 continue
             await self._keep(bundle)
-            log.info(
-                "bundle %s runs: %s", bundle.version, ", ".join(e.name for e in bundle.plugins) or "no plugins"
-            )
+            log.info("bundle %s runs: %s", bundle.version, ", ".join(e.name for e in bundle.plugins) or "no plugins")
             return
 
     def _compose(self) -> Bundle:
@@ -421,9 +362,7 @@ class Supervisor:
             return None
         if policy == "LastGood":
             if now is not None and (now.artifact is not None or slot.manifest is None):
-                return now.model_copy(
-                    update={"failure": slot.failure or (now.failure if not now.artifact else None)}
-                )
+                return now.model_copy(update={"failure": slot.failure or (now.failure if not now.artifact else None)})
             if now is None and self.bundle is not None and not self._stands_in():
                 return None
         hooks = list(spec.hooks) if spec else []
@@ -458,9 +397,7 @@ class Supervisor:
             await asyncio.to_thread(self._clean_up)
         except OSError as error:
             if not self._unkept:
-                log.warning(
-                    "the bundle cannot be kept (%s): it runs, but a restart would serve an older one", error
-                )
+                log.warning("the bundle cannot be kept (%s): it runs, but a restart would serve an older one", error)
             self._unkept = True
         else:
             self._unkept = False

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from hookline_sidecar.settings import Settings
     from hookline_sidecar.state import StateFolder
 
-_RECONNECT_S: Final = 0.2
+_RECONNECT_S: Final = 0.05
 _CLOSE_S: Final = 0.1
 _REPORT_S: Final = 0.5
 
@@ -171,7 +171,5 @@ def _facts(plugin: Plugin) -> dict[str, Any]:
         else {"hook": failure.hook, "cause": failure.cause, "message": failure.message, "at": failure.at},
         "denied": dict(plugin.host.denied),
         "refused": dict(plugin.host.refused),
-        "metrics": {
-            name: [metric.kind, metric.value, metric.count] for name, metric in plugin.host.metrics.items()
-        },
+        "metrics": {name: [metric.kind, metric.value, metric.count] for name, metric in plugin.host.metrics.items()},
     }

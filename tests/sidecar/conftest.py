@@ -33,10 +33,9 @@ _BUMP = """
   (local $p i32)
   (local.set $p (global.get $top))
   (global.set $top (i32.add (global.get $top) (local.get $n)))
-  (block $enough (loop $more
-    (br_if $enough (i32.le_u (global.get $top) (i32.mul (memory.size) (i32.const 65536))))
-    (br_if $enough (i32.eq (memory.grow (i32.const 16)) (i32.const -1)))
-    (br $more)))
+  (loop $more
+    (if (i32.gt_u (global.get $top) (i32.mul (memory.size) (i32.const 65536)))
+      (then (br_if $more (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))))
   (local.get $p))
 """
 
@@ -220,8 +219,6 @@ class Sidecar:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 
-    # ── what it says ──
-
     @property
     def log(self):
         """What it has written to stderr."""
@@ -287,8 +284,6 @@ class Sidecar:
 
         return until(there, lambda: f"a problem about {words!r}; there were {self.problems()}")
 
-    # ── its processes ──
-
     @property
     def pids(self):
         """Supervisor and workers."""
@@ -333,8 +328,6 @@ class Sidecar:
                     links.add(str(each.readlink()))
         return any(f"socket:[{inode}]" in links for inode in inodes)
 
-    # ── hook calls ──
-
     @contextlib.asynccontextmanager
     async def client(self, *, unix=False, **options):
         """An HTTP client on the hook endpoint."""
@@ -361,9 +354,9 @@ class Sidecar:
             assert time.monotonic() < end, f"it says {said!r} and not {value!r}"
             await asyncio.sleep(0.02)  # between two looks
 
-    def raw(self, data, *, seconds=DEADLINE, unix=False, pieces=None):
+    def raw(self, data, *, seconds=DEADLINE, pieces=None):
         """Send bytes on a new connection; everything that comes back until it is closed."""
-        with self.connect(unix=unix) as connection:
+        with self.connect() as connection:
             connection.settimeout(seconds)
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 for piece in pieces or (data,):
@@ -374,12 +367,8 @@ class Sidecar:
                     received += chunk
             return received
 
-    def connect(self, *, unix=False):
+    def connect(self):
         """A raw connection."""
-        if unix:
-            connection = socket.socket(socket.AF_UNIX)
-            connection.connect(str(self.socket))
-            return connection
         connection = socket.create_connection(("127.0.0.1", self.port))
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return connection
@@ -465,11 +454,7 @@ def eventually():
 @pytest.fixture(scope="session")
 def all_gone():
     """Whether none of these processes runs."""
-
-    def gone(pids):
-        return all(facts is None or facts[0] == "Z" for facts in map(process, pids))
-
-    return gone
+    return lambda pids: all(facts is None or facts[0] == "Z" for facts in map(process, pids))
 
 
 @pytest.fixture(scope="session")
