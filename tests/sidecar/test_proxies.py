@@ -740,9 +740,7 @@ def test_the_internal_path_is_nobodys_to_ask(front):
     """The path that nginx asks by itself is not reachable, and the hooks are not either."""
     front.refuses("/_hookline", headers=[("X-Original-URI", "/public")])
     front.refuses("/v1/auth/public")
-    front.refuses(
-        "/v1/hooks/custom_hook", method="POST", body=b"{}", headers=[("Content-Type", "application/json")]
-    )
+    front.refuses("/v1/hooks/custom_hook", method="POST", body=b"{}", headers=[("Content-Type", "application/json")])
 
 
 def test_nobody_passes_without_a_sidecar_and_again_with_it(front, sidecar):
@@ -785,8 +783,7 @@ def test_connections_to_the_sidecar_are_used_again(kind, proxies, servers, sidec
         proxies(kind, socket=place / "counted.sock", port=port) as listen,
     ):
         statuses = [
-            ask(listen, "/orders", key=("good", "wrong")[i % 2], method="POST", body=b"x").status
-            for i in range(60)
+            ask(listen, "/orders", key=("good", "wrong")[i % 2], method="POST", body=b"x").status for i in range(60)
         ]
         assert statuses == [200, 401] * 30
         assert len(connections) == 1
