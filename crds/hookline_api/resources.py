@@ -8,6 +8,7 @@ each misspelt field.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
@@ -23,7 +24,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 
 from hookline_api.hooks import Hook, hook_spellings, parse_hook
-from hookline_api.quantities import Duration, Size
+from hookline_api.quantities import Duration, Size, format_duration, format_size
 
 GROUP: Final = "hookline.dev"
 VERSION: Final = "v1alpha1"
@@ -76,10 +77,10 @@ HookName = Annotated[
 ]
 
 
-def _bounded(at_least: int, at_most: int) -> AfterValidator:
+def _bounded(at_least: int, at_most: int, written: Callable[[int], str]) -> AfterValidator:
     def check(value: int) -> int:
         if not at_least <= value <= at_most:
-            raise ValueError(f"{value} is not between {at_least} and {at_most}")
+            raise ValueError(f"{written(value)} is not between {written(at_least)} and {written(at_most)}")
         return value
 
     return AfterValidator(check)
@@ -106,7 +107,7 @@ class OCISource(Resource):
     """A ConfigMap whose key ``ca.crt`` holds the registry's own certificate authority, PEM."""
     insecure: bool = False
     """Speak plain HTTP to the registry. Credentials are sent in the clear."""
-    track_interval: Annotated[Duration, _bounded(10_000, 30 * 86_400_000)] | None = None
+    track_interval: Annotated[Duration, _bounded(10_000, 30 * 86_400_000, format_duration)] | None = None
     """Ask again what the tag points to, this often (``10s`` to ``720h``). Default: never."""
 
 
@@ -133,10 +134,11 @@ class FileSource(Resource):
 
 
 def _exactly_one(source: BaseModel) -> None:
-    given = [name for name in type(source).model_fields if getattr(source, name) is not None]
+    kinds = {name: field.alias or name for name, field in type(source).model_fields.items()}
+    given = [kind for name, kind in kinds.items() if getattr(source, name) is not None]
     if len(given) != 1:
-        kinds = ", ".join(type(source).model_fields[name].alias or name for name in type(source).model_fields)
-        raise ValueError(f"give exactly one of {kinds}" + (f", not {' and '.join(given)}" if given else ""))
+        instead = f", not {' and '.join(given)}" if given else ""
+        raise ValueError(f"give exactly one of {', '.join(kinds.values())}{instead}")
 
 
 class Source(Resource):
@@ -269,18 +271,18 @@ class ConfigFrom(Resource):
 class Limits(Resource):
     """What one plugin may use. Every bound is enforced; reaching one is a failure with a cause."""
 
-    timeout: Annotated[Duration, _bounded(1, 60_000)] = 100
+    timeout: Annotated[Duration, _bounded(1, 60_000, format_duration)] = 100
     """Processor time for one call of one plugin, 1ms to 60s; waiting for a core does not count, up to ten times as
     much or 5s more, whichever is less. Cause ``timeout``. Default 100ms."""
-    memory: Annotated[Size, _bounded(65_536, 2**30)] = Field(default=64 * 2**20, validate_default=True)
+    memory: Annotated[Size, _bounded(65_536, 2**30, format_size)] = Field(default=64 * 2**20, validate_default=True)
     """Linear memory of one instance, 64Ki to 1Gi; a guest that asks for more gets ``memory.grow`` = -1.
     Default 64Mi."""
     fuel: Annotated[int, Field(ge=1, le=2**53)] | None = None
     """Instructions of one call, about one unit each; a number makes the plugin 12 to 24 % slower and
     repeatable. Cause ``timeout``. Default: not counted."""
-    input: Annotated[Size, _bounded(1, 64 * 2**20)] = Field(default=2**20, validate_default=True)
+    input: Annotated[Size, _bounded(1, 64 * 2**20, format_size)] = Field(default=2**20, validate_default=True)
     """Bytes of one hook call, up to 64Mi. Cause ``overload``. Default 1Mi."""
-    output: Annotated[Size, _bounded(1, 64 * 2**20)] = Field(default=2**20, validate_default=True)
+    output: Annotated[Size, _bounded(1, 64 * 2**20, format_size)] = Field(default=2**20, validate_default=True)
     """Bytes of one result, up to 64Mi. Cause ``result``. Default 1Mi."""
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
     """Calls at the same time in one pod; four times as many may wait, for at most ``timeout``.
@@ -330,7 +332,7 @@ class FailurePolicy(Resource):
 class Rollout(Resource):
     """How a change reaches the pods."""
 
-    deadline: Annotated[Duration, _bounded(1_000, 3_600_000)] = 30_000
+    deadline: Annotated[Duration, _bounded(1_000, 3_600_000, format_duration)] = 30_000
     """How long prepared pods wait for the others before they switch. Default 30s."""
 
 

@@ -88,7 +88,7 @@ def _custom(raw: bytes) -> Decision | None:
 def _writable(value: Any) -> Any:
     # What is read may be nested four times as deep as what can be written, and the proxy gets this as it is.
     try:
-        orjson.dumps(value)
+        orjson.dumps([[[[value]]]])  # as deep as it will stand in any answer or question that is made of it
     except orjson.JSONEncodeError:
         raise ResultError("the result is nested too deeply") from None
     return value

@@ -115,7 +115,7 @@ class Fetcher:
         def copy(body: Body) -> None:
             read_file(path, body)
 
-        return await self._take(copy, what=f"the file {path}")
+        return await self._take(copy, what=f"the file {path.name}")
 
     async def fetch_bytes(self, data: bytes) -> Artifact:
         """The module in these bytes, raw or packed."""
