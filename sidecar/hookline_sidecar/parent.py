@@ -40,7 +40,7 @@ _PAUSE_LAST_S: Final = 5.0
 _KILL_AFTER_S: Final = 5.0
 _SIGNALS: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
-_SUPERVISOR_NICENESS: Final = 5  # hooks go first, whatever a reload takes
+_SUPERVISOR_NICENESS: Final = 10  # hooks go first, whatever a reload takes
 _SWITCH_INTERVAL_S: Final = 0.0005
 """How long a thread that loads a bundle may keep the event loop from answering."""
 _SUPERVISOR: Final = -1
