@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import wasmtime
 from wasmtime import _bindings as ffi
+from wasmtime._extern import wrap_extern
 
 from hookline_api.abi import E_MEMORY, E_UNAVAILABLE, HOST_FUNCTIONS, WASI_MODULE
 from hookline_api.hooks import OBSERVERS
@@ -34,11 +35,10 @@ from hookline_runtime.engine import deadline_ticks, engine, first_line
 from hookline_runtime.errors import CallError, DeadlineError, ResultError, TrapError, VerifyError
 
 if TYPE_CHECKING:
-    from wasmtime._instance import InstanceExports
-
     from hookline_api.resources import Limits
 
 _U32: Final = 0xFFFFFFFF
+_TABLES: Final = 2
 _TABLE_ELEMENTS: Final = 200_000  # Go puts every function into its table; an element takes 8 bytes
 _VALUE_TYPES: Final = {
     "i": wasmtime.ValType.i32, "I": wasmtime.ValType.i64, "f": wasmtime.ValType.f32, "F": wasmtime.ValType.f64,
@@ -174,8 +174,8 @@ class Guest:
         self._ticks = deadline_ticks(limits.timeout)
         self._wasi = info.needs_wasi
         self._initialize = "_initialize" in info.exports
-        self._dealloc = "dealloc" in info.exports
-        self._hooks = info.hooks
+        self.frees = "dealloc" in info.exports
+        """Whether the guest takes memory back."""
         self._linker = _link(self._engine, info, host)
         try:
             self._pre = self._linker.instantiate_pre(module)
@@ -196,7 +196,7 @@ class Guest:
                 memory_size=self.limits.memory,
                 table_elements=_TABLE_ELEMENTS,
                 instances=1,
-                tables=16,
+                tables=_TABLES,
                 memories=1,
             )
             if self._wasi:
@@ -204,10 +204,9 @@ class Guest:
             ffi.wasmtime_store_epoch_deadline_callback(store.ptr(), _on_deadline, None, _no_finalizer)
             self.arm(store, timeout_ms)
             instance = self._pre.instantiate(store)
-            exports = instance.exports(store)
             if self._initialize:
-                exports["_initialize"](store)  # type: ignore[operator]  # inspection saw a function
-            return Instance(self, store, exports, armed=not ahead)
+                _export(store, instance, "_initialize")(store)
+            return Instance(self, store, instance, armed=not ahead)
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
             store.close()
             raise self.call_error(error, "instantiation", f"{timeout_ms} ms" if ahead else None) from error
@@ -225,14 +224,6 @@ class Guest:
     def fuel_used(self, store: wasmtime.Store) -> int:
         """Fuel of the last call; 0 where it is not counted."""
         return 0 if self._fuel is None else self._fuel - store.get_fuel()
-
-    def function(self, exports: InstanceExports, name: str) -> wasmtime.Func | None:
-        """An export that inspection said is a function."""
-        if name == "dealloc" and not self._dealloc:
-            return None
-        found = exports[name]
-        assert isinstance(found, wasmtime.Func)  # noqa: S101 - inspection refused everything else
-        return found
 
     def call_error(self, error: Exception, where: str, time: str | None = None) -> CallError:
         """What one of wasmtime's errors means for the failure policy; ``time`` where it was not the limit's."""
@@ -260,11 +251,10 @@ class Instance:
     """One instantiation: own store, own memory, own limits. Used by one thread at a time."""
 
     __slots__ = (
-        "_alloc",
         "_armed",
-        "_dealloc",
+        "_functions",
         "_guest",
-        "_hooks",
+        "_instance",
         "_memory",
         "_store",
         "calls",
@@ -272,13 +262,12 @@ class Instance:
         "memory",
     )
 
-    def __init__(self, guest: Guest, store: wasmtime.Store, exports: InstanceExports, *, armed: bool) -> None:
+    def __init__(self, guest: Guest, store: wasmtime.Store, instance: wasmtime.Instance, *, armed: bool) -> None:
         self._guest = guest
         self._store = store
-        self._memory = exports["memory"]
-        self._alloc = guest.function(exports, "alloc")
-        self._dealloc = guest.function(exports, "dealloc")
-        self._hooks = {hook.value: guest.function(exports, hook.value) for hook in guest._hooks}  # noqa: SLF001
+        self._instance = instance
+        self._memory = _export(store, instance, "memory")
+        self._functions: dict[str, Any] = {}
         self._armed = armed
         self.calls = 0
         """Calls that this instance has served."""
@@ -301,7 +290,7 @@ class Instance:
         self.calls += 1
         where = "alloc"
         try:
-            pointer = self._alloc(store, len(data)) & _U32  # type: ignore[misc]  # alloc is a required export
+            pointer = self._function("alloc")(store, len(data)) & _U32
             base, size = _span(self._memory, store)
             if data and (not pointer or pointer + len(data) > size):
                 raise TrapError(
@@ -310,7 +299,7 @@ class Instance:
                 )
             ctypes.memmove(base + pointer, data, len(data))
             where = hook
-            packed = self._hooks[hook](store, pointer, len(data))  # type: ignore[misc]  # from info.hooks
+            packed = self._function(hook)(store, pointer, len(data))
             result = None
             if packed:
                 start, length = packed >> 32 & _U32, packed & _U32
@@ -318,12 +307,12 @@ class Instance:
                     result = self._read(start, length)
                 elif start + length > _span(self._memory, store)[1]:
                     start = length = 0  # whatever it is, it is nothing to free
-                if self._dealloc is not None and not last and not _overlap(start, length, pointer, len(data)):
+                if guest.frees and not last and not _overlap(start, length, pointer, len(data)):
                     where = "dealloc"
-                    self._dealloc(store, start, length)
-            if self._dealloc is not None and not last:
+                    self._function("dealloc")(store, start, length)
+            if guest.frees and not last:
                 where = "dealloc"
-                self._dealloc(store, pointer, len(data))
+                self._function("dealloc")(store, pointer, len(data))
             return result
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
             raise guest.call_error(error, where) from error
@@ -335,6 +324,13 @@ class Instance:
         """Give the store and its memory back."""
         self._store.close()
 
+    def _function(self, name: str) -> Any:
+        """An export that the module's border says is a function; looked up when it is first needed."""
+        found = self._functions.get(name)
+        if found is None:
+            found = self._functions[name] = _export(self._store, self._instance, name)
+        return found
+
     def _read(self, start: int, length: int) -> bytes:
         if length > self._guest.limits.output:
             raise ResultError(f"the result has {length} bytes, and limits.output is {self._guest.limits.output}")
@@ -342,6 +338,25 @@ class Instance:
         if start + length > size:
             raise ResultError(f"the result is outside memory: {length} bytes at {start}, of {size}")
         return ctypes.string_at(base + start, length)
+
+
+def _export(store: wasmtime.Store, instance: wasmtime.Instance, name: str) -> Any:
+    """One export by name.
+
+    wasmtime-py's own mapping makes an object of every export, on each instantiation; a module may have thousands,
+    and no deadline covers that.
+    """
+    found = ffi.wasmtime_extern_t()
+    raw = name.encode()
+    there = ffi.wasmtime_instance_export_get(
+        store._context(),  # noqa: SLF001 - what wasmtime-py's own modules pass to the C API
+        ctypes.byref(instance._instance),  # noqa: SLF001 - the same
+        ctypes.create_string_buffer(raw),
+        len(raw),
+        ctypes.byref(found),
+    )
+    assert there  # noqa: S101 - the module's border was checked
+    return wrap_extern(found)
 
 
 def _border(module: wasmtime.Module) -> ModuleInfo:

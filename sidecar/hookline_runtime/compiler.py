@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import resource
 import sys
 import time
@@ -168,6 +169,7 @@ def _work(request: dict[str, Any]) -> dict[str, str]:
 def _check(config: dict[str, Any], schema: dict[str, Any]) -> None:
     import jsonschema  # noqa: PLC0415 - only some jobs need it
     from referencing import Registry  # noqa: PLC0415
+    from referencing.exceptions import Unresolvable  # noqa: PLC0415
 
     try:
         validator_class = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
@@ -177,7 +179,9 @@ def _check(config: dict[str, Any], schema: dict[str, Any]) -> None:
     except jsonschema.SchemaError as error:
         raise ConfigError(f"the plugin's own config_schema is no JSON Schema: {error.message[:200]}") from error
     except Exception as error:  # a schema is an artifact's: references that lead nowhere, recursion, bad patterns
-        raise ConfigError(f"the plugin's own config_schema cannot be used: {error!s:.200}") from error
+        # Without the text, which may quote the settings, and so a Secret's value.
+        why = str(error)[:200] if isinstance(error, Unresolvable | re.error) else type(error).__name__
+        raise ConfigError(f"the plugin's own config_schema cannot be used: {why}") from error
     if errors:
         best = jsonschema.exceptions.best_match(errors)
         # The message quotes the value, which may be a Secret's: say where and which rule, not what.

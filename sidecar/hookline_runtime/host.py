@@ -174,7 +174,7 @@ class PluginHost:
             raise _RefusedError(E_CAP)
         # Through repr's eyes: a guest writes no line of its own choosing into our log.
         printable = line.decode(errors="replace").encode("unicode_escape").decode("ascii")
-        guest_log.log(_LEVELS[level], "%s: %s", self._name, printable)
+        guest_log.log(_LEVELS[level], "%s: %s", self._name, printable[:MAX_LOG_LINE])
         return 0
 
     def _get_time(self, _: GuestMemory) -> int:
@@ -201,7 +201,7 @@ class PluginHost:
     def _metric_inc(self, memory: GuestMemory, name: int, length: int, by: float) -> int:
         if by < 0:
             raise _RefusedError(E_ARGUMENT)
-        self._metric(memory, name, length, "counter", by).value += by
+        _add(self._metric(memory, name, length, "counter", by), by)
         return 0
 
     def _metric_gauge(self, memory: GuestMemory, name: int, length: int, value: float) -> int:
@@ -210,8 +210,8 @@ class PluginHost:
 
     def _metric_observe(self, memory: GuestMemory, name: int, length: int, value: float) -> int:
         metric = self._metric(memory, name, length, "summary", value)
+        _add(metric, value)
         metric.count += 1
-        metric.value += value
         return 0
 
     def _metric(self, memory: GuestMemory, name: int, length: int, kind: str, value: float) -> GuestMetric:
@@ -236,10 +236,8 @@ class PluginHost:
 
     def _kv_list(self, memory: GuestMemory, prefix: int, length: int) -> int:
         names = []
-        keys = self._kv.list_keys(self._name, _read(memory, prefix, length, MAX_KEY))
-        if sum(map(len, keys)) > _MAX_LISTED:
-            raise _RefusedError(E_SIZE)
-        for key in keys:
+        prefixed = _read(memory, prefix, length, MAX_KEY)
+        for key in self._kv.list_keys(self._name, prefixed, at_most=_MAX_LISTED):
             with contextlib.suppress(UnicodeDecodeError):
                 names.append(key.decode())
         return memory.give(orjson.dumps(names))
@@ -265,6 +263,13 @@ def _read(memory: GuestMemory, pointer: int, length: int, at_most: int = _U32) -
     if data is None:
         raise _RefusedError(E_MEMORY)
     return data
+
+
+def _add(metric: GuestMetric, value: float) -> None:
+    total = metric.value + value
+    if not math.isfinite(total):  # no JSON and no other worker's sum could hold it
+        raise _RefusedError(E_CAP)
+    metric.value = total
 
 
 def _write(memory: GuestMemory, pointer: int, data: bytes) -> None:

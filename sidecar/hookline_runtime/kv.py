@@ -134,16 +134,19 @@ class KvStore:
             change.put(key, held[1], expiry=expiry)
             return True
 
-    def list_keys(self, namespace: str, prefix: bytes) -> list[bytes]:
-        """The keys with that prefix, sorted; at most ``MAX_KEYS``."""
-        now, keys = _now(), []
+    def list_keys(self, namespace: str, prefix: bytes, *, at_most: int = MAX_BYTES) -> list[bytes]:
+        """The keys with that prefix, sorted. Raises KvError where they have more than ``at_most`` bytes together."""
+        now, keys, size = _now(), [], 0
         with self._env.begin(buffers=True) as txn:
             for _, entry in _entries(txn, namespace):
                 expiry, length = _ENTRY.unpack_from(entry)
                 if length >= len(prefix) and not 0 < expiry <= now:
-                    key = bytes(entry[_ENTRY.size : _ENTRY.size + length])
-                    if key.startswith(prefix):
-                        keys.append(key)
+                    if entry[_ENTRY.size : _ENTRY.size + len(prefix)] != prefix:
+                        continue
+                    size += length
+                    if size > at_most:  # before they are copied: 64 MiB of keys are nobody's answer
+                        raise KvError(E_SIZE, f"the keys have more than {at_most} bytes")
+                    keys.append(bytes(entry[_ENTRY.size : _ENTRY.size + length]))
         return sorted(keys)
 
     def usage(self) -> dict[str, tuple[int, int]]:

@@ -190,6 +190,16 @@ def _workers(text: str) -> int:
     return int(text)
 
 
+class _TextLines(logging.Formatter):
+    """One record is one line, whatever an artifact or a registry managed to put into a sentence."""
+
+    _ESCAPES: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(0x7F, 0xA0))}
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        record.message = record.message.translate(self._ESCAPES)
+        return super().formatMessage(record)
+
+
 class _JsonLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -206,8 +216,8 @@ class _JsonLines(logging.Formatter):
 
 def _log_to_stderr(level: str, *, as_json: bool) -> None:
     handler = logging.StreamHandler()
-    text = logging.Formatter("%(asctime)s %(levelname)-7s %(name)s[%(process)d]: %(message)s")
-    formatter = _JsonLines() if as_json else text
+    text = _TextLines("%(asctime)s %(levelname)-7s %(name)s[%(process)d]: %(message)s")
+    formatter: logging.Formatter = _JsonLines() if as_json else text
     formatter.converter = time.gmtime
     formatter.default_time_format, formatter.default_msec_format = "%Y-%m-%dT%H:%M:%S", "%s.%03dZ"
     handler.setFormatter(formatter)

@@ -129,7 +129,9 @@ class _Collector(Collector):
         found: dict[tuple[str, str], dict[str, tuple[float, int]]] = {}
         for report in self._supervisor.fleet.reports():
             for plugin, facts in report.items():
-                for name, (kind, value, count) in facts["metrics"].items():
+                for given, (kind, value, count) in facts["metrics"].items():
+                    # Prometheus' own ending of counters: with it or without it, it is one metric.
+                    name = given.removesuffix("_total") if kind == "counter" else given
                     per_plugin = found.setdefault((name, kind), {})
                     old_value, old_count = per_plugin.get(plugin, (0.0, 0))
                     total = value if kind == "gauge" else old_value + value

@@ -41,6 +41,7 @@ _KILL_AFTER_S: Final = 5.0
 _SIGNALS: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _SUPERVISOR_NICENESS: Final = 10  # hooks go first, whatever a reload takes
+_GC_THRESHOLD: Final = 50_000  # nothing on the hook road makes cycles; a large body is no reason to look for them
 _SWITCH_INTERVAL_S: Final = 0.0005
 """How long a thread that loads a bundle may keep the event loop from answering."""
 _SUPERVISOR: Final = -1
@@ -109,6 +110,7 @@ async def _work(
     settings: Settings, state: StateFolder, index: int, sockets: list[socket.socket], stats: StatsTable
 ) -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    gc.set_threshold(_GC_THRESHOLD, 50, 50)
     await Worker(settings, state, index=index, sockets=sockets, stats=stats).run()
 
 

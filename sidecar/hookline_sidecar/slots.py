@@ -58,7 +58,7 @@ class Slot:
             return  # it takes a change of the folder, and that is noticed
         first = _RETRY_FIRST_S if isinstance(error, FetchError) and error.transient else _RETRY_SLOW_S
         pause = min(first * 2 ** min(self.attempts - 1, 16), _RETRY_LAST_S) * random.uniform(0.7, 1.0)  # noqa: S311
-        self.pause = max(pause, getattr(error, "retry_after", None) or 0.0)
+        self.pause = max(pause, min(getattr(error, "retry_after", None) or 0.0, _RETRY_LAST_S))
 
     def cancel(self) -> None:
         """Nothing more comes of it."""

@@ -123,7 +123,7 @@ class Supervisor:
             return "LeftOut" if slot.failure else "Updating"
         if entry.artifact is None:
             return "Closed"
-        if slot.resolved is not None and entry.revision == slot.resolved.entry.revision:
+        if slot.failure is None and slot.resolved is not None and entry.revision == slot.resolved.entry.revision:
             return "Running"
         return "LastGood" if slot.failure else "Updating"
 

@@ -10,6 +10,7 @@ against the bytes that are left before anything is made of it, so the work is li
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -31,6 +32,8 @@ _MODULE: Final = b"\x01\0\0\0"
 _COMPONENT: Final = b"\x0d\0\x01\0"
 _DESCRIPTION: Final = "hookline.plugin"
 _MAX_NAMES: Final = 10_000
+_MAX_ITEMS: Final = 1_000_000
+"""Types and functions, as the engines' own limit (https://webassembly.github.io/spec/js-api/#limits)."""
 _NUMBER_TYPES: Final = {0x7F: "i", 0x7E: "I", 0x7D: "f", 0x7C: "F"}
 _KINDS: Final = ("function", "table", "memory", "global", "tag")
 
@@ -148,7 +151,7 @@ def judge_module(
 
 
 def _judge_import(entry: Import) -> None:
-    label = f"'{entry.module}.{entry.name}'"[:160]
+    label = repr(f"{entry.module}.{entry.name}")[:160]  # escaped: it is an artifact's text, on its way into a log
     if entry.kind != "function":
         raise VerifyError(f"the module imports the {entry.kind} {label}; Hookline offers functions only")
     if entry.module == WASI_MODULE:
@@ -267,7 +270,9 @@ class _Sections:
                 return
             params = "".join(_NUMBER_TYPES.get(reader.byte(), "?") for _ in range(reader.count()))
             results = "".join(_NUMBER_TYPES.get(reader.byte(), "?") for _ in range(reader.count()))
-            self.types.append((params, results))
+            if len(self.types) >= _MAX_ITEMS:
+                raise _MalformedError(f"it has more than {_MAX_ITEMS} types")
+            self.types.append((sys.intern(params), sys.intern(results)))
 
     def _type(self, index: int) -> Signature:
         return self.types[index] if index < len(self.types) else _UNREADABLE
@@ -297,7 +302,10 @@ class _Sections:
             self.imports.append(Import(module=module, name=name, kind=_KINDS[kind], signature=signature))
 
     def _functions(self, reader: _Reader) -> None:
-        self.functions.extend(reader.number() for _ in range(reader.count()))
+        count = reader.count()
+        if len(self.functions) + count > _MAX_ITEMS:
+            raise _MalformedError(f"it has more than {_MAX_ITEMS} functions")
+        self.functions.extend(reader.number() for _ in range(count))
 
     def _memories(self, reader: _Reader) -> None:
         for index in range(reader.count()):

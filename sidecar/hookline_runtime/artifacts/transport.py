@@ -356,7 +356,7 @@ def retry_after(value: str, *, now: float) -> float | None:
     if value.isascii() and value.isdigit():
         return min(float(value[:9]), _MAX_RETRY_AFTER)
     try:
-        date = email.utils.parsedate_to_datetime(value)
-    except ValueError:
+        until = email.utils.parsedate_to_datetime(value).timestamp()
+    except (ValueError, OverflowError, TypeError):
         return None
-    return min(max(date.timestamp() - now, 0.0), _MAX_RETRY_AFTER)
+    return min(max(until - now, 0.0), _MAX_RETRY_AFTER)
