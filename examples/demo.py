@@ -295,7 +295,7 @@ async def break_it(sidecar: Sidecar, http: aiohttp.ClientSession) -> None:
     oci_layout.add(sidecar.layout, module[: len(module) // 2], "sql-guard-3.0.0")
     sidecar.manifest("sql-guard", lambda spec: spec["source"]["oci"].update(reference=_tag("3.0.0")))
     await refused(sidecar, http, "truncated")
-    sidecar.manifest("sql-guard", lambda spec: spec["limits"].update(timeoutt="50ms"))
+    sidecar.manifest("sql-guard", lambda spec: spec["limits"].update(timeoutt=spec["limits"].pop("timeout")))
     await refused(sidecar, http, "timeoutt")
     decision, micros = await ask(sidecar, http, "pre_query", _query("DROP TABLE orders"))
     tell("pre_query", "DROP TABLE orders", decision, micros)

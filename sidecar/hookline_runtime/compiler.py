@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from hookline_runtime import engine
-from hookline_runtime.errors import ConfigError, HooklineError, LoadError, VerifyError
+from hookline_runtime.errors import ConfigError, FetchError, HooklineError, LoadError, VerifyError
 
 if TYPE_CHECKING:
     from hookline_api.bundle import BundlePlugin
@@ -91,6 +91,7 @@ class Compiler:
         except orjson.JSONEncodeError as error:
             raise ConfigError(f"the settings, or the schema for them, cannot be written as JSON: {error}") from None
         async with self._one_at_a_time:
+            await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True, mode=0o700)
             answer = await _run_child(written)
             if answer.get("cause") == _ENDED and job.schema is not None and target.exists():
                 # The module is compiled, so it was the schema that took too long: it is the plugin's, and may
@@ -124,11 +125,14 @@ class Compiler:
 
 
 async def _run_child(request: bytes) -> dict[str, Any]:
-    child = await asyncio.create_subprocess_exec(
-        # Niced before anything is imported: even that is felt by hooks.
-        sys.executable, "-c", f"import os; os.nice(19); from {__name__} import child; child()",
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
+    try:
+        child = await asyncio.create_subprocess_exec(
+            # Niced before anything is imported: even that is felt by hooks.
+            sys.executable, "-c", f"import os; os.nice(19); from {__name__} import child; child()",
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+    except OSError as error:
+        raise FetchError(f"the compiler cannot be started: {error.strerror}") from error
     try:
         async with asyncio.timeout(_TIMEOUT_S):
             out, err = await child.communicate(request)

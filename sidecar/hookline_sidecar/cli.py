@@ -101,13 +101,13 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
             required=required and given is None,
         )  # fmt: skip
 
-    option("plugins", kind=Path, metavar="DIR", required=True,
+    option("plugins", kind=_path, metavar="DIR", required=True,
            text="folder of WasmPlugin manifests, watched for changes")  # fmt: skip
-    option("state", kind=Path, metavar="DIR", default=str(_default_state(environment)),
+    option("state", kind=_path, metavar="DIR", default=str(_default_state(environment)),
            text="folder for modules, the last good bundle and the plugins' store")  # fmt: skip
     option("listen", kind=_address_or_off, metavar="HOST:PORT", default="127.0.0.1:9901",
            text="where hooks are answered over TCP, or 'off'")  # fmt: skip
-    option("socket", kind=Path, metavar="PATH", text="unix socket where hooks are answered too")
+    option("socket", kind=_path, metavar="PATH", text="unix socket where hooks are answered too")
     option("socket-mode", kind=_mode, metavar="MODE", default="0660",
            text="permissions of the socket, octal; 0666 for a proxy of another user")  # fmt: skip
     option("admin", kind=_address, metavar="HOST:PORT", default="127.0.0.1:9902",
@@ -145,6 +145,12 @@ def _address(text: str) -> Address:
 
 def _address_or_off(text: str) -> Address | None:
     return None if text == "off" else _address(text)
+
+
+def _path(text: str) -> Path:
+    if not text:
+        raise argparse.ArgumentTypeError("is empty: a variable in the command line may not be set")
+    return Path(text)
 
 
 def _mode(text: str) -> int:

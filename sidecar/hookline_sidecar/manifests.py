@@ -23,7 +23,7 @@ import orjson
 import yaml
 from pydantic import ValidationError
 
-from hookline_api.resources import API_VERSION, GROUP, KIND, NAME_PATTERN, LocalWasmPlugin
+from hookline_api.resources import API_VERSION, GROUP, KIND, NAME_PATTERN, LocalWasmPlugin, Permission
 
 _SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 _MAX_FILE: Final = 4 * 2**20
@@ -224,7 +224,9 @@ def _documents(path: Path, found: _Found) -> Iterator[dict[str, Any]]:
         with path.open("rb") as file:
             raw = file.read(_MAX_FILE + 1)
     except FileNotFoundError:
-        return  # gone between the listing and now: the next scan says so
+        if path.is_symlink():
+            found.problem(found.file, "", "not read: its link leads nowhere")
+        return  # or gone between the listing and now: the next scan says so
     except OSError as error:
         found.problem(found.file, "", f"cannot be read: {error.strerror}")
         return
@@ -322,11 +324,20 @@ def _take_plugin(document: dict[str, Any], name: str | None, found: _Found) -> N
     except ValidationError as error:
         for each in error.errors(include_url=False, include_input=False)[:5]:
             where = ".".join(str(part) for part in each["loc"])
-            message = "there is no such field" if each["type"] == "extra_forbidden" else each["msg"]
+            message = _MESSAGES.get(each["type"], each["msg"])
+            if each["type"] == "string_pattern_mismatch":
+                message = next((text for part, text in _PATTERNS.items() if part in each["loc"]), message)
             found.problem(found.file, where, message.removeprefix("Value error, "), name)
         return
     manifest = Manifest(plugin=plugin, file=found.file, changed=found.changed)
     found.manifests.setdefault(plugin.metadata.name, []).append(manifest)
+
+
+_MESSAGES: Final = {"extra_forbidden": "there is no such field", "missing": "is missing"}
+_PATTERNS: Final = {
+    "name": "is no name: lower-case letters, digits, '-' and '.', and a letter or digit at both ends",
+    "permissions": "is no permission: " + ", ".join(Permission) + ", custom.NAME",
+}
 
 
 def _take_object(document: dict[str, Any], kind: str, name: str | None, found: _Found) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import random
 from dataclasses import dataclass, field
@@ -59,6 +60,13 @@ class Slot:
         first = _RETRY_FIRST_S if isinstance(error, FetchError) and error.transient else _RETRY_SLOW_S
         pause = min(first * 2 ** min(self.attempts - 1, 16), _RETRY_LAST_S) * random.uniform(0.7, 1.0)  # noqa: S311
         self.pause = max(pause, min(getattr(error, "retry_after", None) or 0.0, _RETRY_LAST_S))
+
+    def moved(self, manifest: Manifest | None) -> None:
+        """The same plugin as before, perhaps in another file."""
+        self.manifest = manifest
+        if manifest is not None and self.resolved is not None and self.resolved.entry.origin != manifest.file:
+            entry = self.resolved.entry.model_copy(update={"origin": manifest.file})
+            self.resolved = dataclasses.replace(self.resolved, entry=entry)
 
     def cancel(self) -> None:
         """Nothing more comes of it."""

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 _FIRST_WAIT_S: Final = 5.0
 """How long a first start waits for slow sources before their plugins fail closed."""
+_DOOR_S: Final = 2.0
 _SETTLE_S: Final = 0.02
 """How long several changes are gathered into one bundle."""
 _STAND_IN: Final = "unreadable."
@@ -101,6 +102,7 @@ class Supervisor:
             loop.create_task(self._watch.run(), name="watch"),
             loop.create_task(self._scan_on_change(), name="scan"),
             loop.create_task(self._assemble_on_change(), name="assemble"),
+            loop.create_task(self._stay_reachable(), name="door"),
         ]
         ended, _ = await asyncio.wait(
             [*tasks, loop.create_task(stop.wait(), name="stop")], return_when=asyncio.FIRST_COMPLETED
@@ -145,6 +147,15 @@ class Supervisor:
                 why = entry.failure.message if entry.failure else "it is not loaded"
                 reasons.append(f"plugin '{entry.name}' fails closed: {why}")
         return reasons
+
+    async def _stay_reachable(self) -> None:
+        """Make the socket anew where somebody deleted it: without it, a worker that is replaced gets no bundle."""
+        while True:
+            await asyncio.sleep(_DOOR_S)
+            if not await asyncio.to_thread(self._state.control.is_socket):
+                with contextlib.suppress(OSError):
+                    await self.fleet.listen(self._state.control)
+                    log.warning("%s was gone, and is made again; keep out of the state folder", self._state.control)
 
     # ── from the folder to slots ──
 
@@ -228,6 +239,7 @@ class Supervisor:
         for name, (manifest, key, failure) in wanted.items():
             slot = self.slots.get(name)
             if slot is not None and slot.key == key:
+                slot.moved(manifest)
                 continue
             if slot is not None:
                 slot.cancel()
@@ -346,7 +358,20 @@ class Supervisor:
                 slot.failure = LoadFailure(cause="config", message=f"there are more than {MAX_PLUGINS} plugins")
             elif entry is not None:
                 entries.append(entry)
-        return Bundle.of(entries)
+        return Bundle.of([*entries, *self._renamed()])
+
+    def _renamed(self) -> list[BundlePlugin]:
+        """What goes on running although it is asked for no longer: its file now names a plugin that is not loaded yet.
+
+        A guard that gets another name, and a mistake with it, must not be gone.
+        """
+        running = self.bundle.plugins if self.bundle else []
+        coming = {
+            slot.manifest.file
+            for slot in self.slots.values()
+            if slot.manifest is not None and slot.resolved is None and self.entry(slot.name) is None
+        }
+        return [entry for entry in running if entry.name not in self.slots and entry.origin in coming]
 
     def _stands(self, slot: Slot) -> BundlePlugin | None:
         """What stands for a plugin in the bundle: see the module's docstring."""
@@ -394,13 +419,14 @@ class Supervisor:
         """Make it the last good bundle on disk, and give up what it no longer needs."""
         try:
             await asyncio.to_thread(self._state.save_bundle, bundle)
-            await asyncio.to_thread(self._clean_up)
         except OSError as error:
             if not self._unkept:
                 log.warning("the bundle cannot be kept (%s): it runs, but a restart would serve an older one", error)
             self._unkept = True
         else:
             self._unkept = False
+        with contextlib.suppress(OSError):  # what is left over goes with the next bundle
+            await asyncio.to_thread(self._clean_up)
 
     def _number(self, bundle: Bundle) -> dict[str, int]:
         """Give each plugin its rows of the statistics; it keeps them as long as it is there."""

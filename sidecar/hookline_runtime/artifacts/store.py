@@ -68,13 +68,16 @@ class ArtifactStore:
         self._lock = threading.Lock()
         self._pinned: frozenset[str] = frozenset()
         self._held: weakref.WeakValueDictionary[int, Artifact] = weakref.WeakValueDictionary()
-        for folder in (self._modules, self._index, self._tmp):
-            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            folder.chmod(0o700)
+        self._make_folders()
         for left_over in self._tmp.iterdir():
             with contextlib.suppress(OSError):
                 if time.time() - left_over.stat().st_mtime > _ABANDONED_SECONDS:
                     left_over.unlink()
+
+    def _make_folders(self) -> None:
+        for folder in (self._modules, self._index, self._tmp):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder.chmod(0o700)
 
     def pin(self, sha256s: Iterable[str]) -> None:
         """Never drop these modules. Replaces what was pinned before; for this process only."""
@@ -127,6 +130,7 @@ class ArtifactStore:
     @contextlib.contextmanager
     def scratch(self) -> Iterator[BinaryIO]:
         """A new file on the store's disk, gone afterwards unless it was added."""
+        self._make_folders()  # somebody may have cleaned up while we run
         with tempfile.NamedTemporaryFile(dir=self._tmp, delete=False) as wrapper:
             try:
                 yield cast("BinaryIO", wrapper.file)
