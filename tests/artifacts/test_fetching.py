@@ -261,10 +261,21 @@ async def test_annotations_describe_the_plugin(server, fetcher, oci):
         assert artifact.description.hooks == ("pre_query",)
 
 
+async def test_a_store_that_somebody_emptied_is_made_again(tmp_path, oci):
+    """While it is in use."""
+    store = ArtifactStore(tmp_path / "store")
+    for folder in (store._tmp, store._modules, store._index):
+        folder.rmdir()
+    fetcher = Fetcher(store, limits=FetchLimits(), docker_config=tmp_path / "none")
+    assert (await fetcher.fetch_bytes(oci.module())).path.exists()
+    await fetcher.close()
+
+
 async def test_a_store_that_cannot_be_written_is_a_fetch_error(tmp_path, oci):
-    """The folder has gone: transient, and the message is about the store."""
+    """A file stands where its folder was: transient, and the message is about the store."""
     store = ArtifactStore(tmp_path / "store")
     store._tmp.rmdir()
+    store._tmp.write_bytes(b"")
     fetcher = Fetcher(store, limits=FetchLimits(), docker_config=tmp_path / "none")
     with pytest.raises(FetchError, match="the store cannot be used") as caught:
         await fetcher.fetch_bytes(oci.module())
