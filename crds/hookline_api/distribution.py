@@ -1,0 +1,103 @@
+"""What operator and sidecars say to each other: JSON messages over one WebSocket, and blobs by digest.
+
+A sidecar opens ``GET /v1/distribution`` (``wss``) with ``Authorization: Bearer TOKEN``: a projected
+service-account token of the audience ``hookline.dev``, bound to its pod. TokenReview says which pod that is; the
+sidecar does not. Each message is one text frame that holds one JSON object with a ``type``. Both sides ignore
+types and fields that they do not know, so either may be newer.
+
+::
+
+    sidecar                                    operator
+       │ ── report (what runs, first of all) ─────▶ │
+       │ ◀─ bundle (everything this pod must run) ─ │   hold: prepare, and wait
+       │ ── GET /v1/blobs/<sha256> ───────────────▶ │   only what the sidecar has not got
+       │ ── report (prepared) ────────────────────▶ │
+       │ ◀─ commit ──────────────────────────────── │   when every matching pod is prepared, or at the deadline
+       │ ── report (running) ─────────────────────▶ │
+
+Everything is level-triggered: a report says all of a sidecar's state, a bundle all that the pod must run. Whoever
+missed a message is right again with the next. ``GET /v1/blobs/<sha256>`` takes the same token, and answers only
+for what the pod's own bundle names.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, TypeAdapter
+
+from hookline_api.bundle import Bundle, LoadFailure
+from hookline_api.resources import Name, Resource
+
+AUDIENCE: Final = "hookline.dev"
+"""Of the projected tokens: a token for the Kubernetes API does not open this door, nor the other way round."""
+DISTRIBUTION_PATH: Final = "/v1/distribution"
+BLOBS_PATH: Final = "/v1/blobs/"
+MAX_REPORT: Final = 2**20
+"""Bytes of one message from a sidecar."""
+MAX_BUNDLE: Final = 64 * 2**20
+"""Bytes of one message to a sidecar."""
+
+PluginState = Literal["Running", "Updating", "LastGood", "Closed", "LeftOut"]
+"""What a sidecar does for a plugin now. Running: what its bundle asks for. Updating: something older, the new one is
+being made ready. LastGood: something older, because the new one failed. Closed: it refuses. LeftOut: nothing."""
+
+
+class PluginReport(Resource):
+    """One plugin in one sidecar."""
+
+    name: Name
+    state: PluginState
+    revision: Annotated[str, Field(max_length=64)] | None = None
+    """What answers calls now; None where nothing does."""
+    failure: LoadFailure | None = None
+    """Why the sidecar does not run what its bundle asks for."""
+
+
+class Report(Resource):
+    """Everything about one sidecar, each time any of it changes."""
+
+    type: Literal["report"] = "report"
+    running: Annotated[str, Field(max_length=64)] | None = None
+    """The version of the bundle that all workers run."""
+    prepared: Annotated[str, Field(max_length=64)] | None = None
+    """The version of a bundle that all workers could switch to at once, and that waits for ``commit``."""
+    ready: bool = False
+    """Whether the sidecar's own ``/readyz`` says so."""
+    plugins: Annotated[list[PluginReport], Field(max_length=1000)] = []
+    sidecar: Annotated[str, Field(max_length=64)] | None = None
+    """The sidecar's version."""
+
+
+class BundleMessage(Resource):
+    """Run this. Replaces every earlier bundle, also one that is held."""
+
+    type: Literal["bundle"] = "bundle"
+    version: str
+    """``bundle.version``, which is the word for it in reports."""
+    bundle: Bundle
+    hold: bool = False
+    """Prepare and report, then wait for ``commit``; not longer than ``deadline``."""
+    deadline: Annotated[int, Field(ge=0)] = 0
+    """Milliseconds after which a held bundle is committed without being told."""
+
+
+class Commit(Resource):
+    """Switch to the bundle that is held, if it is this one."""
+
+    type: Literal["commit"] = "commit"
+    version: str
+
+
+ToSidecar = BundleMessage | Commit
+_TO_SIDECAR: Final[TypeAdapter[ToSidecar]] = TypeAdapter(Annotated[ToSidecar, Field(discriminator="type")])
+
+
+def parse_to_sidecar(data: Any) -> ToSidecar | None:
+    """What an operator sent, already decoded from JSON; None for a type that this version does not know.
+
+    Raises ``pydantic.ValidationError`` where a known type is not well formed.
+    """
+    if isinstance(data, dict) and data.get("type") not in {"bundle", "commit"}:
+        return None
+    return _TO_SIDECAR.validate_python(data)
