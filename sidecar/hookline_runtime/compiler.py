@@ -12,9 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
-import resource
-import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,19 +20,14 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from hookline_runtime import engine
-from hookline_runtime.errors import ConfigError, FetchError, HooklineError, LoadError, VerifyError
+from hookline_runtime.artifacts.apart import ENDED, run_apart, serve_one
+from hookline_runtime.artifacts.schema_check import CHECK_S, check_bounded, too_long
+from hookline_runtime.errors import ConfigError, LoadError, VerifyError
 
 if TYPE_CHECKING:
     from hookline_api.bundle import BundlePlugin
 
-_TIMEOUT_S: Final = 120.0
 _YOUNG_S: Final = 600.0
-_CPU_S: Final = 110
-_CHECK_S: Final = 5
-_MEMORY: Final = 4 * 2**30
-_MAX_ANSWER: Final = 64 * 1024
-_ENDED: Final = "ended"
-"""The cause in an answer that the child did not give itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,7 +44,7 @@ class Job:
 class Compiler:
     """Makes compiled modules, and keeps them in a folder by digest and by the engine they fit."""
 
-    def __init__(self, folder: Path, *, check_s: int = _CHECK_S) -> None:
+    def __init__(self, folder: Path, *, check_s: int = CHECK_S) -> None:
         """``check_s`` is how many seconds of a core the check of a plugin's settings may take."""
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)  # what is in here is executed
@@ -92,15 +84,16 @@ class Compiler:
             raise ConfigError(f"the settings, or the schema for them, cannot be written as JSON: {error}") from None
         async with self._one_at_a_time:
             await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True, mode=0o700)
-            answer = await _run_child(written)
-            if answer.get("cause") == _ENDED and job.schema is not None and target.exists():
+            answer = await run_apart(__name__, written)
+            if answer.get("cause") == ENDED and job.schema is not None and target.exists():
                 # The module is compiled, so it was the schema that took too long: it is the plugin's, and may
                 # hold an expression that runs for ever.
-                raise ConfigError(f"checking the settings against the plugin's schema failed: {answer['message']}")
+                raise too_long(answer["message"])
         if answer.get("cause") == ConfigError.cause:
             raise ConfigError(str(answer["message"]))
         if answer:
-            raise VerifyError(str(answer.get("message")))
+            ended = "compiling did not end well: " if answer.get("cause") == ENDED else ""
+            raise VerifyError(f"{ended}{answer.get('message')}")
         return target
 
     def has(self, sha256: str, *, fuel: bool) -> bool:
@@ -124,85 +117,18 @@ class Compiler:
                         path.unlink()
 
 
-async def _run_child(request: bytes) -> dict[str, Any]:
-    try:
-        child = await asyncio.create_subprocess_exec(
-            # Niced before anything is imported: even that is felt by hooks.
-            sys.executable, "-c", f"import os; os.nice(19); from {__name__} import child; child()",
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        )  # fmt: skip
-    except OSError as error:
-        raise FetchError(f"the compiler cannot be started: {error.strerror}") from error
-    try:
-        async with asyncio.timeout(_TIMEOUT_S):
-            out, err = await child.communicate(request)
-    except TimeoutError:
-        return {"cause": _ENDED, "message": f"the compiler was not done within {_TIMEOUT_S:.0f} s"}
-    finally:
-        if child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                child.kill()
-            await child.wait()
-    if child.returncode == 0 and len(out) <= _MAX_ANSWER:
-        answer: dict[str, Any] = orjson.loads(out)
-        return answer
-    last = err.decode(errors="replace").strip().rsplit("\n", 1)[-1][:300]
-    code = child.returncode or 0
-    ended = f"by signal {-code}" if code < 0 else f"with {code}"
-    return {
-        "cause": _ENDED,
-        "message": f"the compiler ended {ended}: {last or 'it used too much time or memory'}",
-    }
-
-
 def _work(request: dict[str, Any]) -> dict[str, str]:
     try:
         if request["wasm"] is not None:
             wasm = Path(request["wasm"]).read_bytes()
             engine.compile_to(wasm, Path(request["target"]), fuel=request["fuel"])
         if request["schema"] is not None:
-            used = resource.getrusage(resource.RUSAGE_SELF)
-            allowed = int(used.ru_utime + used.ru_stime) + 1 + int(request["check_s"])
-            resource.setrlimit(resource.RLIMIT_CPU, (min(allowed, _CPU_S), _CPU_S))
-            _check(request["config"], request["schema"])
+            check_bounded(request)
     except LoadError as error:
         return {"cause": error.cause, "message": str(error)}
     return {}
 
 
-def _check(config: dict[str, Any], schema: dict[str, Any]) -> None:
-    import jsonschema  # noqa: PLC0415 - only some jobs need it
-    from referencing import Registry  # noqa: PLC0415
-    from referencing.exceptions import Unresolvable  # noqa: PLC0415
-
-    try:
-        validator_class = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
-        validator_class.check_schema(schema)
-        # An empty registry: a reference to elsewhere is an error, and never a request to the network.
-        errors = list(validator_class(schema, registry=Registry()).iter_errors(config))
-    except jsonschema.SchemaError as error:
-        raise ConfigError(f"the plugin's own config_schema is no JSON Schema: {error.message[:200]}") from error
-    except Exception as error:  # a schema is an artifact's: references that lead nowhere, recursion, bad patterns
-        # Without the text, which may quote the settings, and so a Secret's value.
-        why = str(error)[:200] if isinstance(error, Unresolvable | re.error) else type(error).__name__
-        raise ConfigError(f"the plugin's own config_schema cannot be used: {why}") from error
-    if errors:
-        best = jsonschema.exceptions.best_match(errors)
-        # The message quotes the value, which may be a Secret's: say where and which rule, not what.
-        path = ".".join(["config", *(str(part) for part in best.absolute_path)])
-        names_only = best.validator in {"required", "additionalProperties", "dependentRequired"}
-        rule = (best.message if names_only else f"{best.validator}: {best.validator_value!r}")[:200]
-        raise ConfigError(f"{path} does not satisfy the plugin's schema ({rule})")
-
-
 def child() -> None:
-    """What the child process runs: one job from standard input, one answer to standard output."""
-    resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    answer: dict[str, str]
-    try:
-        answer = _work(orjson.loads(sys.stdin.buffer.read()))
-    except (HooklineError, OSError, MemoryError) as error:
-        answer = {"cause": "verify", "message": f"the compiler failed: {error}"}
-    sys.stdout.buffer.write(orjson.dumps(answer))
+    """What the child process runs."""
+    serve_one(_work)

@@ -266,12 +266,13 @@ class Supervisor:
         manifest = slot.manifest
         assert manifest is not None  # noqa: S101 - a slot without a manifest is never begun
         spec = manifest.plugin.spec
+        known = slot.resolved.entry if slot.resolved else self.entry(slot.name)
         try:
             resolved = await resolve(
                 manifest.plugin,
                 fetcher=self._fetcher,
                 objects=found,
-                previous=slot.resolved.entry if slot.resolved else self.entry(slot.name),
+                previous=known.artifact if known else None,
                 ask_again=ask_again,
                 base=self.settings.plugins,
                 origin=manifest.file,

@@ -11,7 +11,7 @@ import sys
 import pytest
 import wasmtime
 
-from hookline_runtime import compiler as compiler_module
+from hookline_runtime.artifacts import apart
 from hookline_runtime.compiler import Compiler, Job
 from hookline_runtime.engine import load_compiled
 from hookline_runtime.errors import ConfigError, LoadError, VerifyError
@@ -96,7 +96,7 @@ async def test_a_compiler_that_takes_too_long_is_ended(tmp_path, job, monkeypatc
     script.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 1000\n")
     script.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(script))
-    monkeypatch.setattr(compiler_module, "_TIMEOUT_S", 0.5)
+    monkeypatch.setattr(apart, "_TIMEOUT_S", 0.5)
     assert "not done within" in await _refusal(Compiler(tmp_path / "cache"), job(), VerifyError)
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "pid").read_text()), 0)

@@ -78,16 +78,22 @@ class Fetcher:
         digest: str | None = None,
         access: RegistryAccess = _NO_ACCESS,
         base: Path | None = None,
+        prove: bool = False,
     ) -> Artifact:
         """The module of a reference, pinned to ``digest`` where one is given.
 
-        ``base`` is the folder that ``oci-layout:`` paths are relative to; without it they are refused.
+        ``base`` is the folder that ``oci-layout:`` paths are relative to; without it they are refused. ``prove``
+        asks the registry with ``access`` even where the store knows the digest: for a store that serves several
+        owners, of whom one may hold a password that another has not.
         """
         repository = self.repository(source, access=access, base=base)
         if digest is None:
             digest = await self.resolve(source, access=access, base=base)
         if not DIGEST.fullmatch(digest):
             raise FetchError(f"{digest!r:.80} is no sha256 digest", transient=False)
+        if prove:
+            async with self._bounded(source.reference):
+                await repository.manifest(digest)
         key = ("oci", source.reference, str(source.insecure), str(base), access.fingerprint, digest)
         return await self._once(key, digest, lambda: self._pull(repository, digest, source.reference))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -25,6 +25,7 @@ from hookline_runtime.artifacts.registry import RegistryAccess
 from hookline_runtime.errors import ConfigError, FetchError, VerifyError
 
 if TYPE_CHECKING:
+    from hookline_api.hooks import Hook
     from hookline_runtime.artifacts.fetch import Fetcher
     from hookline_runtime.artifacts.store import Artifact
 
@@ -64,16 +65,19 @@ async def resolve(
     *,
     fetcher: Fetcher,
     objects: Objects,
-    previous: BundlePlugin | None = None,
+    previous: BundleArtifact | None = None,
     ask_again: bool = False,
     base: Path | None = None,
     origin: str | None = None,
+    access: RegistryAccess | None = None,
+    prove: bool = False,
 ) -> Resolved:
     """Resolve one resource. Raises FetchError, VerifyError or ConfigError.
 
-    ``previous`` is the entry that the plugin has now: a tag that it resolved stays resolved unless the pull policy
+    ``previous`` is the artifact that the plugin has now: a tag that it resolved stays resolved unless the pull policy
     is Always or ``ask_again`` says that its ``trackInterval`` is over. ``base`` is the folder of the manifest, for
-    file sources; without it there are none.
+    file sources; without it there are none. ``access`` stands in for what ``registry_access`` finds; ``prove`` is
+    ``Fetcher.fetch_oci``'s.
     """
     spec = plugin.spec
     if spec.verify is not None and spec.verify.wanted:
@@ -81,8 +85,14 @@ async def resolve(
             "spec.verify asks for a signature, and this version of Hookline cannot check any; "
             "pin the module with spec.sha256 or a digest reference instead"
         )
-    config, secret_paths = await _settings(plugin, objects)
-    reference, artifact = await _fetch(plugin, fetcher, objects, previous, ask_again=ask_again, base=base)
+    config, secret_paths = await settings(plugin, objects)
+    source = plugin.spec.source
+    if source.oci is not None and access is None:
+        access = await registry_access(source.oci, plugin.metadata.namespace, objects)
+    digest = None
+    if source.oci is not None and not ask_again and not _always(source.oci) and previous is not None:
+        digest = previous.digest if previous.reference == source.oci.reference else None
+    reference, artifact = await fetch(plugin, fetcher, objects, digest=digest, base=base, access=access, prove=prove)
     if spec.sha256 is not None and artifact.sha256 != spec.sha256:
         raise VerifyError(f"the module's sha256 is {artifact.sha256}, and spec.sha256 asks for {spec.sha256}")
     info = await asyncio.to_thread(_inspect, artifact.path)
@@ -90,19 +100,36 @@ async def resolve(
     if info.description is not None:
         description = PluginDescription.from_json(info.description)
     description = description.over(artifact.description)
-    entry = BundlePlugin(
+    found = BundleArtifact(
+        digest=artifact.digest,
+        sha256=artifact.sha256,
+        size=artifact.size,
+        layout=artifact.layout,
+        reference=reference,
+    )
+    made = entry(plugin, found, hooks=info.hooks, config=config, secret_paths=secret_paths, origin=origin)
+    check_entry(made, info)
+    return Resolved(entry=made, artifact=artifact, info=info, description=description)
+
+
+def entry(
+    plugin: WasmPlugin,
+    artifact: BundleArtifact,
+    *,
+    hooks: Sequence[Hook],
+    config: dict[str, Any],
+    secret_paths: list[str],
+    origin: str | None = None,
+) -> BundlePlugin:
+    """The bundle's entry of a resource and its artifact. ``hooks`` are those that the module exports."""
+    spec = plugin.spec
+    return BundlePlugin(
         name=plugin.metadata.name,
         namespace=plugin.metadata.namespace,
         generation=plugin.metadata.generation,
         origin=origin,
-        artifact=BundleArtifact(
-            digest=artifact.digest,
-            sha256=artifact.sha256,
-            size=artifact.size,
-            layout=artifact.layout,
-            reference=reference,
-        ),
-        hooks=list(dict.fromkeys(spec.hooks)) or list(info.hooks),
+        artifact=artifact,
+        hooks=list(dict.fromkeys(spec.hooks)) or list(hooks),
         priority=spec.priority,
         match=spec.match,
         config=config,
@@ -114,8 +141,6 @@ async def resolve(
         failure_policy=spec.failure_policy,
         mode=spec.mode,
     )
-    check_entry(entry, info)
-    return Resolved(entry=entry, artifact=artifact, info=info, description=description)
 
 
 def check_entry(entry: BundlePlugin, info: ModuleInfo) -> None:
@@ -137,23 +162,25 @@ def _inspect(path: Path) -> ModuleInfo:
         raise FetchError(f"the module's file in the store cannot be read: {error.strerror}") from error
 
 
-async def _fetch(
+async def fetch(
     plugin: WasmPlugin,
     fetcher: Fetcher,
     objects: Objects,
-    previous: BundlePlugin | None,
     *,
-    ask_again: bool,
-    base: Path | None,
+    digest: str | None,
+    base: Path | None = None,
+    access: RegistryAccess | None = None,
+    prove: bool = False,
 ) -> tuple[str, Artifact]:
+    """The reference as it may be shown, and the artifact. Raises FetchError, VerifyError or ConfigError.
+
+    An OCI source is pinned to ``digest`` where one is given.
+    """
     source, namespace = plugin.spec.source, plugin.metadata.namespace
     if source.oci is not None:
-        access = await _access(source.oci, namespace, objects)
-        digest = None
-        if not ask_again and not _always(source.oci) and previous is not None and previous.artifact is not None:
-            known = previous.artifact
-            digest = known.digest if known.reference == source.oci.reference else None
-        artifact = await fetcher.fetch_oci(source.oci, digest=digest, access=access, base=base)
+        if access is None:
+            access = await registry_access(source.oci, namespace, objects)
+        artifact = await fetcher.fetch_oci(source.oci, digest=digest, access=access, base=base, prove=prove)
         return source.oci.reference, artifact
     if source.http is not None:
         parts = urlsplit(source.http.url)
@@ -178,16 +205,26 @@ def _always(source: OCISource) -> bool:
     return reference.digest is None and reference.tag in {None, "latest"}
 
 
-async def _access(source: OCISource, namespace: str | None, objects: Objects) -> RegistryAccess:
+async def registry_access(
+    source: OCISource, namespace: str | None, objects: Objects, more: Sequence[str] = ()
+) -> RegistryAccess:
+    """With what a registry is asked. Raises FetchError or ConfigError.
+
+    ``more`` are names of further pull secrets, asked after the source's own; one that is not there is passed over.
+    """
     configs = []
-    for reference in source.pull_secrets:
-        data = await objects.secret(namespace, reference.name)
+    own = [reference.name for reference in source.pull_secrets]
+    for name in [*own, *more]:
+        data = await objects.secret(namespace, name)
         if data is None or _DOCKER_CONFIG not in data:
-            raise FetchError(f"there is no Secret '{reference.name}' with the key '{_DOCKER_CONFIG}'")
+            if name not in own:
+                continue
+            raise FetchError(f"there is no Secret '{name}' with the key '{_DOCKER_CONFIG}'", transient=False)
         try:
             configs.append(json.loads(data[_DOCKER_CONFIG]))
         except ValueError:
-            raise ConfigError(f"the Secret '{reference.name}' holds no JSON in '{_DOCKER_CONFIG}'") from None
+            if name in own:
+                raise ConfigError(f"the Secret '{name}' holds no JSON in '{_DOCKER_CONFIG}'") from None
     ca_pem = None
     if source.ca_config_map is not None:
         data = await objects.config_map(namespace, source.ca_config_map.name)
@@ -197,8 +234,8 @@ async def _access(source: OCISource, namespace: str | None, objects: Objects) ->
     return RegistryAccess(dockerconfigs=tuple(configs), ca_pem=ca_pem)
 
 
-async def _settings(plugin: WasmPlugin, objects: Objects) -> tuple[dict[str, Any], list[str]]:
-    """``config`` with ``configFrom`` laid over it, and which paths of it are secret."""
+async def settings(plugin: WasmPlugin, objects: Objects) -> tuple[dict[str, Any], list[str]]:
+    """``config`` with ``configFrom`` laid over it, and which paths of it are secret. Raises ConfigError."""
     try:
         config: dict[str, Any] = orjson.loads(orjson.dumps(plugin.spec.config))
     except (TypeError, ValueError) as error:
