@@ -1,0 +1,11 @@
+"""A real Kubernetes for the tests, with or without a node, on a machine that has neither Docker nor an image registry.
+
+``ControlPlane`` starts in seconds and needs no root; ``Cluster`` adds a node that runs containers. ``python -m cluster
+--help`` shows what can be done by hand.
+"""
+
+from cluster.access import Access
+from cluster.control_plane import ControlPlane
+from cluster.errors import ClusterError, NotPossibleHereError
+
+__all__ = ["Access", "ClusterError", "ControlPlane", "NotPossibleHereError"]

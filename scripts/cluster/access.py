@@ -1,0 +1,133 @@
+"""What a test may do with any Kubernetes, ours or another's."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from cluster.errors import ClusterError, NotPossibleHereError
+from cluster.pki import write_kubeconfig
+
+
+class Access:
+    """A kubeconfig with an administrator's rights, and a kubectl.
+
+    Attributes:
+        kubeconfig: The path of the kubeconfig.
+        server: The API server's address, ``https://HOST:PORT``.
+        ca: The authority of the API server's certificate, base64 of PEM.
+    """
+
+    def __init__(self, *, kubeconfig: Path, kubectl: Path) -> None:
+        self.kubeconfig = kubeconfig
+        self._kubectl = kubectl
+        view = json.loads(self.kubectl("config", "view", "--minify", "--flatten", "--output=json"))
+        self.server: str = view["clusters"][0]["cluster"]["server"]
+        self.ca: str = view["clusters"][0]["cluster"].get("certificate-authority-data", "")
+
+    def kubectl(self, *args: str | Path, input: str | None = None, timeout: float = 120) -> str:  # noqa: A002 - as subprocess
+        """What kubectl prints.
+
+        Raises:
+            ClusterError: It failed; its words are in the sentence.
+        """
+        argv = [str(self._kubectl), "--kubeconfig", str(self.kubeconfig), *map(str, args)]
+        try:
+            done = subprocess.run(argv, input=input, capture_output=True, text=True, check=False, timeout=timeout)
+        except subprocess.TimeoutExpired as error:
+            raise ClusterError(f"kubectl {' '.join(map(str, args))}: no end after {timeout:.0f} s") from error
+        if done.returncode != 0:
+            raise ClusterError(f"kubectl {' '.join(map(str, args))}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout
+
+    def get(self, *args: str) -> Any:
+        """``kubectl get …`` as parsed JSON."""
+        return json.loads(self.kubectl("get", *args, "--output=json"))
+
+    def apply(self, *objects: dict[str, Any], namespace: str | None = None) -> None:
+        """Server-side apply, as ``hookline-tests``."""
+        where = ["--namespace", namespace] if namespace else []
+        flags = ["--server-side", "--force-conflicts", "--field-manager=hookline-tests", *where]
+        self.kubectl("apply", *flags, "--filename=-", input=yaml.safe_dump_all(objects))
+
+    def install_crd(self, file: Path, *, seconds: float = 30) -> None:
+        """Apply a CustomResourceDefinition, and come back when the API server serves its resources.
+
+        ``kubectl wait`` fails on one whose status nobody has written yet.
+        """
+        name = yaml.safe_load(file.read_text())["metadata"]["name"]
+        self.kubectl("apply", "--server-side", "--force-conflicts", f"--filename={file}")
+        deadline = time.monotonic() + seconds
+        while True:
+            conditions = self.get("crd", name).get("status", {}).get("conditions") or []
+            if any(c["type"] == "Established" and c["status"] == "True" for c in conditions):
+                return
+            if time.monotonic() > deadline:
+                raise ClusterError(f"the API server does not serve {name}: {conditions}")
+            time.sleep(0.1)
+
+    def token(
+        self,
+        namespace: str,
+        service_account: str,
+        audience: str | None = None,
+        *,
+        bound_pod: tuple[str, str] | None = None,
+        seconds: int = 3600,
+    ) -> str:
+        """A service account's token, through the TokenRequest API.
+
+        ``bound_pod`` is (name, uid) of an existing pod. Without ``audience`` it is good for the API server itself.
+        """
+        spec: dict[str, Any] = {"expirationSeconds": seconds}
+        if audience:
+            spec["audiences"] = [audience]
+        if bound_pod:
+            spec["boundObjectRef"] = {"kind": "Pod", "apiVersion": "v1", "name": bound_pod[0], "uid": bound_pod[1]}
+        path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{service_account}/token"
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
+        answer = json.loads(self.kubectl("create", "--raw", path, "--filename=-", input=json.dumps(request)))
+        token: str = answer["status"]["token"]
+        return token
+
+    def review(self, token: str, audience: str | None = None) -> dict[str, Any]:
+        """The status of a TokenReview: ``authenticated``, ``user``, ``audiences``, ``error``."""
+        spec: dict[str, Any] = {"token": token} | ({"audiences": [audience]} if audience else {})
+        request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": spec}
+        path = "/apis/authentication.k8s.io/v1/tokenreviews"
+        answer = json.loads(self.kubectl("create", "--raw", path, "--filename=-", input=json.dumps(request)))
+        status: dict[str, Any] = answer["status"]
+        return status
+
+    def kubeconfig_for(self, namespace: str, service_account: str, *, path: Path) -> Path:
+        """Write a kubeconfig with which one is that service account, and has its rights alone."""
+        token = self.token(namespace, service_account)
+        return write_kubeconfig(path, server=self.server, authority=self.ca, token=token)
+
+    @contextmanager
+    def namespace(self, name: str) -> Iterator[str]:
+        """A namespace for the time of a test. What is left in it is not waited for."""
+        self.kubectl("create", "namespace", name)
+        try:
+            yield name
+        finally:
+            self.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+
+    def stop_apiserver(self) -> None:
+        """Kill the API server, as a crash would.
+
+        Raises:
+            NotPossibleHereError: It is somebody else's.
+        """
+        raise NotPossibleHereError(f"the API server at {self.server} was not started by this test: it is not stopped")
+
+    def start_apiserver(self) -> None:
+        """Start it again, at the same address and with the same state."""
+        raise NotPossibleHereError(f"the API server at {self.server} was not started by this test: it is not started")

