@@ -12,10 +12,9 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from hookline_api.distribution import AUDIENCE
@@ -23,6 +22,9 @@ from hookline_api.quantities import format_size, parse_size
 from hookline_runtime.artifacts import Reference
 from hookline_runtime.artifacts import parse as parse_reference
 from hookline_runtime.errors import FetchError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Json = dict[str, Any]
 
@@ -203,9 +205,7 @@ def _check_by_hand(labels: Mapping[str, str], init: list[Json], notes: _Notes) -
     if ours is not None and ours.get("restartPolicy") != "Always":
         notes.warn(f"the init container {CONTAINER} lacks restartPolicy: Always, so the pod waits for its end forever")
     if labels.get(LABEL_HAS) != "true":
-        notes.warn(
-            f'it has a container {CONTAINER} and lacks the label {LABEL_HAS}: "true", without which no plugin reaches it'
-        )
+        notes.warn(f'it has a container {CONTAINER} and lacks the label {LABEL_HAS}: "true": no plugin reaches it')
 
 
 def _check_labels(labels: Mapping[str, str], annotations: Mapping[str, str], notes: _Notes) -> None:
