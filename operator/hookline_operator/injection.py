@@ -137,7 +137,7 @@ def inject(pod: Json, *, namespace: str, settings: InjectionSettings) -> Injecte
     metadata, spec = _mapping(pod, "metadata"), _mapping(pod, "spec")
     labels, annotations = _texts(metadata, "labels"), _texts(metadata, "annotations")
     containers, init = _list(spec, "containers"), _list(spec, "initContainers")
-    notes = _Notes(f"pod {namespace}/{metadata.get('name') or str(metadata.get('generateName') or '') + '*'}"[:330])
+    notes = _Notes(_subject(namespace, metadata))
 
     if labels.get(LABEL_ASKS) == "false":
         return Injected(pod=pod)
@@ -189,6 +189,12 @@ def patch(before: Json, after: Json) -> list[Json]:
     return operations
 
 
+def _subject(namespace: str, metadata: Json) -> str:
+    name = str(metadata.get("name") or f"{metadata.get('generateName') or ''}*")
+    # One line, whatever was sent: this is logged.
+    return "".join(each if each.isprintable() else "?" for each in f"pod {namespace:.63}/{name:.253}")
+
+
 def _not_for_us(spec: Json, annotations: Mapping[str, str]) -> str | None:
     if "kubernetes.io/config.mirror" in annotations:
         return "it mirrors a static pod, which no API server can change"
@@ -215,7 +221,7 @@ def _check_labels(labels: Mapping[str, str], annotations: Mapping[str, str], not
         raise InjectionError(f'the label {LABEL_HAS} says {labels[LABEL_HAS]!r:.40}: leave it out, or write "true"')
     if labels.get(LABEL_ASKS, "true") != "true":
         notes.warn(
-            f'the label {LABEL_ASKS} says {labels[LABEL_ASKS]!r:.40}, and means something as "true" or "false" only'
+            f'the label {LABEL_ASKS} says {labels[LABEL_ASKS]!r:.40}, and only "true" and "false" mean something'
         )
     for name in sorted(annotations):
         if name in {LABEL_ASKS, LABEL_HAS}:

@@ -1,0 +1,403 @@
+"""The two admission webhooks: ``/webhooks/inject`` for pods, ``/webhooks/validate`` for ``WasmPlugin`` resources.
+
+Requests and answers are AdmissionReviews
+(https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/). Anybody in the cluster can
+reach this port, so a request is as hostile as any: it is bounded, and what it gets is about itself only.
+
+What fails here by our own fault is a 500 for a pod, so that the webhook's ``failurePolicy`` decides (a namespace that
+must not have pods without a sidecar gets none), and an allowance with a warning for a resource, because the operator
+judges each of them again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import re
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import orjson
+from aiohttp import web
+from pydantic import ValidationError
+
+from hookline_api.abi import HOST_FUNCTIONS
+from hookline_api.hooks import parse_hook
+from hookline_api.resources import Permission, WasmPlugin
+from hookline_operator.injection import InjectionError, InjectionSettings, MalformedPodError, inject, patch
+from hookline_runtime.artifacts import LayoutReference
+from hookline_runtime.artifacts import parse as parse_reference
+from hookline_runtime.errors import FetchError
+
+Json = dict[str, Any]
+CheckConfig = Callable[[WasmPlugin], Awaitable[str | None]]
+"""What is wrong with a plugin's config by its module's own schema, in one sentence; None where nothing is, or where
+the module is not known (yet). Answers within seconds."""
+
+INJECT_PATH: Final = "/webhooks/inject"
+VALIDATE_PATH: Final = "/webhooks/validate"
+MAX_BODY: Final = 8 * 2**20
+
+_MAX_UNDER_WAY: Final = 8 * MAX_BODY
+"""Bytes of all bodies that are read at the same time."""
+_BODY_TIMEOUT_S: Final = 10.0
+_CHECK_TIMEOUT_S: Final = 4.0
+_MAX_PROBLEMS: Final = 5
+_MAX_VALUES: Final = 20_000
+_MAX_SENTENCE: Final = 400
+_MAX_WARNING: Final = 250  # beyond 256 the API server may cut
+_API_VERSION: Final = "admission.k8s.io/v1"
+_METADATA: Final = ("name", "namespace", "uid", "generation", "labels", "annotations")
+_LABEL_PREFIX: Final = re.compile(r"(?=.{1,253}/)[a-z0-9]([-a-z0-9.]*[a-z0-9])?/")
+_LABEL_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+
+log = logging.getLogger("hookline.admission")
+
+
+class _RefusedError(Exception):
+    """The request itself is at fault."""
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+def routes(*, settings: Callable[[], InjectionSettings], check_config: CheckConfig) -> list[web.RouteDef]:
+    """The routes of both webhooks, for the operator's HTTPS server.
+
+    ``settings`` is asked for each pod, since the certificate authority changes. The application's own
+    ``client_max_size`` does not matter: bodies are bounded here.
+    """
+    reader = _Reader()
+
+    async def injection(request: web.Request) -> web.Response:
+        return await _answer(request, reader, lambda review: _inject(review, settings()))
+
+    async def validation(request: web.Request) -> web.Response:
+        async def checked(review: Json) -> Json:
+            try:
+                return await _validate(review, check_config)
+            except Exception:
+                log.exception("a resource could not be checked")
+                return _allowed(
+                    warnings=["Hookline could not check this resource now; its status will say what is wrong"]
+                )
+
+        return await _answer(request, reader, checked)
+
+    return [web.post(INJECT_PATH, injection), web.post(VALIDATE_PATH, validation)]
+
+
+async def _answer(request: web.Request, reader: _Reader, answer: Callable[[Json], Awaitable[Json]]) -> web.Response:
+    try:
+        review = _review(request, await reader.read(request))
+        response = {**await answer(review), "uid": review["uid"]}
+    except _RefusedError as error:
+        return web.Response(status=error.status, text=f"{error}\n")
+    except Exception:
+        log.exception("an admission request failed")
+        return web.Response(status=500, text="Hookline failed at this request; the operator's log says why\n")
+    body = {"apiVersion": _API_VERSION, "kind": "AdmissionReview", "response": response}
+    return web.Response(body=orjson.dumps(body), content_type="application/json")
+
+
+class _Reader:
+    """Reads bodies, never more than a bounded number of bytes at the same time."""
+
+    def __init__(self) -> None:
+        self._under_way = 0
+
+    async def read(self, request: web.Request) -> bytes:
+        """The whole body. Raises _RefusedError."""
+        body = bytearray()
+        try:
+            async with asyncio.timeout(_BODY_TIMEOUT_S):
+                async for chunk in request.content.iter_any():
+                    self._under_way += len(chunk)
+                    body += chunk
+                    if len(body) > MAX_BODY:
+                        raise _RefusedError(413, f"a review of more than {MAX_BODY} bytes is not read")
+                    if self._under_way > _MAX_UNDER_WAY:
+                        raise _RefusedError(503, "too many reviews arrive at the same time; try again")
+        except (web.RequestPayloadError, ConnectionError):
+            raise _RefusedError(400, "the review broke off") from None
+        except TimeoutError:
+            raise _RefusedError(408, f"the review did not arrive within {_BODY_TIMEOUT_S:g} seconds") from None
+        finally:
+            self._under_way -= len(body)
+        return bytes(body)
+
+
+def _review(request: web.Request, body: bytes) -> Json:
+    """The ``request`` of an AdmissionReview, with the fields that are used of the right types."""
+    if request.content_type != "application/json":
+        raise _RefusedError(415, "an AdmissionReview is application/json")
+    try:
+        document = orjson.loads(body)
+    except ValueError:
+        raise _RefusedError(400, "the body is no JSON") from None
+    if not isinstance(document, dict) or document.get("kind") != "AdmissionReview":
+        raise _RefusedError(400, "the body is no AdmissionReview")
+    if document.get("apiVersion") != _API_VERSION:
+        raise _RefusedError(400, f"only {_API_VERSION} is understood")
+    review = document.get("request")
+    if not isinstance(review, dict):
+        raise _RefusedError(400, "the AdmissionReview has no request")
+    for name in ("uid", "operation"):
+        if not isinstance(review.get(name), str) or not review[name]:
+            raise _RefusedError(400, f"the request's {name} is no text")
+    for name in ("namespace", "name", "subResource"):
+        if not isinstance(review.get(name) or "", str):
+            raise _RefusedError(400, f"the request's {name} is no text")
+    for name in ("object", "oldObject", "kind"):
+        if not isinstance(review.get(name) or {}, dict):
+            raise _RefusedError(400, f"the request's {name} is no object")
+    return review
+
+
+def _allowed(*, warnings: list[str] | tuple[str, ...] = ()) -> Json:
+    response: Json = {"allowed": True}
+    if warnings:
+        response["warnings"] = [text if len(text) <= _MAX_WARNING else text[:_MAX_WARNING] + " …" for text in warnings]
+    return response
+
+
+def _denied(message: str, *, warnings: list[str] | tuple[str, ...] = ()) -> Json:
+    status = {"code": 422, "reason": "Invalid", "message": message}
+    return {**_allowed(warnings=warnings), "allowed": False, "status": status}
+
+
+async def _inject(review: Json, settings: InjectionSettings) -> Json:
+    kind = review.get("kind") or {}
+    if kind.get("kind") != "Pod" or kind.get("group") or review.get("subResource") or review["operation"] != "CREATE":
+        return _allowed()  # nothing can be added to a pod later
+    pod = review.get("object") or {}
+    try:
+        injected = inject(pod, namespace=review.get("namespace") or "", settings=settings)
+    except InjectionError as error:
+        log.info("refused: %s", error)
+        return _denied(str(error))
+    except MalformedPodError as error:
+        raise _RefusedError(400, str(error)) from None
+    for warning in injected.warnings:
+        log.info("%s", warning)  # controllers, who make most pods, show nobody what they are warned of
+    response = _allowed(warnings=injected.warnings)
+    if operations := patch(pod, injected.pod):
+        response |= {"patchType": "JSONPatch", "patch": base64.b64encode(orjson.dumps(operations)).decode()}
+    return response
+
+
+async def _validate(review: Json, check_config: CheckConfig) -> Json:
+    kind = review.get("kind") or {}
+    new, old = review.get("object") or {}, review.get("oldObject") or {}
+    if kind.get("kind") != "WasmPlugin" or review.get("subResource") or review["operation"] not in {"CREATE", "UPDATE"}:
+        return _allowed()
+    if review["operation"] == "UPDATE" and (new.get("spec") == old.get("spec") or _is_leaving(new)):
+        return _allowed()  # labels, a finalizer: whatever was wrong before must not stand in their way
+    problems, warnings, plugin = judge(new, name=review.get("name") or "unnamed")
+    if plugin is not None and not problems:
+        try:
+            async with asyncio.timeout(_CHECK_TIMEOUT_S):
+                wrong = await check_config(plugin)
+        except TimeoutError:
+            wrong = None
+            warnings.append("spec.config was not checked: that takes too long now; the status will say what is wrong")
+        if wrong is not None:
+            problems.append(f"spec.config: {wrong}")
+    if not problems:
+        return _allowed(warnings=warnings)
+    shown = [text if len(text) <= _MAX_SENTENCE else text[:_MAX_SENTENCE] + " …" for text in problems[:_MAX_PROBLEMS]]
+    if len(problems) > _MAX_PROBLEMS:
+        shown.append(f"and {len(problems) - _MAX_PROBLEMS} more")
+    return _denied("; ".join(shown), warnings=warnings)
+
+
+def _is_leaving(found: Json) -> bool:
+    metadata = found.get("metadata")
+    return isinstance(metadata, dict) and metadata.get("deletionTimestamp") is not None
+
+
+def judge(document: Json, *, name: str = "unnamed") -> tuple[list[str], list[str], WasmPlugin | None]:
+    """What is wrong with a ``WasmPlugin``, what is legal and risky, and the plugin itself where it can be read.
+
+    Each is one sentence that begins with the field's path. Unknown fields are warnings: only a definition that is
+    newer than this operator lets them come this far. ``name`` stands in where the document has none yet.
+    """
+    metadata = document.get("metadata")
+    known = (
+        {key: metadata[key] for key in _METADATA if metadata.get(key) is not None} if isinstance(metadata, dict) else {}
+    )
+    if _is_vast(document):
+        return [f"spec: holds more than {_MAX_VALUES} values beside config"], [], None
+    # Through JSON, because only there a bare number is no duration.
+    text = orjson.dumps({**document, "metadata": {"name": name, **known}, "status": None})
+    plugin, problems = None, []
+    try:
+        plugin = WasmPlugin.model_validate_json(text, by_alias=True, by_name=False)
+    except ValidationError as error:
+        problems += [_sentence(each) for each in error.errors(include_url=False, include_input=False)]
+    warnings = _unknown_fields(text)
+    spec = document.get("spec")
+    if isinstance(spec, dict):
+        problems += _more_problems(spec)
+        warnings += _risks(spec)
+    return problems, warnings[:_MAX_PROBLEMS], plugin
+
+
+def _is_vast(document: Json) -> bool:
+    """Whether it is so large that a sentence for each of its mistakes would be a danger of its own."""
+    spec = document.get("spec")
+    left: list[Any] = [document.get("metadata"), {**spec, "config": None} if isinstance(spec, dict) else spec]
+    count = 0
+    while left:
+        node = left.pop()
+        children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+        count += len(children)
+        if count > _MAX_VALUES:
+            return True
+        left.extend(children)
+    return False
+
+
+_MESSAGES: Final = {"missing": "is missing", "extra_forbidden": "there is no such field"}
+_PATTERNS: Final = {
+    "permissions": "is no permission: " + ", ".join(Permission) + ", custom.NAME",
+    "name": "is no name: lower-case letters, digits, '-' and '.', and a letter or digit at both ends",
+    "sha256": "is no SHA-256: 64 lower-case hex digits",
+    "egress": "is no scheme://host:port with http or https",
+    "url": "is no http:// or https:// URL",
+    "path": "is no path such as upstream.token",
+}
+
+
+def _where(location: tuple[int | str, ...]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)[1:]
+
+
+def _sentence(error: Any) -> str:
+    location = error["loc"]
+    message = _MESSAGES.get(error["type"], error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "string_pattern_mismatch":
+        message = next((text for part, text in _PATTERNS.items() if part in location), message)
+    return f"{_where(location)}: {message}"
+
+
+def _unknown_fields(text: bytes) -> list[str]:
+    try:
+        WasmPlugin.model_validate_json(text, extra="forbid", by_alias=True, by_name=False)
+    except ValidationError as error:
+        unknown = [each["loc"] for each in error.errors(include_url=False) if each["type"] == "extra_forbidden"]
+        return [f"{_where(where)}: this version of Hookline knows no such field, and does nothing with it"
+                for where in unknown if where != ("spec", "source", "file")]  # fmt: skip
+    return []
+
+
+def _at(node: Any, *names: str) -> Any:
+    for name in names:
+        node = node.get(name) if isinstance(node, dict) else None
+    return node
+
+
+def _items(node: Any, *names: str) -> list[Any]:
+    found = _at(node, *names)
+    return found if isinstance(found, list) else []
+
+
+def _more_problems(spec: Json) -> list[str]:
+    """What the model does not say, because it also reads what machines wrote, and manifest folders."""
+    problems = []
+    if _at(spec, "source", "file") is not None:
+        problems.append("spec.source.file: is for manifest folders only; a cluster has no files")
+    reference = _at(spec, "source", "oci", "reference")
+    if isinstance(reference, str) and reference:
+        try:
+            if isinstance(parse_reference(reference), LayoutReference):
+                problems.append("spec.source.oci.reference: oci-layout: is for manifest folders only")
+        except FetchError as error:
+            problems.append(f"spec.source.oci.reference: {error}")
+    url = _at(spec, "source", "http", "url")
+    if isinstance(url, str) and not _has_host(url):
+        problems.append("spec.source.http.url: names no host")
+    if any(_items(spec, "verify", form) for form in ("keys", "ed25519", "keyless")):
+        problems.append(
+            "spec.verify: this version of Hookline cannot check signatures; "
+            "pin the module with spec.sha256 or a digest reference instead"
+        )
+    problems += _selector_problems(_at(spec, "selector"))
+    return problems
+
+
+def _selector_problems(selector: Any) -> list[str]:
+    labels = _at(selector, "matchLabels")
+    problems = [_key_problem("matchLabels", key) for key in (labels if isinstance(labels, dict) else {})]
+    for index, requirement in enumerate(_items(selector, "matchExpressions")):
+        where = f"matchExpressions[{index}]"
+        problems.append(_key_problem(f"{where}.key", _at(requirement, "key")))
+        operator, values = _at(requirement, "operator"), _items(requirement, "values")
+        if operator in {"In", "NotIn"} and not values:
+            problems.append(f"spec.selector.{where}.values: {operator} needs at least one value")
+        if operator in {"Exists", "DoesNotExist"} and values:
+            problems.append(f"spec.selector.{where}.values: {operator} takes no values")
+    return [problem for problem in problems if problem is not None]
+
+
+def _key_problem(where: str, key: Any) -> str | None:
+    return None if not isinstance(key, str) or _is_label_key(key) else f"spec.selector.{where}: {key!r:.80} is no label"
+
+
+def _is_label_key(key: str) -> bool:
+    # https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
+    prefix = _LABEL_PREFIX.match(key)
+    return _LABEL_NAME.fullmatch(key, prefix.end() if prefix else 0) is not None
+
+
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+
+
+def _risks(spec: Json) -> list[str]:
+    warnings = []
+    oci = _at(spec, "source", "oci")
+    reference = _at(oci, "reference")
+    if _at(oci, "insecure") is True:
+        warnings.append(
+            "spec.source.oci.insecure: the registry is spoken to in plain HTTP: whoever is on the way reads the "
+            "credentials, and can change what a tag names"
+        )
+    if isinstance(reference, str) and _at(oci, "trackInterval") is None and _is_latest(reference):
+        warnings.append(
+            "spec.source.oci.reference: 'latest' is looked up when the resource changes, and not by itself; "
+            "set trackInterval, or write a version"
+        )
+    warnings += [
+        f"spec.failurePolicy.{cause}: with Open, a hook that decides lets calls pass unchecked"
+        for cause in ("fetch", "config", "trap", "timeout", "result", "overload")
+        if _at(spec, "failurePolicy", cause) == "Open" and not _only_observes(_items(spec, "hooks"))
+    ]
+    useless = {*Permission} - {function.permission for function in HOST_FUNCTIONS.values()}
+    asked = {each for each in _items(spec, "permissions") if isinstance(each, str)}
+    warnings += [
+        f"spec.permissions: {name} grants nothing in this version of Hookline" for name in sorted(asked & useless)
+    ]
+    return warnings
+
+
+def _only_observes(hooks: list[Any]) -> bool:
+    try:
+        return bool(hooks) and all(parse_hook(hook).observes for hook in hooks)
+    except ValueError:
+        return False
+
+
+def _is_latest(reference: str) -> bool:
+    try:
+        parsed = parse_reference(reference)
+    except FetchError:
+        return False
+    return parsed.digest is None and parsed.tag == "latest"
