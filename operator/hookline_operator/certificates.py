@@ -238,6 +238,7 @@ class CertificateKeeper:
         self._now, self._overlap = now, overlap
         self._material: Material | None = None
         self._synced = False
+        self._missing: set[str] = set()
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         self.context.set_alpn_protocols(["http/1.1"])
@@ -337,8 +338,11 @@ class CertificateKeeper:
         for _ in range(_ATTEMPTS):
             found = await self._api.get(where)
             if found is None:
-                log.warning("there is no %s: pods are not injected, or resources not checked", where.rpartition("/")[2])
+                if where not in self._missing:
+                    log.warning("there is no %s: pods are not injected, or resources not checked", where)
+                self._missing.add(where)
                 return
+            self._missing.discard(where)
             wrong = [
                 index
                 for index, entry in enumerate(found.get("webhooks") or [])
