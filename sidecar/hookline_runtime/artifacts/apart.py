@@ -10,12 +10,14 @@ import asyncio
 import contextlib
 import resource
 import sys
-from collections.abc import Callable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from hookline_runtime.errors import FetchError, HooklineError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ENDED: Final = "ended"
 """The cause in an answer that the child did not give itself."""

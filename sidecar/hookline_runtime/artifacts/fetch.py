@@ -97,8 +97,11 @@ class Fetcher:
         key = ("oci", source.reference, str(source.insecure), str(base), access.fingerprint, digest)
         return await self._once(key, digest, lambda: self._pull(repository, digest, source.reference))
 
-    async def fetch_http(self, source: HTTPSource) -> Artifact:
-        """The module at a URL, or in a packed file there, if its bytes have the source's sha256."""
+    async def fetch_http(self, source: HTTPSource, *, prove: bool = False) -> Artifact:
+        """The module at a URL, or in a packed file there, if its bytes have the source's sha256.
+
+        ``prove`` downloads it even where the store knows it: see ``fetch_oci``.
+        """
         digest = f"sha256:{source.sha256}"
         try:
             url = URL(source.url)
@@ -113,7 +116,7 @@ class Fetcher:
                 body.verify(digest)
                 return await self._keep(file, digest=digest)
 
-        return await self._once(("http", source.url, digest), digest, download)
+        return await self._once(("http", source.url, digest, str(prove)), None if prove else digest, download)
 
     async def fetch_file(self, path: Path) -> Artifact:
         """The module in a file, raw or packed."""
@@ -207,7 +210,9 @@ class Fetcher:
 
         return await asyncio.to_thread(work)
 
-    async def _once(self, key: tuple[str, ...], digest: str, fetch: Callable[[], Awaitable[Artifact]]) -> Artifact:
+    async def _once(
+        self, key: tuple[str, ...], digest: str | None, fetch: Callable[[], Awaitable[Artifact]]
+    ) -> Artifact:
         """What ``fetch`` gives, run once for everybody who asks for ``key`` meanwhile."""
         flight = self._flights.get(key)
         if flight is None:
@@ -230,11 +235,11 @@ class Fetcher:
                 if self._flights.get(key) is flight:
                     del self._flights[key]
 
-    async def _look_and_fetch(self, digest: str, fetch: Callable[[], Awaitable[Artifact]]) -> Artifact:
-        known = await asyncio.to_thread(self._store.get, digest)
+    async def _look_and_fetch(self, digest: str | None, fetch: Callable[[], Awaitable[Artifact]]) -> Artifact:
+        known = await asyncio.to_thread(self._store.get, digest) if digest is not None else None
         if known is not None:
             return known
-        async with self._places, self._bounded(digest):
+        async with self._places, self._bounded(digest or "the file"):
             return await fetch()
 
     @contextlib.asynccontextmanager

@@ -11,9 +11,8 @@ against the bytes that are left before anything is made of it, so the work is li
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hookline_api.abi import (
     HOOK_TYPES,
@@ -26,6 +25,9 @@ from hookline_api.abi import (
 from hookline_api.hooks import Hook
 from hookline_runtime.artifacts.describe import MAX_DOCUMENT
 from hookline_runtime.errors import VerifyError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _MAGIC: Final = b"\0asm"
 _MODULE: Final = b"\x01\0\0\0"

@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlsplit
 
@@ -25,6 +23,9 @@ from hookline_runtime.artifacts.registry import RegistryAccess
 from hookline_runtime.errors import ConfigError, FetchError, VerifyError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
     from hookline_api.hooks import Hook
     from hookline_runtime.artifacts.fetch import Fetcher
     from hookline_runtime.artifacts.store import Artifact
@@ -185,7 +186,7 @@ async def fetch(
     if source.http is not None:
         parts = urlsplit(source.http.url)
         shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-        return shown, await fetcher.fetch_http(source.http)
+        return shown, await fetcher.fetch_http(source.http, prove=prove)
     if isinstance(source, LocalSource) and source.file is not None:
         if base is None:
             raise ConfigError("source.file is for manifest folders only")

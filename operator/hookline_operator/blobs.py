@@ -1,0 +1,99 @@
+"""Modules by digest: from this replica's store, else from the leader's, else from where the plugin's source is."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from hookline_operator.catalogue import parse_plugin
+from hookline_runtime.artifacts.resolve import Objects, fetch, registry_access
+from hookline_runtime.errors import FetchError, LoadError, VerifyError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from hookline_api.bundle import BundlePlugin
+    from hookline_operator.catalogue import Catalogue
+    from hookline_runtime.artifacts import ArtifactStore, Fetcher
+
+log = logging.getLogger("hookline.blobs")
+
+
+class Blobs:
+    """What sidecars download."""
+
+    def __init__(
+        self,
+        store: ArtifactStore,
+        fetcher: Fetcher,
+        catalogue: Catalogue,
+        objects: Objects,
+        of_leader: Callable[[str, int], Awaitable[bytes | None]],
+    ) -> None:
+        """``of_leader`` gives a module of the leader's store by sha256 and size, or None where there is no other."""
+        self._store = store
+        self._fetcher = fetcher
+        self._catalogue = catalogue
+        self._objects = objects
+        self._of_leader = of_leader
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def find(self, namespace: str, entry: BundlePlugin) -> Path:
+        """The module of an entry, on this replica's disk. Raises LoadError."""
+        assert entry.artifact is not None  # noqa: S101 - nobody can ask for the module of a placeholder
+        sha256 = entry.artifact.sha256
+        async with self._locks[sha256]:  # a thousand sidecars ask at the same moment
+            try:
+                found = await asyncio.to_thread(self._store.module, sha256)
+                if found is None and await self._take_from_leader(sha256, entry.artifact.size):
+                    found = await asyncio.to_thread(self._store.module, sha256)
+                if found is None:
+                    await self._fetch(namespace, entry)
+                    found = await asyncio.to_thread(self._store.module, sha256)
+            finally:
+                self._locks.pop(sha256, None)
+        if found is None:
+            raise VerifyError("its source now gives other bytes for the same digest, or the cache is too small for it")
+        return found
+
+    async def _take_from_leader(self, sha256: str, size: int) -> bool:
+        try:
+            data = await self._of_leader(sha256, size)
+        except LoadError as error:
+            log.info("module %.12s is asked of its source: %s", sha256, error)
+            return False
+        if data is None or hashlib.sha256(data).hexdigest() != sha256:
+            return False
+
+        def keep(data: bytes) -> None:
+            with self._store.scratch() as file:
+                file.write(data)
+                # Under its own digest, as a plain file: what its manifest says of it is not known here.
+                self._store.add(
+                    file, digest=f"sha256:{sha256}", sha256=sha256, size=len(data), layout="raw", description=None
+                )
+
+        await asyncio.to_thread(keep, data)
+        return True
+
+    async def _fetch(self, namespace: str, entry: BundlePlugin) -> None:
+        plugin = self._catalogue.plugin((namespace, entry.name))
+        revision = self._catalogue.current(plugin) if plugin is not None else None
+        if revision is None:
+            raise FetchError("the plugin is gone")
+        try:
+            template = revision.parsed()
+            resource = parse_plugin(namespace, template.plugin, revision.plugin_uid, 0, template.spec)
+        except ValidationError as error:
+            raise FetchError(f"the stored revision '{revision.name}' cannot be read: {error!s:.200}") from None
+        access = None
+        if resource.spec.source.oci is not None:
+            more = self._catalogue.default_pull_secrets.get(namespace, ())
+            access = await registry_access(resource.spec.source.oci, namespace, self._objects, more)
+        await fetch(resource, self._fetcher, self._objects, digest=template.artifact.digest, access=access)

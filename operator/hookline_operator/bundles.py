@@ -1,0 +1,243 @@
+"""What a pod must run: the standing of each plugin that selects it, and the bundle of all of them.
+
+A plugin *stands* as its last good revision with its settings filled in, or, where it has none or must not run, as a
+placeholder that says why. Every replica comes to the same result, since all of it is in the API: the revision, the
+Secrets, and the failure in the resource's status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+from collections import OrderedDict, defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import orjson
+from pydantic import ValidationError
+
+from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
+from hookline_api.distribution import BundleMessage
+from hookline_api.hooks import OBSERVERS, Hook
+from hookline_api.resources import Rollout
+from hookline_operator.catalogue import Catalogue, Kind, Plugin, Pod, Revision, parse_plugin, selects
+from hookline_operator.kube import Kube, KubeError, path
+from hookline_runtime.artifacts import resolve as resolving
+from hookline_runtime.errors import ConfigError, FetchError, LoadError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hookline_api.resources import Selector
+    from hookline_operator.kube import Key
+
+_AGAIN_S: Final = 3.0
+_KEPT_OBJECTS: Final = 256
+_KEPT_BUNDLES: Final = 512
+_DECIDING: Final = [hook for hook in Hook if hook not in OBSERVERS]
+_STILL: Final = LoadFailure(cause="fetch", message="the plugin is still being loaded")
+
+
+class ClusterObjects:
+    """Secrets and ConfigMaps by the API, each read once for every version it has."""
+
+    def __init__(self, kube: Kube, catalogue: Catalogue) -> None:
+        self._kube = kube
+        self._catalogue = catalogue
+        self._kept: OrderedDict[tuple[str, str, str, str], Mapping[str, bytes]] = OrderedDict()
+
+    async def secret(self, namespace: str | None, name: str) -> Mapping[str, bytes] | None:
+        """A Secret's data; None where there is none. Raises FetchError."""
+        return await self._read("Secret", namespace or "", name)
+
+    async def config_map(self, namespace: str | None, name: str) -> Mapping[str, bytes] | None:
+        """A ConfigMap's data; None where there is none. Raises FetchError."""
+        return await self._read("ConfigMap", namespace or "", name)
+
+    async def _read(self, kind: Kind, namespace: str, name: str) -> Mapping[str, bytes] | None:
+        version = self._catalogue.versions.get((kind, namespace, name))
+        if version is None:
+            return None
+        key = (kind, namespace, name, version)
+        if key in self._kept:
+            self._kept.move_to_end(key)
+            return self._kept[key]
+        try:
+            found = await self._kube.get(path("v1", kind.lower() + "s", namespace, name))
+        except KubeError as error:
+            raise FetchError(f"the {kind} '{name}' cannot be read: {error}") from error
+        if found is None:
+            return None
+        data: dict[str, bytes] = {}
+        try:
+            if kind == "Secret":
+                data = {each: base64.b64decode(value) for each, value in (found.get("data") or {}).items()}
+            else:
+                data = {each: value.encode() for each, value in (found.get("data") or {}).items()}
+                binary = found.get("binaryData") or {}
+                data |= {each: base64.b64decode(value) for each, value in binary.items()}
+        except binascii.Error as error:
+            raise FetchError(f"the {kind} '{name}' cannot be read: {error}") from error
+        self._kept[(kind, namespace, name, found["metadata"]["resourceVersion"])] = data
+        while len(self._kept) > _KEPT_OBJECTS:
+            self._kept.popitem(last=False)
+        return data
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a plugin is for the pods now."""
+
+    selector: Selector
+    entry: BundlePlugin
+    revision: str
+    """``entry.revision``, which takes time to compute."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodBundle:
+    """What one pod must run."""
+
+    bundle: Bundle
+    version: str
+    revisions: Mapping[str, str]
+    """By plugin: what is to run, for those that have an artifact."""
+    deadline: int
+    """Milliseconds that prepared pods wait for the others."""
+    wire: dict[bool, str] = field(default_factory=dict, compare=False, repr=False)
+    """The message that carries it, held or not: made once for all pods that get it."""
+
+    def message(self, *, hold: bool) -> str:
+        """The message that carries it."""
+        if hold not in self.wire:
+            told = BundleMessage(version=self.version, bundle=self.bundle, hold=hold, deadline=self.deadline)
+            self.wire[hold] = told.model_dump_json(by_alias=True)
+        return self.wire[hold]
+
+
+class Bundles:
+    """Makes bundles, and keeps what it made while nothing that went into it changes."""
+
+    def __init__(self, catalogue: Catalogue, objects: resolving.Objects) -> None:
+        self._catalogue = catalogue
+        self._objects = objects
+        self._standings: dict[Key, tuple[object, Standing | None]] = {}
+        self._locks: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._bundles: OrderedDict[tuple[str, ...], PodBundle] = OrderedDict()
+        catalogue.plugin_changed.append(self._forget_gone)
+
+    async def of_pod(self, pod: Pod) -> PodBundle:
+        """The bundle of a pod: of its own namespace's plugins, those that select it."""
+        standings = []
+        for plugin in list(self._catalogue.plugins[pod.namespace].values()):
+            standing = await self.standing(plugin)
+            if standing is not None and selects(standing.selector, pod.labels):
+                standings.append(standing)
+        key = tuple(part for each in standings for part in (each.entry.name, each.revision, repr(each.entry.failure)))
+        known = self._bundles.get((pod.namespace, *key))
+        if known is None:
+            bundle = Bundle.of([each.entry for each in standings])
+            known = PodBundle(
+                bundle=bundle,
+                version=bundle.version,
+                revisions={each.entry.name: each.revision for each in standings if each.entry.artifact is not None},
+                deadline=max((self._deadline_of(pod.namespace, each.entry.name) for each in standings), default=0),
+            )
+            self._bundles[(pod.namespace, *key)] = known
+            while len(self._bundles) > _KEPT_BUNDLES:
+                self._bundles.popitem(last=False)
+        return known
+
+    async def standing(self, plugin: Plugin) -> Standing | None:
+        """What a plugin is now; None where its policy leaves it out."""
+        known = self._known(plugin)
+        if known is not None:
+            return known[1]
+        async with self._locks[plugin.key]:  # two thousand pods ask for it at the same moment
+            known = self._known(plugin)
+            if known is not None:
+                return known[1]
+            fingerprint = self._fingerprint(plugin)
+            standing, lasting = await self._stand(plugin)
+            if lasting:
+                self._standings[plugin.key] = (fingerprint, standing)
+            else:
+                asyncio.get_running_loop().call_later(_AGAIN_S, self._catalogue.tell_plugin, plugin.key)
+            return standing
+
+    def _known(self, plugin: Plugin) -> tuple[object, Standing | None] | None:
+        known = self._standings.get(plugin.key)
+        return known if known is not None and known[0] == self._fingerprint(plugin) else None
+
+    def _fingerprint(self, plugin: Plugin) -> object:
+        revision = self._catalogue.current(plugin)
+        inputs = self._catalogue.inputs_now(revision) if revision is not None else None
+        return plugin.uid, plugin.spec, plugin.failure, revision, inputs
+
+    async def _stand(self, plugin: Plugin) -> tuple[Standing | None, bool]:
+        """The standing, and whether it is so until something changes (and not only until the API answers)."""
+        revision, failure, lasting = self._catalogue.current(plugin), plugin.failure, True
+        try:
+            spec = plugin.parsed().spec
+        except ValidationError:
+            spec = None
+        policy = getattr(spec.failure_policy, failure.cause) if spec and failure else "LastGood"
+        if policy == "Open":
+            return None, lasting
+        if policy == "LastGood" and revision is not None:
+            try:
+                selector, entry = await self.entry(revision)
+            except LoadError as error:
+                failure = failure or LoadFailure(cause=error.cause, message=str(error))
+                lasting = not isinstance(error, FetchError)
+            else:
+                return Standing(selector, entry.model_copy(update={"failure": failure}), entry.revision), lasting
+        placeholder = BundlePlugin(
+            name=plugin.name,
+            namespace=plugin.namespace,
+            origin=plugin.uid,
+            failure=failure or _STILL,
+            hooks=(list(spec.hooks) if spec else []) or _DECIDING,
+            priority=spec.priority if spec else 0,
+            match=spec.match if spec else BundlePlugin.model_fields["match"].default,
+            failure_policy=spec.failure_policy if spec else BundlePlugin.model_fields["failure_policy"].default,
+        )
+        return Standing(plugin.selector, placeholder, placeholder.revision), lasting
+
+    async def entry(self, revision: Revision) -> tuple[Selector, BundlePlugin]:
+        """A revision with its settings filled in. Raises LoadError."""
+        if self._catalogue.inputs_now(revision) != revision.inputs:
+            # What somebody wrote into a Secret a moment ago was not checked yet.
+            raise ConfigError("a Secret or a ConfigMap that it takes settings from has changed, and is being checked")
+        try:
+            template = revision.parsed()
+            plugin = parse_plugin(revision.namespace, template.plugin, revision.plugin_uid, 0, template.spec)
+        except ValidationError as error:  # of another version of ours; the leader is about to make a new one
+            raise ConfigError(f"the stored revision '{revision.name}' cannot be read: {error!s:.200}") from None
+        config, secret_paths = await resolving.settings(plugin, self._objects)
+        entry = resolving.entry(
+            plugin,
+            template.artifact,
+            hooks=template.hooks,
+            config=config,
+            secret_paths=secret_paths,
+            origin=revision.plugin_uid,
+        )
+        return plugin.spec.selector, entry
+
+    def deadline(self, plugin: Plugin) -> int:
+        """Milliseconds that pods which have prepared a new revision wait for the others."""
+        try:
+            return Rollout.model_validate((orjson.loads(plugin.spec) or {}).get("rollout") or {}).deadline
+        except (ValidationError, AttributeError):
+            return Rollout().deadline
+
+    def _deadline_of(self, namespace: str, name: str) -> int:
+        plugin = self._catalogue.plugin((namespace, name))
+        return self.deadline(plugin) if plugin else 0
+
+    def _forget_gone(self, key: Key) -> None:
+        if self._catalogue.plugin(key) is None:
+            self._standings.pop(key, None)
+            self._locks.pop(key, None)

@@ -1,0 +1,350 @@
+"""What this replica knows of the cluster: plugins, their revisions, pods, and versions of what plugins refer to.
+
+Filled by the handlers and the reflectors, read by everything else; nothing in here talks to anybody. Objects are
+cut down when they come: of 5,000 plugins with their settings only bytes are kept, and parsed when they are needed.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+import orjson
+from pydantic import ValidationError
+
+from hookline_api.bundle import BundleArtifact, LoadFailure
+from hookline_api.hooks import Hook
+from hookline_api.resources import API_VERSION, KIND, Name, Resource, Selector, WasmPlugin, WasmPluginStatus
+from hookline_operator.reconcile import CAUSES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from hookline_operator.kube import Key, Object
+
+SIDECAR_LABEL: Final = "hookline.dev/sidecar"
+"""Marks a pod that has a sidecar."""
+PLUGIN_LABEL: Final = "hookline.dev/plugin-uid"
+"""Marks the revisions of a plugin."""
+
+Kind = Literal["Secret", "ConfigMap"]
+Reference = tuple[Kind, str, str]
+"""Kind, namespace and name of what a plugin refers to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod with a sidecar."""
+
+    namespace: str
+    name: str
+    uid: str
+    labels: Mapping[str, str] = field(compare=True)
+    ready: bool
+    live: bool
+    """False once it is being deleted or has ended: then it counts no more."""
+
+    @classmethod
+    def of(cls, found: Object) -> Pod:
+        """From the API's object."""
+        metadata, status = found["metadata"], found.get("status") or {}
+        conditions = {each["type"]: each["status"] for each in status.get("conditions") or []}
+        return cls(
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            uid=metadata["uid"],
+            labels=metadata.get("labels") or {},
+            ready=conditions.get("Ready") == "True",
+            live="deletionTimestamp" not in metadata and status.get("phase") not in {"Succeeded", "Failed"},
+        )
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A ``WasmPlugin`` as it was last seen."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    spec: bytes = field(repr=False)
+    """JSON."""
+    status: bytes = field(repr=False)
+    """JSON."""
+
+    @classmethod
+    def of(cls, found: Object) -> Plugin:
+        """From the API's object."""
+        metadata = found["metadata"]
+        return cls(
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            uid=metadata["uid"],
+            generation=metadata.get("generation", 0),
+            spec=orjson.dumps(found.get("spec")),
+            status=orjson.dumps(found.get("status") or {}),
+        )
+
+    @property
+    def key(self) -> Key:
+        """Namespace and name."""
+        return self.namespace, self.name
+
+    def parsed(self) -> WasmPlugin:
+        """The resource. Raises ``pydantic.ValidationError``: the API server checks less than the models do."""
+        return parse_plugin(self.namespace, self.name, self.uid, self.generation, orjson.loads(self.spec))
+
+    @cached_property
+    def settings_from(self) -> list[str]:
+        """The objects, as ``Kind/name``, that settings or the module itself are in."""
+        return [each for each, settings in self._refers_to if settings]
+
+    @cached_property
+    def refers_to(self) -> list[str]:
+        """Every object, as ``Kind/name``, that the resource names."""
+        return [each for each, _ in self._refers_to]
+
+    @cached_property
+    def _refers_to(self) -> list[tuple[str, bool]]:
+        try:
+            spec = self.parsed().spec
+        except ValidationError:
+            return []
+        found = [(f"Secret/{each.secret_ref.name}", True) for each in spec.config_from if each.secret_ref]
+        found += [(f"ConfigMap/{each.config_map_ref.name}", True) for each in spec.config_from if each.config_map_ref]
+        if spec.source.config_map is not None:
+            found.append((f"ConfigMap/{spec.source.config_map.name}", True))
+        if spec.source.oci is not None:
+            found += [(f"Secret/{each.name}", False) for each in spec.source.oci.pull_secrets]
+            if spec.source.oci.ca_config_map is not None:
+                found.append((f"ConfigMap/{spec.source.oci.ca_config_map.name}", False))
+        return found
+
+    @cached_property
+    def selector(self) -> Selector:
+        """Which pods it is for, also where the rest of the resource is wrong; then, if need be, all."""
+        spec = orjson.loads(self.spec)
+        try:
+            return Selector.model_validate((spec or {}).get("selector") or {})
+        except (ValidationError, AttributeError):
+            return Selector()
+
+    def last_status(self) -> WasmPluginStatus:
+        """The status that the API server has; an empty one where it cannot be read."""
+        try:
+            return WasmPluginStatus.model_validate_json(self.status)
+        except ValidationError:
+            return WasmPluginStatus()
+
+    @cached_property
+    def is_ready(self) -> bool:
+        """Whether its status says so."""
+        return any(each.type == "Ready" and each.status == "True" for each in self.last_status().conditions)
+
+    @cached_property
+    def failure(self) -> LoadFailure | None:
+        """Why this generation cannot be loaded, as its status says."""
+        status = self.last_status()
+        conditions = {each.type: each for each in status.conditions}
+        ready, resolved = conditions.get("Ready"), conditions.get("Resolved")
+        if ready is None or resolved is None or ready.observed_generation != self.generation:
+            return None
+        cause = CAUSES.get(ready.reason)
+        return LoadFailure(cause=cause, message=resolved.message) if cause else None
+
+
+def parse_plugin(namespace: str, name: str, uid: str, generation: int, spec: Any) -> WasmPlugin:
+    """A resource of its parts. Raises ``pydantic.ValidationError``."""
+    metadata = {"namespace": namespace, "name": name, "uid": uid, "generation": generation}
+    return WasmPlugin.model_validate(
+        {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}, by_alias=True, by_name=False
+    )
+
+
+class Template(Resource):
+    """What a revision holds: a spec that resolved, and what it resolved to. No value of a Secret."""
+
+    plugin: Name
+    spec: dict[str, Any]
+    artifact: BundleArtifact
+    hooks: list[Hook]
+    """That the module exports."""
+    imports: list[str]
+    inputs: dict[str, str | None]
+    """``resourceVersion`` of each object that settings come from, by ``Kind/name``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """A ``ControllerRevision`` of a plugin: the last good state of its resource."""
+
+    name: str
+    namespace: str
+    plugin_uid: str
+    number: int
+    inputs: tuple[tuple[str, str | None], ...]
+    """As in the template."""
+    template: bytes = field(repr=False)
+    """JSON of a ``Template``."""
+
+    @classmethod
+    def of(cls, found: Object) -> Revision | None:
+        """From the API's object; None for somebody else's."""
+        metadata, data = found["metadata"], found.get("data")
+        uid = (metadata.get("labels") or {}).get(PLUGIN_LABEL)
+        if not uid or not isinstance(data, dict):
+            return None
+        return cls(
+            name=metadata["name"],
+            namespace=metadata["namespace"],
+            plugin_uid=uid,
+            number=found.get("revision", 0),
+            inputs=tuple(sorted((data.get("inputs") or {}).items())),
+            template=orjson.dumps(data),
+        )
+
+    @property
+    def short(self) -> str:
+        """What people see of it."""
+        return self.name.rpartition("-")[2]
+
+    def parsed(self) -> Template:
+        """The template. Raises ``pydantic.ValidationError``."""
+        return Template.model_validate_json(self.template)
+
+
+class Catalogue:
+    """Everything that this replica knows; ``plugin_changed`` and ``pod_changed`` hear of changes."""
+
+    def __init__(self) -> None:
+        self.plugins: dict[str, dict[str, Plugin]] = defaultdict(dict)
+        """By namespace and name."""
+        self.pods: dict[str, dict[str, Pod]] = defaultdict(dict)
+        """By namespace and name."""
+        self.revisions: dict[str, dict[str, Revision]] = defaultdict(dict)
+        """By the plugin's uid and the revision's name."""
+        self.versions: dict[Reference, str] = {}
+        """The ``resourceVersion`` of each Secret and ConfigMap that is there."""
+        self.default_pull_secrets: dict[str, list[str]] = {}
+        """Of the service account ``default``, by namespace."""
+        self.plugin_changed: list[Callable[[Key], None]] = []
+        self.pod_changed: list[Callable[[Key], None]] = []
+
+    def put_plugin(self, found: Object, *, gone: bool) -> None:
+        """A plugin as the API has it."""
+        new = Plugin.of(found)
+        there = self.plugins[new.namespace]
+        if there.get(new.name) == new and not gone:
+            return
+        if gone:
+            there.pop(new.name, None)
+        else:
+            there[new.name] = new
+        self.tell_plugin(new.key)
+
+    def forget_plugin(self, key: Key) -> None:
+        """A plugin that turned out to be gone."""
+        if self.plugins[key[0]].pop(key[1], None) is not None:
+            self.tell_plugin(key)
+
+    def put_pod(self, key: Key, old: Pod | None, new: Pod | None) -> None:
+        """A pod's change."""
+        if new is None:
+            self.pods[key[0]].pop(key[1], None)
+        else:
+            self.pods[key[0]][key[1]] = new
+        for hear in self.pod_changed:
+            hear(key)
+        for each in (old, new):
+            if each is not None:
+                self._tell_matching(each)
+
+    def put_revision(self, _key: Key, old: Revision | None, new: Revision | None) -> None:
+        """A revision's change."""
+        for each in (old, new):
+            if each is not None:
+                revisions = self.revisions[each.plugin_uid]
+                revisions.pop(each.name, None)
+                if each is new:
+                    revisions[each.name] = each
+                if not revisions:
+                    del self.revisions[each.plugin_uid]
+                for plugin in list(self.plugins[each.namespace].values()):
+                    if plugin.uid == each.plugin_uid:
+                        self.tell_plugin(plugin.key)
+
+    def put_version(self, kind: Kind, key: Key, version: str | None) -> None:
+        """A Secret or a ConfigMap that is new, another, or gone."""
+        reference = (kind, *key)
+        if version is None:
+            self.versions.pop(reference, None)
+        else:
+            self.versions[reference] = version
+        needle = orjson.dumps(key[1])
+        for plugin in list(self.plugins[key[0]].values()):
+            # A plugin names what it refers to; looking for the name in its bytes finds it, and seldom too much.
+            if needle in plugin.spec or key[1] in self.default_pull_secrets.get(key[0], ()):
+                self.tell_plugin(plugin.key)
+
+    def put_default_account(self, namespace: str, pull_secrets: list[str]) -> None:
+        """What the service account ``default`` of a namespace pulls with."""
+        self.default_pull_secrets[namespace] = pull_secrets
+        for plugin in list(self.plugins[namespace].values()):
+            self.tell_plugin(plugin.key)
+
+    def tell_plugin(self, key: Key) -> None:
+        """Something about a plugin may be another."""
+        for hear in self.plugin_changed:
+            hear(key)
+
+    def plugin(self, key: Key) -> Plugin | None:
+        """A plugin, if it is there."""
+        return self.plugins[key[0]].get(key[1])
+
+    def all_plugins(self) -> Iterator[Plugin]:
+        """Every plugin."""
+        for there in list(self.plugins.values()):
+            yield from list(there.values())
+
+    def current(self, plugin: Plugin) -> Revision | None:
+        """The newest revision that a plugin has."""
+        return max(self.revisions.get(plugin.uid, {}).values(), key=lambda each: each.number, default=None)
+
+    def inputs(self, namespace: str, names: Iterable[str]) -> tuple[tuple[str, str | None], ...]:
+        """The versions that those objects (``Kind/name``) have now."""
+        found = []
+        for each in sorted(names):
+            kind, _, name = each.partition("/")
+            found.append((each, self.versions.get(("Secret" if kind == "Secret" else "ConfigMap", namespace, name))))
+        return tuple(found)
+
+    def inputs_now(self, revision: Revision) -> tuple[tuple[str, str | None], ...]:
+        """The versions that a revision's inputs have now; equal to its ``inputs`` while none has changed."""
+        return self.inputs(revision.namespace, (name for name, _ in revision.inputs))
+
+    def matching(self, namespace: str, selector: Selector) -> list[Pod]:
+        """The live pods that a selector selects."""
+        return [pod for pod in self.pods[namespace].values() if pod.live and selects(selector, pod.labels)]
+
+    def _tell_matching(self, pod: Pod) -> None:
+        for plugin in list(self.plugins[pod.namespace].values()):
+            self.tell_plugin(plugin.key)
+
+
+def selects(selector: Selector, labels: Mapping[str, str]) -> bool:
+    """Whether a label selector selects these labels, as Kubernetes has it."""
+    if any(labels.get(key) != value for key, value in selector.match_labels.items()):
+        return False
+    for each in selector.match_expressions:
+        there = each.key in labels
+        holds = {
+            "In": there and labels[each.key] in each.values,
+            "NotIn": not there or labels[each.key] not in each.values,
+            "Exists": there,
+            "DoesNotExist": not there,
+        }[each.operator]
+        if not holds:
+            return False
+    return True

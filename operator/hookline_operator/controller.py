@@ -1,0 +1,562 @@
+"""The leader's work: resolve what changed, keep what resolved as a revision, and write what is true into the status.
+
+::
+
+    a plugin, a Secret, a pod or a report changes ──▶ look (is there anything to do?)
+         ├─▶ resolve  ask the registry, look into the module, check the settings ──▶ a ControllerRevision
+         └─▶ publish  ``reconcile`` of what is known now ──▶ status and Events, at most once a second
+
+Nothing here is remembered that could not be found again: a new leader begins with the revisions and the statuses
+that are in the API, and asks no registry for what they already say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime as dt
+import hashlib
+import logging
+import random
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+from pydantic import ValidationError
+
+from hookline_api.resources import API_VERSION, KIND, PLURAL, ArtifactStatus, Failure, WasmPluginStatus
+from hookline_operator.catalogue import PLUGIN_LABEL, Plugin, Revision, Template
+from hookline_operator.kube import MANAGER, Kube, KubeError, path
+from hookline_operator.reconcile import (
+    Event,
+    Observation,
+    PodObservation,
+    Resolution,
+    as_json,
+    reconcile,
+)
+from hookline_runtime.artifacts.resolve import Objects, registry_access, resolve
+from hookline_runtime.artifacts.schema_check import check_apart
+from hookline_runtime.errors import ConfigError, FetchError, LoadError, VerifyError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from hookline_operator.bundles import Bundles
+    from hookline_operator.catalogue import Catalogue
+    from hookline_operator.fleet import Fleet, PodState
+    from hookline_operator.kube import Key
+    from hookline_operator.metrics import Metrics
+    from hookline_runtime.artifacts import Fetcher
+
+_RESOLVES_AT_ONCE: Final = 16
+_WRITES_AT_ONCE: Final = 16
+_WRITE_EVERY_S: Final = 1.0
+_SOON_S: Final = 0.02
+_RECONNECT_S: Final = 12.0
+"""How long a new leader waits for sidecars before it says that they are gone."""
+_RETRY_FIRST_S: Final = 2.0
+_RETRY_SLOW_S: Final = 20.0
+"""For failures that somebody has to mend first: a missing tag, wrong credentials, a bad module."""
+_RETRY_LAST_S: Final = 300.0
+_CONFLICT: Final = 409
+_GONE: Final = 404
+
+log = logging.getLogger("hookline.controller")
+
+
+@dataclass(slots=True)
+class _Track:
+    """What the leader knows of one plugin beyond the catalogue."""
+
+    uid: str
+    start: object = None
+    """What the last resolution started from."""
+    task: asyncio.Task[None] | None = None
+    began: float = 0.0
+    """When (monotonic) the last resolution began."""
+    error: LoadError | None = None
+    """How the last resolution failed."""
+    attempts: int = 0
+    note: str = ""
+    """What went wrong when the tag was asked again, while what it meant before runs."""
+    again: asyncio.TimerHandle | None = None
+    good: tuple[object, bool] = (None, False)
+    """Whether the current revision is what the resource asks for, and for which of both that was found."""
+    applied: dict[str, Any] = field(default_factory=dict)
+    """The status that was last written."""
+    written: float = 0.0
+    """When (monotonic) that was."""
+    write: asyncio.TimerHandle | None = None
+    writing: bool = False
+    rewrite: bool = False
+
+    def cancel(self) -> None:
+        """Nothing more comes of it."""
+        if self.task is not None:
+            self.task.cancel()
+        for handle in (self.again, self.write):
+            if handle is not None:
+                handle.cancel()
+
+
+@dataclass(slots=True)
+class _Term:
+    """What lives only as long as this replica leads."""
+
+    since: float
+    tracks: dict[Key, _Track] = field(default_factory=dict)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+
+class Controller:
+    """Reconciles, while this replica leads."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        catalogue: Catalogue,
+        bundles: Bundles,
+        fleet: Fleet,
+        fetcher: Fetcher,
+        objects: Objects,
+        metrics: Metrics,
+    ) -> None:
+        self._kube = kube
+        self._catalogue = catalogue
+        self._bundles = bundles
+        self._fleet = fleet
+        self._fetcher = fetcher
+        self._objects = objects
+        self._metrics = metrics
+        self._term = _Term(since=0.0)
+        self._dirty: set[Key] = set()
+        self._woken = asyncio.Event()
+        self._resolves = asyncio.Semaphore(_RESOLVES_AT_ONCE)
+        self._writes = asyncio.Semaphore(_WRITES_AT_ONCE)
+
+    async def run(self) -> None:
+        """Lead until cancelled."""
+        term = self._term = _Term(since=time.monotonic())
+        self._catalogue.plugin_changed.append(self._mark)
+        self._fleet.changed.append(self._heard)
+        self._dirty = {plugin.key for plugin in self._catalogue.all_plugins()}
+        self._woken.set()
+        try:
+            while True:
+                await self._woken.wait()
+                await asyncio.sleep(_SOON_S)
+                self._woken.clear()
+                dirty, self._dirty = self._dirty, set()
+                for number, key in enumerate(dirty):
+                    self._look(key)
+                    if number % 100 == 99:  # noqa: PLR2004 - thousands at the start: others have work too
+                        await asyncio.sleep(0)
+        finally:
+            self._catalogue.plugin_changed.remove(self._mark)
+            self._fleet.changed.remove(self._heard)
+            for track in term.tracks.values():
+                track.cancel()
+            for task in term.tasks:
+                task.cancel()
+            await asyncio.gather(*term.tasks, return_exceptions=True)
+
+    def _mark(self, key: Key) -> None:
+        self._dirty.add(key)
+        self._woken.set()
+
+    def _heard(self, _uid: str, state: PodState | None, namespace: str, _replica: str) -> None:
+        # Of a sidecar that is gone it is not known any more what it ran: any of its namespace's.
+        names = self._catalogue.plugins[namespace] if state is None else [each.name for each in state.report.plugins]
+        for name in names:
+            self._mark((namespace, name))
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        tasks = self._term.tasks
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        return task
+
+    def _look(self, key: Key) -> None:
+        """Whether there is anything to do for a plugin."""
+        plugin, tracks = self._catalogue.plugin(key), self._term.tracks
+        track = tracks.get(key)
+        if track is not None and (plugin is None or plugin.uid != track.uid):
+            tracks.pop(key).cancel()
+            track = None
+        if plugin is None:
+            return
+        if track is None:
+            track = tracks[key] = _Track(uid=plugin.uid)
+        start = (
+            plugin.spec,
+            plugin.generation,
+            self._catalogue.inputs(plugin.namespace, plugin.refers_to),
+            tuple(self._catalogue.default_pull_secrets.get(plugin.namespace, ())),
+        )
+        if self._good(track, plugin):
+            if track.error is not None or (track.task is not None and track.start != start):
+                self._stop(track)
+            track.start, track.error = start, None
+            self._track_tag(track, plugin)
+        elif track.start != start or (track.task is None and track.error is None):
+            self._stop(track)
+            track.start, track.attempts = start, 0
+            self._begin(track, plugin)
+        self._publish_soon(track, plugin.key)
+
+    def _good(self, track: _Track, plugin: Plugin) -> bool:
+        """Whether the current revision is what the resource asks for, as far as is known without asking anybody."""
+        revision = self._catalogue.current(plugin)
+        if revision is None:
+            return False
+        inputs = self._catalogue.inputs_now(revision)
+        seen = (revision, plugin.spec, inputs)
+        if track.good[0] != seen:
+            try:
+                same = inputs == revision.inputs and revision.parsed().spec == orjson.loads(plugin.spec)
+            except ValidationError:
+                same = False
+            track.good = (seen, same)
+        return track.good[1]
+
+    @staticmethod
+    def _stop(track: _Track) -> None:
+        if track.task is not None:
+            track.task.cancel()
+        if track.again is not None:
+            track.again.cancel()
+        track.task = track.again = track.error = None
+
+    # ── resolve ──
+
+    def _begin(self, track: _Track, plugin: Plugin, *, ask_again: bool = False) -> None:
+        track.again, track.began = None, time.monotonic()
+        track.task = self._spawn(self._resolve(track, plugin, ask_again=ask_again), f"resolve {plugin.name}")
+
+    async def _resolve(self, track: _Track, plugin: Plugin, *, ask_again: bool) -> None:
+        error: LoadError | None = None
+        began = time.monotonic()
+        try:
+            async with self._resolves:
+                await self._keep(plugin, await self._template(plugin, ask_again=ask_again))
+        except LoadError as caught:
+            error = caught
+        except KubeError as caught:
+            error = FetchError(f"what it resolved to cannot be stored: {caught}")
+        except Exception as caught:  # a defect of ours must be seen as this plugin's failure, not as silence
+            log.exception("plugin '%s/%s' could not be resolved", plugin.namespace, plugin.name)
+            error = VerifyError(f"the operator failed: {type(caught).__name__}: {caught}")
+        self._metrics.resolved(error.cause if error else "ok", time.monotonic() - began)
+        track.task = None
+        if error is None and not self._good(track, plugin):
+            error = FetchError("it changed while it was being resolved")
+        if error is None:
+            track.error, track.attempts, track.note = None, 0, ""
+        else:
+            self._failed(track, plugin, error, ask_again=ask_again)
+        self._mark(plugin.key)
+
+    def _failed(self, track: _Track, plugin: Plugin, error: LoadError, *, ask_again: bool) -> None:
+        track.attempts += 1
+        runs = self._good(track, plugin)
+        if (track.error is None or str(track.error) != str(error)) and track.note != str(error):
+            log.warning("plugin '%s/%s' cannot be resolved (%s): %s", *plugin.key, error.cause, error)
+        if runs:
+            track.note = str(error)  # the tag cannot be asked again: what it meant before goes on
+        else:
+            track.error = error
+        if isinstance(error, ConfigError):
+            return  # it takes a change of the resource or of what it refers to, and that is noticed
+        first = _RETRY_FIRST_S if isinstance(error, FetchError) and error.transient else _RETRY_SLOW_S
+        pause = min(first * 2 ** min(track.attempts - 1, 16), _RETRY_LAST_S) * random.uniform(0.7, 1.0)  # noqa: S311
+        pause = max(pause, min(getattr(error, "retry_after", None) or 0.0, _RETRY_LAST_S))
+        self._again(track, plugin.key, pause, ask_again=ask_again)
+
+    def _again(self, track: _Track, key: Key, pause: float, *, ask_again: bool) -> None:
+        def begin() -> None:
+            track.again = None
+            plugin = self._catalogue.plugin(key)
+            if plugin is not None and plugin.uid == track.uid and track.task is None:
+                self._begin(track, plugin, ask_again=ask_again)
+
+        track.again = asyncio.get_running_loop().call_later(pause, begin)
+
+    def _track_tag(self, track: _Track, plugin: Plugin) -> None:
+        """Ask again what a tag means, where the resource wants that."""
+        if track.again is not None or track.task is not None:
+            return
+        oci = plugin.parsed().spec.source.oci
+        if oci is not None and oci.track_interval is not None:
+            self._again(track, plugin.key, oci.track_interval / 1000 * random.uniform(0.95, 1.0), ask_again=True)  # noqa: S311
+
+    async def _template(self, plugin: Plugin, *, ask_again: bool) -> Template:
+        """What the resource resolves to now. Raises LoadError."""
+        try:
+            resource = plugin.parsed()
+        except ValidationError as error:
+            raise ConfigError(_first(error)) from None
+        namespace, source = plugin.namespace, resource.spec.source
+        inputs = self._catalogue.inputs(namespace, plugin.settings_from)  # before they are read
+        access = None
+        if source.oci is not None:
+            more = self._catalogue.default_pull_secrets.get(namespace, ())
+            access = await registry_access(source.oci, namespace, self._objects, more)
+        revision, previous = self._catalogue.current(plugin), None
+        if revision is not None:
+            with contextlib.suppress(ValidationError):
+                previous = revision.parsed().artifact
+        resolved = await resolve(
+            resource,
+            fetcher=self._fetcher,
+            objects=self._objects,
+            previous=previous,
+            ask_again=ask_again,
+            access=access,
+            prove=True,
+        )
+        if resolved.description.config_schema is not None:
+            await check_apart(resolved.entry.config, resolved.description.config_schema)
+        assert resolved.entry.artifact is not None  # noqa: S101 - what is resolved has one
+        return Template(
+            plugin=plugin.name,
+            spec=orjson.loads(plugin.spec),
+            artifact=resolved.entry.artifact,
+            hooks=list(resolved.info.hooks),
+            imports=sorted({f"{each.module}.{each.name}" for each in resolved.info.imports}),
+            inputs=dict(inputs),
+        )
+
+    async def _keep(self, plugin: Plugin, template: Template) -> None:
+        """Make it the plugin's current revision. Raises KubeError."""
+        data = template.model_dump(mode="json", by_alias=True)
+        canonical = orjson.dumps([plugin.uid, data], option=orjson.OPT_SORT_KEYS)
+        name = f"{plugin.name[:200].rstrip('-.')}-{hashlib.sha256(canonical).hexdigest()[:10]}"
+        current = self._catalogue.current(plugin)
+        if current is not None and current.name == name:
+            return
+        number = current.number + 1 if current is not None else 1
+        metadata = {
+            "name": name,
+            "namespace": plugin.namespace,
+            "labels": {PLUGIN_LABEL: plugin.uid, "app.kubernetes.io/managed-by": MANAGER},
+            # The API server deletes it with the plugin: no finalizer, nothing of ours has to run for that.
+            "ownerReferences": [
+                {
+                    "apiVersion": API_VERSION,
+                    "kind": KIND,
+                    "name": plugin.name,
+                    "uid": plugin.uid,
+                    "controller": True,
+                }
+            ],
+        }
+        body = {
+            "apiVersion": "apps/v1",
+            "kind": "ControllerRevision",
+            "metadata": metadata,
+            "revision": number,
+            "data": data,
+        }
+        where = path("apps/v1", "controllerrevisions", plugin.namespace)
+        try:
+            stored = await self._kube.request("POST", where, body=body)
+        except KubeError as error:
+            if error.status != _CONFLICT:
+                raise
+            # Back to what it once was, before that was cleaned up.
+            stored = await self._kube.request(
+                "PATCH",
+                f"{where}/{name}",
+                body={"revision": number},
+                content_type="application/merge-patch+json",
+            )
+        self._metrics.wrote("revision")
+        self._metrics.new_revision(plugin.key)
+        new = Revision.of(stored)
+        assert new is not None  # noqa: S101 - it has our label
+        self._catalogue.put_revision((new.namespace, new.name), None, new)
+        for each in list(self._catalogue.revisions.get(plugin.uid, {}).values()):
+            if each.number < number:
+                with contextlib.suppress(KubeError):  # what is left goes with the next revision
+                    await self._kube.request("DELETE", f"{where}/{each.name}")
+
+    # ── publish ──
+
+    def _publish_soon(self, track: _Track, key: Key) -> None:
+        """Write the status if it is another, at most once a second."""
+        if track.writing:
+            track.rewrite = True
+            return
+        loop = asyncio.get_running_loop()
+        # While it is being resolved there is little to say: most end within the second, and then it is one write.
+        due = max(track.written, track.began if track.task is not None else 0.0) + _WRITE_EVERY_S
+        when = loop.time() + max(due - time.monotonic(), 0.0)
+        if track.write is not None:
+            if track.write.when() <= when:
+                return
+            track.write.cancel()
+
+        def write() -> None:
+            track.write, track.writing = None, True
+            self._spawn(self._publish(track, key), f"publish {key[1]}")
+
+        track.write = loop.call_at(when, write)
+
+    async def _publish(self, track: _Track, key: Key) -> None:
+        try:
+            async with self._writes:
+                await self._write(track, key)
+        except KubeError as error:
+            if error.status != _GONE:
+                log.warning("the status of plugin '%s/%s' cannot be written: %s", *key, error)
+                track.written, track.rewrite = time.monotonic() + _RETRY_FIRST_S, True
+        finally:
+            track.writing = False
+        if track.rewrite:
+            track.rewrite = False
+            self._publish_soon(track, key)
+
+    async def _write(self, track: _Track, key: Key) -> None:
+        plugin = self._catalogue.plugin(key)
+        if plugin is None or plugin.uid != track.uid:
+            return
+        known = orjson.loads(plugin.status)
+        if time.monotonic() - track.written < _RETRY_FIRST_S and track.applied:
+            known = track.applied  # the watch may not have brought it back yet
+        previous = _status(known)
+        pods, complete = await self._pods(plugin)
+        left = self._term.since + _RECONNECT_S - time.monotonic()
+        if not complete and left > 0 and previous.pods.loaded > 0:
+            # A new leader, or a new process: its sidecars are on their way. What was true a moment ago stands.
+            asyncio.get_running_loop().call_later(left, self._mark, key)
+            return
+        outcome = reconcile(
+            Observation(
+                generation=plugin.generation,
+                previous=previous,
+                resolution=self._resolution(track, plugin),
+                pods=pods,
+                now=dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            )
+        )
+        new = as_json(outcome.status)
+        if new == known:
+            return
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "metadata": {"name": plugin.name, "namespace": plugin.namespace, "uid": plugin.uid},
+            "status": new,
+        }
+        await self._kube.apply(path(API_VERSION, PLURAL, plugin.namespace, plugin.name, "status"), body)
+        self._metrics.wrote("status")
+        track.applied, track.written = new, time.monotonic()
+        if outcome.status.conditions[0].status == "True":
+            self._metrics.switched(plugin.key)
+        for event in outcome.events:
+            await self._tell(plugin, event)
+
+    def _resolution(self, track: _Track, plugin: Plugin) -> Resolution:
+        revision, artifact = self._catalogue.current(plugin), None
+        if revision is not None:
+            with contextlib.suppress(ValidationError):
+                template = revision.parsed()
+                artifact = ArtifactStatus(
+                    digest=template.artifact.digest,
+                    sha256=template.artifact.sha256,
+                    layout=template.artifact.layout,
+                    size=template.artifact.size,
+                    hooks=[hook.value for hook in template.hooks],
+                    imports=template.imports,
+                )
+        short = revision.short if revision is not None else None
+        if artifact is not None and self._good(track, plugin):
+            return Resolution(state="Good", artifact=artifact, revision=short, message=track.note)
+        if track.error is not None:
+            return Resolution(
+                state="Failed",
+                cause=track.error.cause,
+                message=str(track.error),
+                transient=isinstance(track.error, FetchError) and track.error.transient,
+                artifact=artifact,
+                revision=short,
+            )
+        return Resolution(state="Pending", artifact=artifact, revision=short)
+
+    async def _pods(self, plugin: Plugin) -> tuple[list[PodObservation], bool]:
+        """The matching pods, and whether all of them have reported."""
+        if not self._catalogue.pods[plugin.namespace]:
+            return [], True
+        standing = await self._bundles.standing(plugin)
+        runs = standing is not None and standing.entry.artifact is not None
+        selector = standing.selector if standing is not None and runs else plugin.selector
+        told = standing.entry.failure if standing is not None else None
+        found, complete = [], True
+        for pod in self._catalogue.matching(plugin.namespace, selector):
+            state = self._fleet.states.get(pod.uid)
+            if state is None:
+                complete = False
+                found.append(PodObservation(name=pod.name, ready=pod.ready))
+                continue
+            report = next((each for each in state.report.plugins if each.name == plugin.name), None)
+            revision = report.revision if report is not None else None
+            current = runs and standing is not None and revision == standing.revision
+            failure = report.failure if report is not None and not current else None
+            if failure is not None and told is not None and failure.message == told.message:
+                failure = None  # our own words, come back
+            found.append(
+                PodObservation(
+                    name=pod.name,
+                    ready=pod.ready,
+                    connected=True,
+                    runs="Current" if current else "Older" if revision is not None else "Nothing",
+                    failure=failure and Failure(cause=failure.cause, message=failure.message[:1024]),
+                )
+            )
+        return found, complete
+
+    async def _tell(self, plugin: Plugin, event: Event) -> None:
+        """An Event for ``kubectl describe``; one that cannot be written is not worth a failure."""
+        now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        body = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"{plugin.name[:200]}.{uuid.uuid4().hex[:16]}", "namespace": plugin.namespace},
+            "involvedObject": {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "name": plugin.name,
+                "namespace": plugin.namespace,
+                "uid": plugin.uid,
+            },
+            "type": event.type,
+            "reason": event.reason,
+            "message": event.message,
+            "source": {"component": MANAGER},
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        try:
+            await self._kube.request("POST", path("v1", "events", plugin.namespace), body=body)
+            self._metrics.wrote("event")
+        except KubeError as error:
+            log.info("an Event for plugin '%s/%s' cannot be written: %s", *plugin.key, error)
+
+
+def _status(data: dict[str, Any]) -> WasmPluginStatus:
+    try:
+        return WasmPluginStatus.model_validate(data)
+    except ValidationError:
+        return WasmPluginStatus()
+
+
+def _first(error: ValidationError) -> str:
+    """The first of what is wrong with a resource, in one sentence."""
+    each = error.errors(include_url=False, include_input=False)[0]
+    where = ".".join(str(part) for part in each["loc"])
+    return f"{where}: {each['msg'].removeprefix('Value error, ')}"[:500]

@@ -1,0 +1,295 @@
+"""Distribution: the road from what the catalogue holds to the sidecars that are connected to this replica.
+
+The protocol is ``hookline_api.distribution``. Each connection has a session with a task of its own that sends the
+pod's newest bundle whenever it may have changed; a slow sidecar so delays nobody, and what it missed is not sent
+late. A pod gets what its own namespace and labels select, and nothing else, whatever it asks for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Final
+
+import orjson
+from aiohttp import WSMsgType, web
+from pydantic import ValidationError
+
+from hookline_api.distribution import BLOBS_PATH, DISTRIBUTION_PATH, MAX_REPORT, Commit, Report
+from hookline_operator.catalogue import SIDECAR_LABEL, Pod
+from hookline_operator.fleet import Fleet, PodState, Released
+from hookline_operator.identity import Caller, DeniedError
+from hookline_operator.kube import KubeError, path
+from hookline_runtime.errors import LoadError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hookline_api.bundle import BundlePlugin
+    from hookline_operator.bundles import Bundles, PodBundle
+    from hookline_operator.catalogue import Catalogue
+    from hookline_operator.identity import Reviewer
+    from hookline_operator.kube import Key, Kube
+
+_HEARTBEAT_S: Final = 20.0
+_SEND_S: Final = 60.0
+_BLOBS_AT_ONCE: Final = 64
+_MAX_SESSIONS: Final = 20_000
+_REPLACED: Final = 4409
+"""WebSocket close code: the same pod has connected again (private use, RFC 6455 section 7.4.2)."""
+_GOING_AWAY: Final = 1001
+
+log = logging.getLogger("hookline.distribution")
+
+FindBlob = Callable[[str, "BundlePlugin"], Awaitable["Path"]]
+"""Finds the module of an entry of a namespace. Raises LoadError."""
+
+
+class Session:
+    """One connected sidecar."""
+
+    def __init__(self, caller: Caller, pod: Pod, socket: web.WebSocketResponse) -> None:
+        self.caller = caller
+        self.pod = pod
+        self.socket = socket
+        self.report = Report()
+        self.sent: PodBundle | None = None
+        self.held = False
+        """Whether what was sent waits for a commit."""
+        self.dirty = asyncio.Event()
+
+    @property
+    def prepared(self) -> dict[str, str]:
+        """By plugin, the revision that the sidecar could switch to at once."""
+        if self.sent is not None and self.report.prepared == self.sent.version:
+            return dict(self.sent.revisions)
+        return {}
+
+    def runs(self, plugin: str, revision: str) -> bool:
+        """Whether the sidecar said so."""
+        return any(each.name == plugin and each.revision == revision for each in self.report.plugins)
+
+
+class Distribution:
+    """The sessions of this replica."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        catalogue: Catalogue,
+        bundles: Bundles,
+        fleet: Fleet,
+        reviewer: Reviewer,
+        find_blob: FindBlob,
+        *,
+        is_peer: Callable[[Caller], bool],
+    ) -> None:
+        self._kube = kube
+        self._catalogue = catalogue
+        self._bundles = bundles
+        self._fleet = fleet
+        self._reviewer = reviewer
+        self._find_blob = find_blob
+        self._is_peer = is_peer
+        self._sessions: dict[str, Session] = {}
+        """By the pod's uid."""
+        self._by_namespace: dict[str, set[Session]] = defaultdict(set)
+        self._sending = asyncio.Semaphore(_BLOBS_AT_ONCE)
+        catalogue.plugin_changed.append(lambda key: self._refresh(key[0]))
+        catalogue.pod_changed.append(self._pod_changed)
+        fleet.newly_released.append(self._released)
+
+    @property
+    def connected(self) -> int:
+        """How many sidecars are connected to this replica."""
+        return len(self._sessions)
+
+    def routes(self) -> list[web.RouteDef]:
+        """For the HTTPS server."""
+        return [web.get(DISTRIBUTION_PATH, self._connect), web.get(BLOBS_PATH + "{sha256}", self._blob)]
+
+    async def close(self) -> None:
+        """Send everybody elsewhere."""
+        for session in list(self._sessions.values()):
+            with contextlib.suppress(ConnectionError, RuntimeError):
+                await session.socket.close(code=_GOING_AWAY, message=b"this replica stops")
+
+    # ── connections ──
+
+    async def _connect(self, request: web.Request) -> web.StreamResponse:
+        try:
+            caller = await self._reviewer.caller(request)
+            pod = await self._pod(caller)
+        except DeniedError as error:
+            return denied(error)
+        if len(self._sessions) >= _MAX_SESSIONS:
+            return denied(DeniedError(503, "this replica has as many sidecars as it can take; ask again for another"))
+        socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_S, max_msg_size=MAX_REPORT, compress=False)
+        await socket.prepare(request)
+        session = Session(caller, pod, socket)
+        older = self._sessions.get(pod.uid)
+        self._sessions[pod.uid] = session
+        self._by_namespace[pod.namespace].add(session)
+        if older is not None:
+            self._by_namespace[pod.namespace].discard(older)
+            await older.socket.close(code=_REPLACED, message=b"the pod has connected again")
+        telling = asyncio.create_task(self._tell(session), name=f"tell {pod.name}")
+        try:
+            await self._listen(session)
+        finally:
+            telling.cancel()
+            self._by_namespace[pod.namespace].discard(session)
+            if self._sessions.get(pod.uid) is session:
+                del self._sessions[pod.uid]
+                self._fleet.drop(pod.uid)
+            await asyncio.gather(telling, return_exceptions=True)
+        return socket
+
+    async def _pod(self, caller: Caller) -> Pod:
+        """The live, labelled pod that a caller is. Raises DeniedError."""
+        if caller.pod is None or caller.pod_uid is None:
+            raise DeniedError(403, "the token is bound to no pod: mount it as a projected serviceAccountToken volume")
+        pod = self._catalogue.pods[caller.namespace].get(caller.pod)
+        if pod is None or pod.uid != caller.pod_uid:
+            try:  # the watch may be behind
+                found = await self._kube.get(path("v1", "pods", caller.namespace, caller.pod))
+            except KubeError as error:
+                raise DeniedError(503, f"the pod cannot be looked up now: {error}") from error
+            pod = Pod.of(found) if found is not None else None
+        if pod is None or pod.uid != caller.pod_uid or not pod.live:
+            raise DeniedError(403, f"the token's pod '{caller.pod}' is gone")
+        if pod.labels.get(SIDECAR_LABEL) != "true":
+            raise DeniedError(403, f"pod '{caller.pod}' has no label {SIDECAR_LABEL}=true, by which plugins find it")
+        return pod
+
+    async def _listen(self, session: Session) -> None:
+        async for message in session.socket:
+            if message.type is not WSMsgType.TEXT:
+                continue
+            try:
+                data = orjson.loads(message.data)
+                if not isinstance(data, dict) or data.get("type") != "report":
+                    continue
+                session.report = Report.model_validate(data)
+            except (ValueError, ValidationError) as error:
+                log.warning("pod '%s/%s' sent no report: %.200s", session.pod.namespace, session.pod.name, error)
+                await session.socket.close(code=1007, message=b"not a report")
+                return
+            self._tell_fleet(session)
+            if session.sent is None:
+                session.dirty.set()
+
+    def _tell_fleet(self, session: Session) -> None:
+        if self._sessions.get(session.pod.uid) is session:
+            self._fleet.put(
+                PodState(
+                    uid=session.pod.uid,
+                    namespace=session.pod.namespace,
+                    name=session.pod.name,
+                    report=session.report,
+                    prepared=session.prepared,
+                )
+            )
+
+    # ── what they are told ──
+
+    async def _tell(self, session: Session) -> None:
+        """Send what is new, as often as something may be."""
+        pod = session.pod
+        try:
+            while True:
+                await session.dirty.wait()
+                session.dirty.clear()
+                session.pod = self._catalogue.pods[pod.namespace].get(pod.name, session.pod)
+                if session.pod.uid != pod.uid or not session.pod.live:
+                    await session.socket.close(code=_GOING_AWAY, message=b"the pod is going")
+                    return
+                bundle = await self._bundles.of_pod(session.pod)
+                async with asyncio.timeout(_SEND_S):
+                    await self._send(session, bundle)
+        except (ConnectionError, TimeoutError, RuntimeError) as error:
+            log.info("pod '%s/%s' cannot be told: %s", pod.namespace, pod.name, error or type(error).__name__)
+            await session.socket.close()
+        except Exception:  # a defect of ours: without this, the pod would stay connected and never hear again
+            log.exception("what pod '%s/%s' must run cannot be told", pod.namespace, pod.name)
+            await session.socket.close(code=1011, message=b"the operator failed")
+
+    async def _send(self, session: Session, bundle: PodBundle) -> None:
+        waiting = [
+            name
+            for name, revision in bundle.revisions.items()
+            if (session.pod.namespace, name, revision) not in self._fleet.released and not session.runs(name, revision)
+        ]
+        if bundle is not session.sent:
+            # A pod that runs nothing yet has nothing to go on with meanwhile.
+            session.held = bool(waiting) and session.report.running is not None
+            session.sent = bundle
+            await session.socket.send_str(bundle.message(hold=session.held))
+            self._tell_fleet(session)
+        elif session.held and not waiting:
+            session.held = False
+            await session.socket.send_str(Commit(version=bundle.version).model_dump_json(by_alias=True))
+
+    def _refresh(self, namespace: str) -> None:
+        for session in self._by_namespace.get(namespace, ()):
+            session.dirty.set()
+
+    def _pod_changed(self, key: Key) -> None:
+        for session in self._by_namespace.get(key[0], ()):
+            if session.pod.name == key[1]:
+                session.dirty.set()
+
+    def _released(self, released: Released) -> None:
+        for session in self._by_namespace.get(released[0], ()):
+            if session.held:
+                session.dirty.set()
+
+    # ── blobs ──
+
+    async def _blob(self, request: web.Request) -> web.StreamResponse:
+        """A module, for a pod whose bundle names it, or for a peer."""
+        sha256 = request.match_info["sha256"]
+        try:
+            caller = await self._reviewer.caller(request)
+            found = await self._named(caller, sha256)
+        except DeniedError as error:
+            return denied(error)
+        namespace, entry = found
+        try:
+            async with self._sending:
+                where = await self._find_blob(namespace, entry)
+                response = web.FileResponse(where, headers={"Content-Type": "application/wasm"})
+                await response.prepare(request)
+                return response
+        except LoadError as error:
+            return denied(DeniedError(503, f"the module cannot be had now: {error}"))
+
+    async def _named(self, caller: Caller, sha256: str) -> tuple[str, BundlePlugin]:
+        """The entry that names this blob, of those that the caller may have. Raises DeniedError."""
+        if self._is_peer(caller):
+            for plugin in self._catalogue.all_plugins():
+                revision = self._catalogue.current(plugin)
+                if revision is not None and sha256.encode() in revision.template:
+                    standing = await self._bundles.standing(plugin)
+                    if standing is not None and standing.entry.artifact is not None:
+                        return plugin.namespace, standing.entry
+        else:
+            pod = await self._pod(caller)
+            bundle = (await self._bundles.of_pod(pod)).bundle
+            for entry in bundle.plugins:
+                if entry.artifact is not None and entry.artifact.sha256 == sha256:
+                    return pod.namespace, entry
+        # Whether it exists elsewhere is nobody's business.
+        raise DeniedError(404, "no plugin of this pod has such a module")
+
+
+def denied(error: DeniedError) -> web.Response:
+    """An answer that says why, in RFC 9457's form."""
+    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}  # noqa: PLR2004
+    if error.status == 503:  # noqa: PLR2004
+        headers["Retry-After"] = "5"
+    body = orjson.dumps({"title": str(error), "status": error.status})
+    return web.Response(status=error.status, body=body, content_type="application/problem+json", headers=headers)

@@ -1,0 +1,139 @@
+"""Who reconciles: the holder of a Lease. The official client elects; this keeps it going, and gives the Lease back.
+
+The holder's identity says where it is, so that the other replicas find it: ``POD_IP:PORT`` and its name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import aiohttp
+from kubernetes.aio.client.exceptions import ApiException
+from kubernetes.aio.leaderelection.electionconfig import Config
+from kubernetes.aio.leaderelection.leaderelection import LeaderElection
+from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
+
+from hookline_operator.kube import KubeError, path
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from hookline_operator.kube import Kube
+
+_LEASE_S: Final = 15
+_RENEW_S: Final = 10
+_RETRY_S: Final = 2
+_UNREACHABLE: Final = (aiohttp.ClientError, OSError, TimeoutError)
+
+log = logging.getLogger("hookline.election")
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One replica of the operator."""
+
+    name: str
+    """Of its pod."""
+    address: str
+    """``HOST:PORT`` at which its peers reach it."""
+
+    @property
+    def identity(self) -> str:
+        """As the Lease has it."""
+        return f"{self.name}_{self.address}"
+
+    @classmethod
+    def of(cls, identity: str | None) -> Replica | None:
+        """From the Lease; None where nobody, or nobody of ours, holds it."""
+        name, _, address = (identity or "").rpartition("_")
+        return cls(name, address) if name and address else None
+
+
+class _Lock(LeaseLock):
+    """A Lease whose API server may be away: then the answer is no, and not an exception that ends the election."""
+
+    async def get(self, name: str, namespace: str) -> Any:
+        try:
+            return await super().get(name, namespace)
+        except _UNREACHABLE as error:
+            return False, ApiException(status=0, reason=str(error) or type(error).__name__)
+
+    async def create(self, name: str, namespace: str, election_record: Any) -> bool:
+        try:
+            return bool(await super().create(name, namespace, election_record))
+        except _UNREACHABLE:
+            return False
+
+    async def update(self, name: str, namespace: str, updated_record: Any) -> bool:
+        try:
+            return bool(await super().update(name, namespace, updated_record))
+        except _UNREACHABLE:
+            return False
+
+
+class Election:
+    """Takes part, for ever; ``lead`` runs while this replica holds the Lease, and is cancelled when it does not."""
+
+    def __init__(
+        self, kube: Kube, *, name: str, namespace: str, replica: Replica, lead: Callable[[], Awaitable[None]]
+    ) -> None:
+        self._kube = kube
+        self._name = name
+        self._namespace = namespace
+        self._replica = replica
+        self._lead = lead
+        self._election: LeaderElection | None = None
+        self.leading = False
+
+    @property
+    def leader(self) -> Replica | None:
+        """Who leads, as far as is known here."""
+        record = self._election.observed_record if self._election is not None else None
+        return Replica.of(record.holder_identity) if record is not None else None
+
+    async def run(self) -> None:
+        """Take part until cancelled; then give the Lease back, so that another need not wait for its end."""
+        # The library tells each failed try with a stack trace; that the API server is away is said once elsewhere.
+        logging.getLogger("kubernetes.aio.leaderelection").setLevel(logging.CRITICAL)
+        try:
+            while True:
+                lock = _Lock(self._name, self._namespace, self._replica.identity, self._kube.client)
+                self._election = LeaderElection(
+                    Config(
+                        lock,
+                        lease_duration=_LEASE_S,
+                        renew_deadline=_RENEW_S,
+                        retry_period=_RETRY_S,
+                        onstarted_leading=self._started,
+                        onstopped_leading=self._stopped,
+                    )
+                )
+                await self._election.run()
+        finally:
+            if self.leading:
+                with contextlib.suppress(KubeError, TimeoutError):
+                    async with asyncio.timeout(5):
+                        await self._give_back()
+
+    async def _started(self) -> None:
+        log.info("this replica (%s) leads", self._replica.name)
+        self.leading = True
+        try:
+            await self._lead()
+        finally:
+            self.leading = False
+
+    async def _stopped(self) -> None:
+        log.warning("this replica (%s) leads no longer", self._replica.name)
+
+    async def _give_back(self) -> None:
+        where = path("coordination.k8s.io/v1", "leases", self._namespace, self._name)
+        lease = await self._kube.get(where)
+        if lease is not None and lease["spec"].get("holderIdentity") == self._replica.identity:
+            # An update, with the version that was read: whoever took it meanwhile keeps it.
+            lease["spec"] |= {"holderIdentity": None, "acquireTime": None, "renewTime": None}
+            await self._kube.request("PUT", where, body=lease)

@@ -1,0 +1,186 @@
+"""The sidecars that are connected, to whichever replica, and which revisions they may switch to.
+
+A new revision is first *prepared* by every pod that is to run it, and *released* when all of them have (or have said
+why they cannot), or when its deadline is over; then all switch. The leader decides, the other replicas are told.
+What is in here is in memory only: it is all in the sidecars' next reports.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from hookline_api.distribution import Report
+from hookline_api.resources import Resource
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from hookline_operator.bundles import Bundles, Standing
+    from hookline_operator.catalogue import Catalogue
+    from hookline_operator.kube import Key
+
+_GATHER_S: Final = 0.02
+
+Released = tuple[str, str, str]
+"""Namespace, plugin and revision that pods may switch to."""
+
+
+class PodState(Resource):
+    """One connected sidecar."""
+
+    uid: str
+    namespace: str
+    name: str
+    report: Report
+    prepared: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
+    """By plugin: the revision that the pod could switch to at once."""
+
+    def runs(self, plugin: str) -> str | None:
+        """The revision of a plugin that answers calls in the pod."""
+        return next((each.revision for each in self.report.plugins if each.name == plugin), None)
+
+    def failed(self, plugin: str) -> bool:
+        """Whether the pod said that it cannot run what it is asked to."""
+        return any(each.name == plugin and each.failure is not None for each in self.report.plugins)
+
+
+@dataclass(slots=True)
+class Fleet:
+    """All connected sidecars: this replica's own, and those that peers told of."""
+
+    states: dict[str, PodState] = field(default_factory=dict)
+    """By the pod's uid."""
+    released: set[Released] = field(default_factory=set)
+    changed: list[Callable[[str, PodState | None, str, str], None]] = field(default_factory=list)
+    """Hear the uid, the state (None: gone), the namespace, and where it is connected."""
+    newly_released: list[Callable[[Released], None]] = field(default_factory=list)
+    _connected_to: dict[str, str] = field(default_factory=dict)
+
+    def put(self, state: PodState, *, replica: str = "") -> None:
+        """What a sidecar says, and to which replica; the last one counts."""
+        self.states[state.uid] = state
+        self._connected_to[state.uid] = replica
+        for hear in self.changed:
+            hear(state.uid, state, state.namespace, replica)
+
+    def drop(self, uid: str, *, replica: str = "") -> None:
+        """A sidecar is connected to that replica no longer."""
+        if self._connected_to.get(uid) != replica:
+            return  # it is at another one already
+        state = self.states.pop(uid)
+        del self._connected_to[uid]
+        for hear in self.changed:
+            hear(uid, None, state.namespace, replica)
+
+    def drop_replica(self, replica: str) -> None:
+        """A peer is gone, and what it told of with it."""
+        for uid in [uid for uid, where in self._connected_to.items() if where == replica]:
+            self.drop(uid, replica=replica)
+
+    def of_replica(self, replica: str) -> dict[str, PodState]:
+        """What is connected to one replica, by uid."""
+        return {uid: self.states[uid] for uid, where in self._connected_to.items() if where == replica}
+
+    def release(self, released: Released) -> None:
+        """Let pods switch to this revision; an older one of the same plugin is nobody's concern any more."""
+        if released in self.released:
+            return
+        self.released -= {each for each in self.released if each[:2] == released[:2]}
+        self.released.add(released)
+        for hear in self.newly_released:
+            hear(released)
+
+    def forget(self, key: Key) -> None:
+        """A plugin that is gone."""
+        self.released -= {each for each in self.released if each[:2] == key}
+
+
+class Rollouts:
+    """The leader's part: when is a revision released?"""
+
+    def __init__(self, catalogue: Catalogue, bundles: Bundles, fleet: Fleet) -> None:
+        self._catalogue = catalogue
+        self._bundles = bundles
+        self._fleet = fleet
+        self._dirty: set[Key] = set()
+        self._woken = asyncio.Event()
+        self._offered: dict[Key, tuple[str, float]] = {}
+        """By plugin: the newest revision, and since when (monotonic) it waits to be released."""
+
+    async def run(self) -> None:
+        """Decide, as long as this replica leads."""
+        loop = asyncio.get_running_loop()
+        self._offered.clear()
+        self._dirty = {plugin.key for plugin in self._catalogue.all_plugins() if self._catalogue.pods[plugin.namespace]}
+        self._woken.set()
+        self._catalogue.plugin_changed.append(self._look_at)
+        self._fleet.changed.append(self._heard)
+        try:
+            while True:
+                await self._woken.wait()
+                await asyncio.sleep(_GATHER_S)  # two thousand reports of one switch are one question
+                self._woken.clear()
+                dirty, self._dirty = self._dirty, set()
+                for key in dirty:
+                    again = await self._decide(key)
+                    if again is not None:
+                        loop.call_later(again, self._look_at, key)
+        finally:
+            self._catalogue.plugin_changed.remove(self._look_at)
+            self._fleet.changed.remove(self._heard)
+
+    def _look_at(self, key: Key) -> None:
+        self._dirty.add(key)
+        self._woken.set()
+
+    def _heard(self, _uid: str, state: PodState | None, namespace: str, _replica: str) -> None:
+        if state is not None:
+            for each in state.report.plugins:
+                self._look_at((namespace, each.name))
+            for name in state.prepared:
+                self._look_at((namespace, name))
+            return
+        for waiting in self._offered:  # a pod that is gone is waited for no longer
+            if waiting[0] == namespace:
+                self._look_at(waiting)
+
+    async def _decide(self, key: Key) -> float | None:
+        """Release the plugin's revision if it is time; else in how many seconds it is time at the latest."""
+        plugin = self._catalogue.plugin(key)
+        if plugin is None:
+            self._offered.pop(key, None)
+            self._fleet.forget(key)
+            return None
+        standing = await self._bundles.standing(plugin)
+        if standing is None or standing.entry.artifact is None:
+            self._offered.pop(key, None)
+            return None
+        released = (*key, standing.revision)
+        if released in self._fleet.released:
+            self._offered.pop(key, None)
+            return None
+        revision, since = self._offered.get(key, ("", 0.0))
+        now = time.monotonic()
+        if revision != standing.revision:
+            since = now
+            self._offered[key] = (standing.revision, now)
+        left = since + self._bundles.deadline(plugin) / 1000 - now
+        if left > 0 and not self._all_prepared(key, standing):
+            return left
+        self._offered.pop(key, None)
+        self._fleet.release(released)
+        return None
+
+    def _all_prepared(self, key: Key, standing: Standing) -> bool:
+        states: Mapping[str, PodState] = self._fleet.states
+        for pod in self._catalogue.matching(key[0], standing.selector):
+            state = states.get(pod.uid)
+            if state is None:
+                continue  # not connected: it gets what it needs when it is
+            if standing.revision in {state.runs(key[1]), state.prepared.get(key[1])} or state.failed(key[1]):
+                continue
+            return False
+        return True

@@ -1,0 +1,90 @@
+"""What the operator counts, in Prometheus' conventions."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hookline_operator.kube import Key
+
+_BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
+_WAITING: Final = 10_000
+
+
+class Metrics:
+    """One replica's metrics."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        registry = self._registry
+        self.leader = Gauge("hookline_operator_leader", "1 where this replica holds the Lease.", registry=registry)
+        self._plugins = Gauge(
+            "hookline_operator_plugins", "WasmPlugins, by whether they are Ready.", ["ready"], registry=registry
+        )
+        self._sidecars = Gauge(
+            "hookline_operator_connected_sidecars", "Sidecars connected to this replica.", registry=registry
+        )
+        self._resolves = Counter(
+            "hookline_operator_resolves", "Resolutions of a WasmPlugin, by how they ended.", ["result"],
+            registry=registry,
+        )  # fmt: skip
+        self._resolve_seconds = Histogram(
+            "hookline_operator_resolve_seconds", "How long a resolution took.", buckets=_BUCKETS, registry=registry
+        )
+        self._writes = Counter(
+            "hookline_operator_api_writes", "Writes to the Kubernetes API.", ["kind"], registry=registry
+        )
+        self._switch_seconds = Histogram(
+            "hookline_operator_switch_seconds", "From a new revision to the last matching pod running it.",
+            buckets=_BUCKETS, registry=registry,
+        )  # fmt: skip
+        self._injections = Counter(
+            "hookline_operator_injections", "Pods that were asked about.", ["result"], registry=registry
+        )
+        self._admissions = Counter(
+            "hookline_operator_admissions", "WasmPlugins that were asked about.", ["result"], registry=registry
+        )
+        self._since: dict[Key, float] = {}
+
+    def watch(self, ready: Callable[[], int], not_ready: Callable[[], int], sidecars: Callable[[], int]) -> None:
+        """Where the gauges get their values from, when they are asked for."""
+        self._plugins.labels("true").set_function(ready)
+        self._plugins.labels("false").set_function(not_ready)
+        self._sidecars.set_function(sidecars)
+
+    def resolved(self, result: str, seconds: float) -> None:
+        """One resolution ended: ``ok``, or its cause."""
+        self._resolves.labels(result).inc()
+        self._resolve_seconds.observe(seconds)
+
+    def wrote(self, kind: str) -> None:
+        """One write to the API: ``status``, ``revision`` or ``event``."""
+        self._writes.labels(kind).inc()
+
+    def new_revision(self, key: Key) -> None:
+        """The pods have something to switch to."""
+        if len(self._since) < _WAITING:
+            self._since[key] = time.monotonic()
+
+    def switched(self, key: Key) -> None:
+        """All matching pods run what they should."""
+        since = self._since.pop(key, None)
+        if since is not None:
+            self._switch_seconds.observe(time.monotonic() - since)
+
+    def injected(self, result: str) -> None:
+        """One pod: ``injected``, ``skipped`` or ``refused``."""
+        self._injections.labels(result).inc()
+
+    def admitted(self, result: str) -> None:
+        """One resource: ``allowed`` or ``denied``."""
+        self._admissions.labels(result).inc()
+
+    def exposition(self) -> bytes:
+        """The text that Prometheus reads."""
+        return generate_latest(self._registry)

@@ -1,0 +1,361 @@
+"""One replica: which parts there are, what each needs of the others, and in which order they start and stop.
+
+Every replica watches, serves distribution and both webhooks; the holder of the Lease reconciles too. A part that
+ends by itself is a defect, and ends the process: a pod that is started again is seen, one that is half dead is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from aiohttp import web
+from pydantic import ValidationError
+
+from hookline_api.resources import API_VERSION, PLURAL
+from hookline_operator import admission
+from hookline_operator.blobs import Blobs
+from hookline_operator.bundles import Bundles, ClusterObjects
+from hookline_operator.catalogue import PLUGIN_LABEL, SIDECAR_LABEL, Catalogue, Kind, Pod, Revision
+from hookline_operator.certificates import CertificateKeeper, peer_name
+from hookline_operator.controller import Controller
+from hookline_operator.distribution import Distribution
+from hookline_operator.election import Election, Replica
+from hookline_operator.fleet import Fleet, Rollouts
+from hookline_operator.handlers import Handlers
+from hookline_operator.identity import Reviewer
+from hookline_operator.injection import InjectionSettings
+from hookline_operator.kube import Key, Kube, KubeError, Object, Reflector, key_of, path
+from hookline_operator.metrics import Metrics
+from hookline_operator.peers import Peers
+from hookline_runtime.artifacts import ArtifactStore, Fetcher
+from hookline_runtime.artifacts.describe import PluginDescription
+from hookline_runtime.artifacts.inspection import inspect_module
+from hookline_runtime.artifacts.schema_check import check_apart
+from hookline_runtime.errors import ConfigError, LoadError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from hookline_api.resources import WasmPlugin
+    from hookline_operator.identity import Caller
+    from hookline_operator.settings import Settings
+
+_RESYNC_S: Final = 300.0
+_STEP_S: Final = 0.1
+_SYNC_S: Final = 60.0
+_CHECK_S: Final = 2
+_CERTIFICATE_S: Final = 30.0
+
+log = logging.getLogger("hookline.operator")
+
+
+class Operator:
+    """One replica."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._catalogue = Catalogue()
+        self._metrics = Metrics()
+        self._fleet = Fleet()
+        self._synced = False
+        self._certificates: CertificateKeeper | None = None
+        self._election: Election | None = None
+        self._failed = asyncio.Event()
+
+    async def run(self) -> int:
+        """Work until SIGTERM; the exit code. Raises KubeError and OSError where it cannot even begin."""
+        settings, loop = self._settings, asyncio.get_running_loop()
+        stop = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        store = await asyncio.to_thread(ArtifactStore, settings.cache, max_bytes=settings.cache_size)
+        kube = await Kube.connect(settings.kubeconfig)
+        handlers = Handlers(
+            lambda found, gone: self._catalogue.put_plugin(found, gone=gone),
+            loop=loop,
+            ended=self._failed.set,
+            namespaces=settings.namespaces,
+            kubeconfig=settings.kubeconfig,
+        )
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(kube.close)
+            health = await self._serve_health()
+            stack.push_async_callback(health.cleanup)
+            handlers.start()
+            stack.callback(handlers.stop)
+            parts = [self._parts(kube, store, stack)]
+            ended = await _until(stop.wait(), self._failed.wait(), *parts)
+        if not stop.is_set():
+            log.error("a part of the operator ended: %s", ended)
+            return 1
+        return 0
+
+    async def _parts(self, kube: Kube, store: ArtifactStore, stack: contextlib.AsyncExitStack) -> None:
+        """Everything that needs the API server, as long as all of it works."""
+        settings, catalogue, fleet = self._settings, self._catalogue, self._fleet
+        objects = ClusterObjects(kube, catalogue)
+        bundles = Bundles(catalogue, objects)
+        fetcher = Fetcher(store, docker_config=Path("/dev/null"))  # the machine's own passwords are nobody's
+        stack.push_async_callback(fetcher.close)
+        reviewer = Reviewer(kube)
+        certificates = self._certificates = CertificateKeeper(
+            kube,
+            service=settings.service,
+            namespace=settings.own_namespace,
+            secret=settings.tls_secret,
+            config_map=settings.ca_config_map,
+            webhooks=settings.webhooks,
+        )
+
+        def is_peer(caller: Caller) -> bool:
+            return (caller.namespace, caller.account) == (settings.own_namespace, settings.service_account)
+
+        controller = Controller(kube, catalogue, bundles, fleet, fetcher, objects, self._metrics)
+        rollouts = Rollouts(catalogue, bundles, fleet)
+
+        async def lead() -> None:
+            self._metrics.leader.set(1)
+            try:
+                await _until(controller.run(), rollouts.run())
+            finally:
+                self._metrics.leader.set(0)
+
+        replica = Replica(settings.pod_name, f"{_bracketed(settings.pod_ip)}:{settings.listen[1]}")
+        election = self._election = Election(
+            kube, name=settings.lease, namespace=settings.own_namespace, replica=replica, lead=lead
+        )
+        peers = Peers(
+            fleet,
+            reviewer,
+            own_name=settings.pod_name,
+            leader=lambda: election.leader,
+            leading=lambda: election.leading,
+            is_peer=is_peer,
+            client_context=certificates.client_context,
+            server_name=peer_name(settings.service, settings.own_namespace),
+            token=settings.token,
+        )
+        blobs = Blobs(store, fetcher, catalogue, objects, peers.blob)
+        distribution = Distribution(kube, catalogue, bundles, fleet, reviewer, blobs.find, is_peer=is_peer)
+        self._metrics.watch(
+            ready=lambda: sum(each.is_ready for each in catalogue.all_plugins()),
+            not_ready=lambda: sum(not each.is_ready for each in catalogue.all_plugins()),
+            sidecars=lambda: distribution.connected,
+        )
+        reflectors = self._reflectors(kube)
+        running = [reflector.run() for reflector in reflectors]
+
+        async def serve() -> None:
+            await self._first_sync(kube, reflectors)
+            await self._first_certificate(certificates)
+            check = ConfigCheck(catalogue, store)
+            routes = [
+                *distribution.routes(),
+                *peers.routes(),
+                *admission.routes(settings=lambda: self._injection(certificates), check_config=check),
+            ]
+            server = await _serve(routes, settings.listen, certificates)
+            try:
+                self._synced = True
+                log.info("ready: %d plugins", sum(1 for _ in catalogue.all_plugins()))
+                await _until(certificates.run(), election.run(), peers.run(), self._resync(kube))
+            finally:
+                await distribution.close()
+                await server.cleanup()
+
+        await _until(serve(), *running)
+
+    # ── what is in the API ──
+
+    def _reflectors(self, kube: Kube) -> list[Reflector[Any]]:
+        catalogue = self._catalogue
+
+        def versions(kind: Kind) -> Any:
+            return lambda key, _old, new: catalogue.put_version(kind, key, new)
+
+        def account(key: Key, _old: list[str] | None, new: list[str] | None) -> None:
+            catalogue.put_default_account(key[0], new or [])
+
+        def version(found: Object) -> str:
+            return str(found["metadata"]["resourceVersion"])
+
+        def pull_secrets(found: Object) -> list[str] | None:
+            if found["metadata"]["name"] != "default":
+                return None
+            return [each["name"] for each in found.get("imagePullSecrets") or [] if each.get("name")]
+
+        reflectors: list[Reflector[Any]] = []
+        for namespace in self._settings.namespaces or (None,):
+
+            def add(api_version: str, plural: str, namespace: str | None = namespace, **rest: Any) -> None:
+                reflectors.append(Reflector(kube, path(api_version, plural, namespace), **rest))
+
+            add("v1", "pods", project=Pod.of, changed=catalogue.put_pod, selector=f"{SIDECAR_LABEL}=true")
+            add("apps/v1", "controllerrevisions", project=Revision.of, changed=catalogue.put_revision,
+                selector=PLUGIN_LABEL)  # fmt: skip
+            # Names and versions of all; what is in them is read only where a plugin refers to it.
+            add("v1", "secrets", project=version, changed=versions("Secret"), metadata_only=True)
+            add("v1", "configmaps", project=version, changed=versions("ConfigMap"), metadata_only=True)
+            add("v1", "serviceaccounts", project=pull_secrets, changed=account)
+        return reflectors
+
+    async def _first_sync(self, kube: Kube, reflectors: list[Reflector[Any]]) -> None:
+        """Return when everything that is in the API is in the catalogue.
+
+        DANGER: a bundle that is made of half of the plugins takes the other half off the pods.
+        """
+        await asyncio.gather(*(reflector.synced.wait() for reflector in reflectors))
+        loop = asyncio.get_running_loop()
+        while True:
+            listed = await self._listed(kube)
+            until = loop.time() + _SYNC_S
+            while listed is not None and loop.time() < until:
+                if all(self._catalogue.plugin(key) is not None for key in listed):
+                    return
+                await asyncio.sleep(_STEP_S)
+            await asyncio.sleep(1.0)
+
+    async def _resync(self, kube: Kube) -> None:
+        """Notice what was deleted while nobody watched: kopf does not tell of that."""
+        while True:
+            await asyncio.sleep(_RESYNC_S * random.uniform(0.8, 1.2))  # noqa: S311
+            before = {plugin.key: plugin.uid for plugin in self._catalogue.all_plugins()}
+            listed = await self._listed(kube)
+            for key, uid in before.items() if listed is not None else ():
+                now = self._catalogue.plugin(key)
+                if listed is not None and listed.get(key) != uid and now is not None and now.uid == uid:
+                    log.info("plugin '%s/%s' was deleted while nobody watched", *key)
+                    self._catalogue.forget_plugin(key)
+
+    async def _listed(self, kube: Kube) -> dict[Key, str] | None:
+        """The plugins in the API, and their uids; None where it cannot be asked."""
+        listed: dict[Key, str] = {}
+        try:
+            for namespace in self._settings.namespaces or (None,):
+                found, _ = await kube.list(path(API_VERSION, PLURAL, namespace), metadata_only=True)
+                listed |= {key_of(each): each["metadata"]["uid"] for each in found}
+        except KubeError as error:
+            log.warning("the plugins cannot be listed: %s", error)
+            return None
+        return listed
+
+    # ── servers ──
+
+    async def _first_certificate(self, certificates: CertificateKeeper) -> None:
+        pause = 0.5
+        while True:
+            try:
+                await certificates.sync()
+                return
+            except KubeError as error:
+                log.warning("there is no certificate yet: %s", error)
+            if certificates.has_material:
+                return  # webhooks are not introduced yet, and /readyz says so; sidecars can be served
+            pause = min(pause * 2, _CERTIFICATE_S)
+            await asyncio.sleep(pause)
+
+    def _injection(self, certificates: CertificateKeeper) -> InjectionSettings:
+        settings = self._settings
+        return InjectionSettings(
+            image=settings.sidecar_image,
+            operator=f"https://{settings.service}.{settings.own_namespace}.svc",
+            operator_ca=certificates.bundle,
+            image_pull_policy=settings.sidecar_image_pull_policy or None,
+            log_level=settings.sidecar_log_level,
+            **settings.sidecar_resources,
+        )
+
+    async def _serve_health(self) -> web.AppRunner:
+        async def healthz(_: web.Request) -> web.Response:
+            return web.json_response({"status": "ok"})
+
+        async def readyz(_: web.Request) -> web.Response:
+            reasons = self._not_ready()
+            return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
+
+        async def metrics(_: web.Request) -> web.Response:
+            return web.Response(body=self._metrics.exposition(), headers={"Content-Type": "text/plain; version=0.0.4"})
+
+        routes = [web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)]
+        return await _serve(routes, self._settings.health, None)
+
+    def _not_ready(self) -> list[str]:
+        reasons = [] if self._synced else ["what is in the Kubernetes API is not read completely yet"]
+        if self._certificates is not None:
+            reasons += self._certificates.not_ready()
+        return reasons
+
+
+class ConfigCheck:
+    """Settings against the schema of the module that the plugin has now: for admission, which may not wait."""
+
+    def __init__(self, catalogue: Catalogue, store: ArtifactStore) -> None:
+        self._catalogue = catalogue
+        self._store = store
+
+    async def __call__(self, plugin: WasmPlugin) -> str | None:
+        """One sentence about what is wrong; None where nothing is, or where it is not known here."""
+        key = (plugin.metadata.namespace or "", plugin.metadata.name)
+        known = self._catalogue.plugin(key)
+        revision = self._catalogue.current(known) if known is not None else None
+        if revision is None or plugin.spec.config_from:  # what comes from Secrets is not here
+            return None
+        try:
+            template = revision.parsed()
+            source = plugin.spec.source.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+            if template.spec.get("source") != source:
+                return None
+            schema = await asyncio.to_thread(self._schema, template.artifact.digest)
+            if schema is not None:
+                await check_apart(plugin.spec.config, schema, seconds=_CHECK_S)
+        except ConfigError as error:
+            return str(error)
+        except (LoadError, ValidationError, OSError):
+            return None
+        return None
+
+    def _schema(self, digest: str) -> dict[str, Any] | None:
+        artifact = self._store.get(digest)
+        if artifact is None:
+            return None
+        raw = inspect_module(artifact.path.read_bytes()).description
+        inside = PluginDescription.from_json(raw) if raw is not None else PluginDescription()
+        return inside.over(artifact.description).config_schema
+
+
+async def _serve(
+    routes: list[web.RouteDef], where: tuple[str, int], certificates: CertificateKeeper | None
+) -> web.AppRunner:
+    app = web.Application()
+    app.add_routes(routes)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2, handler_cancellation=True)
+    await runner.setup()
+    context = certificates.context if certificates is not None else None
+    await web.TCPSite(runner, *where, ssl_context=context, backlog=1024).start()
+    return runner
+
+
+async def _until(*works: Awaitable[Any]) -> str:
+    """Run all until one ends, then end the others; what ended first. Raises what it raised."""
+    tasks = [asyncio.ensure_future(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+        return ", ".join(
+            getattr(task.get_coro(), "__qualname__", "?") for task in done if isinstance(task, asyncio.Task)
+        )
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _bracketed(address: str) -> str:
+    return f"[{address}]" if ":" in address else address

@@ -1,0 +1,41 @@
+"""What the operator was told on its command line or in its environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hookline_runtime.commands import Address
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """One operator's settings; ``hookline_operator.cli`` explains each."""
+
+    namespaces: tuple[str, ...]
+    """Empty: all."""
+    listen: Address
+    health: Address
+    service: str
+    own_namespace: str
+    pod_name: str
+    pod_ip: str
+    service_account: str
+    cache: Path
+    cache_size: int
+    """Bytes."""
+    webhooks: str
+    sidecar_image: str
+    sidecar_image_pull_policy: str
+    sidecar_resources: dict[str, str]
+    """Fields of ``InjectionSettings``, such as ``cpu_request``, as far as they were given."""
+    sidecar_log_level: str
+    tls_secret: str
+    ca_config_map: str
+    lease: str
+    token: Path
+    """Of this replica itself, for its peers."""
+    kubeconfig: Path | None

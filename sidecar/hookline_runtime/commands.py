@@ -1,0 +1,120 @@
+"""What the command lines of both programs have in common: options that are variables too, and how they log."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import logging
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+Address = tuple[str, int]
+_LEVELS: Final = ("debug", "info", "warning", "error")
+
+
+class Options:
+    """A parser whose every option can also be given in the environment; the command line wins.
+
+    ``--max-body`` is ``HOOKLINE_MAX_BODY`` there.
+    """
+
+    def __init__(self, environment: Mapping[str, str], *, program: str, description: str, epilog: str) -> None:
+        self._environment = environment
+        self.parser = argparse.ArgumentParser(
+            prog=program,
+            description=description,
+            epilog=epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        version = f"{program} {importlib.metadata.version('hookline')}"
+        self.parser.add_argument("--version", action="version", version=version)
+
+    def add(
+        self,
+        name: str,
+        *,
+        kind: Callable[[str], Any],
+        metavar: str,
+        text: str,
+        default: str | None = None,
+        required: bool = False,
+    ) -> None:
+        """One option, without its dashes. ``kind`` raises ``argparse.ArgumentTypeError`` with a sentence."""
+        # A variable that is empty counts as not set: that is what templates leave.
+        given = self._environment.get("HOOKLINE_" + name.upper().replace("-", "_")) or default
+        shown = f" (default: {default})".replace("%", "%%") if default else ""
+        self.parser.add_argument(
+            f"--{name}", type=kind, metavar=metavar, default=given, help=text + shown,
+            required=required and given is None,
+        )  # fmt: skip
+
+    def add_logging(self) -> None:
+        """``--log-level`` and ``--log-format``; ``log_to_stderr`` takes what they give."""
+        self.add("log-level", kind=one_of(*_LEVELS), metavar="LEVEL", default="info", text=", ".join(_LEVELS))
+        self.add("log-format", kind=one_of("text", "json"), metavar="FORMAT", default="text", text="text or json")
+
+
+def address(text: str) -> Address:
+    """``HOST:PORT``; without a host, this machine alone."""
+    host, colon, port = text.rpartition(":")
+    if not colon or not port.isdigit() or not 0 < int(port) < 2**16:
+        raise argparse.ArgumentTypeError(f"{text!r} is no HOST:PORT such as 127.0.0.1:9901")
+    return host.strip("[]") or "127.0.0.1", int(port)
+
+
+def existing_or_not(text: str) -> Path:
+    """A path."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty: a variable in the command line may not be set")
+    return Path(text)
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    """One of these words."""
+
+    def check(text: str) -> str:
+        if text not in choices:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(choices)}")
+        return text
+
+    return check
+
+
+class _TextLines(logging.Formatter):
+    """One record is one line, whatever an artifact or a registry managed to put into a sentence."""
+
+    _ESCAPES: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(0x7F, 0xA0))}
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
+        record.message = record.message.translate(self._ESCAPES)
+        return super().formatMessage(record)
+
+
+class _JsonLines(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": self.formatTime(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "process": record.process,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
+def log_to_stderr(level: str, *, as_json: bool) -> None:
+    """Log lines with UTC times, as text or as JSON."""
+    handler = logging.StreamHandler()
+    text = _TextLines("%(asctime)s %(levelname)-7s %(name)s[%(process)d]: %(message)s")
+    formatter: logging.Formatter = _JsonLines() if as_json else text
+    formatter.converter = time.gmtime
+    formatter.default_time_format, formatter.default_msec_format = "%Y-%m-%dT%H:%M:%S", "%s.%03dZ"
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=level.upper(), handlers=[handler])
