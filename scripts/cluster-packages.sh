@@ -11,10 +11,10 @@ need containerd containerd
 need runc runc
 need containernetworking-plugins /usr/lib/cni/bridge
 need iptables iptables
-need conntrack conntrack
 need iproute2 ip
 need util-linux nsenter
 need mount mount
+need busybox-static busybox # the pods of the tests
 
 [ -n "$missing" ] || exit 0
 command -v apt-get >/dev/null 2>&1 || { echo "needed for a cluster of ours, and not here:$missing" >&2; exit 1; }

@@ -7,5 +7,7 @@
 from cluster.access import Access
 from cluster.control_plane import ControlPlane
 from cluster.errors import ClusterError, NotPossibleHereError
+from cluster.existing import open_cluster
+from cluster.node import Cluster
 
-__all__ = ["Access", "ClusterError", "ControlPlane", "NotPossibleHereError"]
+__all__ = ["Access", "Cluster", "ClusterError", "ControlPlane", "NotPossibleHereError", "open_cluster"]

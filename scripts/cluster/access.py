@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import yaml
 
@@ -31,6 +32,14 @@ class Access:
         view = json.loads(self.kubectl("config", "view", "--minify", "--flatten", "--output=json"))
         self.server: str = view["clusters"][0]["cluster"]["server"]
         self.ca: str = view["clusters"][0]["cluster"].get("certificate-authority-data", "")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
     def kubectl(self, *args: str | Path, input: str | None = None, timeout: float = 120) -> str:  # noqa: A002 - as subprocess
         """What kubectl prints.
@@ -120,14 +129,51 @@ class Access:
         finally:
             self.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
 
-    def stop_apiserver(self) -> None:
-        """Kill the API server, as a crash would.
+    @property
+    def node_ip(self) -> str:
+        """A node's address: NodePorts are there."""
+        for node in self.get("nodes")["items"]:
+            for address in node["status"]["addresses"]:
+                if address["type"] == "InternalIP":
+                    return str(address["address"])
+        raise NotPossibleHereError(f"the cluster at {self.server} has no node")
 
-        Raises:
-            NotPossibleHereError: It is somebody else's.
+    @property
+    def gateway(self) -> str:
+        """This machine's address as pods see it. A server of a test that listens there is reached by pods."""
+        raise self._not_possible("which address of this machine its pods reach is not known")
+
+    def load_image(self, archive: Path, name: str) -> None:
+        """Take an image from an archive (OCI or ``docker save``) into the nodes under ``name``.
+
+        A pod that names it needs ``imagePullPolicy: IfNotPresent``, or a tag that is not ``latest``.
         """
-        raise NotPossibleHereError(f"the API server at {self.server} was not started by this test: it is not stopped")
+        raise self._not_possible(f"its nodes do not take {name} from {archive}; push it to a registry of theirs")
+
+    def spawn(
+        self,
+        argv: Sequence[str | Path],
+        *,
+        name: str,
+        env: Mapping[str, str] | None = None,  # noqa: ARG002
+    ) -> subprocess.Popen[bytes]:
+        """Start a program in the node's network, where pods reach it at ``node_ip``; it ends with the cluster."""
+        raise self._not_possible(f"{name} ({argv[0]}) cannot be started on its node")
+
+    def stop(self, name: str) -> None:
+        """End what was started under this name, at once."""
+        raise self._not_possible(f"{name} was not started there")
+
+    def stop_apiserver(self) -> None:
+        """Kill the API server, as a crash would."""
+        raise self._not_possible("its API server is not for us to stop")
 
     def start_apiserver(self) -> None:
-        """Start it again, at the same address and with the same state."""
-        raise NotPossibleHereError(f"the API server at {self.server} was not started by this test: it is not started")
+        """Start it again, at the same address and with the same state; back when it is ready."""
+        raise self._not_possible("its API server is not for us to start")
+
+    def close(self) -> None:
+        """Take away what was brought up; a cluster that was there before stays."""
+
+    def _not_possible(self, why: str) -> NotPossibleHereError:
+        return NotPossibleHereError(f"the cluster at {self.server} was not started by this test: {why}")

@@ -13,8 +13,6 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from cluster.access import Access
 from cluster.binaries import control_plane_binaries
@@ -37,28 +35,21 @@ class ControlPlane(Access):
         has_controllers: Whether a controller manager runs; false with the three programs of setup-envtest.
     """
 
-    _kind = "control-plane"
+    kind = "control-plane"
 
     def __init__(self) -> None:
         self._binaries = control_plane_binaries()
         self.has_controllers = "kube-controller-manager" in self._binaries
-        self.processes = Processes(self._kind)
+        self.processes = Processes(self.kind)
         self.folder = self.processes.folder
         self.logs = self.folder / "logs"
         try:
             self._prepare()
             self._start_control_plane()
+            self._complete()
         except BaseException:
             self.processes.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Take everything away."""
@@ -73,8 +64,12 @@ class ControlPlane(Access):
         self.address = "127.0.0.1"
         self.services = "10.0.0.0/24"
         self.service_address = "10.0.0.1"
+        self._ports: Sequence[int] = _free_ports(3)
         self._prefix: Sequence[str | Path] = ()
         self._apiserver_flags: list[str] = ["--endpoint-reconciler-type=none"]
+
+    def _complete(self) -> None:
+        """What comes after; here, nothing."""
 
     def _start_control_plane(self) -> None:
         self.pki = Authority(self.folder / "pki")
@@ -87,7 +82,7 @@ class ControlPlane(Access):
         self._kubelet_client = self.pki.sign("kubelet-client", "kube-apiserver-kubelet", groups=["system:masters"])
         self.admin = self.pki.sign("admin", "hookline-admin", groups=["system:masters"])
         self.ca_file = self.pki.own.certificate
-        self._port, self._etcd_port, peer = _free_ports(3)
+        self._port, self._etcd_port, peer = self._ports
         kubeconfig = self._kubeconfig("admin", self.admin)
         self._client = ssl.create_default_context(cafile=str(self.ca_file))
         self._client.load_cert_chain(self.admin.certificate, self.admin.key)
@@ -174,6 +169,9 @@ class ControlPlane(Access):
             # One is all there is; an election would only delay it.
             "--leader-elect=false",
             "--use-service-account-credentials",
+            # The default, 20 requests a second, makes the controllers' own start take 5 s.
+            "--kube-api-qps=500",
+            "--kube-api-burst=1000",
             f"--service-account-private-key-file={self._tokens.key}",
             f"--root-ca-file={self.ca_file}",
             f"--cluster-signing-cert-file={self.pki.own.certificate}",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from typing import NoReturn
 
 import pytest
 
+from cluster.access import Access  # noqa: TC001 - pytest reads fixtures' annotations
 from cluster.control_plane import ControlPlane
 from cluster.errors import NotPossibleHereError
+from cluster.existing import open_cluster
 
 
 @pytest.fixture(scope="session")
@@ -22,8 +25,28 @@ def control_plane() -> Iterator[ControlPlane]:
         yield plane
 
 
-def missing(error: NotPossibleHereError) -> None:
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Access]:
+    """One cluster that runs pods, for all tests of a run. Use a namespace of your own."""
+    try:
+        opened = open_cluster()
+    except NotPossibleHereError as error:
+        missing(error)
+    with opened:
+        yield opened
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
+    """A test that asks a foreign cluster for what only ours can do is skipped, with the reason."""
+    try:
+        return (yield)
+    except NotPossibleHereError as error:
+        missing(error, where=item.nodeid)
+
+
+def missing(error: NotPossibleHereError, *, where: str = "") -> NoReturn:
     """Skip, or under CI fail: there everything has to be proven."""
     if os.environ.get("CI"):
-        pytest.fail(str(error))
+        pytest.fail(f"{where} {error}".strip(), pytrace=False)
     pytest.skip(str(error))

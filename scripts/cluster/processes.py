@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cluster.binaries import HERE, cache
+from cluster.binaries import HERE, cache, say
 from cluster.errors import ClusterError
 
 MARK = "HOOKLINE_CLUSTER"
@@ -104,16 +104,17 @@ class Processes:
         Raises:
             ClusterError: Time is up, or the process ended; with the last lines of its log.
         """
-        deadline = time.monotonic() + seconds
+        began = time.monotonic()
         while not ready():
             for name, child in self._children.items():
                 if child.poll() is not None:
                     raise ClusterError(
                         f"{name} ended with status {child.returncode} before {what} came up:\n{self.last_lines(name)}"
                     )
-            if time.monotonic() > deadline:
+            if time.monotonic() - began > seconds:
                 raise ClusterError(f"{what} did not come up within {seconds:.0f} s:\n{self.last_lines(process)}")
             time.sleep(0.05)
+        say(f"  {what}: after {time.monotonic() - began:.1f} s")
 
     def last_lines(self, name: str) -> str:
         """The end of a process's log."""

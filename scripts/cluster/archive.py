@@ -1,0 +1,55 @@
+"""Container images: one of a static program, as an archive that any engine loads, and what images are called."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import platform
+import tarfile
+from pathlib import Path
+
+
+def machine() -> str:
+    """This machine's architecture, in the words of images."""
+    return {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+
+
+def full_name(name: str) -> str:
+    """What a kubelet makes of an image's name: ``nginx:1`` is ``docker.io/library/nginx:1``."""
+    first, slash, _ = name.partition("/")
+    if slash and ("." in first or ":" in first or first == "localhost"):
+        return name
+    return f"docker.io/{name}" if slash else f"docker.io/library/{name}"
+
+
+def write_image(archive: Path, *, name: str, program: Path, architecture: str) -> Path:
+    """Write the image ``name`` (with a tag) whose whole root is ``/program``; the same input gives the same bytes.
+
+    The format is that of ``docker save``, version 1.2: a manifest.json that names the configuration and the layers.
+    """
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as root:
+        entry = tarfile.TarInfo(program.name)
+        entry.size, entry.mode = program.stat().st_size, 0o755
+        with program.open("rb") as source:
+            root.addfile(entry, source)
+    digest = hashlib.sha256(layer.getvalue()).hexdigest()
+    config = {
+        "architecture": architecture,
+        "os": "linux",
+        "config": {"Entrypoint": [f"/{program.name}"], "User": "65534:65534"},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
+        "history": [{"created_by": "hookline"}],
+    }
+    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
+    with tarfile.open(archive, "w") as image:
+        for file, content in (
+            ("config.json", json.dumps(config).encode()),
+            ("layer.tar", layer.getvalue()),
+            ("manifest.json", json.dumps(manifest).encode()),
+        ):
+            entry = tarfile.TarInfo(file)
+            entry.size = len(content)
+            image.addfile(entry, io.BytesIO(content))
+    return archive
