@@ -172,14 +172,21 @@ def test_each_part_explains_itself(start, name) -> None:
     assert f"usage: hookline-{name}" in start(name, "--help").ended()
 
 
-@pytest.mark.parametrize("name", ["operator", "sidecar"])
-def test_every_extension_module_loads(images, start, name) -> None:
-    """They were stripped of their symbols, and the system libraries that they need are the image's."""
-    files = [file.relative_to(images[name].packages) for file in images[name].packages.rglob("*.so")]
-    modules = [
-        str(file).split(".", 1)[0].replace("/", ".") for file in files if re.search(r"\.(cpython-|abi3)", file.name)
-    ]
-    assert len(modules) > 5
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("operator", ["hookline_api", "hookline_runtime/artifacts", "hookline_operator"]),
+        ("sidecar", ["hookline_api", "hookline_runtime", "hookline_sidecar"]),
+    ],
+)
+def test_every_module_that_a_part_uses_loads(images, start, name, ours) -> None:
+    """Our own, and all extension modules: they were stripped of symbols, and need system libraries of the image."""
+    packages = images[name].packages
+    extensions = [file for file in packages.rglob("*.so") if re.search(r"\.(cpython-|abi3)", file.name)]
+    sources = [file for folder in ours for file in (packages / folder).rglob("*.py") if not file.stem.startswith("__")]
+    assert len(extensions) > 5
+    assert len(sources) > 10
+    modules = [str(file.relative_to(packages)).split(".", 1)[0].replace("/", ".") for file in extensions + sources]
     program = f"import importlib, ssl, ctypes\nfor name in {modules}: importlib.import_module(name)\nprint('loaded')"
     assert "loaded" in start(name, program=["python", "-W", "error", "-c", program]).ended()
 
@@ -200,6 +207,7 @@ def test_an_image_says_what_it_is(images) -> None:
         assert image.config["Labels"]["org.opencontainers.image.title"] == f"hookline-{name}"
         assert image.config["Labels"]["org.opencontainers.image.version"] == version
         assert image.config["Labels"]["org.opencontainers.image.licenses"] == "Apache-2.0"
+    assert list(images["operator"].config["Volumes"]) == ["/var/cache/hookline"]
     assert list(images["sidecar"].config["Volumes"]) == ["/var/lib/hookline"]
 
 
