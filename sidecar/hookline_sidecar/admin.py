@@ -75,8 +75,9 @@ async def _problems(
 
 
 def describe(supervisor: Supervisor) -> dict[str, Any]:
-    """Every plugin that the folder asks for, what is done for it, and what is wrong."""
+    """Every plugin that the source asks for, what is done for it, and what is wrong."""
     return {
+        "source": supervisor.source.describe(),
         "bundle": supervisor.bundle.version if supervisor.bundle else None,
         "workers": {
             "wanted": supervisor.fleet.size,
@@ -85,7 +86,7 @@ def describe(supervisor: Supervisor) -> dict[str, Any]:
         "plugins": [_plugin(supervisor, slot) for _, slot in sorted(supervisor.slots.items())],
         "problems": [
             {"file": each.file, "field": each.field, "message": each.message, "plugin": each.plugin}
-            for each in supervisor.problems
+            for each in supervisor.source.problems
         ],
     }
 
@@ -96,7 +97,7 @@ def _plugin(supervisor: Supervisor, slot: Slot) -> dict[str, Any]:
     failures = [report["last_failure"] for report in reports if report["last_failure"]]
     return {
         "name": slot.name,
-        "manifest": slot.manifest.file if slot.manifest else entry.origin if entry else None,
+        "manifest": slot.wanted.file or (entry.origin if entry and supervisor.settings.plugins else None),
         "state": supervisor.state_of(slot),
         "failure": slot.failure.model_dump() if slot.failure else None,
         "revision": entry.revision if entry else None,

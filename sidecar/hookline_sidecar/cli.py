@@ -12,9 +12,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from hookline_api.quantities import parse_duration, parse_size
-from hookline_sidecar.settings import Address, Settings
+from hookline_sidecar.settings import Address, OperatorSettings, Settings
 
 _EPILOG: Final = """\
 Each option can also be given in the environment (--max-body as HOOKLINE_MAX_BODY); the command line wins.
@@ -22,13 +23,15 @@ Each option can also be given in the environment (--max-body as HOOKLINE_MAX_BOD
 examples:
   hookline-sidecar --plugins ./plugins
   hookline-sidecar --plugins /etc/hookline --socket /run/hookline/hooks.sock --listen off --workers 2
+  hookline-sidecar --operator https://hookline-operator.hookline-system.svc \\
+    --operator-ca /var/run/hookline/ca.crt --operator-token /var/run/hookline/token
 
   curl -s localhost:9901/v1/hooks/pre_query -H 'content-type: application/json' -d '{"query": "drop table t"}'
   curl -s localhost:9902/v1/plugins
 
 signals:
   SIGTERM  stop accepting, let calls under way end, exit
-  SIGHUP   read the plugin folder again, and try again what failed
+  SIGHUP   read the plugin folder again (or connect to the operator at once), and try again what failed
 """
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _EXIT_USAGE: Final = 2
@@ -46,6 +49,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     _log_to_stderr(options.log_level, as_json=options.log_format == "json")
     settings = Settings(
         plugins=options.plugins,
+        operator=_operator(parser, options),
         state=options.state,
         listen=options.listen,
         socket=options.socket,
@@ -66,7 +70,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     state = StateFolder(settings.state)
     try:
         state.take()
-        if not settings.plugins.is_dir() and state.load_bundle() is None:
+        if settings.plugins is not None and not settings.plugins.is_dir() and state.load_bundle() is None:
             parser.error(f"--plugins {settings.plugins} is no folder, and {settings.state} holds no last good bundle")
         return parent.run(settings, state)
     except StateInUseError as error:
@@ -91,18 +95,20 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         metavar: str,
         text: str,
         default: str | None = None,
-        required: bool = False,
     ) -> None:
         # A variable that is empty counts as not set: that is what templates leave.
         given = environment.get("HOOKLINE_" + name.upper().replace("-", "_")) or default
         shown = f" (default: {default})".replace("%", "%%") if default else ""
-        parser.add_argument(
-            f"--{name}", type=kind, metavar=metavar, default=given, help=text + shown,
-            required=required and given is None,
-        )  # fmt: skip
+        parser.add_argument(f"--{name}", type=kind, metavar=metavar, default=given, help=text + shown)
 
-    option("plugins", kind=_path, metavar="DIR", required=True,
-           text="folder of WasmPlugin manifests, watched for changes")  # fmt: skip
+    option("plugins", kind=_path, metavar="DIR",
+           text="folder of WasmPlugin manifests, watched for changes; this or --operator")  # fmt: skip
+    option("operator", kind=_https, metavar="URL",
+           text="https://HOST[:PORT] of the operator, which says what to run; this or --plugins")  # fmt: skip
+    option("operator-ca", kind=_path, metavar="FILE",
+           text="its certificate authorities (PEM), instead of the system's; read for every connection")  # fmt: skip
+    option("operator-token", kind=_path, metavar="FILE",
+           text="this pod's token for the operator; read for every connection")  # fmt: skip
     option("state", kind=_path, metavar="DIR", default=str(_default_state(environment)),
            text="folder for modules, the last good bundle and the plugins' store")  # fmt: skip
     option("listen", kind=_address_or_off, metavar="HOST:PORT", default="127.0.0.1:9901",
@@ -125,6 +131,18 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     return parser
 
 
+def _operator(parser: argparse.ArgumentParser, options: argparse.Namespace) -> OperatorSettings | None:
+    if (options.plugins is None) == (options.operator is None):
+        parser.error("give exactly one of --plugins (a folder says what to run) and --operator (an operator does)")
+    if options.operator is None:
+        if options.operator_ca is not None or options.operator_token is not None:
+            parser.error("--operator-ca and --operator-token are for --operator")
+        return None
+    if options.operator_token is None:
+        parser.error("--operator needs --operator-token: the operator has to know which pod asks")
+    return OperatorSettings(url=options.operator, ca=options.operator_ca, token=options.operator_token)
+
+
 def _default_state(environment: Mapping[str, str]) -> Path:
     # https://specifications.freedesktop.org/basedir-spec/: state that should outlive a restart
     base = environment.get("XDG_STATE_HOME")
@@ -145,6 +163,18 @@ def _address(text: str) -> Address:
 
 def _address_or_off(text: str) -> Address | None:
     return None if text == "off" else _address(text)
+
+
+def _https(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.path not in {"", "/"} or parts.query or parts.fragment or "@" in parts.netloc:
+        # Without the text: it may hold a password.
+        raise argparse.ArgumentTypeError("is no https://HOST[:PORT]; the pod's token is sent over TLS only")
+    return f"https://{parts.netloc}"
 
 
 def _path(text: str) -> Path:

@@ -1,6 +1,7 @@
 """The supervisor's view of its workers: every bundle reaches all of them in two steps, or none.
 
-All prepare, then all commit. A worker that comes later (or again) gets the bundle that the others run. A worker
+All prepare, then all commit; between the two a bundle may be *held* for as long as it takes, while the one before it
+runs on. A worker that comes later (or again) gets the bundle that the others run, and prepares the held one. A worker
 that refuses a bundle stops it for all: what one cannot load, the next start could not either.
 """
 
@@ -46,21 +47,35 @@ class _Worker:
         self.pid = pid
         self.writer = writer
         self.version: str | None = None
+        """Of the bundle that it runs."""
+        self.prepared: str | None = None
+        """Of the bundle that it could switch to."""
         self.report: Report = {}
         self.answer: asyncio.Future[wire.Message | None] | None = None
+        self.gone = False
+
+
+_Numbered = tuple["Bundle", dict[str, int]]
+"""A bundle, and the rows of the statistics of each plugin in it."""
 
 
 class Fleet:
     """All workers that are connected."""
 
-    def __init__(self, *, size: int, refused: Callable[[RefusedError], None]) -> None:
+    def __init__(
+        self, *, size: int, refused: Callable[[RefusedError, Bundle], None], changed: Callable[[], None]
+    ) -> None:
+        """``refused`` is called where a worker that came later cannot load a bundle; ``changed`` when ``runs`` is."""
         self.size = size
         self._refused = refused
+        self._changed = changed
         self.connections = 0
         """Workers that have said hello, ever: more than ``size`` means that some were replaced."""
         self._workers: dict[int, _Worker] = {}
-        self._current: tuple[Bundle, dict[str, int]] | None = None
+        self._current: _Numbered | None = None
+        self._held: _Numbered | None = None
         self._deploying = asyncio.Lock()
+        """Between two steps, so that a worker that comes misses neither; never while a bundle is only held."""
         self._server: asyncio.Server | None = None
         self._meetings: set[asyncio.Task[None]] = set()
 
@@ -70,22 +85,53 @@ class Fleet:
         self._server = await asyncio.start_unix_server(self._welcome, path)
         await asyncio.to_thread(path.chmod, 0o600)
 
-    async def deploy(self, bundle: Bundle, numbers: dict[str, int]) -> None:
-        """Make all workers run a bundle. Raises RefusedError, and then none of them does."""
+    @property
+    def held(self) -> Bundle | None:
+        """What all workers have prepared, and wait for ``commit`` with."""
+        return self._held[0] if self._held else None
+
+    async def prepare(self, bundle: Bundle, numbers: dict[str, int]) -> None:
+        """Make all workers ready for a bundle, instead of any that is held. Raises RefusedError; none holds it then."""
         async with self._deploying:
+            if self._held is not None and self._held[0].version == bundle.version and self.prepared(bundle.version):
+                self._held = bundle, numbers
+                return
+            self._held = None
             workers = list(self._workers.values())
             answers = await asyncio.gather(*(self._prepare(worker, bundle, numbers) for worker in workers))
             refusals = [answer for answer in answers if answer is not None and "refused" in answer]
             if refusals:
-                for worker in workers:
-                    wire.send(worker.writer, {"discard": bundle.version})
+                self._discard(bundle.version)
                 raise RefusedError.told(refusals[0])
-            self._current = (bundle, numbers)
-            for worker, answer in zip(workers, answers, strict=True):
-                if answer is not None:
-                    wire.send(worker.writer, {"commit": bundle.version})
-                else:  # gone, or stuck: a new connection begins from the start
+            self._held = bundle, numbers
+        self._changed()
+
+    async def commit(self) -> None:
+        """Make all workers switch to what is held."""
+        async with self._deploying:
+            assert self._held is not None  # noqa: S101 - whoever commits has prepared
+            self._current, self._held = self._held, None
+            version = self._current[0].version
+            for worker in self._workers.values():
+                if worker.prepared == version:
+                    wire.send(worker.writer, {"commit": version})
+                else:  # it refused, and says so again when it comes again
                     worker.writer.close()
+
+    async def discard(self) -> None:
+        """Give up what is held."""
+        async with self._deploying:
+            if self._held is not None:
+                self._discard(self._held[0].version)
+                self._held = None
+
+    def prepared(self, version: str) -> bool:
+        """Whether all workers could switch to that version, and there is any."""
+        return {worker.prepared for worker in self._workers.values()} == {version}
+
+    def runs(self, version: str) -> bool:
+        """Whether all workers run that version, but for those that have only come."""
+        return {worker.version for worker in self._workers.values()} - {None} == {version}
 
     def running(self, version: str) -> int:
         """How many workers run that version."""
@@ -105,6 +151,9 @@ class Fleet:
             await asyncio.wait(self._meetings, timeout=1)
 
     async def _prepare(self, worker: _Worker, bundle: Bundle, numbers: dict[str, int]) -> wire.Message | None:
+        worker.prepared = None
+        if worker.gone:
+            return None
         worker.answer = asyncio.get_running_loop().create_future()
         wire.send(
             worker.writer,
@@ -116,9 +165,13 @@ class Fleet:
         )
         try:
             async with asyncio.timeout(_PREPARE_S):
-                return await worker.answer
+                answer = await worker.answer
+            if answer is not None and "prepared" in answer:
+                worker.prepared = bundle.version
+            return answer
         except TimeoutError:
             log.warning("worker %d (process %d) did not prepare within %.0f s", worker.index, worker.pid, _PREPARE_S)
+            worker.writer.close()  # stuck: a new connection begins from the start
             return None
         finally:
             worker.answer = None
@@ -135,31 +188,45 @@ class Fleet:
             return
         worker = _Worker(hello["hello"], hello["pid"], writer)
         listening = asyncio.create_task(self._listen_to(worker, reader))
-        async with self._deploying:  # between two bundles, so that it misses neither
+        async with self._deploying:
+            if worker.gone:
+                return
             self._workers[worker.index] = worker
             self.connections += 1
-            if self._current is not None:
-                bundle, numbers = self._current
-                answer = await self._prepare(worker, bundle, numbers)
-                if answer is not None and "prepared" in answer:
-                    wire.send(writer, {"commit": bundle.version})
-                elif answer is None:
-                    writer.close()  # gone, or stuck: a new connection begins from the start
-                else:
-                    # What runs elsewhere, or ran before a restart, does not load here: another is assembled.
-                    self._refused(RefusedError.told(answer))
+            if self._current is not None and await self._hand_over(worker, self._current):
+                wire.send(writer, {"commit": self._current[0].version})
+            if self._held is not None:
+                await self._hand_over(worker, self._held)
+        self._changed()
         await listening
+
+    async def _hand_over(self, worker: _Worker, numbered: _Numbered) -> bool:
+        """Make one worker that comes late prepare what the others have; whether it did."""
+        bundle, numbers = numbered
+        answer = await self._prepare(worker, bundle, numbers)
+        if answer is not None and "refused" in answer:
+            # What others have, or what ran before a restart, does not load here: another is assembled.
+            self._refused(RefusedError.told(answer), bundle)
+        return worker.prepared == bundle.version
+
+    def _discard(self, version: str) -> None:
+        for worker in self._workers.values():
+            worker.prepared = None
+            wire.send(worker.writer, {"discard": version})
 
     async def _listen_to(self, worker: _Worker, reader: asyncio.StreamReader) -> None:
         while (message := await wire.receive(reader)) is not None:
             if "committed" in message:
                 worker.version = message["committed"]
+                self._changed()
             elif "report" in message:
                 worker.report = message["report"]
             elif worker.answer is not None and not worker.answer.done():
                 worker.answer.set_result(message)
+        worker.gone = True
         if worker.answer is not None and not worker.answer.done():
             worker.answer.set_result(None)
         if self._workers.get(worker.index) is worker:
             del self._workers[worker.index]
+            self._changed()
         worker.writer.close()

@@ -24,6 +24,7 @@ import yaml
 from pydantic import ValidationError
 
 from hookline_api.resources import API_VERSION, GROUP, KIND, NAME_PATTERN, LocalWasmPlugin, Permission
+from hookline_sidecar.source import Problem
 
 _SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 _MAX_FILE: Final = 4 * 2**20
@@ -46,25 +47,6 @@ class _Loader(_Parser):  # type: ignore[misc, valid-type]
                 seen.add(key.value)
         found: dict[Any, Any] = super().construct_mapping(node, deep=deep)
         return found
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Problem:
-    """Something in the folder that cannot be used."""
-
-    file: str
-    field: str
-    """A path into the document such as ``spec.limits.timeout``, or empty."""
-    message: str
-    plugin: str | None = None
-    """The plugin that it is about, where the document says so much."""
-    hides: bool = True
-    """Whether a plugin may be behind it: then what is missing must not fail open."""
-
-    @property
-    def sentence(self) -> str:
-        """For a person: where and what."""
-        return f"{self.file}: {self.field + ': ' if self.field else ''}{self.message}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

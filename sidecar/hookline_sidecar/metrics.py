@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from hookline_api.hooks import Hook
 from hookline_runtime.stats import PROMETHEUS_BOUNDS, Summary
+from hookline_sidecar.operator_source import OperatorSource
 
 if TYPE_CHECKING:
     from hookline_sidecar.supervisor import Supervisor
@@ -61,7 +62,21 @@ class _Collector(Collector):
             "hookline_worker_connections", "Workers that were started.", value=it.fleet.connections
         )
         yield CounterMetricFamily("hookline_bundle_changes", "Bundles that replaced another.", value=it.changes)
-        yield GaugeMetricFamily("hookline_manifest_problems", "Manifests that cannot be used.", value=len(it.problems))
+        if isinstance(it.source, OperatorSource):
+            yield GaugeMetricFamily(
+                "hookline_operator_connected",
+                "Whether there is a connection to the operator.",
+                value=float(it.source.connected),
+            )
+            yield CounterMetricFamily(
+                "hookline_operator_connections",
+                "Connections to the operator that were made.",
+                value=it.source.connections,
+            )
+        else:
+            yield GaugeMetricFamily(
+                "hookline_manifest_problems", "Manifests that cannot be used.", value=len(it.source.problems)
+            )
         info = GaugeMetricFamily("hookline_bundle_info", "The running bundle.", labels=["version"])
         info.add_metric([version], 1)
         yield info

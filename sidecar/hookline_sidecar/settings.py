@@ -9,10 +9,23 @@ Address = tuple[str, int]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class OperatorSettings:
+    """How the operator is reached."""
+
+    url: str
+    """``https://HOST[:PORT]``."""
+    ca: Path | None
+    """Authorities in PEM; None for the system's."""
+    token: Path
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Settings:
     """One sidecar's settings; ``hookline_sidecar.cli`` explains each."""
 
-    plugins: Path
+    plugins: Path | None
+    operator: OperatorSettings | None
+    """Exactly one of ``plugins`` and ``operator`` is there."""
     state: Path
     listen: Address | None
     socket: Path | None

@@ -1,4 +1,8 @@
-"""A slot: one plugin that the folder asks for, on its way to the bundle."""
+"""Slots: each plugin that the source asks for, on its way to the bundle.
+
+A slot resolves its plugin in a task of its own (fetch, check, inspect, compile), so what is slow for one plugin
+holds up no other; and tries again, later each time, what failed and may pass.
+"""
 
 from __future__ import annotations
 
@@ -6,35 +10,47 @@ import asyncio
 import dataclasses
 import logging
 import random
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final
 
-from hookline_api.bundle import LoadFailure
-from hookline_runtime.errors import ConfigError, FetchError, LoadError
+from hookline_api.bundle import BundlePlugin, LoadFailure
+from hookline_runtime.compiler import Compiler, Job
+from hookline_runtime.errors import ConfigError, FetchError, LoadError, VerifyError
+from hookline_sidecar.source import Wanted
 
 if TYPE_CHECKING:
     from hookline_runtime.artifacts.resolve import Resolved
-    from hookline_sidecar.manifests import Manifest
 
 _RETRY_FIRST_S: Final = 2.0
 _RETRY_SLOW_S: Final = 20.0
 """For failures that somebody has to mend first: a missing tag, wrong credentials, a bad module."""
 _RETRY_LAST_S: Final = 300.0
 
-State = Literal["Running", "Updating", "LastGood", "Closed", "LeftOut"]
-"""What the workers do for a plugin now."""
-
 log = logging.getLogger("hookline.supervisor")
+
+
+def placeholder_of(entry: BundlePlugin) -> BundlePlugin:
+    """What refuses in an entry's place: of its settings, only what that takes."""
+    return BundlePlugin(
+        name=entry.name,
+        namespace=entry.namespace,
+        generation=entry.generation,
+        origin=entry.origin,
+        failure=entry.failure,
+        hooks=entry.hooks,
+        priority=entry.priority,
+        match=entry.match,
+    )
 
 
 @dataclass(slots=True)
 class Slot:
-    """One plugin that the folder asks for."""
+    """One plugin that the source asks for."""
 
-    name: str
-    manifest: Manifest | None
-    """None where the folder has a problem instead, and for what ran last time until the folder is read."""
+    wanted: Wanted
     key: str
+    """The wanted key that this is about; empty to resolve anew."""
     resolved: Resolved | None = None
     failure: LoadFailure | None = None
     task: asyncio.Task[None] | None = field(default=None, repr=False)
@@ -44,9 +60,24 @@ class Slot:
     """Seconds until the source is asked again; 0 where only a change helps."""
 
     @property
+    def name(self) -> str:
+        """The plugin's name."""
+        return self.wanted.name
+
+    @property
     def settled(self) -> bool:
         """Whether it is known how it ended."""
         return self.resolved is not None or self.failure is not None
+
+    def loaded(self, resolved: Resolved) -> None:
+        """It is fetched, checked and compiled."""
+        self.resolved, self.attempts, self.pause = resolved, 0, 0.0
+        self.moved(self.wanted)
+        if resolved.ungranted:
+            log.info(
+                "plugin '%s' asks for permissions that it is not granted: %s",
+                self.name, ", ".join(resolved.ungranted),
+            )  # fmt: skip
 
     def fail(self, error: LoadError) -> None:
         """Take down why it cannot be loaded, say it once, and when to try again."""
@@ -56,17 +87,22 @@ class Slot:
         self.attempts += 1
         self.pause = 0.0
         if isinstance(error, ConfigError):
-            return  # it takes a change of the folder, and that is noticed
+            return  # it takes a change of the source, and that is noticed
         first = _RETRY_FIRST_S if isinstance(error, FetchError) and error.transient else _RETRY_SLOW_S
         pause = min(first * 2 ** min(self.attempts - 1, 16), _RETRY_LAST_S) * random.uniform(0.7, 1.0)  # noqa: S311
         self.pause = max(pause, min(getattr(error, "retry_after", None) or 0.0, _RETRY_LAST_S))
 
-    def moved(self, manifest: Manifest | None) -> None:
-        """The same plugin as before, perhaps in another file."""
-        self.manifest = manifest
-        if manifest is not None and self.resolved is not None and self.resolved.entry.origin != manifest.file:
-            entry = self.resolved.entry.model_copy(update={"origin": manifest.file})
+    def moved(self, wanted: Wanted) -> None:
+        """The same plugin as before; perhaps in another file, or with another failure beside it."""
+        self.wanted = wanted
+        if self.resolved is None:
+            return
+        told = {"origin": wanted.placeholder.origin, "generation": wanted.placeholder.generation}
+        if any(getattr(self.resolved.entry, name) != value for name, value in told.items()):
+            entry = self.resolved.entry.model_copy(update=told)
             self.resolved = dataclasses.replace(self.resolved, entry=entry)
+        if not self.attempts:
+            self.failure = wanted.failure
 
     def cancel(self) -> None:
         """Nothing more comes of it."""
@@ -74,3 +110,96 @@ class Slot:
             self.task.cancel()
         if self.again is not None:
             self.again.cancel()
+
+
+class Slots(dict[str, Slot]):
+    """The slots by name. ``running`` tells a plugin's entry in the running bundle; ``settled`` is called at ends."""
+
+    def __init__(
+        self,
+        compiler: Compiler,
+        *,
+        running: Callable[[str], BundlePlugin | None],
+        settled: Callable[[], None],
+    ) -> None:
+        super().__init__()
+        self._compiler = compiler
+        self._running = running
+        self._settled = settled
+
+    def restore(self, entries: Iterable[BundlePlugin], *, from_files: bool) -> None:
+        """Of the last good bundle, until the source says what it wants."""
+        for entry in entries:
+            wanted = Wanted(
+                key="", placeholder=placeholder_of(entry), known=False, file=entry.origin if from_files else None
+            )
+            self[entry.name] = Slot(wanted=wanted, key="")
+
+    def blame(self, failure: LoadFailure | None) -> None:
+        """Why of what was restored nothing newer is known."""
+        for slot in self.values():
+            if not slot.wanted.key:
+                slot.failure = failure
+
+    def take(self, plugins: Mapping[str, Wanted]) -> None:
+        """Make the slots what the source asks for."""
+        for name in self.keys() - plugins.keys():
+            self.pop(name).cancel()
+        for name, wanted in plugins.items():
+            slot = self.get(name)
+            if slot is not None and slot.key == wanted.key:
+                slot.moved(wanted)
+                continue
+            if slot is not None:
+                slot.cancel()
+            slot = self[name] = Slot(wanted=wanted, key=wanted.key)
+            if wanted.resolve is not None:
+                self._begin(slot)
+            else:
+                slot.failure = wanted.failure
+
+    def anew(self) -> None:
+        """Resolve all again at the next ``take``: what failed is tried, tags that are always asked for are asked."""
+        for slot in self.values():
+            slot.key = ""
+
+    def cancel(self) -> None:
+        """Nothing more comes of any."""
+        for slot in self.values():
+            slot.cancel()
+
+    def _begin(self, slot: Slot, *, ask_again: bool = False) -> None:
+        slot.task = asyncio.get_running_loop().create_task(
+            self._resolve(slot, ask_again=ask_again), name=f"resolve {slot.name}"
+        )
+
+    async def _resolve(self, slot: Slot, *, ask_again: bool) -> None:
+        wanted = slot.wanted
+        assert wanted.resolve is not None  # noqa: S101 - a slot without it is never begun
+        try:
+            now = slot.resolved.entry if slot.resolved else self._running(slot.name)
+            resolved = await wanted.resolve(previous=now.artifact if now else None, ask_again=ask_again)
+            await self._compiler.prepare(
+                Job(
+                    wasm=resolved.artifact.path,
+                    sha256=resolved.artifact.sha256,
+                    fuel=resolved.entry.limits.fuel is not None,
+                    schema=None if wanted.checked else resolved.description.config_schema,
+                    config=resolved.entry.config,
+                )
+            )
+            slot.loaded(resolved)
+        except LoadError as error:
+            slot.fail(error)
+        except Exception as error:  # a defect of ours must be seen as this plugin's failure, not as silence
+            log.exception("plugin '%s' could not be resolved", slot.name)
+            slot.fail(VerifyError(f"the sidecar failed: {type(error).__name__}: {error}"))
+        slot.task = None
+        self._plan(slot)
+        self._settled()
+
+    def _plan(self, slot: Slot) -> None:
+        """Ask the source again: after a failure, or when the time of a tracked tag is over."""
+        pause = slot.pause if slot.failure is not None and slot.pause else slot.wanted.again
+        if pause is not None:
+            slot.again = asyncio.get_running_loop().call_later(pause, lambda: self._begin(slot, ask_again=True))

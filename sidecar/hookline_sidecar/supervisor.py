@@ -1,9 +1,8 @@
-"""The control road: from manifests to workers that run them.
+"""The control road: from what a source wants to workers that run it.
 
-Each plugin has a *slot*. When a manifest, or anything it refers to, changes, the slot resolves it in a task of its
-own (fetch, check, inspect, compile), so a registry that is slow for one plugin holds up no other. Whenever a slot
-settles, a bundle is assembled of what every slot has: the new, or the last good, or a placeholder that fails
-closed. A bundle that differs from the running one is handed to the workers, and kept as the last good one.
+Each plugin has a *slot*, which resolves it (``slots``). Whenever a slot settles, a bundle is assembled of what every
+slot has: the new, or the last good, or a placeholder that fails closed. A bundle that differs from the running one
+is handed to the workers, and kept as the last good one.
 
 What stands for a plugin that cannot be loaded, by its failure policy:
 
@@ -11,6 +10,9 @@ What stands for a plugin that cannot be loaded, by its failure policy:
   the start of a sidecar without any last good bundle it fails closed, since nothing may run without its guard;
 - Closed: a placeholder that gives each deciding hook's refusing answer;
 - Open: nothing.
+
+While the source holds what it wants, the workers prepare it and what runs goes on: all slots settle first, so that
+what is then committed is everything that can be had, at once.
 """
 
 from __future__ import annotations
@@ -18,7 +20,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 import signal
 import socket
 import time
@@ -26,30 +27,29 @@ from typing import TYPE_CHECKING, Final
 
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_api.hooks import OBSERVERS, Hook
-from hookline_api.resources import Match
-from hookline_runtime.artifacts import ArtifactStore, Fetcher
-from hookline_runtime.artifacts.resolve import resolve
+from hookline_runtime.artifacts import ArtifactStore
 from hookline_runtime.compiler import Compiler, Job
-from hookline_runtime.errors import FetchError, LoadError, VerifyError
+from hookline_runtime.errors import FetchError, LoadError
 from hookline_runtime.stats import MAX_PLUGINS, StatsTable
-from hookline_sidecar import admin
+from hookline_sidecar import admin, report
 from hookline_sidecar.fleet import Fleet, RefusedError
-from hookline_sidecar.manifests import Manifest, Problem, Scan, scan
-from hookline_sidecar.slots import Slot, State
-from hookline_sidecar.watch import FolderWatch
+from hookline_sidecar.folder_source import STAND_IN, FolderSource
+from hookline_sidecar.operator_source import OperatorSource
+from hookline_sidecar.slots import Slot, Slots
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from hookline_api.distribution import PluginState
     from hookline_sidecar.settings import Settings
+    from hookline_sidecar.source import Source, Wants
     from hookline_sidecar.state import StateFolder
 
 _FIRST_WAIT_S: Final = 5.0
-"""How long a first start waits for slow sources before their plugins fail closed."""
+"""How long a first start waits for slow plugins, once the source wants them, before they fail closed."""
 _DOOR_S: Final = 2.0
 _SETTLE_S: Final = 0.02
 """How long several changes are gathered into one bundle."""
-_STAND_IN: Final = "unreadable."
 _DECIDING: Final = [hook for hook in Hook if hook not in OBSERVERS]
 
 log = logging.getLogger("hookline.supervisor")
@@ -61,30 +61,40 @@ class Supervisor:
     def __init__(self, settings: Settings, state: StateFolder, tables: list[StatsTable], door: socket.socket) -> None:
         self.settings = settings
         self.tables = tables
-        self.fleet = Fleet(size=settings.workers, refused=self._refused_by_one)
+        self.fleet = Fleet(size=settings.workers, refused=self._refused_by_one, changed=self._tell)
         self.started = time.time()
         self.changes = 0
         """Bundles that replaced another one."""
         self.bundle: Bundle | None = None
         """What the workers run."""
-        self.slots: dict[str, Slot] = {}
-        self.problems: tuple[Problem, ...] = ()
+        self.runs: str | None = None
+        """The source's word for it, where it is all of that or differs only by what failed here; else its version."""
         self.numbers = state.load_numbers()
         """Which rows of the statistics belong to which plugin."""
         self.draining = False
         self._door = door
         self._state = state
         self._store = ArtifactStore(state.artifacts)
-        self._fetcher = Fetcher(self._store)
         self._compiler = Compiler(state.compiled)
-        self._rescan = asyncio.Event()
-        self._watch = FolderWatch(settings.plugins, self._rescan)
+        self.slots = Slots(self._compiler, running=self.entry, settled=self._slot_settled)
+        self.source: Source = self._make_source()
+        self._wants: Wants | None = None
+        """What the slots were last made of."""
+        self._held_as: str | None = None
+        """The source's word for what the workers hold."""
+        self._ran: str | None = None
         self._assemble = asyncio.Event()
+        self._first_wait: asyncio.TimerHandle | None = None
         self._first_wait_over = False
-        self._refusals: list[RefusedError] = []
+        self._refusals: list[tuple[RefusedError, Bundle]] = []
         self._compiled_again: set[Path] = set()
-        self._unreadable = False
         self._unkept = False
+
+    def _make_source(self) -> Source:
+        if self.settings.operator is not None:
+            return OperatorSource(self.settings.operator, self._store, report=lambda: report.of(self))
+        assert self.settings.plugins is not None  # noqa: S101 - settings have exactly one of the two
+        return FolderSource(self.settings.plugins, self._store, running=lambda: self.bundle)
 
     async def run(self) -> None:
         """Work until SIGTERM."""
@@ -96,11 +106,9 @@ class Supervisor:
         await self._restore()
         await self.fleet.listen(self._state.control)
         runner = await admin.serve(self, self._door)
-        loop.call_later(_FIRST_WAIT_S, self._end_first_wait)
-        self._rescan.set()
         tasks = [
-            loop.create_task(self._watch.run(), name="watch"),
-            loop.create_task(self._scan_on_change(), name="scan"),
+            loop.create_task(self.source.run(), name="source"),
+            loop.create_task(self._take_on_change(), name="take"),
             loop.create_task(self._assemble_on_change(), name="assemble"),
             loop.create_task(self._stay_reachable(), name="door"),
         ]
@@ -111,14 +119,13 @@ class Supervisor:
             task.result()  # a road that ends by itself is a defect: let the parent start this process again
         for task in tasks:
             task.cancel()
-        for slot in self.slots.values():
-            slot.cancel()
+        self.slots.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._fetcher.close()
+        await self.source.close()
         await runner.cleanup()
         await self.fleet.close()
 
-    def state_of(self, slot: Slot) -> State:
+    def state_of(self, slot: Slot) -> PluginState:
         """What the workers do for this plugin now."""
         entry = self.entry(slot.name)
         if entry is None:
@@ -139,7 +146,7 @@ class Supervisor:
         if self.draining:
             reasons.append("the sidecar is draining")
         if self.bundle is None:
-            reasons.append("the plugins are being loaded")
+            reasons.append("the plugins are being loaded" if self._wants else self.source.waiting)
         elif self.fleet.running(self.bundle.version) == 0:
             reasons.append("no worker runs the bundle yet")
         for entry in self.bundle.plugins if self.bundle else ():
@@ -157,7 +164,20 @@ class Supervisor:
                     await self.fleet.listen(self._state.control)
                     log.warning("%s was gone, and is made again; keep out of the state folder", self._state.control)
 
-    # ── from the folder to slots ──
+    def prepared(self) -> str | None:
+        """The source's word for what is held, once all workers could switch to it."""
+        held, wants = self.fleet.held, self._wants
+        if held is None or wants is None or not wants.held or not self.fleet.prepared(held.version):
+            return None
+        return wants.version if self._held_as == wants.version else None
+
+    def running(self) -> str | None:
+        """The source's word for what all workers run; while they switch, for what they ran."""
+        if self.bundle is not None and self.fleet.runs(self.bundle.version):
+            self._ran = self.runs
+        return self._ran
+
+    # ── from the source to slots ──
 
     async def _restore(self) -> None:
         """Serve the last good bundle before any source is asked."""
@@ -174,8 +194,9 @@ class Supervisor:
                 log.warning("plugin '%s' of the last good bundle cannot be compiled again: %s", entry.name, error)
                 bundle = _with_placeholder(bundle, entry, LoadFailure(cause=error.cause, message=str(error)))
         self._store.pin(entry.artifact.sha256 for entry in bundle.plugins if entry.artifact)
-        self.slots = {entry.name: Slot(name=entry.name, manifest=None, key="") for entry in bundle.plugins}
+        self.slots.restore(bundle.plugins, from_files=self.settings.plugins is not None)
         await self._deploy(bundle)
+        self.runs = bundle.version
         log.info("the last good bundle %s runs again (%d plugins)", bundle.version, len(bundle.plugins))
 
     async def _compile_again(self, entry: BundlePlugin) -> None:
@@ -187,131 +208,35 @@ class Supervisor:
         await self._compiler.prepare(Job(wasm=path, sha256=entry.artifact.sha256, fuel=entry.limits.fuel is not None))
 
     def _reread(self) -> None:
-        log.info("SIGHUP: reading %s again", self.settings.plugins)
-        for slot in self.slots.values():
-            slot.key = ""  # resolve anew: what failed is tried now, and tags that are always asked for are asked
-        self._rescan.set()
+        log.info("SIGHUP: asking the source again")
+        self.slots.anew()
+        self.source.reread()
 
     def _drain(self) -> None:
         self.draining = True
+        self._tell()
 
-    async def _scan_on_change(self) -> None:
+    def _tell(self) -> None:
+        self.source.tell()
+
+    async def _take_on_change(self) -> None:
         while True:
-            await self._rescan.wait()
-            self._rescan.clear()
-            folder = self.settings.plugins
-            try:
-                found = await asyncio.to_thread(scan, folder)
-            except OSError as error:
-                if not self._unreadable:
-                    log.warning("the plugin folder %s cannot be read (%s); what runs goes on", folder, error.strerror)
-                self._unreadable = True
-                await self._watch.remember(None)
-                problem = Problem(file=str(folder), field="", message=f"cannot be read: {error.strerror}")
-                self.problems = (problem,)
-                for slot in self.slots.values():
-                    if slot.manifest is None and slot.failure is None:  # ran last time
-                        slot.failure = LoadFailure(cause="config", message=problem.sentence)
-                if self.bundle is None:
-                    self._take(Scan(manifests={}, problems=self.problems, secrets={}, config_maps={}))
-                continue
-            self._unreadable = False
-            await self._watch.remember(found)
-            self._take(found)
+            await self.source.changed.wait()
+            self.source.changed.clear()
+            wants = self.source.wants
+            if wants is None:
+                self.slots.blame(self.source.failure)
+            else:
+                self._wants = wants
+                self.slots.take(wants.plugins)
+                if self._first_wait is None:
+                    loop = asyncio.get_running_loop()
+                    self._first_wait = loop.call_later(_FIRST_WAIT_S, self._end_first_wait)
+                self._assemble.set()
+            self._tell()
 
-    def _take(self, found: Scan) -> None:
-        """Make the slots what the folder asks for."""
-        for problem in set(found.problems) - set(self.problems):
-            log.warning("%s", problem.sentence)
-        self.problems = found.problems
-        wanted: dict[str, tuple[Manifest | None, str, LoadFailure | None]] = {
-            name: (manifest, found.key(name, self.settings.plugins), None) for name, manifest in found.manifests.items()
-        }
-        for problem in found.problems:
-            if not problem.hides:
-                continue
-            behind = LoadFailure(cause="config", message=problem.sentence)
-            for name in self._behind(problem):
-                if name not in found.manifests:
-                    wanted.setdefault(name, (None, f"problem {problem.sentence}", behind))
-        for name in self.slots.keys() - wanted.keys():
-            self.slots.pop(name).cancel()
-        for name, (manifest, key, failure) in wanted.items():
-            slot = self.slots.get(name)
-            if slot is not None and slot.key == key:
-                slot.moved(manifest)
-                continue
-            if slot is not None:
-                slot.cancel()
-            slot = self.slots[name] = Slot(name=name, manifest=manifest, key=key, failure=failure)
-            if manifest is not None:
-                self._begin(slot, found)
+    def _slot_settled(self) -> None:
         self._assemble.set()
-
-    def _behind(self, problem: Problem) -> list[str]:
-        """The plugins that a problem is about."""
-        if problem.plugin is not None:
-            return [problem.plugin]
-        running = self.bundle.plugins if self.bundle else []
-        known = [entry.name for entry in running if entry.origin == problem.file]
-        # Nothing is known of what is in that file: a stand-in, so that it can neither be overlooked nor fail open.
-        return known or [_STAND_IN + _slug(problem.file)]
-
-    def _begin(self, slot: Slot, found: Scan, *, ask_again: bool = False) -> None:
-        slot.task = asyncio.get_running_loop().create_task(
-            self._resolve(slot, found, ask_again=ask_again), name=f"resolve {slot.name}"
-        )
-
-    async def _resolve(self, slot: Slot, found: Scan, *, ask_again: bool) -> None:
-        manifest = slot.manifest
-        assert manifest is not None  # noqa: S101 - a slot without a manifest is never begun
-        spec = manifest.plugin.spec
-        known = slot.resolved.entry if slot.resolved else self.entry(slot.name)
-        try:
-            resolved = await resolve(
-                manifest.plugin,
-                fetcher=self._fetcher,
-                objects=found,
-                previous=known.artifact if known else None,
-                ask_again=ask_again,
-                base=self.settings.plugins,
-                origin=manifest.file,
-            )
-            await self._compiler.prepare(
-                Job(
-                    wasm=resolved.artifact.path,
-                    sha256=resolved.artifact.sha256,
-                    fuel=spec.limits.fuel is not None,
-                    schema=resolved.description.config_schema,
-                    config=resolved.entry.config,
-                )
-            )
-            slot.resolved, slot.failure, slot.attempts = resolved, None, 0
-            if resolved.ungranted:
-                log.info(
-                    "plugin '%s' asks for permissions that it is not granted: %s",
-                    slot.name, ", ".join(resolved.ungranted),
-                )  # fmt: skip
-        except LoadError as error:
-            slot.fail(error)
-        except Exception as error:  # a defect of ours must be seen as this plugin's failure, not as silence
-            log.exception("plugin '%s' could not be resolved", slot.name)
-            slot.fail(VerifyError(f"the sidecar failed: {type(error).__name__}: {error}"))
-        slot.task = None
-        self._plan(slot, found)
-        self._assemble.set()
-
-    def _plan(self, slot: Slot, found: Scan) -> None:
-        """Ask the source again: after a failure, or when the time of a tracked tag is over."""
-        source = slot.manifest.plugin.spec.source if slot.manifest else None
-        if slot.failure is not None and slot.pause:
-            pause = slot.pause
-        elif source is not None and source.oci is not None and source.oci.track_interval is not None:
-            pause = source.oci.track_interval / 1000
-        else:
-            return
-        loop = asyncio.get_running_loop()
-        slot.again = loop.call_later(pause, lambda: self._begin(slot, found, ask_again=True))
 
     # ── from slots to the workers ──
 
@@ -325,27 +250,45 @@ class Supervisor:
             await asyncio.sleep(_SETTLE_S)
             self._assemble.clear()
             while self._refusals:
-                refusal = self._refusals.pop()
-                if self.bundle is not None:
-                    await self._refused(refusal, self.bundle)
-            everything = all(slot.settled for slot in self.slots.values())
-            if self.bundle is not None or everything or self._first_wait_over:
+                await self._refused(*self._refusals.pop())
+            if self._may_assemble():
                 await self._assemble_once()
+            self._tell()
+
+    def _settled(self) -> bool:
+        return all(slot.settled for slot in self.slots.values())
+
+    def _may_assemble(self) -> bool:
+        if self._wants is None:
+            return self.bundle is not None
+        if self._wants.held:
+            return self._settled()
+        return self.bundle is not None or self._settled() or self._first_wait_over
 
     async def _assemble_once(self) -> None:
         while True:
             bundle = self._compose()
+            # Not what the slots are when the workers have it: what is told of it has to be true then too.
+            wants, settled = self._wants, self._settled()
+            told = wants.version if wants is not None and settled else None
             if self.bundle is not None and bundle.version == self.bundle.version:
+                await self.fleet.discard()
                 changed = bundle != self.bundle
                 self.bundle = bundle  # the same plugins; what failed beside them may have changed
+                self.runs = told or self.runs
                 if changed:
                     await self._keep(bundle)
                 return
             try:
+                if wants is not None and wants.held:
+                    await self.fleet.prepare(bundle, self._number(bundle))
+                    self._held_as = told
+                    return
                 await self._deploy(bundle)
             except RefusedError as error:
                 await self._refused(error, bundle)
                 continue
+            self.runs = told or bundle.version
             await self._keep(bundle)
             log.info("bundle %s runs: %s", bundle.version, ", ".join(e.name for e in bundle.plugins) or "no plugins")
             return
@@ -368,9 +311,9 @@ class Supervisor:
         """
         running = self.bundle.plugins if self.bundle else []
         coming = {
-            slot.manifest.file
+            slot.wanted.file
             for slot in self.slots.values()
-            if slot.manifest is not None and slot.resolved is None and self.entry(slot.name) is None
+            if slot.wanted.file is not None and slot.resolved is None and self.entry(slot.name) is None
         }
         return [entry for entry in running if entry.name not in self.slots and entry.origin in coming]
 
@@ -378,28 +321,19 @@ class Supervisor:
         """What stands for a plugin in the bundle: see the module's docstring."""
         if slot.resolved is not None:
             return slot.resolved.entry.model_copy(update={"failure": slot.failure})
-        now = self.entry(slot.name)
+        now, wanted = self.entry(slot.name), slot.wanted
         failure = slot.failure or LoadFailure(cause="fetch", message="the plugin is still being loaded")
-        spec = slot.manifest.plugin.spec if slot.manifest else None
-        policy = getattr(spec.failure_policy, failure.cause) if spec else "LastGood"
-        if slot.failure is None:
-            policy = "LastGood"  # nothing failed yet
+        # Where nothing failed yet, what runs goes on.
+        policy = getattr(wanted.failure_policy, failure.cause) if slot.failure else "LastGood"
         if policy == "Open":
             return None
         if policy == "LastGood":
-            if now is not None and (now.artifact is not None or slot.manifest is None):
+            if now is not None and (now.artifact is not None or not wanted.known):
                 return now.model_copy(update={"failure": slot.failure or (now.failure if not now.artifact else None)})
             if now is None and self.bundle is not None and not self._stands_in():
                 return None
-        hooks = list(spec.hooks) if spec else []
-        return BundlePlugin(
-            name=slot.name,
-            origin=slot.manifest.file if slot.manifest else None,
-            failure=failure,
-            hooks=hooks or (now.hooks if now else _DECIDING),
-            priority=spec.priority if spec else 0,
-            match=spec.match if spec else Match(),
-        )
+        hooks = wanted.placeholder.hooks or (now.hooks if now else _DECIDING)
+        return wanted.placeholder.model_copy(update={"failure": failure, "hooks": hooks})
 
     def _stands_in(self) -> bool:
         """Whether something refuses for a file that could not be read, and can by now.
@@ -407,10 +341,11 @@ class Supervisor:
         What was in that file goes on refusing until it is loaded.
         """
         running = self.bundle.plugins if self.bundle else []
-        return any(entry.name.startswith(_STAND_IN) and entry.name not in self.slots for entry in running)
+        return any(entry.name.startswith(STAND_IN) and entry.name not in self.slots for entry in running)
 
     async def _deploy(self, bundle: Bundle) -> None:
-        await self.fleet.deploy(bundle, self._number(bundle))
+        await self.fleet.prepare(bundle, self._number(bundle))
+        await self.fleet.commit()
         self._compiled_again.clear()
         if self.bundle is not None:
             self.changes += 1
@@ -447,9 +382,9 @@ class Supervisor:
                 self._state.save_numbers(self.numbers)
         return {name: self.numbers[name] for name in names}
 
-    def _refused_by_one(self, error: RefusedError) -> None:
-        """A worker that was started later cannot load what the others run."""
-        self._refusals.append(error)
+    def _refused_by_one(self, error: RefusedError, bundle: Bundle) -> None:
+        """A worker that was started later cannot load what the others have."""
+        self._refusals.append((error, bundle))
         self._assemble.set()
 
     async def _refused(self, error: RefusedError, bundle: Bundle) -> None:
@@ -488,7 +423,7 @@ class Supervisor:
         await self._deploy_again(self.bundle)
         if slot is not None and error.damaged:
             slot.key = ""  # fetch it anew
-            self._rescan.set()
+            self.source.changed.set()
 
     async def _deploy_again(self, bundle: Bundle) -> None:
         try:
@@ -513,7 +448,3 @@ def _with_placeholder(bundle: Bundle, entry: BundlePlugin, failure: LoadFailure)
     """The bundle with something that fails closed in a plugin's place."""
     placeholder = entry.model_copy(update={"artifact": None, "failure": failure})
     return Bundle.of([placeholder if each is entry else each for each in bundle.plugins])
-
-
-def _slug(file: str) -> str:
-    return re.sub(r"[^a-z0-9.]+", "-", file.lower())[:200].strip("-.") or "file"

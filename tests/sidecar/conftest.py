@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http.client
+import importlib.util
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -223,6 +225,16 @@ class Sidecar:
     def log(self):
         """What it has written to stderr."""
         return self._log.read_text()
+
+    def settled_log(self):
+        """The log once it names the bundle that runs: from then on it holds what happens next, and nothing more."""
+
+        def settled():
+            log, answer = self.log, self.looks("/v1/bundle")
+            said = re.findall("bundle ([0-9a-f]{12}) runs", log)
+            return log if said and answer is not None and answer[1].get("version") == said[-1] else None
+
+        return until(settled, lambda: f"a word about the bundle that runs; there was:\n{self.log}")
 
     def get(self, path, *, method="GET"):
         """Status and body of the admin port; JSON is parsed."""
@@ -493,3 +505,16 @@ def load():
             await asyncio.gather(*tasks)
 
     return run
+
+
+@pytest.fixture
+def operator(tmp_path):
+    """An operator that does what it is told; see operator_double.py."""
+    # Beside this file, which is no package: tests are imported each by its path.
+    path = Path(__file__).with_name("operator_double.py")
+    spec = importlib.util.spec_from_file_location("operator_double", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    made = module.OperatorDouble(tmp_path, free_ports(1)[0]).start()
+    yield made
+    made.end()

@@ -1,0 +1,161 @@
+"""HTTP to the operator: over TLS, with the pod's token, to no other place.
+
+Token and authority are files that change under us (a projected token lives for an hour, a CA is rotated), so both
+are read for every request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import aiohttp
+from yarl import URL
+
+from hookline_runtime.artifacts.transport import retry_after
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hookline_sidecar.settings import OperatorSettings
+
+_CONNECT_S: Final = 10.0
+_ANSWER_S: Final = 20.0
+_CLOSE_S: Final = 1.0
+_MAX_FILE: Final = 256 * 1024
+_MAX_TOKEN: Final = 16 * 1024
+_ADVICE: Final = {
+    401: "it does not accept this pod's token; check --operator-token, the token's audience and that the pod lives",
+    403: "this pod is not allowed to; check that the operator watches its namespace",
+    404: "there is no Hookline operator at that address; check --operator",
+    429: "it has too much to do; it is asked again later",
+    503: "it cannot serve now; it is asked again later",
+}
+
+
+class RefusalError(Exception):
+    """The operator cannot be asked, or says no: one sentence."""
+
+    def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+        """Seconds that it asks to wait."""
+
+
+class OperatorClient:
+    """Asks one operator. Of one event loop; connections are opened on first use."""
+
+    def __init__(self, settings: OperatorSettings) -> None:
+        self._settings = settings
+        self._url = URL(settings.url)
+        self._lazy_session: aiohttp.ClientSession | None = None
+        self._trust: tuple[str | None, ssl.SSLContext] | None = None
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._lazy_session is not None:
+            await self._lazy_session.close()
+
+    async def open(self, path: str, *, heartbeat: float, max_message: int) -> aiohttp.ClientWebSocketResponse:
+        """A WebSocket. Raises RefusalError."""
+        tls, headers = await asyncio.to_thread(self._identity)
+        try:
+            async with asyncio.timeout(_ANSWER_S):
+                return await self._session().ws_connect(
+                    self._url.with_path(path),
+                    headers=headers,
+                    ssl=tls,
+                    heartbeat=heartbeat,
+                    max_msg_size=max_message,
+                    compress=0,  # what is inflated here would be a bomb
+                    timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),
+                )
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            _refuse(error)
+
+    @asynccontextmanager
+    async def get(self, path: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
+        """An answer of 200 or 206, to be read. Raises RefusalError, also for what goes wrong while it is read."""
+        tls, identity = await asyncio.to_thread(self._identity)
+        try:
+            async with self._session().get(
+                self._url.with_path(path),
+                headers={**headers, **identity, "Accept-Encoding": "identity"},
+                ssl=tls,
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S, sock_read=_ANSWER_S),
+            ) as response:
+                if response.status not in {200, 206}:
+                    raise _status(response.status, response.headers)
+                yield response
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            _refuse(error)
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._lazy_session is None:
+            trace = aiohttp.TraceConfig()
+            trace.on_request_redirect.append(_no_redirect)
+            self._lazy_session = aiohttp.ClientSession(
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=_CONNECT_S),
+                auto_decompress=False,
+                trust_env=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"User-Agent": "hookline-sidecar"},
+                trace_configs=[trace],
+            )
+        return self._lazy_session
+
+    def _identity(self) -> tuple[ssl.SSLContext, dict[str, str]]:
+        token = _file(self._settings.token, "--operator-token").strip()
+        if not token or len(token) > _MAX_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
+            raise RefusalError(f"--operator-token {self._settings.token} holds no token")
+        pem = _file(self._settings.ca, "--operator-ca") if self._settings.ca is not None else None
+        if self._trust is None or self._trust[0] != pem:
+            try:
+                # With authorities of its own, the system's are not trusted.
+                self._trust = pem, ssl.create_default_context(cadata=pem)
+            except (ssl.SSLError, ValueError):
+                raise RefusalError(f"--operator-ca {self._settings.ca} holds no PEM certificate") from None
+        return self._trust[1], {"Authorization": f"Bearer {token}"}
+
+
+def _file(path: Path, flag: str) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(_MAX_FILE).decode("ascii", "replace")
+    except OSError as error:
+        raise RefusalError(f"{flag} {path} cannot be read: {error.strerror}") from None
+
+
+async def _no_redirect(*_: object) -> None:
+    # aiohttp would follow, from https to http too.
+    raise RefusalError("it answered with a redirect, and those are not followed; check --operator")
+
+
+def _status(status: int, headers: Mapping[str, str]) -> RefusalError:
+    wait = retry_after(headers.get("Retry-After", ""), now=time.time()) if status in {429, 503} else None
+    advice = _ADVICE.get(status, "check what answers at that address")
+    return RefusalError(f"it answered {status}: {advice}", status=status, retry_after=wait)
+
+
+def _refuse(error: Exception) -> NoReturn:
+    """Convert what aiohttp raises, without its own text: that may quote a request."""
+    if isinstance(error, aiohttp.WSServerHandshakeError):
+        raise _status(error.status, error.headers or {}) from None
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        why = getattr(error.certificate_error, "verify_message", "") or "it does not fit"
+        raise RefusalError(f"its certificate is not trusted ({why}); check --operator-ca and the host's name") from None
+    if isinstance(error, aiohttp.ClientSSLError):
+        raise RefusalError("it does not speak TLS as expected; check --operator") from None
+    if isinstance(error, TimeoutError):
+        raise RefusalError(f"it did not answer within {_ANSWER_S:g} s") from None
+    if isinstance(error, aiohttp.ClientConnectorDNSError):
+        raise RefusalError("its host's name is not known; check --operator") from None
+    if isinstance(error, OSError) and error.strerror:
+        raise RefusalError(f"it cannot be reached: {error.strerror}") from None
+    raise RefusalError(f"the connection failed ({type(error).__name__})") from None
