@@ -132,7 +132,7 @@ async def test_names_that_are_not_ascii_are_percent_encoded(decide):
 async def test_headers_of_any_bytes_are_answered(decide, header):
     """As the plugins say: nothing of a client's making is an error of ours."""
     sidecar = decide(SUCCESS, ALLOW)
-    log = sidecar.log
+    log = sidecar.settled_log()
     raw = b"GET /v1/auth HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + header + b"\r\n\r\n"
     assert sidecar.raw(raw).split(b"\r\n")[0] == b"HTTP/1.1 200 OK"
     assert sidecar.log == log

@@ -26,7 +26,7 @@ def running(new_sidecar, guests):
 @pytest.fixture
 async def sidecar(running):
     """The sidecar; afterwards the same worker is there, answers, and has logged nothing."""
-    workers, log = running.workers, running.log
+    workers, log = running.workers, running.settled_log()
     assert workers
     yield running
     assert (await running.ask("pre_query", {"query": "select 1"}))["action"] == "block"
