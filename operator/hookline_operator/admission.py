@@ -40,6 +40,7 @@ INJECT_PATH: Final = "/webhooks/inject"
 VALIDATE_PATH: Final = "/webhooks/validate"
 MAX_BODY: Final = 8 * 2**20
 
+_TOO_LARGE: Final = f"a review of more than {MAX_BODY} bytes is not read"
 _MAX_UNDER_WAY: Final = 8 * MAX_BODY
 """Bytes of all bodies that are read at the same time."""
 _BODY_TIMEOUT_S: Final = 10.0
@@ -112,13 +113,15 @@ class _Reader:
     async def read(self, request: web.Request) -> bytes:
         """The whole body. Raises _RefusedError."""
         body = bytearray()
+        if (request.content_length or 0) > MAX_BODY:
+            raise _RefusedError(413, _TOO_LARGE)
         try:
             async with asyncio.timeout(_BODY_TIMEOUT_S):
                 async for chunk in request.content.iter_any():
                     self._under_way += len(chunk)
                     body += chunk
                     if len(body) > MAX_BODY:
-                        raise _RefusedError(413, f"a review of more than {MAX_BODY} bytes is not read")
+                        raise _RefusedError(413, _TOO_LARGE)
                     if self._under_way > _MAX_UNDER_WAY:
                         raise _RefusedError(503, "too many reviews arrive at the same time; try again")
         except (web.RequestPayloadError, ConnectionError):

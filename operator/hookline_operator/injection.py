@@ -24,7 +24,7 @@ from hookline_runtime.artifacts import parse as parse_reference
 from hookline_runtime.errors import FetchError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 Json = dict[str, Any]
 
@@ -87,6 +87,25 @@ class InjectionSettings:
     """The certificate authorities that it is known by, PEM."""
     image_pull_policy: str | None = None
     """``Always``, ``IfNotPresent`` or ``Never``; None leaves it to Kubernetes."""
+    cpu_request: str = "50m"
+    cpu_limit: str | None = None
+    memory_request: str = "128Mi"
+    memory_limit: str = "512Mi"
+    log_level: str = "info"
+    """These five hold where a pod's annotations say nothing."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, with a sentence, for settings that no pod could have."""
+        _amount("cpu-request", self.cpu_request, _cpu)
+        if self.cpu_limit is not None and _amount("cpu-limit", self.cpu_limit, _cpu) < _cpu(self.cpu_request):
+            raise ValueError(f"the sidecar's cpu-request is {self.cpu_request}, and its cpu-limit {self.cpu_limit}")
+        _amount("memory-request", self.memory_request, _memory)
+        if _amount("memory-limit", self.memory_limit, _memory) < _memory(self.memory_request):
+            raise ValueError(
+                f"the sidecar's memory-request is {self.memory_request}, and its memory-limit {self.memory_limit}"
+            )
+        if self.log_level not in _LEVELS:
+            raise ValueError(f"the sidecar's log-level is {self.log_level!r:.40}, and none of {', '.join(_LEVELS)}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -231,8 +250,10 @@ def _check_labels(labels: Mapping[str, str], annotations: Mapping[str, str], not
 
 
 def _wishes(annotations: Mapping[str, str], settings: InjectionSettings) -> _Wishes:
-    cpu = _amounts(annotations, _CPU_REQUEST, _CPU_LIMIT, parse=_cpu, requested="50m", limit=None)
-    memory = _amounts(annotations, _MEMORY_REQUEST, _MEMORY_LIMIT, parse=_memory, requested="128Mi", limit="512Mi")
+    cpu = _amounts(annotations, _CPU_REQUEST, _CPU_LIMIT, _cpu, (settings.cpu_request, settings.cpu_limit))
+    memory = _amounts(
+        annotations, _MEMORY_REQUEST, _MEMORY_LIMIT, _memory, (settings.memory_request, settings.memory_limit)
+    )
     hook_port = None if annotations.get(_HOOK_PORT) == "off" else _port(annotations, _HOOK_PORT, 9901, also=" or 'off'")
     admin_port = _port(annotations, _ADMIN_PORT, 9902)
     if hook_port == admin_port:
@@ -240,7 +261,7 @@ def _wishes(annotations: Mapping[str, str], settings: InjectionSettings) -> _Wis
     workers = annotations.get(_WORKERS, "1")
     if not re.fullmatch("[0-9]{1,3}", workers, re.ASCII) or not 1 <= int(workers) <= _MAX_WORKERS:
         raise InjectionError(f"the annotation {_WORKERS} is {workers!r:.40}, and not between 1 and {_MAX_WORKERS}")
-    level = annotations.get(_LEVEL, "info")
+    level = annotations.get(_LEVEL, settings.log_level)
     if level not in _LEVELS:
         raise InjectionError(f"the annotation {_LEVEL} is {level!r:.40}, and none of {', '.join(_LEVELS)}")
     return _Wishes(
@@ -248,7 +269,7 @@ def _wishes(annotations: Mapping[str, str], settings: InjectionSettings) -> _Wis
         requests={"cpu": cpu[0], "memory": memory[0]},
         limits={name: limit for name, (_, limit) in (("cpu", cpu), ("memory", memory)) if limit is not None},
         # Memory-backed: what is in it counts as the sidecar's memory. Half is left for the processes.
-        state_size=format_size(parse_size(memory[1]) // 2),
+        state_size=format_size(int(_memory(memory[1] or settings.memory_limit)) // 2),
         hook_port=hook_port,
         admin_port=admin_port,
         workers=int(workers),
@@ -257,25 +278,35 @@ def _wishes(annotations: Mapping[str, str], settings: InjectionSettings) -> _Wis
 
 
 def _amounts(
-    annotations: Mapping[str, str], request_name: str, limit_name: str, *, parse: Any, requested: str, limit: str | None
-) -> tuple[str, Any]:
+    annotations: Mapping[str, str],
+    request_name: str,
+    limit_name: str,
+    parse: Callable[[str], Fraction],
+    defaults: tuple[str, str | None],
+) -> tuple[str, str | None]:
     """Request and limit, as written. A default gives way to what the pod says."""
-    given = {}
     for name in (request_name, limit_name):
         if name in annotations:
             try:
-                given[name] = parse(annotations[name])
+                parse(annotations[name])
             except ValueError as error:
                 raise InjectionError(f"the annotation {name} is {annotations[name]!r:.40}, and {error}") from None
-    limit = annotations.get(limit_name, limit)
-    if limit is None or parse(annotations.get(request_name, requested)) <= parse(limit):
-        return annotations.get(request_name, requested), limit
-    if request_name in given:
+    request = annotations.get(request_name, defaults[0])
+    limit = annotations.get(limit_name, defaults[1])
+    if limit is None or parse(request) <= parse(limit):
+        return request, limit
+    if request_name in annotations:
         raise InjectionError(
-            f"the annotation {request_name} is {annotations[request_name]}, and the limit is {limit}: "
-            f"set {limit_name} to as much at least"
+            f"the annotation {request_name} is {request}, over the limit {limit}: set {limit_name} to as much at least"
         )
     return limit, limit
+
+
+def _amount(name: str, text: str, parse: Callable[[str], Fraction]) -> Fraction:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise ValueError(f"the sidecar's {name} is {text!r:.40}, and {error}") from None
 
 
 def _cpu(text: str) -> Fraction:
@@ -286,14 +317,14 @@ def _cpu(text: str) -> Fraction:
     return value
 
 
-def _memory(text: str) -> int:
+def _memory(text: str) -> Fraction:
     try:
         value = parse_size(text)
     except ValueError:
         raise ValueError("no size such as 128Mi or 1Gi") from None
     if value < _MIN_MEMORY:
         raise ValueError(f"less than the {format_size(_MIN_MEMORY)} that a sidecar needs")
-    return value
+    return Fraction(value)
 
 
 def _port(annotations: Mapping[str, str], name: str, default: int, *, also: str = "") -> int:

@@ -168,6 +168,38 @@ def test_the_pull_policy_is_the_operators(policy):
     assert container.get("imagePullPolicy") == policy
 
 
+def test_the_operators_settings_hold_where_the_pod_says_nothing():
+    """And give way to its annotations."""
+    own = InjectionSettings(
+        image="i:1", operator="https://o.n.svc", operator_ca="CA", cpu_request="200m", cpu_limit="2",
+        memory_request="256Mi", memory_limit="1Gi", log_level="debug",
+    )  # fmt: skip
+    container = inject(annotated(), namespace="n", settings=own).pod["spec"]["initContainers"][0]
+    assert container["resources"] == {
+        "requests": {"cpu": "200m", "memory": "256Mi"},
+        "limits": {"cpu": "2", "memory": "1Gi"},
+    }
+    assert "--log-level=debug" in container["args"]
+    container = inject(annotated(sidecar_cpu_limit="100m"), namespace="n", settings=own).pod["spec"]["initContainers"][
+        0
+    ]
+    assert container["resources"]["requests"]["cpu"] == "100m"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"cpu_request": "much"}, "cpu-request is 'much', and no number"), ({"cpu_limit": "1m"}, "cpu-limit 1m"),
+        ({"memory_limit": "100Mi"}, "memory-limit 100Mi"), ({"memory_request": ""}, "memory-request is '', and no"),
+        ({"log_level": "loud"}, "log-level is 'loud', and none of"),
+    ],
+)  # fmt: skip
+def test_settings_that_no_pod_could_have_are_refused_at_the_start(wrong, says):
+    """By the operator's command line, and not pod by pod."""
+    with pytest.raises(ValueError, match=f"the sidecar's .*{says}"):
+        InjectionSettings(image="i:1", operator="https://o.n.svc", operator_ca="CA", **wrong)
+
+
 _name = st.sampled_from(["web", "envoy", "db", CONTAINER, "hookline-socket"])
 _mount = st.fixed_dictionaries(
     {
