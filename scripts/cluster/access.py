@@ -53,7 +53,7 @@ class Access:
         except subprocess.TimeoutExpired as error:
             raise ClusterError(f"kubectl {' '.join(map(str, args))}: no end after {timeout:.0f} s") from error
         if done.returncode != 0:
-            raise ClusterError(f"kubectl {' '.join(map(str, args))}: {done.stderr.strip() or done.stdout.strip()}")
+            raise ClusterError(f"kubectl {' '.join(map(str, args))}: {(done.stderr + done.stdout).strip()}")
         return done.stdout
 
     def get(self, *args: str) -> Any:

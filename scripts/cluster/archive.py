@@ -9,6 +9,8 @@ import platform
 import tarfile
 from pathlib import Path
 
+from cluster.errors import ClusterError
+
 
 def machine() -> str:
     """This machine's architecture, in the words of images."""
@@ -21,6 +23,39 @@ def full_name(name: str) -> str:
     if slash and ("." in first or ":" in first or first == "localhost"):
         return name
     return f"docker.io/{name}" if slash else f"docker.io/library/{name}"
+
+
+def rename_image(archive: Path, name: str, target: Path) -> Path:
+    """Write a copy whose one image is called ``name`` and nothing else.
+
+    ``ctr images import`` can only add a name. It keeps what the archive says, or makes one up (``import-DATE:latest``)
+    that the kubelet's side of containerd then fails to find again, and the pod with it.
+
+    Raises:
+        ClusterError: It is no image archive, or holds several images.
+    """
+    renamed = False
+    with tarfile.open(archive) as source, tarfile.open(target, "w") as copy:
+        for entry in source:
+            content = source.extractfile(entry) if entry.isreg() else None
+            file = entry.name.removeprefix("./")
+            if content and file in {"index.json", "manifest.json"}:
+                described = json.load(content)
+                images = described["manifests"] if file == "index.json" else described
+                if len(images) != 1:
+                    raise ClusterError(f"{archive} holds {len(images)} images; {name} can only be one of them")
+                if file == "index.json":  # an OCI image layout; containerd reads its own annotation before all others
+                    images[0]["annotations"] = {"io.containerd.image.name": full_name(name)}
+                else:  # docker save
+                    images[0]["RepoTags"] = [full_name(name)]
+                written = json.dumps(described).encode()
+                entry.size, content, renamed = len(written), io.BytesIO(written), True
+            copy.addfile(entry, content)
+    if not renamed:
+        raise ClusterError(
+            f"{archive} is no image archive: it has neither an index.json (OCI) nor a manifest.json (Docker)"
+        )
+    return target
 
 
 def write_image(archive: Path, *, name: str, program: Path, architecture: str) -> Path:

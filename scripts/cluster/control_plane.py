@@ -197,7 +197,7 @@ class ControlPlane(Access):
                 urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=self._client)
             )
             with opener.open(url, timeout=5) as answer:
-                return bool(answer.status == 200)  # noqa: PLR2004
+                return bool(answer.status == 200)
         return False
 
 

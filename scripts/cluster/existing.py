@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from cluster.access import Access
-from cluster.archive import full_name
+from cluster.archive import rename_image
 from cluster.binaries import ROOT, binary, say
 from cluster.errors import ClusterError, NotPossibleHereError
 from cluster.node import Cluster
@@ -58,16 +58,15 @@ class Kind(Existing):
         (network,) = json.loads(_output("docker", "network", "inspect", "kind"))
         gateways = [entry["Gateway"] for entry in network["IPAM"]["Config"] if "Gateway" in entry]
         for gateway in gateways:
-            if ipaddress.ip_address(gateway).version == 4:  # noqa: PLR2004
+            if ipaddress.ip_address(gateway).version == 4:
                 return str(gateway)
         raise NotPossibleHereError(f"Docker's network of kind has no IPv4 gateway: {gateways}")
 
     def load_image(self, archive: Path, name: str) -> None:
-        """Into the containerd of each node; ``kind load`` would keep the archive's own names."""
-        for node in _output("kind", "get", "nodes", "--name", _KIND).split():
-            argv = ["docker", "exec", "-i", node, "ctr", "--namespace=k8s.io", "images", "import"]
-            with archive.open("rb") as content:
-                _output(*argv, "--index-name", full_name(name), "-", stdin=content.fileno())
+        """Into each node."""
+        with tempfile.TemporaryDirectory() as folder:
+            renamed = rename_image(archive, name, Path(folder) / "image.tar")
+            _output("kind", "load", "image-archive", str(renamed), "--name", _KIND)
 
     def close(self) -> None:
         """Delete the cluster, if this object made it."""
@@ -92,8 +91,8 @@ def open_cluster() -> Access:
     return Cluster()
 
 
-def _output(*argv: str, stdin: int = subprocess.DEVNULL) -> str:
-    done = subprocess.run(argv, stdin=stdin, capture_output=True, text=True, check=False)
+def _output(*argv: str) -> str:
+    done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ClusterError(f"{' '.join(argv)}: {done.stderr.strip()}")
     return done.stdout

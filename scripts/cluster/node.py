@@ -18,13 +18,14 @@ import json
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from cluster.archive import full_name, machine, write_image
+from cluster.archive import machine, rename_image, write_image
 from cluster.binaries import NODE, binary
 from cluster.control_plane import ControlPlane
 from cluster.errors import ClusterError, NotPossibleHereError
@@ -91,8 +92,9 @@ class Cluster(ControlPlane):
 
     def load_image(self, archive: Path, name: str) -> None:
         """Into the node's containerd."""
-        argv = ["ctr", f"--address={self._socket}", "--namespace=k8s.io", "images", "import"]
-        self._run(*argv, "--index-name", full_name(name), archive)
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            renamed = rename_image(archive, name, Path(folder) / "image.tar")
+            self._run("ctr", f"--address={self._socket}", "--namespace=k8s.io", "images", "import", renamed)
 
     def spawn(
         self, argv: Sequence[str | Path], *, name: str, env: Mapping[str, str] | None = None
@@ -266,6 +268,8 @@ class Cluster(ControlPlane):
             "kind": "KubeProxyConfiguration",
             "clientConnection": {"kubeconfig": str(kubeconfig)},
             "mode": "iptables",
+            # At once, not once a second: there are few services.
+            "iptables": {"minSyncPeriod": "0s"},
             "clusterCIDR": self.pods,
             "hostnameOverride": "node",
             "bindAddress": self.node_ip,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster import Access
+from cluster import Access  # noqa: TC001 - pytest reads fixtures' annotations
 from cluster.archive import machine, write_image
 
 BUSYBOX = "hookline.test/busybox:1"
