@@ -168,10 +168,10 @@ def _address_or_off(text: str) -> Address | None:
 def _https(text: str) -> str:
     try:
         parts = urlsplit(text)
-        usable = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0
+        usable = parts.scheme == "https" and bool(parts.hostname) and parts.port != 0 and text.isprintable()
     except ValueError:
         usable = False
-    if not usable or parts.path not in {"", "/"} or parts.query or parts.fragment or "@" in parts.netloc:
+    if not usable or " " in text or parts.path not in {"", "/"} or parts.query or parts.fragment or "@" in parts.netloc:
         # Without the text: it may hold a password.
         raise argparse.ArgumentTypeError("is no https://HOST[:PORT]; the pod's token is sent over TLS only")
     return f"https://{parts.netloc}"

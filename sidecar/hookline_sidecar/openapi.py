@@ -33,7 +33,7 @@ ADMIN = {
     "/healthz": "Whether the supervisor lives",
     "/readyz": "Whether every plugin that must decide is loaded; 503 with the reasons otherwise",
     "/metrics": "Prometheus metrics over all workers",
-    "/v1/plugins": "Every plugin: state, revision, statistics, last failure",
+    "/v1/plugins": "The source of bundles, its problems, and every plugin: state, revision, statistics, last failure",
     "/v1/bundle": "The running bundle, without the values of Secrets",
     "/openapi.json": "This document",
 }

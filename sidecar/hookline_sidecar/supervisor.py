@@ -146,7 +146,7 @@ class Supervisor:
         if self.draining:
             reasons.append("the sidecar is draining")
         if self.bundle is None:
-            reasons.append("the plugins are being loaded" if self._wants else self.source.waiting)
+            reasons.append(self._not_loaded())
         elif self.fleet.running(self.bundle.version) == 0:
             reasons.append("no worker runs the bundle yet")
         for entry in self.bundle.plugins if self.bundle else ():
@@ -154,6 +154,12 @@ class Supervisor:
                 why = entry.failure.message if entry.failure else "it is not loaded"
                 reasons.append(f"plugin '{entry.name}' fails closed: {why}")
         return reasons
+
+    def _not_loaded(self) -> str:
+        if self._wants is None:
+            return self.source.waiting
+        held = self._wants.held and self._settled()
+        return "the source holds the first bundle" if held else "the plugins are being loaded"
 
     async def _stay_reachable(self) -> None:
         """Make the socket anew where somebody deleted it: without it, a worker that is replaced gets no bundle."""

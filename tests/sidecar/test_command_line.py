@@ -50,7 +50,7 @@ def test_help_teaches():
     """Options with units and defaults, their variables, an example to copy, and the signals."""
     code, said = run("--help")
     assert code == 0
-    for word in ("--plugins", "127.0.0.1:9901", "HOOKLINE_MAX_BODY", "curl", "SIGHUP", "16Mi"):
+    for word in ("--plugins", "--operator-token", "127.0.0.1:9901", "HOOKLINE_MAX_BODY", "curl", "SIGHUP", "16Mi"):
         assert word in said
 
 
@@ -72,9 +72,34 @@ def test_the_version_is_told():
     assert run("--version")[1].startswith("hookline-sidecar ")
 
 
-def test_plugins_is_required():
-    """There is no folder to guess."""
-    refuses("--plugins")
+def test_a_source_is_required():
+    """There is no folder to guess, and no operator; nor can it be both."""
+    refuses("exactly one of --plugins")
+    refuses("exactly one of --plugins", "--plugins", "/nowhere", "--operator", "https://o", "--operator-token", "/t")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--operator", "https://o.test"], "--operator needs --operator-token"),
+        (["--plugins", "/nowhere", "--operator-token", "/t"], "are for --operator"),
+        (["--plugins", "/nowhere", "--operator-ca", "/c"], "are for --operator"),
+        *(
+            (["--operator", url, "--operator-token", "/t"], "is no https://HOST[:PORT]")
+            for url in ("http://o.test", "o.test", "https://", "https://o.test/x", "https://u:hidden@o.test",
+                        "https://o.test?x", "https://o.test:0", "https://o.test:port", "https://[::1", "https://o t")
+        ),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_an_operator_that_cannot_be_is_refused(capsys, arguments, words):
+    """The token goes over TLS only, and to one place; what is refused is not repeated, it may hold a password."""
+    with pytest.raises(SystemExit) as caught:
+        cli.run([*arguments, "--state", "/nowhere"], {})
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert words in said
+    assert "hidden" not in said
 
 
 @pytest.mark.parametrize(

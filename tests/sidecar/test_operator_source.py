@@ -269,6 +269,47 @@ async def test_a_supervisor_that_dies_while_a_bundle_is_held_holds_it_again(
     assert await sidecar.says() == "two"
 
 
+async def test_a_first_bundle_that_is_held_is_not_ready(sidecar, operator, guests, reported):
+    """Nothing is answered before it may run."""
+    version = operator.send(operator.entry("p", guests.saying("one")), hold=True)
+    sidecar.start(wait=False)
+    reported(prepared=version, running=None, ready=False)
+    assert "holds" in reasons(sidecar)
+    operator.commit(version)
+    reported(running=version, ready=True)
+    assert await sidecar.says() == "one"
+
+
+async def test_a_plugin_that_is_slow_to_come_holds_up_no_other(sidecar, operator, guests, reported, eventually):
+    """But the version is claimed only when it is known how all of it ended."""
+    first = operator.send(
+        operator.entry("a", guests.saying("a1"), priority=1), operator.entry("b", guests.saying("b1"))
+    )
+    sidecar.start()
+    reported(running=first)
+    a, b = operator.entry("a", guests.saying("a2"), priority=1), operator.entry("b", guests.saying("b2"))
+    operator.faults[b.artifact.sha256] = ["hang"]
+    second = operator.send(a, b)
+    await sidecar.wait_says("a2")
+    eventually(lambda: states(operator.last) == {"a": "Running", "b": "Updating"}, "one of two")
+    assert operator.last.running not in {first, second}
+    operator.release()
+    assert states(reported(running=second)) == {"a": "Running", "b": "Running"}
+
+
+async def test_at_the_deadline_what_is_there_runs(sidecar, operator, guests, reported):
+    """Although one plugin has not come: it is as it was."""
+    operator.send(operator.entry("a", guests.saying("a1"), priority=1), operator.entry("b", guests.saying("b1")))
+    sidecar.start()
+    a, b = operator.entry("a", guests.saying("a2"), priority=1), operator.entry("b", guests.saying("b2"))
+    operator.faults[b.artifact.sha256] = ["hang"]
+    version = operator.send(a, b, hold=True, deadline=1000)
+    await sidecar.wait_says("a2")
+    assert operator.last.prepared is None
+    operator.release()
+    reported(running=version)
+
+
 # ── connections ──
 
 
@@ -380,6 +421,16 @@ async def test_an_authority_that_is_rotated_is_read_again(sidecar, operator, gue
     version = operator.send(operator.entry("p", guests.saying("two")))
     reported(running=version)
     assert await sidecar.says() == "two"
+
+
+async def test_without_an_authority_the_systems_count(new_sidecar, operator, eventually):
+    """Which do not know this one; and all of it can be told in the environment."""
+    sidecar = new_sidecar(plugins=None)
+    environment = {"HOOKLINE_OPERATOR": operator.url, "HOOKLINE_OPERATOR_TOKEN": str(operator.token)}
+    sidecar.start(wait=False, environment=environment)
+    eventually(lambda: "certificate is not trusted" in reasons(sidecar), lambda: reasons(sidecar))
+    assert operator.tokens == []
+    assert sidecar.stop() == 0
 
 
 async def test_a_hangup_tries_at_once(sidecar, operator, guests, eventually):
