@@ -8,6 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
+pytest_plugins = ["cluster.fixtures"]
+
 _missing = pytest.StashKey[dict[str, str]]()
 
 Need = Callable[[str, str], str]

@@ -250,6 +250,11 @@ class CertificateKeeper:
             raise RuntimeError("there is no certificate yet")
         return self._material.bundle
 
+    @property
+    def has_material(self) -> bool:
+        """Whether there is a certificate to serve with."""
+        return self._material is not None
+
     def client_context(self) -> ssl.SSLContext:
         """For requests to other replicas, with ``server_hostname=peer_name(…)``. Raises RuntimeError as ``bundle``."""
         return ssl.create_default_context(cadata=self.bundle)

@@ -7,27 +7,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
+import json
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import aiohttp
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.leaderelection.electionconfig import Config
 from kubernetes.aio.leaderelection.leaderelection import LeaderElection
-from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
+from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRecord
+from kubernetes.aio.leaderelection.resourcelock.baselock import BaseLock
 
 from hookline_operator.kube import KubeError, path
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from hookline_operator.kube import Kube
+    from hookline_operator.kube import Kube, Object
 
 _LEASE_S: Final = 15
 _RENEW_S: Final = 10
 _RETRY_S: Final = 2
-_UNREACHABLE: Final = (aiohttp.ClientError, OSError, TimeoutError)
+_LEASES: Final = "coordination.k8s.io/v1"
 
 log = logging.getLogger("hookline.election")
 
@@ -53,26 +55,65 @@ class Replica:
         return cls(name, address) if name and address else None
 
 
-class _Lock(LeaseLock):
-    """A Lease whose API server may be away: then the answer is no, and not an exception that ends the election."""
+class _Lock(BaseLock):
+    """The Lease, through our own client: no exception ends an election, and an API server that is away is a no.
 
-    async def get(self, name: str, namespace: str) -> Any:
-        try:
-            return await super().get(name, namespace)
-        except _UNREACHABLE as error:
-            return False, ApiException(status=0, reason=str(error) or type(error).__name__)
+    The library's own lock cannot create a Lease (37.0.2 passes a bool where its models want a string).
+    """
 
-    async def create(self, name: str, namespace: str, election_record: Any) -> bool:
+    def __init__(self, kube: Kube, name: str, namespace: str, identity: str) -> None:
+        super().__init__(name, namespace, identity)
+        self._kube = kube
+        self._all = path(_LEASES, "leases", namespace)
+        self._read: Object = {}
+
+    async def get(self, name: str, namespace: str) -> Any:  # noqa: ARG002 - the library's signature
+        """Whether there is a Lease, and who holds it or why it cannot be read."""
         try:
-            return bool(await super().create(name, namespace, election_record))
-        except _UNREACHABLE:
+            self._read = await self._kube.request("GET", f"{self._all}/{name}")
+        except KubeError as error:
+            refusal = ApiException(status=error.status, reason=str(error))
+            refusal.body = json.dumps({"code": error.status})
+            return False, refusal
+        spec = self._read.get("spec") or {}
+        seconds = spec.get("leaseDurationSeconds")
+        return True, LeaderElectionRecord(
+            spec.get("holderIdentity") or None,
+            str(seconds) if seconds else None,
+            spec.get("acquireTime"),
+            spec.get("renewTime"),
+        )
+
+    async def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
+        """Whether we made it."""
+        metadata = {"name": name, "namespace": namespace}
+        body = {"apiVersion": _LEASES, "kind": "Lease", "metadata": metadata, "spec": _spec(election_record, None)}
+        return await self._try("POST", self._all, body)
+
+    async def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:  # noqa: ARG002
+        """Whether we hold it: with the version that was read, so that of two only one does."""
+        body = self._read | {"spec": _spec(updated_record, self._read.get("spec"))}
+        return await self._try("PUT", f"{self._all}/{name}", body)
+
+    async def _try(self, method: str, where: str, body: Object) -> bool:
+        try:
+            self._read = await self._kube.request(method, where, body=body)
+        except KubeError:
             return False
+        return True
 
-    async def update(self, name: str, namespace: str, updated_record: Any) -> bool:
-        try:
-            return bool(await super().update(name, namespace, updated_record))
-        except _UNREACHABLE:
-            return False
+
+def _spec(record: LeaderElectionRecord, before: Object | None) -> Object:
+    now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    same = before is not None and before.get("holderIdentity") == record.holder_identity
+    changes = (before or {}).get("leaseTransitions") or 0
+    return {
+        "holderIdentity": record.holder_identity,
+        "leaseDurationSeconds": _LEASE_S,
+        "acquireTime": before.get("acquireTime") if same and before is not None else now,
+        "renewTime": now,
+        "leaseTransitions": changes if same else changes + 1,
+    }
 
 
 class Election:
@@ -101,7 +142,7 @@ class Election:
         logging.getLogger("kubernetes.aio.leaderelection").setLevel(logging.CRITICAL)
         try:
             while True:
-                lock = _Lock(self._name, self._namespace, self._replica.identity, self._kube.client)
+                lock = _Lock(self._kube, self._name, self._namespace, self._replica.identity)
                 self._election = LeaderElection(
                     Config(
                         lock,
@@ -131,7 +172,7 @@ class Election:
         log.warning("this replica (%s) leads no longer", self._replica.name)
 
     async def _give_back(self) -> None:
-        where = path("coordination.k8s.io/v1", "leases", self._namespace, self._name)
+        where = path(_LEASES, "leases", self._namespace, self._name)
         lease = await self._kube.get(where)
         if lease is not None and lease["spec"].get("holderIdentity") == self._replica.identity:
             # An update, with the version that was read: whoever took it meanwhile keeps it.

@@ -8,6 +8,7 @@ replica acts on what it saw is decided elsewhere; each of them sees everything.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import threading
@@ -18,16 +19,27 @@ import kopf
 from hookline_api.resources import GROUP, PLURAL, VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Iterator
     from pathlib import Path
 
     from hookline_operator.kube import Object
 
-_SERVER_S: Final = 290.0
-_CLIENT_S: Final = 320.0
+_SERVER_S: Final = 290  # kopf writes it into the URL, and the API server wants a whole number
+_CLIENT_S: Final = 320
 """A watch ends after this long, whatever the connection says: one that hangs hears nothing."""
+_PAUSES_S: Final = (0.5, 1, 2, 4)
+_PAUSE_LAST_S: Final = 8.0
+_BEGIN_AGAIN_S: Final = 2.0
+
 
 log = logging.getLogger("hookline.handlers")
+
+
+class _Pauses:
+    """Between tries, without an end: an API server may be away for an hour, and the sidecars still need us."""
+
+    def __iter__(self) -> Iterator[float]:
+        return itertools.chain(_PAUSES_S, itertools.repeat(_PAUSE_LAST_S))
 
 
 class Handlers(threading.Thread):
@@ -38,18 +50,16 @@ class Handlers(threading.Thread):
         seen: Callable[[Object, bool], None],
         *,
         loop: asyncio.AbstractEventLoop,
-        ended: Callable[[], None],
         namespaces: Collection[str],
         kubeconfig: Path | None,
     ) -> None:
-        """``ended`` is called, in the caller's loop, when kopf ends without having been told to."""
         super().__init__(name="kopf", daemon=True)
         self._seen = seen
         self._loop = loop
-        self._ended = ended
         self._namespaces = namespaces
         self._stopping = threading.Event()
-        logging.getLogger("kopf").setLevel(logging.WARNING)
+        # Each try of a request that fails is an error to kopf; that the API server is away is said once elsewhere.
+        logging.getLogger("kopf").setLevel(logging.CRITICAL)
         if kubeconfig is not None:
             os.environ["KUBECONFIG"] = str(kubeconfig)  # where kopf looks for it
 
@@ -64,27 +74,32 @@ class Handlers(threading.Thread):
             found: Any = event["object"]
             self._loop.call_soon_threadsafe(self._seen, found, event["type"] == "DELETED")
 
-        settings = kopf.OperatorSettings()
-        settings.posting.enabled = False
-        settings.scanning.disabled = True  # it would need the right to list all resources and namespaces
-        settings.watching.server_timeout = _SERVER_S
-        settings.watching.client_timeout = _CLIENT_S
-        try:
-            asyncio.run(
-                kopf.operator(
-                    registry=registry,
-                    settings=settings,
-                    standalone=True,
-                    clusterwide=not self._namespaces,
-                    namespaces=list(self._namespaces),
-                    stop_flag=self._stopping,
+        while not self._stopping.is_set():
+            try:
+                asyncio.run(
+                    kopf.operator(
+                        registry=registry,
+                        settings=_settings(),
+                        standalone=True,
+                        clusterwide=not self._namespaces,
+                        namespaces=list(self._namespaces),
+                        stop_flag=self._stopping,
+                    )
                 )
-            )
-        except Exception:
-            log.exception("the watch of WasmPlugins ended")
-        if not self._stopping.is_set():
-            self._loop.call_soon_threadsafe(self._ended)
+            except Exception as error:
+                log.exception("the watch of WasmPlugins ended (%s), and begins again", type(error).__name__)
+            self._stopping.wait(_BEGIN_AGAIN_S)
 
     def stop(self) -> None:
         """End soon."""
         self._stopping.set()
+
+
+def _settings() -> kopf.OperatorSettings:
+    settings = kopf.OperatorSettings()
+    settings.posting.enabled = False
+    settings.scanning.disabled = True  # it would need the right to list all resources and namespaces
+    settings.watching.server_timeout = _SERVER_S
+    settings.watching.client_timeout = _CLIENT_S
+    settings.networking.error_backoffs = _Pauses()
+    return settings

@@ -82,11 +82,6 @@ class Kube:
             raise KubeError(0, f"no way to the API server: {error}; outside of a pod give --kubeconfig") from error
         return cls(configuration)
 
-    @property
-    def client(self) -> client.ApiClient:
-        """The official client, for what is built on it."""
-        return self._api
-
     async def close(self) -> None:
         """Close all connections."""
         await self._api.close()

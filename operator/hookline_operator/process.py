@@ -66,7 +66,6 @@ class Operator:
         self._synced = False
         self._certificates: CertificateKeeper | None = None
         self._election: Election | None = None
-        self._failed = asyncio.Event()
 
     async def run(self) -> int:
         """Work until SIGTERM; the exit code. Raises KubeError and OSError where it cannot even begin."""
@@ -79,7 +78,6 @@ class Operator:
         handlers = Handlers(
             lambda found, gone: self._catalogue.put_plugin(found, gone=gone),
             loop=loop,
-            ended=self._failed.set,
             namespaces=settings.namespaces,
             kubeconfig=settings.kubeconfig,
         )
@@ -89,8 +87,7 @@ class Operator:
             stack.push_async_callback(health.cleanup)
             handlers.start()
             stack.callback(handlers.stop)
-            parts = [self._parts(kube, store, stack)]
-            ended = await _until(stop.wait(), self._failed.wait(), *parts)
+            ended = await _until(stop.wait(), self._parts(kube, store, stack))
         if not stop.is_set():
             log.error("a part of the operator ended: %s", ended)
             return 1

@@ -6,97 +6,20 @@ import base64
 import hashlib
 import json
 import signal
-import subprocess
-import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
 
-MANIFEST = "application/vnd.oci.image.manifest.v1+json"
-USER, PASSWORD = "puller", "s3cret"
-# bcrypt of PASSWORD, by `htpasswd -Bbn -C 4`
-HTPASSWD = "puller:$2y$04$b.HpOnOj7mg2uKk.aWu.3e70tViapEpl0dJG1S/6cI8rUwIZuDypa\n"
-
-
-def digest(data):
-    """As OCI writes it."""
-    return "sha256:" + hashlib.sha256(data).hexdigest()
-
-
-def oci_manifest(module):
-    """The manifest of a module in one layer."""
-    return json.dumps({
-        "schemaVersion": 2,
-        "mediaType": MANIFEST,
-        "config": {"mediaType": "application/vnd.wasm.config.v0+json", "digest": digest(b"{}"), "size": 2},
-        "layers": [{"mediaType": "application/wasm", "digest": digest(module), "size": len(module)}],
-    }).encode()  # fmt: skip
-
-
-class Registry:
-    """Debian's docker-registry with a password, which can be stopped and started again."""
-
-    def __init__(self, program, folder, port):
-        self.host = f"127.0.0.1:{port}"
-        self._folder = folder
-        self._program = program
-        self._process = None
-        (folder / "htpasswd").write_text(HTPASSWD)
-        config = {
-            "version": 0.1,
-            "log": {"level": "error", "accesslog": {"disabled": True}},
-            "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
-            "http": {"addr": self.host, "secret": "of the tests"},
-            "auth": {"htpasswd": {"realm": "tests", "path": str(folder / "htpasswd")}},
-        }
-        (folder / "config.json").write_text(json.dumps(config))  # JSON is YAML
-
-    def start(self, eventually):
-        """Return once it answers."""
-        self._process = subprocess.Popen(
-            [self._program, "serve", str(self._folder / "config.json")], stderr=subprocess.DEVNULL
-        )
-        eventually(self._answers, "an answer of docker-registry")
-
-    def stop(self):
-        """Away, with its data kept."""
-        if self._process is not None:
-            self._process.terminate()
-            self._process.wait(10)
-            self._process = None
-
-    def push(self, name, module):
-        """Put a module under ``repository:tag``; the manifest's digest."""
-        repository, tag = name.split(":")
-        for blob in (b"{}", module):
-            place = self._ask("POST", f"/v2/{repository}/blobs/uploads/").headers["Location"]
-            self._ask("PUT", f"{place}&digest={digest(blob)}", blob, "application/octet-stream")
-        manifest = oci_manifest(module)
-        self._ask("PUT", f"/v2/{repository}/manifests/{tag}", manifest, MANIFEST)
-        return digest(manifest)
-
-    def _answers(self):
-        try:
-            return self._ask("GET", "/v2/").status == 200
-        except OSError:
-            return False
-
-    def _ask(self, method, where, data=None, kind=None):
-        url = where if where.startswith("http") else f"http://{self.host}{where}"
-        headers = {"Authorization": "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()}
-        headers |= {"Content-Type": kind} if kind else {}
-        request = urllib.request.Request(url, data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=10) as answer:
-            return answer
+from local_registry import MANIFEST, PASSWORD, LocalRegistry, digest, manifest_of
 
 
 @pytest.fixture(scope="module")
-def registry(need, tmp_path_factory, ports, eventually):
+def registry(need, tmp_path_factory):
     """A running one."""
     program = need("docker-registry", "docker-registry")
-    made = Registry(program, tmp_path_factory.mktemp("registry"), ports(1)[0])
-    made.start(eventually)
+    made = LocalRegistry(program, tmp_path_factory.mktemp("registry"), password=True)
+    made.start()
     yield made
     made.stop()
 
@@ -110,13 +33,7 @@ def sidecar(new_sidecar):
 @pytest.fixture
 def pull_secret(registry, sidecar):
     """The registry's password, as a Secret named ``pull``."""
-    auth = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
-    config = json.dumps({"auths": {registry.host: {"auth": auth}}})
-    sidecar.folder.write("pull.yaml", {
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "pull"},
-        "type": "kubernetes.io/dockerconfigjson",
-        "data": {".dockerconfigjson": base64.b64encode(config.encode()).decode()},
-    })  # fmt: skip
+    sidecar.folder.write("pull.yaml", registry.pull_secret("pull"))
     return [{"name": "pull"}]
 
 
@@ -167,7 +84,7 @@ async def test_a_moved_tag_is_taken_when_it_is_asked_for(sidecar, registry, gues
     assert await sidecar.says() == "newest"
 
 
-async def test_a_registry_that_is_away_is_waited_for(sidecar, registry, guests, pull_secret, eventually):
+async def test_a_registry_that_is_away_is_waited_for(sidecar, registry, guests, pull_secret):
     """What runs goes on; the failure is shown, logged once, and mends itself when the registry is back."""
     registry.push("d:v1", guests.saying("one"))
     sidecar.folder.plugin("p", source=oci(registry, "d:v1", pullSecrets=pull_secret))
@@ -181,13 +98,13 @@ async def test_a_registry_that_is_away_is_waited_for(sidecar, registry, guests, 
         assert await sidecar.says() == "one"
         assert sidecar.get("/readyz")[0] == 200
     finally:
-        registry.start(eventually)
+        registry.start()
     await sidecar.wait_says("two")
     assert sidecar.plugin("p")["failure"] is None
     assert sidecar.log.count("plugin 'p' cannot be loaded (fetch)") == 1
 
 
-async def test_a_restart_without_the_registry_serves_what_it_had(sidecar, registry, guests, pull_secret, eventually):
+async def test_a_restart_without_the_registry_serves_what_it_had(sidecar, registry, guests, pull_secret):
     """Pulled once, it is not asked for again."""
     registry.push("e:v1", guests.saying("had"))
     sidecar.folder.plugin("p", source=oci(registry, "e:v1", pullSecrets=pull_secret))
@@ -199,13 +116,13 @@ async def test_a_restart_without_the_registry_serves_what_it_had(sidecar, regist
         assert await sidecar.says() == "had"
         assert sidecar.wait_plugin("p", state="Running")["failure"] is None
     finally:
-        registry.start(eventually)
+        registry.start()
 
 
 async def test_a_module_comes_from_an_oci_layout_folder(sidecar, guests):
     """The registry that is a folder, beside the manifests."""
     module = guests.saying("from a folder")
-    manifest, root = oci_manifest(module), sidecar.folder.path / "layout"
+    manifest, root = manifest_of(module), sidecar.folder.path / "layout"
     blobs = root / "blobs" / "sha256"
     blobs.mkdir(parents=True)
     for blob in (b"{}", module, manifest):

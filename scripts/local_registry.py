@@ -1,0 +1,124 @@
+"""Debian's ``docker-registry`` on this machine, which can be stopped and started again with its data kept."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import http.client
+import json
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+USER, PASSWORD = "puller", "s3cret"
+# bcrypt of PASSWORD, by `htpasswd -Bbn -C 4`
+HTPASSWD = "puller:$2y$04$b.HpOnOj7mg2uKk.aWu.3e70tViapEpl0dJG1S/6cI8rUwIZuDypa\n"
+
+
+def digest(data: bytes) -> str:
+    """As OCI writes it."""
+    return "sha256:" + hashlib.sha256(data).hexdigest()
+
+
+def manifest_of(module: bytes) -> bytes:
+    """The manifest of a module in one layer."""
+    return json.dumps({
+        "schemaVersion": 2,
+        "mediaType": MANIFEST,
+        "config": {"mediaType": "application/vnd.wasm.config.v0+json", "digest": digest(b"{}"), "size": 2},
+        "layers": [{"mediaType": "application/wasm", "digest": digest(module), "size": len(module)}],
+    }).encode()  # fmt: skip
+
+
+class LocalRegistry:
+    """One registry. ``command`` goes before the program: ``nsenter`` and its like."""
+
+    def __init__(
+        self,
+        program: str,
+        folder: Path,
+        *,
+        address: str = "127.0.0.1",
+        port: int = 0,
+        password: bool = False,
+        command: Sequence[str] = (),
+    ) -> None:
+        self.host = f"{address}:{port or _free_port()}"
+        self.password = password
+        self._folder = folder
+        self._command = [*command, program, "serve", str(folder / "config.json")]
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        config: dict[str, Any] = {
+            "version": 0.1,
+            "log": {"level": "error", "accesslog": {"disabled": True}},
+            "storage": {"filesystem": {"rootdirectory": str(folder / "data")}, "delete": {"enabled": True}},
+            "http": {"addr": self.host, "secret": "of the tests"},
+        }
+        if password:
+            (folder / "htpasswd").write_text(HTPASSWD)
+            config["auth"] = {"htpasswd": {"realm": "tests", "path": str(folder / "htpasswd")}}
+        (folder / "config.json").write_text(json.dumps(config))  # JSON is YAML
+
+    def start(self, seconds: float = 30.0) -> None:
+        """Return once it answers. Raises TimeoutError."""
+        self._process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)
+        until = time.monotonic() + seconds
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > until:
+                raise TimeoutError(f"docker-registry does not answer at {self.host}")
+            time.sleep(0.05)
+
+    def stop(self) -> None:
+        """Away, with its data kept."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+            self._process = None
+
+    def push(self, name: str, module: bytes) -> str:
+        """Put a module under ``repository:tag``; the manifest's digest."""
+        repository, tag = name.split(":")
+        for blob in (b"{}", module):
+            place = self._ask("POST", f"/v2/{repository}/blobs/uploads/").headers["Location"]
+            self._ask("PUT", f"{place}&digest={digest(blob)}", blob, "application/octet-stream")
+        manifest = manifest_of(module)
+        self._ask("PUT", f"/v2/{repository}/manifests/{tag}", manifest, MANIFEST)
+        return digest(manifest)
+
+    def pull_secret(self, name: str, password: str = PASSWORD) -> dict[str, Any]:
+        """The Secret that pulls from here."""
+        auth = base64.b64encode(f"{USER}:{password}".encode()).decode()
+        config = json.dumps({"auths": {self.host: {"auth": auth}}})
+        return {
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name},
+            "type": "kubernetes.io/dockerconfigjson",
+            "data": {".dockerconfigjson": base64.b64encode(config.encode()).decode()},
+        }  # fmt: skip
+
+    def _answers(self) -> bool:
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return bool(self._ask("GET", "/v2/").status == 200)  # noqa: PLR2004
+        return False
+
+    def _ask(self, method: str, where: str, data: bytes | None = None, kind: str | None = None) -> Any:
+        url = where if where.startswith("http") else f"http://{self.host}{where}"
+        headers = {"Content-Type": kind} if kind else {}
+        if self.password:
+            headers["Authorization"] = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        request = urllib.request.Request(url, data, headers, method=method)
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            return answer
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,173 @@
+"""A sidecar without workers: it speaks the whole protocol of ``hookline_api.distribution``, and runs nothing.
+
+For tests of the operator, and for two thousand of them on one machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import aiohttp
+import orjson
+
+from hookline_api.bundle import LoadFailure
+from hookline_api.distribution import (
+    BLOBS_PATH,
+    DISTRIBUTION_PATH,
+    MAX_BUNDLE,
+    BundleMessage,
+    Commit,
+    PluginReport,
+    Report,
+    parse_to_sidecar,
+)
+
+
+class SimulatedSidecar:
+    """Connects once; ``run`` ends when the connection does.
+
+    ``fails`` says for each plugin's name with what failure it is "not loaded"; ``stuck`` is for one that never gets
+    ready.
+    """
+
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        url: str,
+        token: str,
+        trust: ssl.SSLContext | bool,
+        *,
+        server_name: str | None = None,
+        download: bool = True,
+        fails: Callable[[str], LoadFailure | None] = lambda _: None,
+        stuck: bool = False,
+    ) -> None:
+        self._session = session
+        self._url = url
+        self._token = token
+        self._trust = trust
+        self._server_name = server_name
+        self._download = download
+        self._fails = fails
+        self.stuck = stuck
+        self.running: BundleMessage | None = None
+        self.held: BundleMessage | None = None
+        self.blobs: dict[str, bytes] = {}
+        self.bundles = 0
+        """Messages with a bundle that came."""
+        self.connected = asyncio.Event()
+        self.changed = asyncio.Event()
+        self.closed_with: int | None = None
+        self._revisions: dict[int, dict[str, str]] = {}
+
+    def runs(self) -> dict[str, str]:
+        """By plugin, the revision that "answers calls"."""
+        plugins = self.running.bundle.plugins if self.running else []
+        return {
+            each.name: each.revision for each in plugins if each.artifact is not None and self._fails(each.name) is None
+        }
+
+    async def run(self) -> None:
+        """Be connected. Raises aiohttp.WSServerHandshakeError where the operator refuses."""
+        async with self._session.ws_connect(
+            self._url + DISTRIBUTION_PATH,
+            headers=self._headers,
+            ssl=self._trust,
+            server_hostname=self._server_name,
+            heartbeat=20,
+            max_msg_size=MAX_BUNDLE,
+        ) as socket:
+            self.connected.set()
+            await self._report(socket)
+            deadline: asyncio.Task[None] | None = None
+            try:
+                async for message in socket:
+                    if message.type is not aiohttp.WSMsgType.TEXT:
+                        continue
+                    told = parse_to_sidecar(orjson.loads(message.data))
+                    if isinstance(told, BundleMessage):
+                        self.bundles += 1
+                        if deadline is not None:
+                            deadline.cancel()
+                        deadline = await self._take(told, socket)
+                    elif isinstance(told, Commit) and self.held is not None and told.version == self.held.version:
+                        await self._switch(self.held, socket)
+            finally:
+                self.closed_with = socket.close_code
+                self.connected.clear()
+                if deadline is not None:
+                    deadline.cancel()
+
+    async def blob(self, sha256: str) -> tuple[int, bytes]:
+        """A module, as a sidecar asks for it: status and body."""
+        async with self._session.get(
+            self._url + BLOBS_PATH + sha256,
+            headers=self._headers,
+            ssl=self._trust,
+            server_hostname=self._server_name,
+        ) as response:
+            return response.status, await response.read()
+
+    async def until(self, wanted: Callable[[], Any], seconds: float = 30.0) -> None:
+        """Wait for something to be true of this sidecar. Raises TimeoutError."""
+        async with asyncio.timeout(seconds):
+            while not wanted():
+                self.changed.clear()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.2):
+                        await self.changed.wait()
+
+    @property
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token}"}
+
+    async def _take(self, told: BundleMessage, socket: aiohttp.ClientWebSocketResponse) -> asyncio.Task[None] | None:
+        self.held = told
+        self.changed.set()
+        if self.stuck:
+            return None
+        for entry in told.bundle.plugins:
+            if entry.artifact is not None and self._download and entry.artifact.sha256 not in self.blobs:
+                status, body = await self.blob(entry.artifact.sha256)
+                if status == 200 and hashlib.sha256(body).hexdigest() == entry.artifact.sha256:
+                    self.blobs[entry.artifact.sha256] = body
+        if not told.hold:
+            await self._switch(told, socket)
+            return None
+        await self._report(socket)
+
+        async def switch_late() -> None:
+            await asyncio.sleep(told.deadline / 1000)
+            if self.held is told:
+                await self._switch(told, socket)
+
+        return asyncio.create_task(switch_late())
+
+    async def _switch(self, told: BundleMessage, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.running, self.held = told, None
+        await self._report(socket)
+        self.changed.set()
+
+    async def _report(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        report = Report(
+            running=self.running.version if self.running else None,
+            prepared=self.held.version if self.held else None,
+            ready=True,
+            plugins=self._plugins(),
+            sidecar="simulated",
+        )
+        await socket.send_str(report.model_dump_json(by_alias=True))
+
+    def _plugins(self) -> list[PluginReport]:
+        reports = []
+        for entry in self.running.bundle.plugins if self.running else []:
+            failure = self._fails(entry.name) or (entry.failure if entry.artifact is None else None)
+            revision = entry.revision if entry.artifact is not None and failure is None else None
+            state = "Running" if revision else "LeftOut"
+            reports.append(PluginReport(name=entry.name, state=state, revision=revision, failure=failure))
+        return reports

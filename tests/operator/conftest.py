@@ -1,0 +1,331 @@
+"""The operator as its users meet it: the real process, with the chart's own rights, at a real API server.
+
+Sidecars are simulated where a test is about the operator: they speak the whole protocol and run nothing. Their pods
+are real objects of the API, and so are their tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+import urllib.request
+import uuid
+from pathlib import Path
+
+import aiohttp
+import pytest
+import yaml
+from cluster.binaries import binary
+from local_registry import LocalRegistry
+from simulated_sidecar import SimulatedSidecar
+
+ROOT = Path(__file__).parents[2]
+AUDIENCE = "hookline.dev"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def crd(control_plane):
+    """The CustomResourceDefinition, established."""
+    control_plane.install_crd(ROOT / "crds" / "hookline.dev_wasmplugins.yaml")
+
+
+@pytest.fixture(scope="session")
+def module():
+    """Makes modules: the same text gives the same bytes. ``hooks`` are exported, and answer ``says``."""
+    import wasmtime
+
+    def make(says="v1", hooks=("authenticate",), imports="", start=""):
+        text = json.dumps({"action": "denied", "reason": says}).encode()
+        data = "".join(f"\\{byte:02x}" for byte in text)
+        exports = "".join(
+            f'(func (export "{hook}") (param i32 i32) (result i64)'
+            f" (i64.or (i64.shl (i64.const 1024) (i64.const 32)) (i64.const {len(text)})))"
+            for hook in hooks
+        )
+        return wasmtime.wat2wasm(
+            f'(module {imports} (memory (export "memory") 1) (data (i32.const 1024) "{data}")'
+            f' (func (export "alloc") (param i32) (result i32) (i32.const 4096))'
+            f' (func (export "dealloc") (param i32 i32)) {exports} {start})'
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def registry(need, tmp_path_factory):
+    """A registry that serves anybody."""
+    made = LocalRegistry(need("docker-registry", "docker-registry"), tmp_path_factory.mktemp("registry"))
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="session")
+def password_registry(need, tmp_path_factory):
+    """A registry that wants a password."""
+    program = need("docker-registry", "docker-registry")
+    made = LocalRegistry(program, tmp_path_factory.mktemp("registry"), password=True)
+    made.start()
+    yield made
+    made.stop()
+
+
+class Replica:
+    """One operator process."""
+
+    def __init__(self, plane, home, folder, name, arguments):
+        self.plane, self.home, self.name, self.folder = plane, home, name, folder
+        self.port, self.health = _free_ports(2)
+        self.log = folder / f"{name}.log"
+        token = folder / f"{name}.token"
+        token.write_text(plane.token(home, "hookline-operator", AUDIENCE))
+        kubeconfig = plane.kubeconfig_for(home, "hookline-operator", path=folder / f"{name}.kubeconfig")
+        self._command = [
+            sys.executable, "-c", "from hookline_operator.cli import main; main()",
+            f"--kubeconfig={kubeconfig}", f"--own-namespace={home}", f"--pod-name={name}", "--pod-ip=127.0.0.1",
+            f"--listen=127.0.0.1:{self.port}", f"--health=127.0.0.1:{self.health}", f"--token={token}",
+            f"--cache={folder / (name + '-cache')}", *arguments,
+        ]  # fmt: skip
+        self.process = None
+
+    def start(self, *, wait=True):
+        """Return once it is ready."""
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("HOOKLINE_")}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self._command, stderr=log, stdout=log, env=environment)
+        if wait:
+            self.until(self.ready, "readiness", 60)
+        return self
+
+    def stop(self, how=signal.SIGTERM):
+        """End it."""
+        if self.process is not None:
+            self.process.send_signal(how)
+            self.process.wait(30)
+            self.process = None
+
+    def ready(self):
+        """Whether /readyz says so."""
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.health}/readyz", timeout=5):
+            return True
+        return False
+
+    def metrics(self):
+        """The metrics, by name with labels."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.health}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
+
+    def until(self, wanted, what, seconds=30.0):
+        """Wait for something; the log is in the failure."""
+        until = time.monotonic() + seconds
+        while not (found := wanted()):
+            dead = self.process is not None and self.process.poll() is not None
+            if dead or time.monotonic() > until:
+                pytest.fail(f"{self.name}: no {what}{' (it ended)' if dead else ''}\n{self.log.read_text()[-6000:]}")
+            time.sleep(0.05)
+        return found
+
+
+@pytest.fixture
+def home(control_plane, crd):
+    """A namespace for an operator, with the chart's rights in it."""
+    with control_plane.namespace(f"home-{uuid.uuid4().hex[:8]}") as name:
+        rendered = subprocess.run(
+            [binary("helm"), "template", name, ROOT / "helm", "--namespace", name, "--set", "webhooks.enabled=false",
+             "--set", "fullnameOverride=hookline", "--kube-version=1.34"],
+            check=True, capture_output=True, text=True,
+        ).stdout  # fmt: skip
+        kinds = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
+        rights = [each for each in yaml.safe_load_all(rendered) if each and each["kind"] in kinds]
+        control_plane.apply(*rights)
+        yield name
+        for each in rights:
+            if each["kind"].startswith("Cluster"):
+                control_plane.kubectl("delete", each["kind"], each["metadata"]["name"], "--ignore-not-found")
+
+
+@pytest.fixture
+def new_operator(control_plane, home, tmp_path):
+    """Makes replicas of one operator; ends them with the test."""
+    made = []
+
+    def make(*arguments):
+        replica = Replica(control_plane, home, tmp_path, f"operator-{len(made)}", arguments)
+        made.append(replica)
+        return replica
+
+    yield make
+    for replica in made:
+        replica.stop()
+        leftover = [line for line in replica.log.read_text().splitlines() if "Traceback" in line]
+        assert not leftover, replica.log.read_text()[-6000:]
+
+
+@pytest.fixture
+def operator(new_operator):
+    """One that is ready."""
+    return new_operator().start()
+
+
+class Tenant:
+    """A namespace with plugins and pods."""
+
+    def __init__(self, plane, name):
+        self.plane, self.name = plane, name
+
+    def apply(self, *objects):
+        """Server-side apply, in this namespace."""
+        self.plane.apply(*objects, namespace=self.name)
+
+    def plugin(self, name, source, **spec):
+        """Apply a WasmPlugin."""
+        self.apply({
+            "apiVersion": "hookline.dev/v1alpha1", "kind": "WasmPlugin", "metadata": {"name": name},
+            "spec": {"source": source, **spec},
+        })  # fmt: skip
+
+    def module(self, name, wasm):
+        """Put a module into a ConfigMap; the source for it."""
+        import base64
+
+        self.apply({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name},
+            "binaryData": {"plugin.wasm": base64.b64encode(wasm).decode()},
+        })  # fmt: skip
+        return {"configMap": {"name": name}}
+
+    def get(self, name):
+        """The WasmPlugin."""
+        return self.plane.get("wasmplugin", name, f"--namespace={self.name}")
+
+    def status(self, name):
+        """Its status, with the conditions by type."""
+        status = self.get(name).get("status") or {}
+        return status | {"conditions": {each["type"]: each for each in status.get("conditions", [])}}
+
+    def ready(self, name):
+        """Status and reason of Ready, if it is about the newest generation."""
+        found = self.get(name)
+        for each in found.get("status", {}).get("conditions", []):
+            if each["type"] == "Ready" and each["observedGeneration"] == found["metadata"]["generation"]:
+                return each["status"], each["reason"]
+        return None
+
+    def pod(self, name, *, labels=None, ready=True):
+        """A pod with a sidecar, as far as the API knows; its uid."""
+        labels = {"hookline.dev/sidecar": "true", **(labels or {})}
+        self.apply({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": labels},
+            "spec": {"containers": [{"name": "proxy", "image": "proxy"}]},
+        })  # fmt: skip
+        self.set_ready(name, ready=ready)
+        return self.plane.get("pod", name, f"--namespace={self.name}")["metadata"]["uid"]
+
+    def set_ready(self, name, *, ready):
+        """As a kubelet would."""
+        status = {"status": {
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
+        }}  # fmt: skip
+        self.plane.kubectl("patch", "pod", name, f"--namespace={self.name}", "--subresource=status", "--type=merge",
+                           "-p", json.dumps(status))  # fmt: skip
+
+    def token(self, name, audience=AUDIENCE):
+        """A pod's projected token."""
+        uid = self.plane.get("pod", name, f"--namespace={self.name}")["metadata"]["uid"]
+        return self.plane.token(self.name, "default", audience, bound_pod=(name, uid))
+
+
+@pytest.fixture
+def new_tenant(control_plane, crd):
+    """Makes namespaces."""
+    with contextlib.ExitStack() as stack:
+
+        def make():
+            tenant = Tenant(
+                control_plane, stack.enter_context(control_plane.namespace(f"tenant-{uuid.uuid4().hex[:8]}"))
+            )
+            until = time.monotonic() + 30
+            while time.monotonic() < until:  # the controller manager makes it
+                with contextlib.suppress(Exception):
+                    control_plane.get("serviceaccount", "default", f"--namespace={tenant.name}")
+                    return tenant
+                time.sleep(0.1)
+            pytest.fail("the namespace has no default service account")
+
+        yield make
+
+
+@pytest.fixture
+def tenant(new_tenant):
+    """One."""
+    return new_tenant()
+
+
+@pytest.fixture
+async def connect(control_plane):
+    """Connects simulated sidecars: ``await connect(operator, tenant, "pod", …)``."""
+    tasks = []
+    async with aiohttp.ClientSession() as session:
+
+        async def make(operator, tenant, pod, *, token=None, **more):
+            trust = ssl.create_default_context(cadata=ca_of(control_plane, operator.home))
+            sidecar = SimulatedSidecar(
+                session, f"https://127.0.0.1:{operator.port}", token or await asyncio.to_thread(tenant.token, pod), trust,
+                server_name=f"hookline-operator.{operator.home}.svc", **more,
+            )  # fmt: skip
+            task = sidecar.task = asyncio.create_task(sidecar.run())
+            tasks.append(task)
+            await asyncio.wait([task, asyncio.create_task(sidecar.connected.wait())], timeout=30,
+                               return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
+            if task.done():
+                tasks.remove(task)
+                await task
+            return sidecar
+
+        yield make
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def ca_of(plane, home):
+    """What the operator publishes for its clients."""
+    return plane.get("configmap", "hookline-ca", f"--namespace={home}")["data"]["ca.crt"]
+
+
+@pytest.fixture
+def eventually():
+    """Wait for something to be true, without keeping the loop from its work."""
+
+    async def wait(wanted, what, seconds=30.0):
+        until = time.monotonic() + seconds
+        last = None
+        while time.monotonic() < until:
+            last = await asyncio.to_thread(wanted)
+            if last:
+                return last
+            await asyncio.sleep(0.1)
+        pytest.fail(f"no {what} within {seconds:.0f} s; last: {last!r}")
+
+    return wait
+
+
+def _free_ports(count):
+    import socket
+
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
