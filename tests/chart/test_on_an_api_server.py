@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+import http.client
 import itertools
 import json
+import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -59,6 +63,13 @@ def release(helm, plane):
     found("install")
     yield found
     found("uninstall", "--ignore-not-found")
+
+
+def free_port():
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
 
 
 def until(what, *, seconds=30):
@@ -245,10 +256,10 @@ def test_the_api_server_asks_by_the_entry_that_the_labels_say(plane):
         plane.kubectl("replace", "--filename=-", input=json.dumps(configuration))
 
 
-def bundles(plane):
+def bundles(plane, name="hookline-operator"):
     """The caBundle of each webhook entry."""
     kinds = ("mutatingwebhookconfiguration", "validatingwebhookconfiguration")
-    entries = [plane.get(kind, "hookline-operator")["webhooks"] for kind in kinds]
+    entries = [plane.get(kind, name)["webhooks"] for kind in kinds]
     return [entry["clientConfig"].get("caBundle") for entry in itertools.chain.from_iterable(entries)]
 
 
@@ -344,3 +355,56 @@ def test_the_example_is_taken_as_it_is_in_a_restricted_namespace(plane):
     (_, deployment, _) = yaml.safe_load_all((EXAMPLE / "proxy.yaml").read_text())
     template = deployment["spec"]["template"]
     create(plane, "chart-restricted", {"apiVersion": "v1", "kind": "Pod", **template, "metadata": {"name": "proxy"}})
+
+
+@pytest.mark.parametrize("watched", [[], ["chart-shop"]], ids=["all namespaces", "one namespace"])
+def test_the_operator_gets_along_with_these_rights(release, plane, tmp_path, watched):
+    """As the chart's own account and with the chart's own flags: ready, a status written, nothing forbidden."""
+    values = {"watchNamespaces": watched}
+    release("upgrade", values=values)
+    deployment = plane.get("deployment", "hookline-operator", "-n", NAMESPACE)
+    flags = dict(each.split("=", 1) for each in deployment["spec"]["template"]["spec"]["containers"][0]["args"])
+    health, https = free_port(), free_port()
+    flags |= {
+        "--health": f"127.0.0.1:{health}",
+        "--listen": f"127.0.0.1:{https}",
+        "--cache": f"{tmp_path}/cache",
+        "--token": f"{tmp_path}/token",
+        "--own-namespace": NAMESPACE,
+        "--pod-name": "operator-0",
+        "--pod-ip": "127.0.0.1",
+        "--kubeconfig": str(plane.kubeconfig_for(NAMESPACE, "hookline-operator", path=tmp_path / "kubeconfig")),
+    }
+    Path(flags["--token"]).write_text(plane.token(NAMESPACE, "hookline-operator", "hookline.dev"))
+    command = [Path(sys.executable).with_name("hookline-operator"), *(f"{key}={value}" for key, value in flags.items())]
+    log = tmp_path / "log"
+    with log.open("w") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
+        try:
+
+            def ready():
+                assert process.poll() is None, log.read_text()
+                with (
+                    contextlib.suppress(OSError),
+                    contextlib.closing(http.client.HTTPConnection("127.0.0.1", health, timeout=5)) as connection,
+                ):
+                    connection.request("GET", "/readyz")
+                    return connection.getresponse().status == 200
+                return False
+
+            until(ready, seconds=60)
+            assert None not in bundles(plane, flags["--webhooks"])
+            manifest = plugin_manifest()
+            manifest["spec"]["source"]["oci"]["reference"] = "127.0.0.1:1/nowhere:1"
+            plane.apply(manifest, namespace="chart-shop")
+            plane.kubectl(
+                "wait", "wasmplugin/authenticate", "-n", "chart-shop", "--for=condition=Ready=False", "--timeout=60s"
+            )
+            until(lambda: plane.get("events", "-n", "chart-shop")["items"])
+            assert plane.get("lease", "hookline-operator", "-n", NAMESPACE)["spec"]["holderIdentity"]
+        finally:
+            plane.kubectl("delete", "wasmplugin", "authenticate", "-n", "chart-shop", "--ignore-not-found")
+            process.terminate()
+            process.wait(timeout=60)
+            sys.stdout.write(log.read_text())
+    assert "orbidden" not in log.read_text()
+    assert "403" not in log.read_text()
