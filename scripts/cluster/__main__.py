@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from cluster.binaries import TOOLS, binary, say
 from cluster.control_plane import ControlPlane
 from cluster.errors import ClusterError
 from cluster.node import Cluster
-from cluster.processes import found, in_use, mounts_under, remove
+from cluster.processes import found, in_use, marked, remove
 
 _ABOUT = """\
 A real Kubernetes on this machine, without Docker and without an image registry. The programs are built once from
@@ -22,9 +24,13 @@ examples:
                                                         the API server and its controllers alone; needs no root
   PYTHONPATH=scripts python -m cluster down             take it away, and whatever a killed test left
 
-The tests bring up their own: `make test` a control plane, `make e2e` a cluster. HOOKLINE_E2E_KUBECONFIG=FILE makes
-`make e2e` use a cluster of yours; KUBEBUILDER_ASSETS=FOLDER takes etcd, kube-apiserver and kubectl from setup-envtest;
-HOOKLINE_CLUSTER_LOGS=FOLDER keeps the logs.
+The tests bring up their own: `make test` a control plane, `make e2e` a cluster.
+
+environment:
+  HOOKLINE_E2E_KUBECONFIG=FILE     `make e2e` uses a cluster of yours ...
+  HOOKLINE_E2E_LOAD="COMMAND ..."  ... whose nodes get images by this: "minikube image load", "k3d image import -c NAME"
+  KUBEBUILDER_ASSETS=FOLDER        `make test` takes etcd, kube-apiserver and kubectl from there (setup-envtest)
+  HOOKLINE_CLUSTER_LOGS=FOLDER     the logs are kept there
 """
 
 
@@ -36,6 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     up = commands.add_parser("up", help="bring one up, leave it running, print how to use it")
     up.add_argument("--control-plane-only", action="store_true", help="no node: no pods run, and no root is needed")
     down = commands.add_parser("down", help="take away all that `up` and killed tests left")
+    down.add_argument("folder", nargs="*", type=Path, help="of those alone, as `status` names them")
     down.add_argument("--all", action="store_true", help="also those that a running test uses")
     commands.add_parser("status", help="what runs on this machine")
     binaries = commands.add_parser("binaries", help="build what the cache lacks, print the paths")
@@ -46,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
             case "up":
                 _up(control_plane_only=options.control_plane_only)
             case "down":
-                _down(everything=options.all)
+                _down(options.folder, everything=options.all)
             case "status":
                 _status()
             case _:
@@ -61,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _up(*, control_plane_only: bool) -> None:
     kind = ControlPlane if control_plane_only else Cluster
     for folder, state in found():
-        if state.kind == kind.kind and state.detached:
+        if state.kind == kind.kind and state.detached and any(marked(folder)):
             say(f"one is up already: {folder}")
             print(f"export KUBECONFIG={folder / 'admin.kubeconfig'}")
             return
@@ -71,8 +78,10 @@ def _up(*, control_plane_only: bool) -> None:
     print(f"export KUBECONFIG={running.kubeconfig}")
 
 
-def _down(*, everything: bool) -> None:
+def _down(wanted: Sequence[Path], *, everything: bool) -> None:
     for folder, state in found():
+        if wanted and folder not in wanted:
+            continue
         if in_use(state) and not everything:
             say(f"{folder}: left alone, process {state.owner} uses it (--all takes it away too)")
         else:
@@ -82,9 +91,13 @@ def _down(*, everything: bool) -> None:
 
 def _status() -> None:
     for folder, state in found():
-        use = f"used by process {state.owner}" if in_use(state) else "up" if state.detached else "left over: run `down`"
-        mounts = f", {len(mounts_under(folder))} mounts" if mounts_under(folder) else ""
-        print(f"{state.kind}: {use}{mounts}\n  KUBECONFIG={folder / 'admin.kubeconfig'}\n  logs: {folder / 'logs'}")
+        use = "left over, `down` takes it away"
+        if in_use(state):
+            use = f"used by process {state.owner}"
+        elif state.detached and any(marked(folder)):
+            use = "up"
+        print(f"{folder}: {state.kind}, {use}")
+        print(f"  KUBECONFIG={folder / 'admin.kubeconfig'}")
 
 
 if __name__ == "__main__":

@@ -148,7 +148,7 @@ class Access:
 
         A pod that names it needs ``imagePullPolicy: IfNotPresent``, or a tag that is not ``latest``.
         """
-        raise self._not_possible(f"its nodes do not take {name} from {archive}; push it to a registry of theirs")
+        raise self._not_possible(f"its nodes take no {name} from {archive}")
 
     def spawn(
         self,

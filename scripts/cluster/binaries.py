@@ -100,15 +100,9 @@ def say(line: str) -> None:
 def binary(program: str) -> Path:
     """The program's path; it is built first where the cache lacks it.
 
-    ``KUBEBUILDER_ASSETS``, a folder as ``setup-envtest`` makes it, goes before a build.
-
     Raises:
         ClusterError: It cannot be built; the sentence holds the compiler's last lines.
     """
-    if assets := os.environ.get("KUBEBUILDER_ASSETS"):
-        given = Path(assets) / program
-        if given.is_file():
-            return given
     for tool in TOOLS:
         if program in tool.programs:
             target = tool.cached / program
@@ -121,16 +115,16 @@ def binary(program: str) -> Path:
 
 
 def control_plane_binaries() -> dict[str, Path]:
-    """etcd, kube-apiserver, kubectl and, unless KUBEBUILDER_ASSETS has none, kube-controller-manager.
+    """etcd, kube-apiserver, kubectl and kube-controller-manager.
 
-    An envtest folder comes without a controller manager. Building ours to stand beside it would mix two versions, and
-    would spare nobody the build.
+    ``KUBEBUILDER_ASSETS``, a folder as ``setup-envtest`` makes it, goes before a build. It comes without a controller
+    manager, and then there is none: ours beside it would mix two versions, and would spare nobody the build.
     """
     assets = os.environ.get("KUBEBUILDER_ASSETS")
-    programs = [
-        p for p in CONTROL_PLANE if not assets or p != "kube-controller-manager" or (Path(assets) / p).is_file()
-    ]
-    return {program: binary(program) for program in programs}
+    given = {program: Path(assets) / program for program in CONTROL_PLANE} if assets else {}
+    given = {program: path for program, path in given.items() if path.is_file()}
+    wanted = [program for program in CONTROL_PLANE if not given or program != "kube-controller-manager"]
+    return {program: binary(program) for program in wanted if program not in given} | given
 
 
 @contextmanager

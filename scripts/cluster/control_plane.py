@@ -38,7 +38,7 @@ class ControlPlane(Access):
     kind = "control-plane"
 
     def __init__(self) -> None:
-        self._binaries = control_plane_binaries()
+        self._binaries = self._find_binaries()
         self.has_controllers = "kube-controller-manager" in self._binaries
         self.processes = Processes(self.kind)
         self.folder = self.processes.folder
@@ -50,6 +50,9 @@ class ControlPlane(Access):
         except BaseException:
             self.processes.close()
             raise
+
+    def _find_binaries(self) -> dict[str, Path]:
+        return control_plane_binaries()
 
     def close(self) -> None:
         """Take everything away."""

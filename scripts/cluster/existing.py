@@ -5,9 +5,11 @@ from __future__ import annotations
 import ipaddress
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from cluster.access import Access
@@ -17,6 +19,8 @@ from cluster.errors import ClusterError, NotPossibleHereError
 from cluster.node import Cluster
 
 KUBECONFIG = "HOOKLINE_E2E_KUBECONFIG"
+# How this cluster's nodes get an image: a command, to which the path of an archive is appended.
+LOAD = "HOOKLINE_E2E_LOAD"
 _KIND = "hookline"
 
 
@@ -32,6 +36,20 @@ class Existing(Access):
             self.kubectl("version", "--request-timeout=10s")
         except ClusterError as error:
             raise ClusterError(f"the cluster of {kubeconfig} does not answer: {error}") from error
+
+    def load_image(self, archive: Path, name: str) -> None:
+        """By the command in HOOKLINE_E2E_LOAD, such as ``minikube image load`` or ``k3d image import -c NAME``."""
+        command = shlex.split(os.environ.get(LOAD, ""))
+        if not command:
+            raise NotPossibleHereError(
+                f"the nodes of the cluster at {self.server} have no image {name}. Set {LOAD} to the command that gives "
+                "them one, as in minikube image load: the path of an archive is appended"
+            )
+        self._load(command, archive, name)
+
+    def _load(self, command: Sequence[str], archive: Path, name: str) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            _output(*command, str(rename_image(archive, name, Path(folder) / "image.tar")))
 
 
 class Kind(Existing):
@@ -64,9 +82,7 @@ class Kind(Existing):
 
     def load_image(self, archive: Path, name: str) -> None:
         """Into each node."""
-        with tempfile.TemporaryDirectory() as folder:
-            renamed = rename_image(archive, name, Path(folder) / "image.tar")
-            _output("kind", "load", "image-archive", str(renamed), "--name", _KIND)
+        self._load(["kind", "load", "image-archive", "--name", _KIND], archive, name)
 
     def close(self) -> None:
         """Delete the cluster, if this object made it."""

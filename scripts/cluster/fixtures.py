@@ -37,6 +37,12 @@ def cluster() -> Iterator[Access]:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, object, object]:
+    """The same for what a test needs before it begins."""
+    return (yield from pytest_runtest_call(item))
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     """A test that asks a foreign cluster for what only ours can do is skipped, with the reason."""
     try:

@@ -77,8 +77,10 @@ class Cluster(ControlPlane):
 
     def __init__(self) -> None:
         _check_machine()
-        self._programs = {program: binary(program) for program in NODE}
         super().__init__()
+
+    def _find_binaries(self) -> dict[str, Path]:
+        return {program: binary(program) for program in NODE}
 
     @property
     def gateway(self) -> str:
@@ -129,7 +131,7 @@ class Cluster(ControlPlane):
                 f"the node has a {hidden[0]} of its own and would not see {self.folder}. Set XDG_CACHE_HOME elsewhere"
             )
         argv = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"]
-        outer = self.processes.start("node", [*argv, "sh", "-c", _INIT, "sh", self.folder, self._programs["pause"]])
+        outer = self.processes.start("node", [*argv, "sh", "-c", _INIT, "sh", self.folder, self._binaries["pause"]])
         made = self.folder / "node-is-made"
         self.processes.wait_for("the node's namespaces", made.exists, process="node", seconds=10)
         self._init = _child_of(outer.pid)
@@ -196,11 +198,11 @@ class Cluster(ControlPlane):
         self._start_proxy()
         scheduler = self._kubeconfig("scheduler", self.pki.sign("scheduler", "system:kube-scheduler"))
         flags = [f"--kubeconfig={scheduler}", "--leader-elect=false", "--secure-port=0"]
-        self._start("kube-scheduler", self._programs["kube-scheduler"], *flags)
+        self._start("kube-scheduler", self._binaries["kube-scheduler"], *flags)
         self.processes.wait_for("containerd", self._containerd_answers, process="containerd", seconds=30)
         for name, program in ((PAUSE, "pause"), (COREDNS, "coredns")):
             archive = self.folder / f"{program}.tar"
-            write_image(archive, name=name, program=self._programs[program], architecture=machine())
+            write_image(archive, name=name, program=self._binaries[program], architecture=machine())
             self.load_image(archive, name)
             archive.unlink()
         self.apply(*_dns(self._dns))
@@ -252,7 +254,7 @@ class Cluster(ControlPlane):
         (folder / "config.yaml").write_text(yaml.safe_dump(config))
         self._start_in_node(
             "kubelet",
-            self._programs["kubelet"],
+            self._binaries["kubelet"],
             f"--config={folder / 'config.yaml'}",
             f"--kubeconfig={self._kubeconfig('kubelet', serving)}",
             f"--root-dir={folder}",
@@ -278,7 +280,7 @@ class Cluster(ControlPlane):
         }
         path = self.folder / "proxy.yaml"
         path.write_text(yaml.safe_dump(config))
-        self._start_in_node("kube-proxy", self._programs["kube-proxy"], f"--config={path}")
+        self._start_in_node("kube-proxy", self._binaries["kube-proxy"], f"--config={path}")
 
     def _containerd_answers(self) -> bool:
         argv = ["ctr", f"--address={self._socket}", "version"]

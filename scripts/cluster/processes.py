@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import select
 import shutil
@@ -208,7 +209,8 @@ def kill_marked(folder: Path, name: str | None = None) -> None:
 def mounts_under(folder: Path) -> list[str]:
     """Mount points in a folder, the deepest first."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    points = [line.split()[4].encode().decode("unicode_escape") for line in lines]
+    # The kernel writes spaces and the like as octal digits.
+    points = [re.sub(r"\\([0-7]{3})", lambda octal: chr(int(octal[1], 8)), line.split()[4]) for line in lines]
     return sorted((point for point in points if Path(point).is_relative_to(folder)), key=len, reverse=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from cluster import ClusterError, ControlPlane
+from cluster.binaries import binary
 from cluster.pki import encoded
 
 ROOT = Path(__file__).parents[2]
@@ -204,6 +206,27 @@ def test_the_api_server_dies_and_comes_back_with_its_state(control_plane: Contro
     finally:
         control_plane.start_apiserver()
     assert control_plane.get("configmap", "kept", f"--namespace={namespace}")["data"] == {"a": "b"}
+
+
+def running_programs() -> set[str]:
+    """The first words of all command lines; processes come and go while one looks."""
+    programs = set()
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            programs.add(os.fsdecode(file.read_bytes().split(b"\0")[0]))
+    return programs
+
+
+def test_the_programs_of_setup_envtest_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """KUBEBUILDER_ASSETS names a folder of three programs, without controllers: so the tests need no Go."""
+    for program in ("etcd", "kube-apiserver", "kubectl"):
+        (tmp_path / program).symlink_to(binary(program))
+    monkeypatch.setenv("KUBEBUILDER_ASSETS", str(tmp_path))
+    with ControlPlane() as plane:
+        assert not plane.has_controllers
+        assert {str(tmp_path / "etcd"), str(tmp_path / "kube-apiserver")} <= running_programs()
+        plane.kubectl("create", "serviceaccount", "proxy")
+        assert plane.review(plane.token("default", "proxy", "hookline"), "hookline")["authenticated"]
 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "raise"])
