@@ -144,24 +144,21 @@ class OperatorSource:
         attempts = 0
         while True:
             begun = time.monotonic()
-            pause: float | None = None
+            asked: float | None = None
+            went = False
             self._hurry.clear()
             try:
                 await self._converse()
             except _GoneError as error:
                 self._lost(str(error))
-                if error.away and self.wants is not None and time.monotonic() - begun > _AT_ONCE_S:
-                    pause = random.uniform(0.05, _AT_ONCE_S)  # noqa: S311 - spreads load
+                went = error.away
             except RefusalError as error:
                 self._lost(str(error))
-                if error.retry_after is not None:
-                    pause = min(error.retry_after, _PAUSE_ASKED_S) * random.uniform(1.0, 1.25)  # noqa: S311
-            attempts = 0 if time.monotonic() - begun > _STEADY_S else attempts + 1
-            if pause is None:
-                longest = min(_PAUSE_FIRST_S * 2 ** min(attempts, 16), _PAUSE_LAST_S)
-                pause = longest * random.uniform(0.5, 1.0)  # noqa: S311
+                asked = error.retry_after
+            lasted = time.monotonic() - begun
+            attempts = 0 if lasted > _STEADY_S else attempts + 1
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
+                async with asyncio.timeout(pause(attempts, asked=asked, went=went and lasted > _AT_ONCE_S)):
                     await self._hurry.wait()
 
     async def _converse(self) -> None:
@@ -301,14 +298,29 @@ class OperatorSource:
         return await self._blobs.resolve(entry)
 
 
+def pause(attempts: int, *, asked: float | None = None, went: bool = False) -> float:
+    """Seconds before the next connection, after so many that were none for long.
+
+    ``asked`` is what the operator asks for; ``went`` says that it goes in order, and another takes its place.
+    """
+    if went:
+        return random.uniform(0.05, _AT_ONCE_S)  # noqa: S311 - spreads load, keeps no secret
+    longest: float = min(_PAUSE_FIRST_S * 2 ** min(attempts, 16), _PAUSE_LAST_S)
+    # What is asked for is asked of all: none comes earlier, and they do not come together.
+    return max(
+        longest * random.uniform(0.5, 1.0),  # noqa: S311
+        min(asked or 0.0, _PAUSE_ASKED_S) * random.uniform(1.0, 1.25),  # noqa: S311
+    )
+
+
 def _read(text: str) -> BundleMessage | Commit | None:
     """A message; None for a type that this version does not know. Raises ValueError in one sentence without values."""
     try:
         data = orjson.loads(text)
     except orjson.JSONDecodeError as error:
         raise ValueError(f"it is no JSON ({error.msg})") from None
-    if not isinstance(data, dict):
-        raise ValueError("it is no JSON object")  # noqa: TRY004 - of what was sent
+    if not isinstance(data, dict) or not isinstance(data.get("type"), str):
+        raise ValueError("it is no JSON object with a type")  # noqa: TRY004 - of what was sent
     try:
         message = parse_to_sidecar(data)
     except ValidationError as error:

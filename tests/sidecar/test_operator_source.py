@@ -14,6 +14,7 @@ import pytest
 
 from hookline_api.bundle import LoadFailure
 from hookline_api.distribution import MAX_BUNDLE, MAX_REPORT, PluginReport, Report
+from hookline_sidecar.operator_source import pause
 from hookline_sidecar.report import written
 
 SECRET = "a-value-of-a-secret"
@@ -444,6 +445,19 @@ async def test_a_hangup_tries_at_once(sidecar, operator, guests, eventually):
     sidecar.wait_ready()
 
 
+def test_pauses_grow_and_are_spread():
+    """Quick at first, half a minute at the most; what the operator asks for counts where it is longer, in bounds."""
+    for _ in range(50):
+        assert 0.1 <= pause(0) <= 0.25
+        assert pause(3) > 0.5
+        assert 15 <= pause(1000) <= 30
+        assert pause(0, asked=0.0) >= 0.1
+        assert 20 <= pause(0, asked=20.0) <= 25
+        assert pause(0, asked=3600.0) <= 375
+        assert 0 < pause(1000, went=True) <= 1.5
+    assert len({pause(1000) for _ in range(10)}) > 1
+
+
 # ── blobs ──
 
 
@@ -611,6 +625,8 @@ def garbage():
     return {
         "no JSON": "{",
         "no object": "[1]",
+        "no type": "{}",
+        "a type of no name": '{"type": {}}',
         "bytes": b"\0\1",
         "no bundle": json.dumps({"type": "bundle", "version": "v"}),
         "no version": json.dumps(good | {"version": ""}),
