@@ -9,19 +9,22 @@ each misspelt field.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     WithJsonSchema,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
+from pydantic_core import CoreSchema, core_schema
 
 from hookline_api.hooks import Hook, hook_spellings, parse_hook
 from hookline_api.quantities import Duration, Size, format_duration, format_size
@@ -77,13 +80,43 @@ HookName = Annotated[
 ]
 
 
-def _bounded(at_least: int, at_most: int, written: Callable[[int], str]) -> AfterValidator:
-    def check(value: int) -> int:
-        if not at_least <= value <= at_most:
-            raise ValueError(f"{written(value)} is not between {written(at_least)} and {written(at_most)}")
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Bounded:
+    """Bounds of a duration or a size, for pydantic and in the CRD."""
+
+    at_least: int
+    at_most: int
+    written: Callable[[int], str]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        low, high = self.written(self.at_least), self.written(self.at_most)
+        if self.written is format_duration:
+            rule = f"duration(self) >= duration('{low}') && duration(self) <= duration('{high}')"
+        else:
+            # A plain number is a size too; then self is no string.
+            rule = (
+                f"type(self) == string ? isQuantity(self) && quantity(self).compareTo(quantity('{low}')) >= 0"
+                f" && quantity(self).compareTo(quantity('{high}')) <= 0"
+                f" : int(self) >= {self.at_least} && int(self) <= {self.at_most}"
+            )
+        message = f"is not between {low} and {high}"
+        check = {"rule": rule, "message": message}
+        if self.written is format_duration:  # writing out a number costs more than the API server allows
+            check["messageExpression"] = f"self + ' {message}'"
+        return {**handler(schema), "x-kubernetes-validations": [check]}
+
+    def _check(self, value: int) -> int:
+        if not self.at_least <= value <= self.at_most:
+            low, high = self.written(self.at_least), self.written(self.at_most)
+            raise ValueError(f"{self.written(value)} is not between {low} and {high}")
         return value
 
-    return AfterValidator(check)
+
+def _bounded(at_least: int, at_most: int, written: Callable[[int], str]) -> _Bounded:
+    return _Bounded(at_least=at_least, at_most=at_most, written=written)
 
 
 class LocalObjectReference(Resource):
@@ -95,7 +128,21 @@ class LocalObjectReference(Resource):
 class OCISource(Resource):
     """A module in an OCI registry, in any layout that ``docs/artifacts.md`` lists."""
 
-    reference: Annotated[str, Field(min_length=1, max_length=1024)]
+    reference: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=1024,
+            json_schema_extra={
+                "x-kubernetes-validations": [
+                    {
+                        "rule": "!self.startsWith('oci-layout:')",
+                        "message": "oci-layout: is for manifest folders only",
+                    }
+                ]
+            },
+        ),
+    ]
     """``registry/repository:tag`` or ``registry/repository@sha256:…``; in manifest folders also
     ``oci-layout:PATH[:tag|@digest]``, relative to the manifest."""
     pull_policy: Literal["IfNotPresent", "Always"] | None = None
@@ -195,6 +242,17 @@ class Verify(Resource):
 
 class SelectorRequirement(Resource):
     """One requirement of a label selector, as Kubernetes has it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
+                    "message": "In and NotIn need values, Exists and DoesNotExist take none",
+                }
+            ]
+        }
+    )
 
     key: Annotated[str, Field(min_length=1, max_length=317)]
     operator: Literal["In", "NotIn", "Exists", "DoesNotExist"]

@@ -281,6 +281,43 @@ async def test_a_wrong_plugin_is_refused_with_our_sentence(plane, hookline):
         await plane.kubectl("delete", "wp", "demo", namespace=namespace)
 
 
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"source": {}}, "spec.source: .*give exactly one of oci, http, configMap"),
+        ({"source": {"oci": {"reference": "oci-layout:/x"}}}, "reference: .*oci-layout: is for manifest folders only"),
+        ({"source": {"oci": {"reference": "r", "trackInterval": "1s"}}}, "trackInterval: .*1s is not between 10s"),
+        ({"limits": {"timeout": "2h"}}, "spec.limits.timeout: .* 2h is not between 1ms and 1m"),
+        ({"limits": {"timeout": "999999h99999999m"}}, "spec.limits.timeout: "),
+        ({"limits": {"timeout": ""}}, "spec.limits.timeout: "),
+        ({"limits": {"memory": "1Ki"}}, "spec.limits.memory: .*is not between 64Ki and 1Gi"),
+        ({"limits": {"memory": 5}}, "spec.limits.memory: .*is not between 64Ki and 1Gi"),
+        ({"limits": {"output": "1G"}}, "spec.limits.output: .*is not between 1 and 64Mi"),
+        ({"rollout": {"deadline": "2h"}}, "spec.rollout.deadline: .*is not between 1s and 1h"),
+        ({"selector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}, "In and NotIn need values"),
+        ({"selector": {"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]}}, "Exists and"),
+        ({"egress": ["https://x:443"]}, "egress needs the permission http.fetch"),
+        ({"hooks": ["pre_quarry"]}, "hooks are authenticate, authorize"),
+    ],
+)  # fmt: skip
+async def test_what_the_definition_can_say_it_says_itself(plane, spec, says):
+    """Without a webhook, by CEL; a wrong value never gets as far as the operator."""
+    with pytest.raises(ClusterError, match=says):
+        await plane.create(plugin(**spec), "default", "--dry-run=server")
+
+
+async def test_what_is_within_bounds_is_taken(plane):
+    """At both ends, in each notation."""
+    for spec in (
+        {"limits": {"timeout": "1ms", "memory": "64Ki", "input": 1, "output": "64Mi"}},
+        {"limits": {"timeout": "60s", "memory": 2**30, "input": "1", "output": 2**26}, "rollout": {"deadline": "1h"}},
+        {"limits": {"timeout": "0h0m59s999ms", "memory": "1G"}},
+        {"selector": {"matchExpressions": [{"key": "a", "operator": "Exists", "values": []}]}},
+        {"source": {"oci": {"reference": "r/p:1", "trackInterval": "720h"}}},
+    ):
+        await plane.create(plugin(**spec), "default", "--dry-run=server")
+
+
 async def test_with_the_operator_down_pods_and_plugins_are_created_all_the_same(plane, hookline):
     """But not where the namespace says that they must not be; and everything is right again afterwards."""
     await hookline.stop()
