@@ -339,9 +339,10 @@ def _selector_problems(selector: Any) -> list[str]:
         where = f"matchExpressions[{index}]"
         problems.append(_key_problem(f"{where}.key", _at(requirement, "key")))
         operator, values = _at(requirement, "operator"), _items(requirement, "values")
-        if operator in {"In", "NotIn"} and not values:
+        # Tuples: what is no text may not be hashable either.
+        if operator in ("In", "NotIn") and not values:
             problems.append(f"spec.selector.{where}.values: {operator} needs at least one value")
-        if operator in {"Exists", "DoesNotExist"} and values:
+        if operator in ("Exists", "DoesNotExist") and values:
             problems.append(f"spec.selector.{where}.values: {operator} takes no values")
     return [problem for problem in problems if problem is not None]
 

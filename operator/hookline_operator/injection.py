@@ -365,13 +365,14 @@ def _check_network(
     for container in others:
         for port in _list(container, "ports"):
             number = port.get("containerPort")
-            if port.get("protocol") in {None, "TCP"} and isinstance(number, int) and number in wanted:
+            # A tuple: what is no text may not be hashable either.
+            if port.get("protocol") in (None, "TCP") and isinstance(number, int) and number in wanted:
                 raise InjectionError(
                     f"the container {container.get('name')!r:.70} has the port {number}, which the sidecar takes: "
                     f"give the sidecar another one with the annotation {wanted[number]}"
                 )
     policy = spec.get("dnsPolicy") or "ClusterFirst"
-    if policy in {"None", "Default"} or (on_the_node and policy == "ClusterFirst"):
+    if policy in ("None", "Default") or (on_the_node and policy == "ClusterFirst"):
         host = urlsplit(settings.operator).hostname
         notes.warn(f"with its dnsPolicy, the sidecar may not find the operator, {host}")
 

@@ -414,6 +414,14 @@ _json = st.recursive(
 )  # fmt: skip
 
 
+def test_operators_of_no_text_are_judged_too():
+    """What is no text is in no set."""
+    requirement = {"key": [], "operator": [{}], "values": {}}
+    problems, _, found = judge(plugin(selector={"matchLabels": [], "matchExpressions": [requirement, 5]}))
+    assert found is None
+    assert any(text.startswith("spec.selector.matchExpressions[0].operator: ") for text in problems)
+
+
 @settings(max_examples=500, deadline=None)
 @given(st.dictionaries(st.sampled_from(["spec", "metadata", "kind", "apiVersion"]), _json), _json)
 def test_whatever_comes_is_judged_in_sentences(document, spec):

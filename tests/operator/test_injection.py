@@ -280,6 +280,44 @@ def test_injecting_twice_is_injecting_once_and_the_patch_gives_the_pod(pod):
     assert {"hookline-socket", "hookline-state", "hookline-identity"} <= volumes
 
 
+_odd = (
+    st.none()
+    | st.booleans()
+    | st.integers(-1, 70_000)
+    | st.text(max_size=3)
+    | st.just([])
+    | st.just({})
+    | st.just([{}])
+)
+_odder = _odd | st.lists(
+    st.dictionaries(st.sampled_from(["name", "ports", "volumeMounts", "emptyDir"]), _odd), max_size=2
+)
+_PORTS = [[{"containerPort": 9901, "protocol": []}], [{"containerPort": {}}], [{"containerPort": True}]]
+
+
+@settings(max_examples=400)
+@given(
+    st.dictionaries(st.sampled_from(["name", "generateName", "labels", "annotations"]), _odd),
+    st.dictionaries(
+        st.sampled_from(["containers", "initContainers", "volumes", "os", "nodeSelector", "hostNetwork", "dnsPolicy"]),
+        _odder,
+    ),
+    st.sampled_from(_PORTS),
+)
+def test_whatever_is_sent_as_a_pod_is_answered_in_a_sentence(metadata, spec, ports):
+    """Or injected; nothing else is raised."""
+    for pod in (
+        {"metadata": metadata, "spec": spec},
+        {"metadata": metadata, "spec": {**spec, "containers": [{"name": "web", "ports": ports}]}},
+    ):
+        try:
+            answer = run(pod)
+        except (InjectionError, MalformedPodError) as error:
+            assert "\n" not in str(error)  # noqa: PT017 - most are refused
+        else:
+            assert json.dumps(answer.pod)
+
+
 def _blocks(language):
     return re.findall(rf"^```{language}\n(.*?)^```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL)
 
