@@ -407,4 +407,3 @@ def test_the_operator_gets_along_with_these_rights(release, plane, tmp_path, wat
             process.wait(timeout=60)
             sys.stdout.write(log.read_text())
     assert "orbidden" not in log.read_text()
-    assert "403" not in log.read_text()
