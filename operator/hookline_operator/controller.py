@@ -61,6 +61,7 @@ _RETRY_FIRST_S: Final = 2.0
 _RETRY_SLOW_S: Final = 20.0
 """For failures that somebody has to mend first: a missing tag, wrong credentials, a bad module."""
 _RETRY_LAST_S: Final = 300.0
+_MAX_IMPORTS: Final = 256
 _CONFLICT: Final = 409
 _GONE: Final = 404
 
@@ -471,7 +472,7 @@ class Controller:
                     layout=template.artifact.layout,
                     size=template.artifact.size,
                     hooks=[hook.value for hook in template.hooks],
-                    imports=template.imports,
+                    imports=template.imports[:_MAX_IMPORTS],
                 )
         short = revision.short if revision is not None else None
         if artifact is not None and self._good(track, plugin):

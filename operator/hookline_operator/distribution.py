@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 _HEARTBEAT_S: Final = 20.0
 _SEND_S: Final = 60.0
-_BLOBS_AT_ONCE: Final = 64
 _MAX_SESSIONS: Final = 20_000
 _REPLACED: Final = 4409
 """WebSocket close code: the same pod has connected again (private use, RFC 6455 section 7.4.2)."""
@@ -97,7 +96,6 @@ class Distribution:
         self._sessions: dict[str, Session] = {}
         """By the pod's uid."""
         self._by_namespace: dict[str, set[Session]] = defaultdict(set)
-        self._sending = asyncio.Semaphore(_BLOBS_AT_ONCE)
         catalogue.plugin_changed.append(lambda key: self._refresh(key[0]))
         catalogue.pod_changed.append(self._pod_changed)
         fleet.newly_released.append(self._released)
@@ -259,13 +257,10 @@ class Distribution:
             return denied(error)
         namespace, entry = found
         try:
-            async with self._sending:
-                where = await self._find_blob(namespace, entry)
-                response = web.FileResponse(where, headers={"Content-Type": "application/wasm"})
-                await response.prepare(request)
-                return response
+            where = await self._find_blob(namespace, entry)
         except LoadError as error:
             return denied(DeniedError(503, f"the module cannot be had now: {error}"))
+        return web.FileResponse(where, headers={"Content-Type": "application/wasm"})
 
     async def _named(self, caller: Caller, sha256: str) -> tuple[str, BundlePlugin]:
         """The entry that names this blob, of those that the caller may have. Raises DeniedError."""

@@ -50,7 +50,6 @@ CAUSES: Final[dict[str, LoadCause]] = {reason: cause for cause, reason in _REASO
 _MAX_FAILURES: Final = 5
 _MAX_REVISIONS: Final = 10
 _MAX_MESSAGE: Final = 1024
-_MAX_IMPORTS: Final = 256
 
 
 class PodObservation(Resource):
@@ -159,7 +158,7 @@ def reconcile(observed: Observation) -> Outcome:
     status = WasmPluginStatus(
         observed_generation=observed.generation,
         conditions=[_condition(kind, told, observed) for kind, told in _in_order(conditions)],
-        artifact=artifact and artifact.model_copy(update={"imports": artifact.imports[:_MAX_IMPORTS]}),
+        artifact=artifact,
         pods=counts,
         failures=failures[:_MAX_FAILURES],
         revisions=_revisions(observed),
@@ -187,7 +186,7 @@ def _with_last_good(observed: Observation) -> str:
     """Why it failed, and what that means for the pods."""
     resolution = observed.resolution
     runs = sum(pod.runs != "Nothing" for pod in observed.pods)
-    means = f"; the version before it goes on in {runs} {_pods(runs)}" if runs else ""
+    means = f"; the version before it goes on in {runs} {'pod' if runs == 1 else 'pods'}" if runs else ""
     return _cut(resolution.message, _MAX_MESSAGE - len(means)) + means
 
 
@@ -212,17 +211,13 @@ def _count(observed: Observation) -> tuple[PodCounts, list[Failure], str]:
     if not pods:
         sentence = "no pod with a sidecar matches spec.selector"
     elif loaded == len(pods):
-        sentence = f"{loaded} of {loaded} {_pods(loaded)} run it"
+        sentence = f"{loaded} of {loaded} pods run it"
     else:
         first = f"pod '{failures[0].pod}' cannot load it: {failures[0].message}" if failures else waiting[0]
-        sentence = _cut(f"{loaded} of {len(pods)} {_pods(len(pods))} run it; {first}")
+        sentence = _cut(f"{loaded} of {len(pods)} pods run it; {first}")
     if resolution.state == "Failed" and resolution.cause is not None:
         failures.insert(0, Failure(cause=resolution.cause, message=_cut(resolution.message)))
     return counts, _since(failures, observed), sentence
-
-
-def _pods(count: int) -> str:
-    return "pod" if count == 1 else "pods"
 
 
 def _since(failures: list[Failure], observed: Observation) -> list[Failure]:

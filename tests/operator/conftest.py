@@ -23,6 +23,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 import yaml
+
 from cluster.binaries import binary
 from local_registry import LocalRegistry
 from simulated_sidecar import SimulatedSidecar
@@ -137,7 +138,7 @@ class Replica:
 
 
 @pytest.fixture
-def home(control_plane, crd):
+def home(control_plane, crd):  # noqa: ARG001 - a resource needs its definition
     """A namespace for an operator, with the chart's rights in it."""
     with control_plane.namespace(f"home-{uuid.uuid4().hex[:8]}") as name:
         rendered = subprocess.run(
@@ -247,7 +248,7 @@ class Tenant:
 
 
 @pytest.fixture
-def new_tenant(control_plane, crd):
+def new_tenant(control_plane, crd):  # noqa: ARG001 - the same
     """Makes namespaces."""
     with contextlib.ExitStack() as stack:
 
@@ -274,14 +275,17 @@ def tenant(new_tenant):
 
 @pytest.fixture
 async def connect(control_plane):
-    """Connects simulated sidecars: ``await connect(operator, tenant, "pod", …)``."""
+    """Makes simulated sidecars that are connected, each with the token of a pod."""
     tasks = []
     async with aiohttp.ClientSession() as session:
 
         async def make(operator, tenant, pod, *, token=None, **more):
             trust = ssl.create_default_context(cadata=ca_of(control_plane, operator.home))
             sidecar = SimulatedSidecar(
-                session, f"https://127.0.0.1:{operator.port}", token or await asyncio.to_thread(tenant.token, pod), trust,
+                session,
+                f"https://127.0.0.1:{operator.port}",
+                token or await asyncio.to_thread(tenant.token, pod),
+                trust,
                 server_name=f"hookline-operator.{operator.home}.svc", **more,
             )  # fmt: skip
             task = sidecar.task = asyncio.create_task(sidecar.run())
