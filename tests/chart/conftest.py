@@ -102,6 +102,7 @@ class Helm:
         self._rendered: dict[str, str] = {}
         self._environment = {
             "PATH": "/usr/bin:/bin",
+            "HOME": str(home),  # where it keeps what it learned of an API server
             **{f"HELM_{kind}_HOME": str(home / kind.lower()) for kind in ("CACHE", "CONFIG", "DATA")},
         }
 
