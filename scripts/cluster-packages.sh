@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what a Kubernetes node of one machine consists of besides Kubernetes itself, on Debian and Ubuntu:
-# containerd, runc, CNI plugins, iptables. `make e2e` calls it; where a cluster of yours is used it is not needed.
+# containerd, runc, CNI plugins, iptables. Elsewhere, or without the rights to, `make e2e` says what is missing, and uses a
+# cluster of yours.
 set -eu
 
 missing=""
@@ -17,11 +18,11 @@ need mount mount
 need busybox-static busybox # the pods of the tests
 
 [ -n "$missing" ] || exit 0
-command -v apt-get >/dev/null 2>&1 || { echo "needed for a cluster of ours, and not here:$missing" >&2; exit 1; }
+command -v apt-get >/dev/null 2>&1 || exit 0
 sudo=""
 if [ "$(id -u)" != 0 ]; then
   sudo="sudo -n"
-  $sudo true 2>/dev/null || { echo "not installed, for lack of rights:$missing. Try as root: apt-get install$missing" >&2; exit 1; }
+  $sudo true 2>/dev/null || { echo "not installed, for lack of rights:$missing" >&2; exit 0; }
 fi
 echo "installing$missing …"
 # The cluster starts its own containerd beside any other; a service of this machine is not wanted.

@@ -141,8 +141,8 @@ def _alone(tool: Tool) -> Iterator[None]:
 
 
 def _go(tool: Tool) -> str:
-    """A Go that is new enough for the module, or that fetches by itself one that is."""
-    path = f"{os.environ.get('PATH', '')}{os.pathsep}{ROOT / '.venv-toolchains' / 'bin'}"
+    """The Go of scripts/toolchains.sh, which is there where the machine's is too old, or the machine's."""
+    path = f"{ROOT / '.venv-toolchains' / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
     go = shutil.which("go", path=path)
     if go is None:
         raise NotPossibleHereError(

@@ -167,15 +167,21 @@ class Cluster(ControlPlane):
         name = f"hookline-{self._number}"
         self.processes.state.cgroup = name
         self.processes.write_state()
-        if (CGROUPS / "cgroup.controllers").exists():
-            controllers = (CGROUPS / "cgroup.controllers").read_text().split()
-            (CGROUPS / name).mkdir(exist_ok=True)
-            for folder in (CGROUPS, CGROUPS / name):
-                (folder / "cgroup.subtree_control").write_text(" ".join(f"+{controller}" for controller in controllers))
-        else:
-            for controller in CGROUPS.iterdir():
-                if (controller / "cgroup.procs").exists() and not controller.is_symlink():
-                    (controller / name).mkdir(exist_ok=True)
+        try:
+            if (CGROUPS / "cgroup.controllers").exists():
+                controllers = [f"+{controller}" for controller in (CGROUPS / "cgroup.controllers").read_text().split()]
+                (CGROUPS / name).mkdir(exist_ok=True)
+                for folder in (CGROUPS, CGROUPS / name):
+                    (folder / "cgroup.subtree_control").write_text(" ".join(controllers))
+            else:
+                for controller in CGROUPS.iterdir():
+                    if (controller / "cgroup.procs").exists() and not controller.is_symlink():
+                        (controller / name).mkdir(exist_ok=True)
+        except OSError as error:
+            raise NotPossibleHereError(
+                f"the cgroups of pods cannot be made here ({error}): is this a container without the rights to? Set "
+                "HOOKLINE_E2E_KUBECONFIG to a kubeconfig of a cluster of yours"
+            ) from error
 
     def _start_in_node(self, name: str, *argv: str | Path) -> None:
         """Start a process that makes mounts or has children in containers: it is inside with all of itself."""

@@ -107,11 +107,11 @@ class Processes:
         """
         began = time.monotonic()
         while not ready():
-            for name, child in self._children.items():
-                if child.poll() is not None:
-                    raise ClusterError(
-                        f"{name} ended with status {child.returncode} before {what} came up:\n{self.last_lines(name)}"
-                    )
+            child = self._children[process]
+            if child.poll() is not None:
+                raise ClusterError(
+                    f"{process} ended with status {child.returncode} before {what} came up:\n{self.last_lines(process)}"
+                )
             if time.monotonic() - began > seconds:
                 raise ClusterError(f"{what} did not come up within {seconds:.0f} s:\n{self.last_lines(process)}")
             time.sleep(0.05)

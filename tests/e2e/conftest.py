@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
+from installation import HOME, Installation, Tenant
+from local_registry import LocalRegistry
 
-from cluster import Access  # noqa: TC001 - pytest reads fixtures' annotations
+from cluster import Access, NotPossibleHereError
 from cluster.archive import machine, write_image
 
 BUSYBOX = "hookline.test/busybox:1"
+_installed = pytest.StashKey[Installation]()
 
 
 @pytest.fixture
@@ -27,3 +31,79 @@ def busybox(cluster: Access, need: Callable[[str, str], str], tmp_path_factory: 
     archive = tmp_path_factory.mktemp("images") / "busybox.tar"
     cluster.load_image(write_image(archive, name=BUSYBOX, program=program, architecture=machine()), BUSYBOX)
     return BUSYBOX
+
+
+@pytest.fixture(scope="session")
+def installation(
+    cluster: Access, tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[Installation]:
+    """Hookline, installed by its chart with two replicas, for all tests of a run."""
+    made = Installation(cluster, tmp_path_factory.mktemp("images"))
+    pytestconfig.stash[_installed] = made
+    made.install()
+    yield made
+    del pytestconfig.stash[_installed]
+    # The cluster may be somebody's.
+    with contextlib.suppress(Exception):
+        made.uninstall()
+    cluster.kubectl("delete", "namespace", HOME, "--wait=false", "--ignore-not-found")
+    cluster.kubectl("delete", "crd", "wasmplugins.hookline.dev", "--wait=false", "--ignore-not-found")
+
+
+@pytest.fixture
+def new_tenant(installation: Installation, request: pytest.FixtureRequest) -> Iterator[Callable[[], Tenant]]:
+    """Makes namespaces named after the test, under the Pod Security Standard ``restricted``."""
+    base = request.node.name.replace("_", "-").replace("[", "-").strip("]-")[:50].strip("-")
+    with contextlib.ExitStack() as stack:
+        made: list[Tenant] = []
+
+        def make() -> Tenant:
+            name = f"{base}-{len(made) + 1}"
+            made.append(Tenant(installation.cluster, stack.enter_context(installation.cluster.namespace(name))))
+            return made[-1].prepare()
+
+        yield make
+
+
+@pytest.fixture
+def tenant(new_tenant: Callable[[], Tenant]) -> Tenant:
+    """One."""
+    return new_tenant()
+
+
+@pytest.fixture(scope="session")
+def registry(
+    cluster: Access, need: Callable[[str, str], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LocalRegistry]:
+    """A registry on this machine that serves anybody, at an address that pods reach."""
+    yield from _registry(cluster, need, tmp_path_factory.mktemp("registry"), password=False)
+
+
+@pytest.fixture(scope="session")
+def password_registry(
+    cluster: Access, need: Callable[[str, str], str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LocalRegistry]:
+    """The same, but it wants a password."""
+    yield from _registry(cluster, need, tmp_path_factory.mktemp("registry"), password=True)
+
+
+def _registry(
+    cluster: Access, need: Callable[[str, str], str], folder: Path, *, password: bool
+) -> Iterator[LocalRegistry]:
+    program = need("docker-registry", "docker-registry")
+    made = LocalRegistry(program, folder, address=cluster.gateway, password=password)
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """What one looks at on a cluster, beside the failure."""
+    report = yield
+    installed = item.config.stash.get(_installed, None)
+    known = getattr(item, "fixturenames", ())
+    if report.failed and installed is not None and "installation" in known and report.when != "teardown":
+        with contextlib.suppress(NotPossibleHereError):
+            report.sections.append(("the cluster", installed.describe()))
+    return report
