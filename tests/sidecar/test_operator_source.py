@@ -18,8 +18,8 @@ from hookline_sidecar.operator_source import pause
 from hookline_sidecar.report import written
 
 SECRET = "a-value-of-a-secret"
-CLOSED = {"action": "block"}
 QUERY = {"query": "select 1"}
+CHANGES = "hookline_bundle_changes_total"
 BLOCK = {"action": "block", "value": "guarded"}
 
 
@@ -134,12 +134,13 @@ async def test_a_held_bundle_is_prepared_and_runs_when_told(sidecar, operator, g
     assert calls.failures == []
 
 
-async def test_a_held_bundle_runs_at_its_deadline(sidecar, operator, guests, reported):
+async def test_a_held_bundle_runs_at_its_deadline(sidecar, operator, guests, eventually):
     """Also with the operator gone by then."""
     operator.send(operator.entry("p", guests.saying("one")))
     sidecar.start()
-    version = operator.send(operator.entry("p", guests.saying("two")), hold=True, deadline=3000)
-    reported(prepared=version)
+    version = operator.send(operator.entry("p", guests.saying("two")), hold=True, deadline=5000)
+    # On a machine that has too much to do the deadline may come first, and that is no less than what is promised.
+    eventually(lambda: version in {operator.last.prepared, operator.last.running}, "a prepared bundle")
     operator.stop()
     await sidecar.wait_says("two")
 
@@ -164,11 +165,12 @@ async def test_a_held_bundle_can_be_taken_back(sidecar, operator, guests, report
     first = operator.send(entry)
     sidecar.start()
     reported(running=first)
+    changes = metric(sidecar, CHANGES)
     reported(prepared=operator.send(operator.entry("p", guests.saying("two")), hold=True))
     operator.send(entry, hold=True)
     reported(prepared=None, running=first)
     assert await sidecar.says() == "one"
-    assert metric(sidecar, "hookline_bundle_changes_total") == 0
+    assert metric(sidecar, CHANGES) == changes
 
 
 async def test_a_commit_that_comes_first_is_remembered(sidecar, operator, guests, reported):
@@ -320,14 +322,14 @@ async def test_a_lost_connection_is_made_again_and_changes_nothing(sidecar, oper
     version = operator.send(operator.entry("p", guests.saying("one")))
     sidecar.start()
     reported(running=version)
-    workers = sidecar.workers
+    workers, changes = sidecar.workers, metric(sidecar, CHANGES)
     for _ in range(2):
         operator.reports.clear()
         operator.drop(code)
         reported(running=version, ready=True)
         assert all(report == operator.last for report in operator.reports)
     assert metric(sidecar, "hookline_operator_connections_total") == 3
-    assert metric(sidecar, "hookline_bundle_changes_total") == 0
+    assert metric(sidecar, CHANGES) == changes
     assert (len(operator.asked), sidecar.workers, await sidecar.says()) == (1, workers, "one")
 
 
@@ -352,7 +354,7 @@ async def test_the_last_good_bundle_serves_with_the_operator_gone(sidecar, opera
     assert {(report.running, report.ready) for report in operator.reports} == {(version, True)}
     assert sidecar.problems() == []
     assert len(operator.asked) == 2
-    assert metric(sidecar, "hookline_bundle_changes_total") == 0
+    assert metric(sidecar, CHANGES) == 0
 
 
 async def test_a_first_start_waits_for_the_operator(sidecar, operator, guests, eventually):
@@ -601,10 +603,10 @@ async def test_a_last_good_revision_of_the_operators_runs_with_its_failure(sidec
     assert states(report) == {"p": "LastGood"}
     assert report.plugins[0].failure == failure
     assert await sidecar.says() == "good"
+    changes = metric(sidecar, CHANGES)
     operator.send(entry)
-    report = reported(running=version)
     sidecar.wait_plugin("p", state="Running", failure=None)
-    assert metric(sidecar, "hookline_bundle_changes_total") == 0
+    assert metric(sidecar, CHANGES) == changes
 
 
 # ── garbage ──
