@@ -116,7 +116,7 @@ class Peers:
             telling = asyncio.create_task(self._tell_leader(socket, leader), name="tell the leader")
             try:
                 async for message in socket:
-                    if message.type is WSMsgType.TEXT:
+                    if message.type is WSMsgType.BINARY:
                         for namespace, plugin, revision in orjson.loads(message.data)["released"]:
                             self._fleet.release((namespace, plugin, revision))
             finally:
