@@ -6,25 +6,37 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench crds lock plugins clean
+.PHONY: help demo test e2e lint format bench bench-operator cluster images crds lock plugins clean
 # No recipe prints itself: what the verbs print is for people.
 .SILENT:
 
 help: ## list the verbs
-	grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: $(VENV)/.demo ## show the main job: plugins answer, one is swapped under load, a bad one is kept out (KEEP=1 leaves it running)
 	$(BIN)/python examples/demo.py $(if $(KEEP),--keep)
 
-test: $(VENV)/.dev $(VENV)/.envoy $(VENV)/.toolchains ## run all tests; on Debian it installs the real registry and proxies that they use
+test: $(VENV)/.dev $(VENV)/.envoy $(VENV)/.toolchains ## run the tests that need no node: on Debian it installs real registry and proxies, and builds a real API server once
 	sh scripts/debian-packages.sh
-	PATH="$(CURDIR)/$(VENV)-toolchains/bin:$$PATH" $(BIN)/python -m pytest $(ARGS)
+	PATH="$(CURDIR)/$(VENV)-toolchains/bin:$$PATH" $(BIN)/python -m pytest --ignore=tests/e2e $(ARGS)
+
+e2e: $(VENV)/.dev $(VENV)/.toolchains ## run the tests on a whole cluster; as root it brings one up (HOOKLINE_E2E_KUBECONFIG=FILE: yours)
+	[ -n "$$HOOKLINE_E2E_KUBECONFIG" ] || sh scripts/cluster-packages.sh
+	PATH="$(CURDIR)/$(VENV)-toolchains/bin:$$PATH" $(BIN)/python scripts/images.py operator sidecar nginx tools
+	CI=true PATH="$(CURDIR)/$(VENV)-toolchains/bin:$$PATH" $(BIN)/python -m pytest tests/e2e $(ARGS)
+
+cluster: $(VENV)/.dev $(VENV)/.toolchains ## bring up a real Kubernetes of one node, without Docker (DOWN=1 takes it away)
+	[ -n "$(DOWN)" ] || sh scripts/cluster-packages.sh
+	PATH="$(CURDIR)/$(VENV)-toolchains/bin:$$PATH" PYTHONPATH=scripts $(BIN)/python -m cluster $(if $(DOWN),down,up)
+
+images: ## build the operator's and the sidecar's images into build/images (with Docker, or as root without)
+	$(PYTHON) scripts/images.py operator sidecar
 
 lint: $(VENV)/.dev ## formatting, lint, types, and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	MYPYPATH=crds:sidecar:examples $(BIN)/mypy examples/build.py examples/demo.py scripts bench
+	MYPYPATH=crds:sidecar:operator:examples:scripts $(BIN)/mypy examples/build.py examples/demo.py scripts bench
 	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/.dev ## format, and mend what can be mended by itself
@@ -34,8 +46,13 @@ format: $(VENV)/.dev ## format, and mend what can be mended by itself
 bench: $(VENV)/.dev ## measure against peers in one run; writes bench/RESULTS.md (about ten minutes)
 	$(BIN)/python -m bench $(ARGS)
 
-crds: $(VENV)/.dev ## write the CustomResourceDefinition from the models
+bench-operator: $(VENV)/.dev $(VENV)/.toolchains ## measure the operator: 2,000 sidecars, 5,000 plugins; writes bench/OPERATOR.md
+	sh scripts/debian-packages.sh
+	PATH="$(CURDIR)/$(VENV)-toolchains/bin:$$PATH" PYTHONPATH=scripts $(BIN)/python -m bench.operator $(ARGS)
+
+crds: $(VENV)/.dev ## write the CustomResourceDefinition from the models, and the chart's table of values
 	$(BIN)/python scripts/write_crds.py
+	$(BIN)/python scripts/write_values.py
 
 plugins: $(VENV)/.demo ## build the example plugins into build/plugins
 	$(BIN)/python examples/build.py --out build/plugins

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import http.client
 import json
@@ -104,8 +103,12 @@ class LocalRegistry:
         }  # fmt: skip
 
     def _answers(self) -> bool:
-        with contextlib.suppress(OSError, http.client.HTTPException):
-            return bool(self._ask("GET", "/v2/").status == 200)  # noqa: PLR2004
+        try:
+            return bool(self._ask("GET", "/v2/").status == 200)
+        except urllib.error.HTTPError as error:
+            error.close()
+        except (OSError, http.client.HTTPException):
+            pass
         return False
 
     def _ask(self, method: str, where: str, data: bytes | None = None, kind: str | None = None) -> Any:

@@ -8,14 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import ssl
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import orjson
 
-from hookline_api.bundle import LoadFailure
 from hookline_api.distribution import (
     BLOBS_PATH,
     DISTRIBUTION_PATH,
@@ -23,16 +20,23 @@ from hookline_api.distribution import (
     BundleMessage,
     Commit,
     PluginReport,
+    PluginState,
     Report,
     parse_to_sidecar,
 )
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable
+
+    from hookline_api.bundle import BundlePlugin, LoadFailure
 
 
 class SimulatedSidecar:
     """Connects once; ``run`` ends when the connection does.
 
     ``fails`` says for each plugin's name with what failure it is "not loaded"; ``stuck`` is for one that never gets
-    ready.
+    ready; ``running`` is what it "ran" before it connected.
     """
 
     def __init__(
@@ -40,12 +44,13 @@ class SimulatedSidecar:
         session: aiohttp.ClientSession,
         url: str,
         token: str,
-        trust: ssl.SSLContext | bool,
+        trust: ssl.SSLContext,
         *,
         server_name: str | None = None,
         download: bool = True,
         fails: Callable[[str], LoadFailure | None] = lambda _: None,
         stuck: bool = False,
+        running: BundleMessage | None = None,
     ) -> None:
         self._session = session
         self._url = url
@@ -55,7 +60,7 @@ class SimulatedSidecar:
         self._download = download
         self._fails = fails
         self.stuck = stuck
-        self.running: BundleMessage | None = None
+        self.running = running
         self.held: BundleMessage | None = None
         self.blobs: dict[str, bytes] = {}
         self.bundles = 0
@@ -63,7 +68,7 @@ class SimulatedSidecar:
         self.connected = asyncio.Event()
         self.changed = asyncio.Event()
         self.closed_with: int | None = None
-        self._revisions: dict[int, dict[str, str]] = {}
+        self._socket: aiohttp.ClientWebSocketResponse | None = None
 
     def runs(self) -> dict[str, str]:
         """By plugin, the revision that "answers calls"."""
@@ -82,6 +87,7 @@ class SimulatedSidecar:
             heartbeat=20,
             max_msg_size=MAX_BUNDLE,
         ) as socket:
+            self._socket = socket
             self.connected.set()
             await self._report(socket)
             deadline: asyncio.Task[None] | None = None
@@ -102,6 +108,22 @@ class SimulatedSidecar:
                 self.connected.clear()
                 if deadline is not None:
                     deadline.cancel()
+
+    def bundle_of(self, plugin: str) -> BundlePlugin:
+        """A plugin's entry in the bundle that runs. Raises StopIteration."""
+        assert self.running is not None
+        return next(each for each in self.running.bundle.plugins if each.name == plugin)
+
+    async def take_held(self) -> None:
+        """Get ready after all, for one that was stuck."""
+        assert self.held is not None
+        assert self._socket is not None
+        await self._take(self.held, self._socket)
+
+    async def send(self, text: str) -> None:
+        """Say anything at all."""
+        assert self._socket is not None
+        await self._socket.send_str(text)
 
     async def blob(self, sha256: str) -> tuple[int, bytes]:
         """A module, as a sidecar asks for it: status and body."""
@@ -164,10 +186,11 @@ class SimulatedSidecar:
         await socket.send_str(report.model_dump_json(by_alias=True))
 
     def _plugins(self) -> list[PluginReport]:
-        reports = []
-        for entry in self.running.bundle.plugins if self.running else []:
+        """About the newest bundle, whatever answers calls meanwhile."""
+        newest, runs, reports = self.held or self.running, self.runs(), []
+        for entry in newest.bundle.plugins if newest else []:
             failure = self._fails(entry.name) or (entry.failure if entry.artifact is None else None)
-            revision = entry.revision if entry.artifact is not None and failure is None else None
-            state = "Running" if revision else "LeftOut"
+            revision = runs.get(entry.name)
+            state: PluginState = "Running" if revision == entry.revision else "Updating" if revision else "LeftOut"
             reports.append(PluginReport(name=entry.name, state=state, revision=revision, failure=failure))
         return reports

@@ -32,7 +32,7 @@ _CHART_METADATA = """\
 class _Plain(yaml.SafeDumper):
     """Writes a value that is used twice, twice: Kubernetes' tools have no love for YAML anchors."""
 
-    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - part of PyYAML's shape
+    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - the library's signature
         return True
 
 

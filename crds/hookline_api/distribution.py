@@ -73,7 +73,7 @@ class BundleMessage(Resource):
     """Run this. Replaces every earlier bundle, also one that is held."""
 
     type: Literal["bundle"] = "bundle"
-    version: str
+    version: Annotated[str, Field(max_length=64)]
     """``bundle.version``, which is the word for it in reports."""
     bundle: Bundle
     hold: bool = False
@@ -86,7 +86,7 @@ class Commit(Resource):
     """Switch to the bundle that is held, if it is this one."""
 
     type: Literal["commit"] = "commit"
-    version: str
+    version: Annotated[str, Field(max_length=64)]
 
 
 ToSidecar = BundleMessage | Commit
@@ -98,6 +98,6 @@ def parse_to_sidecar(data: Any) -> ToSidecar | None:
 
     Raises ``pydantic.ValidationError`` where a known type is not well formed.
     """
-    if isinstance(data, dict) and data.get("type") not in {"bundle", "commit"}:
+    if isinstance(data, dict) and data.get("type") not in ("bundle", "commit"):
         return None
     return _TO_SIDECAR.validate_python(data)

@@ -174,6 +174,8 @@ class Template(Resource):
     imports: list[str]
     inputs: dict[str, str | None]
     """``resourceVersion`` of each object that settings come from, by ``Kind/name``."""
+    proven: dict[str, str | None] = {}
+    """The same of the pull secrets with which the registry let us have it."""
 
 
 @dataclass(frozen=True, slots=True)

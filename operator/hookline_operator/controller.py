@@ -302,22 +302,24 @@ class Controller:
             raise ConfigError(_first(error)) from None
         namespace, source = plugin.namespace, resource.spec.source
         inputs = self._catalogue.inputs(namespace, plugin.settings_from)  # before they are read
-        access = None
+        more = self._catalogue.default_pull_secrets.get(namespace, ())
+        access, pulls = None, [f"Secret/{name}" for name in more]
         if source.oci is not None:
-            more = self._catalogue.default_pull_secrets.get(namespace, ())
             access = await registry_access(source.oci, namespace, self._objects, more)
-        revision, previous = self._catalogue.current(plugin), None
-        if revision is not None:
-            with contextlib.suppress(ValidationError):
-                previous = revision.parsed().artifact
+            pulls += [f"Secret/{each.name}" for each in source.oci.pull_secrets]
+        proven = dict(self._catalogue.inputs(namespace, pulls))
+        before = self._current_template(plugin)
+        # Who was let in once with the same passwords need not ask again: new settings do not wait for a registry.
+        known = before is not None and before.proven == proven
+        same = known and before is not None and before.spec.get("source") == orjson.loads(plugin.spec).get("source")
         resolved = await resolve(
             resource,
             fetcher=self._fetcher,
             objects=self._objects,
-            previous=previous,
+            previous=before.artifact if before is not None else None,
             ask_again=ask_again,
             access=access,
-            prove=True,
+            prove=not same,
         )
         if resolved.description.config_schema is not None:
             await check_apart(resolved.entry.config, resolved.description.config_schema)
@@ -329,7 +331,14 @@ class Controller:
             hooks=list(resolved.info.hooks),
             imports=sorted({f"{each.module}.{each.name}" for each in resolved.info.imports}),
             inputs=dict(inputs),
+            proven=proven,
         )
+
+    def _current_template(self, plugin: Plugin) -> Template | None:
+        revision = self._catalogue.current(plugin)
+        with contextlib.suppress(ValidationError):
+            return revision.parsed() if revision is not None else None
+        return None
 
     async def _keep(self, plugin: Plugin, template: Template) -> None:
         """Make it the plugin's current revision. Raises KubeError."""
@@ -462,18 +471,16 @@ class Controller:
             await self._tell(plugin, event)
 
     def _resolution(self, track: _Track, plugin: Plugin) -> Resolution:
-        revision, artifact = self._catalogue.current(plugin), None
-        if revision is not None:
-            with contextlib.suppress(ValidationError):
-                template = revision.parsed()
-                artifact = ArtifactStatus(
-                    digest=template.artifact.digest,
-                    sha256=template.artifact.sha256,
-                    layout=template.artifact.layout,
-                    size=template.artifact.size,
-                    hooks=[hook.value for hook in template.hooks],
-                    imports=template.imports[:_MAX_IMPORTS],
-                )
+        revision, template, artifact = self._catalogue.current(plugin), self._current_template(plugin), None
+        if template is not None:
+            artifact = ArtifactStatus(
+                digest=template.artifact.digest,
+                sha256=template.artifact.sha256,
+                layout=template.artifact.layout,
+                size=template.artifact.size,
+                hooks=[hook.value for hook in template.hooks],
+                imports=template.imports[:_MAX_IMPORTS],
+            )
         short = revision.short if revision is not None else None
         if artifact is not None and self._good(track, plugin):
             return Resolution(state="Good", artifact=artifact, revision=short, message=track.note)
@@ -495,7 +502,6 @@ class Controller:
         standing = await self._bundles.standing(plugin)
         runs = standing is not None and standing.entry.artifact is not None
         selector = standing.selector if standing is not None and runs else plugin.selector
-        told = standing.entry.failure if standing is not None else None
         found, complete = [], True
         for pod in self._catalogue.matching(plugin.namespace, selector):
             state = self._fleet.states.get(pod.uid)
@@ -506,9 +512,8 @@ class Controller:
             report = next((each for each in state.report.plugins if each.name == plugin.name), None)
             revision = report.revision if report is not None else None
             current = runs and standing is not None and revision == standing.revision
-            failure = report.failure if report is not None and not current else None
-            if failure is not None and told is not None and failure.message == told.message:
-                failure = None  # our own words, come back
+            failed = standing is not None and not current and state.failed(plugin.name, standing.revision)
+            failure = report.failure if report is not None and failed else None
             found.append(
                 PodObservation(
                     name=pod.name,

@@ -58,12 +58,20 @@ class Session:
         self.sent: PodBundle | None = None
         self.held = False
         """Whether what was sent waits for a commit."""
+        self.gone = False
         self.dirty = asyncio.Event()
 
     @property
     def prepared(self) -> dict[str, str]:
         """By plugin, the revision that the sidecar could switch to at once."""
         if self.sent is not None and self.report.prepared == self.sent.version:
+            return dict(self.sent.revisions)
+        return {}
+
+    @property
+    def answered(self) -> dict[str, str]:
+        """By plugin, the revision that the last report is about."""
+        if self.sent is not None and self.sent.version in {self.report.running, self.report.prepared}:
             return dict(self.sent.revisions)
         return {}
 
@@ -189,6 +197,7 @@ class Distribution:
                     name=session.pod.name,
                     report=session.report,
                     prepared=session.prepared,
+                    answered=session.answered,
                 )
             )
 
@@ -202,7 +211,7 @@ class Distribution:
                 await session.dirty.wait()
                 session.dirty.clear()
                 session.pod = self._catalogue.pods[pod.namespace].get(pod.name, session.pod)
-                if session.pod.uid != pod.uid or not session.pod.live:
+                if session.gone or session.pod.uid != pod.uid or not session.pod.live:
                     await session.socket.close(code=_GOING_AWAY, message=b"the pod is going")
                     return
                 bundle = await self._bundles.of_pod(session.pod)
@@ -238,6 +247,8 @@ class Distribution:
     def _pod_changed(self, key: Key) -> None:
         for session in self._by_namespace.get(key[0], ()):
             if session.pod.name == key[1]:
+                # Of a new pod the watch may not have told yet; where it tells of a change and there is none, it went.
+                session.gone = key[1] not in self._catalogue.pods[key[0]]
                 session.dirty.set()
 
     def _released(self, released: Released) -> None:

@@ -35,16 +35,20 @@ class PodState(Resource):
     namespace: str
     name: str
     report: Report
-    prepared: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
+    prepared: dict[str, str] = {}
     """By plugin: the revision that the pod could switch to at once."""
+    answered: dict[str, str] = {}
+    """By plugin: the revision that the report is about, loaded or failed."""
 
     def runs(self, plugin: str) -> str | None:
         """The revision of a plugin that answers calls in the pod."""
         return next((each.revision for each in self.report.plugins if each.name == plugin), None)
 
-    def failed(self, plugin: str) -> bool:
-        """Whether the pod said that it cannot run what it is asked to."""
-        return any(each.name == plugin and each.failure is not None for each in self.report.plugins)
+    def failed(self, plugin: str, revision: str) -> bool:
+        """Whether the pod said that it cannot run this revision, and not one before it."""
+        return self.answered.get(plugin) == revision and any(
+            each.name == plugin and each.failure is not None for each in self.report.plugins
+        )
 
 
 @dataclass(slots=True)
@@ -180,7 +184,9 @@ class Rollouts:
             state = states.get(pod.uid)
             if state is None:
                 continue  # not connected: it gets what it needs when it is
-            if standing.revision in {state.runs(key[1]), state.prepared.get(key[1])} or state.failed(key[1]):
+            if standing.revision in {state.runs(key[1]), state.prepared.get(key[1])} or state.failed(
+                key[1], standing.revision
+            ):
                 continue
             return False
         return True

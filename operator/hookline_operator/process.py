@@ -11,10 +11,10 @@ import contextlib
 import logging
 import random
 import signal
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import ValidationError
 
 from hookline_api.resources import API_VERSION, PLURAL
@@ -98,7 +98,8 @@ class Operator:
         settings, catalogue, fleet = self._settings, self._catalogue, self._fleet
         objects = ClusterObjects(kube, catalogue)
         bundles = Bundles(catalogue, objects)
-        fetcher = Fetcher(store, docker_config=Path("/dev/null"))  # the machine's own passwords are nobody's
+        # The machine's own passwords are nobody's: a file that is not there.
+        fetcher = Fetcher(store, docker_config=settings.cache / "no" / "config.json")
         stack.push_async_callback(fetcher.close)
         reviewer = Reviewer(kube)
         certificates = self._certificates = CertificateKeeper(
@@ -324,6 +325,14 @@ class ConfigCheck:
         raw = inspect_module(artifact.path.read_bytes()).description
         inside = PluginDescription.from_json(raw) if raw is not None else PluginDescription()
         return inside.over(artifact.description).config_schema
+
+
+def _no_bad_request(record: logging.LogRecord) -> bool:
+    """The library logs a request that is none with a stack trace: anybody could fill the log with them."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+logging.getLogger("aiohttp.server").addFilter(_no_bad_request)
 
 
 async def _serve(

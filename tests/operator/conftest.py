@@ -16,6 +16,7 @@ import ssl
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 import uuid
 from pathlib import Path
@@ -116,8 +117,13 @@ class Replica:
 
     def ready(self):
         """Whether /readyz says so."""
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{self.health}/readyz", timeout=5):
-            return True
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.health}/readyz", timeout=5):
+                return True
+        except urllib.error.HTTPError as error:
+            error.close()
+        except OSError:
+            pass
         return False
 
     def metrics(self):
@@ -138,7 +144,7 @@ class Replica:
 
 
 @pytest.fixture
-def home(control_plane, crd):  # noqa: ARG001 - a resource needs its definition
+def home(control_plane, crd):
     """A namespace for an operator, with the chart's rights in it."""
     with control_plane.namespace(f"home-{uuid.uuid4().hex[:8]}") as name:
         rendered = subprocess.run(
@@ -248,7 +254,7 @@ class Tenant:
 
 
 @pytest.fixture
-def new_tenant(control_plane, crd):  # noqa: ARG001 - the same
+def new_tenant(control_plane, crd):
     """Makes namespaces."""
     with contextlib.ExitStack() as stack:
 
@@ -309,8 +315,8 @@ def ca_of(plane, home):
 
 
 @pytest.fixture
-def eventually():
-    """Wait for something to be true, without keeping the loop from its work."""
+def eventually(tmp_path):
+    """Wait for something to be true, without keeping the loop from its work; the operators' logs are in a failure."""
 
     async def wait(wanted, what, seconds=30.0):
         until = time.monotonic() + seconds
@@ -320,7 +326,8 @@ def eventually():
             if last:
                 return last
             await asyncio.sleep(0.1)
-        pytest.fail(f"no {what} within {seconds:.0f} s; last: {last!r}")
+        logs = "\n".join(f"{log.name}:\n{log.read_text()[-4000:]}" for log in sorted(tmp_path.glob("*.log")))
+        pytest.fail(f"no {what} within {seconds:.0f} s; last: {last!r}\n{logs}")
 
     return wait
 

@@ -129,9 +129,11 @@ class Hookline:
     async def start(self):
         """Answer, at the same port again."""
         app = web.Application()
-        settings = lambda: InjectionSettings(  # noqa: E731 - as the operator passes it
-            image="hookline-sidecar:1", operator=f"https://{SERVICE}.{self.home}.svc", operator_ca=self.keeper.bundle
-        )
+
+        def settings():
+            where = f"https://{SERVICE}.{self.home}.svc"
+            return InjectionSettings(image="hookline-sidecar:1", operator=where, operator_ca=self.keeper.bundle)
+
         app.add_routes(routes(settings=settings, check_config=self._check))
         self.runner = web.AppRunner(app, shutdown_timeout=1)
         await self.runner.setup()

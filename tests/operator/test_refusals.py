@@ -1,0 +1,216 @@
+"""What cannot be loaded: one sentence in the status, the old version goes on, and what is mended comes back."""
+
+from __future__ import annotations
+
+import base64
+import json
+
+import pytest
+
+
+async def running(operator, tenant, module, connect, source, **spec):
+    """A pod that runs version one."""
+    tenant.pod("a")
+    sidecar = await connect(operator, tenant, "a")
+    tenant.plugin("guard", source, **spec)
+    await sidecar.until(sidecar.runs)
+    return sidecar
+
+
+@pytest.mark.parametrize(
+    ("change", "reason", "words"),
+    [
+        (lambda t, m: {"source": t.module("bad", m("v2", imports='(import "env" "shell" (func))'))},
+         "VerifyFailed", ["env", "shell"]),
+        (lambda t, m: {"source": t.module("bad", m("v2")), "sha256": "0" * 64}, "VerifyFailed", ["sha256", "0000"]),
+        (lambda t, m: {"source": {"configMap": {"name": "nowhere"}}}, "FetchFailed", ["nowhere"]),
+        (lambda t, m: {"source": t.module("bad", b"#!/bin/sh")}, "VerifyFailed", ["WebAssembly"]),
+        (lambda t, m: {"source": t.module("bad", m("v2")), "hooks": ["route"]}, "ConfigInvalid", ["route"]),
+        (lambda t, m: {"source": t.module("bad", m("v2")), "verify": {"keys": ["x"]}}, "VerifyFailed", ["signature"]),
+        (lambda t, m: {"source": t.module("bad", m("v2")), "configFrom": [
+            {"secretRef": {"name": "gone"}, "key": "k", "path": "p"}]}, "ConfigInvalid", ["Secret", "gone"]),
+        (lambda t, m: {"source": {"oci": {"reference": "127.0.0.1:1/a:v1", "insecure": True}}},
+         "FetchFailed", ["127.0.0.1:1"]),
+    ],
+    ids=["import", "sha256", "no-config-map", "no-module", "hook", "signature", "no-secret", "no-registry"],
+)  # fmt: skip
+async def test_a_bad_version_is_refused_in_one_sentence_and_the_old_one_goes_on(
+    operator, tenant, module, connect, eventually, change, reason, words
+):
+    """Also a pod that comes meanwhile gets the old one; and going back mends it."""
+    good = tenant.module("good", module("v1"))
+    sidecar = await running(operator, tenant, module, connect, good)
+    before = sidecar.runs()
+    spec = change(tenant, module)
+    tenant.plugin("guard", **spec)
+    await eventually(lambda: tenant.ready("guard") == ("False", reason), reason)
+    message = tenant.status("guard")["conditions"]["Ready"]["message"]
+    assert all(word in message for word in words), message
+    assert "the version before it goes on in 1 pod" in message
+    assert len(message) < 600
+    assert "\n" not in message
+    assert sidecar.runs() == before
+    tenant.pod("b")
+    late = await connect(operator, tenant, "b")
+    await late.until(lambda: late.runs() == before)
+    tenant.plane.kubectl("delete", "wasmplugin", "guard", f"--namespace={tenant.name}")
+    tenant.plugin("guard", good)
+    await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
+
+
+async def test_a_registry_that_was_away_is_asked_again(operator, tenant, module, need, tmp_path, eventually):
+    """By itself, and while it is away the plugin is being reconciled and not stalled."""
+    from local_registry import LocalRegistry
+
+    registry = LocalRegistry(need("docker-registry", "docker-registry"), tmp_path / "registry")
+    registry.start()
+    registry.push("a:v1", module("v1"))
+    registry.stop()
+    try:
+        tenant.plugin("guard", {"oci": {"reference": f"{registry.host}/a:v1", "insecure": True}})
+        await eventually(lambda: tenant.ready("guard") == ("False", "FetchFailed"), "FetchFailed")
+        conditions = tenant.status("guard")["conditions"]
+        assert (conditions["Reconciling"]["status"], conditions["Stalled"]["status"]) == ("True", "False")
+        registry.start()
+        await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "recovery", 60)
+    finally:
+        registry.stop()
+
+
+async def test_a_wrong_password_is_refused_and_the_right_one_is_tried_at_once(
+    operator, tenant, module, password_registry, eventually
+):
+    """The Secret is watched: nobody waits for the next try."""
+    password_registry.push("secret:v1", module("v1"))
+    tenant.apply(password_registry.pull_secret("pull", "wrong"))
+    source = {
+        "oci": {"reference": f"{password_registry.host}/secret:v1", "insecure": True, "pullSecrets": [{"name": "pull"}]}
+    }
+    tenant.plugin("guard", source)
+    await eventually(lambda: tenant.ready("guard") == ("False", "FetchFailed"), "FetchFailed")
+    assert tenant.status("guard")["conditions"]["Stalled"]["status"] == "True"
+    tenant.apply(password_registry.pull_secret("pull"))
+    await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready", 10)
+
+
+async def test_the_service_accounts_pull_secrets_are_tried_too(operator, tenant, module, password_registry, eventually):
+    """As a pod's image would be pulled."""
+    password_registry.push("secret:v2", module("v2"))
+    source = {"oci": {"reference": f"{password_registry.host}/secret:v2", "insecure": True}}
+    tenant.plugin("guard", source)
+    await eventually(lambda: tenant.ready("guard") == ("False", "FetchFailed"), "FetchFailed")
+    tenant.apply(password_registry.pull_secret("of-the-account"))
+    tenant.plane.kubectl("patch", "serviceaccount", "default", f"--namespace={tenant.name}", "--type=merge",
+                         "-p", json.dumps({"imagePullSecrets": [{"name": "of-the-account"}]}))  # fmt: skip
+    await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready", 10)
+
+
+async def test_what_one_may_pull_another_may_not(
+    operator, new_tenant, tenant, module, password_registry, eventually, connect
+):
+    """Two plugins, the same image, different passwords: the one with the wrong one gets nothing from the cache."""
+    wasm = module("shared")
+    password_registry.push("shared:v1", wasm)
+    oci = {"reference": f"{password_registry.host}/shared:v1", "insecure": True, "pullSecrets": [{"name": "pull"}]}
+    tenant.apply(password_registry.pull_secret("pull"))
+    tenant.plugin("guard", {"oci": oci})
+    await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
+    other = new_tenant()
+    other.apply(password_registry.pull_secret("pull", "guessed"))
+    digest = tenant.status("guard")["artifact"]["digest"]
+    pinned = oci | {"reference": f"{password_registry.host}/shared@{digest}"}
+    other.plugin("by-tag", {"oci": oci})
+    other.plugin("by-digest", {"oci": pinned})
+    for name in ("by-tag", "by-digest"):
+        await eventually(lambda name=name: other.ready(name) == ("False", "FetchFailed"), "FetchFailed")
+
+
+async def test_settings_are_checked_against_the_plugins_schema(operator, tenant, module, connect, eventually):
+    """Also what comes from a Secret, whose value is told to nobody."""
+    schema = {"type": "object", "properties": {"limit": {"type": "string", "maxLength": 4}}, "required": ["limit"]}
+    source = tenant.module("one", with_schema(module("v1"), schema))
+    sidecar = await running(operator, tenant, module, connect, source, config={"limit": "ten"})
+    before = sidecar.runs()
+    tenant.apply(secret("limits", {"limit": "hush"}))
+    from_secret = [{"secretRef": {"name": "limits"}, "key": "limit", "path": "limit"}]
+    tenant.plugin("guard", source, config={"limit": "ten"}, configFrom=from_secret)
+    await sidecar.until(lambda: sidecar.runs() != before)
+    await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
+    entry = sidecar.running.bundle.plugins[0]
+    assert entry.config == {"limit": "hush"}
+    assert entry.secret_paths == ["limit"]
+    second = sidecar.runs()
+    tenant.apply(secret("limits", {"limit": "much too long a secret"}))
+    await eventually(lambda: tenant.ready("guard") == ("False", "ConfigInvalid"), "ConfigInvalid")
+    assert "config.limit" in tenant.status("guard")["conditions"]["Ready"]["message"]
+    assert sidecar.runs() == second or not sidecar.bundle_of("guard").artifact
+    tenant.apply(secret("limits", {"limit": "psst"}))
+    await sidecar.until(lambda: sidecar.running.bundle.plugins[0].config == {"limit": "psst"})
+    await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
+    kinds = ("wasmplugins", "controllerrevisions", "events")
+    everything = json.dumps([tenant.plane.get(kind, f"--namespace={tenant.name}") for kind in kinds])
+    for value in ("hush", "much too long", "psst"):
+        assert value not in everything
+        assert base64.b64encode(value.encode()).decode() not in everything
+        assert value not in operator.log.read_text()
+
+
+async def test_a_plugin_that_never_was_good_is_a_placeholder_that_says_why(
+    operator, tenant, module, connect, eventually
+):
+    """So that a sidecar that starts with it does not run without its guard; by policy it is nothing at all."""
+    tenant.plugin("guard", {"configMap": {"name": "nowhere"}}, priority=7)
+    tenant.plugin("open", {"configMap": {"name": "nowhere"}}, failurePolicy={"fetch": "Open"})
+    for name in ("guard", "open"):
+        await eventually(lambda name=name: tenant.ready(name) == ("False", "FetchFailed"), "FetchFailed")
+    tenant.pod("a")
+    sidecar = await connect(operator, tenant, "a")
+    await sidecar.until(lambda: sidecar.running is not None)
+    (entry,) = sidecar.running.bundle.plugins
+    assert (entry.name, entry.artifact, entry.priority, entry.failure.cause) == ("guard", None, 7, "fetch")
+    assert "nowhere" in entry.failure.message
+
+
+async def test_events_tell_of_changes_and_of_nothing_else(operator, tenant, module, connect, eventually):
+    """One for each change of state."""
+    sidecar = await running(operator, tenant, module, connect, tenant.module("one", module("v1")))
+    await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
+    tenant.set_ready("a", ready=False)
+    await eventually(lambda: tenant.ready("guard") == ("False", "Progressing"), "Progressing")
+    tenant.set_ready("a", ready=True)
+    await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
+    tenant.plugin("guard", {"configMap": {"name": "nowhere"}})
+    await eventually(lambda: tenant.ready("guard") == ("False", "FetchFailed"), "FetchFailed")
+
+    def events():
+        found = tenant.plane.get("events", f"--namespace={tenant.name}")["items"]
+        return [
+            (each["type"], each["reason"], each["message"])
+            for each in found
+            if each["involvedObject"]["kind"] == "WasmPlugin"
+        ]
+
+    await eventually(lambda: "FetchFailed" in str(events()), "the Event")
+    told = events()
+    assert sorted(each[:2] for each in told) == sorted(
+        [("Normal", "Resolved"), ("Normal", "Ready"), ("Normal", "Ready"), ("Warning", "FetchFailed")]
+    ), told
+    assert sidecar.runs()
+
+
+def secret(name, data):
+    """An Opaque one."""
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data}
+
+
+def with_schema(wasm, schema):
+    """The module with a description that ships a schema."""
+    payload = json.dumps({"config_schema": schema}).encode()
+    name = b"hookline.plugin"
+    content = bytes([len(name)]) + name + payload
+    size, out = len(content), bytearray()
+    while True:
+        size, low = size >> 7, size & 0x7F
+        out.append(low | (0x80 if size else 0))
+        if not size:
+            return wasm + b"\x00" + bytes(out) + content
