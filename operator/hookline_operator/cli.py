@@ -110,7 +110,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     add("ca-config-map", kind=str, metavar="NAME", default="hookline-ca",
         text="where the certificate authority is published")  # fmt: skip
     add("lease", kind=str, metavar="NAME", default="hookline-operator", text="whose holder reconciles")
-    add("token", kind=existing_or_not, metavar="FILE", default="/var/run/hookline/token",
+    add("token", kind=existing_or_not, metavar="FILE", default="/var/run/secrets/hookline.dev/token",
         text="service-account token of the audience hookline.dev, for the other replicas")  # fmt: skip
     add("kubeconfig", kind=existing_or_not, metavar="FILE", text="outside of a pod: how to reach the API server")
     options.add_logging()

@@ -196,6 +196,8 @@ def _count(observed: Observation) -> tuple[PodCounts, list[Failure], str]:
     failures: list[Failure] = []
     loaded, waiting = 0, []
     for pod in pods:
+        if resolution.state != "Good":
+            continue  # what they run is another generation
         runs = pod.runs == "Current"
         if runs and pod.ready:
             loaded += 1
@@ -207,9 +209,12 @@ def _count(observed: Observation) -> tuple[PodCounts, list[Failure], str]:
             waiting.append(f"the sidecar of pod '{pod.name}' is not connected")
         else:
             waiting.append(f"pod '{pod.name}' is loading it")
-    counts = PodCounts(matched=len(pods), loaded=loaded, updating=len(waiting), failed=len(failures))
+    failed = len(pods) if resolution.state == "Failed" else len(failures)
+    counts = PodCounts(matched=len(pods), loaded=loaded, updating=len(pods) - loaded - failed, failed=failed)
     if not pods:
         sentence = "no pod with a sidecar matches spec.selector"
+    elif resolution.state != "Good":
+        sentence = ""
     elif loaded == len(pods):
         sentence = f"{loaded} of {loaded} pods run it"
     else:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import socket
 import time
-from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -14,6 +12,9 @@ from hookline_sidecar import metrics, openapi
 from hookline_sidecar.endpoint import problem
 
 if TYPE_CHECKING:
+    import socket
+    from collections.abc import Awaitable, Callable
+
     from hookline_sidecar.slots import Slot
     from hookline_sidecar.supervisor import Supervisor
 

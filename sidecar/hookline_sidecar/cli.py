@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import json
 import logging
 import os
 import sys
-import time
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from hookline_api.quantities import parse_duration, parse_size
-from hookline_sidecar.settings import Address, OperatorSettings, Settings
+from hookline_runtime.commands import Address, Options, address, existing_or_not, log_to_stderr
+from hookline_sidecar.settings import OperatorSettings, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
 
 _EPILOG: Final = """\
 Each option can also be given in the environment (--max-body as HOOKLINE_MAX_BODY); the command line wins.
@@ -24,7 +24,7 @@ examples:
   hookline-sidecar --plugins ./plugins
   hookline-sidecar --plugins /etc/hookline --socket /run/hookline/hooks.sock --listen off --workers 2
   hookline-sidecar --operator https://hookline-operator.hookline-system.svc \\
-    --operator-ca /var/run/hookline/ca.crt --operator-token /var/run/hookline/token
+    --operator-ca /var/run/secrets/hookline.dev/ca.crt --operator-token /var/run/secrets/hookline.dev/token
 
   curl -s localhost:9901/v1/hooks/pre_query -H 'content-type: application/json' -d '{"query": "drop table t"}'
   curl -s localhost:9902/v1/plugins
@@ -33,7 +33,6 @@ signals:
   SIGTERM  stop accepting, let calls under way end, exit
   SIGHUP   read the plugin folder again (or connect to the operator at once), and try again what failed
 """
-_LEVELS: Final = ("debug", "info", "warning", "error")
 _EXIT_USAGE: Final = 2
 
 
@@ -46,7 +45,8 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run a sidecar; the exit code: 0 after a clean stop, 2 for settings that cannot be, 1 otherwise."""
     parser = _parser(environment)
     options = parser.parse_args(arguments)
-    _log_to_stderr(options.log_level, as_json=options.log_format == "json")
+    log_to_stderr(options.log_level, as_json=options.log_format == "json")
+    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it counts every event
     settings = Settings(
         plugins=options.plugins,
         operator=_operator(parser, options),
@@ -81,54 +81,37 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 
 
 def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="hookline-sidecar",
+    options = Options(
+        environment,
+        program="hookline-sidecar",
         description="Runs WebAssembly plugins for a proxy on this machine and answers its hook calls.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-
-    def option(
-        name: str,
-        *,
-        kind: Callable[[str], Any],
-        metavar: str,
-        text: str,
-        default: str | None = None,
-    ) -> None:
-        # A variable that is empty counts as not set: that is what templates leave.
-        given = environment.get("HOOKLINE_" + name.upper().replace("-", "_")) or default
-        shown = f" (default: {default})".replace("%", "%%") if default else ""
-        parser.add_argument(f"--{name}", type=kind, metavar=metavar, default=given, help=text + shown)
-
-    option("plugins", kind=_path, metavar="DIR",
+    option = options.add
+    option("plugins", kind=existing_or_not, metavar="DIR",
            text="folder of WasmPlugin manifests, watched for changes; this or --operator")  # fmt: skip
     option("operator", kind=_https, metavar="URL",
            text="https://HOST[:PORT] of the operator, which says what to run; this or --plugins")  # fmt: skip
-    option("operator-ca", kind=_path, metavar="FILE",
+    option("operator-ca", kind=existing_or_not, metavar="FILE",
            text="its certificate authorities (PEM), instead of the system's; read for every connection")  # fmt: skip
-    option("operator-token", kind=_path, metavar="FILE",
+    option("operator-token", kind=existing_or_not, metavar="FILE",
            text="this pod's token for the operator; read for every connection")  # fmt: skip
-    option("state", kind=_path, metavar="DIR", default=str(_default_state(environment)),
+    option("state", kind=existing_or_not, metavar="DIR", default=str(_default_state(environment)),
            text="folder for modules, the last good bundle and the plugins' store")  # fmt: skip
     option("listen", kind=_address_or_off, metavar="HOST:PORT", default="127.0.0.1:9901",
            text="where hooks are answered over TCP, or 'off'")  # fmt: skip
-    option("socket", kind=_path, metavar="PATH", text="unix socket where hooks are answered too")
+    option("socket", kind=existing_or_not, metavar="PATH", text="unix socket where hooks are answered too")
     option("socket-mode", kind=_mode, metavar="MODE", default="0660",
            text="permissions of the socket, octal; 0666 for a proxy of another user")  # fmt: skip
-    option("admin", kind=_address, metavar="HOST:PORT", default="127.0.0.1:9902",
+    option("admin", kind=address, metavar="HOST:PORT", default="127.0.0.1:9902",
            text="health, metrics and what runs")  # fmt: skip
     option("workers", kind=_workers, metavar="N", default="1", text="processes that answer hooks")
     option("max-body", kind=_size, metavar="SIZE", default="16Mi", text="largest hook call")
     option("body-timeout", kind=_duration, metavar="TIME", default="10s",
            text="for the body of a hook call to arrive")  # fmt: skip
     option("drain", kind=_duration, metavar="TIME", default="10s", text="for calls under way to end at SIGTERM")
-    option("log-level", kind=_one_of(*_LEVELS), metavar="LEVEL", default="info", text=", ".join(_LEVELS))
-    option("log-format", kind=_one_of("text", "json"), metavar="FORMAT", default="text", text="text or json")
-    parser.add_argument(
-        "--version", action="version", version=f"hookline-sidecar {importlib.metadata.version('hookline')}"
-    )
-    return parser
+    options.add_logging()
+    return options.parser
 
 
 def _operator(parser: argparse.ArgumentParser, options: argparse.Namespace) -> OperatorSettings | None:
@@ -154,15 +137,8 @@ def _default_state(environment: Mapping[str, str]) -> Path:
         return Path("/var/lib/hookline")
 
 
-def _address(text: str) -> Address:
-    host, colon, port = text.rpartition(":")
-    if not colon or not port.isdigit() or not 0 < int(port) < 2**16:
-        raise argparse.ArgumentTypeError(f"{text!r} is no HOST:PORT such as 127.0.0.1:9901")
-    return host.strip("[]") or "127.0.0.1", int(port)
-
-
 def _address_or_off(text: str) -> Address | None:
-    return None if text == "off" else _address(text)
+    return None if text == "off" else address(text)
 
 
 def _https(text: str) -> str:
@@ -177,12 +153,6 @@ def _https(text: str) -> str:
     return f"https://{parts.netloc}"
 
 
-def _path(text: str) -> Path:
-    if not text:
-        raise argparse.ArgumentTypeError("is empty: a variable in the command line may not be set")
-    return Path(text)
-
-
 def _mode(text: str) -> int:
     try:
         mode = int(text, 8)
@@ -191,15 +161,6 @@ def _mode(text: str) -> int:
     if not 0 <= mode <= 0o777:  # noqa: PLR2004 - all permission bits
         raise argparse.ArgumentTypeError(f"{text!r} is no mode such as 0660")
     return mode
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def check(text: str) -> str:
-        if text not in choices:
-            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(choices)}")
-        return text
-
-    return check
 
 
 def _size(text: str) -> int:
@@ -224,38 +185,3 @@ def _workers(text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= 64:  # noqa: PLR2004 - more than any pod has cores for
         raise argparse.ArgumentTypeError(f"{text!r} is not between 1 and 64")
     return int(text)
-
-
-class _TextLines(logging.Formatter):
-    """One record is one line, whatever an artifact or a registry managed to put into a sentence."""
-
-    _ESCAPES: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(0x7F, 0xA0))}
-
-    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
-        record.message = record.message.translate(self._ESCAPES)
-        return super().formatMessage(record)
-
-
-class _JsonLines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "time": self.formatTime(record),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "process": record.process,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line)
-
-
-def _log_to_stderr(level: str, *, as_json: bool) -> None:
-    handler = logging.StreamHandler()
-    text = _TextLines("%(asctime)s %(levelname)-7s %(name)s[%(process)d]: %(message)s")
-    formatter: logging.Formatter = _JsonLines() if as_json else text
-    formatter.converter = time.gmtime
-    formatter.default_time_format, formatter.default_msec_format = "%Y-%m-%dT%H:%M:%S", "%s.%03dZ"
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=level.upper(), handlers=[handler])
-    logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it counts every event

@@ -6,7 +6,6 @@ import asyncio
 import functools
 import logging
 import re
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
@@ -17,6 +16,7 @@ from hookline_sidecar.source import Problem, Wanted, Wants
 from hookline_sidecar.watch import FolderWatch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from hookline_runtime.artifacts import ArtifactStore

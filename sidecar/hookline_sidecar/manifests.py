@@ -14,10 +14,8 @@ import binascii
 import hashlib
 import re
 import stat
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 import yaml
@@ -25,6 +23,10 @@ from pydantic import ValidationError
 
 from hookline_api.resources import API_VERSION, GROUP, KIND, NAME_PATTERN, LocalWasmPlugin, Permission
 from hookline_sidecar.source import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 _SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 _MAX_FILE: Final = 4 * 2**20

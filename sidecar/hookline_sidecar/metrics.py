@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -20,6 +19,8 @@ from hookline_runtime.stats import PROMETHEUS_BOUNDS, Summary
 from hookline_sidecar.operator_source import OperatorSource
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from hookline_sidecar.supervisor import Supervisor
 
 

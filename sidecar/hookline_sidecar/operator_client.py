@@ -9,9 +9,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import aiohttp
@@ -20,7 +18,8 @@ from yarl import URL
 from hookline_runtime.artifacts.transport import retry_after
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
+    from pathlib import Path
 
     from hookline_sidecar.settings import OperatorSettings
 

@@ -16,7 +16,6 @@ import functools
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
@@ -32,6 +31,8 @@ from hookline_sidecar.slots import placeholder_of
 from hookline_sidecar.source import Problem, Wanted, Wants
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
     from hookline_runtime.artifacts import ArtifactStore
     from hookline_runtime.artifacts.resolve import Resolved
     from hookline_sidecar.settings import OperatorSettings

@@ -20,8 +20,6 @@ import socket
 import stat
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import uvloop
@@ -31,7 +29,11 @@ from hookline_sidecar.supervisor import Supervisor
 from hookline_sidecar.worker import Worker
 
 if TYPE_CHECKING:
-    from hookline_sidecar.settings import Address, Settings
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from hookline_runtime.commands import Address
+    from hookline_sidecar.settings import Settings
     from hookline_sidecar.state import StateFolder
 
 _BACKLOG: Final = 1024

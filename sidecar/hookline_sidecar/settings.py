@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
-Address = tuple[str, int]
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hookline_runtime.commands import Address
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,7 +10,6 @@ import asyncio
 import dataclasses
 import logging
 import random
-from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +19,8 @@ from hookline_runtime.errors import ConfigError, FetchError, LoadError, VerifyEr
 from hookline_sidecar.source import Wanted
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
     from hookline_runtime.artifacts.resolve import Resolved
 
 _RETRY_FIRST_S: Final = 2.0

@@ -7,14 +7,15 @@ source's business: ``slots`` and ``supervisor``.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from hookline_api.resources import FailurePolicy
 
 if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Mapping
+
     from hookline_api.bundle import BundleArtifact, BundlePlugin, LoadFailure
     from hookline_runtime.artifacts.resolve import Resolved
 

@@ -18,12 +18,14 @@ import fcntl
 import json
 import logging
 import os
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
 from hookline_api.bundle import Bundle
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _MAX_BUNDLE: Final = 512 * 2**20
 _MAX_SOCKET_PATH: Final = 107  # linux/un.h

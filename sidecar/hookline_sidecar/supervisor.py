@@ -21,7 +21,6 @@ import asyncio
 import contextlib
 import logging
 import signal
-import socket
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -38,6 +37,7 @@ from hookline_sidecar.operator_source import OperatorSource
 from hookline_sidecar.slots import Slot, Slots
 
 if TYPE_CHECKING:
+    import socket
     from pathlib import Path
 
     from hookline_api.distribution import PluginState

@@ -11,7 +11,6 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -25,6 +24,8 @@ from hookline_runtime.runtime import Prepared, PrepareError, Runtime
 from hookline_sidecar import endpoint, wire
 
 if TYPE_CHECKING:
+    import socket
+
     from hookline_runtime.plugin import Plugin
     from hookline_runtime.stats import StatsTable
     from hookline_sidecar.settings import Settings

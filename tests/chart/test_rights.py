@@ -7,16 +7,14 @@ import pytest
 R = ("get", "list", "watch")
 WATCHED = {
     ("hookline.dev", "wasmplugins"): {*R},
-    ("hookline.dev", "wasmplugins/status"): {"get", "patch", "update"},
-    ("apps", "controllerrevisions"): {*R, "create", "patch", "update", "delete"},
+    ("hookline.dev", "wasmplugins/status"): {"patch"},
+    ("apps", "controllerrevisions"): {"list", "watch", "create", "patch", "delete"},
     ("", "pods"): {*R},
     ("", "secrets"): {*R},
     ("", "configmaps"): {*R},
-    ("", "serviceaccounts"): {*R},
-    ("", "events"): {"create", "patch"},
-    ("events.k8s.io", "events"): {"create", "patch"},
+    ("", "serviceaccounts"): {"list", "watch"},
+    ("", "events"): {"create"},
 }
-NAMESPACES = {("", "namespaces"): {*R}}
 CLUSTER = {("authentication.k8s.io", "tokenreviews"): {"create"}}
 OWN = {
     ("coordination.k8s.io", "leases"): {"create"},
@@ -67,7 +65,7 @@ def held(rendered):
 
 def test_the_whole_cluster_needs_these_rights_and_no_other(helm):
     """Compared with the list above, verb by verb."""
-    everywhere = WATCHED | NAMESPACES | CLUSTER | webhooks("hookline-operator")
+    everywhere = WATCHED | CLUSTER | webhooks("hookline-operator")
     assert held(helm.render()) == {None: everywhere, "hookline-system": OWN}
 
 
@@ -80,7 +78,7 @@ def test_watched_namespaces_need_rights_there_and_almost_none_in_the_cluster(hel
 
 def test_without_webhooks_there_is_no_right_to_them(helm):
     """A right follows its use."""
-    assert held(helm.render({"webhooks": {"enabled": False}}))[None] == WATCHED | NAMESPACES | CLUSTER
+    assert held(helm.render({"webhooks": {"enabled": False}}))[None] == WATCHED | CLUSTER
 
 
 def test_no_right_is_a_wildcard_or_leads_to_more_rights(rendered):

@@ -307,6 +307,7 @@ async def connect(control_plane):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.sleep(0.3)  # TLS connections close after their session: aiohttp's documented trap
 
 
 def ca_of(plane, home):
