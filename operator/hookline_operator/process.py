@@ -152,7 +152,7 @@ class Operator:
         async def serve() -> None:
             await self._first_sync(kube, reflectors)
             await self._first_certificate(certificates)
-            check = ConfigCheck(catalogue, store)
+            check = ConfigCheck(catalogue, bundles, store, blobs)
             routes = [
                 *distribution.routes(),
                 *peers.routes(),
@@ -293,9 +293,11 @@ class Operator:
 class ConfigCheck:
     """Settings against the schema of the module that the plugin has now: for admission, which may not wait."""
 
-    def __init__(self, catalogue: Catalogue, store: ArtifactStore) -> None:
+    def __init__(self, catalogue: Catalogue, bundles: Bundles, store: ArtifactStore, blobs: Blobs) -> None:
         self._catalogue = catalogue
+        self._bundles = bundles
         self._store = store
+        self._blobs = blobs
 
     async def __call__(self, plugin: WasmPlugin) -> str | None:
         """One sentence about what is wrong; None where nothing is, or where it is not known here."""
@@ -309,7 +311,7 @@ class ConfigCheck:
             source = plugin.spec.source.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
             if template.spec.get("source") != source:
                 return None
-            schema = await asyncio.to_thread(self._schema, template.artifact.digest)
+            schema = await self._schema(revision, template.artifact.digest)
             if schema is not None:
                 await check_apart(plugin.spec.config, schema, seconds=_CHECK_S)
         except ConfigError as error:
@@ -318,13 +320,17 @@ class ConfigCheck:
             return None
         return None
 
-    def _schema(self, digest: str) -> dict[str, Any] | None:
-        artifact = self._store.get(digest)
-        if artifact is None:
-            return None
-        raw = inspect_module(artifact.path.read_bytes()).description
+    async def _schema(self, revision: Revision, digest: str) -> dict[str, Any] | None:
+        artifact = await asyncio.to_thread(self._store.get, digest)
+        if artifact is not None:
+            where, told = artifact.path, artifact.description
+        else:  # another replica resolved it, and no sidecar has asked this one for it yet
+            _, entry = await self._bundles.entry(revision)
+            async with asyncio.timeout(_CHECK_S):
+                where, told = await self._blobs.find(revision.namespace, entry), PluginDescription()
+        raw = (await asyncio.to_thread(lambda: inspect_module(where.read_bytes()))).description
         inside = PluginDescription.from_json(raw) if raw is not None else PluginDescription()
-        return inside.over(artifact.description).config_schema
+        return inside.over(told).config_schema
 
 
 def _no_bad_request(record: logging.LogRecord) -> bool:
