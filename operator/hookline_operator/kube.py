@@ -233,11 +233,11 @@ class Reflector(Generic[T]):
             try:
                 if not version:
                     version = await self._relist()
-                attempts = 0
+                    attempts = 0
                 async for kind, found in self._kube.watch(
                     self._where, version, selector=self._selector, metadata_only=self._metadata_only
                 ):
-                    version = found["metadata"]["resourceVersion"]
+                    version, attempts = found["metadata"]["resourceVersion"], 0
                     if kind != "BOOKMARK":
                         self._take(found, gone=kind == "DELETED")
             except KubeError as error:
