@@ -13,6 +13,7 @@ from aiohttp import web
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hookline_api.resources import OCISource
 from hookline_runtime.artifacts import RegistryAccess
 from hookline_runtime.artifacts.registry import parse_challenges
 from hookline_runtime.artifacts.transport import retry_after
@@ -411,6 +412,21 @@ async def test_a_redirect_to_nowhere_is_refused(server, fetcher, artifact, locat
 
     with pytest.raises(FetchError):
         await fetcher.resolve(artifact.source)
+
+
+@pytest.mark.parametrize("address", ["169.254.169.254", "[fe80::1]"])
+async def test_link_local_addresses_are_never_asked(server, fetcher, artifact, address):
+    """There a cloud gives its machine's credentials to whoever asks: neither as a source nor after a redirect."""
+    source = OCISource(reference=f"{address}/plugin:v1", insecure=True)
+    with pytest.raises(FetchError, match="link-local"):
+        await fetcher.fetch_oci(source)
+
+    async def elsewhere(_):
+        raise web.HTTPTemporaryRedirect(f"http://{address}/latest/meta-data/")
+
+    server.on(artifact.blob, elsewhere)
+    with pytest.raises(FetchError, match="link-local"):
+        await fetcher.fetch_oci(artifact.source)
 
 
 async def test_a_redirect_loop_has_an_end(server, fetcher, artifact):

@@ -10,10 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import errno
 import hashlib
+import ipaddress
 import logging
 import random
 import re
+import socket
 import ssl
 import time
 from dataclasses import dataclass
@@ -28,6 +31,7 @@ from hookline_runtime.errors import FetchError, VerifyError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from aiohappyeyeballs import AddrInfoType
     from multidict import CIMultiDictProxy
 
     from hookline_runtime.artifacts.limits import FetchLimits
@@ -289,6 +293,7 @@ class Transport:
         if self._lazy_session is None:
             limits = self._limits
             self._lazy_session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(socket_factory=_socket),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect, sock_read=limits.stall),
                 auto_decompress=False,  # a compressed answer would be a bomb, and not what its digest names
                 trust_env=False,
@@ -319,6 +324,18 @@ class Transport:
 def shown(url: URL) -> str:
     """The URL for people: no user, no password, no query, no fragment."""
     return str(url.with_user(None).with_query(None).with_fragment(None))
+
+
+def _socket(info: AddrInfoType) -> socket.socket:
+    """A socket for an address, whatever name or redirect led to it.
+
+    DANGER: clouds give a machine's credentials to whoever asks a link-local address, and whoever writes a plugin's
+    source decides whom we ask. No registry lives there.
+    """
+    family, kind, protocol, _, address = info
+    if ipaddress.ip_address(str(address[0]).partition("%")[0]).is_link_local:
+        raise OSError(errno.EACCES, "link-local addresses are never asked")
+    return socket.socket(family, kind, protocol)
 
 
 def _follow(here: URL, location: str, *, what: str) -> URL:
