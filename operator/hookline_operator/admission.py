@@ -65,21 +65,35 @@ class _RefusedError(Exception):
         self.status = status
 
 
-def routes(*, settings: Callable[[], InjectionSettings], check_config: CheckConfig) -> list[web.RouteDef]:
+def routes(
+    *,
+    settings: Callable[[], InjectionSettings],
+    check_config: CheckConfig,
+    injected: Callable[[str], None] = lambda _: None,
+    admitted: Callable[[str], None] = lambda _: None,
+) -> list[web.RouteDef]:
     """The routes of both webhooks, for the operator's HTTPS server.
 
-    ``settings`` is asked for each pod, since the certificate authority changes. The application's own
-    ``client_max_size`` does not matter: bodies are bounded here.
+    ``settings`` is asked for each pod, since the certificate authority changes. ``injected`` hears of each pod
+    (``injected``, ``skipped``, ``refused``), ``admitted`` of each resource (``allowed``, ``denied``). The application's
+    own ``client_max_size`` does not matter: bodies are bounded here.
     """
     reader = _Reader()
 
     async def injection(request: web.Request) -> web.Response:
-        return await _answer(request, reader, lambda review: _inject(review, settings()))
+        async def counted(review: Json) -> Json:
+            answer = await _inject(review, settings())
+            injected("injected" if "patch" in answer else "skipped" if answer["allowed"] else "refused")
+            return answer
+
+        return await _answer(request, reader, counted)
 
     async def validation(request: web.Request) -> web.Response:
         async def checked(review: Json) -> Json:
             try:
-                return await _validate(review, check_config)
+                answer = await _validate(review, check_config)
+                admitted("allowed" if answer["allowed"] else "denied")
+                return answer
             except Exception:
                 log.exception("a resource could not be checked")
                 return _allowed(

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _HEARTBEAT_S: Final = 20.0
 _SEND_S: Final = 60.0
+_CLOSE_S: Final = 5.0
 _MAX_SESSIONS: Final = 20_000
 _REPLACED: Final = 4409
 """WebSocket close code: the same pod has connected again (private use, RFC 6455 section 7.4.2)."""
@@ -118,10 +119,14 @@ class Distribution:
         return [web.get(DISTRIBUTION_PATH, self._connect), web.get(BLOBS_PATH + "{sha256}", self._blob)]
 
     async def close(self) -> None:
-        """Send everybody elsewhere."""
-        for session in list(self._sessions.values()):
-            with contextlib.suppress(ConnectionError, RuntimeError):
-                await session.socket.close(code=_GOING_AWAY, message=b"this replica stops")
+        """Send everybody elsewhere, and wait for nobody long."""
+
+        async def let_go(session: Session) -> None:
+            with contextlib.suppress(ConnectionError, RuntimeError, TimeoutError):
+                async with asyncio.timeout(_CLOSE_S):
+                    await session.socket.close(code=_GOING_AWAY, message=b"this replica stops")
+
+        await asyncio.gather(*(let_go(session) for session in list(self._sessions.values())))
 
     # ── connections ──
 

@@ -128,6 +128,7 @@ class Election:
         self._replica = replica
         self._lead = lead
         self._election: LeaderElection | None = None
+        self._work: asyncio.Task[None] | None = None
         self.leading = False
 
     @property
@@ -153,15 +154,43 @@ class Election:
                         onstopped_leading=self._stopped,
                     )
                 )
-                await self._election.run()
+                await self._elect(self._election)
+                await self._end_work()
         finally:
-            if self.leading:
+            held = self.leading
+            await self._end_work()
+            if held:
                 with contextlib.suppress(KubeError, TimeoutError):
                     async with asyncio.timeout(5):
                         await self._give_back()
 
+    async def _elect(self, election: LeaderElection) -> None:
+        """Wait for a term, and serve it. Raises what ``lead`` raised: a holder that does nothing is no leader."""
+        self._work = None
+        electing = asyncio.create_task(election.run(), name="election")
+        try:
+            while not electing.done():
+                await asyncio.wait({electing}, timeout=_RETRY_S)
+                if self._work is not None and self._work.done() and not self._work.cancelled():
+                    self._work.result()
+                    raise RuntimeError("the leader's work ended by itself")
+            electing.result()
+        finally:
+            electing.cancel()
+
+    async def _end_work(self) -> None:
+        """End what leads.
+
+        DANGER: the library does not, where it is cancelled. It would go on to write while another leads already, and
+        what it wrote of sidecars that are being sent away would be false.
+        """
+        if self._work is not None:
+            self._work.cancel()
+            await asyncio.gather(self._work, return_exceptions=True)
+
     async def _started(self) -> None:
         log.info("this replica (%s) leads", self._replica.name)
+        self._work = asyncio.current_task()
         self.leading = True
         try:
             await self._lead()

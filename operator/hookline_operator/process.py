@@ -156,7 +156,12 @@ class Operator:
             routes = [
                 *distribution.routes(),
                 *peers.routes(),
-                *admission.routes(settings=lambda: self._injection(certificates), check_config=check),
+                *admission.routes(
+                    settings=lambda: injection_settings(settings, certificates.bundle),
+                    check_config=check,
+                    injected=self._metrics.injected,
+                    admitted=self._metrics.admitted,
+                ),
             ]
             server = await _serve(routes, settings.listen, certificates)
             try:
@@ -258,17 +263,6 @@ class Operator:
             pause = min(pause * 2, _CERTIFICATE_S)
             await asyncio.sleep(pause)
 
-    def _injection(self, certificates: CertificateKeeper) -> InjectionSettings:
-        settings = self._settings
-        return InjectionSettings(
-            image=settings.sidecar_image,
-            operator=f"https://{settings.service}.{settings.own_namespace}.svc",
-            operator_ca=certificates.bundle,
-            image_pull_policy=settings.sidecar_image_pull_policy or None,
-            log_level=settings.sidecar_log_level,
-            **settings.sidecar_resources,
-        )
-
     async def _serve_health(self) -> web.AppRunner:
         async def healthz(_: web.Request) -> web.Response:
             return web.json_response({"status": "ok"})
@@ -331,6 +325,18 @@ class ConfigCheck:
         raw = (await asyncio.to_thread(lambda: inspect_module(where.read_bytes()))).description
         inside = PluginDescription.from_json(raw) if raw is not None else PluginDescription()
         return inside.over(told).config_schema
+
+
+def injection_settings(settings: Settings, authority: str) -> InjectionSettings:
+    """What is put into pods. Raises ValueError, with a sentence, for values that no pod could have."""
+    return InjectionSettings(
+        image=settings.sidecar_image,
+        operator=f"https://{settings.service}.{settings.own_namespace}.svc",
+        operator_ca=authority,
+        image_pull_policy=settings.sidecar_image_pull_policy or None,
+        log_level=settings.sidecar_log_level,
+        **settings.sidecar_resources,
+    )
 
 
 def _no_bad_request(record: logging.LogRecord) -> bool:
