@@ -16,6 +16,9 @@ from typing import Any, Final
 
 TIMES: Final = "\u00d7"  # the sign, which ruff takes for a letter
 _WORDS: Final = {True: "reached", False: "NOT REACHED", None: "for information"}
+_IDEA: Final = """\
+Each ratio is of two things measured in turn in this one run: the
+median of the rounds, and the least and the greatest in brackets. Take the ratios, not absolute figures."""
 _HEADS: Final = ("figure", "asked", "measured", "")
 
 
@@ -114,13 +117,12 @@ def as_table(results: Sequence[Result]) -> str:
     return "\n".join([*lines, "", summary(results)])
 
 
-def as_markdown(results: Sequence[Result], facts: dict[str, str], command: str) -> str:
+def as_markdown(results: Sequence[Result], facts: dict[str, str], command: str, *, idea: str = _IDEA) -> str:
     """Everything, for the repository."""
     lines = [
         "# What was measured",
         "",
-        f"Written by `{command}`. Each ratio is of two things measured in turn in this one run: the",
-        "median of the rounds, and the least and the greatest in brackets. Take the ratios, not absolute figures.",
+        f"Written by `{command}`. {idea}",
         "",
         "| | |",
         "|---|---|",
