@@ -105,7 +105,7 @@ class Distribution:
         self._sessions: dict[str, Session] = {}
         """By the pod's uid."""
         self._by_namespace: dict[str, set[Session]] = defaultdict(set)
-        catalogue.plugin_changed.append(lambda key: self._refresh(key[0]))
+        catalogue.plugin_changed.append(self._plugin_changed)
         catalogue.pod_changed.append(self._pod_changed)
         fleet.newly_released.append(self._released)
 
@@ -233,7 +233,7 @@ class Distribution:
         waiting = [
             name
             for name, revision in bundle.revisions.items()
-            if (session.pod.namespace, name, revision) not in self._fleet.released and not session.runs(name, revision)
+            if self._fleet.released.get((session.pod.namespace, name)) != revision and not session.runs(name, revision)
         ]
         if bundle is not session.sent:
             # A pod that runs nothing yet has nothing to go on with meanwhile.
@@ -245,8 +245,10 @@ class Distribution:
             session.held = False
             await session.socket.send_str(Commit(version=bundle.version).model_dump_json(by_alias=True))
 
-    def _refresh(self, namespace: str) -> None:
-        for session in self._by_namespace.get(namespace, ()):
+    def _plugin_changed(self, key: Key) -> None:
+        if self._catalogue.plugin(key) is None:
+            self._fleet.forget(key)
+        for session in self._by_namespace.get(key[0], ()):
             session.dirty.set()
 
     def _pod_changed(self, key: Key) -> None:

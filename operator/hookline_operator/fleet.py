@@ -57,7 +57,8 @@ class Fleet:
 
     states: dict[str, PodState] = field(default_factory=dict)
     """By the pod's uid."""
-    released: set[Released] = field(default_factory=set)
+    released: dict[Key, str] = field(default_factory=dict)
+    """By plugin: the revision that pods may switch to."""
     changed: list[Callable[[str, PodState | None, str, str], None]] = field(default_factory=list)
     """Hear the uid, the state (None: gone), the namespace, and where it is connected."""
     newly_released: list[Callable[[Released], None]] = field(default_factory=list)
@@ -90,16 +91,16 @@ class Fleet:
 
     def release(self, released: Released) -> None:
         """Let pods switch to this revision; an older one of the same plugin is nobody's concern any more."""
-        if released in self.released:
+        namespace, plugin, revision = released
+        if self.released.get((namespace, plugin)) == revision:
             return
-        self.released -= {each for each in self.released if each[:2] == released[:2]}
-        self.released.add(released)
+        self.released[namespace, plugin] = revision
         for hear in self.newly_released:
             hear(released)
 
     def forget(self, key: Key) -> None:
         """A plugin that is gone."""
-        self.released -= {each for each in self.released if each[:2] == key}
+        self.released.pop(key, None)
 
 
 class Rollouts:
@@ -156,14 +157,13 @@ class Rollouts:
         plugin = self._catalogue.plugin(key)
         if plugin is None:
             self._offered.pop(key, None)
-            self._fleet.forget(key)
             return None
-        standing = await self._bundles.standing(plugin)
+        # Where there are no pods, nobody waits: a pod that comes is news of every plugin of its namespace.
+        standing = await self._bundles.standing(plugin) if self._catalogue.pods.get(plugin.namespace) else None
         if standing is None or standing.entry.artifact is None:
             self._offered.pop(key, None)
             return None
-        released = (*key, standing.revision)
-        if released in self._fleet.released:
+        if self._fleet.released.get(key) == standing.revision:
             self._offered.pop(key, None)
             return None
         revision, since = self._offered.get(key, ("", 0.0))
@@ -175,7 +175,7 @@ class Rollouts:
         if left > 0 and not self._all_prepared(key, standing):
             return left
         self._offered.pop(key, None)
-        self._fleet.release(released)
+        self._fleet.release((*key, standing.revision))
         return None
 
     def _all_prepared(self, key: Key, standing: Standing) -> bool:

@@ -158,7 +158,9 @@ class Peers:
         await socket.prepare(request)
         self._followers.add(socket)
         try:
-            await socket.send_bytes(orjson.dumps({"released": sorted(self._fleet.released)}))
+            await socket.send_bytes(
+                orjson.dumps({"released": [[*key, revision] for key, revision in self._fleet.released.items()]})
+            )
             async for message in socket:
                 if message.type is WSMsgType.BINARY:
                     self._take(orjson.loads(message.data), replica)
