@@ -54,6 +54,8 @@ if TYPE_CHECKING:
 _RESOLVES_AT_ONCE: Final = 16
 _WRITES_AT_ONCE: Final = 16
 _WRITE_EVERY_S: Final = 1.0
+_PENDING_S: Final = 2.0
+"""How long a resolution goes on before its status says so: most end before, and then it is one write."""
 _SOON_S: Final = 0.02
 _RECONNECT_S: Final = 12.0
 """How long a new leader waits for sidecars before it says that they are gone."""
@@ -76,8 +78,8 @@ class _Track:
     start: object = None
     """What the last resolution started from."""
     task: asyncio.Task[None] | None = None
-    began: float = 0.0
-    """When (monotonic) the last resolution began."""
+    began: float | None = None
+    """When (monotonic) the last resolution began; None while it waits for its turn."""
     error: LoadError | None = None
     """How the last resolution failed."""
     attempts: int = 0
@@ -235,7 +237,7 @@ class Controller:
     # ── resolve ──
 
     def _begin(self, track: _Track, plugin: Plugin, *, ask_again: bool = False) -> None:
-        track.again, track.began = None, time.monotonic()
+        track.again, track.began = None, None
         track.task = self._spawn(self._resolve(track, plugin, ask_again=ask_again), f"resolve {plugin.name}")
 
     async def _resolve(self, track: _Track, plugin: Plugin, *, ask_again: bool) -> None:
@@ -243,6 +245,8 @@ class Controller:
         began = time.monotonic()
         try:
             async with self._resolves:
+                track.began = time.monotonic()
+                self._publish_soon(track, plugin.key)
                 await self._keep(plugin, await self._template(plugin, ask_again=ask_again))
         except LoadError as caught:
             error = caught
@@ -401,9 +405,12 @@ class Controller:
         if track.writing:
             track.rewrite = True
             return
+        due = track.written + _WRITE_EVERY_S
+        if track.task is not None:
+            if track.began is None:
+                return  # it waits for its turn, as thousands do at the start; there is nothing to say of it
+            due = max(due, track.began + _PENDING_S)
         loop = asyncio.get_running_loop()
-        # While it is being resolved there is little to say: most end within the second, and then it is one write.
-        due = max(track.written, track.began if track.task is not None else 0.0) + _WRITE_EVERY_S
         when = loop.time() + max(due - time.monotonic(), 0.0)
         if track.write is not None:
             if track.write.when() <= when:
