@@ -11,6 +11,7 @@ import contextlib
 import logging
 import random
 import signal
+from asyncio.sslproto import SSLProtocol
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
@@ -51,6 +52,8 @@ _STEP_S: Final = 0.1
 _SYNC_S: Final = 60.0
 _CHECK_S: Final = 2
 _CERTIFICATE_S: Final = 30.0
+_TLS_BUFFER: Final = 16 * 1024
+"""Bytes; a TLS record holds no more (RFC 8446 section 5.1)."""
 
 log = logging.getLogger("hookline.operator")
 
@@ -354,6 +357,9 @@ async def _serve(
     app.add_routes(routes)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=2, handler_cancellation=True)
     await runner.setup()
+    # Each connection keeps a buffer of this size, and takes another for each read: asyncio's 256 KiB are 1 GiB for two
+    # thousand sidecars.
+    SSLProtocol.max_size = _TLS_BUFFER
     context = certificates.context if certificates is not None else None
     await web.TCPSite(runner, *where, ssl_context=context, backlog=1024).start()
     return runner
