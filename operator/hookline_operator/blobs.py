@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import time
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from hookline_api.bundle import BundlePlugin
     from hookline_operator.catalogue import Catalogue
     from hookline_runtime.artifacts import ArtifactStore, Fetcher
+
+_CHECKED_S: Final = 5.0
+"""How long a file's digest is taken for granted: two thousand sidecars ask within seconds, and check it themselves."""
 
 log = logging.getLogger("hookline.blobs")
 
@@ -43,11 +47,16 @@ class Blobs:
         self._objects = objects
         self._of_leader = of_leader
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._checked: dict[str, tuple[float, Path]] = {}
+        """By sha256: until when (monotonic) the file need not be looked at again."""
 
     async def find(self, namespace: str, entry: BundlePlugin) -> Path:
         """The module of an entry, on this replica's disk. Raises LoadError."""
         assert entry.artifact is not None  # noqa: S101 - nobody can ask for the module of a placeholder
         sha256 = entry.artifact.sha256
+        known = self._checked.get(sha256)
+        if known is not None and known[0] > time.monotonic():
+            return known[1]
         async with self._locks[sha256]:  # a thousand sidecars ask at the same moment
             try:
                 found = await asyncio.to_thread(self._store.module, sha256)
@@ -60,6 +69,9 @@ class Blobs:
                 self._locks.pop(sha256, None)
         if found is None:
             raise VerifyError("its source now gives other bytes for the same digest, or the cache is too small for it")
+        now = time.monotonic()
+        self._checked = {key: kept for key, kept in self._checked.items() if kept[0] > now}
+        self._checked[sha256] = (now + _CHECKED_S, found)
         return found
 
     async def _take_from_leader(self, sha256: str, size: int) -> bool:
