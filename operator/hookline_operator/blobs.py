@@ -102,8 +102,8 @@ class Blobs:
         try:
             template = revision.parsed()
             resource = parse_plugin(namespace, template.plugin, revision.plugin_uid, 0, template.spec)
-        except ValidationError as error:
-            raise FetchError(f"the stored revision '{revision.name}' cannot be read: {error!s:.200}") from None
+        except ValidationError:
+            raise FetchError(f"revision '{revision.name}' was stored by another version of the operator") from None
         access = None
         if resource.spec.source.oci is not None:
             more = self._catalogue.default_pull_secrets.get(namespace, ())

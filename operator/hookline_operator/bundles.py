@@ -160,11 +160,15 @@ class Bundles:
                 return known[1]
             fingerprint = self._fingerprint(plugin)
             standing, lasting = await self._stand(plugin)
-            if lasting:
-                self._standings[plugin.key] = (fingerprint, standing)
-            else:
-                asyncio.get_running_loop().call_later(_AGAIN_S, self._catalogue.tell_plugin, plugin.key)
+            known = self._standings[plugin.key] = (fingerprint, standing)
+            if not lasting:  # kept for a while all the same: each of its pods would ask the API server
+                asyncio.get_running_loop().call_later(_AGAIN_S, self._look_again, plugin.key, known)
             return standing
+
+    def _look_again(self, key: Key, known: tuple[object, Standing | None]) -> None:
+        if self._standings.get(key) is known:
+            del self._standings[key]
+            self._catalogue.tell_plugin(key)
 
     def _known(self, plugin: Plugin) -> tuple[object, Standing | None] | None:
         known = self._standings.get(plugin.key)
@@ -213,8 +217,8 @@ class Bundles:
         try:
             template = revision.parsed()
             plugin = parse_plugin(revision.namespace, template.plugin, revision.plugin_uid, 0, template.spec)
-        except ValidationError as error:  # of another version of ours; the leader is about to make a new one
-            raise ConfigError(f"the stored revision '{revision.name}' cannot be read: {error!s:.200}") from None
+        except ValidationError:  # the leader is about to make a new one
+            raise ConfigError(f"revision '{revision.name}' was stored by another version of the operator") from None
         config, secret_paths = await resolving.settings(plugin, self._objects)
         entry = resolving.entry(
             plugin,

@@ -30,6 +30,9 @@ from hookline_api.resources import API_VERSION, KIND, PLURAL, ArtifactStatus, Fa
 from hookline_operator.catalogue import PLUGIN_LABEL, Plugin, Revision, Template
 from hookline_operator.kube import MANAGER, Kube, KubeError, path
 from hookline_operator.reconcile import (
+    CAUSES,
+    PODS_FAILED,
+    RESOLVED,
     Event,
     Observation,
     PodObservation,
@@ -42,7 +45,7 @@ from hookline_runtime.artifacts.schema_check import check_apart
 from hookline_runtime.errors import ConfigError, FetchError, LoadError, VerifyError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
     from hookline_operator.bundles import Bundles
     from hookline_operator.catalogue import Catalogue
@@ -63,6 +66,7 @@ _RETRY_FIRST_S: Final = 2.0
 _RETRY_SLOW_S: Final = 20.0
 """For failures that somebody has to mend first: a missing tag, wrong credentials, a bad module."""
 _RETRY_LAST_S: Final = 300.0
+_REWRITE_LAST_S: Final = 30.0
 _MAX_IMPORTS: Final = 256
 _CONFLICT: Final = 409
 _GONE: Final = 404
@@ -92,6 +96,12 @@ class _Track:
     """The status that was last written."""
     written: float = 0.0
     """When (monotonic) that was."""
+    refused: str = ""
+    """Why the status could not be written."""
+    refusals: int = 0
+    """How often it could not, one after the other."""
+    not_before: float = 0.0
+    """When (monotonic) that is tried again."""
     write: asyncio.TimerHandle | None = None
     writing: bool = False
     rewrite: bool = False
@@ -126,7 +136,10 @@ class Controller:
         fetcher: Fetcher,
         objects: Objects,
         metrics: Metrics,
+        *,
+        leads: Callable[[], bool],
     ) -> None:
+        """``leads`` is asked before each write: whether no other replica can lead meanwhile."""
         self._kube = kube
         self._catalogue = catalogue
         self._bundles = bundles
@@ -134,6 +147,7 @@ class Controller:
         self._fetcher = fetcher
         self._objects = objects
         self._metrics = metrics
+        self._leads = leads
         self._term = _Term(since=0.0)
         self._dirty: set[Key] = set()
         self._woken = asyncio.Event()
@@ -376,6 +390,7 @@ class Controller:
             "data": data,
         }
         where = path("apps/v1", "controllerrevisions", plugin.namespace)
+        self._check_term()
         try:
             stored = await self._kube.request("POST", where, body=body)
         except KubeError as error:
@@ -405,7 +420,7 @@ class Controller:
         if track.writing:
             track.rewrite = True
             return
-        due = track.written + _WRITE_EVERY_S
+        due = max(track.written + _WRITE_EVERY_S, track.not_before)
         if track.task is not None:
             if track.began is None:
                 return  # it waits for its turn, as thousands do at the start; there is nothing to say of it
@@ -429,13 +444,26 @@ class Controller:
                 await self._write(track, key)
         except KubeError as error:
             if error.status != _GONE:
-                log.warning("the status of plugin '%s/%s' cannot be written: %s", *key, error)
-                track.written, track.rewrite = time.monotonic() + _RETRY_FIRST_S, True
+                self._refused(track, key, str(error))
         finally:
             track.writing = False
         if track.rewrite:
             track.rewrite = False
             self._publish_soon(track, key)
+
+    def _check_term(self) -> None:
+        """Raises KubeError where another replica may lead by now: what it wrote is newer than what is known here."""
+        if not self._leads():
+            raise KubeError(0, "the Lease of this replica has ended")
+
+    @staticmethod
+    def _refused(track: _Track, key: Key, why: str) -> None:
+        """The status could not be written: try again later and later, and say it once."""
+        if why != track.refused:
+            log.warning("the status of plugin '%s/%s' cannot be written: %s", *key, why)
+        pause = min(_RETRY_FIRST_S * 2 ** min(track.refusals, 16), _REWRITE_LAST_S) * random.uniform(0.7, 1.0)  # noqa: S311
+        track.refused, track.refusals, track.not_before = why, track.refusals + 1, time.monotonic() + pause
+        track.rewrite = True
 
     async def _write(self, track: _Track, key: Key) -> None:
         plugin = self._catalogue.plugin(key)
@@ -447,7 +475,8 @@ class Controller:
         previous = _status(known)
         pods, complete = await self._pods(plugin)
         left = self._term.since + _RECONNECT_S - time.monotonic()
-        if not complete and left > 0 and previous.pods.loaded > 0:
+        same = previous.observed_generation == plugin.generation
+        if not complete and left > 0 and same and previous.pods.loaded > 0:
             # A new leader, or a new process: its sidecars are on their way. What was true a moment ago stands.
             asyncio.get_running_loop().call_later(left, self._mark, key)
             return
@@ -462,6 +491,9 @@ class Controller:
         )
         new = as_json(outcome.status)
         if new == known:
+            if known is track.applied and new != orjson.loads(plugin.status):
+                # Either the watch is behind, or somebody wrote over it: it is known in a moment.
+                asyncio.get_running_loop().call_later(_RETRY_FIRST_S, self._mark, key)
             return
         body = {
             "apiVersion": API_VERSION,
@@ -469,12 +501,18 @@ class Controller:
             "metadata": {"name": plugin.name, "namespace": plugin.namespace, "uid": plugin.uid},
             "status": new,
         }
+        self._check_term()
         await self._kube.apply(path(API_VERSION, PLURAL, plugin.namespace, plugin.name, "status"), body)
         self._metrics.wrote("status")
         track.applied, track.written = new, time.monotonic()
-        if outcome.status.conditions[0].status == "True":
-            self._metrics.switched(plugin.key)
+        track.refused, track.refusals = "", 0
+        switched = outcome.status.conditions[0].status == "True" and self._metrics.switched(plugin.key)
+        wrong = {*CAUSES, PODS_FAILED}
+        was_wrong = any(each.type == "Ready" and each.reason in wrong for each in previous.conditions)
         for event in outcome.events:
+            # Why it cannot be resolved is in the log already, and each pod that comes or goes is no news for it.
+            if event.reason not in CAUSES and (switched or was_wrong or event.reason in {RESOLVED, PODS_FAILED}):
+                log.info("plugin '%s/%s': %s: %s", *plugin.key, event.reason, event.message)
             await self._tell(plugin, event)
 
     def _resolution(self, track: _Track, plugin: Plugin) -> Resolution:

@@ -41,6 +41,7 @@ _MAX_SESSIONS: Final = 20_000
 _REPLACED: Final = 4409
 """WebSocket close code: the same pod has connected again (private use, RFC 6455 section 7.4.2)."""
 _GOING_AWAY: Final = 1001
+_FORBIDDEN: Final = 403
 
 log = logging.getLogger("hookline.distribution")
 
@@ -120,13 +121,8 @@ class Distribution:
 
     async def close(self) -> None:
         """Send everybody elsewhere, and wait for nobody long."""
-
-        async def let_go(session: Session) -> None:
-            with contextlib.suppress(ConnectionError, RuntimeError, TimeoutError):
-                async with asyncio.timeout(_CLOSE_S):
-                    await session.socket.close(code=_GOING_AWAY, message=b"this replica stops")
-
-        await asyncio.gather(*(let_go(session) for session in list(self._sessions.values())))
+        sessions = list(self._sessions.values())
+        await asyncio.gather(*(_let_go(each, _GOING_AWAY, b"this replica stops") for each in sessions))
 
     # ── connections ──
 
@@ -144,19 +140,24 @@ class Distribution:
         older = self._sessions.get(pod.uid)
         self._sessions[pod.uid] = session
         self._by_namespace[pod.namespace].add(session)
+        tasks = [asyncio.create_task(self._tell(session), name=f"tell {pod.name}")]
         if older is not None:
             self._by_namespace[pod.namespace].discard(older)
-            await older.socket.close(code=_REPLACED, message=b"the pod has connected again")
-        telling = asyncio.create_task(self._tell(session), name=f"tell {pod.name}")
+            # Beside the rest: most often it is there no longer, and does not answer.
+            replaced = _let_go(older, _REPLACED, b"the pod has connected again")
+            tasks.append(asyncio.create_task(replaced, name=f"replace {pod.name}"))
         try:
-            await self._listen(session)
+            # What breaks off in the middle of an answer to a ping is no defect, and no stack trace for the log.
+            with contextlib.suppress(ConnectionError):
+                await self._listen(session)
         finally:
-            telling.cancel()
+            for task in tasks:
+                task.cancel()
             self._by_namespace[pod.namespace].discard(session)
             if self._sessions.get(pod.uid) is session:
                 del self._sessions[pod.uid]
                 self._fleet.drop(pod.uid)
-            await asyncio.gather(telling, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
         return socket
 
     async def _pod(self, caller: Caller) -> Pod:
@@ -168,6 +169,9 @@ class Distribution:
             try:  # the watch may be behind
                 found = await self._kube.get(path("v1", "pods", caller.namespace, caller.pod))
             except KubeError as error:
+                if error.status == _FORBIDDEN:
+                    text = f"this operator does not watch namespace '{caller.namespace}'"
+                    raise DeniedError(403, text) from error
                 raise DeniedError(503, f"the pod cannot be looked up now: {error}") from error
             pod = Pod.of(found) if found is not None else None
         if pod is None or pod.uid != caller.pod_uid or not pod.live:
@@ -223,7 +227,7 @@ class Distribution:
                 async with asyncio.timeout(_SEND_S):
                     await self._send(session, bundle)
         except (ConnectionError, TimeoutError, RuntimeError) as error:
-            log.info("pod '%s/%s' cannot be told: %s", pod.namespace, pod.name, error or type(error).__name__)
+            log.info("pod '%s/%s' cannot be told: %s", pod.namespace, pod.name, str(error) or type(error).__name__)
             await session.socket.close()
         except Exception:  # a defect of ours: without this, the pod would stay connected and never hear again
             log.exception("what pod '%s/%s' must run cannot be told", pod.namespace, pod.name)
@@ -297,6 +301,13 @@ class Distribution:
                     return pod.namespace, entry
         # Whether it exists elsewhere is nobody's business.
         raise DeniedError(404, "no plugin of this pod has such a module")
+
+
+async def _let_go(session: Session, code: int, why: bytes) -> None:
+    """Close a connection, and do not wait long for the other side."""
+    with contextlib.suppress(ConnectionError, RuntimeError, TimeoutError):
+        async with asyncio.timeout(_CLOSE_S):
+            await session.socket.close(code=code, message=why)
 
 
 def denied(error: DeniedError) -> web.Response:

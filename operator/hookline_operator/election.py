@@ -10,6 +10,7 @@ import contextlib
 import datetime as dt
 import json
 import logging
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 _LEASE_S: Final = 15
 _RENEW_S: Final = 10
 _RETRY_S: Final = 2
+_LOOK_S: Final = 0.5
 _LEASES: Final = "coordination.k8s.io/v1"
 
 log = logging.getLogger("hookline.election")
@@ -66,6 +68,8 @@ class _Lock(BaseLock):
         self._kube = kube
         self._all = path(_LEASES, "leases", namespace)
         self._read: Object = {}
+        self.until = 0.0
+        """When (monotonic) another may take it, unless it is renewed."""
 
     async def get(self, name: str, namespace: str) -> Any:  # noqa: ARG002 - the library's signature
         """Whether there is a Lease, and who holds it or why it cannot be read."""
@@ -96,10 +100,12 @@ class _Lock(BaseLock):
         return await self._try("PUT", f"{self._all}/{name}", body)
 
     async def _try(self, method: str, where: str, body: Object) -> bool:
+        began = time.monotonic()
         try:
             self._read = await self._kube.request(method, where, body=body)
         except KubeError:
             return False
+        self.until = began + _LEASE_S
         return True
 
 
@@ -129,7 +135,13 @@ class Election:
         self._lead = lead
         self._election: LeaderElection | None = None
         self._work: asyncio.Task[None] | None = None
-        self.leading = False
+        self._lock: _Lock | None = None
+        self._working = False
+
+    @property
+    def leading(self) -> bool:
+        """Whether this replica leads, and nobody else can: a process that stood still does not know better."""
+        return self._working and self._lock is not None and time.monotonic() < self._lock.until
 
     @property
     def leader(self) -> Replica | None:
@@ -143,7 +155,7 @@ class Election:
         logging.getLogger("kubernetes.aio.leaderelection").setLevel(logging.CRITICAL)
         try:
             while True:
-                lock = _Lock(self._kube, self._name, self._namespace, self._replica.identity)
+                lock = self._lock = _Lock(self._kube, self._name, self._namespace, self._replica.identity)
                 self._election = LeaderElection(
                     Config(
                         lock,
@@ -157,7 +169,7 @@ class Election:
                 await self._elect(self._election)
                 await self._end_work()
         finally:
-            held = self.leading
+            held = self._working
             await self._end_work()
             if held:
                 with contextlib.suppress(KubeError, TimeoutError):
@@ -170,7 +182,12 @@ class Election:
         electing = asyncio.create_task(election.run(), name="election")
         try:
             while not electing.done():
-                await asyncio.wait({electing}, timeout=_RETRY_S)
+                await asyncio.wait({electing}, timeout=_LOOK_S)
+                other = self.leader
+                if self._working and other is not None and other != self._replica:
+                    # We stood still for longer than a term. The library would go on as long as it tries to renew.
+                    log.warning("this replica (%s) leads no longer: %s does", self._replica.name, other.name)
+                    return
                 if self._work is not None and self._work.done() and not self._work.cancelled():
                     self._work.result()
                     raise RuntimeError("the leader's work ended by itself")
@@ -191,11 +208,11 @@ class Election:
     async def _started(self) -> None:
         log.info("this replica (%s) leads", self._replica.name)
         self._work = asyncio.current_task()
-        self.leading = True
+        self._working = True
         try:
             await self._lead()
         finally:
-            self.leading = False
+            self._working = False
 
     async def _stopped(self) -> None:
         log.warning("this replica (%s) leads no longer", self._replica.name)

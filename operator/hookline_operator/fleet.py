@@ -62,32 +62,42 @@ class Fleet:
     changed: list[Callable[[str, PodState | None, str, str], None]] = field(default_factory=list)
     """Hear the uid, the state (None: gone), the namespace, and where it is connected."""
     newly_released: list[Callable[[Released], None]] = field(default_factory=list)
-    _connected_to: dict[str, str] = field(default_factory=dict)
+    _by_replica: dict[str, dict[str, PodState]] = field(default_factory=dict)
+    """By the pod's uid and by replica, the newest connection last.
+
+    A connection that died without a word is known to its replica until a heartbeat is missed. What that replica goes
+    on to say of it must not hide the connection that the pod has now, and its end is not the pod's.
+    """
 
     def put(self, state: PodState, *, replica: str = "") -> None:
-        """What a sidecar says, and to which replica; the last one counts."""
-        self.states[state.uid] = state
-        self._connected_to[state.uid] = replica
+        """What a sidecar says, and to which replica; of several connections the newest counts."""
+        there = self._by_replica.setdefault(state.uid, {})
+        there[replica] = state
+        self.states[state.uid] = next(reversed(there.values()))
         for hear in self.changed:
             hear(state.uid, state, state.namespace, replica)
 
     def drop(self, uid: str, *, replica: str = "") -> None:
         """A sidecar is connected to that replica no longer."""
-        if self._connected_to.get(uid) != replica:
-            return  # it is at another one already
-        state = self.states.pop(uid)
-        del self._connected_to[uid]
+        there = self._by_replica.get(uid, {})
+        state = there.pop(replica, None)
+        if state is None:
+            return
+        if there:
+            self.states[uid] = next(reversed(there.values()))
+        else:
+            del self._by_replica[uid], self.states[uid]
         for hear in self.changed:
-            hear(uid, None, state.namespace, replica)
+            hear(uid, self.states.get(uid), state.namespace, replica)
 
     def drop_replica(self, replica: str) -> None:
         """A peer is gone, and what it told of with it."""
-        for uid in [uid for uid, where in self._connected_to.items() if where == replica]:
+        for uid in self.of_replica(replica):
             self.drop(uid, replica=replica)
 
     def of_replica(self, replica: str) -> dict[str, PodState]:
         """What is connected to one replica, by uid."""
-        return {uid: self.states[uid] for uid, where in self._connected_to.items() if where == replica}
+        return {uid: there[replica] for uid, there in self._by_replica.items() if replica in there}
 
     def release(self, released: Released) -> None:
         """Let pods switch to this revision; an older one of the same plugin is nobody's concern any more."""

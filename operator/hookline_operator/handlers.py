@@ -19,7 +19,7 @@ import kopf
 from hookline_api.resources import GROUP, PLURAL, VERSION
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Coroutine, Iterator
     from pathlib import Path
 
     from hookline_operator.kube import Object
@@ -30,7 +30,6 @@ _CLIENT_S: Final = 320
 _PAUSES_S: Final = (0.5, 1, 2, 4)
 _PAUSE_LAST_S: Final = 8.0
 _BEGIN_AGAIN_S: Final = 2.0
-
 
 log = logging.getLogger("hookline.handlers")
 
@@ -43,11 +42,16 @@ class _Pauses:
 
 
 class Handlers(threading.Thread):
-    """Runs kopf until ``stop``; ``seen`` gets each object (and whether it is gone), in the caller's loop."""
+    """Runs kopf until ``stop``; ``seen`` gets each object (and whether it is gone), in the caller's loop.
+
+    ``served`` tells whether the API server knows the resource, and runs in the caller's loop too. kopf looks for it
+    once, when it starts, and one that finds nothing then stays blind.
+    """
 
     def __init__(
         self,
         seen: Callable[[Object, bool], None],
+        served: Callable[[], Coroutine[Any, Any, bool]],
         *,
         loop: asyncio.AbstractEventLoop,
         namespaces: Collection[str],
@@ -55,6 +59,7 @@ class Handlers(threading.Thread):
     ) -> None:
         super().__init__(name="kopf", daemon=True)
         self._seen = seen
+        self._served = served
         self._loop = loop
         self._namespaces = namespaces
         self._stopping = threading.Event()
@@ -76,18 +81,24 @@ class Handlers(threading.Thread):
 
         while not self._stopping.is_set():
             try:
-                asyncio.run(
-                    kopf.operator(
-                        registry=registry,
-                        settings=_settings(),
-                        standalone=True,
-                        clusterwide=not self._namespaces,
-                        namespaces=list(self._namespaces),
-                        stop_flag=self._stopping,
+                if asyncio.run_coroutine_threadsafe(self._served(), self._loop).result():
+                    asyncio.run(
+                        kopf.operator(
+                            registry=registry,
+                            settings=_settings(),
+                            standalone=True,
+                            clusterwide=not self._namespaces,
+                            namespaces=list(self._namespaces),
+                            stop_flag=self._stopping,
+                        )
                     )
-                )
             except Exception as error:
-                log.exception("the watch of WasmPlugins ended (%s), and begins again", type(error).__name__)
+                if not self._stopping.is_set():
+                    detail = log.isEnabledFor(logging.DEBUG)
+                    name = type(error).__name__
+                    log.warning(
+                        "the watch of WasmPlugins ended, and begins again: %s: %s", name, error, exc_info=detail
+                    )
             self._stopping.wait(_BEGIN_AGAIN_S)
 
     def stop(self) -> None:

@@ -153,7 +153,7 @@ class Kube:
                         raise KubeError(int(status.get("code", 0)), str(status.get("message", "")))
                     yield event["type"], event["object"]
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-                raise KubeError(0, f"the watch of {where} broke off: {error or type(error).__name__}") from error
+                raise KubeError(0, f"the watch of {where} broke off: {str(error) or type(error).__name__}") from error
 
     @contextlib.asynccontextmanager
     async def _open(
@@ -182,7 +182,7 @@ class Kube:
                 _request_timeout=aiohttp.ClientTimeout(total=total, sock_connect=10, sock_read=quiet),
             )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise KubeError(0, f"the API server cannot be reached: {error or type(error).__name__}") from error
+            raise KubeError(0, f"the API server cannot be reached: {str(error) or type(error).__name__}") from error
         response: aiohttp.ClientResponse = answer.response
         try:
             if response.status >= 400:  # noqa: PLR2004

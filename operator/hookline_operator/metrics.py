@@ -71,11 +71,12 @@ class Metrics:
         if len(self._since) < _WAITING:
             self._since[key] = time.monotonic()
 
-    def switched(self, key: Key) -> None:
-        """All matching pods run what they should."""
+    def switched(self, key: Key) -> bool:
+        """All matching pods run what they should; whether that is news since the last revision."""
         since = self._since.pop(key, None)
         if since is not None:
             self._switch_seconds.observe(time.monotonic() - since)
+        return since is not None
 
     def injected(self, result: str) -> None:
         """One pod: ``injected``, ``skipped`` or ``refused``."""

@@ -36,7 +36,9 @@ _HEARTBEAT_S: Final = 5.0
 _GATHER_S: Final = 0.02
 _AGAIN_S: Final = 2.0
 _LOOK_S: Final = 1.0
+_CONNECT_S: Final = 5.0
 _BLOB_S: Final = 120.0
+_BLOB_QUIET_S: Final = 10.0
 
 log = logging.getLogger("hookline.peers")
 
@@ -91,25 +93,27 @@ class Peers:
             try:
                 await self._follow(leader)
                 said = ""
+            except (ValueError, KeyError, TypeError) as error:  # of another version of ours, in an upgrade
+                log.warning("the leader %s sent what cannot be read: %.200r", leader.name, error)
             except (aiohttp.ClientError, OSError, TimeoutError, RuntimeError) as error:
                 if said != str(error):
-                    log.info("the leader %s cannot be reached: %s", leader.name, error or type(error).__name__)
+                    log.info("the leader %s cannot be reached: %s", leader.name, str(error) or type(error).__name__)
                 said = str(error)
             await asyncio.sleep(_AGAIN_S * random.uniform(0.5, 1.0))  # noqa: S311
 
     async def _follow(self, leader: Replica) -> None:
-        async with (
-            aiohttp.ClientSession() as session,
-            session.ws_connect(
-                f"wss://{leader.address}{_PATH}",
-                headers={"Authorization": f"Bearer {await self._own_token()}"},
-                params={"name": self._own_name},
-                ssl=self._client_context(),
-                server_hostname=self._server_name,
-                heartbeat=_HEARTBEAT_S,
-                max_msg_size=MAX_BUNDLE,
-            ) as socket,
-        ):
+        async with aiohttp.ClientSession() as session:
+            # A machine that hangs answers nothing at all, and meanwhile there may be another leader.
+            async with asyncio.timeout(_CONNECT_S):
+                socket = await session.ws_connect(
+                    f"wss://{leader.address}{_PATH}",
+                    headers={"Authorization": f"Bearer {await self._own_token()}"},
+                    params={"name": self._own_name},
+                    ssl=self._client_context(),
+                    server_hostname=self._server_name,
+                    heartbeat=_HEARTBEAT_S,
+                    max_msg_size=MAX_BUNDLE,
+                )
             log.info("connected to the leader %s", leader.name)
             self._changed = set(self._fleet.of_replica(""))
             self._news.set()
@@ -122,6 +126,7 @@ class Peers:
             finally:
                 telling.cancel()
                 await asyncio.gather(telling, return_exceptions=True)
+                await socket.close()
 
     async def _tell_leader(self, socket: aiohttp.ClientWebSocketResponse, leader: Replica) -> None:
         while True:
@@ -166,6 +171,8 @@ class Peers:
                     self._take(orjson.loads(message.data), replica)
         except (ValueError, KeyError, ValidationError) as error:
             log.warning("the replica %s sent what cannot be read: %.200s", caller.pod, error)
+        except ConnectionError:  # in the middle of an answer to its ping; the library would log a stack trace
+            pass
         finally:
             self._followers.discard(socket)
             self._fleet.drop_replica(replica)
@@ -196,9 +203,10 @@ class Peers:
         leader = self._leader()
         if leader is None or self._leading() or leader.name == self._own_name:
             return None
+        times = aiohttp.ClientTimeout(total=_BLOB_S, sock_connect=_CONNECT_S, sock_read=_BLOB_QUIET_S)
         try:
             async with (
-                aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_BLOB_S)) as session,
+                aiohttp.ClientSession(timeout=times) as session,
                 session.get(
                     f"https://{leader.address}{BLOBS_PATH}{sha256}",
                     headers={"Authorization": f"Bearer {await self._own_token()}"},
@@ -210,7 +218,7 @@ class Peers:
                     return await response.read()
                 status = response.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise FetchError(f"the leader cannot be asked: {error or type(error).__name__}") from error
+            raise FetchError(f"the leader cannot be asked: {str(error) or type(error).__name__}") from error
         raise FetchError(f"the leader answers {status}")
 
     async def _own_token(self) -> str:

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 _RESYNC_S: Final = 300.0
 _STEP_S: Final = 0.1
 _SYNC_S: Final = 60.0
+_NOT_FOUND: Final = 404
 _CHECK_S: Final = 2
 _CERTIFICATE_S: Final = 30.0
 _TLS_BUFFER: Final = 16 * 1024
@@ -67,6 +68,8 @@ class Operator:
         self._metrics = Metrics()
         self._fleet = Fleet()
         self._synced = False
+        self._unlisted = ""
+        """Why the plugins could not be listed when that was last tried."""
         self._certificates: CertificateKeeper | None = None
         self._election: Election | None = None
 
@@ -80,6 +83,7 @@ class Operator:
         kube = await Kube.connect(settings.kubeconfig)
         handlers = Handlers(
             lambda found, gone: self._catalogue.put_plugin(found, gone=gone),
+            lambda: _served(kube),
             loop=loop,
             namespaces=settings.namespaces,
             kubeconfig=settings.kubeconfig,
@@ -117,7 +121,9 @@ class Operator:
         def is_peer(caller: Caller) -> bool:
             return (caller.namespace, caller.account) == (settings.own_namespace, settings.service_account)
 
-        controller = Controller(kube, catalogue, bundles, fleet, fetcher, objects, self._metrics)
+        controller = Controller(
+            kube, catalogue, bundles, fleet, fetcher, objects, self._metrics, leads=lambda: election.leading
+        )
         rollouts = Rollouts(catalogue, bundles, fleet)
 
         async def lead() -> None:
@@ -169,7 +175,8 @@ class Operator:
             server = await _serve(routes, settings.listen, certificates)
             try:
                 self._synced = True
-                log.info("ready: %d plugins", sum(1 for _ in catalogue.all_plugins()))
+                where = ", ".join(settings.namespaces) or "all namespaces"
+                log.info("ready: %d plugins in %s", sum(1 for _ in catalogue.all_plugins()), where)
                 await _until(certificates.run(), election.run(), peers.run(), self._resync(kube))
             finally:
                 await distribution.close()
@@ -247,8 +254,14 @@ class Operator:
                 found, _ = await kube.list(path(API_VERSION, PLURAL, namespace), metadata_only=True)
                 listed |= {key_of(each): each["metadata"]["uid"] for each in found}
         except KubeError as error:
-            log.warning("the plugins cannot be listed: %s", error)
+            why = f"the WasmPlugins cannot be listed: {error}"
+            if error.status == _NOT_FOUND:
+                why = "the API server does not know WasmPlugins: apply the chart's CustomResourceDefinition (crds/)"
+            if why != self._unlisted:
+                log.warning("%s", why)
+            self._unlisted = why
             return None
+        self._unlisted = ""
         return listed
 
     # ── servers ──
@@ -281,7 +294,8 @@ class Operator:
         return await _serve(routes, self._settings.health, None)
 
     def _not_ready(self) -> list[str]:
-        reasons = [] if self._synced else ["what is in the Kubernetes API is not read completely yet"]
+        unread = self._unlisted or "what is in the Kubernetes API is not read completely yet"
+        reasons = [] if self._synced else [unread]
         if self._certificates is not None:
             reasons += self._certificates.not_ready()
         return reasons
@@ -328,6 +342,19 @@ class ConfigCheck:
         raw = (await asyncio.to_thread(lambda: inspect_module(where.read_bytes()))).description
         inside = PluginDescription.from_json(raw) if raw is not None else PluginDescription()
         return inside.over(told).config_schema
+
+
+async def _served(kube: Kube) -> bool:
+    """Whether the API server tells of WasmPlugins where kopf looks for them."""
+    group, _, version = API_VERSION.partition("/")
+    try:
+        groups = (await kube.request("GET", "/apis"))["groups"]
+        if not any(each["name"] == group for each in groups):
+            return False
+        found = await kube.get(f"/apis/{group}/{version}")
+    except KubeError:
+        return False
+    return found is not None and any(each["name"] == PLURAL for each in found["resources"])
 
 
 def injection_settings(settings: Settings, authority: str) -> InjectionSettings:
