@@ -53,8 +53,8 @@ _SYNC_S: Final = 60.0
 _NOT_FOUND: Final = 404
 _CHECK_S: Final = 2
 _CERTIFICATE_S: Final = 30.0
-_TLS_BUFFER: Final = 16 * 1024
-"""Bytes; a TLS record holds no more (RFC 8446 section 5.1)."""
+_TLS_BUFFER: Final = 8 * 1024
+"""Bytes. What sidecars and the API server send is small, and a module comes from a registry once."""
 
 log = logging.getLogger("hookline.operator")
 
