@@ -8,6 +8,7 @@ import asyncio
 import importlib.metadata
 import json
 import re
+import signal
 import sys
 import time
 import traceback
@@ -64,6 +65,8 @@ def main() -> int:
         for name, (what, _) in _BENCHMARKS.items():
             print(f"{name:<12} {what}")
         return 0
+    # As Ctrl-C does: what was started is ended.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     facts = _machine()
     command = " ".join(["python -m bench.operator", *(["--quick"] if options.quick else []),
                         *(["--only", *options.only] if options.only else [])])  # fmt: skip

@@ -93,7 +93,7 @@ async def _changes(options: Options, ground: Rig, sidecars: Swarm, watch: Watch,
     """Beside two plugins that all pods have already, change a third."""
     for name in ("first", "second"):
         await _change(ground, sidecars, watch, name, sized(GUARD, _SMALL, 0))
-    rounds = options.pick(1, 5)
+    rounds = options.pick(1, 3)
     for what, size in (("1 kB", _SMALL), ("500 kB", _LARGE)):
         found = []
         for number in range(rounds):
@@ -129,7 +129,7 @@ async def _writes(options: Options, ground: Rig, sidecars: Swarm, watch: Watch, 
     for label, pods in {"one": 1, "some": min(100, count // 2), "all": count}.items():
         found = []
         selector = {} if label == "all" else {"matchLabels": {f"bench.hookline.dev/{label}": "true"}}
-        for number in range(options.pick(1, 3)):
+        for number in range(options.pick(1, 2)):
             wasm = sized(GUARD, _SMALL, number)
             found.append(await _change(ground, sidecars, watch, f"for-{label}", wasm, label, selector=selector))
         gaps = [gap for each in found for gap in each.gaps]
