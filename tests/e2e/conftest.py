@@ -7,11 +7,11 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
-from installation import HOME, Installation, Tenant
-from local_registry import LocalRegistry
 
 from cluster import Access, NotPossibleHereError
 from cluster.archive import machine, write_image
+from installation import Installation, Tenant
+from local_registry import LocalRegistry
 
 BUSYBOX = "hookline.test/busybox:1"
 _installed = pytest.StashKey[Installation]()
@@ -43,11 +43,7 @@ def installation(
     made.install()
     yield made
     del pytestconfig.stash[_installed]
-    # The cluster may be somebody's.
-    with contextlib.suppress(Exception):
-        made.uninstall()
-    cluster.kubectl("delete", "namespace", HOME, "--wait=false", "--ignore-not-found")
-    cluster.kubectl("delete", "crd", "wasmplugins.hookline.dev", "--wait=false", "--ignore-not-found")
+    made.remove()
 
 
 @pytest.fixture
@@ -56,6 +52,7 @@ def new_tenant(installation: Installation, request: pytest.FixtureRequest) -> It
     base = request.node.name.replace("_", "-").replace("[", "-").strip("]-")[:50].strip("-")
     with contextlib.ExitStack() as stack:
         made: list[Tenant] = []
+        installation.rolled_out()  # whatever the test before has broken
 
         def make() -> Tenant:
             name = f"{base}-{len(made) + 1}"
