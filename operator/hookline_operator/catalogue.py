@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 import orjson
 from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from hookline_api.bundle import BundleArtifact, LoadFailure
 from hookline_api.hooks import Hook
@@ -28,6 +29,10 @@ SIDECAR_LABEL: Final = "hookline.dev/sidecar"
 """Marks a pod that has a sidecar."""
 PLUGIN_LABEL: Final = "hookline.dev/plugin-uid"
 """Marks the revisions of a plugin."""
+
+_MAX_DEPTH: Final = 100
+"""Levels of a spec. Parsers and serializers on the way to a guest's settings end at 200 and more, each elsewhere."""
+_TOO_DEEP: Final = f"config is nested deeper than {_MAX_DEPTH} levels"
 
 Kind = Literal["Secret", "ConfigMap"]
 Reference = tuple[Kind, str, str]
@@ -77,13 +82,16 @@ class Plugin:
     @classmethod
     def of(cls, found: Object) -> Plugin:
         """From the API's object."""
-        metadata = found["metadata"]
+        metadata, spec = found["metadata"], found.get("spec")
+        if isinstance(spec, dict) and _is_deeper(spec, _MAX_DEPTH):
+            # Only config can be; the rest is of the CRD's making. The API server takes 10,000 levels, orjson does not.
+            spec = {**spec, "config": _TOO_DEEP}
         return cls(
             namespace=metadata["namespace"],
             name=metadata["name"],
             uid=metadata["uid"],
             generation=metadata.get("generation", 0),
-            spec=_kept(found.get("spec")),
+            spec=_kept(spec),
             status=_kept(found.get("status") or {}),
         )
 
@@ -94,7 +102,11 @@ class Plugin:
 
     def parsed(self) -> WasmPlugin:
         """The resource. Raises ``pydantic.ValidationError``: the API server checks less than the models do."""
-        return parse_plugin(self.namespace, self.name, self.uid, self.generation, orjson.loads(self.spec))
+        spec = orjson.loads(self.spec)
+        if isinstance(spec, dict) and spec.get("config") == _TOO_DEEP:
+            wrong = InitErrorDetails(type=PydanticCustomError("too_deep", _TOO_DEEP), loc=("spec",), input=None)
+            raise ValidationError.from_exception_data(KIND, [wrong])
+        return parse_plugin(self.namespace, self.name, self.uid, self.generation, spec)
 
     @cached_property
     def settings_from(self) -> list[str]:
@@ -198,17 +210,20 @@ class Revision:
 
     @classmethod
     def of(cls, found: Object) -> Revision | None:
-        """From the API's object; None for somebody else's."""
+        """From the API's object; None for somebody else's, whatever its label says."""
         metadata, data = found["metadata"], found.get("data")
         uid = (metadata.get("labels") or {}).get(PLUGIN_LABEL)
-        if not uid or not isinstance(data, dict):
+        if not uid or not isinstance(data, dict) or _is_deeper(data, _MAX_DEPTH + 1):
+            return None
+        inputs = data.get("inputs")
+        if not isinstance(inputs, dict) or not all(each is None or isinstance(each, str) for each in inputs.values()):
             return None
         return cls(
             name=metadata["name"],
             namespace=metadata["namespace"],
             plugin_uid=uid,
             number=found.get("revision", 0),
-            inputs=tuple(sorted((data.get("inputs") or {}).items())),
+            inputs=tuple(sorted(inputs.items())),
             template=_kept(data),
         )
 
@@ -230,8 +245,11 @@ class Catalogue:
         """By namespace and name."""
         self.pods: dict[str, dict[str, Pod]] = defaultdict(dict)
         """By namespace and name."""
-        self.revisions: dict[str, dict[str, Revision]] = defaultdict(dict)
-        """By the plugin's uid and the revision's name."""
+        self.revisions: dict[Key, dict[str, Revision]] = defaultdict(dict)
+        """By the namespace and the plugin's uid, and then by the revision's name.
+
+        DANGER: whoever may write revisions in another namespace can put this plugin's uid on them.
+        """
         self.versions: dict[Reference, str] = {}
         """The ``resourceVersion`` of each Secret and ConfigMap that is there."""
         self.default_pull_secrets: dict[str, list[str]] = {}
@@ -276,12 +294,12 @@ class Catalogue:
         """A revision's change."""
         for each in (old, new):
             if each is not None:
-                revisions = self.revisions[each.plugin_uid]
+                revisions = self.revisions[each.namespace, each.plugin_uid]
                 revisions.pop(each.name, None)
                 if each is new:
                     revisions[each.name] = each
                 if not revisions:
-                    del self.revisions[each.plugin_uid]
+                    del self.revisions[each.namespace, each.plugin_uid]
                 for plugin in list(self.plugins[each.namespace].values()):
                     if plugin.uid == each.plugin_uid:
                         self.tell_plugin(plugin.key)
@@ -321,7 +339,11 @@ class Catalogue:
 
     def current(self, plugin: Plugin) -> Revision | None:
         """The newest revision that a plugin has."""
-        return max(self.revisions.get(plugin.uid, {}).values(), key=lambda each: each.number, default=None)
+        return max(self.revisions_of(plugin), key=lambda each: each.number, default=None)
+
+    def revisions_of(self, plugin: Plugin) -> list[Revision]:
+        """All revisions that a plugin has."""
+        return list(self.revisions.get((plugin.namespace, plugin.uid), {}).values())
 
     def inputs(self, namespace: str, names: Iterable[str]) -> tuple[tuple[str, str | None], ...]:
         """The versions that those objects (``Kind/name``) have now."""
@@ -342,6 +364,21 @@ class Catalogue:
     def _tell_matching(self, pod: Pod) -> None:
         for plugin in list(self.plugins[pod.namespace].values()):
             self.tell_plugin(plugin.key)
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    """Whether anything in it is more than so many levels down. Without recursion: it may be thousands."""
+    layer = [value]
+    for _ in range(levels + 1):
+        layer = [
+            child
+            for each in layer
+            if isinstance(each, dict | list)
+            for child in (each.values() if isinstance(each, dict) else each)
+        ]
+        if not layer:
+            return False
+    return True
 
 
 def selects(selector: Selector, labels: Mapping[str, str]) -> bool:

@@ -403,12 +403,14 @@ class Controller:
                 body={"revision": number},
                 content_type="application/merge-patch+json",
             )
+        new = Revision.of(stored)
+        if new is None or new.plugin_uid != plugin.uid or orjson.loads(new.template) != data:
+            # Its name was guessed: names are made of what they hold.
+            raise FetchError(f"there is a ControllerRevision '{name}' that is not ours: delete it", transient=False)
         self._metrics.wrote("revision")
         self._metrics.new_revision(plugin.key)
-        new = Revision.of(stored)
-        assert new is not None  # noqa: S101 - it has our label
         self._catalogue.put_revision((new.namespace, new.name), None, new)
-        for each in list(self._catalogue.revisions.get(plugin.uid, {}).values()):
+        for each in self._catalogue.revisions_of(plugin):
             if each.number < number:
                 with contextlib.suppress(KubeError):  # what is left goes with the next revision
                     await self._kube.request("DELETE", f"{where}/{each.name}")

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import random
+import sys
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 from urllib.parse import quote, urlencode
 
@@ -36,6 +38,9 @@ _QUIET_S: Final = 120.0
 """A watch on which not even a bookmark comes (they do each minute) hangs."""
 _PAUSE_LAST_S: Final = 15.0
 _GONE: Final = 410
+_MAX_LEVELS: Final = 12_000
+"""Of calls, and so of objects in objects: the API server stores 10,000. A level of JSON takes 200 bytes of stack."""
+_CHUNK: Final = 256 * 1024
 _METADATA: Final = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1,application/json"
 
 log = logging.getLogger("hookline.kube")
@@ -72,6 +77,8 @@ class Kube:
     @classmethod
     async def connect(cls, kubeconfig: Path | None) -> Kube:
         """With a kubeconfig, else as the pod's service account. Raises KubeError."""
+        # DANGER: one object of one tenant that cannot be parsed would keep all others' from us; also in kopf's watch.
+        sys.setrecursionlimit(max(sys.getrecursionlimit(), _MAX_LEVELS))
         configuration = client.Configuration()
         try:
             if kubeconfig is not None:
@@ -99,7 +106,7 @@ class Kube:
         """One request; the answer's JSON. Raises KubeError."""
         async with self._open(method, where, query, body, content_type, accept, total=_TIMEOUT_S) as response:
             try:
-                answer: Object = orjson.loads(await response.read())
+                answer: Object = _parsed(await response.read())
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
                 raise KubeError(0, f"the API server's answer broke off: {error}") from error
             return answer
@@ -146,8 +153,8 @@ class Kube:
         accept = _METADATA.format("") if metadata_only else "application/json"
         async with self._open("GET", where, query, None, "", accept, total=seconds + 30, quiet=_QUIET_S) as response:
             try:
-                async for line in response.content:
-                    event = orjson.loads(line)
+                async for line in _lines(response.content):
+                    event = _parsed(line)
                     if event["type"] == "ERROR":
                         status = event["object"]
                         raise KubeError(int(status.get("code", 0)), str(status.get("message", "")))
@@ -190,6 +197,26 @@ class Kube:
             yield response
         finally:
             response.release()
+
+
+def _parsed(text: bytes) -> Any:
+    """JSON, as deep as the API server has it. Raises ValueError."""
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        return json.loads(text)  # orjson ends at 1,024 levels, and says nothing else of that kind
+
+
+async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Lines of any length: aiohttp's own iteration breaks off at 4 MiB, and what is stored as 1.5 may be 9 here."""
+    rest: list[bytes] = []
+    async for chunk in content.iter_chunked(_CHUNK):
+        *complete, last = chunk.split(b"\n")
+        for line in complete:
+            rest.append(line)
+            yield b"".join(rest)
+            rest.clear()
+        rest.append(last)
 
 
 async def _reason(response: aiohttp.ClientResponse) -> str:

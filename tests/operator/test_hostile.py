@@ -1,0 +1,133 @@
+"""A tenant, a registry or a pod that means harm gets nothing of others, and does not take the operator from them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+REVISIONS = "/apis/apps/v1/namespaces/{}/controllerrevisions"
+PODS = "/api/v1/namespaces/{}/pods"
+PLUGINS = "/apis/hookline.dev/v1alpha1/namespaces/{}/wasmplugins"
+
+
+def create(tenant, where, text, folder):
+    """Create an object from JSON that no client would make, or would refuse."""
+    file = folder / "object.json"
+    file.write_text(text if isinstance(text, str) else json.dumps(text))
+    tenant.plane.kubectl("create", f"--raw={where.format(tenant.name)}", f"--filename={file}")
+
+
+def revision(name, plugin_uid, data, number=1):
+    """A ControllerRevision that looks like one of the operator's."""
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": {"name": name, "labels": {"hookline.dev/plugin-uid": plugin_uid}},
+        "revision": number,
+        "data": data,
+    }
+
+
+def nested(levels):
+    """JSON of an object in an object in an object."""
+    return '{"a":' * levels + "1" + "}" * levels
+
+
+def why(tenant, plugin):
+    """The sentence of the first condition."""
+    wanted = "--output=jsonpath={.status.conditions[0].message}"
+    return tenant.plane.kubectl("get", "wasmplugin", plugin, f"--namespace={tenant.name}", wanted)
+
+
+async def still_serves(operator, tenant, module, eventually, reason="NoMatchingPods"):
+    """Wait until a plugin that is applied now is where it should be."""
+    tenant.plugin("after", tenant.module("after", module("after")))
+    await eventually(lambda: (tenant.ready("after") or ("", ""))[1] == reason, "service after the attack", 40)
+    assert operator.process.poll() is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [{"inputs": [1]}, {"inputs": "x"}, {"inputs": {"a": {}}}, {"spec": 1}, {"inputs": {}, "spec": {}}],
+    ids=["list", "text", "object", "spec", "half"],
+)
+async def test_a_revision_that_is_none_harms_nobody(operator, new_tenant, module, eventually, tmp_path, data):
+    """Whoever may write ControllerRevisions in a namespace can write anything into them, with our label."""
+    tenant, other = new_tenant(), new_tenant()
+    tenant.plugin("guard", tenant.module("one", module("v1")))
+    await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
+    uid = tenant.get("guard")["metadata"]["uid"]
+    create(tenant, REVISIONS, revision("forged", uid, data, number=99), tmp_path)
+    await still_serves(operator, other, module, eventually)
+
+
+async def test_nobody_makes_revisions_for_another_namespaces_plugin(
+    operator, new_tenant, module, connect, eventually, tmp_path
+):
+    """A uid is no secret: what a pod runs comes from its own namespace, also if another one holds a newer revision."""
+    tenant, thief = new_tenant(), new_tenant()
+    tenant.pod("a")
+    sidecar = await connect(operator, tenant, "a")
+    tenant.plugin("guard", tenant.module("one", module("good")))
+    thief.plugin("guard", thief.module("one", module("evil")))
+    await sidecar.until(sidecar.runs)
+    for each in (tenant, thief):
+        await eventually(lambda each=each: each.ready("guard") is not None, "a status")
+    await eventually(lambda: thief.ready("guard") == ("True", "NoMatchingPods"), "Ready")
+    good, uid = sidecar.runs(), tenant.get("guard")["metadata"]["uid"]
+    evil = thief.plane.get("controllerrevision", f"--namespace={thief.name}")["items"][0]["data"]
+    create(thief, REVISIONS, revision("forged", uid, evil, number=99), tmp_path)
+    tenant.pod("b")
+    late = await connect(operator, tenant, "b")
+    await late.until(lambda: late.running is not None)
+    await still_serves(operator, thief, module, eventually)
+    assert (sidecar.runs(), late.runs()) == (good, good)
+
+
+@pytest.mark.parametrize("levels", [300, 1100, 4000])
+@pytest.mark.parametrize("what", ["plugin", "revision"])
+async def test_objects_that_are_nested_too_deeply_stop_nobody_else(
+    new_operator, new_tenant, module, eventually, tmp_path, what, levels
+):
+    """The API server takes more levels than JSON parsers do: neither a watch nor the next start is stopped by that."""
+    tenant, other = new_tenant(), new_tenant()
+    operator = new_operator().start()
+    if what == "plugin":
+        text = json.dumps({
+            "apiVersion": "hookline.dev/v1alpha1", "kind": "WasmPlugin", "metadata": {"name": "deep"},
+            "spec": {"source": {"configMap": {"name": "none"}}, "config": "DEEP"},
+        }).replace('"DEEP"', nested(levels))  # fmt: skip
+        create(tenant, PLUGINS, text, tmp_path)
+    else:
+        text = json.dumps(revision("deep", "somebody", {"x": "DEEP"})).replace('"DEEP"', nested(levels))
+        create(tenant, REVISIONS, text, tmp_path)
+    await still_serves(operator, other, module, eventually)
+    if what == "plugin":
+        # Not as JSON, which the test could not parse either.
+        await eventually(lambda: "config is nested deeper than 100 levels" in why(tenant, "deep"), "the sentence")
+    operator.stop()
+    operator.start()
+    other.plane.kubectl("delete", "wasmplugin", "after", f"--namespace={other.name}")
+    await still_serves(operator, other, module, eventually)
+
+
+async def test_large_objects_break_no_watch(operator, new_tenant, module, connect, eventually, tmp_path):
+    """An object is one line of a watch; the API server stores 1.5 MB of it and writes six bytes for some of them."""
+    tenant, other = new_tenant(), new_tenant()
+    large = [{"name": "LARGE", "value": "<" * 1_200_000}]
+    pod = {
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "large", "labels": {"hookline.dev/sidecar": "true"}},
+        "spec": {"containers": [{"name": "proxy", "image": "proxy", "env": large}]},
+    }  # fmt: skip
+    create(tenant, PODS, pod, tmp_path)
+    tenant.plugin("guard", tenant.module("one", module("v1")), config={"list": ["x" * 1000] * 500})
+    await eventually(lambda: tenant.status("guard").get("loaded") == "0/1", "0/1")
+    sidecar = await connect(operator, tenant, "large")
+    await sidecar.until(sidecar.runs)
+    other.pod("b")
+    late = await connect(operator, other, "b")
+    await still_serves(operator, tenant, module, eventually, "Progressing")
+    other.plugin("guard", other.module("one", module("v1")))
+    await late.until(late.runs)
