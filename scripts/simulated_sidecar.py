@@ -101,7 +101,9 @@ class SimulatedSidecar:
                         if deadline is not None:
                             deadline.cancel()
                         deadline = await self._take(told, socket)
-                    elif isinstance(told, Commit) and self.held is not None and told.version == self.held.version:
+                    elif self.stuck or not isinstance(told, Commit):
+                        continue
+                    elif self.held is not None and told.version == self.held.version:
                         await self._switch(self.held, socket)
             finally:
                 self.closed_with = socket.close_code

@@ -101,12 +101,24 @@ class PodBundle:
 
     bundle: Bundle
     version: str
-    revisions: Mapping[str, str]
+    revisions: dict[str, str]
     """By plugin: what is to run, for those that have an artifact."""
     deadline: int
     """Milliseconds that prepared pods wait for the others."""
     wire: dict[bool, str] = field(default_factory=dict, compare=False, repr=False)
     """The message that carries it, held or not: made once for all pods that get it."""
+
+    def with_older(self, names: set[str], older: PodBundle) -> PodBundle:
+        """The same, but these plugins as they are in an older bundle, or not at all where it has not got them."""
+        kept = [entry for entry in self.bundle.plugins if entry.name not in names]
+        bundle = Bundle.of([*kept, *(entry for entry in older.bundle.plugins if entry.name in names)])
+        known = older.revisions | self.revisions
+        revisions = {
+            entry.name: older.revisions[entry.name] if entry.name in names else known[entry.name]
+            for entry in bundle.plugins
+            if entry.artifact is not None
+        }
+        return PodBundle(bundle=bundle, version=bundle.version, revisions=revisions, deadline=self.deadline)
 
     def message(self, *, hold: bool) -> str:
         """The message that carries it."""

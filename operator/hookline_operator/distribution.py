@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +28,8 @@ from hookline_runtime.errors import LoadError
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from aiohttp.abc import AbstractStreamWriter
+
     from hookline_api.bundle import BundlePlugin
     from hookline_operator.bundles import Bundles, PodBundle
     from hookline_operator.catalogue import Catalogue
@@ -38,6 +40,10 @@ _HEARTBEAT_S: Final = 20.0
 _SEND_S: Final = 60.0
 _CLOSE_S: Final = 5.0
 _MAX_SESSIONS: Final = 20_000
+_DOWNLOADS_AT_ONCE: Final = 8
+"""Of one pod. A sidecar makes four; each that nobody reads holds half a megabyte."""
+_DOWNLOAD_S: Final = 300.0
+"""For one module: as long as a sidecar waits for it."""
 _REPLACED: Final = 4409
 """WebSocket close code: the same pod has connected again (private use, RFC 6455 section 7.4.2)."""
 _GOING_AWAY: Final = 1001
@@ -58,6 +64,8 @@ class Session:
         self.socket = socket
         self.report = Report()
         self.sent: PodBundle | None = None
+        self.settled: PodBundle | None = None
+        """What was sent, and is running, as the sidecar said."""
         self.held = False
         """Whether what was sent waits for a commit."""
         self.gone = False
@@ -103,6 +111,8 @@ class Distribution:
         self._reviewer = reviewer
         self._find_blob = find_blob
         self._is_peer = is_peer
+        self._downloads: Counter[str] = Counter()
+        """Under way, by the pod's uid."""
         self._sessions: dict[str, Session] = {}
         """By the pod's uid."""
         self._by_namespace: dict[str, set[Session]] = defaultdict(set)
@@ -193,8 +203,10 @@ class Distribution:
                 log.warning("pod '%s/%s' sent no report: %.200s", session.pod.namespace, session.pod.name, error)
                 await session.socket.close(code=1007, message=b"not a report")
                 return
+            if session.sent is not None and session.report.running == session.sent.version:
+                session.settled = session.sent
             self._tell_fleet(session)
-            if session.sent is None:
+            if not session.held:  # the first, or one after which more is to come
                 session.dirty.set()
 
     def _tell_fleet(self, session: Session) -> None:
@@ -234,20 +246,30 @@ class Distribution:
             await session.socket.close(code=1011, message=b"the operator failed")
 
     async def _send(self, session: Session, bundle: PodBundle) -> None:
-        waiting = [
+        released, namespace = self._fleet.released, session.pod.namespace
+        waiting = {
             name
             for name, revision in bundle.revisions.items()
-            if self._fleet.released.get((session.pod.namespace, name)) != revision and not session.runs(name, revision)
-        ]
+            if released.get((namespace, name)) != revision and not session.runs(name, revision)
+        }
+        if waiting and session.settled is not None and bundle is not session.sent:
+            # What need not wait goes first: a plugin that is taken away must not stay for another's deadline.
+            meanwhile = bundle.with_older(waiting, session.settled)
+            if meanwhile.version != session.settled.version:
+                if session.sent is None or session.sent.version != meanwhile.version:
+                    await self._hand_out(session, meanwhile, hold=False)
+                return  # its report brings us back
         if bundle is not session.sent:
             # A pod that runs nothing yet has nothing to go on with meanwhile.
-            session.held = bool(waiting) and session.report.running is not None
-            session.sent = bundle
-            await session.socket.send_str(bundle.message(hold=session.held))
-            self._tell_fleet(session)
+            await self._hand_out(session, bundle, hold=bool(waiting) and session.report.running is not None)
         elif session.held and not waiting:
             session.held = False
             await session.socket.send_str(Commit(version=bundle.version).model_dump_json(by_alias=True))
+
+    async def _hand_out(self, session: Session, bundle: PodBundle, *, hold: bool) -> None:
+        session.held, session.sent = hold, bundle
+        await session.socket.send_str(bundle.message(hold=hold))
+        self._tell_fleet(session)
 
     def _plugin_changed(self, key: Key) -> None:
         if self._catalogue.plugin(key) is None:
@@ -278,11 +300,23 @@ class Distribution:
         except DeniedError as error:
             return denied(error)
         namespace, entry = found
+        pod = caller.pod_uid or ""
+        if self._downloads[pod] >= _DOWNLOADS_AT_ONCE and not self._is_peer(caller):
+            return denied(DeniedError(503, f"this pod has {_DOWNLOADS_AT_ONCE} downloads under way; end one first"))
+        self._downloads[pod] += 1
         try:
             where = await self._find_blob(namespace, entry)
-        except LoadError as error:
-            return denied(DeniedError(503, f"the module cannot be had now: {error}"))
-        return web.FileResponse(where, headers={"Content-Type": "application/wasm"})
+        except BaseException as error:
+            self._downloaded(pod)
+            if isinstance(error, LoadError):
+                return denied(DeniedError(503, f"the module cannot be had now: {error}"))
+            raise
+        return _Download(where, lambda: self._downloaded(pod))
+
+    def _downloaded(self, pod: str) -> None:
+        self._downloads[pod] -= 1
+        if not self._downloads[pod]:
+            del self._downloads[pod]
 
     async def _named(self, caller: Caller, sha256: str) -> tuple[str, BundlePlugin]:
         """The entry that names this blob, of those that the caller may have. Raises DeniedError."""
@@ -301,6 +335,25 @@ class Distribution:
                     return pod.namespace, entry
         # Whether it exists elsewhere is nobody's business.
         raise DeniedError(404, "no plugin of this pod has such a module")
+
+
+class _Download(web.FileResponse):
+    """A module on its way; ``done`` hears when it has arrived, or never will."""
+
+    def __init__(self, where: Path, done: Callable[[], None]) -> None:
+        super().__init__(where, headers={"Content-Type": "application/wasm"})
+        self._done = done
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        try:
+            async with asyncio.timeout(_DOWNLOAD_S):
+                return await super().prepare(request)
+        except TimeoutError:
+            if request.transport is not None:
+                request.transport.abort()  # it does not read, and so would not hear that this is the end
+            raise ConnectionResetError("the download took too long") from None
+        finally:
+            self._done()
 
 
 async def _let_go(session: Session, code: int, why: bytes) -> None:

@@ -144,3 +144,31 @@ async def test_a_sidecar_that_connects_again_gets_what_it_missed(operator, tenan
     await asyncio.wait_for(asyncio.shield(first.task), 10)
     assert not first.connected.is_set()
     assert second.connected.is_set()
+
+
+async def test_what_is_taken_away_does_not_wait_for_another_plugins_rollout(
+    operator, tenant, module, connect, eventually
+):
+    """One plugin's new version is held back by a slow pod for an hour; another, harmful, goes at once."""
+    sidecars = []
+    for name in ("a", "b"):
+        tenant.pod(name)
+        sidecars.append(await connect(operator, tenant, name))
+    tenant.plugin("guard", tenant.module("one", module("v1")))
+    tenant.plugin("harmful", tenant.module("other", module("other")))
+    for sidecar in sidecars:
+        await sidecar.until(lambda sidecar=sidecar: set(sidecar.runs()) == {"guard", "harmful"})
+    await eventually(lambda: tenant.ready("harmful") == ("True", "Ready"), "Ready")
+    first, slow = sidecars
+    guard = first.runs()["guard"]
+    slow.stuck = True
+    tenant.plugin("guard", tenant.module("two", module("v2")), rollout={"deadline": "1h"})
+    await first.until(lambda: first.held is not None and first.held.hold)
+    tenant.plane.kubectl("delete", "wasmplugin", "harmful", f"--namespace={tenant.name}")
+    await first.until(lambda: first.runs() == {"guard": guard})
+    await first.until(lambda: first.held is not None and first.held.hold)
+    slow.stuck = False
+    await slow.take_held()
+    for sidecar in sidecars:
+        await sidecar.until(lambda sidecar=sidecar: sidecar.runs() and sidecar.runs().get("guard") not in {guard, None})
+    await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
