@@ -352,6 +352,11 @@ class _Download(web.FileResponse):
             if request.transport is not None:
                 request.transport.abort()  # it does not read, and so would not hear that this is the end
             raise ConnectionResetError("the download took too long") from None
+        except AttributeError:
+            if request.transport is not None:
+                raise
+            # asyncio's sendfile stumbles so where TLS is gone: whoever hangs up could fill the log with stack traces.
+            raise ConnectionResetError("the other side hung up") from None
         finally:
             self._done()
 

@@ -52,6 +52,7 @@ _STEP_S: Final = 0.1
 _SYNC_S: Final = 60.0
 _NOT_FOUND: Final = 404
 _CHECK_S: Final = 2
+_CHECKS_AT_ONCE: Final = 2
 _CERTIFICATE_S: Final = 30.0
 _TLS_BUFFER: Final = 8 * 1024
 """Bytes. What sidecars and the API server send is small, and a module comes from a registry once."""
@@ -309,6 +310,7 @@ class ConfigCheck:
         self._bundles = bundles
         self._store = store
         self._blobs = blobs
+        self._places = asyncio.Semaphore(_CHECKS_AT_ONCE)
 
     async def __call__(self, plugin: WasmPlugin) -> str | None:
         """One sentence about what is wrong; None where nothing is, or where it is not known here."""
@@ -324,7 +326,9 @@ class ConfigCheck:
                 return None
             schema = await self._schema(revision, template.artifact.digest)
             if schema is not None:
-                await check_apart(plugin.spec.config, schema, seconds=_CHECK_S)
+                # Anybody can reach a webhook, and each check is a process. Who waits too long is let in with a warning.
+                async with self._places:
+                    await check_apart(plugin.spec.config, schema, seconds=_CHECK_S)
         except ConfigError as error:
             return str(error)
         except (LoadError, ValidationError, OSError):

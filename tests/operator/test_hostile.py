@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
+import os
+import ssl
+import subprocess
+import sys
 
+import aiohttp
 import pytest
 
 REVISIONS = "/apis/apps/v1/namespaces/{}/controllerrevisions"
@@ -131,3 +138,64 @@ async def test_large_objects_break_no_watch(operator, new_tenant, module, connec
     await still_serves(operator, tenant, module, eventually, "Progressing")
     other.plugin("guard", other.module("one", module("v1")))
     await late.until(late.runs)
+
+
+async def test_a_pod_that_reads_none_of_its_downloads_holds_few_of_them(
+    operator, tenant, module, registry, connect, control_plane
+):
+    """And when it ends them, it may have others; another pod gets the module all the while."""
+    padding = os.urandom(32 << 20)
+    section = b"\x03pad" + padding
+    size = len(section)
+    leb = bytes([size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14 & 0x7F | 0x80, size >> 21])
+    registry.push("large:v1", module("v1") + b"\x00" + leb + section)
+    tenant.pod("a")
+    tenant.pod("b")
+    greedy = await connect(operator, tenant, "a", download=False)
+    tenant.plugin("guard", {"oci": {"reference": f"{registry.host}/large:v1", "insecure": True}})
+    await greedy.until(greedy.runs, 60)
+    sha256 = greedy.bundle_of("guard").artifact.sha256
+    authority = control_plane.get("configmap", "hookline-ca", f"--namespace={operator.home}")["data"]["ca.crt"]
+    trust = ssl.create_default_context(cadata=authority)
+    headers = {"Authorization": f"Bearer {await asyncio.to_thread(tenant.token, 'a')}"}
+    url, name = f"https://127.0.0.1:{operator.port}/v1/blobs/{sha256}", f"hookline-operator.{operator.home}.svc"
+    async with aiohttp.ClientSession(headers=headers) as session, contextlib.AsyncExitStack() as stack:
+        statuses = []
+        for _ in range(12):
+            asked = session.get(url, ssl=trust, server_hostname=name)
+            statuses.append((await stack.enter_async_context(asked)).status)
+        assert statuses == [200] * 8 + [503] * 4
+        honest = await connect(operator, tenant, "b")
+        await honest.until(lambda: sha256 in honest.blobs, 60)
+    for _ in range(300):  # the operator hears of the end of a connection in its own time
+        status, _ = await greedy.blob(sha256)
+        if status == 200:
+            break
+        await asyncio.sleep(0.1)
+    assert status == 200
+
+
+def test_settings_that_are_wrong_a_million_times_take_no_memory():
+    """An operator has half a gigabyte, and what it starts counts as its own."""
+    program = """if True:
+        import asyncio, resource
+        from hookline_runtime.artifacts.schema_check import check_apart
+        from hookline_runtime.errors import ConfigError
+        schema = {"properties": {"list": {"items": {"type": "string"}}}}
+        try:
+            asyncio.run(check_apart({"list": [1] * 200_000}, schema, seconds=60))
+        except ConfigError as error:
+            print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024, error)
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    mebibytes, _, sentence = done.stdout.partition(" ")
+    assert "does not satisfy the plugin's schema" in sentence
+    assert int(mebibytes) < 256
+
+
+async def test_no_spelling_of_a_link_local_address_is_asked(operator, tenant, eventually):
+    """Clouds give a machine's credentials to whoever asks there."""
+    url = "http://[::ffff:169.254.169.254]/latest/meta-data/"
+    tenant.plugin("guard", {"http": {"url": url, "sha256": "0" * 64}})
+    await eventually(lambda: "link-local addresses are never asked" in why(tenant, "guard"), "the refusal")
+    assert operator.process.poll() is None

@@ -17,6 +17,8 @@ from hookline_runtime.errors import ConfigError
 
 CHECK_S: Final = 5
 """Seconds of a core that a check may take."""
+_MEMORY: Final = 256 * 2**20
+"""Bytes of one check's process, of which the interpreter and its libraries take 60 MiB."""
 
 
 async def check_apart(config: dict[str, Any], schema: dict[str, Any], *, seconds: int = CHECK_S) -> None:
@@ -55,15 +57,15 @@ def check(config: dict[str, Any], schema: dict[str, Any]) -> None:
         validator_class = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
         validator_class.check_schema(schema)
         # An empty registry: a reference to elsewhere is an error, and never a request to the network.
-        errors = list(validator_class(schema, registry=Registry()).iter_errors(config))
+        # Never all errors at once: of a megabyte of settings they take more than one gigabyte.
+        best = jsonschema.exceptions.best_match(validator_class(schema, registry=Registry()).iter_errors(config))
     except jsonschema.SchemaError as error:
         raise ConfigError(f"the plugin's own config_schema is no JSON Schema: {error.message[:200]}") from error
     except Exception as error:  # a schema is an artifact's: references that lead nowhere, recursion, bad patterns
         # Without the text, which may quote the settings, and so a Secret's value.
         why = str(error)[:200] if isinstance(error, Unresolvable | re.error) else type(error).__name__
         raise ConfigError(f"the plugin's own config_schema cannot be used: {why}") from error
-    if errors:
-        best = jsonschema.exceptions.best_match(errors)
+    if best is not None:
         # The message quotes the value, which may be a Secret's: say where and which rule, not what.
         path = ".".join(["config", *(str(part) for part in best.absolute_path)])
         names_only = best.validator in {"required", "additionalProperties", "dependentRequired"}
@@ -72,6 +74,8 @@ def check(config: dict[str, Any], schema: dict[str, Any]) -> None:
 
 
 def _work(request: dict[str, Any]) -> dict[str, str]:
+    # Beside an operator there is no room for what a compiler may take.
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     try:
         check_bounded(request)
     except ConfigError as error:

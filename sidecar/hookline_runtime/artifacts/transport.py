@@ -333,7 +333,9 @@ def _socket(info: AddrInfoType) -> socket.socket:
     source decides whom we ask. No registry lives there.
     """
     family, kind, protocol, _, address = info
-    if ipaddress.ip_address(str(address[0]).partition("%")[0]).is_link_local:
+    asked = ipaddress.ip_address(str(address[0]).partition("%")[0])
+    # ::ffff:169.254.169.254 is the same machine.
+    if (getattr(asked, "ipv4_mapped", None) or asked).is_link_local:
         raise OSError(errno.EACCES, "link-local addresses are never asked")
     return socket.socket(family, kind, protocol)
 
