@@ -20,6 +20,7 @@ import logging
 import random
 import time
 import uuid
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -55,6 +56,9 @@ if TYPE_CHECKING:
     from hookline_runtime.artifacts import Fetcher
 
 _RESOLVES_AT_ONCE: Final = 16
+_OF_ONE_NAMESPACE: Final = 4
+_CHECKS_AT_ONCE: Final = 2
+"""Each is a process of up to 256 MiB."""
 _WRITES_AT_ONCE: Final = 16
 _WRITE_EVERY_S: Final = 1.0
 _PENDING_S: Final = 2.0
@@ -152,6 +156,8 @@ class Controller:
         self._dirty: set[Key] = set()
         self._woken = asyncio.Event()
         self._resolves = asyncio.Semaphore(_RESOLVES_AT_ONCE)
+        self._shares: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_OF_ONE_NAMESPACE))
+        self._checks = asyncio.Semaphore(_CHECKS_AT_ONCE)
         self._writes = asyncio.Semaphore(_WRITES_AT_ONCE)
 
     async def run(self) -> None:
@@ -168,7 +174,10 @@ class Controller:
                 self._woken.clear()
                 dirty, self._dirty = self._dirty, set()
                 for number, key in enumerate(dirty):
-                    self._look(key)
+                    try:
+                        self._look(key)
+                    except Exception:  # a defect of ours, or somebody's forgery: one plugin must not end all
+                        log.exception("plugin '%s/%s' cannot be looked at", *key)
                     if number % 100 == 99:  # noqa: PLR2004 - thousands at the start: others have work too
                         await asyncio.sleep(0)
         finally:
@@ -258,7 +267,8 @@ class Controller:
         error: LoadError | None = None
         began = time.monotonic()
         try:
-            async with self._resolves:
+            # First the namespace's own places: slow sources of one keep nobody else waiting.
+            async with self._shares[plugin.namespace], self._resolves:
                 track.began = time.monotonic()
                 self._publish_soon(track, plugin.key)
                 await self._keep(plugin, await self._template(plugin, ask_again=ask_again))
@@ -340,7 +350,8 @@ class Controller:
             prove=not same,
         )
         if resolved.description.config_schema is not None:
-            await check_apart(resolved.entry.config, resolved.description.config_schema)
+            async with self._checks:
+                await check_apart(resolved.entry.config, resolved.description.config_schema)
         assert resolved.entry.artifact is not None  # noqa: S101 - what is resolved has one
         return Template(
             plugin=plugin.name,

@@ -40,6 +40,7 @@ _HEARTBEAT_S: Final = 20.0
 _SEND_S: Final = 60.0
 _CLOSE_S: Final = 5.0
 _MAX_SESSIONS: Final = 20_000
+_MAX_SENTENCE: Final = 1024
 _DOWNLOADS_AT_ONCE: Final = 8
 """Of one pod. A sidecar makes four; each that nobody reads holds half a megabyte."""
 _DOWNLOAD_S: Final = 300.0
@@ -198,7 +199,7 @@ class Distribution:
                 data = orjson.loads(message.data)
                 if not isinstance(data, dict) or data.get("type") != "report":
                     continue
-                session.report = Report.model_validate(data)
+                session.report = _cut(Report.model_validate(data))
             except (ValueError, ValidationError) as error:
                 log.warning("pod '%s/%s' sent no report: %.200s", session.pod.namespace, session.pod.name, error)
                 await session.socket.close(code=1007, message=b"not a report")
@@ -359,6 +360,21 @@ class _Download(web.FileResponse):
             raise ConnectionResetError("the other side hung up") from None
         finally:
             self._done()
+
+
+def _cut(report: Report) -> Report:
+    """With sentences of a length that is kept for twenty thousand sidecars, and may stand in a status."""
+    if all(each.failure is None or len(each.failure.message) <= _MAX_SENTENCE for each in report.plugins):
+        return report
+    plugins = [
+        each.model_copy(
+            update={"failure": each.failure.model_copy(update={"message": each.failure.message[:_MAX_SENTENCE]})}
+        )
+        if each.failure is not None
+        else each
+        for each in report.plugins
+    ]
+    return report.model_copy(update={"plugins": plugins})
 
 
 async def _let_go(session: Session, code: int, why: bytes) -> None:

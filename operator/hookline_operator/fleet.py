@@ -8,6 +8,7 @@ What is in here is in memory only: it is all in the sidecars' next reports.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from hookline_operator.bundles import Bundles, Standing
     from hookline_operator.catalogue import Catalogue
     from hookline_operator.kube import Key
+
+log = logging.getLogger("hookline.fleet")
 
 _GATHER_S: Final = 0.02
 
@@ -140,7 +143,11 @@ class Rollouts:
                 self._woken.clear()
                 dirty, self._dirty = self._dirty, set()
                 for key in dirty:
-                    again = await self._decide(key)
+                    try:
+                        again = await self._decide(key)
+                    except Exception:  # a defect of ours, or somebody's forgery: one plugin must not end all
+                        log.exception("whether plugin '%s/%s' is released cannot be decided", *key)
+                        continue
                     if again is not None:
                         loop.call_later(again, self._look_at, key)
         finally:

@@ -34,7 +34,7 @@ from hookline_operator.injection import InjectionSettings
 from hookline_operator.kube import Key, Kube, KubeError, Object, Reflector, key_of, path
 from hookline_operator.metrics import Metrics
 from hookline_operator.peers import Peers
-from hookline_runtime.artifacts import ArtifactStore, Fetcher
+from hookline_runtime.artifacts import ArtifactStore, Fetcher, FetchLimits
 from hookline_runtime.artifacts.describe import PluginDescription
 from hookline_runtime.artifacts.inspection import inspect_module
 from hookline_runtime.artifacts.schema_check import check_apart
@@ -53,6 +53,7 @@ _SYNC_S: Final = 60.0
 _NOT_FOUND: Final = 404
 _CHECK_S: Final = 2
 _CHECKS_AT_ONCE: Final = 2
+_FETCHES_AT_ONCE: Final = 16
 _CERTIFICATE_S: Final = 30.0
 _TLS_BUFFER: Final = 8 * 1024
 """Bytes. What sidecars and the API server send is small, and a module comes from a registry once."""
@@ -107,7 +108,9 @@ class Operator:
         objects = ClusterObjects(kube, catalogue)
         bundles = Bundles(catalogue, objects)
         # The machine's own passwords are nobody's: a file that is not there.
-        fetcher = Fetcher(store, docker_config=settings.cache / "no" / "config.json")
+        fetcher = Fetcher(
+            store, limits=FetchLimits(parallel=_FETCHES_AT_ONCE), docker_config=settings.cache / "no" / "config.json"
+        )
         stack.push_async_callback(fetcher.close)
         reviewer = Reviewer(kube)
         certificates = self._certificates = CertificateKeeper(

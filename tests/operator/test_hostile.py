@@ -199,3 +199,25 @@ async def test_no_spelling_of_a_link_local_address_is_asked(operator, tenant, ev
     tenant.plugin("guard", {"http": {"url": url, "sha256": "0" * 64}})
     await eventually(lambda: "link-local addresses are never asked" in why(tenant, "guard"), "the refusal")
     assert operator.process.poll() is None
+
+
+async def test_sources_that_never_answer_keep_no_other_namespace_waiting(operator, new_tenant, module, eventually):
+    """Thirty of one tenant's; another's plugin is resolved meanwhile."""
+    asked = asyncio.Event()
+
+    async def silence(_reader, writer):
+        asked.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(3600)
+        writer.close()
+
+    server = await asyncio.start_server(silence, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    slow, other = new_tenant(), new_tenant()
+    for number in range(30):
+        slow.plugin(f"slow-{number}", {"oci": {"reference": f"127.0.0.1:{port}/a:v{number}", "insecure": True}})
+    await asyncio.wait_for(asked.wait(), 30)
+    other.plugin("guard", other.module("one", module()))
+    await eventually(lambda: other.ready("guard") == ("True", "NoMatchingPods"), "Ready")
+    assert slow.ready("slow-29") != ("True", "NoMatchingPods")
+    server.close()
