@@ -43,8 +43,8 @@ examples:
   python -m bench.operator --only plugins           one of them
 """
 _IDEA: Final = """\
-The operator's process with the chart's own rights, at a real API server (etcd without
-fsync, no nodes); simulated sidecars in two processes of their own. All of it shares the cores below."""
+The operator's process with the chart's own rights, at a real API server (etcd
+without fsync, no nodes); simulated sidecars in two processes of their own. All of it shares the cores below."""
 
 
 def main() -> int:
