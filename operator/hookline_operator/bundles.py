@@ -177,6 +177,10 @@ class Bundles:
                 asyncio.get_running_loop().call_later(_AGAIN_S, self._look_again, plugin.key, known)
             return standing
 
+    def is_known(self, plugin: Plugin) -> bool:
+        """Whether nothing that makes its standing has changed since that was made."""
+        return self._known(plugin) is not None
+
     def _look_again(self, key: Key, known: tuple[object, Standing | None]) -> None:
         if self._standings.get(key) is known:
             del self._standings[key]

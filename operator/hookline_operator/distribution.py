@@ -273,8 +273,11 @@ class Distribution:
         self._tell_fleet(session)
 
     def _plugin_changed(self, key: Key) -> None:
-        if self._catalogue.plugin(key) is None:
+        plugin = self._catalogue.plugin(key)
+        if plugin is None:
             self._fleet.forget(key)
+        elif self._bundles.is_known(plugin):
+            return  # while two thousand pods switch, the status changes each second: no news for any of them
         for session in self._by_namespace.get(key[0], ()):
             session.dirty.set()
 
