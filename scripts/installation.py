@@ -42,6 +42,8 @@ _TAG: Final = "e2e"
 _DIRECTLY: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _SELECTOR: Final = "app.kubernetes.io/component=operator"
 _SMALL: Final = {"hookline.dev/sidecar-cpu-request": "10m", "hookline.dev/sidecar-memory-request": "64Mi"}
+_SIDECARS: Final = 6
+"""Whose logs are shown with a failure, at most."""
 _RESTRICTED: Final = "pod-security.kubernetes.io/enforce=restricted"
 
 T = TypeVar("T")
@@ -212,15 +214,16 @@ class Installation:
         yield look("get", "events", "--all-namespaces", *events, lines=50)
         yield look("logs", f"--namespace={HOME}", f"--selector={_SELECTOR}", "--prefix", "--tail=60", lines=120)
         yield look("logs", f"--namespace={HOME}", f"--selector={_SELECTOR}", "--prefix", "--previous", "--tail=30")
+        sidecars = 0
         with contextlib.suppress(ClusterError, OSError):
             for pod in self.cluster.get("pods", "--all-namespaces")["items"]:
                 namespace, name = pod["metadata"]["namespace"], pod["metadata"]["name"]
                 conditions = {each["type"]: each["status"] for each in pod["status"].get("conditions", [])}
                 if conditions.get("Ready") != "True" and pod["status"].get("phase") != "Succeeded":
                     yield look("describe", "pod", name, f"--namespace={namespace}")
-                if "hookline.dev/sidecar" in (pod["metadata"].get("labels") or {}):
+                sidecars += "hookline.dev/sidecar" in (pod["metadata"].get("labels") or {})
+                if "hookline.dev/sidecar" in (pod["metadata"].get("labels") or {}) and sidecars <= _SIDECARS:
                     yield look("logs", name, f"--namespace={namespace}", "--container=hookline-sidecar", "--tail=15")
-                    break
 
 
 class Proxy:

@@ -28,6 +28,14 @@ def api_keys(tmp_path_factory) -> bytes:
     return Path(out, "api-keys.wasm").read_bytes()
 
 
+def test_the_chart_says_that_the_operator_is_ready(installation):
+    """`helm install` came back with two ready replicas, of which one leads; `helm test` finds them by the Service."""
+    assert "Phase:          Succeeded" in installation.helm("test", "--timeout=120s")
+    replicas = {each["metadata"]["name"] for each in installation.replicas()}
+    assert len(replicas) == 2
+    assert installation.leader() in replicas
+
+
 def test_the_example_answers_as_its_page_says(tenant, registry, api_keys):
     """`kubectl apply` of examples/kubernetes: its pods get sidecars; who may not gets 401 or 403, who may gets 200."""
     registry.push("plugins/api-keys:1.0.0", api_keys)
