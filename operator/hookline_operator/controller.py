@@ -100,8 +100,8 @@ class _Track:
     """The status that was last written."""
     written: float = 0.0
     """When (monotonic) that was."""
-    refused: str = ""
-    """Why the status could not be written."""
+    refused: int | None = None
+    """With which HTTP status the status could not be written; 0: nobody answered."""
     refusals: int = 0
     """How often it could not, one after the other."""
     not_before: float = 0.0
@@ -457,7 +457,7 @@ class Controller:
                 await self._write(track, key)
         except KubeError as error:
             if error.status != _GONE:
-                self._refused(track, key, str(error))
+                self._refused(track, key, error)
         finally:
             track.writing = False
         if track.rewrite:
@@ -470,12 +470,12 @@ class Controller:
             raise KubeError(0, "the Lease of this replica has ended")
 
     @staticmethod
-    def _refused(track: _Track, key: Key, why: str) -> None:
+    def _refused(track: _Track, key: Key, error: KubeError) -> None:
         """The status could not be written: try again later and later, and say it once."""
-        if why != track.refused:
-            log.warning("the status of plugin '%s/%s' cannot be written: %s", *key, why)
+        if error.status != track.refused:  # the words differ from try to try
+            log.warning("the status of plugin '%s/%s' cannot be written: %s", *key, error)
         pause = min(_RETRY_FIRST_S * 2 ** min(track.refusals, 16), _REWRITE_LAST_S) * random.uniform(0.7, 1.0)  # noqa: S311
-        track.refused, track.refusals, track.not_before = why, track.refusals + 1, time.monotonic() + pause
+        track.refused, track.refusals, track.not_before = error.status, track.refusals + 1, time.monotonic() + pause
         track.rewrite = True
 
     async def _write(self, track: _Track, key: Key) -> None:
@@ -518,7 +518,7 @@ class Controller:
         await self._kube.apply(path(API_VERSION, PLURAL, plugin.namespace, plugin.name, "status"), body)
         self._metrics.wrote("status")
         track.applied, track.written = new, time.monotonic()
-        track.refused, track.refusals = "", 0
+        track.refused, track.refusals = None, 0
         switched = outcome.status.conditions[0].status == "True" and self._metrics.switched(plugin.key)
         wrong = {*CAUSES, PODS_FAILED}
         was_wrong = any(each.type == "Ready" and each.reason in wrong for each in previous.conditions)

@@ -49,7 +49,8 @@ if TYPE_CHECKING:
 
 _RESYNC_S: Final = 300.0
 _STEP_S: Final = 0.1
-_SYNC_S: Final = 60.0
+_SYNC_S: Final = 3.0
+"""After which the plugins are listed anew: one that was deleted meanwhile would be waited for in vain."""
 _NOT_FOUND: Final = 404
 _CHECK_S: Final = 2
 _CHECKS_AT_ONCE: Final = 2
