@@ -68,7 +68,7 @@ async def test_rights_that_are_missing_are_said_once_and_what_waited_for_them_is
     before, binding = sidecar.runs(), control_plane.get("clusterrolebinding", "hookline-operator")
     control_plane.kubectl("delete", "clusterrolebinding", "hookline-operator")
     tenant.plugin("guard", tenant.module("two", module("v2")))
-    lost = "the status of plugin"
+    lost = f"the status of plugin '{tenant.name}/guard'"  # others of other tests may be on their way out
     await eventually(lambda: lost in operator.log.read_text(), "word of the lost right")
     await asyncio.sleep(8)
     assert operator.log.read_text().count(lost) == 1
