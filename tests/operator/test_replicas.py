@@ -106,7 +106,7 @@ async def test_a_restart_asks_no_registry(new_operator, tenant, module, need, tm
 
 async def test_a_restart_writes_nothing(new_operator, tenant, module, connect, eventually):
     """What is true already is not written again."""
-    operator = new_operator().start()
+    operator = new_operator(f"--namespace={tenant.name}").start()  # other tests' plugins are on their way out
     tenant.pod("a")
     first = await connect(operator, tenant, "a")
     tenant.plugin("guard", tenant.module("one", module("v1")))
@@ -161,8 +161,9 @@ async def test_a_single_namespace_is_all_that_such_an_operator_sees(
     assert other.status("guard")["conditions"] == {}
 
 
-async def test_status_writes_are_bounded_whatever_the_pods_do(operator, tenant, module, connect, eventually):
+async def test_status_writes_are_bounded_whatever_the_pods_do(new_operator, tenant, module, connect, eventually):
     """At most one a second and plugin: two hundred changes of readiness are a handful of writes."""
+    operator = new_operator(f"--namespace={tenant.name}").start()
     tenant.plugin("guard", tenant.module("one", module("v1")))
     tenant.pod("a")
     sidecar = await connect(operator, tenant, "a")
