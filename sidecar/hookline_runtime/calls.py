@@ -74,9 +74,13 @@ class _Clock(threading.local):
         self._cpu_ns = time.thread_time_ns()
         self._wall_ns = time.monotonic_ns()
 
+    def used_ns(self) -> int:
+        """Processor time since the call began."""
+        return time.thread_time_ns() - self._cpu_ns
+
     def left_ns(self) -> int:
         """What is left of the time-out, of processor time; 0 where the call has to end."""
-        used = time.thread_time_ns() - self._cpu_ns
+        used = self.used_ns()
         passed = time.monotonic_ns() - self._wall_ns
         over = passed >= min(self._timeout_ns * _CAP_FACTOR, self._timeout_ns + _CAP_EXTRA_NS)
         # Nine tenths are enough: on a free core a loop has used that much when its time is over, and another tick
@@ -319,6 +323,10 @@ class Instance:
         finally:
             self.fuel = guest.fuel_used(store)
             self.memory = _span(self._memory, store)[1]
+
+    def work_ns(self) -> int:
+        """Processor time since the last call on this thread began."""
+        return _clock.used_ns()
 
     def close(self) -> None:
         """Give the store and its memory back."""

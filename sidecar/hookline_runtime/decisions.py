@@ -20,6 +20,18 @@ from hookline_runtime.errors import ResultError
 Decision = dict[str, Any]
 """An answer of ``hookline_api.hooks.RESULTS`` as plain data; ``action`` is always there."""
 
+
+class Answer:
+    """A decision as data, and as JSON without its closing brace: who decided, and when, is spliced on."""
+
+    __slots__ = ("action", "decision", "head")
+
+    def __init__(self, decision: Decision, head: bytes | None = None) -> None:
+        self.action: str = decision["action"]
+        self.decision = decision
+        self.head = orjson.dumps(decision)[:-1] if head is None else head
+
+
 _MAX_TTL_MS: Final = 2**53
 _MAX_CONTAINERS: Final = 20_000
 
@@ -55,7 +67,7 @@ def closed(hook: Hook, message: str) -> Decision:
             return {"action": "block", "value": message}
 
 
-def read_decision(hook: Hook, raw: bytes | None) -> Decision | None:
+def read_answer(hook: Hook, raw: bytes | None) -> Answer | None:
     """A guest's answer in the ``action`` dialect; None where it has no opinion. Raises ResultError."""
     if raw is None or hook in OBSERVERS:
         return None
@@ -71,7 +83,23 @@ def read_decision(hook: Hook, raw: bytes | None) -> Decision | None:
     if reader is None:
         raise ResultError(f"the result's action {action!r:.60} is none of {', '.join(_READERS[hook])}")
     decision = reader(result)
-    return None if action == DEFAULTS[hook] and len(decision) == 1 else decision
+    if action == DEFAULTS[hook] and len(decision) == 1:
+        return None
+    return Answer(decision, raw[:-1] if decision == result and _is_plain(raw, result) else None)
+
+
+def _is_plain(raw: bytes, result: dict[str, Any]) -> bool:
+    """Whether the guest's own bytes say the decision and nothing else, to any reader of JSON.
+
+    Readers differ where a name stands twice. Without a backslash each name is followed by ``":`` and no text can
+    hold that, so counting finds a second one; texts and integers, unlike other values, hold no names.
+    """
+    return (
+        raw.endswith(b"}")
+        and b"\\" not in raw
+        and raw.count(b'":') == len(result)
+        and all(type(value) is str or type(value) is int for value in result.values())
+    )
 
 
 def _parse(raw: bytes) -> Any:
@@ -85,9 +113,9 @@ def _parse(raw: bytes) -> Any:
         raise ResultError(f"the result is no JSON: {str(error)[:120]}") from None
 
 
-def _custom(raw: bytes) -> Decision | None:
+def _custom(raw: bytes) -> Answer | None:
     value = _parse(raw) if raw else None
-    return None if value is None else {"action": "answered", "value": _writable(value)}
+    return None if value is None else Answer({"action": "answered", "value": _writable(value)})
 
 
 def _writable(value: Any) -> Any:

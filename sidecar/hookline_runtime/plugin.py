@@ -5,6 +5,9 @@ A plugin is on probation first, on threads of its own: only after some quick cal
 one slow call sends it back for twice as long. So an endless loop holds the event loop once at the most, for one
 time-out, and a plugin that is slow raises nobody else's p99.
 
+While it is inline a call is plain, synchronous code, from ``ready`` to ``call_now``. What a fresh instance costs is
+paid between calls: after an answer, what it used is given back and the next instance is made ready.
+
 All of this class belongs to one event loop; only ``_execute`` runs on a thread.
 """
 
@@ -19,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from hookline_runtime.decisions import Decision, read_decision
+from hookline_runtime.decisions import Answer, read_answer
 from hookline_runtime.errors import CallError, DeadlineError, OverloadError, TrapError
 
 if TYPE_CHECKING:
@@ -41,6 +44,10 @@ _WAITING_PER_RUNNING: Final = 4
 _MAX_THREADS: Final = 16
 _MAX_BACKLOG: Final = 1024
 _MAX_BACKLOG_BYTES: Final = 16 * 2**20
+_SPARES: Final = 2
+"""Fresh instances that are kept ready for the next calls, where each call gets one of its own."""
+_MAX_KNOWN: Final = 128
+_MAX_KNOWN_BYTES: Final = 256
 
 _BREAKER_THRESHOLD: Final = 5
 _BREAKER_FIRST_PAUSE_S: Final = 1.0
@@ -61,20 +68,45 @@ class LastFailure:
     """Seconds since 1970."""
 
 
-class _Run:
-    """One execution, and what it came to."""
+class Road:
+    """One hook of one plugin: everything that a call needs, found once."""
 
-    __slots__ = ("decision", "error", "fuel", "hook", "memory", "ns", "work_ns")
+    __slots__ = ("_known", "breaker", "export", "hook", "memory", "row")
 
-    def __init__(self, hook: Hook) -> None:
+    def __init__(self, hook: Hook, row: Row) -> None:
         self.hook = hook
-        self.decision: Decision | None = None
+        self.export = hook.value
+        self.row = row
+        self.breaker = Breaker()
+        self.memory = 0
+        self._known: dict[bytes | None, Answer | None] = {}
+
+    def read(self, raw: bytes | None) -> Answer | None:
+        """A guest's answer; raises ResultError. Short ones are remembered: most plugins say few different things."""
+        known = self._known
+        try:
+            return known[raw]
+        except KeyError:
+            pass
+        answer = read_answer(self.hook, raw)
+        if raw is None or len(raw) <= _MAX_KNOWN_BYTES:
+            if len(known) >= _MAX_KNOWN:
+                known.clear()
+            known[raw] = answer
+        return answer
+
+
+class _Run:
+    """One execution on a thread, and what it came to."""
+
+    __slots__ = ("answer", "error", "ns", "work_ns")
+
+    def __init__(self) -> None:
+        self.answer: Answer | None = None
         self.error: CallError | None = None
         self.ns = 0
         self.work_ns = 0
         """Processor time: waiting for a core or for the interpreter is not the plugin's doing."""
-        self.fuel = 0
-        self.memory = 0
 
 
 class Breaker:
@@ -97,7 +129,7 @@ class Breaker:
 
     @property
     def failures(self) -> int:
-        """Failures in a row."""
+        """Failures in a row; 0 on a good day."""
         return self._failures
 
     def lets_through(self) -> bool:
@@ -150,18 +182,22 @@ class Plugin:
         self.name = entry.name
         self.revision = entry.revision
         self.host = host
-        self.breakers = {hook: Breaker() for hook in entry.hooks}
+        self.roads = {hook: Road(hook, rows[hook]) for hook in entry.hooks}
         self.last_failure: LastFailure | None = None
         self.inline = False
         """Whether calls run on the event loop."""
         self._may_run_inline = entry.limits.timeout <= _MAX_INLINE_MS
         self._guest = guest
-        self._rows = rows
+        self._counts_fuel = entry.limits.fuel is not None
+        self._max_input = entry.limits.input
         self._pooled = entry.isolation.mode == "Pooled"
-        self._max_calls = entry.isolation.max_calls
+        self._max_calls = entry.isolation.max_calls if self._pooled else 1
+        self._keep = entry.isolation.size if self._pooled else _SPARES
         self._instances: list[Instance] = []
         if spare is not None:
             self._put_back(spare)
+        self._used: list[Instance] = []
+        self._tidying = False
         self._concurrency = concurrency or entry.limits.concurrency
         # More calls at a time than there are threads would wait where no deadline sees them.
         self._places = min(self._concurrency, _MAX_THREADS)
@@ -191,32 +227,84 @@ class Plugin:
         """
         self.inline = self._may_run_inline
 
-    async def call(self, hook: Hook, data: bytes) -> Decision | None:
-        """One call: the guest's decision, or None where it has no opinion. Raises CallError, already counted."""
-        row = self._rows[hook]
-        breaker = self.breakers[hook]
-        if not breaker.lets_through():
-            row.count_skipped()
-            raise breaker.kind(
-                f"plugin '{self.name}' is off the road for another {breaker.open_for:.1f} s "
-                f"after {breaker.failures} failures in a row"
-            )
-        run = _Run(hook)
+    def ready(self) -> bool:
+        """Whether a call would run now, on this thread, without waiting for anything."""
+        return self.inline and self._running < self._places
+
+    def call_now(self, road: Road, data: bytes) -> Answer | None:
+        """One call on this thread, where ``ready`` said so: the guest's answer, or None where it has no opinion.
+
+        Raises CallError, already counted.
+        """
+        if road.breaker.failures:
+            self._ask_breaker(road)
+        if len(data) > self._max_input:
+            raise self._refuse_size(road, len(data))
+        instance = None
+        begin = time.perf_counter_ns()
         try:
-            await self._enter(len(data))
-        except BaseException as error:
-            breaker.did_not_run()
-            if isinstance(error, OverloadError):
-                self._count_overload(hook, str(error))
-            raise
-        if self.inline:
-            self._execute(run, data)
-            self._ended(run)
+            instance = self._instances.pop() if self._instances else self._guest.instantiate()
+            answer = road.read(instance.call(road.export, data, last=instance.calls + 1 >= self._max_calls))
+            ns = time.perf_counter_ns() - begin
+            road.row.count(ns)
+        except Exception as failure:  # of the guest, or our own mistake: it is an answer either way
+            ns = time.perf_counter_ns() - begin
+            error = self._failed(road, ns, failure)
+            self._weigh(0 if instance is None else ns, instance)
+            if instance is not None:
+                self._note_instance(road, instance)
+                instance.close()
+            raise error from failure
+        if road.breaker.failures or self._failing:
+            self._recovered(road)
+        if ns > _QUICK_NS:
+            self._weigh(ns, instance)
         else:
-            await self._execute_on_thread(run, data)
+            self._quick_in_a_row += 1
+            if self._quick_in_a_row == _FORGIVEN_AFTER:
+                self._probation = _PROBATION
+        if instance.memory != road.memory or self._counts_fuel:
+            self._note_instance(road, instance)
+        if instance.calls < self._max_calls:
+            self._instances.append(instance)  # there is room: it came from here
+        else:
+            self._used.append(instance)
+            if not self._tidying:
+                self._tidying = True
+                asyncio.get_running_loop().call_soon(self._tidy)
+        return answer
+
+    async def call(self, hook: Hook, data: bytes) -> Answer | None:
+        """One call, inline or on a thread, once there is room for it. As ``call_now`` otherwise."""
+        road = self.roads[hook]
+        if self.ready():
+            return self.call_now(road, data)
+        if road.breaker.failures:
+            self._ask_breaker(road)
+        if len(data) > self._max_input:
+            raise self._refuse_size(road, len(data))
+        try:
+            await self._enter()
+        except BaseException as error:
+            road.breaker.did_not_run()
+            if isinstance(error, OverloadError):
+                self._failed(road, 0, error)
+            raise
+        run = _Run()
+        if self._threads is None:
+            self._threads = ThreadPoolExecutor(self._places, thread_name_prefix=f"plugin-{self.name}")
+        try:
+            future = asyncio.get_running_loop().run_in_executor(self._threads, self._execute, road, run, data)
+        except RuntimeError as error:  # the process has no thread left to give
+            run.error = OverloadError(f"no thread for the call: {error}")
+            self._ended(road, run)
+        else:
+            # The call ends when the thread does, also where nobody waits for the answer any more.
+            future.add_done_callback(lambda _: self._ended(road, run))
+            await asyncio.shield(future)
         if run.error is not None:
             raise run.error
-        return run.decision
+        return run.answer
 
     def observe(self, hook: Hook, data: bytes) -> None:
         """Run a call that nobody waits for, after those that were observed before it.
@@ -225,7 +313,8 @@ class Plugin:
         """
         full = len(self._backlog) >= _MAX_BACKLOG or self._backlog_bytes + len(data) > _MAX_BACKLOG_BYTES
         if full and self._backlog:
-            self._count_overload(hook, f"{len(self._backlog)} calls of observing hooks wait already")
+            waiting = f"{len(self._backlog)} calls of observing hooks wait already"
+            self._failed(self.roads[hook], 0, OverloadError(waiting))
             return
         self._backlog_bytes += len(data)
         self._backlog.append((hook, data))
@@ -253,11 +342,6 @@ class Plugin:
             self._observing = None
             self._close_if_done()
 
-    def _count_overload(self, hook: Hook, message: str) -> None:
-        run = _Run(hook)
-        run.error = OverloadError(message)
-        self._count(run)
-
     def hold(self) -> None:
         """One more bundle has this plugin."""
         self._holders += 1
@@ -267,57 +351,56 @@ class Plugin:
         self._holders -= 1
         self._close_if_done()
 
-    async def _execute_on_thread(self, run: _Run, data: bytes) -> None:
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._places, thread_name_prefix=f"plugin-{self.name}")
-        try:
-            future = asyncio.get_running_loop().run_in_executor(self._threads, self._execute, run, data)
-        except RuntimeError as error:  # the process has no thread left to give
-            run.error = OverloadError(f"no thread for the call: {error}")
-            self._ended(run)
-            return
-        # The call ends when the thread does, also where nobody waits for the answer any more.
-        future.add_done_callback(lambda _: self._ended(run))
-        await asyncio.shield(future)
-
-    def _execute(self, run: _Run, data: bytes) -> None:
-        """The call itself, on the event loop or on a thread. Raises nothing."""
+    def _execute(self, road: Road, run: _Run, data: bytes) -> None:
+        """The call itself, on a thread. Raises nothing."""
         begin, work = time.perf_counter_ns(), time.thread_time_ns()
         instance: Instance | None = None
-        last = True
         try:
-            instance = self._take()
-            last = not self._pooled or instance.calls + 1 >= self._max_calls
-            raw = instance.call(run.hook.value, data, last=last)
-            run.decision = read_decision(run.hook, raw)
-        except CallError as error:
-            run.error, last = error, True
-        except Exception as error:  # our own mistake; it fails as the plugin's policy says, and not open
-            log.exception("plugin '%s', hook %s: the runtime failed", self.name, run.hook)
-            run.error, last = TrapError(f"the runtime failed: {type(error).__name__}"), True
+            try:
+                instance = self._instances.pop()
+            except IndexError:
+                instance = self._guest.instantiate()
+            raw = instance.call(road.export, data, last=instance.calls + 1 >= self._max_calls)
+            run.answer = read_answer(road.hook, raw)
+        except Exception as error:  # noqa: BLE001 - as in call_now
+            run.error = self._as_call_error(road, error)
         if instance is not None:
-            run.fuel, run.memory = instance.fuel, instance.memory
-            if last:
-                instance.close()
-            else:
+            self._note_instance(road, instance)
+            if run.error is None and instance.calls < self._max_calls:
                 self._put_back(instance)
+            else:
+                instance.close()
         run.ns, run.work_ns = time.perf_counter_ns() - begin, time.thread_time_ns() - work
 
-    def _take(self) -> Instance:
-        try:
-            return self._instances.pop()
-        except IndexError:
-            return self._guest.instantiate()
-
     def _put_back(self, instance: Instance) -> None:
-        if self._pooled and len(self._instances) < self.entry.isolation.size:
+        if len(self._instances) < self._keep:
             self._instances.append(instance)
         else:
             instance.close()
 
-    async def _enter(self, size: int) -> None:
-        if size > self.entry.limits.input:
-            raise OverloadError(f"the input has {size} bytes, and limits.input is {self.entry.limits.input}")
+    def _tidy(self) -> None:
+        """Between calls: give back what they used, and make ready what the next ones need."""
+        self._tidying = False
+        used, self._used = self._used, []
+        for instance in used:
+            instance.close()
+        if self._closed.is_set():
+            return
+        begin = time.thread_time_ns()
+        with contextlib.suppress(CallError):  # the call that needs one makes it, fails, and is counted
+            for _ in range(min(len(used), self._keep - len(self._instances))):
+                self._instances.append(self._guest.instantiate(timeout_ms=self.entry.limits.timeout))
+        if time.thread_time_ns() - begin > _QUICK_NS:
+            self._was_slow()
+
+    def _note_instance(self, road: Road, instance: Instance) -> None:
+        if instance.memory > road.memory:
+            road.memory = instance.memory
+            road.row.saw_memory(instance.memory)
+        if self._counts_fuel:
+            road.row.count_fuel(instance.fuel)
+
+    async def _enter(self) -> None:
         if self._running < self._places:
             self._running += 1
             return
@@ -351,39 +434,78 @@ class Plugin:
         self._running -= 1
         self._close_if_done()
 
-    def _ended(self, run: _Run) -> None:
+    def _ended(self, road: Road, run: _Run) -> None:
+        """A call on a thread is over."""
         if run.work_ns > _QUICK_NS:
-            if self.inline:
-                self._probation = min(self._probation * 2, _MAX_PROBATION)
-            self.inline = False
-            self._quick_in_a_row = 0
+            self._was_slow()
         else:
             self._quick_in_a_row += 1
             if self._quick_in_a_row == self._probation:
                 self.inline = self._may_run_inline
             elif self._quick_in_a_row == _FORGIVEN_AFTER:
                 self._probation = _PROBATION
-        self._count(run)
+        if run.error is None:
+            road.row.count(run.ns)
+            if road.breaker.failures or self._failing:
+                self._recovered(road)
+        else:
+            self._failed(road, run.ns, run.error)
         self._next_turn()
 
-    def _count(self, run: _Run) -> None:
-        error = run.error
-        self._rows[run.hook].count(
-            ns=run.ns, fuel=run.fuel, memory=run.memory, failed=None if error is None else error.cause
-        )
+    def _weigh(self, ns: int, instance: Instance | None) -> None:
+        """Judge an inline call that took that long by the clock: was it the guest, or did it wait for a core?"""
+        if ns > _QUICK_NS and instance is not None and instance.work_ns() > _QUICK_NS:
+            self._was_slow()
+
+    def _was_slow(self) -> None:
+        if self.inline:
+            self._probation = min(self._probation * 2, _MAX_PROBATION)
+        self.inline = False
+        self._quick_in_a_row = 0
+
+    def _ask_breaker(self, road: Road) -> None:
+        """Raise where the breaker keeps the plugin off the road; without a failure nobody needs to ask it."""
+        breaker = road.breaker
+        if not breaker.lets_through():
+            road.row.count_skipped()
+            raise breaker.kind(
+                f"plugin '{self.name}' is off the road for another {breaker.open_for:.1f} s "
+                f"after {breaker.failures} failures in a row"
+            )
+
+    def _refuse_size(self, road: Road, size: int) -> OverloadError:
+        road.breaker.did_not_run()
+        error = OverloadError(f"the input has {size} bytes, and limits.input is {self._max_input}")
+        self._failed(road, 0, error)
+        return error
+
+    def _as_call_error(self, road: Road, error: Exception) -> CallError:
+        if isinstance(error, CallError):
+            return error
+        # Our own mistake; it fails as the plugin's policy says, and not open.
+        log.error("plugin '%s', hook %s: the runtime failed", self.name, road.hook, exc_info=error)
+        return TrapError(f"the runtime failed: {type(error).__name__}")
+
+    def _failed(self, road: Road, ns: int, failure: Exception) -> CallError:
+        """Count a call that failed, and tell the breaker."""
+        error = self._as_call_error(road, failure)
+        road.row.count(ns)
+        road.row.count_failure(error.cause)
+        breaker = road.breaker
         if isinstance(error, TrapError | DeadlineError):
-            breaker = self.breakers[run.hook]
             if breaker.failed(type(error)):
                 log.warning(
                     "plugin '%s', hook %s, is off the road for %.0f s after %d failures in a row: %s",
-                    self.name, run.hook, breaker.open_for, breaker.failures, error,
+                    self.name, road.hook, breaker.open_for, breaker.failures, error,
                 )  # fmt: skip
         elif not isinstance(error, OverloadError):
-            self.breakers[run.hook].succeeded()
-        if error is not None:
-            self._note(run.hook, error)
-        elif self._failing:
-            self._failing = False
+            breaker.succeeded()
+        self._note(road.hook, error)
+        return error
+
+    def _recovered(self, road: Road) -> None:
+        road.breaker.succeeded()
+        self._failing = False
 
     def _note(self, hook: Hook, error: CallError) -> None:
         self.last_failure = LastFailure(hook=hook.value, cause=error.cause, message=str(error), at=time.time())
@@ -398,7 +520,8 @@ class Plugin:
         if self._holders > 0 or self._running or self._observing is not None:
             return
         self._closed.set()
-        while self._instances:
-            self._instances.pop().close()
+        for instances in (self._instances, self._used):
+            while instances:
+                instances.pop().close()
         if self._threads is not None:
             self._threads.shutdown(wait=False)

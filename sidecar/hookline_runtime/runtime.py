@@ -159,6 +159,15 @@ class Runtime:
         """Answer one hook call. Raises InputError where the body is malformed, and nothing else."""
         return await self.chains.decide(read_call(hook, body))
 
+    async def answer(self, hook: Hook, body: bytes) -> bytes:
+        """``call``, with the decision as JSON."""
+        return await self.chains.answer(read_call(hook, body))
+
+    def answer_now(self, hook: Hook, body: bytes) -> bytes | None:
+        """``answer`` at once, on this thread; None, and nothing has run, where a plugin would have to be waited for."""
+        chains = self.chains
+        return chains.answer_now(read_call(hook, body)) if chains.ready(hook) else None
+
     async def drained(self) -> None:
         """Return when the calls of observing hooks that were accepted so far have run."""
         for plugin in (*self.plugins.values(), *self._ending):

@@ -5,8 +5,9 @@ shared with the supervisor in a sidecar's worker, so that figures over all worke
 worker that dies loses none. A *row* belongs to one plugin and hook. A table has one writing thread (the
 worker's event loop); readers may see a call half counted, never a wrong word.
 
-Latencies go into fixed buckets, four to each doubling from 4 µs to two minutes and of 1 µs below. A quantile is
-the middle of its bucket, so it is right within 13 %, and within half a microsecond below 4 µs.
+A call that succeeds adds to two words: its time, and its time's bucket. Calls are not counted apart; they are the
+sum over the buckets. Buckets are fixed, four to each doubling from 4 µs to two minutes and of 1 µs below. A
+quantile is the middle of its bucket, so it is right within 13 %, and within half a microsecond below 4 µs.
 """
 
 from __future__ import annotations
@@ -22,12 +23,11 @@ MAX_PLUGINS: Final = 256
 CAUSES: Final = ("trap", "timeout", "result", "overload")
 _HOOK_INDEX: Final = {hook: index for index, hook in enumerate(Hook)}
 
-_CALLS: Final = 0
-_SKIPPED: Final = 1
-_TIME: Final = 2
-_FUEL: Final = 3
-_MEMORY: Final = 4
-_FAILURES: Final = 5
+_SKIPPED: Final = 0
+_TIME: Final = 1
+_FUEL: Final = 2
+_MEMORY: Final = 3
+_FAILURES: Final = 4
 _BUCKETS: Final = _FAILURES + len(CAUSES)
 _BUCKET_COUNT: Final = 104
 _WORDS: Final = _BUCKETS + _BUCKET_COUNT
@@ -62,23 +62,28 @@ class Row:
     def __init__(self, words: memoryview[int]) -> None:
         self._words = words
 
-    def count(
-        self,
-        *,
-        ns: int,
-        fuel: int,
-        memory: int,
-        failed: Literal["trap", "timeout", "result", "overload"] | None,
-    ) -> None:
-        """Count one call: its time in nanoseconds, its fuel, its instance's memory in bytes, how it failed."""
+    def count(self, ns: int) -> None:
+        """Count a call by its time in nanoseconds."""
         words = self._words
-        words[_CALLS] += 1
         words[_TIME] += ns
-        words[_FUEL] += fuel
-        words[_MEMORY] = max(words[_MEMORY], memory)
-        if failed is not None:
-            words[_FAILURES + CAUSES.index(failed)] += 1
-        words[_BUCKETS + _bucket(ns)] += 1
+        units = ns >> 10
+        if units < 4:  # noqa: PLR2004 - the linear part of ``upper_bound``
+            words[_BUCKETS + units] += 1
+        else:
+            bits = units.bit_length()
+            words[_BUCKETS + min(4 * (bits - 2) + (units >> (bits - 3) & 3), _BUCKET_COUNT - 1)] += 1
+
+    def count_failure(self, cause: Literal["trap", "timeout", "result", "overload"]) -> None:
+        """Say of a call that was counted that it failed."""
+        self._words[_FAILURES + CAUSES.index(cause)] += 1
+
+    def count_fuel(self, fuel: int) -> None:
+        """Add a call's fuel."""
+        self._words[_FUEL] += fuel
+
+    def saw_memory(self, size: int) -> None:
+        """An instance had that much memory, in bytes; the largest is kept."""
+        self._words[_MEMORY] = max(self._words[_MEMORY], size)
 
     def count_skipped(self) -> None:
         """Count a call that the circuit breaker answered."""
@@ -109,7 +114,7 @@ class Summary:
         """The sum of rows' values."""
         total = [sum(words) for words in zip(*rows, strict=True)] if rows else [0] * _WORDS
         return cls(
-            calls=total[_CALLS],
+            calls=sum(total[_BUCKETS:]),
             skipped=total[_SKIPPED],
             failures={cause: total[_FAILURES + index] for index, cause in enumerate(CAUSES)},
             seconds=total[_TIME] / 1e9,
@@ -138,15 +143,6 @@ class Summary:
 
 PROMETHEUS_BOUNDS: Final = tuple(range(11, _BUCKET_COUNT, 8))
 """The buckets that are exported: one to each fourfold time, from 16 µs."""
-
-
-def _bucket(ns: int) -> int:
-    """The number of a time's bucket: linear below 4 units of 1024 ns, then four to each doubling."""
-    units = ns >> 10
-    if units < 4:  # noqa: PLR2004 - the linear part
-        return units
-    bits = units.bit_length()
-    return min(4 * (bits - 2) + (units >> (bits - 3) & 3), _BUCKET_COUNT - 1)
 
 
 def upper_bound(bucket: int) -> int:

@@ -119,10 +119,10 @@ class Endpoint:
         async with contextlib.AsyncExitStack() as held:
             body = await self._read(request, held)
             try:
-                decision = await self._gate.runtime.call(hook, body)
+                answer = await self._gate.runtime.answer(hook, body)
             except InputError as error:
                 raise Refused(400, str(error), field=error.field or None) from None
-        return web.Response(body=orjson.dumps(decision), content_type="application/json")
+        return web.Response(body=answer, content_type="application/json")
 
     async def _read(self, request: web.BaseRequest, held: contextlib.AsyncExitStack) -> bytes:
         """The body. A large one takes one of few places, which ``held`` gives back after the call."""

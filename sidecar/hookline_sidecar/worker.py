@@ -163,9 +163,9 @@ def _facts(plugin: Plugin) -> dict[str, Any]:
     return {
         "inline": plugin.inline,
         "off_the_road": {
-            hook.value: {"failures": breaker.failures, "until": round(time.time() + breaker.open_for, 1)}
-            for hook, breaker in plugin.breakers.items()
-            if breaker.open_for
+            hook.value: {"failures": road.breaker.failures, "until": round(time.time() + road.breaker.open_for, 1)}
+            for hook, road in plugin.roads.items()
+            if road.breaker.open_for
         },
         "last_failure": None
         if failure is None

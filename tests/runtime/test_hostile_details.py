@@ -11,7 +11,7 @@ from hookline_api.bundle import BundlePlugin
 from hookline_api.hooks import Hook
 from hookline_runtime.artifacts.inspection import inspect_module
 from hookline_runtime.compiler import Job
-from hookline_runtime.decisions import read_decision
+from hookline_runtime.decisions import read_answer
 from hookline_runtime.errors import ConfigError, ResultError, VerifyError
 from hookline_runtime.host import PluginHost
 
@@ -68,7 +68,7 @@ def test_an_imports_name_is_escaped_where_it_is_told():
 def test_an_answer_of_a_hundred_thousand_brackets_is_not_even_parsed():
     """Parsing it would hold the worker for longer than the guest took, outside of its deadline."""
     with pytest.raises(ResultError, match="brackets"):
-        read_decision(Hook.AUTHENTICATE, b'{"action":"defer","x":[' + b"[]," * 100_000 + b"0]}")
+        read_answer(Hook.AUTHENTICATE, b'{"action":"defer","x":[' + b"[]," * 100_000 + b"0]}")
 
 
 async def test_exports_that_are_not_called_cost_a_call_nothing(workshop, wat):

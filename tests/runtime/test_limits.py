@@ -12,6 +12,7 @@ from hookline_api.bundle import Bundle
 from hookline_api.hooks import OBSERVERS, Hook
 from hookline_runtime.decisions import DEFAULTS
 from hookline_runtime.runtime import PrepareError, Runtime
+from hookline_runtime.stats import Summary
 
 _QUERY = b'{"query": "select 1"}'
 _INPUTS = {
@@ -61,7 +62,7 @@ async def test_a_deciding_hook_fails_closed_unless_its_policy_says_open(workshop
         assert decision["action"] == DEFAULTS[hook]
         assert (decision.get("failure"), decision["plugin"]) == (None, None)
         assert open_.plugins["guest"].last_failure.cause == cause
-        assert open_._stats.row(0, hook).values()[5:9][list(_BODIES).index(cause)] == 1
+        assert Summary.of([open_._stats.row(0, hook).values()]).failures[cause] == 1
 
 
 @pytest.mark.parametrize("cause", [cause for cause in _BODIES if cause != "result"])
@@ -74,7 +75,7 @@ async def test_an_observing_hook_that_fails_changes_no_reply_and_is_counted(work
             assert (decision["action"], decision["plugin"]) == ("accepted", None)
         await runtime.drained()
         for hook in OBSERVERS:
-            assert runtime._stats.row(0, hook).values()[5:9][list(_BODIES).index(cause)] == 1
+            assert Summary.of([runtime._stats.row(0, hook).values()]).failures[cause] == 1
 
 
 async def test_what_an_observing_hook_answers_is_ignored_whatever_it_is(workshop, wat):
@@ -86,7 +87,7 @@ async def test_what_an_observing_hook_answers_is_ignored_whatever_it_is(workshop
             await guest.call(Hook.POST_QUERY, _INPUTS[Hook.POST_QUERY])
         await guest.drained()
         assert guest.plugins["guest"].last_failure is None
-        assert guest._stats.row(0, Hook.POST_QUERY).values()[0] == 3
+        assert Summary.of([guest._stats.row(0, Hook.POST_QUERY).values()]).calls == 3
 
 
 async def test_an_open_failure_hands_the_call_to_the_next_plugin(workshop, wat):
@@ -128,7 +129,7 @@ async def test_fuel_is_counted_per_call_and_its_end_is_a_timeout(workshop, wat):
         runtime = await workshop.guest(text, limits={"fuel": 20_000}, isolation={"mode": mode})
         for _ in range(20):
             assert (await runtime.call(Hook.CUSTOM, b"0"))["action"] == "empty"
-        used = runtime._stats.row(0, Hook.CUSTOM).values()[3]
+        used = Summary.of([runtime._stats.row(0, Hook.CUSTOM).values()]).fuel
         assert used % 20 == 0
         assert 3_000 < used // 20 < 20_000
     runtime = await workshop.guest(text, limits={"fuel": 500, "timeout": "60s"})
@@ -151,7 +152,7 @@ async def test_the_memory_high_water_mark_is_in_the_statistics(workshop, wat):
         wat.module(hooks={"custom_hook": "(drop (memory.grow (i32.const 5))) (i64.const 0)"})
     )
     await runtime.call(Hook.CUSTOM, b"0")
-    assert runtime._stats.row(0, Hook.CUSTOM).values()[4] == 7 * 65_536
+    assert Summary.of([runtime._stats.row(0, Hook.CUSTOM).values()]).memory == 7 * 65_536
 
 
 async def test_calls_beyond_the_concurrency_wait_and_beyond_the_queue_are_an_overload(workshop, wat):
@@ -221,7 +222,7 @@ async def test_closing_waits_for_a_guest_that_loops_on_a_thread(workshop, wat):
     await asyncio.gather(task, return_exceptions=True)
     await runtime.close()
     names = [thread.name for thread in threading.enumerate() if thread.name.startswith("plugin-guest")]
-    assert runtime._stats.row(0, Hook.CUSTOM).values()[0] == 1
+    assert Summary.of([runtime._stats.row(0, Hook.CUSTOM).values()]).calls == 1
     assert len(names) <= 1  # idle, and on its way out
 
 
@@ -242,13 +243,13 @@ async def test_observed_calls_have_a_bounded_queue(workshop, wat):
     await runtime.call(Hook.METRICS, big)
     assert (await runtime.call(Hook.METRICS, big))["action"] == "accepted"
     await runtime.drained()
-    row = runtime._stats.row(0, Hook.METRICS).values()
-    assert row[0] == 2
-    assert row[5:9] == [0, 0, 0, 1]
+    counted = Summary.of([runtime._stats.row(0, Hook.METRICS).values()])
+    assert counted.calls == 2
+    assert counted.failures == {"trap": 0, "timeout": 0, "result": 0, "overload": 1}
     for _ in range(2000):
         await runtime.call(Hook.METRICS, b"{}")
     await runtime.drained()
-    assert runtime._stats.row(0, Hook.METRICS).values()[0] == 2002
+    assert Summary.of([runtime._stats.row(0, Hook.METRICS).values()]).calls == 2002
 
 
 async def test_who_gives_up_waiting_for_observers_does_not_stop_them(workshop, wat):
@@ -261,7 +262,7 @@ async def test_who_gives_up_waiting_for_observers_does_not_stop_them(workshop, w
     await runtime.drained()
     await runtime.call(Hook.METRICS, b"{}")
     await runtime.drained()
-    assert runtime._stats.row(0, Hook.METRICS).values()[0] == 2
+    assert Summary.of([runtime._stats.row(0, Hook.METRICS).values()]).calls == 2
 
 
 async def test_two_runtimes_in_one_process_do_not_make_time_run_faster(workshop, wat):

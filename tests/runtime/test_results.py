@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hookline_api.hooks import OBSERVERS, RESULTS, Hook
-from hookline_runtime.decisions import DEFAULTS, closed, read_decision
+from hookline_runtime.decisions import DEFAULTS, closed, read_answer
 from hookline_runtime.errors import ResultError
 
 _WHO = {"user_id": "1", "username": "ann"}
@@ -106,7 +106,11 @@ _REFUSED = [
 
 
 def _read(hook, answer):
-    return read_decision(Hook(hook), json.dumps(answer).encode())
+    found = read_answer(Hook(hook), json.dumps(answer).encode())
+    if found is None:
+        return None
+    assert json.loads(found.head + b"}") == found.decision
+    return found.decision
 
 
 @pytest.mark.parametrize(("hook", "answer", "decision"), _ACCEPTED)
@@ -134,14 +138,14 @@ def test_an_answer_without_its_action_or_a_required_field_is_a_failure(hook, ans
 @pytest.mark.parametrize("hook", Hook)
 def test_no_answer_is_the_hooks_default(hook):
     """A packed 0, or a hook of the type that answers nothing."""
-    assert read_decision(hook, None) is None
+    assert read_answer(hook, None) is None
 
 
 def test_an_empty_answer_is_a_failure_but_for_a_custom_hook():
     """A pointer and no bytes is no decision."""
-    assert read_decision(Hook.CUSTOM, b"") is None
+    assert read_answer(Hook.CUSTOM, b"") is None
     with pytest.raises(ResultError):
-        read_decision(Hook.ROUTE, b"")
+        read_answer(Hook.ROUTE, b"")
 
 
 @pytest.mark.parametrize("hook", Hook)
@@ -182,4 +186,4 @@ def test_any_json_is_a_decision_or_a_failure_with_cause_result(hook, answer):
 def test_any_bytes_are_a_decision_or_a_failure_with_cause_result(hook, raw):
     """Also where they are no JSON."""
     with contextlib.suppress(ResultError):
-        read_decision(hook, raw)
+        read_answer(hook, raw)

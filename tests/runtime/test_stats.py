@@ -24,8 +24,15 @@ from hookline_runtime.stats import (
 def _row(*times_ns: int):
     row = StatsTable().row(0, Hook.ROUTE)
     for ns in times_ns:
-        row.count(ns=ns, fuel=0, memory=0, failed=None)
+        row.count(ns)
     return row
+
+
+def _count_all(row, ns: int) -> None:
+    row.count(ns)
+    row.count_failure("trap")
+    row.count_fuel(ns)
+    row.saw_memory(ns)
 
 
 def _exact(times: list[int], share: float) -> int:
@@ -53,14 +60,14 @@ def test_a_quantile_of_very_short_times_is_right_within_a_microsecond(times, sha
 
 def test_the_buckets_have_no_gap_and_no_overlap():
     """Each nanosecond falls into the bucket whose bounds are around it."""
-    from hookline_runtime.stats import _BUCKET_COUNT, _bucket
-
-    bounds = [upper_bound(bucket) for bucket in range(_BUCKET_COUNT)]
+    count = len(Summary.of([_row(1).values()]).buckets)
+    bounds = [upper_bound(bucket) for bucket in range(count)]
     assert bounds == sorted(set(bounds))
     for bucket, bound in enumerate(bounds[:-1]):
-        assert (_bucket(bound - 1), _bucket(bound)) == (bucket, bucket + 1)
+        found = Summary.of([_row(bound - 1, bound).values()]).buckets
+        assert (found[bucket], found[bucket + 1]) == (1, 1)
     assert bounds[-2] > 100 * 10**9
-    assert _bucket(10**18) == _BUCKET_COUNT - 1
+    assert Summary.of([_row(10**18).values()]).buckets[-1] == 1
 
 
 def test_without_calls_there_is_no_quantile():
@@ -73,11 +80,11 @@ def test_counting_allocates_nothing_and_grows_nothing():
     """A hundred thousand calls later the table is as large as before."""
     row = _row()
     for ns in range(100):
-        row.count(ns=ns, fuel=1, memory=1, failed="trap")
+        _count_all(row, ns)
     tracemalloc.start()
     before = tracemalloc.take_snapshot()
     for ns in range(100_000):
-        row.count(ns=ns * 1000, fuel=ns, memory=ns, failed=None)
+        _count_all(row, ns * 1000)
     after = tracemalloc.take_snapshot()
     tracemalloc.stop()
     grown = sum(
@@ -90,11 +97,17 @@ def test_counting_allocates_nothing_and_grows_nothing():
 def test_a_summary_is_the_sum_over_processes():
     """Counters add up, the memory is the largest, and quantiles are those of all calls."""
     one, two = StatsTable(), StatsTable()
-    one.row(3, Hook.ROUTE).count(ns=10_000, fuel=5, memory=100, failed=None)
-    one.row(3, Hook.ROUTE).count(ns=20_000, fuel=5, memory=70, failed="trap")
-    two.row(3, Hook.ROUTE).count(ns=1_000_000, fuel=1, memory=500, failed="overload")
+    for table, ns, fuel, memory, failed in (
+        (one, 10_000, 5, 100, None), (one, 20_000, 5, 70, "trap"), (two, 1_000_000, 1, 500, "overload"),
+    ):  # fmt: skip
+        row = table.row(3, Hook.ROUTE)
+        row.count(ns)
+        row.count_fuel(fuel)
+        row.saw_memory(memory)
+        if failed:
+            row.count_failure(failed)
     two.row(3, Hook.ROUTE).count_skipped()
-    two.row(3, Hook.REWRITE).count(ns=1, fuel=1, memory=1, failed=None)
+    two.row(3, Hook.REWRITE).count(1)
     summary = Summary.of([table.row(3, Hook.ROUTE).values() for table in (one, two)])
     assert (summary.calls, summary.skipped, summary.fuel, summary.memory) == (3, 1, 11, 500)
     assert summary.failures == {"trap": 1, "timeout": 0, "result": 0, "overload": 1}
@@ -108,7 +121,7 @@ def test_rows_of_plugins_and_hooks_do_not_touch_each_other():
     corners = [(plugin, hook) for plugin in (0, 1, MAX_PLUGINS - 1) for hook in (Hook.AUTHENTICATE, Hook.CUSTOM)]
     for place, (plugin, hook) in enumerate(corners, 1):
         for _ in range(place):
-            table.row(plugin, hook).count(ns=10**18, fuel=0, memory=0, failed="overload")
+            table.row(plugin, hook).count_skipped()
     assert [table.row(*corner).values()[0] for corner in corners] == [1, 2, 3, 4, 5, 6]
     table.clear(1)
     assert [table.row(*corner).values()[0] for corner in corners] == [1, 2, 0, 0, 5, 6]
