@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import grp
 import logging
 import os
 import sys
@@ -22,7 +23,7 @@ Each option can also be given in the environment (--max-body as HOOKLINE_MAX_BOD
 
 examples:
   hookline-sidecar --plugins ./plugins
-  hookline-sidecar --plugins /etc/hookline --socket /run/hookline/hooks.sock --listen off --workers 2
+  hookline-sidecar --plugins /etc/hookline --socket /run/hookline/hooks.sock --socket-group www-data --workers 2
   hookline-sidecar --operator https://hookline-operator.hookline-system.svc \\
     --operator-ca /var/run/secrets/hookline.dev/ca.crt --operator-token /var/run/secrets/hookline.dev/token
 
@@ -34,6 +35,7 @@ signals:
   SIGHUP   read the plugin folder again (or connect to the operator at once), and try again what failed
 """
 _EXIT_USAGE: Final = 2
+_NO_ID: Final = 2**32 - 1  # to chown it means "leave it"
 
 
 def main() -> None:
@@ -54,6 +56,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         listen=options.listen,
         socket=options.socket,
         socket_mode=options.socket_mode,
+        socket_group=options.socket_group,
         admin=options.admin,
         workers=options.workers,
         max_body=options.max_body,
@@ -62,6 +65,8 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     )
     if settings.listen is None and settings.socket is None:
         parser.error("--listen is off and there is no --socket: nobody could ask")
+    if settings.socket is None and settings.socket_group is not None:
+        parser.error("--socket-group is for --socket")
 
     # Imported late, so that --help is quick and a usage error needs no engine.
     from hookline_sidecar import parent  # noqa: PLC0415
@@ -102,7 +107,9 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
            text="where hooks are answered over TCP, or 'off'")  # fmt: skip
     option("socket", kind=existing_or_not, metavar="PATH", text="unix socket where hooks are answered too")
     option("socket-mode", kind=_mode, metavar="MODE", default="0660",
-           text="permissions of the socket, octal; 0666 for a proxy of another user")  # fmt: skip
+           text="permissions of the socket, octal; 0666 for a proxy of any user")  # fmt: skip
+    option("socket-group", kind=_group, metavar="GROUP",
+           text="group that may open the socket, name or number: one that the proxy's user is in")  # fmt: skip
     option("admin", kind=address, metavar="HOST:PORT", default="127.0.0.1:9902",
            text="health, metrics and what runs")  # fmt: skip
     option("workers", kind=_workers, metavar="N", default="1", text="processes that answer hooks")
@@ -161,6 +168,18 @@ def _mode(text: str) -> int:
     if not 0 <= mode <= 0o777:  # noqa: PLR2004 - all permission bits
         raise argparse.ArgumentTypeError(f"{text!r} is no mode such as 0660")
     return mode
+
+
+def _group(text: str) -> int:
+    """A group's number. One that is given as a number need not have a name here: few containers know names."""
+    if text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < _NO_ID:  # noqa: PLR2004 - digits of 2**32
+        return int(text)
+    try:
+        return grp.getgrnam(text).gr_gid
+    except (KeyError, ValueError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no group that is known here; make it (groupadd), or give its number, such as 101"
+        ) from None
 
 
 def _size(text: str) -> int:

@@ -26,6 +26,8 @@ from hookline_runtime.errors import InputError
 from hookline_sidecar import auth
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from hookline_runtime.runtime import Runtime
     from hookline_sidecar.settings import Settings
 
@@ -70,10 +72,11 @@ class Endpoint:
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
         self._logged_at = -_LOG_PAUSE_S
 
-    def server(self) -> web.Server:
-        """What aiohttp's runner runs."""
+    def server(self, ended: Callable[[], None]) -> web.Server:
+        """What makes the protocol of each connection; ``ended`` is called when a connection is no more."""
         return _Server(
             self.answer,
+            ended,
             access_log=None,
             auto_decompress=False,  # a body that says it is compressed is refused, not unpacked
             keepalive_timeout=3600,
@@ -151,6 +154,20 @@ class Endpoint:
 
 class _Server(web.Server):
     """aiohttp's server with our words for what is no HTTP."""
+
+    def __init__(
+        self,
+        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        ended: Callable[[], None],
+        **options: Any,
+    ) -> None:
+        super().__init__(handler, **options)
+        self._ended = ended
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        """Called by each connection, once."""
+        super().connection_lost(handler, exc)
+        self._ended()
 
     def __call__(self) -> web.RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)

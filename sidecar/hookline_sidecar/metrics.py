@@ -62,6 +62,12 @@ class _Collector(Collector):
         yield CounterMetricFamily(
             "hookline_worker_connections", "Workers that were started.", value=it.fleet.connections
         )
+        connections = GaugeMetricFamily(
+            "hookline_connections", "Connections of proxies, by the worker that answers on them.", labels=["worker"]
+        )
+        for worker in range(it.fleet.size):
+            connections.add_metric([str(worker)], it.board.connections(worker))
+        yield connections
         yield CounterMetricFamily("hookline_bundle_changes", "Bundles that replaced another.", value=it.changes)
         if isinstance(it.source, OperatorSource):
             yield GaugeMetricFamily(

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import errno
 import gc
 import logging
 import mmap
 import os
 import resource
 import signal
-import socket
-import stat
 import sys
 import time
 from typing import TYPE_CHECKING, Final
@@ -25,18 +22,18 @@ from typing import TYPE_CHECKING, Final
 import uvloop
 
 from hookline_runtime.stats import TABLE_BYTES, StatsTable
+from hookline_sidecar import sockets
+from hookline_sidecar.accepting import Board
 from hookline_sidecar.supervisor import Supervisor
 from hookline_sidecar.worker import Worker
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable
-    from pathlib import Path
 
-    from hookline_runtime.commands import Address
     from hookline_sidecar.settings import Settings
     from hookline_sidecar.state import StateFolder
 
-_BACKLOG: Final = 1024
 _HEALTHY_S: Final = 5.0
 _PAUSE_LAST_S: Final = 5.0
 _KILL_AFTER_S: Final = 5.0
@@ -53,7 +50,8 @@ log = logging.getLogger("hookline.parent")
 
 
 class _Child:
-    def __init__(self, name: str, main: Callable[[], None]) -> None:
+    def __init__(self, index: int, name: str, main: Callable[[], None]) -> None:
+        self.index = index
         self.name = name
         self.main = main
         self.pid = 0
@@ -68,55 +66,63 @@ def run(settings: Settings, state: StateFolder) -> int:
         # A proxy keeps many connections; the soft limit of most shells is 1024.
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    door = _bind_tcp(settings.admin, "--admin")
-    sockets = _bind(settings)
+    door = sockets.listen_tcp(settings.admin, "--admin")
+    hook_doors = _bind(settings)
     ours = settings.socket.stat() if settings.socket is not None else None
     memories = [mmap.mmap(-1, TABLE_BYTES) for _ in range(settings.workers)]
     tables = [StatsTable(memoryview(memory)) for memory in memories]
+    board = Board(settings.workers)
 
     def supervise() -> None:
-        for each in sockets:
+        for each in hook_doors:
             each.close()  # only workers answer hooks; a stopped sidecar must not accept into nowhere
-        uvloop.run(_supervise(settings, state, tables, door))
+        uvloop.run(_supervise(settings, state, tables, board, door))
 
     def work(index: int) -> Callable[[], None]:
         def main() -> None:
             door.close()
-            uvloop.run(_work(settings, state, index, sockets, tables[index]))
+            uvloop.run(_work(settings, state, index, hook_doors, board, tables[index]))
 
         return main
 
-    children = {_SUPERVISOR: _Child("the supervisor", supervise)}
-    children |= {index: _Child(f"worker {index}", work(index)) for index in range(settings.workers)}
+    children = {_SUPERVISOR: _Child(_SUPERVISOR, "the supervisor", supervise)}
+    children |= {index: _Child(index, f"worker {index}", work(index)) for index in range(settings.workers)}
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     gc.collect()
     gc.freeze()  # what is here now is never garbage; untouched, its pages stay shared
     try:
         for child in children.values():
             _start(child)
-        _attend(children)
-        _unlink(settings.socket, ours)
-        for each in (door, *sockets):
+        _attend(children, board)
+        sockets.unlink(settings.socket, ours)
+        for each in (door, *hook_doors):
             each.close()  # so that a new connection is refused, and not kept waiting for nobody
         return _stop(children, settings.drain)
     finally:
-        _unlink(settings.socket, ours)
+        sockets.unlink(settings.socket, ours)
 
 
-async def _supervise(settings: Settings, state: StateFolder, tables: list[StatsTable], door: socket.socket) -> None:
+async def _supervise(
+    settings: Settings, state: StateFolder, tables: list[StatsTable], board: Board, door: socket.socket
+) -> None:
     os.nice(_SUPERVISOR_NICENESS)
-    await Supervisor(settings, state, tables, door).run()
+    await Supervisor(settings, state, tables=tables, board=board, door=door).run()
 
 
 async def _work(
-    settings: Settings, state: StateFolder, index: int, sockets: list[socket.socket], stats: StatsTable
+    settings: Settings,
+    state: StateFolder,
+    index: int,
+    doors: list[socket.socket],
+    board: Board,
+    stats: StatsTable,
 ) -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.set_threshold(_GC_THRESHOLD, 50, 50)
-    await Worker(settings, state, index=index, sockets=sockets, stats=stats).run()
+    await Worker(settings, state, index=index, doors=doors, board=board, stats=stats).run()
 
 
-def _attend(children: dict[int, _Child]) -> None:
+def _attend(children: dict[int, _Child], board: Board) -> None:
     """Replace children that die, until told to stop."""
     while True:
         due = [child.due for child in children.values() if not child.pid]
@@ -128,6 +134,8 @@ def _attend(children: dict[int, _Child]) -> None:
         if received is not None and received.si_signo == signal.SIGHUP and children[_SUPERVISOR].pid:
             os.kill(children[_SUPERVISOR].pid, signal.SIGHUP)
         for child in _reap(children):
+            if child.index != _SUPERVISOR:
+                board.clear(child.index)
             lived = time.monotonic() - child.started
             # At once, unless it keeps dying: then a little later each time.
             child.pause = 0.0 if lived > _HEALTHY_S else min(max(child.pause * 2, 0.1), _PAUSE_LAST_S)
@@ -226,49 +234,12 @@ def _start(child: _Child) -> None:
 
 
 def _bind(settings: Settings) -> list[socket.socket]:
-    sockets = []
+    """What hooks come in by. Not blocking: who finds that another worker was quicker must not wait."""
+    found = []
     if settings.listen is not None:
-        sockets.append(_bind_tcp(settings.listen, "--listen"))
+        found.append(sockets.listen_tcp(settings.listen, "--listen"))
     if settings.socket is not None:
-        unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        _clear_stale(settings.socket)
-        _bind_one(unix, str(settings.socket), f"--socket {settings.socket}")
-        settings.socket.chmod(settings.socket_mode)
-        sockets.append(unix)
-    return sockets
-
-
-def _bind_tcp(address: Address, flag: str) -> socket.socket:
-    host, port = address
-    tcp = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    _bind_one(tcp, address, f"{flag} {host}:{port}")
-    return tcp
-
-
-def _bind_one(bound: socket.socket, address: object, flag: str) -> None:
-    try:
-        bound.bind(address)  # type: ignore[arg-type]
-        bound.listen(_BACKLOG)
-    except OSError as error:
-        raise OSError(error.errno, f"{flag}: {error.strerror or error}") from None
-
-
-def _clear_stale(path: Path) -> None:
-    """Remove a socket that nobody listens on; never a file, never a socket in use."""
-    with contextlib.suppress(FileNotFoundError):
-        if not stat.S_ISSOCK(path.stat().st_mode):
-            raise OSError(errno.EEXIST, f"--socket {path}: there is something else of that name")
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-            try:
-                probe.connect(str(path))
-            except ConnectionRefusedError:
-                path.unlink()
-
-
-def _unlink(path: Path | None, ours: os.stat_result | None) -> None:
-    """Remove our socket's name, unless somebody else's socket has it by now."""
-    if path is not None and ours is not None:
-        with contextlib.suppress(OSError):
-            if os.path.samestat(path.stat(), ours):
-                path.unlink()
+        found.append(sockets.listen_unix(settings.socket, mode=settings.socket_mode, group=settings.socket_group))
+    for each in found:
+        each.settimeout(0)
+    return found

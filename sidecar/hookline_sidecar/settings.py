@@ -33,6 +33,8 @@ class Settings:
     listen: Address | None
     socket: Path | None
     socket_mode: int
+    socket_group: int | None
+    """Number of the group that the socket is given to; None for that of the process."""
     admin: Address
     workers: int
     max_body: int

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hookline_api.distribution import PluginState
+    from hookline_sidecar.accepting import Board
     from hookline_sidecar.settings import Settings
     from hookline_sidecar.source import Source, Wants
     from hookline_sidecar.state import StateFolder
@@ -58,9 +59,12 @@ log = logging.getLogger("hookline.supervisor")
 class Supervisor:
     """The process that makes bundles and answers the admin port."""
 
-    def __init__(self, settings: Settings, state: StateFolder, tables: list[StatsTable], door: socket.socket) -> None:
+    def __init__(
+        self, settings: Settings, state: StateFolder, *, tables: list[StatsTable], board: Board, door: socket.socket
+    ) -> None:
         self.settings = settings
         self.tables = tables
+        self.board = board
         self.fleet = Fleet(size=settings.workers, refused=self._refused_by_one, changed=self._tell)
         self.started = time.time()
         self.changes = 0

@@ -14,20 +14,20 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from aiohttp import web
-
 from hookline_api.bundle import Bundle
 from hookline_runtime.compiler import Compiler
 from hookline_runtime.errors import CallError
 from hookline_runtime.kv import KvStore
 from hookline_runtime.runtime import Prepared, PrepareError, Runtime
 from hookline_sidecar import endpoint, wire
+from hookline_sidecar.accepting import Acceptor
 
 if TYPE_CHECKING:
     import socket
 
     from hookline_runtime.plugin import Plugin
     from hookline_runtime.stats import StatsTable
+    from hookline_sidecar.accepting import Board
     from hookline_sidecar.settings import Settings
     from hookline_sidecar.state import StateFolder
 
@@ -47,18 +47,20 @@ class Worker:
         state: StateFolder,
         *,
         index: int,
-        sockets: list[socket.socket],
+        doors: list[socket.socket],
+        board: Board,
         stats: StatsTable,
     ) -> None:
         self._settings = settings
         self._state = state
         self._index = index
-        self._sockets = sockets
+        self._doors = doors
+        self._board = board
         self._runtime = Runtime(kv=KvStore(state.kv), stats=stats, share=settings.workers)
         self._compiler = Compiler(state.compiled)
         self._prepared: Prepared | None = None
         self._gate = endpoint.Gate(self._runtime)
-        self._runner: web.ServerRunner | None = None
+        self._entrance: _Entrance | None = None
         self._told: dict[str, Any] = {}
 
     async def run(self) -> None:
@@ -73,8 +75,8 @@ class Worker:
             link.result()  # only a defect ends it: fail loudly, the parent starts another worker
         self._gate.draining = True
         end = loop.time() + self._settings.drain
-        if self._runner is not None:
-            await self._runner.cleanup()  # stops to accept, and waits for calls under way
+        if self._entrance is not None:
+            await self._entrance.close(self._settings.drain)
         link.cancel()
         try:
             async with asyncio.timeout_at(max(end, loop.time() + _CLOSE_S)):
@@ -127,7 +129,7 @@ class Worker:
             if self._prepared is not None and self._prepared.bundle.version == message["commit"]:
                 self._runtime.commit(self._prepared)
                 self._prepared = None
-                await self._open()
+                self._open()
                 wire.send(writer, {"committed": message["commit"]})
         elif "discard" in message:
             self._discard()
@@ -137,15 +139,11 @@ class Worker:
             self._prepared.discard()
             self._prepared = None
 
-    async def _open(self) -> None:
+    def _open(self) -> None:
         """Begin to accept connections, once."""
-        if self._runner is not None:
-            return
-        server = endpoint.Endpoint(self._gate, self._settings).server()
-        self._runner = web.ServerRunner(server, shutdown_timeout=self._settings.drain)
-        await self._runner.setup()
-        for each in self._sockets:
-            await web.SockSite(self._runner, each, backlog=1024).start()
+        if self._entrance is None:
+            made = endpoint.Endpoint(self._gate, self._settings)
+            self._entrance = _Entrance(made, self._doors, self._board, self._index)
 
     async def _report(self, writer: asyncio.StreamWriter) -> None:
         """Tell the supervisor what is not in the shared statistics, where it changed."""
@@ -156,6 +154,25 @@ class Worker:
                 self._told = report
                 wire.send(writer, {"report": report})
             await asyncio.sleep(_REPORT_S)
+
+
+class _Entrance:
+    """Where connections are taken and given to the endpoint."""
+
+    def __init__(self, made: endpoint.Endpoint, doors: list[socket.socket], board: Board, worker: int) -> None:
+        self._server = made.server(self._ended)
+        self._acceptor = Acceptor(doors, board, worker, self._server)
+        self._acceptor.open()
+
+    def _ended(self) -> None:
+        self._acceptor.ended()
+
+    async def close(self, drain: float) -> None:
+        """Take no more connections, and wait for the calls on those that are there, for so many seconds."""
+        self._acceptor.close()
+        await asyncio.sleep(0)  # what was read already becomes a call
+        self._server.pre_shutdown()
+        await self._server.shutdown(drain)
 
 
 def _facts(plugin: Plugin) -> dict[str, Any]:

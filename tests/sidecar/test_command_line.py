@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import socket
 import stat
@@ -118,6 +119,9 @@ def test_an_operator_that_cannot_be_is_refused(capsys, arguments, words):
         ("body-timeout", "0s", "nothing"),
         ("drain", "5", "50ms"),
         ("socket-mode", "rw", "0660"),
+        ("socket-group", "nobody-has-this", "is no group that is known here"),
+        ("socket-group", "4294967295", "or give its number"),
+        ("socket-group", "-1", "or give its number"),
         ("log-level", "loud", "debug"),
         ("log-format", "xml", "json"),
     ],
@@ -154,6 +158,7 @@ def test_the_environment_is_as_good_as_the_command_line(sidecar, guests, eventua
         "HOOKLINE_ADMIN": f"127.0.0.1:{sidecar.admin_port}",
         "HOOKLINE_SOCKET": str(sidecar.socket),
         "HOOKLINE_SOCKET_MODE": "0606",
+        "HOOKLINE_SOCKET_GROUP": grp.getgrgid(os.getegid()).gr_name,
         "HOOKLINE_WORKERS": "2",
         "HOOKLINE_LOG_FORMAT": "json",
         "HOOKLINE_MAX_BODY": "",
@@ -162,6 +167,7 @@ def test_the_environment_is_as_good_as_the_command_line(sidecar, guests, eventua
     sidecar.start(environment=environment, **nothing)
     assert sidecar.get("/v1/plugins")[1]["workers"]["wanted"] == 2
     assert stat.S_IMODE(sidecar.socket.stat().st_mode) == 0o606
+    assert sidecar.socket.stat().st_gid == os.getegid()
     eventually(lambda: sidecar.log.startswith('{"time": '), "a line of JSON in the log")
 
 

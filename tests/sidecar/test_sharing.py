@@ -82,6 +82,7 @@ def test_the_documented_families_are_there(sidecar):
     found = families(sidecar)
     for name in (
         "hookline_ready", "hookline_workers", "hookline_workers_current", "hookline_worker_connections",
+        "hookline_connections",
         "hookline_bundle_changes", "hookline_manifest_problems", "hookline_bundle_info", "hookline_plugin_ready",
         "hookline_plugin_info", "hookline_plugin_calls", "hookline_plugin_failures", "hookline_plugin_skipped",
         "hookline_plugin_call_duration_seconds", "hookline_plugin_fuel", "hookline_plugin_memory_max_bytes",

@@ -1,0 +1,216 @@
+"""Who takes a new connection: the worker that has the fewest.
+
+Proxies keep few connections for a long time, so it is the spread of connections that makes the spread of work. All
+workers wait at the same listening sockets, and each takes a connection only while no other has clearly fewer; how
+many each has stands in memory that they share.
+
+A connection that nobody has taken yet waits in the listening socket, which dies with the last process that holds
+it. So it is never lost with a worker, as it would be with a queue for each (``SO_REUSEPORT``) or on its way
+from one process to another. And it does not wait for long: a worker that stands back looks again every
+millisecond, no longer waits for one that does nothing meanwhile (it is stopped, dead or busy), and takes the
+connection after some looks whatever the others do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import mmap
+import select
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable
+
+_LINE: Final = 8
+"""Words of 64 bits for each worker: a cache line of its own."""
+_CONNECTIONS: Final = 0
+_LOOKS: Final = 1
+"""Counts how often it came to look for connections: while one waits, a worker that is well looks every millisecond."""
+_LEAVING: Final = 2
+
+_AT_ONCE: Final = 64
+"""Connections that are taken before calls on others get their turn."""
+_LOOK_AGAIN_S: Final = 0.001
+_PATIENCE: Final = 5
+"""Looks after which a worker that does not look any more is not waited for."""
+_MOST_LOOKS: Final = 20
+_EXHAUSTED_S: Final = 0.1
+_LOG_PAUSE_S: Final = 10.0
+
+log = logging.getLogger("hookline.accepting")
+
+
+class Board:
+    """How many connections each worker has. Made before the workers are forked; each writes its own line."""
+
+    def __init__(self, workers: int) -> None:
+        self.words = memoryview(mmap.mmap(-1, workers * _LINE * 8)).cast("q")
+
+    def clear(self, worker: int) -> None:
+        """A worker has ended, and its connections with it. For the parent."""
+        for at in range(worker * _LINE, (worker + 1) * _LINE):
+            self.words[at] = 0
+
+    def connections(self, worker: int) -> int:
+        """How many one worker has."""
+        return self.words[worker * _LINE + _CONNECTIONS]
+
+
+class Acceptor:
+    """Takes connections for one worker, on its event loop.
+
+    ``serve`` makes the protocol of a connection; whoever made it calls ``ended`` when the connection is lost.
+    """
+
+    def __init__(
+        self, doors: list[socket.socket], board: Board, worker: int, serve: Callable[[], asyncio.Protocol]
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._doors = [_Door(self, each) for each in doors]
+        self._words = board.words
+        self._mine = worker * _LINE
+        self._others = [at for at in range(0, len(board.words), _LINE) if at != self._mine]
+        self._given_up: dict[int, int] = {}
+        """Workers that are not waited for, each with its count of looks: until it looks again."""
+        self._serve = serve
+        self._arriving: set[asyncio.Task[None]] = set()
+        self._logged_at = -_LOG_PAUSE_S
+
+    def open(self) -> None:
+        """Begin to take connections."""
+        for door in self._doors:
+            door.watch()
+
+    def close(self) -> None:
+        """Take no more. Those that wait are for the other workers, or refused when the last one has closed."""
+        self._words[self._mine + _LEAVING] = 1
+        for door in self._doors:
+            door.close()
+
+    def ended(self) -> None:
+        """A connection of this worker is no more."""
+        self._words[self._mine + _CONNECTIONS] -= 1
+
+    def looks(self) -> None:
+        """Say that this worker is well."""
+        self._words[self._mine + _LOOKS] += 1
+
+    def fewer(self) -> dict[int, int]:
+        """The workers with clearly fewer connections, each with its count of looks.
+
+        A sixteenth is not clear: a storm of connections would come in one by one. Up to 15 connections, it is one.
+        """
+        words, own = self._words, self._words[self._mine + _CONNECTIONS]
+        enough = own - (own >> 4)
+        found = {}
+        for at in self._others:
+            if words[at] < enough and not words[at + _LEAVING]:
+                looks = words[at + _LOOKS]
+                if self._given_up.get(at) != looks:
+                    found[at] = looks
+        return found
+
+    def give_up(self, stuck: dict[int, int]) -> None:
+        """Wait no more for these."""
+        self._given_up |= stuck
+
+    def take(self, connection: socket.socket) -> None:
+        """Serve a connection."""
+        self._words[self._mine + _CONNECTIONS] += 1
+        task = self._loop.create_task(self._begin(connection))
+        self._arriving.add(task)
+        task.add_done_callback(self._arriving.discard)
+
+    async def _begin(self, connection: socket.socket) -> None:
+        try:
+            await self._loop.connect_accepted_socket(self._serve, connection)
+        except OSError:  # it is gone already
+            connection.close()
+            self.ended()
+
+    def exhausted(self, error: OSError) -> None:
+        """Say, but not as often as it happens, that connections cannot be taken."""
+        now = self._loop.time()
+        if now - self._logged_at >= _LOG_PAUSE_S:
+            self._logged_at = now
+            log.warning("connections cannot be accepted, and wait: %s", error.strerror)
+
+
+class _Door:
+    """One listening socket, as one worker sees it."""
+
+    def __init__(self, acceptor: Acceptor, listening: socket.socket) -> None:
+        self._acceptor = acceptor
+        self._listening = listening
+        self._loop = asyncio.get_running_loop()
+        self._poll = select.poll()
+        self._poll.register(listening, select.POLLIN)
+        self._again: asyncio.TimerHandle | None = None
+        self._ahead: dict[int, int] = {}
+        """Who had fewer connections when this worker began to stand back."""
+        self._looked = 0
+
+    def watch(self) -> None:
+        """Wait for connections."""
+        self._again, self._looked = None, 0
+        self._loop.add_reader(self._listening, self._ready)
+
+    def close(self) -> None:
+        """Wait for none."""
+        self._loop.remove_reader(self._listening)
+        if self._again is not None:
+            self._again.cancel()
+        self._listening.close()
+
+    def _ready(self) -> None:
+        """A connection waits, unless another worker was quicker."""
+        acceptor = self._acceptor
+        acceptor.looks()
+        for _ in range(_AT_ONCE):
+            fewer = acceptor.fewer()
+            if fewer:
+                self._stand_back(fewer)
+                return
+            if not self._accept():
+                return
+
+    def _accept(self) -> bool:
+        try:
+            connection, _ = self._listening.accept()
+        except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+            return False
+        except OSError as error:  # no descriptor or no memory left: it is readable all the time, and must not spin
+            self._acceptor.exhausted(error)
+            self._loop.remove_reader(self._listening)
+            self._again = self._loop.call_later(_EXHAUSTED_S, self.watch)
+            return False
+        self._acceptor.take(connection)
+        return True
+
+    def _stand_back(self, fewer: dict[int, int]) -> None:
+        """Leave what waits to others, and look again soon. Meanwhile the socket wakes nobody here."""
+        self._loop.remove_reader(self._listening)
+        self._ahead, self._looked = fewer, 0
+        self._again = self._loop.call_later(_LOOK_AGAIN_S, self._look)
+
+    def _look(self) -> None:
+        acceptor = self._acceptor
+        acceptor.looks()
+        if not self._poll.poll(0):
+            self.watch()
+            return
+        self._looked += 1
+        fewer = acceptor.fewer()
+        if self._looked >= _PATIENCE:
+            stuck = {at: looks for at, looks in fewer.items() if self._ahead.get(at) == looks}
+            acceptor.give_up(stuck)
+            fewer = {at: looks for at, looks in fewer.items() if at not in stuck}
+        if fewer and self._looked < _MOST_LOOKS:
+            self._again = self._loop.call_later(_LOOK_AGAIN_S, self._look)
+            return
+        # Nobody is left who should have it. Or others should, and look, and still it waits: then it is for us.
+        self.watch()
+        if self._accept():
+            self._ready()

@@ -1,0 +1,122 @@
+"""Connections are spread over the workers: evenly, in whatever way they come, and none is lost or kept waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+
+import pytest
+
+
+@pytest.fixture
+def sidecar(new_sidecar):
+    """A sidecar that is not started yet."""
+    sidecar = new_sidecar()
+    yield sidecar
+    sidecar.end()
+
+
+def spread(sidecar):
+    """How many connections each worker has."""
+    lines = sidecar.get("/metrics")[1].splitlines()
+    return [int(float(line.split()[-1])) for line in lines if line.startswith("hookline_connections{")]
+
+
+class Connection:
+    """One connection of a proxy, by TCP or by the unix socket; it asks when it is told to."""
+
+    def __init__(self, reader, writer):
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def to(cls, sidecar, *, unix):
+        """A new one."""
+        if unix:
+            return cls(*await asyncio.open_unix_connection(sidecar.socket))
+        return cls(*await asyncio.open_connection("127.0.0.1", sidecar.port))
+
+    async def ask(self):
+        """One call; whether it was answered."""
+        try:
+            self.writer.write(
+                b"POST /v1/hooks/custom_hook HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+                b"Content-Length: 1\r\n\r\n0"
+            )
+            async with asyncio.timeout(20):
+                head = await self.reader.readuntil(b"\r\n\r\n")
+                length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+                await self.reader.readexactly(length)
+        except (OSError, asyncio.IncompleteReadError):
+            return False
+        assert head.startswith(b"HTTP/1.1 200 "), head
+        return True
+
+    async def end(self):
+        """Close it."""
+        self.writer.close()
+        with contextlib.suppress(OSError):
+            await self.writer.wait_closed()
+
+
+async def connect(sidecar, count, *, burst):
+    """So many connections, every other one by the unix socket; in a burst, or each after the one before was served."""
+    if burst:
+        made = await asyncio.gather(*(Connection.to(sidecar, unix=bool(n % 2)) for n in range(count)))
+        assert all(await asyncio.gather(*(each.ask() for each in made)))
+        return made
+    made = []
+    for n in range(count):
+        made.append(await Connection.to(sidecar, unix=bool(n % 2)))
+        assert await made[-1].ask()
+    return made
+
+
+@pytest.mark.parametrize("workers", [2, 4])
+@pytest.mark.parametrize("burst", [True, False], ids=["burst", "trickle"])
+async def test_connections_are_spread_evenly(sidecar, guests, eventually, workers, burst):
+    """Over both sockets together; those that end are made up for by the next ones."""
+    sidecar.folder.plugin("p", guests.saying("on"))
+    sidecar.start(workers=workers)
+    made = await connect(sidecar, 64, burst=burst)
+    found = spread(sidecar)
+    assert sum(found) == 64
+    assert max(found) - min(found) <= 64 // workers // 4
+    for each in made[:32]:
+        await each.end()
+    eventually(lambda: sum(spread(sidecar)) == 32, "the end of half of them")
+    made[:32] = await connect(sidecar, 32, burst=burst)
+    found = spread(sidecar)
+    assert sum(found) == 64
+    assert max(found) - min(found) <= 64 // workers // 4
+    assert all(await asyncio.gather(*(each.ask() for each in made)))
+    for each in made:
+        await each.end()
+    eventually(lambda: sum(spread(sidecar)) == 0, "the end of all")
+
+
+async def test_a_stopped_worker_is_not_waited_for(sidecar, guests):
+    """SIGSTOP: it has the fewest connections and takes none, the others do; and it has its share when it is back."""
+    sidecar.folder.plugin("p", guests.saying("on"))
+    sidecar.start(workers=3)
+    made = await connect(sidecar, 6, burst=False)
+    stopped = sidecar.workers[0]
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        before = spread(sidecar)
+        more = await connect(sidecar, 40, burst=True)
+        more += await connect(sidecar, 4, burst=False)
+        found = spread(sidecar)
+        still = [n for n in range(3) if found[n] == before[n]]
+        assert len(still) == 1
+        assert sum(found) == 50
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+    made += more + await connect(sidecar, 22, burst=True)
+    found = spread(sidecar)
+    assert found[still[0]] >= 20
+    assert all(await asyncio.gather(*(each.ask() for each in made)))
+    for each in made:
+        await each.end()
