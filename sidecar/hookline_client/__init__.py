@@ -1,0 +1,41 @@
+"""A client for proxies that are written in Python: asks the sidecar's hooks, and is never open by accident.
+
+>>> async with HookClient("/run/hookline/hooks.sock") as hooks:
+...     decision = await hooks.pre_query(query="select 1", tables=["t"])
+...     if decision.refuses:
+...         ...
+
+It needs the contract (``hookline_api``) and nothing else of this project. Described in docs/client.md.
+
+- ``client``: the calls, and the policy for where there is no answer;
+- ``inputs``, ``decisions``: what goes and what comes, as types;
+- ``pool``, ``wire``: connections, and bytes on them;
+- ``errors``: what can go wrong.
+"""
+
+from hookline_client.client import HookClient, Policy
+from hookline_client.decisions import Decision
+from hookline_client.errors import (
+    DeadlineError,
+    FailedError,
+    HookError,
+    LostError,
+    MalformedError,
+    OverloadError,
+    RefusedError,
+    UnreachableError,
+)
+
+__all__ = [
+    "DeadlineError",
+    "Decision",
+    "FailedError",
+    "HookClient",
+    "HookError",
+    "LostError",
+    "MalformedError",
+    "OverloadError",
+    "Policy",
+    "RefusedError",
+    "UnreachableError",
+]
