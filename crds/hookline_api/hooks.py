@@ -322,3 +322,40 @@ RESULTS: Final[dict[Hook, tuple[type[_Decision], ...]]] = {
     Hook.CUSTOM: (Answered, Empty, Block),
 } | dict.fromkeys(sorted(OBSERVERS), (Accepted,))
 """What each hook may answer to the proxy, told apart by ``action``."""
+
+
+MAX_CALLS: Final = 1024
+"""Calls of one batch."""
+
+
+class BatchCall(_Shape):
+    """One call of a batch."""
+
+    hook: Hook
+    input: Any
+    """What would be the body of this hook's own call."""
+
+
+class BatchInput(_Shape):
+    """Body of ``/v1/hooks:batch``."""
+
+    calls: list[BatchCall] = Field(max_length=MAX_CALLS)
+
+
+class Problem(BaseModel):
+    """What is wrong with a call (RFC 9457)."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    title: str
+    status: int
+    detail: str
+    field: str | None = None
+    """A path into the body, where one field is wrong."""
+
+
+class BatchResult(_Shape):
+    """Answer of ``/v1/hooks:batch``."""
+
+    decisions: list[dict[str, Any] | Problem]
+    """In the order of the calls: each hook's decision, which has ``action``, or a problem, which has ``status``."""

@@ -113,17 +113,28 @@ class Call:
 
 def read_call(hook: Hook, body: bytes) -> Call:
     """A proxy's call; raises InputError where it is no JSON or a field has a wrong type."""
+    return read_document(hook, read_json(body), body)
+
+
+def read_json(body: bytes) -> Any:
+    """What the body says; raises InputError where it is no JSON, or too deep to be written again."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InputError(f"the body is no JSON: {error}") from None
     if body.count(b"[") + body.count(b"{") > _ALWAYS_WRITABLE:
         _check_depth(document)
+    return document
+
+
+def read_document(hook: Hook, document: Any, body: bytes | None = None) -> Call:
+    """As ``read_call``, from what ``read_json`` gave; without ``body`` the guests' bytes are written anew."""
     if hook is Hook.CUSTOM:
         fields = document if isinstance(document, dict) else {}
         context = fields.get("hook_context")
         request_id = context.get("request_id") if isinstance(context, dict) else None
-        return Call(hook, body, _request_id(request_id), document=document, fields=fields, context={})
+        data = orjson.dumps(document) if body is None else body
+        return Call(hook, data, _request_id(request_id), document=document, fields=fields, context={})
     head = document
     if hook is Hook.POST_QUERY:
         if not isinstance(document, list) or len(document) != 2:  # noqa: PLR2004 - [context, outcome]
@@ -152,7 +163,7 @@ def read_call(hook: Hook, body: bytes) -> Call:
     else:
         context = {}
         request_id = _request_id(head["headers"].get("x-request-id"))
-    data = orjson.dumps(document) if missing else body
+    data = orjson.dumps(document) if missing or body is None else body
     call = Call(hook, data, request_id, document=document, fields=head, context=context)
     call.unsaid = unsaid
     return call

@@ -9,7 +9,7 @@ import orjson
 from aiohttp import web
 
 from hookline_sidecar import metrics, openapi
-from hookline_sidecar.endpoint import problem
+from hookline_sidecar.replies import Refused
 
 if TYPE_CHECKING:
     import socket
@@ -38,7 +38,7 @@ async def serve(supervisor: Supervisor, door: socket.socket) -> web.AppRunner:
 
     async def bundle(_: web.Request) -> web.Response:
         if supervisor.bundle is None:
-            return problem(404, "no bundle runs yet")
+            return Refused(404, "no bundle runs yet").reply().response()
         shown = supervisor.bundle.redacted()
         body = {"version": supervisor.bundle.version, **shown.model_dump(mode="json", by_alias=True)}
         for entry, plugin in zip(body["plugins"], supervisor.bundle.plugins, strict=True):
@@ -67,12 +67,12 @@ async def _problems(
     try:
         return await handler(request)
     except web.HTTPMethodNotAllowed as error:
-        response = problem(405, f"{request.method} is not answered here")
-        response.headers["Allow"] = error.headers["Allow"]
-        return response
+        allow = error.headers["Allow"]
+        return Refused(405, f"{request.method} is not answered here", allow=allow).reply().response()
     except web.HTTPNotFound:
         paths = ", ".join(openapi.ADMIN)
-        return problem(404, f"there is nothing at {request.path:.100}; this port has {paths}, and hooks have another")
+        detail = f"there is nothing at {request.path:.100}; this port has {paths}, and hooks have another"
+        return Refused(404, detail).reply().response()
 
 
 def describe(supervisor: Supervisor) -> dict[str, Any]:

@@ -28,15 +28,16 @@ import re
 import urllib.parse
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
-from aiohttp import web
-
 from hookline_api.hooks import Hook
-from hookline_runtime.inputs import read_call
+from hookline_runtime.inputs import read_document
+from hookline_sidecar.replies import Reply
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from hookline_runtime.decisions import Decision
+    from hookline_runtime.inputs import Call
     from hookline_runtime.pipeline import Chains
-    from hookline_runtime.runtime import Runtime
 
 _PREFIX: Final = "/v1/auth"
 _NOT_FOR_HEADERS: Final = re.compile(r"[\x00-\x1f\x7f]|^\s|\s$")
@@ -56,70 +57,110 @@ class _UnclearError(ValueError):
     """The original request can be read in more than one way: the sentence says why."""
 
 
-async def answer(runtime: Runtime, request: web.BaseRequest) -> web.Response:
-    """Authenticate, then authorize."""
-    headers = _headers(request)
-    try:
-        method, path = _original(request)
-    except _UnclearError as error:
-        return web.Response(status=403, text=f"{error}\n")
-    username, password = _basic(headers.get("authorization", ""))
-    client_ip = _last(headers.get("x-real-ip", "")) or _last(headers.get("x-forwarded-for", ""))
-    asked: dict[str, Any] = {
-        "headers": headers,
-        "username": username,
-        "password": password,
-        "client_ip": client_ip,
-        "database": None,
-    }
-    with runtime.chains.held() as chains:  # one bundle answers both questions
-        return await _ask(chains, asked, method, path)
+class Question:
+    """One request of a proxy, on its way through the two hooks. Raises nothing.
 
+    ``advance`` goes as far as it can without waiting, ``finish`` to the end.
+    """
 
-async def _ask(chains: Chains, asked: dict[str, Any], method: str | None, path: str | None) -> web.Response:
-    headers, client_ip = asked["headers"], asked["client_ip"]
-    who = await chains.decide(read_call(Hook.AUTHENTICATE, orjson.dumps(asked)))
-    request_id = who["request_id"]
-    if who["action"] == "denied":
-        return _refuse(401, request_id, headers)
-    identity = who["identity"] if who["action"] == "success" else None
-    if identity is not None and _forges(identity):
-        return _refuse(403, request_id, headers)
-    authorize: dict[str, Any] = {
-        "query": "",
-        "normalized": None,
-        "tables": [],
-        "is_read_only": method in {"GET", "HEAD", "OPTIONS"},
-        "hook_context": {
-            "request_id": request_id,
-            "client_id": None,
-            "identity": identity["username"] if identity else None,
+    def __init__(self, method: str, target: str, headers: Iterable[tuple[str, str]]) -> None:
+        given = [(name.lower(), _text(value)) for name, value in headers]
+        joined: dict[str, str] = {}
+        for name, value in given:
+            joined[name] = f"{joined[name]}, {value}" if name in joined else value
+        self._headers = joined
+        self._client_ip = _last(joined.get("x-real-ip", "")) or _last(joined.get("x-forwarded-for", ""))
+        self._identity: dict[str, Any] | None = None
+        self._request_id = ""
+        self._next: Call | None = None
+        self.reply: Reply | None = None
+        """The answer, once there is one."""
+        try:
+            self._method, self._path = _original(method, target, given)
+        except _UnclearError as error:
+            content = ("Content-Type", "text/plain; charset=utf-8")
+            self.reply = Reply(403, (content,), f"{error}\n".encode())
+            return
+        username, password = _basic(joined.get("authorization", ""))
+        asked: dict[str, Any] = {
+            "headers": joined,
+            "username": username,
+            "password": password,
+            "client_ip": self._client_ip,
             "database": None,
-            "branch": None,
-            "attributes": _attributes(client_ip, identity),
-        },
-        "identity": identity,
-        "action": method,
-        "resource": path,
-    }
-    may = await chains.decide(read_call(Hook.AUTHORIZE, orjson.dumps(authorize)))
-    match may["action"]:
-        case "allow":
-            return _accept(request_id, identity)
-        case "defer" if identity is not None and not chains.has_deciders(Hook.AUTHORIZE):
-            return _accept(request_id, identity)
-        case "defer" if identity is None:
-            return _refuse(401, request_id, headers)
-        case _:
-            return _refuse(403, request_id, headers)
+        }
+        self._next = read_document(Hook.AUTHENTICATE, asked)
 
+    def advance(self, chains: Chains) -> Reply | None:
+        """Ask as long as the plugins are ready; the answer, or None where one has to be waited for."""
+        while self.reply is None and self._next is not None and chains.ready(self._next.hook):
+            self._heard(chains, self._next.hook, chains.decide_now(self._next))
+        return self.reply
 
-def _headers(request: web.BaseRequest) -> dict[str, str]:
-    joined: dict[str, str] = {}
-    for name, value in request.headers.items():
-        key = name.lower()
-        joined[key] = f"{joined[key]}, {_text(value)}" if key in joined else _text(value)
-    return joined
+    async def finish(self, chains: Chains) -> Reply:
+        """Ask what is left to ask. Both questions need the same chains: let them be held."""
+        while self.reply is None:
+            assert self._next is not None  # noqa: S101 - without a next question there is an answer
+            self._heard(chains, self._next.hook, await chains.decide(self._next))
+        return self.reply
+
+    def _heard(self, chains: Chains, hook: Hook, decision: Decision) -> None:
+        if hook is Hook.AUTHENTICATE:
+            self._authenticated(decision)
+        else:
+            self._authorized(decision, chains.has_deciders(Hook.AUTHORIZE))
+
+    def _authenticated(self, who: Decision) -> None:
+        self._request_id = who["request_id"]
+        identity = self._identity = who["identity"] if who["action"] == "success" else None
+        if who["action"] == "denied":
+            self.reply = self._refuse(401)
+        elif identity is not None and _forges(identity):
+            self.reply = self._refuse(403)
+        else:
+            context: dict[str, Any] = {
+                "request_id": self._request_id,
+                "client_id": None,
+                "identity": identity["username"] if identity else None,
+                "database": None,
+                "branch": None,
+                "attributes": _attributes(self._client_ip, identity),
+            }
+            asked: dict[str, Any] = {
+                "query": "",
+                "normalized": None,
+                "tables": [],
+                "is_read_only": self._method in {"GET", "HEAD", "OPTIONS"},
+                "hook_context": context,
+                "identity": identity,
+                "action": self._method,
+                "resource": self._path,
+            }
+            self._next = read_document(Hook.AUTHORIZE, asked)
+
+    def _authorized(self, may: Decision, has_deciders: bool) -> None:  # noqa: FBT001 - one caller, above
+        match may["action"]:
+            case "allow":
+                self.reply = self._accept()
+            case "defer" if self._identity is not None and not has_deciders:
+                self.reply = self._accept()
+            case "defer" if self._identity is None:
+                self.reply = self._refuse(401)
+            case _:
+                self.reply = self._refuse(403)
+
+    def _accept(self) -> Reply:
+        values = ("", "", "", "") if self._identity is None else _values(self._identity)
+        # Always all of them, empty ones too: a proxy that copies them over the request's replaces a client's forgery.
+        told = tuple(zip(_IDENTITY_HEADERS, values, strict=True))
+        return Reply(200, (*told, ("X-Hookline-Request-Id", _header(self._request_id))))
+
+    def _refuse(self, status: int) -> Reply:
+        told = [("X-Hookline-Request-Id", _header(self._request_id))]
+        if status == 401:  # noqa: PLR2004 - RFC 9110, 11.6.1: a challenge is due
+            basic = self._headers.get("authorization", "").lower().startswith("basic")
+            told.append(("WWW-Authenticate", 'Basic realm="hookline"' if basic else "Bearer"))
+        return Reply(status, tuple(told))
 
 
 def _text(value: str) -> str:
@@ -127,14 +168,14 @@ def _text(value: str) -> str:
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _original(request: web.BaseRequest) -> tuple[str | None, str | None]:
+def _original(method: str, target: str, headers: list[tuple[str, str]]) -> tuple[str | None, str | None]:
     """Method and path, None where the proxy does not tell them; raises _UnclearError."""
-    uris = _told(request, "X-Original-URI", "X-Forwarded-Uri")
-    methods = {method.upper()[:64] for method in _told(request, "X-Original-Method", "X-Forwarded-Method")}
-    behind = request.raw_path.removeprefix(_PREFIX)
+    uris = _told(headers, "x-original-uri", "x-forwarded-uri")
+    methods = {method.upper()[:64] for method in _told(headers, "x-original-method", "x-forwarded-method")}
+    behind = target.removeprefix(_PREFIX)
     if behind and not behind.startswith("?"):
         uris.add(behind)
-        methods.add(request.method)
+        methods.add(method)
     paths = {_canonical(uri) for uri in uris}
     if len(paths) > 1 or len(methods) > 1:
         raise _UnclearError(
@@ -143,8 +184,8 @@ def _original(request: web.BaseRequest) -> tuple[str | None, str | None]:
     return next(iter(methods), None), next(iter(paths), None)
 
 
-def _told(request: web.BaseRequest, *names: str) -> set[str]:
-    return {_text(value) for name in names for value in request.headers.getall(name, ()) if value}
+def _told(headers: list[tuple[str, str]], *names: str) -> set[str]:
+    return {value for name, value in headers if value and name in names}
 
 
 def _canonical(uri: str) -> str:
@@ -209,21 +250,6 @@ def _forges(identity: dict[str, Any]) -> bool:
         or any("," in role for role in identity["roles"])
         or any(len(value) > _MAX_HEADER for value in _values(identity))
     )
-
-
-def _accept(request_id: str, identity: dict[str, Any] | None) -> web.Response:
-    values = ("", "", "", "") if identity is None else _values(identity)
-    # Always all of them, empty ones too: a proxy that copies them over the request's replaces a client's forgery.
-    answer = dict(zip(_IDENTITY_HEADERS, values, strict=True))
-    return web.Response(status=200, headers=answer | {"X-Hookline-Request-Id": _header(request_id)})
-
-
-def _refuse(status: int, request_id: str, headers: dict[str, str]) -> web.Response:
-    response = web.Response(status=status, headers={"X-Hookline-Request-Id": _header(request_id)})
-    if status == 401:  # noqa: PLR2004 - RFC 9110, 11.6.1: a challenge is due
-        basic = headers.get("authorization", "").lower().startswith("basic")
-        response.headers["WWW-Authenticate"] = 'Basic realm="hookline"' if basic else "Bearer"
-    return response
 
 
 def _header(value: str) -> str:

@@ -1,40 +1,50 @@
-"""The hooks over HTTP: ``POST /v1/hooks/<hook>``, and ``/v1/auth`` for proxies that ask by subrequest.
+"""The hooks over HTTP: ``POST /v1/hooks/<hook>``, batches of them, and ``/v1/auth`` for proxies that ask by subrequest.
 
 A hook call is answered 200 with the decision, a block too. What is wrong with the call itself is a problem
 document (RFC 9457) with 400, 404, 405, 408, 413, 415 or 417; 503 is answered only while draining. Whatever a
 client sends, it is answered and not logged.
 
-aiohttp's low-level server is used, because its application would answer malformed requests, unknown expectations
-and cut-off bodies in ways of its own. Memory is bounded whatever the number of clients: a body is read in small
-pieces, and only a few large ones are held at a time.
+There are two roads to the same answers: requests that are beyond doubt are answered on the connection (``lane``),
+all others by aiohttp. Its low-level server is used, because its application would answer malformed requests, unknown
+expectations and cut-off bodies in ways of its own. Memory is bounded whatever the number of clients: a body is read
+in small pieces, and only a few large ones are held at a time.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import http
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
-import orjson
 from aiohttp import web
 
-from hookline_api.hooks import Hook, parse_hook
+from hookline_api.hooks import Hook, hook_spellings, parse_hook
 from hookline_runtime.errors import InputError
-from hookline_sidecar import auth
+from hookline_sidecar.auth import Question
+from hookline_sidecar.batch import Batch
+from hookline_sidecar.lane import Lanes
+from hookline_sidecar.replies import Refused, Reply, Wire, writable
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 
+    from hookline_runtime.pipeline import Chains
     from hookline_runtime.runtime import Runtime
+    from hookline_sidecar.heads import Head
+    from hookline_sidecar.lane import Answer, Lane
     from hookline_sidecar.settings import Settings
 
-PROBLEM: Final = "application/problem+json"
-
 _HOOKS: Final = "/v1/hooks/"
+_BATCH: Final = "/v1/hooks:batch"
 _AUTH: Final = "/v1/auth"
+_JSON: Final = (("Content-Type", "application/json"),)
+_PLAIN_JSON: Final = frozenset(
+    {"application/json", "application/json; charset=utf-8", "application/json;charset=utf-8"}
+)
 _LARGE: Final = 256 * 1024
 """Bytes above which a body is a large one."""
 _LARGE_AT_ONCE: Final = 4
@@ -53,66 +63,141 @@ class Gate:
         self.draining = False
 
 
-class Refused(Exception):  # noqa: N818 - the call is at fault, not we
-    """A call that is answered with a problem document."""
+class _Work(Protocol):
+    """What takes several decisions of one bundle: a batch, a question of a proxy."""
 
-    def __init__(self, status: int, detail: str, *, field: str | None = None, allow: str | None = None) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.field = field
-        self.allow = allow
+    def advance(self, chains: Chains) -> Reply | None: ...
+
+    async def finish(self, chains: Chains) -> Reply: ...
 
 
 class Endpoint:
-    """The hook endpoint of one worker."""
+    """The hook endpoint of one worker. Without ``lane`` all is aiohttp's, with the same answers."""
 
-    def __init__(self, gate: Gate, settings: Settings) -> None:
+    def __init__(self, gate: Gate, settings: Settings, *, lane: bool = True) -> None:
         self._gate = gate
         self._settings = settings
+        self._lane = lane
+        self._wire = Wire()
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
         self._logged_at = -_LOG_PAUSE_S
 
     def server(self, ended: Callable[[], None]) -> web.Server:
         """What makes the protocol of each connection; ``ended`` is called when a connection is no more."""
-        return _Server(
-            self.answer,
-            ended,
-            access_log=None,
-            auto_decompress=False,  # a body that says it is compressed is refused, not unpacked
-            keepalive_timeout=3600,
-            max_headers=128,
-            lingering_time=_LINGER_S,
-        )
+        return _Server(self.answer, ended, self.route if self._lane else None)
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer any request."""
+        """Answer any request, on the road of aiohttp."""
         try:
-            return await self._road(request)
+            return (await self._road(request)).response()
         except Refused as refused:
             return _refusal(request, refused)
-        except Exception as error:
-            # A defect of ours. Never a 2xx; and logged, but not as often as a client can bring it about.
-            now = time.monotonic()
-            if now - self._logged_at >= _LOG_PAUSE_S:
-                self._logged_at = now
-                log.exception("%s %.100s could not be answered", request.method, request.path)
-            return problem(500, f"the sidecar failed: {type(error).__name__}")
+        except Exception as error:  # noqa: BLE001 - logged, with its traceback
+            return self._defect(request.method, request.path, error).response()
 
-    async def _road(self, request: web.BaseRequest) -> web.StreamResponse:
+    def route(self, head: Head) -> tuple[Answer | None, bool]:
+        """Who answers requests with such a head on the connection; None: nobody. And whether to remember it."""
+        target = head.target
+        if target.startswith(_AUTH) and head.method != "HEAD":
+            is_plain = len(target) == len(_AUTH) or target[len(_AUTH)] == "?" or target.startswith(f"{_AUTH}/")
+            if is_plain and "#" not in target and "/." not in target:
+                return functools.partial(self._auth_on_lane, head), False  # it may hold a client's credentials
+        elif (
+            head.method == "POST"
+            and "content-encoding" not in head.headers
+            and head.headers.get("content-type", "application/json").lower() in _PLAIN_JSON
+            and head.length <= self._settings.max_body
+        ):
+            if target == _BATCH:
+                return self._batch_on_lane, True
+            name = target.removeprefix(_HOOKS)
+            if name != target and name.lower() in hook_spellings():
+                return functools.partial(self._hook_on_lane, parse_hook(name)), True
+        return None, True
+
+    def _hook_on_lane(self, hook: Hook, body: bytes) -> bytes | Awaitable[bytes] | None:
+        if self._gate.draining:
+            return None
+        try:
+            decision = self._gate.runtime.answer_now(hook, body)
+            return self._hook_later(hook, body) if decision is None else self._wire.decision(decision)
+        except InputError as error:
+            return self._wire.reply(_no_input(error).reply())
+        except Exception as error:  # noqa: BLE001 - logged, with its traceback
+            return self._wire.reply(self._defect("POST", hook, error))
+
+    async def _hook_later(self, hook: Hook, body: bytes) -> bytes:
+        try:
+            return self._wire.decision(await self._gate.runtime.answer(hook, body))
+        except InputError as error:
+            return self._wire.reply(_no_input(error).reply())
+        except Exception as error:  # noqa: BLE001 - logged, with its traceback
+            return self._wire.reply(self._defect("POST", hook, error))
+
+    def _batch_on_lane(self, body: bytes) -> bytes | Awaitable[bytes] | None:
+        return self._on_lane(lambda: Batch(body), _BATCH)
+
+    def _auth_on_lane(self, head: Head, _: bytes) -> bytes | Awaitable[bytes] | None:
+        return self._on_lane(lambda: Question(head.method, head.target, head.headers.items()), _AUTH)
+
+    def _on_lane(self, make: Callable[[], _Work], what: str) -> bytes | Awaitable[bytes] | None:
+        if self._gate.draining:
+            return None
+        try:
+            reply = self._begin(make())
+            return self._wire.reply(reply) if isinstance(reply, Reply) else self._later(reply, what)
+        except Refused as refused:
+            return self._wire.reply(refused.reply())
+        except Exception as error:  # noqa: BLE001 - logged, with its traceback
+            return self._wire.reply(self._defect("", what, error))
+
+    async def _later(self, reply: Awaitable[Reply], what: str) -> bytes:
+        try:
+            return self._wire.reply(await reply)
+        except Exception as error:  # noqa: BLE001 - logged, with its traceback
+            return self._wire.reply(self._defect("", what, error))
+
+    def _begin(self, work: _Work) -> Reply | Coroutine[None, None, Reply]:
+        """Do what can be done at once; the reply, or what has to be awaited. One bundle decides it all."""
+        chains = self._gate.runtime.chains
+        reply = work.advance(chains)
+        if reply is not None:
+            return reply
+        held = contextlib.ExitStack()
+        held.enter_context(chains.held())  # now, and not when somebody begins to wait
+        return _finish(work, chains, held)
+
+    async def _road(self, request: web.BaseRequest) -> Reply:
         if self._gate.draining:
             raise Refused(503, "the sidecar is shutting down; ask another one, or again after its restart")
         if request.path.startswith(_HOOKS):
             return await self._hook(request)
+        if request.path == _BATCH:
+            async with self._body(request) as body:
+                return await self._work(Batch(body))
         if request.path == _AUTH or request.path.startswith(f"{_AUTH}/"):
-            return await auth.answer(self._gate.runtime, request)
+            return await self._work(Question(request.method, request.raw_path, request.headers.items()))
         hooks = ", ".join(Hook)
         raise Refused(404, f"there is nothing at {request.path:.100}; hooks are POST {_HOOKS} with one of {hooks}")
 
-    async def _hook(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _work(self, work: _Work) -> Reply:
+        reply = self._begin(work)
+        return reply if isinstance(reply, Reply) else await reply
+
+    async def _hook(self, request: web.BaseRequest) -> Reply:
         try:
             hook = parse_hook(request.path.removeprefix(_HOOKS))
         except ValueError as error:
             raise Refused(404, str(error)) from None
+        async with self._body(request) as body:
+            try:
+                return Reply(200, _JSON, await self._gate.runtime.answer(hook, body))
+            except InputError as error:
+                raise _no_input(error) from None
+
+    @contextlib.asynccontextmanager
+    async def _body(self, request: web.BaseRequest) -> AsyncIterator[bytes]:
+        """The body, for as long as the context lasts; a large one has one of few places meanwhile."""
         if request.method != "POST":
             raise Refused(405, f"{request.method} is not answered here; use POST", allow="POST")
         _check_media(request)
@@ -120,12 +205,7 @@ class Endpoint:
             raise self._too_large()
         await _continue(request)
         async with contextlib.AsyncExitStack() as held:
-            body = await self._read(request, held)
-            try:
-                answer = await self._gate.runtime.answer(hook, body)
-            except InputError as error:
-                raise Refused(400, str(error), field=error.field or None) from None
-        return web.Response(body=answer, content_type="application/json")
+            yield await self._read(request, held)
 
     async def _read(self, request: web.BaseRequest, held: contextlib.AsyncExitStack) -> bytes:
         """The body. A large one takes one of few places, which ``held`` gives back after the call."""
@@ -151,26 +231,62 @@ class Endpoint:
     def _too_large(self) -> Refused:
         return Refused(413, f"the body has more than {self._settings.max_body} bytes")
 
+    def _defect(self, method: str, path: str, error: Exception) -> Reply:
+        """Ours. Never a 2xx; and logged, but not as often as a client can bring it about."""
+        now = time.monotonic()
+        if now - self._logged_at >= _LOG_PAUSE_S:
+            self._logged_at = now
+            log.error("%s %.100s could not be answered", method, path, exc_info=error)
+        return Refused(500, f"the sidecar failed: {type(error).__name__}").reply()
+
+
+async def _finish(work: _Work, chains: Chains, held: contextlib.ExitStack) -> Reply:
+    with held:
+        return await work.finish(chains)
+
 
 class _Server(web.Server):
-    """aiohttp's server with our words for what is no HTTP."""
+    """aiohttp's server with our words for what is no HTTP, and with lanes in front of it."""
 
     def __init__(
         self,
-        handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
+        answer: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
         ended: Callable[[], None],
-        **options: Any,
+        route: Callable[[Head], tuple[Answer | None, bool]] | None,
     ) -> None:
-        super().__init__(handler, **options)
+        super().__init__(
+            answer,
+            access_log=None,
+            auto_decompress=False,  # a body that says it is compressed is refused, not unpacked
+            keepalive_timeout=3600,
+            max_headers=128,
+            lingering_time=_LINGER_S,
+        )
         self._ended = ended
+        self._lanes = None if route is None else Lanes(route, self._behind, ended, self._loop)
+
+    def __call__(self) -> Lane | web.RequestHandler:  # type: ignore[override]  # a loop needs no more than a protocol
+        return self._behind() if self._lanes is None else self._lanes.lane()
+
+    def _behind(self) -> web.RequestHandler:
+        return _Connection(self, loop=self._loop, **self._kwargs)
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
-        """Called by each connection, once."""
+        """Called by each of aiohttp's connections, once."""
         super().connection_lost(handler, exc)
-        self._ended()
+        if self._lanes is None:
+            self._ended()
 
-    def __call__(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+    def pre_shutdown(self) -> None:
+        if self._lanes is not None:
+            self._lanes.end()
+        super().pre_shutdown()
+
+    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 - aiohttp's signature
+        if self._lanes is not None:
+            await asyncio.gather(self._lanes.ended(timeout), super().shutdown(timeout))
+        else:
+            await super().shutdown(timeout)
 
 
 class _Connection(web.RequestHandler):
@@ -187,27 +303,17 @@ class _Connection(web.RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("an answer is under way already")
         detail = " ".join((message or str(exc) or "this is no HTTP/1.1").split())
-        response = problem(status, f"the request is malformed: {_writable(detail)[:200]}")
+        response = Refused(status, f"the request is malformed: {writable(detail)[:200]}").reply().response()
         response.force_close()
         return response
 
 
-def problem(status: int, detail: str, *, field: str | None = None) -> web.Response:
-    """A problem document, https://www.rfc-editor.org/rfc/rfc9457."""
-    body: dict[str, Any] = {
-        "title": http.HTTPStatus(status).phrase,
-        "status": status,
-        "detail": _writable(detail),
-    }
-    if field is not None:
-        body["field"] = field
-    return web.Response(status=status, body=orjson.dumps(body), content_type=PROBLEM)
+def _no_input(error: InputError) -> Refused:
+    return Refused(400, str(error), field=error.field)
 
 
 def _refusal(request: web.BaseRequest, refused: Refused) -> web.Response:
-    response = problem(refused.status, str(refused), field=refused.field)
-    if refused.allow is not None:
-        response.headers["Allow"] = refused.allow
+    response = refused.reply().response()
     if not request.content.is_eof() or refused.status == http.HTTPStatus.SERVICE_UNAVAILABLE:
         response.force_close()  # what is still to come of the body is not read
     return response
@@ -231,8 +337,3 @@ async def _continue(request: web.BaseRequest) -> None:
     if request.version >= (1, 1) and not request.content.is_eof():
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         request.writer.output_size = 0  # a malformed body is still answered
-
-
-def _writable(text: str) -> str:
-    """Bytes of a request that are not UTF-8 come as lone surrogates, which no JSON can carry."""
-    return text.encode("utf-8", "replace").decode()

@@ -1,0 +1,99 @@
+"""``POST /v1/hooks:batch``: many calls in one request, for proxies that decide about many statements or rows at once.
+
+The body is ``{"calls": [{"hook": …, "input": …}, …]}``; it is parsed once. The answer holds, in the same order, what
+each call alone would have been answered: a decision, or a problem document where that call is malformed. One bundle
+decides all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from hookline_api.hooks import MAX_CALLS, parse_hook
+from hookline_runtime.errors import InputError
+from hookline_runtime.inputs import read_document, read_json
+from hookline_sidecar.replies import Refused, Reply, document
+
+if TYPE_CHECKING:
+    from hookline_runtime.inputs import Call
+    from hookline_runtime.pipeline import Chains
+
+_TURN_NS: Final = 500_000
+"""How long a batch keeps others waiting before it lets them go first."""
+_HEADERS: Final = (("Content-Type", "application/json"),)
+
+
+class Batch:
+    """One batch on its way: ``advance`` goes as far as it can without waiting, ``finish`` to the end."""
+
+    def __init__(self, body: bytes) -> None:
+        """Raises Refused where the body is no batch at all."""
+        self._calls = _read(body)
+        self._answers: list[bytes] = []
+
+    def advance(self, chains: Chains) -> Reply | None:
+        """Answer as many calls as one turn allows, and plugins are ready for; the reply once there are all."""
+        calls, answers = self._calls, self._answers
+        end = time.perf_counter_ns() + _TURN_NS
+        while len(answers) < len(calls):
+            call = _call(calls[len(answers)], len(answers))
+            if isinstance(call, bytes):
+                answers.append(call)
+            elif chains.ready(call.hook):
+                answers.append(chains.answer_now(call))
+            else:
+                return None
+            if time.perf_counter_ns() > end and len(answers) < len(calls):
+                return None
+        return Reply(200, _HEADERS, b"".join((b'{"decisions":[', b",".join(answers), b"]}")))
+
+    async def finish(self, chains: Chains) -> Reply:
+        """Answer the rest, other connections' calls in between. One bundle answers all: let it be held."""
+        while True:
+            at = len(self._answers)
+            reply = self.advance(chains)
+            if reply is not None:
+                return reply
+            if len(self._answers) > at:
+                await asyncio.sleep(0)
+                continue
+            call = _call(self._calls[at], at)
+            self._answers.append(call if isinstance(call, bytes) else await chains.answer(call))
+
+
+def _read(body: bytes) -> list[Any]:
+    try:
+        whole = read_json(body)
+    except InputError as error:
+        raise Refused(400, str(error)) from None
+    calls = whole.get("calls") if isinstance(whole, dict) else None
+    if not isinstance(calls, list):
+        raise Refused(400, 'the body is not {"calls": […]}', field="calls")
+    if len(calls) > MAX_CALLS:
+        raise Refused(400, f"there are {len(calls)} calls, and a batch may have {MAX_CALLS}", field="calls")
+    return calls
+
+
+def _call(given: Any, index: int) -> Call | bytes:
+    """One call, or the problem document that answers it."""
+    field = f"calls[{index}]"
+    if not isinstance(given, dict):
+        return _problem(400, "is not a JSON object", field)
+    try:
+        hook = parse_hook(given.get("hook"))
+    except ValueError as error:
+        return _problem(404, str(error), f"{field}.hook")
+    if "input" not in given:
+        return _problem(400, "is missing", f"{field}.input")
+    try:
+        return read_document(hook, given["input"])
+    except InputError as error:
+        return _problem(400, str(error), f"{field}.input.{error.field}".rstrip("."))
+
+
+def _problem(status: int, detail: str, field: str) -> bytes:
+    return orjson.dumps(document(status, detail, field))

@@ -1,0 +1,384 @@
+"""The fast lane: hook calls are answered on the connection itself, and everything else by aiohttp behind it.
+
+aiohttp spends some thirty microseconds on a request, and most hooks one. So each connection is a ``Lane``, which
+looks at what arrives, and there are three fates for its bytes:
+
+1. **A request beyond doubt, with its whole body** is answered here: at once where its plugins are ready, else when
+   they have answered; what follows it waits. The answer has the head and the body that aiohttp would have sent.
+2. **A request beyond doubt that is not for here** (another path, a large body, while draining) is handed over to
+   aiohttp, exactly from its first byte to its last. The lane counts along, and goes on behind it once aiohttp is idle
+   again. What arrives earlier is handed over too, so answers keep the order of their requests.
+3. **Anything else** (chunks, ``Expect``, ``Connection: close``, an unusual line, a head that does not arrive within a
+   moment) is handed over together with all that will ever follow on the connection. From there the lane only passes
+   bytes on.
+
+Why this is safe: ``heads.read_head`` knows only heads that every parser reads the same way, so there are never two
+opinions on where a request ends; and each byte is seen by one of the two, once. In doubt it is aiohttp. All limits in
+time, all errors, and what happens while draining are aiohttp's and ``endpoint``'s; a connection without an
+aiohttp handler holds nothing but at most 64 KiB of an unfinished request for 50 ms, or the requests that wait
+for a client that does not read its answers, with reading paused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING, Final, NamedTuple, cast
+
+from aiohttp import web
+
+from hookline_sidecar.heads import MAX_HEAD, Head, read_head
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    Answer = Callable[[bytes], bytes | Awaitable[bytes] | None]
+    """From a body to the whole response, at once or later. None: aiohttp is to answer, and nothing has run."""
+
+_MAX_HELD: Final = 64 * 1024
+"""Bytes of one request that are collected here; a larger one is aiohttp's, which reads it in pieces."""
+_PATIENCE_S: Final = 0.05
+"""How long a request may be incomplete here; a slower one is aiohttp's, which has the time-outs."""
+_TURN: Final = 32
+"""Requests that one connection may have answered before the others get their turn."""
+_TURN_BYTES: Final = 64 * 1024
+_MAX_KNOWN: Final = 4096
+_MAX_KNOWN_BYTES: Final = 1024
+_SILENCE_S: Final = 3600.0
+"""A connection that says nothing for this long is closed, twice as long at the most."""
+
+_CAN_TAKE_BACK: Final = "_waiter" in getattr(web.RequestHandler, "__slots__", ())
+"""The only private thing of aiohttp's that is read. Without it, what is handed over is handed over for good."""
+
+
+class Plan(NamedTuple):
+    """What is done with requests that have this head."""
+
+    answer: Answer | None
+    """None: aiohttp answers."""
+    length: int
+    """Bytes of the body."""
+
+
+class Lanes:
+    """What all lanes of one process share."""
+
+    def __init__(
+        self,
+        route: Callable[[Head], tuple[Answer | None, bool]],
+        behind: Callable[[], web.RequestHandler],
+        lost: Callable[[], None],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.loop = loop
+        self.behind = behind
+        self.lost = lost
+        self.connections: set[Lane] = set()
+        self.under_way: set[asyncio.Task[bytes]] = set()
+        self.known: dict[bytes, Plan] = {}
+        """Plans by heads: a proxy sends the same few again and again."""
+        self._route = route
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    def lane(self) -> Lane:
+        """One more connection."""
+        if self._sweeping is None:
+            self._sweeping = self.loop.call_later(_SILENCE_S, self._sweep)
+        return Lane(self)
+
+    def plan(self, raw: bytes) -> Plan | None:
+        """What to do with a head that is not known yet; None where it is in doubt."""
+        head = read_head(raw)
+        if head is None:
+            return None
+        answer, keep = self._route(head)
+        plan = Plan(answer, head.length)
+        if keep and len(raw) <= _MAX_KNOWN_BYTES:
+            if len(self.known) >= _MAX_KNOWN:
+                self.known.clear()
+            self.known[raw] = plan
+        return plan
+
+    def end(self) -> None:
+        """Close what is idle, let calls under way end, and leave what is unfinished to aiohttp: we shut down."""
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        for lane in tuple(self.connections):
+            lane.end()
+
+    async def ended(self, patience: float | None) -> None:
+        """Return when the calls under way have ended; those that do not in so many seconds are cut."""
+        if self.under_way:
+            _, late = await asyncio.wait(self.under_way, timeout=patience)
+            for task in late:
+                task.cancel()
+
+    def _sweep(self) -> None:
+        self._sweeping = self.loop.call_later(_SILENCE_S, self._sweep) if self.connections else None
+        for lane in tuple(self.connections):
+            lane.end_if_silent()
+
+
+class Lane(asyncio.Protocol):
+    """One connection."""
+
+    __slots__ = (
+        "_behind", "_blocked", "_ended", "_for_good", "_held", "_owed", "_paused", "_resting", "_said", "_shared",
+        "_task", "_timer", "_transport",
+    )  # fmt: skip
+
+    def __init__(self, shared: Lanes) -> None:
+        self._shared = shared
+        self._transport = cast("asyncio.Transport", None)  # until connection_made
+        self._behind: web.RequestHandler | None = None
+        self._for_good = False
+        """Whether aiohttp has the rest of the connection."""
+        self._owed = 0
+        """Bytes that are still to come of the body that aiohttp reads."""
+        self._held = b""
+        """What is neither answered nor handed over: an incomplete request or, while resting, anything."""
+        self._timer: asyncio.TimerHandle | None = None
+        """Ends the patience with an incomplete request."""
+        self._resting = False
+        """Whether what is held waits: for a call under way, for other connections, or for the client to read."""
+        self._task: asyncio.Task[bytes] | None = None
+        """The call under way."""
+        self._paused = False
+        self._blocked = False
+        """Whether the client does not read its answers."""
+        self._ended = False
+        """Whether nothing comes any more, or is wanted."""
+        self._said = True
+        """Whether anything came since somebody last looked."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin. The loop itself has set TCP_NODELAY."""
+        self._transport = cast("asyncio.Transport", transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._shared.connections.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget it. A call under way goes on to its end."""
+        self._shared.connections.discard(self)
+        self._stop_timer()
+        self._held = b""
+        if self._behind is not None:
+            self._behind.connection_lost(exc)
+        self._shared.lost()
+
+    def data_received(self, data: bytes) -> None:
+        """Decide about each byte's fate."""
+        self._said = True
+        if self._for_good:
+            self._handler().data_received(data)
+        elif self._resting:
+            self._held += data
+            if not self._paused:
+                self._paused = True
+                self._transport.pause_reading()
+        elif self._held:
+            data, self._held = self._held + data, b""
+            self._work(data)
+        else:
+            self._work(data)
+
+    def eof_received(self) -> bool:
+        """Answer what came whole, then close. What did not, or is aiohttp's, ends as aiohttp ends it: unanswered."""
+        if self._for_good or self._owed:
+            self._handler().eof_received()
+            return False
+        if not self._resting:
+            self._held = b""
+            self._stop_timer()
+        self._ended = True
+        self._close_if_done()
+        return True
+
+    def pause_writing(self) -> None:
+        """The client does not read."""
+        self._blocked = True
+        if self._behind is not None:
+            self._behind.pause_writing()
+
+    def resume_writing(self) -> None:
+        """The client reads again."""
+        self._blocked = False
+        if self._behind is not None:
+            self._behind.resume_writing()
+        if self._resting:
+            self._shared.loop.call_soon(self._go_on)
+
+    def end(self) -> None:
+        """Close it after the call under way. What is incomplete is for aiohttp to answer and to close."""
+        if self._for_good:
+            return
+        if self._resting:
+            self._ended, self._held = True, b""
+            self._go_on()
+        elif self._held:
+            self._hand_over_for_good(self._held)
+        elif self._behind is None:
+            self._transport.close()
+
+    def end_if_silent(self) -> None:
+        """Close it if nothing came since this was last asked, and aiohttp does not watch over it."""
+        is_silent, self._said = not self._said, False
+        if is_silent and not self._for_good and self._task is None and self._is_ours():
+            self._transport.abort()
+
+    def _work(self, data: bytes) -> None:
+        """Answer, or hand over, request by request; what is incomplete is held."""
+        known = self._shared.known
+        answers: list[bytes] = []
+        at, size, turn, room = 0, len(data), _TURN, _TURN_BYTES
+        while at < size:
+            if self._owed:
+                at = self._hand_over(data, at, at + self._owed)
+                continue
+            if not turn or room <= 0 or (self._blocked and self._is_ours()):
+                self._write(answers)
+                self._rest(data[at:])
+                return
+            end = data.find(b"\r\n\r\n", at)
+            if end < 0:
+                self._write(answers)
+                if size - at > MAX_HEAD:
+                    self._hand_over_for_good(data[at:])
+                else:
+                    self._hold(data[at:], is_new=at > 0)
+                return
+            raw = data[at:end]
+            plan = known.get(raw) or self._shared.plan(raw)
+            if plan is None:
+                self._write(answers)
+                self._hand_over_for_good(data[at:])
+                return
+            body, stop = end + 4, end + 4 + plan.length
+            if plan.answer is not None and (self._behind is None or self._is_ours()):
+                if stop <= size:
+                    answer = plan.answer(data[body:stop])
+                    if isinstance(answer, bytes):
+                        answers.append(answer)
+                        at, turn, room = stop, turn - 1, room - len(answer)
+                        continue
+                    if answer is not None:
+                        self._write(answers)
+                        self._await(answer, data[stop:])
+                        return
+                elif stop - at <= _MAX_HELD:
+                    self._write(answers)
+                    self._hold(data[at:], is_new=at > 0)
+                    return
+            self._write(answers)
+            at = self._hand_over(data, at, stop)
+        self._write(answers)
+        if self._timer is not None:
+            self._stop_timer()
+
+    def _write(self, answers: list[bytes]) -> None:
+        """Send what was answered, in one piece. Always before anything is handed over."""
+        if answers:
+            self._transport.write(answers[0] if len(answers) == 1 else b"".join(answers))
+            answers.clear()
+
+    def _hand_over(self, data: bytes, begin: int, end: int) -> int:
+        """Give aiohttp these bytes of its request, and count those that are still to come; where they end here."""
+        if not _CAN_TAKE_BACK:
+            self._hand_over_for_good(data[begin:])
+            return len(data)
+        part = data[begin:end]
+        self._owed = end - begin - len(part)
+        self._handler().data_received(part)
+        return begin + len(part)
+
+    def _hand_over_for_good(self, data: bytes) -> None:
+        self._for_good = True
+        self._held = b""
+        self._stop_timer()
+        self._handler().data_received(data)
+
+    def _is_ours(self) -> bool:
+        """Whether aiohttp has answered all that it was handed, and waits for the next request."""
+        behind = self._behind
+        if behind is None:
+            return True
+        waiter = behind._waiter  # noqa: SLF001 - see _CAN_TAKE_BACK
+        if waiter is None or waiter.done():
+            return False
+        behind.keep_alive(val=False)  # the clock of a connection that is idle: this one is ours to watch
+        return True
+
+    def _handler(self) -> web.RequestHandler:
+        if self._behind is None:
+            self._behind = self._shared.behind()
+            self._behind.connection_made(self._transport)
+            if self._blocked:
+                self._behind.pause_writing()
+        return self._behind
+
+    def _hold(self, data: bytes, *, is_new: bool) -> None:
+        """Wait for the rest of a request, for a moment."""
+        self._held = data
+        if is_new or self._timer is None:
+            self._stop_timer()
+            self._timer = self._shared.loop.call_later(_PATIENCE_S, self._lose_patience)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _lose_patience(self) -> None:
+        data, self._held, self._timer = self._held, b"", None
+        end = data.find(b"\r\n\r\n")
+        plan = None if end < 0 else self._shared.plan(data[:end])
+        if plan is None:
+            self._hand_over_for_good(data)
+        else:
+            self._hand_over(data, 0, end + 4 + plan.length)
+
+    def _await(self, answer: Awaitable[bytes], rest: bytes) -> None:
+        """Let a call take its time; what follows it waits."""
+        self._held, self._resting = rest, True
+        self._stop_timer()
+        self._task = asyncio.ensure_future(answer)
+        self._shared.under_way.add(self._task)
+        self._task.add_done_callback(self._answered)
+
+    def _answered(self, task: asyncio.Task[bytes]) -> None:
+        self._shared.under_way.discard(task)
+        self._task = None
+        if task.cancelled():  # it took too long while we shut down
+            self._transport.abort()
+        elif not self._transport.is_closing():
+            self._transport.write(task.result())
+            self._go_on()
+
+    def _rest(self, data: bytes) -> None:
+        """Let others have their turn, or the client read its answers, before the requests that are here already."""
+        self._held, self._resting = data, True
+        self._stop_timer()
+        self._shared.loop.call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        if not self._resting or self._task is not None or self._transport.is_closing():
+            return
+        if self._blocked and self._held:
+            return  # until resume_writing
+        data, self._held, self._resting = self._held, b"", False
+        if self._paused and not self._ended:
+            self._transport.resume_reading()  # first: what is handed over may pause it again
+        self._paused = False
+        self._work(data)
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        """Once nothing comes any more: close when all is answered, also what aiohttp has."""
+        if not self._ended or self._resting or self._transport.is_closing():
+            return
+        if self._for_good or self._is_ours():
+            self._transport.close()
+        else:
+            self._shared.loop.call_later(_PATIENCE_S, self._close_if_done)
