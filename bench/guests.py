@@ -1,7 +1,8 @@
 """The plugins that are measured, made here and the same every time; no binary is kept in the repository.
 
-All of them answer constants, so that what is measured is the runtime. ``filler`` adds functions that nobody
-calls and a compiler has to compile all the same: that is what makes a module large.
+All of them answer constants, so that what is measured is the runtime. Each names a fixed region for its input, so
+that no host has to ask its ``alloc``, and answers without white space, so that what a host makes of it can be
+compared byte for byte.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import wasmtime
 MARK: Final = "v000000"
 """Stands in an answer for the number of the module's version."""
 _ANSWERS_AT: Final = 1024
-_INPUT_AT: Final = 65536
+INPUT_AT: Final = 65536
+_INPUT_SIZE: Final = 2 * 65536
 
 _FILLER: Final = """
 (func $f{n} (param $a i32) (param $b i32) (result i32) (local $c i32) (local $d i64)
@@ -35,11 +37,12 @@ _FILLER: Final = """
 """
 
 
-def guest(answers: Mapping[str, Any], *, loop_on: str | None = None, uses_host: bool = False, filler: int = 0) -> bytes:
+def guest(answers: Mapping[str, Any], *, loop_on: str | None = None, host_calls: int = 0, filler: int = 0) -> bytes:
     """A module that answers each of these hooks with its constant.
 
-    With ``loop_on`` a call whose input begins with that character never ends. With ``uses_host`` each call asks
-    the host for the time first.
+    With ``loop_on`` a call whose input begins with that character never ends. With ``host_calls`` each call asks
+    the host for the time first, so often. ``filler`` adds functions that nobody calls and a compiler has to compile
+    all the same: that is what makes a module large.
     """
     parts, functions, at = [f'(data (i32.const 0) "{MARK}")'], [], _ANSWERS_AT
     loop = (
@@ -47,20 +50,27 @@ def guest(answers: Mapping[str, Any], *, loop_on: str | None = None, uses_host: 
         if loop_on
         else ""
     )
-    host = "(drop (call $time))" if uses_host else ""
+    host = (
+        f"(local $i i32) (local.set $i (i32.const {host_calls})) (loop $again (drop (call $time))"
+        " (br_if $again (local.tee $i (i32.sub (local.get $i) (i32.const 1)))))"
+        if host_calls
+        else ""
+    )
     for hook, answer in answers.items():
-        raw = json.dumps(answer).encode()
+        raw = json.dumps(answer, separators=(",", ":")).encode()
         quoted = "".join(f"\\{byte:02x}" for byte in raw)
         parts.append(f'(data (i32.const {at}) "{quoted}")')
         functions.append(
             f'(func (export "{hook}") (param $p i32) (param $n i32) (result i64)'
-            f" {loop} {host} (i64.const {at << 32 | len(raw)}))"
+            f" {host} {loop} (i64.const {at << 32 | len(raw)}))"
         )
         at += len(raw) + 16
-    if uses_host:
+    if host_calls:
         parts.insert(0, '(import "hookline" "get_time" (func $time (result i64)))')
     parts.append('(memory (export "memory") 3)')
-    parts.append(f'(func (export "alloc") (param i32) (result i32) (i32.const {_INPUT_AT}))')
+    parts.append(f'(func (export "alloc") (param i32) (result i32) (i32.const {INPUT_AT}))')
+    parts.append(f'(global (export "hookline_input") i32 (i32.const {INPUT_AT}))')
+    parts.append(f'(global (export "hookline_input_size") i32 (i32.const {_INPUT_SIZE}))')
     fill = [
         _FILLER.format(n=n, next=(n * 7 + 1) % filler, k=n * 2654435761 % 2**31, m=n * 2 + 3, o=n % 4096 * 8, r=n % 63)
         for n in range(filler)
@@ -86,8 +96,8 @@ def _query(**more: Any) -> str:
 
 _EVENT: Final = json.dumps({"hook_context": json.loads(_query())["hook_context"], "event": {"kind": "open"}})
 _LOGIN: Final = {
-    "headers": {"authorization": "Bearer t"}, "username": "app", "password": None, "client_ip": None,
-    "database": None,
+    "headers": {"authorization": "Bearer t", "x-request-id": "r-1"}, "username": "app", "password": None,
+    "client_ip": None, "database": None,
 }  # fmt: skip
 _OUTCOME: Final = {"success": True, "target_node": None, "elapsed_us": 5, "response_bytes": 10, "error": None}
 
@@ -104,7 +114,9 @@ HOOKS: Final[dict[str, tuple[str, Any, str]]] = {
     "authorize": (_query(identity=None, action="read", resource="items"), {"action": "allow"}, "allow"),
     "cache_get": (_query(key="k"), {"action": "hit", "data_base64": "aGk=", "ttl_ms": 1000}, "hit"),
     "cache_set": (_query(key="k", value="aGk=", ttl_ms=1000), {"action": "skip"}, "skip"),
-    "custom_hook": ('{"any": "thing"}', {"some": "answer"}, "answered"),
+    "custom_hook": (
+        '{"any": "thing", "hook_context": {"request_id": "r-1"}}', {"some": "answer"}, "answered",
+    ),
     "post_query": (
         json.dumps([json.loads(QUERY), _OUTCOME]), {}, "accepted",
     ),

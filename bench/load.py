@@ -1,51 +1,68 @@
-"""The load generator: a process of its own, so that what is measured shares no interpreter with what measures.
+"""The load generator: a process of its own, on a core of its own, so that what is measured shares nothing with it.
 
-``python -m bench.load`` reads one plan per line from standard input and answers each with one line of figures.
-A plan ends by itself after its ``seconds`` or ``count``, or when the line ``stop`` comes; calls under way are
-waited for. Connections are kept alive, each with one call at a time (a closed loop).
-
-It is light on purpose: a protocol on uvloop, requests that are bytes already, and no more parsing than it takes
-to know that an answer is right.
+Its core is in C (``bench/peers/load.c``), because one in Python is slower than the servers it would measure. It
+counts distinct answers; whether they are right is judged here. Connections are kept alive. In a closed loop each
+has ``depth`` calls in flight; with a ``rate`` calls are due at fixed times, and a call's time runs from then.
 """
 
 from __future__ import annotations
 
-import array
 import asyncio
-import contextlib
-import sys
-import time
+import signal
 from collections import Counter
-from dataclasses import asdict, dataclass, field
-from functools import partial
-from typing import Any, Final, Self, cast
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Self
 
 import orjson
-import uvloop
 
-_ANSWER_S: Final = 10.0
-_LINE: Final = 16 * 2**20
+from bench import peers
+from bench.machine import LOAD_CORE, compiled, on
+
+_LINE: Final = 64 * 2**20
+_STOP_S: Final = 30.0
 
 Address = tuple[str, int] | str
-"""Host and port, or the path of a unix socket."""
+"""Host (this machine) and port, or the path of a unix socket."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ask:
-    """One kind of call. ``action`` is what the decision must say; None: any answer with status 200 will do."""
+    """One kind of call: its bytes. ``action`` is what the decision must say; None: any answer with 200 will do."""
 
-    hook: str
-    body: str
+    request: bytes
     action: str | None = None
+    calls: int = 1
+    """How many decisions one answer has to hold."""
+
+
+def hook_call(name: str, body: str, action: str | None = None, *, calls: int = 1) -> Ask:
+    """A call of a hook."""
+    raw = body.encode()
+    head = (
+        f"POST /v1/{name if name.startswith('hooks') else f'hooks/{name}'} HTTP/1.1\r\nHost: localhost\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(raw)}\r\n\r\n"
+    )
+    return Ask(request=head.encode() + raw, action=action, calls=calls)
+
+
+def get(target: str) -> Ask:
+    """A request to a proxy, with the headers that a browser's would hold at least."""
+    return Ask(
+        request=f"GET {target} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: bench\r\nAccept: */*\r\n"
+        "X-Api-Key: k-0123456789abcdef\r\n\r\n".encode()
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """What to call, and for how long. Each connection goes round ``asks``."""
+    """What to call, and for how long. Each connection goes round ``asks``. Without an end it runs until stopped."""
 
     address: Address
-    asks: list[Ask]
+    asks: Sequence[Ask]
     concurrency: int = 8
+    depth: int = 1
+    rate: float | None = None
     seconds: float | None = None
     count: int | None = None
 
@@ -58,10 +75,15 @@ class Outcome:
     seconds: float
     p50_us: float
     p99_us: float
+    p999_us: float
     max_us: float
+    busy: float
+    """The share of its core that the generator used: near 1 it is the limit, and not what it asked."""
     failures: dict[str, int] = field(default_factory=dict)
     targets: dict[str, str | None] = field(default_factory=dict)
     """Bundle → the ``target`` that its decisions had, in the order in which the bundles were seen."""
+    bodies: tuple[bytes, ...] = ()
+    """The distinct answers."""
 
     @property
     def rate(self) -> float:
@@ -72,200 +94,107 @@ class Outcome:
 class Generator:
     """The load generator, seen from the benchmark."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, core: int | None = LOAD_CORE) -> None:
+        self._core = core
         self._process: asyncio.subprocess.Process | None = None
+        self._plan: Plan | None = None
 
     async def __aenter__(self) -> Self:
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", __name__,
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=_LINE,
-        )  # fmt: skip
+        compiled(peers.program("load.c"))
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
+        if self._process is not None and self._process.returncode is None:
+            self._process.kill()
             await self._process.wait()
 
-    def start(self, plan: Plan) -> None:
+    async def start(self, plan: Plan) -> None:
         """Begin with a plan."""
-        self._tell(orjson.dumps(asdict(plan)))
+        address = plan.address
+        options = ["-u", address] if isinstance(address, str) else ["-t", str(address[1])]
+        options += ["-c", str(plan.concurrency), "-d", str(plan.depth)]
+        for letter, value in (("s", plan.seconds), ("n", plan.count), ("r", plan.rate)):
+            options += [] if value is None else [f"-{letter}", str(value)]
+        with on(self._core):
+            self._process = await asyncio.create_subprocess_exec(
+                compiled(peers.program("load.c")), *options,
+                stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=_LINE,
+            )  # fmt: skip
+        assert self._process.stdin is not None
+        self._process.stdin.writelines(b"%d\n%s" % (len(ask.request), ask.request) for ask in plan.asks)
+        self._process.stdin.close()
+        self._plan = plan
 
     def stop(self) -> None:
         """End a plan that has no end of its own."""
-        self._tell(b"stop")
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
 
     async def outcome(self) -> Outcome:
         """The figures of the plan, when it has ended. Raises RuntimeError where the generator broke."""
         assert self._process is not None
         assert self._process.stdout is not None
-        line = await self._process.stdout.readline()
-        if not line:
-            raise RuntimeError("the load generator broke; its own message is above")
-        return Outcome(**orjson.loads(line))
+        assert self._plan is not None
+        raw = await self._process.stdout.read()
+        async with asyncio.timeout(_STOP_S):
+            if await self._process.wait():
+                raise RuntimeError("the load generator broke; its own message is above")
+        return _judged(orjson.loads(raw), self._plan.asks)
 
     async def run(self, plan: Plan) -> Outcome:
         """Begin, and wait for the end."""
-        self.start(plan)
+        await self.start(plan)
         return await self.outcome()
 
-    def _tell(self, line: bytes) -> None:
-        assert self._process is not None
-        assert self._process.stdin is not None
-        self._process.stdin.write(line + b"\n")
 
-
-class _Round:
-    """One plan under way."""
-
-    def __init__(self, plan: dict[str, Any]) -> None:
-        address = plan["address"]
-        self.address: Address = address if isinstance(address, str) else (address[0], address[1])
-        self.requests = [_request(ask) for ask in plan["asks"]]
-        self.actions: list[str | None] = [ask["action"] for ask in plan["asks"]]
-        self.left: float = plan["count"] or float("inf")
-        self.times = array.array("Q")
-        self.failures: Counter[str] = Counter()
-        self.seen: dict[tuple[str, int], dict[str, Any]] = {}
-        self.under_way = 0
-        self.ended = asyncio.Event()
-
-    def more(self) -> bool:
-        """Whether another call is to be made; it counts as made."""
-        self.left -= 1
-        return self.left >= 0
-
-    def judge(self, which: int, status: bytes, body: bytes) -> None:
-        """Count an answer that is not what it has to be."""
-        action = self.actions[which]
-        if status != b"200":
-            self.failures[f"status {status.decode(errors='replace')}"] += 1
-        elif action is not None:
-            decision = orjson.loads(body)
-            decision.pop("request_id", None)
-            if decision.get("action") != action or "failure" in decision:
-                self.failures[f"wrong decision {body[:200].decode(errors='replace')}"] += 1
-            # One bundle answers one call in one way only, whatever is swapped meanwhile.
-            elif self.seen.setdefault((decision["bundle"], which), decision) != decision:
-                self.failures["two answers of one bundle"] += 1
-
-    def end(self) -> None:
-        """No further call."""
-        self.left = 0
-        if not self.under_way:
-            self.ended.set()
-
-
-class _Client(asyncio.Protocol):
-    def __init__(self, work: _Round, first: int) -> None:
-        self._work = work
-        self._which = first % len(work.requests)
-        self._buffer = b""
-        self._begin = 0
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-
-    def call(self) -> None:
-        """The next call, if there is one."""
-        assert self._transport is not None
-        if not self._work.more():
-            self._transport.close()
-            if not self._work.under_way:
-                self._work.ended.set()
-            return
-        self._work.under_way += 1
-        self._begin = time.perf_counter_ns()
-        self._transport.write(self._work.requests[self._which])
-
-    def data_received(self, data: bytes) -> None:
-        self._buffer += data
-        head = self._buffer.find(b"\r\n\r\n")
-        if head < 0:
-            return
-        length = self._buffer.find(b"Content-Length: ")
-        size = int(self._buffer[length + 16 : self._buffer.find(b"\r\n", length)])
-        if len(self._buffer) < head + 4 + size:
-            return
-        work = self._work
-        work.times.append(time.perf_counter_ns() - self._begin)
-        self._begin = 0
-        work.under_way -= 1
-        work.judge(self._which, self._buffer[9:12], self._buffer[head + 4 :])
-        self._buffer = b""
-        self._which = (self._which + 1) % len(work.requests)
-        self.call()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if self._begin:
-            self._work.failures[f"connection lost ({exc or 'closed'})"] += 1
-            self._work.under_way -= 1
-            self._work.end()  # a failure of this kind ends the plan: what follows would be measured with fewer
-
-
-def _itself(client: _Client) -> _Client:
-    return client
-
-
-def _request(ask: dict[str, Any]) -> bytes:
-    body: bytes = ask["body"].encode()
-    head = (
-        f"POST /v1/hooks/{ask['hook']} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
+def _judged(found: dict[str, Any], asks: Sequence[Ask]) -> Outcome:
+    failures: Counter[str] = Counter()
+    for what, count in (
+        ("connection lost", found["lost"]),
+        ("no answer within 10 s", found["silent"]),
+        ("too many different answers to look at", found["other"]),
+    ):
+        if count:
+            failures[what] += count
+    decided: dict[tuple[str, int, int], dict[str, Any]] = {}
+    bodies = []
+    for which, status, count, encoded in found["answers"]:
+        body = bytes.fromhex(encoded)
+        bodies.append(body)
+        if status != 200:
+            failures[f"status {status}"] += count
+        elif asks[which].action is not None:
+            decisions = _decisions(body, asks[which])
+            if decisions is None:
+                failures[f"wrong decision {body[:200].decode(errors='replace')}"] += count
+                continue
+            for place, decision in enumerate(decisions):
+                # One bundle answers one call in one way only, whatever is swapped meanwhile.
+                if decided.setdefault((decision["bundle"], which, place), decision) != decision:
+                    failures["two answers of one bundle"] += count
+    return Outcome(
+        calls=found["calls"],
+        seconds=found["seconds"],
+        p50_us=found["p50_us"],
+        p99_us=found["p99_us"],
+        p999_us=found["p999_us"],
+        max_us=found["max_us"],
+        busy=found["cpu"] / found["seconds"],
+        failures=dict(failures),
+        targets={bundle: decision.get("target") for (bundle, _, _), decision in decided.items()},
+        bodies=tuple(bodies),
     )
-    return head.encode() + body
 
 
-async def _work_off(plan: dict[str, Any], lines: asyncio.StreamReader) -> dict[str, Any]:
-    work, loop = _Round(plan), asyncio.get_running_loop()
-    clients = []
-    for index in range(plan["concurrency"]):
-        client = _Client(work, index)
-        clients.append(client)
-        if isinstance(work.address, str):
-            await loop.create_unix_connection(partial(_itself, client), work.address)
-        else:
-            await loop.create_connection(partial(_itself, client), *work.address)
-    begin = time.perf_counter()
-    for client in clients:
-        client.call()
-    by_itself = plan["seconds"] is not None or plan["count"] is not None
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(plan["seconds"]):
-            await (work.ended.wait() if by_itself else lines.readline())
-    seconds = time.perf_counter() - begin
-    calls = len(work.times)
-    work.end()
+def _decisions(body: bytes, ask: Ask) -> list[dict[str, Any]] | None:
+    """The decisions of an answer; None where it is not what it has to be."""
     try:
-        async with asyncio.timeout(_ANSWER_S):
-            await work.ended.wait()
-    except TimeoutError:
-        work.failures[f"no answer within {_ANSWER_S:.0f} s"] += work.under_way
-    times = sorted(work.times) or [0]
-    return asdict(
-        Outcome(
-            calls=calls,
-            seconds=seconds,
-            p50_us=times[len(times) // 2] / 1000,
-            p99_us=times[min(len(times) - 1, int(len(times) * 0.99))] / 1000,
-            max_us=times[-1] / 1000,
-            failures=dict(work.failures),
-            targets={bundle: decision.get("target") for (bundle, _), decision in work.seen.items()},
+        answer = orjson.loads(body)
+        decisions: list[dict[str, Any]] = [answer] if ask.calls == 1 else answer["decisions"]
+        right = len(decisions) == ask.calls and all(
+            decision.get("action") == ask.action and "failure" not in decision and "bundle" in decision
+            for decision in decisions
         )
-    )
-
-
-async def _serve() -> None:
-    loop = asyncio.get_running_loop()
-    lines = asyncio.StreamReader(limit=_LINE)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
-    while line := await lines.readline():
-        if line.strip() != b"stop":
-            answer = orjson.dumps(await _work_off(orjson.loads(line), lines))
-            sys.stdout.buffer.write(answer + b"\n")
-            sys.stdout.buffer.flush()
-
-
-if __name__ == "__main__":
-    uvloop.run(_serve())
+    except (orjson.JSONDecodeError, AttributeError, KeyError, TypeError):
+        return None
+    return decisions if right else None

@@ -21,9 +21,10 @@ from typing import Final
 
 from bench import guests
 from bench.inprocess import runtime
-from bench.load import Ask, Generator, Plan
+from bench.load import Generator, Plan, hook_call
+from bench.machine import BrokenError
 from bench.report import TIMES, Figure, Options, Result, say, spread
-from bench.sidecar import BrokenError, Sidecar, sidecar
+from bench.sidecar import Sidecar, sidecar
 from hookline_api.hooks import Hook
 from hookline_runtime.engine import TICK_MS, deadline_ticks
 
@@ -32,13 +33,13 @@ _BOUND_MS: Final = _TIMEOUT_MS + 2 * TICK_MS
 _ASKED_P99: Final = 2.0
 _CUTS_TO_BREAK: Final = 5
 _LIMITS: Final = {"limits": {"timeout": f"{_TIMEOUT_MS}ms"}}
-_LOOP: Final = Ask(hook="custom_hook", body="2")
-_GOOD: Final = Ask(hook="custom_hook", body="1")
+_LOOP: Final = hook_call("custom_hook", "2")
+_GOOD: Final = hook_call("custom_hook", "1")
 _PATTERNS: Final = {
     "a plugin that loops on each call": [_LOOP],
     "one that loops on one call in 50": [_LOOP, *[_GOOD] * 49],
 }
-_QUICK: Final = [Ask(hook="route", body=guests.QUERY, action="node")]
+_QUICK: Final = [hook_call("route", guests.QUERY, "node")]
 
 
 async def measure(options: Options) -> Result:
@@ -114,7 +115,7 @@ async def _neighbour(options: Options, result: Result) -> None:
             for place, (pattern, asks) in enumerate(_PATTERNS.items()):
                 await _close_breaker(ours, wasm, priority=10 * number + place + 1)
                 before = await _timeouts(ours)
-                trouble.start(Plan(address=ours.tcp, asks=asks, concurrency=1))
+                await trouble.start(Plan(address=ours.tcp, asks=asks, concurrency=1))
                 beside = await generator.run(plan)
                 trouble.stop()
                 await trouble.outcome()

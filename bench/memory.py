@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from bench import guests
-from bench.load import Ask, Generator, Plan
+from bench.load import Generator, Plan, hook_call
 from bench.report import Figure, Options, Result, say
 from bench.sidecar import Sidecar, Weight, sidecar
 
@@ -36,7 +36,7 @@ Weights = dict[str, Weight]
 async def measure(options: Options) -> Result:
     """Calls first, then reloads."""
     result = Result(name="memory", idea="A sidecar with one worker and ten small plugins.")
-    asks = [Ask(hook=hook, body=body, action=action) for hook, (body, _, action) in guests.HOOKS.items()]
+    asks = [hook_call(name, body, action) for name, (body, _, action) in guests.HOOKS.items()]
     async with sidecar(*_plugins()) as ours, Generator() as generator:
         calls = options.pick(50_000, 1_000_000)
         reloads = options.pick(50, 1_000)
@@ -54,7 +54,7 @@ async def measure(options: Options) -> Result:
         over_reloads: list[Weights] = []
         for chunk in range(parts + 1):
             say(f"memory: {reloads:,} reloads, part {chunk} of {parts}" if chunk else "memory: warm-up, reloads")
-            generator.start(Plan(address=ours.tcp, asks=asks, concurrency=1))
+            await generator.start(Plan(address=ours.tcp, asks=asks, concurrency=1))
             for _ in range(reloads // parts):
                 number += 1
                 await _reload(ours, number)
@@ -96,7 +96,7 @@ def _name(hook: str) -> str:
 def _module(hook: str, number: int) -> bytes:
     """Version of a hook's plugin; every third asks the host for the time."""
     place = list(guests.HOOKS).index(hook)
-    return guests.version(guests.guest({hook: guests.HOOKS[hook][1]}, uses_host=place % 3 == 0), number)
+    return guests.version(guests.guest({hook: guests.HOOKS[hook][1]}, host_calls=int(place % 3 == 0)), number)
 
 
 async def _reload(ours: Sidecar, number: int) -> None:

@@ -9,10 +9,12 @@ import platform
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
+
+from bench import peers
 
 TIMES: Final = "\u00d7"  # the sign, which ruff takes for a letter
 _WORDS: Final = {True: "reached", False: "NOT REACHED", None: "for information"}
@@ -20,6 +22,9 @@ _IDEA: Final = """\
 Each ratio is of two things measured in turn in this one run: the
 median of the rounds, and the least and the greatest in brackets. Take the ratios, not absolute figures."""
 _HEADS: Final = ("figure", "asked", "measured", "")
+
+
+Size = TypeVar("Size", int, float)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -33,7 +38,7 @@ class Options:
         """How often a thing and its peer are measured, one after the other."""
         return self.pick(3, 5)
 
-    def pick(self, quick: int, full: int) -> int:
+    def pick(self, quick: Size, full: Size) -> Size:
         """One of two sizes."""
         return quick if self.quick else full
 
@@ -74,6 +79,22 @@ def spread(values: Sequence[float], *, unit: str = TIMES, digits: int = 2) -> st
     return f"{middle}{unit} ({least} to {most}, {len(values)} rounds)"
 
 
+def at_least(bar: float, what: str, ratios: Sequence[float]) -> Figure:
+    """A ratio whose median must not be less."""
+    return _barred(f"≥ {bar:g}{TIMES}", what, ratios, lambda middle: middle >= bar)
+
+
+def at_most(bar: float, what: str, ratios: Sequence[float]) -> Figure:
+    """A ratio whose median must not be greater."""
+    return _barred(f"≤ {bar:g}{TIMES}", what, ratios, lambda middle: middle <= bar)
+
+
+def _barred(asked: str, what: str, ratios: Sequence[float], holds: Callable[[float], bool]) -> Figure:
+    if not ratios:
+        return Figure(what=what, asked=asked, measured="no call was answered", reached=False)
+    return Figure(what=what, asked=asked, measured=spread(ratios), reached=holds(statistics.median(ratios)))
+
+
 def machine() -> dict[str, str]:
     """What this was measured on."""
     cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
@@ -86,6 +107,7 @@ def machine() -> dict[str, str]:
         "kernel": f"{platform.system()} {platform.release()}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         **versions,
+        **peers.versions(),
         "load average at the start": f"{os.getloadavg()[0]:.2f}",
         "date": dt.datetime.now(tz=dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }

@@ -8,22 +8,21 @@ import json
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from bench.machine import BrokenError, on, open_folder, processor_seconds
+
 if TYPE_CHECKING:
     from bench.load import Address
 
+__all__ = ["BrokenError", "Sidecar", "Weight", "sidecar"]
+
 _PATIENCE_S: Final = 120.0
 _POLL_S: Final = 0.02
-
-
-class BrokenError(Exception):
-    """A benchmark could not be carried out; what is said here is no figure."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,10 +40,12 @@ class Weight:
 
 
 class Sidecar:
-    """One running sidecar with one worker."""
+    """One running sidecar, all of it on one core or on any."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, workers: int, core: int | None) -> None:
         self._folder = folder
+        self._workers = workers
+        self._core = core
         self._plugins = folder / "plugins"
         self._plugins.mkdir()
         self._log = folder / "log"
@@ -76,12 +77,13 @@ class Sidecar:
 
     async def start(self) -> None:
         """Start, and return when it is ready."""
-        with self._log.open("wb") as log:
+        with self._log.open("wb") as log, on(self._core):
             self._process = await asyncio.create_subprocess_exec(
                 Path(sys.executable).with_name("hookline-sidecar"),
                 "--plugins", self._plugins, "--state", self._folder / "state", "--socket", self.socket,
+                "--socket-mode", "0666",
                 "--listen", f"127.0.0.1:{self.tcp[1]}", "--admin", f"127.0.0.1:{self._admin[1]}",
-                "--workers", "1",
+                "--workers", str(self._workers),
                 stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
 
@@ -118,12 +120,19 @@ class Sidecar:
             await asyncio.sleep(_POLL_S)
         return time.monotonic() - begin
 
+    def processor_seconds(self) -> float:
+        """The processor time of all its processes so far."""
+        assert self._process is not None
+        parent = self._process.pid
+        return processor_seconds([parent, *(pid for pid, above in _parents().items() if above == parent)])
+
     def weigh(self) -> dict[str, Weight]:
         """The weight of each process: parent, supervisor, worker, and ``compiler`` while there is one."""
         assert self._process is not None
         parent = self._process.pid
         children = sorted(pid for pid, above in _parents().items() if above == parent)
-        names = {parent: "parent"} | dict(zip(children, ("supervisor", "worker"), strict=False))
+        workers = ["worker"] if self._workers == 1 else [f"worker {number + 1}" for number in range(self._workers)]
+        names = {parent: "parent"} | dict(zip(children, ["supervisor", *workers], strict=False))
         names |= {pid: "compiler" for pid, above in _parents().items() if above in children}
         weights = {}
         for pid, name in names.items():
@@ -141,10 +150,12 @@ class Sidecar:
 
 
 @contextlib.asynccontextmanager
-async def sidecar(*plugins: tuple[str, bytes, dict[str, Any]]) -> AsyncIterator[Sidecar]:
+async def sidecar(
+    *plugins: tuple[str, bytes, dict[str, Any]], workers: int = 1, core: int | None = None
+) -> AsyncIterator[Sidecar]:
     """A sidecar that runs these plugins: name, module and what the manifest's ``spec`` says beside its source."""
-    with tempfile.TemporaryDirectory(prefix="hookline-bench-") as folder:
-        ours = Sidecar(Path(folder))
+    with open_folder() as folder:
+        ours = Sidecar(folder, workers=workers, core=core)
         for name, wasm, spec in plugins:
             ours.plugin(name, wasm, **spec)
         try:

@@ -1,10 +1,13 @@
 #!/bin/sh
 # Installs the real parts that the tests use, on Debian and Ubuntu. Elsewhere, or without the rights to, the tests
 # that need a part are skipped and the closing line names it; under CI they fail.
+# debian-packages.sh [PACKAGE …]: these alone, instead of all.
 set -eu
 
 missing=""
+only=" $* "
 need() { # PACKAGE PROGRAM-OR-FILE
+  case "$only" in "  " | *" $1 "*) ;; *) return 0 ;; esac
   command -v "$2" >/dev/null 2>&1 || [ -e "$2" ] || [ -e "/usr/sbin/$2" ] || missing="$missing $1"
 }
 need docker-registry docker-registry

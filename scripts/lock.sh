@@ -20,3 +20,4 @@ group() {
 group build --constraint requirements/dev.txt
 group envoy
 group toolchains
+group peers --constraint requirements/dev.txt
