@@ -6,9 +6,10 @@ import asyncio
 import http
 import logging
 from collections import Counter
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from enum import StrEnum
-from typing import Any, Final, Literal, Self, Unpack
+from functools import partial
+from typing import Any, Final, Literal, Self, TypeVar, Unpack
 
 from hookline_api.hooks import Hook
 from hookline_client import inputs
@@ -27,6 +28,7 @@ Storing = Literal["store", "skip"]
 Custom = Literal["answered", "empty", "block"]
 Accepted = Literal["accepted"]
 
+Read = TypeVar("Read")
 Asked = Coroutine[Any, Any, Decision[Action]]
 """To be awaited: a decision with these actions."""
 
@@ -106,8 +108,7 @@ class HookClient:
         self.calls += 1
         try:
             request_id, body = _encode(hook, given)
-            answer = await self._ask(_HEADS[hook], body, timeout)
-            return read_decision(hook, answer, request_id)
+            return await self._ask(_HEADS[hook], body, timeout, partial(read_decision, hook, request_id))
         except HookError as error:
             return self._without(hook, error, request_id)
 
@@ -195,16 +196,13 @@ class HookClient:
     async def _ask_batch(self, parts: list[bytes], timeout: float | None) -> list[Any]:
         """For each call its answer, or why there is none."""
         try:
-            answer = await self._ask(_HEADS[None], b'{"calls":[%b]}' % b",".join(parts), timeout)
-            found = answer.get("decisions") if isinstance(answer, dict) else None
-            if not isinstance(found, list) or len(found) != len(parts):
-                raise MalformedError(f"the answer does not hold {len(parts)} decisions")
+            body = b'{"calls":[%b]}' % b",".join(parts)
+            return await self._ask(_HEADS[None], body, timeout, partial(_several, len(parts)))
         except HookError as error:
             return [error] * len(parts)
-        return found
 
-    async def _ask(self, head: bytes, body: bytes, timeout: float | None) -> Any:
-        """The parsed body of a 200. Raises HookError."""
+    async def _ask(self, head: bytes, body: bytes, timeout: float | None, read: Callable[[Any], Read]) -> Read:
+        """What ``read`` makes of the parsed body of a 200. Raises HookError."""
         pool = self._pool
         if pool is None:
             raise RuntimeError("this client is not open: use it as an asynchronous context manager")
@@ -218,12 +216,13 @@ class HookClient:
             raise
         if call.error is not None:
             raise call.error
-        try:
-            answer = loads(call.body)
-        except ValueError as error:
-            raise MalformedError(f"the answer ({call.status}) is no JSON: {str(error)[:100]}") from None
         if call.status != http.HTTPStatus.OK:
-            raise _problem(call.status, answer)
+            raise _problem(call.status, _parsed(call.body))
+        try:
+            answer = read(loads(call.body))
+        except (MalformedError, ValueError) as error:
+            pool.condemn(call)  # what else comes there may be answers to other calls than it seems
+            raise error if isinstance(error, MalformedError) else MalformedError(f"no JSON: {error!s:.100}") from None
         if self._failing is not None and pool.loop.time() - self._failed_at >= _RECOVERED_S:
             log.warning("%s answers hooks again; %d calls had no answer", self._address, self._failing)
             self._failing = None
@@ -263,13 +262,28 @@ def _check_json(raw: bytes) -> None:
         raise RefusedError(f"the input is no JSON: {str(error)[:100]}") from None
 
 
+def _parsed(raw: bytes) -> Any:
+    try:
+        return loads(raw)
+    except ValueError:
+        return None
+
+
+def _several(count: int, answer: Any) -> list[Any]:
+    """So many answers of a batch. Raises MalformedError."""
+    found = answer.get("decisions") if isinstance(answer, dict) else None
+    if not isinstance(found, list) or len(found) != count:
+        raise MalformedError(f"the answer does not hold {count} decisions")
+    return found
+
+
 def _read(hook: Hook, answer: Any, request_id: str | None) -> Decision[Any]:
     """One answer of a batch. Raises HookError."""
     if isinstance(answer, HookError):
         raise answer
     if isinstance(answer, dict) and "action" not in answer and isinstance(answer.get("status"), int):
         raise _problem(answer["status"], answer)
-    return read_decision(hook, answer, request_id)
+    return read_decision(hook, request_id, answer)
 
 
 def _problem(status: int, answer: Any) -> HookError:

@@ -140,7 +140,7 @@ def instead(hook: Hook, error: HookError, request_id: str | None, *, closed: boo
     return Decision(fields)
 
 
-def read_decision(hook: Hook, answer: Any, request_id: str | None) -> Decision[Any]:
+def read_decision(hook: Hook, request_id: str | None, answer: Any) -> Decision[Any]:
     """The decision that a parsed answer is. Raises MalformedError, also where it answers another request."""
     action = answer.get("action") if type(answer) is dict else None
     shape = _SHAPES[hook].get(action) if type(action) is str else None

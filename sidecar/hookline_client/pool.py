@@ -110,6 +110,12 @@ class Pool:
             if connection in held:
                 held.remove(connection)
 
+    def condemn(self, call: Call) -> None:
+        """The answer to this call was no decision: end its connection."""
+        if call.connection is not None:
+            self.drop(call.connection)
+            call.connection.end()
+
     async def close(self) -> None:
         """End all connections, and the calls on them."""
         self._is_closed = True

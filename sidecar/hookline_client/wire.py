@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hookline_client.pool import Pool
 
 _MAX_HEAD: Final = 16 * 1024
+_BEGINNING: Final = b"HTTP/1.1 "
 _STATUS: Final = re.compile(rb"HTTP/1\.1 ([2-5][0-9]{2})(?: [\t -~\x80-\xff]*)?")
 _FIELD: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([\t -~\x80-\xff]*)")  # RFC 9110, 5.1 and 5.5
 _LENGTH: Final = re.compile(rb"[0-9]{1,19}")
@@ -142,8 +143,8 @@ class Connection(asyncio.Protocol):
                     raise MalformedError("there was an answer to no call")
                 end = data.find(b"\r\n\r\n", at, at + _MAX_HEAD)
                 if end < 0:
-                    if size - at >= _MAX_HEAD:
-                        raise MalformedError(f"the answer's head has more than {_MAX_HEAD} bytes")
+                    if size - at >= _MAX_HEAD or not data.startswith(_BEGINNING[: size - at], at):
+                        raise MalformedError(f"the answer's head is none: {bytes(data[at : at + 60])!r}")
                     return at
                 self._awaited = self._pool.heads.read(bytes(data[at:end]))
                 if self._awaited[1] > self._limit:
