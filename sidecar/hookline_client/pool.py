@@ -184,9 +184,8 @@ class Pool:
         self._opening = None
         self._is_down = False
         self._connections.append(connection)
-        self._idle.append(connection)
-        while self._queue and self._share_one():
-            pass
+        self.freed(connection)
+        self.share()
 
     async def _connect(self) -> Connection:
         async with asyncio.timeout(self._bounds.timeout):
