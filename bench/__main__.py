@@ -13,12 +13,16 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from bench import cached_load, loop, memory, reload, report, sockets
+from bench import cached_load, calls, loop, memory, proxies, reload, report, sockets, storm, workers
 from bench.machine import more_files
 from bench.report import Options, Result, say
 
 _BENCHMARKS: Final[dict[str, tuple[str, Callable[[Options], Awaitable[Result]]]]] = {
+    "calls": ("one hook in process, against wasmtime-py's own API and Extism's SDK", calls.measure),
     "sockets": ("calls over sockets, against a sidecar in C and bare Python servers", sockets.measure),
+    "proxies": ("requests through nginx and Envoy that ask a sidecar about each", proxies.measure),
+    "workers": ("two workers against one", workers.measure),
+    "storm": ("10,000 slow clients, and what others notice", storm.measure),
     "cached-load": ("load of a cached module against its compilation", cached_load.measure),
     "reload": ("failed calls and p99 while modules are swapped under load", reload.measure),
     "loop": ("how soon an endless loop is cut, and a neighbour's p99 beside it", loop.measure),

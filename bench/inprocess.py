@@ -4,36 +4,51 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+from bench.machine import open_folder
 from hookline_api.bundle import Bundle, BundleArtifact, BundlePlugin
 from hookline_runtime import engine
 from hookline_runtime.artifacts.inspection import inspect_module
+from hookline_runtime.calls import Guest
+from hookline_runtime.host import PluginHost
 from hookline_runtime.runtime import Runtime
 
 
 @contextlib.asynccontextmanager
 async def runtime(*plugins: tuple[str, bytes, dict[str, Any]]) -> AsyncIterator[Runtime]:
     """A runtime that runs these plugins: name, module and what a ``WasmPlugin`` says of it."""
-    with tempfile.TemporaryDirectory(prefix="hookline-bench-") as folder:
+    with open_folder() as folder:
         entries, paths = [], {}
         for name, wasm, settings in plugins:
-            paths[name] = Path(folder) / f"{name}.cwasm"
-            engine.compile_to(wasm, paths[name], fuel=False)
-            sha256 = hashlib.sha256(wasm).hexdigest()
-            artifact = BundleArtifact(
-                digest=f"sha256:{sha256}", sha256=sha256, size=len(wasm), layout="raw", reference=name
-            )
-            hooks = list(inspect_module(wasm).hooks)
-            entries.append(
-                BundlePlugin.model_validate({"name": name, "artifact": artifact, "hooks": hooks, **settings})
-            )
+            entries.append(_entry(name, wasm, settings))
+            paths[name] = _compiled(folder, name, wasm)
         ours = Runtime()
         try:
             await ours.load(Bundle.of(entries), lambda entry: paths[entry.name])
             yield ours
         finally:
             await ours.close()
+
+
+def guest(wasm: bytes, **settings: Any) -> Guest:
+    """A module linked to its host functions, without a runtime around it. Somebody else has to keep the clock going."""
+    entry = _entry("quick", wasm, settings)
+    with open_folder() as folder:
+        module = engine.load_compiled(_compiled(folder, "quick", wasm), fuel=entry.limits.fuel is not None)
+    return Guest(module, limits=entry.limits, host=PluginHost(entry, None).functions())
+
+
+def _entry(name: str, wasm: bytes, settings: dict[str, Any]) -> BundlePlugin:
+    sha256 = hashlib.sha256(wasm).hexdigest()
+    artifact = BundleArtifact(digest=f"sha256:{sha256}", sha256=sha256, size=len(wasm), layout="raw", reference=name)
+    hooks = list(inspect_module(wasm).hooks)
+    return BundlePlugin.model_validate({"name": name, "artifact": artifact, "hooks": hooks, **settings})
+
+
+def _compiled(folder: Path, name: str, wasm: bytes) -> Path:
+    path = folder / f"{name}.cwasm"
+    engine.compile_to(wasm, path, fuel=False)
+    return path
