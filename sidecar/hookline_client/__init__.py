@@ -25,8 +25,10 @@ from hookline_client.errors import (
     RefusedError,
     UnreachableError,
 )
+from hookline_client.inputs import Context
 
 __all__ = [
+    "Context",
     "DeadlineError",
     "Decision",
     "FailedError",
