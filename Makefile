@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e lint format bench bench-operator cluster images crds lock plugins clean
+.PHONY: help demo test e2e lint format bench bench-operator fuzz cluster images crds lock plugins clean
 # No recipe prints itself: what the verbs print is for people.
 .SILENT:
 
@@ -50,6 +50,9 @@ bench: $(VENV)/.dev $(VENV)/.peers $(VENV)/.envoy ## measure against peers in on
 bench-operator: $(VENV)/.dev $(VENV)/.toolchains ## measure the operator: 2,000 sidecars, 5,000 plugins; writes bench/OPERATOR.md
 	sh scripts/debian-packages.sh
 	PATH="$(CURDIR)/$(VENV)-toolchains/bin:$$PATH" PYTHONPATH=scripts $(BIN)/python -m bench.operator $(ARGS)
+
+fuzz: $(VENV)/.dev ## send a million odd cases to the hook endpoint's two roads: the same answers (ARGS="--cases N --seed S")
+	PYTHONPATH=scripts $(BIN)/python -m fuzz_endpoint $(ARGS)
 
 crds: $(VENV)/.dev ## write the CustomResourceDefinition from the models, and the chart's table of values
 	$(BIN)/python scripts/write_crds.py

@@ -21,6 +21,7 @@ import time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from aiohttp import web
+from yarl import URL
 
 from hookline_api.hooks import Hook, hook_spellings, parse_hook
 from hookline_runtime.errors import InputError
@@ -31,6 +32,10 @@ from hookline_sidecar.replies import Refused, Reply, Wire, writable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+
+    from aiohttp import StreamReader
+    from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.http_parser import RawRequestMessage
 
     from hookline_runtime.pipeline import Chains
     from hookline_runtime.runtime import Runtime
@@ -223,7 +228,7 @@ class Endpoint:
                     chunks.append(chunk)
         except TimeoutError:
             raise Refused(408, f"the body could not be read within {self._settings.body_timeout:g} s") from None
-        except (web.RequestPayloadError, ConnectionError, ValueError) as error:
+        except (web.RequestPayloadError, ConnectionError, ValueError, RuntimeError) as error:
             # Cut off, or chunks that are none. Where the client is gone, nobody reads this.
             raise Refused(400, f"the body was not sent whole: {error!s:.100}") from None
         return b"".join(chunks)
@@ -261,6 +266,7 @@ class _Server(web.Server):
             keepalive_timeout=3600,
             max_headers=128,
             lingering_time=_LINGER_S,
+            request_factory=self._request,
         )
         self._ended = ended
         self._lanes = None if route is None else Lanes(route, self._behind, ended, self._loop)
@@ -270,6 +276,18 @@ class _Server(web.Server):
 
     def _behind(self) -> web.RequestHandler:
         return _Connection(self, loop=self._loop, **self._kwargs)
+
+    def _request(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> web.BaseRequest:
+        if message.url is None:  # "CONNECT \n": aiohttp's parser takes it, and its request does not
+            message = message._replace(url=URL("/"))
+        return web.BaseRequest(message, payload, protocol, writer, task, self._loop)
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         """Called by each of aiohttp's connections, once."""

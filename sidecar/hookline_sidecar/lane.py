@@ -185,15 +185,16 @@ class Lane(asyncio.Protocol):
             self._work(data)
 
     def eof_received(self) -> bool:
-        """Answer what came whole, then close. What did not, or is aiohttp's, ends as aiohttp ends it: unanswered."""
+        """Answer what came whole, then close. What is aiohttp's ends as aiohttp ends it, which may be unanswered."""
         if self._for_good or self._owed:
             self._handler().eof_received()
             return False
-        if not self._resting:
-            self._held = b""
-            self._stop_timer()
         self._ended = True
-        self._close_if_done()
+        if self._held and not self._resting:
+            self._lose_patience()  # it will not be whole; but it may be malformed, which has an answer
+            self._shared.loop.call_later(_PATIENCE_S, self._close_if_done)
+        else:
+            self._close_if_done()
         return True
 
     def pause_writing(self) -> None:
@@ -331,7 +332,8 @@ class Lane(asyncio.Protocol):
             self._timer = None
 
     def _lose_patience(self) -> None:
-        data, self._held, self._timer = self._held, b"", None
+        self._stop_timer()
+        data, self._held = self._held, b""
         end = data.find(b"\r\n\r\n")
         plan = None if end < 0 else self._shared.plan(data[:end])
         if plan is None:
@@ -378,7 +380,7 @@ class Lane(asyncio.Protocol):
         """Once nothing comes any more: close when all is answered, also what aiohttp has."""
         if not self._ended or self._resting or self._transport.is_closing():
             return
-        if self._for_good or self._is_ours():
+        if self._for_good or self._owed or self._is_ours():
             self._transport.close()
         else:
             self._shared.loop.call_later(_PATIENCE_S, self._close_if_done)

@@ -14,6 +14,9 @@ PROBLEM: Final = "application/problem+json"
 SERVER: Final = "hookline"
 """Without a version: whoever can ask need not know what to look up."""
 
+_DECISION: Final = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nServer: {SERVER}\r\nContent-Length: ".encode(
+    "ascii"
+)
 _PHRASES: Final = {status.value: status.phrase for status in http.HTTPStatus}
 
 
@@ -67,23 +70,21 @@ class Wire:
     def __init__(self) -> None:
         self._second = 0
         self._end = b""
-        self._decision = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d%b%b"
 
     def decision(self, body: bytes) -> bytes:
         """200 with this JSON."""
         now = int(time.time())
-        return self._decision % (len(body), self._end if now == self._second else self._tick(now), body)
+        return b"%b%d%b%b" % (_DECISION, len(body), self._end if now == self._second else self._tick(now), body)
 
     def reply(self, reply: Reply) -> bytes:
-        """Any reply, with keep-alive."""
+        """Any reply; the connection goes on."""
         lines = [f"HTTP/1.1 {reply.status} {_PHRASES[reply.status]}"]
         lines += [f"{name}: {value}" for name, value in reply.headers]
-        lines.append(f"Content-Length: {len(reply.body)}")
+        lines += [f"Server: {SERVER}", f"Content-Length: {len(reply.body)}"]
         return "\r\n".join(lines).encode("ascii") + self._tick(int(time.time())) + reply.body
 
     def _tick(self, now: int) -> bytes:
         """The end of the head; RFC 9110, 6.6.1, asks for the date."""
         if now != self._second:
-            date = email.utils.formatdate(now, usegmt=True)
-            self._second, self._end = now, f"\r\nDate: {date}\r\nServer: {SERVER}\r\n\r\n".encode("ascii")
+            self._second, self._end = now, f"\r\nDate: {email.utils.formatdate(now, usegmt=True)}\r\n\r\n".encode()
         return self._end
