@@ -64,6 +64,11 @@ HOOK_TYPES: Final = (("ii", "I"), ("ii", ""))
 REQUIRED_EXPORTS: Final = {"alloc": ("i", "i")}
 OPTIONAL_EXPORTS: Final = {"dealloc": ("ii", ""), "_initialize": ("", "")}
 
+INPUT_REGION: Final = "hookline_input"
+INPUT_REGION_SIZE: Final = "hookline_input_size"
+"""Two i32 globals that a module may export: where in its memory the host may put an input of up to that size,
+instead of asking ``alloc`` for a place."""
+
 # Errors of host functions, docs/guest-abi.md.
 E_MEMORY: Final = -1
 E_SIZE: Final = -2

@@ -331,7 +331,7 @@ class Limits(Resource):
 
     timeout: Annotated[Duration, _bounded(1, 60_000, format_duration)] = 100
     """Processor time for one call of one plugin, 1ms to 60s; waiting for a core does not count, up to ten times as
-    much or 5s more, whichever is less. Cause ``timeout``. Default 100ms."""
+    much, but 1s more at least and 5s more at most. Cause ``timeout``. Default 100ms."""
     memory: Annotated[Size, _bounded(65_536, 2**30, format_size)] = Field(default=64 * 2**20, validate_default=True)
     """Linear memory of one instance, 64Ki to 1Gi; a guest that asks for more gets ``memory.grow`` = -1.
     Default 64Mi."""

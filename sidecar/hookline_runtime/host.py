@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hookline_api.bundle import BundlePlugin
-    from hookline_runtime.calls import GuestMemory, HostCallable
+    from hookline_runtime.border import GuestMemory, HostCallable
 
 _METRIC_NAME: Final = re.compile(rb"[a-z_][a-z0-9_]{0,63}")
 _MAX_METRICS: Final = 32

@@ -46,6 +46,8 @@ _MAX_BACKLOG: Final = 1024
 _MAX_BACKLOG_BYTES: Final = 16 * 2**20
 _SPARES: Final = 2
 """Fresh instances that are kept ready for the next calls, where each call gets one of its own."""
+_MAX_USED: Final = 32
+"""Used instances that wait to be given back; of a batch that leaves no time between its calls, some wait for none."""
 _MAX_KNOWN: Final = 128
 _MAX_KNOWN_BYTES: Final = 256
 
@@ -267,6 +269,8 @@ class Plugin:
             self._note_instance(road, instance)
         if instance.calls < self._max_calls:
             self._instances.append(instance)  # there is room: it came from here
+        elif len(self._used) >= _MAX_USED:
+            instance.close()
         else:
             self._used.append(instance)
             if not self._tidying:

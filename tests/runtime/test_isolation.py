@@ -8,7 +8,7 @@ import pytest
 
 from hookline_api.hooks import Hook
 from hookline_runtime import plugin as plugin_module
-from hookline_runtime.calls import Guest
+from hookline_runtime.calls import Guest, Instance
 
 # Answers how many calls this instance has served, and leaves its input at 4096 for the next one to find.
 _MEMORY = """
@@ -70,31 +70,29 @@ async def test_an_instance_that_trapped_is_never_used_again(workshop, wat):
 async def test_a_pool_keeps_no_more_than_its_size_and_closes_the_rest(workshop, wat, monkeypatch):
     """Every instance that was made is either in the pool or closed."""
     made, closed = [], []
-    instantiate = Guest.instantiate
+    instantiate, close = Guest.instantiate, Instance.close
 
     def counted(self, **options):
-        instance = instantiate(self, **options)
-        made.append(instance._store)
-        return instance
+        made.append(1)
+        return instantiate(self, **options)
+
+    def counted_close(self):
+        if not self.closed:
+            closed.append(1)
+        close(self)
+        assert self.closed
 
     monkeypatch.setattr(Guest, "instantiate", counted)
+    monkeypatch.setattr(Instance, "close", counted_close)
     runtime = await workshop.guest(wat.switch(), isolation={"mode": "Pooled", "size": 2}, limits={"concurrency": 8})
     for _ in range(5):
         await asyncio.gather(*(runtime.call(Hook.CUSTOM, body) for body in (b"0", b"1", b"3", b"0", b"0", b"0")))
-    kept = [instance._store for instance in runtime.plugins["guest"]._instances]
+    kept = runtime.plugins["guest"]._instances
     assert len(kept) <= 2
-    closed = [store for store in made if _is_closed(store)]
+    assert not any(instance.closed for instance in kept)
     assert len(closed) + len(kept) == len(made)
     await runtime.close()
-    assert all(map(_is_closed, made))
-
-
-def _is_closed(store) -> bool:
-    try:
-        store.ptr()
-    except ValueError:
-        return True
-    return False
+    assert len(closed) == len(made)
 
 
 @pytest.mark.parametrize("mode", ["PerCall", "Pooled"])

@@ -1,0 +1,137 @@
+"""What both call paths share: the border of a module, what its host functions see of it, and how errors read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final, Protocol
+
+import wasmtime
+
+from hookline_api.hooks import OBSERVERS
+from hookline_runtime.artifacts.inspection import Import, ModuleInfo, Signature, judge_module
+
+U32: Final = 0xFFFFFFFF
+TABLES: Final = 2
+TABLE_ELEMENTS: Final = 200_000
+"""Go puts every function into its table; an element takes 8 bytes."""
+
+UNANSWERED: Final = frozenset(hook.value for hook in OBSERVERS)
+"""Hooks whose answer is ignored, whatever it is."""
+
+_CAP_FACTOR: Final = 10
+_CAP_LEAST_NS: Final = 1_000_000_000
+_CAP_MOST_NS: Final = 5_000_000_000
+_LETTERS: Final = {"i32": "i", "i64": "I", "f32": "f", "f64": "F"}
+_VALUE_TYPES: Final = {
+    "i": wasmtime.ValType.i32, "I": wasmtime.ValType.i64, "f": wasmtime.ValType.f32, "F": wasmtime.ValType.f64,
+}  # fmt: skip
+
+
+class GuestMemory(Protocol):
+    """A guest's memory as its host functions see it: bounds-checked, for the time of one host call."""
+
+    def read(self, pointer: int, length: int) -> bytes | None:
+        """A copy of that range; None where any of it is outside memory."""
+
+    def write(self, pointer: int, data: bytes) -> bool:
+        """Put ``data`` at ``pointer``; False, and nothing is written, where it does not fit into memory."""
+
+    def give(self, data: bytes) -> int:
+        """Put ``data`` where the guest's own ``alloc`` says; packed pointer and length, or an error's code.
+
+        The guest runs in here. Its ``alloc`` may call host functions, but those may not give anything in turn:
+        a guest could recurse through the host until the native stack ends.
+        """
+
+
+HostCallable = Callable[..., int]
+"""``(memory: GuestMemory, *numbers) -> int``, as ``hookline_runtime.host`` makes them."""
+Host = Mapping[tuple[str, str], HostCallable]
+
+
+def border(module: wasmtime.Module) -> ModuleInfo:
+    """A compiled module's imports and exports, as the engine has them. Raises VerifyError."""
+    exports: dict[str, tuple[str, Signature | None]] = {}
+    pages, wide = 0, False
+    for export in module.exports:
+        kind = export.type
+        exports[export.name] = (_kind(kind), _signature(kind))
+        if export.name == "memory" and isinstance(kind, wasmtime.MemoryType):
+            pages, wide = kind.limits.min, kind.is_64
+    imports = [
+        Import(module=each.module, name=each.name or "", kind=_kind(each.type), signature=_signature(each.type))
+        for each in module.imports
+    ]
+    return judge_module(imports=imports, exports=exports, memory_pages=pages, memory64=wide)
+
+
+def function_type(params: str, results: str) -> wasmtime.FuncType:
+    """Letters of ``hookline_api.abi`` as a type."""
+    return wasmtime.FuncType([_VALUE_TYPES[p]() for p in params], [_VALUE_TYPES[r]() for r in results])
+
+
+def left_ns(*, timeout_ns: int, used_ns: int, passed_ns: int) -> int:
+    """What is left of a time-out after that much processor time and that much time; 0 where the call has to end.
+
+    A call that was not given a core goes on, up to a hard cap, so that a busy machine kills no innocent call.
+    """
+    over = passed_ns >= min(max(timeout_ns * _CAP_FACTOR, timeout_ns + _CAP_LEAST_NS), timeout_ns + _CAP_MOST_NS)
+    # Nine tenths are enough: on a free core a loop has used that much when its time is over, and another tick
+    # for the rest would be one too many.
+    return 0 if over or used_ns * 10 >= timeout_ns * 9 else timeout_ns - used_ns
+
+
+def overlap(start: int, length: int, other: int, size: int) -> bool:
+    """Whether two ranges share bytes, or begin at the same place.
+
+    A guest may answer in place. Freeing the same bytes twice is its allocator's undoing, also if they are none.
+    """
+    return start == other or (start < other + size and other < start + length)
+
+
+def trap_reason(message: str) -> str:
+    """The essence of a trap's message, which is a tree of causes and frames."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    reason = next((line for line in reversed(lines) if "wasm trap:" in line), lines[0] if lines else "?")
+    return reason.split("wasm trap: ", 1)[-1][:200]
+
+
+def _kind(kind: object) -> str:
+    return type(kind).__name__.removesuffix("Type").replace("Func", "function").lower()
+
+
+def _signature(kind: object) -> Signature | None:
+    if not isinstance(kind, wasmtime.FuncType):
+        return None
+    params, results = ("".join(_LETTERS.get(str(each), "?") for each in part) for part in (kind.params, kind.results))
+    return params, results
+
+
+# https://github.com/WebAssembly/WASI/blob/wasi-0.1/preview1/docs.md: subscription and event.
+_SUBSCRIPTION: Final = 48
+_EVENT: Final = 32
+_MAX_SUBSCRIPTIONS: Final = 1024
+_ERRNO_FAULT: Final = 21
+_ERRNO_INVAL: Final = 28
+
+
+def poll_oneoff(memory: GuestMemory, subscriptions: int, events: int, count: int, ready: int) -> int:
+    """WASI's sleep, without sleeping: wasmtime's would hold our thread for as long as the guest likes.
+
+    Every subscription is reported as ready at once; a guest that waits for its clock asks again, and is cut by
+    its deadline.
+    """
+    count &= U32
+    if not 0 < count <= _MAX_SUBSCRIPTIONS:
+        return _ERRNO_INVAL
+    asked = memory.read(subscriptions, count * _SUBSCRIPTION)
+    if asked is None:
+        return _ERRNO_FAULT
+    answer = bytearray(count * _EVENT)
+    for index in range(count):
+        subscription = asked[index * _SUBSCRIPTION :]
+        event = index * _EVENT
+        answer[event : event + 8] = subscription[:8]  # userdata
+        answer[event + 10] = subscription[8]  # the kind of event
+    written = memory.write(events, bytes(answer)) and memory.write(ready, count.to_bytes(4, "little"))
+    return 0 if written else _ERRNO_FAULT

@@ -1,0 +1,597 @@
+"""Calls into a guest at the speed of the C API (``capi.py``): what ``calls.py`` promises, and why it is safe here.
+
+A pooled call is one slice assignment, one call into the library, and one slice read. What makes that safe:
+
+**Pointers outlive their use.** All memory that the library writes to through us (functions, arguments, a trap) is one
+block that belongs to the ``Instance``; its addresses are computed once, and the block lives as long as they do.
+What the library allocates (the store) is given back in ``close`` and nowhere else. An ``Instance`` is used again for
+the next store of its guest, with the same block, because making one costs more than a call.
+
+**Memory is looked at through one view**, which is bounds-checked by Python on every use. A linear memory only grows,
+and the engine does not move one that has its whole address range reserved (``engine.py``), so a view is too short at
+worst; it is derived anew when a guest names a place behind its end. A view never outlives its store in use: ``open``
+sets it for the new store before anybody can touch it.
+
+**Numbers from a guest** are masked to 32 bits and compared with the size of memory before a byte is read or written.
+
+**The deadline** is set when the engine's clock has moved since it was set last, every few milliseconds at most, so
+most calls begin later than their deadline was set. The callback that the engine asks at the deadline knows when the
+call really began, and takes off what the thread may have done before; so a call is never charged for another's
+time, and always has all of its own.
+
+**Callbacks** (the deadline's, and host functions') cannot raise: each has one ``try`` around everything.
+
+Nothing here may be used by two threads at a time, except ``Guest.instantiate``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import itertools
+import struct
+import threading
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+import wasmtime
+
+from hookline_api.abi import (
+    E_MEMORY,
+    E_UNAVAILABLE,
+    HOST_FUNCTIONS,
+    INPUT_REGION,
+    INPUT_REGION_SIZE,
+    WASI_MODULE,
+)
+from hookline_runtime import capi
+from hookline_runtime.border import (
+    TABLE_ELEMENTS,
+    TABLES,
+    U32,
+    UNANSWERED,
+    Host,
+    HostCallable,
+    border,
+    function_type,
+    left_ns,
+    overlap,
+    poll_oneoff,
+    trap_reason,
+)
+from hookline_runtime.engine import EPOCH, deadline_ticks, engine, first_line
+from hookline_runtime.errors import CallError, DeadlineError, OverloadError, ResultError, TrapError, VerifyError
+
+if TYPE_CHECKING:
+    from hookline_api.resources import Limits
+
+_PAGE: Final = 65_536
+_MAX_SHELLS: Final = 8
+_MAX_VIEWS: Final = 64
+_MAX_CELLS: Final = 256
+
+# The block of an instance, in words of 8 bytes. Cells are 16 bytes each, and aligned to 16.
+_INSTANCE: Final = 0
+_MEMORY: Final = 2
+_SCRATCH: Final = 6
+_CELLS: Final = 10
+_NESTED_CELLS: Final = 14
+_FUEL: Final = 18
+_TRAP_CODE: Final = 19
+_FUNCTIONS: Final = 20
+_WORDS_PER_EXTERN: Final = capi.EXTERN // 8
+
+# TrapCode of the wasmtime crate, as it writes them.
+_TRAPS: Final = (
+    "call stack exhausted", "out of bounds memory access", "unaligned atomic",
+    "undefined element: out of bounds table access", "uninitialized element", "indirect call type mismatch",
+    "integer overflow", "integer divide by zero", "invalid conversion to integer",
+    "wasm `unreachable` instruction executed", "interrupt", "all fuel consumed by WebAssembly",
+)  # fmt: skip
+_TRAP_INTERRUPT: Final = 10
+_TRAP_OUT_OF_FUEL: Final = 11
+
+_func_call = capi.func_call_unchecked
+_get_ident = threading.get_ident
+_now_ns = time.perf_counter_ns
+
+_numbers = itertools.count(1)
+_instances: weakref.WeakValueDictionary[int, Instance] = weakref.WeakValueDictionary()
+"""By the number that the engine hands to the deadline's callback."""
+
+
+def _deadline(_context: object, number: int, delta: int, kind: int) -> int:
+    """The engine's clock says that a call's time is over: let it end, or let it go on."""
+    with contextlib.suppress(BaseException):  # nothing may leave a callback; where anything is wrong, the call ends
+        instance = _instances[number]
+        left = instance.left_ns()
+        if left:
+            ctypes.c_uint64.from_address(delta).value = deadline_ticks(left // 1_000_000)
+            ctypes.c_uint8.from_address(kind).value = capi.CONTINUE
+            return 0
+        instance.expired = True
+    return int(capi.error_new(b"deadline") or 0)
+
+
+_on_deadline: Final = capi.DeadlineCallback(_deadline)  # kept for as long as any store may call it
+
+
+class Guest:
+    """One module, linked once to one plugin's host functions.
+
+    The module is judged again here, by what the engine says of it: inspection read the artifact, and this is what
+    will run. Raises VerifyError.
+    """
+
+    def __init__(self, module: wasmtime.Module, *, limits: Limits, host: Host) -> None:
+        self.info = info = border(module)
+        self.limits = limits
+        self.ticks = deadline_ticks(limits.timeout)
+        self.frees = "dealloc" in info.exports
+        """Whether the guest takes memory back."""
+        self.has_host = any(entry.module != WASI_MODULE or entry.name == "poll_oneoff" for entry in info.imports)
+        self.has_wasi = info.needs_wasi
+        self.initializes = "_initialize" in info.exports
+        self.first_size = info.memory_pages * _PAGE
+        self.region: tuple[int, int] | None = None
+        """Address and size of the guest's own place for inputs, where it has one."""
+        self.reads_region = all(info.exports.get(name, ("", None))[0] == "global" for name in _REGION)
+        functions = ["alloc", "dealloc", "_initialize", *(hook.value for hook in info.hooks)]
+        self.functions = {name: name.encode() for name in functions if name in info.exports}
+        self.void = {hook.value for hook in info.hooks if info.exports[hook.value][1] == ("ii", "")}
+        """Hooks without a result."""
+        self.running: dict[int, Instance] = {}
+        """The instance that runs on each thread, for host functions."""
+        self.views: dict[int, memoryview] = {}
+        self._shells: list[Instance] = []
+        self._engine = engine(fuel=limits.fuel is not None)
+        self._callbacks: list[object] = []  # the library keeps their addresses, and nothing else keeps them
+        self._linker = wasmtime.Linker(self._engine)
+        try:
+            self._link(host)
+            self._pre = self._linker.instantiate_pre(module)
+        except wasmtime.WasmtimeError as error:
+            raise VerifyError(f"the module cannot be linked: {first_line(str(error))}") from error
+        self.engine_address = capi.address(self._engine)
+        self.pre_address = capi.address(self._pre)
+
+    def instantiate(self, *, timeout_ms: int | None = None) -> Instance:
+        """A new instance with fresh memory; its deadline runs from here and covers its first call.
+
+        With ``timeout_ms`` it is made ahead of any call: it has that time to come up, and its first call has a
+        deadline of its own. Raises TrapError or DeadlineError where the start function or ``_initialize`` does not
+        come back, and OverloadError where the engine has no place for another one.
+        """
+        try:
+            instance = self._shells.pop()
+        except IndexError:
+            instance = Instance(self)
+        instance.open(timeout_ms)
+        return instance
+
+    def take_back(self, instance: Instance) -> None:
+        """A closed instance, to be used again."""
+        if len(self._shells) < _MAX_SHELLS:
+            self._shells.append(instance)
+
+    def _link(self, host: Host) -> None:
+        if self.has_wasi:
+            self._linker.define_wasi()
+            self._linker.allow_shadowing = True
+            self._define(WASI_MODULE, "poll_oneoff", "iiii", "i", poll_oneoff)
+        for entry in self.info.imports:
+            if entry.module != WASI_MODULE:
+                function = HOST_FUNCTIONS[entry.module, entry.name]
+                given = host[entry.module, entry.name]
+                self._define(entry.module, entry.name, function.params, function.results, given)
+
+    def _define(self, module: str, name: str, params: str, results: str, function: HostCallable) -> None:
+        callback = _callback(self.running, params, results, function)
+        self._callbacks.append(callback)
+        kind = function_type(params, results)
+        failure = capi.linker_define_func_unchecked(
+            capi.address(self._linker), module.encode(), len(module.encode()), name.encode(), len(name.encode()),
+            capi.address(kind), callback, None, capi.NO_FINALIZER,
+        )  # fmt: skip
+        if failure:
+            raise VerifyError(f"the host function {module}.{name} cannot be linked: {capi.take_error(failure)[0]:.200}")
+
+
+class Instance:
+    """One instantiation: own store, own memory, own limits. Used by one thread at a time."""
+
+    __slots__ = (
+        "__weakref__", "_armed", "_begin", "_block", "_boxes", "_cells", "_cells_at", "_context", "_cpu_ns", "_found",
+        "_giving", "_guest", "_is_fresh", "_memory_at", "_nested", "_nested_at", "_number", "_output", "_size",
+        "_store", "_thread", "_timeout_ns", "_trap", "_trap_at", "_view", "_wall_ns", "calls", "expired", "fuel",
+        "memory",
+    )  # fmt: skip
+
+    def __init__(self, guest: Guest) -> None:
+        self._guest = guest
+        self._number = next(_numbers)
+        _instances[self._number] = self
+        words = _FUNCTIONS + _WORDS_PER_EXTERN * len(guest.functions)
+        self._block = (ctypes.c_uint64 * words)()
+        at = ctypes.addressof(self._block)
+        whole = memoryview(self._block).cast("B").cast("Q")
+        # Arguments and results of a call: two cells, of which the first word counts.
+        self._cells = whole[_CELLS : _CELLS + 4]
+        self._cells_at = ctypes.c_void_p(at + 8 * _CELLS)
+        # For calls of ``alloc`` from within a host function, while the outer call's arguments are in use.
+        self._nested = whole[_NESTED_CELLS : _NESTED_CELLS + 4]
+        self._nested_at = ctypes.c_void_p(at + 8 * _NESTED_CELLS)
+        self._memory_at = ctypes.c_void_p(at + 8 * _MEMORY + capi.EXTERN_OF)
+        self._boxes = {
+            name: ctypes.c_void_p(at + 8 * (_FUNCTIONS + _WORDS_PER_EXTERN * place))
+            for place, name in enumerate(guest.functions)
+        }
+        """Where each function's extern goes, once it is looked up."""
+        self._found: dict[str, ctypes.c_void_p] = {}
+        """The functions of this store, by name."""
+        self._trap = ctypes.c_void_p()
+        self._trap_at = ctypes.c_void_p(ctypes.addressof(self._trap))
+        self._context = ctypes.c_void_p()
+        self._store = 0
+        self._view = memoryview(b"")
+        self._size = 0
+        self._output = guest.limits.output
+        self._giving = False
+        self._is_fresh = False
+        self._armed = -1
+        self._thread = 0
+        self._timeout_ns = self._begin = self._cpu_ns = self._wall_ns = 0
+        self.expired = False
+        """Whether the call was interrupted at its deadline."""
+        self.calls = 0
+        """Calls that this instance has served."""
+        self.fuel = 0
+        """Fuel of the last call, where it is counted."""
+        self.memory = 0
+        """Bytes of memory after the last call, or some milliseconds before."""
+
+    def open(self, timeout_ms: int | None) -> None:
+        """Begin with a new store and fresh memory; see ``Guest.instantiate``."""
+        guest, limits = self._guest, self._guest.limits
+        self.calls = self.fuel = 0
+        self.expired = self._giving = False
+        self._found.clear()
+        self._begin = _now_ns()
+        store = self._store = capi.store_new(guest.engine_address, None, None)
+        context = self._context
+        context.value = capi.store_context(store)
+        try:
+            capi.store_limiter(store, limits.memory, TABLE_ELEMENTS, 1, TABLES, 1)
+            if guest.has_wasi:
+                # An empty one: no files, arguments, environment, output.
+                self._check(capi.context_set_wasi(context, capi.wasi_config_new()), "instantiation", None)
+            capi.store_epoch_deadline_callback(store, _on_deadline, self._number, capi.NO_FINALIZER)
+            within = None if timeout_ms is None else f"{timeout_ms} ms"
+            self._arm(
+                *((limits.timeout, guest.ticks) if timeout_ms is None else (timeout_ms, deadline_ticks(timeout_ms)))
+            )
+            if guest.has_host:
+                guest.running[self._thread] = self
+            block = ctypes.addressof(self._block)
+            self._check(
+                capi.instance_pre_instantiate(guest.pre_address, context, block, self._trap_at), "instantiation", within
+            )
+            capi.instance_export_get(context, block, b"memory", 6, block + 8 * _MEMORY)
+            self._see_fresh_memory()
+            if guest.reads_region:
+                self._read_region()
+            if guest.initializes:
+                self._check(
+                    _func_call(context, self._find("_initialize"), self._cells_at, 0, self._trap_at),
+                    "instantiation",
+                    within,
+                )
+        except BaseException:
+            self.close()
+            raise
+        self._is_fresh = timeout_ms is None
+        if timeout_ms is not None:
+            self._armed = -1
+
+    def call(self, hook: str, data: bytes, *, last: bool) -> bytes | None:  # noqa: C901, PLR0912, PLR0915 - below
+        """One hook call: the guest's answer, or None for the hook's default.
+
+        ``last`` says that the instance is dropped afterwards, so the guest need not free anything. Raises a
+        CallError, after which the instance must be dropped.
+
+        In one piece, because a call of a Python function costs as much as most lines here.
+        """
+        guest = self._guest
+        context, cells, cells_at, trap, trap_at = self._context, self._cells, self._cells_at, self._trap, self._trap_at
+        if self._is_fresh:
+            self._is_fresh = False  # it was armed by the instantiation, which is a part of its first call
+        else:
+            self._begin = _now_ns()
+            if EPOCH[0] != self._armed or _get_ident() != self._thread:
+                self._arm(guest.limits.timeout, guest.ticks)
+            if guest.limits.fuel is not None:
+                capi.context_set_fuel(context, guest.limits.fuel)
+        if guest.has_host:
+            guest.running[self._thread] = self
+        self.calls += 1
+        size = len(data)
+        try:
+            region = guest.region
+            if region is not None and size <= region[1]:
+                pointer = region[0]
+            else:
+                region = None
+                pointer = self._alloc(size)
+            if size:
+                end = pointer + size
+                if end > self._size and end > self._measure():
+                    raise TrapError(f"alloc({size}) answered {pointer}: outside the guest's memory")
+                self._view[pointer:end] = data
+            cells[0] = pointer
+            cells[2] = size
+            failure = _func_call(context, self._found.get(hook) or self._find(hook), cells_at, 2, trap_at)
+            if failure is not None or trap.value is not None:
+                raise self._error(failure, hook, None)
+            packed = 0 if hook in guest.void else cells[0]
+            result = None
+            if packed and hook not in UNANSWERED:
+                start, length = packed >> 32, packed & U32
+                if length > self._output:
+                    raise ResultError(f"the result has {length} bytes, and limits.output is {self._output}")
+                end = start + length
+                if end > self._size and end > self._measure():
+                    raise ResultError(f"the result is outside memory: {length} bytes at {start}, of {self._size}")
+                result = self._view[start:end].tobytes()
+            if last:
+                self._measure()
+            elif guest.frees:
+                self._free_all(packed, pointer, size, in_region=region is not None)
+        except CallError:
+            self._measure()
+            raise
+        finally:
+            if guest.limits.fuel is not None:
+                self._count_fuel(guest.limits.fuel)
+            self.memory = self._size
+        return result
+
+    def close(self) -> None:
+        """Give the store and its memory back. The instance must not be used any more; its guest may use it again."""
+        if self._store:
+            if self._guest.has_host:
+                self._guest.running.pop(self._thread, None)
+            store, self._store = self._store, 0
+            self._context.value = None
+            self._size = 0
+            self._view = _NO_MEMORY
+            capi.store_delete(store)
+            self._guest.take_back(self)
+
+    @property
+    def closed(self) -> bool:
+        """Whether its store is given back."""
+        return not self._store
+
+    def __del__(self) -> None:
+        if self._store:
+            capi.store_delete(self._store)
+
+    def work_ns(self) -> int:
+        """Processor time since the last call began, on the thread that it ran on: as much at least."""
+        return time.thread_time_ns() - self._cpu_ns - (self._begin - self._wall_ns)
+
+    def left_ns(self) -> int:
+        """What is left of the time of the call under way, on its thread; 0 where it has to end."""
+        passed = _now_ns() - self._begin
+        return left_ns(timeout_ns=self._timeout_ns, used_ns=self.work_ns(), passed_ns=passed)
+
+    # ── what host functions see: ``border.GuestMemory`` ──
+
+    def read(self, pointer: int, length: int) -> bytes | None:
+        """A copy of that range; None where any of it is outside memory."""
+        pointer &= U32
+        end = pointer + (length & U32)
+        return self._view[pointer:end].tobytes() if end <= self._size or end <= self._measure() else None
+
+    def write(self, pointer: int, data: bytes) -> bool:
+        """Put ``data`` at ``pointer``; False, and nothing is written, where it does not fit into memory."""
+        pointer &= U32
+        end = pointer + len(data)
+        if end > self._size and end > self._measure():
+            return False
+        self._view[pointer:end] = data
+        return True
+
+    def give(self, data: bytes) -> int:
+        """Put ``data`` where the guest's own ``alloc`` says; packed pointer and length, or an error's code."""
+        if self._giving:
+            return -E_UNAVAILABLE
+        self._giving = True
+        try:
+            self._nested[0] = len(data)
+            failure = _func_call(
+                self._context, self._found.get("alloc") or self._find("alloc"), self._nested_at, 1, self._trap_at
+            )
+            if failure is not None or self._trap.value is not None:
+                self._error(failure, "alloc", None)
+                return -E_UNAVAILABLE  # a guest that was interrupted in there traps again at its next step
+            pointer = self._nested[0] & U32
+        finally:
+            self._giving = False
+        if not pointer:
+            return -E_UNAVAILABLE
+        return pointer << 32 | len(data) if self.write(pointer, data) else -E_MEMORY
+
+    # ── below ──
+
+    def _arm(self, timeout_ms: int, ticks: int) -> None:
+        """Give the store a fresh deadline, for calls on this thread until the engine's clock moves."""
+        self._armed = EPOCH[0]  # read first: a tick in between makes the deadline later, and not earlier
+        self._thread = _get_ident()
+        self._timeout_ns = timeout_ms * 1_000_000
+        self._cpu_ns = time.thread_time_ns()
+        self._wall_ns = self._begin
+        capi.context_set_epoch_deadline(self._context, ticks)
+        if self._guest.limits.fuel is not None:
+            capi.context_set_fuel(self._context, self._guest.limits.fuel)
+        if self._size:
+            self._measure()
+
+    def _find(self, name: str) -> ctypes.c_void_p:
+        """An export that the module's border says is a function; looked up when it is first needed."""
+        raw, box = self._guest.functions[name], self._boxes[name]
+        capi.instance_export_get(self._context, ctypes.addressof(self._block), raw, len(raw), box)
+        found = self._found[name] = ctypes.c_void_p((box.value or 0) + capi.EXTERN_OF)
+        return found
+
+    def _alloc(self, size: int) -> int:
+        """Ask the guest for a place for its input."""
+        self._cells[0] = size
+        target = self._found.get("alloc") or self._find("alloc")
+        failure = _func_call(self._context, target, self._cells_at, 1, self._trap_at)
+        if failure is not None or self._trap.value is not None:
+            raise self._error(failure, "alloc", None)
+        pointer = self._cells[0] & U32
+        if size and not pointer:
+            raise TrapError(f"alloc({size}) answered 0: the guest has no room for the input")
+        return pointer
+
+    def _free_all(self, packed: int, pointer: int, size: int, *, in_region: bool) -> None:
+        """Give the guest its answer and its input back."""
+        start, length = packed >> 32, packed & U32
+        if start + length > self._size and start + length > self._measure():
+            packed = 0  # an answer that nobody reads: whatever it is, it is nothing to free
+        if packed and not overlap(start, length, pointer, size):
+            self._free(start, length)
+        if not in_region:
+            self._free(pointer, size)
+
+    def _free(self, pointer: int, size: int) -> None:
+        self._cells[0] = pointer
+        self._cells[2] = size
+        target = self._found.get("dealloc") or self._find("dealloc")
+        failure = _func_call(self._context, target, self._cells_at, 2, self._trap_at)
+        if failure is not None or self._trap.value is not None:
+            raise self._error(failure, "dealloc", None)
+
+    def _see_fresh_memory(self) -> None:
+        """The view of a memory that is as large as the module says; a start function may have made it larger."""
+        guest = self._guest
+        base = capi.memory_data(self._context, self._memory_at)
+        view = guest.views.get(base)
+        if view is None:
+            if len(guest.views) >= _MAX_VIEWS:
+                guest.views.clear()
+            view = guest.views[base] = _view(base, guest.first_size)
+        self._view = view
+        self.memory = self._size = guest.first_size
+
+    def _measure(self) -> int:
+        """The size of memory now; the view covers all of it afterwards."""
+        size: int = capi.memory_data_size(self._context, self._memory_at)
+        if size != self._size:
+            self._view = _view(capi.memory_data(self._context, self._memory_at), size)
+            self._size = size
+        return size
+
+    def _read_region(self) -> None:
+        """The guest's own place for inputs: two constants of the module, so the first instance tells it for all."""
+        guest = self._guest
+        guest.reads_region = False
+        start, size = (self._read_global(name) for name in _REGION)
+        if start is None or not size:
+            return
+        if start == 0 or start + size > self._size:
+            raise TrapError(f"the input region is outside memory: {size} bytes at {start}, of {self._size}")
+        guest.region = start, size
+
+    def _read_global(self, name: str) -> int | None:
+        block = ctypes.addressof(self._block)
+        scratch = block + 8 * _SCRATCH
+        capi.instance_export_get(self._context, block, name.encode(), len(name), scratch)
+        value = (ctypes.c_uint64 * 3)()  # wasmtime_val_t: its kind, and 16 bytes
+        capi.global_get(self._context, scratch + capi.EXTERN_OF, ctypes.addressof(value))
+        return value[1] & U32 if value[0] & 0xFF == 0 else None
+
+    def _count_fuel(self, given: int) -> None:
+        at = ctypes.addressof(self._block) + 8 * _FUEL
+        self._check(capi.context_get_fuel(self._context, at), "the count of fuel", None)
+        self.fuel = given - self._block[_FUEL]
+
+    def _check(self, failure: int | None, where: str, within: str | None) -> None:
+        if failure is not None or self._trap.value is not None:
+            raise self._error(failure, where, within)
+
+    def _error(self, failure: int | None, where: str, within: str | None) -> CallError:
+        """What the library's trap or error means for the failure policy; either is given back."""
+        trap, self._trap.value = self._trap.value, None
+        code, message, status = None, "", None
+        if trap is not None:
+            at = ctypes.addressof(self._block) + 8 * _TRAP_CODE
+            self._block[_TRAP_CODE] = 0
+            if capi.trap_code(trap, at):
+                code = self._block[_TRAP_CODE] & 0xFF
+            if code is not None and code < len(_TRAPS):
+                capi.trap_delete(trap)
+            else:
+                message = capi.take_trap_message(trap)
+        if failure is not None:
+            message, status = capi.take_error(failure)
+        if self.expired or code == _TRAP_INTERRUPT:
+            return DeadlineError(
+                f"{where} took longer than {within or f'limits.timeout ({self._guest.limits.timeout} ms)'}"
+            )
+        if code == _TRAP_OUT_OF_FUEL:
+            return DeadlineError(f"{where} used up limits.fuel ({self._guest.limits.fuel})")
+        if status is not None:
+            return TrapError(f"{where} ended the program with exit code {status}")
+        if code is not None and code < len(_TRAPS):
+            return TrapError(f"{where} trapped: {_TRAPS[code]}")
+        if trap is not None:
+            return TrapError(f"{where} trapped: {trap_reason(message)}")
+        if "maximum concurrent" in message:
+            return OverloadError("the engine has no place for another instance; use fewer plugins, or smaller pools")
+        return TrapError(f"{where} failed: {first_line(message)}")
+
+
+_REGION: Final = (INPUT_REGION, INPUT_REGION_SIZE)
+_NO_MEMORY: Final = memoryview(b"")
+
+
+def _view(base: int, size: int) -> memoryview:
+    """Guest memory. DANGER: good while the store lives; what is behind an older address may be anybody's."""
+    return memoryview((ctypes.c_ubyte * size).from_address(base)).cast("B") if size else _NO_MEMORY
+
+
+_FORMATS: Final = {"i": "i12x", "I": "q8x", "f": "f12x", "F": "d8x"}
+
+
+def _callback(running: dict[int, Instance], params: str, results: str, function: HostCallable) -> Any:
+    """A host function as the library calls it: arguments and results in cells on the guest's own stack.
+
+    A view of the cells is kept for each address, because guests come back to the same few. It is used within a call
+    from that very address only, so what it shows is always this call's.
+    """
+    arguments = struct.Struct("<" + "".join(_FORMATS[letter] for letter in params))
+    is_wide = results == "I"
+    size = capi.VAL_RAW * max(len(params), len(results), 1)
+    views: dict[int, memoryview] = {}
+
+    def call(_env: object, _caller: object, cells: int, _count: int) -> int:
+        view = views.get(cells)
+        if view is None:
+            if len(views) >= _MAX_CELLS:
+                views.clear()
+            view = views[cells] = memoryview((ctypes.c_ubyte * size).from_address(cells)).cast("B").cast("Q")
+        try:
+            answer = function(running[_get_ident()], *arguments.unpack_from(view))
+        except BaseException:  # noqa: BLE001 - nothing may leave a callback
+            answer = E_UNAVAILABLE
+        view[0] = answer & _U64 if is_wide else answer & U32
+        return 0
+
+    return capi.HostCallback(call)
+
+
+_U64: Final = 0xFFFFFFFFFFFFFFFF
