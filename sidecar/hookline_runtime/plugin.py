@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 from hookline_runtime.decisions import Answer, read_answer
 from hookline_runtime.errors import CallError, DeadlineError, OverloadError, TrapError
+from hookline_runtime.places import Places
 
 if TYPE_CHECKING:
     from hookline_api.bundle import BundlePlugin
@@ -40,8 +41,8 @@ _PROBATION: Final = 8
 _MAX_PROBATION: Final = 4096
 _FORGIVEN_AFTER: Final = 10_000
 """Quick calls in a row after which the probation is short again."""
-_WAITING_PER_RUNNING: Final = 4
-_MAX_THREADS: Final = 16
+MAX_THREADS: Final = 16
+"""More calls at a time than there are threads would wait where no deadline sees them."""
 _MAX_BACKLOG: Final = 1024
 _MAX_BACKLOG_BYTES: Final = 16 * 2**20
 _SPARES: Final = 2
@@ -178,7 +179,7 @@ class Plugin:
         rows: dict[Hook, Row],
         *,
         spare: Instance | None = None,
-        concurrency: int | None = None,
+        places: Places | None = None,
     ) -> None:
         self.entry = entry
         self.name = entry.name
@@ -200,11 +201,7 @@ class Plugin:
             self._put_back(spare)
         self._used: list[Instance] = []
         self._tidying = False
-        self._concurrency = concurrency or entry.limits.concurrency
-        # More calls at a time than there are threads would wait where no deadline sees them.
-        self._places = min(self._concurrency, _MAX_THREADS)
-        self._running = 0
-        self._waiting: collections.deque[asyncio.Future[None]] = collections.deque()
+        self.places = places or Places(entry.limits.concurrency, most=MAX_THREADS)
         self._threads: ThreadPoolExecutor | None = None
         self._backlog: collections.deque[tuple[Hook, bytes]] = collections.deque()
         self._backlog_bytes = 0
@@ -231,7 +228,8 @@ class Plugin:
 
     def ready(self) -> bool:
         """Whether a call would run now, on this thread, without waiting for anything."""
-        return self.inline and self._running < self._places
+        places = self.places
+        return self.inline and (places.running < places.held or places.get())
 
     def call_now(self, road: Road, data: bytes) -> Answer | None:
         """One call on this thread, where ``ready`` said so: the guest's answer, or None where it has no opinion.
@@ -288,15 +286,21 @@ class Plugin:
         if len(data) > self._max_input:
             raise self._refuse_size(road, len(data))
         try:
-            await self._enter()
+            await self.places.enter(self.entry.limits.timeout / 1000)
         except BaseException as error:
             road.breaker.did_not_run()
             if isinstance(error, OverloadError):
                 self._failed(road, 0, error)
             raise
+        if self.inline:  # it waited for a place, and not for a thread
+            road.breaker.did_not_run()  # a trial is asked for again
+            try:
+                return self.call_now(road, data)
+            finally:
+                self._leave()
         run = _Run()
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(self._places, thread_name_prefix=f"plugin-{self.name}")
+            self._threads = ThreadPoolExecutor(self.places.most, thread_name_prefix=f"plugin-{self.name}")
         try:
             future = asyncio.get_running_loop().run_in_executor(self._threads, self._execute, road, run, data)
         except RuntimeError as error:  # the process has no thread left to give
@@ -404,38 +408,8 @@ class Plugin:
         if self._counts_fuel:
             road.row.count_fuel(instance.fuel)
 
-    async def _enter(self) -> None:
-        if self._running < self._places:
-            self._running += 1
-            return
-        if len(self._waiting) >= self._concurrency * _WAITING_PER_RUNNING:
-            raise OverloadError(
-                f"{self._running} calls run and {len(self._waiting)} wait; "
-                f"limits.concurrency allows {self._concurrency}"
-            )
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            async with asyncio.timeout(self.entry.limits.timeout / 1000):
-                await turn
-        except BaseException as error:
-            if turn.done() and not turn.cancelled():
-                self._next_turn()  # it was given in the same moment: pass it on
-            with contextlib.suppress(ValueError):
-                self._waiting.remove(turn)  # who gave up takes nobody's place in the queue
-            if isinstance(error, TimeoutError):
-                raise OverloadError(
-                    f"waited {self.entry.limits.timeout} ms for one of {self._concurrency} calls to end"
-                ) from None
-            raise
-
-    def _next_turn(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)  # the place goes from one call to the next; ``_running`` stays
-                return
-        self._running -= 1
+    def _leave(self) -> None:
+        self.places.leave()
         self._close_if_done()
 
     def _ended(self, road: Road, run: _Run) -> None:
@@ -454,7 +428,7 @@ class Plugin:
                 self._recovered(road)
         else:
             self._failed(road, run.ns, run.error)
-        self._next_turn()
+        self._leave()
 
     def _weigh(self, ns: int, instance: Instance | None) -> None:
         """Judge an inline call that took that long by the clock: was it the guest, or did it wait for a core?"""
@@ -521,9 +495,10 @@ class Plugin:
         self._failing = True
 
     def _close_if_done(self) -> None:
-        if self._holders > 0 or self._running or self._observing is not None:
+        if self._holders > 0 or self.places.running or self._observing is not None:
             return
         self._closed.set()
+        self.places.close()
         for instances in (self._instances, self._used):
             while instances:
                 instances.pop().close()

@@ -22,11 +22,12 @@ from typing import TYPE_CHECKING, Final
 from hookline_runtime.artifacts.resolve import check_entry
 from hookline_runtime.calls import Guest, Instance
 from hookline_runtime.engine import Ticker, load_compiled
-from hookline_runtime.errors import CallError, ConfigError, HooklineError, LoadError, VerifyError
+from hookline_runtime.errors import CallError, ConfigError, FetchError, HooklineError, LoadError, VerifyError
 from hookline_runtime.host import PluginHost
 from hookline_runtime.inputs import read_call
 from hookline_runtime.pipeline import Chains, Link
-from hookline_runtime.plugin import Plugin
+from hookline_runtime.places import Member, Places
+from hookline_runtime.plugin import MAX_THREADS, Plugin
 from hookline_runtime.stats import MAX_PLUGINS, StatsTable
 
 if TYPE_CHECKING:
@@ -70,14 +71,16 @@ class PrepareError(HooklineError):
 class Runtime:
     """Runs one bundle at a time in one process and one event loop.
 
-    ``stats`` and ``kv`` are the caller's where it shares them with other processes. ``share`` is how many
-    processes divide each plugin's ``limits.concurrency``.
+    ``stats`` and ``kv`` are the caller's where it shares them with other processes. ``member`` is this process among
+    those that have each plugin's ``limits.concurrency`` together; None where it has the limit for itself.
     """
 
-    def __init__(self, *, kv: KvStore | None = None, stats: StatsTable | None = None, share: int = 1) -> None:
+    def __init__(
+        self, *, kv: KvStore | None = None, stats: StatsTable | None = None, member: Member | None = None
+    ) -> None:
         self._kv = kv
         self._stats = stats or StatsTable()
-        self._share = share
+        self._member = member
         self._ticker = Ticker()
         self._ticker.start()
         self._current: Prepared | None = None
@@ -132,8 +135,13 @@ class Runtime:
         try:
             if number >= MAX_PLUGINS:
                 raise ConfigError(f"there are more than {MAX_PLUGINS} plugins in the bundle")
-            # On a thread: a Go module's first instance takes milliseconds, and calls go on meanwhile.
-            fresh = await asyncio.to_thread(self._load, entry, find(entry), number)
+            places = self._places(entry, number)
+            try:
+                # On a thread: a Go module's first instance takes milliseconds, and calls go on meanwhile.
+                fresh = await asyncio.to_thread(self._load, entry, find(entry), number, places)
+            except BaseException:
+                places.close()
+                raise
         except LoadError as error:
             raise PrepareError(entry.name, error) from error
         if plugin is not None and plugin.inline:
@@ -184,7 +192,18 @@ class Runtime:
             await plugin.ended()  # without the clock, a guest that loops on a thread would never end
         self._ticker.stop()
 
-    def _load(self, entry: BundlePlugin, compiled: Path, number: int) -> Plugin:
+    def _places(self, entry: BundlePlugin, number: int) -> Places:
+        limit = entry.limits.concurrency
+        if self._member is None:
+            return Places(limit, most=MAX_THREADS)
+        try:
+            # Of this revision: while the one before it ends, each has the limit for itself.
+            key = f"{entry.name} {entry.revision}"
+            return self._member.places(plugin=number, key=key, limit=limit, most=MAX_THREADS)
+        except OSError as error:
+            raise FetchError(f"there is no descriptor left for the places of its calls: {error.strerror}") from error
+
+    def _load(self, entry: BundlePlugin, compiled: Path, number: int, places: Places) -> Plugin:
         limits = entry.limits
         module = load_compiled(compiled, fuel=limits.fuel is not None)
         host = PluginHost(entry, self._kv)
@@ -192,7 +211,7 @@ class Runtime:
         check_entry(entry, guest.info)
         spare = _first_instance(guest)
         rows = {hook: self._stats.row(number, hook) for hook in entry.hooks}
-        return Plugin(entry, guest, host, rows, spare=spare, concurrency=max(1, limits.concurrency // self._share))
+        return Plugin(entry, guest, host, rows, spare=spare, places=places)
 
 
 def _first_instance(guest: Guest) -> Instance:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import uvloop
 
+from hookline_runtime.places import SharedPlaces
 from hookline_runtime.stats import TABLE_BYTES, StatsTable
 from hookline_sidecar import sockets
 from hookline_sidecar.accepting import Board
@@ -72,6 +73,7 @@ def run(settings: Settings, state: StateFolder) -> int:
     memories = [mmap.mmap(-1, TABLE_BYTES) for _ in range(settings.workers)]
     tables = [StatsTable(memoryview(memory)) for memory in memories]
     board = Board(settings.workers)
+    shared = SharedPlaces(state.places, settings.workers) if settings.workers > 1 else None
 
     def supervise() -> None:
         for each in hook_doors:
@@ -81,7 +83,7 @@ def run(settings: Settings, state: StateFolder) -> int:
     def work(index: int) -> Callable[[], None]:
         def main() -> None:
             door.close()
-            uvloop.run(_work(settings, state, index, hook_doors, board, tables[index]))
+            uvloop.run(_work(settings, state, index, hook_doors, board, tables[index], shared))
 
         return main
 
@@ -116,10 +118,12 @@ async def _work(
     doors: list[socket.socket],
     board: Board,
     stats: StatsTable,
+    shared: SharedPlaces | None,
 ) -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.set_threshold(_GC_THRESHOLD, 50, 50)
-    await Worker(settings, state, index=index, doors=doors, board=board, stats=stats).run()
+    member = None if shared is None else shared.join(index)
+    await Worker(settings, state, index=index, doors=doors, board=board, stats=stats, member=member).run()
 
 
 def _attend(children: dict[int, _Child], board: Board) -> None:

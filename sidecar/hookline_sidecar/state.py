@@ -7,6 +7,7 @@
     STATE/artifacts/       modules (``hookline_runtime.artifacts.store``)
     STATE/compiled/        their compiled forms (``hookline_runtime.compiler``)
     STATE/kv/              the plugins' key-value store (``hookline_runtime.kv``)
+    STATE/places           locks: calls under way where workers share a limit (``hookline_runtime.places``)
     STATE/numbers.json     which rows of the statistics belong to which plugin
     STATE/control.sock     where workers meet the supervisor
 """
@@ -45,6 +46,7 @@ class StateFolder:
         self.artifacts = root / "artifacts"
         self.compiled = root / "compiled"
         self.kv = root / "kv"
+        self.places = root / "places"
         self.control = root / "control.sock"
         self._bundle = root / "bundle.json"
         self._numbers = root / "numbers.json"

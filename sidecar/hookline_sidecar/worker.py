@@ -25,6 +25,7 @@ from hookline_sidecar.accepting import Acceptor
 if TYPE_CHECKING:
     import socket
 
+    from hookline_runtime.places import Member
     from hookline_runtime.plugin import Plugin
     from hookline_runtime.stats import StatsTable
     from hookline_sidecar.accepting import Board
@@ -50,13 +51,15 @@ class Worker:
         doors: list[socket.socket],
         board: Board,
         stats: StatsTable,
+        member: Member | None,
     ) -> None:
         self._settings = settings
         self._state = state
         self._index = index
         self._doors = doors
         self._board = board
-        self._runtime = Runtime(kv=KvStore(state.kv), stats=stats, share=settings.workers)
+        self._member = member
+        self._runtime = Runtime(kv=KvStore(state.kv), stats=stats, member=member)
         self._compiler = Compiler(state.compiled)
         self._prepared: Prepared | None = None
         self._gate = endpoint.Gate(self._runtime)
@@ -68,6 +71,8 @@ class Worker:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, stop.set)
+        if self._member is not None:
+            self._member.listen()
         link = loop.create_task(self._follow_supervisor())
         waiting = loop.create_task(stop.wait())
         ended, _ = await asyncio.wait([link, waiting], return_when=asyncio.FIRST_COMPLETED)

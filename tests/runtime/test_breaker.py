@@ -126,7 +126,7 @@ async def test_a_trial_that_is_neither_good_nor_bad_does_not_keep_it_off_the_roa
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        while guest.plugin._running:  # noqa: ASYNC110 - there is no event for a call that nobody waits for
+        while guest.plugin.places.running:  # noqa: ASYNC110 - there is no event for a call that nobody waits for
             await asyncio.sleep(0)
     elif spoiler == "nonsense":
         assert (await guest.call(_NONSENSE))["failure"] == "result"
@@ -144,7 +144,7 @@ async def test_a_trial_that_gives_up_waiting_for_its_turn_does_not_keep_it_off_t
     clock.now += 1
     task = asyncio.create_task(guest.call(_OK))
     await asyncio.sleep(0)
-    assert guest.plugin._waiting
+    assert guest.plugin.places._waiting
     task.cancel()
     await asyncio.gather(task, *busy, return_exceptions=True)
     clock.now += 10

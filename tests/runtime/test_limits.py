@@ -171,8 +171,8 @@ async def test_a_call_waits_no_longer_than_its_timeout(workshop, wat):
     causes = [(await task)["failure"] for task in (looping, *waiting)]
     assert causes[0] == "timeout"
     assert "overload" in causes[1:]
-    assert runtime.plugins["guest"]._running == 0
-    assert not runtime.plugins["guest"]._waiting
+    assert runtime.plugins["guest"].places.running == 0
+    assert not runtime.plugins["guest"].places._waiting
 
 
 async def test_a_caller_that_goes_away_leaves_its_place_in_the_queue(workshop, wat):
@@ -189,7 +189,7 @@ async def test_a_caller_that_goes_away_leaves_its_place_in_the_queue(workshop, w
     assert {answer.get("failure") for answer in answers} <= {None, "overload"}
     assert "4 wait" not in str(runtime.plugins["guest"].last_failure)
     await first
-    assert runtime.plugins["guest"]._running == 0
+    assert runtime.plugins["guest"].places.running == 0
 
 
 async def test_a_caller_that_goes_away_during_its_call_leaves_nothing_behind(workshop, wat, caplog):
@@ -207,7 +207,7 @@ async def test_a_caller_that_goes_away_during_its_call_leaves_nothing_behind(wor
     plugin = runtime.plugins["guest"]
     await runtime.close()
     assert plugin.closed
-    assert plugin._running == 0
+    assert plugin.places.running == 0
     gc.collect()
     assert lost == []
     assert "Traceback" not in caplog.text
@@ -224,15 +224,6 @@ async def test_closing_waits_for_a_guest_that_loops_on_a_thread(workshop, wat):
     names = [thread.name for thread in threading.enumerate() if thread.name.startswith("plugin-guest")]
     assert Summary.of([runtime._stats.row(0, Hook.CUSTOM).values()]).calls == 1
     assert len(names) <= 1  # idle, and on its way out
-
-
-async def test_the_concurrency_is_divided_between_processes(workshop, wat):
-    """A pod of four workers has the limit once, and each worker at least one call."""
-    entry = await workshop.plugin(wat.switch(), limits={"concurrency": 8})
-    runtime = await workshop.run(entry, share=4)
-    assert runtime.plugins["guest"]._concurrency == 2
-    runtime = await workshop.run(entry, share=100)
-    assert runtime.plugins["guest"]._concurrency == 1
 
 
 async def test_observed_calls_have_a_bounded_queue(workshop, wat):
