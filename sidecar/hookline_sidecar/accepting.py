@@ -7,8 +7,8 @@ many each has stands in memory that they share.
 A connection that nobody has taken yet waits in the listening socket, which dies with the last process that holds
 it. So it is never lost with a worker, as it would be with a queue for each (``SO_REUSEPORT``) or on its way
 from one process to another. And it does not wait for long: a worker that stands back looks again every
-millisecond, no longer waits for one that does nothing meanwhile (it is stopped, dead or busy), and takes the
-connection after some looks whatever the others do.
+millisecond; it soon waits no longer for one that does nothing meanwhile (it is stopped, or busy with one thing), until
+that one looks again; and it takes the connection after some looks whatever the others do.
 """
 
 from __future__ import annotations
@@ -33,9 +33,11 @@ _LEAVING: Final = 2
 _AT_ONCE: Final = 64
 """Connections that are taken before calls on others get their turn."""
 _LOOK_AGAIN_S: Final = 0.001
-_PATIENCE: Final = 5
-"""Looks after which a worker that does not look any more is not waited for."""
-_MOST_LOOKS: Final = 20
+_PATIENCE_NEW: Final = 5
+"""Looks after which a worker that has not looked yet is not waited for: it may have to load its plugins first."""
+_PATIENCE: Final = 25
+"""Looks after which one that looks no more is not waited for: longer than a busy machine lets a process wait."""
+_MOST_LOOKS: Final = 40
 _EXHAUSTED_S: Final = 0.1
 _LOG_PAUSE_S: Final = 10.0
 
@@ -203,10 +205,13 @@ class _Door:
             return
         self._looked += 1
         fewer = acceptor.fewer()
-        if self._looked >= _PATIENCE:
-            stuck = {at: looks for at, looks in fewer.items() if self._ahead.get(at) == looks}
-            acceptor.give_up(stuck)
-            fewer = {at: looks for at, looks in fewer.items() if at not in stuck}
+        stuck = {
+            at: looks
+            for at, looks in fewer.items()
+            if self._ahead.get(at) == looks and self._looked >= (_PATIENCE if looks else _PATIENCE_NEW)
+        }
+        acceptor.give_up(stuck)
+        fewer = {at: looks for at, looks in fewer.items() if at not in stuck}
         if fewer and self._looked < _MOST_LOOKS:
             self._again = self._loop.call_later(_LOOK_AGAIN_S, self._look)
             return
