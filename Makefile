@@ -43,7 +43,7 @@ format: $(VENV)/.dev ## format, and mend what can be mended by itself
 	$(BIN)/ruff check --fix --exit-zero .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev $(VENV)/.peers $(VENV)/.envoy ## measure against peers in one run; writes bench/RESULTS.md (about 25 minutes, or five with ARGS=--quick)
+bench: $(VENV)/.dev $(VENV)/.peers $(VENV)/.envoy ## measure against peers in one run; writes bench/RESULTS.md (25 minutes; 5 with ARGS=--quick)
 	sh scripts/debian-packages.sh nginx-light
 	$(BIN)/python -m bench $(ARGS)
 

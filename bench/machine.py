@@ -91,6 +91,25 @@ def open_folder() -> Iterator[Path]:
         yield path
 
 
+def tree_environment(tree: Path) -> dict[str, str]:
+    """The environment of a process that runs another tree's code."""
+    return os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (tree / "crds", tree / "sidecar", ROOT)))}
+
+
+@contextlib.contextmanager
+def older_tree(commit: str) -> Iterator[Path | None]:
+    """The code of a commit, for a while; None where this is no checkout that holds it."""
+    with open_folder() as folder:
+        archive = subprocess.run(
+            ["git", "archive", commit, "crds", "sidecar"], cwd=ROOT, capture_output=True, check=False
+        )
+        if archive.returncode:
+            yield None
+        else:
+            subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
+            yield folder
+
+
 @contextlib.asynccontextmanager
 async def server(
     *command: str | Path, ready: Path, core: int | None = None, cwd: Path | None = None

@@ -115,7 +115,7 @@ async def measure(options: Options) -> Result:
     """Both proxies, in front of both sidecars, and of none."""
     result = Result(
         name="proxies",
-        idea="Requests through a real proxy that asks about each. Where nothing is said, it and the sidecar share a core.",
+        idea="Requests through a proxy that asks about each; it and the sidecar share a core, where nothing is said.",
     )
     wasm = guests.guest(_ANSWERS)
     found: _Found = {}

@@ -79,6 +79,11 @@ def spread(values: Sequence[float], *, unit: str = TIMES, digits: int = 2) -> st
     return f"{middle}{unit} ({least} to {most}, {len(values)} rounds)"
 
 
+def load_average() -> str:
+    """Of the last minute, five minutes and quarter of an hour: what else runs makes every figure worse."""
+    return " ".join(f"{each:.2f}" for each in os.getloadavg())
+
+
 def at_least(bar: float, what: str, ratios: Sequence[float]) -> Figure:
     """A ratio whose median must not be less."""
     return _barred(f"≥ {bar:g}{TIMES}", what, ratios, lambda middle: middle >= bar)
@@ -108,7 +113,7 @@ def machine() -> dict[str, str]:
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         **versions,
         **peers.versions(),
-        "load average at the start": f"{os.getloadavg()[0]:.2f}",
+        "load average at the start": load_average(),
         "date": dt.datetime.now(tz=dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bench.machine import BrokenError, on, open_folder, processor_seconds
+from bench.machine import BrokenError, on, open_folder, processor_seconds, tree_environment
 
 if TYPE_CHECKING:
     from bench.load import Address
@@ -40,12 +40,13 @@ class Weight:
 
 
 class Sidecar:
-    """One running sidecar, all of it on one core or on any."""
+    """One running sidecar, all of it on one core or on any; with the code of another tree, where one is given."""
 
-    def __init__(self, folder: Path, *, workers: int, core: int | None) -> None:
+    def __init__(self, folder: Path, *, workers: int, core: int | None, tree: Path | None) -> None:
         self._folder = folder
         self._workers = workers
         self._core = core
+        self._environment = None if tree is None else tree_environment(tree)
         self._plugins = folder / "plugins"
         self._plugins.mkdir()
         self._log = folder / "log"
@@ -79,12 +80,12 @@ class Sidecar:
         """Start, and return when it is ready."""
         with self._log.open("wb") as log, on(self._core):
             self._process = await asyncio.create_subprocess_exec(
-                Path(sys.executable).with_name("hookline-sidecar"),
+                sys.executable, "-m", "hookline_sidecar",
                 "--plugins", self._plugins, "--state", self._folder / "state", "--socket", self.socket,
                 "--socket-mode", "0666",
                 "--listen", f"127.0.0.1:{self.tcp[1]}", "--admin", f"127.0.0.1:{self._admin[1]}",
                 "--workers", str(self._workers),
-                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
+                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment,
             )  # fmt: skip
 
         async def ready() -> bool:
@@ -151,11 +152,14 @@ class Sidecar:
 
 @contextlib.asynccontextmanager
 async def sidecar(
-    *plugins: tuple[str, bytes, dict[str, Any]], workers: int = 1, core: int | None = None
+    *plugins: tuple[str, bytes, dict[str, Any]],
+    workers: int = 1,
+    core: int | None = None,
+    tree: Path | None = None,
 ) -> AsyncIterator[Sidecar]:
     """A sidecar that runs these plugins: name, module and what the manifest's ``spec`` says beside its source."""
     with open_folder() as folder:
-        ours = Sidecar(folder, workers=workers, core=core)
+        ours = Sidecar(folder, workers=workers, core=core, tree=tree)
         for name, wasm, spec in plugins:
             ours.plugin(name, wasm, **spec)
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -94,7 +94,14 @@ async def measure(options: Options) -> Result:
         batch = await _batch(pooled, generator)
         if batch is not None:
             lanes["ours, batches"] = batch
-        found = await _run(lanes, generator, options, result)
+        inline: list[bool] = []
+
+        async def look() -> None:
+            inline.append(bool((await pooled.state("quick"))["inline"]))
+
+        found = await _run(lanes, generator, options, result, look)
+    if not all(inline):
+        result.notes.append(f"the plugin ran on threads at the end of {inline.count(False)} of {len(inline)} rounds")
     _check_same(found, "ours, unix", "native")
     _check_same(found, "ours, PerCall", "native, fresh instances")
     result.figures += _figures(found)
@@ -102,7 +109,13 @@ async def measure(options: Options) -> Result:
     return result
 
 
-async def _run(lanes: dict[str, _Lane], generator: Generator, options: Options, result: Result) -> _Found:
+async def _run(
+    lanes: dict[str, _Lane],
+    generator: Generator,
+    options: Options,
+    result: Result,
+    look: Callable[[], Awaitable[None]],
+) -> _Found:
     found: _Found = {name: [] for name in lanes}
     seconds = options.pick(0.6, 1.8)
     for number in range(-1, options.rounds):
@@ -123,6 +136,7 @@ async def _run(lanes: dict[str, _Lane], generator: Generator, options: Options, 
                         utilised=used / outcome.seconds,
                     )
                 )
+        await look()
     return found
 
 
