@@ -5,11 +5,13 @@
 
 Both endpoints run in this process, on transports without sockets and on a clock that is moved by hand, so that
 time-outs cost no time and a case is the same each time. A case is a few requests, good and bad, cut into pieces
-anywhere; both must send the same bytes and leave the connection in the same state. Two things are normal:
+anywhere; both must send the same bytes and leave the connection in the same state. Three things are normal:
 
 - What aiohttp does depends on how the bytes were cut: requests before a malformed one in the same packet are left
   unanswered, and the words about a malformed one quote the packet. So the lane may also do what aiohttp does with the
   same bytes in other packets, cut where requests end, and those words are not compared.
+- Whether a request that is refused by its head ends the connection depends on whether its body was there already,
+  which takes longer to be looked at where the client does not read the answers before it.
 - A client that has shut down its sending side gets its answers from the lane, and not always from aiohttp. Where it
   does so in the moment in which it sends, what is malformed is answered by either or by none.
 """
@@ -202,9 +204,13 @@ class Rig:
         self.without = Endpoint(self.gate, settings, lane=False).server(lambda: None)
         self.handed_over = 0
         self._last = b""
+        self._lines: list[Line] = []
 
     def close(self) -> None:
         """Give everything back."""
+        for line in self._lines:
+            line.close()
+        self.loop.settle()
         ending = self.loop.create_task(self.runtime.close())
         while not ending.done():
             self.loop.settle()
@@ -212,6 +218,11 @@ class Rig:
         self.loop.close()
         for name, value in self._bounds.items():
             setattr(lane, name, value)
+
+    def connect(self) -> Line:
+        """A connection to the lane that stays."""
+        self._lines.append(Line(self.loop, self.with_lane()))
+        return self._lines[-1]
 
     def ends(self, data: bytes) -> list[int]:
         """Where requests end in these bytes, according to aiohttp's parser."""
@@ -507,15 +518,15 @@ def differs(rig: Rig, steps: list[Step]) -> str | None:
 
 
 def others(rig: Rig, steps: list[Step]) -> Iterator[list[Step]]:
-    """The same bytes, cut as they are; then with cuts at the ends of the first requests, and what follows in one."""
+    """The same bytes cut as they are, then in other ways, also by a client that reads."""
     yield steps
     whole = b"".join(data for _, data in steps)
     ends = rig.ends(whole)
-    for count in range(1, len(ends) + 1):
-        yield cut_at(steps, ends[:count])
+    reading = [step for step in steps if step[0] not in {"stall", "read"}]
     shut = [step for step in steps if step[0] == "eof"]
-    for count in range(len(ends) + 1):
-        yield cut_at([("data", whole), ("loop", b""), *shut], ends[:count])
+    for again in (steps, reading, [("data", whole), ("loop", b""), *shut]):
+        for count in range(len(ends) + 1):
+            yield cut_at(again, ends[:count])
 
 
 def shrunk(rig: Rig, steps: list[Step]) -> list[Step]:

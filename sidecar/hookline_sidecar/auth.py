@@ -48,6 +48,9 @@ _IDENTITY_HEADERS: Final = (
 # In no path of RFC 3986, or the end of it for some servers; \ufffd stands for bytes that are not UTF-8.
 _NOT_IN_PATHS: Final = re.compile(r"[\x00-\x20\x7f\\#\ufffd]|%(?![0-9A-Fa-f]{2})|%00|^(?!/)|^//")
 _ESCAPE: Final = re.compile(r"%[0-9A-Fa-f]{2}")
+_VISIBLE: Final = "".join(map(chr, range(0x21, 0x7F)))
+_AS_IT_IS: Final = re.compile(r"[ !#$&-~\"\\]*")
+"""What may stand in a header, but for the percent sign that escapes the rest."""
 _UNRESERVED: Final = re.compile(r"[A-Za-z0-9._~-]")
 # What servers take for a separator, and what Java's take for the end of a segment's name.
 _DOT_SEGMENT: Final = re.compile(r"(?:/|%2F|%5C)\.\.?(?:/|%2F|%5C|;|%3B|$)")
@@ -165,7 +168,7 @@ class Question:
 
 def _text(value: str) -> str:
     """Bytes that are not UTF-8 come from aiohttp as lone surrogates, which no JSON can carry."""
-    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _original(method: str, target: str, headers: list[tuple[str, str]]) -> tuple[str | None, str | None]:
@@ -199,7 +202,7 @@ def _canonical(uri: str) -> str:
     path = _ESCAPE.sub(_normal_escape, re.sub("//+", "/", path))
     if _DOT_SEGMENT.search(path):
         raise _UnclearError("the path has dot segments")
-    return urllib.parse.quote(path, safe="".join(map(chr, range(0x21, 0x7F))))
+    return path if path.isascii() else urllib.parse.quote(path, safe=_VISIBLE)
 
 
 def _normal_escape(escape: re.Match[str]) -> str:
@@ -254,4 +257,6 @@ def _forges(identity: dict[str, Any]) -> bool:
 
 def _header(value: str) -> str:
     """Visible ASCII as it is, everything else percent-encoded."""
+    if _AS_IT_IS.fullmatch(value):
+        return value
     return urllib.parse.quote(value, safe=" !#$&'()*+,-./:;<=>?@[]^_`{|}~\"\\")

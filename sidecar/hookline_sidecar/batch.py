@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from hookline_runtime.inputs import Call
     from hookline_runtime.pipeline import Chains
 
-_TURN_NS: Final = 500_000
+_TURN_NS: Final = 1_000_000
 """How long a batch keeps others waiting before it lets them go first."""
 _HEADERS: Final = (("Content-Type", "application/json"),)
 

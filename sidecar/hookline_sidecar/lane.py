@@ -289,12 +289,14 @@ class Lane(asyncio.Protocol):
         if not _CAN_TAKE_BACK:
             self._hand_over_for_good(data[begin:])
             return len(data)
+        self._read_on()
         part = data[begin:end]
         self._owed = end - begin - len(part)
         self._handler().data_received(part)
         return begin + len(part)
 
     def _hand_over_for_good(self, data: bytes) -> None:
+        self._read_on()
         self._for_good = True
         self._held = b""
         self._stop_timer()
@@ -370,11 +372,18 @@ class Lane(asyncio.Protocol):
         if self._blocked and self._held:
             return  # until resume_writing
         data, self._held, self._resting = self._held, b"", False
-        if self._paused and not self._ended:
-            self._transport.resume_reading()  # first: what is handed over may pause it again
-        self._paused = False
+        if len(data) <= _MAX_HELD:
+            self._read_on()
         self._work(data)
+        if not self._resting:
+            self._read_on()
         self._close_if_done()
+
+    def _read_on(self) -> None:
+        """Read again, if it was the lane that did not. Before anything is handed over: aiohttp may pause, too."""
+        if self._paused and not self._ended:
+            self._transport.resume_reading()
+        self._paused = False
 
     def _close_if_done(self) -> None:
         """Once nothing comes any more: close when all is answered, also what aiohttp has."""

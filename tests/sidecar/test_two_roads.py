@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import fuzz_endpoint
 import pytest
+
+import fuzz_endpoint
 
 
 def test_both_roads_send_the_same_bytes_and_end_connections_alike():

@@ -1,0 +1,194 @@
+"""The lane by itself, on connections without sockets: who gets which bytes, and what is kept of them."""
+
+from __future__ import annotations
+
+import pytest
+
+import fuzz_endpoint
+
+BODY = b'{"query": "select 1", "hook_context": {"request_id": "r-1"}}'
+LATER = BODY.replace(b"select 1", b"later")
+
+
+def request(body=BODY, *, path=b"/v1/hooks/pre_query", method=b"POST", extra=b""):
+    """A request's bytes."""
+    return b"%b %b HTTP/1.1\r\nHost: x\r\n%bContent-Length: %d\r\n\r\n%b" % (method, path, extra, len(body), body)
+
+
+@pytest.fixture
+def rig():
+    """Both roads; the lane's bounds are small."""
+    made = fuzz_endpoint.Rig()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def line(rig):
+    """A connection to the lane."""
+    return rig.connect()
+
+
+def answers(line):
+    """How many there were."""
+    return line.sent.count(b"HTTP/1.1 ")
+
+
+def by_aiohttp(rig):
+    """How many requests aiohttp was given."""
+    return rig.with_lane.requests_count
+
+
+@pytest.mark.parametrize(
+    "extra", [b"", b"Connection: keep-alive\r\n", b"content-type: Application/JSON\r\n", b"X-Any: a b\r\n"]
+)
+@pytest.mark.parametrize("path", [b"/v1/hooks/pre_query", b"/v1/hooks/PreQuery", b"/v1/hooks:batch", b"/v1/auth/a?b"])
+def test_what_proxies_send_never_reaches_aiohttp(rig, line, extra, path):
+    """However the packets are cut, and whether or not a plugin has to be waited for."""
+    body = b'{"calls": []}' if path.endswith(b"batch") else BODY
+    data = request(body, path=path, extra=extra)
+    for cut in range(0, len(data), 7):
+        line.client_sends(data[:cut])
+        line.client_sends(data[cut:])
+    line.client_sends(request(LATER))
+    rig.loop.wait(0.01)
+    assert answers(line) == len(range(0, len(data), 7)) + 1
+    assert by_aiohttp(rig) == 0
+    assert not rig.with_lane.connections
+
+
+@pytest.mark.parametrize(
+    ("other", "cut"),
+    [
+        (request(path=b"/nowhere"), 40),
+        (request(method=b"PUT"), 40),
+        (request(extra=b"Content-Type: a/b\r\n"), 40),
+        (request(b"", method=b"HEAD", path=b"/v1/auth"), 20),
+        (request(b" " * 2000), 100),
+    ],
+    ids=["404", "405", "415", "HEAD", "larger than what is held"],
+)
+def test_the_lane_goes_on_after_a_request_that_was_aiohttps(rig, line, other, cut):
+    """It gets that one request, in two pieces, and what follows it is answered on the connection again."""
+    line.client_sends(request() + other[:cut])
+    rig.loop.settle()
+    assert answers(line) == 1
+    line.client_sends(other[cut:])
+    rig.loop.settle()
+    line.client_sends(request() * 2)
+    rig.loop.settle()
+    assert answers(line) == 4
+    assert by_aiohttp(rig) == 1
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        b"Expect: 100-continue\r\n", b"Transfer-Encoding: chunked\r\n", b"X: \xff\r\n", b"X : y\r\n", b"Host: x\r\n",
+        b"Content-Length: 5\r\n", b"X: y\n", b" folded\r\n", b"Upgrade: h2c\r\n", b"X: \0\r\n",
+        b"Connection: close\r\n", b"X: 1\r\nx: 2\r\n",
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_what_is_in_doubt_is_aiohttps_with_all_that_follows(rig, line, odd):
+    """Never two opinions on where a request ends."""
+    line.client_sends(request() + request(extra=odd) + request())
+    rig.loop.wait(10)
+    assert line.sent.count(b'"action"') >= 1
+    assert by_aiohttp(rig) >= 1
+    protocol = line._protocol
+    assert protocol._for_good
+
+
+def test_a_client_that_does_not_read_is_not_read_from(rig, line):
+    """What it sends stays in its own socket; when it reads, everything is answered, in order."""
+    line.client_stalls(stalled=True)
+    calls = [request(BODY.replace(b"r-1", b"r-%d" % number)) for number in range(300)]
+    for call in calls:
+        line.client_sends(call)
+        rig.loop.settle()
+    assert not line._reading
+    assert len(line._protocol._held) < 1000
+    assert len(line.sent) < 5000
+    line.client_stalls(stalled=False)
+    rig.loop.settle()
+    assert answers(line) == 300
+    assert [line.sent.find(b'"r-%d"' % number) for number in range(300)] == sorted(
+        line.sent.find(b'"r-%d"' % number) for number in range(300)
+    )
+    assert by_aiohttp(rig) == 0
+
+
+def test_others_get_their_turn_while_one_connection_has_many_calls(rig, line):
+    """A packet full of calls is answered in turns, and another connection's call comes in between."""
+    other = rig.connect()
+    line.client_sends(request() * 100)
+    assert 0 < answers(line) < 100
+    other.client_sends(request())
+    assert answers(other) == 1
+    rig.loop.settle()
+    assert answers(line) == 100
+
+
+def test_an_unfinished_request_is_aiohttps_after_a_moment(rig, line):
+    """Which has the time-outs: the body that never comes is a 408."""
+    line.client_sends(request()[:-5])
+    rig.loop.settle()
+    assert by_aiohttp(rig) == 0
+    rig.loop.wait(0.1)
+    assert by_aiohttp(rig) == 1
+    rig.loop.wait(fuzz_endpoint.BODY_TIMEOUT)
+    assert b" 408 " in line.sent
+    rig.loop.wait(1)
+    assert line.closed
+
+
+@pytest.mark.parametrize("body", [BODY, LATER])
+def test_a_client_that_only_shut_its_sending_side_gets_its_answers(rig, line, body):
+    """As ``nc -N`` does; then the connection is closed."""
+    line.client_sends(request(body) * 7)
+    line.client_sends(None)
+    rig.loop.wait(0.1)
+    assert answers(line) == 7
+    assert line.closed
+
+
+def test_the_memo_of_heads_is_bounded(rig, line):
+    """A client that never sends the same head twice fills nothing."""
+    for number in range(1000):
+        line.client_sends(request(extra=b"X-Trace: %d\r\n" % number))
+    rig.loop.settle()
+    assert answers(line) == 1000
+    assert len(line._protocol._shared.known) <= fuzz_endpoint.lane._MAX_KNOWN
+
+
+def test_credentials_are_not_kept(rig, line):
+    """Heads of questions hold what clients sent."""
+    line.client_sends(request(b"", method=b"GET", path=b"/v1/auth", extra=b"Authorization: Basic c2VjcmV0\r\n"))
+    rig.loop.settle()
+    assert answers(line) == 1
+    assert not line._protocol._shared.known
+
+
+def test_a_connection_that_is_silent_for_hours_is_closed(rig, line):
+    """Also one that aiohttp answered once."""
+    other = rig.connect()
+    other.client_sends(request(path=b"/nowhere") + request())
+    rig.loop.settle()
+    other.client_sends(request())
+    line.client_sends(request())
+    rig.loop.wait(3000)
+    assert not line.closed
+    rig.loop.wait(3 * 3600)
+    assert line.closed
+    assert other.closed
+    assert not line._protocol._shared.connections
+
+
+def test_without_aiohttps_attribute_connections_are_handed_over_for_good(rig, line, monkeypatch):
+    """Another version of it costs speed, and nothing else."""
+    monkeypatch.setattr(fuzz_endpoint.lane, "_CAN_TAKE_BACK", False)
+    line.client_sends(request() + request(path=b"/nowhere") + request())
+    rig.loop.settle()
+    assert answers(line) == 3
+    assert by_aiohttp(rig) == 2
