@@ -9,25 +9,13 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from hookline_api.hooks import INPUTS, RESULTS, Hook, Outcome
+from hookline_api.hooks import INPUTS, RESULTS, BatchInput, BatchResult, Hook, Outcome, Problem
 
 Json = dict[str, Any]
 
 _PROBLEM: Json = {
     "description": "What is wrong with the call (RFC 9457)",
-    "content": {
-        "application/problem+json": {
-            "schema": {
-                "type": "object",
-                "properties": {
-                    "title": {"type": "string"},
-                    "status": {"type": "integer"},
-                    "detail": {"type": "string"},
-                    "field": {"type": "string", "description": "A path into the body, where one field is wrong"},
-                },
-            }
-        }
-    },
+    "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
 }
 ADMIN = {
     "/healthz": "Whether the supervisor lives",
@@ -42,14 +30,15 @@ ADMIN = {
 @functools.cache
 def document() -> Json:
     """The whole specification."""
-    inputs = {model for model in INPUTS.values() if model is not None} | {Outcome}
-    results = {model for models in RESULTS.values() for model in models}
+    inputs = {model for model in INPUTS.values() if model is not None} | {Outcome, BatchInput}
+    results = {model for models in RESULTS.values() for model in models} | {BatchResult, Problem}
     names, definitions = models_json_schema(
         [*((model, "validation") for model in sorted(inputs | results, key=lambda model: model.__name__))],
         ref_template="#/components/schemas/{model}",
     )
     references = {model: schema for (model, _), schema in names.items()}
     paths: Json = {f"/v1/hooks/{hook}": {"post": _hook(hook, references)} for hook in Hook}
+    paths["/v1/hooks:batch"] = {"post": _batch(references)}
     paths["/v1/auth"] = {"get": _auth()}
     paths |= {
         path: {"get": {"tags": ["admin"], "summary": text, "responses": {"200": {"description": "OK"}}}}
@@ -92,6 +81,22 @@ def _hook(hook: Hook, references: dict[Any, Json]) -> Json:
                 "content": {"application/json": {"schema": {"oneOf": answers} if len(answers) > 1 else answers[0]}},
             },
             **dict.fromkeys(("400", "404", "405", "408", "413", "415", "503"), _PROBLEM),
+        },
+    }
+
+
+def _batch(references: dict[Any, Json]) -> Json:
+    return {
+        "tags": ["hooks"],
+        "operationId": "batch",
+        "summary": "Many calls in one request, decided in order by one bundle",
+        "requestBody": {"required": True, "content": {"application/json": {"schema": references[BatchInput]}}},
+        "responses": {
+            "200": {
+                "description": "A decision for each call, or what is wrong with that call",
+                "content": {"application/json": {"schema": references[BatchResult]}},
+            },
+            **dict.fromkeys(("400", "405", "408", "413", "415", "503"), _PROBLEM),
         },
     }
 

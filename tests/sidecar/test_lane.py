@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 import fuzz_endpoint
+from hookline_sidecar import batch
 
 BODY = b'{"query": "select 1", "hook_context": {"request_id": "r-1"}}'
 LATER = BODY.replace(b"select 1", b"later")
@@ -192,3 +193,17 @@ def test_without_aiohttps_attribute_connections_are_handed_over_for_good(rig, li
     rig.loop.settle()
     assert answers(line) == 3
     assert by_aiohttp(rig) == 2
+
+
+def test_a_batch_lets_other_calls_go_first(rig, line, monkeypatch):
+    """After its turn, which is none here: a single call that came later is answered before it."""
+    monkeypatch.setattr(batch, "_TURN_NS", 0)
+    other = rig.connect()
+    line.client_sends(
+        request(b'{"calls": [%b]}' % b",".join([b'{"hook": "route", "input": %b}' % BODY] * 9), path=b"/v1/hooks:batch")
+    )
+    assert not line.sent
+    other.client_sends(request())
+    assert answers(other) == 1
+    rig.loop.settle()
+    assert line.sent.count(b'"action"') == 9

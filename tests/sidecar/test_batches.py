@@ -1,0 +1,160 @@
+"""``POST /v1/hooks:batch``: each call is answered as it would be alone, in order, by one bundle."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from pydantic import TypeAdapter
+
+from hookline_api.hooks import MAX_CALLS, BatchResult
+
+CONTEXT = {"request_id": "r-1", "client_id": None, "identity": None, "database": None, "branch": None, "attributes": {}}
+QUERY = {"query": "select 1", "normalized": None, "tables": [], "is_read_only": True, "hook_context": CONTEXT}
+CALLS = {
+    "authenticate": {"headers": {"x-request-id": "r-1"}},
+    "authorize": QUERY | {"action": "read", "resource": "t"},
+    "pre_query": QUERY,
+    "Pre_Query": {"query": "select 1", "hook_context": {"request_id": "r-1"}},
+    "rewrite": QUERY,
+    "route": QUERY,
+    "cache_get": QUERY | {"key": "k"},
+    "cache_set": QUERY | {"key": "k", "value": "AQI=", "ttl_ms": 7},
+    "post_query": [QUERY, {"success": True}],
+    "on_connect": {"hook_context": CONTEXT, "event": {"n": 1.5}},
+    "custom_hook": {"hook_context": {"request_id": "r-1"}, "any": ["thing", None, 1e30, "\u00e9"]},
+    "nothing": QUERY,
+    "cache_get ": QUERY,
+    "prequery": {"query": 1},
+    "routing": {"query": "", "hook_context": {"attributes": {"n": 1}}},
+}
+ANSWERS = {
+    "authenticate": {"action": "defer"},
+    "authorize": {"action": "allow"},
+    "pre_query": {"action": "rewrite", "value": "select 2"},
+    "rewrite": {"action": "continue"},
+    "route": {"action": "node", "target": "n7"},
+    "cache_get": {"action": "hit", "data": [1, 2]},
+    "cache_set": {"action": "store", "ttl_ms": 5},
+}
+
+
+@pytest.fixture(scope="module")
+def sidecar(new_sidecar, guests):
+    """A plugin that answers what its config says, and one that echoes the bytes it gets, after a while on threads."""
+    sidecar = new_sidecar(max_body="1Mi")
+    sidecar.folder.plugin("decider", guests.configured(), config=ANSWERS)
+    sidecar.folder.plugin("echo", guests.module({"custom_hook": guests.echo}), priority=10)
+    return sidecar.start()
+
+
+async def post(sidecar, body):
+    """Status and document of a batch."""
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    headers = {"Content-Type": "application/json"}
+    async with sidecar.client() as session, session.post("/v1/hooks:batch", data=raw, headers=headers) as response:
+        return response.status, json.loads(await response.read())
+
+
+async def alone(sidecar, hook, data):
+    """What the call is answered by itself."""
+    async with sidecar.client() as session, session.post(f"/v1/hooks/{hook}", json=data) as response:
+        return json.loads(await response.read())
+
+
+def calls(*pairs):
+    """A batch's body."""
+    return {"calls": [{"hook": hook, "input": data} for hook, data in pairs]}
+
+
+@pytest.mark.parametrize("times", [1, 20], ids=["a few", "many"])
+async def test_each_call_is_answered_as_it_would_be_alone(sidecar, times):
+    """Decisions and problems alike; problems say which call they are about."""
+    status, document = await post(sidecar, calls(*CALLS.items()) | {"calls": calls(*CALLS.items())["calls"] * times})
+    assert status == 200
+    TypeAdapter(BatchResult).validate_python(document)
+    assert len(document["decisions"]) == len(CALLS) * times
+    for index, decision in enumerate(document["decisions"]):
+        hook, data = list(CALLS.items())[index % len(CALLS)]
+        expected = await alone(sidecar, hook, data) if index < len(CALLS) else document["decisions"][index - len(CALLS)]
+        if "status" in expected:
+            field = decision.pop("field")
+            assert field.startswith(f"calls[{index}]") or index >= len(CALLS)
+            before = f"calls[{index}].{'hook' if expected['status'] == 404 else 'input'}"
+            inner = expected.pop("field", "") if index < len(CALLS) else None
+            assert inner is None or field == f"{before}.{inner}".rstrip(".")
+        assert decision == expected
+
+
+async def test_request_ids_stay_with_their_calls(sidecar):
+    """And one is made where there is none."""
+    given = [QUERY | {"hook_context": CONTEXT | {"request_id": f"r-{number}"}} for number in range(100)]
+    _, document = await post(sidecar, calls(*(("route", data) for data in given), ("route", {"query": ""})))
+    *ids, made = [decision["request_id"] for decision in document["decisions"]]
+    assert ids == [f"r-{number}" for number in range(100)]
+    assert len(made) == 16
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "no JSON"),
+        (b"[]", "calls"),
+        (b"{}", "calls"),
+        (b'{"calls": {}}', "calls"),
+        ({"calls": [{"hook": "route", "input": {"query": ""}}] * (MAX_CALLS + 1)}, str(MAX_CALLS)),
+        (b'{"calls": ' + b"[" * 600 + b"]" * 600 + b"}", "nested"),
+        (b'{"calls": [' + b"\xff" + b"]}", "no JSON"),
+    ],
+    ids=["nothing", "an array", "no calls", "an object", "too many", "too deep", "no UTF-8"],
+)
+async def test_what_is_no_batch_is_a_400(sidecar, body, words):
+    """As a whole: no call of it is run."""
+    status, document = await post(sidecar, body)
+    assert status == 400
+    assert words in document["detail"]
+
+
+async def test_a_batch_of_nothing_is_answered_with_nothing(sidecar):
+    """As is the one that has as many calls as there may be."""
+    assert await post(sidecar, {"calls": []}) == (200, {"decisions": []})
+    status, document = await post(sidecar, calls(*[("route", QUERY)] * MAX_CALLS))
+    assert status == 200
+    assert {decision["target"] for decision in document["decisions"]} == {"n7"}
+    assert len(document["decisions"]) == MAX_CALLS
+
+
+@pytest.mark.parametrize(
+    "one", [1, "x", None, [], {}, {"hook": "route"}, {"hook": 5, "input": {}}, {"hook": None}], ids=repr
+)
+async def test_a_call_that_is_none_costs_the_others_nothing(sidecar, one):
+    """It is answered with a problem in its place."""
+    batch = calls(("route", QUERY), ("route", QUERY))
+    batch["calls"].insert(1, one)
+    status, document = await post(sidecar, batch)
+    assert status == 200
+    first, problem, last = document["decisions"]
+    assert first["action"] == last["action"] == "node"
+    assert problem["status"] in {400, 404}
+    assert problem["field"].startswith("calls[1]")
+
+
+async def test_one_bundle_answers_a_whole_batch(new_sidecar, guests):
+    """Although plugins are replaced again and again meanwhile, and have to be waited for."""
+    sidecar = new_sidecar()
+    for number in range(2):
+        sidecar.folder.write(f"v{number}.wasm", guests.saying(number))
+    write = lambda number: sidecar.folder.plugin("p", source={"file": {"path": f"v{number}.wasm"}})  # noqa: E731
+    write(0)
+    sidecar.start()
+    seen = set()
+    for number in range(1, 7):
+        write(number % 2)
+        while True:
+            _, document = await post(sidecar, calls(*[("custom_hook", 1)] * 300))
+            decisions = {(decision["bundle"], decision["value"]) for decision in document["decisions"]}
+            assert len(decisions) == 1
+            seen |= decisions
+            if next(iter(decisions))[1] == number % 2:
+                break
+    assert len(seen) == 2
