@@ -11,9 +11,10 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, Final, Literal, Self, TypeVar, Unpack
 
+from orjson import dumps, loads
+
 from hookline_api.hooks import Hook
 from hookline_client import inputs
-from hookline_client.codec import dumps, loads
 from hookline_client.decisions import Action, Decision, instead, read_decision
 from hookline_client.errors import Cause, FailedError, HookError, MalformedError, RefusedError
 from hookline_client.pool import Bounds, Pool, host_of
@@ -208,7 +209,9 @@ class HookClient:
             raise RuntimeError("this client is not open: use it as an asynchronous context manager")
         if len(body) > self._bounds.limit:
             raise RefusedError(f"the call has {len(body)} bytes; {self._bounds.limit} is the limit")
-        call = pool.ask(b"%b%d\r\n\r\n%b" % (head, len(body), body), timeout or self._bounds.timeout)
+        if timeout is None:
+            timeout = self._bounds.timeout
+        call = pool.ask(b"%b%d\r\n\r\n%b" % (head, len(body), body), timeout)
         try:
             await call.answered
         except asyncio.CancelledError:
@@ -236,7 +239,7 @@ class HookClient:
         self.failures[hook, error.cause, policy] += 1
         if error.cause != "refused":
             if self._failing is None:
-                log.warning("%s does not answer hooks (%s: %s); the policy does", self._address, error.cause, error)
+                log.warning("%s answers no hooks (%s: %s); the policy does", self._address, error.cause, error)
             self._failing = (self._failing or 0) + 1
             self._failed_at = asyncio.get_running_loop().time()
         if policy is Policy.RAISE:
@@ -249,7 +252,8 @@ def _encode(hook: Hook, given: Any) -> tuple[str | None, bytes]:
     if isinstance(given, bytes):
         return None, given
     try:
-        given = inputs.plain(given)
+        if type(given) is not dict:
+            given = inputs.plain(given)
         return inputs.request_id_of(hook, given), dumps(given)
     except (TypeError, ValueError) as error:
         raise RefusedError(f"the input cannot be written as JSON: {str(error)[:100]}") from None

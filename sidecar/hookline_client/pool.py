@@ -167,13 +167,13 @@ class Pool:
         try:
             try:
                 connection = await self._connect()
-            except OSError:
+            except (OSError, ValueError):
                 # Once more, in case that the sidecar is just being replaced. But not while it is known to be down.
                 if self._is_down:
                     raise
                 await asyncio.sleep(_PAUSE_S)
                 connection = await self._connect()
-        except OSError as error:
+        except (OSError, ValueError) as error:  # ValueError: of a path or a name that can be none
             self._is_down = not self._connections
             self._opening = None
             while self._queue and self._share_one():

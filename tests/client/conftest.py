@@ -30,6 +30,7 @@ class FaultyServer:
         self.most_open = 0
         self.bodies = []
         self.arrived = asyncio.Condition()
+        self.ended = asyncio.Event()
         self._behave = None
         self._server = None
         self._writers = set()
@@ -43,8 +44,12 @@ class FaultyServer:
             yield self
         finally:
             self._server.close()
+            self.ended.set()
             for writer in self._writers:
                 writer.transport.abort()
+            async with asyncio.timeout(sidecars.DEADLINE):
+                while self.open:  # noqa: ASYNC110 - a look
+                    await asyncio.sleep(0)
 
     async def calls(self, count):
         """Return when so many calls have come."""
@@ -88,6 +93,11 @@ class Peer:
             await self.writer.drain()
             await asyncio.sleep(0)
 
+    async def frozen(self):
+        """Read nothing for as long as the server is there."""
+        self.writer.transport.pause_reading()
+        await self._server.ended.wait()
+
     async def gone(self):
         """Return when the client has closed."""
         while await self._reader.read(65536):
@@ -98,3 +108,10 @@ class Peer:
 def faulty(tmp_path):
     """A server that behaves as a test says."""
     return FaultyServer(tmp_path / "faulty.sock")
+
+
+@pytest.fixture(autouse=True)
+def no_defect(caplog):
+    """The loop catches what a protocol or a callback of ours raises, and would go on."""
+    yield
+    assert not [record for record in caplog.get_records("call") if record.name == "asyncio"]

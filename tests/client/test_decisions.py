@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import typing
 
 import pytest
@@ -205,27 +203,6 @@ async def test_a_client_is_used_while_it_is_open(tmp_path):
         pass
     with pytest.raises(RuntimeError, match="not open"):
         await hooks.pre_query(query="q")
-
-
-def test_it_works_without_orjson(sidecar):
-    """With the standard library's JSON, as strict."""
-    code = """if True:
-        import asyncio, sys
-        sys.modules["orjson"] = None
-        from hookline_client import HookClient, codec
-        async def main():
-            async with HookClient(sys.argv[1], timeout=20) as hooks:
-                print((await hooks.pre_query(query="sélect")).value, (await hooks.pre_query(query="\\ud800")).failure)
-        asyncio.run(main())
-        for text in (b"NaN", b"[Infinity]", b"[" * 100000, b"\\xff", '"x"'.encode("utf-16")):
-            try:
-                raise SystemExit(f"read: {codec.loads(text)}")
-            except ValueError:
-                pass"""
-    command = [sys.executable, "-W", "error", "-c", code, str(sidecar.socket)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split("\n")[0] == "select 2 refused"
 
 
 async def test_many_calls_at_once_get_each_their_own_answer(new_sidecar, guests):

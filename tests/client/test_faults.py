@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
+import random
+import socket
 
 import pytest
+import uvloop
 
 from hookline_api.hooks import Hook
-from hookline_client import HookClient, HookError, LostError, Policy, wire
+from hookline_client import HookClient, HookError, LostError, Policy, pool, wire
 
 DEADLINE = 20
 
@@ -159,6 +163,25 @@ async def test_an_answer_may_come_byte_by_byte_or_with_others_in_one_packet(faul
         assert [decision.value for decision in decisions] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("seed", range(5))
+async def test_answers_in_pieces_of_any_size_find_their_calls(faulty, seed):
+    """Hundreds in flight, cut anywhere."""
+    chance = random.Random(seed)
+
+    async def behave(peer, _):
+        raw = b"".join([echo(await peer.call()) for _ in range(300)])
+        while raw:
+            size = chance.choice([1, 2, 3, 50, 500, 5000])
+            await peer.send(raw[:size])
+            raw = raw[size:]
+        await peer.gone()
+
+    async with faulty.behaving(behave), HookClient(faulty.path, timeout=DEADLINE, connections=1, depth=300) as hooks:
+        words = ["w" * chance.choice([0, 1, 10, 999]) + str(n) for n in range(300)]
+        decisions = await asyncio.gather(*(hooks.custom(word) for word in words))
+        assert [decision.value for decision in decisions] == words
+
+
 async def test_a_call_goes_out_in_one_piece(faulty):
     """Head and body in one write: a server that takes its quick road for whole requests finds one."""
     pieces = []
@@ -299,8 +322,7 @@ async def test_a_sidecar_that_does_not_read_is_not_written_to_without_end(faulty
     """What waits in memory is one call for each connection, and what the queue holds."""
 
     async def behave(peer, _):
-        peer.writer.transport.pause_reading()
-        await asyncio.Event().wait()
+        await peer.frozen()
 
     given = "x" * 2**20
     async with faulty.behaving(behave), HookClient(faulty.path, connections=1, depth=9, timeout=0.3) as hooks:
@@ -320,7 +342,7 @@ async def test_connections_that_time_out_one_after_the_other_do_not_pile_up(faul
     async with faulty.behaving(behave), HookClient(faulty.path, connections=2, timeout=DEADLINE) as hooks:
         patient = []
         for _ in range(6):
-            patient.append(asyncio.create_task(hooks.custom("patient")))
+            patient.append(asyncio.create_task(hooks.custom("patient", timeout=3 * DEADLINE)))
             assert (await hooks.custom("hasty", timeout=0.05)).failure == "timeout"
         await settled(lambda: faulty.open <= 4)
         assert faulty.connections > 4
@@ -345,6 +367,57 @@ async def test_a_closed_client_leaves_no_call_behind(faulty):
         await settled(lambda: not faulty.open)
 
 
+async def test_a_connection_that_was_closed_while_it_was_idle_costs_no_call(faulty):
+    """The next call has a new one."""
+
+    async def behave(peer, _):
+        await peer.send(echo(await peer.call()))
+
+    async with faulty.behaving(behave), HookClient(faulty.path, timeout=DEADLINE) as hooks:
+        for n in range(5):
+            assert (await hooks.custom(n)).value == n
+            await settled(lambda: not hooks._pool._connections)
+        assert faulty.connections == 5
+        assert not hooks.failures
+
+
+async def test_a_refused_connection_is_tried_once_more_unless_the_sidecar_is_known_to_be_down(faulty, monkeypatch):
+    """A sidecar that is just being replaced costs no call; one that is gone costs no waiting."""
+    monkeypatch.setattr(pool, "_PAUSE_S", 0.02)
+    async with HookClient(faulty.path, timeout=DEADLINE) as hooks:
+        assert (await hooks.custom(0)).failure == "unreachable"
+        monkeypatch.setattr(pool, "_PAUSE_S", 3600)
+        assert (await hooks.custom(0)).failure == "unreachable"
+    monkeypatch.setattr(pool, "_PAUSE_S", 0.5)
+    async with HookClient(faulty.path, timeout=DEADLINE) as hooks:
+        calls = [asyncio.create_task(hooks.custom(n)) for n in range(20)]
+        await settled(lambda: hooks._pool._opening)
+        async with faulty.behaving(lambda peer, _: well(peer)):
+            assert [(await call).value for call in calls] == list(range(20))
+
+
+async def test_nobody_at_the_port_is_unreachable(ports):
+    """As is nobody at the socket."""
+    async with HookClient(f"http://127.0.0.1:{ports(1)[0]}", timeout=DEADLINE) as hooks:
+        assert (await hooks.custom(1)).failure == "unreachable"
+
+
+async def test_a_socket_whose_backlog_is_full_is_unreachable(tmp_path):
+    """And not a connection that is none, on which a call would be lost."""
+    path = str(tmp_path / "full.sock")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(listening := socket.socket(socket.AF_UNIX))
+        listening.bind(path)
+        listening.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                stack.enter_context(waiting := socket.socket(socket.AF_UNIX))
+                waiting.settimeout(0)
+                waiting.connect(path)
+        async with HookClient(path, timeout=DEADLINE) as hooks:
+            assert (await hooks.custom(1)).failure == "unreachable"
+
+
 async def test_a_change_of_state_is_one_line(faulty, caplog):
     """One when the sidecar stops to answer, one when it does again; each failure is counted."""
     broken = True
@@ -362,7 +435,7 @@ async def test_a_change_of_state_is_one_line(faulty, caplog):
             async with asyncio.timeout(DEADLINE):
                 while len(caplog.messages) < 2:
                     await hooks.custom(1)
-        assert "does not answer hooks (malformed" in caplog.messages[0]
+        assert "answers no hooks (malformed" in caplog.messages[0]
         assert "answers hooks again; 20 calls" in caplog.messages[1]
         assert hooks.failures == {(Hook.CUSTOM, "malformed", Policy.CLOSED): 20}
 
@@ -381,3 +454,26 @@ def test_a_head_is_read_as_a_whole_or_not_at_all(seed):
             continue
         assert 200 <= status < 600
         assert 0 <= length < 10**19
+
+
+@pytest.mark.parametrize(
+    "test",
+    [
+        test_an_answer_may_come_byte_by_byte_or_with_others_in_one_packet,
+        test_a_call_goes_out_in_one_piece,
+        test_a_second_answer_is_not_taken_for_the_next_calls,
+        test_the_late_answer_of_a_call_that_timed_out_is_nobody_elses,
+        test_the_answer_of_a_cancelled_call_is_skipped,
+        test_a_cancelled_call_still_ends_a_connection_that_never_answers,
+        test_the_deadline_counts_while_a_call_waits_for_a_connection,
+        test_the_queue_is_bounded_and_a_cancelled_call_gives_its_place_back,
+        test_a_sidecar_that_does_not_read_is_not_written_to_without_end,
+        test_connections_that_time_out_one_after_the_other_do_not_pile_up,
+        test_a_closed_client_leaves_no_call_behind,
+        test_a_connection_that_was_closed_while_it_was_idle_costs_no_call,
+    ],
+    ids=lambda test: test.__name__.removeprefix("test_"),
+)
+def test_on_uvloop_too(faulty, test):
+    """Its transports write, pause and end in ways of their own."""
+    uvloop.run(test(faulty))

@@ -82,7 +82,7 @@ async def test_a_sidecar_that_is_killed_and_started_again_is_asked_again(echo, c
         assert {decision.failure for decision in callers.failed} <= UNANSWERED
         assert sum(hooks.failures.values()) == len(callers.failed)
         assert len(caplog.messages) == 2
-        assert "does not answer hooks" in caplog.messages[0]
+        assert "answers no hooks" in caplog.messages[0]
         assert f"answers hooks again; {len(callers.failed)} calls" in caplog.messages[1]
 
 
