@@ -1,4 +1,7 @@
-"""``match``: which calls a plugin is asked about, compiled once per bundle into one function.
+"""``match``: which calls a plugin is asked about, compiled once per bundle.
+
+Each plugin has one function, and each chain one ``Choice``, which remembers what the functions said of calls that
+look alike to them.
 
 A call is skipped only where it says that it is for something else. What the proxy did not say counts as a
 match, and so does what a rewrite made unknown: a guard is never left out by an omission.
@@ -6,15 +9,17 @@ match, and so does what a rewrite made unknown: a guard is never left out by an 
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
     from hookline_api.resources import Match
     from hookline_runtime.inputs import Call
 
 Matcher = Callable[["Call"], bool]
+T = TypeVar("T")
 
 _CLASS_OF_WORD: Final = {
     "select": "select", "values": "select", "table": "select", "show": "select",
@@ -34,6 +39,9 @@ _COMMENT: Final = re.compile(r"/\*(.*?)\*/", re.DOTALL)
 # PostgreSQL ends a line's comment at a carriage return too, MySQL does not.
 _UNSURE_LINE: Final = re.compile(r"\r(?!\n)")
 _MAX_STATEMENTS: Final = 64
+_MAX_KNOWN: Final = 512
+_MAX_KNOWN_TEXT: Final = 512
+"""Characters of a text that is remembered."""
 
 
 def compile_match(match: Match) -> Matcher | None:
@@ -59,6 +67,80 @@ def compile_match(match: Match) -> Matcher | None:
     if len(tests) == 1:
         return tests[0]
     return lambda call: all(test(call) for test in tests)
+
+
+class Choice(Generic[T]):
+    """Which of a chain's items are asked about a call.
+
+    The functions read a few facts of a call and nothing else, so what they said is remembered by these facts: ten
+    plugins that are not asked cost one look into a table.
+    """
+
+    def __init__(self, items: Sequence[tuple[T, Match]]) -> None:
+        self._tests = tuple((item, compile_match(match)) for item, match in items)
+        self.items = tuple(item for item, _ in items)
+        """All of them, in their order."""
+        self._facts = [
+            fact
+            for named, fact in (
+                (any(match.databases for _, match in items), _database),
+                (any(match.users for _, match in items), _user),
+                (any(match.applications for _, match in items), _application),
+                (any(match.tables for _, match in items), _tables),
+                (any(match.query_classes for _, match in items), _classes),
+            )
+            if named
+        ]
+        self._known: dict[Any, tuple[T, ...]] = {}
+
+    def of(self, call: Call) -> tuple[T, ...]:
+        """The items that are asked, in their order."""
+        facts = self._facts
+        if not facts:
+            return self.items
+        if call.rewritten:
+            return self._chosen(call)
+        key = facts[0](call) if len(facts) == 1 else tuple([fact(call) for fact in facts])
+        found = self._known.get(key)
+        if found is None:
+            found = self._chosen(call)
+            if len(str(key)) <= _MAX_KNOWN_TEXT:  # a proxy's own words are short
+                if len(self._known) >= _MAX_KNOWN:
+                    self._known.clear()
+                self._known[key] = found
+        return found
+
+    def after(self, item: T, call: Call) -> tuple[T, ...]:
+        """The items behind one of them that are asked now: after a rewrite, they may be others."""
+        behind = self.items.index(item) + 1
+        return tuple(each for each, test in self._tests[behind:] if test is None or test(call))
+
+    def _chosen(self, call: Call) -> tuple[T, ...]:
+        return tuple(item for item, test in self._tests if test is None or test(call))
+
+
+def _database(call: Call) -> Any:
+    return call.database
+
+
+def _user(call: Call) -> Any:
+    return call.user
+
+
+def _application(call: Call) -> Any:
+    return call.application
+
+
+def _tables(call: Call) -> Any:
+    return tuple(call.tables)
+
+
+def _classes(call: Call) -> Any:
+    return call.is_read_only, None if call.query is None else _query_classes(call.query)
+
+
+def _query_classes(query: str) -> frozenset[str] | None:
+    return _known_classes(query) if len(query) <= _MAX_KNOWN_TEXT else query_classes(query)
 
 
 def query_classes(query: str) -> frozenset[str] | None:
@@ -100,7 +182,7 @@ def _in_classes(wanted: frozenset[str], call: Call) -> bool:
         return True
     if call.query is None:
         return True
-    classes = query_classes(call.query)
+    classes = _query_classes(call.query)
     return classes is None or not wanted.isdisjoint(classes)
 
 
@@ -122,3 +204,6 @@ def _glob(pattern: str) -> str:
 
 def _unsaid_or(test: Callable[[Any], bool], value: str | None) -> bool:
     return not value or test(value)
+
+
+_known_classes: Final = functools.lru_cache(_MAX_KNOWN)(query_classes)

@@ -127,6 +127,7 @@ class Guest:
     def __init__(self, module: wasmtime.Module, *, limits: Limits, host: Host) -> None:
         self.info = info = border(module)
         self.limits = limits
+        self.fuel = limits.fuel
         self.ticks = deadline_ticks(limits.timeout)
         self.frees = "dealloc" in info.exports
         """Whether the guest takes memory back."""
@@ -310,8 +311,8 @@ class Instance:
             self._begin = _now_ns()
             if EPOCH[0] != self._armed or _get_ident() != self._thread:
                 self._arm(guest.limits.timeout, guest.ticks)
-            if guest.limits.fuel is not None:
-                capi.context_set_fuel(context, guest.limits.fuel)
+            if guest.fuel is not None:
+                capi.context_set_fuel(context, guest.fuel)
         if guest.has_host:
             guest.running[self._thread] = self
         self.calls += 1
@@ -351,8 +352,8 @@ class Instance:
             self._measure()
             raise
         finally:
-            if guest.limits.fuel is not None:
-                self._count_fuel(guest.limits.fuel)
+            if guest.fuel is not None:
+                self._count_fuel(guest.fuel)
             self.memory = self._size
         return result
 
@@ -433,8 +434,8 @@ class Instance:
         self._cpu_ns = time.thread_time_ns()
         self._wall_ns = self._begin
         capi.context_set_epoch_deadline(self._context, ticks)
-        if self._guest.limits.fuel is not None:
-            capi.context_set_fuel(self._context, self._guest.limits.fuel)
+        if self._guest.fuel is not None:
+            capi.context_set_fuel(self._context, self._guest.fuel)
         if self._size:
             self._measure()
 
@@ -543,7 +544,7 @@ class Instance:
                 f"{where} took longer than {within or f'limits.timeout ({self._guest.limits.timeout} ms)'}"
             )
         if code == _TRAP_OUT_OF_FUEL:
-            return DeadlineError(f"{where} used up limits.fuel ({self._guest.limits.fuel})")
+            return DeadlineError(f"{where} used up limits.fuel ({self._guest.fuel})")
         if status is not None:
             return TrapError(f"{where} ended the program with exit code {status}")
         if code is not None and code < len(_TRAPS):

@@ -6,7 +6,8 @@ plugin that fails closed stops the chain with the hook's refusing answer, one th
 there.
 
 There is one walk along a chain (``_walk``). Where all plugins are ready it is plain, synchronous code from the
-call to the answer's bytes; where one is not, ``answer`` awaits that one and walks on. What the proxy gets is
+call to the answer's bytes; where one is not, ``answer`` awaits that one and walks on. Plugins that a call is not for
+are left out before the walk, by one look into a table. What the proxy gets is
 spliced of three pieces: what the plugin said, who it was, and which bundle; nothing is written twice.
 """
 
@@ -21,7 +22,7 @@ import orjson
 from hookline_api.hooks import OBSERVERS, Hook
 from hookline_runtime.decisions import DEFAULTS, Answer, Decision, closed
 from hookline_runtime.errors import CallError
-from hookline_runtime.matching import Matcher, compile_match
+from hookline_runtime.matching import Choice
 
 if TYPE_CHECKING:
     from hookline_api.bundle import BundlePlugin
@@ -70,20 +71,19 @@ _RULES: Final = {
     Hook.CACHE_SET: _storing,
     Hook.CUSTOM: _first,
 }
+_REWRITING: Final = frozenset(hook for hook, rule in _RULES.items() if rule is _rewriting)
 _NOBODY: Final = {hook: orjson.dumps({"action": action})[:-1] for hook, action in DEFAULTS.items()}
 
 
 class Link:
     """One plugin in one chain; where the plugin could not be had, its place, which fails closed."""
 
-    __slots__ = ("entry", "matches", "name", "plugin", "signature")
+    __slots__ = ("entry", "name", "plugin", "signature")
 
     def __init__(self, entry: BundlePlugin, plugin: Plugin | None) -> None:
         self.entry = entry
         self.name = entry.name
         self.plugin = plugin
-        self.matches: Matcher | None = compile_match(entry.match)
-        """Says whether the plugin is asked about a call; None where it is about every one."""
         self.signature = _signature(entry.name)
 
     def fails_open(self, hook: Hook, error: CallError) -> bool:
@@ -96,18 +96,15 @@ def _signature(name: str | None) -> bytes:
     return b',"plugin":' + orjson.dumps(name) + b',"request_id":'
 
 
-class _Walk:
-    """How far a call has come along its chain, and what stands so far."""
+class _NotAsked:
+    """Stands for the answer of a plugin that was not asked yet."""
 
-    __slots__ = ("at", "awaited", "links", "said", "standing")
 
-    def __init__(self, links: tuple[Link, ...]) -> None:
-        self.links = links
-        self.at = 0
-        self.standing: Step | None = None
-        self.awaited = False
-        """Whether the plugin at ``at`` was awaited, and ``said`` is its answer."""
-        self.said: Answer | CallError | None = None
+_NOT_ASKED: Final = _NotAsked()
+Said = Answer | CallError | None
+_Links = tuple[Link, ...]
+_Pause = tuple[_Links, int, Step | None]
+"""Where a walk stopped: its links, the place of the one that has to be awaited, and what stands."""
 
 
 class Chains:
@@ -126,47 +123,54 @@ class Chains:
             plugin.hold()
         self._under_way = 0
         self._retired = False
-        self._deciding: dict[Hook, tuple[Link, ...]] = {}
-        self._observing: dict[Hook, tuple[Link, ...]] = {}
+        self._deciding: dict[Hook, Choice[Link]] = {}
+        self._observing: dict[Hook, Choice[Link] | None] = {}
+        self._has_deciders: set[Hook] = set()
         for hook in Hook:
             ours = [link for link in links if hook in link.entry.hooks]
             watches = [link.entry.mode == "Shadow" or hook in OBSERVERS for link in ours]
-            self._deciding[hook] = tuple(link for link, aside in zip(ours, watches, strict=True) if not aside)
-            self._observing[hook] = tuple(
-                link for link, aside in zip(ours, watches, strict=True) if aside and link.plugin is not None
-            )
+            deciding = [link for link, aside in zip(ours, watches, strict=True) if not aside]
+            observing = [link for link, aside in zip(ours, watches, strict=True) if aside and link.plugin is not None]
+            self._deciding[hook] = Choice([(link, link.entry.match) for link in deciding])
+            self._observing[hook] = Choice([(link, link.entry.match) for link in observing]) if observing else None
+            if deciding:
+                self._has_deciders.add(hook)
 
     def has_deciders(self, hook: Hook) -> bool:
         """Whether any plugin may decide this hook."""
-        return bool(self._deciding[hook])
+        return hook in self._has_deciders
 
-    def ready(self, hook: Hook) -> bool:
-        """Whether a call would be answered now, on this thread, without waiting for any plugin."""
-        for link in self._deciding[hook]:  # noqa: SIM110 - a generator costs as much as three plugins
+    def answer_now(self, call: Call) -> bytes | None:
+        """The decision as JSON, decided now, on this thread. Raises nothing: a failure is an answer.
+
+        None, and nothing has run, where a plugin would have to be waited for.
+        """
+        hook = call.hook
+        links = self._deciding[hook].of(call)
+        for link in links:
             if link.plugin is not None and not link.plugin.ready():
-                return False
-        return True
-
-    def answer_now(self, call: Call) -> bytes:
-        """The decision as JSON, where ``ready`` said so. Raises nothing: a failure is an answer."""
-        if self._observing[call.hook]:
-            self._tell_observers(call)
-        walk = _Walk(self._deciding[call.hook])
-        answer = self._walk(call, walk)
-        assert answer is not None  # noqa: S101 - every plugin was ready
+                return None
+        if hook in _REWRITING and len(links) < len(self._deciding[hook].items) and not self._all_ready(hook):
+            return None  # after a rewrite a plugin may be asked that was not for the call as it came
+        observing = self._observing[hook]
+        if observing is not None:
+            _tell(observing.of(call), call)
+        answer = self._walk(call, links, 0, None, _NOT_ASKED)
+        assert isinstance(answer, bytes)  # noqa: S101 - every plugin was ready
         return answer
 
     async def answer(self, call: Call) -> bytes:
         """The decision as JSON, once every plugin that is asked had room for the call. Raises nothing."""
         self._under_way += 1
         try:
-            if self._observing[call.hook]:
-                self._tell_observers(call)
-            walk = _Walk(self._deciding[call.hook])
-            while (answer := self._walk(call, walk)) is None:
-                walk.said = await self._ask(walk.links[walk.at], call)
-                walk.awaited = True
-            return answer
+            observing = self._observing[call.hook]
+            if observing is not None:
+                _tell(observing.of(call), call)
+            walked = self._walk(call, self._deciding[call.hook].of(call), 0, None, _NOT_ASKED)
+            while not isinstance(walked, bytes):
+                links, at, standing = walked
+                walked = self._walk(call, links, at, standing, await _ask(links[at], call))
+            return walked
         finally:
             self._end()
 
@@ -175,16 +179,16 @@ class Chains:
         decision: Decision = orjson.loads(await self.answer(call))
         return decision
 
-    def decide_now(self, call: Call) -> Decision:
+    def decide_now(self, call: Call) -> Decision | None:
         """``answer_now`` as data."""
-        decision: Decision = orjson.loads(self.answer_now(call))
+        answer = self.answer_now(call)
+        if answer is None:
+            return None
+        decision: Decision = orjson.loads(answer)
         return decision
 
-    def _tell_observers(self, call: Call) -> None:
-        """Hand the call, as it came, to the plugins that only watch; they run off the reply's path."""
-        for link in self._observing[call.hook]:
-            if link.plugin is not None and (link.matches is None or link.matches(call)):
-                link.plugin.observe(call.hook, call.data)
+    def _all_ready(self, hook: Hook) -> bool:
+        return all(link.plugin is None or link.plugin.ready() for link in self._deciding[hook].items)
 
     @contextlib.contextmanager
     def held(self) -> Iterator[Chains]:
@@ -211,52 +215,40 @@ class Chains:
         for plugin in released:
             plugin.release()
 
-    async def _ask(self, link: Link, call: Call) -> Answer | CallError | None:
-        assert link.plugin is not None  # noqa: S101 - the walk stopped for it
-        try:
-            return await link.plugin.call(call.hook, call.data)
-        except CallError as error:
-            return error
-
-    def _walk(self, call: Call, walk: _Walk) -> bytes | None:
-        """Go along the chain; the answer, or None where the plugin at ``walk.at`` has to be awaited."""
-        hook, links = call.hook, walk.links
-        while walk.at < len(links):
-            link = links[walk.at]
+    def _walk(
+        self, call: Call, links: _Links, at: int, standing: Step | None, said: Said | _NotAsked
+    ) -> bytes | _Pause:
+        """Go along the chain from one place, where the plugin there has perhaps said something already."""
+        hook = call.hook
+        while at < len(links):
+            link = links[at]
             plugin = link.plugin
-            said: Answer | CallError | None
-            if walk.awaited:
-                said, walk.awaited = walk.said, False
-            elif link.matches is not None and not link.matches(call):
-                walk.at += 1
-                continue
-            elif plugin is None:
-                return self._not_there(call, link)
-            elif plugin.ready():
+            if said is _NOT_ASKED:
+                if plugin is None:
+                    return self._not_there(call, link)
+                if not plugin.ready():
+                    return links, at, standing
                 try:
                     said = plugin.call_now(plugin.roads[hook], call.data)
                 except CallError as error:
                     said = error
-            else:
-                return None
-            walk.at += 1
-            if said is None:
-                continue
-            if isinstance(said, CallError):
-                if link.fails_open(hook, said):
-                    continue
+            at += 1
+            if isinstance(said, Answer):
+                standing, stops = _RULES[hook](call, (link, said), standing)
+                if stops:
+                    break
+                if hook in _REWRITING:
+                    links, at = self._deciding[hook].after(link, call), 0
+            elif isinstance(said, CallError) and not link.fails_open(hook, said):
                 # The client learns who and why in a word; what happened in detail is the operator's.
                 return self._closed(call, link, said.cause, f"plugin '{link.name}' failed ({said.cause})")
-            walk.standing, stops = _RULES[hook](call, (link, said), walk.standing)
-            if stops:
-                break
-        head, signature = _NOBODY[hook], self._nobody
-        if walk.standing is not None:
-            link, answer = walk.standing
-            head, signature = answer.head, link.signature
-        if hook is Hook.CACHE_SET and call.ttl_ms is not None and (walk.standing is None or answer.action == "store"):
+            said = _NOT_ASKED
+        if hook is Hook.CACHE_SET and call.ttl_ms is not None and (standing is None or standing[1].action == "store"):
             head = Answer({"action": "store", "ttl_ms": call.ttl_ms}).head
-        return self._splice(call, head, signature)
+            return self._splice(call, head, self._nobody if standing is None else standing[0].signature)
+        if standing is None:
+            return self._splice(call, _NOBODY[hook], self._nobody)
+        return self._splice(call, standing[1].head, standing[0].signature)
 
     def _not_there(self, call: Call, link: Link) -> bytes:
         failure = link.entry.failure
@@ -268,3 +260,18 @@ class Chains:
 
     def _splice(self, call: Call, head: bytes, signature: bytes) -> bytes:
         return b"".join((head, signature, orjson.dumps(call.request_id), self._end_of_answer))
+
+
+def _tell(links: _Links, call: Call) -> None:
+    """Hand the call, as it came, to the plugins that only watch; they run off the reply's path."""
+    for link in links:
+        if link.plugin is not None:
+            link.plugin.observe(call.hook, call.data)
+
+
+async def _ask(link: Link, call: Call) -> Said:
+    assert link.plugin is not None  # noqa: S101 - the walk stopped for it
+    try:
+        return await link.plugin.call(call.hook, call.data)
+    except CallError as error:
+        return error

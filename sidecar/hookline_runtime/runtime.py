@@ -173,8 +173,7 @@ class Runtime:
 
     def answer_now(self, hook: Hook, body: bytes) -> bytes | None:
         """``answer`` at once, on this thread; None, and nothing has run, where a plugin would have to be waited for."""
-        chains = self.chains
-        return chains.answer_now(read_call(hook, body)) if chains.ready(hook) else None
+        return self.chains.answer_now(read_call(hook, body))
 
     async def drained(self) -> None:
         """Return when the calls of observing hooks that were accepted so far have run."""

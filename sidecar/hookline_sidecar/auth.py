@@ -96,8 +96,11 @@ class Question:
 
     def advance(self, chains: Chains) -> Reply | None:
         """Ask as long as the plugins are ready; the answer, or None where one has to be waited for."""
-        while self.reply is None and self._next is not None and chains.ready(self._next.hook):
-            self._heard(chains, self._next.hook, chains.decide_now(self._next))
+        while self.reply is None and self._next is not None:
+            decision = chains.decide_now(self._next)
+            if decision is None:
+                return None
+            self._heard(chains, self._next.hook, decision)
         return self.reply
 
     async def finish(self, chains: Chains) -> Reply:

@@ -41,12 +41,10 @@ class Batch:
         end = time.perf_counter_ns() + _TURN_NS
         while len(answers) < len(calls):
             call = _call(calls[len(answers)], len(answers))
-            if isinstance(call, bytes):
-                answers.append(call)
-            elif chains.ready(call.hook):
-                answers.append(chains.answer_now(call))
-            else:
+            answer = call if isinstance(call, bytes) else chains.answer_now(call)
+            if answer is None:
                 return None
+            answers.append(answer)
             if time.perf_counter_ns() > end and len(answers) < len(calls):
                 return None
         return Reply(200, _HEADERS, b"".join((b'{"decisions":[', b",".join(answers), b"]}")))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fnmatch
+import itertools
 import json
+import random
 import re
 
 import pytest
@@ -14,7 +16,7 @@ from hookline_api.hooks import Hook
 from hookline_api.resources import Match
 from hookline_runtime import matching
 from hookline_runtime.inputs import read_call
-from hookline_runtime.matching import compile_match, query_classes
+from hookline_runtime.matching import Choice, compile_match, query_classes
 
 
 def _matches(match: dict[str, object], hook: str = "pre_query", **fields: object) -> bool:
@@ -201,3 +203,63 @@ def test_a_pattern_means_what_a_shell_means_by_its_stars(patterns, value):
 def test_a_pattern_of_many_stars_does_not_backtrack(pattern, value):
     """120 stars against a megabyte: each star's place is taken for good. A backtracking one never ends here."""
     assert _matches({"users": [pattern]}, **_context(identity=value)) is (set(pattern) == {"*"})
+
+
+class _Counted:
+    """A call that counts how often each of its facts is read."""
+
+    def __init__(self, **facts):
+        self.rewritten = False
+        self.reads = 0
+        self._facts = {"database": None, "user": None, "application": None, "tables": [], "query": None} | facts
+
+    def __getattr__(self, name):
+        self.reads += 1
+        return self._facts[name]
+
+
+def test_ten_plugins_that_are_not_asked_cost_one_look_into_a_table():
+    """However many plugins want other databases, the call's own is read once."""
+    choice = Choice([(f"p{number}", Match(databases=[f"other-{number}"])) for number in range(10)])
+    for _ in range(3):
+        call = _Counted(database="shop")
+        assert choice.of(call) == ()
+    assert call.reads == 1
+    assert choice.of(_Counted(database="other-3")) == ("p3",)
+    assert choice.of(_Counted(database=None)) == tuple(f"p{number}" for number in range(10))
+
+
+@pytest.mark.parametrize("many", [5000])
+def test_what_a_choice_remembers_is_bounded(many):
+    """Names that never come again, and names as long as a body may be."""
+    choice = Choice([("p", Match(databases=["shop*"]))])
+    for number in range(many):
+        assert choice.of(_Counted(database=f"shop{number}")) == ("p",)
+    assert choice.of(_Counted(database="x" * 2**20)) == ()
+    assert len(choice._known) <= 512
+    assert max(map(len, map(str, choice._known))) <= 512
+
+
+def test_what_a_choice_remembered_is_what_each_plugin_would_have_said():
+    """Databases, users, applications, tables and classes at once, asked twice in different orders."""
+    matches = [
+        Match(databases=["shop"]), Match(users=["ann", "b*"]), Match(applications=["till"]), Match(tables=["items"]),
+        Match(query_classes=["write"]), Match(query_classes=["select"], tables=["items", "o*"]), Match(),
+    ]  # fmt: skip
+    choice = Choice(list(enumerate(matches)))
+    bodies = [
+        {"query": query, "tables": tables, **({} if only is None else {"is_read_only": only}),
+         "hook_context": {"database": database, "identity": user, "attributes": attributes}}
+        for query, tables, only, database, user, attributes in itertools.product(
+            ("select 1", "delete from t", "explain x"), ([], ["items"], ["orders", "x"]), (None, True, False),
+            (None, "shop", "else"), (None, "ann", "bob", "eve"), ({}, {"application_name": "till"}),
+        )
+    ]  # fmt: skip
+    for _ in range(2):
+        random.Random(7).shuffle(bodies)
+        for body in bodies:
+            call = read_call(Hook.PRE_QUERY, json.dumps(body).encode())
+            expected = tuple(
+                place for place, match in enumerate(matches) if (test := compile_match(match)) is None or test(call)
+            )
+            assert choice.of(call) == expected, body
