@@ -7,6 +7,7 @@ import importlib.metadata
 import inspect
 from typing import Any
 
+from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from hookline_api.hooks import INPUTS, RESULTS, BatchInput, BatchResult, Hook, Outcome, Problem
@@ -30,8 +31,8 @@ ADMIN = {
 @functools.cache
 def document() -> Json:
     """The whole specification."""
-    inputs = {model for model in INPUTS.values() if model is not None} | {Outcome, BatchInput}
-    results = {model for models in RESULTS.values() for model in models} | {BatchResult, Problem}
+    inputs: set[type[BaseModel]] = {model for model in INPUTS.values() if model is not None} | {Outcome, BatchInput}
+    results: set[type[BaseModel]] = {model for models in RESULTS.values() for model in models} | {BatchResult, Problem}
     names, definitions = models_json_schema(
         [*((model, "validation") for model in sorted(inputs | results, key=lambda model: model.__name__))],
         ref_template="#/components/schemas/{model}",

@@ -175,14 +175,16 @@ def test_openapi_is_whole(sidecar):
     assert status == 200
     assert document["openapi"].startswith("3.1")
     assert document["info"]["title"]
-    assert {f"/v1/hooks/{hook}" for hook in Hook} | {"/v1/auth", "/metrics", "/v1/plugins"} <= set(document["paths"])
+    assert {f"/v1/hooks/{hook}" for hook in Hook} | {"/v1/auth", "/v1/hooks:batch", "/metrics"} <= set(
+        document["paths"]
+    )
     text = json.dumps(document)
     names = {part.split('"')[0] for part in text.split("#/components/schemas/")[1:]}
     assert names <= set(document["components"]["schemas"])
     for schema in document["components"]["schemas"].values():
         jsonschema.Draft202012Validator.check_schema(schema)
     ids = [path["post"]["operationId"] for path in document["paths"].values() if "post" in path]
-    assert len(ids) == len(set(ids)) == 12
+    assert len(ids) == len(set(ids)) == 13  # the hooks, and batches
 
 
 async def test_openapi_accepts_real_calls_and_real_decisions(sidecar):
