@@ -33,10 +33,8 @@ _LEAVING: Final = 2
 _AT_ONCE: Final = 64
 """Connections that are taken before calls on others get their turn."""
 _LOOK_AGAIN_S: Final = 0.001
-_PATIENCE_NEW: Final = 5
-"""Looks after which a worker that has not looked yet is not waited for: it may have to load its plugins first."""
 _PATIENCE: Final = 25
-"""Looks after which one that looks no more is not waited for: longer than a busy machine lets a process wait."""
+"""Looks after which a worker that looks no more is not waited for: longer than a busy machine lets a process wait."""
 _MOST_LOOKS: Final = 40
 _EXHAUSTED_S: Final = 0.1
 _LOG_PAUSE_S: Final = 10.0
@@ -76,6 +74,8 @@ class Acceptor:
         self._others = [at for at in range(0, len(board.words), _LINE) if at != self._mine]
         self._given_up: dict[int, int] = {}
         """Workers that are not waited for, each with its count of looks: until it looks again."""
+        self.passes_over = False
+        """Whether one of those has clearly fewer connections."""
         self._serve = serve
         self._arriving: set[asyncio.Task[None]] = set()
         self._logged_at = -_LOG_PAUSE_S
@@ -107,12 +107,19 @@ class Acceptor:
         words, own = self._words, self._words[self._mine + _CONNECTIONS]
         enough = own - (own >> 4)
         found = {}
+        self.passes_over = False
         for at in self._others:
             if words[at] < enough and not words[at + _LEAVING]:
                 looks = words[at + _LOOKS]
                 if self._given_up.get(at) != looks:
                     found[at] = looks
+                else:
+                    self.passes_over = True
         return found
+
+    def at_once(self) -> int:
+        """How many connections to take before looking what the others do."""
+        return 1 + (self._words[self._mine + _CONNECTIONS] >> 4) if self.passes_over else _AT_ONCE
 
     def give_up(self, stuck: dict[int, int]) -> None:
         """Wait no more for these."""
@@ -170,13 +177,13 @@ class _Door:
         """A connection waits, unless another worker was quicker."""
         acceptor = self._acceptor
         acceptor.looks()
-        for _ in range(_AT_ONCE):
-            fewer = acceptor.fewer()
-            if fewer:
-                self._stand_back(fewer)
-                return
+        fewer, taken = acceptor.fewer(), 0
+        while not fewer and taken < acceptor.at_once():
             if not self._accept():
                 return
+            fewer, taken = acceptor.fewer(), taken + 1
+        if fewer or acceptor.passes_over:
+            self._stand_back(fewer)
 
     def _accept(self) -> bool:
         try:
@@ -205,11 +212,7 @@ class _Door:
             return
         self._looked += 1
         fewer = acceptor.fewer()
-        stuck = {
-            at: looks
-            for at, looks in fewer.items()
-            if self._ahead.get(at) == looks and self._looked >= (_PATIENCE if looks else _PATIENCE_NEW)
-        }
+        stuck = {at: looks for at, looks in fewer.items() if self._ahead.get(at) == looks and self._looked >= _PATIENCE}
         acceptor.give_up(stuck)
         fewer = {at: looks for at, looks in fewer.items() if at not in stuck}
         if fewer and self._looked < _MOST_LOOKS:
@@ -217,5 +220,5 @@ class _Door:
             return
         # Nobody is left who should have it. Or others should, and look, and still it waits: then it is for us.
         self.watch()
-        if self._accept():
+        if self._accept() and not acceptor.passes_over:
             self._ready()

