@@ -191,17 +191,19 @@ class Pool:
         async with asyncio.timeout(self._bounds.timeout):
             if self._host is not None:
                 _, made = await self.loop.create_connection(self._protocol, *self._host)
-                return made
-            # Here, because asyncio takes EAGAIN of a full unix socket for a connection under way.
-            own = socket.socket(socket.AF_UNIX)
-            try:
-                own.setblocking(False)  # noqa: FBT003 - positional only
-                own.connect(self._address)
-            except OSError:
-                own.close()
-                raise
-            _, made = await self.loop.create_unix_connection(self._protocol, sock=own)
-            return made
+            else:
+                # Connected here, because asyncio takes EAGAIN of a full unix socket for a connection under way.
+                own = socket.socket(socket.AF_UNIX)
+                try:
+                    own.setblocking(False)  # noqa: FBT003 - positional only
+                    own.connect(self._address)
+                except BaseException:
+                    own.close()
+                    raise
+                _, made = await self.loop.create_unix_connection(self._protocol, sock=own)
+        if made.ended.done():
+            raise ConnectionResetError("it was closed at once")
+        return made
 
     def _protocol(self) -> Connection:
         return Connection(self, self._bounds.limit)

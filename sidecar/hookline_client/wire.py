@@ -121,7 +121,7 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Part of asyncio.Protocol."""
         self.is_stuck = False
-        self._pool.share()
+        self._pool.freed(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         """Part of asyncio.Protocol."""

@@ -396,6 +396,21 @@ async def test_a_refused_connection_is_tried_once_more_unless_the_sidecar_is_kno
             assert [(await call).value for call in calls] == list(range(20))
 
 
+async def test_a_server_that_closes_at_once_is_asked_again(faulty):
+    """Not without end while it does, and as before when it does not any longer."""
+
+    async def behave(peer, number):
+        if number >= 20:
+            await well(peer)
+
+    async with faulty.behaving(behave), HookClient(faulty.path, timeout=DEADLINE, connections=1) as hooks:
+        failures = []
+        while (decision := await hooks.custom(1)).failure:
+            failures.append(decision.failure)
+        assert set(failures) <= {"lost", "unreachable"}
+        assert faulty.connections == 21
+
+
 async def test_nobody_at_the_port_is_unreachable(ports):
     """As is nobody at the socket."""
     async with HookClient(f"http://127.0.0.1:{ports(1)[0]}", timeout=DEADLINE) as hooks:
@@ -471,6 +486,7 @@ def test_a_head_is_read_as_a_whole_or_not_at_all(seed):
         test_connections_that_time_out_one_after_the_other_do_not_pile_up,
         test_a_closed_client_leaves_no_call_behind,
         test_a_connection_that_was_closed_while_it_was_idle_costs_no_call,
+        test_a_server_that_closes_at_once_is_asked_again,
     ],
     ids=lambda test: test.__name__.removeprefix("test_"),
 )
