@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hookline_api.hooks import Hook
+from hookline_api.hooks import MAX_CALLS, Hook
 from hookline_client import HookClient
 from hookline_client.errors import HookError
 
@@ -100,9 +100,10 @@ def test_the_commands_are_answered(sidecar, number, need):
     assert actions == [[["block"], ["block"], ["continue", "primary"]], [["block"], ["primary"]]][number]
 
 
-def test_the_causes_are_those_of_the_client():
-    """The table has each of them, and no other."""
+def test_causes_and_bounds_are_those_of_the_client():
+    """The table has each of them, and no other; a batch has as many calls as it says."""
     table = TEXT.partition("| cause |")[2].partition("\n\n")[0]
+    assert f"up to {MAX_CALLS:,} calls" in TEXT
     assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == {kind.cause for kind in HookError.__subclasses__()}
 
 
