@@ -70,10 +70,10 @@ async def measure(options: Options) -> Result:
                     "ours": (_sync(lambda: kept.call("route", _DATA, last=False)), 20_000),
                     "ours, fresh": (_sync(ours_fresh), 2_000),
                     "ours, asking": (_sync(lambda: kept_asking.call("route", _DATA, last=False)), 1_000),
-                    "official": (_sync(official.fixed), 4_000),
-                    "official, alloc": (_sync(official.through_alloc), 2_000),
+                    "official, fixed": (_sync(official.fixed), 4_000),
+                    "official": (_sync(official.through_alloc), 2_000),
                     "official, fresh": (_sync(official.fresh), 1_000),
-                    "official, asking": (_sync(official_asking.fixed), 100),
+                    "official, asking": (_sync(official_asking.through_alloc), 100),
                     "Extism": (extism, 5_000),
                     "Extism, timed": (extism_timed, 5_000),
                     "Runtime, Pooled": (_runtime(pooled), 5_000),
@@ -87,6 +87,10 @@ async def measure(options: Options) -> Result:
         f"{name}: {statistics.median(values):,.2f} µs" + (f" with {_IMPORTS} imports" if "asking" in name else "")
         for name, values in found.items()
     ]
+    result.notes.append(
+        "official is what the guest ABI asks of a host, alloc, write, hook, read, but where it says 'fixed': there it "
+        "writes into the region that the guest names, without alloc, as ours always does"
+    )
     result.notes.append(
         "ours is the call path alone, as is the official API's; Runtime is the whole runtime: parsing and checking the "
         "call, the chain, statistics, and a decision with its plugin, request id and bundle, as bytes"
@@ -115,9 +119,7 @@ def _figures(found: _Times) -> list[Figure]:
     }
     return [
         at_least(30, "a hook is faster than through wasmtime-py's own API", ratios("official", "ours")),
-        Figure(
-            what="the same, to one that asks the guest's alloc", measured=spread(ratios("official, alloc", "ours"))
-        ),
+        Figure(what="the same, where that asks no alloc either", measured=spread(ratios("official, fixed", "ours"))),
         at_least(8, "a hook is faster than through Extism's Python SDK", ratios("Extism", "ours")),
         Figure(what="the same, to Extism with a time-out", measured=spread(ratios("Extism, timed", "ours"))),
         at_least(

@@ -124,7 +124,10 @@ async def _requests(tree: Path | None, before: _Stages, now: _Stages, options: O
                 used = used_seconds()
                 outcome = await generator.run(
                     Plan(
-                        address=address, asks=[hook_call("route", guests.QUERY, "node")], seconds=options.pick(0.5, 1.5)
+                        address=address,
+                        asks=[hook_call("route", guests.QUERY, "node")],
+                        seconds=options.pick(0.5, 1.5),
+                        polls=True,
                     )
                 )
                 used = used_seconds() - used

@@ -65,6 +65,8 @@ class Plan:
     rate: float | None = None
     seconds: float | None = None
     count: int | None = None
+    polls: bool = False
+    """Whether the generator never sleeps. It needs a core of its own then, and answers need not wake it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +80,7 @@ class Outcome:
     p999_us: float
     max_us: float
     busy: float
-    """The share of its core that the generator used: near 1 it is the limit, and not what it asked."""
+    """The share of its core for which the generator worked: near 1 it is the limit, and not what it asked."""
     failures: dict[str, int] = field(default_factory=dict)
     targets: dict[str, str | None] = field(default_factory=dict)
     """Bundle → the ``target`` that its decisions had, in the order in which the bundles were seen."""
@@ -115,6 +117,7 @@ class Generator:
         options += ["-c", str(plan.concurrency), "-d", str(plan.depth)]
         for letter, value in (("s", plan.seconds), ("n", plan.count), ("r", plan.rate)):
             options += [] if value is None else [f"-{letter}", str(value)]
+        options += ["-p"] if plan.polls else []
         with on(self._core):
             self._process = await asyncio.create_subprocess_exec(
                 compiled(peers.program("load.c")), *options,

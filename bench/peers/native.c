@@ -474,7 +474,10 @@ int main(int argc, char **argv) {
       case 'b': version = optarg; break;
       default: per_call = option == 'f';
     }
-  if (!wasm || (!path && !port)) return fputs("native -w WASM {-u SOCKET|-t PORT} [-p PLUGIN] [-b BUNDLE] [-f]\n", stderr), 2;
+  if (!wasm || (!path && !port)) {
+    fputs("usage: native -w WASM {-u SOCKET|-t PORT} [-p PLUGIN] [-b BUNDLE] [-f]\n", stderr);
+    return 2;
+  }
   join(&plugin, ",\"plugin\":%,\"request_id\":", &(text){name, strlen(name)});
   join(&bundle, ",\"bundle\":%}", &(text){version, strlen(version)});
   load(wasm);
