@@ -45,6 +45,10 @@ _MAX_HEADER: Final = 4096
 _IDENTITY_HEADERS: Final = (
     "X-Hookline-User", "X-Hookline-User-Id", "X-Hookline-Roles", "X-Hookline-Tenant",
 )  # fmt: skip
+_TELL_URI: Final = frozenset({"x-original-uri", "x-forwarded-uri"})
+_TELL_METHOD: Final = frozenset({"x-original-method", "x-forwarded-method"})
+_PLAIN_PATH: Final = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*+)*+/?")
+"""What most paths are: nothing escaped, no empty segment, none that begins with a dot."""
 # In no path of RFC 3986, or the end of it for some servers; \ufffd stands for bytes that are not UTF-8.
 _NOT_IN_PATHS: Final = re.compile(r"[\x00-\x20\x7f\\#\ufffd]|%(?![0-9A-Fa-f]{2})|%00|^(?!/)|^//")
 _ESCAPE: Final = re.compile(r"%[0-9A-Fa-f]{2}")
@@ -67,10 +71,16 @@ class Question:
     """
 
     def __init__(self, method: str, target: str, headers: Iterable[tuple[str, str]]) -> None:
-        given = [(name.lower(), _text(value)) for name, value in headers]
         joined: dict[str, str] = {}
-        for name, value in given:
+        uris: set[str] = set()
+        methods: set[str] = set()
+        for raw_name, raw_value in headers:
+            name, value = raw_name.lower(), raw_value if raw_value.isascii() else _text(raw_value)
             joined[name] = f"{joined[name]}, {value}" if name in joined else value
+            if name in _TELL_URI and value:
+                uris.add(value)
+            elif name in _TELL_METHOD and value:
+                methods.add(value.upper()[:64])
         self._headers = joined
         self._client_ip = _last(joined.get("x-real-ip", "")) or _last(joined.get("x-forwarded-for", ""))
         self._identity: dict[str, Any] | None = None
@@ -79,7 +89,7 @@ class Question:
         self.reply: Reply | None = None
         """The answer, once there is one."""
         try:
-            self._method, self._path = _original(method, target, given)
+            self._method, self._path = _original(method, target, uris, methods)
         except _UnclearError as error:
             content = ("Content-Type", "text/plain; charset=utf-8")
             self.reply = Reply(403, (content,), f"{error}\n".encode())
@@ -171,13 +181,11 @@ class Question:
 
 def _text(value: str) -> str:
     """Bytes that are not UTF-8 come from aiohttp as lone surrogates, which no JSON can carry."""
-    return value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _original(method: str, target: str, headers: list[tuple[str, str]]) -> tuple[str | None, str | None]:
+def _original(method: str, target: str, uris: set[str], methods: set[str]) -> tuple[str | None, str | None]:
     """Method and path, None where the proxy does not tell them; raises _UnclearError."""
-    uris = _told(headers, "x-original-uri", "x-forwarded-uri")
-    methods = {method.upper()[:64] for method in _told(headers, "x-original-method", "x-forwarded-method")}
     behind = target.removeprefix(_PREFIX)
     if behind and not behind.startswith("?"):
         uris.add(behind)
@@ -190,16 +198,14 @@ def _original(method: str, target: str, headers: list[tuple[str, str]]) -> tuple
     return next(iter(methods), None), next(iter(paths), None)
 
 
-def _told(headers: list[tuple[str, str]], *names: str) -> set[str]:
-    return {value for name, value in headers if value and name in names}
-
-
 def _canonical(uri: str) -> str:
     """The path in the one spelling that plugins compare: RFC 3986, 6.2.2, and no empty segments.
 
     Dot segments are refused instead of resolved: the upstream gets the path as it came, and may read it otherwise.
     """
     path = uri.partition("?")[0]
+    if path and _PLAIN_PATH.fullmatch(path):
+        return path
     if _NOT_IN_PATHS.search(path):
         raise _UnclearError("the path is malformed")
     path = _ESCAPE.sub(_normal_escape, re.sub("//+", "/", path))

@@ -39,13 +39,13 @@ class Batch:
         """Answer as many calls as one turn allows, and plugins are ready for; the reply once there are all."""
         calls, answers = self._calls, self._answers
         end = time.perf_counter_ns() + _TURN_NS
-        while len(answers) < len(calls):
-            call = _call(calls[len(answers)], len(answers))
+        for index in range(len(answers), len(calls)):
+            call = _call(calls[index], index)
             answer = call if isinstance(call, bytes) else chains.answer_now(call)
             if answer is None:
                 return None
             answers.append(answer)
-            if time.perf_counter_ns() > end and len(answers) < len(calls):
+            if not index & 7 and time.perf_counter_ns() > end and index + 1 < len(calls):
                 return None
         return Reply(200, _HEADERS, b"".join((b'{"decisions":[', b",".join(answers), b"]}")))
 
@@ -78,20 +78,19 @@ def _read(body: bytes) -> list[Any]:
 
 def _call(given: Any, index: int) -> Call | bytes:
     """One call, or the problem document that answers it."""
-    field = f"calls[{index}]"
     if not isinstance(given, dict):
-        return _problem(400, "is not a JSON object", field)
+        return _problem(400, "is not a JSON object", index, "")
     try:
         hook = parse_hook(given.get("hook"))
     except ValueError as error:
-        return _problem(404, str(error), f"{field}.hook")
+        return _problem(404, str(error), index, ".hook")
     if "input" not in given:
-        return _problem(400, "is missing", f"{field}.input")
+        return _problem(400, "is missing", index, ".input")
     try:
         return read_document(hook, given["input"])
     except InputError as error:
-        return _problem(400, str(error), f"{field}.input.{error.field}".rstrip("."))
+        return _problem(400, str(error), index, f".input.{error.field}".rstrip("."))
 
 
-def _problem(status: int, detail: str, field: str) -> bytes:
-    return orjson.dumps(document(status, detail, field))
+def _problem(status: int, detail: str, index: int, field: str) -> bytes:
+    return orjson.dumps(document(status, detail, f"calls[{index}]{field}"))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 import importlib.metadata
 import inspect
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from hookline_api.hooks import INPUTS, RESULTS, BatchInput, BatchResult, Hook, Outcome, Problem
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 Json = dict[str, Any]
 
