@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _WAITING_PER_PLACE: Final = 4
+_QUICK_WAITING: Final = 256
+"""At the least, of a quick plugin. A place that comes from another process takes as long as many of its calls, and
+with one process they all would wait in their connections, where nobody counts them."""
 _KEPT_S: Final = 0.001
 """How long a place stays where it came to, at least."""
 _LEFT_S: Final = 0.002
@@ -65,12 +68,13 @@ class Places:
         """Get one place more than calls run, at once or not at all."""
         return False
 
-    async def enter(self, seconds: float) -> None:
-        """Take a place for a call, or wait that long for one. Raises OverloadError."""
+    async def enter(self, seconds: float, *, quick: bool = False) -> None:
+        """Take a place for a call, or wait that long for one. A ``quick`` one needs no thread. Raises OverloadError."""
         if self.running < self.held or self.get():
             self.running += 1
             return
-        if len(self._waiting) >= self.limit * _WAITING_PER_PLACE:
+        room = self.limit * _WAITING_PER_PLACE
+        if len(self._waiting) >= (max(room, _QUICK_WAITING) if quick else room):
             raise OverloadError(
                 f"{self.running} calls run and {len(self._waiting)} wait; limits.concurrency allows {self.limit}"
             )

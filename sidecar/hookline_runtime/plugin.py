@@ -286,7 +286,7 @@ class Plugin:
         if len(data) > self._max_input:
             raise self._refuse_size(road, len(data))
         try:
-            await self.places.enter(self.entry.limits.timeout / 1000)
+            await self.places.enter(self.entry.limits.timeout / 1000, quick=self.inline)
         except BaseException as error:
             road.breaker.did_not_run()
             if isinstance(error, OverloadError):

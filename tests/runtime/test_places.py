@@ -9,10 +9,12 @@ import mmap
 import os
 import random
 import signal
+import time
 
 import pytest
 
-from hookline_runtime.errors import OverloadError
+from hookline_api.hooks import Hook
+from hookline_runtime.errors import OverloadError, TrapError
 from hookline_runtime.places import Places, SharedPlaces
 
 PLUGIN = {"plugin": 7, "key": "guest one"}
@@ -281,3 +283,58 @@ def test_a_file_without_locks_is_refused_with_a_sentence(tmp_path):
     """At the start, and not at a call."""
     with pytest.raises(OSError, match="nowhere/places: No such file"):
         SharedPlaces(tmp_path / "nowhere" / "places", 2)
+
+
+async def test_a_quick_plugin_that_waited_for_a_place_runs_on_the_loop_all_the_same(members, workshop, wat):
+    """It wanted a place, and no thread; and two processes that have one place for both fail no call."""
+    entry = await workshop.plugin(wat.switch(), limits={"concurrency": 1, "timeout": "900ms"})
+    runtimes = [await workshop.run(entry, member=member) for member in members[:2]]
+    plugins = [runtime.plugins["guest"] for runtime in runtimes]
+    for plugin in plugins:
+        plugin.trust()
+    for _ in range(20):
+        for runtime in runtimes:
+            decision = await runtime.call(Hook.CUSTOM, b"0")
+            assert "failure" not in decision, decision
+    assert [plugin._threads for plugin in plugins] == [None, None]
+    assert [plugin.places.running for plugin in plugins] == [0, 0]
+    assert sum(plugin.places.held for plugin in plugins) == 1
+    for runtime in runtimes:
+        await runtime.close()
+    assert [plugin.places.held for plugin in plugins] == [0, 0]
+
+
+async def test_quick_calls_that_wait_for_a_place_of_another_process_are_no_overload(members, workshop, wat):
+    """In one process all of them would have waited in their connections; while the place travels, they wait here."""
+    entry = await workshop.plugin(wat.switch(), limits={"concurrency": 1, "timeout": "900ms"})
+    runtime = await workshop.run(entry, member=members[0])
+    runtime.plugins["guest"].trust()
+    other = members[1].places(plugin=0, key=f"{entry.name} {entry.revision}", limit=1, most=16)
+    await other.enter(20)
+    calls = [asyncio.create_task(runtime.call(Hook.CUSTOM, b"0")) for _ in range(100)]
+    await asyncio.sleep(0)
+    other.leave()
+    assert [answer for answer in await asyncio.gather(*calls) if "failure" in answer] == []
+    other.close()
+
+
+async def test_a_trial_that_waited_for_a_place_is_one_trial(members, workshop, wat, monkeypatch):
+    """The circuit breaker lets one call through, and that one runs, though it was asked twice."""
+    entry = await workshop.plugin(wat.switch(), limits={"concurrency": 1, "timeout": "900ms"})
+    runtime = await workshop.run(entry, member=members[0])
+    plugin = runtime.plugins["guest"]
+    plugin.trust()
+    breaker = plugin.roads[Hook.CUSTOM].breaker
+    now = time.monotonic()
+    for _ in range(5):
+        breaker.failed(TrapError)
+    assert (await runtime.call(Hook.CUSTOM, b"0"))["failure"] == "trap"
+    other = members[1].places(plugin=0, key=f"{entry.name} {entry.revision}", limit=1, most=16)
+    await other.enter(20)
+    monkeypatch.setattr(time, "monotonic", lambda: now + 3600)
+    call = asyncio.create_task(runtime.call(Hook.CUSTOM, b"0"))
+    await asyncio.sleep(0)
+    other.leave()
+    assert "failure" not in await call
+    assert not breaker.failures
+    other.close()
