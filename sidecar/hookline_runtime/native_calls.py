@@ -28,11 +28,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import itertools
 import struct
 import threading
 import time
-import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 import wasmtime
@@ -96,15 +94,14 @@ _func_call = capi.func_call_unchecked
 _get_ident = threading.get_ident
 _now_ns = time.perf_counter_ns
 
-_numbers = itertools.count(1)
-_instances: weakref.WeakValueDictionary[int, Instance] = weakref.WeakValueDictionary()
-"""By the number that the engine hands to the deadline's callback."""
+_running: Final[dict[int, Instance]] = {}
+"""The instance that runs on each thread, or ran there last and is open: callbacks come on the thread of their call."""
 
 
-def _deadline(_context: object, number: int, delta: int, kind: int) -> int:
+def _deadline(_context: object, _data: object, delta: int, kind: int) -> int:
     """The engine's clock says that a call's time is over: let it end, or let it go on."""
     with contextlib.suppress(BaseException):  # nothing may leave a callback; where anything is wrong, the call ends
-        instance = _instances[number]
+        instance = _running[_get_ident()]
         left = instance.left_ns()
         if left:
             ctypes.c_uint64.from_address(delta).value = deadline_ticks(left // 1_000_000)
@@ -131,7 +128,6 @@ class Guest:
         self.ticks = deadline_ticks(limits.timeout)
         self.frees = "dealloc" in info.exports
         """Whether the guest takes memory back."""
-        self.has_host = any(entry.module != WASI_MODULE or entry.name == "poll_oneoff" for entry in info.imports)
         self.has_wasi = info.needs_wasi
         self.initializes = "_initialize" in info.exports
         self.first_size = info.memory_pages * _PAGE
@@ -142,8 +138,6 @@ class Guest:
         self.functions = {name: name.encode() for name in functions if name in info.exports}
         self.void = {hook.value for hook in info.hooks if info.exports[hook.value][1] == ("ii", "")}
         """Hooks without a result."""
-        self.running: dict[int, Instance] = {}
-        """The instance that runs on each thread, for host functions."""
         self.views: dict[int, memoryview] = {}
         self._shells: list[Instance] = []
         self._engine = engine(fuel=limits.fuel is not None)
@@ -188,7 +182,7 @@ class Guest:
                 self._define(entry.module, entry.name, function.params, function.results, given)
 
     def _define(self, module: str, name: str, params: str, results: str, function: HostCallable) -> None:
-        callback = _callback(self.running, params, results, function)
+        callback = _callback(params, results, function)
         self._callbacks.append(callback)
         kind = function_type(params, results)
         failure = capi.linker_define_func_unchecked(
@@ -203,16 +197,38 @@ class Instance:
     """One instantiation: own store, own memory, own limits. Used by one thread at a time."""
 
     __slots__ = (
-        "__weakref__", "_armed", "_begin", "_block", "_boxes", "_cells", "_cells_at", "_context", "_cpu_ns", "_found",
-        "_giving", "_guest", "_is_fresh", "_memory_at", "_nested", "_nested_at", "_number", "_output", "_size",
-        "_store", "_thread", "_timeout_ns", "_trap", "_trap_at", "_view", "_wall_ns", "calls", "expired", "fuel",
+        "_armed",
+        "_begin",
+        "_block",
+        "_boxes",
+        "_cells",
+        "_cells_at",
+        "_context",
+        "_cpu_ns",
+        "_found",
+        "_giving",
+        "_guest",
+        "_is_fresh",
+        "_memory_at",
+        "_nested",
+        "_nested_at",
+        "_on_thread",
+        "_output",
+        "_size",
+        "_store",
+        "_timeout_ns",
+        "_trap",
+        "_trap_at",
+        "_view",
+        "_wall_ns",
+        "calls",
+        "expired",
+        "fuel",
         "memory",
     )  # fmt: skip
 
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
-        self._number = next(_numbers)
-        _instances[self._number] = self
         words = _FUNCTIONS + _WORDS_PER_EXTERN * len(guest.functions)
         self._block = (ctypes.c_uint64 * words)()
         at = ctypes.addressof(self._block)
@@ -241,7 +257,7 @@ class Instance:
         self._giving = False
         self._is_fresh = False
         self._armed = -1
-        self._thread = 0
+        self._on_thread = 0
         self._timeout_ns = self._begin = self._cpu_ns = self._wall_ns = 0
         self.expired = False
         """Whether the call was interrupted at its deadline."""
@@ -267,13 +283,12 @@ class Instance:
             if guest.has_wasi:
                 # An empty one: no files, arguments, environment, output.
                 self._check(capi.context_set_wasi(context, capi.wasi_config_new()), "instantiation", None)
-            capi.store_epoch_deadline_callback(store, _on_deadline, self._number, capi.NO_FINALIZER)
+            capi.store_epoch_deadline_callback(store, _on_deadline, None, capi.NO_FINALIZER)
             within = None if timeout_ms is None else f"{timeout_ms} ms"
             self._arm(
                 *((limits.timeout, guest.ticks) if timeout_ms is None else (timeout_ms, deadline_ticks(timeout_ms)))
             )
-            if guest.has_host:
-                guest.running[self._thread] = self
+            _running[self._on_thread] = self
             block = ctypes.addressof(self._block)
             self._check(
                 capi.instance_pre_instantiate(guest.pre_address, context, block, self._trap_at), "instantiation", within
@@ -309,12 +324,11 @@ class Instance:
             self._is_fresh = False  # it was armed by the instantiation, which is a part of its first call
         else:
             self._begin = _now_ns()
-            if EPOCH[0] != self._armed or _get_ident() != self._thread:
+            if EPOCH[0] != self._armed or _get_ident() != self._on_thread:
                 self._arm(guest.limits.timeout, guest.ticks)
             if guest.fuel is not None:
                 capi.context_set_fuel(context, guest.fuel)
-        if guest.has_host:
-            guest.running[self._thread] = self
+        _running[self._on_thread] = self
         self.calls += 1
         size = len(data)
         try:
@@ -360,8 +374,8 @@ class Instance:
     def close(self) -> None:
         """Give the store and its memory back. The instance must not be used any more; its guest may use it again."""
         if self._store:
-            if self._guest.has_host:
-                self._guest.running.pop(self._thread, None)
+            if _running.get(self._on_thread) is self:
+                del _running[self._on_thread]
             store, self._store = self._store, 0
             self._context.value = None
             self._size = 0
@@ -429,7 +443,7 @@ class Instance:
     def _arm(self, timeout_ms: int, ticks: int) -> None:
         """Give the store a fresh deadline, for calls on this thread until the engine's clock moves."""
         self._armed = EPOCH[0]  # read first: a tick in between makes the deadline later, and not earlier
-        self._thread = _get_ident()
+        self._on_thread = _get_ident()
         self._timeout_ns = timeout_ms * 1_000_000
         self._cpu_ns = time.thread_time_ns()
         self._wall_ns = self._begin
@@ -568,7 +582,7 @@ def _view(base: int, size: int) -> memoryview:
 _FORMATS: Final = {"i": "i12x", "I": "q8x", "f": "f12x", "F": "d8x"}
 
 
-def _callback(running: dict[int, Instance], params: str, results: str, function: HostCallable) -> Any:
+def _callback(params: str, results: str, function: HostCallable) -> Any:
     """A host function as the library calls it: arguments and results in cells on the guest's own stack.
 
     A view of the cells is kept for each address, because guests come back to the same few. It is used within a call
@@ -586,7 +600,7 @@ def _callback(running: dict[int, Instance], params: str, results: str, function:
                 views.clear()
             view = views[cells] = memoryview((ctypes.c_ubyte * size).from_address(cells)).cast("B").cast("Q")
         try:
-            answer = function(running[_get_ident()], *arguments.unpack_from(view))
+            answer = function(_running[_get_ident()], *arguments.unpack_from(view))
         except BaseException:  # noqa: BLE001 - nothing may leave a callback
             answer = E_UNAVAILABLE
         view[0] = answer & _U64 if is_wide else answer & U32
