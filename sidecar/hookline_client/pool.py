@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from hookline_client.errors import DeadlineError, LostError, OverloadError, UnreachableError
-from hookline_client.wire import Call, Connection, Heads
+from hookline_client.wire import Call, Connection
 
 if TYPE_CHECKING:
     from hookline_client.errors import HookError
@@ -47,7 +47,6 @@ class Pool:
 
     def __init__(self, address: str, bounds: Bounds) -> None:
         self.loop = asyncio.get_running_loop()
-        self.heads = Heads()
         self._address = address
         self._host = host_of(address)
         self._bounds = bounds

@@ -8,6 +8,7 @@ before anything is made of it; the first byte that is wrong ends the connection.
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 from collections import deque
 from typing import TYPE_CHECKING, Final, cast
@@ -146,7 +147,7 @@ class Connection(asyncio.Protocol):
                     if size - at >= _MAX_HEAD or not data.startswith(_BEGINNING[: size - at], at):
                         raise MalformedError(f"the answer's head is none: {bytes(data[at : at + 60])!r}")
                     return at
-                self._awaited = self._pool.heads.read(bytes(data[at:end]))
+                self._awaited = read_head(bytes(data[at:end]))
                 if self._awaited[1] > self._limit:
                     raise MalformedError(f"the answer has {self._awaited[1]} bytes; {self._limit} is the limit")
                 at = end + 4
@@ -167,23 +168,7 @@ class Connection(asyncio.Protocol):
                 return size
 
 
-class Heads:
-    """Reads heads, which are the same thousands of times: they change with the clock and the body's length."""
-
-    def __init__(self) -> None:
-        self._read: dict[bytes, Head] = {}
-
-    def read(self, head: bytes) -> Head:
-        """Status, length and end of a head, without the empty line. Raises MalformedError."""
-        found = self._read.get(head)
-        if found is None:
-            found = read_head(head)
-            if len(self._read) >= 32:  # noqa: PLR2004 - at most half a megabyte
-                self._read.clear()
-            self._read[head] = found
-        return found
-
-
+@functools.lru_cache(maxsize=32)  # the same thousands of times: a head changes with the clock and the body's length
 def read_head(head: bytes) -> Head:
     """Read a head strictly: exactly one length, no transfer coding, nothing that two readers read differently."""
     status, *lines = head.split(b"\r\n")
