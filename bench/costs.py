@@ -14,6 +14,8 @@ import json
 import statistics
 import sys
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -28,9 +30,11 @@ _BEFORE: Final = "c4ba3cd"
 """The last commit before the hook road was built anew."""
 # Of that commit, on the machine of bench/RESULTS.md: for trees that have no history to take it from.
 _RECORDED: Final = {
-    "instance": 56.0, "fresh": 21.7, "parse": 3.7, "judge": 1.1, "count": 0.5, "runtime": 80.6, "connection": 144.6,
-    "request": 188.0,
+    "instance": 58.1, "fresh": 21.1, "json": 2.0, "parse": 3.7, "judge": 1.1, "count": 0.5, "runtime": 82.2,
+    "connection": 146.9, "request": 175.2, "request, PerCall": 270.0,
 }  # fmt: skip
+
+_FLOORS: Final = ("the native sidecar", "that with a fresh instance", "a bare httptools hello-world")
 
 _Stages = dict[str, list[float]]
 
@@ -41,14 +45,15 @@ async def measure(options: Options) -> Result:
     with older_tree(_BEFORE) as tree:
         before: _Stages = {}
         now: _Stages = {}
-        for number in range(options.rounds):
-            say(f"profile: stages, round {number + 1} of {options.rounds}")
+        times = options.pick(1, options.rounds)  # each is the best of a few by itself
+        for number in range(times):
+            say(f"profile: stages, round {number + 1} of {times}")
             for into, where in ((before, tree), (now, None)):
                 if into is now or where is not None:
                     for stage, value in (await _stages(where)).items():
                         into.setdefault(stage, []).append(value)
         await _requests(tree, before, now, options, result)
-    native = now.pop("native")
+    floors = {name: statistics.median(now.pop(name)) for name in _FLOORS}
     earlier = {stage: statistics.median(values) for stage, values in before.items()} or _RECORDED
     today = {stage: statistics.median(values) for stage, values in now.items()}
     result.figures += [
@@ -56,7 +61,7 @@ async def measure(options: Options) -> Result:
         for what, parts in _ROWS.items()
     ]
     result.notes += [
-        f"the native sidecar's whole request takes {statistics.median(native):.2f} µs of processor time",
+        "a whole request, in processor time: " + ", ".join(f"{name} {value:.2f} µs" for name, value in floors.items()),
         f"before is commit {_BEFORE}, "
         + ("measured in turn with this tree" if before else "recorded in bench/costs.py: its code is not here"),
         "what surrounds a call is all but the guest's instance: "
@@ -67,14 +72,16 @@ async def measure(options: Options) -> Result:
 
 _ROWS: Final[dict[str, tuple[str, ...]]] = {
     "the instance: arm, write, guest, read": ("instance",),
-    "a fresh instance instead of a kept one, on top": ("fresh",),
-    "parse and check the input": ("parse",),
+    "parse the input's JSON": ("json",),
+    "check its fields": ("parse", "json"),
     "read the guest's decision": ("judge",),
     "count": ("count",),
     "match, take, splice: the rest of the runtime": ("runtime", "instance", "parse", "judge", "count"),
     "the connection: read the head, write the answer": ("connection", "runtime"),
     "kernel and event loop": ("request", "connection"),
     "all of a request": ("request",),
+    "beside it, a fresh instance": ("fresh",),
+    "all of a request with a fresh instance": ("request, PerCall",),
 }
 """What → the stage that holds it, less these others."""
 
@@ -108,19 +115,24 @@ async def _requests(tree: Path | None, before: _Stages, now: _Stages, options: O
     """The processor time of whole requests."""
     wasm = guests.guest({"route": ANSWER})
     async with contextlib.AsyncExitStack() as stack:
-        ours = await stack.enter_async_context(sidecar(("quick", wasm, POOLED), core=SERVER_CORE))
-        native = await stack.enter_async_context(peers.native(wasm, plugin="quick", bundle="0123456789ab"))
         generator = await stack.enter_async_context(Generator())
-        lanes = [
-            (now.setdefault("request", []), ours.socket, ours.processor_seconds),
-            (now.setdefault("native", []), native.socket, lambda: processor_seconds(native.pids)),
-        ]
-        if tree is not None:
-            older = await stack.enter_async_context(sidecar(("quick", wasm, POOLED), core=SERVER_CORE, tree=tree))
-            lanes.append((before.setdefault("request", []), older.socket, older.processor_seconds))
+        lanes: list[tuple[list[float], str, Callable[[], float]]] = []
+        for into, where in ((before, tree), (now, None)):
+            if into is now or where is not None:
+                for name, isolation in (("request", POOLED), ("request, PerCall", {})):
+                    which = sidecar(("quick", wasm, isolation), core=SERVER_CORE, tree=where)
+                    ours = await stack.enter_async_context(which)
+                    lanes.append((into.setdefault(name, []), ours.socket, ours.processor_seconds))
+        native = await stack.enter_async_context(peers.native(wasm, plugin="quick", bundle="0123456789ab"))
+        fresh = await stack.enter_async_context(
+            peers.native(wasm, plugin="quick", bundle="0123456789ab", per_call=True)
+        )
+        hello = await stack.enter_async_context(peers.hello("httptools"))
+        for name, peer in zip(_FLOORS, (native, fresh, hello), strict=True):
+            lanes.append((now.setdefault(name, []), peer.socket, partial(processor_seconds, peer.pids)))
         for number in range(-1, options.rounds):
             say(f"profile: requests, round {number + 1} of {options.rounds}" if number >= 0 else "profile: warm-up")
-            for into, address, used_seconds in lanes:
+            for values, address, used_seconds in lanes:
                 used = used_seconds()
                 outcome = await generator.run(
                     Plan(
@@ -133,4 +145,4 @@ async def _requests(tree: Path | None, before: _Stages, now: _Stages, options: O
                 used = used_seconds() - used
                 result.failures += Counter(outcome.failures)
                 if number >= 0 and outcome.calls:
-                    into.append(used / outcome.calls * 1e6)
+                    values.append(used / outcome.calls * 1e6)

@@ -50,6 +50,7 @@ async def stages() -> dict[str, float]:
         found = {
             "instance": _time(lambda: kept.call("route", _DATA, last=False)),
             "fresh": _time(lambda: linked.instantiate().close()),
+            "json": _time(lambda: orjson.loads(_DATA)),
             "parse": _time(lambda: inputs.read_call(Hook.ROUTE, _DATA)),
             "judge": _time(_judge()),
             "count": _time(_count()),
