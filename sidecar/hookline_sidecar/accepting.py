@@ -85,11 +85,13 @@ class Acceptor:
         for door in self._doors:
             door.watch()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Take no more. Those that wait are for the other workers, or refused when the last one has closed."""
         self._words[self._mine + _LEAVING] = 1
         for door in self._doors:
             door.close()
+        if self._arriving:
+            await asyncio.wait(self._arriving)
 
     def ended(self) -> None:
         """A connection of this worker is no more."""

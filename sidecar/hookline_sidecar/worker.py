@@ -174,7 +174,7 @@ class _Entrance:
 
     async def close(self, drain: float) -> None:
         """Take no more connections, and wait for the calls on those that are there, for so many seconds."""
-        self._acceptor.close()
+        await self._acceptor.close()
         await asyncio.sleep(0)  # what was read already becomes a call
         self._server.pre_shutdown()
         await self._server.shutdown(drain)

@@ -37,6 +37,10 @@ DOCUMENT = ROOT / "docs" / "proxies.md"
 EXAMPLES = ROOT / "examples" / "proxies"
 PATIENCE_S = 20
 
+# Root's nginx has workers of another user, which the socket's group lets in; anybody else's has workers of its own.
+FOR_NGINX = ("--socket-group", "www-data") if os.geteuid() == 0 else ()
+NGINX_USER = "user www-data;" if os.geteuid() == 0 else ""
+
 IDENTITY = {"user_id": "u-1", "username": "ada", "roles": ["reader", "writer"], "tenant_id": "acme"}
 CHIEF = {"user_id": "u-2", "username": "José", "roles": ["admin"], "tenant_id": None}
 
@@ -332,7 +336,7 @@ spec:
                 Path(sys.executable).parent / "hookline-sidecar",
                 *("--plugins", self.plugins, "--state", self.place / "state", "--drain", "1s"),
                 *("--listen", f"127.0.0.1:{self.port}", "--admin", f"127.0.0.1:{self.admin}"),
-                *("--socket", self.socket, "--socket-mode", "0666"),
+                *("--socket", self.socket, *FOR_NGINX),
                 log=self.place / "sidecar.log",
             )
         )
@@ -394,7 +398,7 @@ def proxies(request, need, place, servers) -> Proxies:
             (home / "hookline.conf").write_text(example("nginx.conf", listen, over_unix))
             paths = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
             (home / "nginx.conf").write_text(
-                f"daemon off; pid {home}/pid; error_log stderr warn; worker_processes 1;\n"
+                f"daemon off; pid {home}/pid; error_log stderr warn; worker_processes 1; {NGINX_USER}\n"
                 "events {} http { access_log off; client_max_body_size 64m;\n"
                 + "".join(f"{path}_temp_path {home}/{path};\n" for path in paths)
                 + f"include {home}/hookline.conf; }}\n"
