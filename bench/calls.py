@@ -33,6 +33,11 @@ _RAW: Final = json.dumps(ANSWER, separators=(",", ":")).encode()
 _DATA: Final = guests.QUERY.encode()
 _IMPORTS: Final = 100
 _EXTISM_TIMEOUT_MS: Final = 100
+_STRANGERS: Final = [
+    (f"stranger-{number}", guests.guest({"route": ANSWER}), POOLED | {"match": {"databases": [f"elsewhere-{number}"]}})
+    for number in range(10)
+]
+"""Plugins that are for other databases than the call's."""
 _PROBATION: Final = 64
 """Calls after which a quick plugin runs at once."""
 
@@ -52,6 +57,7 @@ async def measure(options: Options) -> Result:
             async with (
                 runtime(("quick", wasm, POOLED)) as pooled,
                 runtime(("quick", wasm, {})) as per_call,
+                runtime(*_STRANGERS, ("quick", wasm, POOLED)) as crowded,
                 _extism(0) as extism,
                 _extism(_EXTISM_TIMEOUT_MS) as extism_timed,
             ):
@@ -77,7 +83,8 @@ async def measure(options: Options) -> Result:
                     "Extism": (extism, 5_000),
                     "Extism, timed": (extism_timed, 5_000),
                     "Runtime, Pooled": (_runtime(pooled), 5_000),
-                    "Runtime, PerCall": (_runtime(per_call), 2_000),
+                    "Runtime, PerCall": (_runtime(per_call, turns=True), 2_000),
+                    "Runtime, ten strangers": (_runtime(crowded), 5_000),
                 }
                 found = await _run(ways, options)
     finally:
@@ -92,7 +99,7 @@ async def measure(options: Options) -> Result:
         "writes into the region that the guest names, without alloc, as ours always does"
     )
     result.notes.append(
-        "ours is the call path alone, as is the official API's; Runtime is the whole runtime: parsing and checking the "
+        "ours is the call path alone, as is the official API's; ten strangers are plugins that do not match; Runtime is the whole runtime: parsing and checking the "
         "call, the chain, statistics, and a decision with its plugin, request id and bundle, as bytes"
     )
     return result
@@ -135,6 +142,15 @@ def _figures(found: _Times) -> list[Figure]:
             what="the whole runtime is faster than wasmtime-py's own API alone, Pooled",
             measured=spread(ratios("official", "Runtime, Pooled")),
         ),
+        at_most(
+            0.1, "what ten plugins that do not match add to a call, to the call",
+            [
+                with_ / without - 1
+                for with_, without in zip(
+                    found["Runtime, ten strangers"], found["Runtime, Pooled"], strict=True
+                )
+            ],
+        ),
         Figure(what="the whole runtime, PerCall to Pooled",
                measured=spread(ratios("Runtime, PerCall", "Runtime, Pooled"))),
     ]  # fmt: skip
@@ -152,25 +168,28 @@ def _sync(call: Callable[[], bytes | None]) -> _Measure:
     return measure_one
 
 
-def _runtime(ours: Runtime) -> _Measure:
-    async def call() -> None:
-        if ours.answer_now(Hook.ROUTE, _DATA) is None:
-            await ours.call(Hook.ROUTE, _DATA)  # a slow call sent the plugin back to threads for a while
-        await asyncio.sleep(0)  # what is made ready for the next call is made between calls
+def _runtime(ours: Runtime, *, turns: bool = False) -> _Measure:
+    """With ``turns`` the loop has one after each call, for what is made ready for the next; its cost is taken off."""
 
-    async def nothing() -> None:
-        await asyncio.sleep(0)
-
-    async def timed(what: Callable[[], Awaitable[None]], count: int) -> float:
+    async def timed(count: int) -> float:
         begin = time.process_time()
         for _ in range(count):
-            await what()
+            if ours.answer_now(Hook.ROUTE, _DATA) is None:
+                await ours.call(Hook.ROUTE, _DATA)  # a slow call sent the plugin back to threads for a while
+            if turns:
+                await asyncio.sleep(0)
+        return (time.process_time() - begin) / count * 1e6
+
+    async def only_turns(count: int) -> float:
+        begin = time.process_time()
+        for _ in range(count):
+            await asyncio.sleep(0)
         return (time.process_time() - begin) / count * 1e6
 
     async def measure_one(count: int) -> float:
         for _ in range(_PROBATION):
             await ours.call(Hook.ROUTE, _DATA)
-        return await timed(call, count) - await timed(nothing, count)
+        return await timed(count) - (await only_turns(count) if turns else 0)
 
     return measure_one
 

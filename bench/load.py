@@ -17,7 +17,7 @@ from typing import Any, Final, Self
 import orjson
 
 from bench import peers
-from bench.machine import LOAD_CORE, compiled, on
+from bench.machine import LOAD_CORE, SERVER_CORE, compiled, on
 
 _LINE: Final = 64 * 2**20
 _STOP_S: Final = 30.0
@@ -117,7 +117,7 @@ class Generator:
         options += ["-c", str(plan.concurrency), "-d", str(plan.depth)]
         for letter, value in (("s", plan.seconds), ("n", plan.count), ("r", plan.rate)):
             options += [] if value is None else [f"-{letter}", str(value)]
-        options += ["-p"] if plan.polls else []
+        options += ["-p"] if plan.polls and LOAD_CORE != SERVER_CORE else []
         with on(self._core):
             self._process = await asyncio.create_subprocess_exec(
                 compiled(peers.program("load.c")), *options,
