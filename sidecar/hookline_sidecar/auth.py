@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 import re
 import urllib.parse
 from typing import TYPE_CHECKING, Any, Final
@@ -45,6 +46,7 @@ _MAX_HEADER: Final = 4096
 _IDENTITY_HEADERS: Final = (
     "X-Hookline-User", "X-Hookline-User-Id", "X-Hookline-Roles", "X-Hookline-Tenant",
 )  # fmt: skip
+_NOBODY: Final = tuple((name, "") for name in _IDENTITY_HEADERS)
 _TELL_URI: Final = frozenset({"x-original-uri", "x-forwarded-uri"})
 _TELL_METHOD: Final = frozenset({"x-original-method", "x-forwarded-method"})
 _PLAIN_PATH: Final = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*+)*+/?")
@@ -84,6 +86,8 @@ class Question:
         self._headers = joined
         self._client_ip = _last(joined.get("x-real-ip", "")) or _last(joined.get("x-forwarded-for", ""))
         self._identity: dict[str, Any] | None = None
+        # Always all of them, empty ones too: a proxy that copies them over the request's replaces a client's forgery.
+        self._told = _NOBODY
         self._request_id = ""
         self._next: Call | None = None
         self.reply: Reply | None = None
@@ -131,28 +135,34 @@ class Question:
         identity = self._identity = who["identity"] if who["action"] == "success" else None
         if who["action"] == "denied":
             self.reply = self._refuse(401)
-        elif identity is not None and _forges(identity):
-            self.reply = self._refuse(403)
-        else:
-            context: dict[str, Any] = {
-                "request_id": self._request_id,
-                "client_id": None,
-                "identity": identity["username"] if identity else None,
-                "database": None,
-                "branch": None,
-                "attributes": _attributes(self._client_ip, identity),
-            }
-            asked: dict[str, Any] = {
-                "query": "",
-                "normalized": None,
-                "tables": [],
-                "is_read_only": self._method in {"GET", "HEAD", "OPTIONS"},
-                "hook_context": context,
-                "identity": identity,
-                "action": self._method,
-                "resource": self._path,
-            }
-            self._next = read_document(Hook.AUTHORIZE, asked)
+            return
+        if identity is not None:
+            told = _identity_headers(
+                identity["username"], identity["user_id"], tuple(identity["roles"]), identity["tenant_id"] or ""
+            )
+            if told is None:
+                self.reply = self._refuse(403)
+                return
+            self._told = told
+        context: dict[str, Any] = {
+            "request_id": self._request_id,
+            "client_id": None,
+            "identity": identity["username"] if identity else None,
+            "database": None,
+            "branch": None,
+            "attributes": _attributes(self._client_ip, identity),
+        }
+        asked: dict[str, Any] = {
+            "query": "",
+            "normalized": None,
+            "tables": [],
+            "is_read_only": self._method in {"GET", "HEAD", "OPTIONS"},
+            "hook_context": context,
+            "identity": identity,
+            "action": self._method,
+            "resource": self._path,
+        }
+        self._next = read_document(Hook.AUTHORIZE, asked)
 
     def _authorized(self, may: Decision, has_deciders: bool) -> None:  # noqa: FBT001 - one caller, above
         match may["action"]:
@@ -166,10 +176,7 @@ class Question:
                 self.reply = self._refuse(403)
 
     def _accept(self) -> Reply:
-        values = ("", "", "", "") if self._identity is None else _values(self._identity)
-        # Always all of them, empty ones too: a proxy that copies them over the request's replaces a client's forgery.
-        told = tuple(zip(_IDENTITY_HEADERS, values, strict=True))
-        return Reply(200, (*told, ("X-Hookline-Request-Id", _header(self._request_id))))
+        return Reply(200, (*self._told, ("X-Hookline-Request-Id", _header(self._request_id))))
 
     def _refuse(self, status: int) -> Reply:
         told = [("X-Hookline-Request-Id", _header(self._request_id))]
@@ -248,20 +255,19 @@ def _attributes(client_ip: str | None, identity: dict[str, Any] | None) -> dict[
     return attributes
 
 
-def _values(identity: dict[str, Any]) -> tuple[str, ...]:
-    """What the identity headers say, in their order."""
-    roles = ",".join(identity["roles"])
-    return tuple(map(_header, (identity["username"], identity["user_id"], roles, identity["tenant_id"] or "")))
-
-
-def _forges(identity: dict[str, Any]) -> bool:
-    """Whether an upstream would read another identity from the headers than the plugin gave."""
-    names = (identity["username"], identity["user_id"], identity["tenant_id"] or "", *identity["roles"])
-    return (
-        any(_NOT_FOR_HEADERS.search(name) for name in names)
-        or any("," in role for role in identity["roles"])
-        or any(len(value) > _MAX_HEADER for value in _values(identity))
-    )
+@functools.lru_cache(maxsize=256)
+def _identity_headers(
+    username: str, user_id: str, roles: tuple[str, ...], tenant_id: str
+) -> tuple[tuple[str, str], ...] | None:
+    """What upstreams are told; None where one would read another identity from it than the plugin gave."""
+    values = tuple(map(_header, (username, user_id, ",".join(roles), tenant_id)))
+    if (
+        any(_NOT_FOR_HEADERS.search(name) for name in (username, user_id, tenant_id, *roles))
+        or any("," in role for role in roles)
+        or any(len(value) > _MAX_HEADER for value in values)
+    ):
+        return None
+    return tuple(zip(_IDENTITY_HEADERS, values, strict=True))
 
 
 def _header(value: str) -> str:
