@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import logging
+import os
 import sys
 import time
 import traceback
@@ -29,6 +30,7 @@ _BENCHMARKS: Final[dict[str, tuple[str, Callable[[Options], Awaitable[Result]]]]
     "loop": ("how soon an endless loop is cut, and a neighbour's p99 beside it", loop.measure),
     "memory": ("resident memory with ten plugins, and growth over calls and reloads", memory.measure),
 }
+_BUSY: Final = 0.5
 _RESULTS: Final = Path(__file__).with_name("RESULTS.md")
 _EPILOG: Final = """\
 Every figure is a ratio of two things measured in turn in this one run, except memory. Two cores and a quiet
@@ -69,6 +71,8 @@ def main() -> int:
     more_files()
     logging.disable(logging.WARNING)  # plugins fail here on purpose
     facts = report.machine()
+    if os.getloadavg()[0] > _BUSY:
+        say(f"this machine is busy (load average {report.load_average()}): figures will be worse than they are")
     command = " ".join(["python -m bench", *(["--quick"] if options.quick else []),
                         *(["--only", *options.only] if options.only else [])])  # fmt: skip
     names = [name for name in _BENCHMARKS if not options.only or name in options.only]

@@ -99,8 +99,9 @@ async def measure(options: Options) -> Result:
         "writes into the region that the guest names, without alloc, as ours always does"
     )
     result.notes.append(
-        "ours is the call path alone, as is the official API's; ten strangers are plugins that do not match; Runtime is the whole runtime: parsing and checking the "
-        "call, the chain, statistics, and a decision with its plugin, request id and bundle, as bytes"
+        "ours is the call path alone, as is the official API's; Runtime is the whole runtime: parsing and checking the "
+        "call, the chain, statistics, and a decision with its plugin, request id and bundle, as bytes; ten strangers "
+        "are plugins in front of it that do not match"
     )
     return result
 
