@@ -69,8 +69,8 @@ def guest(answers: Mapping[str, Any], *, loop_on: str | None = None, host_calls:
         parts.insert(0, '(import "hookline" "get_time" (func $time (result i64)))')
     parts.append('(memory (export "memory") 3)')
     parts.append(f'(func (export "alloc") (param i32) (result i32) (i32.const {INPUT_AT}))')
-    parts.append(f'(global (export "hookline_input") i32 (i32.const {INPUT_AT}))')
-    parts.append(f'(global (export "hookline_input_size") i32 (i32.const {_INPUT_SIZE}))')
+    region = INPUT_AT << 32 | _INPUT_SIZE
+    parts.append(f'(func (export "hookline_input") (result i64) (i64.const {region}))')
     fill = [
         _FILLER.format(n=n, next=(n * 7 + 1) % filler, k=n * 2654435761 % 2**31, m=n * 2 + 3, o=n % 4096 * 8, r=n % 63)
         for n in range(filler)

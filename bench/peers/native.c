@@ -177,14 +177,6 @@ static bool export(instance *self, const instance_t *raw, const char *name, uint
   return wasmtime_instance_export_get(self->context, raw, name, strlen(name), found) && found->kind == kind;
 }
 
-static uint32_t constant(instance *self, const instance_t *raw, const char *name) {
-  extern_t found;
-  val_t value;
-  if (!export(self, raw, name, KIND_GLOBAL, &found)) return 0;
-  wasmtime_global_get(self->context, &found.of.global, &value);
-  return (uint32_t)value.of.i32;
-}
-
 static bool worked(fault_t *error, trap_t *trap) {
   if (error) wasmtime_error_delete(error);
   if (trap) wasm_trap_delete(trap);
@@ -204,8 +196,14 @@ static bool instantiate(instance *self, uint32_t hooks) {
     wasmtime_store_delete(self->store);
     return false;
   }
-  self->input = kept.has ? kept.input : constant(self, &raw, "hookline_input");
-  self->input_size = kept.has ? kept.input_size : constant(self, &raw, "hookline_input_size");
+  self->input = kept.input;
+  self->input_size = kept.input_size;
+  raw_t region[1];
+  if (!kept.has && export(self, &raw, "hookline_input", KIND_FUNC, &found)) {
+    if (!worked(wasmtime_func_call_unchecked(self->context, &found.of.func, region, 1, &trap), trap)) die("the guest");
+    self->input = (uint32_t)((uint64_t)region[0].i64 >> 32);
+    self->input_size = (uint32_t)region[0].i64;
+  }
   if (!export(self, &raw, "memory", KIND_MEMORY, &found)) die("the guest's memory");
   self->memory = found.of.memory;
   if (!export(self, &raw, "alloc", KIND_FUNC, &found)) die("the guest's alloc");

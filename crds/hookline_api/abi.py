@@ -62,12 +62,10 @@ HOOK_TYPES: Final = (("ii", "I"), ("ii", ""))
 """A hook takes a pointer and a length, and answers a packed pointer and length, or nothing."""
 
 REQUIRED_EXPORTS: Final = {"alloc": ("i", "i")}
-OPTIONAL_EXPORTS: Final = {"dealloc": ("ii", ""), "_initialize": ("", "")}
-
 INPUT_REGION: Final = "hookline_input"
-INPUT_REGION_SIZE: Final = "hookline_input_size"
-"""Two i32 globals that a module may export: where in its memory the host may put an input of up to that size,
-instead of asking ``alloc`` for a place."""
+"""Answers, packed, where in its memory a module wants inputs up to some size, so that nobody asks ``alloc``."""
+
+OPTIONAL_EXPORTS: Final = {"dealloc": ("ii", ""), "_initialize": ("", ""), INPUT_REGION: ("", "I")}
 
 # Errors of host functions, docs/guest-abi.md.
 E_MEMORY: Final = -1

@@ -6,7 +6,7 @@ wrong size or a pointer to something that is gone ends the process. So they are 
 (``engine.py``, ``calls.py`` and this one), and only where ``unfit`` finds no fault.
 
 Names and types are those of the headers at https://docs.wasmtime.dev/c-api/ for wasmtime 50 (wasmtime.h,
-wasmtime/{store,instance,func,memory,global,trap,error,config,linker}.h). Functions that may run a guest, or take long,
+wasmtime/{store,instance,func,memory,trap,error,config,linker}.h). Functions that may run a guest, or take long,
 release Python's lock while they do, so that the engine's clock can tick; for the others that would cost more
 than they do.
 """
@@ -27,10 +27,9 @@ WRITTEN_FOR: Final = "50."
 # Sizes in bytes of what is kept in our own memory. wasmtime.h calls all of them plain data.
 FUNC: Final = 16
 MEMORY: Final = 24
-GLOBAL: Final = 24
 EXTERN: Final = 32
 EXTERN_OF: Final = 8
-"""Where in an extern the function, memory or global begins."""
+"""Where in an extern the function or memory begins."""
 INSTANCE: Final = 16
 VAL_RAW: Final = 16
 
@@ -99,7 +98,6 @@ instance_export_get: Final = _function(
 )
 memory_data: Final = _function(_holding, "wasmtime_memory_data", _POINTER, _POINTER, _POINTER)
 memory_data_size: Final = _function(_holding, "wasmtime_memory_data_size", _SIZE, _POINTER, _POINTER)
-global_get: Final = _function(_holding, "wasmtime_global_get", None, _POINTER, _POINTER, _POINTER)
 linker_define_func_unchecked: Final = _function(
     _holding, "wasmtime_linker_define_func_unchecked", _POINTER,
     _POINTER, ctypes.c_char_p, _SIZE, ctypes.c_char_p, _SIZE, _POINTER, HostCallback, _POINTER, _Finalizer,
@@ -138,7 +136,6 @@ def _unfit() -> str | None:
     sizes = {
         "func": (_official.wasmtime_func_t, FUNC),
         "memory": (_official.wasmtime_memory_t, MEMORY),
-        "global": (_official.wasmtime_global_t, GLOBAL),
         "extern": (_official.wasmtime_extern_t, EXTERN),
         "instance": (_official.wasmtime_instance_t, INSTANCE),
         "val_raw": (_official.wasmtime_val_raw_t, VAL_RAW),

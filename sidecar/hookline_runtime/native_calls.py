@@ -40,7 +40,6 @@ from hookline_api.abi import (
     E_UNAVAILABLE,
     HOST_FUNCTIONS,
     INPUT_REGION,
-    INPUT_REGION_SIZE,
     WASI_MODULE,
 )
 from hookline_runtime import capi
@@ -72,12 +71,11 @@ _MAX_CELLS: Final = 256
 # The block of an instance, in words of 8 bytes. Cells are 16 bytes each, and aligned to 16.
 _INSTANCE: Final = 0
 _MEMORY: Final = 2
-_SCRATCH: Final = 6
-_CELLS: Final = 10
-_NESTED_CELLS: Final = 14
-_FUEL: Final = 18
-_TRAP_CODE: Final = 19
-_FUNCTIONS: Final = 20
+_CELLS: Final = 6
+_NESTED_CELLS: Final = 10
+_FUEL: Final = 14
+_TRAP_CODE: Final = 15
+_FUNCTIONS: Final = 16
 _WORDS_PER_EXTERN: Final = capi.EXTERN // 8
 
 # TrapCode of the wasmtime crate, as it writes them.
@@ -133,8 +131,8 @@ class Guest:
         self.first_size = info.memory_pages * _PAGE
         self.region: tuple[int, int] | None = None
         """Address and size of the guest's own place for inputs, where it has one."""
-        self.reads_region = all(info.exports.get(name, ("", None))[0] == "global" for name in _REGION)
-        functions = ["alloc", "dealloc", "_initialize", *(hook.value for hook in info.hooks)]
+        self.asks_for_region = INPUT_REGION in info.exports
+        functions = ["alloc", "dealloc", "_initialize", INPUT_REGION, *(hook.value for hook in info.hooks)]
         self.functions = {name: name.encode() for name in functions if name in info.exports}
         self.void = {hook.value for hook in info.hooks if info.exports[hook.value][1] == ("ii", "")}
         """Hooks without a result."""
@@ -295,14 +293,14 @@ class Instance:
             )
             capi.instance_export_get(context, block, b"memory", 6, block + 8 * _MEMORY)
             self._see_fresh_memory()
-            if guest.reads_region:
-                self._read_region()
             if guest.initializes:
                 self._check(
                     _func_call(context, self._find("_initialize"), self._cells_at, 0, self._trap_at),
                     "instantiation",
                     within,
                 )
+            if guest.asks_for_region:
+                self._ask_for_region(within)
         except BaseException:
             self.close()
             raise
@@ -510,24 +508,18 @@ class Instance:
             self._size = size
         return size
 
-    def _read_region(self) -> None:
-        """The guest's own place for inputs: two constants of the module, so the first instance tells it for all."""
+    def _ask_for_region(self, within: str | None) -> None:
+        """The guest's own place for inputs. It is one place in all instances, so only the first one is asked."""
         guest = self._guest
-        guest.reads_region = False
-        start, size = (self._read_global(name) for name in _REGION)
-        if start is None or not size:
-            return
-        if start == 0 or start + size > self._size:
-            raise TrapError(f"the input region is outside memory: {size} bytes at {start}, of {self._size}")
-        guest.region = start, size
-
-    def _read_global(self, name: str) -> int | None:
-        block = ctypes.addressof(self._block)
-        scratch = block + 8 * _SCRATCH
-        capi.instance_export_get(self._context, block, name.encode(), len(name), scratch)
-        value = (ctypes.c_uint64 * 3)()  # wasmtime_val_t: its kind, and 16 bytes
-        capi.global_get(self._context, scratch + capi.EXTERN_OF, ctypes.addressof(value))
-        return value[1] & U32 if value[0] & 0xFF == 0 else None
+        self._check(
+            _func_call(self._context, self._find(INPUT_REGION), self._cells_at, 1, self._trap_at), INPUT_REGION, within
+        )
+        start, size = self._cells[0] >> 32, self._cells[0] & U32
+        if size:
+            if not start or start + size > self._measure():
+                raise TrapError(f"the input region is outside memory: {size} bytes at {start}, of {self._size}")
+            guest.region = start, size
+        guest.asks_for_region = False
 
     def _count_fuel(self, given: int) -> None:
         at = ctypes.addressof(self._block) + 8 * _FUEL
@@ -570,7 +562,6 @@ class Instance:
         return TrapError(f"{where} failed: {first_line(message)}")
 
 
-_REGION: Final = (INPUT_REGION, INPUT_REGION_SIZE)
 _NO_MEMORY: Final = memoryview(b"")
 
 

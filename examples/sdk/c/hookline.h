@@ -132,6 +132,7 @@ static inline hl_str hl_checked(const char *at, size_t len) {
 #define HL_HOOK(hook, input)                                                             \
     static int64_t hl_on_##hook(hl_str input);                                           \
     __attribute__((export_name(#hook))) int64_t hl_call_##hook(const char *at, size_t len) { \
+        if (at == hl_input_room) hl_release(0);                                          \
         return hl_on_##hook(hl_checked(at, len));                                        \
     }                                                                                    \
     static int64_t hl_on_##hook(hl_str input)

@@ -4,6 +4,9 @@
 // input, which is always the first block of a call, the call is over and all of it is free again. So a
 // plugin runs as well with `isolation: Pooled` as with `PerCall`, and needs no free(). Keep no pointer
 // into this memory in a static variable: it would outlive the call.
+//
+// Short inputs have a place of their own, so that the host need not ask for one: then all is free again when
+// the next hook begins.
 
 #ifndef HOOKLINE_MEMORY_H
 #define HOOKLINE_MEMORY_H
@@ -117,6 +120,13 @@ static inline void *hl_alloc(size_t size) {
 // For loops: what was taken since the mark is free again after the release.
 static inline uintptr_t hl_mark(void) { return hl_taken; }
 static inline void hl_release(uintptr_t mark) { hl_taken = mark; }
+
+enum { HL_INPUT_ROOM = 8192 };
+static char hl_input_room[HL_INPUT_ROOM];
+
+__attribute__((export_name("hookline_input"))) uint64_t hl_input_region(void) {
+    return (uint64_t)(uintptr_t)hl_input_room << 32 | HL_INPUT_ROOM;
+}
 
 __attribute__((export_name("alloc"))) void *alloc(size_t size) { return hl_try_alloc(size); }
 
