@@ -37,13 +37,14 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParser
 
 from hookline_api.bundle import Bundle, BundlePlugin
+from hookline_runtime.pipeline import Chains
 from hookline_runtime.runtime import Runtime
 from hookline_sidecar import lane
 from hookline_sidecar.endpoint import Endpoint, Gate
 from hookline_sidecar.settings import Settings
 
 if TYPE_CHECKING:
-    from hookline_api.hooks import Hook
+    from hookline_runtime.inputs import Call
 
 MAX_BODY: Final = 3000
 BODY_TIMEOUT: Final = 5.0
@@ -168,18 +169,18 @@ class Line(asyncio.Transport):
         return self._unread
 
 
-class Slow(Runtime):
-    """A runtime some of whose plugins have to be waited for: those that are asked about ``later``."""
+class Slow(Chains):
+    """Chains some of whose plugins have to be waited for: those that are asked about ``later``."""
 
-    def answer_now(self, hook: Hook, body: bytes) -> bytes | None:
-        """None where the body says so."""
-        return None if b"later" in body else super().answer_now(hook, body)
+    def answer_now(self, call: Call) -> bytes | None:
+        """None where the call says so."""
+        return None if b"later" in call.data else super().answer_now(call)
 
-    async def answer(self, hook: Hook, body: bytes) -> bytes:
-        """Takes its time where the body says so."""
-        if b"later" in body:
+    async def answer(self, call: Call) -> bytes:
+        """Takes its time where the call says so."""
+        if b"later" in call.data:
             await asyncio.sleep(0.002)
-        return await super().answer(hook, body)
+        return await super().answer(call)
 
 
 class Rig:
@@ -191,10 +192,11 @@ class Rig:
             setattr(lane, name, value)
         self.loop = Clock()
         asyncio._set_running_loop(self.loop)  # noqa: SLF001
-        self.runtime = Slow()
+        self.runtime = Runtime()
         absent = {"name": "absent", "hooks": ["route", "cache_set"], "failure": {"cause": "fetch", "message": "gone"}}
         self.loop.call_soon(self.loop.create_task, self.runtime.load(Bundle.of([_plugin(absent)]), _nothing))
         self.loop.settle()
+        self.runtime.chains.__class__ = Slow
         settings = Settings(
             plugins=Path(), operator=None, state=Path(), listen=None, socket=None, socket_mode=0, socket_group=None,
             admin=("", 0), workers=1, max_body=MAX_BODY, body_timeout=BODY_TIMEOUT, drain=1.0,
