@@ -7,7 +7,7 @@ each other cost no system call; it gives idle ones back when another process ask
 
 Asking is a changed word in memory that all share, and the ring of a bell (an eventfd) that each process hears on its
 event loop. Who was asked, and has no place idle, gives back the next one that a call leaves, even where calls wait
-here: else who came first would keep all. Who has just got a place keeps it for a millisecond, else it would do
+here: else who came first would keep all. Who has just got a place keeps it for some milliseconds, else it would do
 nothing but travel; and who has given one back leaves it alone for a moment, else it never would.
 
 All of this belongs to one event loop in each process. A process that is stopped (SIGSTOP) keeps what it holds.
@@ -37,12 +37,14 @@ _QUICK_WAITING: Final = 256
 """At the least, of a quick plugin. A place that comes from another process takes as long as many of its calls, and
 with one process they all would wait in their connections, where nobody counts them."""
 _KEPT_S: Final = 0.001
-"""How long a place stays where it came to, at least."""
+_KEPT_MOST_S: Final = 0.01
+"""How long a process keeps its places, at least, since it last got or gave one: the first for each other process, the
+second at the most. All of them may want what one gives back, so that has to be the rarer the more they are."""
 _LEFT_S: Final = 0.002
 """How long who gave places back leaves them to others, unless it hears from them."""
 _POLL_FIRST_S: Final = 0.002
-_POLL_LAST_S: Final = 0.004
-"""For what no bell tells: a process that died, or a ring that was missed."""
+_POLL_LAST_S: Final = 0.002
+"""How often who waits looks by itself, the last one for each process: no bell tells of a process that died."""
 
 _FLOCK: Final = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux, fcntl(2): type, whence, start, length, pid
 _PLACES_BITS: Final = 20
@@ -128,7 +130,11 @@ class SharedPlaces:
         try:
             _Locks(path, "", 1, first=0).check()
         except OSError as error:
-            raise OSError(error.errno, f"{path}: {error.strerror}; several workers need a file with locks") from None
+            raise OSError(
+                error.errno,
+                f"{path}: {error.strerror}; several workers need locks there: take another "
+                "folder for the state, or one worker",
+            ) from None
 
     def join(self, process: int) -> Member:
         """What one process does, by its number."""
@@ -145,6 +151,7 @@ class Member:
 
     def __init__(self, shared: SharedPlaces, process: int) -> None:
         self.asked = shared.asked
+        self.processes = shared.processes
         self._shared = shared
         self._process = process
         self._bell = shared.bells[process]
@@ -195,7 +202,9 @@ class _Held(Places):
         self._seen = member.asked[plugin]
         self._owes = False
         """Whether the next place that a call leaves is for another process."""
-        self._got_at = 0.0
+        self._kept = min(_KEPT_S * (member.processes - 1), _KEPT_MOST_S)
+        self._moved_at = 0.0
+        """When a place last came or went."""
         self._not_before = 0.0
         self._poll: asyncio.TimerHandle | None = None
         self._pause = _POLL_FIRST_S
@@ -235,13 +244,13 @@ class _Held(Places):
         if self.held >= self.most or now < self._not_before or not self._locks.take():
             return False
         self.held += 1
-        self._got_at = now
+        self._moved_at = now
         return True
 
     def _be_asked(self) -> None:
         if not self.held or self._answer is not None:
             return
-        left = self._got_at + _KEPT_S - time.monotonic()
+        left = self._moved_at + self._kept - time.monotonic()
         if left > 0:
             self._answer = asyncio.get_running_loop().call_later(left, self._answer_now)
         else:
@@ -260,7 +269,8 @@ class _Held(Places):
         while self.held > self.running:
             self._locks.give()
             self.held -= 1
-        self._not_before = time.monotonic() + _LEFT_S
+        self._moved_at = time.monotonic()
+        self._not_before = self._moved_at + _LEFT_S
         self._member.ring()
 
     def _want(self) -> None:
@@ -273,7 +283,7 @@ class _Held(Places):
         self._seen = self._member.asked[self._plugin] = time.monotonic_ns()
         self._member.ring()
         self._poll = asyncio.get_running_loop().call_later(self._pause, self._look)
-        self._pause = min(self._pause * 2, _POLL_LAST_S)
+        self._pause = min(self._pause * 2, _POLL_LAST_S * self._member.processes)
 
     def _look(self) -> None:
         self._poll = None
