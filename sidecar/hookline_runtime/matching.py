@@ -97,7 +97,7 @@ class Choice(Generic[T]):
         """The items that are asked, in their order."""
         facts = self._facts
         if not facts:
-            return self.items
+            return self.items  # nobody has a ``match``
         if call.rewritten:
             return self._chosen(call)
         key = facts[0](call) if len(facts) == 1 else tuple([fact(call) for fact in facts])

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from hookline_runtime.plugin import Plugin
 
 
-Step = tuple["Link", Answer]
+Step = tuple["_Asked", Answer]
 """Who said something, and what."""
 
 
@@ -75,16 +76,30 @@ _REWRITING: Final = frozenset(hook for hook, rule in _RULES.items() if rule is _
 _NOBODY: Final = {hook: orjson.dumps({"action": action})[:-1] for hook, action in DEFAULTS.items()}
 
 
+@dataclass(frozen=True, slots=True)
 class Link:
-    """One plugin in one chain; where the plugin could not be had, its place, which fails closed."""
+    """One plugin of a bundle; where the plugin could not be had, its place, which fails closed."""
 
-    __slots__ = ("entry", "name", "plugin", "signature")
+    entry: BundlePlugin
+    plugin: Plugin | None
 
-    def __init__(self, entry: BundlePlugin, plugin: Plugin | None) -> None:
-        self.entry = entry
-        self.name = entry.name
-        self.plugin = plugin
-        self.signature = _signature(entry.name)
+    @property
+    def name(self) -> str:
+        """The plugin's name."""
+        return self.entry.name
+
+
+class _Asked:
+    """One plugin in the chain of one hook."""
+
+    __slots__ = ("entry", "name", "plugin", "road", "signature")
+
+    def __init__(self, link: Link, hook: Hook) -> None:
+        self.entry = link.entry
+        self.name = link.name
+        self.plugin = link.plugin
+        self.road = None if link.plugin is None else link.plugin.roads[hook]
+        self.signature = _signature(link.name)
 
     def fails_open(self, hook: Hook, error: CallError) -> bool:
         """Whether the chain goes on without this plugin."""
@@ -102,7 +117,7 @@ class _NotAsked:
 
 _NOT_ASKED: Final = _NotAsked()
 Said = Answer | CallError | None
-_Links = tuple[Link, ...]
+_Links = tuple[_Asked, ...]
 _Pause = tuple[_Links, int, Step | None]
 """Where a walk stopped: its links, the place of the one that has to be awaited, and what stands."""
 
@@ -123,22 +138,18 @@ class Chains:
             plugin.hold()
         self._under_way = 0
         self._retired = False
-        self._deciding: dict[Hook, Choice[Link]] = {}
-        self._observing: dict[Hook, Choice[Link] | None] = {}
-        self._has_deciders: set[Hook] = set()
+        self._deciding: dict[Hook, Choice[_Asked]] = {}
+        self._observing: dict[Hook, Choice[_Asked] | None] = {}
         for hook in Hook:
-            ours = [link for link in links if hook in link.entry.hooks]
-            watches = [link.entry.mode == "Shadow" or hook in OBSERVERS for link in ours]
-            deciding = [link for link, aside in zip(ours, watches, strict=True) if not aside]
-            observing = [link for link, aside in zip(ours, watches, strict=True) if aside and link.plugin is not None]
-            self._deciding[hook] = Choice([(link, link.entry.match) for link in deciding])
-            self._observing[hook] = Choice([(link, link.entry.match) for link in observing]) if observing else None
-            if deciding:
-                self._has_deciders.add(hook)
+            asked = [_Asked(link, hook) for link in links if hook in link.entry.hooks]
+            aside = [each for each in asked if each.entry.mode == "Shadow" or hook in OBSERVERS]
+            observing = [each for each in aside if each.plugin is not None]
+            self._deciding[hook] = Choice([(each, each.entry.match) for each in asked if each not in aside])
+            self._observing[hook] = Choice([(each, each.entry.match) for each in observing]) if observing else None
 
     def has_deciders(self, hook: Hook) -> bool:
         """Whether any plugin may decide this hook."""
-        return hook in self._has_deciders
+        return bool(self._deciding[hook].items)
 
     def answer_now(self, call: Call) -> bytes | None:
         """The decision as JSON, decided now, on this thread. Raises nothing: a failure is an answer.
@@ -146,12 +157,12 @@ class Chains:
         None, and nothing has run, where a plugin would have to be waited for.
         """
         hook = call.hook
-        links = self._deciding[hook].of(call)
-        for link in links:
+        choice = self._deciding[hook]
+        links = choice.of(call)
+        # After a rewrite, plugins may be asked that the call as it came was not for.
+        for link in choice.items if hook in _REWRITING else links:
             if link.plugin is not None and not link.plugin.ready():
                 return None
-        if hook in _REWRITING and len(links) < len(self._deciding[hook].items) and not self._all_ready(hook):
-            return None  # after a rewrite a plugin may be asked that was not for the call as it came
         observing = self._observing[hook]
         if observing is not None:
             _tell(observing.of(call), call)
@@ -187,9 +198,6 @@ class Chains:
         decision: Decision = orjson.loads(answer)
         return decision
 
-    def _all_ready(self, hook: Hook) -> bool:
-        return all(link.plugin is None or link.plugin.ready() for link in self._deciding[hook].items)
-
     @contextlib.contextmanager
     def held(self) -> Iterator[Chains]:
         """Keep these chains and their plugins for several calls, whatever is committed meanwhile."""
@@ -224,17 +232,20 @@ class Chains:
             link = links[at]
             plugin = link.plugin
             if said is _NOT_ASKED:
-                if plugin is None:
+                if plugin is None or link.road is None:
                     return self._not_there(call, link)
                 if not plugin.ready():
                     return links, at, standing
                 try:
-                    said = plugin.call_now(plugin.roads[hook], call.data)
+                    said = plugin.call_now(link.road, call.data)
                 except CallError as error:
                     said = error
             at += 1
             if isinstance(said, Answer):
-                standing, stops = _RULES[hook](call, (link, said), standing)
+                rule = _RULES[hook]
+                if rule is _first:
+                    return self._splice(call, said.head, link.signature)
+                standing, stops = rule(call, (link, said), standing)
                 if stops:
                     break
                 if hook in _REWRITING:
@@ -250,16 +261,16 @@ class Chains:
             return self._splice(call, _NOBODY[hook], self._nobody)
         return self._splice(call, standing[1].head, standing[0].signature)
 
-    def _not_there(self, call: Call, link: Link) -> bytes:
+    def _not_there(self, call: Call, link: _Asked) -> bytes:
         failure = link.entry.failure
         cause = failure.cause if failure else "fetch"
         return self._closed(call, link, cause, f"plugin '{link.name}' is not loaded ({cause})")
 
-    def _closed(self, call: Call, link: Link, cause: str, message: str) -> bytes:
+    def _closed(self, call: Call, link: _Asked, cause: str, message: str) -> bytes:
         return self._splice(call, Answer(closed(call.hook, message) | {"failure": cause}).head, link.signature)
 
     def _splice(self, call: Call, head: bytes, signature: bytes) -> bytes:
-        return b"".join((head, signature, orjson.dumps(call.request_id), self._end_of_answer))
+        return b"%b%b%b%b" % (head, signature, orjson.dumps(call.request_id), self._end_of_answer)
 
 
 def _tell(links: _Links, call: Call) -> None:
@@ -269,7 +280,7 @@ def _tell(links: _Links, call: Call) -> None:
             link.plugin.observe(call.hook, call.data)
 
 
-async def _ask(link: Link, call: Call) -> Said:
+async def _ask(link: _Asked, call: Call) -> Said:
     assert link.plugin is not None  # noqa: S101 - the walk stopped for it
     try:
         return await link.plugin.call(call.hook, call.data)
