@@ -25,6 +25,7 @@ import asyncio
 import socket
 from typing import TYPE_CHECKING, Final, NamedTuple, cast
 
+import aiohttp
 from aiohttp import web
 
 from hookline_sidecar.heads import MAX_HEAD, Head, read_head
@@ -39,7 +40,7 @@ _MAX_HELD: Final = 64 * 1024
 """Bytes of one request that are collected here; a larger one is aiohttp's, which reads it in pieces."""
 _PATIENCE_S: Final = 0.05
 """How long a request may be incomplete here; a slower one is aiohttp's, which has the time-outs."""
-_TURN: Final = 32
+_TURN: Final = 16
 """Requests that one connection may have answered before the others get their turn."""
 _TURN_BYTES: Final = 64 * 1024
 _MAX_KNOWN: Final = 4096
@@ -47,8 +48,9 @@ _MAX_KNOWN_BYTES: Final = 1024
 _SILENCE_S: Final = 3600.0
 """A connection that says nothing for this long is closed, twice as long at the most."""
 
-_CAN_TAKE_BACK: Final = "_waiter" in getattr(web.RequestHandler, "__slots__", ())
-"""The only private thing of aiohttp's that is read. Without it, what is handed over is handed over for good."""
+_CAN_TAKE_BACK: Final = aiohttp.__version__.startswith("3.") and "_waiter" in web.RequestHandler.__slots__
+"""The only private thing of aiohttp's that is read: what an idle handler waits for. With another aiohttp, what is
+handed over is handed over for good."""
 
 
 class Plan(NamedTuple):
