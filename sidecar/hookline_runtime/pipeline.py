@@ -239,7 +239,7 @@ class Chains:
                 try:
                     said = plugin.call_now(link.road, call.data)
                 except CallError as error:
-                    said = error
+                    said = _bare(error)
             at += 1
             if isinstance(said, Answer):
                 rule = _RULES[hook]
@@ -285,4 +285,10 @@ async def _ask(link: _Asked, call: Call) -> Said:
     try:
         return await link.plugin.call(call.hook, call.data)
     except CallError as error:
-        return error
+        return _bare(error)
+
+
+def _bare(error: CallError) -> CallError:
+    """The error alone: what led to it holds frames, this one too, and they hold the input until the collector comes."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)

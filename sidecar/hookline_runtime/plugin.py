@@ -247,14 +247,19 @@ class Plugin:
             answer = road.read(instance.call(road.export, data, last=instance.calls + 1 >= self._max_calls))
             ns = time.perf_counter_ns() - begin
             road.row.count(ns)
-        except Exception as failure:  # of the guest, or our own mistake: it is an answer either way
+        except Exception as failure:  # noqa: BLE001 - of the guest, or our own mistake: it is an answer either way
             ns = time.perf_counter_ns() - begin
             error = self._failed(road, ns, failure)
             self._weigh(0 if instance is None else ns, instance)
             if instance is not None:
                 self._note_instance(road, instance)
                 instance.close()
-            raise error from failure
+            try:
+                if error is failure:
+                    raise
+                raise error from failure
+            finally:
+                del error  # an error that its own traceback leads to would keep the input until the collector comes
         if road.breaker.failures or self._failing:
             self._recovered(road)
         if ns > _QUICK_NS:
@@ -311,7 +316,10 @@ class Plugin:
             future.add_done_callback(lambda _: self._ended(road, run))
             await asyncio.shield(future)
         if run.error is not None:
-            raise run.error
+            try:
+                raise run.error
+            finally:
+                run.error = None  # as in call_now
         return run.answer
 
     def observe(self, hook: Hook, data: bytes) -> None:

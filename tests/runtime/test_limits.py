@@ -274,3 +274,26 @@ async def test_two_plugins_of_one_name_are_refused(workshop, wat):
     with pytest.raises(PrepareError, match=r"twin.*two plugins of this name"):
         await runtime.load(Bundle.of([one, two]), workshop.find)
     await runtime.close()
+
+
+@pytest.mark.parametrize("inline", [True, False], ids=["inline", "on a thread"])
+@pytest.mark.parametrize("body", [b"1", b"3", b'"%b"' % (b"0" * 2**20)], ids=["trap", "result", "overload"])
+async def test_a_call_that_failed_leaves_nothing_for_the_collector(workshop, wat, inline, body):
+    """It runs rarely in a worker: an error that leads to itself would keep its input, of a megabyte, until then."""
+    runtime = await workshop.guest(wat.switch(), limits={"input": 1000})
+    if inline:
+        runtime.plugins["guest"].trust()
+    await runtime.call(Hook.CUSTOM, body)
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            assert "failure" in await runtime.call(Hook.CUSTOM, body)
+        gc.set_debug(gc.DEBUG_SAVEALL)
+        gc.collect()
+        found = [each for each in gc.garbage if isinstance(each, BaseException)]
+        assert found == []
+    finally:
+        gc.set_debug(0)
+        gc.garbage.clear()
+        gc.enable()
