@@ -138,6 +138,7 @@ class Guest:
         """Hooks without a result."""
         self.views: dict[int, memoryview] = {}
         self._shells: list[Instance] = []
+        self._keep = _MAX_SHELLS
         self._engine = engine(fuel=limits.fuel is not None)
         self._callbacks: list[object] = []  # the library keeps their addresses, and nothing else keeps them
         self._linker = wasmtime.Linker(self._engine)
@@ -165,8 +166,13 @@ class Guest:
 
     def take_back(self, instance: Instance) -> None:
         """A closed instance, to be used again."""
-        if len(self._shells) < _MAX_SHELLS:
+        if len(self._shells) < self._keep:
             self._shells.append(instance)
+
+    def close(self) -> None:
+        """Keep nothing: no call will come. It is freed with its last instance then, and needs no search for cycles."""
+        self._keep = 0
+        self._shells.clear()
 
     def _link(self, host: Host) -> None:
         if self.has_wasi:
@@ -372,8 +378,7 @@ class Instance:
     def close(self) -> None:
         """Give the store and its memory back. The instance must not be used any more; its guest may use it again."""
         if self._store:
-            if _running.get(self._on_thread) is self:
-                del _running[self._on_thread]
+            self._leave_thread()
             store, self._store = self._store, 0
             self._context.value = None
             self._size = 0
@@ -441,7 +446,10 @@ class Instance:
     def _arm(self, timeout_ms: int, ticks: int) -> None:
         """Give the store a fresh deadline, for calls on this thread until the engine's clock moves."""
         self._armed = EPOCH[0]  # read first: a tick in between makes the deadline later, and not earlier
-        self._on_thread = _get_ident()
+        thread = _get_ident()
+        if thread != self._on_thread:
+            self._leave_thread()
+            self._on_thread = thread
         self._timeout_ns = timeout_ms * 1_000_000
         self._cpu_ns = time.thread_time_ns()
         self._wall_ns = self._begin
@@ -450,6 +458,10 @@ class Instance:
             capi.context_set_fuel(self._context, self._guest.fuel)
         if self._size:
             self._measure()
+
+    def _leave_thread(self) -> None:
+        if _running.get(self._on_thread) is self:
+            del _running[self._on_thread]
 
     def _find(self, name: str) -> ctypes.c_void_p:
         """An export that the module's border says is a function; looked up when it is first needed."""

@@ -191,6 +191,9 @@ class Guest:
             store.close()
             raise
 
+    def close(self) -> None:
+        """Keep nothing; there is nothing here."""
+
     def arm(self, store: wasmtime.Store, timeout_ms: int | None = None) -> None:
         """Give a store a fresh deadline and fresh fuel, for a call on this thread."""
         _clock.start(self.limits.timeout if timeout_ms is None else timeout_ms)

@@ -510,5 +510,6 @@ class Plugin:
         for instances in (self._instances, self._used):
             while instances:
                 instances.pop().close()
+        self._guest.close()
         if self._threads is not None:
             self._threads.shutdown(wait=False)

@@ -113,6 +113,28 @@ async def test_the_old_version_is_given_back_whole(workshop, wat):
     assert remains() is None
 
 
+@pytest.mark.parametrize("mode", ["PerCall", "Pooled"])
+async def test_an_old_version_goes_without_a_search_for_cycles(workshop, wat, mode):
+    """A worker hardly ever searches, and a module that stays mapped is a file that stays open."""
+    runtime = await workshop.run(await _version(workshop, wat, 0, isolation={"mode": mode}))
+    gc.collect()
+    gc.disable()
+    try:
+        gone = []
+        for number in range(1, 6):
+            for _ in range(12):
+                await runtime.call(Hook.CUSTOM, b"0")
+            await asyncio.sleep(0)
+            gone += [weakref.ref(runtime.plugins["guest"]), weakref.ref(runtime.plugins["guest"]._guest)]
+            await runtime.load(
+                Bundle.of([await _version(workshop, wat, number, isolation={"mode": mode})]), workshop.find
+            )
+        await asyncio.sleep(0.1)  # threads let go of their last call
+        assert [each() for each in gone] == [None] * 10
+    finally:
+        gc.enable()
+
+
 async def test_a_plugin_that_did_not_change_is_carried_over(workshop, wat):
     """The same object, with its instances and what it has learnt; only the changed one is new."""
     one = await _version(workshop, wat, 1, name="one")
