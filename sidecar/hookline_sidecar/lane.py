@@ -48,7 +48,7 @@ _MAX_KNOWN_BYTES: Final = 1024
 _SILENCE_S: Final = 3600.0
 """A connection that says nothing for this long is closed, twice as long at the most."""
 
-_CAN_TAKE_BACK: Final = aiohttp.__version__.startswith("3.") and "_waiter" in web.RequestHandler.__slots__
+_CAN_TAKE_BACK: Final = aiohttp.__version__.startswith("3.") and hasattr(web.RequestHandler, "_waiter")
 """The only private thing of aiohttp's that is read: what an idle handler waits for. With another aiohttp, what is
 handed over is handed over for good."""
 
