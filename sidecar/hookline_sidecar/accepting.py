@@ -33,9 +33,9 @@ _LEAVING: Final = 2
 _AT_ONCE: Final = 64
 """Connections that are taken before calls on others get their turn."""
 _LOOK_AGAIN_S: Final = 0.001
-_PATIENCE: Final = 25
-"""Looks after which a worker that looks no more is not waited for: longer than a busy machine lets a process wait."""
-_MOST_LOOKS: Final = 40
+_PATIENCE_S: Final = 0.025
+"""After which a worker that looks no more is not waited for: longer than a busy machine lets a process wait."""
+_LONGEST_S: Final = 0.04
 _EXHAUSTED_S: Final = 0.1
 _LOG_PAUSE_S: Final = 10.0
 
@@ -96,6 +96,8 @@ class Acceptor:
     def ended(self) -> None:
         """A connection of this worker is no more."""
         self._words[self._mine + _CONNECTIONS] -= 1
+        for door in self._doors:
+            door.one_less()
 
     def looks(self) -> None:
         """Say that this worker is well."""
@@ -161,11 +163,12 @@ class _Door:
         self._again: asyncio.TimerHandle | None = None
         self._ahead: dict[int, int] = {}
         """Who had fewer connections when this worker began to stand back."""
-        self._looked = 0
+        self._since: float | None = None
+        """When it began to; None while it does not."""
 
     def watch(self) -> None:
         """Wait for connections."""
-        self._again, self._looked = None, 0
+        self._again = self._since = None
         self._loop.add_reader(self._listening, self._ready)
 
     def close(self) -> None:
@@ -173,6 +176,7 @@ class _Door:
         self._loop.remove_reader(self._listening)
         if self._again is not None:
             self._again.cancel()
+            self._again = self._since = None
         self._listening.close()
 
     def _ready(self) -> None:
@@ -203,21 +207,29 @@ class _Door:
     def _stand_back(self, fewer: dict[int, int]) -> None:
         """Leave what waits to others, and look again soon. Meanwhile the socket wakes nobody here."""
         self._loop.remove_reader(self._listening)
-        self._ahead, self._looked = fewer, 0
+        self._ahead, self._since = fewer, self._loop.time()
         self._again = self._loop.call_later(_LOOK_AGAIN_S, self._look)
+
+    def one_less(self) -> None:
+        """This worker may not be ahead any more: where connections are short, the next need not wait for the clock."""
+        if self._since is not None and self._again is not None:
+            acceptor = self._acceptor
+            if not acceptor.fewer() and not acceptor.passes_over:
+                self._again.cancel()
+                self._look()
 
     def _look(self) -> None:
         acceptor = self._acceptor
         acceptor.looks()
-        if not self._poll.poll(0):
+        if self._since is None or not self._poll.poll(0):
             self.watch()
             return
-        self._looked += 1
+        waited = self._loop.time() - self._since
         fewer = acceptor.fewer()
-        stuck = {at: looks for at, looks in fewer.items() if self._ahead.get(at) == looks and self._looked >= _PATIENCE}
+        stuck = {at: looks for at, looks in fewer.items() if self._ahead.get(at) == looks and waited >= _PATIENCE_S}
         acceptor.give_up(stuck)
         fewer = {at: looks for at, looks in fewer.items() if at not in stuck}
-        if fewer and self._looked < _MOST_LOOKS:
+        if fewer and waited < _LONGEST_S:
             self._again = self._loop.call_later(_LOOK_AGAIN_S, self._look)
             return
         # Nobody is left who should have it. Or others should, and look, and still it waits: then it is for us.

@@ -103,6 +103,30 @@ async def test_connections_are_spread_evenly(sidecar, guests, eventually, worker
     eventually(lambda: sum(spread(sidecar)) == 0, "the end of all")
 
 
+@pytest.mark.parametrize("workers", [1, 3])
+async def test_short_connections_are_all_answered(sidecar, guests, eventually, workers):
+    """A proxy that keeps none, over both sockets: each call on a connection of its own, and a stop in the middle."""
+    sidecar.folder.plugin("p", guests.saying("on"), limits={"timeout": "900ms"})
+    sidecar.start(workers=workers)
+
+    async def client(unix):
+        for _ in range(60):
+            connection = await Connection.to(sidecar, unix=unix)
+            assert await connection.ask()
+            await connection.end()
+
+    await asyncio.gather(*(client(bool(n % 2)) for n in range(12)))
+    assert sidecar.plugin("p")["stats"]["custom_hook"]["calls"] == 720
+    eventually(lambda: sum(spread(sidecar)) == 0, "the end of all")
+    made = await connect(sidecar, 30, burst=True)
+    sidecar.stop(wait=False)
+    for each in made:
+        await each.end()
+    assert sidecar.process.wait(20) == 0
+    assert "Traceback" not in sidecar.log
+    assert "ERROR" not in sidecar.log
+
+
 async def test_a_stopped_worker_is_not_waited_for(sidecar, guests):
     """SIGSTOP: it has the fewest connections and takes none, the others do; and it has its share when it is back."""
     sidecar.folder.plugin("p", guests.saying("on"))
