@@ -47,8 +47,6 @@ _MAX_BACKLOG: Final = 1024
 _MAX_BACKLOG_BYTES: Final = 16 * 2**20
 _SPARES: Final = 2
 """Fresh instances that are kept ready for the next calls, where each call gets one of its own."""
-_MAX_USED: Final = 32
-"""Used instances that wait to be given back; of a batch that leaves no time between its calls, some wait for none."""
 _MAX_KNOWN: Final = 128
 _MAX_KNOWN_BYTES: Final = 256
 
@@ -243,7 +241,7 @@ class Plugin:
         instance = None
         begin = time.perf_counter_ns()
         try:
-            instance = self._instances.pop() if self._instances else self._guest.instantiate()
+            instance = self._instances.pop() if self._instances else self._fresh()
             answer = road.read(instance.call(road.export, data, last=instance.calls + 1 >= self._max_calls))
             ns = time.perf_counter_ns() - begin
             road.row.count(ns)
@@ -272,8 +270,6 @@ class Plugin:
             self._note_instance(road, instance)
         if instance.calls < self._max_calls:
             self._instances.append(instance)  # there is room: it came from here
-        elif len(self._used) >= _MAX_USED:
-            instance.close()
         else:
             self._used.append(instance)
             if not self._tidying:
@@ -387,6 +383,12 @@ class Plugin:
             else:
                 instance.close()
         run.ns, run.work_ns = time.perf_counter_ns() - begin, time.thread_time_ns() - work
+
+    def _fresh(self) -> Instance:
+        """An instance for a call that found none ready; a used one goes first, since its memory is warm."""
+        if self._used:
+            self._used.pop().close()
+        return self._guest.instantiate()
 
     def _put_back(self, instance: Instance) -> None:
         if len(self._instances) < self._keep:

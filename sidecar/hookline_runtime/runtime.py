@@ -173,7 +173,10 @@ class Runtime:
 
     def answer_now(self, hook: Hook, body: bytes) -> bytes | None:
         """``answer`` at once, on this thread; None, and nothing has run, where a plugin would have to be waited for."""
-        return self.chains.answer_now(read_call(hook, body))
+        current = self._current
+        if current is None:
+            raise RuntimeError("no bundle is loaded")
+        return current.chains.answer_now(read_call(hook, body))
 
     async def drained(self) -> None:
         """Return when the calls of observing hooks that were accepted so far have run."""
