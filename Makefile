@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ACCELERATOR := sidecar/hookline_runtime/accelerator.c
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
@@ -67,11 +68,11 @@ lock: $(VENV)/.dev ## write requirements/*.txt anew
 clean: ## remove what make made, caches included
 	rm -rf $(VENV) $(VENV)-envoy $(VENV)-peers $(VENV)-toolchains build .cache
 
-$(VENV)/.demo: requirements/demo.txt pyproject.toml
+$(VENV)/.demo: requirements/demo.txt pyproject.toml $(ACCELERATOR)
 	PYTHON="$(PYTHON)" sh scripts/environment.sh $(VENV) requirements/demo.txt editable
 	touch $@
 
-$(VENV)/.dev: requirements/dev.txt pyproject.toml
+$(VENV)/.dev: requirements/dev.txt pyproject.toml $(ACCELERATOR)
 	PYTHON="$(PYTHON)" sh scripts/environment.sh $(VENV) requirements/dev.txt editable
 	touch $@ $(VENV)/.demo
 

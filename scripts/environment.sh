@@ -27,4 +27,5 @@ echo "installing the packages of $lock …"
 "$folder/bin/python" -m pip install --quiet --require-hashes -r "$lock"
 if [ -n "$editable" ]; then
   "$folder/bin/python" -m pip install --quiet --no-deps --no-build-isolation --editable .
+  "$folder/bin/python" -m hookline_runtime.accelerator
 fi

@@ -18,6 +18,7 @@ import orjson
 from pydantic import BaseModel
 
 from hookline_api.hooks import INPUTS, Hook, HookContext, Outcome
+from hookline_runtime import accelerator
 from hookline_runtime.errors import InputError
 
 _Fields = tuple[tuple[str, tuple[type, ...], Any], ...]
@@ -31,29 +32,46 @@ _ALWAYS_WRITABLE: Final = 200
 class Call:
     """One hook call on its way through the chain."""
 
-    __slots__ = ("_context", "_document", "_fields", "data", "hook", "request_id", "rewritten", "unsaid")
+    __slots__ = ("_context", "_document", "_fields", "data", "hook", "quoted_id", "rewritten", "unsaid")
 
-    def __init__(
-        self,
-        hook: Hook,
-        data: bytes,
-        request_id: str,
-        *,
-        document: Any,
-        fields: dict[str, Any],
-        context: dict[str, Any],
-    ) -> None:
+    rewritten: bool
+    """Whether a plugin changed the query, so that what the proxy said of it holds no longer."""
+    unsaid: frozenset[str]
+    """Fields that the proxy left out and that have their default now."""
+    _document: Any
+    _fields: dict[str, Any]
+    _context: dict[str, Any]
+
+    def __init__(self, hook: Hook, data: bytes, quoted_id: bytes) -> None:
+        """A call whose data says all that is to be known of it; else ``know`` is told the rest."""
         self.hook = hook
         self.data = data
         """What a guest gets."""
-        self.request_id = request_id
-        self.rewritten = False
-        """Whether a plugin changed the query, so that what the proxy said of it holds no longer."""
-        self.unsaid: frozenset[str] = frozenset()
-        """Fields that the proxy left out and that have their default now."""
+        self.quoted_id = quoted_id
+        """The request id as JSON."""
+
+    def __getattr__(self, name: str) -> Any:
+        """Look into the data when somebody asks for the first time: few do."""
+        if name not in _FOUND_OUT:
+            raise AttributeError(name)
+        document = orjson.loads(self.data)
+        self.know(document, document, document["hook_context"])
+        return getattr(self, name)
+
+    def know(
+        self, document: Any, fields: dict[str, Any], context: dict[str, Any], *, unsaid: frozenset[str] = frozenset()
+    ) -> None:
+        """What the data says, and where in there the hook's fields and its context are."""
         self._document = document
-        self._context = context
         self._fields = fields
+        self._context = context
+        self.unsaid = unsaid
+        self.rewritten = False
+
+    @property
+    def request_id(self) -> str:
+        """What the proxy and its log call this statement."""
+        return str(orjson.loads(self.quoted_id))
 
     @property
     def query(self) -> str | None:
@@ -100,12 +118,12 @@ class Call:
         (unknown counts as writing). ``tables`` stays, since an empty list would hide tables from a guard; the
         attribute ``hookline.rewritten_by`` says that it may be out of date.
         """
-        self.rewritten = True
         self._fields["query"] = query
         self._fields["normalized"] = None
         self._fields["is_read_only"] = False
         self._context.setdefault("attributes", {})[_REWRITTEN_BY] = by
         self.data = orjson.dumps(self._document)
+        self.rewritten = True
 
     def change_ttl(self, ttl_ms: int) -> None:
         """Go on with another time to live."""
@@ -115,6 +133,9 @@ class Call:
 
 def read_call(hook: Hook, body: bytes) -> Call:
     """A proxy's call; raises InputError where it is no JSON or a field has a wrong type."""
+    look = _LOOKS.get(hook)
+    if look is not None and (quoted_id := accelerator.scan(look, body)) is not None:
+        return Call(hook, body, quoted_id)
     return read_document(hook, read_json(body), body)
 
 
@@ -137,13 +158,17 @@ def read_document(hook: Hook, document: Any, body: bytes | None = None) -> Call:
         and (request_id := shape.fits(document)) is not None
     ):
         data = orjson.dumps(document) if body is None else body
-        return Call(hook, data, request_id, document=document, fields=document, context=document["hook_context"])
+        call = Call(hook, data, orjson.dumps(request_id))
+        call.know(document, document, document["hook_context"])
+        return call
     if hook is Hook.CUSTOM:
         fields = document if isinstance(document, dict) else {}
         context = fields.get("hook_context")
         request_id = context.get("request_id") if isinstance(context, dict) else None
         data = orjson.dumps(document) if body is None else body
-        return Call(hook, data, _request_id(request_id), document=document, fields=fields, context={})
+        call = Call(hook, data, orjson.dumps(_request_id(request_id)))
+        call.know(document, fields, {})
+        return call
     head = document
     if hook is Hook.POST_QUERY:
         if not isinstance(document, list) or len(document) != 2:  # noqa: PLR2004 - [context, outcome]
@@ -173,8 +198,8 @@ def read_document(hook: Hook, document: Any, body: bytes | None = None) -> Call:
         context = {}
         request_id = _request_id(head["headers"].get("x-request-id"))
     data = orjson.dumps(document) if missing or body is None else body
-    call = Call(hook, data, request_id, document=document, fields=head, context=context)
-    call.unsaid = unsaid
+    call = Call(hook, data, orjson.dumps(request_id))
+    call.know(document, head, context, unsaid=unsaid)
     return call
 
 
@@ -304,3 +329,23 @@ _SHAPES: Final[dict[Hook, _Shape]] = {
     for hook, table in _TABLES.items()
     if "hook_context" in _NAMES[hook] and hook is not Hook.POST_QUERY
 }
+
+
+def _look(table: _Fields) -> Any:
+    """What a ``_Shape`` wants, for the accelerator."""
+    both = [(field, False) for field in table] + [(field, True) for field in _CONTEXT]
+    return accelerator.shapes(
+        [
+            (name.encode(), sum(_KIND_BITS[kind] for kind in kinds), _ROLES.get(name, 0), of_context)
+            for (name, kinds, _), of_context in both
+        ]
+    )
+
+
+_FOUND_OUT: Final = frozenset({"_context", "_document", "_fields", "rewritten", "unsaid"})
+_KIND_BITS: Final[dict[type, int]] = {
+    types.NoneType: 1, bool: 2, int: 4, float: 8, str: 16, list: 32, dict: 64,
+}  # fmt: skip
+_ROLES: Final = {"tables": 1, "attributes": 1, "hook_context": 2, "request_id": 3}
+"""What is more to a field than its kind: strings within, the context, or the id."""
+_LOOKS: Final[dict[Hook, Any]] = {} if accelerator.shapes is None else {hook: _look(_TABLES[hook]) for hook in _SHAPES}

@@ -42,7 +42,7 @@ from hookline_api.abi import (
     INPUT_REGION,
     WASI_MODULE,
 )
-from hookline_runtime import capi
+from hookline_runtime import accelerator, capi
 from hookline_runtime.border import (
     TABLE_ELEMENTS,
     TABLES,
@@ -75,7 +75,22 @@ _CELLS: Final = 6
 _NESTED_CELLS: Final = 10
 _FUEL: Final = 14
 _TRAP_CODE: Final = 15
-_FUNCTIONS: Final = 16
+# From here on for the accelerator too: what it has to know of an instance, and what it says of a call.
+_CONTEXT: Final = 16
+_TRAP: Final = 17
+_FAILURE: Final = 18
+_BEGIN: Final = 19
+_ARMED: Final = 20
+_THREAD: Final = 21
+_BASE: Final = 22
+_SIZE: Final = 23
+_REGION_AT: Final = 24
+_REGION_LENGTH: Final = 25
+_MAX_OUTPUT: Final = 26
+_ALLOC: Final = 27
+_DEALLOC: Final = 28
+_POINTER: Final = 29
+_FUNCTIONS: Final = accelerator.WORDS
 _WORDS_PER_EXTERN: Final = capi.EXTERN // 8
 
 # TrapCode of the wasmtime crate, as it writes them.
@@ -88,12 +103,23 @@ _TRAPS: Final = (
 _TRAP_INTERRUPT: Final = 10
 _TRAP_OUT_OF_FUEL: Final = 11
 
+# What the accelerator says has run when it leaves the rest of a call to us.
+_NOTHING: Final = 0
+_RAN_ALLOC: Final = 1
+_RAN_HOOK: Final = 2
+_RAN_DEALLOC: Final = 3
+_NEVER: Final = 2**64 - 1
+"""The epoch for which a deadline is set where none is."""
+
 _func_call = capi.func_call_unchecked
+_accelerated = accelerator.call
 _get_ident = threading.get_ident
 _now_ns = time.perf_counter_ns
 
 _running: Final[dict[int, Instance]] = {}
 """The instance that runs on each thread, or ran there last and is open: callbacks come on the thread of their call."""
+
+accelerator.use(ctypes.cast(_func_call, ctypes.c_void_p).value or 0, EPOCH, _running)
 
 
 def _deadline(_context: object, _data: object, delta: int, kind: int) -> int:
@@ -136,6 +162,12 @@ class Guest:
         self.functions = {name: name.encode() for name in functions if name in info.exports}
         self.void = {hook.value for hook in info.hooks if info.exports[hook.value][1] == ("ii", "")}
         """Hooks without a result."""
+        self.quick = (
+            frozenset(hook.value for hook in info.hooks) - self.void - UNANSWERED
+            if accelerator.call is not None and self.fuel is None
+            else frozenset[str]()
+        )
+        """Hooks of which the accelerator makes the common calls."""
         self.views: dict[int, memoryview] = {}
         self._shells: list[Instance] = []
         self._keep = _MAX_SHELLS
@@ -202,7 +234,7 @@ class Instance:
 
     __slots__ = (
         "_armed",
-        "_begin",
+        "_at",
         "_block",
         "_boxes",
         "_cells",
@@ -218,6 +250,7 @@ class Instance:
         "_nested_at",
         "_on_thread",
         "_output",
+        "_quick",
         "_size",
         "_store",
         "_timeout_ns",
@@ -225,6 +258,7 @@ class Instance:
         "_trap_at",
         "_view",
         "_wall_ns",
+        "_words",
         "calls",
         "expired",
         "fuel",
@@ -235,8 +269,8 @@ class Instance:
         self._guest = guest
         words = _FUNCTIONS + _WORDS_PER_EXTERN * len(guest.functions)
         self._block = (ctypes.c_uint64 * words)()
-        at = ctypes.addressof(self._block)
-        whole = memoryview(self._block).cast("B").cast("Q")
+        at = self._at = ctypes.addressof(self._block)
+        whole = self._words = memoryview(self._block).cast("B").cast("Q")
         # Arguments and results of a call: two cells, of which the first word counts.
         self._cells = whole[_CELLS : _CELLS + 4]
         self._cells_at = ctypes.c_void_p(at + 8 * _CELLS)
@@ -251,9 +285,11 @@ class Instance:
         """Where each function's extern goes, once it is looked up."""
         self._found: dict[str, ctypes.c_void_p] = {}
         """The functions of this store, by name."""
-        self._trap = ctypes.c_void_p()
-        self._trap_at = ctypes.c_void_p(ctypes.addressof(self._trap))
-        self._context = ctypes.c_void_p()
+        self._quick: dict[str, int] = {}
+        """The addresses of those that the accelerator calls."""
+        self._trap = ctypes.c_void_p.from_address(at + 8 * _TRAP)
+        self._trap_at = ctypes.c_void_p(at + 8 * _TRAP)
+        self._context = ctypes.c_void_p.from_address(at + 8 * _CONTEXT)
         self._store = 0
         self._view = memoryview(b"")
         self._size = 0
@@ -262,7 +298,7 @@ class Instance:
         self._is_fresh = False
         self._armed = -1
         self._on_thread = 0
-        self._timeout_ns = self._begin = self._cpu_ns = self._wall_ns = 0
+        self._timeout_ns = self._cpu_ns = self._wall_ns = 0
         self.expired = False
         """Whether the call was interrupted at its deadline."""
         self.calls = 0
@@ -278,7 +314,8 @@ class Instance:
         self.calls = self.fuel = 0
         self.expired = self._giving = False
         self._found.clear()
-        self._begin = _now_ns()
+        self._quick.clear()
+        self._words[_BEGIN] = _now_ns()
         store = self._store = capi.store_new(guest.engine_address, None, None)
         context = self._context
         context.value = capi.store_context(store)
@@ -312,7 +349,7 @@ class Instance:
             raise
         self._is_fresh = timeout_ms is None
         if timeout_ms is not None:
-            self._armed = -1
+            self._armed, self._words[_ARMED] = -1, _NEVER
 
     def call(self, hook: str, data: bytes, *, last: bool) -> bytes | None:  # noqa: C901, PLR0912, PLR0915 - below
         """One hook call: the guest's answer, or None for the hook's default.
@@ -322,12 +359,22 @@ class Instance:
 
         In one piece, because a call of a Python function costs as much as most lines here.
         """
+        stage = _NOTHING
+        quick = self._quick.get(hook)
+        if quick is not None and not last:
+            answer = _accelerated(self._at, quick, data, self)
+            if not isinstance(answer, int):
+                self.calls += 1
+                return answer
+            stage = answer
         guest = self._guest
         context, cells, cells_at, trap, trap_at = self._context, self._cells, self._cells_at, self._trap, self._trap_at
-        if self._is_fresh:
+        if stage:
+            pass  # it has begun
+        elif self._is_fresh:
             self._is_fresh = False  # it was armed by the instantiation, which is a part of its first call
         else:
-            self._begin = _now_ns()
+            self._words[_BEGIN] = _now_ns()
             if EPOCH[0] != self._armed or _get_ident() != self._on_thread:
                 self._arm(guest.limits.timeout, guest.ticks)
             if guest.fuel is not None:
@@ -341,17 +388,20 @@ class Instance:
                 pointer = region[0]
             else:
                 region = None
-                pointer = self._alloc(size)
-            if size:
-                end = pointer + size
-                if end > self._size and end > self._measure():
-                    raise TrapError(f"alloc({size}) answered {pointer}: outside the guest's memory")
-                self._view[pointer:end] = data
-            cells[0] = pointer
-            cells[2] = size
-            failure = _func_call(context, self._found.get(hook) or self._find(hook), cells_at, 2, trap_at)
+                pointer = self._alloc(size, ran=stage == _RAN_ALLOC) if stage < _RAN_HOOK else self._words[_POINTER]
+            if stage < _RAN_HOOK:
+                if size:
+                    end = pointer + size
+                    if end > self._size and end > self._measure():
+                        raise TrapError(f"alloc({size}) answered {pointer}: outside the guest's memory")
+                    self._view[pointer:end] = data
+                cells[0] = pointer
+                cells[2] = size
+                failure = _func_call(context, self._found.get(hook) or self._find(hook), cells_at, 2, trap_at)
+            else:
+                failure = self._words[_FAILURE] or None
             if failure is not None or trap.value is not None:
-                raise self._error(failure, hook, None)
+                raise self._error(failure, hook if stage != _RAN_DEALLOC else "dealloc", None)
             packed = 0 if hook in guest.void else cells[0]
             result = None
             if packed and hook not in UNANSWERED:
@@ -364,8 +414,11 @@ class Instance:
                 result = self._view[start:end].tobytes()
             if last:
                 self._measure()
-            elif guest.frees:
-                self._free_all(packed, pointer, size, in_region=region is not None)
+            else:
+                if guest.frees:
+                    self._free_all(packed, pointer, size, in_region=region is not None)
+                if hook in guest.quick and quick is None:
+                    self._quicken(hook)
         except CallError:
             self._measure()
             raise
@@ -381,8 +434,9 @@ class Instance:
             self._leave_thread()
             store, self._store = self._store, 0
             self._context.value = None
-            self._size = 0
+            self._size = self._words[_SIZE] = 0
             self._view = _NO_MEMORY
+            self._quick.clear()
             capi.store_delete(store)
             self._guest.take_back(self)
 
@@ -397,11 +451,11 @@ class Instance:
 
     def work_ns(self) -> int:
         """Processor time since the last call began, on the thread that it ran on: as much at least."""
-        return time.thread_time_ns() - self._cpu_ns - (self._begin - self._wall_ns)
+        return time.thread_time_ns() - self._cpu_ns - (self._words[_BEGIN] - self._wall_ns)
 
     def left_ns(self) -> int:
         """What is left of the time of the call under way, on its thread; 0 where it has to end."""
-        passed = _now_ns() - self._begin
+        passed = _now_ns() - self._words[_BEGIN]
         return left_ns(timeout_ns=self._timeout_ns, used_ns=self.work_ns(), passed_ns=passed)
 
     # ── what host functions see: ``border.GuestMemory`` ──
@@ -445,14 +499,15 @@ class Instance:
 
     def _arm(self, timeout_ms: int, ticks: int) -> None:
         """Give the store a fresh deadline, for calls on this thread until the engine's clock moves."""
-        self._armed = EPOCH[0]  # read first: a tick in between makes the deadline later, and not earlier
+        # The epoch first: a tick in between makes the deadline later, and not earlier.
+        self._armed = self._words[_ARMED] = EPOCH[0]
         thread = _get_ident()
         if thread != self._on_thread:
             self._leave_thread()
-            self._on_thread = thread
+            self._on_thread = self._words[_THREAD] = thread
         self._timeout_ns = timeout_ms * 1_000_000
         self._cpu_ns = time.thread_time_ns()
-        self._wall_ns = self._begin
+        self._wall_ns = self._words[_BEGIN]
         capi.context_set_epoch_deadline(self._context, ticks)
         if self._guest.fuel is not None:
             capi.context_set_fuel(self._context, self._guest.fuel)
@@ -470,11 +525,23 @@ class Instance:
         found = self._found[name] = ctypes.c_void_p((box.value or 0) + capi.EXTERN_OF)
         return found
 
-    def _alloc(self, size: int) -> int:
-        """Ask the guest for a place for its input."""
-        self._cells[0] = size
-        target = self._found.get("alloc") or self._find("alloc")
-        failure = _func_call(self._context, target, self._cells_at, 1, self._trap_at)
+    def _quicken(self, hook: str) -> None:
+        """From now on the accelerator calls that hook: it needs no look-ups, of which the first call made most."""
+        words, guest = self._words, self._guest
+        words[_REGION_AT], words[_REGION_LENGTH] = guest.region or (0, 0)
+        words[_MAX_OUTPUT] = self._output
+        for name, place in (("alloc", _ALLOC), ("dealloc", _DEALLOC)):
+            words[place] = (self._found.get(name) or self._find(name)).value or 0 if name in guest.functions else 0
+        self._quick[hook] = self._found[hook].value or 0
+
+    def _alloc(self, size: int, *, ran: bool = False) -> int:
+        """Ask the guest for a place for its input, unless it ran already."""
+        if ran:
+            failure = self._words[_FAILURE] or None
+        else:
+            self._cells[0] = size
+            target = self._found.get("alloc") or self._find("alloc")
+            failure = _func_call(self._context, target, self._cells_at, 1, self._trap_at)
         if failure is not None or self._trap.value is not None:
             raise self._error(failure, "alloc", None)
         pointer = self._cells[0] & U32
@@ -510,14 +577,17 @@ class Instance:
                 guest.views.clear()
             view = guest.views[base] = _view(base, guest.first_size)
         self._view = view
-        self.memory = self._size = guest.first_size
+        self.memory = self._size = self._words[_SIZE] = guest.first_size
+        self._words[_BASE] = base
 
     def _measure(self) -> int:
         """The size of memory now; the view covers all of it afterwards."""
         size: int = capi.memory_data_size(self._context, self._memory_at)
         if size != self._size:
-            self._view = _view(capi.memory_data(self._context, self._memory_at), size)
-            self._size = size
+            base = capi.memory_data(self._context, self._memory_at) or 0
+            self._view = _view(base, size)
+            self._size = self._words[_SIZE] = size
+            self._words[_BASE] = base
         return size
 
     def _ask_for_region(self, within: str | None) -> None:

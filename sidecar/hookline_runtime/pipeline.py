@@ -270,7 +270,7 @@ class Chains:
         return self._splice(call, Answer(closed(call.hook, message) | {"failure": cause}).head, link.signature)
 
     def _splice(self, call: Call, head: bytes, signature: bytes) -> bytes:
-        return b"%b%b%b%b" % (head, signature, orjson.dumps(call.request_id), self._end_of_answer)
+        return b"%b%b%b%b" % (head, signature, call.quoted_id, self._end_of_answer)
 
 
 def _tell(links: _Links, call: Call) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hookline_api.hooks import Hook
-from hookline_runtime import capi, engine
+from hookline_runtime import accelerator, capi, engine
 from hookline_runtime.calls import Guest
 
 _HERE = Path(__file__).parent
@@ -38,12 +38,14 @@ def test_the_quick_way_fits_the_library_that_is_locked():
     assert capi.unfit is None
 
 
-@pytest.mark.skipif(_ON_THE_OTHER_ROAD, reason="this is that run")
-def test_the_runtimes_whole_suite_passes_on_the_official_way_too():
-    """The reference and the fallback are tested as what they are: a way to run plugins."""
-    environment = os.environ | {"HOOKLINE_CALLS": "official"}
+@pytest.mark.skipif(_ON_THE_OTHER_ROAD or "HOOKLINE_ACCELERATOR" in os.environ, reason="this is that run")
+@pytest.mark.parametrize("setting", [{"HOOKLINE_CALLS": "official"}, {"HOOKLINE_ACCELERATOR": "off"}])
+def test_the_runtimes_whole_suite_passes_on_the_other_ways_too(setting):
+    """The reference and the fallback are tested as what they are: ways to run plugins."""
+    if "HOOKLINE_ACCELERATOR" in setting and accelerator.unused:
+        pytest.skip(f"the ordinary run is that one: {accelerator.unused}")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(_HERE)]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    ended = subprocess.run(command, env=os.environ | setting, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout[-5000:]
 
 

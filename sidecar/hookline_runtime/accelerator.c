@@ -1,0 +1,470 @@
+/* The optional accelerator of the hook road: two functions that also exist in Python, without what Python costs.
+ *
+ * `call` is the common way of `native_calls.Instance.call`, `scan` that of `inputs.read_call`. Neither decides
+ * anything that the Python code would not decide in the same way: where a case is uncommon they say so, and Python does
+ * it. `accelerator.py` loads this, and says what it was built from; the suites run with it and without it.
+ *
+ * Rules that make this safe: numbers of a guest are masked to 32 bits and compared with the size of its memory before
+ * a byte is touched; no byte is read at or behind the end of a body, which need not end with a zero; every pointer to
+ * the engine comes from `capi.py`, which has checked the library; an object that is made here is returned at once,
+ * so that no way out has one to give back.
+ */
+#define Py_LIMITED_API 0x030b0000
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#include <time.h>
+
+/* ── the guest's call ── */
+
+/* wasmtime/func.h and wasmtime/val.h, of the version that capi.py names. */
+typedef struct { uint64_t low, high; } cell;
+typedef void *(*guest_call)(void *context, const void *function, cell *cells, size_t count, void **trap);
+
+/* The memory of an Instance, whose words native_calls.py names. It outlives every call that is given its address. */
+typedef struct {
+    uint64_t instance[2], memory[4];
+    cell cells[2], nested[2];
+    uint64_t fuel, trap_code;
+    void *context, *trap, *failure;
+    uint64_t begin_ns, armed, thread; /* when the call began; for which epoch and thread its deadline is set */
+    uint8_t *base;                    /* the guest's memory as it was seen last; it never moves, and never shrinks */
+    uint64_t size;
+    uint64_t region, region_size;     /* the guest's place for inputs; 0 and 0 where it has none */
+    uint64_t max_output;
+    void *alloc, *dealloc;            /* functions of the guest; NULL where it has none, or it was not looked up */
+    uint64_t pointer;                 /* where the input of this call is */
+} block;
+
+/* What has run when `call` gives up. */
+enum { NOTHING, ALLOC, HOOK, DEALLOC };
+
+static guest_call call_guest;
+static PyObject *epoch;   /* engine.EPOCH: a list of one number */
+static PyObject *running; /* native_calls._running: the instance that runs on each thread */
+
+static bool failed(block *at, const void *function, uint64_t first, uint64_t second, size_t count)
+{
+    at->cells[0].low = first;
+    at->cells[1].low = second;
+    at->failure = call_guest(at->context, function, at->cells, count, &at->trap);
+    return at->failure || at->trap;
+}
+
+static bool overlap(uint64_t start, uint64_t length, uint64_t other, uint64_t size) /* border.overlap */
+{
+    return start == other || (start < other + size && other < start + length);
+}
+
+/* Put the input into the guest and run its hook. `at` belongs to this thread meanwhile, and nobody needs the
+ * interpreter, so the engine's clock can tick, and its deadline's callback and host functions can run. */
+static int run(block *at, const void *function, const char *data, uint64_t size)
+{
+    at->pointer = at->region;
+    if (size > at->region_size) {
+        if (failed(at, at->alloc, size, 0, 1))
+            return ALLOC;
+        at->pointer = at->cells[0].low & UINT32_MAX;
+        if (!at->pointer || at->pointer + size > at->size)
+            return ALLOC; /* no room, or memory has grown: Python looks */
+    }
+    memcpy(at->base + at->pointer, data, size);
+    (void)failed(at, function, at->pointer, size, 2);
+    return HOOK;
+}
+
+/* Give the guest its answer and its input back, as Instance._free_all does. False where that failed. */
+static bool give_back(block *at, uint64_t packed, uint64_t size)
+{
+    uint64_t start = packed >> 32, length = packed & UINT32_MAX;
+    bool answer = packed && !overlap(start, length, at->pointer, size), input = size > at->region_size;
+    bool done = true;
+    if (answer || input) {
+        Py_BEGIN_ALLOW_THREADS
+        done = !(answer && failed(at, at->dealloc, start, length, 2)) &&
+               !(input && failed(at, at->dealloc, at->pointer, size, 2));
+        Py_END_ALLOW_THREADS
+    }
+    return done;
+}
+
+/* call(at, function, data, instance): the guest's answer as bytes; None where it has none; or what has run, as a number.
+ *
+ * `at` is the address of the block of that open Instance, and `function` of a function of its store that returns an i64.
+ * NOTHING: the call is an uncommon one, and nothing has happened. ALLOC, HOOK: so far it went, and Python goes on with
+ * the cells, the trap and the failure that the block has. DEALLOC: that failed. */
+static PyObject *call(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    (void)self;
+    if (!running || count != 4 || !PyBytes_Check(arguments[2]))
+        return PyErr_Format(PyExc_TypeError, "call(address, address, bytes, instance)");
+    block *at = PyLong_AsVoidPtr(arguments[0]);
+    const void *function = PyLong_AsVoidPtr(arguments[1]);
+    PyObject *ticks = PyList_GetItem(epoch, 0); /* borrowed; nothing runs until it was read */
+    uint64_t now = ticks ? PyLong_AsUnsignedLongLong(ticks) : 0;
+    if (!at || !function || PyErr_Occurred())
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "an address is 0");
+    uint64_t size = (uint64_t)PyBytes_Size(arguments[2]);
+    if (at->armed != now || at->thread != PyThread_get_thread_ident() || !size ||
+        (size > at->region_size ? !at->alloc || size > UINT32_MAX : at->region + size > at->size))
+        return PyLong_FromLong(NOTHING);
+    PyObject *thread = PyLong_FromUnsignedLongLong(at->thread);
+    int set = thread ? PyDict_SetItem(running, thread, arguments[3]) : -1;
+    Py_XDECREF(thread);
+    if (set)
+        return NULL;
+    struct timespec begin;
+    clock_gettime(CLOCK_MONOTONIC, &begin); /* what perf_counter_ns reads */
+    at->begin_ns = (uint64_t)begin.tv_sec * 1000000000 + (uint64_t)begin.tv_nsec;
+    const char *data = PyBytes_AsString(arguments[2]);
+    int stage;
+    Py_BEGIN_ALLOW_THREADS
+    stage = run(at, function, data, size);
+    Py_END_ALLOW_THREADS
+    if (stage != HOOK || at->failure || at->trap)
+        return PyLong_FromLong(stage);
+    uint64_t packed = at->cells[0].low, length = packed & UINT32_MAX;
+    if (packed && (length > at->max_output || (packed >> 32) + length > at->size))
+        return PyLong_FromLong(HOOK);
+    PyObject *answer = packed ? PyBytes_FromStringAndSize((char *)at->base + (packed >> 32), (Py_ssize_t)length) : NULL;
+    if (packed && !answer)
+        return NULL;
+    if (at->dealloc && !give_back(at, packed, size)) {
+        Py_XDECREF(answer);
+        return PyLong_FromLong(DEALLOC);
+    }
+    if (answer)
+        return answer;
+    Py_RETURN_NONE;
+}
+
+/* ── the look at an input ── */
+
+/* Kinds of JSON values, as bits, and what accelerator.py says more of a field. */
+enum { NONE = 1, BOOLEAN = 2, INTEGER = 4, FLOAT = 8, STRING = 16, ARRAY = 32, OBJECT = 64 };
+enum { PLAIN, STRINGS, CONTEXT, REQUEST_ID };
+enum { MAX_DEPTH = 32, MAX_FIELDS = 16, MAX_NAME = 29, MAX_BODY = 65536, MAX_REQUEST_ID = 256 };
+
+typedef struct { const uint8_t *at, *end; } text;
+typedef struct { uint8_t name[MAX_NAME], length, kinds, role; } field;
+typedef struct { field fields[MAX_FIELDS]; unsigned count; } shape;
+
+typedef struct {
+    text rest;                           /* what is to be read of the body */
+    const shape *document, *context;
+    text request_id;                     /* with its quotes */
+} reader;
+
+static int value(reader *in, unsigned depth, bool only_strings, const shape *inside);
+
+static void space(text *rest)
+{
+    while (rest->at < rest->end && (*rest->at == ' ' || *rest->at == '\n' || *rest->at == '\r' || *rest->at == '\t'))
+        rest->at++;
+}
+
+static bool take(text *rest, uint8_t wanted)
+{
+    space(rest);
+    if (rest->at == rest->end || *rest->at != wanted)
+        return false;
+    rest->at++;
+    return true;
+}
+
+static bool word(text *rest, const char *wanted, size_t length)
+{
+    if ((size_t)(rest->end - rest->at) < length || memcmp(rest->at, wanted, length) != 0)
+        return false;
+    rest->at += length;
+    return true;
+}
+
+/* The length of the UTF-8 sequence at `at`, which begins with a byte above 127; 0 where it is none (RFC 3629). */
+static unsigned utf8(const uint8_t *at, const uint8_t *end)
+{
+    unsigned length = at[0] < 0xc2 ? 0 : at[0] < 0xe0 ? 2 : at[0] < 0xf0 ? 3 : at[0] < 0xf5 ? 4 : 0;
+    if (!length || (size_t)(end - at) < length)
+        return 0;
+    for (unsigned i = 1; i < length; i++)
+        if ((at[i] & 0xc0) != 0x80)
+            return 0;
+    bool wrong = (at[0] == 0xe0 && at[1] < 0xa0) || (at[0] == 0xed && at[1] > 0x9f) ||
+                 (at[0] == 0xf0 && at[1] < 0x90) || (at[0] == 0xf4 && at[1] > 0x8f);
+    return wrong ? 0 : length;
+}
+
+/* What follows a backslash: 0 where it is no escape, or one of a surrogate, of which Python finds out the other. */
+static unsigned escape(const uint8_t *at, const uint8_t *end)
+{
+    if (at == end)
+        return 0;
+    if (*at != 'u')
+        return memchr("\"\\/bfnrt", *at, 8) ? 1 : 0;
+    if (end - at < 5)
+        return 0;
+    for (unsigned i = 1; i < 5; i++)
+        if (!((at[i] >= '0' && at[i] <= '9') || ((at[i] | 32) >= 'a' && (at[i] | 32) <= 'f')))
+            return 0;
+    return (at[1] | 32) == 'd' && at[2] > '7' ? 0 : 5;
+}
+
+/* A string from behind its first quote to behind its last; `plain` says whether it has no escape. */
+static bool string(text *rest, bool *plain)
+{
+    const uint8_t *at = rest->at, *end = rest->end;
+    const uint64_t ones = 0x0101010101010101, highs = 0x8080808080808080;
+    *plain = true;
+    for (;;) {
+        for (uint64_t eight; end - at >= 8; at += 8) { /* eight bytes at a time, while none is special */
+            memcpy(&eight, at, 8);
+            uint64_t quote = eight ^ ones * '"', slash = eight ^ ones * '\\';
+            if (((quote - ones) | (slash - ones) | (eight - ones * 32) | eight) & highs)
+                break; /* perhaps one is */
+        }
+        for (unsigned n = 0; n < 8; n++) {
+            unsigned more = 1;
+            if (at == end || *at < 32)
+                return false;
+            if (*at == '"') {
+                rest->at = at + 1;
+                return true;
+            }
+            if (*at == '\\') {
+                *plain = false;
+                more = escape(at + 1, end);
+                more += more != 0;
+            } else if (*at > 127) {
+                more = utf8(at, end);
+            }
+            if (!more)
+                return false;
+            at += more;
+        }
+    }
+}
+
+static bool digits(text *rest)
+{
+    const uint8_t *begin = rest->at;
+    while (rest->at < rest->end && *rest->at >= '0' && *rest->at <= '9')
+        rest->at++;
+    return rest->at > begin;
+}
+
+/* A number without an exponent, of a length that no reader turns into another kind or into infinity. */
+static int number(text *rest)
+{
+    const uint8_t *begin = rest->at;
+    int kind = INTEGER;
+    if (*rest->at == '-')
+        rest->at++;
+    const uint8_t *first = rest->at;
+    if (!digits(rest) || (*first == '0' && rest->at - first > 1))
+        return 0;
+    if (rest->at < rest->end && *rest->at == '.') {
+        rest->at++;
+        kind = FLOAT;
+        if (!digits(rest))
+            return 0;
+    }
+    if (rest->at < rest->end && (*rest->at | 32) == 'e')
+        return 0;
+    return rest->at - begin > 18 ? 0 : kind;
+}
+
+/* The members of an object from behind its bracket. With `inside`, all fields of that are there, once, and right;
+ * with `only_strings` no value is anything else. */
+static bool object(reader *in, unsigned depth, bool only_strings, const shape *inside)
+{
+    text *rest = &in->rest;
+    uint32_t found = 0;
+    if (take(rest, '}'))
+        return !inside || !inside->count;
+    do {
+        bool plain;
+        if (!take(rest, '"'))
+            return false;
+        const uint8_t *name = rest->at;
+        if (!string(rest, &plain) || (inside && !plain))
+            return false; /* an escape may spell one of our names */
+        size_t length = (size_t)(rest->at - name) - 1;
+        const field *ours = NULL;
+        for (unsigned i = 0; inside && i < inside->count; i++)
+            if (inside->fields[i].length == length && memcmp(inside->fields[i].name, name, length) == 0) {
+                ours = &inside->fields[i];
+                if (found & 1u << i)
+                    return false; /* of two, the last counts */
+                found |= 1u << i;
+                break;
+            }
+        if (!take(rest, ':'))
+            return false;
+        space(rest);
+        const uint8_t *begin = rest->at;
+        uint8_t role = ours ? ours->role : PLAIN;
+        int kind = value(in, depth, role == STRINGS, role == CONTEXT ? in->context : NULL);
+        if (!kind || (ours && !(ours->kinds & kind)) || (only_strings && kind != STRING))
+            return false;
+        if (role == REQUEST_ID) {
+            in->request_id = (text){begin, rest->at};
+            if (kind != STRING || rest->at - begin <= 2 || rest->at - begin - 2 > MAX_REQUEST_ID ||
+                memchr(begin, '\\', (size_t)(rest->at - begin)))
+                return false;
+        }
+    } while (take(rest, ','));
+    return take(rest, '}') && (!inside || found == (1u << inside->count) - 1);
+}
+
+static bool array(reader *in, unsigned depth, bool only_strings)
+{
+    if (take(&in->rest, ']'))
+        return true;
+    do {
+        int kind = value(in, depth, false, NULL);
+        if (!kind || (only_strings && kind != STRING))
+            return false;
+    } while (take(&in->rest, ','));
+    return take(&in->rest, ']');
+}
+
+/* One value; its kind, or 0 where it is none, or a case for Python. */
+static int value(reader *in, unsigned depth, bool only_strings, const shape *inside)
+{
+    text *rest = &in->rest;
+    bool plain;
+    space(rest);
+    if (rest->at == rest->end || depth >= MAX_DEPTH)
+        return 0;
+    switch (*rest->at) {
+    case '"':
+        rest->at++;
+        return string(rest, &plain) ? STRING : 0;
+    case '{':
+        rest->at++;
+        return object(in, depth + 1, only_strings, inside) ? OBJECT : 0;
+    case '[':
+        rest->at++;
+        return array(in, depth + 1, only_strings) ? ARRAY : 0;
+    case 'n':
+        return word(rest, "null", 4) ? NONE : 0;
+    case 't':
+        return word(rest, "true", 4) ? BOOLEAN : 0;
+    case 'f':
+        return word(rest, "false", 5) ? BOOLEAN : 0;
+    default:
+        return number(rest);
+    }
+}
+
+static void free_shapes(PyObject *capsule)
+{
+    PyMem_Free(PyCapsule_GetPointer(capsule, NULL));
+}
+
+/* shapes(names): what `scan` looks for, of the fields of a document and of its context. Each is
+ * (name as ASCII, kinds, role, whether it is the context's). */
+static PyObject *shapes(PyObject *self, PyObject *list)
+{
+    (void)self;
+    shape *made = PyMem_Calloc(2, sizeof(shape));
+    if (!made)
+        return PyErr_NoMemory();
+    PyObject *capsule = PyCapsule_New(made, NULL, free_shapes);
+    if (!capsule) {
+        PyMem_Free(made);
+        return NULL;
+    }
+    Py_ssize_t count = PyList_Size(list); /* -1 with an error set, where it is no list */
+    for (Py_ssize_t i = 0; i < count; i++) {
+        const char *name;
+        Py_ssize_t length;
+        unsigned char kinds, role;
+        int of_context;
+        if (!PyArg_ParseTuple(PyList_GetItem(list, i), "y#bbp", &name, &length, &kinds, &role, &of_context))
+            break;
+        shape *target = &made[of_context];
+        if (length > MAX_NAME || target->count == MAX_FIELDS) {
+            PyErr_SetString(PyExc_ValueError, "too long a name, or too many");
+            break;
+        }
+        field *last = &target->fields[target->count++];
+        memcpy(last->name, name, (size_t)length);
+        last->length = (uint8_t)length;
+        last->kinds = kinds;
+        last->role = role;
+    }
+    if (PyErr_Occurred()) {
+        Py_DECREF(capsule);
+        return NULL;
+    }
+    return capsule;
+}
+
+/* scan(shapes, body): the JSON text of the request id, where the body is JSON of that shape with nothing missing or
+ * wrong, as orjson.loads and inputs._Shape.fits would find; None where it is not, or where that is not certain. */
+static PyObject *scan(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
+{
+    (void)self;
+    const shape *shapes = count == 2 ? PyCapsule_GetPointer(arguments[0], NULL) : NULL;
+    if (!shapes)
+        return PyErr_Format(PyExc_TypeError, "scan(shapes, bytes)");
+    if (!PyBytes_Check(arguments[1]) || PyBytes_Size(arguments[1]) > MAX_BODY)
+        Py_RETURN_NONE;
+    const uint8_t *data = (const uint8_t *)PyBytes_AsString(arguments[1]);
+    reader in = {{data, data + PyBytes_Size(arguments[1])}, &shapes[0], &shapes[1], {NULL, NULL}};
+    if (value(&in, 0, false, in.document) != OBJECT)
+        Py_RETURN_NONE;
+    space(&in.rest);
+    if (in.rest.at != in.rest.end || !in.request_id.at)
+        Py_RETURN_NONE;
+    return PyBytes_FromStringAndSize((const char *)in.request_id.at, in.request_id.end - in.request_id.at);
+}
+
+/* ── the module ── */
+
+/* use(function, epoch, running): the address of wasmtime_func_call_unchecked, the list that holds the engine's clock,
+ * and the table of the instances that run. */
+static PyObject *use(PyObject *self, PyObject *arguments)
+{
+    (void)self;
+    PyObject *address, *list, *table;
+    if (!PyArg_ParseTuple(arguments, "OOO", &address, &list, &table))
+        return NULL;
+    void *function = PyLong_AsVoidPtr(address);
+    if (!function || !PyList_Check(list) || !PyDict_Check(table))
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "use(address, list, dict)");
+    memcpy(&call_guest, &function, sizeof function); /* POSIX: a function's address is one like others */
+    Py_INCREF(list); /* for as long as the process lives, as this module does */
+    Py_INCREF(table);
+    epoch = list;
+    running = table;
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef methods[] = {
+    {"call", (PyCFunction)(void (*)(void))call, METH_FASTCALL, NULL},
+    {"scan", (PyCFunction)(void (*)(void))scan, METH_FASTCALL, NULL},
+    {"shapes", shapes, METH_O, NULL},
+    {"use", use, METH_VARARGS, NULL},
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "hookline_accelerator", NULL, -1, methods, NULL, NULL, NULL, NULL,
+};
+
+PyMODINIT_FUNC PyInit_hookline_accelerator(void)
+{
+    PyObject *module = PyModule_Create(&definition);
+    /* accelerator.py compares both: what this was built from, and how many words a block has. */
+    if (module && (PyModule_AddStringConstant(module, "source", SOURCE) ||
+                   PyModule_AddIntConstant(module, "words", sizeof(block) / 8))) {
+        Py_DECREF(module);
+        return NULL;
+    }
+    return module;
+}

@@ -1,0 +1,91 @@
+"""The optional accelerator (``accelerator.c``): what costs most of a call, compiled.
+
+It is there where ``build`` found a C compiler and Python's headers: ``scripts/environment.sh`` and the sidecar's image
+run it. Everything works without it, and is slower; the Python code is its reference, and what it leaves uncommon
+cases to. ``HOOKLINE_ACCELERATOR=off`` does without it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+WORDS: Final = 30
+"""Of an instance's block, in front of its functions. Even, as its cells are aligned to two words."""
+
+_NAME: Final = "hookline_accelerator"
+_SOURCE: Final = Path(__file__).with_name("accelerator.c")
+_FLAGS: Final = ("-std=c11", "-D_POSIX_C_SOURCE=200809L", "-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared")
+
+
+def _digest() -> str:
+    return hashlib.sha256(_SOURCE.read_bytes()).hexdigest()
+
+
+def _load() -> tuple[Any, str | None]:
+    if os.environ.get("HOOKLINE_ACCELERATOR") == "off":
+        return None, "HOOKLINE_ACCELERATOR is off"
+    try:
+        found = importlib.import_module(_NAME)
+        if getattr(found, "source", "") != _digest():
+            return None, "it was built from another source"
+    except (ImportError, OSError) as error:
+        return None, f"there is none: {error}"
+    if found.words != WORDS:
+        return None, f"its blocks have {found.words} words, and not {WORDS}"
+    return found, None
+
+
+_found, unused = _load()
+"""``unused`` says why there is none; None where it is used."""
+
+call: Final[Callable[[int, int, bytes, object], bytes | int | None]] = _found and _found.call
+"""See ``accelerator.c``; None without it."""
+scan: Final[Callable[[Any, bytes], bytes | None]] = _found and _found.scan
+shapes: Final[Callable[[list[tuple[bytes, int, int, bool]]], Any]] = _found and _found.shapes
+
+
+def use(function: int, epoch: list[int], running: dict[int, Any]) -> None:
+    """Tell it the address of ``wasmtime_func_call_unchecked``, the engine's clock, and which instances run."""
+    if _found is not None:
+        _found.use(function, epoch, running)
+
+
+def build(folder: Path) -> str:
+    """Compile it into a folder that Python imports from; what came of it, for people.
+
+    Raises nothing: whatever is missing, the runtime does without.
+    """
+    include = Path(sysconfig.get_path("include"))
+    if not (include / "Python.h").is_file():
+        return f"no accelerator: {include}/Python.h is not there"
+    compiler = shlex.split(os.environ.get("CC", "")) or ["cc"]
+    if shutil.which(compiler[0]) is None:
+        compiler = [sys.executable, "-m", "ziglang", "cc"]
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        made = Path(scratch) / f"{_NAME}.abi3.so"
+        source = f'-DSOURCE="{_digest()}"'
+        command = [*compiler, *_FLAGS, source, f"-I{include}", str(_SOURCE), "-o", str(made)]
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)  # noqa: S603 - our words
+        except (OSError, subprocess.SubprocessError) as error:
+            said = getattr(error, "stderr", None) or str(error)
+            return f"no accelerator: {said.strip().splitlines()[-1]:.200}"
+        made.replace(folder / made.name)  # a process that has the old one keeps it
+    return "the accelerator is built"
+
+
+if __name__ == "__main__":
+    print(build(Path(sysconfig.get_path("platlib"))))  # noqa: T201 - for people

@@ -1,0 +1,308 @@
+"""The accelerator never says anything else than the Python code that it stands for."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import orjson
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from hookline_api.hooks import Hook
+from hookline_runtime import accelerator, engine, inputs
+from hookline_runtime.calls import Guest
+from hookline_runtime.errors import CallError, InputError
+
+pytestmark = pytest.mark.skipif(accelerator.unused is not None, reason=str(accelerator.unused))
+
+_native = pytest.mark.skipif(os.environ.get("HOOKLINE_CALLS") == "official", reason="it calls no guest there")
+_CONTEXT = {
+    "request_id": "r-1", "client_id": None, "identity": "ann", "database": "shop", "branch": None,
+    "attributes": {"tenant_id": "t", "ü": "\\"},
+}  # fmt: skip
+_QUERY = {"query": 'select "ä€𝄞" from t -- \n', "normalized": None, "tables": ["t", "u"], "is_read_only": True}
+_WHOLE = _QUERY | {"hook_context": _CONTEXT}
+_BODIES = {
+    Hook.PRE_QUERY: _WHOLE,
+    Hook.REWRITE: _WHOLE,
+    Hook.ROUTE: _WHOLE | {"more": {"of": [1, -2.5, None, True, [[]], {}, ""]}},
+    Hook.AUTHORIZE: _WHOLE | {"identity": {"user_id": "1", "roles": []}, "action": "read", "resource": None},
+    Hook.CACHE_GET: _WHOLE | {"key": "k"},
+    Hook.CACHE_SET: _WHOLE | {"key": "k", "value": "AA==", "ttl_ms": 5},
+    Hook.METRICS: {"hook_context": _CONTEXT, "event": {"n": 0.5}},
+}
+_PIECES = [
+    b'"', b"\\", b"{", b"}", b"[", b"]", b",", b":", b" ", b"\n", b"\x00", b"\x1f", b"\x7f", b"\x80", b"\xc0\x80",
+    b"\xe0\x80\x80", b"\xed\xa0\x80", b"\xf4\x90\x80\x80", b"\xff", "é".encode(), "𝄞".encode(), b"\xef\xbb\xbf",
+    b"null", b"true", b"fals", b"NaN", b"0", b"-0", b"01", b"1.", b".5", b"1e5", b"1e400", b"18446744073709551616",
+    b"9" * 400, b'"x"', b'"\\ud800"', b'"\\ud834\\udd1e"', b'"\\u0041"', b"\\u00", b'"query":',
+    b'"\\u0071uery":null,', b'"hook_context":{},', b'"request_id":"",', b'"tables":[1],',
+    b'"request_id":"' + b"x" * 257 + b'",', b'"attributes":{"a":1},', b"[" * 40, b"[" * 40 + b"]" * 40, b"{}",
+]  # fmt: skip
+
+
+def _agrees(hook: Hook, body: bytes) -> bool:
+    """Whether the accelerator finds it complete; and then it is, with that request id."""
+    quoted = accelerator.scan(inputs._LOOKS[hook], body)
+    if quoted is None:
+        return False
+    document = orjson.loads(body)
+    found = inputs._SHAPES[hook].fits(document)
+    assert found is not None
+    assert quoted == orjson.dumps(found)
+    call = inputs.read_call(hook, body)
+    assert (call.data, call.request_id, call.rewritten, call.unsaid) == (body, found, False, frozenset())
+    assert call._document == document
+    return True
+
+
+@pytest.mark.parametrize("hook", _BODIES)
+@pytest.mark.parametrize("form", [{}, {"indent": 3}, {"ensure_ascii": False, "separators": (",", ":")}])
+def test_what_proxies_send_is_found_complete(hook, form):
+    """Without this, all else here would hold of an accelerator that never knows."""
+    body = json.loads(json.dumps(_BODIES[hook]))
+    if form.get("ensure_ascii", True):
+        body["hook_context"]["attributes"].pop("ü")  # its value is an escape; and 𝄞 is two
+        if "query" in body:
+            body["query"] = "select 'ä'"
+    assert _agrees(hook, json.dumps(body, **form).encode())
+
+
+@pytest.mark.parametrize("hook", _BODIES)
+def test_whatever_is_cut_off_or_missing_is_left_to_python(hook):
+    """Each prefix, and each body without one field, or with that field twice."""
+    body = json.dumps(_BODIES[hook], ensure_ascii=False).encode()
+    assert not any(_agrees(hook, body[:end]) for end in range(len(body)))
+    for name in inputs._NAMES[hook]:
+        assert not _agrees(hook, json.dumps({k: v for k, v in _BODIES[hook].items() if k != name}).encode())
+        assert not _agrees(hook, b"{" + json.dumps({name: _BODIES[hook][name]}).encode()[1:-1] + b"," + body[1:])
+
+
+@st.composite
+def _mutated(draw):
+    hook = draw(st.sampled_from(list(_BODIES)))
+    body = json.dumps(_BODIES[hook], ensure_ascii=draw(st.booleans())).encode()
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(body)))
+        piece = draw(st.sampled_from(_PIECES) | st.binary(max_size=3))
+        body = body[:at] + piece + body[at + draw(st.integers(0, 6)) :]
+    return hook, body
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@st.composite
+def _changed(draw):
+    hook = draw(st.sampled_from(list(_BODIES)))
+    document = json.loads(json.dumps(_BODIES[hook]))
+    for _ in range(draw(st.integers(1, 2))):
+        target = draw(st.sampled_from([document, document["hook_context"], document["hook_context"]["attributes"]]))
+        if isinstance(target, dict):
+            target[draw(st.sampled_from([*target, "new"]))] = draw(_JSON)
+        if not isinstance(document.get("hook_context"), dict) or not isinstance(
+            document["hook_context"].get("attributes"), dict
+        ):
+            break
+    return hook, json.dumps(document, ensure_ascii=draw(st.booleans()), indent=draw(st.sampled_from([None, 1]))).encode(
+        errors="surrogatepass"
+    )
+
+
+_EXAMPLES = int(os.environ.get("HOOKLINE_FUZZ", "1500"))
+
+
+@settings(max_examples=_EXAMPLES, deadline=None)
+@given(_mutated() | _changed())
+@example((Hook.METRICS, b'{"hook_context":{"request_id":"a\\n"}}'))
+def test_never_is_anything_found_complete_that_is_not(case):
+    """Bytes put in, left out and replaced, and values of every kind: in doubt it says nothing."""
+    hook, body = case
+    _agrees(hook, body)
+    with pytest.MonkeyPatch.context() as patched:
+        theirs = _read(hook, body)
+        patched.setattr(inputs, "_LOOKS", {})
+        assert theirs == _read(hook, body)
+
+
+def _read(hook, body):
+    try:
+        call = inputs.read_call(hook, body)
+    except InputError as error:
+        return str(error), error.field
+    return call.data if call.data is body else call._document.keys(), call.query, call.tables, call.user, call.database
+
+
+def test_a_body_of_any_length_is_read_to_its_end_and_no_further():
+    """Strings end at each place relative to the eight bytes that are looked at together."""
+    look = inputs._LOOKS[Hook.ROUTE]
+    for length in range(70):
+        body = orjson.dumps(_WHOLE | {"query": "q" * length, "more": "é" * (length % 9)})
+        assert accelerator.scan(look, body) == b'"r-1"'
+        assert accelerator.scan(look, body + b" ") == b'"r-1"'
+        assert accelerator.scan(look, body[:-1]) is None
+    assert accelerator.scan(look, bytearray(body)) is None
+    assert accelerator.scan(look, orjson.dumps(_WHOLE | {"query": "q" * 70_000})) is None
+
+
+_ALLOC = """
+(global $at (mut i32) (i32.const 65536))
+(func $alloc (export "alloc") (param $n i32) (result i32)
+  (if (i32.eq (local.get $n) (i32.const 13)) (then (return (i32.const 0))))
+  (if (i32.eq (local.get $n) (i32.const 17)) (then unreachable))
+  (if (i32.eq (local.get $n) (i32.const 19)) (then (return (i32.const 0xfffffff0))))
+  (if (i32.eq (local.get $n) (i32.const 23)) (then (loop $ever (br $ever))))
+  (if (i32.eq (local.get $n) (i32.const 29))
+    (then (return (i32.mul (memory.grow (i32.const 1)) (i32.const 65536)))))
+  (global.get $at))
+"""
+_DEALLOC = """
+(global $freed (mut i32) (i32.const 0))
+(func (export "dealloc") (param $p i32) (param $n i32)
+  (if (i32.eq (i32.load8_u (local.get $p)) (i32.const 57)) (then unreachable))
+  (if (i32.eq (i32.load8_u (local.get $p)) (i32.const 58)) (then (loop $ever (br $ever))))
+  (global.set $freed (i32.add (global.get $freed) (local.get $n))))
+"""
+_REGION = f'(func (export "hookline_input") (result i64) (i64.const {70_000 << 32 | 12}))'
+_HOOK = """
+(local.set $i (i32.load8_u (local.get $p)))
+(if (i32.eq (local.get $i) (i32.const 49)) (then unreachable))
+(if (i32.eq (local.get $i) (i32.const 50)) (then (loop $ever (br $ever))))
+(if (i32.eq (local.get $i) (i32.const 51)) (then (return (i64.const 0))))
+(if (i32.eq (local.get $i) (i32.const 52)) (then (return (i64.const 0x7fffffff00000004))))
+(if (i32.eq (local.get $i) (i32.const 53)) (then (return (i64.const 0x0000040000000800))))
+(if (i32.eq (local.get $i) (i32.const 54))
+  (then (drop (memory.grow (i32.const 1)))
+        (return (i64.or (i64.shl (i64.extend_i32_u (i32.sub (i32.mul (memory.size) (i32.const 65536)) (i32.const 8)))
+                                 (i64.const 32)) (i64.const 8)))))
+(if (i32.eq (local.get $i) (i32.const 55)) (then (return (call $get_config (local.get $p) (local.get $n)))))
+(if (i32.eq (local.get $i) (i32.const 56))
+  (then (return (call $number (i64.extend_i32_u (global.get $freed))))))
+(if (i32.eq (local.get $i) (i32.const 48)) (then (return (i64.const 0x0000040000000005))))
+"""
+
+
+@_native
+@pytest.mark.parametrize("region", ["", _REGION])
+@pytest.mark.parametrize("frees", [_DEALLOC, "(global $freed i32 (i32.const 0))"])
+async def test_every_call_comes_to_the_same_with_it_and_without(workshop, wat, region, frees):
+    """Answers, refusals and their words, memory and what is freed: after calls that went the common way."""
+    entry = await workshop.plugin(
+        wat.module(
+            region,
+            imports=wat.host("hookline", "get_config", "i32 i32", "i64"),
+            hooks={"custom_hook": _HOOK + wat.echo},
+            data={1024: b"again"},
+            alloc=_ALLOC,
+            dealloc=frees,
+        ),
+        hooks=["custom_hook"],
+        limits={"timeout": "20ms", "output": "1Ki"},
+    )
+    module = engine.load_compiled(workshop.find(entry), fuel=False)
+    host = {("hookline", "get_config"): lambda memory, pointer, length: memory.give(memory.read(pointer, length) * 2)}
+    with_it, without = (Guest(module, limits=entry.limits, host=host) for _ in range(2))
+    assert with_it.quick
+    without.quick = frozenset()
+    ticker = engine.Ticker()
+    ticker.start()
+    try:
+        for first in b"0123456789:x":
+            for size in (1, 5, 12, 13, 16, 17, 19, 23, 29, 60):
+                said = [_said(guest, bytes([first]) * size) for guest in (with_it, without)]
+                assert said[0] == said[1]
+    finally:
+        ticker.stop()
+
+
+@_native
+async def test_host_functions_see_their_own_guest_whatever_runs_on_other_threads(workshop, wat):
+    """An instance that was called here before is called on another thread, in the midst of a call of another one."""
+    ask = "(call $get_config (local.get $p) (local.get $n))"
+    entry = await workshop.plugin(
+        wat.module(
+            imports=wat.host("hookline", "get_config", "i32 i32", "i64"),
+            hooks={"custom_hook": f"(drop {ask}) {ask}"},
+        ),
+        hooks=["custom_hook"],
+    )
+    seen: list[tuple[int, bytes]] = []
+
+    def host(memory, pointer, length):
+        said = memory.read(pointer, length)
+        seen.append((memory, said))
+        if said == b"outer" and len(seen) % 2:
+            thread = threading.Thread(target=lambda: inner.call("custom_hook", b"inner", last=False))
+            thread.start()
+            thread.join()
+            seen.pop()
+            seen.pop()
+        return 0
+
+    module = engine.load_compiled(workshop.find(entry), fuel=False)
+    guest = Guest(module, limits=entry.limits, host={("hookline", "get_config"): host})
+    inner, outer = guest.instantiate(), guest.instantiate()
+    for _ in range(3):
+        inner.call("custom_hook", b"first", last=False)
+        outer.call("custom_hook", b"also", last=False)
+    seen.clear()
+    for _ in range(3):
+        outer.call("custom_hook", b"outer", last=False)
+    assert seen == [(outer, b"outer")] * 6
+    inner.close()
+    outer.close()
+
+
+def _said(guest: Guest, data: bytes) -> tuple[object, ...]:
+    instance = guest.instantiate()
+    try:
+        before = [instance.call("custom_hook", each, last=False) for each in (b"0", b"a long one, 16b.", b"x")]
+        assert bool(instance._quick) is bool(guest.quick)
+        answers = [instance.call("custom_hook", each, last=False) for each in (data, b"xyz", data, b"8", b"")]
+        return *before, *answers, instance.memory, instance.calls
+    except CallError as error:
+        return type(error), str(error), instance.memory, instance.calls
+    finally:
+        instance.close()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ("os.environ['HOOKLINE_ACCELERATOR'] = 'off'", "HOOKLINE_ACCELERATOR is off"),
+        ("sys.modules['hookline_accelerator'] = None", "there is none: "),
+        ("import hookline_accelerator as it; it.source = '0'", "it was built from another source"),
+        ("import hookline_accelerator as it; it.words = 9", "its blocks have 9 words"),
+    ],
+)
+def test_without_it_the_runtime_says_why_and_goes_on(change, why):
+    """One that is not ours, or that is not there, is never used."""
+    script = f"""
+import os, sys
+{change}
+from hookline_runtime import accelerator
+from hookline_runtime.calls import Guest
+from hookline_runtime.inputs import _LOOKS
+print(accelerator.unused, accelerator.call, _LOOKS)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ended.stdout.startswith(why)
+    assert ended.stdout.strip().endswith("None {}")
+
+
+def test_where_nothing_can_compile_nothing_is_built(tmp_path, monkeypatch):
+    """A missing compiler, or one that refuses, is a sentence, and leaves no file."""
+    monkeypatch.setenv("CC", "false")
+    assert accelerator.build(tmp_path).startswith("no accelerator: ")
+    monkeypatch.setattr(accelerator.sysconfig, "get_path", lambda _: str(tmp_path))
+    assert accelerator.build(tmp_path).endswith("Python.h is not there")
+    assert not list(tmp_path.iterdir())
