@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from hookline_runtime.commands import Address
 
-_BACKLOG: Final = 1024
+_BACKLOG: Final = 4096
 _NO_PERMISSION: Final = 0o777
 """As a umask."""
 
