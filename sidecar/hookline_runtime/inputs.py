@@ -133,7 +133,7 @@ class Call:
 
 def read_call(hook: Hook, body: bytes) -> Call:
     """A proxy's call; raises InputError where it is no JSON or a field has a wrong type."""
-    look = _LOOKS.get(hook)
+    look = LOOKS.get(hook)
     if look is not None and (quoted_id := accelerator.scan(look, body)) is not None:
         return Call(hook, body, quoted_id)
     return read_document(hook, read_json(body), body)
@@ -348,4 +348,5 @@ _KIND_BITS: Final[dict[type, int]] = {
 }  # fmt: skip
 _ROLES: Final = {"tables": 1, "attributes": 1, "hook_context": 2, "request_id": 3}
 """What is more to a field than its kind: strings within, the context, or the id."""
-_LOOKS: Final[dict[Hook, Any]] = {} if accelerator.shapes is None else {hook: _look(_TABLES[hook]) for hook in _SHAPES}
+LOOKS: Final[dict[Hook, Any]] = {} if accelerator.shapes is None else {hook: _look(_TABLES[hook]) for hook in _SHAPES}
+"""For ``accelerator.scan``: which inputs are complete. Empty without the accelerator."""

@@ -93,6 +93,11 @@ class Choice(Generic[T]):
         ]
         self._known: dict[Any, tuple[T, ...]] = {}
 
+    @property
+    def asks_all(self) -> bool:
+        """Whether every item is asked about every call."""
+        return not self._facts
+
     def of(self, call: Call) -> tuple[T, ...]:
         """The items that are asked, in their order."""
         facts = self._facts

@@ -16,19 +16,20 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from hookline_api.hooks import OBSERVERS, Hook
+from hookline_runtime.accelerator import scan
 from hookline_runtime.decisions import DEFAULTS, Answer, Decision, closed
 from hookline_runtime.errors import CallError
+from hookline_runtime.inputs import LOOKS, Call, read_call, read_document, read_json
 from hookline_runtime.matching import Choice
 
 if TYPE_CHECKING:
     from hookline_api.bundle import BundlePlugin
-    from hookline_runtime.inputs import Call
-    from hookline_runtime.plugin import Plugin
+    from hookline_runtime.plugin import Plugin, Road
 
 
 Step = tuple["_Asked", Answer]
@@ -115,6 +116,21 @@ class _NotAsked:
     """Stands for the answer of a plugin that was not asked yet."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Alone:
+    """A plugin that is asked about every call of its hook, and nobody else is."""
+
+    link: _Asked
+    plugin: Plugin
+    road: Road
+    look: Any
+    """What ``accelerator.scan`` is told, to find the calls that nobody has to look into."""
+    said_of_answer: bytes | None
+    """What stands between the plugin's answer and the request id; None where a rule has to see the answer."""
+    said_of_none: bytes | None
+    """What stands in front of the request id where the plugin has no opinion; None where that is not all."""
+
+
 _NOT_ASKED: Final = _NotAsked()
 Said = Answer | CallError | None
 _Links = tuple[_Asked, ...]
@@ -140,16 +156,54 @@ class Chains:
         self._retired = False
         self._deciding: dict[Hook, Choice[_Asked]] = {}
         self._observing: dict[Hook, Choice[_Asked] | None] = {}
+        self._alone: dict[Hook, _Alone] = {}
         for hook in Hook:
             asked = [_Asked(link, hook) for link in links if hook in link.entry.hooks]
             aside = [each for each in asked if each.entry.mode == "Shadow" or hook in OBSERVERS]
             observing = [each for each in aside if each.plugin is not None]
             self._deciding[hook] = Choice([(each, each.entry.match) for each in asked if each not in aside])
             self._observing[hook] = Choice([(each, each.entry.match) for each in observing]) if observing else None
+            if len(asked) == 1 and not observing:
+                self._note_alone(hook, asked[0])
+
+    def _note_alone(self, hook: Hook, link: _Asked) -> None:
+        look = LOOKS.get(hook)
+        if look is not None and link.plugin is not None and link.road is not None and self._deciding[hook].asks_all:
+            said_of_answer = link.signature if _RULES[hook] is _first else None
+            said_of_none = _NOBODY[hook] + self._nobody if hook is not Hook.CACHE_SET else None
+            self._alone[hook] = _Alone(link, link.plugin, link.road, look, said_of_answer, said_of_none)
 
     def has_deciders(self, hook: Hook) -> bool:
         """Whether any plugin may decide this hook."""
         return bool(self._deciding[hook].items)
+
+    def answer_body_now(self, hook: Hook, body: bytes) -> bytes | None:
+        """``answer_now`` of a proxy's bytes. Raises InputError where they are malformed.
+
+        Most chains are one plugin, and most calls need no look into them: this is their way, and the same answer.
+        """
+        alone = self._alone.get(hook)
+        if alone is None:
+            return self.answer_now(read_call(hook, body))
+        quoted_id = scan(alone.look, body)
+        if quoted_id is None:
+            return self.answer_now(read_document(hook, read_json(body), body))
+        plugin = alone.plugin
+        if not plugin.ready():
+            return None
+        said: Said
+        try:
+            said = plugin.call_now(alone.road, body)
+        except CallError as error:
+            said = _bare(error)
+        if said is None:
+            if alone.said_of_none is not None:
+                return b"%b%b%b" % (alone.said_of_none, quoted_id, self._end_of_answer)
+        elif alone.said_of_answer is not None and isinstance(said, Answer):
+            return b"%b%b%b%b" % (said.head, alone.said_of_answer, quoted_id, self._end_of_answer)
+        answer = self._walk(Call(hook, body, quoted_id), (alone.link,), 0, None, said)
+        assert isinstance(answer, bytes)  # noqa: S101 - there is nobody to wait for
+        return answer
 
     def answer_now(self, call: Call) -> bytes | None:
         """The decision as JSON, decided now, on this thread. Raises nothing: a failure is an answer.

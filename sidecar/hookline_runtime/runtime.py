@@ -176,7 +176,7 @@ class Runtime:
         current = self._current
         if current is None:
             raise RuntimeError("no bundle is loaded")
-        return current.chains.answer_now(read_call(hook, body))
+        return current.chains.answer_body_now(hook, body)
 
     async def drained(self) -> None:
         """Return when the calls of observing hooks that were accepted so far have run."""

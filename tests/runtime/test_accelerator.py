@@ -48,7 +48,7 @@ _PIECES = [
 
 def _agrees(hook: Hook, body: bytes) -> bool:
     """Whether the accelerator finds it complete; and then it is, with that request id."""
-    quoted = accelerator.scan(inputs._LOOKS[hook], body)
+    quoted = accelerator.scan(inputs.LOOKS[hook], body)
     if quoted is None:
         return False
     document = orjson.loads(body)
@@ -130,7 +130,7 @@ def test_never_is_anything_found_complete_that_is_not(case):
     _agrees(hook, body)
     with pytest.MonkeyPatch.context() as patched:
         theirs = _read(hook, body)
-        patched.setattr(inputs, "_LOOKS", {})
+        patched.setattr(inputs, "LOOKS", {})
         assert theirs == _read(hook, body)
 
 
@@ -144,7 +144,7 @@ def _read(hook, body):
 
 def test_a_body_of_any_length_is_read_to_its_end_and_no_further():
     """Strings end at each place relative to the eight bytes that are looked at together."""
-    look = inputs._LOOKS[Hook.ROUTE]
+    look = inputs.LOOKS[Hook.ROUTE]
     for length in range(70):
         body = orjson.dumps(_WHOLE | {"query": "q" * length, "more": "é" * (length % 9)})
         assert accelerator.scan(look, body) == b'"r-1"'
@@ -291,8 +291,8 @@ import os, sys
 {change}
 from hookline_runtime import accelerator
 from hookline_runtime.calls import Guest
-from hookline_runtime.inputs import _LOOKS
-print(accelerator.unused, accelerator.call, _LOOKS)
+from hookline_runtime.inputs import LOOKS
+print(accelerator.unused, accelerator.call, LOOKS)
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ended.stdout.startswith(why)
