@@ -88,4 +88,4 @@ def build(folder: Path) -> str:
 
 
 if __name__ == "__main__":
-    print(build(Path(sysconfig.get_path("platlib"))))  # noqa: T201 - for people
+    print(build(Path(*sys.argv[1:] or [sysconfig.get_path("platlib")])))  # noqa: T201 - for people

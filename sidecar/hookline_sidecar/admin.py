@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from aiohttp import web
 
+from hookline_runtime import accelerator
 from hookline_sidecar import metrics, openapi
 from hookline_sidecar.replies import Refused
 
@@ -83,6 +84,7 @@ def describe(supervisor: Supervisor) -> dict[str, Any]:
         "workers": {
             "wanted": supervisor.fleet.size,
             "current": supervisor.fleet.running(supervisor.bundle.version) if supervisor.bundle else 0,
+            "accelerator": accelerator.unused or "used",
         },
         "plugins": [_plugin(supervisor, slot) for _, slot in sorted(supervisor.slots.items())],
         "problems": [

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from hookline_runtime import accelerator
 from hookline_sidecar import cli
 
 HOOKLINE = [sys.executable, "-m", "hookline_sidecar"]
@@ -166,6 +167,7 @@ def test_the_environment_is_as_good_as_the_command_line(sidecar, guests, eventua
     nothing = dict.fromkeys(("plugins", "state", "listen", "socket", "admin"))
     sidecar.start(environment=environment, **nothing)
     assert sidecar.get("/v1/plugins")[1]["workers"]["wanted"] == 2
+    assert sidecar.get("/v1/plugins")[1]["workers"]["accelerator"] == (accelerator.unused or "used")
     assert stat.S_IMODE(sidecar.socket.stat().st_mode) == 0o606
     assert sidecar.socket.stat().st_gid == os.getegid()
     eventually(lambda: sidecar.log.startswith('{"time": '), "a line of JSON in the log")
