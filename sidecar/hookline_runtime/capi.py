@@ -96,6 +96,9 @@ context_set_wasi: Final = _function(_holding, "wasmtime_context_set_wasi", _POIN
 instance_export_get: Final = _function(
     _holding, "wasmtime_instance_export_get", ctypes.c_bool, _POINTER, _POINTER, ctypes.c_char_p, _SIZE, _POINTER
 )
+caller_export_get: Final = _function(
+    _holding, "wasmtime_caller_export_get", ctypes.c_bool, _POINTER, ctypes.c_char_p, _SIZE, _POINTER
+)
 memory_data: Final = _function(_holding, "wasmtime_memory_data", _POINTER, _POINTER, _POINTER)
 memory_data_size: Final = _function(_holding, "wasmtime_memory_data_size", _SIZE, _POINTER, _POINTER)
 linker_define_func_unchecked: Final = _function(

@@ -458,6 +458,22 @@ class Instance:
         passed = _now_ns() - self._words[_BEGIN]
         return left_ns(timeout_ns=self._timeout_ns, used_ns=self.work_ns(), passed_ns=passed)
 
+    def meet(self, caller: int) -> None:
+        """See the memory of a guest that calls the host before the library has said where it is.
+
+        That is in its start function, while it is instantiated. DANGER: the block still says what was in the store
+        before, and the library ends the process that asks for it.
+        """
+        block = ctypes.addressof(self._block)
+        box = self._boxes["alloc"]
+        if not (
+            capi.caller_export_get(caller, b"memory", 6, block + 8 * _MEMORY)
+            and capi.caller_export_get(caller, b"alloc", 5, box)
+        ):
+            raise LookupError("the caller is not the guest")
+        self._found["alloc"] = ctypes.c_void_p((box.value or 0) + capi.EXTERN_OF)
+        self._measure()
+
     # ── what host functions see: ``border.GuestMemory`` ──
 
     def read(self, pointer: int, length: int) -> bytes | None:
@@ -666,14 +682,17 @@ def _callback(params: str, results: str, function: HostCallable) -> Any:
     size = capi.VAL_RAW * max(len(params), len(results), 1)
     views: dict[int, memoryview] = {}
 
-    def call(_env: object, _caller: object, cells: int, _count: int) -> int:
+    def call(_env: object, caller: int, cells: int, _count: int) -> int:
         view = views.get(cells)
         if view is None:
             if len(views) >= _MAX_CELLS:
                 views.clear()
             view = views[cells] = memoryview((ctypes.c_ubyte * size).from_address(cells)).cast("B").cast("Q")
         try:
-            answer = function(_running[_get_ident()], *arguments.unpack_from(view))
+            instance = _running[_get_ident()]
+            if not instance._size:  # noqa: SLF001 - this room's own; in a start function, or there is no memory
+                instance.meet(caller)
+            answer = function(instance, *arguments.unpack_from(view))
         except BaseException:  # noqa: BLE001 - nothing may leave a callback
             answer = E_UNAVAILABLE
         view[0] = answer & _U64 if is_wide else answer & U32

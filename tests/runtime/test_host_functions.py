@@ -16,8 +16,10 @@ from hookline_api.abi import E_ARGUMENT, E_CAP, E_DENIED, E_MEMORY, E_SIZE, E_UN
 from hookline_api.bundle import BundlePlugin
 from hookline_api.hooks import Hook
 from hookline_runtime import host as host_module
+from hookline_runtime import plugin as plugin_module
 from hookline_runtime.host import PluginHost
 from hookline_runtime.kv import MAX_KEY, MAX_KEYS, KvStore
+from hookline_runtime.runtime import PrepareError
 
 _EVERYTHING = ["kv.read", "kv.write", "crypto", "metrics", "config.read"]
 _TYPES = {"i": "i32", "I": "i64", "F": "f64"}
@@ -351,3 +353,50 @@ def test_log_lines_are_limited_to_twenty_a_second(host, caplog, monkeypatch):
     assert log(memory, 2, 0, 1) == 0
     assert len(caplog.records) == 21
     assert made.refused == {"log": 5}
+
+
+@pytest.mark.parametrize("pages", [0, 2])
+async def test_a_start_function_may_call_the_host(workshop, wat, caplog, pages):
+    """Its memory is there while the library has not said yet where; each instance has its own."""
+    text = wat.module(
+        f"""(start $begin)
+        (func $begin
+          (drop (memory.grow (i32.const 2)))
+          (memory.init $word (i32.const 1024) (i32.const 0) (i32.const 5))
+          (drop (call $log (i32.const 4) (i32.const 1024) (i32.const 5)))
+          (drop (call $log (i32.const 4) (i32.const {(pages + 2) * 65536 - 2}) (i32.const 3)))
+          (global.set $given (call $get_config (i32.const 0) (i32.const 0))))
+        (data $word "hello")
+        (global $given (mut i64) (i64.const 0))""",
+        imports=wat.host("hookline", "log", "i32 i32 i32", "i32")
+        + wat.host("hookline", "get_config", "i32 i32", "i64"),
+        memory=f'(memory (export "memory") {pages})',
+        hooks={"custom_hook": "(global.get $given)"},
+    )
+    runtime = await workshop.guest(text, config={"a": [1]}, permissions=["config.read"])
+    with caplog.at_level(logging.ERROR, "hookline.guest"):
+        for _ in range(20):
+            assert (await runtime.call(Hook.CUSTOM, b"0"))["value"] == {"a": [1]}
+    assert {record.message for record in caplog.records} == {"guest: hello"}
+
+
+async def test_a_start_function_that_traps_behind_a_host_call_harms_nobody(workshop, wat, monkeypatch):
+    """What it left is not what the next instance in its place sees."""
+    text = wat.module(
+        """(start $begin)
+        (func $begin
+          (drop (call $random (i32.const 100) (i32.const 1)))
+          (if (i32.lt_u (i32.load8_u (i32.const 100)) (i32.const 100)) (then unreachable)))""",
+        imports=wat.host("hookline", "random", "i32 i32", "i32"),
+        hooks={"custom_hook": wat.echo},
+    )
+    monkeypatch.setattr(plugin_module, "_BREAKER_THRESHOLD", 1000)
+    entry = await workshop.plugin(text)
+    for _ in range(64):  # its first instance is as likely to trap
+        try:
+            runtime = await workshop.run(entry)
+            break
+        except PrepareError:
+            continue
+    answers = [await runtime.call(Hook.CUSTOM, b"7") for _ in range(60)]
+    assert {answer.get("failure", answer.get("value")) for answer in answers} == {"trap", 7}
