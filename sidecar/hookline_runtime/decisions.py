@@ -91,13 +91,14 @@ def read_answer(hook: Hook, raw: bytes | None) -> Answer | None:
 def _is_plain(raw: bytes, result: dict[str, Any]) -> bool:
     """Whether the guest's own bytes say the decision and nothing else, to any reader of JSON.
 
-    Readers differ where a name stands twice. Without a backslash each name is followed by ``":`` and no text can
-    hold that, so counting finds a second one; texts and integers, unlike other values, hold no names.
+    Readers differ where a name stands twice. Without a backslash each quotation mark begins or ends a name or a text,
+    so counting them finds a second one, whatever space is around it.
     """
+    texts = sum(type(value) is str for value in result.values())
     return (
         raw.endswith(b"}")
         and b"\\" not in raw
-        and raw.count(b'":') == len(result)
+        and raw.count(b'"') == 2 * (len(result) + texts)
         and all(type(value) is str or type(value) is int for value in result.values())
     )
 

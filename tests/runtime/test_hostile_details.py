@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import orjson
 import pytest
 import wasmtime
 
@@ -69,6 +70,26 @@ def test_an_answer_of_a_hundred_thousand_brackets_is_not_even_parsed():
     """Parsing it would hold the worker for longer than the guest took, outside of its deadline."""
     with pytest.raises(ResultError, match="brackets"):
         read_answer(Hook.AUTHENTICATE, b'{"action":"defer","x":[' + b"[]," * 100_000 + b"0]}")
+
+
+@pytest.mark.parametrize(
+    ("hook", "raw"),
+    [
+        (Hook.PRE_QUERY, b'{"action":"rewrite","value":"drop table a","value" :"select 1"}'),
+        (Hook.PRE_QUERY, b'{"action":"continue","action"\n:"block","value":"no"}'),
+        (Hook.PRE_QUERY, b'{"action":"block","value" : ":a","value":"b"}'),
+        (Hook.AUTHORIZE, b'{"action":"allow","action"\t:"deny","reason":"no"}'),
+        (Hook.CACHE_SET, b'{"action":"store","ttl_ms":"a","ttl_ms" :5}'),
+        (Hook.CACHE_SET, b'{"action":"store","ttl_ms":7,"ttl_ms" :5}'),
+    ],
+)
+def test_an_answer_says_each_name_once_whatever_space_a_guest_puts_around_it(hook, raw):
+    """A proxy that reads the first of two values must not decide otherwise than one that reads the last."""
+    answer = read_answer(hook, raw)
+    assert answer is not None
+    pairs = json.loads(answer.head + b"}", object_pairs_hook=list)
+    assert len({name for name, _ in pairs}) == len(pairs)
+    assert dict(pairs) == answer.decision == orjson.loads(raw)
 
 
 async def test_exports_that_are_not_called_cost_a_call_nothing(workshop, wat):
