@@ -219,31 +219,35 @@ static bool string(text *rest, bool *plain)
     const uint64_t ones = 0x0101010101010101, highs = 0x8080808080808080;
     *plain = true;
     for (;;) {
-        for (uint64_t eight; end - at >= 8; at += 8) { /* eight bytes at a time, while none is special */
+        if (end - at >= 8) { /* eight bytes at a time; the first that is marked is special, others may not be */
+            uint64_t eight;
             memcpy(&eight, at, 8);
             uint64_t quote = eight ^ ones * '"', slash = eight ^ ones * '\\';
-            if (((quote - ones) | (slash - ones) | (eight - ones * 32) | eight) & highs)
-                break; /* perhaps one is */
-        }
-        for (unsigned n = 0; n < 8; n++) {
-            unsigned more = 1;
-            if (at == end || *at < 32)
-                return false;
-            if (*at == '"') {
-                rest->at = at + 1;
-                return true;
+            uint64_t special = ((quote - ones) | (slash - ones) | (eight - ones * 32) | eight) & highs;
+            if (!special) {
+                at += 8;
+                continue;
             }
-            if (*at == '\\') {
-                *plain = false;
-                more = escape(at + 1, end);
-                more += more != 0;
-            } else if (*at > 127) {
-                more = utf8(at, end);
-            }
-            if (!more)
-                return false;
-            at += more;
+            if (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__)
+                at += __builtin_ctzll(special) / 8;
         }
+        if (at == end || *at < 32)
+            return false;
+        unsigned more = 1;
+        if (*at == '"') {
+            rest->at = at + 1;
+            return true;
+        }
+        if (*at == '\\') {
+            *plain = false;
+            more = escape(at + 1, end);
+            more += more != 0;
+        } else if (*at > 127) {
+            more = utf8(at, end);
+        }
+        if (!more)
+            return false;
+        at += more;
     }
 }
 

@@ -27,7 +27,7 @@ WORDS: Final = 30
 
 _NAME: Final = "hookline_accelerator"
 _SOURCE: Final = Path(__file__).with_name("accelerator.c")
-_FLAGS: Final = ("-std=c11", "-D_POSIX_C_SOURCE=200809L", "-O2", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared")
+_FLAGS: Final = ("-std=c11", "-D_POSIX_C_SOURCE=200809L", "-O3", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared")
 
 
 def _digest() -> str:
