@@ -253,6 +253,7 @@ class Instance:
         "_quick",
         "_size",
         "_store",
+        "_targets",
         "_timeout_ns",
         "_trap",
         "_trap_at",
@@ -283,6 +284,8 @@ class Instance:
             for place, name in enumerate(guest.functions)
         }
         """Where each function's extern goes, once it is looked up."""
+        self._targets = {name: ctypes.c_void_p((box.value or 0) + capi.EXTERN_OF) for name, box in self._boxes.items()}
+        """Where the function is in there."""
         self._found: dict[str, ctypes.c_void_p] = {}
         """The functions of this store, by name."""
         self._quick: dict[str, int] = {}
@@ -360,11 +363,13 @@ class Instance:
         In one piece, because a call of a Python function costs as much as most lines here.
         """
         stage = _NOTHING
-        quick = self._quick.get(hook)
-        if quick is not None and not last:
+        quick = self._last_quick(hook) if last else self._quick.get(hook)
+        if quick is not None:
             answer = _accelerated(self._at, quick, data, self)
             if not isinstance(answer, int):
                 self.calls += 1
+                if last:
+                    self.memory = self._measure()
                 return answer
             stage = answer
         guest = self._guest
@@ -527,7 +532,7 @@ class Instance:
         capi.context_set_epoch_deadline(self._context, ticks)
         if self._guest.fuel is not None:
             capi.context_set_fuel(self._context, self._guest.fuel)
-        if self._size:
+        if self.calls:
             self._measure()
 
     def _leave_thread(self) -> None:
@@ -537,8 +542,8 @@ class Instance:
     def _find(self, name: str) -> ctypes.c_void_p:
         """An export that the module's border says is a function; looked up when it is first needed."""
         raw, box = self._guest.functions[name], self._boxes[name]
-        capi.instance_export_get(self._context, ctypes.addressof(self._block), raw, len(raw), box)
-        found = self._found[name] = ctypes.c_void_p((box.value or 0) + capi.EXTERN_OF)
+        capi.instance_export_get(self._context, self._at, raw, len(raw), box)
+        found = self._found[name] = self._targets[name]
         return found
 
     def _quicken(self, hook: str) -> None:
@@ -549,6 +554,23 @@ class Instance:
         for name, place in (("alloc", _ALLOC), ("dealloc", _DEALLOC)):
             words[place] = (self._found.get(name) or self._find(name)).value or 0 if name in guest.functions else 0
         self._quick[hook] = self._found[hook].value or 0
+
+    def _last_quick(self, hook: str) -> int | None:
+        """The same for a call after which the guest need not free anything, often the only one of this store."""
+        guest, words = self._guest, self._words
+        if self._is_fresh or hook not in guest.quick:
+            return None
+        if not self._quick:
+            if guest.region is None:
+                return None
+            words[_REGION_AT], words[_REGION_LENGTH] = guest.region
+            words[_MAX_OUTPUT] = self._output
+            words[_ALLOC] = 0
+        words[_DEALLOC] = 0
+        words[_BEGIN] = _now_ns()
+        if EPOCH[0] != self._armed or _get_ident() != self._on_thread:
+            self._arm(guest.limits.timeout, guest.ticks)
+        return (self._found.get(hook) or self._find(hook)).value
 
     def _alloc(self, size: int, *, ran: bool = False) -> int:
         """Ask the guest for a place for its input, unless it ran already."""

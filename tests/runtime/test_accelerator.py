@@ -220,6 +220,8 @@ async def test_every_call_comes_to_the_same_with_it_and_without(workshop, wat, r
             for size in (1, 5, 12, 13, 16, 17, 19, 23, 29, 60):
                 said = [_said(guest, bytes([first]) * size) for guest in (with_it, without)]
                 assert said[0] == said[1]
+                said = [_said_once(guest, bytes([first]) * size) for guest in (with_it, without)]
+                assert said[0] == said[1]
     finally:
         ticker.stop()
 
@@ -268,7 +270,19 @@ def _said(guest: Guest, data: bytes) -> tuple[object, ...]:
         before = [instance.call("custom_hook", each, last=False) for each in (b"0", b"a long one, 16b.", b"x")]
         assert bool(instance._quick) is bool(guest.quick)
         answers = [instance.call("custom_hook", each, last=False) for each in (data, b"xyz", data, b"8", b"")]
+        answers.append(instance.call("custom_hook", data, last=True))
         return *before, *answers, instance.memory, instance.calls
+    except CallError as error:
+        return type(error), str(error), instance.memory, instance.calls
+    finally:
+        instance.close()
+
+
+def _said_once(guest: Guest, data: bytes) -> tuple[object, ...]:
+    """By an instance that is made ahead, for one call."""
+    instance = guest.instantiate(timeout_ms=1000)
+    try:
+        return instance.call("custom_hook", data, last=True), instance.memory, instance.calls
     except CallError as error:
         return type(error), str(error), instance.memory, instance.calls
     finally:
