@@ -24,7 +24,7 @@ from hookline_api.hooks import OBSERVERS, Hook
 from hookline_runtime.accelerator import scan
 from hookline_runtime.decisions import DEFAULTS, Answer, Decision, closed
 from hookline_runtime.errors import CallError
-from hookline_runtime.inputs import LOOKS, Call, read_call, read_document, read_json
+from hookline_runtime.inputs import LOOKS, Call, read_call, read_document
 from hookline_runtime.matching import Choice
 
 if TYPE_CHECKING:
@@ -177,17 +177,15 @@ class Chains:
         """Whether any plugin may decide this hook."""
         return bool(self._deciding[hook].items)
 
-    def answer_body_now(self, hook: Hook, body: bytes) -> bytes | None:
-        """``answer_now`` of a proxy's bytes. Raises InputError where they are malformed.
+    def answer_body_now(self, hook: Hook, body: bytes, document: Any = None) -> bytes | None:
+        """``answer_now`` of a proxy's bytes, which are a ``document`` where that is known. Raises InputError.
 
         Most chains are one plugin, and most calls need no look into them: this is their way, and the same answer.
         """
         alone = self._alone.get(hook)
-        if alone is None:
-            return self.answer_now(read_call(hook, body))
-        quoted_id = scan(alone.look, body)
-        if quoted_id is None:
-            return self.answer_now(read_document(hook, read_json(body), body))
+        quoted_id = None if alone is None else scan(alone.look, body)
+        if alone is None or quoted_id is None:
+            return self.answer_now(read_call(hook, body) if document is None else read_document(hook, document, body))
         plugin = alone.plugin
         if not plugin.ready():
             return None

@@ -55,6 +55,8 @@ _BREAKER_FIRST_PAUSE_S: Final = 1.0
 _BREAKER_LAST_PAUSE_S: Final = 60.0
 _LOG_PAUSE_S: Final = 10.0
 
+_now_ns: Final = time.perf_counter_ns
+
 log = logging.getLogger("hookline.plugin")
 
 
@@ -113,10 +115,11 @@ class _Run:
 class Breaker:
     """Takes one hook of a plugin that keeps trapping or timing out off the road for a growing pause."""
 
-    __slots__ = ("_failures", "_pause", "_trial", "_until", "kind")
+    __slots__ = ("_pause", "_trial", "_until", "failures", "kind")
 
     def __init__(self) -> None:
-        self._failures = 0
+        self.failures = 0
+        """Failures in a row; 0 on a good day."""
         self._pause = _BREAKER_FIRST_PAUSE_S
         self._until = 0.0
         self._trial = False
@@ -126,16 +129,11 @@ class Breaker:
     @property
     def open_for(self) -> float:
         """Seconds until the next trial; 0 while the plugin is on the road."""
-        return max(0.0, self._until - time.monotonic()) if self._failures >= _BREAKER_THRESHOLD else 0.0
-
-    @property
-    def failures(self) -> int:
-        """Failures in a row; 0 on a good day."""
-        return self._failures
+        return max(0.0, self._until - time.monotonic()) if self.failures >= _BREAKER_THRESHOLD else 0.0
 
     def lets_through(self) -> bool:
         """Whether a call may run: always while closed; one at a time once the pause is over."""
-        if self._failures < _BREAKER_THRESHOLD:
+        if self.failures < _BREAKER_THRESHOLD:
             return True
         if self._trial or time.monotonic() < self._until:
             return False
@@ -148,18 +146,18 @@ class Breaker:
 
     def succeeded(self) -> None:
         """The guest came back by itself, whatever it answered."""
-        self._failures = 0
+        self.failures = 0
         self._trial = False
         self._pause = _BREAKER_FIRST_PAUSE_S
 
     def failed(self, kind: type[CallError]) -> bool:
         """A call trapped or timed out; whether that took the plugin off the road."""
-        self._failures += 1
+        self.failures += 1
         self.kind = kind
         was_trial, self._trial = self._trial, False
-        if self._failures < _BREAKER_THRESHOLD:
+        if self.failures < _BREAKER_THRESHOLD:
             return False
-        if self._failures > _BREAKER_THRESHOLD and not was_trial:
+        if self.failures > _BREAKER_THRESHOLD and not was_trial:
             return False  # a call that was under way when the breaker opened
         self._until = time.monotonic() + self._pause
         self._pause = min(self._pause * 2, _BREAKER_LAST_PAUSE_S)
@@ -239,14 +237,14 @@ class Plugin:
         if len(data) > self._max_input:
             raise self._refuse_size(road, len(data))
         instance = None
-        begin = time.perf_counter_ns()
+        begin = _now_ns()
         try:
             instance = self._instances.pop() if self._instances else self._fresh()
             answer = road.read(instance.call(road.export, data, last=instance.calls + 1 >= self._max_calls))
-            ns = time.perf_counter_ns() - begin
+            ns = _now_ns() - begin
             road.row.count(ns)
         except Exception as failure:  # noqa: BLE001 - of the guest, or our own mistake: it is an answer either way
-            ns = time.perf_counter_ns() - begin
+            ns = _now_ns() - begin
             error = self._failed(road, ns, failure)
             self._weigh(0 if instance is None else ns, instance)
             if instance is not None:

@@ -19,7 +19,6 @@ from hookline_runtime.inputs import read_document, read_json
 from hookline_sidecar.replies import Refused, Reply, document
 
 if TYPE_CHECKING:
-    from hookline_runtime.inputs import Call
     from hookline_runtime.pipeline import Chains
 
 _TURN_NS: Final = 1_000_000
@@ -40,8 +39,7 @@ class Batch:
         calls, answers = self._calls, self._answers
         end = time.perf_counter_ns() + _TURN_NS
         for index in range(len(answers), len(calls)):
-            call = _call(calls[index], index)
-            answer = call if isinstance(call, bytes) else chains.answer_now(call)
+            answer = _answer_now(chains, calls[index], index)
             if answer is None:
                 return None
             answers.append(answer)
@@ -59,8 +57,8 @@ class Batch:
             if len(self._answers) > at:
                 await asyncio.sleep(0)
                 continue
-            call = _call(self._calls[at], at)
-            self._answers.append(call if isinstance(call, bytes) else await chains.answer(call))
+            given = self._calls[at]  # nothing is wrong with it: else it would have had its answer
+            self._answers.append(await chains.answer(read_document(parse_hook(given["hook"]), given["input"])))
 
 
 def _read(body: bytes) -> list[Any]:
@@ -76,8 +74,8 @@ def _read(body: bytes) -> list[Any]:
     return calls
 
 
-def _call(given: Any, index: int) -> Call | bytes:
-    """One call, or the problem document that answers it."""
+def _answer_now(chains: Chains, given: Any, index: int) -> bytes | None:
+    """What one call is answered, a problem document perhaps; None where a plugin would have to be waited for."""
     if not isinstance(given, dict):
         return _problem(400, "is not a JSON object", index, "")
     try:
@@ -86,8 +84,9 @@ def _call(given: Any, index: int) -> Call | bytes:
         return _problem(404, str(error), index, ".hook")
     if "input" not in given:
         return _problem(400, "is missing", index, ".input")
+    document = given["input"]
     try:
-        return read_document(hook, given["input"])
+        return chains.answer_body_now(hook, orjson.dumps(document), document)
     except InputError as error:
         return _problem(400, str(error), index, f".input.{error.field}".rstrip("."))
 
