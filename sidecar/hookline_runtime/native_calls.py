@@ -31,6 +31,7 @@ import ctypes
 import struct
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING, Any, Final
 
 import wasmtime
@@ -116,8 +117,11 @@ _accelerated = accelerator.call
 _get_ident = threading.get_ident
 _now_ns = time.perf_counter_ns
 
-_running: Final[dict[int, Instance]] = {}
-"""The instance that runs on each thread, or ran there last and is open: callbacks come on the thread of their call."""
+_running: Final[dict[int, Any]] = {}
+"""A weak reference to the instance that runs on each thread, or ran there last: callbacks come on their call's thread.
+
+A thread sets its own entry, and nobody takes one away: whoever looked first could take away the next one.
+"""
 
 accelerator.use(ctypes.cast(_func_call, ctypes.c_void_p).value or 0, EPOCH, _running)
 
@@ -125,7 +129,7 @@ accelerator.use(ctypes.cast(_func_call, ctypes.c_void_p).value or 0, EPOCH, _run
 def _deadline(_context: object, _data: object, delta: int, kind: int) -> int:
     """The engine's clock says that a call's time is over: let it end, or let it go on."""
     with contextlib.suppress(BaseException):  # nothing may leave a callback; where anything is wrong, the call ends
-        instance = _running[_get_ident()]
+        instance: Instance = _running[_get_ident()]()
         left = instance.left_ns()
         if left:
             ctypes.c_uint64.from_address(delta).value = deadline_ticks(left // 1_000_000)
@@ -183,7 +187,7 @@ class Guest:
         self.pre_address = capi.address(self._pre)
 
     def instantiate(self, *, timeout_ms: int | None = None) -> Instance:
-        """A new instance with fresh memory; its deadline runs from here and covers its first call.
+        """A new instance with fresh memory; its deadline runs from here and covers its first call, on this thread.
 
         With ``timeout_ms`` it is made ahead of any call: it has that time to come up, and its first call has a
         deadline of its own. Raises TrapError or DeadlineError where the start function or ``_initialize`` does not
@@ -233,6 +237,7 @@ class Instance:
     """One instantiation: own store, own memory, own limits. Used by one thread at a time."""
 
     __slots__ = (
+        "__weakref__",
         "_armed",
         "_at",
         "_block",
@@ -259,6 +264,7 @@ class Instance:
         "_trap_at",
         "_view",
         "_wall_ns",
+        "_weak",
         "_words",
         "calls",
         "expired",
@@ -268,6 +274,7 @@ class Instance:
 
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
+        self._weak = weakref.ref(self)
         words = _FUNCTIONS + _WORDS_PER_EXTERN * len(guest.functions)
         self._block = (ctypes.c_uint64 * words)()
         at = self._at = ctypes.addressof(self._block)
@@ -332,7 +339,7 @@ class Instance:
             self._arm(
                 *((limits.timeout, guest.ticks) if timeout_ms is None else (timeout_ms, deadline_ticks(timeout_ms)))
             )
-            _running[self._on_thread] = self
+            _running[self._on_thread] = self._weak
             block = ctypes.addressof(self._block)
             self._check(
                 capi.instance_pre_instantiate(guest.pre_address, context, block, self._trap_at), "instantiation", within
@@ -365,7 +372,7 @@ class Instance:
         stage = _NOTHING
         quick = self._last_quick(hook) if last else self._quick.get(hook)
         if quick is not None:
-            answer = _accelerated(self._at, quick, data, self)
+            answer = _accelerated(self._at, quick, data, self._weak)
             if not isinstance(answer, int):
                 self.calls += 1
                 if last:
@@ -384,7 +391,7 @@ class Instance:
                 self._arm(guest.limits.timeout, guest.ticks)
             if guest.fuel is not None:
                 capi.context_set_fuel(context, guest.fuel)
-        _running[self._on_thread] = self
+        _running[self._on_thread] = self._weak
         self.calls += 1
         size = len(data)
         try:
@@ -436,7 +443,6 @@ class Instance:
     def close(self) -> None:
         """Give the store and its memory back. The instance must not be used any more; its guest may use it again."""
         if self._store:
-            self._leave_thread()
             store, self._store = self._store, 0
             self._context.value = None
             self._size = self._words[_SIZE] = 0
@@ -524,7 +530,6 @@ class Instance:
         self._armed = self._words[_ARMED] = EPOCH[0]
         thread = _get_ident()
         if thread != self._on_thread:
-            self._leave_thread()
             self._on_thread = self._words[_THREAD] = thread
         self._timeout_ns = timeout_ms * 1_000_000
         self._cpu_ns = time.thread_time_ns()
@@ -534,10 +539,6 @@ class Instance:
             capi.context_set_fuel(self._context, self._guest.fuel)
         if self.calls:
             self._measure()
-
-    def _leave_thread(self) -> None:
-        if _running.get(self._on_thread) is self:
-            del _running[self._on_thread]
 
     def _find(self, name: str) -> ctypes.c_void_p:
         """An export that the module's border says is a function; looked up when it is first needed."""
@@ -711,7 +712,7 @@ def _callback(params: str, results: str, function: HostCallable) -> Any:
                 views.clear()
             view = views[cells] = memoryview((ctypes.c_ubyte * size).from_address(cells)).cast("B").cast("Q")
         try:
-            instance = _running[_get_ident()]
+            instance: Instance = _running[_get_ident()]()
             if not instance._size:  # noqa: SLF001 - this room's own; in a start function, or there is no memory
                 instance.meet(caller)
             answer = function(instance, *arguments.unpack_from(view))

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import threading
+import time
+
+import pytest
 
 from hookline_api.hooks import Hook
+from hookline_runtime import calls, native_calls
 
 
 async def test_two_plugins_that_trap_at_the_same_time_never_get_each_others_errors(workshop, wat):
@@ -74,3 +79,48 @@ async def test_a_plugin_that_loops_does_not_hold_the_event_loop_while_it_is_on_p
         assert (await runtime.call(Hook.AUTHORIZE, b'{"query": ""}'))["action"] == "allow"
     assert not loop.done()
     assert (await loop)["failure"] == "timeout"
+
+
+@pytest.mark.skipif(calls.Guest is not native_calls.Guest, reason="there is no such table")
+async def test_instances_that_change_threads_take_nothing_from_who_runs_there(workshop, wat, monkeypatch):
+    """A thread that takes an instance over, and the thread that had it, each reach their own guest's host."""
+
+    class Yielding(dict):
+        """A table whose readers lose the interpreter before they can act on what they read."""
+
+        def get(self, key, default=None):
+            found = super().get(key, default)
+            time.sleep(0)
+            return found
+
+    monkeypatch.setattr(native_calls, "_running", Yielding())
+    ask = "(call $random (i32.const 64) (i32.const 8))"
+    text = wat.module(
+        imports=wat.host("hookline", "random", "i32 i32", "i32"),
+        hooks={"custom_hook": f"(if {ask} (then unreachable)) {wat.echo}"},
+    )
+    runtime = await workshop.guest(text, isolation={"mode": "Pooled"})
+    guest = runtime.plugins["guest"]._guest
+    monkeypatch.setattr(guest, "quick", frozenset())  # the accelerator has the other table
+    ready = collections.deque(guest.instantiate(timeout_ms=5000) for _ in range(6))
+    start, problems = threading.Barrier(4), []
+
+    def hammer():
+        start.wait()
+        for _ in range(2000):
+            instance = ready.popleft()
+            try:
+                assert instance.call("custom_hook", b"1", last=False) == b"1"
+            except Exception as error:  # noqa: BLE001 - whatever it is, the guest did nothing wrong
+                problems.append(error)
+                return
+            ready.append(instance)
+
+    threads = [threading.Thread(target=hammer) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        await asyncio.to_thread(thread.join)
+    for instance in ready:
+        instance.close()
+    assert problems == []
