@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from bench import peers
+from hookline_runtime import accelerator
 
 TIMES: Final = "\u00d7"  # the sign, which ruff takes for a letter
 _WORDS: Final = {True: "reached", False: "NOT REACHED", None: "for information"}
@@ -112,6 +113,7 @@ def machine() -> dict[str, str]:
         "kernel": f"{platform.system()} {platform.release()}",
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         **versions,
+        "accelerator": accelerator.unused or "used",
         **peers.versions(),
         "load average at the start": load_average(),
         "date": dt.datetime.now(tz=dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import socket
 import sys
@@ -42,11 +43,13 @@ class Weight:
 class Sidecar:
     """One running sidecar, all of it on one core or on any; with the code of another tree, where one is given."""
 
-    def __init__(self, folder: Path, *, workers: int, core: int | None, tree: Path | None) -> None:
+    def __init__(
+        self, folder: Path, *, workers: int, core: int | None, tree: Path | None, environment: dict[str, str]
+    ) -> None:
         self._folder = folder
         self._workers = workers
         self._core = core
-        self._environment = None if tree is None else tree_environment(tree)
+        self._environment = (dict(os.environ) if tree is None else tree_environment(tree)) | environment
         self._plugins = folder / "plugins"
         self._plugins.mkdir()
         self._log = folder / "log"
@@ -156,10 +159,11 @@ async def sidecar(
     workers: int = 1,
     core: int | None = None,
     tree: Path | None = None,
+    environment: dict[str, str] | None = None,
 ) -> AsyncIterator[Sidecar]:
     """A sidecar that runs these plugins: name, module and what the manifest's ``spec`` says beside its source."""
     with open_folder() as folder:
-        ours = Sidecar(folder, workers=workers, core=core, tree=tree)
+        ours = Sidecar(folder, workers=workers, core=core, tree=tree, environment=environment or {})
         for name, wasm, spec in plugins:
             ours.plugin(name, wasm, **spec)
         try:

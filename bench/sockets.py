@@ -75,6 +75,7 @@ async def measure(options: Options) -> Result:
     async with (
         sidecar(("quick", wasm, POOLED), core=SERVER_CORE) as pooled,
         sidecar(("quick", wasm, {}), core=SERVER_CORE) as per_call,
+        sidecar(("quick", wasm, POOLED), core=SERVER_CORE, environment={"HOOKLINE_ACCELERATOR": "off"}) as pure,
         peers.hello("aiohttp") as aiohttp,
         peers.hello("httptools") as httptools,
         peers.native(wasm, plugin="quick", bundle=await _bundle(pooled)) as native,
@@ -93,6 +94,8 @@ async def measure(options: Options) -> Result:
             "native, c64": _peer(native, _ASK, concurrency=64),
             "ours, PerCall, c64": _ours(per_call, concurrency=64),
             "native, fresh instances, c64": _peer(fresh, _ASK, concurrency=64),
+            "ours, Python alone": _ours(pure),
+            "ours, Python alone, c64": _ours(pure, concurrency=64),
             "ours, to a generator that sleeps": _ours(pooled, polls=False),
             "native, to a generator that sleeps": _peer(native, _ASK, polls=False),
             "ours, 10,000/s offered": _ours(pooled, rate=_OFFERED),
@@ -179,6 +182,14 @@ def _figures(found: _Found) -> Iterable[Figure]:
         rates("ours, PerCall", "native, fresh instances"),
     )  # fmt: skip
     yield Figure(what="the same at 64", measured=spread(rates("ours, PerCall, c64", "native, fresh instances, c64")))
+    for count, suffix in ((8, ""), (64, ", c64")):
+        yield Figure(
+            what=f"without the accelerator, calls/s at {count}, to the native sidecar",
+            measured=spread(rates(f"ours, Python alone{suffix}", f"native{suffix}")),
+        )
+    yield Figure(
+        what="the same, processor time of a request at 8", measured=spread(cpu("ours, Python alone", "native"))
+    )
     what = f"decisions/s in batches of {BATCH}, to the native sidecar's single calls"
     if "ours, batches" in found:
         yield at_least(1.0, what, [each * BATCH for each in rates("ours, batches", "native")])
