@@ -514,7 +514,8 @@ class Instance:
             )
             if failure is not None or self._trap.value is not None:
                 self._error(failure, "alloc", None)
-                return -E_UNAVAILABLE  # a guest that was interrupted in there traps again at its next step
+                self.expired = False  # a guest that was interrupted in there is so again at its next step, if any
+                return -E_UNAVAILABLE
             pointer = self._nested[0] & U32
         finally:
             self._giving = False

@@ -56,3 +56,27 @@ async def test_a_call_that_only_waits_ends_at_the_cap(workshop, wat, waiting):
     begin = time.monotonic()
     assert (await guest.call(Hook.CUSTOM, b"1"))["failure"] == "timeout"
     assert time.monotonic() - begin >= 0.05
+
+
+async def test_a_call_that_came_back_in_spite_of_its_deadline_leaves_none_to_the_next(workshop, wat):
+    """The ``alloc`` for a host's answer is cut, the hook answers all the same, and the next call fails by itself."""
+    text = wat.module(
+        "(global $spin (mut i32) (i32.const 0))",
+        imports=wat.host("hookline", "get_config", "i32 i32", "i64"),
+        alloc="""(func (export "alloc") (param i32) (result i32)
+          (if (global.get $spin) (then (loop $ever (br $ever)))) (i32.const 4096))""",
+        dealloc="",
+        hooks={
+            "custom_hook": f"""
+            (if (i32.eq (i32.load8_u (local.get $p)) (i32.const {ord("2")})) (then unreachable))
+            (global.set $spin (i32.const 1))
+            (drop (call $get_config (i32.const 0) (i32.const 0)))
+            (global.set $spin (i32.const 0))
+            {wat.echo}"""
+        },
+    )
+    runtime = await workshop.guest(
+        text, isolation={"mode": "Pooled"}, limits={"timeout": "20ms"}, config={"a": 1}, permissions=["config.read"]
+    )
+    assert (await runtime.call(Hook.CUSTOM, b"1"))["value"] == 1
+    assert (await runtime.call(Hook.CUSTOM, b"2"))["failure"] == "trap"
