@@ -49,13 +49,13 @@ from hookline_runtime.border import (
     TABLES,
     U32,
     UNANSWERED,
+    WASI_OURS,
     Host,
     HostCallable,
     border,
     function_type,
     left_ns,
     overlap,
-    poll_oneoff,
     trap_reason,
 )
 from hookline_runtime.engine import EPOCH, deadline_ticks, engine, first_line
@@ -214,12 +214,13 @@ class Guest:
         if self.has_wasi:
             self._linker.define_wasi()
             self._linker.allow_shadowing = True
-            self._define(WASI_MODULE, "poll_oneoff", "iiii", "i", poll_oneoff)
+            for name, (params, function) in WASI_OURS.items():
+                self._define(WASI_MODULE, name, params, "i", function)
         for entry in self.info.imports:
             if entry.module != WASI_MODULE:
-                function = HOST_FUNCTIONS[entry.module, entry.name]
+                known = HOST_FUNCTIONS[entry.module, entry.name]
                 given = host[entry.module, entry.name]
-                self._define(entry.module, entry.name, function.params, function.results, given)
+                self._define(entry.module, entry.name, known.params, known.results, given)
 
     def _define(self, module: str, name: str, params: str, results: str, function: HostCallable) -> None:
         callback = _callback(params, results, function)

@@ -23,13 +23,13 @@ from hookline_runtime.border import (
     TABLES,
     U32,
     UNANSWERED,
+    WASI_OURS,
     Host,
     HostCallable,
     border,
     function_type,
     left_ns,
     overlap,
-    poll_oneoff,
     trap_reason,
 )
 from hookline_runtime.engine import deadline_ticks, engine, first_line
@@ -355,13 +355,8 @@ def _link(where: wasmtime.Engine, info: ModuleInfo, host: Host) -> wasmtime.Link
     if info.needs_wasi:
         linker.define_wasi()
         linker.allow_shadowing = True
-        linker.define_func(
-            WASI_MODULE,
-            "poll_oneoff",
-            function_type("iiii", "i"),
-            _callback(poll_oneoff),
-            access_caller=True,
-        )
+        for name, (params, ours) in WASI_OURS.items():
+            linker.define_func(WASI_MODULE, name, function_type(params, "i"), _callback(ours), access_caller=True)
     for entry in info.imports:
         if entry.module == WASI_MODULE:
             continue

@@ -150,6 +150,26 @@ async def test_poll_oneoff_checks_its_pointers_and_its_count(workshop, wat, argu
     assert (await workshop.ask(text))["value"] == errno
 
 
+@pytest.mark.parametrize(
+    ("arguments", "errno"),
+    [
+        ("(i32.const 131071) (i32.const 1)", 0),
+        ("(i32.const 0) (i32.const 0)", 0),
+        ("(i32.const 131071) (i32.const 2)", 21),
+        ("(i32.const -1) (i32.const 1)", 21),
+        ("(i32.const 0) (i32.const 1048577)", 28),
+        ("(i32.const 0) (i32.const -1)", 28),
+    ],
+)
+async def test_random_get_fills_no_memory_that_takes_longer_than_a_deadline(workshop, wat, arguments, errno):
+    """Nothing cuts it in the middle, so a mebibyte is the most."""
+    text = wat.module(
+        imports=_wasi(wat, "random_get", "i32 i32"),
+        hooks={"custom_hook": _answer(f"(call $random_get {arguments})")},
+    )
+    assert (await workshop.ask(text))["value"] == errno
+
+
 @pytest.mark.parametrize("code", [0, 3])
 async def test_a_guest_that_exits_ends_its_call_and_not_the_process(workshop, wat, code):
     """``proc_exit`` is a trap, also with success: there is no answer."""
