@@ -47,6 +47,8 @@ _MAX_BACKLOG: Final = 1024
 _MAX_BACKLOG_BYTES: Final = 16 * 2**20
 _SPARES: Final = 2
 """Fresh instances that are kept ready for the next calls, where each call gets one of its own."""
+_UNTIDY_S: Final = 0.005
+"""How long a single used instance may wait for a second one: giving both back at once costs one turn of the loop."""
 _MAX_KNOWN: Final = 128
 _MAX_KNOWN_BYTES: Final = 256
 
@@ -196,7 +198,7 @@ class Plugin:
         if spare is not None:
             self._put_back(spare)
         self._used: list[Instance] = []
-        self._tidying = False
+        self._tidying = self._will_tidy = False
         self.places = places or Places(entry.limits.concurrency, most=MAX_THREADS)
         self._threads: ThreadPoolExecutor | None = None
         self._backlog: collections.deque[tuple[Hook, bytes]] = collections.deque()
@@ -269,10 +271,7 @@ class Plugin:
         if instance.calls < self._max_calls:
             self._instances.append(instance)  # there is room: it came from here
         else:
-            self._used.append(instance)
-            if not self._tidying:
-                self._tidying = True
-                asyncio.get_running_loop().call_soon(self._tidy)
+            self._put_aside(instance)
         return answer
 
     async def call(self, hook: Hook, data: bytes) -> Answer | None:
@@ -394,6 +393,17 @@ class Plugin:
         else:
             instance.close()
 
+    def _put_aside(self, instance: Instance) -> None:
+        """Used up; it is given back between calls."""
+        self._used.append(instance)
+        if len(self._used) >= _SPARES:
+            if not self._tidying:
+                self._tidying = True
+                asyncio.get_running_loop().call_soon(self._tidy)
+        elif not self._will_tidy:
+            self._will_tidy = True
+            asyncio.get_running_loop().call_later(_UNTIDY_S, self._tidy_late)
+
     def _tidy(self) -> None:
         """Between calls: give back what they used, and make ready what the next ones need."""
         self._tidying = False
@@ -404,10 +414,16 @@ class Plugin:
             return
         begin = time.thread_time_ns()
         with contextlib.suppress(CallError):  # the call that needs one makes it, fails, and is counted
-            for _ in range(min(len(used), self._keep - len(self._instances))):
+            while used and len(self._instances) < self._keep:
                 self._instances.append(self._guest.instantiate(timeout_ms=self.entry.limits.timeout))
         if time.thread_time_ns() - begin > _QUICK_NS:
             self._was_slow()
+
+    def _tidy_late(self) -> None:
+        """What the last call left is given back also where no other call comes."""
+        self._will_tidy = False
+        if self._used and not self._tidying:
+            self._tidy()
 
     def _note_instance(self, road: Road, instance: Instance) -> None:
         if instance.memory > road.memory:

@@ -105,7 +105,7 @@ async def test_a_call_at_low_load_finds_an_instance_ready(workshop, wat, monkeyp
     runtime = await workshop.guest(wat.module(answers={"custom_hook": "1"}))
     for _ in range(10):  # off its probation
         await runtime.call(Hook.CUSTOM, b"0")
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.05)
     in_a_call, made, instantiate = [], [], Guest.instantiate
 
     def watched(self, *, timeout_ms=None):
@@ -116,7 +116,9 @@ async def test_a_call_at_low_load_finds_an_instance_ready(workshop, wat, monkeyp
     for _ in range(50):
         assert (await runtime.call(Hook.CUSTOM, b"0"))["value"] == 1
         await asyncio.sleep(0)
+    await asyncio.sleep(0.05)
     assert (len(in_a_call), len(made)) == (0, 50)
+    assert runtime.plugins["guest"]._used == []
 
 
 async def test_calls_without_a_pause_between_them_give_their_instances_back(workshop, wat):
