@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 
 _TURN_NS: Final = 1_000_000
 """How long a batch keeps others waiting before it lets them go first."""
+_MAX_ANSWER: Final = 8 * 2**20
+"""Bytes of decisions after which the calls that are left are not run: a small batch may ask for a large cached answer a
+thousand times. One decision more may come on top, which leaves it below what ``hookline_client`` reads."""
+_TOO_MUCH: Final = f"the decisions before it have more than {_MAX_ANSWER} bytes; ask for it in another batch"
 _HEADERS: Final = (("Content-Type", "application/json"),)
 
 
@@ -33,16 +37,21 @@ class Batch:
         """Raises Refused where the body is no batch at all."""
         self._calls = _read(body)
         self._answers: list[bytes] = []
+        self._size = 0
+        """Bytes of the answers."""
 
     def advance(self, chains: Chains) -> Reply | None:
         """Answer as many calls as one turn allows, and plugins are ready for; the reply once there are all."""
         calls, answers = self._calls, self._answers
         end = time.perf_counter_ns() + _TURN_NS
         for index in range(len(answers), len(calls)):
-            answer = _answer_now(chains, calls[index], index)
+            if self._size > _MAX_ANSWER:
+                answer = _problem(413, _TOO_MUCH, index, "")
+            else:
+                answer = _answer_now(chains, calls[index], index)
             if answer is None:
                 return None
-            answers.append(answer)
+            self._keep(answer)
             if not index & 7 and time.perf_counter_ns() > end and index + 1 < len(calls):
                 return None
         return Reply(200, _HEADERS, b"".join((b'{"decisions":[', b",".join(answers), b"]}")))
@@ -58,7 +67,11 @@ class Batch:
                 await asyncio.sleep(0)
                 continue
             given = self._calls[at]  # nothing is wrong with it: else it would have had its answer
-            self._answers.append(await chains.answer(read_document(parse_hook(given["hook"]), given["input"])))
+            self._keep(await chains.answer(read_document(parse_hook(given["hook"]), given["input"])))
+
+    def _keep(self, answer: bytes) -> None:
+        self._answers.append(answer)
+        self._size += len(answer)
 
 
 def _read(body: bytes) -> list[Any]:

@@ -158,3 +158,21 @@ async def test_one_bundle_answers_a_whole_batch(new_sidecar, guests):
             if next(iter(decisions))[1] == number % 2:
                 break
     assert len(seen) == 2
+
+
+async def test_a_batch_of_large_decisions_is_bounded(new_sidecar, guests):
+    """Some kilobytes that ask for the same cached answer again and again: the first are answered, the rest not run."""
+    sidecar = new_sidecar()
+    kept = "eXl5" * 200_000
+    sidecar.folder.plugin("cache", guests.configured(), config={"cache_get": {"action": "hit", "data_base64": kept}})
+    sidecar.start()
+    status, body = await post(sidecar, calls(*[("cache_get", {"query": "select 1", "key": "k"})] * 100))
+    assert status == 200
+    hits = [each for each in body["decisions"] if "action" in each]
+    assert {each["data_base64"] for each in hits} == {kept}
+    assert 8 * 2**20 < len(json.dumps(hits)) < 9 * 2**20
+    problems = body["decisions"][len(hits) :]
+    assert [each.get("status") for each in problems] == [413] * (100 - len(hits))
+    assert problems[0]["field"] == f"calls[{len(hits)}]"
+    (plugin,) = sidecar.plugins().values()
+    assert plugin["stats"]["cache_get"]["calls"] == len(hits)
