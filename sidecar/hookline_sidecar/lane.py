@@ -45,6 +45,8 @@ _TURN: Final = 16
 _TURN_BYTES: Final = 64 * 1024
 _MAX_KNOWN: Final = 4096
 _MAX_KNOWN_BYTES: Final = 1024
+_FLUSH_S: Final = 0.01
+"""How often a shutdown looks whether answers have been read: no callback tells."""
 _SILENCE_S: Final = 3600.0
 """A connection that says nothing for this long is closed, twice as long at the most."""
 
@@ -108,12 +110,17 @@ class Lanes:
         for lane in tuple(self.connections):
             lane.end()
 
-    async def ended(self, patience: float | None) -> None:
-        """Return when the calls under way have ended; those that do not in so many seconds are cut."""
+    async def ended(self) -> None:
+        """Return when the calls under way have ended, and clients have read their answers."""
         if self.under_way:
-            _, late = await asyncio.wait(self.under_way, timeout=patience)
-            for task in late:
-                task.cancel()
+            await asyncio.wait(self.under_way)
+        while any(lane.is_sending() for lane in self.connections):  # noqa: ASYNC110 - nothing tells; see _FLUSH_S
+            await asyncio.sleep(_FLUSH_S)
+
+    def cut(self) -> None:
+        """Close what is still under way."""
+        for task in tuple(self.under_way):
+            task.cancel()
 
     def _sweep(self) -> None:
         self._sweeping = self.loop.call_later(_SILENCE_S, self._sweep) if self.connections else None
@@ -226,10 +233,18 @@ class Lane(asyncio.Protocol):
             self._transport.close()
 
     def end_if_silent(self) -> None:
-        """Close it if nothing came since this was last asked, and aiohttp does not watch over it."""
+        """Close it if nothing came since this was last asked, and aiohttp does not watch over it.
+
+        Nobody else watches over a client that does not read.
+        """
         is_silent, self._said = not self._said, False
-        if is_silent and not self._for_good and self._task is None and self._is_ours():
+        is_idle = self._blocked or (not self._for_good and self._is_ours())
+        if is_silent and is_idle and self._task is None:
             self._transport.abort()
+
+    def is_sending(self) -> bool:
+        """Whether the client has not read all that was answered."""
+        return self._transport.get_write_buffer_size() > 0
 
     def _work(self, data: bytes) -> None:
         """Answer, or hand over, request by request; what is incomplete is held."""

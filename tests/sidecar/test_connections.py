@@ -8,6 +8,7 @@ import json
 import os
 import resource
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -228,6 +229,42 @@ def test_a_shutdown_answers_what_is_under_way_and_closes_what_is_idle(new_sideca
         assert busy.answer() is None
         assert half.answer()[0] in {408, 503}
         assert sidecar.process.wait(DEADLINE) == 0
+
+
+@pytest.mark.parametrize("extra", [(), ("X-Twice: 1", "X-Twice: 2")], ids=["lane", "aiohttp"])
+def test_an_answer_that_is_being_read_at_a_shutdown_arrives_whole(new_sidecar, guests, extra):
+    """It is more than the socket takes at once, and its client is not the quickest."""
+    sidecar = new_sidecar(drain="20s")
+    large = {"action": "block", "value": "x" * 900_000}
+    sidecar.folder.plugin("guard", guests.configured(), config={"pre_query": large})
+    sidecar.start()
+    with Client(sidecar, unix=True) as slow, Client(sidecar) as idle:
+        idle.send(request(hook="custom_hook"))
+        assert idle.answer()[0] == 200
+        slow.send(request(extra=extra))
+        assert slow.socket.recv(1, socket.MSG_PEEK)
+        sidecar.stop(wait=False)
+        assert idle.answer() is None
+        time.sleep(1)  # what the client does meanwhile
+        status, body = slow.answer()
+        assert (status, body["value"]) == (200, large["value"])
+        assert slow.answer() is None
+        assert sidecar.process.wait(DEADLINE) == 0
+
+
+@pytest.mark.parametrize("extra", [(), ("X-Twice: 1", "X-Twice: 2")], ids=["lane", "aiohttp"])
+def test_a_client_that_does_not_read_spoils_no_shutdown(new_sidecar, guests, extra):
+    """The worker ends by itself once its time is over, and nobody has to kill it."""
+    sidecar = new_sidecar(drain="6s")
+    sidecar.folder.plugin(
+        "guard", guests.configured(), config={"pre_query": {"action": "block", "value": "x" * 900_000}}
+    )
+    sidecar.start()
+    with Client(sidecar, unix=True) as deaf:
+        deaf.send(request(extra=extra))
+        assert deaf.socket.recv(1, socket.MSG_PEEK)
+        assert sidecar.stop() == 0
+        assert "killed" not in sidecar.log
 
 
 def _resident(pid):

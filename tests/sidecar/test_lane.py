@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 
 import fuzz_endpoint
@@ -184,6 +186,48 @@ def test_a_connection_that_is_silent_for_hours_is_closed(rig, line):
     assert line.closed
     assert other.closed
     assert not line._protocol._shared.connections
+
+
+@pytest.mark.parametrize("sent", [b"POST /v1/ho", b"POST /v1/hooks/pre_query HTTP/1.1\r\nHost: x\r\n"])
+def test_a_connection_whose_head_never_ends_is_closed_as_a_silent_one(rig, line, sent):
+    """It is aiohttp's for good by then."""
+    line.client_sends(sent)
+    rig.loop.wait(3000)
+    assert line._protocol._for_good
+    assert not line.closed
+    rig.loop.wait(3 * 3600)
+    assert line.closed
+    assert not line._protocol._shared.connections
+
+
+@pytest.mark.parametrize("extra", [b"", b"X-Twice: 1\r\nX-Twice: 2\r\n"], ids=["lane", "aiohttp"])
+def test_a_client_that_never_reads_its_answer_is_closed_as_a_silent_one(rig, line, extra):
+    """On both roads."""
+    line.client_stalls(stalled=True)
+    line.client_sends(request(extra=extra) * 300)
+    rig.loop.wait(3000)
+    assert not line.closed
+    rig.loop.wait(3 * 3600)
+    assert line.closed
+
+
+def test_a_connection_that_ends_before_aiohttp_began_is_not_logged(rig, line, caplog):
+    """A client could fill the log."""
+    line.client_sends(b"\x16\x03\x01\r\n\r\n")
+    line.closed = True
+    line._protocol.connection_lost(ConnectionResetError())
+    rig.loop.settle()
+    gc.collect()
+    assert not caplog.records
+
+
+def test_a_client_that_is_gone_before_it_is_told_to_continue_is_not_logged(rig, line, caplog):
+    """It is no defect of ours."""
+    line.client_sends(request(extra=b"Expect: 100-continue\r\n")[: -len(BODY)])
+    line.closed = True
+    rig.loop.settle()
+    assert by_aiohttp(rig) == 1
+    assert not caplog.records
 
 
 def test_without_aiohttps_attribute_connections_are_handed_over_for_good(rig, line, monkeypatch):
