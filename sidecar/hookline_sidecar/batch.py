@@ -45,10 +45,8 @@ class Batch:
         calls, answers = self._calls, self._answers
         end = time.perf_counter_ns() + _TURN_NS
         for index in range(len(answers), len(calls)):
-            if self._size > _MAX_ANSWER:
-                answer = _problem(413, _TOO_MUCH, index, "")
-            else:
-                answer = _answer_now(chains, calls[index], index)
+            is_enough = self._size > _MAX_ANSWER
+            answer = _problem(413, _TOO_MUCH, index, "") if is_enough else _answer_now(chains, calls[index], index)
             if answer is None:
                 return None
             self._keep(answer)
