@@ -16,6 +16,7 @@ TABLES: Final = 2
 TABLE_ELEMENTS: Final = 200_000
 """Go puts every function into its table; an element takes 8 bytes."""
 
+NO_PLACE: Final = "the engine has no place for another instance; use fewer plugins, or smaller pools"
 UNANSWERED: Final = frozenset(hook.value for hook in OBSERVERS)
 """Hooks whose answer is ignored, whatever it is."""
 

@@ -45,6 +45,7 @@ from hookline_api.abi import (
 )
 from hookline_runtime import accelerator, capi
 from hookline_runtime.border import (
+    NO_PLACE,
     TABLE_ELEMENTS,
     TABLES,
     U32,
@@ -681,7 +682,7 @@ class Instance:
         if trap is not None:
             return TrapError(f"{where} trapped: {trap_reason(message)}")
         if "maximum concurrent" in message:
-            return OverloadError("the engine has no place for another instance; use fewer plugins, or smaller pools")
+            return OverloadError(NO_PLACE)
         return TrapError(f"{where} failed: {first_line(message)}")
 
 

@@ -19,6 +19,7 @@ from wasmtime._extern import wrap_extern
 
 from hookline_api.abi import E_MEMORY, E_UNAVAILABLE, HOST_FUNCTIONS, WASI_MODULE
 from hookline_runtime.border import (
+    NO_PLACE,
     TABLE_ELEMENTS,
     TABLES,
     U32,
@@ -33,7 +34,7 @@ from hookline_runtime.border import (
     trap_reason,
 )
 from hookline_runtime.engine import deadline_ticks, engine, first_line
-from hookline_runtime.errors import CallError, DeadlineError, ResultError, TrapError, VerifyError
+from hookline_runtime.errors import CallError, DeadlineError, OverloadError, ResultError, TrapError, VerifyError
 
 if TYPE_CHECKING:
     from hookline_api.resources import Limits
@@ -164,7 +165,7 @@ class Guest:
 
         With ``timeout_ms`` it is made ahead of any call: it has that time to come up, and its first call has a
         deadline of its own. Raises TrapError or DeadlineError where the start function or ``_initialize`` does not
-        come back.
+        come back, and OverloadError where the engine has no place for another one.
         """
         ahead = timeout_ms is not None
         store = wasmtime.Store(self._engine)
@@ -222,6 +223,8 @@ class Guest:
             return TrapError(f"{where} ended the program with exit code {error.code}")
         if isinstance(error, wasmtime.Trap):
             return TrapError(f"{where} trapped: {trap_reason(error.message)}")
+        if "maximum concurrent" in str(error):
+            return OverloadError(NO_PLACE)
         return TrapError(f"{where} failed: {first_line(str(error))}")
 
 

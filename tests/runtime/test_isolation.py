@@ -7,8 +7,11 @@ import asyncio
 import pytest
 
 from hookline_api.hooks import Hook
+from hookline_runtime import engine as engine_module
+from hookline_runtime import native_calls, official_calls
 from hookline_runtime import plugin as plugin_module
 from hookline_runtime.calls import Guest, Instance
+from hookline_runtime.errors import OverloadError
 
 # Answers how many calls this instance has served, and leaves its input at 4096 for the next one to find.
 _MEMORY = """
@@ -140,3 +143,19 @@ async def test_a_plugin_is_trusted_on_the_event_loop_after_some_quick_calls_and_
         assert not plugin.inline
     assert quick == [8, 16, 32]
     assert plugin._probation <= plugin_module._MAX_PROBATION
+
+
+@pytest.mark.parametrize("room", [native_calls, official_calls])
+async def test_an_engine_that_has_no_place_left_is_an_overload(workshop, wat, monkeypatch, room):
+    """On either road: it is not the guest's mistake, and its breaker has nothing to do with it."""
+    monkeypatch.setattr(engine_module, "_engines", {})
+    monkeypatch.setitem(engine_module._POOL, "total_core_instances", 2)
+    entry = await workshop.plugin(wat.module(hooks={"custom_hook": wat.echo}))
+    module = engine_module.load_compiled(workshop.find(entry), fuel=False)
+    guest = room.Guest(module, limits=entry.limits, host={})
+    instances = [guest.instantiate() for _ in range(2)]
+    with pytest.raises(OverloadError, match="no place for another instance"):
+        guest.instantiate()
+    instances.pop().close()
+    guest.instantiate().close()
+    instances.pop().close()
