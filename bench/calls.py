@@ -63,7 +63,7 @@ async def measure(options: Options) -> Result:
             ):
                 official, official_asking = (Official(each, _DATA, input_at=guests.INPUT_AT) for each in (wasm, asking))
                 ours, ours_asking = guest(wasm), guest(asking)
-                kept, kept_asking = ours.instantiate(), ours_asking.instantiate()
+                kept, kept_asking = (each.instantiate(timeout_ms=1_000) for each in (ours, ours_asking))
 
                 def ours_fresh() -> bytes | None:
                     instance = ours.instantiate()

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from bench import peers
-from hookline_runtime import accelerator
 
 TIMES: Final = "\u00d7"  # the sign, which ruff takes for a letter
 _WORDS: Final = {True: "reached", False: "NOT REACHED", None: "for information"}
@@ -103,6 +102,8 @@ def _barred(asked: str, what: str, ratios: Sequence[float], holds: Callable[[flo
 
 def machine() -> dict[str, str]:
     """What this was measured on."""
+    from hookline_runtime import accelerator  # noqa: PLC0415 - not in an older tree, which needs no table of facts
+
     cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     memory = int(Path("/proc/meminfo").read_text().split(maxsplit=2)[1]) / 2**20
     versions = {name: importlib.metadata.version(name) for name in ("wasmtime", "aiohttp", "uvloop", "hookline")}
