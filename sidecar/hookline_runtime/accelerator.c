@@ -44,7 +44,7 @@ enum { NOTHING, ALLOC, HOOK, DEALLOC };
 
 static guest_call call_guest;
 static PyObject *epoch;   /* engine.EPOCH: a list of one number */
-static PyObject *running; /* native_calls._running: the instance that runs on each thread */
+static PyObject *running; /* native_calls._running: a weak reference to the instance that runs on each thread */
 
 static bool failed(block *at, const void *function, uint64_t first, uint64_t second, size_t count)
 {
@@ -91,16 +91,17 @@ static bool give_back(block *at, uint64_t packed, uint64_t size)
     return done;
 }
 
-/* call(at, function, data, instance): the guest's answer as bytes; None where it has none; or what has run, as a number.
+/* call(at, function, data, running): the guest's answer as bytes; None where it has none; or what has run, as a number.
  *
- * `at` is the address of the block of that open Instance, and `function` of a function of its store that returns an i64.
+ * `at` is the address of an open Instance's block, `function` of a function of its store that returns an i64, and
+ * `running` the weak reference to that Instance.
  * NOTHING: the call is an uncommon one, and nothing has happened. ALLOC, HOOK: so far it went, and Python goes on with
  * the cells, the trap and the failure that the block has. DEALLOC: that failed. */
 static PyObject *call(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
     (void)self;
     if (!running || count != 4 || !PyBytes_Check(arguments[2]))
-        return PyErr_Format(PyExc_TypeError, "call(address, address, bytes, instance)");
+        return PyErr_Format(PyExc_TypeError, "call(address, address, bytes, reference)");
     block *at = PyLong_AsVoidPtr(arguments[0]);
     const void *function = PyLong_AsVoidPtr(arguments[1]);
     PyObject *ticks = PyList_GetItem(epoch, 0); /* borrowed; nothing runs until it was read */
@@ -431,7 +432,7 @@ static PyObject *scan(PyObject *self, PyObject *const *arguments, Py_ssize_t cou
 /* ── the module ── */
 
 /* use(function, epoch, running): the address of wasmtime_func_call_unchecked, the list that holds the engine's clock,
- * and the table of the instances that run. */
+ * and the table of weak references to the instances that run. */
 static PyObject *use(PyObject *self, PyObject *arguments)
 {
     (void)self;
