@@ -150,8 +150,9 @@ enum { PLAIN, STRINGS, CONTEXT, REQUEST_ID };
 enum { MAX_DEPTH = 32, MAX_FIELDS = 16, MAX_NAME = 29, MAX_BODY = 65536, MAX_REQUEST_ID = 256 };
 
 typedef struct { const uint8_t *at, *end; } text;
+/* accelerator.py packs these. They are bytes and nothing else, and so are right at any address. */
 typedef struct { uint8_t name[MAX_NAME], length, kinds, role; } field;
-typedef struct { field fields[MAX_FIELDS]; unsigned count; } shape;
+typedef struct { field fields[MAX_FIELDS]; uint8_t count; } shape;
 
 typedef struct {
     text rest;                           /* what is to be read of the body */
@@ -298,7 +299,7 @@ static bool object(reader *in, unsigned depth, bool only_strings, const shape *i
             return false; /* an escape may spell one of our names */
         size_t length = (size_t)(rest->at - name) - 1;
         const field *ours = NULL;
-        for (unsigned i = 0; inside && i < inside->count; i++)
+        for (unsigned i = 0; inside && length <= MAX_NAME && i < inside->count; i++)
             if (inside->fields[i].length == length && memcmp(inside->fields[i].name, name, length) == 0) {
                 ours = &inside->fields[i];
                 if (found & 1u << i)
@@ -365,57 +366,16 @@ static int value(reader *in, unsigned depth, bool only_strings, const shape *ins
     }
 }
 
-static void free_shapes(PyObject *capsule)
-{
-    PyMem_Free(PyCapsule_GetPointer(capsule, NULL));
-}
-
-/* shapes(names): what `scan` looks for, of the fields of a document and of its context. Each is
- * (name as ASCII, kinds, role, whether it is the context's). */
-static PyObject *shapes(PyObject *self, PyObject *list)
-{
-    (void)self;
-    shape *made = PyMem_Calloc(2, sizeof(shape));
-    if (!made)
-        return PyErr_NoMemory();
-    PyObject *capsule = PyCapsule_New(made, NULL, free_shapes);
-    if (!capsule) {
-        PyMem_Free(made);
-        return NULL;
-    }
-    Py_ssize_t count = PyList_Size(list); /* -1 with an error set, where it is no list */
-    for (Py_ssize_t i = 0; i < count; i++) {
-        const char *name;
-        Py_ssize_t length;
-        unsigned char kinds, role;
-        int of_context;
-        if (!PyArg_ParseTuple(PyList_GetItem(list, i), "y#bbp", &name, &length, &kinds, &role, &of_context))
-            break;
-        shape *target = &made[of_context];
-        if (length > MAX_NAME || target->count == MAX_FIELDS) {
-            PyErr_SetString(PyExc_ValueError, "too long a name, or too many");
-            break;
-        }
-        field *last = &target->fields[target->count++];
-        memcpy(last->name, name, (size_t)length);
-        last->length = (uint8_t)length;
-        last->kinds = kinds;
-        last->role = role;
-    }
-    if (PyErr_Occurred()) {
-        Py_DECREF(capsule);
-        return NULL;
-    }
-    return capsule;
-}
-
 /* scan(shapes, body): the JSON text of the request id, where the body is JSON of that shape with nothing missing or
- * wrong, as orjson.loads and inputs._Shape.fits would find; None where it is not, or where that is not certain. */
+ * wrong, as orjson.loads and inputs._Shape.fits would find; None where it is not, or where that is not certain.
+ * The shapes, as bytes, are those of a document and of its context. */
 static PyObject *scan(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
     (void)self;
-    const shape *shapes = count == 2 ? PyCapsule_GetPointer(arguments[0], NULL) : NULL;
-    if (!shapes)
+    const shape *shapes = NULL;
+    if (count == 2 && PyBytes_Check(arguments[0]) && (size_t)PyBytes_Size(arguments[0]) == 2 * sizeof(shape))
+        shapes = (const shape *)PyBytes_AsString(arguments[0]);
+    if (!shapes || shapes[0].count > MAX_FIELDS || shapes[1].count > MAX_FIELDS)
         return PyErr_Format(PyExc_TypeError, "scan(shapes, bytes)");
     if (!PyBytes_Check(arguments[1]) || PyBytes_Size(arguments[1]) > MAX_BODY)
         Py_RETURN_NONE;
@@ -453,7 +413,6 @@ static PyObject *use(PyObject *self, PyObject *arguments)
 static PyMethodDef methods[] = {
     {"call", (PyCFunction)(void (*)(void))call, METH_FASTCALL, NULL},
     {"scan", (PyCFunction)(void (*)(void))scan, METH_FASTCALL, NULL},
-    {"shapes", shapes, METH_O, NULL},
     {"use", use, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };

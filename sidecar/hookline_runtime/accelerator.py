@@ -12,6 +12,7 @@ import importlib
 import os
 import shlex
 import shutil
+import struct
 import subprocess
 import sys
 import sysconfig
@@ -20,11 +21,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 WORDS: Final = 30
 """Of an instance's block, in front of its functions. Even, as its cells are aligned to two words."""
 
+_MAX_FIELDS: Final = 16
+_MAX_NAME: Final = 29
+_FIELD: Final = struct.Struct(f"{_MAX_NAME}sBBB")
 _NAME: Final = "hookline_accelerator"
 _SOURCE: Final = Path(__file__).with_name("accelerator.c")
 _FLAGS: Final = ("-std=c11", "-D_POSIX_C_SOURCE=200809L", "-O3", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared")
@@ -53,8 +57,19 @@ _found, unused = _load()
 
 call: Final[Callable[[int, int, bytes, object], bytes | int | None]] = _found and _found.call
 """See ``accelerator.c``; None without it."""
-scan: Final[Callable[[Any, bytes], bytes | None]] = _found and _found.scan
-shapes: Final[Callable[[list[tuple[bytes, int, int, bool]]], Any]] = _found and _found.shapes
+scan: Final[Callable[[bytes, bytes], bytes | None]] = _found and _found.scan
+
+
+def shape(fields: Sequence[tuple[str, int, int]]) -> bytes:
+    """What ``scan`` looks for in an object, as ``accelerator.c`` has it: of each field its name, kinds and role.
+
+    Raises ValueError where a name is too long, or there are too many.
+    """
+    names = [name.encode("ascii") for name, _, _ in fields]
+    if len(fields) > _MAX_FIELDS or any(len(name) > _MAX_NAME for name in names):
+        raise ValueError("too long a name, or too many")
+    packed = [_FIELD.pack(name, len(name), *rest) for name, (_, *rest) in zip(names, fields, strict=True)]
+    return b"".join(packed).ljust(_MAX_FIELDS * _FIELD.size, b"\0") + bytes([len(fields)])
 
 
 def use(function: int, epoch: list[int], running: dict[int, Any]) -> None:

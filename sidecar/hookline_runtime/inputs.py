@@ -331,14 +331,13 @@ _SHAPES: Final[dict[Hook, _Shape]] = {
 }
 
 
-def _look(table: _Fields) -> Any:
+def _look(table: _Fields) -> bytes:
     """What a ``_Shape`` wants, for the accelerator."""
-    both = [(field, False) for field in table] + [(field, True) for field in _CONTEXT]
-    return accelerator.shapes(
-        [
-            (name.encode(), sum(_KIND_BITS[kind] for kind in kinds), _ROLES.get(name, 0), of_context)
-            for (name, kinds, _), of_context in both
-        ]
+    return b"".join(
+        accelerator.shape(
+            [(name, sum(_KIND_BITS[kind] for kind in kinds), _ROLES.get(name, 0)) for name, kinds, _ in fields]
+        )
+        for fields in (table, _CONTEXT)
     )
 
 
@@ -348,5 +347,5 @@ _KIND_BITS: Final[dict[type, int]] = {
 }  # fmt: skip
 _ROLES: Final = {"tables": 1, "attributes": 1, "hook_context": 2, "request_id": 3}
 """What is more to a field than its kind: strings within, the context, or the id."""
-LOOKS: Final[dict[Hook, Any]] = {} if accelerator.shapes is None else {hook: _look(_TABLES[hook]) for hook in _SHAPES}
+LOOKS: Final[dict[Hook, bytes]] = {} if accelerator.scan is None else {hook: _look(_TABLES[hook]) for hook in _SHAPES}
 """For ``accelerator.scan``: which inputs are complete. Empty without the accelerator."""

@@ -123,7 +123,7 @@ class _Alone:
     link: _Asked
     plugin: Plugin
     road: Road
-    look: Any
+    look: bytes
     """What ``accelerator.scan`` is told, to find the calls that nobody has to look into."""
     said_of_answer: bytes | None
     """What stands between the plugin's answer and the request id; None where a rule has to see the answer."""

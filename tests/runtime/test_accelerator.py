@@ -154,6 +154,21 @@ def test_a_body_of_any_length_is_read_to_its_end_and_no_further():
     assert accelerator.scan(look, orjson.dumps(_WHOLE | {"query": "q" * 70_000})) is None
 
 
+def test_what_is_no_shape_is_refused():
+    """Nothing but bytes of the right length and counts is read; a name that does not fit is no name."""
+    look, body = inputs.LOOKS[Hook.ROUTE], orjson.dumps(_WHOLE)
+    half = len(look) // 2
+    wrong = [None, look.decode("latin-1"), bytearray(look), b"", look[:-1], look + b"\0", look[:half]]
+    wrong += [look[: half - 1] + b"\x11" + look[half:], look[:-1] + b"\xff"]
+    for each in wrong:
+        with pytest.raises(TypeError, match="scan"):
+            accelerator.scan(each, body)
+    assert accelerator.scan(b"\xff" * (half - 1) + b"\x10" + look[half:], body) is None
+    for fields in ([("x" * 30, 1, 0)], [("x", 1, 0)] * 17):
+        with pytest.raises(ValueError, match="too"):
+            accelerator.shape(fields)
+
+
 _ALLOC = """
 (global $at (mut i32) (i32.const 65536))
 (func $alloc (export "alloc") (param $n i32) (result i32)
