@@ -55,7 +55,7 @@ class Call:
         if name not in _FOUND_OUT:
             raise AttributeError(name)
         document = orjson.loads(self.data)
-        self.know(document, document, document["hook_context"])
+        self.know(document, document, document.get("hook_context", {}))
         return getattr(self, name)
 
     def know(
@@ -166,7 +166,7 @@ def read_document(hook: Hook, document: Any, body: bytes | None = None) -> Call:
         context = fields.get("hook_context")
         request_id = context.get("request_id") if isinstance(context, dict) else None
         data = orjson.dumps(document) if body is None else body
-        call = Call(hook, data, orjson.dumps(_request_id(request_id)))
+        call = Call(hook, data, orjson.dumps(request_id_of(request_id)))
         call.know(document, fields, {})
         return call
     head = document
@@ -190,13 +190,13 @@ def read_document(hook: Hook, document: Any, body: bytes | None = None) -> Call:
         _check_attributes(context["attributes"])
         request_id = context["request_id"]
         if not request_id:
-            context["request_id"] = request_id = _request_id(None)
+            context["request_id"] = request_id = request_id_of(None)
             missing.append("request_id")
         elif len(request_id) > _MAX_REQUEST_ID:
             raise InputError(f"longer than {_MAX_REQUEST_ID} characters", field="hook_context.request_id")
     else:
         context = {}
-        request_id = _request_id(head["headers"].get("x-request-id"))
+        request_id = request_id_of(head["headers"].get("x-request-id"))
     data = orjson.dumps(document) if missing or body is None else body
     call = Call(hook, data, orjson.dumps(request_id))
     call.know(document, head, context, unsaid=unsaid)
@@ -238,7 +238,8 @@ class _Shape:
         return request_id
 
 
-def _request_id(given: object) -> str:
+def request_id_of(given: object) -> str:
+    """The request id that was given, where it can be one; else a new one."""
     return given if isinstance(given, str) and 0 < len(given) <= _MAX_REQUEST_ID else os.urandom(8).hex()
 
 

@@ -16,13 +16,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
 from hookline_api.hooks import OBSERVERS, Hook
 from hookline_runtime.accelerator import scan
-from hookline_runtime.decisions import DEFAULTS, Answer, Decision, closed
+from hookline_runtime.decisions import DEFAULTS, Answer, closed
 from hookline_runtime.errors import CallError
 from hookline_runtime.inputs import LOOKS, Call, read_call, read_document
 from hookline_runtime.matching import Choice
@@ -133,9 +133,18 @@ class _Alone:
 
 _NOT_ASKED: Final = _NotAsked()
 Said = Answer | CallError | None
+Verdict = tuple[bytes, bytes]
+"""What was decided, as JSON without its closing brace; and by whom, the text that follows it."""
 _Links = tuple[_Asked, ...]
-_Pause = tuple[_Links, int, Step | None]
-"""Where a walk stopped: its links, the place of the one that has to be awaited, and what stands."""
+
+
+class _Pause(NamedTuple):
+    """Where a walk stopped."""
+
+    links: _Links
+    at: int
+    """The place of the one that has to be awaited."""
+    standing: Step | None
 
 
 class Chains:
@@ -199,15 +208,31 @@ class Chains:
                 return b"%b%b%b" % (alone.said_of_none, quoted_id, self._end_of_answer)
         elif alone.said_of_answer is not None and isinstance(said, Answer):
             return b"%b%b%b%b" % (said.head, alone.said_of_answer, quoted_id, self._end_of_answer)
-        answer = self._walk(Call(hook, body, quoted_id), (alone.link,), 0, None, said)
-        assert isinstance(answer, bytes)  # noqa: S101 - there is nobody to wait for
-        return answer
+        call = Call(hook, body, quoted_id)
+        return self._splice(call, self._walk_now(call, (alone.link,), said))
 
     def answer_now(self, call: Call) -> bytes | None:
         """The decision as JSON, decided now, on this thread. Raises nothing: a failure is an answer.
 
         None, and nothing has run, where a plugin would have to be waited for.
         """
+        verdict = self._verdict_now(call)
+        return None if verdict is None else self._splice(call, verdict)
+
+    def decide_now(self, call: Call) -> bytes | None:
+        """``answer_now``, but what was decided alone: JSON without its closing brace."""
+        verdict = self._verdict_now(call)
+        return None if verdict is None else verdict[0]
+
+    async def answer(self, call: Call) -> bytes:
+        """The decision as JSON, once every plugin that is asked had room for the call. Raises nothing."""
+        return self._splice(call, await self._verdict(call))
+
+    async def decide(self, call: Call) -> bytes:
+        """``answer``, but what was decided alone: JSON without its closing brace."""
+        return (await self._verdict(call))[0]
+
+    def _verdict_now(self, call: Call) -> Verdict | None:
         hook = call.hook
         choice = self._deciding[hook]
         links = choice.of(call)
@@ -218,37 +243,21 @@ class Chains:
         observing = self._observing[hook]
         if observing is not None:
             _tell(observing.of(call), call)
-        answer = self._walk(call, links, 0, None, _NOT_ASKED)
-        assert isinstance(answer, bytes)  # noqa: S101 - every plugin was ready
-        return answer
+        return self._walk_now(call, links, _NOT_ASKED)
 
-    async def answer(self, call: Call) -> bytes:
-        """The decision as JSON, once every plugin that is asked had room for the call. Raises nothing."""
+    async def _verdict(self, call: Call) -> Verdict:
         self._under_way += 1
         try:
             observing = self._observing[call.hook]
             if observing is not None:
                 _tell(observing.of(call), call)
             walked = self._walk(call, self._deciding[call.hook].of(call), 0, None, _NOT_ASKED)
-            while not isinstance(walked, bytes):
+            while isinstance(walked, _Pause):
                 links, at, standing = walked
                 walked = self._walk(call, links, at, standing, await _ask(links[at], call))
             return walked
         finally:
             self._end()
-
-    async def decide(self, call: Call) -> Decision:
-        """``answer`` as data."""
-        decision: Decision = orjson.loads(await self.answer(call))
-        return decision
-
-    def decide_now(self, call: Call) -> Decision | None:
-        """``answer_now`` as data."""
-        answer = self.answer_now(call)
-        if answer is None:
-            return None
-        decision: Decision = orjson.loads(answer)
-        return decision
 
     @contextlib.contextmanager
     def held(self) -> Iterator[Chains]:
@@ -275,9 +284,15 @@ class Chains:
         for plugin in released:
             plugin.release()
 
+    def _walk_now(self, call: Call, links: _Links, said: Said | _NotAsked) -> Verdict:
+        """The whole walk, where every plugin is ready."""
+        walked = self._walk(call, links, 0, None, said)
+        assert not isinstance(walked, _Pause)  # noqa: S101 - there is nobody to wait for
+        return walked
+
     def _walk(
         self, call: Call, links: _Links, at: int, standing: Step | None, said: Said | _NotAsked
-    ) -> bytes | _Pause:
+    ) -> Verdict | _Pause:
         """Go along the chain from one place, where the plugin there has perhaps said something already."""
         hook = call.hook
         while at < len(links):
@@ -287,7 +302,7 @@ class Chains:
                 if plugin is None or link.road is None:
                     return self._not_there(call, link)
                 if not plugin.ready():
-                    return links, at, standing
+                    return _Pause(links, at, standing)
                 try:
                     said = plugin.call_now(link.road, call.data)
                 except CallError as error:
@@ -296,7 +311,7 @@ class Chains:
             if isinstance(said, Answer):
                 rule = _RULES[hook]
                 if rule is _first:
-                    return self._splice(call, said.head, link.signature)
+                    return said.head, link.signature
                 standing, stops = rule(call, (link, said), standing)
                 if stops:
                     break
@@ -308,21 +323,21 @@ class Chains:
             said = _NOT_ASKED
         if hook is Hook.CACHE_SET and call.ttl_ms is not None and (standing is None or standing[1].action == "store"):
             head = Answer({"action": "store", "ttl_ms": call.ttl_ms}).head
-            return self._splice(call, head, self._nobody if standing is None else standing[0].signature)
+            return head, self._nobody if standing is None else standing[0].signature
         if standing is None:
-            return self._splice(call, _NOBODY[hook], self._nobody)
-        return self._splice(call, standing[1].head, standing[0].signature)
+            return _NOBODY[hook], self._nobody
+        return standing[1].head, standing[0].signature
 
-    def _not_there(self, call: Call, link: _Asked) -> bytes:
+    def _not_there(self, call: Call, link: _Asked) -> Verdict:
         failure = link.entry.failure
         cause = failure.cause if failure else "fetch"
         return self._closed(call, link, cause, f"plugin '{link.name}' is not loaded ({cause})")
 
-    def _closed(self, call: Call, link: _Asked, cause: str, message: str) -> bytes:
-        return self._splice(call, Answer(closed(call.hook, message) | {"failure": cause}).head, link.signature)
+    def _closed(self, call: Call, link: _Asked, cause: str, message: str) -> Verdict:
+        return Answer(closed(call.hook, message) | {"failure": cause}).head, link.signature
 
-    def _splice(self, call: Call, head: bytes, signature: bytes) -> bytes:
-        return b"%b%b%b%b" % (head, signature, call.quoted_id, self._end_of_answer)
+    def _splice(self, call: Call, verdict: Verdict) -> bytes:
+        return b"%b%b%b%b" % (*verdict, call.quoted_id, self._end_of_answer)
 
 
 def _tell(links: _Links, call: Call) -> None:

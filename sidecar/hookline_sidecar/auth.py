@@ -27,18 +27,20 @@ import binascii
 import functools
 import re
 import urllib.parse
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import orjson
 
 from hookline_api.hooks import Hook
-from hookline_runtime.inputs import read_document
+from hookline_runtime.inputs import Call, request_id_of
+from hookline_sidecar.heads import header
 from hookline_sidecar.replies import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
-    from hookline_runtime.decisions import Decision
-    from hookline_runtime.inputs import Call
     from hookline_runtime.pipeline import Chains
+    from hookline_sidecar.heads import Head, Header
 
 _PREFIX: Final = "/v1/auth"
 _NOT_FOR_HEADERS: Final = re.compile(r"[\x00-\x1f\x7f]|^\s|\s$")
@@ -46,9 +48,18 @@ _MAX_HEADER: Final = 4096
 _IDENTITY_HEADERS: Final = (
     "X-Hookline-User", "X-Hookline-User-Id", "X-Hookline-Roles", "X-Hookline-Tenant",
 )  # fmt: skip
-_NOBODY: Final = tuple((name, "") for name in _IDENTITY_HEADERS)
-_TELL_URI: Final = frozenset({"x-original-uri", "x-forwarded-uri"})
-_TELL_METHOD: Final = frozenset({"x-original-method", "x-forwarded-method"})
+_TELL_URI: Final = ("x-original-uri", "x-forwarded-uri")
+_TELL_METHOD: Final = ("x-original-method", "x-forwarded-method")
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_UNNAMED: Final = (None, None)
+_MAX_KNOWN: Final = 512
+_MAX_KNOWN_BYTES: Final = 1024
+# What the two plugins get: every field of the contract, in its order.
+_AUTHENTICATE: Final = b'{"headers":{%b},"username":%b,"password":%b,"client_ip":%b,"database":null}'
+_AUTHORIZE: Final = (
+    b'{"query":"","normalized":null,"tables":[],"is_read_only":%b,"hook_context":{"request_id":%b,"client_id":null,'
+    b'"identity":%b,"database":null,"branch":null,"attributes":{%b}},"identity":%b,"action":%b,"resource":%b}'
+)
 _PLAIN_PATH: Final = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*+)*+/?")
 """What most paths are: nothing escaped, no empty segment, none that begins with a dot."""
 # In no path of RFC 3986, or the end of it for some servers; \ufffd stands for bytes that are not UTF-8.
@@ -69,44 +80,64 @@ class _UnclearError(ValueError):
 class Question:
     """One request of a proxy, on its way through the two hooks. Raises nothing.
 
-    ``advance`` goes as far as it can without waiting, ``finish`` to the end.
+    ``advance`` goes as far as it can without waiting, ``finish`` to the end. What the plugins get is written as
+    bytes, of pieces that are JSON already: most of a request was seen before.
     """
 
-    def __init__(self, method: str, target: str, headers: Iterable[tuple[str, str]]) -> None:
-        joined: dict[str, str] = {}
-        uris: set[str] = set()
-        methods: set[str] = set()
-        for raw_name, raw_value in headers:
-            name, value = raw_name.lower(), raw_value if raw_value.isascii() else _text(raw_value)
-            joined[name] = f"{joined[name]}, {value}" if name in joined else value
-            if name in _TELL_URI and value:
-                uris.add(value)
-            elif name in _TELL_METHOD and value:
-                methods.add(value.upper()[:64])
-        self._headers = joined
-        self._client_ip = _last(joined.get("x-real-ip", "")) or _last(joined.get("x-forwarded-for", ""))
-        self._identity: dict[str, Any] | None = None
-        # Always all of them, empty ones too: a proxy that copies them over the request's replaces a client's forgery.
-        self._told = _NOBODY
-        self._request_id = ""
+    def __init__(
+        self, method: str, target: str, headers: dict[str, Header], uris: Collection[str], methods: Collection[str]
+    ) -> None:
+        """``uris`` and ``methods`` are what the headers say of the original request, empty ones left out."""
+        self._headers = headers
+        self._client_ip = _last(headers.get("x-real-ip")) or _last(headers.get("x-forwarded-for"))
+        self._who = _NOBODY
         self._next: Call | None = None
         self.reply: Reply | None = None
         """The answer, once there is one."""
+        self._request_id = ""
         try:
             self._method, self._path = _original(method, target, uris, methods)
         except _UnclearError as error:
             content = ("Content-Type", "text/plain; charset=utf-8")
             self.reply = Reply(403, (content,), f"{error}\n".encode())
             return
-        username, password = _basic(joined.get("authorization", ""))
-        asked: dict[str, Any] = {
-            "headers": joined,
-            "username": username,
-            "password": password,
-            "client_ip": self._client_ip,
-            "database": None,
-        }
-        self._next = read_document(Hook.AUTHENTICATE, asked)
+        given = headers.get("x-request-id")
+        self._request_id = request_id_of(given and given.value)
+        authorization = headers.get("authorization")
+        username, password = _UNNAMED if authorization is None else _basic(authorization.value)
+        data = _AUTHENTICATE % (
+            b",".join([each.json for each in headers.values()]),
+            orjson.dumps(username),
+            orjson.dumps(password),
+            orjson.dumps(self._client_ip),
+        )
+        self._next = Call(Hook.AUTHENTICATE, data, orjson.dumps(self._request_id))
+
+    @classmethod
+    def of_head(cls, head: Head) -> Question:
+        """Of a request that is beyond doubt."""
+        headers = head.headers
+        return cls(
+            head.method,
+            head.target,
+            headers,
+            [headers[name].value for name in _TELL_URI if name in headers and headers[name].value],
+            [_method(headers[name].value) for name in _TELL_METHOD if name in headers and headers[name].value],
+        )
+
+    @classmethod
+    def of_request(cls, method: str, target: str, given: Iterable[tuple[str, str]]) -> Question:
+        """Of any request: headers may come more than once, and be no UTF-8."""
+        joined: dict[str, str] = {}
+        uris, methods = [], []
+        for raw_name, raw_value in given:
+            name, value = raw_name.lower(), _text(raw_value)
+            joined[name] = f"{joined[name]}, {value}" if name in joined else value
+            if name in _TELL_URI and value:
+                uris.append(value)
+            elif name in _TELL_METHOD and value:
+                methods.append(_method(value))
+        return cls(method, target, {name: header(name, value) for name, value in joined.items()}, uris, methods)
 
     def advance(self, chains: Chains) -> Reply | None:
         """Ask as long as the plugins are ready; the answer, or None where one has to be waited for."""
@@ -124,80 +155,110 @@ class Question:
             self._heard(chains, self._next.hook, await chains.decide(self._next))
         return self.reply
 
-    def _heard(self, chains: Chains, hook: Hook, decision: Decision) -> None:
+    def _heard(self, chains: Chains, hook: Hook, decision: bytes) -> None:
+        is_short = len(decision) <= _MAX_KNOWN_BYTES
         if hook is Hook.AUTHENTICATE:
-            self._authenticated(decision)
+            self._authenticated(_known_who(decision) if is_short else _read_who(decision))
         else:
-            self._authorized(decision, chains.has_deciders(Hook.AUTHORIZE))
+            action = _known_action(decision) if is_short else _read_action(decision)
+            self._authorized(action, chains.has_deciders(Hook.AUTHORIZE))
 
-    def _authenticated(self, who: Decision) -> None:
-        self._request_id = who["request_id"]
-        identity = self._identity = who["identity"] if who["action"] == "success" else None
-        if who["action"] == "denied":
-            self.reply = self._refuse(401)
+    def _authenticated(self, who: _Who) -> None:
+        if who.refused:
+            self.reply = self._refuse(who.refused)
             return
-        if identity is not None:
-            told = _identity_headers(
-                identity["username"], identity["user_id"], tuple(identity["roles"]), identity["tenant_id"] or ""
-            )
-            if told is None:
-                self.reply = self._refuse(403)
-                return
-            self._told = told
-        context: dict[str, Any] = {
-            "request_id": self._request_id,
-            "client_id": None,
-            "identity": identity["username"] if identity else None,
-            "database": None,
-            "branch": None,
-            "attributes": _attributes(self._client_ip, identity),
-        }
-        asked: dict[str, Any] = {
-            "query": "",
-            "normalized": None,
-            "tables": [],
-            "is_read_only": self._method in {"GET", "HEAD", "OPTIONS"},
-            "hook_context": context,
-            "identity": identity,
-            "action": self._method,
-            "resource": self._path,
-        }
-        self._next = read_document(Hook.AUTHORIZE, asked)
+        self._who = who
+        quoted_id = orjson.dumps(self._request_id)
+        about = who.attributes
+        if self._client_ip:
+            about = b'"client_ip":%b%b%b' % (orjson.dumps(self._client_ip), b"," if about else b"", about)
+        data = _AUTHORIZE % (
+            b"true" if self._method in _SAFE else b"false",
+            quoted_id,
+            who.username,
+            about,
+            who.identity,
+            orjson.dumps(self._method),
+            orjson.dumps(self._path),
+        )
+        self._next = Call(Hook.AUTHORIZE, data, quoted_id)
 
-    def _authorized(self, may: Decision, has_deciders: bool) -> None:  # noqa: FBT001 - one caller, above
-        match may["action"]:
-            case "allow":
-                self.reply = self._accept()
-            case "defer" if self._identity is not None and not has_deciders:
-                self.reply = self._accept()
-            case "defer" if self._identity is None:
-                self.reply = self._refuse(401)
-            case _:
-                self.reply = self._refuse(403)
-
-    def _accept(self) -> Reply:
-        return Reply(200, (*self._told, ("X-Hookline-Request-Id", _header(self._request_id))))
+    def _authorized(self, action: str, has_deciders: bool) -> None:  # noqa: FBT001 - one caller, above
+        is_known = self._who is not _NOBODY
+        if action == "allow" or (action == "defer" and is_known and not has_deciders):
+            self.reply = Reply(200, (*self._who.told, ("X-Hookline-Request-Id", _header(self._request_id))))
+        else:
+            self.reply = self._refuse(401 if action == "defer" and not is_known else 403)
 
     def _refuse(self, status: int) -> Reply:
         told = [("X-Hookline-Request-Id", _header(self._request_id))]
         if status == 401:  # noqa: PLR2004 - RFC 9110, 11.6.1: a challenge is due
-            basic = self._headers.get("authorization", "").lower().startswith("basic")
-            told.append(("WWW-Authenticate", 'Basic realm="hookline"' if basic else "Bearer"))
+            authorization = self._headers.get("authorization")
+            is_basic = authorization is not None and authorization.value.lower().startswith("basic")
+            told.append(("WWW-Authenticate", 'Basic realm="hookline"' if is_basic else "Bearer"))
         return Reply(status, tuple(told))
+
+
+class _Who(NamedTuple):
+    """What an authentication came to, ready to be told."""
+
+    refused: int
+    """The status that ends it here; 0 where it goes on."""
+    told: tuple[tuple[str, str], ...]
+    """The headers of a yes. Always all of them, empty ones too: a proxy that copies them over the request's replaces
+    a client's forgery."""
+    identity: bytes
+    username: bytes
+    """JSON, as is what is above."""
+    attributes: bytes
+    """Members of an object."""
+
+
+_NOBODY: Final = _Who(0, tuple((name, "") for name in _IDENTITY_HEADERS), b"null", b"null", b"")
+
+
+def _read_who(decision: bytes) -> _Who:
+    read = orjson.loads(decision + b"}")
+    if read["action"] == "denied":
+        return _NOBODY._replace(refused=401)
+    if read["action"] != "success":
+        return _NOBODY
+    identity = read["identity"]
+    tenant = identity["tenant_id"] or ""
+    told = _identity_headers(identity["username"], identity["user_id"], identity["roles"], tenant)
+    if told is None:
+        return _NOBODY._replace(refused=403)
+    attributes = {"identity.roles": ",".join(identity["roles"])} | ({"tenant_id": tenant} if tenant else {})
+    return _Who(0, told, orjson.dumps(identity), orjson.dumps(identity["username"]), orjson.dumps(attributes)[1:-1])
+
+
+def _read_action(decision: bytes) -> str:
+    action: str = orjson.loads(decision + b"}")["action"]
+    return action
+
+
+_known_who: Final = functools.lru_cache(_MAX_KNOWN)(_read_who)
+_known_action: Final = functools.lru_cache(_MAX_KNOWN)(_read_action)
 
 
 def _text(value: str) -> str:
     """Bytes that are not UTF-8 come from aiohttp as lone surrogates, which no JSON can carry."""
-    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _original(method: str, target: str, uris: set[str], methods: set[str]) -> tuple[str | None, str | None]:
+def _method(value: str) -> str:
+    return value.upper()[:64]
+
+
+def _original(
+    method: str, target: str, uris: Collection[str], methods: Collection[str]
+) -> tuple[str | None, str | None]:
     """Method and path, None where the proxy does not tell them; raises _UnclearError."""
-    behind = target.removeprefix(_PREFIX)
+    behind = target[len(_PREFIX) :]
     if behind and not behind.startswith("?"):
-        uris.add(behind)
-        methods.add(method)
+        uris, methods = (*uris, behind), (*methods, method)
     paths = {_canonical(uri) for uri in uris}
+    methods = set(methods)
     if len(paths) > 1 or len(methods) > 1:
         raise _UnclearError(
             "the original request is told twice, and differs: the proxy has to strip a client's headers"
@@ -226,9 +287,9 @@ def _normal_escape(escape: re.Match[str]) -> str:
     return character if _UNRESERVED.match(character) else escape[0].upper()
 
 
-def _last(values: str) -> str | None:
+def _last(values: Header | None) -> str | None:
     """The last of a list: what the nearest proxy added, when all before it may be the client's."""
-    return values.rpartition(",")[2].strip() or None
+    return None if values is None else values.value.rpartition(",")[2].strip() or None
 
 
 def _basic(authorization: str) -> tuple[str | None, str | None]:
@@ -244,20 +305,8 @@ def _basic(authorization: str) -> tuple[str | None, str | None]:
     return username, password
 
 
-def _attributes(client_ip: str | None, identity: dict[str, Any] | None) -> dict[str, str]:
-    attributes = {}
-    if client_ip:
-        attributes["client_ip"] = client_ip
-    if identity:
-        attributes["identity.roles"] = ",".join(identity["roles"])
-        if identity["tenant_id"]:
-            attributes["tenant_id"] = identity["tenant_id"]
-    return attributes
-
-
-@functools.lru_cache(maxsize=256)
 def _identity_headers(
-    username: str, user_id: str, roles: tuple[str, ...], tenant_id: str
+    username: str, user_id: str, roles: list[str], tenant_id: str
 ) -> tuple[tuple[str, str], ...] | None:
     """What upstreams are told; None where one would read another identity from it than the plugin gave."""
     values = tuple(map(_header, (username, user_id, ",".join(roles), tenant_id)))

@@ -112,7 +112,7 @@ class Endpoint:
         elif (
             head.method == "POST"
             and "content-encoding" not in head.headers
-            and head.headers.get("content-type", "application/json").lower() in _PLAIN_JSON
+            and ("content-type" not in head.headers or head.headers["content-type"].value.lower() in _PLAIN_JSON)
             and head.length <= self._settings.max_body
         ):
             if target == _BATCH:
@@ -145,7 +145,7 @@ class Endpoint:
         return self._on_lane(lambda: Batch(body), _BATCH)
 
     def _auth_on_lane(self, head: Head, _: bytes) -> bytes | Awaitable[bytes] | None:
-        return self._on_lane(lambda: Question(head.method, head.target, head.headers.items()), _AUTH)
+        return self._on_lane(lambda: Question.of_head(head), _AUTH)
 
     def _on_lane(self, make: Callable[[], _Work], what: str) -> bytes | Awaitable[bytes] | None:
         if self._gate.draining:
@@ -183,7 +183,7 @@ class Endpoint:
             async with self._body(request) as body:
                 return await self._work(Batch(body))
         if request.path == _AUTH or request.path.startswith(f"{_AUTH}/"):
-            return await self._work(Question(request.method, request.raw_path, request.headers.items()))
+            return await self._work(Question.of_request(request.method, request.raw_path, request.headers.items()))
         hooks = ", ".join(Hook)
         raise Refused(404, f"there is nothing at {request.path:.100}; hooks are POST {_HOOKS} with one of {hooks}")
 
