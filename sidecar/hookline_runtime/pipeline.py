@@ -123,8 +123,8 @@ class _Alone:
     link: _Asked
     plugin: Plugin
     road: Road
-    look: bytes
-    """What ``accelerator.scan`` is told, to find the calls that nobody has to look into."""
+    look: bytes | None
+    """What ``accelerator.scan`` is told, to find the calls that nobody has to look into; None where it cannot."""
     said_of_answer: bytes | None
     """What stands between the plugin's answer and the request id; None where a rule has to see the answer."""
     said_of_none: bytes | None
@@ -176,11 +176,10 @@ class Chains:
                 self._note_alone(hook, asked[0])
 
     def _note_alone(self, hook: Hook, link: _Asked) -> None:
-        look = LOOKS.get(hook)
-        if look is not None and link.plugin is not None and link.road is not None and self._deciding[hook].asks_all:
-            said_of_answer = link.signature if _RULES[hook] is _first else None
+        if link.plugin is not None and link.road is not None and self._deciding[hook].asks_all:
+            said_of_answer = link.signature if _RULES[hook] in (_first, _deny_wins) else None
             said_of_none = _NOBODY[hook] + self._nobody if hook is not Hook.CACHE_SET else None
-            self._alone[hook] = _Alone(link, link.plugin, link.road, look, said_of_answer, said_of_none)
+            self._alone[hook] = _Alone(link, link.plugin, link.road, LOOKS.get(hook), said_of_answer, said_of_none)
 
     def has_deciders(self, hook: Hook) -> bool:
         """Whether any plugin may decide this hook."""
@@ -192,17 +191,13 @@ class Chains:
         Most chains are one plugin, and most calls need no look into them: this is their way, and the same answer.
         """
         alone = self._alone.get(hook)
-        quoted_id = None if alone is None else scan(alone.look, body)
+        quoted_id = None if alone is None or alone.look is None else scan(alone.look, body)
         if alone is None or quoted_id is None:
             return self.answer_now(read_call(hook, body) if document is None else read_document(hook, document, body))
         plugin = alone.plugin
         if not plugin.ready():
             return None
-        said: Said
-        try:
-            said = plugin.call_now(alone.road, body)
-        except CallError as error:
-            said = _bare(error)
+        said = _ask_now(plugin, alone.road, body)
         if said is None:
             if alone.said_of_none is not None:
                 return b"%b%b%b" % (alone.said_of_none, quoted_id, self._end_of_answer)
@@ -221,8 +216,16 @@ class Chains:
 
     def decide_now(self, call: Call) -> bytes | None:
         """``answer_now``, but what was decided alone: JSON without its closing brace."""
-        verdict = self._verdict_now(call)
-        return None if verdict is None else verdict[0]
+        alone = self._alone.get(call.hook)
+        if alone is None:
+            verdict = self._verdict_now(call)
+            return None if verdict is None else verdict[0]
+        if not alone.plugin.ready():
+            return None
+        said = _ask_now(alone.plugin, alone.road, call.data)
+        if isinstance(said, Answer) and alone.said_of_answer is not None:
+            return said.head
+        return self._walk_now(call, (alone.link,), said)[0]
 
     async def answer(self, call: Call) -> bytes:
         """The decision as JSON, once every plugin that is asked had room for the call. Raises nothing."""
@@ -303,10 +306,7 @@ class Chains:
                     return self._not_there(call, link)
                 if not plugin.ready():
                     return _Pause(links, at, standing)
-                try:
-                    said = plugin.call_now(link.road, call.data)
-                except CallError as error:
-                    said = _bare(error)
+                said = _ask_now(plugin, link.road, call.data)
             at += 1
             if isinstance(said, Answer):
                 rule = _RULES[hook]
@@ -345,6 +345,13 @@ def _tell(links: _Links, call: Call) -> None:
     for link in links:
         if link.plugin is not None:
             link.plugin.observe(call.hook, call.data)
+
+
+def _ask_now(plugin: Plugin, road: Road, data: bytes) -> Said:
+    try:
+        return plugin.call_now(road, data)
+    except CallError as error:
+        return _bare(error)
 
 
 async def _ask(link: _Asked, call: Call) -> Said:

@@ -37,7 +37,7 @@ from hookline_sidecar.heads import header
 from hookline_sidecar.replies import Reply
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Iterable
 
     from hookline_runtime.pipeline import Chains
     from hookline_sidecar.heads import Head, Header
@@ -85,9 +85,9 @@ class Question:
     """
 
     def __init__(
-        self, method: str, target: str, headers: dict[str, Header], uris: Collection[str], methods: Collection[str]
+        self, method: str, target: str, headers: dict[str, Header], uris: list[str], methods: list[str]
     ) -> None:
-        """``uris`` and ``methods`` are what the headers say of the original request, empty ones left out."""
+        """``uris`` and ``methods`` are what the headers say of the original request."""
         self._headers = headers
         self._client_ip = _last(headers.get("x-real-ip")) or _last(headers.get("x-forwarded-for"))
         self._who = _NOBODY
@@ -117,26 +117,23 @@ class Question:
     def of_head(cls, head: Head) -> Question:
         """Of a request that is beyond doubt."""
         headers = head.headers
-        return cls(
-            head.method,
-            head.target,
-            headers,
-            [headers[name].value for name in _TELL_URI if name in headers and headers[name].value],
-            [_method(headers[name].value) for name in _TELL_METHOD if name in headers and headers[name].value],
-        )
+        uris = [headers[name].value for name in _TELL_URI if name in headers]
+        methods = [headers[name].value for name in _TELL_METHOD if name in headers]
+        return cls(head.method, head.target, headers, uris, methods)
 
     @classmethod
     def of_request(cls, method: str, target: str, given: Iterable[tuple[str, str]]) -> Question:
         """Of any request: headers may come more than once, and be no UTF-8."""
         joined: dict[str, str] = {}
-        uris, methods = [], []
+        uris: list[str] = []
+        methods: list[str] = []
         for raw_name, raw_value in given:
             name, value = raw_name.lower(), _text(raw_value)
             joined[name] = f"{joined[name]}, {value}" if name in joined else value
-            if name in _TELL_URI and value:
+            if name in _TELL_URI:
                 uris.append(value)
-            elif name in _TELL_METHOD and value:
-                methods.append(_method(value))
+            elif name in _TELL_METHOD:
+                methods.append(value)
         return cls(method, target, {name: header(name, value) for name, value in joined.items()}, uris, methods)
 
     def advance(self, chains: Chains) -> Reply | None:
@@ -246,24 +243,24 @@ def _text(value: str) -> str:
     return value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
-def _method(value: str) -> str:
-    return value.upper()[:64]
-
-
-def _original(
-    method: str, target: str, uris: Collection[str], methods: Collection[str]
-) -> tuple[str | None, str | None]:
+def _original(method: str, target: str, uris: list[str], methods: list[str]) -> tuple[str | None, str | None]:
     """Method and path, None where the proxy does not tell them; raises _UnclearError."""
     behind = target[len(_PREFIX) :]
-    if behind and not behind.startswith("?"):
-        uris, methods = (*uris, behind), (*methods, method)
-    paths = {_canonical(uri) for uri in uris}
-    methods = set(methods)
-    if len(paths) > 1 or len(methods) > 1:
+    if behind and behind[0] != "?":
+        uris.append(behind)
+        methods.append(method)
+    return (
+        _agreed([each.upper()[:64] for each in methods if each]),
+        _agreed([_canonical(each) for each in uris if each]),
+    )
+
+
+def _agreed(told: list[str]) -> str | None:
+    if len(told) > 1 and len(set(told)) > 1:
         raise _UnclearError(
             "the original request is told twice, and differs: the proxy has to strip a client's headers"
         )
-    return next(iter(methods), None), next(iter(paths), None)
+    return told[0] if told else None
 
 
 def _canonical(uri: str) -> str:

@@ -18,7 +18,7 @@ import functools
 import http
 import logging
 import time
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 from aiohttp import web
 from yarl import URL
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from hookline_sidecar.heads import Head
     from hookline_sidecar.lane import Answer, Lane
     from hookline_sidecar.settings import Settings
+
+T = TypeVar("T")
 
 _HOOKS: Final = "/v1/hooks/"
 _BATCH: Final = "/v1/hooks:batch"
@@ -142,16 +144,16 @@ class Endpoint:
             return self._wire.reply(self._defect("POST", hook, error))
 
     def _batch_on_lane(self, body: bytes) -> bytes | Awaitable[bytes] | None:
-        return self._on_lane(lambda: Batch(body), _BATCH)
+        return self._on_lane(Batch, body, _BATCH)
 
     def _auth_on_lane(self, head: Head, _: bytes) -> bytes | Awaitable[bytes] | None:
-        return self._on_lane(lambda: Question.of_head(head), _AUTH)
+        return self._on_lane(Question.of_head, head, _AUTH)
 
-    def _on_lane(self, make: Callable[[], _Work], what: str) -> bytes | Awaitable[bytes] | None:
+    def _on_lane(self, make: Callable[[T], _Work], given: T, what: str) -> bytes | Awaitable[bytes] | None:
         if self._gate.draining:
             return None
         try:
-            reply = self._begin(make())
+            reply = self._begin(make(given))
             return self._wire.reply(reply) if isinstance(reply, Reply) else self._later(reply, what)
         except Refused as refused:
             return self._wire.reply(refused.reply())

@@ -18,12 +18,11 @@ MAX_HEAD: Final = 8000
 """Bytes of a head that is read here: below aiohttp's limit of a single line."""
 _MAX_HEADERS: Final = 100
 _MAX_KNOWN: Final = 1024
-_MAX_KNOWN_BYTES: Final = 256
+_MAX_KNOWN_LINE: Final = 256
+_MAX_KNOWN_NAME: Final = 64
 
-# Without a step back: possessive quantifiers, and classes that do not overlap with what follows them.
-# No bare CR or LF, no control character, no byte above 0x7e, no line that continues another one.
-_REQUEST: Final = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[!-~]*+) HTTP/1\.1")
-_LINE: Final = re.compile(rb"([!#$%&'*+\-.^_`|~0-9A-Za-z]++):([ \t!-~]*+)")
+_REQUEST: Final = re.compile(r"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[!-~]*+) HTTP/1\.1")
+_NAME: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _HOST: Final = re.compile(r"[A-Za-z0-9._:\[\]-]*")
 _LENGTH: Final = re.compile(r"[0-9]{1,15}")
 
@@ -63,7 +62,9 @@ class Head(NamedTuple):
     """Bytes of the body, which begins right behind the head."""
 
 
-_known: Final[dict[bytes, Header]] = {}
+_known_lines: Final[dict[str, Header]] = {}
+_known_names: Final[dict[str, tuple[str, bytes]]] = {}
+"""As they are written → in lower case, and as JSON with a colon."""
 
 
 def header(name: str, value: str) -> Header:
@@ -76,14 +77,16 @@ def read_head(raw: bytes) -> Head | None:
 
     The connection goes on after such a request: ``Connection: close`` is a doubt.
     """
-    lines = raw.split(b"\r\n")
+    if len(raw) > MAX_HEAD or not raw.isascii():
+        return None
+    lines = raw.decode("ascii").split("\r\n")
     request = _REQUEST.fullmatch(lines[0])
-    if request is None or len(raw) > MAX_HEAD or len(lines) - 1 > _MAX_HEADERS:
+    if request is None or len(lines) - 1 > _MAX_HEADERS:
         return None
     headers: dict[str, Header] = {}
     del lines[0]
     for line in lines:
-        found = _known.get(line) or _read_line(line)
+        found = _known_lines.get(line) or _read_line(line)
         if found is None:
             return None
         headers[found.name] = found
@@ -91,24 +94,42 @@ def read_head(raw: bytes) -> Head | None:
         return None
     method, target = request.groups()
     length = headers.get("content-length")
-    return Head(method.decode(), target.decode(), headers, 0 if length is None else int(length.value))
+    return Head(method, target, headers, 0 if length is None else int(length.value))
 
 
-def _read_line(line: bytes) -> Header | None:
-    found = _LINE.fullmatch(line)
-    if found is None:
+def _read_line(line: str) -> Header | None:
+    """None where there is a doubt: no bare CR or LF, no control character, no line that continues another one."""
+    written, colon, value = line.partition(":")
+    if not colon or not line.isprintable():
         return None
-    name, value = found[1].decode().lower(), found[2].decode().strip(" \t")
+    value = value.strip(" ")
+    known = _known_names.get(written)
+    if known is None:
+        known = _read_name(written)
+        if known is None:
+            return None
+    name, quoted = known
     if (
-        name in _DOUBTFUL
-        or (name == "connection" and value.lower() != "keep-alive")
+        (name == "connection" and value.lower() != "keep-alive")
         or (name == "content-length" and not _LENGTH.fullmatch(value))
         or (name == "host" and not _HOST.fullmatch(value))
     ):
         return None
-    made = header(name, value)
-    if name in _REPEATED and len(line) <= _MAX_KNOWN_BYTES:
-        if len(_known) >= _MAX_KNOWN:
-            _known.clear()
-        _known[line] = made
+    made = Header(name, value, quoted + orjson.dumps(value))
+    if name in _REPEATED and len(line) <= _MAX_KNOWN_LINE:
+        if len(_known_lines) >= _MAX_KNOWN:
+            _known_lines.clear()
+        _known_lines[line] = made
     return made
+
+
+def _read_name(written: str) -> tuple[str, bytes] | None:
+    name = written.lower()
+    if name in _DOUBTFUL or not _NAME.fullmatch(name):
+        return None
+    known = name, orjson.dumps(name) + b":"
+    if len(name) <= _MAX_KNOWN_NAME:
+        if len(_known_names) >= _MAX_KNOWN:
+            _known_names.clear()
+        _known_names[written] = known
+    return known

@@ -78,10 +78,10 @@ class Wire:
 
     def reply(self, reply: Reply) -> bytes:
         """Any reply; the connection goes on."""
-        lines = [f"HTTP/1.1 {reply.status} {_PHRASES[reply.status]}"]
-        lines += [f"{name}: {value}" for name, value in reply.headers]
-        lines += [f"Server: {SERVER}", f"Content-Length: {len(reply.body)}"]
-        return "\r\n".join(lines).encode("ascii") + self._tick(int(time.time())) + reply.body
+        status, headers, body = reply
+        lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
+        head = f"HTTP/1.1 {status} {_PHRASES[status]}\r\n{lines}Server: {SERVER}\r\nContent-Length: {len(body)}"
+        return b"%b%b%b" % (head.encode("ascii"), self._tick(int(time.time())), body)
 
     def _tick(self, now: int) -> bytes:
         """The end of the head; RFC 9110, 6.6.1, asks for the date."""
