@@ -249,6 +249,8 @@ def _original(method: str, target: str, uris: list[str], methods: list[str]) -> 
     if behind and behind[0] != "?":
         uris.append(behind)
         methods.append(method)
+    if len(uris) > 1:
+        uris.sort()  # the same error, in whatever order they came
     return (
         _agreed([each.upper()[:64] for each in methods if each]),
         _agreed([_canonical(each) for each in uris if each]),
