@@ -273,11 +273,16 @@ class Lane(asyncio.Protocol):
                 self._write(answers)
                 self._hand_over_for_good(data[at:])
                 return
-            body, stop = end + 4, end + 4 + plan.length
-            if plan.answer is not None and (self._behind is None or self._is_ours()):
+            ask, length = plan
+            body = end + 4
+            stop = body + length
+            if ask is not None and (self._behind is None or self._is_ours()):
                 if stop <= size:
-                    answer = plan.answer(data[body:stop])
+                    answer = ask(data[body:stop])
                     if isinstance(answer, bytes):
+                        if stop == size and not answers:  # one request at a time: what most clients do
+                            self._transport.write(answer)
+                            break
                         answers.append(answer)
                         at, turn, room = stop, turn - 1, room - len(answer)
                         continue
@@ -291,7 +296,8 @@ class Lane(asyncio.Protocol):
                     return
             self._write(answers)
             at = self._hand_over(data, at, stop)
-        self._write(answers)
+        if answers:
+            self._write(answers)
         if self._timer is not None:
             self._stop_timer()
 
