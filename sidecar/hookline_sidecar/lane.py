@@ -296,8 +296,7 @@ class Lane(asyncio.Protocol):
                     return
             self._write(answers)
             at = self._hand_over(data, at, stop)
-        if answers:
-            self._write(answers)
+        self._write(answers)
         if self._timer is not None:
             self._stop_timer()
 
