@@ -51,7 +51,7 @@ _IDENTITY_HEADERS: Final = (
 _TELL_URI: Final = ("x-original-uri", "x-forwarded-uri")
 _TELL_METHOD: Final = ("x-original-method", "x-forwarded-method")
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_UNNAMED: Final = (None, None)
+_NULL: Final = b"null"
 _MAX_KNOWN: Final = 512
 _MAX_KNOWN_BYTES: Final = 1024
 # What the two plugins get: every field of the contract, in its order.
@@ -89,12 +89,13 @@ class Question:
     ) -> None:
         """``uris`` and ``methods`` are what the headers say of the original request."""
         self._headers = headers
-        self._client_ip = _last(headers.get("x-real-ip")) or _last(headers.get("x-forwarded-for"))
         self._who = _NOBODY
         self._next: Call | None = None
         self.reply: Reply | None = None
         """The answer, once there is one."""
         self._request_id = ""
+        self._quoted_id = self._client_ip = _NULL
+        """JSON, as what else goes to the plugins."""
         try:
             self._method, self._path = _original(method, target, uris, methods)
         except _UnclearError as error:
@@ -103,15 +104,17 @@ class Question:
             return
         given = headers.get("x-request-id")
         self._request_id = request_id_of(given and given.value)
+        self._quoted_id = orjson.dumps(self._request_id)
+        client_ip = _last(headers.get("x-real-ip")) or _last(headers.get("x-forwarded-for"))
+        if client_ip is not None:
+            self._client_ip = orjson.dumps(client_ip)
+        username = password = _NULL
         authorization = headers.get("authorization")
-        username, password = _UNNAMED if authorization is None else _basic(authorization.value)
-        data = _AUTHENTICATE % (
-            b",".join([each.json for each in headers.values()]),
-            orjson.dumps(username),
-            orjson.dumps(password),
-            orjson.dumps(self._client_ip),
-        )
-        self._next = Call(Hook.AUTHENTICATE, data, orjson.dumps(self._request_id))
+        if authorization is not None:
+            username, password = map(orjson.dumps, _basic(authorization.value))
+        members = b",".join([each.json for each in headers.values()])
+        data = _AUTHENTICATE % (members, username, password, self._client_ip)
+        self._next = Call(Hook.AUTHENTICATE, data, self._quoted_id)
 
     @classmethod
     def of_head(cls, head: Head) -> Question:
@@ -165,20 +168,19 @@ class Question:
             self.reply = self._refuse(who.refused)
             return
         self._who = who
-        quoted_id = orjson.dumps(self._request_id)
         about = who.attributes
-        if self._client_ip:
-            about = b'"client_ip":%b%b%b' % (orjson.dumps(self._client_ip), b"," if about else b"", about)
+        if self._client_ip is not _NULL:
+            about = b'"client_ip":%b%b%b' % (self._client_ip, b"," if about else b"", about)
         data = _AUTHORIZE % (
             b"true" if self._method in _SAFE else b"false",
-            quoted_id,
+            self._quoted_id,
             who.username,
             about,
             who.identity,
             orjson.dumps(self._method),
             orjson.dumps(self._path),
         )
-        self._next = Call(Hook.AUTHORIZE, data, quoted_id)
+        self._next = Call(Hook.AUTHORIZE, data, self._quoted_id)
 
     def _authorized(self, action: str, has_deciders: bool) -> None:  # noqa: FBT001 - one caller, above
         is_known = self._who is not _NOBODY
@@ -211,7 +213,7 @@ class _Who(NamedTuple):
     """Members of an object."""
 
 
-_NOBODY: Final = _Who(0, tuple((name, "") for name in _IDENTITY_HEADERS), b"null", b"null", b"")
+_NOBODY: Final = _Who(0, tuple((name, "") for name in _IDENTITY_HEADERS), _NULL, _NULL, b"")
 
 
 def _read_who(decision: bytes) -> _Who:

@@ -5,7 +5,12 @@ from __future__ import annotations
 import base64
 import itertools
 
+import orjson
 import pytest
+
+from hookline_api.hooks import INPUTS, Hook
+from hookline_sidecar.auth import Question
+from hookline_sidecar.heads import read_head
 
 IDENTITY = {"user_id": "7", "username": "ann", "roles": ["reader", "writer"], "tenant_id": "acme"}
 SUCCESS = {"action": "success", "identity": IDENTITY}
@@ -160,3 +165,68 @@ def test_what_is_not_quite_that_path_is_no_yes(running, path):
     """A slip in a proxy's configuration locks, and does not open."""
     received = running.raw(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert received.split()[1] in {b"404", b"405", b"403", b"401"}
+
+
+class Recorder:
+    """What stands for chains: it says yes, and keeps what was asked."""
+
+    def __init__(self, identity):
+        self.asked = []
+        self._identity = identity
+
+    def decide_now(self, call):
+        """Every plugin would be ready."""
+        self.asked.append((call.hook, call.data, call.quoted_id))
+        if call.hook is Hook.AUTHORIZE:
+            return b'{"action":"allow"'
+        return orjson.dumps({"action": "success", "identity": self._identity})[:-1]
+
+    def has_deciders(self, hook):
+        """There are."""
+        return hook is Hook.AUTHORIZE
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [
+        {"user_id": "7", "username": "ann", "roles": [], "tenant_id": None, "claims": {}},
+        {
+            "user_id": "7",
+            "username": 'a"\\ü',
+            "roles": ["r", 's"'],
+            "tenant_id": "t",
+            "claims": {"a": [1, {"b": None}]},
+        },
+    ],
+)
+@pytest.mark.parametrize(
+    "lines",
+    [
+        [],
+        ['X-Original-URI: /a/b?c="d"\\', "X-Original-Method: delete", "X-Real-IP: ::1", 'X-Request-ID: r-"1"\\'],
+        ["Authorization: Basic YW5uOmEiYlxj", "X-Forwarded-For: 10.0.0.1, 10.0.0.2", "X-Forwarded-Uri: /%c3%bc"],
+    ],
+)  # fmt: skip
+def test_plugins_are_asked_with_every_field_of_the_contract(identity, lines):
+    """Whatever has to be escaped, on both roads: every field, nothing else, and the same bytes."""
+    head = read_head("\r\n".join(("GET /v1/auth HTTP/1.1", "Host: h", *lines)).encode())
+    pairs = [tuple(line.split(": ", 1)) for line in ("Host: h", *lines)]
+    asked = []
+    for question in (Question.of_head(head), Question.of_request("GET", "/v1/auth", pairs)):
+        chains = Recorder(identity)
+        assert question.advance(chains).status == 200
+        asked.append(chains.asked)
+    if any("Request-ID" in line for line in lines):
+        assert asked[0] == asked[1]
+    for hook, data, quoted_id in asked[0] + asked[1]:
+        read = INPUTS[hook].model_validate_json(data, strict=True)
+        assert orjson.loads(data) == read.model_dump(mode="json")
+        assert orjson.dumps(read.model_dump(mode="json")) == data  # also in its order
+        if hook is Hook.AUTHENTICATE:
+            assert read.headers == {name.lower(): value for name, value in pairs}
+        else:
+            assert read.identity.model_dump() == identity
+            assert orjson.dumps(read.hook_context.request_id) == quoted_id
+    if lines and "Basic" in lines[0]:
+        assert (read.resource, read.action, read.hook_context.attributes["client_ip"]) == ("/%C3%BC", None, "10.0.0.2")
+        assert b'"username":"ann","password":"a\\"b\\\\c"' in asked[0][0][1]
