@@ -22,6 +22,15 @@ _BACKLOG: Final = 4096
 _NO_PERMISSION: Final = 0o777
 """As a umask."""
 
+_NO_FOLDER: Final = "; its folder has to be there before: make it, or mount it"
+_HINTS: Final = {
+    errno.EADDRINUSE: "; another process listens there: stop it, or choose another one",
+    errno.EADDRNOTAVAIL: "; this machine has no such address: 127.0.0.1 is the usual one",
+    errno.EACCES: "; this user may not: it needs a folder that it may write to, or a port above 1023",
+    errno.ENOENT: _NO_FOLDER,
+    errno.ENOTDIR: _NO_FOLDER,
+}
+
 
 def listen_tcp(address: Address, flag: str) -> socket.socket:
     """A listening socket. Raises OSError with a sentence that begins with the ``flag``."""
@@ -97,12 +106,13 @@ def _listen(bound: socket.socket, address: object, flag: str) -> None:
         bound.bind(address)  # type: ignore[arg-type]
         bound.listen(_BACKLOG)
     except OSError as error:
-        raise OSError(error.errno, f"{flag}: {error.strerror or error}") from None
+        hint = _HINTS.get(error.errno or 0, "")
+        raise OSError(error.errno, f"{flag}: {error.strerror or error}{hint}") from None
 
 
 def _clear_stale(path: Path) -> None:
     """Remove a socket that nobody listens on; never a file, never a socket in use."""
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         if not stat.S_ISSOCK(path.stat().st_mode):
             raise OSError(errno.EEXIST, f"--socket {path}: there is something else of that name")
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:

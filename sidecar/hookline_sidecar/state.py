@@ -60,8 +60,15 @@ class StateFolder:
                 f"{self.control} is longer than the {_MAX_SOCKET_PATH} bytes of a socket's name; shorten --state",
             )
         # A folder that is there keeps its mode: it may be a volume's, or /tmp. What is secret in it has its own.
-        self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"--state {self.root}: {error.strerror}; it has to be a folder that the sidecar's user may make and "
+                "write to (in a pod: a volume)",
+            ) from None
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -223,7 +223,18 @@ def test_a_socket_in_use_is_left_alone(tmp_path, ports):
     refuses("something else", *given, file)
     assert file.read_text() == "precious"
     refuses("--socket", *given, tmp_path / ("x" * 120))
-    refuses("No such file", *given, tmp_path / "nowhere" / "s.sock")
+    refuses("No such file or directory; its folder has to be there", *given, tmp_path / "nowhere" / "s.sock")
+    refuses("Not a directory; its folder has to be there", *given, file / "s.sock")
+
+
+def test_a_state_that_is_no_folder_is_said_to_be_none(tmp_path):
+    """By the option's name, with what would do."""
+    file = tmp_path / "file"
+    file.write_text("precious")
+    for state, why in ((file, "File exists"), (file / "s", "Not a directory"), (Path("/proc/s"), "No such file")):
+        refuses(f"--state {state}: {why}", "--plugins", tmp_path, "--state", state)
+    refuses("a folder that the sidecar's user may make and write to", "--plugins", tmp_path, "--state", file)
+    assert file.read_text() == "precious"
 
 
 def test_a_state_folder_that_is_there_keeps_its_mode(sidecar):
