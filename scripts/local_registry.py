@@ -6,7 +6,6 @@ import base64
 import hashlib
 import http.client
 import json
-import socket
 import subprocess
 import time
 import urllib.error
@@ -14,6 +13,8 @@ import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+from local_ports import reserve_port
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 USER, PASSWORD = "puller", "s3cret"
@@ -49,7 +50,7 @@ class LocalRegistry:
         password: bool = False,
         command: Sequence[str] = (),
     ) -> None:
-        self.host = f"{address}:{port or _free_port()}"
+        self.host = f"{address}:{port or reserve_port()}"
         self.password = password
         self._folder = folder
         self._command = [*command, program, "serve", str(folder / "config.json")]
@@ -119,9 +120,3 @@ class LocalRegistry:
         request = urllib.request.Request(url, data, headers, method=method)
         with urllib.request.urlopen(request, timeout=10) as answer:
             return answer
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from hookline_operator.metrics import Metrics
+from local_ports import reserve_port
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "helm" / "dashboards" / "hookline.json").read_text())
@@ -65,9 +65,7 @@ def of_sidecars(tmp_path_factory):
     """The metric families of a running sidecar, with their kinds."""
     folder = tmp_path_factory.mktemp("sidecar")
     (folder / "plugins").mkdir()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = reserve_port()
     command = [Path(sys.executable).with_name("hookline-sidecar"), "--plugins", folder / "plugins", "--listen", "off"]
     command += ["--state", folder / "state", "--socket", folder / "s.sock", "--admin", f"127.0.0.1:{port}"]
     with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:

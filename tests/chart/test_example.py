@@ -9,7 +9,6 @@ import contextlib
 import http.client
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,16 +18,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from local_ports import reserve_ports
+
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "kubernetes"
 PATIENCE_S = 30
-
-
-def free_port():
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextlib.contextmanager
@@ -73,7 +67,7 @@ def proxy(folder, need):
     (plugins / "wasmplugin.yaml").write_text(yaml.safe_dump_all([plugin, secret]))
 
     config, deployment, service = yaml.safe_load_all((EXAMPLE / "proxy.yaml").read_text())
-    port, app, admin = free_port(), free_port(), free_port()
+    port, app, admin = reserve_ports(3)
     text = config["data"]["nginx.conf"]
     for old, new in {
         "/tmp/": f"{folder}/",

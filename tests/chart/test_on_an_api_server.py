@@ -7,7 +7,6 @@ import contextlib
 import http.client
 import itertools
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ import pytest
 import yaml
 
 from cluster import ClusterError
+from local_ports import reserve_ports
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "kubernetes"
@@ -63,13 +63,6 @@ def release(helm, plane):
     found("install")
     yield found
     found("uninstall", "--ignore-not-found")
-
-
-def free_port():
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def until(what, *, seconds=30):
@@ -364,7 +357,7 @@ def test_the_operator_gets_along_with_these_rights(release, plane, tmp_path, wat
     release("upgrade", values=values)
     deployment = plane.get("deployment", "hookline-operator", "-n", NAMESPACE)
     flags = dict(each.split("=", 1) for each in deployment["spec"]["template"]["spec"]["containers"][0]["args"])
-    health, https = free_port(), free_port()
+    health, https = reserve_ports(2)
     flags |= {
         "--health": f"127.0.0.1:{health}",
         "--listen": f"127.0.0.1:{https}",

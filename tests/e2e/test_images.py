@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tarfile
@@ -25,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from local_ports import reserve_port, reserve_ports
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("operator", "sidecar", "nginx", "tools")
@@ -148,7 +149,7 @@ def test_a_sidecar_answers_hooks_on_a_read_only_root_as_nobody(start, tmp_path) 
     plugins.mkdir()
     (plugins / "refuses.wasm").write_bytes(wasmtime.wat2wasm(_GUEST))
     (plugins / "refuses.yaml").write_text(_MANIFEST)
-    hooks, admin = _free_port(), _free_port()
+    hooks, admin = reserve_ports(2)
     arguments = ["--plugins", "/plugins", "--listen", f"127.0.0.1:{hooks}", "--admin", f"127.0.0.1:{admin}"]
     sidecar = start("sidecar", *arguments, mounts={"/plugins": plugins})
     assert sidecar.answer(f"http://127.0.0.1:{admin}/healthz")[0] == 200
@@ -267,7 +268,7 @@ def test_images_do_not_tell_where_they_were_built(images) -> None:
 
 def test_nginx_takes_its_configuration_from_a_mount(start, tmp_path) -> None:
     """And asks by subrequest, which is how the end-to-end tests put a sidecar behind it."""
-    port = _free_port()
+    port = reserve_port()
     (tmp_path / "nginx.conf").write_text(_PROXY.replace("PORT", str(port)))
     nginx = start("nginx", mounts={"/etc/nginx/nginx.conf": tmp_path / "nginx.conf"}, writable=["/tmp"])
     assert nginx.answer(f"http://127.0.0.1:{port}/mounted") == (200, b"mounted")
@@ -350,9 +351,3 @@ def _running(
     finally:
         subprocess.run([*runc, "delete", "--force", number], capture_output=True, check=False)
         process.wait(DEADLINE)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -26,6 +26,7 @@ import pytest
 import yaml
 
 from cluster.binaries import binary
+from local_ports import reserve_ports
 from local_registry import LocalRegistry
 from simulated_sidecar import SimulatedSidecar
 
@@ -86,7 +87,7 @@ class Replica:
 
     def __init__(self, plane, home, folder, name, arguments):
         self.plane, self.home, self.name, self.folder = plane, home, name, folder
-        self.port, self.health = _free_ports(2)
+        self.port, self.health = reserve_ports(2)
         self.log = folder / f"{name}.log"
         token = folder / f"{name}.token"
         token.write_text(plane.token(home, "hookline-operator", AUDIENCE))
@@ -331,13 +332,3 @@ def eventually(tmp_path):
         pytest.fail(f"no {what} within {seconds:.0f} s; last: {last!r}\n{logs}")
 
     return wait
-
-
-def _free_ports(count):
-    import socket
-
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

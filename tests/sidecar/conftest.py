@@ -1,4 +1,4 @@
-"""Real sidecar processes on free ports of 127.0.0.1, the guests that they run, and ways to ask them.
+"""Real sidecar processes on ports of 127.0.0.1, the guests that they run, and ways to ask them.
 
 Every sidecar has its own folders, and only its own processes are ever signalled. Nothing sleeps for luck: what has
 to happen is polled, with a deadline.
@@ -26,6 +26,7 @@ import wasmtime
 import yaml
 
 from hookline_api.hooks import Hook
+from local_ports import reserve_port, reserve_ports
 
 DEADLINE = 20.0
 
@@ -173,7 +174,7 @@ class Sidecar:
         self.folder = Folder(root / "plugins")
         self.state = root / "state"
         self.socket = root / "hooks.sock"
-        self.port, self.admin_port = free_ports(2)
+        self.port, self.admin_port = reserve_ports(2)
         self.options = options
         self.process = None
         self.mortal = set()
@@ -316,14 +317,15 @@ class Sidecar:
         workers = self.workers
         return next((pid for pid in self.pids if pid not in workers), None)
 
-    async def wait_busy(self, calls=1):
-        """Return when the workers are at work on so many long calls: they use the processor."""
+    def used(self):
+        """What the workers have used of the processor so far, in ticks of 10 ms."""
+        facts = [process(pid) for pid in self.workers]
+        return sum(int(ticks) for each in facts if each is not None for ticks in each[11:13])
 
-        def used():
-            return sum(int(ticks) for pid in self.workers for ticks in process(pid)[11:13])
-
-        before, end = used(), time.monotonic() + DEADLINE
-        while used() < before + 10 * calls:
+    async def wait_busy(self, before, calls=1):
+        """Return when the workers are at work on so many long calls; ``before`` is what was ``used`` before these."""
+        end = time.monotonic() + DEADLINE
+        while self.used() < before + 10 * calls:
             assert time.monotonic() < end, "the workers are idle"
             await asyncio.sleep(0.01)  # the call is on its way
 
@@ -407,15 +409,6 @@ def clean_environment():
     return {key: value for key, value in os.environ.items() if not key.startswith("HOOKLINE_")}
 
 
-def free_ports(count):
-    """Ports of 127.0.0.1 on which nobody listens now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
 class Load:
     """Client loops that ask some hundred times a second; what they got."""
 
@@ -471,8 +464,8 @@ def all_gone():
 
 @pytest.fixture(scope="session")
 def ports():
-    """``free_ports``."""
-    return free_ports
+    """``reserve_ports``."""
+    return reserve_ports
 
 
 @pytest.fixture(scope="module")
@@ -515,6 +508,6 @@ def operator(tmp_path):
     spec = importlib.util.spec_from_file_location("operator_double", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    made = module.OperatorDouble(tmp_path, free_ports(1)[0]).start()
+    made = module.OperatorDouble(tmp_path, reserve_port()).start()
     yield made
     made.end()

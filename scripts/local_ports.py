@@ -1,0 +1,27 @@
+"""Ports of 127.0.0.1 for servers that tests start."""
+
+from __future__ import annotations
+
+import socket
+
+
+def reserve_ports(count: int) -> list[int]:
+    """So many ports that are this process's until it ends: nobody else is given one, and no connection leaves from it.
+
+    A port that was only looked for may be another's by the time its server binds it, or while that restarts. So each
+    stays bound here, without being listened on: on Linux a server that sets SO_REUSEADDR, as all of ours do, may bind
+    it all the same, and who connects while there is none is refused. See socket(7) and ``inet_csk_bind_conflict``.
+    """
+    found = []
+    for _ in range(count):
+        holder = socket.socket()
+        holder.bind(("127.0.0.1", 0))
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # afterwards: so it is given no port of another
+        found.append(int(holder.getsockname()[1]))
+        holder.detach()  # the end of the process closes it
+    return found
+
+
+def reserve_port() -> int:
+    """One of them."""
+    return reserve_ports(1)[0]
