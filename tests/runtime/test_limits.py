@@ -244,13 +244,23 @@ async def test_observed_calls_have_a_bounded_queue(workshop, wat):
     assert Summary.of([runtime._stats.row(0, Hook.METRICS).values()]).calls == 2002
 
 
-async def test_who_gives_up_waiting_for_observers_does_not_stop_them(workshop, wat):
+async def test_who_gives_up_waiting_for_observers_does_not_stop_them(workshop, wat, monkeypatch):
     """A drain with a deadline of its own."""
     runtime = await workshop.guest(wat.module(hooks={"metrics": _BODIES["timeout"]}), limits={"timeout": "60ms"})
-    await runtime.call(Hook.METRICS, b"{}")
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.001):
-            await runtime.drained()
+    plugin, go = runtime.plugins["guest"], asyncio.Event()
+    observe = plugin.call
+
+    async def held(*arguments):
+        await go.wait()
+        return await observe(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(plugin, "call", held)
+        await runtime.call(Hook.METRICS, b"{}")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.001):
+                await runtime.drained()
+    go.set()
     await runtime.drained()
     await runtime.call(Hook.METRICS, b"{}")
     await runtime.drained()

@@ -215,9 +215,13 @@ async def test_what_a_dead_process_held_is_there_at_once(shared, places, how):
         os.close(tell)
 
 
-def contend(shared, process, limit, counts, lock):
-    """In a process of its own: 120 calls by 4 clients; ``counts`` is how many calls run, the most that did, and all."""
+def contend(shared, process, limit, counts, lock, gate):
+    """In a process of its own: 120 calls by 4 clients, once the gate is closed by all that have it open.
+
+    ``counts`` is how many calls run, the most that did, and all.
+    """
     random.seed(process)
+    os.read(gate, 1)
 
     def change(by):
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -249,20 +253,26 @@ def contend(shared, process, limit, counts, lock):
 def test_real_processes_keep_the_limit_and_all_get_through(shared, tmp_path, limit):
     """Three processes that want more than there is, in calls of all lengths: never one too many, and none starves."""
     counts = memoryview(mmap.mmap(-1, 24)).cast("q")
+    gate, closed = os.pipe()
     pids = []
     for process in range(3):
         pid = os.fork()
         if not pid:
             code = 1
             try:
+                os.close(closed)
                 with (tmp_path / "lock").open("w") as lock:
-                    contend(shared, process, limit, counts, lock)
+                    contend(shared, process, limit, counts, lock, gate)
                 code = 0
             finally:
                 os._exit(code)
         pids.append(pid)
+    os.close(closed)  # otherwise the first is done before the last begins
     assert [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in pids] == [0, 0, 0]
-    assert counts.tolist() == [0, limit, 360]
+    os.close(gate)
+    running, most, calls = counts
+    assert (running, calls) == (0, 360)
+    assert 1 <= most <= limit  # how many meet is the scheduler's affair; that all may be taken is tested above
 
 
 async def test_a_process_alone_counts(monkeypatch):

@@ -129,8 +129,9 @@ async def test_an_old_version_goes_without_a_search_for_cycles(workshop, wat, mo
             await runtime.load(
                 Bundle.of([await _version(workshop, wat, number, isolation={"mode": mode})]), workshop.find
             )
-        await asyncio.sleep(0.1)  # threads let go of their last call
-        assert [each() for each in gone] == [None] * 10
+        async with asyncio.timeout(20):
+            while any(each() is not None for each in gone):  # noqa: ASYNC110 - threads let go of their last call
+                await asyncio.sleep(0.01)
     finally:
         gc.enable()
 
@@ -301,9 +302,7 @@ async def test_a_version_that_follows_a_quick_one_takes_as_many_calls_at_once(wo
     """On probation it would answer some of a burst with an overload, because of nothing but the change."""
     text = wat.module(answers={"pre_query": {"action": "block", "value": "old"}})
     runtime = await workshop.run(await workshop.plugin(text, limits={"concurrency": 1}))
-    for _ in range(20):
-        await runtime.call(Hook.PRE_QUERY, b'{"query": ""}')
-    assert runtime.plugins["guest"].inline
+    runtime.plugins["guest"].trust()
     text = wat.module(answers={"pre_query": {"action": "block", "value": "new"}})
     await runtime.load(Bundle.of([await workshop.plugin(text, limits={"concurrency": 1})]), workshop.find)
     answers = await asyncio.gather(*(runtime.call(Hook.PRE_QUERY, b'{"query": ""}') for _ in range(50)))

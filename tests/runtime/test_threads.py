@@ -70,7 +70,7 @@ async def test_many_plugins_at_once_answer_each_for_itself(workshop, wat):
 
 async def test_a_plugin_that_loops_does_not_hold_the_event_loop_while_it_is_on_probation(workshop, wat):
     """Another plugin's calls are answered while the loop runs."""
-    looping = await workshop.plugin(wat.switch(), "looping", limits={"timeout": "500ms"})
+    looping = await workshop.plugin(wat.switch(), "looping", limits={"timeout": "2s"})
     quick = await workshop.plugin(wat.module(answers={"authorize": {"action": "allow"}}), "quick")
     runtime = await workshop.run(looping, quick)
     loop = asyncio.create_task(runtime.call(Hook.CUSTOM, b"2"))

@@ -5,6 +5,7 @@ After each of these the same worker process answers the next call, and nothing o
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import resource
@@ -17,8 +18,18 @@ MAX_BODY = 64 * 1024
 
 @pytest.fixture(scope="module")
 def running(new_sidecar, guests):
-    """A sidecar with a small ``--max-body`` and little patience for slow bodies."""
-    sidecar = new_sidecar(max_body="64Ki", body_timeout="300ms")
+    """A sidecar with a small ``--max-body``."""
+    return start(new_sidecar(max_body="64Ki"), guests)
+
+
+@pytest.fixture(scope="module")
+def running_impatient(new_sidecar, guests):
+    """One that waits no longer for a body than a busy machine may keep it, or us, from going on."""
+    return start(new_sidecar(body_timeout="300ms"), guests)
+
+
+def start(sidecar, guests):
+    """It runs a guard."""
     sidecar.folder.plugin("guard", guests.configured(), config={"pre_query": {"action": "block", "value": "no"}})
     return sidecar.start()
 
@@ -26,12 +37,26 @@ def running(new_sidecar, guests):
 @pytest.fixture
 async def sidecar(running):
     """The sidecar; afterwards the same worker is there, answers, and has logged nothing."""
-    workers, log = running.workers, running.settled_log()
+    async with unharmed(running):
+        yield running
+
+
+@pytest.fixture
+async def impatient(running_impatient):
+    """The one without patience, likewise."""
+    async with unharmed(running_impatient):
+        yield running_impatient
+
+
+@contextlib.asynccontextmanager
+async def unharmed(sidecar):
+    """See ``sidecar``."""
+    workers, log = sidecar.workers, sidecar.settled_log()
     assert workers
-    yield running
-    assert (await running.ask("pre_query", {"query": "select 1"}))["action"] == "block"
-    assert running.workers == workers
-    assert running.log == log
+    yield
+    assert (await sidecar.ask("pre_query", {"query": "select 1"}))["action"] == "block"
+    assert sidecar.workers == workers
+    assert sidecar.log == log
 
 
 def request(
@@ -164,10 +189,10 @@ async def test_a_chunk_that_is_none_is_a_400(sidecar, body):
 
 
 @pytest.mark.parametrize("sent", [b"", b'{"query": '])
-async def test_a_slow_body_is_a_408(sidecar, sent):
+async def test_a_slow_body_is_a_408(impatient, sent):
     """``--body-timeout`` counts from the headers, and the connection is closed."""
     head = request(b"", length=False, close=False, extra=["Content-Length: 30"])
-    is_problem(sidecar.raw(head + sent), 408, "0.3 s")
+    is_problem(impatient.raw(head + sent), 408, "0.3 s")
 
 
 async def test_a_body_that_is_cut_off_harms_nobody(sidecar):

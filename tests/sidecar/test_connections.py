@@ -19,7 +19,7 @@ DEADLINE = 20.0
 @pytest.fixture(scope="module")
 def sidecar(new_sidecar, guests):
     """One plugin that is quick, and one that takes a while."""
-    sidecar = new_sidecar(body_timeout="500ms")
+    sidecar = new_sidecar()
     sidecar.folder.plugin("guard", guests.configured(), config={"pre_query": {"action": "block", "value": "no"}})
     sidecar.folder.plugin("slow", guests.busy(40_000_000), limits={"timeout": "5s"})
     return sidecar.start()
@@ -76,6 +76,12 @@ class Client:
     def ids(self, count):
         """The request ids of the next answers."""
         return [self.answer()[1]["request_id"] for _ in range(count)]
+
+
+@pytest.fixture(scope="module")
+def impatient(new_sidecar):
+    """A sidecar that waits for a body no longer than a moment."""
+    return new_sidecar(body_timeout="500ms").start()
 
 
 @pytest.fixture(params=[False, True], ids=["tcp", "unix socket"])
@@ -161,7 +167,7 @@ def test_a_client_that_shut_its_sending_side_gets_its_answer(client, hook):
 
 
 def test_a_slow_head_and_a_slow_body_are_waited_for(sidecar, client):
-    """Longer than the lane waits, and no longer than ``--body-timeout``."""
+    """Longer than the lane waits."""
     data = request()
     for cut in (10, data.index(b"\r\n\r\n") + 8):
         client.send(data[:cut])
@@ -172,9 +178,17 @@ def test_a_slow_head_and_a_slow_body_are_waited_for(sidecar, client):
         client.socket.settimeout(DEADLINE)
         client.send(data[cut:])
         assert client.answer()[0] == 200
-    client.send(data[:-1])
-    assert client.answer()[0] == 408
-    assert client.answer() is None
+
+
+@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix socket"])
+def test_a_body_is_waited_for_no_longer_than_its_time(impatient, unix):
+    """``--body-timeout``; then the connection ends, a good call before it or not."""
+    for before in (b"", request()):
+        with Client(impatient, unix=unix) as client:
+            client.send(before + request()[:-1])
+            assert not before or client.answer()[0] == 200
+            assert client.answer()[0] == 408
+            assert client.answer() is None
 
 
 def test_a_client_that_never_reads_costs_a_bounded_amount_of_memory(sidecar):
@@ -203,12 +217,12 @@ def test_many_idle_connections_are_cheap(sidecar):
     (worker,) = sidecar.workers
     before = _resident(worker)
     with contextlib.ExitStack() as all_of_them:
+        all_of_them.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
         clients = [all_of_them.enter_context(Client(sidecar, unix=True)) for _ in range(count)]
         for each in clients:
             each.send(request())
             assert each.answer()[0] == 200
         assert _resident(worker) - before < count * 12 * 1024
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 def test_a_shutdown_answers_what_is_under_way_and_closes_what_is_idle(new_sidecar, guests):
@@ -220,8 +234,9 @@ def test_a_shutdown_answers_what_is_under_way_and_closes_what_is_idle(new_sideca
         idle.send(request())
         assert idle.answer()[0] == 200
         half.send(request()[:-3])
+        before = sidecar.used()
         busy.send(request(1, hook="custom_hook"))
-        asyncio.run(sidecar.wait_busy())
+        asyncio.run(sidecar.wait_busy(before))
         sidecar.stop(wait=False)
         assert idle.answer() is None
         status, body = busy.answer()

@@ -65,7 +65,7 @@ def states(report):
 # ── the good path ──
 
 
-async def test_a_bundle_runs_and_is_reported(sidecar, operator, guests, reported):
+async def test_a_bundle_runs_and_is_reported(sidecar, operator, guests, reported, eventually):
     """With its module fetched once, and the secret in it shown nowhere."""
     config = {"custom_hook": "hello", "upstream": {"token": SECRET}}
     version = operator.send(
@@ -92,6 +92,7 @@ async def test_a_bundle_runs_and_is_reported(sidecar, operator, guests, reported
     for secret in (SECRET, operator.token.read_text().strip()):
         assert secret not in shown + told
     kept = sidecar.state / "bundle.json"
+    eventually(kept.exists, "a bundle that is kept")  # it runs before it is on disk
     assert SECRET in kept.read_text()
     assert stat.S_IMODE(kept.stat().st_mode) == 0o600
 
@@ -265,8 +266,9 @@ async def test_a_supervisor_that_dies_while_a_bundle_is_held_holds_it_again(
     operator.reports.clear()
     os.kill(before, signal.SIGKILL)
     assert await sidecar.says() == "one"
-    reported(prepared=second, running=first)
     eventually(lambda: sidecar.supervisor not in {None, before}, "a new supervisor")
+    eventually(lambda: any(report.prepared is None for report in operator.reports), "the new one's first word")
+    reported(prepared=second, running=first)
     operator.commit(second)
     reported(running=second)
     assert await sidecar.says() == "two"
@@ -317,18 +319,22 @@ async def test_at_the_deadline_what_is_there_runs(sidecar, operator, guests, rep
 
 
 @pytest.mark.parametrize("code", [None, 1001], ids=["cut", "going away"])
-async def test_a_lost_connection_is_made_again_and_changes_nothing(sidecar, operator, guests, reported, code):
+async def test_a_lost_connection_is_made_again_and_changes_nothing(
+    sidecar, operator, guests, reported, eventually, code
+):
     """No second download, no other bundle, the same workers."""
     version = operator.send(operator.entry("p", guests.saying("one")))
     sidecar.start()
-    reported(running=version)
+    reported(running=version, ready=True)  # and there is nothing more to say: what comes now is about the connection
     workers, changes = sidecar.workers, metric(sidecar, CHANGES)
-    for _ in range(2):
+    for count in (2, 3):
         operator.reports.clear()
         operator.drop(code)
+        eventually(
+            lambda count=count: metric(sidecar, "hookline_operator_connections_total") == count, "a connection more"
+        )
         reported(running=version, ready=True)
         assert all(report == operator.last for report in operator.reports)
-    assert metric(sidecar, "hookline_operator_connections_total") == 3
     assert metric(sidecar, CHANGES) == changes
     assert (len(operator.asked), sidecar.workers, await sidecar.says()) == (1, workers, "one")
 

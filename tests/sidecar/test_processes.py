@@ -72,9 +72,10 @@ async def test_a_stop_lets_calls_under_way_end(sidecar, guests, all_gone):
     sidecar.folder.plugin("slow", guests.busy(1_500_000_000), limits={"timeout": "20s"})
     sidecar.start()
     family = sidecar.pids
+    before = sidecar.used()
     async with sidecar.client() as session, sidecar.client(unix=True) as other:
         calls = [asyncio.create_task(each.post("/v1/hooks/custom_hook", json={"n": 1})) for each in (session, other)]
-        await sidecar.wait_busy(2)
+        await sidecar.wait_busy(before, 2)
         sidecar.stop(wait=False)
         await until_refused(sidecar)
         assert not sidecar.socket.exists()
@@ -107,8 +108,9 @@ async def test_a_call_on_an_open_connection_during_a_stop_is_a_503(sidecar, gues
     async with sidecar.client() as session:
         async with session.post("/v1/hooks/pre_query", json={"query": ""}) as response:
             assert response.status == 200
+        before = sidecar.used()
         call = asyncio.create_task(session.post("/v1/hooks/custom_hook", json=1))
-        await sidecar.wait_busy()
+        await sidecar.wait_busy(before)
         half = sidecar.connect()
         half.sendall(b"POST /v1/hooks/custom_hook HTTP/1.1\r\nHost: x\r\n")
         sidecar.stop(wait=False)
@@ -122,25 +124,22 @@ async def test_a_call_that_does_not_end_does_not_hold_up_a_stop(sidecar, guests)
     """Longer than ``--drain`` nobody waits."""
     sidecar.folder.plugin("slow", guests.module({"custom_hook": guests.forever}), limits={"timeout": "60s"})
     sidecar.start(drain="500ms")
+    before = sidecar.used()
     async with sidecar.client() as session:
         call = asyncio.create_task(session.post("/v1/hooks/custom_hook", json=1))
-        await sidecar.wait_busy()
-        begin = time.monotonic()
+        await sidecar.wait_busy(before)
         assert sidecar.stop() == 0
-        assert time.monotonic() - begin < 4
         with pytest.raises(aiohttp.ClientError):
             await call
     assert "did not end within 0.5 s" in sidecar.log
 
 
 @pytest.mark.parametrize("what", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_of_an_idle_sidecar_is_quick_and_clean(sidecar, what):
-    """Also Ctrl-C: exit code 0, nothing in the log but what was asked for."""
-    sidecar.start(workers=2)
-    begin = time.monotonic()
+def test_a_stop_of_an_idle_sidecar_is_clean(sidecar, what):
+    """Also Ctrl-C: exit code 0, nobody has to be waited for or killed, nothing in the log but what was asked for."""
+    sidecar.start(workers=2, drain="60s")
     sidecar.process.send_signal(what)
     assert sidecar.process.wait(20) == 0
-    assert time.monotonic() - begin < 5
     assert "WARNING" not in sidecar.log
     assert "ERROR" not in sidecar.log
 

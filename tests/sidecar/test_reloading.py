@@ -16,24 +16,26 @@ def running(new_sidecar, guests):
 
 
 @pytest.fixture
-async def sidecar(running, guests):
+async def sidecar(running, guests, eventually):
     """The sidecar; each test begins with the same good version, and no process is lost."""
     running.folder.plugin("p", guests.saying("good"))
-    await settled(running, "good")
+    await settled(running, "good", eventually)
     family = running.pids
     yield running
     assert running.pids == family
     assert "Traceback" not in running.log
 
 
-async def settled(sidecar, value):
+async def settled(sidecar, value, eventually):
     """Return when every worker answers this."""
+    await sidecar.wait_says(value)
     sidecar.wait_plugin("p", state="Running")
-    end = asyncio.get_running_loop().time() + 20
-    in_a_row = 0
-    while in_a_row < 8:  # each on a connection of its own, so that both workers are met
-        in_a_row = in_a_row + 1 if await sidecar.says() == value else 0
-        assert asyncio.get_running_loop().time() < end, f"it does not say {value!r}"
+
+    def all_of_them():
+        workers = sidecar.get("/v1/plugins")[1]["workers"]
+        return workers["current"] == workers["wanted"]
+
+    eventually(all_of_them, "workers that all run it")
 
 
 async def test_twenty_replacements_under_load_lose_no_call(sidecar, guests, load):
@@ -42,12 +44,11 @@ async def test_twenty_replacements_under_load_lose_no_call(sidecar, guests, load
         for number in range(20):
             sidecar.folder.write("p.wasm", guests.saying(f"v{number}"))
             await sidecar.wait_says(f"v{number}")
-        await running.reaches(100)
+            await running.reaches(25)
     assert running.failures == []
     said = [answer["value"] for answer in running.answers]
     assert set(said) <= {"good", *(f"v{number}" for number in range(20))}
     assert said[-1] == "v19"
-    assert len(said) > 500
 
 
 async def test_each_client_sees_versions_in_their_order(sidecar, guests):
@@ -100,12 +101,12 @@ async def test_a_start_function_that_loops_keeps_the_good_one(sidecar, guests, l
     assert {answer["value"] for answer in running.answers} == {"good"}
 
 
-async def test_a_good_module_after_a_bad_one_is_taken(sidecar, guests):
+async def test_a_good_module_after_a_bad_one_is_taken(sidecar, guests, eventually):
     """Trap 6: the watcher still looks after a failure."""
     sidecar.folder.write("p.wasm", b"bad")
     sidecar.wait_plugin("p", state="LastGood", failure=bool)
     sidecar.folder.write("p.wasm", guests.saying("mended"))
-    await settled(sidecar, "mended")
+    await settled(sidecar, "mended", eventually)
     assert sidecar.plugin("p")["failure"] is None
 
 
@@ -114,9 +115,10 @@ async def test_a_call_under_way_ends_with_the_version_it_began_with(sidecar, gue
     sidecar.folder.write("p.wasm", guests.busy(1_000_000_000))
     sidecar.folder.plugin("p", limits={"timeout": "20s"})
     await settled_on_echo(sidecar)
+    before = sidecar.used()
     async with sidecar.client() as session:
         call = asyncio.create_task(session.post("/v1/hooks/custom_hook", json={"slow": True}))
-        await sidecar.wait_busy()
+        await sidecar.wait_busy(before)
         sidecar.folder.plugin("p", guests.saying("newer"))
         await sidecar.wait_says("newer")
         response = await call

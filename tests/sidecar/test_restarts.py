@@ -50,11 +50,9 @@ async def test_the_last_good_bundle_is_served_with_the_folder_gone(sidecar, even
     lose_folder(sidecar)
     sidecar.start()
     await serves_as_before(sidecar)
-    status, body = sidecar.get("/v1/plugins")
-    assert status == 200
-    assert body["problems"][0]["file"] == str(sidecar.folder.path)
-    assert {each["name"]: each["state"] for each in body["plugins"]} == {"a": "LastGood", "guard": "LastGood"}
-    assert "cannot be read" in sidecar.plugin("guard")["failure"]["message"]
+    assert sidecar.wait_problem("cannot be read")["file"] == str(sidecar.folder.path)
+    sidecar.wait_plugin("a", state="LastGood")
+    assert "cannot be read" in sidecar.wait_plugin("guard", state="LastGood")["failure"]["message"]
     # A retry, a worker's restart and the first wait each make the supervisor think again.
     eventually(lambda: sidecar.get("/metrics")[1].count("hookline_plugin_info{") == 2, "two plugins in the metrics")
     started = sidecar.log.count("cannot be read")

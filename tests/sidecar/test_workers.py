@@ -112,13 +112,15 @@ async def test_a_killed_worker_frees_its_places(sidecar, guests, eventually):
     """In the middle of calls that took all there were: the other workers have the limit for themselves at once."""
     sidecar.folder.plugin("p", guests.busy(300_000_000), limits={"concurrency": 4, "timeout": "20s"})
     sidecar.start(workers=2)
-    one = sidecar.workers[0]
+    one, before = sidecar.workers[0], sidecar.used()
     async with clients(sidecar, 8) as made:
-        await sidecar.wait_busy(2)
+        await sidecar.wait_busy(before, 2)
+        await asyncio.to_thread(eventually, lambda: sum(spread(sidecar)) == 8, "all connections")
+        had = max(spread(sidecar))
         os.kill(one, signal.SIGKILL)
         await asyncio.to_thread(eventually, lambda: one not in sidecar.workers, "the end of it")
         await more_of_each(made, 1)
-    assert sum(each.failures for each in made) <= 5
+    assert sum(each.failures for each in made) <= had
     assert not any("failure" in answer for each in made for answer in each.answers)
 
 
@@ -128,8 +130,7 @@ async def test_a_killed_worker_takes_its_own_calls_along_and_nothing_else(sideca
     sidecar.start(workers=3)
     async with clients(sidecar, 24) as made:
         await more_of_each(made, 5)
-        found = spread(sidecar)
-        assert found == [8, 8, 8]
+        had = max(spread(sidecar))
         before = sidecar.plugin("p")["stats"]["custom_hook"]["calls"]
         dead = sidecar.workers[0]
         os.kill(dead, signal.SIGKILL)
@@ -141,7 +142,7 @@ async def test_a_killed_worker_takes_its_own_calls_along_and_nothing_else(sideca
         )
         await more_of_each(made, 5)
         failures = [each.failures for each in made]
-        assert sum(failures) <= 8
+        assert sum(failures) <= had
         assert max(failures) <= 1
         # What was acknowledged is kept, and no number is given twice.
         numbers = [answer["value"] for each in made for answer in list(each.answers)]
@@ -158,9 +159,9 @@ async def test_a_killed_worker_takes_its_own_calls_along_and_nothing_else(sideca
             assert min(found) >= 12, found
     numbers = [answer["value"] for each in made for answer in each.answers]
     calls = sidecar.plugin("p")["stats"]["custom_hook"]["calls"]
-    assert len(numbers) + 24 <= calls <= len(numbers) + 24 + 8
+    assert len(numbers) + 24 <= calls <= len(numbers) + 24 + had
     last = (await sidecar.ask())["value"]
-    assert len(numbers) + 25 <= last <= len(numbers) + 25 + 8
+    assert len(numbers) + 25 <= last <= len(numbers) + 25 + had
     assert "Traceback" not in sidecar.log
 
 
