@@ -1,6 +1,6 @@
-/* The optional accelerator of the hook road: two functions that also exist in Python, without what Python costs.
+/* The optional accelerator of the hook road: what also exists in Python, without what Python costs.
  *
- * `call` is the common way of `native_calls.Instance.call`, `scan` that of `inputs.read_call`. Neither decides
+ * `call` and `renew` are the common way of `native_calls.Instance`, `scan` that of `inputs.read_call`. None decides
  * anything that the Python code would not decide in the same way: where a case is uncommon they say so, and Python does
  * it. `accelerator.py` loads this, and says what it was built from; the suites run with it and without it.
  *
@@ -20,48 +20,70 @@
 
 /* ── the guest's call ── */
 
-/* wasmtime/func.h and wasmtime/val.h, of the version that capi.py names. */
+/* wasmtime_val_raw_t, and wasmtime_extern_t, which has the number of its store; a function's has its name beside it. */
 typedef struct { uint64_t low, high; } cell;
-typedef void *(*guest_call)(void *context, const void *function, cell *cells, size_t count, void **trap);
+typedef struct { uint64_t kind, store, rest[2]; } item;
+typedef struct { item found; const char *name; size_t length; } export;
+
+/* wasmtime's C API of the version that capi.py names, in the order of capi.FOR_ACCELERATOR. */
+static struct {
+    void *(*func_call_unchecked)(void *context, const void *function, cell *cells, size_t count, void **trap);
+    void *(*store_new)(void *engine, void *data, void *finalizer);
+    void *(*store_context)(void *store);
+    void (*store_limiter)(void *store, int64_t memory, int64_t elements, int64_t instances, int64_t tables, int64_t);
+    void (*store_epoch_deadline_callback)(void *store, const void *function, void *data, void *finalizer);
+    void (*store_delete)(void *store);
+    void (*context_set_epoch_deadline)(void *context, uint64_t ticks);
+    void *(*instance_pre_instantiate)(const void *pre, void *context, uint64_t *instance, void **trap);
+    bool (*instance_export_get)(void *context, const uint64_t *instance, const char *name, size_t length, item *found);
+    uint8_t *(*memory_data)(void *context, const void *memory);
+    size_t (*memory_data_size)(void *context, const void *memory);
+} wasmtime;
 
 /* The memory of an Instance, whose words native_calls.py names. It outlives every call that is given its address. */
 typedef struct {
-    uint64_t instance[2], memory[4];
+    uint64_t instance[2];             /* the number of its store, and its own */
+    item memory;
     cell cells[2], nested[2];
     uint64_t fuel, trap_code;
     void *context, *trap, *failure;
-    uint64_t begin_ns, armed, thread; /* when the call began; for which epoch and thread its deadline is set */
+    uint64_t begin_ns, fresh;         /* when the call began, and whether that was with the instantiation */
+    uint64_t armed, thread;           /* for which epoch and thread its deadline is set */
     uint8_t *base;                    /* the guest's memory as it was seen last; it never moves, and never shrinks */
     uint64_t size;
     uint64_t region, region_size;     /* the guest's place for inputs; 0 and 0 where it has none */
-    uint64_t max_output;
-    void *alloc, *dealloc;            /* functions of the guest; NULL where it has none, or it was not looked up */
-    uint64_t pointer;                 /* where the input of this call is */
+    uint64_t pointer;                 /* where this call's is */
+    export *alloc, *dealloc;          /* NULL where the guest has none */
+    void *store, *engine, *pre, *on_deadline;
+    uint64_t ticks, max_output, max_memory, max_elements, max_tables;
 } block;
 
-/* What has run when `call` gives up. */
-enum { NOTHING, ALLOC, HOOK, DEALLOC };
+enum { NOTHING, ALLOC, HOOK, DEALLOC }; /* what failed */
 
-static guest_call call_guest;
 static PyObject *epoch;   /* engine.EPOCH: a list of one number */
 static PyObject *running; /* native_calls._running: a weak reference to the instance that runs on each thread */
 
-static bool failed(block *at, const void *function, uint64_t first, uint64_t second, size_t count)
+static void begin(block *at)
 {
-    at->cells[0].low = first;
-    at->cells[1].low = second;
-    at->failure = call_guest(at->context, function, at->cells, count, &at->trap);
-    return at->failure || at->trap;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now); /* what perf_counter_ns reads */
+    at->begin_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-static bool overlap(uint64_t start, uint64_t length, uint64_t other, uint64_t size) /* border.overlap */
+static bool failed(block *at, export *function, uint64_t first, uint64_t second, size_t count)
 {
-    return start == other || (start < other + size && other < start + length);
+    if (function->found.store != at->instance[0]) /* border.py has seen that it is there */
+        wasmtime.instance_export_get(at->context, at->instance, function->name, function->length, &function->found);
+    at->cells[0].low = first;
+    at->cells[1].low = second;
+    at->failure = wasmtime.func_call_unchecked(at->context, &function->found.store, at->cells, count, &at->trap);
+    at->size = wasmtime.memory_data_size(at->context, &at->memory.store);
+    return at->failure || at->trap;
 }
 
 /* Put the input into the guest and run its hook. `at` belongs to this thread meanwhile, and nobody needs the
  * interpreter, so the engine's clock can tick, and its deadline's callback and host functions can run. */
-static int run(block *at, const void *function, const char *data, uint64_t size)
+static int run(block *at, export *function, const char *data, uint64_t size)
 {
     at->pointer = at->region;
     if (size > at->region_size) {
@@ -69,77 +91,98 @@ static int run(block *at, const void *function, const char *data, uint64_t size)
             return ALLOC;
         at->pointer = at->cells[0].low & UINT32_MAX;
         if (!at->pointer || at->pointer + size > at->size)
-            return ALLOC; /* no room, or memory has grown: Python looks */
+            return ALLOC;
     }
     memcpy(at->base + at->pointer, data, size);
-    (void)failed(at, function, at->pointer, size, 2);
-    return HOOK;
+    if (failed(at, function, at->pointer, size, 2))
+        return HOOK;
+    uint64_t packed = at->cells[0].low, length = packed & UINT32_MAX;
+    return packed && (length > at->max_output || (packed >> 32) + length > at->size) ? HOOK : NOTHING;
 }
 
-/* Give the guest its answer and its input back, as Instance._free_all does. False where that failed. */
-static bool give_back(block *at, uint64_t packed, uint64_t size)
+/* Give the guest its answer and its input back, as Instance._free_all does. */
+static int give_back(block *at, uint64_t packed, uint64_t size)
 {
-    uint64_t start = packed >> 32, length = packed & UINT32_MAX;
-    bool answer = packed && !overlap(start, length, at->pointer, size), input = size > at->region_size;
-    bool done = true;
-    if (answer || input) {
-        Py_BEGIN_ALLOW_THREADS
-        done = !(answer && failed(at, at->dealloc, start, length, 2)) &&
-               !(input && failed(at, at->dealloc, at->pointer, size, 2));
-        Py_END_ALLOW_THREADS
-    }
-    return done;
+    uint64_t start = packed >> 32, end = start + (packed & UINT32_MAX);
+    bool overlap = start == at->pointer || (start < at->pointer + size && at->pointer < end);
+    if (packed && !overlap && failed(at, at->dealloc, start, end - start, 2))
+        return DEALLOC;
+    return size > at->region_size && failed(at, at->dealloc, at->pointer, size, 2) ? DEALLOC : NOTHING;
 }
 
-/* call(at, function, data, running): the guest's answer as bytes; None where it has none; or what has run, as a number.
+/* call(at, function, data, instance, last): the guest's answer as bytes; None where it has none; or a number.
  *
- * `at` is the address of an open Instance's block, `function` of a function of its store that returns an i64, and
- * `running` the weak reference to that Instance.
- * NOTHING: the call is an uncommon one, and nothing has happened. ALLOC, HOOK: so far it went, and Python goes on with
- * the cells, the trap and the failure that the block has. DEALLOC: that failed. */
+ * `at` is the address of an open Instance's block, `function` of an export that returns an i64, `instance` a weak
+ * reference to it. With `last` the guest need not free anything. A number is what failed; the block has the trap, the
+ * failure or the cells. NOTHING: it is an uncommon call, and has not begun. */
 static PyObject *call(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
     (void)self;
-    if (!running || count != 4 || !PyBytes_Check(arguments[2]))
-        return PyErr_Format(PyExc_TypeError, "call(address, address, bytes, reference)");
+    if (!running || count != 5 || !PyBytes_Check(arguments[2]))
+        return PyErr_Format(PyExc_TypeError, "call(address, address, bytes, reference, bool)");
     block *at = PyLong_AsVoidPtr(arguments[0]);
-    const void *function = PyLong_AsVoidPtr(arguments[1]);
-    PyObject *ticks = PyList_GetItem(epoch, 0); /* borrowed; nothing runs until it was read */
-    uint64_t now = ticks ? PyLong_AsUnsignedLongLong(ticks) : 0;
+    export *function = PyLong_AsVoidPtr(arguments[1]);
+    const char *data = PyBytes_AsString(arguments[2]);
+    uint64_t size = (uint64_t)PyBytes_Size(arguments[2]);
+    uint64_t now = PyLong_AsUnsignedLongLong(PyList_GetItem(epoch, 0)); /* borrowed; nothing runs until it was read */
     if (!at || !function || PyErr_Occurred())
         return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "an address is 0");
-    uint64_t size = (uint64_t)PyBytes_Size(arguments[2]);
-    if (at->armed != now || at->thread != PyThread_get_thread_ident() || !size ||
-        (size > at->region_size ? !at->alloc || size > UINT32_MAX : at->region + size > at->size))
+    if (at->armed != now || at->thread != PyThread_get_thread_ident() || !size || size > UINT32_MAX ||
+        (size > at->region_size ? !at->alloc : at->region + size > at->size))
         return PyLong_FromLong(NOTHING);
     PyObject *thread = PyLong_FromUnsignedLongLong(at->thread);
-    int set = thread ? PyDict_SetItem(running, thread, arguments[3]) : -1;
+    int broken = thread ? PyDict_SetItem(running, thread, arguments[3]) : -1;
     Py_XDECREF(thread);
-    if (set)
+    if (broken)
         return NULL;
-    struct timespec begin;
-    clock_gettime(CLOCK_MONOTONIC, &begin); /* what perf_counter_ns reads */
-    at->begin_ns = (uint64_t)begin.tv_sec * 1000000000 + (uint64_t)begin.tv_nsec;
-    const char *data = PyBytes_AsString(arguments[2]);
-    int stage;
     Py_BEGIN_ALLOW_THREADS
-    stage = run(at, function, data, size);
+    if (!at->fresh)
+        begin(at);
+    at->fresh = 0;
+    broken = run(at, function, data, size);
     Py_END_ALLOW_THREADS
-    if (stage != HOOK || at->failure || at->trap)
-        return PyLong_FromLong(stage);
-    uint64_t packed = at->cells[0].low, length = packed & UINT32_MAX;
-    if (packed && (length > at->max_output || (packed >> 32) + length > at->size))
-        return PyLong_FromLong(HOOK);
-    PyObject *answer = packed ? PyBytes_FromStringAndSize((char *)at->base + (packed >> 32), (Py_ssize_t)length) : NULL;
-    if (packed && !answer)
-        return NULL;
-    if (at->dealloc && !give_back(at, packed, size)) {
-        Py_XDECREF(answer);
-        return PyLong_FromLong(DEALLOC);
+    if (broken)
+        return PyLong_FromLong(broken);
+    uint64_t packed = at->cells[0].low;
+    data = (const char *)at->base + (packed >> 32);
+    PyObject *answer = packed ? PyBytes_FromStringAndSize(data, packed & UINT32_MAX) : Py_NewRef(Py_None);
+    if (answer && arguments[4] != Py_True && at->dealloc && (packed || size > at->region_size)) {
+        Py_BEGIN_ALLOW_THREADS
+        broken = give_back(at, packed, size);
+        Py_END_ALLOW_THREADS
     }
-    if (answer)
+    if (!broken)
         return answer;
-    Py_RETURN_NONE;
+    Py_DECREF(answer);
+    return PyLong_FromLong(broken);
+}
+
+/* renew(at): a new store with fresh memory in place of the one that the block has, if any, as Instance._renew does.
+ * Whether the guest came up; else the block has the trap or the failure. */
+static PyObject *renew(PyObject *self, PyObject *address)
+{
+    (void)self;
+    block *at = PyLong_AsVoidPtr(address);
+    if (!at || !running)
+        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_ValueError, "the address is 0");
+    Py_BEGIN_ALLOW_THREADS
+    if (at->store)
+        wasmtime.store_delete(at->store);
+    at->size = 0; /* tells host functions that a start function calls them */
+    begin(at);
+    at->store = wasmtime.store_new(at->engine, NULL, NULL);
+    at->context = wasmtime.store_context(at->store);
+    wasmtime.store_limiter(at->store, at->max_memory, at->max_elements, 1, at->max_tables, 1);
+    wasmtime.store_epoch_deadline_callback(at->store, at->on_deadline, NULL, NULL);
+    wasmtime.context_set_epoch_deadline(at->context, at->ticks);
+    at->failure = wasmtime.instance_pre_instantiate(at->pre, at->context, at->instance, &at->trap);
+    if (!at->failure && !at->trap) {
+        wasmtime.instance_export_get(at->context, at->instance, "memory", 6, &at->memory);
+        at->base = wasmtime.memory_data(at->context, &at->memory.store);
+        at->size = wasmtime.memory_data_size(at->context, &at->memory.store);
+    }
+    Py_END_ALLOW_THREADS
+    return PyBool_FromLong(!at->failure && !at->trap);
 }
 
 /* ── the look at an input ── */
@@ -391,27 +434,27 @@ static PyObject *scan(PyObject *self, PyObject *const *arguments, Py_ssize_t cou
 
 /* ── the module ── */
 
-/* use(function, epoch, running): the address of wasmtime_func_call_unchecked, the list that holds the engine's clock,
- * and the table of weak references to the instances that run. */
+/* use(functions, epoch, running): the addresses of wasmtime's functions, the list that holds the engine's clock, and
+ * the table of weak references to the instances that run. */
 static PyObject *use(PyObject *self, PyObject *arguments)
 {
     (void)self;
-    PyObject *address, *list, *table;
-    if (!PyArg_ParseTuple(arguments, "OOO", &address, &list, &table))
+    const char *functions;
+    Py_ssize_t size;
+    PyObject *list, *table;
+    if (!PyArg_ParseTuple(arguments, "y#O!O!", &functions, &size, &PyList_Type, &list, &PyDict_Type, &table))
         return NULL;
-    void *function = PyLong_AsVoidPtr(address);
-    if (!function || !PyList_Check(list) || !PyDict_Check(table))
-        return PyErr_Occurred() ? NULL : PyErr_Format(PyExc_TypeError, "use(address, list, dict)");
-    memcpy(&call_guest, &function, sizeof function); /* POSIX: a function's address is one like others */
-    Py_INCREF(list); /* for as long as the process lives, as this module does */
-    Py_INCREF(table);
-    epoch = list;
-    running = table;
+    if (size != sizeof wasmtime)
+        return PyErr_Format(PyExc_ValueError, "other functions are wanted");
+    memcpy(&wasmtime, functions, sizeof wasmtime); /* POSIX: a function's address is one like others */
+    epoch = Py_NewRef(list); /* for as long as the process lives, as this module does */
+    running = Py_NewRef(table);
     Py_RETURN_NONE;
 }
 
 static PyMethodDef methods[] = {
     {"call", (PyCFunction)(void (*)(void))call, METH_FASTCALL, NULL},
+    {"renew", renew, METH_O, NULL},
     {"scan", (PyCFunction)(void (*)(void))scan, METH_FASTCALL, NULL},
     {"use", use, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-WORDS: Final = 30
-"""Of an instance's block, in front of its functions. Even, as its cells are aligned to two words."""
+WORDS: Final = 39
+"""Of an instance's block, in front of its functions."""
 
 _MAX_FIELDS: Final = 16
 _MAX_NAME: Final = 29
@@ -55,8 +55,9 @@ def _load() -> tuple[Any, str | None]:
 _found, unused = _load()
 """``unused`` says why there is none; None where it is used."""
 
-call: Final[Callable[[int, int, bytes, object], bytes | int | None]] = _found and _found.call
-"""See ``accelerator.c``; None without it."""
+call: Final[Callable[[int, int, bytes, object, bool], bytes | int | None]] = _found and _found.call
+"""See ``accelerator.c``; None without it, as the others."""
+renew: Final[Callable[[int], bool]] = _found and _found.renew
 scan: Final[Callable[[bytes, bytes], bytes | None]] = _found and _found.scan
 
 
@@ -72,10 +73,10 @@ def shape(fields: Sequence[tuple[str, int, int]]) -> bytes:
     return b"".join(packed).ljust(_MAX_FIELDS * _FIELD.size, b"\0") + bytes([len(fields)])
 
 
-def use(function: int, epoch: list[int], running: dict[int, Any]) -> None:
-    """Tell it the address of ``wasmtime_func_call_unchecked``, the engine's clock, and which instances run."""
+def use(functions: Sequence[int], epoch: list[int], running: dict[int, Any]) -> None:
+    """Tell it where the library's functions are (``capi.FOR_ACCELERATOR``), the engine's clock, and what runs."""
     if _found is not None:
-        _found.use(function, epoch, running)
+        _found.use(struct.pack(f"={len(functions)}Q", *functions), epoch, running)
 
 
 def build(folder: Path) -> str:

@@ -151,6 +151,12 @@ def _unfit() -> str | None:
     return None
 
 
+FOR_ACCELERATOR: Final = (
+    func_call_unchecked, store_new, store_context, store_limiter, store_epoch_deadline_callback, store_delete,
+    context_set_epoch_deadline, instance_pre_instantiate, instance_export_get, memory_data, memory_data_size,
+)  # fmt: skip
+"""What ``accelerator.c`` calls, in its order."""
+
 unfit: Final = _unfit()
 """Why these prototypes must not be used with the installed library; None where they fit."""
 
@@ -160,6 +166,16 @@ def address(managed: Any) -> int:
     found = ctypes.cast(managed.ptr(), _POINTER).value
     assert found is not None  # noqa: S101 - a closed object has no pointer, and ``ptr`` raises
     return found
+
+
+def function_address(function: Any) -> int:
+    """Of a function of the library, or of a callback, which has to be kept for as long as it is called."""
+    return ctypes.cast(function, _POINTER).value or 0
+
+
+def bytes_address(data: bytes) -> int:
+    """Where these bytes are. DANGER: good for as long as that object lives."""
+    return ctypes.cast(ctypes.c_char_p(data), _POINTER).value or 0
 
 
 def use_pool(config: wasmtime.Config, **settings: int) -> None:

@@ -77,23 +77,16 @@ _CELLS: Final = 6
 _NESTED_CELLS: Final = 10
 _FUEL: Final = 14
 _TRAP_CODE: Final = 15
-# From here on for the accelerator too: what it has to know of an instance, and what it says of a call.
-_CONTEXT: Final = 16
-_TRAP: Final = 17
-_FAILURE: Final = 18
-_BEGIN: Final = 19
-_ARMED: Final = 20
-_THREAD: Final = 21
-_BASE: Final = 22
-_SIZE: Final = 23
-_REGION_AT: Final = 24
-_REGION_LENGTH: Final = 25
-_MAX_OUTPUT: Final = 26
-_ALLOC: Final = 27
-_DEALLOC: Final = 28
-_POINTER: Final = 29
-_FUNCTIONS: Final = accelerator.WORDS
-_WORDS_PER_EXTERN: Final = capi.EXTERN // 8
+# From here on for the accelerator too; ``accelerator.c`` says what they are.
+(
+    _CONTEXT, _TRAP, _FAILURE, _BEGIN, _FRESH, _ARMED, _THREAD, _BASE, _SIZE, _REGION, _REGION_SIZE, _POINTER,
+    _ALLOC, _DEALLOC, _STORE, _ENGINE, _PRE, _ON_DEADLINE, _TICKS,
+    _MAX_OUTPUT, _MAX_MEMORY, _MAX_ELEMENTS, _MAX_TABLES,
+    _FUNCTIONS,
+) = range(16, accelerator.WORDS + 1)  # fmt: skip
+# Of each function: its extern, where its name is, and its length.
+_NAME: Final = capi.EXTERN // 8
+_WORDS_PER_FUNCTION: Final = _NAME + 2
 
 # TrapCode of the wasmtime crate, as it writes them.
 _TRAPS: Final = (
@@ -105,16 +98,16 @@ _TRAPS: Final = (
 _TRAP_INTERRUPT: Final = 10
 _TRAP_OUT_OF_FUEL: Final = 11
 
-# What the accelerator says has run when it leaves the rest of a call to us.
+# What the accelerator says has failed, where it gives no answer.
 _NOTHING: Final = 0
-_RAN_ALLOC: Final = 1
-_RAN_HOOK: Final = 2
-_RAN_DEALLOC: Final = 3
+_IN_ALLOC: Final = 1
+_IN_DEALLOC: Final = 3
 _NEVER: Final = 2**64 - 1
 """The epoch for which a deadline is set where none is."""
 
 _func_call = capi.func_call_unchecked
 _accelerated = accelerator.call
+_renewed = accelerator.renew
 _get_ident = threading.get_ident
 _now_ns = time.perf_counter_ns
 
@@ -124,7 +117,7 @@ _running: Final[dict[int, Any]] = {}
 A thread sets its own entry, and nobody takes one away: whoever looked first could take away the next one.
 """
 
-accelerator.use(ctypes.cast(_func_call, ctypes.c_void_p).value or 0, EPOCH, _running)
+accelerator.use([capi.function_address(each) for each in capi.FOR_ACCELERATOR], EPOCH, _running)
 
 
 def _deadline(_context: object, _data: object, delta: int, kind: int) -> int:
@@ -167,12 +160,9 @@ class Guest:
         self.functions = {name: name.encode() for name in functions if name in info.exports}
         self.void = {hook.value for hook in info.hooks if info.exports[hook.value][1] == ("ii", "")}
         """Hooks without a result."""
-        self.quick = (
-            frozenset(hook.value for hook in info.hooks) - self.void - UNANSWERED
-            if accelerator.call is not None and self.fuel is None
-            else frozenset[str]()
-        )
+        self.quick = frozenset(hook.value for hook in info.hooks) - self.void - UNANSWERED
         """Hooks of which the accelerator makes the common calls."""
+        self.accelerated = accelerator.unused is None and self.fuel is None
         self.views: dict[int, memoryview] = {}
         self._shells: list[Instance] = []
         self._keep = _MAX_SHELLS
@@ -187,17 +177,20 @@ class Guest:
         self.engine_address = capi.address(self._engine)
         self.pre_address = capi.address(self._pre)
 
-    def instantiate(self, *, timeout_ms: int | None = None) -> Instance:
+    def instantiate(self, *, timeout_ms: int | None = None, instead_of: Instance | None = None) -> Instance:
         """A new instance with fresh memory; its deadline runs from here and covers its first call, on this thread.
 
         With ``timeout_ms`` it is made ahead of any call: it has that time to come up, and its first call has a
-        deadline of its own. Raises TrapError or DeadlineError where the start function or ``_initialize`` does not
-        come back, and OverloadError where the engine has no place for another one.
+        deadline of its own. ``instead_of`` is one that is not closed yet, and is so afterwards, whatever happens.
+        Raises TrapError or DeadlineError where the start function or ``_initialize`` does not come back, and
+        OverloadError where the engine has no place for another one.
         """
-        try:
-            instance = self._shells.pop()
-        except IndexError:
-            instance = Instance(self)
+        instance = instead_of
+        if instance is None:
+            try:
+                instance = self._shells.pop()
+            except IndexError:
+                instance = Instance(self)
         instance.open(timeout_ms)
         return instance
 
@@ -251,15 +244,14 @@ class Instance:
         "_found",
         "_giving",
         "_guest",
-        "_is_fresh",
         "_memory_at",
         "_nested",
         "_nested_at",
         "_on_thread",
         "_output",
         "_quick",
+        "_region",
         "_size",
-        "_store",
         "_targets",
         "_timeout_ns",
         "_trap",
@@ -277,37 +269,42 @@ class Instance:
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
         self._weak = weakref.ref(self)
-        words = _FUNCTIONS + _WORDS_PER_EXTERN * len(guest.functions)
-        self._block = (ctypes.c_uint64 * words)()
+        count = _FUNCTIONS + _WORDS_PER_FUNCTION * len(guest.functions)
+        self._block = (ctypes.c_uint64 * count)()
         at = self._at = ctypes.addressof(self._block)
-        whole = self._words = memoryview(self._block).cast("B").cast("Q")
+        words = self._words = memoryview(self._block).cast("B").cast("Q")
+        words[_ENGINE], words[_PRE] = guest.engine_address, guest.pre_address
+        words[_ON_DEADLINE], words[_TICKS] = capi.function_address(_on_deadline), guest.ticks
+        words[_MAX_OUTPUT], words[_MAX_MEMORY] = guest.limits.output, guest.limits.memory
+        words[_MAX_ELEMENTS], words[_MAX_TABLES] = TABLE_ELEMENTS, TABLES
         # Arguments and results of a call: two cells, of which the first word counts.
-        self._cells = whole[_CELLS : _CELLS + 4]
+        self._cells = words[_CELLS : _CELLS + 4]
         self._cells_at = ctypes.c_void_p(at + 8 * _CELLS)
         # For calls of ``alloc`` from within a host function, while the outer call's arguments are in use.
-        self._nested = whole[_NESTED_CELLS : _NESTED_CELLS + 4]
+        self._nested = words[_NESTED_CELLS : _NESTED_CELLS + 4]
         self._nested_at = ctypes.c_void_p(at + 8 * _NESTED_CELLS)
         self._memory_at = ctypes.c_void_p(at + 8 * _MEMORY + capi.EXTERN_OF)
-        self._boxes = {
-            name: ctypes.c_void_p(at + 8 * (_FUNCTIONS + _WORDS_PER_EXTERN * place))
-            for place, name in enumerate(guest.functions)
-        }
+        places = {name: _FUNCTIONS + _WORDS_PER_FUNCTION * number for number, name in enumerate(guest.functions)}
+        for name, place in places.items():
+            words[place + _NAME], words[place + _NAME + 1] = capi.bytes_address(guest.functions[name]), len(name)
+        boxes = {name: at + 8 * place for name, place in places.items()}
+        words[_ALLOC], words[_DEALLOC] = boxes.get("alloc", 0), boxes.get("dealloc", 0)
+        self._quick = {name: box for name, box in boxes.items() if guest.accelerated and name in guest.quick}
+        """The hooks that the accelerator calls, and where it finds each."""
+        self._boxes = {name: ctypes.c_void_p(box) for name, box in boxes.items()}
         """Where each function's extern goes, once it is looked up."""
         self._targets = {name: ctypes.c_void_p((box.value or 0) + capi.EXTERN_OF) for name, box in self._boxes.items()}
         """Where the function is in there."""
         self._found: dict[str, ctypes.c_void_p] = {}
-        """The functions of this store, by name."""
-        self._quick: dict[str, int] = {}
-        """The addresses of those that the accelerator calls."""
+        """Those of this store that were looked up here."""
         self._trap = ctypes.c_void_p.from_address(at + 8 * _TRAP)
         self._trap_at = ctypes.c_void_p(at + 8 * _TRAP)
         self._context = ctypes.c_void_p.from_address(at + 8 * _CONTEXT)
-        self._store = 0
-        self._view = memoryview(b"")
+        self._view = _NO_MEMORY
         self._size = 0
+        self._region: tuple[int, int] | None = None
         self._output = guest.limits.output
         self._giving = False
-        self._is_fresh = False
         self._armed = -1
         self._on_thread = 0
         self._timeout_ns = self._cpu_ns = self._wall_ns = 0
@@ -318,39 +315,35 @@ class Instance:
         self.fuel = 0
         """Fuel of the last call, where it is counted."""
         self.memory = 0
-        """Bytes of memory after the last call, or some milliseconds before."""
+        """Bytes of memory after the last call."""
 
     def open(self, timeout_ms: int | None) -> None:
-        """Begin with a new store and fresh memory; see ``Guest.instantiate``."""
-        guest, limits = self._guest, self._guest.limits
-        self.calls = self.fuel = 0
-        self.expired = self._giving = False
-        self._found.clear()
-        self._quick.clear()
-        self._words[_BEGIN] = _now_ns()
-        store = self._store = capi.store_new(guest.engine_address, None, None)
-        context = self._context
-        context.value = capi.store_context(store)
+        """Begin with a new store and fresh memory, in place of what it has; see ``Guest.instantiate``."""
+        guest, words = self._guest, self._words
+        self.calls = self._size = 0
+        self.expired = False
+        self.memory = guest.first_size
+        self._view = _NO_MEMORY
+        if self._found:
+            self._found.clear()
+        if self._region is not guest.region:
+            self._region = guest.region
+            words[_REGION], words[_REGION_SIZE] = guest.region or (0, 0)
+        within, common = None, True
+        if timeout_ms is not None:
+            within, common = f"{timeout_ms} ms", timeout_ms == guest.limits.timeout
         try:
-            capi.store_limiter(store, limits.memory, TABLE_ELEMENTS, 1, TABLES, 1)
-            if guest.has_wasi:
-                # An empty one: no files, arguments, environment, output.
-                self._check(capi.context_set_wasi(context, capi.wasi_config_new()), "instantiation", None)
-            capi.store_epoch_deadline_callback(store, _on_deadline, None, capi.NO_FINALIZER)
-            within = None if timeout_ms is None else f"{timeout_ms} ms"
-            self._arm(
-                *((limits.timeout, guest.ticks) if timeout_ms is None else (timeout_ms, deadline_ticks(timeout_ms)))
-            )
-            _running[self._on_thread] = self._weak
-            block = ctypes.addressof(self._block)
-            self._check(
-                capi.instance_pre_instantiate(guest.pre_address, context, block, self._trap_at), "instantiation", within
-            )
-            capi.instance_export_get(context, block, b"memory", 6, block + 8 * _MEMORY)
-            self._see_fresh_memory()
+            if common and guest.accelerated and not guest.has_wasi:
+                if EPOCH[0] != self._armed or _get_ident() != self._on_thread:
+                    self._note_clocks(guest.limits.timeout)
+                _running[self._on_thread] = self._weak
+                if not _renewed(self._at):
+                    self._check(words[_FAILURE] or None, "instantiation", within)
+            else:
+                self._renew(guest.limits.timeout if timeout_ms is None else timeout_ms, within)
             if guest.initializes:
                 self._check(
-                    _func_call(context, self._find("_initialize"), self._cells_at, 0, self._trap_at),
+                    _func_call(self._context, self._find("_initialize"), self._cells_at, 0, self._trap_at),
                     "instantiation",
                     within,
                 )
@@ -359,9 +352,9 @@ class Instance:
         except BaseException:
             self.close()
             raise
-        self._is_fresh = timeout_ms is None
-        if timeout_ms is not None:
-            self._armed, self._words[_ARMED] = -1, _NEVER
+        words[_FRESH] = timeout_ms is None
+        if not common:
+            self._armed, words[_ARMED] = -1, _NEVER
 
     def call(self, hook: str, data: bytes, *, last: bool) -> bytes | None:  # noqa: C901, PLR0912, PLR0915 - below
         """One hook call: the guest's answer, or None for the hook's default.
@@ -371,68 +364,62 @@ class Instance:
 
         In one piece, because a call of a Python function costs as much as most lines here.
         """
-        stage = _NOTHING
-        quick = self._last_quick(hook) if last else self._quick.get(hook)
+        words, quick = self._words, self._quick.get(hook)
         if quick is not None:
-            answer = _accelerated(self._at, quick, data, self._weak)
+            answer = _accelerated(self._at, quick, data, self._weak, last)
             if not isinstance(answer, int):
                 self.calls += 1
-                if last:
-                    self.memory = self._measure()
+                self.memory = words[_SIZE]
                 return answer
-            stage = answer
+            if answer:
+                self.calls += 1
+                raise self._broken(answer, hook, len(data))
         guest = self._guest
         context, cells, cells_at, trap, trap_at = self._context, self._cells, self._cells_at, self._trap, self._trap_at
-        if stage:
-            pass  # it has begun
-        elif self._is_fresh:
-            self._is_fresh = False  # it was armed by the instantiation, which is a part of its first call
+        if words[_FRESH]:
+            words[_FRESH] = 0  # it was armed by the instantiation, which is a part of its first call
         else:
-            self._words[_BEGIN] = _now_ns()
             if EPOCH[0] != self._armed or _get_ident() != self._on_thread:
                 self._arm(guest.limits.timeout, guest.ticks)
             if guest.fuel is not None:
                 capi.context_set_fuel(context, guest.fuel)
+            words[_BEGIN] = _now_ns()
         _running[self._on_thread] = self._weak
         self.calls += 1
         size = len(data)
         try:
-            region = guest.region
+            region = self._region
             if region is not None and size <= region[1]:
                 pointer = region[0]
             else:
                 region = None
-                pointer = self._alloc(size, ran=stage == _RAN_ALLOC) if stage < _RAN_HOOK else self._words[_POINTER]
-            if stage < _RAN_HOOK:
-                if size:
-                    end = pointer + size
-                    if end > self._size and end > self._measure():
-                        raise TrapError(f"alloc({size}) answered {pointer}: outside the guest's memory")
-                    self._view[pointer:end] = data
-                cells[0] = pointer
-                cells[2] = size
-                failure = _func_call(context, self._found.get(hook) or self._find(hook), cells_at, 2, trap_at)
-            else:
-                failure = self._words[_FAILURE] or None
+                cells[0] = size
+                failure = _func_call(context, self._found.get("alloc") or self._find("alloc"), cells_at, 1, trap_at)
+                if failure is not None or trap.value is not None:
+                    raise self._error(failure, "alloc", None)
+                pointer = cells[0] & U32
+            if size:
+                end = pointer + size
+                if not pointer or (end > self._size and end > self._measure()):
+                    raise self._no_room(pointer, size)
+                self._view[pointer:end] = data
+            cells[0] = pointer
+            cells[2] = size
+            failure = _func_call(context, self._found.get(hook) or self._find(hook), cells_at, 2, trap_at)
             if failure is not None or trap.value is not None:
-                raise self._error(failure, hook if stage != _RAN_DEALLOC else "dealloc", None)
+                raise self._error(failure, hook, None)
             packed = 0 if hook in guest.void else cells[0]
             result = None
             if packed and hook not in UNANSWERED:
                 start, length = packed >> 32, packed & U32
-                if length > self._output:
-                    raise ResultError(f"the result has {length} bytes, and limits.output is {self._output}")
                 end = start + length
-                if end > self._size and end > self._measure():
-                    raise ResultError(f"the result is outside memory: {length} bytes at {start}, of {self._size}")
+                if length > self._output or (end > self._size and end > self._measure()):
+                    raise self._bad_result(packed)
                 result = self._view[start:end].tobytes()
             if last:
                 self._measure()
-            else:
-                if guest.frees:
-                    self._free_all(packed, pointer, size, in_region=region is not None)
-                if hook in guest.quick and quick is None:
-                    self._quicken(hook)
+            elif guest.frees:
+                self._free_all(packed, pointer, size, in_region=region is not None)
         except CallError:
             self._measure()
             raise
@@ -444,23 +431,22 @@ class Instance:
 
     def close(self) -> None:
         """Give the store and its memory back. The instance must not be used any more; its guest may use it again."""
-        if self._store:
-            store, self._store = self._store, 0
-            self._context.value = None
-            self._size = self._words[_SIZE] = 0
+        words = self._words
+        store = words[_STORE]
+        if store:
+            words[_STORE] = words[_CONTEXT] = words[_SIZE] = self._size = 0
             self._view = _NO_MEMORY
-            self._quick.clear()
             capi.store_delete(store)
             self._guest.take_back(self)
 
     @property
     def closed(self) -> bool:
         """Whether its store is given back."""
-        return not self._store
+        return not self._words[_STORE]
 
     def __del__(self) -> None:
-        if self._store:
-            capi.store_delete(self._store)
+        if self._words[_STORE]:
+            capi.store_delete(self._words[_STORE])
 
     def work_ns(self) -> int:
         """Processor time since the last call began, on the thread that it ran on: as much at least."""
@@ -472,19 +458,20 @@ class Instance:
         return left_ns(timeout_ns=self._timeout_ns, used_ns=self.work_ns(), passed_ns=passed)
 
     def meet(self, caller: int) -> None:
-        """See the memory of a guest that calls the host before the library has said where it is.
+        """See the memory of a guest that calls the host before anybody has looked at it here.
 
-        That is in its start function, while it is instantiated. DANGER: the block still says what was in the store
-        before, and the library ends the process that asks for it.
+        DANGER: in its start function, while it is instantiated, the block still says what was in the store before, and
+        the library ends the process that asks for it.
         """
-        block = ctypes.addressof(self._block)
-        box = self._boxes["alloc"]
-        if not (
-            capi.caller_export_get(caller, b"memory", 6, block + 8 * _MEMORY)
-            and capi.caller_export_get(caller, b"alloc", 5, box)
-        ):
-            raise LookupError("the caller is not the guest")
-        self._found["alloc"] = ctypes.c_void_p((box.value or 0) + capi.EXTERN_OF)
+        words = self._words
+        if not words[_SIZE]:
+            box = self._boxes["alloc"]
+            if not (
+                capi.caller_export_get(caller, b"memory", 6, self._at + 8 * _MEMORY)
+                and capi.caller_export_get(caller, b"alloc", 5, box)
+            ):
+                raise LookupError("the caller is not the guest")
+            self._found["alloc"] = self._targets["alloc"]
         self._measure()
 
     # ── what host functions see: ``border.GuestMemory`` ──
@@ -527,21 +514,44 @@ class Instance:
 
     # ── below ──
 
+    def _renew(self, timeout_ms: int, within: str | None) -> None:
+        """A new store, with memory of its own, for this guest."""
+        guest, words, context = self._guest, self._words, self._context
+        if words[_STORE]:
+            capi.store_delete(words[_STORE])
+        words[_SIZE] = 0
+        store = words[_STORE] = capi.store_new(guest.engine_address, None, None)
+        words[_CONTEXT] = capi.store_context(store)
+        capi.store_limiter(store, guest.limits.memory, TABLE_ELEMENTS, 1, TABLES, 1)
+        if guest.has_wasi:
+            # An empty one: no files, arguments, environment, output.
+            self._check(capi.context_set_wasi(context, capi.wasi_config_new()), "instantiation", None)
+        capi.store_epoch_deadline_callback(store, _on_deadline, None, capi.NO_FINALIZER)
+        self._arm(timeout_ms, deadline_ticks(timeout_ms))
+        words[_BEGIN] = _now_ns()
+        _running[self._on_thread] = self._weak
+        failure = capi.instance_pre_instantiate(guest.pre_address, context, self._at, self._trap_at)
+        self._check(failure, "instantiation", within)
+        capi.instance_export_get(context, self._at, b"memory", 6, self._at + 8 * _MEMORY)
+        self._measure()
+
     def _arm(self, timeout_ms: int, ticks: int) -> None:
         """Give the store a fresh deadline, for calls on this thread until the engine's clock moves."""
-        # The epoch first: a tick in between makes the deadline later, and not earlier.
-        self._armed = self._words[_ARMED] = EPOCH[0]
-        thread = _get_ident()
-        if thread != self._on_thread:
-            self._on_thread = self._words[_THREAD] = thread
-        self._timeout_ns = timeout_ms * 1_000_000
-        self._cpu_ns = time.thread_time_ns()
-        self._wall_ns = self._words[_BEGIN]
+        self._note_clocks(timeout_ms)
         capi.context_set_epoch_deadline(self._context, ticks)
         if self._guest.fuel is not None:
             capi.context_set_fuel(self._context, self._guest.fuel)
         if self.calls:
             self._measure()
+
+    def _note_clocks(self, timeout_ms: int) -> None:
+        """What the deadline that is set next is counted from: its epoch first, so that a tick makes it later."""
+        words = self._words
+        self._armed = words[_ARMED] = EPOCH[0]
+        self._on_thread = words[_THREAD] = _get_ident()
+        self._timeout_ns = timeout_ms * 1_000_000
+        self._wall_ns = _now_ns()  # before the other, as a call begins after both: it is charged too little at worst
+        self._cpu_ns = time.thread_time_ns()
 
     def _find(self, name: str) -> ctypes.c_void_p:
         """An export that the module's border says is a function; looked up when it is first needed."""
@@ -550,46 +560,24 @@ class Instance:
         found = self._found[name] = self._targets[name]
         return found
 
-    def _quicken(self, hook: str) -> None:
-        """From now on the accelerator calls that hook: it needs no look-ups, of which the first call made most."""
-        words, guest = self._words, self._guest
-        words[_REGION_AT], words[_REGION_LENGTH] = guest.region or (0, 0)
-        words[_MAX_OUTPUT] = self._output
-        for name, place in (("alloc", _ALLOC), ("dealloc", _DEALLOC)):
-            words[place] = (self._found.get(name) or self._find(name)).value or 0 if name in guest.functions else 0
-        self._quick[hook] = self._found[hook].value or 0
-
-    def _last_quick(self, hook: str) -> int | None:
-        """The same for a call after which the guest need not free anything, often the only one of this store."""
-        guest, words = self._guest, self._words
-        if self._is_fresh or hook not in guest.quick:
-            return None
-        if not self._quick:
-            if guest.region is None:
-                return None
-            words[_REGION_AT], words[_REGION_LENGTH] = guest.region
-            words[_MAX_OUTPUT] = self._output
-            words[_ALLOC] = 0
-        words[_DEALLOC] = 0
-        words[_BEGIN] = _now_ns()
-        if EPOCH[0] != self._armed or _get_ident() != self._on_thread:
-            self._arm(guest.limits.timeout, guest.ticks)
-        return (self._found.get(hook) or self._find(hook)).value
-
-    def _alloc(self, size: int, *, ran: bool = False) -> int:
-        """Ask the guest for a place for its input, unless it ran already."""
-        if ran:
-            failure = self._words[_FAILURE] or None
-        else:
-            self._cells[0] = size
-            target = self._found.get("alloc") or self._find("alloc")
-            failure = _func_call(self._context, target, self._cells_at, 1, self._trap_at)
+    def _broken(self, what: int, hook: str, size: int) -> CallError:
+        """Why a call that the accelerator began came to no answer."""
+        self.memory = self._measure()
+        failure = self._words[_FAILURE] or None
         if failure is not None or self._trap.value is not None:
-            raise self._error(failure, "alloc", None)
-        pointer = self._cells[0] & U32
-        if size and not pointer:
-            raise TrapError(f"alloc({size}) answered 0: the guest has no room for the input")
-        return pointer
+            return self._error(failure, {_IN_ALLOC: "alloc", _IN_DEALLOC: "dealloc"}.get(what, hook), None)
+        return self._no_room(self._cells[0] & U32, size) if what == _IN_ALLOC else self._bad_result(self._cells[0])
+
+    def _no_room(self, pointer: int, size: int) -> CallError:
+        if not pointer:
+            return TrapError(f"alloc({size}) answered 0: the guest has no room for the input")
+        return TrapError(f"alloc({size}) answered {pointer}: outside the guest's memory")
+
+    def _bad_result(self, packed: int) -> CallError:
+        start, length = packed >> 32, packed & U32
+        if length > self._output:
+            return ResultError(f"the result has {length} bytes, and limits.output is {self._output}")
+        return ResultError(f"the result is outside memory: {length} bytes at {start}, of {self._size}")
 
     def _free_all(self, packed: int, pointer: int, size: int, *, in_region: bool) -> None:
         """Give the guest its answer and its input back."""
@@ -609,27 +597,20 @@ class Instance:
         if failure is not None or self._trap.value is not None:
             raise self._error(failure, "dealloc", None)
 
-    def _see_fresh_memory(self) -> None:
-        """The view of a memory that is as large as the module says; a start function may have made it larger."""
-        guest = self._guest
-        base = capi.memory_data(self._context, self._memory_at)
-        view = guest.views.get(base)
-        if view is None:
-            if len(guest.views) >= _MAX_VIEWS:
-                guest.views.clear()
-            view = guest.views[base] = _view(base, guest.first_size)
-        self._view = view
-        self.memory = self._size = self._words[_SIZE] = guest.first_size
-        self._words[_BASE] = base
-
     def _measure(self) -> int:
         """The size of memory now; the view covers all of it afterwards."""
         size: int = capi.memory_data_size(self._context, self._memory_at)
         if size != self._size:
+            guest, words = self._guest, self._words
             base = capi.memory_data(self._context, self._memory_at) or 0
-            self._view = _view(base, size)
-            self._size = self._words[_SIZE] = size
-            self._words[_BASE] = base
+            view = guest.views.get(base) if size == guest.first_size else _view(base, size)
+            if view is None:
+                if len(guest.views) >= _MAX_VIEWS:
+                    guest.views.clear()
+                view = guest.views[base] = _view(base, size)
+            self._view = view
+            self._size = words[_SIZE] = size
+            words[_BASE] = base
         return size
 
     def _ask_for_region(self, within: str | None) -> None:
@@ -642,7 +623,8 @@ class Instance:
         if size:
             if not start or start + size > self._measure():
                 raise TrapError(f"the input region is outside memory: {size} bytes at {start}, of {self._size}")
-            guest.region = start, size
+            guest.region = self._region = start, size
+            self._words[_REGION], self._words[_REGION_SIZE] = start, size
         guest.asks_for_region = False
 
     def _count_fuel(self, given: int) -> None:

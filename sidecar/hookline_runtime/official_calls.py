@@ -160,13 +160,16 @@ class Guest:
         except wasmtime.WasmtimeError as error:
             raise VerifyError(f"the module cannot be linked: {first_line(str(error))}") from error
 
-    def instantiate(self, *, timeout_ms: int | None = None) -> Instance:
+    def instantiate(self, *, timeout_ms: int | None = None, instead_of: Instance | None = None) -> Instance:
         """A new instance with fresh memory; its deadline runs from here and covers its first call.
 
         With ``timeout_ms`` it is made ahead of any call: it has that time to come up, and its first call has a
-        deadline of its own. Raises TrapError or DeadlineError where the start function or ``_initialize`` does not
-        come back, and OverloadError where the engine has no place for another one.
+        deadline of its own. ``instead_of`` is one that is not closed yet, and is so afterwards, whatever happens.
+        Raises TrapError or DeadlineError where the start function or ``_initialize`` does not come back, and
+        OverloadError where the engine has no place for another one.
         """
+        if instead_of is not None:
+            instead_of.close()
         ahead = timeout_ms is not None
         store = wasmtime.Store(self._engine)
         try:

@@ -187,7 +187,8 @@ class Plugin:
         self.last_failure: LastFailure | None = None
         self.inline = False
         """Whether calls run on the event loop."""
-        self._may_run_inline = entry.limits.timeout <= _MAX_INLINE_MS
+        self._timeout_ms = entry.limits.timeout
+        self._may_run_inline = self._timeout_ms <= _MAX_INLINE_MS
         self._guest = guest
         self._counts_fuel = entry.limits.fuel is not None
         self._max_input = entry.limits.input
@@ -284,7 +285,7 @@ class Plugin:
         if len(data) > self._max_input:
             raise self._refuse_size(road, len(data))
         try:
-            await self.places.enter(self.entry.limits.timeout / 1000, quick=self.inline)
+            await self.places.enter(self._timeout_ms / 1000, quick=self.inline)
         except BaseException as error:
             road.breaker.did_not_run()
             if isinstance(error, OverloadError):
@@ -383,9 +384,7 @@ class Plugin:
 
     def _fresh(self) -> Instance:
         """An instance for a call that found none ready; a used one goes first, since its memory is warm."""
-        if self._used:
-            self._used.pop().close()
-        return self._guest.instantiate()
+        return self._guest.instantiate(instead_of=self._used.pop() if self._used else None)
 
     def _put_back(self, instance: Instance) -> None:
         if len(self._instances) < self._keep:
@@ -407,15 +406,15 @@ class Plugin:
     def _tidy(self) -> None:
         """Between calls: give back what they used, and make ready what the next ones need."""
         self._tidying = False
-        used, self._used = self._used, []
-        for instance in used:
-            instance.close()
-        if self._closed.is_set():
-            return
+        used, ready = self._used, self._instances
+        lacks = len(used) > 0 and not self._closed.is_set()
         begin = time.thread_time_ns()
         with contextlib.suppress(CallError):  # the call that needs one makes it, fails, and is counted
-            while used and len(self._instances) < self._keep:
-                self._instances.append(self._guest.instantiate(timeout_ms=self.entry.limits.timeout))
+            while lacks and len(ready) < self._keep:
+                old = used.pop() if used else None
+                ready.append(self._guest.instantiate(timeout_ms=self._timeout_ms, instead_of=old))
+        while used:
+            used.pop().close()
         if time.thread_time_ns() - begin > _QUICK_NS:
             self._was_slow()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -15,8 +16,8 @@ from hypothesis import strategies as st
 
 from hookline_api.hooks import Hook
 from hookline_runtime import accelerator, engine, inputs
-from hookline_runtime.calls import Guest
-from hookline_runtime.errors import CallError, InputError
+from hookline_runtime.calls import Guest, Instance
+from hookline_runtime.errors import CallError, InputError, TrapError
 
 pytestmark = pytest.mark.skipif(accelerator.unused is not None, reason=str(accelerator.unused))
 
@@ -226,8 +227,8 @@ async def test_every_call_comes_to_the_same_with_it_and_without(workshop, wat, r
     module = engine.load_compiled(workshop.find(entry), fuel=False)
     host = {("hookline", "get_config"): lambda memory, pointer, length: memory.give(memory.read(pointer, length) * 2)}
     with_it, without = (Guest(module, limits=entry.limits, host=host) for _ in range(2))
-    assert with_it.quick
-    without.quick = frozenset()
+    assert with_it.accelerated
+    without.accelerated = False
     ticker = engine.Ticker()
     ticker.start()
     try:
@@ -239,6 +240,91 @@ async def test_every_call_comes_to_the_same_with_it_and_without(workshop, wat, r
                 assert said[0] == said[1]
     finally:
         ticker.stop()
+
+
+_START = """
+(func $begin (local $said i64)
+  (local.set $said (call $get_config (i32.const 1024) (i32.const 5)))
+  (if (i64.eq (local.get $said) (i64.const 1)) (then unreachable))
+  (if (i64.eq (local.get $said) (i64.const 2)) (then (loop $ever (br $ever))))
+  (if (i64.eq (local.get $said) (i64.const 3)) (then (drop (memory.grow (i32.const 2))))))
+(start $begin)
+"""
+
+
+@_native
+async def test_every_instance_comes_up_the_same_with_it_and_without(workshop, wat):
+    """Each in the place of the one before: also where the guest asks the host, traps, loops or grows as it comes up."""
+    entry = await workshop.plugin(
+        wat.module(
+            _START,
+            _REGION,
+            imports=wat.host("hookline", "get_config", "i32 i32", "i64"),
+            hooks={"custom_hook": f"(drop (call $get_config (i32.const 0) (i32.const 8))) {wat.echo}"},
+            data={1024: b"again"},
+        ),
+        hooks=["custom_hook"],
+        limits={"timeout": "20ms"},
+    )
+    module = engine.load_compiled(workshop.find(entry), fuel=False)
+    seen: list[object] = []
+    wanted = [0]
+
+    def host(memory, pointer, length):
+        seen.append((memory.read(pointer, length), memory.give(b"0123456789"), memory.read(65_536, 4)))
+        return wanted[0]
+
+    def come_up(guest: Guest, before: Instance | None, timeout_ms: int | None) -> Instance | None:
+        try:
+            instance = guest.instantiate(timeout_ms=timeout_ms, instead_of=before)
+            for data in (b"secret", b"x" * 65_536 * 2):
+                answer = instance.call("custom_hook", data, last=True)
+                seen.append((answer, instance.memory, instance.calls))
+        except CallError as error:
+            seen.append((type(error), str(error)))
+            assert before is None or before.closed
+            return None
+        return instance
+
+    came_up = []
+    ticker = engine.Ticker()
+    ticker.start()
+    try:
+        for accelerated in (True, False):
+            guest = Guest(module, limits=entry.limits, host={("hookline", "get_config"): host})
+            assert guest.accelerated
+            guest.accelerated = accelerated
+            instance = None
+            for said in (0, 1, 0, 2, 2, 0, 3, 0, 3, 1, 1, 0):
+                for timeout_ms in (None, 20, 100):
+                    wanted[0] = said
+                    instance = come_up(guest, instance, timeout_ms)
+            came_up.append(seen.copy())
+            seen.clear()
+    finally:
+        ticker.stop()
+    assert came_up[0] == came_up[1]
+    assert len({str(each) for each in came_up[0]}) > 8
+
+
+@_native
+async def test_what_does_not_come_up_takes_no_place(workshop, wat):
+    """The pool has some thousands; each of these is given back, and so is the instance before it."""
+    start = "(func $begin unreachable) (start $begin)"
+    entries = [
+        await workshop.plugin(wat.module(*parts, hooks={"custom_hook": wat.no_answer}), hooks=["custom_hook"])
+        for parts in ((), (start,))
+    ]
+    fine, broken = (
+        Guest(engine.load_compiled(workshop.find(entry), fuel=False), limits=entry.limits, host={}) for entry in entries
+    )
+    for _ in range(engine._POOL["total_core_instances"] + 1):
+        with contextlib.suppress(TrapError):
+            broken.instantiate()
+    instance = fine.instantiate()
+    for _ in range(engine._POOL["total_core_instances"] + 1):
+        instance = fine.instantiate(instead_of=instance)
+    instance.close()
 
 
 @_native
@@ -283,7 +369,7 @@ def _said(guest: Guest, data: bytes) -> tuple[object, ...]:
     instance = guest.instantiate()
     try:
         before = [instance.call("custom_hook", each, last=False) for each in (b"0", b"a long one, 16b.", b"x")]
-        assert bool(instance._quick) is bool(guest.quick)
+        assert bool(instance._quick) is guest.accelerated
         answers = [instance.call("custom_hook", each, last=False) for each in (data, b"xyz", data, b"8", b"")]
         answers.append(instance.call("custom_hook", data, last=True))
         return *before, *answers, instance.memory, instance.calls
@@ -319,7 +405,7 @@ def test_without_it_the_runtime_says_why_and_goes_on(change, why):
 import os, sys
 {change}
 from hookline_runtime import accelerator
-from hookline_runtime.calls import Guest
+from hookline_runtime.calls import Guest, Instance
 from hookline_runtime.inputs import LOOKS
 print(accelerator.unused, accelerator.call, LOOKS)
 """

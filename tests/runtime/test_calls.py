@@ -115,9 +115,9 @@ async def test_a_call_at_low_load_finds_an_instance_ready(workshop, wat, monkeyp
     await tidy()
     in_a_call, made, instantiate = [], [], Guest.instantiate
 
-    def watched(self, *, timeout_ms=None):
+    def watched(self, *, timeout_ms=None, instead_of=None):
         (in_a_call if timeout_ms is None else made).append(1)
-        return instantiate(self, timeout_ms=timeout_ms)
+        return instantiate(self, timeout_ms=timeout_ms, instead_of=instead_of)
 
     monkeypatch.setattr(Guest, "instantiate", watched)
     for _ in range(50):

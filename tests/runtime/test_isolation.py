@@ -77,6 +77,9 @@ async def test_a_pool_keeps_no_more_than_its_size_and_closes_the_rest(workshop, 
 
     def counted(self, **options):
         made.append(1)
+        instead_of = options.get("instead_of")
+        if instead_of is not None and not instead_of.closed:
+            closed.append(1)
         return instantiate(self, **options)
 
     def counted_close(self):
