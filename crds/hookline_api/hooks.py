@@ -323,6 +323,40 @@ RESULTS: Final[dict[Hook, tuple[type[_Decision], ...]]] = {
 } | dict.fromkeys(sorted(OBSERVERS), (Accepted,))
 """What each hook may answer to the proxy, told apart by ``action``."""
 
+DEFAULTS: Final[dict[Hook, str]] = {
+    Hook.AUTHENTICATE: "defer",
+    Hook.AUTHORIZE: "defer",
+    Hook.PRE_QUERY: "continue",
+    Hook.REWRITE: "continue",
+    Hook.ROUTE: "default",
+    Hook.CACHE_GET: "miss",
+    Hook.CACHE_SET: "store",
+    Hook.CUSTOM: "empty",
+} | dict.fromkeys(OBSERVERS, "accepted")
+"""The action where nobody decides: a plugin, the whole chain, or an open failure policy has no opinion."""
+
+
+def closed(hook: Hook, message: str) -> dict[str, str]:
+    """The refusing answer of a hook, with why: what a failure gives where its policy is closed.
+
+    It is one of ``RESULTS``; the client of the proxy may read the message.
+    """
+    match hook:
+        case Hook.AUTHENTICATE:
+            return {"action": "denied", "message": message}
+        case Hook.AUTHORIZE:
+            return {"action": "deny", "reason": message}
+        case Hook.ROUTE:
+            return {"action": "block", "reason": message}
+        case Hook.CACHE_GET:
+            return {"action": "miss"}  # what a failing guard did not check is not served
+        case Hook.CACHE_SET:
+            return {"action": "skip"}
+        case _ if hook in OBSERVERS:
+            return {"action": "accepted"}
+        case _:
+            return {"action": "block", "value": message}
+
 
 MAX_CALLS: Final = 1024
 """Calls of one batch."""

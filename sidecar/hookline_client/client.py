@@ -244,7 +244,7 @@ class HookClient:
             self._failed_at = asyncio.get_running_loop().time()
         if policy is Policy.RAISE:
             raise error
-        return instead(hook, error, request_id, closed=policy is Policy.CLOSED)
+        return instead(hook, error, request_id, refuses=policy is Policy.CLOSED)
 
 
 def _encode(hook: Hook, given: Any) -> tuple[str | None, bytes]:

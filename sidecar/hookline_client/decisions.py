@@ -11,7 +11,7 @@ import types
 import typing
 from typing import Any, Final, Generic, TypeVar
 
-from hookline_api.hooks import OBSERVERS, RESULTS, Hook, Identity
+from hookline_api.hooks import DEFAULTS, RESULTS, Hook, Identity, closed
 from hookline_client.errors import HookError, MalformedError
 
 Action = TypeVar("Action", bound=str, covariant=True)  # noqa: PLC0105 - read as a word
@@ -107,34 +107,12 @@ class Decision(Generic[Action]):
 
 _REFUSALS: Final = frozenset({"block", "deny", "denied"})
 _REASONS: Final = {"block": ("value", "reason"), "denied": ("message",), "deny": ("reason",), "allow": ("reason",)}
-_CLOSED: Final[dict[Hook, tuple[str, str | None]]] = {
-    Hook.AUTHENTICATE: ("denied", "message"),
-    Hook.AUTHORIZE: ("deny", "reason"),
-    Hook.PRE_QUERY: ("block", "value"),
-    Hook.REWRITE: ("block", "value"),
-    Hook.ROUTE: ("block", "reason"),
-    Hook.CACHE_GET: ("miss", None),
-    Hook.CACHE_SET: ("skip", None),
-    Hook.CUSTOM: ("block", "value"),
-} | dict.fromkeys(OBSERVERS, ("accepted", None))
-_OPEN: Final[dict[Hook, str]] = {
-    Hook.AUTHENTICATE: "defer",
-    Hook.AUTHORIZE: "defer",
-    Hook.PRE_QUERY: "continue",
-    Hook.REWRITE: "continue",
-    Hook.ROUTE: "default",
-    Hook.CACHE_GET: "miss",
-    Hook.CACHE_SET: "store",
-    Hook.CUSTOM: "empty",
-} | dict.fromkeys(OBSERVERS, "accepted")
 
 
-def instead(hook: Hook, error: HookError, request_id: str | None, *, closed: bool) -> Decision[Any]:
+def instead(hook: Hook, error: HookError, request_id: str | None, *, refuses: bool) -> Decision[Any]:
     """What a hook answers where the sidecar could not be asked; the words are docs/hooks.md's."""
-    action, reason = _CLOSED[hook] if closed else (_OPEN[hook], None)
-    fields: dict[str, Any] = {"action": action}
-    if reason is not None:
-        fields[reason] = f"the hook could not be asked ({error.cause})"  # in a word: the client reads it
+    why = f"the hook could not be asked ({error.cause})"  # in a word: the client reads it
+    fields: dict[str, Any] = {**(closed(hook, why) if refuses else {"action": DEFAULTS[hook]})}
     fields |= {"plugin": None, "request_id": request_id, "bundle": None}
     fields |= {"failure": error.cause, "detail": str(error)}
     return Decision(fields)

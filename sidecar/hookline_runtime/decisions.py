@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import orjson
 
-from hookline_api.hooks import OBSERVERS, Hook
+from hookline_api.hooks import DEFAULTS, OBSERVERS, Hook
 from hookline_runtime.errors import ResultError
 
 Decision = dict[str, Any]
@@ -34,37 +34,6 @@ class Answer:
 
 _MAX_TTL_MS: Final = 2**53
 _MAX_CONTAINERS: Final = 20_000
-
-DEFAULTS: Final[dict[Hook, str]] = {
-    Hook.AUTHENTICATE: "defer",
-    Hook.AUTHORIZE: "defer",
-    Hook.PRE_QUERY: "continue",
-    Hook.REWRITE: "continue",
-    Hook.ROUTE: "default",
-    Hook.CACHE_GET: "miss",
-    Hook.CACHE_SET: "store",
-    Hook.CUSTOM: "empty",
-} | dict.fromkeys(OBSERVERS, "accepted")
-"""What it means that a plugin, or the whole chain, has no opinion."""
-
-
-def closed(hook: Hook, message: str) -> Decision:
-    """The refusing answer of a hook: what a failure gives where the policy is Closed."""
-    match hook:
-        case Hook.AUTHENTICATE:
-            return {"action": "denied", "message": message}
-        case Hook.AUTHORIZE:
-            return {"action": "deny", "reason": message}
-        case Hook.ROUTE:
-            return {"action": "block", "reason": message}
-        case Hook.CACHE_GET:
-            return {"action": "miss"}  # what a failing guard did not check is not served
-        case Hook.CACHE_SET:
-            return {"action": "skip"}
-        case _ if hook in OBSERVERS:
-            return {"action": "accepted"}
-        case _:
-            return {"action": "block", "value": message}
 
 
 def read_answer(hook: Hook, raw: bytes | None) -> Answer | None:

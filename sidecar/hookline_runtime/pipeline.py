@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
-from hookline_api.hooks import OBSERVERS, Hook
+from hookline_api.hooks import DEFAULTS, OBSERVERS, Hook, closed
 from hookline_runtime.accelerator import scan
-from hookline_runtime.decisions import DEFAULTS, Answer, closed
+from hookline_runtime.decisions import Answer
 from hookline_runtime.errors import CallError
 from hookline_runtime.inputs import LOOKS, Call, read_call, read_document
 from hookline_runtime.matching import Choice

@@ -7,9 +7,8 @@ import typing
 
 import pytest
 
-from hookline_api.hooks import RESULTS, AuthenticateInput, Hook, Outcome, QueryInput
+from hookline_api.hooks import DEFAULTS, RESULTS, AuthenticateInput, Hook, Outcome, QueryInput, closed
 from hookline_client import HookClient, HookError, Policy, RefusedError, client
-from hookline_runtime.decisions import DEFAULTS, closed
 
 ANSWERS = {
     "authenticate": {

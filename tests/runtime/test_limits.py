@@ -10,8 +10,7 @@ import threading
 import pytest
 
 from hookline_api.bundle import Bundle
-from hookline_api.hooks import OBSERVERS, Hook
-from hookline_runtime.decisions import DEFAULTS
+from hookline_api.hooks import DEFAULTS, OBSERVERS, Hook
 from hookline_runtime.runtime import PrepareError, Runtime
 from hookline_runtime.stats import Summary
 
