@@ -189,18 +189,20 @@ static PyObject *renew(PyObject *self, PyObject *address)
 
 /* Kinds of JSON values, as bits, and what accelerator.py says more of a field. */
 enum { NONE = 1, BOOLEAN = 2, INTEGER = 4, FLOAT = 8, STRING = 16, ARRAY = 32, OBJECT = 64 };
-enum { PLAIN, STRINGS, CONTEXT, REQUEST_ID };
-enum { MAX_DEPTH = 32, MAX_FIELDS = 16, MAX_NAME = 29, MAX_BODY = 65536, MAX_REQUEST_ID = 256 };
+enum { PLAIN, CONTEXT, ATTRIBUTES, STRINGS, REQUEST_ID, QUERY };
+enum { MAX_DEPTH = 32, MAX_FIELDS = 16, MAX_NAME = 28, MAX_BODY = 65536, MAX_REQUEST_ID = 256, MAX_KEY = 512 };
 
 typedef struct { const uint8_t *at, *end; } text;
 /* accelerator.py packs these. They are bytes and nothing else, and so are right at any address. */
-typedef struct { uint8_t name[MAX_NAME], length, kinds, role; } field;
-typedef struct { field fields[MAX_FIELDS]; uint8_t count; } shape;
+typedef struct { uint8_t name[MAX_NAME], length, kinds, role, fact; } field;
+typedef struct { field fields[MAX_FIELDS]; uint8_t count, required; } shape;
 
 typedef struct {
     text rest;                           /* what is to be read of the body */
-    const shape *document, *context;
+    const shape *shapes;                 /* of the document, its context, and that one's attributes */
     text request_id;                     /* with its quotes */
+    uint8_t *key;                        /* the facts asked for, as JSON, each with a mark that is in no JSON */
+    size_t size;
 } reader;
 
 static int value(reader *in, unsigned depth, bool only_strings, const shape *inside);
@@ -237,24 +239,23 @@ static unsigned utf8(const uint8_t *at, const uint8_t *end)
     for (unsigned i = 1; i < length; i++)
         if ((at[i] & 0xc0) != 0x80)
             return 0;
-    bool wrong = (at[0] == 0xe0 && at[1] < 0xa0) || (at[0] == 0xed && at[1] > 0x9f) ||
-                 (at[0] == 0xf0 && at[1] < 0x90) || (at[0] == 0xf4 && at[1] > 0x8f);
-    return wrong ? 0 : length;
+    return (at[0] == 0xe0 && at[1] < 0xa0) || (at[0] == 0xed && at[1] > 0x9f) ||
+           (at[0] == 0xf0 && at[1] < 0x90) || (at[0] == 0xf4 && at[1] > 0x8f) ? 0 : length;
 }
 
-/* What follows a backslash: 0 where it is no escape, or one of a surrogate, of which Python finds out the other. */
+/* The length of an escape: 0 where it is none, or one of a surrogate, of which Python finds out the other. */
 static unsigned escape(const uint8_t *at, const uint8_t *end)
 {
-    if (at == end)
+    if (end - at < 2)
         return 0;
-    if (*at != 'u')
-        return memchr("\"\\/bfnrt", *at, 8) ? 1 : 0;
-    if (end - at < 5)
+    if (at[1] != 'u')
+        return memchr("\"\\/bfnrt", at[1], 8) ? 2 : 0;
+    if (end - at < 6)
         return 0;
-    for (unsigned i = 1; i < 5; i++)
+    for (unsigned i = 2; i < 6; i++)
         if (!((at[i] >= '0' && at[i] <= '9') || ((at[i] | 32) >= 'a' && (at[i] | 32) <= 'f')))
             return 0;
-    return (at[1] | 32) == 'd' && at[2] > '7' ? 0 : 5;
+    return (at[2] | 32) == 'd' && at[3] > '7' ? 0 : 6;
 }
 
 /* A string from behind its first quote to behind its last; `plain` says whether it has no escape. */
@@ -278,18 +279,12 @@ static bool string(text *rest, bool *plain)
         }
         if (at == end || *at < 32)
             return false;
-        unsigned more = 1;
         if (*at == '"') {
             rest->at = at + 1;
             return true;
         }
-        if (*at == '\\') {
-            *plain = false;
-            more = escape(at + 1, end);
-            more += more != 0;
-        } else if (*at > 127) {
-            more = utf8(at, end);
-        }
+        *plain = *plain && *at != '\\';
+        unsigned more = *at == '\\' ? escape(at, end) : *at > 127 ? utf8(at, end) : 1;
         if (!more)
             return false;
         at += more;
@@ -325,14 +320,29 @@ static int number(text *rest)
     return rest->at - begin > 18 ? 0 : kind;
 }
 
-/* The members of an object from behind its bracket. With `inside`, all fields of that are there, once, and right;
- * with `only_strings` no value is anything else. */
+/* Where that ends which tells a query's class (matching.query_classes): behind its first word, where it begins with one
+ * and is one statement; else behind its last quote. */
+static const uint8_t *telling(const uint8_t *query, const uint8_t *end)
+{
+    const uint8_t *word = query + 1;
+    while ((*word | 32) >= 'a' && (*word | 32) <= 'z')
+        word++;
+    if (word == query + 1)
+        return end;
+    for (const uint8_t *at = word; at < end - 2; at++) /* a ';' at the very end begins no other statement */
+        if (*at == ';' || (*at == '\\' && at[1] == 'u'))
+            return end;
+    return word;
+}
+
+/* The members of an object from behind its bracket. With `inside`, the fields that it requires are there, and all that
+ * it has are right, and there once at the most; with `only_strings` no value is anything else. */
 static bool object(reader *in, unsigned depth, bool only_strings, const shape *inside)
 {
     text *rest = &in->rest;
     uint32_t found = 0;
     if (take(rest, '}'))
-        return !inside || !inside->count;
+        return !inside || !inside->required;
     do {
         bool plain;
         if (!take(rest, '"'))
@@ -355,7 +365,8 @@ static bool object(reader *in, unsigned depth, bool only_strings, const shape *i
         space(rest);
         const uint8_t *begin = rest->at;
         uint8_t role = ours ? ours->role : PLAIN;
-        int kind = value(in, depth, role == STRINGS, role == CONTEXT ? in->context : NULL);
+        const shape *next = (role == CONTEXT || role == ATTRIBUTES) && in->shapes[role].count ? in->shapes + role : 0;
+        int kind = value(in, depth, role == STRINGS || role == ATTRIBUTES, next);
         if (!kind || (ours && !(ours->kinds & kind)) || (only_strings && kind != STRING))
             return false;
         if (role == REQUEST_ID) {
@@ -364,8 +375,16 @@ static bool object(reader *in, unsigned depth, bool only_strings, const shape *i
                 memchr(begin, '\\', (size_t)(rest->at - begin)))
                 return false;
         }
+        if (ours && ours->fact) {
+            length = (size_t)((role == QUERY && kind == STRING ? telling(begin, rest->at) : rest->at) - begin);
+            if (length >= MAX_KEY - in->size)
+                return false;
+            memcpy(in->key + in->size, begin, length);
+            in->key[in->size + length] = ours->fact;
+            in->size += length + 1;
+        }
     } while (take(rest, ','));
-    return take(rest, '}') && (!inside || found == (1u << inside->count) - 1);
+    return take(rest, '}') && (!inside || !(~found & ((1u << inside->required) - 1)));
 }
 
 static bool array(reader *in, unsigned depth, bool only_strings)
@@ -384,14 +403,13 @@ static bool array(reader *in, unsigned depth, bool only_strings)
 static int value(reader *in, unsigned depth, bool only_strings, const shape *inside)
 {
     text *rest = &in->rest;
-    bool plain;
     space(rest);
     if (rest->at == rest->end || depth >= MAX_DEPTH)
         return 0;
     switch (*rest->at) {
     case '"':
         rest->at++;
-        return string(rest, &plain) ? STRING : 0;
+        return string(rest, &(bool){false}) ? STRING : 0;
     case '{':
         rest->at++;
         return object(in, depth + 1, only_strings, inside) ? OBJECT : 0;
@@ -409,27 +427,30 @@ static int value(reader *in, unsigned depth, bool only_strings, const shape *ins
     }
 }
 
-/* scan(shapes, body): the JSON text of the request id, where the body is JSON of that shape with nothing missing or
- * wrong, as orjson.loads and inputs._Shape.fits would find; None where it is not, or where that is not certain.
- * The shapes, as bytes, are those of a document and of its context. */
+/* scan(shapes, body): where the body is JSON of those shapes, with nothing missing or wrong as orjson.loads and
+ * inputs._Shape.fits would find, the JSON text of its request id, and the key: what the shapes ask for of it. None
+ * where it is not, where that is not certain, or where the key is long. scan(shapes, body, start) is about a value that
+ * begins there, and says also where it ends. */
 static PyObject *scan(PyObject *self, PyObject *const *arguments, Py_ssize_t count)
 {
     (void)self;
-    const shape *shapes = NULL;
-    if (count == 2 && PyBytes_Check(arguments[0]) && (size_t)PyBytes_Size(arguments[0]) == 2 * sizeof(shape))
-        shapes = (const shape *)PyBytes_AsString(arguments[0]);
-    if (!shapes || shapes[0].count > MAX_FIELDS || shapes[1].count > MAX_FIELDS)
-        return PyErr_Format(PyExc_TypeError, "scan(shapes, bytes)");
-    if (!PyBytes_Check(arguments[1]) || PyBytes_Size(arguments[1]) > MAX_BODY)
-        Py_RETURN_NONE;
+    bool packed = count >= 2 && PyBytes_Check(arguments[0]) && (size_t)PyBytes_Size(arguments[0]) == 3 * sizeof(shape);
+    const shape *shapes = packed ? (const shape *)PyBytes_AsString(arguments[0]) : NULL;
+    for (int i = 0; shapes && i < 3; i++)
+        shapes = shapes[i].count > MAX_FIELDS || shapes[i].required > shapes[i].count ? NULL : shapes;
+    if (!shapes || !PyBytes_Check(arguments[1]))
+        return PyErr_Format(PyExc_TypeError, "scan(shapes, bytes, start)");
     const uint8_t *data = (const uint8_t *)PyBytes_AsString(arguments[1]);
-    reader in = {{data, data + PyBytes_Size(arguments[1])}, &shapes[0], &shapes[1], {NULL, NULL}};
-    if (value(&in, 0, false, in.document) != OBJECT)
+    Py_ssize_t size = PyBytes_Size(arguments[1]), start = count > 2 ? PyLong_AsSsize_t(arguments[2]) : 0;
+    if (start < 0 || start > size)
+        return PyErr_Format(PyExc_ValueError, "it begins elsewhere");
+    uint8_t key[MAX_KEY];
+    reader in = {{data + start, data + (size - start > MAX_BODY ? start + MAX_BODY : size)}, shapes, {0}, key, 0};
+    if (value(&in, 0, false, shapes) != OBJECT || !in.request_id.at ||
+        (count == 2 && (space(&in.rest), in.rest.at != data + size)))
         Py_RETURN_NONE;
-    space(&in.rest);
-    if (in.rest.at != in.rest.end || !in.request_id.at)
-        Py_RETURN_NONE;
-    return PyBytes_FromStringAndSize((const char *)in.request_id.at, in.request_id.end - in.request_id.at);
+    return Py_BuildValue(count == 2 ? "y#y#" : "y#y#n", in.request_id.at, in.request_id.end - in.request_id.at,
+                         key, (Py_ssize_t)in.size, in.rest.at - data);
 }
 
 /* ── the module ── */

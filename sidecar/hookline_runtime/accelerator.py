@@ -27,8 +27,8 @@ WORDS: Final = 39
 """Of an instance's block, in front of its functions."""
 
 _MAX_FIELDS: Final = 16
-_MAX_NAME: Final = 29
-_FIELD: Final = struct.Struct(f"{_MAX_NAME}sBBB")
+_MAX_NAME: Final = 28
+_FIELD: Final = struct.Struct(f"{_MAX_NAME}sBBBB")
 _NAME: Final = "hookline_accelerator"
 _SOURCE: Final = Path(__file__).with_name("accelerator.c")
 _FLAGS: Final = ("-std=c11", "-D_POSIX_C_SOURCE=200809L", "-O3", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared")
@@ -58,19 +58,22 @@ _found, unused = _load()
 call: Final[Callable[[int, int, bytes, object, bool], bytes | int | None]] = _found and _found.call
 """See ``accelerator.c``; None without it, as the others."""
 renew: Final[Callable[[int], bool]] = _found and _found.renew
-scan: Final[Callable[[bytes, bytes], bytes | None]] = _found and _found.scan
+scan: Final[Callable[[bytes, bytes], tuple[bytes, bytes] | None]] = _found and _found.scan
+scan_from: Final[Callable[[bytes, bytes, int], tuple[bytes, bytes, int] | None]] = _found and _found.scan
 
 
-def shape(fields: Sequence[tuple[str, int, int]]) -> bytes:
-    """What ``scan`` looks for in an object, as ``accelerator.c`` has it: of each field its name, kinds and role.
+def shape(fields: Sequence[tuple[str, int, int, int]], required: int) -> bytes:
+    """What ``scan`` looks for in an object, as ``accelerator.c`` has it: each field's name, kinds, role and fact.
+
+    The first of them are ``required``.
 
     Raises ValueError where a name is too long, or there are too many.
     """
-    names = [name.encode("ascii") for name, _, _ in fields]
+    names = [name.encode("ascii") for name, *_ in fields]
     if len(fields) > _MAX_FIELDS or any(len(name) > _MAX_NAME for name in names):
         raise ValueError("too long a name, or too many")
     packed = [_FIELD.pack(name, len(name), *rest) for name, (_, *rest) in zip(names, fields, strict=True)]
-    return b"".join(packed).ljust(_MAX_FIELDS * _FIELD.size, b"\0") + bytes([len(fields)])
+    return b"".join(packed).ljust(_MAX_FIELDS * _FIELD.size, b"\0") + bytes([len(fields), required])
 
 
 def use(functions: Sequence[int], epoch: list[int], running: dict[int, Any]) -> None:

@@ -133,9 +133,9 @@ class Call:
 
 def read_call(hook: Hook, body: bytes) -> Call:
     """A proxy's call; raises InputError where it is no JSON or a field has a wrong type."""
-    look = LOOKS.get(hook)
-    if look is not None and (quoted_id := accelerator.scan(look, body)) is not None:
-        return Call(hook, body, quoted_id)
+    told = LOOKS.get(hook)
+    if told is not None and (found := accelerator.scan(told, body)) is not None:
+        return Call(hook, body, found[0])
     return read_document(hook, read_json(body), body)
 
 
@@ -332,21 +332,41 @@ _SHAPES: Final[dict[Hook, _Shape]] = {
 }
 
 
-def _look(table: _Fields) -> bytes:
-    """What a ``_Shape`` wants, for the accelerator."""
-    return b"".join(
-        accelerator.shape(
-            [(name, sum(_KIND_BITS[kind] for kind in kinds), _ROLES.get(name, 0)) for name, kinds, _ in fields]
-        )
-        for fields in (table, _CONTEXT)
-    )
+def look(hook: Hook, facts: frozenset[str] = frozenset()) -> bytes | None:
+    """What ``accelerator.scan`` is told of a hook: what a ``_Shape`` wants, and which facts of ``Call`` are asked for.
+
+    None where the accelerator does not look at such calls, or is not there.
+    """
+    if accelerator.scan is None or hook not in _SHAPES:
+        return None
+    places = {place: mark for mark, place in enumerate(_PLACES, _FIRST_MARK) if _PLACES[place] in facts}
+    packed = []
+    for where, fields in ("", _TABLES[hook]), ("hook_context", _CONTEXT), ("attributes", ()):
+        wanted = [
+            (name, sum(_KIND_BITS[kind] for kind in kinds), _ROLES.get(name, 0), places.pop((where, name), 0))
+            for name, kinds, _ in fields
+        ]
+        more = [(name, _ANY_KIND, 0, mark) for (inside, name), mark in places.items() if inside == where]
+        packed.append(accelerator.shape(wanted + more, len(wanted)))
+    return b"".join(packed)
 
 
 _FOUND_OUT: Final = frozenset({"_context", "_document", "_fields", "rewritten", "unsaid"})
 _KIND_BITS: Final[dict[type, int]] = {
     types.NoneType: 1, bool: 2, int: 4, float: 8, str: 16, list: 32, dict: 64,
 }  # fmt: skip
-_ROLES: Final = {"tables": 1, "attributes": 1, "hook_context": 2, "request_id": 3}
-"""What is more to a field than its kind: strings within, the context, or the id."""
-LOOKS: Final[dict[Hook, bytes]] = {} if accelerator.scan is None else {hook: _look(_TABLES[hook]) for hook in _SHAPES}
+_ANY_KIND: Final = 0x7F
+_FIRST_MARK: Final = 0x10
+"""From here on to 0x1f, no byte is in JSON."""
+_ROLES: Final = {"hook_context": 1, "attributes": 2, "tables": 3, "request_id": 4, "query": 5}
+"""What is more to a field than its kind, in the numbers of ``accelerator.c``."""
+_PLACES: Final = {
+    ("hook_context", "database"): "database", ("", "database"): "database",
+    ("hook_context", "identity"): "user", ("", "username"): "user",
+    ("attributes", "application_name"): "application",
+    ("", "tables"): "tables",
+    ("", "is_read_only"): "classes", ("", "query"): "classes",
+}  # fmt: skip
+"""Where a ``Call`` finds what ``match`` reads of it: the object's name, empty for the document, and the field's."""
+LOOKS: Final = {hook: told for hook in _SHAPES if (told := look(hook)) is not None}
 """For ``accelerator.scan``: which inputs are complete. Empty without the accelerator."""

@@ -39,7 +39,8 @@ _COMMENT: Final = re.compile(r"/\*(.*?)\*/", re.DOTALL)
 # PostgreSQL ends a line's comment at a carriage return too, MySQL does not.
 _UNSURE_LINE: Final = re.compile(r"\r(?!\n)")
 _MAX_STATEMENTS: Final = 64
-_MAX_KNOWN: Final = 512
+MAX_KNOWN: Final = 512
+"""Calls, by what a choice reads of them, that are remembered at a time."""
 _MAX_KNOWN_TEXT: Final = 512
 """Characters of a text that is remembered."""
 
@@ -80,23 +81,17 @@ class Choice(Generic[T]):
         self._tests = tuple((item, compile_match(match)) for item, match in items)
         self.items = tuple(item for item, _ in items)
         """All of them, in their order."""
-        self._facts = [
-            fact
-            for named, fact in (
-                (any(match.databases for _, match in items), _database),
-                (any(match.users for _, match in items), _user),
-                (any(match.applications for _, match in items), _application),
-                (any(match.tables for _, match in items), _tables),
-                (any(match.query_classes for _, match in items), _classes),
-            )
-            if named
-        ]
+        named = {
+            "database": any(match.databases for _, match in items),
+            "user": any(match.users for _, match in items),
+            "application": any(match.applications for _, match in items),
+            "tables": any(match.tables for _, match in items),
+            "classes": any(match.query_classes for _, match in items),
+        }
+        self.facts = frozenset(name for name, is_named in named.items() if is_named)
+        """Which facts of a call the functions read, in the words of ``inputs.look``."""
+        self._facts = [_FACTS[name] for name in named if name in self.facts]
         self._known: dict[Any, tuple[T, ...]] = {}
-
-    @property
-    def asks_all(self) -> bool:
-        """Whether every item is asked about every call."""
-        return not self._facts
 
     def of(self, call: Call) -> tuple[T, ...]:
         """The items that are asked, in their order."""
@@ -110,7 +105,7 @@ class Choice(Generic[T]):
         if found is None:
             found = self._chosen(call)
             if len(str(key)) <= _MAX_KNOWN_TEXT:  # a proxy's own words are short
-                if len(self._known) >= _MAX_KNOWN:
+                if len(self._known) >= MAX_KNOWN:
                     self._known.clear()
                 self._known[key] = found
         return found
@@ -211,4 +206,7 @@ def _unsaid_or(test: Callable[[Any], bool], value: str | None) -> bool:
     return not value or test(value)
 
 
-_known_classes: Final = functools.lru_cache(_MAX_KNOWN)(query_classes)
+_FACTS: Final[dict[str, Callable[[Call], Any]]] = {
+    "database": _database, "user": _user, "application": _application, "tables": _tables, "classes": _classes,
+}  # fmt: skip
+_known_classes: Final = functools.lru_cache(MAX_KNOWN)(query_classes)

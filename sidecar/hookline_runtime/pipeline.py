@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
@@ -24,8 +24,8 @@ from hookline_api.hooks import DEFAULTS, OBSERVERS, Hook, closed
 from hookline_runtime.accelerator import scan
 from hookline_runtime.decisions import Answer
 from hookline_runtime.errors import CallError
-from hookline_runtime.inputs import LOOKS, Call, read_call, read_document
-from hookline_runtime.matching import Choice
+from hookline_runtime.inputs import Call, look, read_call, read_document
+from hookline_runtime.matching import MAX_KNOWN, Choice
 
 if TYPE_CHECKING:
     from hookline_api.bundle import BundlePlugin
@@ -116,26 +116,46 @@ class _NotAsked:
     """Stands for the answer of a plugin that was not asked yet."""
 
 
+_Links = tuple[_Asked, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class _Alone:
-    """A plugin that is asked about every call of its hook, and nobody else is."""
+    """A plugin that is asked about a call, and nobody else is, whatever it answers."""
 
     link: _Asked
     plugin: Plugin
     road: Road
-    look: bytes | None
-    """What ``accelerator.scan`` is told, to find the calls that nobody has to look into; None where it cannot."""
     said_of_answer: bytes | None
     """What stands between the plugin's answer and the request id; None where a rule has to see the answer."""
     said_of_none: bytes | None
     """What stands in front of the request id where the plugin has no opinion; None where that is not all."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Several:
+    """Plugins that are asked about a call: any number, or one whose answer may lead to others."""
+
+    links: _Links
+    plugins: tuple[Plugin, ...]
+    """Those that may run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where the calls of one hook go that nobody has to look into."""
+
+    hook: Hook
+    look: bytes
+    """What ``accelerator.scan`` is told, to find such calls, and what ``match`` reads of them."""
+    known: dict[bytes, _Alone | _Several] = field(default_factory=dict)
+    """Who is asked, by what ``match`` reads."""
+
+
 _NOT_ASKED: Final = _NotAsked()
 Said = Answer | CallError | None
 Verdict = tuple[bytes, bytes]
 """What was decided, as JSON without its closing brace; and by whom, the text that follows it."""
-_Links = tuple[_Asked, ...]
 
 
 class _Pause(NamedTuple):
@@ -165,46 +185,85 @@ class Chains:
         self._retired = False
         self._deciding: dict[Hook, Choice[_Asked]] = {}
         self._observing: dict[Hook, Choice[_Asked] | None] = {}
-        self._alone: dict[Hook, _Alone] = {}
+        self._alone: dict[Hook, _Alone | None] = {}
+        """Of the hooks that ask one plugin about every call, and no other."""
+        self.ways: dict[Hook, Way] = {}
+        """Of the hooks that have one."""
         for hook in Hook:
             asked = [_Asked(link, hook) for link in links if hook in link.entry.hooks]
             aside = [each for each in asked if each.entry.mode == "Shadow" or hook in OBSERVERS]
             observing = [each for each in aside if each.plugin is not None]
             self._deciding[hook] = Choice([(each, each.entry.match) for each in asked if each not in aside])
             self._observing[hook] = Choice([(each, each.entry.match) for each in observing]) if observing else None
-            if len(asked) == 1 and not observing:
-                self._note_alone(hook, asked[0])
+            facts = self._deciding[hook].facts
+            if not facts and not observing:
+                self._alone[hook] = self._as_alone(hook, self._deciding[hook].items)
+            if not observing and (told := look(hook, facts)) is not None:
+                self.ways[hook] = Way(hook, told)
 
-    def _note_alone(self, hook: Hook, link: _Asked) -> None:
-        if link.plugin is not None and link.road is not None and self._deciding[hook].asks_all:
-            said_of_answer = link.signature if _RULES[hook] in (_first, _deny_wins) else None
-            said_of_none = _NOBODY[hook] + self._nobody if hook is not Hook.CACHE_SET else None
-            self._alone[hook] = _Alone(link, link.plugin, link.road, LOOKS.get(hook), said_of_answer, said_of_none)
+    def _as_alone(self, hook: Hook, asked: _Links) -> _Alone | None:
+        if len(asked) != 1 or asked[0].plugin is None or asked[0].road is None:
+            return None
+        said_of_answer = asked[0].signature if _RULES[hook] in (_first, _deny_wins) else None
+        said_of_none = _NOBODY[hook] + self._nobody if hook is not Hook.CACHE_SET else None
+        return _Alone(asked[0], asked[0].plugin, asked[0].road, said_of_answer, said_of_none)
 
     def has_deciders(self, hook: Hook) -> bool:
         """Whether any plugin may decide this hook."""
         return bool(self._deciding[hook].items)
 
-    def answer_body_now(self, hook: Hook, body: bytes, document: Any = None) -> bytes | None:
-        """``answer_now`` of a proxy's bytes, which are a ``document`` where that is known. Raises InputError.
+    def answer_body_now(
+        self, hook: Hook, body: bytes, found: tuple[bytes, bytes] | None = None, document: Any = None
+    ) -> bytes | None:
+        """``answer_now`` of a proxy's bytes. Raises InputError.
 
-        Most chains are one plugin, and most calls need no look into them: this is their way, and the same answer.
+        ``found`` is what ``accelerator.scan`` finds by ``ways``, and ``document`` what the bytes say, where either is
+        known. Most calls need no look into them: this is their way, and the same answer.
         """
-        alone = self._alone.get(hook)
-        quoted_id = None if alone is None or alone.look is None else scan(alone.look, body)
-        if alone is None or quoted_id is None:
+        way = self.ways.get(hook)
+        if found is None and way is not None:
+            found = scan(way.look, body)
+        if way is None or found is None:
             return self.answer_now(read_call(hook, body) if document is None else read_document(hook, document, body))
-        plugin = alone.plugin
-        if not plugin.ready():
-            return None
-        said = _ask_now(plugin, alone.road, body)
-        if said is None:
-            if alone.said_of_none is not None:
-                return b"%b%b%b" % (alone.said_of_none, quoted_id, self._end_of_answer)
-        elif alone.said_of_answer is not None and isinstance(said, Answer):
-            return b"%b%b%b%b" % (said.head, alone.said_of_answer, quoted_id, self._end_of_answer)
+        quoted_id, key = found
+        try:
+            chosen = way.known[key]
+        except KeyError:
+            chosen = self._choose(way, key, Call(hook, body, quoted_id))
+        if isinstance(chosen, _Several):
+            for each in chosen.plugins:
+                if not each.ready():
+                    return None
+            links = chosen.links
+            said: Said | _NotAsked = _NOT_ASKED
+        else:
+            plugin = chosen.plugin
+            if not plugin.ready():
+                return None
+            said = _ask_now(plugin, chosen.road, body)
+            if said is None:
+                if chosen.said_of_none is not None:
+                    return b"%b%b%b" % (chosen.said_of_none, quoted_id, self._end_of_answer)
+            elif chosen.said_of_answer is not None and isinstance(said, Answer):
+                return b"%b%b%b%b" % (said.head, chosen.said_of_answer, quoted_id, self._end_of_answer)
+            links = (chosen.link,)
         call = Call(hook, body, quoted_id)
-        return self._splice(call, self._walk_now(call, (alone.link,), said))
+        return self._splice(call, self._walk_now(call, links, said))
+
+    def _choose(self, way: Way, key: bytes, call: Call) -> _Alone | _Several:
+        """Find out who is asked about a call, and remember it for those that look like it."""
+        hook, choice = way.hook, self._deciding[way.hook]
+        asked = links = choice.of(call)
+        if links and hook in _REWRITING:
+            call.rewritten = True  # as it may be behind the first
+            asked = choice.of(call)
+        chosen: _Alone | _Several | None = self._as_alone(hook, asked)
+        if chosen is None:
+            chosen = _Several(links, tuple(each.plugin for each in asked if each.plugin is not None))
+        if len(way.known) >= MAX_KNOWN:
+            way.known.clear()
+        way.known[key] = chosen
+        return chosen
 
     def answer_now(self, call: Call) -> bytes | None:
         """The decision as JSON, decided now, on this thread. Raises nothing: a failure is an answer.

@@ -97,7 +97,7 @@ def _answer_now(chains: Chains, given: Any, index: int) -> bytes | None:
         return _problem(400, "is missing", index, ".input")
     document = given["input"]
     try:
-        return chains.answer_body_now(hook, orjson.dumps(document), document)
+        return chains.answer_body_now(hook, orjson.dumps(document), document=document)
     except InputError as error:
         return _problem(400, str(error), index, f".input.{error.field}".rstrip("."))
 

@@ -15,9 +15,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hookline_api.hooks import Hook
+from hookline_api.resources import Match
 from hookline_runtime import accelerator, engine, inputs
 from hookline_runtime.calls import Guest, Instance
 from hookline_runtime.errors import CallError, InputError, TrapError
+from hookline_runtime.matching import Choice
 
 pytestmark = pytest.mark.skipif(accelerator.unused is not None, reason=str(accelerator.unused))
 
@@ -49,10 +51,15 @@ _PIECES = [
 
 def _agrees(hook: Hook, body: bytes) -> bool:
     """Whether the accelerator finds it complete; and then it is, with that request id."""
-    quoted = accelerator.scan(inputs.LOOKS[hook], body)
+    quoted, key = accelerator.scan(inputs.LOOKS[hook], body) or (None, b"")
+    assert key == b""
+    within = accelerator.scan_from(inputs.LOOKS[hook], b"[" + body + b"]", 1)
+    if within is not None:
+        assert accelerator.scan(inputs.LOOKS[hook], body[: within[2] - 1]) == within[:2]
     if quoted is None:
         return False
     document = orjson.loads(body)
+    assert within == (quoted, b"", 1 + len(body.rstrip(b" \n\r\t")))
     found = inputs._SHAPES[hook].fits(document)
     assert found is not None
     assert quoted == orjson.dumps(found)
@@ -148,26 +155,110 @@ def test_a_body_of_any_length_is_read_to_its_end_and_no_further():
     look = inputs.LOOKS[Hook.ROUTE]
     for length in range(70):
         body = orjson.dumps(_WHOLE | {"query": "q" * length, "more": "é" * (length % 9)})
-        assert accelerator.scan(look, body) == b'"r-1"'
-        assert accelerator.scan(look, body + b" ") == b'"r-1"'
+        assert accelerator.scan(look, body) == (b'"r-1"', b"")
+        assert accelerator.scan(look, body + b" ") == (b'"r-1"', b"")
         assert accelerator.scan(look, body[:-1]) is None
-    assert accelerator.scan(look, bytearray(body)) is None
     assert accelerator.scan(look, orjson.dumps(_WHOLE | {"query": "q" * 70_000})) is None
+
+
+_TEXTS = {
+    "database": [b"null", b'""', b'"shop"', b'"sh\\u006fp"', b'"other"', b'"shop\\"'],
+    "identity": [b"null", b'""', b'"ann"', b'"bob"', b'"b\\u000ab"', b'"eve"'],
+    "attributes": [
+        b"{}", b'{"application_name":"till"}', b'{"a":"b", "application_name" : "web"}', b'{"application_name":""}',
+        b'{"application_name":"till","application_name":"web"}', b'{"application\\u005fname":"till"}', b'{"\\n":""}',
+    ],
+    "tables": [b"[]", b'["items"]', b'[ "x" , "orders"]', b'["x", "orders"]', b'["x","\\u006frders"]', b'["x"]'],
+    "is_read_only": [b"true", b"false"],
+    "query": [
+        b'"' + lead + word + rest + b'"'
+        for lead in (b"", b" ", b"(", b"-- \\n", b"/*!*/", b"\\u0020", b"\\t")
+        for word in (b"select", b"SeLeCt", b"delete", b"with", b"drop", b"")
+        for rest in (b"", b" 1", b"1", b"\xc3\xa9", b";", b" 1;", b";;", b"; drop", rb"\u003b drop", rb"\\u003b drop",
+                     rb"\n;\n", rb" \";", rb" from \"t\"", b" '" + b"x" * 600 + b"'")
+    ],
+}  # fmt: skip
+_OUTSIDE = ["database", "username", "query", "tables", "is_read_only"]
+_ODD = [b"null", b"false", b"0", b"1", b"12", b'"shop"', b'"ann"', b'["items"]', b'{"a": [0]}', b'"select 1"', b"true"]
+
+
+@st.composite
+def _said(draw):
+    hook = draw(st.sampled_from(list(_BODIES)))
+    document, context = ({k: json.dumps(v).encode() for k, v in part.items()} for part in (_BODIES[hook], _CONTEXT))
+    for name, texts in _TEXTS.items():
+        if name in context or name in document:
+            (context if name in context else document)[name] = draw(st.sampled_from(texts))
+    for name in draw(st.sets(st.sampled_from(_OUTSIDE), max_size=2)):
+        document[name] = draw(st.sampled_from(_ODD if name not in _BODIES[hook] else _TEXTS[name]))
+    document["hook_context"] = _object(draw, context)
+    return hook, _object(draw, document)
+
+
+def _object(draw, texts):
+    space = draw(st.sampled_from([b"", b"", b" "]))
+    members = [b'"%b":%b%b' % (name.encode(), space, text) for name, text in texts.items()]
+    return b"{" + b",".join(reversed(members) if draw(st.booleans()) else members) + b"}"
+
+
+_MATCHES = [
+    Match(databases=["shop"]), Match(users=["ann", "b*"]), Match(applications=["till"]), Match(tables=["items", "o*"]),
+    Match(query_classes=["write", "select"]), Match(query_classes=["ddl", "delete"]),
+]  # fmt: skip
+_CHOICES = [Choice(list(enumerate(each))) for each in [_MATCHES, *([one] for one in _MATCHES)]]
+_chosen: dict[tuple[int, Hook, bytes], tuple[int, ...]] = {}
+
+
+@settings(max_examples=_EXAMPLES, deadline=None)
+@given(_said() | _said() | _mutated() | _changed())
+def test_calls_of_one_key_are_for_the_same_plugins(case):
+    """Whatever else they say; and the key is there wherever the request id alone would be, if it is short."""
+    hook, body = case
+    for at, choice in enumerate(_CHOICES):
+        found = accelerator.scan(inputs.look(hook, choice.facts), body)
+        if found is None:
+            continue
+        assert accelerator.scan(inputs.LOOKS[hook], body) == (found[0], b"")
+        chosen = choice._chosen(inputs.read_document(hook, inputs.read_json(body), body))
+        assert _chosen.setdefault((at, hook, found[1]), chosen) == chosen
+
+
+def test_a_key_has_no_more_of_a_query_than_its_class_needs():
+    """So that the next query of its kind is known already. A fact that the proxy did not say is in no key."""
+
+    def key(facts, **said):
+        _, key = accelerator.scan(inputs.look(Hook.ROUTE, frozenset(facts)), orjson.dumps(_WHOLE | said))
+        return key
+
+    assert key([]) == b""
+    assert key(["classes"], query="select 1;") == key(["classes"], query='select "\n" from t') != b""
+    assert len({key(["classes"], query=each) for each in ("select 1", "SELECT 1", "select 1; drop", "(select 1)")}) == 4
+    assert key(["application"]) == b""
+    assert len({key([fact]) for fact in ("database", "user", "tables", "classes")}) == 4
+    assert key(["tables"], tables=["t" * 500]) != b""
+    assert accelerator.scan(inputs.look(Hook.ROUTE, {"tables"}), orjson.dumps(_WHOLE | {"tables": ["t" * 510]})) is None
 
 
 def test_what_is_no_shape_is_refused():
     """Nothing but bytes of the right length and counts is read; a name that does not fit is no name."""
     look, body = inputs.LOOKS[Hook.ROUTE], orjson.dumps(_WHOLE)
-    half = len(look) // 2
-    wrong = [None, look.decode("latin-1"), bytearray(look), b"", look[:-1], look + b"\0", look[:half]]
-    wrong += [look[: half - 1] + b"\x11" + look[half:], look[:-1] + b"\xff"]
+    size = len(look) // 3
+    wrong = [None, look.decode("latin-1"), bytearray(look), b"", look[:-1], look + b"\0", look[:size]]
+    wrong += [look[: size - 2] + b"\x11\x00" + look[size:], look[:-1] + b"\x01", look[:-2] + b"\xff\xff"]
     for each in wrong:
         with pytest.raises(TypeError, match="scan"):
             accelerator.scan(each, body)
-    assert accelerator.scan(b"\xff" * (half - 1) + b"\x10" + look[half:], body) is None
-    for fields in ([("x" * 30, 1, 0)], [("x", 1, 0)] * 17):
+    assert accelerator.scan(b"\xff" * (size - 2) + b"\x10\x10" + look[size:], body) is None
+    for fields in ([("x" * 29, 1, 0, 0)], [("x", 1, 0, 0)] * 17):
         with pytest.raises(ValueError, match="too"):
-            accelerator.shape(fields)
+            accelerator.shape(fields, 0)
+    for start in (-1, len(body) + 1, 2**63, 2**64, -(2**64)):
+        with pytest.raises((ValueError, OverflowError)):
+            accelerator.scan_from(look, body, start)
+    for body_, start in (body, "0"), (bytearray(body), 0), (body.decode(), 0), (None, 0):
+        with pytest.raises((ValueError, TypeError)):
+            accelerator.scan_from(look, body_, start)
+    assert accelerator.scan_from(look, body, len(body)) is None
 
 
 _ALLOC = """
@@ -234,7 +325,7 @@ async def test_every_call_comes_to_the_same_with_it_and_without(workshop, wat, r
     try:
         for first in b"0123456789:x":
             for size in (1, 5, 12, 13, 16, 17, 19, 23, 29, 60):
-                said = [_said(guest, bytes([first]) * size) for guest in (with_it, without)]
+                said = [_answers(guest, bytes([first]) * size) for guest in (with_it, without)]
                 assert said[0] == said[1]
                 said = [_said_once(guest, bytes([first]) * size) for guest in (with_it, without)]
                 assert said[0] == said[1]
@@ -365,7 +456,7 @@ async def test_host_functions_see_their_own_guest_whatever_runs_on_other_threads
     outer.close()
 
 
-def _said(guest: Guest, data: bytes) -> tuple[object, ...]:
+def _answers(guest: Guest, data: bytes) -> tuple[object, ...]:
     instance = guest.instantiate()
     try:
         before = [instance.call("custom_hook", each, last=False) for each in (b"0", b"a long one, 16b.", b"x")]

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from hookline_api.bundle import LoadFailure
 from hookline_api.hooks import Hook
 from hookline_api.resources import Match
-from hookline_runtime import matching
+from hookline_runtime import accelerator, matching
 from hookline_runtime.inputs import read_call
 from hookline_runtime.matching import Choice, compile_match, query_classes
 
@@ -263,3 +264,65 @@ def test_what_a_choice_remembered_is_what_each_plugin_would_have_said():
                 place for place, match in enumerate(matches) if (test := compile_match(match)) is None or test(call)
             )
             assert choice.of(call) == expected, body
+
+
+_FAILURE = LoadFailure(cause="verify", message="no")
+_DECIDERS = [
+    ({"action": "rewrite", "value": "drop table x"}, {"query_classes": ["select"]}),
+    (None, {"databases": ["shop"]}),
+    ({"action": "block", "value": "ddl"}, {"query_classes": ["ddl"]}),
+    ({"action": "rewrite", "value": "select 2"}, {"users": ["a*"], "applications": ["till"]}),
+    ({"action": "block", "value": "items"}, {"tables": ["items"], "databases": ["else"]}),
+]
+
+
+@pytest.mark.parametrize("count", range(len(_DECIDERS) + 2))
+async def test_a_call_that_nobody_looks_into_is_answered_as_one_that_is_parsed(workshop, wat, count):
+    """Chains of every length, on hooks of each rule: asked or not, after a rewrite too, and where one is not loaded."""
+    plugins = [
+        await workshop.plugin(
+            wat.configured(), f"p{at}", priority=-at, match=match, permissions=["config.read"],
+            hooks=["pre_query", "route", "authorize", "cache_set"],
+            config={} if answer is None else {"pre_query": answer, "route": {"action": "node", "target": f"n{at}"},
+                               "authorize": {"action": ("allow", "deny")[at & 1]},
+                               "cache_set": {"action": "store", "ttl_ms": at}},
+        )
+        for at, (answer, match) in enumerate(_DECIDERS[:count])
+    ]  # fmt: skip
+    if count > len(_DECIDERS):
+        lost = plugins[1].model_copy(update={"name": "lost", "artifact": None, "priority": -9, "failure": _FAILURE})
+        plugins.append(lost)
+    runtime = await workshop.run(*plugins)
+    bodies = [
+        {"query": query, "normalized": None, "tables": tables, "is_read_only": False, "action": None, "resource": None,
+         "identity": None, "key": "k", "value": "", "ttl_ms": 5,
+         "hook_context": {"request_id": "r", "client_id": None, "identity": user, "database": database, "branch": None,
+                          "attributes": {"application_name": application}}}
+        for query, tables, user, database, application in itertools.product(
+            ("select 1", "create t", "select 1; drop t"), (["items"], ["x"], []), ("ann", None, "bob"),
+            ("shop", "else", "third"), ("till", "web")
+        )
+    ] * 2  # fmt: skip
+    random.Random(count).shuffle(bodies)
+    for hook, body in itertools.product((Hook.PRE_QUERY, Hook.ROUTE, Hook.AUTHORIZE, Hook.CACHE_SET), bodies):
+        raw = json.dumps(body).encode()
+        for plugin in runtime.plugins.values():
+            plugin.trust()  # one that took long by the clock would be waited for
+        parsed = runtime.chains.answer_now(read_call(hook, raw))
+        assert parsed == runtime.answer_now(hook, raw) is not None
+
+
+async def test_a_guard_that_only_a_rewrite_calls_for_is_waited_for(workshop, wat):
+    """And one that no rewrite calls for is not, although it never ran, and so would have to be."""
+    rewriter = await workshop.plugin(wat.module(answers={"pre_query": {"kind": "rewrite", "sql": "drop t"}}), "r")
+    guard = wat.module(answers={"pre_query": {"kind": "block", "reason": "no"}})
+    match = {"databases": ["shop"], "query_classes": ["ddl"]}
+    runtime = await workshop.run(rewriter, await workshop.plugin(guard, "guard", priority=-1, match=match))
+    for database, decided in ("shop", "block"), ("else", "rewrite"):
+        context = {"client_id": None, "identity": None, "branch": None, "database": database}
+        context |= {"request_id": "r", "attributes": {}}
+        body = {"query": "select 1", "normalized": None, "tables": [], "is_read_only": True, "hook_context": context}
+        raw = json.dumps(body).encode()
+        runtime.plugins["r"].trust()
+        assert accelerator.scan is None or (runtime.answer_now(Hook.PRE_QUERY, raw) is None) is (database == "shop")
+        assert (await runtime.call(Hook.PRE_QUERY, raw))["action"] == decided
