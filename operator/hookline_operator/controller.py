@@ -1,10 +1,10 @@
-"""The leader's work: resolve what changed, keep what resolved as a revision, and write what is true into the status.
+"""The leader's work: resolve what changed, keep what resolved as a revision, and have the status say what is true.
 
 ::
 
     a plugin, a Secret, a pod or a report changes ──▶ look (is there anything to do?)
          ├─▶ resolve  ask the registry, look into the module, check the settings ──▶ a ControllerRevision
-         └─▶ publish  ``reconcile`` of what is known now ──▶ status and Events, at most once a second
+         └─▶ publish  ``reconcile`` of what is known now ──▶ status and Events (publisher.py)
 
 Nothing here is remembered that could not be found again: a new leader begins with the revisions and the statuses
 that are in the API, and asks no registry for what they already say.
@@ -14,39 +14,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime as dt
 import hashlib
 import logging
 import random
 import time
-import uuid
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
 from pydantic import ValidationError
 
-from hookline_api.resources import API_VERSION, KIND, PLURAL, ArtifactStatus, Failure, WasmPluginStatus
+from hookline_api.resources import API_VERSION, KIND, ArtifactStatus
 from hookline_operator.catalogue import PLUGIN_LABEL, Plugin, Revision, Template
 from hookline_operator.kube import MANAGER, Kube, KubeError, path
-from hookline_operator.reconcile import (
-    CAUSES,
-    PODS_FAILED,
-    RESOLVED,
-    Event,
-    Observation,
-    PodObservation,
-    Resolution,
-    as_json,
-    reconcile,
-)
+from hookline_operator.publisher import Publisher
+from hookline_operator.reconcile import Resolution
 from hookline_runtime.artifacts.resolve import Objects, registry_access, resolve
 from hookline_runtime.artifacts.schema_check import check_apart
 from hookline_runtime.errors import ConfigError, FetchError, LoadError, VerifyError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from hookline_operator.bundles import Bundles
     from hookline_operator.catalogue import Catalogue
@@ -59,21 +48,15 @@ _RESOLVES_AT_ONCE: Final = 16
 _OF_ONE_NAMESPACE: Final = 4
 _CHECKS_AT_ONCE: Final = 2
 """Each is a process of up to 256 MiB."""
-_WRITES_AT_ONCE: Final = 16
-_WRITE_EVERY_S: Final = 1.0
 _PENDING_S: Final = 2.0
 """How long a resolution goes on before its status says so: most end before, and then it is one write."""
 _SOON_S: Final = 0.02
-_RECONNECT_S: Final = 12.0
-"""How long a new leader waits for sidecars before it says that they are gone."""
 _RETRY_FIRST_S: Final = 2.0
 _RETRY_SLOW_S: Final = 20.0
 """For failures that somebody has to mend first: a missing tag, wrong credentials, a bad module."""
 _RETRY_LAST_S: Final = 300.0
-_REWRITE_LAST_S: Final = 30.0
 _MAX_IMPORTS: Final = 256
 _CONFLICT: Final = 409
-_GONE: Final = 404
 
 log = logging.getLogger("hookline.controller")
 
@@ -96,34 +79,19 @@ class _Track:
     again: asyncio.TimerHandle | None = None
     good: tuple[object, bool] = (None, False)
     """Whether the current revision is what the resource asks for, and for which of both that was found."""
-    applied: dict[str, Any] = field(default_factory=dict)
-    """The status that was last written."""
-    written: float = 0.0
-    """When (monotonic) that was."""
-    refused: int | None = None
-    """With which HTTP status the status could not be written; 0: nobody answered."""
-    refusals: int = 0
-    """How often it could not, one after the other."""
-    not_before: float = 0.0
-    """When (monotonic) that is tried again."""
-    write: asyncio.TimerHandle | None = None
-    writing: bool = False
-    rewrite: bool = False
 
     def cancel(self) -> None:
         """Nothing more comes of it."""
         if self.task is not None:
             self.task.cancel()
-        for handle in (self.again, self.write):
-            if handle is not None:
-                handle.cancel()
+        if self.again is not None:
+            self.again.cancel()
 
 
 @dataclass(slots=True)
 class _Term:
     """What lives only as long as this replica leads."""
 
-    since: float
     tracks: dict[Key, _Track] = field(default_factory=dict)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -146,23 +114,32 @@ class Controller:
         """``leads`` is asked before each write: whether no other replica can lead meanwhile."""
         self._kube = kube
         self._catalogue = catalogue
-        self._bundles = bundles
         self._fleet = fleet
         self._fetcher = fetcher
         self._objects = objects
         self._metrics = metrics
         self._leads = leads
-        self._term = _Term(since=0.0)
+        self._term = _Term()
         self._dirty: set[Key] = set()
         self._woken = asyncio.Event()
         self._resolves = asyncio.Semaphore(_RESOLVES_AT_ONCE)
         self._shares: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_OF_ONE_NAMESPACE))
         self._checks = asyncio.Semaphore(_CHECKS_AT_ONCE)
-        self._writes = asyncio.Semaphore(_WRITES_AT_ONCE)
+        self._publisher = Publisher(
+            kube,
+            catalogue,
+            bundles,
+            fleet,
+            metrics,
+            check_term=self._check_term,
+            look_again=self._mark,
+            resolution=self._resolution,
+        )
 
     async def run(self) -> None:
         """Lead until cancelled."""
-        term = self._term = _Term(since=time.monotonic())
+        term = self._term = _Term()
+        self._publisher.begin()
         self._catalogue.plugin_changed.append(self._mark)
         self._fleet.changed.append(self._heard)
         self._dirty = {plugin.key for plugin in self._catalogue.all_plugins()}
@@ -187,7 +164,7 @@ class Controller:
                 track.cancel()
             for task in term.tasks:
                 task.cancel()
-            await asyncio.gather(*term.tasks, return_exceptions=True)
+            await asyncio.gather(*term.tasks, *self._publisher.end(), return_exceptions=True)
 
     def _mark(self, key: Key) -> None:
         self._dirty.add(key)
@@ -199,12 +176,10 @@ class Controller:
         for name in names:
             self._mark((namespace, name))
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        tasks = self._term.tasks
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-        return task
+    def _check_term(self) -> None:
+        """Raises KubeError where another replica may lead by now: what it wrote is newer than what is known here."""
+        if not self._leads():
+            raise KubeError(0, "the Lease of this replica has ended")
 
     def _look(self, key: Key) -> None:
         """Whether there is anything to do for a plugin."""
@@ -212,6 +187,7 @@ class Controller:
         track = tracks.get(key)
         if track is not None and (plugin is None or plugin.uid != track.uid):
             tracks.pop(key).cancel()
+            self._publisher.forget(key)
             track = None
         if plugin is None:
             return
@@ -232,7 +208,7 @@ class Controller:
             self._stop(track)
             track.start, track.attempts = start, 0
             self._begin(track, plugin)
-        self._publish_soon(track, plugin.key)
+        self._publish(track, plugin)
 
     def _good(self, track: _Track, plugin: Plugin) -> bool:
         """Whether the current revision is what the resource asks for, as far as is known without asking anybody."""
@@ -261,7 +237,10 @@ class Controller:
 
     def _begin(self, track: _Track, plugin: Plugin, *, ask_again: bool = False) -> None:
         track.again, track.began = None, None
-        track.task = self._spawn(self._resolve(track, plugin, ask_again=ask_again), f"resolve {plugin.name}")
+        tasks, work = self._term.tasks, self._resolve(track, plugin, ask_again=ask_again)
+        track.task = asyncio.get_running_loop().create_task(work, name=f"resolve {plugin.name}")
+        tasks.add(track.task)
+        track.task.add_done_callback(tasks.discard)
 
     async def _resolve(self, track: _Track, plugin: Plugin, *, ask_again: bool) -> None:
         error: LoadError | None = None
@@ -270,7 +249,7 @@ class Controller:
             # First the namespace's own places: slow sources of one keep nobody else waiting.
             async with self._shares[plugin.namespace], self._resolves:
                 track.began = time.monotonic()
-                self._publish_soon(track, plugin.key)
+                self._publish(track, plugin)
                 await self._keep(plugin, await self._template(plugin, ask_again=ask_again))
         except LoadError as caught:
             error = caught
@@ -428,107 +407,18 @@ class Controller:
 
     # ── publish ──
 
-    def _publish_soon(self, track: _Track, key: Key) -> None:
-        """Write the status if it is another, at most once a second."""
-        if track.writing:
-            track.rewrite = True
-            return
-        due = max(track.written + _WRITE_EVERY_S, track.not_before)
-        if track.task is not None:
-            if track.began is None:
-                return  # it waits for its turn, as thousands do at the start; there is nothing to say of it
-            due = max(due, track.began + _PENDING_S)
-        loop = asyncio.get_running_loop()
-        when = loop.time() + max(due - time.monotonic(), 0.0)
-        if track.write is not None:
-            if track.write.when() <= when:
-                return
-            track.write.cancel()
+    def _publish(self, track: _Track, plugin: Plugin) -> None:
+        """Have its status written, where there is something to say of it."""
+        if track.task is None:
+            self._publisher.soon(plugin)
+        elif track.began is not None:  # else it waits for its turn, as thousands do at the start
+            self._publisher.soon(plugin, not_before=track.began + _PENDING_S)
 
-        def write() -> None:
-            track.write, track.writing = None, True
-            self._spawn(self._publish(track, key), f"publish {key[1]}")
-
-        track.write = loop.call_at(when, write)
-
-    async def _publish(self, track: _Track, key: Key) -> None:
-        try:
-            async with self._writes:
-                await self._write(track, key)
-        except KubeError as error:
-            if error.status != _GONE:
-                self._refused(track, key, error)
-        finally:
-            track.writing = False
-        if track.rewrite:
-            track.rewrite = False
-            self._publish_soon(track, key)
-
-    def _check_term(self) -> None:
-        """Raises KubeError where another replica may lead by now: what it wrote is newer than what is known here."""
-        if not self._leads():
-            raise KubeError(0, "the Lease of this replica has ended")
-
-    @staticmethod
-    def _refused(track: _Track, key: Key, error: KubeError) -> None:
-        """The status could not be written: try again later and later, and say it once."""
-        if error.status != track.refused:  # the words differ from try to try
-            log.warning("the status of plugin '%s/%s' cannot be written: %s", *key, error)
-        pause = min(_RETRY_FIRST_S * 2 ** min(track.refusals, 16), _REWRITE_LAST_S) * random.uniform(0.7, 1.0)  # noqa: S311
-        track.refused, track.refusals, track.not_before = error.status, track.refusals + 1, time.monotonic() + pause
-        track.rewrite = True
-
-    async def _write(self, track: _Track, key: Key) -> None:
-        plugin = self._catalogue.plugin(key)
-        if plugin is None or plugin.uid != track.uid:
-            return
-        known = orjson.loads(plugin.status)
-        if time.monotonic() - track.written < _RETRY_FIRST_S and track.applied:
-            known = track.applied  # the watch may not have brought it back yet
-        previous = _status(known)
-        pods, complete = await self._pods(plugin)
-        left = self._term.since + _RECONNECT_S - time.monotonic()
-        same = previous.observed_generation == plugin.generation
-        if not complete and left > 0 and same and previous.pods.loaded > 0:
-            # A new leader, or a new process: its sidecars are on their way. What was true a moment ago stands.
-            asyncio.get_running_loop().call_later(left, self._mark, key)
-            return
-        outcome = reconcile(
-            Observation(
-                generation=plugin.generation,
-                previous=previous,
-                resolution=self._resolution(track, plugin),
-                pods=pods,
-                now=dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            )
-        )
-        new = as_json(outcome.status)
-        if new == known:
-            if known is track.applied and new != orjson.loads(plugin.status):
-                # Either the watch is behind, or somebody wrote over it: it is known in a moment.
-                asyncio.get_running_loop().call_later(_RETRY_FIRST_S, self._mark, key)
-            return
-        body = {
-            "apiVersion": API_VERSION,
-            "kind": KIND,
-            "metadata": {"name": plugin.name, "namespace": plugin.namespace, "uid": plugin.uid},
-            "status": new,
-        }
-        self._check_term()
-        await self._kube.apply(path(API_VERSION, PLURAL, plugin.namespace, plugin.name, "status"), body)
-        self._metrics.wrote("status")
-        track.applied, track.written = new, time.monotonic()
-        track.refused, track.refusals = None, 0
-        switched = outcome.status.conditions[0].status == "True" and self._metrics.switched(plugin.key)
-        wrong = {*CAUSES, PODS_FAILED}
-        was_wrong = any(each.type == "Ready" and each.reason in wrong for each in previous.conditions)
-        for event in outcome.events:
-            # Why it cannot be resolved is in the log already, and each pod that comes or goes is no news for it.
-            if event.reason not in CAUSES and (switched or was_wrong or event.reason in {RESOLVED, PODS_FAILED}):
-                log.info("plugin '%s/%s': %s: %s", *plugin.key, event.reason, event.message)
-            await self._tell(plugin, event)
-
-    def _resolution(self, track: _Track, plugin: Plugin) -> Resolution:
+    def _resolution(self, plugin: Plugin) -> Resolution | None:
+        """How far its resolution is; None where nothing is known of this object."""
+        track = self._term.tracks.get(plugin.key)
+        if track is None or track.uid != plugin.uid:
+            return None
         revision, template, artifact = self._catalogue.current(plugin), self._current_template(plugin), None
         if template is not None:
             artifact = ArtifactStatus(
@@ -552,71 +442,6 @@ class Controller:
                 revision=short,
             )
         return Resolution(state="Pending", artifact=artifact, revision=short)
-
-    async def _pods(self, plugin: Plugin) -> tuple[list[PodObservation], bool]:
-        """The matching pods, and whether all of them have reported."""
-        if not self._catalogue.pods[plugin.namespace]:
-            return [], True
-        standing = await self._bundles.standing(plugin)
-        runs = standing is not None and standing.entry.artifact is not None
-        selector = standing.selector if standing is not None and runs else plugin.selector
-        found, complete = [], True
-        for pod in self._catalogue.matching(plugin.namespace, selector):
-            state = self._fleet.states.get(pod.uid)
-            if state is None:
-                complete = False
-                found.append(PodObservation(name=pod.name, ready=pod.ready))
-                continue
-            report = next((each for each in state.report.plugins if each.name == plugin.name), None)
-            revision = report.revision if report is not None else None
-            current = runs and standing is not None and revision == standing.revision
-            failed = standing is not None and not current and state.failed(plugin.name, standing.revision)
-            failure = report.failure if report is not None and failed else None
-            found.append(
-                PodObservation(
-                    name=pod.name,
-                    ready=pod.ready,
-                    connected=True,
-                    runs="Current" if current else "Older" if revision is not None else "Nothing",
-                    failure=failure and Failure(cause=failure.cause, message=failure.message[:1024]),
-                )
-            )
-        return found, complete
-
-    async def _tell(self, plugin: Plugin, event: Event) -> None:
-        """An Event for ``kubectl describe``; one that cannot be written is not worth a failure."""
-        now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        body = {
-            "apiVersion": "v1",
-            "kind": "Event",
-            "metadata": {"name": f"{plugin.name[:200]}.{uuid.uuid4().hex[:16]}", "namespace": plugin.namespace},
-            "involvedObject": {
-                "apiVersion": API_VERSION,
-                "kind": KIND,
-                "name": plugin.name,
-                "namespace": plugin.namespace,
-                "uid": plugin.uid,
-            },
-            "type": event.type,
-            "reason": event.reason,
-            "message": event.message,
-            "source": {"component": MANAGER},
-            "firstTimestamp": now,
-            "lastTimestamp": now,
-            "count": 1,
-        }
-        try:
-            await self._kube.request("POST", path("v1", "events", plugin.namespace), body=body)
-            self._metrics.wrote("event")
-        except KubeError as error:
-            log.info("an Event for plugin '%s/%s' cannot be written: %s", *plugin.key, error)
-
-
-def _status(data: dict[str, Any]) -> WasmPluginStatus:
-    try:
-        return WasmPluginStatus.model_validate(data)
-    except ValidationError:
-        return WasmPluginStatus()
 
 
 def _first(error: ValidationError) -> str:

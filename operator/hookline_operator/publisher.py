@@ -1,0 +1,294 @@
+"""What is true of a plugin, written where people look: its status, and an Event for each change.
+
+The controller says when there may be something new to say. What is known then is observed (the resolution, and what
+the matching pods run), ``reconcile`` makes a status of it, and that is written where it is another: at most once a
+second and plugin, later and later where the API server does not take it, and only while no other replica can lead.
+
+Nothing is remembered beyond a term: the statuses in the API are where the next one begins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import logging
+import random
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+from pydantic import ValidationError
+
+from hookline_api.resources import API_VERSION, KIND, PLURAL, Failure, WasmPluginStatus
+from hookline_operator.kube import MANAGER, Kube, KubeError, path
+from hookline_operator.reconcile import (
+    CAUSES,
+    PODS_FAILED,
+    RESOLVED,
+    Event,
+    Observation,
+    PodObservation,
+    Resolution,
+    as_json,
+    reconcile,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hookline_operator.bundles import Bundles
+    from hookline_operator.catalogue import Catalogue, Plugin
+    from hookline_operator.fleet import Fleet
+    from hookline_operator.kube import Key
+    from hookline_operator.metrics import Metrics
+
+_WRITES_AT_ONCE: Final = 16
+_WRITE_EVERY_S: Final = 1.0
+_BACK_S: Final = 2.0
+"""How long the watch may take to bring back what was written."""
+_REWRITE_FIRST_S: Final = 2.0
+_REWRITE_LAST_S: Final = 30.0
+_RECONNECT_S: Final = 12.0
+"""How long a new leader waits for sidecars before it says that they are gone."""
+_GONE: Final = 404
+
+log = logging.getLogger("hookline.publisher")
+
+
+@dataclass(slots=True)
+class _Page:
+    """What was written of one plugin in this term, and when it is written again."""
+
+    uid: str
+    applied: dict[str, Any] = field(default_factory=dict)
+    """The status that was last written."""
+    written: float = 0.0
+    """When (monotonic) that was."""
+    refused: int | None = None
+    """With which HTTP status the status could not be written; 0: nobody answered."""
+    refusals: int = 0
+    """How often it could not, one after the other."""
+    not_before: float = 0.0
+    """When (monotonic) that is tried again."""
+    write: asyncio.TimerHandle | None = None
+    writing: bool = False
+    rewrite: bool = False
+
+
+class Publisher:
+    """Writes statuses and Events, while this replica leads."""
+
+    def __init__(
+        self,
+        kube: Kube,
+        catalogue: Catalogue,
+        bundles: Bundles,
+        fleet: Fleet,
+        metrics: Metrics,
+        *,
+        check_term: Callable[[], None],
+        look_again: Callable[[Key], None],
+        resolution: Callable[[Plugin], Resolution | None],
+    ) -> None:
+        """What it asks of the controller.
+
+        ``check_term`` raises KubeError where another replica may lead by now. ``look_again`` is called with a key
+        whose ``soon`` is due once more. ``resolution`` is how far a plugin's is, None where there is none to tell of.
+        """
+        self._kube = kube
+        self._catalogue = catalogue
+        self._bundles = bundles
+        self._fleet = fleet
+        self._metrics = metrics
+        self._check_term = check_term
+        self._look_again = look_again
+        self._resolution = resolution
+        self._since = 0.0
+        self._pages: dict[Key, _Page] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writes = asyncio.Semaphore(_WRITES_AT_ONCE)
+
+    def begin(self) -> None:
+        """A term begins, and nothing was written in it; its sidecars are on their way."""
+        self._since = time.monotonic()
+
+    def end(self) -> list[asyncio.Task[None]]:
+        """It has ended: nothing more is written. What is under way, cancelled."""
+        for key in list(self._pages):
+            self.forget(key)
+        for task in self._tasks:
+            task.cancel()
+        return list(self._tasks)
+
+    def forget(self, key: Key) -> None:
+        """The plugin is gone."""
+        page = self._pages.pop(key, None)
+        if page is not None and page.write is not None:
+            page.write.cancel()
+
+    def soon(self, plugin: Plugin, *, not_before: float = 0.0) -> None:
+        """Write its status where it is another: at most once a second, and not before this time (monotonic)."""
+        page = self._pages.get(plugin.key)
+        if page is None or page.uid != plugin.uid:
+            self.forget(plugin.key)
+            page = self._pages[plugin.key] = _Page(uid=plugin.uid)
+        if page.writing:
+            page.rewrite = True
+            return
+        due = max(page.written + _WRITE_EVERY_S, page.not_before, not_before)
+        loop = asyncio.get_running_loop()
+        when = loop.time() + max(due - time.monotonic(), 0.0)
+        if page.write is not None:
+            if page.write.when() <= when:
+                return
+            page.write.cancel()
+
+        def write() -> None:
+            page.write, page.writing = None, True
+            task = loop.create_task(self._publish(page, plugin.key), name=f"publish {plugin.name}")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        page.write = loop.call_at(when, write)
+
+    async def _publish(self, page: _Page, key: Key) -> None:
+        try:
+            async with self._writes:
+                await self._write(page, key)
+        except KubeError as error:
+            if error.status != _GONE:
+                self._refused(page, key, error)
+        finally:
+            page.writing = False
+        if page.rewrite:
+            page.rewrite = False
+            self._look_again(key)
+
+    @staticmethod
+    def _refused(page: _Page, key: Key, error: KubeError) -> None:
+        """The status could not be written: try again later and later, and say it once."""
+        if error.status != page.refused:  # the words differ from try to try
+            log.warning("the status of plugin '%s/%s' cannot be written: %s", *key, error)
+        pause = min(_REWRITE_FIRST_S * 2 ** min(page.refusals, 16), _REWRITE_LAST_S) * random.uniform(0.7, 1.0)  # noqa: S311
+        page.refused, page.refusals, page.not_before = error.status, page.refusals + 1, time.monotonic() + pause
+        page.rewrite = True
+
+    async def _write(self, page: _Page, key: Key) -> None:
+        plugin = self._catalogue.plugin(key)
+        if plugin is None or plugin.uid != page.uid:
+            return
+        known = orjson.loads(plugin.status)
+        if time.monotonic() - page.written < _BACK_S and page.applied:
+            known = page.applied  # the watch may not have brought it back yet
+        previous = _status(known)
+        pods, complete = await self._pods(plugin)
+        left = self._since + _RECONNECT_S - time.monotonic()
+        same = previous.observed_generation == plugin.generation
+        if not complete and left > 0 and same and previous.pods.loaded > 0:
+            # A new leader, or a new process: its sidecars are on their way. What was true a moment ago stands.
+            asyncio.get_running_loop().call_later(left, self._look_again, key)
+            return
+        resolution = self._resolution(plugin)
+        if resolution is None:
+            return
+        outcome = reconcile(
+            Observation(
+                generation=plugin.generation,
+                previous=previous,
+                resolution=resolution,
+                pods=pods,
+                now=dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            )
+        )
+        new = as_json(outcome.status)
+        if new == known:
+            if known is page.applied and new != orjson.loads(plugin.status):
+                # Either the watch is behind, or somebody wrote over it: it is known in a moment.
+                asyncio.get_running_loop().call_later(_BACK_S, self._look_again, key)
+            return
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "metadata": {"name": plugin.name, "namespace": plugin.namespace, "uid": plugin.uid},
+            "status": new,
+        }
+        self._check_term()
+        await self._kube.apply(path(API_VERSION, PLURAL, plugin.namespace, plugin.name, "status"), body)
+        self._metrics.wrote("status")
+        page.applied, page.written = new, time.monotonic()
+        page.refused, page.refusals = None, 0
+        switched = outcome.status.conditions[0].status == "True" and self._metrics.switched(plugin.key)
+        wrong = {*CAUSES, PODS_FAILED}
+        was_wrong = any(each.type == "Ready" and each.reason in wrong for each in previous.conditions)
+        for event in outcome.events:
+            # Why it cannot be resolved is in the log already, and each pod that comes or goes is no news for it.
+            if event.reason not in CAUSES and (switched or was_wrong or event.reason in {RESOLVED, PODS_FAILED}):
+                log.info("plugin '%s/%s': %s: %s", *plugin.key, event.reason, event.message)
+            await self._tell(plugin, event)
+
+    async def _pods(self, plugin: Plugin) -> tuple[list[PodObservation], bool]:
+        """The matching pods, and whether all of them have reported."""
+        if not self._catalogue.pods[plugin.namespace]:
+            return [], True
+        standing = await self._bundles.standing(plugin)
+        runs = standing is not None and standing.entry.artifact is not None
+        selector = standing.selector if standing is not None and runs else plugin.selector
+        found, complete = [], True
+        for pod in self._catalogue.matching(plugin.namespace, selector):
+            state = self._fleet.states.get(pod.uid)
+            if state is None:
+                complete = False
+                found.append(PodObservation(name=pod.name, ready=pod.ready))
+                continue
+            report = next((each for each in state.report.plugins if each.name == plugin.name), None)
+            revision = report.revision if report is not None else None
+            current = runs and standing is not None and revision == standing.revision
+            failed = standing is not None and not current and state.failed(plugin.name, standing.revision)
+            failure = report.failure if report is not None and failed else None
+            found.append(
+                PodObservation(
+                    name=pod.name,
+                    ready=pod.ready,
+                    connected=True,
+                    runs="Current" if current else "Older" if revision is not None else "Nothing",
+                    failure=failure and Failure(cause=failure.cause, message=failure.message[:1024]),
+                )
+            )
+        return found, complete
+
+    async def _tell(self, plugin: Plugin, event: Event) -> None:
+        """An Event for ``kubectl describe``; one that cannot be written is not worth a failure."""
+        now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        body = {
+            "apiVersion": "v1",
+            "kind": "Event",
+            "metadata": {"name": f"{plugin.name[:200]}.{uuid.uuid4().hex[:16]}", "namespace": plugin.namespace},
+            "involvedObject": {
+                "apiVersion": API_VERSION,
+                "kind": KIND,
+                "name": plugin.name,
+                "namespace": plugin.namespace,
+                "uid": plugin.uid,
+            },
+            "type": event.type,
+            "reason": event.reason,
+            "message": event.message,
+            "source": {"component": MANAGER},
+            "firstTimestamp": now,
+            "lastTimestamp": now,
+            "count": 1,
+        }
+        try:
+            await self._kube.request("POST", path("v1", "events", plugin.namespace), body=body)
+            self._metrics.wrote("event")
+        except KubeError as error:
+            log.info("an Event for plugin '%s/%s' cannot be written: %s", *plugin.key, error)
+
+
+def _status(data: dict[str, Any]) -> WasmPluginStatus:
+    try:
+        return WasmPluginStatus.model_validate(data)
+    except ValidationError:
+        return WasmPluginStatus()
