@@ -445,11 +445,11 @@ static PyObject *scan(PyObject *self, PyObject *const *arguments, Py_ssize_t cou
     if (start < 0 || start > size)
         return PyErr_Format(PyExc_ValueError, "it begins elsewhere");
     uint8_t key[MAX_KEY];
-    reader in = {{data + start, data + (size - start > MAX_BODY ? start + MAX_BODY : size)}, shapes, {0}, key, 0};
-    if (value(&in, 0, false, shapes) != OBJECT || !in.request_id.at ||
-        (count == 2 && (space(&in.rest), in.rest.at != data + size)))
+    text rest = {data + start, data + (size - start > MAX_BODY ? start + MAX_BODY : size)};
+    reader in = {rest, shapes, {data, data}, key, 0};
+    if (value(&in, 0, false, shapes) != OBJECT || (count == 2 && (space(&in.rest), in.rest.at != data + size)))
         Py_RETURN_NONE;
-    return Py_BuildValue(count == 2 ? "y#y#" : "y#y#n", in.request_id.at, in.request_id.end - in.request_id.at,
+    return Py_BuildValue(count == 2 ? "y#y#" : "(y#y#)n", in.request_id.at, in.request_id.end - in.request_id.at,
                          key, (Py_ssize_t)in.size, in.rest.at - data);
 }
 

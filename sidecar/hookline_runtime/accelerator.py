@@ -59,7 +59,7 @@ call: Final[Callable[[int, int, bytes, object, bool], bytes | int | None]] = _fo
 """See ``accelerator.c``; None without it, as the others."""
 renew: Final[Callable[[int], bool]] = _found and _found.renew
 scan: Final[Callable[[bytes, bytes], tuple[bytes, bytes] | None]] = _found and _found.scan
-scan_from: Final[Callable[[bytes, bytes, int], tuple[bytes, bytes, int] | None]] = _found and _found.scan
+scan_from: Final[Callable[[bytes, bytes, int], tuple[tuple[bytes, bytes], int] | None]] = _found and _found.scan
 
 
 def shape(fields: Sequence[tuple[str, int, int, int]], required: int) -> bytes:

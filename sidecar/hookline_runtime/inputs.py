@@ -370,3 +370,5 @@ _PLACES: Final = {
 """Where a ``Call`` finds what ``match`` reads of it: the object's name, empty for the document, and the field's."""
 LOOKS: Final = {hook: told for hook in _SHAPES if (told := look(hook)) is not None}
 """For ``accelerator.scan``: which inputs are complete. Empty without the accelerator."""
+ANY_OBJECT: Final = accelerator.shape([], 0) * 3
+"""As a look: any object, of which nothing is asked."""

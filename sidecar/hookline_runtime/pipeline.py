@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import orjson
 
@@ -24,7 +24,7 @@ from hookline_api.hooks import DEFAULTS, OBSERVERS, Hook, closed
 from hookline_runtime.accelerator import scan
 from hookline_runtime.decisions import Answer
 from hookline_runtime.errors import CallError
-from hookline_runtime.inputs import Call, look, read_call, read_document
+from hookline_runtime.inputs import Call, look, read_call
 from hookline_runtime.matching import MAX_KNOWN, Choice
 
 if TYPE_CHECKING:
@@ -212,19 +212,16 @@ class Chains:
         """Whether any plugin may decide this hook."""
         return bool(self._deciding[hook].items)
 
-    def answer_body_now(
-        self, hook: Hook, body: bytes, found: tuple[bytes, bytes] | None = None, document: Any = None
-    ) -> bytes | None:
-        """``answer_now`` of a proxy's bytes. Raises InputError.
+    def answer_body_now(self, hook: Hook, body: bytes, found: tuple[bytes, bytes] | None = None) -> bytes | None:
+        """``answer_now`` of a proxy's bytes, and of what ``accelerator.scan`` found of them, if that is known.
 
-        ``found`` is what ``accelerator.scan`` finds by ``ways``, and ``document`` what the bytes say, where either is
-        known. Most calls need no look into them: this is their way, and the same answer.
+        Raises InputError. Most calls need no look into them: this is their way, and the same answer.
         """
         way = self.ways.get(hook)
         if found is None and way is not None:
             found = scan(way.look, body)
         if way is None or found is None:
-            return self.answer_now(read_call(hook, body) if document is None else read_document(hook, document, body))
+            return self.answer_now(read_call(hook, body))
         quoted_id, key = found
         try:
             chosen = way.known[key]

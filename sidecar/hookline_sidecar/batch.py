@@ -1,21 +1,25 @@
 """``POST /v1/hooks:batch``: many calls in one request, for proxies that decide about many statements or rows at once.
 
-The body is ``{"calls": [{"hook": …, "input": …}, …]}``; it is parsed once. The answer holds, in the same order, what
-each call alone would have been answered: a decision, or a problem document where that call is malformed. One bundle
-decides all of them.
+The body is ``{"calls": [{"hook": …, "input": …}, …]}``. The answer holds, in the same order, what each call alone would
+have been answered: a decision, or a problem document where that call is malformed. One bundle decides all of them.
+
+Where the body is beyond doubt it is cut into its calls, whose inputs reach the guests as they came; else it is parsed,
+and each input written anew.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from hookline_api.hooks import MAX_CALLS, parse_hook
+from hookline_api.hooks import MAX_CALLS, Hook, hook_spellings, parse_hook
+from hookline_runtime.accelerator import scan_from
 from hookline_runtime.errors import InputError
-from hookline_runtime.inputs import read_document, read_json
+from hookline_runtime.inputs import ANY_OBJECT, read_call, read_json
 from hookline_sidecar.replies import Refused, Reply, document
 
 if TYPE_CHECKING:
@@ -29,27 +33,54 @@ thousand times. One decision more may come on top, which leaves it below what ``
 _TOO_MUCH: Final = f"the decisions before it have more than {_MAX_ANSWER} bytes; ask for it in another batch"
 _HEADERS: Final = (("Content-Type", "application/json"),)
 
+_HOOKS: Final = {name.encode(): parse_hook(name) for name in hook_spellings()}
+_S: Final = r"[ \t\r\n]*+"
+_ONE: Final = rf'{_S}\{{{_S}"hook"{_S}:{_S}"([a-z_]++)"{_S},{_S}"input"{_S}:{_S}'
+_FIRST: Final = re.compile(rf'{_S}\{{{_S}"calls"{_S}:{_S}\[{_ONE}'.encode())
+_NEXT: Final = re.compile(rf"{_S}\}}{_S},{_ONE}".encode())
+_END: Final = re.compile(rf"{_S}\}}{_S}\]{_S}\}}{_S}".encode())
+
+_Given = tuple[Hook, bytes, tuple[bytes, bytes] | None]
+"""A call: its hook, its input, and what the accelerator found of that."""
+
 
 class Batch:
     """One batch on its way: ``advance`` goes as far as it can without waiting, ``finish`` to the end."""
 
     def __init__(self, body: bytes) -> None:
-        """Raises Refused where the body is no batch at all."""
-        self._calls = _read(body)
+        self._body = body
+        self._calls: list[_Given | bytes] | None = None
         self._answers: list[bytes] = []
         self._size = 0
         """Bytes of the answers."""
 
     def advance(self, chains: Chains) -> Reply | None:
-        """Answer as many calls as one turn allows, and plugins are ready for; the reply once there are all."""
+        """Answer as many calls as one turn allows, and plugins are ready for; the reply once there are all.
+
+        Raises Refused, the first time, where the body is no batch at all.
+        """
         calls, answers = self._calls, self._answers
+        if calls is None:
+            calls = self._calls = _cut(chains, self._body) or _read(self._body)
+            self._body = b""
         end = time.perf_counter_ns() + _TURN_NS
         for index in range(len(answers), len(calls)):
-            is_enough = self._size > _MAX_ANSWER
-            answer = _problem(413, _TOO_MUCH, index, "") if is_enough else _answer_now(chains, calls[index], index)
+            given = calls[index]
+            answer: bytes | None
+            if self._size > _MAX_ANSWER:
+                answer = _problem(413, _TOO_MUCH, index, "")
+            elif isinstance(given, bytes):
+                answer = given
+            else:
+                hook, data, found = given
+                try:
+                    answer = chains.answer_body_now(hook, data, found)
+                except InputError as error:
+                    answer = _problem(400, str(error), index, f".input.{error.field}".rstrip("."))
             if answer is None:
                 return None
-            self._keep(answer)
+            answers.append(answer)
+            self._size += len(answer)
             if not index & 7 and time.perf_counter_ns() > end and index + 1 < len(calls):
                 return None
         return Reply(200, _HEADERS, b"".join((b'{"decisions":[', b",".join(answers), b"]}")))
@@ -64,15 +95,42 @@ class Batch:
             if len(self._answers) > at:
                 await asyncio.sleep(0)
                 continue
-            given = self._calls[at]  # nothing is wrong with it: else it would have had its answer
-            self._keep(await chains.answer(read_document(parse_hook(given["hook"]), given["input"])))
+            given = (self._calls or ())[at]
+            assert isinstance(given, tuple)  # noqa: S101 - else it would have had its answer, as if its input was wrong
+            answer = await chains.answer(read_call(given[0], given[1]))
+            self._answers.append(answer)
+            self._size += len(answer)
 
-    def _keep(self, answer: bytes) -> None:
-        self._answers.append(answer)
-        self._size += len(answer)
+
+def _cut(chains: Chains, body: bytes) -> list[_Given | bytes] | None:
+    """The calls of a body that is beyond doubt; None where there is any, and where it has too many."""
+    calls: list[_Given | bytes] = []
+    head = None if scan_from is None else _FIRST.match(body)
+    while head is not None:
+        hook = _HOOKS.get(head[1])
+        if hook is None or len(calls) > MAX_CALLS:
+            return None
+        way = chains.ways.get(hook)
+        # Most calls have the same in front of them as the one before. The first has what begins the batch.
+        again, at = head[0] if calls else None, head.end()
+        while True:
+            found = None if way is None else scan_from(way.look, body, at)
+            if found is not None:
+                calls.append((hook, body[at : found[1]], found[0]))
+            elif (found := scan_from(ANY_OBJECT, body, at)) is not None:
+                calls.append((hook, body[at : found[1]], None))
+            else:
+                return None
+            end = found[1]
+            if again is None or not body.startswith(again, end):
+                break
+            at = end + len(again)
+        head = _NEXT.match(body, end)
+    return calls if calls and len(calls) <= MAX_CALLS and _END.fullmatch(body, end) else None
 
 
-def _read(body: bytes) -> list[Any]:
+def _read(body: bytes) -> list[_Given | bytes]:
+    """The calls of any body, and problems in place of what is none."""
     try:
         whole = read_json(body)
     except InputError as error:
@@ -82,11 +140,10 @@ def _read(body: bytes) -> list[Any]:
         raise Refused(400, 'the body is not {"calls": […]}', field="calls")
     if len(calls) > MAX_CALLS:
         raise Refused(400, f"there are {len(calls)} calls, and a batch may have {MAX_CALLS}", field="calls")
-    return calls
+    return [_look(given, index) for index, given in enumerate(calls)]
 
 
-def _answer_now(chains: Chains, given: Any, index: int) -> bytes | None:
-    """What one call is answered, a problem document perhaps; None where a plugin would have to be waited for."""
+def _look(given: Any, index: int) -> _Given | bytes:
     if not isinstance(given, dict):
         return _problem(400, "is not a JSON object", index, "")
     try:
@@ -95,11 +152,7 @@ def _answer_now(chains: Chains, given: Any, index: int) -> bytes | None:
         return _problem(404, str(error), index, ".hook")
     if "input" not in given:
         return _problem(400, "is missing", index, ".input")
-    document = given["input"]
-    try:
-        return chains.answer_body_now(hook, orjson.dumps(document), document=document)
-    except InputError as error:
-        return _problem(400, str(error), index, f".input.{error.field}".rstrip("."))
+    return hook, orjson.dumps(given["input"]), None
 
 
 def _problem(status: int, detail: str, index: int, field: str) -> bytes:

@@ -55,11 +55,11 @@ def _agrees(hook: Hook, body: bytes) -> bool:
     assert key == b""
     within = accelerator.scan_from(inputs.LOOKS[hook], b"[" + body + b"]", 1)
     if within is not None:
-        assert accelerator.scan(inputs.LOOKS[hook], body[: within[2] - 1]) == within[:2]
+        assert accelerator.scan(inputs.LOOKS[hook], body[: within[1] - 1]) == within[0]
     if quoted is None:
         return False
     document = orjson.loads(body)
-    assert within == (quoted, b"", 1 + len(body.rstrip(b" \n\r\t")))
+    assert within == ((quoted, b""), 1 + len(body.rstrip(b" \n\r\t")))
     found = inputs._SHAPES[hook].fits(document)
     assert found is not None
     assert quoted == orjson.dumps(found)

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 
+import orjson
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from hookline_api.hooks import MAX_CALLS, BatchResult
+from hookline_runtime import accelerator
+from hookline_runtime.pipeline import Chains
+from hookline_sidecar import batch
+from hookline_sidecar.replies import Refused
 
 CONTEXT = {"request_id": "r-1", "client_id": None, "identity": None, "database": None, "branch": None, "attributes": {}}
 QUERY = {"query": "select 1", "normalized": None, "tables": [], "is_read_only": True, "hook_context": CONTEXT}
@@ -176,3 +184,91 @@ async def test_a_batch_of_large_decisions_is_bounded(new_sidecar, guests):
     assert problems[0]["field"] == f"calls[{len(hits)}]"
     (plugin,) = sidecar.plugins().values()
     assert plugin["stats"]["cache_get"]["calls"] == len(hits)
+
+
+@pytest.mark.skipif(accelerator.unused is not None, reason=str(accelerator.unused))
+async def test_inputs_reach_the_guests_as_they_came(new_sidecar, guests):
+    """Byte for byte, with their spaces, and what is in there twice."""
+    sidecar = new_sidecar()
+    answer = '{"action":"node","target":"1000"}'
+    digits = "".join(
+        f"(i32.store8 (i32.const {4096 + answer.index('1000') + place}) (i32.add (i32.const 48)"
+        f" (i32.rem_u (i32.div_u (local.get $n) (i32.const {10 ** (3 - place)})) (i32.const 10))))"
+        for place in range(1, 4)
+    )
+    hook = f"{digits} (i64.const {4096 << 32 | len(answer)})"
+    data = {4096: answer.encode()}
+    sidecar.folder.plugin("p", guests.module({"custom_hook": hook, "route": hook}, data=data))
+    sidecar.start()
+    whole = json.dumps(QUERY, indent=2).encode()
+    inputs = [b'{ "a" :\n1, "a": 2.50 }', b"{}", whole, b'{"more": "\\u0041"}', *[whole] * 8]
+    hooks = [b"custom_hook"] * 4 + [b"route"] * 8
+    raw = b",\n".join(b'{ "hook": "%b",  "input": %b\t}' % each for each in zip(hooks, inputs, strict=True))
+    status, document = await post(sidecar, b'{"calls": [' + raw + b"] }\r\n")
+    assert status == 200
+    said = [each.get("value", each)["target"] for each in document["decisions"]]
+    assert said == [str(1000 + len(each)) for each in inputs]
+
+
+async def test_what_an_input_leaves_out_is_left_out_also_where_its_plugin_is_waited_for(new_sidecar, guests):
+    """A plugin for what is read only is asked where the proxy did not say that, from the first call on."""
+    sidecar = new_sidecar()
+    sidecar.folder.plugin(
+        "guard", guests.answering(route={"action": "block", "reason": "no"}), match={"queryClasses": ["read"]}
+    )
+    sidecar.start()
+    for odd in ({}, {"more": 1e30}):
+        _, document = await post(sidecar, calls(*[("route", {"query": "select 1"} | odd)] * 40))
+        assert {decision["action"] for decision in document["decisions"]} == {"block"}
+
+
+_PIECES = [
+    b'{"calls":[', b'{"hook":"', b'"input":', b'{"hook":"route","input":{}}', b'"hook":"route",', b"]}", b"}", b"{",
+    b"[", b"]", b",", b":", b'"', b"\\", b" ", b"\n", b"\x0b", b"\xff", b"null", b"1", b"1e5", b"{}", b"[]",
+    b'"calls":[],', b'"input":{},', b"\\u0072", b"Route", b"pre_query", b"nothing", b'"\\ud800"', b"[" * 40, b"\xc3\xa9",
+]  # fmt: skip
+
+
+@st.composite
+def _bodies(draw):
+    given_calls = draw(st.lists(st.sampled_from([*CALLS.items(), *[("route", QUERY)] * 20]), min_size=1, max_size=4))
+    tight = {"separators": (",", ":")}
+    form = draw(st.sampled_from([{}, tight, tight, {"indent": 1}]))
+    body = json.dumps(calls(*given_calls), **form).encode()
+    for _ in range(draw(st.integers(0, 3))):
+        at = draw(st.integers(0, len(body)))
+        body = body[:at] + draw(st.sampled_from(_PIECES)) + body[at + draw(st.integers(0, 12)) :]
+    return body
+
+
+@pytest.mark.skipif(accelerator.unused is not None, reason=str(accelerator.unused))
+@settings(max_examples=int(os.environ.get("HOOKLINE_FUZZ", "1500")), deadline=None)
+@given(_bodies())
+def test_a_body_is_cut_only_where_parsing_finds_the_same_calls(body):
+    """Their hooks, their inputs, and what is to be known of these; a body that is cut is a batch."""
+    chains = Chains("v", [])
+    found = batch._cut(chains, body)
+    if found is None:
+        return
+    parsed = batch._read(body)
+    assert [each[0] for each in found] == [each[0] for each in parsed]
+    for (hook, data, scanned), (_, written, _) in zip(found, parsed, strict=True):
+        assert orjson.dumps(orjson.loads(data)) == written
+        assert scanned == (accelerator.scan(chains.ways[hook].look, data) if hook in chains.ways else None)
+
+
+@pytest.mark.skipif(accelerator.unused is not None, reason=str(accelerator.unused))
+def test_common_bodies_are_cut():
+    """Else all of this would hold of something that never cuts. What has too many calls is refused in words."""
+    chains = Chains("v", [])
+    for form in {}, {"indent": 1}, {"separators": (",", ":")}:
+        several = [("route", QUERY), ("route", QUERY), ("pre_query", QUERY), ("custom_hook", {})]
+        body = json.dumps(calls(*several * 9), **form)
+        assert len(batch._cut(chains, body.encode())) == 36
+        assert batch._cut(chains, body[:-1].encode()) is None
+    one = b'{"hook":"route","input":{}}'
+    assert batch._cut(chains, b'{"calls":[%b}' % one) is batch._cut(chains, b'{"calls":[]}') is None
+    many = b'{"calls":[' + b",".join([one] * (MAX_CALLS + 1)) + b"]}"
+    assert batch._cut(chains, many) is None
+    with pytest.raises(Refused, match=str(MAX_CALLS)):
+        batch.Batch(many).advance(chains)
