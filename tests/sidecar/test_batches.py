@@ -225,7 +225,7 @@ async def test_what_an_input_leaves_out_is_left_out_also_where_its_plugin_is_wai
 _PIECES = [
     b'{"calls":[', b'{"hook":"', b'"input":', b'{"hook":"route","input":{}}', b'"hook":"route",', b"]}", b"}", b"{",
     b"[", b"]", b",", b":", b'"', b"\\", b" ", b"\n", b"\x0b", b"\xff", b"null", b"1", b"1e5", b"{}", b"[]",
-    b'"calls":[],', b'"input":{},', b"\\u0072", b"Route", b"pre_query", b"nothing", b'"\\ud800"', b"[" * 40, b"\xc3\xa9",
+    b'"calls":[],', b'"input":{},', b"\\u0072", b"Route", b"pre_query", b"nothing", b'"\\ud800"', b"[" * 40,
 ]  # fmt: skip
 
 
