@@ -1,16 +1,19 @@
 """Calls into a guest at the speed of the C API (``capi.py``): what ``calls.py`` promises, and why it is safe here.
 
-A pooled call is one slice assignment, one call into the library, and one slice read. What makes that safe:
+A pooled call is one slice assignment, one call into the library, and one slice read. Where the accelerator is, it makes
+the common calls and the common new stores, by the same rules; what is written here is its reference, and does all that
+is uncommon. What makes that safe:
 
 **Pointers outlive their use.** All memory that the library writes to through us (functions, arguments, a trap) is one
 block that belongs to the ``Instance``; its addresses are computed once, and the block lives as long as they do.
-What the library allocates (the store) is given back in ``close`` and nowhere else. An ``Instance`` is used again for
-the next store of its guest, with the same block, because making one costs more than a call.
+What the library allocates (the store) is given back in ``close``, or where the next one takes its place. An
+``Instance`` is used again for the next store of its guest, with the same block, because making one costs more than a
+call. What belongs to a store has that store's number, so nothing of an earlier one is ever taken for the next one's.
 
 **Memory is looked at through one view**, which is bounds-checked by Python on every use. A linear memory only grows,
 and the engine does not move one that has its whole address range reserved (``engine.py``), so a view is too short at
 worst; it is derived anew when a guest names a place behind its end. A view never outlives its store in use: ``open``
-sets it for the new store before anybody can touch it.
+takes it away, and it is made again for the new store when somebody first looks.
 
 **Numbers from a guest** are masked to 32 bits and compared with the size of memory before a byte is read or written.
 
@@ -251,6 +254,7 @@ class Instance:
         "_output",
         "_quick",
         "_region",
+        "_renews",
         "_size",
         "_targets",
         "_timeout_ns",
@@ -291,6 +295,8 @@ class Instance:
         words[_ALLOC], words[_DEALLOC] = boxes.get("alloc", 0), boxes.get("dealloc", 0)
         self._quick = {name: box for name, box in boxes.items() if guest.accelerated and name in guest.quick}
         """The hooks that the accelerator calls, and where it finds each."""
+        self._renews = guest.accelerated and not guest.has_wasi
+        """Whether it makes the stores."""
         self._boxes = {name: ctypes.c_void_p(box) for name, box in boxes.items()}
         """Where each function's extern goes, once it is looked up."""
         self._targets = {name: ctypes.c_void_p((box.value or 0) + capi.EXTERN_OF) for name, box in self._boxes.items()}
@@ -315,7 +321,7 @@ class Instance:
         self.fuel = 0
         """Fuel of the last call, where it is counted."""
         self.memory = 0
-        """Bytes of memory after the last call."""
+        """Bytes of memory after the last call, or some milliseconds before."""
 
     def open(self, timeout_ms: int | None) -> None:
         """Begin with a new store and fresh memory, in place of what it has; see ``Guest.instantiate``."""
@@ -329,26 +335,21 @@ class Instance:
         if self._region is not guest.region:
             self._region = guest.region
             words[_REGION], words[_REGION_SIZE] = guest.region or (0, 0)
-        within, common = None, True
-        if timeout_ms is not None:
-            within, common = f"{timeout_ms} ms", timeout_ms == guest.limits.timeout
+        common = timeout_ms is None or timeout_ms == guest.limits.timeout
         try:
-            if common and guest.accelerated and not guest.has_wasi:
+            if common and self._renews:
                 if EPOCH[0] != self._armed or _get_ident() != self._on_thread:
                     self._note_clocks(guest.limits.timeout)
                 _running[self._on_thread] = self._weak
                 if not _renewed(self._at):
-                    self._check(words[_FAILURE] or None, "instantiation", within)
+                    self._check(words[_FAILURE] or None, "instantiation", timeout_ms)
             else:
-                self._renew(guest.limits.timeout if timeout_ms is None else timeout_ms, within)
+                self._renew(timeout_ms)
             if guest.initializes:
-                self._check(
-                    _func_call(self._context, self._find("_initialize"), self._cells_at, 0, self._trap_at),
-                    "instantiation",
-                    within,
-                )
+                failure = _func_call(self._context, self._find("_initialize"), self._cells_at, 0, self._trap_at)
+                self._check(failure, "instantiation", timeout_ms)
             if guest.asks_for_region:
-                self._ask_for_region(within)
+                self._ask_for_region(timeout_ms)
         except BaseException:
             self.close()
             raise
@@ -356,78 +357,25 @@ class Instance:
         if not common:
             self._armed, words[_ARMED] = -1, _NEVER
 
-    def call(self, hook: str, data: bytes, *, last: bool) -> bytes | None:  # noqa: C901, PLR0912, PLR0915 - below
+    def call(self, hook: str, data: bytes, *, last: bool) -> bytes | None:
         """One hook call: the guest's answer, or None for the hook's default.
 
         ``last`` says that the instance is dropped afterwards, so the guest need not free anything. Raises a
         CallError, after which the instance must be dropped.
-
-        In one piece, because a call of a Python function costs as much as most lines here.
         """
-        words, quick = self._words, self._quick.get(hook)
-        if quick is not None:
-            answer = _accelerated(self._at, quick, data, self._weak, last)
-            if not isinstance(answer, int):
-                self.calls += 1
-                self.memory = words[_SIZE]
-                return answer
-            if answer:
-                self.calls += 1
-                raise self._broken(answer, hook, len(data))
-        guest = self._guest
-        context, cells, cells_at, trap, trap_at = self._context, self._cells, self._cells_at, self._trap, self._trap_at
-        if words[_FRESH]:
-            words[_FRESH] = 0  # it was armed by the instantiation, which is a part of its first call
-        else:
-            if EPOCH[0] != self._armed or _get_ident() != self._on_thread:
-                self._arm(guest.limits.timeout, guest.ticks)
-            if guest.fuel is not None:
-                capi.context_set_fuel(context, guest.fuel)
-            words[_BEGIN] = _now_ns()
-        _running[self._on_thread] = self._weak
+        quick = self._quick.get(hook)
+        if quick is None:
+            return self._call(hook, data, last=last)
+        answer = _accelerated(self._at, quick, data, self._weak, last)
+        if isinstance(answer, int):
+            if answer == _NOTHING:
+                return self._call(hook, data, last=last)
+            self.calls += 1
+            raise self._broken(answer, hook, len(data))
         self.calls += 1
-        size = len(data)
-        try:
-            region = self._region
-            if region is not None and size <= region[1]:
-                pointer = region[0]
-            else:
-                region = None
-                cells[0] = size
-                failure = _func_call(context, self._found.get("alloc") or self._find("alloc"), cells_at, 1, trap_at)
-                if failure is not None or trap.value is not None:
-                    raise self._error(failure, "alloc", None)
-                pointer = cells[0] & U32
-            if size:
-                end = pointer + size
-                if not pointer or (end > self._size and end > self._measure()):
-                    raise self._no_room(pointer, size)
-                self._view[pointer:end] = data
-            cells[0] = pointer
-            cells[2] = size
-            failure = _func_call(context, self._found.get(hook) or self._find(hook), cells_at, 2, trap_at)
-            if failure is not None or trap.value is not None:
-                raise self._error(failure, hook, None)
-            packed = 0 if hook in guest.void else cells[0]
-            result = None
-            if packed and hook not in UNANSWERED:
-                start, length = packed >> 32, packed & U32
-                end = start + length
-                if length > self._output or (end > self._size and end > self._measure()):
-                    raise self._bad_result(packed)
-                result = self._view[start:end].tobytes()
-            if last:
-                self._measure()
-            elif guest.frees:
-                self._free_all(packed, pointer, size, in_region=region is not None)
-        except CallError:
-            self._measure()
-            raise
-        finally:
-            if guest.fuel is not None:
-                self._count_fuel(guest.fuel)
-            self.memory = self._size
-        return result
+        if last:
+            self.memory = self._words[_SIZE]
+        return answer
 
     def close(self) -> None:
         """Give the store and its memory back. The instance must not be used any more; its guest may use it again."""
@@ -514,12 +462,12 @@ class Instance:
 
     # ── below ──
 
-    def _renew(self, timeout_ms: int, within: str | None) -> None:
-        """A new store, with memory of its own, for this guest."""
+    def _renew(self, timeout_ms: int | None) -> None:
+        """A new store with fresh memory, armed, in place of the one that it has."""
         guest, words, context = self._guest, self._words, self._context
         if words[_STORE]:
-            capi.store_delete(words[_STORE])
-        words[_SIZE] = 0
+            old, words[_STORE], words[_SIZE] = words[_STORE], 0, 0
+            capi.store_delete(old)
         store = words[_STORE] = capi.store_new(guest.engine_address, None, None)
         words[_CONTEXT] = capi.store_context(store)
         capi.store_limiter(store, guest.limits.memory, TABLE_ELEMENTS, 1, TABLES, 1)
@@ -527,13 +475,73 @@ class Instance:
             # An empty one: no files, arguments, environment, output.
             self._check(capi.context_set_wasi(context, capi.wasi_config_new()), "instantiation", None)
         capi.store_epoch_deadline_callback(store, _on_deadline, None, capi.NO_FINALIZER)
-        self._arm(timeout_ms, deadline_ticks(timeout_ms))
+        if timeout_ms is None:
+            self._arm(guest.limits.timeout, guest.ticks)
+        else:
+            self._arm(timeout_ms, deadline_ticks(timeout_ms))
         words[_BEGIN] = _now_ns()
         _running[self._on_thread] = self._weak
         failure = capi.instance_pre_instantiate(guest.pre_address, context, self._at, self._trap_at)
-        self._check(failure, "instantiation", within)
+        self._check(failure, "instantiation", timeout_ms)
         capi.instance_export_get(context, self._at, b"memory", 6, self._at + 8 * _MEMORY)
         self._measure()
+
+    def _call(self, hook: str, data: bytes, *, last: bool) -> bytes | None:  # noqa: C901, PLR0912, PLR0915 - below
+        """Any call, in one piece, because a call of a Python function costs as much as most lines here."""
+        guest, words = self._guest, self._words
+        context, cells, cells_at, trap, trap_at = self._context, self._cells, self._cells_at, self._trap, self._trap_at
+        if words[_FRESH]:
+            words[_FRESH] = 0  # it was armed by the instantiation, which is a part of its first call
+        else:
+            if EPOCH[0] != self._armed or _get_ident() != self._on_thread:
+                self._arm(guest.limits.timeout, guest.ticks)
+            if guest.fuel is not None:
+                capi.context_set_fuel(context, guest.fuel)
+            words[_BEGIN] = _now_ns()
+        _running[self._on_thread] = self._weak
+        self.calls += 1
+        size = len(data)
+        try:
+            region = self._region
+            if region is not None and size <= region[1]:
+                pointer = region[0]
+            else:
+                region = None
+                cells[0] = size
+                failure = _func_call(context, self._found.get("alloc") or self._find("alloc"), cells_at, 1, trap_at)
+                if failure is not None or trap.value is not None:
+                    raise self._error(failure, "alloc", None)
+                pointer = cells[0] & U32
+            if size:
+                end = pointer + size
+                if not pointer or (end > self._size and end > self._measure()):
+                    raise self._no_room(pointer, size)
+                self._view[pointer:end] = data
+            cells[0] = pointer
+            cells[2] = size
+            failure = _func_call(context, self._found.get(hook) or self._find(hook), cells_at, 2, trap_at)
+            if failure is not None or trap.value is not None:
+                raise self._error(failure, hook, None)
+            packed = 0 if hook in guest.void else cells[0]
+            result = None
+            if packed and hook not in UNANSWERED:
+                start, length = packed >> 32, packed & U32
+                end = start + length
+                if length > self._output or (end > self._size and end > self._measure()):
+                    raise self._bad_result(packed)
+                result = self._view[start:end].tobytes()
+            if last:
+                self._measure()
+            elif guest.frees:
+                self._free_all(packed, pointer, size, in_region=region is not None)
+        except CallError:
+            self._measure()
+            raise
+        finally:
+            if guest.fuel is not None:
+                self._count_fuel(guest.fuel)
+            self.memory = self._size
+        return result
 
     def _arm(self, timeout_ms: int, ticks: int) -> None:
         """Give the store a fresh deadline, for calls on this thread until the engine's clock moves."""
@@ -613,11 +621,13 @@ class Instance:
             words[_BASE] = base
         return size
 
-    def _ask_for_region(self, within: str | None) -> None:
+    def _ask_for_region(self, timeout_ms: int | None) -> None:
         """The guest's own place for inputs. It is one place in all instances, so only the first one is asked."""
         guest = self._guest
         self._check(
-            _func_call(self._context, self._find(INPUT_REGION), self._cells_at, 1, self._trap_at), INPUT_REGION, within
+            _func_call(self._context, self._find(INPUT_REGION), self._cells_at, 1, self._trap_at),
+            INPUT_REGION,
+            timeout_ms,
         )
         start, size = self._cells[0] >> 32, self._cells[0] & U32
         if size:
@@ -632,11 +642,11 @@ class Instance:
         self._check(capi.context_get_fuel(self._context, at), "the count of fuel", None)
         self.fuel = given - self._block[_FUEL]
 
-    def _check(self, failure: int | None, where: str, within: str | None) -> None:
+    def _check(self, failure: int | None, where: str, timeout_ms: int | None) -> None:
         if failure is not None or self._trap.value is not None:
-            raise self._error(failure, where, within)
+            raise self._error(failure, where, timeout_ms)
 
-    def _error(self, failure: int | None, where: str, within: str | None) -> CallError:
+    def _error(self, failure: int | None, where: str, timeout_ms: int | None) -> CallError:
         """What the library's trap or error means for the failure policy; either is given back."""
         trap, self._trap.value = self._trap.value, None
         code, message, status = None, "", None
@@ -652,9 +662,8 @@ class Instance:
         if failure is not None:
             message, status = capi.take_error(failure)
         if self.expired or code == _TRAP_INTERRUPT:
-            return DeadlineError(
-                f"{where} took longer than {within or f'limits.timeout ({self._guest.limits.timeout} ms)'}"
-            )
+            limit = f"limits.timeout ({self._guest.limits.timeout} ms)" if timeout_ms is None else f"{timeout_ms} ms"
+            return DeadlineError(f"{where} took longer than {limit}")
         if code == _TRAP_OUT_OF_FUEL:
             return DeadlineError(f"{where} used up limits.fuel ({self._guest.fuel})")
         if status is not None:

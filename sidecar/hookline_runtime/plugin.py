@@ -76,7 +76,7 @@ class LastFailure:
 class Road:
     """One hook of one plugin: everything that a call needs, found once."""
 
-    __slots__ = ("_known", "breaker", "export", "hook", "memory", "row")
+    __slots__ = ("breaker", "export", "hook", "known", "memory", "row")
 
     def __init__(self, hook: Hook, row: Row) -> None:
         self.hook = hook
@@ -84,15 +84,14 @@ class Road:
         self.row = row
         self.breaker = Breaker()
         self.memory = 0
-        self._known: dict[bytes | None, Answer | None] = {}
+        self.known: dict[bytes | None, Answer | None] = {}
+        """Answers that were read before: most plugins say few different things."""
 
     def read(self, raw: bytes | None) -> Answer | None:
-        """A guest's answer; raises ResultError. Short ones are remembered: most plugins say few different things."""
-        known = self._known
-        try:
+        """A guest's answer; raises ResultError. Short ones are known afterwards."""
+        known = self.known
+        if raw in known:
             return known[raw]
-        except KeyError:
-            pass
         answer = read_answer(self.hook, raw)
         if raw is None or len(raw) <= _MAX_KNOWN_BYTES:
             if len(known) >= _MAX_KNOWN:
@@ -193,7 +192,8 @@ class Plugin:
         self._counts_fuel = entry.limits.fuel is not None
         self._max_input = entry.limits.input
         self._pooled = entry.isolation.mode == "Pooled"
-        self._max_calls = entry.isolation.max_calls if self._pooled else 1
+        self._last_call = entry.isolation.max_calls - 1 if self._pooled else 0
+        """How many calls an instance has served before its last one."""
         self._keep = entry.isolation.size if self._pooled else _SPARES
         self._instances: list[Instance] = []
         if spare is not None:
@@ -235,15 +235,18 @@ class Plugin:
 
         Raises CallError, already counted.
         """
-        if road.breaker.failures:
+        failing = road.breaker.failures
+        if failing:
             self._ask_breaker(road)
         if len(data) > self._max_input:
             raise self._refuse_size(road, len(data))
-        instance = None
+        instance, ready, known = None, self._instances, road.known
         begin = _now_ns()
         try:
-            instance = self._instances.pop() if self._instances else self._fresh()
-            answer = road.read(instance.call(road.export, data, last=instance.calls + 1 >= self._max_calls))
+            instance = ready.pop() if ready else self._fresh()
+            last = instance.calls >= self._last_call
+            raw = instance.call(road.export, data, last=last)
+            answer = known[raw] if raw in known else road.read(raw)
             ns = _now_ns() - begin
             road.row.count(ns)
         except Exception as failure:  # noqa: BLE001 - of the guest, or our own mistake: it is an answer either way
@@ -259,20 +262,20 @@ class Plugin:
                 raise error from failure
             finally:
                 del error  # an error that its own traceback leads to would keep the input until the collector comes
-        if road.breaker.failures or self._failing:
+        if failing or self._failing:
             self._recovered(road)
         if ns > _QUICK_NS:
             self._weigh(ns, instance)
-        else:
+        elif self._probation != _PROBATION:
             self._quick_in_a_row += 1
             if self._quick_in_a_row == _FORGIVEN_AFTER:
                 self._probation = _PROBATION
         if instance.memory != road.memory or self._counts_fuel:
             self._note_instance(road, instance)
-        if instance.calls < self._max_calls:
-            self._instances.append(instance)  # there is room: it came from here
-        else:
+        if last:
             self._put_aside(instance)
+        else:
+            ready.append(instance)  # there is room: it came from here
         return answer
 
     async def call(self, hook: Hook, data: bytes) -> Answer | None:
@@ -370,13 +373,13 @@ class Plugin:
                 instance = self._instances.pop()
             except IndexError:
                 instance = self._guest.instantiate()
-            raw = instance.call(road.export, data, last=instance.calls + 1 >= self._max_calls)
+            raw = instance.call(road.export, data, last=instance.calls >= self._last_call)
             run.answer = read_answer(road.hook, raw)
         except Exception as error:  # noqa: BLE001 - as in call_now
             run.error = self._as_call_error(road, error)
         if instance is not None:
             self._note_instance(road, instance)
-            if run.error is None and instance.calls < self._max_calls:
+            if run.error is None and instance.calls <= self._last_call:
                 self._put_back(instance)
             else:
                 instance.close()
