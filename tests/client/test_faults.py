@@ -230,7 +230,7 @@ async def test_the_late_answer_of_a_call_that_timed_out_is_nobody_elses(faulty):
         await peer.gone()
 
     async with faulty.behaving(behave), HookClient(faulty.path, connections=1, timeout=DEADLINE) as hooks:
-        slow = asyncio.create_task(hooks.custom("slow", timeout=0.1))
+        slow = asyncio.create_task(hooks.custom("slow", timeout=1))
         behind = asyncio.create_task(hooks.custom("behind"))
         assert (await slow).failure == "timeout"
         assert (await hooks.custom("new")).value == "new"
@@ -325,7 +325,7 @@ async def test_a_sidecar_that_does_not_read_is_not_written_to_without_end(faulty
         await peer.frozen()
 
     given = "x" * 2**20
-    async with faulty.behaving(behave), HookClient(faulty.path, connections=1, depth=9, timeout=0.3) as hooks:
+    async with faulty.behaving(behave), HookClient(faulty.path, connections=1, depth=9, timeout=1) as hooks:
         calls = [asyncio.create_task(hooks.custom(given)) for _ in range(8)]
         await settled(lambda: hooks._pool._connections and hooks._pool._connections[0].calls)
         assert len(hooks._pool._connections[0].calls) == 1

@@ -264,6 +264,11 @@ class Sidecar:
 
         until(ready, lambda: f"a ready sidecar; it said:\n{self.log}")
 
+    def connections(self):
+        """How many each worker has."""
+        lines = self.get("/metrics")[1].splitlines()
+        return [int(float(line.split()[-1])) for line in lines if line.startswith("hookline_connections{")]
+
     def plugins(self):
         """``/v1/plugins``, the plugins by name."""
         _, body = self.looks("/v1/plugins") or (0, {"plugins": []})
@@ -481,6 +486,14 @@ def new_sidecar(tmp_path_factory):
     yield make
     for sidecar in made:
         sidecar.end()
+
+
+@pytest.fixture
+def sidecar(new_sidecar):
+    """A sidecar that is not started yet, where a file has no other."""
+    sidecar = new_sidecar()
+    yield sidecar
+    sidecar.end()
 
 
 @pytest.fixture

@@ -18,14 +18,6 @@ from hookline_sidecar import cli
 HOOKLINE = [sys.executable, "-m", "hookline_sidecar"]
 
 
-@pytest.fixture
-def sidecar(new_sidecar):
-    """A sidecar that is not started yet."""
-    sidecar = new_sidecar()
-    yield sidecar
-    sidecar.end()
-
-
 def run(*arguments, **environment):
     """Run to the end; exit code and what was said."""
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("HOOKLINE_", "XDG_"))}

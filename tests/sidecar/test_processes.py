@@ -12,14 +12,6 @@ import aiohttp
 import pytest
 
 
-@pytest.fixture
-def sidecar(new_sidecar):
-    """A sidecar that is not started yet."""
-    sidecar = new_sidecar()
-    yield sidecar
-    sidecar.end()
-
-
 async def test_a_worker_that_is_killed_is_replaced_and_its_statistics_are_kept(sidecar, guests, load, eventually):
     """Under load: the other worker goes on, only calls on the dead one's connections are lost."""
     sidecar.folder.plugin("p", guests.saying("on"))

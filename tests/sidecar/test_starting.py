@@ -8,14 +8,6 @@ QUERY = {"query": "select 1"}
 NOWHERE = {"file": {"path": "nowhere.wasm"}}
 
 
-@pytest.fixture
-def sidecar(new_sidecar):
-    """A sidecar that is not started yet."""
-    sidecar = new_sidecar()
-    yield sidecar
-    sidecar.end()
-
-
 def not_ready(sidecar, eventually):
     """The reasons that ``/readyz`` gives, once a bundle runs."""
     eventually(lambda: (sidecar.looks("/v1/bundle") or [0])[0] == 200, "a bundle")

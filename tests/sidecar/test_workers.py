@@ -12,20 +12,6 @@ import aiohttp
 import pytest
 
 
-@pytest.fixture
-def sidecar(new_sidecar):
-    """A sidecar that is not started yet."""
-    sidecar = new_sidecar()
-    yield sidecar
-    sidecar.end()
-
-
-def spread(sidecar):
-    """How many connections each worker has."""
-    lines = sidecar.get("/metrics")[1].splitlines()
-    return [int(float(line.split()[-1])) for line in lines if line.startswith("hookline_connections{")]
-
-
 def crowd(guests, rounds):
     """A module whose custom hook answers how many of its calls run, itself included, and takes that long."""
     count = "(call $incr (i32.const 1024) (i32.const 1) (i64.const {}))"
@@ -115,8 +101,8 @@ async def test_a_killed_worker_frees_its_places(sidecar, guests, eventually):
     one, before = sidecar.workers[0], sidecar.used()
     async with clients(sidecar, 8) as made:
         await sidecar.wait_busy(before, 2)
-        await asyncio.to_thread(eventually, lambda: sum(spread(sidecar)) == 8, "all connections")
-        had = max(spread(sidecar))
+        await asyncio.to_thread(eventually, lambda: sum(sidecar.connections()) == 8, "all connections")
+        had = max(sidecar.connections())
         os.kill(one, signal.SIGKILL)
         await asyncio.to_thread(eventually, lambda: one not in sidecar.workers, "the end of it")
         await more_of_each(made, 1)
@@ -130,7 +116,7 @@ async def test_a_killed_worker_takes_its_own_calls_along_and_nothing_else(sideca
     sidecar.start(workers=3)
     async with clients(sidecar, 24) as made:
         await more_of_each(made, 5)
-        had = max(spread(sidecar))
+        had = max(sidecar.connections())
         before = sidecar.plugin("p")["stats"]["custom_hook"]["calls"]
         dead = sidecar.workers[0]
         os.kill(dead, signal.SIGKILL)
@@ -154,7 +140,7 @@ async def test_a_killed_worker_takes_its_own_calls_along_and_nothing_else(sideca
                 session = await stack.enter_async_context(sidecar.client(unix=bool(n % 2)))
                 async with session.post("/v1/hooks/custom_hook", json=0) as response:
                     numbers.append((await response.json())["value"])
-            found = spread(sidecar)
+            found = sidecar.connections()
             assert sum(found) == 48
             assert min(found) >= 12, found
     numbers = [answer["value"] for each in made for answer in each.answers]
