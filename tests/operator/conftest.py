@@ -332,3 +332,18 @@ def eventually(tmp_path):
         pytest.fail(f"no {what} within {seconds:.0f} s; last: {last!r}\n{logs}")
 
     return wait
+
+
+@pytest.fixture
+def guarded(tenant, module, connect, eventually):
+    """Has the tenant's pod ``a`` run version one of a plugin ``guard``, and the status say so; the pod's sidecar."""
+
+    async def start(operator):
+        tenant.pod("a")
+        sidecar = await connect(operator, tenant, "a")
+        tenant.plugin("guard", tenant.module("one", module("v1")))
+        await sidecar.until(sidecar.runs)
+        await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
+        return sidecar
+
+    return start

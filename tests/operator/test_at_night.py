@@ -39,15 +39,9 @@ async def test_an_operator_that_starts_before_the_definition_serves_what_comes_l
     assert operator.log.read_text().count(wanted) == 1
 
 
-async def test_a_status_that_somebody_wrote_over_comes_true_again(
-    operator, tenant, module, connect, control_plane, eventually
-):
+async def test_a_status_that_somebody_wrote_over_comes_true_again(operator, guarded, tenant, control_plane, eventually):
     """Also right after the operator wrote it itself."""
-    tenant.pod("a")
-    sidecar = await connect(operator, tenant, "a")
-    tenant.plugin("guard", tenant.module("one", module("v1")))
-    await sidecar.until(sidecar.runs)
-    await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
+    await guarded(operator)
     for _ in range(3):
         control_plane.kubectl(
             "patch", "wasmplugin", "guard", f"--namespace={tenant.name}", "--subresource=status", "--type=merge",
@@ -57,14 +51,10 @@ async def test_a_status_that_somebody_wrote_over_comes_true_again(
 
 
 async def test_rights_that_are_missing_are_said_once_and_what_waited_for_them_is_done(
-    operator, tenant, module, connect, control_plane, eventually
+    operator, guarded, tenant, module, control_plane, eventually
 ):
     """Nothing has to be restarted when somebody gives them back."""
-    tenant.pod("a")
-    sidecar = await connect(operator, tenant, "a")
-    tenant.plugin("guard", tenant.module("one", module("v1")))
-    await sidecar.until(sidecar.runs)
-    await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
+    sidecar = await guarded(operator)
     before, binding = sidecar.runs(), control_plane.get("clusterrolebinding", "hookline-operator")
     control_plane.kubectl("delete", "clusterrolebinding", "hookline-operator")
     tenant.plugin("guard", tenant.module("two", module("v2")))

@@ -54,15 +54,11 @@ async def test_a_pod_that_is_connected_to_a_follower_is_counted_and_waited_for(
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
 async def test_another_takes_over_and_no_connection_is_lost(
-    two, tenant, module, connect, eventually, how, record_property
+    two, guarded, tenant, module, eventually, how, record_property
 ):
     """A leader that is killed is replaced when its Lease ends, one that is stopped at once."""
     first, second = await two()
-    tenant.pod("a")
-    sidecar = await connect(second, tenant, "a")
-    tenant.plugin("guard", tenant.module("one", module("v1")))
-    await sidecar.until(sidecar.runs)
-    await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
+    sidecar = await guarded(second)
     status = tenant.get("guard")["status"]
     bundles, began = sidecar.bundles, time.monotonic()
     first.stop(how)
@@ -104,14 +100,10 @@ async def test_a_restart_asks_no_registry(new_operator, tenant, module, need, tm
     await eventually(lambda: tenant.status("guard").get("loaded") == "2/2", "2/2")
 
 
-async def test_a_restart_writes_nothing(new_operator, tenant, module, connect, eventually):
+async def test_a_restart_writes_nothing(new_operator, guarded, tenant, connect, eventually):
     """What is true already is not written again."""
     operator = new_operator(f"--namespace={tenant.name}").start()  # other tests' plugins are on their way out
-    tenant.pod("a")
-    first = await connect(operator, tenant, "a")
-    tenant.plugin("guard", tenant.module("one", module("v1")))
-    await first.until(first.runs)
-    await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
+    first = await guarded(operator)
     before = tenant.get("guard")["metadata"]["resourceVersion"]
     operator.stop()
     operator.start()
@@ -125,14 +117,10 @@ async def test_a_restart_writes_nothing(new_operator, tenant, module, connect, e
 
 
 async def test_with_the_api_server_away_what_runs_goes_on_and_what_changed_meanwhile_comes(
-    operator, tenant, module, connect, control_plane, eventually
+    operator, guarded, tenant, module, control_plane, eventually
 ):
     """Connections stay; what is applied afterwards is handed out; what was deleted just before is noticed."""
-    tenant.pod("a")
-    sidecar = await connect(operator, tenant, "a")
-    tenant.plugin("guard", tenant.module("one", module("v1")))
-    await sidecar.until(sidecar.runs)
-    await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")  # nothing of it is still to come
+    sidecar = await guarded(operator)  # nothing of it is still to come
     before, bundles = sidecar.runs(), sidecar.bundles
     control_plane.stop_apiserver()
     try:
