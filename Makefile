@@ -53,7 +53,7 @@ bench-operator: $(VENV)/.dev $(VENV)/.toolchains ## measure the operator: 2,000 
 	PATH="$(CURDIR)/$(VENV)-toolchains/bin:$$PATH" PYTHONPATH=scripts $(BIN)/python -m bench.operator $(ARGS)
 
 fuzz: $(VENV)/.dev ## both ways of each pair, at length: 200,000 inputs, the runtime's suite, a million requests (ARGS="--cases N --seed S")
-	HOOKLINE_FUZZ=200000 $(BIN)/python -m pytest -q tests/runtime/test_accelerator.py tests/runtime/test_calls.py
+	HOOKLINE_FUZZ=200000 $(BIN)/python -m pytest -q tests/runtime/test_accelerator.py tests/runtime/test_calls.py tests/sidecar/test_batches.py
 	PYTHONPATH=scripts $(BIN)/python -m fuzz_endpoint $(ARGS)
 
 crds: $(VENV)/.dev ## write the CustomResourceDefinition from the models, and the chart's table of values

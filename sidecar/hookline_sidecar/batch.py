@@ -20,7 +20,7 @@ from hookline_api.hooks import MAX_CALLS, Hook, hook_spellings, parse_hook
 from hookline_runtime.accelerator import scan_from
 from hookline_runtime.errors import InputError
 from hookline_runtime.inputs import ANY_OBJECT, read_call, read_json
-from hookline_sidecar.replies import Refused, Reply, document
+from hookline_sidecar.replies import JSON, Refused, Reply, document
 
 if TYPE_CHECKING:
     from hookline_runtime.pipeline import Chains
@@ -31,7 +31,6 @@ _MAX_ANSWER: Final = 8 * 2**20
 """Bytes of decisions after which the calls that are left are not run: a small batch may ask for a large cached answer a
 thousand times. One decision more may come on top, which leaves it below what ``hookline_client`` reads."""
 _TOO_MUCH: Final = f"the decisions before it have more than {_MAX_ANSWER} bytes; ask for it in another batch"
-_HEADERS: Final = (("Content-Type", "application/json"),)
 
 _HOOKS: Final = {name.encode(): parse_hook(name) for name in hook_spellings()}
 _S: Final = r"[ \t\r\n]*+"
@@ -39,6 +38,8 @@ _ONE: Final = rf'{_S}\{{{_S}"hook"{_S}:{_S}"([a-z_]++)"{_S},{_S}"input"{_S}:{_S}
 _FIRST: Final = re.compile(rf'{_S}\{{{_S}"calls"{_S}:{_S}\[{_ONE}'.encode())
 _NEXT: Final = re.compile(rf"{_S}\}}{_S},{_ONE}".encode())
 _END: Final = re.compile(rf"{_S}\}}{_S}\]{_S}\}}{_S}".encode())
+_NOTHING: Final = b"\0"
+"""Is not in JSON."""
 
 _Given = tuple[Hook, bytes, tuple[bytes, bytes] | None]
 """A call: its hook, its input, and what the accelerator found of that."""
@@ -63,27 +64,29 @@ class Batch:
         if calls is None:
             calls = self._calls = _cut(chains, self._body) or _read(self._body)
             self._body = b""
-        end = time.perf_counter_ns() + _TURN_NS
+        end, size, answer_now = time.perf_counter_ns() + _TURN_NS, self._size, chains.answer_body_now
         for index in range(len(answers), len(calls)):
             given = calls[index]
             answer: bytes | None
-            if self._size > _MAX_ANSWER:
+            if size > _MAX_ANSWER:
                 answer = _problem(413, _TOO_MUCH, index, "")
             elif isinstance(given, bytes):
                 answer = given
             else:
                 hook, data, found = given
                 try:
-                    answer = chains.answer_body_now(hook, data, found)
+                    answer = answer_now(hook, data, found)
                 except InputError as error:
                     answer = _problem(400, str(error), index, f".input.{error.field}".rstrip("."))
-            if answer is None:
-                return None
+                if answer is None:
+                    self._size = size
+                    return None
             answers.append(answer)
-            self._size += len(answer)
+            size += len(answer)
             if not index & 7 and time.perf_counter_ns() > end and index + 1 < len(calls):
+                self._size = size
                 return None
-        return Reply(200, _HEADERS, b"".join((b'{"decisions":[', b",".join(answers), b"]}")))
+        return Reply(200, JSON, b"".join((b'{"decisions":[', b",".join(answers), b"]}")))
 
     async def finish(self, chains: Chains) -> Reply:
         """Answer the rest, other connections' calls in between. One bundle answers all: let it be held."""
@@ -111,18 +114,21 @@ def _cut(chains: Chains, body: bytes) -> list[_Given | bytes] | None:
         if hook is None or len(calls) > MAX_CALLS:
             return None
         way = chains.ways.get(hook)
+        look = ANY_OBJECT if way is None else way.look
         # Most calls have the same in front of them as the one before. The first has what begins the batch.
-        again, at = head[0] if calls else None, head.end()
+        again, at = head[0] if calls else _NOTHING, head.end()
         while True:
-            found = None if way is None else scan_from(way.look, body, at)
-            if found is not None:
-                calls.append((hook, body[at : found[1]], found[0]))
-            elif (found := scan_from(ANY_OBJECT, body, at)) is not None:
-                calls.append((hook, body[at : found[1]], None))
+            scanned = scan_from(look, body, at)
+            if scanned is not None:
+                found, end = scanned
+                calls.append((hook, body[at:end], None if way is None else found))
             else:
-                return None
-            end = found[1]
-            if again is None or not body.startswith(again, end):
+                scanned = scan_from(ANY_OBJECT, body, at)
+                if scanned is None:
+                    return None
+                end = scanned[1]
+                calls.append((hook, body[at:end], None))
+            if not body.startswith(again, end):
                 break
             at = end + len(again)
         head = _NEXT.match(body, end)

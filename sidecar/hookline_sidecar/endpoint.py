@@ -28,7 +28,7 @@ from hookline_runtime.errors import InputError
 from hookline_sidecar.auth import Question
 from hookline_sidecar.batch import Batch
 from hookline_sidecar.lane import Lanes
-from hookline_sidecar.replies import Refused, Reply, Wire, writable
+from hookline_sidecar.replies import JSON, Refused, Reply, Wire, writable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -48,7 +48,6 @@ T = TypeVar("T")
 _HOOKS: Final = "/v1/hooks/"
 _BATCH: Final = "/v1/hooks:batch"
 _AUTH: Final = "/v1/auth"
-_JSON: Final = (("Content-Type", "application/json"),)
 _PLAIN_JSON: Final = frozenset(
     {"application/json", "application/json; charset=utf-8", "application/json;charset=utf-8"}
 )
@@ -200,7 +199,7 @@ class Endpoint:
             raise Refused(404, str(error)) from None
         async with self._body(request) as body:
             try:
-                return Reply(200, _JSON, await self._gate.runtime.answer(hook, body))
+                return Reply(200, JSON, await self._gate.runtime.answer(hook, body))
             except InputError as error:
                 raise _no_input(error) from None
 

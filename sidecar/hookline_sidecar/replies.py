@@ -11,6 +11,7 @@ import orjson
 from aiohttp import web
 
 PROBLEM: Final = "application/problem+json"
+JSON: Final = (("Content-Type", "application/json"),)
 SERVER: Final = "hookline"
 """Without a version: whoever can ask need not know what to look up."""
 
@@ -79,6 +80,8 @@ class Wire:
     def reply(self, reply: Reply) -> bytes:
         """Any reply; the connection goes on."""
         status, headers, body = reply
+        if headers is JSON and status == http.HTTPStatus.OK:
+            return self.decision(body)
         lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
         head = f"HTTP/1.1 {status} {_PHRASES[status]}\r\n{lines}Server: {SERVER}\r\nContent-Length: {len(body)}"
         return b"%b%b%b" % (head.encode("ascii"), self._tick(int(time.time())), body)
