@@ -398,6 +398,33 @@ async def test_every_instance_comes_up_the_same_with_it_and_without(workshop, wa
     assert len({str(each) for each in came_up[0]}) > 8
 
 
+_GROWING = """(func (export "alloc") (param i32) (result i32)
+  (if (i32.eqz (memory.size)) (then (drop (memory.grow (i32.const 2)))))
+  (i32.const 65536))"""
+_YIELD = '(import "wasi_snapshot_preview1" "sched_yield" (func (result i32)))'
+
+
+@_native
+@pytest.mark.parametrize("imports", ["", _YIELD])
+@pytest.mark.parametrize("timeout_ms", [None, 20, 100])
+async def test_the_input_of_a_guest_whose_memory_is_empty_at_first_is_put_into_that_memory(
+    workshop, wat, imports, timeout_ms
+):
+    """Whoever made the store: there is no size yet by which anybody would see where it is."""
+    memory = '(memory (export "memory") 0)'
+    text = wat.module(imports=imports, memory=memory, alloc=_GROWING, hooks={"custom_hook": wat.echo})
+    entry = await workshop.plugin(text, hooks=["custom_hook"], limits={"timeout": "20ms"})
+    guest = Guest(engine.load_compiled(workshop.find(entry), fuel=False), limits=entry.limits, host={})
+    instance, others = None, []
+    for data in (b"one", b"two", b"x" * 60_000):
+        instance = guest.instantiate(timeout_ms=timeout_ms, instead_of=instance)
+        assert instance.call("custom_hook", data, last=False) == data
+        assert instance.call("custom_hook", data, last=True) == data
+        others.append(guest.instantiate(timeout_ms=timeout_ms))  # takes the place in the pool that comes next
+    for each in (instance, *others):
+        each.close()
+
+
 @_native
 async def test_what_does_not_come_up_takes_no_place(workshop, wat):
     """The pool has some thousands; each of these is given back, and so is the instance before it."""
