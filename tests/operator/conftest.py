@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -283,8 +284,13 @@ def tenant(new_tenant):
 @pytest.fixture
 async def connect(control_plane):
     """Makes simulated sidecars that are connected, each with the token of a pod."""
-    tasks = []
-    async with aiohttp.ClientSession() as session:
+    tasks, sockets = [], []
+
+    def opened(address):
+        sockets.append(socket.socket(*address[:3]))
+        return sockets[-1]
+
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=opened)) as session:
 
         async def make(operator, tenant, pod, *, token=None, **more):
             trust = ssl.create_default_context(cadata=ca_of(control_plane, operator.home))
@@ -308,7 +314,9 @@ async def connect(control_plane):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    await asyncio.sleep(0.3)  # TLS connections close after their session: aiohttp's documented trap
+    async with asyncio.timeout(30):
+        while any(each.fileno() != -1 for each in sockets):  # noqa: ASYNC110 - TLS says goodbye after its session's end
+            await asyncio.sleep(0.01)
 
 
 def ca_of(plane, home):
