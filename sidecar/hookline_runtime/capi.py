@@ -2,8 +2,8 @@
 
 wasmtime-py derives types and builds objects on every call; that is most of what a call costs it. These prototypes
 take and give plain integers for pointers, and nothing is built. What they cannot do is check: a wrong type, a
-wrong size or a pointer to something that is gone ends the process. So they are used in three rooms only
-(``engine.py``, ``calls.py`` and this one), and only where ``unfit`` finds no fault.
+wrong size or a pointer to something that is gone ends the process. So they are used in four rooms only (``engine.py``,
+``native_calls.py``, ``accelerator.c`` and this one), and only where ``unfit`` finds no fault.
 
 Names and types are those of the headers at https://docs.wasmtime.dev/c-api/ for wasmtime 50 (wasmtime.h,
 wasmtime/{store,instance,func,memory,trap,error,config,linker}.h). Functions that may run a guest, or take long,
@@ -148,6 +148,9 @@ def _unfit() -> str | None:
             return f"wasmtime_{name}_t has {ctypes.sizeof(kind)} bytes here, and not {size}"
     if _official.wasmtime_extern_t.of.offset != EXTERN_OF:
         return "wasmtime_extern_t is laid out otherwise here"
+    owned: tuple[Any, ...] = (_official.wasmtime_func_t, _official.wasmtime_instance_t)
+    if any(kind.store_id.offset for kind in owned):
+        return "the number of a store is elsewhere here"
     return None
 
 

@@ -55,6 +55,7 @@ def test_the_runtimes_whole_suite_passes_on_the_other_ways_too(setting):
         ("capi_version = '51.0.0'", "this is wasmtime 51.0.0"),
         ("bindings._wasmtime_func_call_unchecked.argtypes = [ctypes.c_int] * 5", "is called otherwise there"),
         ("bindings.wasmtime_memory_t = ctypes.c_uint64 * 4", "has 32 bytes here"),
+        ("bindings.wasmtime_instance_t = bindings.wasmtime_func_t = turned", "the number of a store is elsewhere"),
     ],
 )
 def test_another_library_is_noticed_and_plugins_run_all_the_same(change, why):
@@ -64,6 +65,8 @@ import ctypes, importlib.metadata, logging, os
 os.environ.pop("HOOKLINE_CALLS", None)
 logging.basicConfig(format="%(message)s")
 from wasmtime import _bindings as bindings
+class turned(ctypes.Structure):
+    _fields_ = [("private", ctypes.c_uint64), ("store_id", ctypes.c_uint64)]
 capi_version = importlib.metadata.version("wasmtime")
 {change}
 importlib.metadata.version = lambda name: capi_version
