@@ -213,7 +213,18 @@ _chosen: dict[tuple[int, Hook, bytes], tuple[int, ...]] = {}
 @given(_said() | _said() | _mutated() | _changed())
 def test_calls_of_one_key_are_for_the_same_plugins(case):
     """Whatever else they say; and the key is there wherever the request id alone would be, if it is short."""
-    hook, body = case
+    _check_key(*case)
+
+
+@pytest.mark.parametrize("is_read_only", [True, False])
+def test_queries_of_one_key_are_of_the_same_classes(is_read_only):
+    """Every way to begin one, and to hide another statement behind it."""
+    body = orjson.dumps(_WHOLE | {"query": "Q", "is_read_only": is_read_only})
+    for query in _TEXTS["query"]:
+        _check_key(Hook.ROUTE, body.replace(b'"Q"', query))
+
+
+def _check_key(hook: Hook, body: bytes) -> None:
     for at, choice in enumerate(_CHOICES):
         found = accelerator.scan(inputs.look(hook, choice.facts), body)
         if found is None:
