@@ -247,7 +247,9 @@ def _text(value: str) -> str:
 
 def _original(method: str, target: str, uris: list[str], methods: list[str]) -> tuple[str | None, str | None]:
     """Method and path, None where the proxy does not tell them; raises _UnclearError."""
-    behind = target[len(_PREFIX) :]
+    behind = target.removeprefix(_PREFIX)
+    if len(behind) == len(target):  # it is spelled otherwise, or with a host in front: what is behind it is a guess
+        raise _UnclearError("the path is malformed")
     if behind and behind[0] != "?":
         uris.append(behind)
         methods.append(method)

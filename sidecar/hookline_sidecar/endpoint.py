@@ -121,7 +121,7 @@ class Endpoint:
             name = target.removeprefix(_HOOKS)
             if name != target and name.lower() in hook_spellings():
                 return functools.partial(self._hook_on_lane, parse_hook(name)), True
-        return None, True
+        return None, False  # also what is asked by HEAD, with whatever credentials
 
     def _hook_on_lane(self, hook: Hook, body: bytes) -> bytes | Awaitable[bytes] | None:
         if self._gate.draining:

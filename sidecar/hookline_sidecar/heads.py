@@ -10,7 +10,6 @@ Heads differ and most of their lines do not, so lines are what is remembered; bu
 from __future__ import annotations
 
 import re
-import sys
 from typing import Final, NamedTuple
 
 import orjson
@@ -128,7 +127,6 @@ def _read_name(written: str) -> tuple[str, bytes] | None:
     name = written.lower()
     if name in _DOUBTFUL or not _NAME.fullmatch(name):
         return None
-    name = sys.intern(name)  # whoever looks for it compares no letters
     known = name, orjson.dumps(name) + b":"
     if len(name) <= _MAX_KNOWN_NAME:
         if len(_known_names) >= _MAX_KNOWN:

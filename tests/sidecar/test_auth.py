@@ -230,3 +230,12 @@ def test_plugins_are_asked_with_every_field_of_the_contract(identity, lines):
     if lines and "Basic" in lines[0]:
         assert (read.resource, read.action, read.hook_context.attributes["client_ip"]) == ("/%C3%BC", None, "10.0.0.2")
         assert b'"username":"ann","password":"a\\"b\\\\c"' in asked[0][0][1]
+
+
+@pytest.mark.parametrize(
+    "target", ["http://h/v1/auth/a", "http://h/v1/auth", "/v1/%61uth/a", "/v1%2fauth/a", "/%76%31/auth"]
+)
+def test_a_path_that_is_behind_another_prefix_is_malformed(target):
+    """And is not cut where the usual one would end: ``http://h`` is as long as ``/v1/auth``."""
+    question = Question.of_request("GET", target, [("X-Original-URI", "/v1/auth/a")])
+    assert question.reply.status == 403

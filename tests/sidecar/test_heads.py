@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import orjson
 import pytest
 
@@ -76,3 +78,13 @@ def test_what_is_remembered_is_bounded():
     assert len(heads._known_names) <= 1024
     read_head(head(f"{'n' * 100}: a"))
     assert max(map(len, heads._known_names)) <= 64
+
+
+@pytest.mark.parametrize("length", [20, 100])
+def test_a_clients_words_are_not_interned(length):
+    """From Python 3.12 on, what is interned is there for as long as the process."""
+    read = next(name for name in read_head(head(f"{'w' * length}-x: a")).headers if name != "host")
+    again = "w" * length + "-x"[: len(read) - length]
+    assert again == read
+    assert again is not read
+    assert sys.intern(again) is again

@@ -165,9 +165,13 @@ def test_the_memo_of_heads_is_bounded(rig, line):
     assert len(line._protocol._shared.known) <= fuzz_endpoint.lane._MAX_KNOWN
 
 
-def test_credentials_are_not_kept(rig, line):
-    """Heads of questions hold what clients sent."""
-    line.client_sends(request(b"", method=b"GET", path=b"/v1/auth", extra=b"Authorization: Basic c2VjcmV0\r\n"))
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [(b"GET", b"/v1/auth"), (b"HEAD", b"/v1/auth"), (b"GET", b"/v1/auth/.a"), (b"GET", b"/v1/%61uth"), (b"PUT", b"/a")],
+)
+def test_credentials_are_not_kept(rig, line, method, path):
+    """Heads of questions hold what clients sent, whoever answers them."""
+    line.client_sends(request(b"", method=method, path=path, extra=b"Authorization: Basic c2VjcmV0\r\n"))
     rig.loop.settle()
     assert answers(line) == 1
     assert not line._protocol._shared.known
