@@ -291,7 +291,9 @@ async def test_a_host_result_that_finds_no_room_is_an_error_code(workshop, wat, 
 async def test_a_guest_that_traps_on_each_call_is_no_trouble_to_another(workshop, wat):
     """Forty failing calls between forty good ones, all at the same time."""
     bad = await workshop.plugin(wat.module(hooks={"custom_hook": "unreachable"}), "bad")
-    good = await workshop.plugin(wat.module(answers={"authorize": {"action": "allow"}}), "good")
+    patient = {"timeout": 10_000}  # forty calls wait for sixteen threads, on a machine that may have other work
+    text = wat.module(answers={"authorize": {"action": "allow"}})
+    good = await workshop.plugin(text, "good", limits=patient)
     runtime = await workshop.run(bad, good)
     answers = await asyncio.gather(
         *(runtime.call(hook, b'{"query": ""}') for _ in range(40) for hook in (Hook.CUSTOM, Hook.AUTHORIZE))
