@@ -73,10 +73,10 @@ async def test_a_module_that_cannot_be_had_decides_by_its_failure_policy(sidecar
     sidecar.folder.plugin("guard", source=NOWHERE, failurePolicy=policy)
     sidecar.start(wait=False)
     eventually(lambda: (sidecar.looks("/v1/bundle") or [0])[0] == 200, "a bundle")
+    found = sidecar.wait_plugin("guard", failure=bool)
+    assert found["failure"]["cause"] == "fetch"
     decision = await sidecar.ask("pre_query", QUERY)
     assert decision["action"] == action
-    found = sidecar.plugin("guard")
-    assert found["failure"]["cause"] == "fetch"
     if action == "block":
         assert decision["failure"] == "fetch"
         assert found["state"] == "Closed"
@@ -92,6 +92,7 @@ async def test_a_slow_source_does_not_hold_up_the_start(sidecar, guests, eventua
     sidecar.folder.plugin("other", guests.saying("fine"), hooks=["custom_hook"], priority=1)
     sidecar.start(wait=False)
     assert "guard" in not_ready(sidecar, eventually)
+    sidecar.wait_plugin("other", state="Running")
     assert await sidecar.says() == "fine"
     found = sidecar.wait_plugin("guard", state="Closed", failure=bool)
     assert "127.0.0.1:1" in found["failure"]["message"]
@@ -103,6 +104,7 @@ async def test_a_placeholder_refuses_only_what_its_plugin_would_be_asked(sidecar
     sidecar.folder.plugin("other", guests.saying("fine"))
     sidecar.start(wait=False)
     not_ready(sidecar, eventually)
+    sidecar.wait_plugin("other", state="Running")  # a busy machine may need more than the five seconds for it
     assert (await sidecar.ask("pre_query", QUERY | {"hook_context": {"database": "prod"}}))["action"] == "block"
     assert (await sidecar.ask("pre_query", QUERY | {"hook_context": {"database": "dev"}}))["action"] == "continue"
     assert (await sidecar.ask("authorize", QUERY))["action"] == "defer"
