@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
 import itertools
 import json
 import random
@@ -32,11 +33,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.http_parser import HttpRequestParser
 
 from hookline_api.bundle import Bundle, BundlePlugin
+from hookline_api.hooks import INPUTS, Hook
 from hookline_runtime.pipeline import Chains
 from hookline_runtime.runtime import Runtime
 from hookline_sidecar import lane
@@ -170,7 +173,10 @@ class Line(asyncio.Transport):
 
 
 class Slow(Chains):
-    """Chains some of whose plugins have to be waited for: those that are asked about ``later``."""
+    """Chains some of whose plugins have to be waited for: those that are asked about ``later``.
+
+    Whatever ``/v1/auth`` asks shows in its answer: who it is and whether they may is made of the question's bytes.
+    """
 
     def answer_now(self, call: Call) -> bytes | None:
         """None where the call says so."""
@@ -181,6 +187,34 @@ class Slow(Chains):
         if b"later" in call.data:
             await asyncio.sleep(0.002)
         return await super().answer(call)
+
+    def decide_now(self, call: Call) -> bytes | None:
+        """None where the call says so."""
+        return None if b"later" in call.data else _decided(call)
+
+    async def decide(self, call: Call) -> bytes:
+        """Takes its time where the call says so."""
+        if b"later" in call.data:
+            await asyncio.sleep(0.002)
+        return _decided(call)
+
+
+def _decided(call: Call) -> bytes:
+    """Raises where the question is not the contract's, or says anything twice; that is answered 500."""
+    model = INPUTS[call.hook]
+    assert model is not None
+    asked: Any = model.model_validate_json(call.data, strict=True)
+    assert orjson.dumps(asked.model_dump(mode="json")) == call.data
+    mark = hashlib.sha256(call.data.replace(call.quoted_id, b"")).hexdigest()
+    decision: dict[str, Any] = {"action": ("deny", "defer", "allow", "allow")[int(mark[0], 16) & 3]}
+    if call.hook is Hook.AUTHENTICATE:
+        identity = {
+            "user_id": mark, "username": asked.username or asked.client_ip or "ann",
+            "roles": sorted(asked.headers)[:2], "tenant_id": asked.password,
+            "claims": {"x": asked.headers.get("x-json", [])},
+        }  # fmt: skip
+        decision = {"action": ("denied", "defer", "success")[min(int(mark[0], 16), 2)], "identity": identity}
+    return orjson.dumps(decision)[:-1]
 
 
 class Rig:
@@ -420,7 +454,7 @@ BEHIND: Final = [
 TARGETS: Final = [
     b"/", b"*", b"/v1", b"/v1/hooks", b"/v1/hooks/pre_query", b"http://h/v1/hooks/pre_query", b"/v1/hooks:batch",
     b"h:1", b"/v1/hooks:batch?x", b"/v1/hooks:Batch", b"//v1/auth", b"/v1/hooks/../auth", b"/\xff", b"", b"/a b",
-    b"http:///x",
+    b"http:///x", b"http://h/v1/auth/a", b"/v1/%61uth/a",
 ]  # fmt: skip
 VERSIONS: Final = [
     b"HTTP/1.0", b"HTTP/1.0", b"HTTP/9.9", b"HTTP/2.0", b"HTTP/1.2", b"http/1.1", b"HTTP/1.1 ", b"",
@@ -442,7 +476,11 @@ PLAIN: Final = [
     b"X-Forwarded-Uri: /a/../b", b"X-Forwarded-Method: get", b"X-Request-Id: r-7", b"Authorization: Basic YTpi",
     b"Authorization: Bearer later", b'Cookie: a=b; c="d"', b"X-Tab:\ta\tb\t", b"X-Empty:", b"TE: trailers",
     b"Keep-Alive: timeout=5", b"!#$%&'*+-.^_`|~: odd", b"X-Original-URI: //a", b"X-Original-URI: /b",
-    b"X-Request-Id: " + b"r" * 300, b"Accept-Encoding: gzip",
+    b"X-Request-Id: " + b"r" * 300, b"Accept-Encoding: gzip", b'X-Json: ","password":"x', b'x-JSON: \\u0022}%b{0}%s"',
+    b"Authorization: Basic YW5uOmEiYlxj", b"AUTHORIZATION:basic Wm/DqzoM", b"Authorization: Basic YW5uDQp4OmE=",
+    b"Authorization: Basic", b"Authorization: Basic !!", b"x-real-ip: ,", b"X-Forwarded-For: ::1 , ,",
+    b"X-Hookline-User: root", b"X-Original-Method: later", b"x-original-METHOD:", b"X-Original-URI: /%62/%c3%a9",
+    b"X-Original-URI:", b"User-Agent: " + b"u" * 300, b"X_Real_IP: 6.6.6.6", b'X-Request-Id: "\\',
 ]  # fmt: skip
 ODD: Final = [
     b"Connection: close", b"Connection: close", b"Connection: close, keep-alive", b"Connection: upgrade",
@@ -503,6 +541,8 @@ def cut_at(steps: list[Step], ends: list[int]) -> list[Step]:
 def differs(rig: Rig, steps: list[Step]) -> str | None:
     """What is not the same on both roads; None where all is."""
     ours, closed = rig.play(rig.with_lane, steps)
+    if b"HTTP/1.1 500 " in ours:
+        return f"the lane failed: {ours!r}"
     ours = comparable(ours)
     shuts = len(steps) > 1 and steps[-1][0] == "eof"
     hurries = shuts and steps[-2][0] not in {"loop", "wait"}
