@@ -38,8 +38,6 @@ _ONE: Final = rf'{_S}\{{{_S}"hook"{_S}:{_S}"([a-z_]++)"{_S},{_S}"input"{_S}:{_S}
 _FIRST: Final = re.compile(rf'{_S}\{{{_S}"calls"{_S}:{_S}\[{_ONE}'.encode())
 _NEXT: Final = re.compile(rf"{_S}\}}{_S},{_ONE}".encode())
 _END: Final = re.compile(rf"{_S}\}}{_S}\]{_S}\}}{_S}".encode())
-_NOTHING: Final = b"\0"
-"""Is not in JSON."""
 
 _Given = tuple[Hook, bytes, tuple[bytes, bytes] | None]
 """A call: its hook, its input, and what the accelerator found of that."""
@@ -116,7 +114,7 @@ def _cut(chains: Chains, body: bytes) -> list[_Given | bytes] | None:
         way = chains.ways.get(hook)
         look = ANY_OBJECT if way is None else way.look
         # Most calls have the same in front of them as the one before. The first has what begins the batch.
-        again, at = head[0] if calls else _NOTHING, head.end()
+        again, at = head[0] if calls else b"", head.end()
         while True:
             scanned = scan_from(look, body, at)
             if scanned is not None:
@@ -128,7 +126,7 @@ def _cut(chains: Chains, body: bytes) -> list[_Given | bytes] | None:
                     return None
                 end = scanned[1]
                 calls.append((hook, body[at:end], None))
-            if not body.startswith(again, end):
+            if not again or len(calls) > MAX_CALLS or not body.startswith(again, end):
                 break
             at = end + len(again)
         head = _NEXT.match(body, end)

@@ -224,8 +224,8 @@ async def test_what_an_input_leaves_out_is_left_out_also_where_its_plugin_is_wai
 
 _PIECES = [
     b'{"calls":[', b'{"hook":"', b'"input":', b'{"hook":"route","input":{}}', b'"hook":"route",', b"]}", b"}", b"{",
-    b"[", b"]", b",", b":", b'"', b"\\", b" ", b"\n", b"\x0b", b"\xff", b"null", b"1", b"1e5", b"{}", b"[]",
-    b'"calls":[],', b'"input":{},', b"\\u0072", b"Route", b"pre_query", b"nothing", b'"\\ud800"', b"[" * 40,
+    b"}\0{", b"[", b"]", b",", b":", b'"', b"\\", b" ", b"\n", b"\x0b", b"\xff", b"null", b"1", b"1e5", b"{}", b"[]",
+    b"\0", b'"calls":[],', b'"input":{},', b"\\u0072", b"Route", b"pre_query", b"nothing", b'"\\ud800"', b"[" * 40,
 ]  # fmt: skip
 
 
@@ -268,6 +268,9 @@ def test_common_bodies_are_cut():
         assert batch._cut(chains, body[:-1].encode()) is None
     one = b'{"hook":"route","input":{}}'
     assert batch._cut(chains, b'{"calls":[%b}' % one) is batch._cut(chains, b'{"calls":[]}') is None
+    for each in (b"", b"\0", b" ", b"\n\0"):  # nothing but a comma, and what comes with it, is between two calls
+        assert batch._cut(chains, b'{"calls":[%b%b{}}]}' % (one[:-1], each)) is None
+        assert batch._cut(chains, b'{"calls":[%b,%b%b{}}]}' % (one, one[:-1], each)) is None
     many = b'{"calls":[' + b",".join([one] * (MAX_CALLS + 1)) + b"]}"
     assert batch._cut(chains, many) is None
     with pytest.raises(Refused, match=str(MAX_CALLS)):
