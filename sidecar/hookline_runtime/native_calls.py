@@ -351,6 +351,7 @@ class Instance:
             if guest.asks_for_region:
                 self._ask_for_region(timeout_ms)
         except BaseException:
+            self._armed = -1  # perhaps for another time than the next one's
             self.close()
             raise
         words[_FRESH] = timeout_ms is None

@@ -437,6 +437,27 @@ async def test_the_input_of_a_guest_whose_memory_is_empty_at_first_is_put_into_t
 
 
 @_native
+async def test_the_time_of_an_instance_that_did_not_come_up_is_not_the_next_ones(workshop, wat):
+    """It is used again within the same tick of the clock, which stands still here."""
+    text = wat.module(
+        _START,
+        imports=wat.host("hookline", "get_config", "i32 i32", "i64"),
+        hooks={"custom_hook": wat.echo},
+        data={1024: b"again"},
+    )
+    entry = await workshop.plugin(text, hooks=["custom_hook"], limits={"timeout": "20ms"})
+    wanted = [1]
+    host = {("hookline", "get_config"): lambda _memory, _pointer, _length: wanted[0]}
+    guest = Guest(engine.load_compiled(workshop.find(entry), fuel=False), limits=entry.limits, host=host)
+    with pytest.raises(TrapError):
+        guest.instantiate(timeout_ms=5000)
+    wanted[0] = 0
+    instance = guest.instantiate()
+    assert instance.left_ns() <= 20_000_000
+    instance.close()
+
+
+@_native
 async def test_what_does_not_come_up_takes_no_place(workshop, wat):
     """The pool has some thousands; each of these is given back, and so is the instance before it."""
     start = "(func $begin unreachable) (start $begin)"
