@@ -16,6 +16,7 @@ it could grow to, so it never moves; ``native_calls.py`` leans on that.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import hashlib
 import importlib.metadata
 import logging
@@ -199,13 +200,15 @@ class Ticker:
         while True:
             # By the clock, not tick after tick, so that lateness does not add up; and what was missed is not made
             # up for: a process that was stopped does not kill innocent calls when it wakes up.
-            now = time.monotonic()
-            due = max(due + TICK_MS / 1000, now)
-            if Ticker._end.wait(due - now):
-                return
-            EPOCH[0] += 1  # first: a deadline that is set in between is a tick early, and its callback gives the rest
-            for each in tuple(_engines.values()):
-                each.increment_epoch()
+            with contextlib.suppress(MemoryError):  # others may have used it up; without a clock nobody would end them
+                now = time.monotonic()
+                due = max(due + TICK_MS / 1000, now)
+                if Ticker._end.wait(due - now):
+                    return
+                # The epoch first: a deadline that is set in between is a tick early, and its callback gives the rest.
+                EPOCH[0] += 1
+                for each in tuple(_engines.values()):
+                    each.increment_epoch()
 
 
 def deadline_ticks(timeout_ms: int) -> int:

@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 
 import pytest
 import wasmtime
 
 from hookline_runtime import engine as engine_module
-from hookline_runtime.engine import TICK_MS, Ticker, compile_to, deadline_ticks, engine, fingerprint, load_compiled
+from hookline_runtime.engine import (
+    EPOCH,
+    TICK_MS,
+    Ticker,
+    compile_to,
+    deadline_ticks,
+    engine,
+    fingerprint,
+    load_compiled,
+)
 from hookline_runtime.errors import VerifyError
 
 
@@ -77,6 +87,7 @@ def test_a_compiled_module_that_is_cut_off_is_refused_and_does_not_crash(compile
     """At many lengths, in a process of its own: a disk that was full, a copy that was broken off."""
     script = """
 import sys
+import time
 from pathlib import Path
 from hookline_runtime.engine import load_compiled
 from hookline_runtime.errors import VerifyError
@@ -101,6 +112,7 @@ def test_a_compiled_module_with_a_damaged_header_is_refused_and_does_not_crash(c
     """Its first bytes, one by one, in a process of its own. The code is not touched: it would be executed."""
     script = """
 import sys
+import time
 from pathlib import Path
 from hookline_runtime.engine import load_compiled
 from hookline_runtime.errors import VerifyError
@@ -141,6 +153,30 @@ def test_the_clock_runs_while_anybody_needs_it():
     one.start()
     assert Ticker._thread.is_alive()
     one.stop()
+
+
+def test_the_clock_outlives_a_shortage_of_memory(monkeypatch):
+    """Without it no deadline would end any call."""
+    failing = []
+
+    class Short(dict):
+        def values(self):
+            if len(failing) < 3:
+                failing.append(EPOCH[0])
+                raise MemoryError
+            return super().values()
+
+    monkeypatch.setattr("hookline_runtime.engine._engines", Short())
+    ticker = Ticker()
+    ticker.start()
+    try:
+        deadline = time.monotonic() + 10
+        while EPOCH[0] < (failing or [0])[-1] + 3 or len(failing) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(TICK_MS / 1000)
+        assert Ticker._thread.is_alive()
+    finally:
+        ticker.stop()
 
 
 def test_a_program_that_forgets_to_close_its_runtime_ends_all_the_same():
