@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import collections
 import socket
+from typing import Final
+
+_MOST: Final = 200
+"""Ports that are held at a time: a process may have few files open, and whoever asked for older ones is long done."""
+_held: Final[collections.deque[socket.socket]] = collections.deque()
 
 
 def reserve_ports(count: int) -> list[int]:
-    """So many ports that are this process's until it ends: nobody else is given one, and no connection leaves from it.
+    """So many ports that are this process's for long: nobody else is given one, and no connection leaves from it.
 
     A port that was only looked for may be another's by the time its server binds it, or while that restarts. So each
     stays bound here, without being listened on: on Linux a server that sets SO_REUSEADDR, as all of ours do, may bind
@@ -18,7 +24,9 @@ def reserve_ports(count: int) -> list[int]:
         holder.bind(("127.0.0.1", 0))
         holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # afterwards: so it is given no port of another
         found.append(int(holder.getsockname()[1]))
-        holder.detach()  # the end of the process closes it
+        _held.append(holder)
+        if len(_held) > _MOST:
+            _held.popleft().close()
     return found
 
 
