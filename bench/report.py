@@ -105,6 +105,8 @@ def machine() -> dict[str, str]:
     from hookline_runtime import accelerator  # noqa: PLC0415 - not in an older tree, which needs no table of facts
 
     cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    # A distribution's build is a tenth quicker than one made by hand without a profile.
+    whose = ", the distribution's" if sys.base_prefix == "/usr" else ""
     memory = int(Path("/proc/meminfo").read_text().split(maxsplit=2)[1]) / 2**20
     versions = {name: importlib.metadata.version(name) for name in ("wasmtime", "aiohttp", "uvloop", "hookline")}
     return {
@@ -112,7 +114,7 @@ def machine() -> dict[str, str]:
         "CPU": cpus[0].partition(":")[2].strip() if cpus else platform.machine(),
         "memory": f"{memory:.1f} GiB",
         "kernel": f"{platform.system()} {platform.release()}",
-        "Python": f"{platform.python_implementation()} {platform.python_version()}",
+        "Python": f"{platform.python_implementation()} {platform.python_version()}{whose}",
         **versions,
         "accelerator": accelerator.unused or "used",
         **peers.versions(),
