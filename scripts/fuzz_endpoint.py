@@ -188,26 +188,26 @@ class Slow(Chains):
             await asyncio.sleep(0.002)
         return await super().answer(call)
 
-    def decide_now(self, call: Call) -> bytes | None:
+    def decide_now(self, hook: Hook, data: bytes, request_id: str) -> bytes | None:
         """None where the call says so."""
-        return None if b"later" in call.data else _decided(call)
+        return None if b"later" in data else _decided(hook, data, request_id)
 
-    async def decide(self, call: Call) -> bytes:
+    async def decide(self, hook: Hook, data: bytes, request_id: str) -> bytes:
         """Takes its time where the call says so."""
-        if b"later" in call.data:
+        if b"later" in data:
             await asyncio.sleep(0.002)
-        return _decided(call)
+        return _decided(hook, data, request_id)
 
 
-def _decided(call: Call) -> bytes:
+def _decided(hook: Hook, data: bytes, request_id: str) -> bytes:
     """Raises where the question is not the contract's, or says anything twice; that is answered 500."""
-    model = INPUTS[call.hook]
+    model = INPUTS[hook]
     assert model is not None
-    asked: Any = model.model_validate_json(call.data, strict=True)
-    assert orjson.dumps(asked.model_dump(mode="json")) == call.data
-    mark = hashlib.sha256(call.data.replace(call.quoted_id, b"")).hexdigest()
+    asked: Any = model.model_validate_json(data, strict=True)
+    assert orjson.dumps(asked.model_dump(mode="json")) == data
+    mark = hashlib.sha256(data.replace(orjson.dumps(request_id), b"")).hexdigest()
     decision: dict[str, Any] = {"action": ("deny", "defer", "allow", "allow")[int(mark[0], 16) & 3]}
-    if call.hook is Hook.AUTHENTICATE:
+    if hook is Hook.AUTHENTICATE:
         identity = {
             "user_id": mark, "username": asked.username or asked.client_ip or "ann",
             "roles": sorted(asked.headers)[:2], "tenant_id": asked.password,

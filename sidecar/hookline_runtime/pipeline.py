@@ -271,26 +271,31 @@ class Chains:
         verdict = self._verdict_now(call)
         return None if verdict is None else self._splice(call, verdict)
 
-    def decide_now(self, call: Call) -> bytes | None:
-        """``answer_now``, but what was decided alone: JSON without its closing brace."""
-        alone = self._alone.get(call.hook)
+    def decide_now(self, hook: Hook, data: bytes, request_id: str) -> bytes | None:
+        """``answer_now`` of a call that is known to be right, but what was decided alone: without its closing brace."""
+        alone = self._alone.get(hook)
         if alone is None:
-            verdict = self._verdict_now(call)
+            verdict = self._verdict_now(Call(hook, data, orjson.dumps(request_id)))
             return None if verdict is None else verdict[0]
-        if not alone.plugin.ready():
+        plugin = alone.plugin
+        if not plugin.ready():
             return None
-        said = _ask_now(alone.plugin, alone.road, call.data)
-        if isinstance(said, Answer) and alone.said_of_answer is not None:
+        said: Said
+        try:  # as in answer_body_now
+            said = plugin.call_now(alone.road, data)
+        except CallError as error:
+            said = _bare(error)
+        if alone.said_of_answer is not None and isinstance(said, Answer):
             return said.head
-        return self._walk_now(call, (alone.link,), said)[0]
+        return self._walk_now(Call(hook, data, orjson.dumps(request_id)), (alone.link,), said)[0]
 
     async def answer(self, call: Call) -> bytes:
         """The decision as JSON, once every plugin that is asked had room for the call. Raises nothing."""
         return self._splice(call, await self._verdict(call))
 
-    async def decide(self, call: Call) -> bytes:
-        """``answer``, but what was decided alone: JSON without its closing brace."""
-        return (await self._verdict(call))[0]
+    async def decide(self, hook: Hook, data: bytes, request_id: str) -> bytes:
+        """``answer``, as ``decide_now``."""
+        return (await self._verdict(Call(hook, data, orjson.dumps(request_id))))[0]
 
     def _verdict_now(self, call: Call) -> Verdict | None:
         hook = call.hook

@@ -32,15 +32,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import orjson
 
 from hookline_api.hooks import Hook
-from hookline_runtime.inputs import Call, request_id_of
-from hookline_sidecar.heads import header
-from hookline_sidecar.replies import Reply
+from hookline_runtime.inputs import request_id_of
+from hookline_sidecar.replies import Lines, Reply, lines
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from hookline_runtime.pipeline import Chains
-    from hookline_sidecar.heads import Head, Header
+    from hookline_sidecar.heads import Head
 
 _PREFIX: Final = "/v1/auth"
 _NOT_FOR_HEADERS: Final = re.compile(r"[\x00-\x1f\x7f]|^\s|\s$")
@@ -51,15 +50,8 @@ _IDENTITY_HEADERS: Final = (
 _TELL_URI: Final = ("x-original-uri", "x-forwarded-uri")
 _TELL_METHOD: Final = ("x-original-method", "x-forwarded-method")
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
-_NULL: Final = b"null"
 _MAX_KNOWN: Final = 512
 _MAX_KNOWN_BYTES: Final = 1024
-# What the two plugins get: every field of the contract, in its order.
-_AUTHENTICATE: Final = b'{"headers":{%b},"username":%b,"password":%b,"client_ip":%b,"database":null}'
-_AUTHORIZE: Final = (
-    b'{"query":"","normalized":null,"tables":[],"is_read_only":%b,"hook_context":{"request_id":%b,"client_id":null,'
-    b'"identity":%b,"database":null,"branch":null,"attributes":{%b}},"identity":%b,"action":%b,"resource":%b}'
-)
 _PLAIN_PATH: Final = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*+)*+/?")
 """What most paths are: nothing escaped, no empty segment, none that begins with a dot."""
 # In no path of RFC 3986, or the end of it for some servers; \ufffd stands for bytes that are not UTF-8.
@@ -80,49 +72,53 @@ class _UnclearError(ValueError):
 class Question:
     """One request of a proxy, on its way through the two hooks. Raises nothing.
 
-    ``advance`` goes as far as it can without waiting, ``finish`` to the end. What the plugins get is written as
-    bytes, of pieces that are JSON already: most of a request was seen before.
+    ``advance`` goes as far as it can without waiting, ``finish`` to the end.
     """
 
-    def __init__(
-        self, method: str, target: str, headers: dict[str, Header], uris: list[str], methods: list[str]
-    ) -> None:
+    __slots__ = (
+        "_client_ip", "_data", "_headers", "_hook", "_method", "_path", "_request_id", "_who", "reply",
+    )  # fmt: skip
+
+    def __init__(self, method: str, target: str, headers: dict[str, str], uris: list[str], methods: list[str]) -> None:
         """``uris`` and ``methods`` are what the headers say of the original request."""
         self._headers = headers
         self._who = _NOBODY
-        self._next: Call | None = None
         self.reply: Reply | None = None
         """The answer, once there is one."""
-        self._request_id = ""
-        self._quoted_id = self._client_ip = _NULL
-        """JSON, as what else goes to the plugins."""
         try:
             self._method, self._path = _original(method, target, uris, methods)
         except _UnclearError as error:
-            content = ("Content-Type", "text/plain; charset=utf-8")
-            self.reply = Reply(403, (content,), f"{error}\n".encode())
+            self.reply = Reply(403, _TEXT, f"{error}\n".encode())
             return
-        given = headers.get("x-request-id")
-        self._request_id = request_id_of(given and given.value)
-        self._quoted_id = orjson.dumps(self._request_id)
-        client_ip = _last(headers.get("x-real-ip")) or _last(headers.get("x-forwarded-for"))
-        if client_ip is not None:
-            self._client_ip = orjson.dumps(client_ip)
-        username = password = _NULL
+        self._request_id = request_id_of(headers.get("x-request-id"))
+        self._client_ip = _last(headers.get("x-real-ip")) or _last(headers.get("x-forwarded-for"))
+        username = password = None
         authorization = headers.get("authorization")
         if authorization is not None:
-            username, password = map(orjson.dumps, _basic(authorization.value))
-        members = b",".join([each.json for each in headers.values()])
-        data = _AUTHENTICATE % (members, username, password, self._client_ip)
-        self._next = Call(Hook.AUTHENTICATE, data, self._quoted_id)
+            username, password = _basic(authorization)
+        # Every field of the contract, in its order, as in the other question.
+        asked = {
+            "headers": headers,
+            "username": username,
+            "password": password,
+            "client_ip": self._client_ip,
+            "database": None,
+        }
+        self._hook, self._data = Hook.AUTHENTICATE, orjson.dumps(asked)
 
     @classmethod
     def of_head(cls, head: Head) -> Question:
         """Of a request that is beyond doubt."""
-        headers = head.headers
-        uris = [headers[name].value for name in _TELL_URI if name in headers]
-        methods = [headers[name].value for name in _TELL_METHOD if name in headers]
-        return cls(head.method, head.target, headers, uris, methods)
+        method, target, headers, _ = head
+        uris: list[str] = []
+        methods: list[str] = []
+        for name in _TELL_URI:
+            if name in headers:
+                uris.append(headers[name])  # noqa: PERF401 - up to Python 3.11, a comprehension is a call
+        for name in _TELL_METHOD:
+            if name in headers:
+                methods.append(headers[name])  # noqa: PERF401
+        return cls(method, target, headers, uris, methods)
 
     @classmethod
     def of_request(cls, method: str, target: str, given: Iterable[tuple[str, str]]) -> Question:
@@ -137,65 +133,75 @@ class Question:
                 uris.append(value)
             elif name in _TELL_METHOD:
                 methods.append(value)
-        return cls(method, target, {name: header(name, value) for name, value in joined.items()}, uris, methods)
+        return cls(method, target, joined, uris, methods)
 
     def advance(self, chains: Chains) -> Reply | None:
         """Ask as long as the plugins are ready; the answer, or None where one has to be waited for."""
-        while self.reply is None and self._next is not None:
-            decision = chains.decide_now(self._next)
+        while self.reply is None:
+            decision = chains.decide_now(self._hook, self._data, self._request_id)
             if decision is None:
                 return None
-            self._heard(chains, self._next.hook, decision)
+            self._heard(chains, decision)
         return self.reply
 
     async def finish(self, chains: Chains) -> Reply:
         """Ask what is left to ask. Both questions need the same chains: let them be held."""
         while self.reply is None:
-            assert self._next is not None  # noqa: S101 - without a next question there is an answer
-            self._heard(chains, self._next.hook, await chains.decide(self._next))
+            self._heard(chains, await chains.decide(self._hook, self._data, self._request_id))
         return self.reply
 
-    def _heard(self, chains: Chains, hook: Hook, decision: bytes) -> None:
+    def _heard(self, chains: Chains, decision: bytes) -> None:
         is_short = len(decision) <= _MAX_KNOWN_BYTES
-        if hook is Hook.AUTHENTICATE:
+        if self._hook is Hook.AUTHENTICATE:
             self._authenticated(_known_who(decision) if is_short else _read_who(decision))
         else:
-            action = _known_action(decision) if is_short else _read_action(decision)
-            self._authorized(action, chains.has_deciders(Hook.AUTHORIZE))
+            self._authorized(chains, _known_action(decision) if is_short else _read_action(decision))
 
     def _authenticated(self, who: _Who) -> None:
         if who.refused:
             self.reply = self._refuse(who.refused)
             return
         self._who = who
-        about = who.attributes
-        if self._client_ip is not _NULL:
-            about = b'"client_ip":%b%b%b' % (self._client_ip, b"," if about else b"", about)
-        data = _AUTHORIZE % (
-            b"true" if self._method in _SAFE else b"false",
-            self._quoted_id,
-            who.username,
-            about,
-            who.identity,
-            orjson.dumps(self._method),
-            orjson.dumps(self._path),
-        )
-        self._next = Call(Hook.AUTHORIZE, data, self._quoted_id)
+        method, ip = self._method, self._client_ip
+        context = {
+            "request_id": self._request_id,
+            "client_id": None,
+            "identity": who.username,
+            "database": None,
+            "branch": None,
+            "attributes": who.attributes if ip is None else {"client_ip": ip, **who.attributes},
+        }
+        asked = {
+            "query": "",
+            "normalized": None,
+            "tables": (),
+            "is_read_only": method in _SAFE,
+            "hook_context": context,
+            "identity": who.identity,
+            "action": method,
+            "resource": self._path,
+        }
+        self._hook, self._data = Hook.AUTHORIZE, orjson.dumps(asked)
 
-    def _authorized(self, action: str, has_deciders: bool) -> None:  # noqa: FBT001 - one caller, above
+    def _authorized(self, chains: Chains, action: str) -> None:
         is_known = self._who is not _NOBODY
-        if action == "allow" or (action == "defer" and is_known and not has_deciders):
-            self.reply = Reply(200, (*self._who.told, ("X-Hookline-Request-Id", _header(self._request_id))))
+        if action == "allow" or (action == "defer" and is_known and not chains.has_deciders(Hook.AUTHORIZE)):
+            self.reply = Reply(200, self._who.told, request_id=_header(self._request_id))
         else:
             self.reply = self._refuse(401 if action == "defer" and not is_known else 403)
 
     def _refuse(self, status: int) -> Reply:
-        told = [("X-Hookline-Request-Id", _header(self._request_id))]
+        challenge = _NOTHING
         if status == 401:  # noqa: PLR2004 - RFC 9110, 11.6.1: a challenge is due
-            authorization = self._headers.get("authorization")
-            is_basic = authorization is not None and authorization.value.lower().startswith("basic")
-            told.append(("WWW-Authenticate", 'Basic realm="hookline"' if is_basic else "Bearer"))
-        return Reply(status, tuple(told))
+            is_basic = self._headers.get("authorization", "").lower().startswith("basic")
+            challenge = _ASK_BASIC if is_basic else _ASK_BEARER
+        return Reply(status, challenge, request_id=_header(self._request_id))
+
+
+_TEXT: Final = lines(("Content-Type", "text/plain; charset=utf-8"))
+_NOTHING: Final = lines()
+_ASK_BASIC: Final = lines(("WWW-Authenticate", 'Basic realm="hookline"'))
+_ASK_BEARER: Final = lines(("WWW-Authenticate", "Bearer"))
 
 
 class _Who(NamedTuple):
@@ -203,17 +209,15 @@ class _Who(NamedTuple):
 
     refused: int
     """The status that ends it here; 0 where it goes on."""
-    told: tuple[tuple[str, str], ...]
+    told: Lines
     """The headers of a yes. Always all of them, empty ones too: a proxy that copies them over the request's replaces
     a client's forgery."""
-    identity: bytes
-    username: bytes
-    """JSON, as is what is above."""
-    attributes: bytes
-    """Members of an object."""
+    identity: orjson.Fragment | None
+    username: str | None
+    attributes: dict[str, str]
 
 
-_NOBODY: Final = _Who(0, tuple((name, "") for name in _IDENTITY_HEADERS), _NULL, _NULL, b"")
+_NOBODY: Final = _Who(0, lines(*((name, "") for name in _IDENTITY_HEADERS)), None, None, {})
 
 
 def _read_who(decision: bytes) -> _Who:
@@ -228,7 +232,7 @@ def _read_who(decision: bytes) -> _Who:
     if told is None:
         return _NOBODY._replace(refused=403)
     attributes = {"identity.roles": ",".join(identity["roles"])} | ({"tenant_id": tenant} if tenant else {})
-    return _Who(0, told, orjson.dumps(identity), orjson.dumps(identity["username"]), orjson.dumps(attributes)[1:-1])
+    return _Who(0, lines(*told), orjson.Fragment(orjson.dumps(identity)), identity["username"], attributes)
 
 
 def _read_action(decision: bytes) -> str:
@@ -247,26 +251,33 @@ def _text(value: str) -> str:
 
 def _original(method: str, target: str, uris: list[str], methods: list[str]) -> tuple[str | None, str | None]:
     """Method and path, None where the proxy does not tell them; raises _UnclearError."""
-    behind = target.removeprefix(_PREFIX)
-    if len(behind) == len(target):  # it is spelled otherwise, or with a host in front: what is behind it is a guess
-        raise _UnclearError("the path is malformed")
-    if behind and behind[0] != "?":
-        uris.append(behind)
-        methods.append(method)
-    if len(uris) > 1:
-        uris.sort()  # the same error, in whatever order they came
-    return (
-        _agreed([each.upper()[:64] for each in methods if each]),
-        _agreed([_canonical(each) for each in uris if each]),
-    )
+    if target != _PREFIX:
+        if not target.startswith(_PREFIX):  # spelled otherwise, or with a host in front: what is behind it is a guess
+            raise _UnclearError("the path is malformed")
+        behind = target[len(_PREFIX) :]
+        if behind[0] != "?":
+            uris.append(behind)
+            methods.append(method)
+    uris.sort()  # the same error, in whatever order they came
+    return _agreed(_verb, methods), _agreed(_canonical, uris)
 
 
-def _agreed(told: list[str]) -> str | None:
-    if len(told) > 1 and len(set(told)) > 1:
-        raise _UnclearError(
-            "the original request is told twice, and differs: the proxy has to strip a client's headers"
-        )
-    return told[0] if told else None
+def _agreed(spelled: Callable[[str], str], told: list[str]) -> str | None:
+    """What all say that say anything, in its one spelling."""
+    found = None
+    for each in told:
+        if each:
+            one = spelled(each)
+            if found is not None and one != found:
+                raise _UnclearError(
+                    "the original request is told twice, and differs: the proxy has to strip a client's headers"
+                )
+            found = one
+    return found
+
+
+def _verb(method: str) -> str:
+    return method.upper()[:64]
 
 
 def _canonical(uri: str) -> str:
@@ -290,9 +301,9 @@ def _normal_escape(escape: re.Match[str]) -> str:
     return character if _UNRESERVED.match(character) else escape[0].upper()
 
 
-def _last(values: Header | None) -> str | None:
+def _last(values: str | None) -> str | None:
     """The last of a list: what the nearest proxy added, when all before it may be the client's."""
-    return None if values is None else values.value.rpartition(",")[2].strip() or None
+    return None if values is None else values.rpartition(",")[2].strip() or None
 
 
 def _basic(authorization: str) -> tuple[str | None, str | None]:

@@ -113,7 +113,7 @@ class Endpoint:
         elif (
             head.method == "POST"
             and "content-encoding" not in head.headers
-            and ("content-type" not in head.headers or head.headers["content-type"].value.lower() in _PLAIN_JSON)
+            and ("content-type" not in head.headers or head.headers["content-type"].lower() in _PLAIN_JSON)
             and head.length <= self._settings.max_body
         ):
             if target == _BATCH:

@@ -12,8 +12,6 @@ from __future__ import annotations
 import re
 from typing import Final, NamedTuple
 
-import orjson
-
 MAX_HEAD: Final = 8000
 """Bytes of a head that is read here: below aiohttp's limit of a single line."""
 _MAX_HEADERS: Final = 100
@@ -41,13 +39,8 @@ _REPEATED: Final = frozenset(
 )  # fmt: skip
 
 
-class Header(NamedTuple):
-    """One header, its name in lower case and its value without the spaces around it."""
-
-    name: str
-    value: str
-    json: bytes
-    """Both as a member of an object."""
+_Header = tuple[str, str]
+"""One header, its name in lower case and its value without the spaces around it."""
 
 
 class Head(NamedTuple):
@@ -56,20 +49,15 @@ class Head(NamedTuple):
     method: str
     target: str
     """It begins with a slash."""
-    headers: dict[str, Header]
-    """By their names, each of which comes once."""
+    headers: dict[str, str]
+    """Their values by their names in lower case, each of which comes once."""
     length: int
     """Bytes of the body, which begins right behind the head."""
 
 
-_known_lines: Final[dict[str, Header]] = {}
-_known_names: Final[dict[str, tuple[str, bytes]]] = {}
-"""As they are written → in lower case, and as JSON with a colon."""
-
-
-def header(name: str, value: str) -> Header:
-    """A header of a request from anywhere; the name is in lower case, and neither has a lone surrogate."""
-    return Header(name, value, b"%b:%b" % (orjson.dumps(name), orjson.dumps(value)))
+_known_lines: Final[dict[str, _Header]] = {}
+_known_names: Final[dict[str, str]] = {}
+"""As they are written → in lower case."""
 
 
 def read_head(raw: bytes) -> Head | None:
@@ -83,53 +71,50 @@ def read_head(raw: bytes) -> Head | None:
     request = _REQUEST.fullmatch(lines[0])
     if request is None or len(lines) - 1 > _MAX_HEADERS:
         return None
-    headers: dict[str, Header] = {}
+    headers: dict[str, str] = {}
     del lines[0]
     for line in lines:
         found = _known_lines.get(line) or _read_line(line)
         if found is None:
             return None
-        headers[found.name] = found
+        headers[found[0]] = found[1]
     if len(headers) != len(lines) or "host" not in headers:  # a name that comes twice
         return None
     method, target = request.groups()
     length = headers.get("content-length")
-    return Head(method, target, headers, 0 if length is None else int(length.value))
+    return Head(method, target, headers, 0 if length is None else int(length))
 
 
-def _read_line(line: str) -> Header | None:
+def _read_line(line: str) -> _Header | None:
     """None where there is a doubt: no bare CR or LF, no control character, no line that continues another one."""
     written, colon, value = line.partition(":")
     if not colon or not line.isprintable():
         return None
     value = value.strip(" ")
-    known = _known_names.get(written)
-    if known is None:
-        known = _read_name(written)
-        if known is None:
-            return None
-    name, quoted = known
-    if (
-        (name == "connection" and value.lower() != "keep-alive")
-        or (name == "content-length" and not _LENGTH.fullmatch(value))
-        or (name == "host" and not _HOST.fullmatch(value))
-    ):
+    name = _known_names.get(written) or _read_name(written)
+    if name is None:
         return None
-    made = Header(name, value, quoted + orjson.dumps(value))
-    if name in _REPEATED and len(line) <= _MAX_KNOWN_LINE:
-        if len(_known_lines) >= _MAX_KNOWN:
-            _known_lines.clear()
-        _known_lines[line] = made
+    made = name, value
+    if name in _REPEATED:
+        if (
+            (name == "connection" and value.lower() != "keep-alive")
+            or (name == "content-length" and not _LENGTH.fullmatch(value))
+            or (name == "host" and not _HOST.fullmatch(value))
+        ):
+            return None
+        if len(line) <= _MAX_KNOWN_LINE:
+            if len(_known_lines) >= _MAX_KNOWN:
+                _known_lines.clear()
+            _known_lines[line] = made
     return made
 
 
-def _read_name(written: str) -> tuple[str, bytes] | None:
+def _read_name(written: str) -> str | None:
     name = written.lower()
     if name in _DOUBTFUL or not _NAME.fullmatch(name):
         return None
-    known = name, orjson.dumps(name) + b":"
     if len(name) <= _MAX_KNOWN_NAME:
         if len(_known_names) >= _MAX_KNOWN:
             _known_names.clear()
-        _known_names[written] = known
-    return known
+        _known_names[written] = name
+    return name

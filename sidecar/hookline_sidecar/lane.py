@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING, Final, NamedTuple, cast
+from typing import TYPE_CHECKING, Final, cast
 
 import aiohttp
 from aiohttp import web
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
     Answer = Callable[[bytes], bytes | Awaitable[bytes] | None]
     """From a body to the whole response, at once or later. None: aiohttp is to answer, and nothing has run."""
+    Plan = tuple[Answer | None, int]
+    """What is done with requests that have this head: who answers, None for aiohttp, and the bytes of the body."""
 
 _MAX_HELD: Final = 64 * 1024
 """Bytes of one request that are collected here; a larger one is aiohttp's, which reads it in pieces."""
@@ -53,15 +55,6 @@ _SILENCE_S: Final = 3600.0
 _CAN_TAKE_BACK: Final = aiohttp.__version__.startswith("3.") and hasattr(web.RequestHandler, "_waiter")
 """The only private thing of aiohttp's that is read: what an idle handler waits for. With another aiohttp, what is
 handed over is handed over for good."""
-
-
-class Plan(NamedTuple):
-    """What is done with requests that have this head."""
-
-    answer: Answer | None
-    """None: aiohttp answers."""
-    length: int
-    """Bytes of the body."""
 
 
 class Lanes:
@@ -96,7 +89,7 @@ class Lanes:
         if head is None:
             return None
         answer, keep = self._route(head)
-        plan = Plan(answer, head.length)
+        plan = answer, head.length
         if keep and len(raw) <= _MAX_KNOWN_BYTES:
             if len(self.known) >= _MAX_KNOWN:
                 self.known.clear()
@@ -363,7 +356,7 @@ class Lane(asyncio.Protocol):
         if plan is None:
             self._hand_over_for_good(data)
         else:
-            self._hand_over(data, 0, end + 4 + plan.length)
+            self._hand_over(data, 0, end + 4 + plan[1])
 
     def _await(self, answer: Awaitable[bytes], rest: bytes) -> None:
         """Let a call take its time; what follows it waits."""

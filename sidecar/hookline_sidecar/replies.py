@@ -11,26 +11,44 @@ import orjson
 from aiohttp import web
 
 PROBLEM: Final = "application/problem+json"
-JSON: Final = (("Content-Type", "application/json"),)
 SERVER: Final = "hookline"
 """Without a version: whoever can ask need not know what to look up."""
 
-_DECISION: Final = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nServer: {SERVER}\r\nContent-Length: ".encode(
-    "ascii"
-)
-_PHRASES: Final = {status.value: status.phrase for status in http.HTTPStatus}
+
+class Lines(NamedTuple):
+    """Headers that many replies have, ready for both roads. No value holds anything but printable ASCII."""
+
+    pairs: tuple[tuple[str, str], ...]
+    raw: bytes
+
+
+def lines(*pairs: tuple[str, str]) -> Lines:
+    """Headers, in their order."""
+    return Lines(pairs, "".join([f"{name}: {value}\r\n" for name, value in pairs]).encode("ascii"))
+
+
+JSON: Final = lines(("Content-Type", "application/json"))
+_REQUEST_ID: Final = "X-Hookline-Request-Id"
+_RAW_REQUEST_ID: Final = f"{_REQUEST_ID}: ".encode()
+_LENGTH: Final = f"Server: {SERVER}\r\nContent-Length: ".encode()
+_STATUS: Final = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in http.HTTPStatus}
+_DECISION: Final = _STATUS[200] + JSON.raw + _LENGTH
 
 
 class Reply(NamedTuple):
     """One answer; its length, date and server are added on the way."""
 
     status: int
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: Lines
     body: bytes = b""
+    request_id: str | None = None
+    """A header too, where there is one: printable ASCII."""
 
     def response(self) -> web.Response:
         """For aiohttp."""
-        response = web.Response(status=self.status, body=self.body, headers=self.headers)
+        response = web.Response(status=self.status, body=self.body, headers=self.headers.pairs)
+        if self.request_id is not None:
+            response.headers[_REQUEST_ID] = self.request_id
         response.headers["Server"] = SERVER
         return response
 
@@ -46,15 +64,14 @@ class Refused(Exception):  # noqa: N818 - the call is at fault, not we
 
     def reply(self) -> Reply:
         """The problem document."""
-        headers = [("Content-Type", PROBLEM)]
-        if self.allow is not None:
-            headers.append(("Allow", self.allow))
-        return Reply(self.status, tuple(headers), orjson.dumps(document(self.status, str(self), self.field)))
+        allow = () if self.allow is None else (("Allow", self.allow),)
+        problem = document(self.status, str(self), self.field)
+        return Reply(self.status, lines(("Content-Type", PROBLEM), *allow), orjson.dumps(problem))
 
 
 def document(status: int, detail: str, field: str | None = None) -> dict[str, Any]:
     """A problem document, https://www.rfc-editor.org/rfc/rfc9457."""
-    body: dict[str, Any] = {"title": _PHRASES[status], "status": status, "detail": writable(detail)}
+    body: dict[str, Any] = {"title": http.HTTPStatus(status).phrase, "status": status, "detail": writable(detail)}
     if field:
         body["field"] = field
     return body
@@ -79,12 +96,13 @@ class Wire:
 
     def reply(self, reply: Reply) -> bytes:
         """Any reply; the connection goes on."""
-        status, headers, body = reply
+        status, headers, body, request_id = reply
         if headers is JSON and status == http.HTTPStatus.OK:
             return self.decision(body)
-        lines = "".join([f"{name}: {value}\r\n" for name, value in headers])
-        head = f"HTTP/1.1 {status} {_PHRASES[status]}\r\n{lines}Server: {SERVER}\r\nContent-Length: {len(body)}"
-        return b"%b%b%b" % (head.encode("ascii"), self._tick(int(time.time())), body)
+        now = int(time.time())
+        end = self._end if now == self._second else self._tick(now)
+        told = b"" if request_id is None else b"%b%b\r\n" % (_RAW_REQUEST_ID, request_id.encode("ascii"))
+        return b"%b%b%b%b%d%b%b" % (_STATUS[status], headers.raw, told, _LENGTH, len(body), end, body)
 
     def _tick(self, now: int) -> bytes:
         """The end of the head; RFC 9110, 6.6.1, asks for the date."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 
-import orjson
 import pytest
 
 from hookline_sidecar import heads
@@ -17,11 +16,10 @@ def head(*lines, request="GET /v1/auth HTTP/1.1", host="Host: hookline"):
 
 
 def test_a_plain_head_is_read():
-    """Names in lower case, values without the spaces around them, and each as a member of an object."""
+    """Names in lower case, values without the spaces around them."""
     found = read_head(head('X-Original-URI:  /a?b="c\\" ', "Content-Length: 12", request="POST /v1/auth?x HTTP/1.1"))
     assert (found.method, found.target, found.length) == ("POST", "/v1/auth?x", 12)
-    members = b"{" + b",".join(each.json for each in found.headers.values()) + b"}"
-    assert orjson.loads(members) == {"host": "hookline", "x-original-uri": '/a?b="c\\"', "content-length": "12"}
+    assert found.headers == {"host": "hookline", "x-original-uri": '/a?b="c\\"', "content-length": "12"}
 
 
 @pytest.mark.parametrize(
@@ -64,7 +62,7 @@ def test_what_may_be_secret_is_not_remembered():
     secret, lines = "k3y-of-somebody", ["Accept: text/html", "X-Real-IP: 10.1.2.3"]
     names = ["Authorization: Bearer", "Cookie: a=", "X-API-Key:", "Proxy-Authorization: Basic", "X-Original-URI: /?t="]
     found = read_head(head(*lines, *(f"{name} {secret}" for name in names), f"User-Agent: {'a' * 300}{secret}"))
-    assert sum(secret in each.value for each in found.headers.values()) == 6
+    assert sum(secret in each for each in found.headers.values()) == 6
     assert set(lines) <= heads._known_lines.keys()
     assert not any(secret in line for line in heads._known_lines)
     assert not any(secret in name for name in heads._known_names)
@@ -73,7 +71,7 @@ def test_what_may_be_secret_is_not_remembered():
 def test_what_is_remembered_is_bounded():
     """Whatever clients send: lines, and names."""
     for number in range(3000):
-        assert read_head(head(f"User-Agent: browser {number}", f"x-{number}: a")).headers[f"x-{number}"].value == "a"
+        assert read_head(head(f"User-Agent: browser {number}", f"x-{number}: a")).headers[f"x-{number}"] == "a"
     assert len(heads._known_lines) <= 1024
     assert len(heads._known_names) <= 1024
     read_head(head(f"{'n' * 100}: a"))
