@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import http
 import time
@@ -32,6 +33,7 @@ _REQUEST_ID: Final = "X-Hookline-Request-Id"
 _RAW_REQUEST_ID: Final = f"{_REQUEST_ID}: ".encode()
 _LENGTH: Final = f"Server: {SERVER}\r\nContent-Length: ".encode()
 _STATUS: Final = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in http.HTTPStatus}
+_MAX_KNOWN: Final = 1024
 _DECISION: Final = _STATUS[200] + JSON.raw + _LENGTH
 
 
@@ -83,29 +85,40 @@ def writable(text: str) -> str:
 
 
 class Wire:
-    """Writes replies as the bytes that aiohttp would send for them."""
+    """Writes replies as the bytes that aiohttp would send for them. For one event loop, on its thread."""
 
     def __init__(self) -> None:
-        self._second = 0
         self._end = b""
+        """The end of heads in this second; empty until one is asked for."""
+        self._heads: dict[int, bytes] = {}
+        """Of decisions in this second, by their length."""
 
     def decision(self, body: bytes) -> bytes:
         """200 with this JSON."""
-        now = int(time.time())
-        return b"%b%d%b%b" % (_DECISION, len(body), self._end if now == self._second else self._tick(now), body)
+        return (self._heads.get(len(body)) or self._head(len(body))) + body
 
     def reply(self, reply: Reply) -> bytes:
         """Any reply; the connection goes on."""
         status, headers, body, request_id = reply
         if headers is JSON and status == http.HTTPStatus.OK:
             return self.decision(body)
-        now = int(time.time())
-        end = self._end if now == self._second else self._tick(now)
         told = b"" if request_id is None else b"%b%b\r\n" % (_RAW_REQUEST_ID, request_id.encode("ascii"))
+        end = self._end or self._tick()
         return b"%b%b%b%b%d%b%b" % (_STATUS[status], headers.raw, told, _LENGTH, len(body), end, body)
 
-    def _tick(self, now: int) -> bytes:
-        """The end of the head; RFC 9110, 6.6.1, asks for the date."""
-        if now != self._second:
-            self._second, self._end = now, f"\r\nDate: {email.utils.formatdate(now, usegmt=True)}\r\n\r\n".encode()
+    def _head(self, length: int) -> bytes:
+        if len(self._heads) >= _MAX_KNOWN:
+            self._heads.clear()
+        head = self._heads[length] = b"%b%d%b" % (_DECISION, length, self._end or self._tick())
+        return head
+
+    def _tick(self) -> bytes:
+        """The end of the head; RFC 9110, 6.6.1, asks for the date. A clock is cheaper not asked for each answer."""
+        now = time.time()
+        self._end = f"\r\nDate: {email.utils.formatdate(now, usegmt=True)}\r\n\r\n".encode()
+        asyncio.get_running_loop().call_later(1 - now % 1, self._expire)
         return self._end
+
+    def _expire(self) -> None:
+        self._end = b""
+        self._heads.clear()
