@@ -7,7 +7,7 @@ import hashlib
 import logging
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pydantic import ValidationError
 
@@ -25,8 +25,19 @@ if TYPE_CHECKING:
 
 _CHECKED_S: Final = 5.0
 """How long a file's digest is taken for granted: two thousand sidecars ask within seconds, and check it themselves."""
+_SMALL: Final = 2**20
+"""Bytes of a module that is kept in memory meanwhile."""
+_KEPT: Final = 16
 
 log = logging.getLogger("hookline.blobs")
+
+
+class Blob(NamedTuple):
+    """A module on this replica's disk."""
+
+    path: Path
+    data: bytes | None
+    """Where it is small: so that what two thousand sidecars ask for is not read two thousand times."""
 
 
 class Blobs:
@@ -47,10 +58,10 @@ class Blobs:
         self._objects = objects
         self._of_leader = of_leader
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._checked: dict[str, tuple[float, Path]] = {}
-        """By sha256: until when (monotonic) the file need not be looked at again."""
+        self._checked: dict[str, tuple[float, Blob]] = {}
+        """By sha256: until when (monotonic) the file need not be looked at again. The oldest first."""
 
-    async def find(self, namespace: str, entry: BundlePlugin) -> Path:
+    async def find(self, namespace: str, entry: BundlePlugin) -> Blob:
         """The module of an entry, on this replica's disk. Raises LoadError."""
         assert entry.artifact is not None  # noqa: S101 - nobody can ask for the module of a placeholder
         sha256 = entry.artifact.sha256
@@ -59,20 +70,35 @@ class Blobs:
             return known[1]
         async with self._locks[sha256]:  # a thousand sidecars ask at the same moment
             try:
-                found = await asyncio.to_thread(self._store.module, sha256)
+                found = await asyncio.to_thread(self._look, sha256)
                 if found is None and await self._take_from_leader(sha256, entry.artifact.size):
-                    found = await asyncio.to_thread(self._store.module, sha256)
+                    found = await asyncio.to_thread(self._look, sha256)
                 if found is None:
                     await self._fetch(namespace, entry)
-                    found = await asyncio.to_thread(self._store.module, sha256)
+                    found = await asyncio.to_thread(self._look, sha256)
             finally:
                 self._locks.pop(sha256, None)
         if found is None:
             raise VerifyError("its source now gives other bytes for the same digest, or the cache is too small for it")
         now = time.monotonic()
-        self._checked = {key: kept for key, kept in self._checked.items() if kept[0] > now}
+        self._checked.pop(sha256, None)
+        while self._checked:
+            oldest = next(iter(self._checked))
+            if self._checked[oldest][0] > now and len(self._checked) < _KEPT:
+                break
+            del self._checked[oldest]
         self._checked[sha256] = (now + _CHECKED_S, found)
         return found
+
+    def _look(self, sha256: str) -> Blob | None:
+        """What the store has, if it has it whole."""
+        path = self._store.module(sha256)
+        if path is None:
+            return None
+        try:
+            return Blob(path, path.read_bytes() if path.stat().st_size <= _SMALL else None)
+        except OSError:  # somebody cleans up at this moment
+            return None
 
     async def _take_from_leader(self, sha256: str, size: int) -> bool:
         try:

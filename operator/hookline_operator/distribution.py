@@ -26,11 +26,12 @@ from hookline_operator.kube import KubeError, path
 from hookline_runtime.errors import LoadError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import AsyncIterator
 
     from aiohttp.abc import AbstractStreamWriter
 
     from hookline_api.bundle import BundlePlugin
+    from hookline_operator.blobs import Blob
     from hookline_operator.bundles import Bundles, PodBundle
     from hookline_operator.catalogue import Catalogue
     from hookline_operator.identity import Reviewer
@@ -42,9 +43,12 @@ _CLOSE_S: Final = 5.0
 _MAX_SESSIONS: Final = 20_000
 _MAX_SENTENCE: Final = 1024
 _DOWNLOADS_AT_ONCE: Final = 8
-"""Of one pod. A sidecar makes four; each that nobody reads holds half a megabyte."""
+"""Of one pod. A sidecar makes four; one that nobody reads holds some memory."""
 _DOWNLOAD_S: Final = 300.0
 """For one module: as long as a sidecar waits for it."""
+_PIECE: Final = 16 * 1024
+"""Bytes of a module that a connection holds, about, while its sidecar does not read."""
+_WASM: Final = {"Content-Type": "application/wasm"}
 _REPLACED: Final = 4409
 """WebSocket close code: the same pod has connected again (private use, RFC 6455 section 7.4.2)."""
 _GOING_AWAY: Final = 1001
@@ -52,7 +56,7 @@ _FORBIDDEN: Final = 403
 
 log = logging.getLogger("hookline.distribution")
 
-FindBlob = Callable[[str, "BundlePlugin"], Awaitable["Path"]]
+FindBlob = Callable[[str, "BundlePlugin"], Awaitable["Blob"]]
 """Finds the module of an entry of a namespace. Raises LoadError."""
 
 
@@ -128,7 +132,10 @@ class Distribution:
 
     def routes(self) -> list[web.RouteDef]:
         """For the HTTPS server."""
-        return [web.get(DISTRIBUTION_PATH, self._connect), web.get(BLOBS_PATH + "{sha256}", self._blob)]
+        return [
+            web.get(DISTRIBUTION_PATH, self._connect),
+            web.get(BLOBS_PATH + "{sha256}", self._blob, allow_head=False),
+        ]
 
     async def close(self) -> None:
         """Send everybody elsewhere, and wait for nobody long."""
@@ -159,7 +166,7 @@ class Distribution:
             tasks.append(asyncio.create_task(replaced, name=f"replace {pod.name}"))
         try:
             # What breaks off in the middle of an answer to a ping is no defect, and no stack trace for the log.
-            with contextlib.suppress(ConnectionError):
+            with contextlib.suppress(ConnectionError), self._reviewer.held(request, caller):
                 await self._listen(session)
         finally:
             for task in tasks:
@@ -299,7 +306,7 @@ class Distribution:
         """A module, for a pod whose bundle names it, or for a peer."""
         sha256 = request.match_info["sha256"]
         try:
-            caller = await self._reviewer.caller(request)
+            caller = await self._reviewer.caller(request, in_session=True)
             found = await self._named(caller, sha256)
         except DeniedError as error:
             return denied(error)
@@ -309,13 +316,14 @@ class Distribution:
             return denied(DeniedError(503, f"this pod has {_DOWNLOADS_AT_ONCE} downloads under way; end one first"))
         self._downloads[pod] += 1
         try:
-            where = await self._find_blob(namespace, entry)
+            blob = await self._find_blob(namespace, entry)
         except BaseException as error:
             self._downloaded(pod)
             if isinstance(error, LoadError):
                 return denied(DeniedError(503, f"the module cannot be had now: {error}"))
             raise
-        return _Download(where, lambda: self._downloaded(pod))
+        kind = _FromDisk if blob.data is None or "Range" in request.headers else _FromMemory
+        return kind(blob, lambda: self._downloaded(pod))
 
     def _downloaded(self, pod: str) -> None:
         self._downloads[pod] -= 1
@@ -341,28 +349,57 @@ class Distribution:
         raise DeniedError(404, "no plugin of this pod has such a module")
 
 
-class _Download(web.FileResponse):
+class _FromDisk(web.FileResponse):
     """A module on its way; ``done`` hears when it has arrived, or never will."""
 
-    def __init__(self, where: Path, done: Callable[[], None]) -> None:
-        super().__init__(where, headers={"Content-Type": "application/wasm"})
+    def __init__(self, blob: Blob, done: Callable[[], None]) -> None:
+        super().__init__(blob.path, headers=_WASM)
         self._done = done
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        try:
-            async with asyncio.timeout(_DOWNLOAD_S):
-                return await super().prepare(request)
-        except TimeoutError:
-            if request.transport is not None:
-                request.transport.abort()  # it does not read, and so would not hear that this is the end
-            raise ConnectionResetError("the download took too long") from None
-        except AttributeError:
-            if request.transport is not None:
-                raise
-            # asyncio's sendfile stumbles so where TLS is gone: whoever hangs up could fill the log with stack traces.
-            raise ConnectionResetError("the other side hung up") from None
-        finally:
-            self._done()
+        async with _download(request, self._done):
+            return await super().prepare(request)
+
+
+class _FromMemory(web.StreamResponse):
+    """The same of a small one."""
+
+    def __init__(self, blob: Blob, done: Callable[[], None]) -> None:
+        super().__init__(headers=_WASM)
+        self._data = blob.data or b""
+        self._done = done
+        self.content_length = len(self._data)
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        async with _download(request, self._done):
+            writer = await super().prepare(request)
+            for begin in range(0, len(self._data), _PIECE):
+                await self.write(self._data[begin : begin + _PIECE])
+                if writer is not None:
+                    await writer.drain()
+            return writer
+
+
+@contextlib.asynccontextmanager
+async def _download(request: web.BaseRequest, done: Callable[[], None]) -> AsyncIterator[None]:
+    """While a module is sent: how much of it waits for its reader at most, and for how long."""
+    try:
+        if request.transport is not None:
+            # Of asyncio's half a megabyte, two thousand connections would take a gigabyte.
+            request.transport.set_write_buffer_limits(_PIECE)
+        async with asyncio.timeout(_DOWNLOAD_S):
+            yield
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()  # it does not read, and so would not hear that this is the end
+        raise ConnectionResetError("the download took too long") from None
+    except AttributeError:
+        if request.transport is not None:
+            raise
+        # asyncio's sendfile stumbles so where TLS is gone: whoever hangs up could fill the log with stack traces.
+        raise ConnectionResetError("the other side hung up") from None
+    finally:
+        done()
 
 
 def _cut(report: Report) -> Report:

@@ -346,7 +346,7 @@ class ConfigCheck:
         else:  # another replica resolved it, and no sidecar has asked this one for it yet
             _, entry = await self._bundles.entry(revision)
             async with asyncio.timeout(_CHECK_S):
-                where, told = await self._blobs.find(revision.namespace, entry), PluginDescription()
+                where, told = (await self._blobs.find(revision.namespace, entry)).path, PluginDescription()
         raw = (await asyncio.to_thread(lambda: inspect_module(where.read_bytes()))).description
         inside = PluginDescription.from_json(raw) if raw is not None else PluginDescription()
         return inside.over(told).config_schema

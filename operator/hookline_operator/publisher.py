@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 _WRITES_AT_ONCE: Final = 16
 _WRITE_EVERY_S: Final = 1.0
+_REST: Final = 20
+"""How many times as long as a look at the pods took, the next one waits: two thousand reports ask for one each."""
 _BACK_S: Final = 2.0
 """How long the watch may take to bring back what was written."""
 _REWRITE_FIRST_S: Final = 2.0
@@ -66,6 +68,8 @@ class _Page:
     """The status that was last written."""
     written: float = 0.0
     """When (monotonic) that was."""
+    rested: float = 0.0
+    """When (monotonic) the pods may be looked at again."""
     refused: int | None = None
     """With which HTTP status the status could not be written; 0: nobody answered."""
     refusals: int = 0
@@ -137,7 +141,7 @@ class Publisher:
         if page.writing:
             page.rewrite = True
             return
-        due = max(page.written + _WRITE_EVERY_S, page.not_before, not_before)
+        due = max(page.written + _WRITE_EVERY_S, page.rested, page.not_before, not_before)
         loop = asyncio.get_running_loop()
         when = loop.time() + max(due - time.monotonic(), 0.0)
         if page.write is not None:
@@ -183,7 +187,10 @@ class Publisher:
         if time.monotonic() - page.written < _BACK_S and page.applied:
             known = page.applied  # the watch may not have brought it back yet
         previous = _status(known)
+        begin = time.monotonic()
         pods, complete = await self._pods(plugin)
+        now = time.monotonic()
+        page.rested = now + min((now - begin) * _REST, _WRITE_EVERY_S)
         left = self._since + _RECONNECT_S - time.monotonic()
         same = previous.observed_generation == plugin.generation
         if not complete and left > 0 and same and previous.pods.loaded > 0:
