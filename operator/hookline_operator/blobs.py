@@ -65,10 +65,13 @@ class Blobs:
         """The module of an entry, on this replica's disk. Raises LoadError."""
         assert entry.artifact is not None  # noqa: S101 - nobody can ask for the module of a placeholder
         sha256 = entry.artifact.sha256
-        known = self._checked.get(sha256)
-        if known is not None and known[0] > time.monotonic():
-            return known[1]
-        async with self._locks[sha256]:  # a thousand sidecars ask at the same moment
+        known = self._known(sha256)
+        if known is not None:
+            return known
+        async with self._locks[sha256]:  # a thousand sidecars ask at the same moment: the first one looks
+            known = self._known(sha256)
+            if known is not None:
+                return known
             try:
                 found = await asyncio.to_thread(self._look, sha256)
                 if found is None and await self._take_from_leader(sha256, entry.artifact.size):
@@ -89,6 +92,10 @@ class Blobs:
             del self._checked[oldest]
         self._checked[sha256] = (now + _CHECKED_S, found)
         return found
+
+    def _known(self, sha256: str) -> Blob | None:
+        known = self._checked.get(sha256)
+        return known[1] if known is not None and known[0] > time.monotonic() else None
 
     def _look(self, sha256: str) -> Blob | None:
         """What the store has, if it has it whole."""
