@@ -37,6 +37,8 @@ _LARGE: Final = 500_000
 _EVERY_S: Final = 0.95
 """Two writes a second apart, as a watch hears of them."""
 _SETTLE_S: Final = 2.5
+_FORGET_S: Final = 21.0
+"""After this long the operator asks about every token again (``identity.py``), as it would a day later."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -98,6 +100,7 @@ async def _changes(options: Options, ground: Rig, sidecars: Swarm, watch: Watch,
         found = []
         for number in range(rounds):
             say(f"fleet: a module of {what}, round {number + 1} of {rounds}")
+            await asyncio.sleep(options.pick(0.0, _FORGET_S))
             found.append(await _change(ground, sidecars, watch, "third", sized(GUARD, size, number)))
         last = [each.switched[-1] for each in found]
         result.figures.append(

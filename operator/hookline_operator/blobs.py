@@ -6,7 +6,6 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections import defaultdict
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pydantic import ValidationError
@@ -19,14 +18,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from hookline_api.bundle import BundlePlugin
+    from hookline_api.bundle import BundleArtifact, BundlePlugin
     from hookline_operator.catalogue import Catalogue
     from hookline_runtime.artifacts import ArtifactStore, Fetcher
 
 _CHECKED_S: Final = 5.0
 """How long a file's digest is taken for granted: two thousand sidecars ask within seconds, and check it themselves."""
 _SMALL: Final = 2**20
-"""Bytes of a module that is kept in memory meanwhile."""
+"""Bytes of a module that is kept in memory meanwhile, and of how many."""
 _KEPT: Final = 16
 
 log = logging.getLogger("hookline.blobs")
@@ -57,7 +56,8 @@ class Blobs:
         self._catalogue = catalogue
         self._objects = objects
         self._of_leader = of_leader
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._looking: dict[tuple[str, str], asyncio.Task[Blob]] = {}
+        """By namespace, whose credentials count, and sha256."""
         self._checked: dict[str, tuple[float, Blob]] = {}
         """By sha256: until when (monotonic) the file need not be looked at again. The oldest first."""
 
@@ -65,37 +65,38 @@ class Blobs:
         """The module of an entry, on this replica's disk. Raises LoadError."""
         assert entry.artifact is not None  # noqa: S101 - nobody can ask for the module of a placeholder
         sha256 = entry.artifact.sha256
-        known = self._known(sha256)
-        if known is not None:
-            return known
-        async with self._locks[sha256]:  # a thousand sidecars ask at the same moment: the first one looks
-            known = self._known(sha256)
-            if known is not None:
-                return known
-            try:
-                found = await asyncio.to_thread(self._look, sha256)
-                if found is None and await self._take_from_leader(sha256, entry.artifact.size):
-                    found = await asyncio.to_thread(self._look, sha256)
-                if found is None:
-                    await self._fetch(namespace, entry)
-                    found = await asyncio.to_thread(self._look, sha256)
-            finally:
-                self._locks.pop(sha256, None)
+        known = self._checked.get(sha256)
+        if known is not None and known[0] > time.monotonic():
+            return known[1]
+        key = namespace, sha256
+        looking = self._looking.get(key)
+        if looking is None:  # a thousand sidecars ask at the same moment, and the first of them may hang up
+            looking = self._looking[key] = asyncio.create_task(self._find(namespace, entry, entry.artifact))
+            looking.add_done_callback(lambda task: self._found(key, task))
+        return await asyncio.shield(looking)
+
+    async def _find(self, namespace: str, entry: BundlePlugin, artifact: BundleArtifact) -> Blob:
+        found = await asyncio.to_thread(self._look, artifact.sha256)
+        if found is None and await self._take_from_leader(artifact.sha256, artifact.size):
+            found = await asyncio.to_thread(self._look, artifact.sha256)
+        if found is None:
+            await self._fetch(namespace, entry)
+            found = await asyncio.to_thread(self._look, artifact.sha256)
         if found is None:
             raise VerifyError("its source now gives other bytes for the same digest, or the cache is too small for it")
-        now = time.monotonic()
-        self._checked.pop(sha256, None)
-        while self._checked:
-            oldest = next(iter(self._checked))
-            if self._checked[oldest][0] > now and len(self._checked) < _KEPT:
-                break
-            del self._checked[oldest]
-        self._checked[sha256] = (now + _CHECKED_S, found)
         return found
 
-    def _known(self, sha256: str) -> Blob | None:
-        known = self._checked.get(sha256)
-        return known[1] if known is not None and known[0] > time.monotonic() else None
+    def _found(self, key: tuple[str, str], task: asyncio.Task[Blob]) -> None:
+        del self._looking[key]
+        if task.cancelled() or task.exception() is not None:
+            return
+        now = time.monotonic()
+        kept = {sha256: each for sha256, each in self._checked.items() if each[0] > now and sha256 != key[1]}
+        in_memory = [sha256 for sha256, (_, blob) in kept.items() if blob.data is not None]
+        for sha256 in in_memory[: max(len(in_memory) - _KEPT + 1, 0)]:
+            del kept[sha256]
+        kept[key[1]] = now + _CHECKED_S, task.result()
+        self._checked = kept
 
     def _look(self, sha256: str) -> Blob | None:
         """What the store has, if it has it whole."""

@@ -47,11 +47,13 @@ _DOWNLOADS_AT_ONCE: Final = 8
 _DOWNLOAD_S: Final = 300.0
 """For one module: as long as a sidecar waits for it."""
 _PIECE: Final = 16 * 1024
-"""Bytes of a module that a connection holds, about, while its sidecar does not read."""
+"""Bytes of a module that are written at once. A connection that nobody reads holds this and asyncio's 64 KiB."""
 _WASM: Final = {"Content-Type": "application/wasm"}
 _REPLACED: Final = 4409
 """WebSocket close code: the same pod has connected again (private use, RFC 6455 section 7.4.2)."""
 _GOING_AWAY: Final = 1001
+_NOT_A_REPORT: Final = 1007
+_FAILED: Final = 1011
 _FORBIDDEN: Final = 403
 
 log = logging.getLogger("hookline.distribution")
@@ -63,10 +65,12 @@ FindBlob = Callable[[str, "BundlePlugin"], Awaitable["Blob"]]
 class Session:
     """One connected sidecar."""
 
-    def __init__(self, caller: Caller, pod: Pod, socket: web.WebSocketResponse) -> None:
+    def __init__(self, caller: Caller, pod: Pod, socket: web.WebSocketResponse, cut: Callable[[], None]) -> None:
         self.caller = caller
         self.pod = pod
         self.socket = socket
+        self.cut = cut
+        """Ends the connection, whatever the other side does."""
         self.report = Report()
         self.sent: PodBundle | None = None
         self.settled: PodBundle | None = None
@@ -154,7 +158,10 @@ class Distribution:
             return denied(DeniedError(503, "this replica has as many sidecars as it can take; ask again for another"))
         socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_S, max_msg_size=MAX_REPORT, compress=False)
         await socket.prepare(request)
-        session = Session(caller, pod, socket)
+        transport = request.transport
+        if transport is None:
+            return socket  # it has gone already
+        session = Session(caller, pod, socket, transport.abort)
         older = self._sessions.get(pod.uid)
         self._sessions[pod.uid] = session
         self._by_namespace[pod.namespace].add(session)
@@ -166,7 +173,7 @@ class Distribution:
             tasks.append(asyncio.create_task(replaced, name=f"replace {pod.name}"))
         try:
             # What breaks off in the middle of an answer to a ping is no defect, and no stack trace for the log.
-            with contextlib.suppress(ConnectionError), self._reviewer.held(request, caller):
+            with contextlib.suppress(ConnectionError):
                 await self._listen(session)
         finally:
             for task in tasks:
@@ -209,7 +216,7 @@ class Distribution:
                 session.report = _cut(Report.model_validate(data))
             except (ValueError, ValidationError) as error:
                 log.warning("pod '%s/%s' sent no report: %.200s", session.pod.namespace, session.pod.name, error)
-                await session.socket.close(code=1007, message=b"not a report")
+                await _let_go(session, _NOT_A_REPORT, b"not a report")
                 return
             if session.sent is not None and session.report.running == session.sent.version:
                 session.settled = session.sent
@@ -241,17 +248,17 @@ class Distribution:
                 session.dirty.clear()
                 session.pod = self._catalogue.pods[pod.namespace].get(pod.name, session.pod)
                 if session.gone or session.pod.uid != pod.uid or not session.pod.live:
-                    await session.socket.close(code=_GOING_AWAY, message=b"the pod is going")
+                    await _let_go(session, _GOING_AWAY, b"the pod is going")
                     return
                 bundle = await self._bundles.of_pod(session.pod)
                 async with asyncio.timeout(_SEND_S):
                     await self._send(session, bundle)
         except (ConnectionError, TimeoutError, RuntimeError) as error:
             log.info("pod '%s/%s' cannot be told: %s", pod.namespace, pod.name, str(error) or type(error).__name__)
-            await session.socket.close()
+            await _let_go(session, _FAILED, b"it does not read")
         except Exception:  # a defect of ours: without this, the pod would stay connected and never hear again
             log.exception("what pod '%s/%s' must run cannot be told", pod.namespace, pod.name)
-            await session.socket.close(code=1011, message=b"the operator failed")
+            await _let_go(session, _FAILED, b"the operator failed")
 
     async def _send(self, session: Session, bundle: PodBundle) -> None:
         released, namespace = self._fleet.released, session.pod.namespace
@@ -306,7 +313,7 @@ class Distribution:
         """A module, for a pod whose bundle names it, or for a peer."""
         sha256 = request.match_info["sha256"]
         try:
-            caller = await self._reviewer.caller(request, in_session=True)
+            caller = await self._reviewer.caller(request)
             found = await self._named(caller, sha256)
         except DeniedError as error:
             return denied(error)
@@ -418,10 +425,14 @@ def _cut(report: Report) -> Report:
 
 
 async def _let_go(session: Session, code: int, why: bytes) -> None:
-    """Close a connection, and do not wait long for the other side."""
-    with contextlib.suppress(ConnectionError, RuntimeError, TimeoutError):
+    """Close a connection, and do not wait long for the other side: aiohttp would, for one that does not read."""
+    try:
         async with asyncio.timeout(_CLOSE_S):
-            await session.socket.close(code=code, message=why)
+            if await session.socket.close(code=code, message=why):
+                return
+    except (ConnectionError, RuntimeError, TimeoutError):
+        pass
+    session.cut()
 
 
 def denied(error: DeniedError) -> web.Response:

@@ -7,7 +7,6 @@ when that pod is gone.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
 import time
 from collections import OrderedDict
@@ -18,8 +17,6 @@ from hookline_api.distribution import AUDIENCE
 from hookline_operator.kube import KubeError, path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from aiohttp import web
 
     from hookline_operator.kube import Kube
@@ -58,20 +55,13 @@ class Reviewer:
         self._kube = kube
         self._known: OrderedDict[bytes, tuple[float, Caller]] = OrderedDict()
         self._places = asyncio.Semaphore(_AT_ONCE)
-        self._held: dict[bytes, list[Caller]] = {}
-        """By what their tokens digest to: those who have a session, once for each."""
 
-    async def caller(self, request: web.Request, *, in_session: bool = False) -> Caller:
-        """Who sent this request. Raises DeniedError.
-
-        ``in_session`` takes the word of an open session for it, see ``held``: good enough for what that one may have.
-        """
-        token = _token(request)
-        if not token or len(token) > _MAX_TOKEN:
+    async def caller(self, request: web.Request) -> Caller:
+        """Who sent this request. Raises DeniedError."""
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token or len(token) > _MAX_TOKEN or not token.isascii():
             raise DeniedError(401, f"this takes a service-account token of the audience {AUDIENCE!r} as a Bearer token")
-        digest = _digest(token)
-        if in_session and digest in self._held:
-            return self._held[digest][0]
+        digest = hashlib.sha256(token.encode()).digest()
         known = self._known.get(digest)
         if known is not None and known[0] > time.monotonic():
             return known[1]
@@ -81,21 +71,6 @@ class Reviewer:
         while len(self._known) > _KEPT:
             self._known.popitem(last=False)
         return caller
-
-    @contextlib.contextmanager
-    def held(self, request: web.Request, caller: Caller) -> Iterator[None]:
-        """Know meanwhile whose this request's token is: there is a session, which ends with its pod.
-
-        When a plugin changes, each of two thousand sidecars asks for its module within the same seconds.
-        """
-        digest = _digest(_token(request))
-        self._held.setdefault(digest, []).append(caller)
-        try:
-            yield
-        finally:
-            self._held[digest].remove(caller)
-            if not self._held[digest]:
-                del self._held[digest]
 
     async def _review(self, token: str) -> Caller:
         try:
@@ -123,13 +98,3 @@ class Reviewer:
         extra = user.get("extra") or {}
         pod, uid = (next(iter(extra.get(_EXTRA + part) or []), None) for part in ("name", "uid"))
         return Caller(namespace=namespace, account=account, pod=pod, pod_uid=uid)
-
-
-def _token(request: web.Request) -> str:
-    """A Bearer token, RFC 6750; empty where there is none."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    return token if scheme.lower() == "bearer" else ""
-
-
-def _digest(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()

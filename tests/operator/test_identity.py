@@ -23,6 +23,7 @@ async def test_tokens_that_are_not_for_this_are_refused(operator, tenant, connec
     tenant.pod("a")
     assert await refused(connect, operator, tenant, token="rubbish") == 401
     assert await refused(connect, operator, tenant, token="x" * 100_000) in {400, 401}
+    assert await refused(connect, operator, tenant, token="\xff") == 401
     for_the_api = tenant.token("a", "https://kubernetes.default.svc.cluster.local")
     assert await refused(connect, operator, tenant, token=for_the_api) == 401
     of_no_pod = control_plane.token(tenant.name, "default", "hookline.dev")

@@ -11,47 +11,13 @@ from types import SimpleNamespace
 import pytest
 
 from hookline_api.bundle import BundlePlugin
-from hookline_operator import blobs, identity
+from hookline_operator import blobs, distribution
 from hookline_operator.blobs import Blobs
-from hookline_operator.identity import Reviewer
+from hookline_operator.distribution import Session
 from hookline_operator.metrics import Metrics
 from hookline_operator.publisher import Publisher
 from hookline_runtime.artifacts import ArtifactStore
-
-
-class Api:
-    """An API server that says yes to every token, and counts."""
-
-    def __init__(self):
-        self.reviews = 0
-
-    async def request(self, *_args, **_more):
-        """A TokenReview."""
-        self.reviews += 1
-        user = {"username": "system:serviceaccount:shop:default"}
-        return {"status": {"authenticated": True, "audiences": ["hookline.dev"], "user": user}}
-
-
-def request(token):
-    """What a sidecar sends."""
-    return SimpleNamespace(headers={"Authorization": f"Bearer {token}"})
-
-
-async def test_a_token_is_not_asked_about_again_while_its_session_is_open(monkeypatch):
-    """For what a session may have; who connects is asked about, and nobody's word is taken for another's token."""
-    monkeypatch.setattr(identity, "_KEPT_S", 0.0)
-    api = Api()
-    reviewer = Reviewer(api)
-    caller = await reviewer.caller(request("a"))
-    with reviewer.held(request("a"), caller), reviewer.held(request("a"), caller):
-        for _ in range(3):
-            assert await reviewer.caller(request("a"), in_session=True) is caller
-        assert api.reviews == 1
-        await reviewer.caller(request("a"))
-        await reviewer.caller(request("b"), in_session=True)
-        assert api.reviews == 3
-    await reviewer.caller(request("a"), in_session=True)
-    assert api.reviews == 4
+from hookline_runtime.errors import FetchError
 
 
 @pytest.fixture
@@ -60,14 +26,21 @@ def store(tmp_path):
     return ArtifactStore(tmp_path)
 
 
-def put(store, data):
-    """Keep a module; the entry of a bundle that names it."""
+def entry_of(data):
+    """What names a module in a bundle."""
     sha256 = hashlib.sha256(data).hexdigest()
-    with store.scratch() as file:
-        file.write(data)
-        store.add(file, digest=f"sha256:{sha256}", sha256=sha256, size=len(data), layout="raw", description=None)
     artifact = {"sha256": sha256, "digest": f"sha256:{sha256}", "size": len(data), "layout": "raw", "reference": "r"}
     return BundlePlugin.model_validate({"name": "p", "artifact": artifact})
+
+
+def put(store, data):
+    """Keep a module; what names it."""
+    entry = entry_of(data)
+    with store.scratch() as file:
+        file.write(data)
+        artifact = entry.artifact
+        store.add(file, digest=artifact.digest, sha256=artifact.sha256, size=len(data), layout="raw", description=None)
+    return entry
 
 
 async def test_a_module_that_many_ask_for_is_read_once(store):
@@ -83,7 +56,31 @@ async def test_a_module_that_many_ask_for_is_read_once(store):
     assert large.path.stat().st_size == blobs._SMALL + 1
     for number in range(40):
         assert (await made.find("shop", put(store, b"%d" % number))).data == b"%d" % number
-    assert len(made._checked) <= blobs._KEPT
+    assert sum(blob.data is not None for _, blob in made._checked.values()) == blobs._KEPT
+
+
+async def test_who_hangs_up_ends_nobody_elses_search(store):
+    """And nothing is searched for twice meanwhile: not what is found, and not what is not."""
+    asked = []
+
+    async def of_leader(sha256, _size):
+        asked.append(sha256)
+        await asyncio.sleep(0.05)
+        return data if sha256 == hashlib.sha256(data).hexdigest() else None
+
+    data = b"the leader's"
+    there = entry_of(data)
+    made = Blobs(store, None, SimpleNamespace(plugin=lambda _key: None), None, of_leader)
+    first = asyncio.create_task(made.find("shop", there))
+    others = [asyncio.create_task(made.find("shop", there)) for _ in range(20)]
+    await asyncio.sleep(0.01)
+    first.cancel()
+    assert {(await each).data for each in others} == {data}
+    absent = entry_of(b"nowhere")
+    found = await asyncio.gather(*(made.find("shop", absent) for _ in range(20)), return_exceptions=True)
+    assert {type(each) for each in found} == {FetchError}
+    assert asked == [there.artifact.sha256, absent.artifact.sha256]
+    assert not made._looking
 
 
 async def test_two_thousand_reports_that_change_nothing_are_few_looks_at_the_pods():
@@ -112,3 +109,19 @@ async def test_two_thousand_reports_that_change_nothing_are_few_looks_at_the_pod
     publisher.end()
     assert 1 <= len(looks) < reports / 2
     assert all(after - before >= 0.1 for before, after in itertools.pairwise(looks))
+
+
+@pytest.mark.parametrize(("closed", "cuts"), [(True, 0), (False, 1), (None, 1)], ids=["at once", "already", "never"])
+async def test_a_connection_that_does_not_close_is_cut(monkeypatch, closed, cuts):
+    """Whoever reads nothing would keep its handler, and half a megabyte, for as long as it likes."""
+    monkeypatch.setattr(distribution, "_CLOSE_S", 0.05)
+    cut = []
+
+    async def close(**_how):
+        if closed is None:
+            await asyncio.sleep(3600)
+        return closed
+
+    session = Session(None, None, SimpleNamespace(close=close), lambda: cut.append(1))
+    await distribution._let_go(session, 1001, b"it goes")
+    assert len(cut) == cuts
