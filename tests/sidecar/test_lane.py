@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-import fuzz_endpoint
+import endpoint_rig
 from hookline_sidecar import batch
 
 BODY = b'{"query": "select 1", "hook_context": {"request_id": "r-1"}}'
@@ -21,7 +21,7 @@ def request(body=BODY, *, path=b"/v1/hooks/pre_query", method=b"POST", extra=b""
 @pytest.fixture
 def rig():
     """Both roads; the lane's bounds are small."""
-    made = fuzz_endpoint.Rig()
+    made = endpoint_rig.Rig()
     yield made
     made.close()
 
@@ -140,7 +140,7 @@ def test_an_unfinished_request_is_aiohttps_after_a_moment(rig, line):
     assert by_aiohttp(rig) == 0
     rig.loop.wait(0.1)
     assert by_aiohttp(rig) == 1
-    rig.loop.wait(fuzz_endpoint.BODY_TIMEOUT)
+    rig.loop.wait(endpoint_rig.BODY_TIMEOUT)
     assert b" 408 " in line.sent
     rig.loop.wait(1)
     assert line.closed
@@ -162,7 +162,7 @@ def test_the_memo_of_heads_is_bounded(rig, line):
         line.client_sends(request(extra=b"X-Trace: %d\r\n" % number))
     rig.loop.settle()
     assert answers(line) == 1000
-    assert len(line._protocol._shared.known) <= fuzz_endpoint.lane._MAX_KNOWN
+    assert len(line._protocol._shared.known) <= endpoint_rig.lane._MAX_KNOWN
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_a_client_that_is_gone_before_it_is_told_to_continue_is_not_logged(rig, 
 
 def test_without_aiohttps_attribute_connections_are_handed_over_for_good(rig, line, monkeypatch):
     """Another version of it costs speed, and nothing else."""
-    monkeypatch.setattr(fuzz_endpoint.lane, "_CAN_TAKE_BACK", False)
+    monkeypatch.setattr(endpoint_rig.lane, "_CAN_TAKE_BACK", False)
     line.client_sends(request() + request(path=b"/nowhere") + request())
     rig.loop.settle()
     assert answers(line) == 3
