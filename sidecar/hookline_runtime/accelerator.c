@@ -189,8 +189,9 @@ static PyObject *renew(PyObject *self, PyObject *address)
 
 /* Kinds of JSON values, as bits, and what accelerator.py says more of a field. */
 enum { NONE = 1, BOOLEAN = 2, INTEGER = 4, FLOAT = 8, STRING = 16, ARRAY = 32, OBJECT = 64 };
-enum { PLAIN, CONTEXT, ATTRIBUTES, STRINGS, REQUEST_ID, QUERY };
-enum { MAX_DEPTH = 32, MAX_FIELDS = 16, MAX_NAME = 28, MAX_BODY = 65536, MAX_REQUEST_ID = 256, MAX_KEY = 512 };
+enum { PLAIN, CONTEXT, ATTRIBUTES, STRINGS, REQUEST_ID, QUERY, NORMALIZED };
+enum { MAX_DEPTH = 32, MAX_FIELDS = 16, MAX_NAME = 28, MAX_NAMES = 32, MAX_BODY = 65536, MAX_REQUEST_ID = 256,
+       MAX_KEY = 512 };
 
 typedef struct { const uint8_t *at, *end; } text;
 /* accelerator.py packs these. They are bytes and nothing else, and so are right at any address. */
@@ -335,12 +336,13 @@ static const uint8_t *telling(const uint8_t *query, const uint8_t *end)
     return word;
 }
 
-/* The members of an object from behind its bracket. With `inside`, the fields that it requires are there, and all that
- * it has are right, and there once at the most; with `only_strings` no value is anything else. */
+/* The members of an object from behind its bracket, each of another name. With `inside`, the fields that it requires
+ * are there, and all that it has are right; with `only_strings` no value is anything else. */
 static bool object(reader *in, unsigned depth, bool only_strings, const shape *inside)
 {
-    text *rest = &in->rest;
+    text *rest = &in->rest, names[MAX_NAMES];
     uint32_t found = 0;
+    unsigned count = 0;
     if (take(rest, '}'))
         return !inside || !inside->required;
     do {
@@ -348,15 +350,17 @@ static bool object(reader *in, unsigned depth, bool only_strings, const shape *i
         if (!take(rest, '"'))
             return false;
         const uint8_t *name = rest->at;
-        if (!string(rest, &plain) || (inside && !plain))
-            return false; /* an escape may spell one of our names */
+        if (!string(rest, &plain) || !plain || count == MAX_NAMES)
+            return false; /* an escape may spell another of the names; of more, Python finds out */
         size_t length = (size_t)(rest->at - name) - 1;
+        for (unsigned i = 0; i < count; i++)
+            if ((size_t)(names[i].end - names[i].at) == length && memcmp(names[i].at, name, length) == 0)
+                return false;
+        names[count++] = (text){name, name + length};
         const field *ours = NULL;
         for (unsigned i = 0; inside && length <= MAX_NAME && i < inside->count; i++)
             if (inside->fields[i].length == length && memcmp(inside->fields[i].name, name, length) == 0) {
                 ours = &inside->fields[i];
-                if (found & 1u << i)
-                    return false; /* of two, the last counts */
                 found |= 1u << i;
                 break;
             }
@@ -367,7 +371,8 @@ static bool object(reader *in, unsigned depth, bool only_strings, const shape *i
         uint8_t role = ours ? ours->role : PLAIN;
         const shape *next = (role == CONTEXT || role == ATTRIBUTES) && in->shapes[role].count ? in->shapes + role : 0;
         int kind = value(in, depth, role == STRINGS || role == ATTRIBUTES, next);
-        if (!kind || (ours && !(ours->kinds & kind)) || (only_strings && kind != STRING))
+        if (!kind || (ours && !(ours->kinds & kind)) || (only_strings && kind != STRING) ||
+            (role == NORMALIZED && rest->at - begin == 2))
             return false;
         if (role == REQUEST_ID) {
             in->request_id = (text){begin, rest->at};

@@ -108,7 +108,8 @@ async def test_4_one_request_id_attributes_and_the_outcome_reach_every_hook(work
         seen = json.loads(workshop.kv.get("guest", hook.value.encode()))
         head = seen[0] if hook is Hook.POST_QUERY else seen
         assert head["hook_context"]["request_id"] == "r-42"
-        assert head["hook_context"]["attributes"] == context["attributes"]
+        attributes = head["hook_context"]["attributes"]
+        assert attributes == {**context["attributes"], "hookline.normalized": "verbatim"}
     outcome = json.loads(workshop.kv.get("guest", b"post_query"))[1]
     assert outcome["success"] is False
     assert outcome["error"] == "no such table"

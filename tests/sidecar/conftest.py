@@ -28,7 +28,7 @@ import yaml
 from hookline_api.hooks import Hook
 from local_ports import reserve_port, reserve_ports
 
-DEADLINE = 20.0
+DEADLINE = 120.0
 
 _BUMP = """
 (global $top (mut i32) (i32.const 65536))
