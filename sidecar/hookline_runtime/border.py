@@ -11,6 +11,7 @@ import wasmtime
 
 from hookline_api.hooks import OBSERVERS
 from hookline_runtime.artifacts.inspection import Import, ModuleInfo, Signature, judge_module
+from hookline_runtime.engine import first_line
 from hookline_runtime.errors import CallError, OverloadError, TrapError
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def overlap(start: int, length: int, other: int, size: int) -> bool:
 def trap_reason(message: str) -> str:
     """The essence of a trap's message, which is a tree of causes and frames."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    reason = next((line for line in reversed(lines) if "wasm trap:" in line), lines[0] if lines else "?")
+    reason = next((line for line in reversed(lines) if "wasm trap:" in line), None) or first_line(message)
     return reason.split("wasm trap: ", 1)[-1][:200]
 
 

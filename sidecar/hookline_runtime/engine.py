@@ -196,9 +196,9 @@ def first_line(text: str) -> str:
     An error is a sentence, and behind ``Caused by:`` what was below it: several causes are numbered, a single one is
     not.
     """
-    said, _, causes = text.partition("\nCaused by:")
-    lines = [line.strip() for line in (causes or said).splitlines() if line.strip()]
-    if not causes:
+    _, mark, causes = text.rpartition("\nCaused by:")
+    lines = [line.strip() for line in causes.splitlines() if line.strip()]
+    if not mark:
         return (lines[0] if lines else "?")[:300]
     numbered = [place for place, line in enumerate(lines) if _NUMBERED.match(line)]
     last = lines[numbered[-1] if numbered else 0 :]

@@ -246,7 +246,8 @@ class Guest:
             capi.address(kind), callback, None, capi.NO_FINALIZER,
         )  # fmt: skip
         if failure:
-            raise VerifyError(f"the host function {module}.{name} cannot be linked: {capi.take_error(failure)[0]:.200}")
+            why = first_line(capi.take_error(failure)[0])
+            raise VerifyError(f"the host function {module}.{name} cannot be linked: {why}")
 
 
 class Instance:
