@@ -338,8 +338,8 @@ class Limits(Resource):
     fuel: Annotated[int, Field(ge=1, le=2**53)] | None = None
     """Instructions of one call, about one unit each; a number makes the plugin 12 to 24 % slower and
     repeatable. Cause ``timeout``. Default: not counted."""
-    input: Annotated[Size, _bounded(1, 64 * 2**20, format_size)] = Field(default=2**20, validate_default=True)
-    """Bytes of one hook call, up to 64Mi. Cause ``overload``. Default 1Mi."""
+    input: Annotated[Size, _bounded(1, 64 * 2**20, format_size)] = Field(default=2**18, validate_default=True)
+    """Bytes of one hook call, up to 64Mi. Cause ``overload``. Default 256Ki."""
     output: Annotated[Size, _bounded(1, 64 * 2**20, format_size)] = Field(default=2**20, validate_default=True)
     """Bytes of one result, up to 64Mi. Cause ``result``. Default 1Mi."""
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
@@ -352,7 +352,7 @@ class Isolation(Resource):
 
     mode: Literal["PerCall", "Pooled"] = "PerCall"
     """PerCall: fresh memory for every call. Pooled: instances are used again, for guests that free what
-    they take. Default PerCall."""
+    they take; one that does not is refused when it is loaded. Default PerCall."""
     size: Annotated[int, Field(ge=1, le=256)] = 4
     """Pooled: instances kept by one worker. Default 4."""
     max_calls: Annotated[int, Field(ge=1, le=2**31)] = 10_000

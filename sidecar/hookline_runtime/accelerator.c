@@ -2,12 +2,11 @@
  *
  * `call` and `renew` are the common way of `native_calls.Instance`, `scan` that of `inputs.read_call`. None decides
  * anything that the Python code would not decide in the same way: where a case is uncommon they say so, and Python does
- * it. `accelerator.py` loads this, and says what it was built from; the suites run with it and without it.
+ * it. The suites run with it and without it.
  *
- * Rules that make this safe: numbers of a guest are masked to 32 bits and compared with the size of its memory before
- * a byte is touched; no byte is read at or behind the end of a body, which need not end with a zero; every pointer to
- * the engine comes from `capi.py`, which has checked the library; an object that is made here is returned at once,
- * so that no way out has one to give back.
+ * Rules that make this safe: a guest's numbers are masked to 32 bits and compared with the size of its memory before a
+ * byte is touched; no byte is read at or behind the end of a body, which need not end with a zero; every pointer to the
+ * engine comes from `capi.py`, which checked the library; an object made here is returned at once, and never given back.
  */
 #define Py_LIMITED_API 0x030b0000
 #define PY_SSIZE_T_CLEAN
@@ -56,6 +55,8 @@ typedef struct {
     export *alloc, *dealloc;          /* NULL where the guest has none */
     void *store, *engine, *pre, *on_deadline;
     uint64_t ticks, max_output, max_memory, max_elements, max_tables;
+    const uint64_t *own, *own_end;    /* where its stack and its data are: first and behind the last, in order */
+    uint64_t most, worn_size, worn_end; /* bytes that its memory may have, and marks behind which it is worn */
 } block;
 
 enum { NOTHING, ALLOC, HOOK, DEALLOC }; /* what failed */
@@ -81,6 +82,15 @@ static bool failed(block *at, export *function, uint64_t first, uint64_t second,
     return at->failure || at->trap;
 }
 
+/* Whether a region touches the guest's own stack or data, as border.OwnMemory says. */
+static bool touches_own(const block *at, uint64_t begin, uint64_t end)
+{
+    const uint64_t *span = at->own_end; /* inputs are behind all of them, mostly */
+    while (span > at->own && span[-1] > begin && span[-2] >= end)
+        span -= 2;
+    return span > at->own && span[-1] > begin;
+}
+
 /* Put the input into the guest and run its hook. `at` belongs to this thread meanwhile, and nobody needs the
  * interpreter, so the engine's clock can tick, and its deadline's callback and host functions can run. */
 static int run(block *at, export *function, const char *data, uint64_t size)
@@ -90,14 +100,21 @@ static int run(block *at, export *function, const char *data, uint64_t size)
         if (failed(at, at->alloc, size, 0, 1))
             return ALLOC;
         at->pointer = at->cells[0].low & UINT32_MAX;
-        if (!at->pointer || at->pointer + size > at->size)
+        if (!at->pointer || at->pointer + size > at->size || touches_own(at, at->pointer, at->pointer + size))
             return ALLOC;
     }
     memcpy(at->base + at->pointer, data, size);
     if (failed(at, function, at->pointer, size, 2))
         return HOOK;
     uint64_t packed = at->cells[0].low, length = packed & UINT32_MAX;
-    return packed && (length > at->max_output || (packed >> 32) + length > at->size) ? HOOK : NOTHING;
+    if (packed && (length > at->max_output || (packed >> 32) + length > at->size))
+        return HOOK;
+    uint64_t end = (packed >> 32) + length, behind = size > at->region_size ? at->pointer + size : 0;
+    end = behind > end ? behind : end;
+    at->worn_end = at->worn_end ? at->worn_end : end + (at->most - end) / 2;
+    if (end > at->worn_end || at->size > at->worn_size)
+        at->armed = UINT64_MAX; /* it is worn: the next call begins in Python, which takes a new store */
+    return NOTHING;
 }
 
 /* Give the guest its answer and its input back, as Instance._free_all does. */
@@ -168,7 +185,7 @@ static PyObject *renew(PyObject *self, PyObject *address)
     Py_BEGIN_ALLOW_THREADS
     if (at->store)
         wasmtime.store_delete(at->store);
-    at->size = 0; /* tells host functions that a start function calls them */
+    at->size = at->worn_end = 0; /* the size tells host functions that a start function calls them */
     begin(at);
     at->store = wasmtime.store_new(at->engine, NULL, NULL);
     at->context = wasmtime.store_context(at->store);
@@ -217,18 +234,16 @@ static void space(text *rest)
 static bool take(text *rest, uint8_t wanted)
 {
     space(rest);
-    if (rest->at == rest->end || *rest->at != wanted)
-        return false;
-    rest->at++;
-    return true;
+    bool there = rest->at < rest->end && *rest->at == wanted;
+    rest->at += there;
+    return there;
 }
 
 static bool word(text *rest, const char *wanted, size_t length)
 {
-    if ((size_t)(rest->end - rest->at) < length || memcmp(rest->at, wanted, length) != 0)
-        return false;
-    rest->at += length;
-    return true;
+    bool there = (size_t)(rest->end - rest->at) >= length && memcmp(rest->at, wanted, length) == 0;
+    rest->at += there ? length : 0;
+    return there;
 }
 
 /* The length of the UTF-8 sequence at `at`, which begins with a byte above 127; 0 where it is none (RFC 3629). */
@@ -247,10 +262,8 @@ static unsigned utf8(const uint8_t *at, const uint8_t *end)
 /* The length of an escape: 0 where it is none, or one of a surrogate, of which Python finds out the other. */
 static unsigned escape(const uint8_t *at, const uint8_t *end)
 {
-    if (end - at < 2)
-        return 0;
-    if (at[1] != 'u')
-        return memchr("\"\\/bfnrt", at[1], 8) ? 2 : 0;
+    if (end - at < 2 || at[1] != 'u')
+        return end - at >= 2 && memchr("\"\\/bfnrt", at[1], 8) ? 2 : 0;
     if (end - at < 6)
         return 0;
     for (unsigned i = 2; i < 6; i++)
@@ -305,8 +318,7 @@ static int number(text *rest)
 {
     const uint8_t *begin = rest->at;
     int kind = INTEGER;
-    if (*rest->at == '-')
-        rest->at++;
+    rest->at += *rest->at == '-';
     const uint8_t *first = rest->at;
     if (!digits(rest) || (*first == '0' && rest->at - first > 1))
         return 0;
@@ -316,9 +328,8 @@ static int number(text *rest)
         if (!digits(rest))
             return 0;
     }
-    if (rest->at < rest->end && (*rest->at | 32) == 'e')
-        return 0;
-    return rest->at - begin > 18 ? 0 : kind;
+    bool exponent = rest->at < rest->end && (*rest->at | 32) == 'e';
+    return exponent || rest->at - begin > 18 ? 0 : kind;
 }
 
 /* Where that ends which tells a query's class (matching.query_classes): behind its first word, where it begins with one
@@ -412,23 +423,13 @@ static int value(reader *in, unsigned depth, bool only_strings, const shape *ins
     if (rest->at == rest->end || depth >= MAX_DEPTH)
         return 0;
     switch (*rest->at) {
-    case '"':
-        rest->at++;
-        return string(rest, &(bool){false}) ? STRING : 0;
-    case '{':
-        rest->at++;
-        return object(in, depth + 1, only_strings, inside) ? OBJECT : 0;
-    case '[':
-        rest->at++;
-        return array(in, depth + 1, only_strings) ? ARRAY : 0;
-    case 'n':
-        return word(rest, "null", 4) ? NONE : 0;
-    case 't':
-        return word(rest, "true", 4) ? BOOLEAN : 0;
-    case 'f':
-        return word(rest, "false", 5) ? BOOLEAN : 0;
-    default:
-        return number(rest);
+    case '"': return rest->at++, string(rest, &(bool){false}) ? STRING : 0;
+    case '{': return rest->at++, object(in, depth + 1, only_strings, inside) ? OBJECT : 0;
+    case '[': return rest->at++, array(in, depth + 1, only_strings) ? ARRAY : 0;
+    case 'n': return word(rest, "null", 4) ? NONE : 0;
+    case 't': return word(rest, "true", 4) ? BOOLEAN : 0;
+    case 'f': return word(rest, "false", 5) ? BOOLEAN : 0;
+    default: return number(rest);
     }
 }
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-WORDS: Final = 39
+WORDS: Final = 44
 """Of an instance's block, in front of its functions."""
 
 _MAX_FIELDS: Final = 16

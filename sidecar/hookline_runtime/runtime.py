@@ -22,14 +22,15 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from hookline_runtime.artifacts.resolve import check_entry
-from hookline_runtime.calls import Guest, Instance
+from hookline_runtime.calls import Guest
 from hookline_runtime.engine import Ticker, load_compiled
-from hookline_runtime.errors import CallError, ConfigError, FetchError, HooklineError, LoadError, VerifyError
+from hookline_runtime.errors import ConfigError, FetchError, HooklineError, LoadError
 from hookline_runtime.host import PluginHost
 from hookline_runtime.inputs import read_call
 from hookline_runtime.pipeline import Chains, Link
 from hookline_runtime.places import Member, Places
 from hookline_runtime.plugin import MAX_THREADS, Plugin
+from hookline_runtime.reuse import first_instance
 from hookline_runtime.stats import MAX_PLUGINS, StatsTable
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
     from hookline_runtime.kv import KvStore
 
 _FIRST_INSTANCE_MS: Final = 5_000
-"""For the instance that is made when a plugin is loaded: longer than a call's, shorter than patience."""
+"""For the instances that are made when a plugin is loaded: longer than a call's, shorter than patience."""
 
 log = logging.getLogger("hookline.runtime")
 
@@ -214,13 +215,6 @@ class Runtime:
         host = PluginHost(entry, self._kv)
         guest = Guest(module, limits=limits, host=host.functions())
         check_entry(entry, guest.info)
-        spare = _first_instance(guest)
+        spare = first_instance(guest, timeout_ms=_FIRST_INSTANCE_MS, pooled=entry.isolation.mode == "Pooled")
         rows = {hook: self._stats.row(number, hook) for hook in entry.hooks}
         return Plugin(entry, guest, host, rows, spare=spare, places=places)
-
-
-def _first_instance(guest: Guest) -> Instance:
-    try:
-        return guest.instantiate(timeout_ms=_FIRST_INSTANCE_MS)
-    except CallError as error:
-        raise VerifyError(f"the module's first instance failed: {error}") from error

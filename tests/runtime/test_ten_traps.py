@@ -31,7 +31,7 @@ async def test_1_a_policy_is_not_skipped_because_a_query_is_long(workshop, wat, 
         (local.set $i (i32.add (local.get $i) (i32.const 1))) (br $next)))) (i64.const 0)"""
     block = b'{"action":"block","value":"found"}'
     text = wat.module(data={1024: block}, hooks={"pre_query": read_all.replace("BLOCK", str(1024 << 32 | len(block)))})
-    runtime = await workshop.guest(text, limits={"timeout": "5s"})
+    runtime = await workshop.guest(text, limits={"timeout": "5s", "input": "1Mi"})
     query = "x" * size + (0x4547524555534E55).to_bytes(8, "little").decode()
     decision = await runtime.call(Hook.PRE_QUERY, json.dumps({"query": query}).encode())
     assert decision["action"] == "block"

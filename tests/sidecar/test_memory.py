@@ -13,7 +13,7 @@ MIB = 2**20
 
 @pytest.fixture(scope="module")
 def sidecar(new_sidecar, guests):
-    """The default of 16 MiB for a body, and of 1 MiB for a plugin's input."""
+    """The default of 16 MiB for a body, and of 256 KiB for a plugin's input."""
     sidecar = new_sidecar()
     sidecar.folder.plugin("p", guests.module({"custom_hook": guests.echo}))
     return sidecar.start()
