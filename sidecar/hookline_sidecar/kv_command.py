@@ -226,7 +226,7 @@ def _path(plugin: str, key: str | None = None) -> str:
 def _printable(entry: Mapping[str, Any]) -> str:
     key = entry.get("key")
     # What would break a line or a terminal, or is no text, is shown as a request has it.
-    return str(key) if key and key.isprintable() else str(entry["path"]).removeprefix(f"{_ROOT}/")
+    return str(key) if key and key.isprintable() else str(entry["path"]).split("/", 4)[4]
 
 
 def _show(answer: object, head: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, as_json: bool) -> None:
