@@ -48,7 +48,6 @@ GOOD = {
 }
 BAD = {
     "a value with a byte more": ({"k": "x" * (VALUE + 1)}, "65536"),
-    "a value with a byte more, of fewer characters": ({"k": "é" * (VALUE // 2) + "x"}, "has more than 65536 bytes"),
     "a key with a byte more": ({"x" * (VALUE + 1): ""}, "a key has 1 to 65536 bytes"),
     "a key without bytes": ({"": "x"}, "a key has 1 to 65536 bytes"),
     "a key more": ({f"k{number}": "v" for number in range(KEYS + 1)}, "must have at most 1024 items"),
@@ -57,8 +56,7 @@ BAD = {
         "keys and values have more than 524288 bytes together",
     ),
     "a number": ({"k": 1}, "must be of type string"),
-    "an object": ({"k": {"a": "b"}}, "must be of type string"),
-    "nothing": ({"k": None}, "unknown field|must be of type string|null"),
+    "a list": ({"k": ["a", "b"]}, "must be of type string"),
 }
 
 
