@@ -17,6 +17,7 @@ from hookline_api.hooks import Hook
 from hookline_api.resources import (
     FailurePolicy,
     Isolation,
+    KvSettings,
     Limits,
     Match,
     Name,
@@ -73,6 +74,7 @@ class BundlePlugin(Resource):
     """Paths into ``config`` (with dots) whose values come from Secrets."""
     permissions: list[PermissionName] = []
     egress: list[str] = []
+    kv: KvSettings = KvSettings()
     limits: Limits = Limits()
     isolation: Isolation = Isolation()
     failure_policy: FailurePolicy = FailurePolicy()

@@ -21,6 +21,7 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
@@ -359,6 +360,74 @@ class Isolation(Resource):
     """Pooled: an instance is dropped after this many calls. Default 10000."""
 
 
+# The store's own caps (hookline_runtime.kv), and how much of them one object of the API can carry beside its other
+# settings: etcd takes 1.5 MiB, and the operator keeps each revision in an object too.
+MAX_KV_KEYS: Final = 1024
+MAX_KV_BYTES: Final = 64 * 1024
+"""Of one key, and of one value."""
+MAX_KV_INITIAL: Final = 512 * 1024
+"""Of all keys and values in ``kv.initial``."""
+
+
+def _kv_text(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError(  # noqa: TRY004 - pydantic makes an error of a ValueError alone
+            "is not text: write a number or a boolean in quotes, and JSON as a block scalar (key: |)"
+        )
+    return value
+
+
+# The API server counts characters: to count bytes there costs more than it allows for so many values.
+_KvValue = Annotated[str, Field(max_length=MAX_KV_BYTES), BeforeValidator(_kv_text)]
+
+
+class KvSettings(Resource):
+    """The plugin's keys in the key-value store."""
+
+    initial: Annotated[
+        dict[str, _KvValue],
+        Field(
+            max_length=MAX_KV_KEYS,
+            json_schema_extra={
+                "x-kubernetes-validations": [
+                    {
+                        "rule": f"self.all(key, size(key) > 0 && size(key) <= {MAX_KV_BYTES})",
+                        "message": f"a key has 1 to {MAX_KV_BYTES} bytes",
+                    },
+                    {
+                        "rule": f"self.map(key, size(key) + size(self[key])).sum() <= {MAX_KV_INITIAL}",
+                        "message": f"keys and values have more than {MAX_KV_INITIAL} bytes together",
+                    },
+                ]
+            },
+        ),
+    ] = {}
+    """Keys and their values, text of at most 64Ki each and 512Ki in all, that are in the store before the plugin's
+    first call in a pod. Shown in clear wherever the resource is: a secret belongs into ``configFrom``."""
+    overwrite: Literal["Never", "OnChange"] = "Never"
+    """Never: each key is written once in a pod, where there is none; what the plugin or an administrator makes of it
+    then stays, also that it is deleted. OnChange: a key is written again whenever its value here is not the one
+    that was last written from here. No mode deletes a key. Default Never."""
+
+    @field_validator("initial")
+    @classmethod
+    def _fits(cls, initial: dict[str, str]) -> dict[str, str]:
+        total = 0
+        for key, value in initial.items():
+            key_bytes, value_bytes = len(key.encode()), len(value.encode())
+            if not 0 < key_bytes <= MAX_KV_BYTES:
+                raise ValueError(f"a key has 1 to {MAX_KV_BYTES} bytes, and {key[:64]!r} has {key_bytes}")
+            if value_bytes > MAX_KV_BYTES:
+                raise ValueError(f"the value of {key[:64]!r} has {value_bytes} bytes, more than {MAX_KV_BYTES}")
+            total += key_bytes + value_bytes
+        if total > MAX_KV_INITIAL:
+            raise ValueError(
+                f"keys and values have {total} bytes together, more than {MAX_KV_INITIAL}; write the larger ones "
+                "through the sidecar (hookline-sidecar kv put)"
+            )
+        return initial
+
+
 CallPolicy = Literal["Closed", "Open"]
 LoadPolicy = Literal["LastGood", "Closed", "Open"]
 
@@ -448,6 +517,7 @@ class WasmPluginSpec(Resource):
         Field(max_length=64),
     ] = []
     """What ``http.fetch`` may reach, ``scheme://host:port``. Default: nothing."""
+    kv: KvSettings = KvSettings()
     limits: Limits = Limits()
     isolation: Isolation = Isolation()
     failure_policy: FailurePolicy = FailurePolicy()

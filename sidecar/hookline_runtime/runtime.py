@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
+from hookline_runtime import kv_initial
 from hookline_runtime.artifacts.resolve import check_entry
 from hookline_runtime.calls import Guest
 from hookline_runtime.engine import Ticker, load_compiled
@@ -76,12 +77,20 @@ class Runtime:
 
     ``stats`` and ``kv`` are the caller's where it shares them with other processes. ``member`` is this process among
     those that have each plugin's ``limits.concurrency`` together; None where it has the limit for itself.
+    ``initial_keys`` says whether ``prepare`` writes what plugins have in ``kv.initial``; where processes share a store,
+    one of them does (``hookline_runtime.kv_initial``).
     """
 
     def __init__(
-        self, *, kv: KvStore | None = None, stats: StatsTable | None = None, member: Member | None = None
+        self,
+        *,
+        kv: KvStore | None = None,
+        stats: StatsTable | None = None,
+        member: Member | None = None,
+        initial_keys: bool = True,
     ) -> None:
         self._kv = kv
+        self._initial_keys = initial_keys
         self._stats = stats or StatsTable()
         self._member = member
         self._ticker = Ticker()
@@ -126,10 +135,18 @@ class Runtime:
                     plugin = plugins[entry.name] = await self._plugin(entry, find, number)
                     plugin.hold()  # from here on; another bundle may be committed before this one is loaded
                 links.append(Link(entry, plugin))
+            if self._initial_keys:
+                await self._write_initial_keys(bundle)
             return Prepared(bundle=bundle, chains=Chains(bundle.version, links), plugins=plugins)
         finally:
             for plugin in plugins.values():
                 plugin.release()  # the chains hold them now, or they are not needed
+
+    async def _write_initial_keys(self, bundle: Bundle) -> None:
+        try:
+            await asyncio.to_thread(kv_initial.write, self._kv, bundle.plugins)
+        except kv_initial.InitialKeysError as error:
+            raise PrepareError(error.plugin, error) from error
 
     async def _plugin(self, entry: BundlePlugin, find: ModuleFinder, number: int) -> Plugin:
         plugin = self.plugins.get(entry.name)

@@ -46,6 +46,7 @@ class _Collector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._sidecar()
+        yield from self._admin()
         yield from self._plugins()
         yield from self._calls()
         yield from self._host()
@@ -87,6 +88,20 @@ class _Collector(Collector):
         info = GaugeMetricFamily("hookline_bundle_info", "The running bundle.", labels=["version"])
         info.add_metric([version], 1)
         yield info
+
+    def _admin(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "hookline_admin_kv_requests", "Requests for keys of plugins, answered.", labels=["method", "code"]
+        )
+        for (method, code), count in sorted(self._supervisor.kv_admin.requests.items()):
+            requests.add_metric([method, str(code)], count)
+        yield requests
+        refused = CounterMetricFamily(
+            "hookline_admin_refused", "Requests for protected admin paths by strangers.", labels=["reason"]
+        )
+        for reason, count in sorted(self._supervisor.access.refused.items()):
+            refused.add_metric([reason], count)
+        yield refused
 
     def _plugins(self) -> Iterator[Metric]:
         it = self._supervisor

@@ -164,6 +164,14 @@ class Slots(dict[str, Slot]):
         for slot in self.values():
             slot.key = ""
 
+    def try_again(self, slot: Slot) -> None:
+        """Load it once more in a while, although nothing of it changes: there may be room for it then."""
+        slot.attempts = max(slot.attempts, 1)
+        slot.pause = _RETRY_SLOW_S
+        if slot.again is not None:
+            slot.again.cancel()
+        self._plan(slot)
+
     def cancel(self) -> None:
         """Nothing more comes of any."""
         for slot in self.values():

@@ -59,7 +59,8 @@ class Worker:
         self._doors = doors
         self._board = board
         self._member = member
-        self._runtime = Runtime(kv=KvStore(state.kv), stats=stats, member=member)
+        # The supervisor writes initial keys, once for all workers.
+        self._runtime = Runtime(kv=KvStore(state.kv), stats=stats, member=member, initial_keys=False)
         self._compiler = Compiler(state.compiled)
         self._prepared: Prepared | None = None
         self._gate = endpoint.Gate(self._runtime)

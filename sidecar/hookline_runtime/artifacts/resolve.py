@@ -137,6 +137,7 @@ def entry(
         secret_paths=secret_paths,
         permissions=sorted(set(spec.permissions)),
         egress=spec.egress,
+        kv=spec.kv,
         limits=spec.limits,
         isolation=spec.isolation,
         failure_policy=spec.failure_policy,
