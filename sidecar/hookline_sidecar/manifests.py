@@ -130,7 +130,7 @@ def _judge_folder(folder: Path, found: _Found) -> None:
     told = None if found.has_manifests else foreign.of_folder(folder, described=bool(found.descriptions))
     if told is not None and not found.problems:
         sentence, hides = told
-        found.problem(_shown(folder.absolute()), "", sentence, hides=hides)
+        found.problem(str(folder).encode("utf-8", "replace").decode(), "", sentence, hides=hides)
         return
     for file in found.descriptions:
         found.problem(file, "kind", foreign.description_sentence())
