@@ -21,6 +21,7 @@ from hookline_api.resources import (
     Limits,
     Match,
     Name,
+    Observers,
     PermissionName,
     Resource,
     Sha256,
@@ -77,6 +78,7 @@ class BundlePlugin(Resource):
     kv: KvSettings = KvSettings()
     limits: Limits = Limits()
     isolation: Isolation = Isolation()
+    observers: Observers = Observers()
     failure_policy: FailurePolicy = FailurePolicy()
     mode: Literal["Enforce", "Shadow"] = "Enforce"
 
@@ -84,6 +86,10 @@ class BundlePlugin(Resource):
     def revision(self) -> str:
         """Twelve hex digits that change with the artifact and with every setting, and with nothing else."""
         settings = self.model_dump(mode="json", by_alias=True, exclude={"failure", "generation", "origin"})
+        # Operator and sidecar compare revisions, and may be of two versions: a field that came later counts only where
+        # it says something.
+        if self.observers == Observers():
+            del settings["observers"]
         return _digest(settings)[:12]
 
     def redacted(self) -> BundlePlugin:

@@ -456,6 +456,14 @@ class FailurePolicy(Resource):
     """The input, or the queue, is over its limit."""
 
 
+class Observers(Resource):
+    """How calls reach a plugin that only watches: on the observing hooks, and in Shadow mode on every hook."""
+
+    overflow: Literal["Drop", "Wait"] = "Drop"
+    """What happens to a call where 1024 calls, or 16Mi of them, wait for the plugin already. Drop: it is not
+    observed, and counted. Wait: its answer waits until there is room, for as long as the proxy does. Default Drop."""
+
+
 class Rollout(Resource):
     """How a change reaches the pods."""
 
@@ -512,6 +520,9 @@ class WasmPluginSpec(Resource):
         list[PermissionName], Field(max_length=32, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = []
     """What the plugin may ask of its host. Default: nothing."""
+    permissions_policy: Literal["Strict", "Lenient"] = "Strict"
+    """Strict: a module that imports a function whose permission is not granted is not loaded (``ConfigInvalid``).
+    Lenient: it is, and such a function answers "denied". Default Strict."""
     egress: Annotated[
         list[Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.*-]{1,253}(:[0-9]{1,5})?$", max_length=300)]],
         Field(max_length=64),
@@ -520,6 +531,7 @@ class WasmPluginSpec(Resource):
     kv: KvSettings = KvSettings()
     limits: Limits = Limits()
     isolation: Isolation = Isolation()
+    observers: Observers = Observers()
     failure_policy: FailurePolicy = FailurePolicy()
     mode: Literal["Enforce", "Shadow"] = "Enforce"
     """Shadow: the plugin runs and is measured, off the reply's path, and decides nothing. Default Enforce."""

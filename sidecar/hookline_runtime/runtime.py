@@ -37,6 +37,7 @@ from hookline_runtime.stats import MAX_PLUGINS, StatsTable
 if TYPE_CHECKING:
     from hookline_api.bundle import Bundle, BundlePlugin
     from hookline_api.hooks import Hook
+    from hookline_runtime.backlog import Asker
     from hookline_runtime.decisions import Decision
     from hookline_runtime.kv import KvStore
 
@@ -188,9 +189,9 @@ class Runtime:
         decision: Decision = orjson.loads(await self.answer(hook, body))
         return decision
 
-    async def answer(self, hook: Hook, body: bytes) -> bytes:
-        """``call``, with the decision as JSON."""
-        return await self.chains.answer(read_call(hook, body))
+    async def answer(self, hook: Hook, body: bytes, asker: Asker | None = None) -> bytes:
+        """``call``, with the decision as JSON. ``asker`` can say that nobody waits for it any more."""
+        return await self.chains.answer(read_call(hook, body), asker)
 
     def answer_now(self, hook: Hook, body: bytes) -> bytes | None:
         """``answer`` at once, on this thread; None, and nothing has run, where a plugin would have to be waited for."""
@@ -202,7 +203,11 @@ class Runtime:
     async def drained(self) -> None:
         """Return when the calls of observing hooks that were accepted so far have run."""
         for plugin in (*self.plugins.values(), *self._ending):
-            await plugin.drained()
+            await plugin.backlog.drained()
+
+    def abandon(self) -> int:
+        """Drop, and count, what observing hooks have accepted and not begun: the process ends. How many calls."""
+        return sum(plugin.backlog.abandon() for plugin in (*self.plugins.values(), *self._ending))
 
     async def close(self) -> None:
         """Let what was accepted end, give everything back, and stop the clock."""

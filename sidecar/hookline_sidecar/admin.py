@@ -155,7 +155,7 @@ def _plugin(supervisor: Supervisor, slot: Slot) -> dict[str, Any]:
         "hooks": [hook.value for hook in entry.hooks] if entry else [],
         "priority": entry.priority if entry else None,
         "mode": entry.mode if entry else None,
-        "description": {"version": slot.resolved.description.version, "notes": slot.resolved.description.notes}
+        "description": {"version": slot.resolved.description.version, "notes": slot.resolved.notes}
         if slot.resolved
         else None,
         "ungranted": slot.resolved.ungranted if slot.resolved else [],
@@ -181,6 +181,9 @@ def _stats(summary: Any) -> dict[str, Any]:
         "calls": summary.calls,
         "skipped": summary.skipped,
         "failures": summary.failures,
+        "dropped": summary.dropped,
+        "waited": summary.waited,
+        "waited_seconds": round(summary.waited_seconds, 6),
         "p50_us": summary.quantile(0.5),
         "p90_us": summary.quantile(0.9),
         "p99_us": summary.quantile(0.99),

@@ -38,6 +38,7 @@ from hookline_sidecar.replies import Lines, Reply, lines
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from hookline_runtime.backlog import Asker
     from hookline_runtime.pipeline import Chains
     from hookline_sidecar.heads import Head
 
@@ -144,10 +145,10 @@ class Question:
             self._heard(chains, decision)
         return self.reply
 
-    async def finish(self, chains: Chains) -> Reply:
+    async def finish(self, chains: Chains, asker: Asker) -> Reply:
         """Ask what is left to ask. Both questions need the same chains: let them be held."""
         while self.reply is None:
-            self._heard(chains, await chains.decide(self._hook, self._data, self._request_id))
+            self._heard(chains, await chains.decide(self._hook, self._data, self._request_id, asker))
         return self.reply
 
     def _heard(self, chains: Chains, decision: bytes) -> None:

@@ -75,14 +75,18 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         parser.error("--socket-group is for --socket")
 
     # Imported late, so that --help is quick and a usage error needs no engine.
-    from hookline_sidecar import parent  # noqa: PLC0415
+    from hookline_sidecar import foreign, parent  # noqa: PLC0415
     from hookline_sidecar.state import StateFolder, StateInUseError  # noqa: PLC0415
 
     state = StateFolder(settings.state)
     try:
         state.take()
         if settings.plugins is not None and not settings.plugins.is_dir() and state.load_bundle() is None:
-            parser.error(f"--plugins {settings.plugins} is no folder, and {settings.state} holds no last good bundle")
+            why = foreign.of_path(settings.plugins)
+            parser.error(
+                f"--plugins {settings.plugins} is no folder, and {settings.state} holds no last good bundle"
+                f"{f': {why}' if why else ''}"
+            )
         return parent.run(settings, state)
     except StateInUseError as error:
         parser.exit(_EXIT_USAGE, f"hookline-sidecar: error: {error}\n")

@@ -22,6 +22,7 @@ import yaml
 from pydantic import ValidationError
 
 from hookline_api.resources import API_VERSION, GROUP, KIND, NAME_PATTERN, LocalWasmPlugin, Permission
+from hookline_sidecar import foreign
 from hookline_sidecar.source import Problem
 
 if TYPE_CHECKING:
@@ -114,10 +115,25 @@ def scan(folder: Path) -> Scan:
     paths = _manifests(folder)
     for path in paths[_MAX_FILES:]:
         found.problem(_shown(path), "", f"not read: the folder has more than {_MAX_FILES} manifests")
+    is_chart = foreign.is_chart(folder)
     for path in paths[:_MAX_FILES]:
+        if is_chart and foreign.is_of_chart(path.name) and path.name != "Chart.yaml":
+            continue  # Helm's: the one sentence about the chart says so
         for document in _documents(path, found):
             _take(document, found)
+    _judge_folder(folder, found)
     return found.scan()
+
+
+def _judge_folder(folder: Path, found: _Found) -> None:
+    """Say of a folder for another program what it is, once for all that is in it."""
+    told = None if found.has_manifests else foreign.of_folder(folder, described=bool(found.descriptions))
+    if told is not None and not found.problems:
+        sentence, hides = told
+        found.problem(str(folder).encode("utf-8", "replace").decode(), "", sentence, hides=hides)
+        return
+    for file in found.descriptions:
+        found.problem(file, "kind", foreign.description_sentence())
 
 
 def glance(folder: Path, known: Scan | None) -> object:
@@ -159,6 +175,10 @@ class _Found:
     problems: list[Problem] = field(default_factory=list)
     objects: dict[tuple[str, str], list[tuple[str, Mapping[str, bytes]]]] = field(default_factory=dict)
     """By kind and name: in which file, and what it holds."""
+    has_manifests: bool = False
+    """Whether any document is meant for Hookline, right or wrong."""
+    descriptions: list[str] = field(default_factory=list)
+    """Files that describe plugins for HeliosDB-Proxy."""
     file: str = ""
     """Which is being read."""
     changed: int = 0
@@ -268,20 +288,40 @@ def _take(document: dict[str, Any], found: _Found) -> None:
     name = name if isinstance(name, str) else None
     # A plugin of a name that nobody can have is found by its file.
     plugin = name if name is not None and re.fullmatch(NAME_PATTERN, name) else None
+    theirs = foreign.of_kind(api_version, kind) if isinstance(api_version, str) and isinstance(kind, str) else None
+    found.has_manifests |= kind == KIND and theirs is None
     if not isinstance(api_version, str) or not isinstance(kind, str):
-        found.problem(found.file, "kind", "a document needs apiVersion and kind", plugin)
+        _take_unknown(document, plugin, found)
     elif api_version == API_VERSION and kind == KIND:
         _take_plugin(document, plugin, found)
     elif api_version == "v1" and kind in {"Secret", "ConfigMap"}:
         _take_object(document, kind, name, found)
     elif api_version == "v1" and kind == "List":
         _take_list(document, found)
+    elif theirs is not None:
+        found.problem(found.file, "kind", f"ignored: {theirs}", hides=kind == KIND)
     elif api_version.split("/")[0] == GROUP or kind == KIND:
         message = f"{api_version} {kind} is unknown; this version reads {API_VERSION} {KIND}"
         found.problem(found.file, "kind" if kind != KIND else "apiVersion", message, plugin)
     else:
         message = f"ignored: {api_version} {kind} is none of {KIND}, Secret, ConfigMap"
         found.problem(found.file, "kind", message, hides=False)
+
+
+def _take_unknown(document: dict[str, Any], plugin: str | None, found: _Found) -> None:
+    """What does not say what it is."""
+    told = foreign.of_file(found.file)
+    if told is not None:
+        found.problem(found.file, "kind", f"ignored: {told}", hides=not foreign.is_kustomization(found.file))
+    elif foreign.is_description(document):
+        found.descriptions.append(found.file)
+    else:
+        found.problem(
+            found.file,
+            "kind",
+            f"a document needs apiVersion and kind; a plugin has apiVersion: {API_VERSION} and kind: {KIND}",
+            plugin,
+        )
 
 
 def _take_list(document: dict[str, Any], found: _Found) -> None:

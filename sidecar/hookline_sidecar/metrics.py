@@ -37,7 +37,7 @@ def summaries(supervisor: Supervisor, plugin: str) -> dict[Hook, Summary]:
     if number is None:
         return {}
     found = {hook: Summary.of([table.row(number, hook).values() for table in supervisor.tables]) for hook in Hook}
-    return {hook: summary for hook, summary in found.items() if summary.calls or summary.skipped}
+    return {hook: summary for hook, summary in found.items() if summary.calls or summary.skipped or summary.waited}
 
 
 class _Collector(Collector):
@@ -124,6 +124,15 @@ class _Collector(Collector):
         skipped = CounterMetricFamily(
             "hookline_plugin_skipped", "Calls that the circuit breaker answered.", labels=labels
         )
+        dropped = CounterMetricFamily(
+            "hookline_observers_dropped",
+            "Calls that a plugin was to observe and that never ran, for want of room.",
+            labels=labels,
+        )
+        waited = CounterMetricFamily(
+            "hookline_observers_waited", "Answers that waited until their call could be observed.", labels=labels
+        )
+        waiting = CounterMetricFamily("hookline_observers_waited_seconds", "How long they waited.", labels=labels)
         duration = HistogramMetricFamily("hookline_plugin_call_duration_seconds", "Time in a plugin.", labels=labels)
         fuel = CounterMetricFamily("hookline_plugin_fuel", "Fuel, where it is counted.", labels=labels)
         memory = GaugeMetricFamily(
@@ -134,13 +143,16 @@ class _Collector(Collector):
                 key = [name, hook.value]
                 calls.add_metric(key, summary.calls)
                 skipped.add_metric(key, summary.skipped)
+                dropped.add_metric(key, summary.dropped)
+                waited.add_metric(key, summary.waited)
+                waiting.add_metric(key, summary.waited_seconds)
                 for cause, count in summary.failures.items():
                     failures.add_metric([*key, cause], count)
                 buckets = [(f"{bound:g}", float(n)) for bound, n in summary.cumulative(PROMETHEUS_BOUNDS)]
                 duration.add_metric(key, [*buckets, ("+Inf", float(sum(summary.buckets)))], summary.seconds)
                 fuel.add_metric(key, summary.fuel)
                 memory.add_metric(key, summary.memory)
-        yield from (calls, failures, skipped, duration, fuel, memory)
+        yield from (calls, failures, skipped, dropped, waited, waiting, duration, fuel, memory)
 
     def _host(self) -> Iterator[Metric]:
         labels = ["plugin", "function"]

@@ -13,6 +13,7 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from hookline_api.abi import permission_warning
 from hookline_api.bundle import BundlePlugin, LoadFailure
 from hookline_runtime.compiler import Compiler, Job
 from hookline_runtime.errors import ConfigError, FetchError, LoadError, VerifyError
@@ -74,11 +75,15 @@ class Slot:
         """It is fetched, checked and compiled."""
         self.resolved, self.attempts, self.pause = resolved, 0, 0.0
         self.moved(self.wanted)
-        if resolved.ungranted:
+        if resolved.ungranted_imports:
+            log.warning("plugin '%s': %s", self.name, permission_warning(resolved.ungranted_imports))
+        elif resolved.ungranted:
             log.info(
                 "plugin '%s' asks for permissions that it is not granted: %s",
                 self.name, ", ".join(resolved.ungranted),
             )  # fmt: skip
+        for note in resolved.notes:
+            log.info("plugin '%s': %s", self.name, note)
 
     def fail(self, error: LoadError) -> None:
         """Take down why it cannot be loaded, say it once, and when to try again."""

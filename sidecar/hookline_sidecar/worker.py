@@ -88,7 +88,11 @@ class Worker:
             async with asyncio.timeout_at(max(end, loop.time() + _CLOSE_S)):
                 await self._runtime.close()
         except TimeoutError:
-            log.warning("calls that did not end within %g s are cut", self._settings.drain)
+            dropped = self._runtime.abandon()
+            log.warning(
+                "calls that did not end within %g s are cut; %d calls of observing hooks did not run",
+                self._settings.drain, dropped,
+            )  # fmt: skip
 
     async def _follow_supervisor(self) -> None:
         while True:

@@ -80,6 +80,11 @@ class ModuleInfo:
         return any(entry.module == WASI_MODULE for entry in self.imports)
 
     @property
+    def functions(self) -> tuple[str, ...]:
+        """What it imports, each once, as ``module.name``."""
+        return tuple(sorted({f"{entry.module}.{entry.name}" for entry in self.imports}))
+
+    @property
     def permissions(self) -> frozenset[str]:
         """The permissions that its imports are about."""
         functions = (HOST_FUNCTIONS.get((entry.module, entry.name)) for entry in self.imports)

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import orjson
 
+from hookline_api.abi import permission_refusal, ungranted_imports
 from hookline_api.bundle import BundleArtifact, BundlePlugin
 from hookline_api.resources import LocalSource, OCISource, WasmPlugin
 from hookline_runtime.artifacts.describe import PluginDescription
@@ -54,6 +55,15 @@ class Resolved:
     """While it is held, the store keeps the module."""
     info: ModuleInfo = field(repr=False)
     description: PluginDescription
+    hooks: tuple[Hook, ...]
+    """Those that are called where the resource names none."""
+    notes: tuple[str, ...] = ()
+    """What is legal, and may not be what was meant; one sentence each."""
+
+    @property
+    def ungranted_imports(self) -> dict[str, str]:
+        """Functions that the module imports and that answer "denied", with the permission that each needs."""
+        return ungranted_imports(self.info.functions, self.entry.permissions)
 
     @property
     def ungranted(self) -> list[str]:
@@ -108,9 +118,18 @@ async def resolve(
         layout=artifact.layout,
         reference=reference,
     )
-    made = entry(plugin, found, hooks=info.hooks, config=config, secret_paths=secret_paths, origin=origin)
+    hooks = called_hooks(plugin, description, info)
+    made = entry(plugin, found, hooks=hooks, config=config, secret_paths=secret_paths, origin=origin)
     check_entry(made, info)
-    return Resolved(entry=made, artifact=artifact, info=info, description=description)
+    _check_permissions(plugin, info)
+    return Resolved(
+        entry=made,
+        artifact=artifact,
+        info=info,
+        description=description,
+        hooks=hooks,
+        notes=(*description.notes, *_notes(plugin, description, info)),
+    )
 
 
 def entry(
@@ -122,7 +141,7 @@ def entry(
     secret_paths: list[str],
     origin: str | None = None,
 ) -> BundlePlugin:
-    """The bundle's entry of a resource and its artifact. ``hooks`` are those that the module exports."""
+    """The bundle's entry of a resource and its artifact. ``hooks`` are called where the resource names none."""
     spec = plugin.spec
     return BundlePlugin(
         name=plugin.metadata.name,
@@ -140,9 +159,63 @@ def entry(
         kv=spec.kv,
         limits=spec.limits,
         isolation=spec.isolation,
+        observers=spec.observers,
         failure_policy=spec.failure_policy,
         mode=spec.mode,
     )
+
+
+def called_hooks(plugin: WasmPlugin, description: PluginDescription, info: ModuleInfo) -> tuple[Hook, ...]:
+    """The hooks that are called where the resource names none: those that the package declares, or all exported ones.
+
+    Raises ConfigError where the resource names none, and nothing would be called.
+    """
+    if not description.hooks:
+        return info.hooks
+    called = tuple(hook for hook in info.hooks if hook in description.hooks)
+    if not called and not plugin.spec.hooks:
+        raise ConfigError(
+            f"the package declares {', '.join(description.hooks)}, and the module exports only "
+            f"{', '.join(info.hooks)}: nothing would be called; name the hooks in spec.hooks, or mend the package"
+        )
+    return called
+
+
+def _notes(plugin: WasmPlugin, description: PluginDescription, info: ModuleInfo) -> list[str]:
+    """What the package says of itself, where the resource or the module says otherwise."""
+    notes = []
+    name, declared, named = plugin.metadata.name, description.hooks, plugin.spec.hooks
+    if description.name is not None and description.name != name:
+        notes.append(
+            f"the package calls itself '{description.name}': here it is '{name}', also as the name of its keys"
+        )
+    missing = [hook.value for hook in declared if hook not in info.hooks]
+    if missing:
+        notes.append(
+            f"the package declares {', '.join(missing)}, which the module does not export: "
+            f"{'it is' if len(missing) == 1 else 'they are'} never called"
+        )
+    if declared and not named and (left := [hook.value for hook in info.hooks if hook not in declared]):
+        notes.append(
+            f"the module exports {', '.join(left)}, which the package does not declare: "
+            f"{'it is' if len(left) == 1 else 'they are'} not called unless spec.hooks says so"
+        )
+    if declared and (more := [hook.value for hook in dict.fromkeys(named) if hook not in declared]):
+        notes.append(
+            f"spec.hooks names {', '.join(more)}, which the package does not declare: "
+            f"{'it is' if len(more) == 1 else 'they are'} called all the same"
+        )
+    return notes
+
+
+def _check_permissions(plugin: WasmPlugin, info: ModuleInfo) -> None:
+    """Whether all is granted that the module imports, where that is asked for. Raises ConfigError.
+
+    What a sidecar gets from an operator has been through here, and is not judged again: the policy is the resource's.
+    """
+    ungranted = ungranted_imports(info.functions, plugin.spec.permissions)
+    if ungranted and plugin.spec.permissions_policy == "Strict":
+        raise ConfigError(permission_refusal(ungranted))
 
 
 def check_entry(entry: BundlePlugin, info: ModuleInfo) -> None:
