@@ -35,10 +35,14 @@ _SEPARATOR: Final = re.compile(r"^---(?P<rest>.*)$", re.MULTILINE)
 _AFTER_SEPARATOR: Final = re.compile(r"[ \t\r]*(#.*)?")
 _LATE_MARK: Final = re.compile("(?:^|[\r\n\x85\u2028\u2029])\ufeff")
 _ESCAPED_SLASH: Final = re.compile(r"(?:^|[^\\])(?:\\\\)*\\/")
-_SPACE_IN_LINE: Final = re.compile(r"[^\S\n]*")
+# Go's unicode.IsSpace is Python's without four control characters.
+_SPACE: Final = re.compile(r"[^\S\x1c-\x1f]*")
+_SPACE_IN_LINE: Final = re.compile(r"[^\S\n\x1c-\x1f]*")
 _JSON_SPACE: Final = re.compile(r"[ \t\r\n]*")
 _HALF: Final = "a \\u escape is half of a pair of surrogates, which is no character"
-_NOT_READ: Final = "kubectl reads nothing after the end of a document: begin the next one with a line of ---"
+_NOT_READ: Final = (
+    "kubectl would not read this, since the document ends before it: mend the indentation, or begin a document with ---"
+)
 _UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
@@ -90,7 +94,7 @@ def _read_json(text: str) -> tuple[list[Any], int]:
     """
     documents: list[Any] = []
     end, at = 0, _skip(_JSON_SPACE, text, 0)
-    if not text.startswith("{", at):
+    if not text.startswith("{", _skip(_SPACE, text, 0)):
         return documents, 0
     count = 0
     while at < len(text):

@@ -20,7 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/yaml"
 )
 
-// row is one case. Of scalar, document and base64 one is given; of becomes and refused one is answered.
+// row is one case. Of scalar, document and base64 one is given; of becomes and refused one is answered here.
 type row struct {
 	// What is read is "v: SCALAR", and what it becomes is the JSON of v.
 	Scalar *string `json:"scalar,omitempty"`
@@ -32,6 +32,8 @@ type row struct {
 	Becomes []string `json:"becomes,omitzero"`
 	// Why kubectl does not take the file.
 	Refused string `json:"refused,omitempty"`
+	// Why a manifest folder refuses what kubectl takes: written by hand, and checked by the test.
+	Folder string `json:"folder,omitempty"`
 }
 
 func main() {
