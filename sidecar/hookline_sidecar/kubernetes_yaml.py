@@ -5,9 +5,11 @@ a port of libyaml), and numbers end as Go writes them. That is neither YAML 1.1 
 it: ``22:30`` is text, ``010`` is 8, ``1.0`` is 1, a ``<<`` overrides what stands before it, and keys are sorted. Here
 PyYAML's parser gives the events, and this module alone says what they mean.
 
-Refused where kubectl would guess or drop something: a key that is there twice (kubectl takes the last), what follows
-``...`` (it is not read), ``!!binary`` that is not text (it is mangled). Refused to stay bounded: nesting deeper than
-100, aliases that name something with aliases in it, and aliases that would make a file larger than a file may be.
+Refused where kubectl would guess or drop something: a key that is there twice (it takes the last), a number as a key
+whose digits it cuts, what follows the end of a document without a line of ``---`` (it is not read), and a ``!!binary``
+that is not text (it is mangled). Refused to stay bounded: nesting deeper than 100, more than 1,000 documents, aliases
+that name something with aliases in it, and aliases that stand for more than a file may hold. Without libyaml, PyYAML's
+own parser refuses a few tabs that Kubernetes takes, and takes one at the beginning of a block scalar.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import yaml
 from hookline_sidecar import kubernetes_scalars as scalars
 
 MAX_FILE: Final = 4 * 2**20
-"""Bytes of a file, and of what its aliases stand for."""
+"""Bytes of a file, and characters of what its aliases stand for."""
 MAX_DEPTH: Final = 100
 MAX_DOCUMENTS: Final = 1000
 """In a file."""
