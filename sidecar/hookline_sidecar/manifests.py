@@ -1,8 +1,8 @@
 """A folder of manifests as a source of bundles: read whole, each time anything in it changes.
 
 The folder stands in for the Kubernetes API: ``WasmPlugin`` documents, and the Secrets and ConfigMaps that they
-refer to, in any number of YAML or JSON files. What cannot be used is a ``Problem`` that names the file and the
-field; the plugins of such a file keep running as they were.
+refer to, in any number of YAML or JSON files, read as ``kubectl create`` reads them. What cannot be used is a
+``Problem`` that names the file and the field; the plugins of such a file keep running as they were.
 
 ``scan`` is a function of the folder's content and remembers nothing.
 """
@@ -18,11 +18,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
-import yaml
 from pydantic import ValidationError
 
 from hookline_api.resources import API_VERSION, GROUP, KIND, NAME_PATTERN, LocalWasmPlugin, Permission
-from hookline_sidecar import foreign
+from hookline_sidecar import foreign, kubernetes_yaml
 from hookline_sidecar.source import Problem
 
 if TYPE_CHECKING:
@@ -30,26 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
-_MAX_FILE: Final = 4 * 2**20
 _MAX_FILES: Final = 1000
-_MAX_DEPTH: Final = 100
-_Parser: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class _Loader(_Parser):  # type: ignore[misc, valid-type]
-    """YAML as the API server takes it with strict validation: no key twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"the key {key.value!r:.60} is there twice", problem_mark=key.start_mark
-                    )
-                seen.add(key.value)
-        found: dict[Any, Any] = super().construct_mapping(node, deep=deep)
-        return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -226,7 +206,7 @@ def _documents(path: Path, found: _Found) -> Iterator[dict[str, Any]]:
             found.problem(found.file, "", "not read: it is no regular file")
             return
         with path.open("rb") as file:
-            raw = file.read(_MAX_FILE + 1)
+            raw = file.read(kubernetes_yaml.MAX_FILE + 1)
     except FileNotFoundError:
         if path.is_symlink():
             found.problem(found.file, "", "not read: its link leads nowhere")
@@ -235,16 +215,11 @@ def _documents(path: Path, found: _Found) -> Iterator[dict[str, Any]]:
         found.problem(found.file, "", f"cannot be read: {error.strerror}")
         return
     found.changed = status.st_mtime_ns
-    if len(raw) > _MAX_FILE:
-        found.problem(found.file, "", f"not read: it has more than {_MAX_FILE} bytes")
-        return
     try:
-        documents = _parse(raw)
-    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
-        where = getattr(error, "problem_mark", None)
-        at = f"line {where.line + 1}: " if where is not None else ""
-        reason = getattr(error, "problem", None) or str(error)
-        found.problem(found.file, "", f"{at}this cannot be read: {' '.join(str(reason).split())}")
+        documents = kubernetes_yaml.read(raw)
+    except kubernetes_yaml.UnreadableError as error:
+        at = f"line {error.line}: " if error.line is not None else ""
+        found.problem(found.file, "", f"{at}this cannot be read: {error}")
         return
     if not documents:
         found.problem(
@@ -255,30 +230,6 @@ def _documents(path: Path, found: _Found) -> Iterator[dict[str, Any]]:
             yield document
         else:
             found.problem(found.file, "", "a document is no mapping")
-
-
-def _parse(raw: bytes) -> list[Any]:
-    text = raw.decode("utf-8-sig")
-    _check_shape(text)
-    documents = [each for each in yaml.load_all(text, Loader=_Loader) if each is not None]
-    # Through JSON: what YAML has and Kubernetes has not (dates, keys of any type) ends here.
-    normal: list[Any] = orjson.loads(orjson.dumps(documents, option=orjson.OPT_NON_STR_KEYS))
-    return normal
-
-
-def _check_shape(text: str) -> None:
-    """Raises ValueError for what would take the loader down.
-
-    DANGER: libyaml's composer is recursive C without a limit; some ten thousand brackets crash the process.
-    """
-    depth = 0
-    for event in yaml.parse(text, Loader=_Parser):
-        if isinstance(event, yaml.AliasEvent):
-            # An alias makes a few bytes mean gigabytes. Anchors alone are harmless, and pointless.
-            raise ValueError("it has a YAML alias (*name), and those are not read: write the value out")  # noqa: TRY004
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _MAX_DEPTH:
-            raise ValueError(f"it is nested deeper than {_MAX_DEPTH}")
 
 
 def _take(document: dict[str, Any], found: _Found) -> None:
@@ -329,6 +280,9 @@ def _take_list(document: dict[str, Any], found: _Found) -> None:
     items = document.get("items")
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         found.problem(found.file, "items", "is no list of documents")
+        return
+    if len(items) > kubernetes_yaml.MAX_DOCUMENTS:
+        found.problem(found.file, "items", f"has more than {kubernetes_yaml.MAX_DOCUMENTS} documents")
         return
     for item in items:
         _take(item, found)
