@@ -14,8 +14,8 @@ import uvloop
 
 from hookline_api.hooks import Hook
 from hookline_client import HookClient, HookError, LostError, Policy, pool, wire
-
-DEADLINE = 20
+from waiting import PATIENCE_S as DEADLINE
+from waiting import until_true
 
 
 def answer(body=None, *, status="200 OK", head="", length=None):
@@ -38,9 +38,7 @@ async def well(peer):
 
 async def settled(condition):
     """Return once this is so."""
-    async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110 - between two looks
-            await asyncio.sleep(0.005)
+    await until_true(condition, "what this test waits for", pause=0.005)
 
 
 MALFORMED = {

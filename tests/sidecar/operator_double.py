@@ -22,6 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hookline_api.bundle import Bundle, BundleArtifact, BundlePlugin, LoadFailure
 from hookline_api.distribution import BLOBS_PATH, DISTRIBUTION_PATH, BundleMessage, Commit, Report
+from waiting import PATIENCE_S
 
 TOKEN = "the-token-of-this-pod"
 
@@ -182,7 +183,7 @@ class OperatorDouble:
     # ── what it answers ──
 
     def _do(self, work):
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_S)
 
     async def _start(self):
         self._unhang = asyncio.Event()
@@ -200,7 +201,7 @@ class OperatorDouble:
             await self._runner.cleanup()
             self._runner = None
         if handlers := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.wait(handlers, timeout=5)  # they end with their connections
+            await asyncio.wait(handlers, timeout=PATIENCE_S)  # they end with their connections
         await asyncio.sleep(0.05)  # and transports one round later
 
     @web.middleware

@@ -9,6 +9,8 @@ import signal
 
 import pytest
 
+from waiting import PATIENCE_S
+
 
 class Connection:
     """One connection of a proxy, by TCP or by the unix socket; it asks when it is told to."""
@@ -31,7 +33,7 @@ class Connection:
                 b"POST /v1/hooks/custom_hook HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
                 b"Content-Length: 1\r\n\r\n0"
             )
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_S):
                 head = await self.reader.readuntil(b"\r\n\r\n")
                 length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
                 await self.reader.readexactly(length)
@@ -107,7 +109,7 @@ async def test_short_connections_are_all_answered(sidecar, guests, eventually, w
     sidecar.stop(wait=False)
     for each in made:
         await each.end()
-    assert sidecar.process.wait(20) == 0
+    assert sidecar.process.wait(PATIENCE_S) == 0
     assert "Traceback" not in sidecar.log
     assert "ERROR" not in sidecar.log
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-DEADLINE = 20.0
+from waiting import PATIENCE_S as DEADLINE
 
 
 @pytest.fixture(scope="module")

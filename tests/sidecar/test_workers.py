@@ -11,6 +11,8 @@ import signal
 import aiohttp
 import pytest
 
+from waiting import until_true
+
 
 def crowd(guests, rounds):
     """A module whose custom hook answers how many of its calls run, itself included, and takes that long."""
@@ -70,9 +72,10 @@ async def clients(sidecar, count, *, pause=0.002):
 async def more_of_each(made, calls):
     """Return when each of them was answered so many times more."""
     goals = [len(each.answers) + calls for each in made]
-    async with asyncio.timeout(60):
-        while any(len(each.answers) < goal for each, goal in zip(made, goals, strict=True)):  # noqa: ASYNC110 - the load goes on
-            await asyncio.sleep(0.005)
+    await until_true(
+        lambda: all(len(each.answers) >= goal for each, goal in zip(made, goals, strict=True)),
+        lambda: f"{calls} more answers for each; they have {[len(each.answers) for each in made]} of {goals}",
+    )
 
 
 @pytest.mark.parametrize(
@@ -170,6 +173,6 @@ async def test_changes_under_load_fail_no_call_of_any_worker(sidecar, guests):
 
 async def until_all_say(made, value):
     """Return when each client was last answered this."""
-    async with asyncio.timeout(20):
-        while not all(each.answers and each.answers[-1].get("value") == value for each in made):  # noqa: ASYNC110 - the load goes on
-            await asyncio.sleep(0.005)
+    await until_true(
+        lambda: all(each.answers and each.answers[-1].get("value") == value for each in made), f"{value} from all"
+    )
