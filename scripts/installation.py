@@ -30,8 +30,10 @@ import aiohttp
 import yaml
 
 import images
+import waiting
 from cluster import Access, Cluster, ClusterError, NotPossibleHereError
 from cluster.binaries import binary
+from waiting import PATIENCE_S
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 HOME: Final = "hookline-system"
@@ -85,7 +87,7 @@ def identity_module(name: str, *, more: str = "", schema: Mapping[str, Any] | No
     return module({"authenticate": {"action": "success", "identity": identity}}, more=more, schema=schema)
 
 
-def answer(url: str, headers: Mapping[str, str] | None = None, *, seconds: float = 10) -> tuple[int, str]:
+def answer(url: str, headers: Mapping[str, str] | None = None, *, seconds: float = PATIENCE_S) -> tuple[int, str]:
     """Status and body; status 0 and why, where nobody answers."""
     try:
         with _DIRECTLY.open(urllib.request.Request(url, headers=dict(headers or {})), timeout=seconds) as found:
@@ -97,21 +99,9 @@ def answer(url: str, headers: Mapping[str, str] | None = None, *, seconds: float
         return 0, str(error)
 
 
-def until(wanted: Callable[[], T], what: str, *, seconds: float = 120) -> T:
-    """Ask until the answer is a true one. Raises TimeoutError with the last of the others."""
-    deadline = time.monotonic() + seconds
-    while True:
-        last: object
-        try:
-            found = wanted()
-            if found:
-                return found
-            last = found
-        except (ClusterError, KeyError, IndexError) as error:
-            last = error
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds:.0f} s: {what}; last: {last!r}")
-        time.sleep(0.1)
+def until(wanted: Callable[[], T], what: str, *, seconds: float = PATIENCE_S) -> T:
+    """``waiting.until`` for what is asked of a cluster, which may not know it yet. Raises TimeoutError."""
+    return waiting.until(wanted, what, seconds=seconds, ignoring=(ClusterError, KeyError, IndexError))
 
 
 class Installation:
@@ -388,7 +378,7 @@ class Tenant:
             ready = self.status(name)["conditions"]["Ready"]
             return str(ready["message"]) if (ready["status"], ready["reason"]) == ("False", reason) else ""
 
-        return until(sentence, f"{name} is not Ready, because of {reason}: {self._words(name)}", seconds=90)
+        return until(sentence, f"{name} is not Ready, because of {reason}: {self._words(name)}")
 
     def _words(self, name: str) -> str:
         with contextlib.suppress(ClusterError, KeyError):
@@ -496,7 +486,7 @@ class Load:
         good = {(200, f"hello, {name}") for name in names}
         return [each for each in self.answers if (each.status, each.text) not in good]
 
-    def all_say(self, name: str, *, since: float, seconds: float = 60) -> float:
+    def all_say(self, name: str, *, since: float, seconds: float = PATIENCE_S) -> float:
         """Seconds from ``since`` until the last of the proxies answers with that name."""
         waiting = {proxy.name for proxy in self.proxies}
         seen, last = 0, since

@@ -23,7 +23,7 @@ ENDED: Final = "ended"
 """The cause in an answer that the child did not give itself."""
 CPU_S: Final = 110
 _TIMEOUT_S: Final = 600.0
-"""What ends a child that hangs. Work is bounded by processor time, of which a niced child on a busy machine gets little."""
+"""What ends a child that hangs. Its work is bounded by processor time, of which a busy machine gives it little."""
 _MEMORY: Final = 4 * 2**30
 _MAX_ANSWER: Final = 64 * 1024
 
