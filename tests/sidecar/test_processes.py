@@ -62,8 +62,8 @@ async def test_a_supervisor_that_is_killed_is_not_missed(sidecar, guests, load, 
 
 async def test_a_stop_lets_calls_under_way_end(sidecar, guests, all_gone):
     """SIGTERM: a slow call is answered, new connections are refused, the socket's file goes, the code is 0."""
-    sidecar.folder.plugin("slow", guests.busy(1_500_000_000), limits={"timeout": "20s"})
-    sidecar.start()
+    sidecar.folder.plugin("slow", guests.busy(500_000_000), limits={"timeout": "60s"})
+    sidecar.start(drain="10m")
     family = sidecar.pids
     before = sidecar.used()
     async with sidecar.client() as session, sidecar.client(unix=True) as other:
@@ -97,8 +97,8 @@ async def until_refused(sidecar):
 
 async def test_a_call_on_an_open_connection_during_a_stop_is_a_503(sidecar, guests):
     """The proxy may ask elsewhere; the connection is closed behind the answer, or before it."""
-    sidecar.folder.plugin("slow", guests.busy(1_000_000_000), limits={"timeout": "20s"})
-    sidecar.start()
+    sidecar.folder.plugin("slow", guests.busy(500_000_000), limits={"timeout": "60s"})
+    sidecar.start(drain="10m")
     async with sidecar.client() as session:
         async with session.post("/v1/hooks/pre_query", json={"query": ""}) as response:
             assert response.status == 200
