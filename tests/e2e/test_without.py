@@ -174,16 +174,16 @@ def test_nothing_is_stuck_when_the_chart_is_uninstalled_first(installation, new_
             cluster.get("mutatingwebhookconfiguration", "hookline-operator")
         assert [each["metadata"]["name"] for each in stays.plugins()] == ["guard"], "the definition keeps its plugins"
         stays.plugin("unheard", f"{registry.host}/left:v2")
-        stays.kubectl("delete", "wasmplugin", "unheard", "--timeout=60s")
-        cluster.kubectl("delete", "namespace", goes.name, "--timeout=120s", timeout=130)
+        stays.kubectl("delete", "wasmplugin", "unheard", "--timeout=300s")
+        cluster.kubectl("delete", "namespace", goes.name, "--timeout=300s")
         assert not [each for each in load.answers if each.text != "hello, v1"]
         installation.install()
         stays.plugin("guard", f"{registry.host}/left:v2")
         stays.ready("guard")
         assert pod.asks() == (200, "hello, v2")
         installation.uninstall()
-        cluster.kubectl("delete", "namespace", HOME, "--timeout=120s", timeout=130)
-        stays.kubectl("delete", "wasmplugin", "guard", "--timeout=60s")
+        cluster.kubectl("delete", "namespace", HOME, "--timeout=300s")
+        stays.kubectl("delete", "wasmplugin", "guard", "--timeout=300s")
         done = len(load.answers)
         until(lambda: len(load.answers) > done + 100, "two more seconds of answers")
     assert load.bad("v1", "v2") == []

@@ -79,7 +79,8 @@ class OperatorDouble:
         self._loop.close()
 
     def entry(self, name, module=None, **settings):
-        """A bundle's entry; its module becomes a blob."""
+        """A bundle's entry; its module becomes a blob. The time-out is long, as that of ``manifest`` in conftest.py."""
+        settings["limits"] = {"timeout": "900ms"} | settings.get("limits", {})
         artifact = None
         if module is not None:
             sha256 = hashlib.sha256(module).hexdigest()
