@@ -21,6 +21,8 @@ from waiting import until_true
 
 _HERE = Path(__file__).parent
 _ON_THE_OTHER_ROAD = os.environ.get("HOOKLINE_CALLS") == "official"
+_WITHOUT_GUESTS = ("test_compiler.py", "test_kv.py", "test_results.py", "test_stats.py")
+"""These call no plugin, and so know no ways to."""
 _SECRET = "correct horse battery staple"
 _FIND = """
 (local.set $i (i32.const 0))
@@ -42,10 +44,11 @@ def test_the_quick_way_fits_the_library_that_is_locked():
 @pytest.mark.skipif(_ON_THE_OTHER_ROAD or "HOOKLINE_ACCELERATOR" in os.environ, reason="this is that run")
 @pytest.mark.parametrize("setting", [{"HOOKLINE_CALLS": "official"}, {"HOOKLINE_ACCELERATOR": "off"}])
 def test_the_runtimes_whole_suite_passes_on_the_other_ways_too(setting):
-    """The reference and the fallback are tested as what they are: ways to run plugins."""
+    """The reference and the fallback are tested as what they are: ways to run plugins. All that calls one is run."""
     if "HOOKLINE_ACCELERATOR" in setting and accelerator.unused:
         pytest.skip(f"the ordinary run is that one: {accelerator.unused}")
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(_HERE)]
+    command += [f"--ignore={_HERE / name}" for name in _WITHOUT_GUESTS]
     ended = subprocess.run(command, env=os.environ | setting, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout[-5000:]
 
