@@ -30,8 +30,10 @@ import aiohttp
 import yaml
 
 import images
+import waiting
 from cluster import Access, Cluster, ClusterError, NotPossibleHereError
 from cluster.binaries import binary
+from waiting import PATIENCE_S
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 HOME: Final = "hookline-system"
@@ -85,7 +87,7 @@ def identity_module(name: str, *, more: str = "", schema: Mapping[str, Any] | No
     return module({"authenticate": {"action": "success", "identity": identity}}, more=more, schema=schema)
 
 
-def answer(url: str, headers: Mapping[str, str] | None = None, *, seconds: float = 10) -> tuple[int, str]:
+def answer(url: str, headers: Mapping[str, str] | None = None, *, seconds: float = PATIENCE_S) -> tuple[int, str]:
     """Status and body; status 0 and why, where nobody answers."""
     try:
         with _DIRECTLY.open(urllib.request.Request(url, headers=dict(headers or {})), timeout=seconds) as found:
@@ -97,21 +99,9 @@ def answer(url: str, headers: Mapping[str, str] | None = None, *, seconds: float
         return 0, str(error)
 
 
-def until(wanted: Callable[[], T], what: str, *, seconds: float = 120) -> T:
-    """Ask until the answer is a true one. Raises TimeoutError with the last of the others."""
-    deadline = time.monotonic() + seconds
-    while True:
-        last: object
-        try:
-            found = wanted()
-            if found:
-                return found
-            last = found
-        except (ClusterError, KeyError, IndexError) as error:
-            last = error
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"not within {seconds:.0f} s: {what}; last: {last!r}")
-        time.sleep(0.1)
+def until(wanted: Callable[[], T], what: str, *, seconds: float = PATIENCE_S) -> T:
+    """``waiting.until`` for what is asked of a cluster, which may not know it yet. Raises TimeoutError."""
+    return waiting.until(wanted, what, seconds=seconds, ignoring=(ClusterError, KeyError, IndexError))
 
 
 class Installation:
@@ -138,7 +128,7 @@ class Installation:
 
     def uninstall(self) -> None:
         """``helm uninstall``, which leaves the definition and with it every plugin."""
-        self.helm("uninstall", "--wait", "--timeout=120s")
+        self.helm("uninstall", "--wait", f"--timeout={PATIENCE_S:.0f}s")
 
     def remove(self) -> None:
         """Leave nothing of it: the cluster may be somebody's."""
@@ -176,8 +166,8 @@ class Installation:
 
     def rolled_out(self) -> None:
         """Back when all replicas are ready."""
-        status = ("rollout", "status", "deployment/hookline-operator", f"--namespace={HOME}", "--timeout=240s")
-        self.cluster.kubectl(*status, timeout=250)
+        status = ("rollout", "status", "deployment/hookline-operator", f"--namespace={HOME}", "--timeout=300s")
+        self.cluster.kubectl(*status)
 
     def leader(self) -> str:
         """The pod that leads; empty where none does."""
@@ -203,7 +193,7 @@ class Installation:
     def _looks(self) -> Iterator[str]:
         def look(*command: str, lines: int = 80) -> str:
             try:
-                said = self.cluster.kubectl(*command, timeout=30)
+                said = self.cluster.kubectl(*command, timeout=60)
             except (ClusterError, OSError) as error:
                 said = str(error)
             return f"$ kubectl {' '.join(command)}\n" + "\n".join(said.splitlines()[-lines:])
@@ -301,7 +291,7 @@ class Tenant:
         """Server-side apply, in this namespace."""
         self.cluster.apply(*objects, namespace=self.name)
 
-    def kubectl(self, *arguments: str, timeout: float = 240) -> str:
+    def kubectl(self, *arguments: str, timeout: float = 2 * PATIENCE_S) -> str:
         """In this namespace."""
         return self.cluster.kubectl(*arguments, self._in, timeout=timeout)
 
@@ -324,7 +314,7 @@ class Tenant:
 
     def rolled_out(self, name: str = "proxy") -> list[Proxy]:
         """The proxies, once all of the Deployment are ready."""
-        self.kubectl("rollout", "status", f"deployment/{name}", "--timeout=300s", timeout=310)
+        self.kubectl("rollout", "status", f"deployment/{name}", "--timeout=300s")
         pods = self.pods(name)
         for pod in pods:
             if not any(each["name"] == "hookline-sidecar" for each in pod.found["spec"].get("initContainers", [])):
@@ -345,7 +335,7 @@ class Tenant:
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "tools"},
             "spec": {"containers": [container], "securityContext": pod, "terminationGracePeriodSeconds": 0},
         })  # fmt: skip
-        self.kubectl("wait", "--for=condition=Ready", "pod/tools", "--timeout=120s")
+        self.kubectl("wait", "--for=condition=Ready", "pod/tools", f"--timeout={PATIENCE_S:.0f}s")
         return lambda *command: self.cluster.kubectl("exec", "tools", self._in, "--", *command)
 
     # ── plugins ──
@@ -379,7 +369,7 @@ class Tenant:
 
     def ready(self, name: str) -> None:
         """Back when the plugin is, as kubectl tells it."""
-        self.kubectl("wait", "--for=condition=Ready", f"wasmplugin/{name}", "--timeout=240s", timeout=250)
+        self.kubectl("wait", "--for=condition=Ready", f"wasmplugin/{name}", "--timeout=300s")
 
     def failed(self, name: str, reason: str) -> str:
         """The sentence of ``Ready``, once that is False for this reason."""
@@ -388,7 +378,7 @@ class Tenant:
             ready = self.status(name)["conditions"]["Ready"]
             return str(ready["message"]) if (ready["status"], ready["reason"]) == ("False", reason) else ""
 
-        return until(sentence, f"{name} is not Ready, because of {reason}: {self._words(name)}", seconds=90)
+        return until(sentence, f"{name} is not Ready, because of {reason}: {self._words(name)}")
 
     def _words(self, name: str) -> str:
         with contextlib.suppress(ClusterError, KeyError):
@@ -435,8 +425,9 @@ def kill_container(cluster: Access, pod: dict[str, Any], container: str) -> None
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a request got, and when (monotonic)."""
+    """What a request got, and when it was sent and answered (monotonic)."""
 
+    asked: float
     at: float
     pod: str
     status: int
@@ -471,7 +462,7 @@ class Load:
             self._thread.join()
 
     async def _run(self) -> None:
-        limits = aiohttp.ClientTimeout(total=10)
+        limits = aiohttp.ClientTimeout(total=PATIENCE_S)
         connector = aiohttp.TCPConnector(limit=0)
         async with aiohttp.ClientSession(timeout=limits, connector=connector, trust_env=False) as session:
             await asyncio.gather(
@@ -484,19 +475,20 @@ class Load:
         while not self._stop.is_set():
             await asyncio.sleep(max(due - time.monotonic(), 0.0))
             due = max(due + pause, time.monotonic() - 1.0)
+            asked = time.monotonic()
             try:
                 async with session.get(proxy.url) as response:
                     status, text = response.status, (await response.text()).strip()
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 status, text = 0, f"{type(error).__name__}: {error}"
-            self.answers.append(Answer(time.monotonic(), proxy.name, status, text))
+            self.answers.append(Answer(asked, time.monotonic(), proxy.name, status, text))
 
     def bad(self, *names: str) -> list[Answer]:
         """The answers that are not a greeting of one of those names."""
         good = {(200, f"hello, {name}") for name in names}
         return [each for each in self.answers if (each.status, each.text) not in good]
 
-    def all_say(self, name: str, *, since: float, seconds: float = 60) -> float:
+    def all_say(self, name: str, *, since: float, seconds: float = PATIENCE_S) -> float:
         """Seconds from ``since`` until the last of the proxies answers with that name."""
         waiting = {proxy.name for proxy in self.proxies}
         seen, last = 0, since

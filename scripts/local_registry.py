@@ -7,7 +7,6 @@ import hashlib
 import http.client
 import json
 import subprocess
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from local_ports import reserve_port
+from waiting import PATIENCE_S, until
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 USER, PASSWORD = "puller", "s3cret"
@@ -67,20 +67,22 @@ class LocalRegistry:
             config["auth"] = {"htpasswd": {"realm": "tests", "path": str(folder / "htpasswd")}}
         (folder / "config.json").write_text(json.dumps(config))  # JSON is YAML
 
-    def start(self, seconds: float = 30.0) -> None:
+    def start(self) -> None:
         """Return once it answers. Raises TimeoutError."""
-        self._process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)
-        until = time.monotonic() + seconds
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > until:
-                raise TimeoutError(f"docker-registry does not answer at {self.host}")
-            time.sleep(0.05)
+        process = self._process = subprocess.Popen(self._command, stderr=subprocess.DEVNULL)
+
+        def answers() -> bool:
+            if process.poll() is not None:
+                raise TimeoutError(f"docker-registry ended with {process.returncode}, at {self.host}")
+            return self._answers()
+
+        until(answers, f"an answer of docker-registry at {self.host}")
 
     def stop(self) -> None:
         """Away, with its data kept."""
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(10)
+            self._process.wait(PATIENCE_S)
             self._process = None
 
     def push(self, name: str, module: bytes) -> str:
@@ -118,5 +120,5 @@ class LocalRegistry:
         if self.password:
             headers["Authorization"] = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
         request = urllib.request.Request(url, data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             return answer

@@ -24,6 +24,7 @@ from hookline_api.distribution import (
     Report,
     parse_to_sidecar,
 )
+from waiting import PATIENCE_S
 
 if TYPE_CHECKING:
     import ssl
@@ -137,7 +138,7 @@ class SimulatedSidecar:
         ) as response:
             return response.status, await response.read()
 
-    async def until(self, wanted: Callable[[], Any], seconds: float = 30.0) -> None:
+    async def until(self, wanted: Callable[[], Any], seconds: float = PATIENCE_S) -> None:
         """Wait for something to be true of this sidecar. Raises TimeoutError."""
         async with asyncio.timeout(seconds):
             while not wanted():

@@ -6,9 +6,16 @@ import os
 import shutil
 from collections.abc import Callable
 
+import hypothesis
 import pytest
 
 pytest_plugins = ["cluster.fixtures"]
+
+# How long an example takes, or is made, says something of the machine and nothing of us.
+hypothesis.settings.register_profile(
+    "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("any machine")
 
 _missing = pytest.StashKey[dict[str, str]]()
 

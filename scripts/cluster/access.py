@@ -15,6 +15,7 @@ import yaml
 
 from cluster.errors import ClusterError, NotPossibleHereError
 from cluster.pki import write_kubeconfig
+from waiting import PATIENCE_S
 
 
 class Access:
@@ -41,7 +42,7 @@ class Access:
     ) -> None:
         self.close()
 
-    def kubectl(self, *args: str | Path, input: str | None = None, timeout: float = 120) -> str:  # noqa: A002 - as subprocess
+    def kubectl(self, *args: str | Path, input: str | None = None, timeout: float = 2 * PATIENCE_S) -> str:  # noqa: A002 - as subprocess
         """What kubectl prints.
 
         Raises:

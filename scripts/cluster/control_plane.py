@@ -159,7 +159,7 @@ class ControlPlane(Access):
             "--kubelet-preferred-address-types=InternalIP",
             *self._apiserver_flags,
         )
-        self.processes.wait_for("the API server", self.ready, process="kube-apiserver", seconds=60)
+        self.processes.wait_for("the API server", self.ready, process="kube-apiserver")
 
     def _start_controllers(self) -> None:
         pair = self.pki.sign("controllers", "system:kube-controller-manager")
@@ -184,9 +184,7 @@ class ControlPlane(Access):
         )
         # The controllers run when they have made the first thing that everybody needs.
         account = "/api/v1/namespaces/default/serviceaccounts/default"
-        self.processes.wait_for(
-            "the controllers", lambda: self._answers(account), process="kube-controller-manager", seconds=60
-        )
+        self.processes.wait_for("the controllers", lambda: self._answers(account), process="kube-controller-manager")
 
     def ready(self) -> bool:
         """Whether the API server says that it serves."""
@@ -199,7 +197,7 @@ class ControlPlane(Access):
             opener = urllib.request.build_opener(
                 urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=self._client)
             )
-            with opener.open(url, timeout=5) as answer:
+            with opener.open(url, timeout=30) as answer:
                 return bool(answer.status == 200)
         return False
 

@@ -30,6 +30,7 @@ from cluster.binaries import NODE, binary
 from cluster.control_plane import ControlPlane
 from cluster.errors import ClusterError, NotPossibleHereError
 from cluster.processes import CGROUPS
+from waiting import PATIENCE_S
 
 # 198.18.0.0/15 is for benchmarks of network devices (RFC 2544): no network that this machine is in routes it.
 _CABLES = range(64)
@@ -133,7 +134,7 @@ class Cluster(ControlPlane):
         argv = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child=SIGKILL", "--mount-proc"]
         outer = self.processes.start("node", [*argv, "sh", "-c", _INIT, "sh", self.folder, self._binaries["pause"]])
         made = self.folder / "node-is-made"
-        self.processes.wait_for("the node's namespaces", made.exists, process="node", seconds=10)
+        self.processes.wait_for("the node's namespaces", made.exists, process="node")
         self._init = _child_of(outer.pid)
         for number in _CABLES:
             cable = f"hkl{number}"
@@ -205,15 +206,16 @@ class Cluster(ControlPlane):
         scheduler = self._kubeconfig("scheduler", self.pki.sign("scheduler", "system:kube-scheduler"))
         flags = [f"--kubeconfig={scheduler}", "--leader-elect=false", "--secure-port=0"]
         self._start("kube-scheduler", self._binaries["kube-scheduler"], *flags)
-        self.processes.wait_for("containerd", self._containerd_answers, process="containerd", seconds=30)
+        self.processes.wait_for("containerd", self._containerd_answers, process="containerd")
         for name, program in ((PAUSE, "pause"), (COREDNS, "coredns")):
             archive = self.folder / f"{program}.tar"
             write_image(archive, name=name, program=self._binaries[program], architecture=machine())
             self.load_image(archive, name)
             archive.unlink()
         self.apply(*_dns(self._dns))
-        self.processes.wait_for("the node", self._node_is_ready, process="kubelet", seconds=90)
-        self.kubectl("rollout", "status", "deployment/coredns", "--namespace=kube-system", "--timeout=90s")
+        self.processes.wait_for("the node", self._node_is_ready, process="kubelet")
+        patience = f"--timeout={PATIENCE_S:.0f}s"
+        self.kubectl("rollout", "status", "deployment/coredns", "--namespace=kube-system", patience)
 
     def _start_kubelet(self) -> None:
         folder = self.folder / "kubelet"

@@ -27,6 +27,7 @@ from pathlib import Path
 
 from cluster.binaries import HERE, cache, say
 from cluster.errors import ClusterError
+from waiting import PATIENCE_S
 
 MARK = "HOOKLINE_CLUSTER"
 NAME = "HOOKLINE_CLUSTER_PROCESS"
@@ -99,7 +100,7 @@ class Processes:
         if process := self._children.pop(name, None):
             process.wait()
 
-    def wait_for(self, what: str, ready: Callable[[], bool], *, process: str, seconds: float) -> None:
+    def wait_for(self, what: str, ready: Callable[[], bool], *, process: str) -> None:
         """Ask ``ready`` until it says yes.
 
         Raises:
@@ -112,8 +113,8 @@ class Processes:
                 raise ClusterError(
                     f"{process} ended with status {child.returncode} before {what} came up:\n{self.last_lines(process)}"
                 )
-            if time.monotonic() - began > seconds:
-                raise ClusterError(f"{what} did not come up within {seconds:.0f} s:\n{self.last_lines(process)}")
+            if time.monotonic() - began > PATIENCE_S:
+                raise ClusterError(f"{what} did not come up within {PATIENCE_S:.0f} s:\n{self.last_lines(process)}")
             time.sleep(0.05)
         say(f"  {what}: after {time.monotonic() - began:.1f} s")
 

@@ -15,6 +15,7 @@ import yaml
 from cluster.binaries import binary
 from cluster.errors import NotPossibleHereError
 from cluster.fixtures import missing
+from waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 Json = dict[str, Any]
@@ -112,7 +113,7 @@ class Helm:
         done = subprocess.run(
             [self._program, *arguments, *with_values],
             input=yaml.safe_dump(values or {}), capture_output=True, text=True, check=False, env=self._environment,
-            timeout=120,
+            timeout=PATIENCE_S,
         )  # fmt: skip
         if done.returncode:
             raise HelmError(done.stdout + done.stderr)

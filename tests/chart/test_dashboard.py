@@ -8,13 +8,13 @@ import json
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from hookline_operator.metrics import Metrics
 from local_ports import reserve_port
+from waiting import PATIENCE_S, until
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "helm" / "dashboards" / "hookline.json").read_text())
@@ -70,17 +70,15 @@ def of_sidecars(tmp_path_factory):
     command += ["--state", folder / "state", "--socket", folder / "s.sock", "--admin", f"127.0.0.1:{port}"]
     with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
-            deadline = time.monotonic() + 30
-            while True:
-                try:
-                    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=5)) as connection:
-                        connection.request("GET", "/metrics")
-                        text = connection.getresponse().read().decode()
-                    break
-                except OSError:
-                    assert process.poll() is None, (folder / "log").read_text()
-                    assert time.monotonic() < deadline, (folder / "log").read_text()
-                    time.sleep(0.05)
+
+            def metrics():
+                assert process.poll() is None, (folder / "log").read_text()
+                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
+                with contextlib.closing(connection):
+                    connection.request("GET", "/metrics")
+                    return connection.getresponse().read().decode()
+
+            text = until(metrics, lambda: f"metrics; it said:\n{(folder / 'log').read_text()}", ignoring=(OSError,))
         finally:
             process.terminate()
     return families(text)

@@ -9,14 +9,15 @@ import itertools
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import yaml
 
+import waiting
 from cluster import ClusterError
 from local_ports import reserve_ports
+from waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "kubernetes"
@@ -65,18 +66,9 @@ def release(helm, plane):
     found("uninstall", "--ignore-not-found")
 
 
-def until(what, *, seconds=30):
+def until(what):
     """Ask until there is an answer; the answer."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            if found := what():
-                return found
-        except ClusterError:
-            if time.monotonic() > deadline:
-                raise
-        assert time.monotonic() < deadline, "it took too long"
-        time.sleep(0.05)  # between questions, not in place of one
+    return waiting.until(what, "what this test waits for", ignoring=(ClusterError,))
 
 
 def test_the_api_server_takes_every_object_without_a_warning(rendered, plane):
@@ -88,7 +80,7 @@ def test_the_api_server_takes_every_object_without_a_warning(rendered, plane):
     done = subprocess.run(
         [plane._kubectl, "--kubeconfig", plane.kubeconfig, "apply", "--server-side", "--dry-run=server",
          "--validate=strict", "--force-conflicts", "--filename=-"],
-        input=yaml.safe_dump_all(objects), capture_output=True, text=True, check=False, timeout=120,
+        input=yaml.safe_dump_all(objects), capture_output=True, text=True, check=False, timeout=PATIENCE_S,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
@@ -269,7 +261,9 @@ def test_an_upgrade_leaves_the_certificate_authority_alone(release, plane, tmp_p
             "--type=json",
             f"-p={json.dumps(operations)}",
         ]
-        subprocess.run([plane._kubectl, "--kubeconfig", operator, *patch], check=True, capture_output=True, timeout=60)
+        subprocess.run(
+            [plane._kubectl, "--kubeconfig", operator, *patch], check=True, capture_output=True, timeout=PATIENCE_S
+        )
     assert bundles(plane) == [ca] * 4
     release("upgrade", values={"replicas": 3, "webhooks": {"timeoutSeconds": 3}, "grafanaDashboard": {"enabled": True}})
     assert bundles(plane) == [ca] * 4
@@ -304,7 +298,7 @@ def test_plugins_outlive_the_chart_and_the_next_one_finds_them(release, plane):
     release("install")
     assert plane.get("wasmplugin", "authenticate", "-n", "chart-shop")["metadata"]["uid"] == uid
     release("uninstall")
-    plane.kubectl("delete", "wasmplugin", "authenticate", "-n", "chart-shop", "--timeout=20s")
+    plane.kubectl("delete", "wasmplugin", "authenticate", "-n", "chart-shop", "--timeout=170s")
     release("install")
 
 
@@ -378,25 +372,27 @@ def test_the_operator_gets_along_with_these_rights(release, plane, tmp_path, wat
                 assert process.poll() is None, log.read_text()
                 with (
                     contextlib.suppress(OSError),
-                    contextlib.closing(http.client.HTTPConnection("127.0.0.1", health, timeout=5)) as connection,
+                    contextlib.closing(
+                        http.client.HTTPConnection("127.0.0.1", health, timeout=PATIENCE_S)
+                    ) as connection,
                 ):
                     connection.request("GET", "/readyz")
                     return connection.getresponse().status == 200
                 return False
 
-            until(ready, seconds=60)
+            until(ready)
             assert None not in bundles(plane, flags["--webhooks"])
             manifest = plugin_manifest()
             manifest["spec"]["source"]["oci"]["reference"] = "127.0.0.1:1/nowhere:1"
             plane.apply(manifest, namespace="chart-shop")
             plane.kubectl(
-                "wait", "wasmplugin/authenticate", "-n", "chart-shop", "--for=condition=Ready=False", "--timeout=60s"
+                "wait", "wasmplugin/authenticate", "-n", "chart-shop", "--for=condition=Ready=False", "--timeout=170s"
             )
             until(lambda: plane.get("events", "-n", "chart-shop")["items"])
             assert plane.get("lease", "hookline-operator", "-n", NAMESPACE)["spec"]["holderIdentity"]
         finally:
             plane.kubectl("delete", "wasmplugin", "authenticate", "-n", "chart-shop", "--ignore-not-found")
             process.terminate()
-            process.wait(timeout=60)
+            process.wait(timeout=PATIENCE_S)
             sys.stdout.write(log.read_text())
     assert "orbidden" not in log.read_text()

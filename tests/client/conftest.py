@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from waiting import PATIENCE_S, until_true
+
 # tests are no packages: imported by its path, under a name of its own
 _path = Path(__file__).parent.parent / "sidecar" / "conftest.py"
 _spec = importlib.util.spec_from_file_location("sidecars", _path)
@@ -47,13 +49,11 @@ class FaultyServer:
             self.ended.set()
             for writer in self._writers:
                 writer.transport.abort()
-            async with asyncio.timeout(sidecars.DEADLINE):
-                while self.open:  # noqa: ASYNC110 - a look
-                    await asyncio.sleep(0)
+            await until_true(lambda: not self.open, "the end of all connections", pause=0)
 
     async def calls(self, count):
         """Return when so many calls have come."""
-        async with asyncio.timeout(sidecars.DEADLINE), self.arrived:
+        async with asyncio.timeout(PATIENCE_S), self.arrived:
             await self.arrived.wait_for(lambda: len(self.bodies) >= count)
 
     async def _serve(self, reader, writer):

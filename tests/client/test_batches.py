@@ -8,8 +8,7 @@ import pytest
 
 from hookline_api.hooks import MAX_CALLS, Hook, QueryInput
 from hookline_client import HookClient, HookError, Policy, RefusedError
-
-DEADLINE = 20
+from waiting import PATIENCE_S as DEADLINE
 
 
 @pytest.fixture(scope="module")

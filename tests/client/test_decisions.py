@@ -9,6 +9,7 @@ import pytest
 
 from hookline_api.hooks import DEFAULTS, RESULTS, AuthenticateInput, Hook, Outcome, QueryInput, closed
 from hookline_client import HookClient, HookError, Policy, RefusedError, client
+from waiting import PATIENCE_S
 
 ANSWERS = {
     "authenticate": {
@@ -47,7 +48,7 @@ def sidecar(new_sidecar, guests):
 async def hooks(sidecar, request):
     """A client of that sidecar."""
     address = f"http://127.0.0.1:{sidecar.port}" if request.param == "tcp" else str(sidecar.socket)
-    async with HookClient(address, timeout=20) as hooks:
+    async with HookClient(address, timeout=PATIENCE_S) as hooks:
         yield hooks
         assert not hooks.failures
 
@@ -169,12 +170,12 @@ async def test_what_the_sidecar_refuses_is_never_let_through(new_sidecar, guests
     sidecar = new_sidecar(max_body="1Mi")
     sidecar.folder.plugin("decider", guests.configured(), config=ANSWERS)
     sidecar.start()
-    async with HookClient(str(sidecar.socket), limit=2**21, timeout=20, policy=Policy.OPEN) as hooks:
+    async with HookClient(str(sidecar.socket), limit=2**21, timeout=PATIENCE_S, policy=Policy.OPEN) as hooks:
         decision = await hooks.call(Hook.PRE_QUERY, given)
         assert (decision.action, decision.failure) == ("block", "refused")
         assert hooks.failures == {(Hook.PRE_QUERY, "refused", Policy.CLOSED): 1}
         assert (await hooks.pre_query(query="select 1")).action == "rewrite"
-    async with HookClient(str(sidecar.socket), limit=2**21, timeout=20, policy=Policy.RAISE) as hooks:
+    async with HookClient(str(sidecar.socket), limit=2**21, timeout=PATIENCE_S, policy=Policy.RAISE) as hooks:
         with pytest.raises(RefusedError):
             await hooks.call(Hook.PRE_QUERY, given)
 
@@ -209,7 +210,7 @@ async def test_many_calls_at_once_get_each_their_own_answer(new_sidecar, guests)
     sidecar = new_sidecar()
     sidecar.folder.plugin("echo", guests.module({"custom_hook": guests.echo}))
     sidecar.start()
-    async with HookClient(str(sidecar.socket), timeout=20, connections=2, depth=8, queue=2000) as hooks:
+    async with HookClient(str(sidecar.socket), timeout=PATIENCE_S, connections=2, depth=8, queue=2000) as hooks:
         decisions = await asyncio.gather(*(hooks.custom({"n": n, "pad": "x" * (n % 700)}) for n in range(2000)))
         assert [decision.value["n"] for decision in decisions] == list(range(2000))
         assert not hooks.failures

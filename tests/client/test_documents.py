@@ -17,6 +17,7 @@ import yaml
 from hookline_api.hooks import MAX_CALLS, Hook
 from hookline_client import HookClient
 from hookline_client.errors import HookError
+from waiting import PATIENCE_S
 
 ROOT = Path(__file__).parent.parent.parent
 TEXT = (ROOT / "docs" / "client.md").read_text()
@@ -64,7 +65,7 @@ async def test_the_batch_example_asks(sidecar):
     """One decision for each call."""
     (code,) = examples("batch")
     call = code.removeprefix("decisions = await hooks.batch(").rstrip().removesuffix(")")
-    async with HookClient(str(sidecar.socket), timeout=20) as hooks:
+    async with HookClient(str(sidecar.socket), timeout=PATIENCE_S) as hooks:
         decisions = await hooks.batch(eval(call, {"Hook": Hook}))
         assert [decision.action for decision in decisions] == ["continue", "primary"]
 
@@ -82,7 +83,7 @@ async def test_the_bytes_of_a_call_and_its_answer_are_these(sidecar):
     reader, writer = await asyncio.open_unix_connection(str(sidecar.socket))
     with contextlib.closing(writer):
         writer.write(request)
-        answer = await asyncio.wait_for(reader.readexactly(len(expected)), 20)
+        answer = await asyncio.wait_for(reader.readexactly(len(expected)), PATIENCE_S)
     assert timeless(answer) == timeless(expected)
 
 
@@ -93,7 +94,7 @@ def test_the_commands_are_answered(sidecar, number, need):
     command = examples("shell")[number].replace("/run/hookline/hooks.sock", str(sidecar.socket))
     command = command.replace("127.0.0.1:9901", f"127.0.0.1:{sidecar.port}")
     command = command.replace("127.0.0.1/9901", f"127.0.0.1/{sidecar.port}")
-    done = subprocess.run(["bash", "-ec", command], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(["bash", "-ec", command], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
     said = [json.loads(body) for body in re.findall(r'\{"(?:action|decisions)".*?\}(?:\]\})?(?=\{|H|\Z)', done.stdout)]
     actions = [[each["action"] for each in answer.get("decisions", [answer])] for answer in said]
@@ -133,12 +134,12 @@ async def proxy(*arguments):
         stdout=asyncio.subprocess.PIPE,
     )
     try:
-        said = await asyncio.wait_for(program.stdout.readline(), 20)
+        said = await asyncio.wait_for(program.stdout.readline(), PATIENCE_S)
         reader, writer = await asyncio.open_connection("127.0.0.1", int(said.rpartition(b":")[2]))
 
         async def ask(statement):
             writer.write(statement.encode() + b"\n")
-            return (await asyncio.wait_for(reader.readline(), 20)).decode().rstrip("\n")
+            return (await asyncio.wait_for(reader.readline(), PATIENCE_S)).decode().rstrip("\n")
 
         yield ask
         writer.close()

@@ -8,14 +8,15 @@ import json
 import logging
 import random
 import socket
+from types import SimpleNamespace
 
 import pytest
 import uvloop
 
 from hookline_api.hooks import Hook
 from hookline_client import HookClient, HookError, LostError, Policy, pool, wire
-
-DEADLINE = 20
+from waiting import PATIENCE_S as DEADLINE
+from waiting import until_true
 
 
 def answer(body=None, *, status="200 OK", head="", length=None):
@@ -38,9 +39,7 @@ async def well(peer):
 
 async def settled(condition):
     """Return once this is so."""
-    async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110 - between two looks
-            await asyncio.sleep(0.005)
+    await until_true(condition, "what this test waits for", pause=0.005)
 
 
 MALFORMED = {
@@ -272,7 +271,7 @@ async def test_a_cancelled_call_still_ends_a_connection_that_never_answers(fault
             await well(peer)
         await peer.gone()
 
-    async with faulty.behaving(behave), HookClient(faulty.path, connections=1, depth=1, timeout=0.1) as hooks:
+    async with faulty.behaving(behave), HookClient(faulty.path, connections=1, depth=1, timeout=1) as hooks:
         task = asyncio.create_task(hooks.custom(0))
         await settled(lambda: faulty.open)
         task.cancel()
@@ -343,7 +342,7 @@ async def test_connections_that_time_out_one_after_the_other_do_not_pile_up(faul
         patient = []
         for _ in range(6):
             patient.append(asyncio.create_task(hooks.custom("patient", timeout=3 * DEADLINE)))
-            assert (await hooks.custom("hasty", timeout=0.05)).failure == "timeout"
+            assert (await hooks.custom("hasty", timeout=0.5)).failure == "timeout"
         await settled(lambda: faulty.open <= 4)
         assert faulty.connections > 4
         for each in patient:
@@ -388,11 +387,18 @@ async def test_a_refused_connection_is_tried_once_more_unless_the_sidecar_is_kno
         assert (await hooks.custom(0)).failure == "unreachable"
         monkeypatch.setattr(pool, "_PAUSE_S", 3600)
         assert (await hooks.custom(0)).failure == "unreachable"
-    monkeypatch.setattr(pool, "_PAUSE_S", 0.5)
+    pausing, over = asyncio.Event(), asyncio.Event()
+
+    async def pause(_seconds):
+        pausing.set()
+        await over.wait()
+
+    monkeypatch.setattr(pool, "asyncio", SimpleNamespace(**vars(asyncio) | {"sleep": pause}))
     async with HookClient(faulty.path, timeout=DEADLINE) as hooks:
         calls = [asyncio.create_task(hooks.custom(n)) for n in range(20)]
-        await settled(lambda: hooks._pool._opening)
+        await pausing.wait()
         async with faulty.behaving(lambda peer, _: well(peer)):
+            over.set()
             assert [(await call).value for call in calls] == list(range(20))
 
 

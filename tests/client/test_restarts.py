@@ -11,8 +11,9 @@ import pytest
 
 from hookline_api.hooks import Hook
 from hookline_client import HookClient, Policy
+from waiting import PATIENCE_S as DEADLINE
+from waiting import until_true
 
-DEADLINE = 20
 UNANSWERED = {"lost", "unreachable"}
 
 
@@ -51,11 +52,13 @@ class Callers:
     async def reach(self, count):
         """Return when so many more calls were answered."""
         goal = self.answered + count
-        async with asyncio.timeout(DEADLINE):
-            while self.answered < goal:
-                for task in self._tasks:
-                    assert not task.done(), task.result()
-                await asyncio.sleep(0.01)
+
+        def reached():
+            for task in self._tasks:
+                assert not task.done(), task.result()
+            return self.answered >= goal
+
+        await until_true(reached, f"{count} more answers")
 
     async def end(self):
         """Stop after the calls under way."""
@@ -70,14 +73,10 @@ async def test_a_sidecar_that_is_killed_and_started_again_is_asked_again(echo, c
         callers = Callers(hooks, 12)
         await callers.reach(200)
         echo.end()
-        async with asyncio.timeout(DEADLINE):
-            while not callers.failed or callers.failed[-1].failure != "unreachable":  # noqa: ASYNC110 - a look
-                await asyncio.sleep(0.01)
+        await until_true(lambda: callers.failed and callers.failed[-1].failure == "unreachable", "nobody there")
         await asyncio.to_thread(echo.start)
         await callers.reach(200)
-        async with asyncio.timeout(DEADLINE):
-            while len(caplog.messages) < 2:  # noqa: ASYNC110 - a look
-                await asyncio.sleep(0.01)
+        await until_true(lambda: len(caplog.messages) >= 2, "a word about it")
         await callers.end()
         assert {decision.failure for decision in callers.failed} <= UNANSWERED
         assert sum(hooks.failures.values()) == len(callers.failed)
@@ -105,9 +104,11 @@ async def test_a_change_of_plugins_fails_no_call(echo, guests):
         await callers.reach(50)
         before = (await hooks.pre_query(query="q")).bundle
         echo.folder.plugin("guard", guests.answering(pre_query={"action": "continue"}), priority=3)
-        async with asyncio.timeout(DEADLINE):
-            while (await hooks.pre_query(query="q")).bundle == before:  # noqa: ASYNC110 - a look
-                await asyncio.sleep(0.01)
+
+        async def changed():
+            return (await hooks.pre_query(query="q")).bundle != before
+
+        await until_true(changed, "another bundle")
         await callers.reach(50)
         await callers.end()
         assert not hooks.failures

@@ -21,6 +21,7 @@ import pytest
 from cluster import ClusterError, ControlPlane
 from cluster.binaries import binary
 from cluster.pki import encoded
+from waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 CRD = ROOT / "crds" / "hookline.dev_wasmplugins.yaml"
@@ -244,11 +245,18 @@ with ControlPlane() as plane:
 """
     environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
     ended = subprocess.run(
-        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False, timeout=180
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=2 * PATIENCE_S,
     )
     assert ended.stdout, ended.stderr
     folder = Path(ended.stdout.strip())
-    subprocess.run([sys.executable, "-c", _WAIT_UNTIL_GONE, str(folder)], env=environment, check=True, timeout=60)
+    subprocess.run(
+        [sys.executable, "-c", _WAIT_UNTIL_GONE, str(folder)], env=environment, check=True, timeout=PATIENCE_S
+    )
 
 
 # The watchdog works beside us; this ends when nothing is left, and the timeout is the failure.

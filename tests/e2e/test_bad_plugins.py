@@ -127,7 +127,7 @@ def test_settings_that_the_plugins_schema_refuses_do_not_reach_a_pod(guard, regi
             return re.search(r"admission webhook.*config\.limit", str(error))
         return None  # on a busy machine the check gives up in time, and the operator's own is what counts
 
-    until(refused, "a refusal", seconds=60)
+    until(refused, "a refusal")
     setting = {"secretRef": {"name": "settings"}, "key": "limit", "path": "limit"}
     guard.secret("settings", limit="a secret word")
     guard.plugin("guard", reference, configFrom=[setting])

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tarfile
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ import pytest
 from cluster import Access, Cluster, ClusterError, ControlPlane, NotPossibleHereError
 from cluster.archive import machine
 from cluster.processes import CGROUPS, marked, mounts_under
+from waiting import PATIENCE_S, until
 
 ROOT = Path(__file__).parents[2]
 DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -50,7 +50,7 @@ def service(name: str, port: int, **more: Any) -> dict[str, Any]:
 
 def wait(cluster: Access, namespace: str, name: str, condition: str = "condition=Ready") -> None:
     """Until the pod is ready."""
-    cluster.kubectl("wait", f"--for={condition}", f"pod/{name}", f"--namespace={namespace}", "--timeout=60s")
+    cluster.kubectl("wait", f"--for={condition}", f"pod/{name}", f"--namespace={namespace}", "--timeout=170s")
 
 
 def test_a_native_sidecar_runs_before_and_beside_its_pod(cluster: Access, namespace: str, busybox: str) -> None:
@@ -96,7 +96,7 @@ def test_a_deployment_is_reached_by_its_services_name(cluster: Access, namespace
         },
     }
     cluster.apply(deployment, service("web", 8080, type="NodePort"), namespace=namespace)
-    cluster.kubectl("rollout", "status", "deployment/web", f"--namespace={namespace}", "--timeout=60s")
+    cluster.kubectl("rollout", "status", "deployment/web", f"--namespace={namespace}", "--timeout=170s")
     cluster.apply(pod("client", container(busybox, "sleep", "600")), namespace=namespace)
     wait(cluster, namespace, "client")
     inside = ("exec", "client", f"--namespace={namespace}", "--", "/busybox")
@@ -125,15 +125,12 @@ def test_this_machine_reaches_node_ports_pods_and_services(cluster: Access, name
 
 def fetched(url: str) -> bytes:
     """The body, once the node has the rules for the service: it refuses until then."""
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            with DIRECTLY.open(url, timeout=20) as answer:
-                return answer.read()
-        except urllib.error.URLError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
+
+    def asked() -> bytes:
+        with DIRECTLY.open(url, timeout=PATIENCE_S) as answer:
+            return bytes(answer.read())
+
+    return until(asked, f"an answer of {url}", ignoring=(urllib.error.URLError,))
 
 
 def test_pods_reach_what_a_test_starts_on_the_node(
@@ -348,12 +345,14 @@ def test_nothing_is_left_of_a_cluster(cluster: Access, how: str) -> None:
     if how == "down":
         # These two alone: a cluster that somebody keeps on this machine is none of a test's business.
         down = [sys.executable, "-m", "cluster", "down", folder, str(cluster.folder)]
-        said = subprocess.run(down, env=environment, capture_output=True, text=True, check=True, timeout=60).stderr
+        said = subprocess.run(
+            down, env=environment, capture_output=True, text=True, check=True, timeout=PATIENCE_S
+        ).stderr
         assert f"{folder}: gone" in said
         assert f"{cluster.folder}: left alone" in said
     else:
         gone = f"import pathlib, time\nwhile pathlib.Path({folder!r}).exists(): time.sleep(0.05)"
-        subprocess.run([sys.executable, "-c", gone], check=True, timeout=60)
+        subprocess.run([sys.executable, "-c", gone], check=True, timeout=PATIENCE_S)
     assert not Path(folder).exists()
     assert not list(marked(Path(folder)))
     assert not mounts_under(Path(folder))

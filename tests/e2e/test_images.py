@@ -13,7 +13,6 @@ import shutil
 import subprocess
 import sys
 import tarfile
-import time
 import tomllib
 import urllib.error
 import urllib.request
@@ -26,10 +25,11 @@ from typing import Any
 import pytest
 
 from local_ports import reserve_port, reserve_ports
+from waiting import PATIENCE_S as DEADLINE
+from waiting import until
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("operator", "sidecar", "nginx", "tools")
-DEADLINE = 20.0
 NOBODY = 65532
 MIRROR = "a-mirror-of-our-own.example"
 
@@ -97,18 +97,17 @@ class Container:
 
     def answer(self, request: str | urllib.request.Request) -> tuple[int, bytes]:
         """The status and body, once somebody listens."""
-        end = time.monotonic() + DEADLINE
-        while True:
+
+        def asked() -> tuple[int, bytes]:
+            assert self.process.poll() is None, f"it ended; it said:\n{self.log.read_text()}"
             try:
                 with urllib.request.urlopen(request, timeout=DEADLINE) as response:
                     return response.status, response.read()
             except urllib.error.HTTPError as error:
                 with error:
                     return error.code, error.read()
-            except OSError:
-                if self.process.poll() is not None or time.monotonic() > end:
-                    pytest.fail(f"nobody answers; the container said:\n{self.log.read_text()}")
-                time.sleep(0.05)  # between two looks
+
+        return until(asked, lambda: f"an answer; the container said:\n{self.log.read_text()}", ignoring=(OSError,))
 
 
 @pytest.fixture(scope="module")
@@ -153,10 +152,7 @@ def test_a_sidecar_answers_hooks_on_a_read_only_root_as_nobody(start, tmp_path) 
     arguments = ["--plugins", "/plugins", "--listen", f"127.0.0.1:{hooks}", "--admin", f"127.0.0.1:{admin}"]
     sidecar = start("sidecar", *arguments, mounts={"/plugins": plugins})
     assert sidecar.answer(f"http://127.0.0.1:{admin}/healthz")[0] == 200
-    end = time.monotonic() + DEADLINE
-    while sidecar.answer(f"http://127.0.0.1:{admin}/readyz")[0] != 200:
-        assert time.monotonic() < end, sidecar.log.read_text()
-        time.sleep(0.05)  # between two looks
+    until(lambda: sidecar.answer(f"http://127.0.0.1:{admin}/readyz")[0] == 200, sidecar.log.read_text)
     call = urllib.request.Request(
         f"http://127.0.0.1:{hooks}/v1/hooks/pre_query",
         data=b'{"query": "drop table t"}',

@@ -16,7 +16,6 @@ import socket
 import ssl
 import subprocess
 import sys
-import time
 import urllib.error
 import urllib.request
 import uuid
@@ -27,9 +26,11 @@ import pytest
 import yaml
 
 from cluster.binaries import binary
+from cluster.errors import ClusterError
 from local_ports import reserve_ports
 from local_registry import LocalRegistry
 from simulated_sidecar import SimulatedSidecar
+from waiting import PATIENCE_S, until, until_true
 
 ROOT = Path(__file__).parents[2]
 AUDIENCE = "hookline.dev"
@@ -86,7 +87,7 @@ def password_registry(need, tmp_path_factory):
 class Replica:
     """One operator process."""
 
-    def __init__(self, plane, home, folder, name, arguments):
+    def __init__(self, plane, home, folder, name, arguments, first):
         self.plane, self.home, self.name, self.folder = plane, home, name, folder
         self.port, self.health = reserve_ports(2)
         self.log = folder / f"{name}.log"
@@ -94,7 +95,7 @@ class Replica:
         token.write_text(plane.token(home, "hookline-operator", AUDIENCE))
         kubeconfig = plane.kubeconfig_for(home, "hookline-operator", path=folder / f"{name}.kubeconfig")
         self._command = [
-            sys.executable, "-c", "from hookline_operator.cli import main; main()",
+            sys.executable, "-c", f"{first}; from hookline_operator.cli import main; main()",
             f"--kubeconfig={kubeconfig}", f"--own-namespace={home}", f"--pod-name={name}", "--pod-ip=127.0.0.1",
             f"--listen=127.0.0.1:{self.port}", f"--health=127.0.0.1:{self.health}", f"--token={token}",
             f"--cache={folder / (name + '-cache')}", *arguments,
@@ -107,20 +108,20 @@ class Replica:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(self._command, stderr=log, stdout=log, env=environment)
         if wait:
-            self.until(self.ready, "readiness", 60)
+            self.until(self.ready, "readiness")
         return self
 
     def stop(self, how=signal.SIGTERM):
         """End it."""
         if self.process is not None:
             self.process.send_signal(how)
-            self.process.wait(30)
+            self.process.wait(PATIENCE_S)
             self.process = None
 
     def ready(self):
         """Whether /readyz says so."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.health}/readyz", timeout=5):
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.health}/readyz", timeout=PATIENCE_S):
                 return True
         except urllib.error.HTTPError as error:
             error.close()
@@ -130,19 +131,19 @@ class Replica:
 
     def metrics(self):
         """The metrics, by name with labels."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.health}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.health}/metrics", timeout=PATIENCE_S) as answer:
             lines = answer.read().decode().splitlines()
         return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines if line[0] != "#")}
 
-    def until(self, wanted, what, seconds=30.0):
+    def until(self, wanted, what):
         """Wait for something; the log is in the failure."""
-        until = time.monotonic() + seconds
-        while not (found := wanted()):
+
+        def there():
             dead = self.process is not None and self.process.poll() is not None
-            if dead or time.monotonic() > until:
-                pytest.fail(f"{self.name}: no {what}{' (it ended)' if dead else ''}\n{self.log.read_text()[-6000:]}")
-            time.sleep(0.05)
-        return found
+            assert not dead, f"{self.name} ended before {what}\n{self.log.read_text()[-6000:]}"
+            return wanted()
+
+        return until(there, lambda: f"{what} of {self.name}\n{self.log.read_text()[-6000:]}")
 
 
 @pytest.fixture
@@ -165,11 +166,11 @@ def home(control_plane, crd):
 
 @pytest.fixture
 def new_operator(control_plane, home, tmp_path):
-    """Makes replicas of one operator; ends them with the test."""
+    """Makes replicas of one operator; ends them with the test. ``first`` is Python that such a process begins with."""
     made = []
 
-    def make(*arguments):
-        replica = Replica(control_plane, home, tmp_path, f"operator-{len(made)}", arguments)
+    def make(*arguments, first="pass"):
+        replica = Replica(control_plane, home, tmp_path, f"operator-{len(made)}", arguments, first)
         made.append(replica)
         return replica
 
@@ -264,13 +265,12 @@ def new_tenant(control_plane, crd):
             tenant = Tenant(
                 control_plane, stack.enter_context(control_plane.namespace(f"tenant-{uuid.uuid4().hex[:8]}"))
             )
-            until = time.monotonic() + 30
-            while time.monotonic() < until:  # the controller manager makes it
-                with contextlib.suppress(Exception):
-                    control_plane.get("serviceaccount", "default", f"--namespace={tenant.name}")
-                    return tenant
-                time.sleep(0.1)
-            pytest.fail("the namespace has no default service account")
+
+            def account():  # the controller manager makes it
+                return control_plane.get("serviceaccount", "default", f"--namespace={tenant.name}")
+
+            until(account, "a default service account", ignoring=(ClusterError,))
+            return tenant
 
         yield make
 
@@ -303,7 +303,7 @@ async def connect(control_plane):
             )  # fmt: skip
             task = sidecar.task = asyncio.create_task(sidecar.run())
             tasks.append(task)
-            await asyncio.wait([task, asyncio.create_task(sidecar.connected.wait())], timeout=30,
+            await asyncio.wait([task, asyncio.create_task(sidecar.connected.wait())], timeout=PATIENCE_S,
                                return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
             if task.done():
                 tasks.remove(task)
@@ -314,9 +314,8 @@ async def connect(control_plane):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    async with asyncio.timeout(30):
-        while any(each.fileno() != -1 for each in sockets):  # noqa: ASYNC110 - TLS says goodbye after its session's end
-            await asyncio.sleep(0.01)
+    # TLS says goodbye after its session's end.
+    await until_true(lambda: all(each.fileno() == -1 for each in sockets), "the end of all sockets")
 
 
 def ca_of(plane, home):
@@ -328,16 +327,12 @@ def ca_of(plane, home):
 def eventually(tmp_path):
     """Wait for something to be true, without keeping the loop from its work; the operators' logs are in a failure."""
 
-    async def wait(wanted, what, seconds=30.0):
-        until = time.monotonic() + seconds
-        last = None
-        while time.monotonic() < until:
-            last = await asyncio.to_thread(wanted)
-            if last:
-                return last
-            await asyncio.sleep(0.1)
-        logs = "\n".join(f"{log.name}:\n{log.read_text()[-4000:]}" for log in sorted(tmp_path.glob("*.log")))
-        pytest.fail(f"no {what} within {seconds:.0f} s; last: {last!r}\n{logs}")
+    async def wait(wanted, what):
+        def failed():
+            logs = "\n".join(f"{log.name}:\n{log.read_text()[-4000:]}" for log in sorted(tmp_path.glob("*.log")))
+            return f"{what}\n{logs}"
+
+        return await until_true(lambda: asyncio.to_thread(wanted), failed, pause=0.1)
 
     return wait
 

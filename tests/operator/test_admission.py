@@ -18,6 +18,7 @@ from hookline_api.resources import Permission
 from hookline_operator import admission
 from hookline_operator.admission import INJECT_PATH, MAX_BODY, VALIDATE_PATH, judge, routes
 from hookline_operator.injection import InjectionSettings
+from waiting import PATIENCE_S
 
 SETTINGS = InjectionSettings(
     image="sidecar:1", operator="https://hookline-operator.hookline-system.svc", operator_ca="CA"
@@ -214,7 +215,7 @@ async def test_all_bodies_together_are_bounded_and_the_room_is_given_back(client
     headers = {"Content-Type": "application/json"}
     first = asyncio.create_task(client.post(INJECT_PATH, data=slow(), headers=headers))
     big = json.dumps(review({**POD, "x": "y" * 100_000})).encode()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while (answer := await client.post(INJECT_PATH, data=big, headers=headers)).status != 503:
             pass  # until the first one's bytes have arrived
     assert "too many reviews" in await answer.text()

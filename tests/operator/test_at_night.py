@@ -33,9 +33,9 @@ async def test_an_operator_that_starts_before_the_definition_serves_what_comes_l
         assert not operator.ready()
     finally:
         control_plane.install_crd(CRD)
-    await eventually(operator.ready, "readiness", 60)
+    await eventually(operator.ready, "readiness")
     tenant.plugin("guard", tenant.module("one", module("v1")))
-    await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready", 30)
+    await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
     assert operator.log.read_text().count(wanted) == 1
 
 
@@ -47,7 +47,7 @@ async def test_a_status_that_somebody_wrote_over_comes_true_again(operator, guar
             "patch", "wasmplugin", "guard", f"--namespace={tenant.name}", "--subresource=status", "--type=merge",
             "-p", json.dumps({"status": {"loaded": "7/7"}}),
         )  # fmt: skip
-        await eventually(lambda: tenant.status("guard")["loaded"] == "1/1", "the truth", 15)
+        await eventually(lambda: tenant.status("guard")["loaded"] == "1/1", "the truth")
 
 
 async def test_rights_that_are_missing_are_said_once_and_what_waited_for_them_is_done(
@@ -65,8 +65,8 @@ async def test_rights_that_are_missing_are_said_once_and_what_waited_for_them_is
     assert sidecar.runs() == before
     binding["metadata"] = {"name": "hookline-operator"}
     control_plane.apply(binding)
-    await sidecar.until(lambda: sidecar.runs() != before, 60)
-    await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready", 60)
+    await sidecar.until(lambda: sidecar.runs() != before)
+    await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
 
 
 async def test_a_leader_that_stood_still_leads_no_longer(
@@ -78,7 +78,7 @@ async def test_a_leader_that_stood_still_leads_no_longer(
     def leading():
         return [each for each in operators.values() if each.metrics()["hookline_operator_leader"] == 1]
 
-    (first,) = await eventually(leading, "leader", 60)
+    (first,) = await eventually(leading, "leader")
     (second,) = (each for each in operators.values() if each is not first)
     tenant.pod("a")
     sidecar = await connect(second, tenant, "a")
@@ -87,16 +87,16 @@ async def test_a_leader_that_stood_still_leads_no_longer(
     before = sidecar.runs()
     first.process.send_signal(signal.SIGSTOP)
     try:
-        await eventually(lambda: second.metrics()["hookline_operator_leader"] == 1, "another leader", 60)
+        await eventually(lambda: second.metrics()["hookline_operator_leader"] == 1, "another leader")
         tenant.plugin("guard", tenant.module("two", module("v2")))
-        await sidecar.until(lambda: sidecar.runs() != before, 60)
-        await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready", 60)
+        await sidecar.until(lambda: sidecar.runs() != before)
+        await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
     finally:
         first.process.send_signal(signal.SIGCONT)
     told = f"({first.name}) leads no longer: {second.name} does"
-    await eventually(lambda: told in first.log.read_text(), "end of the old term", 60)
-    await eventually(lambda: leading() == [second], "one leader", 30)
-    await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready", 30)
+    await eventually(lambda: told in first.log.read_text(), "end of the old term")
+    await eventually(lambda: leading() == [second], "one leader")
+    await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
 
 
 async def test_a_sidecar_of_a_namespace_that_is_not_watched_is_told_so(

@@ -9,6 +9,8 @@ import json
 import aiohttp
 import pytest
 
+from waiting import PATIENCE_S
+
 
 async def refused(connect, operator, tenant, **how):
     """The status with which a connection is refused."""
@@ -75,7 +77,7 @@ async def test_a_pod_that_goes_is_let_go(operator, tenant, module, connect, even
     tenant.plugin("guard", tenant.module("one", module()))
     await sidecar.until(sidecar.runs)
     tenant.plane.kubectl("delete", "pod", "a", f"--namespace={tenant.name}", "--grace-period=0", "--force")
-    await asyncio.wait_for(asyncio.shield(sidecar.task), 30)
+    await asyncio.wait_for(asyncio.shield(sidecar.task), PATIENCE_S)
     await eventually(lambda: operator.metrics()["hookline_operator_connected_sidecars"] == 0, "end of the session")
 
 
@@ -89,7 +91,7 @@ async def test_what_a_sidecar_sends_is_bounded_and_checked(operator, tenant, con
         with contextlib.suppress(aiohttp.ClientError):
             await bad.send(rubbish.decode("latin-1"))
         with contextlib.suppress(aiohttp.ClientError):  # it was about to say more
-            await asyncio.wait_for(asyncio.shield(bad.task), 30)
+            await asyncio.wait_for(asyncio.shield(bad.task), PATIENCE_S)
     unknown = await connect(operator, tenant, "a")
     await unknown.send(json.dumps({"type": "of the future"}))
     await asyncio.sleep(0.5)

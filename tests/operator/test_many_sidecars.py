@@ -102,12 +102,12 @@ async def test_two_thousand_reports_that_change_nothing_are_few_looks_at_the_pod
     )  # fmt: skip
     publisher.begin()
     reports = 0
-    while reports < 300:
+    while len(looks) < 4:
         publisher.soon(plugin)
         reports += 1
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
     publisher.end()
-    assert 1 <= len(looks) < reports / 2
+    assert len(looks) < reports / 2
     assert all(after - before >= 0.1 for before, after in itertools.pairwise(looks))
 
 

@@ -20,7 +20,7 @@ def two(new_operator, eventually):
 
     async def start():
         operators = [new_operator().start(), new_operator().start()]
-        first = await eventually(lambda: leader(operators), "leader", 60)
+        first = await eventually(lambda: leader(operators), "leader")
         return first, next(each for each in operators if each is not first)
 
     return start
@@ -63,8 +63,8 @@ async def test_another_takes_over_and_no_connection_is_lost(
     bundles, began = sidecar.bundles, time.monotonic()
     first.stop(how)
     tenant.plugin("guard", tenant.module("two", module("v2")))
-    await sidecar.until(lambda: sidecar.running.bundle.plugins and sidecar.bundles > bundles, 60)
-    await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready", 60)
+    await sidecar.until(lambda: sidecar.running.bundle.plugins and sidecar.bundles > bundles)
+    await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
     record_property("seconds", round(time.monotonic() - began, 1))
     assert sidecar.connected.is_set()
     conditions = {each["type"]: each for each in status["conditions"]}
@@ -89,7 +89,7 @@ async def test_a_restart_asks_no_registry(new_operator, tenant, module, need, tm
         registry.stop()
     operator.stop()
     operator.start()
-    await eventually(lambda: leader([operator]), "leader", 60)
+    await eventually(lambda: leader([operator]), "leader")
     again = await connect(operator, tenant, "a", running=first.running)
     await again.until(lambda: again.bundles)
     assert again.runs() == first.runs()
@@ -107,7 +107,7 @@ async def test_a_restart_writes_nothing(new_operator, guarded, tenant, connect, 
     before = tenant.get("guard")["metadata"]["resourceVersion"]
     operator.stop()
     operator.start()
-    await eventually(lambda: leader([operator]), "leader", 60)
+    await eventually(lambda: leader([operator]), "leader")
     again = await connect(operator, tenant, "a", running=first.running)
     await again.until(lambda: again.bundles)
     await asyncio.sleep(15)  # longer than a new leader waits for its sidecars
@@ -130,8 +130,8 @@ async def test_with_the_api_server_away_what_runs_goes_on_and_what_changed_meanw
     finally:
         control_plane.start_apiserver()
     tenant.plugin("guard", tenant.module("two", module("v2")))
-    await sidecar.until(lambda: sidecar.runs() != before, 90)
-    await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready", 90)
+    await sidecar.until(lambda: sidecar.runs() != before)
+    await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
     assert operator.process.poll() is None
 
 

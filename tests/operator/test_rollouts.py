@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from hookline_api.bundle import LoadFailure
+from waiting import PATIENCE_S
 
 
 async def test_pods_switch_when_all_of_them_are_prepared(operator, tenant, module, connect, eventually):
@@ -124,13 +125,13 @@ async def test_a_deleted_plugin_leaves_its_pods_and_nothing_behind(operator, ten
     sidecar = await connect(operator, tenant, "a")
     tenant.plugin("guard", tenant.module("one", module("v1")))
     await sidecar.until(sidecar.runs)
-    tenant.plane.kubectl("delete", "wasmplugin", "guard", f"--namespace={tenant.name}", "--timeout=10s")
+    tenant.plane.kubectl("delete", "wasmplugin", "guard", f"--namespace={tenant.name}", f"--timeout={PATIENCE_S:.0f}s")
     await sidecar.until(lambda: not sidecar.runs())
 
     def revisions():
         return tenant.plane.get("controllerrevisions", f"--namespace={tenant.name}")["items"]
 
-    await eventually(lambda: not revisions(), "end of its revisions", 60)
+    await eventually(lambda: not revisions(), "end of its revisions")
 
 
 async def test_a_sidecar_that_connects_again_gets_what_it_missed(operator, tenant, module, connect):
@@ -141,7 +142,7 @@ async def test_a_sidecar_that_connects_again_gets_what_it_missed(operator, tenan
     await first.until(first.runs)
     second = await connect(operator, tenant, "a")
     await second.until(lambda: second.runs() == first.runs())
-    await asyncio.wait_for(asyncio.shield(first.task), 10)
+    await asyncio.wait_for(asyncio.shield(first.task), PATIENCE_S)
     assert not first.connected.is_set()
     assert second.connected.is_set()
 

@@ -28,6 +28,7 @@ from hookline_operator.admission import routes
 from hookline_operator.certificates import CertificateKeeper
 from hookline_operator.injection import InjectionSettings
 from hookline_operator.kube import Kube
+from waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = ROOT / "docs" / "injection.md"
@@ -80,7 +81,9 @@ class Plane:
             await asyncio.to_thread(held.enter_context, self.control_plane.namespace(name))
             for key, value in labels.items():
                 await self.kubectl("label", "namespace", name, f"{key}={value}")
-            await self.kubectl("wait", "--for=create", "serviceaccount/default", "--timeout=30s", namespace=name)
+            await self.kubectl(
+                "wait", "--for=create", "serviceaccount/default", f"--timeout={PATIENCE_S:.0f}s", namespace=name
+            )
             try:
                 yield name
             finally:
@@ -114,7 +117,7 @@ def configurations(home, port):
         configuration["metadata"] = {"name": CONFIGURATION}
         for entry in configuration["webhooks"]:
             entry["clientConfig"]["service"] |= {"name": SERVICE, "namespace": home, "port": port}
-            entry["timeoutSeconds"] = 5
+            entry["timeoutSeconds"] = 30
     return found
 
 
@@ -178,7 +181,7 @@ async def hookline(plane, kube):
 
 async def _heard(plane, home):
     """The API server reads its webhook configurations with some delay."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE_S):
         while True:
             with contextlib.suppress(ClusterError):
                 await plane.create(plugin(verify={"keys": ["k"]}), home, "--dry-run=server")
@@ -251,7 +254,7 @@ async def test_a_pod_that_cannot_be_injected_is_refused_where_its_author_looks(p
         }  # fmt: skip
         await plane.create(replicas, namespace)
         text = ""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while "uses its node's network" not in text:
                 text = await plane.kubectl("get", "events", "--output=json", namespace=namespace)
         assert "pod admission-refused/web-*: it uses its node's network" in text
@@ -345,7 +348,7 @@ async def test_a_lost_certificate_is_made_anew_and_the_api_server_told(plane, ho
     await hookline.keeper.sync()
     assert hookline.keeper.bundle != old
     async with plane.namespace("admission-renewed", **ASKS, **REQUIRES) as namespace:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while True:  # until the API server has read what was patched
                 try:
                     stored = await plane.create(pod(), namespace)

@@ -14,6 +14,7 @@ import wasmtime
 
 from hookline_api.bundle import Bundle, BundleArtifact, BundlePlugin
 from hookline_api.hooks import Hook
+from hookline_runtime import plugin as plugin_module
 from hookline_runtime.artifacts.inspection import inspect_module
 from hookline_runtime.compiler import Compiler
 from hookline_runtime.engine import compile_to
@@ -32,6 +33,9 @@ _BUMP = """
     (br $more)))
   (local.get $p))
 """
+_TIMEOUT = "900ms"
+"""Of a plugin whose test is about something else: no busy machine takes that long for a call that does little, and it
+is short enough for the event loop."""
 _DEALLOC = '(func (export "dealloc") (param i32 i32))'
 _FREE_LAST = """
 (func (export "dealloc") (param $p i32) (param $n i32)
@@ -158,10 +162,14 @@ class Workshop:
     started: list[Runtime]
 
     async def plugin(self, text: str | bytes, name: str = "guest", **settings: Any) -> BundlePlugin:
-        """A bundle's entry for a module, compiled; ``settings`` are a resource's, hooks by default all."""
+        """A bundle's entry for a module, compiled; ``settings`` are a resource's.
+
+        Hooks are by default all, and the time-out is long.
+        """
         wasm = bytes(wasmtime.wat2wasm(text)) if isinstance(text, str) else text
         sha256 = hashlib.sha256(wasm).hexdigest()
         settings.setdefault("hooks", list(inspect_module(wasm).hooks))
+        settings["limits"] = {"timeout": _TIMEOUT} | settings.get("limits", {})
         artifact = BundleArtifact(
             digest=f"sha256:{sha256}", sha256=sha256, size=len(wasm), layout="file", reference=name
         )
@@ -207,6 +215,12 @@ def compiler(tmp_path_factory: pytest.TempPathFactory) -> Compiler:
 def wat() -> Wat:
     """The writer of modules."""
     return Wat()
+
+
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A call is slow from 100 ms of processor time on: what does little is quick also where all else makes it wait."""
+    monkeypatch.setattr(plugin_module, "_QUICK_NS", 100_000_000)
 
 
 @pytest.fixture

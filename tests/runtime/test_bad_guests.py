@@ -206,9 +206,10 @@ async def test_an_endless_loop_is_cut_wherever_it_is(workshop, wat, where, mode)
     assert not runtime.plugins["guest"]._instances or where == "alloc"
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_an_endless_loop_is_cut_on_the_event_loop_too(workshop, wat):
     """Once a plugin is trusted to be quick its calls run inline; the clock is another thread's."""
-    runtime = await workshop.guest(wat.switch(), limits={"timeout": "20ms"})
+    runtime = await workshop.guest(wat.switch(), limits={"timeout": "200ms"})
     plugin = runtime.plugins["guest"]
     while not plugin.inline:
         await runtime.call(Hook.CUSTOM, b"0")
@@ -217,6 +218,7 @@ async def test_an_endless_loop_is_cut_on_the_event_loop_too(workshop, wat):
     assert (await runtime.call(Hook.CUSTOM, b"0"))["value"] == 0
 
 
+@pytest.mark.usefixtures("unhurried")
 @pytest.mark.parametrize("inline", [False, True])
 async def test_a_stack_overflow_is_a_trap(workshop, wat, inline):
     """On a thread's stack and on the main one."""

@@ -137,16 +137,19 @@ async def test_a_trial_that_is_neither_good_nor_bad_does_not_keep_it_off_the_roa
 
 async def test_a_trial_that_gives_up_waiting_for_its_turn_does_not_keep_it_off_the_road(guest, clock):
     """The places are taken by calls that were under way when the breaker opened."""
-    busy = [asyncio.create_task(guest.call(_LOOP)) for _ in range(2)]
-    await asyncio.sleep(0)
+    places = guest.plugin.places
+    for _ in range(2):
+        await places.enter(0)
     for _ in range(5):
         guest.breaker.failed(plugin_module.TrapError)
     clock.now += 1
     task = asyncio.create_task(guest.call(_OK))
     await asyncio.sleep(0)
-    assert guest.plugin.places._waiting
+    assert places._waiting
     task.cancel()
-    await asyncio.gather(task, *busy, return_exceptions=True)
+    await asyncio.gather(task, return_exceptions=True)
+    for _ in range(2):
+        places.leave()
     clock.now += 10
     assert (await guest.call(_OK))["value"] == 0
 

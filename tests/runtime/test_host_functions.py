@@ -106,7 +106,9 @@ async def test_a_call_without_its_permission_answers_its_code_and_is_counted(wor
 
 
 @pytest.mark.parametrize("key", HOST_FUNCTIONS, ids=".".join)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(data=st.data())
 def test_no_argument_of_a_host_function_does_anything_but_answer(host, key, data):
     """Each parameter of each function, over all of its type: a number, and never an exception."""

@@ -21,6 +21,7 @@ _MEMORY = """
 """
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_per_call_no_call_finds_anything_of_another(workshop, wat):
     """A secret is planted all over memory; the next calls look for it, also where they grow."""
     plant_and_look = """
@@ -107,7 +108,7 @@ async def test_the_instance_that_was_made_at_load_has_a_deadline_of_its_first_ca
     from hookline_runtime import runtime as runtime_module
 
     monkeypatch.setattr(runtime_module, "_FIRST_INSTANCE_MS", 1)
-    runtime = await workshop.guest(wat.switch(), isolation={"mode": mode}, limits={"timeout": "50ms"})
+    runtime = await workshop.guest(wat.switch(), isolation={"mode": mode})
     engine = runtime.plugins["guest"]._guest._engine
     for _ in range(1000):  # five seconds later, as the engine's clock has it
         engine.increment_epoch()
@@ -130,9 +131,10 @@ async def test_fuel_of_the_first_instance_is_not_the_first_calls(workshop, wat):
         assert (await runtime.call(Hook.CUSTOM, b"0"))["action"] == "empty"
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_a_plugin_is_trusted_on_the_event_loop_after_some_quick_calls_and_for_less_each_time(workshop, wat):
     """One slow call sends it back to threads, for twice as many quick ones."""
-    runtime = await workshop.guest(wat.switch(), limits={"timeout": "10ms"})
+    runtime = await workshop.guest(wat.switch(), limits={"timeout": "200ms"})
     plugin = runtime.plugins["guest"]
     quick = []
     for _ in range(3):

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from hookline_api.abi import E_ARGUMENT, E_CAP, E_SIZE
 from hookline_runtime import kv as kv_module
 from hookline_runtime.kv import MAX_BYTES, MAX_KEY, MAX_KEYS, MAX_NAMESPACES, MAX_VALUE, KvError, KvStore
+from waiting import PATIENCE_S
 
 _PREAMBLE = """
 import sys
@@ -42,7 +43,7 @@ threads = [threading.Thread(target=count) for _ in range(3)]
 """
     folder = str(tmp_path / "kv")
     workers = [_process(script, folder, f"p{number}") for number in range(4)]
-    assert [worker.wait(60) for worker in workers] == [0] * 4
+    assert [worker.wait(PATIENCE_S) for worker in workers] == [0] * 4
     store = KvStore(tmp_path / "kv")
     assert store.get("all", b"n") == b"2400"
     assert [store.get(f"p{number}", b"n") for number in range(4)] == [b"1200"] * 4
@@ -94,7 +95,7 @@ sys.stdin.read()
     waiting.start()
     worker.kill()
     worker.communicate()
-    waiting.join(20)
+    waiting.join(PATIENCE_S)
     assert not waiting.is_alive()
     assert store.get("p", b"k") == b"v"
     store.close()
@@ -145,7 +146,7 @@ def test_several_processes_that_find_a_damaged_store_end_up_with_the_same_new_on
     folder.mkdir()
     (folder / "data.mdb").write_bytes(b"\xff" * 100_000)
     workers = [_process("kv.increment('p', b'n', 1)", str(folder), stderr=subprocess.DEVNULL) for _ in range(4)]
-    assert [worker.wait(60) for worker in workers] == [0] * 4
+    assert [worker.wait(PATIENCE_S) for worker in workers] == [0] * 4
     store = KvStore(folder)
     assert store.get("p", b"n") == b"4"
     store.close()

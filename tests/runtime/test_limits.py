@@ -157,7 +157,7 @@ async def test_the_memory_high_water_mark_is_in_the_statistics(workshop, wat):
 
 async def test_calls_beyond_the_concurrency_wait_and_beyond_the_queue_are_an_overload(workshop, wat):
     """One runs, four wait and run after it, the sixth is refused at once."""
-    runtime = await workshop.guest(wat.switch(), limits={"concurrency": 1, "timeout": "2s"})
+    runtime = await workshop.guest(wat.switch(), limits={"concurrency": 1, "timeout": "60s"})
     answers = await asyncio.gather(*(runtime.call(Hook.CUSTOM, b"0") for _ in range(6)))
     assert [answer.get("failure") for answer in answers] == [None] * 5 + ["overload"]
     assert (await runtime.call(Hook.CUSTOM, b"0"))["value"] == 0

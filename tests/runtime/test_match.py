@@ -318,6 +318,7 @@ def _trust_all(runtime):
         plugin.trust()
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_a_guard_that_only_a_rewrite_calls_for_is_waited_for(workshop, wat):
     """And one that no rewrite calls for is not, although it never ran, and so would have to be."""
     rewriter = await workshop.plugin(wat.module(answers={"pre_query": {"kind": "rewrite", "sql": "drop t"}}), "r")

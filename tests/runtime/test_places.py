@@ -295,6 +295,7 @@ def test_a_file_without_locks_is_refused_with_a_sentence(tmp_path):
         SharedPlaces(tmp_path / "nowhere" / "places", 2)
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_a_quick_plugin_that_waited_for_a_place_runs_on_the_loop_all_the_same(members, workshop, wat):
     """It wanted a place, and no thread; and two processes that have one place for both fail no call."""
     entry = await workshop.plugin(wat.switch(), limits={"concurrency": 1, "timeout": "900ms"})
@@ -314,6 +315,7 @@ async def test_a_quick_plugin_that_waited_for_a_place_runs_on_the_loop_all_the_s
     assert [plugin.places.held for plugin in plugins] == [0, 0]
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_quick_calls_that_wait_for_a_place_of_another_process_are_no_overload(members, workshop, wat):
     """In one process all of them would have waited in their connections; while the place travels, they wait here."""
     entry = await workshop.plugin(wat.switch(), limits={"concurrency": 1, "timeout": "900ms"})
@@ -328,6 +330,7 @@ async def test_quick_calls_that_wait_for_a_place_of_another_process_are_no_overl
     other.close()
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_a_trial_that_waited_for_a_place_is_one_trial(members, workshop, wat, monkeypatch):
     """The circuit breaker lets one call through, and that one runs, though it was asked twice."""
     entry = await workshop.plugin(wat.switch(), limits={"concurrency": 1, "timeout": "900ms"})

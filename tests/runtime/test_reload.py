@@ -13,6 +13,7 @@ from hookline_api.hooks import Hook
 from hookline_runtime import plugin as plugin_module
 from hookline_runtime import runtime as runtime_module
 from hookline_runtime.runtime import PrepareError, Runtime
+from waiting import PATIENCE_S, until_true
 
 _QUERY = b'{"query": "select 1"}'
 
@@ -129,9 +130,7 @@ async def test_an_old_version_goes_without_a_search_for_cycles(workshop, wat, mo
             await runtime.load(
                 Bundle.of([await _version(workshop, wat, number, isolation={"mode": mode})]), workshop.find
             )
-        async with asyncio.timeout(20):
-            while any(each() is not None for each in gone):  # noqa: ASYNC110 - threads let go of their last call
-                await asyncio.sleep(0.01)
+        await until_true(lambda: all(each() is None for each in gone), "threads that let go of their last call")
     finally:
         gc.enable()
 
@@ -253,7 +252,7 @@ async def test_many_reloads_leave_as_many_threads_and_instances_as_before(worksh
         await asyncio.gather(*(runtime.call(Hook.CUSTOM, b"0") for _ in range(4)))
     for thread in threading.enumerate():
         if thread.name.startswith("plugin-") and thread not in runtime.plugins["guest"]._threads._threads:
-            await asyncio.to_thread(thread.join, 10)
+            await asyncio.to_thread(thread.join, PATIENCE_S)
     mine = [thread for thread in threading.enumerate() if thread.name.startswith("plugin-")]
     assert len(mine) <= 4
     assert len(runtime._ending) <= 1
@@ -298,6 +297,7 @@ async def test_closing_twice_is_closing_once(workshop, wat):
         await runtime.call(Hook.CUSTOM, b"0")
 
 
+@pytest.mark.usefixtures("unhurried")
 async def test_a_version_that_follows_a_quick_one_takes_as_many_calls_at_once(workshop, wat):
     """On probation it would answer some of a burst with an overload, because of nothing but the change."""
     text = wat.module(answers={"pre_query": {"action": "block", "value": "old"}})

@@ -181,7 +181,8 @@ async def test_9_counters_lose_no_update_and_a_full_store_is_heard_of(workshop, 
         imports=wat.host("hookline", "kv_incr", "i32 i32 i64", "i64"),
         hooks={"custom_hook": "(call $number (call $kv_incr (local.get $p) (local.get $n) (i64.const 1)))"},
     )
-    runtime = await workshop.guest(count, permissions=["kv.write"])
+    # on threads, and none of those that wait for one gives up
+    runtime = await workshop.guest(count, permissions=["kv.write"], limits={"timeout": "60s"})
     for _ in range(10):
         await asyncio.gather(*(runtime.call(Hook.CUSTOM, b"0") for _ in range(50)))
     assert workshop.kv.get("guest", b"0") == b"500"

@@ -17,7 +17,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import aiohttp
@@ -27,8 +26,8 @@ import yaml
 
 from hookline_api.hooks import Hook
 from local_ports import reserve_port, reserve_ports
-
-DEADLINE = 120.0
+from waiting import PATIENCE_S as DEADLINE
+from waiting import until, until_true
 
 _BUMP = """
 (global $top (mut i32) (i32.const 65536))
@@ -41,19 +40,6 @@ _BUMP = """
       (then (br_if $more (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))))
   (local.get $p))
 """
-
-
-def until(condition, what, *, seconds=DEADLINE):
-    """What ``condition`` answers once that is true; asked again and again until the deadline."""
-    end = time.monotonic() + seconds
-    while True:
-        found = condition()
-        if found:
-            return found
-        if time.monotonic() > end:
-            what = what() if callable(what) else what
-            pytest.fail(f"within {seconds:g} s there was not: {what}")
-        time.sleep(0.02)  # between two looks
 
 
 class Guests:
@@ -142,7 +128,11 @@ class Guests:
 
 
 def manifest(name, *, source=None, config=None, **spec):
-    """A WasmPlugin as plain data; by default of the file ``<name>.wasm``."""
+    """A WasmPlugin as plain data; by default of the file ``<name>.wasm``, and with a long time-out.
+
+    Short enough for the event loop, and long enough for a call on a busy machine that waits for another worker.
+    """
+    spec["limits"] = {"timeout": "900ms"} | spec.get("limits", {})
     spec["source"] = source or {"file": {"path": f"{name}.wasm"}}
     if config is not None:
         spec["config"] = config
@@ -341,10 +331,7 @@ class Sidecar:
 
     async def wait_busy(self, before, calls=1):
         """Return when the workers are at work on so many long calls; ``before`` is what was ``used`` before these."""
-        end = time.monotonic() + DEADLINE
-        while self.used() < before + 10 * calls:
-            assert time.monotonic() < end, "the workers are idle"
-            await asyncio.sleep(0.01)  # the call is on its way
+        await until_true(lambda: self.used() >= before + 10 * calls, "workers that are at work")
 
     def _listens(self, pid, port):
         inodes = {
@@ -380,10 +367,14 @@ class Sidecar:
 
     async def wait_says(self, value):
         """Return once the custom hook answers this."""
-        end = time.monotonic() + DEADLINE
-        while (said := await self.says()) != value:
-            assert time.monotonic() < end, f"it says {said!r} and not {value!r}"
-            await asyncio.sleep(0.02)  # between two looks
+        said = None
+
+        async def as_wanted():
+            nonlocal said
+            said = await self.says()
+            return said == value
+
+        await until_true(as_wanted, lambda: f"the answer {value!r}; it says {said!r}")
 
     def raw(self, data, *, seconds=DEADLINE, pieces=None):
         """Send bytes on a new connection; everything that comes back until it is closed."""
@@ -449,10 +440,11 @@ class Load:
 
     async def reaches(self, count):
         """Return when so many more answers have come."""
-        goal, end = len(self.answers) + count, time.monotonic() + DEADLINE
-        while len(self.answers) < goal:
-            assert time.monotonic() < end, f"the load stands still: {self.failures[-3:]}"
-            await asyncio.sleep(0.005)  # the loops go on meanwhile
+        goal = len(self.answers) + count
+        await until_true(
+            lambda: len(self.answers) >= goal,
+            lambda: f"{count} more answers; {len(self.answers)} of {goal}, and {self.failures[-3:]}",
+        )
 
 
 @pytest.fixture(scope="session")
@@ -469,7 +461,7 @@ def make_manifest():
 
 @pytest.fixture(scope="session")
 def eventually():
-    """``until``."""
+    """``waiting.until``: what has to happen is asked for until it is so."""
     return until
 
 

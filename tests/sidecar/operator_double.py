@@ -22,6 +22,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hookline_api.bundle import Bundle, BundleArtifact, BundlePlugin, LoadFailure
 from hookline_api.distribution import BLOBS_PATH, DISTRIBUTION_PATH, BundleMessage, Commit, Report
+from waiting import PATIENCE_S
 
 TOKEN = "the-token-of-this-pod"
 
@@ -78,7 +79,8 @@ class OperatorDouble:
         self._loop.close()
 
     def entry(self, name, module=None, **settings):
-        """A bundle's entry; its module becomes a blob."""
+        """A bundle's entry; its module becomes a blob. The time-out is long, as that of ``manifest`` in conftest.py."""
+        settings["limits"] = {"timeout": "900ms"} | settings.get("limits", {})
         artifact = None
         if module is not None:
             sha256 = hashlib.sha256(module).hexdigest()
@@ -182,7 +184,7 @@ class OperatorDouble:
     # ── what it answers ──
 
     def _do(self, work):
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_S)
 
     async def _start(self):
         self._unhang = asyncio.Event()
@@ -200,7 +202,7 @@ class OperatorDouble:
             await self._runner.cleanup()
             self._runner = None
         if handlers := asyncio.all_tasks() - {asyncio.current_task()}:
-            await asyncio.wait(handlers, timeout=5)  # they end with their connections
+            await asyncio.wait(handlers, timeout=PATIENCE_S)  # they end with their connections
         await asyncio.sleep(0.05)  # and transports one round later
 
     @web.middleware

@@ -12,6 +12,8 @@ import resource
 
 import pytest
 
+from waiting import PATIENCE_S
+
 GOOD = b'{"query": "select 1"}'
 MAX_BODY = 64 * 1024
 
@@ -261,7 +263,7 @@ async def test_expect_100_continue_is_honoured(sidecar):
     """As curl sends it with every body over a megabyte, and waits."""
     head = request(b"", length=False, extra=[f"Content-Length: {len(GOOD)}", "Expect: 100-continue"])
     with sidecar.connect() as connection:
-        connection.settimeout(5)
+        connection.settimeout(PATIENCE_S)
         connection.sendall(head)
         assert connection.recv(4096) == b"HTTP/1.1 100 Continue\r\n\r\n"
         connection.sendall(GOOD)
@@ -324,7 +326,7 @@ async def test_an_upgrade_is_not_taken(sidecar):
     head = request(b"", method="GET", path="/v1/hooks/pre_query", length=False, close=False, extra=upgrade)
     data = head.replace(b"\r\n\r\n", b"\r\nConnection: Upgrade\r\n\r\n")
     with sidecar.connect() as connection:
-        connection.settimeout(5)
+        connection.settimeout(PATIENCE_S)
         connection.sendall(data)
         assert b" 405 " in connection.recv(4096).split(b"\r\n")[0]
 

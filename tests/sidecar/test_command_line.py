@@ -14,6 +14,7 @@ import pytest
 
 from hookline_runtime import accelerator
 from hookline_sidecar import cli
+from waiting import PATIENCE_S
 
 HOOKLINE = [sys.executable, "-m", "hookline_sidecar"]
 
@@ -26,7 +27,7 @@ def run(*arguments, **environment):
         env=clean | environment,
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert "Traceback" not in done.stderr, done.stderr

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-DEADLINE = 20.0
+from waiting import PATIENCE_S as DEADLINE
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +21,7 @@ def sidecar(new_sidecar, guests):
     """One plugin that is quick, and one that takes a while."""
     sidecar = new_sidecar()
     sidecar.folder.plugin("guard", guests.configured(), config={"pre_query": {"action": "block", "value": "no"}})
-    sidecar.folder.plugin("slow", guests.busy(40_000_000), limits={"timeout": "5s"})
+    sidecar.folder.plugin("slow", guests.busy(40_000_000), limits={"timeout": "60s"})
     return sidecar.start()
 
 
@@ -227,8 +227,8 @@ def test_many_idle_connections_are_cheap(sidecar):
 
 def test_a_shutdown_answers_what_is_under_way_and_closes_what_is_idle(new_sidecar, guests):
     """The slow call is answered, its connection and an idle one are closed, and the sidecar ends well."""
-    sidecar = new_sidecar(drain="10s")
-    sidecar.folder.plugin("slow", guests.busy(300_000_000), limits={"timeout": "8s"})
+    sidecar = new_sidecar(drain="10m")
+    sidecar.folder.plugin("slow", guests.busy(300_000_000), limits={"timeout": "60s"})
     sidecar.start()
     with Client(sidecar) as busy, Client(sidecar) as idle, Client(sidecar) as half:
         idle.send(request())
@@ -249,7 +249,7 @@ def test_a_shutdown_answers_what_is_under_way_and_closes_what_is_idle(new_sideca
 @pytest.mark.parametrize("extra", [(), ("X-Twice: 1", "X-Twice: 2")], ids=["lane", "aiohttp"])
 def test_an_answer_that_is_being_read_at_a_shutdown_arrives_whole(new_sidecar, guests, extra):
     """It is more than the socket takes at once, and its client is not the quickest."""
-    sidecar = new_sidecar(drain="20s")
+    sidecar = new_sidecar(drain="10m")
     large = {"action": "block", "value": "x" * 900_000}
     sidecar.folder.plugin("guard", guests.configured(), config={"pre_query": large})
     sidecar.start()

@@ -16,6 +16,7 @@ from hookline_api.bundle import LoadFailure
 from hookline_api.distribution import MAX_BUNDLE, MAX_REPORT, PluginReport, Report
 from hookline_sidecar.operator_source import pause
 from hookline_sidecar.report import written
+from waiting import PATIENCE_S
 
 SECRET = "a-value-of-a-secret"
 QUERY = {"query": "select 1"}
@@ -181,7 +182,7 @@ async def test_a_commit_that_comes_first_is_remembered(sidecar, operator, guests
     entry = operator.entry("p", guests.saying("two"))
     operator.faults[entry.artifact.sha256] = ["hang"]
     version = operator.send(entry, hold=True)
-    assert operator.hung.wait(20)
+    assert operator.hung.wait(PATIENCE_S)
     operator.commit(version)
     assert await sidecar.says() == "one"
     operator.release()

@@ -6,10 +6,11 @@ import asyncio
 import os
 import resource
 import signal
-import time
 
 import aiohttp
 import pytest
+
+from waiting import PATIENCE_S, until_true
 
 
 async def test_a_worker_that_is_killed_is_replaced_and_its_statistics_are_kept(sidecar, guests, load, eventually):
@@ -61,8 +62,8 @@ async def test_a_supervisor_that_is_killed_is_not_missed(sidecar, guests, load, 
 
 async def test_a_stop_lets_calls_under_way_end(sidecar, guests, all_gone):
     """SIGTERM: a slow call is answered, new connections are refused, the socket's file goes, the code is 0."""
-    sidecar.folder.plugin("slow", guests.busy(1_500_000_000), limits={"timeout": "20s"})
-    sidecar.start()
+    sidecar.folder.plugin("slow", guests.busy(500_000_000), limits={"timeout": "60s"})
+    sidecar.start(drain="10m")
     family = sidecar.pids
     before = sidecar.used()
     async with sidecar.client() as session, sidecar.client(unix=True) as other:
@@ -75,7 +76,7 @@ async def test_a_stop_lets_calls_under_way_end(sidecar, guests, all_gone):
         for call in calls:
             response = await call
             assert (response.status, (await response.json())["value"]) == (200, {"n": 1})
-    assert sidecar.process.wait(20) == 0
+    assert sidecar.process.wait(PATIENCE_S) == 0
     assert all_gone(family)
     assert "Traceback" not in sidecar.log
     assert sidecar.log.count("stopping") == 1
@@ -83,20 +84,21 @@ async def test_a_stop_lets_calls_under_way_end(sidecar, guests, all_gone):
 
 async def until_refused(sidecar):
     """Return when a new connection is refused."""
-    end = time.monotonic() + 10
-    while True:
+
+    def refused():
         try:
             sidecar.connect().close()
         except ConnectionRefusedError:
-            return
-        assert time.monotonic() < end
-        await asyncio.sleep(0.01)  # between two looks
+            return True
+        return False
+
+    await until_true(refused, "a refused connection")
 
 
 async def test_a_call_on_an_open_connection_during_a_stop_is_a_503(sidecar, guests):
     """The proxy may ask elsewhere; the connection is closed behind the answer, or before it."""
-    sidecar.folder.plugin("slow", guests.busy(1_000_000_000), limits={"timeout": "20s"})
-    sidecar.start()
+    sidecar.folder.plugin("slow", guests.busy(500_000_000), limits={"timeout": "60s"})
+    sidecar.start(drain="10m")
     async with sidecar.client() as session:
         async with session.post("/v1/hooks/pre_query", json={"query": ""}) as response:
             assert response.status == 200
@@ -109,7 +111,7 @@ async def test_a_call_on_an_open_connection_during_a_stop_is_a_503(sidecar, gues
         await until_refused(sidecar)
         assert (await call).status == 200
         half.close()
-    assert sidecar.process.wait(20) == 0
+    assert sidecar.process.wait(PATIENCE_S) == 0
 
 
 async def test_a_call_that_does_not_end_does_not_hold_up_a_stop(sidecar, guests):
@@ -131,7 +133,7 @@ def test_a_stop_of_an_idle_sidecar_is_clean(sidecar, what):
     """Also Ctrl-C: exit code 0, nobody has to be waited for or killed, nothing in the log but what was asked for."""
     sidecar.start(workers=2, drain="60s")
     sidecar.process.send_signal(what)
-    assert sidecar.process.wait(20) == 0
+    assert sidecar.process.wait(PATIENCE_S) == 0
     assert "WARNING" not in sidecar.log
     assert "ERROR" not in sidecar.log
 

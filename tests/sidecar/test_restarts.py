@@ -10,6 +10,8 @@ import time
 
 import pytest
 
+from waiting import PATIENCE_S
+
 
 @pytest.fixture(scope="module")
 def stopped(new_sidecar, guests):
@@ -155,7 +157,7 @@ def test_a_damaged_bundle_without_a_folder_is_refused(sidecar):
     (sidecar.state / "bundle.json").write_bytes(b"{")
     lose_folder(sidecar)
     sidecar.start(wait=False)
-    assert sidecar.process.wait(20) == 2
+    assert sidecar.process.wait(PATIENCE_S) == 2
     assert "is no folder" in sidecar.log
 
 

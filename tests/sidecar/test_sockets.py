@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hookline_sidecar import sockets
+from waiting import PATIENCE_S
 
 NOBODY = 65534
 GROUP = 61234
@@ -153,7 +154,7 @@ def test_a_group_without_a_socket_is_refused(tmp_path):
     """It would act on nothing."""
     done = subprocess.run(
         [sys.executable, "-m", "hookline_sidecar", "--plugins", tmp_path, "--socket-group", "0"],
-        capture_output=True, text=True, timeout=20, check=False,
+        capture_output=True, text=True, timeout=PATIENCE_S, check=False,
     )  # fmt: skip
     assert done.returncode == 2
     assert "--socket-group is for --socket" in done.stderr

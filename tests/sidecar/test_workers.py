@@ -11,6 +11,8 @@ import signal
 import aiohttp
 import pytest
 
+from waiting import until_true
+
 
 def crowd(guests, rounds):
     """A module whose custom hook answers how many of its calls run, itself included, and takes that long."""
@@ -70,9 +72,10 @@ async def clients(sidecar, count, *, pause=0.002):
 async def more_of_each(made, calls):
     """Return when each of them was answered so many times more."""
     goals = [len(each.answers) + calls for each in made]
-    async with asyncio.timeout(60):
-        while any(len(each.answers) < goal for each, goal in zip(made, goals, strict=True)):  # noqa: ASYNC110 - the load goes on
-            await asyncio.sleep(0.005)
+    await until_true(
+        lambda: all(len(each.answers) >= goal for each, goal in zip(made, goals, strict=True)),
+        lambda: f"{calls} more answers for each; they have {[len(each.answers) for each in made]} of {goals}",
+    )
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,8 @@ async def more_of_each(made, calls):
 )  # fmt: skip
 async def test_the_concurrency_is_one_limit_for_the_pod(sidecar, guests, limit, rounds):
     """With three workers and many callers, the guest itself never sees more; and nobody fails for want of a place."""
-    limits = {"concurrency": limit, "timeout": "900ms"}
+    # Who waits for a place waits by the clock. A quick one runs on the event loop, which takes less than a second.
+    limits = {"concurrency": limit, "timeout": "60s" if rounds > 1000 else "900ms"}
     sidecar.folder.plugin("p", crowd(guests, rounds), permissions=["kv.write"], limits=limits)
     sidecar.start(workers=3)
     async with clients(sidecar, 3 * (limit + 1), pause=0) as made:
@@ -96,7 +100,7 @@ async def test_the_concurrency_is_one_limit_for_the_pod(sidecar, guests, limit, 
 
 async def test_a_killed_worker_frees_its_places(sidecar, guests, eventually):
     """In the middle of calls that took all there were: the other workers have the limit for themselves at once."""
-    sidecar.folder.plugin("p", guests.busy(300_000_000), limits={"concurrency": 4, "timeout": "20s"})
+    sidecar.folder.plugin("p", guests.busy(300_000_000), limits={"concurrency": 4, "timeout": "60s"})
     sidecar.start(workers=2)
     one, before = sidecar.workers[0], sidecar.used()
     async with clients(sidecar, 8) as made:
@@ -135,19 +139,20 @@ async def test_a_killed_worker_takes_its_own_calls_along_and_nothing_else(sideca
         assert len(numbers) == len(set(numbers))
         assert sidecar.plugin("p")["stats"]["custom_hook"]["calls"] > before
         # The new worker is the one with the fewest: it gets what comes now.
+        more = 0
         async with contextlib.AsyncExitStack() as stack:
-            for n in range(24):
-                session = await stack.enter_async_context(sidecar.client(unix=bool(n % 2)))
+            while min(sidecar.connections()) < 12:
+                assert more < 100, sidecar.connections()
+                session = await stack.enter_async_context(sidecar.client(unix=bool(more % 2)))
+                more += 1
                 async with session.post("/v1/hooks/custom_hook", json=0) as response:
                     numbers.append((await response.json())["value"])
-            found = sidecar.connections()
-            assert sum(found) == 48
-            assert min(found) >= 12, found
+                assert sum(sidecar.connections()) == 24 + more
     numbers = [answer["value"] for each in made for answer in each.answers]
     calls = sidecar.plugin("p")["stats"]["custom_hook"]["calls"]
-    assert len(numbers) + 24 <= calls <= len(numbers) + 24 + had
+    assert len(numbers) + more <= calls <= len(numbers) + more + had
     last = (await sidecar.ask())["value"]
-    assert len(numbers) + 25 <= last <= len(numbers) + 25 + had
+    assert len(numbers) + more + 1 <= last <= len(numbers) + more + 1 + had
     assert "Traceback" not in sidecar.log
 
 
@@ -170,6 +175,6 @@ async def test_changes_under_load_fail_no_call_of_any_worker(sidecar, guests):
 
 async def until_all_say(made, value):
     """Return when each client was last answered this."""
-    async with asyncio.timeout(20):
-        while not all(each.answers and each.answers[-1].get("value") == value for each in made):  # noqa: ASYNC110 - the load goes on
-            await asyncio.sleep(0.005)
+    await until_true(
+        lambda: all(each.answers and each.answers[-1].get("value") == value for each in made), f"{value} from all"
+    )

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 ENDED: Final = "ended"
 """The cause in an answer that the child did not give itself."""
 CPU_S: Final = 110
-_TIMEOUT_S: Final = 120.0
+_TIMEOUT_S: Final = 600.0
+"""What ends a child that hangs. Its work is bounded by processor time, of which a busy machine gives it little."""
 _MEMORY: Final = 4 * 2**30
 _MAX_ANSWER: Final = 64 * 1024
 
