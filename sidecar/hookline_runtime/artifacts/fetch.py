@@ -16,8 +16,6 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from yarl import URL
-
 from hookline_runtime.artifacts import layouts
 from hookline_runtime.artifacts.credentials import Keychain
 from hookline_runtime.artifacts.describe import PluginDescription
@@ -25,7 +23,8 @@ from hookline_runtime.artifacts.folder import LayoutFolder, read_file
 from hookline_runtime.artifacts.limits import FetchLimits
 from hookline_runtime.artifacts.reference import DIGEST, LayoutReference, parse
 from hookline_runtime.artifacts.registry import RegistryAccess, RemoteRepository, Repository, Tokens
-from hookline_runtime.artifacts.transport import Body, Transport, shown
+from hookline_runtime.artifacts.transport import Body, Transport
+from hookline_runtime.artifacts.urls import foreign, shown
 from hookline_runtime.errors import FetchError, VerifyError
 
 if TYPE_CHECKING:
@@ -104,8 +103,7 @@ class Fetcher:
         """
         digest = f"sha256:{source.sha256}"
         try:
-            url = URL(source.url)
-            url.origin()
+            url = foreign(source.url)
         except ValueError:
             raise FetchError("source.http.url is no URL that can be asked; check its host", transient=False) from None
 
