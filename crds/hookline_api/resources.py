@@ -150,7 +150,7 @@ class OCISource(Resource):
     """Whether a tag is asked for again on each change of the resource. Default: Always for ``:latest`` and
     for no tag, else IfNotPresent. A digest is never asked for twice."""
     pull_secrets: Annotated[list[LocalObjectReference], Field(max_length=16)] = []
-    """Secrets of type kubernetes.io/dockerconfigjson, tried in order."""
+    """Secrets of type kubernetes.io/dockerconfigjson or kubernetes.io/dockercfg, tried in order."""
     ca_config_map: LocalObjectReference | None = None
     """A ConfigMap whose key ``ca.crt`` holds the registry's own certificate authority, PEM."""
     insecure: bool = False

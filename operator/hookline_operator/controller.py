@@ -205,6 +205,9 @@ class Controller:
         if self._good(track, plugin):
             if track.error is not None or (track.task is not None and track.start != start):
                 self._stop(track)
+            if track.note and track.start != start and track.task is None:
+                self._stop(track)  # perhaps what kept its tag from being asked for is mended: a pull secret, say
+                self._begin(track, plugin, ask_again=True)
             track.start, track.error = start, None
             self._track_tag(track, plugin)
         elif track.start != start or (track.task is None and track.error is None):

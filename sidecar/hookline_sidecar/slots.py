@@ -60,6 +60,8 @@ class Slot:
     attempts: int = 0
     pause: float = 0.0
     """Seconds until the source is asked again; 0 where only a change helps."""
+    owed: bool = False
+    """Whether its source has to be asked once more: what it was before a change could not be had."""
 
     @property
     def name(self) -> str:
@@ -70,6 +72,12 @@ class Slot:
     def settled(self) -> bool:
         """Whether it is known how it ended."""
         return self.resolved is not None or self.failure is not None
+
+    @property
+    def missed(self) -> bool:
+        """Whether its source was asked in vain, or will be because of a change before."""
+        failed = self.failure is not None and self.failure.cause != "config" and self.wanted.resolve is not None
+        return self.owed or failed
 
     def loaded(self, resolved: Resolved) -> None:
         """It is fetched, checked and compiled."""
@@ -158,14 +166,24 @@ class Slots(dict[str, Slot]):
                 continue
             if slot is not None:
                 slot.cancel()
-            slot = self[name] = Slot(wanted=wanted, key=wanted.key)
+            if slot is not None and slot.wanted.key == wanted.key and wanted.resolve is not None:
+                # Nothing changed, and what is known of it, its failure too, is true until the source said otherwise.
+                slot.key = wanted.key
+                slot.moved(wanted)
+                self._begin(slot, ask_again=slot.failure is not None or wanted.again is not None)
+                continue
+            owed = slot is not None and slot.missed
+            slot = self[name] = Slot(wanted=wanted, key=wanted.key, owed=owed)
             if wanted.resolve is not None:
                 self._begin(slot)
             else:
                 slot.failure = wanted.failure
 
     def anew(self) -> None:
-        """Resolve all again at the next ``take``: what failed is tried, tags that are always asked for are asked."""
+        """Resolve all again at the next ``take``.
+
+        The sources of what failed are asked, and what tracked tags and those that are always asked for mean now.
+        """
         for slot in self.values():
             slot.key = ""
 
@@ -203,6 +221,8 @@ class Slots(dict[str, Slot]):
                 )
             )
             slot.loaded(resolved)
+            if ask_again or now is None:
+                slot.owed = False
         except LoadError as error:
             slot.fail(error)
         except Exception as error:  # a defect of ours must be seen as this plugin's failure, not as silence
@@ -214,6 +234,11 @@ class Slots(dict[str, Slot]):
 
     def _plan(self, slot: Slot) -> None:
         """Ask the source again: after a failure, or when the time of a tracked tag is over."""
+        if slot.owed and slot.failure is None:
+            # The change is in, with what is here; and whether the source can be had again is asked now.
+            slot.owed = False
+            self._begin(slot, ask_again=True)
+            return
         pause = slot.pause if slot.failure is not None and slot.pause else slot.wanted.again
         if pause is not None:
             slot.again = asyncio.get_running_loop().call_later(pause, lambda: self._begin(slot, ask_again=True))

@@ -394,12 +394,17 @@ class Server:
         self.requests = []
         self._content = {}
         self._answers = {}
+        self._otherwise = None
         self.host = ""
         self.scheme = "http"
 
     def on(self, path, answer):
         """Let ``answer(request)`` answer a path."""
         self._answers[path] = answer
+
+    def otherwise(self, answer):
+        """Let ``answer(request)`` answer every path that nothing else is at."""
+        self._otherwise = answer
 
     def put(self, name, manifest, *blobs):
         """Store blobs and a manifest under ``repository:tag`` and by digest; the manifest's digest."""
@@ -424,6 +429,8 @@ class Server:
         if answer := self._answers.get(request.path):
             return await answer(request)
         body = self._content.get(request.path)
+        if body is None and self._otherwise is not None:
+            return await self._otherwise(request)
         if body is None:
             return web.json_response({"errors": []}, status=404)
         headers = {"Docker-Content-Digest": sha256(body), "Content-Type": "application/octet-stream"}

@@ -7,6 +7,8 @@ import json
 
 import pytest
 
+from local_registry import FickleRegistry
+
 _KV_GET = '(import "env" "kv_get" (func (param i32 i32 i32 i32) (result i32)))'
 
 
@@ -165,6 +167,39 @@ async def test_the_service_accounts_pull_secrets_are_tried_too(watchful, tenant,
     tenant.plane.kubectl("patch", "serviceaccount", "default", f"--namespace={tenant.name}", "--type=merge",
                          "-p", json.dumps({"imagePullSecrets": [{"name": "of-the-account"}]}))  # fmt: skip
     await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
+
+
+async def test_a_tag_that_could_not_be_asked_for_is_asked_for_with_a_new_pull_secret(
+    operator, tenant, module, eventually
+):
+    """At once, though the registry asked for a long pause; what the tag meant before runs meanwhile."""
+    with FickleRegistry() as registry:
+        registry.push("tracked:v1", module("v1"))
+        tenant.plugin("guard", registry.source("tracked:v1", trackInterval="10s", pullSecrets=[{"name": "pull"}]))
+        await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
+        registry.away = True
+        await eventually(lambda: "429" in json.dumps(tenant.status("guard")), "a failure", 60)
+        before, moved = registry.asked, registry.push("tracked:v1", module("v2"))
+        registry.away = False
+        tenant.apply(secret("pull", {".dockercfg": json.dumps({registry.host: {"username": "u", "password": "p"}})}))
+        await eventually(lambda: registry.asked > before, "a request", 60)
+        await eventually(lambda: tenant.status("guard")["artifact"]["digest"] == moved, "the new module")
+
+
+async def test_a_pull_secret_of_the_old_type_is_read(operator, tenant, module, password_registry, eventually):
+    """``kubernetes.io/dockercfg``, as OpenShift makes them; and one that is not there stops none of the others."""
+    password_registry.push("secret:v3", module("v3"))
+    given = json.loads(base64.b64decode(password_registry.pull_secret("x")["data"][".dockerconfigjson"]))
+    tenant.apply({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "old"}, "type": "kubernetes.io/dockercfg",
+        "stringData": {".dockercfg": json.dumps(given["auths"])},
+    })  # fmt: skip
+    oci = {"reference": f"{password_registry.host}/secret:v3", "insecure": True}
+    tenant.plugin("guard", {"oci": {**oci, "pullSecrets": [{"name": "nowhere"}, {"name": "old"}]}})
+    await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
+    tenant.plugin("locked", {"oci": {**oci, "pullSecrets": [{"name": "nowhere"}]}})
+    await eventually(lambda: tenant.ready("locked") == ("False", "FetchFailed"), "FetchFailed")
+    assert "Secret 'nowhere'" in tenant.status("locked")["conditions"]["Ready"]["message"]
 
 
 async def test_what_one_may_pull_another_may_not(

@@ -7,20 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import urlsplit
 
 import orjson
 
 from hookline_api.abi import permission_refusal, ungranted_imports
 from hookline_api.bundle import BundleArtifact, BundlePlugin
 from hookline_api.resources import LocalSource, OCISource, WasmPlugin
+from hookline_runtime.artifacts.credentials import PullSecret
 from hookline_runtime.artifacts.describe import PluginDescription
 from hookline_runtime.artifacts.inspection import ModuleInfo, inspect_module
 from hookline_runtime.artifacts.reference import parse
 from hookline_runtime.artifacts.registry import RegistryAccess
+from hookline_runtime.artifacts.urls import foreign, shown
 from hookline_runtime.errors import ConfigError, FetchError, VerifyError
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from hookline_runtime.artifacts.store import Artifact
 
 _PAGE: Final = 65_536
+# https://kubernetes.io/docs/concepts/configuration/secret/#docker-config-secrets
 _DOCKER_CONFIG: Final = ".dockerconfigjson"
+_DOCKER_CFG: Final = ".dockercfg"
 _MAX_SETTINGS: Final = 2**20
 
 
@@ -258,9 +260,8 @@ async def fetch(
         artifact = await fetcher.fetch_oci(source.oci, digest=digest, access=access, base=base, prove=prove)
         return source.oci.reference, artifact
     if source.http is not None:
-        parts = urlsplit(source.http.url)
-        shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-        return shown, await fetcher.fetch_http(source.http, prove=prove)
+        artifact = await fetcher.fetch_http(source.http, prove=prove)
+        return shown(foreign(source.http.url)), artifact
     if isinstance(source, LocalSource) and source.file is not None:
         if base is None:
             raise ConfigError("source.file is for manifest folders only")
@@ -283,23 +284,19 @@ def _always(source: OCISource) -> bool:
 async def registry_access(
     source: OCISource, namespace: str | None, objects: Objects, more: Sequence[str] = ()
 ) -> RegistryAccess:
-    """With what a registry is asked. Raises FetchError or ConfigError.
+    """With what a registry is asked. Raises FetchError.
 
     ``more`` are names of further pull secrets, asked after the source's own; one that is not there is passed over.
+    A pull secret that is not there or cannot be read is the registry client's to tell, where it was needed.
     """
     configs = []
     own = [reference.name for reference in source.pull_secrets]
-    for name in [*own, *more]:
-        data = await objects.secret(namespace, name)
-        if data is None or _DOCKER_CONFIG not in data:
-            if name not in own:
-                continue
-            raise FetchError(f"there is no Secret '{name}' with the key '{_DOCKER_CONFIG}'", transient=False)
-        try:
-            configs.append(json.loads(data[_DOCKER_CONFIG]))
-        except ValueError:
-            if name in own:
-                raise ConfigError(f"the Secret '{name}' holds no JSON in '{_DOCKER_CONFIG}'") from None
+    for name in dict.fromkeys([*own, *more]):
+        secret = await objects.secret(namespace, name) or {}
+        bare = _DOCKER_CONFIG not in secret and _DOCKER_CFG in secret
+        document = secret.get(_DOCKER_CFG if bare else _DOCKER_CONFIG)
+        if document is not None or name in own:
+            configs.append(PullSecret(name=name, document=document, bare=bare))
     ca_pem = None
     if source.ca_config_map is not None:
         data = await objects.config_map(namespace, source.ca_config_map.name)
