@@ -35,7 +35,8 @@ _RESULTS: Final = Path(__file__).with_name("RESULTS.md")
 _EPILOG: Final = """\
 Every figure is a ratio of two things measured in turn in this one run, except memory. Two cores and a quiet
 machine are wanted: the load generator has one, what it asks has the other. Nothing outside this machine is asked.
-Peers have environments of their own (make .venv/.peers .venv/.envoy), nginx is Debian's; make bench sees to both.
+Peers have environments of their own (make .venv-peers/.made .venv-envoy/.made), nginx is Debian's; make bench sees
+to both.
 
 A full run writes bench/RESULTS.md; a quick or partial one writes nothing, unless --out says where.
 

@@ -1,8 +1,9 @@
-"""Runs a clean clone on a machine that has nothing but Debian's archive: ``python3 scripts/bare_machine.py 'make test'``.
+"""Runs commands in a clean clone of HEAD on a machine that has nothing but Python, make and Debian's archive.
 
 The machine is a root folder of its own, made by mmdebstrap of Debian's smallest variant with Python, make and the
-certificates of authorities. The commands run in it as root, under CI=true, where nothing may be skipped. It needs
-root. The bare system is kept in ``~/.cache/hookline/bare`` (``--fresh`` makes it anew), each run begins with a copy of it.
+certificates of authorities. The commands run in it as root, under CI=true, where nothing may be skipped. Only root can
+make one. The bare system is kept in ``~/.cache/hookline/bare`` (``--fresh`` makes it anew), and each run begins with a
+copy of it.
 
 Which mirrors and proxies this machine uses is its own business: they are looked up here each time, and told to the
 bare one.

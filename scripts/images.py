@@ -244,9 +244,7 @@ def _buildah(cache: Path) -> list[str]:
 
 def _base(buildah: Sequence[str], cache: Path, secrets: Mapping[str, Path]) -> str:
     """The base image's name; it is made where it is missing."""
-    key = hashlib.sha256("\n".join((RELEASE, *_MMDEBSTRAP_OPTIONS, *_TRACES, SOURCES, _BASE)).encode()).hexdigest()[
-        :12
-    ]
+    key = hashlib.sha256("\n".join((RELEASE, *_MMDEBSTRAP_OPTIONS, *_TRACES, SOURCES, _BASE)).encode()).hexdigest()[:12]
     name = f"localhost/hookline-base:{RELEASE}-{key}"
     if _works(*buildah, "inspect", "--type=image", name):
         return name

@@ -16,7 +16,6 @@ import ipaddress
 import json
 import os
 import re
-import shutil
 import ssl
 import subprocess
 import tarfile
@@ -213,17 +212,6 @@ def authority():
 # --- the real registry
 
 
-def require_binary(name, package):
-    """The path of a program; without it the test is skipped, and fails under CI."""
-    found = shutil.which(name)
-    if found is None:
-        message = f"{name} is not installed (Debian: apt install {package})"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    return found
-
-
 @dataclass
 class Registry:
     """A running docker-registry, and how a test pushes to it."""
@@ -259,12 +247,12 @@ class Registry:
 
 
 @pytest.fixture(scope="session")
-def run_registry(tmp_path_factory):
+def run_registry(tmp_path_factory, need):
     """Starts docker-registries on free ports; ends them with the session."""
     with contextlib.ExitStack() as stack:
 
         def run(*, auth=None, tls=None):
-            program = require_binary("docker-registry", "docker-registry")
+            program = need("docker-registry", "docker-registry")
             folder = tmp_path_factory.mktemp("registry")
             config = {
                 "version": 0.1,
