@@ -63,10 +63,7 @@ def main() -> None:
     for what, minutes in parts:
         print(f"  {minutes:4.0f} min  {what}")
     total = sum(minutes for _, minutes in parts)
-    print(
-        f"About {total:.0f} minutes on two idle cores, and some {_TESTS} more for all tests; a busy machine takes longer.",
-        flush=True,
-    )
+    print(f"About {total:.0f} minutes on two idle cores, and some {_TESTS} more for all tests.", flush=True)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 import aiohttp
 from yarl import URL
 
+from hookline_runtime.artifacts.certificates import distrust
 from hookline_runtime.errors import FetchError, VerifyError
 
 if TYPE_CHECKING:
@@ -269,9 +270,7 @@ class Transport:
     def _failure(self, error: Exception, *, what: str, url: URL) -> FetchError:
         transient = True
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            why = f"its certificate is not trusted ({getattr(error.certificate_error, 'verify_message', '')})"
-            why += "; give its authority in caConfigMap"
-            transient = False
+            why, transient = distrust(error, remedy="give its authority in caConfigMap"), False
         elif isinstance(error, aiohttp.ClientSSLError):
             why = "it does not speak TLS as expected; set insecure where it speaks plain HTTP only"
             transient = False
