@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 import aiohttp
 
+from hookline_runtime.artifacts.certificates import distrust
 from hookline_runtime.artifacts.urls import foreign, shown
 from hookline_runtime.errors import FetchError, VerifyError
 
@@ -288,9 +289,7 @@ class Transport:
     def _failure(self, error: Exception, *, what: str, url: URL) -> FetchError:
         transient = True
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            why = f"its certificate is not trusted ({getattr(error.certificate_error, 'verify_message', '')})"
-            why += "; give its authority in caConfigMap"
-            transient = False
+            why, transient = distrust(error, remedy="give its authority in caConfigMap"), False
         elif isinstance(error, aiohttp.ClientSSLError):
             why = "it does not speak TLS as expected; set insecure where it speaks plain HTTP only"
             transient = False
