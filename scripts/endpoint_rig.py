@@ -214,7 +214,7 @@ class Rig:
         self.runtime.chains.__class__ = Slow
         settings = Settings(
             plugins=Path(), operator=None, state=Path(), listen=None, socket=None, socket_mode=0, socket_group=None,
-            admin=("", 0), workers=1, max_body=MAX_BODY, body_timeout=BODY_TIMEOUT, drain=1.0,
+            admin=("", 0), admin_token=None, workers=1, max_body=MAX_BODY, body_timeout=BODY_TIMEOUT, drain=1.0,
         )  # fmt: skip
         self.gate = Gate(self.runtime)
         self.with_lane = Endpoint(self.gate, settings).server(lambda: None)

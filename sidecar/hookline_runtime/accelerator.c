@@ -207,8 +207,8 @@ static PyObject *renew(PyObject *self, PyObject *address)
 /* Kinds of JSON values, as bits, and what accelerator.py says more of a field. */
 enum { NONE = 1, BOOLEAN = 2, INTEGER = 4, FLOAT = 8, STRING = 16, ARRAY = 32, OBJECT = 64 };
 enum { PLAIN, CONTEXT, ATTRIBUTES, STRINGS, REQUEST_ID, QUERY, NORMALIZED };
-enum { MAX_DEPTH = 32, MAX_FIELDS = 16, MAX_NAME = 28, MAX_NAMES = 32, MAX_BODY = 65536, MAX_REQUEST_ID = 256,
-       MAX_KEY = 512 };
+enum { MAX_DEPTH = 32, MAX_FIELDS = 16, MAX_NAME = 28, MAX_NAMES = 32 };
+enum { MAX_BODY = 65536, MAX_REQUEST_ID = 256, MAX_KEY = 512 };
 
 typedef struct { const uint8_t *at, *end; } text;
 /* accelerator.py packs these. They are bytes and nothing else, and so are right at any address. */
@@ -316,10 +316,9 @@ static bool digits(text *rest)
 /* A number without an exponent, of a length that no reader turns into another kind or into infinity. */
 static int number(text *rest)
 {
-    const uint8_t *begin = rest->at;
+    const uint8_t *begin = rest->at, *first = begin + (*begin == '-');
     int kind = INTEGER;
-    rest->at += *rest->at == '-';
-    const uint8_t *first = rest->at;
+    rest->at = first;
     if (!digits(rest) || (*first == '0' && rest->at - first > 1))
         return 0;
     if (rest->at < rest->end && *rest->at == '.') {
@@ -352,8 +351,7 @@ static const uint8_t *telling(const uint8_t *query, const uint8_t *end)
 static bool object(reader *in, unsigned depth, bool only_strings, const shape *inside)
 {
     text *rest = &in->rest, names[MAX_NAMES];
-    uint32_t found = 0;
-    unsigned count = 0;
+    uint32_t found = 0, count = 0;
     if (take(rest, '}'))
         return !inside || !inside->required;
     do {
@@ -378,8 +376,7 @@ static bool object(reader *in, unsigned depth, bool only_strings, const shape *i
         if (!take(rest, ':'))
             return false;
         space(rest);
-        const uint8_t *begin = rest->at;
-        uint8_t role = ours ? ours->role : PLAIN;
+        const uint8_t *begin = rest->at, role = ours ? ours->role : PLAIN;
         const shape *next = (role == CONTEXT || role == ATTRIBUTES) && in->shapes[role].count ? in->shapes + role : 0;
         int kind = value(in, depth, role == STRINGS || role == ATTRIBUTES, next);
         if (!kind || (ours && !(ours->kinds & kind)) || (only_strings && kind != STRING) ||
@@ -487,9 +484,8 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "hookline_accelerator", NULL, -1, methods, NULL, NULL, NULL, NULL,
-};
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "hookline_accelerator", .m_size = -1,
+                                        .m_methods = methods};
 
 PyMODINIT_FUNC PyInit_hookline_accelerator(void)
 {
