@@ -14,7 +14,7 @@ from hookline_runtime.artifacts import parse
 from hookline_runtime.artifacts.credentials import Credentials, Gap, Keychain, PullSecret
 from hookline_runtime.artifacts.credentials import _of_secret as of_secret
 
-FUZZ = int(os.environ.get("HOOKLINE_FUZZ", "200"))
+FUZZ = max(100, int(os.environ.get("HOOKLINE_FUZZ", "0")) // 10)
 REFERENCE = parse("registry.test:5000/team/guard:v1")
 
 

@@ -22,7 +22,7 @@ from hookline_runtime.errors import VerifyError
 
 MODULE = b"\0asm\x01\0\0\0" + b"\0\x02\x01x"
 OTHER = MODULE + b"\0\x02\x01y"
-FUZZ = int(os.environ.get("HOOKLINE_FUZZ", "200"))
+FUZZ = max(100, int(os.environ.get("HOOKLINE_FUZZ", "0")) // 10)
 LIMITS = FetchLimits(module=4096, unpacked=65_536, entries=20)
 
 
