@@ -219,6 +219,14 @@ async def test_a_docker_configuration_that_cannot_be_used_is_told_by_its_path(tm
     assert "hunter2" not in found[1].why
 
 
+async def test_a_docker_config_that_names_a_file_is_told(tmp_path, monkeypatch):
+    """It is the folder that DOCKER_CONFIG names."""
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "config.json"))
+    found = await only(Keychain(documents=()).find(REFERENCE))
+    assert "config.json/config.json cannot be read: Not a directory" in found.why
+
+
 async def test_a_configuration_that_powershell_wrote_is_read(tmp_path):
     """With a byte order mark."""
     (tmp_path / "config.json").write_text(json.dumps({"auths": {"registry.test:5000": auth("me")}}), "utf-8-sig")
