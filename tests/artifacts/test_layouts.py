@@ -375,6 +375,7 @@ def test_a_compression_that_is_not_read_is_named(oci, name, pack):
     """Whatever it was called; and what to do."""
     archive = oci.tar({"plugin.wasm": MODULE}, gzipped=False)
     refused(pack(archive), f"compressed with {name}, and Hookline reads gzip")
+    refused(oci.tar({"plugin.wasm": pack(MODULE)}), f"compressed with {name}")
 
 
 def test_a_gzipped_module_is_told_from_a_tar():
