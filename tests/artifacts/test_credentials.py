@@ -14,7 +14,7 @@ from hookline_runtime.artifacts import parse
 from hookline_runtime.artifacts.credentials import Credentials, Gap, Keychain, PullSecret
 from hookline_runtime.artifacts.credentials import _of_secret as of_secret
 
-FUZZ = int(os.environ.get("HOOKLINE_FUZZ", "200"))
+FUZZ = max(100, int(os.environ.get("HOOKLINE_FUZZ", "0")) // 10)
 REFERENCE = parse("registry.test:5000/team/guard:v1")
 
 
@@ -217,6 +217,14 @@ async def test_a_docker_configuration_that_cannot_be_used_is_told_by_its_path(tm
     assert words in found[1].why
     assert str(tmp_path / "config.json") in found[1].why
     assert "hunter2" not in found[1].why
+
+
+async def test_a_docker_config_that_names_a_file_is_told(tmp_path, monkeypatch):
+    """It is the folder that DOCKER_CONFIG names."""
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "config.json"))
+    found = await only(Keychain(documents=()).find(REFERENCE))
+    assert "config.json/config.json cannot be read: Not a directory" in found.why
 
 
 async def test_a_configuration_that_powershell_wrote_is_read(tmp_path):

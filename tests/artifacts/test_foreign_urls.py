@@ -15,7 +15,7 @@ from hookline_api.resources import HTTPSource, OCISource
 from hookline_runtime.artifacts.urls import foreign, shown, with_query
 from hookline_runtime.errors import FetchError
 
-FUZZ = int(os.environ.get("HOOKLINE_FUZZ", "200"))
+FUZZ = max(100, int(os.environ.get("HOOKLINE_FUZZ", "0")) // 10)
 UNTOUCHED = [
     "/it%27s%2Fone.wasm", "/a'b(c)*!.wasm", "/a+b;c=d,e:f@g&h", "/%2e%2e/%2E/x", "/a/../b/./c", "/a//double//slash/",
     "/a%25%2525", "/%e2%82%AC", "/a?X-Signature=a%2Fb%2Bc%3D&x='&y=%27", "/a?b+c=d%20e;f", "/a?", "/a?b?c/d:e@f",

@@ -151,6 +151,9 @@ def _load_yaml(document: bytes) -> object:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
+    except (AttributeError, LookupError):
+        # PyYAML's own, for a tag that its value does not fit: `!!timestamp x`, `!!bool maybe`, `!!int ""`
+        raise ValueError("it has a tag that its value does not fit") from None
 
 
 def _text(value: object, cap: int) -> str | None:
