@@ -461,7 +461,7 @@ def guests():
 
 @pytest.fixture(scope="session")
 def heliosdb_guard(tmp_path_factory, need):
-    """A guard that reads its input as HeliosDB's SDK does: built once by Debian's cargo from crates that Debian's packages hold."""
+    """A guard that reads its input as HeliosDB's SDK does; Debian's cargo builds it once, from crates of Debian's."""
     for program, package in ("/usr/bin/cargo", "cargo"), ("/usr/bin/rustc", "rustc"), ("/usr/bin/rust-lld", "lld"):
         need(program, package)
     if not list(_PACKAGES.glob("serde_json-*")):

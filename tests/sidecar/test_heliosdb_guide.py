@@ -18,13 +18,14 @@ from hookline_api.bundle import Bundle
 from waiting import until
 
 _PAGE = (Path(__file__).parents[2] / "docs" / "heliosdb.md").read_text()
-_STEPS = {int(number): text for number, text in re.findall(r"^## (\d+)\. (.*?)(?=^## |\Z)", _PAGE, re.DOTALL | re.M)}
+_STEP = re.compile(r"^## (\d+)\. (.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
+_STEPS = {int(number): text for number, text in _STEP.findall(_PAGE)}
 _DROP = {"query": "DROP TABLE users"}
 
 
 def _code(step, language="yaml"):
     """The one block of that language in a step."""
-    (block,) = re.findall(rf"^```{language}\n(.*?)^```", _STEPS[step], re.DOTALL | re.M)
+    (block,) = re.findall(rf"^```{language}\n(.*?)^```", _STEPS[step], re.DOTALL | re.MULTILINE)
     return block
 
 
@@ -67,7 +68,7 @@ async def test_1_a_manifest_runs_a_plugin_and_heliosdbs_own_files_do_not(sidecar
 
 async def test_2_a_permission_that_is_imported_and_not_granted_is_named(sidecar, heliosdb_guard):
     """With the words of the table; Lenient loads the plugin all the same."""
-    words = dict(re.findall(r"^\| `(\w+)`.*? \| `([\w.]+)` \|", _STEPS[2], re.M))
+    words = dict(re.findall(r"^\| `(\w+)`.*? \| `([\w.]+)` \|", _STEPS[2], re.MULTILINE))
     assert words == {"kv_read": "kv.read", "kv_write": "kv.write", "crypto": "crypto", "metrics": "metrics",
                      "config_read": "config.read"}  # fmt: skip
     _put(sidecar, 1, heliosdb_guard, permissions=["kv.read"])
