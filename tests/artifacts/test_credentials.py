@@ -7,7 +7,7 @@ import json
 import os
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hookline_runtime.artifacts import parse
@@ -361,7 +361,7 @@ entries = st.dictionaries(
 keys = st.sampled_from(["registry.test:5000", "https://Registry.test:5000/v2/", "*.test:5000"]) | st.text(max_size=40)
 
 
-@settings(max_examples=FUZZ, deadline=None)
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.binary(max_size=60)
     | st.text(max_size=60)
@@ -384,7 +384,7 @@ def test_any_pull_secret_is_credentials_and_gaps(document, bare):
                 assert "\n" not in found.basic
 
 
-@settings(max_examples=FUZZ, deadline=None)
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(min_size=1), st.text(), st.integers(0, 2), st.booleans())
 def test_any_user_and_password_come_out_as_they_went_in(username, password, padding, urlsafe):
     """Whatever the base64 looks like."""

@@ -7,7 +7,7 @@ import os
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hookline_api.hooks import Hook
@@ -158,7 +158,7 @@ values = st.recursive(
 )
 
 
-@settings(max_examples=FUZZ, deadline=None)
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(sorted(PluginDescription.model_fields)), values) | values)
 def test_any_document_is_a_description(document):
     """Every field of any type."""
@@ -191,7 +191,7 @@ texts = (
 )  # fmt: skip
 
 
-@settings(max_examples=FUZZ, deadline=None)
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(texts.map(lambda text: text.encode(errors="surrogatepass")) | st.binary(max_size=60),
        st.sampled_from(["plugin.yaml", "plugin.toml", "manifest.json"]))  # fmt: skip
 def test_any_text_is_a_description(document, name):
@@ -201,7 +201,7 @@ def test_any_text_is_a_description(document, name):
     assert all(len(note) <= 300 and note.isprintable() for note in found.notes)
 
 
-@settings(max_examples=FUZZ, deadline=None)
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(["hookline.plugin", "org.opencontainers.image.title", "x"]), values | texts))
 def test_any_annotations_are_a_description(annotations):
     """Of any type, and whatever stands in the one of ours."""

@@ -11,7 +11,7 @@ from email.utils import format_datetime
 
 import pytest
 from aiohttp import web
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hookline_api.resources import OCISource
@@ -568,7 +568,7 @@ def test_challenges_are_read_as_servers_write_them():
     ]
 
 
-@settings(max_examples=FUZZ, deadline=None)
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=300) | st.text(alphabet='Basic Bearer="\\,', max_size=300))
 def test_any_challenge_is_read_without_an_exception(text):
     """Whatever stands in WWW-Authenticate."""
@@ -577,7 +577,7 @@ def test_any_challenge_is_read_without_an_exception(text):
         assert all(isinstance(value, str) for value in parameters.values())
 
 
-@settings(max_examples=FUZZ, deadline=None)
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(
         st.from_regex("[a-z]{1,8}", fullmatch=True),
@@ -591,7 +591,7 @@ def test_what_a_server_quotes_is_what_is_read(parameters):
     assert parse_challenges(f"Bearer {quoted}") == [("bearer", parameters)]
 
 
-@settings(max_examples=FUZZ, deadline=None)
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=60))
 def test_retry_after_is_a_bounded_number_or_nothing(text):
     """Whatever stands in Retry-After."""

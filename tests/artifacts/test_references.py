@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hookline_runtime.artifacts import LayoutReference, Reference, parse
@@ -77,7 +77,7 @@ def test_a_password_in_a_reference_is_not_repeated():
     assert "hunter2" not in str(caught.value)
 
 
-@settings(max_examples=FUZZ, deadline=None)
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=80) | st.text(alphabet="aA0.:/@-_[]sha256", max_size=120))
 def test_any_text_is_a_reference_or_a_fetch_error(text):
     """And what is one reads the same when it is written out."""
