@@ -117,18 +117,19 @@ async def test_a_good_module_after_a_bad_one_is_taken(sidecar, guests, eventuall
 
 async def test_a_call_under_way_ends_with_the_version_it_began_with(sidecar, guests, eventually):
     """A slow call outlives its version."""
-    sidecar.folder.plugin("p", guests.saying("newer"))  # compiled now: later there is no processor for that
-    await settled(sidecar, "newer", eventually)
     good = sidecar.plugin("p")["revision"]
     sidecar.folder.plugin("p", guests.patient(), permissions=["kv.read"], limits={"timeout": "60s"})
-    sidecar.wait_plugin("p", state="Running", revision=lambda revision: revision != good)
+    slow = sidecar.wait_plugin("p", state="Running", revision=lambda revision: revision != good)["revision"]
     all_run_it(sidecar, eventually)
     before = sidecar.used()
     async with sidecar.client() as session:
         call = asyncio.create_task(session.post("/v1/hooks/custom_hook", json={"slow": True}))
         await sidecar.wait_busy(before)
-        sidecar.folder.plugin("p", guests.saying("newer"))
-        await sidecar.wait_says("newer")
+        sidecar.folder.plugin("p", guests.saying("good"))
+        sidecar.wait_plugin("p", state="Running", revision=lambda revision: revision != slow)
+        all_run_it(sidecar, eventually)
+        assert await sidecar.says() == "good"
+        assert not call.done()
         sidecar.let_go("p")
         response = await call
         assert (response.status, (await response.json())["value"]) == (200, {"slow": True})
