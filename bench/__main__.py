@@ -14,7 +14,20 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
-from bench import cached_load, calls, costs, loop, memory, proxies, reload, report, sockets, storm, workers
+from bench import (
+    cached_load,
+    calls,
+    costs,
+    interpreters,
+    loop,
+    memory,
+    proxies,
+    reload,
+    report,
+    sockets,
+    storm,
+    workers,
+)
 from bench.machine import more_files
 from bench.report import Options, Result, say
 
@@ -23,6 +36,7 @@ _BENCHMARKS: Final[dict[str, tuple[str, Callable[[Options], Awaitable[Result]]]]
     "sockets": ("calls over sockets, against a sidecar in C and bare Python servers", sockets.measure),
     "proxies": ("requests through nginx and Envoy that ask a sidecar about each", proxies.measure),
     "workers": ("two workers against one", workers.measure),
+    "interpreters": ("the hook road on other interpreters that have an environment here", interpreters.measure),
     "storm": ("10,000 slow clients, and what others notice", storm.measure),
     "profile": ("where the microseconds of a call go, before and now", costs.measure),
     "cached-load": ("load of a cached module against its compilation", cached_load.measure),
@@ -35,7 +49,8 @@ _RESULTS: Final = Path(__file__).with_name("RESULTS.md")
 _EPILOG: Final = """\
 Every figure is a ratio of two things measured in turn in this one run, except memory. Two cores and a quiet
 machine are wanted: the load generator has one, what it asks has the other. Nothing outside this machine is asked.
-Peers have environments of their own (make .venv/.peers .venv/.envoy), nginx is Debian's; make bench sees to both.
+Peers have environments of their own (make .venv-peers/.made .venv-envoy/.made), nginx is Debian's; make bench sees
+to both.
 
 A full run writes bench/RESULTS.md; a quick or partial one writes nothing, unless --out says where.
 

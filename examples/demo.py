@@ -35,9 +35,9 @@ BUILT = HERE.parent / "build" / "plugins"
 USED = ("api-keys", "sql-guard", "tenant-budget", "mask-columns", "region-router", "query-cache", "audit-log")
 KEY, KEY_NAME = "hk_reports_0123456789", "reports"
 LOAD_CONNECTIONS = 8
-PATIENCE_S = 180
-"""After which something that has not happened never will, on a machine that is busy too."""
 REPEAT = 25
+PATIENCE_S = 300.0
+"""After which something that has not happened never will, on a machine that is busy too."""
 
 Json = dict[str, Any]
 
@@ -68,6 +68,10 @@ class Sidecar:
                  "--listen", f"127.0.0.1:{self.ports[0]}", "--admin", f"127.0.0.1:{self.ports[1]}"],
                 stdout=log, stderr=log,
             )  # fmt: skip
+
+    def runs(self) -> bool:
+        """Whether its process has not ended."""
+        return self.process is not None and self.process.poll() is None
 
     def stop(self) -> None:
         """Stop it the way Kubernetes would."""
@@ -165,7 +169,7 @@ async def ready(sidecar: Sidecar, http: aiohttp.ClientSession) -> None:
     """Wait until the sidecar says that every plugin is loaded."""
     begin = time.perf_counter()
     answer: Json = {}
-    while time.perf_counter() - begin < PATIENCE_S:
+    while time.perf_counter() - begin < PATIENCE_S and sidecar.runs():
         try:
             async with http.get(f"{sidecar.admin}/readyz") as response:
                 answer = await response.json()
@@ -315,8 +319,8 @@ async def refused(sidecar: Sidecar, http: aiohttp.ClientSession, why: str) -> No
         state.update(next(each for each in found["plugins"] if each["name"] == "sql-guard"))
         return state["state"] == "LastGood" and why in state["failure"]["message"]
 
-    end = time.perf_counter() + PATIENCE_S
-    while time.perf_counter() < end:
+    begin = time.perf_counter()
+    while time.perf_counter() - begin < PATIENCE_S and sidecar.runs():
         if await look():
             print(f"  sql-guard is {state['state']}: {state['failure']['message']}")
             return

@@ -1,36 +1,27 @@
 #!/bin/sh
 # Installs what a Kubernetes node of one machine consists of besides Kubernetes itself, on Debian and Ubuntu:
-# containerd, runc, CNI plugins, iptables. Elsewhere, or without the rights to, `make e2e` says what is missing, and uses a
-# cluster of yours.
+# containerd, runc, CNI plugins, iptables; and what builds its images without Docker. Elsewhere, or without the rights
+# to, `make e2e` says what is missing, and uses a cluster of yours.
 set -eu
+. "$(dirname "$0")/packages.sh"
 
-missing=""
-need() { # PACKAGE PROGRAM-OR-FILE
-  command -v "$2" >/dev/null 2>&1 || [ -e "$2" ] || [ -e "/usr/sbin/$2" ] || missing="$missing $1"
-}
-need containerd containerd
-need runc runc
-need containernetworking-plugins /usr/lib/cni/bridge
-need iptables iptables
-need iproute2 ip
-need util-linux nsenter
-need mount mount
-need busybox-static busybox # the pods of the tests
-
-[ -n "$missing" ] || exit 0
-command -v apt-get >/dev/null 2>&1 || exit 0
-sudo=""
-if [ "$(id -u)" != 0 ]; then
-  sudo="sudo -n"
-  $sudo true 2>/dev/null || { echo "not installed, for lack of rights:$missing" >&2; exit 0; }
+need containerd containerd --version
+need containerd ctr --version
+need runc runc --version
+need containernetworking-plugins test -x /usr/lib/cni/bridge -a -x /usr/lib/cni/ptp -a -x /usr/lib/cni/portmap
+need iptables iptables --version
+need iptables iptables-save --version
+need iproute2 ip -V
+need util-linux nsenter --version
+need util-linux unshare --version
+need mount mount --version
+need mount umount --version
+need busybox-static busybox true # the pods of the tests
+need ca-certificates test -s /etc/ssl/certs/ca-certificates.crt
+need docker-registry docker-registry --version
+if ! docker info >/dev/null 2>&1; then
+  need buildah buildah --version
+  need mmdebstrap mmdebstrap --version
+  need debian-archive-keyring test -e /usr/share/keyrings/debian-archive-keyring.gpg
 fi
-echo "installing$missing …"
-# The cluster starts its own containerd beside any other; a service of this machine is not wanted.
-if [ ! -e /usr/sbin/policy-rc.d ]; then
-  printf '#!/bin/sh\nexit 101\n' | $sudo tee /usr/sbin/policy-rc.d >/dev/null
-  $sudo chmod 755 /usr/sbin/policy-rc.d
-  trap '$sudo rm -f /usr/sbin/policy-rc.d' EXIT
-fi
-$sudo apt-get update -qq >/dev/null
-# shellcheck disable=SC2086 # a list of packages
-DEBIAN_FRONTEND=noninteractive $sudo apt-get install -y -qq --no-install-recommends $missing >/dev/null
+install_missing "$@"

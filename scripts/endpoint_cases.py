@@ -114,14 +114,16 @@ class Maker:
 ID: Final = b'"hook_context": {"request_id": "r-1"}'
 GOOD: Final = [
     b'{"query": "select 1", ' + ID + b"}",
-    b'{"query": "select 1", "normalized": null, "tables": ["t"], "is_read_only": true, ' + ID + b"}",
+    b'{"query": "select 1", "normalized": "select $1", "tables": ["t"], "is_read_only": true, ' + ID + b"}",
     b'{"query": "later", ' + ID + b"}",
     b'{"query": "", "key": "k", "value": "AQI=", "headers": {"x-request-id": "r-1"}, "event": {}, ' + ID + b"}",
     b'[{"query": "a", ' + ID + b'}, {"success": true}]',
 ]
 BODIES: Final = [
     *GOOD * 3, b"", b"{}", b"[]", b"null", b"nonsense", b'{"query": 1}', b'{"query": "\xff"}', b'{"query": "later"',
-    b'{"query": "a"}', b'{"query": "\\ud800"}', b"[" * 300 + b"]" * 300,
+    b'{"query": "a"}', b'{"query": "a", "normalized": null, "tables": [], ' + ID + b"}",
+    b'{"query": "a", "query": "b"}', b'{"query": "a", "more": {"n": 1, "\\u006e": 2}}', b'{"query": "\\ud800"}',
+    b"[" * 300 + b"]" * 300,
     b'{"query": "' + b"x" * 650 + b'", ' + ID + b"}", b'{"query": "' + b"x" * 2500 + b'", ' + ID + b"}",
     b" " * (MAX_BODY + 1), b"POST / HTTP/1.1\r\n\r\n",
 ]  # fmt: skip

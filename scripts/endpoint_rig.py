@@ -28,6 +28,7 @@ from hookline_sidecar.endpoint import Endpoint, Gate
 from hookline_sidecar.settings import Settings
 
 if TYPE_CHECKING:
+    from hookline_runtime.backlog import Asker
     from hookline_runtime.inputs import Call
 
 MAX_BODY: Final = 3000
@@ -162,17 +163,17 @@ class Slow(Chains):
         """None where the call says so."""
         return None if b"later" in call.data else super().answer_now(call)
 
-    async def answer(self, call: Call) -> bytes:
+    async def answer(self, call: Call, asker: Asker | None = None) -> bytes:
         """Takes its time where the call says so."""
         if b"later" in call.data:
             await asyncio.sleep(0.002)
-        return await super().answer(call)
+        return await super().answer(call, asker)
 
     def decide_now(self, hook: Hook, data: bytes, request_id: str) -> bytes | None:
         """None where the call says so."""
         return None if b"later" in data else _decided(hook, data, request_id)
 
-    async def decide(self, hook: Hook, data: bytes, request_id: str) -> bytes:
+    async def decide(self, hook: Hook, data: bytes, request_id: str, asker: Asker | None = None) -> bytes:  # noqa: ARG002
         """Takes its time where the call says so."""
         if b"later" in data:
             await asyncio.sleep(0.002)
@@ -213,7 +214,7 @@ class Rig:
         self.runtime.chains.__class__ = Slow
         settings = Settings(
             plugins=Path(), operator=None, state=Path(), listen=None, socket=None, socket_mode=0, socket_group=None,
-            admin=("", 0), workers=1, max_body=MAX_BODY, body_timeout=BODY_TIMEOUT, drain=1.0,
+            admin=("", 0), admin_token=None, workers=1, max_body=MAX_BODY, body_timeout=BODY_TIMEOUT, drain=1.0,
         )  # fmt: skip
         self.gate = Gate(self.runtime)
         self.with_lane = Endpoint(self.gate, settings).server(lambda: None)

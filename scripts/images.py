@@ -68,7 +68,7 @@ _TRACES: Final = (
     "/var/cache/debconf/*-old",
     "/var/log/*",
 )
-_SOURCES: Final = f"""\
+SOURCES: Final = f"""\
 Types: deb
 URIs: http://deb.debian.org/debian
 Suites: {RELEASE} {RELEASE}-updates
@@ -244,19 +244,17 @@ def _buildah(cache: Path) -> list[str]:
 
 def _base(buildah: Sequence[str], cache: Path, secrets: Mapping[str, Path]) -> str:
     """The base image's name; it is made where it is missing."""
-    key = hashlib.sha256("\n".join((RELEASE, *_MMDEBSTRAP_OPTIONS, *_TRACES, _SOURCES, _BASE)).encode()).hexdigest()[
-        :12
-    ]
+    key = hashlib.sha256("\n".join((RELEASE, *_MMDEBSTRAP_OPTIONS, *_TRACES, SOURCES, _BASE)).encode()).hexdigest()[:12]
     name = f"localhost/hookline-base:{RELEASE}-{key}"
     if _works(*buildah, "inspect", "--type=image", name):
         return name
     with _told(f"a base of Debian {RELEASE} by mmdebstrap"), tempfile.TemporaryDirectory(dir=cache) as folder:
         context = Path(folder)
         command = ["mmdebstrap", "--quiet", *_MMDEBSTRAP_OPTIONS]
-        command += [f"--aptopt={line.rstrip(';')}" for line in _apt_settings()]
+        command += [f"--aptopt={line.rstrip(';')}" for line in apt_settings()]
         command += ["--customize-hook=rm -rf " + " ".join(f'"$1"{path}' for path in _TRACES)]
         sources = secrets.get("sources", context / "debian.sources")
-        (context / "debian.sources").write_text(_SOURCES)
+        (context / "debian.sources").write_text(SOURCES)
         _run([*command, RELEASE, str(context / "base.tar"), str(sources)], quiet=True)
         (context / "Dockerfile").write_text(_BASE)
         _run([*buildah, "bud", "--isolation=chroot", "--quiet", f"--tag={name}", str(context)], quiet=True)
@@ -293,7 +291,7 @@ def _secrets(folder: Path) -> dict[str, Path]:
             found[name] = folder / name
             found[name].write_text(text)
 
-    pip = _pip_settings()
+    pip = pip_settings()
     authorities = Path(pip.get("cert") or os.environ.get("SSL_CERT_FILE") or "/etc/ssl/certs/ca-certificates.crt")
     if authorities.is_file():
         keep("ca", authorities.read_text())
@@ -305,7 +303,7 @@ def _secrets(folder: Path) -> dict[str, Path]:
         "[global]\n" + "".join(f"{key} = {value.replace(chr(10), chr(10) + '  ')}\n" for key, value in pip.items()),
     )
 
-    apt = _apt_settings()
+    apt = apt_settings()
     if "ca" in found:
         apt.append(f'Acquire::https::CAInfo "{_CA_IN_BUILD}";')
     if f"VERSION_CODENAME={RELEASE}\n" in _text("/etc/os-release"):
@@ -317,7 +315,7 @@ def _secrets(folder: Path) -> dict[str, Path]:
     return found
 
 
-def _pip_settings() -> dict[str, str]:
+def pip_settings() -> dict[str, str]:
     """What pip says of its files and variables; the last of them wins."""
     command = [sys.executable, "-m", "pip", "config", "list", "--disable-pip-version-check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -336,7 +334,8 @@ def _pip_settings() -> dict[str, str]:
     return settings | ({"find-links": "\n".join(links)} if links else {})
 
 
-def _apt_settings() -> list[str]:
+def apt_settings() -> list[str]:
+    """What apt-config says here of proxies, timeouts and checks: lines of an apt.conf."""
     if not shutil.which("apt-config"):
         return []
     dump = subprocess.run(["apt-config", "dump"], capture_output=True, text=True, check=False).stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import collections
 import socket
 from typing import Final
@@ -9,6 +10,12 @@ from typing import Final
 _MOST: Final = 200
 """Ports that are held at a time: a process may have few files open, and whoever asked for older ones is long done."""
 _held: Final[collections.deque[socket.socket]] = collections.deque()
+
+
+@atexit.register
+def _release() -> None:
+    while _held:
+        _held.popleft().close()
 
 
 def reserve_ports(count: int) -> list[int]:

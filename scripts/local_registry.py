@@ -1,4 +1,8 @@
-"""Debian's ``docker-registry`` on this machine, which can be stopped and started again with its data kept."""
+"""Registries on this machine.
+
+Debian's ``docker-registry``, which can be stopped and started again with its data kept; and one of our own, for what
+that one will not do on demand.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,10 @@ import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from threading import Thread
+from typing import Any, Self
 
 from local_ports import reserve_port
 from waiting import PATIENCE_S, until
@@ -122,3 +128,62 @@ class LocalRegistry:
         request = urllib.request.Request(url, data, headers, method=method)
         with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
             return answer
+
+
+class FickleRegistry:
+    """Serves modules by tag, or asks for a pause of five minutes, so that nobody tries again by himself."""
+
+    def __init__(self) -> None:
+        self.away = False
+        self.asked = 0
+        """Requests for a tag."""
+        self._content: dict[str, bytes] = {}
+        registry = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                registry._answer(self)
+
+            def do_HEAD(self) -> None:
+                registry._answer(self)
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the base class's name
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.host = f"127.0.0.1:{self._server.server_address[1]}"
+        self._thread = Thread(target=self._server.serve_forever, args=(0.01,))
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def push(self, name: str, module: bytes) -> str:
+        """Let a tag be this module; the manifest's digest."""
+        repository, tag = name.split(":")
+        manifest = manifest_of(module)
+        for reference in (tag, digest(manifest)):
+            self._content[f"/v2/{repository}/manifests/{reference}"] = manifest
+        self._content[f"/v2/{repository}/blobs/{digest(module)}"] = module
+        return digest(manifest)
+
+    def source(self, name: str, **more: Any) -> dict[str, Any]:
+        """A source in here."""
+        return {"oci": {"reference": f"{self.host}/{name}", "insecure": True, **more}}
+
+    def _answer(self, request: BaseHTTPRequestHandler) -> None:
+        self.asked += "/manifests/" in request.path and "sha256:" not in request.path
+        body = b"" if self.away else self._content.get(request.path, b"")
+        request.send_response(429 if self.away else 200 if body else 404)
+        if self.away:
+            request.send_header("Retry-After", "300")
+        request.send_header("Docker-Content-Digest", digest(body))
+        request.send_header("Content-Length", str(len(body)))
+        request.end_headers()
+        if request.command != "HEAD":
+            request.wfile.write(body)

@@ -35,7 +35,7 @@ class Peer:
 def python() -> Path:
     """The interpreter of the peers' environment. Raises BrokenError where it was not made."""
     if not _PYTHON.exists():
-        raise BrokenError("the peers have no environment: make .venv/.peers")
+        raise BrokenError("the peers have no environment: make .venv-peers/.made")
     return _PYTHON
 
 

@@ -7,9 +7,12 @@ sidecar can load.
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hookline_api.resources import Permission
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
 
 MAX_LOG_LINE: Final = 4096
 
@@ -43,6 +46,50 @@ HOST_FUNCTIONS: Final[dict[tuple[str, str], HostFunction]] = {
     ("hookline", "kv_compare_and_set"): HostFunction("iiiiii", "i", Permission.KV_WRITE),
     ("hookline", "kv_set_ttl"): HostFunction("iiI", "i", Permission.KV_WRITE),
 }
+
+_PERMISSIONS: Final = {
+    f"{module}.{name}": function.permission.value
+    for (module, name), function in HOST_FUNCTIONS.items()
+    if function.permission is not None
+}
+
+
+def ungranted_imports(imports: Iterable[str], granted: Collection[str]) -> dict[str, str]:
+    """Of a module's imports, written ``module.name``: those whose permission is not granted, with that permission."""
+    needed = {each: _PERMISSIONS[each] for each in sorted(set(imports)) if each in _PERMISSIONS}
+    return {function: permission for function, permission in needed.items() if permission not in granted}
+
+
+def permission_refusal(ungranted: dict[str, str]) -> str:
+    """Why a module with such imports is not loaded, and what to write: one sentence."""
+    permissions = sorted(set(ungranted.values()))
+    add = "it" if len(permissions) == 1 else f"them ({', '.join(permissions)})"
+    functions = "function" if len(ungranted) == 1 else "functions"
+    return (
+        f"{_needs(ungranted)}; add {add} to spec.permissions, or set spec.permissionsPolicy: Lenient "
+        f"to let the {functions} answer 'denied'"
+    )
+
+
+def permission_warning(ungranted: dict[str, str]) -> str:
+    """What a module with such imports cannot do: one sentence."""
+    return f"{_needs(ungranted)}; without it, the call is denied (spec.permissionsPolicy is Lenient)"
+
+
+def _needs(ungranted: dict[str, str]) -> str:
+    by_permission: dict[str, list[str]] = {}
+    for function, permission in ungranted.items():
+        by_permission.setdefault(permission, []).append(function)
+    needs = [
+        f"{_and(functions)}, which {'needs' if len(functions) == 1 else 'need'} the permission {permission}"
+        for permission, functions in sorted(by_permission.items())
+    ]
+    return f"the module imports {', and '.join(needs)}"
+
+
+def _and(items: list[str]) -> str:
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"
+
 
 WASI_MODULE: Final = "wasi_snapshot_preview1"
 

@@ -17,9 +17,11 @@ from hookline_api.hooks import Hook
 from hookline_api.resources import (
     FailurePolicy,
     Isolation,
+    KvSettings,
     Limits,
     Match,
     Name,
+    Observers,
     PermissionName,
     Resource,
     Sha256,
@@ -73,8 +75,10 @@ class BundlePlugin(Resource):
     """Paths into ``config`` (with dots) whose values come from Secrets."""
     permissions: list[PermissionName] = []
     egress: list[str] = []
+    kv: KvSettings = KvSettings()
     limits: Limits = Limits()
     isolation: Isolation = Isolation()
+    observers: Observers = Observers()
     failure_policy: FailurePolicy = FailurePolicy()
     mode: Literal["Enforce", "Shadow"] = "Enforce"
 
@@ -82,6 +86,10 @@ class BundlePlugin(Resource):
     def revision(self) -> str:
         """Twelve hex digits that change with the artifact and with every setting, and with nothing else."""
         settings = self.model_dump(mode="json", by_alias=True, exclude={"failure", "generation", "origin"})
+        # Operator and sidecar compare revisions, and may be of two versions: a field that came later counts only where
+        # it says something.
+        if self.observers == Observers():
+            del settings["observers"]
         return _digest(settings)[:12]
 
     def redacted(self) -> BundlePlugin:

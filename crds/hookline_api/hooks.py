@@ -12,7 +12,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 
 class Hook(StrEnum):
@@ -64,10 +64,26 @@ class _Shape(BaseModel):
     model_config = ConfigDict(use_attribute_docstrings=True, extra="allow")
 
 
+NORMALIZED: Final = "hookline.normalized"
+"""An attribute that says where ``normalized`` comes from, where that is not the proxy."""
+VERBATIM: Final = "verbatim"
+"""Its value: ``normalized`` is the query's own text."""
+
+Text = Annotated[
+    str,
+    BeforeValidator(lambda value: "" if value is None else value),
+    WithJsonSchema({"type": ["string", "null"]}),
+]
+"""A string that a guest always finds. HeliosDB's SDK reads it into a ``String``: a null there fails its whole input.
+
+A proxy may leave it out or send null. Either means that it is empty, unless its field says otherwise.
+"""
+
+
 class HookContext(_Shape):
     """Who asks, and where: the same for every hook of one statement."""
 
-    request_id: str | None = None
+    request_id: Text = ""
     """Stays the same over every hook of one statement; made by the sidecar where the proxy sends none."""
     client_id: str | None = None
     identity: str | None = None
@@ -83,8 +99,9 @@ class QueryInput(_Shape):
 
     query: str
     """The statement, as the client sent it."""
-    normalized: str | None = None
-    """The statement without its literals; null where the proxy does not compute it, and after a rewrite."""
+    normalized: Text = ""
+    """The statement without its literals. Where the proxy does not compute it, and after a rewrite, guests find the
+    query's own text here, and the attribute ``hookline.normalized`` is ``verbatim``."""
     tables: list[str] = Field(default_factory=list)
     is_read_only: bool = False
     hook_context: HookContext = Field(default_factory=HookContext)
@@ -104,10 +121,10 @@ class AuthorizeInput(QueryInput):
     """Input of ``authorize``."""
 
     identity: Identity | None = None
-    action: str | None = None
-    """What is to be done: a verb of the proxy's, or an HTTP method."""
-    resource: str | None = None
-    """To what: a table, or an HTTP path."""
+    action: Text = ""
+    """What is to be done: a verb of the proxy's, or an HTTP method. Empty where the proxy does not say."""
+    resource: Text = ""
+    """To what: a table, or an HTTP path. Empty where the proxy does not say."""
 
 
 class CacheGetInput(QueryInput):
@@ -129,9 +146,9 @@ class AuthenticateInput(_Shape):
 
     headers: dict[str, str] = Field(default_factory=dict)
     """Names in lower case; repeated headers joined with a comma."""
-    username: str | None = None
+    username: Text = ""
     password: str | None = None
-    client_ip: str | None = None
+    client_ip: Text = ""
     database: str | None = None
 
 

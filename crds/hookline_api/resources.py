@@ -21,6 +21,7 @@ from pydantic import (
     GetCoreSchemaHandler,
     GetJsonSchemaHandler,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 from pydantic.alias_generators import to_camel
@@ -149,7 +150,7 @@ class OCISource(Resource):
     """Whether a tag is asked for again on each change of the resource. Default: Always for ``:latest`` and
     for no tag, else IfNotPresent. A digest is never asked for twice."""
     pull_secrets: Annotated[list[LocalObjectReference], Field(max_length=16)] = []
-    """Secrets of type kubernetes.io/dockerconfigjson, tried in order."""
+    """Secrets of type kubernetes.io/dockerconfigjson or kubernetes.io/dockercfg, tried in order."""
     ca_config_map: LocalObjectReference | None = None
     """A ConfigMap whose key ``ca.crt`` holds the registry's own certificate authority, PEM."""
     insecure: bool = False
@@ -338,8 +339,8 @@ class Limits(Resource):
     fuel: Annotated[int, Field(ge=1, le=2**53)] | None = None
     """Instructions of one call, about one unit each; a number makes the plugin 12 to 24 % slower and
     repeatable. Cause ``timeout``. Default: not counted."""
-    input: Annotated[Size, _bounded(1, 64 * 2**20, format_size)] = Field(default=2**20, validate_default=True)
-    """Bytes of one hook call, up to 64Mi. Cause ``overload``. Default 1Mi."""
+    input: Annotated[Size, _bounded(1, 64 * 2**20, format_size)] = Field(default=2**18, validate_default=True)
+    """Bytes of one hook call, up to 64Mi. Cause ``overload``. Default 256Ki."""
     output: Annotated[Size, _bounded(1, 64 * 2**20, format_size)] = Field(default=2**20, validate_default=True)
     """Bytes of one result, up to 64Mi. Cause ``result``. Default 1Mi."""
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
@@ -352,11 +353,79 @@ class Isolation(Resource):
 
     mode: Literal["PerCall", "Pooled"] = "PerCall"
     """PerCall: fresh memory for every call. Pooled: instances are used again, for guests that free what
-    they take. Default PerCall."""
+    they take; one that does not is refused when it is loaded. Default PerCall."""
     size: Annotated[int, Field(ge=1, le=256)] = 4
     """Pooled: instances kept by one worker. Default 4."""
     max_calls: Annotated[int, Field(ge=1, le=2**31)] = 10_000
     """Pooled: an instance is dropped after this many calls. Default 10000."""
+
+
+# The store's own caps (hookline_runtime.kv), and how much of them one object of the API can carry beside its other
+# settings: etcd takes 1.5 MiB, and the operator keeps each revision in an object too.
+MAX_KV_KEYS: Final = 1024
+MAX_KV_BYTES: Final = 64 * 1024
+"""Of one key, and of one value."""
+MAX_KV_INITIAL: Final = 512 * 1024
+"""Of all keys and values in ``kv.initial``."""
+
+
+def _kv_text(value: Any) -> Any:
+    if not isinstance(value, str):
+        raise ValueError(  # noqa: TRY004 - pydantic makes an error of a ValueError alone
+            "is not text: write a number or a boolean in quotes, and JSON as a block scalar (key: |)"
+        )
+    return value
+
+
+# The API server counts characters: to count bytes there costs more than it allows for so many values.
+_KvValue = Annotated[str, Field(max_length=MAX_KV_BYTES), BeforeValidator(_kv_text)]
+
+
+class KvSettings(Resource):
+    """The plugin's keys in the key-value store."""
+
+    initial: Annotated[
+        dict[str, _KvValue],
+        Field(
+            max_length=MAX_KV_KEYS,
+            json_schema_extra={
+                "x-kubernetes-validations": [
+                    {
+                        "rule": f"self.all(key, size(key) > 0 && size(key) <= {MAX_KV_BYTES})",
+                        "message": f"a key has 1 to {MAX_KV_BYTES} bytes",
+                    },
+                    {
+                        "rule": f"self.map(key, size(key) + size(self[key])).sum() <= {MAX_KV_INITIAL}",
+                        "message": f"keys and values have more than {MAX_KV_INITIAL} bytes together",
+                    },
+                ]
+            },
+        ),
+    ] = {}
+    """Keys and their values, text of at most 64Ki each and 512Ki in all, that are in the store before the plugin's
+    first call in a pod. Shown in clear wherever the resource is: a secret belongs into ``configFrom``."""
+    overwrite: Literal["Never", "OnChange"] = "Never"
+    """Never: each key is written once in a pod, where there is none; what the plugin or an administrator makes of it
+    then stays, also that it is deleted. OnChange: a key is written again whenever its value here is not the one
+    that was last written from here. No mode deletes a key. Default Never."""
+
+    @field_validator("initial")
+    @classmethod
+    def _fits(cls, initial: dict[str, str]) -> dict[str, str]:
+        total = 0
+        for key, value in initial.items():
+            key_bytes, value_bytes = len(key.encode()), len(value.encode())
+            if not 0 < key_bytes <= MAX_KV_BYTES:
+                raise ValueError(f"a key has 1 to {MAX_KV_BYTES} bytes, and {key[:64]!r} has {key_bytes}")
+            if value_bytes > MAX_KV_BYTES:
+                raise ValueError(f"the value of {key[:64]!r} has {value_bytes} bytes, more than {MAX_KV_BYTES}")
+            total += key_bytes + value_bytes
+        if total > MAX_KV_INITIAL:
+            raise ValueError(
+                f"keys and values have {total} bytes together, more than {MAX_KV_INITIAL}; write the larger ones "
+                "through the sidecar (hookline-sidecar kv put)"
+            )
+        return initial
 
 
 CallPolicy = Literal["Closed", "Open"]
@@ -385,6 +454,14 @@ class FailurePolicy(Resource):
     """The guest's answer is no valid decision."""
     overload: CallPolicy | None = None
     """The input, or the queue, is over its limit."""
+
+
+class Observers(Resource):
+    """How calls reach a plugin that only watches: on the observing hooks, and in Shadow mode on every hook."""
+
+    overflow: Literal["Drop", "Wait"] = "Drop"
+    """What happens to a call where 1024 calls, or 16Mi of them, wait for the plugin already. Drop: it is not
+    observed, and counted. Wait: its answer waits until there is room, for as long as the proxy does. Default Drop."""
 
 
 class Rollout(Resource):
@@ -443,13 +520,18 @@ class WasmPluginSpec(Resource):
         list[PermissionName], Field(max_length=32, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = []
     """What the plugin may ask of its host. Default: nothing."""
+    permissions_policy: Literal["Strict", "Lenient"] = "Strict"
+    """Strict: a module that imports a function whose permission is not granted is not loaded (``ConfigInvalid``).
+    Lenient: it is, and such a function answers "denied". Default Strict."""
     egress: Annotated[
         list[Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.*-]{1,253}(:[0-9]{1,5})?$", max_length=300)]],
         Field(max_length=64),
     ] = []
     """What ``http.fetch`` may reach, ``scheme://host:port``. Default: nothing."""
+    kv: KvSettings = KvSettings()
     limits: Limits = Limits()
     isolation: Isolation = Isolation()
+    observers: Observers = Observers()
     failure_policy: FailurePolicy = FailurePolicy()
     mode: Literal["Enforce", "Shadow"] = "Enforce"
     """Shadow: the plugin runs and is measured, off the reply's path, and decides nothing. Default Enforce."""

@@ -35,6 +35,9 @@ Json = dict[str, Any]
 CheckConfig = Callable[[WasmPlugin], Awaitable[str | None]]
 """What is wrong with a plugin's config by its module's own schema, in one sentence; None where nothing is, or where
 the module is not known (yet). Answers within seconds."""
+CheckPermissions = Callable[[WasmPlugin], str | None]
+"""What its module imports and the resource does not grant, in one sentence; None where it lacks nothing, or where the
+module is not known (yet)."""
 
 INJECT_PATH: Final = "/webhooks/inject"
 VALIDATE_PATH: Final = "/webhooks/validate"
@@ -69,6 +72,7 @@ def routes(
     *,
     settings: Callable[[], InjectionSettings],
     check_config: CheckConfig,
+    check_permissions: CheckPermissions = lambda _: None,
     injected: Callable[[str], None] = lambda _: None,
     admitted: Callable[[str], None] = lambda _: None,
 ) -> list[web.RouteDef]:
@@ -91,7 +95,7 @@ def routes(
     async def validation(request: web.Request) -> web.Response:
         async def checked(review: Json) -> Json:
             try:
-                answer = await _validate(review, check_config)
+                answer = await _validate(review, check_config, check_permissions)
                 admitted("allowed" if answer["allowed"] else "denied")
                 return answer
             except Exception:
@@ -206,7 +210,7 @@ async def _inject(review: Json, settings: InjectionSettings) -> Json:
     return response
 
 
-async def _validate(review: Json, check_config: CheckConfig) -> Json:
+async def _validate(review: Json, check_config: CheckConfig, check_permissions: CheckPermissions) -> Json:
     kind = review.get("kind") or {}
     new, old = review.get("object") or {}, review.get("oldObject") or {}
     if kind.get("kind") != "WasmPlugin" or review.get("subResource") or review["operation"] not in {"CREATE", "UPDATE"}:
@@ -215,6 +219,9 @@ async def _validate(review: Json, check_config: CheckConfig) -> Json:
         return _allowed()  # labels, a finalizer: whatever was wrong before must not stand in their way
     problems, warnings, plugin = judge(new, name=review.get("name") or "unnamed")
     if plugin is not None and not problems:
+        lacking = check_permissions(plugin)
+        if lacking is not None:  # a warning: what the source means may be another module by now, and the status says it
+            warnings.append(f"spec.permissions: {lacking}")
         try:
             async with asyncio.timeout(_CHECK_TIMEOUT_S):
                 wrong = await check_config(plugin)
@@ -398,6 +405,11 @@ def _risks(spec: Json) -> list[str]:
         for cause in ("fetch", "config", "trap", "timeout", "result", "overload")
         if _at(spec, "failurePolicy", cause) == "Open" and not _only_observes(_items(spec, "hooks"))
     ]
+    if _at(spec, "permissionsPolicy") == "Lenient":
+        warnings.append(
+            "spec.permissionsPolicy: with Lenient, a plugin runs without what it is not granted, and may decide "
+            "without what it wanted to know"
+        )
     useless = {*Permission} - {function.permission for function in HOST_FUNCTIONS.values()}
     asked = {each for each in _items(spec, "permissions") if isinstance(each, str)}
     warnings += [

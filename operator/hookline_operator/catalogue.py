@@ -187,12 +187,14 @@ class Template(Resource):
     spec: dict[str, Any]
     artifact: BundleArtifact
     hooks: list[Hook]
-    """That the module exports."""
+    """Those that are called where the spec names none."""
     imports: list[str]
     inputs: dict[str, str | None]
     """``resourceVersion`` of each object that settings come from, by ``Kind/name``."""
     proven: dict[str, str | None] = {}
     """The same of the pull secrets with which the registry let us have it."""
+    notes: list[str] = []
+    """What is legal, and may not be what was meant."""
 
 
 @dataclass(frozen=True, slots=True)

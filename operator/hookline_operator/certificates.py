@@ -286,6 +286,12 @@ class CertificateKeeper:
         material = await self._settled()
         if self._material is None or self._material.serving.certificate != material.serving.certificate:
             _load(self.context, material.serving)
+            if lacks := _lacks(material.authority.certificate):
+                log.warning(
+                    "the certificate authority in the Secret %s/%s lacks %s: clients on Python 3.13 and newer refuse "
+                    "it. Delete the Secret, and a new one is made; restart the sidecars that know the old one alone",
+                    *(self._namespace, self._secret, lacks),
+                )
         self._material = material
         await self._publish(material.bundle)
         if self._webhooks:
@@ -438,6 +444,19 @@ def _is_authority(certificate: x509.Certificate) -> bool:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except (x509.ExtensionNotFound, ValueError):
         return False
+
+
+def _lacks(authority: x509.Certificate) -> str:
+    """What RFC 5280 wants of an authority and this one has not; empty for those that are made here."""
+    extensions = authority.extensions
+    found = {type(each.value): each for each in extensions}
+    constraints, usage = found.get(x509.BasicConstraints), found.get(x509.KeyUsage)
+    lacks = {
+        "basicConstraints (critical)": constraints is None or not constraints.critical,
+        "keyUsage (keyCertSign)": usage is None or not usage.value.key_cert_sign,
+        "subjectKeyIdentifier": x509.SubjectKeyIdentifier not in found,
+    }
+    return ", ".join(name for name, absent in lacks.items() if absent)
 
 
 def _may_sign(successor: KeyPair, authority: KeyPair, now: datetime, overlap: timedelta) -> bool:

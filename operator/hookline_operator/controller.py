@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 from pydantic import ValidationError
 
+from hookline_api.abi import permission_warning, ungranted_imports
 from hookline_api.resources import API_VERSION, KIND, ArtifactStatus
 from hookline_operator.catalogue import PLUGIN_LABEL, Plugin, Revision, Template
 from hookline_operator.kube import MANAGER, Kube, KubeError, path
@@ -56,6 +57,8 @@ _RETRY_SLOW_S: Final = 20.0
 """For failures that somebody has to mend first: a missing tag, wrong credentials, a bad module."""
 _RETRY_LAST_S: Final = 300.0
 _MAX_IMPORTS: Final = 256
+_MAX_NOTES: Final = 8
+_MAX_NOTE: Final = 300
 _CONFLICT: Final = 409
 
 log = logging.getLogger("hookline.controller")
@@ -202,6 +205,9 @@ class Controller:
         if self._good(track, plugin):
             if track.error is not None or (track.task is not None and track.start != start):
                 self._stop(track)
+            if track.note and track.start != start and track.task is None:
+                self._stop(track)  # perhaps what kept its tag from being asked for is mended: a pull secret, say
+                self._begin(track, plugin, ask_again=True)
             track.start, track.error = start, None
             self._track_tag(track, plugin)
         elif track.start != start or (track.task is None and track.error is None):
@@ -219,7 +225,11 @@ class Controller:
         seen = (revision, plugin.spec, inputs)
         if track.good[0] != seen:
             try:
-                same = inputs == revision.inputs and revision.parsed().spec == orjson.loads(plugin.spec)
+                template = revision.parsed()
+                same = inputs == revision.inputs and template.spec == orjson.loads(plugin.spec)
+                if same and plugin.parsed().spec.permissions_policy == "Strict":
+                    # An operator that did not ask may have stored it. It goes on, as what ran before any wrong change.
+                    same = not _ungranted(plugin, template)
             except ValidationError:
                 same = False
             track.good = (seen, same)
@@ -336,10 +346,11 @@ class Controller:
             plugin=plugin.name,
             spec=orjson.loads(plugin.spec),
             artifact=resolved.entry.artifact,
-            hooks=list(resolved.info.hooks),
-            imports=sorted({f"{each.module}.{each.name}" for each in resolved.info.imports}),
+            hooks=list(resolved.hooks),
+            imports=list(resolved.info.functions),
             inputs=dict(inputs),
             proven=proven,
+            notes=[note[:_MAX_NOTE] for note in resolved.notes[:_MAX_NOTES]],
         )
 
     def _current_template(self, plugin: Plugin) -> Template | None:
@@ -430,8 +441,16 @@ class Controller:
                 imports=template.imports[:_MAX_IMPORTS],
             )
         short = revision.short if revision is not None else None
-        if artifact is not None and self._good(track, plugin):
-            return Resolution(state="Good", artifact=artifact, revision=short, message=track.note)
+        if template is not None and self._good(track, plugin):
+            ungranted = _ungranted(plugin, template)
+            return Resolution(
+                state="Good",
+                artifact=artifact,
+                revision=short,
+                message=track.note,
+                warnings=[permission_warning(ungranted)] if ungranted else [],
+                notes=template.notes,
+            )
         if track.error is not None:
             return Resolution(
                 state="Failed",
@@ -442,6 +461,11 @@ class Controller:
                 revision=short,
             )
         return Resolution(state="Pending", artifact=artifact, revision=short)
+
+
+def _ungranted(plugin: Plugin, template: Template) -> dict[str, str]:
+    """What the module imports and the resource does not grant. Raises ValidationError."""
+    return ungranted_imports(template.imports, plugin.parsed().spec.permissions)
 
 
 def _first(error: ValidationError) -> str:

@@ -20,6 +20,8 @@ import aiohttp
 import orjson
 from kubernetes.aio import client, config
 
+from hookline_runtime.artifacts.certificates import distrust
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
@@ -189,7 +191,7 @@ class Kube:
                 _request_timeout=aiohttp.ClientTimeout(total=total, sock_connect=10, sock_read=quiet),
             )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise KubeError(0, f"the API server cannot be reached: {str(error) or type(error).__name__}") from error
+            raise KubeError(0, f"the API server cannot be reached: {_why(error)}") from error
         response: aiohttp.ClientResponse = answer.response
         try:
             if response.status >= 400:  # noqa: PLR2004
@@ -217,6 +219,14 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
             yield b"".join(rest)
             rest.clear()
         rest.append(last)
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return distrust(
+            error, remedy="check the authority in the kubeconfig, or the one that the cluster gives its pods"
+        )
+    return str(error) or type(error).__name__
 
 
 async def _reason(response: aiohttp.ClientResponse) -> str:

@@ -22,6 +22,7 @@ from hookline_api.distribution import BLOBS_PATH, MAX_BUNDLE
 from hookline_operator.distribution import denied
 from hookline_operator.fleet import Fleet, PodState, Released
 from hookline_operator.identity import Caller, DeniedError, Reviewer
+from hookline_runtime.artifacts.certificates import distrust
 from hookline_runtime.errors import FetchError
 
 if TYPE_CHECKING:
@@ -96,9 +97,12 @@ class Peers:
             except (ValueError, KeyError, TypeError) as error:  # of another version of ours, in an upgrade
                 log.warning("the leader %s sent what cannot be read: %.200r", leader.name, error)
             except (aiohttp.ClientError, OSError, TimeoutError, RuntimeError) as error:
-                if said != str(error):
-                    log.info("the leader %s cannot be reached: %s", leader.name, str(error) or type(error).__name__)
-                said = str(error)
+                why = str(error) or type(error).__name__
+                if isinstance(error, aiohttp.ClientConnectorCertificateError):
+                    why = distrust(error, remedy="it goes by another Secret; see that all replicas are of one release")
+                if said != why:
+                    log.info("the leader %s cannot be reached: %s", leader.name, why)
+                said = why
             await asyncio.sleep(_AGAIN_S * random.uniform(0.5, 1.0))  # noqa: S311
 
     async def _follow(self, leader: Replica) -> None:

@@ -18,11 +18,12 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import ValidationError
 
+from hookline_api.abi import permission_refusal, permission_warning, ungranted_imports
 from hookline_api.resources import API_VERSION, PLURAL
 from hookline_operator import admission
 from hookline_operator.blobs import Blobs
 from hookline_operator.bundles import Bundles, ClusterObjects
-from hookline_operator.catalogue import PLUGIN_LABEL, SIDECAR_LABEL, Catalogue, Kind, Pod, Revision
+from hookline_operator.catalogue import PLUGIN_LABEL, SIDECAR_LABEL, Catalogue, Kind, Pod, Revision, Template
 from hookline_operator.certificates import CertificateKeeper, peer_name
 from hookline_operator.controller import Controller
 from hookline_operator.distribution import Distribution
@@ -173,6 +174,7 @@ class Operator:
                 *admission.routes(
                     settings=lambda: injection_settings(settings, certificates.bundle),
                     check_config=check,
+                    check_permissions=check.lacks,
                     injected=self._metrics.injected,
                     admitted=self._metrics.admitted,
                 ),
@@ -318,16 +320,10 @@ class ConfigCheck:
 
     async def __call__(self, plugin: WasmPlugin) -> str | None:
         """One sentence about what is wrong; None where nothing is, or where it is not known here."""
-        key = (plugin.metadata.namespace or "", plugin.metadata.name)
-        known = self._catalogue.plugin(key)
-        revision = self._catalogue.current(known) if known is not None else None
-        if revision is None or plugin.spec.config_from:  # what comes from Secrets is not here
+        revision, template = self._known(plugin)
+        if revision is None or template is None or plugin.spec.config_from:  # what comes from Secrets is not here
             return None
         try:
-            template = revision.parsed()
-            source = plugin.spec.source.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
-            if template.spec.get("source") != source:
-                return None
             schema = await self._schema(revision, template.artifact.digest)
             if schema is not None:
                 # Anybody can reach a webhook, and each check is a process. Who waits too long is let in with a warning.
@@ -338,6 +334,27 @@ class ConfigCheck:
         except (LoadError, ValidationError, OSError):
             return None
         return None
+
+    def lacks(self, plugin: WasmPlugin) -> str | None:
+        """What the module that it has now imports and the resource does not grant; None where nothing is known."""
+        _, template = self._known(plugin)
+        ungranted = ungranted_imports(template.imports, plugin.spec.permissions) if template is not None else {}
+        if not ungranted:
+            return None
+        strict = plugin.spec.permissions_policy == "Strict"
+        return permission_refusal(ungranted) if strict else permission_warning(ungranted)
+
+    def _known(self, plugin: WasmPlugin) -> tuple[Revision | None, Template | None]:
+        """What the plugin runs now, where that is of the same source."""
+        known = self._catalogue.plugin((plugin.metadata.namespace or "", plugin.metadata.name))
+        revision = self._catalogue.current(known) if known is not None else None
+        if revision is None:
+            return None, None
+        source = plugin.spec.source.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+        with contextlib.suppress(ValidationError):
+            template = revision.parsed()
+            return revision, template if template.spec.get("source") == source else None
+        return None, None
 
     async def _schema(self, revision: Revision, digest: str) -> dict[str, Any] | None:
         artifact = await asyncio.to_thread(self._store.get, digest)

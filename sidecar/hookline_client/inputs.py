@@ -13,7 +13,7 @@ from typing import Any, Final, Required, TypedDict
 
 from pydantic import BaseModel
 
-from hookline_api.hooks import INPUTS, Hook, HookContext, Outcome
+from hookline_api.hooks import INPUTS, NORMALIZED, VERBATIM, Hook, HookContext, Outcome
 
 _MAX_REQUEST_ID: Final = 256
 """Characters; the sidecar refuses a longer one, or answers with its own."""
@@ -109,6 +109,9 @@ class Inputs:
             if not context["request_id"]:
                 self._made += 1
                 context["request_id"] = f"{self._name}-{self._made:x}"
+            if whole.get("query") and not whole["normalized"]:
+                whole["normalized"] = whole["query"]
+                context["attributes"] = {**context["attributes"], NORMALIZED: VERBATIM}
         if hook is Hook.CACHE_SET:
             whole["value"] = base64.b64encode(whole["value"]).decode()
         if hook is Hook.POST_QUERY:

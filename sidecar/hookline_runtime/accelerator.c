@@ -2,12 +2,11 @@
  *
  * `call` and `renew` are the common way of `native_calls.Instance`, `scan` that of `inputs.read_call`. None decides
  * anything that the Python code would not decide in the same way: where a case is uncommon they say so, and Python does
- * it. `accelerator.py` loads this, and says what it was built from; the suites run with it and without it.
+ * it. The suites run with it and without it.
  *
- * Rules that make this safe: numbers of a guest are masked to 32 bits and compared with the size of its memory before
- * a byte is touched; no byte is read at or behind the end of a body, which need not end with a zero; every pointer to
- * the engine comes from `capi.py`, which has checked the library; an object that is made here is returned at once,
- * so that no way out has one to give back.
+ * Rules that make this safe: a guest's numbers are masked to 32 bits and compared with the size of its memory before a
+ * byte is touched; no byte is read at or behind the end of a body, which need not end with a zero; every pointer to the
+ * engine comes from `capi.py`, which checked the library; an object made here is returned at once, and never given back.
  */
 #define Py_LIMITED_API 0x030b0000
 #define PY_SSIZE_T_CLEAN
@@ -56,6 +55,8 @@ typedef struct {
     export *alloc, *dealloc;          /* NULL where the guest has none */
     void *store, *engine, *pre, *on_deadline;
     uint64_t ticks, max_output, max_memory, max_elements, max_tables;
+    const uint64_t *own, *own_end;    /* where its stack and its data are: first and behind the last, in order */
+    uint64_t most, worn_size, worn_end; /* bytes that its memory may have, and marks behind which it is worn */
 } block;
 
 enum { NOTHING, ALLOC, HOOK, DEALLOC }; /* what failed */
@@ -81,6 +82,15 @@ static bool failed(block *at, export *function, uint64_t first, uint64_t second,
     return at->failure || at->trap;
 }
 
+/* Whether a region touches the guest's own stack or data, as border.OwnMemory says. */
+static bool touches_own(const block *at, uint64_t begin, uint64_t end)
+{
+    const uint64_t *span = at->own_end; /* inputs are behind all of them, mostly */
+    while (span > at->own && span[-1] > begin && span[-2] >= end)
+        span -= 2;
+    return span > at->own && span[-1] > begin;
+}
+
 /* Put the input into the guest and run its hook. `at` belongs to this thread meanwhile, and nobody needs the
  * interpreter, so the engine's clock can tick, and its deadline's callback and host functions can run. */
 static int run(block *at, export *function, const char *data, uint64_t size)
@@ -90,14 +100,21 @@ static int run(block *at, export *function, const char *data, uint64_t size)
         if (failed(at, at->alloc, size, 0, 1))
             return ALLOC;
         at->pointer = at->cells[0].low & UINT32_MAX;
-        if (!at->pointer || at->pointer + size > at->size)
+        if (!at->pointer || at->pointer + size > at->size || touches_own(at, at->pointer, at->pointer + size))
             return ALLOC;
     }
     memcpy(at->base + at->pointer, data, size);
     if (failed(at, function, at->pointer, size, 2))
         return HOOK;
     uint64_t packed = at->cells[0].low, length = packed & UINT32_MAX;
-    return packed && (length > at->max_output || (packed >> 32) + length > at->size) ? HOOK : NOTHING;
+    if (packed && (length > at->max_output || (packed >> 32) + length > at->size))
+        return HOOK;
+    uint64_t end = (packed >> 32) + length, behind = size > at->region_size ? at->pointer + size : 0;
+    end = behind > end ? behind : end;
+    at->worn_end = at->worn_end ? at->worn_end : end + (at->most - end) / 2;
+    if (end > at->worn_end || at->size > at->worn_size)
+        at->armed = UINT64_MAX; /* it is worn: the next call begins in Python, which takes a new store */
+    return NOTHING;
 }
 
 /* Give the guest its answer and its input back, as Instance._free_all does. */
@@ -168,7 +185,7 @@ static PyObject *renew(PyObject *self, PyObject *address)
     Py_BEGIN_ALLOW_THREADS
     if (at->store)
         wasmtime.store_delete(at->store);
-    at->size = 0; /* tells host functions that a start function calls them */
+    at->size = at->worn_end = 0; /* the size tells host functions that a start function calls them */
     begin(at);
     at->store = wasmtime.store_new(at->engine, NULL, NULL);
     at->context = wasmtime.store_context(at->store);
@@ -189,8 +206,9 @@ static PyObject *renew(PyObject *self, PyObject *address)
 
 /* Kinds of JSON values, as bits, and what accelerator.py says more of a field. */
 enum { NONE = 1, BOOLEAN = 2, INTEGER = 4, FLOAT = 8, STRING = 16, ARRAY = 32, OBJECT = 64 };
-enum { PLAIN, CONTEXT, ATTRIBUTES, STRINGS, REQUEST_ID, QUERY };
-enum { MAX_DEPTH = 32, MAX_FIELDS = 16, MAX_NAME = 28, MAX_BODY = 65536, MAX_REQUEST_ID = 256, MAX_KEY = 512 };
+enum { PLAIN, CONTEXT, ATTRIBUTES, STRINGS, REQUEST_ID, QUERY, NORMALIZED };
+enum { MAX_DEPTH = 32, MAX_FIELDS = 16, MAX_NAME = 28, MAX_NAMES = 32 };
+enum { MAX_BODY = 65536, MAX_REQUEST_ID = 256, MAX_KEY = 512 };
 
 typedef struct { const uint8_t *at, *end; } text;
 /* accelerator.py packs these. They are bytes and nothing else, and so are right at any address. */
@@ -216,18 +234,16 @@ static void space(text *rest)
 static bool take(text *rest, uint8_t wanted)
 {
     space(rest);
-    if (rest->at == rest->end || *rest->at != wanted)
-        return false;
-    rest->at++;
-    return true;
+    bool there = rest->at < rest->end && *rest->at == wanted;
+    rest->at += there;
+    return there;
 }
 
 static bool word(text *rest, const char *wanted, size_t length)
 {
-    if ((size_t)(rest->end - rest->at) < length || memcmp(rest->at, wanted, length) != 0)
-        return false;
-    rest->at += length;
-    return true;
+    bool there = (size_t)(rest->end - rest->at) >= length && memcmp(rest->at, wanted, length) == 0;
+    rest->at += there ? length : 0;
+    return there;
 }
 
 /* The length of the UTF-8 sequence at `at`, which begins with a byte above 127; 0 where it is none (RFC 3629). */
@@ -246,10 +262,8 @@ static unsigned utf8(const uint8_t *at, const uint8_t *end)
 /* The length of an escape: 0 where it is none, or one of a surrogate, of which Python finds out the other. */
 static unsigned escape(const uint8_t *at, const uint8_t *end)
 {
-    if (end - at < 2)
-        return 0;
-    if (at[1] != 'u')
-        return memchr("\"\\/bfnrt", at[1], 8) ? 2 : 0;
+    if (end - at < 2 || at[1] != 'u')
+        return end - at >= 2 && memchr("\"\\/bfnrt", at[1], 8) ? 2 : 0;
     if (end - at < 6)
         return 0;
     for (unsigned i = 2; i < 6; i++)
@@ -302,11 +316,9 @@ static bool digits(text *rest)
 /* A number without an exponent, of a length that no reader turns into another kind or into infinity. */
 static int number(text *rest)
 {
-    const uint8_t *begin = rest->at;
+    const uint8_t *begin = rest->at, *first = begin + (*begin == '-');
     int kind = INTEGER;
-    if (*rest->at == '-')
-        rest->at++;
-    const uint8_t *first = rest->at;
+    rest->at = first;
     if (!digits(rest) || (*first == '0' && rest->at - first > 1))
         return 0;
     if (rest->at < rest->end && *rest->at == '.') {
@@ -315,9 +327,8 @@ static int number(text *rest)
         if (!digits(rest))
             return 0;
     }
-    if (rest->at < rest->end && (*rest->at | 32) == 'e')
-        return 0;
-    return rest->at - begin > 18 ? 0 : kind;
+    bool exponent = rest->at < rest->end && (*rest->at | 32) == 'e';
+    return exponent || rest->at - begin > 18 ? 0 : kind;
 }
 
 /* Where that ends which tells a query's class (matching.query_classes): behind its first word, where it begins with one
@@ -335,12 +346,12 @@ static const uint8_t *telling(const uint8_t *query, const uint8_t *end)
     return word;
 }
 
-/* The members of an object from behind its bracket. With `inside`, the fields that it requires are there, and all that
- * it has are right, and there once at the most; with `only_strings` no value is anything else. */
+/* The members of an object from behind its bracket, each of another name. With `inside`, the fields that it requires
+ * are there, and all that it has are right; with `only_strings` no value is anything else. */
 static bool object(reader *in, unsigned depth, bool only_strings, const shape *inside)
 {
-    text *rest = &in->rest;
-    uint32_t found = 0;
+    text *rest = &in->rest, names[MAX_NAMES];
+    uint32_t found = 0, count = 0;
     if (take(rest, '}'))
         return !inside || !inside->required;
     do {
@@ -348,26 +359,28 @@ static bool object(reader *in, unsigned depth, bool only_strings, const shape *i
         if (!take(rest, '"'))
             return false;
         const uint8_t *name = rest->at;
-        if (!string(rest, &plain) || (inside && !plain))
-            return false; /* an escape may spell one of our names */
+        if (!string(rest, &plain) || !plain || count == MAX_NAMES)
+            return false; /* an escape may spell another of the names; of more, Python finds out */
         size_t length = (size_t)(rest->at - name) - 1;
+        for (unsigned i = 0; i < count; i++)
+            if ((size_t)(names[i].end - names[i].at) == length && memcmp(names[i].at, name, length) == 0)
+                return false;
+        names[count++] = (text){name, name + length};
         const field *ours = NULL;
         for (unsigned i = 0; inside && length <= MAX_NAME && i < inside->count; i++)
             if (inside->fields[i].length == length && memcmp(inside->fields[i].name, name, length) == 0) {
                 ours = &inside->fields[i];
-                if (found & 1u << i)
-                    return false; /* of two, the last counts */
                 found |= 1u << i;
                 break;
             }
         if (!take(rest, ':'))
             return false;
         space(rest);
-        const uint8_t *begin = rest->at;
-        uint8_t role = ours ? ours->role : PLAIN;
+        const uint8_t *begin = rest->at, role = ours ? ours->role : PLAIN;
         const shape *next = (role == CONTEXT || role == ATTRIBUTES) && in->shapes[role].count ? in->shapes + role : 0;
         int kind = value(in, depth, role == STRINGS || role == ATTRIBUTES, next);
-        if (!kind || (ours && !(ours->kinds & kind)) || (only_strings && kind != STRING))
+        if (!kind || (ours && !(ours->kinds & kind)) || (only_strings && kind != STRING) ||
+            (role == NORMALIZED && rest->at - begin == 2))
             return false;
         if (role == REQUEST_ID) {
             in->request_id = (text){begin, rest->at};
@@ -407,23 +420,13 @@ static int value(reader *in, unsigned depth, bool only_strings, const shape *ins
     if (rest->at == rest->end || depth >= MAX_DEPTH)
         return 0;
     switch (*rest->at) {
-    case '"':
-        rest->at++;
-        return string(rest, &(bool){false}) ? STRING : 0;
-    case '{':
-        rest->at++;
-        return object(in, depth + 1, only_strings, inside) ? OBJECT : 0;
-    case '[':
-        rest->at++;
-        return array(in, depth + 1, only_strings) ? ARRAY : 0;
-    case 'n':
-        return word(rest, "null", 4) ? NONE : 0;
-    case 't':
-        return word(rest, "true", 4) ? BOOLEAN : 0;
-    case 'f':
-        return word(rest, "false", 5) ? BOOLEAN : 0;
-    default:
-        return number(rest);
+    case '"': return rest->at++, string(rest, &(bool){false}) ? STRING : 0;
+    case '{': return rest->at++, object(in, depth + 1, only_strings, inside) ? OBJECT : 0;
+    case '[': return rest->at++, array(in, depth + 1, only_strings) ? ARRAY : 0;
+    case 'n': return word(rest, "null", 4) ? NONE : 0;
+    case 't': return word(rest, "true", 4) ? BOOLEAN : 0;
+    case 'f': return word(rest, "false", 5) ? BOOLEAN : 0;
+    default: return number(rest);
     }
 }
 
@@ -481,9 +484,8 @@ static PyMethodDef methods[] = {
     {NULL, NULL, 0, NULL},
 };
 
-static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, "hookline_accelerator", NULL, -1, methods, NULL, NULL, NULL, NULL,
-};
+static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "hookline_accelerator", .m_size = -1,
+                                        .m_methods = methods};
 
 PyMODINIT_FUNC PyInit_hookline_accelerator(void)
 {

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-WORDS: Final = 39
+WORDS: Final = 44
 """Of an instance's block, in front of its functions."""
 
 _MAX_FIELDS: Final = 16
@@ -106,5 +106,6 @@ def build(folder: Path) -> str:
     return "the accelerator is built"
 
 
-if __name__ == "__main__":
-    print(build(Path(*sys.argv[1:] or [sysconfig.get_path("platlib")])))  # noqa: T201 - for people
+if __name__ == "__main__" and (unused is not None or "--if-missing" not in sys.argv):
+    folder = [word for word in sys.argv[1:] if word != "--if-missing"]
+    print(build(Path(*folder or [sysconfig.get_path("platlib")])))  # noqa: T201 - for people

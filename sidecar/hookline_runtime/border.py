@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import wasmtime
 
 from hookline_api.hooks import OBSERVERS
 from hookline_runtime.artifacts.inspection import Import, ModuleInfo, Signature, judge_module
+from hookline_runtime.engine import first_line
+from hookline_runtime.errors import CallError, OverloadError, TrapError
+
+if TYPE_CHECKING:
+    from hookline_runtime.artifacts.memory_map import MemoryMap
+    from hookline_runtime.engine import CompiledModule
 
 U32: Final = 0xFFFFFFFF
+CONSTRUCTORS: Final = "__wasm_call_ctors"
 TABLES: Final = 2
 TABLE_ELEMENTS: Final = 200_000
 """Go puts every function into its table; an element takes 8 bytes."""
@@ -27,6 +35,40 @@ _LETTERS: Final = {"i32": "i", "i64": "I", "f32": "f", "f64": "F"}
 _VALUE_TYPES: Final = {
     "i": wasmtime.ValType.i32, "I": wasmtime.ValType.i64, "f": wasmtime.ValType.f32, "F": wasmtime.ValType.f64,
 }  # fmt: skip
+
+
+PAGE: Final = 65_536
+
+
+class OwnMemory:
+    """Where no input may be, because the module has its stack or its data there."""
+
+    def __init__(self, memory_map: MemoryMap, *, static: bool) -> None:
+        """``static`` says whether data that is zero at first is meant too (``MemoryMap.own``)."""
+        self.spans = memory_map.own(static=static)
+        self._map = memory_map
+        self._ends = [end for _, end in self.spans]
+
+    def touched_by(self, begin: int, end: int) -> bool:
+        """Whether any byte of a range is among it."""
+        place = bisect_right(self._ends, begin)
+        return place < len(self._ends) and self.spans[place][0] < end
+
+    def refuse(self, pointer: int, size: int, memory: int) -> CallError | None:
+        """What is wrong with what ``alloc`` answered, in a memory of that many bytes; None where nothing is."""
+        if not pointer:
+            return TrapError(f"alloc({size}) answered 0: the guest has no room for the input")
+        if pointer + size > memory:
+            return TrapError(f"alloc({size}) answered {pointer}: outside the guest's memory")
+        return OverloadError(self._sentence(pointer, size)) if self.touched_by(pointer, pointer + size) else None
+
+    def _sentence(self, pointer: int, size: int) -> str:
+        stack = self._map.stack
+        what = "stack" if stack and pointer < stack[1] and pointer + size > stack[0] else "data"
+        return (
+            f"alloc({size}) answered {pointer}, and these bytes overlap the module's own {what}: it has no room for an "
+            "input of this size; lower limits.input, or let alloc hand out memory from __heap_base on"
+        )
 
 
 class GuestMemory(Protocol):
@@ -51,7 +93,25 @@ HostCallable = Callable[..., int]
 Host = Mapping[tuple[str, str], HostCallable]
 
 
-def border(module: wasmtime.Module) -> ModuleInfo:
+def initializer(info: ModuleInfo) -> str | None:
+    """The function that sets an instance up, to be called once; None where there is nothing to call.
+
+    A module of a toolchain without crt1-reactor exports what its ``_initialize`` would call: wasm-ld leaves it to the
+    host then, https://lld.llvm.org/WebAssembly.html.
+    """
+    if "_initialize" in info.exports:
+        return "_initialize"
+    return CONSTRUCTORS if info.exports.get(CONSTRUCTORS) == ("function", ("", "")) else None
+
+
+def most_memory(module: wasmtime.Module, limit: int) -> int:
+    """Bytes that the module's memory may have at last, with ``limits.memory``."""
+    kind = next(export.type for export in module.exports if export.name == "memory")
+    assert isinstance(kind, wasmtime.MemoryType)  # noqa: S101 - the module's border was checked
+    return limit if kind.limits.max is None else min(limit, kind.limits.max * PAGE)
+
+
+def border(module: CompiledModule) -> ModuleInfo:
     """A compiled module's imports and exports, as the engine has them. Raises VerifyError."""
     exports: dict[str, tuple[str, Signature | None]] = {}
     pages, wide = 0, False
@@ -94,7 +154,7 @@ def overlap(start: int, length: int, other: int, size: int) -> bool:
 def trap_reason(message: str) -> str:
     """The essence of a trap's message, which is a tree of causes and frames."""
     lines = [line.strip() for line in message.splitlines() if line.strip()]
-    reason = next((line for line in reversed(lines) if "wasm trap:" in line), lines[0] if lines else "?")
+    reason = next((line for line in reversed(lines) if "wasm trap:" in line), None) or first_line(message)
     return reason.split("wasm trap: ", 1)[-1][:200]
 
 

@@ -23,6 +23,8 @@ import logging
 import mmap
 import os
 import platform
+import re
+import struct
 import threading
 import time
 from pathlib import Path
@@ -31,6 +33,8 @@ from typing import ClassVar, Final
 import wasmtime
 
 from hookline_runtime import capi
+from hookline_runtime.artifacts.memory_map import NOTHING_SAID, MemoryMap, read_memory_map
+from hookline_runtime.artifacts.proposals import named_in
 from hookline_runtime.errors import VerifyError
 
 TICK_MS: Final = 5
@@ -79,6 +83,11 @@ _POOL: Final = {
 }
 """The pool of instances of one engine, as wasmtime/config.h has it. A call that finds it empty is an overload."""
 
+_TAIL: Final = struct.Struct("<Q8s")
+_TAIL_MARK: Final = b"hookmap1"
+"""The end of a compiled module's file: the length of the memory map in front of it, and this."""
+_NUMBERED: Final = re.compile(r"^\d+: ")
+
 EPOCH: Final = [0]
 """How often the clock of this process has ticked; read by ``calls.py``, which sets deadlines by it."""
 
@@ -119,46 +128,81 @@ def _has_room_for_pool() -> bool:
     return True
 
 
+class CompiledModule(wasmtime.Module):
+    """A module of the cache, and what its bytes said of its memory."""
+
+    memory_map: MemoryMap = NOTHING_SAID
+
+
 def fingerprint(*, fuel: bool) -> str:
     """Names compiled code that this engine can run: sixteen hex digits over version, machine and settings."""
-    facts = (importlib.metadata.version("wasmtime"), platform.machine(), sorted(_SETTINGS.items()), fuel)
+    facts = (importlib.metadata.version("wasmtime"), platform.machine(), sorted(_SETTINGS.items()), fuel, "map")
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
 def compile_to(wasm: bytes, target: Path, *, fuel: bool) -> None:
     """Compile and write atomically. Slow, and it uses one core: only called in the compiler's child process.
 
-    Raises VerifyError where the bytes are no valid module.
+    Behind the code stands what the module says of its memory, since the engine has no door to that; the engine looks
+    at nothing behind what its own header names. Raises VerifyError where the bytes are no valid module.
     """
     try:
         module = wasmtime.Module(engine(fuel=fuel), wasm)
     except wasmtime.WasmtimeError as error:
-        raise VerifyError(f"the module is not valid WebAssembly: {first_line(str(error))}") from error
+        why = first_line(str(error))
+        named = named_in(why)
+        said = f"{named} (the engine: {why})" if named else f"the module is not valid WebAssembly: {why}"
+        raise VerifyError(said) from error
+    memory_map = read_memory_map(wasm).to_json()
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     with partial.open("wb") as out:
         os.fchmod(out.fileno(), 0o600)
         out.write(module.serialize())
+        out.write(memory_map + _TAIL.pack(len(memory_map), _TAIL_MARK))
         out.flush()
         os.fsync(out.fileno())
     partial.replace(target)
 
 
-def load_compiled(path: Path, *, fuel: bool) -> wasmtime.Module:
+def load_compiled(path: Path, *, fuel: bool) -> CompiledModule:
     """Map compiled code into memory. DANGER: the file is executed; only files of our own cache come here.
 
     Raises VerifyError where the file was made by another version, for another machine, or is damaged.
     """
     try:
-        return wasmtime.Module.deserialize_file(engine(fuel=fuel), str(path))
-    except wasmtime.WasmtimeError as error:
+        module = CompiledModule.deserialize_file(engine(fuel=fuel), str(path))
+        assert isinstance(module, CompiledModule)  # noqa: S101 - wasmtime-py makes what it is asked of
+        module.memory_map = _memory_map(path)
+    except (wasmtime.WasmtimeError, OSError, ValueError) as error:
         raise VerifyError(f"the compiled module in the cache does not fit: {first_line(str(error))}") from error
+    return module
+
+
+def _memory_map(path: Path) -> MemoryMap:
+    """What stands behind the code. Raises OSError, or ValueError where there is none."""
+    with path.open("rb") as file:
+        end = file.seek(0, os.SEEK_END)
+        file.seek(max(0, end - _TAIL.size))
+        size, mark = _TAIL.unpack(file.read(_TAIL.size).rjust(_TAIL.size, b"\0"))
+        if mark != _TAIL_MARK or size > end - _TAIL.size:
+            raise ValueError("it lacks its memory map")
+        file.seek(end - _TAIL.size - size)
+        return MemoryMap.from_json(file.read(size))
 
 
 def first_line(text: str) -> str:
-    """The essence of what one of wasmtime's errors says, which is a tree of causes and frames."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    causes = [line.split(": ", 1)[-1] for line in lines if line[:1].isdigit()]
-    return (causes[-1] if causes else lines[0] if lines else "?")[:300]
+    """The essence of what one of wasmtime's errors says: the last of its causes, without the frames of a guest.
+
+    An error is a sentence, and behind ``Caused by:`` what was below it: several causes are numbered, a single one is
+    not.
+    """
+    _, mark, causes = text.rpartition("\nCaused by:")
+    lines = [line.strip() for line in causes.splitlines() if line.strip()]
+    if not mark:
+        return (lines[0] if lines else "?")[:300]
+    numbered = [place for place, line in enumerate(lines) if _NUMBERED.match(line)]
+    last = lines[numbered[-1] if numbered else 0 :]
+    return _NUMBERED.sub("", " ".join(last))[:300] or "?"
 
 
 class Ticker:

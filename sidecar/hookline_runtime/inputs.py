@@ -3,11 +3,16 @@
 The checks come from the contract's models, compiled once into tables of field names and types. A full
 validation by the models would cost more than most plugins; the hook road needs no more than the certainty that
 a guest finds every field of ``docs/hooks.md``, with its type, whatever the proxy left out.
+
+Two things would let a guest and this module read one body differently, and so are settled here. A null where guests
+read a string is taken as left out. A name that stands twice in one object is refused, because some readers take the
+first and some the last.
 """
 
 from __future__ import annotations
 
 import itertools
+import json
 import operator
 import os
 import types
@@ -17,16 +22,17 @@ from typing import Any, Final
 import orjson
 from pydantic import BaseModel
 
-from hookline_api.hooks import INPUTS, Hook, HookContext, Outcome
+from hookline_api.hooks import INPUTS, NORMALIZED, VERBATIM, Hook, HookContext, Identity, Outcome
 from hookline_runtime import accelerator
 from hookline_runtime.errors import InputError
 
 _Fields = tuple[tuple[str, tuple[type, ...], Any], ...]
+_TEXT: Final = (str,)
 _REQUIRED: Final = object()
 _REWRITTEN_BY: Final = "hookline.rewritten_by"
 _MAX_REQUEST_ID: Final = 256
-_ALWAYS_WRITABLE: Final = 200
-"""Brackets that cannot be nested deeper than orjson writes (254)."""
+_MAX_NAMED: Final = 65_536
+"""Bytes of a body in which a name that stands twice is looked for, to be told."""
 
 
 class Call:
@@ -92,18 +98,18 @@ class Call:
 
     @property
     def database(self) -> str | None:
-        """From the hook context, or from an authentication."""
-        return _string(self._context.get("database") or self._fields.get("database"))
+        """From the hook context, or from an authentication. An empty one says nothing."""
+        return _string(self._context.get("database") or self._fields.get("database") or None)
 
     @property
     def user(self) -> str | None:
-        """From the hook context, or from an authentication."""
-        return _string(self._context.get("identity") or self._fields.get("username"))
+        """From the hook context, or from an authentication. An empty one says nothing."""
+        return _string(self._context.get("identity") or self._fields.get("username") or None)
 
     @property
     def application(self) -> str | None:
-        """The attribute ``application_name``."""
-        return _string((self._context.get("attributes") or {}).get("application_name"))
+        """The attribute ``application_name``. An empty one says nothing."""
+        return _string((self._context.get("attributes") or {}).get("application_name") or None)
 
     @property
     def ttl_ms(self) -> int | None:
@@ -114,14 +120,16 @@ class Call:
     def rewrite(self, query: str, by: str) -> None:
         """Go on with another query.
 
-        What the proxy said about the old one is withdrawn: ``normalized`` is null, ``is_read_only`` is false
-        (unknown counts as writing). ``tables`` stays, since an empty list would hide tables from a guard; the
-        attribute ``hookline.rewritten_by`` says that it may be out of date.
+        What the proxy said about the old one is withdrawn: ``normalized`` is the new query's text, so that a guard
+        that reads either sees it, and ``is_read_only`` is false (unknown counts as writing). ``tables`` stays, since
+        an empty list would hide tables from a guard; the attribute ``hookline.rewritten_by`` says that it may be out
+        of date.
         """
         self._fields["query"] = query
-        self._fields["normalized"] = None
         self._fields["is_read_only"] = False
-        self._context.setdefault("attributes", {})[_REWRITTEN_BY] = by
+        attributes = self._context.setdefault("attributes", {})
+        attributes[_REWRITTEN_BY] = by
+        _normalize(self._fields, attributes)
         self.data = orjson.dumps(self._document)
         self.rewritten = True
 
@@ -132,7 +140,7 @@ class Call:
 
 
 def read_call(hook: Hook, body: bytes) -> Call:
-    """A proxy's call; raises InputError where it is no JSON or a field has a wrong type."""
+    """A proxy's call; raises InputError where it is no JSON, says a name twice, or a field has a wrong type."""
     told = LOOKS.get(hook)
     if told is not None and (found := accelerator.scan(told, body)) is not None:
         return Call(hook, body, found[0])
@@ -140,14 +148,48 @@ def read_call(hook: Hook, body: bytes) -> Call:
 
 
 def read_json(body: bytes) -> Any:
-    """What the body says; raises InputError where it is no JSON, or too deep to be written again."""
+    """What the body says.
+
+    Raises InputError where it is no JSON, has a name twice in one object, or is too deep to be written again.
+    """
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InputError(f"the body is no JSON: {error}") from None
-    if len(body) > 2 * _ALWAYS_WRITABLE and body.count(b"[") + body.count(b"{") > _ALWAYS_WRITABLE:
-        _check_depth(document)
+    try:
+        twice = says_twice(body, document)
+    except orjson.JSONEncodeError:  # four times as deep can be read as can be written, which a rewrite will want to do
+        raise InputError("the body is nested too deeply") from None
+    if twice:
+        raise InputError(f"{_repeated(body)} stands twice in one object, and readers differ in which one they take")
     return document
+
+
+def says_twice(raw: bytes, document: Any) -> bool:
+    """Whether a name stands twice in any object of ``raw``, JSON that ``document`` was read from.
+
+    Each member has a colon, and a reader drops one of two members with the same name. So the text has more colons
+    than what is written of the document, and the same number where no name stands twice: what strings hold of them is
+    in both, though perhaps escaped in the text. Raises orjson.JSONEncodeError where the document is too deep.
+    """
+    colons = raw.count(b":")
+    if b"\\u003" in raw:
+        plain = raw.replace(b"\\\\", b"")  # of a row of backslashes, the last one escapes if their number is odd
+        colons += plain.count(b"\\u003a") + plain.count(b"\\u003A")
+    return colons != orjson.dumps(document).count(b":")
+
+
+def _repeated(body: bytes) -> str:
+    """The first name that stands twice, for people; not of large bodies, which would take long."""
+    names: list[str] = []
+
+    def note(pairs: list[tuple[str, Any]]) -> None:
+        seen: set[str] = set()
+        names.extend(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+
+    if len(body) <= _MAX_NAMED:
+        json.loads(body.decode(), object_pairs_hook=note, parse_int=len, parse_float=len)
+    return f"the name {names[0]!r:.60}" if names else "a name"
 
 
 def read_document(hook: Hook, document: Any, body: bytes | None = None) -> Call:
@@ -184,6 +226,9 @@ def read_document(hook: Hook, document: Any, body: bytes | None = None) -> Call:
         missing += _complete(document[1], _OUTCOME, "[1].")
     for field in _STRINGS[hook]:
         _check_strings(head[field], field)
+    if hook is Hook.AUTHORIZE and head["identity"] is not None:
+        missing += _complete(head["identity"], _IDENTITY, "identity.")
+        _check_strings(head["identity"]["roles"], "identity.roles")
     if "hook_context" in _NAMES[hook]:
         context = head["hook_context"]
         missing += _complete(context, _CONTEXT, "hook_context.")
@@ -194,6 +239,9 @@ def read_document(hook: Hook, document: Any, body: bytes | None = None) -> Call:
             missing.append("request_id")
         elif len(request_id) > _MAX_REQUEST_ID:
             raise InputError(f"longer than {_MAX_REQUEST_ID} characters", field="hook_context.request_id")
+        if head.get("query") and not head["normalized"]:
+            _normalize(head, context["attributes"])
+            missing.append("normalized")
     else:
         context = {}
         request_id = request_id_of(head["headers"].get("x-request-id"))
@@ -209,13 +257,13 @@ class _Shape:
     Types are compared all at once: those of a whole object, in the order of its fields, are one of a few tuples.
     """
 
-    __slots__ = ("_contexts", "_fields", "_has_tables", "_shapes")
+    __slots__ = ("_fields", "_is_query", "_shapes")
 
     def __init__(self, fields: _Fields) -> None:
         names = [name for name, _, _ in fields]
         self._fields = operator.itemgetter(*names)
         self._shapes = frozenset(itertools.product(*(kinds for _, kinds, _ in fields)))
-        self._has_tables = "tables" in names
+        self._is_query = "query" in names
 
     def fits(self, document: dict[str, Any]) -> str | None:
         """The call's request id, where it is complete; None where it has to be looked at field by field."""
@@ -233,7 +281,7 @@ class _Shape:
             return None
         if attributes and not _ONLY_STRINGS.issuperset(map(type, attributes.values())):
             return None
-        if self._has_tables and not _ONLY_STRINGS.issuperset(map(type, document["tables"])):
+        if self._is_query and not (document["normalized"] and _ONLY_STRINGS.issuperset(map(type, document["tables"]))):
             return None
         return request_id
 
@@ -247,12 +295,10 @@ def _string(value: object) -> str | None:
     return value if isinstance(value, str) else None
 
 
-def _check_depth(document: Any) -> None:
-    # What is read may be nested four times as deep as what can be written, which a rewrite will want to do.
-    try:
-        orjson.dumps(document)
-    except orjson.JSONEncodeError:
-        raise InputError("the body is nested too deeply") from None
+def _normalize(fields: dict[str, Any], attributes: dict[str, str]) -> None:
+    """What stands for a normalized query that nobody made: the query itself, as HeliosDB's own host has it."""
+    fields["normalized"] = fields["query"]
+    attributes[NORMALIZED] = VERBATIM
 
 
 def _check_strings(found: list[Any] | dict[str, Any], field: str) -> None:
@@ -269,10 +315,13 @@ def _check_attributes(attributes: dict[str, Any]) -> None:
 
 
 def _complete(target: dict[str, Any], fields: _Fields, where: str) -> list[str]:
-    """Fill in what is missing, and check the types of the rest; the names that were missing."""
+    """Fill in what is missing, and check the types of the rest; the names that were missing.
+
+    A null is as good as missing where a string may be left out.
+    """
     missing = []
     for name, kinds, default in fields:
-        if name not in target:
+        if name not in target or (target[name] is None and kinds == _TEXT and default is not _REQUIRED):
             if default is _REQUIRED:
                 raise InputError("is missing", field=where + name)
             target[name] = default() if callable(default) else default
@@ -319,17 +368,21 @@ _NAMES: Final = {hook: frozenset(name for name, _, _ in table) for hook, table i
 _STRINGS: Final = {hook: sorted(names & {"tables", "headers"}) for hook, names in _NAMES.items()}
 _CONTEXT: Final = _table(HookContext)
 _OUTCOME: Final = _table(Outcome)
+_IDENTITY: Final = _table(Identity)
 _ONLY_STRINGS: Final = frozenset({str})
 _CONTEXT_NAMES: Final = [name for name, _, _ in _CONTEXT]
 _CONTEXT_FIELDS: Final = operator.itemgetter(*_CONTEXT_NAMES)
 _CONTEXT_SHAPES: Final = frozenset(itertools.product(*(kinds for _, kinds, _ in _CONTEXT)))
 _REQUEST_ID_AT: Final = _CONTEXT_NAMES.index("request_id")
 _ATTRIBUTES_AT: Final = _CONTEXT_NAMES.index("attributes")
-_SHAPES: Final[dict[Hook, _Shape]] = {
-    hook: _Shape(table)
+_AT_ONCE: Final[dict[Hook, _Fields]] = {
+    # An identity has fields of its own to be looked at.
+    hook: tuple((name, (types.NoneType,) if name == "identity" else kinds, default) for name, kinds, default in table)
     for hook, table in _TABLES.items()
     if "hook_context" in _NAMES[hook] and hook is not Hook.POST_QUERY
 }
+"""What the fields have to be of calls that are looked at all at once."""
+_SHAPES: Final = {hook: _Shape(fields) for hook, fields in _AT_ONCE.items()}
 
 
 def look(hook: Hook, facts: frozenset[str] = frozenset()) -> bytes | None:
@@ -341,7 +394,7 @@ def look(hook: Hook, facts: frozenset[str] = frozenset()) -> bytes | None:
         return None
     places = {place: mark for mark, place in enumerate(_PLACES, _FIRST_MARK) if _PLACES[place] in facts}
     packed = []
-    for where, fields in ("", _TABLES[hook]), ("hook_context", _CONTEXT), ("attributes", ()):
+    for where, fields in ("", _AT_ONCE[hook]), ("hook_context", _CONTEXT), ("attributes", ()):
         wanted = [
             (name, sum(_KIND_BITS[kind] for kind in kinds), _ROLES.get(name, 0), places.pop((where, name), 0))
             for name, kinds, _ in fields
@@ -358,7 +411,7 @@ _KIND_BITS: Final[dict[type, int]] = {
 _ANY_KIND: Final = 0x7F
 _FIRST_MARK: Final = 0x10
 """From here on to 0x1f, no byte is in JSON."""
-_ROLES: Final = {"hook_context": 1, "attributes": 2, "tables": 3, "request_id": 4, "query": 5}
+_ROLES: Final = {"hook_context": 1, "attributes": 2, "tables": 3, "request_id": 4, "query": 5, "normalized": 6}
 """What is more to a field than its kind, in the numbers of ``accelerator.c``."""
 _PLACES: Final = {
     ("hook_context", "database"): "database", ("", "database"): "database",

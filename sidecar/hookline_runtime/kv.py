@@ -6,7 +6,8 @@ survives the process. It is not synced to disk at each write: the store outlives
 
 An entry's key in LMDB is a hash, because LMDB's own keys end at 511 bytes and a guest's may have 64 KiB; the
 entry holds the key itself. Counts and sizes per plugin and in all are kept in the same transaction as the data,
-so that a cap is a comparison.
+so that a cap is a comparison. Beside them is, for each plugin, a record of what its resource's ``kv.initial`` put
+there (``hookline_runtime.kv_initial``).
 """
 
 from __future__ import annotations
@@ -14,15 +15,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import heapq
 import logging
 import shutil
 import struct
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import lmdb
 
@@ -42,6 +44,7 @@ _OPTIONS: Final[dict[str, Any]] = {
 _TOTALS: Final = b"t"
 _NAMESPACE: Final = b"n"
 _DATA: Final = b"d"
+_RECORD: Final = b"r"
 _ENTRY: Final = struct.Struct("<QI")  # expiry in ms since 1970 (0: none), length of the key
 _COUNTS: Final = struct.Struct("<QQ")  # keys (or namespaces), bytes
 _TRIED_BYTES: Final = 4 * 2**20
@@ -57,6 +60,23 @@ class KvError(Exception):
     def __init__(self, code: int, message: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class Found(NamedTuple):
+    """A value, and what is left of its time."""
+
+    value: bytes
+    ttl_ms: int | None
+    """None where it has no end."""
+
+
+class Listed(NamedTuple):
+    """An entry without its value."""
+
+    key: bytes
+    size: int
+    """Bytes of the value."""
+    ttl_ms: int | None
 
 
 class KvStore:
@@ -87,6 +107,14 @@ class KvStore:
         with self._env.begin(buffers=True) as txn:
             found = txn.get(_data_key(namespace, key))
             return _value(found, _now()) if found is not None else None
+
+    def look(self, namespace: str, key: bytes) -> Found | None:
+        """``get``, with the time that is left."""
+        now = _now()
+        with self._env.begin(buffers=True) as txn:
+            entry = txn.get(_data_key(namespace, key))
+            value = _value(entry, now) if entry is not None else None
+            return Found(value, _left(entry, now)) if entry is not None and value is not None else None
 
     def put(self, namespace: str, key: bytes, value: bytes) -> None:
         """Store, without a time limit. Raises KvError where a cap is reached."""
@@ -124,6 +152,24 @@ class KvStore:
             change.put(key, new)
             return True
 
+    def change(
+        self, namespace: str, key: bytes, value: bytes | None, *, when: Callable[[bytes | None], bool]
+    ) -> tuple[bytes | None, bool]:
+        """Store ``value``, or remove for None, if ``when`` is true of what is there; that, and whether it was done.
+
+        ``when`` gets None where there is nothing. Raises KvError where a cap is reached.
+        """
+        with self._change(namespace) as change:
+            entry = change.entry(key)
+            held = entry[1] if entry else None
+            if not when(held):
+                return held, False
+            if value is None:
+                change.remove(_data_key(namespace, key))
+            else:
+                change.put(key, value)
+            return held, True
+
     def set_ttl(self, namespace: str, key: bytes, ttl_ms: int) -> bool:
         """Let the entry end after that time, or never for 0 and less; whether there is one."""
         with self._change(namespace) as change:
@@ -149,6 +195,24 @@ class KvStore:
                     keys.append(bytes(entry[_ENTRY.size : _ENTRY.size + length]))
         return sorted(keys)
 
+    def page(
+        self, namespace: str, prefix: bytes, *, after: bytes | None, at_most: int, most_bytes: int
+    ) -> tuple[list[Listed], bool]:
+        """Entries with that prefix and behind the key ``after``, by key; and whether there are more.
+
+        At most ``at_most``, and one at least but otherwise no more than have ``most_bytes`` of keys together.
+        """
+        now = _now()
+        with self._env.begin(buffers=True) as txn:
+            least = heapq.nsmallest(at_most + 1, _listed(txn, namespace, prefix, after, now))
+        size, count = 0, 0
+        for each in least[:at_most]:
+            size += len(each.key)
+            if count and size > most_bytes:
+                break
+            count += 1
+        return least[:count], len(least) > count
+
     def usage(self) -> dict[str, tuple[int, int]]:
         """Keys and bytes of each namespace."""
         with self._env.begin() as txn, txn.cursor() as cursor:
@@ -167,14 +231,40 @@ class KvStore:
             for name in names - keep if len(names) * 2 > MAX_NAMESPACES else ():
                 with self._change(name) as change:
                     change.clear()
+                    change.set_record(b"")
+            self._forget(keep | names)
         except lmdb.Error as error:
             log.warning("the key-value store cannot be tidied: %s", error)
 
+    def record(self, namespace: str) -> bytes:
+        """What was last given to ``Change.set_record``; empty where there is nothing."""
+        with self._env.begin() as txn:
+            return bytes(txn.get(_RECORD + _hash(namespace.encode())[:16]) or b"")
+
     @contextlib.contextmanager
-    def _change(self, namespace: str) -> Iterator[_Change]:
+    def changes(self, *, only_try: bool = False) -> Iterator[Callable[[str], Change]]:
+        """One transaction over several namespaces: given up where the block raises, or after ``only_try``."""
+        with self._env.begin(write=True, buffers=False) as txn:
+            yield lambda namespace: Change(txn, namespace)
+            if only_try:
+                txn.abort()
+
+    @contextlib.contextmanager
+    def _change(self, namespace: str) -> Iterator[Change]:
         # The transaction is committed where the block ends well, and given up where it raises.
         with self._env.begin(write=True, buffers=False) as txn:
-            yield _Change(txn, namespace)
+            yield Change(txn, namespace)
+
+    def _forget(self, keep: set[str]) -> None:
+        """Drop the records of plugins that are gone, once there are more than plugins may have keys."""
+        with self._env.begin() as txn:
+            records = [bytes(key) for key, _ in _with_prefix(txn, _RECORD)]
+        if len(records) > MAX_NAMESPACES:
+            kept = {_RECORD + _hash(name.encode())[:16] for name in keep}
+            with self._env.begin(write=True) as txn:
+                for key in records:
+                    if key not in kept:
+                        txn.delete(key)
 
 
 def _open(folder: Path) -> lmdb.Environment:
@@ -200,13 +290,14 @@ def _open(folder: Path) -> lmdb.Environment:
     return environment
 
 
-class _Change:
-    """One write transaction on one namespace."""
+class Change:
+    """A write transaction's view of one namespace."""
 
     def __init__(self, txn: lmdb.Transaction, namespace: str) -> None:
         self._txn = txn
         self._name = namespace
         self._meta = _NAMESPACE + _hash(namespace.encode())[:16]
+        self._record = _RECORD + self._meta[1:]
         self._now = _now()
 
     def entry(self, key: bytes) -> tuple[int, bytes] | None:
@@ -215,28 +306,41 @@ class _Change:
         value = _value(found, self._now) if found is not None else None
         return (_ENTRY.unpack_from(found)[0], value) if found is not None and value is not None else None
 
+    def record(self) -> bytes:
+        """As ``KvStore.record``."""
+        return bytes(self._txn.get(self._record) or b"")
+
+    def set_record(self, record: bytes) -> None:
+        """Keep some bytes beside the namespace, which count for no cap; none at all for no bytes."""
+        if record:
+            self._txn.put(self._record, record)
+        else:
+            self._txn.delete(self._record)
+
     def put(self, key: bytes, value: bytes, *, expiry: int = 0) -> None:
+        """Store; ``expiry`` in ms since 1970, 0 for none. Raises KvError where a cap is reached."""
         if len(key) > MAX_KEY or len(value) > MAX_VALUE:
             raise KvError(E_SIZE, f"a key has at most {MAX_KEY} bytes and a value {MAX_VALUE}")
         where = _data_key(self._name, key)
         old = self._txn.get(where)
-        if not self._fits(len(key) + len(value), old):
+        if self._full(len(key) + len(value), old) is not None:
             self._purge()
             old = self._txn.get(where)
-            if not self._fits(len(key) + len(value), old):
-                raise KvError(
-                    E_CAP, f"a cap is reached: {MAX_KEYS} keys, {MAX_NAMESPACES} plugins or {MAX_BYTES} bytes"
-                )
+            full = self._full(len(key) + len(value), old)
+            if full is not None:
+                raise KvError(E_CAP, full)
         self._account(keys=0 if old is not None else 1, size=len(key) + len(value) - _size(old))
         self._txn.put(where, _ENTRY.pack(expiry, len(key)) + key + value)
 
     def remove(self, where: bytes) -> None:
+        """Remove the entry at this place in LMDB, if there is one."""
         old = self._txn.get(where)
         if old is not None:
             self._txn.delete(where)
             self._account(keys=-1, size=-_size(old))
 
     def clear(self) -> None:
+        """Remove all entries."""
         for where in [bytes(key) for key, _ in _entries(self._txn, self._name)]:
             self.remove(where)
 
@@ -249,14 +353,17 @@ class _Change:
         for where in expired:
             self.remove(where)
 
-    def _fits(self, size: int, old: bytes | memoryview | None) -> bool:
+    def _full(self, size: int, old: bytes | memoryview | None) -> str | None:
+        """Which cap leaves no room for so many bytes in the place of ``old``; None where none does."""
         keys, _ = self._counts(self._meta)
         namespaces, total = self._counts(_TOTALS)
-        return (
-            (old is not None or keys < MAX_KEYS)
-            and (keys > 0 or namespaces < MAX_NAMESPACES)
-            and total + size - _size(old) <= MAX_BYTES
-        )
+        if old is None and keys >= MAX_KEYS:
+            return f"the plugin has its {MAX_KEYS} keys already"
+        if keys == 0 and namespaces >= MAX_NAMESPACES:
+            return f"{MAX_NAMESPACES} plugins have keys already, and no more may"
+        if total + size - _size(old) > MAX_BYTES:
+            return f"the store has {total} bytes of all plugins, and at most {MAX_BYTES}"
+        return None
 
     def _counts(self, key: bytes) -> tuple[int, int]:
         found = self._txn.get(key)
@@ -282,13 +389,31 @@ def _data_key(namespace: str, key: bytes) -> bytes:
 
 
 def _entries(txn: lmdb.Transaction, namespace: str) -> Iterator[tuple[bytes | memoryview, bytes | memoryview]]:
-    prefix = _DATA + _hash(namespace.encode())[:16]
+    return _with_prefix(txn, _DATA + _hash(namespace.encode())[:16])
+
+
+def _with_prefix(txn: lmdb.Transaction, prefix: bytes) -> Iterator[tuple[bytes | memoryview, bytes | memoryview]]:
     with txn.cursor() as cursor:
         if cursor.set_range(prefix):
             for key, entry in cursor:
                 if bytes(key[: len(prefix)]) != prefix:
                     return
                 yield key, entry
+
+
+def _listed(txn: lmdb.Transaction, namespace: str, prefix: bytes, after: bytes | None, now: int) -> Iterator[Listed]:
+    for _, entry in _entries(txn, namespace):
+        expiry, length = _ENTRY.unpack_from(entry)
+        if 0 < expiry <= now or entry[_ENTRY.size : _ENTRY.size + min(length, len(prefix))] != prefix:
+            continue
+        key = bytes(entry[_ENTRY.size : _ENTRY.size + length])
+        if after is None or key > after:
+            yield Listed(key, len(entry) - _ENTRY.size - length, _left(entry, now))
+
+
+def _left(entry: bytes | memoryview, now: int) -> int | None:
+    (expiry, _) = _ENTRY.unpack_from(entry)
+    return expiry - now if expiry else None
 
 
 def _value(entry: bytes | memoryview, now: int) -> bytes | None:

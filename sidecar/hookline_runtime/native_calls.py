@@ -22,6 +22,10 @@ most calls begin later than their deadline was set. The callback that the engine
 call really began, and takes off what the thread may have done before; so a call is never charged for another's
 time, and always has all of its own.
 
+**An instance is renewed before it is worn.** One that serves many calls may lose memory with each of them. Where a call
+has left less than half of the room that the first one left, and where ``alloc`` has none for an input that a fresh
+instance could take, the next call gets a new store in place of the old one, before anything of it has run.
+
 **Callbacks** (the deadline's, and host functions') cannot raise: each has one ``try`` around everything.
 
 Nothing here may be used by two threads at a time, except ``Guest.instantiate``.
@@ -49,6 +53,7 @@ from hookline_api.abi import (
 from hookline_runtime import accelerator, capi
 from hookline_runtime.border import (
     NO_PLACE,
+    PAGE,
     TABLE_ELEMENTS,
     TABLES,
     U32,
@@ -56,19 +61,21 @@ from hookline_runtime.border import (
     WASI_OURS,
     Host,
     HostCallable,
+    OwnMemory,
     border,
     function_type,
+    initializer,
     left_ns,
+    most_memory,
     overlap,
     trap_reason,
 )
-from hookline_runtime.engine import EPOCH, deadline_ticks, engine, first_line
+from hookline_runtime.engine import EPOCH, CompiledModule, deadline_ticks, engine, first_line
 from hookline_runtime.errors import CallError, DeadlineError, OverloadError, ResultError, TrapError, VerifyError
 
 if TYPE_CHECKING:
     from hookline_api.resources import Limits
 
-_PAGE: Final = 65_536
 _MAX_SHELLS: Final = 8
 _MAX_VIEWS: Final = 64
 _MAX_CELLS: Final = 256
@@ -85,6 +92,7 @@ _TRAP_CODE: Final = 15
     _CONTEXT, _TRAP, _FAILURE, _BEGIN, _FRESH, _ARMED, _THREAD, _BASE, _SIZE, _REGION, _REGION_SIZE, _POINTER,
     _ALLOC, _DEALLOC, _STORE, _ENGINE, _PRE, _ON_DEADLINE, _TICKS,
     _MAX_OUTPUT, _MAX_MEMORY, _MAX_ELEMENTS, _MAX_TABLES,
+    _OWN, _OWN_END, _MOST, _WORN_SIZE, _WORN_END,
     _FUNCTIONS,
 ) = range(16, accelerator.WORDS + 1)  # fmt: skip
 # Of each function: its extern, where its name is, and its length.
@@ -106,7 +114,7 @@ _NOTHING: Final = 0
 _IN_ALLOC: Final = 1
 _IN_DEALLOC: Final = 3
 _NEVER: Final = 2**64 - 1
-"""The epoch for which a deadline is set where none is."""
+"""The epoch for which a deadline is set where none is. With calls behind it, an instance that has it is worn."""
 
 _func_call = capi.func_call_unchecked
 _accelerated = accelerator.call
@@ -146,7 +154,7 @@ class Guest:
     will run. Raises VerifyError.
     """
 
-    def __init__(self, module: wasmtime.Module, *, limits: Limits, host: Host) -> None:
+    def __init__(self, module: CompiledModule, *, limits: Limits, host: Host) -> None:
         self.info = info = border(module)
         self.limits = limits
         self.fuel = limits.fuel
@@ -154,13 +162,17 @@ class Guest:
         self.frees = "dealloc" in info.exports
         """Whether the guest takes memory back."""
         self.has_wasi = info.needs_wasi
-        self.initializes = "_initialize" in info.exports
-        self.first_size = info.memory_pages * _PAGE
+        self.initializer = initializer(info)
+        """The function that sets an instance up, if any."""
+        self.memory_map = module.memory_map
+        self.keep_off(static=False)
+        self.most = most_memory(module, limits.memory)
+        self.first_size = info.memory_pages * PAGE
         self.region: tuple[int, int] | None = None
         """Address and size of the guest's own place for inputs, where it has one."""
         self.asks_for_region = INPUT_REGION in info.exports
-        functions = ["alloc", "dealloc", "_initialize", INPUT_REGION, *(hook.value for hook in info.hooks)]
-        self.functions = {name: name.encode() for name in functions if name in info.exports}
+        functions = ["alloc", "dealloc", self.initializer, INPUT_REGION, *(hook.value for hook in info.hooks)]
+        self.functions = {name: name.encode() for name in functions if name and name in info.exports}
         self.void = {hook.value for hook in info.hooks if info.exports[hook.value][1] == ("ii", "")}
         """Hooks without a result."""
         self.quick = frozenset(hook.value for hook in info.hooks) - self.void - UNANSWERED
@@ -179,6 +191,12 @@ class Guest:
             raise VerifyError(f"the module cannot be linked: {first_line(str(error))}") from error
         self.engine_address = capi.address(self._engine)
         self.pre_address = capi.address(self._pre)
+
+    def keep_off(self, *, static: bool) -> None:
+        """Say where no input may be (``MemoryMap.own``), for the instances that are made from here on."""
+        self.own = OwnMemory(self.memory_map, static=static)
+        flat = [address for span in self.own.spans for address in span]
+        self.own_words = (ctypes.c_uint64 * len(flat))(*flat)
 
     def instantiate(self, *, timeout_ms: int | None = None, instead_of: Instance | None = None) -> Instance:
         """A new instance with fresh memory; its deadline runs from here and covers its first call, on this thread.
@@ -228,7 +246,8 @@ class Guest:
             capi.address(kind), callback, None, capi.NO_FINALIZER,
         )  # fmt: skip
         if failure:
-            raise VerifyError(f"the host function {module}.{name} cannot be linked: {capi.take_error(failure)[0]:.200}")
+            why = first_line(capi.take_error(failure)[0])
+            raise VerifyError(f"the host function {module}.{name} cannot be linked: {why}")
 
 
 class Instance:
@@ -236,7 +255,6 @@ class Instance:
 
     __slots__ = (
         "__weakref__",
-        "_armed",
         "_at",
         "_block",
         "_boxes",
@@ -252,6 +270,7 @@ class Instance:
         "_nested_at",
         "_on_thread",
         "_output",
+        "_own",
         "_quick",
         "_region",
         "_renews",
@@ -281,6 +300,8 @@ class Instance:
         words[_ON_DEADLINE], words[_TICKS] = capi.function_address(_on_deadline), guest.ticks
         words[_MAX_OUTPUT], words[_MAX_MEMORY] = guest.limits.output, guest.limits.memory
         words[_MAX_ELEMENTS], words[_MAX_TABLES] = TABLE_ELEMENTS, TABLES
+        words[_MOST], words[_WORN_SIZE] = guest.most, guest.first_size + (guest.most - guest.first_size) // 2
+        self._own: OwnMemory | None = None
         # Arguments and results of a call: two cells, of which the first word counts.
         self._cells = words[_CELLS : _CELLS + 4]
         self._cells_at = ctypes.c_void_p(at + 8 * _CELLS)
@@ -311,7 +332,7 @@ class Instance:
         self._region: tuple[int, int] | None = None
         self._output = guest.limits.output
         self._giving = False
-        self._armed = -1
+        words[_ARMED] = _NEVER
         self._on_thread = 0
         self._timeout_ns = self._cpu_ns = self._wall_ns = 0
         self.expired = False
@@ -335,28 +356,32 @@ class Instance:
         if self._region is not guest.region:
             self._region = guest.region
             words[_REGION], words[_REGION_SIZE] = guest.region or (0, 0)
+        if self._own is not guest.own:
+            self._own = guest.own
+            words[_OWN] = ctypes.addressof(guest.own_words)
+            words[_OWN_END] = words[_OWN] + ctypes.sizeof(guest.own_words)
         common = timeout_ms is None or timeout_ms == guest.limits.timeout
         try:
             if common and self._renews:
-                if EPOCH[0] != self._armed or _get_ident() != self._on_thread:
+                if EPOCH[0] != words[_ARMED] or _get_ident() != self._on_thread:
                     self._note_clocks(guest.limits.timeout)
                 _running[self._on_thread] = self._weak
                 if not _renewed(self._at):
                     self._check(words[_FAILURE] or None, "instantiation", timeout_ms)
             else:
                 self._renew(timeout_ms)
-            if guest.initializes:
-                failure = _func_call(self._context, self._find("_initialize"), self._cells_at, 0, self._trap_at)
+            if guest.initializer:
+                failure = _func_call(self._context, self._find(guest.initializer), self._cells_at, 0, self._trap_at)
                 self._check(failure, "instantiation", timeout_ms)
             if guest.asks_for_region:
                 self._ask_for_region(timeout_ms)
         except BaseException:
-            self._armed = -1  # perhaps for another time than the next one's
+            words[_ARMED] = _NEVER  # perhaps for another time than the next one's
             self.close()
             raise
         words[_FRESH] = timeout_ms is None
         if not common:
-            self._armed, words[_ARMED] = -1, _NEVER
+            words[_ARMED] = _NEVER
 
     def call(self, hook: str, data: bytes, *, last: bool) -> bytes | None:
         """One hook call: the guest's answer, or None for the hook's default.
@@ -371,8 +396,12 @@ class Instance:
         if isinstance(answer, int):
             if answer == _NOTHING:
                 return self._call(hook, data, last=last)
+            error = self._broken(answer, hook, len(data))
+            if answer == _IN_ALLOC and self.calls and not isinstance(error, DeadlineError):
+                self._renew_in_place()
+                return self.call(hook, data, last=last)
             self.calls += 1
-            raise self._broken(answer, hook, len(data))
+            raise error
         self.calls += 1
         if last:
             self.memory = self._words[_SIZE]
@@ -457,15 +486,43 @@ class Instance:
             pointer = self._nested[0] & U32
         finally:
             self._giving = False
-        if not pointer:
+        end = pointer + len(data)
+        if not pointer or (data and self._guest.own.touched_by(pointer, end)):
             return -E_UNAVAILABLE
-        return pointer << 32 | len(data) if self.write(pointer, data) else -E_MEMORY
+        if not self.write(pointer, data):
+            return -E_MEMORY
+        if self._words[_WORN_END] and end > self._words[_WORN_END]:
+            self._words[_ARMED] = _NEVER
+        return pointer << 32 | len(data)
+
+    def take(self, size: int) -> int:
+        """What ``alloc`` answers, whatever that is worth. Raises a CallError where it does not come back."""
+        self._words[_FRESH] = 0
+        self._arm(self._guest.limits.timeout, self._guest.ticks)
+        self._words[_BEGIN] = _now_ns()
+        _running[self._on_thread] = self._weak
+        self._cells[0] = size
+        self._check(_func_call(self._context, self._find("alloc"), self._cells_at, 1, self._trap_at), "alloc", None)
+        pointer: int = self._cells[0] & U32
+        self.memory = self._measure()
+        return pointer
+
+    def give_back(self, pointer: int, size: int) -> None:
+        """Call ``dealloc``, where the guest has one. Raises a CallError where it does not come back."""
+        if self._guest.frees:
+            self._free(pointer, size)
 
     # ── below ──
+
+    def _renew_in_place(self) -> None:
+        """Go on with a new store: what is begun next is its first call."""
+        self._words[_ARMED] = _NEVER
+        self.open(None)
 
     def _renew(self, timeout_ms: int | None) -> None:
         """A new store with fresh memory, armed, in place of the one that it has."""
         guest, words, context = self._guest, self._words, self._context
+        words[_WORN_END] = 0
         if words[_STORE]:
             old, words[_STORE], words[_SIZE] = words[_STORE], 0, 0
             capi.store_delete(old)
@@ -493,17 +550,19 @@ class Instance:
         """Any call, in one piece, because a call of a Python function costs as much as most lines here."""
         guest, words = self._guest, self._words
         context, cells, cells_at, trap, trap_at = self._context, self._cells, self._cells_at, self._trap, self._trap_at
+        if self.calls and words[_ARMED] == _NEVER:
+            self._renew_in_place()
         if words[_FRESH]:
             words[_FRESH] = 0  # it was armed by the instantiation, which is a part of its first call
         else:
-            if EPOCH[0] != self._armed or _get_ident() != self._on_thread:
+            if EPOCH[0] != words[_ARMED] or _get_ident() != self._on_thread:
                 self._arm(guest.limits.timeout, guest.ticks)
             if guest.fuel is not None:
                 capi.context_set_fuel(context, guest.fuel)
             words[_BEGIN] = _now_ns()
         _running[self._on_thread] = self._weak
         self.calls += 1
-        size = len(data)
+        size, begun = len(data), False
         try:
             region = self._region
             if region is not None and size <= region[1]:
@@ -517,29 +576,36 @@ class Instance:
                 pointer = cells[0] & U32
             if size:
                 end = pointer + size
-                if not pointer or (end > self._size and end > self._measure()):
+                outside = not pointer or (end > self._size and end > self._measure())
+                if outside or (region is None and guest.own.touched_by(pointer, end)):
                     raise self._no_room(pointer, size)
                 self._view[pointer:end] = data
             cells[0] = pointer
             cells[2] = size
+            begun = True
             failure = _func_call(context, self._found.get(hook) or self._find(hook), cells_at, 2, trap_at)
             if failure is not None or trap.value is not None:
                 raise self._error(failure, hook, None)
             packed = 0 if hook in guest.void else cells[0]
-            result = None
+            result, behind = None, pointer + size if region is None else 0
             if packed and hook not in UNANSWERED:
                 start, length = packed >> 32, packed & U32
                 end = start + length
                 if length > self._output or (end > self._size and end > self._measure()):
                     raise self._bad_result(packed)
                 result = self._view[start:end].tobytes()
-            if last:
-                self._measure()
-            elif guest.frees:
+                behind = max(behind, end)
+            if self._measure() > words[_WORN_SIZE] or behind > (words[_WORN_END] or behind):
+                words[_ARMED] = _NEVER
+            words[_WORN_END] = words[_WORN_END] or behind + max(0, guest.most - behind) // 2
+            if guest.frees and not last:
                 self._free_all(packed, pointer, size, in_region=region is not None)
-        except CallError:
+        except CallError as error:
             self._measure()
-            raise
+            if begun or self.calls == 1 or isinstance(error, DeadlineError):
+                raise
+            self._renew_in_place()
+            return self._call(hook, data, last=last)
         finally:
             if guest.fuel is not None:
                 self._count_fuel(guest.fuel)
@@ -558,7 +624,7 @@ class Instance:
     def _note_clocks(self, timeout_ms: int) -> None:
         """What the deadline that is set next is counted from: its epoch first, so that a tick makes it later."""
         words = self._words
-        self._armed = words[_ARMED] = EPOCH[0]
+        words[_ARMED] = EPOCH[0]
         self._on_thread = words[_THREAD] = _get_ident()
         self._timeout_ns = timeout_ms * 1_000_000
         self._wall_ns = _now_ns()  # before the other, as a call begins after both: it is charged too little at worst
@@ -580,9 +646,9 @@ class Instance:
         return self._no_room(self._cells[0] & U32, size) if what == _IN_ALLOC else self._bad_result(self._cells[0])
 
     def _no_room(self, pointer: int, size: int) -> CallError:
-        if not pointer:
-            return TrapError(f"alloc({size}) answered 0: the guest has no room for the input")
-        return TrapError(f"alloc({size}) answered {pointer}: outside the guest's memory")
+        wrong = self._guest.own.refuse(pointer, size, self._size)
+        assert wrong is not None  # noqa: S101 - whoever asks has seen that it is
+        return wrong
 
     def _bad_result(self, packed: int) -> CallError:
         start, length = packed >> 32, packed & U32
@@ -636,6 +702,11 @@ class Instance:
         if size:
             if not start or start + size > self._measure():
                 raise TrapError(f"the input region is outside memory: {size} bytes at {start}, of {self._size}")
+            if guest.own.touched_by(start, start + size):
+                raise TrapError(
+                    f"the input region overlaps the module's own stack or data: {size} bytes at {start}; "
+                    "let hookline_input answer a buffer of its own, without bytes from the start"
+                )
             guest.region = self._region = start, size
             self._words[_REGION], self._words[_REGION_SIZE] = start, size
         guest.asks_for_region = False

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +21,7 @@ from wasmtime._extern import wrap_extern
 from hookline_api.abi import E_MEMORY, E_UNAVAILABLE, HOST_FUNCTIONS, WASI_MODULE
 from hookline_runtime.border import (
     NO_PLACE,
+    PAGE,
     TABLE_ELEMENTS,
     TABLES,
     U32,
@@ -27,18 +29,20 @@ from hookline_runtime.border import (
     WASI_OURS,
     Host,
     HostCallable,
+    OwnMemory,
     border,
     function_type,
+    initializer,
     left_ns,
+    most_memory,
     overlap,
     trap_reason,
 )
-from hookline_runtime.engine import deadline_ticks, engine, first_line
+from hookline_runtime.engine import CompiledModule, deadline_ticks, engine, first_line
 from hookline_runtime.errors import CallError, DeadlineError, OverloadError, ResultError, TrapError, VerifyError
 
 if TYPE_CHECKING:
     from hookline_api.resources import Limits
-    from hookline_runtime.artifacts.inspection import ModuleInfo
 
 
 class _Clock(threading.local):
@@ -48,6 +52,8 @@ class _Clock(threading.local):
     """Whether the call was interrupted."""
     giving = False
     """Whether a host function is calling the guest's ``alloc``."""
+    given = 0
+    """Behind the last byte that a host function put into the guest's memory."""
     _timeout_ns = 0
     _cpu_ns = 0
     _wall_ns = 0
@@ -97,10 +103,11 @@ _no_finalizer: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p)()
 class _CallerMemory:
     """What ``border.GuestMemory`` says, of the guest that calls."""
 
-    __slots__ = ("_caller",)
+    __slots__ = ("_caller", "_guest")
 
-    def __init__(self, caller: wasmtime.Caller) -> None:
+    def __init__(self, caller: wasmtime.Caller, guest: Guest) -> None:
         self._caller = caller
+        self._guest = guest
 
     def read(self, pointer: int, length: int) -> bytes | None:
         pointer, length = pointer & U32, length & U32
@@ -121,14 +128,18 @@ class _CallerMemory:
         alloc = self._caller["alloc"]
         _clock.giving = True
         try:
-            pointer = alloc(self._caller, len(data)) & U32  # type: ignore[operator]  # inspection saw a function
+            pointer: int = alloc(self._caller, len(data)) & U32  # type: ignore[operator]  # inspection saw a function
         except (wasmtime.Trap, wasmtime.WasmtimeError):
             return -E_UNAVAILABLE  # a guest that was interrupted in there traps again at its next step
         finally:
             _clock.giving = False
-        if not pointer:
+        end = pointer + len(data)
+        if not pointer or (data and self._guest.own.touched_by(pointer, end)):
             return -E_UNAVAILABLE
-        return pointer << 32 | len(data) if self.write(pointer, data) else -E_MEMORY
+        if not self.write(pointer, data):
+            return -E_MEMORY
+        _clock.given = max(_clock.given, end)
+        return pointer << 32 | len(data)
 
 
 class Guest:
@@ -140,7 +151,7 @@ class Guest:
 
     def __init__(
         self,
-        module: wasmtime.Module,
+        module: CompiledModule,
         *,
         limits: Limits,
         host: Host,
@@ -151,10 +162,15 @@ class Guest:
         self._engine = engine(fuel=limits.fuel is not None)
         self._ticks = deadline_ticks(limits.timeout)
         self._wasi = info.needs_wasi
-        self._initialize = "_initialize" in info.exports
+        self._initializer = initializer(info)
+        self.memory_map = module.memory_map
+        self.keep_off(static=False)
+        self.most = most_memory(module, limits.memory)
+        self.worn_size = (info.memory_pages * PAGE + self.most) // 2
+        """Bytes of memory with which an instance is used no more."""
         self.frees = "dealloc" in info.exports
         """Whether the guest takes memory back."""
-        self._linker = _link(self._engine, info, host)
+        self._linker = _link(self._engine, self, host)
         try:
             self._pre = self._linker.instantiate_pre(module)
         except wasmtime.WasmtimeError as error:
@@ -185,8 +201,8 @@ class Guest:
             ffi.wasmtime_store_epoch_deadline_callback(store.ptr(), _on_deadline, None, _no_finalizer)
             self.arm(store, timeout_ms)
             instance = self._pre.instantiate(store)
-            if self._initialize:
-                _export(store, instance, "_initialize")(store)
+            if self._initializer:
+                _export(store, instance, self._initializer)(store)
             return Instance(self, store, instance, armed=not ahead)
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
             store.close()
@@ -194,6 +210,10 @@ class Guest:
         except BaseException:
             store.close()
             raise
+
+    def keep_off(self, *, static: bool) -> None:
+        """Say where no input may be (``MemoryMap.own``)."""
+        self.own = OwnMemory(self.memory_map, static=static)
 
     def close(self) -> None:
         """Keep nothing; there is nothing here."""
@@ -241,6 +261,8 @@ class Instance:
         "_instance",
         "_memory",
         "_store",
+        "_worn",
+        "_worn_end",
         "calls",
         "closed",
         "fuel",
@@ -254,6 +276,8 @@ class Instance:
         self._memory = _export(store, instance, "memory")
         self._functions: dict[str, Any] = {}
         self._armed = armed
+        self._worn = False
+        self._worn_end = 0
         self.closed = False
         self.calls = 0
         """Calls that this instance has served."""
@@ -268,43 +292,95 @@ class Instance:
         ``last`` says that the instance is dropped afterwards, so the guest need not free anything. Raises a
         CallError, after which the instance must be dropped.
         """
+        if self._worn:
+            self._renew()
+        try:
+            pointer = self._place(data)
+        except (OverloadError, TrapError):
+            if not self.calls:
+                self.calls = 1
+                raise
+            self._renew()
+            pointer = self._place(data)
+        finally:
+            self._look()
+        self.calls += 1
+        _clock.given = 0
+        try:
+            packed = self._run(hook, pointer, len(data))
+            result, behind = None, pointer + len(data)
+            start = length = 0
+            if packed:
+                start, length = packed >> 32 & U32, packed & U32
+                if hook not in UNANSWERED:
+                    result = self._read(start, length)
+                    behind = max(behind, start + length)
+                elif start + length > _span(self._memory, self._store)[1]:
+                    packed = 0  # whatever it is, it is nothing to free
+            self._note_wear(behind)
+            if not last:
+                if packed and not overlap(start, length, pointer, len(data)):
+                    self.give_back(start, length)
+                self.give_back(pointer, len(data))
+            return result
+        finally:
+            self._look()
+
+    def take(self, size: int) -> int:
+        """What ``alloc`` answers, whatever that is worth. Raises a CallError where it does not come back."""
+        self._armed = False
+        self._guest.arm(self._store)
+        pointer: int = self._run("alloc", size) & U32
+        self._look()
+        return pointer
+
+    def give_back(self, pointer: int, size: int) -> None:
+        """Call ``dealloc``, where the guest has one. Raises a CallError where it does not come back."""
+        if self._guest.frees:
+            self._run("dealloc", pointer, size)
+
+    def _run(self, name: str, *numbers: int) -> Any:
+        try:
+            return self._function(name)(self._store, *numbers)
+        except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
+            raise self._guest.call_error(error, name) from error
+
+    def _place(self, data: bytes) -> int:
+        """Begin a call: put its input where the guest's ``alloc`` says. Raises a CallError."""
         guest, store = self._guest, self._store
         if self._armed:
             self._armed = False  # by the instantiation, which is a part of its first call
         else:
             guest.arm(store)
-        self.calls += 1
-        where = "alloc"
-        try:
-            pointer = self._function("alloc")(store, len(data)) & U32
+        pointer: int = self._run("alloc", len(data)) & U32
+        if data:
             base, size = _span(self._memory, store)
-            if data and (not pointer or pointer + len(data) > size):
-                raise TrapError(
-                    f"alloc({len(data)}) answered {pointer}: "
-                    + ("the guest has no room for the input" if not pointer else "outside the guest's memory")
-                )
+            wrong = guest.own.refuse(pointer, len(data), size)
+            if wrong is not None:
+                raise wrong
             ctypes.memmove(base + pointer, data, len(data))
-            where = hook
-            packed = self._function(hook)(store, pointer, len(data))
-            result = None
-            if packed:
-                start, length = packed >> 32 & U32, packed & U32
-                if hook not in UNANSWERED:
-                    result = self._read(start, length)
-                elif start + length > _span(self._memory, store)[1]:
-                    start = length = 0  # whatever it is, it is nothing to free
-                if guest.frees and not last and not overlap(start, length, pointer, len(data)):
-                    where = "dealloc"
-                    self._function("dealloc")(store, start, length)
-            if guest.frees and not last:
-                where = "dealloc"
-                self._function("dealloc")(store, pointer, len(data))
-            return result
-        except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
-            raise guest.call_error(error, where) from error
-        finally:
-            self.fuel = guest.fuel_used(store)
-            self.memory = _span(self._memory, store)[1]
+        return pointer
+
+    def _look(self) -> None:
+        """What a call used, for the statistics."""
+        if self.closed:  # a new store in its place did not come up
+            return
+        self.fuel = self._guest.fuel_used(self._store)
+        self.memory = _span(self._memory, self._store)[1]
+
+    def _note_wear(self, behind: int) -> None:
+        """See whether it has lost so much memory that the next call is not for this store (``native_calls.py``)."""
+        most = self._guest.most
+        behind = max(behind, _clock.given)
+        self._worn = behind > (self._worn_end or behind) or _span(self._memory, self._store)[1] > self._guest.worn_size
+        self._worn_end = self._worn_end or behind + max(0, most - behind) // 2
+
+    def _renew(self) -> None:
+        """Go on with a new store: what is begun next is its first call."""
+        fresh = self._guest.instantiate(instead_of=self)
+        self._store, self._instance, self._memory = fresh._store, fresh._instance, fresh._memory  # noqa: SLF001 - ours
+        self._functions.clear()
+        self._armed, self._worn, self._worn_end, self.calls, self.closed = True, False, 0, 0, False
 
     def work_ns(self) -> int:
         """Processor time since the last call on this thread began."""
@@ -312,7 +388,8 @@ class Instance:
 
     def close(self) -> None:
         """Give the store and its memory back."""
-        self._store.close()
+        if not self.closed:
+            self._store.close()
         self.closed = True
 
     def _function(self, name: str) -> Any:
@@ -356,13 +433,17 @@ def _span(memory: object, store: wasmtime.Store | wasmtime.Caller) -> tuple[int,
     return ctypes.cast(memory.data_ptr(store), ctypes.c_void_p).value or 0, memory.data_len(store)
 
 
-def _link(where: wasmtime.Engine, info: ModuleInfo, host: Host) -> wasmtime.Linker:
+def _link(where: wasmtime.Engine, guest: Guest, host: Host) -> wasmtime.Linker:
     linker = wasmtime.Linker(where)
+    info = guest.info
+    # A linker that holds callbacks that hold their guest would be freed by a search for cycles only.
+    owner = weakref.ref(guest)
     if info.needs_wasi:
         linker.define_wasi()
         linker.allow_shadowing = True
         for name, (params, ours) in WASI_OURS.items():
-            linker.define_func(WASI_MODULE, name, function_type(params, "i"), _callback(ours), access_caller=True)
+            call = _callback(ours, owner)
+            linker.define_func(WASI_MODULE, name, function_type(params, "i"), call, access_caller=True)
     for entry in info.imports:
         if entry.module == WASI_MODULE:
             continue
@@ -371,16 +452,18 @@ def _link(where: wasmtime.Engine, info: ModuleInfo, host: Host) -> wasmtime.Link
             entry.module,
             entry.name,
             function_type(function.params, function.results),
-            _callback(host[entry.module, entry.name]),
+            _callback(host[entry.module, entry.name], owner),
             access_caller=True,
         )
     return linker
 
 
-def _callback(function: HostCallable) -> Callable[..., int]:
+def _callback(function: HostCallable, owner: weakref.ref[Guest]) -> Callable[..., int]:
     def call(caller: wasmtime.Caller, *numbers: float) -> int:
         try:
-            return function(_CallerMemory(caller), *numbers)
+            guest = owner()
+            assert guest is not None  # noqa: S101 - it runs
+            return function(_CallerMemory(caller, guest), *numbers)
         except BaseException:  # noqa: BLE001 - nothing may leave a callback, see the module's docstring
             return E_UNAVAILABLE
 

@@ -13,6 +13,7 @@ spliced of three pieces: what the plugin said, who it was, and which bundle; not
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ import orjson
 
 from hookline_api.hooks import DEFAULTS, OBSERVERS, Hook, closed
 from hookline_runtime.accelerator import scan
+from hookline_runtime.backlog import Asker
 from hookline_runtime.decisions import Answer
 from hookline_runtime.errors import CallError
 from hookline_runtime.inputs import Call, look, read_call
@@ -289,13 +291,16 @@ class Chains:
             return said.head
         return self._walk_now(Call(hook, data, orjson.dumps(request_id)), (alone.link,), said)[0]
 
-    async def answer(self, call: Call) -> bytes:
-        """The decision as JSON, once every plugin that is asked had room for the call. Raises nothing."""
-        return self._splice(call, await self._verdict(call))
+    async def answer(self, call: Call, asker: Asker | None = None) -> bytes:
+        """The decision as JSON, once every plugin that is asked had room for the call. Raises nothing.
 
-    async def decide(self, hook: Hook, data: bytes, request_id: str) -> bytes:
+        For an ``asker`` who is gone, a call to observe does not wait for room.
+        """
+        return self._splice(call, await self._verdict(call, asker))
+
+    async def decide(self, hook: Hook, data: bytes, request_id: str, asker: Asker | None = None) -> bytes:
         """``answer``, as ``decide_now``."""
-        return (await self._verdict(Call(hook, data, orjson.dumps(request_id))))[0]
+        return (await self._verdict(Call(hook, data, orjson.dumps(request_id)), asker))[0]
 
     def _verdict_now(self, call: Call) -> Verdict | None:
         hook = call.hook
@@ -307,15 +312,21 @@ class Chains:
                 return None
         observing = self._observing[hook]
         if observing is not None:
-            _tell(observing.of(call), call)
+            watching = observing.of(call)
+            for link in watching:
+                if link.plugin is not None and link.plugin.backlog.must_wait(len(call.data)):
+                    return None
+            for link in watching:
+                if link.plugin is not None:
+                    link.plugin.backlog.add(hook, call.data)
         return self._walk_now(call, links, _NOT_ASKED)
 
-    async def _verdict(self, call: Call) -> Verdict:
+    async def _verdict(self, call: Call, asker: Asker | None) -> Verdict:
         self._under_way += 1
         try:
             observing = self._observing[call.hook]
             if observing is not None:
-                _tell(observing.of(call), call)
+                await _tell(observing.of(call), call, asker or Asker())
             walked = self._walk(call, self._deciding[call.hook].of(call), 0, None, _NOT_ASKED)
             while isinstance(walked, _Pause):
                 links, at, standing = walked
@@ -402,11 +413,20 @@ class Chains:
         return b"".join((*verdict, call.quoted_id, self._end_of_answer))
 
 
-def _tell(links: _Links, call: Call) -> None:
-    """Hand the call, as it came, to the plugins that only watch; they run off the reply's path."""
-    for link in links:
-        if link.plugin is not None:
-            link.plugin.observe(call.hook, call.data)
+async def _tell(links: _Links, call: Call, asker: Asker) -> None:
+    """Hand the call, as it came, to the plugins that only watch; they run off the reply's path.
+
+    Whoever gives up while one of them has no room leaves the call behind for all of them.
+    """
+    plugins = [link.plugin for link in links if link.plugin is not None]
+    while plugins:
+        plugin = plugins.pop(0)
+        try:
+            await plugin.backlog.put(call.hook, call.data, asker)
+        except asyncio.CancelledError:
+            for each in plugins:
+                each.backlog.leave(call.hook, call.data)
+            raise
 
 
 def _ask_now(plugin: Plugin, road: Road, data: bytes) -> Said:

@@ -70,13 +70,16 @@ class Places:
         """Get one place more than calls run, at once or not at all."""
         return False
 
-    async def enter(self, seconds: float, *, quick: bool = False) -> None:
-        """Take a place for a call, or wait that long for one. A ``quick`` one needs no thread. Raises OverloadError."""
+    async def enter(self, seconds: float | None, *, quick: bool = False) -> None:
+        """Take a place for a call, or wait that long for one. A ``quick`` one needs no thread. Raises OverloadError.
+
+        Without a number it waits as long as it takes, however many wait: for calls that come one at a time.
+        """
         if self.running < self.held or self.get():
             self.running += 1
             return
         room = self.limit * _WAITING_PER_PLACE
-        if len(self._waiting) >= (max(room, _QUICK_WAITING) if quick else room):
+        if seconds is not None and len(self._waiting) >= (max(room, _QUICK_WAITING) if quick else room):
             raise OverloadError(
                 f"{self.running} calls run and {len(self._waiting)} wait; limits.concurrency allows {self.limit}"
             )
@@ -91,7 +94,7 @@ class Places:
                 self.leave()  # it was given in the same moment: pass it on
             with contextlib.suppress(ValueError):
                 self._waiting.remove(turn)  # who gave up takes nobody's place in the queue
-            if isinstance(error, TimeoutError):
+            if seconds is not None and isinstance(error, TimeoutError):
                 raise OverloadError(f"waited {seconds * 1000:.0f} ms for one of {self.limit} calls to end") from None
             raise
 

@@ -14,7 +14,6 @@ All of this class belongs to one event loop; only ``_execute`` runs on a thread.
 from __future__ import annotations
 
 import asyncio
-import collections
 import contextlib
 import logging
 import time
@@ -22,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from hookline_runtime.backlog import Backlog
 from hookline_runtime.decisions import Answer, read_answer
 from hookline_runtime.errors import CallError, DeadlineError, OverloadError, TrapError
 from hookline_runtime.places import Places
@@ -43,8 +43,6 @@ _FORGIVEN_AFTER: Final = 10_000
 """Quick calls in a row after which the probation is short again."""
 MAX_THREADS: Final = 16
 """More calls at a time than there are threads would wait where no deadline sees them."""
-_MAX_BACKLOG: Final = 1024
-_MAX_BACKLOG_BYTES: Final = 16 * 2**20
 _SPARES: Final = 2
 """Fresh instances that are kept ready for the next calls, where each call gets one of its own."""
 _UNTIDY_S: Final = 0.005
@@ -202,9 +200,14 @@ class Plugin:
         self._tidying = self._will_tidy = False
         self.places = places or Places(entry.limits.concurrency, most=MAX_THREADS)
         self._threads: ThreadPoolExecutor | None = None
-        self._backlog: collections.deque[tuple[Hook, bytes]] = collections.deque()
-        self._backlog_bytes = 0
-        self._observing: asyncio.Task[None] | None = None
+        self.backlog = Backlog(
+            waits=entry.observers.overflow == "Wait",
+            run=self._observe,
+            dropped=self._count_dropped,
+            waited=lambda hook, ns: self.roads[hook].row.count_waited(ns),
+            idle=self._close_if_done,
+        )
+        """The calls that it only watches."""
         self._probation = _PROBATION
         self._quick_in_a_row = 0
         self._failing = False
@@ -280,6 +283,10 @@ class Plugin:
 
     async def call(self, hook: Hook, data: bytes) -> Answer | None:
         """One call, inline or on a thread, once there is room for it. As ``call_now`` otherwise."""
+        return await self._call(hook, data, self._timeout_ms / 1000)
+
+    async def _call(self, hook: Hook, data: bytes, patience: float | None) -> Answer | None:
+        """``call``; it waits so many seconds for room, None for as long as it takes."""
         road = self.roads[hook]
         if self.ready():
             return self.call_now(road, data)
@@ -288,7 +295,7 @@ class Plugin:
         if len(data) > self._max_input:
             raise self._refuse_size(road, len(data))
         try:
-            await self.places.enter(self._timeout_ms / 1000, quick=self.inline)
+            await self.places.enter(patience, quick=self.inline)
         except BaseException as error:
             road.breaker.did_not_run()
             if isinstance(error, OverloadError):
@@ -319,41 +326,21 @@ class Plugin:
                 run.error = None  # as in call_now
         return run.answer
 
-    def observe(self, hook: Hook, data: bytes) -> None:
-        """Run a call that nobody waits for, after those that were observed before it.
+    async def _observe(self, hook: Hook, data: bytes) -> None:
+        """Run a call that it only watches. Who must see everything is not passed over because others are busy."""
+        if self.backlog.waits:
+            await self._call(hook, data, None)
+        else:
+            await self.call(hook, data)
 
-        Where the backlog is full the call is dropped, and counted as an overload.
-        """
-        full = len(self._backlog) >= _MAX_BACKLOG or self._backlog_bytes + len(data) > _MAX_BACKLOG_BYTES
-        if full and self._backlog:
-            waiting = f"{len(self._backlog)} calls of observing hooks wait already"
-            self._failed(self.roads[hook], 0, OverloadError(waiting))
-            return
-        self._backlog_bytes += len(data)
-        self._backlog.append((hook, data))
-        if self._observing is None:
-            self._observing = asyncio.get_running_loop().create_task(self._work_off())
-
-    async def drained(self) -> None:
-        """Return when every observed call has run."""
-        if self._observing is not None:
-            await asyncio.wait([self._observing])  # and not the task itself: who gives up waiting must not end it
+    def _count_dropped(self, hook: Hook, why: str) -> None:
+        road = self.roads[hook]
+        road.row.count_dropped()
+        self._failed(road, 0, OverloadError(why))
 
     async def ended(self) -> None:
         """Return when it is closed: no bundle holds it, and no call is under way on any thread."""
         await self._closed.wait()
-
-    async def _work_off(self) -> None:
-        try:
-            while self._backlog:
-                hook, data = self._backlog.popleft()
-                self._backlog_bytes -= len(data)
-                with contextlib.suppress(CallError):  # counted; there is no reply to change
-                    await self.call(hook, data)
-                await asyncio.sleep(0)  # replies go first
-        finally:
-            self._observing = None
-            self._close_if_done()
 
     def hold(self) -> None:
         """One more bundle has this plugin."""
@@ -521,10 +508,11 @@ class Plugin:
         self._failing = True
 
     def _close_if_done(self) -> None:
-        if self._holders > 0 or self.places.running or self._observing is not None:
+        if self._holders > 0 or self.places.running or self.backlog.running:
             return
         self._closed.set()
         self.places.close()
+        self.backlog.close()
         for instances in (self._instances, self._used):
             while instances:
                 instances.pop().close()

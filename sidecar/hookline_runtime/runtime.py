@@ -21,25 +21,28 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
+from hookline_runtime import kv_initial
 from hookline_runtime.artifacts.resolve import check_entry
-from hookline_runtime.calls import Guest, Instance
+from hookline_runtime.calls import Guest
 from hookline_runtime.engine import Ticker, load_compiled
-from hookline_runtime.errors import CallError, ConfigError, FetchError, HooklineError, LoadError, VerifyError
+from hookline_runtime.errors import ConfigError, FetchError, HooklineError, LoadError
 from hookline_runtime.host import PluginHost
 from hookline_runtime.inputs import read_call
 from hookline_runtime.pipeline import Chains, Link
 from hookline_runtime.places import Member, Places
 from hookline_runtime.plugin import MAX_THREADS, Plugin
+from hookline_runtime.reuse import first_instance
 from hookline_runtime.stats import MAX_PLUGINS, StatsTable
 
 if TYPE_CHECKING:
     from hookline_api.bundle import Bundle, BundlePlugin
     from hookline_api.hooks import Hook
+    from hookline_runtime.backlog import Asker
     from hookline_runtime.decisions import Decision
     from hookline_runtime.kv import KvStore
 
 _FIRST_INSTANCE_MS: Final = 5_000
-"""For the instance that is made when a plugin is loaded: longer than a call's, shorter than patience."""
+"""For the instances that are made when a plugin is loaded: longer than a call's, shorter than patience."""
 
 log = logging.getLogger("hookline.runtime")
 
@@ -75,12 +78,20 @@ class Runtime:
 
     ``stats`` and ``kv`` are the caller's where it shares them with other processes. ``member`` is this process among
     those that have each plugin's ``limits.concurrency`` together; None where it has the limit for itself.
+    ``initial_keys`` says whether ``prepare`` writes what plugins have in ``kv.initial``; where processes share a store,
+    one of them does (``hookline_runtime.kv_initial``).
     """
 
     def __init__(
-        self, *, kv: KvStore | None = None, stats: StatsTable | None = None, member: Member | None = None
+        self,
+        *,
+        kv: KvStore | None = None,
+        stats: StatsTable | None = None,
+        member: Member | None = None,
+        initial_keys: bool = True,
     ) -> None:
         self._kv = kv
+        self._initial_keys = initial_keys
         self._stats = stats or StatsTable()
         self._member = member
         self._ticker = Ticker()
@@ -125,10 +136,18 @@ class Runtime:
                     plugin = plugins[entry.name] = await self._plugin(entry, find, number)
                     plugin.hold()  # from here on; another bundle may be committed before this one is loaded
                 links.append(Link(entry, plugin))
+            if self._initial_keys:
+                await self._write_initial_keys(bundle)
             return Prepared(bundle=bundle, chains=Chains(bundle.version, links), plugins=plugins)
         finally:
             for plugin in plugins.values():
                 plugin.release()  # the chains hold them now, or they are not needed
+
+    async def _write_initial_keys(self, bundle: Bundle) -> None:
+        try:
+            await asyncio.to_thread(kv_initial.write, self._kv, bundle.plugins)
+        except kv_initial.InitialKeysError as error:
+            raise PrepareError(error.plugin, error) from error
 
     async def _plugin(self, entry: BundlePlugin, find: ModuleFinder, number: int) -> Plugin:
         plugin = self.plugins.get(entry.name)
@@ -170,9 +189,9 @@ class Runtime:
         decision: Decision = orjson.loads(await self.answer(hook, body))
         return decision
 
-    async def answer(self, hook: Hook, body: bytes) -> bytes:
-        """``call``, with the decision as JSON."""
-        return await self.chains.answer(read_call(hook, body))
+    async def answer(self, hook: Hook, body: bytes, asker: Asker | None = None) -> bytes:
+        """``call``, with the decision as JSON. ``asker`` can say that nobody waits for it any more."""
+        return await self.chains.answer(read_call(hook, body), asker)
 
     def answer_now(self, hook: Hook, body: bytes) -> bytes | None:
         """``answer`` at once, on this thread; None, and nothing has run, where a plugin would have to be waited for."""
@@ -184,7 +203,11 @@ class Runtime:
     async def drained(self) -> None:
         """Return when the calls of observing hooks that were accepted so far have run."""
         for plugin in (*self.plugins.values(), *self._ending):
-            await plugin.drained()
+            await plugin.backlog.drained()
+
+    def abandon(self) -> int:
+        """Drop, and count, what observing hooks have accepted and not begun: the process ends. How many calls."""
+        return sum(plugin.backlog.abandon() for plugin in (*self.plugins.values(), *self._ending))
 
     async def close(self) -> None:
         """Let what was accepted end, give everything back, and stop the clock."""
@@ -214,13 +237,6 @@ class Runtime:
         host = PluginHost(entry, self._kv)
         guest = Guest(module, limits=limits, host=host.functions())
         check_entry(entry, guest.info)
-        spare = _first_instance(guest)
+        spare = first_instance(guest, timeout_ms=_FIRST_INSTANCE_MS, pooled=entry.isolation.mode == "Pooled")
         rows = {hook: self._stats.row(number, hook) for hook in entry.hooks}
         return Plugin(entry, guest, host, rows, spare=spare, places=places)
-
-
-def _first_instance(guest: Guest) -> Instance:
-    try:
-        return guest.instantiate(timeout_ms=_FIRST_INSTANCE_MS)
-    except CallError as error:
-        raise VerifyError(f"the module's first instance failed: {error}") from error

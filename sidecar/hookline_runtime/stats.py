@@ -27,7 +27,10 @@ _SKIPPED: Final = 0
 _TIME: Final = 1
 _FUEL: Final = 2
 _MEMORY: Final = 3
-_FAILURES: Final = 4
+_DROPPED: Final = 4
+_WAITED: Final = 5
+_WAITED_TIME: Final = 6
+_FAILURES: Final = 7
 _BUCKETS: Final = _FAILURES + len(CAUSES)
 _BUCKET_COUNT: Final = 104
 _WORDS: Final = _BUCKETS + _BUCKET_COUNT
@@ -85,6 +88,15 @@ class Row:
         """Count a call that the circuit breaker answered."""
         self._words[_SKIPPED] += 1
 
+    def count_dropped(self) -> None:
+        """Say of a call that failed by overload that it was to be observed, and there was no room for it."""
+        self._words[_DROPPED] += 1
+
+    def count_waited(self, ns: int) -> None:
+        """Count an answer that waited until its call could be observed, by its time in nanoseconds."""
+        self._words[_WAITED] += 1
+        self._words[_WAITED_TIME] += ns
+
     def values(self) -> list[int]:
         """The words as they are now."""
         return self._words.tolist()
@@ -98,6 +110,12 @@ class Summary:
     skipped: int
     """Calls that the circuit breaker answered."""
     failures: dict[str, int]
+    dropped: int
+    """Calls that were to be observed and never ran, for want of room; among the failures by overload too."""
+    waited: int
+    """Answers that waited until their call could be observed."""
+    waited_seconds: float
+    """How long, summed."""
     seconds: float
     """Time in the plugin, summed."""
     fuel: int
@@ -113,6 +131,9 @@ class Summary:
             calls=sum(total[_BUCKETS:]),
             skipped=total[_SKIPPED],
             failures={cause: total[_FAILURES + index] for index, cause in enumerate(CAUSES)},
+            dropped=total[_DROPPED],
+            waited=total[_WAITED],
+            waited_seconds=total[_WAITED_TIME] / 1e9,
             seconds=total[_TIME] / 1e9,
             fuel=total[_FUEL],
             memory=max((words[_MEMORY] for words in rows), default=0),

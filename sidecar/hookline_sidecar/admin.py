@@ -1,28 +1,76 @@
-"""The admin port: health, metrics, and what runs. Of the supervisor; no hook call comes here."""
+"""The admin port: health, metrics, what runs, and the keys of plugins. Of the supervisor; no hook call comes here.
+
+The same is answered on a socket in the state folder. Paths below ``/admin/`` are for those alone whom ``admin_access``
+lets in; to a stranger they are all the same.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from aiohttp import web
 
 from hookline_runtime import accelerator
-from hookline_sidecar import metrics, openapi
+from hookline_sidecar import admin_kv, metrics, openapi, sockets
 from hookline_sidecar.replies import Refused
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable
+    from pathlib import Path
 
     from hookline_sidecar.slots import Slot
     from hookline_sidecar.supervisor import Supervisor
 
 
-async def serve(supervisor: Supervisor, door: socket.socket) -> web.AppRunner:
-    """Answer on ``door``, the socket of ``--admin``."""
-    app = web.Application(middlewares=[_problems])
+_PROTECTED: Final = "/admin/"
+
+
+class AdminServer:
+    """Answers on ``door``, the socket of ``--admin``, and on the socket ``path`` of the state folder."""
+
+    def __init__(self, supervisor: Supervisor, door: socket.socket, path: Path) -> None:
+        self._door = door
+        self._path = path
+        self._runner = web.AppRunner(
+            _application(supervisor),
+            access_log=None,
+            shutdown_timeout=1,
+            lingering_time=1,
+            max_line_size=admin_kv.MAX_REQUEST_LINE,
+        )
+
+    async def open(self) -> None:
+        """Begin. Raises OSError where the socket cannot be made."""
+        await self._runner.setup()
+        await web.SockSite(self._runner, self._door).start()
+        await self.open_socket()
+
+    async def open_socket(self) -> None:
+        """Make the socket in the state folder, in the place of what is there. Raises OSError."""
+        listening = await asyncio.to_thread(sockets.listen_private, self._path)
+        await web.SockSite(self._runner, listening).start()
+
+    async def close(self) -> None:
+        """Answer no more."""
+        await self._runner.cleanup()
+        await asyncio.to_thread(self._path.unlink, missing_ok=True)
+
+
+def _application(supervisor: Supervisor) -> web.Application:
+    @web.middleware
+    async def protected(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        # By the target as it came, which is also what is answered: no normal form of it may lead elsewhere.
+        if not request.raw_path.startswith(_PROTECTED):
+            return await handler(request)
+        return await supervisor.kv_admin.answer(request, await supervisor.access.caller(request))
+
+    app = web.Application(middlewares=[_problems, protected])
 
     async def healthz(_: web.Request) -> web.Response:
         return _json({"status": "ok"})
@@ -55,10 +103,7 @@ async def serve(supervisor: Supervisor, door: socket.socket) -> web.AppRunner:
     app.router.add_get("/v1/plugins", plugins)
     app.router.add_get("/v1/bundle", bundle)
     app.router.add_get("/openapi.json", specification)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1)
-    await runner.setup()
-    await web.SockSite(runner, door).start()
-    return runner
+    return app
 
 
 @web.middleware
@@ -67,11 +112,13 @@ async def _problems(
 ) -> web.StreamResponse:
     try:
         return await handler(request)
+    except Refused as refused:
+        return refused.reply().response()
     except web.HTTPMethodNotAllowed as error:
         allow = error.headers["Allow"]
         return Refused(405, f"{request.method} is not answered here", allow=allow).reply().response()
     except web.HTTPNotFound:
-        paths = ", ".join(openapi.ADMIN)
+        paths = ", ".join((*openapi.ADMIN, admin_kv.ROOT))
         detail = f"there is nothing at {request.path:.100}; this port has {paths}, and hooks have another"
         return Refused(404, detail).reply().response()
 
@@ -108,7 +155,7 @@ def _plugin(supervisor: Supervisor, slot: Slot) -> dict[str, Any]:
         "hooks": [hook.value for hook in entry.hooks] if entry else [],
         "priority": entry.priority if entry else None,
         "mode": entry.mode if entry else None,
-        "description": {"version": slot.resolved.description.version, "notes": slot.resolved.description.notes}
+        "description": {"version": slot.resolved.description.version, "notes": slot.resolved.notes}
         if slot.resolved
         else None,
         "ungranted": slot.resolved.ungranted if slot.resolved else [],
@@ -134,6 +181,9 @@ def _stats(summary: Any) -> dict[str, Any]:
         "calls": summary.calls,
         "skipped": summary.skipped,
         "failures": summary.failures,
+        "dropped": summary.dropped,
+        "waited": summary.waited,
+        "waited_seconds": round(summary.waited_seconds, 6),
         "p50_us": summary.quantile(0.5),
         "p90_us": summary.quantile(0.9),
         "p99_us": summary.quantile(0.99),

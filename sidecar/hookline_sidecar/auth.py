@@ -17,7 +17,7 @@ defer         nobody decides                    401
 The original request is told by nginx's headers (``X-Original-URI``, ``X-Original-Method``), by Caddy's and
 Traefik's (``X-Forwarded-Uri``, ``X-Forwarded-Method``), or by method and path behind ``/v1/auth``, as Envoy's
 ``path_prefix`` sends it. What is told twice and differs is refused, because one of the two may be the client's;
-what is not told is null for the plugins, because a guess would be judged in its place (``docs/proxies.md``).
+what is not told is empty for the plugins, because a guess would be judged in its place (``docs/proxies.md``).
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ from hookline_sidecar.replies import Lines, Reply, lines
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from hookline_runtime.backlog import Asker
     from hookline_runtime.pipeline import Chains
     from hookline_sidecar.heads import Head
 
@@ -92,7 +93,7 @@ class Question:
             return
         self._request_id = request_id_of(headers.get("x-request-id"))
         self._client_ip = _last(headers.get("x-real-ip")) or _last(headers.get("x-forwarded-for"))
-        username = password = None
+        username, password = "", None
         authorization = headers.get("authorization")
         if authorization is not None:
             username, password = _basic(authorization)
@@ -101,7 +102,7 @@ class Question:
             "headers": headers,
             "username": username,
             "password": password,
-            "client_ip": self._client_ip,
+            "client_ip": self._client_ip or "",
             "database": None,
         }
         self._hook, self._data = Hook.AUTHENTICATE, orjson.dumps(asked)
@@ -144,10 +145,10 @@ class Question:
             self._heard(chains, decision)
         return self.reply
 
-    async def finish(self, chains: Chains) -> Reply:
+    async def finish(self, chains: Chains, asker: Asker) -> Reply:
         """Ask what is left to ask. Both questions need the same chains: let them be held."""
         while self.reply is None:
-            self._heard(chains, await chains.decide(self._hook, self._data, self._request_id))
+            self._heard(chains, await chains.decide(self._hook, self._data, self._request_id, asker))
         return self.reply
 
     def _heard(self, chains: Chains, decision: bytes) -> None:
@@ -173,13 +174,13 @@ class Question:
         }
         asked = {
             "query": "",
-            "normalized": None,
+            "normalized": "",
             "tables": (),
             "is_read_only": method in _SAFE,
             "hook_context": context,
             "identity": who.identity,
-            "action": method,
-            "resource": self._path,
+            "action": method or "",
+            "resource": self._path or "",
         }
         self._hook, self._data = Hook.AUTHORIZE, orjson.dumps(asked)
 
@@ -306,15 +307,15 @@ def _last(values: str | None) -> str | None:
     return None if values is None else values.rpartition(",")[2].strip() or None
 
 
-def _basic(authorization: str) -> tuple[str | None, str | None]:
-    """User name and password of an ``Authorization: Basic`` header, RFC 7617."""
+def _basic(authorization: str) -> tuple[str, str | None]:
+    """User name and password of an ``Authorization: Basic`` header, RFC 7617; an empty name and None for another."""
     scheme, _, encoded = authorization.partition(" ")
     if scheme.lower() != "basic":
-        return None, None
+        return "", None
     try:
         decoded = base64.b64decode(encoded.strip(), validate=True).decode()
     except (ValueError, binascii.Error):
-        return None, None
+        return "", None
     username, _, password = decoded.partition(":")
     return username, password
 

@@ -23,6 +23,7 @@ from hookline_runtime.inputs import ANY_OBJECT, read_call, read_json
 from hookline_sidecar.replies import JSON, Refused, Reply, document
 
 if TYPE_CHECKING:
+    from hookline_runtime.backlog import Asker
     from hookline_runtime.pipeline import Chains
 
 _TURN_NS: Final = 1_000_000
@@ -86,7 +87,7 @@ class Batch:
                 return None
         return Reply(200, JSON, b"".join((b'{"decisions":[', b",".join(answers), b"]}")))
 
-    async def finish(self, chains: Chains) -> Reply:
+    async def finish(self, chains: Chains, asker: Asker) -> Reply:
         """Answer the rest, other connections' calls in between. One bundle answers all: let it be held."""
         while True:
             at = len(self._answers)
@@ -98,7 +99,7 @@ class Batch:
                 continue
             given = (self._calls or ())[at]
             assert isinstance(given, tuple)  # noqa: S101 - else it would have had its answer, as if its input was wrong
-            answer = await chains.answer(read_call(given[0], given[1]))
+            answer = await chains.answer(read_call(given[0], given[1]), asker)
             self._answers.append(answer)
             self._size += len(answer)
 

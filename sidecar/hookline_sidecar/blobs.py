@@ -31,7 +31,8 @@ _LIMITS: Final = FetchLimits()
 _SETTLED: Final = frozenset({400, 401, 403, 404, 410})
 """Statuses after which somebody has to change something first."""
 _SETTINGS: Final = (
-    "hooks", "priority", "match", "config", "permissions", "egress", "limits", "isolation", "failure_policy", "mode",
+    "hooks", "priority", "match", "config", "permissions", "egress", "kv", "limits", "isolation", "observers",
+    "failure_policy", "mode",
 )  # fmt: skip
 
 
@@ -63,6 +64,8 @@ class Blobs:
             artifact=artifact,
             info=info,
             description=description,
+            hooks=info.hooks,
+            notes=description.notes,
         )
 
     async def _artifact(self, wanted: BundleArtifact, name: str) -> Artifact:

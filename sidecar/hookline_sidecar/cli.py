@@ -7,13 +7,13 @@ import grp
 import logging
 import os
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from hookline_api.quantities import parse_duration, parse_size
 from hookline_runtime.commands import Address, Options, address, existing_or_not, log_to_stderr
-from hookline_sidecar.settings import OperatorSettings, Settings
+from hookline_sidecar import kv_command
+from hookline_sidecar.settings import OperatorSettings, Settings, default_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +30,9 @@ examples:
   curl -s localhost:9901/v1/hooks/pre_query -H 'content-type: application/json' -d '{"query": "drop table t"}'
   curl -s localhost:9902/v1/plugins
 
+the keys of a sidecar's plugins, while it runs:
+  hookline-sidecar kv --help
+
 signals:
   SIGTERM  stop accepting, let calls under way end, exit
   SIGHUP   read the plugin folder again (or connect to the operator at once), and try again what failed
@@ -44,7 +47,9 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run a sidecar; the exit code: 0 after a clean stop, 2 for settings that cannot be, 1 otherwise."""
+    """Run a sidecar, or ``kv``; the exit code: 0 after a clean stop, 2 for settings that cannot be, 1 otherwise."""
+    if arguments and arguments[0] == "kv":
+        return kv_command.run(arguments[1:], environment)
     parser = _parser(environment)
     options = parser.parse_args(arguments)
     log_to_stderr(options.log_level, as_json=options.log_format == "json")
@@ -58,6 +63,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         socket_mode=options.socket_mode,
         socket_group=options.socket_group,
         admin=options.admin,
+        admin_token=options.admin_token,
         workers=options.workers,
         max_body=options.max_body,
         body_timeout=options.body_timeout / 1000,
@@ -69,14 +75,18 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         parser.error("--socket-group is for --socket")
 
     # Imported late, so that --help is quick and a usage error needs no engine.
-    from hookline_sidecar import parent  # noqa: PLC0415
+    from hookline_sidecar import foreign, parent  # noqa: PLC0415
     from hookline_sidecar.state import StateFolder, StateInUseError  # noqa: PLC0415
 
     state = StateFolder(settings.state)
     try:
         state.take()
         if settings.plugins is not None and not settings.plugins.is_dir() and state.load_bundle() is None:
-            parser.error(f"--plugins {settings.plugins} is no folder, and {settings.state} holds no last good bundle")
+            why = foreign.of_path(settings.plugins)
+            parser.error(
+                f"--plugins {settings.plugins} is no folder, and {settings.state} holds no last good bundle"
+                f"{f': {why}' if why else ''}"
+            )
         return parent.run(settings, state)
     except StateInUseError as error:
         parser.exit(_EXIT_USAGE, f"hookline-sidecar: error: {error}\n")
@@ -101,7 +111,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
            text="its certificate authorities (PEM), instead of the system's; read for every connection")  # fmt: skip
     option("operator-token", kind=existing_or_not, metavar="FILE",
            text="this pod's token for the operator; read for every connection")  # fmt: skip
-    option("state", kind=existing_or_not, metavar="DIR", default=str(_default_state(environment)),
+    option("state", kind=existing_or_not, metavar="DIR", default=str(default_state(environment)),
            text="folder for modules, the last good bundle and the plugins' store")  # fmt: skip
     option("listen", kind=_address_or_off, metavar="HOST:PORT", default="127.0.0.1:9901",
            text="where hooks are answered over TCP, or 'off'")  # fmt: skip
@@ -112,6 +122,9 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
            text="group that may open the socket, name or number: one that the proxy's user is in")  # fmt: skip
     option("admin", kind=address, metavar="HOST:PORT", default="127.0.0.1:9902",
            text="health, metrics and what runs")  # fmt: skip
+    option("admin-token", kind=existing_or_not, metavar="FILE",
+           text="who sends what is in this file as bearer token may read and write plugins' keys on --admin; read for "
+           "every request. Without it, only the socket admin.sock in --state answers that")  # fmt: skip
     option("workers", kind=_workers, metavar="N", default="1", text="processes that answer hooks")
     option("max-body", kind=_size, metavar="SIZE", default="16Mi", text="largest hook call")
     option("body-timeout", kind=_duration, metavar="TIME", default="10s",
@@ -131,17 +144,6 @@ def _operator(parser: argparse.ArgumentParser, options: argparse.Namespace) -> O
     if options.operator_token is None:
         parser.error("--operator needs --operator-token: the operator has to know which pod asks")
     return OperatorSettings(url=options.operator, ca=options.operator_ca, token=options.operator_token)
-
-
-def _default_state(environment: Mapping[str, str]) -> Path:
-    # https://specifications.freedesktop.org/basedir-spec/: state that should outlive a restart
-    base = environment.get("XDG_STATE_HOME")
-    if base:
-        return Path(base) / "hookline"
-    try:
-        return Path.home() / ".local" / "state" / "hookline"
-    except RuntimeError:  # a container's user often has no home
-        return Path("/var/lib/hookline")
 
 
 def _address_or_off(text: str) -> Address | None:

@@ -18,12 +18,13 @@ import functools
 import http
 import logging
 import time
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from aiohttp import web
 from yarl import URL
 
 from hookline_api.hooks import Hook, hook_spellings, parse_hook
+from hookline_runtime.backlog import Asker
 from hookline_runtime.errors import InputError
 from hookline_sidecar.auth import Question
 from hookline_sidecar.batch import Batch
@@ -31,7 +32,7 @@ from hookline_sidecar.lane import Lanes
 from hookline_sidecar.replies import JSON, Refused, Reply, Wire, writable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from aiohttp import StreamReader
     from aiohttp.abc import AbstractStreamWriter
@@ -40,8 +41,11 @@ if TYPE_CHECKING:
     from hookline_runtime.pipeline import Chains
     from hookline_runtime.runtime import Runtime
     from hookline_sidecar.heads import Head
-    from hookline_sidecar.lane import Answer, Lane
+    from hookline_sidecar.lane import Answer, Lane, Later
     from hookline_sidecar.settings import Settings
+
+    _Rest = Callable[[Asker], Awaitable[Reply]]
+    """What is still to be done for a reply."""
 
 T = TypeVar("T")
 
@@ -76,7 +80,7 @@ class _Work(Protocol):
 
     def advance(self, chains: Chains) -> Reply | None: ...
 
-    async def finish(self, chains: Chains) -> Reply: ...
+    async def finish(self, chains: Chains, asker: Asker) -> Reply: ...
 
 
 class Endpoint:
@@ -123,57 +127,59 @@ class Endpoint:
                 return functools.partial(self._hook_on_lane, parse_hook(name)), True
         return None, False  # also what is asked by HEAD, with whatever credentials
 
-    def _hook_on_lane(self, hook: Hook, body: bytes) -> bytes | Awaitable[bytes] | None:
+    def _hook_on_lane(self, hook: Hook, body: bytes) -> bytes | Later | None:
         if self._gate.draining:
             return None
         try:
             decision = self._gate.runtime.answer_now(hook, body)
-            return self._hook_later(hook, body) if decision is None else self._wire.decision(decision)
+            return (
+                functools.partial(self._hook_later, hook, body) if decision is None else self._wire.decision(decision)
+            )
         except InputError as error:
             return self._wire.reply(_no_input(error).reply())
         except Exception as error:  # noqa: BLE001 - logged, with its traceback
             return self._wire.reply(self._defect("POST", hook, error))
 
-    async def _hook_later(self, hook: Hook, body: bytes) -> bytes:
+    async def _hook_later(self, hook: Hook, body: bytes, asker: Asker) -> bytes:
         try:
-            return self._wire.decision(await self._gate.runtime.answer(hook, body))
+            return self._wire.decision(await self._gate.runtime.answer(hook, body, asker))
         except InputError as error:
             return self._wire.reply(_no_input(error).reply())
         except Exception as error:  # noqa: BLE001 - logged, with its traceback
             return self._wire.reply(self._defect("POST", hook, error))
 
-    def _batch_on_lane(self, body: bytes) -> bytes | Awaitable[bytes] | None:
+    def _batch_on_lane(self, body: bytes) -> bytes | Later | None:
         return self._on_lane(Batch, body, _BATCH)
 
-    def _auth_on_lane(self, head: Head, _: bytes) -> bytes | Awaitable[bytes] | None:
+    def _auth_on_lane(self, head: Head, _: bytes) -> bytes | Later | None:
         return self._on_lane(Question.of_head, head, _AUTH)
 
-    def _on_lane(self, make: Callable[[T], _Work], given: T, what: str) -> bytes | Awaitable[bytes] | None:
+    def _on_lane(self, make: Callable[[T], _Work], given: T, what: str) -> bytes | Later | None:
         if self._gate.draining:
             return None
         try:
             reply = self._begin(make(given))
-            return self._wire.reply(reply) if isinstance(reply, Reply) else self._later(reply, what)
+            return self._wire.reply(reply) if isinstance(reply, Reply) else functools.partial(self._later, reply, what)
         except Refused as refused:
             return self._wire.reply(refused.reply())
         except Exception as error:  # noqa: BLE001 - logged, with its traceback
             return self._wire.reply(self._defect("", what, error))
 
-    async def _later(self, reply: Awaitable[Reply], what: str) -> bytes:
+    async def _later(self, rest: _Rest, what: str, asker: Asker) -> bytes:
         try:
-            return self._wire.reply(await reply)
+            return self._wire.reply(await rest(asker))
         except Exception as error:  # noqa: BLE001 - logged, with its traceback
             return self._wire.reply(self._defect("", what, error))
 
-    def _begin(self, work: _Work) -> Reply | Coroutine[None, None, Reply]:
-        """Do what can be done at once; the reply, or what has to be awaited. One bundle decides it all."""
+    def _begin(self, work: _Work) -> Reply | _Rest:
+        """Do what can be done at once; the reply, or what is still to be done. One bundle decides it all."""
         chains = self._gate.runtime.chains
         reply = work.advance(chains)
         if reply is not None:
             return reply
         held = contextlib.ExitStack()
         held.enter_context(chains.held())  # now, and not when somebody begins to wait
-        return _finish(work, chains, held)
+        return functools.partial(_finish, work, chains, held)
 
     async def _road(self, request: web.BaseRequest) -> Reply:
         if self._gate.draining:
@@ -182,15 +188,16 @@ class Endpoint:
             return await self._hook(request)
         if request.path == _BATCH:
             async with self._body(request) as body:
-                return await self._work(Batch(body))
+                return await self._work(Batch(body), _asker(request))
         if request.path == _AUTH or request.path.startswith(f"{_AUTH}/"):
-            return await self._work(Question.of_request(request.method, request.raw_path, request.headers.items()))
+            question = Question.of_request(request.method, request.raw_path, request.headers.items())
+            return await self._work(question, _asker(request))
         hooks = ", ".join(Hook)
         raise Refused(404, f"there is nothing at {request.path:.100}; hooks are POST {_HOOKS} with one of {hooks}")
 
-    async def _work(self, work: _Work) -> Reply:
+    async def _work(self, work: _Work, asker: Asker) -> Reply:
         reply = self._begin(work)
-        return reply if isinstance(reply, Reply) else await reply
+        return reply if isinstance(reply, Reply) else await reply(asker)
 
     async def _hook(self, request: web.BaseRequest) -> Reply:
         try:
@@ -199,7 +206,7 @@ class Endpoint:
             raise Refused(404, str(error)) from None
         async with self._body(request) as body:
             try:
-                return Reply(200, JSON, await self._gate.runtime.answer(hook, body))
+                return Reply(200, JSON, await self._gate.runtime.answer(hook, body, _asker(request)))
             except InputError as error:
                 raise _no_input(error) from None
 
@@ -248,9 +255,15 @@ class Endpoint:
         return Refused(500, f"the sidecar failed: {type(error).__name__}").reply()
 
 
-async def _finish(work: _Work, chains: Chains, held: contextlib.ExitStack) -> Reply:
+async def _finish(work: _Work, chains: Chains, held: contextlib.ExitStack, asker: Asker) -> Reply:
     with held:
-        return await work.finish(chains)
+        return await work.finish(chains, asker)
+
+
+def _asker(request: web.BaseRequest) -> Asker:
+    connection = request.protocol
+    assert isinstance(connection, _Connection)  # noqa: S101 - all of this server's are
+    return connection.asker
 
 
 class _Server(web.Server):
@@ -318,7 +331,20 @@ class _Server(web.Server):
 
 
 class _Connection(web.RequestHandler):
-    __slots__ = ()
+    __slots__ = ("asker",)
+
+    def __init__(self, manager: _Server, **settings: Any) -> None:
+        super().__init__(manager, **settings)
+        self.asker = Asker()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """Nobody reads the answer."""
+        self.asker.leave()
+        super().connection_lost(exc)
+
+    def eof_received(self) -> None:
+        """The client has closed the connection, or will send no more: it may still read, and is not waited for."""
+        self.asker.leave()
 
     async def start(self) -> None:
         """Answer requests. aiohttp's own way fails, and logs it, where the connection ended before this began."""

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
-from hookline_sidecar import wire
+from hookline_sidecar import sockets, wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,12 +29,16 @@ Report = dict[str, dict[str, Any]]
 class RefusedError(Exception):
     """A worker cannot load one plugin of a bundle."""
 
-    def __init__(self, plugin: str, cause: LoadCause, message: str, *, damaged: bool = False) -> None:
+    def __init__(
+        self, plugin: str, cause: LoadCause, message: str, *, damaged: bool = False, passing: bool = False
+    ) -> None:
         super().__init__(message)
         self.plugin = plugin
         self.cause = cause
         self.damaged = damaged
         """Whether its compiled form may be what is wrong."""
+        self.passing = passing
+        """Whether it may load another time although nothing of it has changed."""
 
     @classmethod
     def told(cls, answer: wire.Message) -> RefusedError:
@@ -82,9 +86,8 @@ class Fleet:
 
     async def listen(self, path: Path) -> None:
         """Wait for workers on a unix socket."""
-        await asyncio.to_thread(path.unlink, missing_ok=True)
-        self._server = await asyncio.start_unix_server(self._welcome, path)
-        await asyncio.to_thread(path.chmod, 0o600)
+        listening = await asyncio.to_thread(sockets.listen_private, path)
+        self._server = await asyncio.start_unix_server(self._welcome, sock=listening)
 
     @property
     def held(self) -> Bundle | None:

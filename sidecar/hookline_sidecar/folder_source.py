@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_runtime.artifacts import Fetcher
 from hookline_runtime.artifacts.resolve import resolve
+from hookline_sidecar import foreign
 from hookline_sidecar.manifests import Manifest, Scan, scan
 from hookline_sidecar.source import Problem, Wanted, Wants
 from hookline_sidecar.watch import FolderWatch
@@ -84,7 +85,9 @@ class FolderSource:
             log.warning("the plugin folder %s cannot be read (%s); what runs goes on", self._folder, error.strerror)
         self._unreadable = True
         await self._watch.remember(None)
-        problem = Problem(file=str(self._folder), field="", message=f"cannot be read: {error.strerror}")
+        why = foreign.of_path(self._folder)
+        message = f"cannot be read: {error.strerror}{f'; {why}' if why else ''}"
+        problem = Problem(file=str(self._folder), field="", message=message)
         self.failure = LoadFailure(cause="config", message=problem.sentence)
         if self._running() is None:
             self._take(Scan(manifests={}, problems=(problem,), secrets={}, config_maps={}))

@@ -28,12 +28,15 @@ from typing import TYPE_CHECKING, Final, cast
 import aiohttp
 from aiohttp import web
 
+from hookline_runtime.backlog import Asker
 from hookline_sidecar.heads import MAX_HEAD, Head, read_head
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    Answer = Callable[[bytes], bytes | Awaitable[bytes] | None]
+    Later = Callable[[Asker], Awaitable[bytes]]
+    """What is still to be done for a response, for the client that asked."""
+    Answer = Callable[[bytes], bytes | Later | None]
     """From a body to the whole response, at once or later. None: aiohttp is to answer, and nothing has run."""
     Plan = tuple[Answer | None, int]
     """What is done with requests that have this head: who answers, None for aiohttp, and the bytes of the body."""
@@ -125,8 +128,8 @@ class Lane(asyncio.Protocol):
     """One connection."""
 
     __slots__ = (
-        "_behind", "_blocked", "_ended", "_for_good", "_held", "_owed", "_paused", "_resting", "_said", "_shared",
-        "_task", "_timer", "_transport",
+        "_asker", "_behind", "_blocked", "_ended", "_for_good", "_held", "_owed", "_paused", "_resting", "_said",
+        "_shared", "_task", "_timer", "_transport",
     )  # fmt: skip
 
     def __init__(self, shared: Lanes) -> None:
@@ -145,6 +148,8 @@ class Lane(asyncio.Protocol):
         """Whether what is held waits: for a call under way, for other connections, or for the client to read."""
         self._task: asyncio.Task[bytes] | None = None
         """The call under way."""
+        self._asker: Asker | None = None
+        """Who waits for that, once there was one."""
         self._paused = False
         self._blocked = False
         """Whether the client does not read its answers."""
@@ -162,7 +167,8 @@ class Lane(asyncio.Protocol):
         self._shared.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget it. A call under way goes on to its end."""
+        """Forget it. A call under way goes on to its end, and waits for no room to be observed."""
+        self._leave()
         self._shared.connections.discard(self)
         self._stop_timer()
         self._held = b""
@@ -177,7 +183,8 @@ class Lane(asyncio.Protocol):
             self._handler().data_received(data)
         elif self._resting:
             self._held += data
-            if not self._paused:
+            # Not at once: as long as it is read, it is noticed when the client closes it.
+            if not self._paused and len(self._held) > _MAX_HELD:
                 self._paused = True
                 self._transport.pause_reading()
         elif self._held:
@@ -192,6 +199,7 @@ class Lane(asyncio.Protocol):
             self._handler().eof_received()
             return False
         self._ended = True
+        self._leave()
         if self._held and not self._resting:
             self._lose_patience()  # it will not be whole; but it may be malformed, which has an answer
             self._shared.loop.call_later(_PATIENCE_S, self._close_if_done)
@@ -358,13 +366,23 @@ class Lane(asyncio.Protocol):
         else:
             self._hand_over(data, 0, end + 4 + plan[1])
 
-    def _await(self, answer: Awaitable[bytes], rest: bytes) -> None:
+    def _await(self, answer: Later, rest: bytes) -> None:
         """Let a call take its time; what follows it waits."""
         self._held, self._resting = rest, True
         self._stop_timer()
-        self._task = asyncio.ensure_future(answer)
+        if self._asker is None:
+            self._asker = Asker()
+            self._asker.gone = self._ended
+        self._task = asyncio.ensure_future(answer(self._asker))
         self._shared.under_way.add(self._task)
         self._task.add_done_callback(self._answered)
+
+    def _leave(self) -> None:
+        """The client is gone, or will say nothing more: it may still read, and is not waited for."""
+        if self._asker is not None:
+            self._asker.leave()
+        if self._behind is not None:
+            self._behind.eof_received()
 
     def _answered(self, task: asyncio.Task[bytes]) -> None:
         self._shared.under_way.discard(task)

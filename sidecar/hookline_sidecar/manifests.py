@@ -1,8 +1,8 @@
 """A folder of manifests as a source of bundles: read whole, each time anything in it changes.
 
 The folder stands in for the Kubernetes API: ``WasmPlugin`` documents, and the Secrets and ConfigMaps that they
-refer to, in any number of YAML or JSON files. What cannot be used is a ``Problem`` that names the file and the
-field; the plugins of such a file keep running as they were.
+refer to, in any number of YAML or JSON files, read as ``kubectl create`` reads them. What cannot be used is a
+``Problem`` that names the file and the field; the plugins of such a file keep running as they were.
 
 ``scan`` is a function of the folder's content and remembers nothing.
 """
@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
-import yaml
 from pydantic import ValidationError
 
 from hookline_api.resources import API_VERSION, GROUP, KIND, NAME_PATTERN, LocalWasmPlugin, Permission
+from hookline_sidecar import foreign, kubernetes_yaml
 from hookline_sidecar.source import Problem
 
 if TYPE_CHECKING:
@@ -29,26 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
-_MAX_FILE: Final = 4 * 2**20
 _MAX_FILES: Final = 1000
-_MAX_DEPTH: Final = 100
-_Parser: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-class _Loader(_Parser):  # type: ignore[misc, valid-type]
-    """YAML as the API server takes it with strict validation: no key twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.MarkedYAMLError(
-                        problem=f"the key {key.value!r:.60} is there twice", problem_mark=key.start_mark
-                    )
-                seen.add(key.value)
-        found: dict[Any, Any] = super().construct_mapping(node, deep=deep)
-        return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,10 +95,25 @@ def scan(folder: Path) -> Scan:
     paths = _manifests(folder)
     for path in paths[_MAX_FILES:]:
         found.problem(_shown(path), "", f"not read: the folder has more than {_MAX_FILES} manifests")
+    is_chart = foreign.is_chart(folder)
     for path in paths[:_MAX_FILES]:
+        if is_chart and foreign.is_of_chart(path.name) and path.name != "Chart.yaml":
+            continue  # Helm's: the one sentence about the chart says so
         for document in _documents(path, found):
             _take(document, found)
+    _judge_folder(folder, found)
     return found.scan()
+
+
+def _judge_folder(folder: Path, found: _Found) -> None:
+    """Say of a folder for another program what it is, once for all that is in it."""
+    told = None if found.has_manifests else foreign.of_folder(folder, described=bool(found.descriptions))
+    if told is not None and not found.problems:
+        sentence, hides = told
+        found.problem(str(folder).encode("utf-8", "replace").decode(), "", sentence, hides=hides)
+        return
+    for file in found.descriptions:
+        found.problem(file, "kind", foreign.description_sentence())
 
 
 def glance(folder: Path, known: Scan | None) -> object:
@@ -159,6 +155,10 @@ class _Found:
     problems: list[Problem] = field(default_factory=list)
     objects: dict[tuple[str, str], list[tuple[str, Mapping[str, bytes]]]] = field(default_factory=dict)
     """By kind and name: in which file, and what it holds."""
+    has_manifests: bool = False
+    """Whether any document is meant for Hookline, right or wrong."""
+    descriptions: list[str] = field(default_factory=list)
+    """Files that describe plugins for HeliosDB-Proxy."""
     file: str = ""
     """Which is being read."""
     changed: int = 0
@@ -206,7 +206,7 @@ def _documents(path: Path, found: _Found) -> Iterator[dict[str, Any]]:
             found.problem(found.file, "", "not read: it is no regular file")
             return
         with path.open("rb") as file:
-            raw = file.read(_MAX_FILE + 1)
+            raw = file.read(kubernetes_yaml.MAX_FILE + 1)
     except FileNotFoundError:
         if path.is_symlink():
             found.problem(found.file, "", "not read: its link leads nowhere")
@@ -215,16 +215,11 @@ def _documents(path: Path, found: _Found) -> Iterator[dict[str, Any]]:
         found.problem(found.file, "", f"cannot be read: {error.strerror}")
         return
     found.changed = status.st_mtime_ns
-    if len(raw) > _MAX_FILE:
-        found.problem(found.file, "", f"not read: it has more than {_MAX_FILE} bytes")
-        return
     try:
-        documents = _parse(raw)
-    except (ValueError, TypeError, RecursionError, yaml.YAMLError) as error:
-        where = getattr(error, "problem_mark", None)
-        at = f"line {where.line + 1}: " if where is not None else ""
-        reason = getattr(error, "problem", None) or str(error)
-        found.problem(found.file, "", f"{at}this cannot be read: {' '.join(str(reason).split())}")
+        documents = kubernetes_yaml.read(raw)
+    except kubernetes_yaml.UnreadableError as error:
+        at = f"line {error.line}: " if error.line is not None else ""
+        found.problem(found.file, "", f"{at}this cannot be read: {error}")
         return
     if not documents:
         found.problem(
@@ -237,30 +232,6 @@ def _documents(path: Path, found: _Found) -> Iterator[dict[str, Any]]:
             found.problem(found.file, "", "a document is no mapping")
 
 
-def _parse(raw: bytes) -> list[Any]:
-    text = raw.decode("utf-8-sig")
-    _check_shape(text)
-    documents = [each for each in yaml.load_all(text, Loader=_Loader) if each is not None]
-    # Through JSON: what YAML has and Kubernetes has not (dates, keys of any type) ends here.
-    normal: list[Any] = orjson.loads(orjson.dumps(documents, option=orjson.OPT_NON_STR_KEYS))
-    return normal
-
-
-def _check_shape(text: str) -> None:
-    """Raises ValueError for what would take the loader down.
-
-    DANGER: libyaml's composer is recursive C without a limit; some ten thousand brackets crash the process.
-    """
-    depth = 0
-    for event in yaml.parse(text, Loader=_Parser):
-        if isinstance(event, yaml.AliasEvent):
-            # An alias makes a few bytes mean gigabytes. Anchors alone are harmless, and pointless.
-            raise ValueError("it has a YAML alias (*name), and those are not read: write the value out")  # noqa: TRY004
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > _MAX_DEPTH:
-            raise ValueError(f"it is nested deeper than {_MAX_DEPTH}")
-
-
 def _take(document: dict[str, Any], found: _Found) -> None:
     api_version, kind = document.get("apiVersion"), document.get("kind")
     metadata = document.get("metadata")
@@ -268,14 +239,18 @@ def _take(document: dict[str, Any], found: _Found) -> None:
     name = name if isinstance(name, str) else None
     # A plugin of a name that nobody can have is found by its file.
     plugin = name if name is not None and re.fullmatch(NAME_PATTERN, name) else None
+    theirs = foreign.of_kind(api_version, kind) if isinstance(api_version, str) and isinstance(kind, str) else None
+    found.has_manifests |= kind == KIND and theirs is None
     if not isinstance(api_version, str) or not isinstance(kind, str):
-        found.problem(found.file, "kind", "a document needs apiVersion and kind", plugin)
+        _take_unknown(document, plugin, found)
     elif api_version == API_VERSION and kind == KIND:
         _take_plugin(document, plugin, found)
     elif api_version == "v1" and kind in {"Secret", "ConfigMap"}:
         _take_object(document, kind, name, found)
     elif api_version == "v1" and kind == "List":
         _take_list(document, found)
+    elif theirs is not None:
+        found.problem(found.file, "kind", f"ignored: {theirs}", hides=kind == KIND)
     elif api_version.split("/")[0] == GROUP or kind == KIND:
         message = f"{api_version} {kind} is unknown; this version reads {API_VERSION} {KIND}"
         found.problem(found.file, "kind" if kind != KIND else "apiVersion", message, plugin)
@@ -284,11 +259,30 @@ def _take(document: dict[str, Any], found: _Found) -> None:
         found.problem(found.file, "kind", message, hides=False)
 
 
+def _take_unknown(document: dict[str, Any], plugin: str | None, found: _Found) -> None:
+    """What does not say what it is."""
+    told = foreign.of_file(found.file)
+    if told is not None:
+        found.problem(found.file, "kind", f"ignored: {told}", hides=not foreign.is_kustomization(found.file))
+    elif foreign.is_description(document):
+        found.descriptions.append(found.file)
+    else:
+        found.problem(
+            found.file,
+            "kind",
+            f"a document needs apiVersion and kind; a plugin has apiVersion: {API_VERSION} and kind: {KIND}",
+            plugin,
+        )
+
+
 def _take_list(document: dict[str, Any], found: _Found) -> None:
     """What ``kubectl get -o yaml`` writes."""
     items = document.get("items")
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
         found.problem(found.file, "items", "is no list of documents")
+        return
+    if len(items) > kubernetes_yaml.MAX_DOCUMENTS:
+        found.problem(found.file, "items", f"has more than {kubernetes_yaml.MAX_DOCUMENTS} documents")
         return
     for item in items:
         _take(item, found)

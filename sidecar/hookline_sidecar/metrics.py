@@ -37,7 +37,7 @@ def summaries(supervisor: Supervisor, plugin: str) -> dict[Hook, Summary]:
     if number is None:
         return {}
     found = {hook: Summary.of([table.row(number, hook).values() for table in supervisor.tables]) for hook in Hook}
-    return {hook: summary for hook, summary in found.items() if summary.calls or summary.skipped}
+    return {hook: summary for hook, summary in found.items() if summary.calls or summary.skipped or summary.waited}
 
 
 class _Collector(Collector):
@@ -46,6 +46,7 @@ class _Collector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         yield from self._sidecar()
+        yield from self._admin()
         yield from self._plugins()
         yield from self._calls()
         yield from self._host()
@@ -88,6 +89,20 @@ class _Collector(Collector):
         info.add_metric([version], 1)
         yield info
 
+    def _admin(self) -> Iterator[Metric]:
+        requests = CounterMetricFamily(
+            "hookline_admin_kv_requests", "Requests for keys of plugins, answered.", labels=["method", "code"]
+        )
+        for (method, code), count in sorted(self._supervisor.kv_admin.requests.items()):
+            requests.add_metric([method, str(code)], count)
+        yield requests
+        refused = CounterMetricFamily(
+            "hookline_admin_refused", "Requests for protected admin paths by strangers.", labels=["reason"]
+        )
+        for reason, count in sorted(self._supervisor.access.refused.items()):
+            refused.add_metric([reason], count)
+        yield refused
+
     def _plugins(self) -> Iterator[Metric]:
         it = self._supervisor
         ready = GaugeMetricFamily(
@@ -109,6 +124,15 @@ class _Collector(Collector):
         skipped = CounterMetricFamily(
             "hookline_plugin_skipped", "Calls that the circuit breaker answered.", labels=labels
         )
+        dropped = CounterMetricFamily(
+            "hookline_observers_dropped",
+            "Calls that a plugin was to observe and that never ran, for want of room.",
+            labels=labels,
+        )
+        waited = CounterMetricFamily(
+            "hookline_observers_waited", "Answers that waited until their call could be observed.", labels=labels
+        )
+        waiting = CounterMetricFamily("hookline_observers_waited_seconds", "How long they waited.", labels=labels)
         duration = HistogramMetricFamily("hookline_plugin_call_duration_seconds", "Time in a plugin.", labels=labels)
         fuel = CounterMetricFamily("hookline_plugin_fuel", "Fuel, where it is counted.", labels=labels)
         memory = GaugeMetricFamily(
@@ -119,13 +143,16 @@ class _Collector(Collector):
                 key = [name, hook.value]
                 calls.add_metric(key, summary.calls)
                 skipped.add_metric(key, summary.skipped)
+                dropped.add_metric(key, summary.dropped)
+                waited.add_metric(key, summary.waited)
+                waiting.add_metric(key, summary.waited_seconds)
                 for cause, count in summary.failures.items():
                     failures.add_metric([*key, cause], count)
                 buckets = [(f"{bound:g}", float(n)) for bound, n in summary.cumulative(PROMETHEUS_BOUNDS)]
                 duration.add_metric(key, [*buckets, ("+Inf", float(sum(summary.buckets)))], summary.seconds)
                 fuel.add_metric(key, summary.fuel)
                 memory.add_metric(key, summary.memory)
-        yield from (calls, failures, skipped, duration, fuel, memory)
+        yield from (calls, failures, skipped, dropped, waited, waiting, duration, fuel, memory)
 
     def _host(self) -> Iterator[Metric]:
         labels = ["plugin", "function"]

@@ -47,15 +47,61 @@ def document() -> Json:
         path: {"get": {"tags": ["admin"], "summary": text, "responses": {"200": {"description": "OK"}}}}
         for path, text in ADMIN.items()
     }
+    paths |= _keys()
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Hookline sidecar",
             "version": importlib.metadata.version("hookline"),
-            "description": "Hook paths are answered on --listen and --socket, admin paths on --admin.",
+            "description": "Hook paths are answered on --listen and --socket, admin paths on --admin and on the socket "
+            "admin.sock in --state. Those below /admin/ need, on --admin, the token of --admin-token.",
         },
         "paths": paths,
-        "components": {"schemas": definitions["$defs"]},
+        "components": {
+            "schemas": definitions["$defs"],
+            "securitySchemes": {"admin-token": {"type": "http", "scheme": "bearer"}},
+        },
+    }
+
+
+def _keys() -> Json:
+    """The keys of plugins (``admin_kv``)."""
+    strings = {"type": "string"}
+    plugin, key = ({"name": name, "in": "path", "required": True, "schema": strings} for name in ("plugin", "key"))
+    plugin["description"] = "metadata.name of the plugin"
+    key["description"] = "Percent-encoded bytes; a / may stand for itself"
+    conditions = [{"name": name, "in": "header", "schema": strings} for name in ("If-Match", "If-None-Match")]
+    queried = [
+        {"name": name, "in": "query", "schema": schema}
+        for name, schema in (
+            ("prefix", strings), ("after", strings), ("limit", {"type": "integer", "minimum": 1, "maximum": 1024})
+        )
+    ]  # fmt: skip
+
+    def operation(summary: str, *parameters: Json, refusals: tuple[str, ...], **more: Any) -> Json:
+        found = {"tags": ["admin"], "summary": summary, "security": [{"admin-token": []}, {}]}
+        answers = {"200": {"description": "OK"}} | dict.fromkeys((*refusals, "401", "403", "503"), _PROBLEM)
+        return {**found, "parameters": list(parameters), "responses": answers, **more}
+
+    value = {"required": True, "content": {"application/octet-stream": {"schema": {"maxLength": 65536}}}}
+    prepare: Json = {"name": "prepare", "in": "query", "schema": {"enum": ["true"]}}
+    changed = ("400", "404", "412")
+    return {
+        "/admin/kv": {"get": operation("Plugins that are loaded or have keys", refusals=())},
+        "/admin/kv/{plugin}": {"get": operation("A plugin's keys", plugin, *queried, refusals=("400", "404"))},
+        "/admin/kv/{plugin}/{key}": {
+            "get": operation("A value, as JSON or application/octet-stream", plugin, key, refusals=("400", "404")),
+            "put": operation(
+                "Store a value",
+                plugin,
+                key,
+                prepare,
+                *conditions,
+                refusals=(*changed, "408", "413", "415", "507"),
+                requestBody=value,
+            ),
+            "delete": operation("Delete a key, if there is one", plugin, key, *conditions, refusals=changed),
+        },
     }
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import aiohttp
 from yarl import URL
 
+from hookline_runtime.artifacts.certificates import distrust
 from hookline_runtime.artifacts.transport import retry_after
 
 if TYPE_CHECKING:
@@ -147,8 +148,7 @@ def _refuse(error: Exception) -> NoReturn:
     if isinstance(error, aiohttp.WSServerHandshakeError):
         raise _status(error.status, error.headers or {}) from None
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        why = getattr(error.certificate_error, "verify_message", "") or "it does not fit"
-        raise RefusalError(f"its certificate is not trusted ({why}); check --operator-ca and the host's name") from None
+        raise RefusalError(distrust(error, remedy="check --operator-ca and the host's name")) from None
     if isinstance(error, aiohttp.ClientSSLError):
         raise RefusalError("it does not speak TLS as expected; check --operator") from None
     if isinstance(error, TimeoutError):

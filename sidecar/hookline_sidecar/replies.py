@@ -58,17 +58,26 @@ class Reply(NamedTuple):
 class Refused(Exception):  # noqa: N818 - the call is at fault, not we
     """A call that is answered with a problem document."""
 
-    def __init__(self, status: int, detail: str, *, field: str | None = None, allow: str | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        detail: str,
+        *,
+        field: str | None = None,
+        allow: str | None = None,
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.field = field
         self.allow = allow
+        self.headers = headers
 
     def reply(self) -> Reply:
         """The problem document."""
         allow = () if self.allow is None else (("Allow", self.allow),)
         problem = document(self.status, str(self), self.field)
-        return Reply(self.status, lines(("Content-Type", PROBLEM), *allow), orjson.dumps(problem))
+        return Reply(self.status, lines(("Content-Type", PROBLEM), *allow, *self.headers), orjson.dumps(problem))
 
 
 def document(status: int, detail: str, field: str | None = None) -> dict[str, Any]:

@@ -3,12 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from hookline_runtime.commands import Address
+
+ADMIN_SOCKET: Final = "admin.sock"
+"""In the state folder."""
+
+
+def default_state(environment: Mapping[str, str]) -> Path:
+    """The state folder where nothing says another one."""
+    # https://specifications.freedesktop.org/basedir-spec/: state that should outlive a restart
+    base = environment.get("XDG_STATE_HOME")
+    if base:
+        return Path(base) / "hookline"
+    try:
+        return Path.home() / ".local" / "state" / "hookline"
+    except RuntimeError:  # a container's user often has no home
+        return Path("/var/lib/hookline")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +52,8 @@ class Settings:
     socket_group: int | None
     """Number of the group that the socket is given to; None for that of the process."""
     admin: Address
+    admin_token: Path | None
+    """A file: who knows what is in it may use the protected paths of ``admin``. None: nobody may, there."""
     workers: int
     max_body: int
     """Bytes of a hook call's body that are read at all."""

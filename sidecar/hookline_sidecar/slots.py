@@ -13,6 +13,7 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from hookline_api.abi import permission_warning
 from hookline_api.bundle import BundlePlugin, LoadFailure
 from hookline_runtime.compiler import Compiler, Job
 from hookline_runtime.errors import ConfigError, FetchError, LoadError, VerifyError
@@ -59,6 +60,8 @@ class Slot:
     attempts: int = 0
     pause: float = 0.0
     """Seconds until the source is asked again; 0 where only a change helps."""
+    owed: bool = False
+    """Whether its source has to be asked once more: what it was before a change could not be had."""
 
     @property
     def name(self) -> str:
@@ -70,15 +73,25 @@ class Slot:
         """Whether it is known how it ended."""
         return self.resolved is not None or self.failure is not None
 
+    @property
+    def missed(self) -> bool:
+        """Whether its source was asked in vain, or will be because of a change before."""
+        failed = self.failure is not None and self.failure.cause != "config" and self.wanted.resolve is not None
+        return self.owed or failed
+
     def loaded(self, resolved: Resolved) -> None:
         """It is fetched, checked and compiled."""
         self.resolved, self.attempts, self.pause = resolved, 0, 0.0
         self.moved(self.wanted)
-        if resolved.ungranted:
+        if resolved.ungranted_imports:
+            log.warning("plugin '%s': %s", self.name, permission_warning(resolved.ungranted_imports))
+        elif resolved.ungranted:
             log.info(
                 "plugin '%s' asks for permissions that it is not granted: %s",
                 self.name, ", ".join(resolved.ungranted),
             )  # fmt: skip
+        for note in resolved.notes:
+            log.info("plugin '%s': %s", self.name, note)
 
     def fail(self, error: LoadError) -> None:
         """Take down why it cannot be loaded, say it once, and when to try again."""
@@ -153,16 +166,34 @@ class Slots(dict[str, Slot]):
                 continue
             if slot is not None:
                 slot.cancel()
-            slot = self[name] = Slot(wanted=wanted, key=wanted.key)
+            if slot is not None and slot.wanted.key == wanted.key and wanted.resolve is not None:
+                # Nothing changed, and what is known of it, its failure too, is true until the source said otherwise.
+                slot.key = wanted.key
+                slot.moved(wanted)
+                self._begin(slot, ask_again=slot.failure is not None or wanted.again is not None)
+                continue
+            owed = slot is not None and slot.missed
+            slot = self[name] = Slot(wanted=wanted, key=wanted.key, owed=owed)
             if wanted.resolve is not None:
                 self._begin(slot)
             else:
                 slot.failure = wanted.failure
 
     def anew(self) -> None:
-        """Resolve all again at the next ``take``: what failed is tried, tags that are always asked for are asked."""
+        """Resolve all again at the next ``take``.
+
+        The sources of what failed are asked, and what tracked tags and those that are always asked for mean now.
+        """
         for slot in self.values():
             slot.key = ""
+
+    def try_again(self, slot: Slot) -> None:
+        """Load it once more in a while, although nothing of it changes: there may be room for it then."""
+        slot.attempts = max(slot.attempts, 1)
+        slot.pause = _RETRY_SLOW_S
+        if slot.again is not None:
+            slot.again.cancel()
+        self._plan(slot)
 
     def cancel(self) -> None:
         """Nothing more comes of any."""
@@ -190,6 +221,8 @@ class Slots(dict[str, Slot]):
                 )
             )
             slot.loaded(resolved)
+            if ask_again or now is None:
+                slot.owed = False
         except LoadError as error:
             slot.fail(error)
         except Exception as error:  # a defect of ours must be seen as this plugin's failure, not as silence
@@ -201,6 +234,11 @@ class Slots(dict[str, Slot]):
 
     def _plan(self, slot: Slot) -> None:
         """Ask the source again: after a failure, or when the time of a tracked tag is over."""
+        if slot.owed and slot.failure is None:
+            # The change is in, with what is here; and whether the source can be had again is asked now.
+            slot.owed = False
+            self._begin(slot, ask_again=True)
+            return
         pause = slot.pause if slot.failure is not None and slot.pause else slot.wanted.again
         if pause is not None:
             slot.again = asyncio.get_running_loop().call_later(pause, lambda: self._begin(slot, ask_again=True))

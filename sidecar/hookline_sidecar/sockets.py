@@ -2,6 +2,7 @@
 
 A unix socket is nobody's until it is everything that was asked for: it is bound with no permission at all, given to
 its group, and only then opened as far as its mode says. At no moment can it be reached by more people than after.
+The sockets of the state folder are made in a folder of their own, and moved to where they are looked for.
 """
 
 from __future__ import annotations
@@ -11,11 +12,11 @@ import errno
 import os
 import socket
 import stat
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from hookline_runtime.commands import Address
 
 _BACKLOG: Final = 4096
@@ -60,6 +61,31 @@ def listen_unix(path: Path, *, mode: int, group: int | None) -> socket.socket:
     except BaseException:
         unix.close()
         raise
+    return unix
+
+
+def listen_private(path: Path) -> socket.socket:
+    """A listening unix socket of this user alone, in the place of whatever socket has the name. Raises OSError.
+
+    Without a umask, which all threads share; and the name is never gone in between.
+    """
+    unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as room:
+            made = Path(room) / "socket"
+            folder = os.open(room, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                # By the descriptor: the whole name may be longer than a socket's may be.
+                unix.bind(f"/proc/self/fd/{folder}/{made.name}")
+            finally:
+                os.close(folder)
+            made.chmod(0o600)
+            unix.listen(_BACKLOG)
+            made.replace(path)
+    except BaseException:
+        unix.close()
+        raise
+    unix.settimeout(0)
     return unix
 
 

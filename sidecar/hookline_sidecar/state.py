@@ -10,6 +10,7 @@
     STATE/places           locks: calls under way where workers share a limit (``hookline_runtime.places``)
     STATE/numbers.json     which rows of the statistics belong to which plugin
     STATE/control.sock     where workers meet the supervisor
+    STATE/admin.sock       the admin paths, for whoever may open it: mode 0600 (``hookline_sidecar.admin``)
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Final
 from pydantic import ValidationError
 
 from hookline_api.bundle import Bundle
+from hookline_sidecar.settings import ADMIN_SOCKET
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -48,6 +50,7 @@ class StateFolder:
         self.kv = root / "kv"
         self.places = root / "places"
         self.control = root / "control.sock"
+        self.admin = root / ADMIN_SOCKET
         self._bundle = root / "bundle.json"
         self._numbers = root / "numbers.json"
         self._lock: int | None = None

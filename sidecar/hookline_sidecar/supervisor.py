@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import signal
 import time
@@ -26,11 +27,16 @@ from typing import TYPE_CHECKING, Final
 
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_api.hooks import OBSERVERS, Hook
+from hookline_runtime import kv_initial
 from hookline_runtime.artifacts import ArtifactStore
 from hookline_runtime.compiler import Compiler, Job
 from hookline_runtime.errors import FetchError, LoadError
+from hookline_runtime.kv import KvStore
 from hookline_runtime.stats import MAX_PLUGINS, StatsTable
-from hookline_sidecar import admin, report
+from hookline_sidecar import report
+from hookline_sidecar.admin import AdminServer
+from hookline_sidecar.admin_access import Access
+from hookline_sidecar.admin_kv import KvAdmin
 from hookline_sidecar.fleet import Fleet, RefusedError
 from hookline_sidecar.folder_source import STAND_IN, FolderSource
 from hookline_sidecar.operator_source import OperatorSource
@@ -49,6 +55,8 @@ if TYPE_CHECKING:
 _FIRST_WAIT_S: Final = 5.0
 """How long a first start waits for slow plugins, once the source wants them, before they fail closed."""
 _DOOR_S: Final = 2.0
+_INITIAL_S: Final = 20.0
+"""For the store to take initial keys; another process may be writing."""
 _SETTLE_S: Final = 0.02
 """How long several changes are gathered into one bundle."""
 _DECIDING: Final = [hook for hook in Hook if hook not in OBSERVERS]
@@ -76,7 +84,10 @@ class Supervisor:
         self.numbers = state.load_numbers()
         """Which rows of the statistics belong to which plugin."""
         self.draining = False
-        self._door = door
+        self.access = Access(settings.admin_token)
+        self._kv = KvStore(state.kv)
+        self.kv_admin = KvAdmin(self._kv, plugins=self._names, body_timeout=settings.body_timeout)
+        self._admin = AdminServer(self, door, state.admin)
         self._state = state
         self._store = ArtifactStore(state.artifacts)
         self._compiler = Compiler(state.compiled)
@@ -109,7 +120,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGUSR1, self._drain)
         await self._restore()
         await self.fleet.listen(self._state.control)
-        runner = await admin.serve(self, self._door)
+        await self._admin.open()
         tasks = [
             loop.create_task(self.source.run(), name="source"),
             loop.create_task(self._take_on_change(), name="take"),
@@ -126,7 +137,8 @@ class Supervisor:
         self.slots.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.source.close()
-        await runner.cleanup()
+        await self._admin.close()
+        self.kv_admin.close()
         await self.fleet.close()
 
     def state_of(self, slot: Slot) -> PluginState:
@@ -143,6 +155,10 @@ class Supervisor:
     def entry(self, name: str) -> BundlePlugin | None:
         """A plugin of the running bundle."""
         return _find(self.bundle, name) if self.bundle else None
+
+    def _names(self) -> set[str]:
+        """The plugins that are asked for, or run."""
+        return {*self.slots, *(entry.name for entry in (self.bundle.plugins if self.bundle else ()))}
 
     def not_ready(self) -> list[str]:
         """Why the pod should get no traffic: one sentence each; empty where it should."""
@@ -166,13 +182,18 @@ class Supervisor:
         return "the source holds the first bundle" if held else "the plugins are being loaded"
 
     async def _stay_reachable(self) -> None:
-        """Make the socket anew where somebody deleted it: without it, a worker that is replaced gets no bundle."""
+        """Make sockets anew where somebody deleted them: without one, a worker that is replaced gets no bundle."""
+        made = (
+            (self._state.control, functools.partial(self.fleet.listen, self._state.control)),
+            (self._state.admin, self._admin.open_socket),
+        )
         while True:
             await asyncio.sleep(_DOOR_S)
-            if not await asyncio.to_thread(self._state.control.is_socket):
-                with contextlib.suppress(OSError):
-                    await self.fleet.listen(self._state.control)
-                    log.warning("%s was gone, and is made again; keep out of the state folder", self._state.control)
+            for path, make in made:
+                if not await asyncio.to_thread(path.is_socket):
+                    with contextlib.suppress(OSError):
+                        await make()
+                        log.warning("%s was gone, and is made again; keep out of the state folder", path)
 
     def prepared(self) -> str | None:
         """The source's word for what is held, once all workers could switch to it."""
@@ -205,7 +226,15 @@ class Supervisor:
                 bundle = _with_placeholder(bundle, entry, LoadFailure(cause=error.cause, message=str(error)))
         self._store.pin(entry.artifact.sha256 for entry in bundle.plugins if entry.artifact)
         self.slots.restore(bundle.plugins, from_files=self.settings.plugins is not None)
-        await self._deploy(bundle)
+        while True:
+            try:
+                await self._deploy(bundle)
+                break
+            except RefusedError as error:  # of the store: no worker is there yet
+                refused = _find(bundle, error.plugin)
+                assert refused is not None  # noqa: S101 - it was in the bundle that is refused
+                log.warning("plugin '%s' of the last good bundle cannot run: %s", error.plugin, error)
+                bundle = _with_placeholder(bundle, refused, LoadFailure(cause=error.cause, message=str(error)))
         self.runs = bundle.version
         log.info("the last good bundle %s runs again (%d plugins)", bundle.version, len(bundle.plugins))
 
@@ -292,6 +321,7 @@ class Supervisor:
             try:
                 if wants is not None and wants.held:
                     await self.fleet.prepare(bundle, self._number(bundle))
+                    await self._write_initial_keys(bundle, only_try=True)
                     self._held_as = told
                     return
                 await self._deploy(bundle)
@@ -355,11 +385,25 @@ class Supervisor:
 
     async def _deploy(self, bundle: Bundle) -> None:
         await self.fleet.prepare(bundle, self._number(bundle))
+        await self._write_initial_keys(bundle)
         await self.fleet.commit()
         self._compiled_again.clear()
         if self.bundle is not None:
             self.changes += 1
         self.bundle = bundle
+
+    async def _write_initial_keys(self, bundle: Bundle, *, only_try: bool = False) -> None:
+        """Once all workers could switch, and before one does. Raises RefusedError where the store takes them not."""
+        writing = asyncio.to_thread(kv_initial.write, self._kv, bundle.plugins, only_try=only_try)
+        try:
+            async with asyncio.timeout(_INITIAL_S):
+                await writing
+        except kv_initial.InitialKeysError as error:
+            raise RefusedError(error.plugin, error.cause, str(error), passing=True) from None
+        except TimeoutError:
+            first = next(entry.name for entry in bundle.plugins if entry.kv.initial)
+            message = f"the store did not take the keys of spec.kv.initial within {_INITIAL_S:g} s: who else writes?"
+            raise RefusedError(first, "config", message, passing=True) from None
 
     async def _keep(self, bundle: Bundle) -> None:
         """Make it the last good bundle on disk, and give up what it no longer needs."""
@@ -425,6 +469,8 @@ class Supervisor:
         slot = self.slots.get(error.plugin)
         if slot is not None and slot.resolved is not None and slot.resolved.entry.revision == refused.revision:
             slot.resolved, slot.failure = None, failure
+            if error.passing:
+                self.slots.try_again(slot)
         self._assemble.set()
         if not runs or self.bundle is None or running is None:
             return

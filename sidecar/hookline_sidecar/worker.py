@@ -59,7 +59,8 @@ class Worker:
         self._doors = doors
         self._board = board
         self._member = member
-        self._runtime = Runtime(kv=KvStore(state.kv), stats=stats, member=member)
+        # The supervisor writes initial keys, once for all workers.
+        self._runtime = Runtime(kv=KvStore(state.kv), stats=stats, member=member, initial_keys=False)
         self._compiler = Compiler(state.compiled)
         self._prepared: Prepared | None = None
         self._gate = endpoint.Gate(self._runtime)
@@ -87,7 +88,11 @@ class Worker:
             async with asyncio.timeout_at(max(end, loop.time() + _CLOSE_S)):
                 await self._runtime.close()
         except TimeoutError:
-            log.warning("calls that did not end within %g s are cut", self._settings.drain)
+            dropped = self._runtime.abandon()
+            log.warning(
+                "calls that did not end within %g s are cut; %d calls of observing hooks did not run",
+                self._settings.drain, dropped,
+            )  # fmt: skip
 
     async def _follow_supervisor(self) -> None:
         while True:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from hookline_runtime.artifacts import parse
-from hookline_runtime.artifacts.credentials import Keychain
-from hookline_runtime.errors import FetchError
+from hookline_runtime.artifacts.credentials import Credentials, Gap, Keychain, PullSecret
+from hookline_runtime.artifacts.credentials import _of_secret as of_secret
 
+FUZZ = int(os.environ.get("HOOKLINE_FUZZ", "200"))
 REFERENCE = parse("registry.test:5000/team/guard:v1")
 
 
@@ -29,13 +33,26 @@ def keychain(*documents, config=None, tmp_path, **more):
 
 async def users(found):
     """The user names of all candidates."""
-    return [credentials.username for credentials in await found]
+    return [each.username async for each in found if isinstance(each, Credentials)]
+
+
+async def gaps(found):
+    """Why what could not be used could not be used."""
+    return [each.why async for each in found if isinstance(each, Gap)]
+
+
+async def only(found):
+    """The one thing that is found."""
+    (each,) = [each async for each in found]
+    return each
 
 
 @pytest.mark.parametrize(
     "key",
     ["registry.test:5000", "https://registry.test:5000", "http://registry.test:5000/v2/", "*.test:5000",
-     "registry.test:5000/team", "registry.test:5000/team/guard"],
+     "registry.test:5000/team", "registry.test:5000/team/guard", "registry.test:5000/", "registry.test:5000/v1/",
+     "https://registry.test:5000/v2", "HTTPS://Registry.TEST:5000/v1", "//registry.test:5000", " registry.test:5000 ",
+     "https://registry.test:5000/v2/team/", "registry.test:5000/team/guard/", "registry.*:5000", "reg?stry.test:5000"],
 )  # fmt: skip
 async def test_an_entry_matches_as_kubernetes_matches(key, tmp_path):
     """With a scheme, an API path, a star for one label, or a path of the repository."""
@@ -43,8 +60,10 @@ async def test_an_entry_matches_as_kubernetes_matches(key, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "key", ["registry.test", "*.registry.test:5000", "*:5000", "registry.test:5000/te", "other.test:5000"]
-)
+    "key",
+    ["registry.test", "*.registry.test:5000", "*:5000", "registry.test:5000/te", "other.test:5000", "registry.*",
+     "registry.test:443", "registry.test:5000/v2/te", "registry.test:5000.evil", "x" * 5000, "", "/", "[", "*" * 900],
+)  # fmt: skip
 async def test_an_entry_of_another_registry_is_not_used(key, tmp_path):
     """Neither another host or port, nor half a path."""
     assert await users(keychain({"auths": {key: auth("me")}}, tmp_path=tmp_path).find(REFERENCE)) == []
@@ -52,7 +71,21 @@ async def test_an_entry_of_another_registry_is_not_used(key, tmp_path):
 
 async def test_docker_hub_goes_by_the_name_that_docker_login_writes(tmp_path):
     """Its key is a URL of long ago."""
-    found = keychain({"auths": {"https://index.docker.io/v1/": auth("me")}}, tmp_path=tmp_path).find(parse("guard"))
+    for key in ("https://index.docker.io/v1/", "docker.io", "index.docker.io", "https://registry-1.docker.io/v2/",
+                "Docker.io", "docker.io/library", "https://index.docker.io:443/v1"):  # fmt: skip
+        found = keychain({"auths": {key: auth("me")}}, tmp_path=tmp_path).find(parse("guard"))
+        assert await users(found) == ["me"], key
+
+
+@pytest.mark.parametrize(
+    ("registry", "key"),
+    [("[::1]:5000", "[::1]:5000"), ("[::1]:5000", "https://[::1]:5000/v2/"), ("[fe::A]", "[FE::a]"),
+     ("registry.test", "https://registry.test:443"), ("registry.test:443", "registry.test"),
+     ("Registry.Test:5000", "registry.test:5000")],
+)  # fmt: skip
+async def test_a_registry_is_the_same_however_it_is_spelled(registry, key, tmp_path):
+    """Addresses in brackets, HTTPS' own port, letters of either case."""
+    found = keychain({"auths": {key: auth("me")}}, tmp_path=tmp_path).find(parse(f"{registry}/team/guard"))
     assert await users(found) == ["me"]
 
 
@@ -73,63 +106,282 @@ async def test_a_helper_is_asked_for_the_registry(tmp_path, helper):
     assert (tmp_path / "asked").read_text() == "registry.test:5000"
 
 
+async def test_a_helper_is_found_by_every_spelling_of_its_registry(tmp_path, helper):
+    """As the entries of ``auths`` are."""
+    helper("mine", 'cat > /dev/null; echo \'{"Username": "helped", "Secret": "s"}\'')
+    for key in ("https://Registry.test:5000/v1/", "registry.test:5000/", "registry.test:5000"):
+        found = keychain(config={"credHelpers": {key: "mine"}}, tmp_path=tmp_path).find(REFERENCE)
+        assert await users(found) == ["helped"], key
+
+
 async def test_a_helpers_identity_token_is_no_password(tmp_path, helper):
     """The user name <token> says that the secret is to be exchanged."""
     helper("mine", 'cat > /dev/null; echo \'{"Username": "<token>", "Secret": "refresh-me"}\'')
-    (found,) = await keychain(config={"credsStore": "mine"}, tmp_path=tmp_path).find(REFERENCE)
+    found = await only(keychain(config={"credsStore": "mine"}, tmp_path=tmp_path).find(REFERENCE))
     assert (found.username, found.identity_token) == ("", "refresh-me")
 
 
-@pytest.mark.parametrize("script", ["exit 1", "cat > /dev/null; echo nonsense", "cat > /dev/null; echo '{}'"])
+@pytest.mark.parametrize(
+    "script",
+    ["cat > /dev/null; echo credentials not found in native keychain; exit 1",
+     'cat > /dev/null; echo \'{"Username": "", "Secret": ""}\''],
+)  # fmt: skip
 async def test_a_helper_that_knows_nothing_gives_nothing(tmp_path, helper, script):
-    """A failure, no JSON and an empty answer are no credentials, and no error."""
+    """That it knows nothing of this registry is not a failure."""
     helper("mine", script)
-    assert await keychain(config={"credsStore": "mine"}, tmp_path=tmp_path).find(REFERENCE) == []
+    assert [each async for each in keychain(config={"credsStore": "mine"}, tmp_path=tmp_path).find(REFERENCE)] == []
 
 
-async def test_a_helper_that_hangs_is_ended(tmp_path, helper):
-    """Its time is bounded, and no process stays behind."""
-    helper("mine", "exec cat /dev/zero > /dev/null")
-    with pytest.raises(FetchError, match=r"did not answer within 0\.05 s"):
-        await keychain(config={"credsStore": "mine"}, tmp_path=tmp_path, helper_timeout=0.05).find(REFERENCE)
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("exit 1", "failed with 1"),
+        ("kill -9 $$", "failed with -9"),
+        ("cat > /dev/null; echo hunter2", "something else than a Username and a Secret"),
+        ("cat > /dev/null; echo '{}'", "something else than a Username and a Secret"),
+        ('cat > /dev/null; echo \'{"Username": 1, "Secret": ["hunter2"]}\'', "something else"),
+        ("exec cat /dev/zero", "something else than a Username and a Secret"),
+        ("echo hunter2 >&2; echo hunter2; exit 3", "failed with 3"),
+    ],
+)
+async def test_a_helper_that_fails_stops_nothing_and_is_told(tmp_path, helper, script, words):
+    """What comes after it is found; what it said is not repeated, since that may be a secret."""
+    helper("mine", script)
+    config = {"credHelpers": {"registry.test:5000": "mine"}, "auths": {"registry.test:5000": auth("after")}}
+    found = [each async for each in keychain(config=config, tmp_path=tmp_path).find(REFERENCE)]
+    assert words in found[0].why
+    assert "docker-credential-mine" in found[0].why
+    assert "hunter2" not in found[0].why
+    assert found[1].username == "after"
 
 
-@pytest.mark.parametrize("name", ["absent-helper", "../../bin/sh"])
-async def test_a_helper_that_cannot_be_run_is_named(tmp_path, name):
-    """Not installed, or no name of a helper at all."""
-    with pytest.raises(FetchError, match="docker configuration") as caught:
-        await keychain(config={"credsStore": name}, tmp_path=tmp_path).find(REFERENCE)
-    assert not caught.value.transient
+@pytest.mark.parametrize("script", ["exec cat /dev/zero > /dev/null", "cat /dev/zero > /dev/null", "sleep 1000 & exit"])
+async def test_a_helper_that_hangs_is_ended(tmp_path, helper, script):
+    """Its time is bounded, also where a child of it keeps the pipe; and it may be asked again later."""
+    helper("mine", script)
+    found = await only(keychain(config={"credsStore": "mine"}, tmp_path=tmp_path, helper_timeout=0.05).find(REFERENCE))
+    assert "did not answer within 0.05 s" in found.why
+    assert found.transient
+
+
+@pytest.mark.parametrize("name", ["absent-helper", "../../bin/sh", 7, {"secret": "hunter2"}, "folder", "text"])
+async def test_a_helper_that_cannot_be_run_is_named(tmp_path, name, helper):
+    """Not installed, no name of a helper at all, not a program."""
+    program = helper("text", "")
+    program.chmod(0o644)
+    (program.parent / "docker-credential-folder").mkdir()
+    found = await only(keychain(config={"credsStore": name}, tmp_path=tmp_path).find(REFERENCE))
+    assert "docker configuration" in found.why
+    assert "hunter2" not in found.why
+
+
+async def test_no_source_is_read_before_the_one_ahead_of_it_was_refused(tmp_path, helper):
+    """A pull secret that is good leaves the machine's helper alone."""
+    helper("mine", f"touch {tmp_path}/ran")
+    found = keychain({"auths": {"registry.test:5000": auth("me")}}, config={"credsStore": "mine"}, tmp_path=tmp_path)
+    candidates = found.find(REFERENCE)
+    assert (await anext(candidates)).username == "me"
+    await candidates.aclose()
+    assert not (tmp_path / "ran").exists()
+
+
+async def test_without_a_home_there_is_no_docker_configuration(monkeypatch):
+    """Neither HOME nor an entry in passwd, as for a pod's user."""
+    monkeypatch.delenv("DOCKER_CONFIG", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda _: (_ for _ in ()).throw(KeyError()))
+    found = Keychain(documents=({"auths": {"registry.test:5000": auth("me")}},)).find(REFERENCE)
+    assert [each.username async for each in found] == ["me"]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: path.mkdir(), "Is a directory"),
+        (os.mkfifo, "not a regular file"),
+        (lambda path: path.write_text("{"), "not JSON"),
+        (lambda path: path.write_bytes(b"\xff\xfe{\0}\0"), "not JSON"),
+        (lambda path: path.write_text("[" * 100_000), "not JSON"),
+        (lambda path: path.write_text('"hunter2"'), "a JSON object with the key auths"),
+        (lambda path: path.write_bytes(bytes(2 << 20)), "more than 1048576 bytes"),
+        (lambda path: path.symlink_to(path), "cannot be read"),
+        (lambda path: path.write_text('{"auths": ["hunter2"]}'), "auths in"),
+    ],
+)
+async def test_a_docker_configuration_that_cannot_be_used_is_told_by_its_path(tmp_path, make, words):
+    """And the pull secrets before it are found."""
+    make(tmp_path / "config.json")
+    found = [each async for each in keychain({"auths": {"registry.test:5000": auth("me")}}, tmp_path=tmp_path)
+             .find(REFERENCE)]  # fmt: skip
+    assert found[0].username == "me"
+    assert words in found[1].why
+    assert str(tmp_path / "config.json") in found[1].why
+    assert "hunter2" not in found[1].why
+
+
+async def test_a_configuration_that_powershell_wrote_is_read(tmp_path):
+    """With a byte order mark."""
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {"registry.test:5000": auth("me")}}), "utf-8-sig")
+    assert await users(keychain(tmp_path=tmp_path).find(REFERENCE)) == ["me"]
 
 
 async def test_a_pull_secret_never_runs_a_helper(tmp_path, helper):
     """A Secret is somebody else's text."""
     helper("mine", f"touch {tmp_path}/ran")
     secret = {"credsStore": "mine", "credHelpers": {"registry.test:5000": "mine"}}
-    assert await keychain(secret, tmp_path=tmp_path).find(REFERENCE) == []
+    assert await users(keychain(secret, tmp_path=tmp_path).find(REFERENCE)) == []
     assert not (tmp_path / "ran").exists()
 
 
-@pytest.mark.parametrize("document", ["", "[]", "{", '"hunter2"'])
+@pytest.mark.parametrize("document", ["", "[]", "{", '"hunter2"', "{}", '{"auths": 7}', "[" * 100_000, "1" * 5000])
 async def test_a_broken_pull_secret_is_named_and_not_shown(tmp_path, document):
-    """Which one it is, and what was expected."""
-    with pytest.raises(FetchError, match="pull secret 1 is no docker config") as caught:
-        await keychain(document, tmp_path=tmp_path).find(REFERENCE)
-    assert "hunter2" not in str(caught.value)
+    """Which one it is; and the one after it counts."""
+    good = {"auths": {"registry.test:5000": auth("good")}}
+    for broken, name in ((document, "pull secret 1"), (PullSecret(name="pull", document=document), "Secret 'pull'")):
+        found = [each async for each in keychain(broken, good, tmp_path=tmp_path).find(REFERENCE)]
+        assert name in found[0].why
+        assert "hunter2" not in found[0].why
+        assert found[1].username == "good"
+
+
+async def test_a_secret_of_the_old_type_is_read(tmp_path):
+    """``kubernetes.io/dockercfg`` has no ``auths`` around the entries; some wrap them all the same."""
+    entries = {"registry.test:5000": auth("old"), "other.test": {"auth": "***"}}
+    for document in (entries, {"auths": entries}):
+        secret = PullSecret(name="pull", document=json.dumps(document).encode(), bare=True)
+        assert (await only(keychain(secret, tmp_path=tmp_path).find(REFERENCE))).username == "old"
+
+
+def packed(text):
+    """Base64 of text or bytes."""
+    return base64.b64encode(text if isinstance(text, bytes) else text.encode()).decode()
 
 
 @pytest.mark.parametrize(
-    "entry", [None, 1, {}, {"auth": 7}, {"auth": "***"}, {"auth": "/w=="}, {"username": "u"}, {"identitytoken": 1}]
+    ("entry", "username", "password"),
+    [
+        ({"auth": "bWU6cHc"}, "me", "pw"),
+        ({"auth": "bWU6cHc=="}, "me", "pw"),
+        ({"auth": " bWU6\r\ncHc=\n"}, "me", "pw"),
+        ({"auth": packed("me:a?>~\xff")}, "me", "a?>~\xff"),
+        ({"auth": base64.urlsafe_b64encode("me:a?>~\xff".encode()).decode().rstrip("=")}, "me", "a?>~\xff"),
+        ({"auth": packed("me:p:w:")}, "me", "p:w:"),
+        ({"auth": packed("me:pw\0\0")}, "me", "pw"),
+        ({"auth": packed("me:pw\n")}, "me", "pw"),
+        ({"auth": packed("me:")}, "me", ""),
+        ({"auth": "***", "username": "me", "password": "pw"}, "me", "pw"),
+        ({"auth": "", "username": "me", "password": "pw", "email": None}, "me", "pw"),
+        ({"auth": packed("me:pw"), "username": 7, "identitytoken": ""}, "me", "pw"),
+    ],
 )
-async def test_an_entry_that_makes_no_sense_is_passed_over(tmp_path, entry):
-    """The next one still counts."""
-    config = {"auths": {"registry.test:5000": entry, "registry.test:5000/team": auth("good")}}
-    assert await users(keychain(config, tmp_path=tmp_path).find(REFERENCE)) == ["good"]
+async def test_an_entry_is_read_as_people_write_it(tmp_path, entry, username, password):
+    """Without padding, in the other alphabet, folded, with what ``echo`` leaves behind."""
+    found = await only(keychain({"auths": {"registry.test:5000": entry}}, tmp_path=tmp_path).find(REFERENCE))
+    assert (found.username, found.password) == (username, password)
+
+
+async def test_a_password_goes_out_in_the_bytes_that_it_came_in(tmp_path):
+    """Whatever encoding they are of."""
+    entry = {"auth": packed(b"m\xe9:p\xff")}
+    found = await only(keychain({"auths": {"registry.test:5000": entry}}, tmp_path=tmp_path).find(REFERENCE))
+    assert found.basic == "Basic " + entry["auth"]
+
+
+@pytest.mark.parametrize(("key", "field"), [("identitytoken", "identity_token"), ("registrytoken", "registry_token")])
+async def test_a_token_in_an_entry_is_taken(tmp_path, key, field):
+    """What a registry's own login leaves behind."""
+    entry = {key: "tok.en", "auth": packed("me:pw")}
+    found = await only(keychain({"auths": {"registry.test:5000": entry}}, tmp_path=tmp_path).find(REFERENCE))
+    assert getattr(found, field) == "tok.en"
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        (None, "not a JSON object"), (1, "not a JSON object"), (["hunter2"], "not a JSON object"),
+        ({}, "it is empty"), ({"auth": "", "email": "x"}, "it is empty"), ({"auth": None}, "it is empty"),
+        ({"auth": 7}, "auth is not text"), ({"auth": {"hunter2": 1}}, "auth is not text"),
+        ({"auth": "***"}, "not base64"), ({"auth": "bWU6c"}, "not base64"), ({"auth": "bWU6cHc!"}, "not base64"),
+        ({"auth": "/w=="}, "no colon"), ({"auth": "aHVudGVyMg=="}, "no colon"), ({"auth": "Og=="}, "neither a user"),
+        ({"username": "u"}, "no password"), ({"password": "hunter2"}, "no username"),
+        ({"username": "u", "password": 1}, "password is not text"), ({"username": ["hunter2"]}, "username is not text"),
+        ({"identitytoken": 1}, "identitytoken is not a token"), ({"registrytoken": "a b"}, "registrytoken is not a"),
+        ({"username": "\ud800", "password": "x"}, "is not text"),
+    ],
+)  # fmt: skip
+async def test_an_entry_for_this_registry_that_cannot_be_read_is_told(tmp_path, entry, words):
+    """By its key and its document, without its value; the next one still counts."""
+    config = {"auths": {"https://registry.test:5000/v2/": entry, "registry.test:5000/team": auth("good")}}
+    found = [each async for each in keychain(config, tmp_path=tmp_path).find(REFERENCE)]
+    assert found[0].username == "good"
+    assert words in found[1].why
+    assert "'https://registry.test:5000/v2/' of pull secret 1" in found[1].why
+    assert "hunter2" not in found[1].why
+    assert "aHVudGVyMg" not in found[1].why
+
+
+async def test_an_entry_for_another_registry_is_not_told(tmp_path):
+    """It is none of this one's business."""
+    config = {"auths": {"other.test": {"auth": "***"}}}
+    assert [each async for each in keychain(config, tmp_path=tmp_path).find(REFERENCE)] == []
+
+
+async def test_an_empty_entry_beside_a_helper_is_what_docker_login_leaves(tmp_path, helper):
+    """The password is with the helper, and there is nothing to tell."""
+    helper("mine", 'cat > /dev/null; echo \'{"Username": "helped", "Secret": "s"}\'')
+    config = {"auths": {"registry.test:5000": {}}, "credsStore": "mine"}
+    assert (await only(keychain(config=config, tmp_path=tmp_path).find(REFERENCE))).username == "helped"
 
 
 async def test_credentials_do_not_show_themselves(tmp_path):
     """Neither in a repr nor in a traceback's variables."""
-    (found,) = await keychain({"auths": {"registry.test:5000": auth("me", "hunter2")}}, tmp_path=tmp_path).find(
-        REFERENCE
+    found = await only(
+        keychain({"auths": {"registry.test:5000": auth("me", "hunter2")}}, tmp_path=tmp_path).find(REFERENCE)
     )
     assert "hunter2" not in repr(found)
+    assert "hunter2" not in repr(PullSecret(name="x", document="hunter2"))
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=12) | st.binary(max_size=12).map(packed),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+entries = st.dictionaries(
+    st.sampled_from(["auth", "username", "password", "identitytoken", "registrytoken"]), json_values, max_size=5
+)
+keys = st.sampled_from(["registry.test:5000", "https://Registry.test:5000/v2/", "*.test:5000"]) | st.text(max_size=40)
+
+
+@settings(max_examples=FUZZ, deadline=None)
+@given(
+    st.binary(max_size=60)
+    | st.text(max_size=60)
+    | st.fixed_dictionaries({"auths": st.dictionaries(keys, entries | json_values, max_size=4) | json_values})
+    | st.dictionaries(keys, entries | json_values, max_size=4),
+    st.booleans(),
+)
+def test_any_pull_secret_is_credentials_and_gaps(document, bare):
+    """Nothing in one is an error, what is found can be sent, and what is told is one line."""
+    text = document if isinstance(document, str | bytes) else json.dumps(document)
+    for given_document in (PullSecret(name="pull", document=text, bare=bare), document):
+        if isinstance(given_document, bytes):
+            continue
+        for found in of_secret(given_document, 1, REFERENCE):
+            if isinstance(found, Gap):
+                assert found.why.isprintable()
+                assert len(found.why) < 400
+            else:
+                assert found.identity_token or found.registry_token or found.basic.startswith("Basic ")
+                assert "\n" not in found.basic
+
+
+@settings(max_examples=FUZZ, deadline=None)
+@given(st.text(min_size=1), st.text(), st.integers(0, 2), st.booleans())
+def test_any_user_and_password_come_out_as_they_went_in(username, password, padding, urlsafe):
+    """Whatever the base64 looks like."""
+    user, secret = username.replace(":", "") or "u", password.strip("\0").rstrip("\r\n")
+    encode = base64.urlsafe_b64encode if urlsafe else base64.b64encode
+    text = encode(f"{user}:{secret}".encode()).decode().rstrip("=") + "=" * padding
+    (found,) = of_secret({"auths": {"registry.test:5000": {"auth": text}}}, 1, REFERENCE)
+    assert (found.username, found.password) == (user, secret)

@@ -281,3 +281,67 @@ async def test_a_store_that_cannot_be_written_is_a_fetch_error(tmp_path, oci):
         await fetcher.fetch_bytes(oci.module())
     assert caught.value.transient
     await fetcher.close()
+
+
+def titled(oci, data, title, media_type="application/vnd.oci.image.layer.v1.tar"):
+    """A layer as ``oras push`` writes it."""
+    return oci.descriptor(data, media_type, annotations={"org.opencontainers.image.title": title})
+
+
+async def test_a_module_among_other_files_is_found_by_its_title(server, fetcher, oci):
+    """``oras push REPO:1 plugin.wasm README.md``: the README is not even asked for."""
+    module, readme = oci.module("titled"), b"# a README"
+    manifest = oci.manifest(titled(oci, module, "plugin.wasm"), titled(oci, readme, "README.md"))
+    server.put("plugin:1", manifest, module, readme)
+    artifact = await fetcher.fetch_oci(server.source("plugin:1"))
+    assert (artifact.layout, artifact.path.read_bytes()) == ("titled", module)
+    assert not [path for path in server.paths() if path.endswith(oci.sha256(readme))]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_the_layer_of_an_image_that_holds_the_module_is_found(server, fetcher, oci, order):
+    """Two ``COPY``, in either order; where the last one has it, the first is not asked for."""
+    module = oci.module("copied")
+    layers = [oci.tar({"README.md": b"x"}), oci.tar({"plugin.wasm": module})][::order]
+    kind = "application/vnd.oci.image.layer.v1.tar+gzip"
+    server.put("image:1", oci.manifest(*(oci.descriptor(layer, kind) for layer in layers)), *layers)
+    artifact = await fetcher.fetch_oci(server.source("image:1"))
+    assert (artifact.layout, artifact.path.read_bytes()) == ("image", module)
+    assert sum("/blobs/" in path for path in server.paths()) == (1 if order == 1 else 2)
+
+
+async def test_layers_of_an_image_share_the_limit_of_a_download(server, make_fetcher, oci):
+    """Each by itself would be let through."""
+    layers = [oci.tar({f"{number}.txt": os.urandom(3000)}) for number in range(3)]
+    kind = "application/vnd.oci.image.layer.v1.tar+gzip"
+    server.put("image:1", oci.manifest(*(oci.descriptor(layer, kind) for layer in layers)), *layers)
+    with pytest.raises(FetchError, match="are allowed"):
+        await make_fetcher(download=8000).fetch_oci(server.source("image:1"))
+    assert sum("/blobs/" in path for path in server.paths()) == 2
+
+
+async def test_a_message_names_the_layer_that_was_looked_at(server, fetcher, oci):
+    """By its title, or its digest."""
+    text = b"# a README"
+    server.put("a:1", oci.manifest(titled(oci, text, "README.md")), text)
+    with pytest.raises(VerifyError, match=rf"the layer 'README.md' \({oci.sha256(text)}\) of .*a:1: .*not WebAssembly"):
+        await fetcher.fetch_oci(server.source("a:1"))
+    packed = oci.tar({"notes.txt": text})
+    server.put("b:1", oci.manifest(oci.descriptor(packed, "application/vnd.oci.image.layer.v1.tar")), packed)
+    with pytest.raises(
+        VerifyError, match=rf"the layer {oci.sha256(packed)} of .*b:1: the archive holds no plugin.wasm"
+    ):
+        await fetcher.fetch_oci(server.source("b:1"))
+
+
+async def test_a_layer_in_zstd_is_refused_by_name_and_not_fetched(server, fetcher, oci):
+    """What ``docker buildx --output compression=zstd`` pushes."""
+    layer = b"\x28\xb5\x2f\xfd" + bytes(100)
+    kind = "application/vnd.oci.image.layer.v1.tar+zstd"
+    server.put("z:1", oci.manifest(oci.descriptor(layer, kind)), layer)
+    with pytest.raises(VerifyError, match=rf"the layer {oci.sha256(layer)} of .*z:1: .*compressed with zstd.*gzip"):
+        await fetcher.fetch_oci(server.source("z:1"))
+    assert not [path for path in server.paths() if "/blobs/" in path]
+    server.put("z:2", oci.manifest(oci.descriptor(layer, kind.removesuffix("+zstd"))), layer)
+    with pytest.raises(VerifyError, match="compressed with zstd"):
+        await fetcher.fetch_oci(server.source("z:2"))

@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import json
+import lzma
+import os
 import tarfile
+import zipfile
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hookline_runtime.artifacts import FetchLimits
-from hookline_runtime.artifacts.layouts import choose, module_layer, read_manifest, unpack
+from hookline_runtime.artifacts.layouts import check_compression, choose, module_layers, read_manifest
+from hookline_runtime.artifacts.search import Search
 from hookline_runtime.errors import VerifyError
 
 MODULE = b"\0asm\x01\0\0\0" + b"\0\x02\x01x"
+OTHER = MODULE + b"\0\x02\x01y"
+FUZZ = int(os.environ.get("HOOKLINE_FUZZ", "200"))
 LIMITS = FetchLimits(module=4096, unpacked=65_536, entries=20)
 
 
-def unpacked(data, *, layout="raw", limits=LIMITS):
-    """What was found, and the module's bytes."""
-    out = io.BytesIO()
-    found = unpack(io.BytesIO(data), out=out, layout=layout, limits=limits)
+def unpacked(*layers, layout="raw", limits=LIMITS):
+    """What was found in a file, or in layers from the last to the first; and the module's bytes."""
+    out, search = io.BytesIO(), Search(limits=limits)
+    for number, layer in enumerate(layers):
+        if search.look(io.BytesIO(layer), shown=f"layer {number}" if len(layers) > 1 else ""):
+            break
+    found = search.take(out, layout=layout)
     return found, out.getvalue()
 
 
@@ -159,17 +170,71 @@ def test_a_packed_manifest_has_to_name_the_module_beside_it(oci):
     assert unpacked(oci.tar({"manifest.json": right, "plugin.wasm": MODULE}))[1] == MODULE
 
 
-def test_the_layer_is_picked_by_what_it_is(oci):
-    """Among others beside it, and by elimination where there is only one."""
-    wasm = oci.descriptor(MODULE, "application/vnd.wasm.content.layer.v1+wasm")
-    other = oci.descriptor(b"{}", "application/vnd.example.config+json")
-    layer, layout = module_layer(read_manifest(oci.manifest(other, wasm)))
-    assert (layer.digest, layout) == (oci.sha256(MODULE), "krustlet")
-    assert module_layer(read_manifest(oci.manifest(other)))[1] == "raw"
-    with pytest.raises(VerifyError, match="2 layers and none"):
-        module_layer(read_manifest(oci.manifest(other, other)))
-    with pytest.raises(VerifyError, match="2 modules"):
-        module_layer(read_manifest(oci.manifest(wasm, wasm)))
+def picked(*layers, **more):
+    """The titles or digests of the layers to look into, and the layout; a layer is bytes or (title, media type)."""
+    made = [
+        {
+            "mediaType": media_type, "digest": "sha256:" + f"{number:064x}", "size": 9,
+            "annotations": {"org.opencontainers.image.title": title} if title else {},
+        }
+        for number, (title, media_type) in enumerate(layers)
+    ]  # fmt: skip
+    found, layout = module_layers(read_manifest(json.dumps({"layers": made, **more}).encode()))
+    return [layer.title or int(layer.digest[7:], 16) for layer in found], layout
+
+
+TAR = "application/vnd.oci.image.layer.v1.tar"
+KRUSTLET = "application/vnd.wasm.content.layer.v1+wasm"
+WASM = "application/wasm"
+
+
+@pytest.mark.parametrize(
+    ("layers", "found", "layout"),
+    [
+        ([("", "application/json"), ("", KRUSTLET)], [1], "krustlet"),
+        ([("", "application/json")], [0], "raw"),
+        ([("plugin.wasm", TAR), ("README.md", TAR)], ["plugin.wasm"], "titled"),
+        ([("README.md", TAR), ("dist/guard.WASM", TAR)], ["dist/guard.WASM"], "titled"),
+        ([("README.md", "text/plain"), ("guard.wasm", "application/octet-stream")], ["guard.wasm"], "titled"),
+        ([("other.wasm", TAR), ("./plugin.wasm", TAR), ("LICENSE", TAR)], ["./plugin.wasm"], "titled"),
+        ([("guard.tar.gz", TAR), ("README.md", TAR)], ["guard.tar.gz"], "titled"),
+        ([("a.wasm", WASM), ("plugin.wasm", WASM)], ["plugin.wasm"], "wasm-layer"),
+        ([("a.wasm", WASM), ("README.md", WASM)], ["a.wasm"], "wasm-layer"),
+        ([("README.md", TAR), ("plugin.wasm", WASM)], ["plugin.wasm"], "wasm-layer"),
+        ([("", TAR), ("", TAR + "+gzip"), ("", TAR)], [2, 1, 0], "image"),
+        ([("README.md", TAR), ("dist", TAR + "+gzip")], ["dist", "README.md"], "image"),
+        ([("", "application/vnd.docker.image.rootfs.diff.tar.gzip")] * 2, [1, 0], "image"),
+    ],
+)
+def test_the_layer_is_picked_by_its_type_or_its_title(layers, found, layout):
+    """As ``oras push``, ``wkg``, ``docker build`` and their like leave it, in whatever order."""
+    assert picked(*layers) == (found, layout)
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        ([("", "application/json")] * 2, "2 layers and none"),
+        ([("", KRUSTLET)] * 2, "2 modules and one is expected.*sha256:0"),
+        ([("a.wasm", TAR), ("b.wasm", TAR)], "2 modules and one is expected.*a.wasm.*b.wasm"),
+        ([("a.wasm", WASM), ("b.wasm", WASM)], "a.wasm.*b.wasm"),
+        ([], "0 layers"),
+        ([("", TAR)] * 129, "129 layers and 128 are allowed"),
+    ],
+)
+def test_layers_that_could_each_be_meant_are_named(layers, words):
+    """Nothing is guessed."""
+    with pytest.raises(VerifyError, match=words):
+        picked(*layers)
+
+
+@pytest.mark.parametrize("title", [7, None, "a\nb", {"x": 1}])
+def test_a_title_that_is_none_is_no_title(title):
+    """It is a stranger's text."""
+    layer = {"mediaType": TAR, "digest": "sha256:" + "0" * 64, "size": 1,
+             "annotations": {"org.opencontainers.image.title": title}}  # fmt: skip
+    (found,), _ = module_layers(read_manifest(json.dumps({"layers": [layer]}).encode()))
+    assert found.shown == found.digest
 
 
 def test_an_index_without_wasm_is_refused_unless_it_has_one_entry(oci):
@@ -185,18 +250,205 @@ def test_an_index_without_wasm_is_refused_unless_it_has_one_entry(oci):
         choose(read_manifest(oci.index()).entries)
 
 
-def bounded(data):
-    """Unpacking gives a module within the caps, or VerifyError."""
-    out = io.BytesIO()
+NOTHING = {
+    "._plugin.wasm": b"\0\x05\x16\x07", "__MACOSX/plugin.wasm": b"x", "__MACOSX/._plugin.wasm": b"x",
+    "PaxHeader/plugin.wasm": b"x", "PaxHeaders.7/plugin.wasm": b"x", "./._other.wasm": b"x", "._./plugin.wasm": b"x",
+    ".wh.old.wasm": b"",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["plugin.wasm", "./plugin.wasm", "guard/plugin.wasm", "guard.wasm"])
+@pytest.mark.parametrize("before", [True, False])
+def test_what_tools_put_beside_a_module_is_nothing(oci, name, before):
+    """Attributes of macOS, pax headers as files, whiteouts: before it and behind it."""
+    pairs = [*NOTHING.items(), (name, MODULE)] if before else [(name, MODULE), *NOTHING.items()]
+    assert unpacked(oci.tar(dict(pairs)))[1] == MODULE
+
+
+def test_an_archive_with_nothing_but_that_holds_no_module(oci):
+    """It is not taken for one."""
+    refused(oci.tar(NOTHING), r"holds no plugin\.wasm")
+
+
+@pytest.mark.parametrize("reverse", [True, False])
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"README.md": b"x", "other.wasm": b"not a module", "plugin.wasm": MODULE},
+        {"component.wasm": b"\0asm\x0d\0\x01\0", "plugin.wasm": MODULE, "large.wasm": bytes(6000)},
+        {"guard/plugin.wasm": MODULE, "guard/test.wasm": OTHER, "README.md": b"x"},
+        {"plugin.wasm": MODULE, "old/plugin.wasm": OTHER, "a/b/plugin.wasm": OTHER},
+        {"guard.WASM": MODULE, "guard.wat": b"(module)", "guard.wasm.map": b"{}"},
+    ],
+)
+def test_the_member_that_is_meant_wins_wherever_it_stands(oci, files, reverse):
+    """Whatever the others are, and in whatever order."""
+    pairs = list(files.items())[:: -1 if reverse else 1]
+    assert unpacked(oci.tar(dict(pairs)))[1] == MODULE
+
+
+def test_links_and_folders_do_not_stand_in_for_a_module(oci):
+    """A folder of that name is nothing, a link beside the module neither; a link in its place is refused."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, kind, link in (("plugin.wasm", tarfile.DIRTYPE, ""), ("latest.wasm", tarfile.SYMTYPE, "guard.wasm"),
+                                 ("hard.wasm", tarfile.LNKTYPE, "guard.wasm")):  # fmt: skip
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.linkname = kind, link
+            archive.addfile(entry)
+        entry = tarfile.TarInfo("guard.wasm")
+        entry.size = len(MODULE)
+        archive.addfile(entry, io.BytesIO(MODULE))
+    assert unpacked(buffer.getvalue())[1] == MODULE
+    refused(oci.tar({"guard.wasm": MODULE}, links=[("plugin.wasm", "guard.wasm")]), "'plugin.wasm'.*is a link")
+    refused(oci.tar({"a.wasm": MODULE, "b.wasm": OTHER}, links=[("c.wasm", "a.wasm")]), "several modules.*a.wasm")
+
+
+def test_a_tar_of_before_ustar_is_a_tar(oci):
+    """It has no magic, and folders that are files by their type."""
+    blocks = bytearray(oci.tar({"folder/": b"", "plugin.wasm": MODULE}, gzipped=False))
+    for start in (0, 512):
+        blocks[start + 257 : start + 265] = bytes(8)
+        blocks[start + 156] = 0
+        total = sum(blocks[start : start + 148]) + 8 * 32 + sum(blocks[start + 156 : start + 512])
+        blocks[start + 148 : start + 156] = f"{total:06o}\0 ".encode()
+    assert unpacked(bytes(blocks))[1] == MODULE
+
+
+def test_a_description_is_read_from_beside_the_module(oci):
+    """Before it, behind it, in its folder; not from another one."""
+    for files in ({"guard/plugin.yaml": b"name: right", "guard/plugin.wasm": MODULE, "plugin.yaml": b"name: wrong"},
+                  {"plugin.wasm": MODULE, "plugin.yaml": b"name: right", "x/plugin.yaml": b"name: wrong"}):  # fmt: skip
+        assert unpacked(oci.tar(files))[0].description.name == "right"
+
+
+def test_layers_lie_over_each_other(oci):
+    """From the last to the first: what a later one replaced or removed is not there."""
+    plugin, readme = oci.tar({"plugin.wasm": MODULE}), oci.tar({"README.md": b"x"})
+    other = oci.tar({"app/other.wasm": OTHER})
+    assert unpacked(readme, plugin, layout="image")[1] == MODULE
+    assert unpacked(plugin, oci.tar({"plugin.wasm": OTHER}))[1] == MODULE
+    assert unpacked(other, plugin)[1] == MODULE
+    assert unpacked(oci.tar({".wh.plugin.wasm": b""}), plugin, other)[1] == OTHER
+    assert unpacked(oci.tar({".wh.app": b""}), other, oci.tar({"a.wasm": MODULE}))[1] == MODULE
+    assert unpacked(oci.tar({"app/.wh..wh..opq": b"", "app/new.wasm": MODULE}), other)[1] == MODULE
+    assert unpacked(oci.tar({"app": b"a file by now"}), other, oci.tar({"a.wasm": MODULE}))[1] == MODULE
+    assert unpacked(b"# a README", readme, MODULE)[1] == MODULE
+    with pytest.raises(VerifyError, match=r"holds no plugin\.wasm"):
+        unpacked(oci.tar({".wh..wh..opq": b""}), plugin)
+    with pytest.raises(VerifyError, match=r"none of its 2 layers holds a module.*layer 0 begins with 23"):
+        unpacked(b"# one", b"# two")
+
+
+def test_layers_share_one_budget(oci):
+    """Many small bombs are one."""
+    layers = [oci.tar({f"{number}.txt": bytes(30_000)}) for number in range(3)]
+    with pytest.raises(VerifyError, match="more than the 65536 bytes"):
+        unpacked(*layers, oci.tar({"plugin.wasm": MODULE}))
+    layers = [oci.tar({f"{number}{letter}.txt": b"" for letter in "abcdefgh"}) for number in range(3)]
+    with pytest.raises(VerifyError, match="more than 20 files"):
+        unpacked(*layers, oci.tar({"plugin.wasm": MODULE}))
+
+
+def zipped():
+    """A zip with the module in it."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("plugin.wasm", MODULE)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("name", "pack"),
+    [
+        ("zstd", lambda data: b"\x28\xb5\x2f\xfd" + data),
+        ("zstd", lambda data: b"\x50\x2a\x4d\x18\0\0\0\0" + data),
+        ("xz", lzma.compress),
+        ("lzma", lambda data: lzma.compress(data, lzma.FORMAT_ALONE)),
+        ("bzip2", bz2.compress),
+        ("lz4", lambda data: b"\x04\x22\x4d\x18" + data),
+        ("compress", lambda data: b"\x1f\x9d\x90" + data),
+        ("zip", lambda _: zipped()),
+    ],
+)
+def test_a_compression_that_is_not_read_is_named(oci, name, pack):
+    """Whatever it was called; and what to do."""
+    archive = oci.tar({"plugin.wasm": MODULE}, gzipped=False)
+    refused(pack(archive), f"compressed with {name}, and Hookline reads gzip")
+
+
+def test_a_gzipped_module_is_told_from_a_tar():
+    """It is neither the module nor a tar.gz."""
+    refused(gzip.compress(MODULE), "module in gzip without a tar")
+
+
+@pytest.mark.parametrize(
+    ("media_type", "name"),
+    [
+        ("application/vnd.oci.image.layer.v1.tar+zstd", "zstd"), (TAR + "+ZSTD", "zstd"), (TAR + "+xz", "xz"),
+        ("application/vnd.docker.image.rootfs.diff.tar.zstd", "zstd"), (TAR + "+bzip2", "bzip2"),
+    ],
+)  # fmt: skip
+def test_a_compression_is_named_by_its_type_before_it_is_fetched(media_type, name):
+    """Nobody downloads what cannot be read."""
+    layer = {"mediaType": media_type, "digest": "sha256:" + "0" * 64, "size": 1}
+    (found,), _ = module_layers(read_manifest(json.dumps({"layers": [layer]}).encode()))
+    with pytest.raises(VerifyError, match=f"compressed with {name}"):
+        check_compression(found)
+
+
+def bounded(*layers):
+    """Looking gives a module within the caps, or VerifyError."""
     try:
-        found = unpack(io.BytesIO(data), out=out, layout="raw", limits=LIMITS)
+        found, module = unpacked(*layers)
     except VerifyError:
-        assert len(out.getvalue()) <= LIMITS.module
-    else:
-        assert found.size == len(out.getvalue()) <= LIMITS.module
-        assert out.getvalue().startswith(MODULE[:8])
+        return
+    assert found.size == len(module) <= LIMITS.module
+    assert module.startswith(MODULE[:8])
 
 
+member_names = st.sampled_from(
+    ["plugin.wasm", "./plugin.wasm", "a/plugin.wasm", "other.wasm", "._plugin.wasm", ".wh.plugin.wasm", ".wh.a",
+     "a/.wh..wh..opq", "plugin.yaml", "a/manifest.json", "README.md", "__MACOSX/plugin.wasm", "../x.wasm", "a"]
+) | st.text(max_size=8)  # fmt: skip
+members = st.tuples(member_names, st.sampled_from(b"0\x001235xgLK"), st.sampled_from([MODULE, OTHER, b"", b"{}"]))
+
+
+def tar_of(entries):
+    """A tar of (name, kind, data), in whatever order and however often."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for name, kind, data in entries:
+            entry = tarfile.TarInfo(name)
+            entry.type, entry.size = bytes([kind]), len(data)
+            buffer.write(entry.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
+            buffer.write(data + bytes(-len(data) % 512))
+        archive.offset = buffer.tell()
+    return buffer.getvalue()
+
+
+@settings(max_examples=FUZZ, deadline=None)
+@given(st.lists(st.lists(members, max_size=6), min_size=1, max_size=3))
+def test_any_layers_are_a_module_or_a_verify_error(layers):
+    """Of any members, some of them odd."""
+    bounded(*map(tar_of, layers))
+
+
+@settings(max_examples=FUZZ, deadline=None)
+@given(
+    st.lists(st.sampled_from([*NOTHING, "README", "x/other.wasm", "z.wasm", "plugin.yaml", "manifest.json"])),
+    st.integers(0, 8),
+    st.booleans(),
+)
+def test_plugin_wasm_is_found_among_any_others(names, place, gzipped):
+    """In any order."""
+    entries = [(name, 0x30, OTHER if name.endswith(".wasm") else b"{}") for name in dict.fromkeys(names)][:15]
+    entries.insert(place, ("plugin.wasm", 0x30, MODULE))
+    data = tar_of(entries)
+    assert unpacked(gzip.compress(data, 1) if gzipped else data)[1] == MODULE
+
+
+@settings(max_examples=FUZZ, deadline=None)
 @given(st.binary(max_size=2000))
 def test_any_bytes_are_a_module_or_a_verify_error(data):
     """As they are, behind a gzip magic, and gzipped."""
@@ -204,6 +456,7 @@ def test_any_bytes_are_a_module_or_a_verify_error(data):
         bounded(form)
 
 
+@settings(max_examples=FUZZ, deadline=None)
 @given(data=st.data())
 def test_a_damaged_archive_is_a_module_or_a_verify_error(data):
     """A few bytes of a good tar are changed, below the gzip stream."""
@@ -231,24 +484,43 @@ json_values = st.recursive(
 )
 
 
+layers_of_any_kind = st.fixed_dictionaries(
+    {"digest": st.just("sha256:" + "0" * 64), "size": st.integers(0, 99) | json_values},
+    optional={
+        "mediaType": st.sampled_from([TAR, TAR + "+zstd", WASM, KRUSTLET]) | json_values,
+        "annotations": st.dictionaries(
+            st.sampled_from(["org.opencontainers.image.title", "vnd.docker.reference.type"]),
+            st.sampled_from(["plugin.wasm", "README.md", "a.wasm", "a.tgz"]) | json_values,
+        )
+        | json_values,
+        "platform": st.dictionaries(st.sampled_from(["os", "architecture"]), st.just("wasm") | json_values)
+        | json_values,
+    },
+)
+
+
+@settings(max_examples=FUZZ, deadline=None)
 @given(
     st.binary(max_size=200)
     | st.fixed_dictionaries(
-        {"layers": st.lists(st.fixed_dictionaries({"digest": st.just("sha256:" + "0" * 64), "size": json_values}))}
+        {"layers": st.lists(layers_of_any_kind, max_size=4)}
         | dict.fromkeys(("config", "annotations", "artifactType", "mediaType"), json_values)
     )
     | st.fixed_dictionaries({"manifests": st.lists(st.dictionaries(st.sampled_from(["digest", "size"]), json_values))})
+    | st.fixed_dictionaries({"manifests": st.lists(layers_of_any_kind, max_size=3)})
 )
 def test_any_manifest_is_read_or_refused(document):
     """Every field of any type."""
-    import json
-
     try:
         data = document if isinstance(document, bytes) else json.dumps(document).encode()
         manifest = read_manifest(data)
-        if manifest.entries is None:
-            module_layer(manifest)
-        else:
+        if manifest.entries is not None:
             choose(manifest.entries)
+            return
+        layers, _ = module_layers(manifest)
+        assert layers
+        for layer in layers:
+            assert layer.shown.isprintable()
+            check_compression(layer)
     except VerifyError:
         pass

@@ -126,6 +126,40 @@ async def test_the_own_authority_is_trusted_and_only_that(tls_registry, fetcher,
     assert not caught.value.transient
 
 
+async def test_where_python_is_strict_a_lax_authority_is_refused_with_what_to_do(serve, lax_authority, fetcher):
+    """Python 3.13 and newer hold certificates to RFC 5280; older ones take what those refuse."""
+    server = await serve(authority=lax_authority)
+    access = RegistryAccess(ca_pem=lax_authority.pem)
+    strict = ssl.create_default_context().verify_flags & ssl.VERIFY_X509_STRICT
+    expected = "not trusted.*RFC 5280.*keyUsage.*authorityKeyIdentifier" if strict else "404"
+    with pytest.raises(FetchError, match=expected) as caught:
+        await fetcher.resolve(server.source("plugin:v1"), access=access)
+    assert not caught.value.transient
+    assert bool(server.requests) is not bool(strict)
+
+
+async def test_a_lax_authority_is_told_from_an_unknown_one_on_every_interpreter(
+    serve, lax_authority, fetcher, monkeypatch
+):
+    """The same with the check of Python 3.13, whatever the interpreter: its remedy is not caConfigMap."""
+    default = ssl.create_default_context
+
+    def strict(*arguments, **options):
+        context = default(*arguments, **options)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(ssl, "create_default_context", strict)
+    server = await serve(authority=lax_authority)
+    with pytest.raises(FetchError, match="RFC 5280") as caught:
+        await fetcher.resolve(server.source("plugin:v1"), access=RegistryAccess(ca_pem=lax_authority.pem))
+    assert "caConfigMap" not in str(caught.value)
+    with pytest.raises(FetchError, match="caConfigMap") as caught:
+        await fetcher.resolve(server.source("plugin:v1"))
+    assert "RFC 5280" not in str(caught.value)
+    assert server.requests == []
+
+
 async def test_a_ca_that_is_no_certificate_is_refused(tls_registry, fetcher):
     """A ConfigMap with other text in it gives one clear error."""
     with pytest.raises(FetchError, match=r"no PEM certificate.*ca\.crt"):

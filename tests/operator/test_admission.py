@@ -329,6 +329,7 @@ async def test_all_that_is_wrong_is_said_at_once_up_to_five(client):
         ({"failurePolicy": {"trap": "Open"}}, "spec.failurePolicy.trap: with Open"),
         ({"failurePolicy": {"fetch": "Open"}, "hooks": ["route", "metrics"]}, "spec.failurePolicy.fetch: with Open"),
         ({"permissions": ["http.fetch"]}, "spec.permissions: http.fetch grants nothing in this version"),
+        ({"permissionsPolicy": "Lenient"}, "spec.permissionsPolicy: with Lenient, a plugin runs without what"),
         ({"newer": 1}, "spec.newer: this version of Hookline knows no such field"),
         ({"limits": {"newer": 1}}, "spec.limits.newer: this version of Hookline knows no such field"),
     ],
@@ -339,6 +340,22 @@ async def test_what_is_legal_and_risky_is_allowed_with_a_warning(client, spec, s
     assert response["allowed"] is True
     (warning,) = response["warnings"]
     assert warning.startswith(says)
+
+
+async def test_what_the_module_imports_and_is_not_granted_is_warned_of(checker):
+    """The status refuses it; whoever applies it reads it at once."""
+    app = web.Application()
+
+    def lacks(found):
+        return f"the module of {found.metadata.name} imports env.kv_get, which needs the permission kv.read"
+
+    app.add_routes(routes(settings=lambda: SETTINGS, check_config=checker, check_permissions=lacks))
+    async with TestClient(TestServer(app)) as client:
+        response = await ask(client, VALIDATE_PATH, review(plugin(), kind="WasmPlugin"))
+    assert response["allowed"] is True
+    assert response["warnings"] == [
+        "spec.permissions: the module of demo imports env.kv_get, which needs the permission kv.read"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from hypothesis import given, settings
@@ -23,6 +24,7 @@ from hookline_operator.certificates import (
     OVERLAP,
     SERVING_LIFE,
     CertificateKeeper,
+    KeyPair,
     Material,
     due,
     issue,
@@ -338,6 +340,42 @@ async def test_what_is_damaged_is_made_anew_and_said(damage, caplog):
     assert "PRIVATE" not in caplog.text
     assert store.objects[SECRET]["metadata"]["labels"] == {"own": "label"}
     assert renew(entries(store), names=NAMES, now=NOW)[1] == []
+
+
+async def test_an_authority_that_strict_clients_refuse_goes_on_and_is_said(caplog):
+    """Somebody's own, without key usage: older Pythons take it, so nothing stops, and the log says who will not."""
+    made = new_authority(now=NOW)
+    lax = (
+        x509.CertificateBuilder(
+            issuer_name=made.certificate.issuer, subject_name=made.certificate.subject,
+            public_key=made.key.public_key(), serial_number=7,
+            not_valid_before=NOW - DAY, not_valid_after=NOW + AUTHORITY_LIFE,
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=False)
+        .sign(made.key, hashes.SHA256())
+    )  # fmt: skip
+    pair = KeyPair(certificate=lax, key=made.key)
+    entered = Material(authority=pair, serving=issue(pair, NAMES, now=NOW)).entries()
+    data = {name: base64.b64encode(text.encode()).decode() for name, text in entered.items()}
+    store = Store()
+    store.put(SECRET, {"metadata": {"name": "hookline-operator-tls"}, "data": data})
+    one = keeper(store)
+    await one.sync()
+    await one.sync()
+    assert one.bundle == entered["ca.crt"]
+    [said] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "basicConstraints (critical), keyUsage (keyCertSign), subjectKeyIdentifier" in said
+    assert "Delete the Secret" in said
+    with pytest.raises(ssl.SSLCertVerificationError):
+        await shown(one.context, one.bundle)
+
+
+async def test_an_own_authority_lacks_nothing(caplog):
+    """What is made here passes the strictest client, and no warning is logged."""
+    one = keeper(Store())
+    await one.sync()
+    await shown(one.context, one.bundle)
+    assert [record for record in caplog.records if record.levelname == "WARNING"] == []
 
 
 async def test_a_lost_authority_is_followed_by_the_successor_that_everybody_knows():

@@ -7,6 +7,10 @@ import json
 
 import pytest
 
+from local_registry import FickleRegistry
+
+_KV_GET = '(import "env" "kv_get" (func (param i32 i32 i32 i32) (result i32)))'
+
 
 async def running(operator, tenant, module, connect, source, **spec):
     """A pod that runs version one."""
@@ -26,13 +30,17 @@ async def running(operator, tenant, module, connect, source, **spec):
         (lambda t, m: {"source": {"configMap": {"name": "nowhere"}}}, "FetchFailed", ["nowhere"]),
         (lambda t, m: {"source": t.module("bad", b"#!/bin/sh")}, "VerifyFailed", ["WebAssembly"]),
         (lambda t, m: {"source": t.module("bad", m("v2")), "hooks": ["route"]}, "ConfigInvalid", ["route"]),
+        (lambda t, m: {"source": t.module("bad", m("v2", imports=_KV_GET)), "permissions": ["kv.write"]},
+         "ConfigInvalid", ["imports env.kv_get, which needs the permission kv.read; add it to spec.permissions",
+                           "spec.permissionsPolicy: Lenient"]),
         (lambda t, m: {"source": t.module("bad", m("v2")), "verify": {"keys": ["x"]}}, "VerifyFailed", ["signature"]),
         (lambda t, m: {"source": t.module("bad", m("v2")), "configFrom": [
             {"secretRef": {"name": "gone"}, "key": "k", "path": "p"}]}, "ConfigInvalid", ["Secret", "gone"]),
         (lambda t, m: {"source": {"oci": {"reference": "127.0.0.1:1/a:v1", "insecure": True}}},
          "FetchFailed", ["127.0.0.1:1"]),
     ],
-    ids=["import", "sha256", "no-config-map", "no-module", "hook", "signature", "no-secret", "no-registry"],
+    ids=["import", "sha256", "no-config-map", "no-module", "hook", "permission", "signature", "no-secret",
+         "no-registry"],
 )  # fmt: skip
 async def test_a_bad_version_is_refused_in_one_sentence_and_the_old_one_goes_on(
     operator, tenant, module, connect, eventually, change, reason, words
@@ -56,6 +64,55 @@ async def test_a_bad_version_is_refused_in_one_sentence_and_the_old_one_goes_on(
     tenant.plane.kubectl("delete", "wasmplugin", "guard", f"--namespace={tenant.name}")
     tenant.plugin("guard", good)
     await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
+
+
+async def test_a_lenient_plugin_is_loaded_and_told_what_is_denied(operator, tenant, module, connect, eventually):
+    """A Warning, once; and the condition says it for as long as it is so."""
+    source = tenant.module("blind", module("v1", imports=_KV_GET))
+    await running(operator, tenant, module, connect, source, permissionsPolicy="Lenient")
+    await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
+    words = "the module imports env.kv_get, which needs the permission kv.read; without it, the call is denied"
+    assert words in tenant.status("guard")["conditions"]["Verified"]["message"]
+
+    def warned():
+        found = tenant.plane.get("events", f"--namespace={tenant.name}")["items"]
+        return [each for each in found if each["reason"] == "PermissionNotGranted"]
+
+    (event,) = await eventually(warned, "an Event")
+    assert (event["type"], words in event["message"]) == ("Warning", True)
+    tenant.plugin("guard", source, permissions=["kv.read"])
+    await eventually(lambda: words not in tenant.status("guard")["conditions"]["Verified"]["message"], "no word of it")
+
+
+async def test_what_an_older_operator_kept_goes_on_and_is_told_to_lack_a_permission(
+    new_operator, tenant, module, connect, eventually
+):
+    """It asked for no permission: its revision is the last good one, also for pods that come later."""
+    operator = new_operator().start()
+    source = tenant.module("blind", module("v1", imports=_KV_GET))
+    tenant.plugin("guard", source, permissions=["kv.read"])
+    await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
+    operator.stop()
+    # What that operator would have left behind: the same revision of a resource that grants nothing.
+    (kept,) = tenant.plane.get("controllerrevisions", f"--namespace={tenant.name}")["items"]
+    tenant.plane.kubectl("delete", "controllerrevision", kept["metadata"]["name"], f"--namespace={tenant.name}")
+    tenant.plane.kubectl("patch", "wasmplugin", "guard", f"--namespace={tenant.name}", "--type=json",
+                         "-p", '[{"op": "remove", "path": "/spec/permissions"}]')  # fmt: skip
+    old = {key: value for key, value in kept["data"].items() if key != "notes"} | {"spec": tenant.get("guard")["spec"]}
+    metadata = {key: kept["metadata"][key] for key in ("labels", "ownerReferences")} | {"name": "guard-of-old"}
+    tenant.apply({
+        "apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": metadata, "revision": 1, "data": old,
+    })  # fmt: skip
+    operator.start()
+    await eventually(lambda: tenant.ready("guard") == ("False", "ConfigInvalid"), "ConfigInvalid")
+    conditions = tenant.status("guard")["conditions"]
+    assert "needs the permission kv.read" in conditions["Ready"]["message"]
+    assert "may be loaded" not in conditions["Verified"]["message"]
+    tenant.pod("late")
+    late = await connect(operator, tenant, "late")
+    await late.until(late.runs)
+    tenant.plugin("guard", source, permissions=["kv.read"])
+    await eventually(lambda: tenant.status("guard")["conditions"]["Verified"]["status"] == "True", "what was mended")
 
 
 async def test_a_registry_that_was_away_is_asked_again(operator, tenant, module, need, tmp_path, eventually):
@@ -110,6 +167,39 @@ async def test_the_service_accounts_pull_secrets_are_tried_too(watchful, tenant,
     tenant.plane.kubectl("patch", "serviceaccount", "default", f"--namespace={tenant.name}", "--type=merge",
                          "-p", json.dumps({"imagePullSecrets": [{"name": "of-the-account"}]}))  # fmt: skip
     await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
+
+
+async def test_a_tag_that_could_not_be_asked_for_is_asked_for_with_a_new_pull_secret(
+    operator, tenant, module, eventually
+):
+    """At once, though the registry asked for a long pause; what the tag meant before runs meanwhile."""
+    with FickleRegistry() as registry:
+        registry.push("tracked:v1", module("v1"))
+        tenant.plugin("guard", registry.source("tracked:v1", trackInterval="10s", pullSecrets=[{"name": "pull"}]))
+        await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
+        registry.away = True
+        await eventually(lambda: "429" in json.dumps(tenant.status("guard")), "a failure", 60)
+        before, moved = registry.asked, registry.push("tracked:v1", module("v2"))
+        registry.away = False
+        tenant.apply(secret("pull", {".dockercfg": json.dumps({registry.host: {"username": "u", "password": "p"}})}))
+        await eventually(lambda: registry.asked > before, "a request", 60)
+        await eventually(lambda: tenant.status("guard")["artifact"]["digest"] == moved, "the new module")
+
+
+async def test_a_pull_secret_of_the_old_type_is_read(operator, tenant, module, password_registry, eventually):
+    """``kubernetes.io/dockercfg``, as OpenShift makes them; and one that is not there stops none of the others."""
+    password_registry.push("secret:v3", module("v3"))
+    given = json.loads(base64.b64decode(password_registry.pull_secret("x")["data"][".dockerconfigjson"]))
+    tenant.apply({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "old"}, "type": "kubernetes.io/dockercfg",
+        "stringData": {".dockercfg": json.dumps(given["auths"])},
+    })  # fmt: skip
+    oci = {"reference": f"{password_registry.host}/secret:v3", "insecure": True}
+    tenant.plugin("guard", {"oci": {**oci, "pullSecrets": [{"name": "nowhere"}, {"name": "old"}]}})
+    await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
+    tenant.plugin("locked", {"oci": {**oci, "pullSecrets": [{"name": "nowhere"}]}})
+    await eventually(lambda: tenant.ready("locked") == ("False", "FetchFailed"), "FetchFailed")
+    assert "Secret 'nowhere'" in tenant.status("locked")["conditions"]["Ready"]["message"]
 
 
 async def test_what_one_may_pull_another_may_not(

@@ -37,6 +37,10 @@ _TIMEOUT = "900ms"
 """Of a plugin whose test is about something else: no busy machine takes that long for a call that does little, and it
 is short enough for the event loop."""
 _DEALLOC = '(func (export "dealloc") (param i32 i32))'
+_FREE_LAST = """
+(func (export "dealloc") (param $p i32) (param $n i32)
+  (if (i32.eq (i32.add (local.get $p) (local.get $n)) (global.get $top)) (then (global.set $top (local.get $p)))))
+"""
 _NUMBER = """
 (func $number (param $v i64) (result i64) (local $at i32) (local $minus i32)
   (local.set $at (i32.const 64))
@@ -74,10 +78,15 @@ class Wat:
         imports: str = "",
         memory: str = '(memory (export "memory") 2)',
         alloc: str = _BUMP,
-        dealloc: str = _DEALLOC,
+        dealloc: str | None = None,
         data: dict[int, bytes] | None = None,
     ) -> str:
-        """A module. ``hooks`` are bodies by name; ``answers`` are constants, text or what is written as JSON."""
+        """A module. ``hooks`` are bodies by name; ``answers`` are constants, text or what is written as JSON.
+
+        Its own ``alloc`` takes from 64 KiB upwards, or from behind its data; its ``dealloc`` takes the last piece back.
+        """
+        if dealloc is None:
+            dealloc = _FREE_LAST if alloc == _BUMP else _DEALLOC
         bodies, segments, at = dict(hooks or {}), dict(data or {}), 8192
         for name, answer in (answers or {}).items():
             raw = self.raw(answer)
@@ -90,6 +99,10 @@ class Wat:
             for name, body in bodies.items()
         ]
         constants = [f'(data (i32.const {where}) "{self.quoted(raw)}")' for where, raw in segments.items()]
+        behind = max([65_536, *(-(-(where + len(raw)) // 16) * 16 for where, raw in segments.items())])
+        alloc = alloc.replace(
+            "(global $top (mut i32) (i32.const 65536))", f"(global $top (mut i32) (i32.const {behind}))"
+        )
         written = _NUMBER if any("$number" in body for body in bodies.values()) else ""
         return "\n".join(["(module", imports, memory, *constants, written, alloc, dealloc, *functions, *parts, ")"])
 

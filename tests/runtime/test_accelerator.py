@@ -28,13 +28,13 @@ _CONTEXT = {
     "request_id": "r-1", "client_id": None, "identity": "ann", "database": "shop", "branch": None,
     "attributes": {"tenant_id": "t", "ü": "\\"},
 }  # fmt: skip
-_QUERY = {"query": 'select "ä€𝄞" from t -- \n', "normalized": None, "tables": ["t", "u"], "is_read_only": True}
+_QUERY = {"query": 'select "ä€𝄞" from t -- \n', "normalized": "select $1", "tables": ["t", "u"], "is_read_only": True}
 _WHOLE = _QUERY | {"hook_context": _CONTEXT}
 _BODIES = {
     Hook.PRE_QUERY: _WHOLE,
     Hook.REWRITE: _WHOLE,
     Hook.ROUTE: _WHOLE | {"more": {"of": [1, -2.5, None, True, [[]], {}, ""]}},
-    Hook.AUTHORIZE: _WHOLE | {"identity": {"user_id": "1", "roles": []}, "action": "read", "resource": None},
+    Hook.AUTHORIZE: _WHOLE | {"identity": None, "action": "read", "resource": ""},
     Hook.CACHE_GET: _WHOLE | {"key": "k"},
     Hook.CACHE_SET: _WHOLE | {"key": "k", "value": "AA==", "ttl_ms": 5},
     Hook.METRICS: {"hook_context": _CONTEXT, "event": {"n": 0.5}},
@@ -45,7 +45,8 @@ _PIECES = [
     b"null", b"true", b"fals", b"NaN", b"0", b"-0", b"01", b"1.", b".5", b"1e5", b"1e400", b"18446744073709551616",
     b"9" * 400, b'"x"', b'"\\ud800"', b'"\\ud834\\udd1e"', b'"\\u0041"', b"\\u00", b'"query":',
     b'"\\u0071uery":null,', b'"hook_context":{},', b'"request_id":"",', b'"tables":[1],',
-    b'"request_id":"' + b"x" * 257 + b'",', b'"attributes":{"a":1},', b"[" * 40, b"[" * 40 + b"]" * 40, b"{}",
+    b'"request_id":"' + b"x" * 257 + b'",', b'"normalized":"",', b'"n":', b'"n":0,',
+    b'"attributes":{"a":1},', b"[" * 40, b"[" * 40 + b"]" * 40, b"{}",
 ]  # fmt: skip
 
 

@@ -142,10 +142,12 @@ async def test_a_rewrite_feeds_the_next_plugin(workshop, wat):
     assert (decision["plugin"], decision["request_id"]) == ("second", "r1")
     seen = json.loads(bytes.fromhex(decision["value"]))
     assert seen["query"] == "select 2"
-    assert seen["normalized"] is None
+    assert seen["normalized"] == "select 2"
     assert seen["is_read_only"] is False
     assert seen["tables"] == ["t"]
-    assert seen["hook_context"]["attributes"] == {"tenant_id": "x", "hookline.rewritten_by": "first"}
+    assert seen["hook_context"]["attributes"] == {
+        "tenant_id": "x", "hookline.rewritten_by": "first", "hookline.normalized": "verbatim",
+    }  # fmt: skip
     assert seen["hook_context"]["request_id"] == "r1"
 
 

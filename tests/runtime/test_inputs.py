@@ -18,7 +18,7 @@ _WHOLE_CONTEXT = {
 }  # fmt: skip
 _WHOLE = {
     "query": "select 1",
-    "normalized": None,
+    "normalized": "select $1",
     "tables": ["t"],
     "is_read_only": True,
     "hook_context": _WHOLE_CONTEXT,
@@ -40,7 +40,7 @@ def _raw(value: object) -> bytes:
         ("post_query", [_WHOLE, {"success": False, "target_node": "n", "elapsed_us": 5,
                                  "response_bytes": 0, "error": "e"}]),
         ("metrics", {"hook_context": _WHOLE_CONTEXT, "event": {"n": 1}}),
-        ("authenticate", {"headers": {"x": "y"}, "username": "u", "password": "p", "client_ip": None,
+        ("authenticate", {"headers": {"x": "y"}, "username": "u", "password": "p", "client_ip": "::1",
                           "database": None}),
         ("custom_hook", [1, {"two": None}]),
         ("custom_hook", "text"),
@@ -64,6 +64,104 @@ def test_what_is_missing_is_filled_in_for_the_guest(hook):
     if "hook_context" in INPUTS[hook].model_fields:
         assert set(_WHOLE_CONTEXT) == set(head["hook_context"])
         assert head["hook_context"]["request_id"]
+
+
+_STRINGS_OF = {
+    hook: sorted(name for name, info in model.model_fields.items() if info.annotation is str)
+    for hook, model in INPUTS.items()
+    if model
+}
+"""The strings of each hook's input, the nullable ones left out."""
+
+
+@pytest.mark.parametrize("hook", _STRINGS_OF)
+@pytest.mark.parametrize("said", [{}, {"null": None}, {"empty": ""}])
+def test_a_string_never_reaches_a_guest_as_null(hook, said):
+    """HeliosDB's SDK reads each into a ``String``: one null, and the guard sees nothing of the whole input."""
+    least = {"query": "q", "key": "k", "value": ""} if "query" in INPUTS[hook].model_fields else {}
+    for value in said.values():
+        least = dict.fromkeys(set(_STRINGS_OF[hook]) - set(least), value) | least
+        least |= {"hook_context": {"request_id": value}} if "hook_context" in INPUTS[hook].model_fields else {}
+    body = [least, {"success": True}] if hook is Hook.POST_QUERY else least
+    seen = json.loads(read_call(hook, _raw(body)).data)
+    head = seen[0] if hook is Hook.POST_QUERY else seen
+    assert all(isinstance(head[name], str) for name in _STRINGS_OF[hook])
+    if "hook_context" in head:
+        assert head["hook_context"]["request_id"]
+    if "query" in head:
+        assert head["normalized"] == head["query"] == "q"
+        assert head["hook_context"]["attributes"] == {"hookline.normalized": "verbatim"}
+
+
+def test_what_the_proxy_normalized_is_left_as_it_is():
+    """And so is an empty query, which nobody can normalize: neither has the attribute."""
+    for body in _WHOLE, {**_WHOLE, "query": "", "normalized": ""}:
+        seen = json.loads(read_call(Hook.ROUTE, _raw(body)).data)
+        assert seen == body
+
+
+def test_after_a_rewrite_the_normalized_query_is_the_new_text():
+    """Whatever the proxy said of the old one: a guard that reads either field sees what will run."""
+    for body in _WHOLE, {"query": "select 1"}, {"query": "select 1", "normalized": None}:
+        call = read_call(Hook.PRE_QUERY, _raw(body))
+        call.rewrite("drop table t", "someone")
+        seen = json.loads(call.data)
+        assert (seen["query"], seen["normalized"]) == ("drop table t", "drop table t")
+        assert seen["hook_context"]["attributes"]["hookline.normalized"] == "verbatim"
+
+
+def test_an_identity_that_is_told_is_whole():
+    """Of ``authorize``: who it is has to be there, and lists and objects are never null."""
+    asked = {**_WHOLE, "action": "read", "resource": "t"}
+    seen = json.loads(read_call(Hook.AUTHORIZE, _raw({**asked, "identity": {"user_id": "1", "username": "a"}})).data)
+    assert seen["identity"] == {"user_id": "1", "username": "a", "roles": [], "tenant_id": None, "claims": {}}
+    for wrong in {}, {"user_id": "1", "username": None}, {"user_id": "1", "username": "a", "roles": [1]}:
+        with pytest.raises(InputError) as refused:
+            read_call(Hook.AUTHORIZE, _raw({**asked, "identity": wrong}))
+        assert refused.value.field.startswith("identity.")
+
+
+@pytest.mark.parametrize("hook", Hook)
+@pytest.mark.parametrize(
+    ("twice", "name"),
+    [
+        (b'"query":"drop t","query":"select 1"', "query"),
+        (b'"query":"a","query":"a"', "query"),
+        (b'"query":"a","qu\\u0065ry":"b"', "query"),
+        (b'"query":"a:b","more":{"x":1,"y":2,"x":":"}', "x"),
+        (b'"query":"\\u003a","more":[[{"x":1,"x":2}]]', "x"),
+        (b'"query":"\\u003A\\\\u003a","x":{"":0,"":0}', ""),
+        (b'"query":"a","hook_context":{"attributes":{"tenant_id":"a","tenant_id":"b"}}', "tenant_id"),
+        (b'"query":"a","hook_context":{"request_id":"a"},"hook_context":{"request_id":"b"}', "hook_context"),
+        (b'"query":"a","headers":{"authorization":"a","authorization":"b"}', "authorization"),
+        (b'"query":"a",' + b",".join(b'"n%d":{}' % at for at in range(200)) + b',"n5":1', "n5"),
+    ],
+)
+def test_a_name_that_stands_twice_is_refused(hook, twice, name):
+    """Of two readers one takes the first and one the last: what a guard saw would not be what runs."""
+    body = b"{" + twice + b"}"
+    with pytest.raises(InputError, match=f"the name {name!r} stands twice"):
+        read_call(hook, b"[" + body + b',{"success":true}]' if hook is Hook.POST_QUERY else body)
+
+
+@settings(max_examples=300, deadline=None)
+@given(body=st.recursive(
+    st.text(alphabet=':\\"u03aA{', max_size=6) | st.integers(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(alphabet=':\\"u03a', max_size=6), inner),
+    max_leaves=12,
+), escaped=st.booleans())  # fmt: skip
+def test_names_that_stand_once_are_never_taken_for_twice(body, escaped):
+    """Colons in strings are not between a name and its value, however they are written."""
+    raw = _raw(body)
+    if escaped:  # in JSON, outside of strings, this stands for nothing else
+        raw = b'["' + raw.replace(b"\\", b"\\\\").replace(b'"', b'\\"').replace(b":", b"\\u003a") + b'"]'
+    assert read_call(Hook.CUSTOM, raw).data == raw
+
+
+def test_a_large_body_that_says_a_name_twice_is_refused_without_a_search_for_the_name():
+    """Looking for it takes an object for each member."""
+    with pytest.raises(InputError, match="a name stands twice"):
+        read_call(Hook.CUSTOM, b'{"x":"' + b"a" * 70_000 + b'","x":0}')
 
 
 @pytest.mark.parametrize(

@@ -294,7 +294,7 @@ async def test_a_call_that_nobody_looks_into_is_answered_as_one_that_is_parsed(w
         plugins.append(lost)
     runtime = await workshop.run(*plugins)
     bodies = [
-        {"query": query, "normalized": None, "tables": tables, "is_read_only": False, "action": None, "resource": None,
+        {"query": query, "normalized": "n", "tables": tables, "is_read_only": False, "action": "", "resource": "",
          "identity": None, "key": "k", "value": "", "ttl_ms": 5,
          "hook_context": {"request_id": "r", "client_id": None, "identity": user, "database": database, "branch": None,
                           "attributes": {"application_name": application}}}
@@ -328,7 +328,7 @@ async def test_a_guard_that_only_a_rewrite_calls_for_is_waited_for(workshop, wat
     for database, decided in ("shop", "block"), ("else", "rewrite"):
         context = {"client_id": None, "identity": None, "branch": None, "database": database}
         context |= {"request_id": "r", "attributes": {}}
-        body = {"query": "select 1", "normalized": None, "tables": [], "is_read_only": True, "hook_context": context}
+        body = {"query": "select 1", "normalized": "n", "tables": [], "is_read_only": True, "hook_context": context}
         raw = json.dumps(body).encode()
         runtime.plugins["r"].trust()
         assert accelerator.scan is None or (runtime.answer_now(Hook.PRE_QUERY, raw) is None) is (database == "shop")

@@ -31,7 +31,7 @@ async def test_1_a_policy_is_not_skipped_because_a_query_is_long(workshop, wat, 
         (local.set $i (i32.add (local.get $i) (i32.const 1))) (br $next)))) (i64.const 0)"""
     block = b'{"action":"block","value":"found"}'
     text = wat.module(data={1024: block}, hooks={"pre_query": read_all.replace("BLOCK", str(1024 << 32 | len(block)))})
-    runtime = await workshop.guest(text, limits={"timeout": "5s"})
+    runtime = await workshop.guest(text, limits={"timeout": "5s", "input": "1Mi"})
     query = "x" * size + (0x4547524555534E55).to_bytes(8, "little").decode()
     decision = await runtime.call(Hook.PRE_QUERY, json.dumps({"query": query}).encode())
     assert decision["action"] == "block"
@@ -108,7 +108,8 @@ async def test_4_one_request_id_attributes_and_the_outcome_reach_every_hook(work
         seen = json.loads(workshop.kv.get("guest", hook.value.encode()))
         head = seen[0] if hook is Hook.POST_QUERY else seen
         assert head["hook_context"]["request_id"] == "r-42"
-        assert head["hook_context"]["attributes"] == context["attributes"]
+        attributes = head["hook_context"]["attributes"]
+        assert attributes == {**context["attributes"], "hookline.normalized": "verbatim"}
     outcome = json.loads(workshop.kv.get("guest", b"post_query"))[1]
     assert outcome["success"] is False
     assert outcome["error"] == "no such table"

@@ -86,6 +86,18 @@ class Guests:
             data={where: name.encode() for name, where in names.items()},
         )
 
+    def stored(self, hook="custom_hook"):
+        """A module whose hook answers the value at the key ``k`` of the plugin's store; nothing without."""
+        body = """
+        (local.set $n (call $kv_get (i32.const 1024) (i32.const 1) (i32.const 4096) (i32.const 16384)))
+        (if (i32.lt_s (local.get $n) (i32.const 0)) (then (return (i64.const 0))))
+        (i64.or (i64.shl (i64.const 4096) (i64.const 32)) (i64.extend_i32_u (local.get $n)))"""
+        return self.module(
+            {hook: body},
+            imports='(import "env" "kv_get" (func $kv_get (param i32 i32 i32 i32) (result i32)))',
+            data={1024: b"k"},
+        )
+
     def busy(self, rounds):
         """A module whose custom hook counts to ``rounds`` (about a nanosecond each), then answers its input."""
         counting = f"""(loop $more (local.set $i (i64.add (local.get $i) (i64.const 1)))

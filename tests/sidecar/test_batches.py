@@ -18,7 +18,7 @@ from hookline_sidecar import batch
 from hookline_sidecar.replies import Refused
 
 CONTEXT = {"request_id": "r-1", "client_id": None, "identity": None, "database": None, "branch": None, "attributes": {}}
-QUERY = {"query": "select 1", "normalized": None, "tables": [], "is_read_only": True, "hook_context": CONTEXT}
+QUERY = {"query": "select 1", "normalized": "select $1", "tables": [], "is_read_only": True, "hook_context": CONTEXT}
 CALLS = {
     "authenticate": {"headers": {"x-request-id": "r-1"}},
     "authorize": QUERY | {"action": "read", "resource": "t"},

@@ -13,7 +13,7 @@ MIB = 2**20
 
 @pytest.fixture(scope="module")
 def sidecar(new_sidecar, guests):
-    """The default of 16 MiB for a body, and of 1 MiB for a plugin's input; a body may take its time."""
+    """The default of 16 MiB for a body, and of 256 KiB for a plugin's input; a body may take its time."""
     sidecar = new_sidecar(body_timeout="10m")
     sidecar.folder.plugin("p", guests.module({"custom_hook": guests.echo}))
     return sidecar.start()

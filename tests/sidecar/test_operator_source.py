@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import os
 import signal
+import ssl
 import stat
 
 import pytest
+from cryptography import x509
 
 from hookline_api.bundle import LoadFailure
 from hookline_api.distribution import MAX_BUNDLE, MAX_REPORT, PluginReport, Report
@@ -431,6 +433,22 @@ async def test_an_authority_that_is_rotated_is_read_again(sidecar, operator, gue
     version = operator.send(operator.entry("p", guests.saying("two")))
     reported(running=version)
     assert await sidecar.says() == "two"
+
+
+async def test_where_python_is_strict_a_lax_authority_is_refused_with_what_to_do(sidecar, operator, guests, eventually):
+    """A key usage is missing: Python 3.13 and newer refuse that, and the problem says what to issue anew."""
+    operator.send(operator.entry("p", guests.saying("one")))
+    sidecar.start()
+    operator.new_authority(without={x509.KeyUsage})
+    operator.trust_authority()
+    asked = len(operator.tokens)
+    operator.drop()
+    if ssl.create_default_context().verify_flags & ssl.VERIFY_X509_STRICT:
+        eventually(lambda: "RFC 5280" in json.dumps(sidecar.problems()), "what to do")
+        assert len(operator.tokens) == asked
+    else:
+        eventually(lambda: len(operator.tokens) > asked, "a new connection")
+    assert await sidecar.says() == "one"
 
 
 async def test_without_an_authority_the_systems_count(new_sidecar, operator, eventually):

@@ -366,7 +366,7 @@ def envoy() -> str:
     """The path of the real Envoy, which has an environment of its own."""
     found = ROOT / ".venv-envoy" / "bin" / "envoy"
     if not found.exists():
-        what = "envoy is missing (make .venv/.envoy)"
+        what = "envoy is missing (make .venv-envoy/.made)"
         pytest.fail(what) if os.environ.get("CI") else pytest.skip(what)
     return str(found)
 

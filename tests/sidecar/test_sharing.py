@@ -86,6 +86,7 @@ def test_the_documented_families_are_there(sidecar):
         "hookline_connections",
         "hookline_bundle_changes", "hookline_manifest_problems", "hookline_bundle_info", "hookline_plugin_ready",
         "hookline_plugin_info", "hookline_plugin_calls", "hookline_plugin_failures", "hookline_plugin_skipped",
+        "hookline_observers_dropped", "hookline_observers_waited", "hookline_observers_waited_seconds",
         "hookline_plugin_call_duration_seconds", "hookline_plugin_fuel", "hookline_plugin_memory_max_bytes",
         "hookline_host_calls_denied", "hookline_host_calls_refused",
     ):  # fmt: skip
@@ -125,7 +126,7 @@ async def test_a_failure_that_goes_open_is_counted_all_the_same(sidecar):
 
 async def test_a_missing_permission_is_counted(sidecar, eventually):
     """By plugin and function."""
-    sidecar.folder.plugin("counter", permissions=[])
+    sidecar.folder.plugin("counter", permissions=[], permissionsPolicy="Lenient")
     sidecar.wait_plugin("counter", state="Running", ungranted=["kv.write"])
     await sidecar.ask()
     eventually(lambda: sidecar.plugin("counter")["denied"] == {"kv_incr": 1}, "a denied call")

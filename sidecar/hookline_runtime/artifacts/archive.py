@@ -23,15 +23,77 @@ if TYPE_CHECKING:
 _BLOCK: Final = 512
 _CHUNK: Final = 1 << 16
 _MAX_HEADER: Final = 1 << 16
+_MAX_NAME: Final = 4096
 _GZIP: Final = b"\x1f\x8b"
 _REGULAR: Final = frozenset(b"07\0")
 _LINKS: Final = frozenset(b"12")
+_FOLDER_KIND: Final = ord("5")
 _BODILESS: Final = frozenset(b"123456")  # links, devices, folders, pipes: whatever their size field says
+
+
+# The first bytes of each: RFC 8878 (zstd, with its skippable frames), https://tukaani.org/xz/xz-file-format.txt,
+# https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md, PKWARE's APPNOTE.TXT (zip), and file(1)'s for the rest.
+_PACKERS: Final = {
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"\xfd7zXZ\0": "xz",
+    b"BZh": "bzip2",
+    b"\x04\x22\x4d\x18": "lz4",
+    b"LZIP": "lzip",
+    b"\x5d\0\0": "lzma",
+    b"\x1f\x9d": "compress",
+    b"\x1f\xa0": "compress",
+    b"PK\x03\x04": "zip",
+    b"PK\x05\x06": "zip",
+    b"7z\xbc\xaf\x27\x1c": "7z",
+    b"Rar!": "rar",
+}
+_SKIPPABLE: Final = b"\x2a\x4d\x18"
 
 
 def is_archive(head: bytes) -> bool:
     """Whether a file that begins with these (at least 512) bytes is meant as a tar or tar.gz."""
-    return head.startswith(_GZIP) or head[257:262] == b"ustar"
+    return head.startswith(_GZIP) or head[257:262] == b"ustar" or _is_header(head)
+
+
+def packer(head: bytes) -> str | None:
+    """The name of the compression or archive that begins like this, where it is one that is not read."""
+    if head[1:4] == _SKIPPABLE and 0x50 <= head[0] <= 0x5F:  # noqa: PLR2004 - RFC 8878, 3.1.2
+        return "zstd"
+    return next((name for magic, name in _PACKERS.items() if head.startswith(magic)), None)
+
+
+def is_gzipped_module(file: BinaryIO) -> bool:
+    """Whether this is a module that was compressed without a tar around it."""
+    file.seek(0)
+    try:
+        return gzip.GzipFile(fileobj=file).read(4) == b"\0asm"
+    except (OSError, EOFError, zlib.error):
+        return False
+    finally:
+        file.seek(0)
+
+
+class Budget:
+    """How much may be unpacked, of one archive or of several together."""
+
+    def __init__(self, *, unpacked: int, entries: int) -> None:
+        self._unpacked = self._left = unpacked
+        self._entries = self._entries_left = entries
+
+    def take(self, count: int) -> None:
+        """So many bytes; raises VerifyError where there are not so many."""
+        if count > self._left:
+            raise VerifyError(
+                f"the archive unpacks to more than the {self._unpacked} bytes that are allowed; "
+                "pack the module without other files, or raise the limit"
+            )
+        self._left -= count
+
+    def take_header(self) -> None:
+        """One header; raises VerifyError where there are no more."""
+        if not self._entries_left:
+            raise VerifyError(f"the archive holds more than {self._entries} files; pack the module without them")
+        self._entries_left -= 1
 
 
 class Entry:
@@ -41,6 +103,7 @@ class Entry:
         self.name = name
         self.size = size
         self.is_file = kind in _REGULAR
+        self.is_folder = kind == _FOLDER_KIND
         self.is_link = kind in _LINKS
         self._stream = stream
         self._left = size
@@ -58,41 +121,37 @@ class Entry:
 
 
 class _Stream:
-    """Reads exactly what it is asked for, and no more than ``cap`` in all."""
+    """Reads exactly what it is asked for, and no more than the budget has."""
 
-    def __init__(self, file: BinaryIO | gzip.GzipFile, *, cap: int) -> None:
+    def __init__(self, file: BinaryIO | gzip.GzipFile, *, budget: Budget) -> None:
         self._file = file
-        self._cap = cap
-        self._left = cap
+        self._budget = budget
 
     def read(self, count: int, *, may_end: bool = False) -> bytes:
-        if count > self._left:
-            raise VerifyError(
-                f"the archive unpacks to more than the {self._cap} bytes that are allowed; "
-                "pack the module without other files, or raise the limit"
-            )
+        self._budget.take(count)
         try:
             data = self._file.read(count)
         except (OSError, EOFError, zlib.error):
             raise VerifyError("the archive is damaged: its gzip stream cannot be read; pack it again") from None
         if len(data) < count and not (may_end and not data):
             raise VerifyError("the archive ends in the middle of a file; pack it again")
-        self._left -= len(data)
         return data
 
 
-def walk(file: BinaryIO, *, unpacked: int, entries: int) -> Iterator[Entry]:
-    """Every entry of a tar or tar.gz, which may hold ``unpacked`` bytes and so many ``entries``."""
+def walk(file: BinaryIO, *, budget: Budget) -> Iterator[Entry]:
+    """Every entry of a tar or tar.gz, as far as the budget goes."""
+    file.seek(0)
     gzipped = file.read(len(_GZIP)) == _GZIP
     file.seek(0)
-    stream = _Stream(gzip.GzipFile(fileobj=file) if gzipped else file, cap=unpacked)
+    stream = _Stream(gzip.GzipFile(fileobj=file) if gzipped else file, budget=budget)
     name: str | None = None
     size: int | None = None
-    for _ in range(entries):
+    while True:
+        budget.take_header()
         header = stream.read(_BLOCK, may_end=True)
         if not header.strip(b"\0"):
             return
-        if _number(header[148:156]) != sum(header[:148]) + 8 * 0x20 + sum(header[156:]):
+        if _number(header[148:156]) != _checksum(header):
             raise VerifyError("this is no tar archive, or a damaged one: a checksum is wrong; pack it again")
         kind = header[156]
         own_size = _number(header[124:136])
@@ -106,21 +165,36 @@ def walk(file: BinaryIO, *, unpacked: int, entries: int) -> Iterator[Entry]:
             elif kind in b"x":
                 name, size = _pax(extension, name=name, size=size)
             continue
+        name = _name(header) if name is None else name
         entry = Entry(
             stream,
-            name=_safe(_name(header) if name is None else name),
+            name=_safe(name),
             size=0 if kind in _BODILESS else own_size if size is None else size,
-            kind=kind,
+            # a folder of the tar before ustar is a file whose name ends so
+            kind=_FOLDER_KIND if kind in _REGULAR and name.endswith("/") else kind,
         )
         yield entry
         for _ in entry.chunks():
             pass
         stream.read(-entry.size % _BLOCK, may_end=True)
         name = size = None
-    raise VerifyError(f"the archive holds more than {entries} files; pack the module without them")
+
+
+def _is_header(head: bytes) -> bool:
+    """Whether this is a header of the tar that there was before ustar, which has nothing but its checksum."""
+    try:
+        return len(head) >= _BLOCK and _number(head[148:156]) == _checksum(head[:_BLOCK]) and head[0] != 0
+    except VerifyError:
+        return False
+
+
+def _checksum(header: bytes) -> int:
+    return sum(header[:148]) + 8 * 0x20 + sum(header[156:])
 
 
 def _safe(name: str) -> str:
+    if len(name) > _MAX_NAME:
+        raise VerifyError(f"the archive holds a name of {len(name)} characters; pack it with plain names")
     parts = name.split("/")
     if name.startswith("/") or ".." in parts:
         raise VerifyError(f"the archive holds {name!r:.80}, a name that leads out of it; pack it with plain names")

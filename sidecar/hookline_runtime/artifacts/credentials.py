@@ -1,8 +1,10 @@
 """Credentials: who we are to a registry, from pull secrets and from docker's own configuration.
 
-Nothing is read before a registry asks. Pull secrets come first, in order, then the machine's docker
-configuration: the registry's own helper, the file's entries, the general helper. A pull secret is somebody
-else's text, so only its ``auths`` count: it can never make a helper run.
+Nothing is read before a registry asks, and no source before the one ahead of it was refused: pull secrets come
+first, in order, then the machine's docker configuration: the registry's own helper, the file's entries, the
+general helper. A source that cannot be used is a ``Gap``: it stops none of the others, and whoever asks tells it
+where nothing else was good. A pull secret is somebody else's text, so only its ``auths`` count: it can never make
+a helper run.
 
 Formats: https://docs.docker.com/reference/cli/docker/login/ (config.json, credential helpers) and
 https://kubernetes.io/docs/concepts/containers/images/#config-json (matching by path and by ``*``).
@@ -13,175 +15,371 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import codecs
 import contextlib
-import logging
 import os
 import re
+import signal
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from hookline_runtime.artifacts.reference import DOCKER_HUB, DOCKER_HUB_HOSTS, Reference
-from hookline_runtime.errors import FetchError
 
-_log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
 
 _MAX_CONFIG: Final = 1 << 20
-_MAX_CANDIDATES: Final = 16
+_MAX_ENTRIES: Final = 16
+"""Entries of one document that are for this registry; the most specific count."""
+_MAX_KEY: Final = 1024
+_MAX_ANSWER: Final = 1 << 16
+_GRACE: Final = 5.0
+"""Seconds for what was killed to be gone."""
 _HELPER: Final = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _IDENTITY: Final = "<token>"  # a helper's user name where the secret is an identity token
+_HUB_SERVER: Final = "https://index.docker.io/v1/"
+# https://github.com/docker/docker-credential-helpers, credentials/error.go: no failure, just nothing there
+_NOT_FOUND: Final = b"credentials not found in native keychain"
+_SCHEME: Final = re.compile(r"\s*(?:https?:)?//", re.IGNORECASE)
+_SPACE: Final = re.compile(r"\s+")
+_TOKEN: Final = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Credentials:
-    """A user name with a password, or an identity token to change for access tokens."""
+    """A user name with a password, an identity token to change for access tokens, or an access token."""
 
     username: str = ""
     password: str = field(default="", repr=False)
     identity_token: str | None = field(default=None, repr=False)
+    registry_token: str | None = field(default=None, repr=False)
 
     @property
     def basic(self) -> str:
         """The value of an ``Authorization`` header."""
-        return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+        return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode(errors="surrogateescape")).decode()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Gap:
+    """A source that was to have credentials, or an entry for this registry, that cannot be used."""
+
+    why: str
+    """For a person, without any secret: what, why, and what to do."""
+    transient: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PullSecret:
+    """A Secret that was named as a pull secret."""
+
+    name: str
+    document: str | bytes | None = field(repr=False)
+    """Its docker configuration, unparsed; None where there is none."""
+    bare: bool = False
+    """Whether it is a ``.dockercfg``: the entries themselves, without ``auths`` around them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Keychain:
     """Finds credentials for a reference."""
 
-    documents: Sequence[Mapping[str, Any] | str]
-    """Pull secrets: parsed or unparsed ``.dockerconfigjson``, in the order in which to try them."""
+    documents: Sequence[Mapping[str, Any] | str | PullSecret]
+    """Pull secrets in the order in which to try them; also a ``.dockerconfigjson`` by itself, parsed or not."""
     docker_config: Path | None = None
     """The machine's ``config.json``; None is where docker has it."""
     helper_timeout: float = 20.0
     """Seconds for one credential helper."""
 
-    async def find(self, reference: Reference) -> list[Credentials]:
-        """Every candidate, the best first; empty where there is none. Raises FetchError for a broken file."""
-        found = []
+    async def find(self, reference: Reference) -> AsyncGenerator[Credentials | Gap, None]:
+        """Every candidate, the best first, and what cannot be used. Each source is read when it is come to."""
         for number, document in enumerate(self.documents, 1):
-            found += _entries(_parsed(document, what=f"pull secret {number}"), reference)
-        machine = _machine_config(self.docker_config)
-        server = "https://index.docker.io/v1/" if reference.registry == DOCKER_HUB else reference.registry
-        own_helper = _mapping(machine, "credHelpers").get(server) or _mapping(machine, "credHelpers").get(
-            reference.registry
-        )
-        found += await _ask_helper(own_helper, server, self.helper_timeout)
-        found += _entries(machine, reference)
-        if own_helper is None:
-            found += await _ask_helper(machine.get("credsStore"), server, self.helper_timeout)
-        return found[:_MAX_CANDIDATES]
+            for found in await asyncio.to_thread(_of_secret, document, number, reference):
+                yield found
+        machine, what = await asyncio.to_thread(_machine_config, self.docker_config)
+        if isinstance(machine, Gap):
+            yield machine
+            return
+        server = _HUB_SERVER if reference.registry == DOCKER_HUB else reference.registry
+        own, helped = _own_helper(machine, reference), False
+        if own:
+            for found in await _ask_helper(own, server, self.helper_timeout):
+                helped = helped or isinstance(found, Credentials)
+                yield found
+        general = machine.get("credsStore")
+        for found in await asyncio.to_thread(
+            _entries, machine.get("auths"), reference, what, marks=bool(own or general)
+        ):
+            yield found
+        if general and not helped:
+            for found in await _ask_helper(general, server, self.helper_timeout):
+                yield found
 
 
-def _machine_config(path: Path | None) -> Mapping[str, Any]:
+def _of_secret(
+    document: Mapping[str, Any] | str | PullSecret, number: int, reference: Reference
+) -> list[Credentials | Gap]:
+    """What a pull secret has for a registry."""
+    what, bare = f"pull secret {number}", False
+    text: object = document
+    if isinstance(document, PullSecret):
+        what, bare, text = f"the Secret '{document.name}'", document.bare, document.document
+        if text is None:
+            return [Gap(why=f"there is no Secret '{document.name}' with the key .dockerconfigjson or .dockercfg")]
+    found = _parsed(text, what=what)
+    if isinstance(found, Gap):
+        return [found]
+    # Some write a config.json under the old key, and nothing but a registry's name can stand there otherwise.
+    auths = found.get("auths") if not bare or isinstance(found.get("auths"), Mapping) else found
+    if auths is None:
+        return [Gap(why=f"{what} has no key auths, where registries stand with their credentials")]
+    return _entries(auths, reference, what, marks=False)
+
+
+def _machine_config(path: Path | None) -> tuple[Mapping[str, Any] | Gap, str]:
     if path is None:
         folder = os.environ.get("DOCKER_CONFIG")
-        path = (Path(folder) if folder else Path("~/.docker").expanduser()) / "config.json"
+        try:
+            path = (Path(folder) if folder else Path("~/.docker").expanduser()) / "config.json"
+        except RuntimeError:  # neither HOME nor an entry in passwd: so docker has no configuration here
+            return {}, ""
+    what = f"the docker configuration {path}"
     try:
-        with path.open("rb") as file:
-            text = file.read(_MAX_CONFIG)
+        with open(path, "rb", opener=at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                return Gap(why=f"{what} is not a regular file"), what
+            text = file.read(_MAX_CONFIG + 1)
     except (FileNotFoundError, NotADirectoryError):
-        return {}
-    except OSError as error:
-        raise FetchError(f"the docker configuration {path} cannot be read: {error.strerror}", transient=False) from None
-    return _parsed(text, what=f"the docker configuration {path}")
+        return {}, what
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "this is not a file name"
+        return Gap(why=f"{what} cannot be read: {why}"), what
+    if len(text) > _MAX_CONFIG:
+        return Gap(why=f"{what} has more than {_MAX_CONFIG} bytes"), what
+    return _parsed(text, what=what), what
 
 
-def _parsed(document: Mapping[str, Any] | str | bytes, *, what: str) -> Mapping[str, Any]:
+def at_once(path: str, flags: int) -> int:
+    """An ``opener`` that does not wait for ever at a pipe that nobody writes to."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _parsed(document: object, *, what: str) -> Mapping[str, Any] | Gap:
+    if isinstance(document, str | bytes):
+        try:
+            data = document.encode() if isinstance(document, str) else document
+            document = orjson.loads(data.removeprefix(codecs.BOM_UTF8))  # which PowerShell writes
+        except (orjson.JSONDecodeError, UnicodeError):
+            return Gap(why=f"{what} is not JSON; docker login writes what is expected there")
     if not isinstance(document, Mapping):
-        with contextlib.suppress(orjson.JSONDecodeError):
-            document = orjson.loads(document)
-    if not isinstance(document, Mapping):
-        raise FetchError(
-            f"{what} is no docker config.json: a JSON object with the key auths was expected", transient=False
-        )
+        return Gap(why=f"{what} is not a docker config.json: a JSON object with the key auths was expected")
     return document
 
 
-def _mapping(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = document.get(key)
-    return value if isinstance(value, Mapping) else {}
-
-
-def _entries(document: Mapping[str, Any], reference: Reference) -> list[Credentials]:
-    """The matching entries of ``auths``, the most specific path first."""
-    matching = []
-    for key, entry in _mapping(document, "auths").items():
-        host, _, path = re.sub(r"^https?://", "", str(key)).rstrip("/").partition("/")
-        path = "" if path in {"v1", "v2"} else path
-        host = DOCKER_HUB if host in DOCKER_HUB_HOSTS else host
-        inside = not path or f"{reference.repository}/".startswith(f"{path}/")
-        if inside and _host_matches(host, reference.registry) and (found := _entry(entry)):
-            matching.append((len(path), found))
-    matching.sort(key=lambda pair: -pair[0])
-    return [found for _, found in matching]
-
-
-def _host_matches(pattern: str, host: str) -> bool:
-    ours, theirs = host.split("."), pattern.split(".")
-    return len(ours) == len(theirs) and all(map(fnmatchcase, ours, theirs))
-
-
-def _entry(entry: object) -> Credentials | None:
-    if not isinstance(entry, Mapping):
-        return None
-    username, password = entry.get("username"), entry.get("password")
-    if isinstance(packed := entry.get("auth"), str) and packed:
-        with contextlib.suppress(binascii.Error, ValueError):
-            username, _, password = base64.b64decode(packed).decode().partition(":")
-    token = entry.get("identitytoken")
-    if isinstance(token, str) and token:
-        return Credentials(identity_token=token)
-    if isinstance(username, str) and isinstance(password, str) and (username or password):
-        return Credentials(username=username, password=password.strip("\0"))
+def _own_helper(machine: Mapping[str, Any], reference: Reference) -> object:
+    """The helper that the configuration names for this registry."""
+    helpers = machine.get("credHelpers")
+    for key, name in helpers.items() if isinstance(helpers, Mapping) else ():
+        host, _ = _place(str(key))
+        if host == _normal(reference.registry):
+            return name
     return None
 
 
-async def _ask_helper(name: object, server: str, seconds: float) -> list[Credentials]:
-    """What ``docker-credential-<name> get`` says: one candidate or none."""
-    if not isinstance(name, str) or not name:
+def _entries(auths: object, reference: Reference, what: str, *, marks: bool) -> list[Credentials | Gap]:
+    """What the matching entries of ``auths`` hold, the most specific path first.
+
+    ``marks`` says that an empty entry is what docker leaves where a helper keeps the password.
+    """
+    if auths is None:
         return []
+    if not isinstance(auths, Mapping):
+        return [Gap(why=f"auths in {what} is not a JSON object of registries")]
+    matching: list[tuple[int, Credentials | Gap]] = []
+    for key, entry in auths.items():
+        depth = _match(str(key), reference) if len(str(key)) <= _MAX_KEY else None
+        if depth is None or (marks and entry == {}):
+            continue
+        held = _entry(entry)
+        gap = f"the entry {str(key)!r:.120} of {what} cannot be used: {held}"
+        matching.append((depth, held if isinstance(held, Credentials) else Gap(why=gap)))
+    matching.sort(key=lambda pair: -pair[0])
+    return [found for _, found in matching[:_MAX_ENTRIES]]
+
+
+def _match(key: str, reference: Reference) -> int | None:
+    """How much of the repository's path the key of an entry names; None where it is for something else."""
+    host, path = _place(key)
+    if not _host_matches(host, _normal(reference.registry)):
+        return None
+    # https://HOST/v1/ and /v2/ are addresses of APIs, but a repository may begin so as well
+    for each in {path, re.sub("^v[12](?:/|$)", "", path)}:
+        if not each or f"{reference.repository}/".startswith(f"{each}/"):
+            return len(each)
+    return None
+
+
+def _place(key: str) -> tuple[str, str]:
+    """The host and the path that a key names."""
+    host, _, path = _SCHEME.sub("", key, count=1).strip().partition("/")
+    return _normal(host), path.strip("/")
+
+
+def _normal(host: str) -> str:
+    """A host as it is compared: in lower case, without HTTPS' own port, and Docker Hub by one of its names."""
+    host = host.lower().removesuffix(":443")
+    return DOCKER_HUB if host in DOCKER_HUB_HOSTS else host
+
+
+def _host_matches(pattern: str, host: str) -> bool:
+    if pattern == host:
+        return True
+    (theirs, their_port), (ours, our_port) = (_split_port(each) for each in (pattern, host))
+    labels, wanted = ours.split("."), theirs.split(".")
+    if their_port != our_port or len(labels) != len(wanted) or "[" in theirs:
+        return False
+    return all(map(fnmatchcase, labels, wanted))
+
+
+def _split_port(host: str) -> tuple[str, str]:
+    name, colon, port = host.rpartition(":")
+    return (name, port) if colon and "]" not in port else (host, "")
+
+
+def _entry(entry: object) -> Credentials | str:
+    """What an entry holds, or why that cannot be used."""
+    if not isinstance(entry, Mapping):
+        return "it is not a JSON object"
+    identity, registry = entry.get("identitytoken"), entry.get("registrytoken")
+    if isinstance(identity, str) and identity:
+        return Credentials(identity_token=identity)
+    if isinstance(registry, str) and _TOKEN.fullmatch(registry):
+        return Credentials(registry_token=registry)
+    found = _unpacked(entry["auth"]) if entry.get("auth") not in (None, "") else None
+    username, password = entry.get("username"), entry.get("password")
+    if not isinstance(found, Credentials) and isinstance(username, str) and isinstance(password, str):
+        found = _login(username, password) if username or password else found
+    return found or _what_is_wrong(entry)
+
+
+def _what_is_wrong(entry: Mapping[str, Any]) -> str:
+    """Of an entry that holds neither a token nor a user with a password."""
+    for key in ("username", "password"):
+        if entry.get(key) is not None and not isinstance(entry[key], str):
+            return f"its {key} is not text"
+    for key in ("identitytoken", "registrytoken"):
+        if entry.get(key) not in (None, ""):
+            return f"its {key} is not a token"
+    if entry.get("username"):
+        return "it has a username and no password"
+    if entry.get("password"):
+        return "it has a password and no username"
+    return "it is empty, and auth or username and password were expected"
+
+
+def _unpacked(packed: object) -> Credentials | str:
+    """The ``USER:PASSWORD`` of an ``auth``, in base64 of either alphabet, with or without its padding."""
+    if not isinstance(packed, str):
+        return "its auth is not text"
+    text = _SPACE.sub("", packed).rstrip("=").replace("-", "+").replace("_", "/")
+    try:
+        data = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except (binascii.Error, ValueError):
+        return "its auth is not base64"
+    # A password is bytes, in whatever encoding its owner's machine has.
+    username, colon, password = data.decode(errors="surrogateescape").partition(":")
+    if not colon:
+        return "its auth is not the base64 of USER:PASSWORD, there is no colon in it"
+    if not username and not password:
+        return "its auth has neither a user nor a password"
+    return _login(username, password)
+
+
+def _login(username: str, password: str) -> Credentials | str:
+    # docker pads with NUL; a line feed is what `echo` left behind, and RFC 7617 allows none in a password
+    found = Credentials(username=username, password=password.strip("\0").rstrip("\r\n"))
+    try:
+        _ = found.basic
+    except UnicodeEncodeError:
+        return "its user or password is not text"
+    return found
+
+
+async def _ask_helper(name: object, server: str, seconds: float) -> list[Credentials | Gap]:
+    """What ``docker-credential-<name> get`` says."""
+    if not isinstance(name, str) or not _HELPER.fullmatch(name):
+        shown = f"{name!r:.80}" if isinstance(name, str) else "what is named"
+        return [Gap(why=f"{shown} in the docker configuration is not the name of a credential helper")]
     program = f"docker-credential-{name}"
-    if not _HELPER.fullmatch(name):
-        raise FetchError(f"{name!r:.80} in the docker configuration is no credential helper", transient=False)
     try:
-        process = await asyncio.create_subprocess_exec(
-            program,
-            "get",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-    except OSError as error:
-        raise FetchError(
-            f"the docker configuration asks for {program}, which cannot be run ({error.strerror}); "
-            "install it or take it out",
-            transient=False,
-        ) from None
-    try:
-        async with asyncio.timeout(seconds):
-            output, _ = await process.communicate(server.encode())
+        code, output = await _run(program, server, seconds)
     except TimeoutError:
-        raise FetchError(f"{program} did not answer within {seconds:g} s") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+        return [Gap(why=f"{program} did not answer within {seconds:g} s", transient=True)]
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or type(error).__name__
+        return [
+            Gap(
+                why=f"the docker configuration asks for {program}, which cannot be run ({why}); "
+                "install it or take it out"
+            )
+        ]
+    if code and _NOT_FOUND in output:
+        return []
+    # Its own words may hold a secret, and are not repeated.
+    by_hand = f"see what `echo {server} | {program} get` says"
+    if code:
+        return [Gap(why=f"{program} failed with {code}; {by_hand}")]
     try:
-        answer = orjson.loads(output) if process.returncode == 0 else None
+        answer = orjson.loads(output)
     except orjson.JSONDecodeError:
         answer = None
-    if not isinstance(answer, dict):
-        _log.info("%s has no credentials for %s", program, server)  # its own words may hold a secret
-        return []
-    username, secret = answer.get("Username"), answer.get("Secret")
+    username, secret = (answer.get("Username"), answer.get("Secret")) if isinstance(answer, dict) else (None, None)
     if not isinstance(username, str) or not isinstance(secret, str):
+        return [Gap(why=f"{program} gave something else than a Username and a Secret; {by_hand}")]
+    if not secret:
         return []
-    if username == _IDENTITY:
-        return [Credentials(identity_token=secret)]
-    return [Credentials(username=username, password=secret)]
+    return [
+        Credentials(identity_token=secret) if username == _IDENTITY else Credentials(username=username, password=secret)
+    ]
+
+
+async def _run(program: str, server: str, seconds: float) -> tuple[int, bytes]:
+    """How a helper ended, and the beginning of its output. Raises OSError and TimeoutError."""
+    process = await asyncio.create_subprocess_exec(
+        program,
+        "get",
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    assert process.stdin is not None  # noqa: S101 - both are pipes
+    assert process.stdout is not None  # noqa: S101
+    output, ended = b"", False
+    try:
+        async with asyncio.timeout(seconds):
+            with contextlib.suppress(ConnectionError):  # it does not want to know
+                process.stdin.write(server.encode())
+                await process.stdin.drain()
+            process.stdin.close()
+            while len(output) < _MAX_ANSWER and (chunk := await process.stdout.read(_MAX_ANSWER)):
+                output += chunk
+            if len(output) < _MAX_ANSWER:
+                await process.wait()
+                ended = True
+    finally:
+        if not ended:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(process.pid, signal.SIGKILL)  # the group: what it has started holds the pipe as well
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GRACE):
+                    while await process.stdout.read(_MAX_ANSWER):
+                        pass
+                    await process.wait()
+    return (process.returncode or 0) if ended else 0, output

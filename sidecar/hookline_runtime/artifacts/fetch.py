@@ -16,8 +16,6 @@ import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from yarl import URL
-
 from hookline_runtime.artifacts import layouts
 from hookline_runtime.artifacts.credentials import Keychain
 from hookline_runtime.artifacts.describe import PluginDescription
@@ -25,11 +23,13 @@ from hookline_runtime.artifacts.folder import LayoutFolder, read_file
 from hookline_runtime.artifacts.limits import FetchLimits
 from hookline_runtime.artifacts.reference import DIGEST, LayoutReference, parse
 from hookline_runtime.artifacts.registry import RegistryAccess, RemoteRepository, Repository, Tokens
-from hookline_runtime.artifacts.transport import Body, Transport, shown
+from hookline_runtime.artifacts.search import Search
+from hookline_runtime.artifacts.transport import Body, Transport
+from hookline_runtime.artifacts.urls import foreign, shown
 from hookline_runtime.errors import FetchError, VerifyError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
     from pathlib import Path
 
     from hookline_api.resources import HTTPSource, OCISource
@@ -104,8 +104,7 @@ class Fetcher:
         """
         digest = f"sha256:{source.sha256}"
         try:
-            url = URL(source.url)
-            url.origin()
+            url = foreign(source.url)
         except ValueError:
             raise FetchError("source.http.url is no URL that can be asked; check its host", transient=False) from None
 
@@ -114,7 +113,7 @@ class Fetcher:
                 body = Body(file, what=f"the file at {shown(url)}", cap=self._limits.download)
                 await self._transport.request("GET", url, what=body.what, into=body)
                 body.verify(digest)
-                return await self._keep(file, digest=digest)
+                return await self._keep(await self._found_in(file), digest=digest)
 
         return await self._once(("http", source.url, digest, str(prove)), None if prove else digest, download)
 
@@ -172,12 +171,25 @@ class Fetcher:
             manifest = layouts.read_manifest(await repository.manifest(layouts.choose(manifest.entries).digest))
         if manifest.entries is not None:
             raise VerifyError(f"{name} is an index of indexes, deeper than {_MAX_DEPTH}; push the module anew")
-        layer, layout = layouts.module_layer(manifest)
-        with self._store.scratch() as file:
-            body = Body(file, what=f"the layer of {name}", cap=self._limits.download, expected=layer.size)
-            await repository.blob(layer.digest, body)
-            body.verify(layer.digest)
-            return await self._keep(file, digest=digest, layout=layout, annotations=manifest.annotations)
+        layers, layout = layouts.module_layers(manifest)
+        search, left = Search(limits=self._limits), self._limits.download
+        with contextlib.ExitStack() as kept:
+            for layer in layers:
+                what = f"the layer {layer.shown} of {name}"
+                with contextlib.ExitStack() as one, _about(what):
+                    layouts.check_compression(layer)
+                    file = one.enter_context(self._store.scratch())
+                    body = Body(file, what=what, cap=left, expected=layer.size)
+                    await repository.blob(layer.digest, body)
+                    body.verify(layer.digest)
+                    left -= layer.size
+                    found = await asyncio.to_thread(search.look, file, shown=layer.shown)
+                    if search.needs(file):
+                        kept.push(one.pop_all())
+                if found:
+                    break
+            with _about(what if layer is layers[0] else name):
+                return await self._keep(search, digest=digest, layout=layout, annotations=manifest.annotations)
 
     async def _take(self, fill: Callable[[Body], None], *, what: str) -> Artifact:
         async with self._bounded(what):
@@ -185,11 +197,16 @@ class Fetcher:
                 body = Body(file, what=what, cap=self._limits.download)
                 await asyncio.to_thread(fill, body)
                 known = await asyncio.to_thread(self._store.get, body.digest)
-                return known or await self._keep(file, digest=body.digest)
+                return known or await self._keep(await self._found_in(file), digest=body.digest)
+
+    async def _found_in(self, file: BinaryIO) -> Search:
+        search = Search(limits=self._limits)
+        await asyncio.to_thread(search.look, file)
+        return search
 
     async def _keep(
         self,
-        packed: BinaryIO,
+        search: Search,
         *,
         digest: str,
         layout: str = "raw",
@@ -197,7 +214,7 @@ class Fetcher:
     ) -> Artifact:
         def work() -> Artifact:
             with self._store.scratch() as module:
-                found = layouts.unpack(packed, out=module, layout=layout, limits=self._limits)
+                found = search.take(module, layout=layout)
                 stated = PluginDescription.from_annotations(annotations or {})
                 return self._store.add(
                     module,
@@ -252,3 +269,13 @@ class Fetcher:
             raise FetchError(f"{what} could not be had within {self._limits.total:g} s; is its source slow?") from None
         except OSError as error:
             raise FetchError(f"the store cannot be used: {error.strerror}; make room or check its folder") from None
+
+
+@contextlib.contextmanager
+def _about(what: str) -> Iterator[None]:
+    """Say of what a VerifyError is."""
+    try:
+        yield
+    except VerifyError as error:
+        # a body names itself
+        raise error if str(error).startswith(what) else VerifyError(f"{what}: {error}") from None

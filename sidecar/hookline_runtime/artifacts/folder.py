@@ -11,6 +11,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
+from hookline_runtime.artifacts.credentials import at_once
 from hookline_runtime.artifacts.layouts import choose, read_manifest
 from hookline_runtime.artifacts.reference import DIGEST, LayoutReference
 from hookline_runtime.artifacts.transport import Body
@@ -74,10 +75,8 @@ class LayoutFolder:
 def read_file(path: Path, into: Body) -> None:
     """Copy a regular file into ``into``; raises FetchError for anything else. Blocks."""
     try:
-        # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
+        with open(path, "rb", opener=at_once) as file:
+            status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise FetchError(f"{path} is no regular file; name a .wasm or a packed .tar.gz", transient=False)
             into.expect(status.st_size)

@@ -1,8 +1,11 @@
 """Layouts: where in an artifact the module is. Pure: bytes in, bytes out, nothing believed.
 
-There is no one way to put a module into a registry. From a manifest this picks the one layer to download, and
-names the layout after its media types; what the layer's bytes are is then decided by the bytes alone, so a
+There is no one way to put a module into a registry. From a manifest this picks the layers to look into, and names
+the layout after their media types; what a layer's bytes are is then decided by the bytes alone (``search``), so a
 module, a tar and a tar.gz are told apart whatever somebody called them.
+
+Among several layers of which none has a type of its own, the one whose title ends in ``.wasm`` is meant. The layers
+of an image are looked into from the last to the first, until one holds ``plugin.wasm``.
 
 | layout | what it looks like |
 |---|---|
@@ -11,7 +14,8 @@ module, a tar and a tar.gz are told apart whatever somebody called them.
 | ``wasm-layer`` | one layer ``application/wasm`` and nothing else to go by |
 | ``krustlet`` | a layer ``application/vnd.wasm.content.layer.v1+wasm`` |
 | ``module-wasm`` | a layer ``application/vnd.module.wasm.content.layer.v1+wasm``, others beside it |
-| ``image`` | a docker or OCI image whose last layer holds ``plugin.wasm`` |
+| ``image`` | a docker or OCI image of which a layer holds ``plugin.wasm`` |
+| ``titled`` | several layers, one with a title that ends in ``.wasm``, as ``oras push`` of several files makes them |
 | ``heliosdb-tar`` | HeliosDB's tar.gz: ``plugin.wasm`` and ``manifest.json``, ``plugin.yaml`` or ``plugin.toml`` |
 | ``tar`` | any other tar or tar.gz that holds ``plugin.wasm``, or one single ``.wasm`` |
 | ``raw`` | the module itself, from a file, a URL or an only layer of any type |
@@ -19,26 +23,20 @@ module, a tar and a tar.gz are told apart whatever somebody called them.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from hookline_runtime.artifacts.archive import Entry, is_archive, walk
-from hookline_runtime.artifacts.describe import MAX_DOCUMENT, PACKED_MANIFESTS, PluginDescription
 from hookline_runtime.artifacts.reference import DIGEST
+from hookline_runtime.artifacts.search import not_read
 from hookline_runtime.errors import VerifyError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from hookline_runtime.artifacts.limits import FetchLimits
-
-_MODULE: Final = b"\0asm\x01\0\0\0"
-_COMPONENT_LAYER: Final = b"\x01\0"  # bytes 6 and 7: https://github.com/WebAssembly/component-model, Binary.md
-_CHUNK: Final = 1 << 16
 _PLUGIN: Final = "plugin.wasm"
+_SUFFIX: Final = ".wasm"
 _WASM: Final = "application/wasm"
 _WASM_LAYERS: Final = {
     "application/vnd.wasm.content.layer.v1+wasm": "krustlet",
@@ -50,6 +48,11 @@ _IMAGE_LAYERS: Final = (
 )
 _WASM_OS: Final = ("wasi", "wasip1", "")
 _MAX_LAYERS: Final = 1024
+_TITLE: Final = "org.opencontainers.image.title"
+_PACKED_TITLES: Final = (".tar.gz", ".tgz", ".tar")
+_MAX_NAMED: Final = 3
+_MAX_IMAGE: Final = 128
+"""Layers of an image; https://docs.docker.com/engine/storage/drivers/overlayfs-driver/ has the same number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +64,17 @@ class Descriptor:
     size: int
     annotations: Mapping[str, Any]
     platform: Mapping[str, Any]
+
+    @property
+    def title(self) -> str:
+        """The name of the file that this was, where somebody said so."""
+        title = self.annotations.get(_TITLE)
+        return title if isinstance(title, str) and title.isprintable() else ""
+
+    @property
+    def shown(self) -> str:
+        """The blob for people."""
+        return f"{self.title!r:.120} ({self.digest})" if self.title else self.digest
 
     @property
     def is_attestation(self) -> bool:
@@ -87,16 +101,6 @@ class Manifest:
     config_type: str
     artifact_type: str
     annotations: Mapping[str, Any]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Unpacked:
-    """What was found in an artifact's bytes."""
-
-    layout: str
-    sha256: str
-    size: int
-    description: PluginDescription | None
 
 
 def read_manifest(document: bytes) -> Manifest:
@@ -137,19 +141,27 @@ def choose(entries: Sequence[Descriptor]) -> Descriptor:
     )
 
 
-def module_layer(manifest: Manifest) -> tuple[Descriptor, str]:
-    """The layer that holds the module, and the layout's name; raises VerifyError where there is none."""
+def module_layers(manifest: Manifest) -> tuple[Sequence[Descriptor], str]:
+    """The layers to look into, one after the other, and the layout's name; raises VerifyError where there are none."""
     for media_type, layout in _WASM_LAYERS.items():
         if found := [layer for layer in manifest.layers if layer.media_type == media_type]:
-            return _only(found), layout
+            return [_meant_layer(found)], layout
     if found := [layer for layer in manifest.layers if layer.media_type == _WASM]:
         if manifest.config_type.startswith("application/vnd.wasm.config."):
-            return _only(found), "wasm-oci"
-        return _only(found), "artifact-type" if manifest.artifact_type else "wasm-layer"
+            return [_meant_layer(found)], "wasm-oci"
+        return [_meant_layer(found)], "artifact-type" if manifest.artifact_type else "wasm-layer"
+    if len(manifest.layers) > 1:
+        if found := [layer for layer in manifest.layers if layer.title.lower().endswith(_SUFFIX)]:
+            return [_meant_layer(found)], "titled"
+        found = [layer for layer in manifest.layers if layer.title.lower().endswith(_PACKED_TITLES)]
+        if len(found) == 1:
+            return found, "titled"
     if found := [layer for layer in manifest.layers if layer.media_type.startswith(_IMAGE_LAYERS)]:
-        return found[-1], "image"
+        if len(found) > _MAX_IMAGE:
+            raise VerifyError(f"the image has {len(found)} layers and {_MAX_IMAGE} are allowed; make it of fewer")
+        return found[::-1], "image"
     if len(manifest.layers) == 1:
-        return manifest.layers[0], "raw"
+        return manifest.layers, "raw"
     types = ", ".join(sorted({layer.media_type for layer in manifest.layers}))
     raise VerifyError(
         f"the artifact has {len(manifest.layers)} layers and none that holds a module ({types:.200}); "
@@ -157,108 +169,24 @@ def module_layer(manifest: Manifest) -> tuple[Descriptor, str]:
     )
 
 
-def unpack(file: BinaryIO, *, out: BinaryIO, layout: str, limits: FetchLimits) -> Unpacked:
-    """Find the module in a file and write it to ``out``, which is empty before."""
-    file.seek(0)
-    head = file.read(512)
-    file.seek(0)
-    if is_archive(head):
-        return _unpack_archive(file, out=out, layout=layout, limits=limits)
-    sha256, size = _copy_module(iter(lambda: file.read(_CHUNK), b""), out=out, limits=limits)
-    return Unpacked(layout=layout, sha256=sha256, size=size, description=None)
+def check_compression(layer: Descriptor) -> None:
+    """Raise VerifyError where a layer's type says that it is compressed in a way that is not read."""
+    for name in ("zstd", "xz", "bzip2", "lz4", "lzma", "brotli"):
+        if layer.media_type.lower().endswith((f"+{name}", f".{name}")):
+            raise not_read(name)
 
 
-def _unpack_archive(file: BinaryIO, *, out: BinaryIO, layout: str, limits: FetchLimits) -> Unpacked:
-    module: tuple[str, int] | None = None
-    module_name = ""
-    other_modules = 0
-    documents: dict[str, bytes] = {}
-    for entry in walk(file, unpacked=limits.unpacked, entries=limits.entries):
-        if entry.name in PACKED_MANIFESTS and entry.is_file and entry.size <= MAX_DOCUMENT:
-            documents[entry.name] = entry.read()
-        elif entry.name.endswith(".wasm"):
-            _check_entry(entry, limits)
-            if entry.name == _PLUGIN and module_name == _PLUGIN:
-                raise VerifyError(f"the archive holds {_PLUGIN} twice; pack it again")
-            if module is not None and entry.name != _PLUGIN:
-                other_modules += 1
-                continue
-            out.seek(0)
-            out.truncate()
-            other_modules += module is not None
-            module, module_name = _copy_module(entry.chunks(), out=out, limits=limits), entry.name
-    if module is None:
-        raise VerifyError(f"the archive holds no {_PLUGIN}; pack the module under that name")
-    if other_modules and module_name != _PLUGIN:
-        raise VerifyError(f"the archive holds several modules and none is {_PLUGIN}; pack one under that name")
-    sha256, size = module
-    description = PluginDescription.from_packed(documents)
-    stated = _stated_sha256(documents.get("manifest.json"))
-    if stated not in {None, sha256}:
-        raise VerifyError(
-            f"manifest.json in the archive says that the module's sha256 is {stated:.64} and it is {sha256}; "
-            "pack it again"
-        )
-    if documents:
-        layout = "heliosdb-tar"
-    elif layout != "image":
-        layout = "tar"
-    return Unpacked(layout=layout, sha256=sha256, size=size, description=description)
-
-
-def _check_entry(entry: Entry, limits: FetchLimits) -> None:
-    if not entry.is_file:
-        kind = "a link" if entry.is_link else "no regular file"
-        raise VerifyError(f"{entry.name!r:.80} in the archive is {kind}; pack the module itself")
-    if entry.size > limits.module:
-        raise _too_large(limits)
-
-
-def _copy_module(chunks: Iterator[bytes], *, out: BinaryIO, limits: FetchLimits) -> tuple[str, int]:
-    digest, size, head = hashlib.sha256(), 0, b""
-    for chunk in chunks:
-        if len(head) < len(_MODULE):
-            head += chunk[: len(_MODULE)]
-        size += len(chunk)
-        if size > limits.module:
-            raise _too_large(limits)
-        digest.update(chunk)
-        out.write(chunk)
-    _check_magic(head[: len(_MODULE)])
-    return digest.hexdigest(), size
-
-
-def _check_magic(head: bytes) -> None:
-    if head == _MODULE:
-        return
-    if head[:4] == _MODULE[:4] and head[6:] == _COMPONENT_LAYER:
-        raise VerifyError(
-            "this is a component; Hookline runs core modules: build for wasm32-wasip1 or wasm32-unknown-unknown"
-        )
-    if head[:4] == _MODULE[:4]:
-        raise VerifyError(f"this is WebAssembly of an unknown version (bytes 4 to 8 are {head[4:].hex()})")
-    raise VerifyError(
-        f"this is not WebAssembly: it begins with {head.hex() or 'nothing'} and a module with {_MODULE.hex()}"
-    )
-
-
-def _too_large(limits: FetchLimits) -> VerifyError:
-    return VerifyError(f"the module is larger than the {limits.module} bytes that are allowed; make it smaller")
-
-
-def _stated_sha256(document: bytes | None) -> str | None:
-    try:
-        data = orjson.loads(document or b"null")
-    except orjson.JSONDecodeError:
-        return None
-    stated = data.get("wasm_sha256") if isinstance(data, dict) else None
-    return stated.lower() if isinstance(stated, str) else None
-
-
-def _only(found: Sequence[Descriptor]) -> Descriptor:
-    if len(found) > 1:
-        raise VerifyError(f"the artifact holds {len(found)} modules and one is expected; push them one by one")
-    return found[0]
+def _meant_layer(found: Sequence[Descriptor]) -> Descriptor:
+    """The one of several layers that is meant, by its title."""
+    for meant in (
+        found,
+        [layer for layer in found if layer.title.rpartition("/")[2] == _PLUGIN],
+        [layer for layer in found if layer.title.lower().endswith(_SUFFIX)],
+    ):
+        if len(meant) == 1:
+            return meant[0]
+    some = ", ".join(layer.shown for layer in found[:_MAX_NAMED])
+    raise VerifyError(f"the artifact holds {len(found)} modules and one is expected ({some}); push them one by one")
 
 
 def _descriptors(items: list[object]) -> tuple[Descriptor, ...]:

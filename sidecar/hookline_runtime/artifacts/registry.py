@@ -2,8 +2,9 @@
 
 What a registry says about itself is not believed: a manifest is hashed here, and a blob is read through a
 ``Body``. A registry is asked without credentials first; its challenge decides between Basic and Bearer, and every
-candidate that the keychain has is tried in order. A token is asked for with the scope of this one repository,
-whatever scope the challenge names.
+candidate that the keychain has is tried in order, and nobody at all last. What could not be tried is told only where
+all of that was refused. A token is asked for with the scope of this one repository, whatever scope the challenge
+names; a login that is kept from an earlier request, and refused, is forgotten, and the request made without it.
 
 Protocols: https://github.com/opencontainers/distribution-spec and
 https://distribution.github.io/distribution/spec/auth/token/ .
@@ -16,20 +17,24 @@ import io
 import json
 import re
 import time
+from contextlib import aclosing
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 from yarl import URL
 
+from hookline_runtime.artifacts.credentials import Credentials, Gap, PullSecret
 from hookline_runtime.artifacts.reference import DIGEST, Reference
-from hookline_runtime.artifacts.transport import Body, StatusError, Transport, shown
+from hookline_runtime.artifacts.transport import Body, StatusError, Transport
+from hookline_runtime.artifacts.urls import foreign, shown, with_query
 from hookline_runtime.errors import FetchError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
-    from hookline_runtime.artifacts.credentials import Credentials, Keychain
+    from hookline_runtime.artifacts.credentials import Keychain
     from hookline_runtime.artifacts.limits import FetchLimits
 
 _ACCEPT: Final = (
@@ -45,6 +50,10 @@ _BASIC_SECONDS: Final = 300
 _LEEWAY: Final = 10.0
 _LONGEST_TOKEN: Final = 3600
 _MAX_CHALLENGE: Final = 16_384
+_MAX_GAPS: Final = 4
+_MAX_CANDIDATES: Final = 16
+_HELPER_PAUSE: Final = 60.0
+"""Seconds until a helper that did not answer is asked again: longer than the pauses within one fetch."""
 
 # RFC 9110, 11.6.1: challenges and their parameters share the comma; a parameter has a "=" and a scheme has not.
 _CHALLENGE: Final = re.compile(
@@ -60,16 +69,20 @@ _CHALLENGE: Final = re.compile(
 class RegistryAccess:
     """How to reach a registry as one plugin may: its pull secrets and its own certificate authority."""
 
-    dockerconfigs: tuple[Mapping[str, Any] | str, ...] = field(default=(), repr=False)
-    """Contents of ``.dockerconfigjson``, tried in order, before the machine's own configuration."""
+    dockerconfigs: tuple[Mapping[str, Any] | str | PullSecret, ...] = field(default=(), repr=False)
+    """Pull secrets or contents of ``.dockerconfigjson``, tried in order, before the machine's own configuration."""
     ca_pem: str | None = None
     """Trusted beside the system's authorities."""
 
     @property
     def fingerprint(self) -> str:
         """Differs where the access differs; tells nothing about the secrets."""
-        text = json.dumps([self.dockerconfigs, self.ca_pem], default=dict, sort_keys=True)
+        text = json.dumps([self.dockerconfigs, self.ca_pem], default=_plain, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    return [value.name, value.bare, repr(value.document)] if isinstance(value, PullSecret) else dict(value)
 
 
 class Repository(Protocol):
@@ -103,9 +116,10 @@ class Tokens:
             del self._values[next(iter(self._values))]
         self._values[key] = (value, time.monotonic() + max(seconds - _LEEWAY, 1.0))
 
-    def drop(self, key: tuple[str, ...]) -> None:
-        """Forget a value that was refused."""
-        self._values.pop(key, None)
+    def drop(self, key: tuple[str, ...], value: str) -> None:
+        """Forget a value that was refused, unless somebody has put a newer one there."""
+        if self._values.get(key, ("", 0.0))[0] == value:
+            del self._values[key]
 
 
 class RemoteRepository:
@@ -206,55 +220,96 @@ class _Auth:
         self._transport = transport
         self._tokens = tokens
         self._key = (str(base), access.fingerprint)
-        self._candidates: list[Credentials | None] | None = None
-        self._current = -1
-        self._sent = False
+        self._candidates: AsyncIterator[Credentials | Gap | None] | None = None
+        """Those that were not tried yet; None before the first."""
+        self._current: Credentials | None = None
+        self._refused = 0
+        """Credentials that were refused."""
+        self._gaps: list[Gap] = []
+        self._new: str | None = None
+        """A value that was made for the next request."""
+        self._sent: str | None = None
+        self._kept = False
+        """Whether what was sent is from an earlier request."""
+        self._bare = False
+        """Whether the next request goes without any."""
         self._offers: list[tuple[str, dict[str, str]]] = []
 
     def header(self) -> str | None:
-        value = self._tokens.get(self._key)
-        self._sent = value is not None
-        return value
+        self._sent = None if self._bare else self._new or self._tokens.get(self._key)
+        self._kept = self._sent is not None and self._new is None
+        self._new, self._bare = None, False
+        return self._sent
 
     async def challenged(self, status: int, challenges: list[str]) -> bool:
         self._offers = parse_challenges(", ".join(challenges)) or self._offers
+        if self._sent is not None:
+            self._tokens.drop(self._key, self._sent)
+        elif status == HTTPStatus.BAD_REQUEST:
+            return False  # of the request itself
+        if self._kept:
+            # It may have ended, or never have been good for this: no word against whoever it was made for.
+            self._kept, self._bare = False, True
+            return True
         if not self._offers:
             return False
-        # What this object has sent and was refused is used up; an expired or an inherited token is not.
-        if self._sent or self._current < 0:
-            self._current += 1
-        self._tokens.drop(self._key)
-        if self._candidates is None:
-            self._candidates = list(await self._keychain.find(self._reference)) or [None]
-        while self._current < len(self._candidates):
+        left = True
+        if self._sent is not None or self._candidates is None:
+            left = await self._next()
+        while left:
             try:
-                value, seconds = await self._authorization(self._candidates[self._current])
+                value, seconds = await self._authorization(self._current)
             except StatusError as error:
                 if error.transient:
                     raise
-                self._current += 1
+                left = await self._next()
                 continue
             self._tokens.put(self._key, value, seconds=seconds)
+            self._new = value
             return True
-        self._current = -1
-        known = [candidate for candidate in self._candidates if candidate is not None]
-        raise FetchError(
-            f"{self._reference.registry} answered {status} for {self._reference} and refuses "
-            + (
-                f"the credentials that were found ({len(known)}); check that one of them may pull it"
-                if known
-                else "to serve it without credentials; give a pull secret or a docker configuration"
-            ),
-            transient=False,
+        raise self._failure(status)
+
+    async def _next(self) -> bool:
+        """Go on to the next candidate; what cannot be used on the way is kept for who has to be told."""
+        if self._candidates is None:
+            self._candidates, self._refused, self._gaps = _then_nobody(self._keychain, self._reference), 0, []
+        else:
+            self._refused += self._current is not None
+        async for found in self._candidates:
+            if not isinstance(found, Gap):
+                self._current = found
+                return True
+            self._gaps.append(found)
+        self._candidates = None  # who asks again begins again
+        return False
+
+    def _failure(self, status: int) -> FetchError:
+        refused = (
+            f"the credentials that were found ({self._refused}); check that one of them may pull it"
+            if self._refused
+            else "to serve it without credentials; give a pull secret or a docker configuration"
+        )
+        if self._gaps:
+            some = "; ".join(gap.why for gap in self._gaps[:_MAX_GAPS])
+            more = f"; and {len(self._gaps) - _MAX_GAPS} more" if len(self._gaps) > _MAX_GAPS else ""
+            tried = f"the credentials that were found ({self._refused})" if self._refused else "to serve it without any"
+            refused = f"{tried}, and others could not be used: {some}{more}"
+        transient = any(gap.transient for gap in self._gaps)
+        return FetchError(
+            f"{self._reference.registry} answered {status} for {self._reference} and refuses {refused}",
+            transient=transient,
+            retry_after=_HELPER_PAUSE if transient else None,
         )
 
     async def _authorization(self, credentials: Credentials | None) -> tuple[str, float]:
         """A value for ``Authorization`` and for how long; StatusError where the token server refuses."""
         for scheme, parameters in self._offers:
+            if scheme == "bearer" and credentials is not None and credentials.registry_token is not None:
+                return f"Bearer {credentials.registry_token}", _BASIC_SECONDS
             if scheme == "bearer":
                 return await self._token(credentials, parameters)
         if any(scheme == "basic" for scheme, _ in self._offers):
-            if credentials is None or credentials.identity_token is not None:
+            if credentials is None or credentials.identity_token is not None or credentials.registry_token is not None:
                 raise StatusError("no password for Basic", status=401, transient=False, retry_after=None)
             return credentials.basic, _BASIC_SECONDS
         raise FetchError(
@@ -277,7 +332,7 @@ class _Auth:
         else:
             await self._transport.request(
                 "GET",
-                realm.update_query(asked),
+                with_query(realm, asked),
                 what=body.what,
                 into=body,
                 auth=_Fixed(credentials.basic) if credentials is not None else None,
@@ -287,8 +342,8 @@ class _Auth:
 
     def _realm(self, text: str) -> URL:
         try:
-            realm = URL(text)
-            usable = bool(realm.host) and not realm.user and realm.scheme in {"https", self._base.scheme}
+            realm = foreign(text)
+            usable = realm.raw_user is None and realm.scheme in {"https", self._base.scheme}
         except ValueError:
             usable = False
         if not usable:
@@ -312,6 +367,22 @@ class _Auth:
         if not isinstance(seconds, int) or seconds <= 0:
             seconds = _TOKEN_SECONDS
         return f"Bearer {token}", min(seconds, _LONGEST_TOKEN)
+
+
+async def _then_nobody(keychain: Keychain, reference: Reference) -> AsyncIterator[Credentials | Gap | None]:
+    """What a keychain has, each once, and nobody's credentials last."""
+    seen: set[Credentials] = set()
+    async with aclosing(keychain.find(reference)) as candidates:
+        async for found in candidates:
+            if isinstance(found, Credentials):
+                if found in seen:
+                    continue
+                if len(seen) == _MAX_CANDIDATES:
+                    yield Gap(why=f"more than {_MAX_CANDIDATES} are not tried")
+                    break
+                seen.add(found)
+            yield found
+    yield None
 
 
 class _Fixed:

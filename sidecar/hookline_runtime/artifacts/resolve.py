@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
-from urllib.parse import urlsplit
 
 import orjson
 
+from hookline_api.abi import permission_refusal, ungranted_imports
 from hookline_api.bundle import BundleArtifact, BundlePlugin
 from hookline_api.resources import LocalSource, OCISource, WasmPlugin
+from hookline_runtime.artifacts.credentials import PullSecret
 from hookline_runtime.artifacts.describe import PluginDescription
 from hookline_runtime.artifacts.inspection import ModuleInfo, inspect_module
 from hookline_runtime.artifacts.reference import parse
 from hookline_runtime.artifacts.registry import RegistryAccess
+from hookline_runtime.artifacts.urls import foreign, shown
 from hookline_runtime.errors import ConfigError, FetchError, VerifyError
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from hookline_runtime.artifacts.store import Artifact
 
 _PAGE: Final = 65_536
+# https://kubernetes.io/docs/concepts/configuration/secret/#docker-config-secrets
 _DOCKER_CONFIG: Final = ".dockerconfigjson"
+_DOCKER_CFG: Final = ".dockercfg"
 _MAX_SETTINGS: Final = 2**20
 
 
@@ -54,6 +57,15 @@ class Resolved:
     """While it is held, the store keeps the module."""
     info: ModuleInfo = field(repr=False)
     description: PluginDescription
+    hooks: tuple[Hook, ...]
+    """Those that are called where the resource names none."""
+    notes: tuple[str, ...] = ()
+    """What is legal, and may not be what was meant; one sentence each."""
+
+    @property
+    def ungranted_imports(self) -> dict[str, str]:
+        """Functions that the module imports and that answer "denied", with the permission that each needs."""
+        return ungranted_imports(self.info.functions, self.entry.permissions)
 
     @property
     def ungranted(self) -> list[str]:
@@ -108,9 +120,18 @@ async def resolve(
         layout=artifact.layout,
         reference=reference,
     )
-    made = entry(plugin, found, hooks=info.hooks, config=config, secret_paths=secret_paths, origin=origin)
+    hooks = called_hooks(plugin, description, info)
+    made = entry(plugin, found, hooks=hooks, config=config, secret_paths=secret_paths, origin=origin)
     check_entry(made, info)
-    return Resolved(entry=made, artifact=artifact, info=info, description=description)
+    _check_permissions(plugin, info)
+    return Resolved(
+        entry=made,
+        artifact=artifact,
+        info=info,
+        description=description,
+        hooks=hooks,
+        notes=(*description.notes, *_notes(plugin, description, info)),
+    )
 
 
 def entry(
@@ -122,7 +143,7 @@ def entry(
     secret_paths: list[str],
     origin: str | None = None,
 ) -> BundlePlugin:
-    """The bundle's entry of a resource and its artifact. ``hooks`` are those that the module exports."""
+    """The bundle's entry of a resource and its artifact. ``hooks`` are called where the resource names none."""
     spec = plugin.spec
     return BundlePlugin(
         name=plugin.metadata.name,
@@ -137,11 +158,66 @@ def entry(
         secret_paths=secret_paths,
         permissions=sorted(set(spec.permissions)),
         egress=spec.egress,
+        kv=spec.kv,
         limits=spec.limits,
         isolation=spec.isolation,
+        observers=spec.observers,
         failure_policy=spec.failure_policy,
         mode=spec.mode,
     )
+
+
+def called_hooks(plugin: WasmPlugin, description: PluginDescription, info: ModuleInfo) -> tuple[Hook, ...]:
+    """The hooks that are called where the resource names none: those that the package declares, or all exported ones.
+
+    Raises ConfigError where the resource names none, and nothing would be called.
+    """
+    if not description.hooks:
+        return info.hooks
+    called = tuple(hook for hook in info.hooks if hook in description.hooks)
+    if not called and not plugin.spec.hooks:
+        raise ConfigError(
+            f"the package declares {', '.join(description.hooks)}, and the module exports only "
+            f"{', '.join(info.hooks)}: nothing would be called; name the hooks in spec.hooks, or mend the package"
+        )
+    return called
+
+
+def _notes(plugin: WasmPlugin, description: PluginDescription, info: ModuleInfo) -> list[str]:
+    """What the package says of itself, where the resource or the module says otherwise."""
+    notes = []
+    name, declared, named = plugin.metadata.name, description.hooks, plugin.spec.hooks
+    if description.name is not None and description.name != name:
+        notes.append(
+            f"the package calls itself '{description.name}': here it is '{name}', also as the name of its keys"
+        )
+    missing = [hook.value for hook in declared if hook not in info.hooks]
+    if missing:
+        notes.append(
+            f"the package declares {', '.join(missing)}, which the module does not export: "
+            f"{'it is' if len(missing) == 1 else 'they are'} never called"
+        )
+    if declared and not named and (left := [hook.value for hook in info.hooks if hook not in declared]):
+        notes.append(
+            f"the module exports {', '.join(left)}, which the package does not declare: "
+            f"{'it is' if len(left) == 1 else 'they are'} not called unless spec.hooks says so"
+        )
+    if declared and (more := [hook.value for hook in dict.fromkeys(named) if hook not in declared]):
+        notes.append(
+            f"spec.hooks names {', '.join(more)}, which the package does not declare: "
+            f"{'it is' if len(more) == 1 else 'they are'} called all the same"
+        )
+    return notes
+
+
+def _check_permissions(plugin: WasmPlugin, info: ModuleInfo) -> None:
+    """Whether all is granted that the module imports, where that is asked for. Raises ConfigError.
+
+    What a sidecar gets from an operator has been through here, and is not judged again: the policy is the resource's.
+    """
+    ungranted = ungranted_imports(info.functions, plugin.spec.permissions)
+    if ungranted and plugin.spec.permissions_policy == "Strict":
+        raise ConfigError(permission_refusal(ungranted))
 
 
 def check_entry(entry: BundlePlugin, info: ModuleInfo) -> None:
@@ -184,9 +260,8 @@ async def fetch(
         artifact = await fetcher.fetch_oci(source.oci, digest=digest, access=access, base=base, prove=prove)
         return source.oci.reference, artifact
     if source.http is not None:
-        parts = urlsplit(source.http.url)
-        shown = parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
-        return shown, await fetcher.fetch_http(source.http, prove=prove)
+        artifact = await fetcher.fetch_http(source.http, prove=prove)
+        return shown(foreign(source.http.url)), artifact
     if isinstance(source, LocalSource) and source.file is not None:
         if base is None:
             raise ConfigError("source.file is for manifest folders only")
@@ -209,23 +284,19 @@ def _always(source: OCISource) -> bool:
 async def registry_access(
     source: OCISource, namespace: str | None, objects: Objects, more: Sequence[str] = ()
 ) -> RegistryAccess:
-    """With what a registry is asked. Raises FetchError or ConfigError.
+    """With what a registry is asked. Raises FetchError.
 
     ``more`` are names of further pull secrets, asked after the source's own; one that is not there is passed over.
+    A pull secret that is not there or cannot be read is the registry client's to tell, where it was needed.
     """
     configs = []
     own = [reference.name for reference in source.pull_secrets]
-    for name in [*own, *more]:
-        data = await objects.secret(namespace, name)
-        if data is None or _DOCKER_CONFIG not in data:
-            if name not in own:
-                continue
-            raise FetchError(f"there is no Secret '{name}' with the key '{_DOCKER_CONFIG}'", transient=False)
-        try:
-            configs.append(json.loads(data[_DOCKER_CONFIG]))
-        except ValueError:
-            if name in own:
-                raise ConfigError(f"the Secret '{name}' holds no JSON in '{_DOCKER_CONFIG}'") from None
+    for name in dict.fromkeys([*own, *more]):
+        secret = await objects.secret(namespace, name) or {}
+        bare = _DOCKER_CONFIG not in secret and _DOCKER_CFG in secret
+        document = secret.get(_DOCKER_CFG if bare else _DOCKER_CONFIG)
+        if document is not None or name in own:
+            configs.append(PullSecret(name=name, document=document, bare=bare))
     ca_pem = None
     if source.ca_config_map is not None:
         data = await objects.config_map(namespace, source.ca_config_map.name)

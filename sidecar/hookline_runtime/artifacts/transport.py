@@ -3,7 +3,8 @@
 A request either fills its ``Body`` or raises FetchError. On the way it is tried again with growing pauses, goes on
 where a dropped connection stopped, follows redirects, and gives up on whoever drips. Three rules keep secrets
 and plain text apart: credentials go to the origin that was asked and to no other, HTTPS is never left for HTTP,
-and messages show a URL without its user, query and fragment (object stores sign in the query).
+and messages show a URL without its user, query and fragment (object stores sign in the query). What somebody else
+wrote as a URL is asked byte for byte (``urls``).
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 import aiohttp
-from yarl import URL
 
+from hookline_runtime.artifacts.certificates import distrust
+from hookline_runtime.artifacts.urls import foreign, shown
 from hookline_runtime.errors import FetchError, VerifyError
 
 if TYPE_CHECKING:
@@ -33,21 +35,35 @@ if TYPE_CHECKING:
 
     from aiohappyeyeballs import AddrInfoType
     from multidict import CIMultiDictProxy
+    from yarl import URL
 
     from hookline_runtime.artifacts.limits import FetchLimits
 
 _log = logging.getLogger(__name__)
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_REFUSALS: Final = frozenset({400, 401, 403})
+"""How servers refuse an ``Authorization``; a 400 is one only where there was an ``Authorization`` to refuse."""
 _TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,15})-\d{1,15}/(?:\d{1,15}|\*)")
 _MAX_STEPS: Final = 32  # redirects and challenges of one attempt
 _MAX_RETRY_AFTER: Final = 3600.0
-_ADVICE: Final = {
+_OF_A_REGISTRY: Final = {
     401: "check the pull secret or the docker configuration",
     403: "check the pull secret or the docker configuration",
     404: "check the reference, and that the artifact was pushed",
     429: "wait, or pull with an account that has a higher limit",
+}
+_OF_A_REDIRECT: Final = {
+    400: "the redirect leads to a store that does not take it; see to the store behind the server that was asked",
+    401: "the redirect leads to a store that asks for a login; see to the store behind the server that was asked",
+    403: "the redirect leads to a store that does not take its signature; check the clocks, and the proxies on the way",
+    404: "the redirect leads to a store that does not have it; push it again",
+}
+_OF_A_URL: Final = {
+    401: "the server wants a login, and none but the URL's own is sent to it; check the URL",
+    403: "check the URL: what is signed into it may be wrong, or its time may be over",
+    404: "check the URL, and that the file is there",
 }
 
 
@@ -66,7 +82,7 @@ class Authorizer(Protocol):
         """The value of ``Authorization`` for the next request."""
 
     async def challenged(self, status: int, challenges: list[str]) -> bool:
-        """After a 401 or a 403: True where ``header`` is now another one, and it is worth asking again."""
+        """After a 400, 401 or 403: True where ``header`` is now another one, and it is worth asking again."""
 
 
 class Body:
@@ -201,34 +217,38 @@ class Transport:
     async def _attempt(self, request: _Request) -> CIMultiDictProxy[str]:
         """Follow redirects and answer challenges until there is an answer that is neither."""
         url, what, auth = request.url, request.what, request.auth
-        here, redirects = url, 0
+        here, redirects, bare = url, 0, False
         for _ in range(_MAX_STEPS):
             at_home = here.origin() == url.origin()
-            status, answer = await self._exchange(request, here, auth if at_home else None)
+            value = auth.header() if auth is not None and at_home and not bare else None
+            status, answer = await self._exchange(request, here, value)
             if status in {200, 206}:
                 return answer
             if status in _REDIRECTS and redirects < self._limits.redirects and request.form is None:
                 redirects += 1
-                here = _follow(here, answer.get("Location", ""), what=what)
+                here, bare = _follow(here, answer.get("Location", ""), what=what), False
+            elif status in _REFUSALS and here is not url and value is not None:
+                bare = True  # the redirect has its own signature, and an Authorization beside it is one too many
             elif (
-                status in {401, 403}
+                status in _REFUSALS
                 and at_home
                 and auth is not None
                 and await auth.challenged(status, answer.getall("WWW-Authenticate", []))
             ):
-                here = url
+                here, bare = url, False
             else:
-                raise _status_error(status, answer, what=what, url=here)
+                advice = _OF_A_URL if auth is None else _OF_A_REGISTRY if at_home else _OF_A_REDIRECT
+                raise _status_error(status, answer, what=what, url=here, advice=advice)
         raise FetchError(f"{what} cannot be fetched: {shown(url)} asks for ever more", transient=False)
 
     async def _exchange(
-        self, request: _Request, here: URL, auth: Authorizer | None
+        self, request: _Request, here: URL, authorization: str | None
     ) -> tuple[int, CIMultiDictProxy[str]]:
         """One request and its answer; the body of a good one is in ``into`` then."""
         into = request.into
         headers = {**(request.headers or {}), "Accept-Encoding": "identity"}
-        if auth is not None and (value := auth.header()) is not None:
-            headers["Authorization"] = value
+        if authorization is not None:
+            headers["Authorization"] = authorization
         if into is not None and into.length:
             headers["Range"] = f"bytes={into.length}-"
         try:
@@ -269,9 +289,7 @@ class Transport:
     def _failure(self, error: Exception, *, what: str, url: URL) -> FetchError:
         transient = True
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            why = f"its certificate is not trusted ({getattr(error.certificate_error, 'verify_message', '')})"
-            why += "; give its authority in caConfigMap"
-            transient = False
+            why, transient = distrust(error, remedy="give its authority in caConfigMap"), False
         elif isinstance(error, aiohttp.ClientSSLError):
             why = "it does not speak TLS as expected; set insecure where it speaks plain HTTP only"
             transient = False
@@ -321,11 +339,6 @@ class Transport:
         return context
 
 
-def shown(url: URL) -> str:
-    """The URL for people: no user, no password, no query, no fragment."""
-    return str(url.with_user(None).with_query(None).with_fragment(None))
-
-
 def _socket(info: AddrInfoType) -> socket.socket:
     """A socket for an address, whatever name or redirect led to it.
 
@@ -342,13 +355,13 @@ def _socket(info: AddrInfoType) -> socket.socket:
 
 def _follow(here: URL, location: str, *, what: str) -> URL:
     try:
-        # encoded=True: a signed URL must go back byte by byte
-        there = here.join(URL(location, encoded=location.isascii())).with_user(None).with_fragment(None)
-        usable = there.scheme in {"http", "https"} and bool(there.host) and bool(location)
+        if not location:
+            raise ValueError("there is no Location")  # noqa: TRY301 - the same as one that makes no sense
+        there = foreign(location, base=here).with_user(None)
     except ValueError:
-        usable = False
-    if not usable:
-        raise FetchError(f"{what} cannot be fetched: {shown(here)} redirects to no usable URL", transient=False)
+        raise FetchError(
+            f"{what} cannot be fetched: {shown(here)} redirects to no usable URL", transient=False
+        ) from None
     if here.scheme == "https" and there.scheme != "https":
         raise FetchError(
             f"{what} cannot be fetched: {shown(here)} redirects from https to {shown(there)}, "
@@ -358,11 +371,13 @@ def _follow(here: URL, location: str, *, what: str) -> URL:
     return there
 
 
-def _status_error(status: int, headers: CIMultiDictProxy[str], *, what: str, url: URL) -> StatusError:
+def _status_error(
+    status: int, headers: CIMultiDictProxy[str], *, what: str, url: URL, advice: Mapping[int, str]
+) -> StatusError:
     transient = status in _TRANSIENT
-    advice = _ADVICE.get(status, "it may work later" if transient else "check the URL, and what answers there")
+    todo = advice.get(status, "it may work later" if transient else "check the URL, and what answers there")
     return StatusError(
-        f"{what} cannot be fetched: {shown(url)} answered {status}; {advice}",
+        f"{what} cannot be fetched: {shown(url)} answered {status}; {todo}",
         status=status,
         transient=transient,
         retry_after=retry_after(headers.get("Retry-After", ""), now=time.time()) if transient else None,

@@ -1,0 +1,246 @@
+"""``hookline-sidecar kv``: the keys of a running sidecar's plugins, from beside it.
+
+It asks the socket in the state folder (``hookline_sidecar.admin_kv``), so it needs no token, only a user who may open
+that: the sidecar's own, as ``kubectl exec`` gives, or root.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import json
+import os
+import socket
+import sys
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import quote
+
+from hookline_runtime.commands import existing_or_not
+from hookline_sidecar.settings import ADMIN_SOCKET, default_state
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+_ROOT: Final = "/admin/kv"
+_MAX_VALUE: Final = 64 * 1024
+_ANSWER_S: Final = 30.0
+_MAX_ANSWER: Final = 16 * 2**20
+_NOT_FOUND: Final = 404
+_CONFLICT: Final = 412
+
+_EXIT_REFUSED: Final = 1
+_EXIT_USAGE: Final = 2
+_EXIT_NOT_FOUND: Final = 3
+_EXIT_CONFLICT: Final = 4
+_EXIT_UNREACHABLE: Final = 5
+
+_EPILOG: Final = """\
+A plugin's keys go by its metadata.name, and each sidecar (each pod) has its own. A change is there for the plugin's
+next call, in all workers, and stays over restarts; keys that every pod should begin with belong into the resource:
+spec.kv.initial.
+
+examples:
+  hookline-sidecar kv list
+  hookline-sidecar kv list residency-router --prefix region
+  hookline-sidecar kv get cost-governor budget/tenant-a
+  hookline-sidecar kv put cost-governor budget/tenant-a '{"queries_per_minute": 1000}'
+  hookline-sidecar kv put column-mask rules - < rules.json
+  hookline-sidecar kv delete cost-governor budget/tenant-a
+  kubectl exec web -c hookline-sidecar -- hookline-sidecar kv list
+
+exit codes:
+  0  done         1  refused: the sentence on stderr says why     2  the command line is wrong
+  3  no such key or plugin     4  --only-new, and the key is there     5  no sidecar could be asked
+"""
+
+
+class _FailedError(Exception):
+    def __init__(self, code: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Run one command; the exit code, as ``--help`` lists them."""
+    options = _parser(environment).parse_args(arguments)
+    try:
+        options.command(_Sidecar(options.state / ADMIN_SOCKET), options)
+        sys.stdout.flush()
+    except _FailedError as error:
+        sys.stderr.write(f"hookline-sidecar kv: {error}\n")
+        return error.code
+    except BrokenPipeError:  # as of `kv list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    shape = argparse.RawDescriptionHelpFormatter
+    state = environment.get("HOOKLINE_STATE") or str(default_state(environment))
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--state", type=existing_or_not, metavar="DIR", default=state,
+        help=f"the sidecar's own --state; also HOOKLINE_STATE (default: {state})".replace("%", "%%"),
+    )  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="hookline-sidecar kv",
+        description="Reads and writes the keys of a running sidecar's plugins.",
+        epilog=_EPILOG,
+        formatter_class=shape,
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def add(name: str, command: Any, text: str, *positional: tuple[str, str]) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, parents=[common], help=text, description=text, formatter_class=shape)
+        for each, explained in positional:
+            made.add_argument(each, metavar=each.upper(), help=explained)
+        made.add_argument("--json", action="store_true", help="answer with JSON")
+        made.set_defaults(command=command)
+        return made
+
+    plugin, key = ("plugin", "its metadata.name"), ("key", "any text; also with / in it")
+    listing = add("list", _list, "list a plugin's keys with their sizes, or the plugins")
+    listing.add_argument("plugin", metavar="PLUGIN", nargs="?", help="its metadata.name; default: list the plugins")
+    listing.add_argument("--prefix", default="", help="only keys that begin so")
+    add("get", _get, "write a value to stdout, byte for byte", plugin, key)
+    value = ("value", "text, or - to read stdin; at most 64 KiB. Put -- in front of one that begins with -")
+    putting = add("put", _put, "store a value", plugin, key, value)
+    putting.add_argument("--only-new", action="store_true", help="only where there is no such key")
+    putting.add_argument("--prepare", action="store_true", help="also for a plugin that is not there yet")
+    add("delete", _delete, "delete a key; one that is not there is no error", plugin, key)
+    return parser
+
+
+def _list(sidecar: _Sidecar, options: argparse.Namespace) -> None:
+    if options.plugin is None:
+        answer = json.loads(sidecar.ask("GET", _ROOT))
+        rows = [(each["plugin"], str(each["keys"]), str(each["bytes"])) for each in answer["plugins"]]
+        _show(answer, ("PLUGIN", "KEYS", "BYTES"), rows, as_json=options.json)
+        return
+    entries: list[dict[str, Any]] = []
+    page: str | None = f"{_path(options.plugin)}?limit=1024&prefix={quote(os.fsencode(options.prefix), safe='')}"
+    while page is not None:
+        answer = json.loads(sidecar.ask("GET", page))
+        entries += answer["entries"]
+        page = answer["next"]
+    rows = [
+        (_printable(each), str(each["size"]), "-" if each["ttl_ms"] is None else f"{each['ttl_ms'] / 1000:.0f}s")
+        for each in entries
+    ]
+    _show({"plugin": options.plugin, "entries": entries}, ("KEY", "BYTES", "ENDS IN"), rows, as_json=options.json)
+
+
+def _get(sidecar: _Sidecar, options: argparse.Namespace) -> None:
+    path = _path(options.plugin, options.key)
+    if options.json:
+        _print(json.dumps(json.loads(sidecar.ask("GET", path)), indent=2))
+        return
+    value = sidecar.ask("GET", path, headers={"Accept": "application/octet-stream"})
+    sys.stdout.buffer.write(value)
+    if sys.stdout.isatty() and not value.endswith(b"\n"):
+        sys.stdout.buffer.write(b"\n")
+
+
+def _put(sidecar: _Sidecar, options: argparse.Namespace) -> None:
+    value = sys.stdin.buffer.read(_MAX_VALUE + 1) if options.value == "-" else os.fsencode(options.value)
+    if len(value) > _MAX_VALUE:
+        raise _FailedError(_EXIT_REFUSED, f"a value has at most {_MAX_VALUE} bytes; nothing is stored")
+    path = _path(options.plugin, options.key) + ("?prepare=true" if options.prepare else "")
+    headers = {"If-None-Match": "*"} if options.only_new else {}
+    answer = json.loads(sidecar.ask("PUT", path, body=value, headers=headers))
+    _done(answer, f"{'replaced' if answer['existed'] else 'stored'}, {len(value)} bytes", options)
+
+
+def _delete(sidecar: _Sidecar, options: argparse.Namespace) -> None:
+    answer = json.loads(sidecar.ask("DELETE", _path(options.plugin, options.key)))
+    _done(answer, "deleted" if answer["existed"] else "was not there", options)
+
+
+class _Sidecar:
+    """A sidecar, by its socket."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def ask(
+        self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> bytes:
+        """The body of a good answer. Raises _FailedError."""
+        connection = http.client.HTTPConnection("localhost", timeout=_ANSWER_S)
+        try:
+            connection.sock = self._connect()
+            with contextlib.closing(connection):
+                connection.request(method, path, body=body, headers={**(headers or {}), "Connection": "close"})
+                answer = connection.getresponse()
+                status, data = answer.status, answer.read(_MAX_ANSWER)
+        except (OSError, http.client.HTTPException) as error:
+            raise _FailedError(_EXIT_UNREACHABLE, self._why(error)) from None
+        if status == http.HTTPStatus.OK:
+            return data
+        code = {_NOT_FOUND: _EXIT_NOT_FOUND, _CONFLICT: _EXIT_CONFLICT}.get(status, _EXIT_REFUSED)
+        try:
+            sentence = str(json.loads(data)["detail"])
+        except (ValueError, KeyError, TypeError):
+            sentence = f"the sidecar answered {status}"
+        raise _FailedError(code, sentence)
+
+    def _connect(self) -> socket.socket:
+        unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            unix.settimeout(_ANSWER_S)
+            folder = os.open(self._path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                # By the descriptor: the whole name may be longer than a socket's may be.
+                unix.connect(f"/proc/self/fd/{folder}/{self._path.name}")
+            finally:
+                os.close(folder)
+        except BaseException:
+            unix.close()
+            raise
+        return unix
+
+    def _why(self, error: Exception) -> str:
+        if isinstance(error, FileNotFoundError | NotADirectoryError | ConnectionRefusedError):
+            return (
+                f"no sidecar answers at {self._path}: is one running, and is --state (or HOOKLINE_STATE) the folder "
+                "that it was started with?"
+            )
+        if isinstance(error, PermissionError):
+            return f"this user may not open {self._path}: run it as the sidecar's own user, or as root"
+        if isinstance(error, TimeoutError):
+            return f"the sidecar at {self._path} did not answer within {_ANSWER_S:g} s"
+        return f"the sidecar at {self._path} broke off: {error}"
+
+
+def _path(plugin: str, key: str | None = None) -> str:
+    if not plugin or key == "":
+        raise _FailedError(
+            _EXIT_USAGE, "PLUGIN and KEY must not be empty: a variable in the command line may not be set"
+        )
+    path = f"{_ROOT}/{quote(os.fsencode(plugin), safe='')}"
+    return path if key is None else f"{path}/{quote(os.fsencode(key), safe='/')}"
+
+
+def _printable(entry: Mapping[str, Any]) -> str:
+    key = entry.get("key")
+    # What would break a line or a terminal, or is no text, is shown as a request has it.
+    return str(key) if key and key.isprintable() else str(entry["path"]).split("/", 4)[4]
+
+
+def _show(answer: object, head: tuple[str, ...], rows: Sequence[tuple[str, ...]], *, as_json: bool) -> None:
+    if as_json:
+        _print(json.dumps(answer, indent=2))
+        return
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    for row in (head, *rows):
+        _print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def _done(answer: object, words: str, options: argparse.Namespace) -> None:
+    _print(json.dumps(answer) if options.json else f"{options.plugin} {ascii(options.key)[1:-1]}: {words}")
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
