@@ -138,7 +138,7 @@ async def test_a_name_that_nobody_can_have_is_a_problem(sidecar, make_manifest, 
 
 async def test_what_a_manifest_leaves_out_has_its_default(sidecar):
     """One limit of several, and a rollout without a deadline."""
-    sidecar.folder.plugin("victim", config={"custom_hook": "lean"}, limits={"memory": "1Mi"}, rollout={})
+    sidecar.folder.plugin("victim", config={"custom_hook": "lean"}, limits={"memory": "1Mi", "timeout": None}, rollout={})
     await sidecar.wait_says("lean")
     assert sidecar.get("/v1/bundle")[1]["plugins"][-1]["limits"]["timeout"] == "100ms"
 

@@ -266,7 +266,7 @@ async def test_an_audit_log_has_every_statement_or_says_how_many_it_lacks(new_si
         found = sidecar.plugin("audit-log")["stats"]["post_query"]
         return found if found["calls"] == 3000 else None
 
-    counted = eventually(stats, "the end of all calls", seconds=120)
+    counted = eventually(stats, "the end of all calls")
     verified = (await sidecar.ask("custom_hook", {"verify": True}))["value"]
     assert verified["intact"]
     assert verified["newest"] + counted["dropped"] == 3000
