@@ -21,6 +21,7 @@ from hookline_runtime.runtime import Runtime
 from hookline_runtime.stats import Summary
 from hookline_sidecar.endpoint import Endpoint, Gate
 from hookline_sidecar.settings import Settings
+from waiting import until_true
 
 _METRICS = b'{"event": {}}'
 _BATCH = b'{"calls": [%s]}' % b", ".join([b'{"hook": "metrics", "input": {"event": {}}}'] * 3)
@@ -127,9 +128,7 @@ async def _turns():
 
 async def _until(condition):
     """Let others go on until it is so."""
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - bytes are on their way through the kernel
-            await asyncio.sleep(0.001)
+    await until_true(condition, "what this test waits for", pause=0.001)
 
 
 async def _answers(reader, count):
