@@ -52,7 +52,7 @@ def why(tenant, plugin):
 async def still_serves(operator, tenant, module, eventually, reason="NoMatchingPods"):
     """Wait until a plugin that is applied now is where it should be."""
     tenant.plugin("after", tenant.module("after", module("after")))
-    await eventually(lambda: (tenant.ready("after") or ("", ""))[1] == reason, "service after the attack", 40)
+    await eventually(lambda: (tenant.ready("after") or ("", ""))[1] == reason, "service after the attack")
     assert operator.process.poll() is None
 
 
@@ -155,7 +155,7 @@ async def test_a_pod_that_reads_none_of_its_downloads_holds_few_of_them(
     tenant.pod("b")
     greedy = await connect(operator, tenant, "a", download=False)
     tenant.plugin("guard", {"oci": {"reference": f"{registry.host}/large:v1", "insecure": True}})
-    await greedy.until(greedy.runs, 60)
+    await greedy.until(greedy.runs)
     sha256 = greedy.bundle_of("guard").artifact.sha256
     authority = control_plane.get("configmap", "hookline-ca", f"--namespace={operator.home}")["data"]["ca.crt"]
     trust = ssl.create_default_context(cadata=authority)

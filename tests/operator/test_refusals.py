@@ -179,11 +179,11 @@ async def test_a_tag_that_could_not_be_asked_for_is_asked_for_with_a_new_pull_se
         tenant.plugin("guard", registry.source("tracked:v1", trackInterval="10s", pullSecrets=[{"name": "pull"}]))
         await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
         registry.away = True
-        await eventually(lambda: "429" in json.dumps(tenant.status("guard")), "a failure", 60)
+        await eventually(lambda: "429" in json.dumps(tenant.status("guard")), "a failure")
         before, moved = registry.asked, registry.push("tracked:v1", module("v2"))
         registry.away = False
         tenant.apply(secret("pull", {".dockercfg": json.dumps({registry.host: {"username": "u", "password": "p"}})}))
-        await eventually(lambda: registry.asked > before, "a request", 60)
+        await eventually(lambda: registry.asked > before, "a request")
         await eventually(lambda: tenant.status("guard")["artifact"]["digest"] == moved, "the new module")
 
 

@@ -114,7 +114,9 @@ async def test_such_inputs_are_an_ordinary_overload_by_default(workshop):
     assert "limits.input is 262144" in runtime.plugins["guest"].last_failure.message
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
 @given(size=st.integers(3, 3 * MIB), frame=st.integers(64, STACK_ROOM // 16).map(lambda each: each * 16))
 async def test_no_size_of_an_input_makes_a_wrong_answer(workshop, size, frame):
     """Whatever the frames of the hook: the answer is right, or the call is an overload."""

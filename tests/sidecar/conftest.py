@@ -27,6 +27,7 @@ import yaml
 
 from cluster.binaries import cache
 from hookline_api.hooks import Hook
+from hookline_runtime.kv import KvStore
 from local_ports import reserve_port, reserve_ports
 from waiting import PATIENCE_S as DEADLINE
 from waiting import until, until_true
@@ -108,6 +109,23 @@ class Guests:
         counting = f"""(loop $more (local.set $i (i64.add (local.get $i) (i64.const 1)))
                        (br_if $more (i64.lt_u (local.get $i) (i64.const {rounds}))))"""
         return self.module({"custom_hook": counting + self.echo})
+
+    def patient(self):
+        """A module whose custom hook is at work until ``Sidecar.let_go``, and then answers its input.
+
+        It needs the permission ``kv.read``.
+        """
+        waiting = """(loop $until
+          (local.set $i (i64.const 0))
+          (loop $more (local.set $i (i64.add (local.get $i) (i64.const 1)))
+            (br_if $more (i64.lt_u (local.get $i) (i64.const 3000000))))
+          (br_if $until (i32.lt_s
+            (call $kv_get (i32.const 1024) (i32.const 2) (i32.const 2048) (i32.const 8)) (i32.const 0))))"""
+        return self.module(
+            {"custom_hook": waiting + self.echo},
+            imports='(import "env" "kv_get" (func $kv_get (param i32 i32 i32 i32) (result i32)))',
+            data={1024: b"go"},
+        )
 
     def counter(self):
         """A module whose custom hook adds one to the number at the key ``n`` and answers the sum."""
@@ -229,6 +247,12 @@ class Sidecar:
             for pid in family:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+
+    def let_go(self, plugin):
+        """Have calls of ``Guests.patient`` end."""
+        store = KvStore(self.state / "kv")
+        store.put(plugin, b"go", b"1")
+        store.close()
 
     @property
     def log(self):

@@ -18,6 +18,7 @@ from urllib.parse import quote
 import pytest
 
 from hookline_runtime.kv import MAX_KEYS, MAX_NAMESPACES, KvStore
+from waiting import PATIENCE_S
 
 NOBODY = 65534
 TOKEN = "a-token-that-is-long-enough"
@@ -35,7 +36,7 @@ class Admin:
 
     def __call__(self, method, path, body=None, *, tcp=False, headers=None):
         """Status, headers and body, which is parsed where it is JSON."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.sidecar.admin_port, timeout=30)
+        connection = http.client.HTTPConnection("127.0.0.1", self.sidecar.admin_port, timeout=PATIENCE_S)
         if not tcp:
             connection.sock = self.connect()
         with contextlib.closing(connection):
@@ -48,7 +49,7 @@ class Admin:
     def connect(self):
         """A connection to the socket."""
         unix = socket.socket(socket.AF_UNIX)
-        unix.settimeout(30)
+        unix.settimeout(PATIENCE_S)
         try:
             unix.connect(str(self.path))
         except OSError:

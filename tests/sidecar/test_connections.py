@@ -228,7 +228,7 @@ def test_many_idle_connections_are_cheap(sidecar):
 def test_a_shutdown_answers_what_is_under_way_and_closes_what_is_idle(new_sidecar, guests):
     """The slow call is answered, its connection and an idle one are closed, and the sidecar ends well."""
     sidecar = new_sidecar(drain="10m")
-    sidecar.folder.plugin("slow", guests.busy(300_000_000), limits={"timeout": "60s"})
+    sidecar.folder.plugin("slow", guests.patient(), permissions=["kv.read"], limits={"timeout": "60s"})
     sidecar.start()
     with Client(sidecar) as busy, Client(sidecar) as idle, Client(sidecar) as half:
         idle.send(request())
@@ -239,6 +239,7 @@ def test_a_shutdown_answers_what_is_under_way_and_closes_what_is_idle(new_sideca
         asyncio.run(sidecar.wait_busy(before))
         sidecar.stop(wait=False)
         assert idle.answer() is None
+        sidecar.let_go("slow")
         status, body = busy.answer()
         assert (status, body["action"]) == (200, "answered")
         assert busy.answer() is None

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from hookline_sidecar.manifests import scan
+from waiting import PATIENCE_S
 
 _MODULE = b"\0asm\x01\0\0\0"
 _YAML = "name: cost-governor\nversion: 0.1.0\nhooks:\n  - pre_query\npermissions:\n  - kv_read\n"
@@ -207,6 +208,6 @@ def test_a_file_in_place_of_the_folder_is_told_which_folder_to_give(new_sidecar)
     sidecar = new_sidecar()
     sidecar.folder.plugin("guard", _MODULE)
     sidecar.start(wait=False, plugins=sidecar.folder.path / "guard.yaml")
-    assert sidecar.process.wait(20) == 2
+    assert sidecar.process.wait(PATIENCE_S) == 2
     assert "is no folder" in sidecar.log
     assert f"it is a file, and a folder is read: give --plugins {sidecar.folder.path}" in sidecar.log

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hookline_runtime.kv import KvStore
+from waiting import PATIENCE_S
 
 PERMISSIONS = ["kv.read", "kv.write"]
 NOBODY = 65534
@@ -42,7 +43,7 @@ def kv(running):
         where = [] if state is None else ["--state", str(state)]
         done = subprocess.run(
             [sys.executable, "-m", "hookline_sidecar", "kv", *arguments[:1], *where, *arguments[1:]],
-            input=stdin, capture_output=True, check=False, env=clean() | (environment or {}), timeout=120,
+            input=stdin, capture_output=True, check=False, env=clean() | (environment or {}), timeout=PATIENCE_S,
         )  # fmt: skip
         return done.returncode, done.stdout, done.stderr.decode()
 
@@ -162,7 +163,7 @@ def test_another_user_is_told_whose_command_it_is(running):
         )
         done = subprocess.run(
             [sys.executable, "-c", script, "list", "--state", str(link / "state")],
-            capture_output=True, text=True, check=False, env=clean(), timeout=120,
+            capture_output=True, text=True, check=False, env=clean(), timeout=PATIENCE_S,
         )  # fmt: skip
         assert done.returncode == 5
         assert "this user may not open" in done.stderr
@@ -206,4 +207,4 @@ def test_a_reader_that_goes_away_is_no_error(running):
     listing = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=clean())
     listing.stdout.close()
     with listing.stderr:
-        assert (listing.stderr.read(), listing.wait(60)) == (b"", 0)
+        assert (listing.stderr.read(), listing.wait(PATIENCE_S)) == (b"", 0)

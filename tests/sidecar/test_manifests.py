@@ -136,9 +136,11 @@ async def test_a_name_that_nobody_can_have_is_a_problem(sidecar, make_manifest, 
     assert await sidecar.says() == "one"
 
 
-async def test_what_a_manifest_leaves_out_has_its_default(sidecar):
+async def test_what_a_manifest_leaves_out_has_its_default(sidecar, make_manifest):
     """One limit of several, and a rollout without a deadline."""
-    sidecar.folder.plugin("victim", config={"custom_hook": "lean"}, limits={"memory": "1Mi"}, rollout={})
+    lean = make_manifest("victim", config={"custom_hook": "lean"}, limits={"memory": "1Mi"}, rollout={})
+    del lean["spec"]["limits"]["timeout"]
+    sidecar.folder.write("victim.yaml", lean)
     await sidecar.wait_says("lean")
     assert sidecar.get("/v1/bundle")[1]["plugins"][-1]["limits"]["timeout"] == "100ms"
 

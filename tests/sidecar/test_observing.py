@@ -21,6 +21,7 @@ from hookline_runtime.runtime import Runtime
 from hookline_runtime.stats import Summary
 from hookline_sidecar.endpoint import Endpoint, Gate
 from hookline_sidecar.settings import Settings
+from waiting import until_true
 
 _METRICS = b'{"event": {}}'
 _BATCH = b'{"calls": [%s]}' % b", ".join([b'{"hook": "metrics", "input": {"event": {}}}'] * 3)
@@ -127,9 +128,7 @@ async def _turns():
 
 async def _until(condition):
     """Let others go on until it is so."""
-    async with asyncio.timeout(20):
-        while not condition():  # noqa: ASYNC110 - bytes are on their way through the kernel
-            await asyncio.sleep(0.001)
+    await until_true(condition, "what this test waits for", pause=0.001)
 
 
 async def _answers(reader, count):
@@ -282,7 +281,7 @@ async def test_an_audit_log_has_every_statement_or_says_how_many_it_lacks(new_si
         found = sidecar.plugin("audit-log")["stats"]["post_query"]
         return found if found["calls"] == 3000 else None
 
-    counted = eventually(stats, "the end of all calls", seconds=120)
+    counted = eventually(stats, "the end of all calls")
     verified = (await sidecar.ask("custom_hook", {"verify": True}))["value"]
     assert verified["intact"]
     assert verified["newest"] + counted["dropped"] == 3000

@@ -62,7 +62,7 @@ async def test_a_supervisor_that_is_killed_is_not_missed(sidecar, guests, load, 
 
 async def test_a_stop_lets_calls_under_way_end(sidecar, guests, all_gone):
     """SIGTERM: a slow call is answered, new connections are refused, the socket's file goes, the code is 0."""
-    sidecar.folder.plugin("slow", guests.busy(500_000_000), limits={"timeout": "60s"})
+    sidecar.folder.plugin("slow", guests.patient(), permissions=["kv.read"], limits={"timeout": "60s"})
     sidecar.start(drain="10m")
     family = sidecar.pids
     before = sidecar.used()
@@ -73,6 +73,7 @@ async def test_a_stop_lets_calls_under_way_end(sidecar, guests, all_gone):
         await until_refused(sidecar)
         assert not sidecar.socket.exists()
         assert sidecar.get("/readyz")[0] == 503
+        sidecar.let_go("slow")
         for call in calls:
             response = await call
             assert (response.status, (await response.json())["value"]) == (200, {"n": 1})
@@ -97,7 +98,7 @@ async def until_refused(sidecar):
 
 async def test_a_call_on_an_open_connection_during_a_stop_is_a_503(sidecar, guests):
     """The proxy may ask elsewhere; the connection is closed behind the answer, or before it."""
-    sidecar.folder.plugin("slow", guests.busy(500_000_000), limits={"timeout": "60s"})
+    sidecar.folder.plugin("slow", guests.patient(), permissions=["kv.read"], limits={"timeout": "60s"})
     sidecar.start(drain="10m")
     async with sidecar.client() as session:
         async with session.post("/v1/hooks/pre_query", json={"query": ""}) as response:
@@ -109,6 +110,7 @@ async def test_a_call_on_an_open_connection_during_a_stop_is_a_503(sidecar, gues
         half.sendall(b"POST /v1/hooks/custom_hook HTTP/1.1\r\nHost: x\r\n")
         sidecar.stop(wait=False)
         await until_refused(sidecar)
+        sidecar.let_go("slow")
         assert (await call).status == 200
         half.close()
     assert sidecar.process.wait(PATIENCE_S) == 0

@@ -30,6 +30,11 @@ async def settled(sidecar, value, eventually):
     """Return when every worker answers this."""
     await sidecar.wait_says(value)
     sidecar.wait_plugin("p", state="Running")
+    all_run_it(sidecar, eventually)
+
+
+def all_run_it(sidecar, eventually):
+    """Return when every worker runs the bundle of the moment."""
 
     def all_of_them():
         workers = sidecar.get("/v1/plugins")[1]["workers"]
@@ -125,25 +130,24 @@ async def test_a_good_module_after_a_bad_one_is_taken(sidecar, guests, eventuall
     assert sidecar.plugin("p")["failure"] is None
 
 
-async def test_a_call_under_way_ends_with_the_version_it_began_with(sidecar, guests):
+async def test_a_call_under_way_ends_with_the_version_it_began_with(sidecar, guests, eventually):
     """A slow call outlives its version."""
-    sidecar.folder.write("p.wasm", guests.busy(1_000_000_000))
-    sidecar.folder.plugin("p", limits={"timeout": "20s"})
-    await settled_on_echo(sidecar)
+    good = sidecar.plugin("p")["revision"]
+    sidecar.folder.plugin("p", guests.patient(), permissions=["kv.read"], limits={"timeout": "60s"})
+    slow = sidecar.wait_plugin("p", state="Running", revision=lambda revision: revision != good)["revision"]
+    all_run_it(sidecar, eventually)
     before = sidecar.used()
     async with sidecar.client() as session:
         call = asyncio.create_task(session.post("/v1/hooks/custom_hook", json={"slow": True}))
         await sidecar.wait_busy(before)
-        sidecar.folder.plugin("p", guests.saying("newer"))
-        await sidecar.wait_says("newer")
+        sidecar.folder.plugin("p", guests.saying("good"))
+        sidecar.wait_plugin("p", state="Running", revision=lambda revision: revision != slow)
+        all_run_it(sidecar, eventually)
+        assert await sidecar.says() == "good"
+        assert not call.done()
+        sidecar.let_go("p")
         response = await call
         assert (response.status, (await response.json())["value"]) == (200, {"slow": True})
-
-
-async def settled_on_echo(sidecar):
-    """Return when every worker answers its input."""
-    sidecar.wait_plugin("p", state="Running")
-    await sidecar.wait_says(0)
 
 
 async def test_a_storm_of_changes_ends_with_the_last_one(sidecar, guests, load):
