@@ -75,9 +75,10 @@ bench-operator: $(VENV)/.dev toolchains ## measure the operator: 2,000 sidecars,
 	sh scripts/debian-packages.sh
 	$(TOOLS) PYTHONPATH=scripts $(BIN)/python -m bench.operator $(ARGS)
 
-fuzz: $(VENV)/.dev ## both ways of each pair, at length: 200,000 inputs, 2,000 guests, the runtime's suite, a million requests (ARGS="--cases N --seed S"); and 20,000 of each thing that registries and packages say
+fuzz: $(VENV)/.dev toolchains ## both ways of each pair, at length: 200,000 inputs, 2,000 guests, the runtime's suite, a million requests (ARGS="--cases N --seed S"); and what registries, packages and manifests say
 	HOOKLINE_FUZZ=200000 $(BIN)/python -m pytest -q tests/runtime/test_accelerator.py tests/runtime/test_random_guests.py tests/runtime/test_calls.py tests/sidecar/test_batches.py
 	HOOKLINE_FUZZ=200000 $(BIN)/python -m pytest -q -m hypothesis tests/artifacts
+	HOOKLINE_FUZZ=200000 $(TOOLS) $(BIN)/python -m pytest -q tests/sidecar/test_kubernetes_yaml.py
 	PYTHONPATH=scripts $(BIN)/python -m fuzz_endpoint $(ARGS)
 
 crds: $(VENV)/.dev ## write the CustomResourceDefinition from the models, and the chart's table of values

@@ -122,6 +122,14 @@ def test_a_document_that_cannot_be_read_is_left_out_with_a_note(name, document):
     assert found.notes[0].startswith(f"{name} is ignored")
 
 
+def test_a_plugin_yaml_says_what_is_written_in_it():
+    """HeliosDB takes the text as it stands: no number, date, or truth is made of it."""
+    text = b"name: no\nversion: 1.10\ndescription: 22:30\nauthor: 0x1F\nlicense: ~\nhooks: [pre_query]\n"
+    found = PluginDescription.from_packed({"plugin.yaml": text + b"resources: {max_memory: 65536}"})
+    assert (found.name, found.version, found.description, found.author) == ("no", "1.10", "22:30", "0x1F")
+    assert (found.license, found.hooks, found.resources.max_memory) == (None, (Hook.PRE_QUERY,), 65536)
+
+
 def test_without_pyyaml_a_plugin_yaml_is_left_out_with_a_note(monkeypatch):
     """PyYAML comes with the sidecar's extra only."""
     monkeypatch.setitem(sys.modules, "yaml", None)

@@ -30,6 +30,7 @@ ANNOTATION: Final = "hookline.plugin"
 
 _MAX_DEPTH: Final = 32
 _TEXTS: Final = {"name": 253, "version": 64, "description": 1024, "author": 253, "license": 128}
+_AS_WRITTEN: Final = {*_TEXTS, "hooks", "permissions"}
 _MAX_PERMISSIONS: Final = 32
 # https://github.com/opencontainers/image-spec/blob/main/annotations.md
 _OCI_ANNOTATIONS: Final = {
@@ -149,7 +150,11 @@ def _load_yaml(document: bytes) -> object:
         # An alias makes a few bytes mean gigabytes; no description needs one.
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
             raise ValueError("it has a YAML alias")
-        return yaml.safe_load(text)
+        data = yaml.safe_load(text)
+        if isinstance(data, dict):  # HeliosDB reads these as they are written: 1.10 is a version, and `no` a name
+            written = yaml.load(text, yaml.BaseLoader)
+            data |= {name: written[name] for name in _AS_WRITTEN & written.keys() if data.get(name) is not None}
+        return data
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
     except (AttributeError, LookupError):
