@@ -165,6 +165,7 @@ class Guest:
         self.initializer = initializer(info)
         """The function that sets an instance up, if any."""
         self.memory_map = module.memory_map
+        self._callbacks: list[object] = []  # the library keeps their addresses, and nothing else keeps them
         self.keep_off(static=False)
         self.most = most_memory(module, limits.memory)
         self.first_size = info.memory_pages * PAGE
@@ -182,7 +183,6 @@ class Guest:
         self._shells: list[Instance] = []
         self._keep = _MAX_SHELLS
         self._engine = engine(fuel=limits.fuel is not None)
-        self._callbacks: list[object] = []  # the library keeps their addresses, and nothing else keeps them
         self._linker = wasmtime.Linker(self._engine)
         try:
             self._link(host)
@@ -197,6 +197,7 @@ class Guest:
         self.own = OwnMemory(self.memory_map, static=static)
         flat = [address for span in self.own.spans for address in span]
         self.own_words = (ctypes.c_uint64 * len(flat))(*flat)
+        self._callbacks.append(self.own_words)  # for the accelerator, also in instances that were made before
 
     def instantiate(self, *, timeout_ms: int | None = None, instead_of: Instance | None = None) -> Instance:
         """A new instance with fresh memory; its deadline runs from here and covers its first call, on this thread.
@@ -566,9 +567,9 @@ class Instance:
         try:
             region = self._region
             if region is not None and size <= region[1]:
-                pointer = region[0]
+                pointer, behind = region[0], 0
             else:
-                region = None
+                region, behind = None, size
                 cells[0] = size
                 failure = _func_call(context, self._found.get("alloc") or self._find("alloc"), cells_at, 1, trap_at)
                 if failure is not None or trap.value is not None:
@@ -580,14 +581,13 @@ class Instance:
                 if outside or (region is None and guest.own.touched_by(pointer, end)):
                     raise self._no_room(pointer, size)
                 self._view[pointer:end] = data
-            cells[0] = pointer
-            cells[2] = size
+            cells[0], cells[2] = pointer, size
             begun = True
             failure = _func_call(context, self._found.get(hook) or self._find(hook), cells_at, 2, trap_at)
             if failure is not None or trap.value is not None:
                 raise self._error(failure, hook, None)
             packed = 0 if hook in guest.void else cells[0]
-            result, behind = None, pointer + size if region is None else 0
+            result, behind = None, behind and pointer + behind
             if packed and hook not in UNANSWERED:
                 start, length = packed >> 32, packed & U32
                 end = start + length
@@ -607,7 +607,7 @@ class Instance:
             self._renew_in_place()
             return self._call(hook, data, last=last)
         finally:
-            if guest.fuel is not None:
+            if guest.fuel is not None and words[_STORE]:  # a new store in its place may not have come up
                 self._count_fuel(guest.fuel)
             self.memory = self._size
         return result

@@ -12,7 +12,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from hookline_runtime.errors import CallError, ConfigError, OverloadError, VerifyError
+from hookline_runtime.errors import CallError, ConfigError, DeadlineError, OverloadError, VerifyError
 
 if TYPE_CHECKING:
     from hookline_runtime.calls import Guest, Instance
@@ -24,7 +24,7 @@ _ROUNDS: Final = 64
 _AT_REST: Final = 3
 """Rounds without an address that was not used before: as good as ever after."""
 _PATIENCE_S: Final = 2.0
-"""Processor time for all of it."""
+"""Processor time after which one round at rest is enough, and one that was not is the last: collectors take long."""
 
 _INSTEAD: Final = "set isolation.mode: PerCall, where each call has fresh memory, or let dealloc free what alloc takes"
 
@@ -86,8 +86,10 @@ class _Trial:
                 before = self._lowest, self._highest
                 instance = self._round(instance)
                 at_rest = at_rest + 1 if (self._lowest, self._highest) == before else 0
-                over = self._inputs >= _ROUNDS * len(self._sizes) or time.thread_time() - begin > _PATIENCE_S
-                if over and at_rest < _AT_REST and self._sizes:
+                late = time.thread_time() - begin > _PATIENCE_S
+                if late and at_rest:
+                    break
+                if self._sizes and at_rest < _AT_REST and (late or self._inputs >= _ROUNDS * len(self._sizes)):
                     raise ConfigError(
                         f"isolation.mode: Pooled is for plugins that free what they take, and this one does not"
                         f"{'' if self._guest.frees else ' (it exports no dealloc)'}: {self._inputs} inputs were taken "
@@ -124,6 +126,9 @@ class _Trial:
         guest = self._guest
         try:
             pointer = instance.take(size)
+        except DeadlineError:
+            self._sizes.clear()  # its calls fail, and say so
+            return 0, None
         except CallError as error:
             return 0, error
         wrong, stack = guest.own.refuse(pointer, size, instance.memory), guest.memory_map.stack

@@ -181,6 +181,18 @@ async def test_a_buffer_for_inputs_among_the_data_is_the_modules_own_affair(work
         assert [await _count(runtime, size) for size in (100, 40_000, 40_001)] == [98, 39_998, "trap"]
 
 
+async def test_a_buffer_below_a_stack_of_unknown_size_is_not_taken_for_the_stack(workshop):
+    """An older linker puts the stack behind the data, and says nothing of either; buffers are right below it."""
+    top = 49_232
+    bounded = (
+        """(if (i32.gt_u (local.get $n) (i32.const 40000)) (then (return (i32.const 0)))) (return (i32.const 1040))"""
+    )
+    text = helios(top=top, data=1024, alloc=bounded)
+    for mode in ("PerCall", "Pooled"):
+        runtime = await workshop.guest(text, isolation={"mode": mode}, name=mode.lower(), **_LARGE)
+        assert [await _count(runtime, size) for size in (100, 40_000, 40_001)] == [98, 39_998, "trap"]
+
+
 async def test_a_guest_with_a_heap_takes_any_input(workshop):
     """Behind the stack and the data there is nothing to be kept off."""
     for place, marks in enumerate((_RUST, {})):

@@ -187,6 +187,36 @@ async def test_twelve_thousand_equal_calls_have_one_answer(workshop, wat):
         assert len(seen) == 1
 
 
+@pytest.mark.parametrize("fuel", [None, 1_000_000])
+@pytest.mark.parametrize("kind", ["pages", "an alloc that breaks"])
+async def test_a_replacement_that_does_not_come_up_fails_the_call_and_nothing_else(workshop, wat, kind, fuel):
+    """Where an instance cannot be set up any more; the process goes on, and so do plugins that can."""
+    parts = f"""(func (export "_initialize")
+      (if (i32.ge_s (call $kv_get (i32.const 8) (i32.const 1) (i32.const 16) (i32.const 8)) (i32.const 0))
+        (then unreachable)))
+      {_TOP}"""
+    settings_of = dict(_LEAKS[kind])
+    hook = f"(drop (call $kv_set (i32.const 8) (i32.const 1) (i32.const 8) (i32.const 1))) {settings_of.pop('hook')}"
+    text = _guest(wat, parts=parts, hook=hook, **settings_of).replace(
+        "(module",
+        "(module"
+        + wat.host("env", "kv_get", "i32 i32 i32 i32", "i32")
+        + wat.host("env", "kv_set", "i32 i32 i32 i32", "i32"),
+        1,
+    )
+    isolation, limits = {"mode": "Pooled", "size": 1}, {"fuel": fuel, "memory": "2Mi", "timeout": "5s"}
+    runtime = await workshop.guest(
+        text, isolation=isolation, limits=limits, permissions=["kv.read", "kv.write"], name="stuck"
+    )
+    came = [(await runtime.call(Hook.CUSTOM, b'"xx"')).get("failure") for _ in range(60)]
+    assert came[0] is None
+    assert came[-1] == "trap"
+    assert came == sorted(came, key=lambda each: each is not None)
+    assert "instantiation trapped" in runtime.plugins["stuck"].last_failure.message or "off the road" in str(
+        runtime.plugins["stuck"].last_failure.message
+    )
+
+
 async def test_an_instance_that_is_replaced_counts_its_calls_anew(workshop, wat):
     """The next one has ``maxCalls`` of its own."""
     runtime = await workshop.guest(

@@ -27,7 +27,8 @@ from hookline_runtime.errors import VerifyError
 STACK_ROOM: Final = 64 * 1024
 """Bytes below where the stack begins that are the stack's alone, or all of a smaller one."""
 _LEAST_STACK_ROOM: Final = 8 * 1024
-"""The same where a module does not say how large its stack is, and static buffers may be right below it."""
+"""What is taken for the stack where a module does not say how large it is, and has data below it: static buffers may be
+right there."""
 
 Span = tuple[int, int]
 """The first address, and the one behind the last."""
@@ -52,9 +53,7 @@ class MemoryMap:
     """Where a module has what in its memory, as far as it says so. Addresses in bytes."""
 
     stack: Span | None = None
-    """All of the shadow stack; its end is where it begins, and it grows downwards."""
-    stack_room: int = 0
-    """How much of it, from its end, no input may have."""
+    """The shadow stack, or what is known of it; its end is where it begins, and it grows downwards."""
     static: Span | None = None
     """All that the linker placed as data, with what is zero at first."""
     data: tuple[Span, ...] = ()
@@ -67,23 +66,22 @@ class MemoryMap:
         """
         spans = list(self.data)
         if self.stack is not None:
-            spans.append((max(self.stack[0], self.stack[1] - self.stack_room), self.stack[1]))
+            spans.append((max(self.stack[0], self.stack[1] - STACK_ROOM), self.stack[1]))
         if static and self.static is not None:
             spans.append(self.static)
         return _merged(spans, gap=0)
 
     def to_json(self) -> bytes:
         """As ``from_json`` reads it."""
-        return json.dumps([self.stack, self.stack_room, self.static, self.data]).encode()
+        return json.dumps([self.stack, self.static, self.data]).encode()
 
     @classmethod
     def from_json(cls, raw: bytes) -> MemoryMap:
         """Raises ValueError where that is not what ``to_json`` wrote."""
         try:
-            stack, room, static, data = json.loads(raw)
+            stack, static, data = json.loads(raw)
             return cls(
                 stack=_span(stack) if stack else None,
-                stack_room=int(room),
                 static=_span(static) if static else None,
                 data=tuple(_span(each) for each in data),
             )
@@ -157,22 +155,21 @@ class _Found:
         # A heap that was filled ahead of time (Wizer) is in segments too, and is the allocator's to give.
         segments = _merged(((b, e if heap is None else min(e, heap)) for b, e in self.segments), gap=_GAP)
         top = marks.get("__stack_high", marks.get("__stack_pointer", self._first_global(marks, segments)))
-        stack, room = None, STACK_ROOM
+        stack = None
         if top:
             below = [end for begin, end in segments if begin < top]
             low = marks.get("__stack_low")
             if low is None and data_end is not None:
                 low = data_end if data_end <= top else 0
             elif low is None:
-                low = min(max(below, default=0), top)
-                room = _LEAST_STACK_ROOM if below else STACK_ROOM
+                low = min(max(*below, top - _LEAST_STACK_ROOM), top) if below else 0
             stack = (low, top)
         end = data_end if data_end is not None else heap
         static = None
         if end:
             first = stack[1] if stack is not None and stack[1] <= end else 0
             static = (marks.get("__global_base", first), end)
-        return MemoryMap(stack=stack, stack_room=room, static=static, data=segments)
+        return MemoryMap(stack=stack, static=static, data=segments)
 
     def _marks(self) -> dict[str, int]:
         """What the linker's names stand for; what is exported wins."""
