@@ -485,6 +485,14 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.parametrize("platform", [{"architecture": []}, {"architecture": "wasm", "os": {}}, {"os": ["unknown"]}, 7])
+def test_a_platform_of_odd_types_is_no_platform(oci, platform):
+    """It is a stranger's text."""
+    entry = (oci.manifest(MODULE), {"platform": platform})
+    with pytest.raises(VerifyError, match="2 entries and none"):
+        choose(read_manifest(oci.index(entry, entry)).entries)
+
+
 layers_of_any_kind = st.fixed_dictionaries(
     {"digest": st.just("sha256:" + "0" * 64), "size": st.integers(0, 99) | json_values},
     optional={

@@ -46,6 +46,7 @@ _IMAGE_LAYERS: Final = (
     "application/vnd.oci.image.layer.v1.tar",
     "application/vnd.docker.image.rootfs.diff.tar",
 )
+_WASM_ARCHITECTURES: Final = ("wasm", "wasm32")
 _WASM_OS: Final = ("wasi", "wasip1", "")
 _MAX_LAYERS: Final = 1024
 _TITLE: Final = "org.opencontainers.image.title"
@@ -88,7 +89,8 @@ class Descriptor:
     @property
     def is_wasm(self) -> bool:
         """Whether the entry is built for WebAssembly."""
-        return self.platform.get("architecture") in {"wasm", "wasm32"} and self.platform.get("os", "") in _WASM_OS
+        # tuples, not sets: what stands there may be a list
+        return self.platform.get("architecture") in _WASM_ARCHITECTURES and self.platform.get("os", "") in _WASM_OS
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
