@@ -75,8 +75,9 @@ bench-operator: $(VENV)/.dev toolchains ## measure the operator: 2,000 sidecars,
 	sh scripts/debian-packages.sh
 	$(TOOLS) PYTHONPATH=scripts $(BIN)/python -m bench.operator $(ARGS)
 
-fuzz: $(VENV)/.dev ## both ways of each pair, at length: 200,000 inputs, 2,000 guests, the runtime's suite, a million requests (ARGS="--cases N --seed S")
+fuzz: $(VENV)/.dev ## both ways of each pair, at length: 200,000 inputs, 2,000 guests, the runtime's suite, a million requests (ARGS="--cases N --seed S"); and 20,000 of each thing that registries and packages say
 	HOOKLINE_FUZZ=200000 $(BIN)/python -m pytest -q tests/runtime/test_accelerator.py tests/runtime/test_random_guests.py tests/runtime/test_calls.py tests/sidecar/test_batches.py
+	HOOKLINE_FUZZ=200000 $(BIN)/python -m pytest -q -m hypothesis tests/artifacts
 	PYTHONPATH=scripts $(BIN)/python -m fuzz_endpoint $(ARGS)
 
 crds: $(VENV)/.dev ## write the CustomResourceDefinition from the models, and the chart's table of values

@@ -27,6 +27,13 @@ sys.exit(not headers.is_file() and sys.base_prefix == "/usr")
 END
 }
 
+has_crates() { # and Debian's own compiler for them: the guard that stands for HeliosDB's plugins is built of these
+  for file in /usr/bin/cargo /usr/bin/rustc /usr/bin/rust-lld /usr/lib/rustlib/wasm32-unknown-unknown/lib \
+    /usr/share/cargo/registry/serde_json-* /usr/share/cargo/registry/serde_derive-*; do
+    [ -e "$file" ] || return 1
+  done
+}
+
 install_missing() {
   [ -n "$missing" ] || return 0
   if [ "$*" = --missing ]; then echo "$missing"; return 0; fi

@@ -275,7 +275,9 @@ class Controller:
         if error is None:
             track.error, track.attempts, track.note = None, 0, ""
         else:
-            self._failed(track, plugin, error, ask_again=ask_again)
+            # What somebody has to mend first may be mended where the tag is: then what it meant before says nothing.
+            moved = isinstance(error, VerifyError) or (isinstance(error, FetchError) and not error.transient)
+            self._failed(track, plugin, error, ask_again=ask_again or moved)
         self._mark(plugin.key)
 
     def _failed(self, track: _Track, plugin: Plugin, error: LoadError, *, ask_again: bool) -> None:

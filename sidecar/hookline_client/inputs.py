@@ -109,7 +109,7 @@ class Inputs:
             if not context["request_id"]:
                 self._made += 1
                 context["request_id"] = f"{self._name}-{self._made:x}"
-            if whole.get("query") and not whole["normalized"]:
+            if "normalized" in whole and whole["query"] and not whole["normalized"]:
                 whole["normalized"] = whole["query"]
                 context["attributes"] = {**context["attributes"], NORMALIZED: VERBATIM}
         if hook is Hook.CACHE_SET:

@@ -239,7 +239,7 @@ def read_document(hook: Hook, document: Any, body: bytes | None = None) -> Call:
             missing.append("request_id")
         elif len(request_id) > _MAX_REQUEST_ID:
             raise InputError(f"longer than {_MAX_REQUEST_ID} characters", field="hook_context.request_id")
-        if head.get("query") and not head["normalized"]:
+        if "normalized" in _NAMES[hook] and head["query"] and not head["normalized"]:
             _normalize(head, context["attributes"])
             missing.append("normalized")
     else:

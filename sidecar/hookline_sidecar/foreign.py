@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MANIFEST: Final = f"apiVersion: {API_VERSION}, kind: {KIND}, metadata.name and spec.source"
-_HELIOSDB: Final = frozenset({"hooks", "permissions", "version", "wasm_sha256", "min_memory", "max_memory"})
+_HELIOSDB: Final = frozenset({"hooks", "permissions", "wasm_sha256", "min_memory", "max_memory"})
 """Fields beside ``name`` of HeliosDB-Proxy's descriptions: NAME.yaml, NAME.json, plugin.toml, manifest.json."""
 _MAX_ENTRIES: Final = 2000
 """Names of a folder that are looked at."""

@@ -7,14 +7,14 @@ import json
 import os
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hookline_runtime.artifacts import parse
 from hookline_runtime.artifacts.credentials import Credentials, Gap, Keychain, PullSecret
 from hookline_runtime.artifacts.credentials import _of_secret as of_secret
 
-FUZZ = int(os.environ.get("HOOKLINE_FUZZ", "200"))
+FUZZ = max(100, int(os.environ.get("HOOKLINE_FUZZ", "0")) // 10)
 REFERENCE = parse("registry.test:5000/team/guard:v1")
 
 
@@ -219,6 +219,14 @@ async def test_a_docker_configuration_that_cannot_be_used_is_told_by_its_path(tm
     assert "hunter2" not in found[1].why
 
 
+async def test_a_docker_config_that_names_a_file_is_told(tmp_path, monkeypatch):
+    """It is the folder that DOCKER_CONFIG names."""
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "config.json"))
+    found = await only(Keychain(documents=()).find(REFERENCE))
+    assert "config.json/config.json cannot be read: Not a directory" in found.why
+
+
 async def test_a_configuration_that_powershell_wrote_is_read(tmp_path):
     """With a byte order mark."""
     (tmp_path / "config.json").write_text(json.dumps({"auths": {"registry.test:5000": auth("me")}}), "utf-8-sig")
@@ -353,7 +361,7 @@ entries = st.dictionaries(
 keys = st.sampled_from(["registry.test:5000", "https://Registry.test:5000/v2/", "*.test:5000"]) | st.text(max_size=40)
 
 
-@settings(max_examples=FUZZ, deadline=None)
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.binary(max_size=60)
     | st.text(max_size=60)
@@ -376,7 +384,7 @@ def test_any_pull_secret_is_credentials_and_gaps(document, bare):
                 assert "\n" not in found.basic
 
 
-@settings(max_examples=FUZZ, deadline=None)
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(min_size=1), st.text(), st.integers(0, 2), st.booleans())
 def test_any_user_and_password_come_out_as_they_went_in(username, password, padding, urlsafe):
     """Whatever the base64 looks like."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hookline_api.hooks import Hook
 from hookline_runtime.artifacts import PluginDescription, PluginResources
 from hookline_runtime.artifacts.describe import MAX_DOCUMENT
 
+FUZZ = max(100, int(os.environ.get("HOOKLINE_FUZZ", "0")) // 10)
 WHOLE = PluginDescription(
     name="guard",
     version="1.0",
@@ -156,16 +158,51 @@ values = st.recursive(
 )
 
 
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(sorted(PluginDescription.model_fields)), values) | values)
 def test_any_document_is_a_description(document):
     """Every field of any type."""
     assert isinstance(PluginDescription.model_validate(document), PluginDescription)
 
 
-@given(
-    st.text(max_size=100) | st.text(alphabet="a:[]{}- \n&*!", max_size=60),
-    st.sampled_from(["plugin.yaml", "plugin.toml"]),
-)
-def test_any_text_is_a_description(text, name):
+@pytest.mark.parametrize(
+    "text",
+    ["name: !!timestamp x", "name: !!bool maybe", "name: !!int ''", "name: !!float ''", "name: !!binary é", "a: !x b",
+     "? [a]\n: b", "? {a: b}\n: c", "name: !!null x", "1: 2", "name: 2024-13-45", "name: " + "1" * 5000,
+     "name: " + ":".join(["59"] * 9000), "[" * 20_000, "a: &a [*a]", "name: .inf", "<<: 7", "name: !!set {a}", "=: 1"],
+)  # fmt: skip
+def test_yaml_that_nobody_writes_is_left_out_or_read(text):
+    """Tags that do not fit, keys of odd types, numbers that are too long."""
+    found = PluginDescription.from_packed({"plugin.yaml": text.encode()})
+    assert found.notes or found == PluginDescription() or found.name
+
+
+texts = (
+    st.text(max_size=100)
+    | st.text(alphabet="a:[]{}- \n&*!", max_size=60)
+    | st.lists(
+        st.sampled_from(
+            ["name", "hooks", "resources", ": ", " = ", "!!int ", "!!bool ", "!!timestamp ", "!!float ", "!!binary ",
+             "x", "07:30", "1e3", "0o7", "2024-01-01", "''", '"', "[", "]", "{", "}", "\n", "- ", "? ", "&a ", "*a",
+             "<<", "#", "|", ">", "=", "~", "\t", "  ", "\x00", "\x85"]
+        ),
+        max_size=20,
+    ).map("".join)
+)  # fmt: skip
+
+
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(texts.map(lambda text: text.encode(errors="surrogatepass")) | st.binary(max_size=60),
+       st.sampled_from(["plugin.yaml", "plugin.toml", "manifest.json"]))  # fmt: skip
+def test_any_text_is_a_description(document, name):
     """Whatever stands in a packed manifest."""
-    assert PluginDescription.from_packed({name: text.encode(errors="surrogatepass")}) is not None
+    found = PluginDescription.from_packed({name: document})
+    assert found is not None
+    assert all(len(note) <= 300 and note.isprintable() for note in found.notes)
+
+
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.dictionaries(st.sampled_from(["hookline.plugin", "org.opencontainers.image.title", "x"]), values | texts))
+def test_any_annotations_are_a_description(annotations):
+    """Of any type, and whatever stands in the one of ours."""
+    assert isinstance(PluginDescription.from_annotations(annotations), PluginDescription | None)

@@ -6,11 +6,12 @@ import asyncio
 import base64
 import datetime as dt
 import json
+import os
 from email.utils import format_datetime
 
 import pytest
 from aiohttp import web
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hookline_api.resources import OCISource
@@ -19,6 +20,7 @@ from hookline_runtime.artifacts.registry import parse_challenges
 from hookline_runtime.artifacts.transport import retry_after
 from hookline_runtime.errors import FetchError, VerifyError
 
+FUZZ = max(100, int(os.environ.get("HOOKLINE_FUZZ", "0")) // 10)
 PULL_SECRET = base64.b64encode(b"puller:hunter2").decode()
 
 
@@ -566,6 +568,7 @@ def test_challenges_are_read_as_servers_write_them():
     ]
 
 
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=300) | st.text(alphabet='Basic Bearer="\\,', max_size=300))
 def test_any_challenge_is_read_without_an_exception(text):
     """Whatever stands in WWW-Authenticate."""
@@ -574,6 +577,7 @@ def test_any_challenge_is_read_without_an_exception(text):
         assert all(isinstance(value, str) for value in parameters.values())
 
 
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(
         st.from_regex("[a-z]{1,8}", fullmatch=True),
@@ -587,6 +591,7 @@ def test_what_a_server_quotes_is_what_is_read(parameters):
     assert parse_challenges(f"Bearer {quoted}") == [("bearer", parameters)]
 
 
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=60))
 def test_retry_after_is_a_bounded_number_or_nothing(text):
     """Whatever stands in Retry-After."""

@@ -12,7 +12,7 @@ import tarfile
 import zipfile
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hookline_runtime.artifacts import FetchLimits
@@ -22,7 +22,7 @@ from hookline_runtime.errors import VerifyError
 
 MODULE = b"\0asm\x01\0\0\0" + b"\0\x02\x01x"
 OTHER = MODULE + b"\0\x02\x01y"
-FUZZ = int(os.environ.get("HOOKLINE_FUZZ", "200"))
+FUZZ = max(100, int(os.environ.get("HOOKLINE_FUZZ", "0")) // 10)
 LIMITS = FetchLimits(module=4096, unpacked=65_536, entries=20)
 
 
@@ -375,6 +375,7 @@ def test_a_compression_that_is_not_read_is_named(oci, name, pack):
     """Whatever it was called; and what to do."""
     archive = oci.tar({"plugin.wasm": MODULE}, gzipped=False)
     refused(pack(archive), f"compressed with {name}, and Hookline reads gzip")
+    refused(oci.tar({"plugin.wasm": pack(MODULE)}), f"compressed with {name}")
 
 
 def test_a_gzipped_module_is_told_from_a_tar():
@@ -427,14 +428,14 @@ def tar_of(entries):
     return buffer.getvalue()
 
 
-@settings(max_examples=FUZZ, deadline=None)
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.lists(members, max_size=6), min_size=1, max_size=3))
 def test_any_layers_are_a_module_or_a_verify_error(layers):
     """Of any members, some of them odd."""
     bounded(*map(tar_of, layers))
 
 
-@settings(max_examples=FUZZ, deadline=None)
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.sampled_from([*NOTHING, "README", "x/other.wasm", "z.wasm", "plugin.yaml", "manifest.json"])),
     st.integers(0, 8),
@@ -448,7 +449,7 @@ def test_plugin_wasm_is_found_among_any_others(names, place, gzipped):
     assert unpacked(gzip.compress(data, 1) if gzipped else data)[1] == MODULE
 
 
-@settings(max_examples=FUZZ, deadline=None)
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary(max_size=2000))
 def test_any_bytes_are_a_module_or_a_verify_error(data):
     """As they are, behind a gzip magic, and gzipped."""
@@ -456,7 +457,7 @@ def test_any_bytes_are_a_module_or_a_verify_error(data):
         bounded(form)
 
 
-@settings(max_examples=FUZZ, deadline=None)
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_a_damaged_archive_is_a_module_or_a_verify_error(data):
     """A few bytes of a good tar are changed, below the gzip stream."""
@@ -499,7 +500,7 @@ layers_of_any_kind = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=FUZZ, deadline=None)
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.binary(max_size=200)
     | st.fixed_dictionaries(

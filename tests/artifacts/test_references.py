@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hookline_runtime.artifacts import LayoutReference, Reference, parse
 from hookline_runtime.errors import FetchError
 
+FUZZ = max(100, int(os.environ.get("HOOKLINE_FUZZ", "0")) // 10)
 DIGEST = "sha256:" + "0a" * 32
 
 
@@ -18,6 +21,7 @@ DIGEST = "sha256:" + "0a" * 32
         ("guard", "docker.io", "library/guard", "latest", None),
         ("acme/guard:v1", "docker.io", "acme/guard", "v1", None),
         ("index.docker.io/guard", "docker.io", "library/guard", "latest", None),
+        ("Docker.IO/acme/guard", "docker.io", "acme/guard", "latest", None),
         ("localhost/guard", "localhost", "guard", "latest", None),
         ("LocalHost/guard", "LocalHost", "guard", "latest", None),
         ("127.0.0.1:5000/a/b-c/d__e.f:V1.2", "127.0.0.1:5000", "a/b-c/d__e.f", "V1.2", None),
@@ -73,6 +77,7 @@ def test_a_password_in_a_reference_is_not_repeated():
     assert "hunter2" not in str(caught.value)
 
 
+@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.text(max_size=80) | st.text(alphabet="aA0.:/@-_[]sha256", max_size=120))
 def test_any_text_is_a_reference_or_a_fetch_error(text):
     """And what is one reads the same when it is written out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 
 import pytest
@@ -184,6 +185,20 @@ async def test_a_tag_that_could_not_be_asked_for_is_asked_for_with_a_new_pull_se
         tenant.apply(secret("pull", {".dockercfg": json.dumps({registry.host: {"username": "u", "password": "p"}})}))
         await eventually(lambda: registry.asked > before, "a request")
         await eventually(lambda: tenant.status("guard")["artifact"]["digest"] == moved, "the new module")
+
+
+async def test_a_module_that_was_pushed_again_under_its_tag_is_found_by_trying_again(
+    operator, tenant, module, registry, eventually
+):
+    """What the tag meant before is not what ``spec.sha256`` asks for now: the registry is asked what it means."""
+    registry.push("again:v1", module("v1"))
+    source = {"oci": {"reference": f"{registry.host}/again:v1", "insecure": True, "pullPolicy": "IfNotPresent"}}
+    tenant.plugin("guard", source)
+    await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
+    moved = registry.push("again:v1", module("v2"))
+    tenant.plugin("guard", source, sha256=hashlib.sha256(module("v2")).hexdigest())
+    await eventually(lambda: tenant.status("guard")["artifact"]["digest"] == moved, "the new module", 120)
+    await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
 
 
 async def test_a_pull_secret_of_the_old_type_is_read(operator, tenant, module, password_registry, eventually):

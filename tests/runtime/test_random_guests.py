@@ -1,7 +1,8 @@
 """Random hostile guests come to the same with the accelerator and without it: answers, errors, what the host sees.
 
 They name places outside memory, grow it in every function, call the host from where they come up, trap, recurse, and
-look for what an earlier instance left. None loops, and time-outs are long: time is no difference.
+look for what an earlier instance left, or hand out their own stack and data. None loops, and time-outs are long: time
+is no difference.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import wasmtime
 from hookline_api.resources import Limits
 from hookline_runtime import accelerator, engine
 from hookline_runtime.calls import Guest
-from hookline_runtime.errors import CallError, VerifyError
+from hookline_runtime.errors import CallError, OverloadError, VerifyError
 
 pytestmark = [
     pytest.mark.skipif(accelerator.unused is not None, reason=str(accelerator.unused)),
@@ -58,6 +59,12 @@ _ENDS = [
 _REGIONS = [
     *(f"(i64.const {(at << 32) + size})" for at, size in ((70_000, 12), (1024, 12), (65_530, 6), (65_530, 60))),
     "(i64.const 0)", "(i64.const -1)", packed("(i32.const 2048)", "(i32.const 30)"),
+]  # fmt: skip
+# What some say of their own memory: data, and a stack.
+_OWN = [
+    "", "", "", '(data (i32.const 1030) "secret")', '(data (i32.const 4000) "a") (data (i32.const 4200) "b")',
+    "(global $__stack_pointer (mut i32) (i32.const 65536))", '(global (export "__data_end") i32 (i32.const 5000))',
+    '(global (export "__stack_low") i32 (i32.const 2000)) (global (export "__stack_high") i32 (i32.const 4100))',
 ]  # fmt: skip
 _LENGTHS = (0, 1, 2, 5, 7, 8, 11, 12, 13, 17, 19, 23, 30, 31, 39, 64, 1000, 66_000)
 
@@ -112,6 +119,7 @@ def module(r: random.Random) -> str:
   (func (export "alloc") (param $n i32) (result i32) {effect()} {" ".join(odd)} {first} {r.choice(_ENDS)})
   {dealloc} {_SECRET} (func $deep (call $deep) (call $deep))
   {seldom(start)} {seldom(initialize)}
+  {r.choice(_OWN) if least else ""}
   {seldom(f'(func (export "hookline_input") (result i64) {r.choice(_REGIONS)})')}
   (func (export "custom_hook") (param $p i32) (param $n i32) (result i64) (local $i i32)
     (local.set $i (i32.load8_u (local.get $p))) {" ".join(acts)} {_ECHO}))"""
@@ -174,7 +182,7 @@ def test_a_random_guest_comes_to_the_same_with_it_and_without(tmp_path, seed):
             heard.append((read, given, wrote))
         return length if length == 16 else given
 
-    kinds = set()
+    kinds, overloads = set(), 0
     ticker = engine.Ticker()
     ticker.start()
     try:
@@ -197,9 +205,11 @@ def test_a_random_guest_comes_to_the_same_with_it_and_without(tmp_path, seed):
                     heard.clear()
                     came.append((play(guest, chosen), heard.copy()))
                 assert came[0] == came[1], (text, limits, chosen)
+                overloads += sum(each[0] is OverloadError for each in came[0][0] if isinstance(each, tuple))
                 kinds.update(type(each) if not isinstance(each, tuple) else type(each[0]) for each in came[0][0])
             with_it.close()
             without.close()
     finally:
         ticker.stop()
     assert {bytes, type} <= kinds
+    assert overloads

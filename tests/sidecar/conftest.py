@@ -13,6 +13,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,11 +25,16 @@ import pytest
 import wasmtime
 import yaml
 
+from cluster.binaries import cache
 from hookline_api.hooks import Hook
 from hookline_runtime.kv import KvStore
 from local_ports import reserve_port, reserve_ports
 from waiting import PATIENCE_S as DEADLINE
 from waiting import until, until_true
+
+_GUARD = Path(__file__).parent / "heliosdb" / "guard"
+_PACKAGES = Path("/usr/share/cargo/registry")
+"""Where Debian's packages put the sources of crates."""
 
 _BUMP = """
 (global $top (mut i32) (i32.const 65536))
@@ -475,6 +481,25 @@ class Load:
 def guests():
     """The maker of modules."""
     return Guests()
+
+
+@pytest.fixture(scope="session")
+def heliosdb_guard(tmp_path_factory, need):
+    """A guard that reads its input as HeliosDB's SDK does; Debian's cargo builds it once, from crates of Debian's."""
+    for program, package in ("/usr/bin/cargo", "cargo"), ("/usr/bin/rustc", "rustc"), ("/usr/bin/rust-lld", "lld"):
+        need(program, package)
+    if not list(_PACKAGES.glob("serde_json-*")):
+        need("serde", "librust-serde-json-dev librust-serde-derive-dev")
+    work, target = tmp_path_factory.mktemp("guard"), cache() / "heliosdb-guard"
+    shutil.copytree(_GUARD, work, dirs_exist_ok=True)  # cargo writes a lock beside the manifest
+    command = [
+        "/usr/bin/cargo", "build", "--quiet", "--release", "--offline", "--target", "wasm32-unknown-unknown",
+        "--target-dir", target, "--config", 'source.crates-io.replace-with="packages"',
+        "--config", f'source.packages.directory="{_PACKAGES}"',
+    ]  # fmt: skip
+    path = {"PATH": f"/usr/bin:/bin:{os.environ['PATH']}", "RUSTC": "/usr/bin/rustc"}
+    subprocess.run(command, cwd=work, env=os.environ | path, check=True)
+    return (target / "wasm32-unknown-unknown" / "release" / "guard.wasm").read_bytes()
 
 
 @pytest.fixture(scope="session")

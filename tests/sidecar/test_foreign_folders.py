@@ -177,6 +177,12 @@ def test_what_says_nothing_of_itself_is_told_what_a_manifest_says(folder):
     )
 
 
+def test_other_files_with_a_name_and_a_version_are_nobodys_plugins(folder):
+    """npm's, for one."""
+    problem = only(scan(folder({"package.json": '{"name": "x", "version": "1.0.0", "scripts": {}}'})))
+    assert "HeliosDB" not in problem.message
+
+
 async def test_a_sidecar_that_is_given_heliosdbs_folder_refuses_and_says_it_once(new_sidecar, guests, eventually):
     """In its log and on its admin port; a query is not let through unguarded. Once there is a manifest, it runs."""
     sidecar = new_sidecar()

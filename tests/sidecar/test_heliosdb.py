@@ -6,46 +6,19 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 
-from cluster.binaries import cache
 from hookline_runtime.kv import KvStore
 
-_CRATE = Path(__file__).parent / "heliosdb" / "guard"
-_PACKAGES = Path("/usr/share/cargo/registry")
-"""Where Debian's packages put the sources of crates."""
 _DROP = "DROP TABLE users"
 
 
-@pytest.fixture(scope="session")
-def guard(tmp_path_factory, need):
-    """The module, built once by Debian's cargo from crates that Debian's packages hold."""
-    for program, package in ("/usr/bin/cargo", "cargo"), ("/usr/bin/rustc", "rustc"), ("/usr/bin/rust-lld", "lld"):
-        need(program, package)
-    if not list(_PACKAGES.glob("serde_json-*")):
-        need("serde", "librust-serde-json-dev librust-serde-derive-dev")
-    work, target = tmp_path_factory.mktemp("guard"), cache() / "heliosdb-guard"
-    shutil.copytree(_CRATE, work, dirs_exist_ok=True)  # cargo writes a lock beside the manifest
-    command = [
-        "/usr/bin/cargo", "build", "--quiet", "--release", "--offline", "--target", "wasm32-unknown-unknown",
-        "--target-dir", target, "--config", 'source.crates-io.replace-with="packages"',
-        "--config", f'source.packages.directory="{_PACKAGES}"',
-    ]  # fmt: skip
-    path = {"PATH": f"/usr/bin:/bin:{os.environ['PATH']}", "RUSTC": "/usr/bin/rustc"}
-    subprocess.run(command, cwd=work, env=os.environ | path, check=True)
-    return (target / "wasm32-unknown-unknown" / "release" / "guard.wasm").read_bytes()
-
-
 @pytest.fixture(scope="module")
-def guarded(new_sidecar, guard):
+def guarded(new_sidecar, heliosdb_guard):
     """A sidecar that runs the guard alone."""
     sidecar = new_sidecar()
-    sidecar.folder.plugin("guard", guard, permissions=["kv.read", "kv.write"])
+    sidecar.folder.plugin("guard", heliosdb_guard, permissions=["kv.read", "kv.write"])
     return sidecar.start()
 
 
@@ -126,12 +99,12 @@ async def test_an_observer_reads_what_it_is_told(guarded, hook, said, eventually
 @pytest.mark.parametrize("hook", ["pre_query", "rewrite"])
 @pytest.mark.parametrize("first", ["guard", "rewriter"])
 async def test_a_guard_sees_a_rewritten_query_from_behind_and_the_first_one_from_before(
-    new_sidecar, guard, guests, hook, first
+    new_sidecar, heliosdb_guard, guests, hook, first
 ):
     """Behind a rewriter it is asked about the new text, whatever the proxy said of the old one."""
     sidecar = new_sidecar()
     order = {"guard": 0, "rewriter": 0} | {first: 1}
-    sidecar.folder.plugin("guard", guard, permissions=["kv.write"], hooks=[hook], priority=order["guard"])
+    sidecar.folder.plugin("guard", heliosdb_guard, permissions=["kv.write"], hooks=[hook], priority=order["guard"])
     rewriter = guests.answering(**{hook: {"kind": "rewrite", "sql": _DROP if first == "rewriter" else "select 2"}})
     sidecar.folder.plugin("rewriter", rewriter, hooks=[hook], priority=order["rewriter"])
     sidecar.start()

@@ -244,6 +244,22 @@ def audit_log(tmp_path_factory):
     return (out / "audit-log.wasm").read_bytes()
 
 
+async def test_a_sidecar_that_shuts_down_runs_what_it_was_to_observe(new_sidecar, audit_log):
+    """The answers are there, and most of the records are still to be written when it is told to go."""
+    sidecar = new_sidecar(workers=1, drain="300s")
+    spec = yaml.safe_load((EXAMPLES / "plugins" / "audit-log" / "wasmplugin.yaml").read_text())["spec"]
+    sidecar.folder.plugin("audit-log", audit_log, **spec | {"source": None, "observers": {"overflow": "Wait"}})
+    sidecar.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", sidecar.port)
+    writer.write(_post(b"/v1/hooks/post_query", _STATEMENT) * 1000)
+    await _answers(reader, 1000)
+    sidecar.stop(wait=False)
+    writer.close()
+    assert await asyncio.to_thread(sidecar.process.wait, 300) == 0
+    sidecar.start()
+    assert (await sidecar.ask("custom_hook", {"verify": True}))["value"]["newest"] == 1000
+
+
 @pytest.mark.parametrize("overflow", ["Wait", "Drop"])
 async def test_an_audit_log_has_every_statement_or_says_how_many_it_lacks(new_sidecar, audit_log, overflow, eventually):
     """Three thousand statements on three connections, as fast as they go, to two workers."""

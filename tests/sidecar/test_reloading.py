@@ -80,8 +80,11 @@ async def test_each_client_sees_versions_in_their_order(sidecar, guests):
         (lambda _: b"\0asm\x0d\0\x01\0", "verify", "component"),
         (lambda guests: guests.module({}), "verify", "hook"),
         (lambda _: b"", "verify", ""),
+        (lambda guests: guests.module({"custom_hook": guests.echo}, parts='(func (export "_start"))'),
+         "verify", "-mexec-model=reactor"),
+        (lambda guests: guests.module({"custom_hook": guests.echo}, parts="(tag $oh)"), "verify", "-fno-exceptions"),
     ],
-    ids=["no wasm", "truncated", "unknown import", "component", "no hooks", "empty"],
+    ids=["no wasm", "truncated", "unknown import", "component", "no hooks", "empty", "a program", "exceptions"],
 )  # fmt: skip
 async def test_a_bad_module_keeps_the_good_one(sidecar, guests, load, break_it, cause, words):
     """Trap 6: nothing is unloaded before its successor is loaded; the reason is shown."""
@@ -93,6 +96,18 @@ async def test_a_bad_module_keeps_the_good_one(sidecar, guests, load, break_it, 
     assert words in found["failure"]["message"]
     assert running.failures == []
     assert {answer["value"] for answer in running.answers} == {"good"}
+
+
+async def test_a_guest_that_never_frees_is_not_pooled_and_the_good_one_goes_on(sidecar, guests, load):
+    """The settings are what is wrong, and what to write instead is shown with the plugin's state."""
+    async with load(sidecar) as running:
+        sidecar.folder.plugin("p", guests.saying("other"), isolation={"mode": "Pooled"})
+        found = sidecar.wait_plugin("p", state="LastGood", failure=bool)
+        await running.reaches(50)
+    assert found["failure"]["cause"] == "config"
+    assert "set isolation.mode: PerCall" in found["failure"]["message"]
+    assert running.failures == []
+    assert running.answers[-1]["value"] == "good"
 
 
 async def test_a_start_function_that_loops_keeps_the_good_one(sidecar, guests, load):

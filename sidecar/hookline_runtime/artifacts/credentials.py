@@ -155,7 +155,7 @@ def _machine_config(path: Path | None) -> tuple[Mapping[str, Any] | Gap, str]:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 return Gap(why=f"{what} is not a regular file"), what
             text = file.read(_MAX_CONFIG + 1)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return {}, what
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "this is not a file name"

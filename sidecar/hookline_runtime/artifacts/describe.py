@@ -131,7 +131,8 @@ class PluginDescription(BaseModel):
         except ImportError:
             return cls(notes=(f"{origin} is ignored: PyYAML is not installed (pip install hookline[sidecar])",))
         except (ValueError, TypeError, RecursionError) as error:
-            return cls(notes=(f"{origin} is ignored: it cannot be read ({' '.join(str(error).split()):.120})",))
+            why = "".join(filter(str.isprintable, " ".join(str(error).split())))
+            return cls(notes=(f"{origin} is ignored: it cannot be read ({why:.120})",))
         if not isinstance(data, dict):
             return cls(notes=(f"{origin} is ignored: it is no mapping",))
         return cls.model_validate(data)
@@ -151,6 +152,9 @@ def _load_yaml(document: bytes) -> object:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from None
+    except (AttributeError, LookupError):
+        # PyYAML's own, for a tag that its value does not fit: `!!timestamp x`, `!!bool maybe`, `!!int ""`
+        raise ValueError("it has a tag that its value does not fit") from None
 
 
 def _text(value: object, cap: int) -> str | None:

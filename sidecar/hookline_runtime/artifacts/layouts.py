@@ -162,7 +162,7 @@ def module_layers(manifest: Manifest) -> tuple[Sequence[Descriptor], str]:
         return found[::-1], "image"
     if len(manifest.layers) == 1:
         return manifest.layers, "raw"
-    types = ", ".join(sorted({layer.media_type for layer in manifest.layers}))
+    types = ", ".join(sorted({"".join(filter(str.isprintable, layer.media_type)) for layer in manifest.layers}))
     raise VerifyError(
         f"the artifact has {len(manifest.layers)} layers and none that holds a module ({types:.200}); "
         "push the module as a layer of type application/wasm"

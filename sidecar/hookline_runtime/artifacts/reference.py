@@ -90,7 +90,7 @@ def parse(text: str) -> Reference | LayoutReference:
     port = _REGISTRY.fullmatch(registry)
     if port is None or not 0 < int(port[1] or 1) <= _MAX_PORT:
         raise _refusal(text, f"{registry!r:.80} is no host")
-    if registry in DOCKER_HUB_HOSTS:
+    if registry.lower() in DOCKER_HUB_HOSTS:
         registry = DOCKER_HUB
         repository = repository if "/" in repository else f"library/{repository}"
     if not _REPOSITORY.fullmatch(repository) or len(repository) > _MAX_REPOSITORY:

@@ -284,19 +284,21 @@ class _Auth:
         return False
 
     def _failure(self, status: int) -> FetchError:
-        refused = (
-            f"the credentials that were found ({self._refused}); check that one of them may pull it"
+        refused, others, advice = (
+            (f"the credentials that were found ({self._refused})", "others", "check that one of them may pull it")
             if self._refused
-            else "to serve it without credentials; give a pull secret or a docker configuration"
+            else (
+                "to serve it without credentials",
+                "those that were given",
+                "give a pull secret or a docker configuration",
+            )
         )
         if self._gaps:
-            some = "; ".join(gap.why for gap in self._gaps[:_MAX_GAPS])
             more = f"; and {len(self._gaps) - _MAX_GAPS} more" if len(self._gaps) > _MAX_GAPS else ""
-            tried = f"the credentials that were found ({self._refused})" if self._refused else "to serve it without any"
-            refused = f"{tried}, and others could not be used: {some}{more}"
+            advice = f"{others} could not be used: {'; '.join(gap.why for gap in self._gaps[:_MAX_GAPS])}{more}"
         transient = any(gap.transient for gap in self._gaps)
         return FetchError(
-            f"{self._reference.registry} answered {status} for {self._reference} and refuses {refused}",
+            f"{self._reference.registry} answered {status} for {self._reference} and refuses {refused}; {advice}",
             transient=transient,
             retry_after=_HELPER_PAUSE if transient else None,
         )

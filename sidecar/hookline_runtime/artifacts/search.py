@@ -237,6 +237,8 @@ def _check_magic(head: bytes) -> None:
         )
     if head[:4] == _MODULE[:4]:
         raise VerifyError(f"this is WebAssembly of an unknown version (bytes 4 to 8 are {head[4:].hex()})")
+    if (name := packer(head)) is not None:
+        raise not_read(name)
     raise VerifyError(
         f"this is not WebAssembly: it begins with {head.hex() or 'nothing'} and a module with {_MODULE.hex()}"
     )
