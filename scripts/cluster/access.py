@@ -67,7 +67,7 @@ class Access:
         flags = ["--server-side", "--force-conflicts", "--field-manager=hookline-tests", *where]
         self.kubectl("apply", *flags, "--filename=-", input=yaml.safe_dump_all(objects))
 
-    def install_crd(self, file: Path, *, seconds: float = 30) -> None:
+    def install_crd(self, file: Path, *, seconds: float = PATIENCE_S) -> None:
         """Apply a CustomResourceDefinition, and come back when the API server serves its resources.
 
         ``kubectl wait`` fails on one whose status nobody has written yet.

@@ -191,9 +191,9 @@ def kill_marked(folder: Path, name: str | None = None) -> None:
     """Kill until none is left: one may start another while we look.
 
     Raises:
-        ClusterError: Some do not die within 30 s; they hang in the kernel.
+        ClusterError: Some do not die in the time that anything has; they hang in the kernel.
     """
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_S
     while True:
         count = 0
         for descriptor in marked(folder, name):

@@ -34,6 +34,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from hookline_api.resources import OCISource
 from hookline_runtime.artifacts import ArtifactStore, Fetcher, FetchLimits
+from waiting import PATIENCE_S
 
 USER, PASSWORD = "puller", "s3cret"
 BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
@@ -314,7 +315,7 @@ def run_registry(tmp_path_factory, need):
 
 def _end(process):
     process.terminate()
-    process.wait(10)
+    process.wait(PATIENCE_S)
     process.stderr.close()
 
 

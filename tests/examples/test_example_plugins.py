@@ -34,6 +34,10 @@ CASES = [
 ]
 
 
+_PREPARED: list[Job] = []
+"""What was compiled, and whose settings were checked, in a process of its own each."""
+
+
 @pytest.fixture(scope="session")
 def built() -> Path:
     """All plugins that can be built here; the builder says what it skipped."""
@@ -70,15 +74,16 @@ async def prepare(
     document["spec"] |= {"source": {"file": {"path": module.name}}, "match": {}, "configFrom": []} | changes
     plugin = LocalWasmPlugin.model_validate(document, extra="forbid", by_alias=True, by_name=False)
     resolved = await resolve(plugin, fetcher=fetcher, objects=scan(folder), base=built)
-    await compiler.prepare(
-        Job(
-            wasm=resolved.artifact.path,
-            sha256=resolved.artifact.sha256,
-            fuel=plugin.spec.limits.fuel is not None,
-            schema=resolved.description.config_schema,
-            config=resolved.entry.config,
-        )
+    job = Job(
+        wasm=resolved.artifact.path,
+        sha256=resolved.artifact.sha256,
+        fuel=plugin.spec.limits.fuel is not None,
+        schema=resolved.description.config_schema,
+        config=resolved.entry.config,
     )
+    if job not in _PREPARED:  # most cases of a plugin have the same settings
+        await compiler.prepare(job)
+        _PREPARED.append(job)
     return resolved
 
 

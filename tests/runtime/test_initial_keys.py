@@ -12,6 +12,7 @@ from hookline_api.hooks import Hook
 from hookline_runtime import kv_initial
 from hookline_runtime.kv import MAX_BYTES, MAX_KEYS, MAX_NAMESPACES, KvStore
 from hookline_runtime.runtime import PrepareError, Runtime
+from waiting import PATIENCE_S
 
 _ARTIFACT = BundleArtifact(digest="sha256:" + "0" * 64, sha256="0" * 64, size=8, layout="file", reference="p")
 
@@ -198,9 +199,9 @@ def test_many_processes_that_begin_at_once_write_once(tmp_path):
     ]
     for each in several:
         each.start()
-    assert [counts.get(timeout=120) for _ in several] == [100] * 4
+    assert [counts.get(timeout=PATIENCE_S) for _ in several] == [100] * 4
     for each in several:
-        each.join(60)
+        each.join(PATIENCE_S)
     store = KvStore(tmp_path / "kv")
     assert store.get("p", b"n") == b"800"
     store.close()

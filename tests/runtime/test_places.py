@@ -69,7 +69,7 @@ async def test_the_limit_is_one_for_all(places):
         with pytest.raises(OverloadError, match="waited 1 ms for one of 5 calls to end"):
             await each.enter(0.001)
     second.leave()
-    await first.enter(1)
+    await first.enter(20)
     assert [each.running for each in (first, second, third)] == [3, 0, 2]
     assert sum(each.held for each in (first, second, third)) == 5
 
@@ -104,7 +104,7 @@ async def test_an_idle_place_comes_to_who_asks_for_it(places):
     await taken(first, 1)
     first.leave()
     assert (first.running, first.held) == (0, 1)
-    await second.enter(2)
+    await second.enter(20)
     assert (first.held, second.held) == (0, 1)
 
 
@@ -203,7 +203,7 @@ async def test_what_a_dead_process_held_is_there_at_once(shared, places, how):
         os.kill(pid, how)
         await asyncio.to_thread(os.waitid, os.P_PID, pid, os.WEXITED | os.WSTOPPED | os.WNOWAIT)
         if how == signal.SIGKILL:
-            await first.enter(5)
+            await first.enter(20)
             await taken(first, 2)
         else:
             with pytest.raises(OverloadError):
