@@ -44,19 +44,11 @@ class Sidecar:
     """One running sidecar, all of it on one core or on any; with the code of another tree, where one is given."""
 
     def __init__(
-        self,
-        folder: Path,
-        *,
-        workers: int,
-        core: int | None,
-        tree: Path | None,
-        environment: dict[str, str],
-        python: str | Path,
+        self, folder: Path, *, workers: int, core: int | None, tree: Path | None, environment: dict[str, str]
     ) -> None:
         self._folder = folder
         self._workers = workers
         self._core = core
-        self._python = python
         self._environment = (dict(os.environ) if tree is None else tree_environment(tree)) | environment
         self._plugins = folder / "plugins"
         self._plugins.mkdir()
@@ -91,7 +83,7 @@ class Sidecar:
         """Start, and return when it is ready."""
         with self._log.open("wb") as log, on(self._core):
             self._process = await asyncio.create_subprocess_exec(
-                self._python, "-m", "hookline_sidecar",
+                sys.executable, "-m", "hookline_sidecar",
                 "--plugins", self._plugins, "--state", self._folder / "state", "--socket", self.socket,
                 "--socket-mode", "0666",
                 "--listen", f"127.0.0.1:{self.tcp[1]}", "--admin", f"127.0.0.1:{self._admin[1]}",
@@ -168,11 +160,10 @@ async def sidecar(
     core: int | None = None,
     tree: Path | None = None,
     environment: dict[str, str] | None = None,
-    python: str | Path = sys.executable,
 ) -> AsyncIterator[Sidecar]:
     """A sidecar that runs these plugins: name, module and what the manifest's ``spec`` says beside its source."""
     with open_folder() as folder:
-        ours = Sidecar(folder, workers=workers, core=core, tree=tree, environment=environment or {}, python=python)
+        ours = Sidecar(folder, workers=workers, core=core, tree=tree, environment=environment or {})
         for name, wasm, spec in plugins:
             ours.plugin(name, wasm, **spec)
         try:

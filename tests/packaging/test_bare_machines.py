@@ -280,7 +280,7 @@ def test_under_ci_a_test_that_is_skipped_has_failed(run, tmp_path, ci, outcome):
     file.write_text("import pytest\ndef test_it():\n    pytest.skip('a part is missing')\n")
     paths = os.pathsep.join(map(str, (ROOT / "tests", SCRIPTS)))
     unset = dict.fromkeys(("HOOKLINE_CALLS", "HOOKLINE_ACCELERATOR", "HOOKLINE_E2E_KUBECONFIG"), "")
-    done = run(sys.executable, "-m", "pytest", "-p", "conftest", file, "--rootdir", tmp_path, "-c", os.devnull,
+    done = run(sys.executable, "-m", "pytest", "-rs", "-p", "conftest", file, "--rootdir", tmp_path, "-c", os.devnull,
                PYTHONPATH=paths, CI=ci, **unset)  # fmt: skip
     assert outcome in done.stdout
     assert "a part is missing" in done.stdout
