@@ -116,6 +116,18 @@ async def test_what_an_older_operator_kept_goes_on_and_is_told_to_lack_a_permiss
     await eventually(lambda: tenant.status("guard")["conditions"]["Verified"]["status"] == "True", "what was mended")
 
 
+async def test_pods_are_told_to_call_what_the_package_declares(operator, tenant, module, connect, eventually):
+    """And the status says what that leaves out, and that the package has another name."""
+    wasm = described(module("v1", hooks=("authenticate", "route")), name="their-guard", hooks=["Auth", "pre_query"])
+    sidecar = await running(operator, tenant, module, connect, tenant.module("declared", wasm))
+    assert [each.hooks for each in sidecar.running.bundle.plugins] == [["authenticate"]]
+    await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
+    status = tenant.status("guard")
+    assert (status["hooks"], status["artifact"]["hooks"]) == ("authenticate", ["authenticate"])
+    for words in ("calls itself 'their-guard'", "declares pre_query, which", "exports route, which"):
+        assert words in status["conditions"]["Verified"]["message"]
+
+
 async def test_a_registry_that_was_away_is_asked_again(operator, tenant, module, need, tmp_path, eventually):
     """By itself, and while it is away the plugin is being reconciled and not stalled."""
     from local_registry import LocalRegistry
@@ -317,7 +329,12 @@ def secret(name, data):
 
 def with_schema(wasm, schema):
     """The module with a description that ships a schema."""
-    payload = json.dumps({"config_schema": schema}).encode()
+    return described(wasm, config_schema=schema)
+
+
+def described(wasm, **description):
+    """The module with a description."""
+    payload = json.dumps(description).encode()
     name = b"hookline.plugin"
     content = bytes([len(name)]) + name + payload
     size, out = len(content), bytearray()

@@ -32,7 +32,9 @@ def sidecar(new_sidecar, guests):
         "pre_query": {"action": "block", "value": "no"},
         "authenticate": {"action": "success", "identity": {"user_id": "1", "username": "u"}},
     })  # fmt: skip
-    sidecar.folder.plugin("denied", guests.counter(), hooks=["custom_hook"], priority=-5, permissions=[])
+    sidecar.folder.plugin(
+        "denied", guests.counter(), hooks=["custom_hook"], priority=-5, permissions=[], permissionsPolicy="Lenient"
+    )
     return sidecar.start()
 
 
