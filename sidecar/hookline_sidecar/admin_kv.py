@@ -143,7 +143,8 @@ class KvAdmin:
         if target.plugin is None or target.key is None:
             if request.method != "GET":
                 raise Refused(405, f"{request.method} is for one key: {ROOT}/PLUGIN/KEY", allow="GET")
-            return _json(await self._in_store(lambda: self._listed(target)))
+            names = self._plugins()
+            return _json(await self._in_store(lambda: self._listed(target, names)))
         plugin, key = target.plugin, target.key
         if request.method == "GET":
             return await self._get(request, plugin, key)
@@ -153,12 +154,14 @@ class KvAdmin:
         value = await self._body(request) if request.method == "PUT" else None
         prepare = value is not None and target.query.get("prepare") == b"true"
         change = _Change(plugin, key, value, condition, caller)
-        return await self._in_store(lambda: self._change(change, prepare=prepare))
+        known = None if prepare else self._plugins()
+        return await self._in_store(lambda: self._change(change, known))
 
     async def _get(self, request: web.Request, plugin: str, key: bytes) -> web.Response:
         found = await self._in_store(lambda: self._store.look(plugin, key))
         if found is None:
-            await self._in_store(lambda: self._check_known(plugin))
+            names = self._plugins()
+            await self._in_store(lambda: self._check_known(plugin, names))
             raise Refused(404, f"plugin '{plugin:.{_SHOWN}}' has no key {shown(key)}")
         if _RAW in request.headers.get("Accept", ""):
             response = web.Response(body=found.value, content_type=_RAW)
@@ -189,13 +192,13 @@ class KvAdmin:
 
     # ── on a thread ──
 
-    def _change(self, change: _Change, *, prepare: bool) -> web.Response:
+    def _change(self, change: _Change, names: Collection[str] | None) -> web.Response:
+        """``names`` are the plugins that there are; None where any may be meant."""
         plugin, key, value = change.plugin, change.key, change.value
-        if prepare:
-            if not re.fullmatch(NAME_PATTERN, plugin):
-                raise Refused(400, f"no plugin can have the name '{plugin:.{_SHOWN}}'", field="plugin")
-        else:
-            self._check_known(plugin)
+        if names is not None:
+            self._check_known(plugin, names)
+        elif not re.fullmatch(NAME_PATTERN, plugin):
+            raise Refused(400, f"no plugin can have the name '{plugin:.{_SHOWN}}'", field="plugin")
         held, done = self._store.change(plugin, key, value, when=change.condition.holds)
         if not done:
             state = "is not there" if held is None else f'is "{tag_of(held)}"'
@@ -203,9 +206,7 @@ class KvAdmin:
                 412, f"nothing is changed: the key {shown(key)} {state}, and If-Match or If-None-Match differs"
             )
         if value is not None:
-            audit.info(
-                "kv: %s put %s of plugin '%s', %d bytes", change.caller.name, shown(key), plugin, len(value)
-            )  # fmt: skip
+            audit.info("kv: %s put %s of plugin '%s', %d bytes", change.caller.name, shown(key), plugin, len(value))
         elif held is not None:
             audit.info("kv: %s deleted %s of plugin '%s'", change.caller.name, shown(key), plugin)
         response = _json({"ok": True, "existed": held is not None})
@@ -213,35 +214,23 @@ class KvAdmin:
             response.headers["ETag"] = f'"{tag_of(value)}"'
         return response
 
-    def _listed(self, target: Target) -> dict[str, Any]:
+    def _listed(self, target: Target, names: Collection[str]) -> dict[str, Any]:
         if target.plugin is None:
-            usage, wanted = self._store.usage(), self._plugins()
+            usage = self._store.usage()
+            found = [(name, *usage.get(name, (0, 0))) for name in sorted({*usage, *names})]
             return {
                 "plugins": [
-                    {
-                        "plugin": name,
-                        "loaded": name in wanted,
-                        "keys": usage.get(name, (0, 0))[0],
-                        "bytes": usage.get(name, (0, 0))[1],
-                    }
-                    for name in sorted({*usage, *wanted})
+                    {"plugin": name, "loaded": name in names, "keys": keys, "bytes": size} for name, keys, size in found
                 ]
             }
-        self._check_known(target.plugin)
+        self._check_known(target.plugin, names)
         prefix, after = target.query.get("prefix", b""), target.query.get("after")
         at_most = _number(target.query.get("limit"), _PAGE, _LARGEST_PAGE)
-        page, more = self._store.page(
-            target.plugin, prefix, after=after, at_most=at_most, most_bytes=_PAGE_BYTES
-        )  # fmt: skip
+        page, more = self._store.page(target.plugin, prefix, after=after, at_most=at_most, most_bytes=_PAGE_BYTES)
         here = f"{ROOT}/{quote(target.plugin, safe='')}"
         entries = [
-            {
-                **_written(each.key, "key"),
-                "path": f"{here}/{quote(each.key, safe='/')}",
-                "size": each.size,
-                "ttl_ms": each.ttl_ms,
-            }
-            for each in page
+            {**_written(key, "key"), "path": f"{here}/{_quoted(key)}", "size": size, "ttl_ms": ttl_ms}
+            for key, size, ttl_ms in page
         ]
         rest = None
         if more:
@@ -250,9 +239,8 @@ class KvAdmin:
         keys = [each.key.decode("utf-8", "replace") for each in page]
         return {"plugin": target.plugin, "keys": keys, "entries": entries, "next": rest}
 
-    def _check_known(self, plugin: str) -> None:
+    def _check_known(self, plugin: str, wanted: Collection[str]) -> None:
         """Raises Refused where no plugin has this name: a typing error would be a key that nobody reads."""
-        wanted = self._plugins()
         if plugin in wanted or plugin in self._store.usage():
             return
         names = sorted(wanted)
@@ -294,6 +282,11 @@ def shown(key: bytes) -> str:
     """A key for one line of a log: printable, and not for long."""
     text = repr(key[: 4 * _SHOWN].decode("utf-8", "backslashreplace")[:_SHOWN])
     return text if len(key) <= _SHOWN else f"{text}… ({len(key)} bytes)"
+
+
+def _quoted(key: bytes) -> str:
+    """A key in a path that no client makes shorter."""
+    return quote(key, safe="" if {b".", b".."} & {*key.split(b"/")} else "/")
 
 
 def _decoded(part: str) -> bytes:

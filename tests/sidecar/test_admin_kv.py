@@ -143,6 +143,7 @@ def test_a_key_may_hold_slashes_dots_and_any_byte(admin):
     listed = admin("GET", "/admin/kv/p/?limit=1024")[2]
     assert len(listed["keys"]) == 9
     for each in listed["entries"]:
+        assert not {".", ".."} & {*each["path"].split("/")}
         assert admin("GET", each["path"])[0] == 200
 
 
