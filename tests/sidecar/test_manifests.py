@@ -142,7 +142,8 @@ async def test_what_a_manifest_leaves_out_has_its_default(sidecar, make_manifest
     del lean["spec"]["limits"]["timeout"]
     sidecar.folder.write("victim.yaml", lean)
     await sidecar.wait_says("lean")
-    assert sidecar.get("/v1/bundle")[1]["plugins"][-1]["limits"]["timeout"] == "100ms"
+    limits = {each["name"]: each["limits"] for each in sidecar.get("/v1/bundle")[1]["plugins"]}
+    assert (limits["victim"]["timeout"], limits["victim"]["memory"]) == ("100ms", "1Mi")
 
 
 async def test_an_edit_is_in_effect_from_one_call_to_the_next(sidecar):
