@@ -79,7 +79,7 @@ AUTHORIZE = [
     (['"resource":"/admin'], {"action": "deny", "reason": "not an admin"}),
     (['"resource":"/look', '"action":"GET"', '"is_read_only":true'], {"action": "allow"}),
     (['"resource":"/look'], {"action": "deny", "reason": "look, and do not touch"}),
-    (['"action":null', '"resource":null'], {"action": "deny", "reason": "what is it about?"}),
+    (['"action":""', '"resource":""'], {"action": "deny", "reason": "what is it about?"}),
     (['"identity":{'], {"action": "allow"}),
     ([], {"action": "defer"}),
 ]
@@ -864,7 +864,7 @@ def test_plugin_is_swapped_under_load_without_a_failed_request(front, sidecar):
     ],
 )
 def test_what_a_proxy_does_not_tell_or_tells_twice_is_not_guessed(sidecar, target, headers, status):
-    """Without any proxy: what is untold is null, and what differs is refused before anybody decides."""
+    """Without any proxy: what is untold is empty, and what differs is refused before anybody decides."""
     assert ask(sidecar.port, target, key="good", headers=headers).status == status
 
 
