@@ -29,6 +29,9 @@ from hookline_api.resources import (
 
 REDACTED: Final = "<redacted>"
 
+_CAME_LATER: Final = {"observers": Observers(), "kv": KvSettings()}
+"""Fields of ``BundlePlugin`` that an older operator or sidecar does not know, and what they say by default."""
+
 LoadCause = Literal["fetch", "verify", "config"]
 CallCause = Literal["trap", "timeout", "result", "overload"]
 
@@ -88,8 +91,9 @@ class BundlePlugin(Resource):
         settings = self.model_dump(mode="json", by_alias=True, exclude={"failure", "generation", "origin"})
         # Operator and sidecar compare revisions, and may be of two versions: a field that came later counts only where
         # it says something.
-        if self.observers == Observers():
-            del settings["observers"]
+        for name, default in _CAME_LATER.items():
+            if getattr(self, name) == default:
+                del settings[name]
         return _digest(settings)[:12]
 
     def redacted(self) -> BundlePlugin:
