@@ -33,10 +33,15 @@ test: announce $(VENV)/.dev .venv-envoy/.made toolchains ## run the tests that n
 test-pythons: ## run a short part of the tests on every other Python >= 3.11 that this machine has
 	$(PYTHON) scripts/pythons.py $(ARGS)
 
+# The contract, artifacts, the client, and of the runtime what calls guests. The runtime's whole suite runs twice more in
+# one of its tests, on the reference and without the accelerator: once on one interpreter is enough.
+SHORT := tests/contract tests/artifacts tests/client $(addprefix tests/runtime/test_,$(addsuffix .py, \
+  accelerator bad_guests calls chain engine host_functions inputs limits places results threads wasi)) \
+  --deselect=tests/runtime/test_calls.py::test_the_runtimes_whole_suite_passes_on_the_other_ways_too
 test-short: $(VENV)/.dev toolchains
 	PYTHON="$(PYTHON)" sh scripts/debian-packages.sh
 	$(BIN)/python -m hookline_runtime.accelerator --if-missing
-	$(TOOLS) $(BIN)/python -m pytest -q tests/contract tests/artifacts tests/client tests/runtime $(ARGS)
+	$(TOOLS) $(BIN)/python -m pytest -q $(SHORT) $(ARGS)
 
 announce:
 	$(PYTHON) scripts/announce.py $(VENV)

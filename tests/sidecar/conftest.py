@@ -296,6 +296,15 @@ class Sidecar:
 
         until(ready, lambda: f"a ready sidecar; it said:\n{self.log}")
 
+    def wait_workers(self):
+        """Return once every worker runs the bundle: for ``/readyz``, one is enough."""
+
+        def current():
+            workers = self.get("/v1/plugins")[1]["workers"]
+            return workers["current"] == workers["wanted"]
+
+        until(current, lambda: f"the bundle in all workers; it said:\n{self.log}")
+
     def connections(self):
         """How many each worker has."""
         lines = self.get("/metrics")[1].splitlines()

@@ -30,6 +30,7 @@ def store_of(sidecar):
 
 async def say_all(sidecar, count=8):
     """What the workers say: one call on each of so many connections that are open together."""
+    sidecar.wait_workers()
     async with contextlib.AsyncExitStack() as stack:
         sessions = [await stack.enter_async_context(sidecar.client()) for _ in range(count)]
         said = []
