@@ -131,8 +131,9 @@ async def test_a_call_that_does_not_end_does_not_hold_up_a_stop(sidecar, guests)
 
 
 @pytest.mark.parametrize("what", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_of_an_idle_sidecar_is_clean(sidecar, what):
+def test_a_stop_of_an_idle_sidecar_is_clean(sidecar, guests, what):
     """Also Ctrl-C: exit code 0, nobody has to be waited for or killed, nothing in the log but what was asked for."""
+    sidecar.folder.plugin("p", guests.saying("on"))
     sidecar.start(workers=2, drain="60s")
     sidecar.process.send_signal(what)
     assert sidecar.process.wait(PATIENCE_S) == 0
