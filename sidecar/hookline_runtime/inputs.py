@@ -31,8 +31,8 @@ _TEXT: Final = (str,)
 _REQUIRED: Final = object()
 _REWRITTEN_BY: Final = "hookline.rewritten_by"
 _MAX_REQUEST_ID: Final = 256
-_MAX_NAMED: Final = 65_536
-"""Bytes of a body in which a name that stands twice is looked for, to be told."""
+_MAX_MARKED: Final = 2**20
+"""Bytes of a body in which a name that stands twice is looked for."""
 
 
 class Call:
@@ -152,17 +152,68 @@ def read_json(body: bytes) -> Any:
 
     Raises InputError where it is no JSON, has a name twice in one object, or is too deep to be written again.
     """
+    document, twice = parse_json(body)
+    if twice:
+        raise InputError(twice_sentence(read_marked(body)))
+    return document
+
+
+def parse_json(body: bytes) -> tuple[Any, bool]:
+    """What the body says, and whether a name stands twice in any object of it, so that readers differ about it.
+
+    Raises InputError where it is no JSON, or too deep to be written again.
+    """
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         raise InputError(f"the body is no JSON: {error}") from None
     try:
-        twice = says_twice(body, document)
+        return document, says_twice(body, document)
     except orjson.JSONEncodeError:  # four times as deep can be read as can be written, which a rewrite will want to do
         raise InputError("the body is nested too deeply") from None
-    if twice:
-        raise InputError(f"{_repeated(body)} stands twice in one object, and readers differ in which one they take")
-    return document
+
+
+class Repeated(str):
+    """A name that stands twice in an object; in ``read_marked`` it is in that object's place."""
+
+    __slots__ = ()
+
+
+def read_marked(body: bytes) -> Any:
+    """What ``parse_json`` took, with a ``Repeated`` in place of each object that says a name twice.
+
+    Of numbers it has the lengths. None for a body over a mebibyte: this is slow, and takes an object for each member.
+    """
+
+    def mark(pairs: list[tuple[str, Any]]) -> Any:
+        found = dict(pairs)
+        if len(found) == len(pairs):
+            return found
+        seen: set[str] = set()
+        return Repeated(next(name for name, _ in pairs if name in seen or seen.add(name)))  # type: ignore[func-returns-value]
+
+    if len(body) > _MAX_MARKED:
+        return None
+    return json.loads(body.decode(), object_pairs_hook=mark, parse_int=len, parse_float=len)
+
+
+def repeated_in(marked: Any) -> Repeated | None:
+    """The first ``Repeated`` of what ``read_marked`` gave; None where there is none."""
+    left = [marked]
+    while left:
+        each = left.pop()
+        if type(each) is Repeated:
+            return each
+        if isinstance(each, list | dict):
+            left.extend(reversed(each if isinstance(each, list) else each.values()))
+    return None
+
+
+def twice_sentence(marked: Any) -> str:
+    """What is wrong with what ``read_marked`` gave, for people."""
+    name = repeated_in(marked)
+    what = "a name" if name is None else f"the name {str(name)!r:.60}"
+    return f"{what} stands twice in one object, and readers differ in which one they take"
 
 
 def says_twice(raw: bytes, document: Any) -> bool:
@@ -177,19 +228,6 @@ def says_twice(raw: bytes, document: Any) -> bool:
         plain = raw.replace(b"\\\\", b"")  # of a row of backslashes, the last one escapes if their number is odd
         colons += plain.count(b"\\u003a") + plain.count(b"\\u003A")
     return colons != orjson.dumps(document).count(b":")
-
-
-def _repeated(body: bytes) -> str:
-    """The first name that stands twice, for people; not of large bodies, which would take long."""
-    names: list[str] = []
-
-    def note(pairs: list[tuple[str, Any]]) -> None:
-        seen: set[str] = set()
-        names.extend(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-
-    if len(body) <= _MAX_NAMED:
-        json.loads(body.decode(), object_pairs_hook=note, parse_int=len, parse_float=len)
-    return f"the name {names[0]!r:.60}" if names else "a name"
 
 
 def read_document(hook: Hook, document: Any, body: bytes | None = None) -> Call:

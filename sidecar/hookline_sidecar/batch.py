@@ -19,7 +19,7 @@ import orjson
 from hookline_api.hooks import MAX_CALLS, Hook, hook_spellings, parse_hook
 from hookline_runtime.accelerator import scan_from
 from hookline_runtime.errors import InputError
-from hookline_runtime.inputs import ANY_OBJECT, read_call, read_json
+from hookline_runtime.inputs import ANY_OBJECT, parse_json, read_call, read_marked, repeated_in, twice_sentence
 from hookline_sidecar.replies import JSON, Refused, Reply, document
 
 if TYPE_CHECKING:
@@ -137,15 +137,24 @@ def _cut(chains: Chains, body: bytes) -> list[_Given | bytes] | None:
 def _read(body: bytes) -> list[_Given | bytes]:
     """The calls of any body, and problems in place of what is none."""
     try:
-        whole = read_json(body)
+        whole, twice = parse_json(body)
     except InputError as error:
         raise Refused(400, str(error)) from None
-    calls = whole.get("calls") if isinstance(whole, dict) else None
+    marked = read_marked(body) if twice else whole
+    around = {**marked, "calls": None} if isinstance(marked, dict) else marked
+    if twice and (marked is None or repeated_in(around) is not None):
+        raise Refused(400, twice_sentence(around))
+    calls = marked.get("calls") if isinstance(marked, dict) else None
     if not isinstance(calls, list):
         raise Refused(400, 'the body is not {"calls": […]}', field="calls")
     if len(calls) > MAX_CALLS:
         raise Refused(400, f"there are {len(calls)} calls, and a batch may have {MAX_CALLS}", field="calls")
-    return [_look(given, index) for index, given in enumerate(calls)]
+    return [
+        _look(given, index)
+        if not twice or repeated_in(calls[index]) is None
+        else _problem(400, twice_sentence(calls[index]), index, "")
+        for index, given in enumerate(whole["calls"])
+    ]
 
 
 def _look(given: Any, index: int) -> _Given | bytes:

@@ -161,7 +161,7 @@ def test_names_that_stand_once_are_never_taken_for_twice(body, escaped):
 def test_a_large_body_that_says_a_name_twice_is_refused_without_a_search_for_the_name():
     """Looking for it takes an object for each member."""
     with pytest.raises(InputError, match="a name stands twice"):
-        read_call(Hook.CUSTOM, b'{"x":"' + b"a" * 70_000 + b'","x":0}')
+        read_call(Hook.CUSTOM, b'{"x":"' + b"a" * 2**20 + b'","x":0}')
 
 
 @pytest.mark.parametrize(

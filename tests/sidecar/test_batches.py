@@ -188,7 +188,7 @@ async def test_a_batch_of_large_decisions_is_bounded(new_sidecar, guests):
 
 @pytest.mark.skipif(accelerator.unused is not None, reason=str(accelerator.unused))
 async def test_inputs_reach_the_guests_as_they_came(new_sidecar, guests):
-    """Byte for byte, with their spaces, and what is in there twice."""
+    """Byte for byte, with their spaces."""
     sidecar = new_sidecar()
     answer = '{"action":"node","target":"1000"}'
     digits = "".join(
@@ -201,13 +201,42 @@ async def test_inputs_reach_the_guests_as_they_came(new_sidecar, guests):
     sidecar.folder.plugin("p", guests.module({"custom_hook": hook, "route": hook}, data=data))
     sidecar.start()
     whole = json.dumps(QUERY, indent=2).encode()
-    inputs = [b'{ "a" :\n1, "a": 2.50 }', b"{}", whole, b'{"more": "\\u0041"}', *[whole] * 8]
+    inputs = [b'{ "a" :\n1, "b": 2.50 }', b"{}", whole, b'{"more": "\\u0041"}', *[whole] * 8]
     hooks = [b"custom_hook"] * 4 + [b"route"] * 8
     raw = b",\n".join(b'{ "hook": "%b",  "input": %b\t}' % each for each in zip(hooks, inputs, strict=True))
     status, document = await post(sidecar, b'{"calls": [' + raw + b"] }\r\n")
     assert status == 200
     said = [each.get("value", each)["target"] for each in document["decisions"]]
     assert said == [str(1000 + len(each)) for each in inputs]
+
+
+@pytest.mark.parametrize(
+    ("calls", "refused"),
+    [
+        (b'[{"hook":"route","input":{"query":"a","query":"b"}},%b]', {0}),
+        (b'[%b,{"hook":"custom_hook","input":[{"x":{"n":1,"\\u006e":2}}]},%b]', {1}),
+        (b'[{"hook":"route","hook":"pre_query","input":{"query":"a"}},%b]', {0}),
+        (b'[%b,{"hook":"route","input":{"query":"a"},"input":{"query":"b"}}]', {1}),
+        (b'[%b,{"hook":"custom_hook","input":"\\u003a"},%b]', set()),
+    ],
+)
+async def test_a_call_that_says_a_name_twice_is_a_problem_and_the_others_are_decided(sidecar, calls, refused):
+    """As each alone would be; one client's odd name costs no other client its answer."""
+    good = b'{"hook":"route","input":{"query":"select 1"}}'
+    calls = calls.replace(b"%b", good)
+    status, document = await post(sidecar, b'{"calls":' + calls + b"}")
+    assert status == 200
+    assert {at for at, each in enumerate(document["decisions"]) if each.get("status") == 400} == refused
+    assert all("stands twice" in document["decisions"][at]["detail"] for at in refused)
+
+
+@pytest.mark.parametrize(
+    "body", [b'{"calls":[],"calls":[]}', b'{"calls":[],"x":{"n":1,"n":2}}', b'{"calls":[],"calls":1}']
+)
+async def test_a_batch_that_says_twice_what_its_calls_are_is_refused(sidecar, body):
+    """As a whole: which calls it has is anybody's guess."""
+    status, problem = await post(sidecar, body)
+    assert (status, problem["status"]) == (400, 400)
 
 
 async def test_what_an_input_leaves_out_is_left_out_also_where_its_plugin_is_waited_for(new_sidecar, guests):
