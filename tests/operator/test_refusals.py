@@ -209,7 +209,7 @@ async def test_a_module_that_was_pushed_again_under_its_tag_is_found_by_trying_a
     await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
     moved = registry.push("again:v1", module("v2"))
     tenant.plugin("guard", source, sha256=hashlib.sha256(module("v2")).hexdigest())
-    await eventually(lambda: tenant.status("guard")["artifact"]["digest"] == moved, "the new module", 120)
+    await eventually(lambda: tenant.status("guard")["artifact"]["digest"] == moved, "the new module")
     await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
 
 
