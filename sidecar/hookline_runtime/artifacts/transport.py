@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 import aiohttp
 
-from hookline_runtime.artifacts.certificates import distrust
+from hookline_runtime.artifacts.certificates import distrust, plain_pem
 from hookline_runtime.artifacts.urls import foreign, shown
 from hookline_runtime.errors import FetchError, VerifyError
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_REFUSALS: Final = frozenset({400, 401, 403})
+REFUSALS: Final = frozenset({400, 401, 403})
 """How servers refuse an ``Authorization``; a 400 is one only where there was an ``Authorization`` to refuse."""
 _TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,15})-\d{1,15}/(?:\d{1,15}|\*)")
@@ -227,10 +227,10 @@ class Transport:
             if status in _REDIRECTS and redirects < self._limits.redirects and request.form is None:
                 redirects += 1
                 here, bare = _follow(here, answer.get("Location", ""), what=what), False
-            elif status in _REFUSALS and here is not url and value is not None:
+            elif status in REFUSALS and here is not url and value is not None:
                 bare = True  # the redirect has its own signature, and an Authorization beside it is one too many
             elif (
-                status in _REFUSALS
+                status in REFUSALS
                 and at_home
                 and auth is not None
                 and await auth.challenged(status, answer.getall("WWW-Authenticate", []))
@@ -327,7 +327,7 @@ class Transport:
             if ca_pem is not None:
                 try:
                     # beside the system's authorities: blobs may be redirected to a public object store
-                    context.load_verify_locations(cadata=ca_pem)
+                    context.load_verify_locations(cadata=plain_pem(ca_pem))
                 except (ssl.SSLError, ValueError):
                     raise FetchError(
                         "the registry's own certificate authority is no PEM certificate; check the key ca.crt",
