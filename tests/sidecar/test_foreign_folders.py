@@ -187,7 +187,8 @@ def test_a_folder_of_which_no_file_is_read_says_how_manifests_are_called(folder)
     """A ConfigMap that is mounted with a key of any name, and what editors and people leave."""
     problem = only(scan(folder({"guard": "a: 1", "guard.yaml.bak": "a: 1", "guard.yaml~": "a: 1", "z": ""})))
     assert problem.message == (
-        "no file here is read (guard, guard.yaml.bak, guard.yaml~, …): the name of a manifest ends in .yaml, .yml, .json"
+        "no file here is read (guard, guard.yaml.bak, guard.yaml~, …): "
+        "the name of a manifest ends in .yaml, .yml, .json"
     )
     assert not problem.hides
 
