@@ -27,7 +27,7 @@ from yarl import URL
 
 from hookline_runtime.artifacts.credentials import Credentials, Gap, PullSecret
 from hookline_runtime.artifacts.reference import DIGEST, Reference
-from hookline_runtime.artifacts.transport import REFUSALS, Body, StatusError, Transport
+from hookline_runtime.artifacts.transport import OF_A_TOKEN_SERVER, REFUSALS, Body, StatusError, Transport
 from hookline_runtime.artifacts.urls import foreign, shown, with_query
 from hookline_runtime.errors import FetchError
 
@@ -345,7 +345,9 @@ class _Auth:
                 "refresh_token": credentials.identity_token,
                 "client_id": "hookline",
             }
-            await self._transport.request("POST", realm, what=body.what, into=body, ca_pem=self._ca_pem, form=asked)
+            await self._transport.request(
+                "POST", realm, what=body.what, into=body, ca_pem=self._ca_pem, form=asked, advice=OF_A_TOKEN_SERVER
+            )
         else:
             await self._transport.request(
                 "GET",
@@ -354,6 +356,7 @@ class _Auth:
                 into=body,
                 auth=_Fixed(credentials.basic) if credentials is not None else None,
                 ca_pem=self._ca_pem,
+                advice=OF_A_TOKEN_SERVER,
             )
         return self._read_token(body)
 
