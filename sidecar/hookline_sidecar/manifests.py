@@ -320,6 +320,8 @@ _MESSAGES: Final = {
 }
 _PATTERNS: Final = {
     "name": "is no name: lower-case letters, digits, '-' and '.', and a letter or digit at both ends",
+    "url": "is no URL: it begins with http:// or https://, in lower case",
+    "sha256": "is no SHA-256: 64 hex digits in lower case, and nothing in front of them",
     "permissions": "is no permission: " + ", ".join(Permission) + ", custom.NAME",
 }
 

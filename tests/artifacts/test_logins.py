@@ -147,6 +147,12 @@ async def test_a_registry_that_takes_passwords_too_gets_one_where_its_token_serv
     assert (await fetcher.fetch_oci(gate.source, access=login(gate.host, "right"))).digest == gate.digest
 
 
+async def test_a_pull_secret_for_another_registry_is_not_told_to_be_missing(gate, fetcher):
+    """What is missing is an entry for this one."""
+    with pytest.raises(FetchError, match=f"without credentials; .* with an entry for {gate.host}"):
+        await fetcher.resolve(gate.source, access=login("other.test", "u"))
+
+
 async def test_a_helper_that_hangs_is_told_and_may_be_asked_again(gate, make_fetcher, helper, tmp_path):
     """Once for each fetch, not once for each attempt."""
     helper("slow", "exec cat /dev/zero > /dev/null")

@@ -198,12 +198,14 @@ def test_a_folder_of_which_no_file_is_read_says_how_manifests_are_called(folder)
     [
         ("priority: '5'", "spec.priority: is not a whole number: write it in digits, without quotes"),
         ("source: {oci: {reference: 'a.b/c:1', insecure: 1}}", "insecure: is neither true nor false"),
+        ("source: {http: {url: 'ftp://h', sha256: 'sha256:00'}}", "source.http.url: is no URL: it begins with http://"),
+        ("sha256: 'sha256:00'", "spec.sha256: is no SHA-256: 64 hex digits in lower case"),
         ("source: {file: {path: 5}}", "spec.source.file.path: is not text: put it in quotes"),
     ],
 )
 def test_a_value_of_another_type_is_refused_as_kubernetes_refuses_it(folder, text, words):
     """Nothing is made of it by guessing; and the sentence says how to write it."""
-    rest = "" if "source" in text else ", source: {file: {path: p.wasm}}"
+    rest = "" if text.startswith("source") else ", source: {file: {path: p.wasm}}"
     head = "apiVersion: hookline.dev/v1alpha1\nkind: WasmPlugin\nmetadata: {name: p}\n"
     found = scan(folder({"p.yaml": f"{head}spec: {{{text}{rest}}}\n"}))
     assert not found.manifests

@@ -299,7 +299,7 @@ class _Auth:
             else (
                 "to serve it without credentials",
                 "those that were given",
-                "give a pull secret or a docker configuration",
+                f"give a pull secret or a docker configuration with an entry for {self._reference.registry}",
             )
         )
         if self._gaps:
