@@ -315,7 +315,7 @@ _MESSAGES: Final = {
     "extra_forbidden": "there is no such field",
     "missing": "is missing",
     "string_type": "is not text: put it in quotes if it is a number, or a word such as yes and null",
-    "int_type": "is not a whole number: write it in digits, without quotes",
+    "int_type": "is not a whole number of 64 bits: write it in digits, without quotes",
     "bool_type": "is neither true nor false: write one of them, without quotes",
 }
 _PATTERNS: Final = {

@@ -196,7 +196,7 @@ def test_a_folder_of_which_no_file_is_read_says_how_manifests_are_called(folder)
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("priority: '5'", "spec.priority: is not a whole number: write it in digits, without quotes"),
+        ("priority: '5'", "spec.priority: is not a whole number of 64 bits: write it in digits, without quotes"),
         ("source: {oci: {reference: 'a.b/c:1', insecure: 1}}", "insecure: is neither true nor false"),
         ("source: {http: {url: 'ftp://h', sha256: 'sha256:00'}}", "source.http.url: is no URL: it begins with http://"),
         ("sha256: 'sha256:00'", "spec.sha256: is no SHA-256: 64 hex digits in lower case"),
