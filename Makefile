@@ -6,7 +6,8 @@ PYTHON ?= python3
 WHICH = $(shell $(1) -c 'import sys; print(sys.version.split()[0], sys.base_prefix)' 2>/dev/null)
 INTERPRETER := $(call WHICH,$(PYTHON))
 USUAL := $(if $(filter python3,$(PYTHON)),$(INTERPRETER),$(call WHICH,python3))
-VENV := .venv$(if $(filter-out $(USUAL),$(INTERPRETER)),-python$(firstword $(INTERPRETER)))
+# Of one that does not run, none is ever made: what makes it says so.
+VENV := .venv$(if $(INTERPRETER),$(if $(filter-out $(USUAL),$(INTERPRETER)),-python$(firstword $(INTERPRETER))),-none)
 BIN := $(VENV)/bin
 TOOLS := PATH="$(CURDIR)/.venv-toolchains/bin:$$PATH"
 ACCELERATOR := sidecar/hookline_runtime/accelerator.c
@@ -43,8 +44,9 @@ test-short: $(VENV)/.dev toolchains
 	$(BIN)/python -m hookline_runtime.accelerator --if-missing
 	$(TOOLS) $(BIN)/python -m pytest -q $(SHORT) $(ARGS)
 
+# An interpreter that is missing or too old is told of by what comes next.
 announce:
-	$(PYTHON) scripts/announce.py $(VENV)
+	! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || $(PYTHON) scripts/announce.py $(VENV)
 
 bare: ## as root, prove that `make demo` and `make test` need nothing but Python, make and Debian's archive (ARGS="'make lint'")
 	$(PYTHON) scripts/bare_machine.py $(ARGS)

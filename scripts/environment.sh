@@ -10,11 +10,13 @@ which_is() { "$1" -c 'import sys; print(sys.version.split()[0], sys.base_prefix)
 new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 if ! new_enough "$python"; then
   for other in python3.14 python3.13 python3.12 python3.11 /usr/bin/python3 /usr/local/bin/python3 \
-    "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3.1[1-9].*/bin/python; do
+    "${PYENV_ROOT:-${HOME:-}/.pyenv}"/versions/3.1[1-9].*/bin/python; do
     if new_enough "$other"; then break; fi
     other=python3.12
   done
-  echo "Hookline needs Python 3.11 or newer; '$python' is $("$python" --version 2>&1 | head -n 1). Try: make PYTHON=$other" >&2
+  is=$("$python" --version 2>&1 | head -n 1)
+  case "$is" in "Python "*) ;; *) is="not there, or does not run" ;; esac
+  echo "Hookline needs Python 3.11 or newer; '$python' is $is. Try: make PYTHON=$other" >&2
   exit 1
 fi
 if ! lacks=$("$python" -c 'import ctypes, ssl, zlib' 2>&1); then
@@ -31,7 +33,7 @@ if [ "$(which_is "$folder/bin/python")" != "$(which_is "$python")" ] || [ ! -x "
     sudo=""; [ "$(id -u)" = 0 ] || sudo=sudo
     echo "installing python$version-venv …"
     if ! { $sudo apt-get update -qq && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "python$version-venv"; } >/dev/null; then
-      echo "Python's venv module is missing, and installing it failed. Try: apt-get install python3-venv" >&2
+      echo "Python's venv module is missing, and installing it failed. Try, as root: apt-get install python$version-venv" >&2
       exit 1
     fi
   fi

@@ -57,7 +57,7 @@ def ask(program: Path) -> Interpreter | None:
 
 def candidates() -> Iterator[Path]:
     """Every program that may be one."""
-    home = Path.home()
+    home = Path(os.environ.get("HOME") or "/")  # a container's user often has none, and no entry in passwd
     folders = [Path(folder) for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) if folder]
     folders += [Path("/usr/local/bin"), Path("/usr/bin"), Path("/opt/homebrew/bin")]
     managers = (

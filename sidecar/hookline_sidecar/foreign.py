@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MANIFEST: Final = f"apiVersion: {API_VERSION}, kind: {KIND}, metadata.name and spec.source"
+SUFFIXES: Final = (".yaml", ".yml", ".json")
+"""Of manifests, in any case."""
 _HELIOSDB: Final = frozenset({"hooks", "permissions", "wasm_sha256", "min_memory", "max_memory"})
 """Fields beside ``name`` of HeliosDB-Proxy's descriptions: NAME.yaml, NAME.json, plugin.toml, manifest.json."""
 _MAX_ENTRIES: Final = 2000
@@ -93,7 +95,7 @@ def of_folder(folder: Path, *, described: bool) -> tuple[str, bool] | None:
     that it was meant to run plugins: then what they would guard must not be open.
     """
     names = _names(folder)
-    modules = [name for name in names if name.endswith((".wasm", ".tar.gz"))]
+    modules = [name for name in names if name.lower().endswith((".wasm", ".tar.gz"))]
     beside = [name for name in names if name.endswith((".toml", ".sig", ".pub"))]
     within = [] if modules else _within(folder, names)
     if modules or within:
@@ -111,6 +113,9 @@ def of_folder(folder: Path, *, described: bool) -> tuple[str, bool] | None:
         return f"there is no manifest here, and subfolders are not read: give --plugins {folder / nested}", False
     if not names:
         return f"the folder is empty: no plugin runs until it holds a manifest with {_MANIFEST}", False
+    if not any(name.lower().endswith(SUFFIXES) for name in names):
+        told = f"no file here is read ({', '.join(names[:_SHOWN])}{', …' if len(names) > _SHOWN else ''}): "
+        return f"{told}the name of a manifest ends in {', '.join(SUFFIXES)}", False
     return None
 
 
@@ -138,4 +143,4 @@ def _within(folder: Path, names: list[str]) -> list[str]:
 
 
 def _has_manifests(folder: Path) -> bool:
-    return folder.is_dir() and any(name.endswith((".yaml", ".yml", ".json")) for name in _names(folder))
+    return folder.is_dir() and any(name.lower().endswith(SUFFIXES) for name in _names(folder))

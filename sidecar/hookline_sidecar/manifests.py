@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-_SUFFIXES: Final = frozenset({".yaml", ".yml", ".json"})
 _MAX_FILES: Final = 1000
 
 
@@ -132,7 +131,7 @@ def glance(folder: Path, known: Scan | None) -> object:
 
 def _manifests(folder: Path) -> list[Path]:
     return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
+        path for path in folder.iterdir() if path.suffix.lower() in foreign.SUFFIXES and not path.name.startswith(".")
     )
 
 
@@ -296,8 +295,9 @@ def _take_plugin(document: dict[str, Any], name: str | None, found: _Found) -> N
         known = ("name", "namespace", "uid", "generation", "labels", "annotations")
         document["metadata"] = {key: metadata[key] for key in known if metadata.get(key) is not None}
     try:
+        # Strict, as the API server is: priority: "5" is text there, and insecure: 1 is no yes.
         plugin = LocalWasmPlugin.model_validate_json(
-            orjson.dumps(document), extra="forbid", by_alias=True, by_name=False
+            orjson.dumps(document), strict=True, extra="forbid", by_alias=True, by_name=False
         )
     except ValidationError as error:
         for each in error.errors(include_url=False, include_input=False)[:5]:
@@ -311,9 +311,17 @@ def _take_plugin(document: dict[str, Any], name: str | None, found: _Found) -> N
     found.manifests.setdefault(plugin.metadata.name, []).append(manifest)
 
 
-_MESSAGES: Final = {"extra_forbidden": "there is no such field", "missing": "is missing"}
+_MESSAGES: Final = {
+    "extra_forbidden": "there is no such field",
+    "missing": "is missing",
+    "string_type": "is not text: put it in quotes if it is a number, or a word such as yes and null",
+    "int_type": "is not a whole number of 64 bits: write it in digits, without quotes",
+    "bool_type": "is neither true nor false: write one of them, without quotes",
+}
 _PATTERNS: Final = {
     "name": "is no name: lower-case letters, digits, '-' and '.', and a letter or digit at both ends",
+    "url": "is no URL: it begins with http:// or https://, in lower case",
+    "sha256": "is no SHA-256: 64 hex digits in lower case, and nothing in front of them",
     "permissions": "is no permission: " + ", ".join(Permission) + ", custom.NAME",
 }
 

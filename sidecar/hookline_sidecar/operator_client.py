@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import aiohttp
 from yarl import URL
 
-from hookline_runtime.artifacts.certificates import distrust
+from hookline_runtime.artifacts.certificates import distrust, plain_pem
 from hookline_runtime.artifacts.transport import retry_after
 
 if TYPE_CHECKING:
@@ -114,9 +114,11 @@ class OperatorClient:
         token = _file(self._settings.token, "--operator-token").strip()
         if not token or len(token) > _MAX_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
             raise RefusalError(f"--operator-token {self._settings.token} holds no token")
-        pem = _file(self._settings.ca, "--operator-ca") if self._settings.ca is not None else None
+        pem = plain_pem(_file(self._settings.ca, "--operator-ca")) if self._settings.ca is not None else None
         if self._trust is None or self._trust[0] != pem:
             try:
+                if pem == "":  # ssl would take it for "the system's authorities"
+                    raise ValueError("it is empty")  # noqa: TRY301 - the same as what is none
                 # With authorities of its own, the system's are not trusted.
                 self._trust = pem, ssl.create_default_context(cadata=pem)
             except (ssl.SSLError, ValueError):

@@ -252,6 +252,16 @@ async def test_a_broken_pull_secret_is_named_and_not_shown(tmp_path, document):
         assert found[1].username == "good"
 
 
+async def test_a_pull_secret_that_is_packed_twice_is_told_so(tmp_path):
+    """``base64`` by hand, and then ``kubectl create secret``; it is no password that anybody may read."""
+    document = base64.b64encode(json.dumps({"auths": {"registry.test:5000": auth("u")}}).encode())
+    for bare in (False, True):
+        secret = PullSecret(name="pull", document=document, bare=bare)
+        (found,) = [each async for each in keychain(secret, tmp_path=tmp_path).find(REFERENCE)]
+        assert "the Secret 'pull' is in base64 once too often" in found.why
+        assert document.decode() not in found.why
+
+
 async def test_a_secret_of_the_old_type_is_read(tmp_path):
     """``kubernetes.io/dockercfg`` has no ``auths`` around the entries; some wrap them all the same."""
     entries = {"registry.test:5000": auth("old"), "other.test": {"auth": "***"}}
@@ -334,10 +344,11 @@ async def test_an_entry_for_another_registry_is_not_told(tmp_path):
     assert [each async for each in keychain(config, tmp_path=tmp_path).find(REFERENCE)] == []
 
 
-async def test_an_empty_entry_beside_a_helper_is_what_docker_login_leaves(tmp_path, helper):
+@pytest.mark.parametrize("entry", [{}, {"auth": ""}, {"email": "me@home.test"}])
+async def test_an_empty_entry_beside_a_helper_is_what_docker_login_leaves(tmp_path, helper, entry):
     """The password is with the helper, and there is nothing to tell."""
     helper("mine", 'cat > /dev/null; echo \'{"Username": "helped", "Secret": "s"}\'')
-    config = {"auths": {"registry.test:5000": {}}, "credsStore": "mine"}
+    config = {"auths": {"registry.test:5000": entry}, "credsStore": "mine"}
     assert (await only(keychain(config=config, tmp_path=tmp_path).find(REFERENCE))).username == "helped"
 
 

@@ -161,6 +161,16 @@ async def test_the_advice_for_a_url_is_about_the_url(server, fetcher, oci, statu
         assert word not in str(caught.value)
 
 
+async def test_the_advice_for_a_url_without_a_known_certificate_is_about_the_url(serve, server, authority, fetcher):
+    """A URL has neither ``insecure`` nor ``caConfigMap``."""
+    secure = await serve(authority=authority)
+    for host, words in ((secure.host, "the system's authorities"), (server.host, "write http://")):
+        with pytest.raises(FetchError, match=words) as caught:
+            await fetcher.fetch_http(HTTPSource(url=f"https://{host}/plugin.wasm", sha256="0" * 64))
+        for word in ("insecure", "caConfigMap"):
+            assert word not in str(caught.value)
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
 async def test_the_advice_for_a_store_that_was_redirected_to_is_about_the_store(server, serve, fetcher, oci, status):
     """Its signed URL has the login in it: no pull secret is wrong."""

@@ -8,6 +8,7 @@ import io
 import json
 import lzma
 import os
+import subprocess
 import tarfile
 import zipfile
 
@@ -65,6 +66,31 @@ def test_long_names_are_read_in_both_dialects():
             entry.size = len(MODULE)
             archive.addfile(entry, io.BytesIO(MODULE))
         assert unpacked(buffer.getvalue())[1] == MODULE
+
+
+@pytest.mark.parametrize(
+    "form",
+    [["--format=gnu"], *(["--format=pax", f"--sparse-version={version}"] for version in ("0.0", "0.1", "1.0"))],
+    ids=["gnu", "0.0", "0.1", "1.0"],
+)
+def test_a_module_without_its_holes_is_not_taken_for_the_module(tmp_path, form):
+    """Of a sparse file an archive holds the parts between the holes: GNU tar on demand, macOS' tar by itself."""
+    with (tmp_path / "plugin.wasm").open("wb") as file:
+        file.write(MODULE)
+        for hole in range(8):  # more than fit into GNU tar's header
+            file.seek((hole + 1) << 16)
+            file.write(b"x" * 4096)
+    (tmp_path / "other.txt").write_bytes(b"x")
+
+    def packed(*names):
+        command = ["tar", "--sparse", *form, "-C", tmp_path, "-cf", tmp_path / "a.tar", *names]
+        subprocess.run(command, check=True)
+        return (tmp_path / "a.tar").read_bytes()
+
+    refused(packed("plugin.wasm", "other.txt"), "'plugin.wasm' in the archive is stored without its holes")
+    (tmp_path / "plugin.wasm").rename(tmp_path / "model.bin")
+    (tmp_path / "module.wasm").write_bytes(MODULE)
+    assert unpacked(packed("model.bin", "module.wasm"))[1] == MODULE
 
 
 def test_plugin_wasm_wins_over_other_modules(oci):

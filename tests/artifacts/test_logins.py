@@ -118,6 +118,41 @@ async def test_an_entry_that_cannot_be_read_is_told_and_not_called_missing(gate,
     assert "give a pull secret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("answer", ["<html>Log in, please</html>", "", "{}", '{"token": ""}', 404, 405])
+async def test_a_token_server_that_gives_one_login_nothing_is_asked_with_the_next(gate, server, fetcher, answer):
+    """A page to log in at is no token, and no word about the other pull secrets; with none left it is what is told."""
+    gate.good = lambda sent: sent == "Bearer good"
+
+    async def token(request):
+        sent = request.headers.get("Authorization", "")
+        if base64.b64decode(sent.removeprefix("Basic ")).startswith(b"right:"):
+            return web.json_response({"access_token": "good"})
+        return web.Response(status=answer) if isinstance(answer, int) else web.Response(text=answer)
+
+    server.on("/token", token)
+    assert (await fetcher.fetch_oci(gate.source, access=login(gate.host, "wrong", "right"))).digest == gate.digest
+    told = f"/token answered {answer}" if isinstance(answer, int) else "/token holds no token"
+    with pytest.raises(FetchError, match=rf"{told}.*token server"):
+        await fetcher.resolve(gate.source, access=login(gate.host, "wrong", "bad"))
+
+
+@pytest.mark.parametrize(
+    "challenge",
+    ["Bearer, Basic", 'Basic realm="r", Bearer realm="ftp://x"', 'bearer realm="", BASIC realm="a, b"'],
+)
+async def test_a_registry_that_takes_passwords_too_gets_one_where_its_token_server_is_none(gate, fetcher, challenge):
+    """Of the ways in that it names, one that can be gone."""
+    gate.challenge = challenge
+    gate.good = lambda sent: sent == "Basic " + base64.b64encode(b"right:pw").decode()
+    assert (await fetcher.fetch_oci(gate.source, access=login(gate.host, "right"))).digest == gate.digest
+
+
+async def test_a_pull_secret_for_another_registry_is_not_told_to_be_missing(gate, fetcher):
+    """What is missing is an entry for this one."""
+    with pytest.raises(FetchError, match=f"without credentials; .* with an entry for {gate.host}"):
+        await fetcher.resolve(gate.source, access=login("other.test", "u"))
+
+
 async def test_a_helper_that_hangs_is_told_and_may_be_asked_again(gate, make_fetcher, helper, tmp_path):
     """Once for each fetch, not once for each attempt."""
     helper("slow", "exec cat /dev/zero > /dev/null")

@@ -166,6 +166,16 @@ async def test_a_ca_that_is_no_certificate_is_refused(tls_registry, fetcher):
         await fetcher.resolve(tls_registry.source("tls:v1"), access=RegistryAccess(ca_pem="not a certificate"))
 
 
+@pytest.mark.parametrize(
+    "comment", ["# Főtanúsítvány, Zürich\n", "\ufeff", "# caf\ufffd\n"], ids=["names", "bom", "latin-1"]
+)
+async def test_an_authoritys_pem_may_have_comments_in_any_language(tls_registry, fetcher, comment):
+    """Bundles name each authority above its certificate, as it writes itself; a byte order mark is one too."""
+    access = RegistryAccess(ca_pem=comment + tls_registry.ca_pem)
+    with pytest.raises(FetchError, match="404"):
+        await fetcher.resolve(tls_registry.source("nothing:v1"), access=access)
+
+
 async def test_plain_http_is_never_a_fallback(registry, fetcher):
     """A registry without TLS is not spoken to unless `insecure` says so."""
     source = registry.source("plain:v1").model_copy(update={"insecure": False})

@@ -48,6 +48,7 @@ def test_docker_hub_is_asked_at_its_registry():
         ("oci-layout:modules", "modules", None, None),
         ("oci-layout:../modules:v1", "../modules", "v1", None),
         ("oci-layout:/a:b/modules", "/a:b/modules", None, None),
+        ("oci-layout:///a/modules", "///a/modules", None, None),
         (f"oci-layout:modules@{DIGEST}", "modules", None, DIGEST),
     ],
 )
@@ -68,6 +69,13 @@ def test_what_is_no_reference_is_refused_with_advice(text):
         parse(text)
     assert not caught.value.transient
     assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("scheme", ["https://", "http://", "docker://"])
+def test_a_scheme_in_front_of_a_reference_is_told(scheme):
+    """Copied from a browser, or from a command of skopeo's."""
+    with pytest.raises(FetchError, match=f"a reference has no {scheme} in front; write"):
+        parse(f"{scheme}registry.test/guard:v1")
 
 
 def test_a_password_in_a_reference_is_not_repeated():

@@ -226,6 +226,25 @@ def test_an_interpreter_that_is_too_old_is_answered_with_one_that_is_not(program
     assert f"'{old}' is Python 3.9.18. Try: make PYTHON=python3.13\n" in done.stderr
 
 
+@pytest.mark.parametrize("answer", ["exit 127", None], ids=["broken", "missing"])
+def test_an_interpreter_that_does_not_run_is_told_and_no_other_is_taken(program, run, answer):
+    """Neither with a traceback, nor by running the tests on python3; also without a HOME."""
+    other = "/nowhere/python3.99" if answer is None else str(program("python3.99", answer))
+    done = run("env", "-u", "HOME", "sh", SCRIPTS / "environment.sh", "none", "lock", PYTHON=other)
+    assert f"'{other}' is not there, or does not run. Try: make PYTHON=" in done.stderr
+    assert done.stderr.count("\n") == 1
+    planned = run("make", "-n", "test", f"PYTHON={other}").stdout
+    assert " .venv-none/bin/python -m pytest" in planned
+    assert " .venv/bin/python" not in planned
+
+
+def test_what_a_cold_run_makes_is_not_said_by_an_interpreter_that_is_too_old(program, run):
+    """It would end in a traceback; what comes next says in one sentence which to take."""
+    old = program("python3.9", 'case "$*" in *announce.py*) echo traceback; exit 1;; *version_info*) exit 1;; esac')
+    done = run("make", "--no-print-directory", "announce", f"PYTHON={old}")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_every_other_interpreter_is_found_once(program, monkeypatch):
     """Too old ones are not of interest; what nothing of ours is meant to run on is named with the reason."""
 

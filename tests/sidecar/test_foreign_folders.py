@@ -183,6 +183,35 @@ def test_other_files_with_a_name_and_a_version_are_nobodys_plugins(folder):
     assert "HeliosDB" not in problem.message
 
 
+def test_a_folder_of_which_no_file_is_read_says_how_manifests_are_called(folder):
+    """A ConfigMap that is mounted with a key of any name, and what editors and people leave."""
+    problem = only(scan(folder({"guard": "a: 1", "guard.yaml.bak": "a: 1", "guard.yaml~": "a: 1", "z": ""})))
+    assert problem.message == (
+        "no file here is read (guard, guard.yaml.bak, guard.yaml~, …): "
+        "the name of a manifest ends in .yaml, .yml, .json"
+    )
+    assert not problem.hides
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("priority: '5'", "spec.priority: is not a whole number of 64 bits: write it in digits, without quotes"),
+        ("source: {oci: {reference: 'a.b/c:1', insecure: 1}}", "insecure: is neither true nor false"),
+        ("source: {http: {url: 'ftp://h', sha256: 'sha256:00'}}", "source.http.url: is no URL: it begins with http://"),
+        ("sha256: 'sha256:00'", "spec.sha256: is no SHA-256: 64 hex digits in lower case"),
+        ("source: {file: {path: 5}}", "spec.source.file.path: is not text: put it in quotes"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_as_kubernetes_refuses_it(folder, text, words):
+    """Nothing is made of it by guessing; and the sentence says how to write it."""
+    rest = "" if text.startswith("source") else ", source: {file: {path: p.wasm}}"
+    head = "apiVersion: hookline.dev/v1alpha1\nkind: WasmPlugin\nmetadata: {name: p}\n"
+    found = scan(folder({"p.yaml": f"{head}spec: {{{text}{rest}}}\n"}))
+    assert not found.manifests
+    assert words in found.problems[0].sentence
+
+
 async def test_a_sidecar_that_is_given_heliosdbs_folder_refuses_and_says_it_once(new_sidecar, guests, eventually):
     """In its log and on its admin port; a query is not let through unguarded. Once there is a manifest, it runs."""
     sidecar = new_sidecar()

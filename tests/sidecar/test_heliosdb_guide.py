@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import re
 import shlex
 import subprocess
@@ -98,8 +97,7 @@ _SET = '(import "env" "kv_set" (func $set (param i32 i32 i32 i32) (result i32)))
 def _run(command, sidecar):
     words = shlex.split(command)
     program = [sys.executable, "-m", "hookline_sidecar"] if words[0] == "hookline-sidecar" else [words[0]]
-    environment = os.environ | {"HOOKLINE_STATE": str(sidecar.state)}
-    subprocess.run([*program, *words[1:]], cwd=sidecar.root, env=environment, check=True)
+    subprocess.run([*program, *words[1:]], cwd=sidecar.root, check=True)
 
 
 async def test_4_settings_are_in_the_store_and_an_administrator_changes_them(sidecar, guests):

@@ -28,6 +28,7 @@ _GZIP: Final = b"\x1f\x8b"
 _REGULAR: Final = frozenset(b"07\0")
 _LINKS: Final = frozenset(b"12")
 _FOLDER_KIND: Final = ord("5")
+_SPARSE_KIND: Final = ord("S")
 _BODILESS: Final = frozenset(b"123456")  # links, devices, folders, pipes: whatever their size field says
 
 
@@ -105,6 +106,8 @@ class Entry:
         self.is_file = kind in _REGULAR
         self.is_folder = kind == _FOLDER_KIND
         self.is_link = kind in _LINKS
+        self.is_sparse = kind == _SPARSE_KIND
+        """Its bytes are not the file: the holes are left out. So it is no ``is_file``."""
         self._stream = stream
         self._left = size
 
@@ -146,6 +149,7 @@ def walk(file: BinaryIO, *, budget: Budget) -> Iterator[Entry]:
     stream = _Stream(gzip.GzipFile(fileobj=file) if gzipped else file, budget=budget)
     name: str | None = None
     size: int | None = None
+    sparse = False
     while True:
         budget.take_header()
         header = stream.read(_BLOCK, may_end=True)
@@ -163,8 +167,11 @@ def walk(file: BinaryIO, *, budget: Budget) -> Iterator[Entry]:
             if kind in b"L":
                 name = _text(extension)
             elif kind in b"x":
-                name, size = _pax(extension, name=name, size=size)
+                name, size, sparse = _pax(extension, name=name, size=size)
             continue
+        if kind == _SPARSE_KIND:
+            _skip_map(header, stream=stream, budget=budget)
+        kind = _SPARSE_KIND if sparse else kind
         name = _name(header) if name is None else name
         entry = Entry(
             stream,
@@ -177,7 +184,15 @@ def walk(file: BinaryIO, *, budget: Budget) -> Iterator[Entry]:
         for _ in entry.chunks():
             pass
         stream.read(-entry.size % _BLOCK, may_end=True)
-        name = size = None
+        name, size, sparse = None, None, False
+
+
+def _skip_map(header: bytes, *, stream: _Stream, budget: Budget) -> None:
+    """Pass over the blocks in which GNU tar goes on with its list of holes."""
+    more = header[482]
+    while more:
+        budget.take_header()
+        more = stream.read(_BLOCK)[504]
 
 
 def _is_header(head: bytes) -> bool:
@@ -225,9 +240,12 @@ def _digits(text: bytes, *, base: int) -> int:
     return int(text or b"0", base)
 
 
-def _pax(data: bytes, *, name: str | None, size: int | None) -> tuple[str | None, int | None]:
-    """The name and size among records ``LENGTH KEY=VALUE``, each ended by a line feed that LENGTH counts."""
-    position = 0
+def _pax(data: bytes, *, name: str | None, size: int | None) -> tuple[str | None, int | None, bool]:
+    """The name, the size and whether there are holes, of records ``LENGTH KEY=VALUE``.
+
+    Each is ended by a line feed that LENGTH counts.
+    """
+    position, sparse, its_name = 0, False, None
     while position < len(data):
         length, space, rest = data[position : position + 17].partition(b" ")
         end = position + _digits(length, base=10)
@@ -239,5 +257,8 @@ def _pax(data: bytes, *, name: str | None, size: int | None) -> tuple[str | None
             name = value.decode(errors="replace")
         elif key == b"size":
             size = _digits(value, base=10)
+        elif key.startswith(b"GNU.sparse."):  # macOS' tar writes them too, and a path GNUSparseFile.0/NAME
+            sparse = True
+            its_name = value.decode(errors="replace") if key == b"GNU.sparse.name" else its_name
         position = end
-    return name, size
+    return name if its_name is None else its_name, size, sparse

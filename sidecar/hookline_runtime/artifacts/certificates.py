@@ -26,3 +26,8 @@ def distrust(error: aiohttp.ClientConnectorCertificateError, *, remedy: str) -> 
     why = getattr(cause, "verify_message", "") or "it does not fit"
     wrong_form = getattr(cause, "verify_code", 0) in _FORM
     return f"its certificate is not trusted ({why}); {_REMEDY if wrong_form else remedy}"
+
+
+def plain_pem(text: str) -> str:
+    """PEM as ``ssl`` takes it: ASCII. Beyond that are comments (names of authorities) and a byte order mark."""
+    return text.encode("ascii", "ignore").decode()

@@ -46,6 +46,8 @@ _IDENTITY: Final = "<token>"  # a helper's user name where the secret is an iden
 _HUB_SERVER: Final = "https://index.docker.io/v1/"
 # https://github.com/docker/docker-credential-helpers, credentials/error.go: no failure, just nothing there
 _NOT_FOUND: Final = b"credentials not found in native keychain"
+_FIELDS: Final = ("auth", "username", "password", "identitytoken", "registrytoken")
+_PACKED_JSON: Final = re.compile(rb"\s*e[w-z0-9+/][A-Za-z0-9+/]{4}")  # base64 of what begins with a brace
 _SCHEME: Final = re.compile(r"\s*(?:https?:)?//", re.IGNORECASE)
 _SPACE: Final = re.compile(r"\s+")
 _TOKEN: Final = re.compile(r"[!-~]+")
@@ -174,6 +176,10 @@ def _parsed(document: object, *, what: str) -> Mapping[str, Any] | Gap:
     if isinstance(document, str | bytes):
         try:
             data = document.encode() if isinstance(document, str) else document
+            if _PACKED_JSON.match(data):
+                return Gap(
+                    why=f"{what} is in base64 once too often; give stringData the JSON itself, or data one layer"
+                )
             document = orjson.loads(data.removeprefix(codecs.BOM_UTF8))  # which PowerShell writes
         except (orjson.JSONDecodeError, UnicodeError):
             return Gap(why=f"{what} is not JSON; docker login writes what is expected there")
@@ -195,7 +201,7 @@ def _own_helper(machine: Mapping[str, Any], reference: Reference) -> object:
 def _entries(auths: object, reference: Reference, what: str, *, marks: bool) -> list[Credentials | Gap]:
     """What the matching entries of ``auths`` hold, the most specific path first.
 
-    ``marks`` says that an empty entry is what docker leaves where a helper keeps the password.
+    ``marks`` says that an empty entry is what docker leaves where a helper keeps the password, and old ones an email.
     """
     if auths is None:
         return []
@@ -204,13 +210,17 @@ def _entries(auths: object, reference: Reference, what: str, *, marks: bool) -> 
     matching: list[tuple[int, Credentials | Gap]] = []
     for key, entry in auths.items():
         depth = _match(str(key), reference) if len(str(key)) <= _MAX_KEY else None
-        if depth is None or (marks and entry == {}):
+        if depth is None or (marks and _is_mark(entry)):
             continue
         held = _entry(entry)
         gap = f"the entry {str(key)!r:.120} of {what} cannot be used: {held}"
         matching.append((depth, held if isinstance(held, Credentials) else Gap(why=gap)))
     matching.sort(key=lambda pair: -pair[0])
     return [found for _, found in matching[:_MAX_ENTRIES]]
+
+
+def _is_mark(entry: object) -> bool:
+    return isinstance(entry, Mapping) and not any(entry.get(each) for each in _FIELDS)
 
 
 def _match(key: str, reference: Reference) -> int | None:

@@ -24,7 +24,7 @@ from hookline_runtime.artifacts.limits import FetchLimits
 from hookline_runtime.artifacts.reference import DIGEST, LayoutReference, parse
 from hookline_runtime.artifacts.registry import RegistryAccess, RemoteRepository, Repository, Tokens
 from hookline_runtime.artifacts.search import Search
-from hookline_runtime.artifacts.transport import Body, Transport
+from hookline_runtime.artifacts.transport import OF_A_URL, Body, Transport
 from hookline_runtime.artifacts.urls import foreign, shown
 from hookline_runtime.errors import FetchError, VerifyError
 
@@ -111,7 +111,7 @@ class Fetcher:
         async def download() -> Artifact:
             with self._store.scratch() as file:
                 body = Body(file, what=f"the file at {shown(url)}", cap=self._limits.download)
-                await self._transport.request("GET", url, what=body.what, into=body)
+                await self._transport.request("GET", url, what=body.what, into=body, advice=OF_A_URL)
                 body.verify(digest)
                 return await self._keep(await self._found_in(file), digest=digest)
 

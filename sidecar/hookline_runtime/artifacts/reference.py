@@ -31,6 +31,9 @@ _REGISTRY: Final = re.compile(
 _PART: Final = r"[a-z0-9]+(?:(?:\.|__?|-+)[a-z0-9]+)*"
 _REPOSITORY: Final = re.compile(rf"{_PART}(?:/{_PART})*")
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_SCHEME: Final = re.compile(
+    r"(?!oci(?:-layout)?:)[A-Za-z][A-Za-z0-9+.-]{0,15}://"
+)  # a URL's, or docker:// as skopeo has it
 _USERINFO: Final = re.compile(r"[^/@\s]+:[^/@\s]*@(?!sha256:)")
 
 
@@ -76,6 +79,8 @@ def parse(text: str) -> Reference | LayoutReference:
         raise _refusal(text, "it is too long")
     if at and not DIGEST.fullmatch(digest):
         raise _refusal(text, "what follows the @ is no sha256 digest")
+    if (scheme := _SCHEME.match(text)) is not None:
+        raise _refusal(text, f"a reference has no {scheme[0]} in front")
     name, tag = _split_tag(name.removeprefix(_LAYOUT).removeprefix("oci://"))
     if tag is not None and not _TAG.fullmatch(tag):
         raise _refusal(text, f"{tag!r:.40} is no tag")

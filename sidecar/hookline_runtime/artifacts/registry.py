@@ -27,7 +27,7 @@ from yarl import URL
 
 from hookline_runtime.artifacts.credentials import Credentials, Gap, PullSecret
 from hookline_runtime.artifacts.reference import DIGEST, Reference
-from hookline_runtime.artifacts.transport import Body, StatusError, Transport
+from hookline_runtime.artifacts.transport import OF_A_TOKEN_SERVER, REFUSALS, Body, StatusError, Transport
 from hookline_runtime.artifacts.urls import foreign, shown, with_query
 from hookline_runtime.errors import FetchError
 
@@ -83,6 +83,10 @@ class RegistryAccess:
 
 def _plain(value: Any) -> Any:
     return [value.name, value.bare, repr(value.document)] if isinstance(value, PullSecret) else dict(value)
+
+
+class _NoTokenError(FetchError):
+    """A token server said yes, and gave none: one that sends people to a login page, say."""
 
 
 class Repository(Protocol):
@@ -226,6 +230,8 @@ class _Auth:
         self._refused = 0
         """Credentials that were refused."""
         self._gaps: list[Gap] = []
+        self._odd: FetchError | None = None
+        """What a token server answered that is no refusal."""
         self._new: str | None = None
         """A value that was made for the next request."""
         self._sent: str | None = None
@@ -259,20 +265,23 @@ class _Auth:
         while left:
             try:
                 value, seconds = await self._authorization(self._current)
-            except StatusError as error:
+            except (StatusError, _NoTokenError) as error:
                 if error.transient:
                     raise
+                if not isinstance(error, StatusError) or error.status not in REFUSALS:
+                    self._odd = error
                 left = await self._next()
                 continue
             self._tokens.put(self._key, value, seconds=seconds)
             self._new = value
             return True
-        raise self._failure(status)
+        raise self._failure(status) if self._odd is None or self._gaps else self._odd
 
     async def _next(self) -> bool:
         """Go on to the next candidate; what cannot be used on the way is kept for who has to be told."""
         if self._candidates is None:
             self._candidates, self._refused, self._gaps = _then_nobody(self._keychain, self._reference), 0, []
+            self._odd = None
         else:
             self._refused += self._current is not None
         async for found in self._candidates:
@@ -290,7 +299,7 @@ class _Auth:
             else (
                 "to serve it without credentials",
                 "those that were given",
-                "give a pull secret or a docker configuration",
+                f"give a pull secret or a docker configuration with an entry for {self._reference.registry}",
             )
         )
         if self._gaps:
@@ -305,12 +314,13 @@ class _Auth:
 
     async def _authorization(self, credentials: Credentials | None) -> tuple[str, float]:
         """A value for ``Authorization`` and for how long; StatusError where the token server refuses."""
+        basic = any(scheme == "basic" for scheme, _ in self._offers)
         for scheme, parameters in self._offers:
             if scheme == "bearer" and credentials is not None and credentials.registry_token is not None:
                 return f"Bearer {credentials.registry_token}", _BASIC_SECONDS
-            if scheme == "bearer":
+            if scheme == "bearer" and (not basic or self._realm(parameters) is not None):
                 return await self._token(credentials, parameters)
-        if any(scheme == "basic" for scheme, _ in self._offers):
+        if basic:
             if credentials is None or credentials.identity_token is not None or credentials.registry_token is not None:
                 raise StatusError("no password for Basic", status=401, transient=False, retry_after=None)
             return credentials.basic, _BASIC_SECONDS
@@ -320,7 +330,12 @@ class _Auth:
         )
 
     async def _token(self, credentials: Credentials | None, parameters: Mapping[str, str]) -> tuple[str, float]:
-        realm = self._realm(parameters.get("realm", ""))
+        realm = self._realm(parameters)
+        if realm is None:
+            raise FetchError(
+                f"{self._reference.registry} names no usable token server; its realm must be an https URL",
+                transient=False,
+            )
         service = parameters.get("service", "")
         asked = {"service": service, "scope": f"repository:{self._reference.repository}:pull"}
         body = Body(io.BytesIO(), what=f"a token for {self._reference} from {shown(realm)}", cap=_MAX_TOKEN_ANSWER)
@@ -330,7 +345,9 @@ class _Auth:
                 "refresh_token": credentials.identity_token,
                 "client_id": "hookline",
             }
-            await self._transport.request("POST", realm, what=body.what, into=body, ca_pem=self._ca_pem, form=asked)
+            await self._transport.request(
+                "POST", realm, what=body.what, into=body, ca_pem=self._ca_pem, form=asked, advice=OF_A_TOKEN_SERVER
+            )
         else:
             await self._transport.request(
                 "GET",
@@ -339,21 +356,17 @@ class _Auth:
                 into=body,
                 auth=_Fixed(credentials.basic) if credentials is not None else None,
                 ca_pem=self._ca_pem,
+                advice=OF_A_TOKEN_SERVER,
             )
         return self._read_token(body)
 
-    def _realm(self, text: str) -> URL:
+    def _realm(self, parameters: Mapping[str, str]) -> URL | None:
+        """Where the token server is; None where no usable one is named."""
         try:
-            realm = foreign(text)
-            usable = realm.raw_user is None and realm.scheme in {"https", self._base.scheme}
+            realm = foreign(parameters.get("realm", ""))
         except ValueError:
-            usable = False
-        if not usable:
-            raise FetchError(
-                f"{self._reference.registry} names no usable token server; its realm must be an https URL",
-                transient=False,
-            )
-        return realm
+            return None
+        return realm if realm.raw_user is None and realm.scheme in {"https", self._base.scheme} else None
 
     def _read_token(self, body: Body) -> tuple[str, float]:
         body.file.seek(0)
@@ -364,7 +377,7 @@ class _Auth:
         answer = answer if isinstance(answer, dict) else {}
         token = answer.get("token") or answer.get("access_token")
         if not isinstance(token, str) or not token.isascii() or not token.isprintable() or " " in token:
-            raise FetchError(f"{body.what} holds no token; check the registry's token server", transient=False)
+            raise _NoTokenError(f"{body.what} holds no token; check the registry's token server", transient=False)
         seconds = answer.get("expires_in")
         if not isinstance(seconds, int) or seconds <= 0:
             seconds = _TOKEN_SECONDS

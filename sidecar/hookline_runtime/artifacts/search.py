@@ -58,6 +58,7 @@ class _Member:
     size: int
     is_file: bool
     is_link: bool
+    is_sparse: bool
 
     @property
     def name(self) -> str:
@@ -133,7 +134,13 @@ class Search:
     def _note(self, entry: Entry, number: int, file: BinaryIO) -> bool:
         """Keep a file that may matter; True for the one that is meant whatever else there is."""
         member = _Member(
-            archive=file, number=number, path=entry.name, size=entry.size, is_file=entry.is_file, is_link=entry.is_link
+            archive=file,
+            number=number,
+            path=entry.name,
+            size=entry.size,
+            is_file=entry.is_file,
+            is_link=entry.is_link,
+            is_sparse=entry.is_sparse,
         )
         matters = member.name in PACKED_MANIFESTS or member.name.lower().endswith(_SUFFIX)
         if not matters or _is_nothing(member.path) or self._is_gone(member.path):
@@ -200,6 +207,11 @@ class Search:
                 some = ", ".join(f"{each.path!r:.80}" for each in files[:_MAX_NAMED])
                 raise VerifyError(
                     f"the archive holds several modules and none is {_PLUGIN} ({some}); pack one under that name"
+                )
+            if group and group[0].is_sparse:
+                raise VerifyError(
+                    f"{group[0].path!r:.80} in the archive is stored without its holes (a sparse file); "
+                    "pack it again without --sparse, on macOS with --no-read-sparse"
                 )
             if group:
                 kind = "a link" if group[0].is_link else "no regular file"

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 import aiohttp
 
-from hookline_runtime.artifacts.certificates import distrust
+from hookline_runtime.artifacts.certificates import distrust, plain_pem
 from hookline_runtime.artifacts.urls import foreign, shown
 from hookline_runtime.errors import FetchError, VerifyError
 
@@ -42,25 +42,40 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_REFUSALS: Final = frozenset({400, 401, 403})
+REFUSALS: Final = frozenset({400, 401, 403})
 """How servers refuse an ``Authorization``; a 400 is one only where there was an ``Authorization`` to refuse."""
 _TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,15})-\d{1,15}/(?:\d{1,15}|\*)")
 _MAX_STEPS: Final = 32  # redirects and challenges of one attempt
 _MAX_RETRY_AFTER: Final = 3600.0
-_OF_A_REGISTRY: Final = {
+_TLS: Final = "tls"
+"""What to do where a certificate is not trusted."""
+_PLAIN: Final = "plain"
+"""What to do where there is no TLS."""
+OF_A_REGISTRY: Final[Mapping[int | str, str]] = {
+    _TLS: "give its authority in caConfigMap",
+    _PLAIN: "set insecure where it speaks plain HTTP only",
     401: "check the pull secret or the docker configuration",
     403: "check the pull secret or the docker configuration",
     404: "check the reference, and that the artifact was pushed",
     429: "wait, or pull with an account that has a higher limit",
 }
-_OF_A_REDIRECT: Final = {
+_OF_A_REDIRECT: Final[Mapping[int | str, str]] = {
     400: "the redirect leads to a store that does not take it; see to the store behind the server that was asked",
     401: "the redirect leads to a store that asks for a login; see to the store behind the server that was asked",
     403: "the redirect leads to a store that does not take its signature; check the clocks, and the proxies on the way",
     404: "the redirect leads to a store that does not have it; push it again",
 }
-_OF_A_URL: Final = {
+OF_A_TOKEN_SERVER: Final[Mapping[int | str, str]] = {
+    **OF_A_REGISTRY,
+    _PLAIN: "see to the registry, which names this as its token server",
+    404: "see to the registry, which names this as its token server",
+    405: "see to the registry, which names this as its token server",
+    429: "it may work later",
+}
+OF_A_URL: Final[Mapping[int | str, str]] = {
+    _TLS: "the system's authorities have to know the one that issued it",
+    _PLAIN: "write http:// where it speaks plain HTTP only",
     401: "the server wants a login, and none but the URL's own is sent to it; check the URL",
     403: "check the URL: what is signed into it may be wrong, or its time may be over",
     404: "check the URL, and that the file is there",
@@ -155,6 +170,7 @@ class _Request:
     tls: ssl.SSLContext
     headers: Mapping[str, str] | None
     form: Mapping[str, str] | None
+    advice: Mapping[int | str, str]
 
 
 class Transport:
@@ -183,11 +199,12 @@ class Transport:
         ca_pem: str | None = None,
         headers: Mapping[str, str] | None = None,
         form: Mapping[str, str] | None = None,
+        advice: Mapping[int | str, str] = OF_A_REGISTRY,
     ) -> CIMultiDictProxy[str]:
         """Ask until there is a 2xx answer, put its body into ``into`` and return its headers.
 
-        ``what`` names for people what is asked for. Raises FetchError (StatusError where the server said no)
-        and VerifyError.
+        ``what`` names for people what is asked for, and ``advice`` is what they may do. Raises FetchError
+        (StatusError where the server said no) and VerifyError.
         """
         limits = self._limits
         request = _Request(
@@ -199,6 +216,7 @@ class Transport:
             tls=self._tls(ca_pem),
             headers=headers,
             form=form,
+            advice=advice,
         )
         for attempt in range(1, limits.attempts + 1):
             try:
@@ -227,17 +245,17 @@ class Transport:
             if status in _REDIRECTS and redirects < self._limits.redirects and request.form is None:
                 redirects += 1
                 here, bare = _follow(here, answer.get("Location", ""), what=what), False
-            elif status in _REFUSALS and here is not url and value is not None:
+            elif status in REFUSALS and here is not url and value is not None:
                 bare = True  # the redirect has its own signature, and an Authorization beside it is one too many
             elif (
-                status in _REFUSALS
+                status in REFUSALS
                 and at_home
                 and auth is not None
                 and await auth.challenged(status, answer.getall("WWW-Authenticate", []))
             ):
                 here, bare = url, False
             else:
-                advice = _OF_A_URL if auth is None else _OF_A_REGISTRY if at_home else _OF_A_REDIRECT
+                advice = request.advice if at_home or request.advice is OF_A_URL else _OF_A_REDIRECT
                 raise _status_error(status, answer, what=what, url=here, advice=advice)
         raise FetchError(f"{what} cannot be fetched: {shown(url)} asks for ever more", transient=False)
 
@@ -260,7 +278,7 @@ class Transport:
                 return response.status, response.headers
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             # "from None": the exception's own text may hold a signed URL
-            raise self._failure(error, what=request.what, url=here) from None
+            raise self._failure(error, what=request.what, url=here, advice=request.advice) from None
 
     async def _receive(self, response: aiohttp.ClientResponse, into: Body) -> None:
         if response.status == HTTPStatus.OK:
@@ -286,13 +304,12 @@ class Transport:
                 got, deadline = 0, clock() + self._limits.stall
         into.finish()
 
-    def _failure(self, error: Exception, *, what: str, url: URL) -> FetchError:
+    def _failure(self, error: Exception, *, what: str, url: URL, advice: Mapping[int | str, str]) -> FetchError:
         transient = True
         if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            why, transient = distrust(error, remedy="give its authority in caConfigMap"), False
+            why, transient = distrust(error, remedy=advice[_TLS]), False
         elif isinstance(error, aiohttp.ClientSSLError):
-            why = "it does not speak TLS as expected; set insecure where it speaks plain HTTP only"
-            transient = False
+            why, transient = f"it does not speak TLS as expected; {advice[_PLAIN]}", False
         elif isinstance(error, TimeoutError):
             why = f"it took longer than {self._limits.stall:g} s to send something, or to connect"
         elif isinstance(error, aiohttp.ClientPayloadError):
@@ -327,7 +344,7 @@ class Transport:
             if ca_pem is not None:
                 try:
                     # beside the system's authorities: blobs may be redirected to a public object store
-                    context.load_verify_locations(cadata=ca_pem)
+                    context.load_verify_locations(cadata=plain_pem(ca_pem))
                 except (ssl.SSLError, ValueError):
                     raise FetchError(
                         "the registry's own certificate authority is no PEM certificate; check the key ca.crt",
@@ -372,7 +389,7 @@ def _follow(here: URL, location: str, *, what: str) -> URL:
 
 
 def _status_error(
-    status: int, headers: CIMultiDictProxy[str], *, what: str, url: URL, advice: Mapping[int, str]
+    status: int, headers: CIMultiDictProxy[str], *, what: str, url: URL, advice: Mapping[int | str, str]
 ) -> StatusError:
     transient = status in _TRANSIENT
     todo = advice.get(status, "it may work later" if transient else "check the URL, and what answers there")
