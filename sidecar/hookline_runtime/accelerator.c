@@ -313,11 +313,12 @@ static bool digits(text *rest)
     return rest->at > begin;
 }
 
-/* A number without an exponent, of a length that no reader turns into another kind or into infinity. */
+/* A number without an exponent, of a length that no reader turns into another kind or into infinity. An integer below 0
+ * counts as the other kind: no field of ours may be one. */
 static int number(text *rest)
 {
     const uint8_t *begin = rest->at, *first = begin + (*begin == '-');
-    int kind = INTEGER;
+    int kind = first > begin ? FLOAT : INTEGER;
     rest->at = first;
     if (!digits(rest) || (*first == '0' && rest->at - first > 1))
         return 0;
