@@ -106,7 +106,7 @@ def test_exceptions_as_they_were_at_first_are_refused_by_name_too(wat, tmp_path,
 
 
 def test_what_the_engine_requires_is_named_whoever_it_says_it_of():
-    """wasmparser says "require", "requires" and "required"."""
+    """Wasmparser says "require", "requires" and "required"."""
     assert named_in("shared globals require the shared-everything-threads proposal") == Proposal.THREADS.sentence
 
 
