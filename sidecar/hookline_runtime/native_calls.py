@@ -23,8 +23,9 @@ call really began, and takes off what the thread may have done before; so a call
 time, and always has all of its own.
 
 **An instance is renewed before it is worn.** One that serves many calls may lose memory with each of them. Where a call
-has left less than half of the room that the first one left, up to the end of memory or to the module's own stack or data above its input, and where ``alloc`` has none for an input that a fresh
-instance could take, the next call gets a new store in place of the old one, before anything of it has run.
+has left less than half of the room that the first one left, up to the end of memory or to the module's own stack or
+data above its input, and where ``alloc`` has none for an input that a fresh instance could take, the next call gets a
+new store in place of the old one, before anything of it has run.
 
 **Callbacks** (the deadline's, and host functions') cannot raise: each has one ``try`` around everything.
 
