@@ -138,7 +138,7 @@ class CacheSetInput(CacheGetInput):
 
     value: str
     """The bytes to store, base64."""
-    ttl_ms: int | None = None
+    ttl_ms: int | None = Field(default=None, ge=0)
 
 
 class AuthenticateInput(_Shape):
@@ -157,8 +157,8 @@ class Outcome(_Shape):
 
     success: bool
     target_node: str | None = None
-    elapsed_us: int = 0
-    response_bytes: int = 0
+    elapsed_us: int = Field(default=0, ge=0)
+    response_bytes: int = Field(default=0, ge=0)
     error: str | None = None
 
 

@@ -91,6 +91,15 @@ static bool touches_own(const block *at, uint64_t begin, uint64_t end)
     return span > at->own && span[-1] > begin;
 }
 
+/* How far allocations may go on from `end`, as border.OwnMemory.room says. */
+static uint64_t room(const block *at, uint64_t end)
+{
+    const uint64_t *span = at->own;
+    while (span < at->own_end && span[1] <= end)
+        span += 2;
+    return span < at->own_end && span[0] >= end && span[0] < at->most ? span[0] : at->most;
+}
+
 /* Put the input into the guest and run its hook. `at` belongs to this thread meanwhile, and nobody needs the
  * interpreter, so the engine's clock can tick, and its deadline's callback and host functions can run. */
 static int run(block *at, export *function, const char *data, uint64_t size)
@@ -110,9 +119,13 @@ static int run(block *at, export *function, const char *data, uint64_t size)
     if (packed && (length > at->max_output || (packed >> 32) + length > at->size))
         return HOOK;
     uint64_t end = (packed >> 32) + length, behind = size > at->region_size ? at->pointer + size : 0;
-    end = behind > end ? behind : end;
-    at->worn_end = at->worn_end ? at->worn_end : end + (at->most - end) / 2;
-    if (end > at->worn_end || at->size > at->worn_size)
+    if (end <= behind || touches_own(at, packed >> 32, end)) /* a constant is no allocation */
+        end = behind;
+    if (!at->worn_end && end) {
+        uint64_t most = behind ? room(at, behind) : at->most;
+        at->worn_end = end + ((end <= most ? most : at->most) - end) / 2;
+    }
+    if ((at->worn_end && end > at->worn_end) || at->size > at->worn_size)
         at->armed = UINT64_MAX; /* it is worn: the next call begins in Python, which takes a new store */
     return NOTHING;
 }
@@ -313,11 +326,12 @@ static bool digits(text *rest)
     return rest->at > begin;
 }
 
-/* A number without an exponent, of a length that no reader turns into another kind or into infinity. */
+/* A number without an exponent, of a length that no reader turns into another kind or into infinity. An integer below 0
+ * counts as the other kind: no field of ours may be one. */
 static int number(text *rest)
 {
     const uint8_t *begin = rest->at, *first = begin + (*begin == '-');
-    int kind = INTEGER;
+    int kind = first > begin ? FLOAT : INTEGER;
     rest->at = first;
     if (!digits(rest) || (*first == '0' && rest->at - first > 1))
         return 0;

@@ -54,6 +54,11 @@ class OwnMemory:
         place = bisect_right(self._ends, begin)
         return place < len(self._ends) and self.spans[place][0] < end
 
+    def room(self, end: int, most: int) -> int:
+        """How far allocations may go on from ``end``: up to the first of it that is above, or to ``most``."""
+        place = bisect_right(self._ends, end)
+        return min(self.spans[place][0], most) if place < len(self.spans) and self.spans[place][0] >= end else most
+
     def refuse(self, pointer: int, size: int, memory: int) -> CallError | None:
         """What is wrong with what ``alloc`` answered, in a memory of that many bytes; None where nothing is."""
         if not pointer:

@@ -295,13 +295,14 @@ class _Shape:
     Types are compared all at once: those of a whole object, in the order of its fields, are one of a few tuples.
     """
 
-    __slots__ = ("_fields", "_is_query", "_shapes")
+    __slots__ = ("_fields", "_is_query", "_numbers", "_shapes")
 
     def __init__(self, fields: _Fields) -> None:
         names = [name for name, _, _ in fields]
         self._fields = operator.itemgetter(*names)
         self._shapes = frozenset(itertools.product(*(kinds for _, kinds, _ in fields)))
         self._is_query = "query" in names
+        self._numbers = [name for name, kinds, _ in fields if int in kinds]
 
     def fits(self, document: dict[str, Any]) -> str | None:
         """The call's request id, where it is complete; None where it has to be looked at field by field."""
@@ -311,6 +312,9 @@ class _Shape:
             values = _CONTEXT_FIELDS(document["hook_context"])
         except KeyError:
             return None
+        for name in self._numbers:
+            if (document[name] or 0) < 0:
+                return None
         if (*map(type, values),) not in _CONTEXT_SHAPES:
             return None
         request_id: str | None = values[_REQUEST_ID_AT]
@@ -355,7 +359,8 @@ def _check_attributes(attributes: dict[str, Any]) -> None:
 def _complete(target: dict[str, Any], fields: _Fields, where: str) -> list[str]:
     """Fill in what is missing, and check the types of the rest; the names that were missing.
 
-    A null is as good as missing where a string may be left out.
+    A null is as good as missing where a string may be left out. Numbers count something: HeliosDB's SDK reads them into
+    types without a sign, and a negative one would fail a guest's whole input.
     """
     missing = []
     for name, kinds, default in fields:
@@ -366,6 +371,8 @@ def _complete(target: dict[str, Any], fields: _Fields, where: str) -> list[str]:
             missing.append(name)
         elif type(target[name]) not in kinds:
             raise InputError(f"is not {_named(kinds)}", field=where + name)
+        elif int in kinds and (target[name] or 0) < 0:
+            raise InputError("is below 0", field=where + name)
     return missing
 
 

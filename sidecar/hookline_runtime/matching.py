@@ -59,7 +59,9 @@ def compile_match(match: Match) -> Matcher | None:
         tests.append(lambda call: _unsaid_or(applications, call.application))
     if match.tables:
         tables = _any_of(match.tables)
-        tests.append(lambda call: call.rewritten or not call.tables or any(map(tables, call.tables)))
+        tests.append(
+            lambda call: call.rewritten or not call.tables or any(_unsaid_or(tables, table) for table in call.tables)
+        )
     if match.query_classes:
         wanted = frozenset(match.query_classes)
         tests.append(lambda call: call.rewritten or _in_classes(wanted, call))

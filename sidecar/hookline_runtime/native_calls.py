@@ -23,8 +23,9 @@ call really began, and takes off what the thread may have done before; so a call
 time, and always has all of its own.
 
 **An instance is renewed before it is worn.** One that serves many calls may lose memory with each of them. Where a call
-has left less than half of the room that the first one left, and where ``alloc`` has none for an input that a fresh
-instance could take, the next call gets a new store in place of the old one, before anything of it has run.
+has left less than half of the room that the first one left, up to the end of memory or to the module's own stack or
+data above its input, and where ``alloc`` has none for an input that a fresh instance could take, the next call gets a
+new store in place of the old one, before anything of it has run.
 
 **Callbacks** (the deadline's, and host functions') cannot raise: each has one ``try`` around everything.
 
@@ -588,16 +589,19 @@ class Instance:
                 raise self._error(failure, hook, None)
             packed = 0 if hook in guest.void else cells[0]
             result, behind = None, behind and pointer + behind
+            room = guest.own.room(behind, guest.most) if behind and not words[_WORN_END] else guest.most
             if packed and hook not in UNANSWERED:
                 start, length = packed >> 32, packed & U32
                 end = start + length
                 if length > self._output or (end > self._size and end > self._measure()):
                     raise self._bad_result(packed)
                 result = self._view[start:end].tobytes()
-                behind = max(behind, end)
+                if end > behind and not guest.own.touched_by(start, end):  # else it is a constant
+                    behind = end
             if self._measure() > words[_WORN_SIZE] or behind > (words[_WORN_END] or behind):
                 words[_ARMED] = _NEVER
-            words[_WORN_END] = words[_WORN_END] or behind + max(0, guest.most - behind) // 2
+            if not words[_WORN_END] and behind:
+                words[_WORN_END] = behind + max(0, (room if behind <= room else guest.most) - behind) // 2
             if guest.frees and not last:
                 self._free_all(packed, pointer, size, in_region=region is not None)
         except CallError as error:

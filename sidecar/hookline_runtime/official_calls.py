@@ -314,10 +314,11 @@ class Instance:
                 start, length = packed >> 32 & U32, packed & U32
                 if hook not in UNANSWERED:
                     result = self._read(start, length)
-                    behind = max(behind, start + length)
+                    if start + length > behind and not self._guest.own.touched_by(start, start + length):
+                        behind = start + length  # else it is a constant
                 elif start + length > _span(self._memory, self._store)[1]:
                     packed = 0  # whatever it is, it is nothing to free
-            self._note_wear(behind)
+            self._note_wear(pointer + len(data), behind)
             if not last:
                 if packed and not overlap(start, length, pointer, len(data)):
                     self.give_back(start, length)
@@ -368,12 +369,12 @@ class Instance:
         self.fuel = self._guest.fuel_used(self._store)
         self.memory = _span(self._memory, self._store)[1]
 
-    def _note_wear(self, behind: int) -> None:
+    def _note_wear(self, taken: int, behind: int) -> None:
         """See whether it has lost so much memory that the next call is not for this store (``native_calls.py``)."""
-        most = self._guest.most
+        most, room = self._guest.most, self._guest.own.room(taken, self._guest.most)
         behind = max(behind, _clock.given)
         self._worn = behind > (self._worn_end or behind) or _span(self._memory, self._store)[1] > self._guest.worn_size
-        self._worn_end = self._worn_end or behind + max(0, most - behind) // 2
+        self._worn_end = self._worn_end or behind + max(0, (room if behind <= room else most) - behind) // 2
 
     def _renew(self) -> None:
         """Go on with a new store: what is begun next is its first call."""

@@ -77,6 +77,16 @@ def test_all_forms_say_the_same():
     assert PluginDescription.from_annotations({"hookline.plugin": document}) == WHOLE
 
 
+@pytest.mark.parametrize("hook", Hook)
+@pytest.mark.parametrize("separator", ["_", "-", " ", ""])
+def test_a_declared_hook_is_understood_however_its_words_are_put_together(hook, separator):
+    """Where a package declares any, those alone are called: a guard must not be off for a hyphen."""
+    words = hook.value.split("_")
+    camel = words[0] + "".join(word.title() for word in words[1:])
+    for name in (separator.join(words), separator.join(words).upper(), camel, f" {separator.join(words).title()} "):
+        assert PluginDescription.model_validate({"hooks": ["post_query", name]}).hooks[-1] is hook
+
+
 def test_a_description_survives_being_written_and_read():
     """The store keeps it as JSON."""
     assert PluginDescription.model_validate(json.loads(WHOLE.model_dump_json())) == WHOLE

@@ -52,6 +52,7 @@ def _context(**fields: object) -> dict[str, object]:
         ({"tables": ["users"]}, {"tables": ["orders", "users"]}, True),
         ({"tables": ["users"]}, {"tables": ["orders"]}, False),
         ({"tables": ["users"]}, {"tables": []}, True),
+        ({"tables": ["users"]}, {"tables": ["orders", ""]}, True),
         ({"tables": ["public.*"]}, {"tables": ["public.users"]}, True),
         ({"queryClasses": ["write"]}, {"is_read_only": True}, False),
         ({"queryClasses": ["read"]}, {"is_read_only": True}, True),

@@ -145,6 +145,15 @@ _LEAKS = {
         "alloc": f"(if (i32.gt_u (global.get $freed) (i32.const 40)) (then unreachable)) {_BUMP}",
         "dealloc": _LAST, "hook": "(global.set $freed (i32.add (global.get $freed) (i32.const 1)))",
     },
+    "the room in front of its rules": {
+        # One byte that the hook reads and a lost piece may overwrite, though no input ever lies on it.
+        "alloc": _BUMP, "dealloc": _LAST, "memory": "16",
+        "parts": f'{_TOP} (data (i32.const 400000) "r")',
+        "hook": """(local.set $i (call $alloc (i32.const 5000)))
+          (if (i32.eqz (local.get $i)) (then unreachable))
+          (memory.fill (local.get $i) (i32.const 0) (i32.const 5000))
+          (if (i32.ne (i32.load8_u (i32.const 400000)) (i32.const 114)) (then (local.set $j (i32.const -1))))""",
+    },
     "an alloc that strays into the data": {
         "alloc": f"(if (i32.gt_u (global.get $freed) (i32.const 40)) (then (return (i32.const 500)))) {_BUMP}",
         "dealloc": _LAST, "hook": "(global.set $freed (i32.add (global.get $freed) (i32.const 1)))",
@@ -229,3 +238,11 @@ async def test_an_instance_that_is_replaced_counts_its_calls_anew(workshop, wat)
         seen.append(plugin._instances[0].calls)
     assert max(seen) == 41
     assert seen.count(1) >= 2
+
+
+@pytest.mark.parametrize("size", [3, 90, 3_000])
+async def test_an_instance_is_replaced_before_what_it_loses_reaches_its_own_data(workshop, wat, size):
+    """What a hook takes for itself lies behind the input: no check of inputs sees it come near."""
+    runtime = await workshop.guest(_guest(wat, **_LEAKS["the room in front of its rules"]), **_POOLED)
+    body = json.dumps("x" * (size - 2)).encode()
+    assert {(await runtime.call(Hook.CUSTOM, body))["value"] for _ in range(500)} == {size - 2}

@@ -89,6 +89,27 @@ def test_what_only_its_code_shows_is_refused_by_name_when_it_is_compiled(wat, tm
     assert "offset" in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("code", "proposal"),
+    [
+        (b"\x06\x40\x19\x0b", Proposal.EXCEPTIONS),  # try … catch_all … end, and no tag: what destructors become
+        (b"\x06\x40\x18\x00", Proposal.EXCEPTIONS),  # try … delegate
+    ],
+)
+def test_exceptions_as_they_were_at_first_are_refused_by_name_too(wat, tmp_path, code, proposal):
+    """Emscripten and older compilers write those; no text format of today has them."""
+    wasm = _module(wat, "(func nop nop nop nop)")
+    assert wasm.count(b"\x01\x01\x01\x01") == 1
+    with pytest.raises(VerifyError) as refused:
+        compile_to(wasm.replace(b"\x01\x01\x01\x01", code), tmp_path / "out", fuel=False)
+    assert str(refused.value).startswith(proposal.sentence)
+
+
+def test_what_the_engine_requires_is_named_whoever_it_says_it_of():
+    """Wasmparser says "require", "requires" and "required"."""
+    assert named_in("shared globals require the shared-everything-threads proposal") == Proposal.THREADS.sentence
+
+
 @pytest.mark.parametrize("what", _RUN)
 async def test_what_is_part_of_webassembly_and_needs_no_collector_runs(workshop, wat, what):
     """What compilers use by themselves is no reason to refuse a plugin."""

@@ -41,6 +41,8 @@ _OCI_ANNOTATIONS: Final = {
     "license": "org.opencontainers.image.licenses",
 }
 _HELIOSDB_SIZE: Final = re.compile(r"(\d{1,9})\s*([KMG])B", re.IGNORECASE)
+_SEPARATORS: Final = re.compile(r"[\s_-]+")
+_RUN_TOGETHER: Final = {hook.value.replace("_", ""): hook.value for hook in Hook}
 _PERMISSIONS: Final = {permission.value.replace(".", "_"): permission.value for permission in Permission}
 
 
@@ -175,10 +177,12 @@ def _items(value: object) -> list[str]:
 
 
 def _hooks(value: object) -> list[Hook]:
+    """The hooks, however their words are put together: one that is not understood is not called."""
     found = []
     for name in _items(value):
+        word = _SEPARATORS.sub("", name).lower()
         try:
-            found.append(parse_hook(name))
+            found.append(parse_hook(_RUN_TOGETHER.get(word, word)))
         except ValueError:
             continue  # a hook of some other host
     return found

@@ -66,7 +66,7 @@ _WORDS: Final = tuple(
     (re.compile(pattern, re.IGNORECASE), proposal)
     for pattern, proposal in (
         (r"component model|encoded as a component", Proposal.COMPONENT_MODEL),
-        (r"\bexceptions?\b|\bexnref\b|\btags? (?:section|index)", Proposal.EXCEPTIONS),
+        (r"(?:\b|_)exceptions?\b|\bexnref\b|\btags? (?:section|index)", Proposal.EXCEPTIONS),
         (r"memory64|64-bit (?:memor|table)", Proposal.MEMORY64),
         (r"stack.switching|continuation", Proposal.STACK_SWITCHING),
         (r"custom.page.sizes", Proposal.CUSTOM_PAGE_SIZES),
@@ -81,7 +81,7 @@ _WORDS: Final = tuple(
     )
 )
 _OFF: Final = re.compile(
-    r"not enabled|must be enabled|to be enabled|disabled|not supported|required|requires|disallowed|multiple memories"
+    r"not enabled|must be enabled|to be enabled|disabled|not supported|\brequire[sd]?\b|disallowed|multiple memories"
 )
 
 
