@@ -1,0 +1,52 @@
+"""Work in a child process goes behind everything else, and still comes to an end."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from hookline_runtime.artifacts import apart
+
+_CHILD = """
+import os, sys, time, json
+
+def child():
+    mine = os.nice(0)
+    while mine >= {starving}:
+        time.sleep(1)  # as one that gets no processor
+    sys.stdin.buffer.read()
+    print(json.dumps({{"niceness": mine}}), end="")
+"""
+
+
+@pytest.fixture
+def children(tmp_path, monkeypatch):
+    """Writes the module that children run: one that starves at that niceness, and at any higher one."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    def write(starving):
+        (tmp_path / "made_child.py").write_text(_CHILD.format(starving=starving))
+        return "made_child"
+
+    return write
+
+
+async def test_a_child_goes_behind_everything_else(children, monkeypatch):
+    """It begins at the lowest priority there is."""
+    monkeypatch.setattr(apart, "_LOOK_S", 3600.0)  # a busy machine may let it starve there
+    assert await apart.run_apart(children(starving=20), b"{}") == {"niceness": 19}
+
+
+async def test_a_child_that_starves_there_is_replaced_by_one_with_a_better_priority(children, monkeypatch):
+    """A pod whose workers are busy gets its new version all the same."""
+    monkeypatch.setattr(apart, "_LOOK_S", 3.0)
+    assert await apart.run_apart(children(starving=19), b"{}") == {"niceness": max(10, os.nice(0))}
+
+
+async def test_a_child_that_never_gets_anywhere_ends(children, monkeypatch):
+    """Also the second one: whoever waits is told."""
+    monkeypatch.setattr(apart, "_LOOK_S", 0.2)
+    monkeypatch.setattr(apart, "_TIMEOUT_S", 5.0)
+    answer = await apart.run_apart(children(starving=0), b"{}")
+    assert answer == {"cause": apart.ENDED, "message": "it was not done within 5 s"}
