@@ -17,8 +17,8 @@ from urllib.parse import quote
 
 import pytest
 
-from hookline_runtime.kv import MAX_KEYS, MAX_NAMESPACES, KvStore
-from waiting import PATIENCE_S
+from hookline_runtime.kv import MAX_KEYS, MAX_NAMESPACES, KvError, KvStore
+from waiting import PATIENCE_S, until
 
 NOBODY = 65534
 TOKEN = "a-token-that-is-long-enough"
@@ -278,11 +278,16 @@ def test_a_full_store_says_which_cap_it_is(admin, running):
     assert admin("PUT", "/admin/kv/p/more", "v")[0] == 200
     with contextlib.closing(KvStore(running.state / "kv")) as store:
         names = [f"n{number}" for number in range(MAX_NAMESPACES)]
-        with contextlib.suppress(Exception):
-            for name in names:
-                store.put(name, b"k", b"")
-        status, sentence = admin.problem("PUT", "/admin/kv/another/k?prepare=true", "v")
-        assert (status, f"{MAX_NAMESPACES} plugins have keys already" in sentence) == (507, True)
+
+        def refused():
+            # The sidecar may be dropping the keys of plugins that are gone, as it does after each new bundle.
+            with contextlib.suppress(KvError):
+                for name in names:
+                    store.put(name, b"k", b"")
+            status, _, body = admin("PUT", "/admin/kv/another/k?prepare=true", "v")
+            return body["detail"] if status == 507 else None
+
+        assert f"{MAX_NAMESPACES} plugins have keys already" in until(refused, "a full store")
         for name in names:
             store.delete(name, b"k")
 
