@@ -168,7 +168,7 @@ def parse_json(body: bytes) -> tuple[Any, bool]:
     except orjson.JSONDecodeError as error:
         raise InputError(f"the body is no JSON: {error}") from None
     try:
-        return document, says_twice(body, document)
+        return document, _says_twice(body, document)
     except orjson.JSONEncodeError:  # four times as deep can be read as can be written, which a rewrite will want to do
         raise InputError("the body is nested too deeply") from None
 
@@ -216,7 +216,7 @@ def twice_sentence(marked: Any) -> str:
     return f"{what} stands twice in one object, and readers differ in which one they take"
 
 
-def says_twice(raw: bytes, document: Any) -> bool:
+def _says_twice(raw: bytes, document: Any) -> bool:
     """Whether a name stands twice in any object of ``raw``, JSON that ``document`` was read from.
 
     Each member has a colon, and a reader drops one of two members with the same name. So the text has more colons

@@ -9,12 +9,12 @@ import pytest
 from hookline_runtime.artifacts import apart
 
 _CHILD = """
-import os, sys, time, json
+import json, os, signal, sys
 
 def child():
     mine = os.nice(0)
     while mine >= {starving}:
-        time.sleep(1)  # as one that gets no processor
+        signal.pause()  # uses no processor, as one that gets none
     sys.stdin.buffer.read()
     print(json.dumps({{"niceness": mine}}), end="")
 """
