@@ -20,10 +20,11 @@ from pydantic import ValidationError
 
 from hookline_api.abi import permission_refusal, permission_warning, ungranted_imports
 from hookline_api.resources import API_VERSION, PLURAL
+from hookline_api.revisions import REVISION_KIND, REVISION_PLURAL
 from hookline_operator import admission
 from hookline_operator.blobs import Blobs
 from hookline_operator.bundles import Bundles, ClusterObjects
-from hookline_operator.catalogue import PLUGIN_LABEL, SIDECAR_LABEL, Catalogue, Kind, Pod, Revision, Template
+from hookline_operator.catalogue import SIDECAR_LABEL, Catalogue, Kind, Pod
 from hookline_operator.certificates import CertificateKeeper, peer_name
 from hookline_operator.controller import Controller
 from hookline_operator.distribution import Distribution
@@ -35,6 +36,7 @@ from hookline_operator.injection import InjectionSettings
 from hookline_operator.kube import Key, Kube, KubeError, Object, Reflector, key_of, path
 from hookline_operator.metrics import Metrics
 from hookline_operator.peers import Peers
+from hookline_operator.revisions import OLD_API, PLUGIN_LABEL, Revision, Seal, Template
 from hookline_runtime.artifacts import ArtifactStore, Fetcher, FetchLimits
 from hookline_runtime.artifacts.describe import PluginDescription
 from hookline_runtime.artifacts.inspection import inspect_module
@@ -53,6 +55,7 @@ _STEP_S: Final = 0.1
 _SYNC_S: Final = 3.0
 """After which the plugins are listed anew: one that was deleted meanwhile would be waited for in vain."""
 _NOT_FOUND: Final = 404
+_APPLY: Final = "apply the chart's CustomResourceDefinitions (crds/)"
 _CHECK_S: Final = 2
 _CHECKS_AT_ONCE: Final = 2
 _FETCHES_AT_ONCE: Final = 16
@@ -71,9 +74,11 @@ class Operator:
         self._catalogue = Catalogue()
         self._metrics = Metrics()
         self._fleet = Fleet()
+        self._seal = Seal()
         self._synced = False
         self._unlisted = ""
         """Why the plugins could not be listed when that was last tried."""
+        self._reflected: list[Reflector[Any]] = []
         self._certificates: CertificateKeeper | None = None
         self._election: Election | None = None
 
@@ -128,7 +133,15 @@ class Operator:
             return (caller.namespace, caller.account) == (settings.own_namespace, settings.service_account)
 
         controller = Controller(
-            kube, catalogue, bundles, fleet, fetcher, objects, self._metrics, leads=lambda: election.leading
+            kube,
+            catalogue,
+            bundles,
+            fleet,
+            fetcher,
+            objects,
+            self._metrics,
+            seal=self._seal,
+            leads=lambda: election.leading,
         )
         rollouts = Rollouts(catalogue, bundles, fleet)
 
@@ -160,8 +173,9 @@ class Operator:
             ready=lambda: sum(each.is_ready for each in catalogue.all_plugins()),
             not_ready=lambda: sum(not each.is_ready for each in catalogue.all_plugins()),
             sidecars=lambda: distribution.connected,
+            refused=lambda: catalogue.refused,
         )
-        reflectors = self._reflectors(kube)
+        reflectors = self._reflected = self._reflectors(kube)
         running = [reflector.run() for reflector in reflectors]
 
         async def serve() -> None:
@@ -217,8 +231,11 @@ class Operator:
                 reflectors.append(Reflector(kube, path(api_version, plural, namespace), **rest))
 
             add("v1", "pods", project=Pod.of, changed=catalogue.put_pod, selector=f"{SIDECAR_LABEL}=true")
-            add("apps/v1", "controllerrevisions", project=Revision.of, changed=catalogue.put_revision,
-                selector=PLUGIN_LABEL)  # fmt: skip
+            revisions: Any = {"changed": catalogue.put_revision, "selector": PLUGIN_LABEL}
+            add(API_VERSION, REVISION_PLURAL, project=lambda found: Revision.of(found, self._seal),
+                unknown=f"{REVISION_KIND}s: {_APPLY}", **revisions)  # fmt: skip
+            if self._settings.migrate:
+                add(*OLD_API, project=Revision.of_old, **revisions)
             # Names and versions of all; what is in them is read only where a plugin refers to it.
             add("v1", "secrets", project=version, changed=versions("Secret"), metadata_only=True)
             add("v1", "configmaps", project=version, changed=versions("ConfigMap"), metadata_only=True)
@@ -263,7 +280,7 @@ class Operator:
         except KubeError as error:
             why = f"the WasmPlugins cannot be listed: {error}"
             if error.status == _NOT_FOUND:
-                why = "the API server does not know WasmPlugins: apply the chart's CustomResourceDefinition (crds/)"
+                why = f"the API server does not know WasmPlugins: {_APPLY}"
             if why != self._unlisted:
                 log.warning("%s", why)
             self._unlisted = why
@@ -301,8 +318,11 @@ class Operator:
         return await _serve(routes, self._settings.health, None)
 
     def _not_ready(self) -> list[str]:
-        unread = self._unlisted or "what is in the Kubernetes API is not read completely yet"
-        reasons = [] if self._synced else [unread]
+        reasons = []
+        if not self._synced:
+            unread = [each.trouble for each in self._reflected if each.trouble and not each.synced.is_set()]
+            unread += [self._unlisted] if self._unlisted else []
+            reasons = list(dict.fromkeys(unread)) or ["what is in the Kubernetes API is not read completely yet"]
         if self._certificates is not None:
             reasons += self._certificates.not_ready()
         return reasons

@@ -12,8 +12,9 @@ import pytest
 
 from hookline_api.distribution import PluginReport, Report
 from hookline_operator.bundles import Bundles
-from hookline_operator.catalogue import PLUGIN_LABEL, Catalogue, Revision
+from hookline_operator.catalogue import Catalogue
 from hookline_operator.fleet import Fleet, PodState
+from hookline_operator.revisions import Revision, Seal, body_of
 from hookline_runtime.errors import FetchError
 
 CRD = Path(__file__).parents[2] / "crds" / "hookline.dev_wasmplugins.yaml"
@@ -163,8 +164,10 @@ async def test_a_secret_that_cannot_be_read_is_asked_for_once_and_not_by_every_p
         "plugin": "guard", "spec": plugin["spec"], "artifact": artifact, "hooks": ["authenticate"], "imports": [],
         "inputs": {"Secret/limits": "5"},
     }  # fmt: skip
-    metadata = {"name": "guard-1", "namespace": "shop", "labels": {PLUGIN_LABEL: "1"}}
-    catalogue.put_revision(("shop", "guard-1"), None, Revision.of({"metadata": metadata, "revision": 1, "data": data}))
+    body = body_of(
+        namespace="shop", plugin="guard", uid="1", number=1, template=json.dumps(data).encode(), seal=Seal()
+    )  # fmt: skip
+    catalogue.put_revision(("shop", "guard-1"), None, Revision.of(body, Seal()))
     bundles = Bundles(catalogue, NoSecrets())
     known = catalogue.plugin(("shop", "guard"))
     standings = [await bundles.standing(known) for _ in range(20)]
