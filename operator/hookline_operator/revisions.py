@@ -23,6 +23,7 @@ from hookline_api.hooks import Hook
 from hookline_api.resources import API_VERSION, KIND, Name, Resource
 from hookline_api.revisions import MAX_REVISION, REVISION_KIND
 from hookline_operator.kube import MANAGER
+from hookline_runtime.errors import FetchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,23 +67,33 @@ class Template(Resource):
 class Seal:
     """Signs and verifies with the operator's key.
 
-    ``key`` is asked each time, since keys change: 32 bytes, or None where there is no key, and then nothing is sealed
-    and every revision of ours is believed, as its writers are.
+    ``key`` is asked each time, since keys change, and gives None while it is not known: then no seal holds, and nothing
+    can be sealed. Without ``key`` nothing is sealed, and every revision of ours is believed, as its writers are.
     """
 
-    def __init__(self, key: Callable[[], bytes | None] = lambda: None) -> None:
+    def __init__(self, key: Callable[[], bytes | None] | None = None) -> None:
         self._key = key
 
     def sign(self, *parts: str | int) -> str | None:
-        """HMAC-SHA256 over these parts and their borders, 64 hex digits; None without a key."""
-        key = self._key()
-        message = orjson.dumps([_PURPOSE, *parts])
-        return hmac.new(key, message, hashlib.sha256).hexdigest() if key else None
+        """HMAC-SHA256 over these parts and their borders, 64 hex digits; None without ``key``. Raises FetchError."""
+        if self._key is None:
+            return None
+        made = self._made(parts)
+        if made is None:
+            raise FetchError("the operator's own key cannot be read yet, so nothing can be kept")
+        return made
 
     def verify(self, seal: object, *parts: str | int) -> bool:
-        """Whether that is the seal of these parts; without a key, everything is."""
-        expected = self.sign(*parts)
-        return expected is None or (isinstance(seal, str) and hmac.compare_digest(expected.encode(), seal.encode()))
+        """Whether that is the seal of these parts; without ``key``, everything is."""
+        if self._key is None:
+            return True
+        made = self._made(parts)
+        return made is not None and isinstance(seal, str) and hmac.compare_digest(made.encode(), seal.encode())
+
+    def _made(self, parts: tuple[str | int, ...]) -> str | None:
+        key = self._key() if self._key is not None else None
+        message = orjson.dumps([_PURPOSE, *parts])
+        return hmac.new(key, message, hashlib.sha256).hexdigest() if key else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +125,11 @@ class Revision:
         uid = (metadata.get("labels") or {}).get(PLUGIN_LABEL)
         if not uid or not isinstance(number, int) or not isinstance(text, str) or not isinstance(digest, str):
             return None
-        sealed = seal.verify(found.get("seal"), metadata["namespace"], uid, number, digest, text)
         try:
-            data = orjson.loads(text)
-        except orjson.JSONDecodeError:
+            sealed = seal.verify(found.get("seal"), metadata["namespace"], uid, number, digest, text)
+            return _revision(found, uid, number, orjson.loads(text), text.encode(), sealed=sealed, old=False)
+        except (ValueError, TypeError):  # no JSON, or what orjson has no word for: one object ends no watch
             return None
-        return _revision(found, uid, number, data, text.encode(), sealed=sealed, old=False)
 
     @classmethod
     def of_old(cls, found: Object) -> Revision | None:
@@ -129,9 +139,9 @@ class Revision:
             return None
         try:
             text = orjson.dumps(data, option=orjson.OPT_SORT_KEYS)
-        except TypeError:  # a number or a text that no plugin can have
+            return _revision(found, uid, found.get("revision", 0), data, kept(text), sealed=False, old=True)
+        except (ValueError, TypeError):  # as above
             return None
-        return _revision(found, uid, found.get("revision", 0), data, kept(text), sealed=False, old=True)
 
     @property
     def short(self) -> str:
@@ -146,7 +156,7 @@ class Revision:
 def body_of(
     *, namespace: str, plugin: str, uid: str, number: int, template: bytes, seal: Seal, name: str = ""
 ) -> Object:
-    """The object that keeps a template; ``name`` only where it has one already. Raises ``orjson.JSONDecodeError``."""
+    """The object that keeps a template; ``name`` only where it has one already. Raises ValueError and FetchError."""
     text, data = template.decode(), orjson.loads(template)
     digest = str(data["artifact"]["digest"])[:_MAX_DIGEST]
     number = min(number, MAX_REVISION)

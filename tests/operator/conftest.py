@@ -130,6 +130,17 @@ class Replica:
             pass
         return False
 
+    def not_ready(self):
+        """What /readyz says is missing; None while nobody answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.health}/readyz", timeout=PATIENCE_S) as answer:
+                return json.load(answer)["reasons"]
+        except urllib.error.HTTPError as error:
+            with error:
+                return json.load(error)["reasons"]
+        except OSError:
+            return None
+
     def metrics(self):
         """The metrics, by name with labels."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.health}/metrics", timeout=PATIENCE_S) as answer:
