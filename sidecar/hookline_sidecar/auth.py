@@ -32,7 +32,7 @@ import orjson
 
 from hookline_api.hooks import Hook
 from hookline_runtime.inputs import request_id_of
-from hookline_sidecar.original import TELL, Told, UnclearError, client_address, original, telling_headers
+from hookline_sidecar.original import TELL, Told, UnclearError, client_address, original, original_of_head
 from hookline_sidecar.replies import Lines, Reply, lines
 
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ class Question:
         "_client_ip", "_data", "_headers", "_hook", "_method", "_path", "_request_id", "_who", "reply", "unclear",
     )  # fmt: skip
 
-    def __init__(self, telling: Telling, method: str, target: str, headers: dict[str, str], told: Told) -> None:
-        """``told`` is what the headers say of the original request, as ``original`` wants it."""
+    def __init__(self, telling: Telling, method: str, target: str, headers: dict[str, str], told: Told | None) -> None:
+        """``told`` is what the headers say of the original request; None where each of them comes once."""
         if telling.ignored and not telling.ignored.isdisjoint(headers):  # nor is a plugin to believe them
             headers = {name: value for name, value in headers.items() if name not in telling.ignored}
         self._headers = headers
@@ -76,7 +76,11 @@ class Question:
         self.reply: Reply | None = None
         """The answer, once there is one."""
         try:
-            self._method, self._path = original(telling, method, target, told)
+            self._method, self._path = (
+                original_of_head(telling, method, target, headers)
+                if told is None
+                else original(telling, method, target, told)
+            )
         except UnclearError as error:
             self.unclear = True
             self.reply = Reply(403, _TEXT, f"{error}\n".encode())
@@ -101,7 +105,7 @@ class Question:
     def of_head(cls, telling: Telling, head: Head) -> Question:
         """Of a request that is beyond doubt."""
         method, target, headers, _ = head
-        return cls(telling, method, target, headers, telling_headers(telling, headers))
+        return cls(telling, method, target, headers, None)
 
     @classmethod
     def of_request(cls, telling: Telling, method: str, target: str, given: Iterable[tuple[str, str]]) -> Question:

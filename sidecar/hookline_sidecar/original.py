@@ -90,8 +90,10 @@ _ORIGIN: Final = re.compile(r"https?://[A-Za-z0-9._~:\[\]-]+(?=/)", re.IGNORECAS
 """Scheme and host in front of a path. A client's ``Host: x?`` must not make a query of the path behind it."""
 _METHOD: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,64}")
 """A token of RFC 9110, 5.6.2; no registered method is a third as long."""
-_JOINED: Final = re.compile(r",\s*(?:/|https?:)", re.IGNORECASE)
-"""Where two values of a header may have become one, which some proxies do with what comes twice."""
+_JOINED: Final = re.compile(r"[^?]*?,(?:/|https?:)|.*,\s+(?:/|https?:)", re.IGNORECASE)
+"""Where two values of a header may have become one, which some proxies do with what comes twice. A query may hold
+paths with commas between."""
+_USUAL_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 # On decoded bytes: what servers take for a separator, and what Java's take for the end of a segment's name.
 _DOT_SEGMENT: Final = re.compile(rb"[/\\]\.\.?(?:[/\\;]|$)")
 _DEEPER: Final = re.compile(rb"[/\\]\.(?:\.?[/\\;]|\.$)")
@@ -108,6 +110,15 @@ _MAX_ADDRESS: Final = 64
 """Characters of an address with a port and a zone; what is longer is none."""
 _BRACKETED: Final = re.compile(r"\[([^\[\]]+)\](?::[0-9]{1,5})?")
 _WITH_PORT: Final = re.compile(r"([0-9.]+):[0-9]{1,5}")
+
+
+TELL: Final = frozenset((*_ANY.paths, *_ANY.methods, *_WITNESSES))
+"""All headers that tell an original request."""
+_PAIRS: Final = {
+    frozenset(pair): pair
+    for pair in (("x-original-uri", "x-original-method"), ("x-forwarded-uri", "x-forwarded-method"))
+}
+"""What most proxies tell by."""
 
 
 class UnclearError(ValueError):
@@ -147,18 +158,18 @@ def original(telling: Telling, method: str, target: str, told: Told) -> tuple[st
     return found
 
 
-def telling_headers(telling: Telling, headers: Mapping[str, str]) -> Told:
-    """What of the headers ``original`` wants to know, where each name comes once."""
-    told: Told = []
-    for name in _READ if not telling.named else (*telling.paths, *telling.methods):
-        if name in headers:
-            told.append((name, headers[name]))
-    return told
-
-
-_READ: Final = (*_ANY.paths, *_ANY.methods, *_WITNESSES)
-TELL: Final = frozenset(_READ)
-"""All headers that tell an original request."""
+def original_of_head(
+    telling: Telling, method: str, target: str, headers: Mapping[str, str]
+) -> tuple[str | None, str | None]:
+    """As ``original``, of headers each of which comes once. What most proxies send is soon read."""
+    names = TELL.intersection(headers)
+    if target == PREFIX and (pair := _PAIRS.get(names)) is not None and pair[0] in telling.paths:
+        path, verb = headers[pair[0]], headers[pair[1]]
+        if " " not in path and verb in _USUAL_METHODS:
+            path = path.partition("?")[0]
+            if path and _PLAIN_PATH.fullmatch(path):
+                return verb, path
+    return original(telling, method, target, [(name, headers[name]) for name in names])
 
 
 def client_address(telling: Telling, headers: Mapping[str, str]) -> str | None:
@@ -191,7 +202,7 @@ def _address(text: str) -> str | None:
 
 def _path_of(name: str, value: str, telling: Telling) -> str:
     """The value of a header, without a scheme and a host where it may have them."""
-    if not telling.named and _JOINED.search(value):
+    if not telling.named and _JOINED.match(value):
         raise UnclearError(f"{_shown(name)} may hold two paths, joined by a comma: let --auth-headers name the proxy")
     if name in _URLS and not value.startswith("/"):
         match = _ORIGIN.match(value)

@@ -350,6 +350,7 @@ def test_a_named_proxy_that_does_not_tell_is_refused(proxy):
         [("X-Original-URI", "/public"), ("X-Original-URI", "/admin")],
         [("X-Original-URI", "/public, /admin")],
         [("X-Original-URI", "/public,/admin")],
+        [("X-Original-URI", "/public?x, /admin"), ("X-Original-Method", "GET")],
         [("X-Original-URL", "https://h/public,https://h/admin")],
         [("X-Original-Method", "GET"), ("X-Original-Method", "DELETE")],
         [("X-Original-Method", "GET, DELETE")],
@@ -409,6 +410,7 @@ def test_a_path_that_servers_read_differently_is_refused(path):
 def test_honest_paths_have_one_spelling(path, read):
     """Whatever of escapes, parameters and other alphabets people use."""
     assert told([("X-Original-URI", path)])[1] == read
+    assert told([("X-Original-URI", "/a?next=/b,/c,http://h"), ("X-Original-Method", "GET")])[1] == "/a"
     assert told([("X-Original-URI", "/a,/b"), ("X-Original-Method", "GET")], by="nginx")[1] == "/a,/b"
 
 
