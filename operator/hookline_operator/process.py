@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import logging
 import random
 import signal
@@ -309,7 +310,11 @@ class Operator:
 
 
 class ConfigCheck:
-    """Settings against the schema of the module that the plugin has now: for admission, which may not wait."""
+    """Settings against the schema of the module that the plugin has now: for admission, which may not wait.
+
+    Anybody can reach a webhook, and say that it is about another tenant's plugin. So nothing is looked up, checked or
+    said unless the review has that plugin's uid, which is random, and known to those who may read the plugin.
+    """
 
     def __init__(self, catalogue: Catalogue, bundles: Bundles, store: ArtifactStore, blobs: Blobs) -> None:
         self._catalogue = catalogue
@@ -347,7 +352,10 @@ class ConfigCheck:
     def _known(self, plugin: WasmPlugin) -> tuple[Revision | None, Template | None]:
         """What the plugin runs now, where that is of the same source."""
         known = self._catalogue.plugin((plugin.metadata.namespace or "", plugin.metadata.name))
-        revision = self._catalogue.current(known) if known is not None else None
+        told = (plugin.metadata.uid or "").encode(errors="replace")
+        if known is None or not hmac.compare_digest(known.uid.encode(), told):
+            return None, None
+        revision = self._catalogue.current(known)
         if revision is None:
             return None, None
         source = plugin.spec.source.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
