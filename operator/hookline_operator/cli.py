@@ -63,6 +63,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         },
         sidecar_log_level=options.sidecar_log_level,
         tls_secret=options.tls_secret,
+        key_secret=options.key_secret,
         ca_config_map=options.ca_config_map,
         lease=options.lease,
         token=options.token,
@@ -111,6 +112,8 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     add("sidecar-log-level", kind=str, metavar="LEVEL", default="info", text="of injected sidecars")
     add("tls-secret", kind=str, metavar="NAME", default="hookline-operator-tls",
         text="where the replicas share their certificate")  # fmt: skip
+    add("key-secret", kind=str, metavar="NAME", default="hookline-operator-key",
+        text="where they share the key that seals values of Secrets in revisions")  # fmt: skip
     add("ca-config-map", kind=str, metavar="NAME", default="hookline-ca",
         text="where the certificate authority is published")  # fmt: skip
     add("lease", kind=str, metavar="NAME", default="hookline-operator", text="whose holder reconciles")

@@ -36,6 +36,7 @@ from hookline_operator.injection import InjectionSettings
 from hookline_operator.kube import Key, Kube, KubeError, Object, Reflector, key_of, path
 from hookline_operator.metrics import Metrics
 from hookline_operator.peers import Peers
+from hookline_operator.sealing import SealingKey
 from hookline_runtime.artifacts import ArtifactStore, Fetcher, FetchLimits
 from hookline_runtime.artifacts.describe import PluginDescription
 from hookline_runtime.artifacts.inspection import inspect_module
@@ -109,13 +110,16 @@ class Operator:
         """Everything that needs the API server, as long as all of it works."""
         settings, catalogue, fleet = self._settings, self._catalogue, self._fleet
         objects = ClusterObjects(kube, catalogue)
-        bundles = Bundles(catalogue, objects)
+        sealing = SealingKey(
+            kube, namespace=settings.own_namespace, secret=settings.key_secret, changed=catalogue.tell_all
+        )
+        bundles = Bundles(catalogue, objects, key=lambda: sealing.value)
         # The machine's own passwords are nobody's: a file that is not there.
         fetcher = Fetcher(
             store, limits=FetchLimits(parallel=_FETCHES_AT_ONCE), docker_config=settings.cache / "no" / "config.json"
         )
         stack.push_async_callback(fetcher.close)
-        reviewer = Reviewer(kube)
+        reviewer = Reviewer(kube, is_pod=catalogue.is_pod, counted=self._metrics.called)
         certificates = self._certificates = CertificateKeeper(
             kube,
             service=settings.service,
@@ -156,7 +160,10 @@ class Operator:
             token=settings.token,
         )
         blobs = Blobs(store, fetcher, catalogue, objects, peers.blob)
-        distribution = Distribution(kube, catalogue, bundles, fleet, reviewer, blobs.find, is_peer=is_peer)
+        distribution = Distribution(
+            kube, catalogue, bundles, fleet, reviewer, blobs.find,
+            is_peer=is_peer, reported=self._metrics.reported, cut=self._metrics.cut,
+        )  # fmt: skip
         self._metrics.watch(
             ready=lambda: sum(each.is_ready for each in catalogue.all_plugins()),
             not_ready=lambda: sum(not each.is_ready for each in catalogue.all_plugins()),
@@ -168,6 +175,7 @@ class Operator:
         async def serve() -> None:
             await self._first_sync(kube, reflectors)
             await self._first_certificate(certificates)
+            await self._first_key(sealing)
             check = ConfigCheck(catalogue, bundles, store, blobs)
             routes = [
                 *distribution.routes(),
@@ -185,7 +193,7 @@ class Operator:
                 self._synced = True
                 where = ", ".join(settings.namespaces) or "all namespaces"
                 log.info("ready: %d plugins in %s", sum(1 for _ in catalogue.all_plugins()), where)
-                await _until(certificates.run(), election.run(), peers.run(), self._resync(kube))
+                await _until(certificates.run(), sealing.run(), election.run(), peers.run(), self._resync(kube))
             finally:
                 await distribution.close()
                 await server.cleanup()
@@ -284,6 +292,16 @@ class Operator:
                 log.warning("there is no certificate yet: %s", error)
             if certificates.has_material:
                 return  # webhooks are not introduced yet, and /readyz says so; sidecars can be served
+            pause = min(pause * 2, _CERTIFICATE_S)
+            await asyncio.sleep(pause)
+
+    async def _first_key(self, sealing: SealingKey) -> None:
+        pause = 0.5
+        while True:
+            try:
+                return await sealing.sync()
+            except KubeError as error:
+                log.warning("there is no key to seal bundles with yet: %s", error)
             pause = min(pause * 2, _CERTIFICATE_S)
             await asyncio.sleep(pause)
 
