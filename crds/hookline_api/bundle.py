@@ -33,6 +33,9 @@ from hookline_api.resources import (
 
 REDACTED: Final = "<redacted>"
 
+_SHORTEST_SECRET: Final = 4
+"""Characters. To take out a shorter one would spoil every text, and show by what is missing what it is."""
+
 _CAME_LATER: Final = {"observers": Observers(), "kv": KvSettings(), "seal": None}
 """Fields of ``BundlePlugin`` that an older operator or sidecar does not know, and what they say by default."""
 
@@ -112,6 +115,20 @@ class BundlePlugin(Resource):
         # All of the settings, and not the values alone: whatever ``redacted`` takes out is in it for certain.
         told = _canonical([self.namespace, self.name, self.config, self.secret_paths])
         return self.model_copy(update={"seal": hmac.digest(key, told, "sha256").hex()})
+
+    def secrets(self) -> list[str]:
+        """The values of Secrets, and their lines where they have several, for whoever looks for them; longest first.
+
+        Not what is so short that it stands in any text.
+        """
+        found: set[str] = set()
+        for path in self.secret_paths:
+            value: Any = self.config
+            for part in path.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if isinstance(value, str):
+                found |= {value, *value.splitlines()}
+        return sorted((each for each in found if len(each) >= _SHORTEST_SECRET), key=len, reverse=True)
 
     def redacted(self) -> BundlePlugin:
         """The same with every value that came from a Secret replaced, and without what stands for them."""

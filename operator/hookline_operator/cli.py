@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from hookline_api.quantities import parse_size
 from hookline_operator.settings import Settings
-from hookline_runtime.commands import Options, address, existing_or_not, log_to_stderr
+from hookline_runtime.commands import Options, address, existing_or_not, keep_secrets, log_to_stderr
 
 if TYPE_CHECKING:
     import argparse
@@ -36,6 +36,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run an operator; the exit code: 0 after a clean stop, 2 for settings that cannot be, 1 otherwise."""
     parser = _parser(environment)
     options = parser.parse_args(arguments)
+    keep_secrets()
     log_to_stderr(options.log_level, as_json=options.log_format == "json")
     if options.own_namespace is None:
         try:

@@ -6,6 +6,7 @@ import argparse
 import importlib.metadata
 import json
 import logging
+import resource
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -85,14 +86,38 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return check
 
 
-class _TextLines(logging.Formatter):
-    """One record is one line, whatever an artifact or a registry managed to put into a sentence."""
+_MAX_LINE: Final = 8_192
+"""Characters of one record, and of each line of a stack trace: twice what a guest may say at once."""
+_MAX_TRACE: Final = 65_536
+"""Characters of a stack trace in a JSON line, of which the end says most."""
+_CONTROL: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(0x7F, 0xA0))}
+_ESCAPES: Final = _CONTROL | {
+    # Line ends that only some know, and what turns the direction of text: a terminal would show another line than this.
+    code: f"\\u{code:04x}"
+    for code in (0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+}
 
-    _ESCAPES: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(0x7F, 0xA0))}
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MAX_LINE else text[:_MAX_LINE] + " …"
+
+
+def _plain(text: str) -> str:
+    return _cut(text).translate(_ESCAPES)
+
+
+class _TextLines(logging.Formatter):
+    """One record is one line, whatever an artifact or a registry managed to put into a sentence.
+
+    A stack trace is more, each of them indented: none can be taken for a record.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
-        record.message = record.message.translate(self._ESCAPES)
+        record.message = _plain(record.message)
         return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's own name
+        return "\n".join(f"  {_plain(line)}" for line in super().formatException(ei).split("\n"))
 
 
 class _JsonLines(logging.Formatter):
@@ -102,11 +127,16 @@ class _JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "process": record.process,
-            "message": record.getMessage(),
+            "message": _cut(record.getMessage()),
         }
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = self.formatException(record.exc_info)[-_MAX_TRACE:]
         return json.dumps(line)
+
+
+def keep_secrets() -> None:
+    """No core file of this process or of any that it starts: what is in their memory are values of Secrets."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def log_to_stderr(level: str, *, as_json: bool) -> None:
