@@ -49,6 +49,18 @@ class Metrics:
         self._admissions = Counter(
             "hookline_operator_admissions", "WasmPlugins that were asked about.", ["result"], registry=registry
         )
+        self._callers = Counter(
+            "hookline_operator_callers", "Tokens that were brought, by how they were judged.", ["result"],
+            registry=registry,
+        )  # fmt: skip
+        self._reports = Counter(
+            "hookline_operator_reports", "Reports of sidecars: read, or passed over for a newer one.", ["result"],
+            registry=registry,
+        )  # fmt: skip
+        self._cut = Counter(
+            "hookline_operator_sessions_cut", "Connections of sidecars that were ended for what they sent.", ["reason"],
+            registry=registry,
+        )  # fmt: skip
         self._since: dict[Key, float] = {}
 
     def watch(self, ready: Callable[[], int], not_ready: Callable[[], int], sidecars: Callable[[], int]) -> None:
@@ -85,6 +97,18 @@ class Metrics:
     def admitted(self, result: str) -> None:
         """One resource: ``allowed`` or ``denied``."""
         self._admissions.labels(result).inc()
+
+    def called(self, result: str) -> None:
+        """One token, by ``Reviewer``'s words."""
+        self._callers.labels(result).inc()
+
+    def reported(self, result: str) -> None:
+        """One report: ``read``, or ``passed`` over."""
+        self._reports.labels(result).inc()
+
+    def cut(self, reason: str) -> None:
+        """One connection of a sidecar, by ``Distribution``'s words."""
+        self._cut.labels(reason).inc()
 
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""

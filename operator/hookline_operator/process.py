@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import logging
 import random
 import signal
@@ -35,6 +36,7 @@ from hookline_operator.injection import InjectionSettings
 from hookline_operator.kube import Key, Kube, KubeError, Object, Reflector, key_of, path
 from hookline_operator.metrics import Metrics
 from hookline_operator.peers import Peers
+from hookline_operator.sealing import SealingKey
 from hookline_runtime.artifacts import ArtifactStore, Fetcher, FetchLimits
 from hookline_runtime.artifacts.describe import PluginDescription
 from hookline_runtime.artifacts.inspection import inspect_file
@@ -108,13 +110,16 @@ class Operator:
         """Everything that needs the API server, as long as all of it works."""
         settings, catalogue, fleet = self._settings, self._catalogue, self._fleet
         objects = ClusterObjects(kube, catalogue)
-        bundles = Bundles(catalogue, objects)
+        sealing = SealingKey(
+            kube, namespace=settings.own_namespace, secret=settings.key_secret, changed=catalogue.tell_all
+        )
+        bundles = Bundles(catalogue, objects, key=lambda: sealing.value)
         # The machine's own passwords are nobody's: a file that is not there.
         fetcher = Fetcher(
             store, limits=FetchLimits(parallel=_FETCHES_AT_ONCE), docker_config=settings.cache / "no" / "config.json"
         )
         stack.push_async_callback(fetcher.close)
-        reviewer = Reviewer(kube)
+        reviewer = Reviewer(kube, is_pod=catalogue.is_pod, counted=self._metrics.called)
         certificates = self._certificates = CertificateKeeper(
             kube,
             service=settings.service,
@@ -155,7 +160,10 @@ class Operator:
             token=settings.token,
         )
         blobs = Blobs(store, fetcher, catalogue, objects, peers.blob)
-        distribution = Distribution(kube, catalogue, bundles, fleet, reviewer, blobs.find, is_peer=is_peer)
+        distribution = Distribution(
+            kube, catalogue, bundles, fleet, reviewer, blobs.find,
+            is_peer=is_peer, reported=self._metrics.reported, cut=self._metrics.cut,
+        )  # fmt: skip
         self._metrics.watch(
             ready=lambda: sum(each.is_ready for each in catalogue.all_plugins()),
             not_ready=lambda: sum(not each.is_ready for each in catalogue.all_plugins()),
@@ -167,6 +175,7 @@ class Operator:
         async def serve() -> None:
             await self._first_sync(kube, reflectors)
             await self._first_certificate(certificates)
+            await self._first_key(sealing)
             check = ConfigCheck(catalogue, bundles, store, blobs)
             routes = [
                 *distribution.routes(),
@@ -184,7 +193,7 @@ class Operator:
                 self._synced = True
                 where = ", ".join(settings.namespaces) or "all namespaces"
                 log.info("ready: %d plugins in %s", sum(1 for _ in catalogue.all_plugins()), where)
-                await _until(certificates.run(), election.run(), peers.run(), self._resync(kube))
+                await _until(certificates.run(), sealing.run(), election.run(), peers.run(), self._resync(kube))
             finally:
                 await distribution.close()
                 await server.cleanup()
@@ -286,6 +295,16 @@ class Operator:
             pause = min(pause * 2, _CERTIFICATE_S)
             await asyncio.sleep(pause)
 
+    async def _first_key(self, sealing: SealingKey) -> None:
+        pause = 0.5
+        while True:
+            try:
+                return await sealing.sync()
+            except KubeError as error:
+                log.warning("there is no key to seal bundles with yet: %s", error)
+            pause = min(pause * 2, _CERTIFICATE_S)
+            await asyncio.sleep(pause)
+
     async def _serve_health(self) -> web.AppRunner:
         async def healthz(_: web.Request) -> web.Response:
             return web.json_response({"status": "ok"})
@@ -309,7 +328,11 @@ class Operator:
 
 
 class ConfigCheck:
-    """Settings against the schema of the module that the plugin has now: for admission, which may not wait."""
+    """Settings against the schema of the module that the plugin has now: for admission, which may not wait.
+
+    Anybody can reach a webhook, and say that it is about another tenant's plugin. So nothing is looked up, checked or
+    said unless the review has that plugin's uid, which is random, and known to those who may read the plugin.
+    """
 
     def __init__(self, catalogue: Catalogue, bundles: Bundles, store: ArtifactStore, blobs: Blobs) -> None:
         self._catalogue = catalogue
@@ -347,7 +370,10 @@ class ConfigCheck:
     def _known(self, plugin: WasmPlugin) -> tuple[Revision | None, Template | None]:
         """What the plugin runs now, where that is of the same source."""
         known = self._catalogue.plugin((plugin.metadata.namespace or "", plugin.metadata.name))
-        revision = self._catalogue.current(known) if known is not None else None
+        told = (plugin.metadata.uid or "").encode(errors="replace")
+        if known is None or not hmac.compare_digest(known.uid.encode(), told):
+            return None, None
+        revision = self._catalogue.current(known)
         if revision is None:
             return None, None
         source = plugin.spec.source.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)

@@ -30,6 +30,7 @@ from hookline_api.abi import (
     HOST_FUNCTIONS,
     MAX_LOG_LINE,
 )
+from hookline_api.bundle import REDACTED
 from hookline_runtime.kv import MAX_KEY, MAX_VALUE, KvError, KvStore
 
 if TYPE_CHECKING:
@@ -82,6 +83,7 @@ class PluginHost:
         self._name = plugin.name
         self._granted = frozenset(plugin.permissions)
         self._config = plugin.config
+        self._secrets = plugin.secrets()
         self._store = kv
         self._second = 0
         self._lines = 0
@@ -172,8 +174,11 @@ class PluginHost:
         self._lines += 1
         if self._lines > _LINES_PER_SECOND:
             raise _RefusedError(E_CAP)
+        told = line.decode(errors="replace")
+        for secret in self._secrets:  # by mistake; a guest that means to can write them in another way
+            told = told.replace(secret, REDACTED)
         # Through repr's eyes: a guest writes no line of its own choosing into our log.
-        printable = line.decode(errors="replace").encode("unicode_escape").decode("ascii")
+        printable = told.encode("unicode_escape").decode("ascii")
         guest_log.log(_LEVELS[level], "%s: %s", self._name, printable[:MAX_LOG_LINE])
         return 0
 

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from hookline_api.quantities import parse_duration, parse_size
-from hookline_runtime.commands import Address, Options, address, existing_or_not, log_to_stderr, one_of
+from hookline_runtime.commands import (
+    Address,
+    Options,
+    address,
+    existing_or_not,
+    keep_secrets,
+    log_to_stderr,
+    one_of,
+)
 from hookline_sidecar import kv_command
 from hookline_sidecar.original import TELLINGS
 from hookline_sidecar.settings import OperatorSettings, Settings, default_state
@@ -53,6 +61,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         return kv_command.run(arguments[1:], environment)
     parser = _parser(environment)
     options = parser.parse_args(arguments)
+    keep_secrets()
     log_to_stderr(options.log_level, as_json=options.log_format == "json")
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it counts every event
     settings = Settings(

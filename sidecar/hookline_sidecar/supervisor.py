@@ -109,7 +109,8 @@ class Supervisor:
         if self.settings.operator is not None:
             return OperatorSource(self.settings.operator, self._store, report=lambda: report.of(self))
         assert self.settings.plugins is not None  # noqa: S101 - settings have exactly one of the two
-        return FolderSource(self.settings.plugins, self._store, running=lambda: self.bundle)
+        key = self._state.seal_key()
+        return FolderSource(self.settings.plugins, self._store, running=lambda: self.bundle, key=key)
 
     async def run(self) -> None:
         """Work until SIGTERM."""

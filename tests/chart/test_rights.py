@@ -22,6 +22,7 @@ OWN = {
     ("", "secrets"): {"create"},
     ("", "configmaps"): {"create"},
     ("", "secrets", "hookline-operator-tls"): {"get", "update", "patch"},
+    ("", "secrets", "hookline-operator-key"): {"get", "update", "patch"},
     ("", "configmaps", "hookline-ca"): {"get", "update", "patch"},
 }
 
