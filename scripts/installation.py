@@ -135,7 +135,8 @@ class Installation:
         with contextlib.suppress(ClusterError):
             self.helm("uninstall", "--ignore-not-found")
         self.cluster.kubectl("delete", "namespace", HOME, "--wait=false", "--ignore-not-found")
-        self.cluster.kubectl("delete", "crd", "wasmplugins.hookline.dev", "--wait=false", "--ignore-not-found")
+        crds = ("wasmplugins.hookline.dev", "wasmpluginrevisions.hookline.dev")
+        self.cluster.kubectl("delete", "crd", *crds, "--wait=false", "--ignore-not-found")
 
     def helm(self, verb: str, *arguments: str) -> str:
         """``helm VERB hookline``."""

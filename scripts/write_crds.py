@@ -1,6 +1,6 @@
-"""Writes the CustomResourceDefinition: ``write_crds.py [FILE]``. ``make crds`` calls it, a test keeps it fresh.
+"""Writes the CustomResourceDefinitions: ``write_crds.py [FOLDER]``. ``make crds`` calls it, a test keeps them fresh.
 
-Without FILE it writes the chart's template of it too.
+Without FOLDER it writes the chart's templates of them too.
 """
 
 from __future__ import annotations
@@ -10,12 +10,17 @@ from pathlib import Path
 
 import yaml
 
-from hookline_api.schema import crd
+from hookline_api.schema import Json, crd, revision_crd
 
 HEADER = "# Generated from crds/hookline_api by `make crds`; do not edit.\n"
 ROOT = Path(__file__).parent.parent
-TARGET = ROOT / "crds" / "hookline.dev_wasmplugins.yaml"
-CHART_TARGET = ROOT / "helm" / "templates" / "crd.yaml"
+CRDS = ROOT / "crds"
+TEMPLATES = ROOT / "helm" / "templates"
+DEFINITIONS = {
+    "hookline.dev_wasmplugins.yaml": ("crd.yaml", crd()),
+    "hookline.dev_wasmpluginrevisions.yaml": ("crd-revisions.yaml", revision_crd()),
+}
+"""By their file in crds/: the chart's template, and what is in both."""
 
 # What the chart adds, by the line that it follows. Helm's folder crds/ would never be upgraded.
 _CHART_HEAD = "{{- if .Values.crds.install }}\n"
@@ -36,22 +41,22 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
-def render() -> str:
+def render(definition: Json) -> str:
     """The file's content."""
-    return HEADER + yaml.dump(crd(), Dumper=_Plain, sort_keys=False, width=115, allow_unicode=True)
+    return HEADER + yaml.dump(definition, Dumper=_Plain, sort_keys=False, width=115, allow_unicode=True)
 
 
-def render_chart() -> str:
+def render_chart(definition: Json) -> str:
     """The chart's template: the same, if the values want it, with the release's labels."""
     # What templates take for their own is written so that it comes out as it is here.
-    text = render().removeprefix(HEADER).replace("{{", '{{ "{{" }}')
-    head, metadata, rest = text.partition(f"metadata:\n  name: {crd()['metadata']['name']}\n")
+    text = render(definition).removeprefix(HEADER).replace("{{", '{{ "{{" }}')
+    head, metadata, rest = text.partition(f"metadata:\n  name: {definition['metadata']['name']}\n")
     return HEADER + _CHART_HEAD + head + metadata + _CHART_METADATA + rest + "{{- end }}\n"
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).write_text(render())
-    else:
-        TARGET.write_text(render())
-        CHART_TARGET.write_text(render_chart())
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else CRDS
+    for name, (template, definition) in DEFINITIONS.items():
+        (folder / name).write_text(render(definition))
+        if folder is CRDS:
+            (TEMPLATES / template).write_text(render_chart(definition))

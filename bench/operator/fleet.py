@@ -30,7 +30,7 @@ _ASKED_S: Final = 10.0
 _ASKED_MIB: Final = 400.0
 SPACE: Final = "shop"
 GUARD: Final = guests.guest({"authenticate": {"action": "denied", "reason": "not today"}})
-OPERATORS: Final = ("wasmplugins/status", "controllerrevisions")
+OPERATORS: Final = ("wasmplugins/status", "wasmpluginrevisions")
 """What only the operator writes, beside Events."""
 _SMALL: Final = 1_000
 _LARGE: Final = 500_000

@@ -210,7 +210,8 @@ async def rig() -> AsyncIterator[Rig]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 65_536)), hard))  # also for what is started here
     with tempfile.TemporaryDirectory(prefix="hookline-bench-") as name, ControlPlane() as plane:
         folder = Path(name)
-        plane.install_crd(ROOT / "crds" / "hookline.dev_wasmplugins.yaml")
+        for each in sorted((ROOT / "crds").glob("*.yaml")):
+            plane.install_crd(each)
         plane.kubectl("create", "namespace", HOME)
         plane.apply(*_rights())
         registry = LocalRegistry("docker-registry", folder / "registry")

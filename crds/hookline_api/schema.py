@@ -1,4 +1,4 @@
-"""The CustomResourceDefinition, generated from ``resources``. ``make crds`` writes it; a test keeps it fresh.
+"""The CustomResourceDefinitions, generated from the models. ``make crds`` writes them; a test keeps them fresh.
 
 A *structural* schema (https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/
 custom-resource-definitions/#specifying-a-structural-schema) has no references, no ``anyOf`` around types and
@@ -8,9 +8,13 @@ no ``additionalProperties: false``; pydantic's JSON Schema is rewritten to that 
 from __future__ import annotations
 
 import inspect
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hookline_api.resources import GROUP, KIND, PLURAL, VERSION, WasmPlugin, WasmPluginSpec, WasmPluginStatus
+from hookline_api.revisions import REVISION_KIND, REVISION_PLURAL, WasmPluginRevision
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
 
 Json = dict[str, Any]
 
@@ -22,27 +26,58 @@ _COLUMNS: Final = (
     ("Reason", "string", ".status.conditions[?(@.type=='Ready')].message", 1, "Why, in one sentence"),
     ("Age", "date", ".metadata.creationTimestamp", 0, ""),
 )
+_REVISION_COLUMNS: Final = (
+    ("Plugin", "string", ".plugin", 0, "The WasmPlugin that it is of"),
+    ("Revision", "integer", ".revision", 0, "The highest one runs"),
+    ("Digest", "string", ".digest", 0, "The artifact"),
+    ("Age", "date", ".metadata.creationTimestamp", 0, ""),
+)
+_Columns = tuple[tuple[str, str, str, int, str], ...]
 
+_EVERY_OBJECTS: Final[Json] = {
+    "apiVersion": {"type": "string"},
+    "kind": {"type": "string"},
+    "metadata": {"type": "object"},
+}
 # No defaults: the API server would write them into stored objects, and freeze today's choice there.
 # The rest of pydantic's vocabulary has no meaning to Kubernetes.
 _DROPPED: Final = frozenset({"title", "default", "const", "examples"})
 
 
 def crd() -> Json:
-    """The whole CustomResourceDefinition as plain data."""
+    """The whole definition of ``WasmPlugin`` as plain data."""
+    parts = {
+        "spec": structural(WasmPluginSpec.model_json_schema(by_alias=True)),
+        "status": structural(WasmPluginStatus.model_json_schema(by_alias=True)),
+    }
+    root = _root(WasmPlugin, ["spec"], parts)
+    return _definition(KIND, PLURAL, "wp", root, _COLUMNS, subresources={"status": {}})
+
+
+def revision_crd() -> Json:
+    """The whole definition of ``WasmPluginRevision`` as plain data."""
+    made = structural(WasmPluginRevision.model_json_schema(by_alias=True))
+    parts = {name: node for name, node in made["properties"].items() if name not in _EVERY_OBJECTS}
+    root = _root(WasmPluginRevision, [name for name in made["required"] if name in parts], parts)
+    return _definition(REVISION_KIND, REVISION_PLURAL, "wpr", root, _REVISION_COLUMNS)
+
+
+def _definition(
+    kind: str, plural: str, short: str, root: Json, columns: _Columns, subresources: Json | None = None
+) -> Json:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{PLURAL}.{GROUP}"},
+        "metadata": {"name": f"{plural}.{GROUP}"},
         "spec": {
             "group": GROUP,
             "scope": "Namespaced",
             "names": {
-                "kind": KIND,
-                "listKind": f"{KIND}List",
-                "plural": PLURAL,
-                "singular": KIND.lower(),
-                "shortNames": ["wp"],
+                "kind": kind,
+                "listKind": f"{kind}List",
+                "plural": plural,
+                "singular": kind.lower(),
+                "shortNames": [short],
                 "categories": ["hookline"],
             },
             "versions": [
@@ -50,31 +85,25 @@ def crd() -> Json:
                     "name": VERSION,
                     "served": True,
                     "storage": True,
-                    "subresources": {"status": {}},
+                    **({"subresources": subresources} if subresources else {}),
                     "additionalPrinterColumns": [
-                        {"name": name, "type": kind, "jsonPath": path, "priority": priority}
+                        {"name": name, "type": type_, "jsonPath": path, "priority": priority}
                         | ({"description": text} if text else {})
-                        for name, kind, path, priority, text in _COLUMNS
+                        for name, type_, path, priority, text in columns
                     ],
-                    "schema": {"openAPIV3Schema": _root()},
+                    "schema": {"openAPIV3Schema": root},
                 }
             ],
         },
     }
 
 
-def _root() -> Json:
+def _root(model: type[BaseModel], required: list[str], parts: Json) -> Json:
     return {
         "type": "object",
-        "description": inspect.getdoc(WasmPlugin),
-        "required": ["spec"],
-        "properties": {
-            "apiVersion": {"type": "string"},
-            "kind": {"type": "string"},
-            "metadata": {"type": "object"},
-            "spec": structural(WasmPluginSpec.model_json_schema(by_alias=True)),
-            "status": structural(WasmPluginStatus.model_json_schema(by_alias=True)),
-        },
+        "description": " ".join((inspect.getdoc(model) or "").split()),
+        "required": required,
+        "properties": _EVERY_OBJECTS | parts,
     }
 
 

@@ -22,7 +22,7 @@ from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_api.distribution import BundleMessage
 from hookline_api.hooks import OBSERVERS, Hook
 from hookline_api.resources import Rollout
-from hookline_operator.catalogue import Catalogue, Kind, Plugin, Pod, Revision, parse_plugin, selects
+from hookline_operator.catalogue import Catalogue, Kind, Plugin, Pod, parse_plugin, selects
 from hookline_operator.kube import Kube, KubeError, path
 from hookline_runtime.artifacts import resolve as resolving
 from hookline_runtime.errors import ConfigError, FetchError, LoadError
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from hookline_api.resources import Selector
     from hookline_operator.kube import Key
+    from hookline_operator.revisions import Revision
 
 _AGAIN_S: Final = 3.0
 _KEPT_OBJECTS: Final = 256

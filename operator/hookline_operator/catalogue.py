@@ -6,6 +6,7 @@ cut down when they come: of 5,000 plugins with their settings only bytes are kep
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,28 +16,27 @@ import orjson
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from hookline_api.bundle import BundleArtifact, LoadFailure
-from hookline_api.hooks import Hook
-from hookline_api.resources import API_VERSION, KIND, Name, Resource, Selector, WasmPlugin, WasmPluginStatus
+from hookline_api.bundle import LoadFailure
+from hookline_api.resources import API_VERSION, KIND, Selector, WasmPlugin, WasmPluginStatus
 from hookline_operator.reconcile import CAUSES
+from hookline_operator.revisions import MAX_DEPTH, is_deeper, kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from hookline_operator.kube import Key, Object
+    from hookline_operator.revisions import Revision
 
 SIDECAR_LABEL: Final = "hookline.dev/sidecar"
 """Marks a pod that has a sidecar."""
-PLUGIN_LABEL: Final = "hookline.dev/plugin-uid"
-"""Marks the revisions of a plugin."""
 
-_MAX_DEPTH: Final = 100
-"""Levels of a spec. Parsers and serializers on the way to a guest's settings end at 200 and more, each elsewhere."""
-_TOO_DEEP: Final = f"config is nested deeper than {_MAX_DEPTH} levels"
+_TOO_DEEP: Final = f"config is nested deeper than {MAX_DEPTH} levels"
 
 Kind = Literal["Secret", "ConfigMap"]
 Reference = tuple[Kind, str, str]
 """Kind, namespace and name of what a plugin refers to."""
+
+log = logging.getLogger("hookline.catalogue")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class Plugin:
     def of(cls, found: Object) -> Plugin:
         """From the API's object."""
         metadata, spec = found["metadata"], found.get("spec")
-        if isinstance(spec, dict) and _is_deeper(spec, _MAX_DEPTH):
+        if isinstance(spec, dict) and is_deeper(spec, MAX_DEPTH):
             # Only config can be; the rest is of the CRD's making. The API server takes 10,000 levels, orjson does not.
             spec = {**spec, "config": _TOO_DEEP}
         return cls(
@@ -91,8 +91,8 @@ class Plugin:
             name=metadata["name"],
             uid=metadata["uid"],
             generation=metadata.get("generation", 0),
-            spec=_kept(spec),
-            status=_kept(found.get("status") or {}),
+            spec=kept(orjson.dumps(spec)),
+            status=kept(orjson.dumps(found.get("status") or {})),
         )
 
     @property
@@ -156,6 +156,14 @@ class Plugin:
         return any(each.type == "Ready" and each.status == "True" for each in self.last_status().conditions)
 
     @cached_property
+    def vouches(self) -> tuple[str, str | None] | None:
+        """Which revision of what module was good when the operator last wrote the status, which nobody else may."""
+        status = self.last_status()
+        if not status.revisions or status.artifact is None:
+            return None
+        return status.revisions[0].revision, status.artifact.sha256
+
+    @cached_property
     def failure(self) -> LoadFailure | None:
         """Why this generation cannot be loaded, as its status says."""
         status = self.last_status()
@@ -167,76 +175,12 @@ class Plugin:
         return LoadFailure(cause=cause, message=resolved.message) if cause else None
 
 
-def _kept(data: Any) -> bytes:
-    """JSON that is kept: a copy, since what orjson writes into stays with its result, 4 KiB for a few hundred bytes."""
-    return bytes(memoryview(orjson.dumps(data)))
-
-
 def parse_plugin(namespace: str, name: str, uid: str, generation: int, spec: Any) -> WasmPlugin:
     """A resource of its parts. Raises ``pydantic.ValidationError``."""
     metadata = {"namespace": namespace, "name": name, "uid": uid, "generation": generation}
     return WasmPlugin.model_validate(
         {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}, by_alias=True, by_name=False
     )
-
-
-class Template(Resource):
-    """What a revision holds: a spec that resolved, and what it resolved to. No value of a Secret."""
-
-    plugin: Name
-    spec: dict[str, Any]
-    artifact: BundleArtifact
-    hooks: list[Hook]
-    """Those that are called where the spec names none."""
-    imports: list[str]
-    inputs: dict[str, str | None]
-    """``resourceVersion`` of each object that settings come from, by ``Kind/name``."""
-    proven: dict[str, str | None] = {}
-    """The same of the pull secrets with which the registry let us have it."""
-    notes: list[str] = []
-    """What is legal, and may not be what was meant."""
-
-
-@dataclass(frozen=True, slots=True)
-class Revision:
-    """A ``ControllerRevision`` of a plugin: the last good state of its resource."""
-
-    name: str
-    namespace: str
-    plugin_uid: str
-    number: int
-    inputs: tuple[tuple[str, str | None], ...]
-    """As in the template."""
-    template: bytes = field(repr=False)
-    """JSON of a ``Template``."""
-
-    @classmethod
-    def of(cls, found: Object) -> Revision | None:
-        """From the API's object; None for somebody else's, whatever its label says."""
-        metadata, data = found["metadata"], found.get("data")
-        uid = (metadata.get("labels") or {}).get(PLUGIN_LABEL)
-        if not uid or not isinstance(data, dict) or _is_deeper(data, _MAX_DEPTH + 1):
-            return None
-        inputs = data.get("inputs")
-        if not isinstance(inputs, dict) or not all(each is None or isinstance(each, str) for each in inputs.values()):
-            return None
-        return cls(
-            name=metadata["name"],
-            namespace=metadata["namespace"],
-            plugin_uid=uid,
-            number=found.get("revision", 0),
-            inputs=tuple(sorted(inputs.items())),
-            template=_kept(data),
-        )
-
-    @property
-    def short(self) -> str:
-        """What people see of it."""
-        return self.name.rpartition("-")[2]
-
-    def parsed(self) -> Template:
-        """The template. Raises ``pydantic.ValidationError``."""
-        return Template.model_validate_json(self.template)
 
 
 class Catalogue:
@@ -247,11 +191,13 @@ class Catalogue:
         """By namespace and name."""
         self.pods: dict[str, dict[str, Pod]] = defaultdict(dict)
         """By namespace and name."""
-        self.revisions: dict[Key, dict[str, Revision]] = defaultdict(dict)
-        """By the namespace and the plugin's uid, and then by the revision's name.
+        self.revisions: dict[Key, dict[tuple[bool, str], Revision]] = defaultdict(dict)
+        """By the namespace and the plugin's uid, and then by whether it is old and the revision's name.
 
         DANGER: whoever may write revisions in another namespace can put this plugin's uid on them.
         """
+        self.refused = 0
+        """How many revisions came whose seal does not hold."""
         self.versions: dict[Reference, str] = {}
         """The ``resourceVersion`` of each Secret and ConfigMap that is there."""
         self.default_pull_secrets: dict[str, list[str]] = {}
@@ -294,12 +240,19 @@ class Catalogue:
 
     def put_revision(self, _key: Key, old: Revision | None, new: Revision | None) -> None:
         """A revision's change."""
+        if new is not None and not new.sealed and not new.old:
+            self.refused += 1
+            log.warning(
+                "the WasmPluginRevision '%s/%s' has no seal of this operator's key, and is believed only if the status "
+                "of its plugin names it: who else writes there?",
+                *(new.namespace, new.name),
+            )
         for each in (old, new):
             if each is not None:
                 revisions = self.revisions[each.namespace, each.plugin_uid]
-                revisions.pop(each.name, None)
+                revisions.pop((each.old, each.name), None)
                 if each is new:
-                    revisions[each.name] = each
+                    revisions[each.old, each.name] = each
                 if not revisions:
                     del self.revisions[each.namespace, each.plugin_uid]
                 for plugin in list(self.plugins[each.namespace].values()):
@@ -345,12 +298,22 @@ class Catalogue:
             yield from list(there.values())
 
     def current(self, plugin: Plugin) -> Revision | None:
-        """The newest revision that a plugin has."""
-        return max(self.revisions_of(plugin), key=lambda each: each.number, default=None)
+        """The newest revision that a plugin has, of those that the operator can know to be its own."""
+        found = self.revisions.get((plugin.namespace, plugin.uid))
+        if not found:
+            return None
+        newest = max((each for each in found.values() if each.sealed), key=lambda each: each.number, default=None)
+        others = [each for each in found.values() if each.claim and (newest is None or _came_later(each, newest))]
+        if not others:
+            return newest
+        vouched = (each for each in others if each.claim == plugin.vouches)
+        # Of the same text as both kinds, ours.
+        return max(vouched, key=lambda each: (not each.old, each.number), default=newest)
 
     def revisions_of(self, plugin: Plugin) -> list[Revision]:
-        """All revisions that a plugin has."""
-        return list(self.revisions.get((plugin.namespace, plugin.uid), {}).values())
+        """All ``WasmPluginRevision`` objects that a plugin has, whoever wrote them."""
+        found = self.revisions.get((plugin.namespace, plugin.uid), {})
+        return [each for each in found.values() if not each.old]
 
     def inputs(self, namespace: str, names: Iterable[str]) -> tuple[tuple[str, str | None], ...]:
         """The versions that those objects (``Kind/name``) have now."""
@@ -378,19 +341,9 @@ class Catalogue:
             self.tell_plugin(plugin.key)
 
 
-def _is_deeper(value: Any, levels: int) -> bool:
-    """Whether anything in it is more than so many levels down. Without recursion: it may be thousands."""
-    layer = [value]
-    for _ in range(levels + 1):
-        layer = [
-            child
-            for each in layer
-            if isinstance(each, dict | list)
-            for child in (each.values() if isinstance(each, dict) else each)
-        ]
-        if not layer:
-            return False
-    return True
+def _came_later(each: Revision, newest: Revision) -> bool:
+    """Whether an older version of the operator was at work again after ours had kept that one."""
+    return each.old and each.name != newest.name and each.written > newest.written
 
 
 def selects(selector: Selector, labels: Mapping[str, str]) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from hookline_api.quantities import parse_size
 from hookline_operator.settings import Settings
-from hookline_runtime.commands import Options, address, existing_or_not, keep_secrets, log_to_stderr
+from hookline_runtime.commands import Options, address, existing_or_not, keep_secrets, log_to_stderr, one_of
 
 if TYPE_CHECKING:
     import argparse
@@ -67,6 +67,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         key_secret=options.key_secret,
         ca_config_map=options.ca_config_map,
         lease=options.lease,
+        migrate=options.migrate_controller_revisions == "true",
         token=options.token,
         kubeconfig=options.kubeconfig,
     )
@@ -118,6 +119,8 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     add("ca-config-map", kind=str, metavar="NAME", default="hookline-ca",
         text="where the certificate authority is published")  # fmt: skip
     add("lease", kind=str, metavar="NAME", default="hookline-operator", text="whose holder reconciles")
+    add("migrate-controller-revisions", kind=one_of("true", "false"), metavar="true|false", default="true",
+        text="read what an older version kept as ControllerRevisions, and keep it as WasmPluginRevisions")  # fmt: skip
     add("token", kind=existing_or_not, metavar="FILE", default="/var/run/secrets/hookline.dev/token",
         text="service-account token of the audience hookline.dev, for the other replicas")  # fmt: skip
     add("kubeconfig", kind=existing_or_not, metavar="FILE", text="outside of a pod: how to reach the API server")

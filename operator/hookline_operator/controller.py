@@ -3,7 +3,7 @@
 ::
 
     a plugin, a Secret, a pod or a report changes ──▶ look (is there anything to do?)
-         ├─▶ resolve  ask the registry, look into the module, check the settings ──▶ a ControllerRevision
+         ├─▶ resolve  ask the registry, look into the module, check the settings ──▶ a WasmPluginRevision
          └─▶ publish  ``reconcile`` of what is known now ──▶ status and Events (publisher.py)
 
 Nothing here is remembered that could not be found again: a new leader begins with the revisions and the statuses
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import random
 import time
@@ -26,11 +25,12 @@ import orjson
 from pydantic import ValidationError
 
 from hookline_api.abi import permission_warning, ungranted_imports
-from hookline_api.resources import API_VERSION, KIND, ArtifactStatus
-from hookline_operator.catalogue import PLUGIN_LABEL, Plugin, Revision, Template
-from hookline_operator.kube import MANAGER, Kube, KubeError, path
+from hookline_api.resources import ArtifactStatus
+from hookline_operator.keeping import Keeper
+from hookline_operator.kube import Kube, KubeError
 from hookline_operator.publisher import Publisher
 from hookline_operator.reconcile import Resolution
+from hookline_operator.revisions import Template
 from hookline_runtime.artifacts.resolve import Objects, registry_access, resolve
 from hookline_runtime.artifacts.schema_check import check_apart
 from hookline_runtime.errors import ConfigError, FetchError, LoadError, VerifyError
@@ -39,10 +39,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hookline_operator.bundles import Bundles
-    from hookline_operator.catalogue import Catalogue
+    from hookline_operator.catalogue import Catalogue, Plugin
     from hookline_operator.fleet import Fleet, PodState
     from hookline_operator.kube import Key
     from hookline_operator.metrics import Metrics
+    from hookline_operator.revisions import Seal
     from hookline_runtime.artifacts import Fetcher
 
 _RESOLVES_AT_ONCE: Final = 16
@@ -59,7 +60,6 @@ _RETRY_LAST_S: Final = 300.0
 _MAX_IMPORTS: Final = 256
 _MAX_NOTES: Final = 8
 _MAX_NOTE: Final = 300
-_CONFLICT: Final = 409
 
 log = logging.getLogger("hookline.controller")
 
@@ -112,6 +112,7 @@ class Controller:
         objects: Objects,
         metrics: Metrics,
         *,
+        seal: Seal,
         leads: Callable[[], bool],
     ) -> None:
         """``leads`` is asked before each write: whether no other replica can lead meanwhile."""
@@ -128,6 +129,7 @@ class Controller:
         self._resolves = asyncio.Semaphore(_RESOLVES_AT_ONCE)
         self._shares: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_OF_ONE_NAMESPACE))
         self._checks = asyncio.Semaphore(_CHECKS_AT_ONCE)
+        self._keeper = Keeper(kube, catalogue, seal, metrics, check_term=self._check_term, look_again=self._mark)
         self._publisher = Publisher(
             kube,
             catalogue,
@@ -167,7 +169,7 @@ class Controller:
                 track.cancel()
             for task in term.tasks:
                 task.cancel()
-            await asyncio.gather(*term.tasks, *self._publisher.end(), return_exceptions=True)
+            await asyncio.gather(*term.tasks, *self._keeper.end(), *self._publisher.end(), return_exceptions=True)
 
     def _mark(self, key: Key) -> None:
         self._dirty.add(key)
@@ -214,6 +216,9 @@ class Controller:
             self._stop(track)
             track.start, track.attempts = start, 0
             self._begin(track, plugin)
+        revision = self._catalogue.current(plugin)
+        if revision is not None and not revision.sealed:
+            self._keeper.take_over(plugin, revision)
         self._publish(track, plugin)
 
     def _good(self, track: _Track, plugin: Plugin) -> bool:
@@ -260,7 +265,7 @@ class Controller:
             async with self._shares[plugin.namespace], self._resolves:
                 track.began = time.monotonic()
                 self._publish(track, plugin)
-                await self._keep(plugin, await self._template(plugin, ask_again=ask_again))
+                await self._keeper.keep(plugin, await self._template(plugin, ask_again=ask_again))
         except LoadError as caught:
             error = caught
         except KubeError as caught:
@@ -361,63 +366,6 @@ class Controller:
         with contextlib.suppress(ValidationError):
             return revision.parsed() if revision is not None else None
         return None
-
-    async def _keep(self, plugin: Plugin, template: Template) -> None:
-        """Make it the plugin's current revision. Raises KubeError."""
-        data = template.model_dump(mode="json", by_alias=True)
-        canonical = orjson.dumps([plugin.uid, data], option=orjson.OPT_SORT_KEYS)
-        name = f"{plugin.name[:200].rstrip('-.')}-{hashlib.sha256(canonical).hexdigest()[:10]}"
-        current = self._catalogue.current(plugin)
-        if current is not None and current.name == name:
-            return
-        number = current.number + 1 if current is not None else 1
-        metadata = {
-            "name": name,
-            "namespace": plugin.namespace,
-            "labels": {PLUGIN_LABEL: plugin.uid, "app.kubernetes.io/managed-by": MANAGER},
-            # The API server deletes it with the plugin: no finalizer, nothing of ours has to run for that.
-            "ownerReferences": [
-                {
-                    "apiVersion": API_VERSION,
-                    "kind": KIND,
-                    "name": plugin.name,
-                    "uid": plugin.uid,
-                    "controller": True,
-                }
-            ],
-        }
-        body = {
-            "apiVersion": "apps/v1",
-            "kind": "ControllerRevision",
-            "metadata": metadata,
-            "revision": number,
-            "data": data,
-        }
-        where = path("apps/v1", "controllerrevisions", plugin.namespace)
-        self._check_term()
-        try:
-            stored = await self._kube.request("POST", where, body=body)
-        except KubeError as error:
-            if error.status != _CONFLICT:
-                raise
-            # Back to what it once was, before that was cleaned up.
-            stored = await self._kube.request(
-                "PATCH",
-                f"{where}/{name}",
-                body={"revision": number},
-                content_type="application/merge-patch+json",
-            )
-        new = Revision.of(stored)
-        if new is None or new.plugin_uid != plugin.uid or orjson.loads(new.template) != data:
-            # Its name was guessed: names are made of what they hold.
-            raise FetchError(f"there is a ControllerRevision '{name}' that is not ours: delete it", transient=False)
-        self._metrics.wrote("revision")
-        self._metrics.new_revision(plugin.key)
-        self._catalogue.put_revision((new.namespace, new.name), None, new)
-        for each in self._catalogue.revisions_of(plugin):
-            if each.number < number:
-                with contextlib.suppress(KubeError):  # what is left goes with the next revision
-                    await self._kube.request("DELETE", f"{where}/{each.name}")
 
     # ── publish ──
 

@@ -39,6 +39,7 @@ _WATCH_S: Final = 300
 _QUIET_S: Final = 120.0
 """A watch on which not even a bookmark comes (they do each minute) hangs."""
 _PAUSE_LAST_S: Final = 15.0
+_NOT_FOUND: Final = 404
 _GONE: Final = 410
 _MAX_LEVELS: Final = 12_000
 """Of calls, and so of objects in objects: the API server stores 10,000. A level of JSON takes 200 bytes of stack."""
@@ -57,7 +58,7 @@ class KubeError(Exception):
 
 
 def path(api_version: str, plural: str, namespace: str | None = None, name: str | None = None, sub: str = "") -> str:
-    """The URL path of a collection or an object: ``path("apps/v1", "controllerrevisions", "default")``."""
+    """The URL path of a collection or an object: ``path("apps/v1", "deployments", "default")``."""
     parts = ["/apis" if "/" in api_version else "/api", api_version]
     if namespace is not None:
         parts += ["namespaces", quote(namespace, safe="")]
@@ -118,7 +119,7 @@ class Kube:
         try:
             return await self.request("GET", where)
         except KubeError as error:
-            if error.status == 404:  # noqa: PLR2004
+            if error.status == _NOT_FOUND:
                 return None
             raise
 
@@ -253,15 +254,20 @@ class Reflector(Generic[T]):
         changed: Callable[[Key, T | None, T | None], None],
         selector: str = "",
         metadata_only: bool = False,
+        unknown: str = "",
     ) -> None:
+        """``unknown`` says what is not there, and what to do, where the API server has no such collection."""
         self.items: dict[Key, T] = {}
         self.synced = asyncio.Event()
+        self.trouble = ""
+        """Why the last try to list or watch it failed, in one sentence; empty while it is current."""
         self._kube = kube
         self._where = where
         self._project = project
         self._changed = changed
         self._selector = selector
         self._metadata_only = metadata_only
+        self._unknown = unknown
 
     async def run(self) -> None:
         """Keep the copy current, for ever."""
@@ -270,11 +276,11 @@ class Reflector(Generic[T]):
             try:
                 if not version:
                     version = await self._relist()
-                    attempts = 0
+                    attempts, self.trouble = 0, ""
                 async for kind, found in self._kube.watch(
                     self._where, version, selector=self._selector, metadata_only=self._metadata_only
                 ):
-                    version, attempts = found["metadata"]["resourceVersion"], 0
+                    version, attempts, self.trouble = found["metadata"]["resourceVersion"], 0, ""
                     if kind != "BOOKMARK":
                         self._take(found, gone=kind == "DELETED")
             except KubeError as error:
@@ -282,8 +288,11 @@ class Reflector(Generic[T]):
                     version = ""
                     continue
                 attempts += 1
+                self.trouble = f"watching {self._where}: {error}"
+                if error.status == _NOT_FOUND and self._unknown:
+                    self.trouble = f"the API server does not know {self._unknown}"
                 if attempts == 1:
-                    log.warning("watching %s: %s", self._where, error)
+                    log.warning("%s", self.trouble)
                 if error.status:
                     version = ""
                 pause = min(0.5 * 2 ** min(attempts, 8), _PAUSE_LAST_S)

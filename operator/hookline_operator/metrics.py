@@ -61,13 +61,25 @@ class Metrics:
             "hookline_operator_sessions_cut", "Connections of sidecars that were ended for what they sent.", ["reason"],
             registry=registry,
         )  # fmt: skip
+        self._refused = Gauge(
+            "hookline_operator_revisions_refused",
+            "WasmPluginRevisions that came without this operator's seal since this replica started.",
+            registry=registry,
+        )
         self._since: dict[Key, float] = {}
 
-    def watch(self, ready: Callable[[], int], not_ready: Callable[[], int], sidecars: Callable[[], int]) -> None:
+    def watch(
+        self,
+        ready: Callable[[], int],
+        not_ready: Callable[[], int],
+        sidecars: Callable[[], int],
+        refused: Callable[[], int],
+    ) -> None:
         """Where the gauges get their values from, when they are asked for."""
         self._plugins.labels("true").set_function(ready)
         self._plugins.labels("false").set_function(not_ready)
         self._sidecars.set_function(sidecars)
+        self._refused.set_function(refused)
 
     def resolved(self, result: str, seconds: float) -> None:
         """One resolution ended: ``ok``, or its cause."""

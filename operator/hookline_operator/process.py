@@ -21,10 +21,11 @@ from pydantic import ValidationError
 
 from hookline_api.abi import permission_refusal, permission_warning, ungranted_imports
 from hookline_api.resources import API_VERSION, PLURAL
+from hookline_api.revisions import REVISION_KIND, REVISION_PLURAL
 from hookline_operator import admission
 from hookline_operator.blobs import Blobs
 from hookline_operator.bundles import Bundles, ClusterObjects
-from hookline_operator.catalogue import PLUGIN_LABEL, SIDECAR_LABEL, Catalogue, Kind, Pod, Revision, Template
+from hookline_operator.catalogue import SIDECAR_LABEL, Catalogue, Kind, Pod
 from hookline_operator.certificates import CertificateKeeper, peer_name
 from hookline_operator.controller import Controller
 from hookline_operator.distribution import Distribution
@@ -36,6 +37,7 @@ from hookline_operator.injection import InjectionSettings
 from hookline_operator.kube import Key, Kube, KubeError, Object, Reflector, key_of, path
 from hookline_operator.metrics import Metrics
 from hookline_operator.peers import Peers
+from hookline_operator.revisions import OLD_API, PLUGIN_LABEL, Revision, Seal, Template
 from hookline_operator.sealing import SealingKey
 from hookline_runtime.artifacts import ArtifactStore, Fetcher, FetchLimits
 from hookline_runtime.artifacts.describe import PluginDescription
@@ -55,6 +57,7 @@ _STEP_S: Final = 0.1
 _SYNC_S: Final = 3.0
 """After which the plugins are listed anew: one that was deleted meanwhile would be waited for in vain."""
 _NOT_FOUND: Final = 404
+_APPLY: Final = "apply the chart's CustomResourceDefinitions (crds/)"
 _CHECK_S: Final = 2
 _CHECKS_AT_ONCE: Final = 2
 _FETCHES_AT_ONCE: Final = 16
@@ -76,6 +79,7 @@ class Operator:
         self._synced = False
         self._unlisted = ""
         """Why the plugins could not be listed when that was last tried."""
+        self._reflected: list[Reflector[Any]] = []
         self._certificates: CertificateKeeper | None = None
         self._election: Election | None = None
 
@@ -113,6 +117,7 @@ class Operator:
         sealing = SealingKey(
             kube, namespace=settings.own_namespace, secret=settings.key_secret, changed=catalogue.tell_all
         )
+        seal = Seal(lambda: sealing.value)
         bundles = Bundles(catalogue, objects, key=lambda: sealing.value)
         # The machine's own passwords are nobody's: a file that is not there.
         fetcher = Fetcher(
@@ -133,7 +138,15 @@ class Operator:
             return (caller.namespace, caller.account) == (settings.own_namespace, settings.service_account)
 
         controller = Controller(
-            kube, catalogue, bundles, fleet, fetcher, objects, self._metrics, leads=lambda: election.leading
+            kube,
+            catalogue,
+            bundles,
+            fleet,
+            fetcher,
+            objects,
+            self._metrics,
+            seal=seal,
+            leads=lambda: election.leading,
         )
         rollouts = Rollouts(catalogue, bundles, fleet)
 
@@ -168,14 +181,15 @@ class Operator:
             ready=lambda: sum(each.is_ready for each in catalogue.all_plugins()),
             not_ready=lambda: sum(not each.is_ready for each in catalogue.all_plugins()),
             sidecars=lambda: distribution.connected,
+            refused=lambda: catalogue.refused,
         )
-        reflectors = self._reflectors(kube)
+        await self._first_key(sealing)  # before the first revision is read, which is believed by it
+        reflectors = self._reflected = self._reflectors(kube, seal)
         running = [reflector.run() for reflector in reflectors]
 
         async def serve() -> None:
             await self._first_sync(kube, reflectors)
             await self._first_certificate(certificates)
-            await self._first_key(sealing)
             check = ConfigCheck(catalogue, bundles, store, blobs)
             routes = [
                 *distribution.routes(),
@@ -202,7 +216,7 @@ class Operator:
 
     # ── what is in the API ──
 
-    def _reflectors(self, kube: Kube) -> list[Reflector[Any]]:
+    def _reflectors(self, kube: Kube, seal: Seal) -> list[Reflector[Any]]:
         catalogue = self._catalogue
 
         def versions(kind: Kind) -> Any:
@@ -226,8 +240,11 @@ class Operator:
                 reflectors.append(Reflector(kube, path(api_version, plural, namespace), **rest))
 
             add("v1", "pods", project=Pod.of, changed=catalogue.put_pod, selector=f"{SIDECAR_LABEL}=true")
-            add("apps/v1", "controllerrevisions", project=Revision.of, changed=catalogue.put_revision,
-                selector=PLUGIN_LABEL)  # fmt: skip
+            revisions: Any = {"changed": catalogue.put_revision, "selector": PLUGIN_LABEL}
+            add(API_VERSION, REVISION_PLURAL, project=lambda found: Revision.of(found, seal),
+                unknown=f"{REVISION_KIND}s: {_APPLY}", **revisions)  # fmt: skip
+            if self._settings.migrate:
+                add(*OLD_API, project=Revision.of_old, **revisions)
             # Names and versions of all; what is in them is read only where a plugin refers to it.
             add("v1", "secrets", project=version, changed=versions("Secret"), metadata_only=True)
             add("v1", "configmaps", project=version, changed=versions("ConfigMap"), metadata_only=True)
@@ -272,7 +289,7 @@ class Operator:
         except KubeError as error:
             why = f"the WasmPlugins cannot be listed: {error}"
             if error.status == _NOT_FOUND:
-                why = "the API server does not know WasmPlugins: apply the chart's CustomResourceDefinition (crds/)"
+                why = f"the API server does not know WasmPlugins: {_APPLY}"
             if why != self._unlisted:
                 log.warning("%s", why)
             self._unlisted = why
@@ -301,7 +318,7 @@ class Operator:
             try:
                 return await sealing.sync()
             except KubeError as error:
-                log.warning("there is no key to seal bundles with yet: %s", error)
+                log.warning("there is no key to seal revisions with yet: %s", error)
             pause = min(pause * 2, _CERTIFICATE_S)
             await asyncio.sleep(pause)
 
@@ -320,8 +337,11 @@ class Operator:
         return await _serve(routes, self._settings.health, None)
 
     def _not_ready(self) -> list[str]:
-        unread = self._unlisted or "what is in the Kubernetes API is not read completely yet"
-        reasons = [] if self._synced else [unread]
+        reasons = []
+        if not self._synced:
+            unread = [each.trouble for each in self._reflected if each.trouble and not each.synced.is_set()]
+            unread += [self._unlisted] if self._unlisted else []
+            reasons = list(dict.fromkeys(unread)) or ["what is in the Kubernetes API is not read completely yet"]
         if self._certificates is not None:
             reasons += self._certificates.not_ready()
         return reasons

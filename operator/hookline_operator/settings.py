@@ -37,6 +37,8 @@ class Settings:
     key_secret: str
     ca_config_map: str
     lease: str
+    migrate: bool
+    """Whether ``ControllerRevision`` objects of an older version are read."""
     token: Path
     """Of this replica itself, for its peers."""
     kubeconfig: Path | None

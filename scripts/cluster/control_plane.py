@@ -22,6 +22,15 @@ from cluster.processes import Processes
 # Beside the range of outgoing connections (32768 and up): one of those could take the API server's port while a test
 # has it stopped.
 _PORTS = range(20000, 32000)
+_AUDIT_POLICY = """\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+  - {level: None, userGroups: ["system:serviceaccounts:kube-system"]}
+  - {level: Metadata, userGroups: ["system:serviceaccounts"]}
+  - {level: None}
+"""
 
 
 class ControlPlane(Access):
@@ -32,17 +41,21 @@ class ControlPlane(Access):
         logs: One ``NAME.log`` per process.
         ca_file: The authority of the API server's certificate, PEM.
         admin: A client certificate in ``system:masters``.
+        audit_log: What service accounts of other namespaces than kube-system asked of the API server, an event a line;
+            written where ``audited``.
         has_controllers: Whether a controller manager runs; false with the three programs of setup-envtest.
     """
 
     kind = "control-plane"
 
-    def __init__(self) -> None:
+    def __init__(self, *, audited: bool = False) -> None:
         self._binaries = self._find_binaries()
         self.has_controllers = "kube-controller-manager" in self._binaries
         self.processes = Processes(self.kind)
         self.folder = self.processes.folder
         self.logs = self.folder / "logs"
+        self.audit_log = self.folder / "audit.log"
+        self._audited = audited
         try:
             self._prepare()
             self._start_control_plane()
@@ -132,6 +145,11 @@ class ControlPlane(Access):
 
     def start_apiserver(self) -> None:
         """Start it, at the address it always has, with the state it had; back when it is ready."""
+        audit: list[str] = []
+        if self._audited:
+            policy = self.folder / "audit-policy.yaml"
+            policy.write_text(_AUDIT_POLICY)
+            audit = [f"--audit-policy-file={policy}", f"--audit-log-path={self.audit_log}"]
         self._start(
             "kube-apiserver",
             self._binaries["kube-apiserver"],
@@ -158,6 +176,7 @@ class ControlPlane(Access):
             # The node's name is no name that anybody resolves.
             "--kubelet-preferred-address-types=InternalIP",
             *self._apiserver_flags,
+            *audit,
         )
         self.processes.wait_for("the API server", self.ready, process="kube-apiserver")
 

@@ -29,7 +29,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def control_plane() -> Iterator[ControlPlane]:
     """One real API server with its controllers and no node, for all tests of a run. Use a namespace of your own."""
     try:
-        plane = ControlPlane()
+        plane = ControlPlane(audited=True)
     except NotPossibleHereError as error:
         missing(error)
     with plane:

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "kubernetes"
 NAMESPACE = "hookline-chart"
 ACCOUNT = f"--as=system:serviceaccount:{NAMESPACE}:hookline-operator"
-CRD = "wasmplugins.hookline.dev"
+CRDS = ("wasmplugins.hookline.dev", "wasmpluginrevisions.hookline.dev")
 NOT_HERE = {"ServiceMonitor", "PodMonitor"}  # the Prometheus Operator's, whose definitions this API server lacks
 MONITORS_OFF = {"serviceMonitor": {"enabled": False}, "podMonitor": {"enabled": False}}
 
@@ -43,8 +43,8 @@ class Release:
 
 @pytest.fixture(scope="module")
 def plane(control_plane):
-    """With the namespaces of these tests, and without what other tests left there of the definition."""
-    control_plane.kubectl("delete", "crd", CRD, "--ignore-not-found")
+    """With the namespaces of these tests, and without what other tests left there of the definitions."""
+    control_plane.kubectl("delete", "crd", *CRDS, "--ignore-not-found")
     names = (NAMESPACE, "chart-shop", "chart-restricted", "chart-plain", "chart-inject", "chart-require")
     for name in names:
         control_plane.kubectl("create", "namespace", name)
@@ -144,7 +144,11 @@ def test_the_notes_name_the_next_two_commands(release):
         ("update", "configmaps/hookline-ca", "chart-shop", False),
         ("update", "leases/hookline-operator", NAMESPACE, True),
         ("update", "leases/other", NAMESPACE, False),
-        ("delete", "controllerrevisions", "chart-shop", True),
+        ("delete", "wasmpluginrevisions", "chart-shop", True),
+        ("list", "controllerrevisions", "chart-shop", True),
+        ("create", "controllerrevisions", "chart-shop", False),
+        ("patch", "controllerrevisions", "chart-shop", False),
+        ("delete", "controllerrevisions", "chart-shop", False),
         ("create", "events", "chart-shop", True),
         ("create", "pods", "chart-shop", False),
         ("delete", "pods", "chart-shop", False),
@@ -333,6 +337,10 @@ def test_whoever_may_edit_a_namespace_may_edit_its_plugins(release, plane):
             return False
 
     until(lambda: may("create", "wasmplugins"))
+    until(lambda: may("get", "wasmpluginrevisions"))
+    for verb in ("create", "update", "patch", "delete", "deletecollection"):
+        assert not may(verb, "wasmpluginrevisions"), verb
+    assert not may("patch", "wasmplugins/status")
     assert not may("create", "roles")
 
 

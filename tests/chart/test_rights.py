@@ -6,9 +6,10 @@ import pytest
 
 R = ("get", "list", "watch")
 WATCHED = {
-    ("hookline.dev", "wasmplugins"): {*R},
+    ("hookline.dev", "wasmplugins"): {"list", "watch"},
     ("hookline.dev", "wasmplugins/status"): {"patch"},
-    ("apps", "controllerrevisions"): {"list", "watch", "create", "patch", "delete"},
+    ("hookline.dev", "wasmpluginrevisions"): {"list", "watch", "create", "patch", "delete"},
+    ("apps", "controllerrevisions"): {"list", "watch"},
     ("", "pods"): {*R},
     ("", "secrets"): {*R},
     ("", "configmaps"): {*R},
@@ -18,12 +19,12 @@ WATCHED = {
 CLUSTER = {("authentication.k8s.io", "tokenreviews"): {"create"}}
 OWN = {
     ("coordination.k8s.io", "leases"): {"create"},
-    ("coordination.k8s.io", "leases", "hookline-operator"): {"get", "update", "patch"},
+    ("coordination.k8s.io", "leases", "hookline-operator"): {"get", "update"},
     ("", "secrets"): {"create"},
     ("", "configmaps"): {"create"},
-    ("", "secrets", "hookline-operator-tls"): {"get", "update", "patch"},
-    ("", "secrets", "hookline-operator-key"): {"get", "update", "patch"},
-    ("", "configmaps", "hookline-ca"): {"get", "update", "patch"},
+    ("", "secrets", "hookline-operator-tls"): {"get", "update"},
+    ("", "secrets", "hookline-operator-key"): {"get", "update"},
+    ("", "configmaps", "hookline-ca"): {"get", "update"},
 }
 
 
@@ -82,6 +83,16 @@ def test_without_webhooks_there_is_no_right_to_them(helm):
     assert held(helm.render({"webhooks": {"enabled": False}}))[None] == WATCHED | CLUSTER
 
 
+def test_without_the_migration_there_is_no_right_to_what_other_controllers_keep(helm):
+    """Not to ControllerRevisions, of which every StatefulSet has some; and the operator does not ask for them."""
+    rendered = helm.render({"migration": {"controllerRevisions": False}})
+    assert {group for group, *_ in held(rendered)[None]} == {
+        "", "hookline.dev", "authentication.k8s.io", "admissionregistration.k8s.io",
+    }  # fmt: skip
+    (container,) = rendered.one("Deployment")["spec"]["template"]["spec"]["containers"]
+    assert "--migrate-controller-revisions=false" in container["args"]
+
+
 def test_no_right_is_a_wildcard_or_leads_to_more_rights(rendered):
     """Not in the roles for people either."""
     for role in (*rendered.all("Role"), *rendered.all("ClusterRole")):
@@ -102,7 +113,11 @@ def test_who_may_edit_a_namespace_may_edit_its_plugins(helm, values, count):
     ]
     assert len(roles) == count
     for role in roles:
-        assert set(rights(role)) == {("hookline.dev", "wasmplugins")}
+        found = rights(role)
+        revisions = found.pop(("hookline.dev", "wasmpluginrevisions"), set())
+        assert set(found) == {("hookline.dev", "wasmplugins")}
+        # A reader of plugins reads nothing new in them; that nobody writes them is what they are for.
+        assert revisions == ({*R} if role["metadata"]["name"].endswith("-view") else set())
 
 
 def test_the_service_account_gives_its_token_to_the_operator_alone(rendered):

@@ -133,7 +133,7 @@ def test_other_settings_reach_every_pod_as_a_version_of_their_own(tenant, regist
     until(lambda: answers() == [[401, 200], [401, 200]], "the new key")
     tenant.ready("guard")
     assert [pod.restarts() for pod in pods] == [0, 0]
-    shown = tenant.kubectl("get", "wasmplugin,controllerrevision,event", "--output=yaml")
+    shown = tenant.kubectl("get", "wasmplugin,wasmpluginrevision,event", "--output=yaml")
     assert not [value for value in hashes.values() if value in shown], "a Secret's value is where it is not to be"
 
 

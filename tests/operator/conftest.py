@@ -39,8 +39,9 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def crd(control_plane):
-    """The CustomResourceDefinition, established."""
-    control_plane.install_crd(ROOT / "crds" / "hookline.dev_wasmplugins.yaml")
+    """The CustomResourceDefinitions, established."""
+    for each in sorted((ROOT / "crds").glob("*.yaml")):
+        control_plane.install_crd(each)
 
 
 @pytest.fixture(scope="session")
@@ -128,6 +129,17 @@ class Replica:
         except OSError:
             pass
         return False
+
+    def not_ready(self):
+        """What /readyz says is missing; None while nobody answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.health}/readyz", timeout=PATIENCE_S) as answer:
+                return json.load(answer)["reasons"]
+        except urllib.error.HTTPError as error:
+            with error:
+                return json.load(error)["reasons"]
+        except OSError:
+            return None
 
     def metrics(self):
         """The metrics, by name with labels."""
@@ -230,6 +242,38 @@ class Tenant:
             if each["type"] == "Ready" and each["observedGeneration"] == found["metadata"]["generation"]:
                 return each["status"], each["reason"]
         return None
+
+    def revisions(self, kind="wasmpluginrevisions"):
+        """What is kept of its plugins."""
+        return self.plane.get(kind, f"--namespace={self.name}")["items"]
+
+    def keep_as_before(self, name, data, *, number=1):
+        """Leave what an operator that kept ControllerRevisions would: one, and a status that names it; its name.
+
+        As ``Controller._keep`` and ``reconcile`` wrote them.
+        """
+        import hashlib
+
+        import orjson
+
+        uid = self.get(name)["metadata"]["uid"]
+        canonical = orjson.dumps([uid, data], option=orjson.OPT_SORT_KEYS)
+        short = hashlib.sha256(canonical).hexdigest()[:10]
+        owner = {"apiVersion": "hookline.dev/v1alpha1", "kind": "WasmPlugin", "name": name, "uid": uid}
+        labels = {"hookline.dev/plugin-uid": uid, "app.kubernetes.io/managed-by": "hookline-operator"}
+        metadata = {"name": f"{name}-{short}", "labels": labels, "ownerReferences": [owner | {"controller": True}]}
+        self.apply({
+            "apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": metadata, "revision": number,
+            "data": data,
+        })  # fmt: skip
+        digest = data["artifact"]["digest"]
+        status = {
+            "artifact": {"digest": digest, "sha256": data["artifact"]["sha256"]},
+            "revisions": [{"revision": short, "digest": digest}],
+        }
+        self.plane.kubectl("patch", "wasmplugin", name, f"--namespace={self.name}", "--subresource=status",
+                           "--type=merge", "-p", json.dumps({"status": status}))  # fmt: skip
+        return metadata["name"]
 
     def pod(self, name, *, labels=None, ready=True):
         """A pod with a sidecar, as far as the API knows; its uid."""

@@ -12,27 +12,31 @@ import pytest
 
 from hookline_api.distribution import PluginReport, Report
 from hookline_operator.bundles import Bundles
-from hookline_operator.catalogue import PLUGIN_LABEL, Catalogue, Revision
+from hookline_operator.catalogue import Catalogue
 from hookline_operator.fleet import Fleet, PodState
+from hookline_operator.revisions import Revision, Seal, body_of
 from hookline_runtime.errors import FetchError
 
-CRD = Path(__file__).parents[2] / "crds" / "hookline.dev_wasmplugins.yaml"
+CRDS = Path(__file__).parents[2] / "crds"
 
 
+@pytest.mark.parametrize("kind", ["WasmPlugin", "WasmPluginRevision"])
 async def test_an_operator_that_starts_before_the_definition_serves_what_comes_later(
-    new_operator, tenant, module, connect, control_plane, eventually
+    new_operator, tenant, module, control_plane, eventually, kind
 ):
     """It waits, /readyz and one line of the log say for what, and then it sees every plugin."""
     operator = new_operator()
-    control_plane.kubectl("delete", "crd", "wasmplugins.hookline.dev")
+    name = f"{kind.lower()}s"
+    control_plane.kubectl("delete", "crd", f"{name}.hookline.dev")
     try:
         operator.start(wait=False)
-        wanted = "the API server does not know WasmPlugins"
+        wanted = f"the API server does not know {kind}s: apply the chart's CustomResourceDefinitions (crds/)"
         await eventually(lambda: wanted in operator.log.read_text(), "word of what is missing")
+        await eventually(lambda: wanted in (operator.not_ready() or []), "the reason")
         await asyncio.sleep(4)
-        assert not operator.ready()
+        assert wanted in operator.not_ready()
     finally:
-        control_plane.install_crd(CRD)
+        control_plane.install_crd(CRDS / f"hookline.dev_{name}.yaml")
     await eventually(operator.ready, "readiness")
     tenant.plugin("guard", tenant.module("one", module("v1")))
     await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
@@ -163,8 +167,10 @@ async def test_a_secret_that_cannot_be_read_is_asked_for_once_and_not_by_every_p
         "plugin": "guard", "spec": plugin["spec"], "artifact": artifact, "hooks": ["authenticate"], "imports": [],
         "inputs": {"Secret/limits": "5"},
     }  # fmt: skip
-    metadata = {"name": "guard-1", "namespace": "shop", "labels": {PLUGIN_LABEL: "1"}}
-    catalogue.put_revision(("shop", "guard-1"), None, Revision.of({"metadata": metadata, "revision": 1, "data": data}))
+    body = body_of(
+        namespace="shop", plugin="guard", uid="1", number=1, template=json.dumps(data).encode(), seal=Seal()
+    )  # fmt: skip
+    catalogue.put_revision(("shop", "guard-1"), None, Revision.of(body, Seal()))
     bundles = Bundles(catalogue, NoSecrets())
     known = catalogue.plugin(("shop", "guard"))
     standings = [await bundles.standing(known) for _ in range(20)]

@@ -15,7 +15,8 @@ import pytest
 
 from waiting import PATIENCE_S, until_true
 
-REVISIONS = "/apis/apps/v1/namespaces/{}/controllerrevisions"
+REVISIONS = "/apis/hookline.dev/v1alpha1/namespaces/{}/wasmpluginrevisions"
+OLD_REVISIONS = "/apis/apps/v1/namespaces/{}/controllerrevisions"
 PODS = "/api/v1/namespaces/{}/pods"
 PLUGINS = "/apis/hookline.dev/v1alpha1/namespaces/{}/wasmplugins"
 
@@ -28,7 +29,20 @@ def create(tenant, where, text, folder):
 
 
 def revision(name, plugin_uid, data, number=1):
-    """A ControllerRevision that looks like one of the operator's."""
+    """A WasmPluginRevision that looks like one of the operator's."""
+    return {
+        "apiVersion": "hookline.dev/v1alpha1",
+        "kind": "WasmPluginRevision",
+        "metadata": {"name": name, "labels": {"hookline.dev/plugin-uid": plugin_uid}},
+        "plugin": "guard",
+        "revision": number,
+        "digest": "sha256:0",
+        "data": data if isinstance(data, str) else json.dumps(data),
+    }
+
+
+def old_revision(name, plugin_uid, data, number=1):
+    """A ControllerRevision that looks like one of an older operator's."""
     return {
         "apiVersion": "apps/v1",
         "kind": "ControllerRevision",
@@ -62,12 +76,13 @@ async def still_serves(operator, tenant, module, eventually, reason="NoMatchingP
     ids=["list", "text", "object", "spec", "half"],
 )
 async def test_a_revision_that_is_none_harms_nobody(operator, new_tenant, module, eventually, tmp_path, data):
-    """Whoever may write ControllerRevisions in a namespace can write anything into them, with our label."""
+    """Whoever may write revisions in a namespace can write anything into them, with our label."""
     tenant, other = new_tenant(), new_tenant()
     tenant.plugin("guard", tenant.module("one", module("v1")))
     await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
     uid = tenant.get("guard")["metadata"]["uid"]
     create(tenant, REVISIONS, revision("forged", uid, data, number=99), tmp_path)
+    create(tenant, OLD_REVISIONS, old_revision("forged", uid, data, number=99), tmp_path)
     await still_serves(operator, other, module, eventually)
 
 
@@ -85,7 +100,7 @@ async def test_nobody_makes_revisions_for_another_namespaces_plugin(
         await eventually(lambda each=each: each.ready("guard") is not None, "a status")
     await eventually(lambda: thief.ready("guard") == ("True", "NoMatchingPods"), "Ready")
     good, uid = sidecar.runs(), tenant.get("guard")["metadata"]["uid"]
-    evil = thief.plane.get("controllerrevision", f"--namespace={thief.name}")["items"][0]["data"]
+    evil = thief.plane.get("wasmpluginrevision", f"--namespace={thief.name}")["items"][0]["data"]
     create(thief, REVISIONS, revision("forged", uid, evil, number=99), tmp_path)
     tenant.pod("b")
     late = await connect(operator, tenant, "b")
@@ -95,7 +110,7 @@ async def test_nobody_makes_revisions_for_another_namespaces_plugin(
 
 
 @pytest.mark.parametrize("levels", [300, 1100, 4000])
-@pytest.mark.parametrize("what", ["plugin", "revision"])
+@pytest.mark.parametrize("what", ["plugin", "revision", "old-revision"])
 async def test_objects_that_are_nested_too_deeply_stop_nobody_else(
     new_operator, new_tenant, module, eventually, tmp_path, what, levels
 ):
@@ -108,9 +123,11 @@ async def test_objects_that_are_nested_too_deeply_stop_nobody_else(
             "spec": {"source": {"configMap": {"name": "none"}}, "config": "DEEP"},
         }).replace('"DEEP"', nested(levels))  # fmt: skip
         create(tenant, PLUGINS, text, tmp_path)
+    elif what == "revision":
+        create(tenant, REVISIONS, revision("deep", "somebody", nested(levels)), tmp_path)
     else:
-        text = json.dumps(revision("deep", "somebody", {"x": "DEEP"})).replace('"DEEP"', nested(levels))
-        create(tenant, REVISIONS, text, tmp_path)
+        text = json.dumps(old_revision("deep", "somebody", {"x": "DEEP"})).replace('"DEEP"', nested(levels))
+        create(tenant, OLD_REVISIONS, text, tmp_path)
     await still_serves(operator, other, module, eventually)
     if what == "plugin":
         # Not as JSON, which the test could not parse either.

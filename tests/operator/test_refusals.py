@@ -95,15 +95,13 @@ async def test_what_an_older_operator_kept_goes_on_and_is_told_to_lack_a_permiss
     await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
     operator.stop()
     # What that operator would have left behind: the same revision of a resource that grants nothing.
-    (kept,) = tenant.plane.get("controllerrevisions", f"--namespace={tenant.name}")["items"]
-    tenant.plane.kubectl("delete", "controllerrevision", kept["metadata"]["name"], f"--namespace={tenant.name}")
+    (kept,) = tenant.plane.get("wasmpluginrevisions", f"--namespace={tenant.name}")["items"]
+    tenant.plane.kubectl("delete", "wasmpluginrevision", kept["metadata"]["name"], f"--namespace={tenant.name}")
     tenant.plane.kubectl("patch", "wasmplugin", "guard", f"--namespace={tenant.name}", "--type=json",
                          "-p", '[{"op": "remove", "path": "/spec/permissions"}]')  # fmt: skip
-    old = {key: value for key, value in kept["data"].items() if key != "notes"} | {"spec": tenant.get("guard")["spec"]}
-    metadata = {key: kept["metadata"][key] for key in ("labels", "ownerReferences")} | {"name": "guard-of-old"}
-    tenant.apply({
-        "apiVersion": "apps/v1", "kind": "ControllerRevision", "metadata": metadata, "revision": 1, "data": old,
-    })  # fmt: skip
+    data = json.loads(kept["data"])
+    old = {key: value for key, value in data.items() if key != "notes"} | {"spec": tenant.get("guard")["spec"]}
+    tenant.keep_as_before("guard", old)
     operator.start()
     await eventually(lambda: tenant.ready("guard") == ("False", "ConfigInvalid"), "ConfigInvalid")
     conditions = tenant.status("guard")["conditions"]
@@ -272,7 +270,7 @@ async def test_settings_are_checked_against_the_plugins_schema(operator, tenant,
     tenant.apply(secret("limits", {"limit": "psst"}))
     await sidecar.until(lambda: sidecar.running.bundle.plugins[0].config == {"limit": "psst"})
     await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
-    kinds = ("wasmplugins", "controllerrevisions", "events")
+    kinds = ("wasmplugins", "wasmpluginrevisions", "events")
     everything = json.dumps([tenant.plane.get(kind, f"--namespace={tenant.name}") for kind in kinds])
     for value in ("hush", "much too long", "psst"):
         assert value not in everything

@@ -129,7 +129,7 @@ async def test_a_deleted_plugin_leaves_its_pods_and_nothing_behind(operator, ten
     await sidecar.until(lambda: not sidecar.runs())
 
     def revisions():
-        return tenant.plane.get("controllerrevisions", f"--namespace={tenant.name}")["items"]
+        return tenant.plane.get("wasmpluginrevisions", f"--namespace={tenant.name}")["items"]
 
     await eventually(lambda: not revisions(), "end of its revisions")
 
