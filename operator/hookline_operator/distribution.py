@@ -24,6 +24,7 @@ from hookline_operator.fleet import Fleet, PodState, Released
 from hookline_operator.identity import Caller, DeniedError
 from hookline_operator.kube import KubeError, path
 from hookline_runtime.errors import LoadError
+from hookline_serving import vouch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -161,6 +162,7 @@ class Distribution:
         transport = request.transport
         if transport is None:
             return socket  # it has gone already
+        vouch(request)
         session = Session(caller, pod, socket, transport.abort)
         older = self._sessions.get(pod.uid)
         self._sessions[pod.uid] = session
@@ -321,6 +323,7 @@ class Distribution:
         pod = caller.pod_uid or ""
         if self._downloads[pod] >= _DOWNLOADS_AT_ONCE and not self._is_peer(caller):
             return denied(DeniedError(503, f"this pod has {_DOWNLOADS_AT_ONCE} downloads under way; end one first"))
+        vouch(request)
         self._downloads[pod] += 1
         try:
             blob = await self._find_blob(namespace, entry)

@@ -24,6 +24,7 @@ from hookline_operator.fleet import Fleet, PodState, Released
 from hookline_operator.identity import Caller, DeniedError, Reviewer
 from hookline_runtime.artifacts.certificates import distrust
 from hookline_runtime.errors import FetchError
+from hookline_serving import vouch
 
 if TYPE_CHECKING:
     import ssl
@@ -162,6 +163,7 @@ class Peers:
             return denied(error)
         if not self._is_peer(caller):
             return denied(DeniedError(403, "this is for replicas of the operator"))
+        vouch(request)
         replica = f"{caller.pod}/{id(request)}"
         socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_S, max_msg_size=MAX_BUNDLE, compress=False)
         await socket.prepare(request)
