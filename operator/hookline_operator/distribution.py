@@ -32,6 +32,7 @@ from hookline_operator.identity import Caller, DeniedError
 from hookline_operator.kube import KubeError, path
 from hookline_operator.rations import Ration, Rations
 from hookline_runtime.errors import LoadError
+from hookline_serving import vouch
 
 if TYPE_CHECKING:
     from hookline_api.bundle import BundlePlugin
@@ -197,6 +198,7 @@ class Distribution:
         transport = request.transport
         if transport is None:
             return socket  # it has gone already
+        vouch(request)
         session = Session(caller, pod, socket, transport.abort)
         gate = FrameGate.before(request, lambda why: self._refuse(session, why))
         older = self._sessions.get(pod.uid)
@@ -418,6 +420,7 @@ class Distribution:
         pod = caller.pod_uid or ""
         if self._downloads[pod] >= _DOWNLOADS_AT_ONCE and not self._is_peer(caller):
             return denied(DeniedError(503, f"this pod has {_DOWNLOADS_AT_ONCE} downloads under way; end one first"))
+        vouch(request)
         self._downloads[pod] += 1
         try:
             blob = await self._find_blob(namespace, entry)

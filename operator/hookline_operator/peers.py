@@ -28,6 +28,7 @@ from hookline_operator.fleet import Fleet, PodState, Released
 from hookline_operator.identity import Caller, DeniedError, Reviewer
 from hookline_runtime.artifacts.certificates import distrust
 from hookline_runtime.errors import FetchError
+from hookline_serving import vouch
 
 if TYPE_CHECKING:
     import ssl
@@ -175,6 +176,7 @@ class Peers:
             return denied(DeniedError(403, "this is for replicas of the operator"))
         if len(self._followers) >= _MAX_FOLLOWERS:
             return denied(DeniedError(503, f"{_MAX_FOLLOWERS} replicas are connected already"))
+        vouch(request)
         replica = f"{caller.pod}/{id(request)}"
         socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_S, max_msg_size=_MAX_TOLD, compress=False)
         await socket.prepare(request)

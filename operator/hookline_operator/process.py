@@ -12,11 +12,9 @@ import hmac
 import logging
 import random
 import signal
-from asyncio.sslproto import SSLProtocol
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import ValidationError
 
 from hookline_api.abi import permission_refusal, permission_warning, ungranted_imports
@@ -44,6 +42,7 @@ from hookline_runtime.artifacts.describe import PluginDescription
 from hookline_runtime.artifacts.inspection import inspect_file
 from hookline_runtime.artifacts.schema_check import check_apart
 from hookline_runtime.errors import ConfigError, LoadError
+from hookline_serving import Bounds, Closed, HttpServer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -62,8 +61,11 @@ _CHECK_S: Final = 2
 _CHECKS_AT_ONCE: Final = 2
 _FETCHES_AT_ONCE: Final = 16
 _CERTIFICATE_S: Final = 30.0
-_TLS_BUFFER: Final = 8 * 1024
-"""Bytes. What sidecars and the API server send is small, and a module comes from a registry once."""
+_HEALTH_BOUNDS: Final = Bounds()
+_HTTPS_BOUNDS: Final = Bounds(unproven=2048, unproven_of_one=128, every=4096, of_one=512)
+"""After a restart, all sidecars of a fleet come at the same time, each from an address of its own: two thousand of them
+may say hello at once. Behind one address there is a pod, the API server, or a node whose pods share its address. Those
+that are known (``vouch``) are counted by ``Distribution``."""
 
 log = logging.getLogger("hookline.operator")
 
@@ -101,7 +103,7 @@ class Operator:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(kube.close)
             health = await self._serve_health()
-            stack.push_async_callback(health.cleanup)
+            stack.push_async_callback(health.close)
             handlers.start()
             stack.callback(handlers.stop)
             ended = await _until(stop.wait(), self._parts(kube, store, stack))
@@ -202,7 +204,8 @@ class Operator:
                     admitted=self._metrics.admitted,
                 ),
             ]
-            server = await _serve(routes, settings.listen, certificates)
+            closed = self._metrics.closed["https"]
+            server = await _serve(routes, settings.listen, certificates, _HTTPS_BOUNDS, closed)
             try:
                 self._synced = True
                 where = ", ".join(settings.namespaces) or "all namespaces"
@@ -210,7 +213,7 @@ class Operator:
                 await _until(certificates.run(), sealing.run(), election.run(), peers.run(), self._resync(kube))
             finally:
                 await distribution.close()
-                await server.cleanup()
+                await server.close()
 
         await _until(serve(), *running)
 
@@ -322,7 +325,7 @@ class Operator:
             pause = min(pause * 2, _CERTIFICATE_S)
             await asyncio.sleep(pause)
 
-    async def _serve_health(self) -> web.AppRunner:
+    async def _serve_health(self) -> HttpServer:
         async def healthz(_: web.Request) -> web.Response:
             return web.json_response({"status": "ok"})
 
@@ -334,7 +337,7 @@ class Operator:
             return web.Response(body=self._metrics.exposition(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
         routes = [web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)]
-        return await _serve(routes, self._settings.health, None)
+        return await _serve(routes, self._settings.health, None, _HEALTH_BOUNDS, self._metrics.closed["health"])
 
     def _not_ready(self) -> list[str]:
         reasons = []
@@ -440,27 +443,18 @@ def injection_settings(settings: Settings, authority: str) -> InjectionSettings:
     )
 
 
-def _no_bad_request(record: logging.LogRecord) -> bool:
-    """The library logs a request that is none with a stack trace: anybody could fill the log with them."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
-
-
-logging.getLogger("aiohttp.server").addFilter(_no_bad_request)
-
-
 async def _serve(
-    routes: list[web.RouteDef], where: tuple[str, int], certificates: CertificateKeeper | None
-) -> web.AppRunner:
+    routes: list[web.RouteDef],
+    where: tuple[str, int],
+    certificates: CertificateKeeper | None,
+    bounds: Bounds,
+    closed: Closed,
+) -> HttpServer:
     app = web.Application()
     app.add_routes(routes)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2, handler_cancellation=True)
-    await runner.setup()
-    # Each connection keeps a buffer of this size, and takes another for each read: asyncio's 256 KiB are 1 GiB for two
-    # thousand sidecars.
-    SSLProtocol.max_size = _TLS_BUFFER
-    context = certificates.context if certificates is not None else None
-    await web.TCPSite(runner, *where, ssl_context=context, backlog=1024).start()
-    return runner
+    server = HttpServer(app, bounds, closed, shutdown_timeout=2, handler_cancellation=True)
+    await server.listen(where, tls=certificates.context if certificates is not None else None)
+    return server
 
 
 async def _until(*works: Awaitable[Any]) -> str:

@@ -39,7 +39,8 @@ examples:
   curl -s localhost:9901/v1/hooks/pre_query -H 'content-type: application/json' -d '{"query": "drop table t"}'
   curl -s localhost:9902/v1/plugins
 
-the keys of a sidecar's plugins, while it runs:
+a sidecar while it runs, by the socket in its --state: what it runs, and the keys of its plugins:
+  hookline-sidecar get /v1/plugins
   hookline-sidecar kv --help
 
 signals:
@@ -56,9 +57,11 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run a sidecar, or ``kv``; the exit code: 0 after a clean stop, 2 for settings that cannot be, 1 otherwise."""
+    """Run a sidecar, ``kv`` or ``get``; the exit code: 0 after a clean stop, 2 for what cannot be, 1 otherwise."""
     if arguments and arguments[0] == "kv":
         return kv_command.run(arguments[1:], environment)
+    if arguments and arguments[0] == "get":
+        return kv_command.run_get(arguments[1:], environment)
     parser = _parser(environment)
     options = parser.parse_args(arguments)
     keep_secrets()
@@ -72,6 +75,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         socket=options.socket,
         socket_mode=options.socket_mode,
         socket_group=options.socket_group,
+        health=options.health,
         admin=options.admin,
         admin_token=options.admin_token,
         workers=options.workers,
@@ -131,11 +135,17 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
            text="permissions of the socket, octal; 0666 for a proxy of any user")  # fmt: skip
     option("socket-group", kind=_group, metavar="GROUP",
            text="group that may open the socket, name or number: one that the proxy's user is in")  # fmt: skip
-    option("admin", kind=address, metavar="HOST:PORT", default="127.0.0.1:9902",
-           text="health, metrics and what runs")  # fmt: skip
+    option("health", kind=_address_or_off, metavar="HOST:PORT",
+           text="/healthz, /readyz and /metrics and nothing else, without any text of plugins: for probes and "
+           "Prometheus, on whatever address they come to (default: off)")  # fmt: skip
+    option("admin", kind=_address_or_off, metavar="HOST:PORT", default="127.0.0.1:9902",
+           text="health, metrics, what runs and plugins' keys, or 'off'; the socket admin.sock in --state has the "
+           "same. On an address that others can reach (0.0.0.0) it is what --health is, and the rest is for who has "
+           "the token of --admin-token")  # fmt: skip
     option("admin-token", kind=existing_or_not, metavar="FILE",
-           text="who sends what is in this file as bearer token may read and write plugins' keys on --admin; read for "
-           "every request. Without it, only the socket admin.sock in --state answers that")  # fmt: skip
+           text="who sends what is in this file as bearer token may read and write plugins' keys on --admin, and see "
+           "what runs where --admin is not this machine alone; read for every request. Without it, only the socket "
+           "admin.sock in --state answers that")  # fmt: skip
     option("workers", kind=_workers, metavar="N", default="1", text="processes that answer hooks")
     option("max-body", kind=_size, metavar="SIZE", default="16Mi", text="largest hook call")
     option("body-timeout", kind=_duration, metavar="TIME", default="10s",

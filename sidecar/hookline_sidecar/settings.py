@@ -51,7 +51,10 @@ class Settings:
     socket_mode: int
     socket_group: int | None
     """Number of the group that the socket is given to; None for that of the process."""
-    admin: Address
+    health: Address | None
+    """Where health and metrics alone are answered, with no text of plugins."""
+    admin: Address | None
+    """Where all of the admin surface is; on another address than this machine's own, for the token's bearer."""
     admin_token: Path | None
     """A file: who knows what is in it may use the protected paths of ``admin``. None: nobody may, there."""
     workers: int
