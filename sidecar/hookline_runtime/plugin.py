@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from hookline_runtime.backlog import Backlog
+from hookline_runtime.border import spent_ns
 from hookline_runtime.decisions import Answer, read_answer
 from hookline_runtime.errors import CallError, DeadlineError, OverloadError, TrapError
 from hookline_runtime.places import Places
@@ -108,7 +109,7 @@ class _Run:
         self.error: CallError | None = None
         self.ns = 0
         self.work_ns = 0
-        """Processor time: waiting for a core or for the interpreter is not the plugin's doing."""
+        """Processor time, and what it waited for in host functions: waiting for a core is not the plugin's doing."""
 
 
 class Breaker:
@@ -370,7 +371,9 @@ class Plugin:
                 self._put_back(instance)
             else:
                 instance.close()
-        run.ns, run.work_ns = time.perf_counter_ns() - begin, time.thread_time_ns() - work
+        run.ns = time.perf_counter_ns() - begin
+        waited = 0 if instance is None else instance.waited_ns()
+        run.work_ns = spent_ns(work_ns=time.thread_time_ns() - work, passed_ns=run.ns, host_ns=waited)
 
     def _fresh(self) -> Instance:
         """An instance for a call that found none ready; a used one goes first, since its memory is warm."""
@@ -444,8 +447,8 @@ class Plugin:
         self._leave()
 
     def _weigh(self, ns: int, instance: Instance | None) -> None:
-        """Judge an inline call that took that long by the clock: was it the guest, or did it wait for a core?"""
-        if ns > _QUICK_NS and instance is not None and instance.work_ns() > _QUICK_NS:
+        """Judge an inline call that took that long by the clock: was it its own doing, or did it wait for a core?"""
+        if ns > _QUICK_NS and instance is not None and instance.spent_ns() > _QUICK_NS:
             self._was_slow()
 
     def _was_slow(self) -> None:

@@ -396,6 +396,8 @@ class Supervisor:
         if self.bundle is not None:
             self.changes += 1
         self.bundle = bundle
+        # Also a plugin that could not be had keeps what it stored: it may be back.
+        await asyncio.to_thread(self._kv.make_room, {entry.name for entry in bundle.plugins})
 
     async def _write_initial_keys(self, bundle: Bundle, *, only_try: bool = False) -> None:
         """Once all workers could switch, and before one does. Raises RefusedError where the store takes them not."""
