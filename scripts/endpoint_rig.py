@@ -24,7 +24,7 @@ from hookline_api.hooks import INPUTS, Hook
 from hookline_runtime.pipeline import Chains
 from hookline_runtime.runtime import Runtime
 from hookline_sidecar import lane
-from hookline_sidecar.endpoint import Endpoint, Gate
+from hookline_sidecar.endpoint import BOUNDS, Endpoint, Gate
 from hookline_sidecar.settings import Settings
 
 if TYPE_CHECKING:
@@ -214,7 +214,8 @@ class Rig:
         self.runtime.chains.__class__ = Slow
         settings = Settings(
             plugins=Path(), operator=None, state=Path(), listen=None, socket=None, socket_mode=0, socket_group=None,
-            admin=("", 0), admin_token=None, workers=1, max_body=MAX_BODY, body_timeout=BODY_TIMEOUT, drain=1.0,
+            health=None, admin=None, admin_token=None, workers=1, max_body=MAX_BODY, body_timeout=BODY_TIMEOUT,
+            drain=1.0,
         )  # fmt: skip
         self.gate = Gate(self.runtime)
         self.with_lane = Endpoint(self.gate, settings).server(lambda: None)
@@ -243,7 +244,9 @@ class Rig:
 
     def ends(self, data: bytes) -> list[int]:
         """Where requests end in these bytes, according to aiohttp's parser."""
-        parser = HttpRequestParser(BaseProtocol(self.loop), self.loop, 2**30, max_headers=128, auto_decompress=False)
+        parser = HttpRequestParser(
+            BaseProtocol(self.loop), self.loop, 2**30, max_headers=BOUNDS.headers, auto_decompress=False
+        )
         found: list[int] = []
         payload = None
         for index in range(len(data)):

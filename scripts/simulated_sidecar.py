@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import orjson
 
+from hookline_api.bundle import Bundle
 from hookline_api.distribution import (
     BLOBS_PATH,
     DISTRIBUTION_PATH,
@@ -37,7 +38,7 @@ class SimulatedSidecar:
     """Connects once; ``run`` ends when the connection does.
 
     ``fails`` says for each plugin's name with what failure it is "not loaded"; ``stuck`` is for one that never gets
-    ready; ``running`` is what it "ran" before it connected.
+    ready; ``running`` is what it "ran" before it connected. ``knows_seals`` is not so of older versions.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class SimulatedSidecar:
         fails: Callable[[str], LoadFailure | None] = lambda _: None,
         stuck: bool = False,
         running: BundleMessage | None = None,
+        knows_seals: bool = True,
     ) -> None:
         self._session = session
         self._url = url
@@ -60,6 +62,7 @@ class SimulatedSidecar:
         self._server_name = server_name
         self._download = download
         self._fails = fails
+        self._knows_seals = knows_seals
         self.stuck = stuck
         self.running = running
         self.held: BundleMessage | None = None
@@ -97,6 +100,9 @@ class SimulatedSidecar:
                     if message.type is not aiohttp.WSMsgType.TEXT:
                         continue
                     told = parse_to_sidecar(orjson.loads(message.data))
+                    if isinstance(told, BundleMessage) and not self._knows_seals:
+                        plugins = [each.model_copy(update={"seal": None}) for each in told.bundle.plugins]
+                        told = told.model_copy(update={"bundle": Bundle(plugins=plugins)})
                     if isinstance(told, BundleMessage):
                         self.bundles += 1
                         if deadline is not None:

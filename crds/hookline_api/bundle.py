@@ -3,11 +3,15 @@
 A bundle is made by the operator or from a manifest folder; a sidecar treats both the same. It holds the
 values of Secrets, because a sidecar has to start with everything else gone: whoever stores one keeps it
 mode 0600, whoever shows one calls ``redacted``.
+
+Revisions and versions are shown to many. Where a plugin has values of Secrets, whoever makes the bundle *seals* it with
+a key that it tells nobody: then they stand in the revision as an HMAC, and nobody can try values until one fits.
 """
 
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from typing import Annotated, Any, Final, Literal
 
@@ -29,7 +33,10 @@ from hookline_api.resources import (
 
 REDACTED: Final = "<redacted>"
 
-_CAME_LATER: Final = {"observers": Observers(), "kv": KvSettings()}
+_SHORTEST_SECRET: Final = 4
+"""Characters. To take out a shorter one would spoil every text, and show by what is missing what it is."""
+
+_CAME_LATER: Final = {"observers": Observers(), "kv": KvSettings(), "seal": None}
 """Fields of ``BundlePlugin`` that an older operator or sidecar does not know, and what they say by default."""
 
 LoadCause = Literal["fetch", "verify", "config"]
@@ -76,6 +83,8 @@ class BundlePlugin(Resource):
     config: dict[str, Any] = {}
     secret_paths: list[str] = []
     """Paths into ``config`` (with dots) whose values come from Secrets."""
+    seal: Annotated[str, Field(max_length=64)] | None = None
+    """Stands for those values in the revision: see ``sealed``."""
     permissions: list[PermissionName] = []
     egress: list[str] = []
     kv: KvSettings = KvSettings()
@@ -88,16 +97,41 @@ class BundlePlugin(Resource):
     @property
     def revision(self) -> str:
         """Twelve hex digits that change with the artifact and with every setting, and with nothing else."""
-        settings = self.model_dump(mode="json", by_alias=True, exclude={"failure", "generation", "origin"})
+        shown = self if self.seal is None else self.redacted()
+        settings = shown.model_dump(mode="json", by_alias=True, exclude={"failure", "generation", "origin"})
         # Operator and sidecar compare revisions, and may be of two versions: a field that came later counts only where
         # it says something.
         for name, default in _CAME_LATER.items():
-            if getattr(self, name) == default:
+            if getattr(shown, name) == default:
                 del settings[name]
+        if self.seal is not None:
+            settings["seal"] = self.seal
         return _digest(settings)[:12]
 
+    def sealed(self, key: bytes) -> BundlePlugin:
+        """The same with a seal, if it has values of Secrets: the same for the same values, plugin and key alone."""
+        if not self.secret_paths:
+            return self if self.seal is None else self.model_copy(update={"seal": None})
+        # All of the settings, and not the values alone: whatever ``redacted`` takes out is in it for certain.
+        told = _canonical([self.namespace, self.name, self.config, self.secret_paths])
+        return self.model_copy(update={"seal": hmac.digest(key, told, "sha256").hex()})
+
+    def secrets(self) -> list[str]:
+        """The values of Secrets, and their lines where they have several, for whoever looks for them; longest first.
+
+        Not what is so short that it stands in any text.
+        """
+        found: set[str] = set()
+        for path in self.secret_paths:
+            value: Any = self.config
+            for part in path.split("."):
+                value = value.get(part) if isinstance(value, dict) else None
+            if isinstance(value, str):
+                found |= {value, *value.splitlines()}
+        return sorted((each for each in found if len(each) >= _SHORTEST_SECRET), key=len, reverse=True)
+
     def redacted(self) -> BundlePlugin:
-        """The same with every value that came from a Secret replaced."""
+        """The same with every value that came from a Secret replaced, and without what stands for them."""
         config = json.loads(json.dumps(self.config))
         for path in self.secret_paths:
             *parents, last = path.split(".")
@@ -106,7 +140,7 @@ class BundlePlugin(Resource):
                 target = target.get(part) if isinstance(target, dict) else None
             if isinstance(target, dict) and last in target:
                 target[last] = REDACTED
-        return self.model_copy(update={"config": config})
+        return self.model_copy(update={"config": config, "seal": None})
 
 
 class Bundle(Resource):
@@ -130,5 +164,8 @@ class Bundle(Resource):
 
 
 def _digest(value: object) -> str:
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    return hashlib.sha256(_canonical(value)).hexdigest()
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()

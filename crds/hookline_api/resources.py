@@ -40,7 +40,9 @@ PLURAL: Final = "wasmplugins"
 class Resource(BaseModel):
     """Base of everything that Kubernetes stores: camelCase on the wire, frozen, lenient to read."""
 
+    # DANGER: an error that quotes what it was given tells the values of Secrets, wherever it is logged or shown.
     model_config = ConfigDict(
+        hide_input_in_errors=True,
         alias_generator=to_camel,
         populate_by_name=True,
         use_attribute_docstrings=True,

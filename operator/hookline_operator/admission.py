@@ -2,7 +2,9 @@
 
 Requests and answers are AdmissionReviews
 (https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/). Anybody in the cluster can
-reach this port, so a request is as hostile as any: it is bounded, and what it gets is about itself only.
+reach this port, so a request is as hostile as any: it is bounded, and what it gets is about itself only. What is said
+beyond that (what the plugin's module imports, what its schema asks for) is said of a resource whose uid the review
+tells: the API server puts it there, and a stranger cannot guess it.
 
 What fails here by our own fault is a 500 for a pod, so that the webhook's ``failurePolicy`` decides (a namespace that
 must not have pods without a sidecar gets none), and an allowance with a warning for a resource, because the operator
@@ -34,10 +36,12 @@ from hookline_runtime.errors import FetchError
 Json = dict[str, Any]
 CheckConfig = Callable[[WasmPlugin], Awaitable[str | None]]
 """What is wrong with a plugin's config by its module's own schema, in one sentence; None where nothing is, or where
-the module is not known (yet). Answers within seconds."""
+the module is not known (yet). Answers within seconds.
+
+DANGER: who asks is not known. It may tell nothing of a resource whose uid is not the one in ``metadata.uid``."""
 CheckPermissions = Callable[[WasmPlugin], str | None]
 """What its module imports and the resource does not grant, in one sentence; None where it lacks nothing, or where the
-module is not known (yet)."""
+module is not known (yet). The same danger."""
 
 INJECT_PATH: Final = "/webhooks/inject"
 VALIDATE_PATH: Final = "/webhooks/validate"
@@ -219,6 +223,9 @@ async def _validate(review: Json, check_config: CheckConfig, check_permissions: 
         return _allowed()  # labels, a finalizer: whatever was wrong before must not stand in their way
     problems, warnings, plugin = judge(new, name=review.get("name") or "unnamed")
     if plugin is not None and not problems:
+        # Of an update the API server tells what it has stored, whatever the client left out.
+        stored = {"uid": _uid(old if review["operation"] == "UPDATE" else new)}
+        plugin = plugin.model_copy(update={"metadata": plugin.metadata.model_copy(update=stored)})
         lacking = check_permissions(plugin)
         if lacking is not None:  # a warning: what the source means may be another module by now, and the status says it
             warnings.append(f"spec.permissions: {lacking}")
@@ -236,6 +243,12 @@ async def _validate(review: Json, check_config: CheckConfig, check_permissions: 
     if len(problems) > _MAX_PROBLEMS:
         shown.append(f"and {len(problems) - _MAX_PROBLEMS} more")
     return _denied("; ".join(shown), warnings=warnings)
+
+
+def _uid(found: Json) -> str | None:
+    metadata = found.get("metadata")
+    uid = metadata.get("uid") if isinstance(metadata, dict) else None
+    return uid if isinstance(uid, str) else None
 
 
 def _is_leaving(found: Json) -> bool:

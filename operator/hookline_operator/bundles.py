@@ -12,6 +12,7 @@ import base64
 import binascii
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -27,7 +28,7 @@ from hookline_runtime.artifacts import resolve as resolving
 from hookline_runtime.errors import ConfigError, FetchError, LoadError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from hookline_api.resources import Selector
     from hookline_operator.kube import Key
@@ -96,7 +97,7 @@ class Standing:
     """``entry.revision``, which takes time to compute."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class PodBundle:
     """What one pod must run."""
 
@@ -108,6 +109,15 @@ class PodBundle:
     """Milliseconds that prepared pods wait for the others."""
     wire: dict[bool, str] = field(default_factory=dict, compare=False, repr=False)
     """The message that carries it, held or not: made once for all pods that get it."""
+
+    @cached_property
+    def unsealed(self) -> dict[tuple[str, str], str]:
+        """The revision by a plugin's name and what a sidecar calls it that knows no seals: an older one."""
+        return {
+            (each.name, each.model_copy(update={"seal": None}).revision): each.revision
+            for each in self.bundle.plugins
+            if each.seal is not None and each.artifact is not None
+        }
 
     def with_older(self, names: set[str], older: PodBundle) -> PodBundle:
         """The same, but these plugins as they are in an older bundle, or not at all where it has not got them."""
@@ -132,9 +142,11 @@ class PodBundle:
 class Bundles:
     """Makes bundles, and keeps what it made while nothing that went into it changes."""
 
-    def __init__(self, catalogue: Catalogue, objects: resolving.Objects) -> None:
+    def __init__(self, catalogue: Catalogue, objects: resolving.Objects, *, key: Callable[[], bytes]) -> None:
+        """``key`` is what seals entries with values of Secrets, and has to be the same for all replicas."""
         self._catalogue = catalogue
         self._objects = objects
+        self._key = key
         self._standings: dict[Key, tuple[object, Standing | None]] = {}
         self._locks: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._bundles: OrderedDict[tuple[str, ...], PodBundle] = OrderedDict()
@@ -194,7 +206,7 @@ class Bundles:
     def _fingerprint(self, plugin: Plugin) -> object:
         revision = self._catalogue.current(plugin)
         inputs = self._catalogue.inputs_now(revision) if revision is not None else None
-        return plugin.uid, plugin.spec, plugin.failure, revision, inputs
+        return plugin.uid, plugin.spec, plugin.failure, revision, inputs, self._key()
 
     async def _stand(self, plugin: Plugin) -> tuple[Standing | None, bool]:
         """The standing, and whether it is so until something changes (and not only until the API answers)."""
@@ -244,6 +256,7 @@ class Bundles:
             config=config,
             secret_paths=secret_paths,
             origin=revision.plugin_uid,
+            key=self._key(),
         )
         return plugin.spec.selector, entry
 

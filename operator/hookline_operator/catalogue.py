@@ -283,6 +283,11 @@ class Catalogue:
         for hear in self.plugin_changed:
             hear(key)
 
+    def tell_all(self) -> None:
+        """Something that is in all plugins is another."""
+        for plugin in self.all_plugins():
+            self.tell_plugin(plugin.key)
+
     def plugin(self, key: Key) -> Plugin | None:
         """A plugin, if it is there."""
         return self.plugins[key[0]].get(key[1])
@@ -321,6 +326,11 @@ class Catalogue:
     def inputs_now(self, revision: Revision) -> tuple[tuple[str, str | None], ...]:
         """The versions that a revision's inputs have now; equal to its ``inputs`` while none has changed."""
         return self.inputs(revision.namespace, (name for name, _ in revision.inputs))
+
+    def is_pod(self, namespace: str, name: str, uid: str) -> bool:
+        """Whether there is such a pod, with a sidecar."""
+        pod = self.pods[namespace].get(name) if namespace in self.pods else None
+        return pod is not None and pod.uid == uid
 
     def matching(self, namespace: str, selector: Selector) -> list[Pod]:
         """The live pods that a selector selects."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from hookline_api.quantities import parse_size
 from hookline_operator.settings import Settings
-from hookline_runtime.commands import Options, address, existing_or_not, log_to_stderr, one_of
+from hookline_runtime.commands import Options, address, existing_or_not, keep_secrets, log_to_stderr, one_of
 
 if TYPE_CHECKING:
     import argparse
@@ -36,6 +36,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run an operator; the exit code: 0 after a clean stop, 2 for settings that cannot be, 1 otherwise."""
     parser = _parser(environment)
     options = parser.parse_args(arguments)
+    keep_secrets()
     log_to_stderr(options.log_level, as_json=options.log_format == "json")
     if options.own_namespace is None:
         try:
@@ -63,6 +64,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         },
         sidecar_log_level=options.sidecar_log_level,
         tls_secret=options.tls_secret,
+        key_secret=options.key_secret,
         ca_config_map=options.ca_config_map,
         lease=options.lease,
         migrate=options.migrate_controller_revisions == "true",
@@ -112,6 +114,8 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     add("sidecar-log-level", kind=str, metavar="LEVEL", default="info", text="of injected sidecars")
     add("tls-secret", kind=str, metavar="NAME", default="hookline-operator-tls",
         text="where the replicas share their certificate")  # fmt: skip
+    add("key-secret", kind=str, metavar="NAME", default="hookline-operator-key",
+        text="where they share the key that seals values of Secrets in revisions")  # fmt: skip
     add("ca-config-map", kind=str, metavar="NAME", default="hookline-ca",
         text="where the certificate authority is published")  # fmt: skip
     add("lease", kind=str, metavar="NAME", default="hookline-operator", text="whose holder reconciles")

@@ -272,7 +272,8 @@ class Controller:
             error = FetchError(f"what it resolved to cannot be stored: {caught}")
         except Exception as caught:  # a defect of ours must be seen as this plugin's failure, not as silence
             log.exception("plugin '%s/%s' could not be resolved", plugin.namespace, plugin.name)
-            error = VerifyError(f"the operator failed: {type(caught).__name__}: {caught}")
+            # Without its text, which may quote anything: a status is read by many.
+            error = VerifyError(f"the operator failed: {type(caught).__name__}; its log says more")
         self._metrics.resolved(error.cause if error else "ok", time.monotonic() - began)
         track.task = None
         if error is None and not self._good(track, plugin):

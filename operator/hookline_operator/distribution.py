@@ -3,6 +3,10 @@
 The protocol is ``hookline_api.distribution``. Each connection has a session with a task of its own that sends the
 pod's newest bundle whenever it may have changed; a slow sidecar so delays nobody, and what it missed is not sent
 late. A pod gets what its own namespace and labels select, and nothing else, whatever it asks for.
+
+What a sidecar says is rationed, since whoever has one pod has its token: of several reports only the newest is read,
+so many bytes of them in each second, and of what is read what concerns the plugins that this pod was told of. A
+connection that sends more than any sidecar would is closed, and its pod has only so many.
 """
 
 from __future__ import annotations
@@ -19,17 +23,18 @@ from aiohttp import WSMsgType, web
 from pydantic import ValidationError
 
 from hookline_api.distribution import BLOBS_PATH, DISTRIBUTION_PATH, MAX_REPORT, Commit, Report
+from hookline_operator import reports
 from hookline_operator.catalogue import SIDECAR_LABEL, Pod
+from hookline_operator.downloads import download
 from hookline_operator.fleet import Fleet, PodState, Released
+from hookline_operator.frames import FrameGate
 from hookline_operator.identity import Caller, DeniedError
 from hookline_operator.kube import KubeError, path
+from hookline_operator.rations import Ration, Rations
 from hookline_runtime.errors import LoadError
+from hookline_serving import vouch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
-    from aiohttp.abc import AbstractStreamWriter
-
     from hookline_api.bundle import BundlePlugin
     from hookline_operator.blobs import Blob
     from hookline_operator.bundles import Bundles, PodBundle
@@ -41,19 +46,30 @@ _HEARTBEAT_S: Final = 20.0
 _SEND_S: Final = 60.0
 _CLOSE_S: Final = 5.0
 _MAX_SESSIONS: Final = 20_000
-_MAX_SENTENCE: Final = 1024
+_HELLO_S: Final = 30.0
+"""For a sidecar's first report, which it sends at once."""
+_REPORT: Final = '"report"'
+_REPORT_BYTES: Final = 256 * 1024
+"""Of reports that are read at once: of the largest bundle, those of a switch (prepared, and running)."""
+_REPORT_BYTES_EACH_SECOND: Final = 64 * 1024
+"""Some half a millisecond of the event loop."""
+_REPORT_LEAST: Final = 4 * 1024
+"""Bytes that a report counts for at least: small ones have their price too. 16 in each second."""
+_REPORT_BASE: Final = 32 * 1024
+"""Bytes of a report, beside those for the plugins that its pod was told of: it may still be about others."""
+_REPORT_OF_PLUGIN: Final = 8 * 1024
+"""A name of 253 characters, and a sentence of 1,024, each escaped as six bytes."""
+_CONNECTS: Final = 20
+_CONNECTS_EACH_SECOND: Final = 0.5
+"""Connections of one pod. A sidecar comes again after a pause that grows to half a minute."""
 _DOWNLOADS_AT_ONCE: Final = 8
 """Of one pod. A sidecar makes four; one that nobody reads holds some memory."""
-_DOWNLOAD_S: Final = 300.0
-"""For one module: as long as a sidecar waits for it."""
-_PIECE: Final = 16 * 1024
-"""Bytes of a module that are written at once. A connection that nobody reads holds this and asyncio's 64 KiB."""
-_WASM: Final = {"Content-Type": "application/wasm"}
 _REPLACED: Final = 4409
 """WebSocket close code: the same pod has connected again (private use, RFC 6455 section 7.4.2)."""
 _GOING_AWAY: Final = 1001
 _NOT_A_REPORT: Final = 1007
 _FAILED: Final = 1011
+_POLICY: Final = 1008
 _FORBIDDEN: Final = 403
 
 log = logging.getLogger("hookline.distribution")
@@ -72,6 +88,12 @@ class Session:
         self.cut = cut
         """Ends the connection, whatever the other side does."""
         self.report = Report()
+        self.unread: dict[bool, str] = {}
+        """The last message that came and is not read yet; and by itself, the last one that cannot be a report."""
+        self.heard = asyncio.Event()
+        self.reading = Ration(burst=_REPORT_BYTES, each_second=_REPORT_BYTES_EACH_SECOND)
+        self.told = 0
+        """Of how many plugins at the most."""
         self.sent: PodBundle | None = None
         self.settled: PodBundle | None = None
         """What was sent, and is running, as the sidecar said."""
@@ -112,7 +134,18 @@ class Distribution:
         find_blob: FindBlob,
         *,
         is_peer: Callable[[Caller], bool],
+        reported: Callable[[str], None] = lambda _: None,
+        cut: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """``reported`` hears of each report: ``read``, ``passed`` over for a newer one, too ``large`` to be read.
+
+        ``cut`` hears of each connection that is ended for what it sent: ``flood``, ``unfinished``, ``silent``,
+        ``not_a_report``; and ``again`` of one that is not taken, because its pod connects too often.
+        """
+        self._reported = reported
+        self._cut = cut
+        self._connects: Rations[str] = Rations(burst=_CONNECTS, each_second=_CONNECTS_EACH_SECOND)
+        """By the pod's uid."""
         self._kube = kube
         self._catalogue = catalogue
         self._bundles = bundles
@@ -120,6 +153,7 @@ class Distribution:
         self._reviewer = reviewer
         self._find_blob = find_blob
         self._is_peer = is_peer
+        self._refusing: set[asyncio.Task[None]] = set()
         self._downloads: Counter[str] = Counter()
         """Under way, by the pod's uid."""
         self._sessions: dict[str, Session] = {}
@@ -156,16 +190,24 @@ class Distribution:
             return denied(error)
         if len(self._sessions) >= _MAX_SESSIONS:
             return denied(DeniedError(503, "this replica has as many sidecars as it can take; ask again for another"))
+        if not self._connects.of(pod.uid).take():
+            self._cut("again")
+            return denied(DeniedError(429, "this pod connects too often; try again later"))
         socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_S, max_msg_size=MAX_REPORT, compress=False)
         await socket.prepare(request)
         transport = request.transport
         if transport is None:
             return socket  # it has gone already
+        vouch(request)
         session = Session(caller, pod, socket, transport.abort)
+        gate = FrameGate.before(request, lambda why: self._refuse(session, why))
         older = self._sessions.get(pod.uid)
         self._sessions[pod.uid] = session
         self._by_namespace[pod.namespace].add(session)
-        tasks = [asyncio.create_task(self._tell(session), name=f"tell {pod.name}")]
+        tasks = [
+            asyncio.create_task(self._tell(session), name=f"tell {pod.name}"),
+            asyncio.create_task(self._read(session), name=f"read {pod.name}"),
+        ]
         if older is not None:
             self._by_namespace[pod.namespace].discard(older)
             # Beside the rest: most often it is there no longer, and does not answer.
@@ -176,6 +218,8 @@ class Distribution:
             with contextlib.suppress(ConnectionError):
                 await self._listen(session)
         finally:
+            if gate is not None:
+                gate.close()
             for task in tasks:
                 task.cancel()
             self._by_namespace[pod.namespace].discard(session)
@@ -207,22 +251,77 @@ class Distribution:
 
     async def _listen(self, session: Session) -> None:
         async for message in session.socket:
-            if message.type is not WSMsgType.TEXT:
-                continue
-            try:
-                data = orjson.loads(message.data)
-                if not isinstance(data, dict) or data.get("type") != "report":
-                    continue
-                session.report = _cut(Report.model_validate(data))
-            except (ValueError, ValidationError) as error:
-                log.warning("pod '%s/%s' sent no report: %.200s", session.pod.namespace, session.pod.name, error)
-                await _let_go(session, _NOT_A_REPORT, b"not a report")
+            if message.type is WSMsgType.TEXT:
+                kind = _REPORT in message.data
+                if kind in session.unread:
+                    self._reported("passed")  # each says all: only the newest counts
+                session.unread[kind] = message.data
+                session.heard.set()
+
+    async def _read(self, session: Session) -> None:
+        """Read the newest report, as often as this session may."""
+        pod = session.pod
+        try:
+            async with asyncio.timeout(_HELLO_S):
+                await session.heard.wait()
+            while True:
+                await session.heard.wait()
+                await asyncio.sleep(session.reading.owed)
+                session.heard.clear()
+                unread, session.unread = session.unread, {}
+                for text in unread.values():
+                    session.reading.spend(max(len(text), _REPORT_LEAST))
+                    await self._take(session, text)
+        except TimeoutError:
+            self._cut("silent")
+            await _let_go(session, _POLICY, b"no report came")
+        except ValidationError as error:
+            self._cut("not_a_report")
+            wrong = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            where = ".".join(str(part) for part in wrong["loc"])
+            log.warning("pod '%s/%s' sent no report: %.100s: %.100s", pod.namespace, pod.name, where, wrong["msg"])
+            await _let_go(session, _NOT_A_REPORT, b"not a report")
+        except Exception:  # a defect of ours: without this, the pod would stay connected and never be heard again
+            log.exception("what pod '%s/%s' reports cannot be read", pod.namespace, pod.name)
+            await _let_go(session, _FAILED, b"the operator failed")
+
+    async def _take(self, session: Session, text: str) -> None:
+        """One report. Raises ValidationError where it is none."""
+        bundle = session.sent or await self._bundles.of_pod(session.pod)
+        session.told = max(session.told, len(bundle.bundle.plugins))
+        if len(text) > _REPORT_BASE + _REPORT_OF_PLUGIN * session.told:
+            # Not the end: a sidecar that ran hundreds of plugins, and is to run one, has to hear of that.
+            self._reported("large")
+            report = session.report
+        else:
+            read = reports.read(text)
+            if read is None:
                 return
-            if session.sent is not None and session.report.running == session.sent.version:
-                session.settled = session.sent
-            self._tell_fleet(session)
-            if not session.held:  # the first, or one after which more is to come
-                session.dirty.set()
+            self._reported("read")
+            known = (bundle, session.settled or bundle)
+            unsealed: dict[tuple[str, str], str] = {}
+            if {each.revision for each in read.plugins} - {
+                None,
+                *known[0].revisions.values(),
+                *known[1].revisions.values(),
+            }:
+                unsealed = known[1].unsealed | known[0].unsealed  # perhaps it is older, and calls them by other names
+            report = reports.about(read, {each.name for each in bundle.bundle.plugins}, unsealed=unsealed)
+        session.report = report
+        if session.sent is not None and session.report.running == session.sent.version:
+            session.settled = session.sent
+        self._tell_fleet(session)
+        if not session.held:  # the first, or one after which more is to come
+            session.dirty.set()
+
+    def _refuse(self, session: Session, why: str) -> None:
+        """Close a connection of which nothing more is read."""
+        self._cut(why)
+        pod = session.pod
+        log.warning("pod '%s/%s' is disconnected (%s): it sends what no sidecar would", pod.namespace, pod.name, why)
+        task = asyncio.create_task(_let_go(session, _POLICY, why.encode()), name=f"refuse {pod.name}")
+        self._refusing.add(task)
+        task.add_done_callback(self._refusing.discard)
 
     def _tell_fleet(self, session: Session) -> None:
         if self._sessions.get(session.pod.uid) is session:
@@ -321,6 +420,7 @@ class Distribution:
         pod = caller.pod_uid or ""
         if self._downloads[pod] >= _DOWNLOADS_AT_ONCE and not self._is_peer(caller):
             return denied(DeniedError(503, f"this pod has {_DOWNLOADS_AT_ONCE} downloads under way; end one first"))
+        vouch(request)
         self._downloads[pod] += 1
         try:
             blob = await self._find_blob(namespace, entry)
@@ -329,8 +429,7 @@ class Distribution:
             if isinstance(error, LoadError):
                 return denied(DeniedError(503, f"the module cannot be had now: {error}"))
             raise
-        kind = _FromDisk if blob.data is None or "Range" in request.headers else _FromMemory
-        return kind(blob, lambda: self._downloaded(pod))
+        return download(request, blob, lambda: self._downloaded(pod))
 
     def _downloaded(self, pod: str) -> None:
         self._downloads[pod] -= 1
@@ -356,74 +455,6 @@ class Distribution:
         raise DeniedError(404, "no plugin of this pod has such a module")
 
 
-class _FromDisk(web.FileResponse):
-    """A module on its way; ``done`` hears when it has arrived, or never will."""
-
-    def __init__(self, blob: Blob, done: Callable[[], None]) -> None:
-        super().__init__(blob.path, headers=_WASM)
-        self._done = done
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        async with _download(request, self._done):
-            return await super().prepare(request)
-
-
-class _FromMemory(web.StreamResponse):
-    """The same of a small one."""
-
-    def __init__(self, blob: Blob, done: Callable[[], None]) -> None:
-        super().__init__(headers=_WASM)
-        self._data = blob.data or b""
-        self._done = done
-        self.content_length = len(self._data)
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        async with _download(request, self._done):
-            writer = await super().prepare(request)
-            for begin in range(0, len(self._data), _PIECE):
-                await self.write(self._data[begin : begin + _PIECE])
-                if writer is not None:
-                    await writer.drain()
-            return writer
-
-
-@contextlib.asynccontextmanager
-async def _download(request: web.BaseRequest, done: Callable[[], None]) -> AsyncIterator[None]:
-    """While a module is sent: how much of it waits for its reader at most, and for how long."""
-    try:
-        if request.transport is not None:
-            # Of asyncio's half a megabyte, two thousand connections would take a gigabyte.
-            request.transport.set_write_buffer_limits(_PIECE)
-        async with asyncio.timeout(_DOWNLOAD_S):
-            yield
-    except TimeoutError:
-        if request.transport is not None:
-            request.transport.abort()  # it does not read, and so would not hear that this is the end
-        raise ConnectionResetError("the download took too long") from None
-    except AttributeError:
-        if request.transport is not None:
-            raise
-        # asyncio's sendfile stumbles so where TLS is gone: whoever hangs up could fill the log with stack traces.
-        raise ConnectionResetError("the other side hung up") from None
-    finally:
-        done()
-
-
-def _cut(report: Report) -> Report:
-    """With sentences of a length that is kept for twenty thousand sidecars, and may stand in a status."""
-    if all(each.failure is None or len(each.failure.message) <= _MAX_SENTENCE for each in report.plugins):
-        return report
-    plugins = [
-        each.model_copy(
-            update={"failure": each.failure.model_copy(update={"message": each.failure.message[:_MAX_SENTENCE]})}
-        )
-        if each.failure is not None
-        else each
-        for each in report.plugins
-    ]
-    return report.model_copy(update={"plugins": plugins})
-
-
 async def _let_go(session: Session, code: int, why: bytes) -> None:
     """Close a connection, and do not wait long for the other side: aiohttp would, for one that does not read."""
     try:
@@ -438,7 +469,10 @@ async def _let_go(session: Session, code: int, why: bytes) -> None:
 def denied(error: DeniedError) -> web.Response:
     """An answer that says why, in RFC 9457's form."""
     headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}  # noqa: PLR2004
-    if error.status == 503:  # noqa: PLR2004
+    if error.status in {429, 503}:
         headers["Retry-After"] = "5"
     body = orjson.dumps({"title": str(error), "status": error.status})
-    return web.Response(status=error.status, body=body, content_type="application/problem+json", headers=headers)
+    answer = web.Response(status=error.status, body=body, content_type="application/problem+json", headers=headers)
+    if error.status in {401, 429}:
+        answer.force_close()  # whoever is refused does not keep a connection for the next try
+    return answer

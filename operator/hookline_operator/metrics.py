@@ -6,14 +6,38 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
+
+from hookline_serving import Closed
+from hookline_serving.bounds import REASONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from prometheus_client.core import Metric
 
     from hookline_operator.kube import Key
 
 _BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 _WAITING: Final = 10_000
+
+
+class _Connections(Collector):
+    """What the servers have counted."""
+
+    def __init__(self, closed: dict[str, Closed]) -> None:
+        self._closed = closed
+
+    def collect(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(
+            "hookline_operator_connections_closed", "Connections that had to go, by where and why.",
+            labels=["port", "reason"],
+        )  # fmt: skip
+        for port, counts in self._closed.items():
+            for reason in REASONS:
+                family.add_metric([port, reason], counts[reason])
+        yield family
 
 
 class Metrics:
@@ -49,11 +73,26 @@ class Metrics:
         self._admissions = Counter(
             "hookline_operator_admissions", "WasmPlugins that were asked about.", ["result"], registry=registry
         )
+        self._callers = Counter(
+            "hookline_operator_callers", "Tokens that were brought, by how they were judged.", ["result"],
+            registry=registry,
+        )  # fmt: skip
+        self._reports = Counter(
+            "hookline_operator_reports", "Reports of sidecars: read, or passed over for a newer one.", ["result"],
+            registry=registry,
+        )  # fmt: skip
+        self._cut = Counter(
+            "hookline_operator_sessions_cut", "Connections of sidecars that were ended for what they sent.", ["reason"],
+            registry=registry,
+        )  # fmt: skip
         self._refused = Gauge(
             "hookline_operator_revisions_refused",
             "WasmPluginRevisions that came without this operator's seal since this replica started.",
             registry=registry,
         )
+        self.closed = {"https": Closed(), "health": Closed()}
+        """Connections that had to go, by where and why."""
+        registry.register(_Connections(self.closed))
         self._since: dict[Key, float] = {}
 
     def watch(
@@ -97,6 +136,18 @@ class Metrics:
     def admitted(self, result: str) -> None:
         """One resource: ``allowed`` or ``denied``."""
         self._admissions.labels(result).inc()
+
+    def called(self, result: str) -> None:
+        """One token, by ``Reviewer``'s words."""
+        self._callers.labels(result).inc()
+
+    def reported(self, result: str) -> None:
+        """One report: ``read``, or ``passed`` over."""
+        self._reports.labels(result).inc()
+
+    def cut(self, reason: str) -> None:
+        """One connection of a sidecar, by ``Distribution``'s words."""
+        self._cut.labels(reason).inc()
 
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""

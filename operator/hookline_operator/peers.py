@@ -3,6 +3,9 @@
 A follower keeps one WebSocket to the leader, with its own service account's token, checked as a sidecar's is. It
 is level-triggered like everything here: a new connection begins with all of the state. Without a leader, or a way to
 it, sidecars switch at their deadline, and what they run goes on.
+
+What followers tell comes from sidecars: each has read no more of it than a session's ration, and sends of each pod only
+the newest. It is sent in pieces, and read pod by pod with room for others' work between.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 import random
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import aiohttp
 import orjson
@@ -19,20 +22,30 @@ from aiohttp import WSMsgType, web
 from pydantic import ValidationError
 
 from hookline_api.distribution import BLOBS_PATH, MAX_BUNDLE
+from hookline_api.resources import Resource
 from hookline_operator.distribution import denied
 from hookline_operator.fleet import Fleet, PodState, Released
 from hookline_operator.identity import Caller, DeniedError, Reviewer
 from hookline_runtime.artifacts.certificates import distrust
 from hookline_runtime.errors import FetchError
+from hookline_serving import vouch
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from hookline_operator.election import Replica
 
 _PATH: Final = "/v1/peers"
+_PIECE: Final = 256 * 1024
+"""Bytes of what is told at once. One pod's state may be more, and then it is alone."""
+_MAX_TOLD: Final = 8 * 2**20
+"""Bytes of a message of a follower. Of one pod with a thousand plugins, each with the longest sentence, it is 7 MiB."""
+_MAX_FOLLOWERS: Final = 32
+"""Connections of replicas; a chart has two or three of them, and one that died is missed after some seconds."""
+_GROUP: Final = 20
+"""Pods of which is read before others have their turn."""
 _HEARTBEAT_S: Final = 5.0
 _GATHER_S: Final = 0.02
 _AGAIN_S: Final = 2.0
@@ -144,9 +157,8 @@ class Peers:
             self._news.clear()
             changed, self._changed = self._changed, set()
             mine = self._fleet.of_replica("")
-            pods = {uid: mine[uid].model_dump(mode="json", by_alias=True) if uid in mine else None for uid in changed}
-            for batch in _batches(pods):
-                await socket.send_bytes(orjson.dumps({"pods": batch}))
+            for piece in _pieces({uid: mine.get(uid) for uid in changed}):
+                await socket.send_bytes(piece)
 
     def _heard(self, uid: str, _state: PodState | None, _namespace: str, replica: str) -> None:
         if not replica:
@@ -162,8 +174,11 @@ class Peers:
             return denied(error)
         if not self._is_peer(caller):
             return denied(DeniedError(403, "this is for replicas of the operator"))
+        if len(self._followers) >= _MAX_FOLLOWERS:
+            return denied(DeniedError(503, f"{_MAX_FOLLOWERS} replicas are connected already"))
+        vouch(request)
         replica = f"{caller.pod}/{id(request)}"
-        socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_S, max_msg_size=MAX_BUNDLE, compress=False)
+        socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_S, max_msg_size=_MAX_TOLD, compress=False)
         await socket.prepare(request)
         self._followers.add(socket)
         try:
@@ -172,9 +187,12 @@ class Peers:
             )
             async for message in socket:
                 if message.type is WSMsgType.BINARY:
-                    self._take(orjson.loads(message.data), replica)
-        except (ValueError, KeyError, ValidationError) as error:
-            log.warning("the replica %s sent what cannot be read: %.200s", caller.pod, error)
+                    await self._take(message.data, replica)
+        except ValidationError as error:
+            wrong = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            log.warning(
+                "the replica %s sent what cannot be read: %.200s: %.200s", caller.pod, wrong["loc"], wrong["msg"]
+            )
         except ConnectionError:  # in the middle of an answer to its ping; the library would log a stack trace
             pass
         finally:
@@ -182,12 +200,15 @@ class Peers:
             self._fleet.drop_replica(replica)
         return socket
 
-    def _take(self, message: dict[str, Any], replica: str) -> None:
-        for uid, state in message["pods"].items():
+    async def _take(self, message: bytes, replica: str) -> None:
+        """What a follower tells. Raises ValidationError."""
+        for number, (uid, state) in enumerate(_Told.model_validate_json(message).pods.items(), 1):
             if state is None:
                 self._fleet.drop(uid, replica=replica)
             else:
-                self._fleet.put(PodState.model_validate(state), replica=replica)
+                self._fleet.put(state, replica=replica)
+            if not number % _GROUP:
+                await asyncio.sleep(0)
 
     def _released(self, released: Released) -> None:
         told = orjson.dumps({"released": [released]})
@@ -230,6 +251,26 @@ class Peers:
         return (await asyncio.to_thread(self._token.read_text)).strip()
 
 
-def _batches(pods: dict[str, Any], size: int = 200) -> list[dict[str, Any]]:
-    items = list(pods.items())
-    return [dict(items[start : start + size]) for start in range(0, len(items), size)]
+class _Told(Resource):
+    """What a follower tells: of each pod that changed, its state, or that it is gone."""
+
+    pods: dict[str, PodState | None]
+
+
+def _pieces(pods: dict[str, PodState | None]) -> Iterator[bytes]:
+    """Messages that tell of all of them."""
+    piece: list[str] = []
+    size = 0
+    for uid, state in pods.items():
+        told = f"{orjson.dumps(uid).decode()}:{'null' if state is None else state.model_dump_json(by_alias=True)}"
+        if piece and size + len(told) > _PIECE:
+            yield _message(piece)
+            piece, size = [], 0
+        piece.append(told)
+        size += len(told)
+    if piece:
+        yield _message(piece)
+
+
+def _message(told: list[str]) -> bytes:
+    return ('{"pods":{' + ",".join(told) + "}}").encode()

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hmac
 import logging
 import random
 import signal
-from asyncio.sslproto import SSLProtocol
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from pydantic import ValidationError
 
 from hookline_api.abi import permission_refusal, permission_warning, ungranted_imports
@@ -37,11 +36,13 @@ from hookline_operator.kube import Key, Kube, KubeError, Object, Reflector, key_
 from hookline_operator.metrics import Metrics
 from hookline_operator.peers import Peers
 from hookline_operator.revisions import OLD_API, PLUGIN_LABEL, Revision, Seal, Template
+from hookline_operator.sealing import SealingKey
 from hookline_runtime.artifacts import ArtifactStore, Fetcher, FetchLimits
 from hookline_runtime.artifacts.describe import PluginDescription
-from hookline_runtime.artifacts.inspection import inspect_module
+from hookline_runtime.artifacts.inspection import inspect_file
 from hookline_runtime.artifacts.schema_check import check_apart
 from hookline_runtime.errors import ConfigError, LoadError
+from hookline_serving import Bounds, Closed, HttpServer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -60,8 +61,11 @@ _CHECK_S: Final = 2
 _CHECKS_AT_ONCE: Final = 2
 _FETCHES_AT_ONCE: Final = 16
 _CERTIFICATE_S: Final = 30.0
-_TLS_BUFFER: Final = 8 * 1024
-"""Bytes. What sidecars and the API server send is small, and a module comes from a registry once."""
+_HEALTH_BOUNDS: Final = Bounds()
+_HTTPS_BOUNDS: Final = Bounds(unproven=2048, unproven_of_one=128, every=4096, of_one=512)
+"""After a restart, all sidecars of a fleet come at the same time, each from an address of its own: two thousand of them
+may say hello at once. Behind one address there is a pod, the API server, or a node whose pods share its address. Those
+that are known (``vouch``) are counted by ``Distribution``."""
 
 log = logging.getLogger("hookline.operator")
 
@@ -74,7 +78,6 @@ class Operator:
         self._catalogue = Catalogue()
         self._metrics = Metrics()
         self._fleet = Fleet()
-        self._seal = Seal()
         self._synced = False
         self._unlisted = ""
         """Why the plugins could not be listed when that was last tried."""
@@ -100,7 +103,7 @@ class Operator:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(kube.close)
             health = await self._serve_health()
-            stack.push_async_callback(health.cleanup)
+            stack.push_async_callback(health.close)
             handlers.start()
             stack.callback(handlers.stop)
             ended = await _until(stop.wait(), self._parts(kube, store, stack))
@@ -113,13 +116,17 @@ class Operator:
         """Everything that needs the API server, as long as all of it works."""
         settings, catalogue, fleet = self._settings, self._catalogue, self._fleet
         objects = ClusterObjects(kube, catalogue)
-        bundles = Bundles(catalogue, objects)
+        sealing = SealingKey(
+            kube, namespace=settings.own_namespace, secret=settings.key_secret, changed=catalogue.tell_all
+        )
+        seal = Seal(lambda: sealing.value)
+        bundles = Bundles(catalogue, objects, key=lambda: sealing.value)
         # The machine's own passwords are nobody's: a file that is not there.
         fetcher = Fetcher(
             store, limits=FetchLimits(parallel=_FETCHES_AT_ONCE), docker_config=settings.cache / "no" / "config.json"
         )
         stack.push_async_callback(fetcher.close)
-        reviewer = Reviewer(kube)
+        reviewer = Reviewer(kube, is_pod=catalogue.is_pod, counted=self._metrics.called)
         certificates = self._certificates = CertificateKeeper(
             kube,
             service=settings.service,
@@ -140,7 +147,7 @@ class Operator:
             fetcher,
             objects,
             self._metrics,
-            seal=self._seal,
+            seal=seal,
             leads=lambda: election.leading,
         )
         rollouts = Rollouts(catalogue, bundles, fleet)
@@ -168,14 +175,18 @@ class Operator:
             token=settings.token,
         )
         blobs = Blobs(store, fetcher, catalogue, objects, peers.blob)
-        distribution = Distribution(kube, catalogue, bundles, fleet, reviewer, blobs.find, is_peer=is_peer)
+        distribution = Distribution(
+            kube, catalogue, bundles, fleet, reviewer, blobs.find,
+            is_peer=is_peer, reported=self._metrics.reported, cut=self._metrics.cut,
+        )  # fmt: skip
         self._metrics.watch(
             ready=lambda: sum(each.is_ready for each in catalogue.all_plugins()),
             not_ready=lambda: sum(not each.is_ready for each in catalogue.all_plugins()),
             sidecars=lambda: distribution.connected,
             refused=lambda: catalogue.refused,
         )
-        reflectors = self._reflected = self._reflectors(kube)
+        await self._first_key(sealing)  # before the first revision is read, which is believed by it
+        reflectors = self._reflected = self._reflectors(kube, seal)
         running = [reflector.run() for reflector in reflectors]
 
         async def serve() -> None:
@@ -193,21 +204,22 @@ class Operator:
                     admitted=self._metrics.admitted,
                 ),
             ]
-            server = await _serve(routes, settings.listen, certificates)
+            closed = self._metrics.closed["https"]
+            server = await _serve(routes, settings.listen, certificates, _HTTPS_BOUNDS, closed)
             try:
                 self._synced = True
                 where = ", ".join(settings.namespaces) or "all namespaces"
                 log.info("ready: %d plugins in %s", sum(1 for _ in catalogue.all_plugins()), where)
-                await _until(certificates.run(), election.run(), peers.run(), self._resync(kube))
+                await _until(certificates.run(), sealing.run(), election.run(), peers.run(), self._resync(kube))
             finally:
                 await distribution.close()
-                await server.cleanup()
+                await server.close()
 
         await _until(serve(), *running)
 
     # ── what is in the API ──
 
-    def _reflectors(self, kube: Kube) -> list[Reflector[Any]]:
+    def _reflectors(self, kube: Kube, seal: Seal) -> list[Reflector[Any]]:
         catalogue = self._catalogue
 
         def versions(kind: Kind) -> Any:
@@ -232,7 +244,7 @@ class Operator:
 
             add("v1", "pods", project=Pod.of, changed=catalogue.put_pod, selector=f"{SIDECAR_LABEL}=true")
             revisions: Any = {"changed": catalogue.put_revision, "selector": PLUGIN_LABEL}
-            add(API_VERSION, REVISION_PLURAL, project=lambda found: Revision.of(found, self._seal),
+            add(API_VERSION, REVISION_PLURAL, project=lambda found: Revision.of(found, seal),
                 unknown=f"{REVISION_KIND}s: {_APPLY}", **revisions)  # fmt: skip
             if self._settings.migrate:
                 add(*OLD_API, project=Revision.of_old, **revisions)
@@ -303,7 +315,17 @@ class Operator:
             pause = min(pause * 2, _CERTIFICATE_S)
             await asyncio.sleep(pause)
 
-    async def _serve_health(self) -> web.AppRunner:
+    async def _first_key(self, sealing: SealingKey) -> None:
+        pause = 0.5
+        while True:
+            try:
+                return await sealing.sync()
+            except KubeError as error:
+                log.warning("there is no key to seal revisions with yet: %s", error)
+            pause = min(pause * 2, _CERTIFICATE_S)
+            await asyncio.sleep(pause)
+
+    async def _serve_health(self) -> HttpServer:
         async def healthz(_: web.Request) -> web.Response:
             return web.json_response({"status": "ok"})
 
@@ -315,7 +337,7 @@ class Operator:
             return web.Response(body=self._metrics.exposition(), headers={"Content-Type": "text/plain; version=0.0.4"})
 
         routes = [web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", metrics)]
-        return await _serve(routes, self._settings.health, None)
+        return await _serve(routes, self._settings.health, None, _HEALTH_BOUNDS, self._metrics.closed["health"])
 
     def _not_ready(self) -> list[str]:
         reasons = []
@@ -329,7 +351,11 @@ class Operator:
 
 
 class ConfigCheck:
-    """Settings against the schema of the module that the plugin has now: for admission, which may not wait."""
+    """Settings against the schema of the module that the plugin has now: for admission, which may not wait.
+
+    Anybody can reach a webhook, and say that it is about another tenant's plugin. So nothing is looked up, checked or
+    said unless the review has that plugin's uid, which is random, and known to those who may read the plugin.
+    """
 
     def __init__(self, catalogue: Catalogue, bundles: Bundles, store: ArtifactStore, blobs: Blobs) -> None:
         self._catalogue = catalogue
@@ -367,7 +393,10 @@ class ConfigCheck:
     def _known(self, plugin: WasmPlugin) -> tuple[Revision | None, Template | None]:
         """What the plugin runs now, where that is of the same source."""
         known = self._catalogue.plugin((plugin.metadata.namespace or "", plugin.metadata.name))
-        revision = self._catalogue.current(known) if known is not None else None
+        told = (plugin.metadata.uid or "").encode(errors="replace")
+        if known is None or not hmac.compare_digest(known.uid.encode(), told):
+            return None, None
+        revision = self._catalogue.current(known)
         if revision is None:
             return None, None
         source = plugin.spec.source.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
@@ -384,7 +413,7 @@ class ConfigCheck:
             _, entry = await self._bundles.entry(revision)
             async with asyncio.timeout(_CHECK_S):
                 where, told = (await self._blobs.find(revision.namespace, entry)).path, PluginDescription()
-        raw = (await asyncio.to_thread(lambda: inspect_module(where.read_bytes()))).description
+        raw = (await asyncio.to_thread(inspect_file, where)).description
         inside = PluginDescription.from_json(raw) if raw is not None else PluginDescription()
         return inside.over(told).config_schema
 
@@ -414,27 +443,18 @@ def injection_settings(settings: Settings, authority: str) -> InjectionSettings:
     )
 
 
-def _no_bad_request(record: logging.LogRecord) -> bool:
-    """The library logs a request that is none with a stack trace: anybody could fill the log with them."""
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
-
-
-logging.getLogger("aiohttp.server").addFilter(_no_bad_request)
-
-
 async def _serve(
-    routes: list[web.RouteDef], where: tuple[str, int], certificates: CertificateKeeper | None
-) -> web.AppRunner:
+    routes: list[web.RouteDef],
+    where: tuple[str, int],
+    certificates: CertificateKeeper | None,
+    bounds: Bounds,
+    closed: Closed,
+) -> HttpServer:
     app = web.Application()
     app.add_routes(routes)
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=2, handler_cancellation=True)
-    await runner.setup()
-    # Each connection keeps a buffer of this size, and takes another for each read: asyncio's 256 KiB are 1 GiB for two
-    # thousand sidecars.
-    SSLProtocol.max_size = _TLS_BUFFER
-    context = certificates.context if certificates is not None else None
-    await web.TCPSite(runner, *where, ssl_context=context, backlog=1024).start()
-    return runner
+    server = HttpServer(app, bounds, closed, shutdown_timeout=2, handler_cancellation=True)
+    await server.listen(where, tls=certificates.context if certificates is not None else None)
+    return server
 
 
 async def _until(*works: Awaitable[Any]) -> str:

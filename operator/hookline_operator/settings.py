@@ -34,6 +34,7 @@ class Settings:
     """Fields of ``InjectionSettings``, such as ``cpu_request``, as far as they were given."""
     sidecar_log_level: str
     tls_secret: str
+    key_secret: str
     ca_config_map: str
     lease: str
     migrate: bool

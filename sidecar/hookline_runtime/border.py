@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 import wasmtime
 
 from hookline_api.hooks import OBSERVERS
-from hookline_runtime.artifacts.inspection import Import, ModuleInfo, Signature, judge_module
+from hookline_runtime.artifacts.inspection import ModuleInfo, judge_module
+from hookline_runtime.artifacts.sections import Import, Signature
 from hookline_runtime.engine import first_line
 from hookline_runtime.errors import CallError, OverloadError, TrapError
 
@@ -137,8 +138,25 @@ def function_type(params: str, results: str) -> wasmtime.FuncType:
     return wasmtime.FuncType([_VALUE_TYPES[p]() for p in params], [_VALUE_TYPES[r]() for r in results])
 
 
+def may_wait(name: str) -> bool:
+    """Whether a host function may wait: for others who write to the store, or for a disk.
+
+    What such a function takes by the clock is its guest's time (``spent_ns``).
+    """
+    return name.startswith("kv_")
+
+
+def spent_ns(*, work_ns: int, passed_ns: int, host_ns: int) -> int:
+    """What a call has used of its time: processor time, and what it waited for in host functions.
+
+    What it waited in all is what passed without processor time. Some of it, the most by far on a machine that is not
+    busy, is what the host functions took; and they cannot have waited for longer than they took.
+    """
+    return work_ns + min(host_ns, max(0, passed_ns - work_ns))
+
+
 def left_ns(*, timeout_ns: int, used_ns: int, passed_ns: int) -> int:
-    """What is left of a time-out after that much processor time and that much time; 0 where the call has to end.
+    """What is left of a time-out after that much time used (``spent_ns``) and that much passed; 0 to end the call.
 
     A call that was not given a core goes on, up to a hard cap, so that a busy machine kills no innocent call.
     """

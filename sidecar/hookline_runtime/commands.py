@@ -6,9 +6,12 @@ import argparse
 import importlib.metadata
 import json
 import logging
+import resource
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from hookline_api.text import readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -85,14 +88,24 @@ def one_of(*choices: str) -> Callable[[str], str]:
     return check
 
 
-class _TextLines(logging.Formatter):
-    """One record is one line, whatever an artifact or a registry managed to put into a sentence."""
+_MAX_LINE: Final = 8_192
+"""Characters of one record, and of each line of a stack trace: twice what a guest may say at once."""
+_MAX_TRACE: Final = 65_536
+"""Characters of a stack trace in a JSON line, of which the end says most."""
 
-    _ESCAPES: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(0x7F, 0xA0))}
+
+class _TextLines(logging.Formatter):
+    """One record is one line, whatever an artifact or a registry managed to put into a sentence.
+
+    A stack trace is more, each of them indented: none can be taken for a record.
+    """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
-        record.message = record.message.translate(self._ESCAPES)
+        record.message = readable(record.message, _MAX_LINE)
         return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's own name
+        return "\n".join(f"  {readable(line, _MAX_LINE)}" for line in super().formatException(ei).split("\n"))
 
 
 class _JsonLines(logging.Formatter):
@@ -102,11 +115,16 @@ class _JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "process": record.process,
-            "message": record.getMessage(),
+            "message": record.getMessage()[:_MAX_LINE],
         }
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            line["exception"] = self.formatException(record.exc_info)[-_MAX_TRACE:]
         return json.dumps(line)
+
+
+def keep_secrets() -> None:
+    """No core file of this process or of any that it starts: what is in their memory are values of Secrets."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def log_to_stderr(level: str, *, as_json: bool) -> None:

@@ -3,6 +3,8 @@
 Each is a method of ``PluginHost`` named after its import and taking the guest's memory and plain numbers; the
 table in ``hookline_api.abi`` says types and permissions, and ``functions`` puts the permission in front. None of
 them raises: they answer a code. A call without its permission is counted and answered, and runs nothing.
+
+Some of them may wait (``border.may_wait``): that is their guest's time.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ from hookline_api.abi import (
     HOST_FUNCTIONS,
     MAX_LOG_LINE,
 )
+from hookline_api.bundle import REDACTED
 from hookline_runtime.kv import MAX_KEY, MAX_VALUE, KvError, KvStore
 
 if TYPE_CHECKING:
@@ -46,6 +49,8 @@ _MAX_HASHED: Final = 16 * 2**20
 _MAX_LISTED: Final = 2**20
 _MAX_PATH: Final = 1024
 _LINES_PER_SECOND: Final = 20
+_MOST_PATIENT_S: Final = 1.0
+"""How long one of them waits at the most for others who write to the store, whatever the plugin's time-out."""
 _LEVELS: Final = (5, logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
 _NO_NUMBER: Final = -(2**63)
 _ABSENT: Final = -1
@@ -82,7 +87,10 @@ class PluginHost:
         self._name = plugin.name
         self._granted = frozenset(plugin.permissions)
         self._config = plugin.config
+        self._secrets = plugin.secrets()
         self._store = kv
+        self._patience = min(plugin.limits.timeout / 1000, _MOST_PATIENT_S)
+        """Seconds that one call of it may wait to write: no longer than a call may take."""
         self._second = 0
         self._lines = 0
         self.metrics: dict[str, GuestMetric] = {}
@@ -149,11 +157,12 @@ class PluginHost:
         return len(value)
 
     def _kv_set(self, memory: GuestMemory, key: int, key_len: int, value: int, value_len: int) -> int:
-        self._kv.put(self._name, _read(memory, key, key_len, MAX_KEY), _read(memory, value, value_len, MAX_VALUE))
+        name, data = _read(memory, key, key_len, MAX_KEY), _read(memory, value, value_len, MAX_VALUE)
+        self._kv.put(self._name, name, data, patience=self._patience)
         return 0
 
     def _kv_delete(self, memory: GuestMemory, key: int, key_len: int) -> int:
-        self._kv.delete(self._name, _read(memory, key, key_len, MAX_KEY))
+        self._kv.delete(self._name, _read(memory, key, key_len, MAX_KEY), patience=self._patience)
         return 0
 
     def _sha256_hex(self, memory: GuestMemory, data: int, length: int, out: int) -> int:
@@ -172,8 +181,11 @@ class PluginHost:
         self._lines += 1
         if self._lines > _LINES_PER_SECOND:
             raise _RefusedError(E_CAP)
+        told = line.decode(errors="replace")
+        for secret in self._secrets:  # by mistake; a guest that means to can write them in another way
+            told = told.replace(secret, REDACTED)
         # Through repr's eyes: a guest writes no line of its own choosing into our log.
-        printable = line.decode(errors="replace").encode("unicode_escape").decode("ascii")
+        printable = told.encode("unicode_escape").decode("ascii")
         guest_log.log(_LEVELS[level], "%s: %s", self._name, printable[:MAX_LOG_LINE])
         return 0
 
@@ -243,17 +255,18 @@ class PluginHost:
         return memory.give(orjson.dumps(names))
 
     def _kv_incr(self, memory: GuestMemory, key: int, key_len: int, by: int) -> int:
-        return self._kv.increment(self._name, _read(memory, key, key_len, MAX_KEY), by)
+        return self._kv.increment(self._name, _read(memory, key, key_len, MAX_KEY), by, patience=self._patience)
 
     def _kv_compare_and_set(
         self, memory: GuestMemory, key: int, key_len: int, old: int, old_len: int, new: int, new_len: int
     ) -> int:
         expected = None if old_len == _ABSENT else _read(memory, old, old_len, MAX_VALUE)
         name, value = _read(memory, key, key_len, MAX_KEY), _read(memory, new, new_len, MAX_VALUE)
-        return int(self._kv.compare_and_set(self._name, name, expected, value))
+        return int(self._kv.compare_and_set(self._name, name, expected, value, patience=self._patience))
 
     def _kv_set_ttl(self, memory: GuestMemory, key: int, key_len: int, ttl_ms: int) -> int:
-        return int(self._kv.set_ttl(self._name, _read(memory, key, key_len, MAX_KEY), ttl_ms))
+        name = _read(memory, key, key_len, MAX_KEY)
+        return int(self._kv.set_ttl(self._name, name, ttl_ms, patience=self._patience))
 
 
 def _read(memory: GuestMemory, pointer: int, length: int, at_most: int = _U32) -> bytes:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import lmdb
 
+from hookline_api.abi import E_UNAVAILABLE
 from hookline_runtime.errors import ConfigError
 from hookline_runtime.kv import Change, KvError, KvStore
 
@@ -68,6 +69,8 @@ def write(store: KvStore | None, plugins: Iterable[BundlePlugin], *, only_try: b
             for at in due:
                 written[at.name] = _write(changed(at.name), at.kv)
     except KvError as error:
+        if error.code == E_UNAVAILABLE:
+            raise InitialKeysError(at.name, f"the keys of spec.kv.initial cannot be stored: {error}") from None
         message = f"the keys of spec.kv.initial do not fit into the store: {error}; delete keys, or ask for fewer"
         raise InitialKeysError(at.name, message) from None
     except lmdb.Error as error:

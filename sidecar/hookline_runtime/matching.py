@@ -35,7 +35,6 @@ _CLASS_OF_WORD: Final = {
 # White space, comments and opening brackets in front of a statement's first word. Nothing is taken back once it is
 # read (``(?>``, ``++``, ``*+``), so the match is linear in time, and needs no memory for the way back.
 _LEAD: Final = re.compile(r"(?:[\s(]++|--[^\n]*+|(?>/\*.*?\*/))*+([A-Za-z]++)?", re.DOTALL)
-_COMMENT: Final = re.compile(r"/\*(.*?)\*/", re.DOTALL)
 # PostgreSQL ends a line's comment at a carriage return too, MySQL does not.
 _UNSURE_LINE: Final = re.compile(r"\r(?!\n)")
 _MAX_STATEMENTS: Final = 64
@@ -176,7 +175,16 @@ def _is_unsure(lead: str) -> bool:
         return True
     # A comment within a comment ends at different places in PostgreSQL and in MySQL (the star is that of the
     # comment's own end, as in ``/*/*/``). What is in ``/*! */``, and in MariaDB also in ``/*M! */``, is run.
-    return any(text.startswith(("!", "M!")) or "/*" in text + "*" for text in _COMMENT.findall(lead))
+    at = 0
+    while (begin := lead.find("/*", at)) >= 0:
+        end = lead.find("*/", begin + 2)
+        if end < 0:
+            return False  # nor does any later one end: to look for the ends of all takes quadratic time
+        text = lead[begin + 2 : end]
+        if text.startswith(("!", "M!")) or "/*" in text + "*":
+            return True
+        at = end + 2
+    return False
 
 
 def _in_classes(wanted: frozenset[str], call: Call) -> bool:

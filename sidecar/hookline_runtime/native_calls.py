@@ -67,8 +67,10 @@ from hookline_runtime.border import (
     function_type,
     initializer,
     left_ns,
+    may_wait,
     most_memory,
     overlap,
+    spent_ns,
     trap_reason,
 )
 from hookline_runtime.engine import EPOCH, CompiledModule, deadline_ticks, engine, first_line
@@ -240,7 +242,7 @@ class Guest:
                 self._define(entry.module, entry.name, known.params, known.results, given)
 
     def _define(self, module: str, name: str, params: str, results: str, function: HostCallable) -> None:
-        callback = _callback(params, results, function)
+        callback = _callback(params, results, function, waits=may_wait(name))
         self._callbacks.append(callback)
         kind = function_type(params, results)
         failure = capi.linker_define_func_unchecked(
@@ -267,6 +269,7 @@ class Instance:
         "_found",
         "_giving",
         "_guest",
+        "_host",
         "_memory_at",
         "_nested",
         "_nested_at",
@@ -329,14 +332,13 @@ class Instance:
         self._trap = ctypes.c_void_p.from_address(at + 8 * _TRAP)
         self._trap_at = ctypes.c_void_p(at + 8 * _TRAP)
         self._context = ctypes.c_void_p.from_address(at + 8 * _CONTEXT)
-        self._view = _NO_MEMORY
-        self._size = 0
+        self._view, self._size = _NO_MEMORY, 0
         self._region: tuple[int, int] | None = None
         self._output = guest.limits.output
-        self._giving = False
-        words[_ARMED] = _NEVER
-        self._on_thread = 0
-        self._timeout_ns = self._cpu_ns = self._wall_ns = 0
+        self._giving, words[_ARMED] = False, _NEVER
+        self._on_thread = self._timeout_ns = self._cpu_ns = self._wall_ns = 0
+        self._host = (0, 0)
+        """When the call began that host functions last took time of, and how much of it, in nanoseconds."""
         self.expired = False
         """Whether the call was interrupted at its deadline."""
         self.calls = 0
@@ -428,14 +430,28 @@ class Instance:
         if self._words[_STORE]:
             capi.store_delete(self._words[_STORE])
 
-    def work_ns(self) -> int:
-        """Processor time since the last call began, on the thread that it ran on: as much at least."""
-        return time.thread_time_ns() - self._cpu_ns - (self._words[_BEGIN] - self._wall_ns)
+    def spent_ns(self) -> int:
+        """What the last call has used of its time (``border.spent_ns``), on the thread that it ran on.
+
+        Of processor time, as much at least.
+        """
+        begin = self._words[_BEGIN]
+        work = time.thread_time_ns() - self._cpu_ns - (begin - self._wall_ns)
+        return spent_ns(work_ns=work, passed_ns=_now_ns() - begin, host_ns=self.waited_ns())
+
+    def spend(self, ns: int) -> None:
+        """A host function took so long of the call under way."""
+        self._host = self._words[_BEGIN], self.waited_ns() + ns
+
+    def waited_ns(self) -> int:
+        """What host functions that may wait took of the last call."""
+        call, took = self._host
+        return took if call == self._words[_BEGIN] else 0
 
     def left_ns(self) -> int:
         """What is left of the time of the call under way, on its thread; 0 where it has to end."""
         passed = _now_ns() - self._words[_BEGIN]
-        return left_ns(timeout_ns=self._timeout_ns, used_ns=self.work_ns(), passed_ns=passed)
+        return left_ns(timeout_ns=self._timeout_ns, used_ns=self.spent_ns(), passed_ns=passed)
 
     def meet(self, caller: int) -> None:
         """See the memory of a guest that calls the host before anybody has looked at it here.
@@ -766,7 +782,7 @@ def _view(base: int, size: int) -> memoryview:
 _FORMATS: Final = {"i": "i12x", "I": "q8x", "f": "f12x", "F": "d8x"}
 
 
-def _callback(params: str, results: str, function: HostCallable) -> Any:
+def _callback(params: str, results: str, function: HostCallable, *, waits: bool) -> Any:
     """A host function as the library calls it: arguments and results in cells on the guest's own stack.
 
     A view of the cells is kept for each address, because guests come back to the same few. It is used within a call
@@ -787,7 +803,10 @@ def _callback(params: str, results: str, function: HostCallable) -> Any:
             instance: Instance = _running[_get_ident()]()
             if not instance._size:  # noqa: SLF001 - this room's own; in a start function, or there is no memory
                 instance.meet(caller)
+            begin = _now_ns() if waits else 0
             answer = function(instance, *arguments.unpack_from(view))
+            if waits:
+                instance.spend(_now_ns() - begin)
         except BaseException:  # noqa: BLE001 - nothing may leave a callback
             answer = E_UNAVAILABLE
         view[0] = answer & _U64 if is_wide else answer & U32

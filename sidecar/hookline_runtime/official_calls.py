@@ -34,8 +34,10 @@ from hookline_runtime.border import (
     function_type,
     initializer,
     left_ns,
+    may_wait,
     most_memory,
     overlap,
+    spent_ns,
     trap_reason,
 )
 from hookline_runtime.engine import CompiledModule, deadline_ticks, engine, first_line
@@ -54,6 +56,8 @@ class _Clock(threading.local):
     """Whether a host function is calling the guest's ``alloc``."""
     given = 0
     """Behind the last byte that a host function put into the guest's memory."""
+    host_ns = 0
+    """What host functions that may wait took of it."""
     _timeout_ns = 0
     _cpu_ns = 0
     _wall_ns = 0
@@ -61,16 +65,18 @@ class _Clock(threading.local):
     def start(self, timeout_ms: int) -> None:
         """A call begins."""
         self.expired = False
+        self.host_ns = 0
         self._timeout_ns = timeout_ms * 1_000_000
         self._cpu_ns = time.thread_time_ns()
         self._wall_ns = time.monotonic_ns()
 
     def used_ns(self) -> int:
-        """Processor time since the call began."""
-        return time.thread_time_ns() - self._cpu_ns
+        """What the call has used of its time (``border.spent_ns``)."""
+        work, passed = time.thread_time_ns() - self._cpu_ns, time.monotonic_ns() - self._wall_ns
+        return spent_ns(work_ns=work, passed_ns=passed, host_ns=self.host_ns)
 
     def left_ns(self) -> int:
-        """What is left of the time-out, of processor time; 0 where the call has to end."""
+        """What is left of the time-out; 0 where the call has to end."""
         passed = time.monotonic_ns() - self._wall_ns
         return left_ns(timeout_ns=self._timeout_ns, used_ns=self.used_ns(), passed_ns=passed)
 
@@ -383,9 +389,13 @@ class Instance:
         self._functions.clear()
         self._armed, self._worn, self._worn_end, self.calls, self.closed = True, False, 0, 0, False
 
-    def work_ns(self) -> int:
-        """Processor time since the last call on this thread began."""
+    def spent_ns(self) -> int:
+        """What the last call on this thread has used of its time."""
         return _clock.used_ns()
+
+    def waited_ns(self) -> int:
+        """What host functions that may wait took of it."""
+        return _clock.host_ns
 
     def close(self) -> None:
         """Give the store and its memory back."""
@@ -443,7 +453,7 @@ def _link(where: wasmtime.Engine, guest: Guest, host: Host) -> wasmtime.Linker:
         linker.define_wasi()
         linker.allow_shadowing = True
         for name, (params, ours) in WASI_OURS.items():
-            call = _callback(ours, owner)
+            call = _callback(ours, owner, waits=False)
             linker.define_func(WASI_MODULE, name, function_type(params, "i"), call, access_caller=True)
     for entry in info.imports:
         if entry.module == WASI_MODULE:
@@ -453,19 +463,23 @@ def _link(where: wasmtime.Engine, guest: Guest, host: Host) -> wasmtime.Linker:
             entry.module,
             entry.name,
             function_type(function.params, function.results),
-            _callback(host[entry.module, entry.name], owner),
+            _callback(host[entry.module, entry.name], owner, waits=may_wait(entry.name)),
             access_caller=True,
         )
     return linker
 
 
-def _callback(function: HostCallable, owner: weakref.ref[Guest]) -> Callable[..., int]:
+def _callback(function: HostCallable, owner: weakref.ref[Guest], *, waits: bool) -> Callable[..., int]:
     def call(caller: wasmtime.Caller, *numbers: float) -> int:
+        begin = time.monotonic_ns() if waits else 0
         try:
             guest = owner()
             assert guest is not None  # noqa: S101 - it runs
             return function(_CallerMemory(caller, guest), *numbers)
         except BaseException:  # noqa: BLE001 - nothing may leave a callback, see the module's docstring
             return E_UNAVAILABLE
+        finally:
+            if waits:
+                _clock.host_ns += time.monotonic_ns() - begin
 
     return call

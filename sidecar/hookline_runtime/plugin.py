@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from hookline_runtime.backlog import Backlog
+from hookline_runtime.border import spent_ns
 from hookline_runtime.decisions import Answer, read_answer
 from hookline_runtime.errors import CallError, DeadlineError, OverloadError, TrapError
 from hookline_runtime.places import Places
@@ -108,7 +109,7 @@ class _Run:
         self.error: CallError | None = None
         self.ns = 0
         self.work_ns = 0
-        """Processor time: waiting for a core or for the interpreter is not the plugin's doing."""
+        """Processor time, and what it waited for in host functions: waiting for a core is not the plugin's doing."""
 
 
 class Breaker:
@@ -242,7 +243,7 @@ class Plugin:
         if failing:
             self._ask_breaker(road)
         if len(data) > self._max_input:
-            raise self._refuse_size(road, len(data))
+            raise self.refuse_size(road, len(data))
         instance, ready, known = None, self._instances, road.known
         begin = _now_ns()
         try:
@@ -293,7 +294,7 @@ class Plugin:
         if road.breaker.failures:
             self._ask_breaker(road)
         if len(data) > self._max_input:
-            raise self._refuse_size(road, len(data))
+            raise self.refuse_size(road, len(data))
         try:
             await self.places.enter(patience, quick=self.inline)
         except BaseException as error:
@@ -370,7 +371,9 @@ class Plugin:
                 self._put_back(instance)
             else:
                 instance.close()
-        run.ns, run.work_ns = time.perf_counter_ns() - begin, time.thread_time_ns() - work
+        run.ns = time.perf_counter_ns() - begin
+        waited = 0 if instance is None else instance.waited_ns()
+        run.work_ns = spent_ns(work_ns=time.thread_time_ns() - work, passed_ns=run.ns, host_ns=waited)
 
     def _fresh(self) -> Instance:
         """An instance for a call that found none ready; a used one goes first, since its memory is warm."""
@@ -444,8 +447,8 @@ class Plugin:
         self._leave()
 
     def _weigh(self, ns: int, instance: Instance | None) -> None:
-        """Judge an inline call that took that long by the clock: was it the guest, or did it wait for a core?"""
-        if ns > _QUICK_NS and instance is not None and instance.work_ns() > _QUICK_NS:
+        """Judge an inline call that took that long by the clock: was it its own doing, or did it wait for a core?"""
+        if ns > _QUICK_NS and instance is not None and instance.spent_ns() > _QUICK_NS:
             self._was_slow()
 
     def _was_slow(self) -> None:
@@ -464,7 +467,8 @@ class Plugin:
                 f"after {breaker.failures} failures in a row"
             )
 
-    def _refuse_size(self, road: Road, size: int) -> OverloadError:
+    def refuse_size(self, road: Road, size: int) -> OverloadError:
+        """Count an input that is larger than it takes; the failure that this is."""
         road.breaker.did_not_run()
         error = OverloadError(f"the input has {size} bytes, and limits.input is {self._max_input}")
         self._failed(road, 0, error)

@@ -90,6 +90,7 @@ class Runtime:
         member: Member | None = None,
         initial_keys: bool = True,
     ) -> None:
+        """With ``initial_keys``, it is who tidies the store and writes ``kv.initial``; else somebody else does."""
         self._kv = kv
         self._initial_keys = initial_keys
         self._stats = stats or StatsTable()
@@ -144,6 +145,12 @@ class Runtime:
                 plugin.release()  # the chains hold them now, or they are not needed
 
     async def _write_initial_keys(self, bundle: Bundle) -> None:
+        if self._kv is not None:
+            # Also a plugin that could not be had keeps what it stored: it may be back.
+            keep = {entry.name for entry in bundle.plugins} | {
+                entry.name for entry in (self.bundle.plugins if self.bundle else ())
+            }
+            await asyncio.to_thread(self._kv.make_room, keep)
         try:
             await asyncio.to_thread(kv_initial.write, self._kv, bundle.plugins)
         except kv_initial.InitialKeysError as error:
@@ -176,9 +183,6 @@ class Runtime:
             old.discard()
             gone = [plugin for name, plugin in old.plugins.items() if prepared.plugins.get(name) is not plugin]
             self._ending = [plugin for plugin in (*self._ending, *gone) if not plugin.closed]
-        if self._kv is not None:
-            # Also a plugin that could not be had keeps what it stored: it may be back.
-            self._kv.make_room({entry.name for entry in prepared.bundle.plugins})
 
     async def load(self, bundle: Bundle, find: ModuleFinder) -> None:
         """Prepare and commit."""

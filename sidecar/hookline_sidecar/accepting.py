@@ -19,16 +19,25 @@ import mmap
 import select
 from typing import TYPE_CHECKING, Final
 
+from hookline_serving.bounds import Closed
+
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable
 
-_LINE: Final = 8
-"""Words of 64 bits for each worker: a cache line of its own."""
+    from hookline_serving.bounds import Reason
+
+_LINE: Final = 16
+"""Words of 64 bits for each worker: cache lines of its own."""
 _CONNECTIONS: Final = 0
 _LOOKS: Final = 1
 """Counts how often it came to look for connections: while one waits, a worker that is well looks every millisecond."""
 _LEAVING: Final = 2
+_UNCLEAR: Final = 3
+"""Counts subrequests of proxies that were refused because they could be read in two ways."""
+_CLOSED: Final = 4
+"""The first of the counts of connections that had to go, one for each of these reasons."""
+_REASONS: Final[tuple[Reason, ...]] = ("head", "crowd", "full", "unread", "malformed")
 
 _AT_ONCE: Final = 64
 """Connections that are taken before calls on others get their turn."""
@@ -49,13 +58,39 @@ class Board:
         self.words = memoryview(mmap.mmap(-1, workers * _LINE * 8)).cast("q")
 
     def clear(self, worker: int) -> None:
-        """A worker has ended, and its connections with it. For the parent."""
-        for at in range(worker * _LINE, (worker + 1) * _LINE):
-            self.words[at] = 0
+        """A worker has ended, and its connections with it. For the parent. What was counted stays."""
+        for at in (_CONNECTIONS, _LOOKS, _LEAVING):
+            self.words[worker * _LINE + at] = 0
+
+    def tell(self, worker: int, closed: Closed) -> None:
+        """Write down what this worker has counted; ``closed`` begins where the worker before it ended."""
+        for at, reason in enumerate(_REASONS, worker * _LINE + _CLOSED):
+            self.words[at] = closed[reason]
+
+    def told(self, worker: int) -> Closed:
+        """What was counted for this worker so far."""
+        first = worker * _LINE + _CLOSED
+        words = self.words[first : first + len(_REASONS)]
+        return Closed(dict(zip(_REASONS, words, strict=True)))
+
+    def closed(self) -> Closed:
+        """The sum over all workers."""
+        found = Closed()
+        for worker in range(len(self.words) // _LINE):
+            found.update(self.told(worker))
+        return found
 
     def connections(self, worker: int) -> int:
         """How many one worker has."""
         return self.words[worker * _LINE + _CONNECTIONS]
+
+    def count_unclear(self, worker: int) -> None:
+        """One worker refused a subrequest that could be read in two ways."""
+        self.words[worker * _LINE + _UNCLEAR] += 1
+
+    def unclear(self) -> int:
+        """How many all workers refused."""
+        return sum(self.words[_UNCLEAR::_LINE].tolist())
 
 
 class Acceptor:

@@ -1,25 +1,34 @@
-"""The admin port: health, metrics, what runs, and the keys of plugins. Of the supervisor; no hook call comes here.
+"""The admin surface: health, metrics, what runs, and the keys of plugins. Of the supervisor; no hook call comes here.
 
-The same is answered on a socket in the state folder. Paths below ``/admin/`` are for those alone whom ``admin_access``
-lets in; to a stranger they are all the same.
+All of it is answered on a socket in the state folder, and on the port of ``--admin`` where that is this machine's
+alone. The port of ``--health``, and one of ``--admin`` that others can reach, is for strangers: health and metrics,
+without a word that a plugin, a registry or an operator has said. The rest, and what lies below ``/admin/`` on any
+port, is for those whom ``admin_access`` lets in; to a stranger those paths are all the same.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ipaddress
+import logging
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from aiohttp import web
 
 from hookline_runtime import accelerator
+from hookline_serving import Bounds, Closed, HttpServer
+from hookline_serving.bounds import MAX_HEAD
 from hookline_sidecar import admin_kv, metrics, openapi, sockets
+from hookline_sidecar.admin_access import is_by_socket
 from hookline_sidecar.replies import Refused
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Sequence
     from pathlib import Path
 
     from hookline_sidecar.slots import Slot
@@ -27,60 +36,130 @@ if TYPE_CHECKING:
 
 
 _PROTECTED: Final = "/admin/"
+_HEALTH: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+"""What probes and Prometheus ask, and all that strangers are answered."""
+_HEALTH_BOUNDS: Final = Bounds()
+_ADMIN_BOUNDS: Final = Bounds(line=admin_kv.MAX_REQUEST_LINE, head=admin_kv.MAX_REQUEST_LINE + MAX_HEAD)
+"""A key is part of the path."""
+_SHUTDOWN_S: Final = 1.0
+_KEPT_S: Final = 1.0
+"""How long strangers get the same metrics: to add them up takes some milliseconds, and nobody scrapes more often."""
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+log = logging.getLogger("hookline.admin")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Doors:
+    """The listening sockets of ``--health`` and ``--admin``, as far as there are any."""
+
+    health: socket.socket | None
+    admin: socket.socket | None
+
+    def close(self) -> None:
+        """Listen no more."""
+        for each in (self.health, self.admin):
+            if each is not None:
+                each.close()
 
 
 class AdminServer:
-    """Answers on ``door``, the socket of ``--admin``, and on the socket ``path`` of the state folder."""
+    """Answers on the doors, and on the socket ``path`` of the state folder."""
 
-    def __init__(self, supervisor: Supervisor, door: socket.socket, path: Path) -> None:
-        self._door = door
+    def __init__(self, supervisor: Supervisor, doors: Doors, path: Path) -> None:
+        self._doors = doors
         self._path = path
-        self._runner = web.AppRunner(
-            _application(supervisor),
-            access_log=None,
-            shutdown_timeout=1,
-            lingering_time=1,
-            max_line_size=admin_kv.MAX_REQUEST_LINE,
-        )
+        address = supervisor.settings.admin
+        exposed = address is not None and not _is_this_machine(address[0])
+        if address is not None and exposed and supervisor.settings.admin_token is None:
+            log.warning(
+                "--admin %s:%d can be reached by others, so it answers %s and nothing else; that is what --health is "
+                "for. With --admin-token FILE, who has the token sees the rest, and the socket %s has it anyway",
+                *address, ", ".join(sorted(_HEALTH)), path,
+            )  # fmt: skip
+        self.closed = {"health": Closed(), "admin": Closed()}
+        """Connections that had to go, by where and why."""
+        health, whole = _health(supervisor), _application(supervisor, exposed=exposed)
+        self._health = HttpServer(health, _HEALTH_BOUNDS, self.closed["health"], shutdown_timeout=_SHUTDOWN_S)
+        self._admin = HttpServer(whole, _ADMIN_BOUNDS, self.closed["admin"], shutdown_timeout=_SHUTDOWN_S)
 
     async def open(self) -> None:
         """Begin. Raises OSError where the socket cannot be made."""
-        await self._runner.setup()
-        await web.SockSite(self._runner, self._door).start()
+        if self._doors.health is not None:
+            await self._health.listen(self._doors.health)
+        if self._doors.admin is not None:
+            await self._admin.listen(self._doors.admin)
         await self.open_socket()
 
     async def open_socket(self) -> None:
         """Make the socket in the state folder, in the place of what is there. Raises OSError."""
-        listening = await asyncio.to_thread(sockets.listen_private, self._path)
-        await web.SockSite(self._runner, listening).start()
+        await self._admin.listen(await asyncio.to_thread(sockets.listen_private, self._path))
 
     async def close(self) -> None:
         """Answer no more."""
-        await self._runner.cleanup()
+        await self._health.close()
+        await self._admin.close()
         await asyncio.to_thread(self._path.unlink, missing_ok=True)
 
 
-def _application(supervisor: Supervisor) -> web.Application:
-    @web.middleware
-    async def protected(
-        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-    ) -> web.StreamResponse:
-        # By the target as it came, which is also what is answered: no normal form of it may lead elsewhere.
-        if not request.raw_path.startswith(_PROTECTED):
-            return await handler(request)
-        return await supervisor.kv_admin.answer(request, await supervisor.access.caller(request))
+def _is_this_machine(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:  # another name may mean anything by tomorrow
+        return host.lower() == "localhost"
 
-    app = web.Application(middlewares=[_problems, protected])
+
+def _add_health(app: web.Application, supervisor: Supervisor, is_ours: Callable[[web.Request], bool]) -> None:
+    """The paths of ``_HEALTH``; what plugins and others have said only for who is one of ours."""
 
     async def healthz(_: web.Request) -> web.Response:
         return _json({"status": "ok"})
 
-    async def readyz(_: web.Request) -> web.Response:
-        reasons = supervisor.not_ready()
+    async def readyz(request: web.Request) -> web.Response:
+        reasons = supervisor.not_ready(in_our_words=not is_ours(request))
         return _json({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
 
-    async def metric_text(_: web.Request) -> web.Response:
-        return web.Response(body=metrics.exposition(supervisor), headers={"Content-Type": "text/plain; version=0.0.4"})
+    kept, kept_until = b"", 0.0
+
+    async def metric_text(request: web.Request) -> web.Response:
+        nonlocal kept, kept_until
+        if is_ours(request):
+            body = metrics.exposition(supervisor, guests=True)
+        elif (now := time.monotonic()) < kept_until:
+            body = kept
+        else:
+            body = kept = metrics.exposition(supervisor, guests=False)
+            kept_until = now + _KEPT_S
+        return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4"})
+
+    app.router.add_get("/healthz", healthz)
+    app.router.add_get("/readyz", readyz)
+    app.router.add_get("/metrics", metric_text)
+
+
+def _health(supervisor: Supervisor) -> web.Application:
+    app = web.Application(middlewares=[_problems(sorted(_HEALTH))])
+    _add_health(app, supervisor, lambda _: False)
+    return app
+
+
+def _application(supervisor: Supervisor, *, exposed: bool) -> web.Application:
+    """All of it. ``exposed``: strangers can reach its TCP port."""
+
+    def is_ours(request: web.Request) -> bool:
+        return not exposed or is_by_socket(request)
+
+    @web.middleware
+    async def protected(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        # By the target as it came, which is also what is answered: no normal form of it may lead elsewhere.
+        if request.raw_path.startswith(_PROTECTED):
+            return await supervisor.kv_admin.answer(request, await supervisor.access.caller(request))
+        if request.path not in _HEALTH and not is_ours(request):
+            await supervisor.access.caller(request)
+        return await handler(request)
+
+    app = web.Application(middlewares=[_problems([*openapi.ADMIN, admin_kv.ROOT]), protected])
 
     async def plugins(_: web.Request) -> web.Response:
         return _json(describe(supervisor))
@@ -97,30 +176,31 @@ def _application(supervisor: Supervisor) -> web.Application:
     async def specification(_: web.Request) -> web.Response:
         return _json(openapi.document())
 
-    app.router.add_get("/healthz", healthz)
-    app.router.add_get("/readyz", readyz)
-    app.router.add_get("/metrics", metric_text)
+    _add_health(app, supervisor, is_ours)
     app.router.add_get("/v1/plugins", plugins)
     app.router.add_get("/v1/bundle", bundle)
     app.router.add_get("/openapi.json", specification)
     return app
 
 
-@web.middleware
-async def _problems(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    try:
-        return await handler(request)
-    except Refused as refused:
-        return refused.reply().response()
-    except web.HTTPMethodNotAllowed as error:
-        allow = error.headers["Allow"]
-        return Refused(405, f"{request.method} is not answered here", allow=allow).reply().response()
-    except web.HTTPNotFound:
-        paths = ", ".join((*openapi.ADMIN, admin_kv.ROOT))
-        detail = f"there is nothing at {request.path:.100}; this port has {paths}, and hooks have another"
-        return Refused(404, detail).reply().response()
+def _problems(paths: Sequence[str]) -> Any:
+    """Answers what is refused as a problem document; ``paths`` are all that there are."""
+
+    @web.middleware
+    async def answered(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except Refused as refused:
+            return refused.reply().response()
+        except web.HTTPMethodNotAllowed as error:
+            allow = error.headers["Allow"]
+            return Refused(405, f"{request.method} is not answered here", allow=allow).reply().response()
+        except web.HTTPNotFound:
+            known = ", ".join(paths)
+            detail = f"there is nothing at {request.path:.100}; this port has {known}, and hooks have another"
+            return Refused(404, detail).reply().response()
+
+    return answered
 
 
 def describe(supervisor: Supervisor) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Who may use the admin paths that show or change what plugins work with.
 
-On the socket in the state folder it is whoever may open it: its mode is 0600. On the TCP port, which the whole pod
-network may reach, it is whoever sends the token of ``--admin-token``; without that, nobody.
+On the socket in the state folder it is whoever may open it: its mode is 0600. On a TCP port, which all that runs on
+the machine may reach at least, it is whoever sends the token of ``--admin-token``; without that, nobody.
 """
 
 from __future__ import annotations
@@ -30,6 +30,16 @@ _WARN_EVERY_S: Final = 10.0
 log = logging.getLogger("hookline.admin")
 
 
+def _connection(request: web.Request) -> socket.socket | None:
+    return None if request.transport is None else request.transport.get_extra_info("socket")
+
+
+def is_by_socket(request: web.Request) -> bool:
+    """Whether it came by the socket in the state folder."""
+    connection = _connection(request)
+    return connection is not None and connection.family == socket.AF_UNIX
+
+
 @dataclass(frozen=True, slots=True)
 class Caller:
     """Who asks, in words for the log."""
@@ -48,7 +58,7 @@ class Access:
 
     async def caller(self, request: web.Request) -> Caller:
         """Who asks. Raises Refused: 401 or 403 for a stranger, 503 where the token's file cannot be used."""
-        connection = None if request.transport is None else request.transport.get_extra_info("socket")
+        connection = _connection(request)
         if connection is None:
             raise Refused(403, "nobody is there any more")
         if connection.family == socket.AF_UNIX:

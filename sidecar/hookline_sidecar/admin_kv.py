@@ -26,7 +26,7 @@ import orjson
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from hookline_api.abi import E_CAP
+from hookline_api.abi import E_CAP, E_UNAVAILABLE
 from hookline_api.resources import NAME_PATTERN
 from hookline_runtime.kv import MAX_KEY, MAX_VALUE, KvError, KvStore
 from hookline_sidecar.replies import Refused
@@ -263,7 +263,7 @@ class KvAdmin:
             future.add_done_callback(self._ended)
             raise Refused(503, f"the store did not answer within {_STORE_S:g} s; a change may still be made") from None
         except KvError as error:
-            status = 507 if error.code == E_CAP else 413
+            status = {E_CAP: 507, E_UNAVAILABLE: 503}.get(error.code, 413)
             raise Refused(status, f"nothing is stored: {error}") from None
         except lmdb.Error as error:
             raise Refused(507 if isinstance(error, lmdb.MapFullError) else 503, f"the store fails: {error}") from None

@@ -11,8 +11,17 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from hookline_api.quantities import parse_duration, parse_size
-from hookline_runtime.commands import Address, Options, address, existing_or_not, log_to_stderr
+from hookline_runtime.commands import (
+    Address,
+    Options,
+    address,
+    existing_or_not,
+    keep_secrets,
+    log_to_stderr,
+    one_of,
+)
 from hookline_sidecar import kv_command
+from hookline_sidecar.original import TELLINGS
 from hookline_sidecar.settings import OperatorSettings, Settings, default_state
 
 if TYPE_CHECKING:
@@ -30,7 +39,8 @@ examples:
   curl -s localhost:9901/v1/hooks/pre_query -H 'content-type: application/json' -d '{"query": "drop table t"}'
   curl -s localhost:9902/v1/plugins
 
-the keys of a sidecar's plugins, while it runs:
+a sidecar while it runs, by the socket in its --state: what it runs, and the keys of its plugins:
+  hookline-sidecar get /v1/plugins
   hookline-sidecar kv --help
 
 signals:
@@ -47,11 +57,14 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run a sidecar, or ``kv``; the exit code: 0 after a clean stop, 2 for settings that cannot be, 1 otherwise."""
+    """Run a sidecar, ``kv`` or ``get``; the exit code: 0 after a clean stop, 2 for what cannot be, 1 otherwise."""
     if arguments and arguments[0] == "kv":
         return kv_command.run(arguments[1:], environment)
+    if arguments and arguments[0] == "get":
+        return kv_command.run_get(arguments[1:], environment)
     parser = _parser(environment)
     options = parser.parse_args(arguments)
+    keep_secrets()
     log_to_stderr(options.log_level, as_json=options.log_format == "json")
     logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it counts every event
     settings = Settings(
@@ -62,12 +75,14 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         socket=options.socket,
         socket_mode=options.socket_mode,
         socket_group=options.socket_group,
+        health=options.health,
         admin=options.admin,
         admin_token=options.admin_token,
         workers=options.workers,
         max_body=options.max_body,
         body_timeout=options.body_timeout / 1000,
         drain=options.drain / 1000,
+        auth_headers=options.auth_headers,
     )
     if settings.listen is None and settings.socket is None:
         parser.error("--listen is off and there is no --socket: nobody could ask")
@@ -120,16 +135,25 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
            text="permissions of the socket, octal; 0666 for a proxy of any user")  # fmt: skip
     option("socket-group", kind=_group, metavar="GROUP",
            text="group that may open the socket, name or number: one that the proxy's user is in")  # fmt: skip
-    option("admin", kind=address, metavar="HOST:PORT", default="127.0.0.1:9902",
-           text="health, metrics and what runs")  # fmt: skip
+    option("health", kind=_address_or_off, metavar="HOST:PORT",
+           text="/healthz, /readyz and /metrics and nothing else, without any text of plugins: for probes and "
+           "Prometheus, on whatever address they come to (default: off)")  # fmt: skip
+    option("admin", kind=_address_or_off, metavar="HOST:PORT", default="127.0.0.1:9902",
+           text="health, metrics, what runs and plugins' keys, or 'off'; the socket admin.sock in --state has the "
+           "same. On an address that others can reach (0.0.0.0) it is what --health is, and the rest is for who has "
+           "the token of --admin-token")  # fmt: skip
     option("admin-token", kind=existing_or_not, metavar="FILE",
-           text="who sends what is in this file as bearer token may read and write plugins' keys on --admin; read for "
-           "every request. Without it, only the socket admin.sock in --state answers that")  # fmt: skip
+           text="who sends what is in this file as bearer token may read and write plugins' keys on --admin, and see "
+           "what runs where --admin is not this machine alone; read for every request. Without it, only the socket "
+           "admin.sock in --state answers that")  # fmt: skip
     option("workers", kind=_workers, metavar="N", default="1", text="processes that answer hooks")
     option("max-body", kind=_size, metavar="SIZE", default="16Mi", text="largest hook call")
     option("body-timeout", kind=_duration, metavar="TIME", default="10s",
            text="for the body of a hook call to arrive")  # fmt: skip
     option("drain", kind=_duration, metavar="TIME", default="10s", text="for calls under way to end at SIGTERM")
+    option("auth-headers", kind=one_of(*TELLINGS), metavar="PROXY", default="any",
+           text="whose headers tell /v1/auth the original request, while a client's are ignored: "
+           f"{', '.join(TELLINGS)} (all are read, and have to agree)")  # fmt: skip
     options.add_logging()
     return options.parser
 

@@ -26,9 +26,12 @@ from yarl import URL
 from hookline_api.hooks import Hook, hook_spellings, parse_hook
 from hookline_runtime.backlog import Asker
 from hookline_runtime.errors import InputError
+from hookline_serving import Bounds, Census, Closed, Connection
+from hookline_serving.connection import announcing
 from hookline_sidecar.auth import Question
 from hookline_sidecar.batch import Batch
 from hookline_sidecar.lane import Lanes
+from hookline_sidecar.original import TELLINGS
 from hookline_sidecar.replies import JSON, Refused, Reply, Wire, writable
 
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
 
     from hookline_runtime.pipeline import Chains
     from hookline_runtime.runtime import Runtime
+    from hookline_serving import Visit
     from hookline_sidecar.heads import Head
     from hookline_sidecar.lane import Answer, Lane, Later
     from hookline_sidecar.settings import Settings
@@ -56,8 +60,26 @@ _PLAIN_JSON: Final = frozenset(
     {"application/json", "application/json; charset=utf-8", "application/json;charset=utf-8"}
 )
 _LARGE: Final = 256 * 1024
-"""Bytes above which a body is a large one."""
+"""Bytes above which a body is a large one. Up to here every call is looked into, whatever its plugins take: what is
+wrong with it is said, and it costs little."""
 _LARGE_AT_ONCE: Final = 4
+_SMALL_BYTES: Final = 32 * 2**20
+"""Bytes of all other bodies that are not there as a whole. Where there are more, the one that came first is no longer
+waited for: an honest one is on its way for a millisecond."""
+BOUNDS: Final = Bounds(
+    unproven=256,
+    unproven_of_one=256,
+    every=4096,
+    of_one=4096,
+    line=8190,
+    headers=100,
+    header=8190,
+    head=64 * 1024,
+    unread_bytes=64 * 2**20,
+)
+"""Of one worker. Proxies ask, and a question of ``/v1/auth`` has all that their client sent: nginx passes lines of 8
+KiB, Envoy 100 headers and 60 KiB in all. They all come from one address, or from none, and keep what they open. Some
+kilobytes each, four thousand idle ones are 20 MiB; sixty-four answers at their largest may wait for their reader."""
 _LINGER_S: Final = 0.5
 """How long the rest of a refused body is read and dropped, so that its sender sees the answer."""
 _CUT_S: Final = 0.01
@@ -73,6 +95,29 @@ class Gate:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.draining = False
+        self.count_unclear: Callable[[], None] = lambda: None
+        """Called for each subrequest that is refused because it can be read in more than one way."""
+
+
+class _Bodies:
+    """The bodies that are not whole, without the large ones."""
+
+    def __init__(self) -> None:
+        self._bytes: dict[asyncio.Timeout, int] = {}
+        self._total = 0
+
+    def grows(self, deadline: asyncio.Timeout, count: int) -> None:
+        """So many more bytes came of the body that has this deadline."""
+        self._bytes[deadline] = self._bytes.get(deadline, 0) + count
+        self._total += count
+        while self._total > _SMALL_BYTES:
+            oldest = next(iter(self._bytes))
+            self.forget(oldest)
+            oldest.reschedule(0)
+
+    def forget(self, deadline: asyncio.Timeout) -> None:
+        """It is whole, or a large one, or nobody waits for it."""
+        self._total -= self._bytes.pop(deadline, 0)
 
 
 class _Work(Protocol):
@@ -90,11 +135,13 @@ class Endpoint:
         self._gate = gate
         self._settings = settings
         self._lane = lane
+        self._telling = TELLINGS[settings.auth_headers]
         self._wire = Wire()
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
+        self._small = _Bodies()
         self._logged_at = -_LOG_PAUSE_S
 
-    def server(self, ended: Callable[[], None]) -> web.Server:
+    def server(self, ended: Callable[[], None]) -> _Server:
         """What makes the protocol of each connection; ``ended`` is called when a connection is no more."""
         return _Server(self.answer, ended, self.route if self._lane else None)
 
@@ -152,7 +199,13 @@ class Endpoint:
         return self._on_lane(Batch, body, _BATCH)
 
     def _auth_on_lane(self, head: Head, _: bytes) -> bytes | Later | None:
-        return self._on_lane(Question.of_head, head, _AUTH)
+        return self._on_lane(self._of_head, head, _AUTH)
+
+    def _of_head(self, head: Head) -> Question:
+        question = Question.of_head(self._telling, head)
+        if question.unclear:
+            self._gate.count_unclear()
+        return question
 
     def _on_lane(self, make: Callable[[T], _Work], given: T, what: str) -> bytes | Later | None:
         if self._gate.draining:
@@ -187,10 +240,13 @@ class Endpoint:
         if request.path.startswith(_HOOKS):
             return await self._hook(request)
         if request.path == _BATCH:
-            async with self._body(request) as body:
+            async with self._body(request, self._settings.max_body) as body:
+                assert isinstance(body, bytes)  # noqa: S101 - more than --max-body is refused
                 return await self._work(Batch(body), _asker(request))
         if request.path == _AUTH or request.path.startswith(f"{_AUTH}/"):
-            question = Question.of_request(request.method, request.raw_path, request.headers.items())
+            question = Question.of_request(self._telling, request.method, request.raw_path, request.headers.items())
+            if question.unclear:
+                self._gate.count_unclear()
             return await self._work(question, _asker(request))
         hooks = ", ".join(Hook)
         raise Refused(404, f"there is nothing at {request.path:.100}; hooks are POST {_HOOKS} with one of {hooks}")
@@ -204,15 +260,21 @@ class Endpoint:
             hook = parse_hook(request.path.removeprefix(_HOOKS))
         except ValueError as error:
             raise Refused(404, str(error)) from None
-        async with self._body(request) as body:
+        keep = max(_LARGE, self._gate.runtime.chains.largest_input(hook))
+        async with self._body(request, keep) as body:
             try:
+                if isinstance(body, int):
+                    return Reply(200, JSON, self._gate.runtime.chains.answer_unread(hook, body))
                 return Reply(200, JSON, await self._gate.runtime.answer(hook, body, _asker(request)))
             except InputError as error:
                 raise _no_input(error) from None
 
     @contextlib.asynccontextmanager
-    async def _body(self, request: web.BaseRequest) -> AsyncIterator[bytes]:
-        """The body, for as long as the context lasts; a large one has one of few places meanwhile."""
+    async def _body(self, request: web.BaseRequest, keep: int) -> AsyncIterator[bytes | int]:
+        """The body, for as long as the context lasts; a large one has one of few places meanwhile.
+
+        Of a body that nobody takes, with more than ``keep`` bytes, only their number: they are dropped as they come.
+        """
         if request.method != "POST":
             raise Refused(405, f"{request.method} is not answered here; use POST", allow="POST")
         _check_media(request)
@@ -220,28 +282,38 @@ class Endpoint:
             raise self._too_large()
         await _continue(request)
         async with contextlib.AsyncExitStack() as held:
-            yield await self._read(request, held)
+            yield await self._read(request, keep, held)
 
-    async def _read(self, request: web.BaseRequest, held: contextlib.AsyncExitStack) -> bytes:
-        """The body. A large one takes one of few places, which ``held`` gives back after the call."""
+    async def _read(self, request: web.BaseRequest, keep: int, held: contextlib.AsyncExitStack) -> bytes | int:
+        """As ``_body``. A large one takes one of few places, which ``held`` gives back after the call."""
         chunks: list[bytes] = []
-        size, is_large = 0, False
+        size, is_large, is_kept = 0, False, (request.content_length or 0) <= keep
         try:
-            async with asyncio.timeout(self._settings.body_timeout):
+            async with asyncio.timeout(self._settings.body_timeout) as deadline:
+                held.callback(self._small.forget, deadline)
                 async for chunk in request.content.iter_any():
                     size += len(chunk)
                     if size > self._settings.max_body:
                         raise self._too_large()
+                    if size > keep or not is_kept:
+                        is_kept = False
+                        chunks.clear()
+                        self._small.forget(deadline)
+                        continue
+                    if not is_large:
+                        self._small.grows(deadline, len(chunk))
                     if size > _LARGE and not is_large:
                         is_large = True
                         await held.enter_async_context(self._large)
+                        self._small.forget(deadline)
                     chunks.append(chunk)
+                self._small.forget(deadline)
         except TimeoutError:
             raise Refused(408, f"the body could not be read within {self._settings.body_timeout:g} s") from None
         except (web.RequestPayloadError, ConnectionError, ValueError, RuntimeError) as error:
             # Cut off, or chunks that are none. Where the client is gone, nobody reads this.
             raise Refused(400, f"the body was not sent whole: {error!s:.100}") from None
-        return b"".join(chunks)
+        return b"".join(chunks) if is_kept else size
 
     def _too_large(self) -> Refused:
         return Refused(413, f"the body has more than {self._settings.max_body} bytes")
@@ -280,18 +352,24 @@ class _Server(web.Server):
             access_log=None,
             auto_decompress=False,  # a body that says it is compressed is refused, not unpacked
             keepalive_timeout=3600,
-            max_headers=128,
+            max_line_size=BOUNDS.line,
+            max_headers=BOUNDS.headers,
+            max_field_size=BOUNDS.header,
             lingering_time=_LINGER_S,
-            request_factory=self._request,
+            request_factory=announcing(self._request),
         )
         self._ended = ended
-        self._lanes = None if route is None else Lanes(route, self._behind, ended, self._loop)
+        self.closed = Closed()
+        """Connections that had to go."""
+        self._lanes = None if route is None else Lanes(route, self._behind, ended, self._loop, BOUNDS, self.closed)
+        lanes = self._lanes
+        self._census = Census(BOUNDS, self.closed, watches_idle=False) if lanes is None else lanes.census
 
     def __call__(self) -> Lane | web.RequestHandler:  # type: ignore[override]  # a loop needs no more than a protocol
-        return self._behind() if self._lanes is None else self._lanes.lane()
+        return self._behind(None) if self._lanes is None else self._lanes.lane()
 
-    def _behind(self) -> web.RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+    def _behind(self, visit: Visit | None) -> web.RequestHandler:
+        return _Connection(self, self._census, visit=visit, loop=self._loop, **self._kwargs)
 
     def _request(
         self,
@@ -330,11 +408,11 @@ class _Server(web.Server):
             await super().shutdown(_CUT_S)
 
 
-class _Connection(web.RequestHandler):
+class _Connection(Connection):
     __slots__ = ("asker",)
 
-    def __init__(self, manager: _Server, **settings: Any) -> None:
-        super().__init__(manager, **settings)
+    def __init__(self, manager: _Server, census: Census, *, visit: Visit | None, **settings: Any) -> None:
+        super().__init__(manager, census, visit=visit, **settings)
         self.asker = Asker()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -351,20 +429,10 @@ class _Connection(web.RequestHandler):
         if self.transport is not None:
             await super().start()
 
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer a request that could not be parsed. aiohttp's own way logs each, with a traceback."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("an answer is under way already")
-        detail = " ".join((message or str(exc) or "this is no HTTP/1.1").split())
-        response = Refused(status, f"the request is malformed: {writable(detail)[:200]}").reply().response()
-        response.force_close()
-        return response
+    def refusal(self, status: int, detail: str) -> web.Response:
+        """A problem document."""
+        text = f"the request is malformed: {writable(detail or 'this is no HTTP/1.1')}"
+        return Refused(status, text).reply().response()
 
 
 def _no_input(error: InputError) -> Refused:

@@ -29,9 +29,12 @@ log = logging.getLogger("hookline.folder")
 
 
 class FolderSource:
-    """Wants what the manifests of a folder say. ``running`` is the bundle that runs now."""
+    """Wants what the manifests of a folder say. ``running`` is the bundle that runs now.
 
-    def __init__(self, folder: Path, store: ArtifactStore, *, running: Callable[[], Bundle | None]) -> None:
+    ``key`` seals what has the values of Secrets: revisions are shown to whoever reads metrics.
+    """
+
+    def __init__(self, folder: Path, store: ArtifactStore, *, running: Callable[[], Bundle | None], key: bytes) -> None:
         self.changed = asyncio.Event()
         self.wants: Wants | None = None
         self.problems: tuple[Problem, ...] = ()
@@ -40,6 +43,7 @@ class FolderSource:
         self._folder = folder
         self._fetcher = Fetcher(store)
         self._running = running
+        self._key = key
         self._rescan = asyncio.Event()
         self._watch = FolderWatch(folder, self._rescan)
         self._unreadable = False
@@ -128,6 +132,7 @@ class FolderSource:
                 objects=found,
                 base=self._folder,
                 origin=manifest.file,
+                key=self._key,
             ),
             file=manifest.file,
             again=oci.track_interval / 1000 if oci is not None and oci.track_interval is not None else None,

@@ -1,4 +1,4 @@
-"""``hookline-sidecar kv``: the keys of a running sidecar's plugins, from beside it.
+"""``hookline-sidecar kv``: the keys of a running sidecar's plugins, from beside it; and ``get``, what it runs.
 
 It asks the socket in the state folder (``hookline_sidecar.admin_kv``), so it needs no token, only a user who may open
 that: the sidecar's own, as ``kubectl exec`` gives, or root.
@@ -64,26 +64,56 @@ class _FailedError(Exception):
 
 def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Run one command; the exit code, as ``--help`` lists them."""
-    options = _parser(environment).parse_args(arguments)
+    return _run(_parser(environment).parse_args(arguments), "kv")
+
+
+def run_get(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
+    """Write what the admin surface answers at a path to stdout; the exit code, as of ``kv``."""
+    parser = argparse.ArgumentParser(
+        prog="hookline-sidecar get",
+        description="Asks a running sidecar by the socket in its --state, and writes the answer to stdout.",
+        parents=[_common(environment)],
+        epilog="exit codes: 0 answered, 1 refused, 2 the command line is wrong, 3 no such path, 5 nobody to ask",
+    )
+    parser.add_argument(
+        "path", metavar="PATH", help="/v1/plugins (what runs, and what is wrong), /v1/bundle, /metrics, /readyz, …"
+    )
+    parser.set_defaults(command=_get_path)
+    return _run(parser.parse_args(arguments), "get")
+
+
+def _get_path(sidecar: _Sidecar, options: argparse.Namespace) -> None:
+    path = str(options.path)
+    if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
+        raise _FailedError(_EXIT_USAGE, "PATH is a path such as /v1/plugins")
+    sys.stdout.buffer.write(sidecar.ask("GET", path))
+    _print("")
+
+
+def _run(options: argparse.Namespace, command: str) -> int:
     try:
         options.command(_Sidecar(options.state / ADMIN_SOCKET), options)
         sys.stdout.flush()
     except _FailedError as error:
-        sys.stderr.write(f"hookline-sidecar kv: {error}\n")
+        sys.stderr.write(f"hookline-sidecar {command}: {error}\n")
         return error.code
     except BrokenPipeError:  # as of `kv list | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
 
 
-def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
-    shape = argparse.RawDescriptionHelpFormatter
+def _common(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     state = environment.get("HOOKLINE_STATE") or str(default_state(environment))
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--state", type=existing_or_not, metavar="DIR", default=state,
         help=f"the sidecar's own --state; also HOOKLINE_STATE (default: {state})".replace("%", "%%"),
     )  # fmt: skip
+    return common
+
+
+def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    shape, common = argparse.RawDescriptionHelpFormatter, _common(environment)
     parser = argparse.ArgumentParser(
         prog="hookline-sidecar kv",
         description="Reads and writes the keys of a running sidecar's plugins.",

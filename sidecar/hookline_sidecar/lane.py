@@ -13,10 +13,13 @@ looks at what arrives, and there are three fates for its bytes:
    bytes on.
 
 Why this is safe: ``heads.read_head`` knows only heads that every parser reads the same way, so there are never two
-opinions on where a request ends; and each byte is seen by one of the two, once. In doubt it is aiohttp. All limits in
-time, all errors, and what happens while draining are aiohttp's and ``endpoint``'s; a connection without an
+opinions on where a request ends; and each byte is seen by one of the two, once. In doubt it is aiohttp. All limits of
+a body in time, all errors, and what happens while draining are aiohttp's and ``endpoint``'s; a connection without an
 aiohttp handler holds nothing but at most 64 KiB of an unfinished request for 50 ms, or the requests that wait
 for a client that does not read its answers, with reading paused.
+
+The census (``hookline_serving``) watches over connections that have not completed a request, over heads that aiohttp
+was given and that do not end, and over answers that nobody reads. A connection that has asked once costs it nothing.
 """
 
 from __future__ import annotations
@@ -29,10 +32,13 @@ import aiohttp
 from aiohttp import web
 
 from hookline_runtime.backlog import Asker
+from hookline_serving import Census
 from hookline_sidecar.heads import MAX_HEAD, Head, read_head
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+
+    from hookline_serving import Bounds, Closed, Visit
 
     Later = Callable[[Asker], Awaitable[bytes]]
     """What is still to be done for a response, for the client that asked."""
@@ -53,7 +59,7 @@ _MAX_KNOWN_BYTES: Final = 1024
 _FLUSH_S: Final = 0.01
 """How often a shutdown looks whether answers have been read: no callback tells."""
 _SILENCE_S: Final = 3600.0
-"""A connection that says nothing for this long is closed, twice as long at the most."""
+"""A connection that says nothing for this long between two requests is closed, twice as long at the most."""
 
 _CAN_TAKE_BACK: Final = aiohttp.__version__.startswith("3.") and hasattr(web.RequestHandler, "_waiter")
 """The only private thing of aiohttp's that is read: what an idle handler waits for. With another aiohttp, what is
@@ -66,11 +72,14 @@ class Lanes:
     def __init__(
         self,
         route: Callable[[Head], tuple[Answer | None, bool]],
-        behind: Callable[[], web.RequestHandler],
+        behind: Callable[[Visit | None], web.RequestHandler],
         lost: Callable[[], None],
         loop: asyncio.AbstractEventLoop,
+        bounds: Bounds,
+        closed: Closed,
     ) -> None:
         self.loop = loop
+        self.census = Census(bounds, closed, watches_idle=False, idlest=self._idlest)
         self.behind = behind
         self.lost = lost
         self.connections: set[Lane] = set()
@@ -103,6 +112,7 @@ class Lanes:
         """Close what is idle, let calls under way end, and leave what is unfinished to aiohttp: we shut down."""
         if self._sweeping is not None:
             self._sweeping.cancel()
+        self.census.end()
         for lane in tuple(self.connections):
             lane.end()
 
@@ -118,6 +128,16 @@ class Lanes:
         for task in tuple(self.under_way):
             task.cancel()
 
+    def _idlest(self) -> Visit | None:
+        """One that may go where there are too many: that said nothing since somebody last looked, if there is one."""
+        found = None
+        for lane in self.connections:
+            if lane.is_idle():
+                if lane.is_silent():
+                    return lane.visit
+                found = found or lane
+        return None if found is None else found.visit
+
     def _sweep(self) -> None:
         self._sweeping = self.loop.call_later(_SILENCE_S, self._sweep) if self.connections else None
         for lane in tuple(self.connections):
@@ -128,8 +148,8 @@ class Lane(asyncio.Protocol):
     """One connection."""
 
     __slots__ = (
-        "_asker", "_behind", "_blocked", "_ended", "_for_good", "_held", "_owed", "_paused", "_resting", "_said",
-        "_shared", "_task", "_timer", "_transport",
+        "_asker", "_behind", "_blocked", "_ended", "_for_good", "_held", "_is_new", "_owed", "_paused", "_resting",
+        "_said", "_shared", "_task", "_timer", "_transport", "visit",
     )  # fmt: skip
 
     def __init__(self, shared: Lanes) -> None:
@@ -157,6 +177,10 @@ class Lane(asyncio.Protocol):
         """Whether nothing comes any more, or is wanted."""
         self._said = True
         """Whether anything came since somebody last looked."""
+        self._is_new = True
+        """Whether it has not completed a request yet."""
+        self.visit: Visit | None = None
+        """As the census sees it."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin. The loop itself has set TCP_NODELAY."""
@@ -164,11 +188,14 @@ class Lane(asyncio.Protocol):
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family != socket.AF_UNIX:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self.visit = self._shared.census.admit(self._transport)
         self._shared.connections.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it. A call under way goes on to its end, and waits for no room to be observed."""
         self._leave()
+        if self.visit is not None:
+            self.visit.leaves()
         self._shared.connections.discard(self)
         self._stop_timer()
         self._held = b""
@@ -210,12 +237,16 @@ class Lane(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client does not read."""
         self._blocked = True
+        if self.visit is not None:
+            self.visit.blocks()
         if self._behind is not None:
             self._behind.pause_writing()
 
     def resume_writing(self) -> None:
         """The client reads again."""
         self._blocked = False
+        if self.visit is not None:
+            self.visit.flows()
         if self._behind is not None:
             self._behind.resume_writing()
         if self._resting:
@@ -238,16 +269,24 @@ class Lane(asyncio.Protocol):
 
         Nobody else watches over a client that does not read.
         """
-        is_silent, self._said = not self._said, False
-        is_idle = self._blocked or (not self._for_good and self._is_ours())
-        if is_silent and is_idle and self._task is None:
+        if self.is_silent() and self._task is None and not self._for_good and self._is_ours():
             self._transport.abort()
+
+    def is_silent(self) -> bool:
+        """Whether nothing came since this was last asked."""
+        is_silent, self._said = not self._said, False
+        return is_silent
+
+    def is_idle(self) -> bool:
+        """Whether nothing is under way, and all was read."""
+        waits = self._held or self._resting or self._owed or self._blocked
+        return not waits and not self._transport.is_closing() and self._is_ours()
 
     def is_sending(self) -> bool:
         """Whether the client has not read all that was answered."""
         return self._transport.get_write_buffer_size() > 0
 
-    def _work(self, data: bytes) -> None:
+    def _work(self, data: bytes) -> None:  # noqa: C901 - one stretch, with nothing called that need not be
         """Answer, or hand over, request by request; what is incomplete is held."""
         known = self._shared.known
         answers: list[bytes] = []
@@ -279,6 +318,8 @@ class Lane(asyncio.Protocol):
             stop = body + length
             if ask is not None and (self._behind is None or self._is_ours()):
                 if stop <= size:
+                    if self._is_new:
+                        self._prove()
                     answer = ask(data[body:stop])
                     if isinstance(answer, bytes):
                         if stop == size and not answers:  # one request at a time: what most clients do
@@ -300,6 +341,12 @@ class Lane(asyncio.Protocol):
         self._write(answers)
         if self._timer is not None:
             self._stop_timer()
+
+    def _prove(self) -> None:
+        """It has sent a whole request."""
+        self._is_new = False
+        if self.visit is not None:
+            self.visit.ends()
 
     def _write(self, answers: list[bytes]) -> None:
         """Send what was answered, in one piece. Always before anything is handed over."""
@@ -338,7 +385,7 @@ class Lane(asyncio.Protocol):
 
     def _handler(self) -> web.RequestHandler:
         if self._behind is None:
-            self._behind = self._shared.behind()
+            self._behind = self._shared.behind(self.visit)
             self._behind.connection_made(self._transport)
             if self._blocked:
                 self._behind.pause_writing()

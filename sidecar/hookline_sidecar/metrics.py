@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from hookline_api.hooks import Hook
 from hookline_runtime.stats import PROMETHEUS_BOUNDS, Summary
+from hookline_serving.bounds import REASONS
 from hookline_sidecar.operator_source import OperatorSource
 
 if TYPE_CHECKING:
@@ -24,10 +25,14 @@ if TYPE_CHECKING:
     from hookline_sidecar.supervisor import Supervisor
 
 
-def exposition(supervisor: Supervisor) -> bytes:
-    """The text format, https://prometheus.io/docs/instrumenting/exposition_formats/."""
+def exposition(supervisor: Supervisor, *, guests: bool) -> bytes:
+    """The text format, https://prometheus.io/docs/instrumenting/exposition_formats/.
+
+    ``guests``: with the metrics that plugins keep. A plugin makes up their names while it is asked, of whatever a call
+    brought it, so they are not for strangers. All other names and labels are ours, or those of resources.
+    """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(supervisor))
+    registry.register(_Collector(supervisor, guests=guests))
     return generate_latest(registry)
 
 
@@ -41,8 +46,9 @@ def summaries(supervisor: Supervisor, plugin: str) -> dict[Hook, Summary]:
 
 
 class _Collector(Collector):
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, *, guests: bool) -> None:
         self._supervisor = supervisor
+        self._with_guests = guests
 
     def collect(self) -> Iterator[Metric]:
         yield from self._sidecar()
@@ -50,7 +56,8 @@ class _Collector(Collector):
         yield from self._plugins()
         yield from self._calls()
         yield from self._host()
-        yield from self._guests()
+        if self._with_guests:
+            yield from self._guests()
 
     def _sidecar(self) -> Iterator[Metric]:
         it = self._supervisor
@@ -69,6 +76,18 @@ class _Collector(Collector):
         for worker in range(it.fleet.size):
             connections.add_metric([str(worker)], it.board.connections(worker))
         yield connections
+        yield CounterMetricFamily(
+            "hookline_auth_unclear",
+            "Subrequests of proxies that were refused: two headers differ, or servers would read the path differently.",
+            value=it.board.unclear(),
+        )
+        closed = CounterMetricFamily(
+            "hookline_connections_closed", "Connections that had to go, by where and why.", labels=["port", "reason"]
+        )
+        for port, counts in {**it.admin.closed, "hooks": it.board.closed()}.items():
+            for reason in REASONS:
+                closed.add_metric([port, reason], counts[reason])
+        yield closed
         yield CounterMetricFamily("hookline_bundle_changes", "Bundles that replaced another.", value=it.changes)
         if isinstance(it.source, OperatorSource):
             yield GaugeMetricFamily(

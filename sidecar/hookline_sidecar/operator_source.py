@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 
 _HEARTBEAT_S: Final = 15.0
 _SETTLE_S: Final = 0.02
+_TOLD_EACH_SECOND: Final = 256 * 1024
+"""Bytes of reports: after one of a thousand plugins it rests for half a second, in which more of them get ready. The
+operator reads a quarter of that, and of what comes faster the newest."""
 _TELL_S: Final = 5.0
 """How often it is looked whether there is something to report that nobody said."""
 _PAUSE_FIRST_S: Final = 0.25
@@ -211,14 +214,14 @@ class OperatorSource:
         try:
             while True:
                 self._told.clear()
-                text = reports.written(self._report())
+                text, rest = reports.written(self._report()), _SETTLE_S
                 if text != last:
                     await socket.send_str(text)
-                    last = text
+                    last, rest = text, max(_SETTLE_S, len(text) / _TOLD_EACH_SECOND)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_TELL_S):
                         await self._told.wait()
-                await asyncio.sleep(_SETTLE_S)
+                await asyncio.sleep(rest)
         except ConnectionError:
             pass  # whoever reads notices too
         finally:

@@ -25,6 +25,7 @@ from hookline_runtime.places import SharedPlaces
 from hookline_runtime.stats import TABLE_BYTES, StatsTable
 from hookline_sidecar import sockets
 from hookline_sidecar.accepting import Board
+from hookline_sidecar.admin import Doors
 from hookline_sidecar.supervisor import Supervisor
 from hookline_sidecar.worker import Worker
 
@@ -67,7 +68,10 @@ def run(settings: Settings, state: StateFolder) -> int:
         # A proxy keeps many connections; the soft limit of most shells is 1024.
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    door = sockets.listen_tcp(settings.admin, "--admin")
+    admin_doors = Doors(
+        health=None if settings.health is None else sockets.listen_tcp(settings.health, "--health"),
+        admin=None if settings.admin is None else sockets.listen_tcp(settings.admin, "--admin"),
+    )
     hook_doors = _bind(settings)
     ours = settings.socket.stat() if settings.socket is not None else None
     memories = [mmap.mmap(-1, TABLE_BYTES) for _ in range(settings.workers)]
@@ -78,11 +82,11 @@ def run(settings: Settings, state: StateFolder) -> int:
     def supervise() -> None:
         for each in hook_doors:
             each.close()  # only workers answer hooks; a stopped sidecar must not accept into nowhere
-        uvloop.run(_supervise(settings, state, tables, board, door))
+        uvloop.run(_supervise(settings, state, tables, board, admin_doors))
 
     def work(index: int) -> Callable[[], None]:
         def main() -> None:
-            door.close()
+            admin_doors.close()
             uvloop.run(_work(settings, state, index, hook_doors, board, tables[index], shared))
 
         return main
@@ -97,7 +101,8 @@ def run(settings: Settings, state: StateFolder) -> int:
             _start(child)
         _attend(children, board)
         sockets.unlink(settings.socket, ours)
-        for each in (door, *hook_doors):
+        admin_doors.close()
+        for each in hook_doors:
             each.close()  # so that a new connection is refused, and not kept waiting for nobody
         return _stop(children, settings.drain)
     finally:
@@ -105,10 +110,10 @@ def run(settings: Settings, state: StateFolder) -> int:
 
 
 async def _supervise(
-    settings: Settings, state: StateFolder, tables: list[StatsTable], board: Board, door: socket.socket
+    settings: Settings, state: StateFolder, tables: list[StatsTable], board: Board, doors: Doors
 ) -> None:
     os.nice(_SUPERVISOR_NICENESS)
-    await Supervisor(settings, state, tables=tables, board=board, door=door).run()
+    await Supervisor(settings, state, tables=tables, board=board, doors=doors).run()
 
 
 async def _work(

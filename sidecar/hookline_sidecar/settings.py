@@ -51,7 +51,10 @@ class Settings:
     socket_mode: int
     socket_group: int | None
     """Number of the group that the socket is given to; None for that of the process."""
-    admin: Address
+    health: Address | None
+    """Where health and metrics alone are answered, with no text of plugins."""
+    admin: Address | None
+    """Where all of the admin surface is; on another address than this machine's own, for the token's bearer."""
     admin_token: Path | None
     """A file: who knows what is in it may use the protected paths of ``admin``. None: nobody may, there."""
     workers: int
@@ -61,3 +64,5 @@ class Settings:
     """Seconds for a body to arrive."""
     drain: float
     """Seconds for calls under way to end after SIGTERM."""
+    auth_headers: str = "any"
+    """How the proxy tells ``/v1/auth`` the original request: a key of ``original.TELLINGS``."""

@@ -8,6 +8,7 @@
     STATE/compiled/        their compiled forms (``hookline_runtime.compiler``)
     STATE/kv/              the plugins' key-value store (``hookline_runtime.kv``)
     STATE/places           locks: calls under way where workers share a limit (``hookline_runtime.places``)
+    STATE/seal.key         what revisions are sealed with, where a folder is the source: mode 0600
     STATE/numbers.json     which rows of the statistics belong to which plugin
     STATE/control.sock     where workers meet the supervisor
     STATE/admin.sock       the admin paths, for whoever may open it: mode 0600 (``hookline_sidecar.admin``)
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MAX_BUNDLE: Final = 512 * 2**20
+_SEAL_KEY: Final = 32
+"""Bytes: as many as SHA-256 has."""
 _MAX_SOCKET_PATH: Final = 107  # linux/un.h
 
 log = logging.getLogger("hookline.state")
@@ -53,6 +56,7 @@ class StateFolder:
         self.admin = root / ADMIN_SOCKET
         self._bundle = root / "bundle.json"
         self._numbers = root / "numbers.json"
+        self._seal_key = root / "seal.key"
         self._lock: int | None = None
 
     def take(self) -> None:
@@ -91,13 +95,34 @@ class StateFolder:
                 return Bundle.model_validate_json(file.read(_MAX_BUNDLE))
         except FileNotFoundError:
             return None
-        except (OSError, ValidationError, ValueError) as error:
-            log.warning("the last good bundle in %s cannot be read, and is not used: %.200s", self._bundle, error)
-            return None
+        except ValidationError as error:
+            # Without the input, which has the values of Secrets.
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            why = f"{'.'.join(str(part) for part in first['loc']):.100}: {first['msg']:.100}"
+        except (OSError, ValueError) as error:
+            why = f"{error!s:.200}"
+        log.warning("the last good bundle in %s cannot be read, and is not used: %s", self._bundle, why)
+        return None
 
     def save_bundle(self, bundle: Bundle) -> None:
         """Keep a bundle as the last good one; complete, or not at all."""
-        _write(self._bundle, json.dumps(bundle.model_dump(mode="json", by_alias=True)))
+        _write(self._bundle, json.dumps(bundle.model_dump(mode="json", by_alias=True)).encode())
+
+    def seal_key(self) -> bytes:
+        """The same as long as this folder is; where it cannot be kept, until the next start."""
+        try:
+            with self._seal_key.open("rb") as file:
+                found = file.read(_SEAL_KEY + 1)
+            if len(found) == _SEAL_KEY:
+                return found
+        except OSError:
+            pass
+        key = os.urandom(_SEAL_KEY)
+        try:
+            _write(self._seal_key, key)
+        except OSError as error:
+            log.warning("%s cannot be written (%s): revisions change with the next start", self._seal_key, error)
+        return key
 
     def load_numbers(self) -> dict[str, int]:
         """Each plugin's rows of the statistics, as the last supervisor had them: workers still count there."""
@@ -109,14 +134,14 @@ class StateFolder:
 
     def save_numbers(self, numbers: dict[str, int]) -> None:
         """Keep them for the next supervisor."""
-        _write(self._numbers, json.dumps(numbers))
+        _write(self._numbers, json.dumps(numbers).encode())
 
 
-def _write(path: Path, text: str) -> None:
+def _write(path: Path, data: bytes) -> None:
     partial = path.with_suffix(".partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(text.encode())
+        file.write(data)
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)

@@ -34,7 +34,7 @@ from hookline_runtime.errors import FetchError, LoadError
 from hookline_runtime.kv import KvStore
 from hookline_runtime.stats import MAX_PLUGINS, StatsTable
 from hookline_sidecar import report
-from hookline_sidecar.admin import AdminServer
+from hookline_sidecar.admin import AdminServer, Doors
 from hookline_sidecar.admin_access import Access
 from hookline_sidecar.admin_kv import KvAdmin
 from hookline_sidecar.fleet import Fleet, RefusedError
@@ -43,7 +43,6 @@ from hookline_sidecar.operator_source import OperatorSource
 from hookline_sidecar.slots import Slot, Slots
 
 if TYPE_CHECKING:
-    import socket
     from pathlib import Path
 
     from hookline_api.distribution import PluginState
@@ -68,7 +67,7 @@ class Supervisor:
     """The process that makes bundles and answers the admin port."""
 
     def __init__(
-        self, settings: Settings, state: StateFolder, *, tables: list[StatsTable], board: Board, door: socket.socket
+        self, settings: Settings, state: StateFolder, *, tables: list[StatsTable], board: Board, doors: Doors
     ) -> None:
         self.settings = settings
         self.tables = tables
@@ -87,7 +86,7 @@ class Supervisor:
         self.access = Access(settings.admin_token)
         self._kv = KvStore(state.kv)
         self.kv_admin = KvAdmin(self._kv, plugins=self._names, body_timeout=settings.body_timeout)
-        self._admin = AdminServer(self, door, state.admin)
+        self.admin = AdminServer(self, doors, state.admin)
         self._state = state
         self._store = ArtifactStore(state.artifacts)
         self._compiler = Compiler(state.compiled)
@@ -109,7 +108,8 @@ class Supervisor:
         if self.settings.operator is not None:
             return OperatorSource(self.settings.operator, self._store, report=lambda: report.of(self))
         assert self.settings.plugins is not None  # noqa: S101 - settings have exactly one of the two
-        return FolderSource(self.settings.plugins, self._store, running=lambda: self.bundle)
+        key = self._state.seal_key()
+        return FolderSource(self.settings.plugins, self._store, running=lambda: self.bundle, key=key)
 
     async def run(self) -> None:
         """Work until SIGTERM."""
@@ -120,7 +120,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGUSR1, self._drain)
         await self._restore()
         await self.fleet.listen(self._state.control)
-        await self._admin.open()
+        await self.admin.open()
         tasks = [
             loop.create_task(self.source.run(), name="source"),
             loop.create_task(self._take_on_change(), name="take"),
@@ -137,7 +137,7 @@ class Supervisor:
         self.slots.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self.source.close()
-        await self._admin.close()
+        await self.admin.close()
         self.kv_admin.close()
         await self.fleet.close()
 
@@ -160,18 +160,23 @@ class Supervisor:
         """The plugins that are asked for, or run."""
         return {*self.slots, *(entry.name for entry in (self.bundle.plugins if self.bundle else ()))}
 
-    def not_ready(self) -> list[str]:
-        """Why the pod should get no traffic: one sentence each; empty where it should."""
+    def not_ready(self, *, in_our_words: bool = False) -> list[str]:
+        """Why the pod should get no traffic: one sentence each; empty where it should.
+
+        ``in_our_words`` for strangers: nothing that a plugin, a registry or the other side of a connection has said.
+        """
         reasons = []
         if self.draining:
             reasons.append("the sidecar is draining")
         if self.bundle is None:
-            reasons.append(self._not_loaded())
+            reasons.append("there is no bundle yet" if in_our_words else self._not_loaded())
         elif self.fleet.running(self.bundle.version) == 0:
             reasons.append("no worker runs the bundle yet")
         for entry in self.bundle.plugins if self.bundle else ():
             if entry.artifact is None and any(hook not in OBSERVERS for hook in entry.hooks):
-                why = entry.failure.message if entry.failure else "it is not loaded"
+                why = "it is not loaded"
+                if entry.failure:
+                    why = f"cause {entry.failure.cause}" if in_our_words else entry.failure.message
                 reasons.append(f"plugin '{entry.name}' fails closed: {why}")
         return reasons
 
@@ -185,7 +190,7 @@ class Supervisor:
         """Make sockets anew where somebody deleted them: without one, a worker that is replaced gets no bundle."""
         made = (
             (self._state.control, functools.partial(self.fleet.listen, self._state.control)),
-            (self._state.admin, self._admin.open_socket),
+            (self._state.admin, self.admin.open_socket),
         )
         while True:
             await asyncio.sleep(_DOOR_S)
@@ -391,6 +396,8 @@ class Supervisor:
         if self.bundle is not None:
             self.changes += 1
         self.bundle = bundle
+        # Also a plugin that could not be had keeps what it stored: it may be back.
+        await asyncio.to_thread(self._kv.make_room, {entry.name for entry in bundle.plugins})
 
     async def _write_initial_keys(self, bundle: Bundle, *, only_try: bool = False) -> None:
         """Once all workers could switch, and before one does. Raises RefusedError where the store takes them not."""

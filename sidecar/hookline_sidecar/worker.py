@@ -8,6 +8,7 @@ ever answered by a chain that is not there.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import signal
@@ -64,6 +65,7 @@ class Worker:
         self._compiler = Compiler(state.compiled)
         self._prepared: Prepared | None = None
         self._gate = endpoint.Gate(self._runtime)
+        self._gate.count_unclear = functools.partial(board.count_unclear, index)
         self._entrance: _Entrance | None = None
         self._told: dict[str, Any] = {}
 
@@ -158,6 +160,8 @@ class Worker:
     async def _report(self, writer: asyncio.StreamWriter) -> None:
         """Tell the supervisor what is not in the shared statistics, where it changed."""
         while True:
+            if self._entrance is not None:
+                self._board.tell(self._index, self._entrance.closed)
             report = {name: _facts(plugin) for name, plugin in self._runtime.plugins.items()}
             # What a supervisor that does not read has not taken yet must not pile up here.
             if report != self._told and not writer.transport.get_write_buffer_size():
@@ -171,6 +175,9 @@ class _Entrance:
 
     def __init__(self, made: endpoint.Endpoint, doors: list[socket.socket], board: Board, worker: int) -> None:
         self._server = made.server(self._ended)
+        self.closed = self._server.closed
+        """Connections that had to go, counted on from where the worker before this one was."""
+        self.closed.update(board.told(worker))
         self._acceptor = Acceptor(doors, board, worker, self._server)
         self._acceptor.open()
 

@@ -165,9 +165,9 @@ def test_the_operator_is_told_the_names_that_the_chart_gives(rendered):
     for role in rendered.all("Role"):
         for rule in role["rules"]:
             (resource, *_) = rule["resources"]
-            flag = {"leases": "lease", "secrets": "tls-secret", "configmaps": "ca-config-map"}.get(resource)
-            if flag and "resourceNames" in rule:
-                assert rule["resourceNames"] == [flags[flag]]
+            named = {"leases": ["lease"], "secrets": ["tls-secret", "key-secret"], "configmaps": ["ca-config-map"]}
+            if resource in named and "resourceNames" in rule:
+                assert rule["resourceNames"] == [flags[flag] for flag in named[resource]]
 
 
 def test_the_pods_own_identity_comes_from_the_downward_api(rendered):

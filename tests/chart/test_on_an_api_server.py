@@ -138,6 +138,7 @@ def test_the_notes_name_the_next_two_commands(release):
         ("create", "secrets", "chart-shop", False),
         ("create", "secrets", NAMESPACE, True),
         ("update", "secrets/hookline-operator-tls", NAMESPACE, True),
+        ("update", "secrets/hookline-operator-key", NAMESPACE, True),
         ("update", "secrets/other", NAMESPACE, False),
         ("update", "configmaps/hookline-ca", NAMESPACE, True),
         ("update", "configmaps/hookline-ca", "chart-shop", False),

@@ -23,6 +23,7 @@ OWN = {
     ("", "secrets"): {"create"},
     ("", "configmaps"): {"create"},
     ("", "secrets", "hookline-operator-tls"): {"get", "update"},
+    ("", "secrets", "hookline-operator-key"): {"get", "update"},
     ("", "configmaps", "hookline-ca"): {"get", "update"},
 }
 

@@ -118,3 +118,45 @@ def test_any_config_has_a_revision_and_can_be_redacted(config, paths):
 def test_half_a_surrogate_pair_in_a_setting_does_not_break_the_revision():
     """YAML and JSON can escape one."""
     assert len(_plugin(config={"a": "\ud800"}).revision) == 12
+
+
+def test_nobody_guesses_a_secret_by_its_revision():
+    """Whoever knows all but the value, and the revision that is shown, cannot tell a right guess from a wrong one."""
+    key = b"k" * 32
+    sealed = _plugin(config={"pin": "1234", "own": 1}, secretPaths=["pin"]).sealed(key)
+    shown = {**sealed.redacted().model_dump(mode="json", by_alias=True), "config": {"own": 1}}
+    guesses = {f"{number:04}": {"pin": f"{number:04}", "own": 1} for number in range(1000, 2000)}
+    for guess in guesses.values():
+        plain = BundlePlugin.model_validate({**shown, "config": guess})
+        assert sealed.revision not in {plain.revision, plain.sealed(b"").revision, plain.sealed(b"x" * 32).revision}
+    assert "1234" not in sealed.redacted().model_dump_json()
+    assert sealed.seal not in sealed.redacted().model_dump_json()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"config": {"pin": "other"}}, {"config": {"pin": "1", "own": 2}}, {"name": "q"}, {"namespace": "n"},
+     {"secretPaths": ["own"]}, {"config": {"own": "1"}}, {"priority": 1}],
+)  # fmt: skip
+def test_a_sealed_plugin_has_another_revision_for_each_change(change):
+    """As one that is not: also where a value of a Secret changed, or is that of another plugin."""
+    before = {"config": {"pin": "1", "own": 1}, "secretPaths": ["pin"]}
+    key = b"k" * 32
+    assert _plugin(**before).sealed(key).revision == _plugin(**before).sealed(key).sealed(key).revision
+    assert _plugin(**before).sealed(key).revision != _plugin(**(before | change)).sealed(key).revision
+    assert _plugin(**before).sealed(key).revision != _plugin(**before).sealed(b"another").revision
+
+
+def test_what_has_no_secret_keeps_its_revision():
+    """No plugin is loaded again for a key that it has nothing to do with; and what is sealed survives being stored."""
+    plain = _plugin(config={"a": 1})
+    assert plain.sealed(b"k" * 32) == plain
+    sealed = _plugin(config={"a": "1"}, secretPaths=["a"]).sealed(b"k" * 32)
+    assert BundlePlugin.model_validate_json(sealed.model_dump_json(by_alias=True)).revision == sealed.revision
+
+
+def test_an_error_about_a_bundle_quotes_no_value():
+    """Wherever it is logged."""
+    with pytest.raises(ValueError, match="1 validation error") as caught:
+        _plugin(config="s3cret")
+    assert "s3cret" not in str(caught.value)

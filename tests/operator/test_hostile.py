@@ -240,3 +240,52 @@ async def test_sources_that_never_answer_keep_no_other_namespace_waiting(operato
     await eventually(lambda: other.ready("guard") == ("True", "NoMatchingPods"), "Ready")
     assert slow.ready("slow-29") != ("True", "NoMatchingPods")
     server.close()
+
+
+async def test_a_stranger_is_told_nothing_of_another_tenants_module(
+    operator, tenant, module, eventually, control_plane
+):
+    """Anybody reaches the webhook. Without the plugin's uid it answers as if there were no such plugin."""
+    schema = {"type": "object", "properties": {"mode": {"enum": ["hush-hush"]}}, "required": ["mode"]}
+    wants = '(import "env" "kv_get" (func (param i32 i32 i32 i32) (result i32)))'
+    source = tenant.module("one", described(module("v1", imports=wants), config_schema=schema))
+    tenant.plugin("guard", source, config={"mode": "hush-hush"}, permissions=["kv.read"])
+    await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
+    stored = tenant.get("guard")
+    wrong = {"source": stored["spec"]["source"], "config": {"mode": "guess"}}
+
+    async def ask(name, operation="UPDATE", uid=None):
+        metadata = {"name": name, "namespace": tenant.name} | ({"uid": uid} if uid else {})
+        request = {
+            "uid": "r", "kind": {"group": "hookline.dev", "version": "v1alpha1", "kind": "WasmPlugin"},
+            "operation": operation, "namespace": tenant.name, "name": name,
+            "object": {**stored, "metadata": metadata, "spec": wrong},
+            "oldObject": {"metadata": metadata, "spec": {}},
+        }  # fmt: skip
+        review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": request}
+        trust = ssl.create_default_context(
+            cadata=control_plane.get("configmap", "hookline-ca", f"--namespace={operator.home}")["data"]["ca.crt"]
+        )
+        url, host = f"https://127.0.0.1:{operator.port}/webhooks/validate", f"hookline-operator.{operator.home}.svc"
+        async with (
+            aiohttp.ClientSession() as session,
+            session.post(url, json=review, ssl=trust, server_hostname=host) as answer,
+        ):
+            return (await answer.json())["response"]
+
+    nobody = await ask("no-such-plugin")
+    assert nobody == {"allowed": True, "uid": "r"}
+    for how in ({}, {"uid": "00000000-0000-0000-0000-000000000000"}, {"operation": "CREATE"}):
+        assert await ask("guard", **how) == nobody
+    known = await ask("guard", uid=stored["metadata"]["uid"])  # as the API server does
+    assert known["allowed"] is False
+    assert "config.mode" in known["status"]["message"]
+    assert "kv.read" in known["warnings"][0]
+
+
+def described(wasm, **description):
+    """The module with a description."""
+    name, payload = b"hookline.plugin", json.dumps(description).encode()
+    content = bytes([len(name)]) + name + payload
+    size = len(content)
+    return wasm + b"\x00" + bytes([size & 0x7F | 0x80, size >> 7]) + content

@@ -261,6 +261,7 @@ async def test_settings_are_checked_against_the_plugins_schema(operator, tenant,
     entry = sidecar.running.bundle.plugins[0]
     assert entry.config == {"limit": "hush"}
     assert entry.secret_paths == ["limit"]
+    assert entry.revision != entry.model_copy(update={"seal": None}).revision  # which everybody could try values for
     second = sidecar.runs()
     tenant.apply(secret("limits", {"limit": "much too long a secret"}))
     await eventually(lambda: tenant.ready("guard") == ("False", "ConfigInvalid"), "ConfigInvalid")

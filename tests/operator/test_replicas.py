@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import signal
 import time
 
 import pytest
+
+from hookline_operator.kube import Kube
+from hookline_operator.sealing import SealingKey
 
 
 def leader(operators):
@@ -166,3 +170,56 @@ async def test_status_writes_are_bounded_whatever_the_pods_do(new_operator, tena
     writes = operator.metrics()[name] - before
     assert writes <= time.monotonic() - began + 1
     await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
+
+
+async def test_all_replicas_seal_with_one_key(two, tenant, module, connect, eventually):
+    """So they come to the same revisions; and an older sidecar, which knows no seals, is understood all the same."""
+    first, second = await two()
+    for name in ("a", "b", "old"):
+        tenant.pod(name)
+    value = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"pin": "1234"}}
+    tenant.apply(value)
+    tenant.plugin("guard", tenant.module("one", module("v1")),
+                  configFrom=[{"secretRef": {"name": "s"}, "key": "pin", "path": "pin"}])  # fmt: skip
+    sidecars = [await connect(first, tenant, "a"), await connect(second, tenant, "b")]
+    for sidecar in sidecars:
+        await sidecar.until(sidecar.runs)
+    assert sidecars[0].runs() == sidecars[1].runs()
+    sidecars.append(await connect(second, tenant, "old", knows_seals=False))
+    await sidecars[2].until(sidecars[2].runs)
+    assert sidecars[2].runs() != sidecars[0].runs()
+    await eventually(lambda: tenant.status("guard").get("loaded") == "3/3", "3/3")
+    key = tenant.plane.get("secret", "hookline-operator-key", f"--namespace={first.home}")
+    assert len(base64.b64decode(key["data"]["seal.key"])) == 32
+
+
+async def test_a_key_that_is_lost_comes_back_and_another_is_taken_over(control_plane, tenant):
+    """Whoever starts first makes it; nobody ends up with one of its own."""
+    kube = await Kube.connect(control_plane.kubeconfig)
+    changed = []
+
+    def keeper():
+        return SealingKey(kube, namespace=tenant.name, secret="key", changed=lambda: changed.append(1))
+
+    try:
+        keepers = [keeper() for _ in range(6)]
+        await asyncio.gather(*(each.sync() for each in keepers))
+        (key,) = {each.value for each in keepers}
+        await asyncio.to_thread(control_plane.kubectl, "delete", "secret", "key", f"--namespace={tenant.name}")
+        await keepers[0].sync()
+        late = keeper()
+        await late.sync()
+        assert late.value == key
+        assert changed == []
+        other = base64.b64encode(b"o" * 32).decode()
+        patch = '{"data":{"seal.key":"%s"}}' % other  # noqa: UP031
+        kubectl = ("patch", "secret", "key", f"--namespace={tenant.name}", "--type=merge", "-p")
+        await asyncio.to_thread(control_plane.kubectl, *kubectl, patch)
+        await late.sync()
+        assert (late.value, changed) == (b"o" * 32, [1])
+        await asyncio.to_thread(control_plane.kubectl, *kubectl, patch.replace(other, "c2hvcnQ="))
+        await late.sync()
+        await keepers[0].sync()
+        assert keepers[0].value == b"o" * 32
+    finally:
+        await kube.close()

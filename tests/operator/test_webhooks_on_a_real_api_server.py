@@ -127,6 +127,7 @@ class Hookline:
     def __init__(self, home, keeper):
         self.home, self.keeper = home, keeper
         self.wrong = {}
+        self.asked = []
         self.port, self.runner = 0, None
 
     async def start(self):
@@ -145,6 +146,7 @@ class Hookline:
         self.port = site._server.sockets[0].getsockname()[1]
 
     async def _check(self, found):
+        self.asked.append((found.metadata.namespace, found.metadata.name, found.metadata.uid))
         return self.wrong.get(found.metadata.name)
 
     async def stop(self):
@@ -281,6 +283,10 @@ async def test_a_wrong_plugin_is_refused_with_our_sentence(plane, hookline):
         assert "exactly one of oci" in await refused(
             plugin(source={"oci": {"reference": "r/p:1"}, "configMap": {"name": "m"}})
         )
+        stored = json.loads(await plane.kubectl("get", "wp", "demo", "--output=json", namespace=namespace))
+        await plane.kubectl("apply", "--filename=-", found=plugin(priority=3), namespace=namespace)
+        # By its uid the operator knows that the API server asks, and may say what its module wants.
+        assert hookline.asked[-1] == (namespace, "demo", stored["metadata"]["uid"])
         hookline.wrong["demo"] = "everything is wrong now"
         await plane.kubectl("label", "wp", "demo", "a=b", namespace=namespace)
         await plane.kubectl("delete", "wp", "demo", namespace=namespace)

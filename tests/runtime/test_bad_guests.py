@@ -302,3 +302,12 @@ async def test_a_guest_that_traps_on_each_call_is_no_trouble_to_another(workshop
     )
     assert {answer["action"] for answer in answers[::2]} == {"block"}
     assert {answer["action"] for answer in answers[1::2]} == {"allow"}
+
+
+async def test_a_guests_own_words_are_in_no_failure(workshop, wat, caplog):
+    """It may have made them of a Secret, or of somebody's query: failures are logged, and shown to administrators."""
+    runtime = await workshop.guest(wat.module(answers={"pre_query": {"action": "s3cret"}}))
+    decision = await runtime.call(Hook.PRE_QUERY, json.dumps({"query": "select 1"}).encode())
+    failure = runtime.plugins["guest"].last_failure
+    assert failure.message == "the result's action is none of continue, rewrite, block, cached"
+    assert "s3cret" not in json.dumps(decision) + caplog.text

@@ -332,6 +332,21 @@ def test_a_log_line_is_one_line_of_printable_characters(host, caplog):
     assert message.isascii()
 
 
+def test_a_value_of_a_secret_is_in_no_log_line(host, caplog):
+    """Nor a line of one that has several; a guest that logs its settings does so by mistake."""
+    key = "-----BEGIN KEY-----\nMIIEvQIBADANBg\nkqhkiG9w0\n-----END KEY-----"
+    config = {"upstream": {"token": "hunter2-s3cret", "key": key}, "pin": "12", "url": "http://x"}
+    made = host(config=config, secretPaths=["upstream.token", "upstream.key", "pin", "nowhere.at.all"])
+    memory, call = Memory(), _calls(made)
+    caplog.set_level(1)
+    for text in (json.dumps(config["upstream"]["token"]), key, "first MIIEvQIBADANBg then http://x, 12 times"):
+        assert call["log"](memory, 2, *memory.put(0, text.encode())) == 0
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0] == 'guest: "<redacted>"'
+    assert told[1] == "guest: <redacted>"
+    assert told[2] == "guest: first <redacted> then http://x, 12 times"
+
+
 def test_log_levels_and_lengths_are_bounded(host, caplog):
     """Levels 0 to 4, 4 KiB a line; a longer one is cut and not refused."""
     memory, call = Memory(), _calls(host())

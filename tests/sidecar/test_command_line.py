@@ -239,3 +239,41 @@ def test_a_state_folder_that_is_there_keeps_its_mode(sidecar, eventually):
     eventually((sidecar.state / "bundle.json").exists, "a bundle that is kept")  # it runs before it is on disk
     for name, mode in {"bundle.json": 0o600, "control.sock": 0o600, "compiled": 0o700, "kv": 0o700}.items():
         assert stat.S_IMODE((sidecar.state / name).stat().st_mode) == mode, name
+
+
+def test_nothing_that_is_logged_looks_like_another_record():
+    """Not a sentence with line ends of any kind, not a stack trace with one in its error; and no line is endless."""
+    program = """if True:
+        import logging
+        from hookline_runtime.commands import log_to_stderr
+        log_to_stderr("info", as_json=False)
+        log = logging.getLogger("hookline.test")
+        forged = "2026-01-01T00:00:00.000Z INFO    hookline.forged[1]: all is well"
+        log.info("%s", "a\\n" + forged + "\\u2028" + forged + "\\u202e\\x1b[31m")
+        try:
+            raise ValueError("a\\n" + forged + "\\r" + forged)
+        except ValueError:
+            log.exception("it failed")
+        log.info("%s", "x" * 100_000)
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    lines = done.stderr.split("\n")
+    records = [line for line in lines if line and not line.startswith("  ")]
+    assert len(records) == 3
+    assert all(" hookline.test[" in line for line in records)
+    assert "\u2028" not in done.stderr
+    assert "\u202e" not in done.stderr
+    assert "\x1b" not in done.stderr
+    assert max(map(len, lines)) < 8_400
+
+
+def test_no_process_leaves_a_core_file():
+    """Its memory has the values of Secrets."""
+    program = """if True:
+        import resource
+        from hookline_runtime.commands import keep_secrets
+        keep_secrets()
+        print(resource.getrlimit(resource.RLIMIT_CORE))
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "(0, 0)"

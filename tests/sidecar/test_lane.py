@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 
 import pytest
@@ -193,26 +194,81 @@ def test_a_connection_that_is_silent_for_hours_is_closed(rig, line):
 
 
 @pytest.mark.parametrize("sent", [b"POST /v1/ho", b"POST /v1/hooks/pre_query HTTP/1.1\r\nHost: x\r\n"])
-def test_a_connection_whose_head_never_ends_is_closed_as_a_silent_one(rig, line, sent):
-    """It is aiohttp's for good by then."""
+def test_a_head_that_never_ends_is_waited_for_a_moment(rig, line, sent):
+    """Five seconds. It is aiohttp's for good by then, and a request before it makes no difference."""
+    other = rig.connect()
+    other.client_sends(request() + sent)
     line.client_sends(sent)
-    rig.loop.wait(3000)
+    rig.loop.wait(4)
     assert line._protocol._for_good
+    line.client_sends(b"x")
     assert not line.closed
-    rig.loop.wait(3 * 3600)
+    assert not other.closed
+    rig.loop.wait(2)
     assert line.closed
+    assert other.closed
     assert not line._protocol._shared.connections
+    assert rig.with_lane.closed == {"head": 2}
+
+
+def test_a_connection_that_never_asks_is_kept_for_a_moment(rig, line):
+    """One that has asked once is kept for hours."""
+    other = rig.connect()
+    other.client_sends(request())
+    rig.loop.wait(6)
+    assert line.closed
+    assert not other.closed
+
+
+def test_a_call_that_takes_its_time_is_no_head_that_does_not_end(rig, line, monkeypatch):
+    """On either road, the first on its connection or a later one, with the next one behind it."""
+    quick = endpoint_rig.Slow.answer
+
+    async def slow(self, call, asker=None):
+        await asyncio.sleep(20)
+        return await quick(self, call, asker)
+
+    monkeypatch.setattr(endpoint_rig.Slow, "answer", slow)
+    other = rig.connect()
+    line.client_sends(request(LATER) + request(LATER) + request())
+    other.client_sends(request(LATER, extra=b"X-Twice: 1\r\nX-Twice: 2\r\n") + request())
+    rig.loop.wait(100)
+    assert (answers(line), answers(other)) == (3, 2)
+    assert not line.closed
+    assert not other.closed
+
+
+def test_too_many_that_never_asked_make_room_and_one_that_has_asked_stays(rig, line):
+    """The oldest goes first."""
+    line.client_sends(request())
+    others = [rig.connect() for _ in range(300)]
+    rig.loop.settle()
+    assert [each.closed for each in others] == [True] * 44 + [False] * 256
+    assert not line.closed
+    assert rig.with_lane.closed == {"crowd": 44}
+
+
+def test_too_many_in_all_make_room_too(rig, line):
+    """Of those that have asked, one that has been silent goes."""
+    line.client_sends(request())
+    for _ in range(5000):
+        rig.connect().client_sends(request())
+    line.client_sends(request())
+    rig.loop.settle()
+    assert len(line._protocol._shared.connections) <= 4096
+    assert rig.with_lane.closed["full"] == 5001 - 4096
 
 
 @pytest.mark.parametrize("extra", [b"", b"X-Twice: 1\r\nX-Twice: 2\r\n"], ids=["lane", "aiohttp"])
-def test_a_client_that_never_reads_its_answer_is_closed_as_a_silent_one(rig, line, extra):
+def test_a_client_that_never_reads_its_answer_is_waited_for_a_minute(rig, line, extra):
     """On both roads."""
     line.client_stalls(stalled=True)
     line.client_sends(request(extra=extra) * 300)
-    rig.loop.wait(3000)
+    rig.loop.wait(50)
     assert not line.closed
-    rig.loop.wait(3 * 3600)
+    rig.loop.wait(15)
     assert line.closed
+    assert rig.with_lane.closed == {"unread": 1}
 
 
 def test_a_connection_that_ends_before_aiohttp_began_is_not_logged(rig, line, caplog):

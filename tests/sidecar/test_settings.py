@@ -8,6 +8,8 @@ import stat
 
 import pytest
 
+from hookline_api.bundle import BundlePlugin
+
 SECRET = "hunter2-is-secret"
 BINARY = b"\xff\xfe-secret"
 
@@ -118,3 +120,29 @@ async def test_settings_are_kept_for_a_restart_without_their_secret(sidecar, eve
     sidecar.start()
     assert (await sidecar.says())["upstream"]["token"] == "good"
     sidecar.wait_plugin("p", state="LastGood", failure=bool)
+
+
+def test_a_revision_says_nothing_of_a_secret(sidecar):
+    """It is shown by metrics and log: with all else known, a right guess is no other than a wrong one."""
+    (shown,) = sidecar.get("/v1/bundle")[1]["plugins"]
+    revision = shown.pop("revision")
+    assert revision in sidecar.get("/metrics")[1]
+    assert "seal" not in {name for name, value in shown.items() if value is not None}
+    (kept,) = json.loads((sidecar.state / "bundle.json").read_text())["plugins"]
+    right = BundlePlugin.model_validate({**shown, "config": kept["config"]})
+    assert right.revision != revision
+    key = sidecar.state / "seal.key"
+    assert stat.S_IMODE(key.stat().st_mode) == 0o600
+    assert right.sealed(key.read_bytes()).revision == revision
+
+
+def test_a_bundle_that_is_kept_and_cannot_be_read_is_told_without_its_values(new_sidecar, guests):
+    """A disk may have lost half of it; the log is read by more people than the folder."""
+    sidecar = new_sidecar()
+    sidecar.folder.plugin("p", guests.saying("a"))
+    sidecar.state.mkdir(exist_ok=True)
+    (sidecar.state / "bundle.json").write_text(json.dumps({"plugins": [{"name": "p", "config": SECRET}]}))
+    sidecar.start()
+    assert "the last good bundle" in sidecar.log
+    assert "plugins.0.config" in sidecar.log
+    assert SECRET not in sidecar.log

@@ -11,7 +11,6 @@ https://www.gnu.org/software/tar/manual/html_node/Standard.html (GNU).
 
 from __future__ import annotations
 
-import gzip
 import zlib
 from typing import TYPE_CHECKING, BinaryIO, Final
 
@@ -25,6 +24,15 @@ _CHUNK: Final = 1 << 16
 _MAX_HEADER: Final = 1 << 16
 _MAX_NAME: Final = 4096
 _GZIP: Final = b"\x1f\x8b"
+_GZIP_WINDOW: Final = 16 + zlib.MAX_WBITS
+"""zlib's word for gzip: it reads its headers too, in C."""
+_PIECE: Final = 4096
+"""Packed bytes that are given to zlib at once: at a member's end it copies what is left of them."""
+_MAX_MEMBERS: Final = 65_536
+"""Of one gzip file. One tool makes a member, bgzip one for each 64 KiB, and eStargz one for each file: 256 MiB of the
+first and 10,000 files of the second are far below. An empty member takes 20 bytes, and a step of ours."""
+_MAX_RECORDS: Final = 16
+"""Of pax headers, for each entry that an archive may have. tar writes one to six for a file."""
 _REGULAR: Final = frozenset(b"07\0")
 _LINKS: Final = frozenset(b"12")
 _FOLDER_KIND: Final = ord("5")
@@ -67,7 +75,7 @@ def is_gzipped_module(file: BinaryIO) -> bool:
     """Whether this is a module that was compressed without a tar around it."""
     file.seek(0)
     try:
-        return gzip.GzipFile(fileobj=file).read(4) == b"\0asm"
+        return _Gunzip(file).read(4) == b"\0asm"
     except (OSError, EOFError, zlib.error):
         return False
     finally:
@@ -80,6 +88,7 @@ class Budget:
     def __init__(self, *, unpacked: int, entries: int) -> None:
         self._unpacked = self._left = unpacked
         self._entries = self._entries_left = entries
+        self._records_left = entries * _MAX_RECORDS
 
     def take(self, count: int) -> None:
         """So many bytes; raises VerifyError where there are not so many."""
@@ -95,6 +104,12 @@ class Budget:
         if not self._entries_left:
             raise VerifyError(f"the archive holds more than {self._entries} files; pack the module without them")
         self._entries_left -= 1
+
+    def take_record(self) -> None:
+        """One record of a pax header; raises VerifyError where there are no more."""
+        if not self._records_left:
+            raise VerifyError("the archive says too much of its files (pax headers); pack it again with plain names")
+        self._records_left -= 1
 
 
 class Entry:
@@ -123,10 +138,67 @@ class Entry:
         return b"".join(self.chunks())
 
 
+class _Gunzip:
+    """The bytes in a gzip file, in bounded steps: Python's own reads a header byte by byte, and members without end.
+
+    What follows the last member may be zeros, as from a tape, and nothing else. Raises EOFError, OSError, zlib.error.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._packed = memoryview(b"")
+        self._zlib: zlib._Decompress | None = None
+        self._members = 0
+        self._ready = memoryview(b"")
+        self._ended = False
+
+    def read(self, count: int) -> bytes:
+        """So many bytes, or fewer at the end."""
+        pieces = []
+        while count and self._fill():
+            piece = self._ready[:count]
+            self._ready = self._ready[len(piece) :]
+            count -= len(piece)
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def _fill(self) -> bool:
+        """Whether there are bytes to hand out."""
+        while not self._ready and not self._ended:
+            if not self._packed:
+                self._packed = memoryview(self._file.read(_CHUNK))
+            if self._zlib is None:
+                self._begin()
+                continue
+            piece = self._packed[:_PIECE]
+            self._ready = memoryview(self._zlib.decompress(piece, _CHUNK))
+            if not piece and not self._ready and not self._zlib.eof:
+                raise EOFError
+            left = len(self._zlib.unconsumed_tail) + len(self._zlib.unused_data)
+            self._packed = self._packed[len(piece) - left :]
+            if self._zlib.eof:
+                self._zlib = None
+        return bool(self._ready)
+
+    def _begin(self) -> None:
+        """The next member, or the end."""
+        if self._members and self._packed and not self._packed[0]:
+            self._packed = self._packed[len(self._packed) - len(bytes(self._packed).lstrip(b"\0")) :]
+            if not self._packed:
+                return
+        if not self._packed:
+            self._ended = True
+            return
+        self._members += 1
+        if self._members > _MAX_MEMBERS:
+            raise VerifyError(f"the archive is made of more than {_MAX_MEMBERS} gzip files; pack it again")
+        self._zlib = zlib.decompressobj(_GZIP_WINDOW)
+
+
 class _Stream:
     """Reads exactly what it is asked for, and no more than the budget has."""
 
-    def __init__(self, file: BinaryIO | gzip.GzipFile, *, budget: Budget) -> None:
+    def __init__(self, file: BinaryIO | _Gunzip, *, budget: Budget) -> None:
         self._file = file
         self._budget = budget
 
@@ -146,7 +218,7 @@ def walk(file: BinaryIO, *, budget: Budget) -> Iterator[Entry]:
     file.seek(0)
     gzipped = file.read(len(_GZIP)) == _GZIP
     file.seek(0)
-    stream = _Stream(gzip.GzipFile(fileobj=file) if gzipped else file, budget=budget)
+    stream = _Stream(_Gunzip(file) if gzipped else file, budget=budget)
     name: str | None = None
     size: int | None = None
     sparse = False
@@ -167,7 +239,7 @@ def walk(file: BinaryIO, *, budget: Budget) -> Iterator[Entry]:
             if kind in b"L":
                 name = _text(extension)
             elif kind in b"x":
-                name, size, sparse = _pax(extension, name=name, size=size)
+                name, size, sparse = _pax(extension, name=name, size=size, budget=budget)
             continue
         if kind == _SPARSE_KIND:
             _skip_map(header, stream=stream, budget=budget)
@@ -240,13 +312,14 @@ def _digits(text: bytes, *, base: int) -> int:
     return int(text or b"0", base)
 
 
-def _pax(data: bytes, *, name: str | None, size: int | None) -> tuple[str | None, int | None, bool]:
+def _pax(data: bytes, *, name: str | None, size: int | None, budget: Budget) -> tuple[str | None, int | None, bool]:
     """The name, the size and whether there are holes, of records ``LENGTH KEY=VALUE``.
 
     Each is ended by a line feed that LENGTH counts.
     """
     position, sparse, its_name = 0, False, None
     while position < len(data):
+        budget.take_record()
         length, space, rest = data[position : position + 17].partition(b" ")
         end = position + _digits(length, base=10)
         record = data[position + len(length) + 1 : end - 1]

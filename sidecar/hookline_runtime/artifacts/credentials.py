@@ -17,13 +17,13 @@ import base64
 import binascii
 import codecs
 import contextlib
+import itertools
 import os
 import re
 import signal
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,6 +37,14 @@ if TYPE_CHECKING:
 _MAX_CONFIG: Final = 1 << 20
 _MAX_ENTRIES: Final = 16
 """Entries of one document that are for this registry; the most specific count."""
+_MAX_SECRETS: Final = 16
+"""Pull secrets that are read for one reference."""
+_MAX_AUTHS: Final = 1000
+"""Entries of one document that are looked at."""
+_MAX_MARKS: Final = 50_000
+"""Brackets and commas of one document: what it will cost as objects, before it is parsed."""
+_MAX_LABEL: Final = 63
+"""Characters between two dots of a host; RFC 1035, 2.3.4."""
 _MAX_KEY: Final = 1024
 _MAX_ANSWER: Final = 1 << 16
 _GRACE: Final = 5.0
@@ -48,7 +56,7 @@ _HUB_SERVER: Final = "https://index.docker.io/v1/"
 _NOT_FOUND: Final = b"credentials not found in native keychain"
 _FIELDS: Final = ("auth", "username", "password", "identitytoken", "registrytoken")
 _PACKED_JSON: Final = re.compile(rb"\s*e[w-z0-9+/][A-Za-z0-9+/]{4}")  # base64 of what begins with a brace
-_SCHEME: Final = re.compile(r"\s*(?:https?:)?//", re.IGNORECASE)
+_SCHEME: Final = re.compile(r"(?:https?:)?//", re.IGNORECASE)
 _SPACE: Final = re.compile(r"\s+")
 _TOKEN: Final = re.compile(r"[!-~]+")
 
@@ -102,6 +110,9 @@ class Keychain:
     async def find(self, reference: Reference) -> AsyncGenerator[Credentials | Gap, None]:
         """Every candidate, the best first, and what cannot be used. Each source is read when it is come to."""
         for number, document in enumerate(self.documents, 1):
+            if number > _MAX_SECRETS:
+                yield Gap(why=f"only {_MAX_SECRETS} pull secrets are read")
+                break
             for found in await asyncio.to_thread(_of_secret, document, number, reference):
                 yield found
         machine, what = await asyncio.to_thread(_machine_config, self.docker_config)
@@ -180,6 +191,8 @@ def _parsed(document: object, *, what: str) -> Mapping[str, Any] | Gap:
                 return Gap(
                     why=f"{what} is in base64 once too often; give stringData the JSON itself, or data one layer"
                 )
+            if sum(map(data.count, (b",", b"[", b"{"))) > _MAX_MARKS:
+                return Gap(why=f"{what} is not JSON that is read: it has more than {_MAX_MARKS} brackets and commas")
             document = orjson.loads(data.removeprefix(codecs.BOM_UTF8))  # which PowerShell writes
         except (orjson.JSONDecodeError, UnicodeError):
             return Gap(why=f"{what} is not JSON; docker login writes what is expected there")
@@ -208,7 +221,7 @@ def _entries(auths: object, reference: Reference, what: str, *, marks: bool) -> 
     if not isinstance(auths, Mapping):
         return [Gap(why=f"auths in {what} is not a JSON object of registries")]
     matching: list[tuple[int, Credentials | Gap]] = []
-    for key, entry in auths.items():
+    for key, entry in itertools.islice(auths.items(), _MAX_AUTHS):
         depth = _match(str(key), reference) if len(str(key)) <= _MAX_KEY else None
         if depth is None or (marks and _is_mark(entry)):
             continue
@@ -216,7 +229,10 @@ def _entries(auths: object, reference: Reference, what: str, *, marks: bool) -> 
         gap = f"the entry {str(key)!r:.120} of {what} cannot be used: {held}"
         matching.append((depth, held if isinstance(held, Credentials) else Gap(why=gap)))
     matching.sort(key=lambda pair: -pair[0])
-    return [found for _, found in matching[:_MAX_ENTRIES]]
+    kept = [found for _, found in matching[:_MAX_ENTRIES]]
+    if len(auths) > _MAX_AUTHS:
+        kept.append(Gap(why=f"{what} has {len(auths)} entries, and only {_MAX_AUTHS} are looked at"))
+    return kept
 
 
 def _is_mark(entry: object) -> bool:
@@ -237,7 +253,9 @@ def _match(key: str, reference: Reference) -> int | None:
 
 def _place(key: str) -> tuple[str, str]:
     """The host and the path that a key names."""
-    host, _, path = _SCHEME.sub("", key, count=1).strip().partition("/")
+    key = key.strip()
+    scheme = _SCHEME.match(key)
+    host, _, path = key[scheme.end() if scheme is not None else 0 :].strip().partition("/")
     return _normal(host), path.strip("/")
 
 
@@ -254,7 +272,32 @@ def _host_matches(pattern: str, host: str) -> bool:
     labels, wanted = ours.split("."), theirs.split(".")
     if their_port != our_port or len(labels) != len(wanted) or "[" in theirs:
         return False
-    return all(map(fnmatchcase, labels, wanted))
+    return all(map(_label_matches, wanted, labels))
+
+
+def _label_matches(pattern: str, label: str) -> bool:
+    """Whether what stands between two dots is meant: ``*`` is for any characters of it, ``?`` for one.
+
+    Kubernetes has Go's filepath.Match here: https://kubernetes.io/docs/concepts/containers/images/#config-json . The
+    last ``*`` takes as few characters as it can, and none before it is ever tried again.
+    """
+    if pattern == label:
+        return True
+    if len(label) > _MAX_LABEL or len(pattern.replace("*", "")) > _MAX_LABEL:
+        return False
+    at = star = here = 0
+    has_star = False
+    while here < len(label):
+        if at < len(pattern) and pattern[at] == "*":
+            has_star, star, at, begin = True, at + 1, at + 1, here
+        elif at < len(pattern) and pattern[at] in ("?", label[here]):
+            at, here = at + 1, here + 1
+        elif has_star:
+            begin += 1
+            at, here = star, begin
+        else:
+            return False
+    return not pattern[at:].strip("*")
 
 
 def _split_port(host: str) -> tuple[str, str]:

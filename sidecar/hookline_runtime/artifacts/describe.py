@@ -29,6 +29,13 @@ ANNOTATION: Final = "hookline.plugin"
 """An annotation that holds what the custom section of that name would."""
 
 _MAX_DEPTH: Final = 32
+"""Of a schema, and of a YAML or TOML document: PyYAML takes quadratic time in open brackets, and tomllib recurses."""
+_MAX_EVENTS: Final = 20_000
+"""What PyYAML may read from one document: its scalars, and the beginnings and ends of what they stand in."""
+_MAX_DIGITS: Final = 64
+"""Of a number with colons, which YAML 1.1 reads to the base of 60, and PyYAML in quadratic time."""
+_MAX_KEY_PARTS: Final = 32
+"""Of a dotted TOML key. tomllib takes quadratic time in them."""
 _TEXTS: Final = {"name": 253, "version": 64, "description": 1024, "author": 253, "license": 128}
 _AS_WRITTEN: Final = {*_TEXTS, "hooks", "permissions"}
 _MAX_PERMISSIONS: Final = 32
@@ -43,6 +50,14 @@ _OCI_ANNOTATIONS: Final = {
 _HELIOSDB_SIZE: Final = re.compile(r"(\d{1,9})\s*([KMG])B", re.IGNORECASE)
 _SEPARATORS: Final = re.compile(r"[\s_-]+")
 _RUN_TOGETHER: Final = {hook.value.replace("_", ""): hook.value for hook in Hook}
+# Each alternative takes what it has read for good, and what has no end goes to the end: so every byte is read once.
+_TOML_TOKEN: Final = re.compile(
+    r'''(?P<part>"""(?:[^"\\]|\\.|"(?!""))*+(?:""")?|"(?:[^"\\\n]|\\.)*+"?|[A-Za-z0-9_-]++'''
+    r"""|'''(?:[^']|'(?!''))*+(?:''')?|'[^'\n]*+'?)"""
+    r"|(?P<dot>\.)|(?P<open>[\[{])|(?P<close>[\]}])|(?P<space>[ \t]++)|#[^\n]*+|.",
+    re.DOTALL,
+)
+_SEXAGESIMAL: Final = frozenset("0123456789:_+-.")
 _PERMISSIONS: Final = {permission.value.replace(".", "_"): permission.value for permission in Permission}
 
 
@@ -142,19 +157,31 @@ class PluginDescription(BaseModel):
 
 
 def _load_toml(document: bytes) -> object:
-    return tomllib.loads(document.decode())
+    text = document.decode()
+    depth = parts = 0
+    for token in _TOML_TOKEN.finditer(text):
+        kind = token.lastgroup
+        parts += kind == "dot"
+        if kind not in {"part", "dot", "space"}:
+            parts = 0
+        depth += (kind == "open") - (kind == "close")
+        if parts >= _MAX_KEY_PARTS:
+            raise ValueError(f"it has a key of more than {_MAX_KEY_PARTS} parts")
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"it is nested deeper than {_MAX_DEPTH}")
+    return tomllib.loads(text)
 
 
 def _load_yaml(document: bytes) -> object:
     yaml: Any = importlib.import_module("yaml")
     text = document.decode()
     try:
-        # An alias makes a few bytes mean gigabytes; no description needs one.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise ValueError("it has a YAML alias")
-        data = yaml.safe_load(text)
+        # libyaml where PyYAML has it. Its composer recurses without a limit, so the events are counted first.
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        _check_events(yaml, text, loader)
+        data = yaml.load(text, loader)
         if isinstance(data, dict):  # HeliosDB reads these as they are written: 1.10 is a version, and `no` a name
-            written = yaml.load(text, yaml.BaseLoader)
+            written = yaml.load(text, getattr(yaml, "CBaseLoader", yaml.BaseLoader))
             data |= {name: written[name] for name in _AS_WRITTEN & written.keys() if data.get(name) is not None}
         return data
     except yaml.YAMLError as error:
@@ -162,6 +189,23 @@ def _load_yaml(document: bytes) -> object:
     except (AttributeError, LookupError):
         # PyYAML's own, for a tag that its value does not fit: `!!timestamp x`, `!!bool maybe`, `!!int ""`
         raise ValueError("it has a tag that its value does not fit") from None
+
+
+def _check_events(yaml: Any, text: str, loader: Any) -> None:
+    """Raise ValueError for what PyYAML takes too long for. It reads no further than what is too much."""
+    depth = 0
+    for count, event in enumerate(yaml.parse(text, Loader=loader)):
+        if isinstance(event, yaml.AliasEvent):
+            # An alias makes a few bytes mean gigabytes; no description needs one.
+            raise ValueError("it has a YAML alias")  # noqa: TRY004 - of the document
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"it is nested deeper than {_MAX_DEPTH}")
+        if count >= _MAX_EVENTS:
+            raise ValueError(f"it holds more than {_MAX_EVENTS} things")
+        digits = isinstance(event, yaml.ScalarEvent) and len(event.value) > _MAX_DIGITS and ":" in event.value
+        if digits and _SEXAGESIMAL.issuperset(event.value):
+            raise ValueError(f"it has a number of more than {_MAX_DIGITS} digits")
 
 
 def _text(value: object, cap: int) -> str | None:

@@ -49,6 +49,9 @@ _IMAGE_LAYERS: Final = (
 _WASM_ARCHITECTURES: Final = ("wasm", "wasm32")
 _WASM_OS: Final = ("wasi", "wasip1", "")
 _MAX_LAYERS: Final = 1024
+_MAX_MARKS: Final = 100_000
+"""Brackets and commas of a manifest: what it will cost as objects, before it is parsed. A layer with annotations has
+some twenty."""
 _TITLE: Final = "org.opencontainers.image.title"
 _PACKED_TITLES: Final = (".tar.gz", ".tgz", ".tar")
 _MAX_NAMED: Final = 3
@@ -107,6 +110,8 @@ class Manifest:
 
 def read_manifest(document: bytes) -> Manifest:
     """The manifest or index in these bytes; raises VerifyError where it is neither."""
+    if sum(map(document.count, (b",", b"[", b"{"))) > _MAX_MARKS:
+        raise VerifyError(f"the manifest holds more than {_MAX_MARKS} things; push the module by itself")
     try:
         data = orjson.loads(document)
     except orjson.JSONDecodeError:

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from hookline_runtime.artifacts.inspection import MalformedError, Reader
+from hookline_runtime.artifacts.reader import MalformedError, Reader
 from hookline_runtime.errors import VerifyError
 
 STACK_ROOM: Final = 64 * 1024
@@ -40,6 +40,12 @@ _GAP: Final = 64
 """Data that is closer together is one piece: Go's linker leaves out every few zeros, and writes 37,000 segments."""
 _ALIGNMENT: Final = 16
 _U32: Final = 0xFFFFFFFF
+_U64: Final = 0xFFFFFFFFFFFFFFFF
+_MAX_ITEMS: Final = 1_000_000
+"""Globals, exports, data segments or names that are read. The engine's own bound for globals and exports; of segments
+it takes fewer, and of names the linker's come first."""
+_MAX_STACK: Final = 1024
+"""Values that a constant may hold at once. Compilers write three at the most."""
 _I32: Final = 0x7F
 _GLOBAL_NAMES: Final = 7
 # global.get 0, i32.const n, i32.sub, local.tee, global.set 0; a linker may write numbers in five bytes.
@@ -100,6 +106,10 @@ def read_memory_map(wasm: bytes) -> MemoryMap:
     except (MalformedError, UnicodeDecodeError, IndexError) as error:
         raise VerifyError(f"the module's data cannot be read: {error}") from error
     return found.judge()
+
+
+def _is_mark(name: str) -> bool:
+    return name.rsplit("/", 1)[-1] in _MARKS
 
 
 def _span(pair: Iterable[int]) -> Span:
@@ -177,9 +187,8 @@ class _Found:
         names = [(name, index) for index, name in self.named.items()]
         for name, index in (*names, *self.exported.items()):
             value = self.values[index] if index < len(self.values) else None
-            mark = name.rsplit("/", 1)[-1]
-            if value is not None and mark in _MARKS:
-                marks[mark] = value
+            if value is not None and _is_mark(name):
+                marks[name.rsplit("/", 1)[-1]] = value
         return marks
 
     def _first_global(self, marks: dict[str, int], segments: tuple[Span, ...]) -> int:
@@ -203,13 +212,14 @@ class _Found:
             inner = Reader(reader.data, reader.at, reader.at + size)
             reader.skip(size)
             if kind == _GLOBAL_NAMES:
-                for _ in range(inner.count()):
-                    index = inner.number()
-                    self.named[index] = inner.name()
+                for _ in range(min(inner.count(), _MAX_ITEMS)):
+                    index, name = inner.number(), inner.name()
+                    if index == 0 or _is_mark(name):
+                        self.named[index] = name
 
     def _imports(self, reader: Reader) -> None:
         """Of globals there is one word to say: the first one of the module's own is another then."""
-        for _ in range(reader.count()):
+        for _ in range(_bounded(reader)):
             reader.skip(reader.number())
             reader.skip(reader.number())
             kind = reader.byte()
@@ -224,23 +234,23 @@ class _Found:
                 return  # no module that imports anything else is run
 
     def _globals(self, reader: Reader) -> None:
-        for _ in range(reader.count()):
+        for _ in range(_bounded(reader)):
             kind, mutable = reader.byte(), reader.byte()
             value = self._constant(reader)
             self.values.append(value & _U32 if kind == _I32 and value is not None else None)
             self.mutable.append(bool(mutable))
 
     def _exports(self, reader: Reader) -> None:
-        for _ in range(reader.count()):
+        for _ in range(_bounded(reader)):
             name, kind, index = reader.name(), reader.byte(), reader.number()
-            if kind == 3:  # noqa: PLR2004
+            if kind == 3 and (index == 0 or _is_mark(name)):  # noqa: PLR2004
                 self.exported[name] = index
 
     def _code(self, reader: Reader) -> None:
         self.takes_stack = _PROLOGUE.search(reader.data, reader.at, reader.end) is not None
 
     def _data(self, reader: Reader) -> None:
-        for _ in range(reader.count()):
+        for _ in range(_bounded(reader)):
             flags = reader.number()
             if flags == 2:  # noqa: PLR2004 - active, in a memory that is named
                 reader.number()
@@ -275,10 +285,21 @@ class _Found:
                     stack.append(None)
                 case _:
                     raise MalformedError(f"a constant has the unknown instruction {opcode:#04x}")
+            if len(stack) > _MAX_STACK:
+                raise MalformedError(f"a constant holds more than {_MAX_STACK} values at once")
         return stack[-1] if stack else None
 
 
+def _bounded(reader: Reader) -> int:
+    """The length of a vector that is read to its end. Raises MalformedError where the engine would not take it."""
+    count = reader.count()
+    if count > _MAX_ITEMS:
+        raise MalformedError(f"a section has {count} entries, and {_MAX_ITEMS} are allowed")
+    return count
+
+
 def _arithmetic(opcode: int, left: int, right: int) -> int:
+    """In 64 bits: without a bound, a product of many numbers takes quadratic time."""
     if opcode in (0x6A, 0x7C):
-        return left + right
-    return left - right if opcode in (0x6B, 0x7D) else left * right
+        return (left + right) & _U64
+    return ((left - right) if opcode in (0x6B, 0x7D) else left * right) & _U64

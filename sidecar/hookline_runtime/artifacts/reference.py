@@ -34,7 +34,8 @@ _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _SCHEME: Final = re.compile(
     r"(?!oci(?:-layout)?:)[A-Za-z][A-Za-z0-9+.-]{0,15}://"
 )  # a URL's, or docker:// as skopeo has it
-_USERINFO: Final = re.compile(r"[^/@\s]+:[^/@\s]*@(?!sha256:)")
+_BEFORE_AT: Final = re.compile(r"(?<![^/@\s])[^/@\s]++@(?!sha256:)")
+"""What stands before an ``@``. It begins where nothing of it is before, so every character is read once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,7 +99,7 @@ def parse(text: str) -> Reference | LayoutReference:
     if registry.lower() in DOCKER_HUB_HOSTS:
         registry = DOCKER_HUB
         repository = repository if "/" in repository else f"library/{repository}"
-    if not _REPOSITORY.fullmatch(repository) or len(repository) > _MAX_REPOSITORY:
+    if len(repository) > _MAX_REPOSITORY or not _REPOSITORY.fullmatch(repository):
         raise _refusal(text, f"{repository!r:.80} is no repository (lower case, a-z 0-9 . _ - /)")
     return Reference(
         registry=registry,
@@ -114,10 +115,15 @@ def _split_tag(name: str) -> tuple[str, str | None]:
     return (head, tag) if colon and "/" not in tag else (name, None)
 
 
+def _without_userinfo(text: str) -> str:
+    """The same without what may be a user with a password."""
+    return _BEFORE_AT.sub(lambda found: "***@" if ":" in found[0][1:] else found[0], text)
+
+
 def _refusal(text: str, why: str) -> FetchError:
-    shown = _USERINFO.sub("***@", text)
+    shown = _without_userinfo(text)
     return FetchError(
-        f"{shown!r:.120} is no artifact reference: {_USERINFO.sub('***@', why)}; "
+        f"{shown[:200]!r:.120} is no artifact reference: {_without_userinfo(why)}; "
         "write registry/repository:tag or registry/repository@sha256:<64 hex digits>",
         transient=False,
     )

@@ -50,19 +50,21 @@ _BASIC_SECONDS: Final = 300
 _LEEWAY: Final = 10.0
 _LONGEST_TOKEN: Final = 3600
 _MAX_CHALLENGE: Final = 16_384
+"""Characters of all challenges of one answer."""
+_MAX_PARTS: Final = 256
+"""Challenges and parameters of one answer that are read."""
 _MAX_GAPS: Final = 4
 _MAX_CANDIDATES: Final = 16
 _HELPER_PAUSE: Final = 60.0
 """Seconds until a helper that did not answer is asked again: longer than the pauses within one fetch."""
 
 # RFC 9110, 11.6.1: challenges and their parameters share the comma; a parameter has a "=" and a scheme has not.
-_CHALLENGE: Final = re.compile(
-    r"""[\s,]*(?:
-        (?P<key>[A-Za-z0-9!#$%&'*+.^_`|~-]+)[ \t]*=[ \t]*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<bare>[^\s,"]+))
-      | (?P<scheme>[A-Za-z0-9!#$%&'*+.^_`|~-]+)
-    )""",
-    re.VERBOSE,
-)
+# Each of these takes what it matches for good (``++``), and what is read is not read again.
+_WORD: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]++")
+_EQUALS: Final = re.compile(r"[ \t]*+=[ \t]*+")
+_QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*+)("?)', re.DOTALL)
+_BARE: Final = re.compile(r'[^\s,"]++')
+_ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -417,17 +419,25 @@ def parse_challenges(text: str) -> list[tuple[str, dict[str, str]]]:
     """The challenges of ``WWW-Authenticate``: schemes with parameters, in lower case. Skips what is neither."""
     found: list[tuple[str, dict[str, str]]] = []
     text = text[:_MAX_CHALLENGE]
-    position = 0
-    while position < len(text):
-        match = _CHALLENGE.match(text, position)
-        if match is None:
-            position += 1
-            continue
-        position = match.end()
-        if match["scheme"]:
-            found.append((match["scheme"].lower(), {}))
+    position = parts = 0
+    while parts < _MAX_PARTS and (word := _WORD.search(text, position)) is not None:
+        parts += 1
+        position = word.end()
+        equals = _EQUALS.match(text, position)
+        value, end = _value(text, equals.end()) if equals is not None else (None, position)
+        if value is None:
+            found.append((word[0].lower(), {}))
         elif found:
-            quoted = match["quoted"]
-            value = match["bare"] if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
-            found[-1][1].setdefault(match["key"].lower(), value)
+            found[-1][1].setdefault(word[0].lower(), value)
+        position = end
     return found
+
+
+def _value(text: str, start: int) -> tuple[str | None, int]:
+    """The value of a parameter that begins there, and where it ends; None where none begins."""
+    quoted = _QUOTED.match(text, start)
+    if quoted is not None:
+        # One that never ends takes the rest along, and is none.
+        return (_ESCAPED.sub(r"\1", quoted[1]), quoted.end()) if quoted[2] else (None, len(text))
+    bare = _BARE.match(text, start)
+    return (bare[0], bare.end()) if bare is not None else (None, start)

@@ -17,7 +17,7 @@ from hookline_api.bundle import BundleArtifact, BundlePlugin
 from hookline_api.resources import LocalSource, OCISource, WasmPlugin
 from hookline_runtime.artifacts.credentials import PullSecret
 from hookline_runtime.artifacts.describe import PluginDescription
-from hookline_runtime.artifacts.inspection import ModuleInfo, inspect_module
+from hookline_runtime.artifacts.inspection import ModuleInfo, inspect_file
 from hookline_runtime.artifacts.reference import parse
 from hookline_runtime.artifacts.registry import RegistryAccess
 from hookline_runtime.artifacts.urls import foreign, shown
@@ -84,13 +84,14 @@ async def resolve(
     origin: str | None = None,
     access: RegistryAccess | None = None,
     prove: bool = False,
+    key: bytes | None = None,
 ) -> Resolved:
     """Resolve one resource. Raises FetchError, VerifyError or ConfigError.
 
     ``previous`` is the artifact that the plugin has now: a tag that it resolved stays resolved unless the pull policy
     is Always or ``ask_again`` says that its ``trackInterval`` is over. ``base`` is the folder of the manifest, for
     file sources; without it there are none. ``access`` stands in for what ``registry_access`` finds; ``prove`` is
-    ``Fetcher.fetch_oci``'s.
+    ``Fetcher.fetch_oci``'s. ``key`` is what the entry is sealed with.
     """
     spec = plugin.spec
     if spec.verify is not None and spec.verify.wanted:
@@ -121,7 +122,7 @@ async def resolve(
         reference=reference,
     )
     hooks = called_hooks(plugin, description, info)
-    made = entry(plugin, found, hooks=hooks, config=config, secret_paths=secret_paths, origin=origin)
+    made = entry(plugin, found, hooks=hooks, config=config, secret_paths=secret_paths, origin=origin, key=key)
     check_entry(made, info)
     _check_permissions(plugin, info)
     return Resolved(
@@ -142,10 +143,14 @@ def entry(
     config: dict[str, Any],
     secret_paths: list[str],
     origin: str | None = None,
+    key: bytes | None = None,
 ) -> BundlePlugin:
-    """The bundle's entry of a resource and its artifact. ``hooks`` are called where the resource names none."""
+    """The bundle's entry of a resource and its artifact. ``hooks`` are called where the resource names none.
+
+    Without a ``key`` to seal it with, its revision must be shown to nobody who may not know its Secrets.
+    """
     spec = plugin.spec
-    return BundlePlugin(
+    made = BundlePlugin(
         name=plugin.metadata.name,
         namespace=plugin.metadata.namespace,
         generation=plugin.metadata.generation,
@@ -165,6 +170,7 @@ def entry(
         failure_policy=spec.failure_policy,
         mode=spec.mode,
     )
+    return made if key is None else made.sealed(key)
 
 
 def called_hooks(plugin: WasmPlugin, description: PluginDescription, info: ModuleInfo) -> tuple[Hook, ...]:
@@ -234,7 +240,7 @@ def check_entry(entry: BundlePlugin, info: ModuleInfo) -> None:
 
 def _inspect(path: Path) -> ModuleInfo:
     try:
-        return inspect_module(path.read_bytes())
+        return inspect_file(path)
     except OSError as error:
         raise FetchError(f"the module's file in the store cannot be read: {error.strerror}") from error
 

@@ -36,7 +36,11 @@ async def check_apart(config: dict[str, Any], schema: dict[str, Any], *, seconds
 
 def too_long(message: str) -> ConfigError:
     """The error for a check that did not end by itself."""
-    return ConfigError(f"checking the settings against the plugin's schema failed: {message}")
+    # Without the child's last words, which may quote the settings, and so a Secret's value.
+    ended = message.partition(": ")[0]
+    return ConfigError(
+        f"checking the settings against the plugin's schema failed: {ended}; it takes too much time or memory"
+    )
 
 
 def check_bounded(request: dict[str, Any]) -> None:

@@ -48,6 +48,8 @@ _TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,15})-\d{1,15}/(?:\d{1,15}|\*)")
 _MAX_STEPS: Final = 32  # redirects and challenges of one attempt
 _MAX_RETRY_AFTER: Final = 3600.0
+_MAX_DATE: Final = 64
+"""Characters of an HTTP date; RFC 9110 has 29 or some more."""
 _TLS: Final = "tls"
 """What to do where a certificate is not trusted."""
 _PLAIN: Final = "plain"
@@ -403,7 +405,9 @@ def _status_error(
 
 def retry_after(value: str, *, now: float) -> float | None:
     """Seconds that a ``Retry-After`` asks for (a number or an HTTP date), at most an hour; None for neither."""
-    value = value.strip()
+    value = value[: 2 * _MAX_DATE].strip()
+    if len(value) > _MAX_DATE:
+        return None
     if value.isascii() and value.isdigit():
         return min(float(value[:9]), _MAX_RETRY_AFTER)
     try:

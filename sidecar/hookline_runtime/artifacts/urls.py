@@ -19,6 +19,8 @@ from yarl import URL
 
 _PARTS: Final = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(?://([^/?#]*))?([^?#]*)(\?[^#]*)?(?:#.*)?", re.DOTALL)
 _ILLEGAL: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9\-._~!$&'()*+,;=:@/?%]")
+_MAX_AUTHORITY: Final = 1024
+"""Characters of a user, a password, a host and a port: a host has 253, and encoding one takes more than linear time."""
 _HOST: Final = re.compile(r"[A-Za-z0-9_.-]+|(?=[^%]*:)[0-9A-Fa-f:.]+(?:%[A-Za-z0-9_.-]+)?")
 
 
@@ -61,6 +63,8 @@ def shown(url: URL) -> str:
 
 
 def _home(scheme: str, authority: str) -> URL:
+    if len(authority) > _MAX_AUTHORITY:
+        raise ValueError("its host is too long")
     home = URL(f"{scheme}://{authority}")
     if scheme not in {"http", "https"} or not home.raw_host or not _HOST.fullmatch(home.raw_host):
         raise ValueError("it is no http or https URL with a host")
@@ -79,7 +83,7 @@ def _without_dots(path: str) -> str:
     parts = path.split("/")[1:]
     for part in parts:
         if part == "..":
-            kept = kept[:-1]
+            del kept[-1:]
         elif part != ".":
             kept.append(part)
     if parts[-1] in {".", ".."}:

@@ -1,0 +1,102 @@
+"""The key that seals what has the values of Secrets (``hookline_api.bundle``): one for all replicas, in a Secret.
+
+All replicas have to come to the same revisions. Whoever finds no key makes one, and whoever meets a conflict takes
+what the other wrote. A Secret that is deleted comes back with the key that is in use; another key in it is taken over
+within a minute, and then each plugin with values of Secrets has a new revision: nothing else depends on it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+import os
+import random
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from hookline_operator.kube import MANAGER, KubeError, path
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hookline_operator.certificates import Api
+
+_SIZE: Final = 32
+"""Bytes: as many as SHA-256 has."""
+_ENTRY: Final = "seal.key"
+_ATTEMPTS: Final = 10
+_PERIOD_S: Final = 30.0
+_CONFLICT: Final = 409
+_GONE: Final = 404
+
+log = logging.getLogger("hookline.sealing")
+
+
+class SealingKey:
+    """The key, kept as the Secret has it. ``changed`` is called when it is another than before."""
+
+    def __init__(self, api: Api, *, namespace: str, secret: str, changed: Callable[[], None] = lambda: None) -> None:
+        self._api = api
+        self._namespace = namespace
+        self._secret = secret
+        self._changed = changed
+        self._key: bytes | None = None
+
+    @property
+    def value(self) -> bytes:
+        """The key. Raises RuntimeError before the first ``sync``."""
+        if self._key is None:
+            raise RuntimeError("there is no key yet")
+        return self._key
+
+    async def run(self) -> NoReturn:
+        """``sync`` for ever, twice a minute."""
+        while True:
+            await asyncio.sleep(_PERIOD_S * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
+            try:
+                await self.sync()
+            except KubeError as error:
+                log.warning(
+                    "the key in the Secret %s/%s cannot be checked now: %s", self._namespace, self._secret, error
+                )
+
+    async def sync(self) -> None:
+        """Have the key that is in the Secret, or put one there. Raises KubeError."""
+        for _ in range(_ATTEMPTS):
+            found = await self._api.get(path("v1", "secrets", self._namespace, self._secret))
+            key = _read((found or {}).get("data") or {})
+            if key is None:
+                key = self._key or os.urandom(_SIZE)
+                if not await self._written(found, {_ENTRY: base64.b64encode(key).decode()}):
+                    continue
+            before, self._key = self._key, key
+            if before is not None and before != key:
+                log.info("the key in the Secret %s/%s is another now", self._namespace, self._secret)
+                self._changed()
+            return
+        raise KubeError(_CONFLICT, f"the Secret {self._namespace}/{self._secret} changes faster than it can be written")
+
+    async def _written(self, found: dict[str, object] | None, data: dict[str, str]) -> bool:
+        """Whether nobody was quicker."""
+        where = path("v1", "secrets", self._namespace)
+        try:
+            if found is None:
+                metadata = {"name": self._secret, "labels": {"app.kubernetes.io/managed-by": MANAGER}}
+                await self._api.request("POST", where, body={"metadata": metadata, "type": "Opaque", "data": data})
+            else:
+                await self._api.request("PUT", f"{where}/{self._secret}", body={**found, "data": data})
+        except KubeError as error:
+            # A namespace that is missing is a 404 as well: only what was there can have gone.
+            if error.status == _CONFLICT or (error.status == _GONE and found is not None):
+                return False
+            raise
+        return True
+
+
+def _read(data: dict[str, str]) -> bytes | None:
+    try:
+        key = base64.b64decode(data.get(_ENTRY) or "", validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    return key if len(key) == _SIZE else None

@@ -1,0 +1,340 @@
+"""Who is connected to one server, what each connection is doing, and which one has to go.
+
+Each connection is a ``Visit``, in one of four crowds:
+
+- *unproven*: it has not completed a request, or is in the middle of another head. Ends after ``HEAD_S``.
+- *busy*: a request is under way. Its body has a deadline where it is read; here it ends when nobody reads the answer.
+- *idle*: between two requests. Ends after ``Bounds.idle``.
+- *kept*: somebody vouches for it, such as a session that has an owner, or it is watched elsewhere (a lane).
+
+The clock is looked at twice a second for all of them together: each crowd is in the order of arrival, so only what is
+over has to be looked at. Whoever closes a connection here aborts it: the other side has shown that it does not listen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final
+
+from hookline_serving.bounds import HEAD_S, MAX_HELD, Bounds, Closed, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from aiohttp import StreamReader
+
+_LOOK_S: Final = 0.5
+_TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+_NOBODY: Final = ""
+"""The address of a unix socket's other side."""
+
+
+class Visit:
+    """One connection."""
+
+    __slots__ = (
+        "_census", "_transport", "address", "body", "crowd", "held", "is_blocked", "is_vouched", "since", "writes",
+    )  # fmt: skip
+
+    def __init__(self, census: Census, transport: asyncio.Transport, address: str) -> None:
+        self._census = census
+        self._transport = transport
+        self.writes = transport
+        """By which answers are written: TLS has one of its own."""
+        self.address = address
+        self.crowd: _Crowd | None = None
+        self.since = 0.0
+        """When it came into its crowd."""
+        self.held = 0
+        """Bytes of a head that is not whole."""
+        self.body: StreamReader | None = None
+        """Of the request under way."""
+        self.is_blocked = False
+        """Whether an answer waits to be read."""
+        self.is_vouched = False
+
+    def head_grows(self, count: int) -> bool:
+        """So many bytes came that are no request yet; whether the connection may go on."""
+        return self._census.head_grows(self, count)
+
+    def begins(self, body: StreamReader) -> None:
+        """A head is whole, and its request under way."""
+        self.body = body
+        self._census.moves(self, self._census.kept if self.is_vouched else self._census.busy)
+
+    def ends(self, *, unfinished: int = 0) -> None:
+        """It was answered. ``unfinished`` bytes of the next head may be here already."""
+        self.body, self.is_vouched = None, False
+        self._census.rests(self, unfinished)
+
+    def vouched(self) -> None:
+        """Somebody who is known and counted elsewhere has the request under way."""
+        self.is_vouched = True
+        self._census.moves(self, self._census.kept)
+
+    def blocks(self) -> None:
+        """The client does not read."""
+        self._census.blocks(self)
+
+    def flows(self) -> None:
+        """It reads again."""
+        self._census.flows(self)
+
+    def leaves(self) -> None:
+        """The connection is no more."""
+        self._census.leaves(self)
+
+    def unread(self) -> int:
+        """Bytes that wait for the client."""
+        return self.writes.get_write_buffer_size()
+
+    def say(self, last: bytes) -> None:
+        """Send some last bytes, as far as they go at once; over TLS they do not."""
+        if self.writes is self._transport and not self.is_blocked:
+            self.writes.write(last)
+
+    def cut(self) -> None:
+        """End the connection now."""
+        self._transport.abort()
+
+
+class _Crowd:
+    """Visits in the order of their coming, also by address."""
+
+    def __init__(self) -> None:
+        self.visits: dict[Visit, None] = {}
+        self.by_address: defaultdict[str, dict[Visit, None]] = defaultdict(dict)
+
+    def __len__(self) -> int:
+        return len(self.visits)
+
+    def add(self, visit: Visit) -> None:
+        self.visits[visit] = None
+        self.by_address[visit.address][visit] = None
+
+    def remove(self, visit: Visit) -> None:
+        del self.visits[visit]
+        mine = self.by_address[visit.address]
+        del mine[visit]
+        if not mine:
+            del self.by_address[visit.address]
+
+    def of(self, address: str) -> int:
+        return len(self.by_address[address]) if address in self.by_address else 0
+
+    def before(self, moment: float) -> list[Visit]:
+        """Those that came until then."""
+        return list(itertools.takewhile(lambda visit: visit.since <= moment, self.visits))
+
+    def oldest(self, address: str | None = None) -> Visit | None:
+        """Of this address, or else of the one that has the most here."""
+        if not self.visits:
+            return None
+        if address is None:
+            most = max(self.by_address, key=self.of)
+            return next(iter(self.by_address[most]))
+        return next(iter(self.by_address[address])) if address in self.by_address else None
+
+
+class Census:
+    """All connections of one server. ``closed`` counts those that had to go.
+
+    ``watches_idle`` is False where somebody else knows what is idle; then ``idlest`` is asked for one that may go
+    when there are too many.
+    """
+
+    def __init__(
+        self,
+        bounds: Bounds,
+        closed: Closed,
+        *,
+        watches_idle: bool = True,
+        idlest: Callable[[], Visit | None] | None = None,
+    ) -> None:
+        self.bounds = bounds
+        self.closed = closed
+        self.unproven = _Crowd()
+        self.busy = _Crowd()
+        self.idle = _Crowd()
+        self.kept = _Crowd()
+        self._watches_idle = watches_idle
+        self._idlest = idlest
+        self._loop = asyncio.get_running_loop()
+        self._blocked: dict[Visit, float] = {}
+        """Those that do not read, and since when."""
+        self._held = 0
+        self._looking: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return sum(len(crowd) for crowd in (self.unproven, self.busy, self.idle, self.kept))
+
+    @property
+    def _counted(self) -> int:
+        """Those that nobody vouches for."""
+        return len(self) - (len(self.kept) if self._watches_idle else 0)
+
+    def admit(self, transport: asyncio.Transport) -> Visit | None:
+        """Count a new connection, in the place of another one if need be; None where this one has to go, and does."""
+        visit = Visit(self, transport, _address(transport))
+        reason = self._find_room(visit.address)
+        if reason is not None:
+            self.closed[reason] += 1
+            visit.cut()
+            return None
+        self._add(visit, self.unproven)
+        return visit
+
+    def head_grows(self, visit: Visit, count: int) -> bool:
+        """See ``Visit``."""
+        if visit.body is not None:
+            return visit.crowd is not None  # of the request under way, or behind it: ``ends`` is told
+        if visit.crowd is not self.unproven:
+            self.moves(visit, self.unproven)
+            self._keep_few_unproven()
+        visit.held += count
+        self._held += count
+        if visit.held > self.bounds.head:
+            visit.say(_TOO_LARGE)
+            self._close(visit, "head")
+        while self._held > MAX_HELD and (largest := self._largest()) is not None:
+            self._close(largest, "crowd")
+        return visit.crowd is not None
+
+    def rests(self, visit: Visit, unfinished: int) -> None:
+        """See ``Visit.ends``."""
+        if visit.crowd is None:
+            return
+        if unfinished:
+            self.moves(visit, self.unproven)
+            self.head_grows(visit, unfinished)
+        else:
+            self.moves(visit, self.idle if self._watches_idle else self.kept)
+
+    def moves(self, visit: Visit, crowd: _Crowd) -> None:
+        """It does something else now."""
+        if visit.crowd is not None:
+            self._remove(visit)
+            self._add(visit, crowd)
+
+    def blocks(self, visit: Visit) -> None:
+        """See ``Visit``."""
+        if visit.crowd is None:
+            return
+        visit.is_blocked = True
+        self._blocked[visit] = self._loop.time()
+        self._look_later()
+        waiting: defaultdict[str, dict[Visit, int]] = defaultdict(dict)
+        for each in self._blocked:
+            if not each.is_vouched:
+                waiting[each.address][each] = each.unread()
+        while sum(sum(of_one.values()) for of_one in waiting.values()) > self.bounds.unread_bytes:
+            # Of whoever has the most, the one that was there first: somebody who reads is not there for long.
+            most = max(waiting.values(), key=lambda of_one: sum(of_one.values()))
+            slow = next(iter(most))
+            del most[slow]
+            self._close(slow, "unread")
+
+    def flows(self, visit: Visit) -> None:
+        """See ``Visit``."""
+        visit.is_blocked = False
+        self._blocked.pop(visit, None)
+
+    def leaves(self, visit: Visit) -> None:
+        """See ``Visit``."""
+        if visit.crowd is not None:
+            self._remove(visit)
+            self.flows(visit)
+
+    def end(self) -> None:
+        """Look at the clock no more."""
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+
+    # ── room ──
+
+    def _find_room(self, address: str) -> Reason | None:
+        """See that there is room for one more; else why there is none."""
+        bounds = self.bounds
+        if address != _NOBODY:
+            of_one = sum(crowd.of(address) for crowd in (self.unproven, self.busy, self.idle))
+            if of_one >= bounds.of_one and not self._one_goes("address", address):
+                return "address"
+            if self.unproven.of(address) >= bounds.unproven_of_one:
+                self._one_goes("crowd", address)
+        if self._counted >= bounds.every and not self._one_goes("full", None):
+            return "full"
+        if len(self.unproven) >= bounds.unproven:
+            self._keep_few_unproven(room=1)
+        return None
+
+    def _keep_few_unproven(self, room: int = 0) -> None:
+        while len(self.unproven) > self.bounds.unproven - room and (oldest := self.unproven.oldest()) is not None:
+            self._close(oldest, "crowd")
+
+    def _one_goes(self, reason: Reason, address: str | None) -> bool:
+        """Close the one that is missed least; False where all are in the middle of something."""
+        for found in self._missed_least(address):
+            if found is not None:
+                self._close(found, reason)
+                return True
+        return False
+
+    def _missed_least(self, address: str | None) -> Iterator[Visit | None]:
+        yield self.unproven.oldest(address)
+        yield self._idlest() if self._idlest is not None else self.idle.oldest(address)
+        mine = [each for each in self.busy.visits if address in {None, each.address}]
+        yield next((each for each in mine if each.is_blocked), None)
+        yield next((each for each in mine if each.body is not None and not each.body.is_eof()), None)
+
+    def _largest(self) -> Visit | None:
+        """The oldest unfinished head of the address that holds the most bytes of them."""
+        crowd = self.unproven.by_address.values()
+        most = max(crowd, key=lambda visits: sum(each.held for each in visits), default=None)
+        return None if most is None else next((each for each in most if each.held), None)
+
+    def _close(self, visit: Visit, reason: Reason) -> None:
+        """End it: it is counted no more from here on, and its transport says so to whoever has it."""
+        self.closed[reason] += 1
+        self.leaves(visit)
+        visit.cut()
+
+    # ── time ──
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        for late in self.unproven.before(now - HEAD_S):
+            self._close(late, "head")
+        for silent in self.idle.before(now - self.bounds.idle):
+            self.leaves(silent)
+            silent.cut()
+        for visit, since in tuple(self._blocked.items()):
+            if since + self.bounds.unread <= now:
+                self._close(visit, "unread")
+        self._looking = None
+        if self.unproven.visits or self.idle.visits or self._blocked:
+            self._look_later()
+
+    def _look_later(self) -> None:
+        if self._looking is None:
+            self._looking = self._loop.call_later(_LOOK_S, self._look)
+
+    def _add(self, visit: Visit, crowd: _Crowd) -> None:
+        visit.crowd, visit.since = crowd, self._loop.time()
+        crowd.add(visit)
+        if crowd is self.unproven or crowd is self.idle:
+            self._look_later()
+
+    def _remove(self, visit: Visit) -> None:
+        assert visit.crowd is not None  # noqa: S101 - whoever calls has looked
+        visit.crowd.remove(visit)
+        visit.crowd = None
+        self._held -= visit.held
+        visit.held = 0
+
+
+def _address(transport: asyncio.Transport) -> str:
+    name = transport.get_extra_info("peername")
+    return str(name[0]) if isinstance(name, tuple) else _NOBODY

@@ -1,0 +1,264 @@
+"""Whoever has a pod, or nothing at all, gets a ration of the operator: what counts is how much is read and asked."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import json
+import time
+
+import aiohttp
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hookline_api.bundle import LoadFailure
+from hookline_api.distribution import PluginReport, Report
+from hookline_operator import frames, peers, reports
+from hookline_operator.fleet import PodState
+from hookline_operator.frames import FrameGate
+from hookline_operator.rations import Ration, Rations
+from waiting import PATIENCE_S, until_true
+
+_EMPTY_FRAGMENT = bytes([0x00, 0x80, 0, 0, 0, 0])
+_FIRST_FRAGMENT = bytes([0x01, 0x80, 0, 0, 0, 0])
+_PING = bytes([0x89, 0x80, 0, 0, 0, 0])
+_numbers = itertools.count()
+
+
+def counted(operator, name, **labels):
+    """One of its counters."""
+    text = ",".join(f'{label}="{value}"' for label, value in labels.items())
+    return operator.metrics().get(f"hookline_operator_{name}_total{{{text}}}", 0.0)
+
+
+def raw(sidecar, data):
+    """Write bytes as they are, which no library would."""
+    sidecar._socket._response.connection.transport.write(data)
+
+
+def forged(audience="hookline.dev", *, expires=3600, pod=None):
+    """A token that nobody signed, another one each time."""
+    claims = {"aud": [audience], "exp": time.time() + expires, "sub": "system:serviceaccount:a:b", "n": next(_numbers)}
+    if pod is not None:
+        claims["kubernetes.io"] = pod
+    head, body = (base64.urlsafe_b64encode(json.dumps(part).encode()).decode() for part in ({"alg": "RS256"}, claims))
+    return f"{head.rstrip('=')}.{body.rstrip('=')}.c2lnbmF0dXJl"
+
+
+async def test_of_many_reports_the_newest_is_read(operator, tenant, module, connect, eventually):
+    """All of them come, and a ration is read; the status says what the last one said."""
+    tenant.pod("a")
+    sidecar = await connect(operator, tenant, "a")
+    tenant.plugin("guard", tenant.module("one", module("v1")))
+    await sidecar.until(sidecar.runs)
+    await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
+    before, began, sent = counted(operator, "reports", result="read"), time.monotonic(), 400
+    version, runs = sidecar.running.version, sidecar.runs()["guard"]
+    for number in range(sent):
+        last = number == sent - 1
+        plugin = PluginReport(name="guard", state="Running", revision="an older one" if last else runs)
+        report = Report(running=version, ready=True, plugins=[plugin])
+        await sidecar.send(report.model_dump_json(by_alias=True))
+    await eventually(lambda: tenant.ready("guard") != ("True", "Ready"), "what the last report says")
+    read, passed = (counted(operator, "reports", result=each) for each in ("read", "passed"))
+    assert read - before <= 64 + 16 * (time.monotonic() - began) + 1
+    assert read - before + passed >= sent
+    assert sidecar.connected.is_set()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [_PING * 600, _FIRST_FRAGMENT + _EMPTY_FRAGMENT * 600, (_FIRST_FRAGMENT[:1] + _PING[1:]) * 600],
+    ids=["pings", "fragments", "beginnings"],
+)
+async def test_frames_that_are_no_messages_end_the_connection(operator, tenant, connect, eventually, data):
+    """And are counted; another pod's connection goes on."""
+    tenant.pod("a")
+    tenant.pod("b")
+    bad, good = await connect(operator, tenant, "a"), await connect(operator, tenant, "b")
+    raw(bad, data)
+    await asyncio.wait_for(asyncio.shield(bad.task), PATIENCE_S)
+    assert bad.closed_with in {1002, 1008}  # the library may have seen first that they make no sense
+    if bad.closed_with == 1008:
+        await eventually(lambda: counted(operator, "sessions_cut", reason="flood") == 1, "the count")
+    assert good.connected.is_set()
+
+
+async def test_pings_by_the_hundred_are_a_flood(operator, tenant, connect, eventually):
+    """Each is well formed, and answered by no sidecar's need."""
+    tenant.pod("a")
+    bad = await connect(operator, tenant, "a")
+    raw(bad, _PING * 2000)
+    await asyncio.wait_for(asyncio.shield(bad.task), PATIENCE_S)
+    assert bad.closed_with == 1008
+    await eventually(lambda: counted(operator, "sessions_cut", reason="flood") == 1, "the count")
+
+
+async def test_bad_tokens_are_a_ration_and_a_sidecar_does_not_wait_for_them(operator, tenant, connect):
+    """Each is another, and looks good: few are asked about, and a pod's own token all the while."""
+    tenant.pod("a")
+    tenant.pod("b")
+    await connect(operator, tenant, "b")
+    token = await asyncio.to_thread(tenant.token, "a")
+    began, url = time.monotonic(), f"https://127.0.0.1:{operator.port}/v1/distribution"
+    async with aiohttp.ClientSession() as session:
+
+        async def ask(token):
+            async with session.get(url, ssl=False, headers={"Authorization": f"Bearer {token}"}) as answer:
+                assert answer.status in {401, 429}
+                assert answer.headers["Connection"] == "close"
+                return answer.status
+
+        statuses = [await ask(forged()) for _ in range(150)]
+        asked = counted(operator, "callers", result="refused")
+        assert asked <= 8 + 0.5 * (time.monotonic() - began) + 1
+        assert counted(operator, "callers", result="share") == statuses.count(429) >= 100
+        assert await connect(operator, tenant, "a", token=token)
+        # Nor does one who knows the pod use up what the pod itself may.
+        uid = tenant.plane.get("pod", "a", f"--namespace={tenant.name}")["metadata"]["uid"]
+        claimed = {"namespace": tenant.name, "pod": {"name": "a", "uid": uid[:-1] + "x"}}
+        assert {await ask(forged(pod=claimed)) for _ in range(20)} <= {401, 429}
+        assert await connect(operator, tenant, "b")
+
+
+async def test_what_a_look_shows_to_be_wrong_is_not_asked_about(operator):
+    """Another audience, an end long ago, no token at all; and a refusal is remembered."""
+    url = f"https://127.0.0.1:{operator.port}/v1/distribution"
+    async with aiohttp.ClientSession() as session:
+
+        async def ask(token):
+            async with session.get(url, ssl=False, headers={"Authorization": f"Bearer {token}"}) as answer:
+                return answer.status, (await answer.json(content_type=None))["title"]
+
+        assert await ask("a.b.c") == (
+            401,
+            "the token is not good for the audience 'hookline.dev': it is no JSON Web Token",
+        )
+        assert (await ask(forged("https://kubernetes.default.svc")))[1].endswith("it is for another")
+        assert (await ask(forged(expires=-7200)))[1].endswith("it has expired")
+        assert counted(operator, "callers", result="malformed") == 3
+        assert counted(operator, "callers", result="refused") == 0
+        bad = forged()
+        answers = await asyncio.gather(*(ask(bad) for _ in range(20)))
+        assert {status for status, _ in answers} == {401}
+        assert counted(operator, "callers", result="refused") == 1
+
+
+def test_a_ration_comes_back_with_time():
+    """And never beyond what may be had at once."""
+    now = [0.0]
+    ration = Ration(burst=2, each_second=0.5, now=lambda: now[0])
+    assert [ration.take() for _ in range(3)] == [True, True, False]
+    now[0] = 2.0
+    assert [ration.take() for _ in range(2)] == [True, False]
+    now[0] = 1000.0
+    assert [ration.take() for _ in range(3)] == [True, True, False]
+    assert ration.spend(1) == 2.0
+    ration.give(5)
+    assert [ration.take() for _ in range(3)] == [True, True, False]
+
+
+def test_of_many_callers_the_one_not_heard_of_for_longest_is_forgotten():
+    """A flood of addresses takes no memory beyond that."""
+    rations = Rations(burst=1, each_second=0.001, kept=2)
+    assert rations.of("a").take()
+    assert rations.of("b").take()
+    assert not rations.of("a").take()
+    assert rations.of("c").take()
+    assert not rations.of("a").take()
+    assert rations.of("b").take()
+
+
+class _Parser:
+    def __init__(self):
+        self.data = b""
+
+    def feed_data(self, data):
+        self.data += data
+        return False, b""
+
+
+class _Transport(asyncio.Transport):
+    paused = False
+
+    def pause_reading(self):
+        self.paused = True
+
+
+def _gate():
+    refusals = []
+    return FrameGate(_Parser(), _Transport(), refusals.append), refusals
+
+
+def _frame(opcode, size, *, final=True):
+    head = bytes([opcode | (0x80 if final else 0)])
+    if size < 126:
+        head += bytes([0x80 | size])
+    else:
+        head += bytes([0x80 | 126]) + size.to_bytes(2) if size < 2**16 else bytes([0x80 | 127]) + size.to_bytes(8)
+    return head + b"mask" + b"x" * size
+
+
+@given(
+    sizes=st.lists(st.sampled_from([0, 1, 125, 126, 300, 65_535, 65_536]), max_size=8),
+    cuts=st.lists(st.integers(1, 400), min_size=1, max_size=6),
+)
+async def test_frames_are_counted_however_they_are_cut(sizes, cuts):
+    """Heads of three sizes, in pieces of any."""
+    gate, refusals = _gate()
+    data, position, pieces = b"".join(_frame(1, size) for size in sizes), 0, itertools.cycle(cuts)
+    left = gate._frames._burst = gate._frames._left = float(len(sizes))
+    gate._frames._each_second = 1e-9
+    while position < len(data):
+        size = next(pieces)
+        gate.feed_data(data[position : position + size])
+        position += size
+    assert (refusals, gate._parser.data, gate._unfinished) == ([], data, None)
+    assert round(left - gate._frames._left) == len(sizes)
+    gate.feed_data(_frame(9, 0))
+    assert refusals == [frames.FLOOD]
+    assert gate._transport.paused
+
+
+@pytest.mark.parametrize("data", [b"\x81", _frame(1, 300)[:200], _FIRST_FRAGMENT, _FIRST_FRAGMENT + _PING])
+async def test_a_message_that_does_not_end_ends_the_connection(monkeypatch, data):
+    """Whatever of it is missing; a ping in the middle is no end."""
+    monkeypatch.setattr(frames, "_UNFINISHED_S", 0.0)
+    gate, refusals = _gate()
+    gate.feed_data(data)
+    await until_true(lambda: refusals, "a refusal", pause=0)
+    assert refusals == [frames.UNFINISHED]
+
+
+def test_a_report_is_about_what_the_pod_was_told_of():
+    """And its sentences are short, and lines of nobody's choosing."""
+    failure = LoadFailure(cause="fetch", message="a\nb\x1b[31m" + "c" * 5000)
+    known = PluginReport(name="guard", state="Closed", failure=failure)
+    report = Report(plugins=[known, PluginReport(name="other", state="Running"), known])
+    (only,) = reports.about(report, {"guard", "more"}).plugins
+    assert only.name == "guard"
+    assert only.failure.message.startswith("a b [31mc")
+    assert len(only.failure.message) == 1024
+
+
+@pytest.mark.parametrize("text", ['{"type":"of the future"}', "{}", '{"type":"of the future","plugins":7}'])
+def test_a_message_of_a_later_version_is_no_report(text):
+    """Neither is it an error."""
+    assert reports.read(text) is None
+
+
+def test_a_followers_news_come_in_pieces():
+    """Each of a bounded size, and all of it arrives."""
+    failure = LoadFailure(cause="fetch", message="\x01" * 1024)
+    plugins = [PluginReport(name=f"p{number}", state="Closed", failure=failure) for number in range(20)]
+    state = PodState(uid="u", namespace="n", name="a", report=Report(plugins=plugins))
+    pods = {f"u{number}": state.model_copy(update={"uid": f"u{number}"}) for number in range(60)} | {"gone": None}
+    pieces = list(peers._pieces(pods))
+    assert len(pieces) > 20
+    assert max(map(len, pieces)) < peers._PIECE + 1000
+    found = {}
+    for piece in pieces:
+        found |= peers._Told.model_validate_json(piece).pods
+    assert found == pods

@@ -1,0 +1,107 @@
+"""Strangers who open connections and never come to an end cost a sidecar next to nothing, on any of its ports."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from local_ports import reserve_port
+from strangers import MANY, ask, besiege, dripping, kinds, resident, silent
+from waiting import PATIENCE_S
+
+MIB = 2**20
+_HOOKS = kinds(get=b"/v1/auth", post=b"/v1/hooks/custom_hook", upgrade=b"/v1/auth")
+_ADMIN = kinds(get=b"/metrics", post=b"/healthz", upgrade=b"/healthz")
+
+
+@pytest.fixture(scope="module")
+def sidecar(new_sidecar, guests):
+    """One plugin, and a port for health."""
+    sidecar = new_sidecar(health=f"127.0.0.1:{reserve_port()}")
+    sidecar.folder.plugin("guard", guests.saying("on"))
+    return sidecar.start()
+
+
+def door(sidecar, name):
+    """Where a server of the sidecar is, and which process that is."""
+    host, _, port = sidecar.options["health"].rpartition(":")
+    return {
+        "health": ((host, int(port)), sidecar.supervisor),
+        "admin": (("127.0.0.1", sidecar.admin_port), sidecar.supervisor),
+        "admin.sock": (sidecar.state / "admin.sock", sidecar.supervisor),
+    }[name]
+
+
+def closed(sidecar, port):
+    """How many connections had to go, by why."""
+    found = {}
+    for line in sidecar.get("/metrics")[1].splitlines():
+        if line.startswith(f'hookline_connections_closed_total{{port="{port}"'):
+            found[line.split('reason="')[1].split('"')[0]] = int(float(line.split()[-1]))
+    return found
+
+
+@pytest.mark.parametrize("name", ["health", "admin", "admin.sock"])
+@pytest.mark.parametrize("kind", list(_ADMIN))
+async def test_the_ports_of_the_supervisor_stay_small_and_answer(sidecar, name, kind):
+    """Four hundred connections of each kind, and an honest one beside them."""
+    where, pid = door(sidecar, name)
+    before = resident(pid)
+    async with besiege(where, _ADMIN[kind]) as lines:
+        async with asyncio.timeout(PATIENCE_S):
+            assert await ask(where, b"/healthz") == 200
+        assert len(lines) == MANY
+        assert resident(pid) - before < 32 * MIB
+    assert sidecar.supervisor == pid
+    assert "Traceback" not in sidecar.log
+
+
+@pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix socket"])
+@pytest.mark.parametrize("kind", list(_HOOKS))
+async def test_the_hook_port_stays_small_and_answers(sidecar, unix, kind):
+    """The same of a worker."""
+    (pid,) = sidecar.workers
+    before = resident(pid)
+    async with besiege(sidecar.socket if unix else ("127.0.0.1", sidecar.port), _HOOKS[kind]) as lines:
+        assert (await sidecar.ask("custom_hook", 1))["value"] == "on"
+        assert len(lines) == MANY
+        assert resident(pid) - before < 64 * MIB
+    assert sidecar.workers == [pid]
+    assert "Traceback" not in sidecar.log
+
+
+async def test_what_was_closed_is_counted_by_why(sidecar, eventually):
+    """On each port, in `/metrics`; what is no HTTP is answered, counted, and no line of the log."""
+    where, _ = door(sidecar, "health")
+    for port, at in {"health": where, "admin": ("127.0.0.1", sidecar.admin_port), "hooks": sidecar.socket}.items():
+        before = closed(sidecar, port)
+        for _ in range(20):
+            reader, writer = await (
+                asyncio.open_connection(*at) if isinstance(at, tuple) else asyncio.open_unix_connection(at)
+            )
+            writer.write(b"NONSENSE\r\n\r\n")
+            assert (await reader.read()).startswith(b"HTTP/1.0 400 ")
+            writer.close()
+        async with besiege(at, dripping, count=10):
+            eventually(lambda: closed(sidecar, port)["head"] >= before["head"] + 10, "heads that were not waited for")
+        assert closed(sidecar, port)["malformed"] == before["malformed"] + 20
+    assert "NONSENSE" not in sidecar.log
+
+
+async def test_who_has_one_connection_keeps_it_while_another_address_has_hundreds(sidecar):
+    """And asks on it when it likes, before it is late."""
+    where, _ = door(sidecar, "health")
+    reader, writer = await asyncio.open_connection(*where, local_addr=("127.0.0.2", 0))
+    async with besiege(where, silent):
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+    writer.close()
+
+
+async def test_who_does_not_say_goodbye_is_let_go_when_there_are_too_many(sidecar):
+    """Connections that asked once and are idle go, those that were idle for longest first; one that asks is answered."""
+    where, _ = door(sidecar, "health")
+    async with besiege(where, kinds(get=b"/healthz", post=b"/", upgrade=b"/")["idle"], count=100) as lines:
+        assert await ask(where, b"/readyz") == 200
+        assert sum(each.is_closed for each in lines) >= 100 - 64
