@@ -330,9 +330,9 @@ def test_whoever_may_edit_a_namespace_may_edit_its_plugins(release, plane):
     if not plane.has_controllers:
         pytest.skip("no controller manager here: nobody aggregates roles")
 
-    def may(verb, what):
+    def may(verb, what, *more):
         try:
-            return "yes" in plane.kubectl("auth", "can-i", verb, what, "--as=ada", "--namespace=chart-shop")
+            return "yes" in plane.kubectl("auth", "can-i", verb, what, "--as=ada", "--namespace=chart-shop", *more)
         except ClusterError:
             return False
 
@@ -340,7 +340,13 @@ def test_whoever_may_edit_a_namespace_may_edit_its_plugins(release, plane):
     until(lambda: may("get", "wasmpluginrevisions"))
     for verb in ("create", "update", "patch", "delete", "deletecollection"):
         assert not may(verb, "wasmpluginrevisions"), verb
-    assert not may("patch", "wasmplugins/status")
+    assert not may("patch", "wasmplugins", "--subresource=status")
+    revision = {
+        "apiVersion": "hookline.dev/v1alpha1", "kind": "WasmPluginRevision", "metadata": {"name": "mine"},
+        "plugin": "authenticate", "revision": 1, "digest": "sha256:0", "data": "{}",
+    }  # fmt: skip
+    with pytest.raises(ClusterError, match="cannot create resource"):
+        plane.kubectl("create", "--as=ada", "-n", "chart-shop", "--filename=-", input=json.dumps(revision))
     assert not may("create", "roles")
 
 
