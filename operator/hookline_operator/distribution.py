@@ -23,6 +23,7 @@ from aiohttp import WSMsgType, web
 from pydantic import ValidationError
 
 from hookline_api.distribution import BLOBS_PATH, DISTRIBUTION_PATH, MAX_REPORT, Commit, Report
+from hookline_api.json_cost import CostError
 from hookline_operator import reports
 from hookline_operator.catalogue import SIDECAR_LABEL, Pod
 from hookline_operator.downloads import download
@@ -281,6 +282,10 @@ class Distribution:
             where = ".".join(str(part) for part in wrong["loc"])
             log.warning("pod '%s/%s' sent no report: %.100s: %.100s", pod.namespace, pod.name, where, wrong["msg"])
             await _let_go(session, _NOT_A_REPORT, b"not a report")
+        except CostError as error:
+            self._cut("not_a_report")
+            log.warning("pod '%s/%s' sent no report: %s", pod.namespace, pod.name, error)
+            await _let_go(session, _NOT_A_REPORT, b"not a report")
         except Exception:  # a defect of ours: without this, the pod would stay connected and never be heard again
             log.exception("what pod '%s/%s' reports cannot be read", pod.namespace, pod.name)
             await _let_go(session, _FAILED, b"the operator failed")
@@ -355,6 +360,10 @@ class Distribution:
         except (ConnectionError, TimeoutError, RuntimeError) as error:
             log.info("pod '%s/%s' cannot be told: %s", pod.namespace, pod.name, str(error) or type(error).__name__)
             await _let_go(session, _FAILED, b"it does not read")
+        except CostError as error:
+            self._cut("not_a_report")
+            log.warning("pod '%s/%s' sent no report: %s", pod.namespace, pod.name, error)
+            await _let_go(session, _NOT_A_REPORT, b"not a report")
         except Exception:  # a defect of ours: without this, the pod would stay connected and never hear again
             log.exception("what pod '%s/%s' must run cannot be told", pod.namespace, pod.name)
             await _let_go(session, _FAILED, b"the operator failed")
