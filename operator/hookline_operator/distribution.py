@@ -422,7 +422,7 @@ class Distribution:
         sha256 = request.match_info["sha256"]
         try:
             caller = await self._reviewer.caller(request)
-            found = await self._named(caller, sha256)
+            found = await self._named(caller, sha256, request.query.get("namespace"))
         except DeniedError as error:
             return denied(error)
         namespace, entry = found
@@ -445,10 +445,15 @@ class Distribution:
         if not self._downloads[pod]:
             del self._downloads[pod]
 
-    async def _named(self, caller: Caller, sha256: str) -> tuple[str, BundlePlugin]:
-        """The entry that names this blob, of those that the caller may have. Raises DeniedError."""
+    async def _named(self, caller: Caller, sha256: str, namespace: str | None) -> tuple[str, BundlePlugin]:
+        """The entry that names this blob, of those that the caller may have. Raises DeniedError.
+
+        A peer says for which namespace it asks, whose right to the module is then looked at.
+        """
         if self._is_peer(caller):
             for plugin in self._catalogue.all_plugins():
+                if namespace not in {None, plugin.namespace}:
+                    continue
                 revision = self._catalogue.current(plugin)
                 if revision is not None and sha256.encode() in revision.template:
                     standing = await self._bundles.standing(plugin)

@@ -44,6 +44,7 @@ from hookline_runtime.artifacts.addresses import AddressPolicy
 from hookline_runtime.artifacts.describe import PluginDescription
 from hookline_runtime.artifacts.inspection import inspect_file
 from hookline_runtime.artifacts.schema_check import check_apart
+from hookline_runtime.artifacts.threads import in_thread
 from hookline_runtime.errors import ConfigError, LoadError
 from hookline_serving import Bounds, Closed, HttpServer
 
@@ -376,7 +377,7 @@ class ConfigCheck:
         if revision is None or template is None or plugin.spec.config_from:  # what comes from Secrets is not here
             return None
         try:
-            schema = await self._schema(revision, template.artifact.digest)
+            schema = await self._schema(revision, template.artifact.sha256)
             if schema is not None:
                 # Anybody can reach a webhook, and each check is a process. Who waits too long is let in with a warning.
                 async with self._places:
@@ -411,15 +412,15 @@ class ConfigCheck:
             return revision, template if template.spec.get("source") == source else None
         return None, None
 
-    async def _schema(self, revision: Revision, digest: str) -> dict[str, Any] | None:
-        artifact = await asyncio.to_thread(self._store.get, digest)
+    async def _schema(self, revision: Revision, sha256: str) -> dict[str, Any] | None:
+        artifact = await in_thread(self._store.granted, sha256, owner=revision.namespace)
         if artifact is not None:
             where, told = artifact.path, artifact.description
         else:  # another replica resolved it, and no sidecar has asked this one for it yet
             _, entry = await self._bundles.entry(revision)
             async with asyncio.timeout(_CHECK_S):
                 where, told = (await self._blobs.find(revision.namespace, entry)).path, PluginDescription()
-        raw = (await asyncio.to_thread(inspect_file, where)).description
+        raw = (await in_thread(inspect_file, where)).description
         inside = PluginDescription.from_json(raw) if raw is not None else PluginDescription()
         return inside.over(told).config_schema
 

@@ -5,8 +5,8 @@ Operator and sidecar come through here, so that what one accepts the other can l
 
 from __future__ import annotations
 
-import asyncio
 import base64
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -17,11 +17,12 @@ from hookline_api.abi import permission_refusal, ungranted_imports
 from hookline_api.bundle import BundleArtifact, BundlePlugin
 from hookline_api.config import MAX_CONFIG, MAX_CONFIG_VALUES, Config
 from hookline_api.resources import LocalSource, OCISource, WasmPlugin
-from hookline_runtime.artifacts.credentials import PullSecret
+from hookline_runtime.artifacts.credentials import MAX_SECRETS, PullSecret
 from hookline_runtime.artifacts.describe import PluginDescription
 from hookline_runtime.artifacts.inspection import ModuleInfo, inspect_file
 from hookline_runtime.artifacts.reference import parse
 from hookline_runtime.artifacts.registry import RegistryAccess
+from hookline_runtime.artifacts.threads import in_thread
 from hookline_runtime.artifacts.urls import foreign, shown
 from hookline_runtime.errors import ConfigError, FetchError, VerifyError
 
@@ -110,7 +111,7 @@ async def resolve(
     reference, artifact = await fetch(plugin, fetcher, objects, digest=digest, base=base, access=access, prove=prove)
     if spec.sha256 is not None and artifact.sha256 != spec.sha256:
         raise VerifyError(f"the module's sha256 is {artifact.sha256}, and spec.sha256 asks for {spec.sha256}")
-    info = await asyncio.to_thread(_inspect, artifact.path)
+    info = await in_thread(_inspect, artifact.path)
     description = PluginDescription()
     if info.description is not None:
         description = PluginDescription.from_json(info.description)
@@ -261,13 +262,16 @@ async def fetch(
     An OCI source is pinned to ``digest`` where one is given.
     """
     source, namespace = plugin.spec.source, plugin.metadata.namespace
+    owner = namespace or ""
     if source.oci is not None:
         if access is None:
             access = await registry_access(source.oci, namespace, objects)
-        artifact = await fetcher.fetch_oci(source.oci, digest=digest, access=access, base=base, prove=prove)
+        artifact = await fetcher.fetch_oci(
+            source.oci, digest=digest, access=access, base=base, prove=prove, owner=owner
+        )
         return source.oci.reference, artifact
     if source.http is not None:
-        artifact = await fetcher.fetch_http(source.http, prove=prove)
+        artifact = await fetcher.fetch_http(source.http, prove=prove, owner=owner)
         return shown(foreign(source.http.url)), artifact
     if isinstance(source, LocalSource) and source.file is not None:
         if base is None:
@@ -278,7 +282,7 @@ async def fetch(
     data = await objects.config_map(namespace, reference.name)
     if data is None or reference.key not in data:
         raise FetchError(f"there is no ConfigMap '{reference.name}' with the key '{reference.key}'")
-    return f"configmap:{reference.name}/{reference.key}", await fetcher.fetch_bytes(data[reference.key])
+    return f"configmap:{reference.name}/{reference.key}", await fetcher.fetch_bytes(data[reference.key], owner=owner)
 
 
 def _always(source: OCISource) -> bool:
@@ -298,7 +302,7 @@ async def registry_access(
     """
     configs = []
     own = [reference.name for reference in source.pull_secrets]
-    for name in dict.fromkeys([*own, *more]):
+    for name in itertools.islice(dict.fromkeys([*own, *more]), MAX_SECRETS + 1):  # of one more, the keychain tells
         secret = await objects.secret(namespace, name) or {}
         bare = _DOCKER_CONFIG not in secret and _DOCKER_CFG in secret
         document = secret.get(_DOCKER_CFG if bare else _DOCKER_CONFIG)
