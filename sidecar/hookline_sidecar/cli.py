@@ -68,6 +68,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         max_body=options.max_body,
         body_timeout=options.body_timeout / 1000,
         drain=options.drain / 1000,
+        memory=options.memory,
     )
     if settings.listen is None and settings.socket is None:
         parser.error("--listen is off and there is no --socket: nobody could ask")
@@ -126,6 +127,8 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
            text="who sends what is in this file as bearer token may read and write plugins' keys on --admin; read for "
            "every request. Without it, only the socket admin.sock in --state answers that")  # fmt: skip
     option("workers", kind=_workers, metavar="N", default="1", text="processes that answer hooks")
+    option("memory", kind=_size, metavar="SIZE",
+           text="memory for all of it, guests included; by default what its container (its cgroup) allows")  # fmt: skip
     option("max-body", kind=_size, metavar="SIZE", default="16Mi", text="largest hook call")
     option("body-timeout", kind=_duration, metavar="TIME", default="10s",
            text="for the body of a hook call to arrive")  # fmt: skip

@@ -61,3 +61,5 @@ class Settings:
     """Seconds for a body to arrive."""
     drain: float
     """Seconds for calls under way to end after SIGTERM."""
+    memory: int | None = None
+    """Bytes that all of the sidecar may take; None for what its cgroup allows."""
