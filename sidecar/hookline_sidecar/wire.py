@@ -2,15 +2,18 @@
 
 Supervisor to worker::
 
-    {"prepare": VERSION, "bundle": {…}, "numbers": {plugin: row}}
+    {"prepare": VERSION, "bundle": {…}, "numbers": {plugin: row}, "memory": {…} | null}
     {"commit": VERSION} | {"discard": VERSION}
 
 Worker to supervisor::
 
     {"hello": INDEX, "pid": PID}
-    {"prepared": VERSION} | {"refused": VERSION, "plugin": NAME, "cause": …, "message": …, "damaged": BOOL}
+    {"prepared": VERSION, "guests": BYTES}
+    {"refused": VERSION, "plugin": NAME, "cause": …, "message": …, "damaged": BOOL, "passing": BOOL}
     {"committed": VERSION}
     {"report": {plugin: {…}}}
+
+``memory`` is a ``budget.Plan``, and ``guests`` what the worker's guests may have of it.
 
 Both ends are ours and the socket is mode 0600 in a 0700 folder; lengths are bounded all the same.
 """

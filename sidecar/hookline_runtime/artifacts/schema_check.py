@@ -29,7 +29,7 @@ async def check_apart(config: Config | dict[str, Any], schema: dict[str, Any], *
         request = orjson.dumps({"schema": schema, "config": settings, "check_s": seconds})
     except orjson.JSONEncodeError as error:
         raise ConfigError(f"the settings, or the schema for them, cannot be written as JSON: {error}") from None
-    answer = await run_apart(__name__, request)
+    answer = await run_apart(__name__, request, wanted=_MEMORY)
     if answer.get("cause") == ENDED:
         raise too_long(answer["message"])
     if answer:
@@ -49,7 +49,7 @@ def check_bounded(request: dict[str, Any]) -> None:
     """``check`` with a bound on processor time from here on; for a child process. Raises ConfigError."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     allowed = int(used.ru_utime + used.ru_stime) + 1 + int(request["check_s"])
-    resource.setrlimit(resource.RLIMIT_CPU, (min(allowed, CPU_S), CPU_S))
+    resource.setrlimit(resource.RLIMIT_CPU, (min(allowed, CPU_S), CPU_S + 1))
     check(request["config"], request["schema"])
 
 
