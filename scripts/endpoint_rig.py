@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from hookline_runtime.inputs import Call
 
 MAX_BODY: Final = 3000
-BODY_TIMEOUT: Final = 5.0
+BODY_TIMEOUT: Final = 3.0
+"""Seconds. Less than a head is waited for: what is behind a request is known exactly to the lane alone."""
 HIGH_WATER: Final = 400
 
 # Small, so that cases reach them often.

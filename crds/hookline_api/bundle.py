@@ -13,10 +13,11 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+from hookline_api.config import Config
 from hookline_api.hooks import Hook
 from hookline_api.resources import (
     FailurePolicy,
@@ -30,6 +31,9 @@ from hookline_api.resources import (
     Resource,
     Sha256,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 REDACTED: Final = "<redacted>"
 
@@ -80,7 +84,7 @@ class BundlePlugin(Resource):
     """Which hooks are called; for a placeholder, which are answered closed."""
     priority: int = 0
     match: Match = Match()
-    config: dict[str, Any] = {}
+    config: Config = Config()
     secret_paths: list[str] = []
     """Paths into ``config`` (with dots) whose values come from Secrets."""
     seal: Annotated[str, Field(max_length=64)] | None = None
@@ -113,7 +117,7 @@ class BundlePlugin(Resource):
         if not self.secret_paths:
             return self if self.seal is None else self.model_copy(update={"seal": None})
         # All of the settings, and not the values alone: whatever ``redacted`` takes out is in it for certain.
-        told = _canonical([self.namespace, self.name, self.config, self.secret_paths])
+        told = _canonical([self.namespace, self.name, self.config.parsed(), self.secret_paths])
         return self.model_copy(update={"seal": hmac.digest(key, told, "sha256").hex()})
 
     def secrets(self) -> list[str]:
@@ -122,8 +126,9 @@ class BundlePlugin(Resource):
         Not what is so short that it stands in any text.
         """
         found: set[str] = set()
+        config = self.config.parsed() if self.secret_paths else {}
         for path in self.secret_paths:
-            value: Any = self.config
+            value: Any = config
             for part in path.split("."):
                 value = value.get(part) if isinstance(value, dict) else None
             if isinstance(value, str):
@@ -132,7 +137,9 @@ class BundlePlugin(Resource):
 
     def redacted(self) -> BundlePlugin:
         """The same with every value that came from a Secret replaced, and without what stands for them."""
-        config = json.loads(json.dumps(self.config))
+        if not self.secret_paths:
+            return self if self.seal is None else self.model_copy(update={"seal": None})
+        config = self.config.parsed()
         for path in self.secret_paths:
             *parents, last = path.split(".")
             target: Any = config
@@ -140,7 +147,7 @@ class BundlePlugin(Resource):
                 target = target.get(part) if isinstance(target, dict) else None
             if isinstance(target, dict) and last in target:
                 target[last] = REDACTED
-        return self.model_copy(update={"config": config, "seal": None})
+        return self.model_copy(update={"config": Config(config), "seal": None})
 
 
 class Bundle(Resource):
@@ -161,6 +168,39 @@ class Bundle(Resource):
     def redacted(self) -> Bundle:
         """The same with every value that came from a Secret replaced."""
         return Bundle(plugins=[plugin.redacted() for plugin in self.plugins])
+
+
+_FIRST: Final = '"plugins":[\n'
+_NEXT: Final = ",\n"
+_LAST: Final = "\n]"
+
+
+def write(bundle: Bundle) -> str:
+    """A bundle as JSON, each plugin on a line of its own: so ``read`` need not parse all of their settings at once."""
+    if not bundle.plugins:
+        return '{"plugins":[]}'
+    return f"{{{_FIRST}{_NEXT.join(plugin.model_dump_json(by_alias=True) for plugin in bundle.plugins)}{_LAST}}}"
+
+
+def read(text: str, parse: Callable[[str], Any]) -> Any:
+    """What ``parse`` makes of JSON that is a bundle, or has one as ``bundle``; its plugins perhaps as ``BundlePlugin``.
+
+    Where each plugin stands on a line of its own, they are read one after the other, and so the settings of one of them
+    are parsed at a time. No string of JSON holds the end of a line. Anything else is left to ``parse``, which raises
+    what it raises.
+    """
+    head, found, rest = text.partition(_FIRST)
+    lines, ended, tail = rest.rpartition(_LAST)
+    if found and ended:
+        try:
+            data = parse(f'{head}"plugins":[]{tail}')
+            around = data.get("bundle", data)
+            if around["plugins"] == []:
+                around["plugins"] = [BundlePlugin.model_validate(parse(line)) for line in lines.split(_NEXT)]
+                return data
+        except (ValueError, TypeError, KeyError, AttributeError):
+            pass  # of the whole it can be said where it is wrong
+    return parse(text)
 
 
 def _digest(value: object) -> str:

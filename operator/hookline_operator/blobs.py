@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from hookline_operator.catalogue import parse_plugin
 from hookline_runtime.artifacts.resolve import Objects, fetch, registry_access
+from hookline_runtime.artifacts.threads import in_thread, on_behalf_of
 from hookline_runtime.errors import FetchError, LoadError, VerifyError
 
 if TYPE_CHECKING:
@@ -48,9 +49,12 @@ class Blobs:
         fetcher: Fetcher,
         catalogue: Catalogue,
         objects: Objects,
-        of_leader: Callable[[str, int], Awaitable[bytes | None]],
+        of_leader: Callable[[str, str, int], Awaitable[bytes | None]],
     ) -> None:
-        """``of_leader`` gives a module of the leader's store by sha256 and size, or None where there is no other."""
+        """``of_leader`` gives a namespace's module from the leader's store, by sha256 and size.
+
+        None where there is no other leader.
+        """
         self._store = store
         self._fetcher = fetcher
         self._catalogue = catalogue
@@ -58,17 +62,20 @@ class Blobs:
         self._of_leader = of_leader
         self._looking: dict[tuple[str, str], asyncio.Task[Blob]] = {}
         """By namespace, whose credentials count, and sha256."""
-        self._checked: dict[str, tuple[float, Blob]] = {}
-        """By sha256: until when (monotonic) the file need not be looked at again. The oldest first."""
+        self._checked: dict[tuple[str, str], tuple[float, Blob]] = {}
+        """By namespace and sha256: until when (monotonic) the file need not be looked at again. The oldest first."""
 
     async def find(self, namespace: str, entry: BundlePlugin) -> Blob:
-        """The module of an entry, on this replica's disk. Raises LoadError."""
+        """The module of an entry, on this replica's disk. Raises LoadError.
+
+        What the cache has for another namespace is not found: a sha256 is known to whoever has seen it.
+        """
         assert entry.artifact is not None  # noqa: S101 - nobody can ask for the module of a placeholder
         sha256 = entry.artifact.sha256
-        known = self._checked.get(sha256)
+        key = namespace, sha256
+        known = self._checked.get(key)
         if known is not None and known[0] > time.monotonic():
             return known[1]
-        key = namespace, sha256
         looking = self._looking.get(key)
         if looking is None:  # a thousand sidecars ask at the same moment, and the first of them may hang up
             looking = self._looking[key] = asyncio.create_task(self._find(namespace, entry, entry.artifact))
@@ -76,12 +83,13 @@ class Blobs:
         return await asyncio.shield(looking)
 
     async def _find(self, namespace: str, entry: BundlePlugin, artifact: BundleArtifact) -> Blob:
-        found = await asyncio.to_thread(self._look, artifact.sha256)
-        if found is None and await self._take_from_leader(artifact.sha256, artifact.size):
-            found = await asyncio.to_thread(self._look, artifact.sha256)
-        if found is None:
-            await self._fetch(namespace, entry)
-            found = await asyncio.to_thread(self._look, artifact.sha256)
+        with on_behalf_of(namespace):
+            found = await in_thread(self._look, namespace, artifact.sha256)
+            if found is None and await self._take_from_leader(namespace, artifact.sha256, artifact.size):
+                found = await in_thread(self._look, namespace, artifact.sha256)
+            if found is None:
+                await self._fetch(namespace, entry)
+                found = await in_thread(self._look, namespace, artifact.sha256)
         if found is None:
             raise VerifyError("its source now gives other bytes for the same digest, or the cache is too small for it")
         return found
@@ -91,26 +99,27 @@ class Blobs:
         if task.cancelled() or task.exception() is not None:
             return
         now = time.monotonic()
-        kept = {sha256: each for sha256, each in self._checked.items() if each[0] > now and sha256 != key[1]}
-        in_memory = [sha256 for sha256, (_, blob) in kept.items() if blob.data is not None]
-        for sha256 in in_memory[: max(len(in_memory) - _KEPT + 1, 0)]:
-            del kept[sha256]
-        kept[key[1]] = now + _CHECKED_S, task.result()
+        kept = {other: each for other, each in self._checked.items() if each[0] > now and other != key}
+        in_memory = [other for other, (_, blob) in kept.items() if blob.data is not None]
+        for other in in_memory[: max(len(in_memory) - _KEPT + 1, 0)]:
+            del kept[other]
+        kept[key] = now + _CHECKED_S, task.result()
         self._checked = kept
 
-    def _look(self, sha256: str) -> Blob | None:
-        """What the store has, if it has it whole."""
-        path = self._store.module(sha256)
-        if path is None:
+    def _look(self, namespace: str, sha256: str) -> Blob | None:
+        """What the store has for a namespace, if it has it whole."""
+        artifact = self._store.granted(sha256, owner=namespace)
+        if artifact is None:
             return None
+        path = artifact.path
         try:
             return Blob(path, path.read_bytes() if path.stat().st_size <= _SMALL else None)
         except OSError:  # somebody cleans up at this moment
             return None
 
-    async def _take_from_leader(self, sha256: str, size: int) -> bool:
+    async def _take_from_leader(self, namespace: str, sha256: str, size: int) -> bool:
         try:
-            data = await self._of_leader(sha256, size)
+            data = await self._of_leader(namespace, sha256, size)
         except LoadError as error:
             log.info("module %.12s is asked of its source: %s", sha256, error)
             return False
@@ -120,12 +129,10 @@ class Blobs:
         def keep(data: bytes) -> None:
             with self._store.scratch() as file:
                 file.write(data)
-                # Under its own digest, as a plain file: what its manifest says of it is not known here.
-                self._store.add(
-                    file, digest=f"sha256:{sha256}", sha256=sha256, size=len(data), layout="raw", description=None
-                )
+                # As a plain file: what its manifest says of it is not known here.
+                self._store.grant_file(file, owner=namespace, sha256=sha256, size=len(data))
 
-        await asyncio.to_thread(keep, data)
+        await in_thread(keep, data)
         return True
 
     async def _fetch(self, namespace: str, entry: BundlePlugin) -> None:

@@ -33,6 +33,7 @@ from hookline_operator.reconcile import Resolution
 from hookline_operator.revisions import Template
 from hookline_runtime.artifacts.resolve import Objects, registry_access, resolve
 from hookline_runtime.artifacts.schema_check import check_apart
+from hookline_runtime.artifacts.threads import on_behalf_of
 from hookline_runtime.errors import ConfigError, FetchError, LoadError, VerifyError
 
 if TYPE_CHECKING:
@@ -265,7 +266,9 @@ class Controller:
             async with self._shares[plugin.namespace], self._resolves:
                 track.began = time.monotonic()
                 self._publish(track, plugin)
-                await self._keeper.keep(plugin, await self._template(plugin, ask_again=ask_again))
+                with on_behalf_of(plugin.namespace):
+                    template = await self._template(plugin, ask_again=ask_again)
+                await self._keeper.keep(plugin, template)
         except LoadError as caught:
             error = caught
         except KubeError as caught:

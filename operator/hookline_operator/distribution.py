@@ -23,6 +23,7 @@ from aiohttp import WSMsgType, web
 from pydantic import ValidationError
 
 from hookline_api.distribution import BLOBS_PATH, DISTRIBUTION_PATH, MAX_REPORT, Commit, Report
+from hookline_api.json_cost import CostError
 from hookline_operator import reports
 from hookline_operator.catalogue import SIDECAR_LABEL, Pod
 from hookline_operator.downloads import download
@@ -281,6 +282,10 @@ class Distribution:
             where = ".".join(str(part) for part in wrong["loc"])
             log.warning("pod '%s/%s' sent no report: %.100s: %.100s", pod.namespace, pod.name, where, wrong["msg"])
             await _let_go(session, _NOT_A_REPORT, b"not a report")
+        except CostError as error:
+            self._cut("not_a_report")
+            log.warning("pod '%s/%s' sent no report: %s", pod.namespace, pod.name, error)
+            await _let_go(session, _NOT_A_REPORT, b"not a report")
         except Exception:  # a defect of ours: without this, the pod would stay connected and never be heard again
             log.exception("what pod '%s/%s' reports cannot be read", pod.namespace, pod.name)
             await _let_go(session, _FAILED, b"the operator failed")
@@ -355,6 +360,10 @@ class Distribution:
         except (ConnectionError, TimeoutError, RuntimeError) as error:
             log.info("pod '%s/%s' cannot be told: %s", pod.namespace, pod.name, str(error) or type(error).__name__)
             await _let_go(session, _FAILED, b"it does not read")
+        except CostError as error:
+            self._cut("not_a_report")
+            log.warning("pod '%s/%s' sent no report: %s", pod.namespace, pod.name, error)
+            await _let_go(session, _NOT_A_REPORT, b"not a report")
         except Exception:  # a defect of ours: without this, the pod would stay connected and never hear again
             log.exception("what pod '%s/%s' must run cannot be told", pod.namespace, pod.name)
             await _let_go(session, _FAILED, b"the operator failed")
@@ -413,7 +422,7 @@ class Distribution:
         sha256 = request.match_info["sha256"]
         try:
             caller = await self._reviewer.caller(request)
-            found = await self._named(caller, sha256)
+            found = await self._named(caller, sha256, request.query.get("namespace"))
         except DeniedError as error:
             return denied(error)
         namespace, entry = found
@@ -436,10 +445,15 @@ class Distribution:
         if not self._downloads[pod]:
             del self._downloads[pod]
 
-    async def _named(self, caller: Caller, sha256: str) -> tuple[str, BundlePlugin]:
-        """The entry that names this blob, of those that the caller may have. Raises DeniedError."""
+    async def _named(self, caller: Caller, sha256: str, namespace: str | None) -> tuple[str, BundlePlugin]:
+        """The entry that names this blob, of those that the caller may have. Raises DeniedError.
+
+        A peer says for which namespace it asks, whose right to the module is then looked at.
+        """
         if self._is_peer(caller):
             for plugin in self._catalogue.all_plugins():
+                if namespace not in {None, plugin.namespace}:
+                    continue
                 revision = self._catalogue.current(plugin)
                 if revision is not None and sha256.encode() in revision.template:
                     standing = await self._bundles.standing(plugin)

@@ -223,8 +223,11 @@ class Peers:
 
     # ── both ──
 
-    async def blob(self, sha256: str, size: int) -> bytes | None:
-        """A module of the leader's, unchecked; None where this replica leads or nobody does. Raises FetchError."""
+    async def blob(self, namespace: str, sha256: str, size: int) -> bytes | None:
+        """A namespace's module of the leader's, unchecked. Raises FetchError.
+
+        None where this replica leads or nobody does.
+        """
         leader = self._leader()
         if leader is None or self._leading() or leader.name == self._own_name:
             return None
@@ -234,6 +237,7 @@ class Peers:
                 aiohttp.ClientSession(timeout=times) as session,
                 session.get(
                     f"https://{leader.address}{BLOBS_PATH}{sha256}",
+                    params={"namespace": namespace},
                     headers={"Authorization": f"Bearer {await self._own_token()}"},
                     ssl=self._client_context(),
                     server_hostname=self._server_name,

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hmac
+import ipaddress
 import logging
+import os
 import random
 import signal
 from typing import TYPE_CHECKING, Any, Final
@@ -38,9 +40,11 @@ from hookline_operator.peers import Peers
 from hookline_operator.revisions import OLD_API, PLUGIN_LABEL, Revision, Seal, Template
 from hookline_operator.sealing import SealingKey
 from hookline_runtime.artifacts import ArtifactStore, Fetcher, FetchLimits
+from hookline_runtime.artifacts.addresses import AddressPolicy
 from hookline_runtime.artifacts.describe import PluginDescription
 from hookline_runtime.artifacts.inspection import inspect_file
 from hookline_runtime.artifacts.schema_check import check_apart
+from hookline_runtime.artifacts.threads import in_thread
 from hookline_runtime.errors import ConfigError, LoadError
 from hookline_serving import Bounds, Closed, HttpServer
 
@@ -126,7 +130,10 @@ class Operator:
         bundles = Bundles(catalogue, objects, key=lambda: sealing.value)
         # The machine's own passwords are nobody's: a file that is not there.
         fetcher = Fetcher(
-            store, limits=FetchLimits(parallel=_FETCHES_AT_ONCE), docker_config=settings.cache / "no" / "config.json"
+            store,
+            limits=FetchLimits(parallel=_FETCHES_AT_ONCE),
+            docker_config=settings.cache / "no" / "config.json",
+            addresses=_source_addresses(settings),
         )
         stack.push_async_callback(fetcher.close)
         reviewer = Reviewer(kube, is_pod=catalogue.is_pod, counted=self._metrics.called)
@@ -373,7 +380,7 @@ class ConfigCheck:
         if revision is None or template is None or plugin.spec.config_from:  # what comes from Secrets is not here
             return None
         try:
-            schema = await self._schema(revision, template.artifact.digest)
+            schema = await self._schema(revision, template.artifact.sha256)
             if schema is not None:
                 # Anybody can reach a webhook, and each check is a process. Who waits too long is let in with a warning.
                 async with self._places:
@@ -408,17 +415,26 @@ class ConfigCheck:
             return revision, template if template.spec.get("source") == source else None
         return None, None
 
-    async def _schema(self, revision: Revision, digest: str) -> dict[str, Any] | None:
-        artifact = await asyncio.to_thread(self._store.get, digest)
+    async def _schema(self, revision: Revision, sha256: str) -> dict[str, Any] | None:
+        artifact = await in_thread(self._store.granted, sha256, owner=revision.namespace)
         if artifact is not None:
             where, told = artifact.path, artifact.description
         else:  # another replica resolved it, and no sidecar has asked this one for it yet
             _, entry = await self._bundles.entry(revision)
             async with asyncio.timeout(_CHECK_S):
                 where, told = (await self._blobs.find(revision.namespace, entry)).path, PluginDescription()
-        raw = (await asyncio.to_thread(inspect_file, where)).description
+        raw = (await in_thread(inspect_file, where)).description
         inside = PluginDescription.from_json(raw) if raw is not None else PluginDescription()
         return inside.over(told).config_schema
+
+
+def _source_addresses(settings: Settings) -> AddressPolicy:
+    """Whom a tenant cannot have asked: this pod, what else is in it, and the API server."""
+    own = []
+    for text in (settings.pod_ip, os.environ.get("KUBERNETES_SERVICE_HOST", "")):
+        with contextlib.suppress(ValueError):  # none, or a name
+            own.append(ipaddress.ip_address(text))
+    return AddressPolicy(own_machine=False, own=tuple(own), allowed=settings.allow_source_addresses)
 
 
 async def _served(kube: Kube) -> bool:

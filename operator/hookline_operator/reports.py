@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
-from hookline_api.distribution import PluginReport, Report
+from hookline_api import json_cost
+from hookline_api.distribution import MAX_REPORT_VALUES, PluginReport, Report
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,7 +20,8 @@ _CONTROL: Final = dict.fromkeys((*range(32), *range(0x7F, 0xA0)), " ")
 
 
 def read(text: str) -> Report | None:
-    """A report; None for a message of a type that this version does not know. Raises ValidationError."""
+    """A report; None for a message of a type that this version does not know. Raises ValidationError and CostError."""
+    json_cost.check(text, what="a report", max_values=MAX_REPORT_VALUES)
     try:
         # By the model's own parser: what a report is not to hold is passed over, and never becomes an object of ours.
         found = Report.model_validate_json(text)

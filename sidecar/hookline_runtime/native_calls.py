@@ -346,7 +346,7 @@ class Instance:
         self.fuel = 0
         """Fuel of the last call, where it is counted."""
         self.memory = 0
-        """Bytes of memory after the last call, or some milliseconds before."""
+        """Bytes of memory after the last call."""
 
     def open(self, timeout_ms: int | None) -> None:
         """Begin with a new store and fresh memory, in place of what it has; see ``Guest.instantiate``."""
@@ -407,8 +407,7 @@ class Instance:
             self.calls += 1
             raise error
         self.calls += 1
-        if last:
-            self.memory = self._words[_SIZE]
+        self.memory = self._words[_SIZE]
         return answer
 
     def close(self) -> None:

@@ -22,7 +22,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from hookline_runtime.backlog import Backlog
-from hookline_runtime.border import spent_ns
+from hookline_runtime.border import PAGE, spent_ns
+from hookline_runtime.budget import Budget, need
 from hookline_runtime.decisions import Answer, read_answer
 from hookline_runtime.errors import CallError, DeadlineError, OverloadError, TrapError
 from hookline_runtime.places import Places
@@ -46,6 +47,7 @@ MAX_THREADS: Final = 16
 """More calls at a time than there are threads would wait where no deadline sees them."""
 _SPARES: Final = 2
 """Fresh instances that are kept ready for the next calls, where each call gets one of its own."""
+_LOOK: Final = -1
 _UNTIDY_S: Final = 0.005
 """How long a single used instance may wait for a second one: giving both back at once costs one turn of the loop."""
 _MAX_KNOWN: Final = 128
@@ -102,9 +104,13 @@ class Road:
 class _Run:
     """One execution on a thread, and what it came to."""
 
-    __slots__ = ("answer", "error", "ns", "work_ns")
+    __slots__ = ("answer", "error", "instance", "kept", "ns", "work_ns")
 
     def __init__(self) -> None:
+        self.instance: Instance | None = None
+        """What it ran in; closed where nothing else may."""
+        self.kept = False
+        """Whether that was kept from a call before, and so is counted already."""
         self.answer: Answer | None = None
         self.error: CallError | None = None
         self.ns = 0
@@ -176,6 +182,7 @@ class Plugin:
         *,
         spare: Instance | None = None,
         places: Places | None = None,
+        budget: Budget | None = None,
     ) -> None:
         self.entry = entry
         self.name = entry.name
@@ -194,9 +201,16 @@ class Plugin:
         self._last_call = entry.isolation.max_calls - 1 if self._pooled else 0
         """How many calls an instance has served before its last one."""
         self._keep = entry.isolation.size if self._pooled else _SPARES
-        self._instances: list[Instance] = []
-        if spare is not None:
-            self._put_back(spare)
+        self.need = need(entry.limits)
+        """Bytes that one of its calls may have at the most."""
+        self._budget = budget or Budget()
+        self._first = self.each = max(guest.info.memory_pages * PAGE, 0 if spare is None else spare.memory)
+        """Bytes of a fresh instance, and those that each one that is kept counts for."""
+        self._mark = self.each
+        """An instance with more memory after an inline call needs a look; less than nothing where any does."""
+        self._kept = 0
+        """Instances that the budget counts: those here, and the one that an inline call has."""
+        self._instances: list[Instance] = [] if spare is None else [spare]
         self._used: list[Instance] = []
         self._tidying = self._will_tidy = False
         self.places = places or Places(entry.limits.concurrency, most=MAX_THREADS)
@@ -232,7 +246,7 @@ class Plugin:
     def ready(self) -> bool:
         """Whether a call would run now, on this thread, without waiting for anything."""
         places = self.places
-        return self.inline and (places.running < places.held or places.get())
+        return self.inline and self._budget.free >= self.need and (places.running < places.held or places.get())
 
     def call_now(self, road: Road, data: bytes) -> Answer | None:
         """One call on this thread, where ``ready`` said so: the guest's answer, or None where it has no opinion.
@@ -260,6 +274,7 @@ class Plugin:
             if instance is not None:
                 self._note_instance(road, instance)
                 instance.close()
+            self._lost()
             try:
                 if error is failure:
                     raise
@@ -276,6 +291,8 @@ class Plugin:
                 self._probation = _PROBATION
         if instance.memory != road.memory or self._counts_fuel:
             self._note_instance(road, instance)
+        if instance.memory > self._mark and not self._count(instance):
+            return answer
         if last:
             self._put_aside(instance)
         else:
@@ -296,7 +313,7 @@ class Plugin:
         if len(data) > self._max_input:
             raise self.refuse_size(road, len(data))
         try:
-            await self.places.enter(patience, quick=self.inline)
+            await self._enter(patience)
         except BaseException as error:
             road.breaker.did_not_run()
             if isinstance(error, OverloadError):
@@ -326,6 +343,18 @@ class Plugin:
             finally:
                 run.error = None  # as in call_now
         return run.answer
+
+    async def _enter(self, patience: float | None) -> None:
+        """Take a place and memory for a call, within so many seconds. Raises OverloadError."""
+        begin = time.monotonic()
+        await self.places.enter(patience, quick=self.inline)
+        try:
+            left = None if patience is None else max(0.0, patience - (time.monotonic() - begin))
+            await self._budget.enter(self.need, left)
+        except BaseException:
+            self.places.leave()
+            self._close_if_done()
+            raise
 
     async def _observe(self, hook: Hook, data: bytes) -> None:
         """Run a call that it only watches. Who must see everything is not passed over because others are busy."""
@@ -359,6 +388,7 @@ class Plugin:
         try:
             try:
                 instance = self._instances.pop()
+                run.kept = True
             except IndexError:
                 instance = self._guest.instantiate()
             raw = instance.call(road.export, data, last=instance.calls >= self._last_call)
@@ -368,7 +398,7 @@ class Plugin:
         if instance is not None:
             self._note_instance(road, instance)
             if run.error is None and instance.calls <= self._last_call:
-                self._put_back(instance)
+                run.instance = instance
             else:
                 instance.close()
         run.ns = time.perf_counter_ns() - begin
@@ -376,14 +406,74 @@ class Plugin:
         run.work_ns = spent_ns(work_ns=time.thread_time_ns() - work, passed_ns=run.ns, host_ns=waited)
 
     def _fresh(self) -> Instance:
-        """An instance for a call that found none ready; a used one goes first, since its memory is warm."""
-        return self._guest.instantiate(instead_of=self._used.pop() if self._used else None)
-
-    def _put_back(self, instance: Instance) -> None:
-        if len(self._instances) < self._keep:
-            self._instances.append(instance)
+        """An instance for an inline call that found none ready; a used one goes first, since its memory is warm."""
+        if self._used:
+            return self._guest.instantiate(instead_of=self._used.pop())
+        if self._budget.keep(self.each):
+            self._kept += 1
         else:
-            instance.close()
+            self._mark = _LOOK
+        return self._guest.instantiate()
+
+    def admit(self) -> None:
+        """Be counted from now on: on the event loop, once it is loaded."""
+        self._budget.add(self)
+        for _ in tuple(self._instances):
+            if self._budget.keep(self.each):
+                self._kept += 1
+            else:
+                self._instances.pop().close()
+
+    def shed(self) -> None:
+        """Give up the instances that no call uses."""
+        for instances in (self._used, self._instances):
+            with contextlib.suppress(IndexError):  # a thread may take the last one
+                while True:
+                    instances.pop().close()
+                    self._lost()
+
+    def _lost(self) -> None:
+        """An instance that was counted is closed; or one that was not, after an inline call."""
+        if self._mark < 0:
+            self._mark = self.each
+        else:
+            self._uncount()
+
+    def _count(self, instance: Instance) -> bool:
+        """Whether there is room to keep an instance that has grown, or that is not counted yet; else it is closed."""
+        if self._mark < 0 and self._budget.keep(self.each):
+            self._mark = self.each
+            self._kept += 1
+        if self._mark >= 0 and self._grows(instance):
+            return True
+        instance.close()
+        self._lost()
+        return False
+
+    def _grows(self, instance: Instance) -> bool:
+        """Count as much for each instance as this one has, where there is room for it; whether it is counted for."""
+        more = instance.memory - self.each
+        if more > 0:
+            if not self._budget.keep(more * self._kept):
+                return False
+            self.each = self._mark = instance.memory
+        return True
+
+    def _put_back(self, run: _Run, instance: Instance) -> None:
+        """Keep what a call on a thread has left, if there is room."""
+        if not run.kept and len(self._instances) < self._keep and self._budget.keep(self.each):
+            self._kept += 1
+            run.kept = True
+        if run.kept and len(self._instances) < self._keep and self._grows(instance):
+            self._instances.append(instance)
+            return
+        instance.close()
+        if run.kept:
+            self._uncount()
+
+    def _uncount(self) -> None:
+        self._kept -= 1
+        self._budget.give(self.each)
 
     def _put_aside(self, instance: Instance) -> None:
         """Used up; it is given back between calls."""
@@ -402,12 +492,23 @@ class Plugin:
         used, ready = self._used, self._instances
         lacks = len(used) > 0 and not self._closed.is_set()
         begin = time.thread_time_ns()
-        with contextlib.suppress(CallError):  # the call that needs one makes it, fails, and is counted
-            while lacks and len(ready) < self._keep:
-                old = used.pop() if used else None
+        while lacks and len(ready) < self._keep:
+            old = used.pop() if used else None
+            if old is None:
+                if not self._budget.keep(self.each):
+                    break
+                self._kept += 1
+            try:
                 ready.append(self._guest.instantiate(timeout_ms=self._timeout_ms, instead_of=old))
+            except CallError:  # the call that needs one makes it, fails, and is counted
+                self._uncount()
+                break
         while used:
             used.pop().close()
+            self._uncount()
+        if not self._pooled and self.each > self._first:
+            more, self.each, self._mark = self.each - self._first, self._first, self._first
+            self._budget.give(more * self._kept)  # what is kept is fresh
         if time.thread_time_ns() - begin > _QUICK_NS:
             self._was_slow()
 
@@ -425,11 +526,17 @@ class Plugin:
             road.row.count_fuel(instance.fuel)
 
     def _leave(self) -> None:
+        self._budget.give(self.need)
         self.places.leave()
         self._close_if_done()
 
     def _ended(self, road: Road, run: _Run) -> None:
         """A call on a thread is over."""
+        if run.instance is not None:
+            self._put_back(run, run.instance)
+            run.instance = None
+        elif run.kept:
+            self._uncount()
         if run.work_ns > _QUICK_NS:
             self._was_slow()
         else:
@@ -520,6 +627,9 @@ class Plugin:
         for instances in (self._instances, self._used):
             while instances:
                 instances.pop().close()
+        self._budget.give(self._kept * self.each)
+        self._kept = 0
+        self._budget.remove(self)
         self._guest.close()
         if self._threads is not None:
             self._threads.shutdown(wait=False)

@@ -23,9 +23,10 @@ import orjson
 
 from hookline_runtime import kv_initial
 from hookline_runtime.artifacts.resolve import check_entry
+from hookline_runtime.budget import Budget, TooLargeError, need
 from hookline_runtime.calls import Guest
 from hookline_runtime.engine import Ticker, load_compiled
-from hookline_runtime.errors import ConfigError, FetchError, HooklineError, LoadError
+from hookline_runtime.errors import ConfigError, FetchError, HooklineError, LoadError, OverloadError
 from hookline_runtime.host import PluginHost
 from hookline_runtime.inputs import read_call
 from hookline_runtime.pipeline import Chains, Link
@@ -95,6 +96,8 @@ class Runtime:
         self._initial_keys = initial_keys
         self._stats = stats or StatsTable()
         self._member = member
+        self.budget = Budget()
+        """The memory of guests; without bounds until it is told of some."""
         self._ticker = Ticker()
         self._ticker.start()
         self._current: Prepared | None = None
@@ -137,12 +140,20 @@ class Runtime:
                     plugin = plugins[entry.name] = await self._plugin(entry, find, number)
                     plugin.hold()  # from here on; another bundle may be committed before this one is loaded
                 links.append(Link(entry, plugin))
+            self._check_memory(plugins)
             if self._initial_keys:
                 await self._write_initial_keys(bundle)
             return Prepared(bundle=bundle, chains=Chains(bundle.version, links), plugins=plugins)
         finally:
             for plugin in plugins.values():
                 plugin.release()  # the chains hold them now, or they are not needed
+
+    def _check_memory(self, plugins: Mapping[str, Plugin]) -> None:
+        running = {name for name, plugin in plugins.items() if self.plugins.get(name) is plugin}
+        try:
+            self.budget.check(list(plugins.values()), running=running)
+        except TooLargeError as error:
+            raise PrepareError(error.plugin, error) from error
 
     async def _write_initial_keys(self, bundle: Bundle) -> None:
         if self._kv is not None:
@@ -163,15 +174,22 @@ class Runtime:
         try:
             if number >= MAX_PLUGINS:
                 raise ConfigError(f"there are more than {MAX_PLUGINS} plugins in the bundle")
+            self.budget.check_one(entry.name, entry.limits)
             places = self._places(entry, number)
             try:
-                # On a thread: a Go module's first instance takes milliseconds, and calls go on meanwhile.
-                fresh = await asyncio.to_thread(self._load, entry, find(entry), number, places)
+                # What is tried with it may take what a call may.
+                async with self.budget.taken(min(need(entry.limits), self.budget.total), _FIRST_INSTANCE_MS / 1000):
+                    # On a thread: a Go module's first instance takes milliseconds, and calls go on meanwhile.
+                    fresh = await asyncio.to_thread(self._load, entry, find(entry), number, places)
+            except OverloadError as error:
+                places.close()
+                raise FetchError(f"there is no memory to load it: {error}") from error
             except BaseException:
                 places.close()
                 raise
         except LoadError as error:
             raise PrepareError(entry.name, error) from error
+        fresh.admit()
         if plugin is not None and plugin.inline:
             fresh.trust()
         return fresh
@@ -243,4 +261,4 @@ class Runtime:
         check_entry(entry, guest.info)
         spare = first_instance(guest, timeout_ms=_FIRST_INSTANCE_MS, pooled=entry.isolation.mode == "Pooled")
         rows = {hook: self._stats.row(number, hook) for hook in entry.hooks}
-        return Plugin(entry, guest, host, rows, spare=spare, places=places)
+        return Plugin(entry, guest, host, rows, spare=spare, places=places, budget=self.budget)

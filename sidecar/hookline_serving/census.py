@@ -35,7 +35,8 @@ class Visit:
     """One connection."""
 
     __slots__ = (
-        "_census", "_transport", "address", "body", "crowd", "held", "is_blocked", "is_vouched", "since", "writes",
+        "_census", "_transport", "address", "behind", "body", "crowd", "held", "is_blocked", "is_vouched", "since",
+        "writes",
     )  # fmt: skip
 
     def __init__(self, census: Census, transport: asyncio.Transport, address: str) -> None:
@@ -51,13 +52,16 @@ class Visit:
         """Bytes of a head that is not whole."""
         self.body: StreamReader | None = None
         """Of the request under way."""
+        self.behind = 0
+        """Bytes of requests that wait until it reads."""
         self.is_blocked = False
         """Whether an answer waits to be read."""
         self.is_vouched = False
 
-    def head_grows(self, count: int) -> bool:
-        """So many bytes came that are no request yet; whether the connection may go on."""
-        return self._census.head_grows(self, count)
+    def head_grows(self, count: int) -> None:
+        """So many bytes came that are no request yet, unless one is under way."""
+        if self.body is None:
+            self._census.head_grows(self, count)
 
     def begins(self, body: StreamReader) -> None:
         """A head is whole, and its request under way."""
@@ -88,7 +92,7 @@ class Visit:
 
     def unread(self) -> int:
         """Bytes that wait for the client."""
-        return self.writes.get_write_buffer_size()
+        return self.writes.get_write_buffer_size() + self.behind
 
     def say(self, last: bytes) -> None:
         """Send some last bytes, as far as they go at once; over TLS they do not."""
@@ -186,10 +190,10 @@ class Census:
         self._add(visit, self.unproven)
         return visit
 
-    def head_grows(self, visit: Visit, count: int) -> bool:
+    def head_grows(self, visit: Visit, count: int) -> None:
         """See ``Visit``."""
-        if visit.body is not None:
-            return visit.crowd is not None  # of the request under way, or behind it: ``ends`` is told
+        if visit.crowd is None:
+            return
         if visit.crowd is not self.unproven:
             self.moves(visit, self.unproven)
             self._keep_few_unproven()
@@ -200,7 +204,6 @@ class Census:
             self._close(visit, "head")
         while self._held > MAX_HELD and (largest := self._largest()) is not None:
             self._close(largest, "crowd")
-        return visit.crowd is not None
 
     def rests(self, visit: Visit, unfinished: int) -> None:
         """See ``Visit.ends``."""

@@ -1,12 +1,13 @@
 """A connection of aiohttp's that tells the census what it is doing.
 
-aiohttp has a time for idle connections, and none for heads; it counts nothing. What it does is seen from outside, by
-what is public of it: a request that begins is made by the server's ``request_factory``, one that has ended is told to
-``log_access``. What came beyond the requests that were seen is the beginning of another head.
+aiohttp has a time for idle connections, and none for heads; it counts nothing. What it does is seen from outside: a
+request whose head is whole waits in its queue, one that begins is made by the server's ``request_factory``, one that
+has ended is told to ``log_access``. What came beyond the requests that were seen is the beginning of another head.
 """
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from typing import TYPE_CHECKING, Any, Final, cast
@@ -30,9 +31,12 @@ if TYPE_CHECKING:
     ]
 
 _END: Final = b"\r\n\r\n"
+"""Of a head, and of a chunked body."""
 _LINE: Final = len("  HTTP/1.1\r\n") + len("\r\n")
 """Bytes of a head beside its method, its path and its headers."""
 _HEADER: Final = len(": \r\n")
+_SLACK: Final = 64
+"""Bytes that a request may have in blanks around its headers, or as an empty line behind it."""
 _LOG_PAUSE_S: Final = 10.0
 _SHOWN: Final = 200
 
@@ -45,7 +49,7 @@ class Connection(web.RequestHandler):
     ``visit`` is there where somebody has counted it already; else that is done here, and it may be turned away.
     """
 
-    __slots__ = ("_accounted", "_census", "_is_chunked", "_received", "_tail", "visit")
+    __slots__ = ("_accounted", "_census", "_is_chunked", "_is_over", "_received", "_tail", "visit")
 
     _logged_at = -_LOG_PAUSE_S
 
@@ -60,6 +64,8 @@ class Connection(web.RequestHandler):
         self._tail = b""
         """The last bytes that came."""
         self._is_chunked = False
+        self._is_over = False
+        """Whether something came that is no HTTP: nothing behind it is read."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, if there is room."""
@@ -77,16 +83,24 @@ class Connection(web.RequestHandler):
             super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Hand it to aiohttp, unless it is too much of a head."""
-        if self.visit is None:
+        """Hand it to aiohttp, and see what it made of it."""
+        if self.visit is None or self._is_over:
             return
-        if data:
-            self._received += len(data)
-            end = 0 if _END in self._tail[-3:] + data[:3] else data.find(_END)
-            self._tail = (self._tail + data[-4:])[-4:]
-            if not self.visit.head_grows(len(data) if end < 0 else end):
-                return
+        self._received += len(data)
+        self._tail = (self._tail + data[-4:])[-4:]
         super().data_received(data)
+        queue = self._messages
+        error = getattr(queue[-1][0], "exc", None) if queue else None
+        if isinstance(error, Exception):
+            # Behind it nothing is read: aiohttp would have another error for whatever comes. It keeps the error in a
+            # circle with all that was read, until the collector comes: that counts objects, not how large they are.
+            self._is_over = True
+            error.__traceback__ = None
+        elif queue:
+            if self.visit.body is None:
+                self.visit.begins(queue[-1][1])
+        elif data:
+            self.visit.head_grows(len(data))
 
     def pause_writing(self) -> None:
         """The client does not read."""
@@ -111,15 +125,17 @@ class Connection(web.RequestHandler):
     def log_access(self, request: web.BaseRequest, response: web.StreamResponse, time: float | None) -> None:
         """The request is answered, or will not be."""
         super().log_access(request, response, time)
-        if not request.content.is_eof():
-            response.force_close()  # aiohttp reads on for a moment, so that the answer is seen, and closes then
-            return
-        beyond = self._received - self._accounted - request.content.total_bytes
-        if self._is_chunked and self._tail == _END:
+        # Where the body is not there yet, aiohttp reads on for a moment, so that the answer is seen.
+        request.content.on_eof(functools.partial(self._ends, request.content, response))
+
+    def _ends(self, body: StreamReader, response: web.StreamResponse) -> None:
+        beyond = self._received - self._accounted - body.total_bytes
+        if not response.keep_alive or (self._is_chunked and self._tail == _END):
             beyond = 0  # nothing came behind the last chunk; of what the chunks were, nobody tells
         self._received, self._accounted = max(0, beyond), 0
         if self.visit is not None:
-            self.visit.ends(unfinished=self._received if response.keep_alive else 0)
+            # What waits is whole, and begins in a moment.
+            self.visit.ends(unfinished=beyond if beyond > _SLACK and not self._messages else 0)
 
     def handle_error(
         self,

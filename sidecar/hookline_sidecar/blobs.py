@@ -18,6 +18,7 @@ from hookline_api.resources import WasmPluginSpec
 from hookline_runtime.artifacts import Artifact, ArtifactStore, FetchLimits, PluginDescription
 from hookline_runtime.artifacts.inspection import ModuleInfo, inspect_file
 from hookline_runtime.artifacts.resolve import Resolved, check_entry
+from hookline_runtime.artifacts.threads import in_thread
 from hookline_runtime.artifacts.transport import Body
 from hookline_runtime.errors import ConfigError, FetchError
 from hookline_sidecar.operator_client import OperatorClient, RefusalError
@@ -42,7 +43,7 @@ class Blobs:
     def __init__(self, client: OperatorClient, store: ArtifactStore) -> None:
         self._client = client
         self._store = store
-        self._places = asyncio.Semaphore(_LIMITS.parallel)
+        self._places = asyncio.Semaphore(_LIMITS.of_one_host)
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         """By sha256: plugins of one module fetch it once."""
 
@@ -52,7 +53,7 @@ class Blobs:
         _check_settings(entry)
         try:
             artifact = await self._artifact(entry.artifact, entry.name)
-            info = await asyncio.to_thread(_inspect, artifact)
+            info = await in_thread(_inspect, artifact)
         except OSError as error:
             raise FetchError(f"the store cannot be used: {error.strerror}; make room or check its folder") from None
         description = PluginDescription()
@@ -73,7 +74,7 @@ class Blobs:
         digest = f"sha256:{wanted.sha256}"
         lock = self._locks.setdefault(wanted.sha256, asyncio.Lock())
         async with lock:
-            known = await asyncio.to_thread(self._store.get, digest)
+            known = await in_thread(self._store.get, digest)
             if known is not None:
                 return known
             if wanted.size > _LIMITS.module:
@@ -101,7 +102,7 @@ class Blobs:
                         raise
                 await asyncio.sleep(pause)
             body.verify(digest)
-            return await asyncio.to_thread(
+            return await in_thread(
                 self._store.add,
                 file,
                 digest=digest,

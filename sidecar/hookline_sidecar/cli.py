@@ -83,6 +83,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         body_timeout=options.body_timeout / 1000,
         drain=options.drain / 1000,
         auth_headers=options.auth_headers,
+        memory=options.memory,
     )
     if settings.listen is None and settings.socket is None:
         parser.error("--listen is off and there is no --socket: nobody could ask")
@@ -147,6 +148,8 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
            "what runs where --admin is not this machine alone; read for every request. Without it, only the socket "
            "admin.sock in --state answers that")  # fmt: skip
     option("workers", kind=_workers, metavar="N", default="1", text="processes that answer hooks")
+    option("memory", kind=_size, metavar="SIZE",
+           text="memory for all of it, guests included; by default what its container (its cgroup) allows")  # fmt: skip
     option("max-body", kind=_size, metavar="SIZE", default="16Mi", text="largest hook call")
     option("body-timeout", kind=_duration, metavar="TIME", default="10s",
            text="for the body of a hook call to arrive")  # fmt: skip

@@ -67,8 +67,8 @@ _SMALL_BYTES: Final = 32 * 2**20
 """Bytes of all other bodies that are not there as a whole. Where there are more, the one that came first is no longer
 waited for: an honest one is on its way for a millisecond."""
 BOUNDS: Final = Bounds(
-    unproven=256,
-    unproven_of_one=256,
+    unproven=2048,
+    unproven_of_one=2048,
     every=4096,
     of_one=4096,
     line=8190,
@@ -78,8 +78,9 @@ BOUNDS: Final = Bounds(
     unread_bytes=64 * 2**20,
 )
 """Of one worker. Proxies ask, and a question of ``/v1/auth`` has all that their client sent: nginx passes lines of 8
-KiB, Envoy 100 headers and 60 KiB in all. They all come from one address, or from none, and keep what they open. Some
-kilobytes each, four thousand idle ones are 20 MiB; sixty-four answers at their largest may wait for their reader."""
+KiB, Envoy 100 headers and 60 KiB in all. They all come from one address, or from none, open hundreds of connections at
+once, and keep them. Some kilobytes each, four thousand idle ones are 20 MiB. Sixty-four answers at their largest may
+wait for their reader, with what was asked behind them."""
 _LINGER_S: Final = 0.5
 """How long the rest of a refused body is read and dropped, so that its sender sees the answer."""
 _CUT_S: Final = 0.01

@@ -8,9 +8,13 @@ that refuses a bundle stops it for all: what one cannot load, the next start cou
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
+
+from hookline_api import bundle as bundle_json
 from hookline_sidecar import sockets, wire
 
 if TYPE_CHECKING:
@@ -18,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hookline_api.bundle import Bundle, LoadCause
+    from hookline_runtime.budget import Plan
 
 _PREPARE_S: Final = 60.0
 
@@ -43,7 +48,9 @@ class RefusedError(Exception):
     @classmethod
     def told(cls, answer: wire.Message) -> RefusedError:
         """What a worker answered."""
-        return cls(answer["plugin"], answer["cause"], answer["message"], damaged=answer["damaged"])
+        return cls(
+            answer["plugin"], answer["cause"], answer["message"], damaged=answer["damaged"], passing=answer["passing"]
+        )
 
 
 class _Worker:
@@ -55,6 +62,8 @@ class _Worker:
         """Of the bundle that it runs."""
         self.prepared: str | None = None
         """Of the bundle that it could switch to."""
+        self.guests = 0
+        """Bytes that its guests may have."""
         self.report: Report = {}
         self.answer: asyncio.Future[wire.Message | None] | None = None
         self.gone = False
@@ -68,9 +77,18 @@ class Fleet:
     """All workers that are connected."""
 
     def __init__(
-        self, *, size: int, refused: Callable[[RefusedError, Bundle], None], changed: Callable[[], None]
+        self,
+        *,
+        size: int,
+        plan: Callable[[Bundle], Plan | None],
+        refused: Callable[[RefusedError, Bundle], None],
+        changed: Callable[[], None],
     ) -> None:
-        """``refused`` is called where a worker that came later cannot load a bundle; ``changed`` when ``runs`` is."""
+        """``plan`` says what the parts of the pod may have of its memory, with a bundle.
+
+        ``refused`` is called where a worker that came later cannot load a bundle; ``changed`` when ``runs`` is.
+        """
+        self._plan = plan
         self.size = size
         self._refused = refused
         self._changed = changed
@@ -141,6 +159,10 @@ class Fleet:
         """How many workers run that version."""
         return sum(worker.version == version for worker in self._workers.values())
 
+    def guests(self) -> int:
+        """Bytes that the guests of one worker may have, with what it runs or could switch to."""
+        return max((worker.guests for worker in self._workers.values()), default=0)
+
     def reports(self) -> list[Report]:
         """What the workers last said of their plugins."""
         return [worker.report for worker in self._workers.values()]
@@ -159,12 +181,14 @@ class Fleet:
         if worker.gone:
             return None
         worker.answer = asyncio.get_running_loop().create_future()
+        plan = self._plan(bundle)
         wire.send(
             worker.writer,
             {
                 "prepare": bundle.version,
-                "bundle": bundle.model_dump(mode="json", by_alias=True),
+                "bundle": orjson.Fragment(bundle_json.write(bundle)),
                 "numbers": numbers,
+                "memory": None if plan is None else dataclasses.asdict(plan),
             },
         )
         try:
@@ -172,6 +196,7 @@ class Fleet:
                 answer = await worker.answer
             if answer is not None and "prepared" in answer:
                 worker.prepared = bundle.version
+                worker.guests = answer["guests"]
             return answer
         except TimeoutError:
             log.warning("worker %d (process %d) did not prepare within %.0f s", worker.index, worker.pid, _PREPARE_S)

@@ -210,6 +210,8 @@ class Lane(asyncio.Protocol):
             self._handler().data_received(data)
         elif self._resting:
             self._held += data
+            if self._blocked and self.visit is not None:
+                self.visit.behind = len(self._held)
             # Not at once: as long as it is read, it is noticed when the client closes it.
             if not self._paused and len(self._held) > _MAX_HELD:
                 self._paused = True

@@ -16,20 +16,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
 import logging
 import os
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
+import orjson
 from pydantic import ValidationError
 
+from hookline_api import bundle as bundle_json
 from hookline_api.bundle import Bundle
 from hookline_sidecar.settings import ADMIN_SOCKET
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _MAX_BUNDLE: Final = 512 * 2**20
 _SEAL_KEY: Final = 32
@@ -88,11 +89,27 @@ class StateFolder:
         os.write(lock, f"{os.getpid()}\n".encode())
         self._lock = lock
 
+    def size(self) -> int:
+        """Bytes of what is in the folder beside the plugins' store."""
+        total = 0
+        for folder, _, files in os.walk(self.root):
+            if Path(folder) != self.kv:
+                for name in files:
+                    with contextlib.suppress(OSError):  # it has just gone
+                        total += (Path(folder) / name).lstat().st_blocks * 512
+        return total
+
+    def store_size(self) -> int:
+        """Bytes of the plugins' store."""
+        with contextlib.suppress(OSError):
+            return (self.kv / "data.mdb").stat().st_blocks * 512
+        return 0
+
     def load_bundle(self) -> Bundle | None:
         """The last good bundle; None where there is none, or none that can be read."""
         try:
             with self._bundle.open("rb") as file:
-                return Bundle.model_validate_json(file.read(_MAX_BUNDLE))
+                return Bundle.model_validate(bundle_json.read(file.read(_MAX_BUNDLE).decode(), orjson.loads))
         except FileNotFoundError:
             return None
         except ValidationError as error:
@@ -106,7 +123,7 @@ class StateFolder:
 
     def save_bundle(self, bundle: Bundle) -> None:
         """Keep a bundle as the last good one; complete, or not at all."""
-        _write(self._bundle, json.dumps(bundle.model_dump(mode="json", by_alias=True)).encode())
+        _write(self._bundle, bundle_json.write(bundle).encode())
 
     def seal_key(self) -> bytes:
         """The same as long as this folder is; where it cannot be kept, until the next start."""

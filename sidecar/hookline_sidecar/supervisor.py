@@ -28,7 +28,8 @@ from typing import TYPE_CHECKING, Final
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_api.hooks import OBSERVERS, Hook
 from hookline_runtime import kv_initial
-from hookline_runtime.artifacts import ArtifactStore
+from hookline_runtime.artifacts import ArtifactStore, apart, memory
+from hookline_runtime.budget import STORE, Plan
 from hookline_runtime.compiler import Compiler, Job
 from hookline_runtime.errors import FetchError, LoadError
 from hookline_runtime.kv import KvStore
@@ -72,7 +73,10 @@ class Supervisor:
         self.settings = settings
         self.tables = tables
         self.board = board
-        self.fleet = Fleet(size=settings.workers, refused=self._refused_by_one, changed=self._tell)
+        self._memory = settings.memory or memory.limit()
+        self._in_memory = memory.in_memory(state.root)
+        self.fleet = Fleet(size=settings.workers, plan=self._plan, refused=self._refused_by_one, changed=self._tell)
+        apart.have_room(self._room_for_child)
         self.started = time.time()
         self.changes = 0
         """Bundles that replaced another one."""
@@ -103,6 +107,21 @@ class Supervisor:
         self._refusals: list[tuple[RefusedError, Bundle]] = []
         self._compiled_again: set[Path] = set()
         self._unkept = False
+
+    def _plan(self, bundle: Bundle) -> Plan | None:
+        """What the parts of the sidecar may have of its memory; None where nothing bounds it."""
+        if self._memory is None:
+            return None
+        state = 0
+        if self._in_memory:
+            writes = any("kv.write" in entry.permissions for entry in bundle.plugins)
+            state = self._state.size() + max(self._state.store_size(), STORE if writes else 0)
+        return Plan.of(self._memory, workers=self.settings.workers, state=state)
+
+    def _room_for_child(self) -> int | None:
+        """Bytes for one that compiles: all that guests do not have, and while there are none, theirs too."""
+        plan = self._plan(self.bundle or Bundle.of([]))
+        return None if plan is None else plan.child(self.fleet.guests())
 
     def _make_source(self) -> Source:
         if self.settings.operator is not None:

@@ -2,15 +2,18 @@
 
 Supervisor to worker::
 
-    {"prepare": VERSION, "bundle": {…}, "numbers": {plugin: row}}
+    {"prepare": VERSION, "bundle": {…}, "numbers": {plugin: row}, "memory": {…} | null}
     {"commit": VERSION} | {"discard": VERSION}
 
 Worker to supervisor::
 
     {"hello": INDEX, "pid": PID}
-    {"prepared": VERSION} | {"refused": VERSION, "plugin": NAME, "cause": …, "message": …, "damaged": BOOL}
+    {"prepared": VERSION, "guests": BYTES}
+    {"refused": VERSION, "plugin": NAME, "cause": …, "message": …, "damaged": BOOL, "passing": BOOL}
     {"committed": VERSION}
     {"report": {plugin: {…}}}
+
+``memory`` is a ``budget.Plan``, and ``guests`` what the worker's guests may have of it.
 
 Both ends are ours and the socket is mode 0600 in a 0700 folder; lengths are bounded all the same.
 """
@@ -23,8 +26,12 @@ from typing import Any, Final
 
 import orjson
 
+from hookline_api import bundle as bundle_json
+
 _LENGTH: Final = struct.Struct(">I")
 _MAX_MESSAGE: Final = 512 * 2**20
+_SMALL: Final = 256 * 1024
+"""Bytes up to which a message is parsed in one piece; a larger one has a bundle in it."""
 
 Message = dict[str, Any]
 
@@ -35,8 +42,9 @@ async def receive(reader: asyncio.StreamReader) -> Message | None:
         (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
         if length > _MAX_MESSAGE:
             return None
-        message: Message = orjson.loads(await reader.readexactly(length))
-    except (asyncio.IncompleteReadError, ConnectionError, orjson.JSONDecodeError):
+        data = await reader.readexactly(length)
+        message: Message = orjson.loads(data) if length <= _SMALL else bundle_json.read(data.decode(), orjson.loads)
+    except (asyncio.IncompleteReadError, ConnectionError, ValueError):
         return None
     return message
 

@@ -16,8 +16,9 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from hookline_api.bundle import Bundle
+from hookline_runtime.budget import Plan, TooLargeError
 from hookline_runtime.compiler import Compiler
-from hookline_runtime.errors import CallError
+from hookline_runtime.errors import CallError, OverloadError
 from hookline_runtime.kv import KvStore
 from hookline_runtime.runtime import Prepared, PrepareError, Runtime
 from hookline_sidecar import endpoint, wire
@@ -119,6 +120,7 @@ class Worker:
             version = message["prepare"]
             self._discard()
             bundle = Bundle.model_validate(message["bundle"])
+            self._runtime.budget.follow(Plan(**message["memory"]) if message["memory"] else None)
             try:
                 self._prepared = await self._runtime.prepare(
                     bundle,
@@ -133,10 +135,13 @@ class Worker:
                     "cause": error.reason.cause,
                     "message": str(error.reason),
                     "damaged": is_damaged,
+                    # There may be room another time.
+                    "passing": isinstance(error.reason, TooLargeError)
+                    or isinstance(error.reason.__cause__, OverloadError),
                 }
                 wire.send(writer, {"refused": version} | answer)
             else:
-                wire.send(writer, {"prepared": version})
+                wire.send(writer, {"prepared": version, "guests": self._runtime.budget.total})
         elif "commit" in message:
             if self._prepared is not None and self._prepared.bundle.version == message["commit"]:
                 self._runtime.commit(self._prepared)

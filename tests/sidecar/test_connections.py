@@ -218,8 +218,8 @@ def test_many_idle_connections_are_cheap(sidecar):
     before = _resident(worker)
     with contextlib.ExitStack() as all_of_them:
         all_of_them.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
-        clients = [all_of_them.enter_context(Client(sidecar, unix=True)) for _ in range(count)]
-        for each in clients:
+        for _ in range(count):
+            each = all_of_them.enter_context(Client(sidecar, unix=True))
             each.send(request())
             assert each.answer()[0] == 200
         assert _resident(worker) - before < count * 12 * 1024

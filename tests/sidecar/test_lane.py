@@ -241,11 +241,11 @@ def test_a_call_that_takes_its_time_is_no_head_that_does_not_end(rig, line, monk
 def test_too_many_that_never_asked_make_room_and_one_that_has_asked_stays(rig, line):
     """The oldest goes first."""
     line.client_sends(request())
-    others = [rig.connect() for _ in range(300)]
+    others = [rig.connect() for _ in range(2100)]
     rig.loop.settle()
-    assert [each.closed for each in others] == [True] * 44 + [False] * 256
+    assert [each.closed for each in others] == [True] * 52 + [False] * 2048
     assert not line.closed
-    assert rig.with_lane.closed == {"crowd": 44}
+    assert rig.with_lane.closed == {"crowd": 52}
 
 
 def test_too_many_in_all_make_room_too(rig, line):

@@ -84,7 +84,8 @@ async def test_what_was_closed_is_counted_by_why(sidecar, eventually):
             assert (await reader.read()).startswith(b"HTTP/1.0 400 ")
             writer.close()
         async with besiege(at, dripping, count=10):
-            eventually(lambda: closed(sidecar, port)["head"] >= before["head"] + 10, "heads that were not waited for")
+            wanted = before["head"] + 10
+            eventually(lambda p=port, n=wanted: closed(sidecar, p)["head"] >= n, "heads that were not waited for")
         assert closed(sidecar, port)["malformed"] == before["malformed"] + 20
     assert "NONSENSE" not in sidecar.log
 
@@ -100,7 +101,7 @@ async def test_who_has_one_connection_keeps_it_while_another_address_has_hundred
 
 
 async def test_who_does_not_say_goodbye_is_let_go_when_there_are_too_many(sidecar):
-    """Connections that asked once and are idle go, those that were idle for longest first; one that asks is answered."""
+    """Connections that asked once and are idle go, those that were idle for longest first."""
     where, _ = door(sidecar, "health")
     async with besiege(where, kinds(get=b"/healthz", post=b"/", upgrade=b"/")["idle"], count=100) as lines:
         assert await ask(where, b"/readyz") == 200

@@ -3,24 +3,34 @@
 The child runs ``python -c`` with one function: a JSON object on standard input, one on standard output. What takes
 too much of anything ends with the child, and not with this process. A child that starves at the lowest priority is
 replaced by one with a better one.
+
+All children of a process count in one account. How much they may have together is told by ``have_room``, or is what
+the limit of the cgroup leaves; each gets what it asks for of that as its bound (RLIMIT_DATA, which counts what may be
+written to, and not what is only reserved), and waits where others have it. Where the kernel has to end something all
+the same, it is to be a child (``oom_score_adj``).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import heapq
+import itertools
 import os
 import resource
 import sys
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from hookline_api.quantities import format_size
+from hookline_runtime.artifacts import memory
 from hookline_runtime.errors import FetchError, HooklineError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
 ENDED: Final = "ended"
 """The cause in an answer that the child did not give itself."""
@@ -35,28 +45,131 @@ _STARVING: Final = 0.05
 """The share of one core below which a child starves."""
 _MEMORY: Final = 4 * 2**30
 _MAX_ANSWER: Final = 64 * 1024
+LEAST: Final = 64 * 2**20
+"""Bytes for a child, at the least: the interpreter takes 20 MiB, with the engine 40."""
+_MARGIN: Final = 64 * 2**20
+"""Bytes of what the cgroup leaves that no child gets: this process works on meanwhile."""
+_AT_ONCE: Final = 2
+"""Children of one process, where there is memory for more than one: each takes a core."""
 
 
-async def run_apart(module: str, request: bytes) -> dict[str, Any]:
+_SCRIPT: Final = """
+import os, resource
+os.nice(max(0, {niceness} - os.nice(0)))
+resource.setrlimit(resource.RLIMIT_DATA, ({memory}, {memory}))
+try:
+    open("/proc/self/oom_score_adj", "w").write("1000")
+except OSError:
+    pass
+from {module} import child
+child()
+"""
+
+
+def have_room(room: Callable[[], int | None]) -> None:
+    """Ask ``room`` from now on how many bytes the children of this process may have together; None for no bound."""
+    _Gate.room = staticmethod(room)
+
+
+def _left() -> int | None:
+    left = memory.left()
+    return None if left is None else max(0, left - _MARGIN)
+
+
+class _Gate:
+    """The account of the children of one event loop."""
+
+    room: Callable[[], int | None] = staticmethod(_left)
+
+    def __init__(self) -> None:
+        self._running = 0
+        self._taken = 0
+        self._numbers = itertools.count()
+        self._waiting: list[tuple[tuple[int, ...], int, int | None, asyncio.Future[int]]] = []
+
+    @contextlib.asynccontextmanager
+    async def place(self, wanted: int | None, order: tuple[int, ...]) -> AsyncIterator[int]:
+        """A place for a child, with so many bytes; None wants all there are. Lower orders go first.
+
+        Raises FetchError where there is too little for any.
+        """
+        granted: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        entry = (order, next(self._numbers), wanted, granted)
+        heapq.heappush(self._waiting, entry)
+        self._let_in()
+        try:
+            size = await granted
+        except BaseException:
+            if granted.done() and not granted.cancelled() and granted.exception() is None:
+                self._leave(granted.result())
+            elif entry in self._waiting:
+                self._waiting.remove(entry)
+                heapq.heapify(self._waiting)
+            raise
+        try:
+            yield size
+        finally:
+            self._leave(size)
+
+    def _leave(self, size: int) -> None:
+        self._running -= 1
+        self._taken -= size
+        self._let_in()
+
+    def _let_in(self) -> None:
+        while self._waiting and self._running < _AT_ONCE:
+            *_, wanted, granted = self._waiting[0]
+            room = _Gate.room()
+            most = _MEMORY if room is None else min(room, _MEMORY)
+            size = min(wanted or most, most)
+            if self._running and self._taken + size > most:
+                return
+            heapq.heappop(self._waiting)
+            if granted.done():
+                continue
+            if size < LEAST:
+                granted.set_exception(
+                    FetchError(
+                        f"a process that compiles or checks takes {format_size(LEAST)} of memory at the least, and "
+                        f"{format_size(size >> 20 << 20)} are left: give this program {format_size(LEAST)} more"
+                    )
+                )
+                continue
+            self._running += 1
+            self._taken += size
+            granted.set_result(size)
+
+
+_gates: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Gate]] = weakref.WeakKeyDictionary()
+
+
+async def run_apart(
+    module: str, request: bytes, *, wanted: int | None = None, order: tuple[int, ...] = ()
+) -> dict[str, Any]:
     """Have ``module.child`` do one job in a child process; its answer, or one with the cause ``ENDED``.
 
-    Raises FetchError where no process can be started.
+    ``wanted`` are the bytes of memory that it may have, None for all that children may have; where others have them,
+    it waits, and lower ``order`` goes first. Beside ``ENDED`` stand ``signal``, what ended it, and ``memory``, what it
+    had. Raises FetchError where no process can be started.
     """
     answer = None
-    for niceness in _NICENESS:
-        if answer is None:
-            answer = await _attempt(module, request, niceness=niceness, may_starve=niceness == _NICENESS[-1])
+    async with _gates.setdefault(asyncio.get_running_loop(), _Gate()).place(wanted, order) as size:
+        for niceness in _NICENESS:
+            if answer is None:
+                may_starve = niceness == _NICENESS[-1]
+                answer = await _attempt(module, request, memory=size, niceness=niceness, may_starve=may_starve)
     assert answer is not None  # noqa: S101 - the last attempt has one
     return answer
 
 
-async def _attempt(module: str, request: bytes, *, niceness: int, may_starve: bool) -> dict[str, Any] | None:
+async def _attempt(
+    module: str, request: bytes, *, memory: int, niceness: int, may_starve: bool
+) -> dict[str, Any] | None:
     """One child; None where it got next to no processor, and may not starve."""
     try:
         child = await asyncio.create_subprocess_exec(
             # Niced before anything is imported: even that is felt by hooks.
-            sys.executable, "-c",
-            f"import os; os.nice(max(0, {niceness} - os.nice(0))); from {module} import child; child()",
+            sys.executable, "-c", _SCRIPT.format(niceness=niceness, memory=memory, module=module),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
     except OSError as error:
@@ -85,7 +198,8 @@ async def _attempt(module: str, request: bytes, *, niceness: int, may_starve: bo
     last = err.decode(errors="replace").strip().rsplit("\n", 1)[-1][:300]
     code = child.returncode or 0
     ended = f"by signal {-code}" if code < 0 else f"with {code}"
-    return {"cause": ENDED, "message": f"it ended {ended}: {last or 'it used too much time or memory'}"}
+    message = f"it ended {ended}: {last or 'it used too much time or memory'}"
+    return {"cause": ENDED, "message": message, "signal": max(0, -code), "memory": memory}
 
 
 def _processor_s(pid: int) -> float:
@@ -99,7 +213,7 @@ def _processor_s(pid: int) -> float:
 
 def serve_one(work: Callable[[dict[str, Any]], dict[str, str]]) -> None:
     """What a child process runs: one job from standard input, one answer to standard output."""
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
+    resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S + 1))  # the first is told by its own signal
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     answer: dict[str, str]

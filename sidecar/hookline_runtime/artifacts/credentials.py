@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from hookline_runtime.artifacts.reference import DOCKER_HUB, DOCKER_HUB_HOSTS, Reference
+from hookline_runtime.artifacts.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 _MAX_CONFIG: Final = 1 << 20
 _MAX_ENTRIES: Final = 16
 """Entries of one document that are for this registry; the most specific count."""
-_MAX_SECRETS: Final = 16
+MAX_SECRETS: Final = 16
 """Pull secrets that are read for one reference."""
 _MAX_AUTHS: Final = 1000
 """Entries of one document that are looked at."""
@@ -110,12 +111,12 @@ class Keychain:
     async def find(self, reference: Reference) -> AsyncGenerator[Credentials | Gap, None]:
         """Every candidate, the best first, and what cannot be used. Each source is read when it is come to."""
         for number, document in enumerate(self.documents, 1):
-            if number > _MAX_SECRETS:
-                yield Gap(why=f"only {_MAX_SECRETS} pull secrets are read")
+            if number > MAX_SECRETS:
+                yield Gap(why=f"only {MAX_SECRETS} pull secrets are read")
                 break
-            for found in await asyncio.to_thread(_of_secret, document, number, reference):
+            for found in await in_thread(_of_secret, document, number, reference):
                 yield found
-        machine, what = await asyncio.to_thread(_machine_config, self.docker_config)
+        machine, what = await in_thread(_machine_config, self.docker_config)
         if isinstance(machine, Gap):
             yield machine
             return
@@ -126,9 +127,7 @@ class Keychain:
                 helped = helped or isinstance(found, Credentials)
                 yield found
         general = machine.get("credsStore")
-        for found in await asyncio.to_thread(
-            _entries, machine.get("auths"), reference, what, marks=bool(own or general)
-        ):
+        for found in await in_thread(_entries, machine.get("auths"), reference, what, marks=bool(own or general)):
             yield found
         if general and not helped:
             for found in await _ask_helper(general, server, self.helper_timeout):

@@ -5,7 +5,6 @@ Format: https://github.com/opencontainers/image-spec/blob/main/image-layout.md
 
 from __future__ import annotations
 
-import asyncio
 import io
 import os
 import stat
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from hookline_runtime.artifacts.credentials import at_once
 from hookline_runtime.artifacts.layouts import choose, read_manifest
 from hookline_runtime.artifacts.reference import DIGEST, LayoutReference
+from hookline_runtime.artifacts.threads import in_thread
 from hookline_runtime.artifacts.transport import Body
 from hookline_runtime.errors import FetchError
 
@@ -38,11 +38,11 @@ class LayoutFolder:
         """The digest that ``index.json`` has for the reference's tag, or of the only artifact there."""
         if self._reference.digest is not None:
             return self._reference.digest
-        return await asyncio.to_thread(self._find, self._reference.tag)
+        return await in_thread(self._find, self._reference.tag)
 
     async def manifest(self, name: str) -> bytes:
         """The manifest of a digest, checked, or of a tag."""
-        digest = name if DIGEST.fullmatch(name) else await asyncio.to_thread(self._find, name)
+        digest = name if DIGEST.fullmatch(name) else await in_thread(self._find, name)
         buffer = io.BytesIO()
         body = Body(buffer, what=f"the manifest {digest} of {self._reference}", cap=self._limits.manifest)
         await self.blob(digest, body)
@@ -52,7 +52,7 @@ class LayoutFolder:
     async def blob(self, digest: str, into: Body) -> None:
         """Copy a blob."""
         path = self._root / "blobs" / "sha256" / digest.removeprefix("sha256:")
-        await asyncio.to_thread(read_file, path, into)
+        await in_thread(read_file, path, into)
 
     def _find(self, tag: str | None) -> str:
         buffer = io.BytesIO()

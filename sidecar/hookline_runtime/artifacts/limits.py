@@ -36,5 +36,7 @@ class FetchLimits:
     redirects: int = 5
     helper: float = 20.0
     """For a credential helper."""
-    parallel: int = 4
+    parallel: int = 16
     """Fetches at the same time."""
+    of_one_host: int = 4
+    """… from one host, and for one owner: who is slow, or asks for much, keeps nobody else waiting."""

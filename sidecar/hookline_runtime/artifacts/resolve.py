@@ -5,21 +5,24 @@ Operator and sidecar come through here, so that what one accepts the other can l
 
 from __future__ import annotations
 
-import asyncio
 import base64
+import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 
+from hookline_api import json_cost
 from hookline_api.abi import permission_refusal, ungranted_imports
 from hookline_api.bundle import BundleArtifact, BundlePlugin
+from hookline_api.config import MAX_CONFIG, MAX_CONFIG_VALUES, Config
 from hookline_api.resources import LocalSource, OCISource, WasmPlugin
-from hookline_runtime.artifacts.credentials import PullSecret
+from hookline_runtime.artifacts.credentials import MAX_SECRETS, PullSecret
 from hookline_runtime.artifacts.describe import PluginDescription
 from hookline_runtime.artifacts.inspection import ModuleInfo, inspect_file
 from hookline_runtime.artifacts.reference import parse
 from hookline_runtime.artifacts.registry import RegistryAccess
+from hookline_runtime.artifacts.threads import in_thread
 from hookline_runtime.artifacts.urls import foreign, shown
 from hookline_runtime.errors import ConfigError, FetchError, VerifyError
 
@@ -35,7 +38,6 @@ _PAGE: Final = 65_536
 # https://kubernetes.io/docs/concepts/configuration/secret/#docker-config-secrets
 _DOCKER_CONFIG: Final = ".dockerconfigjson"
 _DOCKER_CFG: Final = ".dockercfg"
-_MAX_SETTINGS: Final = 2**20
 
 
 class Objects(Protocol):
@@ -109,7 +111,7 @@ async def resolve(
     reference, artifact = await fetch(plugin, fetcher, objects, digest=digest, base=base, access=access, prove=prove)
     if spec.sha256 is not None and artifact.sha256 != spec.sha256:
         raise VerifyError(f"the module's sha256 is {artifact.sha256}, and spec.sha256 asks for {spec.sha256}")
-    info = await asyncio.to_thread(_inspect, artifact.path)
+    info = await in_thread(_inspect, artifact.path)
     description = PluginDescription()
     if info.description is not None:
         description = PluginDescription.from_json(info.description)
@@ -140,7 +142,7 @@ def entry(
     artifact: BundleArtifact,
     *,
     hooks: Sequence[Hook],
-    config: dict[str, Any],
+    config: Config,
     secret_paths: list[str],
     origin: str | None = None,
     key: bytes | None = None,
@@ -260,13 +262,16 @@ async def fetch(
     An OCI source is pinned to ``digest`` where one is given.
     """
     source, namespace = plugin.spec.source, plugin.metadata.namespace
+    owner = namespace or ""
     if source.oci is not None:
         if access is None:
             access = await registry_access(source.oci, namespace, objects)
-        artifact = await fetcher.fetch_oci(source.oci, digest=digest, access=access, base=base, prove=prove)
+        artifact = await fetcher.fetch_oci(
+            source.oci, digest=digest, access=access, base=base, prove=prove, owner=owner
+        )
         return source.oci.reference, artifact
     if source.http is not None:
-        artifact = await fetcher.fetch_http(source.http, prove=prove)
+        artifact = await fetcher.fetch_http(source.http, prove=prove, owner=owner)
         return shown(foreign(source.http.url)), artifact
     if isinstance(source, LocalSource) and source.file is not None:
         if base is None:
@@ -277,7 +282,7 @@ async def fetch(
     data = await objects.config_map(namespace, reference.name)
     if data is None or reference.key not in data:
         raise FetchError(f"there is no ConfigMap '{reference.name}' with the key '{reference.key}'")
-    return f"configmap:{reference.name}/{reference.key}", await fetcher.fetch_bytes(data[reference.key])
+    return f"configmap:{reference.name}/{reference.key}", await fetcher.fetch_bytes(data[reference.key], owner=owner)
 
 
 def _always(source: OCISource) -> bool:
@@ -297,7 +302,7 @@ async def registry_access(
     """
     configs = []
     own = [reference.name for reference in source.pull_secrets]
-    for name in dict.fromkeys([*own, *more]):
+    for name in itertools.islice(dict.fromkeys([*own, *more]), MAX_SECRETS + 1):  # of one more, the keychain tells
         secret = await objects.secret(namespace, name) or {}
         bare = _DOCKER_CONFIG not in secret and _DOCKER_CFG in secret
         document = secret.get(_DOCKER_CFG if bare else _DOCKER_CONFIG)
@@ -312,10 +317,13 @@ async def registry_access(
     return RegistryAccess(dockerconfigs=tuple(configs), ca_pem=ca_pem)
 
 
-async def settings(plugin: WasmPlugin, objects: Objects) -> tuple[dict[str, Any], list[str]]:
+async def settings(plugin: WasmPlugin, objects: Objects) -> tuple[Config, list[str]]:
     """``config`` with ``configFrom`` laid over it, and which paths of it are secret. Raises ConfigError."""
     try:
-        config: dict[str, Any] = orjson.loads(orjson.dumps(plugin.spec.config))
+        json_cost.check(plugin.spec.config.data, what="config", max_values=MAX_CONFIG_VALUES)
+        config: dict[str, Any] = orjson.loads(orjson.dumps(plugin.spec.config.parsed()))
+    except json_cost.CostError as error:
+        raise ConfigError(str(error)) from None
     except (TypeError, ValueError) as error:
         raise ConfigError(f"config cannot be written as JSON: {error!s:.200}") from None
     secret_paths: list[str] = []
@@ -341,6 +349,7 @@ async def settings(plugin: WasmPlugin, objects: Objects) -> tuple[dict[str, Any]
             if not isinstance(target, dict):
                 raise ConfigError(f"configFrom '{each.path}': '{part}' in config is no object")
         target[last] = value
-    if len(orjson.dumps(config)) > _MAX_SETTINGS:
-        raise ConfigError(f"config has more than {_MAX_SETTINGS} bytes")
-    return config, secret_paths
+    laid = Config(config)
+    if len(laid.data) > MAX_CONFIG:
+        raise ConfigError(f"config has more than {MAX_CONFIG} bytes")
+    return laid, secret_paths

@@ -1,10 +1,16 @@
-"""The store: modules on disk by the sha256 of their bytes, and an index from artifact digests to them.
+"""The store: modules on disk by the sha256 of their bytes, and an index of what is known of them.
 
 ::
 
     ROOT/modules/<sha256>.wasm      mode 0600, complete or absent: written elsewhere, synced, renamed
-    ROOT/index/<digest>.json        what is known of an artifact: module, layout, description
+    ROOT/index/<name>.json          what is known of an artifact: module, layout, description, who proved a right to it
+    ROOT/key                        what names in the index are made with
     ROOT/tmp/                       files being written; left-overs of a crash go at the next start
+
+A digest is no password: whoever has seen a manifest knows it. So what is known is known for a *place* (a repository, a
+URL) and a digest, and for a *holder* who has proven there that it may be had; another place has to give all the bytes
+again. What was had for an *owner* (a namespace) is granted to it, and to no other, by the module's own sha256. Names in
+the index are HMACs, since a holder is known by a hash of passwords.
 
 Several processes may share a store: whoever reads opens a complete file and keeps it, whatever is dropped
 meanwhile. A disk may lie, so a module is hashed again each time it is handed out, and a damaged one counts as
@@ -16,15 +22,17 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import hmac
 import logging
 import os
+import secrets
 import tempfile
 import threading
 import time
 import weakref
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 import orjson
 
@@ -37,7 +45,10 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _MAX_RECORD: Final = 1 << 20
-_MAX_RECORDS: Final = 1024
+_MAX_RECORDS: Final = 4096
+_MAX_PROOFS: Final = 64
+"""Holders of one artifact that are remembered. The oldest goes, and proves it again."""
+_KEY_BYTES: Final = 32
 _ABANDONED_SECONDS: Final = 3600
 
 
@@ -73,6 +84,17 @@ class ArtifactStore:
             with contextlib.suppress(OSError):
                 if time.time() - left_over.stat().st_mtime > _ABANDONED_SECONDS:
                     left_over.unlink()
+        self._key = self._own_key(root.absolute() / "key")
+
+    def _own_key(self, path: Path) -> bytes:
+        """The store's key, made where there is none; of several processes one makes it."""
+        if not path.exists():
+            with self.scratch() as file:
+                file.write(secrets.token_bytes(_KEY_BYTES))
+                file.flush()
+                with contextlib.suppress(FileExistsError):
+                    os.link(file.name, path)
+        return path.read_bytes()
 
     def _make_folders(self) -> None:
         for folder in (self._modules, self._index, self._tmp):
@@ -83,14 +105,24 @@ class ArtifactStore:
         """Never drop these modules. Replaces what was pinned before; for this process only."""
         self._pinned = frozenset(sha256s)
 
-    def get(self, digest: str) -> Artifact | None:
-        """The artifact of this digest, its module checked again; None where it must be fetched."""
+    def _tag(self, *words: str) -> str:
+        return hmac.new(self._key, "\0".join(words).encode(errors="surrogateescape"), "sha256").hexdigest()
+
+    def _record(self, place: str, digest: str) -> Path:
+        return self._index / f"{self._tag('record', place, digest)}.json"
+
+    def get(self, digest: str, *, place: str = "", holder: str | None = None) -> Artifact | None:
+        """The artifact of this digest from this place, its module checked again; None where it must be fetched.
+
+        With a ``holder``, only one to which that holder has proven its right.
+        """
         if not DIGEST.fullmatch(digest):
             return None
-        record = self._index / f"{digest.removeprefix('sha256:')}.json"
+        record = self._record(place, digest)
         try:
-            with record.open("rb") as file:
-                data = orjson.loads(file.read(_MAX_RECORD))
+            data = _read(record)
+            if holder is not None and self._tag("holder", holder) not in data["proofs"]:
+                return None
             artifact = Artifact(
                 digest=digest,
                 sha256=str(data["sha256"]),
@@ -146,6 +178,8 @@ class ArtifactStore:
         size: int,
         layout: str,
         description: PluginDescription | None,
+        place: str = "",
+        holder: str | None = None,
     ) -> Artifact:
         """Take a module from a ``scratch`` file whose bytes have this ``sha256``. Raises OSError."""
         artifact = Artifact(
@@ -158,20 +192,53 @@ class ArtifactStore:
         )
         self._hold(artifact)
         _publish(file, artifact.path)
+        self._write(self._record(place, digest), artifact, [self._tag("holder", holder)] if holder is not None else [])
+        self._evict()
+        return artifact
+
+    def prove(self, artifact: Artifact, *, place: str, holder: str) -> None:
+        """Remember that ``holder`` may have what this place has. Raises OSError."""
+        record, tag = self._record(place, artifact.digest), self._tag("holder", holder)
+        with self._lock:
+            try:
+                proofs = list(_read(record)["proofs"])
+            except (OSError, ValueError, KeyError, TypeError):
+                proofs = []
+            self._write(record, artifact, [*(each for each in proofs if each != tag), tag][-_MAX_PROOFS:])
+
+    def grant(self, artifact: Artifact, *, owner: str) -> None:
+        """Remember that ``owner`` may have this module, whatever it was packed in. Raises OSError."""
+        record = self._record(f"owner {owner}", f"sha256:{artifact.sha256}")
+        try:
+            os.utime(record)
+        except FileNotFoundError:
+            self._write(record, artifact, [])
+
+    def grant_file(self, file: BinaryIO, *, owner: str, sha256: str, size: int) -> Artifact:
+        """Take a module for its owner from a ``scratch`` file whose bytes have this ``sha256``. Raises OSError."""
+        digest = f"sha256:{sha256}"
+        return self.add(
+            file, digest=digest, sha256=sha256, size=size, layout="raw", description=None, place=f"owner {owner}"
+        )
+
+    def granted(self, sha256: str, *, owner: str) -> Artifact | None:
+        """The module of this sha256, checked again, where ``owner`` may have it. Its digest is its own bytes'."""
+        return self.get(f"sha256:{sha256}", place=f"owner {owner}")
+
+    def _write(self, path: Path, artifact: Artifact, proofs: list[str]) -> None:
         with self.scratch() as record:
             record.write(
                 orjson.dumps(
                     {
-                        "sha256": sha256,
-                        "size": size,
-                        "layout": layout,
-                        "description": description and description.model_dump(mode="json"),
+                        "sha256": artifact.sha256,
+                        "size": artifact.size,
+                        "layout": artifact.layout,
+                        "description": artifact.description and artifact.description.model_dump(mode="json"),
+                        "proofs": proofs,
                     }
                 )
             )
-            _publish(record, self._index / f"{digest.removeprefix('sha256:')}.json")
-        self._evict()
-        return artifact
+            _publish(record, path)
 
     def _hold(self, artifact: Artifact) -> None:
         with self._lock:
@@ -192,6 +259,12 @@ class ArtifactStore:
             records = _by_age(self._index)
             for path, _ in records[: max(len(records) - _MAX_RECORDS, 0)]:
                 path.unlink(missing_ok=True)
+
+
+def _read(record: Path) -> dict[str, Any]:
+    """Raises OSError, ValueError and TypeError."""
+    with record.open("rb") as file:
+        return dict(orjson.loads(file.read(_MAX_RECORD)))
 
 
 def _publish(file: BinaryIO, path: Path) -> None:

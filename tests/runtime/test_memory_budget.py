@@ -1,0 +1,231 @@
+"""What guests may have of a pod's memory is one account: who finds too little waits, and is then an overload."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+
+import pytest
+
+from hookline_api.bundle import Bundle
+from hookline_api.hooks import Hook
+from hookline_runtime.budget import CALL, CHILD_LEAST, PROCESSES, WORKER, Budget, Plan, TooLargeError
+from hookline_runtime.errors import OverloadError
+from hookline_runtime.runtime import PrepareError, Runtime
+from waiting import until
+
+MIB = 2**20
+LIMITS = {"memory": "16Mi", "input": "64Ki", "output": "64Ki"}
+NEED = 16 * MIB + 2**17 + CALL
+
+
+def plan(guests, *, workers=1):
+    """A pod where the guests of each worker have so much, and a child what it needs at the least."""
+    return Plan.of(PROCESSES + workers * WORKER + CHILD_LEAST + workers * guests, workers=workers, state=0)
+
+
+@pytest.fixture
+def held():
+    """Guests that log wait until they are let go; how many are in there."""
+    inside, most, lock, go = [], [0], threading.Lock(), threading.Event()
+
+    class Handler(logging.Handler):
+        def handle(self, record):  # not emit, which one at a time may do
+            with lock:
+                inside.append(record)
+                most[0] = max(most[0], len(inside))
+            go.wait(60)
+            with lock:
+                inside.pop()
+
+    handler, log = Handler(), logging.getLogger("hookline.guest")
+    log.addHandler(handler)
+    handler.inside, handler.most, handler.go = inside, most, go
+    yield handler
+    go.set()
+    log.removeHandler(handler)
+
+
+async def guests(workshop, memory, *plugins):
+    """A runtime whose guests have that much memory, as a worker's would that was told of it."""
+    runtime = Runtime(kv=workshop.kv)
+    workshop.started.append(runtime)
+    runtime.budget.follow(plan(memory))
+    await runtime.load(Bundle.of(list(plugins)), workshop.find)
+    return runtime
+
+
+def logging_guest(wat, body=""):
+    """A guest that logs, and so is held."""
+    return wat.module(
+        imports=wat.host("hookline", "log", "i32 i32 i32", "i32"),
+        hooks={"custom_hook": f"(drop (call $log (i32.const 3) (i32.const 0) (i32.const 1))) {body} {wat.echo}"},
+    )
+
+
+async def entered(held, count):
+    """So many guests are held."""
+    await asyncio.to_thread(until, lambda: len(held.inside) >= count, "guests that are held")
+
+
+async def test_calls_beyond_the_memory_wait_and_all_are_answered(workshop, wat, held):
+    """Sixteen may run by their number; by their memory, three."""
+    entry = await workshop.plugin(logging_guest(wat), limits=LIMITS | {"timeout": "20s"})
+    runtime = await guests(workshop, 4 * NEED - 1, entry)
+    calls = [asyncio.create_task(runtime.call(Hook.CUSTOM, b"%d" % number)) for number in range(9)]
+    await entered(held, 3)
+    assert runtime.budget.free < NEED
+    held.go.set()
+    assert [answer["value"] for answer in await asyncio.gather(*calls)] == list(range(9))
+    assert held.most[0] == 3
+    assert runtime.budget.free >= 3 * NEED
+
+
+async def test_who_waits_for_too_long_is_an_overload_that_says_why(workshop, wat, held):
+    """And what it would have taken is nobody's."""
+    entry = await workshop.plugin(logging_guest(wat), limits=LIMITS | {"timeout": "50ms"})
+    runtime = await guests(workshop, NEED + MIB, entry)
+    first = asyncio.create_task(runtime.call(Hook.CUSTOM, b"1"))
+    await entered(held, 1)
+    late = await runtime.call(Hook.CUSTOM, b"2")
+    assert late["failure"] == "overload"
+    assert "of memory; all guests of this worker have" in runtime.plugins["guest"].last_failure.message
+    held.go.set()
+    assert (await first)["value"] == 1
+    assert (await runtime.call(Hook.CUSTOM, b"3"))["value"] == 3
+
+
+async def test_an_inline_call_waits_for_memory_too(workshop, wat, held):
+    """A quick plugin beside one whose calls have it all."""
+    slow = await workshop.plugin(logging_guest(wat), "slow", limits=LIMITS | {"timeout": "20s"})
+    quick = await workshop.plugin(
+        wat.module(answers={"authorize": {"action": "allow"}}), "quick", limits=LIMITS | {"timeout": "900ms"}
+    )
+    runtime = await guests(workshop, NEED + MIB, slow, quick)
+    runtime.plugins["quick"].trust()
+    assert (await runtime.call(Hook.AUTHORIZE, b'{"query": ""}'))["action"] == "allow"
+    first = asyncio.create_task(runtime.call(Hook.CUSTOM, b"1"))
+    await entered(held, 1)
+    assert not runtime.plugins["quick"].ready()
+    waits = asyncio.create_task(runtime.call(Hook.AUTHORIZE, b'{"query": ""}'))
+    await asyncio.sleep(0)
+    held.go.set()
+    assert (await waits)["action"] == "allow"
+    await first
+
+
+GROW = "(drop (memory.grow (i32.const {pages})))"
+
+
+@pytest.mark.parametrize("inline", [True, False])
+async def test_a_used_instance_that_has_grown_and_does_not_fit_is_not_kept(workshop, wat, inline):
+    """What is kept leaves room for the largest call; a plugin that grows is answered all the same."""
+    text = wat.module(hooks={"custom_hook": f"{GROW.format(pages=100)} {wat.echo}"})
+    entry = await workshop.plugin(text, limits=LIMITS, isolation={"mode": "Pooled"})
+    small = await guests(workshop, NEED + MIB, entry)
+    large = await guests(workshop, NEED + 64 * MIB, entry)
+    for runtime, kept in ((small, 0), (large, 1)):
+        plugin, free = runtime.plugins["guest"], runtime.budget.free
+        if inline:
+            plugin.trust()
+        for number in range(3):
+            assert (await runtime.call(Hook.CUSTOM, b"%d" % number))["value"] == number
+        assert plugin.inline is inline
+        assert len(plugin._instances) == kept
+        assert free - runtime.budget.free == (plugin.each - 2 * 65536 if kept else -2 * 65536)
+        assert runtime.budget.free >= NEED
+
+
+async def test_what_others_keep_is_given_up_for_a_call():
+    """Instances that wait for calls are a convenience; a call is not."""
+    budget = Budget()
+    budget.follow(plan(100))
+
+    class Keeper:
+        name, need, each = "keeper", 60, 20
+
+        def __init__(self):
+            self.kept = 0
+
+        def shed(self):
+            budget.give(self.kept * self.each)
+            self.kept = 0
+
+    keeper = Keeper()
+    budget.add(keeper)
+    while budget.keep(20):
+        keeper.kept += 1
+    assert (keeper.kept, budget.free) == (2, 60)
+    await budget.enter(60, 1)
+    waiting = asyncio.create_task(budget.enter(40, None))
+    await asyncio.wait([waiting], timeout=10)
+    assert waiting.done()
+    assert (keeper.kept, budget.free) == (0, 0)
+    with pytest.raises(OverloadError, match="all guests of this worker"):
+        await budget.enter(101, 1)
+    late = asyncio.create_task(budget.enter(100, None))
+    small = asyncio.create_task(budget.enter(1, None))
+    await asyncio.sleep(0)
+    budget.give(60)
+    await asyncio.sleep(0)
+    assert not small.done()  # who came later does not go before who waits for more
+    budget.give(40)
+    await late
+    budget.give(100)
+    await small
+
+
+async def test_a_bundle_that_does_not_fit_once_is_refused_with_the_sum(workshop, wat):
+    """Before anything of it runs; the plugin is named, and how much memory would do."""
+    entry = await workshop.plugin(wat.switch(), limits={"memory": "64Mi"})
+    with pytest.raises(PrepareError) as refused:
+        await guests(workshop, 60 * MIB, entry)
+    assert refused.value.plugin == "guest"
+    sentence = str(refused.value.reason)
+    assert "one call of 'guest' may have 70Mi" in sentence
+    assert "leaves 60Mi for the guests of each worker. Give the sidecar 230Mi, or lower limits.memory" in sentence
+
+
+async def test_many_plugins_that_need_little_fit_although_their_limits_do_not(workshop, wat):
+    """Twelve with the default of 64 MiB in a pod of 512 MiB: what counts is what they have, and one call."""
+    entries = [await workshop.plugin(wat.switch(), f"p{number}") for number in range(12)]
+    runtime = Runtime(kv=workshop.kv)
+    workshop.started.append(runtime)
+    runtime.budget.follow(Plan.of(512 * MIB, workers=1, state=64 * MIB))
+    await runtime.load(Bundle.of(entries), workshop.find)
+    assert (await runtime.call(Hook.CUSTOM, b"4")).get("failure") is None
+
+
+def test_of_what_is_too_much_the_one_is_named_that_is_new_and_largest():
+    """What runs goes on; and where the sum is of many small ones, it is one of the new ones."""
+
+    class Holder:
+        def __init__(self, name, need, each):
+            self.name, self.need, self.each = name, need, each
+
+        def shed(self):
+            """Has nothing."""
+
+    budget = Budget()
+    budget.follow(plan(100))
+    runs, small, large = Holder("runs", 80, 10), Holder("small", 20, 15), Holder("large", 120, 5)
+    budget.check([runs], running=set())
+    for holders, blamed in (([runs, small], "small"), ([runs, large, small], "large"), ([runs, large], "large")):
+        with pytest.raises(TooLargeError) as refused:
+            budget.check(holders, running={"runs"})
+        assert refused.value.plugin == blamed
+    with pytest.raises(TooLargeError) as refused:
+        budget.check([runs, small], running={"runs", "small"})
+    assert refused.value.plugin == "runs"
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_the_parts_of_a_plan_are_no_more_than_the_limit(workers):
+    """However much the guests get of what there is."""
+    for limit in (0, 100 * MIB, 200 * MIB, 512 * MIB, 2**32):
+        made = Plan.of(limit, workers=workers, state=10 * MIB)
+        for guests_have in (made.guests, made.most_guests):
+            total = made.processes + made.state + workers * guests_have + made.child(guests_have)
+            assert total <= max(limit, made.processes + made.state)
+            assert made.child(guests_have) >= min(CHILD_LEAST, made.rest)
