@@ -25,11 +25,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from hookline_operator.kube import Key, Object
-    from hookline_operator.revisions import Revision
+    from hookline_operator.revisions import Revision, Seal
 
 SIDECAR_LABEL: Final = "hookline.dev/sidecar"
 """Marks a pod that has a sidecar."""
 
+_NAMED: Final = 10
+"""Revisions without a seal that the log names, of each replica: with a lost key it is all of them. All are counted."""
 _TOO_DEEP: Final = f"config is nested deeper than {MAX_DEPTH} levels"
 
 Kind = Literal["Secret", "ConfigMap"]
@@ -242,11 +244,12 @@ class Catalogue:
         """A revision's change."""
         if new is not None and not new.sealed and not new.old:
             self.refused += 1
-            log.warning(
-                "the WasmPluginRevision '%s/%s' has no seal of this operator's key, and is believed only if the status "
-                "of its plugin names it: who else writes there?",
-                *(new.namespace, new.name),
-            )
+            if self.refused <= _NAMED:
+                log.warning(
+                    "the WasmPluginRevision '%s/%s' has no seal of this operator's key, and is believed only if the "
+                    "status of its plugin names it: who else writes there?",
+                    *(new.namespace, new.name),
+                )
         for each in (old, new):
             if each is not None:
                 revisions = self.revisions[each.namespace, each.plugin_uid]
@@ -258,6 +261,11 @@ class Catalogue:
                 for plugin in list(self.plugins[each.namespace].values()):
                     if plugin.uid == each.plugin_uid:
                         self.tell_plugin(plugin.key)
+
+    def verify_again(self, seal: Seal) -> None:
+        """The operator's key is another: which of the revisions are its own is seen anew."""
+        for revisions in list(self.revisions.values()):
+            revisions.update({name: each.verified(seal) for name, each in revisions.items()})
 
     def put_version(self, kind: Kind, key: Key, version: str | None) -> None:
         """A Secret or a ConfigMap that is new, another, or gone."""
@@ -303,7 +311,11 @@ class Catalogue:
         if not found:
             return None
         newest = max((each for each in found.values() if each.sealed), key=lambda each: each.number, default=None)
-        others = [each for each in found.values() if each.claim and (newest is None or _came_later(each, newest))]
+        others = [
+            each
+            for each in found.values()
+            if not each.sealed and each.claim and (newest is None or _came_later(each, newest))
+        ]
         if not others:
             return newest
         vouched = (each for each in others if each.claim == plugin.vouches)

@@ -120,9 +120,12 @@ class Operator:
         """Everything that needs the API server, as long as all of it works."""
         settings, catalogue, fleet = self._settings, self._catalogue, self._fleet
         objects = ClusterObjects(kube, catalogue)
-        sealing = SealingKey(
-            kube, namespace=settings.own_namespace, secret=settings.key_secret, changed=catalogue.tell_all
-        )
+
+        def changed() -> None:
+            catalogue.verify_again(seal)
+            catalogue.tell_all()
+
+        sealing = SealingKey(kube, namespace=settings.own_namespace, secret=settings.key_secret, changed=changed)
         seal = Seal(lambda: sealing.value)
         bundles = Bundles(catalogue, objects, key=lambda: sealing.value)
         # The machine's own passwords are nobody's: a file that is not there.

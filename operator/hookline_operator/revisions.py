@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -108,14 +108,17 @@ class Revision:
     """As in the template."""
     template: bytes = field(repr=False)
     """JSON of a ``Template``."""
-    sealed: bool = True
+    sealed: bool = False
     """Whether its seal holds."""
     old: bool = False
     """Whether it is a ``ControllerRevision``."""
     written: str = ""
     """When it was last written, by the API server's clock: RFC 3339, UTC, so that texts compare as times do."""
     claim: tuple[str, str] | None = None
-    """Of one that is not sealed: its ``short`` and its module's sha256, if the former is of this text."""
+    """Its ``short`` and its module's sha256, if the former is of this text: what a status can vouch for."""
+    digest: str = field(default="", repr=False)
+    seal: str | None = field(default=None, repr=False)
+    """Both as the object has them."""
 
     @classmethod
     def of(cls, found: Object, seal: Seal) -> Revision | None:
@@ -126,8 +129,8 @@ class Revision:
         if not uid or not isinstance(number, int) or not isinstance(text, str) or not isinstance(digest, str):
             return None
         try:
-            sealed = seal.verify(found.get("seal"), metadata["namespace"], uid, number, digest, text)
-            return _revision(found, uid, number, orjson.loads(text), text.encode(), sealed=sealed, old=False)
+            made = _revision(found, uid, number, orjson.loads(text), text.encode(), old=False)
+            return replace(made, digest=digest, seal=found.get("seal")).verified(seal) if made is not None else None
         except (ValueError, TypeError):  # no JSON, or what orjson has no word for: one object ends no watch
             return None
 
@@ -139,9 +142,16 @@ class Revision:
             return None
         try:
             text = orjson.dumps(data, option=orjson.OPT_SORT_KEYS)
-            return _revision(found, uid, found.get("revision", 0), data, kept(text), sealed=False, old=True)
+            return _revision(found, uid, found.get("revision", 0), data, kept(text), old=True)
         except (ValueError, TypeError):  # as above
             return None
+
+    def verified(self, seal: Seal) -> Revision:
+        """The same, believed or not by the key that is known now."""
+        if self.old:
+            return self
+        parts = (self.namespace, self.plugin_uid, self.number, self.digest, self.template.decode())
+        return replace(self, sealed=seal.verify(self.seal, *parts))
 
     @property
     def short(self) -> str:
@@ -200,9 +210,7 @@ def is_deeper(value: Any, levels: int) -> bool:
     return True
 
 
-def _revision(
-    found: Object, uid: str, number: Any, data: Any, text: bytes, *, sealed: bool, old: bool
-) -> Revision | None:
+def _revision(found: Object, uid: str, number: Any, data: Any, text: bytes, *, old: bool) -> Revision | None:
     inputs = data.get("inputs") if isinstance(data, dict) else None
     if not isinstance(number, int) or not isinstance(inputs, dict) or is_deeper(data, MAX_DEPTH + 1):
         return None
@@ -217,10 +225,9 @@ def _revision(
         number=number,
         inputs=tuple(sorted(inputs.items())),
         template=text,
-        sealed=sealed,
         old=old,
         written=max((each for each in times if each), default=""),
-        claim=None if sealed else _claim(metadata["name"], uid, data),
+        claim=_claim(metadata["name"], uid, data),
     )
 
 

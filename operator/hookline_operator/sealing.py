@@ -2,7 +2,8 @@
 
 All replicas have to come to the same revisions. Whoever finds no key makes one, and whoever meets a conflict takes
 what the other wrote. A Secret that is deleted comes back with the key that is in use; another key in it is taken over
-within a minute, and then each plugin with values of Secrets has a new revision: nothing else depends on it.
+within a minute, and then each plugin with values of Secrets has a new revision, and what is kept of plugins gets a new
+seal (``revisions.py``), which their statuses vouch for meanwhile: nothing else depends on it.
 """
 
 from __future__ import annotations
