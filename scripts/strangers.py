@@ -211,7 +211,7 @@ async def besiege(
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for line in lines:
-            line.writer.transport.abort()  # type: ignore[attr-defined]
+            line.writer.transport.abort()
         await asyncio.sleep(0)
 
 
@@ -229,7 +229,7 @@ async def ask(where: Where, target: bytes, *, tls: ssl.SSLContext | None = None,
         answer = await line.reader.read()
         return int(answer.split(b" ", 2)[1])
     finally:
-        line.writer.transport.abort()  # type: ignore[attr-defined]
+        line.writer.transport.abort()
 
 
 def resident(pid: int) -> int:

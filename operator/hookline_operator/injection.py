@@ -44,6 +44,7 @@ IDENTITY_FOLDER: Final = "/var/run/secrets/hookline.dev"
 _SOCKET: Final = "hookline-socket"
 _STATE: Final = "hookline-state"
 _IDENTITY: Final = "hookline-identity"
+_PORT_NAME: Final = "hookline-health"
 _API_TOKEN_FOLDER: Final = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path
 _USER: Final = 65532
 _MAX_CONTAINERS: Final = 256
@@ -57,9 +58,12 @@ _A: Final = "hookline.dev/"
 _IMAGE, _WORKERS, _LEVEL = _A + "sidecar-image", _A + "sidecar-workers", _A + "sidecar-log-level"
 _CPU_REQUEST, _CPU_LIMIT = _A + "sidecar-cpu-request", _A + "sidecar-cpu-limit"
 _MEMORY_REQUEST, _MEMORY_LIMIT = _A + "sidecar-memory-request", _A + "sidecar-memory-limit"
-_HOOK_PORT, _ADMIN_PORT = _A + "hook-port", _A + "admin-port"
+_HOOK_PORT, _HEALTH_PORT = _A + "hook-port", _A + "health-port"
+_OLD_HEALTH_PORT: Final = _A + "admin-port"
+"""Means the same: on that port there was more once."""
 ANNOTATIONS: Final = (
-    _IMAGE, _CPU_REQUEST, _CPU_LIMIT, _MEMORY_REQUEST, _MEMORY_LIMIT, _HOOK_PORT, _ADMIN_PORT, _WORKERS, _LEVEL,
+    _IMAGE, _CPU_REQUEST, _CPU_LIMIT, _MEMORY_REQUEST, _MEMORY_LIMIT, _HOOK_PORT, _HEALTH_PORT, _OLD_HEALTH_PORT,
+    _WORKERS, _LEVEL,
 )  # fmt: skip
 """What a pod may say about its sidecar."""
 
@@ -127,7 +131,7 @@ class _Wishes:
     limits: Json
     state_size: str
     hook_port: int | None
-    admin_port: int
+    health_port: int
     workers: int
     log_level: str
 
@@ -255,9 +259,10 @@ def _wishes(annotations: Mapping[str, str], settings: InjectionSettings) -> _Wis
         annotations, _MEMORY_REQUEST, _MEMORY_LIMIT, _memory, (settings.memory_request, settings.memory_limit)
     )
     hook_port = None if annotations.get(_HOOK_PORT) == "off" else _port(annotations, _HOOK_PORT, 9901, also=" or 'off'")
-    admin_port = _port(annotations, _ADMIN_PORT, 9902)
-    if hook_port == admin_port:
-        raise InjectionError(f"the annotations {_HOOK_PORT} and {_ADMIN_PORT} mean the same port, {admin_port}")
+    health_name = _health_annotation(annotations)
+    health_port = _port(annotations, health_name, 9902)
+    if hook_port == health_port:
+        raise InjectionError(f"the annotations {_HOOK_PORT} and {health_name} mean the same port, {health_port}")
     workers = annotations.get(_WORKERS, "1")
     if not re.fullmatch("[0-9]{1,3}", workers, re.ASCII) or not 1 <= int(workers) <= _MAX_WORKERS:
         raise InjectionError(f"the annotation {_WORKERS} is {workers!r:.40}, and not between 1 and {_MAX_WORKERS}")
@@ -271,10 +276,15 @@ def _wishes(annotations: Mapping[str, str], settings: InjectionSettings) -> _Wis
         # Memory-backed: what is in it counts as the sidecar's memory. Half is left for the processes.
         state_size=format_size(int(_memory(memory[1] or settings.memory_limit)) // 2),
         hook_port=hook_port,
-        admin_port=admin_port,
+        health_port=health_port,
         workers=int(workers),
         log_level=level,
     )
+
+
+def _health_annotation(annotations: Mapping[str, str]) -> str:
+    """Which of the two names the pod uses."""
+    return _OLD_HEALTH_PORT if _OLD_HEALTH_PORT in annotations and _HEALTH_PORT not in annotations else _HEALTH_PORT
 
 
 def _amounts(
@@ -354,12 +364,13 @@ def _check_network(
     notes: _Notes,
 ) -> None:
     on_the_node = spec.get("hostNetwork") is True
-    if on_the_node and not {_HOOK_PORT, _ADMIN_PORT} <= annotations.keys():
+    health_name = _health_annotation(annotations)
+    if on_the_node and not {_HOOK_PORT, health_name} <= annotations.keys():
         raise InjectionError(
             f"it uses its node's network, so the sidecar's ports would be the node's: say which, with the annotations "
-            f'{_HOOK_PORT} (or "off") and {_ADMIN_PORT}, or do without a sidecar, with the label {LABEL_ASKS}: "false"'
+            f'{_HOOK_PORT} (or "off") and {_HEALTH_PORT}, or do without a sidecar, with the label {LABEL_ASKS}: "false"'
         )
-    wanted = {wishes.admin_port: _ADMIN_PORT}
+    wanted = {wishes.health_port: health_name}
     if wishes.hook_port is not None:
         wanted[wishes.hook_port] = _HOOK_PORT
     for container in others:
@@ -390,11 +401,14 @@ def _sidecar(wishes: _Wishes, settings: InjectionSettings) -> Json:
             "--listen=" + (f"127.0.0.1:{wishes.hook_port}" if wishes.hook_port is not None else "off"),
             f"--socket={SOCKET_FOLDER}/hooks.sock",
             "--socket-mode=0666",
-            f"--admin=0.0.0.0:{wishes.admin_port}",
+            # Everybody in the cluster can reach a pod: what plugins and registries say is on the socket in the state
+            # folder alone.
+            f"--health=0.0.0.0:{wishes.health_port}",
+            "--admin=off",
             f"--workers={wishes.workers}",
             f"--log-level={wishes.log_level}",
         ],
-        "ports": [{"name": "hookline-admin", "containerPort": wishes.admin_port, "protocol": "TCP"}],
+        "ports": [{"name": _PORT_NAME, "containerPort": wishes.health_port, "protocol": "TCP"}],
         # The pod's other containers start when this one has succeeded: they never run before the plugins do. Five
         # minutes, since a first pull may be slow; the state outlives a restart of the container.
         "startupProbe": _probe("/readyz", period=1, failures=300),
@@ -428,7 +442,7 @@ def _sidecar(wishes: _Wishes, settings: InjectionSettings) -> Json:
 
 def _probe(path: str, *, period: int, failures: int) -> Json:
     return {
-        "httpGet": {"path": path, "port": "hookline-admin"},
+        "httpGet": {"path": path, "port": _PORT_NAME},
         "periodSeconds": period,
         "timeoutSeconds": 2,
         "failureThreshold": failures,

@@ -128,7 +128,7 @@ def test_the_dashboard_and_the_monitors_are_there_only_if_asked_for(helm):
     assert json.loads(dashboard["data"]["hookline.json"]) == DASHBOARD
     sidecars = rendered.one("PodMonitor")["spec"]
     assert sidecars["selector"] == {"matchLabels": {"hookline.dev/sidecar": "true"}}
-    assert [endpoint["port"] for endpoint in sidecars["podMetricsEndpoints"]] == ["hookline-admin"]
+    assert [endpoint["port"] for endpoint in sidecars["podMetricsEndpoints"]] == ["hookline-health", "hookline-admin"]
     assert sidecars["namespaceSelector"] == {"any": True}
     watched = helm.render(values | {"watchNamespaces": ["shop"]}).one("PodMonitor")["spec"]
     assert watched["namespaceSelector"] == {"matchNames": ["shop"]}

@@ -214,3 +214,49 @@ def test_images_are_named_by_tag_or_by_digest(helm):
     digest = "sha256:" + "b" * 64
     values = {"image": {"tag": "dev"}, "sidecar": {"image": {"tag": "dev", "digest": digest}}}
     assert images(values) == ("hookline-operator:dev", f"hookline-sidecar@{digest}")
+
+
+def _open_to_all(policy):
+    """The TCP ports that a policy leaves open to anybody."""
+    found = set()
+    for rule in policy["spec"]["ingress"]:
+        if "from" not in rule:
+            for port in rule["ports"]:
+                if port["protocol"] == "TCP":
+                    found |= set(range(port["port"], port.get("endPort", port["port"]) + 1))
+    return found
+
+
+def test_pods_with_sidecars_may_be_closed_but_for_their_own_ports(helm):
+    """In each namespace: all that a pod serves stays open, the sidecar's ports are for whom the values name."""
+    prometheus = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    values = {"sidecar": {"networkPolicy": {"enabled": True, "namespaces": ["shop", "bank"]}}}
+    for metrics_from in ([], prometheus):
+        values["sidecar"]["networkPolicy"]["metricsFrom"] = metrics_from
+        policies = [
+            each for each in helm.render(values).all("NetworkPolicy") if "-sidecars" in each["metadata"]["name"]
+        ]
+        assert [each["metadata"]["namespace"] for each in policies] == ["shop", "bank"]
+        for policy in policies:
+            assert policy["spec"]["podSelector"]["matchLabels"] == {"hookline.dev/sidecar": "true"}
+            assert policy["spec"]["policyTypes"] == ["Ingress"]
+            assert _open_to_all(policy) == set(range(1, 2**16)) - {9901, 9902}
+            others = [rule for rule in policy["spec"]["ingress"] if "from" in rule]
+            assert [(rule["from"], rule["ports"]) for rule in others] == [
+                (prometheus, [{"protocol": "TCP", "port": 9902}]) for _ in metrics_from
+            ]
+
+
+def test_the_policy_of_pods_with_sidecars_opens_nothing_where_others_close(helm):
+    """Policies add up: beside a namespace's own, this one allows the metrics, and no port more."""
+    values = {"watchNamespaces": ["shop"], "sidecar": {"networkPolicy": {"enabled": True, "otherPorts": False}}}
+    (policy,) = [each for each in helm.render(values).all("NetworkPolicy") if "-sidecars" in each["metadata"]["name"]]
+    assert policy["metadata"]["namespace"] == "shop"
+    assert not policy["spec"]["ingress"]
+
+
+def test_without_a_namespace_the_policy_of_pods_with_sidecars_is_refused(helm):
+    """And not left out in silence."""
+    with pytest.raises(Exception, match=r"needs sidecar\.networkPolicy\.namespaces") as refused:
+        helm.render({"sidecar": {"networkPolicy": {"enabled": True}}})
+    assert type(refused.value).__name__ == "HelmError"
