@@ -27,8 +27,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
-
+from hookline_api import json_cost
+from hookline_runtime.artifacts.limits import MAX_VALUES, parse_foreign
 from hookline_runtime.artifacts.reference import DOCKER_HUB, DOCKER_HUB_HOSTS, Reference
 
 if TYPE_CHECKING:
@@ -180,8 +180,10 @@ def _parsed(document: object, *, what: str) -> Mapping[str, Any] | Gap:
                 return Gap(
                     why=f"{what} is in base64 once too often; give stringData the JSON itself, or data one layer"
                 )
-            document = orjson.loads(data.removeprefix(codecs.BOM_UTF8))  # which PowerShell writes
-        except (orjson.JSONDecodeError, UnicodeError):
+            document = parse_foreign(data.removeprefix(codecs.BOM_UTF8))  # which PowerShell writes
+        except json_cost.CostError:
+            return Gap(why=f"{what} has more than {MAX_VALUES} values, and is not read; keep what is asked for here")
+        except ValueError:
             return Gap(why=f"{what} is not JSON; docker login writes what is expected there")
     if not isinstance(document, Mapping):
         return Gap(why=f"{what} is not a docker config.json: a JSON object with the key auths was expected")
@@ -346,8 +348,8 @@ async def _ask_helper(name: object, server: str, seconds: float) -> list[Credent
     if code:
         return [Gap(why=f"{program} failed with {code}; {by_hand}")]
     try:
-        answer = orjson.loads(output)
-    except orjson.JSONDecodeError:
+        answer = parse_foreign(output)
+    except ValueError:
         answer = None
     username, secret = (answer.get("Username"), answer.get("Secret")) if isinstance(answer, dict) else (None, None)
     if not isinstance(username, str) or not isinstance(secret, str):

@@ -26,8 +26,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
-
+from hookline_api import json_cost
+from hookline_runtime.artifacts.limits import parse_foreign
 from hookline_runtime.artifacts.reference import DIGEST
 from hookline_runtime.artifacts.search import not_read
 from hookline_runtime.errors import VerifyError
@@ -108,8 +108,10 @@ class Manifest:
 def read_manifest(document: bytes) -> Manifest:
     """The manifest or index in these bytes; raises VerifyError where it is neither."""
     try:
-        data = orjson.loads(document)
-    except orjson.JSONDecodeError:
+        data = parse_foreign(document)
+    except json_cost.CostError as error:
+        raise VerifyError(f"the registry's manifest cannot be used: {error}") from None
+    except ValueError:
         data = None
     if not isinstance(data, dict):
         raise VerifyError("the registry's manifest is no JSON object; check what answers there")
