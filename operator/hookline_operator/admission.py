@@ -15,17 +15,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import logging
 import re
-from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from collections.abc import AsyncIterator, Awaitable, Callable
+from concurrent.futures import Future
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
+from hookline_api import json_cost
 from hookline_api.abi import HOST_FUNCTIONS
+from hookline_api.config import MAX_CONFIG, MAX_CONFIG_VALUES, Config
 from hookline_api.hooks import parse_hook
 from hookline_api.resources import Permission, WasmPlugin
 from hookline_operator.injection import InjectionError, InjectionSettings, MalformedPodError, inject, patch
@@ -33,7 +37,9 @@ from hookline_runtime.artifacts import LayoutReference
 from hookline_runtime.artifacts import parse as parse_reference
 from hookline_runtime.errors import FetchError
 
+T = TypeVar("T")
 Json = dict[str, Any]
+_Judged = tuple[list[str], list[str], WasmPlugin | None]
 CheckConfig = Callable[[WasmPlugin], Awaitable[str | None]]
 """What is wrong with a plugin's config by its module's own schema, in one sentence; None where nothing is, or where
 the module is not known (yet). Answers within seconds.
@@ -46,10 +52,15 @@ module is not known (yet). The same danger."""
 INJECT_PATH: Final = "/webhooks/inject"
 VALIDATE_PATH: Final = "/webhooks/validate"
 MAX_BODY: Final = 8 * 2**20
+"""Bytes of a review: an update holds an object of the API's 1.5 MiB twice, and JSON writes ``<`` as six bytes."""
+_MAX_VALUES_IN_ALL: Final = 2**19
+"""Values and names of a review: two ``config`` of as many as one may have; 50 MiB while it is looked at."""
+_LARGE: Final = 256 * 1024
+"""Bytes of a review above which it is looked at on a thread, one such at a time."""
 
 _TOO_LARGE: Final = f"a review of more than {MAX_BODY} bytes is not read"
-_MAX_UNDER_WAY: Final = 8 * MAX_BODY
-"""Bytes of all bodies that are read at the same time."""
+_MAX_UNDER_WAY: Final = 2 * MAX_BODY
+"""Bytes of all bodies that are here at the same time, from their first byte to their answer."""
 _BODY_TIMEOUT_S: Final = 10.0
 _CHECK_TIMEOUT_S: Final = 4.0
 _MAX_PROBLEMS: Final = 5
@@ -89,17 +100,16 @@ def routes(
     reader = _Reader()
 
     async def injection(request: web.Request) -> web.Response:
-        async def counted(review: Json) -> Json:
-            answer = await _inject(review, settings())
+        async def counted(answer: Json) -> Json:
             injected("injected" if "patch" in answer else "skipped" if answer["allowed"] else "refused")
             return answer
 
-        return await _answer(request, reader, counted)
+        return await _answer(request, reader, lambda review: _inject(review, settings()), counted)
 
     async def validation(request: web.Request) -> web.Response:
-        async def checked(review: Json) -> Json:
+        async def checked(judged: Callable[[], _Judged | None]) -> Json:
             try:
-                answer = await _validate(review, check_config, check_permissions)
+                answer = await _validate(judged(), check_config, check_permissions)
                 admitted("allowed" if answer["allowed"] else "denied")
                 return answer
             except Exception:
@@ -108,59 +118,87 @@ def routes(
                     warnings=["Hookline could not check this resource now; its status will say what is wrong"]
                 )
 
-        return await _answer(request, reader, checked)
+        return await _answer(request, reader, _judged, checked)
 
     return [web.post(INJECT_PATH, injection), web.post(VALIDATE_PATH, validation)]
 
 
-async def _answer(request: web.Request, reader: _Reader, answer: Callable[[Json], Awaitable[Json]]) -> web.Response:
+async def _answer(
+    request: web.Request, reader: _Reader, look: Callable[[Json], T], answer: Callable[[T], Awaitable[Json]]
+) -> web.Response:
+    """``look`` at the review, and ``answer`` by what it says, when nothing else of the review is there any more."""
+
+    def looked(body: bytes) -> tuple[str, T]:
+        review = _review(request.content_type, body)
+        return review["uid"], look(review)
+
     try:
-        review = _review(request, await reader.read(request))
-        response = {**await answer(review), "uid": review["uid"]}
+        async with reader.read(request) as body:
+            uid, found = await reader.work(looked, body)
+            response = {**await answer(found), "uid": uid}
     except _RefusedError as error:
         return web.Response(status=error.status, text=f"{error}\n")
     except Exception:
         log.exception("an admission request failed")
         return web.Response(status=500, text="Hookline failed at this request; the operator's log says why\n")
-    body = {"apiVersion": _API_VERSION, "kind": "AdmissionReview", "response": response}
-    return web.Response(body=orjson.dumps(body), content_type="application/json")
+    answered = {"apiVersion": _API_VERSION, "kind": "AdmissionReview", "response": response}
+    return web.Response(body=orjson.dumps(answered), content_type="application/json")
 
 
 class _Reader:
-    """Reads bodies, never more than a bounded number of bytes at the same time."""
+    """Reads bodies, a bounded number of bytes at the same time, and looks at one large one at a time."""
 
     def __init__(self) -> None:
         self._under_way = 0
+        self._one = asyncio.Semaphore(1)
 
-    async def read(self, request: web.Request) -> bytes:
-        """The whole body. Raises _RefusedError."""
-        body = bytearray()
+    async def work(self, look: Callable[[bytes], T], body: bytes) -> T:
+        """``look(body)``, where it keeps nobody else waiting."""
+        if len(body) <= _LARGE:
+            return look(body)
+        async with self._one:
+            return await asyncio.to_thread(look, body)
+
+    @contextlib.asynccontextmanager
+    async def read(self, request: web.Request) -> AsyncIterator[bytes]:
+        """The whole body, whose bytes count until the context ends. Raises _RefusedError."""
         if (request.content_length or 0) > MAX_BODY:
             raise _RefusedError(413, _TOO_LARGE)
+        body = bytearray()
+        try:
+            await self._fill(body, request)
+            yield bytes(body)
+        finally:
+            self._under_way -= len(body)
+
+    async def _fill(self, body: bytearray, request: web.Request) -> None:
         try:
             async with asyncio.timeout(_BODY_TIMEOUT_S):
                 async for chunk in request.content.iter_any():
                     self._under_way += len(chunk)
                     body += chunk
-                    if len(body) > MAX_BODY:
-                        raise _RefusedError(413, _TOO_LARGE)
-                    if self._under_way > _MAX_UNDER_WAY:
-                        raise _RefusedError(503, "too many reviews arrive at the same time; try again")
+                    self._check_room(body)
         except (web.RequestPayloadError, ConnectionError):
             raise _RefusedError(400, "the review broke off") from None
         except TimeoutError:
             raise _RefusedError(408, f"the review did not arrive within {_BODY_TIMEOUT_S:g} seconds") from None
-        finally:
-            self._under_way -= len(body)
-        return bytes(body)
+
+    def _check_room(self, body: bytearray) -> None:
+        if len(body) > MAX_BODY:
+            raise _RefusedError(413, _TOO_LARGE)
+        if self._under_way > _MAX_UNDER_WAY:
+            raise _RefusedError(503, "too many reviews arrive at the same time; try again")
 
 
-def _review(request: web.Request, body: bytes) -> Json:
+def _review(content_type: str, body: bytes) -> Json:
     """The ``request`` of an AdmissionReview, with the fields that are used of the right types."""
-    if request.content_type != "application/json":
+    if content_type != "application/json":
         raise _RefusedError(415, "an AdmissionReview is application/json")
     try:
+        json_cost.check(body, what="the review", max_values=_MAX_VALUES_IN_ALL)
         document = orjson.loads(body)
+    except json_cost.CostError as error:
+        raise _RefusedError(413, str(error)) from None
     except ValueError:
         raise _RefusedError(400, "the body is no JSON") from None
     if not isinstance(document, dict) or document.get("kind") != "AdmissionReview":
@@ -194,7 +232,7 @@ def _denied(message: str, *, warnings: list[str] | tuple[str, ...] = ()) -> Json
     return {**_allowed(warnings=warnings), "allowed": False, "status": status}
 
 
-async def _inject(review: Json, settings: InjectionSettings) -> Json:
+def _inject(review: Json, settings: InjectionSettings) -> Json:
     kind = review.get("kind") or {}
     if kind.get("kind") != "Pod" or kind.get("group") or review.get("subResource") or review["operation"] != "CREATE":
         return _allowed()  # nothing can be added to a pod later
@@ -214,18 +252,32 @@ async def _inject(review: Json, settings: InjectionSettings) -> Json:
     return response
 
 
-async def _validate(review: Json, check_config: CheckConfig, check_permissions: CheckPermissions) -> Json:
+def _judged(review: Json) -> Callable[[], _Judged | None]:
+    """What ``judge`` says of a review's object, or raises; None where nothing has to be judged."""
     kind = review.get("kind") or {}
     new, old = review.get("object") or {}, review.get("oldObject") or {}
     if kind.get("kind") != "WasmPlugin" or review.get("subResource") or review["operation"] not in {"CREATE", "UPDATE"}:
-        return _allowed()
+        return lambda: None
     if review["operation"] == "UPDATE" and (new.get("spec") == old.get("spec") or _is_leaving(new)):
-        return _allowed()  # labels, a finalizer: whatever was wrong before must not stand in their way
-    problems, warnings, plugin = judge(new, name=review.get("name") or "unnamed")
+        return lambda: None  # labels, a finalizer: whatever was wrong before must not stand in their way
+    made: Future[_Judged] = Future()
+    try:
+        problems, warnings, plugin = judge(new, name=review.get("name") or "unnamed")
+        if plugin is not None:
+            # Of an update the API server tells what it has stored, whatever the client left out.
+            stored = {"uid": _uid(old if review["operation"] == "UPDATE" else new)}
+            plugin = plugin.model_copy(update={"metadata": plugin.metadata.model_copy(update=stored)})
+        made.set_result((problems, warnings, plugin))
+    except Exception as error:  # noqa: BLE001 - it is logged where it is answered
+        made.set_exception(error)
+    return made.result
+
+
+async def _validate(judged: _Judged | None, check_config: CheckConfig, check_permissions: CheckPermissions) -> Json:
+    if judged is None:
+        return _allowed()
+    problems, warnings, plugin = judged
     if plugin is not None and not problems:
-        # Of an update the API server tells what it has stored, whatever the client left out.
-        stored = {"uid": _uid(old if review["operation"] == "UPDATE" else new)}
-        plugin = plugin.model_copy(update={"metadata": plugin.metadata.model_copy(update=stored)})
         lacking = check_permissions(plugin)
         if lacking is not None:  # a warning: what the source means may be another module by now, and the status says it
             warnings.append(f"spec.permissions: {lacking}")
@@ -256,7 +308,7 @@ def _is_leaving(found: Json) -> bool:
     return isinstance(metadata, dict) and metadata.get("deletionTimestamp") is not None
 
 
-def judge(document: Json, *, name: str = "unnamed") -> tuple[list[str], list[str], WasmPlugin | None]:
+def judge(document: Json, *, name: str = "unnamed") -> _Judged:
     """What is wrong with a ``WasmPlugin``, what is legal and risky, and the plugin itself where it can be read.
 
     Each is one sentence that begins with the field's path. Unknown fields are warnings: only a definition that is
@@ -269,18 +321,38 @@ def judge(document: Json, *, name: str = "unnamed") -> tuple[list[str], list[str
     if _is_vast(document):
         return [f"spec: holds more than {_MAX_VALUES} values beside config"], [], None
     # Through JSON, because only there a bare number is no duration.
-    text = orjson.dumps({**document, "metadata": {"name": name, **known}, "status": None})
-    plugin, problems = None, []
+    spec = document.get("spec")
+    config = spec.get("config") if isinstance(spec, dict) else None
+    small = {**spec, "config": {}} if isinstance(spec, dict) and isinstance(config, dict) else spec
+    text = orjson.dumps({**document, "spec": small, "metadata": {"name": name, **known}, "status": None})
+    plugin: WasmPlugin | None = None
+    problems: list[str] = []
     try:
         plugin = WasmPlugin.model_validate_json(text, by_alias=True, by_name=False)
+        if isinstance(config, dict):
+            plugin = _with_config(plugin, config, problems)
     except ValidationError as error:
         problems += [_sentence(each) for each in error.errors(include_url=False, include_input=False)]
     warnings = _unknown_fields(text)
-    spec = document.get("spec")
     if isinstance(spec, dict):
         problems += _more_problems(spec)
         warnings += _risks(spec)
     return problems, warnings[:_MAX_PROBLEMS], plugin
+
+
+def _with_config(plugin: WasmPlugin, settings: Json, problems: list[str]) -> WasmPlugin:
+    """With its settings, which the model would parse once more; what is wrong with their size is a problem."""
+    try:
+        config = Config(settings)
+        if len(config.data) > MAX_CONFIG:
+            problems.append(f"spec.config: has more than {MAX_CONFIG} bytes")
+        json_cost.check(config.data, what="spec.config:", max_values=MAX_CONFIG_VALUES)
+    except json_cost.CostError as error:
+        problems.append(str(error))
+    except ValueError as error:
+        problems.append(f"spec.config: {error}")
+        return plugin
+    return plugin.model_copy(update={"spec": plugin.spec.model_copy(update={"config": config})})
 
 
 def _is_vast(document: Json) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -16,8 +16,11 @@ import orjson
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from hookline_api import json_cost
 from hookline_api.bundle import LoadFailure
+from hookline_api.config import MAX_CONFIG_VALUES
 from hookline_api.resources import API_VERSION, KIND, Selector, WasmPlugin, WasmPluginStatus
+from hookline_operator.budget import Budget
 from hookline_operator.reconcile import CAUSES
 from hookline_operator.revisions import MAX_DEPTH, is_deeper, kept
 
@@ -33,6 +36,10 @@ SIDECAR_LABEL: Final = "hookline.dev/sidecar"
 _NAMED: Final = 10
 """Revisions without a seal that the log names, of each replica: with a lost key it is all of them. All are counted."""
 _TOO_DEEP: Final = f"config is nested deeper than {MAX_DEPTH} levels"
+_MAX_VALUES: Final = MAX_CONFIG_VALUES + 2**15
+"""Values and names of a spec: the rest of it has a few thousand at the most."""
+_TOO_MANY: Final = f"config has more than {MAX_CONFIG_VALUES} values and names"
+_NO_ROOM: Final = "the specs of its namespace's plugins have "
 
 Kind = Literal["Secret", "ConfigMap"]
 Reference = tuple[Kind, str, str]
@@ -80,6 +87,11 @@ class Plugin:
     """JSON."""
     status: bytes = field(repr=False)
     """JSON."""
+    created: str = ""
+    size: int = field(default=0, compare=False)
+    """Bytes of the spec in the API, also where it is not kept."""
+    left_out: bool = False
+    """Whether its namespace has no room for its spec: then little of it is kept."""
 
     @classmethod
     def of(cls, found: Object) -> Plugin:
@@ -88,14 +100,23 @@ class Plugin:
         if isinstance(spec, dict) and is_deeper(spec, MAX_DEPTH):
             # Only config can be; the rest is of the CRD's making. The API server takes 10,000 levels, orjson does not.
             spec = {**spec, "config": _TOO_DEEP}
+        text = _kept(spec)
+        if isinstance(spec, dict) and json_cost.values(text, at_most=_MAX_VALUES) > _MAX_VALUES:
+            text = _kept(_refused(spec, _TOO_MANY))
         return cls(
             namespace=metadata["namespace"],
             name=metadata["name"],
             uid=metadata["uid"],
             generation=metadata.get("generation", 0),
-            spec=kept(orjson.dumps(spec)),
-            status=kept(orjson.dumps(found.get("status") or {})),
+            spec=text,
+            status=_kept(found.get("status") or {}),
+            created=metadata.get("creationTimestamp") or "",
+            size=len(text),
         )
+
+    def without_spec(self, why: str) -> Plugin:
+        """The same with no more of its spec than which pods it is for."""
+        return replace(self, spec=_kept(_refused(orjson.loads(self.spec), why)), left_out=True)
 
     @property
     def key(self) -> Key:
@@ -105,8 +126,11 @@ class Plugin:
     def parsed(self) -> WasmPlugin:
         """The resource. Raises ``pydantic.ValidationError``: the API server checks less than the models do."""
         spec = orjson.loads(self.spec)
-        if isinstance(spec, dict) and spec.get("config") == _TOO_DEEP:
-            wrong = InitErrorDetails(type=PydanticCustomError("too_deep", _TOO_DEEP), loc=("spec",), input=None)
+        config = spec.get("config") if isinstance(spec, dict) else None
+        if isinstance(config, str) and config.startswith((_TOO_DEEP, _TOO_MANY, _NO_ROOM)):
+            wrong = InitErrorDetails(
+                type=PydanticCustomError("too_much", "{why}", {"why": config}), loc=("spec",), input=None
+            )
             raise ValidationError.from_exception_data(KIND, [wrong])
         return parse_plugin(self.namespace, self.name, self.uid, self.generation, spec)
 
@@ -177,6 +201,15 @@ class Plugin:
         return LoadFailure(cause=cause, message=resolved.message) if cause else None
 
 
+def _kept(data: Any) -> bytes:
+    return kept(orjson.dumps(data))
+
+
+def _refused(spec: Any, why: str) -> Object:
+    """What is kept of a spec that is not: the CRD lets nobody write a text as ``config``."""
+    return {"selector": spec.get("selector") if isinstance(spec, dict) else None, "config": why}
+
+
 def parse_plugin(namespace: str, name: str, uid: str, generation: int, spec: Any) -> WasmPlugin:
     """A resource of its parts. Raises ``pydantic.ValidationError``."""
     metadata = {"namespace": namespace, "name": name, "uid": uid, "generation": generation}
@@ -205,6 +238,11 @@ class Catalogue:
         self.default_pull_secrets: dict[str, list[str]] = {}
         """Of the service account ``default``, by namespace."""
         self.plugin_changed: list[Callable[[Key], None]] = []
+        self.room_again: list[Callable[[Key], None]] = []
+        """Hear of each plugin whose spec was left out and fits now: it has to be read from the API again."""
+        self._budgets: defaultdict[str, Budget] = defaultdict(Budget)
+        self._is_full: defaultdict[str, bool] = defaultdict(bool)
+        """Whether specs of a namespace are, or were, left out."""
         self.pod_changed: list[Callable[[Key], None]] = []
 
     def put_plugin(self, found: Object, *, gone: bool) -> None:
@@ -217,16 +255,40 @@ class Catalogue:
             if known is None or known.uid != new.uid:
                 return
             del there[new.name]
-        elif known == new:
-            return
+            self._budgets[new.namespace].drop(new.name)
         else:
-            there[new.name] = new
-        self.tell_plugin(new.key)
+            budget = self._budgets[new.namespace]
+            budget.put(new.name, created=new.created, uid=new.uid, size=new.size)
+            if new.name in budget.over:
+                new = new.without_spec(budget.refusal())
+            if known != new:
+                there[new.name] = new
+        if known != new or gone:
+            self.tell_plugin(new.key)
+        self._make_room(new.namespace)
 
     def forget_plugin(self, key: Key) -> None:
         """A plugin that turned out to be gone."""
         if self.plugins[key[0]].pop(key[1], None) is not None:
+            self._budgets[key[0]].drop(key[1])
             self.tell_plugin(key)
+            self._make_room(key[0])
+
+    def _make_room(self, namespace: str) -> None:
+        """Leave out whose specs do not fit any longer, and have read again whose do."""
+        there, budget = self.plugins[namespace], self._budgets[namespace]
+        if not budget.over and not self._is_full[namespace]:
+            return
+        self._is_full[namespace] = bool(budget.over)
+        why = budget.refusal()
+        for plugin in list(there.values()):
+            if plugin.left_out and plugin.name not in budget.over:
+                self._is_full[namespace] = True
+                for hear in self.room_again:
+                    hear(plugin.key)
+            elif plugin.name in budget.over and not plugin.left_out:
+                there[plugin.name] = plugin.without_spec(why)
+                self.tell_plugin(plugin.key)
 
     def put_pod(self, key: Key, old: Pod | None, new: Pod | None) -> None:
         """A pod's change."""

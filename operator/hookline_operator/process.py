@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hmac
 import ipaddress
 import logging
@@ -70,6 +71,7 @@ _HTTPS_BOUNDS: Final = Bounds(unproven=2048, unproven_of_one=128, every=4096, of
 """After a restart, all sidecars of a fleet come at the same time, each from an address of its own: two thousand of them
 may say hello at once. Behind one address there is a pod, the API server, or a node whose pods share its address. Those
 that are known (``vouch``) are counted by ``Distribution``."""
+_READ_AGAIN_S: Final = 5.0
 
 log = logging.getLogger("hookline.operator")
 
@@ -88,6 +90,8 @@ class Operator:
         self._reflected: list[Reflector[Any]] = []
         self._certificates: CertificateKeeper | None = None
         self._election: Election | None = None
+        self._reading: dict[Key, asyncio.Task[None]] = {}
+        """Plugins that are being read from the API."""
 
     async def run(self) -> int:
         """Work until SIGTERM; the exit code. Raises KubeError and OSError where it cannot even begin."""
@@ -97,6 +101,7 @@ class Operator:
             loop.add_signal_handler(number, stop.set)
         store = await asyncio.to_thread(ArtifactStore, settings.cache, max_bytes=settings.cache_size)
         kube = await Kube.connect(settings.kubeconfig)
+        self._catalogue.room_again.append(functools.partial(self._read_again, kube))
         handlers = Handlers(
             lambda found, gone: self._catalogue.put_plugin(found, gone=gone),
             lambda: _served(kube),
@@ -279,6 +284,29 @@ class Operator:
                     return
                 await asyncio.sleep(_STEP_S)
             await asyncio.sleep(1.0)
+
+    def _read_again(self, kube: Kube, key: Key) -> None:
+        """Read a plugin whose spec was left out of the catalogue, and fits now."""
+        if key in self._reading:
+            return
+
+        async def read() -> None:
+            try:
+                found = await kube.get(path(API_VERSION, PLURAL, *key))
+            except KubeError as error:
+                log.warning("plugin '%s/%s' cannot be read: %s", *key, error)
+                await asyncio.sleep(_READ_AGAIN_S)
+                found = {}
+            del self._reading[key]
+            known = self._catalogue.plugin(key)
+            if known is None or not known.left_out:
+                return
+            if found == {}:
+                self._read_again(kube, key)
+            elif found is not None and found["metadata"]["uid"] == known.uid:
+                self._catalogue.put_plugin(found, gone=False)
+
+        self._reading[key] = asyncio.get_running_loop().create_task(read(), name=f"read {key[1]}")
 
     async def _resync(self, kube: Kube) -> None:
         """Notice what was deleted while nobody watched: kopf does not tell of that."""

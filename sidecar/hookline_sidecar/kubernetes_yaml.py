@@ -14,6 +14,7 @@ own parser refuses a few tabs that Kubernetes takes, and takes one at the beginn
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -22,10 +23,13 @@ from typing import Any, Final
 
 import yaml
 
+from hookline_api import json_cost
 from hookline_sidecar import kubernetes_scalars as scalars
 
 MAX_FILE: Final = 4 * 2**20
 """Bytes of a file, and characters of what its aliases stand for."""
+MAX_VALUES: Final = 2**19
+"""Values and names in a file: 64 MiB of memory. A file of 4 MiB has so many where each takes eight bytes."""
 MAX_DEPTH: Final = 100
 MAX_DOCUMENTS: Final = 1000
 """In a file."""
@@ -73,10 +77,16 @@ def read(raw: bytes) -> list[Any]:
         text = raw.decode()
     except UnicodeDecodeError as error:
         raise UnreadableError(str(error)) from None
+    try:
+        if text.startswith("{", _skip(_SPACE, text, 0)):
+            json_cost.check(raw, what="it", max_values=MAX_VALUES)
+    except json_cost.CostError as error:
+        raise UnreadableError(str(error)) from None
     documents, at = _read_json(text)
+    nodes = itertools.count()
     for line, chunk in _chunks(text[at:].replace("\r\n", "\n"), 1 + text.count("\n", 0, at)):
         if chunk.strip(" \n"):
-            documents += _read_chunk(chunk, line)
+            documents += _read_chunk(chunk, line, nodes)
             _check_count(documents)
     return documents
 
@@ -197,8 +207,11 @@ def _chunks(text: str, line: int) -> Iterator[tuple[int, str]]:
     yield line, last if last.endswith("\n") else last + "\n"
 
 
-def _read_chunk(text: str, line: int) -> Iterator[Any]:
-    """The one document of a chunk, unless it is null. ``line`` is the number of the chunk's first line."""
+def _read_chunk(text: str, line: int, nodes: Iterator[int]) -> Iterator[Any]:
+    """The one document of a chunk, unless it is null. ``line`` is the number of the chunk's first line.
+
+    ``nodes`` counts what the file's documents have.
+    """
     text = text.removeprefix("\ufeff")
     if (late := _LATE_MARK.search(text)) is not None:
         at = line + text.count("\n", 0, late.end())
@@ -206,6 +219,8 @@ def _read_chunk(text: str, line: int) -> Iterator[Any]:
     reader = _Reader(text, line)
     try:
         for event in yaml.parse(text, Loader=_Parser):
+            if next(nodes) > MAX_VALUES:
+                raise UnreadableError(f"it has more than {MAX_VALUES} values and names")
             reader.take(event)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark

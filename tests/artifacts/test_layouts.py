@@ -559,3 +559,9 @@ def test_any_manifest_is_read_or_refused(document):
             check_compression(layer)
     except VerifyError:
         pass
+
+
+def test_a_manifest_of_too_many_values_is_not_parsed():
+    """Four mebibytes of it would be two hundred of memory."""
+    with pytest.raises(VerifyError, match="with more than 65536 values and names in them, and is not parsed"):
+        read_manifest(b'{"layers": [' + b"{}," * 100_000 + b"{}]}")

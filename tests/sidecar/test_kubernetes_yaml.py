@@ -15,7 +15,7 @@ import yaml
 
 from hookline_operator.catalogue import parse_plugin
 from hookline_sidecar import kubernetes_yaml
-from hookline_sidecar.kubernetes_yaml import MAX_DEPTH, MAX_DOCUMENTS, MAX_FILE, UnreadableError, read
+from hookline_sidecar.kubernetes_yaml import MAX_DEPTH, MAX_DOCUMENTS, MAX_FILE, MAX_VALUES, UnreadableError, read
 from hookline_sidecar.manifests import scan
 
 FOLDER = pathlib.Path(__file__).parent / "yaml_table"
@@ -194,7 +194,7 @@ def test_settings_are_the_same_bytes_from_a_folder_and_from_the_api(tmp_path):
     config = ",".join(f'"{name}":{row["becomes"][0]}' for name, row in zip(names, rows, strict=True))
     api = f'{{"config":{{{config}}},"source":{{"configMap":{{"name":"module"}}}}}}'
     plugin = parse_plugin("default", "plugin", "uid", 1, orjson.loads(api))
-    assert orjson.dumps(found.manifests["plugin"].plugin.spec.config) == orjson.dumps(plugin.spec.config)
+    assert found.manifests["plugin"].plugin.spec.config.data == plugin.spec.config.data
 
 
 def test_keys_that_become_one_key_are_refused():
@@ -209,7 +209,8 @@ LAUGH = b"".join(b"%c: &%c [%s]\n" % (n + 1, n + 1, b", ".join([b"*%c" % n] * 9)
 TOO_MUCH = {
     "brackets": (b"[" * MAX_FILE, "nested deeper"),
     "lists": (b"- " * (MAX_FILE // 2), "nested deeper"),
-    "JSON": (b'{"a":' * (MAX_FILE // 5), "nested deeper"),
+    "JSON": (b'{"a":' * (MAX_FILE // 5), f"more than {MAX_VALUES} values"),
+    "objects": (b'{"a":[' + b"{}," * (MAX_FILE // 4) + b"{}]}", f"more than {MAX_VALUES} values"),
     "JSON that ends": (b'{"a":' * (MAX_DEPTH + 1) + b"1" + b"}" * (MAX_DEPTH + 1), "nested deeper"),
     "a large scalar, often": (b"- &a " + b"x" * (MAX_FILE // 2) + b"\n" + b"- *a\n" * 100, "aliases"),
     "a large mapping, often": (WIDE + b"- *a\n" * 1000, "aliases"),
@@ -257,3 +258,12 @@ def test_the_line_is_that_of_the_file(text, line):
     with pytest.raises(UnreadableError) as caught:
         read(text.encode())
     assert caught.value.line == line
+
+
+@pytest.mark.usefixtures("either_parser")
+def test_the_values_of_all_documents_of_a_file_are_counted(monkeypatch):
+    """Each is an object, and a byte may make one."""
+    monkeypatch.setattr("hookline_sidecar.kubernetes_yaml.MAX_VALUES", 100)
+    assert len(read(b"---\n- a\n- b\n" * 10)) == 10
+    with pytest.raises(UnreadableError, match="more than 100 values and names"):
+        read(b"---\n- a\n- b\n" * 40)

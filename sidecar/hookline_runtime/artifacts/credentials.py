@@ -27,8 +27,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
-
+from hookline_api import json_cost
+from hookline_runtime.artifacts.limits import MAX_VALUES, parse_foreign
 from hookline_runtime.artifacts.reference import DOCKER_HUB, DOCKER_HUB_HOSTS, Reference
 from hookline_runtime.artifacts.threads import in_thread
 
@@ -42,8 +42,6 @@ MAX_SECRETS: Final = 16
 """Pull secrets that are read for one reference."""
 _MAX_AUTHS: Final = 1000
 """Entries of one document that are looked at."""
-_MAX_MARKS: Final = 50_000
-"""Brackets and commas of one document: what it will cost as objects, before it is parsed."""
 _MAX_LABEL: Final = 63
 """Characters between two dots of a host; RFC 1035, 2.3.4."""
 _MAX_KEY: Final = 1024
@@ -190,10 +188,10 @@ def _parsed(document: object, *, what: str) -> Mapping[str, Any] | Gap:
                 return Gap(
                     why=f"{what} is in base64 once too often; give stringData the JSON itself, or data one layer"
                 )
-            if sum(map(data.count, (b",", b"[", b"{"))) > _MAX_MARKS:
-                return Gap(why=f"{what} is not JSON that is read: it has more than {_MAX_MARKS} brackets and commas")
-            document = orjson.loads(data.removeprefix(codecs.BOM_UTF8))  # which PowerShell writes
-        except (orjson.JSONDecodeError, UnicodeError):
+            document = parse_foreign(data.removeprefix(codecs.BOM_UTF8))  # which PowerShell writes
+        except json_cost.CostError:
+            return Gap(why=f"{what} has more than {MAX_VALUES} values, and is not read; keep what is asked for here")
+        except ValueError:
             return Gap(why=f"{what} is not JSON; docker login writes what is expected there")
     if not isinstance(document, Mapping):
         return Gap(why=f"{what} is not a docker config.json: a JSON object with the key auths was expected")
@@ -388,8 +386,8 @@ async def _ask_helper(name: object, server: str, seconds: float) -> list[Credent
     if code:
         return [Gap(why=f"{program} failed with {code}; {by_hand}")]
     try:
-        answer = orjson.loads(output)
-    except orjson.JSONDecodeError:
+        answer = parse_foreign(output)
+    except ValueError:
         answer = None
     username, secret = (answer.get("Username"), answer.get("Secret")) if isinstance(answer, dict) else (None, None)
     if not isinstance(username, str) or not isinstance(secret, str):

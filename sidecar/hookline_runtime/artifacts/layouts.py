@@ -26,8 +26,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
-
+from hookline_api import json_cost
+from hookline_runtime.artifacts.limits import parse_foreign
 from hookline_runtime.artifacts.reference import DIGEST
 from hookline_runtime.artifacts.search import not_read
 from hookline_runtime.errors import VerifyError
@@ -49,9 +49,6 @@ _IMAGE_LAYERS: Final = (
 _WASM_ARCHITECTURES: Final = ("wasm", "wasm32")
 _WASM_OS: Final = ("wasi", "wasip1", "")
 _MAX_LAYERS: Final = 1024
-_MAX_MARKS: Final = 100_000
-"""Brackets and commas of a manifest: what it will cost as objects, before it is parsed. A layer with annotations has
-some twenty."""
 _TITLE: Final = "org.opencontainers.image.title"
 _PACKED_TITLES: Final = (".tar.gz", ".tgz", ".tar")
 _MAX_NAMED: Final = 3
@@ -110,11 +107,11 @@ class Manifest:
 
 def read_manifest(document: bytes) -> Manifest:
     """The manifest or index in these bytes; raises VerifyError where it is neither."""
-    if sum(map(document.count, (b",", b"[", b"{"))) > _MAX_MARKS:
-        raise VerifyError(f"the manifest holds more than {_MAX_MARKS} things; push the module by itself")
     try:
-        data = orjson.loads(document)
-    except orjson.JSONDecodeError:
+        data = parse_foreign(document)
+    except json_cost.CostError as error:
+        raise VerifyError(f"the registry's manifest cannot be used: {error}") from None
+    except ValueError:
         data = None
     if not isinstance(data, dict):
         raise VerifyError("the registry's manifest is no JSON object; check what answers there")

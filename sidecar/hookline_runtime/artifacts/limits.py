@@ -3,6 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from hookline_api import json_cost
+
+MAX_VALUES: Final = 2**16
+"""Values and names in a document of a registry's, a Secret's or a helper's: 8 MiB of memory. An index of a thousand
+platforms has 20,000, and the logins of a thousand registries 5,000."""
+
+
+def parse_foreign(document: bytes) -> Any:
+    """JSON that somebody else wrote, whose bytes are bounded. Raises ValueError, also where it has too many values."""
+    json_cost.check(document, what="the document", max_values=MAX_VALUES)
+    return orjson.loads(document)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

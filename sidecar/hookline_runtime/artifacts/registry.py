@@ -22,11 +22,11 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import orjson
 from yarl import URL
 
 from hookline_runtime.artifacts.credentials import Credentials, Gap, PullSecret
 from hookline_runtime.artifacts.layouts import read_manifest
+from hookline_runtime.artifacts.limits import parse_foreign
 from hookline_runtime.artifacts.reference import DIGEST, Reference
 from hookline_runtime.artifacts.transport import OF_A_TOKEN_SERVER, REFUSALS, Body, StatusError, Transport
 from hookline_runtime.artifacts.urls import foreign, shown, with_query
@@ -379,8 +379,8 @@ class _Auth:
     def _read_token(self, body: Body) -> tuple[str, float]:
         body.file.seek(0)
         try:
-            answer = orjson.loads(body.file.read())
-        except orjson.JSONDecodeError:
+            answer = parse_foreign(body.file.read())
+        except ValueError:
             answer = None
         answer = answer if isinstance(answer, dict) else {}
         token = answer.get("token") or answer.get("access_token")

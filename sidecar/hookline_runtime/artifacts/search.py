@@ -13,10 +13,9 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-import orjson
-
 from hookline_runtime.artifacts.archive import Budget, is_archive, is_gzipped_module, packer, walk
 from hookline_runtime.artifacts.describe import MAX_DOCUMENT, PACKED_MANIFESTS, PluginDescription
+from hookline_runtime.artifacts.limits import parse_foreign
 from hookline_runtime.errors import VerifyError
 
 if TYPE_CHECKING:
@@ -262,8 +261,8 @@ def _too_large(limits: FetchLimits) -> VerifyError:
 
 def _stated_sha256(document: bytes | None) -> str | None:
     try:
-        data = orjson.loads(document or b"null")
-    except orjson.JSONDecodeError:
+        data = parse_foreign(document or b"null")
+    except ValueError:
         return None
     stated = data.get("wasm_sha256") if isinstance(data, dict) else None
     return stated.lower() if isinstance(stated, str) else None

@@ -1,0 +1,154 @@
+"""What tenants write is kept as bytes, and of each namespace a bounded number of them."""
+
+from __future__ import annotations
+
+import itertools
+import random
+
+import orjson
+import pytest
+from pydantic import ValidationError
+
+from hookline_api.config import MAX_CONFIG_VALUES
+from hookline_operator.budget import NAMESPACE_SPECS, Budget
+from hookline_operator.catalogue import Catalogue
+from hookline_operator.kept import Kept
+
+MIB = 2**20
+
+
+def _plugin(number, *, size, namespace="shop", created=None):
+    """As the API has it; ``number`` says when it was created."""
+    return {
+        "metadata": {
+            "namespace": namespace, "name": f"p{number}", "uid": f"u{number}", "generation": 1,
+            "creationTimestamp": created or f"2026-01-01T00:00:{number:02}Z",
+        },
+        "spec": {
+            "source": {"configMap": {"name": "m"}}, "selector": {"matchLabels": {"app": "a"}},
+            "config": {"x": "y" * size},
+        },
+    }  # fmt: skip
+
+
+@pytest.fixture
+def catalogue():
+    """An empty one; ``catalogue.asked`` has what was to be read again."""
+    made = Catalogue()
+    made.asked = []
+    made.room_again.append(made.asked.append)
+    return made
+
+
+def _left_out(catalogue, namespace="shop"):
+    return sorted(each.name for each in catalogue.plugins[namespace].values() if each.left_out)
+
+
+def test_the_newest_are_left_out_whatever_was_seen_first():
+    """Every replica sees another order of events, and all come to the same."""
+    outcomes = set()
+    for order in itertools.islice(itertools.permutations(range(6)), 0, 720, 90):
+        catalogue = Catalogue()
+        for number in order:
+            catalogue.put_plugin(_plugin(number, size=4 * MIB), gone=False)
+        outcomes.add(tuple(_left_out(catalogue)))
+    assert outcomes == {("p3", "p4", "p5")}
+
+
+def test_who_is_left_out_is_told_with_the_budget_and_the_sum(catalogue):
+    """As ``ConfigInvalid``: the resource cannot be read, and this is why. Its selector is kept, so it fails closed."""
+    for number in range(5):
+        catalogue.put_plugin(_plugin(number, size=4 * MIB), gone=False)
+    plugin = catalogue.plugin(("shop", "p4"))
+    total = sum(each.size for each in catalogue.plugins["shop"].values())
+    with pytest.raises(ValidationError, match=rf"have {total} bytes, and {NAMESPACE_SPECS} are kept of one namespace"):
+        plugin.parsed()
+    assert plugin.selector.match_labels == {"app": "a"}
+    assert len(plugin.spec) < 1000
+    assert catalogue.plugin(("shop", "p0")).parsed().spec.config == {"x": "y" * 4 * MIB}
+
+
+def test_no_more_than_the_budget_is_kept_and_other_namespaces_have_their_own(catalogue):
+    """Of a hundred plugins of a mebibyte, sixteen; and all of somebody else's."""
+    for number in range(60):
+        catalogue.put_plugin(_plugin(number, size=MIB), gone=False)
+    catalogue.put_plugin(_plugin(0, size=MIB, namespace="other"), gone=False)
+    assert sum(len(each.spec) for each in catalogue.plugins["shop"].values()) <= NAMESPACE_SPECS + 60 * 1000
+    assert len(_left_out(catalogue)) == 45
+    assert _left_out(catalogue, "other") == []
+
+
+def test_there_is_room_again_when_others_go_or_shrink(catalogue):
+    """Then the API is asked once more for the spec, and what comes is kept."""
+    for number in range(5):
+        catalogue.put_plugin(_plugin(number, size=4 * MIB), gone=False)
+    assert (_left_out(catalogue), catalogue.asked) == (["p3", "p4"], [])
+    catalogue.put_plugin(_plugin(0, size=10), gone=False)
+    assert catalogue.asked == [("shop", "p3")]
+    catalogue.put_plugin(_plugin(3, size=4 * MIB), gone=False)
+    assert _left_out(catalogue) == ["p4"]
+    catalogue.put_plugin(_plugin(1, size=4 * MIB), gone=True)
+    catalogue.forget_plugin(("shop", "p2"))
+    assert ("shop", "p4") in catalogue.asked
+    catalogue.put_plugin(_plugin(4, size=4 * MIB), gone=False)
+    assert _left_out(catalogue) == []
+    del catalogue.asked[:]
+    catalogue.put_plugin(_plugin(5, size=10), gone=False)
+    assert catalogue.asked == []
+
+
+def test_what_older_ones_grow_pushes_the_newest_out(catalogue):
+    """And says so to whoever listens: their status is another."""
+    told = []
+    for number in range(4):
+        catalogue.put_plugin(_plugin(number, size=3 * MIB), gone=False)
+    catalogue.plugin_changed.append(told.append)
+    catalogue.put_plugin(_plugin(0, size=8 * MIB), gone=False)
+    assert (_left_out(catalogue), told) == (["p3"], [("shop", "p0"), ("shop", "p3")])
+    del told[:]
+    catalogue.put_plugin(_plugin(0, size=8 * MIB), gone=False)
+    assert told == []
+
+
+def test_a_budget_is_what_is_added_up():
+    """Whatever comes and goes."""
+    choice, budget, there = random.Random(1), Budget(100), {}
+    for _ in range(2000):
+        name = f"p{choice.randrange(12)}"
+        if choice.random() < 0.3:
+            there.pop(name, None)
+            budget.drop(name)
+        else:
+            there[name] = choice.choice("abc"), name, choice.randrange(40)
+            budget.put(name, created=there[name][0], uid=name, size=there[name][2])
+        assert budget.total == sum(size for _, _, size in there.values())
+        assert sum(size for each, (_, _, size) in there.items() if each not in budget.over) <= 100
+        assert budget.over <= there.keys()
+        if budget.total <= 100:
+            assert not budget.over
+
+
+def test_a_config_of_too_many_values_is_not_kept(catalogue):
+    """It is an error of its plugin, in a sentence."""
+    found = _plugin(1, size=1)
+    found["spec"]["config"] = {"a": [{}] * (MAX_CONFIG_VALUES // 2 + 20_000)}
+    catalogue.put_plugin(found, gone=False)
+    plugin = catalogue.plugin(("shop", "p1"))
+    with pytest.raises(ValidationError, match=f"config has more than {MAX_CONFIG_VALUES} values and names"):
+        plugin.parsed()
+    assert len(orjson.loads(plugin.spec)["config"]) < 100
+
+
+def test_a_cache_is_bounded_in_bytes():
+    """What was not asked for the longest goes first; what is larger than the cache never comes in."""
+    kept = Kept("things", most=10_000)
+    for number in range(10):
+        kept.put(number, "x", 2000)
+        assert kept.size <= 10_000
+        assert kept.get(0) == "x"
+    assert [number for number in range(10) if kept.get(number)] == [0, 8, 9]
+    kept.put("large", "x", 10_000)
+    assert kept.get("large") is None
+    kept.put(9, "y", 1)
+    kept.drop(0)
+    assert (len(kept), kept.get(9)) == (2, "y")
