@@ -70,6 +70,7 @@ class Replica:
         self._command = [
             sys.executable, "-c", "from hookline_operator.cli import main; main()",
             f"--kubeconfig={kubeconfig}", f"--own-namespace={HOME}", "--pod-name=bench", "--pod-ip=127.0.0.1",
+            "--allow-source-addresses=127.0.0.0/8",  # where its registry is
             f"--listen=127.0.0.1:{self.port}", f"--health=127.0.0.1:{self._health}", f"--token={token}",
             f"--cache={folder / 'cache'}",
         ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import socket
@@ -11,11 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from hookline_api.quantities import parse_size
 from hookline_operator.settings import Settings
+from hookline_runtime.artifacts.addresses import parse_networks
 from hookline_runtime.commands import Options, address, existing_or_not, log_to_stderr
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Mapping, Sequence
+
+    from hookline_runtime.artifacts.addresses import Network
 
 _EPILOG: Final = """\
 Each option can also be given in the environment (--own-namespace as HOOKLINE_OWN_NAMESPACE); the command line wins.
@@ -67,6 +70,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         lease=options.lease,
         token=options.token,
         kubeconfig=options.kubeconfig,
+        allow_source_addresses=options.allow_source_addresses,
     )
     # Imported late, so that --help is quick.
     from hookline_operator.kube import KubeError  # noqa: PLC0415
@@ -117,9 +121,19 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     add("token", kind=existing_or_not, metavar="FILE", default="/var/run/secrets/hookline.dev/token",
         text="service-account token of the audience hookline.dev, for the other replicas")  # fmt: skip
     add("kubeconfig", kind=existing_or_not, metavar="FILE", text="outside of a pod: how to reach the API server")
+    add("allow-source-addresses", kind=_networks, metavar="CIDR[,CIDR]", default="",
+        text="what may be asked for modules of the addresses that are not: loopback, link-local and the like; for a "
+        "registry on the operator's own node, 127.0.0.0/8")  # fmt: skip
     options.add_logging()
     return options.parser
 
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name for name in (part.strip() for part in text.split(",")) if name)
+
+
+def _networks(text: str) -> tuple[Network, ...]:
+    try:
+        return parse_networks(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None

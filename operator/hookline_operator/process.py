@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
+import os
 import random
 import signal
 from asyncio.sslproto import SSLProtocol
@@ -36,6 +38,7 @@ from hookline_operator.kube import Key, Kube, KubeError, Object, Reflector, key_
 from hookline_operator.metrics import Metrics
 from hookline_operator.peers import Peers
 from hookline_runtime.artifacts import ArtifactStore, Fetcher, FetchLimits
+from hookline_runtime.artifacts.addresses import AddressPolicy
 from hookline_runtime.artifacts.describe import PluginDescription
 from hookline_runtime.artifacts.inspection import inspect_file
 from hookline_runtime.artifacts.schema_check import check_apart
@@ -111,7 +114,10 @@ class Operator:
         bundles = Bundles(catalogue, objects)
         # The machine's own passwords are nobody's: a file that is not there.
         fetcher = Fetcher(
-            store, limits=FetchLimits(parallel=_FETCHES_AT_ONCE), docker_config=settings.cache / "no" / "config.json"
+            store,
+            limits=FetchLimits(parallel=_FETCHES_AT_ONCE),
+            docker_config=settings.cache / "no" / "config.json",
+            addresses=_source_addresses(settings),
         )
         stack.push_async_callback(fetcher.close)
         reviewer = Reviewer(kube)
@@ -367,6 +373,15 @@ class ConfigCheck:
         raw = (await asyncio.to_thread(inspect_file, where)).description
         inside = PluginDescription.from_json(raw) if raw is not None else PluginDescription()
         return inside.over(told).config_schema
+
+
+def _source_addresses(settings: Settings) -> AddressPolicy:
+    """Whom a tenant cannot have asked: this pod, what else is in it, and the API server."""
+    own = []
+    for text in (settings.pod_ip, os.environ.get("KUBERNETES_SERVICE_HOST", "")):
+        with contextlib.suppress(ValueError):  # none, or a name
+            own.append(ipaddress.ip_address(text))
+    return AddressPolicy(own_machine=False, own=tuple(own), allowed=settings.allow_source_addresses)
 
 
 async def _served(kube: Kube) -> bool:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from hookline_runtime.artifacts.addresses import Network
     from hookline_runtime.commands import Address
 
 
@@ -39,3 +40,5 @@ class Settings:
     token: Path
     """Of this replica itself, for its peers."""
     kubeconfig: Path | None
+    allow_source_addresses: tuple[Network, ...] = ()
+    """What may be asked for modules of the addresses that otherwise are not: ``AddressPolicy.allowed``."""

@@ -97,6 +97,7 @@ class Replica:
         self._command = [
             sys.executable, "-c", f"{first}; from hookline_operator.cli import main; main()",
             f"--kubeconfig={kubeconfig}", f"--own-namespace={home}", f"--pod-name={name}", "--pod-ip=127.0.0.1",
+            "--allow-source-addresses=127.0.0.0/8",  # where the registries of these tests are
             f"--listen=127.0.0.1:{self.port}", f"--health=127.0.0.1:{self.health}", f"--token={token}",
             f"--cache={folder / (name + '-cache')}", *arguments,
         ]  # fmt: skip

@@ -195,11 +195,22 @@ def test_settings_that_are_wrong_a_million_times_take_no_memory():
     assert int(mebibytes) < 256
 
 
-async def test_no_spelling_of_a_link_local_address_is_asked(operator, tenant, eventually):
-    """Clouds give a machine's credentials to whoever asks there."""
-    url = "http://[::ffff:169.254.169.254]/latest/meta-data/"
-    tenant.plugin("guard", {"http": {"url": url, "sha256": "0" * 64}})
-    await eventually(lambda: "link-local addresses are never asked" in why(tenant, "guard"), "the refusal")
+@pytest.mark.parametrize(
+    ("host", "sentence"),
+    [
+        ("[::ffff:169.254.169.254]", "link-local addresses are never asked"),
+        ("[64:ff9b::a9fe:a9fe]", "link-local addresses are never asked"),
+        ("[fd00:ec2::254]", "addresses of clouds' metadata services are never asked"),
+        ("100.100.100.200", "addresses of clouds' metadata services are never asked"),
+        ("[::1]", "loopback and unspecified addresses are not asked"),
+        ("0.0.0.0", "loopback and unspecified addresses are not asked"),
+        ("[::]", "loopback and unspecified addresses are not asked"),
+    ],
+)
+async def test_no_spelling_of_an_address_that_is_ours_alone_is_asked(operator, tenant, eventually, host, sentence):
+    """Clouds give a machine's credentials to whoever asks there, and programs of a machine trust it."""
+    tenant.plugin("guard", {"http": {"url": f"http://{host}/latest/meta-data/", "sha256": "0" * 64}})
+    await eventually(lambda: sentence in why(tenant, "guard"), "the refusal")
     assert operator.process.poll() is None
 
 

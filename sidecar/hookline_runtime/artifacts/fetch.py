@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from hookline_runtime.artifacts import layouts
+from hookline_runtime.artifacts.addresses import AddressPolicy
 from hookline_runtime.artifacts.credentials import Keychain
 from hookline_runtime.artifacts.describe import PluginDescription
 from hookline_runtime.artifacts.folder import LayoutFolder, read_file
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _MAX_DEPTH: Final = 4
 _DEFAULT_LIMITS: Final = FetchLimits()
+_OWN_MACHINE_TOO: Final = AddressPolicy()
 _NO_ACCESS: Final = RegistryAccess()
 
 
@@ -49,17 +51,22 @@ class _Flight:
 class Fetcher:
     """Fetches artifacts into a store. Of one event loop; ``close`` it when done.
 
-    ``docker_config`` is the machine's ``config.json``, by default where docker has it. Every method raises
-    FetchError and VerifyError, and nothing else.
+    ``docker_config`` is the machine's ``config.json``, by default where docker has it; ``addresses`` says who is never
+    asked. Every method raises FetchError and VerifyError, and nothing else.
     """
 
     def __init__(
-        self, store: ArtifactStore, *, limits: FetchLimits = _DEFAULT_LIMITS, docker_config: Path | None = None
+        self,
+        store: ArtifactStore,
+        *,
+        limits: FetchLimits = _DEFAULT_LIMITS,
+        docker_config: Path | None = None,
+        addresses: AddressPolicy = _OWN_MACHINE_TOO,
     ) -> None:
         self._store = store
         self._limits = limits
         self._docker_config = docker_config
-        self._transport = Transport(limits)
+        self._transport = Transport(limits, addresses)
         self._tokens = Tokens()
         self._places = asyncio.Semaphore(limits.parallel)
         self._flights: dict[tuple[str, ...], _Flight] = {}
@@ -95,7 +102,9 @@ class Fetcher:
             async with self._bounded(source.reference):
                 await repository.manifest(digest)
         key = ("oci", source.reference, str(source.insecure), str(base), access.fingerprint, digest)
-        return await self._once(key, digest, lambda: self._pull(repository, digest, source.reference))
+        return await self._once(
+            key, digest, lambda: self._pull(repository, digest, source.reference), what=source.reference
+        )
 
     async def fetch_http(self, source: HTTPSource, *, prove: bool = False) -> Artifact:
         """The module at a URL, or in a packed file there, if its bytes have the source's sha256.
@@ -228,14 +237,19 @@ class Fetcher:
         return await asyncio.to_thread(work)
 
     async def _once(
-        self, key: tuple[str, ...], digest: str | None, fetch: Callable[[], Awaitable[Artifact]]
+        self,
+        key: tuple[str, ...],
+        digest: str | None,
+        fetch: Callable[[], Awaitable[Artifact]],
+        *,
+        what: str = "the file",
     ) -> Artifact:
         """What ``fetch`` gives, run once for everybody who asks for ``key`` meanwhile."""
         flight = self._flights.get(key)
         if flight is None:
             if self._closed:
                 raise FetchError("the fetcher is closed", transient=False)
-            flight = self._flights[key] = _Flight(asyncio.create_task(self._look_and_fetch(digest, fetch)))
+            flight = self._flights[key] = _Flight(asyncio.create_task(self._look_and_fetch(digest, fetch, what)))
             self._tasks.add(flight.task)
             flight.task.add_done_callback(self._tasks.discard)
         flight.waiting += 1
@@ -252,11 +266,13 @@ class Fetcher:
                 if self._flights.get(key) is flight:
                     del self._flights[key]
 
-    async def _look_and_fetch(self, digest: str | None, fetch: Callable[[], Awaitable[Artifact]]) -> Artifact:
+    async def _look_and_fetch(
+        self, digest: str | None, fetch: Callable[[], Awaitable[Artifact]], what: str
+    ) -> Artifact:
         known = await asyncio.to_thread(self._store.get, digest) if digest is not None else None
         if known is not None:
             return known
-        async with self._places, self._bounded(digest or "the file"):
+        async with self._places, self._bounded(what):
             return await fetch()
 
     @contextlib.asynccontextmanager

@@ -26,6 +26,7 @@ import orjson
 from yarl import URL
 
 from hookline_runtime.artifacts.credentials import Credentials, Gap, PullSecret
+from hookline_runtime.artifacts.layouts import read_manifest
 from hookline_runtime.artifacts.reference import DIGEST, Reference
 from hookline_runtime.artifacts.transport import OF_A_TOKEN_SERVER, REFUSALS, Body, StatusError, Transport
 from hookline_runtime.artifacts.urls import foreign, shown, with_query
@@ -168,12 +169,17 @@ class RemoteRepository:
             digest = headers.get("Docker-Content-Digest", "")
             if DIGEST.fullmatch(digest):
                 return digest
-        return f"sha256:{hashlib.sha256(await self.manifest(tag)).hexdigest()}"
+        found = await self.manifest(tag)
+        read_manifest(found)  # a page that is none has no digest that anybody could compare with another's
+        return f"sha256:{hashlib.sha256(found).hexdigest()}"
 
     async def manifest(self, name: str) -> bytes:
         """The manifest of a digest, checked, or of a tag."""
         buffer = io.BytesIO()
-        body = Body(buffer, what=f"the manifest {name} of {self._reference}", cap=self._limits.manifest)
+        # A digest that the reference does not have is that of an answer, and told by nobody (``Body``).
+        is_told = name in {self._reference.digest, self._reference.tag, "latest"}
+        what = f"the manifest {name} of {self._reference}" if is_told else f"a manifest of {self._reference}"
+        body = Body(buffer, what=what, cap=self._limits.manifest)
         headers = await self._transport.request(
             "GET",
             self._base / "manifests" / name,
@@ -190,7 +196,7 @@ class RemoteRepository:
                 transient=False,
             )
         if DIGEST.fullmatch(name):
-            body.verify(name)
+            body.verify(name, is_told=is_told)
         return buffer.getvalue()
 
     async def blob(self, digest: str, into: Body) -> None:

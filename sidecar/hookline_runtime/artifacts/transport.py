@@ -13,7 +13,6 @@ import asyncio
 import email.utils
 import errno
 import hashlib
-import ipaddress
 import logging
 import random
 import re
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
     from yarl import URL
 
+    from hookline_runtime.artifacts.addresses import AddressPolicy
     from hookline_runtime.artifacts.limits import FetchLimits
 
 _log = logging.getLogger(__name__)
@@ -101,7 +101,11 @@ class Authorizer(Protocol):
 
 
 class Body:
-    """What arrives, hashed as it comes; at most ``cap`` bytes, and exactly ``expected`` where that is known."""
+    """What arrives, hashed as it comes; at most ``cap`` bytes, and exactly ``expected`` where that is known.
+
+    DANGER: what a server answered is told by nobody. Its length or its digest, in an error, would let a tenant compare
+    a page that we can reach and the tenant cannot with what it may be.
+    """
 
     def __init__(self, file: BinaryIO, *, what: str, cap: int, expected: int | None = None) -> None:
         self.file = file
@@ -122,7 +126,7 @@ class Body:
         """Refuse a body of this length before it comes, where it is too long."""
         if length > self._cap:
             raise FetchError(
-                f"{self.what} has {length} bytes and only {self._cap} are allowed; make it smaller or raise the limit",
+                f"{self.what} is too large, and only {self._cap} are allowed; make it smaller or raise the limit",
                 transient=False,
             )
 
@@ -151,11 +155,12 @@ class Body:
         if self._expected is not None and self.length < self._expected:
             raise FetchError(f"{self.what} was cut off after {self.length} of {self._expected} bytes")
 
-    def verify(self, digest: str) -> None:
-        """Raise VerifyError unless this is what ``digest`` names."""
+    def verify(self, digest: str, *, is_told: bool = True) -> None:
+        """Raise VerifyError unless this is what ``digest`` names, which is told where somebody wrote it."""
         if self.digest != digest:
+            wanted = digest if is_told else "the one that was found for its tag"
             raise VerifyError(
-                f"{self.what} is not what was asked for: its digest is {self.digest} and {digest} was expected; "
+                f"{self.what} is not what was asked for: it has another digest than {wanted}; "
                 "the source or a proxy on the way serves other bytes"
             )
 
@@ -176,8 +181,9 @@ class _Request:
 class Transport:
     """Makes requests. Of one event loop; the connections are opened on first use."""
 
-    def __init__(self, limits: FetchLimits) -> None:
+    def __init__(self, limits: FetchLimits, addresses: AddressPolicy) -> None:
         self._limits = limits
+        self._addresses = addresses
         self._lazy_session: aiohttp.ClientSession | None = None
         self._contexts: dict[str | None, ssl.SSLContext] = {}
         self._closed = False
@@ -315,7 +321,7 @@ class Transport:
         elif isinstance(error, aiohttp.ClientPayloadError):
             why = "the connection was cut off"
         elif isinstance(error, OSError) and error.strerror:
-            why = error.strerror
+            why, transient = error.strerror, error.errno != errno.EACCES  # what is never asked is not asked later
         elif isinstance(error, aiohttp.InvalidURL | ValueError):
             why, transient = "this is no URL that can be asked", False
         else:
@@ -328,7 +334,7 @@ class Transport:
         if self._lazy_session is None:
             limits = self._limits
             self._lazy_session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(socket_factory=_socket),
+                connector=aiohttp.TCPConnector(socket_factory=self._socket),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect, sock_read=limits.stall),
                 auto_decompress=False,  # a compressed answer would be a bomb, and not what its digest names
                 trust_env=False,
@@ -336,6 +342,17 @@ class Transport:
                 headers={"User-Agent": "hookline"},
             )
         return self._lazy_session
+
+    def _socket(self, info: AddrInfoType) -> socket.socket:
+        """A socket for an address, whatever name or redirect led to it.
+
+        DANGER: this is what keeps tenants and registries from asking a cloud's metadata service through us.
+        """
+        family, kind, protocol, _, address = info
+        refusal = self._addresses.refusal(str(address[0]))
+        if refusal is not None:
+            raise OSError(errno.EACCES, refusal)
+        return socket.socket(family, kind, protocol)
 
     def _tls(self, ca_pem: str | None) -> ssl.SSLContext:
         context = self._contexts.get(ca_pem)
@@ -354,20 +371,6 @@ class Transport:
                 self._contexts.clear()
             self._contexts[ca_pem] = context
         return context
-
-
-def _socket(info: AddrInfoType) -> socket.socket:
-    """A socket for an address, whatever name or redirect led to it.
-
-    DANGER: clouds give a machine's credentials to whoever asks a link-local address, and whoever writes a plugin's
-    source decides whom we ask. No registry lives there.
-    """
-    family, kind, protocol, _, address = info
-    asked = ipaddress.ip_address(str(address[0]).partition("%")[0])
-    # ::ffff:169.254.169.254 is the same machine.
-    if (getattr(asked, "ipv4_mapped", None) or asked).is_link_local:
-        raise OSError(errno.EACCES, "link-local addresses are never asked")
-    return socket.socket(family, kind, protocol)
 
 
 def _follow(here: URL, location: str, *, what: str) -> URL:
