@@ -52,14 +52,17 @@ _MIN_MEMORY: Final = 64 * 2**20
 _FIRST_PORT: Final = 1024
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _MAX_WORKERS: Final = 64
+AUTH_HEADERS: Final = ("any", "nginx", "ingress-nginx", "traefik", "caddy", "haproxy", "envoy")
+"""What a sidecar's ``--auth-headers`` takes."""
 
 _A: Final = "hookline.dev/"
 _IMAGE, _WORKERS, _LEVEL = _A + "sidecar-image", _A + "sidecar-workers", _A + "sidecar-log-level"
 _CPU_REQUEST, _CPU_LIMIT = _A + "sidecar-cpu-request", _A + "sidecar-cpu-limit"
 _MEMORY_REQUEST, _MEMORY_LIMIT = _A + "sidecar-memory-request", _A + "sidecar-memory-limit"
-_HOOK_PORT, _ADMIN_PORT = _A + "hook-port", _A + "admin-port"
+_HOOK_PORT, _ADMIN_PORT, _AUTH_HEADERS = _A + "hook-port", _A + "admin-port", _A + "auth-headers"
 ANNOTATIONS: Final = (
     _IMAGE, _CPU_REQUEST, _CPU_LIMIT, _MEMORY_REQUEST, _MEMORY_LIMIT, _HOOK_PORT, _ADMIN_PORT, _WORKERS, _LEVEL,
+    _AUTH_HEADERS,
 )  # fmt: skip
 """What a pod may say about its sidecar."""
 
@@ -130,6 +133,7 @@ class _Wishes:
     admin_port: int
     workers: int
     log_level: str
+    auth_headers: str | None
 
 
 @dataclass(slots=True)
@@ -264,6 +268,9 @@ def _wishes(annotations: Mapping[str, str], settings: InjectionSettings) -> _Wis
     level = annotations.get(_LEVEL, settings.log_level)
     if level not in _LEVELS:
         raise InjectionError(f"the annotation {_LEVEL} is {level!r:.40}, and none of {', '.join(_LEVELS)}")
+    proxy = annotations.get(_AUTH_HEADERS)
+    if proxy is not None and proxy not in AUTH_HEADERS:
+        raise InjectionError(f"the annotation {_AUTH_HEADERS} is {proxy!r:.40}, and none of {', '.join(AUTH_HEADERS)}")
     return _Wishes(
         image=_image(annotations[_IMAGE]) if _IMAGE in annotations else settings.image,
         requests={"cpu": cpu[0], "memory": memory[0]},
@@ -274,6 +281,7 @@ def _wishes(annotations: Mapping[str, str], settings: InjectionSettings) -> _Wis
         admin_port=admin_port,
         workers=int(workers),
         log_level=level,
+        auth_headers=proxy,
     )
 
 
@@ -393,6 +401,7 @@ def _sidecar(wishes: _Wishes, settings: InjectionSettings) -> Json:
             f"--admin=0.0.0.0:{wishes.admin_port}",
             f"--workers={wishes.workers}",
             f"--log-level={wishes.log_level}",
+            *([] if wishes.auth_headers is None else [f"--auth-headers={wishes.auth_headers}"]),
         ],
         "ports": [{"name": "hookline-admin", "containerPort": wishes.admin_port, "protocol": "TCP"}],
         # The pod's other containers start when this one has succeeded: they never run before the plugins do. Five
