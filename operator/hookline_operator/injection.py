@@ -53,17 +53,20 @@ _MIN_MEMORY: Final = 64 * 2**20
 _FIRST_PORT: Final = 1024
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _MAX_WORKERS: Final = 64
+AUTH_HEADERS: Final = ("any", "nginx", "ingress-nginx", "traefik", "caddy", "haproxy", "envoy")
+"""What a sidecar's ``--auth-headers`` takes."""
 
 _A: Final = "hookline.dev/"
 _IMAGE, _WORKERS, _LEVEL = _A + "sidecar-image", _A + "sidecar-workers", _A + "sidecar-log-level"
 _CPU_REQUEST, _CPU_LIMIT = _A + "sidecar-cpu-request", _A + "sidecar-cpu-limit"
 _MEMORY_REQUEST, _MEMORY_LIMIT = _A + "sidecar-memory-request", _A + "sidecar-memory-limit"
 _HOOK_PORT, _HEALTH_PORT = _A + "hook-port", _A + "health-port"
+_AUTH_HEADERS: Final = _A + "auth-headers"
 _OLD_HEALTH_PORT: Final = _A + "admin-port"
 """Means the same: on that port there was more once."""
 ANNOTATIONS: Final = (
     _IMAGE, _CPU_REQUEST, _CPU_LIMIT, _MEMORY_REQUEST, _MEMORY_LIMIT, _HOOK_PORT, _HEALTH_PORT, _OLD_HEALTH_PORT,
-    _WORKERS, _LEVEL,
+    _WORKERS, _LEVEL, _AUTH_HEADERS,
 )  # fmt: skip
 """What a pod may say about its sidecar."""
 
@@ -134,6 +137,7 @@ class _Wishes:
     health_port: int
     workers: int
     log_level: str
+    auth_headers: str | None
 
 
 @dataclass(slots=True)
@@ -269,6 +273,9 @@ def _wishes(annotations: Mapping[str, str], settings: InjectionSettings) -> _Wis
     level = annotations.get(_LEVEL, settings.log_level)
     if level not in _LEVELS:
         raise InjectionError(f"the annotation {_LEVEL} is {level!r:.40}, and none of {', '.join(_LEVELS)}")
+    proxy = annotations.get(_AUTH_HEADERS)
+    if proxy is not None and proxy not in AUTH_HEADERS:
+        raise InjectionError(f"the annotation {_AUTH_HEADERS} is {proxy!r:.40}, and none of {', '.join(AUTH_HEADERS)}")
     return _Wishes(
         image=_image(annotations[_IMAGE]) if _IMAGE in annotations else settings.image,
         requests={"cpu": cpu[0], "memory": memory[0]},
@@ -279,6 +286,7 @@ def _wishes(annotations: Mapping[str, str], settings: InjectionSettings) -> _Wis
         health_port=health_port,
         workers=int(workers),
         log_level=level,
+        auth_headers=proxy,
     )
 
 
@@ -407,6 +415,7 @@ def _sidecar(wishes: _Wishes, settings: InjectionSettings) -> Json:
             "--admin=off",
             f"--workers={wishes.workers}",
             f"--log-level={wishes.log_level}",
+            *([] if wishes.auth_headers is None else [f"--auth-headers={wishes.auth_headers}"]),
         ],
         "ports": [{"name": _PORT_NAME, "containerPort": wishes.health_port, "protocol": "TCP"}],
         # The pod's other containers start when this one has succeeded: they never run before the plugins do. Five

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from hookline_operator.injection import (
     ANNOTATIONS,
+    AUTH_HEADERS,
     CONTAINER,
     InjectionError,
     InjectionSettings,
@@ -25,6 +26,7 @@ from hookline_operator.injection import (
     inject,
     patch,
 )
+from hookline_sidecar.original import TELLINGS
 
 CASES = Path(__file__).parent / "cases" / "injection"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "injection.md"
@@ -158,6 +160,15 @@ def test_what_is_logged_about_a_pod_is_one_line():
     (warning,) = run(pod, namespace="s\nt").warnings
     assert warning.startswith("pod s?t/a?b?[31m")
     assert len(warning) < 500
+
+
+def test_the_proxies_that_a_pod_may_name_are_those_that_a_sidecar_knows():
+    """And no other: a sidecar would not start."""
+    assert set(AUTH_HEADERS) == set(TELLINGS)
+    for name in AUTH_HEADERS:
+        assert f"--auth-headers={name}" in run(annotated(auth_headers=name)).pod["spec"]["initContainers"][0]["args"]
+    with pytest.raises(InjectionError, match="auth-headers is 'apache', and none of any, nginx"):
+        run(annotated(auth_headers="apache"))
 
 
 @pytest.mark.parametrize("policy", ["Never", "Always", None])

@@ -97,8 +97,9 @@ class AddressPolicy:
     def refusal(self, text: str) -> str | None:
         """Why an address is not asked; None where it may be. The address as a socket has it, with or without a zone."""
         address = ipaddress.ip_address(text.partition("%")[0])
+        rules = NEVER if self.own_machine else (*NEVER, OWN_MACHINE)
         for reading in readings(address):
-            for sentence, networks in (*NEVER, *(() if self.own_machine else (OWN_MACHINE,))):
+            for sentence, networks in rules:
                 if any(reading in network for network in networks) and not self._is_allowed(reading, networks):
                     return sentence
             is_own = reading in self.own and not reading.is_loopback  # which is judged above

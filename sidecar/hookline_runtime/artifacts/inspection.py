@@ -74,7 +74,11 @@ class ModuleInfo:
 
 
 def inspect_file(path: Path) -> ModuleInfo:
-    """As ``inspect_module``, of a file that is mapped and not read. Raises OSError too."""
+    """As ``inspect_module``, of a file that is mapped and not read. Raises OSError too.
+
+    DANGER: a file that is cut while it is mapped ends the process. Those of the store are written once, under another
+    name, and never again.
+    """
     with path.open("rb") as file:
         if not file.seek(0, 2):
             return inspect_module(b"")
