@@ -10,7 +10,6 @@ import io
 
 import orjson
 import pytest
-from scripts.steps import GROWTH, TooMuchError, growth, opcodes
 
 from hookline_api.quantities import parse_duration, parse_size
 from hookline_operator import admission, injection
@@ -23,6 +22,7 @@ from hookline_runtime.artifacts.search import Search
 from hookline_runtime.artifacts.transport import retry_after
 from hookline_runtime.errors import VerifyError
 from hookline_sidecar import kubernetes_scalars, kubernetes_yaml
+from steps import GROWTH, TooMuchError, growth, opcodes
 
 OURS = reference.parse("registry.test:5000/team/plugin:1")
 LONG = reference.parse("a." * 60 + "test/team/plugin:1")
@@ -215,6 +215,7 @@ TABLE = {
         lambda size: module(0, b"\x04name\x07" + leb(3 + 3 * size) + leb(size).ljust(1) + b"\x01\x01a" * size),
         memory_map.read_memory_map, 100),
     "match: comments": (lambda size: "--" + "/*" * size, matching.query_classes, 500),
+    "match: comments apart": (lambda size: "--" + "/* " * size, matching.query_classes, 500),
     "match: comments that end": (lambda size: "/**/" * size, matching.query_classes, 500),
     "match: comments without end": (lambda size: "/*" * size, matching.query_classes, 500),
     "match: statements": (lambda size: ";" * size, matching.query_classes, 500),
@@ -272,7 +273,7 @@ def test_a_product_of_many_numbers_stays_a_number_of_64_bits():
 
 
 def test_the_ends_of_comments_are_looked_for_once():
-    """``--/*/*/*``: comments that never end, of which each could be searched for its end."""
+    """``--/* /* /*``: comments that never end, of which each could be searched for its end."""
 
     class Counted(str):
         __slots__ = ("looked",)
@@ -282,7 +283,7 @@ def test_the_ends_of_comments_are_looked_for_once():
             self.looked = getattr(self, "looked", 0) + (len(self) if found < 0 else found) - start
             return found
 
-    for text in ("--" + "/*" * 5000, "/**/" * 5000):
+    for text in ("--" + "/*" * 5000, "--" + "/* " * 5000, "/**/" * 5000):
         counted = Counted(text)
         matching._is_unsure(counted)
         assert counted.looked <= 2 * len(text)

@@ -58,6 +58,21 @@ async def test_a_module_that_many_ask_for_is_read_once(store):
     assert sum(blob.data is not None for _, blob in made._checked.values()) == blobs._KEPT
 
 
+async def test_a_module_of_one_namespace_is_not_found_for_another(store):
+    """Whatever a revision there says: whoever has seen a sha256 knows it. The leader is asked for that namespace."""
+    asked = []
+
+    async def of_leader(namespace, sha256, _size):
+        asked.append((namespace, sha256))
+
+    made = Blobs(store, None, SimpleNamespace(plugin=lambda _key: None), None, of_leader)
+    entry = put(store, b"private")
+    assert (await made.find("shop", entry)).data == b"private"
+    with pytest.raises(FetchError, match="the plugin is gone"):
+        await made.find("thief", entry)
+    assert asked == [("thief", entry.artifact.sha256)]
+
+
 async def test_who_hangs_up_ends_nobody_elses_search(store):
     """And nothing is searched for twice meanwhile: not what is found, and not what is not."""
     asked = []

@@ -213,7 +213,7 @@ def _text(value: object, cap: int) -> str | None:
         value = str(value)  # version: 1.0
     if not isinstance(value, str):
         return None
-    return "".join(char for char in value.strip() if char.isprintable())[:cap] or None
+    return "".join(char for char in value.strip()[:MAX_DOCUMENT] if char.isprintable())[:cap] or None
 
 
 def _items(value: object) -> list[str]:
