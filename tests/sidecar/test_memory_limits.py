@@ -31,6 +31,14 @@ GREEDY = """
 """
 
 
+def peak(process):
+    """The most memory that a process ever had, in bytes."""
+    for line in Path(f"/proc/{process}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise AssertionError
+
+
 async def test_sixteen_calls_that_fill_the_default_memory_stay_below_the_limit(new_sidecar, guests):
     """Each takes its 64 MiB, sixteen may run by their number, and all are answered."""
     sidecar = new_sidecar(memory="512Mi")
@@ -41,6 +49,4 @@ async def test_sixteen_calls_that_fill_the_default_memory_stay_below_the_limit(n
     answers = await asyncio.gather(*(sidecar.ask(body=number) for number in range(16)))
     assert [answer["value"] for answer in answers] == list(range(16))
     assert sidecar.workers == [worker]
-    status = Path(f"/proc/{worker}/status").read_text()
-    peak = next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM:"))
-    assert 64 * MIB < peak < 400 * MIB
+    assert 64 * MIB < peak(worker) < 400 * MIB
