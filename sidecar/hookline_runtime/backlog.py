@@ -1,6 +1,7 @@
 """The backlog of a plugin that observes: calls that run off the reply's path, one after the other.
 
-It is bounded in calls and in bytes. What does not fit is dropped and counted, or, where the plugin says
+It is bounded in calls and in bytes, and what waits counts as memory that is kept (``budget.py``).
+What does not fit is dropped and counted, or, where the plugin says
 ``observers: {overflow: Wait}``, the call's answer waits until there is room; then only its client bounds the wait.
 A client that goes away while it waits (``Asker.leave``) or that gives up (the task is cancelled) leaves the call
 behind. It is taken on top of the bound, up to as much again, and dropped and counted beyond that: so neither clients
@@ -17,6 +18,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
+from hookline_runtime.budget import Budget
 from hookline_runtime.errors import CallError
 
 if TYPE_CHECKING:
@@ -73,7 +75,9 @@ class Backlog:
         dropped: Callable[[Hook, str], None],
         waited: Callable[[Hook, int], None],
         idle: Callable[[], None],
+        budget: Budget | None = None,
     ) -> None:
+        self._budget = budget or Budget()
         self.waits = waits
         self._run = run
         self._dropped = dropped
@@ -125,7 +129,8 @@ class Backlog:
     def leave(self, hook: Hook, data: bytes) -> None:
         """Take a call that nobody waits for any more: where calls wait, on top of the bound, up to as much again."""
         times = 2 if self.waits else 1
-        if len(self._calls) < times * MAX_BACKLOG and self._bytes + len(data) <= times * MAX_BACKLOG_BYTES:
+        few = len(self._calls) < times * MAX_BACKLOG and self._bytes + len(data) <= times * MAX_BACKLOG_BYTES
+        if few and (not self._calls or self._budget.fits(len(data))):
             self._take(hook, data)
         else:
             self._drop(hook)
@@ -139,6 +144,7 @@ class Backlog:
         """Drop, and count, what has not begun: the process ends. How many calls that were."""
         calls = [*self._calls, *self._waiting.values()]
         self._calls.clear()
+        self._budget.give(self._bytes)
         self._bytes = 0
         for turn in self._waiting:
             if not turn.done():
@@ -156,10 +162,13 @@ class Backlog:
         return not self._waiting and self._fits(size)
 
     def _fits(self, size: int) -> bool:
-        return not self._calls or (len(self._calls) < MAX_BACKLOG and self._bytes + size <= MAX_BACKLOG_BYTES)
+        return not self._calls or (
+            len(self._calls) < MAX_BACKLOG and self._bytes + size <= MAX_BACKLOG_BYTES and self._budget.fits(size)
+        )
 
     def _take(self, hook: Hook, data: bytes) -> None:
         self._bytes += len(data)
+        self._budget.free -= len(data)
         self._calls.append((hook, data))
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._work_off())
@@ -172,6 +181,7 @@ class Backlog:
             while self._calls:
                 hook, data = self._calls.popleft()
                 self._bytes -= len(data)
+                self._budget.give(len(data))
                 self._let_in()
                 try:
                     await self._run(hook, data)

@@ -7,7 +7,8 @@ the guests' half is divided among the workers, each of which then counts by itse
 
 - a call that begins takes all that it may come to have (``need``), until it ends;
 - an instance that is kept for other calls, or made ready for one, has what its memory is now. It is kept only as long
-  as the largest call still fits beside it, and is given up where a call needs its room.
+  as the largest call still fits beside it, and is given up where a call needs its room;
+- calls that wait to be observed (``backlog.py``) have their inputs.
 
 A call that finds too little waits, as for a permit, and is then an overload. Inline calls run one at a time and end
 before anything else is counted, so they only look. A bundle is refused where even one call of its largest plugin would
@@ -195,10 +196,14 @@ class Budget:
 
     def keep(self, size: int) -> bool:
         """Take so much for what is kept between calls, where the largest call still fits; whether it does."""
-        if self.free - size < self._reserve:
+        if not self.fits(size):
             return False
         self.free -= size
         return True
+
+    def fits(self, size: int) -> bool:
+        """Whether so much could be kept."""
+        return self.free - size >= self._reserve
 
     def give(self, size: int) -> None:
         """Give back so much."""

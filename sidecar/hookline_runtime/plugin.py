@@ -221,6 +221,7 @@ class Plugin:
             dropped=self._count_dropped,
             waited=lambda hook, ns: self.roads[hook].row.count_waited(ns),
             idle=self._close_if_done,
+            budget=self._budget,
         )
         """The calls that it only watches."""
         self._probation = _PROBATION

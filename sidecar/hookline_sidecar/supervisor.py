@@ -268,7 +268,8 @@ class Supervisor:
         path = await asyncio.to_thread(self._store.module, entry.artifact.sha256)
         if path is None:
             raise FetchError("its module in the state folder is gone or damaged")
-        await self._compiler.prepare(Job(wasm=path, sha256=entry.artifact.sha256, fuel=entry.limits.fuel is not None))
+        fuel = entry.limits.fuel is not None
+        await self._compiler.prepare(Job(wasm=path, sha256=entry.artifact.sha256, fuel=fuel, plugin=entry.name))
 
     def _reread(self) -> None:
         log.info("SIGHUP: asking the source again")

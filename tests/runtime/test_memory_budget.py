@@ -197,6 +197,27 @@ async def test_many_plugins_that_need_little_fit_although_their_limits_do_not(wo
     assert (await runtime.call(Hook.CUSTOM, b"4")).get("failure") is None
 
 
+async def test_what_waits_to_be_observed_counts_too(workshop, wat, held):
+    """It leaves room for the largest call; what finds none is dropped and counted, as beyond its own bounds."""
+    text = wat.module(
+        imports=wat.host("hookline", "log", "i32 i32 i32", "i32"),
+        hooks={"post_query": "(drop (call $log (i32.const 3) (i32.const 0) (i32.const 1))) (i64.const 0)"},
+    )
+    entry = await workshop.plugin(text, limits=LIMITS | {"timeout": "20s"})
+    runtime = await guests(workshop, 2 * NEED + 2 * MIB, entry)
+    plugin, data = runtime.plugins["guest"], bytes(60 * 1024)
+    free = runtime.budget.free
+    for _ in range(600):
+        plugin.backlog.add(Hook.POST_QUERY, data)
+    waits = (free - runtime.budget.free) // len(data)
+    assert 0 < waits < 600
+    assert runtime.budget.free >= NEED
+    assert "wait already" in plugin.last_failure.message
+    held.go.set()
+    await runtime.drained()
+    assert runtime.budget.free >= free  # its first instance is used up
+
+
 def test_of_what_is_too_much_the_one_is_named_that_is_new_and_largest():
     """What runs goes on; and where the sum is of many small ones, it is one of the new ones."""
 

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 ENDED: Final = "ended"
 """The cause in an answer that the child did not give itself."""
+FAILED: Final = "the compiler failed: "
+"""How a message begins that is about the machine, and not about what the child was given."""
 CPU_S: Final = 110
 _TIMEOUT_S: Final = 600.0
 """What ends a child that hangs. Its work is bounded by processor time, of which a busy machine gives it little."""
@@ -66,9 +68,15 @@ child()
 """
 
 
-def have_room(room: Callable[[], int | None]) -> None:
-    """Ask ``room`` from now on how many bytes the children of this process may have together; None for no bound."""
-    _Gate.room = staticmethod(room)
+def have_room(told: Callable[[], int | None]) -> None:
+    """Ask ``told`` from now on how many bytes the children of this process may have together; None for no bound."""
+    _Gate.room = staticmethod(told)
+
+
+def room() -> int:
+    """How many bytes a child of this process may have now, where it has no others beside it."""
+    found = _Gate.room()
+    return _MEMORY if found is None else min(found, _MEMORY)
 
 
 def _left() -> int | None:
@@ -119,8 +127,7 @@ class _Gate:
     def _let_in(self) -> None:
         while self._waiting and self._running < _AT_ONCE:
             *_, wanted, granted = self._waiting[0]
-            room = _Gate.room()
-            most = _MEMORY if room is None else min(room, _MEMORY)
+            most = room()
             size = min(wanted or most, most)
             if self._running and self._taken + size > most:
                 return
@@ -211,6 +218,13 @@ def _processor_s(pid: int) -> float:
     return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
 
+def bound_processor(seconds: int) -> None:
+    """In a child: let what it does from here on take so many seconds of a core, and end it then with SIGXCPU."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    allowed = int(used.ru_utime + used.ru_stime) + 1 + seconds
+    resource.setrlimit(resource.RLIMIT_CPU, (min(allowed, CPU_S), CPU_S + 1))
+
+
 def serve_one(work: Callable[[dict[str, Any]], dict[str, str]]) -> None:
     """What a child process runs: one job from standard input, one answer to standard output."""
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S + 1))  # the first is told by its own signal
@@ -220,5 +234,5 @@ def serve_one(work: Callable[[dict[str, Any]], dict[str, str]]) -> None:
     try:
         answer = work(orjson.loads(sys.stdin.buffer.read()))
     except (HooklineError, OSError, MemoryError) as error:
-        answer = {"cause": "verify", "message": f"the compiler failed: {error}"}
+        answer = {"cause": "verify", "message": f"{FAILED}{error or type(error).__name__}"}
     sys.stdout.buffer.write(orjson.dumps(answer))

@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from hookline_api.config import Config
-from hookline_runtime.artifacts.apart import CPU_S, ENDED, run_apart, serve_one
+from hookline_runtime.artifacts.apart import ENDED, bound_processor, run_apart, serve_one
 from hookline_runtime.errors import ConfigError
 
 CHECK_S: Final = 5
@@ -47,9 +47,7 @@ def too_long(message: str) -> ConfigError:
 
 def check_bounded(request: dict[str, Any]) -> None:
     """``check`` with a bound on processor time from here on; for a child process. Raises ConfigError."""
-    used = resource.getrusage(resource.RUSAGE_SELF)
-    allowed = int(used.ru_utime + used.ru_stime) + 1 + int(request["check_s"])
-    resource.setrlimit(resource.RLIMIT_CPU, (min(allowed, CPU_S), CPU_S + 1))
+    bound_processor(int(request["check_s"]))
     check(request["config"], request["schema"])
 
 
