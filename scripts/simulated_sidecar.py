@@ -39,6 +39,7 @@ class SimulatedSidecar:
 
     ``fails`` says for each plugin's name with what failure it is "not loaded"; ``stuck`` is for one that never gets
     ready; ``running`` is what it "ran" before it connected. ``knows_seals`` is not so of older versions.
+    One that is ``silent`` does not even say that it is there.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class SimulatedSidecar:
         stuck: bool = False,
         running: BundleMessage | None = None,
         knows_seals: bool = True,
+        silent: bool = False,
     ) -> None:
         self._session = session
         self._url = url
@@ -63,6 +65,7 @@ class SimulatedSidecar:
         self._download = download
         self._fails = fails
         self._knows_seals = knows_seals
+        self._silent = silent
         self.stuck = stuck
         self.running = running
         self.held: BundleMessage | None = None
@@ -93,7 +96,8 @@ class SimulatedSidecar:
         ) as socket:
             self._socket = socket
             self.connected.set()
-            await self._report(socket)
+            if not self._silent:
+                await self._report(socket)
             deadline: asyncio.Task[None] | None = None
             try:
                 async for message in socket:

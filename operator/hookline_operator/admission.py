@@ -33,6 +33,7 @@ from hookline_api.config import MAX_CONFIG, MAX_CONFIG_VALUES, Config
 from hookline_api.hooks import parse_hook
 from hookline_api.resources import Permission, WasmPlugin
 from hookline_operator.injection import InjectionError, InjectionSettings, MalformedPodError, inject, patch
+from hookline_operator.rations import Ration
 from hookline_runtime.artifacts import LayoutReference
 from hookline_runtime.artifacts import parse as parse_reference
 from hookline_runtime.errors import FetchError
@@ -62,6 +63,9 @@ _TOO_LARGE: Final = f"a review of more than {MAX_BODY} bytes is not read"
 _MAX_UNDER_WAY: Final = 2 * MAX_BODY
 """Bytes of all bodies that are here at the same time, from their first byte to their answer."""
 _BODY_TIMEOUT_S: Final = 10.0
+_LINES: Final = 50
+_LINES_EACH_SECOND: Final = 1.0
+"""Of the log, for what anybody may send; the rest is said at the level debug. Whoever asked is told in any case."""
 _CHECK_TIMEOUT_S: Final = 4.0
 _MAX_PROBLEMS: Final = 5
 _MAX_VALUES: Final = 20_000
@@ -98,13 +102,17 @@ def routes(
     own ``client_max_size`` does not matter: bodies are bounded here.
     """
     reader = _Reader()
+    lines = Ration(burst=_LINES, each_second=_LINES_EACH_SECOND)
 
     async def injection(request: web.Request) -> web.Response:
         async def counted(answer: Json) -> Json:
             injected("injected" if "patch" in answer else "skipped" if answer["allowed"] else "refused")
             return answer
 
-        return await _answer(request, reader, lambda review: _inject(review, settings()), counted)
+        def look(review: Json) -> Json:
+            return _inject(review, settings(), log.info if lines.take() else log.debug)
+
+        return await _answer(request, reader, look, counted)
 
     async def validation(request: web.Request) -> web.Response:
         async def checked(judged: Callable[[], _Judged | None]) -> Json:
@@ -232,7 +240,7 @@ def _denied(message: str, *, warnings: list[str] | tuple[str, ...] = ()) -> Json
     return {**_allowed(warnings=warnings), "allowed": False, "status": status}
 
 
-def _inject(review: Json, settings: InjectionSettings) -> Json:
+def _inject(review: Json, settings: InjectionSettings, say: Callable[[str, object], None]) -> Json:
     kind = review.get("kind") or {}
     if kind.get("kind") != "Pod" or kind.get("group") or review.get("subResource") or review["operation"] != "CREATE":
         return _allowed()  # nothing can be added to a pod later
@@ -240,12 +248,12 @@ def _inject(review: Json, settings: InjectionSettings) -> Json:
     try:
         injected = inject(pod, namespace=review.get("namespace") or "", settings=settings)
     except InjectionError as error:
-        log.info("refused: %s", error)
+        say("refused: %s", error)
         return _denied(str(error))
     except MalformedPodError as error:
         raise _RefusedError(400, str(error)) from None
     for warning in injected.warnings:
-        log.info("%s", warning)  # controllers, who make most pods, show nobody what they are warned of
+        say("%s", warning)  # controllers, who make most pods, show nobody what they are warned of
     response = _allowed(warnings=injected.warnings)
     if operations := patch(pod, injected.pod):
         response |= {"patchType": "JSONPatch", "patch": base64.b64encode(orjson.dumps(operations)).decode()}

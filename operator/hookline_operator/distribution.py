@@ -56,6 +56,8 @@ _REPORT_BYTES_EACH_SECOND: Final = 64 * 1024
 """Some half a millisecond of the event loop."""
 _REPORT_LEAST: Final = 4 * 1024
 """Bytes that a report counts for at least: small ones have their price too. 16 in each second."""
+_REPORT_OF_TOLD: Final = 64
+"""And for each plugin that its pod was told of, since each of them is looked at again. Of a thousand: one a second."""
 _REPORT_BASE: Final = 32 * 1024
 """Bytes of a report, beside those for the plugins that its pod was told of: it may still be about others."""
 _REPORT_OF_PLUGIN: Final = 8 * 1024
@@ -63,6 +65,12 @@ _REPORT_OF_PLUGIN: Final = 8 * 1024
 _CONNECTS: Final = 20
 _CONNECTS_EACH_SECOND: Final = 0.5
 """Connections of one pod. A sidecar comes again after a pause that grows to half a minute."""
+_LOOKUPS: Final = 10
+_LOOKUPS_EACH_SECOND: Final = 0.5
+"""Of a pod that the watch has not told of, in the API server: one that is new, or has no sidecar's label."""
+_ASKED: Final = 1_000
+_ASKED_EACH_SECOND: Final = 20.0
+"""Requests of one pod for modules. At once: each plugin of the largest bundle once. Each is a look at that bundle."""
 _DOWNLOADS_AT_ONCE: Final = 8
 """Of one pod. A sidecar makes four; one that nobody reads holds some memory."""
 _REPLACED: Final = 4409
@@ -101,6 +109,8 @@ class Session:
         self.held = False
         """Whether what was sent waits for a commit."""
         self.gone = False
+        self.going: asyncio.Task[None] | None = None
+        """Tells the other side that it ends, and why."""
         self.dirty = asyncio.Event()
 
     @property
@@ -146,7 +156,9 @@ class Distribution:
         self._reported = reported
         self._cut = cut
         self._connects: Rations[str] = Rations(burst=_CONNECTS, each_second=_CONNECTS_EACH_SECOND)
-        """By the pod's uid."""
+        """By the pod's uid, as the two that follow."""
+        self._lookups: Rations[str] = Rations(burst=_LOOKUPS, each_second=_LOOKUPS_EACH_SECOND)
+        self._asked: Rations[str] = Rations(burst=_ASKED, each_second=_ASKED_EACH_SECOND)
         self._kube = kube
         self._catalogue = catalogue
         self._bundles = bundles
@@ -154,7 +166,6 @@ class Distribution:
         self._reviewer = reviewer
         self._find_blob = find_blob
         self._is_peer = is_peer
-        self._refusing: set[asyncio.Task[None]] = set()
         self._downloads: Counter[str] = Counter()
         """Under way, by the pod's uid."""
         self._sessions: dict[str, Session] = {}
@@ -179,7 +190,7 @@ class Distribution:
     async def close(self) -> None:
         """Send everybody elsewhere, and wait for nobody long."""
         sessions = list(self._sessions.values())
-        await asyncio.gather(*(_let_go(each, _GOING_AWAY, b"this replica stops") for each in sessions))
+        await asyncio.gather(*(_end(each, _GOING_AWAY, b"this replica stops") for each in sessions))
 
     # ── connections ──
 
@@ -212,7 +223,7 @@ class Distribution:
         if older is not None:
             self._by_namespace[pod.namespace].discard(older)
             # Beside the rest: most often it is there no longer, and does not answer.
-            replaced = _let_go(older, _REPLACED, b"the pod has connected again")
+            replaced = _end(older, _REPLACED, b"the pod has connected again")
             tasks.append(asyncio.create_task(replaced, name=f"replace {pod.name}"))
         try:
             # What breaks off in the middle of an answer to a ping is no defect, and no stack trace for the log.
@@ -228,6 +239,8 @@ class Distribution:
                 del self._sessions[pod.uid]
                 self._fleet.drop(pod.uid)
             await asyncio.gather(*tasks, return_exceptions=True)
+            if session.going is not None:
+                await asyncio.wait({session.going})  # the library closes the connection at once, and nobody hears why
         return socket
 
     async def _pod(self, caller: Caller) -> Pod:
@@ -236,6 +249,8 @@ class Distribution:
             raise DeniedError(403, "the token is bound to no pod: mount it as a projected serviceAccountToken volume")
         pod = self._catalogue.pods[caller.namespace].get(caller.pod)
         if pod is None or pod.uid != caller.pod_uid:
+            if not self._lookups.of(caller.pod_uid).take():
+                raise DeniedError(429, f"pod '{caller.pod}' is not known here and asks too often; try again later")
             try:  # the watch may be behind
                 found = await self._kube.get(path("v1", "pods", caller.namespace, caller.pod))
             except KubeError as error:
@@ -271,24 +286,24 @@ class Distribution:
                 session.heard.clear()
                 unread, session.unread = session.unread, {}
                 for text in unread.values():
-                    session.reading.spend(max(len(text), _REPORT_LEAST))
+                    session.reading.spend(max(len(text), _REPORT_LEAST, session.told * _REPORT_OF_TOLD))
                     await self._take(session, text)
         except TimeoutError:
             self._cut("silent")
-            await _let_go(session, _POLICY, b"no report came")
+            await _end(session, _POLICY, b"no report came")
         except ValidationError as error:
             self._cut("not_a_report")
             wrong = error.errors(include_url=False, include_input=False, include_context=False)[0]
             where = ".".join(str(part) for part in wrong["loc"])
             log.warning("pod '%s/%s' sent no report: %.100s: %.100s", pod.namespace, pod.name, where, wrong["msg"])
-            await _let_go(session, _NOT_A_REPORT, b"not a report")
+            await _end(session, _NOT_A_REPORT, b"not a report")
         except CostError as error:
             self._cut("not_a_report")
             log.warning("pod '%s/%s' sent no report: %s", pod.namespace, pod.name, error)
-            await _let_go(session, _NOT_A_REPORT, b"not a report")
+            await _end(session, _NOT_A_REPORT, b"not a report")
         except Exception:  # a defect of ours: without this, the pod would stay connected and never be heard again
             log.exception("what pod '%s/%s' reports cannot be read", pod.namespace, pod.name)
-            await _let_go(session, _FAILED, b"the operator failed")
+            await _end(session, _FAILED, b"the operator failed")
 
     async def _take(self, session: Session, text: str) -> None:
         """One report. Raises ValidationError where it is none."""
@@ -324,9 +339,7 @@ class Distribution:
         self._cut(why)
         pod = session.pod
         log.warning("pod '%s/%s' is disconnected (%s): it sends what no sidecar would", pod.namespace, pod.name, why)
-        task = asyncio.create_task(_let_go(session, _POLICY, why.encode()), name=f"refuse {pod.name}")
-        self._refusing.add(task)
-        task.add_done_callback(self._refusing.discard)
+        _begin_end(session, _POLICY, why.encode())
 
     def _tell_fleet(self, session: Session) -> None:
         if self._sessions.get(session.pod.uid) is session:
@@ -352,21 +365,17 @@ class Distribution:
                 session.dirty.clear()
                 session.pod = self._catalogue.pods[pod.namespace].get(pod.name, session.pod)
                 if session.gone or session.pod.uid != pod.uid or not session.pod.live:
-                    await _let_go(session, _GOING_AWAY, b"the pod is going")
+                    await _end(session, _GOING_AWAY, b"the pod is going")
                     return
                 bundle = await self._bundles.of_pod(session.pod)
                 async with asyncio.timeout(_SEND_S):
                     await self._send(session, bundle)
         except (ConnectionError, TimeoutError, RuntimeError) as error:
             log.info("pod '%s/%s' cannot be told: %s", pod.namespace, pod.name, str(error) or type(error).__name__)
-            await _let_go(session, _FAILED, b"it does not read")
-        except CostError as error:
-            self._cut("not_a_report")
-            log.warning("pod '%s/%s' sent no report: %s", pod.namespace, pod.name, error)
-            await _let_go(session, _NOT_A_REPORT, b"not a report")
+            await _end(session, _FAILED, b"it does not read")
         except Exception:  # a defect of ours: without this, the pod would stay connected and never hear again
             log.exception("what pod '%s/%s' must run cannot be told", pod.namespace, pod.name)
-            await _let_go(session, _FAILED, b"the operator failed")
+            await _end(session, _FAILED, b"the operator failed")
 
     async def _send(self, session: Session, bundle: PodBundle) -> None:
         released, namespace = self._fleet.released, session.pod.namespace
@@ -461,12 +470,25 @@ class Distribution:
                         return plugin.namespace, standing.entry
         else:
             pod = await self._pod(caller)
+            if not self._asked.of(pod.uid).take():
+                raise DeniedError(429, "this pod asks for modules too often; try again later")
             bundle = (await self._bundles.of_pod(pod)).bundle
             for entry in bundle.plugins:
                 if entry.artifact is not None and entry.artifact.sha256 == sha256:
                     return pod.namespace, entry
         # Whether it exists elsewhere is nobody's business.
         raise DeniedError(404, "no plugin of this pod has such a module")
+
+
+async def _end(session: Session, code: int, why: bytes) -> None:
+    """Let it go, once; whoever begins that may end before it is done."""
+    await asyncio.shield(_begin_end(session, code, why))
+
+
+def _begin_end(session: Session, code: int, why: bytes) -> asyncio.Task[None]:
+    if session.going is None:
+        session.going = asyncio.create_task(_let_go(session, code, why), name="let go")
+    return session.going
 
 
 async def _let_go(session: Session, code: int, why: bytes) -> None:

@@ -105,6 +105,15 @@ async def test_a_pod_gets_a_patch(client):
     ]  # fmt: skip
 
 
+async def test_strangers_fill_no_log(client, caplog):
+    """Each refusal is answered, and some of them are lines at the usual level."""
+    caplog.set_level("INFO")
+    refused = {"metadata": {"name": "web"}, "spec": {**POD["spec"], "hostNetwork": True}}
+    for _ in range(80):
+        assert (await ask(client, INJECT_PATH, review(refused)))["allowed"] is False
+    assert 0 < len([record for record in caplog.records if record.message.startswith("refused: ")]) < 75
+
+
 async def test_the_authority_is_the_one_of_this_moment(client, current):
     """It changes while the operator runs."""
     current.append(InjectionSettings(image="i", operator="https://o.n.svc", operator_ca="A NEWER CA"))

@@ -24,6 +24,8 @@ from waiting import PATIENCE_S, until_true
 _EMPTY_FRAGMENT = bytes([0x00, 0x80, 0, 0, 0, 0])
 _FIRST_FRAGMENT = bytes([0x01, 0x80, 0, 0, 0, 0])
 _PING = bytes([0x89, 0x80, 0, 0, 0, 0])
+_CUT = {1008, 1006}
+"""What a client says of a connection that is ended for a reason; the second where it could not answer any more."""
 _numbers = itertools.count()
 
 
@@ -80,8 +82,8 @@ async def test_frames_that_are_no_messages_end_the_connection(operator, tenant, 
     bad, good = await connect(operator, tenant, "a"), await connect(operator, tenant, "b")
     raw(bad, data)
     await asyncio.wait_for(asyncio.shield(bad.task), PATIENCE_S)
-    assert bad.closed_with in {1002, 1008}  # the library may have seen first that they make no sense
-    if bad.closed_with == 1008:
+    assert bad.closed_with in {1002, *_CUT}  # the library may have seen first that they make no sense
+    if bad.closed_with != 1002:
         await eventually(lambda: counted(operator, "sessions_cut", reason="flood") == 1, "the count")
     assert good.connected.is_set()
 
@@ -92,8 +94,48 @@ async def test_pings_by_the_hundred_are_a_flood(operator, tenant, connect, event
     bad = await connect(operator, tenant, "a")
     raw(bad, _PING * 2000)
     await asyncio.wait_for(asyncio.shield(bad.task), PATIENCE_S)
-    assert bad.closed_with == 1008
+    assert bad.closed_with in _CUT
     await eventually(lambda: counted(operator, "sessions_cut", reason="flood") == 1, "the count")
+
+
+async def test_a_report_that_is_too_large_is_passed_over(operator, tenant, module, connect, eventually):
+    """It names a thousand plugins, and its pod was told of one. It is not cut off for that: it hears what to run."""
+    tenant.pod("a")
+    sidecar = await connect(operator, tenant, "a")
+    tenant.plugin("guard", tenant.module("one", module("v1")))
+    await sidecar.until(sidecar.runs)
+    failure = LoadFailure(cause="fetch", message="x" * 500)
+    plugins = [PluginReport(name=f"p{number}", state="Closed", failure=failure) for number in range(1000)]
+    await sidecar.send(Report(running="another", plugins=plugins).model_dump_json(by_alias=True))
+    await eventually(lambda: counted(operator, "reports", result="large") == 1, "the count")
+    before = sidecar.runs()
+    tenant.plugin("guard", tenant.module("two", module("v2")))
+    await sidecar.until(lambda: sidecar.runs() != before)
+
+
+async def test_a_frame_that_would_have_to_be_inflated_is_refused(operator, tenant, connect):
+    """Nothing is compressed here, in either direction: a few bytes would become millions."""
+    tenant.pod("a")
+    sidecar = await connect(operator, tenant, "a")
+    assert not sidecar._socket.compress
+    raw(sidecar, bytes([0xC1, 0x82, 0, 0, 0, 0, 1, 0]))
+    await asyncio.wait_for(asyncio.shield(sidecar.task), PATIENCE_S)
+    assert sidecar.closed_with == 1002
+
+
+@pytest.mark.parametrize(("what", "reason"), [(None, "silent"), (_FIRST_FRAGMENT, "unfinished")])
+async def test_who_says_nothing_or_does_not_end_is_let_go(new_operator, tenant, connect, eventually, what, reason):
+    """A session has its place, and half of a message its bytes; the bounds are shorter here than they are."""
+    short = {"silent": "distribution; d._HELLO_S = 0.2", "unfinished": "frames; d._UNFINISHED_S = 0.2"}[reason]
+    operator = new_operator(first=f"from hookline_operator import {short.replace(';', ' as d;')}").start()
+    tenant.pod("a")
+    sidecar = await connect(operator, tenant, "a", silent=reason == "silent")
+    if what is not None:
+        await sidecar.until(lambda: sidecar.running is not None)
+        raw(sidecar, what)
+    await asyncio.wait_for(asyncio.shield(sidecar.task), PATIENCE_S)
+    assert sidecar.closed_with in _CUT
+    await eventually(lambda: counted(operator, "sessions_cut", reason=reason) == 1, "the count")
 
 
 async def test_bad_tokens_are_a_ration_and_a_sidecar_does_not_wait_for_them(operator, tenant, connect):
@@ -144,6 +186,37 @@ async def test_what_a_look_shows_to_be_wrong_is_not_asked_about(operator):
         answers = await asyncio.gather(*(ask(bad) for _ in range(20)))
         assert {status for status, _ in answers} == {401}
         assert counted(operator, "callers", result="refused") == 1
+
+
+async def test_a_pod_without_a_sidecar_has_few_lookups(operator, tenant):
+    """Its token is good, and each request would be a question to the API server."""
+    tenant.pod("plain", labels={"hookline.dev/sidecar": "false"})
+    headers = {"Authorization": f"Bearer {await asyncio.to_thread(tenant.token, 'plain')}"}
+    url, began = f"https://127.0.0.1:{operator.port}/v1/distribution", time.monotonic()
+    async with aiohttp.ClientSession(headers=headers) as session:
+
+        async def ask():
+            async with session.get(url, ssl=False) as answer:
+                return answer.status
+
+        statuses = [await ask() for _ in range(60)]
+    assert statuses[0] == 403
+    assert statuses.count(403) <= 10 + 0.5 * (time.monotonic() - began) + 1
+    assert set(statuses) == {403, 429}
+
+
+async def test_a_pod_that_connects_again_and_again_is_made_to_wait(operator, tenant, connect, eventually):
+    """The newest connection counts, and each takes the place of another; another pod's goes on."""
+    tenant.pod("a")
+    tenant.pod("b")
+    good, token = await connect(operator, tenant, "b"), await asyncio.to_thread(tenant.token, "a")
+    ends = await asyncio.gather(
+        *(connect(operator, tenant, "a", token=token) for _ in range(60)), return_exceptions=True
+    )
+    refused = sum(isinstance(end, aiohttp.WSServerHandshakeError) and end.status == 429 for end in ends)
+    assert refused > 0
+    await eventually(lambda: counted(operator, "sessions_cut", reason="again") == refused, "the count")
+    assert good.connected.is_set()
 
 
 def test_a_ration_comes_back_with_time():
