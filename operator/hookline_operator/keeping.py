@@ -77,6 +77,7 @@ class Keeper:
         for timer in self._waiting.values():
             timer.cancel()
         self._waiting.clear()
+        self._said.clear()
         tasks = list(self._underway.values())
         for task in tasks:
             task.cancel()
