@@ -65,7 +65,7 @@ class Sidecar(SimulatedSidecar):
         now = time.monotonic()
         for each in told.bundle.plugins:
             if each.artifact is not None:
-                self.switched.setdefault(key_of(each.name, each.artifact.sha256, each.config.get("n")), now)
+                self.switched.setdefault(key_of(each.name, each.artifact.sha256, each.config.parsed().get("n")), now)
         await super()._switch(told, socket)
 
 

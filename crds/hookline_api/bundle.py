@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+from hookline_api.config import Config
 from hookline_api.hooks import Hook
 from hookline_api.resources import (
     FailurePolicy,
@@ -26,6 +27,9 @@ from hookline_api.resources import (
     Resource,
     Sha256,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 REDACTED: Final = "<redacted>"
 
@@ -73,7 +77,7 @@ class BundlePlugin(Resource):
     """Which hooks are called; for a placeholder, which are answered closed."""
     priority: int = 0
     match: Match = Match()
-    config: dict[str, Any] = {}
+    config: Config = Config()
     secret_paths: list[str] = []
     """Paths into ``config`` (with dots) whose values come from Secrets."""
     permissions: list[PermissionName] = []
@@ -98,7 +102,9 @@ class BundlePlugin(Resource):
 
     def redacted(self) -> BundlePlugin:
         """The same with every value that came from a Secret replaced."""
-        config = json.loads(json.dumps(self.config))
+        if not self.secret_paths:
+            return self
+        config = self.config.parsed()
         for path in self.secret_paths:
             *parents, last = path.split(".")
             target: Any = config
@@ -106,7 +112,7 @@ class BundlePlugin(Resource):
                 target = target.get(part) if isinstance(target, dict) else None
             if isinstance(target, dict) and last in target:
                 target[last] = REDACTED
-        return self.model_copy(update={"config": config})
+        return self.model_copy(update={"config": Config(config)})
 
 
 class Bundle(Resource):
@@ -127,6 +133,39 @@ class Bundle(Resource):
     def redacted(self) -> Bundle:
         """The same with every value that came from a Secret replaced."""
         return Bundle(plugins=[plugin.redacted() for plugin in self.plugins])
+
+
+_FIRST: Final = '"plugins":[\n'
+_NEXT: Final = ",\n"
+_LAST: Final = "\n]"
+
+
+def write(bundle: Bundle) -> str:
+    """A bundle as JSON, each plugin on a line of its own: so ``read`` need not parse all of their settings at once."""
+    if not bundle.plugins:
+        return '{"plugins":[]}'
+    return f"{{{_FIRST}{_NEXT.join(plugin.model_dump_json(by_alias=True) for plugin in bundle.plugins)}{_LAST}}}"
+
+
+def read(text: str, parse: Callable[[str], Any]) -> Any:
+    """What ``parse`` makes of JSON that is a bundle, or has one as ``bundle``; its plugins perhaps as ``BundlePlugin``.
+
+    Where each plugin stands on a line of its own, they are read one after the other, and so the settings of one of them
+    are parsed at a time. No string of JSON holds the end of a line. Anything else is left to ``parse``, which raises
+    what it raises.
+    """
+    head, found, rest = text.partition(_FIRST)
+    lines, ended, tail = rest.rpartition(_LAST)
+    if found and ended:
+        try:
+            data = parse(f'{head}"plugins":[]{tail}')
+            around = data.get("bundle", data)
+            if around["plugins"] == []:
+                around["plugins"] = [BundlePlugin.model_validate(parse(line)) for line in lines.split(_NEXT)]
+                return data
+        except (ValueError, TypeError, KeyError, AttributeError):
+            pass  # of the whole it can be said where it is wrong
+    return parse(text)
 
 
 def _digest(value: object) -> str:

@@ -35,8 +35,13 @@ DISTRIBUTION_PATH: Final = "/v1/distribution"
 BLOBS_PATH: Final = "/v1/blobs/"
 MAX_REPORT: Final = 2**20
 """Bytes of one message from a sidecar."""
+MAX_REPORT_VALUES: Final = 2**15
+"""Values and names in one message from a sidecar: its thousand plugins have some fifteen each."""
 MAX_BUNDLE: Final = 64 * 2**20
 """Bytes of one message to a sidecar."""
+MAX_BUNDLE_VALUES: Final = 2**22
+"""Values and names in one message to a sidecar: sixteen ``config`` of as many as one may have. Its plugins are read one
+after the other."""
 
 PluginState = Literal["Running", "Updating", "LastGood", "Closed", "LeftOut"]
 """What a sidecar does for a plugin now. Running: what its bundle asks for. Updating: something older, the new one is

@@ -27,6 +27,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from pydantic_core import CoreSchema, core_schema
 
+from hookline_api.config import Config
 from hookline_api.hooks import Hook, hook_spellings, parse_hook
 from hookline_api.quantities import Duration, Size, format_duration, format_size
 
@@ -512,7 +513,7 @@ class WasmPluginSpec(Resource):
     priority: Annotated[int, Field(ge=-1_000_000, le=1_000_000)] = 0
     """Higher runs earlier; ties by name. Default 0."""
     match: Match = Match()
-    config: Annotated[dict[str, Any], Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})] = {}
+    config: Annotated[Config, Field(json_schema_extra={"x-kubernetes-preserve-unknown-fields": True})] = Config()
     """Free form; checked against the plugin's own JSON Schema where it ships one."""
     config_from: Annotated[list[ConfigFrom], Field(max_length=64)] = []
     """Settings from Secrets and ConfigMaps, laid over ``config`` in order."""

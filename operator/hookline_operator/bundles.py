@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import dataclasses
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -17,11 +18,14 @@ from typing import TYPE_CHECKING, Final
 import orjson
 from pydantic import ValidationError
 
+from hookline_api import bundle as bundle_json
+from hookline_api import json_cost
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_api.distribution import BundleMessage
 from hookline_api.hooks import OBSERVERS, Hook
 from hookline_api.resources import Rollout
 from hookline_operator.catalogue import Catalogue, Kind, Plugin, Pod, Revision, parse_plugin, selects
+from hookline_operator.kept import Kept
 from hookline_operator.kube import Kube, KubeError, path
 from hookline_runtime.artifacts import resolve as resolving
 from hookline_runtime.errors import ConfigError, FetchError, LoadError
@@ -33,8 +37,13 @@ if TYPE_CHECKING:
     from hookline_operator.kube import Key
 
 _AGAIN_S: Final = 3.0
-_KEPT_OBJECTS: Final = 256
+_ENTRY: Final = 256
+"""Bytes that a key of a Secret takes beside its name and its value."""
+_KEPT_OBJECTS: Final = 32 * 2**20
+"""Bytes of Secrets and ConfigMaps: one has a mebibyte at the most, and most have a few hundred bytes."""
 _KEPT_BUNDLES: Final = 512
+_KEPT_MESSAGES: Final = 64 * 2**20
+"""Bytes of bundles as they are sent, so that the pods of a deployment get one text: as many as one message may have."""
 _DECIDING: Final = [hook for hook in Hook if hook not in OBSERVERS]
 _STILL: Final = LoadFailure(cause="fetch", message="the plugin is still being loaded")
 
@@ -45,7 +54,7 @@ class ClusterObjects:
     def __init__(self, kube: Kube, catalogue: Catalogue) -> None:
         self._kube = kube
         self._catalogue = catalogue
-        self._kept: OrderedDict[tuple[str, str, str, str], Mapping[str, bytes]] = OrderedDict()
+        self._kept: Kept[Mapping[str, bytes]] = Kept("Secrets and ConfigMaps", most=_KEPT_OBJECTS)
 
     async def secret(self, namespace: str | None, name: str) -> Mapping[str, bytes] | None:
         """A Secret's data; None where there is none. Raises FetchError."""
@@ -60,9 +69,8 @@ class ClusterObjects:
         if version is None:
             return None
         key = (kind, namespace, name, version)
-        if key in self._kept:
-            self._kept.move_to_end(key)
-            return self._kept[key]
+        if (known := self._kept.get(key)) is not None:
+            return known
         try:
             found = await self._kube.get(path("v1", kind.lower() + "s", namespace, name))
         except KubeError as error:
@@ -79,9 +87,8 @@ class ClusterObjects:
                 data |= {each: base64.b64decode(value) for each, value in binary.items()}
         except binascii.Error as error:
             raise FetchError(f"the {kind} '{name}' cannot be read: {error}") from error
-        self._kept[(kind, namespace, name, found["metadata"]["resourceVersion"])] = data
-        while len(self._kept) > _KEPT_OBJECTS:
-            self._kept.popitem(last=False)
+        size = sum(len(each) + len(value) + _ENTRY for each, value in data.items())
+        self._kept.put((kind, namespace, name, found["metadata"]["resourceVersion"]), data, size)
         return data
 
 
@@ -105,8 +112,8 @@ class PodBundle:
     """By plugin: what is to run, for those that have an artifact."""
     deadline: int
     """Milliseconds that prepared pods wait for the others."""
-    wire: dict[bool, str] = field(default_factory=dict, compare=False, repr=False)
-    """The message that carries it, held or not: made once for all pods that get it."""
+    messages: Kept[tuple[PodBundle, str]] = field(compare=False, repr=False)
+    """Those that carry bundles: each is made once for all pods that get it at the same time."""
 
     def with_older(self, names: set[str], older: PodBundle) -> PodBundle:
         """The same, but these plugins as they are in an older bundle, or not at all where it has not got them."""
@@ -118,14 +125,18 @@ class PodBundle:
             for entry in bundle.plugins
             if entry.artifact is not None
         }
-        return PodBundle(bundle=bundle, version=bundle.version, revisions=revisions, deadline=self.deadline)
+        return dataclasses.replace(self, bundle=bundle, version=bundle.version, revisions=revisions)
 
     def message(self, *, hold: bool) -> str:
         """The message that carries it."""
-        if hold not in self.wire:
-            told = BundleMessage(version=self.version, bundle=self.bundle, hold=hold, deadline=self.deadline)
-            self.wire[hold] = told.model_dump_json(by_alias=True)
-        return self.wire[hold]
+        key = id(self), hold
+        owner, text = self.messages.get(key) or (None, "")
+        if owner is not self:
+            told = BundleMessage(version=self.version, bundle=Bundle(), hold=hold, deadline=self.deadline)
+            around = told.model_dump_json(by_alias=True)
+            text = around.replace(bundle_json.write(Bundle()), bundle_json.write(self.bundle), 1)
+            self.messages.put(key, (self, text), len(text) * (1 if text.isascii() else json_cost.WIDEST))
+        return text
 
 
 class Bundles:
@@ -137,6 +148,7 @@ class Bundles:
         self._standings: dict[Key, tuple[object, Standing | None]] = {}
         self._locks: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._bundles: OrderedDict[tuple[str, ...], PodBundle] = OrderedDict()
+        self._messages: Kept[tuple[PodBundle, str]] = Kept("bundles as they are sent", most=_KEPT_MESSAGES)
         catalogue.plugin_changed.append(self._forget_gone)
 
     async def of_pod(self, pod: Pod) -> PodBundle:
@@ -155,6 +167,7 @@ class Bundles:
                 version=bundle.version,
                 revisions={each.entry.name: each.revision for each in standings if each.entry.artifact is not None},
                 deadline=max((self._deadline_of(pod.namespace, each.entry.name) for each in standings), default=0),
+                messages=self._messages,
             )
             self._bundles[(pod.namespace, *key)] = known
             while len(self._bundles) > _KEPT_BUNDLES:

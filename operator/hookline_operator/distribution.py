@@ -18,7 +18,15 @@ import orjson
 from aiohttp import WSMsgType, web
 from pydantic import ValidationError
 
-from hookline_api.distribution import BLOBS_PATH, DISTRIBUTION_PATH, MAX_REPORT, Commit, Report
+from hookline_api import json_cost
+from hookline_api.distribution import (
+    BLOBS_PATH,
+    DISTRIBUTION_PATH,
+    MAX_REPORT,
+    MAX_REPORT_VALUES,
+    Commit,
+    Report,
+)
 from hookline_operator.catalogue import SIDECAR_LABEL, Pod
 from hookline_operator.fleet import Fleet, PodState, Released
 from hookline_operator.identity import Caller, DeniedError
@@ -210,6 +218,7 @@ class Distribution:
             if message.type is not WSMsgType.TEXT:
                 continue
             try:
+                json_cost.check(message.data, what="it", max_values=MAX_REPORT_VALUES)
                 data = orjson.loads(message.data)
                 if not isinstance(data, dict) or data.get("type") != "report":
                     continue

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from hookline_api.config import Config
 from hookline_runtime import engine
 from hookline_runtime.artifacts.apart import ENDED, run_apart, serve_one
 from hookline_runtime.artifacts.schema_check import CHECK_S, check_bounded, too_long
@@ -38,7 +39,7 @@ class Job:
     sha256: str
     fuel: bool
     schema: dict[str, Any] | None = None
-    config: dict[str, Any] | None = None
+    config: Config | dict[str, Any] | None = None
 
 
 class Compiler:
@@ -75,7 +76,7 @@ class Compiler:
             "target": str(target),
             "fuel": job.fuel,
             "schema": job.schema,
-            "config": job.config or {},
+            "config": job.config.parsed() if isinstance(job.config, Config) else job.config or {},
             "check_s": self._check_s,
         }
         try:

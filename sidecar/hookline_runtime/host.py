@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hookline_api.bundle import BundlePlugin
+    from hookline_api.config import Config
     from hookline_runtime.border import GuestMemory, HostCallable
 
 _METRIC_NAME: Final = re.compile(rb"[a-z_][a-z0-9_]{0,63}")
@@ -46,6 +47,11 @@ _MAX_HASHED: Final = 16 * 2**20
 _MAX_LISTED: Final = 2**20
 _MAX_PATH: Final = 1024
 _LINES_PER_SECOND: Final = 20
+_SMALL_CONFIG: Final = 16 * 1024
+"""Bytes of settings that are kept parsed too."""
+_MAX_KNOWN_PATHS: Final = 256
+_MAX_KNOWN_VALUE: Final = 4096
+"""Bytes of a value deep in larger settings that is remembered: a mebibyte for all paths."""
 _LEVELS: Final = (5, logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
 _NO_NUMBER: Final = -(2**63)
 _ABSENT: Final = -1
@@ -81,7 +87,7 @@ class PluginHost:
     def __init__(self, plugin: BundlePlugin, kv: KvStore | None) -> None:
         self._name = plugin.name
         self._granted = frozenset(plugin.permissions)
-        self._config = plugin.config
+        self._settings = _Settings(plugin.config)
         self._store = kv
         self._second = 0
         self._lines = 0
@@ -191,12 +197,8 @@ class PluginHost:
             dotted = _read(memory, path, length, _MAX_PATH).decode()
         except UnicodeDecodeError:
             raise _RefusedError(E_ARGUMENT) from None
-        found: Any = self._config
-        for part in dotted.split(".") if dotted else ():
-            if not isinstance(found, dict) or part not in found:
-                return 0
-            found = found[part]
-        return memory.give(orjson.dumps(found))
+        found = self._settings.at(dotted)
+        return 0 if found is None else memory.give(found)
 
     def _metric_inc(self, memory: GuestMemory, name: int, length: int, by: float) -> int:
         if by < 0:
@@ -254,6 +256,49 @@ class PluginHost:
 
     def _kv_set_ttl(self, memory: GuestMemory, key: int, key_len: int, ttl_ms: int) -> int:
         return int(self._kv.set_ttl(self._name, _read(memory, key, key_len, MAX_KEY), ttl_ms))
+
+
+class _Settings:
+    """A plugin's settings as a guest asks for them, by dotted paths: kept as JSON, in one piece for each name."""
+
+    def __init__(self, config: Config) -> None:
+        parsed = config.parsed()
+        self._parts: dict[str, bytes] = {}
+        self._small: dict[str, Any] | None = parsed
+        self._known: dict[str, bytes | None] = {}
+        """What was found deep in a large one: most guests ask for the same few."""
+        if len(config.data) > _SMALL_CONFIG:
+            with contextlib.suppress(TypeError):  # what cannot be written is told to the guest that asks for it
+                self._parts = {name: orjson.dumps(value) for name, value in parsed.items()}
+                self._small = None
+
+    def at(self, dotted: str) -> bytes | None:
+        """The JSON at a path, of the whole at an empty one; None where there is nothing. Raises TypeError."""
+        if self._small is not None:
+            return _at(self._small, dotted.split(".") if dotted else [])
+        if not dotted:
+            pieces = (orjson.dumps(name) + b":" + value for name, value in self._parts.items())
+            return b"{" + b",".join(pieces) + b"}"
+        first, dot, rest = dotted.partition(".")
+        if not dot:
+            return self._parts.get(first)
+        if dotted in self._known:
+            return self._known[dotted]
+        part = self._parts.get(first)
+        found = None if part is None or part[:1] != b"{" else _at(orjson.loads(part), rest.split("."))
+        if found is None or len(found) <= _MAX_KNOWN_VALUE:
+            if len(self._known) >= _MAX_KNOWN_PATHS:
+                self._known.clear()
+            self._known[dotted] = found
+        return found
+
+
+def _at(found: Any, path: list[str]) -> bytes | None:
+    for part in path:
+        if not isinstance(found, dict) or part not in found:
+            return None
+        found = found[part]
+    return orjson.dumps(found)
 
 
 def _read(memory: GuestMemory, pointer: int, length: int, at_most: int = _U32) -> bytes:

@@ -22,6 +22,7 @@ from typing import Any, Final
 import orjson
 from pydantic import BaseModel
 
+from hookline_api import json_cost
 from hookline_api.hooks import INPUTS, NORMALIZED, VERBATIM, Hook, HookContext, Identity, Outcome
 from hookline_runtime import accelerator
 from hookline_runtime.errors import InputError
@@ -33,6 +34,13 @@ _REWRITTEN_BY: Final = "hookline.rewritten_by"
 _MAX_REQUEST_ID: Final = 256
 _MAX_MARKED: Final = 2**20
 """Bytes of a body in which a name that stands twice is looked for."""
+
+
+MAX_VALUES: Final = 2**18
+"""Values and names in a body, a batch's too: up to 32 MiB of memory while it is looked into. No body of 256 KiB, the
+default of ``limits.input``, has more, and a batch of 1,024 calls may have 256 in each."""
+_KEPT_PARSED: Final = 16 * 1024
+"""Bytes of a call whose values are kept while it waits for plugins; those of a larger one are read again if need be."""
 
 
 class Call:
@@ -60,8 +68,8 @@ class Call:
         """Look into the data when somebody asks for the first time: few do."""
         if name not in _FOUND_OUT:
             raise AttributeError(name)
-        document = orjson.loads(self.data)
-        self.know(document, document, document.get("hook_context", {}))
+        found = read_document(self.hook, orjson.loads(self.data), self.data)
+        self.know(found._document, found._fields, found._context)  # noqa: SLF001 - a call like this one
         return getattr(self, name)
 
     def know(
@@ -73,6 +81,16 @@ class Call:
         self._context = context
         self.unsaid = unsaid
         self.rewritten = False
+
+    def forget(self) -> None:
+        """Let go of what was found in a large call, where it can be found again: many may wait at the same time."""
+        here = object.__getattribute__  # which finds nothing out
+        try:
+            is_needed = len(self.data) <= _KEPT_PARSED or here(self, "rewritten") or here(self, "unsaid")
+        except AttributeError:
+            return
+        if not is_needed:
+            del self._document, self._fields, self._context, self.unsaid, self.rewritten
 
     @property
     def request_id(self) -> str:
@@ -141,6 +159,7 @@ class Call:
 
 def read_call(hook: Hook, body: bytes) -> Call:
     """A proxy's call; raises InputError where it is no JSON, says a name twice, or a field has a wrong type."""
+    check_cost(body)
     told = LOOKS.get(hook)
     if told is not None and (found := accelerator.scan(told, body)) is not None:
         return Call(hook, body, found[0])
@@ -158,11 +177,21 @@ def read_json(body: bytes) -> Any:
     return document
 
 
+def check_cost(body: bytes) -> None:
+    """Raises InputError where parsing the body would make more than ``MAX_VALUES``. Nothing is done for small ones."""
+    if len(body) >= MAX_VALUES:
+        try:
+            json_cost.check(body, what="the body", max_values=MAX_VALUES)
+        except json_cost.CostError as error:
+            raise InputError(str(error)) from None
+
+
 def parse_json(body: bytes) -> tuple[Any, bool]:
     """What the body says, and whether a name stands twice in any object of it, so that readers differ about it.
 
-    Raises InputError where it is no JSON, or too deep to be written again.
+    Raises InputError where it is no JSON, has too many values, or is too deep to be written again.
     """
+    check_cost(body)
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:

@@ -26,7 +26,7 @@ from hookline_runtime.accelerator import scan
 from hookline_runtime.backlog import Asker
 from hookline_runtime.decisions import Answer
 from hookline_runtime.errors import CallError
-from hookline_runtime.inputs import Call, look, read_call
+from hookline_runtime.inputs import Call, look, read_call, request_id_of
 from hookline_runtime.matching import MAX_KNOWN, Choice
 
 if TYPE_CHECKING:
@@ -187,12 +187,14 @@ class Chains:
         self._retired = False
         self._deciding: dict[Hook, Choice[_Asked]] = {}
         self._observing: dict[Hook, Choice[_Asked] | None] = {}
+        self._largest: dict[Hook, int] = {}
         self._alone: dict[Hook, _Alone | None] = {}
         """Of the hooks that ask one plugin about every call, and no other."""
         self.ways: dict[Hook, Way] = {}
         """Of the hooks that have one."""
         for hook in Hook:
             asked = [_Asked(link, hook) for link in links if hook in link.entry.hooks]
+            self._largest[hook] = max((each.entry.limits.input for each in asked), default=0)
             aside = [each for each in asked if each.entry.mode == "Shadow" or hook in OBSERVERS]
             observing = [each for each in aside if each.plugin is not None]
             self._deciding[hook] = Choice([(each, each.entry.match) for each in asked if each not in aside])
@@ -213,6 +215,28 @@ class Chains:
     def has_deciders(self, hook: Hook) -> bool:
         """Whether any plugin may decide this hook."""
         return bool(self._deciding[hook].items)
+
+    def largest_input(self, hook: Hook) -> int:
+        """Bytes of the largest call that any plugin of the hook takes; 0 where there is none."""
+        return self._largest[hook]
+
+    def answer_unread(self, hook: Hook, size: int) -> bytes:
+        """The decision about a call of so many bytes, more than ``largest_input``, that nobody has looked into.
+
+        So it is taken to be for every plugin, and is an overload of each of them until one closes it.
+        """
+        call = Call(hook, b"", orjson.dumps(request_id_of(None)))
+        observing = self._observing[hook]
+        for link in observing.items if observing is not None else ():
+            if link.plugin is not None and link.road is not None:
+                link.plugin.refuse_size(link.road, size)
+        for link in self._deciding[hook].items:
+            if link.plugin is None or link.road is None:
+                return self._splice(call, self._not_there(call, link))
+            error = link.plugin.refuse_size(link.road, size)
+            if not link.fails_open(hook, error):
+                return self._splice(call, self._failed(call, link, error))
+        return self._splice(call, (_NOBODY[hook], self._nobody))
 
     def answer_body_now(self, hook: Hook, body: bytes, found: tuple[bytes, bytes] | None = None) -> bytes | None:
         """``answer_now`` of a proxy's bytes, and of what ``accelerator.scan`` found of them, if that is known.
@@ -325,9 +349,12 @@ class Chains:
         self._under_way += 1
         try:
             observing = self._observing[call.hook]
-            if observing is not None:
-                await _tell(observing.of(call), call, asker or Asker())
-            walked = self._walk(call, self._deciding[call.hook].of(call), 0, None, _NOT_ASKED)
+            watching = observing.of(call) if observing is not None else ()
+            asked = self._deciding[call.hook].of(call)
+            call.forget()
+            if watching:
+                await _tell(watching, call, asker or Asker())
+            walked = self._walk(call, asked, 0, None, _NOT_ASKED)
             while isinstance(walked, _Pause):
                 links, at, standing = walked
                 walked = self._walk(call, links, at, standing, await _ask(links[at], call))
@@ -391,8 +418,7 @@ class Chains:
                 if hook in _REWRITING:
                     links, at = self._deciding[hook].after(link, call), 0
             elif isinstance(said, CallError) and not link.fails_open(hook, said):
-                # The client learns who and why in a word; what happened in detail is the operator's.
-                return self._closed(call, link, said.cause, f"plugin '{link.name}' failed ({said.cause})")
+                return self._failed(call, link, said)
             said = _NOT_ASKED
         if hook is Hook.CACHE_SET and call.ttl_ms is not None and (standing is None or standing[1].action == "store"):
             head = Answer({"action": "store", "ttl_ms": call.ttl_ms}).head
@@ -400,6 +426,10 @@ class Chains:
         if standing is None:
             return _NOBODY[hook], self._nobody
         return standing[1].head, standing[0].signature
+
+    def _failed(self, call: Call, link: _Asked, error: CallError) -> Verdict:
+        # The client learns who and why in a word; what happened in detail is the operator's.
+        return self._closed(call, link, error.cause, f"plugin '{link.name}' failed ({error.cause})")
 
     def _not_there(self, call: Call, link: _Asked) -> Verdict:
         failure = link.entry.failure

@@ -242,7 +242,7 @@ class Plugin:
         if failing:
             self._ask_breaker(road)
         if len(data) > self._max_input:
-            raise self._refuse_size(road, len(data))
+            raise self.refuse_size(road, len(data))
         instance, ready, known = None, self._instances, road.known
         begin = _now_ns()
         try:
@@ -293,7 +293,7 @@ class Plugin:
         if road.breaker.failures:
             self._ask_breaker(road)
         if len(data) > self._max_input:
-            raise self._refuse_size(road, len(data))
+            raise self.refuse_size(road, len(data))
         try:
             await self.places.enter(patience, quick=self.inline)
         except BaseException as error:
@@ -464,7 +464,8 @@ class Plugin:
                 f"after {breaker.failures} failures in a row"
             )
 
-    def _refuse_size(self, road: Road, size: int) -> OverloadError:
+    def refuse_size(self, road: Road, size: int) -> OverloadError:
+        """Count an input that is larger than it takes; the failure that this is."""
         road.breaker.did_not_run()
         error = OverloadError(f"the input has {size} bytes, and limits.input is {self._max_input}")
         self._failed(road, 0, error)

@@ -19,7 +19,15 @@ import orjson
 from hookline_api.hooks import MAX_CALLS, Hook, hook_spellings, parse_hook
 from hookline_runtime.accelerator import scan_from
 from hookline_runtime.errors import InputError
-from hookline_runtime.inputs import ANY_OBJECT, parse_json, read_call, read_marked, repeated_in, twice_sentence
+from hookline_runtime.inputs import (
+    ANY_OBJECT,
+    check_cost,
+    parse_json,
+    read_call,
+    read_marked,
+    repeated_in,
+    twice_sentence,
+)
 from hookline_sidecar.replies import JSON, Refused, Reply, document
 
 if TYPE_CHECKING:
@@ -61,6 +69,7 @@ class Batch:
         """
         calls, answers = self._calls, self._answers
         if calls is None:
+            _check_cost(self._body)
             calls = self._calls = _cut(chains, self._body) or _read(self._body)
             self._body = b""
         end, size, answer_now = time.perf_counter_ns() + _TURN_NS, self._size, chains.answer_body_now
@@ -132,6 +141,14 @@ def _cut(chains: Chains, body: bytes) -> list[_Given | bytes] | None:
             at = end + len(again)
         head = _NEXT.match(body, end)
     return calls if calls and len(calls) <= MAX_CALLS and _END.fullmatch(body, end) else None
+
+
+def _check_cost(body: bytes) -> None:
+    """Of all inputs together, also where each by itself is looked into later."""
+    try:
+        check_cost(body)
+    except InputError as error:
+        raise Refused(400, str(error)) from None
 
 
 def _read(body: bytes) -> list[_Given | bytes]:

@@ -56,7 +56,8 @@ _PLAIN_JSON: Final = frozenset(
     {"application/json", "application/json; charset=utf-8", "application/json;charset=utf-8"}
 )
 _LARGE: Final = 256 * 1024
-"""Bytes above which a body is a large one."""
+"""Bytes above which a body is a large one. Up to here every call is looked into, whatever its plugins take: what is
+wrong with it is said, and it costs little."""
 _LARGE_AT_ONCE: Final = 4
 _LINGER_S: Final = 0.5
 """How long the rest of a refused body is read and dropped, so that its sender sees the answer."""
@@ -187,7 +188,8 @@ class Endpoint:
         if request.path.startswith(_HOOKS):
             return await self._hook(request)
         if request.path == _BATCH:
-            async with self._body(request) as body:
+            async with self._body(request, self._settings.max_body) as body:
+                assert isinstance(body, bytes)  # noqa: S101 - more than --max-body is refused
                 return await self._work(Batch(body), _asker(request))
         if request.path == _AUTH or request.path.startswith(f"{_AUTH}/"):
             question = Question.of_request(request.method, request.raw_path, request.headers.items())
@@ -204,15 +206,21 @@ class Endpoint:
             hook = parse_hook(request.path.removeprefix(_HOOKS))
         except ValueError as error:
             raise Refused(404, str(error)) from None
-        async with self._body(request) as body:
+        keep = max(_LARGE, self._gate.runtime.chains.largest_input(hook))
+        async with self._body(request, keep) as body:
             try:
+                if isinstance(body, int):
+                    return Reply(200, JSON, self._gate.runtime.chains.answer_unread(hook, body))
                 return Reply(200, JSON, await self._gate.runtime.answer(hook, body, _asker(request)))
             except InputError as error:
                 raise _no_input(error) from None
 
     @contextlib.asynccontextmanager
-    async def _body(self, request: web.BaseRequest) -> AsyncIterator[bytes]:
-        """The body, for as long as the context lasts; a large one has one of few places meanwhile."""
+    async def _body(self, request: web.BaseRequest, keep: int) -> AsyncIterator[bytes | int]:
+        """The body, for as long as the context lasts; a large one has one of few places meanwhile.
+
+        Of a body that nobody takes, with more than ``keep`` bytes, only their number: they are dropped as they come.
+        """
         if request.method != "POST":
             raise Refused(405, f"{request.method} is not answered here; use POST", allow="POST")
         _check_media(request)
@@ -220,18 +228,22 @@ class Endpoint:
             raise self._too_large()
         await _continue(request)
         async with contextlib.AsyncExitStack() as held:
-            yield await self._read(request, held)
+            yield await self._read(request, keep, held)
 
-    async def _read(self, request: web.BaseRequest, held: contextlib.AsyncExitStack) -> bytes:
-        """The body. A large one takes one of few places, which ``held`` gives back after the call."""
+    async def _read(self, request: web.BaseRequest, keep: int, held: contextlib.AsyncExitStack) -> bytes | int:
+        """As ``_body``. A large one takes one of few places, which ``held`` gives back after the call."""
         chunks: list[bytes] = []
-        size, is_large = 0, False
+        size, is_large, is_kept = 0, False, (request.content_length or 0) <= keep
         try:
             async with asyncio.timeout(self._settings.body_timeout):
                 async for chunk in request.content.iter_any():
                     size += len(chunk)
                     if size > self._settings.max_body:
                         raise self._too_large()
+                    if size > keep or not is_kept:
+                        is_kept = False
+                        chunks.clear()
+                        continue
                     if size > _LARGE and not is_large:
                         is_large = True
                         await held.enter_async_context(self._large)
@@ -241,7 +253,7 @@ class Endpoint:
         except (web.RequestPayloadError, ConnectionError, ValueError, RuntimeError) as error:
             # Cut off, or chunks that are none. Where the client is gone, nobody reads this.
             raise Refused(400, f"the body was not sent whole: {error!s:.100}") from None
-        return b"".join(chunks)
+        return b"".join(chunks) if is_kept else size
 
     def _too_large(self) -> Refused:
         return Refused(413, f"the body has more than {self._settings.max_body} bytes")

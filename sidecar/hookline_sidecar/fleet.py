@@ -11,6 +11,9 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
+
+from hookline_api import bundle as bundle_json
 from hookline_sidecar import sockets, wire
 
 if TYPE_CHECKING:
@@ -163,7 +166,7 @@ class Fleet:
             worker.writer,
             {
                 "prepare": bundle.version,
-                "bundle": bundle.model_dump(mode="json", by_alias=True),
+                "bundle": orjson.Fragment(bundle_json.write(bundle)),
                 "numbers": numbers,
             },
         )

@@ -22,8 +22,18 @@ import aiohttp
 import orjson
 from pydantic import ValidationError
 
+from hookline_api import bundle as bundle_json
+from hookline_api import json_cost
 from hookline_api.bundle import BundlePlugin, LoadFailure
-from hookline_api.distribution import DISTRIBUTION_PATH, MAX_BUNDLE, BundleMessage, Commit, Report, parse_to_sidecar
+from hookline_api.distribution import (
+    DISTRIBUTION_PATH,
+    MAX_BUNDLE,
+    MAX_BUNDLE_VALUES,
+    BundleMessage,
+    Commit,
+    Report,
+    parse_to_sidecar,
+)
 from hookline_sidecar import report as reports
 from hookline_sidecar.blobs import Blobs
 from hookline_sidecar.operator_client import OperatorClient, RefusalError
@@ -317,7 +327,8 @@ def pause(attempts: int, *, asked: float | None = None, went: bool = False) -> f
 def _read(text: str) -> BundleMessage | Commit | None:
     """A message; None for a type that this version does not know. Raises ValueError in one sentence without values."""
     try:
-        data = orjson.loads(text)
+        json_cost.check(text, what="it", max_values=MAX_BUNDLE_VALUES)
+        data = bundle_json.read(text, orjson.loads)
     except orjson.JSONDecodeError as error:
         raise ValueError(f"it is no JSON ({error.msg})") from None
     if not isinstance(data, dict) or not isinstance(data.get("type"), str):
@@ -345,7 +356,8 @@ def _check(message: BundleMessage) -> None:
         raise ValueError("bundle.plugins: has two of one name")
     try:
         # What is nested too deep to be written or hashed must not get as far as where that is taken for granted.
-        orjson.dumps(message.bundle.model_dump(mode="json", by_alias=True))
+        for entry in message.bundle.plugins:
+            orjson.dumps(entry.model_dump(mode="json", by_alias=True))
         _ = message.bundle.version, message.bundle.redacted()
     except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"bundle: cannot be written as JSON ({type(error).__name__})") from None

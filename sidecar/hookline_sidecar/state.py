@@ -22,8 +22,10 @@ import logging
 import os
 from typing import TYPE_CHECKING, Final
 
+import orjson
 from pydantic import ValidationError
 
+from hookline_api import bundle as bundle_json
 from hookline_api.bundle import Bundle
 from hookline_sidecar.settings import ADMIN_SOCKET
 
@@ -88,7 +90,7 @@ class StateFolder:
         """The last good bundle; None where there is none, or none that can be read."""
         try:
             with self._bundle.open("rb") as file:
-                return Bundle.model_validate_json(file.read(_MAX_BUNDLE))
+                return Bundle.model_validate(bundle_json.read(file.read(_MAX_BUNDLE).decode(), orjson.loads))
         except FileNotFoundError:
             return None
         except (OSError, ValidationError, ValueError) as error:
@@ -97,7 +99,7 @@ class StateFolder:
 
     def save_bundle(self, bundle: Bundle) -> None:
         """Keep a bundle as the last good one; complete, or not at all."""
-        _write(self._bundle, json.dumps(bundle.model_dump(mode="json", by_alias=True)))
+        _write(self._bundle, bundle_json.write(bundle))
 
     def load_numbers(self) -> dict[str, int]:
         """Each plugin's rows of the statistics, as the last supervisor had them: workers still count there."""

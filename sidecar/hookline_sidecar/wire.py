@@ -23,8 +23,12 @@ from typing import Any, Final
 
 import orjson
 
+from hookline_api import bundle as bundle_json
+
 _LENGTH: Final = struct.Struct(">I")
 _MAX_MESSAGE: Final = 512 * 2**20
+_SMALL: Final = 256 * 1024
+"""Bytes up to which a message is parsed in one piece; a larger one has a bundle in it."""
 
 Message = dict[str, Any]
 
@@ -35,8 +39,9 @@ async def receive(reader: asyncio.StreamReader) -> Message | None:
         (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
         if length > _MAX_MESSAGE:
             return None
-        message: Message = orjson.loads(await reader.readexactly(length))
-    except (asyncio.IncompleteReadError, ConnectionError, orjson.JSONDecodeError):
+        data = await reader.readexactly(length)
+        message: Message = orjson.loads(data) if length <= _SMALL else bundle_json.read(data.decode(), orjson.loads)
+    except (asyncio.IncompleteReadError, ConnectionError, ValueError):
         return None
     return message
 

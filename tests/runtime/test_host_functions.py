@@ -402,3 +402,18 @@ async def test_a_start_function_that_traps_behind_a_host_call_harms_nobody(works
             continue
     answers = [await runtime.call(Hook.CUSTOM, b"7") for _ in range(60)]
     assert {answer.get("failure", answer.get("value")) for answer in answers} == {"trap", 7}
+
+
+def test_large_settings_are_kept_as_json_and_say_the_same(host):
+    """Whatever is asked of them, and however often: as of small ones, byte for byte."""
+    deep = {"a": {"b": [1, 2.5, None, "ä"], "": 0, "list": ["x"]}, "b": "text", "": {"": 1}, "a.b": 2}
+    small, large = host(config=deep), host(config={**deep, "filler": "x" * 20_000})
+    asked = ["", "a", "a.b", "a.b.c", "a.", "a.list", "b", "b.c", "none", "none.x", ".", "a..", "a.list.0", "a.b"]
+    for path in asked[1:]:
+        one, other = Memory(), Memory()
+        packed = _calls(small)["get_config"](one, *one.put(0, path.encode()))
+        assert _calls(large)["get_config"](other, *other.put(0, path.encode())) == packed
+        assert one.data == other.data
+    memory = Memory()
+    packed = _calls(large)["get_config"](memory, 0, 0)
+    assert memory.given(packed) == {**deep, "filler": "x" * 20_000}

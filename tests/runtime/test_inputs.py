@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hookline_api.hooks import INPUTS, Hook
 from hookline_runtime.errors import InputError
-from hookline_runtime.inputs import read_call
+from hookline_runtime.inputs import MAX_VALUES, read_call, read_document, read_json
 
 _WHOLE_CONTEXT = {
     "request_id": "r-1", "client_id": None, "identity": "ann", "database": "shop", "branch": None,
@@ -286,3 +286,41 @@ def test_any_json_is_a_call_or_an_input_error(hook, body):
     if hook is Hook.CACHE_SET:
         call.change_ttl(5)
         assert call.ttl_ms == 5
+
+
+@pytest.mark.parametrize("hook", ["pre_query", "authorize", "cache_set", "custom_hook"])
+def test_what_a_large_call_says_is_let_go_and_found_again(hook):
+    """While it waits, only its bytes are there; whoever asks hears the same as before."""
+    fields = {"identity": None, "action": "read", "resource": "t", "key": "k", "value": "AA==", "ttl_ms": 5}
+    body = _raw({**_WHOLE, **fields, "more": [{}] * 20_000})
+    call = read_document(Hook(hook), read_json(body), body)
+
+    def said():
+        return (
+            call.query, call.tables, call.is_read_only, call.database, call.user, call.application, call.rewritten,
+            call.unsaid,
+        )  # fmt: skip
+
+    before = said()
+    call.forget()
+    with pytest.raises(AttributeError):
+        object.__getattribute__(call, "_document")
+    assert said() == before
+    if hook == "pre_query":
+        call.rewrite("select 2", "plugin")
+        call.forget()
+        assert (call.query, call.rewritten) == ("select 2", True)
+
+
+def test_what_was_left_out_is_not_forgotten():
+    """The data says a default then, and what the proxy said could not be told from it."""
+    body = _raw({"query": "select 1", "more": [{}] * 20_000})
+    call = read_document(Hook.PRE_QUERY, read_json(body), body)
+    call.forget()
+    assert call.is_read_only is None
+
+
+def test_a_body_of_too_many_values_is_refused_before_it_is_parsed():
+    """It would be parsed to see that it is none."""
+    with pytest.raises(InputError, match="more than 262144 values and names in them, and is not parsed"):
+        read_call(Hook.PRE_QUERY, b"{" + b"[" * MAX_VALUES)

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import orjson
 
+from hookline_api import json_cost
 from hookline_api.abi import permission_refusal, ungranted_imports
 from hookline_api.bundle import BundleArtifact, BundlePlugin
+from hookline_api.config import MAX_CONFIG, MAX_CONFIG_VALUES, Config
 from hookline_api.resources import LocalSource, OCISource, WasmPlugin
 from hookline_runtime.artifacts.credentials import PullSecret
 from hookline_runtime.artifacts.describe import PluginDescription
@@ -35,7 +37,6 @@ _PAGE: Final = 65_536
 # https://kubernetes.io/docs/concepts/configuration/secret/#docker-config-secrets
 _DOCKER_CONFIG: Final = ".dockerconfigjson"
 _DOCKER_CFG: Final = ".dockercfg"
-_MAX_SETTINGS: Final = 2**20
 
 
 class Objects(Protocol):
@@ -139,7 +140,7 @@ def entry(
     artifact: BundleArtifact,
     *,
     hooks: Sequence[Hook],
-    config: dict[str, Any],
+    config: Config,
     secret_paths: list[str],
     origin: str | None = None,
 ) -> BundlePlugin:
@@ -306,10 +307,13 @@ async def registry_access(
     return RegistryAccess(dockerconfigs=tuple(configs), ca_pem=ca_pem)
 
 
-async def settings(plugin: WasmPlugin, objects: Objects) -> tuple[dict[str, Any], list[str]]:
+async def settings(plugin: WasmPlugin, objects: Objects) -> tuple[Config, list[str]]:
     """``config`` with ``configFrom`` laid over it, and which paths of it are secret. Raises ConfigError."""
     try:
-        config: dict[str, Any] = orjson.loads(orjson.dumps(plugin.spec.config))
+        json_cost.check(plugin.spec.config.data, what="config", max_values=MAX_CONFIG_VALUES)
+        config: dict[str, Any] = orjson.loads(orjson.dumps(plugin.spec.config.parsed()))
+    except json_cost.CostError as error:
+        raise ConfigError(str(error)) from None
     except (TypeError, ValueError) as error:
         raise ConfigError(f"config cannot be written as JSON: {error!s:.200}") from None
     secret_paths: list[str] = []
@@ -335,6 +339,7 @@ async def settings(plugin: WasmPlugin, objects: Objects) -> tuple[dict[str, Any]
             if not isinstance(target, dict):
                 raise ConfigError(f"configFrom '{each.path}': '{part}' in config is no object")
         target[last] = value
-    if len(orjson.dumps(config)) > _MAX_SETTINGS:
-        raise ConfigError(f"config has more than {_MAX_SETTINGS} bytes")
-    return config, secret_paths
+    laid = Config(config)
+    if len(laid.data) > MAX_CONFIG:
+        raise ConfigError(f"config has more than {MAX_CONFIG} bytes")
+    return laid, secret_paths

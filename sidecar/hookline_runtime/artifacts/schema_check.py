@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import orjson
 
+from hookline_api.config import Config
 from hookline_runtime.artifacts.apart import CPU_S, ENDED, run_apart, serve_one
 from hookline_runtime.errors import ConfigError
 
@@ -21,10 +22,11 @@ _MEMORY: Final = 256 * 2**20
 """Bytes of one check's process, of which the interpreter and its libraries take 60 MiB."""
 
 
-async def check_apart(config: dict[str, Any], schema: dict[str, Any], *, seconds: int = CHECK_S) -> None:
+async def check_apart(config: Config | dict[str, Any], schema: dict[str, Any], *, seconds: int = CHECK_S) -> None:
     """Check in a child process. Raises ConfigError, and FetchError where no process can be started."""
     try:
-        request = orjson.dumps({"schema": schema, "config": config, "check_s": seconds})
+        settings = config.parsed() if isinstance(config, Config) else config
+        request = orjson.dumps({"schema": schema, "config": settings, "check_s": seconds})
     except orjson.JSONEncodeError as error:
         raise ConfigError(f"the settings, or the schema for them, cannot be written as JSON: {error}") from None
     answer = await run_apart(__name__, request)
