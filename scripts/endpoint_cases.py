@@ -173,6 +173,8 @@ PLAIN: Final = [
     b"Authorization: Basic YW5uOmEiYlxj", b"AUTHORIZATION:basic Wm/DqzoM", b"Authorization: Basic YW5uDQp4OmE=",
     b"Authorization: Basic", b"Authorization: Basic !!", b"x-real-ip: ,", b"X-Forwarded-For: ::1 , ,",
     b"X-Hookline-User: root", b"X-Original-Method: later", b"x-original-METHOD:", b"X-Original-URI: /%62/%c3%a9",
+    b"X-Original-URL: https://h/a?b", b"X-Original-URL: https://h?/a", b"X-Original-Url: /a,/b", b"X-Rewrite-Url: /b",
+    b"X-Envoy-Original-Path: /a", b"X-Forwarded-For: [::1]:80", b"X-Real-IP: unknown", b"X-Forwarded-Uri: /%c0%ae/a",
     b"X-Original-URI:", b"User-Agent: " + b"u" * 300, b"X_Real_IP: 6.6.6.6", b'X-Request-Id: "\\',
 ]  # fmt: skip
 ODD: Final = [

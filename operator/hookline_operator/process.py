@@ -37,7 +37,7 @@ from hookline_operator.metrics import Metrics
 from hookline_operator.peers import Peers
 from hookline_runtime.artifacts import ArtifactStore, Fetcher, FetchLimits
 from hookline_runtime.artifacts.describe import PluginDescription
-from hookline_runtime.artifacts.inspection import inspect_module
+from hookline_runtime.artifacts.inspection import inspect_file
 from hookline_runtime.artifacts.schema_check import check_apart
 from hookline_runtime.errors import ConfigError, LoadError
 
@@ -364,7 +364,7 @@ class ConfigCheck:
             _, entry = await self._bundles.entry(revision)
             async with asyncio.timeout(_CHECK_S):
                 where, told = (await self._blobs.find(revision.namespace, entry)).path, PluginDescription()
-        raw = (await asyncio.to_thread(lambda: inspect_module(where.read_bytes()))).description
+        raw = (await asyncio.to_thread(inspect_file, where)).description
         inside = PluginDescription.from_json(raw) if raw is not None else PluginDescription()
         return inside.over(told).config_schema
 

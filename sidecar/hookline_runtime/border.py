@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 import wasmtime
 
 from hookline_api.hooks import OBSERVERS
-from hookline_runtime.artifacts.inspection import Import, ModuleInfo, Signature, judge_module
+from hookline_runtime.artifacts.inspection import ModuleInfo, judge_module
+from hookline_runtime.artifacts.sections import Import, Signature
 from hookline_runtime.engine import first_line
 from hookline_runtime.errors import CallError, OverloadError, TrapError
 

@@ -10,10 +10,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from hookline_api.text import readable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 Address = tuple[str, int]
+_MOST_LOGGED: Final = 8000
+"""Characters of a record's message; one of ours has far fewer."""
 _LEVELS: Final = ("debug", "info", "warning", "error")
 
 
@@ -88,10 +92,8 @@ def one_of(*choices: str) -> Callable[[str], str]:
 class _TextLines(logging.Formatter):
     """One record is one line, whatever an artifact or a registry managed to put into a sentence."""
 
-    _ESCAPES: Final = {code: f"\\x{code:02x}" for code in (*range(32), *range(0x7F, 0xA0))}
-
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
-        record.message = record.message.translate(self._ESCAPES)
+        record.message = readable(record.message, _MOST_LOGGED)
         return super().formatMessage(record)
 
 
@@ -102,7 +104,7 @@ class _JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "process": record.process,
-            "message": record.getMessage(),
+            "message": record.getMessage()[:_MOST_LOGGED],
         }
         if record.exc_info:
             line["exception"] = self.formatException(record.exc_info)

@@ -19,11 +19,23 @@ a failure gives is not decided here but by the plugin's ``failurePolicy`` (``hoo
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Final, Literal
+
+from hookline_api.text import readable
+
+MAX_FIELD: Final = 200
+"""Characters of a path into a hook call."""
 
 
 class HooklineError(Exception):
-    """Base of every error of the runtime."""
+    """Base of every error of the runtime.
+
+    Its sentence may quote what strangers wrote, and ends in logs, Events and statuses: it is cut, and what is not
+    printable is escaped, here, for all of them.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(readable(message))
 
 
 class LoadError(HooklineError):
@@ -94,5 +106,5 @@ class InputError(ValueError):
     """A hook call is malformed. ``field`` is a path such as ``hook_context.attributes``, or empty."""
 
     def __init__(self, message: str, *, field: str = "") -> None:
-        super().__init__(message)
-        self.field = field
+        super().__init__(readable(message))
+        self.field = readable(field, MAX_FIELD)

@@ -29,6 +29,10 @@ _CONNECTIONS: Final = 0
 _LOOKS: Final = 1
 """Counts how often it came to look for connections: while one waits, a worker that is well looks every millisecond."""
 _LEAVING: Final = 2
+_OF_CONNECTIONS: Final = 3
+"""Words that mean nothing once the worker has ended."""
+_UNCLEAR: Final = 3
+"""Counts subrequests of proxies that were refused because they could be read in two ways."""
 
 _AT_ONCE: Final = 64
 """Connections that are taken before calls on others get their turn."""
@@ -50,12 +54,20 @@ class Board:
 
     def clear(self, worker: int) -> None:
         """A worker has ended, and its connections with it. For the parent."""
-        for at in range(worker * _LINE, (worker + 1) * _LINE):
+        for at in range(worker * _LINE, worker * _LINE + _OF_CONNECTIONS):
             self.words[at] = 0
 
     def connections(self, worker: int) -> int:
         """How many one worker has."""
         return self.words[worker * _LINE + _CONNECTIONS]
+
+    def count_unclear(self, worker: int) -> None:
+        """One worker refused a subrequest that could be read in two ways."""
+        self.words[worker * _LINE + _UNCLEAR] += 1
+
+    def unclear(self) -> int:
+        """How many all workers refused."""
+        return sum(self.words[_UNCLEAR::_LINE].tolist())
 
 
 class Acceptor:

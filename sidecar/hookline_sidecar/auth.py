@@ -14,10 +14,9 @@ defer         deny                              403
 defer         nobody decides                    401
 ============  ================================  =======
 
-The original request is told by nginx's headers (``X-Original-URI``, ``X-Original-Method``), by Caddy's and
-Traefik's (``X-Forwarded-Uri``, ``X-Forwarded-Method``), or by method and path behind ``/v1/auth``, as Envoy's
-``path_prefix`` sends it. What is told twice and differs is refused, because one of the two may be the client's;
-what is not told is empty for the plugins, because a guess would be judged in its place (``docs/proxies.md``).
+Which request it was is read by ``original``: from the headers of the proxy that ``--auth-headers`` names, else from all
+that proxies usually tell it by, which have to agree; and what can be read in two ways is refused before any plugin is
+asked. What is not told is empty for the plugins, because a guess would be judged in its place (``docs/proxies.md``).
 """
 
 from __future__ import annotations
@@ -33,41 +32,27 @@ import orjson
 
 from hookline_api.hooks import Hook
 from hookline_runtime.inputs import request_id_of
+from hookline_sidecar.original import TELL, Told, UnclearError, client_address, original, original_of_head
 from hookline_sidecar.replies import Lines, Reply, lines
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from hookline_runtime.backlog import Asker
     from hookline_runtime.pipeline import Chains
     from hookline_sidecar.heads import Head
+    from hookline_sidecar.original import Telling
 
-_PREFIX: Final = "/v1/auth"
 _NOT_FOR_HEADERS: Final = re.compile(r"[\x00-\x1f\x7f]|^\s|\s$")
 _MAX_HEADER: Final = 4096
 _IDENTITY_HEADERS: Final = (
     "X-Hookline-User", "X-Hookline-User-Id", "X-Hookline-Roles", "X-Hookline-Tenant",
 )  # fmt: skip
-_TELL_URI: Final = ("x-original-uri", "x-forwarded-uri")
-_TELL_METHOD: Final = ("x-original-method", "x-forwarded-method")
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _MAX_KNOWN: Final = 512
 _MAX_KNOWN_BYTES: Final = 1024
-_PLAIN_PATH: Final = re.compile(r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*+)*+/?")
-"""What most paths are: nothing escaped, no empty segment, none that begins with a dot."""
-# In no path of RFC 3986, or the end of it for some servers; \ufffd stands for bytes that are not UTF-8.
-_NOT_IN_PATHS: Final = re.compile(r"[\x00-\x20\x7f\\#\ufffd]|%(?![0-9A-Fa-f]{2})|%00|^(?!/)|^//")
-_ESCAPE: Final = re.compile(r"%[0-9A-Fa-f]{2}")
-_VISIBLE: Final = "".join(map(chr, range(0x21, 0x7F)))
 _AS_IT_IS: Final = re.compile(r"[ !#$&-~\"\\]*")
 """What may stand in a header, but for the percent sign that escapes the rest."""
-_UNRESERVED: Final = re.compile(r"[A-Za-z0-9._~-]")
-# What servers take for a separator, and what Java's take for the end of a segment's name.
-_DOT_SEGMENT: Final = re.compile(r"(?:/|%2F|%5C)\.\.?(?:/|%2F|%5C|;|%3B|$)")
-
-
-class _UnclearError(ValueError):
-    """The original request can be read in more than one way: the sentence says why."""
 
 
 class Question:
@@ -77,22 +62,31 @@ class Question:
     """
 
     __slots__ = (
-        "_client_ip", "_data", "_headers", "_hook", "_method", "_path", "_request_id", "_who", "reply",
+        "_client_ip", "_data", "_headers", "_hook", "_method", "_path", "_request_id", "_who", "reply", "unclear",
     )  # fmt: skip
 
-    def __init__(self, method: str, target: str, headers: dict[str, str], uris: list[str], methods: list[str]) -> None:
-        """``uris`` and ``methods`` are what the headers say of the original request."""
+    def __init__(self, telling: Telling, method: str, target: str, headers: dict[str, str], told: Told | None) -> None:
+        """``told`` is what the headers say of the original request; None where each of them comes once."""
+        if telling.ignored and not telling.ignored.isdisjoint(headers):  # nor is a plugin to believe them
+            headers = {name: value for name, value in headers.items() if name not in telling.ignored}
         self._headers = headers
         self._who = _NOBODY
+        self.unclear = False
+        """Whether it is refused because it can be read in more than one way."""
         self.reply: Reply | None = None
         """The answer, once there is one."""
         try:
-            self._method, self._path = _original(method, target, uris, methods)
-        except _UnclearError as error:
+            self._method, self._path = (
+                original_of_head(telling, method, target, headers)
+                if told is None
+                else original(telling, method, target, told)
+            )
+        except UnclearError as error:
+            self.unclear = True
             self.reply = Reply(403, _TEXT, f"{error}\n".encode())
             return
         self._request_id = request_id_of(headers.get("x-request-id"))
-        self._client_ip = _last(headers.get("x-real-ip")) or _last(headers.get("x-forwarded-for"))
+        self._client_ip = client_address(telling, headers)
         username, password = "", None
         authorization = headers.get("authorization")
         if authorization is not None:
@@ -108,33 +102,22 @@ class Question:
         self._hook, self._data = Hook.AUTHENTICATE, orjson.dumps(asked)
 
     @classmethod
-    def of_head(cls, head: Head) -> Question:
+    def of_head(cls, telling: Telling, head: Head) -> Question:
         """Of a request that is beyond doubt."""
         method, target, headers, _ = head
-        uris: list[str] = []
-        methods: list[str] = []
-        for name in _TELL_URI:
-            if name in headers:
-                uris.append(headers[name])  # noqa: PERF401 - up to Python 3.11, a comprehension is a call
-        for name in _TELL_METHOD:
-            if name in headers:
-                methods.append(headers[name])  # noqa: PERF401
-        return cls(method, target, headers, uris, methods)
+        return cls(telling, method, target, headers, None)
 
     @classmethod
-    def of_request(cls, method: str, target: str, given: Iterable[tuple[str, str]]) -> Question:
+    def of_request(cls, telling: Telling, method: str, target: str, given: Iterable[tuple[str, str]]) -> Question:
         """Of any request: headers may come more than once, and be no UTF-8."""
         joined: dict[str, str] = {}
-        uris: list[str] = []
-        methods: list[str] = []
+        told: Told = []
         for raw_name, raw_value in given:
             name, value = raw_name.lower(), _text(raw_value)
             joined[name] = f"{joined[name]}, {value}" if name in joined else value
-            if name in _TELL_URI:
-                uris.append(value)
-            elif name in _TELL_METHOD:
-                methods.append(value)
-        return cls(method, target, joined, uris, methods)
+            if name in TELL:
+                told.append((name, value))
+        return cls(telling, method, target, joined, told)
 
     def advance(self, chains: Chains) -> Reply | None:
         """Ask as long as the plugins are ready; the answer, or None where one has to be waited for."""
@@ -248,63 +231,6 @@ _known_action: Final = functools.lru_cache(_MAX_KNOWN)(_read_action)
 def _text(value: str) -> str:
     """Bytes that are not UTF-8 come from aiohttp as lone surrogates, which no JSON can carry."""
     return value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-
-
-def _original(method: str, target: str, uris: list[str], methods: list[str]) -> tuple[str | None, str | None]:
-    """Method and path, None where the proxy does not tell them; raises _UnclearError."""
-    if target != _PREFIX:
-        if not target.startswith(_PREFIX):  # spelled otherwise, or with a host in front: what is behind it is a guess
-            raise _UnclearError("the path is malformed")
-        behind = target[len(_PREFIX) :]
-        if behind[0] != "?":
-            uris.append(behind)
-            methods.append(method)
-    uris.sort()  # the same error, in whatever order they came
-    return _agreed(_verb, methods), _agreed(_canonical, uris)
-
-
-def _agreed(spelled: Callable[[str], str], told: list[str]) -> str | None:
-    """What all say that say anything, in its one spelling."""
-    found = None
-    for each in told:
-        if each:
-            one = spelled(each)
-            if found is not None and one != found:
-                raise _UnclearError(
-                    "the original request is told twice, and differs: the proxy has to strip a client's headers"
-                )
-            found = one
-    return found
-
-
-def _verb(method: str) -> str:
-    return method.upper()[:64]
-
-
-def _canonical(uri: str) -> str:
-    """The path in the one spelling that plugins compare: RFC 3986, 6.2.2, and no empty segments.
-
-    Dot segments are refused instead of resolved: the upstream gets the path as it came, and may read it otherwise.
-    """
-    path = uri.partition("?")[0]
-    if path and _PLAIN_PATH.fullmatch(path):
-        return path
-    if _NOT_IN_PATHS.search(path):
-        raise _UnclearError("the path is malformed")
-    path = _ESCAPE.sub(_normal_escape, re.sub("//+", "/", path))
-    if _DOT_SEGMENT.search(path):
-        raise _UnclearError("the path has dot segments")
-    return path if path.isascii() else urllib.parse.quote(path, safe=_VISIBLE)
-
-
-def _normal_escape(escape: re.Match[str]) -> str:
-    character = chr(int(escape[0][1:], 16))
-    return character if _UNRESERVED.match(character) else escape[0].upper()
-
-
-def _last(values: str | None) -> str | None:
-    """The last of a list: what the nearest proxy added, when all before it may be the client's."""
-    return None if values is None else values.rpartition(",")[2].strip() or None
 
 
 def _basic(authorization: str) -> tuple[str, str | None]:

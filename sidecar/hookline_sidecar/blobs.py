@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from hookline_api.distribution import BLOBS_PATH
 from hookline_api.resources import WasmPluginSpec
 from hookline_runtime.artifacts import Artifact, ArtifactStore, FetchLimits, PluginDescription
-from hookline_runtime.artifacts.inspection import ModuleInfo, inspect_module
+from hookline_runtime.artifacts.inspection import ModuleInfo, inspect_file
 from hookline_runtime.artifacts.resolve import Resolved, check_entry
 from hookline_runtime.artifacts.transport import Body
 from hookline_runtime.errors import ConfigError, FetchError
@@ -164,4 +164,4 @@ def _check_settings(entry: BundlePlugin) -> None:
 
 
 def _inspect(artifact: Artifact) -> ModuleInfo:
-    return inspect_module(artifact.path.read_bytes())
+    return inspect_file(artifact.path)

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from hookline_api.quantities import parse_duration, parse_size
-from hookline_runtime.commands import Address, Options, address, existing_or_not, log_to_stderr
+from hookline_runtime.commands import Address, Options, address, existing_or_not, log_to_stderr, one_of
 from hookline_sidecar import kv_command
+from hookline_sidecar.original import TELLINGS
 from hookline_sidecar.settings import OperatorSettings, Settings, default_state
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         max_body=options.max_body,
         body_timeout=options.body_timeout / 1000,
         drain=options.drain / 1000,
+        auth_headers=options.auth_headers,
     )
     if settings.listen is None and settings.socket is None:
         parser.error("--listen is off and there is no --socket: nobody could ask")
@@ -130,6 +132,9 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     option("body-timeout", kind=_duration, metavar="TIME", default="10s",
            text="for the body of a hook call to arrive")  # fmt: skip
     option("drain", kind=_duration, metavar="TIME", default="10s", text="for calls under way to end at SIGTERM")
+    option("auth-headers", kind=one_of(*TELLINGS), metavar="PROXY", default="any",
+           text="whose headers tell /v1/auth the original request, while a client's are ignored: "
+           f"{', '.join(TELLINGS)} (all are read, and have to agree)")  # fmt: skip
     options.add_logging()
     return options.parser
 

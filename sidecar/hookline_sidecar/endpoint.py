@@ -29,6 +29,7 @@ from hookline_runtime.errors import InputError
 from hookline_sidecar.auth import Question
 from hookline_sidecar.batch import Batch
 from hookline_sidecar.lane import Lanes
+from hookline_sidecar.original import TELLINGS
 from hookline_sidecar.replies import JSON, Refused, Reply, Wire, writable
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class Gate:
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.draining = False
+        self.count_unclear: Callable[[], None] = lambda: None
+        """Called for each subrequest that is refused because it can be read in more than one way."""
 
 
 class _Work(Protocol):
@@ -91,6 +94,7 @@ class Endpoint:
         self._gate = gate
         self._settings = settings
         self._lane = lane
+        self._telling = TELLINGS[settings.auth_headers]
         self._wire = Wire()
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
         self._logged_at = -_LOG_PAUSE_S
@@ -153,7 +157,13 @@ class Endpoint:
         return self._on_lane(Batch, body, _BATCH)
 
     def _auth_on_lane(self, head: Head, _: bytes) -> bytes | Later | None:
-        return self._on_lane(Question.of_head, head, _AUTH)
+        return self._on_lane(self._of_head, head, _AUTH)
+
+    def _of_head(self, head: Head) -> Question:
+        question = Question.of_head(self._telling, head)
+        if question.unclear:
+            self._gate.count_unclear()
+        return question
 
     def _on_lane(self, make: Callable[[T], _Work], given: T, what: str) -> bytes | Later | None:
         if self._gate.draining:
@@ -192,7 +202,9 @@ class Endpoint:
                 assert isinstance(body, bytes)  # noqa: S101 - more than --max-body is refused
                 return await self._work(Batch(body), _asker(request))
         if request.path == _AUTH or request.path.startswith(f"{_AUTH}/"):
-            question = Question.of_request(request.method, request.raw_path, request.headers.items())
+            question = Question.of_request(self._telling, request.method, request.raw_path, request.headers.items())
+            if question.unclear:
+                self._gate.count_unclear()
             return await self._work(question, _asker(request))
         hooks = ", ".join(Hook)
         raise Refused(404, f"there is nothing at {request.path:.100}; hooks are POST {_HOOKS} with one of {hooks}")

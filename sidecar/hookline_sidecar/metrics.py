@@ -69,6 +69,11 @@ class _Collector(Collector):
         for worker in range(it.fleet.size):
             connections.add_metric([str(worker)], it.board.connections(worker))
         yield connections
+        yield CounterMetricFamily(
+            "hookline_auth_unclear",
+            "Subrequests of proxies that were refused: two headers differ, or servers would read the path differently.",
+            value=it.board.unclear(),
+        )
         yield CounterMetricFamily("hookline_bundle_changes", "Bundles that replaced another.", value=it.changes)
         if isinstance(it.source, OperatorSource):
             yield GaugeMetricFamily(

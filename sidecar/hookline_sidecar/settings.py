@@ -61,3 +61,5 @@ class Settings:
     """Seconds for a body to arrive."""
     drain: float
     """Seconds for calls under way to end after SIGTERM."""
+    auth_headers: str = "any"
+    """How the proxy tells ``/v1/auth`` the original request: a key of ``original.TELLINGS``."""

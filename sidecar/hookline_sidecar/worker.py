@@ -8,6 +8,7 @@ ever answered by a chain that is not there.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import signal
@@ -64,6 +65,7 @@ class Worker:
         self._compiler = Compiler(state.compiled)
         self._prepared: Prepared | None = None
         self._gate = endpoint.Gate(self._runtime)
+        self._gate.count_unclear = functools.partial(board.count_unclear, index)
         self._entrance: _Entrance | None = None
         self._told: dict[str, Any] = {}
 

@@ -302,8 +302,9 @@ def place() -> Iterator[Path]:
 class Sidecar:
     """A real sidecar, which can be stopped and started."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, *options: str) -> None:
         self.place = place
+        self.options = options
         self.socket = place / "hooks.sock"
         self.port, self.admin = reserve_ports(2)
         self.plugins = place / "plugins"
@@ -334,7 +335,7 @@ spec:
                 Path(sys.executable).parent / "hookline-sidecar",
                 *("--plugins", self.plugins, "--state", self.place / "state", "--drain", "1s"),
                 *("--listen", f"127.0.0.1:{self.port}", "--admin", f"127.0.0.1:{self.admin}"),
-                *("--socket", self.socket, *FOR_NGINX),
+                *("--socket", self.socket, *FOR_NGINX, *self.options),
                 log=self.place / "sidecar.log",
             )
         )
@@ -399,7 +400,7 @@ def proxies(request, need, place, servers) -> Proxies:
         listen = reserve_port()
         log, environment = home / "log", None
         over_unix = {"/run/hookline/hooks.sock": socket}
-        if kind == "nginx":
+        if kind in {"nginx", "ingress-nginx"}:
             (home / "hookline.conf").write_text(example("nginx.conf", listen, over_unix, patient=patient))
             paths = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
             (home / "nginx.conf").write_text(
@@ -409,6 +410,8 @@ def proxies(request, need, place, servers) -> Proxies:
                 + f"include {home}/hookline.conf; }}\n"
             )
             program = need("nginx", "nginx-light")
+            if kind == "ingress-nginx":
+                (home / "hookline.conf").write_text(INGRESS.format(listen=listen, app=servers.port, socket=socket))
             command = [program, "-p", home, "-e", "stderr", "-c", home / "nginx.conf"]
         elif kind == "caddy":
             # Its admin port is no part of the example, and may be taken here.
@@ -441,6 +444,33 @@ def proxies(request, need, place, servers) -> Proxies:
 
 
 KINDS = ["nginx", "envoy", "caddy"]
+INGRESS = """
+upstream hookline {{ server unix:{socket}; }}
+server {{
+    listen 127.0.0.1:{listen};
+    location = /healthz {{ proxy_pass http://127.0.0.1:{app}/healthz; }}
+    location = /_external-auth {{
+        internal;
+        proxy_pass_request_body off;
+        proxy_set_header Content-Length "";
+        proxy_set_header X-Forwarded-Proto "";
+        proxy_set_header X-Request-ID $request_id;
+        proxy_set_header Host hookline;
+        proxy_set_header X-Original-URL $scheme://$http_host$request_uri;
+        proxy_set_header X-Original-Method $request_method;
+        proxy_set_header X-Sent-From "nginx-ingress-controller";
+        proxy_set_header X-Real-IP $remote_addr;
+        proxy_set_header X-Forwarded-For $remote_addr;
+        proxy_set_header X-Auth-Request-Redirect $request_uri;
+        proxy_pass http://hookline/v1/auth;
+    }}
+    location / {{
+        auth_request /_external-auth;
+        proxy_pass http://127.0.0.1:{app};
+    }}
+}}
+"""
+"""What ingress-nginx makes of an Ingress with ``auth-url``, in nginx itself: its template's headers, no others."""
 
 
 def documented_failures(kind):
@@ -895,3 +925,53 @@ def test_refusal_says_what_is_wrong_with_the_question(sidecar):
     """Whoever asks as the proxy does learns why."""
     answer = ask(sidecar.port, "/v1/auth", headers=[("X-Original-URI", "/reports/../admin")])
     assert (answer.status, answer.body) == (403, b"the path has dot segments\n")
+
+
+CLAIMS = [
+    ("X-Original-URI", "/public"), ("X-Original-URL", "http://h/public"), ("X-Forwarded-Uri", "/public"),
+    ("X-Rewrite-URL", "/public"), ("X-Envoy-Original-Path", "/public"), ("X-Forwarded-Path", "/public"),
+    ("X_Original_URI", "/public"), ("X_Original_URL", "/public"),
+]  # fmt: skip
+"""By what a client claims to have asked for something else."""
+
+
+NAMED = [*((kind, kind) for kind in (*KINDS, "ingress-nginx")), ("ingress-nginx", "any")]
+
+
+@pytest.fixture(scope="module", params=NAMED, ids=lambda pair: f"{pair[0]} read as {pair[1]}")
+def named(request, proxies, place, servers) -> Iterator[Front]:
+    """A proxy in front of a sidecar that was told which one it is, and ingress-nginx in front of one that was not."""
+    kind, telling = request.param
+    home = place / f"{kind}-{telling}"
+    home.mkdir()
+    sidecar = Sidecar(home, "--auth-headers", telling)
+    with proxies(kind, socket=sidecar.socket, port=sidecar.port) as port:
+        yield Front(kind, port, servers)
+    sidecar.stop()
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda pair: pair[0])
+def test_no_claim_of_a_client_opens_what_is_closed(named, claim):
+    """A header is not believed because it is there: neither beside the proxy's own, nor for want of it."""
+    assert named.refuses("/admin", key="good", headers=[claim]).status == 403
+    assert named.refuses("/admin", headers=CLAIMS).status == 403
+    assert named.refuses("/admin", headers=[claim, claim, ("Connection", f"close, {claim[0]}")]).status == 403
+    assert named.refuses("/look", method="DELETE", key="good", headers=[("X-Forwarded-Method", "GET")]).status == 403
+
+
+def test_what_a_named_proxy_tells_is_what_plugins_get(named):
+    """Path, method and address; and a ``Host`` that would make a query of the path makes a refusal."""
+    answer = named.ask("/orders?x=/admin", key="here")
+    assert answer.status == 200
+    assert named.ask("/look", key="good").status == 200
+    assert named.ask("/public/x").status == 200
+    assert named.refuses("/admin", key="good").status == 403
+    for host in ("public?", "public#", "h/public?", "public@h"):
+        connection = http.client.HTTPConnection("127.0.0.1", named.port, timeout=PATIENCE_S)
+        with contextlib.closing(connection):
+            connection.putrequest("GET", "/admin", skip_host=True)
+            for name, value in (("Host", host), ("X-API-Key", "good"), ("X-Mark", "odd host")):
+                connection.putheader(name, value)
+            connection.endheaders()
+            assert connection.getresponse().status >= 400
+    assert "odd host" not in named.servers.marks

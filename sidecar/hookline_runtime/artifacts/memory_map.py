@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from hookline_runtime.artifacts.inspection import MalformedError, Reader
+from hookline_runtime.artifacts.reader import MalformedError, Reader
 from hookline_runtime.errors import VerifyError
 
 STACK_ROOM: Final = 64 * 1024
@@ -102,6 +102,10 @@ def read_memory_map(wasm: bytes) -> MemoryMap:
     return found.judge()
 
 
+def _is_mark(name: str) -> bool:
+    return name.rsplit("/", 1)[-1] in _MARKS
+
+
 def _span(pair: Iterable[int]) -> Span:
     begin, end = pair
     return int(begin), int(end)
@@ -177,9 +181,8 @@ class _Found:
         names = [(name, index) for index, name in self.named.items()]
         for name, index in (*names, *self.exported.items()):
             value = self.values[index] if index < len(self.values) else None
-            mark = name.rsplit("/", 1)[-1]
-            if value is not None and mark in _MARKS:
-                marks[mark] = value
+            if value is not None and _is_mark(name):
+                marks[name.rsplit("/", 1)[-1]] = value
         return marks
 
     def _first_global(self, marks: dict[str, int], segments: tuple[Span, ...]) -> int:
@@ -204,8 +207,9 @@ class _Found:
             reader.skip(size)
             if kind == _GLOBAL_NAMES:
                 for _ in range(inner.count()):
-                    index = inner.number()
-                    self.named[index] = inner.name()
+                    index, name = inner.number(), inner.name()
+                    if index == 0 or _is_mark(name):
+                        self.named[index] = name
 
     def _imports(self, reader: Reader) -> None:
         """Of globals there is one word to say: the first one of the module's own is another then."""
@@ -233,7 +237,7 @@ class _Found:
     def _exports(self, reader: Reader) -> None:
         for _ in range(reader.count()):
             name, kind, index = reader.name(), reader.byte(), reader.number()
-            if kind == 3:  # noqa: PLR2004
+            if kind == 3 and (index == 0 or _is_mark(name)):  # noqa: PLR2004
                 self.exported[name] = index
 
     def _code(self, reader: Reader) -> None:

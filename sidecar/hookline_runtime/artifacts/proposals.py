@@ -46,6 +46,7 @@ class Proposal(enum.Enum):
         "pages of another size (custom-page-sizes)",
         "build with pages of 64 KiB, which are the linker's default",
     )
+    CUSTOM_DESCRIPTORS = ("types with descriptors (custom-descriptors)", "build without them")
     WIDE_ARITHMETIC = ("128-bit arithmetic (wide-arithmetic)", "build without -mwide-arithmetic")
     RELAXED_SIMD = ("relaxed vector instructions (relaxed-simd)", "build without -mrelaxed-simd")
     TAIL_CALLS = ("tail calls (tail-call)", "build without -mtail-call")
@@ -90,13 +91,25 @@ _VALUE_TYPES: Final = {
     0x65: Proposal.THREADS, 0x68: Proposal.STACK_SWITCHING, 0x75: Proposal.STACK_SWITCHING,
     0x69: Proposal.EXCEPTIONS, 0x74: Proposal.EXCEPTIONS, 0x6F: Proposal.REFERENCE_TYPES,
     **dict.fromkeys((0x6A, 0x6B, 0x6C, 0x6D, 0x6E, 0x71, 0x72, 0x73), Proposal.GC),
+    0x62: Proposal.CUSTOM_DESCRIPTORS,
 }  # fmt: skip
 """Value types by their first byte: https://webassembly.github.io/spec/core/binary/types.html and the proposals."""
 _TYPE_FORMS: Final = {
     **dict.fromkeys((0x4E, 0x4F, 0x50, 0x5E, 0x5F), Proposal.GC),
     0x5D: Proposal.STACK_SWITCHING, 0x65: Proposal.THREADS,
+    **dict.fromkeys((0x4C, 0x4D), Proposal.CUSTOM_DESCRIPTORS),
 }  # fmt: skip
 _LIMITS: Final = ((2, Proposal.THREADS), (4, Proposal.MEMORY64), (8, Proposal.CUSTOM_PAGE_SIZES))
+
+
+_FUNCREF: Final = 0x70
+_PLAIN: Final = frozenset(range(0x7B, 0x80))
+"""Numbers, and vectors."""
+_KNOWN: Final = bytes((_FUNCREF, *_PLAIN))
+
+
+class UnknownTypeError(Exception):
+    """No proposal has this type either."""
 
 
 class ProposalError(Exception):
@@ -106,11 +119,23 @@ class ProposalError(Exception):
         super().__init__(proposal.sentence)
 
 
-def check_value_type(byte: int) -> int:
-    """The first byte of a value type, as it is. Raises ProposalError."""
+def check_value_type(byte: int, *, reference: bool = False) -> int:
+    """The first byte of a value type, as it is. Raises ProposalError, and UnknownTypeError for what is none.
+
+    ``reference``: where only a reference may stand.
+    """
     if byte in _VALUE_TYPES:
         raise ProposalError(_VALUE_TYPES[byte])
+    if byte != _FUNCREF and (reference or byte not in _PLAIN):
+        raise UnknownTypeError(f"there is no {'reference' if reference else 'value'} type {byte:#04x}")
     return byte
+
+
+def check_value_types(types: bytes) -> bytes:
+    """Many value types, as they are; raises as ``check_value_type`` does."""
+    for byte in sorted(set(types.translate(None, _KNOWN))):
+        check_value_type(byte)
+    return types
 
 
 def check_type_form(byte: int) -> int:

@@ -19,7 +19,7 @@ from hookline_api.config import MAX_CONFIG, MAX_CONFIG_VALUES, Config
 from hookline_api.resources import LocalSource, OCISource, WasmPlugin
 from hookline_runtime.artifacts.credentials import PullSecret
 from hookline_runtime.artifacts.describe import PluginDescription
-from hookline_runtime.artifacts.inspection import ModuleInfo, inspect_module
+from hookline_runtime.artifacts.inspection import ModuleInfo, inspect_file
 from hookline_runtime.artifacts.reference import parse
 from hookline_runtime.artifacts.registry import RegistryAccess
 from hookline_runtime.artifacts.urls import foreign, shown
@@ -235,7 +235,7 @@ def check_entry(entry: BundlePlugin, info: ModuleInfo) -> None:
 
 def _inspect(path: Path) -> ModuleInfo:
     try:
-        return inspect_module(path.read_bytes())
+        return inspect_file(path)
     except OSError as error:
         raise FetchError(f"the module's file in the store cannot be read: {error.strerror}") from error
 
