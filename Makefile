@@ -14,7 +14,7 @@ ACCELERATOR := sidecar/hookline_runtime/accelerator.c
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-pythons bare e2e lint format bench bench-operator fuzz cluster images crds lock plugins clean test-short announce toolchains FORCE
+.PHONY: help demo test test-pythons bare e2e lint format bench bench-operator exhaust fuzz cluster images crds lock plugins clean test-short announce toolchains FORCE
 # No recipe prints itself: what the verbs print is for people.
 .SILENT:
 # One after the other, in the order in which they are written: several may want apt-get, which runs alone.
@@ -82,7 +82,12 @@ bench-operator: $(VENV)/.dev toolchains ## measure the operator: 2,000 sidecars,
 	sh scripts/debian-packages.sh
 	$(TOOLS) PYTHONPATH=scripts $(BIN)/python -m bench.operator $(ARGS)
 
-fuzz: $(VENV)/.dev toolchains ## both ways of each pair, at length: 200,000 inputs, 2,000 guests, the runtime's suite, a million requests (ARGS="--cases N --seed S"); and what registries, packages and manifests say
+exhaust: $(VENV)/.dev toolchains ## every attack of scripts/exhaustion on sidecar and operator in the chart's memory; writes the table in docs/security.md (20 minutes; ARGS="--attack NAME")
+	sh scripts/debian-packages.sh
+	$(TOOLS) PYTHONPATH=scripts $(BIN)/python -m exhaustion --into tests/exhaustion/figures.json --table docs/security.md $(ARGS)
+
+fuzz: $(VENV)/.fuzz toolchains ## every parser, bred by coverage (FUZZ="--target NAME --seconds N"); then both ways of each pair, at length: 200,000 inputs, 2,000 guests, the runtime's suite, a million requests (ARGS="--cases N --seed S"); and what registries, packages and manifests say
+	PYTHONPATH=scripts $(BIN)/python -m fuzzing $(FUZZ)
 	HOOKLINE_FUZZ=200000 $(BIN)/python -m pytest -q tests/runtime/test_accelerator.py tests/runtime/test_random_guests.py tests/runtime/test_calls.py tests/sidecar/test_batches.py
 	HOOKLINE_FUZZ=200000 $(BIN)/python -m pytest -q -m hypothesis tests/artifacts
 	HOOKLINE_FUZZ=200000 $(TOOLS) $(BIN)/python -m pytest -q tests/sidecar/test_kubernetes_yaml.py
@@ -113,6 +118,10 @@ $(VENV)/.demo: requirements/demo.txt pyproject.toml $(ACCELERATOR) $(VENV)/.pyth
 $(VENV)/.dev: requirements/dev.txt pyproject.toml $(ACCELERATOR) $(VENV)/.python
 	PYTHON="$(PYTHON)" sh scripts/environment.sh $(VENV) requirements/dev.txt editable
 	touch $@ $(VENV)/.demo
+
+$(VENV)/.fuzz: requirements/fuzz.txt $(VENV)/.dev
+	PYTHON="$(PYTHON)" sh scripts/environment.sh $(VENV) requirements/fuzz.txt
+	touch $@
 
 # What benchmarks compare us with runs on the same interpreter.
 .venv-peers/.made: requirements/peers.txt .venv-peers/.python

@@ -18,6 +18,7 @@ group() {
     --custom-compile-command "make lock" --output-file "requirements/$group.txt" --group "pyproject.toml:$group" "$@"
 }
 group build --constraint requirements/dev.txt
+group fuzz --constraint requirements/dev.txt
 group envoy
 group toolchains
 group peers --constraint requirements/dev.txt

@@ -38,10 +38,10 @@ def _configs(where: Where, seconds: float) -> dict[str, int]:
     return stay(seconds, plugins=12)
 
 
-@attack("operator-configs", 2, "operator", "12 resources of one namespace with 1 MiB of config each", deploys=True)
+@attack("operator-configs", 2, "operator", "12 resources of one namespace with 300 KB of config each", deploys=True)
 def _operator_configs(where: Where, seconds: float) -> dict[str, int]:
     plane = access(where)
-    config = payloads.large_config(10**6)
+    config = payloads.large_config(300_000)
     _keep_module(plane, where, "large", payloads.module("pre_query", "(i64.const 0)"))
     begun()
     made = 0

@@ -39,8 +39,10 @@ if TYPE_CHECKING:
 
 HOOKS_A_SECOND: Final = 40.0
 OTHERS_A_SECOND: Final = 5.0
-_TOKENS: Final = 24
-"""Of the honest pod: each is new to the operator once, so that tokens that are not known yet are in the load."""
+_PODS: Final = 6
+"""Honest pods, whose sidecars connect in turn: one that connects again ends its own older session."""
+_TOKENS: Final = 4
+"""Of each: every one is new to the operator once, so that tokens that are not known yet are in the load."""
 _REPLACED: Final = 4409
 """Close code: the same pod has connected again."""
 
@@ -190,8 +192,10 @@ class OperatorProgram:
             plane.kubectl("apply", "--server-side", "--force-conflicts", "-f", more)
         self._home = stack.enter_context(home(plane))
         self.honest, self.hostile = (stack.enter_context(tenant(plane, kind)) for kind in ("honest", "hostile"))
-        pod(plane, self.honest, "a")
-        self._tokens = itertools.cycle([pod_token(plane, self.honest, "a") for _ in range(_TOKENS)])
+        pods = [f"honest-{number}" for number in range(_PODS)]
+        for name in pods:
+            pod(plane, self.honest, name)
+        self._tokens = itertools.cycle([pod_token(plane, self.honest, name) for _ in range(_TOKENS) for name in pods])
         self._https, self._health = reserve_ports(2)
         self._folder = folder
         self._log = folder / "log"
@@ -273,10 +277,11 @@ class OperatorProgram:
             server_hostname=self.addresses["server_name"], max_msg_size=2**26,
             headers={"Authorization": f"Bearer {next(self._tokens)}"},
         ) as session:  # fmt: skip
-            await session.send_str(json.dumps({"type": "report"}))
+            with contextlib.suppress(aiohttp.ClientConnectionResetError):  # what it was closed with comes next
+                await session.send_str(json.dumps({"type": "report"}))
             message = await session.receive()
             if message.type is aiohttp.WSMsgType.CLOSE and message.data == _REPLACED:
-                return {}  # the next of these has connected before this one was told, as the same pod
+                return {}  # after a stall, the same pod's next session was there before this one was told
             if message.type is not aiohttp.WSMsgType.TEXT:
                 raise ValueError(f"no bundle, but {message.type!r} {message.data!r}"[:200])
             return dict(json.loads(message.data)["bundle"])

@@ -35,7 +35,10 @@ def foreign(text: str, *, base: URL | None = None) -> URL:
     scheme, authority, path, query = match.groups()
     if authority is not None:
         scheme = scheme or (base.scheme if base is not None else "")
-        home = _home(scheme.lower(), authority)
+        try:
+            home = _home(scheme.lower(), authority)
+        except IndexError:  # yarl's own, for brackets with nothing behind the @: https://[::1]@/
+            raise ValueError("it names no host") from None
     elif scheme is None and base is not None:
         home = base.origin()
         before, _, asked = base.raw_path.partition("?")

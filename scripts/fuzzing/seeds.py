@@ -1,0 +1,122 @@
+"""What fuzzing begins with: honest inputs of each parser, and what once was dear to read. All small, all made here."""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import tarfile
+import zlib
+from typing import Final
+
+MODULE: Final = bytes.fromhex(
+    # (module (memory (export "memory") 1) (func (export "alloc") (param i32) (result i32) (i32.const 0))
+    #         (func (export "custom_hook") (param i32 i32) (result i64) (i64.const 0)) (data (i32.const 8) "abcd"))
+    "0061736d01000000010c0260017f017f60027f7f017e03030200010503010001071f03066d656d6f7279020005616c6c6f6300000b637573"
+    "746f6d5f686f6f6b00010a0b02040041000b040042000b0b0a010041080b0461626364"
+)
+_DIGEST: Final = "sha256:" + "a" * 64
+
+
+def _tar(files: dict[str, bytes], *, form: int = tarfile.USTAR_FORMAT) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=form) as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            tar.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue().rstrip(b"\0") + bytes(1024)
+
+
+def _zipped(data: bytes) -> bytes:
+    """In gzip and not compressed, so that every zlib makes the same of it: RFC 1952, and RFC 1951 section 3.2.4."""
+    stored = b"\1" + struct.pack("<HH", len(data), len(data) ^ 0xFFFF) + data
+    return b"\x1f\x8b\x08\0\0\0\0\0\0\xff" + stored + struct.pack("<II", zlib.crc32(data), len(data))
+
+
+def seeds() -> dict[str, dict[str, bytes]]:
+    """By target and by name of a file."""
+    layer = {"mediaType": "application/wasm", "digest": _DIGEST, "size": 4}
+    entry = {"mediaType": "m", "digest": _DIGEST, "size": 4, "platform": {"os": "wasi", "architecture": "wasm"}}
+    packed = _tar({"plugin.wasm": MODULE, "plugin.yaml": b"name: a"})
+    long_name = _tar({"a" * 120 + "/plugin.wasm": MODULE}, form=tarfile.PAX_FORMAT)
+    return {
+        "heads": {
+            "call": b"POST /v1/hooks/pre_query HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+            b"content-length: 2",
+            "question": b"GET /v1/auth HTTP/1.1\r\nHost: a\r\nX-Original-URI: /b\r\nConnection: keep-alive",
+            "many": b"GET / HTTP/1.1\r\nhost: a" + b"".join(b"\r\nx-%d: y" % n for n in range(120)),
+        },
+        "challenges": {
+            "bearer": b'Bearer realm="https://a.example/token",service="a",scope="repository:b:pull"',
+            "both": b'Basic realm="a\\"b", Bearer realm=c , Negotiate abc==',
+            "commas": b"," * 4000 + b'"',
+            "spaces": b"Bearer" + b" \t" * 2000 + b'=x"',
+            "quotes": b'Bearer a="' + b"\\\\" * 2000,
+        },
+        "descriptions": {
+            "yaml": b"\0name: a\nversion: 1.10\nhooks: [pre_query, authenticate]\nresources: {max_memory: 64MB}",
+            "toml": b'\1name = "a"\npermissions = ["kv_read"]\n[config_schema]\ntype = "object"',
+            "json": b'\2{"name": "a", "config_schema": {"type": "object"}, "permissions": ["kv.read"]}',
+            "deep-yaml": b"\0" + b"[" * 1000,
+            "deep-toml": b"\1" + b"a." * 1000 + b"a = 1",
+            "deep-json": b"\2" + b"[" * 1000,
+            "tags": b'\0a: !!timestamp x\nb: !!int ""\nc: &d [1]\ne: *d',
+        },
+        "globs": {
+            "usual": b"registry.example.com:5000\nhttps://*.example.com:5000/v1/\nregistry.example.com\n*.*.*",
+            "stars": b"a" * 60 + b".example\n" + b"*a" * 400 + b"b.example\n" + b"[!a]*?" * 50 + b".example",
+        },
+        "pull-secrets": {
+            "usual": b'{"auths": {"registry.example.com": {"auth": "eDp5"}, "*.example.com": {"username": "a", '
+            b'"password": "b"}}}',
+            "bare": b' {"registry.example.com/a": {"identitytoken": "t"}}',
+            "wrong": b'{"auths": {"registry.example.com": {"auth": "-_"}, "": null, "/": {}}}',
+        },
+        "json": {
+            "usual": b'{"a": [1, "b,c", {"d": null}], "e\\"{": -1.5e3}',
+            "objects": b"[" + b"{}," * 300 + b"{}]",
+            "text": b'["' + b"{},[]\\\\" * 100 + b'"]',
+            "deep": b"[" * 500 + b"]" * 500,
+        },
+        "archives": {
+            "tar": packed,
+            "tar-gz": _zipped(packed),
+            "pax": _zipped(long_name),
+            "gnu": _zipped(_tar({"b" * 120 + "/plugin.wasm": MODULE}, form=tarfile.GNU_FORMAT)),
+            "module": MODULE,
+            "module-gz": _zipped(MODULE),
+            "empty-members": _zipped(b"") * 100 + _zipped(packed),
+        },
+        "modules": {
+            "plugin": MODULE[8:],
+            "params": bytes([1]) + b"\x88\x01" + b"\x01\x60\x81\x01" + b"\x7f" * 129 + b"\x00" * 3,
+            "names": b"\x00\x0c\x04name\x07\x06\x01\x00\x03__s",
+            "globals": b"\x06\x0b\x01\x7f\x01\x41\x80\x80\x04\x0b\x7f\x00\x41\x00",
+        },
+        "manifests": {
+            "manifest": json.dumps({"config": {"mediaType": "a"}, "layers": [layer]}).encode(),
+            "index": json.dumps({"manifests": [entry, entry]}).encode(),
+        },
+        "addresses": {
+            "reference": b"registry.example.com:5000/a/b:v1@" + _DIGEST.encode(),
+            "url": b"https://user@a.example:8443/b%2Fc/../d?e=%zz#f",
+            "relative": b"../x?y",
+            "ipv6": b"http://[::ffff:169.254.169.254%25eth0]/latest",
+            "date": b"Wed, 21 Oct 2026 07:28:00 GMT",
+            "users": b"a:" * 500 + b"@",
+        },
+        "quantities": {"size": b"64Mi", "duration": b"1m30s", "long": b"9" * 500},
+        "auth": {
+            "nginx": b"aGET /v1/auth\nx-original-uri:/a/%7Eb?c\nx-original-method:POST\nauthorization:Basic eDp5",
+            "behind": b"bPUT /v1/auth/a/b\nx-forwarded-for:1.2.3.4:5, unknown\nx-forwarded-uri:/a/b",
+            "dots": b"cGET /v1/auth/a/%2e%2e/b\nx-original-url:https://a/%c0%ae%c0%ae/b",
+            "slashes": b"aGET /v1/auth" + b"/" * 1000 + b"%25" * 300,
+        },
+        "manifest-folders": {
+            "yaml": b"apiVersion: hookline.dev/v1alpha1\nkind: WasmPlugin\nmetadata: {name: a}\nspec:\n  priority: 01",
+            "json": b'{"a": [1.0, true]}\n{"b": null}',
+            "anchors": b"a: &b {c: 1}\nd:\n  <<: *b\n---\ne: |\n  f\n",
+            "deep": b"[" * 500,
+        },
+    }
