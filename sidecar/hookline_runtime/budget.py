@@ -36,8 +36,9 @@ if TYPE_CHECKING:
 _MIB: Final = 2**20
 PROCESSES: Final = 64 * _MIB
 """Of the parent and the supervisor, with what they keep of bundles, artifacts and the admin port's callers."""
-WORKER: Final = 32 * _MIB
-"""Of each worker beside its guests: what it does not share with the parent, bodies that are being read, its backlog."""
+WORKER: Final = 20 * _MIB
+"""Of each worker beside its guests: what it does not share with the parent, which is 7 MiB when it is idle, and bodies
+that are being read. So four workers have room for a plugin of the default limits in the chart's 512 MiB."""
 STORE: Final = 64 * _MIB
 """Of the plugins' store, where it is in memory and a plugin may write to it: its cap (``kv.MAX_BYTES``)."""
 CHILD_LEAST: Final = 64 * _MIB
