@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import itertools
 import random
 
@@ -13,6 +15,9 @@ from hookline_api.config import MAX_CONFIG_VALUES
 from hookline_operator.budget import NAMESPACE_SPECS, Budget
 from hookline_operator.catalogue import Catalogue
 from hookline_operator.kept import Kept
+from hookline_operator.kube import KubeError
+from hookline_operator.process import Operator
+from hookline_operator.settings import Settings
 
 MIB = 2**20
 
@@ -152,3 +157,31 @@ def test_a_cache_is_bounded_in_bytes():
     kept.put(9, "y", 1)
     kept.drop(0)
     assert (len(kept), kept.get(9)) == (2, "y")
+
+
+async def test_a_spec_that_fits_again_is_read_until_the_api_answers(monkeypatch):
+    """The API server may be away just then; one that is deleted meanwhile does not come back."""
+    monkeypatch.setattr("hookline_operator.process._READ_AGAIN_S", 0)
+    there, asked = {f"p{number}": _plugin(number, size=6 * MIB) for number in range(4)}, []
+
+    class Kube:
+        async def get(self, where):
+            asked.append(where)
+            if len(asked) == 1:
+                raise KubeError(503, "away")
+            return there.get(where.rpartition("/")[2])
+
+    operator = Operator(Settings.__new__(Settings))
+    catalogue = operator._catalogue
+    catalogue.room_again.append(functools.partial(operator._read_again, Kube()))
+    for found in there.values():
+        catalogue.put_plugin(found, gone=False)
+    assert _left_out(catalogue) == ["p2", "p3"]
+    for name in ("p0", "p1"):
+        catalogue.put_plugin(there[name], gone=True)
+    del there["p3"]
+    while operator._reading:
+        await asyncio.gather(*operator._reading.values())
+    assert catalogue.plugin(("shop", "p2")).parsed().spec.config == {"x": "y" * 6 * MIB}
+    assert _left_out(catalogue) == ["p3"]
+    assert [where.rpartition("/")[2] for where in asked].count("p2") == 2
