@@ -43,7 +43,7 @@ class Blobs:
     def __init__(self, client: OperatorClient, store: ArtifactStore) -> None:
         self._client = client
         self._store = store
-        self._places = asyncio.Semaphore(_LIMITS.of_one_host)
+        self._places = asyncio.Semaphore(_LIMITS.of_one_owner)
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         """By sha256: plugins of one module fetch it once."""
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 
 import pytest
 
 from hookline_api.resources import HTTPSource, OCISource
-from hookline_runtime.artifacts import ArtifactStore, RegistryAccess
+from hookline_runtime.artifacts import ArtifactStore, FetchLimits, RegistryAccess
 from hookline_runtime.artifacts.store import _MAX_PROOFS
 from hookline_runtime.errors import FetchError, VerifyError
 
@@ -157,3 +158,31 @@ async def test_proofs_are_bounded_and_the_oldest_go(store, fetcher, server, oci)
     assert store.get(digest, place="here", holder="0") is None
     assert store.get(digest, place="here", holder="1") is not None
     assert store.get(digest, place="there", holder="1") is None
+
+
+async def test_a_registry_that_never_answers_holds_its_owners_places_and_no_others(server, make_fetcher, oci):
+    """Of one namespace, as many fetches as it may have hang; another's, at the same host, comes through."""
+    from aiohttp import web
+
+    fetcher, ends, begun = make_fetcher(), asyncio.Event(), []
+
+    async def hang(_request):
+        begun.append(None)
+        await ends.wait()
+        raise web.HTTPNotFound
+
+    stuck = []
+    for number in range(7):
+        module = oci.module(f"stuck {number}")
+        digest = server.put(f"stuck{number}:v1", oci.manifest(module), module)
+        server.on(f"/v2/stuck{number}/blobs/{oci.sha256(module)}", hang)
+        source = server.source(f"stuck{number}:v1")
+        stuck.append(asyncio.create_task(fetcher.fetch_oci(source, digest=digest, owner="hostile")))
+    module = oci.module("honest")
+    digest = server.put("honest:v1", oci.manifest(module), module)
+    assert (await fetcher.fetch_oci(server.source("honest:v1"), digest=digest, owner="honest")).digest == digest
+    assert len(begun) <= FetchLimits().of_one_owner
+    ends.set()
+    for task in stuck:
+        task.cancel()
+    await asyncio.gather(*stuck, return_exceptions=True)

@@ -338,12 +338,18 @@ class Fetcher:
         if known is not None:
             return known
         # First the owner's own places and the host's, then those of all: who waits for a slow one holds none of these.
-        async with self._share("owner", owner or ""), self._share("host", host), self._places, self._bounded(what):
+        limits = self._limits
+        async with (
+            self._share("owner", owner or "", limits.of_one_owner),
+            self._share("host", host, limits.of_one_host),
+            self._places,
+            self._bounded(what),
+        ):
             return await fetch()
 
-    def _share(self, kind: str, name: str) -> asyncio.Semaphore:
+    def _share(self, kind: str, name: str, places: int) -> asyncio.Semaphore:
         """The places of one host or of one owner, while somebody has or wants one."""
-        return self._shares.setdefault((kind, name), asyncio.Semaphore(self._limits.of_one_host))
+        return self._shares.setdefault((kind, name), asyncio.Semaphore(places))
 
     @contextlib.asynccontextmanager
     async def _bounded(self, what: str) -> AsyncIterator[None]:

@@ -53,5 +53,7 @@ class FetchLimits:
     """For a credential helper."""
     parallel: int = 16
     """Fetches at the same time."""
-    of_one_host: int = 4
-    """… from one host, and for one owner: who is slow, or asks for much, keeps nobody else waiting."""
+    of_one_host: int = 8
+    """… from one host: one that is slow keeps those that ask others not waiting."""
+    of_one_owner: int = 4
+    """… for one owner (a namespace), who so has half of a host that others ask too."""
