@@ -184,7 +184,7 @@ async def test_a_bundle_that_does_not_fit_once_is_refused_with_the_sum(workshop,
     assert refused.value.plugin == "guest"
     sentence = str(refused.value.reason)
     assert "one call of 'guest' may have 70Mi" in sentence
-    assert "leaves 60Mi for the guests of each worker. Give the sidecar 230Mi, or lower limits.memory" in sentence
+    assert "leaves 60Mi for the guests of each worker. Give the sidecar 218Mi, or lower limits.memory" in sentence
 
 
 async def test_many_plugins_that_need_little_fit_although_their_limits_do_not(workshop, wat):
