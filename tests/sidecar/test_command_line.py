@@ -104,7 +104,7 @@ def test_an_operator_that_cannot_be_is_refused(capsys, arguments, words):
         ("listen", "127.0.0.1:http", "HOST:PORT"),
         ("listen", "127.0.0.1:99999", "HOST:PORT"),
         ("listen", "off", "nobody could ask"),
-        ("admin", "off", "HOST:PORT"),
+        ("health", "9902", "HOST:PORT"),
         ("workers", "0", "between 1 and 64"),
         ("workers", "many", "between 1 and 64"),
         ("max-body", "huge", "16Mi"),
