@@ -149,6 +149,7 @@ async def _crowd(
 
     async def member() -> None:
         while time.monotonic() < end:
+            told["tried"] += 1
             try:
                 reader, writer = await opened()
             except (OSError, asyncio.IncompleteReadError):

@@ -201,6 +201,7 @@ async def _calls(where: Where, hook: str, body: bytes, *, count: int, seconds: f
 
     async def one(session: aiohttp.ClientSession) -> None:
         while time.monotonic() < end:
+            told["tried"] += 1
             try:
                 async with session.post(
                     f"http://{where['host']}:{where['hooks']}/v1/hooks/{hook}", data=body
@@ -234,6 +235,7 @@ async def _bad_tokens(where: Where, seconds: float) -> Counter[str]:
             # The shape of a real one: what is plainly no token would be refused without a question.
             part = base64.urlsafe_b64encode(f'{{"alg":"RS256","kid":"{number:08}"}}'.encode()).decode().rstrip("=")
             headers = {"Authorization": f"Bearer {part}.{part}.{part}"}
+            told["tried"] += 1
             try:
                 url = f"https://{where['host']}:{where['https']}{DISTRIBUTION_PATH}"
                 async with session.get(url, headers=headers, ssl=tls, server_hostname=where["server_name"]) as answer:
@@ -259,6 +261,7 @@ async def _loud(where: Where, tokens: list[str], seconds: float) -> Counter[str]
 
     async def one(session: aiohttp.ClientSession, token: str) -> None:
         while time.monotonic() < end:
+            told["tried"] += 1
             with contextlib.suppress(aiohttp.ClientError, OSError):
                 async with session.ws_connect(
                     f"https://{where['host']}:{where['https']}{DISTRIBUTION_PATH}", ssl=tls, max_msg_size=2**26,
