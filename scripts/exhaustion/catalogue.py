@@ -71,9 +71,9 @@ def opener(where: Where, port: str) -> connections.Open:
     return plain(where, port)
 
 
-def plain(where: Where, port: str) -> connections.Open:
+def plain(where: Where, port: str, *, sources: int = 1) -> connections.Open:
     """Opens connections, and greets nobody."""
-    return connections.tcp(where["host"], where[port])
+    return connections.tcp(where["host"], where[port], sources=sources)
 
 
 def trust(where: Where) -> ssl.SSLContext:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import ssl
 import time
 from collections import Counter
@@ -20,15 +21,23 @@ _DRIP_S: Final = 0.2
 Open = Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
 
 
-def tcp(host: str, port: int) -> Open:
-    """Opens plain connections."""
-    return lambda: asyncio.open_connection(host, port, limit=2**16)
+def source(number: int) -> tuple[str, int]:
+    """An address that attacks come from, and no honest call: an attacker is not the one whom he wants to harm."""
+    return f"127.0.{1 + number // 250}.{1 + number % 250}", 0
+
+
+def tcp(host: str, port: int, *, sources: int = 1) -> Open:
+    """Opens plain connections, from so many addresses in turn."""
+    turns = itertools.cycle(range(sources))
+    return lambda: asyncio.open_connection(host, port, local_addr=source(next(turns)), limit=2**16)
 
 
 def tls(host: str, port: int, ca: str, server_name: str) -> Open:
     """Opens connections that have done their handshake."""
     trust = ssl.create_default_context(cafile=ca)
-    return lambda: asyncio.open_connection(host, port, ssl=trust, server_hostname=server_name, limit=2**16)
+    return lambda: asyncio.open_connection(
+        host, port, ssl=trust, server_hostname=server_name, local_addr=source(0), limit=2**16
+    )
 
 
 async def unfinished_heads(
@@ -140,6 +149,7 @@ async def _crowd(
 
     async def member() -> None:
         while time.monotonic() < end:
+            told["tried"] += 1
             try:
                 reader, writer = await opened()
             except (OSError, asyncio.IncompleteReadError):

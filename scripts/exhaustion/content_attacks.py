@@ -17,6 +17,7 @@ import aiohttp
 
 from exhaustion import payloads
 from exhaustion.catalogue import Where, access, attack, begun, ran, stay, trust
+from exhaustion.connections import source
 from exhaustion.hostile_registry import HostileRegistry
 from exhaustion.programs import over_socket
 from exhaustion.resources import plugin_of, pod, pod_token, write_plugin
@@ -38,19 +39,23 @@ def _configs(where: Where, seconds: float) -> dict[str, int]:
     return stay(seconds, plugins=12)
 
 
-@attack("operator-configs", 2, "operator", "12 resources of one namespace with 300 KB of config each", deploys=True)
+@attack(
+    "operator-configs",
+    2,
+    "operator",
+    "6 resources of one namespace with 100 KB of objects as config each",
+    deploys=True,
+)
 def _operator_configs(where: Where, seconds: float) -> dict[str, int]:
     plane = access(where)
-    config = payloads.large_config(300_000)
+    config = payloads.large_config(100_000)
     _keep_module(plane, where, "large", payloads.module("pre_query", "(i64.const 0)"))
     begun()
-    made = 0
-    for number in range(12):
-        with contextlib.suppress(Exception):  # the API server may refuse what the definition bounds
-            plane.apply(plugin_of(f"large-{number}", {"configMap": {"name": "large"}}, config=config),
-                        namespace=where["tenant"])  # fmt: skip
-            made += 1
-    return stay(seconds, plugins=made)
+    source = {"configMap": {"name": "large"}}
+    plane.apply(
+        *(plugin_of(f"large-{number}", source, config=config) for number in range(6)), namespace=where["tenant"]
+    )
+    return stay(seconds, plugins=6)
 
 
 # ── parsers ──
@@ -196,6 +201,7 @@ async def _calls(where: Where, hook: str, body: bytes, *, count: int, seconds: f
 
     async def one(session: aiohttp.ClientSession) -> None:
         while time.monotonic() < end:
+            told["tried"] += 1
             try:
                 async with session.post(
                     f"http://{where['host']}:{where['hooks']}/v1/hooks/{hook}", data=body
@@ -207,7 +213,9 @@ async def _calls(where: Where, hook: str, body: bytes, *, count: int, seconds: f
                 await asyncio.sleep(0.1)  # who is refused comes again, and not at full speed
 
     headers = {"Content-Type": "application/json"}
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), headers=headers) as session:
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, local_addr=source(0)), headers=headers
+    ) as session:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds + 5):
                 await asyncio.gather(*(one(session) for _ in range(count)))
@@ -227,6 +235,7 @@ async def _bad_tokens(where: Where, seconds: float) -> Counter[str]:
             # The shape of a real one: what is plainly no token would be refused without a question.
             part = base64.urlsafe_b64encode(f'{{"alg":"RS256","kid":"{number:08}"}}'.encode()).decode().rstrip("=")
             headers = {"Authorization": f"Bearer {part}.{part}.{part}"}
+            told["tried"] += 1
             try:
                 url = f"https://{where['host']}:{where['https']}{DISTRIBUTION_PATH}"
                 async with session.get(url, headers=headers, ssl=tls, server_hostname=where["server_name"]) as answer:
@@ -235,7 +244,7 @@ async def _bad_tokens(where: Where, seconds: float) -> Counter[str]:
             except (aiohttp.ClientError, OSError):
                 told["refused"] += 1
 
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, local_addr=source(0))) as session:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds + 5):
                 await asyncio.gather(*(one(session) for _ in range(200)))
@@ -252,6 +261,7 @@ async def _loud(where: Where, tokens: list[str], seconds: float) -> Counter[str]
 
     async def one(session: aiohttp.ClientSession, token: str) -> None:
         while time.monotonic() < end:
+            told["tried"] += 1
             with contextlib.suppress(aiohttp.ClientError, OSError):
                 async with session.ws_connect(
                     f"https://{where['host']}:{where['https']}{DISTRIBUTION_PATH}", ssl=tls, max_msg_size=2**26,
@@ -266,7 +276,7 @@ async def _loud(where: Where, tokens: list[str], seconds: float) -> Counter[str]
                             await socket.receive(0.001)  # so that a close is seen
             await asyncio.sleep(0.05)  # who was thrown out comes again, and not at full speed
 
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, local_addr=source(0))) as session:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds + 5):
                 await asyncio.gather(*(one(session, token) for token in tokens))

@@ -50,6 +50,11 @@ def _others(port: str, program: Literal["sidecar", "operator"], what: str, body_
         begun()
         return ran(connections.idle_connections(plain(where, port), count=2000, seconds=seconds))
 
+    @attack(f"{program}-crowd-{port}", 1, program, f"1,000 connections to {what} that say nothing, from 250 addresses")
+    def crowd(where: Where, seconds: float) -> dict[str, int]:
+        begun()
+        return ran(connections.idle_connections(plain(where, port, sources=250), count=1000, seconds=seconds))
+
 
 _others("public", "sidecar", "the port of health and metrics", "/metrics")
 _others("hooks", "sidecar", "the hook port", "/v1/hooks/custom_hook")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from exhaustion.attacks import attacks
+from exhaustion.attacks import attacks, brief
 
 
-@pytest.mark.parametrize("name", [each.name for each in attacks().values() if each.program == "operator"])
+@pytest.mark.parametrize("name", brief("operator"))
 async def test_an_operator_withstands(name, operator_program, withstands):
     """In the chart's own memory: it does not die, no honest call is lost, and an honest plugin is still handed out."""
     await withstands(operator_program(), attacks()[name])
