@@ -60,13 +60,13 @@ async def test_the_ports_of_the_supervisor_stay_small_and_answer(sidecar, name, 
 @pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix socket"])
 @pytest.mark.parametrize("kind", list(_HOOKS))
 async def test_the_hook_port_stays_small_and_answers(sidecar, unix, kind):
-    """The same of a worker."""
+    """The same of a worker: what it may hold of answers that nobody reads, and as much again of what is on its way."""
     (pid,) = sidecar.workers
     before = resident(pid)
     async with besiege(sidecar.socket if unix else ("127.0.0.1", sidecar.port), _HOOKS[kind]) as lines:
         assert (await sidecar.ask("custom_hook", 1))["value"] == "on"
         assert len(lines) == MANY
-        assert resident(pid) - before < 64 * MIB
+        assert resident(pid) - before < 128 * MIB
     assert sidecar.workers == [pid]
     assert "Traceback" not in sidecar.log
 
