@@ -18,7 +18,6 @@ from hookline_api.resources import Permission
 from hookline_operator import admission
 from hookline_operator.admission import INJECT_PATH, MAX_BODY, VALIDATE_PATH, judge, routes
 from hookline_operator.injection import InjectionSettings
-from waiting import PATIENCE_S
 
 SETTINGS = InjectionSettings(
     image="sidecar:1", operator="https://hookline-operator.hookline-system.svc", operator_ca="CA"
