@@ -72,6 +72,14 @@ capabilities:
   drop: [ALL]
 {{- end -}}
 
+{{/*
+Whether ControllerRevisions are read. `helm upgrade --reuse-values` brings the values of the chart before, which has no word of it:
+what came later is read in this way, here and in the other templates.
+*/}}
+{{- define "hookline.migrates" -}}
+{{- dig "controllerRevisions" true (.Values.migration | default dict) -}}
+{{- end -}}
+
 {{/* The namespaces that a webhook is for, as a requirement on their labels; nothing where it is for all. */}}
 {{- define "hookline.watched" -}}
 {{- with .Values.watchNamespaces -}}

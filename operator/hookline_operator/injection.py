@@ -50,6 +50,10 @@ _USER: Final = 65532
 _MAX_CONTAINERS: Final = 256
 _MAX_WARNINGS: Final = 5
 _MIN_MEMORY: Final = 64 * 2**20
+_SIDECAR_MEMORY: Final = 224 * 2**20
+_WORKER_MEMORY: Final = 96 * 2**20
+"""Bytes that a sidecar takes, and each of its workers beside it, to run a plugin of the default limits: processes, a
+compiler, the plugins' store and small modules; and 70 MiB for one call in each worker (``hookline_runtime.budget``)."""
 _FIRST_PORT: Final = 1024
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _MAX_WORKERS: Final = 64
@@ -180,6 +184,7 @@ def inject(pod: Json, *, namespace: str, settings: InjectionSettings) -> Injecte
         _check_labels(labels, annotations, notes)
         wishes = _wishes(annotations, settings)
         _check_network(spec, annotations, (*containers, *init), wishes, settings, notes)
+        _warn_of_little_memory(wishes, notes)
         changed = {
             **spec,
             "volumes": _with_volumes(_list(spec, "volumes"), wishes),
@@ -258,18 +263,17 @@ def _check_labels(labels: Mapping[str, str], annotations: Mapping[str, str], not
 
 
 def _wishes(annotations: Mapping[str, str], settings: InjectionSettings) -> _Wishes:
+    workers = annotations.get(_WORKERS, "1")
+    if not re.fullmatch("[0-9]{1,3}", workers, re.ASCII) or not 1 <= int(workers) <= _MAX_WORKERS:
+        raise InjectionError(f"the annotation {_WORKERS} is {workers!r:.40}, and not between 1 and {_MAX_WORKERS}")
+    enough = _enough_memory(int(workers), settings)
     cpu = _amounts(annotations, _CPU_REQUEST, _CPU_LIMIT, _cpu, (settings.cpu_request, settings.cpu_limit))
-    memory = _amounts(
-        annotations, _MEMORY_REQUEST, _MEMORY_LIMIT, _memory, (settings.memory_request, settings.memory_limit)
-    )
+    memory = _amounts(annotations, _MEMORY_REQUEST, _MEMORY_LIMIT, _memory, (settings.memory_request, enough))
     hook_port = None if annotations.get(_HOOK_PORT) == "off" else _port(annotations, _HOOK_PORT, 9901, also=" or 'off'")
     health_name = _health_annotation(annotations)
     health_port = _port(annotations, health_name, 9902)
     if hook_port == health_port:
         raise InjectionError(f"the annotations {_HOOK_PORT} and {health_name} mean the same port, {health_port}")
-    workers = annotations.get(_WORKERS, "1")
-    if not re.fullmatch("[0-9]{1,3}", workers, re.ASCII) or not 1 <= int(workers) <= _MAX_WORKERS:
-        raise InjectionError(f"the annotation {_WORKERS} is {workers!r:.40}, and not between 1 and {_MAX_WORKERS}")
     level = annotations.get(_LEVEL, settings.log_level)
     if level not in _LEVELS:
         raise InjectionError(f"the annotation {_LEVEL} is {level!r:.40}, and none of {', '.join(_LEVELS)}")
@@ -288,6 +292,22 @@ def _wishes(annotations: Mapping[str, str], settings: InjectionSettings) -> _Wis
         log_level=level,
         auth_headers=proxy,
     )
+
+
+def _enough_memory(workers: int, settings: InjectionSettings) -> str:
+    """The limit of a pod that says none: the operator's, and more where that is too little for so many workers."""
+    needed = _SIDECAR_MEMORY + workers * _WORKER_MEMORY
+    return settings.memory_limit if workers == 1 or needed <= _memory(settings.memory_limit) else format_size(needed)
+
+
+def _warn_of_little_memory(wishes: _Wishes, notes: _Notes) -> None:
+    needed, limit = _SIDECAR_MEMORY + wishes.workers * _WORKER_MEMORY, wishes.limits["memory"]
+    if _memory(limit) < needed:
+        workers = "one worker" if wishes.workers == 1 else f"{wishes.workers} workers"
+        notes.warn(
+            f"with {limit} of memory, a sidecar of {workers} has no room for plugins of the default limits, and does "
+            f"not load them: set {_MEMORY_LIMIT} to {format_size(needed)}, or lower their limits.memory"
+        )
 
 
 def _health_annotation(annotations: Mapping[str, str]) -> str:

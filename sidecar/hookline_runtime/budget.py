@@ -180,7 +180,8 @@ class Budget:
             f"'{largest.name}' may have {_mib(largest.need)}, so {_mib(once)} in each of {plan.workers} workers. Of "
             f"{_mib(plan.limit)} for all, the processes take {_mib(plan.processes)}, the state folder "
             f"{_mib(plan.state)} and a compiler {_mib(CHILD_LEAST)}, which leaves {_mib(plan.most_guests)} for the "
-            f"guests of each worker. Give the sidecar {_mib(plan.limit + lacking)}, or lower limits.memory",
+            f"guests of each worker. Give the sidecar {_mib(plan.limit + lacking)}, or lower limits.memory"
+            f"{', or have fewer workers' if plan.workers > 1 else ''}",
         )
 
     def add(self, holder: Holder) -> None:

@@ -110,21 +110,23 @@ def _is_this_machine(host: str) -> bool:
         return host.lower() == "localhost"
 
 
-def _add_health(app: web.Application, supervisor: Supervisor, is_ours: Callable[[web.Request], bool]) -> None:
+def _add_health(
+    app: web.Application, supervisor: Supervisor, is_ours: Callable[[web.Request], Awaitable[bool]]
+) -> None:
     """The paths of ``_HEALTH``; what plugins and others have said only for who is one of ours."""
 
     async def healthz(_: web.Request) -> web.Response:
         return _json({"status": "ok"})
 
     async def readyz(request: web.Request) -> web.Response:
-        reasons = supervisor.not_ready(in_our_words=not is_ours(request))
+        reasons = supervisor.not_ready(in_our_words=not await is_ours(request))
         return _json({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
 
     kept, kept_until = b"", 0.0
 
     async def metric_text(request: web.Request) -> web.Response:
         nonlocal kept, kept_until
-        if is_ours(request):
+        if await is_ours(request):
             body = metrics.exposition(supervisor, guests=True)
         elif (now := time.monotonic()) < kept_until:
             body = kept
@@ -139,23 +141,29 @@ def _add_health(app: web.Application, supervisor: Supervisor, is_ours: Callable[
 
 
 def _health(supervisor: Supervisor) -> web.Application:
+    async def nobody(_: web.Request) -> bool:
+        return False
+
     app = web.Application(middlewares=[_problems(sorted(_HEALTH))])
-    _add_health(app, supervisor, lambda _: False)
+    _add_health(app, supervisor, nobody)
     return app
 
 
 def _application(supervisor: Supervisor, *, exposed: bool) -> web.Application:
     """All of it. ``exposed``: strangers can reach its TCP port."""
 
-    def is_ours(request: web.Request) -> bool:
+    def is_inside(request: web.Request) -> bool:
         return not exposed or is_by_socket(request)
+
+    async def is_ours(request: web.Request) -> bool:
+        return is_inside(request) or await supervisor.access.knows(request)
 
     @web.middleware
     async def protected(request: web.Request, handler: _Handler) -> web.StreamResponse:
         # By the target as it came, which is also what is answered: no normal form of it may lead elsewhere.
         if request.raw_path.startswith(_PROTECTED):
             return await supervisor.kv_admin.answer(request, await supervisor.access.caller(request))
-        if request.path not in _HEALTH and not is_ours(request):
+        if request.path not in _HEALTH and not is_inside(request):
             await supervisor.access.caller(request)
         return await handler(request)
 

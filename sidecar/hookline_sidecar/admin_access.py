@@ -71,7 +71,8 @@ class Access:
             raise Refused(
                 403,
                 "this path is not answered on a TCP port without a token: start the sidecar with --admin-token FILE, "
-                "or run 'hookline-sidecar kv' beside it, which asks the socket admin.sock in its --state",
+                "or run 'hookline-sidecar get PATH' or 'hookline-sidecar kv' beside it, which ask the socket "
+                "admin.sock in its --state",
             )
         expected = await asyncio.to_thread(self._read)
         scheme, _, given = request.headers.get("Authorization", "").strip().partition(" ")
@@ -86,6 +87,16 @@ class Access:
                 headers=(("WWW-Authenticate", 'Bearer realm="hookline"'),),
             )
         return Caller(f"the token's bearer at {address}")
+
+    async def knows(self, request: web.Request) -> bool:
+        """Whether it brought the token, where strangers are answered too. A wrong one counts as in ``caller``."""
+        if self._token is None or "Authorization" not in request.headers:
+            return False
+        try:
+            await self.caller(request)
+        except Refused:
+            return False
+        return True
 
     def _read(self) -> bytes:
         """The token as it is now: a Secret that is mounted changes under a running sidecar."""

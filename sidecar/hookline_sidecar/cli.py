@@ -47,6 +47,9 @@ signals:
   SIGTERM  stop accepting, let calls under way end, exit
   SIGHUP   read the plugin folder again (or connect to the operator at once), and try again what failed
 """
+_ADMIN: Final[Address] = ("127.0.0.1", 9902)
+_OFF: Final = "off"
+_EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - looked for, not listened at
 _EXIT_USAGE: Final = 2
 _NO_ID: Final = 2**32 - 1  # to chown it means "leave it"
 
@@ -76,7 +79,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         socket_mode=options.socket_mode,
         socket_group=options.socket_group,
         health=options.health,
-        admin=options.admin,
+        admin=_admin(parser, options),
         admin_token=options.admin_token,
         workers=options.workers,
         max_body=options.max_body,
@@ -139,10 +142,10 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     option("health", kind=_address_or_off, metavar="HOST:PORT",
            text="/healthz, /readyz and /metrics and nothing else, without any text of plugins: for probes and "
            "Prometheus, on whatever address they come to (default: off)")  # fmt: skip
-    option("admin", kind=_address_or_off, metavar="HOST:PORT", default="127.0.0.1:9902",
+    option("admin", kind=_address_or_word, metavar="HOST:PORT",
            text="health, metrics, what runs and plugins' keys, or 'off'; the socket admin.sock in --state has the "
            "same. On an address that others can reach (0.0.0.0) it is what --health is, and the rest is for who has "
-           "the token of --admin-token")  # fmt: skip
+           "the token of --admin-token (default: 127.0.0.1:9902, or off where --health has that port)")  # fmt: skip
     option("admin-token", kind=existing_or_not, metavar="FILE",
            text="who sends what is in this file as bearer token may read and write plugins' keys on --admin, and see "
            "what runs where --admin is not this machine alone; read for every request. Without it, only the socket "
@@ -173,8 +176,36 @@ def _operator(parser: argparse.ArgumentParser, options: argparse.Namespace) -> O
     return OperatorSettings(url=options.operator, ca=options.operator_ca, token=options.operator_token)
 
 
+def _admin(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Address | None:
+    """Where the admin surface is. Not on the port of ``--health``: two sockets cannot share it."""
+    wanted: Address | str | None = options.admin
+    if wanted is None:
+        return None if _meet(options.health, _ADMIN) else _ADMIN
+    if isinstance(wanted, str):
+        return None
+    for name, other in (("health", options.health), ("listen", options.listen)):
+        if _meet(other, wanted):
+            parser.error(
+                f"--admin and --{name} have the same port, {wanted[1]}: give one of them another, or say --admin off; "
+                "the socket admin.sock in --state answers what --admin does"
+            )
+    return wanted
+
+
+def _meet(one: Address | None, other: Address) -> bool:
+    """Whether two listening sockets would be at the same place."""
+    if one is None or one[1] != other[1]:
+        return False
+    return one[0] == other[0] or not _EVERYWHERE.isdisjoint({one[0], other[0]})
+
+
 def _address_or_off(text: str) -> Address | None:
-    return None if text == "off" else address(text)
+    return None if text == _OFF else address(text)
+
+
+def _address_or_word(text: str) -> Address | str:
+    """The same, where None means that nothing was said."""
+    return text if text == _OFF else address(text)
 
 
 def _https(text: str) -> str:

@@ -91,6 +91,11 @@ def test_addresses_that_are_nobodys_registry_are_refused(address):
     assert OPERATOR.refusal(address)
 
 
+def test_the_own_machine_is_refused_with_what_to_do():
+    """A reference such as kind's ``localhost:5001`` is good on a node, and in no pod."""
+    assert "--allow-source-addresses" in OPERATOR.refusal("127.0.0.1")
+
+
 @pytest.mark.parametrize(
     "address",
     [

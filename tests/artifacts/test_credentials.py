@@ -405,3 +405,11 @@ def test_any_user_and_password_come_out_as_they_went_in(username, password, padd
     text = encode(f"{user}:{secret}".encode()).decode().rstrip("=") + "=" * padding
     (found,) = of_secret({"auths": {"registry.test:5000": {"auth": text}}}, 1, REFERENCE)
     assert (found.username, found.password) == (user, secret)
+
+
+async def test_who_has_more_pull_secrets_than_are_read_is_told_what_to_do(tmp_path):
+    """A service account may have one for each of twenty registries, and the one that counts be the last."""
+    others = [{"auths": {f"r{number}.test": auth("other")}} for number in range(20)]
+    found = keychain(*others, {"auths": {"registry.test:5000": auth("right")}}, tmp_path=tmp_path).find(REFERENCE)
+    told = await gaps(found)
+    assert any("only the first 16" in why and "spec.source.oci.pullSecrets" in why for why in told)

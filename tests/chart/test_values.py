@@ -75,6 +75,12 @@ def test_the_chart_can_be_a_part_of_another(helm):
     assert helm.render({"global": {"anything": True}}).objects
 
 
+def test_values_of_an_older_chart_are_enough(helm):
+    """``helm upgrade --reuse-values`` knows nothing that came later: then it is as its default says."""
+    older = {"migration": None, "registries": None, "sidecar": {"networkPolicy": None}}
+    assert helm.render(older).objects == helm.render({}).objects
+
+
 def test_the_schema_is_one_and_knows_each_value_with_its_default():
     """And nothing that values.yaml does not have."""
     Draft7Validator.check_schema(SCHEMA)

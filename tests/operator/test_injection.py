@@ -16,6 +16,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hookline_api.quantities import parse_size
+from hookline_api.resources import Limits
 from hookline_operator.injection import (
     ANNOTATIONS,
     AUTH_HEADERS,
@@ -26,6 +28,7 @@ from hookline_operator.injection import (
     inject,
     patch,
 )
+from hookline_runtime.budget import STORE, Plan, need
 from hookline_sidecar.original import TELLINGS
 
 CASES = Path(__file__).parent / "cases" / "injection"
@@ -364,3 +367,20 @@ def test_the_documents_table_has_every_annotation():
     """With its name as it is written."""
     for name in ANNOTATIONS:
         assert f"| `{name}` |" in DOCUMENT.read_text()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 3, 4, 8, 64])
+def test_what_a_sidecar_is_given_has_room_for_a_plugin_of_the_default_limits(workers):
+    """In each of its workers, one that writes to the store; or the one who asks for it is told what to set."""
+    kept = STORE + 2**23
+
+    def fits(limit):
+        plan = Plan.of(int(parse_size(limit)), workers=workers, state=kept)
+        return need(Limits()) <= plan.most_guests
+
+    given = run(annotated(sidecar_workers=str(workers)))
+    assert given.warnings == ()
+    assert fits(given.pod["spec"]["initContainers"][0]["resources"]["limits"]["memory"])
+    [warning] = run(annotated(sidecar_workers=str(workers), sidecar_memory_limit="200Mi")).warnings
+    assert not fits("200Mi")
+    assert fits(re.search(r"sidecar-memory-limit to (\w+)", warning)[1])

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from hookline_sidecar import cli, parent
 from local_ports import reserve_port
 from waiting import PATIENCE_S
 
@@ -84,6 +85,23 @@ async def test_the_rest_is_for_who_has_the_token(sidecar, eventually):
     assert get(admin, "/v1/plugins", Authorization="Bearer open sesame")[0] == 200
 
 
+async def test_who_has_the_token_scrapes_what_plugins_count_too(sidecar, eventually):
+    """Prometheus gets the metrics that plugins keep from a port that others reach, and with another token all else."""
+    _, admin = ports(sidecar)
+    eventually(lambda: sidecar.looks("/healthz"), "a sidecar")
+    await sidecar.ask("custom_hook", 1)
+
+    def scraped(token):
+        status, text = get(admin, "/metrics", Authorization=f"Bearer {token}")
+        assert status == 200
+        return _SECRET in text
+
+    eventually(lambda: scraped("open sesame"), "the plugin's metric")
+    assert not scraped("open, sesame")
+    assert "talks" not in get(admin, "/readyz")[1]
+    assert "cause verify" not in get(admin, "/readyz", Authorization="Bearer open sesame")[1]
+
+
 async def test_the_socket_has_all_of_it(sidecar, eventually):
     """Asked by the command that is there for it, with the metrics that plugins keep."""
     eventually(lambda: sidecar.looks("/healthz"), "a sidecar")
@@ -97,3 +115,41 @@ async def test_the_socket_has_all_of_it(sidecar, eventually):
     assert told("/nothing").returncode == 3
     await sidecar.ask("custom_hook", 1)
     eventually(lambda: _SECRET in told("/metrics").stdout, "the plugin's metric")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--health=0.0.0.0:9902", "--admin=127.0.0.1:9902"], "--admin and --health have the same port, 9902"),
+        (["--health=127.0.0.1:9902", "--admin=[::]:9902"], "--admin and --health have the same port, 9902"),
+        (["--listen=127.0.0.1:9902", "--admin=127.0.0.1:9902"], "--admin and --listen have the same port, 9902"),
+    ],
+)
+def test_two_doors_at_one_port_are_refused_by_their_names(arguments, said, tmp_path, capsys):
+    """Nothing else listens there: the one who wrote the command line hears of both."""
+    with pytest.raises(SystemExit) as ended:
+        cli.run(["--plugins", str(tmp_path), "--state", str(tmp_path / "state"), *arguments], {})
+    told = capsys.readouterr().err
+    assert ended.value.code == 2
+    assert said in told
+    assert "--admin off" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "expected"),
+    [
+        ([], {}, ("127.0.0.1", 9902)),
+        (["--health=0.0.0.0:9902"], {}, None),
+        ([], {"HOOKLINE_HEALTH": "0.0.0.0:9902"}, None),
+        (["--health=0.0.0.0:9903"], {}, ("127.0.0.1", 9902)),
+        (["--admin=off"], {}, None),
+        (["--health=0.0.0.0:9902", "--admin=127.0.0.1:9903"], {}, ("127.0.0.1", 9903)),
+    ],
+)
+def test_the_admin_port_gives_way_to_that_of_health(arguments, environment, expected, tmp_path, monkeypatch):
+    """Whoever asks for health on port 9902 need not know that something else is there by default."""
+    taken = []
+    monkeypatch.setattr(parent, "run", lambda settings, _: taken.append(settings.admin) or 0)
+    everything = ["--plugins", str(tmp_path), "--state", str(tmp_path / "state"), *arguments]
+    assert cli.run(everything, environment) == 0
+    assert taken == [expected]

@@ -58,7 +58,10 @@ NEVER: Final[tuple[tuple[str, tuple[Network, ...]], ...]] = (
 )
 """What nobody asks, and the sentence that says so."""
 OWN_MACHINE: Final[tuple[str, tuple[Network, ...]]] = (
-    "loopback and unspecified addresses are not asked: they are this program's own machine",
+    (
+        "loopback and unspecified addresses are not asked, since they are the operator's own machine: name the "
+        "registry as it is known in the cluster, or open them with --allow-source-addresses"
+    ),
     _networks("127.0.0.0/8", "0.0.0.0/8", "::1/128", "::/128"),
 )
 

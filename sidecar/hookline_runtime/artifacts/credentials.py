@@ -110,7 +110,8 @@ class Keychain:
         """Every candidate, the best first, and what cannot be used. Each source is read when it is come to."""
         for number, document in enumerate(self.documents, 1):
             if number > MAX_SECRETS:
-                yield Gap(why=f"only {MAX_SECRETS} pull secrets are read")
+                where = "name the right one in spec.source.oci.pullSecrets"
+                yield Gap(why=f"only the first {MAX_SECRETS} pull secrets are read: {where}")
                 break
             for found in await in_thread(_of_secret, document, number, reference):
                 yield found
