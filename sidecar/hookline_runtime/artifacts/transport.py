@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 import aiohttp
 
+from hookline_runtime.artifacts.answers import Connector, ScatteredError
 from hookline_runtime.artifacts.certificates import MAX_KEPT, check_pem, distrust, plain_pem
 from hookline_runtime.artifacts.names import Names
 from hookline_runtime.artifacts.urls import foreign, shown
@@ -323,6 +324,8 @@ class Transport:
             why, transient = f"it does not speak TLS as expected; {advice[_PLAIN]}", False
         elif isinstance(error, TimeoutError):
             why = f"it took longer than {self._limits.stall:g} s to send something, or to connect"
+        elif isinstance(error, ScatteredError):
+            why, transient = "it answers in more pieces than any honest server; see to what answers there", False
         elif isinstance(error, aiohttp.ClientPayloadError):
             why = "the connection was cut off"
         elif isinstance(error, OSError) and error.strerror:
@@ -339,7 +342,9 @@ class Transport:
         if self._lazy_session is None:
             limits = self._limits
             self._lazy_session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(socket_factory=self._socket, resolver=Names(limits.connect)),
+                connector=Connector(
+                    asyncio.get_running_loop(), socket_factory=self._socket, resolver=Names(limits.connect)
+                ),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect, sock_read=limits.stall),
                 auto_decompress=False,  # a compressed answer would be a bomb, and not what its digest names
                 trust_env=False,
