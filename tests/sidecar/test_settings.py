@@ -89,7 +89,7 @@ async def test_a_changed_secret_is_a_new_revision(sidecar):
 async def write_good(sidecar, eventually):
     """Return when the plugin has a good Secret's value, and that is kept."""
     sidecar.folder.write("s.yaml", [secret(password="good", raw="text")])
-    eventually(lambda: '"token": "good"' in (sidecar.state / "bundle.json").read_text(), "the Secret's value")
+    eventually(lambda: '"token":"good"' in (sidecar.state / "bundle.json").read_text(), "the Secret's value")
     sidecar.wait_plugin("p", state="Running", failure=None)
 
 
