@@ -18,7 +18,7 @@ import base64
 import contextlib
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -37,6 +37,7 @@ from hookline_operator.rations import Ration
 from hookline_runtime.artifacts import LayoutReference
 from hookline_runtime.artifacts import parse as parse_reference
 from hookline_runtime.errors import FetchError
+from hookline_serving import Bodies
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -60,8 +61,13 @@ _LARGE: Final = 256 * 1024
 """Bytes of a review above which it is looked at on a thread, one such at a time."""
 
 _TOO_LARGE: Final = f"a review of more than {MAX_BODY} bytes is not read"
-_MAX_UNDER_WAY: Final = 2 * MAX_BODY
-"""Bytes of all bodies that are here at the same time, from their first byte to their answer."""
+_SMALL_BYTES: Final = 16 * 2**20
+"""Bytes of all other reviews that are on their way. Where there are more, who began first is no longer waited for."""
+_LARGE_AT_ONCE: Final = 2
+"""Large ones that are here at the same time, the one that is looked at among them; others wait to be read."""
+_LARGE_S: Final = 2.0
+"""Seconds for a large one to come once there is room for it. From the API server it takes milliseconds, and who is
+slower keeps others from being read."""
 _BODY_TIMEOUT_S: Final = 10.0
 _LINES: Final = 50
 _LINES_EACH_SECOND: Final = 1.0
@@ -141,9 +147,8 @@ async def _answer(
         return review["uid"], look(review)
 
     try:
-        async with reader.read(request) as body:
-            uid, found = await reader.work(looked, body)
-            response = {**await answer(found), "uid": uid}
+        uid, found = await reader.read(request, looked)
+        response = {**await answer(found), "uid": uid}
     except _RefusedError as error:
         return web.Response(status=error.status, text=f"{error}\n")
     except Exception:
@@ -154,48 +159,47 @@ async def _answer(
 
 
 class _Reader:
-    """Reads bodies, a bounded number of bytes at the same time, and looks at one large one at a time."""
+    """Reads bodies and looks at them, a bounded number of bytes at the same time, and at one large one at a time."""
 
     def __init__(self) -> None:
-        self._under_way = 0
+        self._small = Bodies(most=_SMALL_BYTES)
+        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
         self._one = asyncio.Semaphore(1)
 
-    async def work(self, look: Callable[[bytes], T], body: bytes) -> T:
-        """``look(body)``, where it keeps nobody else waiting."""
-        if len(body) <= _LARGE:
-            return look(body)
-        async with self._one:
-            return await asyncio.to_thread(look, body)
-
-    @contextlib.asynccontextmanager
-    async def read(self, request: web.Request) -> AsyncIterator[bytes]:
-        """The whole body, whose bytes count until the context ends. Raises _RefusedError."""
+    async def read(self, request: web.Request, look: Callable[[bytes], T]) -> T:
+        """What ``look`` finds in the whole body, of which nothing is kept. Raises _RefusedError."""
         if (request.content_length or 0) > MAX_BODY:
             raise _RefusedError(413, _TOO_LARGE)
-        body = bytearray()
-        try:
-            await self._fill(body, request)
-            yield bytes(body)
-        finally:
-            self._under_way -= len(body)
+        async with contextlib.AsyncExitStack() as held:
+            body = await self._whole(request, held)
+            if len(body) <= _LARGE:
+                return look(body)
+            async with self._one:  # where it keeps nobody else waiting
+                return await asyncio.to_thread(look, body)
 
-    async def _fill(self, body: bytearray, request: web.Request) -> None:
+    async def _whole(self, request: web.Request, held: contextlib.AsyncExitStack) -> bytes:
+        """The body. A large one takes one of few places, which ``held`` gives back when it was looked at."""
+        body, is_large = bytearray(), False
         try:
-            async with asyncio.timeout(_BODY_TIMEOUT_S):
+            async with asyncio.timeout(_BODY_TIMEOUT_S) as deadline:
+                held.callback(self._small.forget, deadline)
                 async for chunk in request.content.iter_any():
-                    self._under_way += len(chunk)
                     body += chunk
-                    self._check_room(body)
+                    if len(body) > MAX_BODY:
+                        raise _RefusedError(413, _TOO_LARGE)
+                    if not is_large:
+                        self._small.grows(deadline, len(chunk))
+                    if len(body) > _LARGE and not is_large:
+                        is_large = True
+                        await held.enter_async_context(self._large)
+                        self._small.forget(deadline)
+                        deadline.reschedule(asyncio.get_running_loop().time() + _LARGE_S)
+                self._small.forget(deadline)
         except (web.RequestPayloadError, ConnectionError):
             raise _RefusedError(400, "the review broke off") from None
         except TimeoutError:
-            raise _RefusedError(408, f"the review did not arrive within {_BODY_TIMEOUT_S:g} seconds") from None
-
-    def _check_room(self, body: bytearray) -> None:
-        if len(body) > MAX_BODY:
-            raise _RefusedError(413, _TOO_LARGE)
-        if self._under_way > _MAX_UNDER_WAY:
-            raise _RefusedError(503, "too many reviews arrive at the same time; try again")
+            raise _RefusedError(408, "the review did not arrive in time; try again") from None
+        return bytes(body)
 
 
 def _review(content_type: str, body: bytes) -> Json:

@@ -8,6 +8,7 @@ what is newer.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from typing import Final, NamedTuple
 
 NAMESPACE_SPECS: Final = 16 * 2**20
@@ -30,9 +31,13 @@ class Budget:
         self.most = most
         self.total = 0
         """Bytes of all of them."""
-        self.over: frozenset[str] = frozenset()
+        self.over: set[str] = set()
         """The plugins that are left out, by name."""
+        self._changed: set[str] = set()
+        self._kept = 0
+        """Bytes of those that are not left out."""
         self._weights: dict[str, _Weight] = {}
+        self._in_order: list[_Weight] = []
 
     def put(self, name: str, *, created: str, uid: str, size: int) -> None:
         """A plugin as it is now."""
@@ -50,21 +55,40 @@ class Budget:
             "what ran goes on"
         )
 
+    def changes(self) -> set[str]:
+        """The names that ``over`` got or lost since this was asked last: thousands of others need not be looked at."""
+        found, self._changed = self._changed, set()
+        return found
+
     def _set(self, name: str, weight: _Weight | None) -> None:
         before = self._weights.pop(name, None)
         if weight is not None:
             self._weights[name] = weight
+        if weight == before:
+            return
+        if before is not None:
+            del self._in_order[bisect_left(self._in_order, before)]
+        if weight is not None:
+            insort(self._in_order, weight)
         self.total += (weight.size if weight else 0) - (before.size if before else 0)
         if self.total <= self.most:
-            self.over = frozenset()
-        elif weight != before:
-            self.over = self._newest()
-
-    def _newest(self) -> frozenset[str]:
-        kept, over = 0, []
-        for each in sorted(self._weights.values()):
-            if kept + each.size <= self.most:
-                kept += each.size
+            self._leave_out(set(), self.total)
+        elif weight is not None and before is None and weight is self._in_order[-1]:
+            # The newest of all, as nearly all that come: it changes nothing for others.
+            if self._kept + weight.size <= self.most:
+                self._kept += weight.size
             else:
-                over.append(each.name)
-        return frozenset(over)
+                self.over.add(name)
+                self._changed.add(name)
+        else:
+            kept, over = 0, set()
+            for each in self._in_order:
+                if kept + each.size <= self.most:
+                    kept += each.size
+                else:
+                    over.add(each.name)
+            self._leave_out(over, kept)
+
+    def _leave_out(self, over: set[str], kept: int) -> None:
+        self._changed |= self.over ^ over
+        self.over, self._kept = over, kept

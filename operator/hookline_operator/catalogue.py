@@ -10,7 +10,7 @@ import logging
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 import orjson
 from pydantic import ValidationError
@@ -75,6 +75,18 @@ class Pod:
         )
 
 
+class Facts(NamedTuple):
+    """What is asked of a spec again and again, by every change of a pod or a Secret."""
+
+    permissions: list[str]
+    is_strict: bool
+    """Whether it is to be refused where a permission is missing."""
+    track_interval: int | None
+    """Milliseconds after which its tag is asked again."""
+    refers_to: list[tuple[str, bool]]
+    """Every object that it names, as ``Kind/name``, and whether settings or the module are in it."""
+
+
 @dataclass(frozen=True)
 class Plugin:
     """A ``WasmPlugin`` as it was last seen."""
@@ -90,6 +102,8 @@ class Plugin:
     created: str = ""
     size: int = field(default=0, compare=False)
     """Bytes of the spec in the API, also where it is not kept."""
+    names: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+    """Of all objects that the spec refers to: known without reading a mebibyte of it for each Secret that changes."""
     left_out: bool = False
     """Whether its namespace has no room for its spec: then little of it is kept."""
 
@@ -112,11 +126,21 @@ class Plugin:
             status=_kept(found.get("status") or {}),
             created=metadata.get("creationTimestamp") or "",
             size=len(text),
+            names=_names(spec),
         )
 
     def without_spec(self, why: str) -> Plugin:
         """The same with no more of its spec than which pods it is for."""
-        return replace(self, spec=_kept(_refused(orjson.loads(self.spec), why)), left_out=True)
+        spec = _kept(_refused(orjson.loads(self.spec), why))
+        return replace(self, spec=spec, names=frozenset(), left_out=True)
+
+    def after(self, known: Plugin | None) -> Plugin:
+        """The same, with what was found out of its spec before, where only its status is another."""
+        if known is None or known.spec != self.spec:
+            return self
+        made = replace(self, spec=known.spec)
+        made.__dict__.update({name: known.__dict__[name] for name in ("facts", "selector") if name in known.__dict__})
+        return made
 
     @property
     def key(self) -> Key:
@@ -134,31 +158,41 @@ class Plugin:
             raise ValidationError.from_exception_data(KIND, [wrong])
         return parse_plugin(self.namespace, self.name, self.uid, self.generation, spec)
 
-    @cached_property
+    @property
     def settings_from(self) -> list[str]:
         """The objects, as ``Kind/name``, that settings or the module itself are in."""
-        return [each for each, settings in self._refers_to if settings]
+        return [each for each, settings in self.facts.refers_to if settings] if self.facts else []
 
-    @cached_property
+    @property
     def refers_to(self) -> list[str]:
         """Every object, as ``Kind/name``, that the resource names."""
-        return [each for each, _ in self._refers_to]
+        return [each for each, _ in self.facts.refers_to] if self.facts else []
 
     @cached_property
-    def _refers_to(self) -> list[tuple[str, bool]]:
+    def facts(self) -> Facts | None:
+        """What its spec says beside its settings, which are read a tenth of a second; None where it is not valid."""
+        spec = orjson.loads(self.spec)
+        if isinstance(spec, dict) and isinstance(spec.get("config"), dict):
+            spec["config"] = {}
         try:
-            spec = self.parsed().spec
+            read = parse_plugin(self.namespace, self.name, self.uid, self.generation, spec).spec
         except ValidationError:
-            return []
-        found = [(f"Secret/{each.secret_ref.name}", True) for each in spec.config_from if each.secret_ref]
-        found += [(f"ConfigMap/{each.config_map_ref.name}", True) for each in spec.config_from if each.config_map_ref]
-        if spec.source.config_map is not None:
-            found.append((f"ConfigMap/{spec.source.config_map.name}", True))
-        if spec.source.oci is not None:
-            found += [(f"Secret/{each.name}", False) for each in spec.source.oci.pull_secrets]
-            if spec.source.oci.ca_config_map is not None:
-                found.append((f"ConfigMap/{spec.source.oci.ca_config_map.name}", False))
-        return found
+            return None
+        found = [(f"Secret/{each.secret_ref.name}", True) for each in read.config_from if each.secret_ref]
+        found += [(f"ConfigMap/{each.config_map_ref.name}", True) for each in read.config_from if each.config_map_ref]
+        source = read.source
+        if source.config_map is not None:
+            found.append((f"ConfigMap/{source.config_map.name}", True))
+        if source.oci is not None:
+            found += [(f"Secret/{each.name}", False) for each in source.oci.pull_secrets]
+            if source.oci.ca_config_map is not None:
+                found.append((f"ConfigMap/{source.oci.ca_config_map.name}", False))
+        return Facts(
+            permissions=list(read.permissions),
+            is_strict=read.permissions_policy == "Strict",
+            track_interval=source.oci.track_interval if source.oci is not None else None,
+            refers_to=found,
+        )
 
     @cached_property
     def selector(self) -> Selector:
@@ -210,6 +244,27 @@ def _refused(spec: Any, why: str) -> Object:
     return {"selector": spec.get("selector") if isinstance(spec, dict) else None, "config": why}
 
 
+def _names(spec: Any) -> frozenset[str]:
+    """The names of all objects that a spec refers to, whether the rest of it is right or not."""
+    oci = _at(spec, "source", "oci")
+    found = [
+        _at(each, kind, "name") for each in _list(_at(spec, "configFrom")) for kind in ("secretRef", "configMapRef")
+    ]
+    found += [_at(each, "name") for each in _list(_at(oci, "pullSecrets"))]
+    found += [_at(oci, "caConfigMap", "name"), _at(spec, "source", "configMap", "name")]
+    return frozenset(each for each in found if isinstance(each, str))
+
+
+def _at(node: Any, *names: str) -> Any:
+    for name in names:
+        node = node.get(name) if isinstance(node, dict) else None
+    return node
+
+
+def _list(node: Any) -> list[Any]:
+    return node if isinstance(node, list) else []
+
+
 def parse_plugin(namespace: str, name: str, uid: str, generation: int, spec: Any) -> WasmPlugin:
     """A resource of its parts. Raises ``pydantic.ValidationError``."""
     metadata = {"namespace": namespace, "name": name, "uid": uid, "generation": generation}
@@ -241,8 +296,6 @@ class Catalogue:
         self.room_again: list[Callable[[Key], None]] = []
         """Hear of each plugin whose spec was left out and fits now: it has to be read from the API again."""
         self._budgets: defaultdict[str, Budget] = defaultdict(Budget)
-        self._is_full: defaultdict[str, bool] = defaultdict(bool)
-        """Whether specs of a namespace are, or were, left out."""
         self.pod_changed: list[Callable[[Key], None]] = []
 
     def put_plugin(self, found: Object, *, gone: bool) -> None:
@@ -250,6 +303,7 @@ class Catalogue:
         new = Plugin.of(found)
         there = self.plugins[new.namespace]
         known = there.get(new.name)
+        new = new.after(known)
         if gone:
             # kopf keeps the order of events per uid: the end of an object may come after its successor's beginning.
             if known is None or known.uid != new.uid:
@@ -277,17 +331,15 @@ class Catalogue:
     def _make_room(self, namespace: str) -> None:
         """Leave out whose specs do not fit any longer, and have read again whose do."""
         there, budget = self.plugins[namespace], self._budgets[namespace]
-        if not budget.over and not self._is_full[namespace]:
-            return
-        self._is_full[namespace] = bool(budget.over)
-        why = budget.refusal()
-        for plugin in list(there.values()):
-            if plugin.left_out and plugin.name not in budget.over:
-                self._is_full[namespace] = True
+        for name in budget.changes():
+            plugin = there.get(name)
+            if plugin is None:
+                continue
+            if plugin.left_out and name not in budget.over:
                 for hear in self.room_again:
                     hear(plugin.key)
-            elif plugin.name in budget.over and not plugin.left_out:
-                there[plugin.name] = plugin.without_spec(why)
+            elif name in budget.over and not plugin.left_out:
+                there[name] = plugin.without_spec(budget.refusal())
                 self.tell_plugin(plugin.key)
 
     def put_pod(self, key: Key, old: Pod | None, new: Pod | None) -> None:
@@ -336,10 +388,9 @@ class Catalogue:
             self.versions.pop(reference, None)
         else:
             self.versions[reference] = version
-        needle = orjson.dumps(key[1])
+        is_default = key[1] in self.default_pull_secrets.get(key[0], ())
         for plugin in list(self.plugins[key[0]].values()):
-            # A plugin names what it refers to; looking for the name in its bytes finds it, and seldom too much.
-            if needle in plugin.spec or key[1] in self.default_pull_secrets.get(key[0], ()):
+            if is_default or key[1] in plugin.names:
                 self.tell_plugin(plugin.key)
 
     def put_default_account(self, namespace: str, pull_secrets: list[str]) -> None:

@@ -19,7 +19,7 @@ import random
 import time
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import orjson
 from pydantic import ValidationError
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from hookline_operator.fleet import Fleet, PodState
     from hookline_operator.kube import Key
     from hookline_operator.metrics import Metrics
-    from hookline_operator.revisions import Seal
+    from hookline_operator.revisions import Revision, Seal
     from hookline_runtime.artifacts import Fetcher
 
 _RESOLVES_AT_ONCE: Final = 16
@@ -65,6 +65,14 @@ _MAX_NOTE: Final = 300
 log = logging.getLogger("hookline.controller")
 
 
+class _Summary(NamedTuple):
+    """What the status tells of a revision, which is read a tenth of a second where its settings have a mebibyte."""
+
+    artifact: ArtifactStatus
+    imports: list[str]
+    notes: list[str]
+
+
 @dataclass(slots=True)
 class _Track:
     """What the leader knows of one plugin beyond the catalogue."""
@@ -83,6 +91,8 @@ class _Track:
     again: asyncio.TimerHandle | None = None
     good: tuple[object, bool] = (None, False)
     """Whether the current revision is what the resource asks for, and for which of both that was found."""
+    summary: tuple[Revision | None, _Summary | None] = (None, None)
+    """Of the current revision, once it was asked for."""
 
     def cancel(self) -> None:
         """Nothing more comes of it."""
@@ -233,9 +243,9 @@ class Controller:
             try:
                 template = revision.parsed()
                 same = inputs == revision.inputs and template.spec == orjson.loads(plugin.spec)
-                if same and plugin.parsed().spec.permissions_policy == "Strict":
+                if same and (plugin.facts is None or plugin.facts.is_strict):
                     # An operator that did not ask may have stored it. It goes on, as what ran before any wrong change.
-                    same = not _ungranted(plugin, template)
+                    same = plugin.facts is not None and not _ungranted(plugin, template.imports)
             except ValidationError:
                 same = False
             track.good = (seen, same)
@@ -318,9 +328,9 @@ class Controller:
         """Ask again what a tag means, where the resource wants that."""
         if track.again is not None or track.task is not None:
             return
-        oci = plugin.parsed().spec.source.oci
-        if oci is not None and oci.track_interval is not None:
-            self._again(track, plugin.key, oci.track_interval / 1000 * random.uniform(0.95, 1.0), ask_again=True)  # noqa: S311
+        interval = plugin.facts.track_interval if plugin.facts is not None else None
+        if interval is not None:
+            self._again(track, plugin.key, interval / 1000 * random.uniform(0.95, 1.0), ask_again=True)  # noqa: S311
 
     async def _template(self, plugin: Plugin, *, ask_again: bool) -> Template:
         """What the resource resolves to now. Raises LoadError."""
@@ -384,26 +394,21 @@ class Controller:
         track = self._term.tracks.get(plugin.key)
         if track is None or track.uid != plugin.uid:
             return None
-        revision, template, artifact = self._catalogue.current(plugin), self._current_template(plugin), None
-        if template is not None:
-            artifact = ArtifactStatus(
-                digest=template.artifact.digest,
-                sha256=template.artifact.sha256,
-                layout=template.artifact.layout,
-                size=template.artifact.size,
-                hooks=[hook.value for hook in template.hooks],
-                imports=template.imports[:_MAX_IMPORTS],
-            )
+        revision = self._catalogue.current(plugin)
+        if track.summary[0] != revision:
+            track.summary = revision, self._summary(plugin)
+        summary = track.summary[1]
+        artifact = summary.artifact if summary is not None else None
         short = revision.short if revision is not None else None
-        if template is not None and self._good(track, plugin):
-            ungranted = _ungranted(plugin, template)
+        if summary is not None and self._good(track, plugin):
+            ungranted = _ungranted(plugin, summary.imports)
             return Resolution(
                 state="Good",
                 artifact=artifact,
                 revision=short,
                 message=track.note,
                 warnings=[permission_warning(ungranted)] if ungranted else [],
-                notes=template.notes,
+                notes=summary.notes,
             )
         if track.error is not None:
             return Resolution(
@@ -416,10 +421,25 @@ class Controller:
             )
         return Resolution(state="Pending", artifact=artifact, revision=short)
 
+    def _summary(self, plugin: Plugin) -> _Summary | None:
+        """What there is to tell of the current revision; None where there is none, or another version stored it."""
+        template = self._current_template(plugin)
+        if template is None:
+            return None
+        artifact = ArtifactStatus(
+            digest=template.artifact.digest,
+            sha256=template.artifact.sha256,
+            layout=template.artifact.layout,
+            size=template.artifact.size,
+            hooks=[hook.value for hook in template.hooks],
+            imports=template.imports[:_MAX_IMPORTS],
+        )
+        return _Summary(artifact, template.imports, template.notes)
 
-def _ungranted(plugin: Plugin, template: Template) -> dict[str, str]:
-    """What the module imports and the resource does not grant. Raises ValidationError."""
-    return ungranted_imports(template.imports, plugin.parsed().spec.permissions)
+
+def _ungranted(plugin: Plugin, imports: list[str]) -> dict[str, str]:
+    """What the module imports and the resource does not grant."""
+    return ungranted_imports(imports, plugin.facts.permissions if plugin.facts is not None else ())
 
 
 def _first(error: ValidationError) -> str:

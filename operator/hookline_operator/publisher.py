@@ -15,6 +15,7 @@ import logging
 import random
 import time
 import uuid
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +24,7 @@ from pydantic import ValidationError
 
 from hookline_api.resources import API_VERSION, KIND, PLURAL, Failure, WasmPluginStatus
 from hookline_operator.kube import MANAGER, Kube, KubeError, path
+from hookline_operator.rations import Ration
 from hookline_operator.reconcile import (
     CAUSES,
     PODS_FAILED,
@@ -45,6 +47,12 @@ if TYPE_CHECKING:
     from hookline_operator.metrics import Metrics
 
 _WRITES_AT_ONCE: Final = 16
+_OF_ONE_NAMESPACE: Final = 4
+"""… for one namespace: five thousand plugins of a tenant that flap keep nobody else's status waiting."""
+_EVENTS: Final = 25
+"""Events of one plugin at once, as Kubernetes' own components have it."""
+_EVENTS_EACH_SECOND: Final = 1 / 30
+"""… and again: one that flaps every second is seen to do so in its status, and etcd keeps each Event for an hour."""
 _WRITE_EVERY_S: Final = 1.0
 _REST: Final = 20
 """How many times as long as a look at the pods took, the next one waits: two thousand reports ask for one each."""
@@ -79,6 +87,7 @@ class _Page:
     write: asyncio.TimerHandle | None = None
     writing: bool = False
     rewrite: bool = False
+    events: Ration = field(default_factory=lambda: Ration(burst=_EVENTS, each_second=_EVENTS_EACH_SECOND))
 
 
 class Publisher:
@@ -113,6 +122,7 @@ class Publisher:
         self._pages: dict[Key, _Page] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._writes = asyncio.Semaphore(_WRITES_AT_ONCE)
+        self._shares: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_OF_ONE_NAMESPACE))
 
     def begin(self) -> None:
         """A term begins, and nothing was written in it; its sidecars are on their way."""
@@ -159,7 +169,7 @@ class Publisher:
 
     async def _publish(self, page: _Page, key: Key) -> None:
         try:
-            async with self._writes:
+            async with self._shares[key[0]], self._writes:
                 await self._write(page, key)
         except KubeError as error:
             if error.status != _GONE:
@@ -233,7 +243,8 @@ class Publisher:
             # Why it cannot be resolved is in the log already, and each pod that comes or goes is no news for it.
             if event.reason not in CAUSES and (switched or was_wrong or event.reason in {RESOLVED, PODS_FAILED}):
                 log.info("plugin '%s/%s': %s: %s", *plugin.key, event.reason, event.message)
-            await self._tell(plugin, event)
+            if page.events.take():
+                await self._tell(plugin, event)
 
     async def _pods(self, plugin: Plugin) -> tuple[list[PodObservation], bool]:
         """The matching pods, and whether all of them have reported."""

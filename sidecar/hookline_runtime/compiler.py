@@ -46,8 +46,9 @@ MEMORY: Final = 64 * 2**20
 MEMORY_PER_BYTE: Final = 64
 """More for each byte of the module: what toolchains make takes 20. Where that is too little, it is compiled once more
 with all that there is for children, and alone."""
-MAX_FAILED: Final = 256
-"""Modules that did not compile and are remembered; the oldest is forgotten, so no choice of modules makes it grow."""
+MAX_FAILED: Final = 1024
+"""Modules that did not compile, and plugins whose last did not, that are remembered: as many as a sidecar can report
+plugins, so none is forgotten before it is tried again. The oldest is, so no choice of modules makes it grow."""
 _YOUNG_S: Final = 600.0
 
 log = logging.getLogger("hookline.compiler")
@@ -76,8 +77,8 @@ class Compiler:
         self._folder = folder
         self._check_s = check_s
         self._failed = _Failed(folder.with_name(f"{folder.name}-failed.json"))
-        self._behind: set[str] = set()
-        """Plugins whose last module did not compile."""
+        self._behind: dict[str, None] = {}
+        """Plugins whose last module did not compile, the longest ago first."""
 
     def path(self, sha256: str, *, fuel: bool) -> Path:
         """Where the compiled form of that module is, or will be."""
@@ -102,23 +103,11 @@ class Compiler:
             if known is not None:
                 raise VerifyError(known)
         size = 0 if there else await asyncio.to_thread(_size, job.wasm)
-        request = {
-            "wasm": None if there else str(job.wasm),
-            "target": str(target),
-            "fuel": job.fuel,
-            "compile_s": compile_s(size),
-            "schema": job.schema,
-            "config": job.config.parsed() if isinstance(job.config, Config) else job.config or {},
-            "check_s": self._check_s,
-        }
-        try:
-            written = orjson.dumps(request)
-        except orjson.JSONEncodeError as error:
-            raise ConfigError(f"the settings, or the schema for them, cannot be written as JSON: {error}") from None
+        written = self._written(job, target, None if there else job.wasm, size)
         await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True, mode=0o700)
         answer = await self._run(job, written, size)
         if not answer or answer.get("cause") == ConfigError.cause or (job.schema is not None and target.exists()):
-            self._behind.discard(job.plugin)
+            self._behind.pop(job.plugin, None)
         else:
             self._note_failure(job, target.name, answer, size)
         if answer.get("cause") == ENDED and job.schema is not None and target.exists():
@@ -131,6 +120,23 @@ class Compiler:
             raise VerifyError(_sentence(answer, size))
         return target
 
+    def _written(self, job: Job, target: Path, wasm: Path | None, size: int) -> bytes:
+        """What the child is told, as bytes: parsed settings are large, and a job may wait. Raises ConfigError."""
+        config = job.config.parsed() if isinstance(job.config, Config) else job.config
+        request = {
+            "wasm": None if wasm is None else str(wasm),
+            "target": str(target),
+            "fuel": job.fuel,
+            "compile_s": compile_s(size),
+            "schema": job.schema,
+            "config": config or {},
+            "check_s": self._check_s,
+        }
+        try:
+            return orjson.dumps(request)
+        except orjson.JSONEncodeError as error:
+            raise ConfigError(f"the settings, or the schema for them, cannot be written as JSON: {error}") from None
+
     async def _run(self, job: Job, request: bytes, size: int) -> dict[str, Any]:
         """Have it done: with what such a module takes, and where that is too little, with all there is."""
         order = (int(job.plugin in self._behind), size)
@@ -142,8 +148,10 @@ class Compiler:
 
     def _note_failure(self, job: Job, name: str, answer: dict[str, Any], size: int) -> None:
         """Remember what failed because of what the module is, and not because of anything beside it."""
-        if len(self._behind) < MAX_FAILED:
-            self._behind.add(job.plugin)
+        self._behind.pop(job.plugin, None)
+        self._behind[job.plugin] = None
+        while len(self._behind) > MAX_FAILED:
+            del self._behind[next(iter(self._behind))]
         lacked = _lacked_memory(answer)
         ours = str(answer.get("message")).startswith(FAILED)
         if lacked or _took_too_long(answer) or (answer.get("cause") != ENDED and not ours):

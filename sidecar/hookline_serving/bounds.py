@@ -44,6 +44,10 @@ Closed = Counter[Reason]
 class Bounds:
     """Of one server. Connections that somebody vouches for (``vouch``) are in none of the counts but the first."""
 
+    fresh: int = 1024
+    """Connections whose first bytes may be on their way (``census.FRESH_S``), beside all others: as many as can be
+    taken in that time. A probe that comes with a crowd is read before it is judged; a few lost ones end a pod.
+    As many requests may be under way beyond the bounds, where all are being answered: that is soon over."""
     unproven: int = 64
     """Connections that have not completed a request, or are in the middle of a head."""
     unproven_of_one: int = 32

@@ -1,14 +1,18 @@
 """Who is connected to one server, what each connection is doing, and which one has to go.
 
-Each connection is a ``Visit``, in one of four crowds:
+Each connection is a ``Visit``, in one of five crowds:
 
+- *fresh*: it came a moment ago. What its client sent may wait in the socket, so it is not blamed for its silence until
+  the loop has had the time to read it, and the client to send it.
 - *unproven*: it has not completed a request, or is in the middle of another head. Ends after ``HEAD_S``.
 - *busy*: a request is under way. Its body has a deadline where it is read; here it ends when nobody reads the answer.
 - *idle*: between two requests. Ends after ``Bounds.idle``.
 - *kept*: somebody vouches for it, such as a session that has an owner, or it is watched elsewhere (a lane).
 
 The clock is looked at twice a second for all of them together: each crowd is in the order of arrival, so only what is
-over has to be looked at. Whoever closes a connection here aborts it: the other side has shown that it does not listen.
+over has to be looked at. That is after the sockets have been read: where this process stood still for longer than a
+deadline, what came in time is in them. Whoever closes a connection here aborts it: the other side has shown that it
+does not listen.
 """
 
 from __future__ import annotations
@@ -26,6 +30,12 @@ if TYPE_CHECKING:
     from aiohttp import StreamReader
 
 _LOOK_S: Final = 0.5
+FRESH_S: Final = 0.05
+"""Seconds for the first bytes: what a client on the same node, or in the same zone, needs to see that it is connected
+and to send them."""
+_TURNS: Final = 3
+"""Turns of the event loop within which everything that is in the sockets has been read: one that begins to read, one
+that is told of what is there, and one in which it is handed on."""
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 _NOBODY: Final = ""
 """The address of a unix socket's other side."""
@@ -159,6 +169,7 @@ class Census:
     ) -> None:
         self.bounds = bounds
         self.closed = closed
+        self.fresh = _Crowd()
         self.unproven = _Crowd()
         self.busy = _Crowd()
         self.idle = _Crowd()
@@ -170,24 +181,26 @@ class Census:
         """Those that do not read, and since when."""
         self._held = 0
         self._looking: asyncio.TimerHandle | None = None
+        self._is_judging = False
+        """Whether somebody will look who of the fresh has had its time."""
 
     def __len__(self) -> int:
-        return sum(len(crowd) for crowd in (self.unproven, self.busy, self.idle, self.kept))
+        return sum(len(crowd) for crowd in (self.fresh, self.unproven, self.busy, self.idle, self.kept))
 
     @property
     def _counted(self) -> int:
-        """Those that nobody vouches for."""
-        return len(self) - (len(self.kept) if self._watches_idle else 0)
+        """Those that have had their turn, and that nobody vouches for."""
+        return len(self) - len(self.fresh) - (len(self.kept) if self._watches_idle else 0)
 
-    def admit(self, transport: asyncio.Transport) -> Visit | None:
-        """Count a new connection, in the place of another one if need be; None where this one has to go, and does."""
+    def admit(self, transport: asyncio.Transport) -> Visit:
+        """Count a new connection. Who has to go for it is seen once it has said something, or had the time to."""
+        while len(self.fresh) >= self.bounds.fresh and (oldest := self.fresh.oldest()) is not None:
+            self._close(oldest, "crowd")
         visit = Visit(self, transport, _address(transport))
-        reason = self._find_room(visit.address)
-        if reason is not None:
-            self.closed[reason] += 1
-            visit.cut()
-            return None
-        self._add(visit, self.unproven)
+        self._add(visit, self.fresh)
+        if not self._is_judging:
+            self._is_judging = True
+            self._loop.call_later(FRESH_S, self._after_reading, self._judge)
         return visit
 
     def head_grows(self, visit: Visit, count: int) -> None:
@@ -197,6 +210,8 @@ class Census:
         if visit.crowd is not self.unproven:
             self.moves(visit, self.unproven)
             self._keep_few_unproven()
+        if visit.crowd is None:
+            return  # it was that one
         visit.held += count
         self._held += count
         if visit.held > self.bounds.head:
@@ -214,12 +229,17 @@ class Census:
             self.head_grows(visit, unfinished)
         else:
             self.moves(visit, self.idle if self._watches_idle else self.kept)
+            self._keep_few(visit.address)
 
     def moves(self, visit: Visit, crowd: _Crowd) -> None:
         """It does something else now."""
-        if visit.crowd is not None:
-            self._remove(visit)
-            self._add(visit, crowd)
+        if visit.crowd is None:
+            return
+        if visit.crowd is self.fresh and (reason := self._find_room(visit.address, among=crowd)) is not None:
+            self._close(visit, reason)
+            return
+        self._remove(visit)
+        self._add(visit, crowd)
 
     def blocks(self, visit: Visit) -> None:
         """See ``Visit``."""
@@ -258,20 +278,32 @@ class Census:
 
     # ── room ──
 
-    def _find_room(self, address: str) -> Reason | None:
-        """See that there is room for one more; else why there is none."""
+    def _find_room(self, address: str, *, among: _Crowd) -> Reason | None:
+        """See that there is room for one more of those that are not fresh; else why there is none."""
         bounds = self.bounds
-        if address != _NOBODY:
-            of_one = sum(crowd.of(address) for crowd in (self.unproven, self.busy, self.idle))
-            if of_one >= bounds.of_one and not self._one_goes("address", address):
-                return "address"
-            if self.unproven.of(address) >= bounds.unproven_of_one:
-                self._one_goes("crowd", address)
-        if self._counted >= bounds.every and not self._one_goes("full", None):
+        if among is self.unproven and address != _NOBODY and self.unproven.of(address) >= bounds.unproven_of_one:
+            self._one_goes("crowd", address)
+        self._keep_few(address, room=1)
+        # Where all are being answered, that is soon over, and whoever asks one thing more waits for no place.
+        if address != _NOBODY and self._of_one(address) >= bounds.of_one + bounds.fresh:
+            return "address"
+        if self._counted >= bounds.every + bounds.fresh:
             return "full"
-        if len(self.unproven) >= bounds.unproven:
+        if among is self.unproven:
             self._keep_few_unproven(room=1)
         return None
+
+    def _of_one(self, address: str) -> int:
+        return sum(crowd.of(address) for crowd in (self.unproven, self.busy, self.idle))
+
+    def _keep_few(self, address: str, room: int = 0) -> None:
+        bounds = self.bounds
+        while (
+            address != _NOBODY and self._of_one(address) > bounds.of_one - room and self._one_goes("address", address)
+        ):
+            pass
+        while self._counted > bounds.every - room and self._one_goes("full", None):
+            pass
 
     def _keep_few_unproven(self, room: int = 0) -> None:
         while len(self.unproven) > self.bounds.unproven - room and (oldest := self.unproven.oldest()) is not None:
@@ -301,13 +333,32 @@ class Census:
     def _close(self, visit: Visit, reason: Reason) -> None:
         """End it: it is counted no more from here on, and its transport says so to whoever has it."""
         self.closed[reason] += 1
+        is_idle = visit.crowd is self.idle or visit.crowd is self.kept
         self.leaves(visit)
-        visit.cut()
+        if is_idle:
+            self._after_reading(lambda _: visit.cut())  # its answer may have been written in this very turn
+        else:
+            visit.cut()
 
     # ── time ──
 
-    def _look(self) -> None:
-        now = self._loop.time()
+    def _after_reading(self, then: Callable[[float], None], now: float | None = None, turns: int = _TURNS) -> None:
+        """Call with this moment, once all that is in the sockets now has been read."""
+        now = self._loop.time() if now is None else now
+        if turns:
+            self._loop.call_soon(self._after_reading, then, now, turns - 1)
+        else:
+            then(now)
+
+    def _judge(self, now: float) -> None:
+        """Who has had its time, and said nothing, is as those are who did not end their heads."""
+        for visit in self.fresh.before(now - FRESH_S):
+            self.moves(visit, self.unproven)
+        self._is_judging = bool(self.fresh.visits)
+        if self._is_judging:
+            self._loop.call_later(FRESH_S / 2, self._after_reading, self._judge)
+
+    def _look(self, now: float) -> None:
         for late in self.unproven.before(now - HEAD_S):
             self._close(late, "head")
         for silent in self.idle.before(now - self.bounds.idle):
@@ -322,7 +373,7 @@ class Census:
 
     def _look_later(self) -> None:
         if self._looking is None:
-            self._looking = self._loop.call_later(_LOOK_S, self._look)
+            self._looking = self._loop.call_later(_LOOK_S, self._after_reading, self._look)
 
     def _add(self, visit: Visit, crowd: _Crowd) -> None:
         visit.crowd, visit.since = crowd, self._loop.time()

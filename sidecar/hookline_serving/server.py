@@ -23,7 +23,9 @@ from hookline_serving.connection import Connection, announcing
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_BACKLOG: Final = 1024
+_BACKLOG: Final = 4096
+"""Connections that the kernel keeps until they are taken, where it lets us: a client that finds no room there tries
+again after a second, which is all the time that a kubelet gives a probe."""
 _AT_ONCE: Final = 64
 """Connections that are taken before requests on others get their turn."""
 _EXHAUSTED_S: Final = 0.1
@@ -180,8 +182,6 @@ class _Hello(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         made = cast("asyncio.Transport", transport)
         visit = self._census.admit(made)
-        if visit is None:
-            return
         made.pause_reading()  # until there is somebody to read
         connection = self._behind()
         connection.visit = visit

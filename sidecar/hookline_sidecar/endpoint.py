@@ -26,7 +26,7 @@ from yarl import URL
 from hookline_api.hooks import Hook, hook_spellings, parse_hook
 from hookline_runtime.backlog import Asker
 from hookline_runtime.errors import InputError
-from hookline_serving import Bounds, Census, Closed, Connection
+from hookline_serving import Bodies, Bounds, Census, Closed, Connection
 from hookline_serving.connection import announcing
 from hookline_sidecar.auth import Question
 from hookline_sidecar.batch import Batch
@@ -100,27 +100,6 @@ class Gate:
         """Called for each subrequest that is refused because it can be read in more than one way."""
 
 
-class _Bodies:
-    """The bodies that are not whole, without the large ones."""
-
-    def __init__(self) -> None:
-        self._bytes: dict[asyncio.Timeout, int] = {}
-        self._total = 0
-
-    def grows(self, deadline: asyncio.Timeout, count: int) -> None:
-        """So many more bytes came of the body that has this deadline."""
-        self._bytes[deadline] = self._bytes.get(deadline, 0) + count
-        self._total += count
-        while self._total > _SMALL_BYTES:
-            oldest = next(iter(self._bytes))
-            self.forget(oldest)
-            oldest.reschedule(0)
-
-    def forget(self, deadline: asyncio.Timeout) -> None:
-        """It is whole, or a large one, or nobody waits for it."""
-        self._total -= self._bytes.pop(deadline, 0)
-
-
 class _Work(Protocol):
     """What takes several decisions of one bundle: a batch, a question of a proxy."""
 
@@ -139,7 +118,7 @@ class Endpoint:
         self._telling = TELLINGS[settings.auth_headers]
         self._wire = Wire()
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
-        self._small = _Bodies()
+        self._small = Bodies(most=_SMALL_BYTES)
         self._logged_at = -_LOG_PAUSE_S
 
     def server(self, ended: Callable[[], None]) -> _Server:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import tracemalloc
 
 import pytest
 
 from hookline_api.resources import HTTPSource, OCISource
-from hookline_runtime.artifacts import ArtifactStore, FetchLimits, RegistryAccess
+from hookline_runtime.artifacts import ArtifactStore, FetchLimits, RegistryAccess, certificates
+from hookline_runtime.artifacts.credentials import PullSecret
 from hookline_runtime.artifacts.store import _MAX_PROOFS
 from hookline_runtime.errors import FetchError, VerifyError
 
@@ -186,3 +188,52 @@ async def test_a_registry_that_never_answers_holds_its_owners_places_and_no_othe
     for task in stuck:
         task.cancel()
     await asyncio.gather(*stuck, return_exceptions=True)
+
+
+def test_large_pull_secrets_are_told_apart_without_being_written_as_text():
+    """Sixteen Secrets have 16 MiB: telling them apart takes no more memory than they do, and is done once."""
+
+    def given(**more):
+        secrets = [PullSecret(name=f"s{each}", document=bytes(2**20)) for each in range(16)]
+        return RegistryAccess(dockerconfigs=tuple(secrets), **more)
+
+    access = given()
+    tracemalloc.start()
+    try:
+        before = access.fingerprint
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    assert access.fingerprint is before
+    assert given().fingerprint == before
+    others = [
+        RegistryAccess(),
+        given(ca_pem=""),
+        given(ca_pem="x"),
+        RegistryAccess(dockerconfigs=access.dockerconfigs[::-1]),
+        RegistryAccess(dockerconfigs=access.dockerconfigs[1:]),
+        RegistryAccess(dockerconfigs=(PullSecret(name="a", document="b"), PullSecret(name="c", document="d"))),
+        RegistryAccess(dockerconfigs=(PullSecret(name="a", document="bc"), PullSecret(name="", document="d"))),
+        RegistryAccess(dockerconfigs=(PullSecret(name="a", document=b""),)),
+        RegistryAccess(dockerconfigs=(PullSecret(name="a", document=None),)),
+        RegistryAccess(dockerconfigs=(PullSecret(name="a", document=b"", bare=True),)),
+        RegistryAccess(dockerconfigs=({"a": "b"},)),
+        RegistryAccess(dockerconfigs=('{"a": "b"}',)),
+    ]
+    assert len({before, *(each.fingerprint for each in others)}) == len(others) + 1
+
+
+async def test_of_a_registrys_own_authorities_no_more_are_read_than_anybody_has(authority, server, make_fetcher):
+    """OpenSSL takes more than linear time in them, on the event loop, and all that are kept are bounded together."""
+    fetcher = make_fetcher()
+    for text in (authority.pem * (certificates.MAX_CERTIFICATES + 1), " " * (certificates.MAX_PEM + 1)):
+        with pytest.raises(FetchError, match=r"leave in the key ca\.crt only those") as caught:
+            await fetcher.resolve(server.source("plugin:v1"), access=RegistryAccess(ca_pem=text))
+        assert not caught.value.transient
+    assert server.requests == []
+    kept = fetcher._transport._contexts
+    for each in range(12):
+        text = authority.pem + " " * (certificates.MAX_PEM - len(authority.pem) - each)
+        with pytest.raises(FetchError, match="404"):
+            await fetcher.resolve(server.source("plugin:v1"), access=RegistryAccess(ca_pem=text))
+        assert sum(len(text or "") for text in kept) <= certificates.MAX_KEPT

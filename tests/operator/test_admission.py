@@ -18,7 +18,6 @@ from hookline_api.resources import Permission
 from hookline_operator import admission
 from hookline_operator.admission import INJECT_PATH, MAX_BODY, VALIDATE_PATH, judge, routes
 from hookline_operator.injection import InjectionSettings
-from waiting import PATIENCE_S
 
 SETTINGS = InjectionSettings(
     image="sidecar:1", operator="https://hookline-operator.hookline-system.svc", operator_ca="CA"
@@ -209,28 +208,6 @@ async def test_a_body_over_the_cap_is_not_read(client):
     else:
         assert answer.status == 413
     assert (await ask(client, INJECT_PATH, review(POD)))["allowed"] is True
-
-
-async def test_all_bodies_together_are_bounded_and_the_room_is_given_back(client, monkeypatch):
-    """A crowd is told to come again; afterwards everything is as before."""
-    monkeypatch.setattr(admission, "_MAX_UNDER_WAY", 200_000)
-    release = asyncio.Event()
-
-    async def slow():
-        yield b" " * 150_000
-        await release.wait()
-        yield json.dumps(review(POD)).encode()
-
-    headers = {"Content-Type": "application/json"}
-    first = asyncio.create_task(client.post(INJECT_PATH, data=slow(), headers=headers))
-    big = json.dumps(review({**POD, "x": "y" * 100_000})).encode()
-    async with asyncio.timeout(PATIENCE_S):
-        while (answer := await client.post(INJECT_PATH, data=big, headers=headers)).status != 503:
-            pass  # until the first one's bytes have arrived
-    assert "too many reviews" in await answer.text()
-    release.set()
-    assert (await first).status == 200
-    assert (await client.post(INJECT_PATH, data=big, headers=headers)).status == 200
 
 
 async def test_a_body_that_does_not_arrive_is_given_up(client, monkeypatch):

@@ -171,7 +171,7 @@ async def test_a_secret_that_cannot_be_read_is_asked_for_once_and_not_by_every_p
         namespace="shop", plugin="guard", uid="1", number=1, template=json.dumps(data).encode(), seal=Seal()
     )  # fmt: skip
     catalogue.put_revision(("shop", "guard-1"), None, Revision.of(body, Seal()))
-    bundles = Bundles(catalogue, NoSecrets())
+    bundles = Bundles(catalogue, NoSecrets(), key=lambda: b"k" * 32)
     known = catalogue.plugin(("shop", "guard"))
     standings = [await bundles.standing(known) for _ in range(20)]
     assert asked == ["limits"]

@@ -18,6 +18,7 @@ from hookline_operator.kept import Kept
 from hookline_operator.kube import KubeError
 from hookline_operator.process import Operator
 from hookline_operator.settings import Settings
+from steps import GROWTH, growth, opcodes
 
 MIB = 2**20
 
@@ -185,3 +186,113 @@ async def test_a_spec_that_fits_again_is_read_until_the_api_answers(monkeypatch)
     assert catalogue.plugin(("shop", "p2")).parsed().spec.config == {"x": "y" * 6 * MIB}
     assert _left_out(catalogue) == ["p3"]
     assert [where.rpartition("/")[2] for where in asked].count("p2") == 2
+
+
+def _settings(number, kind, name):
+    """A plugin whose settings come from an object."""
+    found = _plugin(number, size=0)
+    found["spec"]["configFrom"] = [{"path": "a", "key": "k", kind: {"name": name}}]
+    return found
+
+
+def test_a_secret_that_changes_concerns_those_who_name_it_and_no_spec_is_read_for_it(catalogue):
+    """A tenant has thousands of Secrets and sixteen mebibytes of specs: each change read all of them."""
+    named = [_settings(1, "secretRef", "token"), _settings(2, "configMapRef", "token"), _settings(3, "secretRef", "no")]
+    named += [_plugin(4, size=0), _plugin(5, size=0), _plugin(6, size=0)]
+    named[3]["spec"]["source"] = {"oci": {"reference": "r.test/a:1", "pullSecrets": [{"name": "token"}]}}
+    named[4]["spec"]["source"] = {"oci": {"reference": "r.test/a:1", "caConfigMap": {"name": "token"}}}
+    named[5]["spec"]["config"] = {"x": "token"}
+    for each in named:
+        catalogue.put_plugin(each, gone=False)
+    told = []
+    catalogue.plugin_changed.append(told.append)
+    catalogue.put_version("Secret", ("shop", "token"), "2")
+    assert sorted(name for _, name in told) == ["p1", "p2", "p4", "p5"]
+    told.clear()
+    catalogue.put_default_account("shop", ["token"])
+    told.clear()
+    catalogue.put_version("Secret", ("shop", "token"), "3")
+    assert len(told) == len(named)
+
+
+_ODD = [
+    *(None, [], "a", 1, {"source": []}, {"source": {"oci": 1}}, {"configFrom": {"a": 1}}),
+    *({"configFrom": [1, None, {}]}, {"source": {"oci": {"pullSecrets": [[], {"name": 1}]}}}),
+]
+
+
+@pytest.mark.parametrize("odd", _ODD)
+def test_a_spec_of_any_form_names_nothing(catalogue, odd):
+    """The API server checks it; an older definition did not."""
+    catalogue.put_plugin(_plugin(1, size=0) | {"spec": odd}, gone=False)
+    plugin = catalogue.plugin(("shop", "p1"))
+    assert plugin.names == frozenset()
+    assert plugin.facts is None
+    assert plugin.refers_to == plugin.settings_from == []
+
+
+def test_what_is_known_of_a_spec_is_found_once_whatever_the_status_does(catalogue):
+    """Reading a mebibyte of settings takes a tenth of a second, and each pod's change and each status asked for it."""
+    catalogue.put_plugin(_settings(1, "secretRef", "token"), gone=False)
+    first = catalogue.plugin(("shop", "p1"))
+    facts = first.facts
+    assert facts.refers_to == [("Secret/token", True), ("ConfigMap/m", True)]
+    catalogue.put_plugin({**_settings(1, "secretRef", "token"), "status": {"observedGeneration": 1}}, gone=False)
+    second = catalogue.plugin(("shop", "p1"))
+    assert second is not first
+    assert second.facts is facts
+    assert second.spec is first.spec
+    catalogue.put_plugin(_settings(1, "secretRef", "other"), gone=False)
+    assert catalogue.plugin(("shop", "p1")).refers_to == ["Secret/other", "ConfigMap/m"]
+
+
+def test_plugins_beyond_the_budget_take_work_for_themselves_alone():
+    """Thousands of small ones: each was sorted and weighed again with all others, and all were looked at."""
+
+    def made(count):
+        names = [f"p{each:05}" for each in range(count)]
+        catalogue = Catalogue()
+        full = {"metadata": {"namespace": "shop", "name": "full", "uid": "full", "creationTimestamp": "2025"},
+                "spec": {"config": {"x": "y" * NAMESPACE_SPECS}}}  # fmt: skip
+        catalogue.put_plugin(full, gone=False)
+        catalogue.put_plugin({**full, "metadata": {**full["metadata"], "name": "old", "uid": "a"}, "spec": {
+            "config": {"x": "y" * (NAMESPACE_SPECS - 200)}}}, gone=False)  # fmt: skip
+        return catalogue, [{**full, "metadata": {**full["metadata"], "name": each, "uid": each, "creationTimestamp":
+                            "2026"}, "spec": {"config": {"x": "y" * 100}}} for each in names]  # fmt: skip
+
+    def put(found):
+        catalogue, plugins = found
+        for each in plugins:
+            catalogue.put_plugin(each, gone=False)
+
+    assert growth(opcodes, made, put, 100) < GROWTH
+
+
+def test_the_budget_comes_to_what_weighing_all_of_them_comes_to():
+    """However they come, change and go; and each that is left out, or is no longer, is told of once."""
+    chance, budget, there, known = random.Random(3), Budget(100), {}, set()
+    for _ in range(3000):
+        name = f"p{chance.randrange(12)}"
+        if name in there and chance.random() < 0.3:
+            del there[name]
+            budget.drop(name)
+        else:
+            there[name] = (
+                f"2026-01-0{chance.randrange(1, 4)}",
+                chance.choice("abc") + name,
+                name,
+                chance.randrange(40),
+            )
+            created, uid, _, size = there[name]
+            budget.put(name, created=created, uid=uid, size=size)
+        kept, over = 0, set()
+        for each in sorted(there.values()):
+            if kept + each[3] <= 100:
+                kept += each[3]
+            else:
+                over.add(each[2])
+        assert budget.over == over
+        assert budget.total == sum(each[3] for each in there.values())
+        changes = budget.changes()
+        assert known ^ over <= changes
+        known = over

@@ -145,3 +145,23 @@ async def test_a_crowd_of_the_dearest_reviews_takes_a_bounded_amount_of_memory(s
     assert {status for status, _ in answers} <= {200, 503}
     assert 200 in {status for status, _ in answers}
     assert (await _memory(server))[1] - before <= 128 * MIB
+
+
+@pytest.mark.parametrize(("size", "count", "honest"), [(200_000, 100, b"{}"), (1_000_000, 4, RULES)])
+async def test_reviews_that_do_not_end_keep_no_honest_one_out(client, size, count, honest):
+    """Those that began first are no longer waited for; all of them together would be more than there is room for."""
+    head = f"POST {VALIDATE_PATH} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    stalled = []
+    try:
+        for _ in range(count):
+            reader, writer = await asyncio.open_connection(client.host, client.port)
+            stalled.append((reader, writer))
+            writer.write(head.encode() + f"Content-Length: {size + 10}\r\n\r\n".encode() + b" " * size)
+            await writer.drain()
+        status, text = await _post(client, _review(honest))
+        assert (status, json.loads(text)["response"]["allowed"]) == (200, True)
+        first = await stalled[0][0].readline()
+        assert b" 408 " in first
+    finally:
+        for _, writer in stalled:
+            writer.close()

@@ -6,18 +6,23 @@ import asyncio
 import hashlib
 import itertools
 import time
+from collections import Counter
 from types import SimpleNamespace
 
+import orjson
 import pytest
 
 from hookline_api.bundle import BundlePlugin
+from hookline_api.resources import ArtifactStatus
 from hookline_operator import blobs, distribution
 from hookline_operator.blobs import Blobs
 from hookline_operator.distribution import Session
 from hookline_operator.metrics import Metrics
-from hookline_operator.publisher import Publisher
+from hookline_operator.publisher import Publisher, _Page
+from hookline_operator.reconcile import Resolution
 from hookline_runtime.artifacts import ArtifactStore
 from hookline_runtime.errors import FetchError
+from waiting import until_true
 
 
 @pytest.fixture
@@ -139,3 +144,69 @@ async def test_a_connection_that_does_not_close_is_cut(monkeypatch, closed, cuts
     session = Session(None, None, SimpleNamespace(close=close), lambda: cut.append(1))
     await distribution._let_go(session, 1001, b"it goes")
     assert len(cut) == cuts
+
+
+def _publisher(kind, names, kube=None, resolution=None):
+    """Of plugins of these namespaces, one each."""
+    plugins = {}
+    for name in names:
+        known = {"key": (name, "p"), "name": "p", "namespace": name, "uid": "u", "status": b"{}", "generation": 1}
+        plugins[name, "p"] = SimpleNamespace(**known)
+    catalogue = SimpleNamespace(plugin=plugins.get)
+    made = kind(kube, catalogue, None, None, Metrics(), check_term=lambda: None, look_again=lambda _key: None,
+                resolution=resolution or (lambda _plugin: None))  # fmt: skip
+    made.begin()
+    return made, plugins
+
+
+async def test_statuses_of_one_namespace_keep_no_other_waiting():
+    """A tenant with thousands of plugins that flap has a quarter of what is written at once."""
+    ends, begun = asyncio.Event(), []
+
+    class Stuck(Publisher):
+        async def _write(self, _page, key):
+            begun.append(key)
+            if key[0] == "hostile":
+                await ends.wait()
+
+    publisher, plugins = _publisher(Stuck, ["other"])
+    hostile = [SimpleNamespace(key=("hostile", f"p{each}"), name="p", uid="u") for each in range(40)]
+    for each in hostile:
+        publisher.soon(each)
+    await until_true(lambda: len(begun) == 4, "four of the hostile are being written", pause=0)
+    publisher.soon(plugins["other", "p"])
+    await until_true(lambda: ("other", "p") in begun, "the other's is written", pause=0)
+    assert len(begun) == 5
+    ends.set()
+    await until_true(lambda: len(begun) == 41, "all are", pause=0)
+    publisher.end()
+
+
+async def test_a_plugin_that_flaps_has_few_events():
+    """Its status says what is so now; Events are kept for an hour, each an object of its own."""
+    written, good = Counter(), itertools.cycle([True, False])
+
+    class Api:
+        async def apply(self, _path, _body):
+            written["status"] += 1
+
+        async def request(self, _method, _path, *, body):
+            written[body["kind"]] += 1
+
+    class Podless(Publisher):
+        async def _pods(self, _plugin):
+            return [], True
+
+    def resolution(_plugin):
+        if next(good):
+            artifact = ArtifactStatus(digest="sha256:" + "0" * 64, sha256="0" * 64, layout="raw", size=8, hooks=[])
+            return Resolution(state="Good", artifact=artifact, revision="0123456789")
+        return Resolution(state="Failed", cause="fetch", message="it is gone")
+
+    publisher, plugins = _publisher(Podless, ["shop"], Api(), resolution)
+    page = _Page(uid="u")
+    for _ in range(100):
+        await publisher._write(page, ("shop", "p"))
+        plugins["shop", "p"].status = orjson.dumps(page.applied)
+    assert written["status"] == 100
+    assert written["Event"] in {25, 26}

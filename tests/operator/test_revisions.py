@@ -308,8 +308,10 @@ async def test_one_whose_name_was_guessed_is_replaced(new_operator, tenant, modu
     tenant.plugin("guard", source)
 
     def back():
-        (found,) = tenant.revisions()
-        return found["metadata"]["name"] == kept["metadata"]["name"] and found["data"] == kept["data"]
+        found = tenant.revisions()  # two of them, until the one before it is deleted
+        return [(each["metadata"]["name"], each["data"]) for each in found] == [
+            (kept["metadata"]["name"], kept["data"])
+        ]
 
     await eventually(back, "the first content again, alone")
     assert "is not ours, and is replaced" in operator.log.read_text()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import hashlib
 import random
+from dataclasses import replace
 
 import pytest
 
+from hookline_api.config import Config
 from hookline_runtime import compiler as compiler_module
-from hookline_runtime.artifacts import apart
+from hookline_runtime.artifacts import apart, schema_check
 from hookline_runtime.artifacts.apart import CPU_S
 from hookline_runtime.compiler import MAX_FAILED, Compiler, Job, compile_s
 from hookline_runtime.errors import FetchError, VerifyError
@@ -224,6 +227,34 @@ async def test_a_plugin_whose_module_failed_goes_behind_until_one_compiles(tmp_p
     await compiler.prepare(job(small(4)))
     await compiler.prepare(job(small(5)))
     assert [each["order"][0] for each in runs] == [0, 1, 1, 0]
+
+
+async def test_whoever_failed_last_goes_behind_however_many_failed_before(tmp_path, job, runs):
+    """Names that came and went filled the memory for good, and whoever failed from then on went first."""
+    compiler = Compiler(tmp_path / "compiled")
+    compiler._behind = dict.fromkeys(f"gone-{each}" for each in range(MAX_FAILED))
+    for wasm in (b"\0asm\1\0\0\0\xff", b"\0asm\1\0\0\0\xfe"):
+        with pytest.raises(VerifyError):
+            await compiler.prepare(job(wasm))
+    assert [each["order"][0] for each in runs] == [0, 1]
+    assert len(compiler._behind) == MAX_FAILED
+
+
+async def test_settings_of_jobs_that_wait_are_bytes(tmp_path, job, monkeypatch):
+    """A dozen jobs with a mebibyte of settings each waited with all of their objects: 30 MiB for each."""
+    there = []
+
+    async def waits(_module, request, **_):
+        there.append(sum(1 for each in gc.get_objects() if type(each) is dict and each.get("marked") == []))
+        assert b'"marked":' in request
+        return {}
+
+    monkeypatch.setattr(compiler_module, "run_apart", waits)
+    monkeypatch.setattr(schema_check, "run_apart", waits)
+    config = Config({"list": [{"marked": []} for _ in range(100)]})
+    await Compiler(tmp_path / "compiled").prepare(replace(job(small(4)), config=config, schema={}))
+    await schema_check.check_apart(config, {})
+    assert there == [0, 0]
 
 
 def test_what_is_remembered_is_bounded(tmp_path):

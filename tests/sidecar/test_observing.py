@@ -102,7 +102,7 @@ async def watched(guests, tmp_path):
             await runtime.load(Bundle.of([entry]), lambda _: compiled)
             settings = Settings(
                 plugins=Path(), operator=None, state=Path(), listen=None, socket=None, socket_mode=0,
-                socket_group=None, admin=("", 0), admin_token=None, workers=1,
+                socket_group=None, health=None, admin=("", 0), admin_token=None, workers=1,
                 max_body=2**20, body_timeout=10, drain=10,
             )  # fmt: skip
             made = Endpoint(Gate(runtime), settings, lane=lane).server(lambda: None)

@@ -15,6 +15,7 @@ import pytest
 from cryptography import x509
 
 from hookline_api.bundle import LoadFailure
+from hookline_api.config import Config
 from hookline_api.distribution import MAX_BUNDLE, MAX_REPORT, PluginReport, Report
 from hookline_sidecar.operator_source import pause
 from hookline_sidecar.report import written
@@ -552,7 +553,7 @@ async def test_plugins_of_one_module_fetch_it_once(sidecar, operator, guests, re
     sidecar.stop()
     operator.reports.clear()
     sidecar.start()
-    version = operator.send(*entries[1:], entries[0].model_copy(update={"config": {"custom_hook": "new"}}))
+    version = operator.send(*entries[1:], entries[0].model_copy(update={"config": Config({"custom_hook": "new"})}))
     reported(running=version)
     assert await sidecar.says() == "new"
     assert len(operator.asked) == 1

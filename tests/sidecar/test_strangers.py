@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 
 import pytest
+import uvloop
+from aiohttp import web
 
+from hookline_serving import Bounds, Closed, HttpServer, census
 from local_ports import reserve_port
 from strangers import MANY, ask, besiege, dripping, kinds, resident, silent
 from waiting import PATIENCE_S
@@ -21,6 +26,18 @@ def sidecar(new_sidecar, guests):
     sidecar = new_sidecar(health=f"127.0.0.1:{reserve_port()}")
     sidecar.folder.plugin("guard", guests.saying("on"))
     return sidecar.start()
+
+
+@pytest.fixture
+def until_so():
+    """Waits, with the loop going on."""
+
+    async def wait(wanted):
+        async with asyncio.timeout(PATIENCE_S):
+            while not wanted():  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.01)
+
+    return wait
 
 
 def door(sidecar, name):
@@ -60,13 +77,13 @@ async def test_the_ports_of_the_supervisor_stay_small_and_answer(sidecar, name, 
 @pytest.mark.parametrize("unix", [False, True], ids=["tcp", "unix socket"])
 @pytest.mark.parametrize("kind", list(_HOOKS))
 async def test_the_hook_port_stays_small_and_answers(sidecar, unix, kind):
-    """The same of a worker."""
+    """The same of a worker: what it may hold of answers that nobody reads, and as much again of what is on its way."""
     (pid,) = sidecar.workers
     before = resident(pid)
     async with besiege(sidecar.socket if unix else ("127.0.0.1", sidecar.port), _HOOKS[kind]) as lines:
         assert (await sidecar.ask("custom_hook", 1))["value"] == "on"
         assert len(lines) == MANY
-        assert resident(pid) - before < 64 * MIB
+        assert resident(pid) - before < 128 * MIB
     assert sidecar.workers == [pid]
     assert "Traceback" not in sidecar.log
 
@@ -106,3 +123,107 @@ async def test_who_does_not_say_goodbye_is_let_go_when_there_are_too_many(sideca
     async with besiege(where, kinds(get=b"/healthz", post=b"/", upgrade=b"/")["idle"], count=100) as lines:
         assert await ask(where, b"/readyz") == 200
         assert sum(each.is_closed for each in lines) >= 100 - 64
+
+
+class _Silence(asyncio.Transport):
+    """A connection that the server has taken, and on which nothing has come yet."""
+
+    def __init__(self, address):
+        super().__init__({"peername": (address, 1)})
+        self.is_cut = False
+
+    def get_write_buffer_size(self):
+        return 0
+
+    def abort(self):
+        self.is_cut = True
+
+
+@pytest.mark.parametrize("addresses", [1, 3, 250, 600])
+async def test_a_probe_is_heard_before_it_is_judged(addresses, until_so):
+    """Hundreds come behind it before anything that it sent is read. Then they are as few as before."""
+    bounds, closed = Bounds(), Closed()
+    people = census.Census(bounds, closed)
+    honest = _Silence("127.0.0.1")
+    probe = people.admit(honest)
+    crowd = [_Silence(f"127.0.{1 + number % addresses}.1") for number in range(600)]
+    for one in crowd:
+        people.admit(one)
+    assert not honest.is_cut
+    probe.begins(asyncio.StreamReader())
+    await until_so(lambda: len(people) <= bounds.unproven + 1)
+    assert not honest.is_cut
+    assert closed["crowd"] + closed["address"] == sum(one.is_cut for one in crowd) >= 600 - bounds.unproven
+    probe.ends()
+    assert not honest.is_cut
+    people.end()
+
+
+async def test_there_are_never_more_than_may_be_fresh():
+    """Of whoever has most of them, the first goes."""
+    bounds, closed = Bounds(fresh=10), Closed()
+    people = census.Census(bounds, closed)
+    honest = _Silence("127.0.0.1")
+    people.admit(honest)
+    crowd = [_Silence("127.0.0.2") for _ in range(100)]
+    for one in crowd:
+        people.admit(one)
+    assert len(people) == 10
+    assert not honest.is_cut
+    assert [one.is_cut for one in crowd] == [True] * 91 + [False] * 9
+    people.end()
+
+
+@pytest.mark.parametrize("first", ["requests", "silence"])
+async def test_who_asks_at_once_is_counted_as_all_are(first, until_so):
+    """Whether a whole request comes with the first bytes or nothing at all, there are only so many in all."""
+    bounds, closed = Bounds(every=20, of_one=20, unproven=20, unproven_of_one=20), Closed()
+    people = census.Census(bounds, closed)
+    for number in range(100):
+        visit = people.admit(_Silence(f"127.0.0.{number}"))
+        if first == "requests":
+            visit.begins(asyncio.StreamReader())
+            visit.ends()
+    await until_so(lambda: len(people) <= 20)
+    assert closed["full"] + closed["crowd"] == 80
+    people.end()
+
+
+def test_what_came_in_time_is_answered_though_we_stood_still(monkeypatch):
+    """A deadline that ends while nothing is read is the server's fault, and not the client's."""
+    monkeypatch.setattr(census, "HEAD_S", 2 * census._LOOK_S)
+    request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+
+    async def run():
+        loop = asyncio.get_running_loop()
+
+        async def answer(_):
+            return web.Response(text="on")
+
+        app = web.Application()
+        app.router.add_get("/healthz", answer)
+        server = HttpServer(app, Bounds(), Closed(), shutdown_timeout=0)
+        where = ("127.0.0.1", reserve_port())
+        await server.listen(where)
+
+        class Busy(asyncio.Protocol):
+            def data_received(self, _):
+                client.send(request)
+                time.sleep(4 * census._LOOK_S)  # the fault itself
+
+        busy = await loop.create_server(Busy, "127.0.0.1", 0)
+        with socket.create_connection(where) as client:
+            client.settimeout(0)
+            reader, writer = await asyncio.open_connection(*where)  # it is taken after the one before it
+            writer.write(request)
+            assert await reader.readline()
+            _, other = await asyncio.open_connection(*busy.sockets[0].getsockname())
+            other.write(b"on")
+            async with asyncio.timeout(PATIENCE_S):
+                assert (await loop.sock_recv(client, 100)).startswith(b"HTTP/1.1 200 ")
+            writer.close()
+            other.close()
+        busy.close()
+        await server.close()
+
+    uvloop.run(run())

@@ -100,6 +100,7 @@ class Fetcher:
         ``access`` the registry was asked; ``prove`` asks it once more. ``owner`` is whom the store remembers as one
         that may have the module.
         """
+        fingerprint = await in_thread(getattr, access, "fingerprint")  # of up to 16 MiB, and then it is known
         repository = self.repository(source, access=access, base=base)
         if digest is None:
             digest = await self.resolve(source, access=access, base=base)
@@ -108,7 +109,7 @@ class Fetcher:
         if prove:
             async with self._bounded(source.reference):
                 await repository.manifest(digest)
-        place, holder = _place(source, base), f"access {access.fingerprint}"
+        place, holder = _place(source, base), f"access {fingerprint}"
 
         async def had_by_others() -> Artifact | None:
             """What somebody else had from this repository: the registry is asked whether this access is good for it."""

@@ -24,16 +24,21 @@ _MEMORY: Final = 256 * 2**20
 
 async def check_apart(config: Config | dict[str, Any], schema: dict[str, Any], *, seconds: int = CHECK_S) -> None:
     """Check in a child process. Raises ConfigError, and FetchError where no process can be started."""
-    try:
-        settings = config.parsed() if isinstance(config, Config) else config
-        request = orjson.dumps({"schema": schema, "config": settings, "check_s": seconds})
-    except orjson.JSONEncodeError as error:
-        raise ConfigError(f"the settings, or the schema for them, cannot be written as JSON: {error}") from None
+    request = _written(config, schema, seconds)
     answer = await run_apart(__name__, request, wanted=_MEMORY)
     if answer.get("cause") == ENDED:
         raise too_long(answer["message"])
     if answer:
         raise ConfigError(str(answer.get("message")))
+
+
+def _written(config: Config | dict[str, Any], schema: dict[str, Any], seconds: int) -> bytes:
+    """What the child is told, as bytes: parsed settings are large, and a check may wait. Raises ConfigError."""
+    settings = config.parsed() if isinstance(config, Config) else config
+    try:
+        return orjson.dumps({"schema": schema, "config": settings, "check_s": seconds})
+    except orjson.JSONEncodeError as error:
+        raise ConfigError(f"the settings, or the schema for them, cannot be written as JSON: {error}") from None
 
 
 def too_long(message: str) -> ConfigError:

@@ -25,7 +25,9 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 import aiohttp
 
-from hookline_runtime.artifacts.certificates import distrust, plain_pem
+from hookline_runtime.artifacts.answers import Connector, ScatteredError
+from hookline_runtime.artifacts.certificates import MAX_KEPT, check_pem, distrust, plain_pem
+from hookline_runtime.artifacts.names import Names
 from hookline_runtime.artifacts.urls import foreign, shown
 from hookline_runtime.errors import FetchError, VerifyError
 
@@ -48,6 +50,8 @@ _TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,15})-\d{1,15}/(?:\d{1,15}|\*)")
 _MAX_STEPS: Final = 32  # redirects and challenges of one attempt
 _MAX_RETRY_AFTER: Final = 3600.0
+_MAX_CONTEXTS: Final = 64
+"""Sets of certificate authorities that are kept."""
 _MAX_DATE: Final = 64
 """Characters of an HTTP date; RFC 9110 has 29 or some more."""
 _TLS: Final = "tls"
@@ -320,6 +324,8 @@ class Transport:
             why, transient = f"it does not speak TLS as expected; {advice[_PLAIN]}", False
         elif isinstance(error, TimeoutError):
             why = f"it took longer than {self._limits.stall:g} s to send something, or to connect"
+        elif isinstance(error, ScatteredError):
+            why, transient = "it answers in more pieces than any honest server; see to what answers there", False
         elif isinstance(error, aiohttp.ClientPayloadError):
             why = "the connection was cut off"
         elif isinstance(error, OSError) and error.strerror:
@@ -336,7 +342,9 @@ class Transport:
         if self._lazy_session is None:
             limits = self._limits
             self._lazy_session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(socket_factory=self._socket),
+                connector=Connector(
+                    asyncio.get_running_loop(), socket_factory=self._socket, resolver=Names(limits.connect)
+                ),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect, sock_read=limits.stall),
                 auto_decompress=False,  # a compressed answer would be a bomb, and not what its digest names
                 trust_env=False,
@@ -359,6 +367,8 @@ class Transport:
     def _tls(self, ca_pem: str | None) -> ssl.SSLContext:
         context = self._contexts.get(ca_pem)
         if context is None:
+            if ca_pem is not None:
+                check_pem(ca_pem)
             context = ssl.create_default_context()
             if ca_pem is not None:
                 try:
@@ -369,7 +379,9 @@ class Transport:
                         "the registry's own certificate authority is no PEM certificate; check the key ca.crt",
                         transient=False,
                     ) from None
-            if len(self._contexts) >= 64:  # noqa: PLR2004 - bounded; making one again costs 10 ms
+            kept = sum(len(each or "") for each in self._contexts)
+            # One has the system's authorities too; making one again costs 10 ms.
+            if len(self._contexts) >= _MAX_CONTEXTS or kept + len(ca_pem or "") > MAX_KEPT:
                 self._contexts.clear()
             self._contexts[ca_pem] = context
         return context
