@@ -30,7 +30,7 @@ import orjson
 from hookline_api.config import Config
 from hookline_runtime import engine
 from hookline_runtime.artifacts import apart
-from hookline_runtime.artifacts.apart import ENDED, FAILED, bound_processor, run_apart, serve_one
+from hookline_runtime.artifacts.apart import CPU_S, ENDED, FAILED, bound_processor, run_apart, serve_one
 from hookline_runtime.artifacts.schema_check import CHECK_S, check_bounded, too_long
 from hookline_runtime.errors import ConfigError, LoadError, VerifyError
 
@@ -219,8 +219,8 @@ _BOUND: Final = f"{COMPILE_S}+{COMPILE_S_PER_MIB}"
 
 
 def compile_s(size: int) -> int:
-    """Seconds of a core that a module of so many bytes may take to compile."""
-    return COMPILE_S + COMPILE_S_PER_MIB * size // 2**20
+    """Seconds of a core that a module of so many bytes may take to compile: no child gets more than ``CPU_S``."""
+    return min(COMPILE_S + COMPILE_S_PER_MIB * size // 2**20, CPU_S)
 
 
 def _size(wasm: Path) -> int:

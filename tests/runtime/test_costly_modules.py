@@ -13,6 +13,7 @@ import pytest
 from hookline_api.config import Config
 from hookline_runtime import compiler as compiler_module
 from hookline_runtime.artifacts import apart, schema_check
+from hookline_runtime.artifacts.apart import CPU_S
 from hookline_runtime.compiler import MAX_FAILED, Compiler, Job, compile_s
 from hookline_runtime.errors import FetchError, VerifyError
 
@@ -272,3 +273,4 @@ def test_what_is_remembered_is_bounded(tmp_path):
 def test_the_bound_grows_with_the_module():
     """Ten times what toolchains' modules take, and a mebibyte no longer takes 105 seconds."""
     assert [compile_s(size) for size in (0, 20_000, MIB, 3 * MIB)] == [5, 5, 15, 35]
+    assert compile_s(64 * MIB) == CPU_S, "what is told is what a child has"
