@@ -73,6 +73,14 @@ def values(raw: bytes, *, at_most: int | None = None) -> int:
     return found
 
 
+def names(raw: bytes, *, at_most: int) -> int:
+    """How many names stand in it; where there are no more than ``at_most`` colons, their number."""
+    found = raw.count(b":")
+    if found <= at_most or not _can_be_cut(raw):
+        return found
+    return sum(part.count(b":") for part in _outside(raw))
+
+
 def depth(raw: bytes, *, at_most: int) -> int:
     """How deep values are in each other; where there are no more than ``at_most`` brackets, their number."""
     found = raw.count(b"[") + raw.count(b"{")

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from hookline_api.distribution import Report
@@ -19,6 +20,7 @@ from hookline_api.resources import Resource
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from hookline_api.distribution import PluginReport
     from hookline_operator.bundles import Bundles, Standing
     from hookline_operator.catalogue import Catalogue
     from hookline_operator.kube import Key
@@ -43,15 +45,20 @@ class PodState(Resource):
     answered: dict[str, str] = {}
     """By plugin: the revision that the report is about, loaded or failed."""
 
+    @cached_property
+    def by_name(self) -> dict[str, PluginReport]:
+        """What it says of each plugin: with thousands of them, each is asked for by each of its own changes."""
+        return {each.name: each for each in reversed(self.report.plugins)}
+
     def runs(self, plugin: str) -> str | None:
         """The revision of a plugin that answers calls in the pod."""
-        return next((each.revision for each in self.report.plugins if each.name == plugin), None)
+        said = self.by_name.get(plugin)
+        return said.revision if said is not None else None
 
     def failed(self, plugin: str, revision: str) -> bool:
         """Whether the pod said that it cannot run this revision, and not one before it."""
-        return self.answered.get(plugin) == revision and any(
-            each.name == plugin and each.failure is not None for each in self.report.plugins
-        )
+        said = self.by_name.get(plugin)
+        return self.answered.get(plugin) == revision and said is not None and said.failure is not None
 
 
 @dataclass(slots=True)

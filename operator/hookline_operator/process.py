@@ -71,6 +71,8 @@ _HTTPS_BOUNDS: Final = Bounds(unproven=2048, unproven_of_one=128, every=4096, of
 """After a restart, all sidecars of a fleet come at the same time, each from an address of its own: two thousand of them
 may say hello at once. Behind one address there is a pod, the API server, or a node whose pods share its address. Those
 that are known (``vouch``) are counted by ``Distribution``."""
+_READS_AT_ONCE: Final = 4
+"""Specs that fit again: one large plugin that becomes small makes room for thousands."""
 _READ_AGAIN_S: Final = 5.0
 
 log = logging.getLogger("hookline.operator")
@@ -92,6 +94,7 @@ class Operator:
         self._election: Election | None = None
         self._reading: dict[Key, asyncio.Task[None]] = {}
         """Plugins that are being read from the API."""
+        self._reads = asyncio.Semaphore(_READS_AT_ONCE)
 
     async def run(self) -> int:
         """Work until SIGTERM; the exit code. Raises KubeError and OSError where it cannot even begin."""
@@ -292,7 +295,8 @@ class Operator:
 
         async def read() -> None:
             try:
-                found = await kube.get(path(API_VERSION, PLURAL, *key))
+                async with self._reads:
+                    found = await kube.get(path(API_VERSION, PLURAL, *key))
             except KubeError as error:
                 log.warning("plugin '%s/%s' cannot be read: %s", *key, error)
                 await asyncio.sleep(_READ_AGAIN_S)

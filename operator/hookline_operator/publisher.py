@@ -260,7 +260,7 @@ class Publisher:
                 complete = False
                 found.append(PodObservation(name=pod.name, ready=pod.ready))
                 continue
-            report = next((each for each in state.report.plugins if each.name == plugin.name), None)
+            report = state.by_name.get(plugin.name)
             revision = report.revision if report is not None else None
             current = runs and standing is not None and revision == standing.revision
             failed = standing is not None and not current and state.failed(plugin.name, standing.revision)

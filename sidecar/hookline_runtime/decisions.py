@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import orjson
 
+from hookline_api import json_cost
 from hookline_api.hooks import DEFAULTS, OBSERVERS, Hook
 from hookline_runtime.errors import ResultError
 
@@ -34,6 +35,10 @@ class Answer:
 
 _MAX_TTL_MS: Final = 2**53
 _MAX_CONTAINERS: Final = 20_000
+_MAX_NAMES: Final = 80_000
+"""Names in a result. A mebibyte of the shortest ones has some more; each takes a dictionary's entry and a text."""
+_MAX_RESULT_VALUES: Final = 2**20
+"""Values and names: a mebibyte of data as an array of numbers, which is four of JSON; more of it is ``data_base64``."""
 
 
 def read_answer(hook: Hook, raw: bytes | None) -> Answer | None:
@@ -78,6 +83,11 @@ def _parse(raw: bytes) -> Any:
     # a second. Bytes of data are numbers, and cheap.
     if raw.count(b"[") + raw.count(b"{") > _MAX_CONTAINERS:
         raise ResultError(f"the result has more than {_MAX_CONTAINERS} brackets")
+    if len(raw) > _MAX_NAMES:
+        if json_cost.names(raw, at_most=_MAX_NAMES) > _MAX_NAMES:
+            raise ResultError(f"the result has more than {_MAX_NAMES} names")
+        if json_cost.values(raw, at_most=_MAX_RESULT_VALUES) > _MAX_RESULT_VALUES:
+            raise ResultError(f"the result has more than {_MAX_RESULT_VALUES} values; give data as data_base64")
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import os
 import stat
@@ -11,6 +12,7 @@ import sys
 import pytest
 
 from hookline_runtime.artifacts import ArtifactStore, PluginDescription
+from hookline_runtime.artifacts import store as store_module
 
 
 @pytest.fixture
@@ -154,3 +156,38 @@ def test_a_reader_in_another_process_keeps_what_it_opened(tmp_path, put):
         put(store, "b")
         assert not path.exists()
         assert reader.communicate("\n")[0] == f"{size}\n"
+
+
+def _kept(store, module, owner):
+    """Put a module there for its owner."""
+    sha256 = hashlib.sha256(module).hexdigest()
+    with store.scratch() as file:
+        file.write(module)
+        store.grant_file(file, owner=owner, sha256=sha256, size=len(module))
+    return sha256
+
+
+def test_whoever_has_the_most_loses_it_first(tmp_path, oci):
+    """A tenant whose plugin changes and changes pushed out what all others run, and new pods waited for registries."""
+    store = ArtifactStore(tmp_path / "store", max_bytes=100_000)
+    ours = [_kept(store, oci.module(f"ours {each}", 10_000), "shop") for each in range(3)]
+    both = _kept(store, oci.module("both", 10_000), "shop")
+    hostile = [_kept(store, oci.module(f"hostile {each}", 20_000), "hostile") for each in range(12)]
+    _kept(store, oci.module("both", 10_000), "hostile")
+    hostile += [_kept(store, oci.module(f"more {each}", 20_000), "hostile") for each in range(3)]
+    gc.collect()
+    assert all(store.granted(each, owner="shop") for each in [*ours, both])
+    assert [bool(store.granted(each, owner="hostile")) for each in hostile] == [False] * 13 + [True] * 2
+
+
+def test_small_modules_and_what_is_known_are_bounded_for_who_has_the_most(tmp_path, oci, monkeypatch):
+    """However small: all are listed at each new one. What others may have, they may have afterwards."""
+    monkeypatch.setattr(store_module, "_MAX_RECORDS", 64)
+    monkeypatch.setattr(store_module, "_DROPPED", 4)
+    store = ArtifactStore(tmp_path / "store")
+    ours = [_kept(store, oci.module(f"ours {each}"), "shop") for each in range(5)]
+    for each in range(80):
+        _kept(store, oci.module(f"hostile {each}"), "hostile")
+        assert len(list((tmp_path / "store" / "modules").iterdir())) <= 64
+        assert len(list((tmp_path / "store" / "index").iterdir())) <= 64
+    assert all(store.granted(each, owner="shop") for each in ours)

@@ -188,3 +188,17 @@ def test_random_bytes_are_counted_and_nothing_else_happens() -> None:
         assert 1 <= bound <= len(raw) + 1
         assert 0 <= deep <= len(raw)
         assert json_cost.memory(raw) >= bound * json_cost.OBJECT_BYTES
+
+
+@given(_JSON)
+def test_names_are_counted_where_they_are_names(value: Any) -> None:
+    """However many colons stand in texts."""
+    raw = json.dumps([value, "a:b:c\\", {'":': ":"}]).encode()
+
+    def names(each: Any) -> int:
+        if isinstance(each, dict):
+            return len(each) + sum(map(names, each.values()))
+        return sum(map(names, each)) if isinstance(each, list) else 0
+
+    assert json_cost.names(raw, at_most=0) == names(value) + 1
+    assert json_cost.names(raw, at_most=10**6) == raw.count(b":")

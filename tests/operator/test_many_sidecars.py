@@ -12,16 +12,19 @@ from types import SimpleNamespace
 import orjson
 import pytest
 
-from hookline_api.bundle import BundlePlugin
+from hookline_api.bundle import BundlePlugin, LoadFailure
+from hookline_api.distribution import PluginReport, Report
 from hookline_api.resources import ArtifactStatus
 from hookline_operator import blobs, distribution
 from hookline_operator.blobs import Blobs
 from hookline_operator.distribution import Session
+from hookline_operator.fleet import PodState
 from hookline_operator.metrics import Metrics
 from hookline_operator.publisher import Publisher, _Page
 from hookline_operator.reconcile import Resolution
 from hookline_runtime.artifacts import ArtifactStore
 from hookline_runtime.errors import FetchError
+from steps import opcodes
 from waiting import until_true
 
 
@@ -210,3 +213,19 @@ async def test_a_plugin_that_flaps_has_few_events():
         plugins["shop", "p"].status = orjson.dumps(page.applied)
     assert written["status"] == 100
     assert written["Event"] in {25, 26}
+
+
+def test_what_a_pod_says_of_a_plugin_is_found_at_once_and_sent_to_nobody():
+    """A thousand plugins' changes each asked for theirs, and read a thousand reports for it."""
+    plugins = [PluginReport(name=f"p{each}", revision=f"r{each}", state="Running") for each in range(999)]
+    failed = PluginReport(name="f", state="Closed", failure=LoadFailure(cause="fetch", message="it is gone"))
+    told = {"uid": "u", "namespace": "n", "name": "a", "report": Report(plugins=[*plugins, failed])}
+    state = PodState(**told, answered={"f": "r", "p1": "r1"})
+    before = state.model_dump_json()
+    steps = opcodes(lambda: [state.runs(f"p{each}") for each in range(999)])
+    assert steps < 1000 * 50
+    assert state.runs("p7") == "r7"
+    assert state.runs("nobody") is None
+    assert [state.failed("f", "r"), state.failed("f", "s"), state.failed("p1", "r1")] == [True, False, False]
+    assert state.model_dump_json() == before
+    assert state == PodState(**told, answered={"f": "r", "p1": "r1"})

@@ -178,3 +178,21 @@ def test_any_bytes_are_a_decision_or_a_failure_with_cause_result(hook, raw):
     """Also where they are no JSON."""
     with contextlib.suppress(ResultError):
         read_answer(hook, raw)
+
+
+def test_a_result_is_bounded_in_names_and_values_too():
+    """A million names in one object are two brackets, a second outside of the guest's deadline, and 100 MiB."""
+
+    def answered(more):
+        return b'{"action":"continue",' + more + b"}"
+
+    many = b",".join(b'"%x":1' % each for each in range(80_001))
+    with pytest.raises(ResultError, match="more than 80000 names"):
+        read_answer(Hook.PRE_QUERY, answered(many))
+    assert read_answer(Hook.PRE_QUERY, answered(many[: many.rindex(b",")].rpartition(b",")[0])) is None
+    text = b'"x":"' + b"a::b, " * 400_000 + b'"'
+    assert read_answer(Hook.PRE_QUERY, answered(text)) is None
+    with pytest.raises(ResultError, match="give data as data_base64"):
+        read_answer(Hook.PRE_QUERY, b'{"action":"cached","data":[' + b"1," * 2**20 + b"1]}")
+    found = read_answer(Hook.PRE_QUERY, b'{"action":"cached","data":[' + b"1," * (2**20 - 20) + b"1]}")
+    assert len(found.decision["data"]) == 2**20 - 19

@@ -14,8 +14,9 @@ the index are HMACs, since a holder is known by a hash of passwords.
 
 Several processes may share a store: whoever reads opens a complete file and keeps it, whatever is dropped
 meanwhile. A disk may lie, so a module is hashed again each time it is handed out, and a damaged one counts as
-absent. When the modules exceed the cap, the least recently used go first, but never one that is pinned, nor one
-whose ``Artifact`` somebody in this process still holds. Where those alone exceed the cap, it is exceeded.
+absent. When the modules exceed the cap, the owner who has the most loses its least recently used first, so that nobody
+pushes out what others have; but never one that is pinned, nor one whose ``Artifact`` somebody in this process still
+holds. Where those alone exceed the cap, it is exceeded.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ import tempfile
 import threading
 import time
 import weakref
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
@@ -46,6 +48,9 @@ _log = logging.getLogger(__name__)
 
 _MAX_RECORD: Final = 1 << 20
 _MAX_RECORDS: Final = 4096
+"""Of what is known, and of modules however small: all of them are listed at each new one."""
+_DROPPED: Final = _MAX_RECORDS // 16
+"""Of those that go at once, since who goes is found by reading all of them."""
 _MAX_PROOFS: Final = 64
 """Holders of one artifact that are remembered. The oldest goes, and proves it again."""
 _KEY_BYTES: Final = 32
@@ -180,6 +185,7 @@ class ArtifactStore:
         description: PluginDescription | None,
         place: str = "",
         holder: str | None = None,
+        owner: str | None = None,
     ) -> Artifact:
         """Take a module from a ``scratch`` file whose bytes have this ``sha256``. Raises OSError."""
         artifact = Artifact(
@@ -192,7 +198,8 @@ class ArtifactStore:
         )
         self._hold(artifact)
         _publish(file, artifact.path)
-        self._write(self._record(place, digest), artifact, [self._tag("holder", holder)] if holder is not None else [])
+        proofs = [self._tag("holder", holder)] if holder is not None else []
+        self._write(self._record(place, digest), artifact, proofs, owner=owner)
         self._evict()
         return artifact
 
@@ -212,20 +219,21 @@ class ArtifactStore:
         try:
             os.utime(record)
         except FileNotFoundError:
-            self._write(record, artifact, [])
+            self._write(record, artifact, [], owner=owner)
 
     def grant_file(self, file: BinaryIO, *, owner: str, sha256: str, size: int) -> Artifact:
         """Take a module for its owner from a ``scratch`` file whose bytes have this ``sha256``. Raises OSError."""
         digest = f"sha256:{sha256}"
         return self.add(
-            file, digest=digest, sha256=sha256, size=size, layout="raw", description=None, place=f"owner {owner}"
-        )
+            file, digest=digest, sha256=sha256, size=size, layout="raw", description=None, place=f"owner {owner}",
+            owner=owner,
+        )  # fmt: skip
 
     def granted(self, sha256: str, *, owner: str) -> Artifact | None:
         """The module of this sha256, checked again, where ``owner`` may have it. Its digest is its own bytes'."""
         return self.get(f"sha256:{sha256}", place=f"owner {owner}")
 
-    def _write(self, path: Path, artifact: Artifact, proofs: list[str]) -> None:
+    def _write(self, path: Path, artifact: Artifact, proofs: list[str], *, owner: str | None = None) -> None:
         with self.scratch() as record:
             record.write(
                 orjson.dumps(
@@ -235,6 +243,7 @@ class ArtifactStore:
                         "layout": artifact.layout,
                         "description": artifact.description and artifact.description.model_dump(mode="json"),
                         "proofs": proofs,
+                        "owner": None if owner is None else self._tag("owner", owner),
                     }
                 )
             )
@@ -246,19 +255,58 @@ class ArtifactStore:
 
     def _evict(self) -> None:
         with self._lock:
+            modules, records = _by_age(self._modules), _by_age(self._index)
+            excess = sum(stat.st_size for _, stat in modules) - self._max_bytes
+            too_many = max(len(modules), len(records)) > _MAX_RECORDS
+            if excess <= 0 and not too_many:
+                return
+            known = [(path, *_owned(path)) for path, _ in records]
+            owners = defaultdict(set)
+            for _, owner, sha256 in known:
+                if owner:
+                    owners[sha256].add(owner)
             kept = self._pinned | {artifact.sha256 for artifact in self._held.values()}
-            modules = _by_age(self._modules)
-            total = sum(stat.st_size for _, stat in modules)
+            has: Counter[str] = Counter()
             for path, stat in modules:
-                if total <= self._max_bytes:
-                    break
-                if path.stem not in kept:
-                    path.unlink(missing_ok=True)
-                    total -= stat.st_size
-                    _log.info("dropped %s from the store, least recently used", path.name)
-            records = _by_age(self._index)
-            for path, _ in records[: max(len(records) - _MAX_RECORDS, 0)]:
+                for owner in owners.get(path.stem, {""}):
+                    has[owner] += stat.st_size + 1  # an empty one counts too
+
+            def most(entry: tuple[Path, os.stat_result]) -> int:
+                return min(has[owner] for owner in owners.get(entry[0].stem, {""}))
+
+            loose = [entry for entry in modules if entry[0].stem not in kept]
+            count = len(modules) - (_MAX_RECORDS - _DROPPED if len(modules) > _MAX_RECORDS else len(modules))
+            while loose and (excess > 0 or count > 0):
+                path, stat = entry = max(loose, key=most)  # of equals the first, which was used the longest ago
+                loose.remove(entry)
                 path.unlink(missing_ok=True)
+                excess, count = excess - stat.st_size, count - 1
+                for owner in owners.get(path.stem, {""}):
+                    has[owner] -= stat.st_size + 1
+                _log.info("dropped %s from the store, least recently used", path.name)
+            if len(records) > _MAX_RECORDS:
+                _forget_records([(path, owner) for path, owner, _ in known])
+
+
+def _forget_records(known: list[tuple[Path, str]]) -> None:
+    """Drop some, of whoever has the most: what is known of places, which anybody may ask again, counts as one's."""
+    has = Counter(owner for _, owner in known)
+    by_owner: dict[str, deque[Path]] = defaultdict(deque)
+    for path, owner in known:
+        by_owner[owner].append(path)
+    for _ in range(len(known) - _MAX_RECORDS + _DROPPED):
+        owner = max(has, key=has.__getitem__)
+        has[owner] -= 1
+        by_owner[owner].popleft().unlink(missing_ok=True)
+
+
+def _owned(record: Path) -> tuple[str, str]:
+    """Whose a record is, by a tag, and of which module; empty where it is nobody's."""
+    try:
+        data = _read(record)
+        return str(data.get("owner") or ""), str(data["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "", ""
 
 
 def _read(record: Path) -> dict[str, Any]:
