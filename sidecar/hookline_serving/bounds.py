@@ -47,7 +47,7 @@ class Bounds:
     fresh: int = 1024
     """Connections whose first bytes may be on their way (``census.FRESH_S``), beside all others: as many as can be
     taken in that time. A probe that comes with a crowd is read before it is judged; a few lost ones end a pod.
-    As many requests may be under way beyond the bounds, where all are being answered: that is soon over."""
+    As many requests may be under way beyond the bounds, where each connection has one: that is soon over."""
     unproven: int = 64
     """Connections that have not completed a request, or are in the middle of a head."""
     unproven_of_one: int = 32
@@ -56,6 +56,9 @@ class Bounds:
     """Connections in all: probes, a few Prometheis, an administrator."""
     of_one: int = 64
     """… of one address."""
+    queueing: int = 32
+    """Connections on which further requests wait behind one that is not answered. Each may have a quarter of a mebibyte
+    of them, and nobody who probes, scrapes or reviews sends a request before the last one's answer."""
     idle: float = IDLE_S
     unread: float = UNREAD_S
     line: int = MAX_LINE

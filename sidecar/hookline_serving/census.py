@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Final
 
 from hookline_serving.bounds import HEAD_S, MAX_HELD, Bounds, Closed, Reason
@@ -45,8 +45,8 @@ class Visit:
     """One connection."""
 
     __slots__ = (
-        "_census", "_transport", "address", "behind", "body", "crowd", "held", "is_blocked", "is_vouched", "since",
-        "writes",
+        "_census", "_transport", "address", "behind", "body", "crowd", "held", "is_blocked", "is_vouched", "queued",
+        "since", "writes",
     )  # fmt: skip
 
     def __init__(self, census: Census, transport: asyncio.Transport, address: str) -> None:
@@ -64,6 +64,8 @@ class Visit:
         """Of the request under way."""
         self.behind = 0
         """Bytes of requests that wait until it reads."""
+        self.queued = 0
+        """Whole requests that are here and have not begun."""
         self.is_blocked = False
         """Whether an answer waits to be read."""
         self.is_vouched = False
@@ -99,6 +101,11 @@ class Visit:
     def leaves(self) -> None:
         """The connection is no more."""
         self._census.leaves(self)
+
+    def queues(self, count: int) -> None:
+        """So many whole requests are here that have not begun."""
+        self.queued = count
+        self._census.queues(self)
 
     def unread(self) -> int:
         """Bytes that wait for the client."""
@@ -179,6 +186,8 @@ class Census:
         self._loop = asyncio.get_running_loop()
         self._blocked: dict[Visit, float] = {}
         """Those that do not read, and since when."""
+        self._queueing: dict[Visit, None] = {}
+        """Those with more than one request here."""
         self._held = 0
         self._looking: asyncio.TimerHandle | None = None
         self._is_judging = False
@@ -196,6 +205,8 @@ class Census:
         """Count a new connection. Who has to go for it is seen once it has said something, or had the time to."""
         while len(self.fresh) >= self.bounds.fresh and (oldest := self.fresh.oldest()) is not None:
             self._close(oldest, "crowd")
+        if self._counted >= self.bounds.every:
+            self._one_goes("full", None, spares_idle=True)  # before this one's bytes are there, too
         visit = Visit(self, transport, _address(transport))
         self._add(visit, self.fresh)
         if not self._is_judging:
@@ -259,6 +270,17 @@ class Census:
             del most[slow]
             self._close(slow, "unread")
 
+    def queues(self, visit: Visit) -> None:
+        """See ``Visit``."""
+        if visit.queued <= 1 or visit.crowd is None:
+            self._queueing.pop(visit, None)
+            return
+        self._queueing[visit] = None
+        while len(self._queueing) > self.bounds.queueing:
+            addresses = Counter(each.address for each in self._queueing)
+            most = max(addresses, key=addresses.__getitem__)
+            self._close(next(each for each in self._queueing if each.address == most), "unread")
+
     def flows(self, visit: Visit) -> None:
         """See ``Visit``."""
         visit.is_blocked = False
@@ -269,6 +291,7 @@ class Census:
         if visit.crowd is not None:
             self._remove(visit)
             self.flows(visit)
+            self._queueing.pop(visit, None)
 
     def end(self) -> None:
         """Look at the clock no more."""
@@ -309,20 +332,22 @@ class Census:
         while len(self.unproven) > self.bounds.unproven - room and (oldest := self.unproven.oldest()) is not None:
             self._close(oldest, "crowd")
 
-    def _one_goes(self, reason: Reason, address: str | None) -> bool:
+    def _one_goes(self, reason: Reason, address: str | None, *, spares_idle: bool = False) -> bool:
         """Close the one that is missed least; False where all are in the middle of something."""
-        for found in self._missed_least(address):
+        for found in self._missed_least(address, spares_idle=spares_idle):
             if found is not None:
                 self._close(found, reason)
                 return True
         return False
 
-    def _missed_least(self, address: str | None) -> Iterator[Visit | None]:
+    def _missed_least(self, address: str | None, *, spares_idle: bool) -> Iterator[Visit | None]:
         yield self.unproven.oldest(address)
-        yield self._idlest() if self._idlest is not None else self.idle.oldest(address)
+        if not spares_idle:
+            yield self._idlest() if self._idlest is not None else self.idle.oldest(address)
         mine = [each for each in self.busy.visits if address in {None, each.address}]
         yield next((each for each in mine if each.is_blocked), None)
         yield next((each for each in mine if each.body is not None and not each.body.is_eof()), None)
+        yield next((each for each in mine if each.queued > 1), None)
 
     def _largest(self) -> Visit | None:
         """The oldest unfinished head of the address that holds the most bytes of them."""

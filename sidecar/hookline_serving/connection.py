@@ -97,6 +97,7 @@ class Connection(web.RequestHandler):
             self._is_over = True
             error.__traceback__ = None
         elif queue:
+            self.visit.queues(len(queue))
             if self.visit.body is None:
                 self.visit.begins(queue[-1][1])
         elif data:
@@ -134,6 +135,7 @@ class Connection(web.RequestHandler):
             beyond = 0  # nothing came behind the last chunk; of what the chunks were, nobody tells
         self._received, self._accounted = max(0, beyond), 0
         if self.visit is not None:
+            self.visit.queues(len(self._messages))
             # What waits is whole, and begins in a moment.
             self.visit.ends(unfinished=beyond if beyond > _SLACK and not self._messages else 0)
 

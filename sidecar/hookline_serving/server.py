@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 _BACKLOG: Final = 4096
 """Connections that the kernel keeps until they are taken, where it lets us: a client that finds no room there tries
 again after a second, which is all the time that a kubelet gives a probe."""
-_AT_ONCE: Final = 64
-"""Connections that are taken before requests on others get their turn."""
+_AT_ONCE: Final = 16
+"""Connections that are taken before requests on others get their turn, and before one goes where there are too many:
+each may have a quarter of a mebibyte in its socket, which is read at once."""
 _EXHAUSTED_S: Final = 0.1
 _LOG_PAUSE_S: Final = 10.0
 _FOREVER_S: Final = 86_400.0

@@ -71,6 +71,7 @@ BOUNDS: Final = Bounds(
     unproven_of_one=2048,
     every=4096,
     of_one=4096,
+    queueing=4096,
     line=8190,
     headers=128,
     header=8190,

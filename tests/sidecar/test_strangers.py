@@ -189,6 +189,21 @@ async def test_who_asks_at_once_is_counted_as_all_are(first, until_so):
     people.end()
 
 
+async def test_few_send_requests_before_they_have_answers():
+    """What waits on a connection is held; so there are few such connections, and the address with most of them pays."""
+    bounds, closed = Bounds(queueing=10), Closed()
+    people = census.Census(bounds, closed)
+    honest, crowd = _Silence("127.0.0.1"), [_Silence("127.0.0.2") for _ in range(40)]
+    for one in (honest, *crowd):
+        visit = people.admit(one)
+        visit.begins(asyncio.StreamReader())
+        visit.queues(2)
+    assert not honest.is_cut
+    assert [one.is_cut for one in crowd] == [True] * 31 + [False] * 9
+    assert closed == {"unread": 31}
+    people.end()
+
+
 def test_what_came_in_time_is_answered_though_we_stood_still(monkeypatch):
     """A deadline that ends while nothing is read is the server's fault, and not the client's."""
     monkeypatch.setattr(census, "HEAD_S", 2 * census._LOOK_S)
