@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 
 import pytest
 
 from hookline_runtime.artifacts import apart
+from waiting import until_true
 
 _CHILD = """
 import json, os, signal, sys
@@ -50,3 +52,24 @@ async def test_a_child_that_never_gets_anywhere_ends(children, monkeypatch):
     monkeypatch.setattr(apart, "_TIMEOUT_S", 5.0)
     answer = await apart.run_apart(children(starving=0), b"{}")
     assert answer == {"cause": apart.ENDED, "message": "it was not done within 5 s"}
+
+
+async def test_a_child_that_is_given_up_keeps_nobody_waiting_behind_it(monkeypatch):
+    """It wanted all the memory, and so stood in front until the one that ran had ended."""
+    monkeypatch.setattr(apart._Gate, "room", staticmethod(lambda: 256 * 2**20))
+    gate, inside, ends = apart._Gate(), [], asyncio.Event()
+
+    async def child(name, wanted):
+        async with gate.place(wanted, ()):
+            inside.append(name)
+            await ends.wait()
+
+    tasks = [asyncio.create_task(child(*each)) for each in (("first", 2**27), ("all", None), ("small", 2**26))]
+    await until_true(lambda: inside == ["first"], "the first is in", pause=0)
+    await asyncio.sleep(0)
+    assert inside == ["first"]
+    tasks[1].cancel()
+    await until_true(lambda: inside == ["first", "small"], "the one behind it is in", pause=0)
+    ends.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    assert gate._running == gate._taken == 0

@@ -113,6 +113,7 @@ class _Gate:
             elif entry in self._waiting:
                 self._waiting.remove(entry)
                 heapq.heapify(self._waiting)
+                self._let_in()  # it may have been what the others waited behind
             raise
         try:
             yield size
