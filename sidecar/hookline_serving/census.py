@@ -358,7 +358,7 @@ class Census:
     def _close(self, visit: Visit, reason: Reason) -> None:
         """End it: it is counted no more from here on, and its transport says so to whoever has it."""
         self.closed[reason] += 1
-        is_idle = visit.crowd is self.idle or visit.crowd is self.kept
+        is_idle = not visit.is_blocked and (visit.crowd is self.idle or visit.crowd is self.kept)
         self.leaves(visit)
         if is_idle:
             self._after_reading(lambda _: visit.cut())  # its answer may have been written in this very turn
