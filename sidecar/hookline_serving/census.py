@@ -248,9 +248,9 @@ class Census:
             return
         if visit.crowd is self.fresh and (reason := self._find_room(visit.address, among=crowd)) is not None:
             self._close(visit, reason)
-            return
-        self._remove(visit)
-        self._add(visit, crowd)
+        if visit.crowd is not None:
+            self._remove(visit)
+            self._add(visit, crowd)
 
     def blocks(self, visit: Visit) -> None:
         """See ``Visit``."""
@@ -357,8 +357,10 @@ class Census:
 
     def _close(self, visit: Visit, reason: Reason) -> None:
         """End it: it is counted no more from here on, and its transport says so to whoever has it."""
+        if visit.crowd is None:
+            return
         self.closed[reason] += 1
-        is_idle = visit.crowd is self.idle or visit.crowd is self.kept
+        is_idle = not visit.is_blocked and (visit.crowd is self.idle or visit.crowd is self.kept)
         self.leaves(visit)
         if is_idle:
             self._after_reading(lambda _: visit.cut())  # its answer may have been written in this very turn

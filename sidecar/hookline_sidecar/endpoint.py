@@ -67,6 +67,7 @@ _SMALL_BYTES: Final = 32 * 2**20
 """Bytes of all other bodies that are not there as a whole. Where there are more, the one that came first is no longer
 waited for: an honest one is on its way for a millisecond."""
 BOUNDS: Final = Bounds(
+    fresh=2048,
     unproven=2048,
     unproven_of_one=2048,
     every=4096,

@@ -132,7 +132,7 @@ class Lanes:
         """One that may go where there are too many: that said nothing since somebody last looked, if there is one."""
         found = None
         for lane in self.connections:
-            if lane.is_idle():
+            if lane.visit is not None and lane.visit.crowd is self.census.kept and lane.is_idle():
                 if lane.is_silent():
                     return lane.visit
                 found = found or lane
@@ -248,6 +248,7 @@ class Lane(asyncio.Protocol):
         """The client reads again."""
         self._blocked = False
         if self.visit is not None:
+            self.visit.behind = 0
             self.visit.flows()
         if self._behind is not None:
             self._behind.resume_writing()
@@ -446,6 +447,9 @@ class Lane(asyncio.Protocol):
         """Let others have their turn, or the client read its answers, before the requests that are here already."""
         self._held, self._resting = data, True
         self._stop_timer()
+        if self._blocked and self.visit is not None:
+            self.visit.behind = len(data)
+            self.visit.blocks()  # what waits behind the answers counts, too
         self._shared.loop.call_soon(self._go_on)
 
     def _go_on(self) -> None:

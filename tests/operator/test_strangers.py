@@ -8,7 +8,7 @@ import ssl
 import pytest
 
 from strangers import MANY, ask, besiege, kinds, resident, silent, upgraded
-from waiting import PATIENCE_S
+from waiting import PATIENCE_S, until
 
 MIB = 2**20
 _HEALTH = kinds(get=b"/metrics", post=b"/healthz", upgrade=b"/healthz")
@@ -50,7 +50,8 @@ async def test_strangers_do_not_make_an_operator_large(operator, control_plane, 
         await holds(f"no TLS: {title}", https, kind, None)
     for title, kind in _HTTPS.items():
         await holds(f"https: {title}", https, kind, trust)
-    assert max(grown.values()) < 64 * MIB, {what: size // MIB for what, size in grown.items()}
+    # A handshake is 200 KiB, and a fleet behind one address may have 256 of them under way.
+    assert max(grown.values()) < 128 * MIB, {what: size // MIB for what, size in grown.items()}
     assert sidecar.runs()
     # A token that is good is one pod's: whoever connects with it again takes the place of whoever was there.
     async with besiege(https, lambda line: upgraded(b"/v1/distribution", token, line), count=50, tls=trust, name=name):
@@ -73,6 +74,7 @@ async def test_another_address_is_not_kept_out(operator, name):
     reader, writer = await asyncio.open_connection(*https, local_addr=(f"127.0.0.{name}", 0))
     async with besiege(https, silent):
         assert not reader.at_eof()
-        assert operator.metrics()['hookline_operator_connections_closed_total{port="https",reason="crowd"}'] > 0
+        crowd = 'hookline_operator_connections_closed_total{port="https",reason="crowd"}'
+        await asyncio.to_thread(until, lambda: operator.metrics()[crowd] > 0, "some that were let go")
         assert not reader.at_eof()
     writer.close()
