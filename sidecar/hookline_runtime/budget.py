@@ -5,7 +5,9 @@ up beforehand (``Plan``): the processes, what the state folder holds where that 
 compiles or checks (``artifacts.apart``), and the guests. What is left is halved between the child and the guests, and
 the guests' half is divided among the workers, each of which then counts by itself with plain numbers (``Budget``):
 
-- a call that begins takes all that it may come to have (``need``), until it ends;
+- a call that begins takes all that it may come to have (``need``), until it ends. A plugin with calls under way leaves
+  room for one of the largest other plugin that has none, and those that have none come first: so no plugin's calls
+  keep another's from running;
 - an instance that is kept for other calls, or made ready for one, has what its memory is now. It is kept only as long
   as the largest call still fits beside it, and is given up where a call needs its room;
 - calls that wait to be observed (``backlog.py``) have their inputs.
@@ -117,6 +119,14 @@ class Holder(_Sized, Protocol):
         """Give up all instances that no call uses."""
 
 
+class _Waiting(NamedTuple):
+    """A call that waits for memory."""
+
+    size: int
+    turn: asyncio.Future[None]
+    holder: Holder | None
+
+
 class Budget:
     """What the guests of one process may have. Without a plan, as much as there is."""
 
@@ -131,7 +141,9 @@ class Budget:
         """Bytes of the largest call: what is kept between calls must leave so much."""
         self._shedding = False
         self._holders: list[Holder] = []
-        self._waiting: collections.deque[tuple[int, asyncio.Future[None]]] = collections.deque()
+        self._waiting: collections.deque[_Waiting] = collections.deque()
+        self._calls: collections.Counter[Holder] = collections.Counter()
+        """How many calls each plugin has under way, of those that have any."""
 
     def follow(self, plan: Plan | None) -> None:
         """Have what that plan gives to the guests of one worker; a later plan, from the next ``check`` on."""
@@ -213,24 +225,28 @@ class Budget:
         if self._waiting and not self._shedding:
             self._pass_on()
 
-    async def enter(self, size: int, seconds: float | None) -> None:
-        """Take so much for a call, after at most that many seconds. Raises OverloadError."""
-        if not self._waiting and self._has(size):
-            self.free -= size
+    async def enter(self, size: int, seconds: float | None, holder: Holder | None = None) -> None:
+        """Take so much for a call of a plugin, after at most that many seconds. Raises OverloadError.
+
+        Whoever names the ``holder`` gives it back with ``leave``.
+        """
+        if not self._waiting and self._has(size, holder):
+            self._take(size, holder)
             return
         if size > self.total:
             raise OverloadError(
                 f"one call may have {_mib(size)} of memory, and all guests of this worker have {_mib(self.total)}"
             )
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        place = size, turn
+        place = _Waiting(size, turn, holder)
         self._waiting.append(place)
+        self._pass_on()
         try:
             async with asyncio.timeout(seconds):
                 await turn
         except BaseException as error:
             if turn.done() and not turn.cancelled():
-                self.give(size)
+                self.leave(size, holder)
             with contextlib.suppress(ValueError):
                 self._waiting.remove(place)
                 self._pass_on()
@@ -250,7 +266,22 @@ class Budget:
         finally:
             self.give(size)
 
-    def _has(self, size: int) -> bool:
+    def leave(self, size: int, holder: Holder | None) -> None:
+        """A call that has entered is over."""
+        if holder is not None:
+            self._calls[holder] -= 1
+            if not self._calls[holder]:
+                del self._calls[holder]
+        self.give(size)
+
+    def _take(self, size: int, holder: Holder | None) -> None:
+        self.free -= size
+        if holder is not None:
+            self._calls[holder] += 1
+
+    def _has(self, size: int, holder: Holder | None) -> bool:
+        if holder in self._calls:
+            size += max((each.need for each in self._holders if each not in self._calls), default=0)
         if self.free < size:
             self._make_room(size)
         return self.free >= size
@@ -266,13 +297,14 @@ class Budget:
 
     def _pass_on(self) -> None:
         while self._waiting:
-            size, turn = self._waiting[0]
-            if not turn.done():
-                if not self._has(size):
+            # Who came first of those that have no call under way, then who came first of all.
+            first = next((each for each in self._waiting if each.holder not in self._calls), self._waiting[0])
+            if not first.turn.done():
+                if not self._has(first.size, first.holder):
                     return
-                self.free -= size
-                turn.set_result(None)
-            self._waiting.popleft()
+                self._take(first.size, first.holder)
+                first.turn.set_result(None)
+            self._waiting.remove(first)
 
 
 class TooLargeError(ConfigError):

@@ -351,7 +351,7 @@ class Plugin:
         await self.places.enter(patience, quick=self.inline)
         try:
             left = None if patience is None else max(0.0, patience - (time.monotonic() - begin))
-            await self._budget.enter(self.need, left)
+            await self._budget.enter(self.need, left, self)
         except BaseException:
             self.places.leave()
             self._close_if_done()
@@ -527,7 +527,7 @@ class Plugin:
             road.row.count_fuel(instance.fuel)
 
     def _leave(self) -> None:
-        self._budget.give(self.need)
+        self._budget.leave(self.need, self)
         self.places.leave()
         self._close_if_done()
 

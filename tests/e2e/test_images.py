@@ -173,7 +173,7 @@ def test_each_part_explains_itself(start, name) -> None:
     ("name", "ours"),
     [
         ("operator", ["hookline_api", "hookline_runtime/artifacts", "hookline_operator"]),
-        ("sidecar", ["hookline_api", "hookline_runtime", "hookline_sidecar"]),
+        ("sidecar", ["hookline_api", "hookline_runtime", "hookline_serving", "hookline_sidecar"]),
     ],
 )
 def test_every_module_that_a_part_uses_loads(images, start, name, ours) -> None:

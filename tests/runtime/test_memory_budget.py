@@ -176,6 +176,45 @@ async def test_what_others_keep_is_given_up_for_a_call():
     await small
 
 
+async def test_a_plugin_with_calls_leaves_room_for_one_that_has_none():
+    """And where there is none left, who has no call under way is next, whoever waits longer."""
+
+    class Asker:
+        name, each = "asker", 0
+
+        def __init__(self, need):
+            self.need = need
+
+        def shed(self):
+            """Nothing is kept."""
+
+    budget = Budget()
+    budget.follow(plan(200))
+    greedy, honest = Asker(50), Asker(60)
+    budget.add(greedy)
+    budget.add(honest)
+    await budget.enter(50, 1, greedy)
+    await budget.enter(50, 1, greedy)
+    third = asyncio.create_task(budget.enter(50, None, greedy))
+    await asyncio.sleep(0)
+    assert not third.done()
+    assert budget.free == 100
+    await budget.enter(60, 1, honest)
+    another = asyncio.create_task(budget.enter(60, None, honest))
+    await asyncio.sleep(0)
+    assert budget.free == 40
+    budget.leave(60, honest)
+    await another
+    assert not third.done()  # it came first, and has calls
+    budget.leave(50, greedy)
+    await asyncio.sleep(0)
+    assert third.done()
+    budget.leave(50, greedy)
+    budget.leave(50, greedy)
+    budget.leave(60, honest)
+    assert budget.free == 200
+
+
 async def test_a_bundle_that_does_not_fit_once_is_refused_with_the_sum(workshop, wat):
     """Before anything of it runs; the plugin is named, and how much memory would do."""
     entry = await workshop.plugin(wat.switch(), limits={"memory": "64Mi"})
