@@ -69,7 +69,7 @@ class _Matcher:
             return self._possessive(what, at, go_on)
         if kind in (op.MAX_REPEAT, op.MIN_REPEAT):
             return self._repeat(what, at, go_on, greedy=kind is op.MAX_REPEAT)
-        raise NotImplementedError(kind)
+        raise ValueError(f"a part of a pattern that is not counted: {kind}")
 
     def end_of(self, items: Any, at: int) -> int | None:
         """Where the first match of all of them ends."""

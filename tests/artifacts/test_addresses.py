@@ -137,7 +137,7 @@ def test_an_administrator_opens_what_is_named_and_nothing_beside_it(allowed, add
 @pytest.mark.parametrize("text", ["here", "10.0.0.1/8", "10.0.0.0/33", "127.0.0.0/8;::1"])
 def test_what_is_no_network_is_refused_with_a_sentence(text):
     """On the command line."""
-    with pytest.raises(ValueError, match="is no network such as"):
+    with pytest.raises(ValueError, match="is not a network such as"):
         parse_networks(text)
 
 

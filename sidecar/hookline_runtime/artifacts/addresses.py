@@ -165,5 +165,5 @@ def parse_networks(text: str) -> tuple[Network, ...]:
         try:
             found.append(ipaddress.ip_network(part))
         except ValueError:
-            raise ValueError(f"{part!r:.60} is no network such as 10.1.2.0/24 or fd00::/64") from None
+            raise ValueError(f"{part!r:.60} is not a network such as 10.1.2.0/24 or fd00::/64") from None
     return tuple(found)

@@ -311,7 +311,7 @@ class Sections:
     def _read_start(self, reader: Reader) -> None:
         index = reader.number()
         if index >= len(self._functions) or self._signature(self._functions[index]) != ("", ""):
-            raise MalformedError("its start is no function without parameters and results")
+            raise MalformedError("its start function has parameters or results")
 
     def _read_elements(self, reader: Reader) -> None:
         count = reader.count()
@@ -397,7 +397,7 @@ class Sections:
                 raise MalformedError(f"its constants have more than {_MAX_CONSTANT_STEPS} instructions")
             if opcode in _ARITHMETIC:
                 if stack[-2:] != [_ARITHMETIC[opcode]] * 2:
-                    raise MalformedError("a constant reckons with what is no number")
+                    raise MalformedError("a constant computes with something that is not a number")
                 stack.pop()
             else:
                 stack.append(self._constant_value(reader, opcode))
