@@ -49,9 +49,9 @@ if TYPE_CHECKING:
 _WRITES_AT_ONCE: Final = 16
 _OF_ONE_NAMESPACE: Final = 4
 """… for one namespace: five thousand plugins of a tenant that flap keep nobody else's status waiting."""
-_EVENTS: Final = 25
-"""Events of one plugin at once, as Kubernetes' own components have it."""
-_EVENTS_EACH_SECOND: Final = 1 / 30
+_EVENTS: Final = 100
+"""Events of one plugin at once: four for each version that somebody tries, who works on it for an hour."""
+_EVENTS_EACH_SECOND: Final = 1 / 10
 """… and again: one that flaps every second is seen to do so in its status, and etcd keeps each Event for an hour."""
 _WRITE_EVERY_S: Final = 1.0
 _REST: Final = 20
