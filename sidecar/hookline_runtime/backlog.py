@@ -3,6 +3,7 @@
 It is bounded in calls and in bytes, and what waits counts as memory that is kept (``budget.py``).
 What does not fit is dropped and counted, or, where the plugin says
 ``observers: {overflow: Wait}``, the call's answer waits until there is room; then only its client bounds the wait.
+So many clients may wait as their calls have bytes that a worker has for those (``budget.WAITING``); others do not wait.
 A client that goes away while it waits (``Asker.leave``) or that gives up (the task is cancelled) leaves the call
 behind. It is taken on top of the bound, up to as much again, and dropped and counted beyond that: so neither clients
 that come and go nor a slow plugin make this grow, and no call is lost without a trace.
@@ -18,7 +19,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final
 
-from hookline_runtime.budget import Budget
+from hookline_runtime.budget import WAITING, WAITING_CALLS, Budget
 from hookline_runtime.errors import CallError
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ class Backlog:
         self._bytes = 0
         self._waiting: collections.OrderedDict[asyncio.Future[bool], tuple[Hook, bytes]] = collections.OrderedDict()
         """Calls whose answers wait for room, in their order. Each belongs to one request that is under way."""
+        self._waiting_bytes = 0
+        self._budget.backlogs += waits
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -113,16 +116,18 @@ class Backlog:
         if not self.must_wait(len(data)):
             self.add(hook, data)
             return
-        if asker.gone:
+        if asker.gone or self._many_wait(len(data)):
             self.leave(hook, data)
             return
         turn: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting[turn] = hook, data
+        self._waiting_bytes += len(data)
         begin = time.perf_counter_ns()
         try:
             await asker.wait(turn)
         finally:
             self._waited(hook, time.perf_counter_ns() - begin)
+            self._waiting_bytes -= len(data)
             if self._waiting.pop(turn, None) is not None:  # else it was taken, whoever gave up in the same moment
                 self.leave(hook, data)
 
@@ -156,7 +161,13 @@ class Backlog:
 
     def close(self) -> None:
         """Let go of the plugin, which holds this: nothing is observed any more."""
+        self._budget.backlogs -= self.waits
         del self._run, self._dropped, self._waited, self._idle
+
+    def _many_wait(self, size: int) -> bool:
+        """Whether so many calls wait already that one of so many bytes may not."""
+        most = WAITING // self._budget.backlogs
+        return len(self._waiting) >= WAITING_CALLS and self._waiting_bytes + size > most
 
     def _has_room(self, size: int) -> bool:
         return not self._waiting and self._fits(size)

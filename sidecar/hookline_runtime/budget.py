@@ -12,6 +12,9 @@ the guests' half is divided among the workers, each of which then counts by itse
   as the largest call still fits beside it, and is given up where a call needs its room;
 - calls that wait to be observed (``backlog.py``) have their inputs.
 
+Inputs of calls that wait for a place or for memory are counted apart (``WAITING``): they must not take what the calls
+before them need.
+
 A call that finds too little waits, as for a permit, and is then an overload. Inline calls run one at a time and end
 before anything else is counted, so they only look. A bundle is refused where even one call of its largest plugin would
 not fit beside one instance of each.
@@ -47,6 +50,11 @@ CHILD_LEAST: Final = 64 * _MIB
 """Of a child that compiles or checks: the interpreter and the engine take 40 MiB of it."""
 CALL: Final = 4 * _MIB
 """Of a call beside its memory, input and output: a native stack of 512 KiB, two tables of 200,000 elements in all."""
+WAITING: Final = 16 * _MIB
+"""Of all inputs that wait in one worker for a place or for memory: 64 of the largest that ``limits.input`` takes by
+default, thousands of usual ones. The bodies that they were read from wait with them, up to twice as much."""
+WAITING_CALLS: Final = 4
+"""Calls of each plugin that may wait whatever their size: so many large bodies are read at once."""
 _UNBOUNDED: Final = 2**62
 
 
@@ -137,6 +145,8 @@ class Budget:
         """Bytes that nobody has."""
         self.total = _UNBOUNDED
         """Bytes for all guests of this process."""
+        self.backlogs = 0
+        """Plugins for which answers wait until their calls can be observed."""
         self._reserve = 0
         """Bytes of the largest call: what is kept between calls must leave so much."""
         self._shedding = False
@@ -144,6 +154,11 @@ class Budget:
         self._waiting: collections.deque[_Waiting] = collections.deque()
         self._calls: collections.Counter[Holder] = collections.Counter()
         """How many calls each plugin has under way, of those that have any."""
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of inputs that may wait for one plugin: the plugins have the same share each."""
+        return WAITING // max(1, len(self._holders))
 
     def follow(self, plan: Plan | None) -> None:
         """Have what that plan gives to the guests of one worker; a later plan, from the next ``check`` on."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 from hookline_runtime.backlog import Backlog
 from hookline_runtime.border import PAGE, spent_ns
-from hookline_runtime.budget import Budget, need
+from hookline_runtime.budget import WAITING_CALLS, Budget, need
 from hookline_runtime.decisions import Answer, read_answer
 from hookline_runtime.errors import CallError, DeadlineError, OverloadError, TrapError
 from hookline_runtime.places import Places
@@ -208,6 +208,8 @@ class Plugin:
         """Bytes of a fresh instance, and those that each one that is kept counts for."""
         self._mark = self.each
         """An instance with more memory after an inline call needs a look; less than nothing where any does."""
+        self._waiting = self._waiting_bytes = 0
+        """Calls that wait for room, and their inputs."""
         self._kept = 0
         """Instances that the budget counts: those here, and the one that an inline call has."""
         self._instances: list[Instance] = [] if spare is None else [spare]
@@ -314,7 +316,7 @@ class Plugin:
         if len(data) > self._max_input:
             raise self.refuse_size(road, len(data))
         try:
-            await self._enter(patience)
+            await self._enter(patience, len(data))
         except BaseException as error:
             road.breaker.did_not_run()
             if isinstance(error, OverloadError):
@@ -345,17 +347,29 @@ class Plugin:
                 run.error = None  # as in call_now
         return run.answer
 
-    async def _enter(self, patience: float | None) -> None:
-        """Take a place and memory for a call, within so many seconds. Raises OverloadError."""
+    async def _enter(self, patience: float | None, size: int) -> None:
+        """Take a place and memory for a call of so many bytes, within so many seconds. Raises OverloadError."""
+        most = self._budget.waiting
+        if patience is not None and self._waiting >= WAITING_CALLS and self._waiting_bytes + size > most:
+            raise OverloadError(
+                f"{self._waiting} calls wait with {self._waiting_bytes} bytes of input; "
+                f"{most} bytes may wait for this plugin in one worker"
+            )
         begin = time.monotonic()
-        await self.places.enter(patience, quick=self.inline)
+        self._waiting += 1
+        self._waiting_bytes += size
         try:
-            left = None if patience is None else max(0.0, patience - (time.monotonic() - begin))
-            await self._budget.enter(self.need, left, self)
-        except BaseException:
-            self.places.leave()
-            self._close_if_done()
-            raise
+            await self.places.enter(patience, quick=self.inline)
+            try:
+                left = None if patience is None else max(0.0, patience - (time.monotonic() - begin))
+                await self._budget.enter(self.need, left, self)
+            except BaseException:
+                self.places.leave()
+                self._close_if_done()
+                raise
+        finally:
+            self._waiting -= 1
+            self._waiting_bytes -= size
 
     async def _observe(self, hook: Hook, data: bytes) -> None:
         """Run a call that it only watches. Who must see everything is not passed over because others are busy."""

@@ -10,10 +10,11 @@ import pytest
 
 from hookline_api.bundle import Bundle
 from hookline_api.hooks import Hook
-from hookline_runtime.budget import CALL, CHILD_LEAST, PROCESSES, WORKER, Budget, Plan, TooLargeError
+from hookline_runtime.backlog import MAX_BACKLOG_BYTES, Asker, Backlog
+from hookline_runtime.budget import CALL, CHILD_LEAST, PROCESSES, WAITING, WORKER, Budget, Plan, TooLargeError
 from hookline_runtime.errors import OverloadError
 from hookline_runtime.runtime import PrepareError, Runtime
-from waiting import until
+from waiting import until, until_true
 
 MIB = 2**20
 LIMITS = {"memory": "16Mi", "input": "64Ki", "output": "64Ki"}
@@ -255,6 +256,73 @@ async def test_what_waits_to_be_observed_counts_too(workshop, wat, held):
     held.go.set()
     await runtime.drained()
     assert runtime.budget.free >= free  # its first instance is used up
+
+
+async def test_inputs_of_calls_that_wait_are_bounded_in_bytes(workshop, wat, held, monkeypatch):
+    """Each plugin has a share of what may wait; four may wait whatever their size, and beyond it is an overload."""
+    monkeypatch.setattr("hookline_runtime.budget.WAITING", 120_000)
+    limits = LIMITS | {"timeout": "20s", "concurrency": 1}
+    slow = await workshop.plugin(logging_guest(wat), "slow", limits=limits | {"concurrency": 8})
+    other = await workshop.plugin(wat.module(answers={"authorize": {"action": "allow"}}), "other", limits=limits)
+    runtime = await guests(workshop, 2 * NEED - 1, slow, other)
+    text = b'"%s"' % (b"x" * 10_000)
+    first = asyncio.create_task(runtime.call(Hook.CUSTOM, b"1"))
+    await entered(held, 1)
+    waiting = [asyncio.create_task(runtime.call(Hook.CUSTOM, text)) for _ in range(5)]
+    await asyncio.sleep(0)
+    refused = await runtime.call(Hook.CUSTOM, text)
+    assert refused["failure"] == "overload"
+    message = runtime.plugins["slow"].last_failure.message
+    assert message == "5 calls wait with 50010 bytes of input; 60000 bytes may wait for this plugin in one worker"
+    held.go.set()
+    assert {answer["value"] for answer in await asyncio.gather(*waiting)} == {"x" * 10_000}
+    assert (await first)["value"] == 1
+    assert (await runtime.call(Hook.CUSTOM, text))["value"] == "x" * 10_000
+
+
+@pytest.mark.parametrize("size", [40_000, 10])
+async def test_four_calls_may_wait_whatever_their_size(workshop, wat, held, monkeypatch, size):
+    """So many large bodies are read at once; small ones wait as before."""
+    monkeypatch.setattr("hookline_runtime.budget.WAITING", 1_000)
+    entry = await workshop.plugin(logging_guest(wat), limits=LIMITS | {"timeout": "20s", "concurrency": 8})
+    runtime = await guests(workshop, 2 * NEED - 1, entry)
+    first = asyncio.create_task(runtime.call(Hook.CUSTOM, b"1"))
+    await entered(held, 1)
+    text = b'"%s"' % (b"x" * size)
+    waiting = [asyncio.create_task(runtime.call(Hook.CUSTOM, text)) for _ in range(4 if size > 1_000 else 20)]
+    await asyncio.sleep(0)
+    assert not any(each.done() for each in waiting)
+    held.go.set()
+    assert {answer["value"] for answer in await asyncio.gather(*waiting)} == {"x" * size}
+    await first
+
+
+async def test_clients_that_wait_to_be_observed_have_so_many_bytes_together():
+    """Where answers wait for room, hundreds of clients kept their calls beside all that is counted."""
+    budget, begun, go, dropped = Budget(), [], asyncio.Event(), []
+
+    async def run(_, data):
+        begun.append(data)
+        await go.wait()
+
+    backlog = Backlog(
+        waits=True, run=run, dropped=lambda _, why: dropped.append(why), waited=lambda *_: None,
+        idle=lambda: None, budget=budget,
+    )  # fmt: skip
+    data = bytes(2**20)
+    waiting, taken = WAITING // len(data), 2 * MAX_BACKLOG_BYTES // len(data)
+    tasks = [asyncio.create_task(backlog.put(Hook.POST_QUERY, data, Asker())) for _ in range(200)]
+    await until_true(lambda: begun and sum(each.done() for each in tasks) == 200 - waiting, "calls that do not wait")
+    assert len(backlog._waiting) == waiting
+    assert len(begun) + len(backlog._calls) == taken
+    assert len(dropped) == 200 - taken - waiting
+    go.set()
+    await asyncio.gather(*tasks)
+    await backlog.drained()
+    assert len(begun) + len(dropped) == 200
+    assert backlog._waiting_bytes == 0
+    backlog.close()
+    assert budget.backlogs == 0
 
 
 def test_of_what_is_too_much_the_one_is_named_that_is_new_and_largest():
