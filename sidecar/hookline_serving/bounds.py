@@ -30,6 +30,9 @@ TLS_BUFFER: Final = 8 * 1024
 """Bytes. Each TLS connection keeps a buffer of this size, and takes another for each read: asyncio's 256 KiB are 1 GiB
 for two thousand sidecars. What they and the API server send is small, and a module comes from a registry once."""
 
+ARRIVING_OF_ONE: Final = 256 * 1024
+"""Bytes of one request that count as arriving: what is larger is bounded by whoever reads it."""
+
 Reason = Literal["head", "crowd", "full", "address", "unread", "malformed"]
 """Why a connection was closed: ``head`` (it did not come in time, or is too large), ``crowd`` (too many had not
 completed a request), ``full`` (too many in all), ``address`` (too many of one), ``unread`` (the answer was not taken),
@@ -66,3 +69,6 @@ class Bounds:
     header: int = MAX_HEADER
     head: int = MAX_HEAD
     unread_bytes: int = MAX_UNREAD
+    arriving: int = 64 * 2**20
+    """Bytes of requests that are here and not answered. The loop reads from all sockets before anybody looks at what
+    came: where there is more, it is dropped as it comes, and its connection ended."""

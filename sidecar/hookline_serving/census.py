@@ -22,7 +22,7 @@ import itertools
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Final
 
-from hookline_serving.bounds import HEAD_S, MAX_HELD, Bounds, Closed, Reason
+from hookline_serving.bounds import ARRIVING_OF_ONE, HEAD_S, MAX_HELD, Bounds, Closed, Reason
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -45,8 +45,8 @@ class Visit:
     """One connection."""
 
     __slots__ = (
-        "_census", "_transport", "address", "behind", "body", "crowd", "held", "is_blocked", "is_vouched", "queued",
-        "since", "writes",
+        "_census", "_transport", "address", "arriving", "behind", "body", "crowd", "held", "is_blocked", "is_vouched",
+        "queued", "since", "writes",
     )  # fmt: skip
 
     def __init__(self, census: Census, transport: asyncio.Transport, address: str) -> None:
@@ -60,6 +60,8 @@ class Visit:
         """When it came into its crowd."""
         self.held = 0
         """Bytes of a head that is not whole."""
+        self.arriving = 0
+        """Bytes of requests that are here and not answered, as far as they count."""
         self.body: StreamReader | None = None
         """Of the request under way."""
         self.behind = 0
@@ -75,6 +77,10 @@ class Visit:
         if self.body is None:
             self._census.head_grows(self, count)
 
+    def arrives(self, count: int) -> bool:
+        """So many bytes are here now that are not answered; whether there is room. If not, the connection ends."""
+        return self._census.arrives(self, count)
+
     def begins(self, body: StreamReader) -> None:
         """A head is whole, and its request under way."""
         self.body = body
@@ -87,6 +93,7 @@ class Visit:
 
     def vouched(self) -> None:
         """Somebody who is known and counted elsewhere has the request under way."""
+        self.arrives(0)  # what it may send is counted elsewhere, too
         self.is_vouched = True
         self._census.moves(self, self._census.kept)
 
@@ -189,6 +196,7 @@ class Census:
         self._queueing: dict[Visit, None] = {}
         """Those with more than one request here."""
         self._held = 0
+        self._arriving = 0
         self._looking: asyncio.TimerHandle | None = None
         self._is_judging = False
         """Whether somebody will look who of the fresh has had its time."""
@@ -230,6 +238,19 @@ class Census:
             self._close(visit, "head")
         while self._held > MAX_HELD and (largest := self._largest()) is not None:
             self._close(largest, "crowd")
+
+    def arrives(self, visit: Visit, count: int) -> bool:
+        """See ``Visit``."""
+        if visit.crowd is None:
+            return False
+        if visit.is_vouched:
+            return True
+        count = min(count, ARRIVING_OF_ONE)
+        self._arriving += count - visit.arriving
+        visit.arriving = count
+        if self._arriving > self.bounds.arriving:
+            self._close(visit, "crowd")
+        return visit.crowd is not None
 
     def rests(self, visit: Visit, unfinished: int) -> None:
         """See ``Visit.ends``."""
@@ -292,6 +313,8 @@ class Census:
             self._remove(visit)
             self.flows(visit)
             self._queueing.pop(visit, None)
+            self._arriving -= visit.arriving
+            visit.arriving = 0
 
     def end(self) -> None:
         """Look at the clock no more."""

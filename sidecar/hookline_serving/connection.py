@@ -87,6 +87,9 @@ class Connection(web.RequestHandler):
         if self.visit is None or self._is_over:
             return
         self._received += len(data)
+        if not self.visit.arrives(self._received):
+            self._is_over = True
+            return
         self._tail = (self._tail + data[-4:])[-4:]
         super().data_received(data)
         queue = self._messages
@@ -135,6 +138,7 @@ class Connection(web.RequestHandler):
             beyond = 0  # nothing came behind the last chunk; of what the chunks were, nobody tells
         self._received, self._accounted = max(0, beyond), 0
         if self.visit is not None:
+            self.visit.arrives(self._received)
             self.visit.queues(len(self._messages))
             # What waits is whole, and begins in a moment.
             self.visit.ends(unfinished=beyond if beyond > _SLACK and not self._messages else 0)

@@ -218,6 +218,8 @@ class Lane(asyncio.Protocol):
                 self._transport.pause_reading()
         elif self._held:
             data, self._held = self._held + data, b""
+            if self.visit is not None:
+                self.visit.arrives(0)  # it is counted again where it is held, or handed over
             self._work(data)
         else:
             self._work(data)
@@ -396,6 +398,8 @@ class Lane(asyncio.Protocol):
 
     def _hold(self, data: bytes, *, is_new: bool) -> None:
         """Wait for the rest of a request, for a moment."""
+        if self.visit is not None and not self.visit.arrives(len(data)):
+            return
         self._held = data
         if is_new or self._timer is None:
             self._stop_timer()
