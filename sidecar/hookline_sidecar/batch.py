@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from hookline_runtime.backlog import Asker
     from hookline_runtime.pipeline import Chains
 
+LOOKED_INTO: Final = 256 * 1024
+"""Bytes of a call that is looked into whatever its plugins take: what is wrong with it is said, and it costs little. A
+larger one that no plugin takes is answered unread, in a batch too: to read 16 MiB once more holds the worker up."""
 _TURN_NS: Final = 1_000_000
 """How long a batch keeps others waiting before it lets them go first."""
 _MAX_ANSWER: Final = 8 * 2**20
@@ -83,7 +86,10 @@ class Batch:
             else:
                 hook, data, found = given
                 try:
-                    answer = answer_now(hook, data, found)
+                    if len(data) > LOOKED_INTO and len(data) > chains.largest_input(hook):
+                        answer = chains.answer_unread(hook, len(data))  # as alone; to read it once more is long
+                    else:
+                        answer = answer_now(hook, data, found)
                 except InputError as error:
                     answer = _problem(400, str(error), index, f".input.{error.field}".rstrip("."))
                 if answer is None:
