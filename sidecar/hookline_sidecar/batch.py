@@ -96,6 +96,7 @@ class Batch:
                     self._size = size
                     return None
             answers.append(answer)
+            calls[index] = b""  # its input is as large as its part of the body
             size += len(answer)
             if not index & 7 and time.perf_counter_ns() > end and index + 1 < len(calls):
                 self._size = size
@@ -116,6 +117,8 @@ class Batch:
             assert isinstance(given, tuple)  # noqa: S101 - else it would have had its answer, as if its input was wrong
             answer = await chains.answer(read_call(given[0], given[1]), asker)
             self._answers.append(answer)
+            if self._calls:
+                self._calls[at] = b""
             self._size += len(answer)
 
 

@@ -223,7 +223,9 @@ class Endpoint:
         if request.path == _BATCH:
             async with self._body(request, self._settings.max_body) as body:
                 assert isinstance(body, bytes)  # noqa: S101 - more than --max-body is refused
-                return await self._work(Batch(body), _asker(request))
+                batch = Batch(body)
+                del body  # which is kept no longer than the batch needs it
+                return await self._work(batch, _asker(request))
         if request.path == _AUTH or request.path.startswith(f"{_AUTH}/"):
             question = Question.of_request(self._telling, request.method, request.raw_path, request.headers.items())
             if question.unclear:
