@@ -37,7 +37,7 @@ from hookline_operator.rations import Ration
 from hookline_runtime.artifacts import LayoutReference
 from hookline_runtime.artifacts import parse as parse_reference
 from hookline_runtime.errors import FetchError
-from hookline_serving import Bodies
+from hookline_serving import Bodies, media_type
 
 T = TypeVar("T")
 Json = dict[str, Any]
@@ -143,7 +143,7 @@ async def _answer(
     """``look`` at the review, and ``answer`` by what it says, when nothing else of the review is there any more."""
 
     def looked(body: bytes) -> tuple[str, T]:
-        review = _review(request.content_type, body)
+        review = _review(media_type(request.headers), body)
         return review["uid"], look(review)
 
     try:

@@ -136,3 +136,5 @@ def log_to_stderr(level: str, *, as_json: bool) -> None:
     formatter.default_time_format, formatter.default_msec_format = "%Y-%m-%dT%H:%M:%S", "%s.%03dZ"
     handler.setFormatter(formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler])
+    # It warns of each write to a connection that is gone: ten that pipeline and leave are fifteen thousand lines.
+    logging.getLogger("asyncio").setLevel(logging.ERROR)

@@ -7,14 +7,15 @@ not completed a request, the oldest first, then those that are idle, and those o
 those of others. So it is not one that somebody honest is using. What was closed, and why, is counted.
 
 ``bounds`` has the numbers with their reasons, ``connection`` a connection of aiohttp's that tells the census what it
-does, ``bodies`` what has come of requests, ``server`` an application on sockets, with or without TLS. A library of both
-programs; it knows neither.
+does, ``bodies`` what has come of requests, ``media`` what they say that it is, ``server`` an application on sockets,
+with or without TLS. A library of both programs; it knows neither.
 """
 
 from hookline_serving.bodies import Bodies
 from hookline_serving.bounds import Bounds, Closed
 from hookline_serving.census import Census, Visit
 from hookline_serving.connection import Connection, vouch
+from hookline_serving.media import media_type
 from hookline_serving.server import HttpServer
 
-__all__ = ["Bodies", "Bounds", "Census", "Closed", "Connection", "HttpServer", "Visit", "vouch"]
+__all__ = ["Bodies", "Bounds", "Census", "Closed", "Connection", "HttpServer", "Visit", "media_type", "vouch"]

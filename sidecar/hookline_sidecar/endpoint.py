@@ -26,10 +26,10 @@ from yarl import URL
 from hookline_api.hooks import Hook, hook_spellings, parse_hook
 from hookline_runtime.backlog import Asker
 from hookline_runtime.errors import InputError
-from hookline_serving import Bodies, Bounds, Census, Closed, Connection
+from hookline_serving import Bodies, Bounds, Census, Closed, Connection, media_type
 from hookline_serving.connection import announcing
 from hookline_sidecar.auth import Question
-from hookline_sidecar.batch import Batch
+from hookline_sidecar.batch import LOOKED_INTO, Batch
 from hookline_sidecar.lane import Lanes
 from hookline_sidecar.original import TELLINGS
 from hookline_sidecar.replies import JSON, Refused, Reply, Wire, writable
@@ -59,9 +59,8 @@ _AUTH: Final = "/v1/auth"
 _PLAIN_JSON: Final = frozenset(
     {"application/json", "application/json; charset=utf-8", "application/json;charset=utf-8"}
 )
-_LARGE: Final = 256 * 1024
-"""Bytes above which a body is a large one. Up to here every call is looked into, whatever its plugins take: what is
-wrong with it is said, and it costs little."""
+_LARGE: Final = LOOKED_INTO
+"""Bytes above which a body is a large one."""
 _LARGE_AT_ONCE: Final = 4
 _SMALL_BYTES: Final = 32 * 2**20
 """Bytes of all other bodies that are not there as a whole. Where there are more, the one that came first is no longer
@@ -224,7 +223,9 @@ class Endpoint:
         if request.path == _BATCH:
             async with self._body(request, self._settings.max_body) as body:
                 assert isinstance(body, bytes)  # noqa: S101 - more than --max-body is refused
-                return await self._work(Batch(body), _asker(request))
+                batch = Batch(body)
+                del body  # which is kept no longer than the batch needs it
+                return await self._work(batch, _asker(request))
         if request.path == _AUTH or request.path.startswith(f"{_AUTH}/"):
             question = Question.of_request(self._telling, request.method, request.raw_path, request.headers.items())
             if question.unclear:
@@ -432,8 +433,8 @@ def _check_media(request: web.BaseRequest) -> None:
     """Anything but plain JSON is refused; no header at all is taken as JSON."""
     if request.headers.get("Content-Encoding", "identity") != "identity":
         raise Refused(415, "compressed bodies are not read; send the JSON as it is")
-    if "Content-Type" in request.headers and request.content_type != "application/json":
-        raise Refused(415, f"the body is {request.content_type:.60}, and must be application/json")
+    if "Content-Type" in request.headers and (media := media_type(request.headers)) != "application/json":
+        raise Refused(415, f"the body is {writable(media):.60}, and must be application/json")
 
 
 async def _continue(request: web.BaseRequest) -> None:

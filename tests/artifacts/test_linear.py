@@ -21,6 +21,7 @@ from hookline_runtime.artifacts.limits import FetchLimits
 from hookline_runtime.artifacts.search import Search
 from hookline_runtime.artifacts.transport import retry_after
 from hookline_runtime.errors import VerifyError
+from hookline_serving import media_type
 from hookline_sidecar import kubernetes_scalars, kubernetes_yaml
 from steps import GROWTH, TooMuchError, growth, opcodes
 
@@ -238,6 +239,7 @@ TABLE = {
         lambda size: "2000-01-01" + " " * size, as_scalar, 2000),
     "folder: brackets": (lambda size: b"[" * size, kubernetes_yaml.read, 2000),
     "folder: backslashes": (lambda size: b'"' + b"\\\\" * size + b'/"', kubernetes_yaml.read, 2000),
+    "media type: parameters": (lambda size: {"Content-Type": "a/b" + ";" * size}, media_type, 1000),
     "folder: documents": (lambda size: b"---\na\n" * size, kubernetes_yaml.read, 200),
     "folder: keys": (
         lambda size: "".join(f"k{number}: 1\n" for number in range(size)).encode(), kubernetes_yaml.read, 200),

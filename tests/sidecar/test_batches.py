@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 
 import orjson
 import pytest
@@ -304,3 +305,18 @@ def test_common_bodies_are_cut():
     assert batch._cut(chains, many) is None
     with pytest.raises(Refused, match=str(MAX_CALLS)):
         batch.Batch(many).advance(chains)
+
+
+def test_inputs_that_are_answered_are_let_go():
+    """Answers may be as large as the inputs: a worker is not to hold both of several batches."""
+    work = batch.Batch(json.dumps(calls(*[("custom_hook", "a" * 10_000)] * 1000)).encode())
+    chains, reply = Chains("1", []), None
+    tracemalloc.start()
+    try:
+        while reply is None:
+            reply = work.advance(chains)
+        held = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(json.loads(reply.body)["decisions"]) == 1000
+    assert held < 2**20

@@ -267,6 +267,25 @@ def test_nothing_that_is_logged_looks_like_another_record():
     assert max(map(len, lines)) < 8_400
 
 
+def test_answers_to_a_client_that_is_gone_are_no_lines():
+    """Anybody could fill the log: who sends many requests at once and leaves has an answer to each of them written."""
+    program = """if True:
+        import asyncio, logging, socket
+        from hookline_runtime.commands import log_to_stderr
+        log_to_stderr("info", as_json=False)
+        async def main():
+            ours, theirs = socket.socketpair()
+            _, writer = await asyncio.open_connection(sock=ours)
+            theirs.close()
+            for _ in range(1000):
+                writer.write(b"an answer")
+            asyncio.get_running_loop().call_exception_handler({"message": "what failed is told"})
+        asyncio.run(main())
+    """
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert [line.rpartition(": ")[2] for line in done.stderr.splitlines()] == ["what failed is told"]
+
+
 def test_no_process_leaves_a_core_file():
     """Its memory has the values of Secrets."""
     program = """if True:

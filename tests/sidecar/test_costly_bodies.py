@@ -97,6 +97,20 @@ async def test_a_hook_without_plugins_reads_no_large_call(sidecar):
     assert (status, decision["action"]) == (200, "defer")
 
 
+@pytest.mark.parametrize("hook", ["pre_query", "route", "authorize"])
+async def test_a_call_of_a_batch_that_no_plugin_takes_is_not_looked_into(sidecar, hook):
+    """As alone: nobody finds that its query is none, and what is beside it is answered."""
+    large = b'{"query": 1, "more": "' + "\U0001f600".encode() + b"a" * 8 * MIB + b'"}'
+    small = b'{"hook": "%b", "input": {"query": 1}}' % hook.encode()
+    body = b'{"calls": [{"hook": "%b", "input": %b}, %b]}' % (hook.encode(), large, small)
+    alone = (await ask(sidecar, f"/{hook}", large))[1]
+    status, answer = await ask(sidecar, ":batch", body)
+    decision, problem = answer["decisions"]
+    assert (status, problem["status"]) == (200, 400)
+    assert decision.pop("request_id") != alone.pop("request_id")
+    assert decision == alone
+
+
 @pytest.mark.parametrize("hook", ["/rewrite", ":batch"])
 async def test_a_call_of_too_many_values_is_refused_before_it_is_parsed(sidecar, hook):
     """Also where a plugin takes as many bytes, and among the calls of a batch."""
