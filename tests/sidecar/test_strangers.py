@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
 
@@ -172,6 +173,54 @@ async def test_there_are_never_more_than_may_be_fresh():
     assert not honest.is_cut
     assert [one.is_cut for one in crowd] == [True] * 91 + [False] * 9
     people.end()
+
+
+async def test_what_is_here_and_not_answered_has_a_bound():
+    """Who brings more is let go; an answer, an end, and somebody who vouches make room again."""
+    people = census.Census(Bounds(arriving=1000), Closed())
+    first, second, third = (people.admit(_Silence(f"127.0.0.{number}")) for number in range(3))
+    assert first.arrives(400)
+    assert first.arrives(600)  # in all
+    assert second.arrives(400)
+    assert not third.arrives(1)
+    assert not third.arrives(1)
+    assert people.closed["crowd"] == 1
+    first.arrives(0)
+    assert second.arrives(1000)
+    second.leaves()
+    session = people.admit(_Silence("127.0.0.9"))
+    assert session.arrives(900)
+    session.vouched()
+    assert session.arrives(10_000)
+    assert first.arrives(1000)
+    people.end()
+
+
+async def test_bodies_by_the_hundred_are_dropped_as_they_come(sidecar):
+    """Six hundred at once, each as large as any plugin takes by default: a worker has no room for them, and goes on."""
+    (pid,) = sidecar.workers
+    before = resident(pid)
+    body = b'{"query":"' + b"x" * 250_000 + b'"}'
+    head = (
+        b"POST /v1/hooks/pre_query HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    )
+
+    async def ask():
+        with contextlib.suppress(ConnectionError):
+            reader, writer = await asyncio.open_connection("127.0.0.1", sidecar.port)
+            try:
+                writer.write(head % len(body) + body)
+                await writer.drain()
+                await reader.readline()
+            finally:
+                writer.close()
+
+    asking = [asyncio.create_task(ask()) for _ in range(600)]
+    await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+    assert (await sidecar.ask("custom_hook", 1))["value"] == "on"
+    await asyncio.gather(*asking)
+    assert sidecar.workers == [pid]
+    assert resident(pid) - before < 128 * MIB
 
 
 @pytest.mark.parametrize("first", ["requests", "silence"])
