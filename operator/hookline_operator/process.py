@@ -67,11 +67,13 @@ _CHECKS_AT_ONCE: Final = 2
 _FETCHES_AT_ONCE: Final = 16
 _CERTIFICATE_S: Final = 30.0
 _HEALTH_BOUNDS: Final = Bounds()
-_HTTPS_BOUNDS: Final = Bounds(fresh=256, unproven=2048, unproven_of_one=256, every=4096, of_one=1536)
+_HTTPS_BOUNDS: Final = Bounds(
+    fresh=256, unproven=2048, unproven_of_one=256, every=4096, of_one=1536, arriving=64 * 2**20
+)  # fmt: skip
 """After a restart, all sidecars of a fleet come at the same time: two thousand of them may say hello at once. They have
 addresses of their own, or all the same one, where a gateway or a node stands between: then as many hellos at a time as
 are done in half a second, and as many questions as wait for a review. Those that are known (``vouch``) are counted by
-``Distribution``."""
+``Distribution``. Reviews that are here have bounds of their own (``admission``), within those bytes."""
 _READS_AT_ONCE: Final = 4
 """Specs that fit again: one large plugin that becomes small makes room for thousands."""
 _READ_AGAIN_S: Final = 5.0

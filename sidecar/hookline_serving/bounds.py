@@ -69,6 +69,6 @@ class Bounds:
     header: int = MAX_HEADER
     head: int = MAX_HEAD
     unread_bytes: int = MAX_UNREAD
-    arriving: int = 64 * 2**20
+    arriving: int = 8 * 2**20
     """Bytes of requests that are here and not answered. The loop reads from all sockets before anybody looks at what
     came: where there is more, it is dropped as it comes, and its connection ended."""

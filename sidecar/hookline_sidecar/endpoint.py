@@ -77,11 +77,13 @@ BOUNDS: Final = Bounds(
     header=8190,
     head=64 * 1024,
     unread_bytes=32 * 2**20,
+    arriving=64 * 2**20,
 )
 """Of one worker. Proxies ask, and a question of ``/v1/auth`` has all that their client sent: nginx passes lines of 8
 KiB, Envoy 100 headers and 60 KiB in all, and each adds its own. They all come from one address, or from none, open
 hundreds of connections at once, and keep them. Some kilobytes each, four thousand idle ones are 20 MiB. Thirty-two
-answers at their largest may wait for their reader, with what was asked behind them."""
+answers at their largest may wait for their reader, with what was asked behind them. Two hundred and fifty-six calls of
+the size that plugins take by default may be here at once."""
 _LINGER_S: Final = 0.5
 """How long the rest of a refused body is read and dropped, so that its sender sees the answer."""
 _CUT_S: Final = 0.01

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import json
 import subprocess
@@ -165,3 +166,5 @@ async def test_reviews_that_do_not_end_keep_no_honest_one_out(client, size, coun
     finally:
         for _, writer in stalled:
             writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()

@@ -240,6 +240,8 @@ async def test_sources_that_never_answer_keep_no_other_namespace_waiting(operato
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(3600)
         writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
     server = await asyncio.start_server(silence, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 
 import pytest
@@ -78,3 +79,5 @@ async def test_another_address_is_not_kept_out(operator, name):
         await asyncio.to_thread(until, lambda: operator.metrics()[crowd] > 0, "some that were let go")
         assert not reader.at_eof()
     writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
