@@ -52,7 +52,7 @@ async def test_strangers_do_not_make_an_operator_large(operator, control_plane, 
     for title, kind in _HTTPS.items():
         await holds(f"https: {title}", https, kind, trust)
     # A handshake is 200 KiB, and a fleet behind one address may have 256 of them under way.
-    assert max(grown.values()) < 160 * MIB, {what: size // MIB for what, size in grown.items()}
+    assert max(grown.values()) < 128 * MIB, {what: size // MIB for what, size in grown.items()}
     assert sidecar.runs()
     # A token that is good is one pod's: whoever connects with it again takes the place of whoever was there.
     async with besiege(https, lambda line: upgraded(b"/v1/distribution", token, line), count=50, tls=trust, name=name):
