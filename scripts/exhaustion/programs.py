@@ -32,6 +32,7 @@ from exhaustion.payloads import echo_module
 from exhaustion.resources import home, plugin_of, pod, pod_token, review_of, tenant, write_plugin
 from hookline_api.distribution import AUDIENCE, DISTRIBUTION_PATH
 from local_ports import reserve_ports
+from sessions import client_session
 from waiting import PATIENCE_S, until
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ class SidecarProgram:
     @contextlib.asynccontextmanager
     async def load(self) -> AsyncIterator[Load]:
         """Hook calls of a proxy with open connections, and probes of a kubelet with new ones."""
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as proxy:
+        async with client_session(limit=0) as proxy:
 
             async def hook() -> None:
                 async with proxy.post(f"http://127.0.0.1:{self._hook}/v1/hooks/custom_hook", json=7) as answer:
@@ -245,7 +246,7 @@ class OperatorProgram:
         """Reviews of an API server, sidecars that connect anew, and probes of a kubelet."""
         self._trust = ssl.create_default_context(cafile=str(self._ca))
         review = json.dumps(review_of(plugin_of("honest", {"configMap": {"name": "honest"}}))).encode()
-        async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
+        async with client_session(limit=0) as session:
             self._session = session
 
             async def webhook() -> None:
@@ -367,7 +368,7 @@ def over_socket(path: Path, target: str) -> Any:
 
 async def _probe(url: str) -> None:
     async with (
-        aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as kubelet,
+        client_session(force_close=True) as kubelet,
         kubelet.get(url) as answer,
     ):
         if answer.status != 200:

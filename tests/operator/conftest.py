@@ -12,7 +12,6 @@ import itertools
 import json
 import os
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -21,7 +20,6 @@ import urllib.request
 import uuid
 from pathlib import Path
 
-import aiohttp
 import pytest
 import yaml
 
@@ -29,6 +27,7 @@ from cluster.binaries import binary
 from cluster.errors import ClusterError
 from local_ports import reserve_ports
 from local_registry import LocalRegistry
+from sessions import client_session
 from simulated_sidecar import SimulatedSidecar
 from waiting import PATIENCE_S, until, until_true
 
@@ -329,13 +328,8 @@ def tenant(new_tenant):
 @pytest.fixture
 async def connect(control_plane):
     """Makes simulated sidecars that are connected, each with the token of a pod."""
-    tasks, sockets = [], []
-
-    def opened(address):
-        sockets.append(socket.socket(*address[:3]))
-        return sockets[-1]
-
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(socket_factory=opened)) as session:
+    tasks = []
+    async with client_session() as session:
 
         async def make(operator, tenant, pod, *, token=None, **more):
             trust = ssl.create_default_context(cadata=ca_of(control_plane, operator.home))
@@ -359,8 +353,6 @@ async def connect(control_plane):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    # TLS says goodbye after its session's end.
-    await until_true(lambda: all(each.fileno() == -1 for each in sockets), "the end of all sockets")
 
 
 def ca_of(plane, home):

@@ -9,7 +9,6 @@ import json
 import subprocess
 import sys
 
-import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
@@ -17,6 +16,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from hookline_api.config import MAX_CONFIG_VALUES
 from hookline_operator.admission import INJECT_PATH, MAX_BODY, VALIDATE_PATH, routes
 from hookline_operator.injection import InjectionSettings
+from sessions import client_session
 
 MIB = 2**20
 SETTINGS = InjectionSettings(image="sidecar:1", operator="https://o.n.svc", operator_ca="CA")
@@ -117,7 +117,7 @@ def port():
 @pytest.fixture
 async def server(port):
     """A client of it."""
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
+    async with client_session(f"http://127.0.0.1:{port}") as session:
         yield session
 
 

@@ -10,9 +10,9 @@ import ssl
 import subprocess
 import sys
 
-import aiohttp
 import pytest
 
+from sessions import client_session
 from waiting import PATIENCE_S, until_true
 
 REVISIONS = "/apis/hookline.dev/v1alpha1/namespaces/{}/wasmpluginrevisions"
@@ -178,7 +178,7 @@ async def test_a_pod_that_reads_none_of_its_downloads_holds_few_of_them(
     trust = ssl.create_default_context(cadata=authority)
     headers = {"Authorization": f"Bearer {await asyncio.to_thread(tenant.token, 'a')}"}
     url, name = f"https://127.0.0.1:{operator.port}/v1/blobs/{sha256}", f"hookline-operator.{operator.home}.svc"
-    async with aiohttp.ClientSession(headers=headers) as session, contextlib.AsyncExitStack() as stack:
+    async with client_session(headers=headers) as session, contextlib.AsyncExitStack() as stack:
         statuses = []
         for _ in range(12):
             asked = session.get(url, ssl=trust, server_hostname=name)
@@ -281,7 +281,7 @@ async def test_a_stranger_is_told_nothing_of_another_tenants_module(
         )
         url, host = f"https://127.0.0.1:{operator.port}/webhooks/validate", f"hookline-operator.{operator.home}.svc"
         async with (
-            aiohttp.ClientSession() as session,
+            client_session() as session,
             session.post(url, json=review, ssl=trust, server_hostname=host) as answer,
         ):
             return (await answer.json())["response"]

@@ -9,6 +9,7 @@ import json
 import aiohttp
 import pytest
 
+from sessions import client_session
 from waiting import PATIENCE_S
 
 
@@ -103,7 +104,7 @@ async def test_what_a_sidecar_sends_is_bounded_and_checked(operator, tenant, con
 async def test_a_plain_request_is_answered_with_a_refusal(operator, control_plane, path):
     """No stack trace, nothing served."""
     async with (
-        aiohttp.ClientSession() as session,
+        client_session() as session,
         session.get(f"https://127.0.0.1:{operator.port}{path}", ssl=False) as response,
     ):
         assert response.status in {401, 404, 405}

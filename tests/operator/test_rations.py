@@ -19,6 +19,7 @@ from hookline_operator import frames, peers, reports
 from hookline_operator.fleet import PodState
 from hookline_operator.frames import FrameGate
 from hookline_operator.rations import Ration, Rations
+from sessions import client_session
 from waiting import PATIENCE_S, until_true
 
 _EMPTY_FRAGMENT = bytes([0x00, 0x80, 0, 0, 0, 0])
@@ -145,7 +146,7 @@ async def test_bad_tokens_are_a_ration_and_a_sidecar_does_not_wait_for_them(oper
     await connect(operator, tenant, "b")
     token = await asyncio.to_thread(tenant.token, "a")
     began, url = time.monotonic(), f"https://127.0.0.1:{operator.port}/v1/distribution"
-    async with aiohttp.ClientSession() as session:
+    async with client_session() as session:
 
         async def ask(token):
             async with session.get(url, ssl=False, headers={"Authorization": f"Bearer {token}"}) as answer:
@@ -168,7 +169,7 @@ async def test_bad_tokens_are_a_ration_and_a_sidecar_does_not_wait_for_them(oper
 async def test_what_a_look_shows_to_be_wrong_is_not_asked_about(operator):
     """Another audience, an end long ago, no token at all; and a refusal is remembered."""
     url = f"https://127.0.0.1:{operator.port}/v1/distribution"
-    async with aiohttp.ClientSession() as session:
+    async with client_session() as session:
 
         async def ask(token):
             async with session.get(url, ssl=False, headers={"Authorization": f"Bearer {token}"}) as answer:
@@ -193,7 +194,7 @@ async def test_a_pod_without_a_sidecar_has_few_lookups(operator, tenant):
     tenant.pod("plain", labels={"hookline.dev/sidecar": "false"})
     headers = {"Authorization": f"Bearer {await asyncio.to_thread(tenant.token, 'plain')}"}
     url, began = f"https://127.0.0.1:{operator.port}/v1/distribution", time.monotonic()
-    async with aiohttp.ClientSession(headers=headers) as session:
+    async with client_session(headers=headers) as session:
 
         async def ask():
             async with session.get(url, ssl=False) as answer:
