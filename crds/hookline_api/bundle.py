@@ -28,6 +28,7 @@ from hookline_api.resources import (
     Name,
     Observers,
     PermissionName,
+    Probation,
     Resource,
     Sha256,
 )
@@ -97,12 +98,15 @@ class BundlePlugin(Resource):
     observers: Observers = Observers()
     failure_policy: FailurePolicy = FailurePolicy()
     mode: Literal["Enforce", "Shadow"] = "Enforce"
+    probation: Probation = Probation()
 
     @property
     def revision(self) -> str:
         """Twelve hex digits that change with the artifact and with every setting, and with nothing else."""
         shown = self if self.seal is None else self.redacted()
-        settings = shown.model_dump(mode="json", by_alias=True, exclude={"failure", "generation", "origin"})
+        settings = shown.model_dump(
+            mode="json", by_alias=True, exclude={"failure", "generation", "origin", "probation"}
+        )
         # Operator and sidecar compare revisions, and may be of two versions: a field that came later counts only where
         # it says something.
         for name, default in _CAME_LATER.items():

@@ -26,7 +26,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, TypeAdapter
 
-from hookline_api.bundle import Bundle, LoadFailure
+from hookline_api.bundle import Bundle, CallCause, LoadFailure
+from hookline_api.hooks import Hook
 from hookline_api.resources import Name, Resource
 
 AUDIENCE: Final = "hookline.dev"
@@ -48,6 +49,43 @@ PluginState = Literal["Running", "Updating", "LastGood", "Closed", "LeftOut"]
 being made ready. LastGood: something older, because the new one failed. Closed: it refuses. LeftOut: nothing."""
 
 
+Trouble = Literal["FailingCalls", "Paused", "Slow", "Overloaded"]
+"""What is wrong with a plugin that is loaded, the worst first in a sidecar's own judgement. FailingCalls: too many of
+its calls trap, time out, or answer no valid decision. Paused: the circuit breaker answers in its place. Slow: too many
+calls come near ``limits.timeout``. Overloaded: too many calls find their input or their queue over its limit."""
+
+_Count = Annotated[int, Field(ge=0, le=2**53)]
+_Sentence = Annotated[str, Field(max_length=256)]
+
+
+class HookHealth(Resource):
+    """One hook of one plugin that is not well in one sidecar, over all its workers and the newest calls."""
+
+    hook: Hook
+    trouble: Trouble
+    calls: _Count
+    """Of the window that was judged, those that the breaker answered among them."""
+    bad: _Count
+    """Of these, how many were of that trouble."""
+    seconds: Annotated[float, Field(ge=0, le=86_400)]
+    """How long that window is."""
+    cause: CallCause | None = None
+    """Of the newest failure."""
+    message: _Sentence = ""
+    """The newest failure in one sentence: without the guest's own words where values of Secrets are in its settings."""
+
+
+class RolledBack(Resource):
+    """A revision that failed on probation, and that the sidecar has gone back from."""
+
+    revision: Annotated[str, Field(max_length=64)]
+    calls: _Count
+    failures: _Count
+    cause: CallCause
+    message: _Sentence = ""
+    """As in ``HookHealth``."""
+
+
 class PluginReport(Resource):
     """One plugin in one sidecar."""
 
@@ -57,6 +95,12 @@ class PluginReport(Resource):
     """What answers calls now; None where nothing does."""
     failure: LoadFailure | None = None
     """Why the sidecar does not run what its bundle asks for."""
+    health: Annotated[list[HookHealth], Field(max_length=len(Hook))] = []
+    """Its hooks that are not well; none of them where all is well."""
+    probation: bool = False
+    """Whether the revision that answers calls is still on probation here."""
+    rolled_back: RolledBack | None = None
+    """What the sidecar has gone back from, as long as nothing else is asked for."""
 
 
 class Report(Resource):

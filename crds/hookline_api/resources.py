@@ -268,6 +268,9 @@ class Selector(Resource):
 
     match_labels: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=64)] = {}
     match_expressions: Annotated[list[SelectorRequirement], Field(max_length=64)] = []
+    required: bool = True
+    """Whether there have to be such pods: true, and the plugin is not Ready while there is none. False is for one
+    that waits for pods. Default true."""
 
 
 Pattern = Annotated[str, Field(min_length=1, max_length=253)]
@@ -467,11 +470,28 @@ class Observers(Resource):
     observed, and counted. Wait: its answer waits until there is room, for as long as the proxy does. Default Drop."""
 
 
+class Probation(Resource):
+    """How a new version proves itself in each pod, while the version before it stays warm.
+
+    A call of its first ``calls`` that traps, times out or answers no valid decision is asked of the version before;
+    after ``maxFailures`` of them the pod goes back to that one, and the rollout is held everywhere until the
+    resource changes.
+    """
+
+    calls: Annotated[int, Field(ge=0, le=1_000_000)] = 100
+    """Calls until it has proven itself; 0: no probation. Default 100."""
+    for_: Annotated[Duration, _bounded(1_000, 86_400_000, format_duration)] = Field(default=300_000, alias="for")
+    """How long probation lasts at most, however few calls there are. Default 5m."""
+    max_failures: Annotated[int, Field(ge=1, le=1_000_000)] = 5
+    """Failed calls at which the pod goes back. Default 5."""
+
+
 class Rollout(Resource):
     """How a change reaches the pods."""
 
     deadline: Annotated[Duration, _bounded(1_000, 3_600_000, format_duration)] = 30_000
     """How long prepared pods wait for the others before they switch. Default 30s."""
+    probation: Probation = Probation()
 
 
 class WasmPluginSpec(Resource):
@@ -564,7 +584,17 @@ class ObjectMeta(Resource):
     annotations: dict[str, str] = {}
 
 
-ConditionType = Literal["Ready", "Resolved", "Verified", "Programmed", "Reconciling", "Stalled"]
+ConditionType = Literal[
+    "Ready",
+    "Healthy",
+    "Resolved",
+    "Verified",
+    "PermissionsGranted",
+    "Programmed",
+    "Reconciling",
+    "Stalled",
+    "Observed",
+]
 
 
 class Condition(Resource):
@@ -598,12 +628,16 @@ class PodCounts(Resource):
     loaded: int = 0
     updating: int = 0
     failed: int = 0
+    unguarded: int = 0
+    """Pods that match, or ask for a sidecar, and have none; they are not among ``matched``."""
 
 
 class Failure(Resource):
     """One failure with a reason that a person can act on."""
 
     pod: str | None = None
+    hook: str | None = None
+    """Of a failure of calls."""
     cause: str
     message: Annotated[str, Field(max_length=1024)]
     since: str | None = None
@@ -617,6 +651,23 @@ class RevisionStatus(Resource):
     since: str | None = None
 
 
+class RollbackStatus(Resource):
+    """A revision that failed on probation; no pod is told to run it until the resource changes."""
+
+    revision: str
+    """The name of its ``WasmPluginRevision``'s content: the ``revision`` of ``RevisionStatus``."""
+    generation: int
+    """Of the resource that asked for it."""
+    digest: str | None = None
+    pod: str
+    """The first that went back."""
+    calls: int
+    failures: int
+    cause: str
+    message: Annotated[str, Field(max_length=1024)]
+    since: str | None = None
+
+
 class WasmPluginStatus(Resource):
     """What the pods really run."""
 
@@ -624,7 +675,7 @@ class WasmPluginStatus(Resource):
     conditions: Annotated[
         list[Condition],
         Field(
-            max_length=8,
+            max_length=16,
             json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
         ),
     ] = []
@@ -634,6 +685,7 @@ class WasmPluginStatus(Resource):
     """The five worst."""
     revisions: Annotated[list[RevisionStatus], Field(max_length=10)] = []
     """Newest first."""
+    rolled_back: RollbackStatus | None = None
     hooks: str | None = None
     """The hooks in one word each, for ``kubectl get``."""
     digest: str | None = None

@@ -171,6 +171,7 @@ def entry(
         observers=spec.observers,
         failure_policy=spec.failure_policy,
         mode=spec.mode,
+        probation=spec.rollout.probation,
     )
     return made if key is None else made.sealed(key)
 
