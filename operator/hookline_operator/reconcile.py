@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field
 
 from hookline_api.bundle import LoadCause
+from hookline_api.distribution import HookHealth, RolledBack
 from hookline_api.resources import (
     ArtifactStatus,
     Condition,
@@ -23,6 +24,7 @@ from hookline_api.resources import (
     PodCounts,
     Resource,
     RevisionStatus,
+    RollbackStatus,
     WasmPluginStatus,
 )
 
@@ -65,6 +67,20 @@ class PodObservation(Resource):
     runs: Literal["Current", "Older", "Nothing"] = "Nothing"
     """What its sidecar runs of this plugin: what it is to run, something else, or nothing."""
     failure: Failure | None = None
+    health: list[HookHealth] = []
+    """The hooks of what it runs that are not well."""
+    rolled_back: RolledBack | None = None
+    """What it has gone back from, where that is the revision that the resource asks for."""
+    waits_for: list[str] = []
+    """The other plugins that keep its sidecar, and so the pod, from being ready."""
+
+
+class UnguardedPod(Resource):
+    """A pod that is meant to be guarded, by its labels, and has no sidecar."""
+
+    name: str
+    why: Annotated[str, Field(max_length=256)]
+    """In one sentence, with what to do."""
 
 
 class Resolution(Resource):
@@ -93,6 +109,13 @@ class Observation(Resource):
     previous: WasmPluginStatus = WasmPluginStatus()
     resolution: Resolution
     pods: list[PodObservation] = []
+    unguarded: list[UnguardedPod] = []
+    """At most some of those, by name; ``unguarded_count`` is all of them."""
+    unguarded_count: int = 0
+    needs_pods: bool = True
+    """``spec.selector.required``."""
+    held: RollbackStatus | None = None
+    """The rollback that holds, where this generation's revision was rolled back."""
     now: str
     """RFC 3339, whole seconds."""
 
