@@ -41,8 +41,8 @@ class SimulatedSidecar:
 
     ``fails`` says for each plugin's name with what failure it is "not loaded"; ``stuck`` is for one that never gets
     ready; ``running`` is what it "ran" before it connected. ``knows_seals`` is not so of older versions.
-    One that is ``silent`` does not even say that it is there. ``health`` is what it says of its plugins' hooks, by name,
-    ``rolled_back`` what it has gone back from; ``say`` reports anew.
+    One that is ``silent`` does not even say that it is there. ``health`` is what it says of each plugin's
+    hooks, ``rolled_back`` what it has gone back from; ``say`` reports anew.
     """
 
     def __init__(
