@@ -83,6 +83,12 @@ class CallError(HooklineError):
     cause: ClassVar[Literal["trap", "timeout", "result", "overload"]]
 
 
+def bare(error: CallError) -> CallError:
+    """The error alone: what led to it holds frames, and they hold a call's input until the collector comes."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
 class TrapError(CallError):
     """The guest trapped."""
 
