@@ -28,6 +28,8 @@ def of(supervisor: Supervisor) -> Report:
                 state=supervisor.state_of(slot),
                 revision=entry.revision if entry is not None and entry.artifact is not None else None,
                 failure=slot.failure,
+                probation=entry is not None and supervisor.probations.has(entry),
+                rolled_back=slot.refused.told if slot.refused else None,
             )
         )
     return Report(
