@@ -5,6 +5,7 @@
     │   ├── FetchError                the module cannot be had; ``transient`` says whether to try again
     │   ├── VerifyError               the module is not what was asked for
     │   └── ConfigError               the settings are wrong
+    │       └── NotGrantedError         the module imports what the resource does not grant
     ├── CallError                   one call of one plugin failed; ``cause`` is trap, timeout, result, overload
     │   ├── TrapError
     │   ├── DeadlineError
@@ -70,6 +71,10 @@ class ConfigError(LoadError):
     """The settings are wrong: a manifest, a reference to a Secret, or a value that the plugin's schema refuses."""
 
     cause = "config"
+
+
+class NotGrantedError(ConfigError):
+    """The module imports functions whose permissions the resource does not grant."""
 
 
 class CallError(HooklineError):
