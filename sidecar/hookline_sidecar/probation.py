@@ -97,7 +97,13 @@ class Refused(Resource):
     @property
     def failure(self) -> LoadFailure:
         """Why what is asked for does not run. Of the causes there are, ``verify`` is what it is: it is not good."""
-        return LoadFailure(cause="verify", message=self.told.message)
+        told = self.told
+        said = f": {told.message}" if told.message else ""
+        return LoadFailure(
+            cause="verify",
+            message=f"revision {told.revision} failed {told.failures} of its first {told.calls} calls "
+            f"({told.cause}{said}); the version before it goes on",
+        )
 
 
 class _Kept(Resource):
@@ -160,7 +166,12 @@ class Probations:
             return trial.before
         if runs is None or runs.artifact is None or runs.revision == entry.revision:
             return None
-        proven = trial.before if trial is not None and trial.revision == runs.revision else runs
+        refused = self.refused.get(entry.name)
+        proven = runs
+        if trial is not None and trial.revision == runs.revision:
+            proven = trial.before
+        elif refused is not None and refused.told.revision == runs.revision:
+            proven = refused.before
         return None if proven.revision == entry.revision or proven.mode == "Shadow" else proven
 
     def begin(self, bundle: Bundle, before: Iterable[BundlePlugin], alone: Mapping[str, str]) -> None:
@@ -246,18 +257,16 @@ class Probations:
         counts = self._since(entry.name, trial)
         cause, said = self._newest(entry, trial)
         calls = max(counts.calls, counts.alone)
-        message = (
-            f"revision {entry.revision} failed {counts.alone} of its first {calls} calls ({cause}"
-            f"{f': {said}' if said else ''})"
+        told = RolledBack(
+            revision=entry.revision, calls=calls, failures=counts.alone, cause=cause, message=said[:_MAX_SENTENCE]
         )
-        ends = "; the version before it goes on"
-        message = message[: _MAX_SENTENCE - len(ends) - 1] + ends
-        told = RolledBack(revision=entry.revision, calls=calls, failures=counts.alone, cause=cause, message=message)
-        self.refused[entry.name] = Refused(entry=entry, before=trial.before, key=key, told=told)
+        refused = self.refused[entry.name] = Refused(entry=entry, before=trial.before, key=key, told=told)
         del self.trials[entry.name]
         self._ready_since.pop(entry.name, None)
         self._keep()
-        log.warning("plugin '%s' goes back to revision %s: %s", entry.name, trial.before.revision, message)
+        log.warning(
+            "plugin '%s' goes back to revision %s: %s", entry.name, trial.before.revision, refused.failure.message
+        )
         return trial.before
 
     def judge(self, entry: BundlePlugin, key: str) -> Refused | None:

@@ -81,10 +81,10 @@ async def test_a_version_that_fails_on_each_call_goes_back_and_no_call_is_lost(s
     cause = {"trap": "trap", "loop": "timeout", "nonsense": "result"}[kind]
     assert told["cause"] == cause
     assert told["failures"] >= 5
-    assert told["message"].startswith(f"revision {told['revision']} failed {told['failures']} of its first ")
-    assert f"({cause}" in told["message"]
-    assert told["message"].endswith("; the version before it goes on")
-    assert found["failure"] == {"cause": "verify", "message": told["message"]}
+    said = found["failure"]["message"]
+    assert found["failure"]["cause"] == "verify"
+    assert said.startswith(f"revision {told['revision']} failed {told['failures']} of its first {told['calls']} calls")
+    assert f"({cause}: {told['message']}); the version before it goes on" in said
     assert not found["probation"]
 
 
