@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import orjson
 
-from hookline_api.bundle import Bundle
+from hookline_api.bundle import Bundle, LoadFailure
 from hookline_api.distribution import (
     BLOBS_PATH,
     DISTRIBUTION_PATH,
@@ -23,6 +23,7 @@ from hookline_api.distribution import (
     PluginReport,
     PluginState,
     Report,
+    RolledBack,
     parse_to_sidecar,
 )
 from waiting import PATIENCE_S
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
-    from hookline_api.bundle import BundlePlugin, LoadFailure
+    from hookline_api.bundle import BundlePlugin
 
 
 class SimulatedSidecar:
@@ -75,6 +76,10 @@ class SimulatedSidecar:
         self.connected = asyncio.Event()
         self.changed = asyncio.Event()
         self.closed_with: int | None = None
+        self.probation = False
+        """Whether it says that what it runs is on probation."""
+        self._back: dict[str, tuple[RolledBack, str | None]] = {}
+        """By plugin: what it has gone back from, and the revision that it runs instead."""
         self._socket: aiohttp.ClientWebSocketResponse | None = None
 
     def runs(self) -> dict[str, str]:
@@ -126,6 +131,18 @@ class SimulatedSidecar:
         """A plugin's entry in the bundle that runs. Raises StopIteration."""
         assert self.running is not None
         return next(each for each in self.running.bundle.plugins if each.name == plugin)
+
+    async def goes_back(self, revision: str, message: str, *, plugin: str = "guard", to: str | None = "before") -> None:
+        """Say that a revision has failed on probation, and what runs in its place."""
+        told = RolledBack(revision=revision, calls=12, failures=5, cause="trap", message=message)
+        self._back[plugin] = told, to
+        assert self._socket is not None
+        await self._report(self._socket)
+
+    async def report(self) -> None:
+        """Say once more what is so."""
+        assert self._socket is not None
+        await self._report(self._socket)
 
     async def take_held(self) -> None:
         """Get ready after all, for one that was stuck."""
@@ -205,5 +222,16 @@ class SimulatedSidecar:
             failure = self._fails(entry.name) or (entry.failure if entry.artifact is None else None)
             revision = runs.get(entry.name)
             state: PluginState = "Running" if revision == entry.revision else "Updating" if revision else "LeftOut"
-            reports.append(PluginReport(name=entry.name, state=state, revision=revision, failure=failure))
+            told, instead = self._back.get(entry.name, (None, None))
+            if told is not None and told.revision == entry.revision:
+                revision, state = instead, "LastGood"
+                failure = LoadFailure(cause="verify", message=told.message)
+            else:
+                told = None
+            reports.append(
+                PluginReport(
+                    name=entry.name, state=state, revision=revision, failure=failure, rolled_back=told,
+                    probation=self.probation and told is None,
+                )
+            )  # fmt: skip
         return reports

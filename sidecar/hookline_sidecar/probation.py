@@ -189,17 +189,22 @@ class Probations:
             if known is not None and known.revision == entry.revision:
                 trials[name] = known
                 continue
-            counts = self._count(name)
+            counts, revision = self._count(name), behind[name].revision
+            share = self._share(name, revision, counts)
+            if known is not None and known.before.revision == revision:
+                share = known.share
             trials[name] = Trial(
                 revision=entry.revision,
                 before=behind[name],
                 began=self._clock(),
-                share=self._share(name, behind[name].revision, counts),
+                share=share,
                 **counts._asdict(),
             )
             log.info("plugin '%s': revision %s is on probation, %s stays warm",
                      name, entry.revision, behind[name].revision)  # fmt: skip
         changed, self.trials = trials != self.trials, trials
+        names = {entry.name for entry in bundle.plugins}
+        self._windows = {name: known for name, known in self._windows.items() if name in names}
         self._revisions = {name: known for name, known in self._revisions.items() if name in trials}
         self._ready_since = {name: since for name, since in self._ready_since.items() if name in trials}
         if changed:
