@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import orjson
 
-from hookline_api.bundle import Bundle
+from hookline_api.bundle import Bundle, LoadFailure
 from hookline_api.distribution import (
     BLOBS_PATH,
     DISTRIBUTION_PATH,
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
-    from hookline_api.bundle import BundlePlugin, LoadFailure
+    from hookline_api.bundle import BundlePlugin
 
 
 class SimulatedSidecar:
@@ -81,6 +81,8 @@ class SimulatedSidecar:
         self.connected = asyncio.Event()
         self.changed = asyncio.Event()
         self.closed_with: int | None = None
+        self.probation = False
+        """Whether it says that what it runs is on probation."""
         self._socket: aiohttp.ClientWebSocketResponse | None = None
 
     def runs(self) -> dict[str, str]:
@@ -132,6 +134,18 @@ class SimulatedSidecar:
         """A plugin's entry in the bundle that runs. Raises StopIteration."""
         assert self.running is not None
         return next(each for each in self.running.bundle.plugins if each.name == plugin)
+
+    async def goes_back(self, revision: str, message: str, *, plugin: str = "guard", to: str | None = "before") -> None:
+        """Say that a revision has failed on probation, and what runs in its place."""
+        told = RolledBack(revision=revision, calls=12, failures=5, cause="trap", message=message)
+        self.rolled_back[plugin] = told, to
+        assert self._socket is not None
+        await self._report(self._socket)
+
+    async def report(self) -> None:
+        """Say once more what is so."""
+        assert self._socket is not None
+        await self._report(self._socket)
 
     async def take_held(self) -> None:
         """Get ready after all, for one that was stuck."""
@@ -215,18 +229,21 @@ class SimulatedSidecar:
         newest, runs, reports = self.held or self.running, self.runs(), []
         for entry in newest.bundle.plugins if newest else []:
             failure = self._fails(entry.name) or (entry.failure if entry.artifact is None else None)
-            back, revision = self.rolled_back.get(entry.name, (None, runs.get(entry.name)))
-            if back is not None and back.revision != entry.revision:
-                back, revision = None, runs.get(entry.name)
+            revision = runs.get(entry.name)
             state: PluginState = "Running" if revision == entry.revision else "Updating" if revision else "LeftOut"
+            back, instead = self.rolled_back.get(entry.name, (None, None))
+            if back is not None and back.revision == entry.revision:
+                revision, state = instead, "LastGood"
+                failure = LoadFailure(cause="verify", message=back.message)
+            else:
+                back = None
+            if entry.artifact is None and newest is self.running:
+                state = "Closed"
             reports.append(
                 PluginReport(
-                    name=entry.name,
-                    state="Closed" if entry.artifact is None and newest is self.running else state,
-                    revision=revision,
-                    failure=failure,
+                    name=entry.name, state=state, revision=revision, failure=failure,
                     health=self.health.get(entry.name, []) if revision else [],
-                    rolled_back=back,
+                    rolled_back=back, probation=self.probation and back is None,
                 )
-            )
+            )  # fmt: skip
         return reports

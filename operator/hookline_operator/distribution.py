@@ -469,7 +469,7 @@ class Distribution:
             for plugin in self._catalogue.all_plugins():
                 if namespace not in {None, plugin.namespace}:
                     continue
-                revision = self._catalogue.current(plugin)
+                revision = self._catalogue.to_run(plugin)
                 if revision is not None and sha256.encode() in revision.template:
                     standing = await self._bundles.standing(plugin)
                     if standing is not None and standing.entry.artifact is not None:

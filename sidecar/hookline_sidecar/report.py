@@ -46,6 +46,8 @@ def of(supervisor: Supervisor) -> Report:
                 revision=entry.revision if entry is not None and entry.artifact is not None else None,
                 failure=slot.failure,
                 health=supervisor.health.of(name),
+                probation=entry is not None and supervisor.probations.has(entry),
+                rolled_back=slot.refused.told if slot.refused else None,
             )
         )
     return Report(

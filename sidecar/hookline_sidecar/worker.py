@@ -15,7 +15,7 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from hookline_api.bundle import Bundle
+from hookline_api.bundle import Bundle, BundlePlugin
 from hookline_api.text import readable
 from hookline_runtime.budget import Plan, TooLargeError
 from hookline_runtime.compiler import Compiler
@@ -129,6 +129,7 @@ class Worker:
                     bundle,
                     self._compiler.find,
                     numbers=message["numbers"],
+                    before=[BundlePlugin.model_validate(entry) for entry in message["before"]],
                 )
             except PrepareError as error:
                 # Where the guest itself failed, its compiled form is as it should be.
@@ -144,7 +145,8 @@ class Worker:
                 }
                 wire.send(writer, {"refused": version} | answer)
             else:
-                wire.send(writer, {"prepared": version, "guests": self._runtime.budget.total})
+                guests, alone = self._runtime.budget.total, dict(self._prepared.alone)
+                wire.send(writer, {"prepared": version, "guests": guests, "alone": alone})
         elif "commit" in message:
             if self._prepared is not None and self._prepared.bundle.version == message["commit"]:
                 self._runtime.commit(self._prepared)
@@ -153,6 +155,9 @@ class Worker:
                 wire.send(writer, {"committed": message["commit"]})
         elif "discard" in message:
             self._discard()
+        elif "proven" in message:
+            for name, revision in message["proven"].items():
+                self._runtime.prove(name, revision)
 
     def _discard(self) -> None:
         if self._prepared is not None:
