@@ -62,6 +62,8 @@ _CHECK_S: Final = 2
 _CHECKS_AT_ONCE: Final = 2
 _FETCHES_AT_ONCE: Final = 16
 _CERTIFICATE_S: Final = 30.0
+_POLLED_S: Final = 60.0
+"""What is looked at twice a minute is not seen after this long."""
 _HEALTH_BOUNDS: Final = Bounds()
 _HTTPS_BOUNDS: Final = Bounds(
     fresh=256, unproven=2048, unproven_of_one=256, every=4096, of_one=1536, arriving=64 * 2**20
@@ -130,7 +132,7 @@ class Operator:
             namespace=settings.own_namespace,
             secret=settings.key_secret,
             changed=changed,
-            sight=self._sights.new("sealing-key"),
+            sight=self._sights.new("sealing-key", grace_s=_POLLED_S, needed=False),
         )
         seal = Seal(lambda: sealing.value)
         bundles = Bundles(catalogue, objects, key=lambda: sealing.value)
@@ -150,7 +152,7 @@ class Operator:
             secret=settings.tls_secret,
             config_map=settings.ca_config_map,
             webhooks=settings.webhooks,
-            sight=self._sights.new("certificates"),
+            sight=self._sights.new("certificates", grace_s=_POLLED_S, needed=False),
         )
 
         def is_peer(caller: Caller) -> bool:
@@ -175,7 +177,7 @@ class Operator:
             name=settings.lease,
             namespace=settings.own_namespace,
             replica=replica,
-            sight=self._sights.new("lease"),
+            sight=self._sights.new("lease", needed=False),
             lead=lambda: self._lead(kube, controller, rollouts, alone=lambda: election.leading and not peers.followed),
         )
         peers = Peers(

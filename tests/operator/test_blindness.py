@@ -109,7 +109,7 @@ async def test_a_definition_that_is_not_served_is_said_counted_and_costs_readine
 async def test_a_plugin_that_was_deleted_while_nobody_could_watch_is_gone(
     operator, guarded, tenant, control_plane, eventually, mended
 ):
-    """kopf does not tell of it: whoever lists beside it does."""
+    """Whoever lists beside kopf sees it; kopf does not tell of it."""
     sidecar = await guarded(operator)
     serve(control_plane, served=False)
     gone = "the API server does not know WasmPlugins"
