@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 APPLY: Final = "apply the chart's CustomResourceDefinitions (crds/)"
 _STEP_S: Final = 0.1
 _COMPARE_S: Final = 5.0
+_DEAF: Final = "the watch of WasmPlugins is deaf: it does not tell what changes"
 _LATE_S: Final = 6.0
 """For which kopf may be behind."""
 _AHEAD_S: Final = 25.0
@@ -185,11 +186,9 @@ class PluginWatch:
         return waited > _NEVER_S or min(waited, quiet) > _LATE_S
 
     def _deaf(self, late: Iterable[Key], now: float) -> None:
-        first = min(late)
-        self._sight.failed(
-            DEAF, f"the watch of WasmPlugins is deaf: it does not tell what became of '{first[0]}/{first[1]}'"
-        )
+        self._sight.failed(DEAF, _DEAF)
         if now - self._began > self._again_s:
+            log.info("the watch of WasmPlugins begins again: it does not tell of '%s/%s'", *min(late))
             self._began, self._again_s = now, min(self._again_s * 2, _AGAIN_LAST_S)
             self._handlers.begin_again()
 
