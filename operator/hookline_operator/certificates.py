@@ -235,7 +235,7 @@ class CertificateKeeper:
     ) -> None:
         """``webhooks`` names both webhook configurations; empty: there are none."""
         self._api = api
-        self._sight = sight or Sight("certificates")
+        self.sight = sight or Sight("certificates")
         self._service, self._namespace = service, namespace
         self._secret, self._config_map, self._webhooks = secret, config_map, webhooks
         self._now, self._overlap = now, overlap
@@ -278,10 +278,10 @@ class CertificateKeeper:
         while True:
             try:
                 await self.sync()
-                self._sight.heard()
+                self.sight.heard()
                 pause = _PERIOD_S
             except KubeError as error:
-                self._sight.failed(reason_of(error), f"certificates cannot be checked: {error}")
+                self.sight.failed(reason_of(error), f"certificates cannot be checked: {error}")
                 pause = min(pause * 2, _PERIOD_S)
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
 

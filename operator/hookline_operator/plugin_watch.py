@@ -154,7 +154,7 @@ class PluginWatch:
 
     def _compare(self) -> None:
         """See what kopf has not told, and have it begin again where it will not any more."""
-        if any(each.trouble or not each.synced.is_set() for each in self.reflectors):
+        if any(each.sight.trouble or not each.synced.is_set() for each in self.reflectors):
             return  # what is there is not known well enough to say that somebody else does not know it
         now, there = time.monotonic(), self._there()
         behind = {key: wanted for key, wanted in there.items() if self._told.get(key) != wanted}

@@ -41,7 +41,7 @@ from hookline_operator.reading import Reading
 from hookline_operator.reflector import Reflector
 from hookline_operator.revisions import OLD_API, PLUGIN_LABEL, Revision, Seal, Template
 from hookline_operator.sealing import SealingKey
-from hookline_operator.sight import Sights
+from hookline_operator.sight import Sights, reason_of
 from hookline_runtime.artifacts import ArtifactStore, Fetcher, FetchLimits
 from hookline_runtime.artifacts.addresses import AddressPolicy
 from hookline_runtime.artifacts.describe import PluginDescription
@@ -86,7 +86,6 @@ class Operator:
         self._fleet = Fleet()
         self._stop = asyncio.Event()
         self._synced = False
-        self._reflected: list[Reflector[Any]] = []
         self._sights = Sights()
         self._metrics.see(self._sights)
         self._certificates: CertificateKeeper | None = None
@@ -203,11 +202,11 @@ class Operator:
             refused=lambda: catalogue.refused,
         )
         await self._first_key(sealing)  # before the first revision is read, which is believed by it
-        self._reflected = [*self._reflectors(kube, seal), *plugins.reflectors]
-        running = [reflector.run() for reflector in self._reflected]
+        reflectors = [*self._reflectors(kube, seal), *plugins.reflectors]
+        running = [reflector.run() for reflector in reflectors]
 
         async def serve() -> None:
-            await asyncio.gather(*(reflector.synced.wait() for reflector in self._reflected))
+            await asyncio.gather(*(reflector.synced.wait() for reflector in reflectors))
             await plugins.first_sync()
             await self._first_certificate(certificates)
             check = ConfigCheck(catalogue, bundles, store, blobs)
@@ -291,9 +290,10 @@ class Operator:
         while True:
             try:
                 await certificates.sync()
+                certificates.sight.heard()
                 return
             except KubeError as error:
-                log.warning("there is no certificate yet: %s", error)
+                certificates.sight.failed(reason_of(error), f"there is no certificate yet: {error}")
             if certificates.has_material:
                 return  # webhooks are not introduced yet, and /readyz says so; sidecars can be served
             pause = min(pause * 2, _CERTIFICATE_S)
@@ -303,9 +303,11 @@ class Operator:
         pause = 0.5
         while True:
             try:
-                return await sealing.sync()
+                await sealing.sync()
+                sealing.sight.heard()
+                return
             except KubeError as error:
-                log.warning("there is no key to seal revisions with yet: %s", error)
+                sealing.sight.failed(reason_of(error), f"there is no key to seal revisions with yet: {error}")
             pause = min(pause * 2, _CERTIFICATE_S)
             await asyncio.sleep(pause)
 
@@ -327,8 +329,7 @@ class Operator:
     def _not_ready(self) -> list[str]:
         reasons = []
         if not self._synced:
-            unread = [each.trouble for each in self._reflected if each.trouble and not each.synced.is_set()]
-            reasons = list(dict.fromkeys(unread)) or ["what is in the Kubernetes API is not read completely yet"]
+            reasons = self._sights.troubles() or ["what is in the Kubernetes API is not read completely yet"]
         else:
             reasons += self._sights.not_ready()
         if self._certificates is not None:

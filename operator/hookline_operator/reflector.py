@@ -32,7 +32,7 @@ _JITTER_S: Final = 3
 _TURNS_A_LOOK: Final = 4
 """After so many turns the collection's version is asked for: a store that was put back to a backup has an older one."""
 _RELIST_S: Final = 600.0
-"""After which everything is compared, whatever the watches said."""
+"""After which names and versions are compared, whatever the watches said; whole objects are not read again for that."""
 _PAUSE_FIRST_S: Final = 0.5
 _PAUSE_LAST_S: Final = 15.0
 _PAUSE_AWAY_S: Final = 5.0
@@ -78,18 +78,13 @@ class Reflector(Generic[T]):
         self._listed = 0.0
         self._attempts = 0
 
-    @property
-    def trouble(self) -> str:
-        """Why the last try to list or watch it failed, in one sentence; empty while it is current."""
-        return self.sight.trouble
-
     async def run(self) -> None:
         """Keep the copy current, for ever."""
         turns = 0
         while True:
             try:
                 turns += 1
-                if turns % _TURNS_A_LOOK == 0 or time.monotonic() - self._listed > _RELIST_S:
+                if self._version and turns % _TURNS_A_LOOK == 0:
                     await self._look_back()
                 if not self._version:
                     await self._relist()
@@ -114,7 +109,7 @@ class Reflector(Generic[T]):
 
     async def _look_back(self) -> None:
         """See that the store is not older than what is known of it, and now and then compare all. Raises KubeError."""
-        if time.monotonic() - self._listed > _RELIST_S * random.uniform(0.8, 1.2):  # noqa: S311
+        if self._metadata_only and time.monotonic() - self._listed > _RELIST_S * random.uniform(0.8, 1.2):  # noqa: S311
             self._version = ""
             return
         now = await self._kube.version(self._where)
@@ -140,7 +135,7 @@ class Reflector(Generic[T]):
         self.sight.failed(reason_of(error), said)
         self._attempts += 1
         last = _PAUSE_LAST_S if error.status else _PAUSE_AWAY_S
-        pause = min(_PAUSE_FIRST_S * 2 ** min(self._attempts, 8), last)
+        pause: float = min(_PAUSE_FIRST_S * 2 ** min(self._attempts, 8), last)
         return max(pause * random.uniform(0.5, 1.0), error.retry_after)  # noqa: S311
 
     async def _relist(self) -> None:

@@ -48,7 +48,7 @@ class SealingKey:
         sight: Sight | None = None,
     ) -> None:
         self._api = api
-        self._sight = sight or Sight("sealing-key")
+        self.sight = sight or Sight("sealing-key")
         self._namespace = namespace
         self._secret = secret
         self._changed = changed
@@ -67,10 +67,10 @@ class SealingKey:
             await asyncio.sleep(_PERIOD_S * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
             try:
                 await self.sync()
-                self._sight.heard()
+                self.sight.heard()
             except KubeError as error:
                 which = f"the key in the Secret {self._namespace}/{self._secret}"
-                self._sight.failed(reason_of(error), f"{which} cannot be checked: {error}")
+                self.sight.failed(reason_of(error), f"{which} cannot be checked: {error}")
 
     async def sync(self) -> None:
         """Have the key that is in the Secret, or put one there. Raises KubeError."""

@@ -127,6 +127,10 @@ class Sights:
         """Whether anything is not seen that pods depend on."""
         return any(each.needed and each.blind for each in self._all)
 
+    def troubles(self) -> list[str]:
+        """Why the last looks failed, of those that did."""
+        return list(dict.fromkeys(each.trouble for each in self._all if each.trouble))
+
     def sentences(self) -> list[str]:
         """What is not seen, whatever that is good for."""
         return list(dict.fromkeys(each.sentence for each in self._all if each.blind))
