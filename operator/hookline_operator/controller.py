@@ -187,6 +187,10 @@ class Controller:
                 *term.tasks, *self._keeper.end(), *self._settling.end(), *self._publisher.end(), return_exceptions=True
             )
 
+    def confirm(self, plugin: Plugin) -> None:
+        """Write its status once more, if only to say that it is true still."""
+        self._publisher.confirm(plugin)
+
     def _mark(self, key: Key) -> None:
         self._dirty.add(key)
         self._woken.set()
