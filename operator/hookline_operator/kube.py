@@ -133,10 +133,12 @@ class Kube:
             content_type="application/apply-patch+yaml",
         )
 
-    async def list(self, where: str, *, selector: str = "", metadata_only: bool = False) -> tuple[list[Object], str]:
+    async def list(
+        self, where: str, *, selector: str = "", fields: str = "", metadata_only: bool = False
+    ) -> tuple[list[Object], str]:
         """All objects of a collection, and the version from which to watch. Raises KubeError."""
         accept = _METADATA.format("List") if metadata_only else "application/json"
-        query = {"limit": str(_PAGE)} | ({"labelSelector": selector} if selector else {})
+        query = {"limit": str(_PAGE)} | _selectors(selector, fields)
         items: list[Object] = []
         while True:
             page = await self.request("GET", where, query=query, accept=accept)
@@ -146,13 +148,12 @@ class Kube:
             query["continue"] = token
 
     async def watch(
-        self, where: str, version: str, *, selector: str = "", metadata_only: bool = False
+        self, where: str, version: str, *, selector: str = "", fields: str = "", metadata_only: bool = False
     ) -> AsyncIterator[tuple[str, Object]]:
         """Changes from a version on: ``ADDED``, ``MODIFIED``, ``DELETED``, ``BOOKMARK``. Raises KubeError."""
         seconds = _WATCH_S + random.randint(0, _WATCH_S // 10)  # noqa: S311 - so that not all end at once
         query = {"watch": "1", "allowWatchBookmarks": "1", "resourceVersion": version, "timeoutSeconds": str(seconds)}
-        if selector:
-            query["labelSelector"] = selector
+        query |= _selectors(selector, fields)
         accept = _METADATA.format("") if metadata_only else "application/json"
         async with self._open("GET", where, query, None, "", accept, total=seconds + 30, quiet=_QUIET_S) as response:
             try:
@@ -200,6 +201,10 @@ class Kube:
             yield response
         finally:
             response.release()
+
+
+def _selectors(labels: str, fields: str) -> dict[str, str]:
+    return {name: text for name, text in (("labelSelector", labels), ("fieldSelector", fields)) if text}
 
 
 def _parsed(text: bytes) -> Any:
@@ -253,6 +258,7 @@ class Reflector(Generic[T]):
         project: Callable[[Object], T | None],
         changed: Callable[[Key, T | None, T | None], None],
         selector: str = "",
+        fields: str = "",
         metadata_only: bool = False,
         unknown: str = "",
     ) -> None:
@@ -266,6 +272,7 @@ class Reflector(Generic[T]):
         self._project = project
         self._changed = changed
         self._selector = selector
+        self._fields = fields
         self._metadata_only = metadata_only
         self._unknown = unknown
 
@@ -278,7 +285,11 @@ class Reflector(Generic[T]):
                     version = await self._relist()
                     attempts, self.trouble = 0, ""
                 async for kind, found in self._kube.watch(
-                    self._where, version, selector=self._selector, metadata_only=self._metadata_only
+                    self._where,
+                    version,
+                    selector=self._selector,
+                    fields=self._fields,
+                    metadata_only=self._metadata_only,
                 ):
                     version, attempts, self.trouble = found["metadata"]["resourceVersion"], 0, ""
                     if kind != "BOOKMARK":
@@ -299,7 +310,9 @@ class Reflector(Generic[T]):
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
 
     async def _relist(self) -> str:
-        found, version = await self._kube.list(self._where, selector=self._selector, metadata_only=self._metadata_only)
+        found, version = await self._kube.list(
+            self._where, selector=self._selector, fields=self._fields, metadata_only=self._metadata_only
+        )
         for key in self.items.keys() - {key_of(each) for each in found}:
             self._changed(key, self.items.pop(key), None)
         for each in found:

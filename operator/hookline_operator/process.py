@@ -38,8 +38,10 @@ from hookline_operator.injection import InjectionSettings
 from hookline_operator.kube import Key, Kube, KubeError, Object, Reflector, key_of, path
 from hookline_operator.metrics import Metrics
 from hookline_operator.peers import Peers
+from hookline_operator.pod_events import PodEvents
 from hookline_operator.revisions import OLD_API, PLUGIN_LABEL, Revision, Seal, Template
 from hookline_operator.sealing import SealingKey
+from hookline_operator.unguarded import Unguarded
 from hookline_runtime.artifacts import ArtifactStore, Fetcher, FetchLimits
 from hookline_runtime.artifacts.addresses import AddressPolicy
 from hookline_runtime.artifacts.describe import PluginDescription
@@ -50,7 +52,7 @@ from hookline_runtime.errors import ConfigError, LoadError
 from hookline_serving import Bounds, Closed, HttpServer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from hookline_api.resources import WasmPlugin
     from hookline_operator.identity import Caller
@@ -74,6 +76,8 @@ _HTTPS_BOUNDS: Final = Bounds(
 addresses of their own, or all the same one, where a gateway or a node stands between: then as many hellos at a time as
 are done in half a second, and as many questions as wait for a review. Those that are known (``vouch``) are counted by
 ``Distribution``. Reviews that are here have bounds of their own (``admission``), within those bytes."""
+_UNGUARDED_S: Final = 10.0
+"""How long a start waits for the pods without a sidecar; longer, and the statuses learn of them later."""
 _READS_AT_ONCE: Final = 4
 """Specs that fit again: one large plugin that becomes small makes room for thousands."""
 _READ_AGAIN_S: Final = 5.0
@@ -173,10 +177,12 @@ class Operator:
         )
         rollouts = Rollouts(catalogue, bundles, fleet)
 
+        unguarded, pod_events = self._pods_without(kube, leads=lambda: election.leading)
+
         async def lead() -> None:
             self._metrics.leader.set(1)
             try:
-                await _until(controller.run(), rollouts.run())
+                await _until(controller.run(), rollouts.run(), pod_events.run())
             finally:
                 self._metrics.leader.set(0)
 
@@ -208,10 +214,10 @@ class Operator:
         )
         await self._first_key(sealing)  # before the first revision is read, which is believed by it
         reflectors = self._reflected = self._reflectors(kube, seal)
-        running = [reflector.run() for reflector in reflectors]
 
         async def serve() -> None:
             await self._first_sync(kube, reflectors)
+            following = await _begun(unguarded, stack)  # once the plugins are known, which say what to keep
             await self._first_certificate(certificates)
             check = ConfigCheck(catalogue, bundles, store, blobs)
             routes = [
@@ -231,12 +237,14 @@ class Operator:
                 self._synced = True
                 where = ", ".join(settings.namespaces) or "all namespaces"
                 log.info("ready: %d plugins in %s", sum(1 for _ in catalogue.all_plugins()), where)
-                await _until(certificates.run(), sealing.run(), election.run(), peers.run(), self._resync(kube))
+                await _until(
+                    certificates.run(), sealing.run(), election.run(), peers.run(), self._resync(kube), following
+                )
             finally:
                 await distribution.close()
                 await server.close()
 
-        await _until(serve(), *running)
+        await _until(serve(), *(reflector.run() for reflector in reflectors))
 
     # ── what is in the API ──
 
@@ -274,6 +282,17 @@ class Operator:
             add("v1", "configmaps", project=version, changed=versions("ConfigMap"), metadata_only=True)
             add("v1", "serviceaccounts", project=pull_secrets, changed=account)
         return reflectors
+
+    def _pods_without(self, kube: Kube, *, leads: Callable[[], bool]) -> tuple[Unguarded, PodEvents]:
+        """What knows of the pods without a sidecar, and what tells pods of it."""
+        settings, catalogue = self._settings, self._catalogue
+        unguarded = Unguarded(
+            kube, catalogue, namespaces=settings.namespaces, own_namespace=settings.own_namespace,
+            injects=bool(settings.webhooks),
+        )  # fmt: skip
+        catalogue.unguarded = unguarded.of
+        self._metrics.unguarded.set_function(lambda: unguarded.count)
+        return unguarded, PodEvents(kube, catalogue, self._fleet, unguarded, self._metrics, leads=leads)
 
     async def _first_sync(self, kube: Kube, reflectors: list[Reflector[Any]]) -> None:
         """Return when everything that is in the API is in the catalogue.
@@ -470,6 +489,16 @@ def _source_addresses(settings: Settings) -> AddressPolicy:
         with contextlib.suppress(ValueError):  # none, or a name
             own.append(ipaddress.ip_address(text))
     return AddressPolicy(own_machine=False, own=tuple(own), allowed=settings.allow_source_addresses)
+
+
+async def _begun(unguarded: Unguarded, stack: contextlib.AsyncExitStack) -> asyncio.Future[None]:
+    """Have it follow the pods, and wait a while until it knows them."""
+    following = asyncio.ensure_future(unguarded.run())
+    stack.callback(following.cancel)
+    synced = asyncio.ensure_future(unguarded.synced.wait())
+    await asyncio.wait([following, synced], timeout=_UNGUARDED_S, return_when=asyncio.FIRST_COMPLETED)
+    synced.cancel()
+    return following
 
 
 async def _served(kube: Kube) -> bool:

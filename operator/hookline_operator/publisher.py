@@ -210,12 +210,15 @@ class Publisher:
         resolution = self._resolution(plugin)
         if resolution is None:
             return
+        unguarded, unguarded_count = self._catalogue.unguarded(plugin)
         outcome = reconcile(
             Observation(
                 generation=plugin.generation,
                 previous=previous,
                 resolution=resolution,
                 pods=pods,
+                unguarded=unguarded,
+                unguarded_count=unguarded_count,
                 now=dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             )
         )

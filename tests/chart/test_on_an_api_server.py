@@ -160,6 +160,8 @@ def test_the_notes_name_the_next_two_commands(release):
         ("list", "mutatingwebhookconfigurations", None, False),
         ("patch", "validatingwebhookconfigurations/hookline-operator", None, True),
         ("delete", "validatingwebhookconfigurations/hookline-operator", None, False),
+        ("list", "namespaces", None, True),
+        ("get", "namespaces", None, False),
         ("list", "nodes", None, False),
         ("get", "clusterroles", None, False),
     ],
