@@ -49,8 +49,8 @@ async def test_a_pod_that_a_selector_means_and_that_has_no_sidecar_counts(operat
     await eventually(lambda: told(tenant), "an Event")
     (message,) = told(tenant).values()
     assert message == (
-        "this pod has no sidecar, so no plugin guards it: neither it nor its namespace asks for a sidecar: label one of "
-        f"them hookline.dev/inject=true, and {AGAIN}"
+        "this pod has no sidecar, so no plugin guards it: neither it nor its namespace asks for a sidecar: label one "
+        f"of them hookline.dev/inject=true, and {AGAIN}"
     )
     assert [*told(tenant)] == ["web"]
     assert operator.metrics()["hookline_operator_unguarded_pods"] == 1
