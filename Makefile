@@ -14,7 +14,7 @@ ACCELERATOR := sidecar/hookline_runtime/accelerator.c
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-pythons bare e2e lint format bench bench-operator exhaust fuzz cluster cluster-load images crds lock plugins clean test-short announce toolchains FORCE
+.PHONY: help demo test test-pythons bare e2e lint format bench bench-operator exhaust fuzz truth cluster cluster-load images crds lock plugins clean test-short announce toolchains FORCE
 # No recipe prints itself: what the verbs print is for people.
 .SILENT:
 # One after the other, in the order in which they are written: several may want apt-get, which runs alone.
@@ -55,6 +55,10 @@ e2e: $(VENV)/.dev toolchains ## run the tests on a whole cluster; as root it bri
 	[ -n "$$HOOKLINE_E2E_KUBECONFIG" ] || sh scripts/cluster-packages.sh
 	$(TOOLS) $(BIN)/python scripts/images.py operator sidecar nginx tools
 	CI=true $(TOOLS) $(BIN)/python -m pytest tests/e2e $(ARGS)
+
+truth: $(VENV)/.dev toolchains ## break sixty things on a real cluster under load, and write what kubectl says into docs/truth.md (ARGS="-k NAME")
+	sh scripts/cluster-packages.sh
+	HOOKLINE_TRUTH_WRITE=1 CI=true $(TOOLS) $(BIN)/python -m pytest tests/e2e/truth $(ARGS)
 
 cluster: $(VENV)/.dev toolchains ## bring up a real Kubernetes of one node, without Docker (DOWN=1 takes it away)
 	[ -n "$(DOWN)" ] || sh scripts/cluster-packages.sh
