@@ -35,7 +35,8 @@ def backup(tenant, tmp_path):
                 [sys.executable, script, tmp_path / f"{what}.json"], capture_output=True, text=True, check=True
             )
             items = json.loads(done.stdout)["items"]
-            tenant.plane.apply(*(each for each in items if each["metadata"]["name"] not in without))
+            if wanted := [each for each in items if each["metadata"]["name"] not in without]:
+                tenant.plane.apply(*wanted)
 
     return Backup()
 
