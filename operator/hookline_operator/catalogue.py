@@ -21,7 +21,7 @@ from hookline_api.bundle import LoadFailure
 from hookline_api.config import MAX_CONFIG_VALUES
 from hookline_api.resources import API_VERSION, KIND, Selector, WasmPlugin, WasmPluginStatus
 from hookline_operator.budget import Budget
-from hookline_operator.reconcile import CAUSES
+from hookline_operator.reasons import CAUSES, TROUBLES
 from hookline_operator.revisions import MAX_DEPTH, is_deeper, kept
 
 if TYPE_CHECKING:
@@ -228,11 +228,23 @@ class Plugin:
         """Why this generation cannot be loaded, as its status says."""
         status = self.last_status()
         conditions = {each.type: each for each in status.conditions}
-        ready, resolved = conditions.get("Ready"), conditions.get("Resolved")
-        if ready is None or resolved is None or ready.observed_generation != self.generation:
+        ready = conditions.get("Ready")
+        cause = CAUSES.get(ready.reason) if ready is not None else None
+        if ready is None or cause is None or ready.observed_generation != self.generation:
             return None
-        cause = CAUSES.get(ready.reason)
-        return LoadFailure(cause=cause, message=resolved.message) if cause else None
+        own = conditions.get("Verified" if cause == "verify" else "Resolved")
+        return LoadFailure(cause=cause, message=own.message) if own is not None else None
+
+    @cached_property
+    def trouble(self) -> str | None:
+        """What is wrong with its calls, as its status says: one of ``TROUBLES``."""
+        reasons = (each.reason for each in self.last_status().conditions if each.type == "Healthy")
+        return next((reason for reason in reasons if reason in TROUBLES), None)
+
+    @cached_property
+    def is_rolled_back(self) -> bool:
+        """Whether its status says that a revision of it failed on probation, and is held."""
+        return self.last_status().rolled_back is not None
 
 
 def _kept(data: Any) -> bytes:

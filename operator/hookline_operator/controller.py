@@ -34,7 +34,7 @@ from hookline_operator.revisions import Template
 from hookline_runtime.artifacts.resolve import Objects, registry_access, resolve
 from hookline_runtime.artifacts.schema_check import check_apart
 from hookline_runtime.artifacts.threads import on_behalf_of
-from hookline_runtime.errors import ConfigError, FetchError, LoadError, VerifyError
+from hookline_runtime.errors import ConfigError, FetchError, LoadError, NotGrantedError, VerifyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -416,6 +416,7 @@ class Controller:
                 cause=track.error.cause,
                 message=str(track.error),
                 transient=isinstance(track.error, FetchError) and track.error.transient,
+                ungranted=isinstance(track.error, NotGrantedError),
                 artifact=artifact,
                 revision=short,
             )

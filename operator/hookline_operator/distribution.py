@@ -32,6 +32,7 @@ from hookline_operator.frames import FrameGate
 from hookline_operator.identity import Caller, DeniedError
 from hookline_operator.kube import KubeError, path
 from hookline_operator.rations import Ration, Rations
+from hookline_runtime.artifacts import network
 from hookline_runtime.errors import LoadError
 from hookline_serving import vouch
 
@@ -371,7 +372,8 @@ class Distribution:
                 async with asyncio.timeout(_SEND_S):
                     await self._send(session, bundle)
         except (ConnectionError, TimeoutError, RuntimeError) as error:
-            log.info("pod '%s/%s' cannot be told: %s", pod.namespace, pod.name, str(error) or type(error).__name__)
+            why = network.why(error, trust="")
+            log.info("pod '%s/%s' cannot be told: %s", pod.namespace, pod.name, why)
             await _end(session, _FAILED, b"it does not read")
         except Exception:  # a defect of ours: without this, the pod would stay connected and never hear again
             log.exception("what pod '%s/%s' must run cannot be told", pod.namespace, pod.name)

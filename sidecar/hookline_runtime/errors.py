@@ -5,6 +5,7 @@
     │   ├── FetchError                the module cannot be had; ``transient`` says whether to try again
     │   ├── VerifyError               the module is not what was asked for
     │   └── ConfigError               the settings are wrong
+    │       └── NotGrantedError         the module imports what the resource does not grant
     ├── CallError                   one call of one plugin failed; ``cause`` is trap, timeout, result, overload
     │   ├── TrapError
     │   ├── DeadlineError
@@ -72,10 +73,20 @@ class ConfigError(LoadError):
     cause = "config"
 
 
+class NotGrantedError(ConfigError):
+    """The module imports functions whose permissions the resource does not grant."""
+
+
 class CallError(HooklineError):
     """One call of one plugin failed."""
 
     cause: ClassVar[Literal["trap", "timeout", "result", "overload"]]
+
+
+def bare(error: CallError) -> CallError:
+    """The error alone: what led to it holds frames, and they hold a call's input until the collector comes."""
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 class TrapError(CallError):

@@ -30,7 +30,8 @@ _MEMORY: Final = 3
 _DROPPED: Final = 4
 _WAITED: Final = 5
 _WAITED_TIME: Final = 6
-_FAILURES: Final = 7
+_ALONE: Final = 7
+_FAILURES: Final = 8
 _BUCKETS: Final = _FAILURES + len(CAUSES)
 _BUCKET_COUNT: Final = 104
 _WORDS: Final = _BUCKETS + _BUCKET_COUNT
@@ -55,6 +56,11 @@ class StatsTable:
         """Set a plugin's counters to zero, before its number goes to another."""
         for at in range(plugin * _PER_PLUGIN, (plugin + 1) * _PER_PLUGIN):
             self._words[at] = 0
+
+
+def own_row() -> Row:
+    """Counters that are in no table."""
+    return Row(memoryview(bytearray(_WORDS * 8)).cast("Q"))
 
 
 class Row:
@@ -97,6 +103,10 @@ class Row:
         self._words[_WAITED] += 1
         self._words[_WAITED_TIME] += ns
 
+    def count_alone(self) -> None:
+        """Say of a call that failed that the version before this one did not fail on it (``before.py``)."""
+        self._words[_ALONE] += 1
+
     def values(self) -> list[int]:
         """The words as they are now."""
         return self._words.tolist()
@@ -116,6 +126,8 @@ class Summary:
     """Answers that waited until their call could be observed."""
     waited_seconds: float
     """How long, summed."""
+    alone: int
+    """Calls that failed while the plugin was on probation, and that the version before it did not fail on."""
     seconds: float
     """Time in the plugin, summed."""
     fuel: int
@@ -134,6 +146,7 @@ class Summary:
             dropped=total[_DROPPED],
             waited=total[_WAITED],
             waited_seconds=total[_WAITED_TIME] / 1e9,
+            alone=total[_ALONE],
             seconds=total[_TIME] / 1e9,
             fuel=total[_FUEL],
             memory=max((words[_MEMORY] for words in rows), default=0),

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Final
 
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_api.hooks import OBSERVERS, Hook
+from hookline_api.sentences import first_load_choice
 from hookline_runtime import kv_initial
 from hookline_runtime.artifacts import ArtifactStore, apart, memory
 from hookline_runtime.budget import STORE, Plan
@@ -34,7 +35,7 @@ from hookline_runtime.compiler import Compiler, Job
 from hookline_runtime.errors import FetchError, LoadError
 from hookline_runtime.kv import KvStore
 from hookline_runtime.stats import MAX_PLUGINS, StatsTable
-from hookline_sidecar import report
+from hookline_sidecar import report, waiting
 from hookline_sidecar.admin import AdminServer, Doors
 from hookline_sidecar.admin_access import Access
 from hookline_sidecar.admin_kv import KvAdmin
@@ -145,6 +146,7 @@ class Supervisor:
             loop.create_task(self._take_on_change(), name="take"),
             loop.create_task(self._assemble_on_change(), name="assemble"),
             loop.create_task(self._stay_reachable(), name="door"),
+            loop.create_task(waiting.watch(self), name="waiting"),
         ]
         ended, _ = await asyncio.wait(
             [*tasks, loop.create_task(stop.wait(), name="stop")], return_when=asyncio.FIRST_COMPLETED
@@ -196,6 +198,8 @@ class Supervisor:
                 why = "it is not loaded"
                 if entry.failure:
                     why = f"cause {entry.failure.cause}" if in_our_words else entry.failure.message
+                    choice = first_load_choice(entry.failure.cause)
+                    why = f"{why}; {choice}" if choice else why
                 reasons.append(f"plugin '{entry.name}' fails closed: {why}")
         return reasons
 
