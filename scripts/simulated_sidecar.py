@@ -20,9 +20,11 @@ from hookline_api.distribution import (
     MAX_BUNDLE,
     BundleMessage,
     Commit,
+    HookHealth,
     PluginReport,
     PluginState,
     Report,
+    RolledBack,
     parse_to_sidecar,
 )
 from waiting import PATIENCE_S
@@ -39,7 +41,8 @@ class SimulatedSidecar:
 
     ``fails`` says for each plugin's name with what failure it is "not loaded"; ``stuck`` is for one that never gets
     ready; ``running`` is what it "ran" before it connected. ``knows_seals`` is not so of older versions.
-    One that is ``silent`` does not even say that it is there.
+    One that is ``silent`` does not even say that it is there. ``health`` is what it says of each plugin's
+    hooks, ``rolled_back`` what it has gone back from; ``say`` reports anew.
     """
 
     def __init__(
@@ -68,6 +71,9 @@ class SimulatedSidecar:
         self._silent = silent
         self.stuck = stuck
         self.running = running
+        self.health: dict[str, list[HookHealth]] = {}
+        self.rolled_back: dict[str, tuple[RolledBack, str | None]] = {}
+        """By plugin: what failed on probation, and the revision that answers calls since."""
         self.held: BundleMessage | None = None
         self.blobs: dict[str, bytes] = {}
         self.bundles = 0
@@ -138,6 +144,11 @@ class SimulatedSidecar:
         assert self._socket is not None
         await self._socket.send_str(text)
 
+    async def say(self) -> None:
+        """Report anew."""
+        assert self._socket is not None
+        await self._report(self._socket)
+
     async def blob(self, sha256: str) -> tuple[int, bytes]:
         """A module, as a sidecar asks for it: status and body."""
         async with self._session.get(
@@ -189,11 +200,12 @@ class SimulatedSidecar:
         self.changed.set()
 
     async def _report(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        plugins = self._plugins()
         report = Report(
             running=self.running.version if self.running else None,
             prepared=self.held.version if self.held else None,
-            ready=True,
-            plugins=self._plugins(),
+            ready=all(each.state != "Closed" for each in plugins),
+            plugins=plugins,
             sidecar="simulated",
         )
         await socket.send_str(report.model_dump_json(by_alias=True))
@@ -203,7 +215,18 @@ class SimulatedSidecar:
         newest, runs, reports = self.held or self.running, self.runs(), []
         for entry in newest.bundle.plugins if newest else []:
             failure = self._fails(entry.name) or (entry.failure if entry.artifact is None else None)
-            revision = runs.get(entry.name)
+            back, revision = self.rolled_back.get(entry.name, (None, runs.get(entry.name)))
+            if back is not None and back.revision != entry.revision:
+                back, revision = None, runs.get(entry.name)
             state: PluginState = "Running" if revision == entry.revision else "Updating" if revision else "LeftOut"
-            reports.append(PluginReport(name=entry.name, state=state, revision=revision, failure=failure))
+            reports.append(
+                PluginReport(
+                    name=entry.name,
+                    state="Closed" if entry.artifact is None and newest is self.running else state,
+                    revision=revision,
+                    failure=failure,
+                    health=self.health.get(entry.name, []) if revision else [],
+                    rolled_back=back,
+                )
+            )
         return reports

@@ -41,6 +41,7 @@ from hookline_sidecar.admin_access import Access
 from hookline_sidecar.admin_kv import KvAdmin
 from hookline_sidecar.fleet import Fleet, RefusedError
 from hookline_sidecar.folder_source import STAND_IN, FolderSource
+from hookline_sidecar.health import Watch
 from hookline_sidecar.operator_source import OperatorSource
 from hookline_sidecar.slots import Slot, Slots
 
@@ -87,6 +88,7 @@ class Supervisor:
         """The source's word for it, where it is all of that or differs only by what failed here; else its version."""
         self.numbers = state.load_numbers()
         """Which rows of the statistics belong to which plugin."""
+        self.health = Watch(self, self._tell)
         self.draining = False
         self.access = Access(settings.admin_token)
         self._kv = KvStore(state.kv)
@@ -146,6 +148,7 @@ class Supervisor:
             loop.create_task(self._take_on_change(), name="take"),
             loop.create_task(self._assemble_on_change(), name="assemble"),
             loop.create_task(self._stay_reachable(), name="door"),
+            loop.create_task(self.health.run(), name="health"),
             loop.create_task(waiting.watch(self), name="waiting"),
         ]
         ended, _ = await asyncio.wait(
