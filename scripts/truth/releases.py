@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from truth.scene import Scene
 
 WELL: Final = (ready(), answers("good"))
-_PUSH: Final = r"mend the source[^;,]*"
+_PUSH: Final = r"check the reference[^;]*"
 
 
 class Detour:

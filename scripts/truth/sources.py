@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 GOES_ON: Final = "version goes on in 2 pods"
 _NOTHING: Final = "sha256:" + "0" * 64
-MEND: Final = r"mend the source[^;,]*|push[^;,]*"
+MEND: Final = r"check the reference[^;]*|mend the source[^;,]*"
 AGAIN: Final = r"tried again[^;,]*"
 PUSH: Final = r"push[^;]*"
 WELL: Final = (ready(), answers("good"))
