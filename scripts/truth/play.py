@@ -82,7 +82,7 @@ def _stay_quiet(row: Row, scene: Scene, figure: Figure) -> None:
     told = [f"{each['reason']}: {each.get('message', '')}" for each in scene.events() if _about_plugins(each)]
     if told:
         figure.problems.append(f"Events though nothing was wrong: {told}")
-    figure.words, figure.next_step = ["Ready=True, as before; no Event"], "nothing to do"
+    figure.words, figure.next_step, figure.asked_s = ["Ready=True, as before; no Event"], "nothing", 0.0
 
 
 def _about_plugins(event: dict[str, object]) -> bool:

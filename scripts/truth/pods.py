@@ -197,7 +197,7 @@ OF_PODS: Final = [
             event("Unguarded", kind="Pod", of="unguarded"),
             event("Unguarded"),
         ),
-        next_step=r"hookline\.dev/inject[^;]*", mends=_guarded_again, well=WELL,
+        next_step=r"label one of them hookline\.dev/inject=true[^;]*", mends=_guarded_again, well=WELL,
     ),
     Row(
         name="older-pod", what="a pod older than its namespace's label: it has no sidecar",
@@ -209,7 +209,7 @@ OF_PODS: Final = [
             event("Unguarded", kind="Pod", of="older"),
             event("Unguarded"),
         ),
-        next_step=r"made anew[^;]*|restart[^;]*", mends=_older_no_more, well=WELL,
+        next_step=r"delete it, so that it is made again", mends=_older_no_more, well=WELL,
     ),
     Row(
         name="clock", what="nothing: the clock of one sidecar is five minutes late (libfaketime)",
@@ -221,17 +221,17 @@ OF_PODS: Final = [
         name="stuck-in-init", what="a new pod that waits in Init, because of a plugin that cannot be had",
         breaks=_stuck,
         says=(
-            condition("Ready", "False", "FetchFailed", "failurePolicy.fetch", of="other"),
             event("WaitsForPlugin", "other", kind="Pod", of="stuck"),
-            condition("Ready", "False", "", "stuck.*other"),
+            condition("Ready", "False", "FetchFailed", of="other"),
+            condition("Ready", "False", "Progressing", "pod 'stuck' waits for plugin 'other'"),
         ),
-        next_step=r"failurePolicy\.fetch[^;]*", mends=_stuck_no_more, well=WELL,
+        next_step=r"spec\.failurePolicy\.fetch: Open[^;]*", mends=_stuck_no_more, well=WELL,
     ),
     Row(
         name="first-load-open", what="the same, with `failurePolicy.fetch: Open`: the pod starts without it",
         breaks=_open,
         says=(condition("Ready", "False", "FetchFailed", of="other"), condition("Ready", "True")),
-        next_step=r"tpyo[^;]*", mends=_open_no_more, well=WELL,
+        next_step=r"check the reference[^;]*", mends=_open_no_more, well=WELL,
     ),
     Row(
         name="sidecar-killed", what="the sidecar of a pod killed",
