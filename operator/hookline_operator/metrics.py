@@ -90,6 +90,11 @@ class Metrics:
             "WasmPluginRevisions that came without this operator's seal since this replica started.",
             registry=registry,
         )
+        self._stranded = Gauge(
+            "hookline_operator_pods_stranded",
+            "Pods that trust only a certificate authority that is gone, and cannot connect; as the leader knows.",
+            registry=registry,
+        )
         self.closed = {"https": Closed(), "health": Closed()}
         """Connections that had to go, by where and why."""
         registry.register(_Connections(self.closed))
@@ -101,12 +106,14 @@ class Metrics:
         not_ready: Callable[[], int],
         sidecars: Callable[[], int],
         refused: Callable[[], int],
+        stranded: Callable[[], int] = lambda: 0,
     ) -> None:
         """Where the gauges get their values from, when they are asked for."""
         self._plugins.labels("true").set_function(ready)
         self._plugins.labels("false").set_function(not_ready)
         self._sidecars.set_function(sidecars)
         self._refused.set_function(refused)
+        self._stranded.set_function(stranded)
 
     def resolved(self, result: str, seconds: float) -> None:
         """One resolution ended: ``ok``, or its cause."""

@@ -258,7 +258,9 @@ class Publisher:
             state = self._fleet.states.get(pod.uid)
             if state is None:
                 complete = False
-                found.append(PodObservation(name=pod.name, ready=pod.ready))
+                why = self._fleet.stranded.get(pod.uid)
+                gone = Failure(cause="fetch", message=why) if why else None
+                found.append(PodObservation(name=pod.name, ready=pod.ready, failure=gone))
                 continue
             report = state.by_name.get(plugin.name)
             revision = report.revision if report is not None else None
