@@ -76,6 +76,7 @@ async def test_a_revision_that_a_pod_went_back_from_is_held_in_the_status_until_
     """With the pod, the cause and the figures; one Event; and the next version starts anew."""
     sidecar = await guarded(operator)
     before = sidecar.runs()["guard"]
+    sidecar.on_probation.add("guard")
     tenant.plugin("guard", tenant.module("two", module("v2")))
     await sidecar.until(lambda: sidecar.runs()["guard"] != before)
     await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
@@ -92,6 +93,8 @@ async def test_a_revision_that_a_pod_went_back_from_is_held_in_the_status_until_
     assert f"revision {held['revision']} failed 5 of its first 12 calls in pod 'a' (trap: unreachable)" in message
     assert "held until the resource changes" in message
     assert status["conditions"]["Stalled"]["status"] == "True"
+    await sidecar.until(lambda: sidecar.running.bundle.plugins[0].revision == before)
+    assert tenant.status("guard")["loaded"] == "0/1 (1 older)"
     await eventually(lambda: operator.metrics()["hookline_operator_plugins_rolled_back"] == 1, "the metric")
     await eventually(lambda: events(tenant).count(("Warning", "RolledBack")) == 1, "one Event")
     tenant.plugin("guard", tenant.module("three", module("v3")))
