@@ -20,6 +20,7 @@ from hookline_api.distribution import (
     MAX_BUNDLE,
     BundleMessage,
     Commit,
+    HookHealth,
     PluginReport,
     PluginState,
     Report,
@@ -40,7 +41,8 @@ class SimulatedSidecar:
 
     ``fails`` says for each plugin's name with what failure it is "not loaded"; ``stuck`` is for one that never gets
     ready; ``running`` is what it "ran" before it connected. ``knows_seals`` is not so of older versions.
-    One that is ``silent`` does not even say that it is there.
+    One that is ``silent`` does not even say that it is there. ``health`` is what it says of each plugin's
+    hooks, ``rolled_back`` what it has gone back from; ``say`` reports anew.
     """
 
     def __init__(
@@ -69,6 +71,9 @@ class SimulatedSidecar:
         self._silent = silent
         self.stuck = stuck
         self.running = running
+        self.health: dict[str, list[HookHealth]] = {}
+        self.rolled_back: dict[str, tuple[RolledBack, str | None]] = {}
+        """By plugin: what failed on probation, and the revision that answers calls since."""
         self.held: BundleMessage | None = None
         self.blobs: dict[str, bytes] = {}
         self.bundles = 0
@@ -78,8 +83,6 @@ class SimulatedSidecar:
         self.closed_with: int | None = None
         self.probation = False
         """Whether it says that what it runs is on probation."""
-        self._back: dict[str, tuple[RolledBack, str | None]] = {}
-        """By plugin: what it has gone back from, and the revision that it runs instead."""
         self._socket: aiohttp.ClientWebSocketResponse | None = None
 
     def runs(self) -> dict[str, str]:
@@ -135,7 +138,7 @@ class SimulatedSidecar:
     async def goes_back(self, revision: str, message: str, *, plugin: str = "guard", to: str | None = "before") -> None:
         """Say that a revision has failed on probation, and what runs in its place."""
         told = RolledBack(revision=revision, calls=12, failures=5, cause="trap", message=message)
-        self._back[plugin] = told, to
+        self.rolled_back[plugin] = told, to
         assert self._socket is not None
         await self._report(self._socket)
 
@@ -154,6 +157,11 @@ class SimulatedSidecar:
         """Say anything at all."""
         assert self._socket is not None
         await self._socket.send_str(text)
+
+    async def say(self) -> None:
+        """Report anew."""
+        assert self._socket is not None
+        await self._report(self._socket)
 
     async def blob(self, sha256: str) -> tuple[int, bytes]:
         """A module, as a sidecar asks for it: status and body."""
@@ -206,11 +214,12 @@ class SimulatedSidecar:
         self.changed.set()
 
     async def _report(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        plugins = self._plugins()
         report = Report(
             running=self.running.version if self.running else None,
             prepared=self.held.version if self.held else None,
-            ready=True,
-            plugins=self._plugins(),
+            ready=all(each.state != "Closed" for each in plugins),
+            plugins=plugins,
             sidecar="simulated",
         )
         await socket.send_str(report.model_dump_json(by_alias=True))
@@ -222,16 +231,19 @@ class SimulatedSidecar:
             failure = self._fails(entry.name) or (entry.failure if entry.artifact is None else None)
             revision = runs.get(entry.name)
             state: PluginState = "Running" if revision == entry.revision else "Updating" if revision else "LeftOut"
-            told, instead = self._back.get(entry.name, (None, None))
-            if told is not None and told.revision == entry.revision:
+            back, instead = self.rolled_back.get(entry.name, (None, None))
+            if back is not None and back.revision == entry.revision:
                 revision, state = instead, "LastGood"
-                failure = LoadFailure(cause="verify", message=told.message)
+                failure = LoadFailure(cause="verify", message=back.message)
             else:
-                told = None
+                back = None
+            if entry.artifact is None and newest is self.running:
+                state = "Closed"
             reports.append(
                 PluginReport(
-                    name=entry.name, state=state, revision=revision, failure=failure, rolled_back=told,
-                    probation=self.probation and told is None,
+                    name=entry.name, state=state, revision=revision, failure=failure,
+                    health=self.health.get(entry.name, []) if revision else [],
+                    rolled_back=back, probation=self.probation and back is None,
                 )
             )  # fmt: skip
         return reports

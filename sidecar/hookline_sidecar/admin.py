@@ -250,6 +250,7 @@ def _plugin(supervisor: Supervisor, slot: Slot) -> dict[str, Any]:
         else None,
         "ungranted": slot.resolved.ungranted if slot.resolved else [],
         "inline": all(report["inline"] for report in reports) if reports else None,
+        "health": [each.model_dump(mode="json", by_alias=True) for each in supervisor.health.of(slot.name)],
         "off_the_road": [
             {
                 "hook": hook,

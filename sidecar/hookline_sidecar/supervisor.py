@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Final
 
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_api.hooks import OBSERVERS, Hook
+from hookline_api.sentences import first_load_choice
 from hookline_runtime import kv_initial
 from hookline_runtime.artifacts import ArtifactStore, apart, memory
 from hookline_runtime.budget import STORE, Plan
@@ -34,12 +35,13 @@ from hookline_runtime.compiler import Compiler, Job
 from hookline_runtime.errors import FetchError, LoadError
 from hookline_runtime.kv import KvStore
 from hookline_runtime.stats import MAX_PLUGINS, StatsTable
-from hookline_sidecar import report
+from hookline_sidecar import report, waiting
 from hookline_sidecar.admin import AdminServer, Doors
 from hookline_sidecar.admin_access import Access
 from hookline_sidecar.admin_kv import KvAdmin
 from hookline_sidecar.fleet import Fleet, RefusedError
 from hookline_sidecar.folder_source import STAND_IN, FolderSource
+from hookline_sidecar.health import Watch
 from hookline_sidecar.operator_source import OperatorSource
 from hookline_sidecar.probation import LOOK_S, Probations, counts_of
 from hookline_sidecar.slots import Slot, Slots
@@ -87,6 +89,7 @@ class Supervisor:
         """The source's word for it, where it is all of that or differs only by what failed here; else its version."""
         self.numbers = state.load_numbers()
         """Which rows of the statistics belong to which plugin."""
+        self.health = Watch(self, self._tell)
         self.draining = False
         self.access = Access(settings.admin_token)
         self._kv = KvStore(state.kv)
@@ -155,6 +158,8 @@ class Supervisor:
             loop.create_task(self._take_on_change(), name="take"),
             loop.create_task(self._assemble_on_change(), name="assemble"),
             loop.create_task(self._stay_reachable(), name="door"),
+            loop.create_task(self.health.run(), name="health"),
+            loop.create_task(waiting.watch(self), name="waiting"),
             loop.create_task(self._watch_probation(), name="probation"),
         ]
         ended, _ = await asyncio.wait(
@@ -212,6 +217,8 @@ class Supervisor:
                 why = "it is not loaded"
                 if entry.failure:
                     why = f"cause {entry.failure.cause}" if in_our_words else entry.failure.message
+                    choice = first_load_choice(entry.failure.cause)
+                    why = f"{why}; {choice}" if choice else why
                 reasons.append(f"plugin '{entry.name}' fails closed: {why}")
         return reasons
 
