@@ -218,6 +218,7 @@ class Publisher:
                 resolution=resolution,
                 pods=pods,
                 needs_pods=plugin.selector.required,
+                can_go_back=self._catalogue.can_go_back(plugin),
                 now=dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
             )
         )
