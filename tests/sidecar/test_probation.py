@@ -155,10 +155,11 @@ async def test_its_time_ends_probation_where_nobody_asks(sidecar, versions):
     """Also with no call at all."""
     sidecar.folder.plugin("p", versions.good, rollout={"probation": {"for": "1s"}})
     sidecar.start()
-    sidecar.wait_plugin("p", state="Running")
+    before = sidecar.wait_plugin("p", state="Running")["revision"]
     sidecar.folder.write("p.wasm", versions.better)
-    sidecar.wait_plugin("p", state="Running", probation=True)
-    sidecar.wait_plugin("p", state="Running", probation=False)
+    sidecar.wait_plugin("p", state="Running", probation=False, revision=lambda revision: revision != before)
+    assert "is on probation" in sidecar.log
+    assert "has proven itself (0 calls)" in sidecar.log
 
 
 async def test_without_probation_a_version_fails_as_it_always_did(sidecar, versions):
