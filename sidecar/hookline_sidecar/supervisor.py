@@ -456,6 +456,7 @@ class Supervisor:
             return
         before = before.model_copy(update={"failure": self.probations.refused[name].failure})
         await self._deploy_again(Bundle.of([before if each is running else each for each in self.bundle.plugins]))
+        self.slots.judge_all()  # also where another plugin could not be loaded with it: it is in the next bundle
 
     async def _deploy(self, bundle: Bundle) -> None:
         before = self.probations.before(bundle, self.bundle)
