@@ -540,7 +540,7 @@ class Catalogue:
         return back if self.can_go_back(plugin) else None
 
     def can_go_back(self, plugin: Plugin) -> bool:
-        """Whether all its pods can be given the revision before the current one."""
+        """Whether there is a revision before the current one that its pods could be given now."""
         before = self.before(plugin)
         return before is not None and self.inputs_now(before) == before.inputs
 
