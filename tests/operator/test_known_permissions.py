@@ -76,6 +76,14 @@ def test_a_config_map_that_has_changed_is_a_warning():
     assert check(source).refused
 
 
+def test_a_source_that_writes_a_default_out_is_the_same():
+    """Whoever reads it back from the API and applies it again says no other thing."""
+    written = {"oci": {"reference": "r.test/a:1", "pullPolicy": "IfNotPresent", "insecure": False, "pullSecrets": []}}
+    without = {"oci": {"reference": "r.test/a:1", "pullPolicy": "IfNotPresent"}}
+    assert check(written, of=without).refused
+    assert check(without, of=written).refused
+
+
 def test_another_source_is_not_known():
     """Nothing is said of a module that was not looked into."""
     assert check(PINNED, of=TAG) is None
