@@ -1,10 +1,13 @@
-"""What is wrong with a resource, as a sentence says it: what was found, where anybody may know it."""
+"""Sentences that operator and sidecars both say, so that a person meets one wording everywhere."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hookline_api.text import found
+
+if TYPE_CHECKING:
+    from hookline_api.bundle import LoadCause
 
 _PRIVATE: Final = frozenset({"config", "url", "kv", "egress", "data", "stringData"})
 """Fields whose values may be nobody else's business: settings, and what may hold a password."""
@@ -23,3 +26,11 @@ def found_in(error: Any) -> str:
     if isinstance(value, str | bool | int | float) and str(value) not in error["msg"]:
         return f", found {found(value, _MOST)}"
     return ""
+
+
+def first_load_choice(cause: LoadCause) -> str:
+    """What its author may choose for a plugin that has never been loaded and keeps pods from starting.
+
+    Empty for ``verify``: what is not the module that was asked for never opens anything.
+    """
+    return "" if cause == "verify" else f"spec.failurePolicy.{cause}: Open lets pods start without it"

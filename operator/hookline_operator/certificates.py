@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol
 
 from hookline_operator.authority import OVERLAP, KeyPair, Material, fingerprints, lacks_of, names_of, renew
 from hookline_operator.kube import KubeError, path
+from hookline_operator.sight import Sight, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +29,7 @@ Json = dict[str, Any]
 
 _MAX_ENTRY: Final = 65_536
 _ATTEMPTS: Final = 10
-_PERIOD_S: Final = 30.0
+_PERIOD_S: Final = 24.0
 _CONFLICTS: Final = frozenset({404, 409, 422})
 """Somebody else was quicker: it has gone, it is there already or has changed, or a patch's ``test`` failed."""
 
@@ -65,9 +66,11 @@ class CertificateKeeper:
         webhooks: str = "",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         overlap: timedelta = OVERLAP,
+        sight: Sight | None = None,
     ) -> None:
         """``webhooks`` names both webhook configurations; empty: there are none."""
         self._api = api
+        self.sight = sight or Sight("certificates")
         self._service, self._namespace = service, namespace
         self._secret, self._config_map, self._webhooks = secret, config_map, webhooks
         self._now, self._overlap = now, overlap
@@ -120,9 +123,10 @@ class CertificateKeeper:
         while True:
             try:
                 await self.sync()
+                self.sight.heard()
                 pause = _PERIOD_S
             except KubeError as error:
-                log.warning("certificates cannot be checked now: %s", error)
+                self.sight.failed(reason_of(error), f"certificates cannot be checked: {error}")
                 pause = min(pause * 2, _PERIOD_S)
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
 

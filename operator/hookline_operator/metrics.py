@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import collections
+import functools
 import time
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from hookline_operator.reasons import TROUBLES
 from hookline_serving import Closed
 from hookline_serving.bounds import REASONS
 
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from hookline_operator.kube import Key
+    from hookline_operator.sight import Sights
 
 _BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 _WAITING: Final = 10_000
@@ -40,6 +44,32 @@ class _Connections(Collector):
         yield family
 
 
+class _Seen(Collector):
+    """How well this replica sees what it watches."""
+
+    def __init__(self, sights: Sights) -> None:
+        self._sights = sights
+
+    def collect(self) -> Iterator[Metric]:
+        age = GaugeMetricFamily(
+            "hookline_operator_watch_age_seconds", "Since the API server last said anything of it.",
+            labels=["collection"],
+        )  # fmt: skip
+        blind = GaugeMetricFamily(
+            "hookline_operator_blind", "1 where that is too long ago: what changes there is not known.",
+            labels=["collection"],
+        )  # fmt: skip
+        failures = CounterMetricFamily(
+            "hookline_operator_watch_failures", "Looks at it that failed.", labels=["collection", "reason"]
+        )
+        for name, sights in self._sights.by_name().items():
+            age.add_metric([name], max(each.age for each in sights))
+            blind.add_metric([name], any(each.blind for each in sights))
+            for reason, count in sum((each.failures for each in sights), collections.Counter[str]()).items():
+                failures.add_metric([name, reason], count)
+        yield from (age, blind, failures)
+
+
 class Metrics:
     """One replica's metrics."""
 
@@ -50,6 +80,15 @@ class Metrics:
         self._plugins = Gauge(
             "hookline_operator_plugins", "WasmPlugins, by whether they are Ready.", ["ready"], registry=registry
         )
+        self._unhealthy = Gauge(
+            "hookline_operator_plugins_unhealthy",
+            "WasmPlugins whose calls are not well in some pod, by what their condition Healthy says.", ["reason"],
+            registry=registry,
+        )  # fmt: skip
+        self._rolled_back = Gauge(
+            "hookline_operator_plugins_rolled_back",
+            "WasmPlugins whose newest revision failed on probation, and is held.", registry=registry,
+        )  # fmt: skip
         self._sidecars = Gauge(
             "hookline_operator_connected_sidecars", "Sidecars connected to this replica.", registry=registry
         )
@@ -63,6 +102,14 @@ class Metrics:
         self._writes = Counter(
             "hookline_operator_api_writes", "Writes to the Kubernetes API.", ["kind"], registry=registry
         )
+        self._status_failures = Counter(
+            "hookline_operator_status_failures", "Statuses that the API server did not take, by why.", ["reason"],
+            registry=registry,
+        )  # fmt: skip
+        self._unwritten = Gauge(
+            "hookline_operator_statuses_unwritten", "Plugins whose status is not what it should be, for that.",
+            registry=registry,
+        )  # fmt: skip
         self._switch_seconds = Histogram(
             "hookline_operator_switch_seconds", "From a new revision to the last matching pod running it.",
             buckets=_BUCKETS, registry=registry,
@@ -90,6 +137,11 @@ class Metrics:
             "WasmPluginRevisions that came without this operator's seal since this replica started.",
             registry=registry,
         )
+        self.unguarded = Gauge(
+            "hookline_operator_unguarded_pods",
+            "Pods that a plugin's selector or a label asks a sidecar for, and that have none.",
+            registry=registry,
+        )
         self._stranded = Gauge(
             "hookline_operator_pods_stranded",
             "Pods that trust only a certificate authority that is gone, and cannot connect; as the leader knows.",
@@ -106,6 +158,8 @@ class Metrics:
         not_ready: Callable[[], int],
         sidecars: Callable[[], int],
         refused: Callable[[], int],
+        troubled: Callable[[str], int],
+        rolled_back: Callable[[], int],
         stranded: Callable[[], int] = lambda: 0,
     ) -> None:
         """Where the gauges get their values from, when they are asked for."""
@@ -114,6 +168,13 @@ class Metrics:
         self._sidecars.set_function(sidecars)
         self._refused.set_function(refused)
         self._stranded.set_function(stranded)
+        for reason in TROUBLES:
+            self._unhealthy.labels(reason).set_function(functools.partial(troubled, reason))
+        self._rolled_back.set_function(rolled_back)
+
+    def see(self, sights: Sights) -> None:
+        """What is watched."""
+        self._registry.register(_Seen(sights))
 
     def resolved(self, result: str, seconds: float) -> None:
         """One resolution ended: ``ok``, or its cause."""
@@ -123,6 +184,14 @@ class Metrics:
     def wrote(self, kind: str) -> None:
         """One write to the API: ``status``, ``revision`` or ``event``."""
         self._writes.labels(kind).inc()
+
+    def status_refused(self, reason: str) -> None:
+        """One status that was not taken, by ``reason_of`` or ``no_subresource``."""
+        self._status_failures.labels(reason).inc()
+
+    def unwritten(self, count: int) -> None:
+        """How many statuses wait to be written again."""
+        self._unwritten.set(count)
 
     def new_revision(self, key: Key) -> None:
         """The pods have something to switch to."""

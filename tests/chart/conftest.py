@@ -15,6 +15,7 @@ import yaml
 from cluster.binaries import binary
 from cluster.errors import NotPossibleHereError
 from cluster.fixtures import missing
+from exposition import of_a_sidecar
 from waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +46,11 @@ EVERYTHING_ON: Json = {
     },
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
     "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "prometheusRule": {
+        "enabled": True,
+        "labels": {"release": "prometheus"},
+        "runbookBaseUrl": "https://runbooks.example.com/",
+    },
     "grafanaDashboard": {"enabled": True, "annotations": {"grafana_folder": "Proxies"}},
 }
 EVERYTHING_OFF: Json = {
@@ -149,3 +155,11 @@ def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
 def rendered(helm: Helm, request: pytest.FixtureRequest) -> Rendered:
     """The chart with each set of values that matters."""
     return helm.render(request.param)
+
+
+@pytest.fixture(scope="session")
+def of_sidecars(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The metric families of a running sidecar, with their kinds."""
+    folder = tmp_path_factory.mktemp("sidecar")
+    (folder / "plugins").mkdir()
+    return of_a_sidecar(folder, ["--plugins", folder / "plugins"])

@@ -24,8 +24,9 @@ EXAMPLE = ROOT / "examples" / "kubernetes"
 NAMESPACE = "hookline-chart"
 ACCOUNT = f"--as=system:serviceaccount:{NAMESPACE}:hookline-operator"
 CRDS = ("wasmplugins.hookline.dev", "wasmpluginrevisions.hookline.dev")
-NOT_HERE = {"ServiceMonitor", "PodMonitor"}  # the Prometheus Operator's, whose definitions this API server lacks
-MONITORS_OFF = {"serviceMonitor": {"enabled": False}, "podMonitor": {"enabled": False}}
+# The Prometheus Operator's, whose definitions this API server lacks.
+NOT_HERE = {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
+MONITORS_OFF = {name: {"enabled": False} for name in ("serviceMonitor", "podMonitor", "prometheusRule")}
 
 
 class Release:
@@ -123,7 +124,7 @@ def create(plane, namespace, pod):
 def test_the_notes_name_the_next_two_commands(release):
     """What `helm install` said at its end."""
     notes = release("status")
-    assert "kubectl label namespace NAMESPACE hookline.dev/inject=true" in notes
+    assert "kubectl label namespace NAMESPACE hookline.dev/inject=true hookline.dev/require-injection=true" in notes
     assert "kubectl wait --namespace NAMESPACE --for=condition=Ready wasmplugins --all" in notes
 
 
@@ -160,6 +161,8 @@ def test_the_notes_name_the_next_two_commands(release):
         ("list", "mutatingwebhookconfigurations", None, False),
         ("patch", "validatingwebhookconfigurations/hookline-operator", None, True),
         ("delete", "validatingwebhookconfigurations/hookline-operator", None, False),
+        ("list", "namespaces", None, True),
+        ("get", "namespaces", None, False),
         ("list", "nodes", None, False),
         ("get", "clusterroles", None, False),
     ],
