@@ -330,6 +330,7 @@ def _observed(name: str, pod: Pod, state: PodState, standing: Standing | None) -
         failure=failure and Failure(cause=failure.cause, message=failure.message[:1024]),
         health=report.health if report is not None else [],
         rolled_back=back if back is not None and standing is not None and back.revision == standing.revision else None,
+        waits=any(each.name == name for each in state.waited_for),
         waits_for=_waits_for(name, state.report),
     )
 

@@ -38,7 +38,7 @@ _CLUSTERS_OWN: Final = "kube-system"
 _NAMED: Final = 5
 _MOST: Final = 50_000
 _MOST_OF_ONE: Final = 5_000
-"""Pods that are kept, of all namespaces and of one, each of some 500 bytes; the rest is not counted."""
+"""Pods that are kept, of all namespaces and of one, each of some 300 bytes; the rest is not counted."""
 _MOST_SHAPES: Final = 256
 """… and of how many shapes in one namespace: each of its plugins asks about each of them."""
 _GATHER_S: Final = 0.2
@@ -107,12 +107,11 @@ class _Pods(Reflector[Bare]):
         self._gone = set()
         try:
             where = path("v1", "pods", namespace)
-            found, _ = await kube.list(where, selector=_WITHOUT, fields=_ALIVE, metadata_only=True)
-            there = {key_of(each): each for each in found}
-            for each in there.values():
-                # DANGER: the watch may be ahead of this list.
-                if key_of(each) not in self._gone:
-                    self._take(each, gone=False)
+            async for page, _ in kube.pages(where, selector=_WITHOUT, fields=_ALIVE, metadata_only=True):
+                for each in page:
+                    # DANGER: the watch may be ahead of this list.
+                    if key_of(each) not in self._gone:
+                        self._take(each, gone=False)
         finally:
             self._gone = None
 
