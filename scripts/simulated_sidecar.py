@@ -39,7 +39,7 @@ class SimulatedSidecar:
 
     ``fails`` says for each plugin's name with what failure it is "not loaded"; ``stuck`` is for one that never gets
     ready; ``running`` is what it "ran" before it connected. ``knows_seals`` is not so of older versions.
-    One that is ``silent`` does not even say that it is there.
+    One that is ``silent`` does not even say that it is there. One that ``waits`` is ready once it runs all plugins.
     """
 
     def __init__(
@@ -56,6 +56,7 @@ class SimulatedSidecar:
         running: BundleMessage | None = None,
         knows_seals: bool = True,
         silent: bool = False,
+        waits: bool = False,
     ) -> None:
         self._session = session
         self._url = url
@@ -66,6 +67,7 @@ class SimulatedSidecar:
         self._fails = fails
         self._knows_seals = knows_seals
         self._silent = silent
+        self._waits = waits
         self.stuck = stuck
         self.running = running
         self.held: BundleMessage | None = None
@@ -189,11 +191,14 @@ class SimulatedSidecar:
         self.changed.set()
 
     async def _report(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        plugins = self._plugins()
+        if self._waits:
+            plugins = [each if each.revision else each.model_copy(update={"state": "Closed"}) for each in plugins]
         report = Report(
             running=self.running.version if self.running else None,
             prepared=self.held.version if self.held else None,
-            ready=True,
-            plugins=self._plugins(),
+            ready=not self._waits or all(each.revision is not None for each in plugins),
+            plugins=plugins,
             sidecar="simulated",
         )
         await socket.send_str(report.model_dump_json(by_alias=True))
