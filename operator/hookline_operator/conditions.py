@@ -62,6 +62,8 @@ class View:
     health_of_new: Verdict
     """Only over the pods that run what the resource asks for: those before it are on their way out."""
     held: RollbackStatus | None
+    can_go_back: bool
+    """Whether there is a version that all pods can go back to."""
     unguarded: Sequence[UnguardedPod]
     needs_pods: bool
 
@@ -106,7 +108,9 @@ def _ready(view: View) -> Told:
     if resolution.state == "Pending":
         return False, PENDING, _waits(resolution)
     if view.held is not None:
-        means = "; all pods go back to the version before it, and the rollout is held until the resource changes"
+        goes_back = "all pods go back to the version before it, and the rollout is held until the resource changes"
+        runs_on = "pods that have the version before it run that, all others this one: change the resource"
+        means = f"; {goes_back if view.can_go_back else runs_on}"
         return False, ROLLED_BACK, cut(rolled_back(view.held), MAX_MESSAGE - len(means)) + means
     if counts.failed:
         return False, PODS_FAILED, view.sentence

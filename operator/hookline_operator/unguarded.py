@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hookline_operator.catalogue import SIDECAR_LABEL, selects
 from hookline_operator.injection import LABEL_ASKS, LABEL_REQUIRES
-from hookline_operator.kube import Key, Kube, KubeError, Object, Reflector, key_of, path
+from hookline_operator.kube import Key, Kube, KubeError, Object, key_of, path
 from hookline_operator.reconcile import UnguardedPod
+from hookline_operator.reflector import Reflector
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -442,5 +443,5 @@ def _add(counter: Counter[str], labels: set[str], more: int) -> None:
 
 async def _either(reflector: Reflector[Any]) -> None:
     """Wait until it has listed all, or could not: without this right the rest goes on."""
-    while not reflector.synced.is_set() and not reflector.trouble:  # noqa: ASYNC110 - of two, only one has an event
+    while not reflector.synced.is_set() and not reflector.sight.trouble:  # noqa: ASYNC110 - of two, only one has an event
         await asyncio.sleep(_STEP_S)

@@ -37,7 +37,7 @@ async def test_a_new_pod_that_waits_for_a_plugin_is_told_once(operator, tenant, 
     await eventually(lambda: tenant.ready("guard") == ("False", "FetchFailed"), "FetchFailed")
     tenant.pod("new", ready=False)
     tenant.pod("old")
-    waiting = await connect(operator, tenant, "new", waits=True)
+    waiting = await connect(operator, tenant, "new")
     await connect(operator, tenant, "old")
     await eventually(lambda: events(tenant), "an Event")
     ((pod, message),) = events(tenant)
