@@ -19,10 +19,11 @@ from kubernetes.aio import client, config
 from hookline_runtime.artifacts import network
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
 Object = dict[str, Any]
+Page = list[Object]
 Key = tuple[str, str]
 """Namespace and name."""
 
@@ -131,18 +132,16 @@ class Kube:
         """All objects of a collection, and the version from which to watch. Raises KubeError."""
         items: list[Object] = []
         version = ""
-        async for page, at in self.pages(where, selector=selector, fields=fields, metadata_only=metadata_only):
+        async for page, version in self.pages(  # noqa: B007 - the last one counts
+            where, selector=selector, fields=fields, metadata_only=metadata_only
+        ):
             items += page
-            version = at
         return items, version
 
     async def pages(
         self, where: str, *, selector: str = "", fields: str = "", metadata_only: bool = False
-    ) -> AsyncIterator[tuple[Sequence[Object], str]]:
-        """The same piece by piece, for whoever keeps little of each: twenty thousand pods are 500 MiB.
-
-        Raises KubeError.
-        """
+    ) -> AsyncIterator[tuple[Page, str]]:
+        """The same piece by piece, for whoever keeps little of each: 20,000 pods are 500 MiB. Raises KubeError."""
         accept = _METADATA.format("List") if metadata_only else "application/json"
         query = {"limit": str(_PAGE)} | _selectors(selector, fields)
         while True:

@@ -74,7 +74,6 @@ _HTTPS_BOUNDS: Final = Bounds(
 addresses of their own, or all the same one, where a gateway or a node stands between: then as many hellos at a time as
 are done in half a second, and as many questions as wait for a review. Those that are known (``vouch``) are counted by
 ``Distribution``. Reviews that are here have bounds of their own (``admission``), within those bytes."""
-
 _UNGUARDED_S: Final = 10.0
 """How long a start waits for the pods without a sidecar; longer, and the statuses learn of them later."""
 
@@ -213,7 +212,6 @@ class Operator:
         )
         await self._first_key(sealing)  # before the first revision is read, which is believed by it
         reflectors = [*self._reflectors(kube, seal), *plugins.reflectors]
-        running = [reflector.run() for reflector in reflectors]
 
         async def serve() -> None:
             await asyncio.gather(*(reflector.synced.wait() for reflector in reflectors))
@@ -243,7 +241,7 @@ class Operator:
                 await distribution.close()
                 await server.close()
 
-        await _until(serve(), *running)
+        await _until(serve(), *(reflector.run() for reflector in reflectors))
 
     async def _lead(
         self,
@@ -307,7 +305,7 @@ class Operator:
         settings, catalogue = self._settings, self._catalogue
         unguarded = Unguarded(
             kube, catalogue, namespaces=settings.namespaces, own_namespace=settings.own_namespace,
-            injects=bool(settings.webhooks),
+            injects=bool(settings.webhooks), sights=self._sights,
         )  # fmt: skip
         catalogue.unguarded = unguarded.of
         self._metrics.unguarded.set_function(lambda: unguarded.count)

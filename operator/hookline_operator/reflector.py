@@ -16,13 +16,13 @@ import random
 import time
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
-from hookline_operator.kube import Key, KubeError, key_of
+from hookline_operator.kube import KubeError, key_of
 from hookline_operator.sight import Sight, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hookline_operator.kube import Kube, Object
+    from hookline_operator.kube import Key, Kube, Object
 
 T = TypeVar("T")
 
@@ -80,6 +80,11 @@ class Reflector(Generic[T]):
         self._listed = 0.0
         self._attempts = 0
 
+    @property
+    def trouble(self) -> str:
+        """Why the last look failed, in one sentence; empty while it is current."""
+        return self.sight.trouble
+
     async def run(self) -> None:
         """Keep the copy current, for ever."""
         turns = 0
@@ -101,7 +106,12 @@ class Reflector(Generic[T]):
         """One watch. Raises KubeError."""
         seconds = TURN_S + random.randint(0, _JITTER_S)  # noqa: S311 - so that not all end at once
         async for kind, found in self._kube.watch(
-            self._where, self._version, seconds=seconds, selector=self._selector, metadata_only=self._metadata_only
+            self._where,
+            self._version,
+            seconds=seconds,
+            selector=self._selector,
+            fields=self._fields,
+            metadata_only=self._metadata_only,
         ):
             self._version = found["metadata"]["resourceVersion"]
             self._heard()
@@ -141,11 +151,11 @@ class Reflector(Generic[T]):
         return max(pause * random.uniform(0.5, 1.0), error.retry_after)  # noqa: S311
 
     async def _relist(self) -> None:
-        there, version = set[Key](), ""
-        async for page, at in self._kube.pages(
+        there: set[Key] = set()
+        version = ""
+        async for page, version in self._kube.pages(  # noqa: B007 - the last one counts
             self._where, selector=self._selector, fields=self._fields, metadata_only=self._metadata_only
         ):
-            version = at
             for each in page:
                 self._take(each, gone=False)
                 if (key := key_of(each)) in self.items:

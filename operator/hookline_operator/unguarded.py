@@ -25,6 +25,7 @@ from hookline_operator.injection import LABEL_ASKS, LABEL_REQUIRES
 from hookline_operator.kube import Key, Kube, KubeError, Object, key_of, path
 from hookline_operator.reconcile import UnguardedPod
 from hookline_operator.reflector import Reflector
+from hookline_operator.sight import Sights
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
@@ -133,7 +134,14 @@ class Unguarded:
     """What this replica knows of such pods; ``changed`` hears of namespaces where other pods are unguarded now."""
 
     def __init__(
-        self, kube: Kube, catalogue: Catalogue, *, namespaces: Collection[str], own_namespace: str, injects: bool
+        self,
+        kube: Kube,
+        catalogue: Catalogue,
+        *,
+        namespaces: Collection[str],
+        own_namespace: str,
+        injects: bool,
+        sights: Sights | None = None,
     ) -> None:
         """``namespaces`` that are watched, none for all: only then are the labels of namespaces known."""
         self.changed: list[Callable[[str], None]] = []
@@ -141,6 +149,7 @@ class Unguarded:
         """What there is has been read, as far as the API server lets it be."""
         self._kube = kube
         self._catalogue = catalogue
+        self._sights = sights or Sights()
         self._labels = None if namespaces else self._namespaces()
         self._injects = injects
         self._spared = {_CLUSTERS_OWN} if own_namespace in namespaces else {_CLUSTERS_OWN, own_namespace}
@@ -246,12 +255,16 @@ class Unguarded:
 
     def _namespaces(self) -> Reflector[str]:
         where = path("v1", "namespaces")
-        return Reflector(self._kube, where, project=_asking, changed=self._put_namespace, metadata_only=True)
+        return Reflector(
+            self._kube, where, project=_asking, changed=self._put_namespace, metadata_only=True,
+            sight=self._sights.new("namespaces", needed=False),
+        )  # fmt: skip
 
     def _reflector(self, namespace: str | None) -> _Pods:
         return _Pods(
             self._kube, path("v1", "pods", namespace), project=self._bare, changed=self._put,
             selector=_WITHOUT, fields=_ALIVE, metadata_only=True,
+            sight=self._sights.new("pods-without-sidecar", needed=False),
         )  # fmt: skip
 
     def _bare(self, found: Object) -> Bare | None:
@@ -443,5 +456,5 @@ def _add(counter: Counter[str], labels: set[str], more: int) -> None:
 
 async def _either(reflector: Reflector[Any]) -> None:
     """Wait until it has listed all, or could not: without this right the rest goes on."""
-    while not reflector.synced.is_set() and not reflector.sight.trouble:  # noqa: ASYNC110 - of two, only one has an event
+    while not reflector.synced.is_set() and not reflector.trouble:  # noqa: ASYNC110 - of two, only one has an event
         await asyncio.sleep(_STEP_S)

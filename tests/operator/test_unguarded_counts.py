@@ -115,8 +115,8 @@ async def following(api, catalogue, *, namespaces=(), injects=True):
         ({}, {"hookline.dev/inject": "true"}, {}, {}, f"its namespace asks for sidecars, and {MISSED}"),
         ({}, {"hookline.dev/require-injection": "true"}, {}, {}, f"its namespace asks for sidecars, and {MISSED}"),
         ({"hookline.dev/inject": "true"}, {}, {}, {}, f"its label asks for a sidecar, and {MISSED}"),
-        ({}, {}, {}, {}, ("neither it nor its namespace asks for a sidecar: label one of them "
-                          f"hookline.dev/inject=true, and {AGAIN}")),
+        ({}, {}, {}, {}, ("neither it nor its namespace asks for a sidecar: label one of them hookline.dev/inject=true,"
+                         f" and {AGAIN}")),
         ({}, {}, {}, {"namespaces": ("shop",)}, ("it does not ask for a sidecar: label it or its namespace "
                                                 f"hookline.dev/inject=true, if neither is, and {AGAIN}")),
         ({}, {}, {}, {"injects": False}, ("this operator injects nothing: write the sidecar into the pod, as "
