@@ -26,6 +26,7 @@ from pydantic import ValidationError
 
 from hookline_api.abi import permission_warning, ungranted_imports
 from hookline_api.resources import ArtifactStatus
+from hookline_api.sentences import found_in
 from hookline_operator.keeping import Keeper
 from hookline_operator.kube import Kube, KubeError
 from hookline_operator.publisher import Publisher
@@ -349,14 +350,15 @@ class Controller:
         except ValidationError as error:
             raise ConfigError(_first(error)) from None
         namespace, source = plugin.namespace, resource.spec.source
-        inputs = self._catalogue.inputs(namespace, plugin.settings_from)  # before they are read
+        inputs = dict(self._catalogue.inputs(namespace, plugin.settings_from))  # before they are read
         more = self._catalogue.default_pull_secrets.get(namespace, ())
         access, pulls = None, [f"Secret/{name}" for name in more]
         if source.oci is not None:
             access = await registry_access(source.oci, namespace, self._objects, more)
             pulls += [f"Secret/{each.name}" for each in source.oci.pull_secrets]
-        proven = dict(self._catalogue.inputs(namespace, pulls))
         before = self._current_template(plugin)
+        pulled, kept = dict(self._catalogue.inputs(namespace, pulls)), before.contents if before is not None else {}
+        proven = self._catalogue.as_known(namespace, pulled, before.proven if before is not None else {}, kept)
         # Who was let in once with the same passwords need not ask again: new settings do not wait for a registry.
         known = before is not None and before.proven == proven
         same = known and before is not None and before.spec.get("source") == orjson.loads(plugin.spec).get("source")
@@ -371,7 +373,8 @@ class Controller:
         )
         if resolved.description.config_schema is not None:
             async with self._checks:
-                await check_apart(resolved.entry.config, resolved.description.config_schema)
+                schema, made = resolved.description.config_schema, resolved.entry
+                await check_apart(made.config, schema, secret_paths=made.secret_paths)
         assert resolved.entry.artifact is not None  # noqa: S101 - what is resolved has one
         return Template(
             plugin=plugin.name,
@@ -379,8 +382,10 @@ class Controller:
             artifact=resolved.entry.artifact,
             hooks=list(resolved.hooks),
             imports=list(resolved.info.functions),
-            inputs=dict(inputs),
+            # Under the versions that are kept, where nothing but annotations is another: then it is the same revision.
+            inputs=self._catalogue.as_known(namespace, inputs, before.inputs if before is not None else {}, kept),
             proven=proven,
+            contents=self._catalogue.contents(namespace, {**pulled, **inputs}),
             notes=[note[:_MAX_NOTE] for note in resolved.notes[:_MAX_NOTES]],
         )
 
@@ -455,6 +460,6 @@ def _ungranted(plugin: Plugin, imports: list[str]) -> dict[str, str]:
 
 def _first(error: ValidationError) -> str:
     """The first of what is wrong with a resource, in one sentence."""
-    each = error.errors(include_url=False, include_input=False)[0]
+    each = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in each["loc"])
-    return f"{where}: {each['msg'].removeprefix('Value error, ')}"[:500]
+    return f"{where}: {each['msg'].removeprefix('Value error, ')}{found_in(each)}"[:500]

@@ -235,6 +235,7 @@ class Slots(dict[str, Slot]):
                     fuel=resolved.entry.limits.fuel is not None,
                     schema=None if wanted.checked else resolved.description.config_schema,
                     config=resolved.entry.config,
+                    secret_paths=resolved.entry.secret_paths,
                     plugin=slot.name,
                 )
             )

@@ -39,6 +39,7 @@ from hookline_sidecar import report, waiting
 from hookline_sidecar.admin import AdminServer, Doors
 from hookline_sidecar.admin_access import Access
 from hookline_sidecar.admin_kv import KvAdmin
+from hookline_sidecar.authorities import Authorities
 from hookline_sidecar.fleet import Fleet, RefusedError
 from hookline_sidecar.folder_source import STAND_IN, FolderSource
 from hookline_sidecar.health import Watch
@@ -138,7 +139,10 @@ class Supervisor:
 
     def _make_source(self) -> Source:
         if self.settings.operator is not None:
-            return OperatorSource(self.settings.operator, self._store, report=lambda: report.of(self))
+            authorities = Authorities(self._state.authorities, self.settings.operator.url)
+            return OperatorSource(
+                self.settings.operator, self._store, report=lambda: report.of(self), authorities=authorities
+            )
         assert self.settings.plugins is not None  # noqa: S101 - settings have exactly one of the two
         key = self._state.seal_key()
         return FolderSource(self.settings.plugins, self._store, running=lambda: self.bundle, key=key)

@@ -16,7 +16,7 @@ from hookline_api import json_cost
 from hookline_api.abi import permission_refusal, ungranted_imports
 from hookline_api.bundle import BundleArtifact, BundlePlugin
 from hookline_api.config import MAX_CONFIG, MAX_CONFIG_VALUES, Config
-from hookline_api.resources import LocalSource, OCISource, WasmPlugin
+from hookline_api.resources import LocalSource, OCISource, Source, WasmPlugin
 from hookline_runtime.artifacts.credentials import MAX_SECRETS, PullSecret
 from hookline_runtime.artifacts.describe import PluginDescription
 from hookline_runtime.artifacts.inspection import ModuleInfo, inspect_file
@@ -286,6 +286,11 @@ async def fetch(
     return f"configmap:{reference.name}/{reference.key}", await fetcher.fetch_bytes(data[reference.key], owner=owner)
 
 
+def is_asked_again(source: Source) -> bool:
+    """Whether the same source may mean another module at the next look: a tag that is asked each time, or tracked."""
+    return source.oci is not None and (_always(source.oci) or source.oci.track_interval is not None)
+
+
 def _always(source: OCISource) -> bool:
     if source.pull_policy is not None:
         return source.pull_policy == "Always"
@@ -308,7 +313,7 @@ async def registry_access(
         bare = _DOCKER_CONFIG not in secret and _DOCKER_CFG in secret
         document = secret.get(_DOCKER_CFG if bare else _DOCKER_CONFIG)
         if document is not None or name in own:
-            configs.append(PullSecret(name=name, document=document, bare=bare))
+            configs.append(PullSecret(name=name, namespace=namespace, document=document, bare=bare))
     ca_pem = None
     if source.ca_config_map is not None:
         data = await objects.config_map(namespace, source.ca_config_map.name)
