@@ -14,7 +14,7 @@ ACCELERATOR := sidecar/hookline_runtime/accelerator.c
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-pythons bare e2e lint format bench bench-operator exhaust fuzz cluster images crds lock plugins clean test-short announce toolchains FORCE
+.PHONY: help demo test test-pythons bare e2e lint format bench bench-operator exhaust fuzz truth cluster cluster-load images crds lock plugins clean test-short announce toolchains FORCE
 # No recipe prints itself: what the verbs print is for people.
 .SILENT:
 # One after the other, in the order in which they are written: several may want apt-get, which runs alone.
@@ -56,9 +56,17 @@ e2e: $(VENV)/.dev toolchains ## run the tests on a whole cluster; as root it bri
 	$(TOOLS) $(BIN)/python scripts/images.py operator sidecar nginx tools
 	CI=true $(TOOLS) $(BIN)/python -m pytest tests/e2e $(ARGS)
 
+truth: $(VENV)/.dev toolchains ## break sixty things on a real cluster under load, and write what kubectl says into docs/truth.md (ARGS="-k NAME")
+	sh scripts/cluster-packages.sh
+	HOOKLINE_TRUTH_WRITE=1 CI=true $(TOOLS) $(BIN)/python -m pytest tests/e2e/truth $(ARGS)
+
 cluster: $(VENV)/.dev toolchains ## bring up a real Kubernetes of one node, without Docker (DOWN=1 takes it away)
 	[ -n "$(DOWN)" ] || sh scripts/cluster-packages.sh
 	$(TOOLS) PYTHONPATH=scripts $(BIN)/python -m cluster $(if $(DOWN),down,up)
+
+cluster-load: $(VENV)/.dev ## give the node of `make cluster` an image (IMAGE=build/images/hookline-sidecar.tar, NAME=… for another name than it says)
+	[ -n "$(IMAGE)" ] || { echo "say which: make cluster-load IMAGE=build/images/hookline-sidecar.tar" >&2; exit 2; }
+	PYTHONPATH=scripts $(BIN)/python -m cluster load $(IMAGE) $(if $(NAME),--name $(NAME))
 
 images: ## build the operator's and the sidecar's images into build/images (with Docker, or as root without)
 	$(PYTHON) scripts/images.py operator sidecar

@@ -10,7 +10,10 @@ need nginx-light nginx -v
 need caddy caddy version
 need curl curl --version
 need git git --version
+need lua5.1 lua5.1 -v
 need "rustc libstd-rust-dev-wasm32 lld" "$python" "$(dirname "$0")/../examples/build.py" --check --only rust
 need "cargo rustc libstd-rust-dev-wasm32 lld librust-serde-dev librust-serde-derive-dev librust-serde-json-dev" has_crates
 need "$("$python" -c 'import sys; print("python%d.%d-dev" % sys.version_info[:2])')" has_headers
 install_missing "$@"
+# Unpacked, not installed.
+[ "$*" != "" ] || sh "$(dirname "$0")/promtool.sh" >/dev/null || true

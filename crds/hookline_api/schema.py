@@ -21,9 +21,17 @@ Json = dict[str, Any]
 _COLUMNS: Final = (
     ("Hooks", "string", ".status.hooks", 0, "Hooks that the plugin answers"),
     ("Digest", "string", ".status.digest", 0, "The artifact, first twelve digits"),
-    ("Loaded", "string", ".status.loaded", 0, "Pods that run this generation / pods that match"),
-    ("Ready", "string", ".status.conditions[?(@.type=='Ready')].status", 0, "All matching pods run it"),
-    ("Reason", "string", ".status.conditions[?(@.type=='Ready')].message", 1, "Why, in one sentence"),
+    ("Loaded", "string", ".status.loaded", 0, "Pods that run this generation / that match"),
+    ("Ready", "string", ".status.conditions[?(@.type=='Ready')].status", 0, "All matching pods run it, and it works"),
+    ("Reason", "string", ".status.conditions[?(@.type=='Ready')].reason", 0, "Why, in one word"),
+    (
+        "Checked",
+        "date",
+        ".status.conditions[?(@.type=='Observed')].lastTransitionTime",
+        0,
+        "How long ago an operator last saw that this is so",
+    ),
+    ("Message", "string", ".status.conditions[?(@.type=='Ready')].message", 1, "Why, in one sentence"),
     ("Age", "date", ".metadata.creationTimestamp", 0, ""),
 )
 _REVISION_COLUMNS: Final = (

@@ -19,9 +19,9 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from hookline_api import json_cost
 from hookline_api.bundle import LoadFailure
 from hookline_api.config import MAX_CONFIG_VALUES
-from hookline_api.resources import API_VERSION, KIND, Selector, WasmPlugin, WasmPluginStatus
+from hookline_api.resources import API_VERSION, KIND, RollbackStatus, Selector, WasmPlugin, WasmPluginStatus
 from hookline_operator.budget import Budget
-from hookline_operator.reconcile import CAUSES
+from hookline_operator.reasons import CAUSES, TROUBLES
 from hookline_operator.revisions import MAX_DEPTH, is_deeper, kept
 
 if TYPE_CHECKING:
@@ -228,11 +228,28 @@ class Plugin:
         """Why this generation cannot be loaded, as its status says."""
         status = self.last_status()
         conditions = {each.type: each for each in status.conditions}
-        ready, resolved = conditions.get("Ready"), conditions.get("Resolved")
-        if ready is None or resolved is None or ready.observed_generation != self.generation:
+        ready = conditions.get("Ready")
+        cause = CAUSES.get(ready.reason) if ready is not None else None
+        if ready is None or cause is None or ready.observed_generation != self.generation:
             return None
-        cause = CAUSES.get(ready.reason)
-        return LoadFailure(cause=cause, message=resolved.message) if cause else None
+        own = conditions.get("Verified" if cause == "verify" else "Resolved")
+        return LoadFailure(cause=cause, message=own.message) if own is not None else None
+
+    @cached_property
+    def trouble(self) -> str | None:
+        """What is wrong with its calls, as its status says: one of ``TROUBLES``."""
+        reasons = (each.reason for each in self.last_status().conditions if each.type == "Healthy")
+        return next((reason for reason in reasons if reason in TROUBLES), None)
+
+    @cached_property
+    def rolled_back(self) -> RollbackStatus | None:
+        """The revision of it that failed on probation, as its status says."""
+        return self.last_status().rolled_back
+
+    @property
+    def is_rolled_back(self) -> bool:
+        """Whether its status says that a revision of it failed on probation, and is held."""
+        return self.rolled_back is not None
 
 
 def _kept(data: Any) -> bytes:
@@ -434,6 +451,33 @@ class Catalogue:
         vouched = (each for each in others if each.claim == plugin.vouches)
         # Of the same text as both kinds, ours.
         return max(vouched, key=lambda each: (not each.old, each.number), default=newest)
+
+    def before(self, plugin: Plugin) -> Revision | None:
+        """The revision before the current one, where that is kept still: see ``settling.py``."""
+        current = self.current(plugin)
+        older = [
+            each
+            for each in self.revisions_of(plugin)
+            if current is not None and each.sealed and each.name != current.name and each.number < current.number
+        ]
+        return max(older, key=lambda each: each.number, default=None)
+
+    def held(self, plugin: Plugin) -> RollbackStatus | None:
+        """Why its pods are to run the revision before the current one; None where they are not.
+
+        That is for as long as the status says so of this revision. It cannot be where there is none before it, or
+        where that has settings of objects that have changed since: nobody has checked it with these.
+        """
+        back = plugin.rolled_back
+        current = self.current(plugin) if back is not None else None
+        if back is None or current is None or back.revision != current.short:
+            return None
+        before = self.before(plugin)
+        return back if before is not None and self.inputs_now(before) == before.inputs else None
+
+    def to_run(self, plugin: Plugin) -> Revision | None:
+        """What its pods are to run: the current revision, or the one before it where that is held."""
+        return self.current(plugin) if self.held(plugin) is None else self.before(plugin)
 
     def revisions_of(self, plugin: Plugin) -> list[Revision]:
         """All ``WasmPluginRevision`` objects that a plugin has, whoever wrote them."""

@@ -196,6 +196,8 @@ class Rollouts:
             since = now
             self._offered[key] = (standing.revision, now)
         left = since + self._bundles.deadline(plugin) / 1000 - now
+        if self._catalogue.held(plugin) is not None:
+            left = 0.0  # what fails is not to run until the slowest pod has got ready
         if left > 0 and not self._all_prepared(key, standing):
             return left
         self._offered.pop(key, None)

@@ -54,6 +54,10 @@ _SIDECAR_MEMORY: Final = 224 * 2**20
 _WORKER_MEMORY: Final = 96 * 2**20
 """Bytes that a sidecar takes, and each of its workers beside it, to run a plugin of the default limits: processes, a
 compiler, the plugins' store and small modules; and 70 MiB for one call in each worker (``hookline_runtime.budget``)."""
+_FOR_EVER: Final = 2**31 - 1
+"""Failures of a probe, the most that Kubernetes takes. A sidecar that waits for a plugin or for the operator must not
+be restarted for it: it would begin anew, and its restarts would be taken for the trouble. One that hangs before it was
+ever ready ends by itself (``hookline_sidecar.waiting``); from then on, kubelet asks for ``/healthz``."""
 _FIRST_PORT: Final = 1024
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _MAX_WORKERS: Final = 64
@@ -438,9 +442,8 @@ def _sidecar(wishes: _Wishes, settings: InjectionSettings) -> Json:
             *([] if wishes.auth_headers is None else [f"--auth-headers={wishes.auth_headers}"]),
         ],
         "ports": [{"name": _PORT_NAME, "containerPort": wishes.health_port, "protocol": "TCP"}],
-        # The pod's other containers start when this one has succeeded: they never run before the plugins do. Five
-        # minutes, since a first pull may be slow; the state outlives a restart of the container.
-        "startupProbe": _probe("/readyz", period=1, failures=300),
+        # The pod's other containers start when this one has succeeded: they never run before the plugins do.
+        "startupProbe": _probe("/readyz", period=1, failures=_FOR_EVER),
         "readinessProbe": _probe("/readyz", period=5, failures=2),
         "livenessProbe": _probe("/healthz", period=10, failures=3),
         "resources": {"requests": wishes.requests, "limits": wishes.limits},

@@ -16,7 +16,7 @@ import aiohttp
 import orjson
 from kubernetes.aio import client, config
 
-from hookline_runtime.artifacts.certificates import distrust
+from hookline_runtime.artifacts import network
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -103,7 +103,7 @@ class Kube:
             try:
                 answer: Object = _parsed(await response.read())
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-                raise KubeError(0, f"the API server's answer broke off: {error}") from error
+                raise KubeError(0, f"the API server's answer broke off: {_why(error)}") from error
             return answer
 
     async def get(self, where: str) -> Object | None:
@@ -172,7 +172,7 @@ class Kube:
                         raise KubeError(int(status.get("code", 0)), str(status.get("message", "")))
                     yield event["type"], event["object"]
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-                raise KubeError(0, f"the watch of {where} broke off: {str(error) or type(error).__name__}") from error
+                raise KubeError(0, f"the watch of {where} broke off: {_why(error)}") from error
 
     @contextlib.asynccontextmanager
     async def _open(
@@ -231,11 +231,11 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 
 def _why(error: Exception) -> str:
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        return distrust(
-            error, remedy="check the authority in the kubeconfig, or the one that the cluster gives its pods"
-        )
-    return str(error) or type(error).__name__
+    return network.why(
+        error,
+        trust="check the authority in the kubeconfig, or the one that the cluster gives its pods",
+        plain="check the address of the API server",
+    )
 
 
 def _retry_after(response: aiohttp.ClientResponse) -> float:

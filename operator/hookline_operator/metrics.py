@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -10,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from hookline_operator.reasons import TROUBLES
 from hookline_serving import Closed
 from hookline_serving.bounds import REASONS
 
@@ -78,6 +80,15 @@ class Metrics:
         self._plugins = Gauge(
             "hookline_operator_plugins", "WasmPlugins, by whether they are Ready.", ["ready"], registry=registry
         )
+        self._unhealthy = Gauge(
+            "hookline_operator_plugins_unhealthy",
+            "WasmPlugins whose calls are not well in some pod, by what their condition Healthy says.", ["reason"],
+            registry=registry,
+        )  # fmt: skip
+        self._rolled_back = Gauge(
+            "hookline_operator_plugins_rolled_back",
+            "WasmPlugins whose newest revision failed on probation, and is held.", registry=registry,
+        )  # fmt: skip
         self._sidecars = Gauge(
             "hookline_operator_connected_sidecars", "Sidecars connected to this replica.", registry=registry
         )
@@ -137,12 +148,17 @@ class Metrics:
         not_ready: Callable[[], int],
         sidecars: Callable[[], int],
         refused: Callable[[], int],
+        troubled: Callable[[str], int],
+        rolled_back: Callable[[], int],
     ) -> None:
         """Where the gauges get their values from, when they are asked for."""
         self._plugins.labels("true").set_function(ready)
         self._plugins.labels("false").set_function(not_ready)
         self._sidecars.set_function(sidecars)
         self._refused.set_function(refused)
+        for reason in TROUBLES:
+            self._unhealthy.labels(reason).set_function(functools.partial(troubled, reason))
+        self._rolled_back.set_function(rolled_back)
 
     def see(self, sights: Sights) -> None:
         """What is watched."""

@@ -26,7 +26,7 @@ from hookline_api.resources import Resource
 from hookline_operator.distribution import denied
 from hookline_operator.fleet import Fleet, PodState, Released
 from hookline_operator.identity import Caller, DeniedError, Reviewer
-from hookline_runtime.artifacts.certificates import distrust
+from hookline_runtime.artifacts import network
 from hookline_runtime.errors import FetchError
 from hookline_serving import vouch
 
@@ -53,6 +53,7 @@ _LOOK_S: Final = 1.0
 _CONNECT_S: Final = 5.0
 _BLOB_S: Final = 120.0
 _BLOB_QUIET_S: Final = 10.0
+_DISTRUST: Final = "it goes by another Secret; see that all replicas are of one release"
 
 log = logging.getLogger("hookline.peers")
 
@@ -115,9 +116,7 @@ class Peers:
             except (ValueError, KeyError, TypeError) as error:  # of another version of ours, in an upgrade
                 log.warning("the leader %s sent what cannot be read: %.200r", leader.name, error)
             except (aiohttp.ClientError, OSError, TimeoutError, RuntimeError) as error:
-                why = str(error) or type(error).__name__
-                if isinstance(error, aiohttp.ClientConnectorCertificateError):
-                    why = distrust(error, remedy="it goes by another Secret; see that all replicas are of one release")
+                why = network.why(error, trust=_DISTRUST)
                 if said != why:
                     log.info("the leader %s cannot be reached: %s", leader.name, why)
                 said = why
@@ -252,7 +251,7 @@ class Peers:
                     return await response.read()
                 status = response.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise FetchError(f"the leader cannot be asked: {str(error) or type(error).__name__}") from error
+            raise FetchError(f"the leader cannot be asked: {network.why(error, trust=_DISTRUST)}") from error
         raise FetchError(f"the leader answers {status}")
 
     async def _own_token(self) -> str:

@@ -200,6 +200,8 @@ class Operator:
             not_ready=lambda: sum(not each.is_ready for each in catalogue.all_plugins()),
             sidecars=lambda: distribution.connected,
             refused=lambda: catalogue.refused,
+            troubled=lambda reason: sum(each.trouble == reason for each in catalogue.all_plugins()),
+            rolled_back=lambda: sum(each.is_rolled_back for each in catalogue.all_plugins()),
         )
         await self._first_key(sealing)  # before the first revision is read, which is believed by it
         reflectors = [*self._reflectors(kube, seal), *plugins.reflectors]

@@ -20,31 +20,23 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
-from pydantic import ValidationError
 
 from hookline_api.resources import API_VERSION, KIND, PLURAL, Failure, WasmPluginStatus
+from hookline_operator.health import without_figures
 from hookline_operator.kube import MANAGER, Kube, KubeError, path
 from hookline_operator.rations import Ration
-from hookline_operator.reconcile import (
-    CAUSES,
-    PODS_FAILED,
-    RESOLVED,
-    Event,
-    Observation,
-    PodObservation,
-    Resolution,
-    as_json,
-    reconcile,
-)
+from hookline_operator.reasons import CAUSES, NO_PODS, RESOLVED, WRONG
+from hookline_operator.reconcile import Event, Observation, PodObservation, Resolution, as_json, reconcile
 from hookline_operator.staleness import confirmed, restored
 from hookline_operator.unwritten import Unwritten
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hookline_operator.bundles import Bundles
-    from hookline_operator.catalogue import Catalogue, Plugin
-    from hookline_operator.fleet import Fleet
+    from hookline_api.distribution import Report
+    from hookline_operator.bundles import Bundles, Standing
+    from hookline_operator.catalogue import Catalogue, Plugin, Pod
+    from hookline_operator.fleet import Fleet, PodState
     from hookline_operator.kube import Key
     from hookline_operator.metrics import Metrics
 
@@ -56,6 +48,8 @@ _EVENTS: Final = 100
 _EVENTS_EACH_SECOND: Final = 1 / 10
 """… and again: one that flaps every second is seen to do so in its status, and etcd keeps each Event for an hour."""
 _WRITE_EVERY_S: Final = 1.0
+_FIGURES_EVERY_S: Final = 30.0
+"""How often a status is written for figures alone, which move with each report of a plugin that fails."""
 _REST: Final = 20
 """How many times as long as a look at the pods took, the next one waits: two thousand reports ask for one each."""
 _BACK_S: Final = 2.0
@@ -84,6 +78,8 @@ class _Page:
     not_before: float = 0.0
     """When (monotonic) that is tried again."""
     write: asyncio.TimerHandle | None = None
+    figures: asyncio.TimerHandle | None = None
+    """When figures that have moved are written."""
     writing: bool = False
     rewrite: bool = False
     confirm: bool = False
@@ -142,8 +138,9 @@ class Publisher:
         """The plugin is gone."""
         self._unwritten.forget(key)
         page = self._pages.pop(key, None)
-        if page is not None and page.write is not None:
-            page.write.cancel()
+        for timer in (page.write, page.figures) if page is not None else ():
+            if timer is not None:
+                timer.cancel()
 
     def confirm(self, plugin: Plugin) -> None:
         """Write its status soon, if only to say that it is true still."""
@@ -202,7 +199,8 @@ class Publisher:
         plugin = self._catalogue.plugin(key)
         if plugin is None or plugin.uid != page.uid:
             return
-        known = orjson.loads(plugin.status)
+        stored = orjson.loads(plugin.status)
+        known = stored
         if time.monotonic() - page.written < _BACK_S and page.applied:
             known = page.applied  # the watch may not have brought it back yet
         previous = _status(known)
@@ -212,7 +210,7 @@ class Publisher:
         page.rested = now + min((now - begin) * _REST, _WRITE_EVERY_S)
         left = self._since + _RECONNECT_S - time.monotonic()
         same = previous.observed_generation == plugin.generation
-        if not complete and left > 0 and same and previous.pods.loaded > 0:
+        if not complete and left > 0 and same and _had_reports(previous):
             # A new leader, or a new process: its sidecars are on their way. What was true a moment ago stands.
             asyncio.get_running_loop().call_later(left, self._look_again, key)
             return
@@ -226,16 +224,21 @@ class Publisher:
                 previous=restored(previous),
                 resolution=resolution,
                 pods=pods,
+                needs_pods=plugin.selector.required,
                 now=written_at,
             )
         )
         sent = [previous, *([_status(page.applied)] if page.applied else [])]
         new = as_json(confirmed(outcome.status, sent, due=page.confirm, now=written_at))
         if new == known:
-            if known is page.applied and new != orjson.loads(plugin.status):
+            if known is page.applied and new != stored:
                 # Either the watch is behind, or somebody wrote over it: it is known in a moment.
                 asyncio.get_running_loop().call_later(_BACK_S, self._look_again, key)
             self._unwritten.written(key)
+            return
+        left = page.written + _FIGURES_EVERY_S - time.monotonic()
+        if left > 0 and page.applied and not page.confirm and without_figures(new) == without_figures(known):
+            self._figures_later(page, key, left)
             return
         body = {
             "apiVersion": API_VERSION,
@@ -249,15 +252,27 @@ class Publisher:
         page.applied, page.written = new, time.monotonic()
         page.refusals, page.confirm = 0, False
         self._unwritten.written(key)
-        switched = outcome.status.conditions[0].status == "True" and self._metrics.switched(plugin.key)
-        wrong = {*CAUSES, PODS_FAILED}
-        was_wrong = any(each.type == "Ready" and each.reason in wrong for each in previous.conditions)
+        programmed = next(each for each in outcome.status.conditions if each.type == "Programmed")
+        there = programmed.status == "True" or programmed.reason == NO_PODS
+        switched = there and self._metrics.switched(plugin.key)
+        was_wrong = any(each.type == "Ready" and each.reason in WRONG for each in previous.conditions)
         for event in outcome.events:
             # Why it cannot be resolved is in the log already, and each pod that comes or goes is no news for it.
-            if event.reason not in CAUSES and (switched or was_wrong or event.reason in {RESOLVED, PODS_FAILED}):
+            news = event.reason == RESOLVED or event.reason in WRONG
+            if event.reason not in CAUSES and (switched or was_wrong or news):
                 log.info("plugin '%s/%s': %s: %s", *plugin.key, event.reason, event.message)
             if page.events.take():
                 await self._tell(plugin, event)
+
+    def _figures_later(self, page: _Page, key: Key, seconds: float) -> None:
+        """Look again then, once for all reports that come meanwhile."""
+
+        def look() -> None:
+            page.figures = None
+            self._look_again(key)
+
+        if page.figures is None:
+            page.figures = asyncio.get_running_loop().call_later(seconds, look)
 
     async def _pods(self, plugin: Plugin) -> tuple[list[PodObservation], bool]:
         """The matching pods, and whether all of them have reported."""
@@ -273,20 +288,7 @@ class Publisher:
                 complete = False
                 found.append(PodObservation(name=pod.name, ready=pod.ready))
                 continue
-            report = state.by_name.get(plugin.name)
-            revision = report.revision if report is not None else None
-            current = runs and standing is not None and revision == standing.revision
-            failed = standing is not None and not current and state.failed(plugin.name, standing.revision)
-            failure = report.failure if report is not None and failed else None
-            found.append(
-                PodObservation(
-                    name=pod.name,
-                    ready=pod.ready,
-                    connected=True,
-                    runs="Current" if current else "Older" if revision is not None else "Nothing",
-                    failure=failure and Failure(cause=failure.cause, message=failure.message[:1024]),
-                )
-            )
+            found.append(_observed(plugin.name, pod, state, standing))
         return found, complete
 
     async def _tell(self, plugin: Plugin, event: Event) -> None:
@@ -316,6 +318,40 @@ class Publisher:
             self._metrics.wrote("event")
         except KubeError as error:
             log.info("an Event for plugin '%s/%s' cannot be written: %s", *plugin.key, error)
+
+
+def _observed(name: str, pod: Pod, state: PodState, standing: Standing | None) -> PodObservation:
+    """What a pod that is connected says of a plugin; ``standing`` is what it is to run."""
+    report = state.by_name.get(name)
+    revision = report.revision if report is not None else None
+    runs = standing is not None and standing.entry.artifact is not None
+    current = runs and standing is not None and revision == standing.revision
+    failed = standing is not None and not current and state.failed(name, standing.revision)
+    failure = report.failure if report is not None and failed else None
+    back = report.rolled_back if report is not None else None
+    return PodObservation(
+        name=pod.name,
+        ready=pod.ready,
+        connected=True,
+        runs="Current" if current else "Older" if revision is not None else "Nothing",
+        failure=failure and Failure(cause=failure.cause, message=failure.message[:1024]),
+        health=report.health if report is not None else [],
+        rolled_back=back if back is not None and standing is not None and back.revision == standing.revision else None,
+        waits_for=_waits_for(name, state.report),
+    )
+
+
+def _waits_for(name: str, report: Report) -> list[str]:
+    """The other plugins that keep a sidecar from being ready: it has nothing to answer their calls with."""
+    if report.ready:
+        return []
+    return [each.name for each in report.plugins if each.state == "Closed" and each.name != name]
+
+
+def _had_reports(status: WasmPluginStatus) -> bool:
+    """Whether sidecars had said what they run when it was written."""
+    known = any(each.type == "Healthy" and each.status != "Unknown" for each in status.conditions)
+    return known or status.pods.loaded > 0
 
 
 def _status(data: dict[str, Any]) -> WasmPluginStatus:

@@ -27,33 +27,15 @@ from hookline_api.resources import (
     RollbackStatus,
     WasmPluginStatus,
 )
+from hookline_api.text import readable
+from hookline_operator import conditions, health
+from hookline_operator.conditions import MAX_MESSAGE, Told, View, cut
+from hookline_operator.reasons import HEALTHY, NO_PODS, NOT_GRANTED, PENDING, PROGRESSING, RESOLVED
 
-# Reasons: what scripts compare with. One word each, never changed.
-READY: Final = "Ready"
-RESOLVED: Final = "Resolved"
-VERIFIED: Final = "Verified"
-PROGRAMMED: Final = "Programmed"
-NO_PODS: Final = "NoMatchingPods"
-PENDING: Final = "Pending"
-PROGRESSING: Final = "Progressing"
-FETCH_FAILED: Final = "FetchFailed"
-VERIFY_FAILED: Final = "VerifyFailed"
-CONFIG_INVALID: Final = "ConfigInvalid"
-PODS_FAILED: Final = "PodsFailed"
-SETTLED: Final = "Settled"
-NOT_GRANTED: Final = "PermissionNotGranted"
-"""Of an Event: the module is loaded without a permission that it needs."""
-
-_REASONS: Final[dict[LoadCause, str]] = {
-    "fetch": FETCH_FAILED,
-    "verify": VERIFY_FAILED,
-    "config": CONFIG_INVALID,
-}
-CAUSES: Final[dict[str, LoadCause]] = {reason: cause for cause, reason in _REASONS.items()}
-"""The cause behind a reason, where a reason is about a failure to load."""
 _MAX_FAILURES: Final = 5
 _MAX_REVISIONS: Final = 10
-_MAX_MESSAGE: Final = 1024
+_NAMED: Final = 3
+"""Other plugins that one sentence names."""
 
 
 class PodObservation(Resource):
@@ -92,10 +74,12 @@ class Resolution(Resource):
     """One sentence: why it failed, what is waited for, or, where it is good, why its tag could not be asked again."""
     transient: bool = False
     """Whether trying again may help by itself."""
+    ungranted: bool = False
+    """Whether it failed because the module imports what is not granted."""
     artifact: ArtifactStatus | None = None
     """Of what the pods are to run: also after a failure, then the last good one."""
     revision: str | None = None
-    """The name of what the pods are to run."""
+    """The name of what the resource asks for, or, where that is not known, of the last good one."""
     warnings: list[str] = []
     """Of what is good: what may not work as it should, one sentence each."""
     notes: list[str] = []
@@ -116,6 +100,8 @@ class Observation(Resource):
     """``spec.selector.required``."""
     held: RollbackStatus | None = None
     """The rollback that holds, where this generation's revision was rolled back."""
+    can_go_back: bool = True
+    """Whether there is a version before it that pods can be given, with the settings of today."""
     now: str
     """RFC 3339, whole seconds."""
 
@@ -125,7 +111,7 @@ class Event(Resource):
 
     type: Literal["Normal", "Warning"]
     reason: str
-    message: Annotated[str, Field(max_length=_MAX_MESSAGE)]
+    message: Annotated[str, Field(max_length=MAX_MESSAGE)]
 
 
 class Outcome(Resource):
@@ -137,138 +123,141 @@ class Outcome(Resource):
 
 def reconcile(observed: Observation) -> Outcome:
     """The status of a plugin, and the Events of what changed."""
-    resolution = observed.resolution
-    counts, failures, sentence = _count(observed)
-    failed = resolution.state == "Failed"
-    good = resolution.state == "Good"
-    running = good and counts.loaded == counts.matched
-    reason = _REASONS[resolution.cause] if failed and resolution.cause else PENDING
-
-    conditions: dict[ConditionType, tuple[bool | None, str, str]] = {}
-    if good:
-        conditions["Resolved"] = (True, RESOLVED, _resolved(resolution))
-        conditions["Verified"] = (True, VERIFIED, _verified(resolution))
-    elif failed:
-        conditions["Resolved"] = (resolution.cause == "verify" or None, reason, resolution.message)
-        if resolution.cause == "fetch":
-            conditions["Resolved"] = (False, reason, resolution.message)
-        conditions["Verified"] = (False if resolution.cause == "verify" else None, reason, resolution.message)
-    else:
-        waits = resolution.message or "the source is being resolved"
-        conditions["Resolved"] = conditions["Verified"] = (None, PENDING, waits)
-
-    if running and counts.matched == 0:
-        conditions["Programmed"] = (True, NO_PODS, sentence)
-    elif running:
-        conditions["Programmed"] = (True, PROGRAMMED, sentence)
-    elif good:
-        conditions["Programmed"] = (False, PODS_FAILED if counts.failed else PROGRESSING, sentence)
-    elif failed:
-        conditions["Programmed"] = (False, reason, _with_last_good(observed))
-    else:
-        conditions["Programmed"] = (False, PENDING, "the pods go on with what they run")
-
-    if running:
-        conditions["Ready"] = (True, NO_PODS if counts.matched == 0 else READY, sentence)
-    elif good:
-        conditions["Ready"] = (False, conditions["Programmed"][1], sentence)
-    elif failed:
-        conditions["Ready"] = (False, reason, _with_last_good(observed))
-    else:
-        conditions["Ready"] = (False, PENDING, conditions["Resolved"][2])
-
-    stalled = (failed and not resolution.transient) or (good and counts.failed > 0 and counts.updating == 0)
-    under_way = not running and not stalled
-    ready = conditions["Ready"]
-    conditions["Reconciling"] = (under_way, ready[1] if under_way else SETTLED, ready[2] if under_way else "")
-    conditions["Stalled"] = (stalled, ready[1] if stalled else SETTLED, ready[2] if stalled else "")
-
-    artifact = resolution.artifact
+    held = _held(observed)
+    counts, older, load_failures, sentence = _count(observed, held)
+    if held is not None:
+        load_failures.append(_rollback(held))
+    of_new = [pod for pod in observed.pods if pod.runs == "Current"]
+    verdict = health.judge(observed.pods)
+    told = conditions.conditions(
+        View(
+            resolution=observed.resolution,
+            counts=counts,
+            older=older,
+            sentence=sentence,
+            health=verdict,
+            health_of_new=verdict if len(of_new) == len(observed.pods) else health.judge(of_new),
+            held=held,
+            can_go_back=observed.can_go_back,
+            unguarded=observed.unguarded,
+            needs_pods=observed.needs_pods,
+        )
+    )
+    artifact = observed.resolution.artifact
     status = WasmPluginStatus(
         observed_generation=observed.generation,
-        conditions=[_condition(kind, told, observed) for kind, told in _in_order(conditions)],
+        conditions=[_condition(kind, each, observed) for kind, each in told.items()],
         artifact=artifact,
         pods=counts,
-        failures=failures[:_MAX_FAILURES],
+        failures=_since([*load_failures, *verdict.failures][:_MAX_FAILURES], observed),
         revisions=_revisions(observed),
+        rolled_back=held,
         hooks=",".join(artifact.hooks) if artifact else None,
         digest=artifact.digest.removeprefix("sha256:")[:12] if artifact else None,
-        loaded=f"{counts.loaded}/{counts.matched}",
+        loaded=f"{counts.loaded}/{counts.matched}" + (f" ({older} older)" if older else ""),
     )
     return Outcome(status=status, events=_events(observed, status))
 
 
-def _resolved(resolution: Resolution) -> str:
-    assert resolution.artifact is not None  # noqa: S101 - what is good has one
-    again = f"; asking for the tag again failed: {resolution.message}" if resolution.message else ""
-    return f"the source is {resolution.artifact.digest}{again}"
+def _held(observed: Observation) -> RollbackStatus | None:
+    """The rollback that holds: until the resource, or what its settings come from, asks for something else.
+
+    A change that does not resolve asks for nothing that pods could run: what was rolled back stays so meanwhile.
+    """
+    known, resolution = observed.held or observed.previous.rolled_back, observed.resolution
+    if known is not None and known.revision == resolution.revision:
+        changed = known.generation != observed.generation and resolution.state == "Good"
+        if not changed:
+            return known
+    first = min((pod for pod in observed.pods if pod.rolled_back), key=lambda pod: pod.name, default=None)
+    if resolution.state != "Good" or resolution.revision is None or first is None or first.rolled_back is None:
+        return None
+    return RollbackStatus(
+        revision=resolution.revision,
+        generation=observed.generation,
+        digest=resolution.artifact.digest if resolution.artifact else None,
+        pod=first.name,
+        calls=first.rolled_back.calls,
+        failures=first.rolled_back.failures,
+        cause=first.rolled_back.cause,
+        message=readable(first.rolled_back.message),
+        since=observed.now,
+    )
 
 
-def _verified(resolution: Resolution) -> str:
-    more = [*resolution.warnings, *resolution.notes]
-    return "; ".join(["the module is what the resource asks for, and may be loaded", *more])
-
-
-def _in_order(
-    conditions: dict[ConditionType, tuple[bool | None, str, str]],
-) -> list[tuple[ConditionType, tuple[bool | None, str, str]]]:
-    order: tuple[ConditionType, ...] = ("Ready", "Resolved", "Verified", "Programmed", "Reconciling", "Stalled")
-    return [(kind, conditions[kind]) for kind in order]
-
-
-def _with_last_good(observed: Observation) -> str:
-    """Why it failed, and what that means for the pods."""
-    resolution = observed.resolution
-    runs = sum(pod.runs != "Nothing" for pod in observed.pods)
-    means = f"; the version before it goes on in {runs} {'pod' if runs == 1 else 'pods'}" if runs else ""
-    return _cut(resolution.message, _MAX_MESSAGE - len(means)) + means
-
-
-def _count(observed: Observation) -> tuple[PodCounts, list[Failure], str]:
-    """How many pods do what, the failures (the worst first), and one sentence."""
+def _count(observed: Observation, held: RollbackStatus | None) -> tuple[PodCounts, int, list[Failure], str]:
+    """How many pods do what, how many run something older, why it is not loaded, and one sentence."""
     resolution, pods = observed.resolution, sorted(observed.pods, key=lambda pod: pod.name)
-    failures: list[Failure] = []
-    loaded, waiting = 0, []
-    for pod in pods:
-        if resolution.state != "Good":
-            continue  # what they run is another generation
-        runs = pod.runs == "Current"
-        if runs and pod.ready:
-            loaded += 1
-        elif runs:
-            waiting.append(f"pod '{pod.name}' runs it and is not ready")
-        elif pod.failure is not None:
-            failures.append(pod.failure.model_copy(update={"pod": pod.name}))
-        elif not pod.connected:
-            waiting.append(f"the sidecar of pod '{pod.name}' is not connected")
-        else:
-            waiting.append(f"pod '{pod.name}' is loading it")
-    failed = len(pods) if resolution.state == "Failed" else len(failures)
-    counts = PodCounts(matched=len(pods), loaded=loaded, updating=len(pods) - loaded - failed, failed=failed)
+    if resolution.state != "Good" or (held is not None and observed.can_go_back):
+        return _count_older(observed)
+    loaded = [pod for pod in pods if pod.runs == "Current" and pod.ready]
+    failures = [
+        pod.failure.model_copy(update={"pod": pod.name})
+        for pod in pods
+        if pod.runs != "Current" and pod.failure is not None
+    ]
+    counts = PodCounts(
+        matched=len(pods),
+        loaded=len(loaded),
+        updating=len(pods) - len(loaded) - len(failures),
+        failed=len(failures),
+        unguarded=observed.unguarded_count,
+    )
+    older = sum(pod.runs == "Older" for pod in pods)
     if not pods:
-        sentence = "no pod with a sidecar matches spec.selector"
-    elif resolution.state != "Good":
-        sentence = ""
-    elif loaded == len(pods):
-        sentence = f"{loaded} of {loaded} pods run it"
-    else:
-        first = f"pod '{failures[0].pod}' cannot load it: {failures[0].message}" if failures else waiting[0]
-        sentence = _cut(f"{loaded} of {len(pods)} pods run it; {first}")
+        return counts, older, failures, "no pod with a sidecar matches spec.selector"
+    sentence = f"{len(loaded)} of {len(pods)} pods run it"
+    if failures:
+        pod = failures[0].pod
+        says = f"; kubectl logs {pod} -c hookline-sidecar says more"
+        sentence = cut(f"{sentence}; pod '{pod}' cannot load it: {failures[0].message}", MAX_MESSAGE - len(says)) + says
+    elif len(loaded) < len(pods):
+        sentence = cut(f"{sentence}; {_waits(next(pod for pod in pods if pod not in loaded))}")
+    return counts, older, failures, sentence
+
+
+def _count_older(observed: Observation) -> tuple[PodCounts, int, list[Failure], str]:
+    """The same where no pod is to run what the resource asks for: all that they run is older."""
+    resolution, matched = observed.resolution, len(observed.pods)
+    failures = []
     if resolution.state == "Failed" and resolution.cause is not None:
-        failures.insert(0, Failure(cause=resolution.cause, message=_cut(resolution.message)))
-    return counts, _since(failures, observed), sentence
+        failures.append(Failure(cause=resolution.cause, message=cut(resolution.message)))
+    failed = 0 if resolution.state == "Pending" else matched
+    counts = PodCounts(matched=matched, updating=matched - failed, failed=failed, unguarded=observed.unguarded_count)
+    return counts, sum(pod.runs != "Nothing" for pod in observed.pods), failures, ""
+
+
+def _rollback(held: RollbackStatus) -> Failure:
+    return Failure(pod=held.pod, cause=held.cause, message=cut(conditions.rolled_back(held)), since=held.since)
+
+
+def _waits(pod: PodObservation) -> str:
+    """Why a pod does not run it, or is not counted."""
+    if pod.waits_for:
+        more = len(pod.waits_for) - _NAMED
+        names = ", ".join(f"'{name}'" for name in sorted(pod.waits_for)[:_NAMED])
+        plugins = "plugin" if len(pod.waits_for) == 1 else "plugins"
+        return f"pod '{pod.name}' waits for {plugins} {names}{f' and {more} more' if more > 0 else ''}"
+    if pod.runs == "Current":
+        return f"pod '{pod.name}' runs it and is not ready"
+    if not pod.connected:
+        return f"the sidecar of pod '{pod.name}' is not connected"
+    return f"pod '{pod.name}' is loading it"
 
 
 def _since(failures: list[Failure], observed: Observation) -> list[Failure]:
-    """Each failure with the time since when it is there."""
-    known = {(each.pod, each.cause, each.message): each.since for each in observed.previous.failures}
+    """Each failure with the time since when it is there; of calls, since a hook is not well, whatever its figures."""
+
+    def identity(each: Failure) -> tuple[str | None, ...]:
+        return (each.pod, each.hook) if each.hook else (each.pod, each.cause, each.message)
+
+    known = {identity(each): each.since for each in observed.previous.failures}
     return [
-        each.model_copy(update={"since": known.get((each.pod, each.cause, each.message)) or observed.now})
-        for each in failures
+        each.model_copy(update={"since": each.since or known.get(identity(each)) or observed.now}) for each in failures
     ]
 
 
-def _condition(kind: ConditionType, told: tuple[bool | None, str, str], observed: Observation) -> Condition:
+def _condition(kind: ConditionType, told: Told, observed: Observation) -> Condition:
     truth, reason, message = told
     status: Literal["True", "False", "Unknown"] = "Unknown" if truth is None else "True" if truth else "False"
     before = next((each for each in observed.previous.conditions if each.type == kind), None)
@@ -278,7 +267,7 @@ def _condition(kind: ConditionType, told: tuple[bool | None, str, str], observed
         observed_generation=observed.generation,
         last_transition_time=before.last_transition_time if before and before.status == status else observed.now,
         reason=reason,
-        message=_cut(message, 32_768),
+        message=cut(message, 32_768),
     )
 
 
@@ -293,26 +282,38 @@ def _revisions(observed: Observation) -> list[RevisionStatus]:
 
 
 def _events(observed: Observation, status: WasmPluginStatus) -> list[Event]:
-    """What a person should hear of: a new revision, and each change of Ready's status or reason."""
+    """What a person should hear of: a new revision, and each change of Ready's and Healthy's status or reason."""
     events = []
-    before = observed.previous.conditions
     if status.artifact and status.revisions and status.revisions != observed.previous.revisions:
         message = f"revision {status.revisions[0].revision} is {status.artifact.digest}"
         events.append(Event(type="Normal", reason=RESOLVED, message=message))
-        events += [Event(type="Warning", reason=NOT_GRANTED, message=_cut(each))
+        events += [Event(type="Warning", reason=NOT_GRANTED, message=cut(each))
                    for each in observed.resolution.warnings]  # fmt: skip
-    now, then = status.conditions[0], next((each for each in before if each.type == "Ready"), None)
-    if (then is None or (now.status, now.reason) != (then.status, then.reason)) and now.reason not in {
-        PENDING,
-        PROGRESSING,
-    }:
-        kind: Literal["Normal", "Warning"] = "Normal" if now.status == "True" else "Warning"
-        events.append(Event(type=kind, reason=now.reason, message=_cut(now.message)))
+    now, before = _changed("Ready", observed, status)
+    if now is not None and now.reason not in {PENDING, PROGRESSING}:
+        events.append(_event(now))
+    healthy, before = _changed("Healthy", observed, status)
+    # Nobody has to hear that what is new works: Ready says so.
+    news = healthy is not None and (healthy.status == "False" or (healthy.reason == HEALTHY and before == "False"))
+    if healthy is not None and news and (now is None or now.reason != healthy.reason):
+        events.append(_event(healthy))
     return events
 
 
-def _cut(text: str, limit: int = _MAX_MESSAGE) -> str:
-    return text if len(text) <= limit else text[: limit - 1] + "…"
+def _changed(
+    kind: ConditionType, observed: Observation, status: WasmPluginStatus
+) -> tuple[Condition | None, str | None]:
+    """A condition, if its status or its reason is another than before; and the status that it had."""
+    now = next(each for each in status.conditions if each.type == kind)
+    then = next((each for each in observed.previous.conditions if each.type == kind), None)
+    if then is None:
+        return now, None
+    return (now if (now.status, now.reason) != (then.status, then.reason) else None), then.status
+
+
+def _event(now: Condition) -> Event:
+    fine = now.status == "True" or now.reason == NO_PODS
+    return Event(type="Normal" if fine else "Warning", reason=now.reason, message=cut(now.message))
 
 
 def as_json(status: WasmPluginStatus) -> dict[str, Any]:

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from cluster.archive import full_name, name_of
 from cluster.binaries import TOOLS, binary, say
 from cluster.control_plane import ControlPlane
 from cluster.errors import ClusterError
-from cluster.node import Cluster
+from cluster.node import Cluster, load_image
 from cluster.processes import found, in_use, marked, remove
 
 _ABOUT = """\
@@ -22,6 +23,8 @@ examples:
   eval "$(PYTHONPATH=scripts python -m cluster up)"     a cluster of one node, as root; kubectl uses it from here on
   PYTHONPATH=scripts python -m cluster up --control-plane-only
                                                         the API server and its controllers alone; needs no root
+  make cluster-load IMAGE=build/images/hookline-sidecar.tar
+                                                        give its node an image, under the name that the archive says
   PYTHONPATH=scripts python -m cluster down             take it away, and whatever a killed test left
 
 The tests bring up their own: `make test` a control plane, `make e2e` a cluster.
@@ -38,9 +41,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; 1 with a sentence on standard error where it cannot."""
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("cluster", description=_ABOUT, epilog=_EXAMPLES, formatter_class=form)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="up|down|status|binaries")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="up|load|down|status|binaries")
     up = commands.add_parser("up", help="bring one up, leave it running, print how to use it")
     up.add_argument("--control-plane-only", action="store_true", help="no node: no pods run, and no root is needed")
+    load = commands.add_parser("load", help="give the node of the one that is up an image; it has no registry")
+    load.add_argument(
+        "archive", type=Path, help="as `docker save`, `buildah push oci-archive:…` and `make images` write it"
+    )
+    load.add_argument("--name", help="what pods call it (default: what the archive says)")
+    load.add_argument("--folder", type=Path, help="of the cluster, as `status` names it, where several are up")
     down = commands.add_parser("down", help="take away all that `up` and killed tests left")
     down.add_argument("folder", nargs="*", type=Path, help="of those alone, as `status` names them")
     down.add_argument("--all", action="store_true", help="also those that a running test uses")
@@ -52,6 +61,8 @@ def main(arguments: list[str] | None = None) -> int:
         match options.command:
             case "up":
                 _up(control_plane_only=options.control_plane_only)
+            case "load":
+                _load(options.archive, options.name, options.folder)
             case "down":
                 _down(options.folder, everything=options.all)
             case "status":
@@ -70,12 +81,40 @@ def _up(*, control_plane_only: bool) -> None:
     for folder, state in found():
         if state.kind == kind.kind and state.detached and any(marked(folder)):
             say(f"one is up already: {folder}")
+            _tell_of_images(kind)
             print(f"export KUBECONFIG={folder / 'admin.kubeconfig'}")
             return
     running = kind()
     running.detach()
     say(f"up at {running.server}; `python -m cluster down` takes it away")
+    _tell_of_images(kind)
     print(f"export KUBECONFIG={running.kubeconfig}")
+
+
+def _tell_of_images(kind: type[ControlPlane]) -> None:
+    if kind is Cluster:
+        say("its node pulls nothing. To give it an image: make cluster-load IMAGE=build/images/hookline-sidecar.tar")
+
+
+def _load(archive: Path, name: str | None, wanted: Path | None) -> None:
+    """Raises ClusterError, also where it is not clear which cluster is meant."""
+    if not archive.is_file():
+        raise ClusterError(f"{archive} is not there; `make images` writes ours to build/images")
+    up = [
+        folder
+        for folder, state in found()
+        if state.kind == Cluster.kind and any(marked(folder)) and wanted in {None, folder}
+    ]
+    if len(up) != 1:
+        which = (
+            f"{len(up)} are up, say which with --folder: {', '.join(map(str, up))}"
+            if up
+            else "there is none with a node"
+        )
+        raise ClusterError(f"no cluster to load it into: {which}; `make cluster` brings one up")
+    called = full_name(name) if name else name_of(archive)
+    load_image(up[0], archive, called)
+    say(f"{called} is in {up[0]}; pods use it with imagePullPolicy Never, or IfNotPresent and a tag other than latest")
 
 
 def _down(wanted: Sequence[Path], *, everything: bool) -> None:

@@ -8,8 +8,12 @@ import json
 import platform
 import tarfile
 from pathlib import Path
+from typing import Any
 
 from cluster.errors import ClusterError
+
+_INDEXES = ("index.json", "manifest.json")
+_NO_ARCHIVE = "{} is no image archive: it has neither an index.json (OCI) nor a manifest.json (Docker)"
 
 
 def machine() -> str:
@@ -23,6 +27,36 @@ def full_name(name: str) -> str:
     if slash and ("." in first or ":" in first or first == "localhost"):
         return name
     return f"docker.io/{name}" if slash else f"docker.io/library/{name}"
+
+
+def name_of(archive: Path) -> str:
+    """What an archive calls its one image, in full: ``docker.io/library/nginx:1``.
+
+    Raises:
+        ClusterError: It is no image archive, holds several images, or none with a name.
+    """
+    described: dict[str, Any] = {}
+    try:
+        with tarfile.open(archive) as source:
+            for entry in source:
+                file = entry.name.removeprefix("./")
+                if file in _INDEXES and (content := source.extractfile(entry)):
+                    described[file] = json.load(content)
+    except (OSError, tarfile.TarError, ValueError) as error:
+        raise ClusterError(f"{archive} is no image archive: {error}") from error
+    if not described:
+        raise ClusterError(_NO_ARCHIVE.format(archive))
+    names = [name for image in described.get("manifest.json") or () for name in image.get("RepoTags") or ()]
+    for image in described.get("index.json", {}).get("manifests", ()):
+        notes = image.get("annotations") or {}
+        # Engines other than containerd write a name, or a tag alone, into the annotation of the standard.
+        given = notes.get("io.containerd.image.name") or notes.get("org.opencontainers.image.ref.name", "")
+        names += [given] if ":" in given else []
+    found = sorted({full_name(name) for name in names})
+    if len(found) != 1:
+        what = f"holds {', '.join(found)}" if found else "does not say what its image is called"
+        raise ClusterError(f"{archive} {what}; say which name it is to have")
+    return found[0]
 
 
 def rename_image(archive: Path, name: str, target: Path) -> Path:
@@ -39,7 +73,7 @@ def rename_image(archive: Path, name: str, target: Path) -> Path:
         for entry in source:
             content = source.extractfile(entry) if entry.isreg() else None
             file = entry.name.removeprefix("./")
-            if content and file in {"index.json", "manifest.json"}:
+            if content and file in _INDEXES:
                 described = json.load(content)
                 images = described["manifests"] if file == "index.json" else described
                 if len(images) != 1:
@@ -52,9 +86,7 @@ def rename_image(archive: Path, name: str, target: Path) -> Path:
                 entry.size, content, renamed = len(written), io.BytesIO(written), True
             copy.addfile(entry, content)
     if not renamed:
-        raise ClusterError(
-            f"{archive} is no image archive: it has neither an index.json (OCI) nor a manifest.json (Docker)"
-        )
+        raise ClusterError(_NO_ARCHIVE.format(archive))
     return target
 
 

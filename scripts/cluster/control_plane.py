@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import random
+import signal
 import socket
 import ssl
 import urllib.error
@@ -17,7 +18,7 @@ from pathlib import Path
 from cluster.access import Access
 from cluster.binaries import control_plane_binaries
 from cluster.pki import Authority, Pair, encoded, write_kubeconfig
-from cluster.processes import Processes
+from cluster.processes import Processes, signal_marked
 
 # Beside the range of outgoing connections (32768 and up): one of those could take the API server's port while a test
 # has it stopped.
@@ -179,6 +180,14 @@ class ControlPlane(Access):
             *audit,
         )
         self.processes.wait_for("the API server", self.ready, process="kube-apiserver")
+
+    def pause(self, name: str) -> None:
+        """Stop a process, such as ``etcd``, where it stands: it keeps its connections and answers nobody."""
+        signal_marked(self.folder, name, signal.SIGSTOP)
+
+    def resume(self, name: str) -> None:
+        """Let it go on."""
+        signal_marked(self.folder, name, signal.SIGCONT)
 
     def _start_controllers(self) -> None:
         pair = self.pki.sign("controllers", "system:kube-controller-manager")

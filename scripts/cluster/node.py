@@ -95,9 +95,7 @@ class Cluster(ControlPlane):
 
     def load_image(self, archive: Path, name: str) -> None:
         """Into the node's containerd."""
-        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            renamed = rename_image(archive, name, Path(folder) / "image.tar")
-            self._run("ctr", f"--address={self._socket}", "--namespace=k8s.io", "images", "import", renamed)
+        load_image(self.folder, archive, name)
 
     def spawn(
         self, argv: Sequence[str | Path], *, name: str, env: Mapping[str, str] | None = None
@@ -192,7 +190,7 @@ class Cluster(ControlPlane):
     def _start_containerd(self) -> None:
         folder = self.folder / "containerd"
         folder.mkdir()
-        self._socket = folder / "containerd.sock"
+        self._socket = _socket(self.folder)
         networks = self.folder / "cni"
         networks.mkdir()
         (folder / "config.toml").write_text(_CONTAINERD.format(folder=folder, pause=PAUSE, networks=networks, cni=_CNI))
@@ -302,9 +300,25 @@ class Cluster(ControlPlane):
         return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 
     def _run(self, *argv: str | Path) -> None:
-        done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise ClusterError(f"{' '.join(map(str, argv))}: {done.stderr.strip() or done.stdout.strip()}")
+        _run(*argv)
+
+
+def load_image(cluster: Path, archive: Path, name: str) -> None:
+    """Put an image into the node of the cluster in that folder, whoever started it. Raises ClusterError."""
+    with tempfile.TemporaryDirectory(dir=cluster) as folder:
+        renamed = rename_image(archive, name, Path(folder) / "image.tar")
+        _run("ctr", f"--address={_socket(cluster)}", "--namespace=k8s.io", "images", "import", renamed)
+
+
+def _socket(cluster: Path) -> Path:
+    """Of the node's containerd."""
+    return cluster / "containerd" / "containerd.sock"
+
+
+def _run(*argv: str | Path) -> None:
+    done = subprocess.run([str(word) for word in argv], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ClusterError(f"{' '.join(map(str, argv))}: {done.stderr.strip() or done.stdout.strip()}")
 
 
 def _check_machine() -> None:

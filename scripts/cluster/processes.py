@@ -207,6 +207,13 @@ def kill_marked(folder: Path, name: str | None = None) -> None:
         time.sleep(0.01)
 
 
+def signal_marked(folder: Path, name: str, number: signal.Signals) -> None:
+    """Send a signal to the processes that were started under this name, and to what they started."""
+    for descriptor in marked(folder, name):
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, number)
+
+
 def mounts_under(folder: Path) -> list[str]:
     """Mount points in a folder, the deepest first."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()

@@ -6,6 +6,7 @@ import argparse
 import importlib.metadata
 import json
 import logging
+import re
 import resource
 import time
 from pathlib import Path
@@ -90,6 +91,8 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
 _MAX_LINE: Final = 8_192
 """Characters of one record, and of each line of a stack trace: twice what a guest may say at once."""
+_OBJECT: Final = re.compile(r"<([\w.]{1,100}) object at 0x[0-9a-f]{1,16}>")
+"""What Python calls an object that has no words for itself: aiohttp writes a TLS context so into each of its errors."""
 _MAX_TRACE: Final = 65_536
 """Characters of a stack trace in a JSON line, of which the end says most."""
 
@@ -101,11 +104,12 @@ class _TextLines(logging.Formatter):
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's own name
-        record.message = readable(record.message, _MAX_LINE)
+        record.message = readable(_without_objects(record.message), _MAX_LINE)
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's own name
-        return "\n".join(f"  {readable(line, _MAX_LINE)}" for line in super().formatException(ei).split("\n"))
+        trace = _without_objects(super().formatException(ei))
+        return "\n".join(f"  {readable(line, _MAX_LINE)}" for line in trace.split("\n"))
 
 
 class _JsonLines(logging.Formatter):
@@ -115,11 +119,15 @@ class _JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "process": record.process,
-            "message": record.getMessage()[:_MAX_LINE],
+            "message": _without_objects(record.getMessage())[:_MAX_LINE],
         }
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)[-_MAX_TRACE:]
+            line["exception"] = _without_objects(self.formatException(record.exc_info))[-_MAX_TRACE:]
         return json.dumps(line)
+
+
+def _without_objects(text: str) -> str:
+    return _OBJECT.sub(r"\1", text)
 
 
 def keep_secrets() -> None:

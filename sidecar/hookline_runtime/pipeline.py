@@ -26,6 +26,7 @@ from hookline_runtime.accelerator import scan
 from hookline_runtime.backlog import Asker
 from hookline_runtime.decisions import Answer
 from hookline_runtime.errors import CallError
+from hookline_runtime.errors import bare as _bare
 from hookline_runtime.inputs import Call, look, read_call, request_id_of
 from hookline_runtime.matching import MAX_KNOWN, Choice
 
@@ -265,6 +266,8 @@ class Chains:
                 said = plugin.call_now(chosen.road, body)
             except CallError as error:
                 said = _bare(error)
+                if plugin.before is not None:
+                    said = plugin.before.ask_now(plugin, chosen.road, Call(hook, body, quoted_id), said)
             if said is None:
                 if chosen.said_of_none is not None:
                     return b"".join((chosen.said_of_none, quoted_id, self._end_of_answer))
@@ -311,6 +314,9 @@ class Chains:
             said = plugin.call_now(alone.road, data)
         except CallError as error:
             said = _bare(error)
+            if plugin.before is not None:
+                call = Call(hook, data, orjson.dumps(request_id))
+                said = plugin.before.ask_now(plugin, alone.road, call, said)
         if alone.said_of_answer is not None and isinstance(said, Answer):
             return said.head
         return self._walk_now(Call(hook, data, orjson.dumps(request_id)), (alone.link,), said)[0]
@@ -406,7 +412,7 @@ class Chains:
                     return self._not_there(call, link)
                 if not plugin.ready():
                     return _Pause(links, at, standing)
-                said = _ask_now(plugin, link.road, call.data)
+                said = _ask_now(plugin, link.road, call)
             at += 1
             if isinstance(said, Answer):
                 rule = _RULES[hook]
@@ -459,22 +465,20 @@ async def _tell(links: _Links, call: Call, asker: Asker) -> None:
             raise
 
 
-def _ask_now(plugin: Plugin, road: Road, data: bytes) -> Said:
+def _ask_now(plugin: Plugin, road: Road, call: Call) -> Said:
     try:
-        return plugin.call_now(road, data)
+        return plugin.call_now(road, call.data)
     except CallError as error:
-        return _bare(error)
+        said = _bare(error)
+    return said if plugin.before is None else plugin.before.ask_now(plugin, road, call, said)
 
 
 async def _ask(link: _Asked, call: Call) -> Said:
-    assert link.plugin is not None  # noqa: S101 - the walk stopped for it
+    plugin, road = link.plugin, link.road
+    assert plugin is not None  # noqa: S101 - the walk stopped for it
+    assert road is not None  # noqa: S101
     try:
-        return await link.plugin.call(call.hook, call.data)
+        return await plugin.call_on(road, call.data)
     except CallError as error:
-        return _bare(error)
-
-
-def _bare(error: CallError) -> CallError:
-    """The error alone: what led to it holds frames, this one too, and they hold the input until the collector comes."""
-    error.__cause__ = error.__context__ = None
-    return error.with_traceback(None)
+        said = _bare(error)
+    return said if plugin.before is None else await plugin.before.ask(plugin, road, call, said)

@@ -25,12 +25,14 @@ from hookline_runtime.backlog import Backlog
 from hookline_runtime.border import PAGE, spent_ns
 from hookline_runtime.budget import WAITING_CALLS, Budget, need
 from hookline_runtime.decisions import Answer, read_answer
-from hookline_runtime.errors import CallError, DeadlineError, OverloadError, TrapError
+from hookline_runtime.errors import CallError, DeadlineError, OverloadError, TrapError, told
+from hookline_runtime.inputs import Call
 from hookline_runtime.places import Places
 
 if TYPE_CHECKING:
     from hookline_api.bundle import BundlePlugin
     from hookline_api.hooks import Hook
+    from hookline_runtime.before import Before
     from hookline_runtime.calls import Guest, Instance
     from hookline_runtime.host import PluginHost
     from hookline_runtime.stats import Row
@@ -87,6 +89,12 @@ class Road:
         self.memory = 0
         self.known: dict[bytes | None, Answer | None] = {}
         """Answers that were read before: most plugins say few different things."""
+
+    def apart(self, row: Row) -> Road:
+        """The same, breaker and all, counted elsewhere."""
+        made = Road(self.hook, row)
+        made.breaker, made.known = self.breaker, self.known
+        return made
 
     def read(self, raw: bytes | None) -> Answer | None:
         """A guest's answer; raises ResultError. Short ones are known afterwards."""
@@ -183,18 +191,25 @@ class Plugin:
         spare: Instance | None = None,
         places: Places | None = None,
         budget: Budget | None = None,
+        number: int = 0,
     ) -> None:
         self.entry = entry
+        self.number = number
+        """Of its rows in the statistics."""
         self.name = entry.name
         self.revision = entry.revision
         self.host = host
         self.roads = {hook: Road(hook, rows[hook]) for hook in entry.hooks}
         self.last_failure: LastFailure | None = None
+        self.last_failures: dict[Hook, LastFailure] = {}
         self.inline = False
         """Whether calls run on the event loop."""
+        self.before: Before | None = None
+        """What answers the calls that this one fails on, while it is on probation."""
         self._timeout_ms = entry.limits.timeout
         self._may_run_inline = self._timeout_ms <= _MAX_INLINE_MS
         self._guest = guest
+        self._has_secrets = bool(entry.secret_paths)
         self._counts_fuel = entry.limits.fuel is not None
         self._max_input = entry.limits.input
         self._pooled = entry.isolation.mode == "Pooled"
@@ -203,6 +218,8 @@ class Plugin:
         self._keep = entry.isolation.size if self._pooled else _SPARES
         self.need = need(entry.limits)
         """Bytes that one of its calls may have at the most."""
+        self._room = self.need
+        """… or of the version before it, if that is asked in its place."""
         self._budget = budget or Budget()
         self._first = self.each = max(guest.info.memory_pages * PAGE, 0 if spare is None else spare.memory)
         """Bytes of a fresh instance, and those that each one that is kept counts for."""
@@ -246,10 +263,26 @@ class Plugin:
         """
         self.inline = self._may_run_inline
 
+    def put_on_probation(self, before: Before) -> None:
+        """Have that version answer what this one fails on, until this one has proven itself (``prove``).
+
+        It is never on the event loop while the other is not: where its call fails there, the other's runs there too.
+        """
+        self.prove()
+        self.before = before
+        self._room = max(self.need, before.plugin.need)
+        self.inline = self.inline and before.plugin.inline
+
+    def prove(self) -> None:
+        """It is on probation no longer, and lets go of the version before it."""
+        before, self.before, self._room = self.before, None, self.need
+        if before is not None:
+            before.end()
+
     def ready(self) -> bool:
         """Whether a call would run now, on this thread, without waiting for anything."""
         places = self.places
-        return self.inline and self._budget.free >= self.need and (places.running < places.held or places.get())
+        return self.inline and self._budget.free >= self._room and (places.running < places.held or places.get())
 
     def call_now(self, road: Road, data: bytes) -> Answer | None:
         """One call on this thread, where ``ready`` said so: the guest's answer, or None where it has no opinion.
@@ -304,11 +337,14 @@ class Plugin:
 
     async def call(self, hook: Hook, data: bytes) -> Answer | None:
         """One call, inline or on a thread, once there is room for it. As ``call_now`` otherwise."""
-        return await self._call(hook, data, self._timeout_ms / 1000)
+        return await self.call_on(self.roads[hook], data)
 
-    async def _call(self, hook: Hook, data: bytes, patience: float | None) -> Answer | None:
+    async def call_on(self, road: Road, data: bytes) -> Answer | None:
+        """``call``, counted elsewhere."""
+        return await self._call(road, data, self._timeout_ms / 1000)
+
+    async def _call(self, road: Road, data: bytes, patience: float | None) -> Answer | None:
         """``call``; it waits so many seconds for room, None for as long as it takes."""
-        road = self.roads[hook]
         if self.ready():
             return self.call_now(road, data)
         if road.breaker.failures:
@@ -373,10 +409,12 @@ class Plugin:
 
     async def _observe(self, hook: Hook, data: bytes) -> None:
         """Run a call that it only watches. Who must see everything is not passed over because others are busy."""
-        if self.backlog.waits:
-            await self._call(hook, data, None)
-        else:
-            await self.call(hook, data)
+        road = self.roads[hook]
+        try:
+            await self._call(road, data, None if self.backlog.waits else self._timeout_ms / 1000)
+        except CallError as error:
+            if self.before is None or await self.before.ask(self, road, Call(hook, data, b""), error) is error:
+                raise
 
     def _count_dropped(self, hook: Hook, why: str) -> None:
         road = self.roads[hook]
@@ -556,10 +594,10 @@ class Plugin:
             self._was_slow()
         else:
             self._quick_in_a_row += 1
-            if self._quick_in_a_row == self._probation:
-                self.inline = self._may_run_inline
-            elif self._quick_in_a_row == _FORGIVEN_AFTER:
+            if self._quick_in_a_row == _FORGIVEN_AFTER:
                 self._probation = _PROBATION
+            if not self.inline and self._quick_in_a_row >= self._probation:
+                self.inline = self._may_run_inline and (self.before is None or self.before.plugin.inline)
         if run.error is None:
             road.row.count(run.ns)
             if road.breaker.failures or self._failing:
@@ -613,7 +651,8 @@ class Plugin:
             if breaker.failed(type(error)):
                 log.warning(
                     "plugin '%s', hook %s, is off the road for %.0f s after %d failures in a row: %s",
-                    self.name, road.hook, breaker.open_for, breaker.failures, error,
+                    self.name, road.hook, breaker.open_for, breaker.failures,
+                    told(error, secrets=self._has_secrets),
                 )  # fmt: skip
         elif not isinstance(error, OverloadError):
             breaker.succeeded()
@@ -625,18 +664,21 @@ class Plugin:
         self._failing = False
 
     def _note(self, hook: Hook, error: CallError) -> None:
-        self.last_failure = LastFailure(hook=hook.value, cause=error.cause, message=str(error), at=time.time())
+        message = told(error, secrets=self._has_secrets)
+        self.last_failure = LastFailure(hook=hook.value, cause=error.cause, message=message, at=time.time())
+        self.last_failures[hook] = self.last_failure
         # Once per change of state, and never faster than a person reads: one call in two may fail.
         now = time.monotonic()
         if not self._failing and now - self._logged_at >= _LOG_PAUSE_S:
             self._logged_at = now
-            log.warning("plugin '%s', hook %s failed (%s): %s", self.name, hook, error.cause, error)
+            log.warning("plugin '%s', hook %s failed (%s): %s", self.name, hook, error.cause, message)
         self._failing = True
 
     def _close_if_done(self) -> None:
         if self._holders > 0 or self.places.running or self.backlog.running:
             return
         self._closed.set()
+        self.prove()
         self.places.close()
         self.backlog.close()
         for instances in (self._instances, self._used):

@@ -4,6 +4,10 @@
 its last call; so no call waits for a change, and none is lost to one. Plugins whose revision did not change are
 carried over with their instances and their circuit breaker.
 
+Whoever loads a bundle may name versions ``before`` of some of its plugins. Each is held, or loaded again, and answers
+what the new one fails on (``before.py``), until the new one is said to be proven (``prove``), or to go: a bundle that
+has the version before again gets the very same plugin.
+
     runtime = Runtime()
     await runtime.load(bundle, find)     # find(plugin) is the path of its compiled module
     decision = await runtime.call(Hook.PRE_QUERY, b'{"query": "select 1"}')
@@ -13,8 +17,9 @@ carried over with their instances and their circuit breaker.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -23,6 +28,7 @@ import orjson
 
 from hookline_runtime import kv_initial
 from hookline_runtime.artifacts.resolve import check_entry
+from hookline_runtime.before import Before
 from hookline_runtime.budget import Budget, TooLargeError, need
 from hookline_runtime.calls import Guest
 from hookline_runtime.engine import Ticker, load_compiled
@@ -59,10 +65,16 @@ class Prepared:
     bundle: Bundle
     chains: Chains
     plugins: Mapping[str, Plugin]
+    before: Mapping[str, Before]
+    """By plugin: the version before it, where it is on probation."""
+    alone: Mapping[str, str]
+    """By plugin: why there cannot be the version before it, in one sentence."""
 
     def discard(self) -> None:
         """Give back what was loaded: this bundle will not run, or runs no longer."""
         self.chains.retire()
+        for before in self.before.values():
+            before.end()
 
 
 class PrepareError(HooklineError):
@@ -121,12 +133,19 @@ class Runtime:
         return self._current.chains
 
     async def prepare(
-        self, bundle: Bundle, find: ModuleFinder, *, numbers: Mapping[str, int] | None = None
+        self,
+        bundle: Bundle,
+        find: ModuleFinder,
+        *,
+        numbers: Mapping[str, int] | None = None,
+        before: Iterable[BundlePlugin] = (),
     ) -> Prepared:
         """Load a bundle beside the running one. Raises PrepareError for the first plugin that cannot be.
 
         ``numbers`` says which rows of the statistics belong to which plugin; the caller keeps it stable over
         bundles. Default: by place in the bundle, for a runtime that has statistics of its own.
+        ``before`` are the versions before those plugins that are on probation in this bundle. Where one cannot be had,
+        or there is no memory for it, that plugin runs without.
         """
         plugins: dict[str, Plugin] = {}
         links: list[Link] = []
@@ -143,7 +162,9 @@ class Runtime:
             self._check_memory(plugins)
             if self._initial_keys:
                 await self._write_initial_keys(bundle)
-            return Prepared(bundle=bundle, chains=Chains(bundle.version, links), plugins=plugins)
+            befores, alone = await self._befores(before, plugins, find)
+            chains = Chains(bundle.version, links)
+            return Prepared(bundle=bundle, chains=chains, plugins=plugins, before=befores, alone=alone)
         finally:
             for plugin in plugins.values():
                 plugin.release()  # the chains hold them now, or they are not needed
@@ -167,10 +188,58 @@ class Runtime:
         except kv_initial.InitialKeysError as error:
             raise PrepareError(error.plugin, error) from error
 
-    async def _plugin(self, entry: BundlePlugin, find: ModuleFinder, number: int) -> Plugin:
+    async def _befores(
+        self, entries: Iterable[BundlePlugin], plugins: Mapping[str, Plugin], find: ModuleFinder
+    ) -> tuple[dict[str, Before], dict[str, str]]:
+        """The versions before these plugins, as far as they can be had; and why others cannot."""
+        found: dict[str, Before] = {}
+        alone: dict[str, str] = {}
+        done = False
+        try:
+            for entry in entries:
+                plugin = plugins.get(entry.name)
+                if plugin is None or plugin.revision == entry.revision:
+                    continue
+                try:
+                    beside = [*plugins.values(), *(each.plugin for each in found.values())]
+                    found[entry.name] = await self._before(entry, find, plugin.number, beside)
+                except LoadError as error:
+                    alone[entry.name] = str(error)
+            done = True
+        finally:
+            for each in () if done else found.values():
+                each.end()
+        return found, alone
+
+    async def _before(self, entry: BundlePlugin, find: ModuleFinder, number: int, beside: list[Plugin]) -> Before:
+        """The version before a plugin, beside all these. Raises LoadError."""
+        is_warm = self._warm(entry) is not None
+        try:
+            made = Before(await self._plugin(entry, find, number))
+        except PrepareError as error:
+            raise error.reason from error
+        try:
+            self.budget.check([*beside, made.plugin], running={plugin.name for plugin in beside})
+        except TooLargeError as error:
+            made.end()
+            self.budget.check(beside, running=set())  # as it was before it was asked
+            raise ConfigError(f"there is no room for the version before it beside it: {error}") from error
+        if not is_warm:
+            # It ran before, if not in this process: else the new one would be kept on threads because of it.
+            made.plugin.trust()
+        return made
+
+    def _warm(self, entry: BundlePlugin) -> Plugin | None:
+        """A plugin that runs, or stands behind one that does, and is of this revision."""
         plugin = self.plugins.get(entry.name)
-        if plugin is not None and plugin.revision == entry.revision:
-            return plugin
+        if plugin is not None and plugin.revision != entry.revision:
+            plugin = plugin.before.plugin if plugin.before is not None else None
+        return plugin if plugin is not None and plugin.revision == entry.revision else None
+
+    async def _plugin(self, entry: BundlePlugin, find: ModuleFinder, number: int) -> Plugin:
+        warm, plugin = self._warm(entry), self.plugins.get(entry.name)
+        if warm is not None:
+            return warm
         try:
             if number >= MAX_PLUGINS:
                 raise ConfigError(f"there are more than {MAX_PLUGINS} plugins in the bundle")
@@ -196,11 +265,30 @@ class Runtime:
 
     def commit(self, prepared: Prepared) -> None:
         """Ask the prepared bundle from the next call on; the old one ends with its last call."""
-        old, self._current = self._current, prepared
+        # What it was before is the plugin's from here on, and goes with it.
+        old, self._current = self._current, dataclasses.replace(prepared, before={})
+        for name, plugin in prepared.plugins.items():
+            before = prepared.before.get(name)
+            if before is None:
+                plugin.prove()
+            elif plugin.before is None or plugin.before.plugin is not before.plugin:
+                plugin.put_on_probation(before)
+            else:
+                before.end()  # it is already
+        gone = [before.plugin for before in prepared.before.values()]
         if old is not None:
             old.discard()
-            gone = [plugin for name, plugin in old.plugins.items() if prepared.plugins.get(name) is not plugin]
-            self._ending = [plugin for plugin in (*self._ending, *gone) if not plugin.closed]
+            gone += [plugin for name, plugin in old.plugins.items() if prepared.plugins.get(name) is not plugin]
+        runs = set(prepared.plugins.values())
+        ending = dict.fromkeys((*self._ending, *gone))
+        self._ending = [plugin for plugin in ending if not plugin.closed and plugin not in runs]
+
+    def prove(self, name: str, revision: str) -> None:
+        """A plugin is on probation no longer, if it is of this revision: what it was before is given back."""
+        plugin = self.plugins.get(name)
+        if plugin is not None and plugin.revision == revision:
+            plugin.prove()
+            self._ending = [each for each in self._ending if not each.closed]
 
     async def load(self, bundle: Bundle, find: ModuleFinder) -> None:
         """Prepare and commit."""
@@ -261,4 +349,4 @@ class Runtime:
         check_entry(entry, guest.info)
         spare = first_instance(guest, timeout_ms=_FIRST_INSTANCE_MS, pooled=entry.isolation.mode == "Pooled")
         rows = {hook: self._stats.row(number, hook) for hook in entry.hooks}
-        return Plugin(entry, guest, host, rows, spare=spare, places=places, budget=self.budget)
+        return Plugin(entry, guest, host, rows, spare=spare, places=places, budget=self.budget, number=number)

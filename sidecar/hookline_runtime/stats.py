@@ -30,7 +30,8 @@ _MEMORY: Final = 3
 _DROPPED: Final = 4
 _WAITED: Final = 5
 _WAITED_TIME: Final = 6
-_FAILURES: Final = 7
+_ALONE: Final = 7
+_FAILURES: Final = 8
 _BUCKETS: Final = _FAILURES + len(CAUSES)
 _BUCKET_COUNT: Final = 104
 _WORDS: Final = _BUCKETS + _BUCKET_COUNT
@@ -55,6 +56,11 @@ class StatsTable:
         """Set a plugin's counters to zero, before its number goes to another."""
         for at in range(plugin * _PER_PLUGIN, (plugin + 1) * _PER_PLUGIN):
             self._words[at] = 0
+
+
+def own_row() -> Row:
+    """Counters that are in no table."""
+    return Row(memoryview(bytearray(_WORDS * 8)).cast("Q"))
 
 
 class Row:
@@ -97,9 +103,29 @@ class Row:
         self._words[_WAITED] += 1
         self._words[_WAITED_TIME] += ns
 
+    def count_alone(self) -> None:
+        """Say of a call that failed that the version before this one did not fail on it (``before.py``)."""
+        self._words[_ALONE] += 1
+
     def values(self) -> list[int]:
         """The words as they are now."""
         return self._words.tolist()
+
+    def marks(self) -> list[int]:
+        """Some words of which each call changes at least one: to see cheaply whether there was any."""
+        return self._words[:_BUCKETS].tolist()
+
+    def skipped(self) -> int:
+        """Calls that the circuit breaker answered."""
+        return self._words[_SKIPPED]
+
+    def failures(self) -> list[int]:
+        """Calls that failed, in the order of ``CAUSES``."""
+        return self._words[_FAILURES:_BUCKETS].tolist()
+
+    def calls(self, *, above: int = 0) -> int:
+        """Calls in the buckets from that one on."""
+        return sum(self._words[_BUCKETS + above :])
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -116,6 +142,8 @@ class Summary:
     """Answers that waited until their call could be observed."""
     waited_seconds: float
     """How long, summed."""
+    alone: int
+    """Calls that failed while the plugin was on probation, and that the version before it did not fail on."""
     seconds: float
     """Time in the plugin, summed."""
     fuel: int
@@ -134,6 +162,7 @@ class Summary:
             dropped=total[_DROPPED],
             waited=total[_WAITED],
             waited_seconds=total[_WAITED_TIME] / 1e9,
+            alone=total[_ALONE],
             seconds=total[_TIME] / 1e9,
             fuel=total[_FUEL],
             memory=max((words[_MEMORY] for words in rows), default=0),
@@ -181,3 +210,8 @@ def upper_bound(bucket: int) -> int:
         return (bucket + 1) << 10
     bits, part = bucket // 4 + 2, bucket % 4
     return (5 + part) << (bits - 3) << 10
+
+
+def bucket_above(ns: int) -> int:
+    """The first bucket whose calls all took at least so long; the last one where none does."""
+    return next((bucket for bucket in range(1, _BUCKET_COUNT) if upper_bound(bucket - 1) >= ns), _BUCKET_COUNT - 1)

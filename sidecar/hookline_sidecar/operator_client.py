@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import aiohttp
 from yarl import URL
 
-from hookline_runtime.artifacts.certificates import distrust, plain_pem
+from hookline_runtime.artifacts import network
+from hookline_runtime.artifacts.certificates import plain_pem
 from hookline_runtime.artifacts.transport import retry_after
 
 if TYPE_CHECKING:
@@ -149,14 +150,10 @@ def _refuse(error: Exception) -> NoReturn:
     """Convert what aiohttp raises, without its own text: that may quote a request."""
     if isinstance(error, aiohttp.WSServerHandshakeError):
         raise _status(error.status, error.headers or {}) from None
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        raise RefusalError(distrust(error, remedy="check --operator-ca and the host's name")) from None
-    if isinstance(error, aiohttp.ClientSSLError):
-        raise RefusalError("it does not speak TLS as expected; check --operator") from None
-    if isinstance(error, TimeoutError):
-        raise RefusalError(f"it did not answer within {_ANSWER_S:g} s") from None
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        raise RefusalError("its host's name is not known; check --operator") from None
-    if isinstance(error, OSError) and error.strerror:
-        raise RefusalError(f"it cannot be reached: {error.strerror}") from None
-    raise RefusalError(f"the connection failed ({type(error).__name__})") from None
+    why = network.why(
+        error,
+        trust="check --operator-ca and the host's name",
+        plain="check --operator",
+        late=f"it did not answer within {_ANSWER_S:g} s",
+    )
+    raise RefusalError(f"it cannot be reached: {why}") from None

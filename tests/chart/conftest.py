@@ -15,6 +15,8 @@ import yaml
 from cluster.binaries import binary
 from cluster.errors import NotPossibleHereError
 from cluster.fixtures import missing
+from exposition import of_a_sidecar
+from local_ports import reserve_port
 from waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +47,11 @@ EVERYTHING_ON: Json = {
     },
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
     "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+    "prometheusRule": {
+        "enabled": True,
+        "labels": {"release": "prometheus"},
+        "runbookBaseUrl": "https://runbooks.example.com/",
+    },
     "grafanaDashboard": {"enabled": True, "annotations": {"grafana_folder": "Proxies"}},
 }
 EVERYTHING_OFF: Json = {
@@ -149,3 +156,14 @@ def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
 def rendered(helm: Helm, request: pytest.FixtureRequest) -> Rendered:
     """The chart with each set of values that matters."""
     return helm.render(request.param)
+
+
+@pytest.fixture(scope="session")
+def of_sidecars(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The metric families of two running sidecars, one of a folder and one of an operator, with their kinds."""
+    with_folder, with_operator = tmp_path_factory.mktemp("folder"), tmp_path_factory.mktemp("operator")
+    (with_folder / "plugins").mkdir()
+    token = with_operator / "token"
+    token.write_text("of nobody")
+    operator = ["--operator", f"https://127.0.0.1:{reserve_port()}", "--operator-token", token]
+    return of_a_sidecar(with_folder, ["--plugins", with_folder / "plugins"]) | of_a_sidecar(with_operator, operator)

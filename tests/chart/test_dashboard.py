@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
-import pytest
-
+from exposition import families, names
 from hookline_operator.metrics import Metrics
-from local_ports import reserve_port
-from waiting import PATIENCE_S, until
 
 ROOT = Path(__file__).parents[2]
 DASHBOARD = json.loads((ROOT / "helm" / "dashboards" / "hookline.json").read_text())
@@ -31,23 +24,6 @@ OPERATOR = {
     "hookline_operator_injections": "counter",
     "hookline_operator_admissions": "counter",
 }
-SUFFIXES = {
-    "gauge": ("",),
-    "counter": ("_total",),
-    "histogram": ("_bucket", "_sum", "_count"),
-    "summary": ("_sum", "_count"),
-}
-
-
-def families(text):
-    """The metric families that an exposition declares, with their kinds."""
-    declared = re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE)
-    return {name.removesuffix("_total") if kind == "counter" else name: kind for name, kind in declared}
-
-
-def names(found):
-    """The names of the series of metric families."""
-    return {name + suffix for name, kind in found.items() for suffix in SUFFIXES[kind]}
 
 
 def expressions():
@@ -58,30 +34,6 @@ def expressions():
     for variable in DASHBOARD["templating"]["list"]:
         if variable["type"] == "query":
             yield variable["query"]["query"]
-
-
-@pytest.fixture(scope="module")
-def of_sidecars(tmp_path_factory):
-    """The metric families of a running sidecar, with their kinds."""
-    folder = tmp_path_factory.mktemp("sidecar")
-    (folder / "plugins").mkdir()
-    port = reserve_port()
-    command = [Path(sys.executable).with_name("hookline-sidecar"), "--plugins", folder / "plugins", "--listen", "off"]
-    command += ["--state", folder / "state", "--socket", folder / "s.sock", "--admin", f"127.0.0.1:{port}"]
-    with (folder / "log").open("w") as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
-        try:
-
-            def metrics():
-                assert process.poll() is None, (folder / "log").read_text()
-                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE_S)
-                with contextlib.closing(connection):
-                    connection.request("GET", "/metrics")
-                    return connection.getresponse().read().decode()
-
-            text = until(metrics, lambda: f"metrics; it said:\n{(folder / 'log').read_text()}", ignoring=(OSError,))
-        finally:
-            process.terminate()
-    return families(text)
 
 
 def test_every_metric_of_the_dashboard_exists(of_sidecars):

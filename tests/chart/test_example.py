@@ -126,3 +126,13 @@ def test_a_client_cannot_say_who_it_is(proxy):
     """Its own X-Hookline-User is replaced."""
     headers = {"x-api-key": "reports-example-key", "X-Hookline-User": "admin"}
     assert ask(proxy, "/reports/1", headers) == (200, "hello, reports")
+
+
+def test_the_proxy_goes_on_until_nobody_sends_it_requests():
+    """Its container sleeps before it is ended, and less long than the pod may take to end; the README says why."""
+    _, deployment, _ = yaml.safe_load_all((EXAMPLE / "proxy.yaml").read_text())
+    pod = deployment["spec"]["template"]["spec"]
+    for container in pod["containers"]:
+        seconds = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+        assert 5 <= seconds <= pod.get("terminationGracePeriodSeconds", 30) / 2
+    assert "`preStop`" in (EXAMPLE / "README.md").read_text()

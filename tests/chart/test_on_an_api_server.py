@@ -24,8 +24,9 @@ EXAMPLE = ROOT / "examples" / "kubernetes"
 NAMESPACE = "hookline-chart"
 ACCOUNT = f"--as=system:serviceaccount:{NAMESPACE}:hookline-operator"
 CRDS = ("wasmplugins.hookline.dev", "wasmpluginrevisions.hookline.dev")
-NOT_HERE = {"ServiceMonitor", "PodMonitor"}  # the Prometheus Operator's, whose definitions this API server lacks
-MONITORS_OFF = {"serviceMonitor": {"enabled": False}, "podMonitor": {"enabled": False}}
+# The Prometheus Operator's, whose definitions this API server lacks.
+NOT_HERE = {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
+MONITORS_OFF = {name: {"enabled": False} for name in ("serviceMonitor", "podMonitor", "prometheusRule")}
 
 
 class Release:

@@ -16,8 +16,8 @@ SCHEMA = json.loads((ROOT / "helm" / "values.schema.json").read_text())
 # Kubernetes' own shapes, which the API server checks, and maps with keys of the user's choice.
 FREE = {
     "affinity", "grafanaDashboard.annotations", "grafanaDashboard.labels", "nodeSelector", "podAnnotations",
-    "podLabels", "podMonitor.labels", "resources", "serviceAccount.annotations", "serviceMonitor.labels",
-    "sidecar.resources",
+    "podLabels", "podMonitor.labels", "prometheusRule.labels", "resources",
+    "serviceAccount.annotations", "serviceMonitor.labels", "sidecar.resources",
 }  # fmt: skip
 
 
@@ -77,7 +77,7 @@ def test_the_chart_can_be_a_part_of_another(helm):
 
 def test_values_of_an_older_chart_are_enough(helm):
     """``helm upgrade --reuse-values`` knows nothing that came later: then it is as its default says."""
-    older = {"migration": None, "registries": None, "sidecar": {"networkPolicy": None}}
+    older = {"migration": None, "prometheusRule": None, "registries": None, "sidecar": {"networkPolicy": None}}
     assert helm.render(older).objects == helm.render({}).objects
 
 

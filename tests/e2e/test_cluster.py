@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 
 from cluster import Access, Cluster, ClusterError, ControlPlane, NotPossibleHereError
-from cluster.archive import machine
+from cluster.archive import machine, write_image
 from cluster.processes import CGROUPS, marked, mounts_under
 from waiting import PATIENCE_S, until
 
@@ -104,6 +104,18 @@ def test_a_deployment_is_reached_by_its_services_name(cluster: Access, namespace
         assert cluster.kubectl(*inside, "wget", "-qO-", f"http://{name}/etc/hostname").startswith("web-")
     with pytest.raises(ClusterError, match="NXDOMAIN"):
         cluster.kubectl(*inside, "nslookup", "example.com.")
+
+
+def test_an_image_is_loaded_by_hand(cluster: Access, namespace: str, need: Any, tmp_path: Path) -> None:
+    """`make cluster-load`, under the name that the archive says: a pod runs it, and the node pulls nothing."""
+    if not isinstance(cluster, Cluster):
+        raise NotPossibleHereError("only a node of ours takes images by `make cluster-load`")
+    program = Path(need("busybox", "busybox-static"))
+    archive = write_image(tmp_path / "image.tar", name="by-hand:1", program=program, architecture=machine())
+    command = [sys.executable, "-m", "cluster", "load", archive, "--folder", cluster.folder]
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT / "scripts")}, check=True)
+    cluster.apply(pod("main", container("by-hand:1", "sleep", "600", imagePullPolicy="Never")), namespace=namespace)
+    wait(cluster, namespace, "main")
 
 
 def test_this_machine_reaches_node_ports_pods_and_services(cluster: Access, namespace: str, busybox: str) -> None:

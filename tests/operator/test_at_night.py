@@ -39,7 +39,7 @@ async def test_an_operator_that_starts_before_the_definition_serves_what_comes_l
         control_plane.install_crd(CRDS / f"hookline.dev_{name}.yaml")
     await eventually(operator.ready, "readiness")
     tenant.plugin("guard", tenant.module("one", module("v1")))
-    await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
+    await eventually(lambda: tenant.ready("guard") == ("Unknown", "NoMatchingPods"), "Ready")
     assert operator.log.read_text().count(wanted) == 1
 
 

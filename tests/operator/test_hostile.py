@@ -79,7 +79,7 @@ async def test_a_revision_that_is_none_harms_nobody(operator, new_tenant, module
     """Whoever may write revisions in a namespace can write anything into them, with our label."""
     tenant, other = new_tenant(), new_tenant()
     tenant.plugin("guard", tenant.module("one", module("v1")))
-    await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
+    await eventually(lambda: tenant.ready("guard") == ("Unknown", "NoMatchingPods"), "Ready")
     uid = tenant.get("guard")["metadata"]["uid"]
     create(tenant, REVISIONS, revision("forged", uid, data, number=99), tmp_path)
     create(tenant, OLD_REVISIONS, old_revision("forged", uid, data, number=99), tmp_path)
@@ -98,7 +98,7 @@ async def test_nobody_makes_revisions_for_another_namespaces_plugin(
     await sidecar.until(sidecar.runs)
     for each in (tenant, thief):
         await eventually(lambda each=each: each.ready("guard") is not None, "a status")
-    await eventually(lambda: thief.ready("guard") == ("True", "NoMatchingPods"), "Ready")
+    await eventually(lambda: thief.ready("guard") == ("Unknown", "NoMatchingPods"), "Ready")
     good, uid = sidecar.runs(), tenant.get("guard")["metadata"]["uid"]
     evil = thief.plane.get("wasmpluginrevision", f"--namespace={thief.name}")["items"][0]["data"]
     create(thief, REVISIONS, revision("forged", uid, evil, number=99), tmp_path)
@@ -250,8 +250,8 @@ async def test_sources_that_never_answer_keep_no_other_namespace_waiting(operato
         slow.plugin(f"slow-{number}", {"oci": {"reference": f"127.0.0.1:{port}/a:v{number}", "insecure": True}})
     await asyncio.wait_for(asked.wait(), PATIENCE_S)
     other.plugin("guard", other.module("one", module()))
-    await eventually(lambda: other.ready("guard") == ("True", "NoMatchingPods"), "Ready")
-    assert slow.ready("slow-29") != ("True", "NoMatchingPods")
+    await eventually(lambda: other.ready("guard") == ("Unknown", "NoMatchingPods"), "Ready")
+    assert slow.ready("slow-29") != ("Unknown", "NoMatchingPods")
     server.close()
 
 
@@ -263,7 +263,7 @@ async def test_a_stranger_is_told_nothing_of_another_tenants_module(
     wants = '(import "env" "kv_get" (func (param i32 i32 i32 i32) (result i32)))'
     source = tenant.module("one", described(module("v1", imports=wants), config_schema=schema))
     tenant.plugin("guard", source, config={"mode": "hush-hush"}, permissions=["kv.read"])
-    await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
+    await eventually(lambda: tenant.ready("guard") == ("Unknown", "NoMatchingPods"), "Ready")
     stored = tenant.get("guard")
     wrong = {"source": stored["spec"]["source"], "config": {"mode": "guess"}}
 

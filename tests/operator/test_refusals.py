@@ -55,7 +55,7 @@ async def test_a_bad_version_is_refused_in_one_sentence_and_the_old_one_goes_on(
     await eventually(lambda: tenant.ready("guard") == ("False", reason), reason)
     message = tenant.status("guard")["conditions"]["Ready"]["message"]
     assert all(word in message for word in words), message
-    assert "the version before it goes on in 1 pod" in message
+    assert "the last good version goes on in 1 pod" in message
     assert len(message) < 600
     assert "\n" not in message
     assert sidecar.runs() == before
@@ -73,7 +73,11 @@ async def test_a_lenient_plugin_is_loaded_and_told_what_is_denied(operator, tena
     await running(operator, tenant, module, connect, source, permissionsPolicy="Lenient")
     await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
     words = "the module imports env.kv_get, which needs the permission kv.read; without it, the call is denied"
-    assert words in tenant.status("guard")["conditions"]["Verified"]["message"]
+    conditions = tenant.status("guard")["conditions"]
+    assert "may be loaded" not in conditions["Verified"]["message"]
+    granted = conditions["PermissionsGranted"]
+    assert (granted["status"], granted["reason"]) == ("False", "PermissionNotGranted")
+    assert words in granted["message"]
 
     def warned():
         found = tenant.plane.get("events", f"--namespace={tenant.name}")["items"]
@@ -82,7 +86,11 @@ async def test_a_lenient_plugin_is_loaded_and_told_what_is_denied(operator, tena
     (event,) = await eventually(warned, "an Event")
     assert (event["type"], words in event["message"]) == ("Warning", True)
     tenant.plugin("guard", source, permissions=["kv.read"])
-    await eventually(lambda: words not in tenant.status("guard")["conditions"]["Verified"]["message"], "no word of it")
+
+    def granted_now():
+        return tenant.status("guard")["conditions"]["PermissionsGranted"]["status"] == "True"
+
+    await eventually(granted_now, "no word of it")
 
 
 async def test_what_an_older_operator_kept_goes_on_and_is_told_to_lack_a_permission(
@@ -92,7 +100,7 @@ async def test_what_an_older_operator_kept_goes_on_and_is_told_to_lack_a_permiss
     operator = new_operator().start()
     source = tenant.module("blind", module("v1", imports=_KV_GET))
     tenant.plugin("guard", source, permissions=["kv.read"])
-    await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
+    await eventually(lambda: tenant.ready("guard") == ("Unknown", "NoMatchingPods"), "Ready")
     operator.stop()
     # What that operator would have left behind: the same revision of a resource that grants nothing.
     (kept,) = tenant.plane.get("wasmpluginrevisions", f"--namespace={tenant.name}")["items"]
@@ -107,6 +115,8 @@ async def test_what_an_older_operator_kept_goes_on_and_is_told_to_lack_a_permiss
     conditions = tenant.status("guard")["conditions"]
     assert "needs the permission kv.read" in conditions["Ready"]["message"]
     assert "may be loaded" not in conditions["Verified"]["message"]
+    granted = conditions["PermissionsGranted"]
+    assert (granted["status"], granted["reason"]) == ("False", "PermissionNotGranted")
     tenant.pod("late")
     late = await connect(operator, tenant, "late")
     await late.until(late.runs)
@@ -140,7 +150,7 @@ async def test_a_registry_that_was_away_is_asked_again(operator, tenant, module,
         conditions = tenant.status("guard")["conditions"]
         assert (conditions["Reconciling"]["status"], conditions["Stalled"]["status"]) == ("True", "False")
         registry.start()
-        await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "recovery")
+        await eventually(lambda: tenant.ready("guard") == ("Unknown", "NoMatchingPods"), "recovery")
     finally:
         registry.stop()
 
@@ -165,7 +175,7 @@ async def test_a_wrong_password_is_refused_and_the_right_one_is_tried_at_once(
     await eventually(lambda: tenant.ready("guard") == ("False", "FetchFailed"), "FetchFailed")
     assert tenant.status("guard")["conditions"]["Stalled"]["status"] == "True"
     tenant.apply(password_registry.pull_secret("pull"))
-    await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
+    await eventually(lambda: tenant.ready("guard") == ("Unknown", "NoMatchingPods"), "Ready")
 
 
 async def test_the_service_accounts_pull_secrets_are_tried_too(watchful, tenant, module, password_registry, eventually):
@@ -177,7 +187,7 @@ async def test_the_service_accounts_pull_secrets_are_tried_too(watchful, tenant,
     tenant.apply(password_registry.pull_secret("of-the-account"))
     tenant.plane.kubectl("patch", "serviceaccount", "default", f"--namespace={tenant.name}", "--type=merge",
                          "-p", json.dumps({"imagePullSecrets": [{"name": "of-the-account"}]}))  # fmt: skip
-    await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
+    await eventually(lambda: tenant.ready("guard") == ("Unknown", "NoMatchingPods"), "Ready")
 
 
 async def test_a_tag_that_could_not_be_asked_for_is_asked_for_with_a_new_pull_secret(
@@ -187,7 +197,7 @@ async def test_a_tag_that_could_not_be_asked_for_is_asked_for_with_a_new_pull_se
     with FickleRegistry() as registry:
         registry.push("tracked:v1", module("v1"))
         tenant.plugin("guard", registry.source("tracked:v1", trackInterval="10s", pullSecrets=[{"name": "pull"}]))
-        await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
+        await eventually(lambda: tenant.ready("guard") == ("Unknown", "NoMatchingPods"), "Ready")
         registry.away = True
         await eventually(lambda: "429" in json.dumps(tenant.status("guard")), "a failure")
         before, moved = registry.asked, registry.push("tracked:v1", module("v2"))
@@ -204,11 +214,11 @@ async def test_a_module_that_was_pushed_again_under_its_tag_is_found_by_trying_a
     registry.push("again:v1", module("v1"))
     source = {"oci": {"reference": f"{registry.host}/again:v1", "insecure": True, "pullPolicy": "IfNotPresent"}}
     tenant.plugin("guard", source)
-    await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
+    await eventually(lambda: tenant.ready("guard") == ("Unknown", "NoMatchingPods"), "Ready")
     moved = registry.push("again:v1", module("v2"))
     tenant.plugin("guard", source, sha256=hashlib.sha256(module("v2")).hexdigest())
     await eventually(lambda: tenant.status("guard")["artifact"]["digest"] == moved, "the new module")
-    await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
+    await eventually(lambda: tenant.ready("guard") == ("Unknown", "NoMatchingPods"), "Ready")
 
 
 async def test_a_pull_secret_of_the_old_type_is_read(operator, tenant, module, password_registry, eventually):
@@ -221,7 +231,7 @@ async def test_a_pull_secret_of_the_old_type_is_read(operator, tenant, module, p
     })  # fmt: skip
     oci = {"reference": f"{password_registry.host}/secret:v3", "insecure": True}
     tenant.plugin("guard", {"oci": {**oci, "pullSecrets": [{"name": "nowhere"}, {"name": "old"}]}})
-    await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
+    await eventually(lambda: tenant.ready("guard") == ("Unknown", "NoMatchingPods"), "Ready")
     tenant.plugin("locked", {"oci": {**oci, "pullSecrets": [{"name": "nowhere"}]}})
     await eventually(lambda: tenant.ready("locked") == ("False", "FetchFailed"), "FetchFailed")
     assert "Secret 'nowhere'" in tenant.status("locked")["conditions"]["Ready"]["message"]
@@ -236,7 +246,7 @@ async def test_what_one_may_pull_another_may_not(
     oci = {"reference": f"{password_registry.host}/shared:v1", "insecure": True, "pullSecrets": [{"name": "pull"}]}
     tenant.apply(password_registry.pull_secret("pull"))
     tenant.plugin("guard", {"oci": oci})
-    await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "Ready")
+    await eventually(lambda: tenant.ready("guard") == ("Unknown", "NoMatchingPods"), "Ready")
     other = new_tenant()
     other.apply(password_registry.pull_secret("pull", "guessed"))
     digest = tenant.status("guard")["artifact"]["digest"]

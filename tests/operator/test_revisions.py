@@ -17,7 +17,7 @@ KEY_SECRET = "hookline-operator-key"
 
 async def good(tenant, eventually, reason="NoMatchingPods", name="guard"):
     """Wait until the plugin is resolved; what is kept of it."""
-    await eventually(lambda: tenant.ready(name) == ("True", reason), reason)
+    await eventually(lambda: (tenant.ready(name) or ("", ""))[1] == reason, reason)
     found = [each for each in tenant.revisions() if each["plugin"] == name]
     return max(found, key=lambda each: each["revision"])
 

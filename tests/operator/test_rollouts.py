@@ -52,7 +52,7 @@ async def test_one_pod_that_cannot_holds_the_others_back_no_longer_than_the_dead
         return "pod 'b' is loading it" in tenant.status("guard")["conditions"]["Ready"]["message"]
 
     await eventually(behind, "word of the pod that is behind")
-    assert tenant.status("guard")["pods"] == {"matched": 2, "loaded": 1, "updating": 1, "failed": 0}
+    assert tenant.status("guard")["pods"] == {"matched": 2, "loaded": 1, "updating": 1, "failed": 0, "unguarded": 0}
 
 
 async def test_a_pod_that_says_it_cannot_is_not_waited_for(operator, tenant, module, connect, eventually):
@@ -92,14 +92,14 @@ async def test_labels_decide_and_may_change(operator, tenant, module, connect, e
     sidecar = await connect(operator, tenant, "a")
     selector = {"matchExpressions": [{"key": "app", "operator": "In", "values": ["green", "blue"]}]}
     tenant.plugin("guard", tenant.module("one", module("v1")), selector=selector)
-    await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "word of no pods")
+    await eventually(lambda: tenant.ready("guard") == ("Unknown", "NoMatchingPods"), "word of no pods")
     assert sidecar.runs() == {}
     tenant.plane.kubectl("label", "pod", "a", "app=green", "--overwrite", f"--namespace={tenant.name}")
     await sidecar.until(sidecar.runs)
     await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
     tenant.plane.kubectl("label", "pod", "a", "app=red", "--overwrite", f"--namespace={tenant.name}")
     await sidecar.until(lambda: not sidecar.runs())
-    await eventually(lambda: tenant.ready("guard") == ("True", "NoMatchingPods"), "word of no pods")
+    await eventually(lambda: tenant.ready("guard") == ("Unknown", "NoMatchingPods"), "word of no pods")
 
 
 async def test_pods_that_come_and_go_are_counted(operator, tenant, module, connect, eventually):

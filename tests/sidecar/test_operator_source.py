@@ -590,7 +590,7 @@ async def test_at_a_first_start_a_placeholder_fails_closed(sidecar, operator, re
     report = reported(running=version, ready=False)
     assert states(report) == {"closed": "Closed", "nameless": "Closed", "open": "LeftOut"}
     assert all("nowhere" in plugin.failure.message for plugin in report.plugins)
-    assert "closed is nowhere" in reasons(sidecar)
+    assert "closed is nowhere; spec.failurePolicy.fetch: Open lets pods start without it" in reasons(sidecar)
     assert (await sidecar.ask("pre_query", QUERY))["plugin"] == "closed"
     assert (await sidecar.ask("route", QUERY))["plugin"] == "nameless"
 

@@ -80,7 +80,10 @@ async def test_a_module_that_cannot_be_had_decides_by_its_failure_policy(sidecar
     if action == "block":
         assert decision["failure"] == "fetch"
         assert found["state"] == "Closed"
-        assert "nowhere.wasm" in not_ready(sidecar, eventually)
+        said = not_ready(sidecar, eventually)
+        assert "nowhere.wasm" in said
+        assert said.endswith("spec.failurePolicy.fetch: Open lets pods start without it")
+        eventually(lambda: f"not ready: {said}" in sidecar.log, "the same sentence in the log")
     else:
         assert found["state"] == "LeftOut"
         assert sidecar.get("/readyz")[0] == 200

@@ -24,7 +24,7 @@ from hookline_runtime.artifacts.reference import parse
 from hookline_runtime.artifacts.registry import RegistryAccess
 from hookline_runtime.artifacts.threads import in_thread
 from hookline_runtime.artifacts.urls import foreign, shown
-from hookline_runtime.errors import ConfigError, FetchError, VerifyError
+from hookline_runtime.errors import ConfigError, FetchError, NotGrantedError, VerifyError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -220,13 +220,13 @@ def _notes(plugin: WasmPlugin, description: PluginDescription, info: ModuleInfo)
 
 
 def _check_permissions(plugin: WasmPlugin, info: ModuleInfo) -> None:
-    """Whether all is granted that the module imports, where that is asked for. Raises ConfigError.
+    """Whether all is granted that the module imports, where that is asked for. Raises NotGrantedError.
 
     What a sidecar gets from an operator has been through here, and is not judged again: the policy is the resource's.
     """
     ungranted = ungranted_imports(info.functions, plugin.spec.permissions)
     if ungranted and plugin.spec.permissions_policy == "Strict":
-        raise ConfigError(permission_refusal(ungranted))
+        raise NotGrantedError(permission_refusal(ungranted))
 
 
 def check_entry(entry: BundlePlugin, info: ModuleInfo) -> None:

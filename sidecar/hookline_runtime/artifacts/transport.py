@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 import aiohttp
 
+from hookline_runtime.artifacts import network
 from hookline_runtime.artifacts.answers import Connector, ScatteredError
-from hookline_runtime.artifacts.certificates import MAX_KEPT, check_pem, distrust, plain_pem
+from hookline_runtime.artifacts.certificates import MAX_KEPT, check_pem, plain_pem
 from hookline_runtime.artifacts.names import Names
 from hookline_runtime.artifacts.urls import foreign, shown
 from hookline_runtime.errors import FetchError, VerifyError
@@ -317,23 +318,15 @@ class Transport:
         into.finish()
 
     def _failure(self, error: Exception, *, what: str, url: URL, advice: Mapping[int | str, str]) -> FetchError:
-        transient = True
-        if isinstance(error, aiohttp.ClientConnectorCertificateError):
-            why, transient = distrust(error, remedy=advice[_TLS]), False
-        elif isinstance(error, aiohttp.ClientSSLError):
-            why, transient = f"it does not speak TLS as expected; {advice[_PLAIN]}", False
-        elif isinstance(error, TimeoutError):
-            why = f"it took longer than {self._limits.stall:g} s to send something, or to connect"
-        elif isinstance(error, ScatteredError):
+        late = f"it took longer than {self._limits.stall:g} s to send something, or to connect"
+        why = network.why(error, trust=advice[_TLS], plain=advice[_PLAIN], late=late)
+        transient = not isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError)
+        if isinstance(error, ScatteredError):
             why, transient = "it answers in more pieces than any honest server; see to what answers there", False
-        elif isinstance(error, aiohttp.ClientPayloadError):
-            why = "the connection was cut off"
-        elif isinstance(error, OSError) and error.strerror:
-            why, transient = error.strerror, error.errno != errno.EACCES  # what is never asked is not asked later
-        elif isinstance(error, aiohttp.InvalidURL | ValueError):
+        elif isinstance(error, OSError) and error.errno == errno.EACCES:
+            why, transient = error.strerror or why, False  # what is never asked is not asked later
+        elif isinstance(error, aiohttp.InvalidURL | ValueError) and not isinstance(error, OSError):
             why, transient = "this is no URL that can be asked", False
-        else:
-            why = f"the connection failed ({type(error).__name__})"
         return FetchError(f"{what} cannot be fetched from {shown(url)}: {why}", transient=transient)
 
     def _session(self) -> aiohttp.ClientSession:

@@ -1,0 +1,68 @@
+"""The reasons of conditions and Events: what scripts compare with. One word each, never changed.
+
+``docs/status.md`` says of each what it means and what to do; so do ``STALLED`` and ``RECONCILING``, in one sentence.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, get_args
+
+from hookline_api.distribution import Trouble
+
+if TYPE_CHECKING:
+    from hookline_api.bundle import LoadCause
+
+READY: Final = "Ready"
+HEALTHY: Final = "Healthy"
+RESOLVED: Final = "Resolved"
+VERIFIED: Final = "Verified"
+GRANTED: Final = "PermissionsGranted"
+PROGRAMMED: Final = "Programmed"
+NO_PODS: Final = "NoMatchingPods"
+NO_REPORTS: Final = "NoReports"
+"""Of Healthy: no sidecar that runs it has said anything."""
+PENDING: Final = "Pending"
+PROGRESSING: Final = "Progressing"
+FETCH_FAILED: Final = "FetchFailed"
+VERIFY_FAILED: Final = "VerifyFailed"
+CONFIG_INVALID: Final = "ConfigInvalid"
+PODS_FAILED: Final = "PodsFailed"
+ROLLED_BACK: Final = "RolledBack"
+UNGUARDED: Final = "Unguarded"
+SETTLED: Final = "Settled"
+NOT_GRANTED: Final = "PermissionNotGranted"
+
+TROUBLES: Final[tuple[str, ...]] = get_args(Trouble)
+"""Of Healthy, where it is False; the worst first."""
+
+OF_CAUSE: Final[dict[LoadCause, str]] = {
+    "fetch": FETCH_FAILED,
+    "verify": VERIFY_FAILED,
+    "config": CONFIG_INVALID,
+}
+CAUSES: Final[dict[str, LoadCause]] = {reason: cause for cause, reason in OF_CAUSE.items()}
+"""The cause behind a reason, where a reason is about a failure to load."""
+WRONG: Final = frozenset({*CAUSES, PODS_FAILED, ROLLED_BACK, UNGUARDED, *TROUBLES})
+"""The reasons with which something is wrong that does not pass in a moment."""
+
+_CALLS: Final = "mend the plugin, or what it asks; status.failures has the pods, the hooks and the causes"
+STALLED: Final[dict[str, str]] = {
+    FETCH_FAILED: "mend the source, its password or its ConfigMap: that is noticed at once, a registry in some minutes",
+    VERIFY_FAILED: "push another module, or change the resource",
+    CONFIG_INVALID: "change the resource, or the Secret or ConfigMap that its settings come from",
+    PODS_FAILED: "look at the pods in status.failures",
+    ROLLED_BACK: "change the resource, or what its settings come from: nothing is tried again before",
+    UNGUARDED: "have the pods without a sidecar made anew, once they get one",
+    "FailingCalls": _CALLS,
+    "Paused": _CALLS,
+}
+"""What it takes, where it takes a person."""
+_LOAD: Final = "it may pass with fewer calls, more pods, or other spec.limits"
+RECONCILING: Final[dict[str, str]] = {
+    PENDING: "it takes a moment",
+    FETCH_FAILED: "it is tried again by itself",
+    PROGRESSING: "pods load it, or are getting ready",
+    "Slow": _LOAD,
+    "Overloaded": _LOAD,
+}
+"""What is under way, where nobody has to do anything yet."""

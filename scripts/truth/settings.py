@@ -1,0 +1,118 @@
+"""Rows about settings: Secrets, schemas, permissions."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from truth import guests
+from truth.looks import answers, condition, event, kubectl_says, ready, status, step
+from truth.row import Row
+
+if TYPE_CHECKING:
+    from truth.scene import Scene
+
+SCHEMA: Final = {
+    "type": "object",
+    "properties": {"limit": {"type": "string", "pattern": "^[0-9]+$"}},
+    "additionalProperties": False,
+}
+READS: Final = "env.kv_get (param i32 i32 i32 i32) (result i32)"
+WELL: Final = (ready(), answers("good"))
+_GOES_ON: Final = "version goes on in 2 pods"
+
+
+def _from_secret(name: str = "settings", key: str = "limit") -> list[dict[str, Any]]:
+    return [{"secretRef": {"name": name}, "key": key, "path": "limit"}]
+
+
+def prepare(scene: Scene) -> None:
+    """A plugin with a schema and a setting from a Secret."""
+    scene.push("good", guests.identity_module("good", schema=SCHEMA))
+    scene.push("reads", guests.imports("good", READS))
+    scene.tenant.secret("settings", limit="5")
+    _mend(scene)
+
+
+def _mend(scene: Scene) -> None:
+    scene.tenant.secret("settings", limit="5")
+    scene.guard(configFrom=_from_secret())
+
+
+def _annotated(scene: Scene) -> None:
+    scene.tenant.kubectl("annotate", "secret", "settings", "--overwrite", "example.com/seen=today")
+
+
+def _refused_by_kubectl(scene: Scene) -> None:
+    scene.try_guard(config={"limit": "many"})
+
+
+def _lenient(scene: Scene) -> None:
+    scene.guard("reads", permissionsPolicy="Lenient")
+
+
+def _strict(scene: Scene) -> None:
+    """The webhook refuses it; where it does not know the module yet the status says it."""
+    scene.try_guard("reads")
+
+
+def _said_or_status(scene: Scene) -> str:
+    refused = kubectl_says("admission webhook.*kv.read")(scene)
+    return refused or condition("Ready", "False", "ConfigInvalid", "env.kv_get.*kv.read")(scene)
+
+
+def _deleted(scene: Scene) -> None:
+    scene.tenant.kubectl("delete", "secret", "settings")
+
+
+def _invalid(words: str) -> tuple[Any, ...]:
+    return condition("Ready", "False", "ConfigInvalid", f"{words}.*{_GOES_ON}"), step(), event("ConfigInvalid")
+
+
+OF_SETTINGS: Final = [
+    Row(
+        name="secret-missing", what="settings from a Secret that is not there",
+        breaks=lambda scene: scene.guard(configFrom=_from_secret("not-there")),
+        says=_invalid("not-there"), next_step=r"create[^;,]*|Secret[^;,]*not-there[^;,]*", mends=_mend, well=WELL,
+    ),
+    Row(
+        name="key-missing", what="settings from a key that the Secret has not",
+        breaks=lambda scene: scene.guard(configFrom=_from_secret(key="limti")),
+        says=_invalid("limti"), next_step=r"key[^;,]*limti[^;,]*|add[^;,]*", mends=_mend, well=WELL,
+    ),
+    Row(
+        name="secret-deleted", what="the Secret deleted that settings come from",
+        breaks=_deleted,
+        says=_invalid("settings"), next_step=r"create[^;,]*|Secret[^;,]*settings[^;,]*", mends=_mend, well=WELL,
+    ),
+    Row(
+        name="secret-wrong", what="a Secret changed to what the plugin's schema refuses",
+        breaks=lambda scene: scene.tenant.secret("settings", limit="a secret word"),
+        says=_invalid(r"^(?!.*secret word).*limit"), next_step=r"config\.limit[^;,]*|limit[^;,]*",
+        mends=_mend, well=WELL,
+    ),
+    Row(
+        name="schema", what="a setting that the plugin's schema refuses, applied",
+        breaks=_refused_by_kubectl,
+        says=(kubectl_says(r"admission webhook.*config\.limit"),), next_step=r"config\.limit[^;,]*",
+        mends=_mend, well=WELL,
+    ),
+    Row(
+        name="permission", what="a module that imports a function without its permission",
+        breaks=_strict,
+        says=(_said_or_status,), next_step=r"add (it|kv\.read) to spec\.permissions", mends=_mend, well=WELL,
+    ),
+    Row(
+        name="permission-lenient", what="the same, with `permissionsPolicy: Lenient`",
+        breaks=_lenient,
+        says=(
+            condition("PermissionsGranted", "False", "", "env.kv_get.*kv.read"),
+            event("PermissionNotGranted"),
+            condition("Ready", "True"),
+        ),
+        next_step=r"add (it|kv\.read) to spec\.permissions|needs the permission kv\.read", mends=_mend, well=WELL,
+    ),
+    Row(
+        name="secret-annotated", what="nothing: a Secret that is only annotated",
+        breaks=_annotated, quiet_s=10.0, says=(status("loaded", "2/2"),), next_step="", well=WELL,
+    ),
+]  # fmt: skip

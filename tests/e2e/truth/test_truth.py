@@ -1,0 +1,21 @@
+"""What kubectl says is true, soon, says what to do, and costs no request: docs/truth.md is the table of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from truth.lanes import ALONE, TOGETHER
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_a_plugin_that_is_broken_says_so(playing, name):
+    """In its own namespace, under load; and it says that it is mended."""
+    figure = playing.figure(name)
+    assert not figure.problems, "\n".join(figure.problems)
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_a_cluster_that_is_broken_says_so(alone, name):
+    """What all share: replicas, definitions, rights, the API server, the release."""
+    figure = alone.figure(name)
+    assert not figure.problems, "\n".join(figure.problems)
