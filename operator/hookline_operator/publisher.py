@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
+from pydantic import ValidationError
 
 from hookline_api.resources import API_VERSION, KIND, PLURAL, Failure, WasmPluginStatus
 from hookline_operator.health import without_figures
