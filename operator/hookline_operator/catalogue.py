@@ -19,6 +19,7 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from hookline_api import json_cost
 from hookline_api.bundle import LoadFailure
 from hookline_api.config import MAX_CONFIG_VALUES
+from hookline_api.hooks import OBSERVERS
 from hookline_api.resources import API_VERSION, KIND, RollbackStatus, Selector, WasmPlugin, WasmPluginStatus
 from hookline_operator.budget import Budget
 from hookline_operator.reasons import CAUSES, TROUBLES
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from hookline_operator.kube import Key, Object
+    from hookline_operator.reconcile import UnguardedPod
     from hookline_operator.revisions import Revision, Seal
 
 SIDECAR_LABEL: Final = "hookline.dev/sidecar"
@@ -83,6 +85,8 @@ class Facts(NamedTuple):
     """Whether it is to be refused where a permission is missing."""
     track_interval: int | None
     """Milliseconds after which its tag is asked again."""
+    observes: bool
+    """Whether it says that only observing hooks are called: then nothing waits for it."""
     refers_to: list[tuple[str, bool]]
     """Every object that it names, as ``Kind/name``, and whether settings or the module are in it."""
 
@@ -191,6 +195,7 @@ class Plugin:
             permissions=list(read.permissions),
             is_strict=read.permissions_policy == "Strict",
             track_interval=source.oci.track_interval if source.oci is not None else None,
+            observes=bool(read.hooks) and all(hook in OBSERVERS for hook in read.hooks),
             refers_to=found,
         )
 
@@ -314,6 +319,8 @@ class Catalogue:
         """Hear of each plugin whose spec was left out and fits now: it has to be read from the API again."""
         self._budgets: defaultdict[str, Budget] = defaultdict(Budget)
         self.pod_changed: list[Callable[[Key], None]] = []
+        self.unguarded: Callable[[Plugin], tuple[list[UnguardedPod], int]] = lambda _: ([], 0)
+        """Pods that a plugin is meant to guard and that have no sidecar: some of them, and how many."""
 
     def put_plugin(self, found: Object, *, gone: bool) -> None:
         """A plugin as the API has it."""

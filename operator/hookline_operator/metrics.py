@@ -137,6 +137,11 @@ class Metrics:
             "WasmPluginRevisions that came without this operator's seal since this replica started.",
             registry=registry,
         )
+        self.unguarded = Gauge(
+            "hookline_operator_unguarded_pods",
+            "Pods that a plugin's selector or a label asks a sidecar for, and that have none.",
+            registry=registry,
+        )
         self.closed = {"https": Closed(), "health": Closed()}
         """Connections that had to go, by where and why."""
         registry.register(_Connections(self.closed))

@@ -37,11 +37,13 @@ from hookline_operator.kube import Key, Kube, KubeError, Object, path
 from hookline_operator.metrics import Metrics
 from hookline_operator.peers import Peers
 from hookline_operator.plugin_watch import APPLY, PluginWatch
+from hookline_operator.pod_events import PodEvents
 from hookline_operator.reading import Reading
 from hookline_operator.reflector import Reflector
 from hookline_operator.revisions import OLD_API, PLUGIN_LABEL, Revision, Seal, Template
 from hookline_operator.sealing import SealingKey
 from hookline_operator.sight import Sights, reason_of
+from hookline_operator.unguarded import Unguarded
 from hookline_runtime.artifacts import ArtifactStore, Fetcher, FetchLimits
 from hookline_runtime.artifacts.addresses import AddressPolicy
 from hookline_runtime.artifacts.describe import PluginDescription
@@ -72,6 +74,8 @@ _HTTPS_BOUNDS: Final = Bounds(
 addresses of their own, or all the same one, where a gateway or a node stands between: then as many hellos at a time as
 are done in half a second, and as many questions as wait for a review. Those that are known (``vouch``) are counted by
 ``Distribution``. Reviews that are here have bounds of their own (``admission``), within those bytes."""
+_UNGUARDED_S: Final = 10.0
+"""How long a start waits for the pods without a sidecar; longer, and the statuses learn of them later."""
 
 log = logging.getLogger("hookline.operator")
 
@@ -170,6 +174,7 @@ class Operator:
         )
         rollouts = Rollouts(catalogue, bundles, fleet)
 
+        unguarded, pod_events = self._pods_without(kube, leads=lambda: election.leading)
         replica = Replica(settings.pod_name, f"{_bracketed(settings.pod_ip)}:{settings.listen[1]}")
         election = self._election = Election(
             kube,
@@ -177,7 +182,9 @@ class Operator:
             namespace=settings.own_namespace,
             replica=replica,
             sight=self._sights.new("lease", needed=False),
-            lead=lambda: self._lead(kube, controller, rollouts, alone=lambda: election.leading and not peers.followed),
+            lead=lambda: self._lead(
+                kube, controller, rollouts, pod_events, alone=lambda: election.leading and not peers.followed
+            ),
         )
         peers = Peers(
             fleet,
@@ -205,11 +212,11 @@ class Operator:
         )
         await self._first_key(sealing)  # before the first revision is read, which is believed by it
         reflectors = [*self._reflectors(kube, seal), *plugins.reflectors]
-        running = [reflector.run() for reflector in reflectors]
 
         async def serve() -> None:
             await asyncio.gather(*(reflector.synced.wait() for reflector in reflectors))
             await plugins.first_sync()
+            following = await _begun(unguarded, stack)  # once the plugins are known, which say what to keep
             await self._first_certificate(certificates)
             check = ConfigCheck(catalogue, bundles, store, blobs)
             routes = [
@@ -229,19 +236,27 @@ class Operator:
                 self._synced = True
                 where = ", ".join(settings.namespaces) or "all namespaces"
                 log.info("ready: %d plugins in %s", sum(1 for _ in catalogue.all_plugins()), where)
-                await _until(certificates.run(), sealing.run(), election.run(), peers.run(), plugins.run())
+                await _until(certificates.run(), sealing.run(), election.run(), peers.run(), plugins.run(), following)
             finally:
                 await distribution.close()
                 await server.close()
 
-        await _until(serve(), *running)
+        await _until(serve(), *(reflector.run() for reflector in reflectors))
 
-    async def _lead(self, kube: Kube, controller: Controller, rollouts: Rollouts, *, alone: Callable[[], bool]) -> None:
+    async def _lead(
+        self,
+        kube: Kube,
+        controller: Controller,
+        rollouts: Rollouts,
+        pod_events: PodEvents,
+        *,
+        alone: Callable[[], bool],
+    ) -> None:
         """What the leader does beside all others; where it ends in order and is ``alone``, its statuses say so."""
         self._metrics.leader.set(1)
         confirming = keep_confirming(self._catalogue, controller.confirm, lambda: not self._sights.blind)
         try:
-            await _until(controller.run(), rollouts.run(), confirming)
+            await _until(controller.run(), rollouts.run(), pod_events.run(), confirming)
         finally:
             self._metrics.leader.set(0)
             if self._stop.is_set():
@@ -284,6 +299,17 @@ class Operator:
             add("v1", "configmaps", project=version, changed=versions("ConfigMap"), metadata_only=True)
             add("v1", "serviceaccounts", project=pull_secrets, changed=account)
         return reflectors
+
+    def _pods_without(self, kube: Kube, *, leads: Callable[[], bool]) -> tuple[Unguarded, PodEvents]:
+        """What knows of the pods without a sidecar, and what tells pods of it."""
+        settings, catalogue = self._settings, self._catalogue
+        unguarded = Unguarded(
+            kube, catalogue, namespaces=settings.namespaces, own_namespace=settings.own_namespace,
+            injects=bool(settings.webhooks), sights=self._sights,
+        )  # fmt: skip
+        catalogue.unguarded = unguarded.of
+        self._metrics.unguarded.set_function(lambda: unguarded.count)
+        return unguarded, PodEvents(kube, catalogue, self._fleet, unguarded, self._metrics, leads=leads)
 
     # ── servers ──
 
@@ -414,6 +440,16 @@ def _source_addresses(settings: Settings) -> AddressPolicy:
         with contextlib.suppress(ValueError):  # none, or a name
             own.append(ipaddress.ip_address(text))
     return AddressPolicy(own_machine=False, own=tuple(own), allowed=settings.allow_source_addresses)
+
+
+async def _begun(unguarded: Unguarded, stack: contextlib.AsyncExitStack) -> asyncio.Future[None]:
+    """Have it follow the pods, and wait a while until it knows them."""
+    following = asyncio.ensure_future(unguarded.run())
+    stack.callback(following.cancel)
+    synced = asyncio.ensure_future(unguarded.synced.wait())
+    await asyncio.wait([following, synced], timeout=_UNGUARDED_S, return_when=asyncio.FIRST_COMPLETED)
+    synced.cancel()
+    return following
 
 
 def injection_settings(settings: Settings, authority: str) -> InjectionSettings:

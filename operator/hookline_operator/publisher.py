@@ -219,12 +219,15 @@ class Publisher:
         if resolution is None:
             return
         written_at = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        unguarded, unguarded_count = self._catalogue.unguarded(plugin)
         outcome = reconcile(
             Observation(
                 generation=plugin.generation,
                 previous=restored(previous),
                 resolution=resolution,
                 pods=pods,
+                unguarded=unguarded,
+                unguarded_count=unguarded_count,
                 needs_pods=plugin.selector.required,
                 now=written_at,
             )
@@ -338,6 +341,7 @@ def _observed(name: str, pod: Pod, state: PodState, standing: Standing | None) -
         failure=failure and Failure(cause=failure.cause, message=failure.message[:1024]),
         health=report.health if report is not None else [],
         rolled_back=back if back is not None and standing is not None and back.revision == standing.revision else None,
+        waits=any(each.name == name for each in state.waited_for),
         waits_for=_waits_for(name, state.report),
     )
 

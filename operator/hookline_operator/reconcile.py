@@ -53,6 +53,8 @@ class PodObservation(Resource):
     """The hooks of what it runs that are not well."""
     rolled_back: RolledBack | None = None
     """What it has gone back from, where that is the revision that the resource asks for."""
+    waits: bool = False
+    """Whether its sidecar, and so a new pod, waits for this plugin."""
     waits_for: list[str] = []
     """The other plugins that keep its sidecar, and so the pod, from being ready."""
 
@@ -134,6 +136,7 @@ def reconcile(observed: Observation) -> Outcome:
             resolution=observed.resolution,
             counts=counts,
             older=older,
+            waiting=sum(pod.waits for pod in observed.pods),
             sentence=sentence,
             health=verdict,
             health_of_new=verdict if len(of_new) == len(observed.pods) else health.judge(of_new),

@@ -59,6 +59,7 @@ class Reflector(Generic[T]):
         changed: Callable[[Key, T | None, T | None], None],
         sight: Sight | None = None,
         selector: str = "",
+        fields: str = "",
         metadata_only: bool = False,
         unknown: str = "",
     ) -> None:
@@ -71,12 +72,18 @@ class Reflector(Generic[T]):
         self._project = project
         self._changed = changed
         self._selector = selector
+        self._fields = fields
         self._metadata_only = metadata_only
         self._unknown = unknown
         self._version = ""
         """From which to watch; empty where everything has to be listed."""
         self._listed = 0.0
         self._attempts = 0
+
+    @property
+    def trouble(self) -> str:
+        """Why the last look failed, in one sentence; empty while it is current."""
+        return self.sight.trouble
 
     async def run(self) -> None:
         """Keep the copy current, for ever."""
@@ -99,7 +106,12 @@ class Reflector(Generic[T]):
         """One watch. Raises KubeError."""
         seconds = TURN_S + random.randint(0, _JITTER_S)  # noqa: S311 - so that not all end at once
         async for kind, found in self._kube.watch(
-            self._where, self._version, seconds=seconds, selector=self._selector, metadata_only=self._metadata_only
+            self._where,
+            self._version,
+            seconds=seconds,
+            selector=self._selector,
+            fields=self._fields,
+            metadata_only=self._metadata_only,
         ):
             self._version = found["metadata"]["resourceVersion"]
             self._heard()
@@ -139,11 +151,17 @@ class Reflector(Generic[T]):
         return max(pause * random.uniform(0.5, 1.0), error.retry_after)  # noqa: S311
 
     async def _relist(self) -> None:
-        found, version = await self._kube.list(self._where, selector=self._selector, metadata_only=self._metadata_only)
-        for key in self.items.keys() - {key_of(each) for each in found}:
+        there: set[Key] = set()
+        version = ""
+        async for page, version in self._kube.pages(  # noqa: B007 - the last one counts
+            self._where, selector=self._selector, fields=self._fields, metadata_only=self._metadata_only
+        ):
+            for each in page:
+                self._take(each, gone=False)
+                if (key := key_of(each)) in self.items:
+                    there.add(key)
+        for key in self.items.keys() - there:
             self._changed(key, self.items.pop(key), None)
-        for each in found:
-            self._take(each, gone=False)
         self._version, self._listed = version, time.monotonic()
         self._heard()
         self.synced.set()

@@ -79,7 +79,7 @@ OF_CALLS: Final = [
     Row(
         name="slow", what="calls that take most of `limits.timeout`",
         breaks=_applied("slow", limits={"timeout": _TIMEOUT}),
-        says=_unwell("Slow|FailingCalls", "time"), next_step=r"limits\.timeout[^;,]*",
+        says=_unwell("Slow|FailingCalls", "time"), next_step=r"raise spec\.limits\.timeout",
         mends=_mend, well=WELL, refuses=REFUSED,
     ),
     Row(
@@ -97,7 +97,7 @@ OF_CALLS: Final = [
     Row(
         name="overload", what="inputs larger than `limits.input`",
         breaks=_applied("good", limits={"input": 16}),
-        says=_unwell("Overloaded|Paused", "input"), next_step=r"limits\.input[^;,]*",
+        says=_unwell("Overloaded|Paused", "input"), next_step=r"raise spec\.limits[^;]*",
         mends=_mend, well=WELL, refuses=REFUSED,
     ),
     Row(

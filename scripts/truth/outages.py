@@ -21,7 +21,7 @@ WELL: Final = (ready(), answers("good"))
 _OPERATOR: Final = ("get", "pods", f"--namespace={HOME}", "--selector=app.kubernetes.io/component=operator")
 SAID: Final[tuple[Look, ...]] = (condition("Ready", "False", "FetchFailed", "tpyo"), step())
 """The tag that is wrong is noticed: somebody looks."""
-_PUSH: Final = r"mend the source[^;,]*"
+_PUSH: Final = r"check the reference[^;]*"
 CRD: Final = "wasmplugins.hookline.dev"
 
 

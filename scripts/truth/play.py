@@ -58,17 +58,15 @@ def _break_and_mend(row: Row, scene: Scene, figure: Figure) -> None:
 
 
 def _all_seen(looks: tuple[Look, ...], scene: Scene, what: str) -> list[str]:
-    """The words of each look; each may be seen at a moment of its own."""
-    words: dict[int, str] = {}
+    """The words of each look, once all of them are seen at the same time."""
+    words: list[str] = []
 
     def seen() -> bool:
-        for number, look in enumerate(looks):
-            if number not in words and (found := look(scene)):
-                words[number] = found
-        return len(words) == len(looks)
+        words[:] = [look(scene) for look in looks]
+        return all(words)
 
-    until(seen, lambda: f"{what} (seen: {list(words.values())}): {_shown(scene)}", seconds=PATIENCE_S / 2)
-    return [words[number] for number in range(len(looks))]
+    until(seen, lambda: f"{what} (seen: {[each for each in words if each]}): {_shown(scene)}", seconds=PATIENCE_S / 2)
+    return words
 
 
 def _stay_quiet(row: Row, scene: Scene, figure: Figure) -> None:
@@ -84,7 +82,7 @@ def _stay_quiet(row: Row, scene: Scene, figure: Figure) -> None:
     told = [f"{each['reason']}: {each.get('message', '')}" for each in scene.events() if _about_plugins(each)]
     if told:
         figure.problems.append(f"Events though nothing was wrong: {told}")
-    figure.words, figure.next_step = ["Ready=True, as before; no Event"], "nothing to do"
+    figure.words, figure.next_step, figure.asked_s = ["Ready=True, as before; no Event"], "nothing", 0.0
 
 
 def _about_plugins(event: dict[str, object]) -> bool:

@@ -27,8 +27,8 @@ def prepare(scene: Scene) -> None:
     scene.guard()
 
 
-def _mend(scene: Scene) -> None:
-    scene.guard()
+def _no_other(scene: Scene) -> None:
+    scene.tenant.kubectl("delete", "wasmplugin", "other", "--ignore-not-found")
 
 
 def bare_pod(name: str, **labels: str) -> dict[str, Any]:
@@ -41,6 +41,7 @@ def bare_pod(name: str, **labels: str) -> dict[str, Any]:
             nginx = spec["containers"][0]
             nginx["image"] = image("nginx")
             nginx["resources"]["requests"]["cpu"] = "10m"
+            nginx.pop("lifecycle", None)
             spec["terminationGracePeriodSeconds"] = 0
             return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec}
     raise AssertionError("the example has no Deployment")
@@ -77,7 +78,7 @@ def _stuck(scene: Scene) -> None:
 
 def _stuck_no_more(scene: Scene) -> None:
     """Once the plugin is gone the pod starts; it is taken away for the rows after this one."""
-    scene.tenant.kubectl("delete", "wasmplugin", "other", "--ignore-not-found")
+    _no_other(scene)
     scene.tenant.kubectl("wait", "--for=condition=Ready", "pod/stuck", "--timeout=180s")
     _gone(scene, "stuck")
 
@@ -91,7 +92,7 @@ def _open(scene: Scene) -> None:
 
 
 def _open_no_more(scene: Scene) -> None:
-    scene.tenant.kubectl("delete", "wasmplugin", "other", "--ignore-not-found")
+    _no_other(scene)
     _gone(scene, "started")
 
 
@@ -176,15 +177,15 @@ def _late(scene: Scene) -> None:
 OF_PODS: Final = [
     Row(
         name="no-pods", what="a selector that no pod matches",
-        breaks=lambda scene: scene.guard(selector=_NOBODY),
-        says=(condition("Ready", "Unknown", "NoMatchingPods"), event("NoMatchingPods")),
-        next_step=r"spec\.selector[^;]*", mends=_mend, well=WELL,
+        breaks=lambda scene: scene.guard("good", name="other", selector=_NOBODY),
+        says=(condition("Ready", "Unknown", "NoMatchingPods", of="other"), event("NoMatchingPods", of="other")),
+        next_step=r"spec\.selector[^;]*", mends=_no_other, well=WELL,
     ),
     Row(
         name="no-pods-meant", what="the same, with `selector.required: false`: nothing is wrong",
-        breaks=lambda scene: scene.guard(selector=_NOBODY | {"required": False}),
-        says=(condition("Ready", "True", "NoMatchingPods"),), next_step=r"spec\.selector[^;]*|waits[^;]*",
-        mends=_mend, well=WELL,
+        breaks=lambda scene: scene.guard("good", name="other", selector=_NOBODY | {"required": False}),
+        says=(condition("Ready", "True", "NoMatchingPods", of="other"),), next_step=r"spec\.selector[^;]*",
+        mends=_no_other, well=WELL,
     ),
     Row(
         name="unguarded", what="a pod that the selector matches, in a namespace without the label: it has no sidecar",
@@ -196,7 +197,7 @@ OF_PODS: Final = [
             event("Unguarded", kind="Pod", of="unguarded"),
             event("Unguarded"),
         ),
-        next_step=r"hookline\.dev/inject[^;]*", mends=_guarded_again, well=WELL,
+        next_step=r"label one of them hookline\.dev/inject=true[^;]*", mends=_guarded_again, well=WELL,
     ),
     Row(
         name="older-pod", what="a pod older than its namespace's label: it has no sidecar",
@@ -208,7 +209,7 @@ OF_PODS: Final = [
             event("Unguarded", kind="Pod", of="older"),
             event("Unguarded"),
         ),
-        next_step=r"made anew[^;]*|restart[^;]*", mends=_older_no_more, well=WELL,
+        next_step=r"delete it, so that it is made again", mends=_older_no_more, well=WELL,
     ),
     Row(
         name="clock", what="nothing: the clock of one sidecar is five minutes late (libfaketime)",
@@ -220,17 +221,17 @@ OF_PODS: Final = [
         name="stuck-in-init", what="a new pod that waits in Init, because of a plugin that cannot be had",
         breaks=_stuck,
         says=(
-            condition("Ready", "False", "FetchFailed", "failurePolicy.fetch", of="other"),
             event("WaitsForPlugin", "other", kind="Pod", of="stuck"),
-            condition("Ready", "False", "", "stuck.*other"),
+            condition("Ready", "False", "FetchFailed", of="other"),
+            condition("Ready", "False", "Progressing", "pod 'stuck' waits for plugin 'other'"),
         ),
-        next_step=r"failurePolicy\.fetch[^;]*", mends=_stuck_no_more, well=WELL,
+        next_step=r"spec\.failurePolicy\.fetch: Open[^;]*", mends=_stuck_no_more, well=WELL,
     ),
     Row(
         name="first-load-open", what="the same, with `failurePolicy.fetch: Open`: the pod starts without it",
         breaks=_open,
         says=(condition("Ready", "False", "FetchFailed", of="other"), condition("Ready", "True")),
-        next_step=r"tpyo[^;]*", mends=_open_no_more, well=WELL,
+        next_step=r"check the reference[^;]*", mends=_open_no_more, well=WELL,
     ),
     Row(
         name="sidecar-killed", what="the sidecar of a pod killed",

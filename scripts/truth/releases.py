@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from truth.scene import Scene
 
 WELL: Final = (ready(), answers("good"))
-_PUSH: Final = r"mend the source[^;,]*"
+_PUSH: Final = r"check the reference[^;]*"
 
 
 class Detour:
@@ -101,13 +101,10 @@ def _settled(scene: Scene) -> None:
 def _uninstall(scene: Scene) -> None:
     scene.mark()
     scene.installation.uninstall()
-    scene.guard("tpyo")
 
 
 def _reinstall(scene: Scene) -> None:
     scene.installation.install()
-    until(lambda: SAID[0](scene), "the wrong tag is said")
-    scene.guard()
 
 
 def _nobody(scene: Scene) -> None:
@@ -156,6 +153,12 @@ def _new_authority(scene: Scene) -> None:
     scene.guard("tpyo")
 
 
+NOT_OBSERVED: Final = (
+    condition("Ready", "Unknown", "NotObserved"),
+    condition("Observed", "False", "NotObserved"),
+)
+"""What was True is not said to be so any more."""
+_NOBODY_LOOKS: Final = r"operator[^;]*"
 _DEPLOYMENT: Final = ("get", "deployments", f"--namespace={HOME}")
 
 RELEASES: Final = [
@@ -181,9 +184,8 @@ RELEASES: Final = [
         breaks=_rollback, says=SAID, next_step=_PUSH, mends=_settled, well=WELL, bound_s=LEASE_S,
     ),
     Row(
-        name="scaled-to-0", what="no operator at all",
-        breaks=_nobody, says=(listed("guard.*(3[0-9]|[4-9][0-9])s ", "get", "wp", "--all-namespaces"),
-                              listed("0/0", *_DEPLOYMENT)), next_step="hookline-operator",
+        name="scaled-to-0", what="no operator at all: scaled to 0",
+        breaks=_nobody, says=(*NOT_OBSERVED, listed("0/0", *_DEPLOYMENT)), next_step=_NOBODY_LOOKS,
         mends=_somebody, well=WELL, bound_s=LEASE_S,
     ),
     Row(
@@ -195,7 +197,7 @@ RELEASES: Final = [
             status("pods.unguarded", 1),
             event("Unguarded", kind="Pod", of="orphan"),
         ),
-        next_step=r"made anew[^;]*|restart[^;]*", mends=_orphan_gone, well=WELL, bound_s=LEASE_S,
+        next_step=r"delete it, so that it is made again", mends=_orphan_gone, well=WELL, bound_s=LEASE_S,
     ),
     Row(
         name="require-injection", what="the same in a namespace with `require-injection`: no pod is made",
@@ -209,7 +211,7 @@ RELEASES: Final = [
     ),
     Row(
         name="uninstalled", what="`helm uninstall`; then installed again",
-        breaks=_uninstall, says=(condition("Ready", "True"),), next_step="", mends=_reinstall, well=WELL,
+        breaks=_uninstall, says=NOT_OBSERVED, next_step=_NOBODY_LOOKS, mends=_reinstall, well=WELL,
         bound_s=LEASE_S,
     ),
 ]  # fmt: skip

@@ -54,6 +54,7 @@ class Figure:
     words: list[str] = field(default_factory=list)
     next_step: str = ""
     asked_s: float = 0.0
+    """0 where nothing is to be said."""
     measured_s: float = 0.0
     mended_s: float = 0.0
     requests: int = 0

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 RATE: Final = 20.0
 """Requests a second, over all proxies of a scene."""
-_FRESH_S: Final = 0.1
+_FRESH_S: Final = 0.2
 """How long an answer of the API server is looked at again."""
 _PLUGINS: Final = "apis/hookline.dev/v1alpha1/namespaces/{}/wasmplugins"
 

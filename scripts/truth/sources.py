@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 GOES_ON: Final = "version goes on in 2 pods"
 _NOTHING: Final = "sha256:" + "0" * 64
-MEND: Final = r"mend the source[^;,]*|push[^;,]*"
+MEND: Final = r"check the reference[^;]*|mend the source[^;,]*"
 AGAIN: Final = r"tried again[^;,]*"
 PUSH: Final = r"push[^;]*"
 WELL: Final = (ready(), answers("good"))
@@ -24,8 +24,8 @@ def prepare(scene: Scene) -> None:
     scene.push("good")
     scene.push("text", b"this is no module at all", greets=False)
     scene.push("curious", guests.imports("curious", "env.launch_missiles (param i32)"), greets=False)
-    scene.push("away", guests.identity_module("good"))
-    scene.push("private", guests.identity_module("good"))
+    for tag in ("away", "private", "anonymous", "no-secret"):  # each is asked for once
+        scene.push(tag, guests.identity_module("good"))
     scene.guard()
 
 
@@ -75,7 +75,7 @@ def _new_password(scene: Scene) -> None:
 
 def _no_password(scene: Scene) -> None:
     scene.registry.password = "the-new-one"
-    scene.guard("private", secret=None)
+    scene.guard("anonymous")
 
 
 def _open_again(scene: Scene) -> None:
@@ -85,7 +85,7 @@ def _open_again(scene: Scene) -> None:
 
 def _no_pull_secret(scene: Scene) -> None:
     scene.registry.password = "the-new-one"
-    scene.guard("private", secret="not-there")
+    scene.guard("no-secret", secret="not-there")
 
 
 FROM_SOURCES: Final = [

@@ -46,7 +46,7 @@ def markdown(figures: Figures) -> str:
     heads = ("what is broken", "what kubectl says", "next step", "asked", "said after", "well again", "lost")
     lines = ["| " + " | ".join(heads) + " |", "|---|---|---|---:|---:|---:|---:|"]
     lines += [_line(each) for each in figures.values()]
-    late = sum(each["measured_s"] > each["asked_s"] for each in figures.values())
+    late = sum(each["measured_s"] > each["asked_s"] > 0 for each in figures.values())
     lost = sum(each["lost"] for each in figures.values())
     requests = sum(each["requests"] for each in figures.values())
     lines += ["", f"{len(figures)} rows, {late} of them later than asked; {lost} of {requests} requests lost."]
@@ -54,14 +54,15 @@ def markdown(figures: Figures) -> str:
 
 
 def _line(row: dict[str, Any]) -> str:
+    quiet = not row["asked_s"]
     said = f"{row['measured_s']:g} s"
     cells = (
         row["what"],
         "<br>".join(_code(each) for each in row["words"]),
         row["next_step"],
-        f"{row['asked_s']:g} s",
-        f"**{said}**" if row["measured_s"] > row["asked_s"] else said,
-        f"{row['mended_s']:g} s",
+        "never" if quiet else f"{row['asked_s']:g} s",
+        "never" if quiet else f"**{said}**" if row["measured_s"] > row["asked_s"] else said,
+        "" if quiet else f"{row['mended_s']:g} s",
         f"{row['lost']} of {row['requests']}" + (f" ({row['refused']} refused)" if row["refused"] else ""),
     )
     return "| " + " | ".join(each.replace("|", "\\|") for each in cells) + " |"

@@ -16,7 +16,6 @@ from cluster.binaries import binary
 from cluster.errors import NotPossibleHereError
 from cluster.fixtures import missing
 from exposition import of_a_sidecar
-from local_ports import reserve_port
 from waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
@@ -160,10 +159,7 @@ def rendered(helm: Helm, request: pytest.FixtureRequest) -> Rendered:
 
 @pytest.fixture(scope="session")
 def of_sidecars(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The metric families of two running sidecars, one of a folder and one of an operator, with their kinds."""
-    with_folder, with_operator = tmp_path_factory.mktemp("folder"), tmp_path_factory.mktemp("operator")
-    (with_folder / "plugins").mkdir()
-    token = with_operator / "token"
-    token.write_text("of nobody")
-    operator = ["--operator", f"https://127.0.0.1:{reserve_port()}", "--operator-token", token]
-    return of_a_sidecar(with_folder, ["--plugins", with_folder / "plugins"]) | of_a_sidecar(with_operator, operator)
+    """The metric families of a running sidecar, with their kinds."""
+    folder = tmp_path_factory.mktemp("sidecar")
+    (folder / "plugins").mkdir()
+    return of_a_sidecar(folder, ["--plugins", folder / "plugins"])

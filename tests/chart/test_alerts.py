@@ -11,8 +11,6 @@ import yaml
 
 from cluster.errors import NotPossibleHereError
 from cluster.fixtures import missing
-from exposition import families, names
-from hookline_operator.metrics import Metrics
 from waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
@@ -23,8 +21,6 @@ ALERTS = {
     for rule in group["rules"]
 }
 CASES = yaml.safe_load((Path(__file__).parent / "alerts.yaml").read_text())
-# The kubelet's own, which every Prometheus of a cluster has.
-OF_OTHERS = {"container_memory_working_set_bytes", "container_spec_memory_limit_bytes"}
 
 
 @pytest.fixture(scope="session")
@@ -62,11 +58,6 @@ def verdicts(promtool, rules):
     said = re.split(r"^Unit Testing:  ", promtool("test", "rules", *files.values()).stdout, flags=re.MULTILINE)
     by_path = {path: words for path, _, words in (each.partition("\n") for each in said)}
     return {case: by_path.get(str(path), "nothing") for case, path in files.items()}
-
-
-def metrics_in(text):
-    """The names of metrics in an expression, or in a page."""
-    return set(re.findall(r"\b(?:hookline|container)_\w+", text))
 
 
 def unit_test(rules, alert, case, *, fires):
@@ -118,17 +109,6 @@ def test_a_case_that_is_wrong_is_noticed(promtool, rules, tmp_path):
 def test_every_case_is_of_an_alert():
     """And none is left of one that is gone."""
     assert set(CASES) == set(ALERTS)
-
-
-def test_every_metric_that_an_alert_asks_for_exists(of_sidecars):
-    """In running sidecars' own words, in the operator's, or among the few of the kubelet."""
-    known = names(of_sidecars) | names(families(Metrics().exposition().decode())) | OF_OTHERS
-    for alert, rule in ALERTS.items():
-        asked = metrics_in(rule["expr"])
-        assert asked, alert
-        assert asked - known == set(), alert
-    for page in RUNBOOKS.glob("*.md"):
-        assert metrics_in(page.read_text()) - known == set(), page.name
 
 
 @pytest.mark.parametrize("alert", ALERTS)

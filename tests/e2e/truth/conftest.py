@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cluster import ClusterError
+from cluster import Cluster, ClusterError, NotPossibleHereError
 from truth import lanes, outages, releases, table
 
 if TYPE_CHECKING:
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def hookline(installation: Installation) -> Installation:
     """Installed, also where a test before these has taken it away."""
+    if not isinstance(installation.cluster, Cluster):
+        raise NotPossibleHereError("somebody else's cluster is not ours to break")
     try:
         installation.helm("status")
     except ClusterError:
