@@ -13,16 +13,18 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import orjson
 
-from hookline_api.bundle import Bundle
+from hookline_api.bundle import Bundle, LoadFailure
 from hookline_api.distribution import (
     BLOBS_PATH,
     DISTRIBUTION_PATH,
     MAX_BUNDLE,
     BundleMessage,
     Commit,
+    HookHealth,
     PluginReport,
     PluginState,
     Report,
+    RolledBack,
     parse_to_sidecar,
 )
 from waiting import PATIENCE_S
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable
 
-    from hookline_api.bundle import BundlePlugin, LoadFailure
+    from hookline_api.bundle import BundlePlugin
 
 
 class SimulatedSidecar:
@@ -39,7 +41,8 @@ class SimulatedSidecar:
 
     ``fails`` says for each plugin's name with what failure it is "not loaded"; ``stuck`` is for one that never gets
     ready; ``running`` is what it "ran" before it connected. ``knows_seals`` is not so of older versions.
-    One that is ``silent`` does not even say that it is there.
+    One that is ``silent`` does not even say that it is there. ``health`` is what it says of each plugin's
+    hooks, ``rolled_back`` what it has gone back from; ``say`` reports anew.
     """
 
     def __init__(
@@ -68,6 +71,9 @@ class SimulatedSidecar:
         self._silent = silent
         self.stuck = stuck
         self.running = running
+        self.health: dict[str, list[HookHealth]] = {}
+        self.rolled_back: dict[str, tuple[RolledBack, str | None]] = {}
+        """By plugin: what failed on probation, and the revision that answers calls since."""
         self.held: BundleMessage | None = None
         self.blobs: dict[str, bytes] = {}
         self.bundles = 0
@@ -75,6 +81,8 @@ class SimulatedSidecar:
         self.connected = asyncio.Event()
         self.changed = asyncio.Event()
         self.closed_with: int | None = None
+        self.probation = False
+        """Whether it says that what it runs is on probation."""
         self._socket: aiohttp.ClientWebSocketResponse | None = None
 
     def runs(self) -> dict[str, str]:
@@ -127,6 +135,18 @@ class SimulatedSidecar:
         assert self.running is not None
         return next(each for each in self.running.bundle.plugins if each.name == plugin)
 
+    async def goes_back(self, revision: str, message: str, *, plugin: str = "guard", to: str | None = "before") -> None:
+        """Say that a revision has failed on probation, and what runs in its place."""
+        told = RolledBack(revision=revision, calls=12, failures=5, cause="trap", message=message)
+        self.rolled_back[plugin] = told, to
+        assert self._socket is not None
+        await self._report(self._socket)
+
+    async def report(self) -> None:
+        """Say once more what is so."""
+        assert self._socket is not None
+        await self._report(self._socket)
+
     async def take_held(self) -> None:
         """Get ready after all, for one that was stuck."""
         assert self.held is not None
@@ -137,6 +157,11 @@ class SimulatedSidecar:
         """Say anything at all."""
         assert self._socket is not None
         await self._socket.send_str(text)
+
+    async def say(self) -> None:
+        """Report anew."""
+        assert self._socket is not None
+        await self._report(self._socket)
 
     async def blob(self, sha256: str) -> tuple[int, bytes]:
         """A module, as a sidecar asks for it: status and body."""
@@ -189,11 +214,12 @@ class SimulatedSidecar:
         self.changed.set()
 
     async def _report(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        plugins = self._plugins()
         report = Report(
             running=self.running.version if self.running else None,
             prepared=self.held.version if self.held else None,
-            ready=True,
-            plugins=self._plugins(),
+            ready=all(each.state != "Closed" for each in plugins),
+            plugins=plugins,
             sidecar="simulated",
         )
         await socket.send_str(report.model_dump_json(by_alias=True))
@@ -205,5 +231,19 @@ class SimulatedSidecar:
             failure = self._fails(entry.name) or (entry.failure if entry.artifact is None else None)
             revision = runs.get(entry.name)
             state: PluginState = "Running" if revision == entry.revision else "Updating" if revision else "LeftOut"
-            reports.append(PluginReport(name=entry.name, state=state, revision=revision, failure=failure))
+            back, instead = self.rolled_back.get(entry.name, (None, None))
+            if back is not None and back.revision == entry.revision:
+                revision, state = instead, "LastGood"
+                failure = LoadFailure(cause="verify", message=back.message)
+            else:
+                back = None
+            if entry.artifact is None and newest is self.running:
+                state = "Closed"
+            reports.append(
+                PluginReport(
+                    name=entry.name, state=state, revision=revision, failure=failure,
+                    health=self.health.get(entry.name, []) if revision else [],
+                    rolled_back=back, probation=self.probation and back is None,
+                )
+            )  # fmt: skip
         return reports

@@ -289,7 +289,8 @@ class Watch:
             self._statuses[key] = status
             self.status_writes.setdefault(key, []).append(now)
         for each in status.get("conditions", ()):
-            if each["type"] == "Ready" and each["status"] == "True":
+            done = each["status"] == "True" or each["reason"] == "NoMatchingPods"
+            if each["type"] == "Ready" and done:
                 self.ready[key] = each["observedGeneration"]
 
 

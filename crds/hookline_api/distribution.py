@@ -38,6 +38,12 @@ MAX_REPORT: Final = 2**20
 """Bytes of one message from a sidecar."""
 MAX_REPORT_VALUES: Final = 2**15
 """Values and names in one message from a sidecar: its thousand plugins have some fifteen each."""
+REPORT_BASE: Final = 32 * 1024
+"""Characters of a report that an operator reads, beside those for the plugins that its pod was told of: it may still be
+about others."""
+REPORT_OF_PLUGIN: Final = 8 * 1024
+"""And for each of those: a name of 253 characters and a sentence of 1,024, each escaped as six. What a sidecar has to
+say of its plugins' hooks beside that is cut to fit, since operators before it read no more."""
 MAX_BUNDLE: Final = 64 * 2**20
 """Bytes of one message to a sidecar."""
 MAX_BUNDLE_VALUES: Final = 2**22

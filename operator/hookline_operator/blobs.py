@@ -137,7 +137,7 @@ class Blobs:
 
     async def _fetch(self, namespace: str, entry: BundlePlugin) -> None:
         plugin = self._catalogue.plugin((namespace, entry.name))
-        revision = self._catalogue.current(plugin) if plugin is not None else None
+        revision = self._catalogue.to_run(plugin) if plugin is not None else None
         if revision is None:
             raise FetchError("the plugin is gone")
         try:

@@ -24,8 +24,9 @@ from hookline_api import json_cost
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_api.distribution import BundleMessage
 from hookline_api.hooks import OBSERVERS, Hook
-from hookline_api.resources import Rollout
+from hookline_api.resources import Probation, Rollout
 from hookline_operator.catalogue import Catalogue, Kind, Plugin, Pod, parse_plugin, selects
+from hookline_operator.conditions import rolled_back
 from hookline_operator.kept import Kept
 from hookline_operator.kube import Kube, KubeError, path
 from hookline_runtime.artifacts import resolve as resolving
@@ -171,7 +172,12 @@ class Bundles:
             standing = await self.standing(plugin)
             if standing is not None and selects(standing.selector, pod.labels):
                 standings.append(standing)
-        key = tuple(part for each in standings for part in (each.entry.name, each.revision, repr(each.entry.failure)))
+        # The revision says nothing of a failure, nor of the rules of probation.
+        key = tuple(
+            part
+            for each in standings
+            for part in (each.entry.name, each.revision, repr(each.entry.failure), repr(each.entry.probation))
+        )
         known = self._bundles.get((pod.namespace, *key))
         if known is None:
             bundle = Bundle.of([each.entry for each in standings])
@@ -217,13 +223,14 @@ class Bundles:
         return known if known is not None and known[0] == self._fingerprint(plugin) else None
 
     def _fingerprint(self, plugin: Plugin) -> object:
-        revision = self._catalogue.current(plugin)
+        revision, held = self._catalogue.to_run(plugin), self._catalogue.held(plugin)
         inputs = self._catalogue.inputs_now(revision) if revision is not None else None
-        return plugin.uid, plugin.spec, plugin.failure, revision, inputs, self._key()
+        return plugin.uid, plugin.spec, plugin.failure, revision, inputs, held, self._key()
 
     async def _stand(self, plugin: Plugin) -> tuple[Standing | None, bool]:
         """The standing, and whether it is so until something changes (and not only until the API answers)."""
-        revision, failure, lasting = self._catalogue.current(plugin), plugin.failure, True
+        revision, failure, lasting = self._catalogue.to_run(plugin), plugin.failure, True
+        held = self._catalogue.held(plugin)
         try:
             spec = plugin.parsed().spec
         except ValidationError:
@@ -238,7 +245,11 @@ class Bundles:
                 failure = failure or LoadFailure(cause=error.cause, message=str(error))
                 lasting = not isinstance(error, FetchError)
             else:
-                return Standing(selector, entry.model_copy(update={"failure": failure}), entry.revision), lasting
+                told: dict[str, object] = {"failure": failure}
+                if held is not None:  # it ran before, and is to prove nothing
+                    why = LoadFailure(cause="verify", message=rolled_back(held))
+                    told = {"failure": failure or why, "probation": Probation(calls=0)}
+                return Standing(selector, entry.model_copy(update=told), entry.revision), lasting
         placeholder = BundlePlugin(
             name=plugin.name,
             namespace=plugin.namespace,

@@ -19,7 +19,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 from hookline_api import json_cost
 from hookline_api.bundle import LoadFailure
 from hookline_api.config import MAX_CONFIG_VALUES
-from hookline_api.resources import API_VERSION, KIND, Selector, WasmPlugin, WasmPluginStatus
+from hookline_api.hooks import OBSERVERS
+from hookline_api.resources import API_VERSION, KIND, RollbackStatus, Selector, WasmPlugin, WasmPluginStatus
 from hookline_operator.budget import Budget
 from hookline_operator.reasons import CAUSES, TROUBLES
 from hookline_operator.revisions import MAX_DEPTH, is_deeper, kept
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from hookline_operator.kube import Key, Object
+    from hookline_operator.reconcile import UnguardedPod
     from hookline_operator.revisions import Revision, Seal
 
 SIDECAR_LABEL: Final = "hookline.dev/sidecar"
@@ -83,6 +85,8 @@ class Facts(NamedTuple):
     """Whether it is to be refused where a permission is missing."""
     track_interval: int | None
     """Milliseconds after which its tag is asked again."""
+    observes: bool
+    """Whether it says that only observing hooks are called: then nothing waits for it."""
     refers_to: list[tuple[str, bool]]
     """Every object that it names, as ``Kind/name``, and whether settings or the module are in it."""
 
@@ -191,6 +195,7 @@ class Plugin:
             permissions=list(read.permissions),
             is_strict=read.permissions_policy == "Strict",
             track_interval=source.oci.track_interval if source.oci is not None else None,
+            observes=bool(read.hooks) and all(hook in OBSERVERS for hook in read.hooks),
             refers_to=found,
         )
 
@@ -242,9 +247,14 @@ class Plugin:
         return next((reason for reason in reasons if reason in TROUBLES), None)
 
     @cached_property
+    def rolled_back(self) -> RollbackStatus | None:
+        """The revision of it that failed on probation, as its status says."""
+        return self.last_status().rolled_back
+
+    @property
     def is_rolled_back(self) -> bool:
         """Whether its status says that a revision of it failed on probation, and is held."""
-        return self.last_status().rolled_back is not None
+        return self.rolled_back is not None
 
 
 def _kept(data: Any) -> bytes:
@@ -309,6 +319,8 @@ class Catalogue:
         """Hear of each plugin whose spec was left out and fits now: it has to be read from the API again."""
         self._budgets: defaultdict[str, Budget] = defaultdict(Budget)
         self.pod_changed: list[Callable[[Key], None]] = []
+        self.unguarded: Callable[[Plugin], tuple[list[UnguardedPod], int]] = lambda _: ([], 0)
+        """Pods that a plugin is meant to guard and that have no sidecar: some of them, and how many."""
 
     def put_plugin(self, found: Object, *, gone: bool) -> None:
         """A plugin as the API has it."""
@@ -446,6 +458,33 @@ class Catalogue:
         vouched = (each for each in others if each.claim == plugin.vouches)
         # Of the same text as both kinds, ours.
         return max(vouched, key=lambda each: (not each.old, each.number), default=newest)
+
+    def before(self, plugin: Plugin) -> Revision | None:
+        """The revision before the current one, where that is kept still: see ``settling.py``."""
+        current = self.current(plugin)
+        older = [
+            each
+            for each in self.revisions_of(plugin)
+            if current is not None and each.sealed and each.name != current.name and each.number < current.number
+        ]
+        return max(older, key=lambda each: each.number, default=None)
+
+    def held(self, plugin: Plugin) -> RollbackStatus | None:
+        """Why its pods are to run the revision before the current one; None where they are not.
+
+        That is for as long as the status says so of this revision. It cannot be where there is none before it, or
+        where that has settings of objects that have changed since: nobody has checked it with these.
+        """
+        back = plugin.rolled_back
+        current = self.current(plugin) if back is not None else None
+        if back is None or current is None or back.revision != current.short:
+            return None
+        before = self.before(plugin)
+        return back if before is not None and self.inputs_now(before) == before.inputs else None
+
+    def to_run(self, plugin: Plugin) -> Revision | None:
+        """What its pods are to run: the current revision, or the one before it where that is held."""
+        return self.current(plugin) if self.held(plugin) is None else self.before(plugin)
 
     def revisions_of(self, plugin: Plugin) -> list[Revision]:
         """All ``WasmPluginRevision`` objects that a plugin has, whoever wrote them."""

@@ -37,6 +37,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from hookline_operator.kube import KubeError, path
+from hookline_operator.sight import Sight, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -53,7 +54,7 @@ BACKDATED: Final = timedelta(hours=1)
 _MAX_RETIRED: Final = 4
 _MAX_ENTRY: Final = 65_536
 _ATTEMPTS: Final = 10
-_PERIOD_S: Final = 30.0
+_PERIOD_S: Final = 24.0
 _CONFLICTS: Final = frozenset({404, 409, 422})
 """Somebody else was quicker: it has gone, it is there already or has changed, or a patch's ``test`` failed."""
 
@@ -230,9 +231,11 @@ class CertificateKeeper:
         webhooks: str = "",
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         overlap: timedelta = OVERLAP,
+        sight: Sight | None = None,
     ) -> None:
         """``webhooks`` names both webhook configurations; empty: there are none."""
         self._api = api
+        self.sight = sight or Sight("certificates")
         self._service, self._namespace = service, namespace
         self._secret, self._config_map, self._webhooks = secret, config_map, webhooks
         self._now, self._overlap = now, overlap
@@ -275,9 +278,10 @@ class CertificateKeeper:
         while True:
             try:
                 await self.sync()
+                self.sight.heard()
                 pause = _PERIOD_S
             except KubeError as error:
-                log.warning("certificates cannot be checked now: %s", error)
+                self.sight.failed(reason_of(error), f"certificates cannot be checked: {error}")
                 pause = min(pause * 2, _PERIOD_S)
             await asyncio.sleep(pause * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
 

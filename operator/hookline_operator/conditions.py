@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from hookline_api.sentences import first_load_choice
 from hookline_operator.reasons import (
     FETCH_FAILED,
     GRANTED,
@@ -53,12 +54,16 @@ class View:
     counts: PodCounts
     older: int
     """Pods that run something of the plugin, and not what the resource asks for."""
+    waiting: int
+    """Pods that do not start, or get no traffic, for want of this plugin."""
     sentence: str
     """How many pods run it, and about one that does not."""
     health: Verdict
     health_of_new: Verdict
     """Only over the pods that run what the resource asks for: those before it are on their way out."""
     held: RollbackStatus | None
+    can_go_back: bool
+    """Whether there is a version that all pods can go back to."""
     unguarded: Sequence[UnguardedPod]
     needs_pods: bool
 
@@ -103,7 +108,9 @@ def _ready(view: View) -> Told:
     if resolution.state == "Pending":
         return False, PENDING, _waits(resolution)
     if view.held is not None:
-        means = "; all pods go back to the version before it, and the rollout is held until the resource changes"
+        goes_back = "all pods go back to the version before it, and the rollout is held until the resource changes"
+        runs_on = "pods that have the version before it run that, all others this one: change the resource"
+        means = f"; {goes_back if view.can_go_back else runs_on}"
         return False, ROLLED_BACK, cut(rolled_back(view.held), MAX_MESSAGE - len(means)) + means
     if counts.failed:
         return False, PODS_FAILED, view.sentence
@@ -209,8 +216,17 @@ def _last_good(view: View) -> str:
 
 
 def _with_last_good(view: View) -> str:
-    means = f"; {_last_good(view)}" if view.older else ""
+    means = "".join(f"; {each}" for each in (_last_good(view), *_waiting(view)) if each)
     return cut(view.resolution.message, MAX_MESSAGE - len(means)) + means
+
+
+def _waiting(view: View) -> list[str]:
+    """What a plugin that was never loaded keeps from starting, and what its author may choose."""
+    if not view.waiting:
+        return []
+    pods = "1 new pod waits for it" if view.waiting == 1 else f"{view.waiting} new pods wait for it"
+    cause = view.resolution.cause
+    return [pods, first_load_choice(cause) if cause is not None else ""]
 
 
 def _unguarded(view: View) -> str:

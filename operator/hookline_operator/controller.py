@@ -31,6 +31,7 @@ from hookline_operator.kube import Kube, KubeError
 from hookline_operator.publisher import Publisher
 from hookline_operator.reconcile import Resolution
 from hookline_operator.revisions import Template
+from hookline_operator.settling import Settling
 from hookline_runtime.artifacts.resolve import Objects, registry_access, resolve
 from hookline_runtime.artifacts.schema_check import check_apart
 from hookline_runtime.artifacts.threads import on_behalf_of
@@ -141,6 +142,7 @@ class Controller:
         self._shares: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_OF_ONE_NAMESPACE))
         self._checks = asyncio.Semaphore(_CHECKS_AT_ONCE)
         self._keeper = Keeper(kube, catalogue, seal, metrics, check_term=self._check_term, look_again=self._mark)
+        self._settling = Settling(catalogue, bundles, fleet, self._keeper)
         self._publisher = Publisher(
             kube,
             catalogue,
@@ -156,6 +158,7 @@ class Controller:
         """Lead until cancelled."""
         term = self._term = _Term()
         self._publisher.begin()
+        self._settling.begin()
         self._catalogue.plugin_changed.append(self._mark)
         self._fleet.changed.append(self._heard)
         self._dirty = {plugin.key for plugin in self._catalogue.all_plugins()}
@@ -180,7 +183,13 @@ class Controller:
                 track.cancel()
             for task in term.tasks:
                 task.cancel()
-            await asyncio.gather(*term.tasks, *self._keeper.end(), *self._publisher.end(), return_exceptions=True)
+            await asyncio.gather(
+                *term.tasks, *self._keeper.end(), *self._settling.end(), *self._publisher.end(), return_exceptions=True
+            )
+
+    def confirm(self, plugin: Plugin) -> None:
+        """Write its status once more, if only to say that it is true still."""
+        self._publisher.confirm(plugin)
 
     def _mark(self, key: Key) -> None:
         self._dirty.add(key)
@@ -230,6 +239,7 @@ class Controller:
         revision = self._catalogue.current(plugin)
         if revision is not None and not revision.sealed:
             self._keeper.take_over(plugin, revision)
+        self._settling.look(plugin)
         self._publish(track, plugin)
 
     def _good(self, track: _Track, plugin: Plugin) -> bool:

@@ -22,7 +22,15 @@ import orjson
 from aiohttp import WSMsgType, web
 from pydantic import ValidationError
 
-from hookline_api.distribution import BLOBS_PATH, DISTRIBUTION_PATH, MAX_REPORT, Commit, Report
+from hookline_api.distribution import (
+    BLOBS_PATH,
+    DISTRIBUTION_PATH,
+    MAX_REPORT,
+    REPORT_BASE,
+    REPORT_OF_PLUGIN,
+    Commit,
+    Report,
+)
 from hookline_api.json_cost import CostError
 from hookline_operator import reports
 from hookline_operator.catalogue import SIDECAR_LABEL, Pod
@@ -59,10 +67,6 @@ _REPORT_LEAST: Final = 4 * 1024
 """Bytes that a report counts for at least: small ones have their price too. 16 in each second."""
 _REPORT_OF_TOLD: Final = 64
 """And for each plugin that its pod was told of, since each of them is looked at again. Of a thousand: one a second."""
-_REPORT_BASE: Final = 32 * 1024
-"""Bytes of a report, beside those for the plugins that its pod was told of: it may still be about others."""
-_REPORT_OF_PLUGIN: Final = 8 * 1024
-"""A name of 253 characters, and a sentence of 1,024, each escaped as six bytes."""
 _CONNECTS: Final = 20
 _CONNECTS_EACH_SECOND: Final = 0.5
 """Connections of one pod. A sidecar comes again after a pause that grows to half a minute."""
@@ -310,7 +314,7 @@ class Distribution:
         """One report. Raises ValidationError where it is none."""
         bundle = session.sent or await self._bundles.of_pod(session.pod)
         session.told = max(session.told, len(bundle.bundle.plugins))
-        if len(text) > _REPORT_BASE + _REPORT_OF_PLUGIN * session.told:
+        if len(text) > REPORT_BASE + REPORT_OF_PLUGIN * session.told:
             # Not the end: a sidecar that ran hundreds of plugins, and is to run one, has to hear of that.
             self._reported("large")
             report = session.report
@@ -321,7 +325,7 @@ class Distribution:
             self._reported("read")
             known = (bundle, session.settled or bundle)
             unsealed: dict[tuple[str, str], str] = {}
-            if {each.revision for each in read.plugins} - {
+            if reports.revisions(read) - {
                 None,
                 *known[0].revisions.values(),
                 *known[1].revisions.values(),
@@ -465,7 +469,7 @@ class Distribution:
             for plugin in self._catalogue.all_plugins():
                 if namespace not in {None, plugin.namespace}:
                     continue
-                revision = self._catalogue.current(plugin)
+                revision = self._catalogue.to_run(plugin)
                 if revision is not None and sha256.encode() in revision.template:
                     standing = await self._bundles.standing(plugin)
                     if standing is not None and standing.entry.artifact is not None:

@@ -21,6 +21,7 @@ from kubernetes.aio.leaderelection.leaderelectionrecord import LeaderElectionRec
 from kubernetes.aio.leaderelection.resourcelock.baselock import BaseLock
 
 from hookline_operator.kube import KubeError, path
+from hookline_operator.sight import Sight, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,6 +32,8 @@ _LEASE_S: Final = 15
 _RENEW_S: Final = 10
 _RETRY_S: Final = 2
 _LOOK_S: Final = 0.5
+_NOT_FOUND: Final = 404
+_CONFLICT: Final = 409
 _LEASES: Final = "coordination.k8s.io/v1"
 
 log = logging.getLogger("hookline.election")
@@ -63,23 +66,28 @@ class _Lock(BaseLock):
     The library's own lock cannot create a Lease (37.0.2 passes a bool where its models want a string).
     """
 
-    def __init__(self, kube: Kube, name: str, namespace: str, identity: str) -> None:
+    def __init__(self, kube: Kube, name: str, namespace: str, identity: str, sight: Sight) -> None:
         super().__init__(name, namespace, identity)
         self._kube = kube
+        self._sight = sight
         self._all = path(_LEASES, "leases", namespace)
         self._read: Object = {}
         self.until = 0.0
         """When (monotonic) another may take it, unless it is renewed."""
 
-    async def get(self, name: str, namespace: str) -> Any:  # noqa: ARG002 - the library's signature
+    async def get(self, name: str, namespace: str) -> Any:
         """Whether there is a Lease, and who holds it or why it cannot be read."""
         try:
             self._read = await self._kube.request("GET", f"{self._all}/{name}")
         except KubeError as error:
+            if error.status != _NOT_FOUND:  # there is none yet, and we make one
+                self._sight.failed(reason_of(error), f"the Lease {namespace}/{name} cannot be read: {error}")
             refusal = ApiException(status=error.status, reason=str(error))
             refusal.body = json.dumps({"code": error.status})
             return False, refusal
         spec = self._read.get("spec") or {}
+        if spec.get("holderIdentity") not in {None, "", self.identity}:
+            self._sight.heard()  # of our own, only a write tells
         seconds = spec.get("leaseDurationSeconds")
         return True, LeaderElectionRecord(
             spec.get("holderIdentity") or None,
@@ -103,8 +111,11 @@ class _Lock(BaseLock):
         began = time.monotonic()
         try:
             self._read = await self._kube.request(method, where, body=body)
-        except KubeError:
+        except KubeError as error:
+            if error.status != _CONFLICT:  # somebody was quicker
+                self._sight.failed(reason_of(error), f"the Lease cannot be held: {error}")
             return False
+        self._sight.heard()
         self.until = began + _LEASE_S
         return True
 
@@ -126,9 +137,17 @@ class Election:
     """Takes part, for ever; ``lead`` runs while this replica holds the Lease, and is cancelled when it does not."""
 
     def __init__(
-        self, kube: Kube, *, name: str, namespace: str, replica: Replica, lead: Callable[[], Awaitable[None]]
+        self,
+        kube: Kube,
+        *,
+        name: str,
+        namespace: str,
+        replica: Replica,
+        lead: Callable[[], Awaitable[None]],
+        sight: Sight | None = None,
     ) -> None:
         self._kube = kube
+        self._sight = sight or Sight("lease")
         self._name = name
         self._namespace = namespace
         self._replica = replica
@@ -155,7 +174,7 @@ class Election:
         logging.getLogger("kubernetes.aio.leaderelection").setLevel(logging.CRITICAL)
         try:
             while True:
-                lock = self._lock = _Lock(self._kube, self._name, self._namespace, self._replica.identity)
+                lock = self._lock = _Lock(self._kube, self._name, self._namespace, self._replica.identity, self._sight)
                 self._election = LeaderElection(
                     Config(
                         lock,

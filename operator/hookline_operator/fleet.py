@@ -50,6 +50,14 @@ class PodState(Resource):
         """What it says of each plugin: with thousands of them, each is asked for by each of its own changes."""
         return {each.name: each for each in reversed(self.report.plugins)}
 
+    @cached_property
+    def waited_for(self) -> list[PluginReport]:
+        """The plugins that it has nothing to answer for with, by name, while it is not ready: it waits for these."""
+        if self.report.ready:
+            return []
+        found = (each for each in self.by_name.values() if each.revision is None)
+        return sorted((each for each in found if each.state in {"Closed", "Updating"}), key=lambda each: each.name)
+
     def runs(self, plugin: str) -> str | None:
         """The revision of a plugin that answers calls in the pod."""
         said = self.by_name.get(plugin)
@@ -196,6 +204,8 @@ class Rollouts:
             since = now
             self._offered[key] = (standing.revision, now)
         left = since + self._bundles.deadline(plugin) / 1000 - now
+        if self._catalogue.held(plugin) is not None:
+            left = 0.0  # what fails is not to run until the slowest pod has got ready
         if left > 0 and not self._all_prepared(key, standing):
             return left
         self._offered.pop(key, None)

@@ -12,6 +12,7 @@ import itertools
 import logging
 import os
 import threading
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import kopf
@@ -24,12 +25,15 @@ if TYPE_CHECKING:
 
     from hookline_operator.kube import Object
 
-_SERVER_S: Final = 290  # kopf writes it into the URL, and the API server wants a whole number
-_CLIENT_S: Final = 320
-"""A watch ends after this long, whatever the connection says: one that hangs hears nothing."""
+_SERVER_S: Final = 15  # kopf writes it into the URL, and the API server wants a whole number
+"""A watch ends after this long: the next one tells what the API server forgot to tell (``reflector.py``)."""
+_CLIENT_S: Final = 25
+"""… whatever the connection says: one that hangs hears nothing."""
 _PAUSES_S: Final = (0.5, 1, 2, 4)
 _PAUSE_LAST_S: Final = 8.0
 _BEGIN_AGAIN_S: Final = 2.0
+_LONG_S: Final = 30.0
+"""kopf that ran for so long did not end for what it ended for before."""
 
 log = logging.getLogger("hookline.handlers")
 
@@ -63,6 +67,9 @@ class Handlers(threading.Thread):
         self._loop = loop
         self._namespaces = namespaces
         self._stopping = threading.Event()
+        self._ending = threading.Event()
+        """Ends the kopf that runs."""
+        self._said: set[str] = set()
         # Each try of a request that fails is an error to kopf; that the API server is away is said once elsewhere.
         logging.getLogger("kopf").setLevel(logging.CRITICAL)
         if kubeconfig is not None:
@@ -79,31 +86,47 @@ class Handlers(threading.Thread):
             found: Any = event["object"]
             self._loop.call_soon_threadsafe(self._seen, found, event["type"] == "DELETED")
 
-        while not self._stopping.is_set():
+        while True:
+            self._ending.clear()
+            if self._stopping.is_set():
+                return
+            began = time.monotonic()
             try:
                 if asyncio.run_coroutine_threadsafe(self._served(), self._loop).result():
-                    asyncio.run(
-                        kopf.operator(
-                            registry=registry,
-                            settings=_settings(),
-                            standalone=True,
-                            clusterwide=not self._namespaces,
-                            namespaces=list(self._namespaces),
-                            stop_flag=self._stopping,
-                        )
-                    )
-            except Exception as error:
+                    asyncio.run(self._watch(registry))
+            except Exception as error:  # noqa: BLE001 - whatever kopf ends with; it is said
                 if not self._stopping.is_set():
-                    detail = log.isEnabledFor(logging.DEBUG)
-                    name = type(error).__name__
-                    log.warning(
-                        "the watch of WasmPlugins ended, and begins again: %s: %s", name, error, exc_info=detail
-                    )
-            self._stopping.wait(_BEGIN_AGAIN_S)
+                    self._ended(error, lasted=time.monotonic() - began)
+            self._ending.wait(_BEGIN_AGAIN_S)
+
+    async def _watch(self, registry: kopf.OperatorRegistry) -> None:
+        await kopf.operator(
+            registry=registry,
+            settings=_settings(),
+            standalone=True,
+            clusterwide=not self._namespaces,
+            namespaces=list(self._namespaces),
+            stop_flag=self._ending,
+        )
+
+    def _ended(self, error: Exception, *, lasted: float) -> None:
+        """Say why, once: what is behind it is said by who lists the same collection (``plugin_watch.py``)."""
+        if lasted > _LONG_S:
+            self._said.clear()
+        name = type(error).__name__
+        if name not in self._said:
+            self._said.add(name)
+            detail = log.isEnabledFor(logging.DEBUG)
+            log.info("the watch of WasmPlugins ended, and begins again: %s: %s", name, error, exc_info=detail)
+
+    def begin_again(self) -> None:
+        """End the watch that there is, and list everything anew."""
+        self._ending.set()
 
     def stop(self) -> None:
         """End soon."""
         self._stopping.set()
+        self._ending.set()
 
 
 def _settings() -> kopf.OperatorSettings:

@@ -52,8 +52,8 @@ def judge(pods: Sequence[PodObservation]) -> Verdict:
         return Verdict(None, NO_REPORTS, "no pod that runs it has reported")
     found = [(pod.name, each) for pod in running for each in pod.health]
     if not found:
-        pods = "pod" if len(running) == 1 else "pods"
-        return Verdict(True, HEALTHY, f"no trouble with its calls in {len(running)} {pods}")  # noqa: FBT003
+        where = "1 pod" if len(running) == 1 else f"{len(running)} pods"
+        return Verdict(True, HEALTHY, f"no trouble with its calls in {where}")  # noqa: FBT003
     # Not by figures, which would change the order, and so the status, with every report.
     found.sort(key=lambda each: (TROUBLES.index(each[1].trouble), each[0], each[1].hook))
     worst = found[0][1].trouble
@@ -63,8 +63,8 @@ def judge(pods: Sequence[PodObservation]) -> Verdict:
             by_hook.setdefault(each.hook, []).append((name, each))
     hook = max(sorted(by_hook), key=lambda hook: len(by_hook[hook]))
     there = by_hook[hook]
-    pods = f"pod '{running[0].name}'" if len(running) == 1 else f"{len(there)} of {len(running)} pods"
-    where = f" of {hook} in {pods}"
+    where = f"pod '{running[0].name}'" if len(running) == 1 else f"{len(there)} of {len(running)} pods"
+    where = f" of {hook} in {where}"
     step = _STEP.get(worst, f"kubectl logs {there[0][0]} -c hookline-sidecar says more")
     message = f"{_figures([each for _, each in there], where)}{_newest(there[0][1])}; {step}"
     failures = [_failure(name, each) for name, each in found]
@@ -72,10 +72,11 @@ def judge(pods: Sequence[PodObservation]) -> Verdict:
 
 
 def without_figures(status: dict[str, Any]) -> dict[str, Any]:
-    """A status as the API stores it, without the figures and words that move with a plugin's calls."""
+    """A status as the API stores it, without the figures and words that move with a plugin's calls, or with time."""
     conditions = [
         each | {"message": ""} if each.get("type") == HEALTHY or each.get("reason") in TROUBLES else each
         for each in status.get("conditions") or ()
+        if each.get("type") != "Observed"
     ]
     failures = [
         {name: each.get(name) for name in ("pod", "hook")} if each.get("hook") else each

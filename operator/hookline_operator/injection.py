@@ -31,6 +31,8 @@ Json = dict[str, Any]
 CONTAINER: Final = "hookline-sidecar"
 LABEL_ASKS: Final = "hookline.dev/inject"
 """On a pod or a namespace: ``true`` asks for a sidecar; ``false`` on the pod wins over everything."""
+LABEL_REQUIRES: Final = "hookline.dev/require-injection"
+"""On a namespace: ``true`` asks for sidecars too, and refuses pods while no operator answers."""
 LABEL_HAS: Final = "hookline.dev/sidecar"
 """On a pod that has a sidecar, injected or by hand: ``true``."""
 ANNOTATION_CA: Final = "hookline.dev/operator-ca"

@@ -1,7 +1,8 @@
 """Keeping what resolved: each plugin's last good state as one ``WasmPluginRevision``, written by the leader.
 
-One is all that a plugin has. The next is stored before the one before it is deleted, so there is never none; its number
-is higher, so there are never two that a replica could choose from.
+The next is stored before the one before it is deleted, so there is never none; its number is higher, so it is clear to
+each replica which is the current one. The last one that has proven itself is kept beside it until that has, too
+(``settling.py``): two is the most that a plugin has.
 
 What a replica may believe and is not sealed (``revisions.py``) is *taken over*: the same text under the same name, so
 that no pod and no status notices. It is what makes an upgrade from an operator that kept ``ControllerRevision``
@@ -156,9 +157,20 @@ class Keeper:
             )
         return body
 
+    async def drop(self, revision: Revision) -> None:
+        """Delete one that is needed no longer. Raises KubeError."""
+        self._check_term()
+        await self._delete(f"{path(API_VERSION, REVISION_PLURAL, revision.namespace)}/{revision.name}")
+
+    def _proven(self, plugin: Plugin) -> str | None:
+        """The name of the last one that has proven itself: there is an older one only while the current has not."""
+        believed = [each for each in self._catalogue.revisions_of(plugin) if each.sealed]
+        return min(believed, key=lambda each: each.number).name if believed else None
+
     async def _store(self, plugin: Plugin, body: Object) -> None:
-        """Write it, and delete what was before it. Raises KubeError and FetchError."""
+        """Write it, and delete what was before the one before it. Raises KubeError and FetchError."""
         where, name = path(API_VERSION, REVISION_PLURAL, plugin.namespace), body["metadata"]["name"]
+        proven = self._proven(plugin)
         for _ in range(_ATTEMPTS):
             self._check_term()
             try:
@@ -184,7 +196,7 @@ class Keeper:
         self._metrics.wrote("revision")
         self._catalogue.put_revision((new.namespace, new.name), None, new)
         for each in self._catalogue.revisions_of(plugin):
-            if each.name != new.name:
+            if each.name not in {new.name, proven}:
                 with contextlib.suppress(KubeError):  # what is left goes with the next revision
                     await self._delete(f"{where}/{each.name}")
 

@@ -1,19 +1,15 @@
-"""The Kubernetes API as the operator uses it: JSON objects by path, and collections that keep themselves current.
+"""The Kubernetes API as the operator uses it: JSON objects by path.
 
 Connection, certificates and tokens are the official client's; its thousand typed models are not used, because most
-objects here are only looked at for three fields. A ``Reflector`` is what client-go calls one: list, then watch, and
-list again when the watch can no longer be resumed; so a deletion that happened while nobody watched is seen too.
+objects here are only looked at for three fields.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
-import logging
-import random
 import sys
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
 import aiohttp
@@ -23,38 +19,35 @@ from kubernetes.aio import client, config
 from hookline_runtime.artifacts import network
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
 Object = dict[str, Any]
+Page = list[Object]
 Key = tuple[str, str]
 """Namespace and name."""
-T = TypeVar("T")
 
 MANAGER: Final = "hookline-operator"
 """The field manager of everything that is applied."""
 _TIMEOUT_S: Final = 30.0
 _PAGE: Final = 500
-_WATCH_S: Final = 300
-_QUIET_S: Final = 120.0
-"""A watch on which not even a bookmark comes (they do each minute) hangs."""
-_PAUSE_LAST_S: Final = 15.0
+_HANGS_S: Final = 10.0
+"""A watch that ends so much later than was asked for hangs."""
+_MAX_RETRY_AFTER_S: Final = 60.0
 _NOT_FOUND: Final = 404
-_GONE: Final = 410
 _MAX_LEVELS: Final = 12_000
 """Of calls, and so of objects in objects: the API server stores 10,000. A level of JSON takes 200 bytes of stack."""
 _CHUNK: Final = 256 * 1024
 _METADATA: Final = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1,application/json"
 
-log = logging.getLogger("hookline.kube")
-
 
 class KubeError(Exception):
-    """The API server refused, or could not be reached (``status`` 0)."""
+    """The API server refused, or could not be reached (``status`` 0); it may say for how long (seconds)."""
 
-    def __init__(self, status: int, message: str) -> None:
+    def __init__(self, status: int, message: str, *, retry_after: float = 0.0) -> None:
         super().__init__(message)
         self.status = status
+        self.retry_after = retry_after
 
 
 def path(api_version: str, plural: str, namespace: str | None = None, name: str | None = None, sub: str = "") -> str:
@@ -133,28 +126,64 @@ class Kube:
             content_type="application/apply-patch+yaml",
         )
 
-    async def list(self, where: str, *, selector: str = "", metadata_only: bool = False) -> tuple[list[Object], str]:
+    async def list(
+        self, where: str, *, selector: str = "", fields: str = "", metadata_only: bool = False
+    ) -> tuple[list[Object], str]:
         """All objects of a collection, and the version from which to watch. Raises KubeError."""
-        accept = _METADATA.format("List") if metadata_only else "application/json"
-        query = {"limit": str(_PAGE)} | ({"labelSelector": selector} if selector else {})
         items: list[Object] = []
+        version = ""
+        async for page, version in self.pages(  # noqa: B007 - the last one counts
+            where, selector=selector, fields=fields, metadata_only=metadata_only
+        ):
+            items += page
+        return items, version
+
+    async def pages(
+        self, where: str, *, selector: str = "", fields: str = "", metadata_only: bool = False
+    ) -> AsyncIterator[tuple[Page, str]]:
+        """The same piece by piece, for whoever keeps little of each: 20,000 pods are 500 MiB. Raises KubeError."""
+        accept = _METADATA.format("List") if metadata_only else "application/json"
+        query = {"limit": str(_PAGE)} | _selectors(selector, fields)
         while True:
             page = await self.request("GET", where, query=query, accept=accept)
-            items += page.get("items") or []
+            yield page.get("items") or [], page["metadata"].get("resourceVersion", "")
             if not (token := page["metadata"].get("continue")):
-                return items, page["metadata"].get("resourceVersion", "")
+                return
             query["continue"] = token
 
+    async def find(self, where: str, name: str, *, metadata_only: bool = False) -> Object | None:
+        """An object of a namespace's collection, with the right to list alone; None where there is none.
+
+        Raises KubeError.
+        """
+        query = {"fieldSelector": f"metadata.name={name}"}
+        accept = _METADATA.format("List") if metadata_only else "application/json"
+        page = await self.request("GET", where, query=query, accept=accept)
+        return next((each for each in page.get("items") or [] if each["metadata"]["name"] == name), None)
+
+    async def version(self, where: str) -> str:
+        """The version that a collection has now, for the price of one object's name. Raises KubeError."""
+        page = await self.request("GET", where, query={"limit": "1"}, accept=_METADATA.format("List"))
+        return str(page["metadata"].get("resourceVersion", ""))
+
     async def watch(
-        self, where: str, version: str, *, selector: str = "", metadata_only: bool = False
+        self,
+        where: str,
+        version: str,
+        *,
+        seconds: int,
+        selector: str = "",
+        fields: str = "",
+        metadata_only: bool = False,
     ) -> AsyncIterator[tuple[str, Object]]:
-        """Changes from a version on: ``ADDED``, ``MODIFIED``, ``DELETED``, ``BOOKMARK``. Raises KubeError."""
-        seconds = _WATCH_S + random.randint(0, _WATCH_S // 10)  # noqa: S311 - so that not all end at once
+        """Changes from a version on: ``ADDED``, ``MODIFIED``, ``DELETED``, ``BOOKMARK``; ends after so many seconds.
+
+        Raises KubeError.
+        """
         query = {"watch": "1", "allowWatchBookmarks": "1", "resourceVersion": version, "timeoutSeconds": str(seconds)}
-        if selector:
-            query["labelSelector"] = selector
+        query |= _selectors(selector, fields)
         accept = _METADATA.format("") if metadata_only else "application/json"
-        async with self._open("GET", where, query, None, "", accept, total=seconds + 30, quiet=_QUIET_S) as response:
+        async with self._open("GET", where, query, None, "", accept, total=seconds + _HANGS_S) as response:
             try:
                 async for line in _lines(response.content):
                     event = _parsed(line)
@@ -176,7 +205,6 @@ class Kube:
         accept: str,
         *,
         total: float,
-        quiet: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         headers = {"Accept": accept, "User-Agent": MANAGER}
         if body is not None:
@@ -189,17 +217,21 @@ class Kube:
                 url,
                 headers=headers,
                 body=body,
-                _request_timeout=aiohttp.ClientTimeout(total=total, sock_connect=10, sock_read=quiet),
+                _request_timeout=aiohttp.ClientTimeout(total=total, sock_connect=10),
             )
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             raise KubeError(0, f"the API server cannot be reached: {_why(error)}") from error
         response: aiohttp.ClientResponse = answer.response
         try:
             if response.status >= 400:  # noqa: PLR2004
-                raise KubeError(response.status, await _reason(response))
+                raise KubeError(response.status, await _reason(response), retry_after=_retry_after(response))
             yield response
         finally:
             response.release()
+
+
+def _selectors(labels: str, fields: str) -> dict[str, str]:
+    return {name: text for name, text in (("labelSelector", labels), ("fieldSelector", fields)) if text}
 
 
 def _parsed(text: bytes) -> Any:
@@ -230,93 +262,18 @@ def _why(error: Exception) -> str:
     )
 
 
+def _retry_after(response: aiohttp.ClientResponse) -> float:
+    """Seconds that the API server asks for; it never sends a date."""
+    text = response.headers.get("Retry-After", "")
+    return min(float(text), _MAX_RETRY_AFTER_S) if text.isascii() and text.isdigit() else 0.0
+
+
 async def _reason(response: aiohttp.ClientResponse) -> str:
     try:
         text = (await response.read())[:65_536]
         return str(orjson.loads(text).get("message") or response.reason)[:1000]
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError, AttributeError):
         return str(response.reason)
-
-
-class Reflector(Generic[T]):
-    """A copy of one collection, as far as ``project`` keeps it; ``changed`` hears of each change.
-
-    ``project`` gives None for objects that are not wanted. ``changed`` gets the key, and what is there now (None
-    where it is gone); what is equal to what was there is no change.
-    """
-
-    def __init__(
-        self,
-        kube: Kube,
-        where: str,
-        *,
-        project: Callable[[Object], T | None],
-        changed: Callable[[Key, T | None, T | None], None],
-        selector: str = "",
-        metadata_only: bool = False,
-        unknown: str = "",
-    ) -> None:
-        """``unknown`` says what is not there, and what to do, where the API server has no such collection."""
-        self.items: dict[Key, T] = {}
-        self.synced = asyncio.Event()
-        self.trouble = ""
-        """Why the last try to list or watch it failed, in one sentence; empty while it is current."""
-        self._kube = kube
-        self._where = where
-        self._project = project
-        self._changed = changed
-        self._selector = selector
-        self._metadata_only = metadata_only
-        self._unknown = unknown
-
-    async def run(self) -> None:
-        """Keep the copy current, for ever."""
-        version, attempts = "", 0
-        while True:
-            try:
-                if not version:
-                    version = await self._relist()
-                    attempts, self.trouble = 0, ""
-                async for kind, found in self._kube.watch(
-                    self._where, version, selector=self._selector, metadata_only=self._metadata_only
-                ):
-                    version, attempts, self.trouble = found["metadata"]["resourceVersion"], 0, ""
-                    if kind != "BOOKMARK":
-                        self._take(found, gone=kind == "DELETED")
-            except KubeError as error:
-                if error.status == _GONE:
-                    version = ""
-                    continue
-                attempts += 1
-                self.trouble = f"watching {self._where}: {error}"
-                if error.status == _NOT_FOUND and self._unknown:
-                    self.trouble = f"the API server does not know {self._unknown}"
-                if attempts == 1:
-                    log.warning("%s", self.trouble)
-                if error.status:
-                    version = ""
-                pause = min(0.5 * 2 ** min(attempts, 8), _PAUSE_LAST_S)
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311
-
-    async def _relist(self) -> str:
-        found, version = await self._kube.list(self._where, selector=self._selector, metadata_only=self._metadata_only)
-        for key in self.items.keys() - {key_of(each) for each in found}:
-            self._changed(key, self.items.pop(key), None)
-        for each in found:
-            self._take(each, gone=False)
-        self.synced.set()
-        return version
-
-    def _take(self, found: Object, *, gone: bool) -> None:
-        key = key_of(found)
-        new = None if gone else self._project(found)
-        old = self.items.get(key)
-        if new is None:
-            self.items.pop(key, None)
-        else:
-            self.items[key] = new
-        if new != old:
-            self._changed(key, old, new)
 
 
 def key_of(found: Object) -> Key:

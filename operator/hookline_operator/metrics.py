@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import time
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from hookline_operator.reasons import TROUBLES
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
     from hookline_operator.kube import Key
+    from hookline_operator.sight import Sights
 
 _BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 _WAITING: Final = 10_000
@@ -40,6 +42,32 @@ class _Connections(Collector):
             for reason in REASONS:
                 family.add_metric([port, reason], counts[reason])
         yield family
+
+
+class _Seen(Collector):
+    """How well this replica sees what it watches."""
+
+    def __init__(self, sights: Sights) -> None:
+        self._sights = sights
+
+    def collect(self) -> Iterator[Metric]:
+        age = GaugeMetricFamily(
+            "hookline_operator_watch_age_seconds", "Since the API server last said anything of it.",
+            labels=["collection"],
+        )  # fmt: skip
+        blind = GaugeMetricFamily(
+            "hookline_operator_blind", "1 where that is too long ago: what changes there is not known.",
+            labels=["collection"],
+        )  # fmt: skip
+        failures = CounterMetricFamily(
+            "hookline_operator_watch_failures", "Looks at it that failed.", labels=["collection", "reason"]
+        )
+        for name, sights in self._sights.by_name().items():
+            age.add_metric([name], max(each.age for each in sights))
+            blind.add_metric([name], any(each.blind for each in sights))
+            for reason, count in sum((each.failures for each in sights), collections.Counter[str]()).items():
+                failures.add_metric([name, reason], count)
+        yield from (age, blind, failures)
 
 
 class Metrics:
@@ -74,6 +102,14 @@ class Metrics:
         self._writes = Counter(
             "hookline_operator_api_writes", "Writes to the Kubernetes API.", ["kind"], registry=registry
         )
+        self._status_failures = Counter(
+            "hookline_operator_status_failures", "Statuses that the API server did not take, by why.", ["reason"],
+            registry=registry,
+        )  # fmt: skip
+        self._unwritten = Gauge(
+            "hookline_operator_statuses_unwritten", "Plugins whose status is not what it should be, for that.",
+            registry=registry,
+        )  # fmt: skip
         self._switch_seconds = Histogram(
             "hookline_operator_switch_seconds", "From a new revision to the last matching pod running it.",
             buckets=_BUCKETS, registry=registry,
@@ -101,6 +137,11 @@ class Metrics:
             "WasmPluginRevisions that came without this operator's seal since this replica started.",
             registry=registry,
         )
+        self.unguarded = Gauge(
+            "hookline_operator_unguarded_pods",
+            "Pods that a plugin's selector or a label asks a sidecar for, and that have none.",
+            registry=registry,
+        )
         self.closed = {"https": Closed(), "health": Closed()}
         """Connections that had to go, by where and why."""
         registry.register(_Connections(self.closed))
@@ -124,6 +165,10 @@ class Metrics:
             self._unhealthy.labels(reason).set_function(functools.partial(troubled, reason))
         self._rolled_back.set_function(rolled_back)
 
+    def see(self, sights: Sights) -> None:
+        """What is watched."""
+        self._registry.register(_Seen(sights))
+
     def resolved(self, result: str, seconds: float) -> None:
         """One resolution ended: ``ok``, or its cause."""
         self._resolves.labels(result).inc()
@@ -132,6 +177,14 @@ class Metrics:
     def wrote(self, kind: str) -> None:
         """One write to the API: ``status``, ``revision`` or ``event``."""
         self._writes.labels(kind).inc()
+
+    def status_refused(self, reason: str) -> None:
+        """One status that was not taken, by ``reason_of`` or ``no_subresource``."""
+        self._status_failures.labels(reason).inc()
+
+    def unwritten(self, count: int) -> None:
+        """How many statuses wait to be written again."""
+        self._unwritten.set(count)
 
     def new_revision(self, key: Key) -> None:
         """The pods have something to switch to."""

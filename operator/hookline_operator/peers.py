@@ -91,6 +91,11 @@ class Peers:
         fleet.changed.append(self._heard)
         fleet.newly_released.append(self._released)
 
+    @property
+    def followed(self) -> bool:
+        """Whether another replica is connected, which would lead next."""
+        return bool(self._followers)
+
     def routes(self) -> list[web.RouteDef]:
         """For the HTTPS server."""
         return [web.get(_PATH, self._meet)]

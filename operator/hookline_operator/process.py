@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import hmac
 import ipaddress
 import logging
 import os
-import random
 import signal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -21,7 +19,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from hookline_api.abi import permission_refusal, permission_warning, ungranted_imports
-from hookline_api.resources import API_VERSION, PLURAL
+from hookline_api.resources import API_VERSION
 from hookline_api.revisions import REVISION_KIND, REVISION_PLURAL
 from hookline_operator import admission
 from hookline_operator.blobs import Blobs
@@ -32,14 +30,20 @@ from hookline_operator.controller import Controller
 from hookline_operator.distribution import Distribution
 from hookline_operator.election import Election, Replica
 from hookline_operator.fleet import Fleet, Rollouts
-from hookline_operator.handlers import Handlers
+from hookline_operator.heartbeat import keep_confirming, say_farewell
 from hookline_operator.identity import Reviewer
 from hookline_operator.injection import InjectionSettings
-from hookline_operator.kube import Key, Kube, KubeError, Object, Reflector, key_of, path
+from hookline_operator.kube import Key, Kube, KubeError, Object, path
 from hookline_operator.metrics import Metrics
 from hookline_operator.peers import Peers
+from hookline_operator.plugin_watch import APPLY, PluginWatch
+from hookline_operator.pod_events import PodEvents
+from hookline_operator.reading import Reading
+from hookline_operator.reflector import Reflector
 from hookline_operator.revisions import OLD_API, PLUGIN_LABEL, Revision, Seal, Template
 from hookline_operator.sealing import SealingKey
+from hookline_operator.sight import Sights, reason_of
+from hookline_operator.unguarded import Unguarded
 from hookline_runtime.artifacts import ArtifactStore, Fetcher, FetchLimits
 from hookline_runtime.artifacts.addresses import AddressPolicy
 from hookline_runtime.artifacts.describe import PluginDescription
@@ -50,22 +54,18 @@ from hookline_runtime.errors import ConfigError, LoadError
 from hookline_serving import Bounds, Closed, HttpServer
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Callable
 
     from hookline_api.resources import WasmPlugin
     from hookline_operator.identity import Caller
     from hookline_operator.settings import Settings
 
-_RESYNC_S: Final = 300.0
-_STEP_S: Final = 0.1
-_SYNC_S: Final = 3.0
-"""After which the plugins are listed anew: one that was deleted meanwhile would be waited for in vain."""
-_NOT_FOUND: Final = 404
-_APPLY: Final = "apply the chart's CustomResourceDefinitions (crds/)"
 _CHECK_S: Final = 2
 _CHECKS_AT_ONCE: Final = 2
 _FETCHES_AT_ONCE: Final = 16
 _CERTIFICATE_S: Final = 30.0
+_POLLED_S: Final = 60.0
+"""What is looked at twice a minute is not seen after this long."""
 _HEALTH_BOUNDS: Final = Bounds()
 _HTTPS_BOUNDS: Final = Bounds(
     fresh=256, unproven=2048, unproven_of_one=256, every=4096, of_one=1536, arriving=64 * 2**20
@@ -74,9 +74,8 @@ _HTTPS_BOUNDS: Final = Bounds(
 addresses of their own, or all the same one, where a gateway or a node stands between: then as many hellos at a time as
 are done in half a second, and as many questions as wait for a review. Those that are known (``vouch``) are counted by
 ``Distribution``. Reviews that are here have bounds of their own (``admission``), within those bytes."""
-_READS_AT_ONCE: Final = 4
-"""Specs that fit again: one large plugin that becomes small makes room for thousands."""
-_READ_AGAIN_S: Final = 5.0
+_UNGUARDED_S: Final = 10.0
+"""How long a start waits for the pods without a sidecar; longer, and the statuses learn of them later."""
 
 log = logging.getLogger("hookline.operator")
 
@@ -89,45 +88,40 @@ class Operator:
         self._catalogue = Catalogue()
         self._metrics = Metrics()
         self._fleet = Fleet()
+        self._stop = asyncio.Event()
         self._synced = False
-        self._unlisted = ""
-        """Why the plugins could not be listed when that was last tried."""
-        self._reflected: list[Reflector[Any]] = []
+        self._sights = Sights()
+        self._metrics.see(self._sights)
         self._certificates: CertificateKeeper | None = None
         self._election: Election | None = None
-        self._reading: dict[Key, asyncio.Task[None]] = {}
-        """Plugins that are being read from the API."""
-        self._reads = asyncio.Semaphore(_READS_AT_ONCE)
 
     async def run(self) -> int:
         """Work until SIGTERM; the exit code. Raises KubeError and OSError where it cannot even begin."""
         settings, loop = self._settings, asyncio.get_running_loop()
-        stop = asyncio.Event()
+        stop = self._stop
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
         store = await asyncio.to_thread(ArtifactStore, settings.cache, max_bytes=settings.cache_size)
         kube = await Kube.connect(settings.kubeconfig)
-        self._catalogue.room_again.append(functools.partial(self._read_again, kube))
-        handlers = Handlers(
-            lambda found, gone: self._catalogue.put_plugin(found, gone=gone),
-            lambda: _served(kube),
-            loop=loop,
-            namespaces=settings.namespaces,
-            kubeconfig=settings.kubeconfig,
+        Reading(kube, self._catalogue)
+        plugins = PluginWatch(
+            kube, self._catalogue, self._sights, namespaces=settings.namespaces, kubeconfig=settings.kubeconfig
         )
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(kube.close)
             health = await self._serve_health()
             stack.push_async_callback(health.close)
-            handlers.start()
-            stack.callback(handlers.stop)
-            ended = await _until(stop.wait(), self._parts(kube, store, stack))
+            plugins.start()
+            stack.callback(plugins.stop)
+            ended = await _until(stop.wait(), self._parts(kube, store, plugins, stack))
         if not stop.is_set():
             log.error("a part of the operator ended: %s", ended)
             return 1
         return 0
 
-    async def _parts(self, kube: Kube, store: ArtifactStore, stack: contextlib.AsyncExitStack) -> None:
+    async def _parts(
+        self, kube: Kube, store: ArtifactStore, plugins: PluginWatch, stack: contextlib.AsyncExitStack
+    ) -> None:
         """Everything that needs the API server, as long as all of it works."""
         settings, catalogue, fleet = self._settings, self._catalogue, self._fleet
         objects = ClusterObjects(kube, catalogue)
@@ -136,7 +130,13 @@ class Operator:
             catalogue.verify_again(seal)
             catalogue.tell_all()
 
-        sealing = SealingKey(kube, namespace=settings.own_namespace, secret=settings.key_secret, changed=changed)
+        sealing = SealingKey(
+            kube,
+            namespace=settings.own_namespace,
+            secret=settings.key_secret,
+            changed=changed,
+            sight=self._sights.new("sealing-key", grace_s=_POLLED_S, needed=False),
+        )
         seal = Seal(lambda: sealing.value)
         bundles = Bundles(catalogue, objects, key=lambda: sealing.value)
         # The machine's own passwords are nobody's: a file that is not there.
@@ -155,6 +155,7 @@ class Operator:
             secret=settings.tls_secret,
             config_map=settings.ca_config_map,
             webhooks=settings.webhooks,
+            sight=self._sights.new("certificates", grace_s=_POLLED_S, needed=False),
         )
 
         def is_peer(caller: Caller) -> bool:
@@ -173,16 +174,17 @@ class Operator:
         )
         rollouts = Rollouts(catalogue, bundles, fleet)
 
-        async def lead() -> None:
-            self._metrics.leader.set(1)
-            try:
-                await _until(controller.run(), rollouts.run())
-            finally:
-                self._metrics.leader.set(0)
-
+        unguarded, pod_events = self._pods_without(kube, leads=lambda: election.leading)
         replica = Replica(settings.pod_name, f"{_bracketed(settings.pod_ip)}:{settings.listen[1]}")
         election = self._election = Election(
-            kube, name=settings.lease, namespace=settings.own_namespace, replica=replica, lead=lead
+            kube,
+            name=settings.lease,
+            namespace=settings.own_namespace,
+            replica=replica,
+            sight=self._sights.new("lease", needed=False),
+            lead=lambda: self._lead(
+                kube, controller, rollouts, pod_events, alone=lambda: election.leading and not peers.followed
+            ),
         )
         peers = Peers(
             fleet,
@@ -209,11 +211,12 @@ class Operator:
             rolled_back=lambda: sum(each.is_rolled_back for each in catalogue.all_plugins()),
         )
         await self._first_key(sealing)  # before the first revision is read, which is believed by it
-        reflectors = self._reflected = self._reflectors(kube, seal)
-        running = [reflector.run() for reflector in reflectors]
+        reflectors = [*self._reflectors(kube, seal), *plugins.reflectors]
 
         async def serve() -> None:
-            await self._first_sync(kube, reflectors)
+            await asyncio.gather(*(reflector.synced.wait() for reflector in reflectors))
+            await plugins.first_sync()
+            following = await _begun(unguarded, stack)  # once the plugins are known, which say what to keep
             await self._first_certificate(certificates)
             check = ConfigCheck(catalogue, bundles, store, blobs)
             routes = [
@@ -233,12 +236,31 @@ class Operator:
                 self._synced = True
                 where = ", ".join(settings.namespaces) or "all namespaces"
                 log.info("ready: %d plugins in %s", sum(1 for _ in catalogue.all_plugins()), where)
-                await _until(certificates.run(), sealing.run(), election.run(), peers.run(), self._resync(kube))
+                await _until(certificates.run(), sealing.run(), election.run(), peers.run(), plugins.run(), following)
             finally:
                 await distribution.close()
                 await server.close()
 
-        await _until(serve(), *running)
+        await _until(serve(), *(reflector.run() for reflector in reflectors))
+
+    async def _lead(
+        self,
+        kube: Kube,
+        controller: Controller,
+        rollouts: Rollouts,
+        pod_events: PodEvents,
+        *,
+        alone: Callable[[], bool],
+    ) -> None:
+        """What the leader does beside all others; where it ends in order and is ``alone``, its statuses say so."""
+        self._metrics.leader.set(1)
+        confirming = keep_confirming(self._catalogue, controller.confirm, lambda: not self._sights.blind)
+        try:
+            await _until(controller.run(), rollouts.run(), pod_events.run(), confirming)
+        finally:
+            self._metrics.leader.set(0)
+            if self._stop.is_set():
+                await say_farewell(kube, self._catalogue, alone=alone)
 
     # ── what is in the API ──
 
@@ -263,12 +285,13 @@ class Operator:
         for namespace in self._settings.namespaces or (None,):
 
             def add(api_version: str, plural: str, namespace: str | None = namespace, **rest: Any) -> None:
-                reflectors.append(Reflector(kube, path(api_version, plural, namespace), **rest))
+                where = path(api_version, plural, namespace)
+                reflectors.append(Reflector(kube, where, sight=self._sights.new(plural), **rest))
 
             add("v1", "pods", project=Pod.of, changed=catalogue.put_pod, selector=f"{SIDECAR_LABEL}=true")
             revisions: Any = {"changed": catalogue.put_revision, "selector": PLUGIN_LABEL}
             add(API_VERSION, REVISION_PLURAL, project=lambda found: Revision.of(found, seal),
-                unknown=f"{REVISION_KIND}s: {_APPLY}", **revisions)  # fmt: skip
+                unknown=f"{REVISION_KIND}s: {APPLY}", **revisions)  # fmt: skip
             if self._settings.migrate:
                 add(*OLD_API, project=Revision.of_old, **revisions)
             # Names and versions of all; what is in them is read only where a plugin refers to it.
@@ -277,75 +300,16 @@ class Operator:
             add("v1", "serviceaccounts", project=pull_secrets, changed=account)
         return reflectors
 
-    async def _first_sync(self, kube: Kube, reflectors: list[Reflector[Any]]) -> None:
-        """Return when everything that is in the API is in the catalogue.
-
-        DANGER: a bundle that is made of half of the plugins takes the other half off the pods.
-        """
-        await asyncio.gather(*(reflector.synced.wait() for reflector in reflectors))
-        loop = asyncio.get_running_loop()
-        while True:
-            listed = await self._listed(kube)
-            until = loop.time() + _SYNC_S
-            while listed is not None and loop.time() < until:
-                if all(self._catalogue.plugin(key) is not None for key in listed):
-                    return
-                await asyncio.sleep(_STEP_S)
-            await asyncio.sleep(1.0)
-
-    def _read_again(self, kube: Kube, key: Key) -> None:
-        """Read a plugin whose spec was left out of the catalogue, and fits now."""
-        if key in self._reading:
-            return
-
-        async def read() -> None:
-            try:
-                async with self._reads:
-                    found = await kube.get(path(API_VERSION, PLURAL, *key))
-            except KubeError as error:
-                log.warning("plugin '%s/%s' cannot be read: %s", *key, error)
-                await asyncio.sleep(_READ_AGAIN_S)
-                found = {}
-            del self._reading[key]
-            known = self._catalogue.plugin(key)
-            if known is None or not known.left_out:
-                return
-            if found == {}:
-                self._read_again(kube, key)
-            elif found is not None and found["metadata"]["uid"] == known.uid:
-                self._catalogue.put_plugin(found, gone=False)
-
-        self._reading[key] = asyncio.get_running_loop().create_task(read(), name=f"read {key[1]}")
-
-    async def _resync(self, kube: Kube) -> None:
-        """Notice what was deleted while nobody watched: kopf does not tell of that."""
-        while True:
-            await asyncio.sleep(_RESYNC_S * random.uniform(0.8, 1.2))  # noqa: S311
-            before = {plugin.key: plugin.uid for plugin in self._catalogue.all_plugins()}
-            listed = await self._listed(kube)
-            for key, uid in before.items() if listed is not None else ():
-                now = self._catalogue.plugin(key)
-                if listed is not None and listed.get(key) != uid and now is not None and now.uid == uid:
-                    log.info("plugin '%s/%s' was deleted while nobody watched", *key)
-                    self._catalogue.forget_plugin(key)
-
-    async def _listed(self, kube: Kube) -> dict[Key, str] | None:
-        """The plugins in the API, and their uids; None where it cannot be asked."""
-        listed: dict[Key, str] = {}
-        try:
-            for namespace in self._settings.namespaces or (None,):
-                found, _ = await kube.list(path(API_VERSION, PLURAL, namespace), metadata_only=True)
-                listed |= {key_of(each): each["metadata"]["uid"] for each in found}
-        except KubeError as error:
-            why = f"the WasmPlugins cannot be listed: {error}"
-            if error.status == _NOT_FOUND:
-                why = f"the API server does not know WasmPlugins: {_APPLY}"
-            if why != self._unlisted:
-                log.warning("%s", why)
-            self._unlisted = why
-            return None
-        self._unlisted = ""
-        return listed
+    def _pods_without(self, kube: Kube, *, leads: Callable[[], bool]) -> tuple[Unguarded, PodEvents]:
+        """What knows of the pods without a sidecar, and what tells pods of it."""
+        settings, catalogue = self._settings, self._catalogue
+        unguarded = Unguarded(
+            kube, catalogue, namespaces=settings.namespaces, own_namespace=settings.own_namespace,
+            injects=bool(settings.webhooks), sights=self._sights,
+        )  # fmt: skip
+        catalogue.unguarded = unguarded.of
+        self._metrics.unguarded.set_function(lambda: unguarded.count)
+        return unguarded, PodEvents(kube, catalogue, self._fleet, unguarded, self._metrics, leads=leads)
 
     # ── servers ──
 
@@ -354,9 +318,10 @@ class Operator:
         while True:
             try:
                 await certificates.sync()
+                certificates.sight.heard()
                 return
             except KubeError as error:
-                log.warning("there is no certificate yet: %s", error)
+                certificates.sight.failed(reason_of(error), f"there is no certificate yet: {error}")
             if certificates.has_material:
                 return  # webhooks are not introduced yet, and /readyz says so; sidecars can be served
             pause = min(pause * 2, _CERTIFICATE_S)
@@ -366,9 +331,11 @@ class Operator:
         pause = 0.5
         while True:
             try:
-                return await sealing.sync()
+                await sealing.sync()
+                sealing.sight.heard()
+                return
             except KubeError as error:
-                log.warning("there is no key to seal revisions with yet: %s", error)
+                sealing.sight.failed(reason_of(error), f"there is no key to seal revisions with yet: {error}")
             pause = min(pause * 2, _CERTIFICATE_S)
             await asyncio.sleep(pause)
 
@@ -378,7 +345,8 @@ class Operator:
 
         async def readyz(_: web.Request) -> web.Response:
             reasons = self._not_ready()
-            return web.json_response({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
+            told = {"ready": not reasons, "reasons": reasons, "blind": self._sights.sentences()}
+            return web.json_response(told, status=503 if reasons else 200)
 
         async def metrics(_: web.Request) -> web.Response:
             return web.Response(body=self._metrics.exposition(), headers={"Content-Type": "text/plain; version=0.0.4"})
@@ -389,9 +357,9 @@ class Operator:
     def _not_ready(self) -> list[str]:
         reasons = []
         if not self._synced:
-            unread = [each.trouble for each in self._reflected if each.trouble and not each.synced.is_set()]
-            unread += [self._unlisted] if self._unlisted else []
-            reasons = list(dict.fromkeys(unread)) or ["what is in the Kubernetes API is not read completely yet"]
+            reasons = self._sights.troubles() or ["what is in the Kubernetes API is not read completely yet"]
+        else:
+            reasons += self._sights.not_ready()
         if self._certificates is not None:
             reasons += self._certificates.not_ready()
         return reasons
@@ -474,17 +442,14 @@ def _source_addresses(settings: Settings) -> AddressPolicy:
     return AddressPolicy(own_machine=False, own=tuple(own), allowed=settings.allow_source_addresses)
 
 
-async def _served(kube: Kube) -> bool:
-    """Whether the API server tells of WasmPlugins where kopf looks for them."""
-    group, _, version = API_VERSION.partition("/")
-    try:
-        groups = (await kube.request("GET", "/apis"))["groups"]
-        if not any(each["name"] == group for each in groups):
-            return False
-        found = await kube.get(f"/apis/{group}/{version}")
-    except KubeError:
-        return False
-    return found is not None and any(each["name"] == PLURAL for each in found["resources"])
+async def _begun(unguarded: Unguarded, stack: contextlib.AsyncExitStack) -> asyncio.Future[None]:
+    """Have it follow the pods, and wait a while until it knows them."""
+    following = asyncio.ensure_future(unguarded.run())
+    stack.callback(following.cancel)
+    synced = asyncio.ensure_future(unguarded.synced.wait())
+    await asyncio.wait([following, synced], timeout=_UNGUARDED_S, return_when=asyncio.FIRST_COMPLETED)
+    synced.cancel()
+    return following
 
 
 def injection_settings(settings: Settings, authority: str) -> InjectionSettings:

@@ -28,6 +28,8 @@ from hookline_operator.kube import MANAGER, Kube, KubeError, path
 from hookline_operator.rations import Ration
 from hookline_operator.reasons import CAUSES, NO_PODS, RESOLVED, WRONG
 from hookline_operator.reconcile import Event, Observation, PodObservation, Resolution, as_json, reconcile
+from hookline_operator.staleness import confirmed, restored
+from hookline_operator.unwritten import Unwritten
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,9 +59,6 @@ _REWRITE_FIRST_S: Final = 2.0
 _REWRITE_LAST_S: Final = 30.0
 _RECONNECT_S: Final = 12.0
 """How long a new leader waits for sidecars before it says that they are gone."""
-_GONE: Final = 404
-_OTHERS: Final = frozenset({"Observed"})
-"""Conditions that are not ``reconcile``'s."""
 
 log = logging.getLogger("hookline.publisher")
 
@@ -75,8 +74,6 @@ class _Page:
     """When (monotonic) that was."""
     rested: float = 0.0
     """When (monotonic) the pods may be looked at again."""
-    refused: int | None = None
-    """With which HTTP status the status could not be written; 0: nobody answered."""
     refusals: int = 0
     """How often it could not, one after the other."""
     not_before: float = 0.0
@@ -86,6 +83,8 @@ class _Page:
     """When figures that have moved are written."""
     writing: bool = False
     rewrite: bool = False
+    confirm: bool = False
+    """Whether the status is to be written for its heartbeat alone."""
     events: Ration = field(default_factory=lambda: Ration(burst=_EVENTS, each_second=_EVENTS_EACH_SECOND))
 
 
@@ -117,6 +116,7 @@ class Publisher:
         self._check_term = check_term
         self._look_again = look_again
         self._resolution = resolution
+        self._unwritten = Unwritten(kube, metrics)
         self._since = 0.0
         self._pages: dict[Key, _Page] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -137,10 +137,16 @@ class Publisher:
 
     def forget(self, key: Key) -> None:
         """The plugin is gone."""
+        self._unwritten.forget(key)
         page = self._pages.pop(key, None)
         for timer in (page.write, page.figures) if page is not None else ():
             if timer is not None:
                 timer.cancel()
+
+    def confirm(self, plugin: Plugin) -> None:
+        """Write its status soon, if only to say that it is true still."""
+        self.soon(plugin)
+        self._pages[plugin.key].confirm = True
 
     def soon(self, plugin: Plugin, *, not_before: float = 0.0) -> None:
         """Write its status where it is another: at most once a second, and not before this time (monotonic)."""
@@ -172,28 +178,29 @@ class Publisher:
             async with self._shares[key[0]], self._writes:
                 await self._write(page, key)
         except KubeError as error:
-            if error.status != _GONE:
+            if not await self._unwritten.is_gone(key, error):
                 self._refused(page, key, error)
+        except Exception as error:  # a defect of ours: it must not end in a status that is never written again
+            log.exception("the status of plugin '%s/%s' could not be made", *key)
+            self._refused(page, key, KubeError(0, f"the operator failed: {type(error).__name__}"))
         finally:
             page.writing = False
         if page.rewrite:
             page.rewrite = False
             self._look_again(key)
 
-    @staticmethod
-    def _refused(page: _Page, key: Key, error: KubeError) -> None:
+    def _refused(self, page: _Page, key: Key, error: KubeError) -> None:
         """The status could not be written: try again later and later, and say it once."""
-        if error.status != page.refused:  # the words differ from try to try
-            log.warning("the status of plugin '%s/%s' cannot be written: %s", *key, error)
+        self._unwritten.put(key, error)
         pause = min(_REWRITE_FIRST_S * 2 ** min(page.refusals, 16), _REWRITE_LAST_S) * random.uniform(0.7, 1.0)  # noqa: S311
-        page.refused, page.refusals, page.not_before = error.status, page.refusals + 1, time.monotonic() + pause
+        page.refusals, page.not_before = page.refusals + 1, time.monotonic() + max(pause, error.retry_after)
         page.rewrite = True
 
     async def _write(self, page: _Page, key: Key) -> None:
         plugin = self._catalogue.plugin(key)
         if plugin is None or plugin.uid != page.uid:
             return
-        stored = _ours(orjson.loads(plugin.status))
+        stored = orjson.loads(plugin.status)
         known = stored
         if time.monotonic() - page.written < _BACK_S and page.applied:
             known = page.applied  # the watch may not have brought it back yet
@@ -211,24 +218,30 @@ class Publisher:
         resolution = self._resolution(plugin)
         if resolution is None:
             return
+        written_at = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        unguarded, unguarded_count = self._catalogue.unguarded(plugin)
         outcome = reconcile(
             Observation(
                 generation=plugin.generation,
-                previous=previous,
+                previous=restored(previous),
                 resolution=resolution,
                 pods=pods,
+                unguarded=unguarded,
+                unguarded_count=unguarded_count,
                 needs_pods=plugin.selector.required,
-                now=dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                now=written_at,
             )
         )
-        new = as_json(outcome.status)
+        sent = [previous, *([_status(page.applied)] if page.applied else [])]
+        new = as_json(confirmed(outcome.status, sent, due=page.confirm, now=written_at))
         if new == known:
             if known is page.applied and new != stored:
                 # Either the watch is behind, or somebody wrote over it: it is known in a moment.
                 asyncio.get_running_loop().call_later(_BACK_S, self._look_again, key)
+            self._unwritten.written(key)
             return
         left = page.written + _FIGURES_EVERY_S - time.monotonic()
-        if left > 0 and page.applied and without_figures(new) == without_figures(known):
+        if left > 0 and page.applied and not page.confirm and without_figures(new) == without_figures(known):
             self._figures_later(page, key, left)
             return
         body = {
@@ -241,7 +254,8 @@ class Publisher:
         await self._kube.apply(path(API_VERSION, PLURAL, plugin.namespace, plugin.name, "status"), body)
         self._metrics.wrote("status")
         page.applied, page.written = new, time.monotonic()
-        page.refused, page.refusals = None, 0
+        page.refusals, page.confirm = 0, False
+        self._unwritten.written(key)
         programmed = next(each for each in outcome.status.conditions if each.type == "Programmed")
         there = programmed.status == "True" or programmed.reason == NO_PODS
         switched = there and self._metrics.switched(plugin.key)
@@ -327,6 +341,7 @@ def _observed(name: str, pod: Pod, state: PodState, standing: Standing | None) -
         failure=failure and Failure(cause=failure.cause, message=failure.message[:1024]),
         health=report.health if report is not None else [],
         rolled_back=back if back is not None and standing is not None and back.revision == standing.revision else None,
+        waits=any(each.name == name for each in state.waited_for),
         waits_for=_waits_for(name, state.report),
     )
 
@@ -342,13 +357,6 @@ def _had_reports(status: WasmPluginStatus) -> bool:
     """Whether sidecars had said what they run when it was written."""
     known = any(each.type == "Healthy" and each.status != "Unknown" for each in status.conditions)
     return known or status.pods.loaded > 0
-
-
-def _ours(status: dict[str, Any]) -> dict[str, Any]:
-    """What ``reconcile`` makes of a status: others write conditions into it too."""
-    if "conditions" not in status:
-        return status
-    return status | {"conditions": [each for each in status["conditions"] if each.get("type") not in _OTHERS]}
 
 
 def _status(data: dict[str, Any]) -> WasmPluginStatus:

@@ -53,6 +53,8 @@ class PodObservation(Resource):
     """The hooks of what it runs that are not well."""
     rolled_back: RolledBack | None = None
     """What it has gone back from, where that is the revision that the resource asks for."""
+    waits: bool = False
+    """Whether its sidecar, and so a new pod, waits for this plugin."""
     waits_for: list[str] = []
     """The other plugins that keep its sidecar, and so the pod, from being ready."""
 
@@ -100,6 +102,8 @@ class Observation(Resource):
     """``spec.selector.required``."""
     held: RollbackStatus | None = None
     """The rollback that holds, where this generation's revision was rolled back."""
+    can_go_back: bool = True
+    """Whether there is a version before it that pods can be given, with the settings of today."""
     now: str
     """RFC 3339, whole seconds."""
 
@@ -123,6 +127,8 @@ def reconcile(observed: Observation) -> Outcome:
     """The status of a plugin, and the Events of what changed."""
     held = _held(observed)
     counts, older, load_failures, sentence = _count(observed, held)
+    if held is not None:
+        load_failures.append(_rollback(held))
     of_new = [pod for pod in observed.pods if pod.runs == "Current"]
     verdict = health.judge(observed.pods)
     told = conditions.conditions(
@@ -130,10 +136,12 @@ def reconcile(observed: Observation) -> Outcome:
             resolution=observed.resolution,
             counts=counts,
             older=older,
+            waiting=sum(pod.waits for pod in observed.pods),
             sentence=sentence,
             health=verdict,
             health_of_new=verdict if len(of_new) == len(observed.pods) else health.judge(of_new),
             held=held,
+            can_go_back=observed.can_go_back,
             unguarded=observed.unguarded,
             needs_pods=observed.needs_pods,
         )
@@ -183,8 +191,8 @@ def _held(observed: Observation) -> RollbackStatus | None:
 def _count(observed: Observation, held: RollbackStatus | None) -> tuple[PodCounts, int, list[Failure], str]:
     """How many pods do what, how many run something older, why it is not loaded, and one sentence."""
     resolution, pods = observed.resolution, sorted(observed.pods, key=lambda pod: pod.name)
-    if resolution.state != "Good" or held is not None:
-        return _count_older(observed, held)
+    if resolution.state != "Good" or (held is not None and observed.can_go_back):
+        return _count_older(observed)
     loaded = [pod for pod in pods if pod.runs == "Current" and pod.ready]
     failures = [
         pod.failure.model_copy(update={"pod": pod.name})
@@ -211,19 +219,19 @@ def _count(observed: Observation, held: RollbackStatus | None) -> tuple[PodCount
     return counts, older, failures, sentence
 
 
-def _count_older(observed: Observation, held: RollbackStatus | None) -> tuple[PodCounts, int, list[Failure], str]:
+def _count_older(observed: Observation) -> tuple[PodCounts, int, list[Failure], str]:
     """The same where no pod is to run what the resource asks for: all that they run is older."""
     resolution, matched = observed.resolution, len(observed.pods)
     failures = []
-    if held is not None:
-        failures.append(
-            Failure(pod=held.pod, cause=held.cause, message=cut(conditions.rolled_back(held)), since=held.since)
-        )
     if resolution.state == "Failed" and resolution.cause is not None:
-        failures.insert(0, Failure(cause=resolution.cause, message=cut(resolution.message)))
-    failed = matched if failures else 0
+        failures.append(Failure(cause=resolution.cause, message=cut(resolution.message)))
+    failed = 0 if resolution.state == "Pending" else matched
     counts = PodCounts(matched=matched, updating=matched - failed, failed=failed, unguarded=observed.unguarded_count)
     return counts, sum(pod.runs != "Nothing" for pod in observed.pods), failures, ""
+
+
+def _rollback(held: RollbackStatus) -> Failure:
+    return Failure(pod=held.pod, cause=held.cause, message=cut(conditions.rolled_back(held)), since=held.since)
 
 
 def _waits(pod: PodObservation) -> str:

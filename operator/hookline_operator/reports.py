@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hookline_api.bundle import LoadFailure
+    from hookline_api.distribution import HookHealth, RolledBack
+    from hookline_api.hooks import Hook
 
 _MAX_SENTENCE: Final = 1024
 _CONTROL: Final = dict.fromkeys((*range(32), *range(0x7F, 0xA0)), " ")
@@ -36,19 +38,51 @@ def read(text: str) -> Report | None:
 def about(report: Report, told: set[str], *, unsealed: Mapping[tuple[str, str], str] | None = None) -> Report:
     """What concerns the plugins that the pod was told of, each once.
 
-    With sentences of a length that is kept for twenty thousand sidecars, and that may stand in a status; and with
-    revisions as they are called here, whatever a sidecar calls them (``unsealed``).
+    Sentences are of a length that is kept for twenty thousand sidecars, and may stand in a status. Revisions have the
+    names that they have here, whatever a sidecar calls them (``unsealed``).
     """
+    names = unsealed or {}
     plugins: dict[str, PluginReport] = {}
     for each in report.plugins:
         if each.name in told and each.name not in plugins:
             update = {
-                "revision": (unsealed or {}).get((each.name, each.revision or ""), each.revision),
+                "revision": names.get((each.name, each.revision or ""), each.revision),
                 "failure": each.failure and _said(each.failure),
+                "health": _health(each.health),
+                "rolled_back": each.rolled_back and _rolled_back(each.name, each.rolled_back, names),
             }
             plugins[each.name] = each.model_copy(update=update)
     return report.model_copy(update={"plugins": list(plugins.values())})
 
 
+def revisions(report: Report) -> set[str | None]:
+    """All that it names."""
+    return {each.revision for each in report.plugins} | {
+        each.rolled_back.revision for each in report.plugins if each.rolled_back is not None
+    }
+
+
 def _said(failure: LoadFailure) -> LoadFailure:
-    return failure.model_copy(update={"message": failure.message[:_MAX_SENTENCE].translate(_CONTROL)})
+    return failure.model_copy(update={"message": _sentence(failure.message)})
+
+
+def _health(hooks: list[HookHealth]) -> list[HookHealth]:
+    """Each hook once, with figures that make sense."""
+    found: dict[Hook, HookHealth] = {}
+    for each in hooks:
+        update = {"message": _sentence(each.message), "bad": min(each.bad, each.calls)}
+        found.setdefault(each.hook, each.model_copy(update=update))
+    return list(found.values())
+
+
+def _rolled_back(name: str, told: RolledBack, names: Mapping[tuple[str, str], str]) -> RolledBack:
+    update = {
+        "revision": names.get((name, told.revision), told.revision),
+        "message": _sentence(told.message),
+        "failures": min(told.failures, told.calls),
+    }
+    return told.model_copy(update=update)
+
+
+def _sentence(text: str) -> str:
+    return text[:_MAX_SENTENCE].translate(_CONTROL)

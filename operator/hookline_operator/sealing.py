@@ -17,6 +17,7 @@ import random
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from hookline_operator.kube import MANAGER, KubeError, path
+from hookline_operator.sight import Sight, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +28,7 @@ _SIZE: Final = 32
 """Bytes: as many as SHA-256 has."""
 _ENTRY: Final = "seal.key"
 _ATTEMPTS: Final = 10
-_PERIOD_S: Final = 30.0
+_PERIOD_S: Final = 24.0
 _CONFLICT: Final = 409
 _GONE: Final = 404
 
@@ -37,8 +38,17 @@ log = logging.getLogger("hookline.sealing")
 class SealingKey:
     """The key, kept as the Secret has it. ``changed`` is called when it is another than before."""
 
-    def __init__(self, api: Api, *, namespace: str, secret: str, changed: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        api: Api,
+        *,
+        namespace: str,
+        secret: str,
+        changed: Callable[[], None] = lambda: None,
+        sight: Sight | None = None,
+    ) -> None:
         self._api = api
+        self.sight = sight or Sight("sealing-key")
         self._namespace = namespace
         self._secret = secret
         self._changed = changed
@@ -57,10 +67,10 @@ class SealingKey:
             await asyncio.sleep(_PERIOD_S * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
             try:
                 await self.sync()
+                self.sight.heard()
             except KubeError as error:
-                log.warning(
-                    "the key in the Secret %s/%s cannot be checked now: %s", self._namespace, self._secret, error
-                )
+                which = f"the key in the Secret {self._namespace}/{self._secret}"
+                self.sight.failed(reason_of(error), f"{which} cannot be checked: {error}")
 
     async def sync(self) -> None:
         """Have the key that is in the Secret, or put one there. Raises KubeError."""

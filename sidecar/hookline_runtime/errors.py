@@ -113,6 +113,34 @@ class OverloadError(CallError):
     cause = "overload"
 
 
+_IN_OUR_WORDS: Final = {
+    "trap": "a call trapped",
+    "timeout": "a call took longer than limits.timeout, or used up limits.fuel",
+    "result": "an answer is no valid decision",
+    "overload": "an input, or the calls that wait, are over their limit",
+}
+_TRAPS: Final = frozenset({
+    "call stack exhausted", "out of bounds memory access", "undefined element: out of bounds table access",
+    "uninitialized element", "indirect call type mismatch", "integer overflow", "integer divide by zero",
+    "invalid conversion to integer", "wasm `unreachable` instruction executed",
+})  # fmt: skip
+"""The engine's own words, which say nothing of what a guest had in its hands."""
+
+
+def told(error: CallError, *, secrets: bool) -> str:
+    """A failure's sentence for a log or a status.
+
+    With ``secrets``, values of Secrets are in the plugin's settings, and what a guest has chosen (an answer, an exit
+    code, the words of a host function's error) is left out: it may be one of them.
+    """
+    said = str(error)
+    if not secrets:
+        return said
+    ours, kind = _IN_OUR_WORDS[error.cause], said.rpartition(" trapped: ")[2]
+    ours = f"{ours}: {kind}" if error.cause == "trap" and kind in _TRAPS else ours
+    return f"{ours} (no more is said, as values of Secrets are in its settings)"
+
+
 class InputError(ValueError):
     """A hook call is malformed. ``field`` is a path such as ``hook_context.attributes``, or empty."""
 

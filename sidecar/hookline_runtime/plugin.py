@@ -25,7 +25,7 @@ from hookline_runtime.backlog import Backlog
 from hookline_runtime.border import PAGE, spent_ns
 from hookline_runtime.budget import WAITING_CALLS, Budget, need
 from hookline_runtime.decisions import Answer, read_answer
-from hookline_runtime.errors import CallError, DeadlineError, OverloadError, TrapError
+from hookline_runtime.errors import CallError, DeadlineError, OverloadError, TrapError, told
 from hookline_runtime.inputs import Call
 from hookline_runtime.places import Places
 
@@ -201,6 +201,7 @@ class Plugin:
         self.host = host
         self.roads = {hook: Road(hook, rows[hook]) for hook in entry.hooks}
         self.last_failure: LastFailure | None = None
+        self.last_failures: dict[Hook, LastFailure] = {}
         self.inline = False
         """Whether calls run on the event loop."""
         self.before: Before | None = None
@@ -208,6 +209,7 @@ class Plugin:
         self._timeout_ms = entry.limits.timeout
         self._may_run_inline = self._timeout_ms <= _MAX_INLINE_MS
         self._guest = guest
+        self._has_secrets = bool(entry.secret_paths)
         self._counts_fuel = entry.limits.fuel is not None
         self._max_input = entry.limits.input
         self._pooled = entry.isolation.mode == "Pooled"
@@ -649,7 +651,8 @@ class Plugin:
             if breaker.failed(type(error)):
                 log.warning(
                     "plugin '%s', hook %s, is off the road for %.0f s after %d failures in a row: %s",
-                    self.name, road.hook, breaker.open_for, breaker.failures, error,
+                    self.name, road.hook, breaker.open_for, breaker.failures,
+                    told(error, secrets=self._has_secrets),
                 )  # fmt: skip
         elif not isinstance(error, OverloadError):
             breaker.succeeded()
@@ -661,12 +664,14 @@ class Plugin:
         self._failing = False
 
     def _note(self, hook: Hook, error: CallError) -> None:
-        self.last_failure = LastFailure(hook=hook.value, cause=error.cause, message=str(error), at=time.time())
+        message = told(error, secrets=self._has_secrets)
+        self.last_failure = LastFailure(hook=hook.value, cause=error.cause, message=message, at=time.time())
+        self.last_failures[hook] = self.last_failure
         # Once per change of state, and never faster than a person reads: one call in two may fail.
         now = time.monotonic()
         if not self._failing and now - self._logged_at >= _LOG_PAUSE_S:
             self._logged_at = now
-            log.warning("plugin '%s', hook %s failed (%s): %s", self.name, hook, error.cause, error)
+            log.warning("plugin '%s', hook %s failed (%s): %s", self.name, hook, error.cause, message)
         self._failing = True
 
     def _close_if_done(self) -> None:

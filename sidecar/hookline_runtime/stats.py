@@ -111,6 +111,22 @@ class Row:
         """The words as they are now."""
         return self._words.tolist()
 
+    def marks(self) -> list[int]:
+        """Some words of which each call changes at least one: to see cheaply whether there was any."""
+        return self._words[:_BUCKETS].tolist()
+
+    def skipped(self) -> int:
+        """Calls that the circuit breaker answered."""
+        return self._words[_SKIPPED]
+
+    def failures(self) -> list[int]:
+        """Calls that failed, in the order of ``CAUSES``."""
+        return self._words[_FAILURES:_BUCKETS].tolist()
+
+    def calls(self, *, above: int = 0) -> int:
+        """Calls in the buckets from that one on."""
+        return sum(self._words[_BUCKETS + above :])
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
@@ -194,3 +210,8 @@ def upper_bound(bucket: int) -> int:
         return (bucket + 1) << 10
     bits, part = bucket // 4 + 2, bucket % 4
     return (5 + part) << (bits - 3) << 10
+
+
+def bucket_above(ns: int) -> int:
+    """The first bucket whose calls all took at least so long; the last one where none does."""
+    return next((bucket for bucket in range(1, _BUCKET_COUNT) if upper_bound(bucket - 1) >= ns), _BUCKET_COUNT - 1)

@@ -239,6 +239,8 @@ def _plugin(supervisor: Supervisor, slot: Slot) -> dict[str, Any]:
         "state": supervisor.state_of(slot),
         "failure": slot.failure.model_dump() if slot.failure else None,
         "revision": entry.revision if entry else None,
+        "probation": entry is not None and supervisor.probations.has(entry),
+        "rolled_back": slot.refused.told.model_dump(mode="json", by_alias=True) if slot.refused else None,
         "artifact": entry.artifact.model_dump(mode="json", by_alias=True) if entry and entry.artifact else None,
         "hooks": [hook.value for hook in entry.hooks] if entry else [],
         "priority": entry.priority if entry else None,
@@ -248,6 +250,7 @@ def _plugin(supervisor: Supervisor, slot: Slot) -> dict[str, Any]:
         else None,
         "ungranted": slot.resolved.ungranted if slot.resolved else [],
         "inline": all(report["inline"] for report in reports) if reports else None,
+        "health": [each.model_dump(mode="json", by_alias=True) for each in supervisor.health.of(slot.name)],
         "off_the_road": [
             {
                 "hook": hook,

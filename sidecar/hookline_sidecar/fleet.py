@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -18,10 +19,10 @@ from hookline_api import bundle as bundle_json
 from hookline_sidecar import sockets, wire
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from hookline_api.bundle import Bundle, LoadCause
+    from hookline_api.bundle import Bundle, BundlePlugin, LoadCause
     from hookline_runtime.budget import Plan
 
 _PREPARE_S: Final = 60.0
@@ -65,12 +66,26 @@ class _Worker:
         self.guests = 0
         """Bytes that its guests may have."""
         self.report: Report = {}
+        self.alone: dict[str, str] = {}
+        """Of what it prepared last: the plugins that have no version before them, and why."""
         self.answer: asyncio.Future[wire.Message | None] | None = None
         self.gone = False
 
 
-_Numbered = tuple["Bundle", dict[str, int]]
-"""A bundle, and the rows of the statistics of each plugin in it."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Given:
+    """What workers are given."""
+
+    bundle: Bundle
+    numbers: dict[str, int]
+    """The rows of the statistics of each plugin in it."""
+    before: tuple[BundlePlugin, ...]
+    """The versions before those plugins that are on probation."""
+
+    @property
+    def behind(self) -> dict[str, str]:
+        """The revisions of these, by plugin."""
+        return {entry.name: entry.revision for entry in self.before}
 
 
 class Fleet:
@@ -95,8 +110,8 @@ class Fleet:
         self.connections = 0
         """Workers that have said hello, ever: more than ``size`` means that some were replaced."""
         self._workers: dict[int, _Worker] = {}
-        self._current: _Numbered | None = None
-        self._held: _Numbered | None = None
+        self._current: _Given | None = None
+        self._held: _Given | None = None
         self._deploying = asyncio.Lock()
         """Between two steps, so that a worker that comes misses neither; never while a bundle is only held."""
         self._server: asyncio.Server | None = None
@@ -110,22 +125,28 @@ class Fleet:
     @property
     def held(self) -> Bundle | None:
         """What all workers have prepared, and wait for ``commit`` with."""
-        return self._held[0] if self._held else None
+        return self._held.bundle if self._held else None
 
-    async def prepare(self, bundle: Bundle, numbers: dict[str, int]) -> None:
-        """Make all workers ready for a bundle, instead of any that is held. Raises RefusedError; none holds it then."""
+    async def prepare(self, bundle: Bundle, numbers: dict[str, int], before: Iterable[BundlePlugin] = ()) -> None:
+        """Make all workers ready for a bundle, instead of any that is held. Raises RefusedError; none holds it then.
+
+        ``before`` are the versions before those of its plugins that are on probation.
+        """
+        given = _Given(bundle=bundle, numbers=numbers, before=tuple(before))
         async with self._deploying:
-            if self._held is not None and self._held[0].version == bundle.version and self.prepared(bundle.version):
-                self._held = bundle, numbers
+            held = self._held
+            same = held is not None and held.bundle.version == bundle.version and held.behind == given.behind
+            if same and self.prepared(bundle.version):
+                self._held = given
                 return
             self._held = None
             workers = list(self._workers.values())
-            answers = await asyncio.gather(*(self._prepare(worker, bundle, numbers) for worker in workers))
+            answers = await asyncio.gather(*(self._prepare(worker, given) for worker in workers))
             refusals = [answer for answer in answers if answer is not None and "refused" in answer]
             if refusals:
                 self._discard(bundle.version)
                 raise RefusedError.told(refusals[0])
-            self._held = bundle, numbers
+            self._held = given
         self._changed()
 
     async def commit(self) -> None:
@@ -133,7 +154,7 @@ class Fleet:
         async with self._deploying:
             assert self._held is not None  # noqa: S101 - whoever commits has prepared
             self._current, self._held = self._held, None
-            version = self._current[0].version
+            version = self._current.bundle.version
             for worker in self._workers.values():
                 if worker.prepared == version:
                     wire.send(worker.writer, {"commit": version})
@@ -144,8 +165,21 @@ class Fleet:
         """Give up what is held."""
         async with self._deploying:
             if self._held is not None:
-                self._discard(self._held[0].version)
+                self._discard(self._held.bundle.version)
                 self._held = None
+
+    def prove(self, proven: dict[str, str]) -> None:
+        """Have all workers give up the versions before these plugins, which are of these revisions."""
+        if self._current is not None:
+            # What is held has them still, and is another revision, or is prepared with them all the same.
+            before = tuple(each for each in self._current.before if each.name not in proven)
+            self._current = dataclasses.replace(self._current, before=before)
+        for worker in self._workers.values():
+            wire.send(worker.writer, {"proven": proven})
+
+    def alone(self) -> dict[str, str]:
+        """The plugins of what was prepared last that have no version before them, somewhere, and why."""
+        return {name: why for worker in self._workers.values() for name, why in worker.alone.items()}
 
     def prepared(self, version: str) -> bool:
         """Whether all workers could switch to that version, and there is any."""
@@ -176,7 +210,8 @@ class Fleet:
         if self._meetings:
             await asyncio.wait(self._meetings, timeout=1)
 
-    async def _prepare(self, worker: _Worker, bundle: Bundle, numbers: dict[str, int]) -> wire.Message | None:
+    async def _prepare(self, worker: _Worker, given: _Given) -> wire.Message | None:
+        bundle = given.bundle
         worker.prepared = None
         if worker.gone:
             return None
@@ -186,8 +221,9 @@ class Fleet:
             worker.writer,
             {
                 "prepare": bundle.version,
+                "before": orjson.Fragment(f"[{','.join(e.model_dump_json(by_alias=True) for e in given.before)}]"),
                 "bundle": orjson.Fragment(bundle_json.write(bundle)),
-                "numbers": numbers,
+                "numbers": given.numbers,
                 "memory": None if plan is None else dataclasses.asdict(plan),
             },
         )
@@ -196,7 +232,7 @@ class Fleet:
                 answer = await worker.answer
             if answer is not None and "prepared" in answer:
                 worker.prepared = bundle.version
-                worker.guests = answer["guests"]
+                worker.guests, worker.alone = answer["guests"], answer["alone"]
             return answer
         except TimeoutError:
             log.warning("worker %d (process %d) did not prepare within %.0f s", worker.index, worker.pid, _PREPARE_S)
@@ -223,16 +259,16 @@ class Fleet:
             self._workers[worker.index] = worker
             self.connections += 1
             if self._current is not None and await self._hand_over(worker, self._current):
-                wire.send(writer, {"commit": self._current[0].version})
+                wire.send(writer, {"commit": self._current.bundle.version})
             if self._held is not None:
                 await self._hand_over(worker, self._held)
         self._changed()
         await listening
 
-    async def _hand_over(self, worker: _Worker, numbered: _Numbered) -> bool:
+    async def _hand_over(self, worker: _Worker, given: _Given) -> bool:
         """Make one worker that comes late prepare what the others have; whether it did."""
-        bundle, numbers = numbered
-        answer = await self._prepare(worker, bundle, numbers)
+        bundle = given.bundle
+        answer = await self._prepare(worker, given)
         if answer is not None and "refused" in answer:
             # What others have, or what ran before a restart, does not load here: another is assembled.
             self._refused(RefusedError.told(answer), bundle)

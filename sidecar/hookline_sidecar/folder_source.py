@@ -122,7 +122,12 @@ class FolderSource:
         return Wanted(
             key=found.key(name, self._folder),
             placeholder=BundlePlugin(
-                name=name, origin=manifest.file, hooks=list(spec.hooks), priority=spec.priority, match=spec.match
+                name=name,
+                origin=manifest.file,
+                hooks=list(spec.hooks),
+                priority=spec.priority,
+                match=spec.match,
+                probation=spec.rollout.probation,
             ),
             failure_policy=spec.failure_policy,
             resolve=functools.partial(

@@ -128,13 +128,24 @@ class _Collector(Collector):
             "hookline_plugin_ready", "Whether what runs is what the manifest asks for.", labels=["plugin"]
         )
         info = GaugeMetricFamily("hookline_plugin_info", "What runs.", labels=["plugin", "revision", "digest", "mode"])
+        healthy = GaugeMetricFamily(
+            "hookline_plugin_healthy", "Whether all hooks of a plugin that is loaded are well.", labels=["plugin"]
+        )
+        trouble = GaugeMetricFamily(
+            "hookline_plugin_trouble",
+            "1 for a hook that is not well: FailingCalls, Paused, Slow, Overloaded.",
+            labels=["plugin", "hook", "trouble"],
+        )
         for name, slot in sorted(it.slots.items()):
             ready.add_metric([name], float(it.state_of(slot) == "Running"))
             entry = it.entry(name)
             if entry is not None and entry.artifact is not None:
                 info.add_metric([name, entry.revision, entry.artifact.digest, entry.mode], 1)
-        yield ready
-        yield info
+                troubles = it.health.of(name)
+                healthy.add_metric([name], float(not troubles))
+                for each in troubles:
+                    trouble.add_metric([name, each.hook.value, each.trouble], 1)
+        yield from (ready, info, healthy, trouble)
 
     def _calls(self) -> Iterator[Metric]:
         labels = ["plugin", "hook"]

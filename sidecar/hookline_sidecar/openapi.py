@@ -22,9 +22,11 @@ _PROBLEM: Json = {
 }
 ADMIN = {
     "/healthz": "Whether the supervisor lives",
-    "/readyz": "Whether every plugin that must decide is loaded; 503 with the reasons otherwise",
+    "/readyz": "Whether every plugin that must decide is loaded; 503 with the reasons otherwise. Not whether its calls "
+    "fail",
     "/metrics": "Prometheus metrics over all workers",
-    "/v1/plugins": "The source of bundles, its problems, and every plugin: state, revision, statistics, last failure",
+    "/v1/plugins": "The source of bundles, its problems, and every plugin: state, revision, health of its hooks, "
+    "statistics, last failure",
     "/v1/bundle": "The running bundle, without the values of Secrets",
     "/openapi.json": "This document",
 }

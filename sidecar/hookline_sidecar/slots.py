@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from hookline_runtime.artifacts.resolve import Resolved
+    from hookline_sidecar.probation import Refused
 
 _RETRY_FIRST_S: Final = 2.0
 _RETRY_SLOW_S: Final = 20.0
@@ -43,6 +44,7 @@ def placeholder_of(entry: BundlePlugin) -> BundlePlugin:
         hooks=entry.hooks,
         priority=entry.priority,
         match=entry.match,
+        probation=entry.probation,
     )
 
 
@@ -55,6 +57,8 @@ class Slot:
     """The wanted key that this is about; empty to resolve anew."""
     resolved: Resolved | None = None
     failure: LoadFailure | None = None
+    refused: Refused | None = None
+    """Why what resolved is not to run here: it failed on probation."""
     task: asyncio.Task[None] | None = field(default=None, repr=False)
     again: asyncio.TimerHandle | None = field(default=None, repr=False)
     attempts: int = 0
@@ -111,7 +115,7 @@ class Slot:
         self.wanted = wanted
         if self.resolved is None:
             return
-        told = {"origin": wanted.placeholder.origin, "generation": wanted.placeholder.generation}
+        told = {name: getattr(wanted.placeholder, name) for name in ("origin", "generation", "probation")}
         if any(getattr(self.resolved.entry, name) != value for name, value in told.items()):
             entry = self.resolved.entry.model_copy(update=told)
             self.resolved = dataclasses.replace(self.resolved, entry=entry)
@@ -127,18 +131,23 @@ class Slot:
 
 
 class Slots(dict[str, Slot]):
-    """The slots by name. ``running`` tells a plugin's entry in the running bundle; ``settled`` is called at ends."""
+    """The slots by name. ``running`` tells a plugin's entry in the running bundle; ``settled`` is called at ends.
+
+    ``refused`` says of what resolved, by a wish of that key, whether it failed on probation.
+    """
 
     def __init__(
         self,
         compiler: Compiler,
         *,
         running: Callable[[str], BundlePlugin | None],
+        refused: Callable[[BundlePlugin, str], Refused | None],
         settled: Callable[[], None],
     ) -> None:
         super().__init__()
         self._compiler = compiler
         self._running = running
+        self._refused = refused
         self._settled = settled
 
     def restore(self, entries: Iterable[BundlePlugin], *, from_files: bool) -> None:
@@ -163,6 +172,7 @@ class Slots(dict[str, Slot]):
             slot = self.get(name)
             if slot is not None and slot.key == wanted.key:
                 slot.moved(wanted)
+                self.judge(slot)
                 continue
             if slot is not None:
                 slot.cancel()
@@ -170,6 +180,7 @@ class Slots(dict[str, Slot]):
                 # Nothing changed, and what is known of it, its failure too, is true until the source said otherwise.
                 slot.key = wanted.key
                 slot.moved(wanted)
+                self.judge(slot)
                 self._begin(slot, ask_again=slot.failure is not None or wanted.again is not None)
                 continue
             owed = slot is not None and slot.missed
@@ -186,6 +197,12 @@ class Slots(dict[str, Slot]):
         """
         for slot in self.values():
             slot.key = ""
+
+    def judge(self, slot: Slot) -> None:
+        """Take down whether what resolved has failed on probation."""
+        slot.refused = None if slot.resolved is None else self._refused(slot.resolved.entry, slot.wanted.key)
+        if slot.refused is not None:
+            slot.failure = slot.refused.failure
 
     def try_again(self, slot: Slot) -> None:
         """Load it once more in a while, although nothing of it changes: there may be room for it then."""
@@ -222,6 +239,7 @@ class Slots(dict[str, Slot]):
                 )
             )
             slot.loaded(resolved)
+            self.judge(slot)
             if ask_again or now is None:
                 slot.owed = False
         except LoadError as error:

@@ -10,6 +10,7 @@
     STATE/places           locks: calls under way where workers share a limit (``hookline_runtime.places``)
     STATE/seal.key         what revisions are sealed with, where a folder is the source: mode 0600
     STATE/numbers.json     which rows of the statistics belong to which plugin
+    STATE/probation.json   which versions prove themselves and which have failed, with those before: mode 0600
     STATE/control.sock     where workers meet the supervisor
     STATE/admin.sock       the admin paths, for whoever may open it: mode 0600 (``hookline_sidecar.admin``)
 """
@@ -57,6 +58,7 @@ class StateFolder:
         self.admin = root / ADMIN_SOCKET
         self._bundle = root / "bundle.json"
         self._numbers = root / "numbers.json"
+        self._probation = root / "probation.json"
         self._seal_key = root / "seal.key"
         self._lock: int | None = None
 
@@ -124,6 +126,18 @@ class StateFolder:
     def save_bundle(self, bundle: Bundle) -> None:
         """Keep a bundle as the last good one; complete, or not at all."""
         _write(self._bundle, bundle_json.write(bundle).encode())
+
+    def load_probation(self) -> bytes | None:
+        """What ``probation`` keeps; None where there is nothing. Raises OSError."""
+        try:
+            with self._probation.open("rb") as file:
+                return file.read(_MAX_BUNDLE)
+        except FileNotFoundError:
+            return None
+
+    def save_probation(self, kept: bytes) -> None:
+        """Keep it; complete, or not at all. Raises OSError."""
+        _write(self._probation, kept)
 
     def seal_key(self) -> bytes:
         """The same as long as this folder is; where it cannot be kept, until the next start."""

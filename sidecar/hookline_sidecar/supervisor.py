@@ -41,7 +41,9 @@ from hookline_sidecar.admin_access import Access
 from hookline_sidecar.admin_kv import KvAdmin
 from hookline_sidecar.fleet import Fleet, RefusedError
 from hookline_sidecar.folder_source import STAND_IN, FolderSource
+from hookline_sidecar.health import Watch
 from hookline_sidecar.operator_source import OperatorSource
+from hookline_sidecar.probation import LOOK_S, Probations, counts_of
 from hookline_sidecar.slots import Slot, Slots
 
 if TYPE_CHECKING:
@@ -87,6 +89,7 @@ class Supervisor:
         """The source's word for it, where it is all of that or differs only by what failed here; else its version."""
         self.numbers = state.load_numbers()
         """Which rows of the statistics belong to which plugin."""
+        self.health = Watch(self, self._tell)
         self.draining = False
         self.access = Access(settings.admin_token)
         self._kv = KvStore(state.kv)
@@ -95,7 +98,14 @@ class Supervisor:
         self._state = state
         self._store = ArtifactStore(state.artifacts)
         self._compiler = Compiler(state.compiled)
-        self.slots = Slots(self._compiler, running=self.entry, settled=self._slot_settled)
+        self.probations = Probations(
+            state,
+            count=lambda name: counts_of(self.tables, self.numbers.get(name), Hook),
+            reports=self.fleet.reports,
+        )
+        self.slots = Slots(
+            self._compiler, running=self._last_of, refused=self.probations.judge, settled=self._slot_settled
+        )
         self.source: Source = self._make_source()
         self._wants: Wants | None = None
         """What the slots were last made of."""
@@ -106,6 +116,8 @@ class Supervisor:
         self._first_wait: asyncio.TimerHandle | None = None
         self._first_wait_over = False
         self._refusals: list[tuple[RefusedError, Bundle]] = []
+        self._going_back: list[str] = []
+        """Plugins that have failed on probation."""
         self._compiled_again: set[Path] = set()
         self._unkept = False
 
@@ -146,7 +158,9 @@ class Supervisor:
             loop.create_task(self._take_on_change(), name="take"),
             loop.create_task(self._assemble_on_change(), name="assemble"),
             loop.create_task(self._stay_reachable(), name="door"),
+            loop.create_task(self.health.run(), name="health"),
             loop.create_task(waiting.watch(self), name="waiting"),
+            loop.create_task(self._watch_probation(), name="probation"),
         ]
         ended, _ = await asyncio.wait(
             [*tasks, loop.create_task(stop.wait(), name="stop")], return_when=asyncio.FIRST_COMPLETED
@@ -176,6 +190,11 @@ class Supervisor:
     def entry(self, name: str) -> BundlePlugin | None:
         """A plugin of the running bundle."""
         return _find(self.bundle, name) if self.bundle else None
+
+    def _last_of(self, name: str) -> BundlePlugin | None:
+        """What was last loaded of a plugin, also where it has failed on probation since."""
+        refused = self.probations.refused.get(name)
+        return refused.entry if refused is not None else self.entry(name)
 
     def _names(self) -> set[str]:
         """The plugins that are asked for, or run."""
@@ -243,6 +262,7 @@ class Supervisor:
         bundle = await asyncio.to_thread(self._state.load_bundle)
         if bundle is None:
             return
+        bundle = self.probations.restored(bundle)
         for entry in bundle.plugins:
             if entry.artifact is None or self._compiler.has(entry.artifact.sha256, fuel=entry.limits.fuel is not None):
                 continue
@@ -296,6 +316,7 @@ class Supervisor:
                 self.slots.blame(self.source.failure)
             else:
                 self._wants = wants
+                self.probations.forget(self.probations.refused.keys() - wants.plugins.keys())
                 self.slots.take(wants.plugins)
                 if self._first_wait is None:
                     loop = asyncio.get_running_loop()
@@ -319,6 +340,8 @@ class Supervisor:
             self._assemble.clear()
             while self._refusals:
                 await self._refused(*self._refusals.pop())
+            while self._going_back:
+                await self._go_back(self._going_back.pop())
             if self._may_assemble():
                 await self._assemble_once()
             self._tell()
@@ -349,7 +372,8 @@ class Supervisor:
                 return
             try:
                 if wants is not None and wants.held:
-                    await self.fleet.prepare(bundle, self._number(bundle))
+                    before = self.probations.before(bundle, self.bundle)
+                    await self.fleet.prepare(bundle, self._number(bundle), before)
                     await self._write_initial_keys(bundle, only_try=True)
                     self._held_as = told
                     return
@@ -389,7 +413,8 @@ class Supervisor:
     def _stands(self, slot: Slot) -> BundlePlugin | None:
         """What stands for a plugin in the bundle: see the module's docstring."""
         if slot.resolved is not None:
-            return slot.resolved.entry.model_copy(update={"failure": slot.failure})
+            entry = slot.resolved.entry if slot.refused is None else slot.refused.before
+            return entry.model_copy(update={"failure": slot.failure})
         now, wanted = self.entry(slot.name), slot.wanted
         failure = slot.failure or LoadFailure(cause="fetch", message="the plugin is still being loaded")
         # Where nothing failed yet, what runs goes on.
@@ -412,14 +437,41 @@ class Supervisor:
         running = self.bundle.plugins if self.bundle else []
         return any(entry.name.startswith(STAND_IN) and entry.name not in self.slots for entry in running)
 
+    async def _watch_probation(self) -> None:
+        while True:
+            await asyncio.sleep(LOOK_S)
+            proven, back = self.probations.look(self.bundle)
+            if proven:
+                self.fleet.prove(proven)
+                self._tell()
+            if back:
+                self._going_back = back
+                self._assemble.set()
+
+    async def _go_back(self, name: str) -> None:
+        """Run the version before one that has failed on probation, whatever is wanted or held meanwhile."""
+        running, slot = self.entry(name), self.slots.get(name)
+        before = self.probations.refuse(running, slot.wanted.key if slot else "") if running else None
+        if before is None or self.bundle is None:
+            return
+        if slot is not None:
+            self.slots.judge(slot)
+        before = before.model_copy(update={"failure": self.probations.refused[name].failure})
+        await self._deploy_again(Bundle.of([before if each is running else each for each in self.bundle.plugins]))
+
     async def _deploy(self, bundle: Bundle) -> None:
-        await self.fleet.prepare(bundle, self._number(bundle))
+        before = self.probations.before(bundle, self.bundle)
+        await self.fleet.prepare(bundle, self._number(bundle), before)
         await self._write_initial_keys(bundle)
         await self.fleet.commit()
         self._compiled_again.clear()
         if self.bundle is not None:
             self.changes += 1
         self.bundle = bundle
+        alone = self.fleet.alone()
+        self.probations.begin(bundle, before, alone)
+        if alone:  # what some workers have no room for, the others do without too
+            self.fleet.prove({entry.name: entry.revision for entry in bundle.plugins if entry.name in alone})
         # Also a plugin that could not be had keeps what it stored: it may be back.
         await asyncio.to_thread(self._kv.make_room, {entry.name for entry in bundle.plugins})
 
@@ -523,6 +575,7 @@ class Supervisor:
     def _clean_up(self) -> None:
         kept = {entry.artifact.sha256 for entry in self.bundle.plugins if entry.artifact} if self.bundle else set()
         kept |= {slot.resolved.artifact.sha256 for slot in self.slots.values() if slot.resolved}
+        kept |= self.probations.modules()
         self._store.pin(kept)
         self._compiler.keep(kept)
 

@@ -2,17 +2,18 @@
 
 Supervisor to worker::
 
-    {"prepare": VERSION, "bundle": {…}, "numbers": {plugin: row}, "memory": {…} | null}
-    {"commit": VERSION} | {"discard": VERSION}
+    {"prepare": VERSION, "before": [{…}], "bundle": {…}, "numbers": {plugin: row}, "memory": {…} | null}
+    {"commit": VERSION} | {"discard": VERSION} | {"proven": {plugin: revision}}
 
 Worker to supervisor::
 
     {"hello": INDEX, "pid": PID}
-    {"prepared": VERSION, "guests": BYTES}
+    {"prepared": VERSION, "guests": BYTES, "alone": {plugin: why}}
     {"refused": VERSION, "plugin": NAME, "cause": …, "message": …, "damaged": BOOL, "passing": BOOL}
     {"committed": VERSION}
     {"report": {plugin: {…}}}
 
+``before`` are the versions before those plugins that are on probation, and ``alone`` says which of them cannot be had.
 ``memory`` is a ``budget.Plan``, and ``guests`` what the worker's guests may have of it.
 
 Both ends are ours and the socket is mode 0600 in a 0700 folder; lengths are bounded all the same.

@@ -15,7 +15,8 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-from hookline_api.bundle import Bundle
+from hookline_api.bundle import Bundle, BundlePlugin
+from hookline_api.text import readable
 from hookline_runtime.budget import Plan, TooLargeError
 from hookline_runtime.compiler import Compiler
 from hookline_runtime.errors import CallError, OverloadError
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     import socket
 
     from hookline_runtime.places import Member
-    from hookline_runtime.plugin import Plugin
+    from hookline_runtime.plugin import LastFailure, Plugin
     from hookline_runtime.stats import StatsTable
     from hookline_sidecar.accepting import Board
     from hookline_sidecar.settings import Settings
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
 _RECONNECT_S: Final = 0.05
 _CLOSE_S: Final = 0.1
 _REPORT_S: Final = 0.5
+_MAX_SENTENCE: Final = 256
+"""Characters of a failure's message, which goes on to the operator and into statuses."""
 
 log = logging.getLogger("hookline.worker")
 
@@ -126,6 +129,7 @@ class Worker:
                     bundle,
                     self._compiler.find,
                     numbers=message["numbers"],
+                    before=[BundlePlugin.model_validate(entry) for entry in message["before"]],
                 )
             except PrepareError as error:
                 # Where the guest itself failed, its compiled form is as it should be.
@@ -141,7 +145,8 @@ class Worker:
                 }
                 wire.send(writer, {"refused": version} | answer)
             else:
-                wire.send(writer, {"prepared": version, "guests": self._runtime.budget.total})
+                guests, alone = self._runtime.budget.total, dict(self._prepared.alone)
+                wire.send(writer, {"prepared": version, "guests": guests, "alone": alone})
         elif "commit" in message:
             if self._prepared is not None and self._prepared.bundle.version == message["commit"]:
                 self._runtime.commit(self._prepared)
@@ -150,6 +155,9 @@ class Worker:
                 wire.send(writer, {"committed": message["commit"]})
         elif "discard" in message:
             self._discard()
+        elif "proven" in message:
+            for name, revision in message["proven"].items():
+                self._runtime.prove(name, revision)
 
     def _discard(self) -> None:
         if self._prepared is not None:
@@ -200,16 +208,25 @@ class _Entrance:
 def _facts(plugin: Plugin) -> dict[str, Any]:
     failure = plugin.last_failure
     return {
+        "revision": plugin.revision,
         "inline": plugin.inline,
         "off_the_road": {
             hook.value: {"failures": road.breaker.failures, "until": round(time.time() + road.breaker.open_for, 1)}
             for hook, road in plugin.roads.items()
             if road.breaker.open_for
         },
-        "last_failure": None
-        if failure is None
-        else {"hook": failure.hook, "cause": failure.cause, "message": failure.message, "at": failure.at},
+        "last_failure": None if failure is None else _failure(failure),
+        "last_failures": {hook.value: _failure(each) for hook, each in plugin.last_failures.items()},
         "denied": dict(plugin.host.denied),
         "refused": dict(plugin.host.refused),
         "metrics": {name: [metric.kind, metric.value, metric.count] for name, metric in plugin.host.metrics.items()},
+    }
+
+
+def _failure(failure: LastFailure) -> dict[str, Any]:
+    return {
+        "hook": failure.hook,
+        "cause": failure.cause,
+        "message": readable(failure.message, _MAX_SENTENCE - 1),
+        "at": failure.at,
     }

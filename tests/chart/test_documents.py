@@ -47,3 +47,12 @@ def test_the_links_lead_somewhere():
     ):
         for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_first_page_and_the_example_say_how_no_pod_starts_without_its_guard():
+    """Where people look first, before the values: they label the namespace before they need it."""
+    label = "hookline.dev/require-injection=true"
+    assert label in INSTALLING.partition("## Values")[0]
+    assert label in (ROOT / "examples" / "kubernetes" / "README.md").read_text().partition("curl")[0]
+    assert label in (ROOT / "README.md").read_text()
+    assert label in (ROOT / "helm" / "templates" / "NOTES.txt").read_text()

@@ -124,7 +124,7 @@ def create(plane, namespace, pod):
 def test_the_notes_name_the_next_two_commands(release):
     """What `helm install` said at its end."""
     notes = release("status")
-    assert "kubectl label namespace NAMESPACE hookline.dev/inject=true" in notes
+    assert "kubectl label namespace NAMESPACE hookline.dev/inject=true hookline.dev/require-injection=true" in notes
     assert "kubectl wait --namespace NAMESPACE --for=condition=Ready wasmplugins --all" in notes
 
 
@@ -161,6 +161,8 @@ def test_the_notes_name_the_next_two_commands(release):
         ("list", "mutatingwebhookconfigurations", None, False),
         ("patch", "validatingwebhookconfigurations/hookline-operator", None, True),
         ("delete", "validatingwebhookconfigurations/hookline-operator", None, False),
+        ("list", "namespaces", None, True),
+        ("get", "namespaces", None, False),
         ("list", "nodes", None, False),
         ("get", "clusterroles", None, False),
     ],

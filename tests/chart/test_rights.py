@@ -16,6 +16,7 @@ WATCHED = {
     ("", "serviceaccounts"): {"list", "watch"},
     ("", "events"): {"create"},
 }
+NAMESPACES = {("", "namespaces"): {"list", "watch"}}
 CLUSTER = {("authentication.k8s.io", "tokenreviews"): {"create"}}
 OWN = {
     ("coordination.k8s.io", "leases"): {"create"},
@@ -67,12 +68,12 @@ def held(rendered):
 
 def test_the_whole_cluster_needs_these_rights_and_no_other(helm):
     """Compared with the list above, verb by verb."""
-    everywhere = WATCHED | CLUSTER | webhooks("hookline-operator")
+    everywhere = WATCHED | NAMESPACES | CLUSTER | webhooks("hookline-operator")
     assert held(helm.render()) == {None: everywhere, "hookline-system": OWN}
 
 
 def test_watched_namespaces_need_rights_there_and_almost_none_in_the_cluster(helm):
-    """Whose token is it, and this release's own webhooks: no namespace has these."""
+    """Whose token is it, and this release's own webhooks: no namespace has these. Nor what namespaces are labelled."""
     rendered = helm.render({"watchNamespaces": ["shop", "bank"]})
     everywhere = CLUSTER | webhooks("hookline-operator-hookline-system")
     assert held(rendered) == {None: everywhere, "shop": WATCHED, "bank": WATCHED, "hookline-system": OWN}
@@ -80,7 +81,7 @@ def test_watched_namespaces_need_rights_there_and_almost_none_in_the_cluster(hel
 
 def test_without_webhooks_there_is_no_right_to_them(helm):
     """A right follows its use."""
-    assert held(helm.render({"webhooks": {"enabled": False}}))[None] == WATCHED | CLUSTER
+    assert held(helm.render({"webhooks": {"enabled": False}}))[None] == WATCHED | NAMESPACES | CLUSTER
 
 
 def test_without_the_migration_there_is_no_right_to_what_other_controllers_keep(helm):

@@ -59,7 +59,7 @@ def test_a_digest_that_is_not_there_leaves_the_old_version_and_says_so(guard, re
     why = one_sentence(guard.failed("guard", "FetchFailed"))
     assert nothing in why
     assert "404" in why
-    assert "the version before it goes on in 2 pods" in why
+    assert "the last good version goes on in 2 pods" in why
     goes_on(guard)
     digest = registry.push("guard:other", identity_module("other"))
     guard.plugin("guard", f"{registry.host}/guard@{digest}", sha256="0" * 64)

@@ -57,7 +57,7 @@ def test_the_example_answers_as_its_page_says(tenant, registry, api_keys):
         assert pod.asks("reports", KEY) == (200, "hello, reports")
         assert pod.asks("admin", KEY)[0] == 403
     status = tenant.status("authenticate")
-    assert status["pods"] == {"matched": 2, "loaded": 2, "updating": 0, "failed": 0}
+    assert status["pods"] == {"matched": 2, "loaded": 2, "updating": 0, "failed": 0, "unguarded": 0}
     assert status["loaded"] == "2/2"
     assert "resource" not in tenant.kubectl("get", "wp", "authenticate").split()  # a table, and not an error
     events = tenant.kubectl("get", "events", "--field-selector=involvedObject.kind=WasmPlugin", "--output=json")
@@ -150,13 +150,13 @@ def test_a_deleted_plugin_is_gone_from_every_pod(tenant, registry):
 
 
 def test_a_plugin_that_selects_no_pod_says_so_and_runs_nowhere(tenant, registry):
-    """Ready, since nothing is left to do, with the reason; the proxies beside it do not hear of it."""
+    """Whether it guards anything is not known, with the reason; the proxies beside it do not hear of it."""
     registry.push("guard:nowhere", identity_module("nobody"))
     pods = tenant.proxies(1)
     tenant.plugin("guard", f"{registry.host}/guard:nowhere", selector={"matchLabels": {"app": "another"}})
-    tenant.ready("guard")
+    tenant.kubectl("wait", "--for=condition=Ready=Unknown", "wasmplugin/guard", "--timeout=300s")
     status = tenant.status("guard")
     ready = status["conditions"]["Ready"]
     assert (ready["reason"], ready["message"]) == ("NoMatchingPods", "no pod with a sidecar matches spec.selector")
-    assert status["pods"] == {"matched": 0, "loaded": 0, "updating": 0, "failed": 0}
+    assert status["pods"] == {"matched": 0, "loaded": 0, "updating": 0, "failed": 0, "unguarded": 0}
     assert pods[0].knows() == set()

@@ -12,7 +12,7 @@ def counts(tenant, name="guard"):
     """Matched, loaded, updating, failed; and that the column of ``kubectl get wp`` says the same."""
     status = tenant.status(name)
     pods = status["pods"]
-    assert status["loaded"] == f"{pods['loaded']}/{pods['matched']}"
+    assert status["loaded"].partition(" (")[0] == f"{pods['loaded']}/{pods['matched']}"
     return pods["matched"], pods["loaded"], pods["updating"], pods["failed"]
 
 

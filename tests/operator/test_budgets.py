@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import itertools
 import random
 
@@ -16,8 +15,7 @@ from hookline_operator.budget import NAMESPACE_SPECS, Budget
 from hookline_operator.catalogue import Catalogue
 from hookline_operator.kept import Kept
 from hookline_operator.kube import KubeError
-from hookline_operator.process import Operator
-from hookline_operator.settings import Settings
+from hookline_operator.reading import Reading
 from steps import GROWTH, growth, opcodes
 
 MIB = 2**20
@@ -162,30 +160,29 @@ def test_a_cache_is_bounded_in_bytes():
 
 async def test_a_spec_that_fits_again_is_read_until_the_api_answers(monkeypatch):
     """The API server may be away just then; one that is deleted meanwhile does not come back."""
-    monkeypatch.setattr("hookline_operator.process._READ_AGAIN_S", 0)
+    monkeypatch.setattr("hookline_operator.reading._READ_AGAIN_S", 0)
     there, asked = {f"p{number}": _plugin(number, size=6 * MIB) for number in range(4)}, []
 
     class Kube:
-        async def get(self, where):
-            asked.append(where)
+        async def find(self, _where, name):
+            asked.append(name)
             if len(asked) == 1:
                 raise KubeError(503, "away")
-            return there.get(where.rpartition("/")[2])
+            return there.get(name)
 
-    operator = Operator(Settings.__new__(Settings))
-    catalogue = operator._catalogue
-    catalogue.room_again.append(functools.partial(operator._read_again, Kube()))
+    catalogue = Catalogue()
+    reading = Reading(Kube(), catalogue)
     for found in there.values():
         catalogue.put_plugin(found, gone=False)
     assert _left_out(catalogue) == ["p2", "p3"]
     for name in ("p0", "p1"):
         catalogue.put_plugin(there[name], gone=True)
     del there["p3"]
-    while operator._reading:
-        await asyncio.gather(*operator._reading.values())
+    while reading.tasks:
+        await asyncio.gather(*reading.tasks.values())
     assert catalogue.plugin(("shop", "p2")).parsed().spec.config == {"x": "y" * 6 * MIB}
     assert _left_out(catalogue) == ["p3"]
-    assert [where.rpartition("/")[2] for where in asked].count("p2") == 2
+    assert asked.count("p2") == 2
 
 
 def _settings(number, kind, name):

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from hookline_api.bundle import LoadFailure
 from hookline_api.distribution import PluginReport, Report
@@ -336,3 +337,28 @@ def test_a_followers_news_come_in_pieces():
     for piece in pieces:
         found |= peers._Told.model_validate_json(piece).pods
     assert found == pods
+
+
+def test_what_is_told_of_hooks_is_cleaned_as_all_sentences_are():
+    """Control characters have no place in a status; a hook is told of once, with figures that make sense."""
+    bad = {"hook": "route", "trouble": "Slow", "calls": 5, "bad": 9, "seconds": 1, "message": "a\nb\x1b[31m"}
+    back = {"revision": "sealed", "calls": 1, "failures": 3, "cause": "trap", "message": "c\x7fd"}
+    plugin = {"name": "guard", "state": "Running", "health": [bad, bad], "rolledBack": back}
+    report = reports.read(json.dumps({"type": "report", "plugins": [plugin]}))
+    assert "sealed" in reports.revisions(report)
+    (only,) = reports.about(report, {"guard"}, unsealed={("guard", "sealed"): "ours"}).plugins
+    (hook,) = only.health
+    assert (hook.message, hook.calls, hook.bad) == ("a b [31m", 5, 5)
+    assert (only.rolled_back.message, only.rolled_back.revision, only.rolled_back.failures) == ("c d", "ours", 1)
+
+
+@pytest.mark.parametrize("field", ["seconds", "bad", "calls"])
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-1", "1e99"])
+def test_a_figure_that_is_none_is_no_report(field, value):
+    """It would stand in a metric or a status."""
+    hook = {"hook": "route", "trouble": "Slow", "calls": 5, "bad": 5, "seconds": 1}
+    text = json.dumps({"type": "report", "plugins": [{"name": "p", "state": "Running", "health": [hook]}]})
+    before = f'"{field}": {hook[field]}'
+    assert before in text
+    with pytest.raises(ValidationError):
+        reports.read(text.replace(before, f'"{field}": {value}'))
