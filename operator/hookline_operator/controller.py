@@ -33,7 +33,7 @@ from hookline_operator.publisher import Publisher
 from hookline_operator.reconcile import Resolution
 from hookline_operator.revisions import Template
 from hookline_operator.settling import Settling
-from hookline_runtime.artifacts.resolve import Objects, registry_access, resolve
+from hookline_runtime.artifacts.resolve import Objects, asks, registry_access, resolve
 from hookline_runtime.artifacts.schema_check import check_apart
 from hookline_runtime.artifacts.threads import on_behalf_of
 from hookline_runtime.errors import ConfigError, FetchError, LoadError, NotGrantedError, VerifyError
@@ -85,6 +85,8 @@ class _Track:
     task: asyncio.Task[None] | None = None
     began: float | None = None
     """When (monotonic) the last resolution began; None while it waits for its turn."""
+    asks: str = ""
+    """Which host that asks; empty where it asks none, or before that is known."""
     error: LoadError | None = None
     """How the last resolution failed."""
     attempts: int = 0
@@ -350,6 +352,8 @@ class Controller:
         except ValidationError as error:
             raise ConfigError(_first(error)) from None
         namespace, source = plugin.namespace, resource.spec.source
+        if (track := self._term.tracks.get(plugin.key)) is not None:
+            track.asks = asks(source)
         inputs = dict(self._catalogue.inputs(namespace, plugin.settings_from))  # before they are read
         more = self._catalogue.default_pull_secrets.get(namespace, ())
         access, pulls = None, [f"Secret/{name}" for name in more]
@@ -435,7 +439,10 @@ class Controller:
                 artifact=artifact,
                 revision=short,
             )
-        return Resolution(state="Pending", artifact=artifact, revision=short)
+        waits = f"the source is being resolved: {track.asks} has not sent the module yet; where that lasts, look there"
+        return Resolution(
+            state="Pending", message=waits if track.asks and track.task else "", artifact=artifact, revision=short
+        )
 
     def _summary(self, plugin: Plugin) -> _Summary | None:
         """What there is to tell of the current revision; None where there is none, or another version stored it."""

@@ -9,6 +9,7 @@ import base64
 import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -20,7 +21,7 @@ from hookline_api.resources import LocalSource, OCISource, Source, WasmPlugin
 from hookline_runtime.artifacts.credentials import MAX_SECRETS, PullSecret
 from hookline_runtime.artifacts.describe import PluginDescription
 from hookline_runtime.artifacts.inspection import ModuleInfo, inspect_file
-from hookline_runtime.artifacts.reference import parse
+from hookline_runtime.artifacts.reference import Reference, parse
 from hookline_runtime.artifacts.registry import RegistryAccess
 from hookline_runtime.artifacts.threads import in_thread
 from hookline_runtime.artifacts.urls import foreign, shown
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from hookline_runtime.artifacts.store import Artifact
 
 _PAGE: Final = 65_536
+_HOST: Final = 256
 # https://kubernetes.io/docs/concepts/configuration/secret/#docker-config-secrets
 _DOCKER_CONFIG: Final = ".dockerconfigjson"
 _DOCKER_CFG: Final = ".dockercfg"
@@ -284,6 +286,14 @@ async def fetch(
     if data is None or reference.key not in data:
         raise FetchError(f"there is no ConfigMap '{reference.name}' with the key '{reference.key}'")
     return f"configmap:{reference.name}/{reference.key}", await fetcher.fetch_bytes(data[reference.key], owner=owner)
+
+
+def asks(source: Source) -> str:
+    """Host and port of what has to answer for a source to be fetched; empty where nothing has to. Raises FetchError."""
+    if source.oci is not None:
+        reference = parse(source.oci.reference)
+        return reference.registry if isinstance(reference, Reference) else ""
+    return (urlsplit(source.http.url).netloc.rpartition("@")[2])[:_HOST] if source.http is not None else ""
 
 
 def is_asked_again(source: Source) -> bool:
