@@ -273,7 +273,7 @@ class Watch:
     async def _run(self, version: str) -> None:
         while True:
             try:
-                async for kind, found in self._kube.watch(self._where, version):
+                async for kind, found in self._kube.watch(self._where, version, seconds=300):
                     version = found["metadata"]["resourceVersion"]
                     if kind in {"ADDED", "MODIFIED"}:
                         self._take(found, time.monotonic())

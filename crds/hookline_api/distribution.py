@@ -23,9 +23,9 @@ for what the pod's own bundle names.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import Field, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter
 
 from hookline_api.bundle import Bundle, CallCause, LoadFailure
 from hookline_api.hooks import Hook
@@ -84,6 +84,17 @@ class HookHealth(Resource):
     """The newest failure in one sentence: without the guest's own words where values of Secrets are in its settings."""
 
 
+def _known(hooks: Any) -> Any:
+    """Without hooks and troubles of a later version: as unknown fields, they are passed over."""
+    if not isinstance(hooks, list):
+        return hooks
+    return [
+        each
+        for each in hooks
+        if not isinstance(each, dict) or (each.get("hook") in tuple(Hook) and each.get("trouble") in get_args(Trouble))
+    ]
+
+
 class RolledBack(Resource):
     """A revision that failed on probation, and that the sidecar has gone back from."""
 
@@ -104,7 +115,7 @@ class PluginReport(Resource):
     """What answers calls now; None where nothing does."""
     failure: LoadFailure | None = None
     """Why the sidecar does not run what its bundle asks for."""
-    health: Annotated[list[HookHealth], Field(max_length=len(Hook))] = []
+    health: Annotated[list[HookHealth], BeforeValidator(_known), Field(max_length=len(Hook))] = []
     """Its hooks that are not well; none of them where all is well."""
     probation: bool = False
     """Whether the revision that answers calls is still on probation here."""

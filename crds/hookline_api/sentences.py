@@ -21,7 +21,9 @@ def found_in(error: Any) -> str:
     value = error.get("input")
     if error["type"] in _OF_NAMES or not _PRIVATE.isdisjoint(map(str, error["loc"])):
         return ""
-    if value is None or isinstance(value, str | bool | int | float | list | dict):
+    if error["type"].endswith("_type") and isinstance(value, list | dict | None):
+        return f", found {found(value)}"
+    if isinstance(value, str | bool | int | float) and str(value) not in error["msg"]:
         return f", found {found(value, _MOST)}"
     return ""
 

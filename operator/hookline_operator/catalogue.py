@@ -537,8 +537,12 @@ class Catalogue:
         current = self.current(plugin) if back is not None else None
         if back is None or current is None or back.revision != current.short:
             return None
+        return back if self.can_go_back(plugin) else None
+
+    def can_go_back(self, plugin: Plugin) -> bool:
+        """Whether there is a revision before the current one that its pods could be given now."""
         before = self.before(plugin)
-        return back if before is not None and self.inputs_now(before) == before.inputs else None
+        return before is not None and self.inputs_now(before) == before.inputs
 
     def to_run(self, plugin: Plugin) -> Revision | None:
         """What its pods are to run: the current revision, or the one before it where that is held."""

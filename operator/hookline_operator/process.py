@@ -19,7 +19,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from hookline_api.abi import permission_refusal, permission_warning, ungranted_imports
-from hookline_api.resources import API_VERSION
+from hookline_api.resources import API_VERSION, Source
 from hookline_api.revisions import REVISION_KIND, REVISION_PLURAL
 from hookline_operator import admission
 from hookline_operator.authority import peer_name
@@ -438,10 +438,11 @@ class ConfigCheck:
         revision = self._catalogue.current(known)
         if revision is None:
             return None, None
-        source = plugin.spec.source.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
         with contextlib.suppress(ValidationError):
             template = revision.parsed()
-            return revision, template if template.spec.get("source") == source else None
+            # As models: one that writes a default out means the same as one that does not.
+            same = Source.model_validate(template.spec.get("source")) == plugin.spec.source
+            return revision, template if same else None
         return None, None
 
     async def _schema(self, revision: Revision, sha256: str) -> dict[str, Any] | None:

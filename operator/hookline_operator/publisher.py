@@ -229,6 +229,7 @@ class Publisher:
                 unguarded=unguarded,
                 unguarded_count=unguarded_count,
                 needs_pods=plugin.selector.required,
+                can_go_back=self._catalogue.can_go_back(plugin),
                 now=written_at,
             )
         )

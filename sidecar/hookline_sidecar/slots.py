@@ -198,6 +198,11 @@ class Slots(dict[str, Slot]):
         for slot in self.values():
             slot.key = ""
 
+    def judge_all(self) -> None:
+        """``judge`` each: something may have failed."""
+        for slot in self.values():
+            self.judge(slot)
+
     def judge(self, slot: Slot) -> None:
         """Take down whether what resolved has failed on probation."""
         slot.refused = None if slot.resolved is None else self._refused(slot.resolved.entry, slot.wanted.key)

@@ -458,10 +458,9 @@ class Supervisor:
         before = self.probations.refuse(running, slot.wanted.key if slot else "") if running else None
         if before is None or self.bundle is None:
             return
-        if slot is not None:
-            self.slots.judge(slot)
         before = before.model_copy(update={"failure": self.probations.refused[name].failure})
         await self._deploy_again(Bundle.of([before if each is running else each for each in self.bundle.plugins]))
+        self.slots.judge_all()  # also where another plugin could not be loaded with it: it is in the next bundle
 
     async def _deploy(self, bundle: Bundle) -> None:
         before = self.probations.before(bundle, self.bundle)
@@ -474,6 +473,7 @@ class Supervisor:
         self.bundle = bundle
         alone = self.fleet.alone()
         self.probations.begin(bundle, before, alone)
+        self.slots.judge_all()  # what is told of what was refused is true from here on
         if alone:  # what some workers have no room for, the others do without too
             self.fleet.prove({entry.name: entry.revision for entry in bundle.plugins if entry.name in alone})
         # Also a plugin that could not be had keeps what it stored: it may be back.

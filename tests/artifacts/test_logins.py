@@ -188,7 +188,7 @@ async def test_without_any_secret_it_is_said_where_one_goes(gate, fetcher):
 
 async def test_a_pull_secret_for_another_registry_is_not_told_to_be_missing(gate, fetcher):
     """What is missing is an entry for this one."""
-    with pytest.raises(FetchError, match=f"without credentials; .* with an entry for {gate.host}"):
+    with pytest.raises(FetchError, match=f"without credentials; .* needs an entry for {gate.host}"):
         await fetcher.resolve(gate.source, access=login("other.test", "u"))
 
 
@@ -204,7 +204,7 @@ async def test_a_helper_that_hangs_is_told_and_may_be_asked_again(gate, make_fet
 
 async def test_the_same_login_from_two_sources_is_tried_once(gate, fetcher):
     """Registries count wrong passwords."""
-    with pytest.raises(FetchError, match=r"\(1\)"):
+    with pytest.raises(FetchError, match=r"\(1: pull secret 1\)"):
         await fetcher.resolve(gate.source, access=login(gate.host, "wrong", "wrong"))
     assert len(gate.tokens) == 2
 

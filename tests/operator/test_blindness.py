@@ -215,3 +215,24 @@ async def test_a_kopf_that_hears_nothing_any_more_begins_again(
     told = operator.log.read_text()
     assert told.count(said) == 1
     assert f"it does not tell of '{tenant.name}/guard'" in told
+
+
+async def test_a_lease_that_cannot_be_held_is_said_once_and_held_again(operator, home, control_plane, eventually):
+    """Without the right to it nobody leads; sidecars and webhooks are served all the same."""
+    await eventually(lambda: operator.metrics()["hookline_operator_leader"] == 1, "a leader")
+    (binding,) = control_plane.get("rolebinding", f"--namespace={home}")["items"]
+    name = binding["metadata"]["name"]
+    control_plane.kubectl("delete", "rolebinding", name, f"--namespace={home}")
+    with timed("noticed after"):
+        await eventually(lambda: failures(operator, "lease", "forbidden"), "failures")
+    await eventually(lambda: operator.metrics()["hookline_operator_leader"] == 0, "the end of the term")
+    await eventually(lambda: blind(operator, "lease"), "blindness")
+    assert operator.ready()
+    binding["metadata"] = {"name": name, "namespace": home}
+    control_plane.apply(binding)
+    with timed("cured after"):
+        await eventually(lambda: operator.metrics()["hookline_operator_leader"] == 1, "a leader")
+    await eventually(lambda: not blind(operator, "lease"), "sight")
+    told = operator.log.read_text()
+    assert sum("the Lease" in line and "forbidden" in line for line in told.splitlines()) == 1
+    assert "lease can be seen again" in told
