@@ -14,6 +14,7 @@ types and fields that they do not know, so either may be newer.
        │ ── report (prepared) ────────────────────▶ │
        │ ◀─ commit ──────────────────────────────── │   when every matching pod is prepared, or at the deadline
        │ ── report (running) ─────────────────────▶ │
+       │ ◀─ authority (whom to trust) ───────────── │   after the first report, and when there is another
 
 Everything is level-triggered: a report says all of a sidecar's state, a bundle all that the pod must run. Whoever
 missed a message is right again with the next. ``GET /v1/blobs/<sha256>`` takes the same token, and answers only
@@ -22,9 +23,9 @@ for what the pod's own bundle names.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import Field, TypeAdapter
+from pydantic import BeforeValidator, Field, TypeAdapter
 
 from hookline_api.bundle import Bundle, CallCause, LoadFailure
 from hookline_api.hooks import Hook
@@ -44,6 +45,8 @@ about others."""
 REPORT_OF_PLUGIN: Final = 8 * 1024
 """And for each of those: a name of 253 characters and a sentence of 1,024, each escaped as six. What a sidecar has to
 say of its plugins' hooks beside that is cut to fit, since operators before it read no more."""
+MAX_AUTHORITIES: Final = 64 * 1024
+"""Characters of all certificate authorities that a sidecar is told of."""
 MAX_BUNDLE: Final = 64 * 2**20
 """Bytes of one message to a sidecar."""
 MAX_BUNDLE_VALUES: Final = 2**22
@@ -81,6 +84,17 @@ class HookHealth(Resource):
     """The newest failure in one sentence: without the guest's own words where values of Secrets are in its settings."""
 
 
+def _known(hooks: Any) -> Any:
+    """Without hooks and troubles of a later version: as unknown fields, they are passed over."""
+    if not isinstance(hooks, list):
+        return hooks
+    return [
+        each
+        for each in hooks
+        if not isinstance(each, dict) or (each.get("hook") in tuple(Hook) and each.get("trouble") in get_args(Trouble))
+    ]
+
+
 class RolledBack(Resource):
     """A revision that failed on probation, and that the sidecar has gone back from."""
 
@@ -101,7 +115,7 @@ class PluginReport(Resource):
     """What answers calls now; None where nothing does."""
     failure: LoadFailure | None = None
     """Why the sidecar does not run what its bundle asks for."""
-    health: Annotated[list[HookHealth], Field(max_length=len(Hook))] = []
+    health: Annotated[list[HookHealth], BeforeValidator(_known), Field(max_length=len(Hook))] = []
     """Its hooks that are not well; none of them where all is well."""
     probation: bool = False
     """Whether the revision that answers calls is still on probation here."""
@@ -122,6 +136,8 @@ class Report(Resource):
     plugins: Annotated[list[PluginReport], Field(max_length=1000)] = []
     sidecar: Annotated[str, Field(max_length=64)] | None = None
     """The sidecar's version."""
+    authority: Annotated[str, Field(max_length=64)] | None = None
+    """The ``version`` of the authorities that it was told of and trusts."""
 
 
 class BundleMessage(Resource):
@@ -144,7 +160,20 @@ class Commit(Resource):
     version: Annotated[str, Field(max_length=64)]
 
 
-ToSidecar = BundleMessage | Commit
+class AuthorityMessage(Resource):
+    """Trust these certificate authorities, beside those that the sidecar was made with, at the next connections.
+
+    Replaces what was told before. Said over a connection whose certificate was verified, and believed over no other.
+    """
+
+    type: Literal["authority"] = "authority"
+    version: Annotated[str, Field(min_length=1, max_length=64)]
+    """Another one for other authorities; the word for them in reports."""
+    bundle: Annotated[str, Field(max_length=MAX_AUTHORITIES)]
+    """PEM."""
+
+
+ToSidecar = BundleMessage | Commit | AuthorityMessage
 _TO_SIDECAR: Final[TypeAdapter[ToSidecar]] = TypeAdapter(Annotated[ToSidecar, Field(discriminator="type")])
 
 
@@ -153,6 +182,6 @@ def parse_to_sidecar(data: Any) -> ToSidecar | None:
 
     Raises ``pydantic.ValidationError`` where a known type is not well formed.
     """
-    if isinstance(data, dict) and data.get("type") not in ("bundle", "commit"):
+    if isinstance(data, dict) and data.get("type") not in ("bundle", "commit", "authority"):
         return None
     return _TO_SIDECAR.validate_python(data)

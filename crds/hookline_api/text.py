@@ -7,7 +7,7 @@ look like another.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 MOST: Final = 2000
 """Characters of an error's sentence: more than any of ours has, and less than an Event or a condition may."""
@@ -19,6 +19,19 @@ def readable(text: str, most: int = MOST) -> str:
     if not cut.isprintable():
         cut = "".join(each if each.isprintable() else _escaped(each) for each in cut)
     return cut if len(cut) <= most else f"{cut[:most]}…"
+
+
+def found(value: Any, most: int = 60) -> str:
+    """What somebody wrote, as a sentence shows it: ``"many"``, ``30``, ``an object``. Never for a value of a Secret."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{readable(value, most)}"'
+    if isinstance(value, int | float):
+        return readable(repr(value) if not isinstance(value, int) or abs(value) < 2**63 else "a huge number", most)
+    return "a list" if isinstance(value, list | tuple) else "an object"
 
 
 def _escaped(character: str) -> str:

@@ -20,6 +20,7 @@ import logging
 import re
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
@@ -32,6 +33,8 @@ from hookline_api.abi import HOST_FUNCTIONS
 from hookline_api.config import MAX_CONFIG, MAX_CONFIG_VALUES, Config
 from hookline_api.hooks import parse_hook
 from hookline_api.resources import Permission, WasmPlugin
+from hookline_api.sentences import found_in
+from hookline_operator.deletion import Deletion
 from hookline_operator.injection import InjectionError, InjectionSettings, MalformedPodError, inject, patch
 from hookline_operator.rations import Ration
 from hookline_runtime.artifacts import LayoutReference
@@ -42,14 +45,16 @@ from hookline_serving import Bodies, media_type
 T = TypeVar("T")
 Json = dict[str, Any]
 _Judged = tuple[list[str], list[str], WasmPlugin | None]
+_Look = Callable[[], _Judged | Deletion | None]
+"""What was seen in a review; raises what went wrong."""
 CheckConfig = Callable[[WasmPlugin], Awaitable[str | None]]
 """What is wrong with a plugin's config by its module's own schema, in one sentence; None where nothing is, or where
 the module is not known (yet). Answers within seconds.
 
 DANGER: who asks is not known. It may tell nothing of a resource whose uid is not the one in ``metadata.uid``."""
-CheckPermissions = Callable[[WasmPlugin], str | None]
-"""What its module imports and the resource does not grant, in one sentence; None where it lacks nothing, or where the
-module is not known (yet). The same danger."""
+CheckPermissions = Callable[[WasmPlugin], "Lack | None"]
+"""What its module imports and the resource does not grant; None where it lacks nothing, or where the module is not
+known (yet). The same danger."""
 
 INJECT_PATH: Final = "/webhooks/inject"
 VALIDATE_PATH: Final = "/webhooks/validate"
@@ -85,6 +90,15 @@ _LABEL_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?"
 log = logging.getLogger("hookline.admission")
 
 
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """Permissions that a plugin's module needs and its resource does not grant."""
+
+    sentence: str
+    refused: bool
+    """Whether it is known for sure that it will not be loaded; else it is a warning."""
+
+
 class _RefusedError(Exception):
     """The request itself is at fault."""
 
@@ -98,14 +112,16 @@ def routes(
     settings: Callable[[], InjectionSettings],
     check_config: CheckConfig,
     check_permissions: CheckPermissions = lambda _: None,
+    deleted: Callable[[Deletion], str | None] = lambda _: None,
     injected: Callable[[str], None] = lambda _: None,
     admitted: Callable[[str], None] = lambda _: None,
 ) -> list[web.RouteDef]:
     """The routes of both webhooks, for the operator's HTTPS server.
 
     ``settings`` is asked for each pod, since the certificate authority changes. ``injected`` hears of each pod
-    (``injected``, ``skipped``, ``refused``), ``admitted`` of each resource (``allowed``, ``denied``). The application's
-    own ``client_max_size`` does not matter: bodies are bounded here.
+    (``injected``, ``skipped``, ``refused``), ``admitted`` of each resource (``allowed``, ``denied``). ``deleted`` gives
+    what somebody who deletes a plugin is warned of, and forbids nothing. The application's own ``client_max_size`` does
+    not matter: bodies are bounded here.
     """
     reader = _Reader()
     lines = Ration(burst=_LINES, each_second=_LINES_EACH_SECOND)
@@ -121,9 +137,13 @@ def routes(
         return await _answer(request, reader, look, counted)
 
     async def validation(request: web.Request) -> web.Response:
-        async def checked(judged: Callable[[], _Judged | None]) -> Json:
+        async def checked(judged: _Look) -> Json:
             try:
-                answer = await _validate(judged(), check_config, check_permissions)
+                seen = judged()
+                if isinstance(seen, Deletion):
+                    warning = deleted(seen)
+                    return _allowed(warnings=[warning] if warning is not None else [])
+                answer = await _validate(seen, check_config, check_permissions)
                 admitted("allowed" if answer["allowed"] else "denied")
                 return answer
             except Exception:
@@ -264,11 +284,16 @@ def _inject(review: Json, settings: InjectionSettings, say: Callable[[str, objec
     return response
 
 
-def _judged(review: Json) -> Callable[[], _Judged | None]:
+def _judged(review: Json) -> _Look:
     """What ``judge`` says of a review's object, or raises; None where nothing has to be judged."""
     kind = review.get("kind") or {}
     new, old = review.get("object") or {}, review.get("oldObject") or {}
-    if kind.get("kind") != "WasmPlugin" or review.get("subResource") or review["operation"] not in {"CREATE", "UPDATE"}:
+    if kind.get("kind") != "WasmPlugin" or review.get("subResource"):
+        return lambda: None
+    if review["operation"] == "DELETE":
+        deletion = Deletion.of(review)
+        return lambda: deletion
+    if review["operation"] not in {"CREATE", "UPDATE"}:
         return lambda: None
     if review["operation"] == "UPDATE" and (new.get("spec") == old.get("spec") or _is_leaving(new)):
         return lambda: None  # labels, a finalizer: whatever was wrong before must not stand in their way
@@ -291,8 +316,8 @@ async def _validate(judged: _Judged | None, check_config: CheckConfig, check_per
     problems, warnings, plugin = judged
     if plugin is not None and not problems:
         lacking = check_permissions(plugin)
-        if lacking is not None:  # a warning: what the source means may be another module by now, and the status says it
-            warnings.append(f"spec.permissions: {lacking}")
+        if lacking is not None:
+            (problems if lacking.refused else warnings).append(f"spec.permissions: {lacking.sentence}")
         try:
             async with asyncio.timeout(_CHECK_TIMEOUT_S):
                 wrong = await check_config(plugin)
@@ -300,7 +325,7 @@ async def _validate(judged: _Judged | None, check_config: CheckConfig, check_per
             wrong = None
             warnings.append("spec.config was not checked: that takes too long now; the status will say what is wrong")
         if wrong is not None:
-            problems.append(f"spec.config: {wrong}")
+            problems.append(f"spec.{wrong}" if wrong.startswith("config") else f"spec.config: {wrong}")
     if not problems:
         return _allowed(warnings=warnings)
     shown = [text if len(text) <= _MAX_SENTENCE else text[:_MAX_SENTENCE] + " …" for text in problems[:_MAX_PROBLEMS]]
@@ -344,7 +369,7 @@ def judge(document: Json, *, name: str = "unnamed") -> _Judged:
         if isinstance(config, dict):
             plugin = _with_config(plugin, config, problems)
     except ValidationError as error:
-        problems += [_sentence(each) for each in error.errors(include_url=False, include_input=False)]
+        problems += [_sentence(each) for each in error.errors(include_url=False)]
     warnings = _unknown_fields(text)
     if isinstance(spec, dict):
         problems += _more_problems(spec)
@@ -402,7 +427,7 @@ def _sentence(error: Any) -> str:
     message = _MESSAGES.get(error["type"], error["msg"]).removeprefix("Value error, ")
     if error["type"] == "string_pattern_mismatch":
         message = next((text for part, text in _PATTERNS.items() if part in location), message)
-    return f"{_where(location)}: {message}"
+    return f"{_where(location)}: {message}{found_in(error)}"
 
 
 def _unknown_fields(text: bytes) -> list[str]:

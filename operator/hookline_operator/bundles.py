@@ -8,8 +8,6 @@ Secrets, and the failure in the resource's status.
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import dataclasses
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field
@@ -25,74 +23,25 @@ from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_api.distribution import BundleMessage
 from hookline_api.hooks import OBSERVERS, Hook
 from hookline_api.resources import Probation, Rollout
-from hookline_operator.catalogue import Catalogue, Kind, Plugin, Pod, parse_plugin, selects
+from hookline_operator.catalogue import Catalogue, Plugin, Pod, parse_plugin, selects
 from hookline_operator.conditions import rolled_back
 from hookline_operator.kept import Kept
-from hookline_operator.kube import Kube, KubeError, path
 from hookline_runtime.artifacts import resolve as resolving
 from hookline_runtime.errors import ConfigError, FetchError, LoadError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from hookline_api.resources import Selector
     from hookline_operator.kube import Key
     from hookline_operator.revisions import Revision
 
 _AGAIN_S: Final = 3.0
-_ENTRY: Final = 256
-"""Bytes that a key of a Secret takes beside its name and its value."""
-_KEPT_OBJECTS: Final = 32 * 2**20
-"""Bytes of Secrets and ConfigMaps: one has a mebibyte at the most, and most have a few hundred bytes."""
 _KEPT_BUNDLES: Final = 512
 _KEPT_MESSAGES: Final = 64 * 2**20
 """Bytes of bundles as they are sent, so that the pods of a deployment get one text: as many as one message may have."""
 _DECIDING: Final = [hook for hook in Hook if hook not in OBSERVERS]
 _STILL: Final = LoadFailure(cause="fetch", message="the plugin is still being loaded")
-
-
-class ClusterObjects:
-    """Secrets and ConfigMaps by the API, each read once for every version it has."""
-
-    def __init__(self, kube: Kube, catalogue: Catalogue) -> None:
-        self._kube = kube
-        self._catalogue = catalogue
-        self._kept: Kept[Mapping[str, bytes]] = Kept("Secrets and ConfigMaps", most=_KEPT_OBJECTS)
-
-    async def secret(self, namespace: str | None, name: str) -> Mapping[str, bytes] | None:
-        """A Secret's data; None where there is none. Raises FetchError."""
-        return await self._read("Secret", namespace or "", name)
-
-    async def config_map(self, namespace: str | None, name: str) -> Mapping[str, bytes] | None:
-        """A ConfigMap's data; None where there is none. Raises FetchError."""
-        return await self._read("ConfigMap", namespace or "", name)
-
-    async def _read(self, kind: Kind, namespace: str, name: str) -> Mapping[str, bytes] | None:
-        version = self._catalogue.versions.get((kind, namespace, name))
-        if version is None:
-            return None
-        key = (kind, namespace, name, version)
-        if (known := self._kept.get(key)) is not None:
-            return known
-        try:
-            found = await self._kube.get(path("v1", kind.lower() + "s", namespace, name))
-        except KubeError as error:
-            raise FetchError(f"the {kind} '{name}' cannot be read: {error}") from error
-        if found is None:
-            return None
-        data: dict[str, bytes] = {}
-        try:
-            if kind == "Secret":
-                data = {each: base64.b64decode(value) for each, value in (found.get("data") or {}).items()}
-            else:
-                data = {each: value.encode() for each, value in (found.get("data") or {}).items()}
-                binary = found.get("binaryData") or {}
-                data |= {each: base64.b64decode(value) for each, value in binary.items()}
-        except binascii.Error as error:
-            raise FetchError(f"the {kind} '{name}' cannot be read: {error}") from error
-        size = sum(len(each) + len(value) + _ENTRY for each, value in data.items())
-        self._kept.put((kind, namespace, name, found["metadata"]["resourceVersion"]), data, size)
-        return data
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
@@ -21,12 +22,14 @@ from hookline_api.bundle import LoadFailure
 from hookline_api.config import MAX_CONFIG_VALUES
 from hookline_api.hooks import OBSERVERS
 from hookline_api.resources import API_VERSION, KIND, RollbackStatus, Selector, WasmPlugin, WasmPluginStatus
+from hookline_operator.authority import fingerprints
 from hookline_operator.budget import Budget
+from hookline_operator.injection import ANNOTATION_CA
 from hookline_operator.reasons import CAUSES, TROUBLES
 from hookline_operator.revisions import MAX_DEPTH, is_deeper, kept
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator
 
     from hookline_operator.kube import Key, Object
     from hookline_operator.reconcile import UnguardedPod
@@ -41,11 +44,15 @@ _TOO_DEEP: Final = f"config is nested deeper than {MAX_DEPTH} levels"
 _MAX_VALUES: Final = MAX_CONFIG_VALUES + 2**15
 """Values and names of a spec: the rest of it has a few thousand at the most."""
 _TOO_MANY: Final = f"config has more than {MAX_CONFIG_VALUES} values and names"
+_KEPT_CONTENTS: Final = 4
+"""Versions of an object of which it is known what was in them."""
 _NO_ROOM: Final = "the specs of its namespace's plugins have "
 
 Kind = Literal["Secret", "ConfigMap"]
 Reference = tuple[Kind, str, str]
 """Kind, namespace and name of what a plugin refers to."""
+Versions = Mapping[str, str | None]
+"""By ``Kind/name``, the ``resourceVersion``; None where there is none."""
 
 log = logging.getLogger("hookline.catalogue")
 
@@ -61,12 +68,15 @@ class Pod:
     ready: bool
     live: bool
     """False once it is being deleted or has ended: then it counts no more."""
+    authorities: frozenset[str] | None = None
+    """Fingerprints of those that its sidecar was made to trust; None where that is not the operator's doing."""
 
     @classmethod
     def of(cls, found: Object) -> Pod:
         """From the API's object."""
         metadata, status = found["metadata"], found.get("status") or {}
         conditions = {each["type"]: each["status"] for each in status.get("conditions") or []}
+        trusts = (metadata.get("annotations") or {}).get(ANNOTATION_CA)
         return cls(
             namespace=metadata["namespace"],
             name=metadata["name"],
@@ -74,6 +84,7 @@ class Pod:
             labels=metadata.get("labels") or {},
             ready=conditions.get("Ready") == "True",
             live="deletionTimestamp" not in metadata and status.get("phase") not in {"Succeeded", "Failed"},
+            authorities=fingerprints(trusts) if trusts else None,
         )
 
 
@@ -312,6 +323,8 @@ class Catalogue:
         """How many revisions came whose seal does not hold."""
         self.versions: dict[Reference, str] = {}
         """The ``resourceVersion`` of each Secret and ConfigMap that is there."""
+        self._contents: dict[Reference, dict[str, str]] = {}
+        """By their versions, the digests of what was in those that were read."""
         self.default_pull_secrets: dict[str, list[str]] = {}
         """Of the service account ``default``, by namespace."""
         self.plugin_changed: list[Callable[[Key], None]] = []
@@ -407,15 +420,60 @@ class Catalogue:
 
     def put_version(self, kind: Kind, key: Key, version: str | None) -> None:
         """A Secret or a ConfigMap that is new, another, or gone."""
-        reference = (kind, *key)
+        reference: Reference = (kind, *key)
+        before = self.versions.pop(reference, None)
         if version is None:
-            self.versions.pop(reference, None)
+            self._contents.pop(reference, None)
         else:
             self.versions[reference] = version
         is_default = key[1] in self.default_pull_secrets.get(key[0], ())
         for plugin in list(self.plugins[key[0]].values()):
-            if is_default or key[1] in plugin.names:
+            if (is_default or key[1] in plugin.names) and not self._is_same(plugin, reference, before, version):
                 self.tell_plugin(plugin.key)
+
+    def note_contents(self, reference: Reference, version: str, digest: str) -> None:
+        """What was in a Secret or a ConfigMap at a version, by its digest."""
+        known = self._contents.setdefault(reference, {})
+        known.pop(version, None)
+        known[version] = digest
+        while len(known) > _KEPT_CONTENTS:
+            del known[next(iter(known))]
+
+    def is_compared(self, reference: Reference) -> bool:
+        """Whether it is known what was in it before, and some plugin refers to it."""
+        kind, namespace, name = reference
+        if reference not in self.versions:
+            return False
+        is_default = name in self.default_pull_secrets.get(namespace, ())
+        for plugin in self.plugins[namespace].values():
+            if is_default or name in plugin.names:
+                revision = self.current(plugin)
+                if reference in self._contents or (revision and f"{kind}/{name}" in dict(revision.contents)):
+                    return True
+        return False
+
+    def differing(self) -> set[Reference]:
+        """What has another version than plugins' revisions say, of those of which these say what was in them."""
+        found: set[Reference] = set()
+        for plugin in self.all_plugins():
+            revision = self.current(plugin)
+            contents = dict(revision.contents) if revision is not None else {}
+            for name, version in revision.inputs if revision is not None else ():
+                reference = _reference(plugin.namespace, name)
+                if name in contents and self.versions.get(reference, version) != version:
+                    found.add(reference)
+        return found
+
+    def _is_same(self, plugin: Plugin, reference: Reference, before: str | None, now: str | None) -> bool:
+        """Whether both versions of an object are known to hold the same."""
+        known = self._contents.get(reference, {})
+        digest = known.get(now or "")
+        if digest is None or before is None:
+            return False
+        if before in known:
+            return known[before] == digest
+        revision, name = self.current(plugin), f"{reference[0]}/{reference[2]}"
+        return revision is not None and (name, before) in revision.inputs and (name, digest) in revision.contents
 
     def put_default_account(self, namespace: str, pull_secrets: list[str]) -> None:
         """What the service account ``default`` of a namespace pulls with."""
@@ -479,8 +537,12 @@ class Catalogue:
         current = self.current(plugin) if back is not None else None
         if back is None or current is None or back.revision != current.short:
             return None
+        return back if self.can_go_back(plugin) else None
+
+    def can_go_back(self, plugin: Plugin) -> bool:
+        """Whether there is a revision before the current one that its pods could be given now."""
         before = self.before(plugin)
-        return back if before is not None and self.inputs_now(before) == before.inputs else None
+        return before is not None and self.inputs_now(before) == before.inputs
 
     def to_run(self, plugin: Plugin) -> Revision | None:
         """What its pods are to run: the current revision, or the one before it where that is held."""
@@ -493,15 +555,33 @@ class Catalogue:
 
     def inputs(self, namespace: str, names: Iterable[str]) -> tuple[tuple[str, str | None], ...]:
         """The versions that those objects (``Kind/name``) have now."""
-        found = []
-        for each in sorted(names):
-            kind, _, name = each.partition("/")
-            found.append((each, self.versions.get(("Secret" if kind == "Secret" else "ConfigMap", namespace, name))))
-        return tuple(found)
+        return tuple((each, self.versions.get(_reference(namespace, each))) for each in sorted(names))
 
     def inputs_now(self, revision: Revision) -> tuple[tuple[str, str | None], ...]:
-        """The versions that a revision's inputs have now; equal to its ``inputs`` while none has changed."""
-        return self.inputs(revision.namespace, (name for name, _ in revision.inputs))
+        """The versions that a revision's inputs have now; equal to its ``inputs`` while none has other contents."""
+        known, now = dict(revision.inputs), self.inputs(revision.namespace, (name for name, _ in revision.inputs))
+        if now == revision.inputs:
+            return now
+        return tuple(self.as_known(revision.namespace, dict(now), known, dict(revision.contents)).items())
+
+    def as_known(
+        self, namespace: str, now: Versions, known: Versions, contents: Mapping[str, str]
+    ) -> dict[str, str | None]:
+        """Those versions, but the known one of each object that holds what it did then, by its ``contents``."""
+        same = self.contents(namespace, now).items() & contents.items()
+        return {
+            name: known[name] if name in known and (name, contents.get(name)) in same else version
+            for name, version in now.items()
+        }
+
+    def contents(self, namespace: str, versions: Versions) -> dict[str, str]:
+        """The digests of what those objects (``Kind/name``) held at these versions, of those that were read."""
+        found = {}
+        for name, version in versions.items():
+            digest = self._contents.get(_reference(namespace, name), {}).get(version or "")
+            if digest is not None:
+                found[name] = digest
+        return found
 
     def is_pod(self, namespace: str, name: str, uid: str) -> bool:
         """Whether there is such a pod, with a sidecar."""
@@ -520,6 +600,12 @@ class Catalogue:
 def _came_later(each: Revision, newest: Revision) -> bool:
     """Whether an older version of the operator was at work again after ours had kept that one."""
     return each.old and each.name != newest.name and each.written > newest.written
+
+
+def _reference(namespace: str, name: str) -> Reference:
+    """Of ``Kind/name``."""
+    kind, _, name = name.partition("/")
+    return ("Secret" if kind == "Secret" else "ConfigMap", namespace, name)
 
 
 def selects(selector: Selector, labels: Mapping[str, str]) -> bool:

@@ -26,13 +26,14 @@ from pydantic import ValidationError
 
 from hookline_api.abi import permission_warning, ungranted_imports
 from hookline_api.resources import ArtifactStatus
+from hookline_api.sentences import found_in
 from hookline_operator.keeping import Keeper
 from hookline_operator.kube import Kube, KubeError
 from hookline_operator.publisher import Publisher
 from hookline_operator.reconcile import Resolution
 from hookline_operator.revisions import Template
 from hookline_operator.settling import Settling
-from hookline_runtime.artifacts.resolve import Objects, registry_access, resolve
+from hookline_runtime.artifacts.resolve import Objects, asks, registry_access, resolve
 from hookline_runtime.artifacts.schema_check import check_apart
 from hookline_runtime.artifacts.threads import on_behalf_of
 from hookline_runtime.errors import ConfigError, FetchError, LoadError, NotGrantedError, VerifyError
@@ -84,6 +85,8 @@ class _Track:
     task: asyncio.Task[None] | None = None
     began: float | None = None
     """When (monotonic) the last resolution began; None while it waits for its turn."""
+    asks: str = ""
+    """Which host that asks; empty where it asks none, or before that is known."""
     error: LoadError | None = None
     """How the last resolution failed."""
     attempts: int = 0
@@ -349,14 +352,17 @@ class Controller:
         except ValidationError as error:
             raise ConfigError(_first(error)) from None
         namespace, source = plugin.namespace, resource.spec.source
-        inputs = self._catalogue.inputs(namespace, plugin.settings_from)  # before they are read
+        if (track := self._term.tracks.get(plugin.key)) is not None:
+            track.asks = asks(source)
+        inputs = dict(self._catalogue.inputs(namespace, plugin.settings_from))  # before they are read
         more = self._catalogue.default_pull_secrets.get(namespace, ())
         access, pulls = None, [f"Secret/{name}" for name in more]
         if source.oci is not None:
             access = await registry_access(source.oci, namespace, self._objects, more)
             pulls += [f"Secret/{each.name}" for each in source.oci.pull_secrets]
-        proven = dict(self._catalogue.inputs(namespace, pulls))
         before = self._current_template(plugin)
+        pulled, kept = dict(self._catalogue.inputs(namespace, pulls)), before.contents if before is not None else {}
+        proven = self._catalogue.as_known(namespace, pulled, before.proven if before is not None else {}, kept)
         # Who was let in once with the same passwords need not ask again: new settings do not wait for a registry.
         known = before is not None and before.proven == proven
         same = known and before is not None and before.spec.get("source") == orjson.loads(plugin.spec).get("source")
@@ -371,7 +377,8 @@ class Controller:
         )
         if resolved.description.config_schema is not None:
             async with self._checks:
-                await check_apart(resolved.entry.config, resolved.description.config_schema)
+                schema, made = resolved.description.config_schema, resolved.entry
+                await check_apart(made.config, schema, secret_paths=made.secret_paths)
         assert resolved.entry.artifact is not None  # noqa: S101 - what is resolved has one
         return Template(
             plugin=plugin.name,
@@ -379,8 +386,10 @@ class Controller:
             artifact=resolved.entry.artifact,
             hooks=list(resolved.hooks),
             imports=list(resolved.info.functions),
-            inputs=dict(inputs),
+            # Under the versions that are kept, where nothing but annotations is another: then it is the same revision.
+            inputs=self._catalogue.as_known(namespace, inputs, before.inputs if before is not None else {}, kept),
             proven=proven,
+            contents=self._catalogue.contents(namespace, {**pulled, **inputs}),
             notes=[note[:_MAX_NOTE] for note in resolved.notes[:_MAX_NOTES]],
         )
 
@@ -430,7 +439,10 @@ class Controller:
                 artifact=artifact,
                 revision=short,
             )
-        return Resolution(state="Pending", artifact=artifact, revision=short)
+        waits = f"the source is being resolved: {track.asks} has not sent the module yet; where that lasts, look there"
+        return Resolution(
+            state="Pending", message=waits if track.asks and track.task else "", artifact=artifact, revision=short
+        )
 
     def _summary(self, plugin: Plugin) -> _Summary | None:
         """What there is to tell of the current revision; None where there is none, or another version stored it."""
@@ -455,6 +467,6 @@ def _ungranted(plugin: Plugin, imports: list[str]) -> dict[str, str]:
 
 def _first(error: ValidationError) -> str:
     """The first of what is wrong with a resource, in one sentence."""
-    each = error.errors(include_url=False, include_input=False)[0]
+    each = error.errors(include_url=False)[0]
     where = ".".join(str(part) for part in each["loc"])
-    return f"{where}: {each['msg'].removeprefix('Value error, ')}"[:500]
+    return f"{where}: {each['msg'].removeprefix('Value error, ')}{found_in(each)}"[:500]

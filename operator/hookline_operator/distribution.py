@@ -18,7 +18,6 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
-import orjson
 from aiohttp import WSMsgType, web
 from pydantic import ValidationError
 
@@ -29,17 +28,17 @@ from hookline_api.distribution import (
     REPORT_BASE,
     REPORT_OF_PLUGIN,
     Commit,
-    Report,
 )
 from hookline_api.json_cost import CostError
-from hookline_operator import reports
+from hookline_operator import reports, trust
 from hookline_operator.catalogue import SIDECAR_LABEL, Pod
 from hookline_operator.downloads import download
 from hookline_operator.fleet import Fleet, PodState, Released
 from hookline_operator.frames import FrameGate
 from hookline_operator.identity import Caller, DeniedError
 from hookline_operator.kube import KubeError, path
-from hookline_operator.rations import Ration, Rations
+from hookline_operator.rations import Rations
+from hookline_operator.session import Session, begin_end, denied, end
 from hookline_runtime.artifacts import network
 from hookline_runtime.errors import LoadError
 from hookline_serving import vouch
@@ -54,15 +53,10 @@ if TYPE_CHECKING:
 
 _HEARTBEAT_S: Final = 20.0
 _SEND_S: Final = 60.0
-_CLOSE_S: Final = 5.0
 _MAX_SESSIONS: Final = 20_000
 _HELLO_S: Final = 30.0
 """For a sidecar's first report, which it sends at once."""
 _REPORT: Final = '"report"'
-_REPORT_BYTES: Final = 256 * 1024
-"""Of reports that are read at once: of the largest bundle, those of a switch (prepared, and running)."""
-_REPORT_BYTES_EACH_SECOND: Final = 64 * 1024
-"""Some half a millisecond of the event loop."""
 _REPORT_LEAST: Final = 4 * 1024
 """Bytes that a report counts for at least: small ones have their price too. 16 in each second."""
 _REPORT_OF_TOLD: Final = 64
@@ -92,51 +86,6 @@ FindBlob = Callable[[str, "BundlePlugin"], Awaitable["Blob"]]
 """Finds the module of an entry of a namespace. Raises LoadError."""
 
 
-class Session:
-    """One connected sidecar."""
-
-    def __init__(self, caller: Caller, pod: Pod, socket: web.WebSocketResponse, cut: Callable[[], None]) -> None:
-        self.caller = caller
-        self.pod = pod
-        self.socket = socket
-        self.cut = cut
-        """Ends the connection, whatever the other side does."""
-        self.report = Report()
-        self.unread: dict[bool, str] = {}
-        """The last message that came and is not read yet; and by itself, the last one that cannot be a report."""
-        self.heard = asyncio.Event()
-        self.reading = Ration(burst=_REPORT_BYTES, each_second=_REPORT_BYTES_EACH_SECOND)
-        self.told = 0
-        """Of how many plugins at the most."""
-        self.sent: PodBundle | None = None
-        self.settled: PodBundle | None = None
-        """What was sent, and is running, as the sidecar said."""
-        self.held = False
-        """Whether what was sent waits for a commit."""
-        self.gone = False
-        self.going: asyncio.Task[None] | None = None
-        """Tells the other side that it ends, and why."""
-        self.dirty = asyncio.Event()
-
-    @property
-    def prepared(self) -> dict[str, str]:
-        """By plugin, the revision that the sidecar could switch to at once."""
-        if self.sent is not None and self.report.prepared == self.sent.version:
-            return dict(self.sent.revisions)
-        return {}
-
-    @property
-    def answered(self) -> dict[str, str]:
-        """By plugin, the revision that the last report is about."""
-        if self.sent is not None and self.sent.version in {self.report.running, self.report.prepared}:
-            return dict(self.sent.revisions)
-        return {}
-
-    def runs(self, plugin: str, revision: str) -> bool:
-        """Whether the sidecar said so."""
-        return any(each.name == plugin and each.revision == revision for each in self.report.plugins)
-
-
 class Distribution:
     """The sessions of this replica."""
 
@@ -150,12 +99,14 @@ class Distribution:
         find_blob: FindBlob,
         *,
         is_peer: Callable[[Caller], bool],
+        authority: Callable[[], str],
         reported: Callable[[str], None] = lambda _: None,
         cut: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """``reported`` hears of each report: ``read``, ``passed`` over for a newer one, too ``large`` to be read.
+        """``authority`` gives the certificate authorities, PEM, that sidecars are told of.
 
-        ``cut`` hears of each connection that is ended for what it sent: ``flood``, ``unfinished``, ``silent``,
+        ``reported`` hears of each report: ``read``, ``passed`` over for a newer one, too ``large`` to be read. ``cut``
+        hears of each connection that is ended for what it sent: ``flood``, ``unfinished``, ``silent``,
         ``not_a_report``; and ``again`` of one that is not taken, because its pod connects too often.
         """
         self._reported = reported
@@ -171,6 +122,7 @@ class Distribution:
         self._reviewer = reviewer
         self._find_blob = find_blob
         self._is_peer = is_peer
+        self._authority = authority
         self._downloads: Counter[str] = Counter()
         """Under way, by the pod's uid."""
         self._sessions: dict[str, Session] = {}
@@ -192,10 +144,15 @@ class Distribution:
             web.get(BLOBS_PATH + "{sha256}", self._blob, allow_head=False),
         ]
 
+    def authority_changed(self) -> None:
+        """There are other certificate authorities: everybody has to hear of them while there is a connection."""
+        for session in self._sessions.values():
+            session.dirty.set()
+
     async def close(self) -> None:
         """Send everybody elsewhere, and wait for nobody long."""
         sessions = list(self._sessions.values())
-        await asyncio.gather(*(_end(each, _GOING_AWAY, b"this replica stops") for each in sessions))
+        await asyncio.gather(*(end(each, _GOING_AWAY, b"this replica stops") for each in sessions))
 
     # ── connections ──
 
@@ -228,7 +185,7 @@ class Distribution:
         if older is not None:
             self._by_namespace[pod.namespace].discard(older)
             # Beside the rest: most often it is there no longer, and does not answer.
-            replaced = _end(older, _REPLACED, b"the pod has connected again")
+            replaced = end(older, _REPLACED, b"the pod has connected again")
             tasks.append(asyncio.create_task(replaced, name=f"replace {pod.name}"))
         try:
             # What breaks off in the middle of an answer to a ping is no defect, and no stack trace for the log.
@@ -295,20 +252,20 @@ class Distribution:
                     await self._take(session, text)
         except TimeoutError:
             self._cut("silent")
-            await _end(session, _POLICY, b"no report came")
+            await end(session, _POLICY, b"no report came")
         except ValidationError as error:
             self._cut("not_a_report")
             wrong = error.errors(include_url=False, include_input=False, include_context=False)[0]
             where = ".".join(str(part) for part in wrong["loc"])
             log.warning("pod '%s/%s' sent no report: %.100s: %.100s", pod.namespace, pod.name, where, wrong["msg"])
-            await _end(session, _NOT_A_REPORT, b"not a report")
+            await end(session, _NOT_A_REPORT, b"not a report")
         except CostError as error:
             self._cut("not_a_report")
             log.warning("pod '%s/%s' sent no report: %s", pod.namespace, pod.name, error)
-            await _end(session, _NOT_A_REPORT, b"not a report")
+            await end(session, _NOT_A_REPORT, b"not a report")
         except Exception:  # a defect of ours: without this, the pod would stay connected and never be heard again
             log.exception("what pod '%s/%s' reports cannot be read", pod.namespace, pod.name)
-            await _end(session, _FAILED, b"the operator failed")
+            await end(session, _FAILED, b"the operator failed")
 
     async def _take(self, session: Session, text: str) -> None:
         """One report. Raises ValidationError where it is none."""
@@ -344,7 +301,7 @@ class Distribution:
         self._cut(why)
         pod = session.pod
         log.warning("pod '%s/%s' is disconnected (%s): it sends what no sidecar would", pod.namespace, pod.name, why)
-        _begin_end(session, _POLICY, why.encode())
+        begin_end(session, _POLICY, why.encode())
 
     def _tell_fleet(self, session: Session) -> None:
         if self._sessions.get(session.pod.uid) is session:
@@ -370,18 +327,26 @@ class Distribution:
                 session.dirty.clear()
                 session.pod = self._catalogue.pods[pod.namespace].get(pod.name, session.pod)
                 if session.gone or session.pod.uid != pod.uid or not session.pod.live:
-                    await _end(session, _GOING_AWAY, b"the pod is going")
+                    await end(session, _GOING_AWAY, b"the pod is going")
                     return
                 bundle = await self._bundles.of_pod(session.pod)
                 async with asyncio.timeout(_SEND_S):
+                    await self._introduce(session)
                     await self._send(session, bundle)
         except (ConnectionError, TimeoutError, RuntimeError) as error:
             why = network.why(error, trust="")
             log.info("pod '%s/%s' cannot be told: %s", pod.namespace, pod.name, why)
-            await _end(session, _FAILED, b"it does not read")
+            await end(session, _FAILED, b"it does not read")
         except Exception:  # a defect of ours: without this, the pod would stay connected and never hear again
             log.exception("what pod '%s/%s' must run cannot be told", pod.namespace, pod.name)
-            await _end(session, _FAILED, b"the operator failed")
+            await end(session, _FAILED, b"the operator failed")
+
+    async def _introduce(self, session: Session) -> None:
+        """Tell it by whom this operator will be known, where it does not know."""
+        told = trust.message(self._authority())
+        if told.version not in {session.authority, session.report.authority}:
+            session.authority = told.version
+            await session.socket.send_str(told.model_dump_json(by_alias=True))
 
     async def _send(self, session: Session, bundle: PodBundle) -> None:
         released, namespace = self._fleet.released, session.pod.namespace
@@ -484,37 +449,3 @@ class Distribution:
                     return pod.namespace, entry
         # Whether it exists elsewhere is nobody's business.
         raise DeniedError(404, "no plugin of this pod has such a module")
-
-
-async def _end(session: Session, code: int, why: bytes) -> None:
-    """Let it go, once; whoever begins that may end before it is done."""
-    await asyncio.shield(_begin_end(session, code, why))
-
-
-def _begin_end(session: Session, code: int, why: bytes) -> asyncio.Task[None]:
-    if session.going is None:
-        session.going = asyncio.create_task(_let_go(session, code, why), name="let go")
-    return session.going
-
-
-async def _let_go(session: Session, code: int, why: bytes) -> None:
-    """Close a connection, and do not wait long for the other side: aiohttp would, for one that does not read."""
-    try:
-        async with asyncio.timeout(_CLOSE_S):
-            if await session.socket.close(code=code, message=why):
-                return
-    except (ConnectionError, RuntimeError, TimeoutError):
-        pass
-    session.cut()
-
-
-def denied(error: DeniedError) -> web.Response:
-    """An answer that says why, in RFC 9457's form."""
-    headers = {"WWW-Authenticate": "Bearer"} if error.status == 401 else {}  # noqa: PLR2004
-    if error.status in {429, 503}:
-        headers["Retry-After"] = "5"
-    body = orjson.dumps({"title": str(error), "status": error.status})
-    answer = web.Response(status=error.status, body=body, content_type="application/problem+json", headers=headers)
-    if error.status in {401, 429}:
-        answer.force_close()  # whoever is refused does not keep a connection for the next try
-    return answer

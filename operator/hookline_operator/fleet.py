@@ -79,6 +79,8 @@ class Fleet:
     """By plugin: the revision that pods may switch to."""
     changed: list[Callable[[str, PodState | None, str, str], None]] = field(default_factory=list)
     """Hear the uid, the state (None: gone), the namespace, and where it is connected."""
+    stranded: dict[str, str] = field(default_factory=dict)
+    """By the pod's uid: why its sidecar cannot connect, and what to do (``trust``)."""
     newly_released: list[Callable[[Released], None]] = field(default_factory=list)
     _by_replica: dict[str, dict[str, PodState]] = field(default_factory=dict)
     """By the pod's uid and by replica, the newest connection last.

@@ -1,4 +1,4 @@
-"""Keeping what resolved: each plugin's last good state as one ``WasmPluginRevision``, written by the leader.
+"""Keeping what resolved: each plugin's last good state as a ``WasmPluginRevision``, written by the leader.
 
 The next is stored before the one before it is deleted, so there is never none; its number is higher, so it is clear to
 each replica which is the current one. The last one that has proven itself is kept beside it until that has, too

@@ -142,6 +142,11 @@ class Metrics:
             "Pods that a plugin's selector or a label asks a sidecar for, and that have none.",
             registry=registry,
         )
+        self._stranded = Gauge(
+            "hookline_operator_pods_stranded",
+            "Pods that trust only a certificate authority that is gone, and cannot connect; as the leader knows.",
+            registry=registry,
+        )
         self.closed = {"https": Closed(), "health": Closed()}
         """Connections that had to go, by where and why."""
         registry.register(_Connections(self.closed))
@@ -155,12 +160,14 @@ class Metrics:
         refused: Callable[[], int],
         troubled: Callable[[str], int],
         rolled_back: Callable[[], int],
+        stranded: Callable[[], int] = lambda: 0,
     ) -> None:
         """Where the gauges get their values from, when they are asked for."""
         self._plugins.labels("true").set_function(ready)
         self._plugins.labels("false").set_function(not_ready)
         self._sidecars.set_function(sidecars)
         self._refused.set_function(refused)
+        self._stranded.set_function(stranded)
         for reason in TROUBLES:
             self._unhealthy.labels(reason).set_function(functools.partial(troubled, reason))
         self._rolled_back.set_function(rolled_back)

@@ -23,9 +23,9 @@ from pydantic import ValidationError
 
 from hookline_api.distribution import BLOBS_PATH, MAX_BUNDLE
 from hookline_api.resources import Resource
-from hookline_operator.distribution import denied
 from hookline_operator.fleet import Fleet, PodState, Released
 from hookline_operator.identity import Caller, DeniedError, Reviewer
+from hookline_operator.session import denied
 from hookline_runtime.artifacts import network
 from hookline_runtime.errors import FetchError
 from hookline_serving import vouch

@@ -19,14 +19,16 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from hookline_api.abi import permission_refusal, permission_warning, ungranted_imports
-from hookline_api.resources import API_VERSION
+from hookline_api.resources import API_VERSION, Source
 from hookline_api.revisions import REVISION_KIND, REVISION_PLURAL
 from hookline_operator import admission
+from hookline_operator.authority import peer_name
 from hookline_operator.blobs import Blobs
-from hookline_operator.bundles import Bundles, ClusterObjects
+from hookline_operator.bundles import Bundles
 from hookline_operator.catalogue import SIDECAR_LABEL, Catalogue, Kind, Pod
-from hookline_operator.certificates import CertificateKeeper, peer_name
+from hookline_operator.certificates import CertificateKeeper
 from hookline_operator.controller import Controller
+from hookline_operator.deletion import Deletions
 from hookline_operator.distribution import Distribution
 from hookline_operator.election import Election, Replica
 from hookline_operator.fleet import Fleet, Rollouts
@@ -35,6 +37,7 @@ from hookline_operator.identity import Reviewer
 from hookline_operator.injection import InjectionSettings
 from hookline_operator.kube import Key, Kube, KubeError, Object, path
 from hookline_operator.metrics import Metrics
+from hookline_operator.objects import ClusterObjects
 from hookline_operator.peers import Peers
 from hookline_operator.plugin_watch import APPLY, PluginWatch
 from hookline_operator.pod_events import PodEvents
@@ -43,11 +46,13 @@ from hookline_operator.reflector import Reflector
 from hookline_operator.revisions import OLD_API, PLUGIN_LABEL, Revision, Seal, Template
 from hookline_operator.sealing import SealingKey
 from hookline_operator.sight import Sights, reason_of
+from hookline_operator.trust import Trust
 from hookline_operator.unguarded import Unguarded
 from hookline_runtime.artifacts import ArtifactStore, Fetcher, FetchLimits
 from hookline_runtime.artifacts.addresses import AddressPolicy
 from hookline_runtime.artifacts.describe import PluginDescription
 from hookline_runtime.artifacts.inspection import inspect_file
+from hookline_runtime.artifacts.resolve import is_asked_again
 from hookline_runtime.artifacts.schema_check import check_apart
 from hookline_runtime.artifacts.threads import in_thread
 from hookline_runtime.errors import ConfigError, LoadError
@@ -124,7 +129,7 @@ class Operator:
     ) -> None:
         """Everything that needs the API server, as long as all of it works."""
         settings, catalogue, fleet = self._settings, self._catalogue, self._fleet
-        objects = ClusterObjects(kube, catalogue)
+        objects = ClusterObjects(kube, catalogue, key=lambda: sealing.value)
 
         def changed() -> None:
             catalogue.verify_again(seal)
@@ -200,7 +205,8 @@ class Operator:
         blobs = Blobs(store, fetcher, catalogue, objects, peers.blob)
         distribution = Distribution(
             kube, catalogue, bundles, fleet, reviewer, blobs.find,
-            is_peer=is_peer, reported=self._metrics.reported, cut=self._metrics.cut,
+            is_peer=is_peer, authority=lambda: certificates.bundle,
+            reported=self._metrics.reported, cut=self._metrics.cut,
         )  # fmt: skip
         self._metrics.watch(
             ready=lambda: sum(each.is_ready for each in catalogue.all_plugins()),
@@ -209,13 +215,15 @@ class Operator:
             refused=lambda: catalogue.refused,
             troubled=lambda reason: sum(each.trouble == reason for each in catalogue.all_plugins()),
             rolled_back=lambda: sum(each.is_rolled_back for each in catalogue.all_plugins()),
+            stranded=lambda: len(fleet.stranded),
         )
         await self._first_key(sealing)  # before the first revision is read, which is believed by it
-        reflectors = [*self._reflectors(kube, seal), *plugins.reflectors]
+        reflectors = [*self._reflectors(kube, seal, objects), *plugins.reflectors]
 
         async def serve() -> None:
             await asyncio.gather(*(reflector.synced.wait() for reflector in reflectors))
             await plugins.first_sync()
+            await objects.settle()
             following = await _begun(unguarded, stack)  # once the plugins are known, which say what to keep
             await self._first_certificate(certificates)
             check = ConfigCheck(catalogue, bundles, store, blobs)
@@ -226,6 +234,7 @@ class Operator:
                     settings=lambda: injection_settings(settings, certificates.bundle),
                     check_config=check,
                     check_permissions=check.lacks,
+                    deleted=Deletions(catalogue),
                     injected=self._metrics.injected,
                     admitted=self._metrics.admitted,
                 ),
@@ -236,7 +245,18 @@ class Operator:
                 self._synced = True
                 where = ", ".join(settings.namespaces) or "all namespaces"
                 log.info("ready: %d plugins in %s", sum(1 for _ in catalogue.all_plugins()), where)
-                await _until(certificates.run(), sealing.run(), election.run(), peers.run(), plugins.run(), following)
+                trust = Trust(
+                    catalogue, fleet, certificates, tell=distribution.authority_changed, leads=lambda: election.leading
+                )
+                await _until(
+                    certificates.run(),
+                    sealing.run(),
+                    election.run(),
+                    peers.run(),
+                    plugins.run(),
+                    trust.run(),
+                    following,
+                )
             finally:
                 await distribution.close()
                 await server.close()
@@ -264,11 +284,11 @@ class Operator:
 
     # ── what is in the API ──
 
-    def _reflectors(self, kube: Kube, seal: Seal) -> list[Reflector[Any]]:
+    def _reflectors(self, kube: Kube, seal: Seal, objects: ClusterObjects) -> list[Reflector[Any]]:
         catalogue = self._catalogue
 
         def versions(kind: Kind) -> Any:
-            return lambda key, _old, new: catalogue.put_version(kind, key, new)
+            return lambda key, _old, new: objects.put_version(kind, key, new)
 
         def account(key: Key, _old: list[str] | None, new: list[str] | None) -> None:
             catalogue.put_default_account(key[0], new or [])
@@ -389,21 +409,25 @@ class ConfigCheck:
             if schema is not None:
                 # Anybody can reach a webhook, and each check is a process. Who waits too long is let in with a warning.
                 async with self._places:
-                    await check_apart(plugin.spec.config, schema, seconds=_CHECK_S)
+                    await check_apart(plugin.spec.config, schema, secret_paths=[], seconds=_CHECK_S)
         except ConfigError as error:
             return str(error)
         except (LoadError, ValidationError, OSError):
             return None
         return None
 
-    def lacks(self, plugin: WasmPlugin) -> str | None:
+    def lacks(self, plugin: WasmPlugin) -> admission.Lack | None:
         """What the module that it has now imports and the resource does not grant; None where nothing is known."""
-        _, template = self._known(plugin)
+        revision, template = self._known(plugin)
         ungranted = ungranted_imports(template.imports, plugin.spec.permissions) if template is not None else {}
         if not ungranted:
             return None
         strict = plugin.spec.permissions_policy == "Strict"
-        return permission_refusal(ungranted) if strict else permission_warning(ungranted)
+        if not strict:
+            return admission.Lack(permission_warning(ungranted), refused=False)
+        # What a tag or a ConfigMap means may be another module by now, which needs less: the status says it then.
+        stays = revision is not None and self._catalogue.inputs_now(revision) == revision.inputs
+        return admission.Lack(permission_refusal(ungranted), refused=stays and not is_asked_again(plugin.spec.source))
 
     def _known(self, plugin: WasmPlugin) -> tuple[Revision | None, Template | None]:
         """What the plugin runs now, where that is of the same source."""
@@ -414,10 +438,11 @@ class ConfigCheck:
         revision = self._catalogue.current(known)
         if revision is None:
             return None, None
-        source = plugin.spec.source.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
         with contextlib.suppress(ValidationError):
             template = revision.parsed()
-            return revision, template if template.spec.get("source") == source else None
+            # As models: one that writes a default out means the same as one that does not.
+            same = Source.model_validate(template.spec.get("source")) == plugin.spec.source
+            return revision, template if same else None
         return None, None
 
     async def _schema(self, revision: Revision, sha256: str) -> dict[str, Any] | None:

@@ -229,6 +229,7 @@ class Publisher:
                 unguarded=unguarded,
                 unguarded_count=unguarded_count,
                 needs_pods=plugin.selector.required,
+                can_go_back=self._catalogue.can_go_back(plugin),
                 now=written_at,
             )
         )
@@ -290,7 +291,9 @@ class Publisher:
             state = self._fleet.states.get(pod.uid)
             if state is None:
                 complete = False
-                found.append(PodObservation(name=pod.name, ready=pod.ready))
+                why = self._fleet.stranded.get(pod.uid)
+                gone = Failure(cause="fetch", message=why) if why else None
+                found.append(PodObservation(name=pod.name, ready=pod.ready, failure=gone))
                 continue
             found.append(_observed(plugin.name, pod, state, standing))
         return found, complete

@@ -56,6 +56,8 @@ class Template(Resource):
     """``resourceVersion`` of each object that settings come from, by ``Kind/name``."""
     proven: dict[str, str | None] = {}
     """The same of the pull secrets with which the registry let us have it."""
+    contents: dict[str, str] = {}
+    """Digests, with the operator's key, of what was in both kinds of objects (``objects.digest``)."""
     notes: list[str] = []
     """What is legal, and may not be what was meant."""
 
@@ -106,6 +108,8 @@ class Revision:
     number: int
     inputs: tuple[tuple[str, str | None], ...]
     """As in the template."""
+    contents: tuple[tuple[str, str], ...]
+    """As in the template; an older version of the operator wrote none."""
     template: bytes = field(repr=False)
     """JSON of a ``Template``."""
     sealed: bool = False
@@ -216,6 +220,9 @@ def _revision(found: Object, uid: str, number: Any, data: Any, text: bytes, *, o
         return None
     if not all(each is None or isinstance(each, str) for each in inputs.values()):
         return None
+    contents = data.get("contents") or {}
+    if not isinstance(contents, dict) or not all(isinstance(each, str) for each in contents.values()):
+        return None
     metadata = found["metadata"]
     times = [metadata.get("creationTimestamp"), *(each.get("time") for each in metadata.get("managedFields") or ())]
     return Revision(
@@ -224,6 +231,7 @@ def _revision(found: Object, uid: str, number: Any, data: Any, text: bytes, *, o
         plugin_uid=uid,
         number=number,
         inputs=tuple(sorted(inputs.items())),
+        contents=tuple(sorted(contents.items())),
         template=text,
         old=old,
         written=max((each for each in times if each), default=""),

@@ -58,8 +58,10 @@ class Settling:
         """Something of a plugin may be another."""
         if plugin.key in self._timers or self._catalogue.before(plugin) is None:
             return
-        left = max(_LOOK_S, self._since + _RECONNECT_S - time.monotonic())
-        self._timers[plugin.key] = asyncio.get_running_loop().call_later(left, self._begin, plugin.key)
+        self._again(plugin.key, _LOOK_S)
+
+    def _again(self, key: Key, seconds: float) -> None:
+        self._timers[key] = asyncio.get_running_loop().call_later(seconds, self._begin, key)
 
     def _begin(self, key: Key) -> None:
         del self._timers[key]
@@ -88,6 +90,11 @@ class Settling:
         pods = self._catalogue.matching(plugin.namespace, standing.selector)
         states = [self._fleet.states.get(pod.uid) for pod in pods]
         reports = [state.by_name.get(plugin.name) for state in states if state is not None]
+        left = self._since + _RECONNECT_S - time.monotonic()
+        if len(reports) < len(pods) and left > 0:
+            if plugin.key not in self._timers:
+                self._again(plugin.key, left)
+            return False
         if pods and not reports:
             return False
         return all(

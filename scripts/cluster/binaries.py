@@ -80,6 +80,12 @@ TOOLS = (
     ),
     Tool("etcd", "go.etcd.io/etcd/server/v3", {"etcd": "go.etcd.io/etcd/server/v3"}),
     Tool("helm", "helm.sh/helm/v3", {"helm": "helm.sh/helm/v3/cmd/helm"}),
+    # What docs/artifacts.md pushes modules with.
+    Tool(
+        "push",
+        "oras.land/oras",
+        {"oras": "oras.land/oras/cmd/oras", "crane": "github.com/google/go-containerregistry/cmd/crane"},
+    ),
     Tool("coredns", "github.com/coredns/coredns", {"coredns": "."}),
     Tool("pause", "hookline.dev/cluster/pause", {"pause": "."}),
 )

@@ -18,7 +18,8 @@ MEND: Final = r"mend the plugin[^;]*|kubectl logs [^ ]+ -c hookline-sidecar[^;]*
 CHANGE: Final = r"change the resource[^;]*"
 _NO_PROBATION: Final = {"probation": {"calls": 0}}
 _TIMEOUT: Final = "20ms"
-_SLOW_MS: Final = 14
+_SLOW: Final = {"timeout": "40ms"}
+_SLOW_MS: Final = 25
 
 
 def prepare(scene: Scene) -> None:
@@ -28,7 +29,7 @@ def prepare(scene: Scene) -> None:
     scene.push("some", guests.traps_sometimes("good", 4))
     scene.push("loops", guests.loops("loops"))
     scene.push("slow", guests.loops("good", guests.rounds_in(_SLOW_MS / 1000)))
-    scene.push("leaks", guests.grows("good", 4))
+    scene.push("greedy", guests.grows("good", 32))
     scene.push("nonsense", guests.says_nonsense())
     scene.push("at-start", guests.trap_at_start("good"))
     scene.guard()
@@ -78,8 +79,8 @@ OF_CALLS: Final = [
     ),
     Row(
         name="slow", what="calls that take most of `limits.timeout`",
-        breaks=_applied("slow", limits={"timeout": _TIMEOUT}),
-        says=_unwell("Slow|FailingCalls", "time"), next_step=r"raise spec\.limits\.timeout",
+        breaks=_applied("slow", limits=_SLOW),
+        says=_unwell("Slow|FailingCalls", "time"), next_step=rf"raise spec\.limits\.timeout|{MEND}",
         mends=_mend, well=WELL, refuses=REFUSED,
     ),
     Row(
@@ -89,10 +90,9 @@ OF_CALLS: Final = [
         mends=_mend, well=WELL, refuses=REFUSED,
     ),
     Row(
-        name="leaks", what="a module with pooled instances that leaks until it traps",
-        breaks=_applied("leaks", isolation={"mode": "Pooled"}, limits={"memory": "1Mi"}),
-        says=(condition("Ready", "False", "FailingCalls|PodsFailed|Paused"), event("FailingCalls|PodsFailed|Paused")),
-        next_step=MEND, mends=_mend, well=WELL, refuses=REFUSED,
+        name="memory", what="a module that wants more memory than `limits.memory`, and traps",
+        breaks=_applied("greedy", limits={"memory": "1Mi"}),
+        says=_unwell("FailingCalls|Paused", "trap"), next_step=MEND, mends=_mend, well=WELL, refuses=REFUSED,
     ),
     Row(
         name="overload", what="inputs larger than `limits.input`",
@@ -106,7 +106,7 @@ OF_CALLS: Final = [
         says=(
             condition("Ready", "False", "PodsFailed", "proxy-"), step(), event("PodsFailed"), status("pods.failed", 2)
         ),
-        next_step=r"look at the pods[^;]*", mends=_mend, well=WELL,
+        next_step=r"kubectl logs \S+ -c hookline-sidecar says more", mends=_mend, well=WELL,
     ),
     Row(
         name="rolled-back-trap", what="a new version that traps on each call, after a good one",

@@ -72,7 +72,7 @@ def rounds_in(seconds: float) -> int:
 
 
 def grows(name: str, pages: int) -> bytes:
-    """Takes so much more memory in each call and traps when there is none: with pooled instances it leaks."""
+    """Takes so many pages of 64 KiB more in each call, and traps when there are none."""
     grow = f"(memory.grow (i32.const {pages}))"
     return _guest(name, f"(if (i32.eq {grow} (i32.const -1)) (then unreachable))")
 

@@ -137,8 +137,8 @@ FROM_SOURCES: Final = [
     Row(
         name="registry-slow", what="a registry that does not answer",
         breaks=_in_mood("silent"),
-        says=(condition("Ready", "False", "Pending", "registry.*has not answered|is being"),),
-        next_step=r"has not answered[^;,]*|waits[^;,]*", mends=_mend, well=WELL,
+        says=(condition("Ready", "False", "Pending", "has not sent"),),
+        next_step=r"where that lasts, look there", mends=_mend, well=WELL,
     ),
     Row(
         name="registry-down", what="a registry that is away, and comes back by itself",
@@ -148,7 +148,8 @@ FROM_SOURCES: Final = [
     Row(
         name="password-rotated", what="the registry's password rotated, the old one in the pull Secret",
         breaks=_rotated,
-        says=_failed("FetchFailed", "401.*pull"), next_step=r"Secret[^;,]*pull[^;,]*", mends=_new_password, well=WELL,
+        says=_failed("FetchFailed", "401.*pull"), next_step=r"[^;]*Secret[^;]*pull[^;]*",
+        mends=_new_password, well=WELL,
     ),
     Row(
         name="no-pull-secret", what="a pull Secret that is not there",
@@ -159,6 +160,6 @@ FROM_SOURCES: Final = [
     Row(
         name="no-password", what="no pull Secret where the registry wants a password",
         breaks=_no_password,
-        says=_failed("FetchFailed", "401"), next_step=r"pullSecrets[^;,]*", mends=_open_again, well=WELL,
+        says=_failed("FetchFailed", "401"), next_step=r"give a pull secret[^;]*", mends=_open_again, well=WELL,
     ),
 ]  # fmt: skip

@@ -63,6 +63,8 @@ class Job:
     fuel: bool
     schema: dict[str, Any] | None = None
     config: Config | dict[str, Any] | None = None
+    secret_paths: list[str] | None = None
+    """Of ``config``, those whose values are Secrets'; None: any may be."""
     plugin: str = ""
     """Whose it is: of those that wait, one whose last module did not compile goes behind the others."""
 
@@ -130,6 +132,7 @@ class Compiler:
             "compile_s": compile_s(size),
             "schema": job.schema,
             "config": config or {},
+            "secret_paths": job.secret_paths,
             "check_s": self._check_s,
         }
         try:

@@ -141,6 +141,24 @@ def told(error: CallError, *, secrets: bool) -> str:
     return f"{ours} (no more is said, as values of Secrets are in its settings)"
 
 
+def quoted(reason: LoadError, *, secrets: bool) -> str:
+    """Why a plugin does not load, which may quote how its first instance failed; ``secrets`` as in ``told``."""
+    said, cause = str(reason), reason.__cause__
+    if not secrets or not isinstance(cause, CallError):
+        return said
+    before, found, behind = said.partition(str(cause))
+    ours = told(cause, secrets=True)
+    return f"{before}{ours}{behind}" if found else ours
+
+
+def traced(error: Exception, *, secrets: bool) -> Exception:
+    """A mistake of ours, for the log: where it was made, and its words; ``secrets`` as in ``told``."""
+    if not secrets:
+        return error
+    without = HooklineError(f"{type(error).__name__}, whose words may be those of a guest that has values of Secrets")
+    return without.with_traceback(error.__traceback__)
+
+
 class InputError(ValueError):
     """A hook call is malformed. ``field`` is a path such as ``hook_context.attributes``, or empty."""
 

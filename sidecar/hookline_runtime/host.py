@@ -33,6 +33,7 @@ from hookline_api.abi import (
     MAX_LOG_LINE,
 )
 from hookline_api.bundle import REDACTED
+from hookline_runtime.errors import traced
 from hookline_runtime.kv import MAX_KEY, MAX_VALUE, KvError, KvStore
 
 if TYPE_CHECKING:
@@ -93,6 +94,7 @@ class PluginHost:
         self._name = plugin.name
         self._granted = frozenset(plugin.permissions)
         self._secrets = plugin.secrets()
+        self._has_secrets = bool(plugin.secret_paths)
         self._settings = _Settings(plugin.config)
         self._store = kv
         self._patience = min(plugin.limits.timeout / 1000, _MOST_PATIENT_S)
@@ -136,9 +138,12 @@ class PluginHost:
                 code = error.code
             except lmdb.Error:
                 code = E_UNAVAILABLE
-            except Exception:  # our own mistake; the guest gets a code, in the way that the function has for it
+            except (
+                Exception
+            ) as error:  # our own mistake; the guest gets a code, in the way that the function has for it
                 if name not in self.refused:
-                    log.exception("plugin '%s': the host function %s failed", self._name, name)
+                    shown = traced(error, secrets=self._has_secrets)
+                    log.error("plugin '%s': the host function %s failed", self._name, name, exc_info=shown)  # noqa: TRY400
                 code = E_UNAVAILABLE
             self.refused[name] = self.refused.get(name, 0) + 1
             return answer(code)

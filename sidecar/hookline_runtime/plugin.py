@@ -25,7 +25,7 @@ from hookline_runtime.backlog import Backlog
 from hookline_runtime.border import PAGE, spent_ns
 from hookline_runtime.budget import WAITING_CALLS, Budget, need
 from hookline_runtime.decisions import Answer, read_answer
-from hookline_runtime.errors import CallError, DeadlineError, OverloadError, TrapError, told
+from hookline_runtime.errors import CallError, DeadlineError, OverloadError, TrapError, told, traced
 from hookline_runtime.inputs import Call
 from hookline_runtime.places import Places
 
@@ -638,7 +638,10 @@ class Plugin:
         if isinstance(error, CallError):
             return error
         # Our own mistake; it fails as the plugin's policy says, and not open.
-        log.error("plugin '%s', hook %s: the runtime failed", self.name, road.hook, exc_info=error)
+        log.error(
+            "plugin '%s', hook %s: the runtime failed", self.name, road.hook,
+            exc_info=traced(error, secrets=self._has_secrets),
+        )  # fmt: skip
         return TrapError(f"the runtime failed: {type(error).__name__}")
 
     def _failed(self, road: Road, ns: int, failure: Exception) -> CallError:

@@ -51,6 +51,8 @@ FIGURES_S: Final = 10.0
 _PART_S: Final = 2.0
 """What is counted in so many seconds is one part of a window: it has sixteen, and twenty more where it is long."""
 _SAMPLE_S: Final = 1.0
+_LEISURE: Final = 10.0
+"""It rests so many times as long as a look took of the processor: three thousand hooks take a tenth of a second."""
 _OLD_CALLS_S: Final = 1.5
 """For calls of the revision before that were under way: they are not held against this one."""
 _OTHERWISE: Final = 1.5
@@ -84,6 +86,9 @@ class Counts(NamedTuple):
     def minus(self, other: Counts) -> Counts:
         """The difference."""
         return Counts(*map(sub, self, other))
+
+
+_NOTHING: Final = Counts()
 
 
 class Failure(NamedTuple):
@@ -127,7 +132,7 @@ class Window:
 
     def add(self, counts: Counts, now: float) -> None:
         """Take in what has been counted by now, and forget what is too old."""
-        more = counts.minus(self._last)
+        more = counts.minus(self._last) if counts is not self._last else _NOTHING
         begin, self._last, self._last_at = self._last_at, counts, now
         if min(more) < 0:  # the rows were given to another plugin, and count from zero
             self._parts.clear()
@@ -205,6 +210,9 @@ class _HookState:
         """What is wrong."""
         self.window.add(reading.counts, now)
         total = self.window.total
+        if not (any(total[1:]) or reading.paused):  # as most are, most of the time
+            self._held.clear()
+            return None
         newest = self.window.newest(now)
         worst = None
         for rule in _RULES:
@@ -284,7 +292,7 @@ class Health:
         refreshed = False
         for name, hooks in found.items():
             before = self.told.get(name, [])
-            if _troubles(before) != _troubles(hooks):
+            if _troubles(before) != _troubles(hooks) or any(map(_explains, before, hooks)):
                 told[name] = hooks
             elif may_refresh and any(map(_differs, before, hooks)):
                 told[name], refreshed = hooks, True
@@ -331,6 +339,12 @@ class Health:
 
 def _troubles(hooks: list[HookHealth]) -> list[tuple[Hook, Trouble]]:
     return [(each.hook, each.trouble) for each in hooks]
+
+
+def _explains(before: HookHealth, now: HookHealth) -> bool:
+    """Whether the worker's own sentence has come; it does so once, within a second of what was counted."""
+    ours = _SENTENCES.values()
+    return before.message in ours and now.message not in ours
 
 
 def _differs(before: HookHealth, now: HookHealth) -> bool:
@@ -381,8 +395,9 @@ class Watch:
     async def run(self) -> None:
         """Look once a second, for ever."""
         while True:
+            begin = time.thread_time()
             self._look()
-            await asyncio.sleep(_SAMPLE_S)
+            await asyncio.sleep(max(_SAMPLE_S, _LEISURE * (time.thread_time() - begin)))
 
     def of(self, name: str) -> list[HookHealth]:
         """The hooks of a plugin that are not well."""

@@ -21,6 +21,7 @@ import orjson
 from pydantic import ValidationError
 
 from hookline_api.resources import API_VERSION, GROUP, KIND, NAME_PATTERN, LocalWasmPlugin, Permission
+from hookline_api.sentences import found_in
 from hookline_sidecar import foreign, kubernetes_yaml
 from hookline_sidecar.source import Problem
 
@@ -300,12 +301,12 @@ def _take_plugin(document: dict[str, Any], name: str | None, found: _Found) -> N
             orjson.dumps(document), strict=True, extra="forbid", by_alias=True, by_name=False
         )
     except ValidationError as error:
-        for each in error.errors(include_url=False, include_input=False)[:5]:
+        for each in error.errors(include_url=False)[:5]:
             where = ".".join(str(part) for part in each["loc"])
             message = _MESSAGES.get(each["type"], each["msg"])
             if each["type"] == "string_pattern_mismatch":
                 message = next((text for part, text in _PATTERNS.items() if part in each["loc"]), message)
-            found.problem(found.file, where, message.removeprefix("Value error, "), name)
+            found.problem(found.file, where, message.removeprefix("Value error, ") + found_in(each), name)
         return
     manifest = Manifest(plugin=plugin, file=found.file, changed=found.changed)
     found.manifests.setdefault(plugin.metadata.name, []).append(manifest)

@@ -10,6 +10,7 @@ import asyncio
 import ssl
 import time
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import aiohttp
@@ -21,10 +22,13 @@ from hookline_runtime.artifacts.transport import retry_after
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
-    from pathlib import Path
 
+    from hookline_api.distribution import AuthorityMessage
+    from hookline_sidecar.authorities import Authorities
     from hookline_sidecar.settings import OperatorSettings
 
+INJECTED: Final = Path("/var/run/secrets/hookline.dev")
+"""Where the operator's webhook has kubelet put what is in the pod's annotation, and keep it as that is."""
 _CONNECT_S: Final = 10.0
 _ANSWER_S: Final = 20.0
 _CLOSE_S: Final = 1.0
@@ -52,11 +56,13 @@ class RefusalError(Exception):
 class OperatorClient:
     """Asks one operator. Of one event loop; connections are opened on first use."""
 
-    def __init__(self, settings: OperatorSettings) -> None:
+    def __init__(self, settings: OperatorSettings, authorities: Authorities | None = None) -> None:
+        """``authorities`` are those that it told of, and they count beside the file's."""
         self._settings = settings
+        self._authorities = authorities
         self._url = URL(settings.url)
         self._lazy_session: aiohttp.ClientSession | None = None
-        self._trust: tuple[str | None, ssl.SSLContext] | None = None
+        self._trust: tuple[str | None, str, ssl.SSLContext] | None = None
 
     async def close(self) -> None:
         """Close every connection."""
@@ -78,7 +84,7 @@ class OperatorClient:
                     timeout=aiohttp.ClientWSTimeout(ws_close=_CLOSE_S),
                 )
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            _refuse(error)
+            _refuse(error, self._remedy)
 
     @asynccontextmanager
     async def get(self, path: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -95,7 +101,20 @@ class OperatorClient:
                     raise _status(response.status, response.headers)
                 yield response
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-            _refuse(error)
+            _refuse(error, self._remedy)
+
+    @property
+    def _remedy(self) -> str:
+        """What to do where its certificate is not trusted."""
+        ca = self._settings.ca
+        if ca is None or ca.parent != INJECTED:
+            return "check --operator-ca and the host's name"
+        return (
+            "whom to trust is in the pod's annotation hookline.dev/operator-ca: delete the pod, and it is made anew, "
+            'or annotate it: kubectl annotate --overwrite pod NAME hookline.dev/operator-ca="$(kubectl get configmap '
+            "hookline-ca -n NAMESPACE-OF-THE-OPERATOR -o jsonpath='{.data.ca\\.crt}')\"; "
+            "where it is in a ConfigMap, renew that"
+        )
 
     def _session(self) -> aiohttp.ClientSession:
         if self._lazy_session is None:
@@ -116,15 +135,35 @@ class OperatorClient:
         if not token or len(token) > _MAX_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
             raise RefusalError(f"--operator-token {self._settings.token} holds no token")
         pem = plain_pem(_file(self._settings.ca, "--operator-ca")) if self._settings.ca is not None else None
-        if self._trust is None or self._trust[0] != pem:
+        told = self._authorities.beside(pem) if self._authorities is not None and pem is not None else ""
+        if self._trust is None or self._trust[:2] != (pem, told):
             try:
                 if pem == "":  # ssl would take it for "the system's authorities"
                     raise ValueError("it is empty")  # noqa: TRY301 - the same as what is none
                 # With authorities of its own, the system's are not trusted.
-                self._trust = pem, ssl.create_default_context(cadata=pem)
+                context = ssl.create_default_context(cadata=pem)
             except (ssl.SSLError, ValueError):
                 raise RefusalError(f"--operator-ca {self._settings.ca} holds no PEM certificate") from None
-        return self._trust[1], {"Authorization": f"Bearer {token}"}
+            if told:
+                context.load_verify_locations(cadata=told)
+            self._trust = pem, told, context
+        return self._trust[2], {"Authorization": f"Bearer {token}"}
+
+    def trust(self, message: AuthorityMessage) -> bool:
+        """Trust these authorities too, from the next connection on; whether they are others than before.
+
+        Only for what came over a connection of this client, whose certificate it has verified. Raises ValueError.
+        """
+        if self._authorities is None or self._trust is None or self._trust[0] is None:
+            return False  # by the system's authorities it is known already
+        return self._authorities.take(message, beside=self._trust[0])
+
+    @property
+    def told(self) -> str | None:
+        """The version of the authorities that it told of, and that count now."""
+        if self._authorities is None or self._trust is None or self._trust[0] is None:
+            return None
+        return self._authorities.version(self._trust[0])
 
 
 def _file(path: Path, flag: str) -> str:
@@ -146,13 +185,13 @@ def _status(status: int, headers: Mapping[str, str]) -> RefusalError:
     return RefusalError(f"it answered {status}: {advice}", status=status, retry_after=wait)
 
 
-def _refuse(error: Exception) -> NoReturn:
+def _refuse(error: Exception, trust: str) -> NoReturn:
     """Convert what aiohttp raises, without its own text: that may quote a request."""
     if isinstance(error, aiohttp.WSServerHandshakeError):
         raise _status(error.status, error.headers or {}) from None
     why = network.why(
         error,
-        trust="check --operator-ca and the host's name",
+        trust=trust,
         plain="check --operator",
         late=f"it did not answer within {_ANSWER_S:g} s",
     )

@@ -29,9 +29,11 @@ from hookline_api.distribution import (
     DISTRIBUTION_PATH,
     MAX_BUNDLE,
     MAX_BUNDLE_VALUES,
+    AuthorityMessage,
     BundleMessage,
     Commit,
     Report,
+    ToSidecar,
     parse_to_sidecar,
 )
 from hookline_sidecar import report as reports
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
 
     from hookline_runtime.artifacts import ArtifactStore
     from hookline_runtime.artifacts.resolve import Resolved
+    from hookline_sidecar.authorities import Authorities
     from hookline_sidecar.settings import OperatorSettings
 
 _HEARTBEAT_S: Final = 15.0
@@ -82,7 +85,15 @@ class _GoneError(Exception):
 class OperatorSource:
     """Wants what the operator last said. ``report`` tells what is true of this sidecar now."""
 
-    def __init__(self, settings: OperatorSettings, store: ArtifactStore, *, report: Callable[[], Report]) -> None:
+    def __init__(
+        self,
+        settings: OperatorSettings,
+        store: ArtifactStore,
+        *,
+        report: Callable[[], Report],
+        authorities: Authorities | None = None,
+    ) -> None:
+        """``authorities`` keeps by whom it may be known; without it, the file of the settings says so alone."""
         self.changed = asyncio.Event()
         self.wants: Wants | None = None
         self.connected = False
@@ -94,7 +105,7 @@ class OperatorSource:
         self._unusable: str | None = None
         """Why the last message was ignored."""
         self._url = settings.url
-        self._client = OperatorClient(settings)
+        self._client = OperatorClient(settings, authorities)
         self._blobs = Blobs(self._client, store)
         self._report = report
         self._told = asyncio.Event()
@@ -224,7 +235,8 @@ class OperatorSource:
         try:
             while True:
                 self._told.clear()
-                text, rest = reports.written(self._report()), _SETTLE_S
+                report = self._report().model_copy(update={"authority": self._client.told})
+                text, rest = reports.written(report), _SETTLE_S
                 if text != last:
                     await socket.send_str(text)
                     last, rest = text, max(_SETTLE_S, len(text) / _TOLD_EACH_SECOND)
@@ -248,8 +260,20 @@ class OperatorSource:
         if isinstance(message, BundleMessage):
             self._unusable = None
             self._want(message)
+        elif isinstance(message, AuthorityMessage):
+            await self._trust(message)
         elif isinstance(message, Commit) and self._message is not None and message.version == self._message.version:
             self._release()
+
+    async def _trust(self, message: AuthorityMessage) -> None:
+        try:
+            if await asyncio.to_thread(self._client.trust, message):
+                log.info("the operator %s told by which certificate authorities it will be known", self._url)
+        except ValueError as error:
+            self._ignore(f"bundle: {error}")
+        except OSError as error:
+            log.warning("the operator's certificate authorities cannot be kept (%s)", error.strerror)
+        self.tell()
 
     def _ignore(self, why: str) -> None:
         """A message that cannot be used: said once."""
@@ -327,7 +351,7 @@ def pause(attempts: int, *, asked: float | None = None, went: bool = False) -> f
     )
 
 
-def _read(text: str) -> BundleMessage | Commit | None:
+def _read(text: str) -> ToSidecar | None:
     """A message; None for a type that this version does not know. Raises ValueError in one sentence without values."""
     try:
         json_cost.check(text, what="it", max_values=MAX_BUNDLE_VALUES)

@@ -260,7 +260,7 @@ class Probations:
         if trial is None or trial.revision != entry.revision:
             return None
         counts = self._since(entry.name, trial)
-        cause, said = self._newest(entry, trial)
+        cause, said = self._newest(entry.name, trial)
         calls = max(counts.calls, counts.alone)
         told = RolledBack(
             revision=entry.revision, calls=calls, failures=counts.alone, cause=cause, message=said[:_MAX_SENTENCE]
@@ -311,13 +311,10 @@ class Probations:
         ours = [each for each in found if each and each["cause"] in _CAUSES and each["at"] >= trial.began]
         return max(ours, key=lambda each: float(each["at"]), default=None)
 
-    def _newest(self, entry: BundlePlugin, trial: Trial) -> tuple[CallCause, str]:
-        """Why calls fail: in a word, and in the guest's words where no value of a Secret can be in them."""
-        said = self._said(entry.name, trial)
-        if said is None:
-            return "trap", ""
-        cause: CallCause = said["cause"]
-        return cause, "" if entry.secret_paths else str(said["message"])
+    def _newest(self, name: str, trial: Trial) -> tuple[CallCause, str]:
+        """Why calls fail: in a word, and in a sentence that may be told."""
+        said = self._said(name, trial)
+        return (said["cause"], str(said["message"])) if said is not None else ("trap", "")
 
     # ── how it was before ──
 

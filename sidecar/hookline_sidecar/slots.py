@@ -198,6 +198,11 @@ class Slots(dict[str, Slot]):
         for slot in self.values():
             slot.key = ""
 
+    def judge_all(self) -> None:
+        """``judge`` each: something may have failed."""
+        for slot in self.values():
+            self.judge(slot)
+
     def judge(self, slot: Slot) -> None:
         """Take down whether what resolved has failed on probation."""
         slot.refused = None if slot.resolved is None else self._refused(slot.resolved.entry, slot.wanted.key)
@@ -235,6 +240,7 @@ class Slots(dict[str, Slot]):
                     fuel=resolved.entry.limits.fuel is not None,
                     schema=None if wanted.checked else resolved.description.config_schema,
                     config=resolved.entry.config,
+                    secret_paths=resolved.entry.secret_paths,
                     plugin=slot.name,
                 )
             )

@@ -4,6 +4,7 @@
 
     STATE/lock             held while a sidecar runs; two on one folder would undo each other's work
     STATE/bundle.json      the last good bundle, with the values of Secrets: mode 0600
+    STATE/authorities.json by whom the operator is known, as it said itself: mode 0600
     STATE/artifacts/       modules (``hookline_runtime.artifacts.store``)
     STATE/compiled/        their compiled forms (``hookline_runtime.compiler``)
     STATE/kv/              the plugins' key-value store (``hookline_runtime.kv``)
@@ -56,6 +57,7 @@ class StateFolder:
         self.places = root / "places"
         self.control = root / "control.sock"
         self.admin = root / ADMIN_SOCKET
+        self.authorities = root / "authorities.json"
         self._bundle = root / "bundle.json"
         self._numbers = root / "numbers.json"
         self._probation = root / "probation.json"
@@ -125,7 +127,7 @@ class StateFolder:
 
     def save_bundle(self, bundle: Bundle) -> None:
         """Keep a bundle as the last good one; complete, or not at all."""
-        _write(self._bundle, bundle_json.write(bundle).encode())
+        write(self._bundle, bundle_json.write(bundle).encode())
 
     def load_probation(self) -> bytes | None:
         """What ``probation`` keeps; None where there is nothing. Raises OSError."""
@@ -137,7 +139,7 @@ class StateFolder:
 
     def save_probation(self, kept: bytes) -> None:
         """Keep it; complete, or not at all. Raises OSError."""
-        _write(self._probation, kept)
+        write(self._probation, kept)
 
     def seal_key(self) -> bytes:
         """The same as long as this folder is; where it cannot be kept, until the next start."""
@@ -150,7 +152,7 @@ class StateFolder:
             pass
         key = os.urandom(_SEAL_KEY)
         try:
-            _write(self._seal_key, key)
+            write(self._seal_key, key)
         except OSError as error:
             log.warning("%s cannot be written (%s): revisions change with the next start", self._seal_key, error)
         return key
@@ -165,10 +167,11 @@ class StateFolder:
 
     def save_numbers(self, numbers: dict[str, int]) -> None:
         """Keep them for the next supervisor."""
-        _write(self._numbers, json.dumps(numbers).encode())
+        write(self._numbers, json.dumps(numbers).encode())
 
 
-def _write(path: Path, data: bytes) -> None:
+def write(path: Path, data: bytes) -> None:
+    """Write a file of mode 0600; complete, or not at all."""
     partial = path.with_suffix(".partial")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:

@@ -39,6 +39,7 @@ from hookline_sidecar import report, waiting
 from hookline_sidecar.admin import AdminServer, Doors
 from hookline_sidecar.admin_access import Access
 from hookline_sidecar.admin_kv import KvAdmin
+from hookline_sidecar.authorities import Authorities
 from hookline_sidecar.fleet import Fleet, RefusedError
 from hookline_sidecar.folder_source import STAND_IN, FolderSource
 from hookline_sidecar.health import Watch
@@ -138,7 +139,10 @@ class Supervisor:
 
     def _make_source(self) -> Source:
         if self.settings.operator is not None:
-            return OperatorSource(self.settings.operator, self._store, report=lambda: report.of(self))
+            authorities = Authorities(self._state.authorities, self.settings.operator.url)
+            return OperatorSource(
+                self.settings.operator, self._store, report=lambda: report.of(self), authorities=authorities
+            )
         assert self.settings.plugins is not None  # noqa: S101 - settings have exactly one of the two
         key = self._state.seal_key()
         return FolderSource(self.settings.plugins, self._store, running=lambda: self.bundle, key=key)
@@ -454,10 +458,9 @@ class Supervisor:
         before = self.probations.refuse(running, slot.wanted.key if slot else "") if running else None
         if before is None or self.bundle is None:
             return
-        if slot is not None:
-            self.slots.judge(slot)
         before = before.model_copy(update={"failure": self.probations.refused[name].failure})
         await self._deploy_again(Bundle.of([before if each is running else each for each in self.bundle.plugins]))
+        self.slots.judge_all()  # also where another plugin could not be loaded with it: it is in the next bundle
 
     async def _deploy(self, bundle: Bundle) -> None:
         before = self.probations.before(bundle, self.bundle)
@@ -470,6 +473,7 @@ class Supervisor:
         self.bundle = bundle
         alone = self.fleet.alone()
         self.probations.begin(bundle, before, alone)
+        self.slots.judge_all()  # what is told of what was refused is true from here on
         if alone:  # what some workers have no room for, the others do without too
             self.fleet.prove({entry.name: entry.revision for entry in bundle.plugins if entry.name in alone})
         # Also a plugin that could not be had keeps what it stored: it may be back.

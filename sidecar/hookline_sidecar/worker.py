@@ -19,7 +19,7 @@ from hookline_api.bundle import Bundle, BundlePlugin
 from hookline_api.text import readable
 from hookline_runtime.budget import Plan, TooLargeError
 from hookline_runtime.compiler import Compiler
-from hookline_runtime.errors import CallError, OverloadError
+from hookline_runtime.errors import CallError, OverloadError, quoted
 from hookline_runtime.kv import KvStore
 from hookline_runtime.runtime import Prepared, PrepareError, Runtime
 from hookline_sidecar import endpoint, wire
@@ -137,7 +137,7 @@ class Worker:
                 answer = {
                     "plugin": error.plugin,
                     "cause": error.reason.cause,
-                    "message": str(error.reason),
+                    "message": quoted(error.reason, secrets=_has_secrets(bundle, error.plugin)),
                     "damaged": is_damaged,
                     # There may be room another time.
                     "passing": isinstance(error.reason, TooLargeError)
@@ -203,6 +203,10 @@ class _Entrance:
         await asyncio.sleep(0)  # what was read already becomes a call
         self._server.pre_shutdown()
         await self._server.shutdown(drain)
+
+
+def _has_secrets(bundle: Bundle, plugin: str) -> bool:
+    return any(entry.name == plugin and entry.secret_paths for entry in bundle.plugins)
 
 
 def _facts(plugin: Plugin) -> dict[str, Any]:

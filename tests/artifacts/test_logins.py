@@ -102,7 +102,7 @@ async def test_what_could_not_be_used_is_told_where_nothing_else_was_good(gate, 
         await make_fetcher(docker_config=broken_machine).fetch_oci(gate.source, access=access)
     told = str(caught.value)
     for words in ("Secret 'gone'", "Secret 'broken'", f"the entry '{gate.host}'", "docker-credential-desktop",
-                  "the credentials that were found (1)"):  # fmt: skip
+                  "the credentials that were found (1: pull secret 4)"):  # fmt: skip
         assert words in told
     assert "hunter2" not in told
     assert not caught.value.transient
@@ -147,9 +147,48 @@ async def test_a_registry_that_takes_passwords_too_gets_one_where_its_token_serv
     assert (await fetcher.fetch_oci(gate.source, access=login(gate.host, "right"))).digest == gate.digest
 
 
+def named(host, *names):
+    """Pull secrets of a namespace, each with a login for the registry."""
+    document = json.dumps({"auths": {host: {"auth": base64.b64encode(b"u:hunter2").decode()}}})
+    # Each with another password, since one that was refused is not tried again.
+    return RegistryAccess(
+        dockerconfigs=tuple(
+            PullSecret(
+                name=name,
+                namespace="shop",
+                document=document.replace('auth": "', f'username": "{name}", "password": "hunter2", "x": "'),
+            )
+            for name in names
+        )
+    )
+
+
+async def test_the_secrets_that_were_refused_are_named(gate, fetcher):
+    """By namespace and name, some of many, and nothing of what is in them."""
+    with pytest.raises(FetchError) as caught:
+        await fetcher.resolve(gate.source, access=named(gate.host, "a", "b"))
+    told = str(caught.value)
+    assert "the credentials that were found (2: the Secret 'shop/a', the Secret 'shop/b')" in told
+    assert "hunter2" not in told
+    with pytest.raises(FetchError, match=r"\(6: the Secret 'shop/0', .* and 2 more\)"):
+        await fetcher.resolve(gate.source, access=named(gate.host, *"012345"))
+
+
+async def test_secrets_without_an_entry_for_the_registry_are_named(gate, fetcher):
+    """They were read, and had nothing for it."""
+    with pytest.raises(FetchError, match=rf"the Secret 'shop/a' gave it nothing .* entry for {gate.host}"):
+        await fetcher.resolve(gate.source, access=named("other.test", "a"))
+
+
+async def test_without_any_secret_it_is_said_where_one_goes(gate, fetcher):
+    """Nobody gave one."""
+    with pytest.raises(FetchError, match=r"no pull secret was configured: name one in spec\.source\.oci\.pullSecrets"):
+        await fetcher.resolve(gate.source, access=RegistryAccess())
+
+
 async def test_a_pull_secret_for_another_registry_is_not_told_to_be_missing(gate, fetcher):
     """What is missing is an entry for this one."""
-    with pytest.raises(FetchError, match=f"without credentials; .* with an entry for {gate.host}"):
+    with pytest.raises(FetchError, match=f"without credentials; .* needs an entry for {gate.host}"):
         await fetcher.resolve(gate.source, access=login("other.test", "u"))
 
 
@@ -165,7 +204,7 @@ async def test_a_helper_that_hangs_is_told_and_may_be_asked_again(gate, make_fet
 
 async def test_the_same_login_from_two_sources_is_tried_once(gate, fetcher):
     """Registries count wrong passwords."""
-    with pytest.raises(FetchError, match=r"\(1\)"):
+    with pytest.raises(FetchError, match=r"\(1: pull secret 1\)"):
         await fetcher.resolve(gate.source, access=login(gate.host, "wrong", "wrong"))
     assert len(gate.tokens) == 2
 

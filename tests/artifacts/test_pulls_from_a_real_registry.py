@@ -108,7 +108,7 @@ async def test_wrong_credentials_are_refused_without_being_shown(password_regist
 
 async def test_no_credentials_are_asked_for_by_name(password_registry, fetcher):
     """Where none are known, the error says to give some."""
-    with pytest.raises(FetchError, match="without credentials; give a pull secret"):
+    with pytest.raises(FetchError, match="without credentials; no pull secret was configured: name one"):
         await fetcher.resolve(password_registry.source("basic:v1"))
 
 

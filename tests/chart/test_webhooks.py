@@ -77,6 +77,19 @@ def test_the_operator_and_the_clusters_own_pods_are_never_asked_about(helm, case
     assert not entries_for(helm.render(), namespace=namespace, labels=of_namespace(inject, require), pod=asking(pod))
 
 
+def test_a_deletion_is_asked_about_for_a_second_and_never_refused(helm):
+    """A namespace that is deleted, or the garbage collector, waits for no operator."""
+    entries = {each["name"]: each for each in helm.render().one("ValidatingWebhookConfiguration")["webhooks"]}
+    of = {name: {verb for rule in each["rules"] for verb in rule["operations"]} for name, each in entries.items()}
+    assert of == {
+        "wasmplugins.validate.hookline.dev": {"CREATE", "UPDATE"},
+        "deletions.validate.hookline.dev": {"DELETE"},
+    }
+    assert {each["failurePolicy"] for each in entries.values()} == {"Ignore"}
+    assert entries["deletions.validate.hookline.dev"]["timeoutSeconds"] == 1
+    assert entries["deletions.validate.hookline.dev"]["sideEffects"] == "None"
+
+
 def test_in_a_watched_namespace_of_its_own_the_operators_pods_are_left_out_one_by_one(helm):
     """Proxies beside the operator get a sidecar; the operator and `helm test` say "false" themselves."""
     rendered = helm.render({"watchNamespaces": ["hookline-system"]})
@@ -91,9 +104,9 @@ def test_pods_of_other_namespaces_than_the_watched_are_not_asked_about(helm):
     rendered = helm.render({"watchNamespaces": ["shop", "bank"]})
     for namespace, found in {"shop": [PODS], "bank": [PODS], "other": []}.items():
         assert entries_for(rendered, namespace=namespace, pod=asking("true")) == found
-    (validating,) = rendered.one("ValidatingWebhookConfiguration")["webhooks"]
-    for namespace, found in {"shop": True, "bank": True, "other": False}.items():
-        assert holds(validating["namespaceSelector"], {"kubernetes.io/metadata.name": namespace}) is found
+    for validating in rendered.one("ValidatingWebhookConfiguration")["webhooks"]:
+        for namespace, found in {"shop": True, "bank": True, "other": False}.items():
+            assert holds(validating["namespaceSelector"], {"kubernetes.io/metadata.name": namespace}) is found
 
 
 def test_pods_start_without_an_operator_unless_their_namespace_says_otherwise(helm):
@@ -105,9 +118,8 @@ def test_pods_start_without_an_operator_unless_their_namespace_says_otherwise(he
         NAMESPACES: "Ignore",
         REQUIRED: "Fail",
     }
-    assert [entry["failurePolicy"] for entry in rendered.one("ValidatingWebhookConfiguration")["webhooks"]] == [
-        "Ignore"
-    ]
+    validating = rendered.one("ValidatingWebhookConfiguration")["webhooks"]
+    assert {entry["failurePolicy"] for entry in validating} == {"Ignore"}
 
 
 def test_the_entries_reach_the_operators_service_and_leave_the_authority_to_it(helm):
@@ -119,6 +131,6 @@ def test_the_entries_reach_the_operators_service_and_leave_the_authority_to_it(h
             where = {"name": service["metadata"]["name"], "namespace": "hookline-system", "port": 443, "path": path}
             assert entry["clientConfig"] == {"service": where}
             assert entry["sideEffects"] == "None"
-            assert entry["timeoutSeconds"] == 3
+            assert entry["timeoutSeconds"] == (1 if entry["name"].startswith("deletions.") else 3)
             assert entry.get("reinvocationPolicy") == ("IfNeeded" if kind == "Mutating" else None)
     assert {port["port"]: port["targetPort"] for port in service["spec"]["ports"]}[443] == "https"

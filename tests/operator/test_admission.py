@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from hookline_api.resources import Permission
 from hookline_operator import admission
-from hookline_operator.admission import INJECT_PATH, MAX_BODY, VALIDATE_PATH, judge, routes
+from hookline_operator.admission import INJECT_PATH, MAX_BODY, VALIDATE_PATH, Lack, judge, routes
 from hookline_operator.injection import InjectionSettings
 
 SETTINGS = InjectionSettings(
@@ -329,20 +329,21 @@ async def test_what_is_legal_and_risky_is_allowed_with_a_warning(client, spec, s
     assert warning.startswith(says)
 
 
-async def test_what_the_module_imports_and_is_not_granted_is_warned_of(checker):
-    """The status refuses it; whoever applies it reads it at once."""
+@pytest.mark.parametrize("refused", [False, True])
+async def test_what_the_module_imports_and_is_not_granted_is_refused_or_warned_of(checker, refused):
+    """Whoever applies it reads at once what the status would say."""
     app = web.Application()
 
     def lacks(found):
-        return f"the module of {found.metadata.name} imports env.kv_get, which needs the permission kv.read"
+        sentence = f"the module of {found.metadata.name} imports env.kv_get, which needs the permission kv.read"
+        return Lack(sentence, refused=refused)
 
     app.add_routes(routes(settings=lambda: SETTINGS, check_config=checker, check_permissions=lacks))
     async with TestClient(TestServer(app)) as client:
         response = await ask(client, VALIDATE_PATH, review(plugin(), kind="WasmPlugin"))
-    assert response["allowed"] is True
-    assert response["warnings"] == [
-        "spec.permissions: the module of demo imports env.kv_get, which needs the permission kv.read"
-    ]
+    says = "spec.permissions: the module of demo imports env.kv_get, which needs the permission kv.read"
+    assert response["allowed"] is not refused
+    assert response["status"]["message"] == says if refused else response["warnings"] == [says]
 
 
 @pytest.mark.parametrize(

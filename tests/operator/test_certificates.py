@@ -19,11 +19,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hookline_operator.certificates import (
+from hookline_operator.authority import (
     AUTHORITY_LIFE,
     OVERLAP,
     SERVING_LIFE,
-    CertificateKeeper,
     KeyPair,
     Material,
     due,
@@ -33,6 +32,7 @@ from hookline_operator.certificates import (
     peer_name,
     renew,
 )
+from hookline_operator.certificates import CertificateKeeper
 from hookline_operator.kube import KubeError
 
 NAMES = names_of("hookline-operator", "hookline-system")

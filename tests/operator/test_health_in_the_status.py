@@ -49,7 +49,7 @@ async def test_figures_that_move_are_not_written_each_second_and_another_trouble
     new_operator, guarded, tenant, eventually
 ):
     """A plugin that fails for a week is no load; and in the end its figures are true."""
-    first = "from hookline_operator import publisher; publisher._FIGURES_EVERY_S = 8.0"
+    first = "from hookline_operator import publisher; publisher._FIGURES_EVERY_S = 20.0"
     operator = new_operator(f"--namespace={tenant.name}", first=first).start()
     sidecar = await guarded(operator)
     sidecar.health["guard"] = [failing()]
@@ -57,14 +57,14 @@ async def test_figures_that_move_are_not_written_each_second_and_another_trouble
     await eventually(lambda: tenant.ready("guard") == ("False", "FailingCalls"), "FailingCalls")
     written = 'hookline_operator_api_writes_total{kind="status"}'
     before = operator.metrics()[written]
-    for more in range(1, 21):
+    for more in range(1, 31):
         sidecar.health["guard"] = [failing(calls=120 + more, cause=("trap", "timeout")[more % 2])]
         await sidecar.say()
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.2)
     sidecar.health["guard"] = [failing(calls=500, bad=500)]
     await sidecar.say()
     await eventually(lambda: "100 % of 500" in tenant.status("guard")["conditions"]["Ready"]["message"], "the figures")
-    assert operator.metrics()[written] - before == 1
+    assert operator.metrics()[written] - before <= 3  # one each second would be six and more
     sidecar.health["guard"] = [failing(trouble="Paused")]
     await sidecar.say()
     await eventually(lambda: tenant.ready("guard") == ("False", "Paused"), "Paused")
@@ -76,6 +76,7 @@ async def test_a_revision_that_a_pod_went_back_from_is_held_in_the_status_until_
     """With the pod, the cause and the figures; one Event; and the next version starts anew."""
     sidecar = await guarded(operator)
     before = sidecar.runs()["guard"]
+    sidecar.on_probation.add("guard")
     tenant.plugin("guard", tenant.module("two", module("v2")))
     await sidecar.until(lambda: sidecar.runs()["guard"] != before)
     await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
@@ -92,6 +93,8 @@ async def test_a_revision_that_a_pod_went_back_from_is_held_in_the_status_until_
     assert f"revision {held['revision']} failed 5 of its first 12 calls in pod 'a' (trap: unreachable)" in message
     assert "held until the resource changes" in message
     assert status["conditions"]["Stalled"]["status"] == "True"
+    await sidecar.until(lambda: sidecar.running.bundle.plugins[0].revision == before)
+    assert tenant.status("guard")["loaded"] == "0/1 (1 older)"
     await eventually(lambda: operator.metrics()["hookline_operator_plugins_rolled_back"] == 1, "the metric")
     await eventually(lambda: events(tenant).count(("Warning", "RolledBack")) == 1, "one Event")
     tenant.plugin("guard", tenant.module("three", module("v3")))

@@ -15,13 +15,13 @@ import pytest
 from hookline_api.bundle import BundlePlugin, LoadFailure
 from hookline_api.distribution import PluginReport, Report
 from hookline_api.resources import ArtifactStatus
-from hookline_operator import blobs, distribution
+from hookline_operator import blobs
 from hookline_operator.blobs import Blobs
-from hookline_operator.distribution import Session
 from hookline_operator.fleet import PodState
 from hookline_operator.metrics import Metrics
 from hookline_operator.publisher import Publisher, _Page
 from hookline_operator.reconcile import Resolution
+from hookline_operator.session import Session, let_go
 from hookline_runtime.artifacts import ArtifactStore
 from hookline_runtime.errors import FetchError
 from steps import opcodes
@@ -136,7 +136,7 @@ async def test_two_thousand_reports_that_change_nothing_are_few_looks_at_the_pod
 @pytest.mark.parametrize(("closed", "cuts"), [(True, 0), (False, 1), (None, 1)], ids=["at once", "already", "never"])
 async def test_a_connection_that_does_not_close_is_cut(monkeypatch, closed, cuts):
     """Whoever reads nothing would keep its handler, and half a megabyte, for as long as it likes."""
-    monkeypatch.setattr(distribution, "_CLOSE_S", 0.05)
+    monkeypatch.setattr("hookline_operator.session._CLOSE_S", 0.05)
     cut = []
 
     async def close(**_how):
@@ -145,7 +145,7 @@ async def test_a_connection_that_does_not_close_is_cut(monkeypatch, closed, cuts
         return closed
 
     session = Session(None, None, SimpleNamespace(close=close), lambda: cut.append(1))
-    await distribution._let_go(session, 1001, b"it goes")
+    await let_go(session, 1001, b"it goes")
     assert len(cut) == cuts
 
 

@@ -352,6 +352,15 @@ def test_what_is_told_of_hooks_is_cleaned_as_all_sentences_are():
     assert (only.rolled_back.message, only.rolled_back.revision, only.rolled_back.failures) == ("c d", "ours", 1)
 
 
+@pytest.mark.parametrize("later", [{"hook": "of_the_future"}, {"trouble": "OfTheFuture"}, {"hook": ["route"]}])
+def test_what_a_later_sidecar_says_of_its_hooks_is_passed_over(later):
+    """The rest of its report is read: it is no reason to hear nothing of that pod."""
+    hook = {"hook": "route", "trouble": "Slow", "calls": 5, "bad": 5, "seconds": 1}
+    plugin = {"name": "p", "state": "Running", "health": [hook | later] * 20 + [hook]}
+    report = reports.read(json.dumps({"type": "report", "plugins": [plugin]}))
+    assert [each.hook for each in report.plugins[0].health] == ["route"]
+
+
 @pytest.mark.parametrize("field", ["seconds", "bad", "calls"])
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "-1", "1e99"])
 def test_a_figure_that_is_none_is_no_report(field, value):

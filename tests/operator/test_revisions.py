@@ -301,7 +301,12 @@ async def test_one_whose_name_was_guessed_is_replaced(new_operator, tenant, modu
     tenant.plugin("guard", source)
     kept = await good(tenant, eventually)
     tenant.plugin("guard", source, config={"a": 1})
-    await eventually(lambda: tenant.revisions()[0]["metadata"]["name"] != kept["metadata"]["name"], "the next one")
+
+    def next_one():
+        (*_, one) = found = [each["metadata"]["name"] for each in tenant.revisions()]
+        return len(found) == 1 and one != kept["metadata"]["name"]
+
+    await eventually(next_one, "the next one, alone")
     body = {key: kept[key] for key in ("apiVersion", "kind", "plugin", "digest")} | {"revision": 1, "data": "{}"}
     body["metadata"] = {"name": kept["metadata"]["name"], "labels": kept["metadata"]["labels"]}
     create(tenant, body)

@@ -141,12 +141,12 @@ _SCHEMA = {
 @pytest.mark.parametrize(
     ("config", "says"),
     [
-        ({}, "config does not satisfy the plugin's schema ('limit' is a required property)"),
-        ({"limit": 11}, "config.limit does not satisfy the plugin's schema (maximum: 10)"),
-        ({"limit": "hunter2"}, "config.limit does not satisfy the plugin's schema (type: 'integer')"),
-        ({"limit": 1, "token": "hunter2"}, "config.token does not satisfy the plugin's schema (maxLength: 3)"),
-        ({"limit": 1, "deep": [{}, {"pin": "hunter2"}]}, "config.deep.1.pin does not satisfy"),
-        ({"limit": 1, "either": {"c": "hunter2"}}, "config.either does not satisfy"),
+        ({}, "config: 'limit' is a required property (so the plugin's schema says)"),
+        ({"limit": 11}, "config.limit: expected at most 10, found something else, which may be a Secret's"),
+        ({"limit": "hunter2"}, "config.limit: expected a whole number, found something else"),
+        ({"limit": 1, "token": "hunter2"}, "config.token: expected at most 3 characters, found something else"),
+        ({"limit": 1, "deep": [{}, {"pin": "hunter2"}]}, "config.deep.1.pin: expected one of 1, 2, found"),
+        ({"limit": 1, "either": {"c": "hunter2"}}, "config.either: "),
         ({"limit": 1, "more": "hunter2"}, "'more'"),
     ],
 )
@@ -154,6 +154,41 @@ async def test_settings_that_the_plugins_schema_refuses_are_named_and_not_quoted
     """Where and which rule; a value may be a Secret's."""
     message = await _refusal(Compiler(tmp_path / "cache"), job(schema=_SCHEMA, config=config))
     assert says in message
+    assert "hunter2" not in message
+
+
+_MANY = {"properties": {"limit": {"type": "string", "pattern": "^[0-9]+$"}}}
+
+
+@pytest.mark.parametrize(
+    ("schema", "config", "says"),
+    [
+        (_MANY, {"limit": "many"}, 'config.limit: expected a string of digits, found "many"'),
+        (_MANY, {"limit": 5}, "config.limit: expected a string, found 5"),
+        (_MANY, {"limit": None}, "config.limit: expected a string, found null"),
+        (_MANY, {"limit": ["hunter2"]}, "config.limit: expected a string, found a list"),
+        (_SCHEMA, {"limit": 1.5}, "config.limit: expected a whole number, found 1.5"),
+        (_SCHEMA, {"limit": 1, "deep": {"pin": "hunter2"}}, "config.deep: expected a list, found an object"),
+        (_MANY, {"limit": "x" * 200}, f'found "{"x" * 60}…"'),
+        (_MANY, {"limit": "a\nb\x1b[1m"}, r'found "a\nb\x1b[1m"'),
+    ],
+)
+async def test_what_was_found_is_said_where_no_secret_is_near(tmp_path, job, schema, config, says):
+    """In a few characters, on one line."""
+    message = await _refusal(Compiler(tmp_path / "cache"), job(schema=schema, config=config, secret_paths=["token"]))
+    assert says in message
+    assert "hunter2" not in message
+
+
+@pytest.mark.parametrize("secret", ["limit", "limit.deeper"])
+@pytest.mark.parametrize("value", ["hunter2", {"deeper": "hunter2"}, ["hunter2"]])
+async def test_of_a_secret_neither_the_value_nor_its_length_is_said(tmp_path, job, secret, value):
+    """Nor of what it is in, nor of what is in it."""
+    schema = {"properties": {"limit": {"enum": ["a"]}}}
+    message = await _refusal(
+        Compiler(tmp_path / "cache"), job(schema=schema, config={"limit": value}, secret_paths=[secret])
+    )
+    assert 'config.limit: expected one of "a", found something else, which may be a Secret\'s' in message
     assert "hunter2" not in message
 
 

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import traceback
+
 import pytest
 
 from hookline_runtime import errors
-from hookline_runtime.errors import DeadlineError, OverloadError, ResultError, TrapError, told
+from hookline_runtime.errors import (
+    DeadlineError,
+    OverloadError,
+    ResultError,
+    TrapError,
+    VerifyError,
+    quoted,
+    told,
+    traced,
+)
 from hookline_runtime.native_calls import _TRAPS
 
 WORD = "a-value-of-a-secret"
@@ -18,6 +29,29 @@ def test_nothing_that_a_guest_has_chosen_is_told_where_it_has_secrets(kind):
         assert told(kind(said), secrets=False) == said
         assert WORD not in told(kind(said), secrets=True)
         assert "values of Secrets" in told(kind(said), secrets=True)
+
+
+@pytest.mark.parametrize("said", ["{} at the start", "before: {}", "{}", "nothing of it"])
+def test_nothing_of_it_is_told_where_it_does_not_come_up_either(said):
+    """Its first instance may have read its settings already."""
+    for cause in (TrapError(WORD), DeadlineError(WORD)):
+        reason = VerifyError(said.format(cause))
+        reason.__cause__ = cause
+        assert quoted(reason, secrets=False) == str(reason)
+        assert WORD not in quoted(reason, secrets=True)
+        assert "values of Secrets" in quoted(reason, secrets=True)
+    assert quoted(VerifyError("no module"), secrets=True) == "no module"
+
+
+def test_a_mistake_of_ours_is_logged_without_the_words_of_a_guest_that_has_secrets():
+    """With the lines where it was made, which are ours."""
+    with pytest.raises(ValueError, match=WORD) as caught:
+        int(WORD)
+    assert traced(caught.value, secrets=False) is caught.value
+    text = "".join(traceback.format_exception(traced(caught.value, secrets=True)))
+    assert WORD not in text
+    assert "ValueError" in text
+    assert "int(WORD)" in text
 
 
 def test_the_engines_own_word_for_a_trap_is_told():

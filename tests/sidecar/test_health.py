@@ -223,6 +223,16 @@ def test_a_plugin_that_fails_for_an_hour_is_no_storm_of_reports():
     assert fed.reports == before
 
 
+def test_the_sentence_of_the_failure_follows_at_once():
+    """What is counted is known before the worker has said what it was; it is told once."""
+    fed = Fed().second(1, calls=10, trap=10)
+    fed.second(1, calls=10, trap=10, failure=Failure("trap", "the hook trapped: 1", 1.0))
+    assert (fed.told.message, fed.reports) == ("the hook trapped: 1", 2)
+    for second in range(2, 8):
+        fed.second(1, calls=10, trap=10, failure=Failure("trap", f"the hook trapped: {second}", float(second)))
+    assert (fed.told.message, fed.reports) == ("the hook trapped: 1", 2)
+
+
 def test_a_plugin_whose_failures_change_is_told_of_six_times_a_minute():
     """Each second another cause, and other figures."""
     fed = Fed().second(5, calls=10, trap=10)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hookline_api.bundle import BundlePlugin
+from hookline_api.bundle import Bundle, BundleArtifact, BundlePlugin
 from hookline_api.resources import Probation
 from hookline_sidecar.probation import Counts, Probations, Trial, _fails
 from waiting import until_true
@@ -155,10 +155,11 @@ async def test_its_time_ends_probation_where_nobody_asks(sidecar, versions):
     """Also with no call at all."""
     sidecar.folder.plugin("p", versions.good, rollout={"probation": {"for": "1s"}})
     sidecar.start()
-    sidecar.wait_plugin("p", state="Running")
+    before = sidecar.wait_plugin("p", state="Running")["revision"]
     sidecar.folder.write("p.wasm", versions.better)
-    sidecar.wait_plugin("p", state="Running", probation=True)
-    sidecar.wait_plugin("p", state="Running", probation=False)
+    sidecar.wait_plugin("p", state="Running", probation=False, revision=lambda revision: revision != before)
+    assert "is on probation" in sidecar.log
+    assert "has proven itself (0 calls)" in sidecar.log
 
 
 async def test_without_probation_a_version_fails_as_it_always_did(sidecar, versions):
@@ -309,6 +310,151 @@ class _State:
 
     def save_probation(self, kept):
         self.kept = kept
+
+
+class _Pod:
+    """What one pod's workers count and say, and its clock."""
+
+    def __init__(self):
+        self.state, self.counts, self.now, self.said = _State(), Counts(), 1000.0, None
+        self.start()
+
+    def start(self):
+        """As after a restart of the supervisor."""
+        reports = lambda: [{"p": {"last_failure": self.said}}]  # noqa: E731
+        self.made = Probations(self.state, count=lambda _: self.counts, reports=reports, clock=lambda: self.now)
+
+    def runs(self, new, old=None):
+        """Replace one version by another; what stands behind it."""
+        running = Bundle.of([old]) if old is not None else None
+        before = self.made.before(Bundle.of([new]), running)
+        self.made.begin(Bundle.of([new]), before, {})
+        return [entry.revision for entry in before]
+
+    def counted(self, calls, alone):
+        """So many calls more, of which so many failed."""
+        now = self.counts
+        self.counts = Counts(now.calls + calls, now.failed + alone, now.alone + alone)
+        self.said = {"cause": "trap", "message": "it trapped", "at": self.now} if alone else self.said
+
+    def look(self, entry):
+        """What is decided."""
+        return self.made.look(Bundle.of([entry]))
+
+
+def _version(number, **settings):
+    sha256 = f"{number:064x}"
+    artifact = BundleArtifact(digest=f"sha256:{sha256}", sha256=sha256, size=1, layout="raw", reference="r")
+    return BundlePlugin(name="p", artifact=artifact, hooks=["authorize"], **settings)
+
+
+@pytest.fixture
+def pod():
+    """One."""
+    return _Pod()
+
+
+def test_it_proves_itself_by_calls_or_by_time(pod):
+    """Whatever comes first; then nothing stands behind it."""
+    one, two, three = _version(1), _version(2), _version(3)
+    assert pod.runs(one) == []
+    assert pod.runs(two, one) == [one.revision]
+    pod.counted(99, 4)
+    assert pod.look(two) == ({}, [])
+    pod.counted(1, 0)
+    assert pod.look(two) == ({"p": two.revision}, [])
+    assert pod.runs(three, two) == [two.revision]
+    pod.now += 301
+    assert pod.look(three) == ({"p": three.revision}, [])
+    assert not pod.made.has(three)
+
+
+def test_what_is_refused_stays_so_until_something_else_is_wanted(pod):
+    """Over a restart, and where a tag means something else for a while; another wish for another revision ends it."""
+    one, two, three = _version(1), _version(2), _version(3)
+    pod.runs(two, one)
+    pod.counted(12, 5)
+    assert pod.look(two) == ({}, ["p"])
+    assert pod.made.refuse(two, "wish") == one
+    pod.start()
+    refused = pod.made.judge(two, "wish")
+    assert (refused.told.calls, refused.told.failures, refused.told.message) == (12, 5, "it trapped")
+    assert refused.before == one
+    assert pod.made.restored(Bundle.of([two])) == Bundle.of([one])
+    assert pod.made.modules() == {one.artifact.sha256, two.artifact.sha256}
+    assert pod.made.judge(one, "wish") is None
+    assert pod.made.judge(two, "the same in other words") is not None
+    assert pod.made.judge(three, "another") is None
+    assert pod.made.judge(two, "wish") is None
+    pod.start()
+    assert pod.made.refused == {}
+
+
+def test_going_back_is_no_new_version(pod):
+    """The version before has nothing to prove, also where it is another that comes instead."""
+    one, two, three = _version(1), _version(2), _version(3)
+    pod.runs(two, one)
+    pod.counted(5, 5)
+    pod.look(two)
+    pod.made.refuse(two, "wish")
+    assert pod.runs(one, two) == []
+    assert pod.runs(three, one) == [one.revision]
+
+
+def test_a_restart_in_the_middle_keeps_what_stands_behind(pod):
+    """And a whole sidecar that starts counts anew: its figures begin at nothing."""
+    one, two = _version(1), _version(2)
+    pod.counted(500, 0)
+    pod.runs(two, one)
+    pod.counted(50, 3)
+    pod.start()
+    assert pod.made.before(Bundle.of([two]), None) == [one]
+    pod.counts = Counts()
+    pod.counted(10, 5)
+    assert pod.look(two) == ({}, ["p"])
+
+
+def test_a_third_version_has_the_last_proven_one_behind_it(pod):
+    """What is on probation itself can be gone back to by nobody."""
+    one, two, three = _version(1), _version(2), _version(3)
+    pod.runs(two, one)
+    assert pod.runs(three, two) == [one.revision]
+    assert pod.runs(one, three) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [({"mode": "Shadow"}, {}), ({}, {"mode": "Shadow"}), ({}, {"probation": {"calls": 0}})],
+    ids=["was a shadow", "is a shadow", "off"],
+)
+def test_where_there_is_no_probation(pod, old, new):
+    """What decided nothing must not come to decide."""
+    assert pod.runs(_version(2, **new), _version(1, **old)) == []
+
+
+def test_where_as_many_failed_before_nothing_goes_back(pod):
+    """By the figures of its last minutes."""
+    one, two = _version(1), _version(2)
+    pod.look(one)
+    pod.counted(100, 30)
+    pod.runs(two, one)
+    pod.counted(20, 8)
+    assert pod.look(two) == ({}, [])
+    pod.counted(20, 20)
+    assert pod.look(two) == ({}, ["p"])
+
+
+def test_workers_have_a_moment_to_say_why(pod):
+    """It does not wait for their word for long."""
+    one, two = _version(1), _version(2)
+    pod.runs(two, one)
+    pod.counted(5, 5)
+    pod.said = None
+    assert pod.look(two) == ({}, [])
+    pod.now += 2
+    assert pod.look(two) == ({}, ["p"])
+    pod.made.refuse(two, "wish")
+    assert pod.made.refused["p"].failure.message.endswith("(trap); the version before it goes on")
 
 
 @pytest.mark.parametrize("kept", [b"", b"{", b"[]", b'{"trials": 1}', b'{"refused": {"p": {}}}', b"\xff" * 100])

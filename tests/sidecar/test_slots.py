@@ -21,7 +21,7 @@ async def test_a_plugin_that_found_no_room_is_tried_again(tmp_path, monkeypatch)
         asked.append((previous, ask_again))
         raise FetchError("it is nowhere", transient=False)
 
-    slots = Slots(Compiler(tmp_path), running=lambda _: None, settled=settled.set)
+    slots = Slots(Compiler(tmp_path), running=lambda _: None, refused=lambda *_: None, settled=settled.set)
     slots.take({"p": Wanted(key="1", placeholder=BundlePlugin(name="p"), resolve=resolve)})
     await asyncio.wait_for(settled.wait(), 30)
     slot = slots["p"]

@@ -23,7 +23,7 @@ import re
 import signal
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -68,6 +68,8 @@ class Credentials:
     password: str = field(default="", repr=False)
     identity_token: str | None = field(default=None, repr=False)
     registry_token: str | None = field(default=None, repr=False)
+    source: str = field(default="", compare=False)
+    """Where they were found, for a person."""
 
     @property
     def basic(self) -> str:
@@ -89,10 +91,16 @@ class PullSecret:
     """A Secret that was named as a pull secret."""
 
     name: str
+    namespace: str | None = None
     document: str | bytes | None = field(repr=False)
     """Its docker configuration, unparsed; None where there is none."""
     bare: bool = False
     """Whether it is a ``.dockercfg``: the entries themselves, without ``auths`` around them."""
+
+    @property
+    def label(self) -> str:
+        """``the Secret 'NAMESPACE/NAME'``."""
+        return f"the Secret '{self.namespace}/{self.name}'" if self.namespace else f"the Secret '{self.name}'"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -140,9 +148,9 @@ def _of_secret(
     what, bare = f"pull secret {number}", False
     text: object = document
     if isinstance(document, PullSecret):
-        what, bare, text = f"the Secret '{document.name}'", document.bare, document.document
+        what, bare, text = document.label, document.bare, document.document
         if text is None:
-            return [Gap(why=f"there is no Secret '{document.name}' with the key .dockerconfigjson or .dockercfg")]
+            return [Gap(why=f"there is no {what.removeprefix('the ')} with the key .dockerconfigjson or .dockercfg")]
     found = _parsed(text, what=what)
     if isinstance(found, Gap):
         return [found]
@@ -225,7 +233,7 @@ def _entries(auths: object, reference: Reference, what: str, *, marks: bool) -> 
             continue
         held = _entry(entry)
         gap = f"the entry {str(key)!r:.120} of {what} cannot be used: {held}"
-        matching.append((depth, held if isinstance(held, Credentials) else Gap(why=gap)))
+        matching.append((depth, replace(held, source=what) if isinstance(held, Credentials) else Gap(why=gap)))
     matching.sort(key=lambda pair: -pair[0])
     kept = [found for _, found in matching[:_MAX_ENTRIES]]
     if len(auths) > _MAX_AUTHS:
@@ -396,7 +404,9 @@ async def _ask_helper(name: object, server: str, seconds: float) -> list[Credent
     if not secret:
         return []
     return [
-        Credentials(identity_token=secret) if username == _IDENTITY else Credentials(username=username, password=secret)
+        Credentials(identity_token=secret, source=program)
+        if username == _IDENTITY
+        else Credentials(username=username, password=secret, source=program)
     ]
 
 

@@ -29,7 +29,14 @@ from hookline_runtime.artifacts.credentials import Credentials, Gap, PullSecret
 from hookline_runtime.artifacts.layouts import read_manifest
 from hookline_runtime.artifacts.limits import parse_foreign
 from hookline_runtime.artifacts.reference import DIGEST, Reference
-from hookline_runtime.artifacts.transport import OF_A_TOKEN_SERVER, REFUSALS, Body, StatusError, Transport
+from hookline_runtime.artifacts.transport import (
+    OF_A_REGISTRY,
+    OF_A_TOKEN_SERVER,
+    REFUSALS,
+    Body,
+    StatusError,
+    Transport,
+)
 from hookline_runtime.artifacts.urls import foreign, shown, with_query
 from hookline_runtime.errors import FetchError
 
@@ -78,6 +85,13 @@ class RegistryAccess:
     ca_pem: str | None = None
     """Trusted beside the system's authorities."""
 
+    @property
+    def secrets(self) -> str:
+        """The Secrets among them, by their names, as a sentence has them; empty where there are none."""
+        found = [each.label for each in self.dockerconfigs if isinstance(each, PullSecret)]
+        more = f" and {len(found) - _MAX_GAPS} more" if len(found) > _MAX_GAPS else ""
+        return ", ".join(found[:_MAX_GAPS]) + more
+
     @cached_property
     def fingerprint(self) -> str:
         """Differs where the access differs; tells nothing about the secrets.
@@ -105,6 +119,25 @@ def _parts(document: Mapping[str, Any] | str | PullSecret) -> tuple[bytes, ...]:
 
 def _bytes(text: str) -> bytes:
     return text.encode(errors="surrogatepass")
+
+
+def _of_a_refusal(access: RegistryAccess, reference: Reference) -> str:
+    """What to do where nobody's credentials were refused: there were none for this registry."""
+    if access.dockerconfigs:
+        given = access.secrets or "the pull secrets"
+        return f"{given} gave it nothing that it takes: one of them needs an entry for {reference.registry}"
+    return (
+        "no pull secret was configured: name one in spec.source.oci.pullSecrets, or in imagePullSecrets of the "
+        "namespace's service account 'default' (a folder's sidecar: give a docker configuration), with an entry for "
+        f"{reference.registry}"
+    )
+
+
+def _counted(sources: list[str]) -> str:
+    """How many, and where they were found."""
+    names = list(dict.fromkeys(each for each in sources if each))
+    more = f" and {len(names) - _MAX_GAPS} more" if len(names) > _MAX_GAPS else ""
+    return f"{len(sources)}{': ' if names else ''}{', '.join(names[:_MAX_GAPS])}{more}"
 
 
 class _NoTokenError(FetchError):
@@ -167,6 +200,8 @@ class RemoteRepository:
         self._ca_pem = access.ca_pem
         self._transport = transport
         self._limits = limits
+        refusal = _of_a_refusal(access, reference)
+        self._advice: dict[int | str, str] = {**OF_A_REGISTRY, 401: refusal, 403: refusal}
         self._auth = _Auth(reference, self._base, access, keychain, transport, tokens)
 
     async def resolve(self) -> str:
@@ -181,6 +216,7 @@ class RemoteRepository:
                 what=str(self._reference),
                 auth=self._auth,
                 ca_pem=self._ca_pem,
+                advice=self._advice,
                 headers={"Accept": _ACCEPT},
             )
         except StatusError as error:
@@ -208,6 +244,7 @@ class RemoteRepository:
             into=body,
             auth=self._auth,
             ca_pem=self._ca_pem,
+            advice=self._advice,
             headers={"Accept": _ACCEPT},
         )
         if headers.get("Content-Type", "").startswith("text/html"):
@@ -229,6 +266,7 @@ class RemoteRepository:
             into=into,
             auth=self._auth,
             ca_pem=self._ca_pem,
+            advice=self._advice,
         )
 
 
@@ -254,8 +292,9 @@ class _Auth:
         self._candidates: AsyncIterator[Credentials | Gap | None] | None = None
         """Those that were not tried yet; None before the first."""
         self._current: Credentials | None = None
-        self._refused = 0
-        """Credentials that were refused."""
+        self._access = access
+        self._refused: list[str] = []
+        """Where the credentials were found that were refused."""
         self._gaps: list[Gap] = []
         self._odd: FetchError | None = None
         """What a token server answered that is no refusal."""
@@ -307,10 +346,10 @@ class _Auth:
     async def _next(self) -> bool:
         """Go on to the next candidate; what cannot be used on the way is kept for who has to be told."""
         if self._candidates is None:
-            self._candidates, self._refused, self._gaps = _then_nobody(self._keychain, self._reference), 0, []
+            self._candidates, self._refused, self._gaps = _then_nobody(self._keychain, self._reference), [], []
             self._odd = None
         else:
-            self._refused += self._current is not None
+            self._refused += [self._current.source] if self._current is not None else []
         async for found in self._candidates:
             if not isinstance(found, Gap):
                 self._current = found
@@ -321,12 +360,16 @@ class _Auth:
 
     def _failure(self, status: int) -> FetchError:
         refused, others, advice = (
-            (f"the credentials that were found ({self._refused})", "others", "check that one of them may pull it")
+            (
+                f"the credentials that were found ({_counted(self._refused)})",
+                "others",
+                "check that one of them may pull it",
+            )
             if self._refused
             else (
                 "to serve it without credentials",
                 "those that were given",
-                f"give a pull secret or a docker configuration with an entry for {self._reference.registry}",
+                _of_a_refusal(self._access, self._reference),
             )
         )
         if self._gaps:

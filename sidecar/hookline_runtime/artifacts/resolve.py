@@ -9,6 +9,7 @@ import base64
 import itertools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -16,11 +17,11 @@ from hookline_api import json_cost
 from hookline_api.abi import permission_refusal, ungranted_imports
 from hookline_api.bundle import BundleArtifact, BundlePlugin
 from hookline_api.config import MAX_CONFIG, MAX_CONFIG_VALUES, Config
-from hookline_api.resources import LocalSource, OCISource, WasmPlugin
+from hookline_api.resources import LocalSource, OCISource, Source, WasmPlugin
 from hookline_runtime.artifacts.credentials import MAX_SECRETS, PullSecret
 from hookline_runtime.artifacts.describe import PluginDescription
 from hookline_runtime.artifacts.inspection import ModuleInfo, inspect_file
-from hookline_runtime.artifacts.reference import parse
+from hookline_runtime.artifacts.reference import Reference, parse
 from hookline_runtime.artifacts.registry import RegistryAccess
 from hookline_runtime.artifacts.threads import in_thread
 from hookline_runtime.artifacts.urls import foreign, shown
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from hookline_runtime.artifacts.store import Artifact
 
 _PAGE: Final = 65_536
+_HOST: Final = 256
 # https://kubernetes.io/docs/concepts/configuration/secret/#docker-config-secrets
 _DOCKER_CONFIG: Final = ".dockerconfigjson"
 _DOCKER_CFG: Final = ".dockercfg"
@@ -286,6 +288,19 @@ async def fetch(
     return f"configmap:{reference.name}/{reference.key}", await fetcher.fetch_bytes(data[reference.key], owner=owner)
 
 
+def asks(source: Source) -> str:
+    """Host and port of what has to answer for a source to be fetched; empty where nothing has to. Raises FetchError."""
+    if source.oci is not None:
+        reference = parse(source.oci.reference)
+        return reference.registry if isinstance(reference, Reference) else ""
+    return (urlsplit(source.http.url).netloc.rpartition("@")[2])[:_HOST] if source.http is not None else ""
+
+
+def is_asked_again(source: Source) -> bool:
+    """Whether the same source may mean another module at the next look: a tag that is asked each time, or tracked."""
+    return source.oci is not None and (_always(source.oci) or source.oci.track_interval is not None)
+
+
 def _always(source: OCISource) -> bool:
     if source.pull_policy is not None:
         return source.pull_policy == "Always"
@@ -308,7 +323,7 @@ async def registry_access(
         bare = _DOCKER_CONFIG not in secret and _DOCKER_CFG in secret
         document = secret.get(_DOCKER_CFG if bare else _DOCKER_CONFIG)
         if document is not None or name in own:
-            configs.append(PullSecret(name=name, document=document, bare=bare))
+            configs.append(PullSecret(name=name, namespace=namespace, document=document, bare=bare))
     ca_pem = None
     if source.ca_config_map is not None:
         data = await objects.config_map(namespace, source.ca_config_map.name)
