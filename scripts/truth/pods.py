@@ -157,7 +157,7 @@ def _late(scene: Scene) -> None:
         *sidecar.get("env", []),
         {"name": "LD_PRELOAD", "value": "/clock/libfaketime.so.1"},
         {"name": "FAKETIME", "value": "-300s"},
-        {"name": "DONT_FAKE_MONOTONIC", "value": "1"},
+        {"name": "FAKETIME_DONT_FAKE_MONOTONIC", "value": "1"},
     ]
     copies = ["sh", "-c", "cp /usr/lib/*/faketime/libfaketime.so.1 /clock/"]
     spec["initContainers"].insert(0, {
