@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hookline_operator.sight import Sights
 
 APPLY: Final = "apply the chart's CustomResourceDefinitions (crds/)"
+_REFUSED: Final = ("unauthorized", "forbidden", "not_found")
 _STEP_S: Final = 0.1
 _COMPARE_S: Final = 5.0
 _DEAF: Final = "the watch of WasmPlugins is deaf: it does not tell what changes"
@@ -101,6 +102,7 @@ class PluginWatch:
         self._heard: dict[str, float] = {}
         """When (monotonic) kopf last told of anything, by the watch that told it."""
         self._behind: dict[Key, _Behind] = {}
+        self._refusals = 0
         self._began = time.monotonic()
         self._again_s = _AGAIN_FIRST_S
 
@@ -157,6 +159,10 @@ class PluginWatch:
         if any(each.sight.trouble or not each.synced.is_set() for each in self.reflectors):
             return  # what is there is not known well enough to say that somebody else does not know it
         now, there = time.monotonic(), self._there()
+        if (refusals := self._refused()) != self._refusals:
+            # The same happened to kopf, or its watch is one that the API server has forgotten.
+            self._refusals, self._began = refusals, now
+            self._handlers.begin_again()
         behind = {key: wanted for key, wanted in there.items() if self._told.get(key) != wanted}
         gone = {plugin.key for plugin in self._catalogue.all_plugins()} - there.keys()
         before = self._behind
@@ -176,6 +182,10 @@ class PluginWatch:
         else:
             self._again_s = _AGAIN_FIRST_S
             self._sight.heard()
+
+    def _refused(self) -> int:
+        """How often the API server said no to the list that kopf has too."""
+        return sum(each.sight.failures[reason] for each in self.reflectors for reason in _REFUSED)
 
     def _is_late(self, key: Key, now: float) -> bool:
         known, told = self._behind[key], self._told.get(key)

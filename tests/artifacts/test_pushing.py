@@ -55,7 +55,8 @@ async def test_what_the_page_pushes_is_pulled(registry, fetcher, oci, run, need,
     module = oci.module(command, 1000)
     (tmp_path / "plugin.wasm").write_bytes(module)
     block = block.replace("plugins/guard", f"pushed/{command.split()[0]}")
-    said = await run(block, registry.host, *tools)
+    # Plain HTTP is for registries that are called localhost.
+    said = await run(block, registry.host.replace("127.0.0.1", "localhost"), *tools)
     artifact = await fetcher.fetch_oci(registry.source(f"pushed/{command.split()[0]}:1.0.0"))
     assert artifact.path.read_bytes() == module
     if command.startswith("curl"):

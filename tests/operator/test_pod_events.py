@@ -36,9 +36,7 @@ async def test_a_new_pod_that_waits_for_a_plugin_is_told_once(operator, tenant, 
     tenant.plugin("fine", tenant.module("one", module()))
     await eventually(lambda: tenant.ready("guard") == ("False", "FetchFailed"), "FetchFailed")
     tenant.pod("new", ready=False)
-    tenant.pod("old")
     waiting = await connect(operator, tenant, "new")
-    await connect(operator, tenant, "old")
     await eventually(lambda: events(tenant), "an Event")
     ((pod, message),) = events(tenant)
     assert pod == "new"

@@ -154,6 +154,17 @@ async def test_what_was_deleted_while_nobody_watched_leaves_the_catalogue(ears, 
     assert [each.getMessage() for each in caplog.records] == ["plugin 'shop/a' was deleted while nobody watched"]
 
 
+async def test_what_was_refused_for_a_moment_is_begun_again_at_once(ears):
+    """A definition that is not served for some seconds: the API server may have forgotten the watch of the other."""
+    ears.after(30)
+    ears.watch.reflectors[0].sight.failed("not_found", "no")
+    ears.after(10)
+    assert ears.again == 0
+    ears.watch.reflectors[0].sight.heard()
+    ears.after(60)
+    assert ears.again == 1
+
+
 async def test_while_what_is_there_is_not_known_nobody_is_called_deaf(ears):
     """The list fails: of that somebody else tells."""
     ears.there(_plugin("a", 1))

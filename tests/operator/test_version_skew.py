@@ -87,7 +87,11 @@ def new_sidecar(control_plane, tmp_path, before):
                 pass
             return None
 
-        return until(ready, lambda: f"readiness of {pod}: {made[-1][1].read_text()[-4000:]}")
+        def failed():
+            said = "\n".join(log.read_text()[-4000:] for log in (made[-1][1], operator.log))
+            return f"readiness of {pod}; sidecar and operator said:\n{said}"
+
+        return until(ready, failed)
 
     yield make
     for process, log in made:
