@@ -172,6 +172,8 @@ class Unguarded:
         self._meant: dict[str, frozenset[Shape]] = {}
         """By namespace: the shapes whose pods are meant to be guarded, by any plugin or by themselves."""
         self._dirty: defaultdict[str, set[Shape]] = defaultdict(set)
+        self._relabelled: set[str] = set()
+        """Namespaces that ask for sidecars, or ask no longer, since the last look."""
         self._stale: dict[str, None] = {}
         """Namespaces whose pods have to be read again, in order."""
         self._woken = asyncio.Event()
@@ -320,6 +322,7 @@ class Unguarded:
             self._asking.add(namespace)
         else:
             self._asking.discard(namespace)
+        self._relabelled.add(namespace)
         self._read(namespace)
 
     def _look_at_plugin(self, key: Key) -> None:
@@ -393,6 +396,7 @@ class Unguarded:
     async def _look(self) -> None:
         """Find which shapes are meant where something changed, and tell the plugins that it concerns."""
         dirty, self._dirty = self._dirty, defaultdict(set)
+        relabelled, self._relabelled = self._relabelled, set()
         steps = 0
         for namespace, changed in dirty.items():
             there = [*self._pods.get(namespace, {})]
@@ -400,7 +404,9 @@ class Unguarded:
             meant, told = {*there} - unmeant, set[str]()
             seen = set[tuple[Any, ...]]()
             for name, selector in list(self._selectors.get(namespace, {}).items()):
-                if changed and name not in told and any(self._concerns(selector, namespace, each) for each in changed):
+                concerned = any(self._concerns(selector, namespace, each) for each in changed)
+                # What a label concerned that is gone, nobody can tell any more.
+                if name not in told and (concerned or namespace in relabelled):
                     told.add(name)
                     self._catalogue.tell_plugin((namespace, name))
                 identity = _identity(selector)

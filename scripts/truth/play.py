@@ -14,6 +14,7 @@ from waiting import PATIENCE_S, until
 if TYPE_CHECKING:
     from truth.scene import Scene
 
+_SETTLED_S: Final = 3.0
 _SEEN: Final = 40
 """Answers, at least, that are looked at while it is broken."""
 
@@ -70,8 +71,10 @@ def _all_seen(looks: tuple[Look, ...], scene: Scene, what: str) -> list[str]:
 
 
 def _stay_quiet(row: Row, scene: Scene, figure: Figure) -> None:
-    """Nothing is broken, and nothing may be said."""
+    """Nothing is broken, whatever is done, and nothing may be said."""
+    _settle(scene)
     before = _statuses(scene)
+    row.breaks(scene)
     end = time.monotonic() + row.quiet_s
     while time.monotonic() < end:
         now = _statuses(scene)
@@ -83,6 +86,16 @@ def _stay_quiet(row: Row, scene: Scene, figure: Figure) -> None:
     if told:
         figure.problems.append(f"Events though nothing was wrong: {told}")
     figure.words, figure.next_step, figure.asked_s = ["Ready=True, as before; no Event"], "nothing", 0.0
+
+
+def _settle(scene: Scene) -> None:
+    """Events of what was before come a moment after the status: back when there are no new ones for three seconds."""
+    since, known = time.monotonic(), -1
+    while time.monotonic() - since < _SETTLED_S:
+        if len(scene.events()) != known:
+            since, known = time.monotonic(), len(scene.events())
+        time.sleep(0.2)  # between two looks
+    scene.begin()
 
 
 def _about_plugins(event: dict[str, object]) -> bool:

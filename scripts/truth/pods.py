@@ -147,7 +147,8 @@ def _older_no_more(scene: Scene) -> None:
 
 def _late(scene: Scene) -> None:
     """A proxy as the others, but its sidecar's clock is five minutes late: libfaketime, from the image of our tools."""
-    spec = copy.deepcopy(scene.tenant.pods()[0].found["spec"])
+    proxy = copy.deepcopy(scene.tenant.pods()[0].found)
+    spec, annotations = proxy["spec"], proxy["metadata"]["annotations"]  # the operator's authority is in one of those
     for name in ("nodeName", "hostname", "priority", "serviceAccount", "serviceAccountName"):
         spec.pop(name, None)
     sidecar = next(each for each in spec["initContainers"] if each["name"] == "hookline-sidecar")
@@ -166,7 +167,7 @@ def _late(scene: Scene) -> None:
     })  # fmt: skip
     spec["volumes"].append({"name": "clock", "emptyDir": {}})
     labels = {"app": "proxy", "hookline.dev/inject": "false", "hookline.dev/sidecar": "true"}
-    metadata = {"name": "late", "labels": labels}
+    metadata = {"name": "late", "labels": labels, "annotations": annotations}
     scene.tenant.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
     scene.tenant.kubectl("wait", "--for=condition=Ready", "pod/late", "--timeout=180s")
     inside = ("exec", "late", "--container=hookline-sidecar", "--", "python3", "-c", "import time; print(time.time())")

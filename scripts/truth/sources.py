@@ -160,6 +160,7 @@ FROM_SOURCES: Final = [
     Row(
         name="no-password", what="no pull Secret where the registry wants a password",
         breaks=_no_password,
-        says=_failed("FetchFailed", "401"), next_step=r"give a pull secret[^;]*", mends=_open_again, well=WELL,
+        says=_failed("FetchFailed", "401"), next_step=r"name one in spec\.source\.oci\.pullSecrets[^(;]*",
+        mends=_open_again, well=WELL,
     ),
 ]  # fmt: skip
