@@ -172,7 +172,7 @@ class PluginWatch:
             same = known is not None and known.wanted == wanted
             self._behind[key] = known if known is not None and same else _Behind(wanted, now)
         for key in gone:
-            if now - self._behind[key].since > _LATE_S:
+            if now - self._behind[key].since > (_LATE_S if self._has_read(key) else _AHEAD_S):
                 log.info("plugin '%s/%s' was deleted while nobody watched", *key)
                 self._told.pop(key, None)
                 self._catalogue.forget_plugin(key)
@@ -182,6 +182,14 @@ class PluginWatch:
         else:
             self._again_s = _AGAIN_FIRST_S
             self._sight.heard()
+
+    def _has_read(self, key: Key) -> bool:
+        """Whether the reflectors know of later than kopf's last word of a plugin.
+
+        DANGER: one whose watch hangs has not heard of a new plugin, and a plugin that is forgotten guards nothing.
+        """
+        told = self._told.get(key)
+        return told is None or not any(is_older(each.version or "0", told.version) for each in self.reflectors)
 
     def _refused(self) -> int:
         """How often the API server said no to the list that kopf has too."""

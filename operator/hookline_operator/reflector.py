@@ -17,7 +17,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from hookline_operator.kube import KubeError, key_of
-from hookline_operator.sight import Sight, reason_of
+from hookline_operator.sight import AWAY, Sight, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,9 @@ _PAUSE_FIRST_S: Final = 0.5
 _PAUSE_LAST_S: Final = 15.0
 _PAUSE_AWAY_S: Final = 5.0
 """… where nobody answers: everybody waits for what comes then."""
+_RESUMED: Final = 4
+"""How often a watch goes on from where it was after a no of an API server that has too much to do, or has failed: to
+list everything would be the more to do. After that it is not believed that it can."""
 _SHORT_S: Final = 1.0
 """A watch that ends sooner than that was not served."""
 _NOT_FOUND: Final = 404
@@ -84,6 +87,11 @@ class Reflector(Generic[T]):
     def trouble(self) -> str:
         """Why the last look failed, in one sentence; empty while it is current."""
         return self.sight.trouble
+
+    @property
+    def version(self) -> str:
+        """Of the collection, as far as it is known here; empty while all of it has to be listed."""
+        return self._version
 
     async def run(self) -> None:
         """Keep the copy current, for ever."""
@@ -138,13 +146,13 @@ class Reflector(Generic[T]):
         said = f"watching {self._where}: {error}"
         if error.status == _NOT_FOUND and self._unknown:
             said = f"the API server does not know {self._unknown}"
-        resumes = bool(self._version)
-        if error.status:
+        resumes, reason = bool(self._version), reason_of(error)
+        if error.status and not (reason in AWAY and self._attempts < _RESUMED):
             self._version = ""
         if error.status == _GONE and resumes:
-            self.sight.failures[reason_of(error)] += 1  # in the order of things: all is listed, and goes on
+            self.sight.failures[reason] += 1  # in the order of things: all is listed, and goes on
             return 0.0
-        self.sight.failed(reason_of(error), said)
+        self.sight.failed(reason, said)
         self._attempts += 1
         last = _PAUSE_LAST_S if error.status else _PAUSE_AWAY_S
         pause: float = min(_PAUSE_FIRST_S * 2 ** min(self._attempts, 8), last)

@@ -36,7 +36,7 @@ _REASONS: Final = {
     429: "throttled",
 }
 _SERVER: Final = "server_error"
-_AWAY: Final = frozenset({UNREACHABLE, "throttled", _SERVER})
+AWAY: Final = frozenset({UNREACHABLE, "throttled", _SERVER})
 """Reasons that are the API server's, and so every replica's."""
 _MAX_TROUBLE: Final = 500
 
@@ -86,7 +86,7 @@ class Sight:
     @property
     def costs_readiness(self) -> bool:
         """Whether another replica may see what this one does not."""
-        return self.needed and self.blind and self._reason not in {"", *_AWAY}
+        return self.needed and self.blind and self._reason not in {"", *AWAY}
 
     @property
     def sentence(self) -> str:

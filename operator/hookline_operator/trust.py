@@ -85,13 +85,15 @@ class Trust:
 
     def look(self) -> None:
         """Find who is stranded now, and say what has changed."""
+        pods = [pod for there in self._catalogue.pods.values() for pod in there.values() if pod.live]
+        self._forget_gone(pods)
         if not self._leads():
             self._since = None
             self._set({})
             return
         now = self._now()
         self._since = now if self._since is None else self._since
-        old = self._of_the_old_authority()
+        old = self._of_the_old_authority(pods)
         if self._new:
             self._new = False
             self._say_new(old)
@@ -103,13 +105,15 @@ class Trust:
                     found[pod.uid] = pod
         self._set(found)
 
-    def _of_the_old_authority(self) -> list[Pod]:
-        """Live pods whose annotation does not have the authority that signs, and who were not told of it."""
-        signer, version = self._certificates.signer, version_of(self._certificates.bundle)
-        pods = [pod for there in self._catalogue.pods.values() for pod in there.values() if pod.live]
-        uids = {pod.uid for pod in pods}
+    def _forget_gone(self, pods: list[Pod]) -> None:
+        """Keep nothing of pods that are gone: this is heard by every replica, and some never lead."""
+        uids, version = {pod.uid for pod in pods}, version_of(self._certificates.bundle)
         self._told = {uid: known for uid, known in self._told.items() if uid in uids and known == version}
         self._away = {uid: when for uid, when in self._away.items() if uid in uids}
+
+    def _of_the_old_authority(self, pods: list[Pod]) -> list[Pod]:
+        """Those whose annotation does not have the authority that signs, and who were not told of it."""
+        signer = self._certificates.signer
         return [
             pod
             for pod in pods

@@ -10,8 +10,8 @@ with the supervisor; this decides, over all of them:
   one is *refused* here for as long as nothing else is wanted.
 
 There is no probation where nothing ran before, for a plugin in Shadow mode or one that was in it (what decided nothing
-must not come to decide), and with ``calls: 0``. A third version that comes meanwhile has the one before that has proven
-itself behind it.
+must not come to decide), for one that had permissions that it is to have no longer, and with ``calls: 0``. A third
+version that comes meanwhile has the one before that has proven itself behind it.
 
 Both lists are kept in the state folder, so that a restart loses neither: the version before is loaded again beside the
 new one, and what is refused stays so. What was counted before a restart of the whole sidecar is not: calls and failures
@@ -172,7 +172,10 @@ class Probations:
             proven = trial.before
         elif refused is not None and refused.told.revision == runs.revision:
             proven = refused.before
-        return None if proven.revision == entry.revision or proven.mode == "Shadow" else proven
+        if proven.revision == entry.revision or proven.mode == "Shadow":
+            return None
+        # A guest that is to have less must not get it back by failing.
+        return None if set(proven.permissions) - set(entry.permissions) else proven
 
     def begin(self, bundle: Bundle, before: Iterable[BundlePlugin], alone: Mapping[str, str]) -> None:
         """A bundle runs, with these versions behind its plugins. ``alone``: why there is none, by plugin."""

@@ -202,6 +202,18 @@ def test_a_pod_without_the_annotation_is_nobodys_concern(world):
     assert world.fleet.stranded == {}
 
 
+def test_a_replica_that_never_leads_remembers_nothing_of_pods_that_are_gone(world):
+    """It hears of its sidecars all its life, and pods come and go."""
+    world.leading = False
+    for number in range(50):
+        world.pod(f"p{number}")
+        world.says(f"p{number}", version_of(world.keeper.bundle))
+        world.fleet.drop(f"p{number}")
+        world.catalogue.put_pod(("shop", f"p{number}"), None, None)
+    world.later()
+    assert (world.trust._away, world.trust._told) == ({}, {})
+
+
 @pytest.mark.parametrize(
     "text", ["", "no PEM", "-----BEGIN CERTIFICATE-----\n!!!\n-----END CERTIFICATE-----", "x" * 10**6]
 )

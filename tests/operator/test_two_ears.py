@@ -154,6 +154,18 @@ async def test_what_was_deleted_while_nobody_watched_leaves_the_catalogue(ears, 
     assert [each.getMessage() for each in caplog.records] == ["plugin 'shop/a' was deleted while nobody watched"]
 
 
+async def test_what_is_newer_than_the_other_has_read_is_not_forgotten(ears):
+    """The reflector's watch hangs: that it has not heard of a new plugin does not make it gone, and unguarded."""
+    reflector = ears.watch.reflectors[0]
+    reflector._version = "1"
+    ears.kopf(_plugin("new", 2))
+    ears.after(20)
+    assert ears.catalogue.plugin(("shop", "new")) is not None
+    reflector._version = "2"  # it has read so far, and there is none
+    ears.after(10)
+    assert ears.catalogue.plugin(("shop", "new")) is None
+
+
 async def test_what_was_refused_for_a_moment_is_begun_again_at_once(ears):
     """A definition that is not served for some seconds: the API server may have forgotten the watch of the other."""
     ears.after(30)

@@ -127,13 +127,26 @@ async def test_a_refusal_is_said_once_and_its_end_too(api, copy, caplog, status,
     caplog.set_level(logging.INFO, "hookline")
     api.refuses = (status, {})
     api.events.put_nowait(None)
-    await until_true(lambda: copy.sight.failures[reason] > 3, "some tries")
+    await until_true(lambda: copy.sight.failures[reason] > module._RESUMED + 1, "some tries")
     said = [each.getMessage() for each in caplog.records if WHERE in each.getMessage()]
     assert said == [f"watching {WHERE}: not now"]
     api.items, api.version, api.refuses = {"c": 9}, 9, None
     await until_true(lambda: copy.items == {("shop", "c"): "9"}, "what is there now")
     await until_true(lambda: not copy.sight.trouble, "the end of it")
     assert sum("secrets can be seen again" in each.getMessage() for each in caplog.records) == 1
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+async def test_an_api_server_with_too_much_to_do_is_not_asked_for_everything(api, copy, monkeypatch, status):
+    """The watch goes on from where it was: each replica listing all again would be what brings it down."""
+    monkeypatch.setattr(module, "_PAUSE_FIRST_S", 0.2)
+    api.refuses = (status, {})
+    api.events.put_nowait(None)
+    await until_true(lambda: copy.sight.trouble, "a refusal")
+    begun = len(api.watches)
+    api.items, api.version, api.refuses = {"c": 9}, 9, None
+    await until_true(lambda: len(api.watches) > begun, "the next watch")
+    assert (api.watches[-1], api.lists) == ("1", 1)
 
 
 async def test_an_api_server_that_asks_for_time_gets_it(api):

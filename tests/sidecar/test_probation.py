@@ -424,11 +424,12 @@ def test_a_third_version_has_the_last_proven_one_behind_it(pod):
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [({"mode": "Shadow"}, {}), ({}, {"mode": "Shadow"}), ({}, {"probation": {"calls": 0}})],
-    ids=["was a shadow", "is a shadow", "off"],
-)
+    [({"mode": "Shadow"}, {}), ({}, {"mode": "Shadow"}), ({}, {"probation": {"calls": 0}}),
+     ({"permissions": ["kv.read", "kv.write"]}, {"permissions": ["kv.read"]})],
+    ids=["was a shadow", "is a shadow", "off", "may do less"],
+)  # fmt: skip
 def test_where_there_is_no_probation(pod, old, new):
-    """What decided nothing must not come to decide."""
+    """What decided nothing must not come to decide, and a guest does not get back by failing what was taken from it."""
     assert pod.runs(_version(2, **new), _version(1, **old)) == []
 
 
