@@ -90,6 +90,8 @@ class Worker:
         if self._entrance is not None:
             await self._entrance.close(self._settings.drain)
         link.cancel()
+        await asyncio.gather(link, return_exceptions=True)  # what it is preparing is given back
+        self._discard()  # what is held would hold its plugins, and so the end
         try:
             async with asyncio.timeout_at(max(end, loop.time() + _CLOSE_S)):
                 await self._runtime.close()
