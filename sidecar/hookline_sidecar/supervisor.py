@@ -455,7 +455,9 @@ class Supervisor:
     async def _go_back(self, name: str) -> None:
         """Run the version before one that has failed on probation, whatever is wanted or held meanwhile."""
         running, slot = self.entry(name), self.slots.get(name)
-        before = self.probations.refuse(running, slot.wanted.key if slot else "") if running else None
+        # Where something else is wanted by now, that wish is not what asked for it.
+        asked = running and slot and slot.resolved and slot.resolved.entry.revision == running.revision
+        before = self.probations.refuse(running, slot.wanted.key if slot and asked else "") if running else None
         if before is None or self.bundle is None:
             return
         before = before.model_copy(update={"failure": self.probations.refused[name].failure})
@@ -559,6 +561,10 @@ class Supervisor:
             if error.passing:
                 self.slots.try_again(slot)
         self._assemble.set()
+        if not runs and self.probations.give_up(refused):  # it would be tried again at once, and for ever
+            self.slots.judge_all()
+            if running is not None:
+                self.fleet.prove({running.name: running.revision})
         if not runs or self.bundle is None or running is None:
             return
         # What runs, or what was the last good one, is what does not load.
