@@ -63,6 +63,8 @@ _INITIAL_S: Final = 20.0
 """For the store to take initial keys; another process may be writing."""
 _SETTLE_S: Final = 0.02
 """How long several changes are gathered into one bundle."""
+_LEISURE: Final = 10
+"""It rests so many times as long as a look at probation took: 256 plugins and four workers take some 50 ms."""
 _DECIDING: Final = [hook for hook in Hook if hook not in OBSERVERS]
 
 log = logging.getLogger("hookline.supervisor")
@@ -276,7 +278,8 @@ class Supervisor:
             except LoadError as error:
                 log.warning("plugin '%s' of the last good bundle cannot be compiled again: %s", entry.name, error)
                 bundle = _with_placeholder(bundle, entry, LoadFailure(cause=error.cause, message=str(error)))
-        self._store.pin(entry.artifact.sha256 for entry in bundle.plugins if entry.artifact)
+        behind = self.probations.modules()
+        self._store.pin({*behind, *(entry.artifact.sha256 for entry in bundle.plugins if entry.artifact)})
         self.slots.restore(bundle.plugins, from_files=self.settings.plugins is not None)
         while True:
             try:
@@ -442,8 +445,10 @@ class Supervisor:
         return any(entry.name.startswith(STAND_IN) and entry.name not in self.slots for entry in running)
 
     async def _watch_probation(self) -> None:
+        spent = 0.0
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(max(LOOK_S, _LEISURE * spent))
+            begin = time.thread_time()
             proven, back = self.probations.look(self.bundle)
             if proven:
                 self.fleet.prove(proven)
@@ -451,6 +456,7 @@ class Supervisor:
             if back:
                 self._going_back = back
                 self._assemble.set()
+            spent = time.thread_time() - begin
 
     async def _go_back(self, name: str) -> None:
         """Run the version before one that has failed on probation, whatever is wanted or held meanwhile."""
