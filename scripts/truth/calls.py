@@ -19,7 +19,7 @@ CHANGE: Final = r"change the resource[^;]*"
 _NO_PROBATION: Final = {"probation": {"calls": 0}}
 _TIMEOUT: Final = "20ms"
 _SLOW: Final = {"timeout": "40ms"}
-_SLOW_MS: Final = 25
+_SLOW_MS: Final = 23
 
 
 def prepare(scene: Scene) -> None:
@@ -80,7 +80,7 @@ OF_CALLS: Final = [
     Row(
         name="slow", what="calls that take most of `limits.timeout`",
         breaks=_applied("slow", limits=_SLOW),
-        says=_unwell("Slow|FailingCalls", "time"), next_step=rf"raise spec\.limits\.timeout|{MEND}",
+        says=_unwell("Slow|FailingCalls|Paused", "time"), next_step=rf"raise spec\.limits\.timeout|{MEND}",
         mends=_mend, well=WELL, refuses=REFUSED,
     ),
     Row(

@@ -41,9 +41,21 @@ def _wrong_tag_after(breaks: Act) -> Act:
     return act
 
 
+def settled(scene: Scene) -> None:
+    """Two operators that are ready, one of which leads, and none that is on its way out."""
+    installation = scene.installation
+    installation.rolled_out()
+
+    def are() -> bool:
+        names = {each["metadata"]["name"] for each in installation.replicas()}
+        return len(names) == 2 and installation.leader() in names
+
+    until(are, "two operators, and a leader among them")
+
+
 def _mend(scene: Scene) -> None:
     scene.guard()
-    scene.installation.rolled_out()
+    settled(scene)
 
 
 def _mend_after(mends: Act) -> Act:

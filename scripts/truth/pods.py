@@ -121,7 +121,7 @@ def _not_ready(scene: Scene) -> None:
     scene.tenant.kubectl("wait", "--for=condition=Ready", "pod/sick", "--timeout=180s")
     until(lambda: scene.plugin("guard")["status"]["loaded"] == "3/3", "the third proxy is counted")
     scene.mark()
-    scene.tenant.kubectl("exec", "sick", "--container=nginx", "--", "touch", "/tmp/unready")
+    scene.inside("sick", "nginx", "touch", "/tmp/unready")
 
 
 def _delete_plugin(scene: Scene) -> None:
@@ -170,8 +170,8 @@ def _late(scene: Scene) -> None:
     metadata = {"name": "late", "labels": labels, "annotations": annotations}
     scene.tenant.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
     scene.tenant.kubectl("wait", "--for=condition=Ready", "pod/late", "--timeout=180s")
-    inside = ("exec", "late", "--container=hookline-sidecar", "--", "python3", "-c", "import time; print(time.time())")
-    assert 200 < time.time() - float(scene.tenant.kubectl(*inside)) < 600
+    now = scene.inside("late", "hookline-sidecar", "python3", "-c", "import time; print(time.time())")
+    assert 200 < time.time() - float(now) < 600
     scene.mark()
 
 

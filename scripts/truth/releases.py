@@ -9,7 +9,7 @@ from cluster import Cluster, ClusterError, NotPossibleHereError
 from installation import HOME, ROOT, until
 from truth.between import Between, Mood
 from truth.looks import answers, condition, event, kubectl_says, listed, ready, status, step
-from truth.outages import SAID
+from truth.outages import SAID, settled
 from truth.pods import bare_pod
 from truth.row import LEASE_S, Act, Row
 
@@ -95,7 +95,7 @@ def _rollback(scene: Scene) -> None:
 
 def _settled(scene: Scene) -> None:
     scene.guard()
-    scene.installation.rolled_out()
+    settled(scene)
 
 
 def _reinstall(scene: Scene) -> None:
@@ -124,6 +124,7 @@ def _made_while_away(scene: Scene) -> None:
 
 
 def _orphan_gone(scene: Scene) -> None:
+    settled(scene)
     scene.tenant.kubectl("delete", "pod", "orphan", "--grace-period=0", "--force", "--ignore-not-found")
 
 

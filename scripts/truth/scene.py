@@ -61,6 +61,11 @@ class Scene:
             self.greets.add(tag)
         return self.registry.push(f"{name}:{tag}", module if module is not None else identity_module(tag))
 
+    def inside(self, pod: str, container: str, *command: str) -> str:
+        """What a command prints in a container."""
+        where = (f"--namespace={self.tenant.name}", f"--container={container}")
+        return self.cluster.kubectl("exec", pod, *where, "--", *command)
+
     def try_kubectl(self, *arguments: str) -> None:
         """A command that may be refused; ``said`` is what it printed."""
         argv = [str(binary("kubectl")), f"--kubeconfig={self.cluster.kubeconfig}", f"--namespace={self.tenant.name}"]

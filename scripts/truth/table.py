@@ -58,7 +58,7 @@ def _line(row: dict[str, Any]) -> str:
     said = f"{row['measured_s']:g} s"
     cells = (
         row["what"],
-        "<br>".join(_code(each) for each in row["words"]),
+        "<br>".join(_words(row["words"])),
         row["next_step"],
         "never" if quiet else f"{row['asked_s']:g} s",
         "never" if quiet else f"**{said}**" if row["measured_s"] > row["asked_s"] else said,
@@ -66,6 +66,17 @@ def _line(row: dict[str, Any]) -> str:
         f"{row['lost']} of {row['requests']}" + (f" ({row['refused']} refused)" if row["refused"] else ""),
     )
     return "| " + " | ".join(each.replace("|", "\\|") for each in cells) + " |"
+
+
+def _words(words: list[str]) -> list[str]:
+    """As code; of an Event that repeats the first sentence, only which it is."""
+    first = words[0].partition(": ")[2]
+    shown = []
+    for each in words:
+        event = re.fullmatch(r"Event of (\S+: \S+ \S+): (.*)", each, re.DOTALL)
+        again = event is not None and event[2] == first
+        shown.append(f"and the same in an Event of {event[1]}" if event and again else _code(each))
+    return shown
 
 
 def _code(words: str) -> str:
