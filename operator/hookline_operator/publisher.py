@@ -26,7 +26,7 @@ from hookline_api.resources import API_VERSION, KIND, PLURAL, Failure, WasmPlugi
 from hookline_operator.health import without_figures
 from hookline_operator.kube import MANAGER, Kube, KubeError, path
 from hookline_operator.rations import Ration
-from hookline_operator.reasons import CAUSES, NO_PODS, RESOLVED, WRONG
+from hookline_operator.reasons import CAUSES, NO_PODS, NOT_WRITTEN, RESOLVED, WRONG
 from hookline_operator.reconcile import NAMED, Event, Observation, PodObservation, Resolution, as_json, reconcile
 from hookline_operator.staleness import confirmed, restored
 from hookline_operator.unwritten import Unwritten
@@ -183,7 +183,7 @@ class Publisher:
                 await self._write(page, key)
         except KubeError as error:
             if not await self._unwritten.is_gone(key, error):
-                self._refused(page, key, error)
+                await self._tell_refused(page, key, self._refused(page, key, error))
         except Exception as error:  # a defect of ours: it must not end in a status that is never written again
             log.exception("the status of plugin '%s/%s' could not be made", *key)
             self._refused(page, key, KubeError(0, f"the operator failed: {type(error).__name__}"))
@@ -193,12 +193,19 @@ class Publisher:
             page.rewrite = False
             self._look_again(key)
 
-    def _refused(self, page: _Page, key: Key, error: KubeError) -> None:
-        """The status could not be written: try again later and later, and say it once."""
-        self._unwritten.put(key, error)
+    def _refused(self, page: _Page, key: Key, error: KubeError) -> str:
+        """The status could not be written: try again later and later, and say it once; what an Event should say."""
+        says = self._unwritten.put(key, error)
         pause = min(_REWRITE_FIRST_S * 2 ** min(page.refusals, 16), _REWRITE_LAST_S) * random.uniform(0.7, 1.0)  # noqa: S311
         page.refusals, page.not_before = page.refusals + 1, time.monotonic() + max(pause, error.retry_after)
         page.rewrite = True
+        return says
+
+    async def _tell_refused(self, page: _Page, key: Key, says: str) -> None:
+        """Events have rights of their own, and no subresource: they may get through where a status does not."""
+        plugin = self._catalogue.plugin(key)
+        if says and plugin is not None and page.events.take():
+            await self._tell(plugin, Event(type="Warning", reason=NOT_WRITTEN, message=says))
 
     async def _write(self, page: _Page, key: Key) -> None:
         plugin = self._catalogue.plugin(key)

@@ -30,6 +30,8 @@ PODS_FAILED: Final = "PodsFailed"
 ROLLED_BACK: Final = "RolledBack"
 UNGUARDED: Final = "Unguarded"
 SETTLED: Final = "Settled"
+NOT_WRITTEN: Final = "StatusNotWritten"
+"""Of an Event: the API server refuses the status, so what it shows is old."""
 NOT_GRANTED: Final = "PermissionNotGranted"
 
 TROUBLES: Final[tuple[str, ...]] = get_args(Trouble)

@@ -18,6 +18,11 @@ _NOT_FOUND: Final = 404
 _NAMED: Final = 10
 """Plugins that the log names: what keeps one status from being written mostly keeps all of them."""
 _MAX_SAID: Final = 500
+_STEPS: Final = {
+    NO_SUBRESOURCE: "",  # it is in the sentence
+    "forbidden": "; give the operator back the rights of its chart: helm upgrade",
+}
+"""Refusals that a person has to end, and how."""
 
 log = logging.getLogger("hookline.publisher")
 
@@ -46,8 +51,8 @@ class Unwritten:
         error.args = ("WasmPlugins have no status subresource: apply the chart's CustomResourceDefinitions (crds/)",)
         return False
 
-    def put(self, key: Key, error: KubeError) -> None:
-        """Its status could not be written."""
+    def put(self, key: Key, error: KubeError) -> str:
+        """Its status could not be written. What an Event should say of it: empty where that is known, or may pass."""
         reason = NO_SUBRESOURCE if error.status == _NOT_FOUND else reason_of(error)
         self._metrics.status_refused(reason)
         before = self._why.get(key)
@@ -59,6 +64,10 @@ class Unwritten:
             log.warning(
                 "the statuses of more plugins cannot be written; hookline_operator_statuses_unwritten has how many"
             )
+        if before == reason or reason not in _STEPS:
+            return ""
+        why = str(error)[:_MAX_SAID]
+        return f"the status cannot be written, and what it shows is old: {why}{_STEPS[reason]}"
 
     def written(self, key: Key) -> None:
         """It was."""

@@ -88,6 +88,17 @@ class Cluster(ControlPlane):
         """The host's end of the cable."""
         return f"198.18.{self._number}.1"
 
+    def another_gateway(self) -> str:
+        """A second address of this machine that pods reach: for what must not share one with another server."""
+        address = f"198.18.{64 + self._number}.1"
+        held = subprocess.run(
+            ["ip", "address", "show", "to", address], capture_output=True, text=True, check=True
+        ).stdout
+        if not held:
+            self._run("ip", "address", "add", f"{address}/32", "dev", self.processes.state.cable)
+            self._run(*self._prefix, "ip", "route", "add", f"{address}/32", "via", self.gateway)
+        return address
+
     @property
     def node_ip(self) -> str:
         """The node's end of the cable."""

@@ -21,7 +21,7 @@ from aiohttp import web
 from local_ports import reserve_port
 
 if TYPE_CHECKING:
-    from cluster import ControlPlane
+    from cluster import Cluster
 
 Mood = Literal["honest", "slow", "crowded", "gone"]
 SLOW_S: Final = 3.0
@@ -32,8 +32,9 @@ _DROPPED: Final = frozenset({"host", "transfer-encoding", "content-length", "con
 class Between:
     """One such server; ``mood`` holds from the next request on, and for watches that are open."""
 
-    def __init__(self, cluster: ControlPlane) -> None:
-        self.address, self.port = cluster.gateway, reserve_port()
+    def __init__(self, cluster: Cluster) -> None:
+        # No registry may be at the address of an API server: the operator asks none there.
+        self.address, self.port = cluster.another_gateway(), reserve_port()
         pair = cluster.pki.sign("between", "kube-apiserver", addresses=[self.address, "kubernetes.default.svc"])
         self._serves = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         self._serves.load_cert_chain(pair.certificate, pair.key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import traceback
@@ -74,11 +75,12 @@ def scene_of(name: str, prepare: Act, installation: Installation) -> Iterator[Sc
         cluster.namespace(f"truth-{name}") as namespace,
     ):
         scene = Scene(installation, Tenant(cluster, namespace).prepare(), registry)
-        prepare(scene)
-        proxies = scene.proxies()
-        scene.ready()
-        with scene.under_load(proxies):
-            yield scene
+        with contextlib.closing(scene):
+            prepare(scene)
+            proxies = scene.proxies()
+            scene.ready()
+            with scene.under_load(proxies):
+                yield scene
 
 
 class Playing:

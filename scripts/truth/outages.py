@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cluster import Cluster, ClusterError
 from installation import HOME, ROOT, kill_container, until
-from truth.looks import answers, condition, kubectl_says, listed, ready, step
+from truth.looks import answers, condition, event, kubectl_says, ready, step
 from truth.row import LEASE_S, Act, Look, Row
 
 if TYPE_CHECKING:
     from truth.scene import Scene
 
 WELL: Final = (ready(), answers("good"))
-_OPERATOR: Final = ("get", "pods", f"--namespace={HOME}", "--selector=app.kubernetes.io/component=operator")
 SAID: Final[tuple[Look, ...]] = (condition("Ready", "False", "FetchFailed", "tpyo"), step())
 """The tag that is wrong is noticed: somebody looks."""
 _PUSH: Final = r"check the reference[^;]*"
@@ -80,9 +79,9 @@ def _evict(scene: Scene) -> None:
 def _drain(scene: Scene) -> None:
     """The one node, of the operator's pods alone: the second may not go while the first finds no other node."""
     node = scene.cluster.get("nodes")["items"][0]["metadata"]["name"]
-    scene.try_kubectl(
-        "drain", node, "--pod-selector=app.kubernetes.io/component=operator", "--ignore-daemonsets", "--timeout=20s"
-    )
+    which = ("--pod-selector=app.kubernetes.io/component=operator", "--ignore-daemonsets", "--delete-emptydir-data")
+    scene.try_kubectl("drain", node, *which, "--timeout=8s")
+    scene.mark()
 
 
 def _uncordon(scene: Scene) -> None:
@@ -243,12 +242,14 @@ OUTAGES: Final = [
     ),
     Row(
         name="definition-without-status", what="a definition without its status subresource: no status can be written",
-        breaks=_without_status, says=(listed("0/1 +Running", *_OPERATOR),), next_step="hookline-operator",
+        breaks=_without_status, says=(event("StatusNotWritten", "status subresource"),),
+        next_step=r"apply the chart's CustomResourceDefinitions",
         mends=_definition_back, well=WELL, bound_s=LEASE_S,
     ),
     Row(
         name="no-rights", what="the operator's rights on WasmPlugins taken away",
-        breaks=_no_rights, says=(listed("0/1 +Running", *_OPERATOR),), next_step="hookline-operator",
+        breaks=_no_rights, says=(event("StatusNotWritten", "cannot|forbidden"),),
+        next_step=r"give the operator back the rights of its chart: helm upgrade",
         mends=_rights_back, well=WELL, bound_s=LEASE_S,
     ),
 ]  # fmt: skip

@@ -112,16 +112,16 @@ def _kill_sidecar(scene: Scene) -> None:
 
 def _not_ready(scene: Scene) -> None:
     """The proxy's own container dies, and goes on dying."""
-    pod = bare_pod("mortal", app="proxy", **{"hookline.dev/inject": "true"})
+    pod = bare_pod("sick", app="proxy", **{"hookline.dev/inject": "true"})
     nginx = pod["spec"]["containers"][0]
     nginx["readinessProbe"] = {
         "exec": {"command": ["sh", "-c", "! test -e /tmp/unready"]}, "periodSeconds": 1, "failureThreshold": 1
     }  # fmt: skip
     scene.tenant.apply(pod)
-    scene.tenant.kubectl("wait", "--for=condition=Ready", "pod/mortal", "--timeout=180s")
+    scene.tenant.kubectl("wait", "--for=condition=Ready", "pod/sick", "--timeout=180s")
     until(lambda: scene.plugin("guard")["status"]["loaded"] == "3/3", "the third proxy is counted")
     scene.mark()
-    scene.tenant.kubectl("exec", "mortal", "--container=nginx", "--", "touch", "/tmp/unready")
+    scene.tenant.kubectl("exec", "sick", "--container=nginx", "--", "touch", "/tmp/unready")
 
 
 def _delete_plugin(scene: Scene) -> None:
@@ -243,8 +243,8 @@ OF_PODS: Final = [
     Row(
         name="pod-not-ready", what="a pod that is not ready, though its sidecar is",
         breaks=_not_ready,
-        says=(condition("Ready", "False", "Progressing", "mortal"),),
-        next_step=r"pod 'mortal'[^;]*", mends=lambda scene: _gone(scene, "mortal"), well=WELL,
+        says=(condition("Ready", "False", "Progressing", "sick"),),
+        next_step=r"pod 'sick'[^;]*", mends=lambda scene: _gone(scene, "sick"), well=WELL,
     ),
     Row(
         name="plugin-deleted", what="a plugin deleted that pods run",

@@ -98,13 +98,12 @@ def _settled(scene: Scene) -> None:
     scene.installation.rolled_out()
 
 
-def _uninstall(scene: Scene) -> None:
-    scene.mark()
-    scene.installation.uninstall()
-
-
 def _reinstall(scene: Scene) -> None:
+    """Plugins and pods stay, and are taken over."""
+    scene.installation.uninstall()
     scene.installation.install()
+    scene.mark()
+    scene.guard("tpyo")
 
 
 def _nobody(scene: Scene) -> None:
@@ -210,9 +209,8 @@ RELEASES: Final = [
         breaks=_new_authority, says=SAID, next_step=_PUSH, mends=_settled, well=WELL, bound_s=LEASE_S,
     ),
     Row(
-        name="uninstalled", what="`helm uninstall`; then installed again",
-        breaks=_uninstall, says=NOT_OBSERVED, next_step=_NOBODY_LOOKS, mends=_reinstall, well=WELL,
-        bound_s=LEASE_S,
+        name="reinstalled", what="`helm uninstall` and `helm install`, and then a wrong tag",
+        breaks=_reinstall, says=SAID, next_step=_PUSH, mends=_settled, well=WELL, bound_s=LEASE_S,
     ),
 ]  # fmt: skip
 """In this order: the upgrade puts the detour in, the rollback takes it out."""

@@ -151,6 +151,10 @@ class Scene:
         with Load(proxies, rate=RATE / len(proxies), connections=1) as self.load:
             yield
 
+    def close(self) -> None:
+        """Let go of the API server."""
+        self._eyes.close()
+
     def ready(self, name: str = "guard") -> None:
         """Back when the plugin is."""
         until(lambda: self.condition(name, "Ready").get("status") == "True", f"{name} is Ready: {self.line(name)}")
@@ -167,6 +171,12 @@ class Eyes:
         self._address = cluster.server.removeprefix("https://")
         self._connection: http.client.HTTPSConnection | None = None
 
+    def close(self) -> None:
+        """End the connection."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
     def get(self, path: str) -> Any:
         """Parsed JSON; None where there is no answer, or an error."""
         for _ in range(2):  # a kept connection may have been closed meanwhile
@@ -178,8 +188,7 @@ class Eyes:
                 body = answer.read()
                 return json.loads(body) if answer.status == 200 else None
             except (OSError, http.client.HTTPException, ValueError):
-                self._connection.close()
-                self._connection = None
+                self.close()
         return None
 
 

@@ -193,3 +193,17 @@ def test_what_keeps_all_statuses_from_being_written_fills_no_log(caplog):
         for number in range(100):
             unwritten.put(("shop", f"p{number}"), KubeError(403, "forbidden"))
     assert len(caplog.records) == 11
+
+
+def test_a_refusal_that_a_person_has_to_end_is_worth_an_event_once():
+    """And again once it was written in between; what may pass by itself is worth none."""
+    unwritten = Unwritten(None, Metrics())
+    key = ("shop", "guard")
+    assert unwritten.put(key, KubeError(500, "etcd is away")) == ""
+    said = unwritten.put(key, KubeError(403, "guard is forbidden"))
+    assert "guard is forbidden; give the operator back the rights of its chart: helm upgrade" in said
+    assert unwritten.put(key, KubeError(403, "guard is forbidden")) == ""
+    unwritten.written(key)
+    assert unwritten.put(key, KubeError(403, "x" * 5000)) != ""
+    unwritten.written(key)
+    assert unwritten.put(key, KubeError(404, "no status subresource: apply …")).endswith("apply …")
