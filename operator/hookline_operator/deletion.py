@@ -69,7 +69,8 @@ class Deletions:
         running = self._catalogue.current(plugin) is not None
         pods = len(self._catalogue.matching(plugin.namespace, plugin.selector)) if running else 0
         if not asked.dry_run and self._lines.take():
-            log.warning("plugin '%s/%s' is deleted, as %s asks; pods that run it: %d", *plugin.key, asked.user, pods)
+            level = logging.WARNING if pods else logging.INFO
+            log.log(level, "plugin '%s/%s' is deleted, as %s asks; pods that match: %d", *plugin.key, asked.user, pods)
         if not pods:
             return None
         run = "1 pod runs" if pods == 1 else f"{pods} pods run"

@@ -47,6 +47,9 @@ _EVENTS: Final = 100
 """Events of one plugin at once: four for each version that somebody tries, who works on it for an hour."""
 _EVENTS_EACH_SECOND: Final = 1 / 10
 """… and again: one that flaps every second is seen to do so in its status, and etcd keeps each Event for an hour."""
+_REFUSALS: Final = 100
+"""Events at once that say of a plugin that its status cannot be written: mostly that is so of all of them."""
+_REFUSALS_EACH_SECOND: Final = 1
 _WRITE_EVERY_S: Final = 1.0
 _FIGURES_EVERY_S: Final = 30.0
 """How often a status is written for figures alone, which move with each report of a plugin that fails."""
@@ -120,6 +123,7 @@ class Publisher:
         self._look_again = look_again
         self._resolution = resolution
         self._unwritten = Unwritten(kube, metrics)
+        self._refusals = Ration(burst=_REFUSALS, each_second=_REFUSALS_EACH_SECOND)
         self._said_old = False
         self._since = 0.0
         self._pages: dict[Key, _Page] = {}
@@ -204,7 +208,7 @@ class Publisher:
     async def _tell_refused(self, page: _Page, key: Key, says: str) -> None:
         """Events have rights of their own, and no subresource: they may get through where a status does not."""
         plugin = self._catalogue.plugin(key)
-        if says and plugin is not None and page.events.take():
+        if says and plugin is not None and self._refusals.take() and page.events.take():
             await self._tell(plugin, Event(type="Warning", reason=NOT_WRITTEN, message=says))
 
     async def _write(self, page: _Page, key: Key) -> None:

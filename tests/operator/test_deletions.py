@@ -73,7 +73,7 @@ async def test_whoever_deletes_what_pods_run_is_warned_and_named(catalogue, ask,
     (warning,) = response["warnings"]
     assert warning.startswith("3 pods run this plugin: from now on, their proxies' hooks (authenticate,authorize)")
     assert len(warning) < 250
-    assert "plugin 'shop/guard' is deleted, as alice asks; pods that run it: 3" in caplog.text
+    assert "plugin 'shop/guard' is deleted, as alice asks; pods that match: 3" in caplog.text
 
 
 async def test_what_no_pod_runs_is_deleted_without_a_warning(ask):
