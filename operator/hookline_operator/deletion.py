@@ -4,7 +4,8 @@ It never refuses: a namespace that is deleted, or the garbage collector, must no
 asked, and the log keeps who that was.
 
 DANGER: anybody can reach a webhook. Nothing is said, and nothing logged, unless the review tells the plugin's uid,
-which is random, and known to those who may read the plugin.
+which is random, and known to those who may read the plugin. These can also make up a review: what the log has is what
+somebody said, and who it really was is in the API server's audit log.
 """
 
 from __future__ import annotations
@@ -15,12 +16,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from hookline_api.text import readable
+from hookline_operator.rations import Ration
 
 if TYPE_CHECKING:
     from hookline_operator.catalogue import Catalogue
 
 _MAX_USER: Final = 100
 """Characters of a user's name."""
+_LINES: Final = 50
+_LINES_EACH_SECOND: Final = 1.0
+"""Of the log: whoever may read a plugin can send as many reviews about it as they like, and none has to be true."""
 
 log = logging.getLogger("hookline.admission")
 
@@ -53,6 +58,7 @@ class Deletions:
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
+        self._lines = Ration(burst=_LINES, each_second=_LINES_EACH_SECOND)
 
     def __call__(self, asked: Deletion) -> str | None:
         """A warning for whoever deletes it; None where no pod runs it."""
@@ -62,8 +68,9 @@ class Deletions:
             return None
         running = self._catalogue.current(plugin) is not None
         pods = len(self._catalogue.matching(plugin.namespace, plugin.selector)) if running else 0
-        if not asked.dry_run:
-            log.warning("plugin '%s/%s' is deleted, as %s asks; pods that run it: %d", *plugin.key, asked.user, pods)
+        if not asked.dry_run and self._lines.take():
+            level = logging.WARNING if pods else logging.INFO
+            log.log(level, "plugin '%s/%s' is deleted, as %s asks; pods that match: %d", *plugin.key, asked.user, pods)
         if not pods:
             return None
         run = "1 pod runs" if pods == 1 else f"{pods} pods run"

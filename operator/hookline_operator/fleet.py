@@ -58,6 +58,18 @@ class PodState(Resource):
         found = (each for each in self.by_name.values() if each.revision is None)
         return sorted((each for each in found if each.state in {"Closed", "Updating"}), key=lambda each: each.name)
 
+    @cached_property
+    def waited_names(self) -> frozenset[str]:
+        """Their names: each of a thousand plugins asks of each pod whether it is among them."""
+        return frozenset(each.name for each in self.waited_for)
+
+    @cached_property
+    def closed(self) -> list[str]:
+        """The plugins that keep it from being ready, since they refuse all calls, by name; none while it is ready."""
+        if self.report.ready:
+            return []
+        return sorted(each.name for each in self.by_name.values() if each.state == "Closed")
+
     def runs(self, plugin: str) -> str | None:
         """The revision of a plugin that answers calls in the pod."""
         said = self.by_name.get(plugin)

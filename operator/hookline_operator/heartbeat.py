@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import logging
+import time
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from hookline_api.resources import API_VERSION, KIND, PLURAL
@@ -42,7 +43,11 @@ async def keep_confirming(
     *,
     visit_s: float = VISIT_S,
 ) -> NoReturn:
-    """Have each status confirmed in its turn, for ever; none while this replica does not see what is true."""
+    """Have each status confirmed in its turn, for ever; none while this replica does not see what is true.
+
+    One that an operator without heartbeats wrote waits for a visit longer: replicas of that may still read it.
+    """
+    began = time.monotonic()
     while True:
         plugins = [plugin.key for plugin in catalogue.all_plugins()]
         if not plugins:
@@ -54,7 +59,10 @@ async def keep_confirming(
             plugin = catalogue.plugin(key)
             if plugin is None or not sees():
                 continue
-            age = age_of(plugin.last_status(), now=dt.datetime.now(dt.UTC))
+            status = plugin.last_status()
+            age = age_of(status, now=dt.datetime.now(dt.UTC))
+            if age is None and status.conditions and time.monotonic() - began < visit_s:
+                continue
             if age is None or not -_OLD * visit < age < _OLD * visit:  # a clock that was put back
                 confirm(plugin)
 

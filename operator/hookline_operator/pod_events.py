@@ -103,6 +103,8 @@ class PodEvents:
         self._rations: Rations[str] = Rations(burst=_BURST, each_second=_EACH_SECOND, kept=_REMEMBERED)
         self._since: dict[str, float] = {}
         """By uid: since when (monotonic) a sidecar is not ready."""
+        self._judged: dict[str, PodState] = {}
+        """By uid: the last word of a sidecar of which there is nothing more to tell."""
         self._bare: dict[str, float] = {}
         """By namespace: when (monotonic) its pods without a sidecar are looked at."""
 
@@ -110,6 +112,7 @@ class PodEvents:
         """Lead until cancelled."""
         self._bare = dict.fromkeys(self._unguarded.namespaces(), 0.0)
         self._since.clear()
+        self._judged.clear()
         for uid, state in self._fleet.states.items():
             self._heard(uid, state, state.namespace, "")
         self._fleet.changed.append(self._heard)
@@ -128,6 +131,7 @@ class PodEvents:
             self._since.setdefault(uid, time.monotonic())
         else:
             self._since.pop(uid, None)
+            self._judged.pop(uid, None)
             self._told.pop((WAITS, uid), None)
 
     def _look_at(self, namespace: str) -> None:
@@ -153,12 +157,15 @@ class PodEvents:
         now = time.monotonic()
         for uid in [uid for uid, since in self._since.items() if now - since >= _PATIENCE_S]:
             state = self._fleet.states.get(uid)
+            if state is self._judged.get(uid, False):
+                continue  # two thousand pods that wait for a thousand plugins are two million names
             pod = self._catalogue.pods[state.namespace].get(state.name) if state is not None else None
             if state is None or pod is None or pod.uid != uid or not pod.live:
                 continue
             blamed = waits_for(state, self._catalogue)
             told = " ".join(f"{each.name}/{each.failure.cause if each.failure else ''}" for each in blamed)
             if not blamed or self._told.get((WAITS, uid)) == told:
+                self._judged[uid] = state
                 continue
             if most <= 0:
                 return

@@ -27,14 +27,13 @@ from hookline_operator.health import without_figures
 from hookline_operator.kube import MANAGER, Kube, KubeError, path
 from hookline_operator.rations import Ration
 from hookline_operator.reasons import CAUSES, NO_PODS, NOT_WRITTEN, RESOLVED, WRONG
-from hookline_operator.reconcile import Event, Observation, PodObservation, Resolution, as_json, reconcile
+from hookline_operator.reconcile import NAMED, Event, Observation, PodObservation, Resolution, as_json, reconcile
 from hookline_operator.staleness import confirmed, restored
 from hookline_operator.unwritten import Unwritten
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hookline_api.distribution import Report
     from hookline_operator.bundles import Bundles, Standing
     from hookline_operator.catalogue import Catalogue, Plugin, Pod
     from hookline_operator.fleet import Fleet, PodState
@@ -48,6 +47,9 @@ _EVENTS: Final = 100
 """Events of one plugin at once: four for each version that somebody tries, who works on it for an hour."""
 _EVENTS_EACH_SECOND: Final = 1 / 10
 """… and again: one that flaps every second is seen to do so in its status, and etcd keeps each Event for an hour."""
+_REFUSALS: Final = 100
+"""Events at once that say of a plugin that its status cannot be written: mostly that is so of all of them."""
+_REFUSALS_EACH_SECOND: Final = 1
 _WRITE_EVERY_S: Final = 1.0
 _FIGURES_EVERY_S: Final = 30.0
 """How often a status is written for figures alone, which move with each report of a plugin that fails."""
@@ -57,6 +59,8 @@ _BACK_S: Final = 2.0
 """How long the watch may take to bring back what was written."""
 _REWRITE_FIRST_S: Final = 2.0
 _REWRITE_LAST_S: Final = 30.0
+_INVALID: Final = 422
+_UNDECLARED: Final = "field not declared in schema"
 _RECONNECT_S: Final = 12.0
 """How long a new leader waits for sidecars before it says that they are gone."""
 
@@ -70,6 +74,8 @@ class _Page:
     uid: str
     applied: dict[str, Any] = field(default_factory=dict)
     """The status that was last written."""
+    stored: dict[str, Any] = field(default_factory=dict)
+    """What the API server made of it: a definition that is older leaves out what it does not know."""
     written: float = 0.0
     """When (monotonic) that was."""
     rested: float = 0.0
@@ -117,6 +123,8 @@ class Publisher:
         self._look_again = look_again
         self._resolution = resolution
         self._unwritten = Unwritten(kube, metrics)
+        self._refusals = Ration(burst=_REFUSALS, each_second=_REFUSALS_EACH_SECOND)
+        self._said_old = False
         self._since = 0.0
         self._pages: dict[Key, _Page] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -200,7 +208,7 @@ class Publisher:
     async def _tell_refused(self, page: _Page, key: Key, says: str) -> None:
         """Events have rights of their own, and no subresource: they may get through where a status does not."""
         plugin = self._catalogue.plugin(key)
-        if says and plugin is not None and page.events.take():
+        if says and plugin is not None and self._refusals.take() and page.events.take():
             await self._tell(plugin, Event(type="Warning", reason=NOT_WRITTEN, message=says))
 
     async def _write(self, page: _Page, key: Key) -> None:
@@ -208,9 +216,9 @@ class Publisher:
         if plugin is None or plugin.uid != page.uid:
             return
         stored = orjson.loads(plugin.status)
-        known = stored
-        if time.monotonic() - page.written < _BACK_S and page.applied:
-            known = page.applied  # the watch may not have brought it back yet
+        known, ours = stored, bool(page.applied) and stored == page.stored
+        if ours or (time.monotonic() - page.written < _BACK_S and page.applied):
+            known = page.applied  # the watch may not have brought it back yet, or there is not all of it
         previous = _status(known)
         begin = time.monotonic()
         pods, complete = await self._pods(plugin)
@@ -243,7 +251,7 @@ class Publisher:
         sent = [previous, *([_status(page.applied)] if page.applied else [])]
         new = as_json(confirmed(outcome.status, sent, due=page.confirm, now=written_at))
         if new == known:
-            if known is page.applied and new != stored:
+            if known is page.applied and new != stored and not ours:
                 # Either the watch is behind, or somebody wrote over it: it is known in a moment.
                 asyncio.get_running_loop().call_later(_BACK_S, self._look_again, key)
             self._unwritten.written(key)
@@ -252,16 +260,10 @@ class Publisher:
         if left > 0 and page.applied and not page.confirm and without_figures(new) == without_figures(known):
             self._figures_later(page, key, left)
             return
-        body = {
-            "apiVersion": API_VERSION,
-            "kind": KIND,
-            "metadata": {"name": plugin.name, "namespace": plugin.namespace, "uid": plugin.uid},
-            "status": new,
-        }
         self._check_term()
-        await self._kube.apply(path(API_VERSION, PLURAL, plugin.namespace, plugin.name, "status"), body)
+        await self._apply(page, plugin, new)
         self._metrics.wrote("status")
-        page.applied, page.written = new, time.monotonic()
+        page.written = time.monotonic()
         page.refusals, page.confirm = 0, False
         self._unwritten.written(key)
         programmed = next(each for each in outcome.status.conditions if each.type == "Programmed")
@@ -275,6 +277,23 @@ class Publisher:
                 log.info("plugin '%s/%s': %s: %s", *plugin.key, event.reason, event.message)
             if page.events.take():
                 await self._tell(plugin, event)
+
+    async def _apply(self, page: _Page, plugin: Plugin, status: dict[str, Any]) -> None:
+        """Send a status. Raises KubeError."""
+        where = path(API_VERSION, PLURAL, plugin.namespace, plugin.name, "status")
+        metadata = {"name": plugin.name, "namespace": plugin.namespace, "uid": plugin.uid}
+        body = {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "status": status}
+        try:
+            answer = await self._kube.apply(where, body)
+        except KubeError as error:
+            if error.status != _INVALID and _UNDECLARED not in str(error):
+                raise
+            answer = await self._kube.apply(where, body | {"status": _as_before(status)})
+            if not self._said_old:
+                self._said_old = True
+                log.warning("WasmPlugins' definition is older than this operator, so statuses say less than they "
+                            "should: apply the chart's CustomResourceDefinitions (crds/)")  # fmt: skip
+        page.applied, page.stored = status, answer.get("status") or {}
 
     def _figures_later(self, page: _Page, key: Key, seconds: float) -> None:
         """Look again then, once for all reports that come meanwhile."""
@@ -351,22 +370,25 @@ def _observed(name: str, pod: Pod, state: PodState, standing: Standing | None) -
         failure=failure and Failure(cause=failure.cause, message=failure.message[:1024]),
         health=report.health if report is not None else [],
         rolled_back=back if back is not None and standing is not None and back.revision == standing.revision else None,
-        waits=any(each.name == name for each in state.waited_for),
-        waits_for=_waits_for(name, state.report),
+        waits=name in state.waited_names,
+        waits_for=[each for each in state.closed[: NAMED + 1] if each != name][:NAMED],
+        waits_for_number=len(state.closed) - (bool(state.closed) and report is not None and report.state == "Closed"),
     )
-
-
-def _waits_for(name: str, report: Report) -> list[str]:
-    """The other plugins that keep a sidecar from being ready: it has nothing to answer their calls with."""
-    if report.ready:
-        return []
-    return [each.name for each in report.plugins if each.state == "Closed" and each.name != name]
 
 
 def _had_reports(status: WasmPluginStatus) -> bool:
     """Whether sidecars had said what they run when it was written."""
     known = any(each.type == "Healthy" and each.status != "Unknown" for each in status.conditions)
     return known or status.pods.loaded > 0
+
+
+def _as_before(status: dict[str, Any]) -> dict[str, Any]:
+    """What a definition of the version before takes: no field that it has not got, and eight conditions."""
+    conditions = [each for each in status.get("conditions") or () if each.get("type") != "Observed"]
+    failures = [{name: told for name, told in each.items() if name != "hook"} for each in status.get("failures") or ()]
+    pods = {name: number for name, number in (status.get("pods") or {}).items() if name != "unguarded"}
+    rest = {name: told for name, told in status.items() if name != "rolledBack"}
+    return rest | {"conditions": conditions, "failures": failures, "pods": pods}
 
 
 def _status(data: dict[str, Any]) -> WasmPluginStatus:

@@ -34,7 +34,7 @@ from hookline_operator.reasons import HEALTHY, NO_PODS, NOT_GRANTED, PENDING, PR
 
 _MAX_FAILURES: Final = 5
 _MAX_REVISIONS: Final = 10
-_NAMED: Final = 3
+NAMED: Final = 3
 """Other plugins that one sentence names."""
 
 
@@ -56,7 +56,9 @@ class PodObservation(Resource):
     waits: bool = False
     """Whether its sidecar, and so a new pod, waits for this plugin."""
     waits_for: list[str] = []
-    """The other plugins that keep its sidecar, and so the pod, from being ready."""
+    """The other plugins that keep its sidecar, and so the pod, from being ready: the first of them, by name."""
+    waits_for_number: int = 0
+    """How many there are in all, where that is more than are named."""
 
 
 class UnguardedPod(Resource):
@@ -237,9 +239,10 @@ def _rollback(held: RollbackStatus) -> Failure:
 def _waits(pod: PodObservation) -> str:
     """Why a pod does not run it, or is not counted."""
     if pod.waits_for:
-        more = len(pod.waits_for) - _NAMED
-        names = ", ".join(f"'{name}'" for name in sorted(pod.waits_for)[:_NAMED])
-        plugins = "plugin" if len(pod.waits_for) == 1 else "plugins"
+        number = max(len(pod.waits_for), pod.waits_for_number)
+        more = number - min(len(pod.waits_for), NAMED)
+        names = ", ".join(f"'{name}'" for name in sorted(pod.waits_for)[:NAMED])
+        plugins = "plugin" if number == 1 else "plugins"
         return f"pod '{pod.name}' waits for {plugins} {names}{f' and {more} more' if more > 0 else ''}"
     if pod.runs == "Current":
         return f"pod '{pod.name}' runs it and is not ready"

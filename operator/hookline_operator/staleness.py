@@ -32,8 +32,9 @@ def confirmed(new: WasmPluginStatus, known: Sequence[WasmPluginStatus], *, due: 
     """What to write: ``new`` with the heartbeat, whose time moves where it is ``due`` or anything else changes.
 
     ``known`` is what the API server has, and what was sent to it: a definition that is older than this operator leaves
-    out what it does not know, and that is no change. A status in which nothing else is to change, and which has no
-    heartbeat yet, gets none before it is due: an operator that is updated does not write all of them at once.
+    out what it does not know, and that is no change. A status that has no heartbeat yet gets none before it is due,
+    unless it is the first of all: an operator that is updated does not write all of them at once. And a replica of the
+    version before reads no status of more than eight conditions: not even that a plugin must not run.
     """
     others = [each for each in new.conditions if each.type != "Observed"]
     new = new.model_copy(update={"conditions": others})
@@ -41,6 +42,8 @@ def confirmed(new: WasmPluginStatus, known: Sequence[WasmPluginStatus], *, due: 
         before = _observed(each)
         if not due and new == _without(each) and (before is None or before.status == "True"):
             return new.model_copy(update={"conditions": [*others, *([before] if before else [])]})
+    if not due and any(each.conditions for each in known) and not any(_observed(each) for each in known):
+        return new
     heartbeat = Condition(
         type="Observed",
         status="True",

@@ -181,6 +181,9 @@ class Breaker:
 class Plugin:
     """One plugin of one bundle in this process."""
 
+    last_fault: LastFailure | None = None
+    """The newest failure that was the guest's doing: behind one that loops, overloads are soon the newest."""
+
     def __init__(
         self,
         entry: BundlePlugin,
@@ -272,6 +275,11 @@ class Plugin:
         self.before = before
         self._room = max(self.need, before.plugin.need)
         self.inline = self.inline and before.plugin.inline
+
+    def runs(self, runs: bool) -> None:  # noqa: FBT001 - one word, and its opposite
+        """Whether it is what runs from here on; else another version is, and this one's calls are told apart."""
+        for road in self.roads.values():
+            road.row = road.row.timely() if runs else road.row.late()
 
     def prove(self) -> None:
         """It is on probation no longer, and lets go of the version before it."""
@@ -670,6 +678,8 @@ class Plugin:
         message = told(error, secrets=self._has_secrets)
         self.last_failure = LastFailure(hook=hook.value, cause=error.cause, message=message, at=time.time())
         self.last_failures[hook] = self.last_failure
+        if not isinstance(error, OverloadError):
+            self.last_fault = self.last_failure
         # Once per change of state, and never faster than a person reads: one call in two may fail.
         now = time.monotonic()
         if not self._failing and now - self._logged_at >= _LOG_PAUSE_S:

@@ -31,7 +31,8 @@ _DROPPED: Final = 4
 _WAITED: Final = 5
 _WAITED_TIME: Final = 6
 _ALONE: Final = 7
-_FAILURES: Final = 8
+_LATE: Final = 8
+_FAILURES: Final = 9
 _BUCKETS: Final = _FAILURES + len(CAUSES)
 _BUCKET_COUNT: Final = 104
 _WORDS: Final = _BUCKETS + _BUCKET_COUNT
@@ -107,6 +108,14 @@ class Row:
         """Say of a call that failed that the version before this one did not fail on it (``before.py``)."""
         self._words[_ALONE] += 1
 
+    def late(self) -> Row:
+        """The same counters, for a version that another one has replaced."""
+        return _LateRow(self._words)
+
+    def timely(self) -> Row:
+        """The same counters, for the version that runs."""
+        return Row(self._words)
+
     def values(self) -> list[int]:
         """The words as they are now."""
         return self._words.tolist()
@@ -128,6 +137,23 @@ class Row:
         return sum(self._words[_BUCKETS + above :])
 
 
+class _LateRow(Row):
+    """Calls that a version still has when another one runs: they are told apart, as they say nothing of that one."""
+
+    __slots__ = ()
+
+    def count(self, ns: int) -> None:
+        self._words[_LATE] += 1  # first: whoever reads in between must not see a sum that shrinks later
+        super().count(ns)
+
+    def count_skipped(self) -> None:
+        self._words[_LATE] += 1
+        super().count_skipped()
+
+    def count_alone(self) -> None:
+        pass
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
     """One plugin and hook over any number of processes."""
@@ -144,6 +170,8 @@ class Summary:
     """How long, summed."""
     alone: int
     """Calls that failed while the plugin was on probation, and that the version before it did not fail on."""
+    late: int
+    """Of the calls, and of those that the breaker answered: those of a version that another one had replaced."""
     seconds: float
     """Time in the plugin, summed."""
     fuel: int
@@ -163,6 +191,7 @@ class Summary:
             waited=total[_WAITED],
             waited_seconds=total[_WAITED_TIME] / 1e9,
             alone=total[_ALONE],
+            late=total[_LATE],
             seconds=total[_TIME] / 1e9,
             fuel=total[_FUEL],
             memory=max((words[_MEMORY] for words in rows), default=0),

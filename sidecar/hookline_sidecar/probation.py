@@ -45,6 +45,8 @@ _WINDOW_S: Final = 60.0
 """The last minutes of a version are one to two of these."""
 _TIMES: Final = 2
 """How many times the share of the failures before is not like before."""
+_FEW: Final = 20
+"""Calls of the version before that say something of it."""
 _TOLD_S: Final = 1.0
 """How long the workers may take to say why calls failed, before it goes back without their word."""
 _MAX_SENTENCE: Final = 256
@@ -135,6 +137,8 @@ class Probations:
         self._revisions: dict[str, tuple[BundlePlugin, str]] = {}
         self._ready_since: dict[str, float] = {}
         """By plugin: since when it is to go back, and the workers have not said why yet."""
+        self._enough_since: dict[str, float] = {}
+        """By plugin: since when it has had enough calls, of which so many failed that it may have to go back."""
         self._windows: dict[str, tuple[str, float, Counts, Counts]] = {}
         """By plugin: its revision, when the newer of two samples was taken, and both, the older one first."""
 
@@ -209,7 +213,9 @@ class Probations:
         names = {entry.name for entry in bundle.plugins}
         self._windows = {name: known for name, known in self._windows.items() if name in names}
         self._revisions = {name: known for name, known in self._revisions.items() if name in trials}
-        self._ready_since = {name: since for name, since in self._ready_since.items() if name in trials}
+        for since in (self._ready_since, self._enough_since):
+            for name in since.keys() - trials.keys():
+                del since[name]
         if changed:
             self._keep()
 
@@ -246,13 +252,12 @@ class Probations:
             if _fails(counts, trial, rule):
                 if self._may_go_back(entry.name, trial):
                     back.append(entry.name)
-            elif counts.calls >= rule.calls or abs(self._clock() - trial.began) * 1000 >= rule.for_:
+            elif self._is_enough(entry.name, trial, rule, counts):
                 proven[entry.name] = entry.revision
                 log.info("plugin '%s': revision %s has proven itself (%d calls)",
                          entry.name, entry.revision, counts.calls)  # fmt: skip
         for name in proven:
-            del self.trials[name]
-            self._ready_since.pop(name, None)
+            self._end(name)
         if proven:
             self._keep()
         return proven, back
@@ -269,8 +274,7 @@ class Probations:
             revision=entry.revision, calls=calls, failures=counts.alone, cause=cause, message=said[:_MAX_SENTENCE]
         )
         refused = self.refused[entry.name] = Refused(entry=entry, before=trial.before, key=key, told=told)
-        del self.trials[entry.name]
-        self._ready_since.pop(entry.name, None)
+        self._end(entry.name)
         self._keep()
         log.warning(
             "plugin '%s' goes back to revision %s: %s", entry.name, trial.before.revision, refused.failure.message
@@ -293,6 +297,19 @@ class Probations:
             self._keep()
         return None
 
+    def give_up(self, before: BundlePlugin) -> bool:
+        """This version does not load any more: if something is to go back to it, that goes on. Whether it was so."""
+        known = self.refused.get(before.name)
+        if known is None or known.before.revision != before.revision:
+            return False
+        del self.refused[before.name]
+        self._keep()
+        log.error(
+            "plugin '%s': there is no way back to revision %s; revision %s goes on, although it fails",
+            before.name, before.revision, known.told.revision,
+        )  # fmt: skip
+        return True
+
     def forget(self, names: Iterable[str]) -> None:
         """Those are wanted no longer."""
         gone = self.refused.keys() & set(names)
@@ -304,14 +321,33 @@ class Probations:
     def _since(self, name: str, trial: Trial) -> Counts:
         return self._count(name).since(Counts(trial.calls, trial.failed, trial.alone))
 
+    def _end(self, name: str) -> None:
+        del self.trials[name]
+        for since in (self._ready_since, self._enough_since):
+            since.pop(name, None)
+
+    def _is_enough(self, name: str, trial: Trial, rule: Probation, counts: Counts) -> bool:
+        """Whether it has proven itself, as it has not failed."""
+        now = self._clock()
+        if abs(now - trial.began) * 1000 >= rule.for_:
+            return True
+        if counts.calls < rule.calls:
+            return False
+        if not _fails(counts._replace(alone=counts.failed), trial, rule):
+            return True
+        # Of calls that have just failed, the version before may not have said yet whether it fails on them too.
+        since = self._enough_since.setdefault(name, now)
+        return abs(now - since) >= 2 * trial.before.limits.timeout / 1000 + _TOLD_S
+
     def _may_go_back(self, name: str, trial: Trial) -> bool:
         """Whether the workers have said why, or had time for it."""
         now = self._clock()
         return self._said(name, trial) is not None or now - self._ready_since.setdefault(name, now) >= _TOLD_S
 
     def _said(self, name: str, trial: Trial) -> dict[str, Any] | None:
-        found = [report[name]["last_failure"] for report in self._reports() if name in report]
-        ours = [each for each in found if each and each["cause"] in _CAUSES and each["at"] >= trial.began]
+        facts = [report[name] for report in self._reports() if name in report]
+        found = [each["last_fault"] for each in facts if each["revision"] == trial.revision]
+        ours = [each for each in found if each and each["at"] >= trial.began]
         return max(ours, key=lambda each: float(each["at"]), default=None)
 
     def _newest(self, name: str, trial: Trial) -> tuple[CallCause, str]:
@@ -333,7 +369,8 @@ class Probations:
         if known is None or known[0] != revision:
             return 0.0
         seen = counts.since(known[2])
-        return seen.failed / seen.calls if seen.calls else 0.0
+        # Of a few calls, one that failed says little: it must not take the way back from the next version.
+        return seen.failed / max(seen.calls, _FEW)
 
     def _keep(self) -> None:
         with contextlib.suppress(OSError):  # a restart would begin it anew; the bundle's own writing tells of that
@@ -342,11 +379,14 @@ class Probations:
 
 
 def _fails(counts: Counts, trial: Trial, rule: Probation) -> bool:
-    """Whether it goes back. Of more calls than it is about, in the same proportion."""
+    """Whether it goes back. Of more calls than it is about, in the same proportion; of fewer than may fail, all."""
     if not counts.alone or not rule.calls:
         return False
     first = counts.alone * min(1.0, rule.calls / max(counts.calls, 1))
-    return first >= rule.max_failures and counts.alone / max(counts.calls, counts.alone) > _TIMES * trial.share
+    return (
+        first >= min(rule.max_failures, rule.calls)
+        and counts.alone / max(counts.calls, counts.alone) > _TIMES * trial.share
+    )
 
 
 def counts_of(tables: Iterable[StatsTable], number: int | None, hooks: Iterable[Any]) -> Counts:
@@ -355,7 +395,7 @@ def counts_of(tables: Iterable[StatsTable], number: int | None, hooks: Iterable[
         return Counts()
     total = Summary.of([table.row(number, hook).values() for table in tables for hook in hooks])
     failed = sum(total.failures[cause] for cause in _CAUSES) + total.skipped
-    return Counts(calls=total.calls + total.skipped, failed=failed, alone=total.alone)
+    return Counts(calls=total.calls + total.skipped - total.late, failed=failed, alone=total.alone)
 
 
 def _read(state: StateFolder) -> _Kept:

@@ -205,9 +205,12 @@ class Slots(dict[str, Slot]):
 
     def judge(self, slot: Slot) -> None:
         """Take down whether what resolved has failed on probation."""
+        was = slot.refused
         slot.refused = None if slot.resolved is None else self._refused(slot.resolved.entry, slot.wanted.key)
         if slot.refused is not None:
             slot.failure = slot.refused.failure
+        elif was is not None and slot.failure == was.failure:
+            slot.failure = slot.wanted.failure
 
     def try_again(self, slot: Slot) -> None:
         """Load it once more in a while, although nothing of it changes: there may be room for it then."""

@@ -63,6 +63,8 @@ _INITIAL_S: Final = 20.0
 """For the store to take initial keys; another process may be writing."""
 _SETTLE_S: Final = 0.02
 """How long several changes are gathered into one bundle."""
+_LEISURE: Final = 10
+"""It rests so many times as long as a look at probation took: 256 plugins and four workers take some 50 ms."""
 _DECIDING: Final = [hook for hook in Hook if hook not in OBSERVERS]
 
 log = logging.getLogger("hookline.supervisor")
@@ -276,7 +278,8 @@ class Supervisor:
             except LoadError as error:
                 log.warning("plugin '%s' of the last good bundle cannot be compiled again: %s", entry.name, error)
                 bundle = _with_placeholder(bundle, entry, LoadFailure(cause=error.cause, message=str(error)))
-        self._store.pin(entry.artifact.sha256 for entry in bundle.plugins if entry.artifact)
+        behind = self.probations.modules()
+        self._store.pin({*behind, *(entry.artifact.sha256 for entry in bundle.plugins if entry.artifact)})
         self.slots.restore(bundle.plugins, from_files=self.settings.plugins is not None)
         while True:
             try:
@@ -442,8 +445,10 @@ class Supervisor:
         return any(entry.name.startswith(STAND_IN) and entry.name not in self.slots for entry in running)
 
     async def _watch_probation(self) -> None:
+        spent = 0.0
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(max(LOOK_S, _LEISURE * spent))
+            begin = time.thread_time()
             proven, back = self.probations.look(self.bundle)
             if proven:
                 self.fleet.prove(proven)
@@ -451,11 +456,14 @@ class Supervisor:
             if back:
                 self._going_back = back
                 self._assemble.set()
+            spent = time.thread_time() - begin
 
     async def _go_back(self, name: str) -> None:
         """Run the version before one that has failed on probation, whatever is wanted or held meanwhile."""
         running, slot = self.entry(name), self.slots.get(name)
-        before = self.probations.refuse(running, slot.wanted.key if slot else "") if running else None
+        # Where something else is wanted by now, that wish is not what asked for it.
+        asked = running and slot and slot.resolved and slot.resolved.entry.revision == running.revision
+        before = self.probations.refuse(running, slot.wanted.key if slot and asked else "") if running else None
         if before is None or self.bundle is None:
             return
         before = before.model_copy(update={"failure": self.probations.refused[name].failure})
@@ -559,6 +567,10 @@ class Supervisor:
             if error.passing:
                 self.slots.try_again(slot)
         self._assemble.set()
+        if not runs and self.probations.give_up(refused):  # it would be tried again at once, and for ever
+            self.slots.judge_all()
+            if running is not None:
+                self.fleet.prove({running.name: running.revision})
         if not runs or self.bundle is None or running is None:
             return
         # What runs, or what was the last good one, is what does not load.

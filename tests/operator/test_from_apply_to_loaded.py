@@ -24,7 +24,7 @@ async def test_an_applied_plugin_reaches_its_pods_and_its_status_says_so(
     assert status["pods"] == {"matched": 1, "loaded": 1, "updating": 0, "failed": 0, "unguarded": 0}
     assert {kind: each["status"] for kind, each in status["conditions"].items()} == {
         "Ready": "True", "Healthy": "True", "Resolved": "True", "Verified": "True", "PermissionsGranted": "True",
-        "Programmed": "True", "Reconciling": "False", "Stalled": "False",
+        "Programmed": "True", "Reconciling": "False", "Stalled": "False", "Observed": "True",
     }  # fmt: skip
     assert other.runs() == {}
     assert not tenant.get("guard")["metadata"].get("finalizers")

@@ -6,8 +6,10 @@ import pytest
 
 from hookline_api.bundle import LoadFailure
 from hookline_api.distribution import PluginReport, Report
-from hookline_operator.catalogue import Catalogue
-from hookline_operator.fleet import PodState
+from hookline_operator import pod_events
+from hookline_operator.catalogue import Catalogue, Pod
+from hookline_operator.fleet import Fleet, PodState
+from hookline_operator.metrics import Metrics
 from hookline_operator.pod_events import waiting_sentence, waits_for
 
 CHOICE = "spec.failurePolicy.fetch: Open lets pods start without it"
@@ -83,6 +85,35 @@ def test_only_what_has_nothing_to_answer_with_is_waited_for():
 def test_the_sentence_names_the_first_with_its_reason(blamed, says):
     """And a few of the others."""
     assert waiting_sentence(blamed) == says
+
+
+async def test_who_was_judged_once_is_not_judged_each_second(monkeypatch):
+    """Only its next word is news: thousands of pods may wait for a thousand plugins each, for hours."""
+    sent, looks = [], []
+
+    class Api:
+        async def request(self, _method, _where, *, body):
+            sent.append(body["message"])
+
+    def judged(state, catalogue):
+        looks.append(state)
+        return waits_for(state, catalogue)
+
+    monkeypatch.setattr(pod_events, "waits_for", judged)
+    monkeypatch.setattr(pod_events, "_PATIENCE_S", 0.0)
+    catalogue, fleet = Catalogue(), Fleet()
+    catalogue.put_pod(("shop", "web"), None, Pod("shop", "web", "u", {}, ready=False, live=True))
+    events = pod_events.PodEvents(Api(), catalogue, fleet, None, Metrics(), leads=lambda: True)
+    fleet.changed.append(events._heard)
+    fleet.put(state(report("guard")))
+    for _ in range(20):
+        await events._tell_waiting(50)
+    assert (len(sent), len(looks)) == (1, 2)
+    fleet.put(state(report("guard", cause="config")))
+    await events._tell_waiting(50)
+    assert "cannot be loaded (config)" in sent[1]
+    fleet.drop("u")
+    assert (events._judged, events._since) == ({}, {})
 
 
 def test_the_sentence_is_bounded_and_keeps_the_choice():

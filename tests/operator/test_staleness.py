@@ -49,6 +49,19 @@ def test_a_change_confirms_all_of_it():
     assert _of(written, "Observed").last_transition_time == NOW
 
 
+def test_a_status_of_the_version_before_gets_no_heartbeat_with_its_first_change():
+    """A replica of that version reads no ninth condition, and with it nothing of the status at all."""
+    assert confirmed(_status(matched=3), [_status()], due=False, now=NOW) == _status(matched=3)
+    assert _of(confirmed(_status(), [WasmPluginStatus()], due=False, now=NOW), "Observed").status == "True"
+
+
+def test_all_but_the_heartbeat_is_what_the_version_before_reads():
+    """Its model, and its definition, take eight conditions."""
+    resolution = Resolution(state="Good", revision="r1", artifact={"digest": "sha256:" + "a" * 64})
+    made = reconcile(Observation(generation=1, resolution=resolution, now=NOW)).status
+    assert len(made.conditions) <= 8
+
+
 def test_what_an_older_definition_leaves_out_is_no_change():
     """What was sent is compared too; a heartbeat with each look would be a write each second, for ever."""
     sent, pruned = _status(matched=3, observed="True"), _status(matched=0, observed="True")

@@ -52,6 +52,33 @@ async def test_a_status_is_written_once_the_definition_has_its_subresource_again
     assert operator.log.read_text().count(said) == 1
 
 
+async def test_a_definition_of_the_version_before_gets_what_it_takes_and_that_once(
+    operator, tenant, module, control_plane, eventually, whole
+):
+    """Fewer fields and eight conditions, or it takes nothing at all; and no look is a reason to write that again."""
+    at = "/spec/versions/0/schema/openAPIV3Schema/properties/status/properties"
+    older = [
+        {"op": "replace", "path": f"{at}/conditions/maxItems", "value": 8},
+        {"op": "remove", "path": f"{at}/pods/properties/unguarded"},
+        {"op": "remove", "path": f"{at}/failures/items/properties/hook"},
+        {"op": "remove", "path": f"{at}/rolledBack"},
+    ]
+    control_plane.kubectl("patch", "crd", "wasmplugins.hookline.dev", "--type=json", "-p", json.dumps(older))
+    tenant.plugin("guard", tenant.module("one", module("v1")), selector={"matchLabels": {"app": "none"}})
+    await eventually(lambda: tenant.ready("guard") == ("Unknown", "NoMatchingPods"), "a status")
+    assert "Observed" not in tenant.status("guard")["conditions"]
+    assert operator.log.read_text().count("apply the chart's CustomResourceDefinitions") == 1
+    writes = 'hookline_operator_api_writes_total{kind="status"}'
+    tenant.plugin("other", tenant.module("two", module("v2")), selector={"matchLabels": {"app": "none"}})
+    await eventually(lambda: tenant.ready("other") == ("Unknown", "NoMatchingPods"), "another's status")
+    before = operator.metrics()[writes]
+    for name in ("a", "b", "c"):  # each of which is a look at both
+        tenant.pod(name, labels={"app": "web"})
+    tenant.plugin("third", tenant.module("three", module("v3")), selector={"matchLabels": {"app": "none"}})
+    await eventually(lambda: tenant.ready("third") == ("Unknown", "NoMatchingPods"), "one that came later")
+    assert operator.metrics()[writes] - before <= 3  # of the third alone
+
+
 async def test_the_last_operator_leaves_no_status_that_says_true(
     operator, guarded, tenant, connect, control_plane, eventually
 ):

@@ -126,6 +126,16 @@ async def test_an_overload_is_not_asked_again(versions, switch):
     assert _summary(runtime, Hook.AUTHORIZE).alone == 0
 
 
+async def test_an_overload_does_not_hide_why_calls_fail(versions, switch):
+    """Behind a guest that loops, overloads are soon the newest failures: what is told is the loop."""
+    first, second = await versions("unreachable", new={"limits": {"input": 400}})
+    runtime = await switch(first, second)
+    await runtime.call(Hook.AUTHORIZE, _QUERY)
+    await runtime.call(Hook.AUTHORIZE, b'{"query": "%s"}' % (b"x" * 400))
+    plugin = runtime.plugins["guest"]
+    assert (plugin.last_failure.cause, plugin.last_fault.cause) == ("overload", "trap")
+
+
 async def test_nobody_is_asked_about_what_was_not_for_it(workshop, wat):
     """A hook that the version before had not, and calls that its ``match`` left out: the failure stands and counts."""
     first = await workshop.plugin(wat.module(answers={"authorize": {"action": "allow"}}), match={"databases": ["a"]})
@@ -158,6 +168,27 @@ async def test_what_only_watches_is_seen_by_the_version_before(workshop, wat):
     await runtime.drained()
     assert workshop.kv.get("guest", b"\0") == b"9"
     assert _summary(runtime, Hook.METRICS).alone == 9
+
+
+async def test_calls_of_a_version_that_is_replaced_say_nothing_of_the_next_one(workshop, wat):
+    """Those that it has accepted run late, on it: they neither prove the new version, nor fail for it."""
+    quiet = "(drop (i32.const {})) (i64.const 0)"
+    first = await workshop.plugin(wat.module(hooks={"metrics": quiet.format(1)}))
+    second = await workshop.plugin(wat.module(hooks={"metrics": "unreachable"}))
+    third = await workshop.plugin(wat.module(hooks={"metrics": quiet.format(3)}))
+    runtime = await workshop.run(first)
+    for new, calls in ((second, 9), (third, 18)):
+        prepared = await runtime.prepare(Bundle.of([new]), workshop.find, before=[first])
+        for _ in range(9):
+            runtime.answer_now(Hook.METRICS, b"{}")
+        runtime.commit(prepared)
+        await runtime.drained()
+        found = _summary(runtime, Hook.METRICS)
+        assert found.calls + found.skipped == found.late == calls
+    assert found.alone == 0
+    await runtime.call(Hook.METRICS, b"{}")
+    await runtime.drained()
+    assert (_summary(runtime, Hook.METRICS).late, _summary(runtime, Hook.METRICS).calls) == (18, found.calls + 1)
 
 
 async def test_a_call_that_succeeds_leaves_the_version_before_alone(versions, switch):

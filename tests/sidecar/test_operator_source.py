@@ -120,6 +120,17 @@ async def test_a_new_bundle_replaces_and_removes(sidecar, operator, guests, repo
 # ── hold and commit ──
 
 
+async def test_what_is_held_does_not_hold_up_the_end(sidecar, operator, guests, reported):
+    """A pod that ends in the middle of a rollout: no call is under way, and so none is waited for or cut."""
+    entry = operator.entry("p", guests.saying("one"))
+    first = operator.send(entry)
+    sidecar.start()
+    reported(running=first, ready=True)
+    reported(prepared=operator.send(entry, operator.entry("q", guests.saying("two")), hold=True))
+    assert sidecar.stop() == 0
+    assert "are cut" not in sidecar.log
+
+
 async def test_a_held_bundle_is_prepared_and_runs_when_told(sidecar, operator, guests, reported, load):
     """What runs goes on answering until then; no call fails."""
     first = operator.send(operator.entry("p", guests.saying("one")))

@@ -12,6 +12,7 @@ import pytest
 
 from hookline_api.bundle import Bundle, BundleArtifact, BundlePlugin
 from hookline_api.resources import Probation
+from hookline_runtime.kv import MAX_KEYS, KvStore
 from hookline_sidecar.probation import Counts, Probations, Trial, _fails
 from waiting import until_true
 
@@ -238,6 +239,29 @@ async def test_a_restart_in_the_middle_loses_no_way_back(sidecar, versions):
     assert (await _until_back(sidecar))["cause"] == "trap"
 
 
+async def test_where_there_is_no_way_back_the_new_version_goes_on_and_it_is_said_once(sidecar, versions, eventually):
+    """A guest has filled its store, so that the initial keys of the version before find no room: no endless tries."""
+    settings = {"permissions": ["kv.read", "kv.write"], "limits": {"timeout": "900ms"}}
+    sidecar.folder.plugin("p", versions.good, kv={"initial": {"k": "1"}, "overwrite": "OnChange"}, **settings)
+    sidecar.start()
+    sidecar.wait_plugin("p", state="Running")
+    sidecar.folder.plugin("p", versions.trap, kv={"initial": {"k": "2"}, "overwrite": "OnChange"}, **settings)
+    sidecar.wait_plugin("p", state="Running", probation=True)
+    store = KvStore(sidecar.state / "kv")
+    store.delete("p", b"k")
+    for number in range(MAX_KEYS):
+        store.put("p", b"%d" % number, b"")
+    store.close()
+    for _ in range(6):
+        await sidecar.ask("authorize", _BODY)
+    eventually(lambda: "there is no way back" in sidecar.log, lambda: sidecar.log)
+    found = sidecar.wait_plugin("p", state="Running", probation=False)
+    assert found["rolled_back"] is None
+    assert (await sidecar.ask("authorize", _BODY))["failure"] == "trap"
+    assert sidecar.log.count("there is no way back") == 1
+    assert sidecar.log.count("cannot be loaded") == 1
+
+
 async def test_what_a_guest_says_is_not_told_where_it_has_secrets(sidecar, versions, guests):
     """Its answer that is no decision is quoted in its failure, and may be the password."""
     source = {"secretRef": {"name": "s"}, "key": "k", "path": "authorize"}
@@ -317,11 +341,12 @@ class _Pod:
 
     def __init__(self):
         self.state, self.counts, self.now, self.said = _State(), Counts(), 1000.0, None
+        self.revision = ""
         self.start()
 
     def start(self):
         """As after a restart of the supervisor."""
-        reports = lambda: [{"p": {"last_failure": self.said}}]  # noqa: E731
+        reports = lambda: [{"p": {"revision": self.revision, "last_fault": self.said}}]  # noqa: E731
         self.made = Probations(self.state, count=lambda _: self.counts, reports=reports, clock=lambda: self.now)
 
     def runs(self, new, old=None):
@@ -329,6 +354,7 @@ class _Pod:
         running = Bundle.of([old]) if old is not None else None
         before = self.made.before(Bundle.of([new]), running)
         self.made.begin(Bundle.of([new]), before, {})
+        self.revision = new.revision
         return [entry.revision for entry in before]
 
     def counted(self, calls, alone):
@@ -445,6 +471,40 @@ def test_where_as_many_failed_before_nothing_goes_back(pod):
     assert pod.look(two) == ({}, ["p"])
 
 
+def test_one_call_that_failed_before_is_no_share(pod):
+    """A version that was seldom asked, and failed once, does not keep the next one from going back."""
+    one, two = _version(1), _version(2)
+    pod.look(one)
+    pod.counted(1, 1)
+    pod.runs(two, one)
+    pod.counted(10, 10)
+    assert pod.look(two) == ({}, ["p"])
+
+
+def test_of_few_calls_all_may_fail_and_no_more(pod):
+    """``calls`` below ``maxFailures`` is a short probation, and not none."""
+    settings = {"probation": {"calls": 3}}
+    one, two = _version(1, **settings), _version(2, **settings)
+    pod.runs(two, one)
+    pod.counted(3, 3)
+    assert pod.look(two) == ({}, ["p"])
+
+
+def test_the_version_before_has_a_moment_to_answer(pod):
+    """A hundred calls at once fail, and it answers them more slowly: that proves nothing; that it fails too does."""
+    one, two = _version(1), _version(2)
+    pod.runs(two, one)
+    pod.counts = Counts(calls=100, failed=100, alone=0)
+    assert pod.look(two) == ({}, [])
+    pod.now += one.limits.timeout / 1000
+    pod.said = {"cause": "trap", "message": "it trapped", "at": pod.now}
+    pod.counts = Counts(calls=100, failed=100, alone=5)
+    assert pod.look(two) == ({}, ["p"])
+    pod.counts = Counts(calls=100, failed=100, alone=0)
+    pod.now += 60
+    assert pod.look(two) == ({"p": two.revision}, [])
+
+
 def test_workers_have_a_moment_to_say_why(pod):
     """It does not wait for their word for long."""
     one, two = _version(1), _version(2)
@@ -456,6 +516,15 @@ def test_workers_have_a_moment_to_say_why(pod):
     assert pod.look(two) == ({}, ["p"])
     pod.made.refuse(two, "wish")
     assert pod.made.refused["p"].failure.message.endswith("(trap); the version before it goes on")
+
+
+def test_what_workers_say_of_the_version_before_is_not_told_of_the_new_one(pod):
+    """A worker that has not switched yet has had a failure since, of the version that it runs."""
+    one, two = _version(1), _version(2)
+    pod.runs(two, one)
+    pod.counted(5, 5)
+    pod.revision = one.revision
+    assert pod.look(two) == ({}, [])
 
 
 @pytest.mark.parametrize("kept", [b"", b"{", b"[]", b'{"trials": 1}', b'{"refused": {"p": {}}}', b"\xff" * 100])
