@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from truth import guests
-from truth.looks import answers, condition, event, ready, status, step
+from truth.looks import answers, condition, event, ready, settled, status, step
 from truth.row import Look, Row
 
 if TYPE_CHECKING:
     from truth.scene import Scene
 
-WELL: Final = (ready(), answers("good"))
+WELL: Final = (ready(), answers("good"), settled())
 REFUSED: Final = frozenset({401, 403, 500, 503})
 """What nginx makes of a chain that refuses."""
 MEND: Final = r"mend the plugin[^;]*|kubectl logs [^ ]+ -c hookline-sidecar[^;]*"
@@ -32,11 +32,12 @@ def prepare(scene: Scene) -> None:
     scene.push("greedy", guests.grows("good", 32))
     scene.push("nonsense", guests.says_nonsense())
     scene.push("at-start", guests.trap_at_start("good"))
-    scene.guard()
+    _mend(scene)
 
 
 def _mend(scene: Scene) -> None:
-    scene.guard()
+    """Twenty calls prove it: the next row finds a version that pods can go back to."""
+    scene.guard(rollout={"probation": {"calls": 20}})
 
 
 def _applied(tag: str, **spec: Any) -> Any:

@@ -98,6 +98,16 @@ def status(what: str, wanted: Any, *, of: str = "guard") -> Look:
     return look
 
 
+def settled(*, of: str = "guard") -> Look:
+    """No pod could have to go back any more: the operator keeps one revision, and none before it."""
+
+    def look(scene: Scene) -> str:
+        kept = [each for each in scene.revisions() if each.get("plugin") == of]
+        return "settled" if len(kept) == 1 else ""
+
+    return look
+
+
 def answers(name: str) -> Look:
     """Each proxy greets by this name: the version that decides."""
 

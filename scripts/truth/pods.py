@@ -222,7 +222,7 @@ OF_PODS: Final = [
         name="stuck-in-init", what="a new pod that waits in Init, because of a plugin that cannot be had",
         breaks=_stuck,
         says=(
-            event("WaitsForPlugin", "other", kind="Pod", of="stuck"),
+            event("WaitsForPlugin", "'other'.*failurePolicy", kind="Pod", of="stuck"),
             condition("Ready", "False", "FetchFailed", of="other"),
             condition("Ready", "False", "Progressing", "pod 'stuck' waits for plugin 'other'"),
         ),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cluster import Access, ClusterError, ControlPlane, NotPossibleHereError
 from cluster.binaries import binary
-from installation import HOME, Installation, Load, Proxy, Tenant, until
+from installation import Installation, Load, Proxy, Tenant, until
 from truth.guests import identity_module
 from waiting import PATIENCE_S
 
@@ -117,9 +117,9 @@ class Scene:
             return [each for each in self._events() if _key(each) not in self._known_events]
         return []
 
-    def home_events(self) -> list[dict[str, Any]]:
-        """Those of the operator's own namespace."""
-        found = self._get(f"api/v1/namespaces/{HOME}/events")
+    def revisions(self) -> list[dict[str, Any]]:
+        """What the operator keeps of the namespace's plugins."""
+        found = self._get(f"apis/hookline.dev/v1alpha1/namespaces/{self.tenant.name}/wasmpluginrevisions")
         return list((found or {}).get("items", []))
 
     def cluster_says(self, *command: str) -> str:
