@@ -99,13 +99,15 @@ OF_SETTINGS: Final = [
     Row(
         name="schema", what="a setting that the plugin's schema refuses, applied",
         breaks=_refused_by_kubectl,
-        says=(_refused_or_told(r"config\.limit"),), next_step=r"config\.limit[^;,]*",
+        says=(_refused_or_told(r"config\.limit"),),
+        next_step=r"config\.limit[^;,]*",
         mends=_mend, well=WELL,
     ),
     Row(
         name="permission", what="a module that imports a function without its permission",
         breaks=_strict,
-        says=(_refused_or_told("kv.read"),), next_step=r"add (it|kv\.read) to spec\.permissions", mends=_mend, well=WELL,
+        says=(_refused_or_told("kv.read"),),
+        next_step=r"add (it|kv\.read) to spec\.permissions", mends=_mend, well=WELL,
     ),
     Row(
         name="permission-lenient", what="the same, with `permissionsPolicy: Lenient`",
