@@ -280,12 +280,15 @@ class OperatorProgram:
         ) as session:  # fmt: skip
             with contextlib.suppress(aiohttp.ClientConnectionResetError):  # what it was closed with comes next
                 await session.send_str(json.dumps({"type": "report"}))
-            message = await session.receive()
-            if message.type is aiohttp.WSMsgType.CLOSE and message.data == _REPLACED:
-                return {}  # after a stall, the same pod's next session was there before this one was told
-            if message.type is not aiohttp.WSMsgType.TEXT:
-                raise ValueError(f"no bundle, but {message.type!r} {message.data!r}"[:200])
-            return dict(json.loads(message.data)["bundle"])
+            while True:
+                message = await session.receive()
+                if message.type is aiohttp.WSMsgType.CLOSE and message.data == _REPLACED:
+                    return {}  # after a stall, the same pod's next session was there before this one was told
+                if message.type is not aiohttp.WSMsgType.TEXT:
+                    raise ValueError(f"no bundle, but {message.type!r} {message.data!r}"[:200])
+                told = json.loads(message.data)
+                if told["type"] == "bundle":
+                    return dict(told["bundle"])
 
     async def deploy(self, name: str) -> None:
         """Apply one more plugin in the honest namespace, and wait until its pod is told to run it."""

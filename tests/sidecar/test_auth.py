@@ -40,6 +40,8 @@ def running(new_sidecar, guests):
 
 
 _numbers = itertools.count(1)
+AT_ONCE = {"probation": {"calls": 0}}
+"""The version before does not answer what this one fails on."""
 
 
 @pytest.fixture
@@ -52,7 +54,9 @@ def decide(running, make_manifest):
             if answer is not NOBODY:
                 config = {hook: {"action": "what?"} if answer is FAILS else answer}
                 source = {"file": {"path": "m.wasm"}}
-                documents.append(make_manifest(hook, source=source, config=config, hooks=[hook], priority=number))
+                documents.append(
+                    make_manifest(hook, source=source, config=config, hooks=[hook], priority=number, rollout=AT_ONCE)
+                )
         # A plugin that is always there tells that the folder was read.
         marker = make_manifest("marker", source={"file": {"path": "m.wasm"}}, config={}, priority=number)
         running.folder.write("all.yaml", [*documents, marker | {"spec": marker["spec"] | {"hooks": ["route"]}}])
