@@ -56,6 +56,12 @@ TOGETHER: Final = [row.name for lane in LANES for row in lane.rows]
 ALONE: Final = {row.name: row for row in (*outages.OUTAGES, *releases.RELEASES)}
 ORDER: Final = [*TOGETHER, *ALONE]
 """Of the table."""
+BRIEF: Final = frozenset({
+    "traps", "paused", "overload", "at-start", "rolled-back-trap", "no-pods", "unguarded", "stuck-in-init", "wrong-tag",
+    "registry-lies", "no-registry", "no-password", "secret-missing", "schema", "permission", "secret-annotated",
+    "nothing", "leader-killed", "apiserver-paused", "definition-not-served", "no-rights", "scaled-to-0", "new-authority",
+})  # fmt: skip
+"""One or two of each kind, for where all of them take too long."""
 
 
 def say(line: str) -> None:
