@@ -59,7 +59,8 @@ ORDER: Final = [*TOGETHER, *ALONE]
 BRIEF: Final = frozenset({
     "traps", "paused", "overload", "at-start", "rolled-back-trap", "no-pods", "unguarded", "stuck-in-init", "wrong-tag",
     "registry-lies", "no-registry", "no-password", "secret-missing", "schema", "permission", "secret-annotated",
-    "nothing", "leader-killed", "apiserver-paused", "definition-not-served", "no-rights", "scaled-to-0", "new-authority",
+    "nothing",
+    "leader-killed", "apiserver-paused", "definition-not-served", "no-rights", "scaled-to-0", "new-authority",
 })  # fmt: skip
 """One or two of each kind, for where all of them take too long."""
 
