@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from hookline_sidecar.supervisor import Supervisor
 
 _LOOK_S: Final = 1.0
+_START_S: Final = 5.0
+"""Who waits for longer is warned of; before that, it is a start like any other."""
 _SAY_AGAIN_S: Final = 10.0
 """Reasons that change all the time are said this often."""
 _HANGS_S: Final = 60.0
@@ -29,7 +31,7 @@ log = logging.getLogger("hookline.supervisor")
 
 async def watch(supervisor: Supervisor) -> None:
     """Say what is waited for, once for each change, as long as the process lives."""
-    said, said_at, was_ready = "", 0.0, False
+    said, said_at, was_ready, begin = ("", 0), 0.0, False, time.monotonic()
     try:
         while True:
             if not was_ready:
@@ -41,13 +43,14 @@ async def watch(supervisor: Supervisor) -> None:
                 faulthandler.cancel_dump_traceback_later()
             text = _in_one_line(reasons)
             now = time.monotonic()
-            if text == said or (text and said and now - said_at < _SAY_AGAIN_S):
+            level = logging.WARNING if text and (was_ready or now - begin > _START_S) else logging.INFO
+            if (text, level) == said or (text and said[0] and level == said[1] and now - said_at < _SAY_AGAIN_S):
                 continue
             if text:
-                log.warning("not ready: %s", text)
-            elif not supervisor.draining:
+                log.log(level, "not ready: %s", text)
+            elif said[0] and not supervisor.draining:
                 log.info("ready")
-            said, said_at = text, now
+            said, said_at = (text, level), now
     finally:
         faulthandler.cancel_dump_traceback_later()
 
