@@ -32,6 +32,7 @@ log = logging.getLogger("hookline.supervisor")
 async def watch(supervisor: Supervisor) -> None:
     """Say what is waited for, once for each change, as long as the process lives."""
     said, said_at, was_ready, begin = ("", 0), 0.0, False, time.monotonic()
+    text = ""
     try:
         while True:
             if not was_ready:
@@ -41,7 +42,9 @@ async def watch(supervisor: Supervisor) -> None:
             if not reasons and not was_ready:
                 was_ready = True
                 faulthandler.cancel_dump_traceback_later()
-            text = _in_one_line(reasons)
+            before, text = text, _in_one_line(reasons)
+            if was_ready and text and not before:
+                continue  # for the moment of a switch; what lasts is there at the next look
             now = time.monotonic()
             level = logging.WARNING if text and (was_ready or now - begin > _START_S) else logging.INFO
             if (text, level) == said or (text and said[0] and level == said[1] and now - said_at < _SAY_AGAIN_S):

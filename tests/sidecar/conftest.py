@@ -265,7 +265,8 @@ class Sidecar:
         def settled():
             log, answer = self.log, self.looks("/v1/bundle")
             said = re.findall("bundle ([0-9a-f]{12}) runs", log)
-            return log if said and answer is not None and answer[1].get("version") == said[-1] else None
+            waits = log.rfind("not ready: ") > log.rfind(": ready\n")  # that it does no longer is another line
+            return log if said and not waits and answer is not None and answer[1].get("version") == said[-1] else None
 
         return until(settled, lambda: f"a word about the bundle that runs; there was:\n{self.log}")
 
