@@ -76,7 +76,7 @@ async def test_a_revision_that_a_pod_went_back_from_is_held_in_the_status_until_
     """With the pod, the cause and the figures; one Event; and the next version starts anew."""
     sidecar = await guarded(operator)
     before = sidecar.runs()["guard"]
-    sidecar.on_probation.add("guard")
+    sidecar.probation = True
     tenant.plugin("guard", tenant.module("two", module("v2")))
     await sidecar.until(lambda: sidecar.runs()["guard"] != before)
     await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
