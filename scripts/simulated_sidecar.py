@@ -72,7 +72,6 @@ class SimulatedSidecar:
         self.stuck = stuck
         self.running = running
         self.health: dict[str, list[HookHealth]] = {}
-        """Plugins whose running revision has not proven itself."""
         self.rolled_back: dict[str, tuple[RolledBack, str | None]] = {}
         """By plugin: what failed on probation, and the revision that answers calls since."""
         self.held: BundleMessage | None = None
