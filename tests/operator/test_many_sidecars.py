@@ -154,8 +154,10 @@ def _publisher(kind, names, kube=None, resolution=None):
     plugins = {}
     for name in names:
         known = {"key": (name, "p"), "name": "p", "namespace": name, "uid": "u", "status": b"{}", "generation": 1}
-        plugins[name, "p"] = SimpleNamespace(**known)
-    catalogue = SimpleNamespace(plugin=plugins.get)
+        plugins[name, "p"] = SimpleNamespace(**known, selector=SimpleNamespace(required=True))
+    catalogue = SimpleNamespace(
+        plugin=plugins.get, unguarded=lambda _plugin: ([], 0), can_go_back=lambda _plugin: False
+    )  # fmt: skip
     made = kind(kube, catalogue, None, None, Metrics(), check_term=lambda: None, look_again=lambda _key: None,
                 resolution=resolution or (lambda _plugin: None))  # fmt: skip
     made.begin()
@@ -190,8 +192,9 @@ async def test_a_plugin_that_flaps_has_few_events():
     written, good = Counter(), itertools.cycle([True, False])
 
     class Api:
-        async def apply(self, _path, _body):
+        async def apply(self, _path, body):
             written["status"] += 1
+            return body
 
         async def request(self, _method, _path, *, body):
             written[body["kind"]] += 1
