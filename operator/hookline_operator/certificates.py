@@ -87,14 +87,14 @@ class CertificateKeeper:
     def bundle(self) -> str:
         """The authorities, PEM, for the pods that are injected. Raises RuntimeError before the first ``sync``."""
         if self._material is None:
-            raise RuntimeError("there is no certificate yet")
+            raise RuntimeError("the certificate has not been made yet")
         return self._material.bundle
 
     @property
     def signer(self) -> str:
         """The fingerprint of the authority that signs now. Raises RuntimeError as ``bundle``."""
         if self._material is None:
-            raise RuntimeError("there is no certificate yet")
+            raise RuntimeError("the certificate has not been made yet")
         (found,) = fingerprints(self._material.authority.certificate_pem)
         return found
 

@@ -341,7 +341,7 @@ class Operator:
                 certificates.sight.heard()
                 return
             except KubeError as error:
-                certificates.sight.failed(reason_of(error), f"there is no certificate yet: {error}")
+                certificates.sight.failed(reason_of(error), f"the certificate cannot be made yet: {error}")
             if certificates.has_material:
                 return  # webhooks are not introduced yet, and /readyz says so; sidecars can be served
             pause = min(pause * 2, _CERTIFICATE_S)

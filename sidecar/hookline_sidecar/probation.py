@@ -305,7 +305,7 @@ class Probations:
         del self.refused[before.name]
         self._keep()
         log.error(
-            "plugin '%s': there is no way back to revision %s; revision %s goes on, although it fails",
+            "plugin '%s' cannot go back to revision %s; revision %s goes on, although it fails",
             before.name, before.revision, known.told.revision,
         )  # fmt: skip
         return True

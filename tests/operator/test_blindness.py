@@ -72,7 +72,7 @@ async def test_a_definition_that_was_not_served_for_a_moment_leaves_no_watch_dea
     sidecar = await guarded(operator)
     before = sidecar.runs()
     serve(control_plane, served=False)
-    await asyncio.sleep(6)
+    await asyncio.sleep(6)  # the fault itself
     serve(control_plane, served=True)
     await eventually(lambda: tenant.get("guard"), "the definition")
     with timed("from served again to the new version"):

@@ -146,7 +146,7 @@ async def test_the_first_replica_makes_everything_and_a_client_connects():
     store = Store()
     one = keeper(store)
     assert one.not_ready() == ["there is no serving certificate yet"]
-    with pytest.raises(RuntimeError, match="no certificate yet"):
+    with pytest.raises(RuntimeError, match="has not been made yet"):
         _ = one.bundle
     await one.sync()
     assert one.not_ready() == []

@@ -254,11 +254,11 @@ async def test_where_there_is_no_way_back_the_new_version_goes_on_and_it_is_said
     store.close()
     for _ in range(6):
         await sidecar.ask("authorize", _BODY)
-    eventually(lambda: "there is no way back" in sidecar.log, lambda: sidecar.log)
+    eventually(lambda: "cannot go back to revision" in sidecar.log, lambda: sidecar.log)
     found = sidecar.wait_plugin("p", state="Running", probation=False)
     assert found["rolled_back"] is None
     assert (await sidecar.ask("authorize", _BODY))["failure"] == "trap"
-    assert sidecar.log.count("there is no way back") == 1
+    assert sidecar.log.count("cannot go back to revision") == 1
     assert sidecar.log.count("cannot be loaded") == 1
 
 
