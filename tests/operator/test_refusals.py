@@ -234,7 +234,7 @@ async def test_a_pull_secret_of_the_old_type_is_read(operator, tenant, module, p
     await eventually(lambda: tenant.ready("guard") == ("Unknown", "NoMatchingPods"), "Ready")
     tenant.plugin("locked", {"oci": {**oci, "pullSecrets": [{"name": "nowhere"}]}})
     await eventually(lambda: tenant.ready("locked") == ("False", "FetchFailed"), "FetchFailed")
-    assert "Secret 'nowhere'" in tenant.status("locked")["conditions"]["Ready"]["message"]
+    assert "/nowhere' with the key" in tenant.status("locked")["conditions"]["Ready"]["message"]
 
 
 async def test_what_one_may_pull_another_may_not(

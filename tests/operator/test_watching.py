@@ -48,6 +48,13 @@ class Server:
         items = [_object(name, version) for name, version in self.items.items()]
         return web.json_response({"items": items, "metadata": {"resourceVersion": str(self.version)}})
 
+    def _remember(self, metadata):
+        """What a watch tells, a list knows too: a real store never gets older."""
+        if "resourceVersion" in metadata:
+            self.version = int(metadata["resourceVersion"])
+            if "name" in metadata:
+                self.items[metadata["name"]] = self.version
+
     async def _watch(self, request):
         self.watches.append(request.query["resourceVersion"])
         response = web.StreamResponse()
@@ -55,6 +62,7 @@ class Server:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(float(request.query["timeoutSeconds"])):
                 while (event := await self.events.get()) is not None:
+                    self._remember(event["object"].get("metadata", {}))
                     await response.write(json.dumps(event).encode() + b"\n")
         return response
 
