@@ -75,7 +75,7 @@ lint: $(VENV)/.dev ## formatting, lint, types, and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	MYPYPATH=crds:sidecar:operator:examples:scripts $(BIN)/mypy examples/build.py examples/demo.py examples/proxies/asyncio_proxy.py scripts bench
+	MYPYPATH=crds:artifacts:serving:client:sidecar:operator:examples:scripts $(BIN)/mypy examples/build.py examples/demo.py examples/proxies/asyncio_proxy.py scripts bench
 	$(BIN)/lint-imports --no-logo
 
 format: $(VENV)/.dev ## format, and mend what can be mended by itself

@@ -34,12 +34,12 @@ from hookline_api.config import MAX_CONFIG, MAX_CONFIG_VALUES, Config
 from hookline_api.hooks import parse_hook
 from hookline_api.resources import Permission, WasmPlugin
 from hookline_api.sentences import found_in
+from hookline_artifacts import LayoutReference
+from hookline_artifacts import parse as parse_reference
+from hookline_artifacts.errors import FetchError
 from hookline_operator.deletion import Deletion
 from hookline_operator.injection import InjectionError, InjectionSettings, MalformedPodError, inject, patch
 from hookline_operator.rations import Ration
-from hookline_runtime.artifacts import LayoutReference
-from hookline_runtime.artifacts import parse as parse_reference
-from hookline_runtime.errors import FetchError
 from hookline_serving import Bodies, media_type
 
 T = TypeVar("T")

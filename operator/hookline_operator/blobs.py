@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pydantic import ValidationError
 
+from hookline_artifacts.errors import FetchError, LoadError, VerifyError
+from hookline_artifacts.resolve import Objects, fetch, registry_access
+from hookline_artifacts.threads import in_thread, on_behalf_of
 from hookline_operator.catalogue import parse_plugin
-from hookline_runtime.artifacts.resolve import Objects, fetch, registry_access
-from hookline_runtime.artifacts.threads import in_thread, on_behalf_of
-from hookline_runtime.errors import FetchError, LoadError, VerifyError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from hookline_api.bundle import BundleArtifact, BundlePlugin
+    from hookline_artifacts import ArtifactStore, Fetcher
     from hookline_operator.catalogue import Catalogue
-    from hookline_runtime.artifacts import ArtifactStore, Fetcher
 
 _CHECKED_S: Final = 5.0
 """How long a file's digest is taken for granted: two thousand sidecars ask within seconds, and check it themselves."""

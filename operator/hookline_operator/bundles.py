@@ -23,11 +23,11 @@ from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_api.distribution import BundleMessage
 from hookline_api.hooks import OBSERVERS, Hook
 from hookline_api.resources import Probation, Rollout
+from hookline_artifacts import resolve as resolving
+from hookline_artifacts.errors import ConfigError, FetchError, LoadError
 from hookline_operator.catalogue import Catalogue, Plugin, Pod, parse_plugin, selects
 from hookline_operator.conditions import rolled_back
 from hookline_operator.kept import Kept
-from hookline_runtime.artifacts import resolve as resolving
-from hookline_runtime.errors import ConfigError, FetchError, LoadError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -27,27 +27,27 @@ from pydantic import ValidationError
 from hookline_api.abi import permission_warning, ungranted_imports
 from hookline_api.resources import ArtifactStatus
 from hookline_api.sentences import found_in
+from hookline_artifacts.errors import ConfigError, FetchError, LoadError, NotGrantedError, VerifyError
+from hookline_artifacts.resolve import Objects, asks, registry_access, resolve
+from hookline_artifacts.schema_check import check_apart
+from hookline_artifacts.threads import on_behalf_of
 from hookline_operator.keeping import Keeper
 from hookline_operator.kube import Kube, KubeError
 from hookline_operator.publisher import Publisher
 from hookline_operator.reconcile import Resolution
 from hookline_operator.revisions import Template
 from hookline_operator.settling import Settling
-from hookline_runtime.artifacts.resolve import Objects, asks, registry_access, resolve
-from hookline_runtime.artifacts.schema_check import check_apart
-from hookline_runtime.artifacts.threads import on_behalf_of
-from hookline_runtime.errors import ConfigError, FetchError, LoadError, NotGrantedError, VerifyError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hookline_artifacts import Fetcher
     from hookline_operator.bundles import Bundles
     from hookline_operator.catalogue import Catalogue, Plugin
     from hookline_operator.fleet import Fleet, PodState
     from hookline_operator.kube import Key
     from hookline_operator.metrics import Metrics
     from hookline_operator.revisions import Revision, Seal
-    from hookline_runtime.artifacts import Fetcher
 
 _RESOLVES_AT_ONCE: Final = 16
 _OF_ONE_NAMESPACE: Final = 4

@@ -30,6 +30,8 @@ from hookline_api.distribution import (
     Commit,
 )
 from hookline_api.json_cost import CostError
+from hookline_artifacts.errors import LoadError
+from hookline_artifacts.net import failures
 from hookline_operator import reports, trust
 from hookline_operator.catalogue import SIDECAR_LABEL, Pod
 from hookline_operator.downloads import download
@@ -39,8 +41,6 @@ from hookline_operator.identity import Caller, DeniedError
 from hookline_operator.kube import KubeError, path
 from hookline_operator.rations import Rations
 from hookline_operator.session import Session, begin_end, denied, end
-from hookline_runtime.artifacts import network
-from hookline_runtime.errors import LoadError
 from hookline_serving import vouch
 
 if TYPE_CHECKING:
@@ -334,7 +334,7 @@ class Distribution:
                     await self._introduce(session)
                     await self._send(session, bundle)
         except (ConnectionError, TimeoutError, RuntimeError) as error:
-            why = network.why(error, trust="")
+            why = failures.why(error, trust="")
             log.info("pod '%s/%s' cannot be told: %s", pod.namespace, pod.name, why)
             await end(session, _FAILED, b"it does not read")
         except Exception:  # a defect of ours: without this, the pod would stay connected and never hear again

@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 from hookline_api.distribution import AUDIENCE
 from hookline_api.quantities import format_size, parse_size
-from hookline_runtime.artifacts import Reference
-from hookline_runtime.artifacts import parse as parse_reference
-from hookline_runtime.errors import FetchError
+from hookline_artifacts import Reference
+from hookline_artifacts import parse as parse_reference
+from hookline_artifacts.errors import FetchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

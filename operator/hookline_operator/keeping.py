@@ -21,9 +21,9 @@ import orjson
 
 from hookline_api.resources import API_VERSION
 from hookline_api.revisions import MAX_REVISION_DATA, REVISION_PLURAL
+from hookline_artifacts.errors import ConfigError, FetchError
 from hookline_operator.kube import Kube, KubeError, path
 from hookline_operator.revisions import Revision, Seal, body_of
-from hookline_runtime.errors import ConfigError, FetchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -16,7 +16,7 @@ import aiohttp
 import orjson
 from kubernetes.aio import client, config
 
-from hookline_runtime.artifacts import network
+from hookline_artifacts.net import failures
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -255,7 +255,7 @@ async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
 
 
 def _why(error: Exception) -> str:
-    return network.why(
+    return failures.why(
         error,
         trust="check the authority in the kubeconfig, or the one that the cluster gives its pods",
         plain="check the address of the API server",

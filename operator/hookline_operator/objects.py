@@ -19,9 +19,9 @@ import hmac
 import logging
 from typing import TYPE_CHECKING, Final
 
+from hookline_artifacts.errors import FetchError
 from hookline_operator.kept import Kept
 from hookline_operator.kube import Kube, KubeError, path
-from hookline_runtime.errors import FetchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

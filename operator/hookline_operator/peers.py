@@ -23,11 +23,11 @@ from pydantic import ValidationError
 
 from hookline_api.distribution import BLOBS_PATH, MAX_BUNDLE
 from hookline_api.resources import Resource
+from hookline_artifacts.errors import FetchError
+from hookline_artifacts.net import failures
 from hookline_operator.fleet import Fleet, PodState, Released
 from hookline_operator.identity import Caller, DeniedError, Reviewer
 from hookline_operator.session import denied
-from hookline_runtime.artifacts import network
-from hookline_runtime.errors import FetchError
 from hookline_serving import vouch
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Peers:
             except (ValueError, KeyError, TypeError) as error:  # of another version of ours, in an upgrade
                 log.warning("the leader %s sent what cannot be read: %.200r", leader.name, error)
             except (aiohttp.ClientError, OSError, TimeoutError, RuntimeError) as error:
-                why = network.why(error, trust=_DISTRUST)
+                why = failures.why(error, trust=_DISTRUST)
                 if said != why:
                     log.info("the leader %s cannot be reached: %s", leader.name, why)
                 said = why
@@ -251,7 +251,7 @@ class Peers:
                     return await response.read()
                 status = response.status
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            raise FetchError(f"the leader cannot be asked: {network.why(error, trust=_DISTRUST)}") from error
+            raise FetchError(f"the leader cannot be asked: {failures.why(error, trust=_DISTRUST)}") from error
         raise FetchError(f"the leader answers {status}")
 
     async def _own_token(self) -> str:

@@ -21,6 +21,14 @@ from pydantic import ValidationError
 from hookline_api.abi import permission_refusal, permission_warning, ungranted_imports
 from hookline_api.resources import API_VERSION, Source
 from hookline_api.revisions import REVISION_KIND, REVISION_PLURAL
+from hookline_artifacts import ArtifactStore, Fetcher, FetchLimits
+from hookline_artifacts.errors import ConfigError, LoadError
+from hookline_artifacts.module.describe import PluginDescription
+from hookline_artifacts.module.inspection import inspect_file
+from hookline_artifacts.net.addresses import AddressPolicy
+from hookline_artifacts.resolve import is_asked_again
+from hookline_artifacts.schema_check import check_apart
+from hookline_artifacts.threads import in_thread
 from hookline_operator import admission
 from hookline_operator.authority import peer_name
 from hookline_operator.blobs import Blobs
@@ -48,14 +56,6 @@ from hookline_operator.sealing import SealingKey
 from hookline_operator.sight import Sights, reason_of
 from hookline_operator.trust import Trust
 from hookline_operator.unguarded import Unguarded
-from hookline_runtime.artifacts import ArtifactStore, Fetcher, FetchLimits
-from hookline_runtime.artifacts.addresses import AddressPolicy
-from hookline_runtime.artifacts.describe import PluginDescription
-from hookline_runtime.artifacts.inspection import inspect_file
-from hookline_runtime.artifacts.resolve import is_asked_again
-from hookline_runtime.artifacts.schema_check import check_apart
-from hookline_runtime.artifacts.threads import in_thread
-from hookline_runtime.errors import ConfigError, LoadError
 from hookline_serving import Bounds, Closed, HttpServer
 
 if TYPE_CHECKING:

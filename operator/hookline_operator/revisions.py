@@ -22,8 +22,8 @@ from hookline_api.bundle import BundleArtifact
 from hookline_api.hooks import Hook
 from hookline_api.resources import API_VERSION, KIND, Name, Resource
 from hookline_api.revisions import MAX_REVISION, REVISION_KIND
+from hookline_artifacts.errors import FetchError
 from hookline_operator.kube import MANAGER
-from hookline_runtime.errors import FetchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,14 +15,17 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hookline_api import json_cost, quantities
-from hookline_runtime.artifacts import credentials, describe, layouts, reference, urls
-from hookline_runtime.artifacts.inspection import inspect_module
-from hookline_runtime.artifacts.limits import FetchLimits
-from hookline_runtime.artifacts.memory_map import read_memory_map
-from hookline_runtime.artifacts.registry import parse_challenges
-from hookline_runtime.artifacts.search import Search
-from hookline_runtime.artifacts.transport import retry_after
-from hookline_runtime.errors import FetchError, VerifyError
+from hookline_artifacts import credentials, reference
+from hookline_artifacts.errors import FetchError, VerifyError
+from hookline_artifacts.limits import FetchLimits
+from hookline_artifacts.module import describe
+from hookline_artifacts.module.inspection import inspect_module
+from hookline_artifacts.module.memory_map import read_memory_map
+from hookline_artifacts.net import urls
+from hookline_artifacts.net.transport import retry_after
+from hookline_artifacts.package import layouts
+from hookline_artifacts.package.search import Search
+from hookline_artifacts.registry import parse_challenges
 from hookline_sidecar import kubernetes_yaml
 from hookline_sidecar.auth import Question
 from hookline_sidecar.heads import read_head

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 import wasmtime
 
 from hookline_api.hooks import OBSERVERS
-from hookline_runtime.artifacts.inspection import ModuleInfo, judge_module
-from hookline_runtime.artifacts.sections import Import, Signature
+from hookline_artifacts.module.inspection import ModuleInfo, judge_module
+from hookline_artifacts.module.sections import Import, Signature
 from hookline_runtime.engine import first_line
 from hookline_runtime.errors import CallError, OverloadError, TrapError
 
 if TYPE_CHECKING:
-    from hookline_runtime.artifacts.memory_map import MemoryMap
+    from hookline_artifacts.module.memory_map import MemoryMap
     from hookline_runtime.engine import CompiledModule
 
 U32: Final = 0xFFFFFFFF

@@ -31,7 +31,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from hookline_api.quantities import format_size
-from hookline_runtime.errors import ConfigError, OverloadError
+from hookline_artifacts.errors import ConfigError
+from hookline_runtime.errors import OverloadError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

@@ -28,11 +28,11 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from hookline_api.config import Config
+from hookline_artifacts import apart
+from hookline_artifacts.apart import CPU_S, ENDED, FAILED, bound_processor, run_apart, serve_one
+from hookline_artifacts.errors import ConfigError, LoadError, VerifyError
+from hookline_artifacts.schema_check import CHECK_S, check_bounded, too_long
 from hookline_runtime import engine
-from hookline_runtime.artifacts import apart
-from hookline_runtime.artifacts.apart import CPU_S, ENDED, FAILED, bound_processor, run_apart, serve_one
-from hookline_runtime.artifacts.schema_check import CHECK_S, check_bounded, too_long
-from hookline_runtime.errors import ConfigError, LoadError, VerifyError
 
 if TYPE_CHECKING:
     from hookline_api.bundle import BundlePlugin

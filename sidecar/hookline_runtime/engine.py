@@ -32,10 +32,10 @@ from typing import ClassVar, Final
 
 import wasmtime
 
+from hookline_artifacts.errors import VerifyError
+from hookline_artifacts.module.memory_map import NOTHING_SAID, MemoryMap, read_memory_map
+from hookline_artifacts.module.proposals import named_in
 from hookline_runtime import capi
-from hookline_runtime.artifacts.memory_map import NOTHING_SAID, MemoryMap, read_memory_map
-from hookline_runtime.artifacts.proposals import named_in
-from hookline_runtime.errors import VerifyError
 
 TICK_MS: Final = 5
 """Milliseconds of one epoch: the precision of every time-out."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 import lmdb
 
 from hookline_api.abi import E_UNAVAILABLE
-from hookline_runtime.errors import ConfigError
+from hookline_artifacts.errors import ConfigError
 from hookline_runtime.kv import Change, KvError, KvStore
 
 if TYPE_CHECKING:

@@ -51,6 +51,7 @@ from hookline_api.abi import (
     INPUT_REGION,
     WASI_MODULE,
 )
+from hookline_artifacts.errors import VerifyError
 from hookline_runtime import accelerator, capi
 from hookline_runtime.border import (
     NO_PLACE,
@@ -74,7 +75,7 @@ from hookline_runtime.border import (
     trap_reason,
 )
 from hookline_runtime.engine import EPOCH, CompiledModule, deadline_ticks, engine, first_line
-from hookline_runtime.errors import CallError, DeadlineError, OverloadError, ResultError, TrapError, VerifyError
+from hookline_runtime.errors import CallError, DeadlineError, OverloadError, ResultError, TrapError
 
 if TYPE_CHECKING:
     from hookline_api.resources import Limits

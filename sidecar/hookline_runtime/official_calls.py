@@ -19,6 +19,7 @@ from wasmtime import _bindings as ffi
 from wasmtime._extern import wrap_extern
 
 from hookline_api.abi import E_MEMORY, E_UNAVAILABLE, HOST_FUNCTIONS, WASI_MODULE
+from hookline_artifacts.errors import VerifyError
 from hookline_runtime.border import (
     NO_PLACE,
     PAGE,
@@ -41,7 +42,7 @@ from hookline_runtime.border import (
     trap_reason,
 )
 from hookline_runtime.engine import CompiledModule, deadline_ticks, engine, first_line
-from hookline_runtime.errors import CallError, DeadlineError, OverloadError, ResultError, TrapError, VerifyError
+from hookline_runtime.errors import CallError, DeadlineError, OverloadError, ResultError, TrapError
 
 if TYPE_CHECKING:
     from hookline_api.resources import Limits

@@ -12,7 +12,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from hookline_runtime.errors import CallError, ConfigError, DeadlineError, OverloadError, VerifyError
+from hookline_artifacts.errors import ConfigError, VerifyError
+from hookline_runtime.errors import CallError, DeadlineError, OverloadError
 
 if TYPE_CHECKING:
     from hookline_runtime.calls import Guest, Instance

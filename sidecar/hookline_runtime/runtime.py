@@ -26,13 +26,14 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
+from hookline_artifacts.errors import ConfigError, FetchError, HooklineError, LoadError
+from hookline_artifacts.resolve import check_entry
 from hookline_runtime import kv_initial
-from hookline_runtime.artifacts.resolve import check_entry
 from hookline_runtime.before import Before
 from hookline_runtime.budget import Budget, TooLargeError, need
 from hookline_runtime.calls import Guest
 from hookline_runtime.engine import Ticker, load_compiled
-from hookline_runtime.errors import ConfigError, FetchError, HooklineError, LoadError, OverloadError
+from hookline_runtime.errors import OverloadError
 from hookline_runtime.host import PluginHost
 from hookline_runtime.inputs import read_call
 from hookline_runtime.pipeline import Chains, Link

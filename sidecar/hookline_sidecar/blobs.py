@@ -15,12 +15,12 @@ from pydantic import ValidationError
 
 from hookline_api.distribution import BLOBS_PATH
 from hookline_api.resources import WasmPluginSpec
-from hookline_runtime.artifacts import Artifact, ArtifactStore, FetchLimits, PluginDescription
-from hookline_runtime.artifacts.inspection import ModuleInfo, inspect_file
-from hookline_runtime.artifacts.resolve import Resolved, check_entry
-from hookline_runtime.artifacts.threads import in_thread
-from hookline_runtime.artifacts.transport import Body
-from hookline_runtime.errors import ConfigError, FetchError
+from hookline_artifacts import Artifact, ArtifactStore, FetchLimits, PluginDescription
+from hookline_artifacts.errors import ConfigError, FetchError
+from hookline_artifacts.module.inspection import ModuleInfo, inspect_file
+from hookline_artifacts.net.transport import Body
+from hookline_artifacts.resolve import Resolved, check_entry
+from hookline_artifacts.threads import in_thread
 from hookline_sidecar.operator_client import OperatorClient, RefusalError
 
 if TYPE_CHECKING:

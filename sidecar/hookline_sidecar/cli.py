@@ -10,8 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from hookline_api.quantities import parse_duration, parse_size
-from hookline_runtime.commands import (
+from hookline_api.commands import (
     Address,
     Options,
     address,
@@ -20,6 +19,7 @@ from hookline_runtime.commands import (
     log_to_stderr,
     one_of,
 )
+from hookline_api.quantities import parse_duration, parse_size
 from hookline_sidecar import kv_command
 from hookline_sidecar.original import TELLINGS
 from hookline_sidecar.settings import OperatorSettings, Settings, default_state

@@ -9,8 +9,8 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
-from hookline_runtime.artifacts import Fetcher
-from hookline_runtime.artifacts.resolve import resolve
+from hookline_artifacts import Fetcher
+from hookline_artifacts.resolve import resolve
 from hookline_sidecar import foreign
 from hookline_sidecar.manifests import Manifest, Scan, scan
 from hookline_sidecar.source import Problem, Wanted, Wants
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from hookline_runtime.artifacts import ArtifactStore
+    from hookline_artifacts import ArtifactStore
 
 STAND_IN: Final = "unreadable."
 """How the name begins of what refuses for a file of which nothing is known."""

@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from hookline_runtime.commands import existing_or_not
+from hookline_api.commands import existing_or_not
 from hookline_sidecar.settings import ADMIN_SOCKET, default_state
 
 if TYPE_CHECKING:

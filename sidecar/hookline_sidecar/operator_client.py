@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import aiohttp
 from yarl import URL
 
-from hookline_runtime.artifacts import network
-from hookline_runtime.artifacts.certificates import plain_pem
-from hookline_runtime.artifacts.transport import retry_after
+from hookline_artifacts.net import failures
+from hookline_artifacts.net.certificates import plain_pem
+from hookline_artifacts.net.transport import retry_after
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
@@ -189,7 +189,7 @@ def _refuse(error: Exception, trust: str) -> NoReturn:
     """Convert what aiohttp raises, without its own text: that may quote a request."""
     if isinstance(error, aiohttp.WSServerHandshakeError):
         raise _status(error.status, error.headers or {}) from None
-    why = network.why(
+    why = failures.why(
         error,
         trust=trust,
         plain="check --operator",

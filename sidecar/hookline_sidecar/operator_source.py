@@ -45,8 +45,8 @@ from hookline_sidecar.source import Problem, Wanted, Wants
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from hookline_runtime.artifacts import ArtifactStore
-    from hookline_runtime.artifacts.resolve import Resolved
+    from hookline_artifacts import ArtifactStore
+    from hookline_artifacts.resolve import Resolved
     from hookline_sidecar.authorities import Authorities
     from hookline_sidecar.settings import OperatorSettings
 

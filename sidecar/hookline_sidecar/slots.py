@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Final
 
 from hookline_api.abi import permission_warning
 from hookline_api.bundle import BundlePlugin, LoadFailure
+from hookline_artifacts.errors import ConfigError, FetchError, LoadError, VerifyError
 from hookline_runtime.compiler import Compiler, Job
-from hookline_runtime.errors import ConfigError, FetchError, LoadError, VerifyError
 from hookline_sidecar.source import Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from hookline_runtime.artifacts.resolve import Resolved
+    from hookline_artifacts.resolve import Resolved
     from hookline_sidecar.probation import Refused
 
 _RETRY_FIRST_S: Final = 2.0

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from hookline_runtime.commands import Address
+    from hookline_api.commands import Address
 
 _BACKLOG: Final = 4096
 _NO_PERMISSION: Final = 0o777

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hookline_api.bundle import BundleArtifact, BundlePlugin, LoadFailure
-    from hookline_runtime.artifacts.resolve import Resolved
+    from hookline_artifacts.resolve import Resolved
 
 _LAST_GOOD: Final = FailurePolicy()
 

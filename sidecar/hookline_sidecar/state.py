@@ -5,7 +5,7 @@
     STATE/lock             held while a sidecar runs; two on one folder would undo each other's work
     STATE/bundle.json      the last good bundle, with the values of Secrets: mode 0600
     STATE/authorities.json by whom the operator is known, as it said itself: mode 0600
-    STATE/artifacts/       modules (``hookline_runtime.artifacts.store``)
+    STATE/artifacts/       modules (``hookline_artifacts.store``)
     STATE/compiled/        their compiled forms (``hookline_runtime.compiler``)
     STATE/kv/              the plugins' key-value store (``hookline_runtime.kv``)
     STATE/places           locks: calls under way where workers share a limit (``hookline_runtime.places``)

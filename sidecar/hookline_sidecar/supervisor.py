@@ -28,11 +28,11 @@ from typing import TYPE_CHECKING, Final
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_api.hooks import OBSERVERS, Hook
 from hookline_api.sentences import first_load_choice
+from hookline_artifacts import ArtifactStore, apart, memory
+from hookline_artifacts.errors import FetchError, LoadError
 from hookline_runtime import kv_initial
-from hookline_runtime.artifacts import ArtifactStore, apart, memory
 from hookline_runtime.budget import STORE, Plan
 from hookline_runtime.compiler import Compiler, Job
-from hookline_runtime.errors import FetchError, LoadError
 from hookline_runtime.kv import KvStore
 from hookline_runtime.stats import MAX_PLUGINS, StatsTable
 from hookline_sidecar import report, waiting

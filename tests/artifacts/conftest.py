@@ -33,7 +33,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from hookline_api.resources import OCISource
-from hookline_runtime.artifacts import ArtifactStore, Fetcher, FetchLimits
+from hookline_artifacts import ArtifactStore, Fetcher, FetchLimits
 from waiting import PATIENCE_S
 
 USER, PASSWORD = "puller", "s3cret"

@@ -11,8 +11,8 @@ import sys
 
 import pytest
 
-from hookline_runtime.artifacts import ArtifactStore, PluginDescription
-from hookline_runtime.artifacts import store as store_module
+from hookline_artifacts import ArtifactStore, PluginDescription
+from hookline_artifacts import store as store_module
 
 
 @pytest.fixture

@@ -17,8 +17,8 @@ import yaml
 from hookline_api.bundle import Bundle
 from hookline_api.hooks import OBSERVERS, Hook
 from hookline_api.resources import LocalWasmPlugin
-from hookline_runtime.artifacts import ArtifactStore, Fetcher
-from hookline_runtime.artifacts.resolve import Resolved, resolve
+from hookline_artifacts import ArtifactStore, Fetcher
+from hookline_artifacts.resolve import Resolved, resolve
 from hookline_runtime.compiler import Compiler, Job
 from hookline_runtime.kv import KvStore
 from hookline_runtime.runtime import Runtime

@@ -15,6 +15,8 @@ import pytest
 from hookline_api.bundle import BundlePlugin, LoadFailure
 from hookline_api.distribution import PluginReport, Report
 from hookline_api.resources import ArtifactStatus
+from hookline_artifacts import ArtifactStore
+from hookline_artifacts.errors import FetchError
 from hookline_operator import blobs
 from hookline_operator.blobs import Blobs
 from hookline_operator.fleet import PodState
@@ -22,8 +24,6 @@ from hookline_operator.metrics import Metrics
 from hookline_operator.publisher import Publisher, _Page
 from hookline_operator.reconcile import Resolution
 from hookline_operator.session import Session, let_go
-from hookline_runtime.artifacts import ArtifactStore
-from hookline_runtime.errors import FetchError
 from steps import opcodes
 from waiting import until_true
 

@@ -14,8 +14,8 @@ import wasmtime
 
 from hookline_api.bundle import Bundle, BundleArtifact, BundlePlugin
 from hookline_api.hooks import Hook
+from hookline_artifacts.module.inspection import inspect_module
 from hookline_runtime import plugin as plugin_module
-from hookline_runtime.artifacts.inspection import inspect_module
 from hookline_runtime.compiler import Compiler
 from hookline_runtime.engine import compile_to
 from hookline_runtime.kv import KvStore

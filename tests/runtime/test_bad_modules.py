@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hookline_api.abi import HOST_FUNCTIONS, WASI_FUNCTIONS
 from hookline_api.bundle import Bundle
 from hookline_api.hooks import Hook
+from hookline_artifacts.errors import VerifyError
+from hookline_artifacts.module.inspection import ModuleInfo, inspect_module
 from hookline_runtime import runtime as runtime_module
-from hookline_runtime.artifacts.inspection import ModuleInfo, inspect_module
 from hookline_runtime.engine import compile_to
-from hookline_runtime.errors import VerifyError
 from hookline_runtime.runtime import PrepareError, Runtime
 
 _TYPES = {"i": "i32", "I": "i64", "f": "f32", "F": "f64"}

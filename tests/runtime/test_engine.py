@@ -8,6 +8,7 @@ import sys
 import pytest
 import wasmtime
 
+from hookline_artifacts.errors import VerifyError
 from hookline_runtime import engine as engine_module
 from hookline_runtime.engine import (
     EPOCH,
@@ -19,7 +20,6 @@ from hookline_runtime.engine import (
     fingerprint,
     load_compiled,
 )
-from hookline_runtime.errors import VerifyError
 from waiting import PATIENCE_S, until
 
 
@@ -90,7 +90,7 @@ import sys
 import time
 from pathlib import Path
 from hookline_runtime.engine import load_compiled
-from hookline_runtime.errors import VerifyError
+from hookline_artifacts.errors import VerifyError
 whole, loaded = Path(sys.argv[1]).read_bytes(), 0
 cut = Path(sys.argv[1] + ".cut")
 for length in [*range(0, 200), *range(200, len(whole), 97), len(whole) - 1]:
@@ -115,7 +115,7 @@ import sys
 import time
 from pathlib import Path
 from hookline_runtime.engine import load_compiled
-from hookline_runtime.errors import VerifyError
+from hookline_artifacts.errors import VerifyError
 whole = Path(sys.argv[1]).read_bytes()
 bad, refused = Path(sys.argv[1] + ".bad"), []
 for place in range(64):

@@ -15,7 +15,7 @@ import pytest
 from hookline_api.abi import E_DENIED
 from hookline_api.bundle import Bundle
 from hookline_api.hooks import Hook
-from hookline_runtime.artifacts.inspection import inspect_module
+from hookline_artifacts.module.inspection import inspect_module
 from hookline_runtime.kv import MAX_KEYS
 from hookline_runtime.runtime import PrepareError
 from hookline_runtime.stats import Summary

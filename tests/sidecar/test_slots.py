@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from hookline_api.bundle import BundlePlugin, LoadFailure
+from hookline_artifacts.errors import FetchError
 from hookline_runtime.compiler import Compiler
-from hookline_runtime.errors import FetchError
 from hookline_sidecar import slots as module
 from hookline_sidecar.slots import Slots
 from hookline_sidecar.source import Wanted

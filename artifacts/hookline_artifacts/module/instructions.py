@@ -16,8 +16,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from hookline_runtime.artifacts.proposals import Proposal, ProposalError, check_value_type
-from hookline_runtime.artifacts.reader import Buffer, MalformedError, Reader
+from hookline_artifacts.module.proposals import Proposal, ProposalError, check_value_type
+from hookline_artifacts.module.reader import Buffer, MalformedError, Reader
 
 _STRETCH: Final = 20_000
 """Instructions that are walked at once: some milliseconds."""

@@ -38,8 +38,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
 import orjson
 
-from hookline_runtime.artifacts.describe import PluginDescription
-from hookline_runtime.artifacts.reference import DIGEST
+from hookline_artifacts.module.describe import PluginDescription
+from hookline_artifacts.reference import DIGEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

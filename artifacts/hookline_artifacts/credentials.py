@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from hookline_api import json_cost
-from hookline_runtime.artifacts.limits import MAX_VALUES, parse_foreign
-from hookline_runtime.artifacts.reference import DOCKER_HUB, DOCKER_HUB_HOSTS, Reference
-from hookline_runtime.artifacts.threads import in_thread
+from hookline_artifacts.limits import MAX_VALUES, parse_foreign
+from hookline_artifacts.reference import DOCKER_HUB, DOCKER_HUB_HOSTS, Reference
+from hookline_artifacts.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -15,7 +15,7 @@ from functools import partial
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
-from hookline_runtime.artifacts.threads import look_up
+from hookline_artifacts.threads import look_up
 
 
 class Names(AbstractResolver):

@@ -11,17 +11,19 @@ Everything that comes from outside (a registry's answers, an archive, a descript
 taken as hostile: bounded in bytes, time, depth and number, and checked against its digest. Every failure is a
 FetchError (``transient`` says whether to try again) or a VerifyError, in one sentence without secrets.
 
-What belongs here: names, pulling, unpacking, caching. What does not: looking into a module beyond its first eight
-bytes, signatures (they come between ``resolve`` and ``fetch_oci``, see ``Fetcher.repository``), Kubernetes.
-A reader starts at ``fetch.py``.
+Rooms: ``resolve`` (one resource, resolved), ``fetch`` and ``folder`` (a source becomes bytes), ``registry`` and
+``credentials`` (asking for them), ``net`` (whom we ask, and how), ``package`` (which file is the module), ``module``
+(what it is), ``store`` (what is kept), ``apart`` and ``threads`` (where costly work is done). No engine and no
+Kubernetes. Signatures will come between ``Fetcher.resolve`` and ``Fetcher.fetch_oci``; see ``Fetcher.repository``.
+A reader starts at ``resolve.py``.
 """
 
-from hookline_runtime.artifacts.describe import PluginDescription, PluginResources
-from hookline_runtime.artifacts.fetch import Fetcher
-from hookline_runtime.artifacts.limits import FetchLimits
-from hookline_runtime.artifacts.reference import LayoutReference, Reference, parse
-from hookline_runtime.artifacts.registry import RegistryAccess, Repository
-from hookline_runtime.artifacts.store import Artifact, ArtifactStore
+from hookline_artifacts.fetch import Fetcher
+from hookline_artifacts.limits import FetchLimits
+from hookline_artifacts.module.describe import PluginDescription, PluginResources
+from hookline_artifacts.reference import LayoutReference, Reference, parse
+from hookline_artifacts.registry import RegistryAccess, Repository
+from hookline_artifacts.store import Artifact, ArtifactStore
 
 __all__ = [
     "Artifact",

@@ -21,8 +21,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from hookline_runtime.artifacts.reader import MalformedError, Reader
-from hookline_runtime.errors import VerifyError
+from hookline_artifacts.errors import VerifyError
+from hookline_artifacts.module.reader import MalformedError, Reader
 
 STACK_ROOM: Final = 64 * 1024
 """Bytes below where the stack begins that are the stack's alone, or all of a smaller one."""

@@ -17,26 +17,26 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from hookline_runtime.artifacts import layouts
-from hookline_runtime.artifacts.addresses import AddressPolicy
-from hookline_runtime.artifacts.credentials import Keychain
-from hookline_runtime.artifacts.describe import PluginDescription
-from hookline_runtime.artifacts.folder import LayoutFolder, read_file
-from hookline_runtime.artifacts.limits import FetchLimits
-from hookline_runtime.artifacts.reference import DIGEST, LayoutReference, parse
-from hookline_runtime.artifacts.registry import RegistryAccess, RemoteRepository, Repository, Tokens
-from hookline_runtime.artifacts.search import Search
-from hookline_runtime.artifacts.threads import in_thread
-from hookline_runtime.artifacts.transport import OF_A_URL, Body, Transport
-from hookline_runtime.artifacts.urls import foreign, shown
-from hookline_runtime.errors import FetchError, VerifyError
+from hookline_artifacts.credentials import Keychain
+from hookline_artifacts.errors import FetchError, VerifyError
+from hookline_artifacts.folder import LayoutFolder, read_file
+from hookline_artifacts.limits import FetchLimits
+from hookline_artifacts.module.describe import PluginDescription
+from hookline_artifacts.net.addresses import AddressPolicy
+from hookline_artifacts.net.transport import OF_A_URL, Body, Transport
+from hookline_artifacts.net.urls import foreign, shown
+from hookline_artifacts.package import layouts
+from hookline_artifacts.package.search import Search
+from hookline_artifacts.reference import DIGEST, LayoutReference, parse
+from hookline_artifacts.registry import RegistryAccess, RemoteRepository, Repository, Tokens
+from hookline_artifacts.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
     from pathlib import Path
 
     from hookline_api.resources import HTTPSource, OCISource
-    from hookline_runtime.artifacts.store import Artifact, ArtifactStore
+    from hookline_artifacts.store import Artifact, ArtifactStore
 
 _MAX_DEPTH: Final = 4
 _DEFAULT_LIMITS: Final = FetchLimits()

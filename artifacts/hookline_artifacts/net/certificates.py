@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from hookline_runtime.errors import FetchError
+from hookline_artifacts.errors import FetchError
 
 if TYPE_CHECKING:
     import aiohttp

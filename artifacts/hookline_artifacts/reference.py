@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from hookline_runtime.errors import FetchError
+from hookline_artifacts.errors import FetchError
 
 DOCKER_HUB: Final = "docker.io"
 DOCKER_HUB_HOSTS: Final = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})

@@ -27,10 +27,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from hookline_api import json_cost
-from hookline_runtime.artifacts.limits import parse_foreign
-from hookline_runtime.artifacts.reference import DIGEST
-from hookline_runtime.artifacts.search import not_read
-from hookline_runtime.errors import VerifyError
+from hookline_artifacts.errors import VerifyError
+from hookline_artifacts.limits import parse_foreign
+from hookline_artifacts.package.search import not_read
+from hookline_artifacts.reference import DIGEST
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -13,16 +13,16 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from hookline_runtime.artifacts.archive import Budget, is_archive, is_gzipped_module, packer, walk
-from hookline_runtime.artifacts.describe import MAX_DOCUMENT, PACKED_MANIFESTS, PluginDescription
-from hookline_runtime.artifacts.limits import parse_foreign
-from hookline_runtime.errors import VerifyError
+from hookline_artifacts.errors import VerifyError
+from hookline_artifacts.limits import parse_foreign
+from hookline_artifacts.module.describe import MAX_DOCUMENT, PACKED_MANIFESTS, PluginDescription
+from hookline_artifacts.package.archive import Budget, is_archive, is_gzipped_module, packer, walk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from hookline_runtime.artifacts.archive import Entry
-    from hookline_runtime.artifacts.limits import FetchLimits
+    from hookline_artifacts.limits import FetchLimits
+    from hookline_artifacts.package.archive import Entry
 
 _MODULE: Final = b"\0asm\x01\0\0\0"
 _COMPONENT_LAYER: Final = b"\x01\0"  # bytes 6 and 7: https://github.com/WebAssembly/component-model, Binary.md

@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 import aiohttp
 
-from hookline_runtime.artifacts import network
-from hookline_runtime.artifacts.answers import Connector, ScatteredError
-from hookline_runtime.artifacts.certificates import MAX_KEPT, check_pem, plain_pem
-from hookline_runtime.artifacts.names import Names
-from hookline_runtime.artifacts.urls import foreign, shown
-from hookline_runtime.errors import FetchError, VerifyError
+from hookline_artifacts.errors import FetchError, VerifyError
+from hookline_artifacts.net import failures
+from hookline_artifacts.net.answers import Connector, ScatteredError
+from hookline_artifacts.net.certificates import MAX_KEPT, check_pem, plain_pem
+from hookline_artifacts.net.names import Names
+from hookline_artifacts.net.urls import foreign, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from multidict import CIMultiDictProxy
     from yarl import URL
 
-    from hookline_runtime.artifacts.addresses import AddressPolicy
-    from hookline_runtime.artifacts.limits import FetchLimits
+    from hookline_artifacts.limits import FetchLimits
+    from hookline_artifacts.net.addresses import AddressPolicy
 
 _log = logging.getLogger(__name__)
 
@@ -319,7 +319,7 @@ class Transport:
 
     def _failure(self, error: Exception, *, what: str, url: URL, advice: Mapping[int | str, str]) -> FetchError:
         late = f"it took longer than {self._limits.stall:g} s to send something, or to connect"
-        why = network.why(error, trust=advice[_TLS], plain=advice[_PLAIN], late=late)
+        why = failures.why(error, trust=advice[_TLS], plain=advice[_PLAIN], late=late)
         transient = not isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError)
         if isinstance(error, ScatteredError):
             why, transient = "it answers in more pieces than any honest server; see to what answers there", False

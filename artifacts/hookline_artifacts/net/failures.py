@@ -12,7 +12,7 @@ from typing import Final
 
 import aiohttp
 
-from hookline_runtime.artifacts.certificates import distrust
+from hookline_artifacts.net.certificates import distrust
 
 _BROKEN: Final = (ConnectionError, aiohttp.ClientConnectionError, aiohttp.ClientPayloadError)
 _MAX: Final = 200

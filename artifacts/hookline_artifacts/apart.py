@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from hookline_api.quantities import format_size
-from hookline_runtime.artifacts import memory
-from hookline_runtime.errors import FetchError, HooklineError
+from hookline_artifacts import memory
+from hookline_artifacts.errors import FetchError, HooklineError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

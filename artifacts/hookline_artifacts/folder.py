@@ -10,17 +10,17 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
-from hookline_runtime.artifacts.credentials import at_once
-from hookline_runtime.artifacts.layouts import choose, read_manifest
-from hookline_runtime.artifacts.reference import DIGEST, LayoutReference
-from hookline_runtime.artifacts.threads import in_thread
-from hookline_runtime.artifacts.transport import Body
-from hookline_runtime.errors import FetchError
+from hookline_artifacts.credentials import at_once
+from hookline_artifacts.errors import FetchError
+from hookline_artifacts.net.transport import Body
+from hookline_artifacts.package.layouts import choose, read_manifest
+from hookline_artifacts.reference import DIGEST, LayoutReference
+from hookline_artifacts.threads import in_thread
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hookline_runtime.artifacts.limits import FetchLimits
+    from hookline_artifacts.limits import FetchLimits
 
 _CHUNK: Final = 1 << 18
 _REF_NAME: Final = "org.opencontainers.image.ref.name"

@@ -25,11 +25,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from yarl import URL
 
-from hookline_runtime.artifacts.credentials import Credentials, Gap, PullSecret
-from hookline_runtime.artifacts.layouts import read_manifest
-from hookline_runtime.artifacts.limits import parse_foreign
-from hookline_runtime.artifacts.reference import DIGEST, Reference
-from hookline_runtime.artifacts.transport import (
+from hookline_artifacts.credentials import Credentials, Gap, PullSecret
+from hookline_artifacts.errors import FetchError
+from hookline_artifacts.limits import parse_foreign
+from hookline_artifacts.net.transport import (
     OF_A_REGISTRY,
     OF_A_TOKEN_SERVER,
     REFUSALS,
@@ -37,14 +36,15 @@ from hookline_runtime.artifacts.transport import (
     StatusError,
     Transport,
 )
-from hookline_runtime.artifacts.urls import foreign, shown, with_query
-from hookline_runtime.errors import FetchError
+from hookline_artifacts.net.urls import foreign, shown, with_query
+from hookline_artifacts.package.layouts import read_manifest
+from hookline_artifacts.reference import DIGEST, Reference
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from hookline_runtime.artifacts.credentials import Keychain
-    from hookline_runtime.artifacts.limits import FetchLimits
+    from hookline_artifacts.credentials import Keychain
+    from hookline_artifacts.limits import FetchLimits
 
 _ACCEPT: Final = (
     "application/vnd.oci.image.index.v1+json, "

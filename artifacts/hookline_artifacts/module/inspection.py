@@ -24,10 +24,10 @@ from hookline_api.abi import (
 )
 from hookline_api.hooks import Hook
 from hookline_api.text import readable
-from hookline_runtime.artifacts.proposals import Proposal, ProposalError, UnknownTypeError
-from hookline_runtime.artifacts.reader import Buffer, MalformedError
-from hookline_runtime.artifacts.sections import Import, Sections, Signature
-from hookline_runtime.errors import VerifyError
+from hookline_artifacts.errors import VerifyError
+from hookline_artifacts.module.proposals import Proposal, ProposalError, UnknownTypeError
+from hookline_artifacts.module.reader import Buffer, MalformedError
+from hookline_artifacts.module.sections import Import, Sections, Signature
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,7 +14,7 @@ from __future__ import annotations
 import zlib
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from hookline_runtime.errors import VerifyError
+from hookline_artifacts.errors import VerifyError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

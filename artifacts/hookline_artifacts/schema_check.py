@@ -14,8 +14,8 @@ import orjson
 
 from hookline_api.config import Config
 from hookline_api.text import found, readable
-from hookline_runtime.artifacts.apart import ENDED, bound_processor, run_apart, serve_one
-from hookline_runtime.errors import ConfigError
+from hookline_artifacts.apart import ENDED, bound_processor, run_apart, serve_one
+from hookline_artifacts.errors import ConfigError
 
 CHECK_S: Final = 5
 """Seconds of a core that a check may take."""

@@ -18,22 +18,22 @@ from hookline_api.abi import permission_refusal, ungranted_imports
 from hookline_api.bundle import BundleArtifact, BundlePlugin
 from hookline_api.config import MAX_CONFIG, MAX_CONFIG_VALUES, Config
 from hookline_api.resources import LocalSource, OCISource, Source, WasmPlugin
-from hookline_runtime.artifacts.credentials import MAX_SECRETS, PullSecret
-from hookline_runtime.artifacts.describe import PluginDescription
-from hookline_runtime.artifacts.inspection import ModuleInfo, inspect_file
-from hookline_runtime.artifacts.reference import Reference, parse
-from hookline_runtime.artifacts.registry import RegistryAccess
-from hookline_runtime.artifacts.threads import in_thread
-from hookline_runtime.artifacts.urls import foreign, shown
-from hookline_runtime.errors import ConfigError, FetchError, NotGrantedError, VerifyError
+from hookline_artifacts.credentials import MAX_SECRETS, PullSecret
+from hookline_artifacts.errors import ConfigError, FetchError, NotGrantedError, VerifyError
+from hookline_artifacts.module.describe import PluginDescription
+from hookline_artifacts.module.inspection import ModuleInfo, inspect_file
+from hookline_artifacts.net.urls import foreign, shown
+from hookline_artifacts.reference import Reference, parse
+from hookline_artifacts.registry import RegistryAccess
+from hookline_artifacts.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from hookline_api.hooks import Hook
-    from hookline_runtime.artifacts.fetch import Fetcher
-    from hookline_runtime.artifacts.store import Artifact
+    from hookline_artifacts.fetch import Fetcher
+    from hookline_artifacts.store import Artifact
 
 _PAGE: Final = 65_536
 _HOST: Final = 256

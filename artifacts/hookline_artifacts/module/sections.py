@@ -16,9 +16,9 @@ from array import array
 from dataclasses import dataclass, field
 from typing import Final
 
-from hookline_runtime.artifacts.describe import MAX_DOCUMENT
-from hookline_runtime.artifacts.instructions import check_code
-from hookline_runtime.artifacts.proposals import (
+from hookline_artifacts.module.describe import MAX_DOCUMENT
+from hookline_artifacts.module.instructions import check_code
+from hookline_artifacts.module.proposals import (
     Proposal,
     ProposalError,
     check_limits,
@@ -26,7 +26,7 @@ from hookline_runtime.artifacts.proposals import (
     check_value_type,
     check_value_types,
 )
-from hookline_runtime.artifacts.reader import Buffer, MalformedError, Reader
+from hookline_artifacts.module.reader import Buffer, MalformedError, Reader
 
 _DESCRIPTION: Final = b"hookline.plugin"
 _MAX_ITEMS: Final = 1_000_000

@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar
 
-from hookline_runtime.errors import FetchError
+from hookline_artifacts.errors import FetchError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
