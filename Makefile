@@ -10,7 +10,7 @@ USUAL := $(if $(filter python3,$(PYTHON)),$(INTERPRETER),$(call WHICH,python3))
 VENV := .venv$(if $(INTERPRETER),$(if $(filter-out $(USUAL),$(INTERPRETER)),-python$(firstword $(INTERPRETER))),-none)
 BIN := $(VENV)/bin
 TOOLS := PATH="$(CURDIR)/.venv-toolchains/bin:$$PATH"
-ACCELERATOR := sidecar/hookline_runtime/accelerator.c
+ACCELERATOR := sidecar/hookline_runtime/guest/accelerator.c
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
@@ -28,7 +28,7 @@ demo: $(VENV)/.demo ## show the main job: plugins answer, one is swapped under l
 
 test: announce $(VENV)/.dev .venv-envoy/.made toolchains ## run the tests that need no node, on the interpreter PYTHON; what they need is installed, and a real API server built, once
 	PYTHON="$(PYTHON)" sh scripts/debian-packages.sh
-	$(BIN)/python -m hookline_runtime.accelerator --if-missing
+	$(BIN)/python -m hookline_runtime.guest.accelerator --if-missing
 	$(TOOLS) $(BIN)/python -m pytest --ignore=tests/e2e $(ARGS)
 
 test-pythons: ## run a short part of the tests on every other Python >= 3.11 that this machine has
@@ -41,7 +41,7 @@ SHORT := tests/contract tests/artifacts tests/client $(addprefix tests/runtime/t
   --deselect=tests/runtime/test_calls.py::test_the_runtimes_whole_suite_passes_on_the_other_ways_too
 test-short: $(VENV)/.dev toolchains
 	PYTHON="$(PYTHON)" sh scripts/debian-packages.sh
-	$(BIN)/python -m hookline_runtime.accelerator --if-missing
+	$(BIN)/python -m hookline_runtime.guest.accelerator --if-missing
 	$(TOOLS) $(BIN)/python -m pytest -q $(SHORT) $(ARGS)
 
 # An interpreter that is missing or too old is told of by what comes next.
@@ -76,7 +76,7 @@ lint: $(VENV)/.dev ## formatting, lint, types, and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	MYPYPATH=crds:artifacts:serving:client:sidecar:operator:examples:scripts $(BIN)/mypy examples/build.py examples/demo.py examples/proxies/asyncio_proxy.py scripts bench
-	$(BIN)/lint-imports --no-logo
+	$(BIN)/lint-imports --no-logo --no-cache
 
 format: $(VENV)/.dev ## format, and mend what can be mended by itself
 	$(BIN)/ruff check --fix --exit-zero .

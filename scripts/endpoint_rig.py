@@ -21,15 +21,15 @@ from aiohttp.http_parser import HttpRequestParser
 
 from hookline_api.bundle import Bundle, BundlePlugin
 from hookline_api.hooks import INPUTS, Hook
-from hookline_runtime.pipeline import Chains
+from hookline_runtime.chain.pipeline import Chains
 from hookline_runtime.runtime import Runtime
-from hookline_sidecar import lane
-from hookline_sidecar.endpoint import BOUNDS, Endpoint, Gate
+from hookline_sidecar.hooks import lane
+from hookline_sidecar.hooks.endpoint import BOUNDS, Endpoint, Gate
 from hookline_sidecar.settings import Settings
 
 if TYPE_CHECKING:
-    from hookline_runtime.backlog import Asker
-    from hookline_runtime.inputs import Call
+    from hookline_runtime.call.inputs import Call
+    from hookline_runtime.plugin.backlog import Asker
 
 MAX_BODY: Final = 3000
 BODY_TIMEOUT: Final = 3.0

@@ -17,24 +17,3 @@ Rooms: ``resolve`` (one resource, resolved), ``fetch`` and ``folder`` (a source 
 Kubernetes. Signatures will come between ``Fetcher.resolve`` and ``Fetcher.fetch_oci``; see ``Fetcher.repository``.
 A reader starts at ``resolve.py``.
 """
-
-from hookline_artifacts.fetch import Fetcher
-from hookline_artifacts.limits import FetchLimits
-from hookline_artifacts.module.describe import PluginDescription, PluginResources
-from hookline_artifacts.reference import LayoutReference, Reference, parse
-from hookline_artifacts.registry import RegistryAccess, Repository
-from hookline_artifacts.store import Artifact, ArtifactStore
-
-__all__ = [
-    "Artifact",
-    "ArtifactStore",
-    "FetchLimits",
-    "Fetcher",
-    "LayoutReference",
-    "PluginDescription",
-    "PluginResources",
-    "Reference",
-    "RegistryAccess",
-    "Repository",
-    "parse",
-]

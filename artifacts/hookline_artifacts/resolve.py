@@ -19,6 +19,7 @@ from hookline_api.bundle import BundleArtifact, BundlePlugin
 from hookline_api.config import MAX_CONFIG, MAX_CONFIG_VALUES, Config
 from hookline_api.resources import LocalSource, OCISource, Source, WasmPlugin
 from hookline_artifacts.credentials import MAX_SECRETS, PullSecret
+from hookline_artifacts.entry import check_entry
 from hookline_artifacts.errors import ConfigError, FetchError, NotGrantedError, VerifyError
 from hookline_artifacts.module.describe import PluginDescription
 from hookline_artifacts.module.inspection import ModuleInfo, inspect_file
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from hookline_artifacts.fetch import Fetcher
     from hookline_artifacts.store import Artifact
 
-_PAGE: Final = 65_536
 _HOST: Final = 256
 # https://kubernetes.io/docs/concepts/configuration/secret/#docker-config-secrets
 _DOCKER_CONFIG: Final = ".dockerconfigjson"
@@ -229,18 +229,6 @@ def _check_permissions(plugin: WasmPlugin, info: ModuleInfo) -> None:
     ungranted = ungranted_imports(info.functions, plugin.spec.permissions)
     if ungranted and plugin.spec.permissions_policy == "Strict":
         raise NotGrantedError(permission_refusal(ungranted))
-
-
-def check_entry(entry: BundlePlugin, info: ModuleInfo) -> None:
-    """Whether the settings fit the module. Raises ConfigError."""
-    missing = [hook.value for hook in entry.hooks if hook not in info.hooks]
-    if missing:
-        raise ConfigError(f"spec.hooks names {', '.join(missing)}, and the module exports only {', '.join(info.hooks)}")
-    if info.memory_pages * _PAGE > entry.limits.memory:
-        raise ConfigError(
-            f"the module starts with {info.memory_pages * _PAGE} bytes of memory, "
-            f"and limits.memory is {entry.limits.memory}"
-        )
 
 
 def _inspect(path: Path) -> ModuleInfo:

@@ -76,7 +76,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         allow_source_addresses=options.allow_source_addresses,
     )
     # Imported late, so that --help is quick.
-    from hookline_operator.kube import KubeError  # noqa: PLC0415
+    from hookline_operator.cluster.kube import KubeError  # noqa: PLC0415
     from hookline_operator.process import Operator, injection_settings  # noqa: PLC0415
 
     try:

@@ -26,10 +26,10 @@ from hookline_artifacts.net.transport import retry_after
 from hookline_artifacts.package import layouts
 from hookline_artifacts.package.search import Search
 from hookline_artifacts.registry import parse_challenges
-from hookline_sidecar import kubernetes_yaml
-from hookline_sidecar.auth import Question
-from hookline_sidecar.heads import read_head
-from hookline_sidecar.original import TELLINGS
+from hookline_sidecar.control.sources import kubernetes_yaml
+from hookline_sidecar.hooks.auth import Question
+from hookline_sidecar.hooks.heads import read_head
+from hookline_sidecar.hooks.original import TELLINGS
 
 _LIMITS: Final = FetchLimits(unpacked=1 << 20, entries=1000)
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

@@ -40,7 +40,7 @@ log = logging.getLogger("hookline.serving")
 
 
 class HttpServer:
-    """Serves one application, on any number of doors; each door has the bounds for itself."""
+    """Serves one application, on any number of listening sockets; each has the bounds for itself."""
 
     def __init__(
         self,
@@ -66,11 +66,11 @@ class HttpServer:
         self._runner = web.AppRunner(
             app, shutdown_timeout=shutdown_timeout, handler_cancellation=handler_cancellation, **self._settings
         )
-        self._doors: list[_Door] = []
+        self._listeners: list[_Listener] = []
         self._censuses: list[Census] = []
         self._shaking: set[asyncio.Task[None]] = set()
 
-    async def listen(self, door: socket.socket | tuple[str, int], *, tls: ssl.SSLContext | None = None) -> None:
+    async def listen(self, where: socket.socket | tuple[str, int], *, tls: ssl.SSLContext | None = None) -> None:
         """Serve what comes in by this listening socket, or to this address. Raises OSError."""
         loop = asyncio.get_running_loop()
         server = self._runner.server
@@ -92,15 +92,15 @@ class HttpServer:
         made: Callable[[], asyncio.Protocol] = connection if tls is None else hello
         if tls is not None:
             SSLProtocol.max_size = TLS_BUFFER
-        if isinstance(door, tuple):
-            family = socket.AF_INET6 if ":" in door[0] else socket.AF_INET
-            door = socket.create_server(door, family=family, backlog=_BACKLOG)
-        self._doors.append(_Door(door, made, loop))
+        if isinstance(where, tuple):
+            family = socket.AF_INET6 if ":" in where[0] else socket.AF_INET
+            where = socket.create_server(where, family=family, backlog=_BACKLOG)
+        self._listeners.append(_Listener(where, made, loop))
 
     async def close(self) -> None:
         """Take no more connections, let what is under way end for a moment, and end it."""
-        for door in self._doors:
-            door.close()
+        for each in self._listeners:
+            each.close()
         for task in tuple(self._shaking):
             task.cancel()
         await self._runner.cleanup()
@@ -108,7 +108,7 @@ class HttpServer:
             census.end()
 
 
-class _Door:
+class _Listener:
     """A listening socket.
 
     libuv takes one connection in a turn of the loop: an honest one would wait behind hundreds of others for as many

@@ -11,7 +11,7 @@
     InputError (ValueError)         the proxy's call is malformed; ``field`` says where
 
 The message of each is one sentence for a person: what happened, why, and what to do about it. Which answer
-a failure gives is not decided here but by the plugin's ``failurePolicy`` (``hookline_runtime.pipeline``).
+a failure gives is not decided here but by the plugin's ``failurePolicy`` (``hookline_runtime.chain.pipeline``).
 """
 
 from __future__ import annotations

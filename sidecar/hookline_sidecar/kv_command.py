@@ -1,7 +1,7 @@
 """``hookline-sidecar kv``: the keys of a running sidecar's plugins, from beside it; and ``get``, what it runs.
 
-It asks the socket in the state folder (``hookline_sidecar.admin_kv``), so it needs no token, only a user who may open
-that: the sidecar's own, as ``kubectl exec`` gives, or root.
+It asks the socket in the state folder (``control.admin.kv``), so it needs no token, only a user who may
+open that: the sidecar's own, as ``kubectl exec`` gives, or root.
 """
 
 from __future__ import annotations

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hookline_artifacts import FetchLimits
 from hookline_artifacts.errors import VerifyError
+from hookline_artifacts.limits import FetchLimits
 from hookline_artifacts.package.layouts import check_compression, choose, module_layers, read_manifest
 from hookline_artifacts.package.search import Search
 

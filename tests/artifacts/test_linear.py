@@ -22,10 +22,10 @@ from hookline_artifacts.net.transport import retry_after
 from hookline_artifacts.package import archive, layouts
 from hookline_artifacts.package.archive import Budget
 from hookline_artifacts.package.search import Search
-from hookline_operator import admission, injection
-from hookline_runtime import matching
+from hookline_operator.webhooks import admission, injection
+from hookline_runtime.call import matching
 from hookline_serving import media_type
-from hookline_sidecar import kubernetes_scalars, kubernetes_yaml
+from hookline_sidecar.control.sources import kubernetes_scalars, kubernetes_yaml
 from steps import GROWTH, TooMuchError, growth, opcodes
 
 OURS = reference.parse("registry.test:5000/team/plugin:1")

@@ -20,7 +20,7 @@ from hookline_artifacts.module.inspection import inspect_file, inspect_module
 from hookline_artifacts.module.proposals import Proposal, ProposalError, UnknownTypeError
 from hookline_artifacts.module.reader import MalformedError
 from hookline_artifacts.module.sections import Sections
-from hookline_runtime.engine import compile_to, engine
+from hookline_runtime.guest.engine import compile_to, engine
 
 OF_BODIES = re.compile(
     r"type mismatch|unknown (?:label|local|global|type|function|table|elem segment|data segment|memory)|memop alignment"

@@ -9,7 +9,7 @@ import pytest
 from hookline_artifacts.errors import VerifyError
 from hookline_runtime import errors
 from hookline_runtime.errors import DeadlineError, OverloadError, ResultError, TrapError, quoted, told, traced
-from hookline_runtime.native_calls import _TRAPS
+from hookline_runtime.guest.native import _TRAPS
 
 WORD = "a-value-of-a-secret"
 

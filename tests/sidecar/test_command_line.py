@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hookline_runtime import accelerator
+from hookline_runtime.guest import accelerator
 from hookline_sidecar import cli
 from waiting import PATIENCE_S
 

@@ -17,12 +17,14 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from hookline_artifacts.errors import VerifyError
 from hookline_artifacts.module.reader import MalformedError, Reader
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 STACK_ROOM: Final = 64 * 1024
 """Bytes below where the stack begins that are the stack's alone, or all of a smaller one."""
