@@ -20,12 +20,12 @@ their Go modules (about ten minutes on two cores) into ~/.cache/hookline, and st
 """
 _EXAMPLES = """\
 examples:
-  eval "$(PYTHONPATH=scripts python -m cluster up)"     a cluster of one node, as root; kubectl uses it from here on
-  PYTHONPATH=scripts python -m cluster up --control-plane-only
+  eval "$(PYTHONPATH=testbed python -m cluster up)"     a cluster of one node, as root; kubectl uses it from here on
+  PYTHONPATH=testbed python -m cluster up --control-plane-only
                                                         the API server and its controllers alone; needs no root
   make cluster-load IMAGE=build/images/hookline-sidecar.tar
                                                         give its node an image, under the name that the archive says
-  PYTHONPATH=scripts python -m cluster down             take it away, and whatever a killed test left
+  PYTHONPATH=testbed python -m cluster down             take it away, and whatever a killed test left
 
 The tests bring up their own: `make test` a control plane, `make e2e` a cluster.
 

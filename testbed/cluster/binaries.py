@@ -126,7 +126,7 @@ def binary(program: str) -> Path:
                     if not target.exists():
                         _build(tool, program, target)
             return target
-    raise ClusterError(f"no tool of scripts/cluster/go has a program {program!r}")
+    raise ClusterError(f"no tool of testbed/cluster/go has a program {program!r}")
 
 
 def control_plane_binaries() -> dict[str, Path]:

@@ -113,10 +113,10 @@ async def measure(
 async def _started(
     attack: Attack, addresses: dict[str, Any], seconds: float
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    scripts = str(Path(__file__).parents[1])
+    testbed = str(Path(__file__).parents[1])
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "exhaustion.attacks", attack.name, str(seconds),
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=os.environ | {"PYTHONPATH": scripts},
+        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=os.environ | {"PYTHONPATH": testbed},
     )  # fmt: skip
     try:
         assert process.stdin is not None

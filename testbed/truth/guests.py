@@ -13,7 +13,7 @@ __all__ = ["grows", "identity_module", "loops", "says_nonsense", "trap_at_start"
 
 def _guest(name: str, before: str, *, locals_: str = "", memory: str = "2", text: str | None = None) -> bytes:
     """Runs ``before`` in each call, with the input's bytes at ``$at`` and their number in ``$size``."""
-    import wasmtime  # noqa: PLC0415 - as scripts/installation.py has it
+    import wasmtime  # noqa: PLC0415 - as testbed/installation.py has it
 
     identity: dict[str, Any] = {"user_id": name, "username": name, "roles": [], "tenant_id": None}
     said = text if text is not None else json.dumps({"action": "success", "identity": identity})
@@ -56,7 +56,7 @@ def loops(name: str, rounds: int | None = None) -> bytes:
 
 def rounds_in(seconds: float) -> int:
     """How many rounds of ``loops`` this machine's processor makes in so many seconds, at its best."""
-    import wasmtime  # noqa: PLC0415 - as scripts/installation.py has it
+    import wasmtime  # noqa: PLC0415 - as testbed/installation.py has it
 
     rounds = 5_000_000
     store = wasmtime.Store()
