@@ -36,9 +36,11 @@ test-pythons: ## run a short part of the tests on every other Python >= 3.11 tha
 
 # The contract, artifacts, the client, and of the runtime what calls guests. The runtime's whole suite runs twice more in
 # one of its tests, on the reference and without the accelerator: once on one interpreter is enough.
-SHORT := tests/contract tests/artifacts tests/client $(addprefix tests/runtime/test_,$(addsuffix .py, \
-  accelerator bad_guests calls chain engine host_functions inputs limits places results threads wasi)) \
-  --deselect=tests/runtime/test_calls.py::test_the_runtimes_whole_suite_passes_on_the_other_ways_too
+SHORT := tests/contract tests/artifacts tests/client $(addprefix tests/runtime/,calls/test_accelerator.py \
+  guests/test_bad_guests.py calls/test_calls.py chain/test_chain.py guests/test_engine.py host/test_host_functions.py \
+  chain/test_inputs.py calls/test_limits.py plugin/test_places.py chain/test_results.py calls/test_threads.py \
+  guests/test_wasi.py) \
+  --deselect=tests/runtime/calls/test_calls.py::test_the_runtimes_whole_suite_passes_on_the_other_ways_too
 test-short: $(VENV)/.dev toolchains
 	PYTHON="$(PYTHON)" sh scripts/debian-packages.sh
 	$(BIN)/python -m hookline_runtime.guest.accelerator --if-missing
@@ -96,9 +98,9 @@ exhaust: $(VENV)/.dev toolchains ## every attack of testbed/exhaustion on sideca
 
 fuzz: $(VENV)/.fuzz toolchains ## every parser, bred by coverage (FUZZ="--target NAME --seconds N"); then both ways of each pair, at length: 200,000 inputs, 2,000 guests, the runtime's suite, a million requests (ARGS="--cases N --seed S"); and what registries, packages and manifests say
 	PYTHONPATH=testbed $(BIN)/python -m fuzzing $(FUZZ)
-	HOOKLINE_FUZZ=200000 $(BIN)/python -m pytest -q tests/runtime/test_accelerator.py tests/runtime/test_random_guests.py tests/runtime/test_calls.py tests/sidecar/test_batches.py
+	HOOKLINE_FUZZ=200000 $(BIN)/python -m pytest -q tests/runtime/calls/test_accelerator.py tests/runtime/calls/test_random_guests.py tests/runtime/calls/test_calls.py tests/sidecar/calls/test_batches.py
 	HOOKLINE_FUZZ=200000 $(BIN)/python -m pytest -q -m hypothesis tests/artifacts
-	HOOKLINE_FUZZ=200000 $(TOOLS) $(BIN)/python -m pytest -q tests/sidecar/test_kubernetes_yaml.py
+	HOOKLINE_FUZZ=200000 $(TOOLS) $(BIN)/python -m pytest -q tests/sidecar/sources/test_kubernetes_yaml.py
 	PYTHONPATH=testbed $(BIN)/python -m fuzz_endpoint $(ARGS)
 
 crds: $(VENV)/.dev ## write the CustomResourceDefinition from the models, and the chart's table of values

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-CRDS = Path(__file__).parents[2] / "crds"
+CRDS = Path(__file__).parents[3] / "crds"
 PLUGINS = "wasmplugins.hookline.dev"
 
 

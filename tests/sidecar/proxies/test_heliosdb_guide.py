@@ -16,7 +16,7 @@ import yaml
 from hookline_api.bundle import Bundle
 from waiting import until
 
-_PAGE = (Path(__file__).parents[2] / "docs" / "heliosdb.md").read_text()
+_PAGE = (Path(__file__).parents[3] / "docs" / "heliosdb.md").read_text()
 _STEP = re.compile(r"^## (\d+)\. (.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 _STEPS = {int(number): text for number, text in _STEP.findall(_PAGE)}
 _DROP = {"query": "DROP TABLE users"}

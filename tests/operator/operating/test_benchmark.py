@@ -13,7 +13,7 @@ def test_the_benchmark_of_the_operator_measures_something(need):
     need("docker-registry", "docker-registry")
     done = subprocess.run(
         [sys.executable, "-m", "bench.operator", "--quick", "--only", "latency", "--json"],
-        cwd=Path(__file__).parents[2], capture_output=True, text=True, check=False,
+        cwd=Path(__file__).parents[3], capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     (found,) = json.loads(done.stdout)["benchmarks"]

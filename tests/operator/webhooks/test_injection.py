@@ -31,8 +31,8 @@ from hookline_operator.webhooks.injection import (
 from hookline_runtime.plugin.budget import STORE, Plan, need
 from hookline_sidecar.hooks.original import TELLINGS
 
-CASES = Path(__file__).parent / "cases" / "injection"
-DOCUMENT = Path(__file__).parents[2] / "docs" / "injection.md"
+CASES = Path(__file__).parent / "cases"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "injection.md"
 SETTINGS = InjectionSettings(
     image="registry.example/hookline-sidecar:1",
     operator="https://hookline-operator.hookline-system.svc",

@@ -17,7 +17,7 @@ from hookline_operator.cluster.revisions import Revision, Seal, body_of
 from hookline_operator.serve.bundles import Bundles
 from hookline_operator.serve.fleet import Fleet, PodState
 
-CRDS = Path(__file__).parents[2] / "crds"
+CRDS = Path(__file__).parents[3] / "crds"
 
 
 @pytest.mark.parametrize("kind", ["WasmPlugin", "WasmPluginRevision"])

@@ -11,7 +11,7 @@ import yaml
 from exposition import families, names, of_a_sidecar
 from waiting import PATIENCE_S
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 # The kubelet's own, which every Prometheus of a cluster has.
 OF_OTHERS = {"container_memory_working_set_bytes", "container_spec_memory_limit_bytes"}
 

@@ -8,7 +8,7 @@ from hookline_operator.cluster.sight import Sights
 from hookline_operator.metrics import Metrics
 from hookline_operator.status import reasons, staleness
 
-TEXT = (Path(__file__).parents[2] / "docs" / "status.md").read_text()
+TEXT = (Path(__file__).parents[3] / "docs" / "status.md").read_text()
 
 
 def test_every_reason_is_explained():

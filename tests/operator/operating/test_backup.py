@@ -11,7 +11,7 @@ import pytest
 
 from cluster.errors import ClusterError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 SECRETS = ("hookline-operator-tls", "hookline-operator-key")
 
 

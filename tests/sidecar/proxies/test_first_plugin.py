@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[3]
 _PAGE = (_ROOT / "examples" / "README.md").read_text().partition("## Your own")[2].partition("\n## ")[0]
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from cluster.binaries import binary
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def chart(home):

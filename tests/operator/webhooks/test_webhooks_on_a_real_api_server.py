@@ -30,7 +30,7 @@ from hookline_operator.webhooks.certificates import CertificateKeeper
 from hookline_operator.webhooks.injection import InjectionSettings
 from waiting import PATIENCE_S
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCUMENT = ROOT / "docs" / "injection.md"
 CONFIGURATION = "hookline-admission-tests"
 SERVICE = "hookline-operator"

@@ -231,7 +231,7 @@ async def test_by_default_nobody_waits(watched):
     assert sum(it.counted(hook).waited for hook in hooks) == 0
 
 
-EXAMPLES = Path(__file__).parent.parent.parent / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 _STATEMENT = json.dumps(
     [{"query": "select 1", "hook_context": {"identity": "ann"}}, {"success": True, "elapsed_us": 1}]
 ).encode()

@@ -35,7 +35,7 @@ from aiohttp import web
 from local_ports import reserve_port, reserve_ports
 from waiting import PATIENCE_S, until
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DOCUMENT = ROOT / "docs" / "proxies.md"
 EXAMPLES = ROOT / "examples" / "proxies"
 TIMEOUTS = {

@@ -15,7 +15,7 @@ from hookline_operator.lead.heartbeat import keep_confirming
 from hookline_operator.lead.unwritten import Unwritten
 from hookline_operator.metrics import Metrics
 
-CRDS = Path(__file__).parents[2] / "crds"
+CRDS = Path(__file__).parents[3] / "crds"
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from hookline_operator.serve import reports
 from local_ports import reserve_ports
 from waiting import PATIENCE_S, until
 
-BEFORE = Path(__file__).parent / "before.tar.xz"
+BEFORE = Path(__file__).parents[1] / "before.tar.xz"
 # In place of a cluster's DNS, for a process whose operator is on this machine.
 DNS = """
 import aiohttp, socket

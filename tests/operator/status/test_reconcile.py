@@ -17,7 +17,7 @@ from hookline_operator.status.observation import Observation, PodObservation, Re
 from hookline_operator.status.reasons import STALLED, TROUBLES, WRONG
 from hookline_operator.status.reconcile import Outcome, as_json, reconcile
 
-CASES = sorted((Path(__file__).parent / "cases" / "reconcile").glob("*.yaml"))
+CASES = sorted((Path(__file__).parent / "cases").glob("*.yaml"))
 NOW = "2026-01-02T03:04:05Z"
 
 

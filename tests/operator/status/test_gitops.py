@@ -14,9 +14,9 @@ from hookline_operator.status.observation import Observation
 from hookline_operator.status.reconcile import as_json, reconcile
 from waiting import PATIENCE_S
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "gitops.md").read_text()
-CASES = {path.stem: path for path in sorted((Path(__file__).parent / "cases" / "reconcile").glob("*.yaml"))}
+CASES = {path.stem: path for path in sorted((Path(__file__).parent / "cases").glob("*.yaml"))}
 NOW = "2026-01-02T03:04:05Z"
 (CONFIG,) = (
     yaml.safe_load(block)
