@@ -1,4 +1,4 @@
-"""``/v1/auth``: somebody has to say yes. The proxies' side of it is in test_proxies."""
+"""``/v1/auth``: somebody has to say yes. The proxies' side of it is in tests/sidecar/subrequests."""
 
 from __future__ import annotations
 
