@@ -18,7 +18,7 @@ _HEAD = """\
 <!-- Generated from values.yaml by scripts/write_values.py; do not edit. -->
 # The chart
 
-Installs Hookline's operator. [docs/installing.md](../docs/installing.md) says how, and which of these matter.
+Installs Hookline's operator. [docs/operate/installing.md](../docs/operate/installing.md) says how, and which of these matter.
 
 | value | default | |
 |---|---|---|

@@ -50,7 +50,7 @@ from hookline_runtime.kv_file import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-# HeliosDB-Proxy's caps, docs/guest-abi.md.
+# HeliosDB-Proxy's caps, docs/author/guest-abi.md.
 MAX_KEY: Final = 64 * 1024
 MAX_VALUE: Final = 64 * 1024
 MAX_KEYS: Final = 1024

@@ -1,4 +1,4 @@
-"""docs/artifacts.md: what its commands push, Hookline pulls. The very commands, against a real registry."""
+"""docs/reference/artifacts.md: what its commands push, Hookline pulls. The very commands, against a real registry."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cluster.errors import NotPossibleHereError
 from cluster.fixtures import missing
 from waiting import PATIENCE_S
 
-PAGE = (Path(__file__).parents[2] / "docs" / "artifacts.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "artifacts.md").read_text()
 SECTION = PAGE.partition("## Pushing a module\n")[2].partition("\n## ")[0]
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", SECTION, re.MULTILINE | re.DOTALL)
 COMMANDS = ("oras push", "crane append", "curl -fsS")

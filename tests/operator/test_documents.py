@@ -1,4 +1,4 @@
-"""docs/status.md explains what there is."""
+"""docs/operate/status.md explains what there is."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hookline_operator import reasons, staleness
 from hookline_operator.metrics import Metrics
 from hookline_operator.sight import Sights
 
-TEXT = (Path(__file__).parents[2] / "docs" / "status.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs" / "operate" / "status.md").read_text()
 
 
 def test_every_reason_is_explained():

@@ -31,7 +31,7 @@ from hookline_operator.kube import Kube
 from waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
-DOCUMENT = ROOT / "docs" / "injection.md"
+DOCUMENT = ROOT / "docs" / "operate" / "injection.md"
 CONFIGURATION = "hookline-admission-tests"
 SERVICE = "hookline-operator"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
