@@ -39,7 +39,7 @@ class Hook(StrEnum):
 
 OBSERVERS: Final = frozenset({Hook.POST_QUERY, Hook.METRICS, Hook.ON_CONNECT, Hook.ON_DISCONNECT})
 
-# Spellings that manifests in the field use, in any case (docs/author/guest-abi.md, "Names").
+# Spellings that manifests in the field use, in any case (docs/author/guest-abi.md, "Describing itself").
 _SPELLINGS: Final = {
     "prequery": Hook.PRE_QUERY, "postquery": Hook.POST_QUERY, "auth": Hook.AUTHENTICATE,
     "cacheget": Hook.CACHE_GET, "cacheset": Hook.CACHE_SET, "routing": Hook.ROUTE,
