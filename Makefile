@@ -10,7 +10,7 @@ USUAL := $(if $(filter python3,$(PYTHON)),$(INTERPRETER),$(call WHICH,python3))
 VENV := .venv$(if $(INTERPRETER),$(if $(filter-out $(USUAL),$(INTERPRETER)),-python$(firstword $(INTERPRETER))),-none)
 BIN := $(VENV)/bin
 TOOLS := PATH="$(CURDIR)/.venv-toolchains/bin:$$PATH"
-ACCELERATOR := sidecar/hookline_runtime/accelerator.c
+ACCELERATOR := sidecar/hookline_runtime/guest/accelerator.c
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
@@ -28,7 +28,7 @@ demo: $(VENV)/.demo ## show the main job: plugins answer, one is swapped under l
 
 test: announce $(VENV)/.dev .venv-envoy/.made toolchains ## run the tests that need no node, on the interpreter PYTHON; what they need is installed, and a real API server built, once
 	PYTHON="$(PYTHON)" sh scripts/debian-packages.sh
-	$(BIN)/python -m hookline_runtime.accelerator --if-missing
+	$(BIN)/python -m hookline_runtime.guest.accelerator --if-missing
 	$(TOOLS) $(BIN)/python -m pytest --ignore=tests/e2e $(ARGS)
 
 test-pythons: ## run a short part of the tests on every other Python >= 3.11 that this machine has
@@ -41,7 +41,7 @@ SHORT := tests/contract tests/artifacts tests/client $(addprefix tests/runtime/t
   --deselect=tests/runtime/test_calls.py::test_the_runtimes_whole_suite_passes_on_the_other_ways_too
 test-short: $(VENV)/.dev toolchains
 	PYTHON="$(PYTHON)" sh scripts/debian-packages.sh
-	$(BIN)/python -m hookline_runtime.accelerator --if-missing
+	$(BIN)/python -m hookline_runtime.guest.accelerator --if-missing
 	$(TOOLS) $(BIN)/python -m pytest -q $(SHORT) $(ARGS)
 
 # An interpreter that is missing or too old is told of by what comes next.
@@ -62,11 +62,11 @@ truth: $(VENV)/.dev toolchains ## break sixty things on a real cluster under loa
 
 cluster: $(VENV)/.dev toolchains ## bring up a real Kubernetes of one node, without Docker (DOWN=1 takes it away)
 	[ -n "$(DOWN)" ] || sh scripts/cluster-packages.sh
-	$(TOOLS) PYTHONPATH=scripts $(BIN)/python -m cluster $(if $(DOWN),down,up)
+	$(TOOLS) PYTHONPATH=testbed $(BIN)/python -m cluster $(if $(DOWN),down,up)
 
 cluster-load: $(VENV)/.dev ## give the node of `make cluster` an image (IMAGE=build/images/hookline-sidecar.tar, NAME=… for another name than it says)
 	[ -n "$(IMAGE)" ] || { echo "say which: make cluster-load IMAGE=build/images/hookline-sidecar.tar" >&2; exit 2; }
-	PYTHONPATH=scripts $(BIN)/python -m cluster load $(IMAGE) $(if $(NAME),--name $(NAME))
+	PYTHONPATH=testbed $(BIN)/python -m cluster load $(IMAGE) $(if $(NAME),--name $(NAME))
 
 images: ## build the operator's and the sidecar's images into build/images (with Docker, or as root without)
 	$(PYTHON) scripts/images.py operator sidecar
@@ -75,8 +75,8 @@ lint: $(VENV)/.dev ## formatting, lint, types, and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	MYPYPATH=crds:sidecar:operator:examples:scripts $(BIN)/mypy examples/build.py examples/demo.py examples/proxies/asyncio_proxy.py scripts bench
-	$(BIN)/lint-imports --no-logo
+	MYPYPATH=crds:artifacts:serving:client:sidecar:operator:examples:scripts:testbed $(BIN)/mypy examples/build.py examples/demo.py examples/proxies/asyncio_proxy.py scripts testbed bench
+	$(BIN)/lint-imports --no-logo --no-cache
 
 format: $(VENV)/.dev ## format, and mend what can be mended by itself
 	$(BIN)/ruff check --fix --exit-zero .
@@ -88,18 +88,18 @@ bench: $(VENV)/.dev .venv-peers/.made .venv-envoy/.made ## measure against peers
 
 bench-operator: $(VENV)/.dev toolchains ## measure the operator: 2,000 sidecars, 5,000 plugins; writes bench/OPERATOR.md
 	sh scripts/debian-packages.sh
-	$(TOOLS) PYTHONPATH=scripts $(BIN)/python -m bench.operator $(ARGS)
+	$(TOOLS) PYTHONPATH=testbed $(BIN)/python -m bench.operator $(ARGS)
 
-exhaust: $(VENV)/.dev toolchains ## every attack of scripts/exhaustion on sidecar and operator in the chart's memory; writes the table in docs/operate/security.md (20 minutes; ARGS="--attack NAME")
+exhaust: $(VENV)/.dev toolchains ## every attack of testbed/exhaustion on sidecar and operator in the chart's memory; writes the table in docs/operate/security.md (20 minutes; ARGS="--attack NAME")
 	sh scripts/debian-packages.sh
-	$(TOOLS) PYTHONPATH=scripts $(BIN)/python -m exhaustion --into tests/exhaustion/figures.json --table docs/operate/security.md $(ARGS)
+	$(TOOLS) PYTHONPATH=testbed $(BIN)/python -m exhaustion --into tests/exhaustion/figures.json --table docs/operate/security.md $(ARGS)
 
 fuzz: $(VENV)/.fuzz toolchains ## every parser, bred by coverage (FUZZ="--target NAME --seconds N"); then both ways of each pair, at length: 200,000 inputs, 2,000 guests, the runtime's suite, a million requests (ARGS="--cases N --seed S"); and what registries, packages and manifests say
-	PYTHONPATH=scripts $(BIN)/python -m fuzzing $(FUZZ)
+	PYTHONPATH=testbed $(BIN)/python -m fuzzing $(FUZZ)
 	HOOKLINE_FUZZ=200000 $(BIN)/python -m pytest -q tests/runtime/test_accelerator.py tests/runtime/test_random_guests.py tests/runtime/test_calls.py tests/sidecar/test_batches.py
 	HOOKLINE_FUZZ=200000 $(BIN)/python -m pytest -q -m hypothesis tests/artifacts
 	HOOKLINE_FUZZ=200000 $(TOOLS) $(BIN)/python -m pytest -q tests/sidecar/test_kubernetes_yaml.py
-	PYTHONPATH=scripts $(BIN)/python -m fuzz_endpoint $(ARGS)
+	PYTHONPATH=testbed $(BIN)/python -m fuzz_endpoint $(ARGS)
 
 crds: $(VENV)/.dev ## write the CustomResourceDefinition from the models, and the chart's table of values
 	$(BIN)/python scripts/write_crds.py

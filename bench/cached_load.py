@@ -13,7 +13,7 @@ from typing import Final
 
 from bench import guests
 from bench.report import TIMES, Figure, Options, Result, say, spread
-from hookline_runtime import engine
+from hookline_runtime.guest import engine
 
 _FILLER: Final = 4_000
 _LOADS: Final = 20

@@ -24,7 +24,7 @@ from bench.peers.official import Official
 from bench.report import Figure, Options, Result, at_least, at_most, say, spread
 from bench.sockets import ANSWER, POOLED
 from hookline_api.hooks import Hook
-from hookline_runtime.engine import Ticker
+from hookline_runtime.guest.engine import Ticker
 
 if TYPE_CHECKING:
     from hookline_runtime.runtime import Runtime

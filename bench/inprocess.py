@@ -10,10 +10,10 @@ from typing import Any
 
 from bench.machine import open_folder
 from hookline_api.bundle import Bundle, BundleArtifact, BundlePlugin
-from hookline_runtime import engine
-from hookline_runtime.artifacts.inspection import inspect_module
-from hookline_runtime.calls import Guest
-from hookline_runtime.host import PluginHost
+from hookline_artifacts.module.inspection import inspect_module
+from hookline_runtime.guest import engine
+from hookline_runtime.guest.calls import Guest
+from hookline_runtime.host.functions import PluginHost
 from hookline_runtime.runtime import Runtime
 
 

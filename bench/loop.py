@@ -26,7 +26,7 @@ from bench.machine import BrokenError
 from bench.report import TIMES, Figure, Options, Result, say, spread
 from bench.sidecar import Sidecar, sidecar
 from hookline_api.hooks import Hook
-from hookline_runtime.engine import TICK_MS, deadline_ticks
+from hookline_runtime.guest.engine import TICK_MS, deadline_ticks
 
 _TIMEOUT_MS: Final = 50
 _BOUND_MS: Final = _TIMEOUT_MS + 2 * TICK_MS

@@ -23,7 +23,7 @@ from bench.load import Generator, Outcome, Plan, hook_call
 from bench.machine import BrokenError
 from bench.report import Figure, Options, Result, at_most, say
 from bench.sidecar import Sidecar, sidecar
-from hookline_runtime import engine
+from hookline_runtime.guest import engine
 
 _ASKED_P99_SMALL: Final = 1.5
 _ASKED_P99_LARGE: Final = 1.2

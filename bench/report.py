@@ -102,7 +102,7 @@ def _barred(asked: str, what: str, ratios: Sequence[float], holds: Callable[[flo
 
 def machine() -> dict[str, str]:
     """What this was measured on."""
-    from hookline_runtime import accelerator  # noqa: PLC0415 - not in an older tree, which needs no table of facts
+    from hookline_runtime.guest import accelerator  # noqa: PLC0415 - not in an older tree, which needs no table of facts
 
     cpus = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
     # A distribution's build is a tenth quicker than one made by hand without a profile.

@@ -26,10 +26,11 @@ from bench.inprocess import guest, runtime
 from bench.load import hook_call
 from bench.sockets import ANSWER, POOLED
 from hookline_api.hooks import Hook
-from hookline_runtime import decisions, inputs, plugin
-from hookline_runtime.engine import Ticker
-from hookline_runtime.stats import StatsTable
-from hookline_sidecar.endpoint import Endpoint, Gate
+from hookline_runtime.call import decisions, inputs
+from hookline_runtime.guest.engine import Ticker
+from hookline_runtime.plugin import plugin
+from hookline_runtime.plugin.stats import StatsTable
+from hookline_sidecar.hooks.endpoint import Endpoint, Gate
 from hookline_sidecar.settings import Settings
 
 _DATA: Final = guests.QUERY.encode()

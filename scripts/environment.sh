@@ -49,5 +49,5 @@ echo "installing the packages of $lock (a minute, where none is cached) …"
 "$folder/bin/python" -m pip install --quiet --require-hashes -r "$lock"
 if [ -n "$editable" ]; then
   "$folder/bin/python" -m pip install --quiet --no-deps --no-build-isolation --editable .
-  "$folder/bin/python" -m hookline_runtime.accelerator
+  "$folder/bin/python" -m hookline_runtime.guest.accelerator
 fi

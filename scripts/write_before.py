@@ -18,9 +18,10 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 TARGET: Final = ROOT / "tests" / "operator" / "before.tar.xz"
 FOLDERS: Final = (
     "crds/hookline_api",
+    "artifacts/hookline_artifacts",
+    "serving/hookline_serving",
     "operator/hookline_operator",
     "sidecar/hookline_runtime",
-    "sidecar/hookline_serving",
     "sidecar/hookline_sidecar",
 )
 """The programs without tests and charts."""

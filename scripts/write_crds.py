@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from hookline_api.schema import Json, crd, revision_crd
+from hookline_api.crd import Json, crd, revision_crd
 
 HEADER = "# Generated from crds/hookline_api by `make crds`; do not edit.\n"
 ROOT = Path(__file__).parent.parent

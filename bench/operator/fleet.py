@@ -23,8 +23,8 @@ from bench.operator.rig import HOME, Rig, Usage, Watch, many, rig, sized
 from bench.operator.swarm import Member, Swarm, key_of, swarm
 from bench.report import Figure, Options, Result, say
 from hookline_api.distribution import AUDIENCE
-from hookline_operator.catalogue import SIDECAR_LABEL
-from hookline_operator.kube import path
+from hookline_operator.cluster.kube import path
+from hookline_operator.cluster.labels import SIDECAR_LABEL
 
 _ASKED_S: Final = 10.0
 _ASKED_MIB: Final = 400.0

@@ -30,7 +30,7 @@ from cluster import ControlPlane
 from cluster.binaries import binary
 from hookline_api.distribution import AUDIENCE
 from hookline_api.resources import API_VERSION, KIND, PLURAL
-from hookline_operator.kube import Kube, KubeError, path
+from hookline_operator.cluster.kube import Kube, KubeError, path
 from local_registry import LocalRegistry
 
 T = TypeVar("T")

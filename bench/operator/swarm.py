@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import aiohttp
 
 from bench.sidecar import BrokenError
-from hookline_sidecar.operator_source import pause
+from hookline_sidecar.control.sources.operator import pause
 from simulated_sidecar import SimulatedSidecar
 
 if TYPE_CHECKING:

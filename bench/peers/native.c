@@ -75,7 +75,7 @@ extern void wasmtime_global_get(context_t *, const global_t *, val_t *);
 extern void wasmtime_error_message(const fault_t *, message_t *);
 extern void wasmtime_error_delete(fault_t *), wasm_trap_delete(trap_t *);
 
-/* Hookline's own settings: sidecar/hookline_runtime/engine.py and the defaults of limits. */
+/* Hookline's own settings: sidecar/hookline_runtime/guest/engine.py and the defaults of limits. */
 enum { TICK_US = 5000, DEADLINE_TICKS = 100 / 5 + 1, MEMORY_LIMIT = 64 << 20, TABLE_ELEMENTS = 200000 };
 enum { WASM_STACK = 512 << 10, OUTPUT_LIMIT = 1 << 20, BODY_LIMIT = 16 << 20, HEAD_LIMIT = 16 << 10 };
 enum { MAX_FDS = 65536, EVENTS = 256, MOST_HEADERS = 64 };

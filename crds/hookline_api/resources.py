@@ -366,7 +366,7 @@ class Isolation(Resource):
     """Pooled: an instance is dropped after this many calls. Default 10000."""
 
 
-# The store's own caps (hookline_runtime.kv), and how much of them one object of the API can carry beside its other
+# The store's own caps (hookline_runtime.host.kv), and how much of them one object of the API can carry beside its other
 # settings: etcd takes 1.5 MiB, and the operator keeps each revision in an object too.
 MAX_KV_KEYS: Final = 1024
 MAX_KV_BYTES: Final = 64 * 1024

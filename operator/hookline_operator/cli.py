@@ -10,15 +10,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hookline_api.commands import Options, address, existing_or_not, keep_secrets, log_to_stderr, one_of
 from hookline_api.quantities import parse_size
+from hookline_artifacts.net.addresses import parse_networks
 from hookline_operator.settings import Settings
-from hookline_runtime.artifacts.addresses import parse_networks
-from hookline_runtime.commands import Options, address, existing_or_not, keep_secrets, log_to_stderr, one_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from hookline_runtime.artifacts.addresses import Network
+    from hookline_artifacts.net.addresses import Network
 
 _EPILOG: Final = """\
 Each option can also be given in the environment (--own-namespace as HOOKLINE_OWN_NAMESPACE); the command line wins.
@@ -76,7 +76,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         allow_source_addresses=options.allow_source_addresses,
     )
     # Imported late, so that --help is quick.
-    from hookline_operator.kube import KubeError  # noqa: PLC0415
+    from hookline_operator.cluster.kube import KubeError  # noqa: PLC0415
     from hookline_operator.process import Operator, injection_settings  # noqa: PLC0415
 
     try:

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from hookline_operator.reasons import TROUBLES
+from hookline_operator.status.reasons import TROUBLES
 from hookline_serving import Closed
 from hookline_serving.bounds import REASONS
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from prometheus_client.core import Metric
 
-    from hookline_operator.kube import Key
-    from hookline_operator.sight import Sights
+    from hookline_operator.cluster.kube import Key
+    from hookline_operator.cluster.sight import Sights
 
 _BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 _WAITING: Final = 10_000

@@ -21,48 +21,53 @@ from pydantic import ValidationError
 from hookline_api.abi import permission_refusal, permission_warning, ungranted_imports
 from hookline_api.resources import API_VERSION, Source
 from hookline_api.revisions import REVISION_KIND, REVISION_PLURAL
-from hookline_operator import admission
-from hookline_operator.authority import peer_name
-from hookline_operator.blobs import Blobs
-from hookline_operator.bundles import Bundles
-from hookline_operator.catalogue import SIDECAR_LABEL, Catalogue, Kind, Pod
-from hookline_operator.certificates import CertificateKeeper
-from hookline_operator.controller import Controller
-from hookline_operator.deletion import Deletions
-from hookline_operator.distribution import Distribution
-from hookline_operator.election import Election, Replica
-from hookline_operator.fleet import Fleet, Rollouts
-from hookline_operator.heartbeat import keep_confirming, say_farewell
-from hookline_operator.identity import Reviewer
-from hookline_operator.injection import InjectionSettings
-from hookline_operator.kube import Key, Kube, KubeError, Object, path
+from hookline_artifacts.errors import ConfigError, LoadError
+from hookline_artifacts.fetch import Fetcher
+from hookline_artifacts.limits import FetchLimits
+from hookline_artifacts.module.describe import PluginDescription
+from hookline_artifacts.module.inspection import inspect_file
+from hookline_artifacts.net.addresses import AddressPolicy
+from hookline_artifacts.resolve import is_asked_again
+from hookline_artifacts.schema_check import check_apart
+from hookline_artifacts.store import ArtifactStore
+from hookline_artifacts.threads import in_thread
+from hookline_operator.cluster.authority import peer_name
+from hookline_operator.cluster.catalogue import Catalogue, Kind, Pod
+from hookline_operator.cluster.kube import Key, Kube, KubeError, Object, path
+from hookline_operator.cluster.labels import SIDECAR_LABEL
+from hookline_operator.cluster.objects import ClusterObjects
+from hookline_operator.cluster.plugin_watch import APPLY, PluginWatch
+from hookline_operator.cluster.reading import Reading
+from hookline_operator.cluster.reflector import Reflector
+from hookline_operator.cluster.replica import Replica
+from hookline_operator.cluster.revisions import OLD_API, PLUGIN_LABEL, Revision, Seal, Template
+from hookline_operator.cluster.sealing import SealingKey
+from hookline_operator.cluster.sight import Sights, reason_of
+from hookline_operator.lead.controller import Controller
+from hookline_operator.lead.election import Election
+from hookline_operator.lead.heartbeat import keep_confirming, say_farewell
+from hookline_operator.lead.pod_events import PodEvents
+from hookline_operator.lead.rollouts import Rollouts
+from hookline_operator.lead.unguarded import Unguarded
 from hookline_operator.metrics import Metrics
-from hookline_operator.objects import ClusterObjects
-from hookline_operator.peers import Peers
-from hookline_operator.plugin_watch import APPLY, PluginWatch
-from hookline_operator.pod_events import PodEvents
-from hookline_operator.reading import Reading
-from hookline_operator.reflector import Reflector
-from hookline_operator.revisions import OLD_API, PLUGIN_LABEL, Revision, Seal, Template
-from hookline_operator.sealing import SealingKey
-from hookline_operator.sight import Sights, reason_of
-from hookline_operator.trust import Trust
-from hookline_operator.unguarded import Unguarded
-from hookline_runtime.artifacts import ArtifactStore, Fetcher, FetchLimits
-from hookline_runtime.artifacts.addresses import AddressPolicy
-from hookline_runtime.artifacts.describe import PluginDescription
-from hookline_runtime.artifacts.inspection import inspect_file
-from hookline_runtime.artifacts.resolve import is_asked_again
-from hookline_runtime.artifacts.schema_check import check_apart
-from hookline_runtime.artifacts.threads import in_thread
-from hookline_runtime.errors import ConfigError, LoadError
+from hookline_operator.serve.blobs import Blobs
+from hookline_operator.serve.bundles import Bundles
+from hookline_operator.serve.fleet import Fleet
+from hookline_operator.serve.identity import Reviewer
+from hookline_operator.serve.peers import Peers
+from hookline_operator.serve.server import Distribution
+from hookline_operator.serve.trust import Trust
+from hookline_operator.webhooks import admission
+from hookline_operator.webhooks.certificates import CertificateKeeper
+from hookline_operator.webhooks.deletion import Deletions
+from hookline_operator.webhooks.injection import InjectionSettings
 from hookline_serving import Bounds, Closed, HttpServer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from hookline_api.resources import WasmPlugin
-    from hookline_operator.identity import Caller
+    from hookline_operator.serve.identity import Caller
     from hookline_operator.settings import Settings
 
 _CHECK_S: Final = 2

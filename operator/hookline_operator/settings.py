@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from hookline_runtime.artifacts.addresses import Network
-    from hookline_runtime.commands import Address
+    from hookline_api.commands import Address
+    from hookline_artifacts.net.addresses import Network
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,21 +1,17 @@
-"""Everything that the runtime raises, as one tree.
+"""Everything that the runtime raises; the second half of the one tree, which begins in ``hookline_artifacts.errors``.
 
     HooklineError
-    ├── LoadError                   a plugin cannot be loaded; ``cause`` is fetch, verify or config
-    │   ├── FetchError                the module cannot be had; ``transient`` says whether to try again
-    │   ├── VerifyError               the module is not what was asked for
-    │   └── ConfigError               the settings are wrong
-    │       └── NotGrantedError         the module imports what the resource does not grant
-    ├── CallError                   one call of one plugin failed; ``cause`` is trap, timeout, result, overload
-    │   ├── TrapError
-    │   ├── DeadlineError
-    │   ├── ResultError
-    │   └── OverloadError
-    └── PrepareError                (in ``hookline_runtime.runtime``) names the plugin of a LoadError
+    ├── LoadError                   a plugin cannot be loaded: ``hookline_artifacts.errors``
+    │   └── PrepareError              (in ``hookline_runtime.runtime``) names the plugin of a LoadError
+    └── CallError                   one call of one plugin failed; ``cause`` is trap, timeout, result, overload
+        ├── TrapError
+        ├── DeadlineError
+        ├── ResultError
+        └── OverloadError
     InputError (ValueError)         the proxy's call is malformed; ``field`` says where
 
 The message of each is one sentence for a person: what happened, why, and what to do about it. Which answer
-a failure gives is not decided here but by the plugin's ``failurePolicy`` (``hookline_runtime.pipeline``).
+a failure gives is not decided here but by the plugin's ``failurePolicy`` (``hookline_runtime.chain.pipeline``).
 """
 
 from __future__ import annotations
@@ -23,58 +19,10 @@ from __future__ import annotations
 from typing import ClassVar, Final, Literal
 
 from hookline_api.text import readable
+from hookline_artifacts.errors import HooklineError, LoadError
 
 MAX_FIELD: Final = 200
 """Characters of a path into a hook call."""
-
-
-class HooklineError(Exception):
-    """Base of every error of the runtime.
-
-    Its sentence may quote what strangers wrote, and ends in logs, Events and statuses: it is cut, and what is not
-    printable is escaped, here, for all of them.
-    """
-
-    def __init__(self, message: str = "") -> None:
-        super().__init__(readable(message))
-
-
-class LoadError(HooklineError):
-    """A plugin cannot be loaded as its resource asks."""
-
-    cause: ClassVar[Literal["fetch", "verify", "config"]]
-
-
-class FetchError(LoadError):
-    """The module cannot be had.
-
-    ``transient`` is true where trying again later may help (a time-out, a 5xx, a refused connection), and
-    false where somebody has to change something first (a 404, wrong credentials, a size over the cap).
-    ``retry_after`` is in seconds, where the registry asked for a pause.
-    """
-
-    cause = "fetch"
-
-    def __init__(self, message: str, *, transient: bool = True, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.transient = transient
-        self.retry_after = retry_after
-
-
-class VerifyError(LoadError):
-    """The module is not what was asked for: its digest, its form, its imports or its exports."""
-
-    cause = "verify"
-
-
-class ConfigError(LoadError):
-    """The settings are wrong: a manifest, a reference to a Secret, or a value that the plugin's schema refuses."""
-
-    cause = "config"
-
-
-class NotGrantedError(ConfigError):
-    """The module imports functions whose permissions the resource does not grant."""
 
 
 class CallError(HooklineError):

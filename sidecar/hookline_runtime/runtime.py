@@ -26,27 +26,28 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from hookline_runtime import kv_initial
-from hookline_runtime.artifacts.resolve import check_entry
-from hookline_runtime.before import Before
-from hookline_runtime.budget import Budget, TooLargeError, need
-from hookline_runtime.calls import Guest
-from hookline_runtime.engine import Ticker, load_compiled
-from hookline_runtime.errors import ConfigError, FetchError, HooklineError, LoadError, OverloadError
-from hookline_runtime.host import PluginHost
-from hookline_runtime.inputs import read_call
-from hookline_runtime.pipeline import Chains, Link
-from hookline_runtime.places import Member, Places
-from hookline_runtime.plugin import MAX_THREADS, Plugin
-from hookline_runtime.reuse import first_instance
-from hookline_runtime.stats import MAX_PLUGINS, StatsTable
+from hookline_artifacts.entry import check_entry
+from hookline_artifacts.errors import ConfigError, FetchError, HooklineError, LoadError
+from hookline_runtime.call.inputs import read_call
+from hookline_runtime.chain.pipeline import Chains, Link
+from hookline_runtime.errors import OverloadError
+from hookline_runtime.guest.calls import Guest
+from hookline_runtime.guest.engine import Ticker, load_compiled
+from hookline_runtime.guest.reuse import first_instance
+from hookline_runtime.host import kv_initial
+from hookline_runtime.host.functions import PluginHost
+from hookline_runtime.plugin.budget import Budget, TooLargeError, need
+from hookline_runtime.plugin.permits import Member, Places
+from hookline_runtime.plugin.plugin import MAX_THREADS, Plugin
+from hookline_runtime.plugin.probation import Before
+from hookline_runtime.plugin.stats import MAX_PLUGINS, StatsTable
 
 if TYPE_CHECKING:
     from hookline_api.bundle import Bundle, BundlePlugin
     from hookline_api.hooks import Hook
-    from hookline_runtime.backlog import Asker
-    from hookline_runtime.decisions import Decision
-    from hookline_runtime.kv import KvStore
+    from hookline_runtime.call.decisions import Decision
+    from hookline_runtime.host.kv import KvStore
+    from hookline_runtime.plugin.backlog import Asker
 
 _FIRST_INSTANCE_MS: Final = 5_000
 """For the instances that are made when a plugin is loaded: longer than a call's, shorter than patience."""
@@ -92,7 +93,7 @@ class Runtime:
     ``stats`` and ``kv`` are the caller's where it shares them with other processes. ``member`` is this process among
     those that have each plugin's ``limits.concurrency`` together; None where it has the limit for itself.
     ``initial_keys`` says whether ``prepare`` writes what plugins have in ``kv.initial``; where processes share a store,
-    one of them does (``hookline_runtime.kv_initial``).
+    one of them does (``hookline_runtime.host.kv_initial``).
     """
 
     def __init__(

@@ -9,5 +9,5 @@ Three kinds of processes, forked from one warmed-up parent:
 
 Bundles come from a folder (``folder_source``) or from the operator (``operator_source``), behind one seam, ``source``.
 "apply" to "loaded" is one of them, ``slots`` and ``supervisor``; "call" to "decision" is ``endpoint`` and
-``hookline_runtime.pipeline``.
+``hookline_runtime.chain.pipeline``.
 """

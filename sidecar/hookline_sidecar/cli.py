@@ -10,8 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from hookline_api.quantities import parse_duration, parse_size
-from hookline_runtime.commands import (
+from hookline_api.commands import (
     Address,
     Options,
     address,
@@ -20,8 +19,9 @@ from hookline_runtime.commands import (
     log_to_stderr,
     one_of,
 )
+from hookline_api.quantities import parse_duration, parse_size
 from hookline_sidecar import kv_command
-from hookline_sidecar.original import TELLINGS
+from hookline_sidecar.hooks.original import TELLINGS
 from hookline_sidecar.settings import OperatorSettings, Settings, default_state
 
 if TYPE_CHECKING:
@@ -94,7 +94,8 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         parser.error("--socket-group is for --socket")
 
     # Imported late, so that --help is quick and a usage error needs no engine.
-    from hookline_sidecar import foreign, parent  # noqa: PLC0415
+    from hookline_sidecar import parent  # noqa: PLC0415
+    from hookline_sidecar.control.sources import foreign  # noqa: PLC0415
     from hookline_sidecar.state import StateFolder, StateInUseError  # noqa: PLC0415
 
     state = StateFolder(settings.state)

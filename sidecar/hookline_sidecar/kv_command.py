@@ -1,7 +1,7 @@
 """``hookline-sidecar kv``: the keys of a running sidecar's plugins, from beside it; and ``get``, what it runs.
 
-It asks the socket in the state folder (``hookline_sidecar.admin_kv``), so it needs no token, only a user who may open
-that: the sidecar's own, as ``kubectl exec`` gives, or root.
+It asks the socket in the state folder (``control.admin.kv``), so it needs no token, only a user who may
+open that: the sidecar's own, as ``kubectl exec`` gives, or root.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
 
-from hookline_runtime.commands import existing_or_not
+from hookline_api.commands import existing_or_not
 from hookline_sidecar.settings import ADMIN_SOCKET, default_state
 
 if TYPE_CHECKING:

@@ -1,7 +1,8 @@
 """The parent process: binds the sockets, forks the supervisor and the workers, and replaces whichever dies.
 
-Everything is imported and nothing is started before the forks: no thread, no event loop, no engine. So the
-children share the parent's memory, and a new one is there in milliseconds. The parent itself only waits for
+What workers need is imported, and nothing is started, before the forks: no thread, no event loop, no engine. So the
+workers share the parent's memory, and a new one is there in milliseconds. The supervisor imports its own part when it
+starts: the workers do without it. The parent itself only waits for
 signals; there is nothing in it that could fail.
 """
 
@@ -21,13 +22,11 @@ from typing import TYPE_CHECKING, Final
 
 import uvloop
 
-from hookline_runtime.places import SharedPlaces
-from hookline_runtime.stats import TABLE_BYTES, StatsTable
+from hookline_runtime.plugin.permits import SharedPlaces
+from hookline_runtime.plugin.stats import TABLE_BYTES, StatsTable
 from hookline_sidecar import sockets
-from hookline_sidecar.accepting import Board
-from hookline_sidecar.admin import Doors
-from hookline_sidecar.supervisor import Supervisor
-from hookline_sidecar.worker import Worker
+from hookline_sidecar.board import Board
+from hookline_sidecar.hooks.worker import Worker
 
 if TYPE_CHECKING:
     import socket
@@ -68,11 +67,11 @@ def run(settings: Settings, state: StateFolder) -> int:
         # A proxy keeps many connections; the soft limit of most shells is 1024.
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    admin_doors = Doors(
+    admin_sockets = sockets.AdminSockets(
         health=None if settings.health is None else sockets.listen_tcp(settings.health, "--health"),
         admin=None if settings.admin is None else sockets.listen_tcp(settings.admin, "--admin"),
     )
-    hook_doors = _bind(settings)
+    hook_sockets = _bind(settings)
     ours = settings.socket.stat() if settings.socket is not None else None
     memories = [mmap.mmap(-1, TABLE_BYTES) for _ in range(settings.workers)]
     tables = [StatsTable(memoryview(memory)) for memory in memories]
@@ -80,14 +79,14 @@ def run(settings: Settings, state: StateFolder) -> int:
     shared = SharedPlaces(state.places, settings.workers) if settings.workers > 1 else None
 
     def supervise() -> None:
-        for each in hook_doors:
+        for each in hook_sockets:
             each.close()  # only workers answer hooks; a stopped sidecar must not accept into nowhere
-        uvloop.run(_supervise(settings, state, tables, board, admin_doors))
+        uvloop.run(_supervise(settings, state, tables, board, admin_sockets))
 
     def work(index: int) -> Callable[[], None]:
         def main() -> None:
-            admin_doors.close()
-            uvloop.run(_work(settings, state, index, hook_doors, board, tables[index], shared))
+            admin_sockets.close()
+            uvloop.run(_work(settings, state, index, hook_sockets, board, tables[index], shared))
 
         return main
 
@@ -101,8 +100,8 @@ def run(settings: Settings, state: StateFolder) -> int:
             _start(child)
         _attend(children, board)
         sockets.unlink(settings.socket, ours)
-        admin_doors.close()
-        for each in hook_doors:
+        admin_sockets.close()
+        for each in hook_sockets:
             each.close()  # so that a new connection is refused, and not kept waiting for nobody
         return _stop(children, settings.drain)
     finally:
@@ -110,17 +109,20 @@ def run(settings: Settings, state: StateFolder) -> int:
 
 
 async def _supervise(
-    settings: Settings, state: StateFolder, tables: list[StatsTable], board: Board, doors: Doors
+    settings: Settings, state: StateFolder, tables: list[StatsTable], board: Board, admin: sockets.AdminSockets
 ) -> None:
+    # Here and not above: what the control road needs is not for the workers to carry along.
+    from hookline_sidecar.control.supervisor import Supervisor  # noqa: PLC0415
+
     os.nice(_SUPERVISOR_NICENESS)
-    await Supervisor(settings, state, tables=tables, board=board, doors=doors).run()
+    await Supervisor(settings, state, tables=tables, board=board, admin_sockets=admin).run()
 
 
 async def _work(
     settings: Settings,
     state: StateFolder,
     index: int,
-    doors: list[socket.socket],
+    hook_sockets: list[socket.socket],
     board: Board,
     stats: StatsTable,
     shared: SharedPlaces | None,
@@ -128,7 +130,7 @@ async def _work(
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.set_threshold(_GC_THRESHOLD, 50, 50)
     member = None if shared is None else shared.join(index)
-    await Worker(settings, state, index=index, doors=doors, board=board, stats=stats, member=member).run()
+    await Worker(settings, state, index=index, hook_sockets=hook_sockets, board=board, stats=stats, member=member).run()
 
 
 def _attend(children: dict[int, _Child], board: Board) -> None:

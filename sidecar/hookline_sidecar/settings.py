@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hookline_runtime.commands import Address
+    from hookline_api.commands import Address
 
 ADMIN_SOCKET: Final = "admin.sock"
 """In the state folder."""

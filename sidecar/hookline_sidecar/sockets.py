@@ -13,11 +13,12 @@ import os
 import socket
 import stat
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from hookline_runtime.commands import Address
+    from hookline_api.commands import Address
 
 _BACKLOG: Final = 4096
 _NO_PERMISSION: Final = 0o777
@@ -146,3 +147,17 @@ def _clear_stale(path: Path) -> None:
                 probe.connect(str(path))
             except ConnectionRefusedError:
                 path.unlink()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AdminSockets:
+    """The listening sockets of ``--health`` and ``--admin``, as far as there are any."""
+
+    health: socket.socket | None
+    admin: socket.socket | None
+
+    def close(self) -> None:
+        """Listen no more."""
+        for each in (self.health, self.admin):
+            if each is not None:
+                each.close()

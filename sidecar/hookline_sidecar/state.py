@@ -5,15 +5,15 @@
     STATE/lock             held while a sidecar runs; two on one folder would undo each other's work
     STATE/bundle.json      the last good bundle, with the values of Secrets: mode 0600
     STATE/authorities.json by whom the operator is known, as it said itself: mode 0600
-    STATE/artifacts/       modules (``hookline_runtime.artifacts.store``)
-    STATE/compiled/        their compiled forms (``hookline_runtime.compiler``)
-    STATE/kv/              the plugins' key-value store (``hookline_runtime.kv``)
-    STATE/places           locks: calls under way where workers share a limit (``hookline_runtime.places``)
+    STATE/artifacts/       modules (``hookline_artifacts.store``)
+    STATE/compiled/        their compiled forms (``hookline_runtime.guest.compiler``)
+    STATE/kv/              the plugins' key-value store (``hookline_runtime.host.kv``)
+    STATE/places           locks: calls under way where workers share a limit (``hookline_runtime.plugin.permits``)
     STATE/seal.key         what revisions are sealed with, where a folder is the source: mode 0600
     STATE/numbers.json     which rows of the statistics belong to which plugin
     STATE/probation.json   which versions prove themselves and which have failed, with those before: mode 0600
     STATE/control.sock     where workers meet the supervisor
-    STATE/admin.sock       the admin paths, for whoever may open it: mode 0600 (``hookline_sidecar.admin``)
+    STATE/admin.sock       the admin paths, for whoever may open it: mode 0600 (``control.admin.server``)
 """
 
 from __future__ import annotations

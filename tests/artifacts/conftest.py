@@ -33,7 +33,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 from hookline_api.resources import OCISource
-from hookline_runtime.artifacts import ArtifactStore, Fetcher, FetchLimits
+from hookline_artifacts.fetch import Fetcher
+from hookline_artifacts.limits import FetchLimits
+from hookline_artifacts.store import ArtifactStore
 from waiting import PATIENCE_S
 
 USER, PASSWORD = "puller", "s3cret"

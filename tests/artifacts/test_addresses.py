@@ -11,9 +11,10 @@ import pytest
 from aiohttp import web
 
 from hookline_api.resources import HTTPSource, OCISource
-from hookline_runtime.artifacts import Fetcher, FetchLimits
-from hookline_runtime.artifacts.addresses import AddressPolicy, parse_networks
-from hookline_runtime.errors import FetchError, VerifyError
+from hookline_artifacts.errors import FetchError, VerifyError
+from hookline_artifacts.fetch import Fetcher
+from hookline_artifacts.limits import FetchLimits
+from hookline_artifacts.net.addresses import AddressPolicy, parse_networks
 
 OPERATOR = AddressPolicy(own_machine=False, own=(ipaddress.ip_address("10.1.2.3"), ipaddress.ip_address("fd12::3")))
 METADATA = [

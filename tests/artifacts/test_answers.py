@@ -9,7 +9,7 @@ import hashlib
 import pytest
 
 from hookline_api.resources import HTTPSource
-from hookline_runtime.errors import FetchError
+from hookline_artifacts.errors import FetchError
 
 _CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"

@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-from hookline_runtime.artifacts import apart
+from hookline_artifacts import apart
 from waiting import until_true
 
 _CHILD = """

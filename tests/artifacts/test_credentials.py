@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hookline_runtime.artifacts import parse
-from hookline_runtime.artifacts.credentials import Credentials, Gap, Keychain, PullSecret
-from hookline_runtime.artifacts.credentials import _of_secret as of_secret
+from hookline_artifacts.credentials import Credentials, Gap, Keychain, PullSecret
+from hookline_artifacts.credentials import _of_secret as of_secret
+from hookline_artifacts.reference import parse
 
 FUZZ = max(100, int(os.environ.get("HOOKLINE_FUZZ", "0")) // 10)
 REFERENCE = parse("registry.test:5000/team/guard:v1")

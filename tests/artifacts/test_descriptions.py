@@ -11,8 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hookline_api.hooks import Hook
-from hookline_runtime.artifacts import PluginDescription, PluginResources
-from hookline_runtime.artifacts.describe import MAX_DOCUMENT
+from hookline_artifacts.module.describe import MAX_DOCUMENT, PluginDescription, PluginResources
 
 FUZZ = max(100, int(os.environ.get("HOOKLINE_FUZZ", "0")) // 10)
 WHOLE = PluginDescription(

@@ -19,7 +19,7 @@ import hookline_client
 import hookline_operator
 import hookline_runtime
 import hookline_sidecar
-from hookline_runtime.artifacts import registry
+from hookline_artifacts import registry
 from matching_steps import letters, matching_steps
 from steps import GROWTH, TooMuchError
 

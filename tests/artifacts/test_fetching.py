@@ -11,8 +11,10 @@ import pytest
 from aiohttp import web
 
 from hookline_api.resources import HTTPSource, OCISource
-from hookline_runtime.artifacts import ArtifactStore, Fetcher, FetchLimits
-from hookline_runtime.errors import FetchError, VerifyError
+from hookline_artifacts.errors import FetchError, VerifyError
+from hookline_artifacts.fetch import Fetcher
+from hookline_artifacts.limits import FetchLimits
+from hookline_artifacts.store import ArtifactStore
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hookline_api.resources import HTTPSource, OCISource
-from hookline_runtime.artifacts.urls import foreign, shown, with_query
-from hookline_runtime.errors import FetchError
+from hookline_artifacts.errors import FetchError
+from hookline_artifacts.net.urls import foreign, shown, with_query
 
 FUZZ = max(100, int(os.environ.get("HOOKLINE_FUZZ", "0")) // 10)
 UNTOUCHED = [

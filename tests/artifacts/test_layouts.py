@@ -16,10 +16,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hookline_runtime.artifacts import FetchLimits
-from hookline_runtime.artifacts.layouts import check_compression, choose, module_layers, read_manifest
-from hookline_runtime.artifacts.search import Search
-from hookline_runtime.errors import VerifyError
+from hookline_artifacts.errors import VerifyError
+from hookline_artifacts.limits import FetchLimits
+from hookline_artifacts.package.layouts import check_compression, choose, module_layers, read_manifest
+from hookline_artifacts.package.search import Search
 
 MODULE = b"\0asm\x01\0\0\0" + b"\0\x02\x01x"
 OTHER = MODULE + b"\0\x02\x01y"

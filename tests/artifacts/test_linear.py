@@ -12,17 +12,20 @@ import orjson
 import pytest
 
 from hookline_api.quantities import parse_duration, parse_size
-from hookline_operator import admission, injection
-from hookline_runtime import matching
-from hookline_runtime.artifacts import archive, credentials, describe, layouts, memory_map, reference, registry, urls
-from hookline_runtime.artifacts.archive import Budget
-from hookline_runtime.artifacts.describe import PluginDescription
-from hookline_runtime.artifacts.limits import FetchLimits
-from hookline_runtime.artifacts.search import Search
-from hookline_runtime.artifacts.transport import retry_after
-from hookline_runtime.errors import VerifyError
+from hookline_artifacts import credentials, reference, registry
+from hookline_artifacts.errors import VerifyError
+from hookline_artifacts.limits import FetchLimits
+from hookline_artifacts.module import describe, memory_map
+from hookline_artifacts.module.describe import PluginDescription
+from hookline_artifacts.net import urls
+from hookline_artifacts.net.transport import retry_after
+from hookline_artifacts.package import archive, layouts
+from hookline_artifacts.package.archive import Budget
+from hookline_artifacts.package.search import Search
+from hookline_operator.webhooks import admission, injection
+from hookline_runtime.call import matching
 from hookline_serving import media_type
-from hookline_sidecar import kubernetes_scalars, kubernetes_yaml
+from hookline_sidecar.control.sources import kubernetes_scalars, kubernetes_yaml
 from steps import GROWTH, TooMuchError, growth, opcodes
 
 OURS = reference.parse("registry.test:5000/team/plugin:1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hookline_runtime.artifacts import memory
+from hookline_artifacts import memory
 
 NO_LIMIT = "9223372036854771712"
 HOST_V1 = ["35 31 0:32 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory"]

@@ -9,9 +9,9 @@ import threading
 import pytest
 
 from hookline_api.resources import HTTPSource
-from hookline_runtime.artifacts import threads
-from hookline_runtime.artifacts.threads import look_up, on_behalf_of
-from hookline_runtime.errors import FetchError
+from hookline_artifacts import threads
+from hookline_artifacts.errors import FetchError
+from hookline_artifacts.threads import look_up, on_behalf_of
 from waiting import until_true
 
 

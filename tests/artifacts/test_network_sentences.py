@@ -12,8 +12,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 
-from hookline_runtime import commands
-from hookline_runtime.artifacts import network
+from hookline_api import commands
+from hookline_artifacts.net import failures
 
 ADVICE = {"trust": "check the authority", "plain": "check the port"}
 
@@ -97,7 +97,7 @@ async def test_a_refused_connection_is_said_without_an_object(unused_port):
     """The own text of aiohttp has the TLS context in it."""
     error = await ask(f"https://127.0.0.1:{unused_port}", ssl=ssl.create_default_context())
     assert "SSLContext" in str(error)
-    assert "Connect call failed" in network.why(error, **ADVICE)
+    assert "Connect call failed" in failures.why(error, **ADVICE)
 
 
 async def test_a_certificate_that_has_ended_is_said_with_what_to_do(listening, certified):
@@ -105,7 +105,7 @@ async def test_a_certificate_that_has_ended_is_said_with_what_to_do(listening, c
     server, client = certified(expired=True)
     port = await listening(idle, ssl=server)
     error = await ask(f"https://127.0.0.1:{port}", ssl=client)
-    said = network.why(error, **ADVICE)
+    said = failures.why(error, **ADVICE)
     assert said == "its certificate is not trusted (certificate has expired); check the authority"
 
 
@@ -114,7 +114,7 @@ async def test_an_unknown_authority_is_said_with_what_to_do(listening, certified
     server, _ = certified()
     port = await listening(idle, ssl=server)
     error = await ask(f"https://127.0.0.1:{port}", ssl=ssl.create_default_context())
-    assert network.why(error, **ADVICE).startswith("its certificate is not trusted (")
+    assert failures.why(error, **ADVICE).startswith("its certificate is not trusted (")
 
 
 @pytest.mark.parametrize("serve", [cut, reset])
@@ -123,7 +123,7 @@ async def test_a_connection_that_breaks_off_is_said_so(listening, certified, ser
     server, client = certified()
     port = await listening(serve, ssl=server)
     error = await ask(f"https://127.0.0.1:{port}", ssl=client)
-    said = network.why(error, **ADVICE)
+    said = failures.why(error, **ADVICE)
     assert said in {"the connection was cut off", "Connection reset by peer"}, said
 
 
@@ -131,7 +131,7 @@ async def test_what_speaks_no_tls_is_said_with_what_to_do(listening):
     """A web server without TLS, asked for it."""
     port = await listening(cut)
     error = await ask(f"https://127.0.0.1:{port}", ssl=ssl.create_default_context(), timeout=aiohttp.ClientTimeout(2))
-    said = network.why(error, **ADVICE)
+    said = failures.why(error, **ADVICE)
     assert "check the port" in said or "cut off" in said or "in time" in said, said
 
 
@@ -139,8 +139,8 @@ async def test_a_server_that_is_silent_is_said_so(listening):
     """With the seconds where who asks knows them."""
     port = await listening(idle)
     error = await ask(f"http://127.0.0.1:{port}", timeout=aiohttp.ClientTimeout(total=0.1))
-    assert network.why(error, **ADVICE) == "it did not answer in time"
-    assert network.why(error, **ADVICE, late="nothing came in 0.1 s") == "nothing came in 0.1 s"
+    assert failures.why(error, **ADVICE) == "it did not answer in time"
+    assert failures.why(error, **ADVICE, late="nothing came in 0.1 s") == "nothing came in 0.1 s"
 
 
 @pytest.mark.parametrize("as_json", [False, True])

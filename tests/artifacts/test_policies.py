@@ -10,10 +10,11 @@ import wasmtime
 from hookline_api.abi import HOST_FUNCTIONS
 from hookline_api.hooks import Hook
 from hookline_api.resources import LocalWasmPlugin, Permission
-from hookline_runtime.artifacts import ArtifactStore, Fetcher
-from hookline_runtime.artifacts.resolve import resolve
-from hookline_runtime.errors import ConfigError
-from hookline_sidecar.manifests import Scan
+from hookline_artifacts.errors import ConfigError
+from hookline_artifacts.fetch import Fetcher
+from hookline_artifacts.resolve import resolve
+from hookline_artifacts.store import ArtifactStore
+from hookline_sidecar.control.sources.manifests import Scan
 
 _TYPES = {"i": "i32", "I": "i64", "F": "f64"}
 _NOTHING = Scan(manifests={}, problems=(), secrets={}, config_maps={})

@@ -8,8 +8,8 @@ import ssl
 
 import pytest
 
-from hookline_runtime.artifacts import RegistryAccess
-from hookline_runtime.errors import FetchError
+from hookline_artifacts.errors import FetchError
+from hookline_artifacts.registry import RegistryAccess
 
 
 def pull_secret(host, user, password):

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hookline_runtime.artifacts import LayoutReference, Reference, parse
-from hookline_runtime.errors import FetchError
+from hookline_artifacts.errors import FetchError
+from hookline_artifacts.reference import LayoutReference, Reference, parse
 
 FUZZ = max(100, int(os.environ.get("HOOKLINE_FUZZ", "0")) // 10)
 DIGEST = "sha256:" + "0a" * 32

@@ -10,10 +10,12 @@ import tracemalloc
 import pytest
 
 from hookline_api.resources import HTTPSource, OCISource
-from hookline_runtime.artifacts import ArtifactStore, FetchLimits, RegistryAccess, certificates
-from hookline_runtime.artifacts.credentials import PullSecret
-from hookline_runtime.artifacts.store import _MAX_PROOFS
-from hookline_runtime.errors import FetchError, VerifyError
+from hookline_artifacts.credentials import PullSecret
+from hookline_artifacts.errors import FetchError, VerifyError
+from hookline_artifacts.limits import FetchLimits
+from hookline_artifacts.net import certificates
+from hookline_artifacts.registry import RegistryAccess
+from hookline_artifacts.store import _MAX_PROOFS, ArtifactStore
 
 
 def secret(host, user, password):

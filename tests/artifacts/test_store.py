@@ -11,8 +11,9 @@ import sys
 
 import pytest
 
-from hookline_runtime.artifacts import ArtifactStore, PluginDescription
-from hookline_runtime.artifacts import store as store_module
+from hookline_artifacts import store as store_module
+from hookline_artifacts.module.describe import PluginDescription
+from hookline_artifacts.store import ArtifactStore
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import warnings
 
 import pytest
 
-from hookline_runtime.artifacts import threads
-from hookline_runtime.artifacts.threads import in_thread, on_behalf_of
-from hookline_runtime.errors import FetchError
+from hookline_artifacts import threads
+from hookline_artifacts.errors import FetchError
+from hookline_artifacts.threads import in_thread, on_behalf_of
 
 
 async def test_whoever_blocks_all_that_they_may_have_leaves_the_rest_to_others():

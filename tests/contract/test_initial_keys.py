@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from hookline_api.bundle import BundlePlugin
 from hookline_api.resources import KvSettings
-from hookline_runtime import kv as store
+from hookline_runtime.host import kv as store
 
 VALUE, KEYS, ALL = 64 * 1024, 1024, 512 * 1024
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from hookline_api.crd import crd, structural
 from hookline_api.hooks import Hook
-from hookline_api.schema import crd, structural
 
 Json = dict[str, Any]
 

@@ -172,8 +172,8 @@ def test_each_part_explains_itself(start, name) -> None:
 @pytest.mark.parametrize(
     ("name", "ours"),
     [
-        ("operator", ["hookline_api", "hookline_runtime/artifacts", "hookline_operator"]),
-        ("sidecar", ["hookline_api", "hookline_runtime", "hookline_serving", "hookline_sidecar"]),
+        ("operator", ["hookline_api", "hookline_artifacts", "hookline_serving", "hookline_operator"]),
+        ("sidecar", ["hookline_api", "hookline_artifacts", "hookline_runtime", "hookline_serving", "hookline_sidecar"]),
     ],
 )
 def test_every_module_that_a_part_uses_loads(images, start, name, ours) -> None:

@@ -17,12 +17,13 @@ import yaml
 from hookline_api.bundle import Bundle
 from hookline_api.hooks import OBSERVERS, Hook
 from hookline_api.resources import LocalWasmPlugin
-from hookline_runtime.artifacts import ArtifactStore, Fetcher
-from hookline_runtime.artifacts.resolve import Resolved, resolve
-from hookline_runtime.compiler import Compiler, Job
-from hookline_runtime.kv import KvStore
+from hookline_artifacts.fetch import Fetcher
+from hookline_artifacts.resolve import Resolved, resolve
+from hookline_artifacts.store import ArtifactStore
+from hookline_runtime.guest.compiler import Compiler, Job
+from hookline_runtime.host.kv import KvStore
 from hookline_runtime.runtime import Runtime
-from hookline_sidecar.manifests import scan
+from hookline_sidecar.control.sources.manifests import scan
 
 ROOT = Path(__file__).parent.parent.parent
 BUILT = ROOT / "build" / "plugins"

@@ -5,10 +5,10 @@ import json
 
 import pytest
 
-from hookline_operator.catalogue import Catalogue
-from hookline_operator.kube import KubeError
-from hookline_operator.objects import ClusterObjects, digest
-from hookline_operator.revisions import Revision, Seal, body_of
+from hookline_operator.cluster.catalogue import Catalogue
+from hookline_operator.cluster.kube import KubeError
+from hookline_operator.cluster.objects import ClusterObjects, digest
+from hookline_operator.cluster.revisions import Revision, Seal, body_of
 from waiting import until_true
 
 KEY = b"k" * 32

@@ -11,11 +11,11 @@ import aiohttp
 import pytest
 
 from hookline_api.distribution import PluginReport, Report
-from hookline_operator.bundles import Bundles
-from hookline_operator.catalogue import Catalogue
-from hookline_operator.fleet import Fleet, PodState
-from hookline_operator.revisions import Revision, Seal, body_of
-from hookline_runtime.errors import FetchError
+from hookline_artifacts.errors import FetchError
+from hookline_operator.cluster.catalogue import Catalogue
+from hookline_operator.cluster.revisions import Revision, Seal, body_of
+from hookline_operator.serve.bundles import Bundles
+from hookline_operator.serve.fleet import Fleet, PodState
 
 CRDS = Path(__file__).parents[2] / "crds"
 

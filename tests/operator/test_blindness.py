@@ -198,7 +198,7 @@ async def test_a_kopf_that_hears_nothing_any_more_begins_again(
     """Whatever made it deaf: here a handler that forgets what it is told, once it was told to."""
     flag = control_plane.folder / f"deaf-{tenant.name}"
     first = (
-        "import pathlib; from hookline_operator.plugin_watch import PluginWatch as W; seen = W._seen; "
+        "import pathlib; from hookline_operator.cluster.plugin_watch import PluginWatch as W; seen = W._seen; "
         f"W._seen = lambda s, f, g: None if pathlib.Path({str(flag)!r}).exists() else seen(s, f, g)"
     )
     operator = new_operator(first=first).start()

@@ -11,11 +11,11 @@ import pytest
 from pydantic import ValidationError
 
 from hookline_api.config import MAX_CONFIG_VALUES
-from hookline_operator.budget import NAMESPACE_SPECS, Budget
-from hookline_operator.catalogue import Catalogue
-from hookline_operator.kept import Kept
-from hookline_operator.kube import KubeError
-from hookline_operator.reading import Reading
+from hookline_operator.cluster.budget import NAMESPACE_SPECS, Budget
+from hookline_operator.cluster.catalogue import Catalogue
+from hookline_operator.cluster.kept import Kept
+from hookline_operator.cluster.kube import KubeError
+from hookline_operator.cluster.reading import Reading
 from steps import GROWTH, growth, opcodes
 
 MIB = 2**20
@@ -160,7 +160,7 @@ def test_a_cache_is_bounded_in_bytes():
 
 async def test_a_spec_that_fits_again_is_read_until_the_api_answers(monkeypatch):
     """The API server may be away just then; one that is deleted meanwhile does not come back."""
-    monkeypatch.setattr("hookline_operator.reading._READ_AGAIN_S", 0)
+    monkeypatch.setattr("hookline_operator.cluster.reading._READ_AGAIN_S", 0)
     there, asked = {f"p{number}": _plugin(number, size=6 * MIB) for number in range(4)}, []
 
     class Kube:

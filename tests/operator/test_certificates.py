@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hookline_operator.authority import (
+from hookline_operator.cluster.authority import (
     AUTHORITY_LIFE,
     OVERLAP,
     SERVING_LIFE,
@@ -32,8 +32,8 @@ from hookline_operator.authority import (
     peer_name,
     renew,
 )
-from hookline_operator.certificates import CertificateKeeper
-from hookline_operator.kube import KubeError
+from hookline_operator.cluster.kube import KubeError
+from hookline_operator.webhooks.certificates import CertificateKeeper
 
 NAMES = names_of("hookline-operator", "hookline-system")
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -569,8 +569,8 @@ def test_the_kube_client_is_an_api():
     """What the operator passes fits the protocol, by name and by kind of argument."""
     import inspect
 
-    from hookline_operator.certificates import Api
-    from hookline_operator.kube import Kube
+    from hookline_operator.cluster.kube import Kube
+    from hookline_operator.webhooks.certificates import Api
 
     for name in ("get", "request"):
         wanted = inspect.signature(getattr(Api, name)).parameters

@@ -14,8 +14,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from hookline_api.config import MAX_CONFIG_VALUES
-from hookline_operator.admission import INJECT_PATH, MAX_BODY, VALIDATE_PATH, routes
-from hookline_operator.injection import InjectionSettings
+from hookline_operator.webhooks.admission import INJECT_PATH, MAX_BODY, VALIDATE_PATH, routes
+from hookline_operator.webhooks.injection import InjectionSettings
 from sessions import client_session
 
 MIB = 2**20
@@ -85,8 +85,8 @@ async def test_a_config_that_no_sidecar_would_take_is_denied_by_its_field(client
 _SERVER = """
 import asyncio, sys
 from aiohttp import web
-from hookline_operator.admission import routes
-from hookline_operator.injection import InjectionSettings
+from hookline_operator.webhooks.admission import routes
+from hookline_operator.webhooks.injection import InjectionSettings
 def status(name):
     return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith(name)) * 1024
 async def unknown(_):

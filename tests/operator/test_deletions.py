@@ -7,10 +7,10 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from hookline_operator.admission import VALIDATE_PATH, routes
-from hookline_operator.catalogue import Catalogue, Pod
-from hookline_operator.deletion import Deletions
-from hookline_operator.revisions import Revision, Seal, body_of
+from hookline_operator.cluster.catalogue import Catalogue, Pod
+from hookline_operator.cluster.revisions import Revision, Seal, body_of
+from hookline_operator.webhooks.admission import VALIDATE_PATH, routes
+from hookline_operator.webhooks.deletion import Deletions
 
 UID = "705ab4f5-0000"
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hookline_operator import reasons, staleness
+from hookline_operator.cluster.sight import Sights
 from hookline_operator.metrics import Metrics
-from hookline_operator.sight import Sights
+from hookline_operator.status import reasons, staleness
 
 OPERATE = Path(__file__).parents[2] / "docs" / "operate"
 STATUS = (OPERATE / "status.md").read_text()

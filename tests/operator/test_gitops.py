@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hookline_operator.reconcile import Observation, as_json, reconcile
+from hookline_operator.status.observation import Observation
+from hookline_operator.status.reconcile import as_json, reconcile
 from waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]

@@ -198,8 +198,8 @@ def test_settings_that_are_wrong_a_million_times_take_no_memory():
     """An operator has half a gigabyte, and what it starts counts as its own."""
     program = """if True:
         import asyncio, resource
-        from hookline_runtime.artifacts.schema_check import check_apart
-        from hookline_runtime.errors import ConfigError
+        from hookline_artifacts.schema_check import check_apart
+        from hookline_artifacts.errors import ConfigError
         schema = {"properties": {"list": {"items": {"type": "string"}}}}
         try:
             asyncio.run(check_apart({"list": [1] * 200_000}, schema, seconds=60))

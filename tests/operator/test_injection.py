@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from hookline_api.quantities import parse_size
 from hookline_api.resources import Limits
-from hookline_operator.injection import (
+from hookline_operator.webhooks.injection import (
     ANNOTATIONS,
     AUTH_HEADERS,
     CONTAINER,
@@ -28,8 +28,8 @@ from hookline_operator.injection import (
     inject,
     patch,
 )
-from hookline_runtime.budget import STORE, Plan, need
-from hookline_sidecar.original import TELLINGS
+from hookline_runtime.plugin.budget import STORE, Plan, need
+from hookline_sidecar.hooks.original import TELLINGS
 
 CASES = Path(__file__).parent / "cases" / "injection"
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operate" / "injection.md"

@@ -5,9 +5,9 @@ import json
 import pytest
 
 from hookline_api.resources import WasmPlugin
-from hookline_operator.catalogue import Catalogue
+from hookline_operator.cluster.catalogue import Catalogue
+from hookline_operator.cluster.revisions import Revision, Seal, body_of
 from hookline_operator.process import ConfigCheck
-from hookline_operator.revisions import Revision, Seal, body_of
 
 UID = "705ab4f5"
 TAG = {"oci": {"reference": "r.test/a:1"}}

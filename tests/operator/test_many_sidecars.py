@@ -15,15 +15,15 @@ import pytest
 from hookline_api.bundle import BundlePlugin, LoadFailure
 from hookline_api.distribution import PluginReport, Report
 from hookline_api.resources import ArtifactStatus
-from hookline_operator import blobs
-from hookline_operator.blobs import Blobs
-from hookline_operator.fleet import PodState
+from hookline_artifacts.errors import FetchError
+from hookline_artifacts.store import ArtifactStore
+from hookline_operator.lead.publisher import Publisher, _Page
 from hookline_operator.metrics import Metrics
-from hookline_operator.publisher import Publisher, _Page
-from hookline_operator.reconcile import Resolution
-from hookline_operator.session import Session, let_go
-from hookline_runtime.artifacts import ArtifactStore
-from hookline_runtime.errors import FetchError
+from hookline_operator.serve import blobs
+from hookline_operator.serve.blobs import Blobs
+from hookline_operator.serve.fleet import PodState
+from hookline_operator.serve.sessions import Session, let_go
+from hookline_operator.status.observation import Resolution
 from steps import opcodes
 from waiting import until_true
 
@@ -136,7 +136,7 @@ async def test_two_thousand_reports_that_change_nothing_are_few_looks_at_the_pod
 @pytest.mark.parametrize(("closed", "cuts"), [(True, 0), (False, 1), (None, 1)], ids=["at once", "already", "never"])
 async def test_a_connection_that_does_not_close_is_cut(monkeypatch, closed, cuts):
     """Whoever reads nothing would keep its handler, and half a megabyte, for as long as it likes."""
-    monkeypatch.setattr("hookline_operator.session._CLOSE_S", 0.05)
+    monkeypatch.setattr("hookline_operator.serve.sessions._CLOSE_S", 0.05)
     cut = []
 
     async def close(**_how):

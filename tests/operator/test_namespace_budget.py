@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hookline_operator.budget import NAMESPACE_SPECS
+from hookline_operator.cluster.budget import NAMESPACE_SPECS
 
 _TEXT = 10**6
 """Characters of settings of each plugin."""

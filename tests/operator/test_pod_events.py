@@ -6,11 +6,11 @@ import pytest
 
 from hookline_api.bundle import LoadFailure
 from hookline_api.distribution import PluginReport, Report
-from hookline_operator import pod_events
-from hookline_operator.catalogue import Catalogue, Pod
-from hookline_operator.fleet import Fleet, PodState
+from hookline_operator.cluster.catalogue import Catalogue, Pod
+from hookline_operator.lead import pod_events
+from hookline_operator.lead.pod_events import waiting_sentence, waits_for
 from hookline_operator.metrics import Metrics
-from hookline_operator.pod_events import waiting_sentence, waits_for
+from hookline_operator.serve.fleet import Fleet, PodState
 
 CHOICE = "spec.failurePolicy.fetch: Open lets pods start without it"
 

@@ -16,10 +16,10 @@ from pydantic import ValidationError
 
 from hookline_api.bundle import LoadFailure
 from hookline_api.distribution import PluginReport, Report
-from hookline_operator import frames, peers, reports
-from hookline_operator.fleet import PodState
-from hookline_operator.frames import FrameGate
 from hookline_operator.rations import Ration, Rations
+from hookline_operator.serve import frames, peers, reports
+from hookline_operator.serve.fleet import PodState
+from hookline_operator.serve.frames import FrameGate
 from sessions import client_session
 from waiting import PATIENCE_S, until_true
 

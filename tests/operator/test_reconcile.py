@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from hookline_api.distribution import HookHealth, RolledBack
 from hookline_api.hooks import Hook
 from hookline_api.resources import WasmPluginStatus
-from hookline_operator.health import judge, without_figures
-from hookline_operator.reasons import STALLED, TROUBLES, WRONG
-from hookline_operator.reconcile import Observation, Outcome, PodObservation, Resolution, as_json, reconcile
+from hookline_operator.status.health import judge, without_figures
+from hookline_operator.status.observation import Observation, PodObservation, Resolution
+from hookline_operator.status.reasons import STALLED, TROUBLES, WRONG
+from hookline_operator.status.reconcile import Outcome, as_json, reconcile
 
 CASES = sorted((Path(__file__).parent / "cases" / "reconcile").glob("*.yaml"))
 NOW = "2026-01-02T03:04:05Z"

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from hookline_operator.kube import Kube
-from hookline_operator.sealing import SealingKey
+from hookline_operator.cluster.kube import Kube
+from hookline_operator.cluster.sealing import SealingKey
 
 
 def leader(operators):

@@ -9,7 +9,7 @@ import pytest
 
 from cluster.errors import ClusterError
 from hookline_api.revisions import MAX_REVISION_DATA
-from hookline_operator.revisions import Seal, body_of
+from hookline_operator.cluster.revisions import Seal, body_of
 
 OLD = "controllerrevisions"
 KEY_SECRET = "hookline-operator-key"
@@ -279,7 +279,7 @@ async def test_a_key_that_is_lost_takes_nothing_from_the_pods(new_operator, tena
     first = new_operator().start()
     tenant.plugin("guard", tenant.module("one", module("v1")))
     before = await good(tenant, eventually)
-    second = new_operator(first="import hookline_operator.sealing as s; s._PERIOD_S = 0.2")
+    second = new_operator(first="import hookline_operator.cluster.sealing as s; s._PERIOD_S = 0.2")
     if when == "while it runs":
         second.start()
     first.stop()

@@ -7,8 +7,9 @@ import datetime as dt
 import pytest
 
 from hookline_api.resources import Condition, PodCounts, WasmPluginStatus
-from hookline_operator.reconcile import Observation, Resolution, reconcile
-from hookline_operator.staleness import abandoned, age_of, confirmed, restored
+from hookline_operator.status.observation import Observation, Resolution
+from hookline_operator.status.reconcile import reconcile
+from hookline_operator.status.staleness import abandoned, age_of, confirmed, restored
 
 BEFORE, NOW = "2026-01-02T03:04:05Z", "2026-01-02T03:14:05Z"
 

@@ -8,13 +8,13 @@ from types import SimpleNamespace
 import pytest
 
 from hookline_api.distribution import AuthorityMessage, Report
-from hookline_operator import trust
-from hookline_operator.authority import fingerprints, new_authority
-from hookline_operator.catalogue import Catalogue, Pod
-from hookline_operator.distribution import Distribution
-from hookline_operator.fleet import Fleet, PodState
-from hookline_operator.session import Session
-from hookline_operator.trust import STRANDED, Trust, version_of
+from hookline_operator.cluster.authority import fingerprints, new_authority
+from hookline_operator.cluster.catalogue import Catalogue, Pod
+from hookline_operator.serve import trust
+from hookline_operator.serve.fleet import Fleet, PodState
+from hookline_operator.serve.server import Distribution
+from hookline_operator.serve.sessions import Session
+from hookline_operator.serve.trust import STRANDED, Trust, version_of
 
 OLD, NEW = (new_authority(now=datetime.now(UTC)).certificate_pem for _ in range(2))
 

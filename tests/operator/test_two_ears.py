@@ -6,10 +6,10 @@ import logging
 
 import pytest
 
-from hookline_operator import plugin_watch
-from hookline_operator.catalogue import Catalogue
-from hookline_operator.plugin_watch import PluginWatch, Version
-from hookline_operator.sight import Sights
+from hookline_operator.cluster import plugin_watch
+from hookline_operator.cluster.catalogue import Catalogue
+from hookline_operator.cluster.plugin_watch import PluginWatch, Version
+from hookline_operator.cluster.sight import Sights
 
 
 def _plugin(name, version, *, uid=None, namespace="shop"):

@@ -11,10 +11,10 @@ import tracemalloc
 
 import pytest
 
-from hookline_operator import unguarded as module
-from hookline_operator.catalogue import Catalogue
-from hookline_operator.kube import KubeError
-from hookline_operator.unguarded import Unguarded
+from hookline_operator.cluster.catalogue import Catalogue
+from hookline_operator.cluster.kube import KubeError
+from hookline_operator.lead import unguarded as module
+from hookline_operator.lead.unguarded import Unguarded
 from waiting import until_true
 
 AGAIN = "delete it, so that it is made again"

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from hookline_operator.catalogue import Catalogue
-from hookline_operator.heartbeat import keep_confirming
-from hookline_operator.kube import KubeError
+from hookline_operator.cluster.catalogue import Catalogue
+from hookline_operator.cluster.kube import KubeError
+from hookline_operator.lead.heartbeat import keep_confirming
+from hookline_operator.lead.unwritten import Unwritten
 from hookline_operator.metrics import Metrics
-from hookline_operator.unwritten import Unwritten
 
 CRDS = Path(__file__).parents[2] / "crds"
 
@@ -129,7 +129,7 @@ async def test_a_leader_with_another_replica_behind_it_marks_nothing(
 
 async def test_a_status_that_does_not_change_is_confirmed_now_and_then(new_operator, tenant, module, eventually):
     """Only the time of its condition Observed moves."""
-    often = "from hookline_operator.heartbeat import keep_confirming as k; k.__kwdefaults__['visit_s'] = 1.0"
+    often = "from hookline_operator.lead.heartbeat import keep_confirming as k; k.__kwdefaults__['visit_s'] = 1.0"
     new_operator(first=often).start()
     tenant.plugin("guard", tenant.module("one", module("v1")))
     await eventually(lambda: (tenant.status("guard").get("conditions") or {}).get("Observed"), "a heartbeat")

@@ -30,7 +30,7 @@ from hookline_api.distribution import (
 )
 from hookline_api.hooks import Hook
 from hookline_api.resources import Probation
-from hookline_operator import reports
+from hookline_operator.serve import reports
 from local_ports import reserve_ports
 from waiting import PATIENCE_S, until
 
@@ -206,7 +206,7 @@ def test_the_version_before_reads_what_this_one_reports(before):
     """Health, rollbacks and probation are passed over; all else is there."""
     program = f"""
         import json
-        from hookline_operator import reports
+        from hookline_operator.serve import reports
         read = reports.read(json.dumps({newer(REPORT)!r}))
         print(json.dumps(read.model_dump(mode="json")))
     """

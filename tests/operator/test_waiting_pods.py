@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from hookline_api.distribution import PluginReport, Report
-from hookline_operator.catalogue import Pod
-from hookline_operator.fleet import PodState
-from hookline_operator.publisher import _observed
-from hookline_operator.reconcile import Observation, Resolution, reconcile
+from hookline_operator.cluster.catalogue import Pod
+from hookline_operator.lead.publisher import _observed
+from hookline_operator.serve.fleet import PodState
+from hookline_operator.status.observation import Observation, Resolution
+from hookline_operator.status.reconcile import reconcile
 
 POD = Pod("shop", "web", "u", {}, ready=False, live=True)
 

@@ -12,10 +12,10 @@ import pytest
 from aiohttp import web
 from kubernetes.aio import client
 
-from hookline_operator import reflector as module
-from hookline_operator.kube import Kube, KubeError
-from hookline_operator.reflector import Reflector, is_older
-from hookline_operator.sight import GRACE_S, Sight, Sights
+from hookline_operator.cluster import reflector as module
+from hookline_operator.cluster.kube import Kube, KubeError
+from hookline_operator.cluster.reflector import Reflector, is_older
+from hookline_operator.cluster.sight import GRACE_S, Sight, Sights
 from waiting import until_true
 
 WHERE = "/api/v1/secrets"

@@ -14,11 +14,11 @@ import wasmtime
 
 from hookline_api.bundle import Bundle, BundleArtifact, BundlePlugin
 from hookline_api.hooks import Hook
-from hookline_runtime import plugin as plugin_module
-from hookline_runtime.artifacts.inspection import inspect_module
-from hookline_runtime.compiler import Compiler
-from hookline_runtime.engine import compile_to
-from hookline_runtime.kv import KvStore
+from hookline_artifacts.module.inspection import inspect_module
+from hookline_runtime.guest.compiler import Compiler
+from hookline_runtime.guest.engine import compile_to
+from hookline_runtime.host.kv import KvStore
+from hookline_runtime.plugin import plugin as plugin_module
 from hookline_runtime.runtime import Runtime
 
 _BUMP = """

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 
 from hookline_api.hooks import Hook
 from hookline_api.resources import Match
-from hookline_runtime import accelerator, engine, inputs
-from hookline_runtime.calls import Guest, Instance
+from hookline_runtime.call import inputs
+from hookline_runtime.call.matching import Choice
 from hookline_runtime.errors import CallError, InputError, TrapError
-from hookline_runtime.matching import Choice
+from hookline_runtime.guest import accelerator, engine
+from hookline_runtime.guest.calls import Guest, Instance
 
 pytestmark = pytest.mark.skipif(accelerator.unused is not None, reason=str(accelerator.unused))
 
@@ -555,9 +556,9 @@ def test_without_it_the_runtime_says_why_and_goes_on(change, why):
     script = f"""
 import os, sys
 {change}
-from hookline_runtime import accelerator
-from hookline_runtime.calls import Guest, Instance
-from hookline_runtime.inputs import LOOKS
+from hookline_runtime.guest import accelerator
+from hookline_runtime.guest.calls import Guest, Instance
+from hookline_runtime.call.inputs import LOOKS
 print(accelerator.unused, accelerator.call, LOOKS)
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from hookline_api.hooks import Hook
-from hookline_runtime.errors import VerifyError
+from hookline_artifacts.errors import VerifyError
 from hookline_runtime.runtime import PrepareError
 
 _PAGE = 65_536

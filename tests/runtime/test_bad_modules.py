@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from hookline_api.abi import HOST_FUNCTIONS, WASI_FUNCTIONS
 from hookline_api.bundle import Bundle
 from hookline_api.hooks import Hook
+from hookline_artifacts.errors import VerifyError
+from hookline_artifacts.module.inspection import ModuleInfo, inspect_module
 from hookline_runtime import runtime as runtime_module
-from hookline_runtime.artifacts.inspection import ModuleInfo, inspect_module
-from hookline_runtime.engine import compile_to
-from hookline_runtime.errors import VerifyError
+from hookline_runtime.guest.engine import compile_to
 from hookline_runtime.runtime import PrepareError, Runtime
 
 _TYPES = {"i": "i32", "I": "i64", "f": "f32", "F": "f64"}
@@ -281,8 +281,8 @@ def test_a_mutated_module_never_loads_as_something_that_inspection_did_not_see(d
     except VerifyError:
         return
     from hookline_api.resources import Limits
-    from hookline_runtime.calls import Guest
-    from hookline_runtime.engine import load_compiled
+    from hookline_runtime.guest.calls import Guest
+    from hookline_runtime.guest.engine import load_compiled
 
     host = dict.fromkeys(HOST_FUNCTIONS, lambda *_: 0)
     try:

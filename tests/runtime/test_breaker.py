@@ -9,8 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from hookline_api.hooks import Hook
-from hookline_runtime import plugin as plugin_module
-from hookline_runtime.stats import Summary
+from hookline_runtime.plugin import plugin as plugin_module
+from hookline_runtime.plugin.stats import Summary
 
 _OK, _TRAP, _LOOP, _NONSENSE, _SILENT = b"0", b"1", b"2", b"3", b"4"
 

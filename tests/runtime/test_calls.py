@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from hookline_api.hooks import Hook
-from hookline_runtime import accelerator, border, capi, engine
-from hookline_runtime.calls import Guest
+from hookline_runtime.guest import accelerator, border, capi, engine
+from hookline_runtime.guest.calls import Guest
 from waiting import until_true
 
 _HERE = Path(__file__).parent
@@ -74,11 +74,11 @@ class turned(ctypes.Structure):
 capi_version = importlib.metadata.version("wasmtime")
 {change}
 importlib.metadata.version = lambda name: capi_version
-from hookline_runtime.calls import Guest
+from hookline_runtime.guest.calls import Guest
 print(Guest.__module__)
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert ended.stdout.strip() == "hookline_runtime.official_calls"
+    assert ended.stdout.strip() == "hookline_runtime.guest.official"
     assert "slow road" in ended.stderr
     assert why in ended.stderr
 
@@ -279,8 +279,8 @@ resource.setrlimit(resource.RLIMIT_AS, (40 * 2**30, 40 * 2**30))
 import logging
 logging.basicConfig(level="INFO", format="%(message)s")
 import wasmtime
-from hookline_runtime import engine
-from hookline_runtime.calls import Guest
+from hookline_runtime.guest import engine
+from hookline_runtime.guest.calls import Guest
 from hookline_api.resources import Limits
 import tempfile, pathlib
 wat = '(module (memory (export "memory") 2) (func (export "alloc") (param i32) (result i32) (i32.const 9000))' \\
@@ -331,7 +331,7 @@ async def test_two_threads_never_see_each_others_memory_in_host_functions(worksh
     (return (i64.or (i64.shl (i64.const 2048) (i64.const 32)) (i64.const 66)))"""
     import hashlib
 
-    from hookline_runtime.host import PluginHost
+    from hookline_runtime.host.functions import PluginHost
 
     entry = await workshop.plugin(wat.module(hooks={"custom_hook": hook}, imports=imports), permissions=["crypto"])
     compiled = engine.load_compiled(workshop.find(entry), fuel=False)

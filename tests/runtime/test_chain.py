@@ -7,8 +7,8 @@ import json
 import pytest
 
 from hookline_api.hooks import OBSERVERS, Hook
-from hookline_runtime.inputs import read_call
-from hookline_runtime.stats import Summary
+from hookline_runtime.call.inputs import read_call
+from hookline_runtime.plugin.stats import Summary
 
 _QUERY = {"query": "select 1"}
 _WHO = {"user_id": "1", "username": "ann", "roles": [], "tenant_id": None, "claims": {}}

@@ -11,10 +11,10 @@ import sys
 import pytest
 import wasmtime
 
-from hookline_runtime.artifacts import apart
-from hookline_runtime.compiler import Compiler, Job
-from hookline_runtime.engine import load_compiled
-from hookline_runtime.errors import ConfigError, LoadError, VerifyError
+from hookline_artifacts import apart
+from hookline_artifacts.errors import ConfigError, LoadError, VerifyError
+from hookline_runtime.guest.compiler import Compiler, Job
+from hookline_runtime.guest.engine import load_compiled
 
 _WASM = bytes(wasmtime.wat2wasm("(module)"))
 

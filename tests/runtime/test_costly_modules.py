@@ -11,11 +11,11 @@ from dataclasses import replace
 import pytest
 
 from hookline_api.config import Config
-from hookline_runtime import compiler as compiler_module
-from hookline_runtime.artifacts import apart, schema_check
-from hookline_runtime.artifacts.apart import CPU_S
-from hookline_runtime.compiler import MAX_FAILED, Compiler, Job, compile_s
-from hookline_runtime.errors import FetchError, VerifyError
+from hookline_artifacts import apart, schema_check
+from hookline_artifacts.apart import CPU_S
+from hookline_artifacts.errors import FetchError, VerifyError
+from hookline_runtime.guest import compiler as compiler_module
+from hookline_runtime.guest.compiler import MAX_FAILED, Compiler, Job, compile_s
 
 MIB = 2**20
 

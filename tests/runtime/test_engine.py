@@ -8,8 +8,9 @@ import sys
 import pytest
 import wasmtime
 
-from hookline_runtime import engine as engine_module
-from hookline_runtime.engine import (
+from hookline_artifacts.errors import VerifyError
+from hookline_runtime.guest import engine as engine_module
+from hookline_runtime.guest.engine import (
     EPOCH,
     TICK_MS,
     Ticker,
@@ -19,7 +20,6 @@ from hookline_runtime.engine import (
     fingerprint,
     load_compiled,
 )
-from hookline_runtime.errors import VerifyError
 from waiting import PATIENCE_S, until
 
 
@@ -89,8 +89,8 @@ def test_a_compiled_module_that_is_cut_off_is_refused_and_does_not_crash(compile
 import sys
 import time
 from pathlib import Path
-from hookline_runtime.engine import load_compiled
-from hookline_runtime.errors import VerifyError
+from hookline_runtime.guest.engine import load_compiled
+from hookline_artifacts.errors import VerifyError
 whole, loaded = Path(sys.argv[1]).read_bytes(), 0
 cut = Path(sys.argv[1] + ".cut")
 for length in [*range(0, 200), *range(200, len(whole), 97), len(whole) - 1]:
@@ -114,8 +114,8 @@ def test_a_compiled_module_with_a_damaged_header_is_refused_and_does_not_crash(c
 import sys
 import time
 from pathlib import Path
-from hookline_runtime.engine import load_compiled
-from hookline_runtime.errors import VerifyError
+from hookline_runtime.guest.engine import load_compiled
+from hookline_artifacts.errors import VerifyError
 whole = Path(sys.argv[1]).read_bytes()
 bad, refused = Path(sys.argv[1] + ".bad"), []
 for place in range(64):
@@ -166,7 +166,7 @@ def test_the_clock_outlives_a_shortage_of_memory(monkeypatch):
                 raise MemoryError
             return super().values()
 
-    monkeypatch.setattr("hookline_runtime.engine._engines", Short())
+    monkeypatch.setattr("hookline_runtime.guest.engine._engines", Short())
     ticker = Ticker()
     ticker.start()
     try:
@@ -181,7 +181,7 @@ def test_a_program_that_forgets_to_close_its_runtime_ends_all_the_same():
     script = """
 import asyncio
 from hookline_runtime.runtime import Runtime
-from hookline_runtime.engine import engine
+from hookline_runtime.guest.engine import engine
 runtime = Runtime(); engine(fuel=False)
 """
     ended = subprocess.run(
@@ -194,7 +194,7 @@ def test_the_clock_starts_again_after_a_fork():
     """A fork does not copy threads: a child that starts a runtime of its own has a clock of its own."""
     script = """
 import os
-from hookline_runtime.engine import Ticker
+from hookline_runtime.guest.engine import Ticker
 parent = Ticker(); parent.start()
 pid = os.fork()
 if pid == 0:

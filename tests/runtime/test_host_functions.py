@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from hookline_api.abi import E_ARGUMENT, E_CAP, E_DENIED, E_MEMORY, E_SIZE, E_UNAVAILABLE, HOST_FUNCTIONS
 from hookline_api.bundle import BundlePlugin
 from hookline_api.hooks import Hook
-from hookline_runtime import host as host_module
-from hookline_runtime import plugin as plugin_module
-from hookline_runtime.host import PluginHost
-from hookline_runtime.kv import MAX_KEY, MAX_KEYS, KvStore
+from hookline_runtime.host import functions as host_module
+from hookline_runtime.host.functions import PluginHost
+from hookline_runtime.host.kv import MAX_KEY, MAX_KEYS, KvStore
+from hookline_runtime.plugin import plugin as plugin_module
 from hookline_runtime.runtime import PrepareError
 
 _EVERYTHING = ["kv.read", "kv.write", "crypto", "metrics", "config.read"]
@@ -29,7 +29,7 @@ _LEAST = -(2**63)
 class Memory:
     """A guest's memory as host functions see it, without a guest: the same bounds, on a bytearray."""
 
-    # ruff: noqa: D102 - as ``hookline_runtime.calls.GuestMemory`` describes them
+    # ruff: noqa: D102 - as ``hookline_runtime.guest.calls.GuestMemory`` describes them
 
     def __init__(self, size: int = 300_000) -> None:
         self.data = bytearray(size)

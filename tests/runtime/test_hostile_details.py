@@ -11,11 +11,12 @@ import wasmtime
 
 from hookline_api.bundle import BundlePlugin
 from hookline_api.hooks import Hook
-from hookline_runtime.artifacts.inspection import inspect_module
-from hookline_runtime.compiler import Job
-from hookline_runtime.decisions import read_answer
-from hookline_runtime.errors import ConfigError, ResultError, VerifyError
-from hookline_runtime.host import PluginHost
+from hookline_artifacts.errors import ConfigError, VerifyError
+from hookline_artifacts.module.inspection import inspect_module
+from hookline_runtime.call.decisions import read_answer
+from hookline_runtime.errors import ResultError
+from hookline_runtime.guest.compiler import Job
+from hookline_runtime.host.functions import PluginHost
 
 
 class _Memory:

@@ -9,8 +9,8 @@ import pytest
 
 from hookline_api.bundle import Bundle, BundleArtifact, BundlePlugin
 from hookline_api.hooks import Hook
-from hookline_runtime import kv_initial
-from hookline_runtime.kv import MAX_BYTES, MAX_KEYS, MAX_NAMESPACES, KvStore
+from hookline_runtime.host import kv_initial
+from hookline_runtime.host.kv import MAX_BYTES, MAX_KEYS, MAX_NAMESPACES, KvStore
 from hookline_runtime.runtime import PrepareError, Runtime
 from waiting import PATIENCE_S
 

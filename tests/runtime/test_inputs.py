@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hookline_api.hooks import INPUTS, Hook
+from hookline_runtime.call.inputs import MAX_VALUES, read_call, read_document, read_json
 from hookline_runtime.errors import InputError
-from hookline_runtime.inputs import MAX_VALUES, read_call, read_document, read_json
 
 _WHOLE_CONTEXT = {
     "request_id": "r-1", "client_id": None, "identity": "ann", "database": "shop", "branch": None,

@@ -14,13 +14,13 @@ import sys
 import pytest
 import wasmtime
 
-from hookline_runtime.artifacts import sections as sections_module
-from hookline_runtime.artifacts.inspection import inspect_file, inspect_module
-from hookline_runtime.artifacts.proposals import Proposal, ProposalError, UnknownTypeError
-from hookline_runtime.artifacts.reader import MalformedError
-from hookline_runtime.artifacts.sections import Sections
-from hookline_runtime.engine import compile_to, engine
-from hookline_runtime.errors import VerifyError
+from hookline_artifacts.errors import VerifyError
+from hookline_artifacts.module import sections as sections_module
+from hookline_artifacts.module.inspection import inspect_file, inspect_module
+from hookline_artifacts.module.proposals import Proposal, ProposalError, UnknownTypeError
+from hookline_artifacts.module.reader import MalformedError
+from hookline_artifacts.module.sections import Sections
+from hookline_runtime.guest.engine import compile_to, engine
 
 OF_BODIES = re.compile(
     r"type mismatch|unknown (?:label|local|global|type|function|table|elem segment|data segment|memory)|memop alignment"
@@ -353,8 +353,8 @@ FILL = {
 CHILD = """
 import resource, sys, tempfile
 from pathlib import Path
-from hookline_runtime.artifacts.inspection import inspect_file
-from hookline_runtime.errors import VerifyError
+from hookline_artifacts.module.inspection import inspect_file
+from hookline_artifacts.errors import VerifyError
 def data():
     return next(int(line.split()[1]) << 10 for line in open('/proc/self/status') if line.startswith('VmData'))
 resource.setrlimit(resource.RLIMIT_DATA, (data() + (%d << 20),) * 2)

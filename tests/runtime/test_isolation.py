@@ -7,11 +7,12 @@ import asyncio
 import pytest
 
 from hookline_api.hooks import Hook
-from hookline_runtime import engine as engine_module
-from hookline_runtime import native_calls, official_calls
-from hookline_runtime import plugin as plugin_module
-from hookline_runtime.calls import Guest, Instance
 from hookline_runtime.errors import OverloadError
+from hookline_runtime.guest import engine as engine_module
+from hookline_runtime.guest import native as native_calls
+from hookline_runtime.guest import official as official_calls
+from hookline_runtime.guest.calls import Guest, Instance
+from hookline_runtime.plugin import plugin as plugin_module
 
 # Answers how many calls this instance has served, and leaves its input at 4096 for the next one to find.
 _MEMORY = """

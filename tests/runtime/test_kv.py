@@ -15,15 +15,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from hookline_api.abi import E_ARGUMENT, E_CAP, E_SIZE, E_UNAVAILABLE
-from hookline_runtime import kv as kv_module
-from hookline_runtime import kv_file
-from hookline_runtime.kv import MAX_BYTES, MAX_KEY, MAX_KEYS, MAX_NAMESPACES, MAX_VALUE, KvError, KvStore
+from hookline_runtime.host import kv as kv_module
+from hookline_runtime.host import kv_file
+from hookline_runtime.host.kv import MAX_BYTES, MAX_KEY, MAX_KEYS, MAX_NAMESPACES, MAX_VALUE, KvError, KvStore
 from waiting import PATIENCE_S, until
 
 _PREAMBLE = """
 import sys
 from pathlib import Path
-from hookline_runtime.kv import KvStore
+from hookline_runtime.host.kv import KvStore
 kv = KvStore(Path(sys.argv[1]))
 """
 

@@ -11,8 +11,8 @@ import pytest
 
 from hookline_api.bundle import Bundle
 from hookline_api.hooks import DEFAULTS, OBSERVERS, Hook
+from hookline_runtime.plugin.stats import Summary
 from hookline_runtime.runtime import PrepareError, Runtime
-from hookline_runtime.stats import Summary
 
 _QUERY = b'{"query": "select 1"}'
 _INPUTS = {

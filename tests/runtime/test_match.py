@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from hookline_api.bundle import LoadFailure
 from hookline_api.hooks import Hook
 from hookline_api.resources import Match
-from hookline_runtime import accelerator, matching
-from hookline_runtime.inputs import read_call
-from hookline_runtime.matching import Choice, compile_match, query_classes
+from hookline_runtime.call import matching
+from hookline_runtime.call.inputs import read_call
+from hookline_runtime.call.matching import Choice, compile_match, query_classes
+from hookline_runtime.guest import accelerator
 
 
 def _matches(match: dict[str, object], hook: str = "pre_query", **fields: object) -> bool:

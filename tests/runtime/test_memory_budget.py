@@ -10,9 +10,9 @@ import pytest
 
 from hookline_api.bundle import Bundle
 from hookline_api.hooks import Hook
-from hookline_runtime.backlog import MAX_BACKLOG_BYTES, Asker, Backlog
-from hookline_runtime.budget import CALL, CHILD_LEAST, PROCESSES, WAITING, WORKER, Budget, Plan, TooLargeError
 from hookline_runtime.errors import OverloadError
+from hookline_runtime.plugin.backlog import MAX_BACKLOG_BYTES, Asker, Backlog
+from hookline_runtime.plugin.budget import CALL, CHILD_LEAST, PROCESSES, WAITING, WORKER, Budget, Plan, TooLargeError
 from hookline_runtime.runtime import PrepareError, Runtime
 from waiting import until, until_true
 
@@ -260,7 +260,7 @@ async def test_what_waits_to_be_observed_counts_too(workshop, wat, held):
 
 async def test_inputs_of_calls_that_wait_are_bounded_in_bytes(workshop, wat, held, monkeypatch):
     """Each plugin has a share of what may wait; four may wait whatever their size, and beyond it is an overload."""
-    monkeypatch.setattr("hookline_runtime.budget.WAITING", 120_000)
+    monkeypatch.setattr("hookline_runtime.plugin.budget.WAITING", 120_000)
     limits = LIMITS | {"timeout": "20s", "concurrency": 1}
     slow = await workshop.plugin(logging_guest(wat), "slow", limits=limits | {"concurrency": 8})
     other = await workshop.plugin(wat.module(answers={"authorize": {"action": "allow"}}), "other", limits=limits)
@@ -283,7 +283,7 @@ async def test_inputs_of_calls_that_wait_are_bounded_in_bytes(workshop, wat, hel
 @pytest.mark.parametrize("size", [40_000, 10])
 async def test_four_calls_may_wait_whatever_their_size(workshop, wat, held, monkeypatch, size):
     """So many large bodies are read at once; small ones wait as before."""
-    monkeypatch.setattr("hookline_runtime.budget.WAITING", 1_000)
+    monkeypatch.setattr("hookline_runtime.plugin.budget.WAITING", 1_000)
     entry = await workshop.plugin(logging_guest(wat), limits=LIMITS | {"timeout": "20s", "concurrency": 8})
     runtime = await guests(workshop, 2 * NEED - 1, entry)
     first = asyncio.create_task(runtime.call(Hook.CUSTOM, b"1"))

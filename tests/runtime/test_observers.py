@@ -9,9 +9,9 @@ import pytest
 
 from hookline_api.bundle import Bundle, BundlePlugin
 from hookline_api.hooks import Hook
-from hookline_runtime.backlog import MAX_BACKLOG, MAX_BACKLOG_BYTES, Asker
-from hookline_runtime.places import SharedPlaces
-from hookline_runtime.stats import Summary
+from hookline_runtime.plugin.backlog import MAX_BACKLOG, MAX_BACKLOG_BYTES, Asker
+from hookline_runtime.plugin.permits import SharedPlaces
+from hookline_runtime.plugin.stats import Summary
 
 _WAIT = {"overflow": "Wait"}
 _CALL = b"{}"

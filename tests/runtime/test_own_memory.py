@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from hookline_api.hooks import Hook
 from hookline_api.resources import Limits
-from hookline_runtime import calls, native_calls
-from hookline_runtime.artifacts.memory_map import STACK_ROOM, read_memory_map
-from hookline_runtime.errors import VerifyError
+from hookline_artifacts.errors import VerifyError
+from hookline_artifacts.module.memory_map import STACK_ROOM, read_memory_map
+from hookline_runtime.guest import calls
+from hookline_runtime.guest import native as native_calls
 from hookline_runtime.runtime import PrepareError
 
 MIB = 2**20

@@ -15,7 +15,7 @@ import pytest
 
 from hookline_api.hooks import Hook
 from hookline_runtime.errors import OverloadError, TrapError
-from hookline_runtime.places import Places, SharedPlaces
+from hookline_runtime.plugin.permits import Places, SharedPlaces
 
 PLUGIN = {"plugin": 7, "key": "guest one"}
 

@@ -11,9 +11,9 @@ import pytest
 
 from hookline_api.bundle import Bundle
 from hookline_api.hooks import Hook
-from hookline_runtime.budget import Plan
+from hookline_runtime.plugin.budget import Plan
+from hookline_runtime.plugin.stats import Summary
 from hookline_runtime.runtime import Runtime
-from hookline_runtime.stats import Summary
 from waiting import until_true
 
 _QUERY = b'{"query": "select 1"}'

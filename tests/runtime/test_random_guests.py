@@ -14,9 +14,10 @@ import pytest
 import wasmtime
 
 from hookline_api.resources import Limits
-from hookline_runtime import accelerator, engine
-from hookline_runtime.calls import Guest
-from hookline_runtime.errors import CallError, OverloadError, VerifyError
+from hookline_artifacts.errors import VerifyError
+from hookline_runtime.errors import CallError, OverloadError
+from hookline_runtime.guest import accelerator, engine
+from hookline_runtime.guest.calls import Guest
 
 pytestmark = [
     pytest.mark.skipif(accelerator.unused is not None, reason=str(accelerator.unused)),

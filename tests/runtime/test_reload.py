@@ -10,8 +10,8 @@ import pytest
 
 from hookline_api.bundle import Bundle, BundlePlugin
 from hookline_api.hooks import Hook
-from hookline_runtime import plugin as plugin_module
 from hookline_runtime import runtime as runtime_module
+from hookline_runtime.plugin import plugin as plugin_module
 from hookline_runtime.runtime import PrepareError, Runtime
 from waiting import PATIENCE_S, until_true
 
@@ -269,7 +269,7 @@ async def test_a_plugin_that_could_not_be_had_keeps_what_it_stored(workshop, mon
     """Room is made of plugins that are gone; one that cannot be fetched today is none of them."""
     for name in ("gone", "missing"):
         workshop.kv.put(name, b"k", b"v")
-    from hookline_runtime import kv as kv_module
+    from hookline_runtime.host import kv as kv_module
 
     monkeypatch.setattr(kv_module, "MAX_NAMESPACES", 2)
     missing = BundlePlugin.model_validate(

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hookline_api.hooks import OBSERVERS, RESULTS, Hook
-from hookline_runtime.decisions import read_answer
+from hookline_runtime.call.decisions import read_answer
 from hookline_runtime.errors import ResultError
 
 _WHO = {"user_id": "1", "username": "ann"}

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hookline_api.hooks import Hook
-from hookline_runtime.stats import (
+from hookline_runtime.plugin.stats import (
     MAX_PLUGINS,
     PROMETHEUS_BOUNDS,
     TABLE_BYTES,

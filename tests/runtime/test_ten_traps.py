@@ -15,10 +15,10 @@ import pytest
 from hookline_api.abi import E_DENIED
 from hookline_api.bundle import Bundle
 from hookline_api.hooks import Hook
-from hookline_runtime.artifacts.inspection import inspect_module
-from hookline_runtime.kv import MAX_KEYS
+from hookline_artifacts.module.inspection import inspect_module
+from hookline_runtime.host.kv import MAX_KEYS
+from hookline_runtime.plugin.stats import Summary
 from hookline_runtime.runtime import PrepareError
-from hookline_runtime.stats import Summary
 
 
 @pytest.mark.parametrize("size", [17 * 1024, 490 * 1024, 1024 * 1024, 3 * 1024 * 1024])
@@ -194,7 +194,7 @@ async def test_9_counters_lose_no_update_and_a_full_store_is_heard_of(workshop, 
 
 async def test_10_statistics_cost_the_same_however_much_was_counted(workshop, wat):
     """There 10,000 samples were sorted on every call; here a call is a few additions in a fixed array."""
-    from hookline_runtime import stats
+    from hookline_runtime.plugin import stats
 
     runtime = await workshop.guest(wat.switch())
     row = runtime._stats.row(0, Hook.CUSTOM)

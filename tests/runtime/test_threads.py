@@ -10,7 +10,8 @@ import time
 import pytest
 
 from hookline_api.hooks import Hook
-from hookline_runtime import calls, native_calls
+from hookline_runtime.guest import calls
+from hookline_runtime.guest import native as native_calls
 
 
 async def test_two_plugins_that_trap_at_the_same_time_never_get_each_others_errors(workshop, wat):

@@ -6,18 +6,10 @@ import traceback
 
 import pytest
 
+from hookline_artifacts.errors import VerifyError
 from hookline_runtime import errors
-from hookline_runtime.errors import (
-    DeadlineError,
-    OverloadError,
-    ResultError,
-    TrapError,
-    VerifyError,
-    quoted,
-    told,
-    traced,
-)
-from hookline_runtime.native_calls import _TRAPS
+from hookline_runtime.errors import DeadlineError, OverloadError, ResultError, TrapError, quoted, told, traced
+from hookline_runtime.guest.native import _TRAPS
 
 WORD = "a-value-of-a-secret"
 

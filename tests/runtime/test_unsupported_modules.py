@@ -9,10 +9,10 @@ import pytest
 import wasmtime
 
 from hookline_api.hooks import Hook
-from hookline_runtime.artifacts.inspection import inspect_module
-from hookline_runtime.artifacts.proposals import Proposal, named_in
-from hookline_runtime.engine import compile_to, first_line
-from hookline_runtime.errors import VerifyError
+from hookline_artifacts.errors import VerifyError
+from hookline_artifacts.module.inspection import inspect_module
+from hookline_artifacts.module.proposals import Proposal, named_in
+from hookline_runtime.guest.engine import compile_to, first_line
 
 _HEADERS = {
     "exceptions": ("(tag $e (param i32))", Proposal.EXCEPTIONS),

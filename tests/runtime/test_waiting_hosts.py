@@ -8,8 +8,8 @@ import time
 import pytest
 
 from hookline_api.hooks import Hook
-from hookline_runtime import kv_file
-from hookline_runtime.border import spent_ns
+from hookline_runtime.guest.border import spent_ns
+from hookline_runtime.host import kv_file
 
 _SET = "(drop (call $kv_set (i32.const 1024) (i32.const 1) (i32.const 1024) (i32.const 1)))"
 

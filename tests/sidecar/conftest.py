@@ -27,7 +27,7 @@ import yaml
 
 from cluster.binaries import cache
 from hookline_api.hooks import Hook
-from hookline_runtime.kv import KvStore
+from hookline_runtime.host.kv import KvStore
 from local_ports import reserve_port, reserve_ports
 from waiting import PATIENCE_S as DEADLINE
 from waiting import until, until_true

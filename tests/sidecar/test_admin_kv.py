@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import pytest
 
-from hookline_runtime.kv import MAX_KEYS, MAX_NAMESPACES, KvError, KvStore
+from hookline_runtime.host.kv import MAX_KEYS, MAX_NAMESPACES, KvError, KvStore
 from waiting import PATIENCE_S, until
 
 NOBODY = 65534

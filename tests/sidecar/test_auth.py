@@ -9,9 +9,9 @@ import orjson
 import pytest
 
 from hookline_api.hooks import INPUTS, Hook
-from hookline_sidecar.auth import Question
-from hookline_sidecar.heads import read_head
-from hookline_sidecar.original import TELL, TELLINGS
+from hookline_sidecar.hooks.auth import Question
+from hookline_sidecar.hooks.heads import read_head
+from hookline_sidecar.hooks.original import TELL, TELLINGS
 
 IDENTITY = {"user_id": "7", "username": "ann", "roles": ["reader", "writer"], "tenant_id": "acme"}
 SUCCESS = {"action": "success", "identity": IDENTITY}

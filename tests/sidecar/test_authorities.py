@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from hookline_api.distribution import AuthorityMessage
-from hookline_sidecar.authorities import Authorities, usable
-from hookline_sidecar.operator_client import INJECTED, OperatorClient
+from hookline_sidecar.control.authorities import Authorities, usable
+from hookline_sidecar.control.sources.operator_client import INJECTED, OperatorClient
 from hookline_sidecar.settings import OperatorSettings
 
 URL = "https://hookline-operator.hookline-system.svc"

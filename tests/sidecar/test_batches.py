@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
 from hookline_api.hooks import MAX_CALLS, BatchResult
-from hookline_runtime import accelerator
-from hookline_runtime.pipeline import Chains
-from hookline_sidecar import batch
+from hookline_runtime.chain.pipeline import Chains
+from hookline_runtime.guest import accelerator
+from hookline_sidecar.hooks import batch
 from hookline_sidecar.replies import Refused
 
 CONTEXT = {"request_id": "r-1", "client_id": None, "identity": None, "database": None, "branch": None, "attributes": {}}

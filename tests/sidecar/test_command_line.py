@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hookline_runtime import accelerator
+from hookline_runtime.guest import accelerator
 from hookline_sidecar import cli
 from waiting import PATIENCE_S
 
@@ -245,7 +245,7 @@ def test_nothing_that_is_logged_looks_like_another_record():
     """Not a sentence with line ends of any kind, not a stack trace with one in its error; and no line is endless."""
     program = """if True:
         import logging
-        from hookline_runtime.commands import log_to_stderr
+        from hookline_api.commands import log_to_stderr
         log_to_stderr("info", as_json=False)
         log = logging.getLogger("hookline.test")
         forged = "2026-01-01T00:00:00.000Z INFO    hookline.forged[1]: all is well"
@@ -271,7 +271,7 @@ def test_answers_to_a_client_that_is_gone_are_no_lines():
     """Anybody could fill the log: who sends many requests at once and leaves has an answer to each of them written."""
     program = """if True:
         import asyncio, logging, socket
-        from hookline_runtime.commands import log_to_stderr
+        from hookline_api.commands import log_to_stderr
         log_to_stderr("info", as_json=False)
         async def main():
             ours, theirs = socket.socketpair()
@@ -290,7 +290,7 @@ def test_no_process_leaves_a_core_file():
     """Its memory has the values of Secrets."""
     program = """if True:
         import resource
-        from hookline_runtime.commands import keep_secrets
+        from hookline_api.commands import keep_secrets
         keep_secrets()
         print(resource.getrlimit(resource.RLIMIT_CORE))
     """

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from hookline_sidecar.manifests import scan
+from hookline_sidecar.control.sources.manifests import scan
 from waiting import PATIENCE_S
 
 _MODULE = b"\0asm\x01\0\0\0"

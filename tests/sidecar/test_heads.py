@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from hookline_sidecar import heads
-from hookline_sidecar.heads import read_head
+from hookline_sidecar.hooks import heads
+from hookline_sidecar.hooks.heads import read_head
 
 
 def head(*lines, request="GET /v1/auth HTTP/1.1", host="Host: hookline"):

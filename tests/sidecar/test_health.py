@@ -23,9 +23,9 @@ from hookline_api.distribution import (
 )
 from hookline_api.hooks import Hook
 from hookline_api.resources import Name, Resource
-from hookline_runtime.stats import StatsTable, bucket_above, upper_bound
-from hookline_sidecar.health import Counts, Failure, Health, PluginReading, Reading, Window
-from hookline_sidecar.report import written
+from hookline_runtime.plugin.stats import StatsTable, bucket_above, upper_bound
+from hookline_sidecar.control.health import Counts, Failure, Health, PluginReading, Reading, Window
+from hookline_sidecar.control.report import written
 
 ROUTE = Hook.ROUTE
 

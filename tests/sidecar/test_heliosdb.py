@@ -9,7 +9,7 @@ import json
 
 import pytest
 
-from hookline_runtime.kv import KvStore
+from hookline_runtime.host.kv import KvStore
 
 _DROP = "DROP TABLE users"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hookline_runtime.kv import MAX_KEYS, KvStore
+from hookline_runtime.host.kv import MAX_KEYS, KvStore
 
 READER = ["kv.read", "kv.write"]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hookline_runtime.kv import KvStore
+from hookline_runtime.host.kv import KvStore
 from waiting import PATIENCE_S
 
 PERMISSIONS = ["kv.read", "kv.write"]

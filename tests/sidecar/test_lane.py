@@ -8,7 +8,7 @@ import gc
 import pytest
 
 import endpoint_rig
-from hookline_sidecar import batch
+from hookline_sidecar.hooks import batch
 
 BODY = b'{"query": "select 1", "hook_context": {"request_id": "r-1"}}'
 LATER = BODY.replace(b"select 1", b"later")

@@ -15,11 +15,11 @@ import yaml
 
 from hookline_api.bundle import Bundle, BundleArtifact, BundlePlugin
 from hookline_api.hooks import Hook
-from hookline_runtime.backlog import MAX_BACKLOG
-from hookline_runtime.engine import compile_to
+from hookline_runtime.guest.engine import compile_to
+from hookline_runtime.plugin.backlog import MAX_BACKLOG
+from hookline_runtime.plugin.stats import Summary
 from hookline_runtime.runtime import Runtime
-from hookline_runtime.stats import Summary
-from hookline_sidecar.endpoint import Endpoint, Gate
+from hookline_sidecar.hooks.endpoint import Endpoint, Gate
 from hookline_sidecar.settings import Settings
 from waiting import until_true
 

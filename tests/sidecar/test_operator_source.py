@@ -17,8 +17,8 @@ from cryptography import x509
 from hookline_api.bundle import LoadFailure
 from hookline_api.config import Config
 from hookline_api.distribution import MAX_BUNDLE, MAX_REPORT, PluginReport, Report
-from hookline_sidecar.operator_source import pause
-from hookline_sidecar.report import written
+from hookline_sidecar.control.report import written
+from hookline_sidecar.control.sources.operator import pause
 from waiting import PATIENCE_S
 
 SECRET = "a-value-of-a-secret"

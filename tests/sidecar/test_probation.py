@@ -12,8 +12,8 @@ import pytest
 
 from hookline_api.bundle import Bundle, BundleArtifact, BundlePlugin
 from hookline_api.resources import Probation
-from hookline_runtime.kv import MAX_KEYS, KvStore
-from hookline_sidecar.probation import Counts, Probations, Trial, _fails
+from hookline_runtime.host.kv import MAX_KEYS, KvStore
+from hookline_sidecar.control.probation import Counts, Probations, Trial, _fails
 from waiting import until_true
 
 _SLOW = {"timeout": "20ms"}

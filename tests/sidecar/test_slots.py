@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from hookline_api.bundle import BundlePlugin, LoadFailure
-from hookline_runtime.compiler import Compiler
-from hookline_runtime.errors import FetchError
-from hookline_sidecar import slots as module
-from hookline_sidecar.slots import Slots
-from hookline_sidecar.source import Wanted
+from hookline_artifacts.errors import FetchError
+from hookline_runtime.guest.compiler import Compiler
+from hookline_sidecar.control import slots as module
+from hookline_sidecar.control.slots import Slots
+from hookline_sidecar.control.sources.source import Wanted
 
 
 async def test_a_plugin_that_found_no_room_is_tried_again(tmp_path, monkeypatch):

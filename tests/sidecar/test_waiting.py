@@ -9,14 +9,14 @@ import sys
 import textwrap
 from types import SimpleNamespace
 
-from hookline_sidecar import waiting
+from hookline_sidecar.control import waiting
 from waiting import PATIENCE_S, until_true
 
 HANGS = textwrap.dedent(
     """
     import asyncio, time
     from types import SimpleNamespace
-    from hookline_sidecar import waiting
+    from hookline_sidecar.control import waiting
 
     waiting._HANGS_S, waiting._LOOK_S = 0.5, 0.01
     ready = {ready}

@@ -1,0 +1,382 @@
+"""Fetching: the door of this package. A source goes in, an ``Artifact`` in the store comes out, or one error.
+
+The way is the same for all: *resolve* (a name to a digest, one request), *look* (the store knows the digest from this
+place, and whoever asks has proven a right to it: done, without any network), *download* (bounded, hashed as it comes),
+*unpack* (the one module in it), *keep*. Between resolve and fetch a caller may verify a signature: what is then fetched
+is pinned to the digest that was verified, and ``repository`` reads the signature's own manifests and blobs.
+
+However many ask for the same thing at the same time, it is fetched once; one of them giving up leaves the others
+waiting for it, and the last one giving up ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import weakref
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+from hookline_artifacts.credentials import Keychain
+from hookline_artifacts.errors import FetchError, VerifyError
+from hookline_artifacts.folder import LayoutFolder, read_file
+from hookline_artifacts.limits import FetchLimits
+from hookline_artifacts.module.describe import PluginDescription
+from hookline_artifacts.net.addresses import AddressPolicy
+from hookline_artifacts.net.transport import OF_A_URL, Body, Transport
+from hookline_artifacts.net.urls import foreign, shown
+from hookline_artifacts.package import layouts
+from hookline_artifacts.package.search import Search
+from hookline_artifacts.reference import DIGEST, LayoutReference, parse
+from hookline_artifacts.registry import RegistryAccess, RemoteRepository, Repository, Tokens
+from hookline_artifacts.threads import in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+    from pathlib import Path
+
+    from hookline_api.resources import HTTPSource, OCISource
+    from hookline_artifacts.store import Artifact, ArtifactStore
+
+_MAX_DEPTH: Final = 4
+_DEFAULT_LIMITS: Final = FetchLimits()
+_OWN_MACHINE_TOO: Final = AddressPolicy()
+_NO_ACCESS: Final = RegistryAccess()
+_AT_HAND: Final = "at hand"
+"""The place of bytes that whoever asks brings along."""
+
+
+@dataclass(slots=True)
+class _Flight:
+    task: asyncio.Task[Artifact]
+    waiting: int = 0
+
+
+class Fetcher:
+    """Fetches artifacts into a store. Of one event loop; ``close`` it when done.
+
+    ``docker_config`` is the machine's ``config.json``, by default where docker has it; ``addresses`` says who is never
+    asked. Every method raises FetchError and VerifyError, and nothing else.
+    """
+
+    def __init__(
+        self,
+        store: ArtifactStore,
+        *,
+        limits: FetchLimits = _DEFAULT_LIMITS,
+        docker_config: Path | None = None,
+        addresses: AddressPolicy = _OWN_MACHINE_TOO,
+    ) -> None:
+        self._store = store
+        self._limits = limits
+        self._docker_config = docker_config
+        self._transport = Transport(limits, addresses)
+        self._tokens = Tokens()
+        self._places = asyncio.Semaphore(limits.parallel)
+        self._shares: weakref.WeakValueDictionary[tuple[str, str], asyncio.Semaphore] = weakref.WeakValueDictionary()
+        self._flights: dict[tuple[str, ...], _Flight] = {}
+        self._tasks: set[asyncio.Task[Artifact]] = set()
+        self._closed = False
+
+    async def resolve(self, source: OCISource, *, access: RegistryAccess = _NO_ACCESS, base: Path | None = None) -> str:
+        """The digest that the reference means now; a reference by digest is answered without a request."""
+        async with self._bounded(source.reference):
+            return await self.repository(source, access=access, base=base).resolve()
+
+    async def fetch_oci(
+        self,
+        source: OCISource,
+        *,
+        digest: str | None = None,
+        access: RegistryAccess = _NO_ACCESS,
+        base: Path | None = None,
+        prove: bool = False,
+        owner: str | None = None,
+    ) -> Artifact:
+        """The module of a reference, pinned to ``digest`` where one is given.
+
+        ``base`` is the folder that ``oci-layout:`` paths are relative to; without it they are refused. What the store
+        has from another repository counts for nothing, and what it has from this one is given to those with whose
+        ``access`` the registry was asked; ``prove`` asks it once more. ``owner`` is whom the store remembers as one
+        that may have the module.
+        """
+        fingerprint = await in_thread(getattr, access, "fingerprint")  # of up to 16 MiB, and then it is known
+        repository = self.repository(source, access=access, base=base)
+        if digest is None:
+            digest = await self.resolve(source, access=access, base=base)
+        if not DIGEST.fullmatch(digest):
+            raise FetchError(f"{digest!r:.80} is no sha256 digest", transient=False)
+        if prove:
+            async with self._bounded(source.reference):
+                await repository.manifest(digest)
+        place, holder = _place(source, base), f"access {fingerprint}"
+
+        async def had_by_others() -> Artifact | None:
+            """What somebody else had from this repository: the registry is asked whether this access is good for it."""
+            known = await in_thread(self._store.get, digest, place=place)
+            if known is not None:
+                if not prove:
+                    await repository.manifest(digest)
+                await in_thread(self._store.prove, known, place=place, holder=holder)
+            return known
+
+        async def pull() -> Artifact:
+            return await had_by_others() or await self._pull(
+                repository, digest, source.reference, place=place, holder=holder
+            )
+
+        return await self._once(
+            ("oci", place, holder, digest),
+            lambda: self._store.get(digest, place=place, holder=holder),
+            pull,
+            what=source.reference,
+            host=place.partition("/v2/")[0],
+            owner=owner,
+        )
+
+    async def fetch_http(self, source: HTTPSource, *, prove: bool = False, owner: str | None = None) -> Artifact:
+        """The module at a URL, or in a packed file there, if its bytes have the source's sha256.
+
+        ``prove`` downloads it even where the store knows it; so does another ``owner``. See ``fetch_oci``.
+        """
+        digest = f"sha256:{source.sha256}"
+        try:
+            url = foreign(source.url)
+        except ValueError:
+            raise FetchError("source.http.url is no URL that can be asked; check its host", transient=False) from None
+
+        async def download() -> Artifact:
+            with self._store.scratch() as file:
+                body = Body(file, what=f"the file at {shown(url)}", cap=self._limits.download)
+                await self._transport.request("GET", url, what=body.what, into=body, advice=OF_A_URL)
+                body.verify(digest)
+                return await self._keep(await self._found_in(file), digest=digest, place=place, holder=holder)
+
+        place, holder = f"url {source.url}", f"owner {owner}"
+        return await self._once(
+            (place, holder, digest, str(prove)),
+            lambda: None if prove else self._store.get(digest, place=place, holder=holder),
+            download,
+            what="the file",
+            host=str(url.origin()),
+            owner=owner,
+        )
+
+    async def fetch_file(self, path: Path) -> Artifact:
+        """The module in a file, raw or packed."""
+
+        def copy(body: Body) -> None:
+            read_file(path, body)
+
+        return await self._take(copy, what=f"the file {path.name}")
+
+    async def fetch_bytes(self, data: bytes, *, owner: str | None = None) -> Artifact:
+        """The module in these bytes, raw or packed."""
+        artifact = await self._take(lambda body: body.write(data), what="the module")
+        return await self._granted(artifact, owner)
+
+    async def close(self) -> None:
+        """End everything that is under way; whoever waits for it gets a FetchError."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._transport.close()
+
+    def repository(
+        self, source: OCISource, *, access: RegistryAccess = _NO_ACCESS, base: Path | None = None
+    ) -> Repository:
+        """The manifests and blobs around a reference, checked but not kept: for signatures."""
+        reference = parse(source.reference)
+        if isinstance(reference, LayoutReference):
+            if base is None:
+                # in a cluster this would read the operator's own disk
+                raise FetchError(
+                    "oci-layout: references work in manifest folders only; name a registry", transient=False
+                )
+            return LayoutFolder(reference, base=base, limits=self._limits)
+        return RemoteRepository(
+            reference,
+            insecure=source.insecure,
+            access=access,
+            keychain=Keychain(
+                documents=access.dockerconfigs,
+                docker_config=self._docker_config,
+                helper_timeout=self._limits.helper,
+            ),
+            transport=self._transport,
+            tokens=self._tokens,
+            limits=self._limits,
+        )
+
+    async def _granted(self, artifact: Artifact, owner: str | None) -> Artifact:
+        if owner is not None:
+            async with self._bounded("the module"):
+                await in_thread(self._store.grant, artifact, owner=owner)
+        return artifact
+
+    async def _pull(self, repository: Repository, digest: str, name: str, *, place: str, holder: str) -> Artifact:
+        manifest = layouts.read_manifest(await repository.manifest(digest))
+        for _ in range(_MAX_DEPTH):
+            if manifest.entries is None:
+                break
+            manifest = layouts.read_manifest(await repository.manifest(layouts.choose(manifest.entries).digest))
+        if manifest.entries is not None:
+            raise VerifyError(f"{name} is an index of indexes, deeper than {_MAX_DEPTH}; push the module anew")
+        layers, layout = layouts.module_layers(manifest)
+        search, left = Search(limits=self._limits), self._limits.download
+        with contextlib.ExitStack() as kept:
+            for layer in layers:
+                what = f"the layer {layer.shown} of {name}"
+                with contextlib.ExitStack() as one, _about(what):
+                    layouts.check_compression(layer)
+                    file = one.enter_context(self._store.scratch())
+                    body = Body(file, what=what, cap=left, expected=layer.size)
+                    await repository.blob(layer.digest, body)
+                    body.verify(layer.digest)
+                    left -= layer.size
+                    found = await in_thread(search.look, file, shown=layer.shown)
+                    if search.needs(file):
+                        kept.push(one.pop_all())
+                if found:
+                    break
+            with _about(what if layer is layers[0] else name):
+                return await self._keep(
+                    search,
+                    digest=digest,
+                    layout=layout,
+                    annotations=manifest.annotations,
+                    place=place,
+                    holder=holder,
+                )
+
+    async def _take(self, fill: Callable[[Body], None], *, what: str) -> Artifact:
+        async with self._bounded(what):
+            with self._store.scratch() as file:
+                body = Body(file, what=what, cap=self._limits.download)
+                await in_thread(fill, body)
+                # Of bytes that are here nothing has to be proven; what a manifest of this digest means is another's.
+                known = await in_thread(self._store.get, body.digest, place=_AT_HAND)
+                return known or await self._keep(await self._found_in(file), digest=body.digest, place=_AT_HAND)
+
+    async def _found_in(self, file: BinaryIO) -> Search:
+        search = Search(limits=self._limits)
+        await in_thread(search.look, file)
+        return search
+
+    async def _keep(
+        self,
+        search: Search,
+        *,
+        digest: str,
+        place: str,
+        holder: str | None = None,
+        layout: str = "raw",
+        annotations: Mapping[str, Any] | None = None,
+    ) -> Artifact:
+        def work() -> Artifact:
+            with self._store.scratch() as module:
+                found = search.take(module, layout=layout)
+                stated = PluginDescription.from_annotations(annotations or {})
+                return self._store.add(
+                    module,
+                    digest=digest,
+                    sha256=found.sha256,
+                    size=found.size,
+                    layout=found.layout,
+                    place=place,
+                    holder=holder,
+                    description=found.description.over(stated) if found.description else stated,
+                )
+
+        return await in_thread(work)
+
+    async def _once(
+        self,
+        key: tuple[str, ...],
+        look: Callable[[], Artifact | None],
+        fetch: Callable[[], Awaitable[Artifact]],
+        *,
+        what: str,
+        host: str,
+        owner: str | None,
+    ) -> Artifact:
+        """What ``look`` finds or ``fetch`` gives, run once for everybody who asks for ``key`` meanwhile."""
+        flight = self._flights.get(key)
+        if flight is None:
+            if self._closed:
+                raise FetchError("the fetcher is closed", transient=False)
+            flight = self._flights[key] = _Flight(
+                asyncio.create_task(self._look_and_fetch(look, fetch, what=what, host=host, owner=owner))
+            )
+            self._tasks.add(flight.task)
+            flight.task.add_done_callback(self._tasks.discard)
+        flight.waiting += 1
+        try:
+            artifact = await asyncio.shield(flight.task)
+        except asyncio.CancelledError:
+            if self._closed and flight.task.cancelled():
+                raise FetchError("the fetcher was closed meanwhile", transient=False) from None
+            raise
+        finally:
+            flight.waiting -= 1
+            if flight.waiting == 0 or flight.task.done():
+                flight.task.cancel()
+                if self._flights.get(key) is flight:
+                    del self._flights[key]
+        return await self._granted(artifact, owner)
+
+    async def _look_and_fetch(
+        self,
+        look: Callable[[], Artifact | None],
+        fetch: Callable[[], Awaitable[Artifact]],
+        *,
+        what: str,
+        host: str,
+        owner: str | None,
+    ) -> Artifact:
+        known = await in_thread(look)
+        if known is not None:
+            return known
+        # First the owner's own places and the host's, then those of all: who waits for a slow one holds none of these.
+        limits = self._limits
+        async with (
+            self._share("owner", owner or "", limits.of_one_owner),
+            self._share("host", host, limits.of_one_host),
+            self._places,
+            self._bounded(what),
+        ):
+            return await fetch()
+
+    def _share(self, kind: str, name: str, places: int) -> asyncio.Semaphore:
+        """The places of one host or of one owner, while somebody has or wants one."""
+        return self._shares.setdefault((kind, name), asyncio.Semaphore(places))
+
+    @contextlib.asynccontextmanager
+    async def _bounded(self, what: str) -> AsyncIterator[None]:
+        """The total time-out, and the failures of the store's disk, as FetchErrors."""
+        try:
+            async with asyncio.timeout(self._limits.total):
+                yield
+        except TimeoutError:
+            raise FetchError(f"{what} could not be had within {self._limits.total:g} s; is its source slow?") from None
+        except OSError as error:
+            raise FetchError(f"the store cannot be used: {error.strerror}; make room or check its folder") from None
+
+
+def _place(source: OCISource, base: Path | None) -> str:
+    """Where a reference's manifests and blobs are: what is known from here is known for nowhere else."""
+    reference = parse(source.reference)
+    if isinstance(reference, LayoutReference):
+        return f"layout {base}/{reference.path}"
+    return f"{'http' if source.insecure else 'https'}://{reference.host}/v2/{reference.repository}"
+
+
+@contextlib.contextmanager
+def _about(what: str) -> Iterator[None]:
+    """Say of what a VerifyError is."""
+    try:
+        yield
+    except VerifyError as error:
+        # a body names itself
+        raise error if str(error).startswith(what) else VerifyError(f"{what}: {error}") from None

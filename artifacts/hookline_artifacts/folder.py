@@ -1,0 +1,88 @@
+"""OCI layout folders: the registry that is a folder. Everything is bounded and checked as from a registry.
+
+Format: https://github.com/opencontainers/image-spec/blob/main/image-layout.md
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+from typing import TYPE_CHECKING, Final
+
+from hookline_artifacts.credentials import at_once
+from hookline_artifacts.errors import FetchError
+from hookline_artifacts.net.transport import Body
+from hookline_artifacts.package.layouts import choose, read_manifest
+from hookline_artifacts.reference import DIGEST, LayoutReference
+from hookline_artifacts.threads import in_thread
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hookline_artifacts.limits import FetchLimits
+
+_CHUNK: Final = 1 << 18
+_REF_NAME: Final = "org.opencontainers.image.ref.name"
+
+
+class LayoutFolder:
+    """A repository in a folder."""
+
+    def __init__(self, reference: LayoutReference, *, base: Path, limits: FetchLimits) -> None:
+        self._reference = reference
+        self._root = base / reference.path
+        self._limits = limits
+
+    async def resolve(self) -> str:
+        """The digest that ``index.json`` has for the reference's tag, or of the only artifact there."""
+        if self._reference.digest is not None:
+            return self._reference.digest
+        return await in_thread(self._find, self._reference.tag)
+
+    async def manifest(self, name: str) -> bytes:
+        """The manifest of a digest, checked, or of a tag."""
+        digest = name if DIGEST.fullmatch(name) else await in_thread(self._find, name)
+        buffer = io.BytesIO()
+        body = Body(buffer, what=f"the manifest {digest} of {self._reference}", cap=self._limits.manifest)
+        await self.blob(digest, body)
+        body.verify(digest)
+        return buffer.getvalue()
+
+    async def blob(self, digest: str, into: Body) -> None:
+        """Copy a blob."""
+        path = self._root / "blobs" / "sha256" / digest.removeprefix("sha256:")
+        await in_thread(read_file, path, into)
+
+    def _find(self, tag: str | None) -> str:
+        buffer = io.BytesIO()
+        index = self._root / "index.json"
+        read_file(index, Body(buffer, what=f"the index {index}", cap=self._limits.manifest))
+        entries = read_manifest(buffer.getvalue()).entries or ()
+        if tag is None:
+            return choose(entries).digest
+        for entry in entries:
+            name = entry.annotations.get(_REF_NAME)
+            # some tools write the tag there, others the whole reference
+            if isinstance(name, str) and (name == tag or name.endswith(f":{tag}")):
+                return entry.digest
+        raise FetchError(
+            f"{self._root} has no artifact with the tag {tag!r:.80}; check {_REF_NAME} in its index.json",
+            transient=False,
+        )
+
+
+def read_file(path: Path, into: Body) -> None:
+    """Copy a regular file into ``into``; raises FetchError for anything else. Blocks."""
+    try:
+        with open(path, "rb", opener=at_once) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise FetchError(f"{path} is no regular file; name a .wasm or a packed .tar.gz", transient=False)
+            into.expect(status.st_size)
+            while chunk := file.read(_CHUNK):
+                into.write(chunk)
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "this is no file name"
+        raise FetchError(f"{into.what} cannot be read from {path}: {why}", transient=False) from None
+    into.finish()

@@ -1,0 +1,425 @@
+"""Transport: one HTTP request to a server that is slow, broken or hostile, answered within bounds.
+
+A request either fills its ``Body`` or raises FetchError. On the way it is tried again with growing pauses, goes on
+where a dropped connection stopped, follows redirects, and gives up on whoever drips. Three rules keep secrets
+and plain text apart: credentials go to the origin that was asked and to no other, HTTPS is never left for HTTP,
+and messages show a URL without its user, query and fragment (object stores sign in the query). What somebody else
+wrote as a URL is asked byte for byte (``urls``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import email.utils
+import errno
+import hashlib
+import logging
+import random
+import re
+import socket
+import ssl
+import time
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
+
+import aiohttp
+
+from hookline_artifacts.errors import FetchError, VerifyError
+from hookline_artifacts.net import failures
+from hookline_artifacts.net.answers import Connector, ScatteredError
+from hookline_artifacts.net.certificates import MAX_KEPT, check_pem, plain_pem
+from hookline_artifacts.net.names import Names
+from hookline_artifacts.net.urls import foreign, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from aiohappyeyeballs import AddrInfoType
+    from multidict import CIMultiDictProxy
+    from yarl import URL
+
+    from hookline_artifacts.limits import FetchLimits
+    from hookline_artifacts.net.addresses import AddressPolicy
+
+_log = logging.getLogger(__name__)
+
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+REFUSALS: Final = frozenset({400, 401, 403})
+"""How servers refuse an ``Authorization``; a 400 is one only where there was an ``Authorization`` to refuse."""
+_TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,15})-\d{1,15}/(?:\d{1,15}|\*)")
+_MAX_STEPS: Final = 32  # redirects and challenges of one attempt
+_MAX_RETRY_AFTER: Final = 3600.0
+_MAX_CONTEXTS: Final = 64
+"""Sets of certificate authorities that are kept."""
+_MAX_DATE: Final = 64
+"""Characters of an HTTP date; RFC 9110 has 29 or some more."""
+_TLS: Final = "tls"
+"""What to do where a certificate is not trusted."""
+_PLAIN: Final = "plain"
+"""What to do where there is no TLS."""
+OF_A_REGISTRY: Final[Mapping[int | str, str]] = {
+    _TLS: "give its authority in caConfigMap",
+    _PLAIN: "set insecure where it speaks plain HTTP only",
+    401: "check the pull secret or the docker configuration",
+    403: "check the pull secret or the docker configuration",
+    404: "check the reference, and that the artifact was pushed",
+    429: "wait, or pull with an account that has a higher limit",
+}
+_OF_A_REDIRECT: Final[Mapping[int | str, str]] = {
+    400: "the redirect leads to a store that does not take it; see to the store behind the server that was asked",
+    401: "the redirect leads to a store that asks for a login; see to the store behind the server that was asked",
+    403: "the redirect leads to a store that does not take its signature; check the clocks, and the proxies on the way",
+    404: "the redirect leads to a store that does not have it; push it again",
+}
+OF_A_TOKEN_SERVER: Final[Mapping[int | str, str]] = {
+    **OF_A_REGISTRY,
+    _PLAIN: "see to the registry, which names this as its token server",
+    404: "see to the registry, which names this as its token server",
+    405: "see to the registry, which names this as its token server",
+    429: "it may work later",
+}
+OF_A_URL: Final[Mapping[int | str, str]] = {
+    _TLS: "the system's authorities have to know the one that issued it",
+    _PLAIN: "write http:// where it speaks plain HTTP only",
+    401: "the server wants a login, and none but the URL's own is sent to it; check the URL",
+    403: "check the URL: what is signed into it may be wrong, or its time may be over",
+    404: "check the URL, and that the file is there",
+}
+
+
+class StatusError(FetchError):
+    """A server answered with this status."""
+
+    def __init__(self, message: str, *, status: int, transient: bool, retry_after: float | None) -> None:
+        super().__init__(message, transient=transient, retry_after=retry_after)
+        self.status = status
+
+
+class Authorizer(Protocol):
+    """Who puts credentials on requests to one origin."""
+
+    def header(self) -> str | None:
+        """The value of ``Authorization`` for the next request."""
+
+    async def challenged(self, status: int, challenges: list[str]) -> bool:
+        """After a 400, 401 or 403: True where ``header`` is now another one, and it is worth asking again."""
+
+
+class Body:
+    """What arrives, hashed as it comes; at most ``cap`` bytes, and exactly ``expected`` where that is known.
+
+    DANGER: what a server answered is told by nobody. Its length or its digest, in an error, would let a tenant compare
+    a page that we can reach and the tenant cannot with what it may be.
+    """
+
+    def __init__(self, file: BinaryIO, *, what: str, cap: int, expected: int | None = None) -> None:
+        self.file = file
+        self.what = what
+        self.length = 0
+        self._cap = cap
+        self._expected = expected
+        self._hash = hashlib.sha256()
+        if expected is not None:
+            self.expect(expected)
+
+    @property
+    def digest(self) -> str:
+        """Of everything so far, ``sha256:…``."""
+        return f"sha256:{self._hash.hexdigest()}"
+
+    def expect(self, length: int) -> None:
+        """Refuse a body of this length before it comes, where it is too long."""
+        if length > self._cap:
+            raise FetchError(
+                f"{self.what} is too large, and only {self._cap} are allowed; make it smaller or raise the limit",
+                transient=False,
+            )
+
+    def write(self, chunk: bytes) -> None:
+        """Take the next bytes."""
+        length = self.length + len(chunk)
+        if self._expected is not None and length > self._expected:
+            raise VerifyError(f"{self.what} is longer than the {self._expected} bytes that its manifest says")
+        self.expect(length)
+        try:
+            self.file.write(chunk)
+        except OSError as error:
+            raise FetchError(f"{self.what} cannot be written to the store: {error.strerror}") from None
+        self._hash.update(chunk)
+        self.length = length
+
+    def restart(self) -> None:
+        """Forget everything: the next bytes are the first."""
+        self.file.seek(0)
+        self.file.truncate()
+        self.length = 0
+        self._hash = hashlib.sha256()
+
+    def finish(self) -> None:
+        """The server says that this was all; raises FetchError where bytes are missing."""
+        if self._expected is not None and self.length < self._expected:
+            raise FetchError(f"{self.what} was cut off after {self.length} of {self._expected} bytes")
+
+    def verify(self, digest: str, *, is_told: bool = True) -> None:
+        """Raise VerifyError unless this is what ``digest`` names, which is told where somebody wrote it."""
+        if self.digest != digest:
+            wanted = digest if is_told else "the one that was found for its tag"
+            raise VerifyError(
+                f"{self.what} is not what was asked for: it has another digest than {wanted}; "
+                "the source or a proxy on the way serves other bytes"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Request:
+    method: str
+    url: URL
+    what: str
+    into: Body | None
+    auth: Authorizer | None
+    tls: ssl.SSLContext
+    headers: Mapping[str, str] | None
+    form: Mapping[str, str] | None
+    advice: Mapping[int | str, str]
+
+
+class Transport:
+    """Makes requests. Of one event loop; the connections are opened on first use."""
+
+    def __init__(self, limits: FetchLimits, addresses: AddressPolicy) -> None:
+        self._limits = limits
+        self._addresses = addresses
+        self._lazy_session: aiohttp.ClientSession | None = None
+        self._contexts: dict[str | None, ssl.SSLContext] = {}
+        self._closed = False
+
+    async def close(self) -> None:
+        """Close every connection; later requests are refused."""
+        self._closed = True
+        if self._lazy_session is not None:
+            await self._lazy_session.close()
+
+    async def request(
+        self,
+        method: str,
+        url: URL,
+        *,
+        what: str,
+        into: Body | None = None,
+        auth: Authorizer | None = None,
+        ca_pem: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        form: Mapping[str, str] | None = None,
+        advice: Mapping[int | str, str] = OF_A_REGISTRY,
+    ) -> CIMultiDictProxy[str]:
+        """Ask until there is a 2xx answer, put its body into ``into`` and return its headers.
+
+        ``what`` names for people what is asked for, and ``advice`` is what they may do. Raises FetchError
+        (StatusError where the server said no) and VerifyError.
+        """
+        limits = self._limits
+        request = _Request(
+            method=method,
+            url=url,
+            what=what,
+            into=into,
+            auth=auth,
+            tls=self._tls(ca_pem),
+            headers=headers,
+            form=form,
+            advice=advice,
+        )
+        for attempt in range(1, limits.attempts + 1):
+            try:
+                return await self._attempt(request)
+            except FetchError as error:
+                pause = error.retry_after
+                if pause is None:
+                    jitter = random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, keeps no secret
+                    pause = jitter * min(limits.backoff * 2 ** (attempt - 1), limits.max_pause)
+                if not error.transient or attempt == limits.attempts or pause > limits.max_pause:
+                    raise
+                _log.info("attempt %d of %d: %s; again in %.1f s", attempt, limits.attempts, error, pause)
+            await asyncio.sleep(pause)
+        raise AssertionError("the last attempt returns or raises")  # pragma: no cover
+
+    async def _attempt(self, request: _Request) -> CIMultiDictProxy[str]:
+        """Follow redirects and answer challenges until there is an answer that is neither."""
+        url, what, auth = request.url, request.what, request.auth
+        here, redirects, bare = url, 0, False
+        for _ in range(_MAX_STEPS):
+            at_home = here.origin() == url.origin()
+            value = auth.header() if auth is not None and at_home and not bare else None
+            status, answer = await self._exchange(request, here, value)
+            if status in {200, 206}:
+                return answer
+            if status in _REDIRECTS and redirects < self._limits.redirects and request.form is None:
+                redirects += 1
+                here, bare = _follow(here, answer.get("Location", ""), what=what), False
+            elif status in REFUSALS and here is not url and value is not None:
+                bare = True  # the redirect has its own signature, and an Authorization beside it is one too many
+            elif (
+                status in REFUSALS
+                and at_home
+                and auth is not None
+                and await auth.challenged(status, answer.getall("WWW-Authenticate", []))
+            ):
+                here, bare = url, False
+            else:
+                advice = request.advice if at_home or request.advice is OF_A_URL else _OF_A_REDIRECT
+                raise _status_error(status, answer, what=what, url=here, advice=advice)
+        raise FetchError(f"{what} cannot be fetched: {shown(url)} asks for ever more", transient=False)
+
+    async def _exchange(
+        self, request: _Request, here: URL, authorization: str | None
+    ) -> tuple[int, CIMultiDictProxy[str]]:
+        """One request and its answer; the body of a good one is in ``into`` then."""
+        into = request.into
+        headers = {**(request.headers or {}), "Accept-Encoding": "identity"}
+        if authorization is not None:
+            headers["Authorization"] = authorization
+        if into is not None and into.length:
+            headers["Range"] = f"bytes={into.length}-"
+        try:
+            async with self._session().request(
+                request.method, here, headers=headers, data=request.form, allow_redirects=False, ssl=request.tls
+            ) as response:
+                if into is not None and response.status in {200, 206, 416}:
+                    await self._receive(response, into)
+                return response.status, response.headers
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
+            # "from None": the exception's own text may hold a signed URL
+            raise self._failure(error, what=request.what, url=here, advice=request.advice) from None
+
+    async def _receive(self, response: aiohttp.ClientResponse, into: Body) -> None:
+        if response.status == HTTPStatus.OK:
+            if into.length:
+                into.restart()
+        else:
+            match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+            if match is None or int(match[1]) != into.length:
+                into.restart()
+                raise FetchError(f"{into.what} came from {shown(response.url)} as a part that was not asked for")
+        if response.content_length is not None:
+            into.expect(into.length + response.content_length)
+        clock = asyncio.get_running_loop().time
+        got, deadline = 0, clock() + self._limits.stall
+        while True:
+            async with asyncio.timeout_at(deadline):
+                chunk = await response.content.readany()
+            if not chunk:
+                break
+            into.write(chunk)
+            got += len(chunk)
+            if got >= self._limits.progress:
+                got, deadline = 0, clock() + self._limits.stall
+        into.finish()
+
+    def _failure(self, error: Exception, *, what: str, url: URL, advice: Mapping[int | str, str]) -> FetchError:
+        late = f"it took longer than {self._limits.stall:g} s to send something, or to connect"
+        why = failures.why(error, trust=advice[_TLS], plain=advice[_PLAIN], late=late)
+        transient = not isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError)
+        if isinstance(error, ScatteredError):
+            why, transient = "it answers in more pieces than any honest server; see to what answers there", False
+        elif isinstance(error, OSError) and error.errno == errno.EACCES:
+            why, transient = error.strerror or why, False  # what is never asked is not asked later
+        elif isinstance(error, aiohttp.InvalidURL | ValueError) and not isinstance(error, OSError):
+            why, transient = "this is no URL that can be asked", False
+        return FetchError(f"{what} cannot be fetched from {shown(url)}: {why}", transient=transient)
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise FetchError("the fetcher is closed", transient=False)
+        if self._lazy_session is None:
+            limits = self._limits
+            self._lazy_session = aiohttp.ClientSession(
+                connector=Connector(
+                    asyncio.get_running_loop(), socket_factory=self._socket, resolver=Names(limits.connect)
+                ),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect, sock_read=limits.stall),
+                auto_decompress=False,  # a compressed answer would be a bomb, and not what its digest names
+                trust_env=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"User-Agent": "hookline"},
+            )
+        return self._lazy_session
+
+    def _socket(self, info: AddrInfoType) -> socket.socket:
+        """A socket for an address, whatever name or redirect led to it.
+
+        DANGER: this is what keeps tenants and registries from asking a cloud's metadata service through us.
+        """
+        family, kind, protocol, _, address = info
+        refusal = self._addresses.refusal(str(address[0]))
+        if refusal is not None:
+            raise OSError(errno.EACCES, refusal)
+        return socket.socket(family, kind, protocol)
+
+    def _tls(self, ca_pem: str | None) -> ssl.SSLContext:
+        context = self._contexts.get(ca_pem)
+        if context is None:
+            if ca_pem is not None:
+                check_pem(ca_pem)
+            context = ssl.create_default_context()
+            if ca_pem is not None:
+                try:
+                    # beside the system's authorities: blobs may be redirected to a public object store
+                    context.load_verify_locations(cadata=plain_pem(ca_pem))
+                except (ssl.SSLError, ValueError):
+                    raise FetchError(
+                        "the registry's own certificate authority is no PEM certificate; check the key ca.crt",
+                        transient=False,
+                    ) from None
+            kept = sum(len(each or "") for each in self._contexts)
+            # One has the system's authorities too; making one again costs 10 ms.
+            if len(self._contexts) >= _MAX_CONTEXTS or kept + len(ca_pem or "") > MAX_KEPT:
+                self._contexts.clear()
+            self._contexts[ca_pem] = context
+        return context
+
+
+def _follow(here: URL, location: str, *, what: str) -> URL:
+    try:
+        if not location:
+            raise ValueError("there is no Location")  # noqa: TRY301 - the same as one that makes no sense
+        there = foreign(location, base=here).with_user(None)
+    except ValueError:
+        raise FetchError(
+            f"{what} cannot be fetched: {shown(here)} redirects to no usable URL", transient=False
+        ) from None
+    if here.scheme == "https" and there.scheme != "https":
+        raise FetchError(
+            f"{what} cannot be fetched: {shown(here)} redirects from https to {shown(there)}, "
+            "and what was asked for over TLS is not fetched without it",
+            transient=False,
+        )
+    return there
+
+
+def _status_error(
+    status: int, headers: CIMultiDictProxy[str], *, what: str, url: URL, advice: Mapping[int | str, str]
+) -> StatusError:
+    transient = status in _TRANSIENT
+    todo = advice.get(status, "it may work later" if transient else "check the URL, and what answers there")
+    return StatusError(
+        f"{what} cannot be fetched: {shown(url)} answered {status}; {todo}",
+        status=status,
+        transient=transient,
+        retry_after=retry_after(headers.get("Retry-After", ""), now=time.time()) if transient else None,
+    )
+
+
+def retry_after(value: str, *, now: float) -> float | None:
+    """Seconds that a ``Retry-After`` asks for (a number or an HTTP date), at most an hour; None for neither."""
+    value = value[: 2 * _MAX_DATE].strip()
+    if len(value) > _MAX_DATE:
+        return None
+    if value.isascii() and value.isdigit():
+        return min(float(value[:9]), _MAX_RETRY_AFTER)
+    try:
+        until = email.utils.parsedate_to_datetime(value).timestamp()
+    except (ValueError, OverflowError, TypeError):
+        return None
+    return min(max(until - now, 0.0), _MAX_RETRY_AFTER)

@@ -1,0 +1,1 @@
+"""What the Kubernetes API says, kept current in memory, and how it is asked."""

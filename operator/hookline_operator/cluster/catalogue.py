@@ -1,0 +1,622 @@
+"""What this replica knows of the cluster: plugins, their revisions, pods, and versions of what plugins refer to.
+
+Filled by the handlers and the reflectors, read by everything else; nothing in here talks to anybody. Objects are
+cut down when they come: of 5,000 plugins with their settings only bytes are kept, and parsed when they are needed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+
+import orjson
+from pydantic import ValidationError
+from pydantic_core import InitErrorDetails, PydanticCustomError
+
+from hookline_api import json_cost
+from hookline_api.bundle import LoadFailure
+from hookline_api.config import MAX_CONFIG_VALUES
+from hookline_api.hooks import OBSERVERS
+from hookline_api.resources import API_VERSION, KIND, RollbackStatus, Selector, WasmPlugin, WasmPluginStatus
+from hookline_operator.cluster.authority import fingerprints
+from hookline_operator.cluster.budget import Budget
+from hookline_operator.cluster.labels import ANNOTATION_CA
+from hookline_operator.cluster.revisions import MAX_DEPTH, is_deeper, kept
+from hookline_operator.status.reasons import CAUSES, TROUBLES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from hookline_operator.cluster.kube import Key, Object
+    from hookline_operator.cluster.revisions import Revision, Seal
+    from hookline_operator.status.observation import UnguardedPod
+
+_NAMED: Final = 10
+"""Revisions without a seal that the log names, of each replica: with a lost key it is all of them. All are counted."""
+_TOO_DEEP: Final = f"config is nested deeper than {MAX_DEPTH} levels"
+_MAX_VALUES: Final = MAX_CONFIG_VALUES + 2**15
+"""Values and names of a spec: the rest of it has a few thousand at the most."""
+_TOO_MANY: Final = f"config has more than {MAX_CONFIG_VALUES} values and names"
+_KEPT_CONTENTS: Final = 4
+"""Versions of an object of which it is known what was in them."""
+_NO_ROOM: Final = "the specs of its namespace's plugins have "
+
+Kind = Literal["Secret", "ConfigMap"]
+Reference = tuple[Kind, str, str]
+"""Kind, namespace and name of what a plugin refers to."""
+Versions = Mapping[str, str | None]
+"""By ``Kind/name``, the ``resourceVersion``; None where there is none."""
+
+log = logging.getLogger("hookline.catalogue")
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod with a sidecar."""
+
+    namespace: str
+    name: str
+    uid: str
+    labels: Mapping[str, str] = field(compare=True)
+    ready: bool
+    live: bool
+    """False once it is being deleted or has ended: then it counts no more."""
+    authorities: frozenset[str] | None = None
+    """Fingerprints of those that its sidecar was made to trust; None where that is not the operator's doing."""
+
+    @classmethod
+    def of(cls, found: Object) -> Pod:
+        """From the API's object."""
+        metadata, status = found["metadata"], found.get("status") or {}
+        conditions = {each["type"]: each["status"] for each in status.get("conditions") or []}
+        trusts = (metadata.get("annotations") or {}).get(ANNOTATION_CA)
+        return cls(
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            uid=metadata["uid"],
+            labels=metadata.get("labels") or {},
+            ready=conditions.get("Ready") == "True",
+            live="deletionTimestamp" not in metadata and status.get("phase") not in {"Succeeded", "Failed"},
+            authorities=fingerprints(trusts) if trusts else None,
+        )
+
+
+class Facts(NamedTuple):
+    """What is asked of a spec again and again, by every change of a pod or a Secret."""
+
+    permissions: list[str]
+    is_strict: bool
+    """Whether it is to be refused where a permission is missing."""
+    track_interval: int | None
+    """Milliseconds after which its tag is asked again."""
+    observes: bool
+    """Whether it says that only observing hooks are called: then nothing waits for it."""
+    refers_to: list[tuple[str, bool]]
+    """Every object that it names, as ``Kind/name``, and whether settings or the module are in it."""
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A ``WasmPlugin`` as it was last seen."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    spec: bytes = field(repr=False)
+    """JSON."""
+    status: bytes = field(repr=False)
+    """JSON."""
+    created: str = ""
+    size: int = field(default=0, compare=False)
+    """Bytes of the spec in the API, also where it is not kept."""
+    names: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+    """Of all objects that the spec refers to: known without reading a mebibyte of it for each Secret that changes."""
+    left_out: bool = False
+    """Whether its namespace has no room for its spec: then little of it is kept."""
+
+    @classmethod
+    def of(cls, found: Object) -> Plugin:
+        """From the API's object."""
+        metadata, spec = found["metadata"], found.get("spec")
+        if isinstance(spec, dict) and is_deeper(spec, MAX_DEPTH):
+            # Only config can be; the rest is of the CRD's making. The API server takes 10,000 levels, orjson does not.
+            spec = {**spec, "config": _TOO_DEEP}
+        text = _kept(spec)
+        if isinstance(spec, dict) and json_cost.values(text, at_most=_MAX_VALUES) > _MAX_VALUES:
+            text = _kept(_refused(spec, _TOO_MANY))
+        return cls(
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            uid=metadata["uid"],
+            generation=metadata.get("generation", 0),
+            spec=text,
+            status=_kept(found.get("status") or {}),
+            created=metadata.get("creationTimestamp") or "",
+            size=len(text),
+            names=_names(spec),
+        )
+
+    def without_spec(self, why: str) -> Plugin:
+        """The same with no more of its spec than which pods it is for."""
+        spec = _kept(_refused(orjson.loads(self.spec), why))
+        return replace(self, spec=spec, names=frozenset(), left_out=True)
+
+    def after(self, known: Plugin | None) -> Plugin:
+        """The same, with what was found out of its spec before, where only its status is another."""
+        if known is None or known.spec != self.spec:
+            return self
+        made = replace(self, spec=known.spec)
+        made.__dict__.update({name: known.__dict__[name] for name in ("facts", "selector") if name in known.__dict__})
+        return made
+
+    @property
+    def key(self) -> Key:
+        """Namespace and name."""
+        return self.namespace, self.name
+
+    def parsed(self) -> WasmPlugin:
+        """The resource. Raises ``pydantic.ValidationError``: the API server checks less than the models do."""
+        spec = orjson.loads(self.spec)
+        config = spec.get("config") if isinstance(spec, dict) else None
+        if isinstance(config, str) and config.startswith((_TOO_DEEP, _TOO_MANY, _NO_ROOM)):
+            wrong = InitErrorDetails(
+                type=PydanticCustomError("too_much", "{why}", {"why": config}), loc=("spec",), input=None
+            )
+            raise ValidationError.from_exception_data(KIND, [wrong])
+        return parse_plugin(self.namespace, self.name, self.uid, self.generation, spec)
+
+    @property
+    def settings_from(self) -> list[str]:
+        """The objects, as ``Kind/name``, that settings or the module itself are in."""
+        return [each for each, settings in self.facts.refers_to if settings] if self.facts else []
+
+    @property
+    def refers_to(self) -> list[str]:
+        """Every object, as ``Kind/name``, that the resource names."""
+        return [each for each, _ in self.facts.refers_to] if self.facts else []
+
+    @cached_property
+    def facts(self) -> Facts | None:
+        """What its spec says beside its settings, which are read a tenth of a second; None where it is not valid."""
+        spec = orjson.loads(self.spec)
+        if isinstance(spec, dict) and isinstance(spec.get("config"), dict):
+            spec["config"] = {}
+        try:
+            read = parse_plugin(self.namespace, self.name, self.uid, self.generation, spec).spec
+        except ValidationError:
+            return None
+        found = [(f"Secret/{each.secret_ref.name}", True) for each in read.config_from if each.secret_ref]
+        found += [(f"ConfigMap/{each.config_map_ref.name}", True) for each in read.config_from if each.config_map_ref]
+        source = read.source
+        if source.config_map is not None:
+            found.append((f"ConfigMap/{source.config_map.name}", True))
+        if source.oci is not None:
+            found += [(f"Secret/{each.name}", False) for each in source.oci.pull_secrets]
+            if source.oci.ca_config_map is not None:
+                found.append((f"ConfigMap/{source.oci.ca_config_map.name}", False))
+        return Facts(
+            permissions=list(read.permissions),
+            is_strict=read.permissions_policy == "Strict",
+            track_interval=source.oci.track_interval if source.oci is not None else None,
+            observes=bool(read.hooks) and all(hook in OBSERVERS for hook in read.hooks),
+            refers_to=found,
+        )
+
+    @cached_property
+    def selector(self) -> Selector:
+        """Which pods it is for, also where the rest of the resource is wrong; then, if need be, all."""
+        spec = orjson.loads(self.spec)
+        try:
+            return Selector.model_validate((spec or {}).get("selector") or {})
+        except (ValidationError, AttributeError):
+            return Selector()
+
+    def last_status(self) -> WasmPluginStatus:
+        """The status that the API server has; an empty one where it cannot be read."""
+        try:
+            return WasmPluginStatus.model_validate_json(self.status)
+        except ValidationError:
+            return WasmPluginStatus()
+
+    @cached_property
+    def is_ready(self) -> bool:
+        """Whether its status says so."""
+        return any(each.type == "Ready" and each.status == "True" for each in self.last_status().conditions)
+
+    @cached_property
+    def vouches(self) -> tuple[str, str | None] | None:
+        """Which revision of what module was good when the operator last wrote the status, which nobody else may."""
+        status = self.last_status()
+        if not status.revisions or status.artifact is None:
+            return None
+        return status.revisions[0].revision, status.artifact.sha256
+
+    @cached_property
+    def failure(self) -> LoadFailure | None:
+        """Why this generation cannot be loaded, as its status says."""
+        status = self.last_status()
+        conditions = {each.type: each for each in status.conditions}
+        ready = conditions.get("Ready")
+        cause = CAUSES.get(ready.reason) if ready is not None else None
+        if ready is None or cause is None or ready.observed_generation != self.generation:
+            return None
+        own = conditions.get("Verified" if cause == "verify" else "Resolved")
+        return LoadFailure(cause=cause, message=own.message) if own is not None else None
+
+    @cached_property
+    def trouble(self) -> str | None:
+        """What is wrong with its calls, as its status says: one of ``TROUBLES``."""
+        reasons = (each.reason for each in self.last_status().conditions if each.type == "Healthy")
+        return next((reason for reason in reasons if reason in TROUBLES), None)
+
+    @cached_property
+    def rolled_back(self) -> RollbackStatus | None:
+        """The revision of it that failed on probation, as its status says."""
+        return self.last_status().rolled_back
+
+    @property
+    def is_rolled_back(self) -> bool:
+        """Whether its status says that a revision of it failed on probation, and is held."""
+        return self.rolled_back is not None
+
+
+def _kept(data: Any) -> bytes:
+    return kept(orjson.dumps(data))
+
+
+def _refused(spec: Any, why: str) -> Object:
+    """What is kept of a spec that is not: the CRD lets nobody write a text as ``config``."""
+    return {"selector": spec.get("selector") if isinstance(spec, dict) else None, "config": why}
+
+
+def _names(spec: Any) -> frozenset[str]:
+    """The names of all objects that a spec refers to, whether the rest of it is right or not."""
+    oci = _at(spec, "source", "oci")
+    found = [
+        _at(each, kind, "name") for each in _list(_at(spec, "configFrom")) for kind in ("secretRef", "configMapRef")
+    ]
+    found += [_at(each, "name") for each in _list(_at(oci, "pullSecrets"))]
+    found += [_at(oci, "caConfigMap", "name"), _at(spec, "source", "configMap", "name")]
+    return frozenset(each for each in found if isinstance(each, str))
+
+
+def _at(node: Any, *names: str) -> Any:
+    for name in names:
+        node = node.get(name) if isinstance(node, dict) else None
+    return node
+
+
+def _list(node: Any) -> list[Any]:
+    return node if isinstance(node, list) else []
+
+
+def parse_plugin(namespace: str, name: str, uid: str, generation: int, spec: Any) -> WasmPlugin:
+    """A resource of its parts. Raises ``pydantic.ValidationError``."""
+    metadata = {"namespace": namespace, "name": name, "uid": uid, "generation": generation}
+    return WasmPlugin.model_validate(
+        {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}, by_alias=True, by_name=False
+    )
+
+
+class Catalogue:
+    """Everything that this replica knows; ``plugin_changed`` and ``pod_changed`` hear of changes."""
+
+    def __init__(self) -> None:
+        self.plugins: dict[str, dict[str, Plugin]] = defaultdict(dict)
+        """By namespace and name."""
+        self.pods: dict[str, dict[str, Pod]] = defaultdict(dict)
+        """By namespace and name."""
+        self.revisions: dict[Key, dict[tuple[bool, str], Revision]] = defaultdict(dict)
+        """By the namespace and the plugin's uid, and then by whether it is old and the revision's name.
+
+        DANGER: whoever may write revisions in another namespace can put this plugin's uid on them.
+        """
+        self.refused = 0
+        """How many revisions came whose seal does not hold."""
+        self.versions: dict[Reference, str] = {}
+        """The ``resourceVersion`` of each Secret and ConfigMap that is there."""
+        self._contents: dict[Reference, dict[str, str]] = {}
+        """By their versions, the digests of what was in those that were read."""
+        self.default_pull_secrets: dict[str, list[str]] = {}
+        """Of the service account ``default``, by namespace."""
+        self.plugin_changed: list[Callable[[Key], None]] = []
+        self.room_again: list[Callable[[Key], None]] = []
+        """Hear of each plugin whose spec was left out and fits now: it has to be read from the API again."""
+        self._budgets: defaultdict[str, Budget] = defaultdict(Budget)
+        self.pod_changed: list[Callable[[Key], None]] = []
+        self.unguarded: Callable[[Plugin], tuple[list[UnguardedPod], int]] = lambda _: ([], 0)
+        """Pods that a plugin is meant to guard and that have no sidecar: some of them, and how many."""
+
+    def put_plugin(self, found: Object, *, gone: bool) -> None:
+        """A plugin as the API has it."""
+        new = Plugin.of(found)
+        there = self.plugins[new.namespace]
+        known = there.get(new.name)
+        new = new.after(known)
+        if gone:
+            # kopf keeps the order of events per uid: the end of an object may come after its successor's beginning.
+            if known is None or known.uid != new.uid:
+                return
+            del there[new.name]
+            self._budgets[new.namespace].drop(new.name)
+        else:
+            budget = self._budgets[new.namespace]
+            budget.put(new.name, created=new.created, uid=new.uid, size=new.size)
+            if new.name in budget.over:
+                new = new.without_spec(budget.refusal())
+            if known != new:
+                there[new.name] = new
+        if known != new or gone:
+            self.tell_plugin(new.key)
+        self._make_room(new.namespace)
+
+    def forget_plugin(self, key: Key) -> None:
+        """A plugin that turned out to be gone."""
+        if self.plugins[key[0]].pop(key[1], None) is not None:
+            self._budgets[key[0]].drop(key[1])
+            self.tell_plugin(key)
+            self._make_room(key[0])
+
+    def _make_room(self, namespace: str) -> None:
+        """Leave out whose specs do not fit any longer, and have read again whose do."""
+        there, budget = self.plugins[namespace], self._budgets[namespace]
+        for name in budget.changes():
+            plugin = there.get(name)
+            if plugin is None:
+                continue
+            if plugin.left_out and name not in budget.over:
+                for hear in self.room_again:
+                    hear(plugin.key)
+            elif name in budget.over and not plugin.left_out:
+                there[name] = plugin.without_spec(budget.refusal())
+                self.tell_plugin(plugin.key)
+
+    def put_pod(self, key: Key, old: Pod | None, new: Pod | None) -> None:
+        """A pod's change."""
+        if new is None:
+            self.pods[key[0]].pop(key[1], None)
+        else:
+            self.pods[key[0]][key[1]] = new
+        for hear in self.pod_changed:
+            hear(key)
+        for each in (old, new):
+            if each is not None:
+                self._tell_matching(each)
+
+    def put_revision(self, _key: Key, old: Revision | None, new: Revision | None) -> None:
+        """A revision's change."""
+        if new is not None and not new.sealed and not new.old:
+            self.refused += 1
+            if self.refused <= _NAMED:
+                log.warning(
+                    "the WasmPluginRevision '%s/%s' has no seal of this operator's key, and is believed only if the "
+                    "status of its plugin names it: who else writes there?",
+                    *(new.namespace, new.name),
+                )
+        for each in (old, new):
+            if each is not None:
+                revisions = self.revisions[each.namespace, each.plugin_uid]
+                revisions.pop((each.old, each.name), None)
+                if each is new:
+                    revisions[each.old, each.name] = each
+                if not revisions:
+                    del self.revisions[each.namespace, each.plugin_uid]
+                for plugin in list(self.plugins[each.namespace].values()):
+                    if plugin.uid == each.plugin_uid:
+                        self.tell_plugin(plugin.key)
+
+    def verify_again(self, seal: Seal) -> None:
+        """The operator's key is another: which of the revisions are its own is seen anew."""
+        for revisions in list(self.revisions.values()):
+            revisions.update({name: each.verified(seal) for name, each in revisions.items()})
+
+    def put_version(self, kind: Kind, key: Key, version: str | None) -> None:
+        """A Secret or a ConfigMap that is new, another, or gone."""
+        reference: Reference = (kind, *key)
+        before = self.versions.pop(reference, None)
+        if version is None:
+            self._contents.pop(reference, None)
+        else:
+            self.versions[reference] = version
+        is_default = key[1] in self.default_pull_secrets.get(key[0], ())
+        for plugin in list(self.plugins[key[0]].values()):
+            if (is_default or key[1] in plugin.names) and not self._is_same(plugin, reference, before, version):
+                self.tell_plugin(plugin.key)
+
+    def note_contents(self, reference: Reference, version: str, digest: str) -> None:
+        """What was in a Secret or a ConfigMap at a version, by its digest."""
+        known = self._contents.setdefault(reference, {})
+        known.pop(version, None)
+        known[version] = digest
+        while len(known) > _KEPT_CONTENTS:
+            del known[next(iter(known))]
+
+    def is_compared(self, reference: Reference) -> bool:
+        """Whether it is known what was in it before, and some plugin refers to it."""
+        kind, namespace, name = reference
+        if reference not in self.versions:
+            return False
+        is_default = name in self.default_pull_secrets.get(namespace, ())
+        for plugin in self.plugins[namespace].values():
+            if is_default or name in plugin.names:
+                revision = self.current(plugin)
+                if reference in self._contents or (revision and f"{kind}/{name}" in dict(revision.contents)):
+                    return True
+        return False
+
+    def differing(self) -> set[Reference]:
+        """What has another version than plugins' revisions say, of those of which these say what was in them."""
+        found: set[Reference] = set()
+        for plugin in self.all_plugins():
+            revision = self.current(plugin)
+            contents = dict(revision.contents) if revision is not None else {}
+            for name, version in revision.inputs if revision is not None else ():
+                reference = _reference(plugin.namespace, name)
+                if name in contents and self.versions.get(reference, version) != version:
+                    found.add(reference)
+        return found
+
+    def _is_same(self, plugin: Plugin, reference: Reference, before: str | None, now: str | None) -> bool:
+        """Whether both versions of an object are known to hold the same."""
+        known = self._contents.get(reference, {})
+        digest = known.get(now or "")
+        if digest is None or before is None:
+            return False
+        if before in known:
+            return known[before] == digest
+        revision, name = self.current(plugin), f"{reference[0]}/{reference[2]}"
+        return revision is not None and (name, before) in revision.inputs and (name, digest) in revision.contents
+
+    def put_default_account(self, namespace: str, pull_secrets: list[str]) -> None:
+        """What the service account ``default`` of a namespace pulls with."""
+        self.default_pull_secrets[namespace] = pull_secrets
+        for plugin in list(self.plugins[namespace].values()):
+            self.tell_plugin(plugin.key)
+
+    def tell_plugin(self, key: Key) -> None:
+        """Something about a plugin may be another."""
+        for hear in self.plugin_changed:
+            hear(key)
+
+    def tell_all(self) -> None:
+        """Something that is in all plugins is another."""
+        for plugin in self.all_plugins():
+            self.tell_plugin(plugin.key)
+
+    def plugin(self, key: Key) -> Plugin | None:
+        """A plugin, if it is there."""
+        return self.plugins[key[0]].get(key[1])
+
+    def all_plugins(self) -> Iterator[Plugin]:
+        """Every plugin."""
+        for there in list(self.plugins.values()):
+            yield from list(there.values())
+
+    def current(self, plugin: Plugin) -> Revision | None:
+        """The newest revision that a plugin has, of those that the operator can know to be its own."""
+        found = self.revisions.get((plugin.namespace, plugin.uid))
+        if not found:
+            return None
+        newest = max((each for each in found.values() if each.sealed), key=lambda each: each.number, default=None)
+        others = [
+            each
+            for each in found.values()
+            if not each.sealed and each.claim and (newest is None or _came_later(each, newest))
+        ]
+        if not others:
+            return newest
+        vouched = (each for each in others if each.claim == plugin.vouches)
+        # Of the same text as both kinds, ours.
+        return max(vouched, key=lambda each: (not each.old, each.number), default=newest)
+
+    def before(self, plugin: Plugin) -> Revision | None:
+        """The revision before the current one, where that is kept still: see ``settling.py``."""
+        current = self.current(plugin)
+        older = [
+            each
+            for each in self.revisions_of(plugin)
+            if current is not None and each.sealed and each.name != current.name and each.number < current.number
+        ]
+        return max(older, key=lambda each: each.number, default=None)
+
+    def held(self, plugin: Plugin) -> RollbackStatus | None:
+        """Why its pods are to run the revision before the current one; None where they are not.
+
+        That is for as long as the status says so of this revision. It cannot be where there is none before it, or
+        where that has settings of objects that have changed since: nobody has checked it with these.
+        """
+        back = plugin.rolled_back
+        current = self.current(plugin) if back is not None else None
+        if back is None or current is None or back.revision != current.short:
+            return None
+        return back if self.can_go_back(plugin) else None
+
+    def can_go_back(self, plugin: Plugin) -> bool:
+        """Whether there is a revision before the current one that its pods could be given now."""
+        before = self.before(plugin)
+        return before is not None and self.inputs_now(before) == before.inputs
+
+    def to_run(self, plugin: Plugin) -> Revision | None:
+        """What its pods are to run: the current revision, or the one before it where that is held."""
+        return self.current(plugin) if self.held(plugin) is None else self.before(plugin)
+
+    def revisions_of(self, plugin: Plugin) -> list[Revision]:
+        """All ``WasmPluginRevision`` objects that a plugin has, whoever wrote them."""
+        found = self.revisions.get((plugin.namespace, plugin.uid), {})
+        return [each for each in found.values() if not each.old]
+
+    def inputs(self, namespace: str, names: Iterable[str]) -> tuple[tuple[str, str | None], ...]:
+        """The versions that those objects (``Kind/name``) have now."""
+        return tuple((each, self.versions.get(_reference(namespace, each))) for each in sorted(names))
+
+    def inputs_now(self, revision: Revision) -> tuple[tuple[str, str | None], ...]:
+        """The versions that a revision's inputs have now; equal to its ``inputs`` while none has other contents."""
+        known, now = dict(revision.inputs), self.inputs(revision.namespace, (name for name, _ in revision.inputs))
+        if now == revision.inputs:
+            return now
+        return tuple(self.as_known(revision.namespace, dict(now), known, dict(revision.contents)).items())
+
+    def as_known(
+        self, namespace: str, now: Versions, known: Versions, contents: Mapping[str, str]
+    ) -> dict[str, str | None]:
+        """Those versions, but the known one of each object that holds what it did then, by its ``contents``."""
+        same = self.contents(namespace, now).items() & contents.items()
+        return {
+            name: known[name] if name in known and (name, contents.get(name)) in same else version
+            for name, version in now.items()
+        }
+
+    def contents(self, namespace: str, versions: Versions) -> dict[str, str]:
+        """The digests of what those objects (``Kind/name``) held at these versions, of those that were read."""
+        found = {}
+        for name, version in versions.items():
+            digest = self._contents.get(_reference(namespace, name), {}).get(version or "")
+            if digest is not None:
+                found[name] = digest
+        return found
+
+    def is_pod(self, namespace: str, name: str, uid: str) -> bool:
+        """Whether there is such a pod, with a sidecar."""
+        pod = self.pods[namespace].get(name) if namespace in self.pods else None
+        return pod is not None and pod.uid == uid
+
+    def matching(self, namespace: str, selector: Selector) -> list[Pod]:
+        """The live pods that a selector selects."""
+        return [pod for pod in self.pods[namespace].values() if pod.live and selects(selector, pod.labels)]
+
+    def _tell_matching(self, pod: Pod) -> None:
+        for plugin in list(self.plugins[pod.namespace].values()):
+            self.tell_plugin(plugin.key)
+
+
+def _came_later(each: Revision, newest: Revision) -> bool:
+    """Whether an older version of the operator was at work again after ours had kept that one."""
+    return each.old and each.name != newest.name and each.written > newest.written
+
+
+def _reference(namespace: str, name: str) -> Reference:
+    """Of ``Kind/name``."""
+    kind, _, name = name.partition("/")
+    return ("Secret" if kind == "Secret" else "ConfigMap", namespace, name)
+
+
+def selects(selector: Selector, labels: Mapping[str, str]) -> bool:
+    """Whether a label selector selects these labels, as Kubernetes has it."""
+    if any(labels.get(key) != value for key, value in selector.match_labels.items()):
+        return False
+    for each in selector.match_expressions:
+        there = each.key in labels
+        holds = {
+            "In": there and labels[each.key] in each.values,
+            "NotIn": not there or labels[each.key] not in each.values,
+            "Exists": there,
+            "DoesNotExist": not there,
+        }[each.operator]
+        if not holds:
+            return False
+    return True

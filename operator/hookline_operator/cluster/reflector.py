@@ -1,0 +1,194 @@
+"""A collection of the Kubernetes API that keeps itself current, and knows when it does not.
+
+A ``Reflector`` is what client-go calls one: list, then watch, and list again when the watch can no longer be resumed;
+so a deletion that happened while nobody watched is seen too.
+
+A watch that is open proves nothing: the API server may have forgotten it, as it does with those of a definition that is
+served no longer. So each lasts for some seconds only, and the next one begins where it ended: what the one before it
+did not tell comes then, or a 410, after which everything is listed. Nothing is read twice, and a quiet collection costs
+one request in each turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+
+from hookline_operator.cluster.kube import KubeError, key_of
+from hookline_operator.cluster.sight import AWAY, Sight, reason_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hookline_operator.cluster.kube import Key, Kube, Object
+
+T = TypeVar("T")
+
+TURN_S: Final = 12
+"""Seconds that a watch lasts at least."""
+_JITTER_S: Final = 3
+_TURNS_A_LOOK: Final = 4
+"""After so many turns the collection's version is asked for: a store that was put back to a backup has an older one."""
+_RELIST_S: Final = 600.0
+"""After which names and versions are compared, whatever the watches said; whole objects are not read again for that."""
+_PAUSE_FIRST_S: Final = 0.5
+_PAUSE_LAST_S: Final = 15.0
+_PAUSE_AWAY_S: Final = 5.0
+"""… where nobody answers: everybody waits for what comes then."""
+_RESUMED: Final = 4
+"""How often a watch goes on from where it was after a no of an API server that has too much to do, or has failed: to
+list everything would be the more to do. After that it is not believed that it can."""
+_SHORT_S: Final = 1.0
+"""A watch that ends sooner than that was not served."""
+_NOT_FOUND: Final = 404
+_GONE: Final = 410
+
+
+class Reflector(Generic[T]):
+    """A copy of one collection, as far as ``project`` keeps it; ``changed`` hears of each change.
+
+    ``project`` gives None for objects that are not wanted. ``changed`` gets the key, what was there, and what is there
+    now (None where it is gone); what is equal to what was there is no change.
+    """
+
+    def __init__(
+        self,
+        kube: Kube,
+        where: str,
+        *,
+        project: Callable[[Object], T | None],
+        changed: Callable[[Key, T | None, T | None], None],
+        sight: Sight | None = None,
+        selector: str = "",
+        fields: str = "",
+        metadata_only: bool = False,
+        unknown: str = "",
+    ) -> None:
+        """``unknown`` says what is not there, and what to do, where the API server has no such collection."""
+        self.items: dict[Key, T] = {}
+        self.synced = asyncio.Event()
+        self.sight = sight or Sight(where.rpartition("/")[2])
+        self._kube = kube
+        self._where = where
+        self._project = project
+        self._changed = changed
+        self._selector = selector
+        self._fields = fields
+        self._metadata_only = metadata_only
+        self._unknown = unknown
+        self._version = ""
+        """From which to watch; empty where everything has to be listed."""
+        self._listed = 0.0
+        self._attempts = 0
+
+    @property
+    def trouble(self) -> str:
+        """Why the last look failed, in one sentence; empty while it is current."""
+        return self.sight.trouble
+
+    @property
+    def version(self) -> str:
+        """Of the collection, as far as it is known here; empty while all of it has to be listed."""
+        return self._version
+
+    async def run(self) -> None:
+        """Keep the copy current, for ever."""
+        turns = 0
+        while True:
+            try:
+                turns += 1
+                if self._version and turns % _TURNS_A_LOOK == 0:
+                    await self._look_back()
+                if not self._version:
+                    await self._relist()
+                began = time.monotonic()
+                await self._turn()
+                if time.monotonic() - began < _SHORT_S:
+                    await asyncio.sleep(_SHORT_S)
+            except KubeError as error:
+                await asyncio.sleep(self._failed(error))
+
+    async def _turn(self) -> None:
+        """One watch. Raises KubeError."""
+        seconds = TURN_S + random.randint(0, _JITTER_S)  # noqa: S311 - so that not all end at once
+        async for kind, found in self._kube.watch(
+            self._where,
+            self._version,
+            seconds=seconds,
+            selector=self._selector,
+            fields=self._fields,
+            metadata_only=self._metadata_only,
+        ):
+            self._version = found["metadata"]["resourceVersion"]
+            self._heard()
+            if kind != "BOOKMARK":
+                self._take(found, gone=kind == "DELETED")
+        self._heard()
+
+    async def _look_back(self) -> None:
+        """See that the store is not older than what is known of it, and now and then compare all. Raises KubeError."""
+        if self._metadata_only and time.monotonic() - self._listed > _RELIST_S * random.uniform(0.8, 1.2):  # noqa: S311
+            self._version = ""
+            return
+        now = await self._kube.version(self._where)
+        if is_older(now, self._version):
+            self.sight.failed("went_back", f"{self._where} has an older version than before: a backup was restored?")
+            self._version = ""
+
+    def _heard(self) -> None:
+        self._attempts = 0
+        self.sight.heard()
+
+    def _failed(self, error: KubeError) -> float:
+        """What an error means, and for how many seconds to wait."""
+        said = f"watching {self._where}: {error}"
+        if error.status == _NOT_FOUND and self._unknown:
+            said = f"the API server does not know {self._unknown}"
+        resumes, reason = bool(self._version), reason_of(error)
+        if error.status and not (reason in AWAY and self._attempts < _RESUMED):
+            self._version = ""
+        if error.status == _GONE and resumes:
+            self.sight.failures[reason] += 1  # in the order of things: all is listed, and goes on
+            return 0.0
+        self.sight.failed(reason, said)
+        self._attempts += 1
+        last = _PAUSE_LAST_S if error.status else _PAUSE_AWAY_S
+        pause: float = min(_PAUSE_FIRST_S * 2 ** min(self._attempts, 8), last)
+        return max(pause * random.uniform(0.5, 1.0), error.retry_after)  # noqa: S311
+
+    async def _relist(self) -> None:
+        there: set[Key] = set()
+        version = ""
+        async for page, version in self._kube.pages(  # noqa: B007 - the last one counts
+            self._where, selector=self._selector, fields=self._fields, metadata_only=self._metadata_only
+        ):
+            for each in page:
+                self._take(each, gone=False)
+                if (key := key_of(each)) in self.items:
+                    there.add(key)
+        for key in self.items.keys() - there:
+            self._changed(key, self.items.pop(key), None)
+        self._version, self._listed = version, time.monotonic()
+        self._heard()
+        self.synced.set()
+
+    def _take(self, found: Object, *, gone: bool) -> None:
+        key = key_of(found)
+        new = None if gone else self._project(found)
+        old = self.items.get(key)
+        if new is None:
+            self.items.pop(key, None)
+        else:
+            self.items[key] = new
+        if new != old:
+            self._changed(key, old, new)
+
+
+def is_older(version: Any, than: Any) -> bool:
+    """Whether one ``resourceVersion`` came before another; False where that cannot be told."""
+    try:
+        return int(version) < int(than)
+    except (TypeError, ValueError):
+        return False

@@ -1,0 +1,1 @@
+"""What the leader does alone: resolve, keep, release, write statuses and Events."""

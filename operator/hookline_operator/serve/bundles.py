@@ -1,0 +1,250 @@
+"""What a pod must run: the standing of each plugin that selects it, and the bundle of all of them.
+
+A plugin *stands* as its last good revision with its settings filled in, or, where it has none or must not run, as a
+placeholder that says why. Every replica comes to the same result, since all of it is in the API: the revision, the
+Secrets, and the failure in the resource's status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from collections import OrderedDict, defaultdict
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+import orjson
+from pydantic import ValidationError
+
+from hookline_api import bundle as bundle_json
+from hookline_api import json_cost
+from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
+from hookline_api.distribution import BundleMessage
+from hookline_api.hooks import OBSERVERS, Hook
+from hookline_api.resources import Probation, Rollout
+from hookline_artifacts import resolve as resolving
+from hookline_artifacts.errors import ConfigError, FetchError, LoadError
+from hookline_operator.cluster.catalogue import Catalogue, Plugin, Pod, parse_plugin, selects
+from hookline_operator.cluster.kept import Kept
+from hookline_operator.status.conditions import rolled_back
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hookline_api.resources import Selector
+    from hookline_operator.cluster.kube import Key
+    from hookline_operator.cluster.revisions import Revision
+
+_AGAIN_S: Final = 3.0
+_KEPT_BUNDLES: Final = 512
+_KEPT_MESSAGES: Final = 64 * 2**20
+"""Bytes of bundles as they are sent, so that the pods of a deployment get one text: as many as one message may have."""
+_DECIDING: Final = [hook for hook in Hook if hook not in OBSERVERS]
+_STILL: Final = LoadFailure(cause="fetch", message="the plugin is still being loaded")
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What a plugin is for the pods now."""
+
+    selector: Selector
+    entry: BundlePlugin
+    revision: str
+    """``entry.revision``, which takes time to compute."""
+
+
+@dataclass(frozen=True)
+class PodBundle:
+    """What one pod must run."""
+
+    bundle: Bundle
+    version: str
+    revisions: dict[str, str]
+    """By plugin: what is to run, for those that have an artifact."""
+    deadline: int
+    """Milliseconds that prepared pods wait for the others."""
+    messages: Kept[tuple[PodBundle, str]] = field(compare=False, repr=False)
+    """Those that carry bundles: each is made once for all pods that get it at the same time."""
+
+    @cached_property
+    def unsealed(self) -> dict[tuple[str, str], str]:
+        """The revision by a plugin's name and what a sidecar calls it that knows no seals: an older one."""
+        return {
+            (each.name, each.model_copy(update={"seal": None}).revision): each.revision
+            for each in self.bundle.plugins
+            if each.seal is not None and each.artifact is not None
+        }
+
+    def with_older(self, names: set[str], older: PodBundle) -> PodBundle:
+        """The same, but these plugins as they are in an older bundle, or not at all where it has not got them."""
+        kept = [entry for entry in self.bundle.plugins if entry.name not in names]
+        bundle = Bundle.of([*kept, *(entry for entry in older.bundle.plugins if entry.name in names)])
+        known = older.revisions | self.revisions
+        revisions = {
+            entry.name: older.revisions[entry.name] if entry.name in names else known[entry.name]
+            for entry in bundle.plugins
+            if entry.artifact is not None
+        }
+        return dataclasses.replace(self, bundle=bundle, version=bundle.version, revisions=revisions)
+
+    def message(self, *, hold: bool) -> str:
+        """The message that carries it."""
+        key = id(self), hold
+        owner, text = self.messages.get(key) or (None, "")
+        if owner is not self:
+            told = BundleMessage(version=self.version, bundle=Bundle(), hold=hold, deadline=self.deadline)
+            around = told.model_dump_json(by_alias=True)
+            text = around.replace(bundle_json.write(Bundle()), bundle_json.write(self.bundle), 1)
+            self.messages.put(key, (self, text), len(text) * (1 if text.isascii() else json_cost.WIDEST))
+        return text
+
+
+class Bundles:
+    """Makes bundles, and keeps what it made while nothing that went into it changes."""
+
+    def __init__(self, catalogue: Catalogue, objects: resolving.Objects, *, key: Callable[[], bytes]) -> None:
+        """``key`` is what seals entries with values of Secrets, and has to be the same for all replicas."""
+        self._catalogue = catalogue
+        self._objects = objects
+        self._key = key
+        self._standings: dict[Key, tuple[object, Standing | None]] = {}
+        self._locks: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._bundles: OrderedDict[tuple[str, ...], PodBundle] = OrderedDict()
+        self._messages: Kept[tuple[PodBundle, str]] = Kept("bundles as they are sent", most=_KEPT_MESSAGES)
+        catalogue.plugin_changed.append(self._forget_gone)
+
+    async def of_pod(self, pod: Pod) -> PodBundle:
+        """The bundle of a pod: of its own namespace's plugins, those that select it."""
+        standings = []
+        for plugin in list(self._catalogue.plugins[pod.namespace].values()):
+            standing = await self.standing(plugin)
+            if standing is not None and selects(standing.selector, pod.labels):
+                standings.append(standing)
+        # The revision says nothing of a failure, nor of the rules of probation.
+        key = tuple(
+            part
+            for each in standings
+            for part in (each.entry.name, each.revision, repr(each.entry.failure), repr(each.entry.probation))
+        )
+        known = self._bundles.get((pod.namespace, *key))
+        if known is None:
+            bundle = Bundle.of([each.entry for each in standings])
+            known = PodBundle(
+                bundle=bundle,
+                version=bundle.version,
+                revisions={each.entry.name: each.revision for each in standings if each.entry.artifact is not None},
+                deadline=max((self._deadline_of(pod.namespace, each.entry.name) for each in standings), default=0),
+                messages=self._messages,
+            )
+            self._bundles[(pod.namespace, *key)] = known
+            while len(self._bundles) > _KEPT_BUNDLES:
+                self._bundles.popitem(last=False)
+        return known
+
+    async def standing(self, plugin: Plugin) -> Standing | None:
+        """What a plugin is now; None where its policy leaves it out."""
+        known = self._known(plugin)
+        if known is not None:
+            return known[1]
+        async with self._locks[plugin.key]:  # two thousand pods ask for it at the same moment
+            known = self._known(plugin)
+            if known is not None:
+                return known[1]
+            fingerprint = self._fingerprint(plugin)
+            standing, lasting = await self._stand(plugin)
+            known = self._standings[plugin.key] = (fingerprint, standing)
+            if not lasting:  # kept for a while all the same: each of its pods would ask the API server
+                asyncio.get_running_loop().call_later(_AGAIN_S, self._look_again, plugin.key, known)
+            return standing
+
+    def is_known(self, plugin: Plugin) -> bool:
+        """Whether nothing that makes its standing has changed since that was made."""
+        return self._known(plugin) is not None
+
+    def _look_again(self, key: Key, known: tuple[object, Standing | None]) -> None:
+        if self._standings.get(key) is known:
+            del self._standings[key]
+            self._catalogue.tell_plugin(key)
+
+    def _known(self, plugin: Plugin) -> tuple[object, Standing | None] | None:
+        known = self._standings.get(plugin.key)
+        return known if known is not None and known[0] == self._fingerprint(plugin) else None
+
+    def _fingerprint(self, plugin: Plugin) -> object:
+        revision, held = self._catalogue.to_run(plugin), self._catalogue.held(plugin)
+        inputs = self._catalogue.inputs_now(revision) if revision is not None else None
+        return plugin.uid, plugin.spec, plugin.failure, revision, inputs, held, self._key()
+
+    async def _stand(self, plugin: Plugin) -> tuple[Standing | None, bool]:
+        """The standing, and whether it is so until something changes (and not only until the API answers)."""
+        revision, failure, lasting = self._catalogue.to_run(plugin), plugin.failure, True
+        held = self._catalogue.held(plugin)
+        try:
+            spec = plugin.parsed().spec
+        except ValidationError:
+            spec = None
+        policy = getattr(spec.failure_policy, failure.cause) if spec and failure else "LastGood"
+        if policy == "Open":
+            return None, lasting
+        if policy == "LastGood" and revision is not None:
+            try:
+                selector, entry = await self.entry(revision)
+            except LoadError as error:
+                failure = failure or LoadFailure(cause=error.cause, message=str(error))
+                lasting = not isinstance(error, FetchError)
+            else:
+                told: dict[str, object] = {"failure": failure}
+                if held is not None:  # it ran before, and is to prove nothing
+                    why = LoadFailure(cause="verify", message=rolled_back(held))
+                    told = {"failure": failure or why, "probation": Probation(calls=0)}
+                return Standing(selector, entry.model_copy(update=told), entry.revision), lasting
+        placeholder = BundlePlugin(
+            name=plugin.name,
+            namespace=plugin.namespace,
+            origin=plugin.uid,
+            failure=failure or _STILL,
+            hooks=(list(spec.hooks) if spec else []) or _DECIDING,
+            priority=spec.priority if spec else 0,
+            match=spec.match if spec else BundlePlugin.model_fields["match"].default,
+            failure_policy=spec.failure_policy if spec else BundlePlugin.model_fields["failure_policy"].default,
+        )
+        return Standing(plugin.selector, placeholder, placeholder.revision), lasting
+
+    async def entry(self, revision: Revision) -> tuple[Selector, BundlePlugin]:
+        """A revision with its settings filled in. Raises LoadError."""
+        if self._catalogue.inputs_now(revision) != revision.inputs:
+            # What somebody wrote into a Secret a moment ago was not checked yet.
+            raise ConfigError("a Secret or a ConfigMap that it takes settings from has changed, and is being checked")
+        try:
+            template = revision.parsed()
+            plugin = parse_plugin(revision.namespace, template.plugin, revision.plugin_uid, 0, template.spec)
+        except ValidationError:  # the leader is about to make a new one
+            raise ConfigError(f"revision '{revision.name}' was stored by another version of the operator") from None
+        config, secret_paths = await resolving.settings(plugin, self._objects)
+        entry = resolving.entry(
+            plugin,
+            template.artifact,
+            hooks=template.hooks,
+            config=config,
+            secret_paths=secret_paths,
+            origin=revision.plugin_uid,
+            key=self._key(),
+        )
+        return plugin.spec.selector, entry
+
+    def deadline(self, plugin: Plugin) -> int:
+        """Milliseconds that pods which have prepared a new revision wait for the others."""
+        try:
+            return Rollout.model_validate((orjson.loads(plugin.spec) or {}).get("rollout") or {}).deadline
+        except (ValidationError, AttributeError):
+            return Rollout().deadline
+
+    def _deadline_of(self, namespace: str, name: str) -> int:
+        plugin = self._catalogue.plugin((namespace, name))
+        return self.deadline(plugin) if plugin else 0
+
+    def _forget_gone(self, key: Key) -> None:
+        if self._catalogue.plugin(key) is None:
+            self._standings.pop(key, None)
+            self._locks.pop(key, None)

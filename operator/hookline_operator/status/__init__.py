@@ -1,0 +1,1 @@
+"""What is true of one plugin, and how it is said: pure functions, data in, data out."""

@@ -1,0 +1,236 @@
+"""What each condition says, from what was counted: pure functions.
+
+``Ready`` is the sum of the others, and has the sentence that people act on. Each other condition says its own, and
+names the one that has the sentence where that is another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from hookline_api.sentences import first_load_choice
+from hookline_operator.status.reasons import (
+    FETCH_FAILED,
+    GRANTED,
+    NO_PODS,
+    NOT_GRANTED,
+    OF_CAUSE,
+    PENDING,
+    PODS_FAILED,
+    PROGRAMMED,
+    PROGRESSING,
+    READY,
+    RECONCILING,
+    RESOLVED,
+    ROLLED_BACK,
+    SETTLED,
+    STALLED,
+    UNGUARDED,
+    VERIFIED,
+    VERIFY_FAILED,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hookline_api.resources import ConditionType, PodCounts, RollbackStatus
+    from hookline_operator.status.health import Verdict
+    from hookline_operator.status.observation import Resolution, UnguardedPod
+
+MAX_MESSAGE: Final = 1024
+_NAMED: Final = 3
+"""Pods without a sidecar that a sentence names."""
+
+Told = tuple[bool | None, str, str]
+"""A condition: whether it holds (None: not known), the reason, and the message."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What the conditions are made of."""
+
+    resolution: Resolution
+    counts: PodCounts
+    older: int
+    """Pods that run something of the plugin, and not what the resource asks for."""
+    waiting: int
+    """Pods that do not start, or get no traffic, for want of this plugin."""
+    sentence: str
+    """How many pods run it, and about one that does not."""
+    health: Verdict
+    health_of_new: Verdict
+    """Only over the pods that run what the resource asks for: those before it are on their way out."""
+    held: RollbackStatus | None
+    can_go_back: bool
+    """Whether there is a version that all pods can go back to."""
+    unguarded: Sequence[UnguardedPod]
+    needs_pods: bool
+
+
+def conditions(view: View) -> dict[ConditionType, Told]:
+    """All of them, in the order in which they are shown."""
+    ready = _ready(view)
+    resolved, verified, granted = _module(view.resolution)
+    health = view.health
+    stalled = _stalled(view, ready)
+    under_way = not stalled and ready[0] is False
+    return {
+        "Ready": ready,
+        "Healthy": (health.truth, _health_reason(view), cut(health.message)),
+        "Resolved": resolved,
+        "Verified": verified,
+        "PermissionsGranted": granted,
+        "Programmed": _programmed(view),
+        "Reconciling": _way(under_way, ready, RECONCILING),
+        "Stalled": _way(stalled, ready, STALLED),
+    }
+
+
+def cut(text: str, limit: int = MAX_MESSAGE) -> str:
+    """A text of so many characters at the most."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def rolled_back(held: RollbackStatus) -> str:
+    """What failed on probation, in one sentence."""
+    why = f"{held.cause}: {held.message}" if held.message else held.cause
+    return (
+        f"revision {held.revision} failed {held.failures} of its first {held.calls} calls in pod '{held.pod}' ({why})"
+    )
+
+
+def _ready(view: View) -> Told:
+    """The first thing that is wrong, in the order in which a person would want to hear of them."""
+    resolution, counts = view.resolution, view.counts
+    if resolution.state == "Failed":
+        return False, _reason(resolution), _with_last_good(view)
+    if resolution.state == "Pending":
+        return False, PENDING, _waits(resolution)
+    if view.held is not None:
+        goes_back = "all pods go back to the version before it, and the rollout is held until the resource changes"
+        runs_on = "pods that have the version before it run that, all others this one: change the resource"
+        means = f"; {goes_back if view.can_go_back else runs_on}"
+        return False, ROLLED_BACK, cut(rolled_back(view.held), MAX_MESSAGE - len(means)) + means
+    if counts.failed:
+        return False, PODS_FAILED, view.sentence
+    if view.health_of_new.truth is False:
+        return False, view.health_of_new.reason, cut(view.health_of_new.message)
+    if counts.unguarded:
+        return False, UNGUARDED, _unguarded(view)
+    if counts.loaded < counts.matched:
+        return False, PROGRESSING, view.sentence
+    if counts.matched == 0:
+        return _no_pods(view)
+    return True, READY, view.sentence
+
+
+def _no_pods(view: View) -> Told:
+    return (None, NO_PODS, view.sentence) if view.needs_pods else (True, NO_PODS, view.sentence)
+
+
+def _programmed(view: View) -> Told:
+    resolution, counts = view.resolution, view.counts
+    if resolution.state == "Failed":
+        return False, _reason(resolution), _last_good(view) or "no pod runs it"
+    if resolution.state == "Pending":
+        return False, PENDING, "pods get nothing new before it is resolved"
+    if view.held is not None:
+        return False, ROLLED_BACK, "see Ready"
+    if counts.failed:
+        return False, PODS_FAILED, view.sentence
+    if counts.loaded < counts.matched:
+        return False, PROGRESSING, view.sentence
+    return _no_pods(view) if counts.matched == 0 else (True, PROGRAMMED, view.sentence)
+
+
+def _module(resolution: Resolution) -> tuple[Told, Told, Told]:
+    """Resolved, Verified and PermissionsGranted."""
+    if resolution.state == "Good":
+        return (True, RESOLVED, _resolved(resolution)), (True, VERIFIED, _verified(resolution)), _granted(resolution)
+    if resolution.state == "Pending":
+        other: Told = (None, PENDING, "see Resolved")
+        return (None, PENDING, _waits(resolution)), other, other
+    reason = _reason(resolution)
+    if reason == VERIFY_FAILED:
+        return (
+            (True, RESOLVED, "the module was found; see Verified"),
+            (False, reason, resolution.message),
+            (None, reason, "see Verified"),
+        )
+    # ``Plugin.failure`` reads the sentence here: it is what pods are told where nothing else runs.
+    resolved: Told = (False if reason == FETCH_FAILED else None, reason, resolution.message)
+    granted: Told = (False, NOT_GRANTED, "see Resolved") if resolution.ungranted else (None, reason, "see Resolved")
+    return resolved, (None, reason, "see Resolved"), granted
+
+
+def _resolved(resolution: Resolution) -> str:
+    assert resolution.artifact is not None  # noqa: S101 - what is good has one
+    again = f"; asking for the tag again failed: {resolution.message}" if resolution.message else ""
+    return f"the source is {resolution.artifact.digest}{again}"
+
+
+def _verified(resolution: Resolution) -> str:
+    may = "; see PermissionsGranted" if resolution.warnings else ", and may be loaded"
+    return "; ".join([f"the module is what the resource asks for{may}", *resolution.notes])
+
+
+def _granted(resolution: Resolution) -> Told:
+    if resolution.warnings:
+        return False, NOT_GRANTED, f"{'; '.join(resolution.warnings)}; add what it needs to spec.permissions"
+    return True, GRANTED, "every permission that its imports need is granted"
+
+
+def _health_reason(view: View) -> str:
+    unknown = view.health.truth is None and view.resolution.state == "Pending"
+    return PENDING if unknown else view.health.reason
+
+
+def _stalled(view: View, ready: Told) -> bool:
+    """Whether it takes a person."""
+    if view.resolution.state == "Failed":
+        return not view.resolution.transient
+    if ready[1] == ROLLED_BACK:
+        return True
+    return ready[0] is False and ready[1] in STALLED and view.counts.updating == 0
+
+
+def _way(holds: bool, ready: Told, says: dict[str, str]) -> Told:  # noqa: FBT001
+    if not holds:
+        return False, SETTLED, ""
+    return True, ready[1], f"{says.get(ready[1], RECONCILING[PROGRESSING])}; see Ready"
+
+
+def _reason(resolution: Resolution) -> str:
+    return OF_CAUSE[resolution.cause] if resolution.cause else PENDING
+
+
+def _waits(resolution: Resolution) -> str:
+    return resolution.message or "the source is being resolved"
+
+
+def _last_good(view: View) -> str:
+    """What a failed resolution means for the pods; it may be of this very generation that something is missing."""
+    pods = "pod" if view.older == 1 else "pods"
+    return f"the last good version goes on in {view.older} {pods}" if view.older else ""
+
+
+def _with_last_good(view: View) -> str:
+    means = "".join(f"; {each}" for each in (_last_good(view), *_waiting(view)) if each)
+    return cut(view.resolution.message, MAX_MESSAGE - len(means)) + means
+
+
+def _waiting(view: View) -> list[str]:
+    """What a plugin that was never loaded keeps from starting, and what its author may choose."""
+    if not view.waiting:
+        return []
+    pods = "1 new pod waits for it" if view.waiting == 1 else f"{view.waiting} new pods wait for it"
+    cause = view.resolution.cause
+    return [pods, first_load_choice(cause) if cause is not None else ""]
+
+
+def _unguarded(view: View) -> str:
+    number = view.counts.unguarded
+    told = "; ".join(f"pod '{each.name}': {each.why}" for each in view.unguarded[:_NAMED])
+    pods = "1 pod that should be guarded has" if number == 1 else f"{number} pods that should be guarded have"
+    return cut(f"{pods} no sidecar{f': {told}' if told else ''}")

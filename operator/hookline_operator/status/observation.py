@@ -1,0 +1,83 @@
+"""What ``reconcile`` is told of one plugin: how far its resolution is, and what the matching pods say. Data alone."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from hookline_api.bundle import LoadCause
+from hookline_api.distribution import HookHealth, RolledBack
+from hookline_api.resources import ArtifactStatus, Failure, Resource, RollbackStatus, WasmPluginStatus
+
+
+class PodObservation(Resource):
+    """One matching pod."""
+
+    name: str
+    ready: bool
+    """Whether Kubernetes says so."""
+    connected: bool = False
+    """Whether its sidecar has reported."""
+    runs: Literal["Current", "Older", "Nothing"] = "Nothing"
+    """What its sidecar runs of this plugin: what it is to run, something else, or nothing."""
+    failure: Failure | None = None
+    health: list[HookHealth] = []
+    """The hooks of what it runs that are not well."""
+    rolled_back: RolledBack | None = None
+    """What it has gone back from, where that is the revision that the resource asks for."""
+    waits: bool = False
+    """Whether its sidecar, and so a new pod, waits for this plugin."""
+    waits_for: list[str] = []
+    """The other plugins that keep its sidecar, and so the pod, from being ready: the first of them, by name."""
+    waits_for_number: int = 0
+    """How many there are in all, where that is more than are named."""
+
+
+class UnguardedPod(Resource):
+    """A pod that is meant to be guarded, by its labels, and has no sidecar."""
+
+    name: str
+    why: Annotated[str, Field(max_length=256)]
+    """In one sentence, with what to do."""
+
+
+class Resolution(Resource):
+    """How far the way from the resource's spec to a module is."""
+
+    state: Literal["Pending", "Failed", "Good"] = "Pending"
+    cause: LoadCause | None = None
+    message: str = ""
+    """One sentence: why it failed, what is waited for, or, where it is good, why its tag could not be asked again."""
+    transient: bool = False
+    """Whether trying again may help by itself."""
+    ungranted: bool = False
+    """Whether it failed because the module imports what is not granted."""
+    artifact: ArtifactStatus | None = None
+    """Of what the pods are to run: also after a failure, then the last good one."""
+    revision: str | None = None
+    """The name of what the resource asks for, or, where that is not known, of the last good one."""
+    warnings: list[str] = []
+    """Of what is good: what may not work as it should, one sentence each."""
+    notes: list[str] = []
+    """Of what is good: what may not be what was meant, one sentence each."""
+
+
+class Observation(Resource):
+    """Everything that the status depends on."""
+
+    generation: int
+    previous: WasmPluginStatus = WasmPluginStatus()
+    resolution: Resolution
+    pods: list[PodObservation] = []
+    unguarded: list[UnguardedPod] = []
+    """At most some of those, by name; ``unguarded_count`` is all of them."""
+    unguarded_count: int = 0
+    needs_pods: bool = True
+    """``spec.selector.required``."""
+    held: RollbackStatus | None = None
+    """The rollback that holds, where this generation's revision was rolled back."""
+    can_go_back: bool = True
+    """Whether there is a version before it that pods can be given, with the settings of today."""
+    now: str
+    """RFC 3339, whole seconds."""

@@ -1,0 +1,1 @@
+"""What the API server asks before it stores something: manifests, pods, deletions; and the certificate it trusts."""

@@ -1,0 +1,1 @@
+"""The chain of plugins that answer one hook, one after the other."""

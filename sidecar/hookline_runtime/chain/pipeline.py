@@ -1,0 +1,485 @@
+"""The chain of one hook: which plugins are asked, in which order, and what their answers come to.
+
+This is the table "The twelve hooks" of the design as code. Each rule is one small function: it says what stands
+after one plugin's answer, and whether the chain stops. Failures are turned into answers here and nowhere else: a
+plugin that fails closed stops the chain with the hook's refusing answer, one that fails open is as if it were not
+there.
+
+There is one walk along a chain (``_walk``). Where all plugins are ready it is plain, synchronous code from the
+call to the answer's bytes; where one is not, ``answer`` awaits that one and walks on. Plugins that a call is not for
+are left out before the walk, by one look into a table. What the proxy gets is
+spliced of three pieces: what the plugin said, who it was, and which bundle; nothing is written twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import orjson
+
+from hookline_api.hooks import DEFAULTS, OBSERVERS, Hook, closed
+from hookline_runtime.call.decisions import Answer
+from hookline_runtime.call.inputs import Call, look, read_call, request_id_of
+from hookline_runtime.call.matching import MAX_KNOWN, Choice
+from hookline_runtime.errors import CallError
+from hookline_runtime.errors import bare as _bare
+from hookline_runtime.guest.accelerator import scan
+from hookline_runtime.plugin.backlog import Asker
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from hookline_api.bundle import BundlePlugin
+    from hookline_runtime.plugin.plugin import Plugin, Road
+
+
+Step = tuple["_Asked", Answer]
+"""Who said something, and what."""
+
+
+def _first(call: Call, said: Step, standing: Step | None) -> tuple[Step, bool]:  # noqa: ARG001 - a rule's shape
+    """The first plugin that has an opinion decides."""
+    return said, True
+
+
+def _deny_wins(call: Call, said: Step, standing: Step | None) -> tuple[Step, bool]:  # noqa: ARG001 - a rule's shape
+    """Any deny wins, else any allow."""
+    denied = said[1].action == "deny"
+    return (said if denied or standing is None else standing), denied
+
+
+def _rewriting(call: Call, said: Step, standing: Step | None) -> tuple[Step, bool]:  # noqa: ARG001 - a rule's shape
+    """A rewrite feeds the next plugin; anything else stops."""
+    if said[1].action != "rewrite":
+        return said, True
+    call.rewrite(said[1].decision["value"], said[0].name)
+    return said, False
+
+
+def _storing(call: Call, said: Step, standing: Step | None) -> tuple[Step, bool]:  # noqa: ARG001 - a rule's shape
+    """Each plugin may veto, or change the time to live for the next one."""
+    if said[1].action == "skip":
+        return said, True
+    call.change_ttl(said[1].decision["ttl_ms"])
+    return said, False
+
+
+_RULES: Final = {
+    Hook.AUTHENTICATE: _first,
+    Hook.AUTHORIZE: _deny_wins,
+    Hook.PRE_QUERY: _rewriting,
+    Hook.REWRITE: _rewriting,
+    Hook.ROUTE: _first,
+    Hook.CACHE_GET: _first,
+    Hook.CACHE_SET: _storing,
+    Hook.CUSTOM: _first,
+}
+_REWRITING: Final = frozenset(hook for hook, rule in _RULES.items() if rule is _rewriting)
+_NOBODY: Final = {hook: orjson.dumps({"action": action})[:-1] for hook, action in DEFAULTS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One plugin of a bundle; where the plugin could not be had, its place, which fails closed."""
+
+    entry: BundlePlugin
+    plugin: Plugin | None
+
+    @property
+    def name(self) -> str:
+        """The plugin's name."""
+        return self.entry.name
+
+
+class _Asked:
+    """One plugin in the chain of one hook."""
+
+    __slots__ = ("entry", "name", "plugin", "road", "signature")
+
+    def __init__(self, link: Link, hook: Hook) -> None:
+        self.entry = link.entry
+        self.name = link.name
+        self.plugin = link.plugin
+        self.road = None if link.plugin is None else link.plugin.roads[hook]
+        self.signature = _signature(link.name)
+
+    def fails_open(self, hook: Hook, error: CallError) -> bool:
+        """Whether the chain goes on without this plugin."""
+        policy = getattr(self.entry.failure_policy, error.cause)
+        return policy == "Open" if policy is not None else hook in OBSERVERS
+
+
+def _signature(name: str | None) -> bytes:
+    return b',"plugin":' + orjson.dumps(name) + b',"request_id":'
+
+
+class _NotAsked:
+    """Stands for the answer of a plugin that was not asked yet."""
+
+
+_Links = tuple[_Asked, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Alone:
+    """A plugin that is asked about a call, and nobody else is, whatever it answers."""
+
+    link: _Asked
+    plugin: Plugin
+    road: Road
+    said_of_answer: bytes | None
+    """What stands between the plugin's answer and the request id; None where a rule has to see the answer."""
+    said_of_none: bytes | None
+    """What stands in front of the request id where the plugin has no opinion; None where that is not all."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Several:
+    """Plugins that are asked about a call: any number, or one whose answer may lead to others."""
+
+    links: _Links
+    plugins: tuple[Plugin, ...]
+    """Those that may run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Where the calls of one hook go that nobody has to look into."""
+
+    hook: Hook
+    look: bytes
+    """What ``accelerator.scan`` is told, to find such calls, and what ``match`` reads of them."""
+    known: dict[bytes, _Alone | _Several] = field(default_factory=dict)
+    """Who is asked, by what ``match`` reads."""
+
+
+_NOT_ASKED: Final = _NotAsked()
+Said = Answer | CallError | None
+Verdict = tuple[bytes, bytes]
+"""What was decided, as JSON without its closing brace; and by whom, the text that follows it."""
+
+
+class _Pause(NamedTuple):
+    """Where a walk stopped."""
+
+    links: _Links
+    at: int
+    """The place of the one that has to be awaited."""
+    standing: Step | None
+
+
+class Chains:
+    """The chains of one bundle. A new bundle has new ones; ``retire`` ends these after their last call.
+
+    Its plugins are held until then, because a call that waits for the chain's first plugin still needs the
+    second one when the bundle has long been replaced.
+    """
+
+    def __init__(self, version: str, links: list[Link]) -> None:
+        self.version = version
+        self._nobody = _signature(None)
+        self._end_of_answer = b',"bundle":' + orjson.dumps(version) + b"}"
+        self._plugins = [link.plugin for link in links if link.plugin is not None]
+        for plugin in self._plugins:
+            plugin.hold()
+        self._under_way = 0
+        self._retired = False
+        self._deciding: dict[Hook, Choice[_Asked]] = {}
+        self._observing: dict[Hook, Choice[_Asked] | None] = {}
+        self._largest: dict[Hook, int] = {}
+        self._alone: dict[Hook, _Alone | None] = {}
+        """Of the hooks that ask one plugin about every call, and no other."""
+        self.ways: dict[Hook, Way] = {}
+        """Of the hooks that have one."""
+        for hook in Hook:
+            asked = [_Asked(link, hook) for link in links if hook in link.entry.hooks]
+            self._largest[hook] = max((each.entry.limits.input for each in asked), default=0)
+            aside = [each for each in asked if each.entry.mode == "Shadow" or hook in OBSERVERS]
+            observing = [each for each in aside if each.plugin is not None]
+            self._deciding[hook] = Choice([(each, each.entry.match) for each in asked if each not in aside])
+            self._observing[hook] = Choice([(each, each.entry.match) for each in observing]) if observing else None
+            facts = self._deciding[hook].facts
+            if not facts and not observing:
+                self._alone[hook] = self._as_alone(hook, self._deciding[hook].items)
+            if not observing and (told := look(hook, facts)) is not None:
+                self.ways[hook] = Way(hook, told)
+
+    def _as_alone(self, hook: Hook, asked: _Links) -> _Alone | None:
+        if len(asked) != 1 or asked[0].plugin is None or asked[0].road is None:
+            return None
+        said_of_answer = asked[0].signature if _RULES[hook] in (_first, _deny_wins) else None
+        said_of_none = _NOBODY[hook] + self._nobody if hook is not Hook.CACHE_SET else None
+        return _Alone(asked[0], asked[0].plugin, asked[0].road, said_of_answer, said_of_none)
+
+    def has_deciders(self, hook: Hook) -> bool:
+        """Whether any plugin may decide this hook."""
+        return bool(self._deciding[hook].items)
+
+    def largest_input(self, hook: Hook) -> int:
+        """Bytes of the largest call that any plugin of the hook takes; 0 where there is none."""
+        return self._largest[hook]
+
+    def answer_unread(self, hook: Hook, size: int) -> bytes:
+        """The decision about a call of so many bytes, more than ``largest_input``, that nobody has looked into.
+
+        So it is taken to be for every plugin, and is an overload of each of them until one closes it.
+        """
+        call = Call(hook, b"", orjson.dumps(request_id_of(None)))
+        observing = self._observing[hook]
+        for link in observing.items if observing is not None else ():
+            if link.plugin is not None and link.road is not None:
+                link.plugin.refuse_size(link.road, size)
+        for link in self._deciding[hook].items:
+            if link.plugin is None or link.road is None:
+                return self._splice(call, self._not_there(call, link))
+            error = link.plugin.refuse_size(link.road, size)
+            if not link.fails_open(hook, error):
+                return self._splice(call, self._failed(call, link, error))
+        return self._splice(call, (_NOBODY[hook], self._nobody))
+
+    def answer_body_now(self, hook: Hook, body: bytes, found: tuple[bytes, bytes] | None = None) -> bytes | None:
+        """``answer_now`` of a proxy's bytes, and of what ``accelerator.scan`` found of them, if that is known.
+
+        Raises InputError. Most calls need no look into them: this is their way, and the same answer.
+        """
+        way = self.ways.get(hook)
+        if way is None or (found is None and (found := scan(way.look, body)) is None):
+            return self.answer_now(read_call(hook, body))
+        quoted_id, key = found
+        try:
+            chosen = way.known[key]
+        except KeyError:
+            chosen = self._choose(way, key, Call(hook, body, quoted_id))
+        if isinstance(chosen, _Several):
+            for each in chosen.plugins:
+                if not each.ready():
+                    return None
+            links = chosen.links
+            said: Said | _NotAsked = _NOT_ASKED
+        else:
+            plugin = chosen.plugin
+            if not plugin.ready():
+                return None
+            try:  # and not _ask_now, which costs as much as all else here
+                said = plugin.call_now(chosen.road, body)
+            except CallError as error:
+                said = _bare(error)
+                if plugin.before is not None:
+                    said = plugin.before.ask_now(plugin, chosen.road, Call(hook, body, quoted_id), said)
+            if said is None:
+                if chosen.said_of_none is not None:
+                    return b"".join((chosen.said_of_none, quoted_id, self._end_of_answer))
+            elif chosen.said_of_answer is not None and isinstance(said, Answer):
+                return b"".join((said.head, chosen.said_of_answer, quoted_id, self._end_of_answer))
+            links = (chosen.link,)
+        call = Call(hook, body, quoted_id)
+        return self._splice(call, self._walk_now(call, links, said))
+
+    def _choose(self, way: Way, key: bytes, call: Call) -> _Alone | _Several:
+        """Find out who is asked about a call, and remember it for those that look like it."""
+        hook, choice = way.hook, self._deciding[way.hook]
+        asked = links = choice.of(call)
+        if links and hook in _REWRITING:
+            call.rewritten = True  # as it may be behind the first
+            asked = choice.of(call)
+        chosen: _Alone | _Several | None = self._as_alone(hook, asked)
+        if chosen is None:
+            chosen = _Several(links, tuple(each.plugin for each in asked if each.plugin is not None))
+        if len(way.known) >= MAX_KNOWN:
+            way.known.clear()
+        way.known[key] = chosen
+        return chosen
+
+    def answer_now(self, call: Call) -> bytes | None:
+        """The decision as JSON, decided now, on this thread. Raises nothing: a failure is an answer.
+
+        None, and nothing has run, where a plugin would have to be waited for.
+        """
+        verdict = self._verdict_now(call)
+        return None if verdict is None else self._splice(call, verdict)
+
+    def decide_now(self, hook: Hook, data: bytes, request_id: str) -> bytes | None:
+        """``answer_now`` of a call that is known to be right, but what was decided alone: without its closing brace."""
+        alone = self._alone.get(hook)
+        if alone is None:
+            verdict = self._verdict_now(Call(hook, data, orjson.dumps(request_id)))
+            return None if verdict is None else verdict[0]
+        plugin = alone.plugin
+        if not plugin.ready():
+            return None
+        said: Said
+        try:  # as in answer_body_now
+            said = plugin.call_now(alone.road, data)
+        except CallError as error:
+            said = _bare(error)
+            if plugin.before is not None:
+                call = Call(hook, data, orjson.dumps(request_id))
+                said = plugin.before.ask_now(plugin, alone.road, call, said)
+        if alone.said_of_answer is not None and isinstance(said, Answer):
+            return said.head
+        return self._walk_now(Call(hook, data, orjson.dumps(request_id)), (alone.link,), said)[0]
+
+    async def answer(self, call: Call, asker: Asker | None = None) -> bytes:
+        """The decision as JSON, once every plugin that is asked had room for the call. Raises nothing.
+
+        For an ``asker`` who is gone, a call to observe does not wait for room.
+        """
+        return self._splice(call, await self._verdict(call, asker))
+
+    async def decide(self, hook: Hook, data: bytes, request_id: str, asker: Asker | None = None) -> bytes:
+        """``answer``, as ``decide_now``."""
+        return (await self._verdict(Call(hook, data, orjson.dumps(request_id)), asker))[0]
+
+    def _verdict_now(self, call: Call) -> Verdict | None:
+        hook = call.hook
+        choice = self._deciding[hook]
+        links = choice.of(call)
+        # After a rewrite, plugins may be asked that the call as it came was not for.
+        for link in choice.items if hook in _REWRITING else links:
+            if link.plugin is not None and not link.plugin.ready():
+                return None
+        observing = self._observing[hook]
+        if observing is not None:
+            watching = observing.of(call)
+            for link in watching:
+                if link.plugin is not None and link.plugin.backlog.must_wait(len(call.data)):
+                    return None
+            for link in watching:
+                if link.plugin is not None:
+                    link.plugin.backlog.add(hook, call.data)
+        return self._walk_now(call, links, _NOT_ASKED)
+
+    async def _verdict(self, call: Call, asker: Asker | None) -> Verdict:
+        self._under_way += 1
+        try:
+            observing = self._observing[call.hook]
+            watching = observing.of(call) if observing is not None else ()
+            asked = self._deciding[call.hook].of(call)
+            call.forget()
+            if watching:
+                await _tell(watching, call, asker or Asker())
+            walked = self._walk(call, asked, 0, None, _NOT_ASKED)
+            while isinstance(walked, _Pause):
+                links, at, standing = walked
+                walked = self._walk(call, links, at, standing, await _ask(links[at], call))
+            return walked
+        finally:
+            self._end()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[Chains]:
+        """Keep these chains and their plugins for several calls, whatever is committed meanwhile."""
+        self._under_way += 1
+        try:
+            yield self
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        self._under_way -= 1
+        if self._retired and not self._under_way:
+            self._release()
+
+    def retire(self) -> None:
+        """No call begins after this; the plugins are released when the last one ends. May be called again."""
+        self._retired = True
+        if not self._under_way:
+            self._release()
+
+    def _release(self) -> None:
+        released, self._plugins = self._plugins, []
+        for plugin in released:
+            plugin.release()
+
+    def _walk_now(self, call: Call, links: _Links, said: Said | _NotAsked) -> Verdict:
+        """The whole walk, where every plugin is ready."""
+        walked = self._walk(call, links, 0, None, said)
+        assert not isinstance(walked, _Pause)  # noqa: S101 - there is nobody to wait for
+        return walked
+
+    def _walk(
+        self, call: Call, links: _Links, at: int, standing: Step | None, said: Said | _NotAsked
+    ) -> Verdict | _Pause:
+        """Go along the chain from one place, where the plugin there has perhaps said something already."""
+        hook = call.hook
+        while at < len(links):
+            link = links[at]
+            plugin = link.plugin
+            if said is _NOT_ASKED:
+                if plugin is None or link.road is None:
+                    return self._not_there(call, link)
+                if not plugin.ready():
+                    return _Pause(links, at, standing)
+                said = _ask_now(plugin, link.road, call)
+            at += 1
+            if isinstance(said, Answer):
+                rule = _RULES[hook]
+                if rule is _first:
+                    return said.head, link.signature
+                standing, stops = rule(call, (link, said), standing)
+                if stops:
+                    break
+                if hook in _REWRITING:
+                    links, at = self._deciding[hook].after(link, call), 0
+            elif isinstance(said, CallError) and not link.fails_open(hook, said):
+                return self._failed(call, link, said)
+            said = _NOT_ASKED
+        if hook is Hook.CACHE_SET and call.ttl_ms is not None and (standing is None or standing[1].action == "store"):
+            head = Answer({"action": "store", "ttl_ms": call.ttl_ms}).head
+            return head, self._nobody if standing is None else standing[0].signature
+        if standing is None:
+            return _NOBODY[hook], self._nobody
+        return standing[1].head, standing[0].signature
+
+    def _failed(self, call: Call, link: _Asked, error: CallError) -> Verdict:
+        # The client learns who and why in a word; what happened in detail is the operator's.
+        return self._closed(call, link, error.cause, f"plugin '{link.name}' failed ({error.cause})")
+
+    def _not_there(self, call: Call, link: _Asked) -> Verdict:
+        failure = link.entry.failure
+        cause = failure.cause if failure else "fetch"
+        return self._closed(call, link, cause, f"plugin '{link.name}' is not loaded ({cause})")
+
+    def _closed(self, call: Call, link: _Asked, cause: str, message: str) -> Verdict:
+        return Answer(closed(call.hook, message) | {"failure": cause}).head, link.signature
+
+    def _splice(self, call: Call, verdict: Verdict) -> bytes:
+        return b"".join((*verdict, call.quoted_id, self._end_of_answer))
+
+
+async def _tell(links: _Links, call: Call, asker: Asker) -> None:
+    """Hand the call, as it came, to the plugins that only watch; they run off the reply's path.
+
+    Whoever gives up while one of them has no room leaves the call behind for all of them.
+    """
+    plugins = [link.plugin for link in links if link.plugin is not None]
+    while plugins:
+        plugin = plugins.pop(0)
+        try:
+            await plugin.backlog.put(call.hook, call.data, asker)
+        except asyncio.CancelledError:
+            for each in plugins:
+                each.backlog.leave(call.hook, call.data)
+            raise
+
+
+def _ask_now(plugin: Plugin, road: Road, call: Call) -> Said:
+    try:
+        return plugin.call_now(road, call.data)
+    except CallError as error:
+        said = _bare(error)
+    return said if plugin.before is None else plugin.before.ask_now(plugin, road, call, said)
+
+
+async def _ask(link: _Asked, call: Call) -> Said:
+    plugin, road = link.plugin, link.road
+    assert plugin is not None  # noqa: S101 - the walk stopped for it
+    assert road is not None  # noqa: S101
+    try:
+        return await plugin.call_on(road, call.data)
+    except CallError as error:
+        said = _bare(error)
+    return said if plugin.before is None else await plugin.before.ask(plugin, road, call, said)

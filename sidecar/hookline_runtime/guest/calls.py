@@ -1,0 +1,37 @@
+"""Calls into a guest: one room, and two ways to do the same.
+
+``native_calls`` speaks to wasmtime's C API with prototypes of our own. ``official_calls`` uses wasmtime-py as it is
+documented; it is thirty times as slow, the reference for the other, and what runs where the installed
+library is not the one that the prototypes were written for. ``HOOKLINE_CALLS=official`` chooses it.
+
+Either gives two classes: a ``Guest`` is a module linked to its host functions for one plugin, an ``Instance`` is one
+instantiation with a store and a memory of its own. The rest of the runtime never sees a store, a pointer or a trap.
+What each call guarantees, in both:
+
+- it ends: one deadline covers instantiation, ``_initialize``, ``alloc``, the hook and ``dealloc``. When the engine's
+  clock says that the time is over, the thread's own processor time is asked: a call that was not given a core goes
+  on, up to a hard cap, so a busy machine or a throttled pod kills no innocent call;
+- it stays in its memory: pointers and lengths from a guest are masked to 32 bits, and checked, before use;
+- it raises a ``CallError`` and nothing else, and an instance that raised is never used again;
+- host functions cannot raise: they answer a code, whatever happens.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+from hookline_runtime.guest import capi
+
+if TYPE_CHECKING:
+    from hookline_runtime.guest.native import Guest, Instance
+elif os.environ.get("HOOKLINE_CALLS") == "official":
+    from hookline_runtime.guest.official import Guest, Instance
+elif capi.unfit is not None:
+    logging.getLogger("hookline.calls").warning("calls take the slow road: %s", capi.unfit)
+    from hookline_runtime.guest.official import Guest, Instance
+else:
+    from hookline_runtime.guest.native import Guest, Instance
+
+__all__ = ["Guest", "Instance"]

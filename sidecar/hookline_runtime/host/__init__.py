@@ -1,0 +1,1 @@
+"""What guests may ask of the process that runs them: settings, keys, metrics, log lines."""

@@ -1,0 +1,444 @@
+"""Whether plugins that are loaded do their work: a judgement on each of their hooks, over its newest calls.
+
+``Watch`` reads what the workers count once a second. ``Health`` judges it, and knows neither clock nor worker. A hook
+is not well where one of these holds, and what is told of it is the first:
+
+========================  ==========================================================================================
+``Paused``                the circuit breaker is open in a worker, or has answered calls
+``FailingCalls``          at least 3 and at least 1 % of the calls trapped, timed out, or answered no decision
+``Overloaded``            at least 3 and at least 1 % found their input or their queue over its limit
+``Slow``                  at least 10 and at least 10 % took more than half of ``limits.timeout``
+========================  ==========================================================================================
+
+of the calls of the last 30 seconds; of ``FailingCalls`` and ``Overloaded`` also where 10 and 1 % of the newest 4
+seconds were, since after much good traffic it would be long until the whole window says so. Where there are fewer than
+20 calls, the window is longer, up to 5 minutes, so that a plugin that is seldom asked is judged too, and does not seem
+well because nobody asked it. It is well again when its window holds none of them any more, or after 30 seconds in
+which none of these was reached and less than half of that share failed.
+
+Figures are of a plugin and not of a revision: with another revision its hooks begin anew, from where they stand then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from operator import add, sub
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from hookline_api.distribution import HookHealth, Trouble
+from hookline_runtime.plugin.stats import CAUSES, bucket_above
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from hookline_api.bundle import Bundle, BundlePlugin, CallCause
+    from hookline_api.hooks import Hook
+    from hookline_runtime.plugin.stats import Row
+    from hookline_sidecar.control.supervisor import Supervisor
+
+WINDOW_S: Final = 30.0
+LONGEST_S: Final = 300.0
+"""Of a window with few calls."""
+FEW: Final = 20
+"""Calls below which a window grows."""
+NEWEST_S: Final = 4.0
+FIGURES_S: Final = 10.0
+"""How often figures may change that are told of a hook that is not well; that it is not well is told at once."""
+_PART_S: Final = 2.0
+"""What is counted in so many seconds is one part of a window: it has sixteen, and twenty more where it is long."""
+_SAMPLE_S: Final = 1.0
+_LEISURE: Final = 10.0
+"""It rests so many times as long as a look took of the processor: three thousand hooks take a tenth of a second."""
+_OLD_CALLS_S: Final = 1.5
+"""For calls of the revision before that were under way: they are not held against this one."""
+_OTHERWISE: Final = 1.5
+"""Figures that differ by this factor are worth a report."""
+
+log = logging.getLogger("hookline.health")
+
+
+class Counts(NamedTuple):
+    """What was counted of one hook, over all workers: ever, or between two looks."""
+
+    calls: int = 0
+    """Those that the breaker answered are not among them."""
+    skipped: int = 0
+    trap: int = 0
+    timeout: int = 0
+    result: int = 0
+    overload: int = 0
+    slow: int = 0
+    """Of the calls, those that took more than half of their time."""
+
+    @property
+    def failing(self) -> int:
+        """Calls that failed by the plugin's own doing."""
+        return self.trap + self.timeout + self.result
+
+    def plus(self, other: Counts) -> Counts:
+        """The sum."""
+        return Counts(*map(add, self, other))
+
+    def minus(self, other: Counts) -> Counts:
+        """The difference."""
+        return Counts(*map(sub, self, other))
+
+
+_NOTHING: Final = Counts()
+
+
+class Failure(NamedTuple):
+    """The newest failure of a hook."""
+
+    cause: CallCause
+    message: str
+    at: float = 0.0
+    """Seconds since 1970."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One hook of one plugin at one time."""
+
+    counts: Counts
+    paused: bool = False
+    """Whether the breaker of any worker is open."""
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PluginReading:
+    """One plugin that is loaded."""
+
+    name: str
+    revision: str
+    hooks: dict[Hook, Reading]
+
+
+class Window:
+    """The newest calls of one hook. Its memory is bounded: parts of two seconds with calls in them."""
+
+    __slots__ = ("_last", "_last_at", "_parts", "total")
+
+    def __init__(self, counts: Counts, now: float) -> None:
+        self._last, self._last_at = counts, now
+        self._parts: deque[tuple[float, float, Counts]] = deque()
+        """Begin, end, and what was counted in between."""
+        self.total = Counts()
+
+    def add(self, counts: Counts, now: float) -> None:
+        """Take in what has been counted by now, and forget what is too old."""
+        more = counts.minus(self._last) if counts is not self._last else _NOTHING
+        begin, self._last, self._last_at = self._last_at, counts, now
+        if min(more) < 0:  # the rows were given to another plugin, and count from zero
+            self._parts.clear()
+            self.total = Counts()
+        elif any(more):
+            if self._parts and now - self._parts[-1][0] <= _PART_S:
+                begin, _, counted = self._parts.pop()
+                self._parts.append((begin, now, counted.plus(more)))
+            else:
+                self._parts.append((begin, now, more))
+            self.total = self.total.plus(more)
+        while self._parts and self._is_old(now):
+            self.total = self.total.minus(self._parts.popleft()[2])
+
+    def _is_old(self, now: float) -> bool:
+        _, end, counted = self._parts[0]
+        left = self.total.minus(counted)
+        return now - end > LONGEST_S or (now - end > WINDOW_S and left.calls + left.skipped >= FEW)
+
+    def newest(self, now: float) -> Counts:
+        """What was counted in the newest seconds."""
+        found = Counts()
+        for begin, _, counted in reversed(self._parts):
+            if now - begin > NEWEST_S:
+                break
+            found = found.plus(counted)
+        return found
+
+    def seconds(self, now: float) -> float:
+        """How long it is."""
+        return now - self._parts[0][0] if self._parts else WINDOW_S
+
+
+class _Rule(NamedTuple):
+    trouble: Trouble
+    bad: Callable[[Counts], int]
+    least: int
+    share: float
+    newest: int | None
+    """How many of the newest seconds' calls are enough, with the same share."""
+
+    def holds(self, window: Counts, newest: Counts) -> bool:
+        """Whether a hook is not well."""
+        bad = self.bad(window)
+        if bad >= self.least and bad >= self.share * window.calls:
+            return True
+        bad = self.bad(newest)
+        return self.newest is not None and bad >= self.newest and bad >= self.share * newest.calls
+
+    def lingers(self, window: Counts) -> bool:
+        """Whether it is not well yet."""
+        return self.bad(window) >= self.share / 2 * window.calls
+
+
+_RULES: Final = (
+    _Rule("Paused", lambda counts: counts.skipped, least=1, share=0.0, newest=None),
+    _Rule("FailingCalls", lambda counts: counts.failing, least=3, share=0.01, newest=10),
+    _Rule("Overloaded", lambda counts: counts.overload, least=3, share=0.01, newest=10),
+    _Rule("Slow", lambda counts: counts.slow, least=10, share=0.1, newest=None),
+)
+"""The worst first. A pause comes before what led to it: of that, hardly a call is left to be counted."""
+SEVERITY: Final[dict[Trouble, int]] = {rule.trouble: place for place, rule in enumerate(_RULES)}
+
+
+class _HookState:
+    """One hook of one plugin, from look to look."""
+
+    def __init__(self, hook: Hook, counts: Counts, now: float) -> None:
+        self.hook = hook
+        self.window = Window(counts, now)
+        self._held: dict[Trouble, float] = {}
+        """What is wrong, and until when at the least, unless the window is clean."""
+
+    def judge(self, reading: Reading, now: float) -> HookHealth | None:
+        """What is wrong."""
+        self.window.add(reading.counts, now)
+        total = self.window.total
+        if not (any(total[1:]) or reading.paused):  # as most are, most of the time
+            self._held.clear()
+            return None
+        newest = self.window.newest(now)
+        worst = None
+        for rule in _RULES:
+            if rule.holds(total, newest) or (rule.trouble == "Paused" and reading.paused):
+                self._held[rule.trouble] = now + WINDOW_S
+            elif not rule.bad(total) or (now > self._held.get(rule.trouble, 0.0) and not rule.lingers(total)):
+                self._held.pop(rule.trouble, None)
+            if rule.trouble in self._held and worst is None:
+                worst = rule
+        return None if worst is None else self._told(worst, reading, now)
+
+    def _told(self, rule: _Rule, reading: Reading, now: float) -> HookHealth:
+        total, failure = self.window.total, reading.failure
+        calls, bad = total.calls + total.skipped, rule.bad(total)
+        cause = _cause(rule.trouble, total)
+        # The newest failure may be of another kind, or not have been told yet.
+        if failure is not None and failure.cause in _CAUSES_OF[rule.trouble]:
+            cause, message = failure.cause, failure.message
+        else:
+            message = _SENTENCES[cause]
+        return HookHealth(
+            hook=self.hook,
+            trouble=rule.trouble,
+            calls=calls,
+            bad=min(bad, calls),  # a call that fails is counted before its failure
+            seconds=round(min(self.window.seconds(now), 86_400.0), 1),
+            cause=cause,
+            message=message,
+        )
+
+
+_CAUSES_OF: Final[dict[Trouble, tuple[CallCause, ...]]] = {
+    "Paused": ("trap", "timeout"),
+    "FailingCalls": ("trap", "timeout", "result"),
+    "Overloaded": ("overload",),
+    "Slow": (),
+}
+_SENTENCES: Final[dict[CallCause | None, str]] = {
+    "trap": "calls trap",
+    "timeout": "calls take longer than limits.timeout, or use up limits.fuel",
+    "result": "answers are no valid decisions",
+    "overload": "inputs, or the calls that wait, are over their limit",
+    None: "calls take more than half of limits.timeout",
+}
+
+
+def _cause(trouble: Trouble, total: Counts) -> CallCause | None:
+    """Why most of those calls were bad."""
+    counts = total._asdict()
+    return max(_CAUSES_OF[trouble], key=counts.__getitem__, default=None)
+
+
+@dataclass(slots=True)
+class _PluginState:
+    revision: str
+    begins: float
+    """When its calls begin to count."""
+    hooks: dict[Hook, _HookState] = field(default_factory=dict)
+
+
+class Health:
+    """The judgement on all plugins. ``told`` has those that are not well, their hooks in the order of the contract."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, list[HookHealth]] = {}
+        self._plugins: dict[str, _PluginState] = {}
+        self._figures_at = 0.0
+
+    def look(self, plugins: Iterable[PluginReading], now: float) -> bool:
+        """Judge what is counted by now, in seconds of any steady clock; whether something else is to be told."""
+        found = {plugin.name: self._judge(plugin, now) for plugin in plugins}
+        for name in self._plugins.keys() - found.keys():
+            del self._plugins[name]
+        found = {name: hooks for name, hooks in found.items() if hooks}
+        may_refresh = now - self._figures_at >= FIGURES_S
+        told: dict[str, list[HookHealth]] = {}
+        refreshed = False
+        for name, hooks in found.items():
+            before = self.told.get(name, [])
+            if _troubles(before) != _troubles(hooks) or any(map(_explains, before, hooks)):
+                told[name] = hooks
+            elif may_refresh and any(map(_differs, before, hooks)):
+                told[name], refreshed = hooks, True
+            else:
+                told[name] = before
+        changed = told != self.told
+        if refreshed or (changed and not self.told):
+            self._figures_at = now
+        self._say(told)
+        self.told = told
+        return changed
+
+    def _judge(self, plugin: PluginReading, now: float) -> list[HookHealth]:
+        state = self._plugins.get(plugin.name)
+        if state is None or state.revision != plugin.revision:
+            # At the start of all, what is counted has been counted before; of another revision, a little may still be.
+            begins = now if state is None else now + _OLD_CALLS_S
+            state = self._plugins[plugin.name] = _PluginState(plugin.revision, begins)
+        found = []
+        for hook, reading in plugin.hooks.items():
+            known = state.hooks.get(hook)
+            if known is None or now <= state.begins:
+                state.hooks[hook] = _HookState(hook, reading.counts, now)
+            elif (health := known.judge(reading, now)) is not None:
+                found.append(health)
+        return found
+
+    def _say(self, told: dict[str, list[HookHealth]]) -> None:
+        """Log what has changed."""
+        for name, hooks in told.items():
+            before = dict(_troubles(self.told.get(name, [])))
+            for each in hooks:
+                if before.get(each.hook) != each.trouble:
+                    log.warning(
+                        "plugin '%s', hook %s, is not well (%s: %d of %d calls in %.0f s): %s",
+                        name, each.hook, each.trouble, each.bad, each.calls, each.seconds, each.message,
+                    )  # fmt: skip
+        for name, hooks in self.told.items():
+            now = {each.hook for each in told.get(name, ())}
+            for each in hooks:
+                if each.hook not in now and name in self._plugins:
+                    log.info("plugin '%s', hook %s, is well again, or begins anew", name, each.hook)
+
+
+def _troubles(hooks: list[HookHealth]) -> list[tuple[Hook, Trouble]]:
+    return [(each.hook, each.trouble) for each in hooks]
+
+
+def _explains(before: HookHealth, now: HookHealth) -> bool:
+    """Whether the worker's own sentence has come; it does so once, within a second of what was counted."""
+    ours = _SENTENCES.values()
+    return before.message in ours and now.message not in ours
+
+
+def _differs(before: HookHealth, now: HookHealth) -> bool:
+    """Whether the new figures say something else."""
+    if before.cause != now.cause:
+        return True
+    return any(
+        max(old, new) > _OTHERWISE * max(min(old, new), 1)
+        for old, new in ((before.calls, now.calls), (before.bad, now.bad))
+    )
+
+
+class _HookRows:
+    """The counters of one hook of one plugin in all workers. Where nothing was called, a look costs next to nothing."""
+
+    def __init__(self, rows: list[Row], timeout_ms: int) -> None:
+        self._rows = rows
+        self._slow = bucket_above(timeout_ms * 1_000_000 // 2)
+        self._marks: list[list[int]] = []
+        self._counts = Counts()
+
+    def counts(self) -> Counts:
+        marks = [row.marks() for row in self._rows]
+        if marks != self._marks:
+            self._marks = marks
+            failures = [sum(each) for each in zip(*(row.failures() for row in self._rows), strict=True)]
+            self._counts = Counts(
+                calls=sum(row.calls() for row in self._rows),
+                skipped=sum(row.skipped() for row in self._rows),
+                slow=sum(row.calls(above=self._slow) for row in self._rows),
+                **dict(zip(CAUSES, failures, strict=True)),
+            )
+        return self._counts
+
+
+class Watch:
+    """Looks at what the workers of a supervisor count and tell, and has it judged."""
+
+    def __init__(self, supervisor: Supervisor, changed: Callable[[], None]) -> None:
+        """``changed`` is called where something else is to be told."""
+        self._supervisor = supervisor
+        self._changed = changed
+        self._health = Health()
+        self._bundle: Bundle | None = None
+        self._loaded: list[tuple[BundlePlugin, str, dict[Hook, _HookRows]]] = []
+        """Each plugin of the bundle that has a module, its revision, and its counters."""
+
+    async def run(self) -> None:
+        """Look once a second, for ever."""
+        while True:
+            begin = time.thread_time()
+            self._look()
+            await asyncio.sleep(max(_SAMPLE_S, _LEISURE * (time.thread_time() - begin)))
+
+    def of(self, name: str) -> list[HookHealth]:
+        """The hooks of a plugin that are not well."""
+        return self._health.told.get(name, [])
+
+    def _look(self) -> None:
+        bundle = self._supervisor.bundle
+        if bundle is not self._bundle:
+            self._bundle = bundle
+            loaded = [each for each in bundle.plugins if each.artifact] if bundle is not None else []
+            self._loaded = [(each, each.revision, self._rows(each)) for each in loaded]
+        facts = self._supervisor.fleet.reports()
+        readings = [
+            PluginReading(name=entry.name, revision=revision, hooks=_readings(entry.name, revision, rows, facts))
+            for entry, revision, rows in self._loaded
+        ]
+        if self._health.look(readings, time.monotonic()):
+            self._changed()
+
+    def _rows(self, entry: BundlePlugin) -> dict[Hook, _HookRows]:
+        number = self._supervisor.numbers.get(entry.name)
+        if number is None:  # another bundle is being prepared, and needs its rows
+            return {}
+        return {
+            hook: _HookRows([table.row(number, hook) for table in self._supervisor.tables], entry.limits.timeout)
+            for hook in entry.hooks
+        }
+
+
+def _readings(
+    name: str, revision: str, rows: dict[Hook, _HookRows], reports: list[dict[str, dict[str, Any]]]
+) -> dict[Hook, Reading]:
+    """What is counted of a plugin, with what the workers that run this revision of it say."""
+    facts = [report[name] for report in reports if name in report and report[name]["revision"] == revision]
+    paused = {hook for each in facts for hook, pause in each["off_the_road"].items() if pause["until"] > time.time()}
+    failures: dict[str, Failure] = {}
+    for each in facts:
+        for hook, told in each["last_failures"].items():
+            if hook not in failures or told["at"] > failures[hook].at:
+                failures[hook] = Failure(told["cause"], told["message"], told["at"])
+    return {
+        hook: Reading(each.counts(), paused=hook.value in paused, failure=failures.get(hook.value))
+        for hook, each in rows.items()
+    }

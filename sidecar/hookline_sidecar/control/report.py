@@ -1,0 +1,110 @@
+"""What the operator is told of this sidecar."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import orjson
+
+from hookline_api.bundle import LoadFailure
+from hookline_api.distribution import (
+    MAX_REPORT,
+    REPORT_BASE,
+    REPORT_OF_PLUGIN,
+    HookHealth,
+    PluginReport,
+    Report,
+    RolledBack,
+)
+from hookline_sidecar.control.health import SEVERITY
+
+if TYPE_CHECKING:
+    from hookline_api.hooks import Hook
+    from hookline_sidecar.control.supervisor import Supervisor
+
+_MAX_PLUGINS: Final = 1000
+_MAX_HOOKS: Final = 512
+"""Hooks that are not well, in one report: one of each plugin that can be loaded, and as many more. Each takes some
+fifteen of ``MAX_REPORT_VALUES``, and a thousand plugins have taken two thirds of these."""
+_SENTENCES: Final = ((1024, 256), (256, 128), (32, 32), (32, 0))
+"""Characters of the message of a failure to load, and of one in a call."""
+T = TypeVar("T", LoadFailure, HookHealth, RolledBack)
+
+_VERSION: Final = importlib.metadata.version("hookline")
+
+
+def of(supervisor: Supervisor) -> Report:
+    """All of a sidecar's state."""
+    plugins = []
+    for name, slot in sorted(supervisor.slots.items())[:_MAX_PLUGINS]:
+        entry = supervisor.entry(name)
+        plugins.append(
+            PluginReport(
+                name=name,
+                state=supervisor.state_of(slot),
+                revision=entry.revision if entry is not None and entry.artifact is not None else None,
+                failure=slot.failure,
+                health=supervisor.health.of(name),
+                probation=entry is not None and supervisor.probations.has(entry),
+                rolled_back=slot.refused.told if slot.refused else None,
+            )
+        )
+    return Report(
+        running=supervisor.running(),
+        prepared=supervisor.prepared(),
+        ready=not supervisor.not_ready(),
+        plugins=plugins,
+        sidecar=_VERSION,
+    )
+
+
+def written(report: Report) -> str:
+    """The message, so short that an operator reads it, whatever is told of plugins and their hooks.
+
+    First of all it has a hook of each plugin that is not well; the shorter sentences are for where there are so many.
+    """
+    report, most = _worst(report), min(MAX_REPORT, REPORT_BASE + REPORT_OF_PLUGIN * len(report.plugins))
+    for load, call in _SENTENCES:
+        shortened = _shortened(report, load, call)
+        # Without what is as an operator takes it to be: a thousand plugins are well for most of the time.
+        told = shortened.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+        text = orjson.dumps({"type": report.type, **told})
+        if len(text) <= most:
+            break
+    return text.decode()
+
+
+def _worst(report: Report) -> Report:
+    """With no more hooks than there is room for: of each plugin the worst one first, and then the worse ones."""
+    if sum(len(plugin.health) for plugin in report.plugins) <= _MAX_HOOKS:
+        return report
+    ranked: list[tuple[int, int, float, str, Hook]] = []
+    for plugin in report.plugins:
+        worst = sorted((SEVERITY[each.trouble], -each.bad / max(each.calls, 1), each.hook) for each in plugin.health)
+        ranked += [(place, severity, share, plugin.name, hook) for place, (severity, share, hook) in enumerate(worst)]
+    kept = {(name, hook) for *_, name, hook in sorted(ranked)[:_MAX_HOOKS]}
+    plugins = [
+        plugin.model_copy(update={"health": [each for each in plugin.health if (plugin.name, each.hook) in kept]})
+        for plugin in report.plugins
+    ]
+    return report.model_copy(update={"plugins": plugins})
+
+
+def _shortened(report: Report, load: int, call: int) -> Report:
+    """With sentences of so many characters, of loading and of calls."""
+    plugins = [
+        plugin.model_copy(
+            update={
+                "failure": plugin.failure and _cut(plugin.failure, load),
+                "health": [_cut(each, call) for each in plugin.health],
+                "rolled_back": plugin.rolled_back and _cut(plugin.rolled_back, call),
+            }
+        )
+        for plugin in report.plugins
+    ]
+    return report.model_copy(update={"plugins": plugins})
+
+
+def _cut(said: T, length: int) -> T:
+    return said.model_copy(update={"message": said.message[:length]})

@@ -1,0 +1,273 @@
+"""Slots: each plugin that the source asks for, on its way to the bundle.
+
+A slot resolves its plugin in a task of its own (fetch, check, inspect, compile), so what is slow for one plugin
+holds up no other; and tries again, later each time, what failed and may pass.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from hookline_api.abi import permission_warning
+from hookline_api.bundle import BundlePlugin, LoadFailure
+from hookline_artifacts.errors import ConfigError, FetchError, LoadError, VerifyError
+from hookline_runtime.guest.compiler import Compiler, Job
+from hookline_sidecar.control.sources.source import Wanted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from hookline_artifacts.resolve import Resolved
+    from hookline_sidecar.control.probation import Refused
+
+_RETRY_FIRST_S: Final = 2.0
+_RETRY_SLOW_S: Final = 20.0
+"""For failures that somebody has to mend first: a missing tag, wrong credentials, a bad module."""
+_RETRY_LAST_S: Final = 300.0
+
+log = logging.getLogger("hookline.supervisor")
+
+
+def placeholder_of(entry: BundlePlugin) -> BundlePlugin:
+    """What refuses in an entry's place: of its settings, only what that takes."""
+    return BundlePlugin(
+        name=entry.name,
+        namespace=entry.namespace,
+        generation=entry.generation,
+        origin=entry.origin,
+        failure=entry.failure,
+        hooks=entry.hooks,
+        priority=entry.priority,
+        match=entry.match,
+        probation=entry.probation,
+    )
+
+
+@dataclass(slots=True)
+class Slot:
+    """One plugin that the source asks for."""
+
+    wanted: Wanted
+    key: str
+    """The wanted key that this is about; empty to resolve anew."""
+    resolved: Resolved | None = None
+    failure: LoadFailure | None = None
+    refused: Refused | None = None
+    """Why what resolved is not to run here: it failed on probation."""
+    task: asyncio.Task[None] | None = field(default=None, repr=False)
+    again: asyncio.TimerHandle | None = field(default=None, repr=False)
+    attempts: int = 0
+    pause: float = 0.0
+    """Seconds until the source is asked again; 0 where only a change helps."""
+    owed: bool = False
+    """Whether its source has to be asked once more: what it was before a change could not be had."""
+
+    @property
+    def name(self) -> str:
+        """The plugin's name."""
+        return self.wanted.name
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is known how it ended."""
+        return self.resolved is not None or self.failure is not None
+
+    @property
+    def missed(self) -> bool:
+        """Whether its source was asked in vain, or will be because of a change before."""
+        failed = self.failure is not None and self.failure.cause != "config" and self.wanted.resolve is not None
+        return self.owed or failed
+
+    def loaded(self, resolved: Resolved) -> None:
+        """It is fetched, checked and compiled."""
+        self.resolved, self.attempts, self.pause = resolved, 0, 0.0
+        self.moved(self.wanted)
+        if resolved.ungranted_imports:
+            log.warning("plugin '%s': %s", self.name, permission_warning(resolved.ungranted_imports))
+        elif resolved.ungranted:
+            log.info(
+                "plugin '%s' asks for permissions that it is not granted: %s",
+                self.name, ", ".join(resolved.ungranted),
+            )  # fmt: skip
+        for note in resolved.notes:
+            log.info("plugin '%s': %s", self.name, note)
+
+    def fail(self, error: LoadError) -> None:
+        """Take down why it cannot be loaded, say it once, and when to try again."""
+        if self.failure is None or self.failure.message != str(error):
+            log.warning("plugin '%s' cannot be loaded (%s): %s", self.name, error.cause, error)
+        self.failure = LoadFailure(cause=error.cause, message=str(error))
+        self.attempts += 1
+        self.pause = 0.0
+        if isinstance(error, ConfigError):
+            return  # it takes a change of the source, and that is noticed
+        first = _RETRY_FIRST_S if isinstance(error, FetchError) and error.transient else _RETRY_SLOW_S
+        pause = min(first * 2 ** min(self.attempts - 1, 16), _RETRY_LAST_S) * random.uniform(0.7, 1.0)  # noqa: S311
+        self.pause = max(pause, min(getattr(error, "retry_after", None) or 0.0, _RETRY_LAST_S))
+
+    def moved(self, wanted: Wanted) -> None:
+        """The same plugin as before; perhaps in another file, or with another failure beside it."""
+        self.wanted = wanted
+        if self.resolved is None:
+            return
+        told = {name: getattr(wanted.placeholder, name) for name in ("origin", "generation", "probation")}
+        if any(getattr(self.resolved.entry, name) != value for name, value in told.items()):
+            entry = self.resolved.entry.model_copy(update=told)
+            self.resolved = dataclasses.replace(self.resolved, entry=entry)
+        if not self.attempts:
+            self.failure = wanted.failure
+
+    def cancel(self) -> None:
+        """Nothing more comes of it."""
+        if self.task is not None:
+            self.task.cancel()
+        if self.again is not None:
+            self.again.cancel()
+
+
+class Slots(dict[str, Slot]):
+    """The slots by name. ``running`` tells a plugin's entry in the running bundle; ``settled`` is called at ends.
+
+    ``refused`` says of what resolved, by a wish of that key, whether it failed on probation.
+    """
+
+    def __init__(
+        self,
+        compiler: Compiler,
+        *,
+        running: Callable[[str], BundlePlugin | None],
+        refused: Callable[[BundlePlugin, str], Refused | None],
+        settled: Callable[[], None],
+    ) -> None:
+        super().__init__()
+        self._compiler = compiler
+        self._running = running
+        self._refused = refused
+        self._settled = settled
+
+    def restore(self, entries: Iterable[BundlePlugin], *, from_files: bool) -> None:
+        """Of the last good bundle, until the source says what it wants."""
+        for entry in entries:
+            wanted = Wanted(
+                key="", placeholder=placeholder_of(entry), known=False, file=entry.origin if from_files else None
+            )
+            self[entry.name] = Slot(wanted=wanted, key="")
+
+    def blame(self, failure: LoadFailure | None) -> None:
+        """Why of what was restored nothing newer is known."""
+        for slot in self.values():
+            if not slot.wanted.key:
+                slot.failure = failure
+
+    def take(self, plugins: Mapping[str, Wanted]) -> None:
+        """Make the slots what the source asks for."""
+        for name in self.keys() - plugins.keys():
+            self.pop(name).cancel()
+        for name, wanted in plugins.items():
+            slot = self.get(name)
+            if slot is not None and slot.key == wanted.key:
+                slot.moved(wanted)
+                self.judge(slot)
+                continue
+            if slot is not None:
+                slot.cancel()
+            if slot is not None and slot.wanted.key == wanted.key and wanted.resolve is not None:
+                # Nothing changed, and what is known of it, its failure too, is true until the source said otherwise.
+                slot.key = wanted.key
+                slot.moved(wanted)
+                self.judge(slot)
+                self._begin(slot, ask_again=slot.failure is not None or wanted.again is not None)
+                continue
+            owed = slot is not None and slot.missed
+            slot = self[name] = Slot(wanted=wanted, key=wanted.key, owed=owed)
+            if wanted.resolve is not None:
+                self._begin(slot)
+            else:
+                slot.failure = wanted.failure
+
+    def anew(self) -> None:
+        """Resolve all again at the next ``take``.
+
+        The sources of what failed are asked, and what tracked tags and those that are always asked for mean now.
+        """
+        for slot in self.values():
+            slot.key = ""
+
+    def judge_all(self) -> None:
+        """``judge`` each: something may have failed."""
+        for slot in self.values():
+            self.judge(slot)
+
+    def judge(self, slot: Slot) -> None:
+        """Take down whether what resolved has failed on probation."""
+        was = slot.refused
+        slot.refused = None if slot.resolved is None else self._refused(slot.resolved.entry, slot.wanted.key)
+        if slot.refused is not None:
+            slot.failure = slot.refused.failure
+        elif was is not None and slot.failure == was.failure:
+            slot.failure = slot.wanted.failure
+
+    def try_again(self, slot: Slot) -> None:
+        """Load it once more in a while, although nothing of it changes: there may be room for it then."""
+        slot.attempts = max(slot.attempts, 1)
+        slot.pause = _RETRY_SLOW_S
+        if slot.again is not None:
+            slot.again.cancel()
+        self._plan(slot)
+
+    def cancel(self) -> None:
+        """Nothing more comes of any."""
+        for slot in self.values():
+            slot.cancel()
+
+    def _begin(self, slot: Slot, *, ask_again: bool = False) -> None:
+        slot.task = asyncio.get_running_loop().create_task(
+            self._resolve(slot, ask_again=ask_again), name=f"resolve {slot.name}"
+        )
+
+    async def _resolve(self, slot: Slot, *, ask_again: bool) -> None:
+        wanted = slot.wanted
+        assert wanted.resolve is not None  # noqa: S101 - a slot without it is never begun
+        try:
+            now = slot.resolved.entry if slot.resolved else self._running(slot.name)
+            resolved = await wanted.resolve(previous=now.artifact if now else None, ask_again=ask_again)
+            await self._compiler.prepare(
+                Job(
+                    wasm=resolved.artifact.path,
+                    sha256=resolved.artifact.sha256,
+                    fuel=resolved.entry.limits.fuel is not None,
+                    schema=None if wanted.checked else resolved.description.config_schema,
+                    config=resolved.entry.config,
+                    secret_paths=resolved.entry.secret_paths,
+                    plugin=slot.name,
+                )
+            )
+            slot.loaded(resolved)
+            self.judge(slot)
+            if ask_again or now is None:
+                slot.owed = False
+        except LoadError as error:
+            slot.fail(error)
+        except Exception as error:  # a defect of ours must be seen as this plugin's failure, not as silence
+            log.exception("plugin '%s' could not be resolved", slot.name)
+            # Without its text, which may quote anything: the status of the plugin is read by many.
+            slot.fail(VerifyError(f"the sidecar failed: {type(error).__name__}; its log says more"))
+        slot.task = None
+        self._plan(slot)
+        self._settled()
+
+    def _plan(self, slot: Slot) -> None:
+        """Ask the source again: after a failure, or when the time of a tracked tag is over."""
+        if slot.owed and slot.failure is None:
+            # The change is in, with what is here; and whether the source can be had again is asked now.
+            slot.owed = False
+            self._begin(slot, ask_again=True)
+            return
+        pause = slot.pause if slot.failure is not None and slot.pause else slot.wanted.again
+        if pause is not None:
+            slot.again = asyncio.get_running_loop().call_later(pause, lambda: self._begin(slot, ask_again=True))

@@ -1,0 +1,1 @@
+"""Where resources come from: a folder of manifests, or the operator. Both stand behind the seam in ``source``."""

@@ -1,0 +1,171 @@
+"""Modules from the operator: by the sha256 of their bytes, into the sidecar's own store, once.
+
+What is in the store is never fetched again. A connection that breaks goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import weakref
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Final
+
+from pydantic import ValidationError
+
+from hookline_api.distribution import BLOBS_PATH
+from hookline_api.resources import WasmPluginSpec
+from hookline_artifacts.entry import check_entry
+from hookline_artifacts.errors import ConfigError, FetchError
+from hookline_artifacts.limits import FetchLimits
+from hookline_artifacts.module.describe import PluginDescription
+from hookline_artifacts.module.inspection import ModuleInfo, inspect_file
+from hookline_artifacts.net.transport import Body
+from hookline_artifacts.resolve import Resolved
+from hookline_artifacts.threads import in_thread
+from hookline_sidecar.control.sources.operator_client import OperatorClient, RefusalError
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from hookline_api.bundle import BundleArtifact, BundlePlugin
+    from hookline_artifacts.store import Artifact, ArtifactStore
+
+_LIMITS: Final = FetchLimits()
+_SETTLED: Final = frozenset({400, 401, 403, 404, 410})
+"""Statuses after which somebody has to change something first."""
+_SETTINGS: Final = (
+    "hooks", "priority", "match", "config", "permissions", "egress", "kv", "limits", "isolation", "observers",
+    "failure_policy", "mode",
+)  # fmt: skip
+
+
+class Blobs:
+    """Resolves the entries of an operator's bundle."""
+
+    def __init__(self, client: OperatorClient, store: ArtifactStore) -> None:
+        self._client = client
+        self._store = store
+        self._places = asyncio.Semaphore(_LIMITS.of_one_owner)
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
+        """By sha256: plugins of one module fetch it once."""
+
+    async def resolve(self, entry: BundlePlugin) -> Resolved:
+        """An entry with its module in the store, checked. Raises FetchError, VerifyError or ConfigError."""
+        assert entry.artifact is not None  # noqa: S101 - a placeholder is never resolved
+        _check_settings(entry)
+        try:
+            artifact = await self._artifact(entry.artifact, entry.name)
+            info = await in_thread(_inspect, artifact)
+        except OSError as error:
+            raise FetchError(f"the store cannot be used: {error.strerror}; make room or check its folder") from None
+        description = PluginDescription()
+        if info.description is not None:
+            description = PluginDescription.from_json(info.description)
+        check_entry(entry, info)
+        return Resolved(
+            entry=entry.model_copy(update={"hooks": entry.hooks or list(info.hooks), "failure": None}),
+            artifact=artifact,
+            info=info,
+            description=description,
+            hooks=info.hooks,
+            notes=description.notes,
+        )
+
+    async def _artifact(self, wanted: BundleArtifact, name: str) -> Artifact:
+        # Not under wanted.digest: that is the operator's word, and nothing here proves it.
+        digest = f"sha256:{wanted.sha256}"
+        lock = self._locks.setdefault(wanted.sha256, asyncio.Lock())
+        async with lock:
+            known = await in_thread(self._store.get, digest)
+            if known is not None:
+                return known
+            if wanted.size > _LIMITS.module:
+                raise FetchError(
+                    f"the module has {wanted.size} bytes and only {_LIMITS.module} are allowed; make it smaller",
+                    transient=False,
+                )
+            try:
+                async with self._places, asyncio.timeout(_LIMITS.total):
+                    return await self._fetch(wanted, f"the module of '{name}'", digest)
+            except TimeoutError:
+                raise FetchError(f"the module could not be had from the operator within {_LIMITS.total:g} s") from None
+
+    async def _fetch(self, wanted: BundleArtifact, what: str, digest: str) -> Artifact:
+        with self._store.scratch() as file:
+            body = Body(file, what=what, cap=wanted.size, expected=wanted.size)
+            for attempt in range(1, _LIMITS.attempts + 1):
+                try:
+                    await self._receive(wanted.sha256, body)
+                    break
+                except FetchError as error:
+                    pause = _LIMITS.backoff * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load
+                    pause = max(pause, error.retry_after or 0.0)
+                    if not error.transient or attempt == _LIMITS.attempts or pause > _LIMITS.max_pause:
+                        raise
+                await asyncio.sleep(pause)
+            body.verify(digest)
+            return await in_thread(
+                self._store.add,
+                file,
+                digest=digest,
+                sha256=wanted.sha256,
+                size=wanted.size,
+                layout=wanted.layout,
+                description=None,
+            )
+
+    async def _receive(self, sha256: str, body: Body) -> None:
+        """Take what one request gives. Raises FetchError and VerifyError; what came stays in ``body``."""
+        headers = {"Range": f"bytes={body.length}-"} if body.length else {}
+        try:
+            async with self._client.get(BLOBS_PATH + sha256, headers) as response:
+                await _read(response, body)
+        except RefusalError as error:
+            if error.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+                body.restart()
+            raise FetchError(
+                f"{body.what} cannot be had from the operator: {error}",
+                transient=error.status not in _SETTLED,
+                retry_after=error.retry_after,
+            ) from None
+        body.finish()
+
+
+async def _read(response: aiohttp.ClientResponse, body: Body) -> None:
+    if body.length:
+        said = response.headers.get("Content-Range", "")
+        if response.status == HTTPStatus.OK or not said.startswith(f"bytes {body.length}-"):
+            body.restart()
+        if response.status == HTTPStatus.PARTIAL_CONTENT and not body.length:
+            raise FetchError(f"{body.what} came from the operator as a part that was not asked for")
+    elif response.status != HTTPStatus.OK:
+        raise FetchError(f"{body.what} came from the operator as a part that was not asked for")
+    # Whoever drips is given up: within each stall there have to be so many more bytes.
+    clock = asyncio.get_running_loop().time
+    got, deadline = 0, clock() + _LIMITS.stall
+    while True:
+        async with asyncio.timeout_at(deadline):
+            chunk = await response.content.readany()
+        if not chunk:
+            return
+        body.write(chunk)
+        got += len(chunk)
+        if got >= _LIMITS.progress:
+            got, deadline = 0, clock() + _LIMITS.stall
+
+
+def _check_settings(entry: BundlePlugin) -> None:
+    """Whether a resource could have these settings: what a newer or a broken operator sends is not taken on trust."""
+    settings = {name: getattr(entry, name) for name in _SETTINGS}
+    nowhere = {"config_map": {"name": "none"}}
+    try:
+        WasmPluginSpec.model_validate({"source": nowhere, **settings})
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"the operator sent what no plugin can have in {where:.200}: {first['msg']:.200}") from None
+
+
+def _inspect(artifact: Artifact) -> ModuleInfo:
+    return inspect_file(artifact.path)

@@ -1,0 +1,240 @@
+"""The hook road: one process that answers hooks and does nothing else.
+
+It gets bundles from the supervisor, prepares each on a thread beside the running one, and swaps when told to. It
+begins to accept connections with its first bundle; until then they wait in the listening socket, so no call is
+ever answered by a chain that is not there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import os
+import signal
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from hookline_api.bundle import Bundle, BundlePlugin
+from hookline_api.text import readable
+from hookline_runtime.errors import CallError, OverloadError, quoted
+from hookline_runtime.guest.compiler import Compiler
+from hookline_runtime.host.kv import KvStore
+from hookline_runtime.plugin.budget import Plan, TooLargeError
+from hookline_runtime.runtime import Prepared, PrepareError, Runtime
+from hookline_sidecar import messages
+from hookline_sidecar.hooks import endpoint
+from hookline_sidecar.hooks.accepting import Acceptor
+
+if TYPE_CHECKING:
+    import socket
+
+    from hookline_runtime.plugin.permits import Member
+    from hookline_runtime.plugin.plugin import LastFailure, Plugin
+    from hookline_runtime.plugin.stats import StatsTable
+    from hookline_sidecar.board import Board
+    from hookline_sidecar.settings import Settings
+    from hookline_sidecar.state import StateFolder
+
+_RECONNECT_S: Final = 0.05
+_CLOSE_S: Final = 0.1
+_REPORT_S: Final = 0.5
+_MAX_SENTENCE: Final = 256
+"""Characters of a failure's message, which goes on to the operator and into statuses."""
+
+log = logging.getLogger("hookline.worker")
+
+
+class Worker:
+    """One worker process."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        state: StateFolder,
+        *,
+        index: int,
+        hook_sockets: list[socket.socket],
+        board: Board,
+        stats: StatsTable,
+        member: Member | None,
+    ) -> None:
+        self._settings = settings
+        self._state = state
+        self._index = index
+        self._sockets = hook_sockets
+        self._board = board
+        self._member = member
+        # The supervisor writes initial keys, once for all workers.
+        self._runtime = Runtime(kv=KvStore(state.kv), stats=stats, member=member, initial_keys=False)
+        self._compiler = Compiler(state.compiled)
+        self._prepared: Prepared | None = None
+        self._gate = endpoint.Gate(self._runtime)
+        self._gate.count_unclear = functools.partial(board.count_unclear, index)
+        self._service: _Service | None = None
+        self._told: dict[str, Any] = {}
+
+    async def run(self) -> None:
+        """Answer hooks until SIGTERM, then until the last call ends."""
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        if self._member is not None:
+            self._member.listen()
+        link = loop.create_task(self._follow_supervisor())
+        waiting = loop.create_task(stop.wait())
+        ended, _ = await asyncio.wait([link, waiting], return_when=asyncio.FIRST_COMPLETED)
+        if link in ended:
+            link.result()  # only a defect ends it: fail loudly, the parent starts another worker
+        self._gate.draining = True
+        end = loop.time() + self._settings.drain
+        if self._service is not None:
+            await self._service.close(self._settings.drain)
+        link.cancel()
+        await asyncio.gather(link, return_exceptions=True)  # what it is preparing is given back
+        self._discard()  # what is held would hold its plugins, and so the end
+        try:
+            async with asyncio.timeout_at(max(end, loop.time() + _CLOSE_S)):
+                await self._runtime.close()
+        except TimeoutError:
+            dropped = self._runtime.abandon()
+            log.warning(
+                "calls that did not end within %g s are cut; %d calls of observing hooks did not run",
+                self._settings.drain, dropped,
+            )  # fmt: skip
+
+    async def _follow_supervisor(self) -> None:
+        while True:
+            try:
+                reader, writer = await asyncio.open_unix_connection(self._state.control)
+            except OSError:
+                await asyncio.sleep(_RECONNECT_S)  # it is not up yet, or again: what runs goes on
+                continue
+            self._told = {}
+            messages.send(writer, {"hello": self._index, "pid": os.getpid()})
+            reporting = asyncio.create_task(self._report(writer))
+            try:
+                while (message := await messages.receive(reader)) is not None:
+                    await self._obey(message, writer)
+            finally:
+                reporting.cancel()
+                writer.close()
+            await asyncio.sleep(_RECONNECT_S)
+
+    async def _obey(self, message: messages.Message, writer: asyncio.StreamWriter) -> None:
+        if "prepare" in message:
+            version = message["prepare"]
+            self._discard()
+            bundle = Bundle.model_validate(message["bundle"])
+            self._runtime.budget.follow(Plan(**message["memory"]) if message["memory"] else None)
+            try:
+                self._prepared = await self._runtime.prepare(
+                    bundle,
+                    self._compiler.find,
+                    numbers=message["numbers"],
+                    before=[BundlePlugin.model_validate(entry) for entry in message["before"]],
+                )
+            except PrepareError as error:
+                # Where the guest itself failed, its compiled form is as it should be.
+                is_damaged = error.reason.cause == "verify" and not isinstance(error.reason.__cause__, CallError)
+                answer = {
+                    "plugin": error.plugin,
+                    "cause": error.reason.cause,
+                    "message": quoted(error.reason, secrets=_has_secrets(bundle, error.plugin)),
+                    "damaged": is_damaged,
+                    # There may be room another time.
+                    "passing": isinstance(error.reason, TooLargeError)
+                    or isinstance(error.reason.__cause__, OverloadError),
+                }
+                messages.send(writer, {"refused": version} | answer)
+            else:
+                guests, alone = self._runtime.budget.total, dict(self._prepared.alone)
+                messages.send(writer, {"prepared": version, "guests": guests, "alone": alone})
+        elif "commit" in message:
+            if self._prepared is not None and self._prepared.bundle.version == message["commit"]:
+                self._runtime.commit(self._prepared)
+                self._prepared = None
+                self._open()
+                messages.send(writer, {"committed": message["commit"]})
+        elif "discard" in message:
+            self._discard()
+        elif "proven" in message:
+            for name, revision in message["proven"].items():
+                self._runtime.prove(name, revision)
+
+    def _discard(self) -> None:
+        if self._prepared is not None:
+            self._prepared.discard()
+            self._prepared = None
+
+    def _open(self) -> None:
+        """Begin to accept connections, once."""
+        if self._service is None:
+            made = endpoint.Endpoint(self._gate, self._settings)
+            self._service = _Service(made, self._sockets, self._board, self._index)
+
+    async def _report(self, writer: asyncio.StreamWriter) -> None:
+        """Tell the supervisor what is not in the shared statistics, where it changed."""
+        while True:
+            if self._service is not None:
+                self._board.tell(self._index, self._service.closed)
+            report = {name: _facts(plugin) for name, plugin in self._runtime.plugins.items()}
+            # What a supervisor that does not read has not taken yet must not pile up here.
+            if report != self._told and not writer.transport.get_write_buffer_size():
+                self._told = report
+                messages.send(writer, {"report": report})
+            await asyncio.sleep(_REPORT_S)
+
+
+class _Service:
+    """Where connections are taken and given to the endpoint."""
+
+    def __init__(self, made: endpoint.Endpoint, hook_sockets: list[socket.socket], board: Board, worker: int) -> None:
+        self._server = made.server(self._ended)
+        self.closed = self._server.closed
+        """Connections that had to go, counted on from where the worker before this one was."""
+        self.closed.update(board.told(worker))
+        self._acceptor = Acceptor(hook_sockets, board, worker, self._server)
+        self._acceptor.open()
+
+    def _ended(self) -> None:
+        self._acceptor.ended()
+
+    async def close(self, drain: float) -> None:
+        """Take no more connections, and wait for the calls on those that are there, for so many seconds."""
+        await self._acceptor.close()
+        await asyncio.sleep(0)  # what was read already becomes a call
+        self._server.pre_shutdown()
+        await self._server.shutdown(drain)
+
+
+def _has_secrets(bundle: Bundle, plugin: str) -> bool:
+    return any(entry.name == plugin and entry.secret_paths for entry in bundle.plugins)
+
+
+def _facts(plugin: Plugin) -> dict[str, Any]:
+    failure, fault = plugin.last_failure, plugin.last_fault
+    return {
+        "revision": plugin.revision,
+        "inline": plugin.inline,
+        "off_the_road": {
+            hook.value: {"failures": road.breaker.failures, "until": round(time.time() + road.breaker.open_for, 1)}
+            for hook, road in plugin.roads.items()
+            if road.breaker.open_for
+        },
+        "last_failure": None if failure is None else _failure(failure),
+        "last_fault": None if fault is None else _failure(fault),
+        "last_failures": {hook.value: _failure(each) for hook, each in plugin.last_failures.items()},
+        "denied": dict(plugin.host.denied),
+        "refused": dict(plugin.host.refused),
+        "metrics": {name: [metric.kind, metric.value, metric.count] for name, metric in plugin.host.metrics.items()},
+    }
+
+
+def _failure(failure: LastFailure) -> dict[str, Any]:
+    return {
+        "hook": failure.hook,
+        "cause": failure.cause,
+        "message": readable(failure.message, _MAX_SENTENCE - 1),
+        "at": failure.at,
+    }
