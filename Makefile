@@ -58,7 +58,7 @@ e2e: $(VENV)/.dev toolchains ## run the tests on a whole cluster; as root it bri
 	$(TOOLS) $(BIN)/python scripts/images.py operator sidecar nginx tools
 	CI=true $(TOOLS) $(BIN)/python -m pytest tests/e2e $(ARGS)
 
-truth: $(VENV)/.dev toolchains ## break sixty things on a real cluster under load, and write what kubectl says into docs/truth.md (ARGS="-k NAME")
+truth: $(VENV)/.dev toolchains ## break sixty things on a real cluster under load, and write what kubectl says into docs/operate/truth.md (ARGS="-k NAME")
 	sh scripts/cluster-packages.sh
 	HOOKLINE_TRUTH_WRITE=1 CI=true $(TOOLS) $(BIN)/python -m pytest tests/e2e/truth $(ARGS)
 
@@ -92,9 +92,9 @@ bench-operator: $(VENV)/.dev toolchains ## measure the operator: 2,000 sidecars,
 	sh scripts/debian-packages.sh
 	$(TOOLS) PYTHONPATH=testbed $(BIN)/python -m bench.operator $(ARGS)
 
-exhaust: $(VENV)/.dev toolchains ## every attack of testbed/exhaustion on sidecar and operator in the chart's memory; writes the table in docs/security.md (20 minutes; ARGS="--attack NAME")
+exhaust: $(VENV)/.dev toolchains ## every attack of testbed/exhaustion on sidecar and operator in the chart's memory; writes the table in docs/operate/security.md (20 minutes; ARGS="--attack NAME")
 	sh scripts/debian-packages.sh
-	$(TOOLS) PYTHONPATH=testbed $(BIN)/python -m exhaustion --into tests/exhaustion/figures.json --table docs/security.md $(ARGS)
+	$(TOOLS) PYTHONPATH=testbed $(BIN)/python -m exhaustion --into tests/exhaustion/figures.json --table docs/operate/security.md $(ARGS)
 
 fuzz: $(VENV)/.fuzz toolchains ## every parser, bred by coverage (FUZZ="--target NAME --seconds N"); then both ways of each pair, at length: 200,000 inputs, 2,000 guests, the runtime's suite, a million requests (ARGS="--cases N --seed S"); and what registries, packages and manifests say
 	PYTHONPATH=testbed $(BIN)/python -m fuzzing $(FUZZ)
