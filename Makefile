@@ -29,7 +29,7 @@ demo: $(VENV)/.demo ## show the main job: plugins answer, one is swapped under l
 test: announce $(VENV)/.dev .venv-envoy/.made toolchains ## run the tests that need no node, on the interpreter PYTHON; what they need is installed, and a real API server built, once
 	PYTHON="$(PYTHON)" sh scripts/debian-packages.sh
 	$(BIN)/python -m hookline_runtime.guest.accelerator --if-missing
-	$(TOOLS) $(BIN)/python -m pytest --ignore=tests/e2e $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(TOOLS) $(BIN)/python -m pytest -n auto --ignore=tests/e2e $(ARGS)
 
 test-pythons: ## run a short part of the tests on every other Python >= 3.11 that this machine has
 	$(PYTHON) scripts/pythons.py $(ARGS)
