@@ -28,8 +28,8 @@ import yaml
 from bench.sidecar import BrokenError
 from cluster import ControlPlane
 from cluster.binaries import binary
+from hookline_api.base import API_VERSION, KIND, PLURAL
 from hookline_api.distribution import AUDIENCE
-from hookline_api.resources import API_VERSION, KIND, PLURAL
 from hookline_operator.cluster.kube import Kube, KubeError, path
 from local_registry import LocalRegistry
 

@@ -19,7 +19,8 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from hookline_api.abi import permission_refusal, permission_warning, ungranted_imports
-from hookline_api.resources import API_VERSION, Source
+from hookline_api.base import API_VERSION
+from hookline_api.resources import Source
 from hookline_api.revisions import REVISION_KIND, REVISION_PLURAL
 from hookline_artifacts.errors import ConfigError, LoadError
 from hookline_artifacts.fetch import Fetcher

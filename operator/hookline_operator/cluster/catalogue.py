@@ -18,10 +18,12 @@ from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from hookline_api import json_cost
+from hookline_api.base import API_VERSION, KIND
 from hookline_api.bundle import LoadFailure
 from hookline_api.config import MAX_CONFIG_VALUES
 from hookline_api.hooks import OBSERVERS
-from hookline_api.resources import API_VERSION, KIND, RollbackStatus, Selector, WasmPlugin, WasmPluginStatus
+from hookline_api.resources import Selector, WasmPlugin
+from hookline_api.status import RollbackStatus, WasmPluginStatus
 from hookline_operator.cluster.authority import fingerprints
 from hookline_operator.cluster.budget import Budget
 from hookline_operator.cluster.labels import ANNOTATION_CA

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
-from hookline_api.resources import API_VERSION, PLURAL
+from hookline_api.base import API_VERSION, PLURAL
 from hookline_operator.cluster.kube import KubeError, path
 
 if TYPE_CHECKING:

@@ -25,8 +25,8 @@ import orjson
 from pydantic import ValidationError
 
 from hookline_api.abi import permission_warning, ungranted_imports
-from hookline_api.resources import ArtifactStatus
 from hookline_api.sentences import found_in
+from hookline_api.status import ArtifactStatus
 from hookline_artifacts.errors import ConfigError, FetchError, LoadError, NotGrantedError, VerifyError
 from hookline_artifacts.resolve import Objects, asks, registry_access, resolve
 from hookline_artifacts.schema_check import check_apart

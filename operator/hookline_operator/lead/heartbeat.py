@@ -12,7 +12,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from hookline_api.resources import API_VERSION, KIND, PLURAL
+from hookline_api.base import API_VERSION, KIND, PLURAL
 from hookline_operator.cluster.kube import KubeError, path
 from hookline_operator.status.reconcile import as_json
 from hookline_operator.status.staleness import abandoned, age_of

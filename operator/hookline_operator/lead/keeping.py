@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from hookline_api.resources import API_VERSION
+from hookline_api.base import API_VERSION
 from hookline_api.revisions import MAX_REVISION_DATA, REVISION_PLURAL
 from hookline_artifacts.errors import ConfigError, FetchError
 from hookline_operator.cluster.kube import Kube, KubeError, path

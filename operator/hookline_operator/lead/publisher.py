@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 from pydantic import ValidationError
 
-from hookline_api.resources import API_VERSION, KIND, PLURAL, Failure, WasmPluginStatus
+from hookline_api.base import API_VERSION, KIND, PLURAL
+from hookline_api.status import Failure, WasmPluginStatus
 from hookline_operator.cluster.kube import MANAGER, Kube, KubeError, path
 from hookline_operator.lead.unwritten import Unwritten
 from hookline_operator.rations import Ration

@@ -21,8 +21,8 @@ import orjson
 from aiohttp import WSMsgType, web
 from pydantic import ValidationError
 
+from hookline_api.base import Resource
 from hookline_api.distribution import BLOBS_PATH, MAX_BUNDLE
-from hookline_api.resources import Resource
 from hookline_artifacts.errors import FetchError
 from hookline_artifacts.net import failures
 from hookline_operator.serve.fleet import Fleet, PodState, Released

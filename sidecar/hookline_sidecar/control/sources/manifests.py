@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 from pydantic import ValidationError
 
-from hookline_api.resources import API_VERSION, GROUP, KIND, NAME_PATTERN, LocalWasmPlugin, Permission
+from hookline_api.base import API_VERSION, GROUP, KIND, NAME_PATTERN
+from hookline_api.resources import LocalWasmPlugin, Permission
 from hookline_api.sentences import found_in
 from hookline_sidecar.control.sources import foreign, kubernetes_yaml
 from hookline_sidecar.control.sources.source import Problem
