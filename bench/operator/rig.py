@@ -18,10 +18,9 @@ import tempfile
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import yaml
 
@@ -32,6 +31,9 @@ from hookline_api.base import API_VERSION, KIND, PLURAL
 from hookline_api.distribution import AUDIENCE
 from hookline_operator.cluster.kube import Kube, KubeError, path
 from local_registry import LocalRegistry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 T = TypeVar("T")
 

@@ -33,11 +33,12 @@ from hookline_artifacts.schema_check import check_apart
 from hookline_artifacts.store import ArtifactStore
 from hookline_artifacts.threads import in_thread
 from hookline_operator.cluster.authority import peer_name
-from hookline_operator.cluster.catalogue import Catalogue, Kind, Pod
+from hookline_operator.cluster.catalogue import Catalogue, Kind
 from hookline_operator.cluster.kube import Key, Kube, KubeError, Object, path
 from hookline_operator.cluster.labels import SIDECAR_LABEL
 from hookline_operator.cluster.objects import ClusterObjects
 from hookline_operator.cluster.plugin_watch import APPLY, PluginWatch
+from hookline_operator.cluster.pods import Pod
 from hookline_operator.cluster.reading import Reading
 from hookline_operator.cluster.reflector import Reflector
 from hookline_operator.cluster.replica import Replica

@@ -6,7 +6,8 @@ import pytest
 
 from hookline_api.bundle import LoadFailure
 from hookline_api.distribution import PluginReport, Report
-from hookline_operator.cluster.catalogue import Catalogue, Pod
+from hookline_operator.cluster.catalogue import Catalogue
+from hookline_operator.cluster.pods import Pod
 from hookline_operator.lead import pod_events
 from hookline_operator.lead.pod_events import waiting_sentence, waits_for
 from hookline_operator.metrics import Metrics

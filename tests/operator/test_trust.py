@@ -9,7 +9,8 @@ import pytest
 
 from hookline_api.distribution import AuthorityMessage, Report
 from hookline_operator.cluster.authority import fingerprints, new_authority
-from hookline_operator.cluster.catalogue import Catalogue, Pod
+from hookline_operator.cluster.catalogue import Catalogue
+from hookline_operator.cluster.pods import Pod
 from hookline_operator.serve import trust
 from hookline_operator.serve.fleet import Fleet, PodState
 from hookline_operator.serve.server import Distribution

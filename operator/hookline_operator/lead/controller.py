@@ -42,8 +42,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hookline_artifacts.fetch import Fetcher
-    from hookline_operator.cluster.catalogue import Catalogue, Plugin
+    from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.kube import Key
+    from hookline_operator.cluster.plugins import Plugin
     from hookline_operator.cluster.revisions import Revision, Seal
     from hookline_operator.metrics import Metrics
     from hookline_operator.serve.bundles import Bundles

@@ -20,8 +20,9 @@ from hookline_operator.status.staleness import abandoned, age_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hookline_operator.cluster.catalogue import Catalogue, Plugin
+    from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.kube import Kube
+    from hookline_operator.cluster.plugins import Plugin
 
 VISIT_S: Final = 120.0
 _EACH_SECOND: Final = 3.0

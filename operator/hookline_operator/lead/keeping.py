@@ -28,8 +28,9 @@ from hookline_operator.cluster.revisions import Revision, Seal, body_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hookline_operator.cluster.catalogue import Catalogue, Plugin
+    from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.kube import Key, Object
+    from hookline_operator.cluster.plugins import Plugin
     from hookline_operator.cluster.revisions import Template
     from hookline_operator.metrics import Metrics
 

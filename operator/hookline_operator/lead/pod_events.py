@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hookline_api.distribution import PluginReport
-    from hookline_operator.cluster.catalogue import Catalogue, Plugin
+    from hookline_operator.cluster.catalogue import Catalogue
+    from hookline_operator.cluster.plugins import Plugin
     from hookline_operator.lead.unguarded import Unguarded
     from hookline_operator.metrics import Metrics
     from hookline_operator.serve.fleet import Fleet, PodState

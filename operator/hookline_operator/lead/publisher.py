@@ -36,8 +36,10 @@ from hookline_operator.status.staleness import confirmed, restored
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hookline_operator.cluster.catalogue import Catalogue, Plugin, Pod
+    from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.kube import Key
+    from hookline_operator.cluster.plugins import Plugin
+    from hookline_operator.cluster.pods import Pod
     from hookline_operator.metrics import Metrics
     from hookline_operator.serve.bundles import Bundles, Standing
     from hookline_operator.serve.fleet import Fleet, PodState

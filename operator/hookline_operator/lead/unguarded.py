@@ -20,9 +20,9 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from hookline_operator.cluster.catalogue import selects
 from hookline_operator.cluster.kube import Key, Kube, KubeError, Object, key_of, path
 from hookline_operator.cluster.labels import LABEL_ASKS, LABEL_REQUIRES, SIDECAR_LABEL
+from hookline_operator.cluster.pods import selects
 from hookline_operator.cluster.reflector import Reflector
 from hookline_operator.cluster.sight import Sights
 from hookline_operator.status.observation import UnguardedPod
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from hookline_api.resources import Selector
-    from hookline_operator.cluster.catalogue import Catalogue, Plugin
+    from hookline_operator.cluster.catalogue import Catalogue
+    from hookline_operator.cluster.plugins import Plugin
 
 _WITHOUT: Final = f"{SIDECAR_LABEL}!=true"
 _ALIVE: Final = "status.phase!=Succeeded,status.phase!=Failed,spec.hostNetwork=false"

@@ -25,14 +25,16 @@ from hookline_api.hooks import OBSERVERS, Hook
 from hookline_api.resources import Probation, Rollout
 from hookline_artifacts import resolve as resolving
 from hookline_artifacts.errors import ConfigError, FetchError, LoadError
-from hookline_operator.cluster.catalogue import Catalogue, Plugin, Pod, parse_plugin, selects
 from hookline_operator.cluster.kept import Kept
+from hookline_operator.cluster.plugins import Plugin, parse_plugin
+from hookline_operator.cluster.pods import Pod, selects
 from hookline_operator.status.conditions import rolled_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hookline_api.resources import Selector
+    from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.kube import Key
     from hookline_operator.cluster.revisions import Revision
 

@@ -32,9 +32,9 @@ from hookline_api.distribution import (
 from hookline_api.json_cost import CostError
 from hookline_artifacts.errors import LoadError
 from hookline_artifacts.net import failures
-from hookline_operator.cluster.catalogue import Pod
 from hookline_operator.cluster.kube import KubeError, path
 from hookline_operator.cluster.labels import SIDECAR_LABEL
+from hookline_operator.cluster.pods import Pod
 from hookline_operator.rations import Rations
 from hookline_operator.serve import reports, trust
 from hookline_operator.serve.downloads import download

@@ -20,7 +20,8 @@ from hookline_api.distribution import AuthorityMessage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hookline_operator.cluster.catalogue import Catalogue, Pod
+    from hookline_operator.cluster.catalogue import Catalogue
+    from hookline_operator.cluster.pods import Pod
     from hookline_operator.serve.fleet import Fleet, PodState
     from hookline_operator.webhooks.certificates import CertificateKeeper
 
