@@ -49,6 +49,8 @@ class World:
             self.catalogue, self.fleet, self.keeper,
             tell=self._tell, leads=lambda: self.leading, now=lambda: self.clock,
         )  # fmt: skip
+        self.fleet.changed.append(self.trust.sidecar_changed)
+        self.keeper.changed.append(self.trust.authority_changed)
         found = {"metadata": {"namespace": "shop", "name": "guard", "uid": "1", "generation": 1}, "spec": {}}
         self.catalogue.put_plugin(found, gone=False)
         self.catalogue.plugin_changed.append(self.told.append)

@@ -146,9 +146,10 @@ class Catalogue:
                         self.tell_plugin(plugin.key)
 
     def verify_again(self, seal: Seal) -> None:
-        """The operator's key is another: which of the revisions are its own is seen anew."""
+        """The operator's key is another: see anew which revisions are its own, and tell of every plugin."""
         for revisions in list(self.revisions.values()):
             revisions.update({name: each.verified(seal) for name, each in revisions.items()})
+        self.tell_all()
 
     def put_version(self, kind: Kind, key: Key, version: str | None) -> None:
         """A Secret or a ConfigMap that is new, another, or gone."""

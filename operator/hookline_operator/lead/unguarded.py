@@ -234,27 +234,23 @@ class Unguarded:
 
     async def run(self) -> None:
         """Follow pods, namespaces and plugins, for ever."""
-        self._catalogue.plugin_changed.append(self._look_at_plugin)
         for plugin in self._catalogue.all_plugins():
-            self._look_at_plugin(plugin.key)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                if self._labels is not None:
-                    tasks.create_task(self._labels.run(), name="namespaces")
-                    await _either(self._labels)
-                # Nothing was read yet: the first list knows what is wanted.
-                self._stale.clear()
-                self._unread.clear()
-                for each in self._reflectors:
-                    tasks.create_task(each.run(), name="pods without a sidecar")
-                for each in self._reflectors:
-                    await _either(each)
-                await self._look()
-                self.synced.set()
-                tasks.create_task(self._read_again(), name="pods again")
-                tasks.create_task(self._follow(), name="unguarded")
-        finally:
-            self._catalogue.plugin_changed.remove(self._look_at_plugin)
+            self.plugin_changed(plugin.key)
+        async with asyncio.TaskGroup() as tasks:
+            if self._labels is not None:
+                tasks.create_task(self._labels.run(), name="namespaces")
+                await _either(self._labels)
+            # Nothing was read yet: the first list knows what is wanted.
+            self._stale.clear()
+            self._unread.clear()
+            for each in self._reflectors:
+                tasks.create_task(each.run(), name="pods without a sidecar")
+            for each in self._reflectors:
+                await _either(each)
+            await self._look()
+            self.synced.set()
+            tasks.create_task(self._read_again(), name="pods again")
+            tasks.create_task(self._follow(), name="unguarded")
 
     def _namespaces(self) -> Reflector[str]:
         where = path("v1", "namespaces")
@@ -326,7 +322,8 @@ class Unguarded:
         self._relabelled.add(namespace)
         self._read(namespace)
 
-    def _look_at_plugin(self, key: Key) -> None:
+    def plugin_changed(self, key: Key) -> None:
+        """Its selector may be another: then other pods are meant."""
         namespace, name = key
         plugin, known = self._catalogue.plugin(key), self._selectors.get(namespace, {}).get(name)
         selector = plugin.selector if plugin is not None else None

@@ -114,7 +114,6 @@ class Bundles:
         self._locks: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._bundles: OrderedDict[tuple[str, ...], PodBundle] = OrderedDict()
         self._messages: Kept[tuple[PodBundle, str]] = Kept("bundles as they are sent", most=_KEPT_MESSAGES)
-        catalogue.plugin_changed.append(self._forget_gone)
 
     async def of_pod(self, pod: Pod) -> PodBundle:
         """The bundle of a pod: of its own namespace's plugins, those that select it."""
@@ -246,7 +245,8 @@ class Bundles:
         plugin = self._catalogue.plugin((namespace, name))
         return self.deadline(plugin) if plugin else 0
 
-    def _forget_gone(self, key: Key) -> None:
+    def plugin_changed(self, key: Key) -> None:
+        """Forget a plugin that is gone; what else changes is seen when it is asked for."""
         if self._catalogue.plugin(key) is None:
             self._standings.pop(key, None)
             self._locks.pop(key, None)

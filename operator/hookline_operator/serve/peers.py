@@ -88,8 +88,6 @@ class Peers:
         self._news = asyncio.Event()
         self._followers: set[web.WebSocketResponse] = set()
         self._telling: set[asyncio.Task[None]] = set()
-        fleet.changed.append(self._heard)
-        fleet.newly_released.append(self._released)
 
     @property
     def followed(self) -> bool:
@@ -164,7 +162,8 @@ class Peers:
             for piece in _pieces({uid: mine.get(uid) for uid in changed}):
                 await socket.send_bytes(piece)
 
-    def _heard(self, uid: str, _state: PodState | None, _namespace: str, replica: str) -> None:
+    def sidecar_changed(self, uid: str, _state: PodState | None, _namespace: str, replica: str) -> None:
+        """Tell the leader of a sidecar that is connected here."""
         if not replica:
             self._changed.add(uid)
             self._news.set()
@@ -214,7 +213,8 @@ class Peers:
             if not number % _GROUP:
                 await asyncio.sleep(0)
 
-    def _released(self, released: Released) -> None:
+    def released(self, released: Released) -> None:
+        """Tell the followers what pods may switch to."""
         told = orjson.dumps({"released": [released]})
         for socket in self._followers:
             task = asyncio.create_task(self._send(socket, told))
