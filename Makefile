@@ -36,9 +36,11 @@ test-pythons: ## run a short part of the tests on every other Python >= 3.11 tha
 
 # The contract, artifacts, the client, and of the runtime what calls guests. The runtime's whole suite runs twice more in
 # one of its tests, on the reference and without the accelerator: once on one interpreter is enough.
-SHORT := tests/contract tests/artifacts tests/client $(addprefix tests/runtime/test_,$(addsuffix .py, \
-  accelerator bad_guests calls chain engine host_functions inputs limits places results threads wasi)) \
-  --deselect=tests/runtime/test_calls.py::test_the_runtimes_whole_suite_passes_on_the_other_ways_too
+SHORT := tests/contract tests/artifacts tests/client $(addprefix tests/runtime/,calls/test_accelerator.py \
+  guests/test_bad_guests.py calls/test_calls.py chain/test_chain.py guests/test_engine.py host/test_host_functions.py \
+  chain/test_inputs.py calls/test_limits.py plugin/test_places.py chain/test_results.py calls/test_threads.py \
+  guests/test_wasi.py) \
+  --deselect=tests/runtime/calls/test_calls.py::test_the_runtimes_whole_suite_passes_on_the_other_ways_too
 test-short: $(VENV)/.dev toolchains
 	PYTHON="$(PYTHON)" sh scripts/debian-packages.sh
 	$(BIN)/python -m hookline_runtime.guest.accelerator --if-missing
@@ -62,11 +64,11 @@ truth: $(VENV)/.dev toolchains ## break sixty things on a real cluster under loa
 
 cluster: $(VENV)/.dev toolchains ## bring up a real Kubernetes of one node, without Docker (DOWN=1 takes it away)
 	[ -n "$(DOWN)" ] || sh scripts/cluster-packages.sh
-	$(TOOLS) PYTHONPATH=scripts $(BIN)/python -m cluster $(if $(DOWN),down,up)
+	$(TOOLS) PYTHONPATH=testbed $(BIN)/python -m cluster $(if $(DOWN),down,up)
 
 cluster-load: $(VENV)/.dev ## give the node of `make cluster` an image (IMAGE=build/images/hookline-sidecar.tar, NAME=… for another name than it says)
 	[ -n "$(IMAGE)" ] || { echo "say which: make cluster-load IMAGE=build/images/hookline-sidecar.tar" >&2; exit 2; }
-	PYTHONPATH=scripts $(BIN)/python -m cluster load $(IMAGE) $(if $(NAME),--name $(NAME))
+	PYTHONPATH=testbed $(BIN)/python -m cluster load $(IMAGE) $(if $(NAME),--name $(NAME))
 
 images: ## build the operator's and the sidecar's images into build/images (with Docker, or as root without)
 	$(PYTHON) scripts/images.py operator sidecar
@@ -75,7 +77,7 @@ lint: $(VENV)/.dev ## formatting, lint, types, and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	MYPYPATH=crds:artifacts:serving:client:sidecar:operator:examples:scripts $(BIN)/mypy examples/build.py examples/demo.py examples/proxies/asyncio_proxy.py scripts bench
+	MYPYPATH=crds:artifacts:serving:client:sidecar:operator:examples:scripts:testbed $(BIN)/mypy examples/build.py examples/demo.py examples/proxies/asyncio_proxy.py scripts testbed bench
 	$(BIN)/lint-imports --no-logo --no-cache
 
 format: $(VENV)/.dev ## format, and mend what can be mended by itself
@@ -88,18 +90,18 @@ bench: $(VENV)/.dev .venv-peers/.made .venv-envoy/.made ## measure against peers
 
 bench-operator: $(VENV)/.dev toolchains ## measure the operator: 2,000 sidecars, 5,000 plugins; writes bench/OPERATOR.md
 	sh scripts/debian-packages.sh
-	$(TOOLS) PYTHONPATH=scripts $(BIN)/python -m bench.operator $(ARGS)
+	$(TOOLS) PYTHONPATH=testbed $(BIN)/python -m bench.operator $(ARGS)
 
-exhaust: $(VENV)/.dev toolchains ## every attack of scripts/exhaustion on sidecar and operator in the chart's memory; writes the table in docs/security.md (20 minutes; ARGS="--attack NAME")
+exhaust: $(VENV)/.dev toolchains ## every attack of testbed/exhaustion on sidecar and operator in the chart's memory; writes the table in docs/security.md (20 minutes; ARGS="--attack NAME")
 	sh scripts/debian-packages.sh
-	$(TOOLS) PYTHONPATH=scripts $(BIN)/python -m exhaustion --into tests/exhaustion/figures.json --table docs/security.md $(ARGS)
+	$(TOOLS) PYTHONPATH=testbed $(BIN)/python -m exhaustion --into tests/exhaustion/figures.json --table docs/security.md $(ARGS)
 
 fuzz: $(VENV)/.fuzz toolchains ## every parser, bred by coverage (FUZZ="--target NAME --seconds N"); then both ways of each pair, at length: 200,000 inputs, 2,000 guests, the runtime's suite, a million requests (ARGS="--cases N --seed S"); and what registries, packages and manifests say
-	PYTHONPATH=scripts $(BIN)/python -m fuzzing $(FUZZ)
-	HOOKLINE_FUZZ=200000 $(BIN)/python -m pytest -q tests/runtime/test_accelerator.py tests/runtime/test_random_guests.py tests/runtime/test_calls.py tests/sidecar/test_batches.py
+	PYTHONPATH=testbed $(BIN)/python -m fuzzing $(FUZZ)
+	HOOKLINE_FUZZ=200000 $(BIN)/python -m pytest -q tests/runtime/calls/test_accelerator.py tests/runtime/calls/test_random_guests.py tests/runtime/calls/test_calls.py tests/sidecar/calls/test_batches.py
 	HOOKLINE_FUZZ=200000 $(BIN)/python -m pytest -q -m hypothesis tests/artifacts
-	HOOKLINE_FUZZ=200000 $(TOOLS) $(BIN)/python -m pytest -q tests/sidecar/test_kubernetes_yaml.py
-	PYTHONPATH=scripts $(BIN)/python -m fuzz_endpoint $(ARGS)
+	HOOKLINE_FUZZ=200000 $(TOOLS) $(BIN)/python -m pytest -q tests/sidecar/sources/test_kubernetes_yaml.py
+	PYTHONPATH=testbed $(BIN)/python -m fuzz_endpoint $(ARGS)
 
 crds: $(VENV)/.dev ## write the CustomResourceDefinition from the models, and the chart's table of values
 	$(BIN)/python scripts/write_crds.py

@@ -21,7 +21,7 @@ sys.modules["cluster"] = _package
 
 from cluster.binaries import CONTROL_PLANE, TOOLS  # noqa: E402 - see above
 
-# Minutes on two idle cores with an archive near by. All programs of scripts/cluster take about ten.
+# Minutes on two idle cores with an archive near by. All programs of testbed/cluster take about ten.
 _MINUTES = {"environment": 1, "envoy": 1, "toolchains": 1, "packages": 2, "kubernetes": 8, "etcd": 1, "helm": 1}
 _TESTS = 20
 
