@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from hookline_api import sentences
 from hookline_api.abi import permission_warning, ungranted_imports
-from hookline_api.resources import ArtifactStatus
+from hookline_api.status import ArtifactStatus
 from hookline_artifacts import patience
 from hookline_artifacts.errors import ConfigError, FetchError, LoadError, NotGrantedError, VerifyError
 from hookline_artifacts.resolve import Objects, asks, registry_access, resolve
@@ -43,8 +43,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hookline_artifacts.fetch import Fetcher
-    from hookline_operator.cluster.catalogue import Catalogue, Plugin
+    from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.kube import Key
+    from hookline_operator.cluster.plugins import Plugin
     from hookline_operator.cluster.revisions import Revision, Seal
     from hookline_operator.metrics import Metrics
     from hookline_operator.serve.bundles import Bundles
@@ -141,7 +142,7 @@ class Controller:
         self._resolves = asyncio.Semaphore(_RESOLVES_AT_ONCE)
         self._shares: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_OF_ONE_NAMESPACE))
         self._checks = asyncio.Semaphore(_CHECKS_AT_ONCE)
-        self._keeper = Keeper(kube, catalogue, seal, metrics, check_term=self._check_term, look_again=self._mark)
+        self._keeper = Keeper(kube, catalogue, seal, metrics, check_term=self._check_term, look_again=self.update)
         self._settling = Settling(catalogue, bundles, fleet, self._keeper)
         self._publisher = Publisher(
             kube,
@@ -150,7 +151,7 @@ class Controller:
             fleet,
             metrics,
             check_term=self._check_term,
-            look_again=self._mark,
+            look_again=self.update,
             resolution=self._resolution,
         )
 
@@ -159,8 +160,6 @@ class Controller:
         term = self._term = _Term()
         self._publisher.begin()
         self._settling.begin()
-        self._catalogue.plugin_changed.append(self._mark)
-        self._fleet.changed.append(self._heard)
         self._dirty = {plugin.key for plugin in self._catalogue.all_plugins()}
         self._woken.set()
         try:
@@ -177,8 +176,6 @@ class Controller:
                     if number % 100 == 99:  # noqa: PLR2004 - thousands at the start: others have work too
                         await asyncio.sleep(0)
         finally:
-            self._catalogue.plugin_changed.remove(self._mark)
-            self._fleet.changed.remove(self._heard)
             for track in term.tracks.values():
                 track.cancel()
             for task in term.tasks:
@@ -191,15 +188,17 @@ class Controller:
         """Write its status once more, if only to say that it is true still."""
         self._publisher.confirm(plugin)
 
-    def _mark(self, key: Key) -> None:
+    def update(self, key: Key) -> None:
+        """Something about a plugin may be another: see soon what there is to do for it."""
         self._dirty.add(key)
         self._woken.set()
 
-    def _heard(self, _uid: str, state: PodState | None, namespace: str, _replica: str) -> None:
+    def sidecar_changed(self, _uid: str, state: PodState | None, namespace: str, _replica: str) -> None:
+        """A sidecar came, reported or went: the plugins that it ran may have another status."""
         # Of a sidecar that is gone it is not known any more what it ran: any of its namespace's.
         names = self._catalogue.plugins[namespace] if state is None else [each.name for each in state.report.plugins]
         for name in names:
-            self._mark((namespace, name))
+            self.update((namespace, name))
 
     def _check_term(self) -> None:
         """Raises KubeError where another replica may lead by now: what it wrote is newer than what is known here."""
@@ -307,7 +306,7 @@ class Controller:
             # What somebody has to mend first may be mended where the tag is: then what it meant before says nothing.
             moved = isinstance(error, VerifyError) or (isinstance(error, FetchError) and not error.transient)
             self._failed(track, plugin, error, ask_again=ask_again or moved)
-        self._mark(plugin.key)
+        self.update(plugin.key)
 
     def _failed(self, track: _Track, plugin: Plugin, error: LoadError, *, ask_again: bool) -> None:
         track.attempts += 1

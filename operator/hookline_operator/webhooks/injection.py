@@ -27,6 +27,8 @@ from hookline_operator.cluster.labels import ANNOTATION_CA, LABEL_ASKS, SIDECAR_
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from hookline_operator.settings import Settings
+
 Json = dict[str, Any]
 
 CONTAINER: Final = "hookline-sidecar"
@@ -102,6 +104,18 @@ class InjectionSettings:
     memory_limit: str = "512Mi"
     log_level: str = "info"
     """These five hold where a pod's annotations say nothing."""
+
+    @classmethod
+    def of(cls, settings: Settings, *, authority: str) -> InjectionSettings:
+        """From the operator's own settings; ``authority`` is PEM. Raises ValueError as the constructor."""
+        return cls(
+            image=settings.sidecar_image,
+            operator=f"https://{settings.service}.{settings.own_namespace}.svc",
+            operator_ca=authority,
+            image_pull_policy=settings.sidecar_image_pull_policy or None,
+            log_level=settings.sidecar_log_level,
+            **settings.sidecar_resources,
+        )
 
     def __post_init__(self) -> None:
         """Raises ValueError, with a sentence, for settings that no pod could have."""

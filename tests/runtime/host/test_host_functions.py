@@ -6,7 +6,7 @@ import hashlib
 import hmac
 import json
 import logging
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,6 +20,9 @@ from hookline_runtime.host.functions import PluginHost
 from hookline_runtime.host.kv import MAX_KEY, MAX_KEYS, KvStore
 from hookline_runtime.plugin import plugin as plugin_module
 from hookline_runtime.runtime import PrepareError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _EVERYTHING = ["kv.read", "kv.write", "crypto", "metrics", "config.read"]
 _TYPES = {"i": "i32", "I": "i64", "F": "f64"}
