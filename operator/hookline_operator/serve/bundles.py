@@ -24,6 +24,7 @@ from hookline_api.distribution import BundleMessage
 from hookline_api.hooks import OBSERVERS, Hook
 from hookline_api.resources import Probation, Rollout
 from hookline_artifacts import resolve as resolving
+from hookline_artifacts.entry import make_entry
 from hookline_artifacts.errors import ConfigError, FetchError, LoadError
 from hookline_operator.cluster.catalogue import Catalogue, Plugin, Pod, parse_plugin, selects
 from hookline_operator.cluster.kept import Kept
@@ -222,7 +223,7 @@ class Bundles:
         except ValidationError:  # the leader is about to make a new one
             raise ConfigError(f"revision '{revision.name}' was stored by another version of the operator") from None
         config, secret_paths = await resolving.settings(plugin, self._objects)
-        entry = resolving.entry(
+        entry = make_entry(
             plugin,
             template.artifact,
             hooks=template.hooks,
