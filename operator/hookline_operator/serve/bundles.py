@@ -24,6 +24,7 @@ from hookline_api.distribution import BundleMessage
 from hookline_api.resources import FailurePolicy, Probation, Rollout
 from hookline_api.standing import policy_of, stands
 from hookline_artifacts import resolve as resolving
+from hookline_artifacts.entry import make_entry
 from hookline_artifacts.errors import ConfigError, FetchError, LoadError
 from hookline_operator.cluster.kept import Kept
 from hookline_operator.cluster.plugins import Plugin, parse_plugin
@@ -213,7 +214,7 @@ class Bundles:
         except ValidationError:  # the leader is about to make a new one
             raise ConfigError(f"revision '{revision.name}' was stored by another version of the operator") from None
         config, secret_paths = await resolving.settings(plugin, self._objects)
-        entry = resolving.entry(
+        entry = make_entry(
             plugin,
             template.artifact,
             hooks=template.hooks,
