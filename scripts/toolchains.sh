@@ -1,7 +1,7 @@
 #!/bin/sh
 # Go and Node.js from their wheels, where the machine has none that work, or older ones: toolchains.sh FOLDER LOCK
 # With --check in front it installs nothing, and ends with 1 where it would.
-# The oldest Go is Kubernetes' own, see scripts/cluster/go. Each is run: a node without its npm builds nothing.
+# The oldest Go is Kubernetes' own, see testbed/cluster/go. Each is run: a node without its npm builds nothing.
 set -eu
 check=""
 if [ "$1" = --check ]; then check=1; shift; fi

@@ -243,7 +243,7 @@ with ControlPlane() as plane:
     os.kill(os.getpid(), signal.{how if how != "raise" else "SIGTERM"})
     signal.pause()
 """
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "testbed")}
     ended = subprocess.run(
         [sys.executable, "-c", program],
         env=environment,

@@ -1,4 +1,4 @@
-"""What the tests of a whole cluster share; ``cluster`` itself is in scripts/cluster/fixtures.py."""
+"""What the tests of a whole cluster share; ``cluster`` itself is in testbed/cluster/fixtures.py."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def test_an_image_is_loaded_by_hand(cluster: Access, namespace: str, need: Any, 
     program = Path(need("busybox", "busybox-static"))
     archive = write_image(tmp_path / "image.tar", name="by-hand:1", program=program, architecture=machine())
     command = [sys.executable, "-m", "cluster", "load", archive, "--folder", cluster.folder]
-    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT / "scripts")}, check=True)
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT / "testbed")}, check=True)
     cluster.apply(pod("main", container("by-hand:1", "sleep", "600", imagePullPolicy="Never")), namespace=namespace)
     wait(cluster, namespace, "main")
 
@@ -338,7 +338,7 @@ def test_nothing_is_left_of_a_cluster(cluster: Access, how: str) -> None:
     """
     if not isinstance(cluster, Cluster):
         raise NotPossibleHereError("somebody else's cluster is used; ours needs root and Debian's containerd")
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "testbed")}
     before = of_the_machine()
     argv = [sys.executable, "-c", START, *(["detach"] if how == "down" else [])]
     with subprocess.Popen(

@@ -43,7 +43,7 @@ def chosen(tmp_path, text, *, support=""):
         "sys.exit(pytest.main(['-p', 'fast_tests', '-q', '--collect-only', '-m', 'fast', '-c', '/dev/null',"
         " '--rootdir', sys.argv[1], sys.argv[1]]))"
     )
-    environment = os.environ | {"PYTHONPATH": str(SCRIPTS)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "testbed")}
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path], env=environment, capture_output=True, text=True, check=False
     )
