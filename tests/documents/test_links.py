@@ -11,6 +11,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 _BUILT = {"build", "node_modules", "target", "dist"}
+_SHOWN = {".github", ".ci", ".devcontainer"}
+_TEXT = {".md", ".py", ".yaml", ".yml", ".txt", ".tpl", ".json", ".sh", ".c", ".h", ".conf", ".toml"}
+# A name that stands for each page's, and a page of HeliosDB-Proxy.
+_NOT_HERE = {"docs/operate/runbooks/ALERT.md", "docs/admin-api.md"}
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 
 
@@ -48,6 +52,18 @@ def test_every_link_leads_somewhere(page):
         assert target.exists(), link
         if anchor:
             assert anchor in anchors(target), link
+
+
+def test_every_page_that_code_and_chart_name_exists():
+    """In comments, in sentences for people, and in commands: ``docs/operate/status.md``. The changelog tells of the past."""
+    wrong = set()
+    for folder, folders, files in os.walk(ROOT):
+        folders[:] = [each for each in folders if each not in _BUILT and (each in _SHOWN or not each.startswith("."))]
+        for path in (Path(folder, name) for name in files):
+            if path.suffix in _TEXT and path != ROOT / "CHANGELOG.md":
+                named = re.findall(r"(?<![\w./-])docs/[\w/-]+\.md", path.read_text())
+                wrong |= {f"{path.name}: {page}" for page in {*named} - _NOT_HERE if not (ROOT / page).exists()}
+    assert wrong == set()
 
 
 def test_the_index_lists_every_page_once():
