@@ -29,6 +29,7 @@ from cluster.binaries import cache
 from hookline_api.hooks import Hook
 from hookline_runtime.kv import KvStore
 from local_ports import reserve_port, reserve_ports
+from ready_programs import ready
 from waiting import PATIENCE_S as DEADLINE
 from waiting import until, until_true
 
@@ -223,12 +224,14 @@ class Sidecar:
             for part in (f"--{name.replace('_', '-')}", str(value))
         ]
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "hookline_sidecar", *arguments],
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                env=clean_environment() | (environment or {}),
-            )
+            if environment:  # parts of it are read while the program is imported
+                command = [sys.executable, "-m", "hookline_sidecar", *arguments]
+                variables = clean_environment() | environment
+                self.process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL, env=variables)
+            else:
+                program = ready("hookline_sidecar.cli", "hookline_sidecar.parent")
+                code = "from hookline_sidecar.cli import main; main()"
+                self.process = program.start(code, arguments, environment=clean_environment(), log=log)
         if wait:
             self.wait_ready()
         return self
