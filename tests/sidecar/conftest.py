@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import http.client
 import importlib.util
 import json
@@ -223,6 +224,8 @@ class Sidecar:
             if value is not None
             for part in (f"--{name.replace('_', '-')}", str(value))
         ]
+        if self.process is not None:  # threads of what was killed may outlive its first one by a moment
+            until(self._is_free, "the end of the one before")
         with self._log.open("ab") as log:
             if environment:  # parts of it are read while the program is imported
                 command = [sys.executable, "-m", "hookline_sidecar", *arguments]
@@ -235,6 +238,17 @@ class Sidecar:
         if wait:
             self.wait_ready()
         return self
+
+    def _is_free(self):
+        """Whether no process holds the state folder."""
+        try:
+            with (self.state / "lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # nobody can hold what is not there
+            pass
+        return True
 
     def stop(self, *, wait=True):
         """SIGTERM; the exit code."""
