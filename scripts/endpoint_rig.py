@@ -24,8 +24,9 @@ from hookline_api.bundle import Bundle, BundlePlugin
 from hookline_api.hooks import INPUTS, Hook
 from hookline_runtime.chain.pipeline import Chains, Later
 from hookline_runtime.runtime import Runtime
-from hookline_sidecar.hooks import lane
-from hookline_sidecar.hooks.endpoint import BOUNDS, Endpoint, Gate
+from hookline_sidecar.hooks import lane, lanes
+from hookline_sidecar.hooks.endpoint import Endpoint, Gate
+from hookline_sidecar.hooks.server import BOUNDS
 from hookline_sidecar.settings import Settings
 
 if TYPE_CHECKING:
