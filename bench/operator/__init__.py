@@ -11,4 +11,4 @@ import sys
 from pathlib import Path
 
 # Where the control plane, the registry and the simulated sidecar of the tests are.
-sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
+sys.path.insert(0, str(Path(__file__).parents[2] / "testbed"))

@@ -5,7 +5,7 @@
 ...     if decision.refuses:
 ...         ...
 
-It needs the contract (``hookline_api``) and nothing else of this project. Described in docs/client.md.
+It needs the contract (``hookline_api``) and nothing else of this project. Described in docs/reference/client.md.
 
 - ``client``: the calls, and the policy for where there is no answer;
 - ``inputs``, ``decisions``: what goes and what comes, as types;

@@ -49,7 +49,7 @@ class Policy(StrEnum):
     """What a hook answers where the sidecar gave no decision; ``failure`` of the decision names the cause."""
 
     CLOSED = "Closed"
-    """Refuse, in the words of docs/hooks.md, "When a plugin fails"."""
+    """Refuse, in the words of docs/reference/hooks.md, "When a plugin fails"."""
     OPEN = "Open"
     """Go on as if no plugin had an opinion. An input that the sidecar refused is refused all the same."""
     RAISE = "Raise"

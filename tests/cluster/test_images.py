@@ -31,7 +31,7 @@ def archive(path: Path, **files: Any) -> Path:
 
 def load(*words: str | Path, home: Path) -> subprocess.CompletedProcess[str]:
     """``python -m cluster load``, on a machine whose clusters are those of ``home``."""
-    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "scripts"), "XDG_CACHE_HOME": str(home)}
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT / "testbed"), "XDG_CACHE_HOME": str(home)}
     command = [sys.executable, "-m", "cluster", "load", *map(str, words)]
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 

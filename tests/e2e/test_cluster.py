@@ -15,10 +15,9 @@ import tarfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -26,6 +25,9 @@ from cluster import Access, Cluster, ClusterError, ControlPlane, NotPossibleHere
 from cluster.archive import machine, write_image
 from cluster.processes import CGROUPS, marked, mounts_under
 from waiting import PATIENCE_S, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -113,7 +115,7 @@ def test_an_image_is_loaded_by_hand(cluster: Access, namespace: str, need: Any, 
     program = Path(need("busybox", "busybox-static"))
     archive = write_image(tmp_path / "image.tar", name="by-hand:1", program=program, architecture=machine())
     command = [sys.executable, "-m", "cluster", "load", archive, "--folder", cluster.folder]
-    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT / "scripts")}, check=True)
+    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT / "testbed")}, check=True)
     cluster.apply(pod("main", container("by-hand:1", "sleep", "600", imagePullPolicy="Never")), namespace=namespace)
     wait(cluster, namespace, "main")
 
@@ -338,7 +340,7 @@ def test_nothing_is_left_of_a_cluster(cluster: Access, how: str) -> None:
     """
     if not isinstance(cluster, Cluster):
         raise NotPossibleHereError("somebody else's cluster is used; ours needs root and Debian's containerd")
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "scripts")}
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "testbed")}
     before = of_the_machine()
     argv = [sys.executable, "-c", START, *(["detach"] if how == "down" else [])]
     with subprocess.Popen(

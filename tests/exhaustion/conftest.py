@@ -1,4 +1,4 @@
-"""Programs in boxes of the chart's size; see scripts/exhaustion."""
+"""Programs in boxes of the chart's size; see testbed/exhaustion."""
 
 from __future__ import annotations
 

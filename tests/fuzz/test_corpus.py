@@ -15,7 +15,7 @@ from fuzzing.__main__ import write_seeds
 from fuzzing.targets import Target, check, longer, steps_of, targets
 
 CORPUS = Path(__file__).with_name("corpus")
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+TESTBED = Path(__file__).parents[2] / "testbed"
 MOST_BYTES = 300_000
 
 
@@ -65,7 +65,7 @@ def test_a_parser_that_takes_too_many_steps_is_noticed():
 
 def test_the_fuzzer_runs():
     """A few inputs of one target, by whichever of the two ways this machine has."""
-    environment = os.environ | {"PYTHONPATH": str(SCRIPTS)}
+    environment = os.environ | {"PYTHONPATH": str(TESTBED)}
     command = [sys.executable, "-m", "fuzzing", "--target", "quantities", "--runs=50", "--seconds=60"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

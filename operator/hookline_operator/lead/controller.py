@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import orjson
 from pydantic import ValidationError
 
+from hookline_api import sentences
 from hookline_api.abi import permission_warning, ungranted_imports
-from hookline_api.resources import ArtifactStatus
-from hookline_api.sentences import found_in
+from hookline_api.status import ArtifactStatus
+from hookline_artifacts import patience
 from hookline_artifacts.errors import ConfigError, FetchError, LoadError, NotGrantedError, VerifyError
 from hookline_artifacts.resolve import Objects, asks, registry_access, resolve
 from hookline_artifacts.schema_check import check_apart
@@ -42,8 +43,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hookline_artifacts.fetch import Fetcher
-    from hookline_operator.cluster.catalogue import Catalogue, Plugin
+    from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.kube import Key
+    from hookline_operator.cluster.plugins import Plugin
     from hookline_operator.cluster.revisions import Revision, Seal
     from hookline_operator.metrics import Metrics
     from hookline_operator.serve.bundles import Bundles
@@ -56,10 +58,6 @@ _CHECKS_AT_ONCE: Final = 2
 _PENDING_S: Final = 2.0
 """How long a resolution goes on before its status says so: most end before, and then it is one write."""
 _SOON_S: Final = 0.02
-_RETRY_FIRST_S: Final = 2.0
-_RETRY_SLOW_S: Final = 20.0
-"""For failures that somebody has to mend first: a missing tag, wrong credentials, a bad module."""
-_RETRY_LAST_S: Final = 300.0
 _MAX_IMPORTS: Final = 256
 _MAX_NOTES: Final = 8
 _MAX_NOTE: Final = 300
@@ -144,7 +142,7 @@ class Controller:
         self._resolves = asyncio.Semaphore(_RESOLVES_AT_ONCE)
         self._shares: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_OF_ONE_NAMESPACE))
         self._checks = asyncio.Semaphore(_CHECKS_AT_ONCE)
-        self._keeper = Keeper(kube, catalogue, seal, metrics, check_term=self._check_term, look_again=self._mark)
+        self._keeper = Keeper(kube, catalogue, seal, metrics, check_term=self._check_term, look_again=self.update)
         self._settling = Settling(catalogue, bundles, fleet, self._keeper)
         self._publisher = Publisher(
             kube,
@@ -153,7 +151,7 @@ class Controller:
             fleet,
             metrics,
             check_term=self._check_term,
-            look_again=self._mark,
+            look_again=self.update,
             resolution=self._resolution,
         )
 
@@ -162,8 +160,6 @@ class Controller:
         term = self._term = _Term()
         self._publisher.begin()
         self._settling.begin()
-        self._catalogue.plugin_changed.append(self._mark)
-        self._fleet.changed.append(self._heard)
         self._dirty = {plugin.key for plugin in self._catalogue.all_plugins()}
         self._woken.set()
         try:
@@ -180,8 +176,6 @@ class Controller:
                     if number % 100 == 99:  # noqa: PLR2004 - thousands at the start: others have work too
                         await asyncio.sleep(0)
         finally:
-            self._catalogue.plugin_changed.remove(self._mark)
-            self._fleet.changed.remove(self._heard)
             for track in term.tracks.values():
                 track.cancel()
             for task in term.tasks:
@@ -194,15 +188,17 @@ class Controller:
         """Write its status once more, if only to say that it is true still."""
         self._publisher.confirm(plugin)
 
-    def _mark(self, key: Key) -> None:
+    def update(self, key: Key) -> None:
+        """Something about a plugin may be another: see soon what there is to do for it."""
         self._dirty.add(key)
         self._woken.set()
 
-    def _heard(self, _uid: str, state: PodState | None, namespace: str, _replica: str) -> None:
+    def sidecar_changed(self, _uid: str, state: PodState | None, namespace: str, _replica: str) -> None:
+        """A sidecar came, reported or went: the plugins that it ran may have another status."""
         # Of a sidecar that is gone it is not known any more what it ran: any of its namespace's.
         names = self._catalogue.plugins[namespace] if state is None else [each.name for each in state.report.plugins]
         for name in names:
-            self._mark((namespace, name))
+            self.update((namespace, name))
 
     def _check_term(self) -> None:
         """Raises KubeError where another replica may lead by now: what it wrote is newer than what is known here."""
@@ -310,7 +306,7 @@ class Controller:
             # What somebody has to mend first may be mended where the tag is: then what it meant before says nothing.
             moved = isinstance(error, VerifyError) or (isinstance(error, FetchError) and not error.transient)
             self._failed(track, plugin, error, ask_again=ask_again or moved)
-        self._mark(plugin.key)
+        self.update(plugin.key)
 
     def _failed(self, track: _Track, plugin: Plugin, error: LoadError, *, ask_again: bool) -> None:
         track.attempts += 1
@@ -321,12 +317,9 @@ class Controller:
             track.note = str(error)  # the tag cannot be asked again: what it meant before goes on
         else:
             track.error = error
-        if isinstance(error, ConfigError):
-            return  # it takes a change of the resource or of what it refers to, and that is noticed
-        first = _RETRY_FIRST_S if isinstance(error, FetchError) and error.transient else _RETRY_SLOW_S
-        pause = min(first * 2 ** min(track.attempts - 1, 16), _RETRY_LAST_S) * random.uniform(0.7, 1.0)  # noqa: S311
-        pause = max(pause, min(getattr(error, "retry_after", None) or 0.0, _RETRY_LAST_S))
-        self._again(track, plugin.key, pause, ask_again=ask_again)
+        pause = patience.pause(error, track.attempts)
+        if pause is not None:
+            self._again(track, plugin.key, pause, ask_again=ask_again)
 
     def _again(self, track: _Track, key: Key, pause: float, *, ask_again: bool) -> None:
         def begin() -> None:
@@ -350,7 +343,7 @@ class Controller:
         try:
             resource = plugin.parsed()
         except ValidationError as error:
-            raise ConfigError(_first(error)) from None
+            raise ConfigError(sentences.first(error)) from None
         namespace, source = plugin.namespace, resource.spec.source
         if (track := self._term.tracks.get(plugin.key)) is not None:
             track.asks = asks(source)
@@ -463,10 +456,3 @@ class Controller:
 def _ungranted(plugin: Plugin, imports: list[str]) -> dict[str, str]:
     """What the module imports and the resource does not grant."""
     return ungranted_imports(imports, plugin.facts.permissions if plugin.facts is not None else ())
-
-
-def _first(error: ValidationError) -> str:
-    """The first of what is wrong with a resource, in one sentence."""
-    each = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in each["loc"])
-    return f"{where}: {each['msg'].removeprefix('Value error, ')}{found_in(each)}"[:500]

@@ -2,7 +2,7 @@
 
 The sidecar is a native one (https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/): an init container
 that is restarted always, the first of all, so that hooks are answered before anything else in the pod runs and until
-everything else has ended. ``docs/injection.md`` is this page for users, and has the same by hand.
+everything else has ended. ``docs/operate/injection.md`` is this page for users, and has the same by hand.
 
 Whether a pod is asked about at all is decided by the labels in the webhook's configuration. A pod that was asked for
 either gets its sidecar, or is refused with a sentence, or is left alone with a warning; never silently without.
@@ -26,6 +26,8 @@ from hookline_operator.cluster.labels import ANNOTATION_CA, LABEL_ASKS, SIDECAR_
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from hookline_operator.settings import Settings
 
 Json = dict[str, Any]
 
@@ -102,6 +104,18 @@ class InjectionSettings:
     memory_limit: str = "512Mi"
     log_level: str = "info"
     """These five hold where a pod's annotations say nothing."""
+
+    @classmethod
+    def of(cls, settings: Settings, *, authority: str) -> InjectionSettings:
+        """From the operator's own settings; ``authority`` is PEM. Raises ValueError as the constructor."""
+        return cls(
+            image=settings.sidecar_image,
+            operator=f"https://{settings.service}.{settings.own_namespace}.svc",
+            operator_ca=authority,
+            image_pull_policy=settings.sidecar_image_pull_policy or None,
+            log_level=settings.sidecar_log_level,
+            **settings.sidecar_resources,
+        )
 
     def __post_init__(self) -> None:
         """Raises ValueError, with a sentence, for settings that no pod could have."""

@@ -16,7 +16,7 @@ defer         nobody decides                    401
 
 Which request it was is read by ``original``: from the headers of the proxy that ``--auth-headers`` names, else from all
 that proxies usually tell it by, which have to agree; and what can be read in two ways is refused before any plugin is
-asked. What is not told is empty for the plugins, because a guess would be judged in its place (``docs/proxies.md``).
+asked. What is not told is empty for the plugins: a guess would be judged in its place (``docs/reference/proxies.md``).
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from hookline_api.abi import E_CAP, E_UNAVAILABLE
-from hookline_api.resources import NAME_PATTERN
+from hookline_api.base import NAME_PATTERN
 from hookline_runtime.host.kv import MAX_KEY, MAX_VALUE, KvError, KvStore
 from hookline_sidecar.replies import Refused
 

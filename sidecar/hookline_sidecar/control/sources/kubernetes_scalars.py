@@ -1,7 +1,7 @@
 """What a scalar of YAML is to Kubernetes: the ``resolve`` of go.yaml.in/yaml/v2, and JSON's numbers as Go has them.
 
 The source is resolve.go of that module, ``convertToJSONableObject`` of sigs.k8s.io/yaml for keys, and ``convertNumber``
-of apimachinery's util/json for numbers. ``tests/sidecar/yaml_table`` compares with all of them.
+of apimachinery's util/json for numbers. ``tests/sidecar/sources/yaml_table`` compares with all of them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,437 @@
+"""Host functions answer their documented codes, whatever a guest hands them, and only with their permission."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from hookline_api.abi import E_ARGUMENT, E_CAP, E_DENIED, E_MEMORY, E_SIZE, E_UNAVAILABLE, HOST_FUNCTIONS
+from hookline_api.bundle import BundlePlugin
+from hookline_api.hooks import Hook
+from hookline_runtime.host import functions as host_module
+from hookline_runtime.host.functions import PluginHost
+from hookline_runtime.host.kv import MAX_KEY, MAX_KEYS, KvStore
+from hookline_runtime.plugin import plugin as plugin_module
+from hookline_runtime.runtime import PrepareError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_EVERYTHING = ["kv.read", "kv.write", "crypto", "metrics", "config.read"]
+_TYPES = {"i": "i32", "I": "i64", "F": "f64"}
+_LEAST = -(2**63)
+
+
+class Memory:
+    """A guest's memory as host functions see it, without a guest: the same bounds, on a bytearray."""
+
+    # ruff: noqa: D102 - as ``hookline_runtime.guest.calls.GuestMemory`` describes them
+
+    def __init__(self, size: int = 300_000) -> None:
+        self.data = bytearray(size)
+
+    def read(self, pointer: int, length: int) -> bytes | None:
+        pointer, length = pointer & 0xFFFFFFFF, length & 0xFFFFFFFF
+        return bytes(self.data[pointer : pointer + length]) if pointer + length <= len(self.data) else None
+
+    def write(self, pointer: int, data: bytes) -> bool:
+        pointer &= 0xFFFFFFFF
+        if pointer + len(data) > len(self.data):
+            return False
+        self.data[pointer : pointer + len(data)] = data
+        return True
+
+    def give(self, data: bytes) -> int:
+        self.data[200_000 : 200_000 + len(data)] = data  # and grows, as a real alloc would
+        return 200_000 << 32 | len(data)
+
+    def put(self, at: int, data: bytes) -> tuple[int, int]:
+        self.data[at : at + len(data)] = data
+        return at, len(data)
+
+    def given(self, packed: int) -> object:
+        return json.loads(self.data[packed >> 32 :][: packed & 0xFFFFFFFF])
+
+
+@pytest.fixture
+def host(kv: KvStore) -> Callable[..., PluginHost]:
+    """Makes a plugin's host; all permissions unless said otherwise."""
+
+    def make(name: str = "guest", **fields: object) -> PluginHost:
+        fields.setdefault("permissions", _EVERYTHING)
+        return PluginHost(BundlePlugin.model_validate({"name": name, **fields}), kv)
+
+    return make
+
+
+def _calls(host: PluginHost) -> dict[str, Callable[..., int]]:
+    return {name: function for (_, name), function in host.functions().items()}
+
+
+def _failure(name: str, code: int) -> int:
+    """How a function says a code (docs/author/guest-abi.md)."""
+    module = "env" if ("env", name) in HOST_FUNCTIONS else "hookline"
+    if module == "env":
+        return E_SIZE if name == "kv_get" and code == E_SIZE else -1
+    if name == "kv_incr":
+        return _LEAST
+    return -code if HOST_FUNCTIONS[module, name].results == "I" else code
+
+
+@pytest.mark.parametrize("key", [key for key, function in HOST_FUNCTIONS.items() if function.permission], ids=".".join)
+async def test_a_call_without_its_permission_answers_its_code_and_is_counted(workshop, wat, key):
+    """In a real guest: it does not trap, runs nothing, and the denial is to be seen."""
+    module, name = key
+    function = HOST_FUNCTIONS[key]
+    arguments = " ".join(
+        "(f64.const 1)" if letter == "F" else f"({_TYPES[letter]}.const 1024)" for letter in function.params
+    )
+    call = f"(call ${name} {arguments})"
+    text = wat.module(
+        imports=wat.host(
+            module, name, " ".join(_TYPES[letter] for letter in function.params), _TYPES[function.results]
+        ),
+        hooks={"custom_hook": f"(call $number {call if function.results == 'I' else f'(i64.extend_i32_s {call})'})"},
+    )
+    runtime = await workshop.guest(text, permissions=[each for each in _EVERYTHING if each != function.permission])
+    answer = (await runtime.call(Hook.CUSTOM, b"0")).get("value")
+    wanted = _failure(name, E_DENIED)
+    assert answer == wanted or (name == "kv_incr" and str(answer).startswith("-"))
+    assert runtime.plugins["guest"].host.denied == {name: 1}
+    assert workshop.kv.usage() == {}
+
+
+@pytest.mark.parametrize("key", HOST_FUNCTIONS, ids=".".join)
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+@given(data=st.data())
+def test_no_argument_of_a_host_function_does_anything_but_answer(host, key, data):
+    """Each parameter of each function, over all of its type: a number, and never an exception."""
+    function = HOST_FUNCTIONS[key]
+    edges = {
+        "i": st.one_of(st.integers(-(2**31), 2**31 - 1), st.sampled_from([0, -1, 299_999, 300_000, 70_000, 64])),
+        "I": st.one_of(st.integers(-(2**63), 2**63 - 1), st.sampled_from([0, -1, _LEAST])),
+        "F": st.floats(),
+    }
+    arguments = [data.draw(edges[letter]) for letter in function.params]
+    answer = host(config={"a": 1}).functions()[key](Memory(), *arguments)
+    bits = 64 if function.results == "I" else 32
+    assert type(answer) is int
+    assert -(2 ** (bits - 1)) <= answer < 2**bits
+
+
+@pytest.mark.parametrize("key", [key for key, f in HOST_FUNCTIONS.items() if f.params.startswith("ii")], ids=".".join)
+@pytest.mark.parametrize("place", range(6))
+def test_a_pointer_outside_memory_is_an_error_at_every_place(host, key, place):
+    """Negative and past the end; nothing is written, and the refusal is counted."""
+    module, name = key
+    function = HOST_FUNCTIONS[key]
+    # Pairs of pointer and length, but for the outputs: sha256_hex's and hmac's last, random's first.
+    pointers = {"log": (1,), "random": (0,), "sha256_hex": (0, 2), "hmac_sha256": (0, 2, 4)}.get(
+        name, tuple(range(0, function.params.count("i"), 2))
+    )
+    if place not in pointers:
+        return
+    made = host(config={"a": 1})
+    made._kv.put("guest", bytes(4), b"four")
+    for bad in (-1, 300_000, 299_999, 2**31 - 1, -(2**31)):
+        arguments = [1.0 if letter == "F" else 4 for letter in function.params]
+        arguments[place] = bad
+        memory = Memory()
+        before = bytes(memory.data)
+        assert made.functions()[module, name](memory, *arguments) == _failure(name, E_MEMORY)
+        assert memory.data == before
+    assert made.refused == {name: 5}
+
+
+def test_the_four_functions_of_heliosdb_do_what_they_do_there(host):
+    """Return codes as in docs/author/guest-abi.md, each of them."""
+    memory, call = Memory(), _calls(host())
+    key, value = memory.put(0, b"key"), memory.put(100, b"value")
+    assert call["kv_get"](memory, *key, 1000, 100) == -1
+    assert call["kv_set"](memory, *key, *value) == 0
+    assert call["kv_get"](memory, *key, 1000, 5) == 5
+    assert memory.data[1000:1005] == b"value"
+    assert call["kv_get"](memory, *key, 2000, 4) == -2
+    assert memory.data[2000:2004] == bytes(4)
+    assert call["kv_delete"](memory, *key) == 0
+    assert call["kv_delete"](memory, *key) == 0
+    assert call["kv_get"](memory, *key, 1000, 5) == -1
+    assert call["sha256_hex"](memory, *value, 3000) == 64
+    assert memory.data[3000:3064] == hashlib.sha256(b"value").hexdigest().encode()
+
+
+def test_a_key_or_a_value_above_the_cap_is_refused(host):
+    """64 KiB each, and one byte more is one too many."""
+    made = host()
+    memory, call = Memory(), _calls(made)
+    assert call["kv_set"](memory, 0, MAX_KEY, 0, MAX_KEY) == 0
+    assert call["kv_set"](memory, 0, MAX_KEY + 1, 0, 1) == -1
+    assert call["kv_set"](memory, 0, 1, 0, MAX_KEY + 1) == -1
+    assert call["kv_get"](memory, 0, MAX_KEY + 1, 0, 1) == -2
+    assert made.refused == {"kv_set": 2, "kv_get": 1}
+
+
+def test_a_plugin_at_its_cap_of_keys_is_told_and_seen(host):
+    """The 1025th key; the operator of the pod sees it in the count of refusals."""
+    made = host()
+    memory, call = Memory(), _calls(made)
+    for number in range(MAX_KEYS):
+        assert call["kv_set"](memory, *memory.put(0, str(number).encode()), 0, 1) == 0
+    assert call["kv_set"](memory, *memory.put(0, b"one more"), 0, 1) == -1
+    assert call["kv_incr"](memory, *memory.put(0, b"one more"), 1) == _LEAST
+    assert call["kv_set"](memory, *memory.put(0, b"7"), 0, 1) == 0
+    assert made.refused == {"kv_set": 1, "kv_incr": 1}
+
+
+def test_a_miss_is_no_refusal(host):
+    """Asking for what is not there is everyday."""
+    made = host()
+    assert _calls(made)["kv_get"](Memory(), 0, 3, 0, 3) == -1
+    assert made.refused == {}
+
+
+def test_the_other_kv_functions_answer_as_documented(host):
+    """List in order, increment, compare and set, time to live."""
+    memory, call = Memory(), _calls(host())
+    assert memory.given(call["kv_list"](memory, 0, 0)) == []
+    for key in (b"b", b"a", b"ab", b"\xff"):
+        assert call["kv_set"](memory, *memory.put(0, key), 50, 1) == 0
+    assert memory.given(call["kv_list"](memory, 0, 0)) == ["a", "ab", "b"]
+    assert memory.given(call["kv_list"](memory, *memory.put(0, b"a"))) == ["a", "ab"]
+    number = memory.put(0, b"number")
+    assert call["kv_incr"](memory, *number, 5) == 5
+    assert call["kv_incr"](memory, *number, -7) == -2
+    assert call["kv_incr"](memory, *memory.put(10, b"a"), 1) == _LEAST
+    old, new = memory.put(20, b"-2"), memory.put(30, b"new")
+    assert call["kv_compare_and_set"](memory, *number, 20, -1, *new) == 0
+    assert call["kv_compare_and_set"](memory, *number, *old, *new) == 1
+    assert call["kv_compare_and_set"](memory, *number, *old, *new) == 0
+    assert call["kv_set_ttl"](memory, *number, 60_000) == 1
+    assert call["kv_set_ttl"](memory, *memory.put(40, b"absent"), 60_000) == 0
+    assert call["kv_set_ttl"](memory, *number, 0) == 1
+
+
+def test_plugins_do_not_see_each_others_keys(host):
+    """The namespace is the plugin's name."""
+    memory = Memory()
+    key = memory.put(0, b"key")
+    assert _calls(host("one"))["kv_set"](memory, *key, 0, 3) == 0
+    assert _calls(host("two"))["kv_get"](memory, *key, 100, 100) == -1
+    assert memory.given(_calls(host("two"))["kv_list"](memory, 0, 0)) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        (b"", {"a": {"b": [1]}, "n": None}), (b"a", {"b": [1]}), (b"a.b", [1]), (b"n", None),
+        (b"a.c", 0), (b"x", 0), (b"a.b.0", 0), (b"a..b", 0), (b".", 0), (b"a" * 1024, 0),
+    ],
+)  # fmt: skip
+def test_settings_are_read_by_path(host, path, found):
+    """A dotted path into the config; 0 where there is nothing."""
+    memory = Memory()
+    answer = _calls(host(config={"a": {"b": [1]}, "n": None}))["get_config"](memory, *memory.put(0, path))
+    assert (memory.given(answer) if answer else 0) == found
+
+
+@pytest.mark.parametrize(("path", "code"), [(b"\xff", -E_ARGUMENT), (b"a" * 1025, -E_SIZE)])
+def test_a_malformed_path_is_told_apart_from_nothing_there(host, path, code):
+    """Not UTF-8, and too long."""
+    memory = Memory()
+    assert _calls(host(config={"a": 1}))["get_config"](memory, *memory.put(0, path)) == code
+
+
+def test_a_setting_that_cannot_be_written_as_json_is_an_error_in_the_functions_own_way(host):
+    """An integer of more than 64 bits: a code without its sign, and no pointer to the end of memory."""
+    memory = Memory()
+    made = host(config={"n": 2**70})
+    assert _calls(made)["get_config"](memory, *memory.put(0, b"n")) == -E_UNAVAILABLE
+    assert made.refused == {"get_config": 1}
+
+
+def test_without_a_store_the_kv_functions_say_not_now():
+    """A runtime that was given no store."""
+    call = _calls(PluginHost(BundlePlugin.model_validate({"name": "p", "permissions": _EVERYTHING}), None))
+    assert call["kv_list"](Memory(), 0, 0) == -E_UNAVAILABLE
+    assert call["kv_incr"](Memory(), 0, 0, 1) == _LEAST
+    assert call["kv_set"](Memory(), 0, 0, 0, 0) == -1
+
+
+def test_codes_and_random_and_time(host):
+    """The small ones."""
+    memory, made = Memory(), host()
+    call = _calls(made)
+    assert call["hmac_sha256"](memory, *memory.put(0, b"key"), *memory.put(10, b"text"), 100) == 32
+    assert memory.data[100:132] == hmac.digest(b"key", b"text", "sha256")
+    assert call["random"](memory, 1000, 4096) == 0
+    assert memory.data[1000:5096] != bytes(4096)
+    assert call["random"](memory, 1000, 4097) == E_SIZE
+    assert 1_700_000_000_000 < call["get_time"](memory) < 10**14
+
+
+def test_hashing_is_bounded_so_that_one_call_cannot_outlast_its_deadline(host):
+    """A host function is not interrupted: what it does in one call has to be small."""
+    memory = Memory(20 * 2**20)
+    made = host()
+    assert _calls(made)["sha256_hex"](memory, 0, 16 * 2**20, 0) == 64
+    assert _calls(made)["sha256_hex"](memory, 0, 16 * 2**20 + 1, 0) == -1
+    assert _calls(made)["hmac_sha256"](memory, 0, 16 * 2**20 + 1, 0, 1, 0) == E_SIZE
+    assert _calls(made)["hmac_sha256"](memory, 0, 1, 0, 16 * 2**20 + 1, 0) == E_SIZE
+
+
+def test_a_list_of_keys_is_bounded_as_well(host):
+    """1 MiB of keys at the most."""
+    memory, made = Memory(), host()
+    for number in range(17):
+        made._kv.put("guest", b"%02d" % number + bytes(MAX_KEY - 2), b"")
+    assert _calls(made)["kv_list"](memory, *memory.put(0, b"0")) >> 32
+    assert _calls(made)["kv_list"](memory, 0, 0) == -E_SIZE
+
+
+def test_metrics_are_named_bounded_and_of_one_kind(host):
+    """32 of them, by a pattern, finite; a counter does not fall."""
+    memory, made = Memory(), host()
+    call = _calls(made)
+    hits = memory.put(0, b"hits_total")
+    assert call["metric_inc"](memory, *hits, 2.5) == 0
+    assert call["metric_inc"](memory, *hits, -1.0) == E_ARGUMENT
+    assert call["metric_gauge"](memory, *hits, 1.0) == E_ARGUMENT
+    assert call["metric_observe"](memory, *memory.put(50, b"size"), 3.0) == 0
+    assert call["metric_observe"](memory, *memory.put(50, b"size"), 4.0) == 0
+    for name in (b"", b"Hits", b"9", b"a b", b"a\n", b"a" * 65, b"\xff"):
+        assert call["metric_gauge"](memory, *memory.put(100, name), 1.0) in {E_ARGUMENT, E_SIZE}
+    for value in (float("nan"), float("inf"), float("-inf")):
+        assert call["metric_gauge"](memory, *memory.put(100, b"g"), value) == E_ARGUMENT
+    for number in range(30):
+        assert call["metric_gauge"](memory, *memory.put(100, b"g%d" % number), 1.0) == 0
+    assert call["metric_gauge"](memory, *memory.put(100, b"one_more"), 1.0) == E_CAP
+    assert made.metrics["hits_total"].value == 2.5
+    assert (made.metrics["size"].count, made.metrics["size"].value) == (2, 7.0)
+    assert len(made.metrics) == 32
+
+
+def test_a_log_line_is_one_line_of_printable_characters(host, caplog):
+    """Newlines, escapes, bytes that are no text: a guest writes no line of its own choosing into our log."""
+    memory, call = Memory(), _calls(host())
+    caplog.set_level(1)
+    assert (
+        call["log"](memory, 3, *memory.put(0, b"one\nWARNING hookline two\r\x1b[31m\x00\xff\xe2\x80\xa8 100% \xc3\xa9"))
+        == 0
+    )
+    (record,) = caplog.records
+    message = record.getMessage()
+    assert record.levelno == logging.WARNING
+    assert message.startswith("guest: one\\nWARNING")
+    assert message.isprintable()
+    assert message.isascii()
+
+
+def test_a_value_of_a_secret_is_in_no_log_line(host, caplog):
+    """Nor a line of one that has several; a guest that logs its settings does so by mistake."""
+    key = "-----BEGIN KEY-----\nMIIEvQIBADANBg\nkqhkiG9w0\n-----END KEY-----"
+    config = {"upstream": {"token": "hunter2-s3cret", "key": key}, "pin": "12", "url": "http://x"}
+    made = host(config=config, secretPaths=["upstream.token", "upstream.key", "pin", "nowhere.at.all"])
+    memory, call = Memory(), _calls(made)
+    caplog.set_level(1)
+    for text in (json.dumps(config["upstream"]["token"]), key, "first MIIEvQIBADANBg then http://x, 12 times"):
+        assert call["log"](memory, 2, *memory.put(0, text.encode())) == 0
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0] == 'guest: "<redacted>"'
+    assert told[1] == "guest: <redacted>"
+    assert told[2] == "guest: first <redacted> then http://x, 12 times"
+
+
+def test_log_levels_and_lengths_are_bounded(host, caplog):
+    """Levels 0 to 4, 4 KiB a line; a longer one is cut and not refused."""
+    memory, call = Memory(), _calls(host())
+    caplog.set_level(1)
+    for level in (-1, 5, 2**31 - 1):
+        assert call["log"](memory, level, 0, 1) == E_ARGUMENT
+    assert call["log"](memory, 0, 0, 200_000) == 0
+    assert len(caplog.records[-1].getMessage()) == len("guest: ") + 4096  # after escaping
+    assert call["log"](memory, 1, 299_000, 4096) == E_MEMORY
+
+
+def test_log_lines_are_limited_to_twenty_a_second(host, caplog, monkeypatch):
+    """A guest that writes without end fills no disk."""
+    now = [100.0]
+    monkeypatch.setattr(host_module.time, "monotonic", lambda: now[0])
+    memory, made = Memory(), host()
+    log = _calls(made)["log"]
+    caplog.set_level(1)
+    assert [log(memory, 2, 0, 1) for _ in range(25)] == [0] * 20 + [E_CAP] * 5
+    now[0] += 1
+    assert log(memory, 2, 0, 1) == 0
+    assert len(caplog.records) == 21
+    assert made.refused == {"log": 5}
+
+
+@pytest.mark.parametrize("pages", [0, 2])
+async def test_a_start_function_may_call_the_host(workshop, wat, caplog, pages):
+    """Its memory is there while the library has not said yet where; each instance has its own."""
+    text = wat.module(
+        f"""(start $begin)
+        (func $begin
+          (drop (memory.grow (i32.const 2)))
+          (memory.init $word (i32.const 1024) (i32.const 0) (i32.const 5))
+          (drop (call $log (i32.const 4) (i32.const 1024) (i32.const 5)))
+          (drop (call $log (i32.const 4) (i32.const {(pages + 2) * 65536 - 2}) (i32.const 3)))
+          (global.set $given (call $get_config (i32.const 0) (i32.const 0))))
+        (data $word "hello")
+        (global $given (mut i64) (i64.const 0))""",
+        imports=wat.host("hookline", "log", "i32 i32 i32", "i32")
+        + wat.host("hookline", "get_config", "i32 i32", "i64"),
+        memory=f'(memory (export "memory") {pages})',
+        hooks={"custom_hook": "(global.get $given)"},
+    )
+    runtime = await workshop.guest(text, config={"a": [1]}, permissions=["config.read"])
+    with caplog.at_level(logging.ERROR, "hookline.guest"):
+        for _ in range(20):
+            assert (await runtime.call(Hook.CUSTOM, b"0"))["value"] == {"a": [1]}
+    assert {record.message for record in caplog.records} == {"guest: hello"}
+
+
+async def test_a_start_function_that_traps_behind_a_host_call_harms_nobody(workshop, wat, monkeypatch):
+    """What it left is not what the next instance in its place sees."""
+    text = wat.module(
+        """(start $begin)
+        (func $begin
+          (drop (call $random (i32.const 100) (i32.const 1)))
+          (if (i32.lt_u (i32.load8_u (i32.const 100)) (i32.const 100)) (then unreachable)))""",
+        imports=wat.host("hookline", "random", "i32 i32", "i32"),
+        hooks={"custom_hook": wat.echo},
+    )
+    monkeypatch.setattr(plugin_module, "_BREAKER_THRESHOLD", 1000)
+    entry = await workshop.plugin(text)
+    for _ in range(64):  # its first instance is as likely to trap
+        try:
+            runtime = await workshop.run(entry)
+            break
+        except PrepareError:
+            continue
+    answers = [await runtime.call(Hook.CUSTOM, b"7") for _ in range(60)]
+    assert {answer.get("failure", answer.get("value")) for answer in answers} == {"trap", 7}
+
+
+def test_large_settings_are_kept_as_json_and_say_the_same(host):
+    """Whatever is asked of them, and however often: as of small ones, byte for byte."""
+    deep = {"a": {"b": [1, 2.5, None, "ä"], "": 0, "list": ["x"]}, "b": "text", "": {"": 1}, "a.b": 2}
+    small, large = host(config=deep), host(config={**deep, "filler": "x" * 20_000})
+    asked = ["", "a", "a.b", "a.b.c", "a.", "a.list", "b", "b.c", "none", "none.x", ".", "a..", "a.list.0", "a.b"]
+    for path in asked[1:]:
+        one, other = Memory(), Memory()
+        packed = _calls(small)["get_config"](one, *one.put(0, path.encode()))
+        assert _calls(large)["get_config"](other, *other.put(0, path.encode())) == packed
+        assert one.data == other.data
+    memory = Memory()
+    packed = _calls(large)["get_config"](memory, 0, 0)
+    assert memory.given(packed) == {**deep, "filler": "x" * 20_000}
