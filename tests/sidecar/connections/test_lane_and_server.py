@@ -16,7 +16,7 @@ def test_both_roads_send_the_same_bytes_and_end_connections_alike():
 
 
 def test_a_difference_is_found_and_said_in_short(monkeypatch):
-    """The comparison can fail: here one road says something else about what is no hook."""
+    """The comparison can fail: here one of the two says something else about what is no hook."""
     answers = fuzz_endpoint.Rig.play
 
     def other(rig, server, steps):
