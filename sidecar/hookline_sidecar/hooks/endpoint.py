@@ -96,7 +96,7 @@ class Endpoint:
         except Refused as refused:
             return _refusal(request, refused)
         except Exception as error:  # noqa: BLE001 - logged, with its traceback
-            return self._defect(request.method, request.path, error).response()
+            return self._log_defect(request.method, request.path, error).response()
 
     def route(self, head: Head) -> tuple[Answer | None, bool]:
         """Who answers requests with such a head on the connection; None: nobody. And whether to remember it."""
@@ -129,13 +129,13 @@ class Endpoint:
         except InputError as error:
             return self._writer.reply(_no_input(error).reply())
         except Exception as error:  # noqa: BLE001 - logged, with its traceback
-            return self._writer.reply(self._defect("POST", hook, error))
+            return self._writer.reply(self._log_defect("POST", hook, error))
 
     async def _hook_later(self, hook: Hook, later: Later, asker: Asker) -> bytes:
         try:
             return self._writer.decision(await later(asker))
         except Exception as error:  # noqa: BLE001 - logged, with its traceback
-            return self._writer.reply(self._defect("POST", hook, error))
+            return self._writer.reply(self._log_defect("POST", hook, error))
 
     def _batch_on_lane(self, body: bytes) -> bytes | Later | None:
         return self._on_lane(Batch, body, _BATCH)
@@ -160,13 +160,13 @@ class Endpoint:
         except Refused as refused:
             return self._writer.reply(refused.reply())
         except Exception as error:  # noqa: BLE001 - logged, with its traceback
-            return self._writer.reply(self._defect("", what, error))
+            return self._writer.reply(self._log_defect("", what, error))
 
     async def _later(self, rest: _Rest, what: str, asker: Asker) -> bytes:
         try:
             return self._writer.reply(await rest(asker))
         except Exception as error:  # noqa: BLE001 - logged, with its traceback
-            return self._writer.reply(self._defect("", what, error))
+            return self._writer.reply(self._log_defect("", what, error))
 
     def _begin(self, work: _Work) -> Reply | _Rest:
         """Do what can be done at once; the reply, or what is still to be done. One bundle decides it all."""
@@ -215,7 +215,7 @@ class Endpoint:
             except InputError as error:
                 raise _no_input(error) from None
 
-    def _defect(self, method: str, path: str, error: Exception) -> Reply:
+    def _log_defect(self, method: str, path: str, error: Exception) -> Reply:
         """Ours. Never a 2xx; and logged, but not as often as a client can bring it about."""
         now = time.monotonic()
         if now - self._logged_at >= _LOG_PAUSE_S:

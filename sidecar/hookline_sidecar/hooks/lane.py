@@ -143,7 +143,7 @@ class Lane(asyncio.Protocol):
         """Decide about each byte's fate."""
         self._came = True
         if self._for_good:
-            self._handler().data_received(data)
+            self._ensure_handler().data_received(data)
         elif self._resting:
             self._held += data
             if self._blocked and self.visit is not None:
@@ -163,7 +163,7 @@ class Lane(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Answer what came whole, then close. What is aiohttp's ends as aiohttp ends it, which may be unanswered."""
         if self._for_good or self._owed:
-            self._handler().eof_received()
+            self._ensure_handler().eof_received()
             return False
         self._ended = True
         self._leave()
@@ -304,7 +304,7 @@ class Lane(asyncio.Protocol):
         self._read_on()
         part = data[begin:end]
         self._owed = end - begin - len(part)
-        self._handler().data_received(part)
+        self._ensure_handler().data_received(part)
         return begin + len(part)
 
     def _hand_over_for_good(self, data: bytes) -> None:
@@ -312,7 +312,7 @@ class Lane(asyncio.Protocol):
         self._for_good = True
         self._held = b""
         self._stop_timer()
-        self._handler().data_received(data)
+        self._ensure_handler().data_received(data)
 
     def _is_ours(self) -> bool:
         """Whether aiohttp has answered all that it was handed, and waits for the next request."""
@@ -329,7 +329,7 @@ class Lane(asyncio.Protocol):
             self._behind.keep_alive(val=False)
         return True
 
-    def _handler(self) -> web.RequestHandler:
+    def _ensure_handler(self) -> web.RequestHandler:
         if self._behind is None:
             self._behind = self._shared.behind(self.visit)
             self._behind.connection_made(self._transport)

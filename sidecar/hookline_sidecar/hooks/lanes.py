@@ -48,8 +48,8 @@ class Lanes:
         self._route = route
         self._sweeping: asyncio.TimerHandle | None = None
 
-    def lane(self) -> Lane:
-        """One more connection."""
+    def new_lane(self) -> Lane:
+        """Make the protocol of one more connection."""
         if self._sweeping is None:
             self._sweeping = self.loop.call_later(_SILENCE_S, self._sweep)
         return Lane(self)

@@ -83,7 +83,7 @@ class HookServer(web.Server):
 
     def __call__(self) -> Lane | web.RequestHandler:  # type: ignore[override]  # a loop needs no more than a protocol
         """Make the protocol of a connection."""
-        return self._behind(None) if self._lanes is None else self._lanes.lane()
+        return self._behind(None) if self._lanes is None else self._lanes.new_lane()
 
     def _behind(self, visit: Visit | None) -> web.RequestHandler:
         return _Connection(self, self._census, visit=visit, loop=self._loop, **self._kwargs)

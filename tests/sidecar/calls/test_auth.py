@@ -259,7 +259,7 @@ def test_a_path_that_is_behind_another_prefix_is_malformed(target):
 
 
 def told(headers, *, by="any", target="/v1/auth", method="GET"):
-    """Method, path and address as the plugins get them, from the lane and from the server; the sentence where they are not asked."""
+    """Method, path and address as plugins get them by lane and by server; the sentence where they are not asked."""
     questions = [Question.of_request(TELLINGS[by], method, target, headers)]
     lines = [f"{method} {target} HTTP/1.1", "Host: h", *(f"{name}: {value}" for name, value in headers)]
     head = read_head("\r\n".join(lines).encode("utf-8", "surrogateescape"))
