@@ -222,13 +222,12 @@ def test_a_connection_that_never_asks_is_kept_for_a_moment(rig, line):
 
 def test_a_call_that_takes_its_time_is_no_head_that_does_not_end(rig, line, monkeypatch):
     """On the lane and on the server, the first on its connection or a later one, with the next one behind it."""
-    quick = endpoint_rig.Slow.answer
 
-    async def slow(self, call, asker=None):
+    async def slowly(answer, _):
         await asyncio.sleep(20)
-        return await quick(self, call, asker)
+        return answer
 
-    monkeypatch.setattr(endpoint_rig.Slow, "answer", slow)
+    monkeypatch.setattr(endpoint_rig, "_slowly", slowly)
     other = rig.connect()
     line.client_sends(request(LATER) + request(LATER) + request())
     other.client_sends(request(LATER, extra=b"X-Twice: 1\r\nX-Twice: 2\r\n") + request())
