@@ -47,7 +47,7 @@ class Reply(NamedTuple):
         return response
 
 
-class Refused(Exception):  # noqa: N818 - the call is at fault, not we
+class Problem(Exception):  # noqa: N818 - the call is at fault, not we
     """A call that is answered with a problem document."""
 
     def __init__(

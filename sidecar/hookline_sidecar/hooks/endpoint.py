@@ -25,7 +25,7 @@ from hookline_sidecar.hooks.original import TELLINGS
 from hookline_sidecar.hooks.reading import LARGE, BodyReader
 from hookline_sidecar.hooks.server import HookServer, asker_of
 from hookline_sidecar.hooks.written import Writer
-from hookline_sidecar.replies import JSON, Refused, Reply
+from hookline_sidecar.replies import JSON, Problem, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -93,8 +93,8 @@ class Endpoint:
         """Answer any request, on the server."""
         try:
             return (await self._answer_on_server(request)).response()
-        except Refused as refused:
-            return _refusal(request, refused)
+        except Problem as problem:
+            return _refusal(request, problem)
         except Exception as error:  # noqa: BLE001 - logged, with its traceback
             return self._log_defect(request.method, request.path, error).response()
 
@@ -157,8 +157,8 @@ class Endpoint:
             if isinstance(reply, Reply):
                 return self._writer.reply(reply)
             return functools.partial(self._later, reply, what)
-        except Refused as refused:
-            return self._writer.reply(refused.reply())
+        except Problem as problem:
+            return self._writer.reply(problem.reply())
         except Exception as error:  # noqa: BLE001 - logged, with its traceback
             return self._writer.reply(self._log_defect("", what, error))
 
@@ -180,7 +180,7 @@ class Endpoint:
 
     async def _answer_on_server(self, request: web.BaseRequest) -> Reply:
         if self._gate.draining:
-            raise Refused(503, "the sidecar is shutting down; ask another one, or again after its restart")
+            raise Problem(503, "the sidecar is shutting down; ask another one, or again after its restart")
         if request.path.startswith(_HOOKS):
             return await self._hook(request)
         if request.path == _BATCH:
@@ -195,7 +195,7 @@ class Endpoint:
                 self._gate.count_unclear()
             return await self._work(question, asker_of(request))
         hooks = ", ".join(Hook)
-        raise Refused(404, f"there is nothing at {request.path:.100}; hooks are POST {_HOOKS} with one of {hooks}")
+        raise Problem(404, f"there is nothing at {request.path:.100}; hooks are POST {_HOOKS} with one of {hooks}")
 
     async def _work(self, work: _Work, asker: Asker) -> Reply:
         reply = self._begin(work)
@@ -205,7 +205,7 @@ class Endpoint:
         try:
             hook = parse_hook(request.path.removeprefix(_HOOKS))
         except ValueError as error:
-            raise Refused(404, str(error)) from None
+            raise Problem(404, str(error)) from None
         keep = max(LARGE, self._gate.runtime.chains.largest_input(hook))
         async with self._reader.body(request, keep) as body:
             try:
@@ -221,7 +221,7 @@ class Endpoint:
         if now - self._logged_at >= _LOG_PAUSE_S:
             self._logged_at = now
             log.error("%s %.100s could not be answered", method, path, exc_info=error)
-        return Refused(500, f"the sidecar failed: {type(error).__name__}").reply()
+        return Problem(500, f"the sidecar failed: {type(error).__name__}").reply()
 
 
 async def _finish(work: _Work, chains: Chains, held: contextlib.ExitStack, asker: Asker) -> Reply:
@@ -229,12 +229,12 @@ async def _finish(work: _Work, chains: Chains, held: contextlib.ExitStack, asker
         return await work.finish(chains, asker)
 
 
-def _no_input(error: InputError) -> Refused:
-    return Refused(400, str(error), field=error.field)
+def _no_input(error: InputError) -> Problem:
+    return Problem(400, str(error), field=error.field)
 
 
-def _refusal(request: web.BaseRequest, refused: Refused) -> web.Response:
-    response = refused.reply().response()
-    if not request.content.is_eof() or refused.status == http.HTTPStatus.SERVICE_UNAVAILABLE:
+def _refusal(request: web.BaseRequest, problem: Problem) -> web.Response:
+    response = problem.reply().response()
+    if not request.content.is_eof() or problem.status == http.HTTPStatus.SERVICE_UNAVAILABLE:
         response.force_close()  # what is still to come of the body is not read
     return response

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from hookline_serving import Bodies, media_type
 from hookline_sidecar.hooks.batch import LOOKED_INTO
-from hookline_sidecar.replies import Refused, writable
+from hookline_sidecar.replies import Problem, writable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,10 +37,10 @@ class BodyReader:
         """The body, for as long as the context lasts; a large one has one of few permits meanwhile.
 
         Of a body that nobody takes, with more than ``keep`` bytes, only their number: they are dropped as they come.
-        Raises Refused.
+        Raises Problem.
         """
         if request.method != "POST":
-            raise Refused(405, f"{request.method} is not answered here; use POST", allow="POST")
+            raise Problem(405, f"{request.method} is not answered here; use POST", allow="POST")
         _check_media(request)
         if (request.content_length or 0) > self._most:
             raise self._too_large()
@@ -73,22 +73,22 @@ class BodyReader:
                     chunks.append(chunk)
                 self._small.forget(deadline)
         except TimeoutError:
-            raise Refused(408, f"the body could not be read within {self._seconds:g} s") from None
+            raise Problem(408, f"the body could not be read within {self._seconds:g} s") from None
         except (web.RequestPayloadError, ConnectionError, ValueError, RuntimeError) as error:
             # Cut off, or chunks that are none. Where the client is gone, nobody reads this.
-            raise Refused(400, f"the body was not sent whole: {error!s:.100}") from None
+            raise Problem(400, f"the body was not sent whole: {error!s:.100}") from None
         return b"".join(chunks) if is_kept else size
 
-    def _too_large(self) -> Refused:
-        return Refused(413, f"the body has more than {self._most} bytes")
+    def _too_large(self) -> Problem:
+        return Problem(413, f"the body has more than {self._most} bytes")
 
 
 def _check_media(request: web.BaseRequest) -> None:
     """Anything but plain JSON is refused; no header at all is taken as JSON."""
     if request.headers.get("Content-Encoding", "identity") != "identity":
-        raise Refused(415, "compressed bodies are not read; send the JSON as it is")
+        raise Problem(415, "compressed bodies are not read; send the JSON as it is")
     if "Content-Type" in request.headers and (media := media_type(request.headers)) != "application/json":
-        raise Refused(415, f"the body is {writable(media):.60}, and must be application/json")
+        raise Problem(415, f"the body is {writable(media):.60}, and must be application/json")
 
 
 async def _continue(request: web.BaseRequest) -> None:
@@ -97,10 +97,10 @@ async def _continue(request: web.BaseRequest) -> None:
     if expected is None:
         return
     if expected.lower() != "100-continue":
-        raise Refused(417, f"nothing is known of the expectation {expected:.60}")
+        raise Problem(417, f"nothing is known of the expectation {expected:.60}")
     if request.version >= (1, 1) and not request.content.is_eof():
         try:
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         except ConnectionError as error:
-            raise Refused(400, f"the body was not sent whole: {error!s:.100}") from None  # nobody reads this
+            raise Problem(400, f"the body was not sent whole: {error!s:.100}") from None  # nobody reads this
         request.writer.output_size = 0  # a malformed body is still answered

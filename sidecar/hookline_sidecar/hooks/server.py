@@ -16,7 +16,7 @@ from hookline_runtime.plugin.backlog import Asker
 from hookline_serving import Bounds, Census, Closed, Connection
 from hookline_serving.connection import announcing
 from hookline_sidecar.hooks.lanes import Lanes
-from hookline_sidecar.replies import Refused, writable
+from hookline_sidecar.replies import Problem, writable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -150,7 +150,7 @@ class _Connection(Connection):
     def refusal(self, status: int, detail: str) -> web.Response:
         """A problem document."""
         text = f"the request is malformed: {writable(detail or 'this is no HTTP/1.1')}"
-        return Refused(status, text).reply().response()
+        return Problem(status, text).reply().response()
 
 
 def asker_of(request: web.BaseRequest) -> Asker:
