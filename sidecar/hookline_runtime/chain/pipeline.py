@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hookline_api.bundle import BundlePlugin
-    from hookline_runtime.plugin.plugin import Plugin, Road
+    from hookline_runtime.plugin.hook import PluginHook
+    from hookline_runtime.plugin.plugin import Plugin
 
 
 Later = Callable[[Asker], Awaitable[bytes]]
@@ -102,13 +103,13 @@ class Link:
 class _Asked:
     """One plugin in the chain of one hook."""
 
-    __slots__ = ("entry", "name", "plugin", "road", "signature")
+    __slots__ = ("entry", "hook", "name", "plugin", "signature")
 
     def __init__(self, link: Link, hook: Hook) -> None:
         self.entry = link.entry
         self.name = link.name
         self.plugin = link.plugin
-        self.road = None if link.plugin is None else link.plugin.roads[hook]
+        self.hook = None if link.plugin is None else link.plugin.hooks[hook]
         self.signature = _signature(link.name)
 
     def fails_open(self, hook: Hook, error: CallError) -> bool:
@@ -134,7 +135,7 @@ class _Alone:
 
     link: _Asked
     plugin: Plugin
-    road: Road
+    hook: PluginHook
     said_of_answer: bytes | None
     """What stands between the plugin's answer and the request id; None where a rule has to see the answer."""
     said_of_none: bytes | None
@@ -213,11 +214,11 @@ class Chains:
                 self.ways[hook] = Way(hook, told)
 
     def _as_alone(self, hook: Hook, asked: _Links) -> _Alone | None:
-        if len(asked) != 1 or asked[0].plugin is None or asked[0].road is None:
+        if len(asked) != 1 or asked[0].plugin is None or asked[0].hook is None:
             return None
         said_of_answer = asked[0].signature if _RULES[hook] in (_first, _deny_wins) else None
         said_of_none = _NOBODY[hook] + self._nobody if hook is not Hook.CACHE_SET else None
-        return _Alone(asked[0], asked[0].plugin, asked[0].road, said_of_answer, said_of_none)
+        return _Alone(asked[0], asked[0].plugin, asked[0].hook, said_of_answer, said_of_none)
 
     def has_deciders(self, hook: Hook) -> bool:
         """Whether any plugin may decide this hook."""
@@ -232,12 +233,12 @@ class Chains:
         call = Call(hook, b"", orjson.dumps(request_id_of(None)))
         observing = self._observing[hook]
         for link in observing.items if observing is not None else ():
-            if link.plugin is not None and link.road is not None:
-                link.plugin.refuse_size(link.road, size)
+            if link.plugin is not None and link.hook is not None:
+                link.plugin.refuse_size(link.hook, size)
         for link in self._deciding[hook].items:
-            if link.plugin is None or link.road is None:
+            if link.plugin is None or link.hook is None:
                 return self._splice(call, self._not_there(call, link))
-            error = link.plugin.refuse_size(link.road, size)
+            error = link.plugin.refuse_size(link.hook, size)
             if not link.fails_open(hook, error):
                 return self._splice(call, self._failed(call, link, error))
         return self._splice(call, (_NOBODY[hook], self._nobody))
@@ -273,11 +274,11 @@ class Chains:
             if not plugin.ready():
                 return self._later(self._answer_later, Call(hook, body, quoted_id))
             try:  # and not _ask_now, which costs as much as all else here
-                said = plugin.call_now(chosen.road, body)
+                said = plugin.call_now(chosen.hook, body)
             except CallError as error:
                 said = _bare(error)
                 if plugin.before is not None:
-                    said = plugin.before.ask_now(plugin, chosen.road, Call(hook, body, quoted_id), said)
+                    said = plugin.before.ask_now(plugin, chosen.hook, Call(hook, body, quoted_id), said)
             if said is None:
                 if chosen.said_of_none is not None:
                     return b"".join((chosen.said_of_none, quoted_id, self._end_of_answer))
@@ -319,12 +320,12 @@ class Chains:
             return self._later(self._decide_later, Call(hook, data, orjson.dumps(request_id)))
         said: Said
         try:  # as in answer
-            said = plugin.call_now(alone.road, data)
+            said = plugin.call_now(alone.hook, data)
         except CallError as error:
             said = _bare(error)
             if plugin.before is not None:
                 call = Call(hook, data, orjson.dumps(request_id))
-                said = plugin.before.ask_now(plugin, alone.road, call, said)
+                said = plugin.before.ask_now(plugin, alone.hook, call, said)
         if alone.said_of_answer is not None and isinstance(said, Answer):
             return said.head
         return self._walk_now(Call(hook, data, orjson.dumps(request_id)), (alone.link,), said)[0]
@@ -419,11 +420,11 @@ class Chains:
             link = links[at]
             plugin = link.plugin
             if said is _NOT_ASKED:
-                if plugin is None or link.road is None:
+                if plugin is None or link.hook is None:
                     return self._not_there(call, link)
                 if not plugin.ready():
                     return _Pause(links, at, standing)
-                said = _ask_now(plugin, link.road, call)
+                said = _ask_now(plugin, link.hook, call)
             at += 1
             if isinstance(said, Answer):
                 rule = _RULES[hook]
@@ -476,20 +477,20 @@ async def _tell(links: _Links, call: Call, asker: Asker) -> None:
             raise
 
 
-def _ask_now(plugin: Plugin, road: Road, call: Call) -> Said:
+def _ask_now(plugin: Plugin, hook: PluginHook, call: Call) -> Said:
     try:
-        return plugin.call_now(road, call.data)
+        return plugin.call_now(hook, call.data)
     except CallError as error:
         said = _bare(error)
-    return said if plugin.before is None else plugin.before.ask_now(plugin, road, call, said)
+    return said if plugin.before is None else plugin.before.ask_now(plugin, hook, call, said)
 
 
 async def _ask(link: _Asked, call: Call) -> Said:
-    plugin, road = link.plugin, link.road
+    plugin, hook = link.plugin, link.hook
     assert plugin is not None  # noqa: S101 - the walk stopped for it
-    assert road is not None  # noqa: S101
+    assert hook is not None  # noqa: S101
     try:
-        return await plugin.call_on(road, call.data)
+        return await plugin.call_on(hook, call.data)
     except CallError as error:
         said = _bare(error)
-    return said if plugin.before is None else await plugin.before.ask(plugin, road, call, said)
+    return said if plugin.before is None else await plugin.before.ask(plugin, hook, call, said)
