@@ -24,7 +24,8 @@ import orjson
 
 from hookline_api.hooks import DEFAULTS, OBSERVERS, Hook, closed
 from hookline_runtime.call.decisions import Answer
-from hookline_runtime.call.inputs import Call, look, read_call, request_id_of
+from hookline_runtime.call.inputs import Call, read_call, request_id_of
+from hookline_runtime.call.looks import look
 from hookline_runtime.call.matching import MAX_KNOWN, Choice
 from hookline_runtime.errors import CallError
 from hookline_runtime.errors import bare as _bare
@@ -210,8 +211,8 @@ class Chains:
             facts = self._deciding[hook].facts
             if not facts and not observing:
                 self._alone[hook] = self._as_alone(hook, self._deciding[hook].items)
-            if not observing and (told := look(hook, facts)) is not None:
-                self.ways[hook] = Way(hook, told)
+            if not observing and (wanted := look(hook, facts)) is not None:
+                self.ways[hook] = Way(hook, wanted)
 
     def _as_alone(self, hook: Hook, asked: _Links) -> _Alone | None:
         if len(asked) != 1 or asked[0].plugin is None or asked[0].hook is None:
