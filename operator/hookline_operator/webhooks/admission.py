@@ -21,7 +21,7 @@ import re
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import orjson
@@ -39,8 +39,12 @@ from hookline_artifacts.reference import LayoutReference
 from hookline_artifacts.reference import parse as parse_reference
 from hookline_operator.rations import Ration
 from hookline_operator.webhooks.deletion import Deletion
-from hookline_operator.webhooks.injection import InjectionError, InjectionSettings, MalformedPodError, inject, patch
+from hookline_operator.webhooks.injection import inject, patch
+from hookline_operator.webhooks.pod_json import InjectionError, MalformedPodError
 from hookline_serving import Bodies, media_type
+
+if TYPE_CHECKING:
+    from hookline_operator.webhooks.annotations import InjectionSettings
 
 T = TypeVar("T")
 Json = dict[str, Any]

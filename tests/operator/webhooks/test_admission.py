@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hookline_api.resources import Permission
 from hookline_operator.webhooks import admission
 from hookline_operator.webhooks.admission import INJECT_PATH, MAX_BODY, VALIDATE_PATH, Lack, judge, routes
-from hookline_operator.webhooks.injection import InjectionSettings
+from hookline_operator.webhooks.annotations import InjectionSettings
 
 SETTINGS = InjectionSettings(
     image="sidecar:1", operator="https://hookline-operator.hookline-system.svc", operator_ca="CA"

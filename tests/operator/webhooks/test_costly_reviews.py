@@ -15,7 +15,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from hookline_api.config import MAX_CONFIG_VALUES
 from hookline_operator.webhooks.admission import INJECT_PATH, MAX_BODY, VALIDATE_PATH, routes
-from hookline_operator.webhooks.injection import InjectionSettings
+from hookline_operator.webhooks.annotations import InjectionSettings
 from sessions import client_session
 
 MIB = 2**20
