@@ -7,6 +7,7 @@ tests look at the lane alone.
 from __future__ import annotations
 
 import asyncio
+import functools
 import hashlib
 import re
 import selectors
@@ -21,14 +22,13 @@ from aiohttp.http_parser import HttpRequestParser
 
 from hookline_api.bundle import Bundle, BundlePlugin
 from hookline_api.hooks import INPUTS, Hook
-from hookline_runtime.chain.pipeline import Chains
+from hookline_runtime.chain.pipeline import Chains, Later
 from hookline_runtime.runtime import Runtime
 from hookline_sidecar.hooks import lane
 from hookline_sidecar.hooks.endpoint import BOUNDS, Endpoint, Gate
 from hookline_sidecar.settings import Settings
 
 if TYPE_CHECKING:
-    from hookline_runtime.call.inputs import Call
     from hookline_runtime.plugin.backlog import Asker
 
 MAX_BODY: Final = 3000
@@ -160,25 +160,23 @@ class Slow(Chains):
     Whatever ``/v1/auth`` asks shows in its answer: who it is and whether they may is made of the question's bytes.
     """
 
-    def answer_now(self, call: Call) -> bytes | None:
-        """None where the call says so."""
-        return None if b"later" in call.data else super().answer_now(call)
-
-    async def answer(self, call: Call, asker: Asker | None = None) -> bytes:
+    def answer(
+        self, hook: Hook, body: bytes, found: tuple[bytes, bytes] | None = None, *, unread: int = 0
+    ) -> bytes | Later:
         """Takes its time where the call says so."""
-        if b"later" in call.data:
-            await asyncio.sleep(0.002)
-        return await super().answer(call, asker)
+        answer = super().answer(hook, body, found, unread=unread)
+        assert isinstance(answer, bytes)
+        return functools.partial(_slowly, answer) if b"later" in body else answer
 
-    def decide_now(self, hook: Hook, data: bytes, request_id: str) -> bytes | None:
-        """None where the call says so."""
-        return None if b"later" in data else _decided(hook, data, request_id)
-
-    async def decide(self, hook: Hook, data: bytes, request_id: str, asker: Asker | None = None) -> bytes:  # noqa: ARG002
+    def decide(self, hook: Hook, data: bytes, request_id: str) -> bytes | Later:
         """Takes its time where the call says so."""
-        if b"later" in data:
-            await asyncio.sleep(0.002)
-        return _decided(hook, data, request_id)
+        decision = _decided(hook, data, request_id)
+        return functools.partial(_slowly, decision) if b"later" in data else decision
+
+
+async def _slowly(answer: bytes, _: Asker) -> bytes:
+    await asyncio.sleep(0.002)
+    return answer
 
 
 def _decided(hook: Hook, data: bytes, request_id: str) -> bytes:

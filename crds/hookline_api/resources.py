@@ -50,7 +50,7 @@ class LocalObjectReference(Resource):
 
 
 class OCISource(Resource):
-    """A module in an OCI registry, in any layout that ``docs/artifacts.md`` lists."""
+    """A module in an OCI registry, in any layout that ``docs/reference/artifacts.md`` lists."""
 
     reference: Annotated[
         str,
@@ -362,7 +362,7 @@ class FailurePolicy(Resource):
     """What the chain answers when a plugin fails, per cause.
 
     LastGood: what ran before goes on; where nothing did, as Closed. Closed: the refusing answer of the hook
-    (``docs/hooks.md``). Open: as if the plugin were not there. Defaults: Closed on deciding hooks, Open on
+    (``docs/reference/hooks.md``). Open: as if the plugin were not there. Defaults: Closed on deciding hooks, Open on
     observing ones, LastGood for ``fetch``, ``verify`` and ``config``.
     """
 

@@ -158,22 +158,30 @@ class Replica:
         return until(there, lambda: f"{what} of {self.name}\n{self.log.read_text()[-6000:]}")
 
 
+@pytest.fixture(scope="session")
+def chart_rights():
+    """The chart's rights, for an operator in the namespace of this name."""
+    place = f"place-{uuid.uuid4().hex}"
+    rendered = subprocess.run(
+        [binary("helm"), "template", place, ROOT / "helm", "--namespace", place, "--set", "webhooks.enabled=false",
+         "--set", "fullnameOverride=hookline", "--kube-version=1.34"],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    kinds = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
+    rights = json.dumps([each for each in yaml.safe_load_all(rendered) if each and each["kind"] in kinds])
+    return lambda name: json.loads(rights.replace(place, name))
+
+
 @pytest.fixture
-def home(control_plane, crd):
+def home(control_plane, crd, chart_rights):
     """A namespace for an operator, with the chart's rights in it."""
     with control_plane.namespace(f"home-{uuid.uuid4().hex[:8]}") as name:
-        rendered = subprocess.run(
-            [binary("helm"), "template", name, ROOT / "helm", "--namespace", name, "--set", "webhooks.enabled=false",
-             "--set", "fullnameOverride=hookline", "--kube-version=1.34"],
-            check=True, capture_output=True, text=True,
-        ).stdout  # fmt: skip
-        kinds = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
-        rights = [each for each in yaml.safe_load_all(rendered) if each and each["kind"] in kinds]
+        rights = chart_rights(name)
         control_plane.apply(*rights)
         yield name
         for each in rights:
             if each["kind"].startswith("Cluster"):
-                control_plane.kubectl("delete", each["kind"], each["metadata"]["name"], "--ignore-not-found")
+                control_plane.delete(each["kind"], each["metadata"]["name"])
 
 
 @pytest.fixture
@@ -271,8 +279,7 @@ class Tenant:
             "artifact": {"digest": digest, "sha256": data["artifact"]["sha256"]},
             "revisions": [{"revision": short, "digest": digest}],
         }
-        self.plane.kubectl("patch", "wasmplugin", name, f"--namespace={self.name}", "--subresource=status",
-                           "--type=merge", "-p", json.dumps({"status": status}))  # fmt: skip
+        self.plane.patch("wasmplugin", name, {"status": status}, namespace=self.name, subresource="status")
         return metadata["name"]
 
     def pod(self, name, *, labels=None, ready=True):
@@ -287,12 +294,9 @@ class Tenant:
 
     def set_ready(self, name, *, ready):
         """As a kubelet would."""
-        status = {"status": {
-            "phase": "Running",
-            "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
-        }}  # fmt: skip
-        self.plane.kubectl("patch", "pod", name, f"--namespace={self.name}", "--subresource=status", "--type=merge",
-                           "-p", json.dumps(status))  # fmt: skip
+        conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
+        status = {"status": {"phase": "Running", "conditions": conditions}}
+        self.plane.patch("pod", name, status, namespace=self.name, subresource="status")
 
     def token(self, name, audience=AUDIENCE):
         """A pod's projected token."""

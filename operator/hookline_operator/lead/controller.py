@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import orjson
 from pydantic import ValidationError
 
+from hookline_api import sentences
 from hookline_api.abi import permission_warning, ungranted_imports
-from hookline_api.sentences import found_in
 from hookline_api.status import ArtifactStatus
+from hookline_artifacts import patience
 from hookline_artifacts.errors import ConfigError, FetchError, LoadError, NotGrantedError, VerifyError
 from hookline_artifacts.resolve import Objects, asks, registry_access, resolve
 from hookline_artifacts.schema_check import check_apart
@@ -57,10 +58,6 @@ _CHECKS_AT_ONCE: Final = 2
 _PENDING_S: Final = 2.0
 """How long a resolution goes on before its status says so: most end before, and then it is one write."""
 _SOON_S: Final = 0.02
-_RETRY_FIRST_S: Final = 2.0
-_RETRY_SLOW_S: Final = 20.0
-"""For failures that somebody has to mend first: a missing tag, wrong credentials, a bad module."""
-_RETRY_LAST_S: Final = 300.0
 _MAX_IMPORTS: Final = 256
 _MAX_NOTES: Final = 8
 _MAX_NOTE: Final = 300
@@ -320,12 +317,9 @@ class Controller:
             track.note = str(error)  # the tag cannot be asked again: what it meant before goes on
         else:
             track.error = error
-        if isinstance(error, ConfigError):
-            return  # it takes a change of the resource or of what it refers to, and that is noticed
-        first = _RETRY_FIRST_S if isinstance(error, FetchError) and error.transient else _RETRY_SLOW_S
-        pause = min(first * 2 ** min(track.attempts - 1, 16), _RETRY_LAST_S) * random.uniform(0.7, 1.0)  # noqa: S311
-        pause = max(pause, min(getattr(error, "retry_after", None) or 0.0, _RETRY_LAST_S))
-        self._again(track, plugin.key, pause, ask_again=ask_again)
+        pause = patience.pause(error, track.attempts)
+        if pause is not None:
+            self._again(track, plugin.key, pause, ask_again=ask_again)
 
     def _again(self, track: _Track, key: Key, pause: float, *, ask_again: bool) -> None:
         def begin() -> None:
@@ -349,7 +343,7 @@ class Controller:
         try:
             resource = plugin.parsed()
         except ValidationError as error:
-            raise ConfigError(_first(error)) from None
+            raise ConfigError(sentences.first(error)) from None
         namespace, source = plugin.namespace, resource.spec.source
         if (track := self._term.tracks.get(plugin.key)) is not None:
             track.asks = asks(source)
@@ -462,10 +456,3 @@ class Controller:
 def _ungranted(plugin: Plugin, imports: list[str]) -> dict[str, str]:
     """What the module imports and the resource does not grant."""
     return ungranted_imports(imports, plugin.facts.permissions if plugin.facts is not None else ())
-
-
-def _first(error: ValidationError) -> str:
-    """The first of what is wrong with a resource, in one sentence."""
-    each = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in each["loc"])
-    return f"{where}: {each['msg'].removeprefix('Value error, ')}{found_in(each)}"[:500]

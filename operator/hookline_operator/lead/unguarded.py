@@ -56,7 +56,7 @@ _AGAIN_S: Final = 5.0
 log = logging.getLogger("hookline.unguarded")
 
 _MIRROR: Final = "it mirrors a static pod, which no API server can change: write the sidecar into its manifest"
-_BY_HAND: Final = "this operator injects nothing: write the sidecar into the pod, as docs/injection.md has it"
+_BY_HAND: Final = "this operator injects nothing: write the sidecar into the pod, as docs/operate/injection.md has it"
 _AGAIN: Final = "delete it, so that it is made again"
 _MISSED: Final = f"it is older than that label, or was made while no operator answered: {_AGAIN}"
 _POD_ASKS: Final = f"its label asks for a sidecar, and {_MISSED}"

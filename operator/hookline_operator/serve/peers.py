@@ -21,6 +21,7 @@ import orjson
 from aiohttp import WSMsgType, web
 from pydantic import ValidationError
 
+from hookline_api import sentences
 from hookline_api.base import Resource
 from hookline_api.distribution import BLOBS_PATH, MAX_BUNDLE
 from hookline_artifacts.errors import FetchError
@@ -192,10 +193,8 @@ class Peers:
                 if message.type is WSMsgType.BINARY:
                     await self._take(message.data, replica)
         except ValidationError as error:
-            wrong = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            log.warning(
-                "the replica %s sent what cannot be read: %.200s: %.200s", caller.pod, wrong["loc"], wrong["msg"]
-            )
+            why = sentences.without_values(error)
+            log.warning("the replica %s sent what cannot be read: %s", caller.pod, why)
         except ConnectionError:  # in the middle of an answer to its ping; the library would log a stack trace
             pass
         finally:

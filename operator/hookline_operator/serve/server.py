@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import WSMsgType, web
 from pydantic import ValidationError
 
+from hookline_api import sentences
 from hookline_api.distribution import (
     BLOBS_PATH,
     DISTRIBUTION_PATH,
@@ -253,9 +254,8 @@ class Distribution:
             await end(session, _POLICY, b"no report came")
         except ValidationError as error:
             self._cut("not_a_report")
-            wrong = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            where = ".".join(str(part) for part in wrong["loc"])
-            log.warning("pod '%s/%s' sent no report: %.100s: %.100s", pod.namespace, pod.name, where, wrong["msg"])
+            why = sentences.without_values(error)
+            log.warning("pod '%s/%s' sent no report: %s", pod.namespace, pod.name, why)
             await end(session, _NOT_A_REPORT, b"not a report")
         except CostError as error:
             self._cut("not_a_report")

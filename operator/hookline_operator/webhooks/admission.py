@@ -28,12 +28,11 @@ import orjson
 from aiohttp import web
 from pydantic import ValidationError
 
-from hookline_api import json_cost
+from hookline_api import json_cost, sentences
 from hookline_api.abi import HOST_FUNCTIONS
 from hookline_api.config import MAX_CONFIG, MAX_CONFIG_VALUES, Config
 from hookline_api.hooks import parse_hook
 from hookline_api.resources import Permission, WasmPlugin
-from hookline_api.sentences import found_in
 from hookline_artifacts.errors import FetchError
 from hookline_artifacts.reference import LayoutReference
 from hookline_artifacts.reference import parse as parse_reference
@@ -373,7 +372,7 @@ def judge(document: Json, *, name: str = "unnamed") -> _Judged:
         if isinstance(config, dict):
             plugin = _with_config(plugin, config, problems)
     except ValidationError as error:
-        problems += [_sentence(each) for each in error.errors(include_url=False)]
+        problems += map(str, sentences.problems(error))
     warnings = _unknown_fields(text)
     if isinstance(spec, dict):
         problems += _more_problems(spec)
@@ -411,36 +410,15 @@ def _is_vast(document: Json) -> bool:
     return False
 
 
-_MESSAGES: Final = {"missing": "is missing", "extra_forbidden": "there is no such field"}
-_PATTERNS: Final = {
-    "permissions": "is no permission: " + ", ".join(Permission) + ", custom.NAME",
-    "name": "is no name: lower-case letters, digits, '-' and '.', and a letter or digit at both ends",
-    "sha256": "is no SHA-256: 64 lower-case hex digits",
-    "egress": "is no scheme://host:port with http or https",
-    "url": "is no http:// or https:// URL",
-    "path": "is no path such as upstream.token",
-}
-
-
-def _where(location: tuple[int | str, ...]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)[1:]
-
-
-def _sentence(error: Any) -> str:
-    location = error["loc"]
-    message = _MESSAGES.get(error["type"], error["msg"]).removeprefix("Value error, ")
-    if error["type"] == "string_pattern_mismatch":
-        message = next((text for part, text in _PATTERNS.items() if part in location), message)
-    return f"{_where(location)}: {message}{found_in(error)}"
-
-
 def _unknown_fields(text: bytes) -> list[str]:
     try:
         WasmPlugin.model_validate_json(text, extra="forbid", by_alias=True, by_name=False)
     except ValidationError as error:
-        unknown = [each["loc"] for each in error.errors(include_url=False) if each["type"] == "extra_forbidden"]
-        return [f"{_where(where)}: this version of Hookline knows no such field, and does nothing with it"
-                for where in unknown if where != ("spec", "source", "file")]  # fmt: skip
+        return [
+            f"{where}: this version of Hookline knows no such field, and does nothing with it"
+            for where in sentences.unknown_fields(error)
+            if where != "spec.source.file"
+        ]
     return []
 
 

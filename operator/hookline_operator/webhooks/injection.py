@@ -2,7 +2,7 @@
 
 The sidecar is a native one (https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/): an init container
 that is restarted always, the first of all, so that hooks are answered before anything else in the pod runs and until
-everything else has ended. ``docs/injection.md`` is this page for users, and has the same by hand.
+everything else has ended. ``docs/operate/injection.md`` is this page for users, and has the same by hand.
 
 Whether a pod is asked about at all is decided by the labels in the webhook's configuration. A pod that was asked for
 either gets its sidecar, or is refused with a sentence, or is left alone with a warning; never silently without.

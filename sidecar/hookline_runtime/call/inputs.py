@@ -2,7 +2,7 @@
 
 The checks come from the contract's models, compiled once into tables of field names and types. A full
 validation by the models would cost more than most plugins; the hook road needs no more than the certainty that
-a guest finds every field of ``docs/hooks.md``, with its type, whatever the proxy left out.
+a guest finds every field of ``docs/reference/hooks.md``, with its type, whatever the proxy left out.
 
 Two things would let a guest and this module read one body differently, and so are settled here. A null where guests
 read a string is taken as left out. A name that stands twice in one object is refused, because some readers take the

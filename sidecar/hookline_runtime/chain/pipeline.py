@@ -6,15 +6,17 @@ plugin that fails closed stops the chain with the hook's refusing answer, one th
 there.
 
 There is one walk along a chain (``_walk``). Where all plugins are ready it is plain, synchronous code from the
-call to the answer's bytes; where one is not, ``answer`` awaits that one and walks on. Plugins that a call is not for
-are left out before the walk, by one look into a table. What the proxy gets is
-spliced of three pieces: what the plugin said, who it was, and which bundle; nothing is written twice.
+call to the answer's bytes. Where one is not, the caller gets a ``Later``, which awaits that one and walks on. Plugins
+that a call is not for are left out before the walk, by one look into a table. The answer is spliced of three pieces:
+what the plugin said, who it was, and which bundle; nothing is written twice.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
     from hookline_runtime.plugin.plugin import Plugin, Road
 
 
+Later = Callable[[Asker], Awaitable[bytes]]
+"""What is to be called, and awaited, for a decision that a plugin is not ready for yet. It is called once at the most;
+until it is done, or dropped, it keeps its bundle."""
 Step = tuple["_Asked", Answer]
 """Who said something, and what."""
 
@@ -222,11 +227,8 @@ class Chains:
         """Bytes of the largest call that any plugin of the hook takes; 0 where there is none."""
         return self._largest[hook]
 
-    def answer_unread(self, hook: Hook, size: int) -> bytes:
-        """The decision about a call of so many bytes, more than ``largest_input``, that nobody has looked into.
-
-        So it is taken to be for every plugin, and is an overload of each of them until one closes it.
-        """
+    def _answer_unread(self, hook: Hook, size: int) -> bytes:
+        """The decision about a call that nobody looked into: an overload of each plugin, until one closes it."""
         call = Call(hook, b"", orjson.dumps(request_id_of(None)))
         observing = self._observing[hook]
         for link in observing.items if observing is not None else ():
@@ -240,14 +242,21 @@ class Chains:
                 return self._splice(call, self._failed(call, link, error))
         return self._splice(call, (_NOBODY[hook], self._nobody))
 
-    def answer_body_now(self, hook: Hook, body: bytes, found: tuple[bytes, bytes] | None = None) -> bytes | None:
-        """``answer_now`` of a proxy's bytes, and of what ``accelerator.scan`` found of them, if that is known.
+    def answer(
+        self, hook: Hook, body: bytes, found: tuple[bytes, bytes] | None = None, *, unread: int = 0
+    ) -> bytes | Later:
+        """The decision about a proxy's bytes, as JSON: made now, on this thread, or a ``Later``; then nothing has run.
 
-        Raises InputError. Most calls need no look into them: this is their way, and the same answer.
+        ``found`` is what ``accelerator.scan`` says of the bytes, where the caller knows it. ``unread`` is the size of a
+        body over ``largest_input`` that nobody has read; ``body`` is empty then.
+
+        Raises InputError where the body is malformed, and nothing else: a failure of a plugin is an answer.
         """
+        if unread:
+            return self._answer_unread(hook, unread)
         way = self.ways.get(hook)
         if way is None or (found is None and (found := scan(way.look, body)) is None):
-            return self.answer_now(read_call(hook, body))
+            return self._answer_read(read_call(hook, body))
         quoted_id, key = found
         try:
             chosen = way.known[key]
@@ -256,13 +265,13 @@ class Chains:
         if isinstance(chosen, _Several):
             for each in chosen.plugins:
                 if not each.ready():
-                    return None
+                    return self._later(self._answer_later, Call(hook, body, quoted_id))
             links = chosen.links
             said: Said | _NotAsked = _NOT_ASKED
         else:
             plugin = chosen.plugin
             if not plugin.ready():
-                return None
+                return self._later(self._answer_later, Call(hook, body, quoted_id))
             try:  # and not _ask_now, which costs as much as all else here
                 said = plugin.call_now(chosen.road, body)
             except CallError as error:
@@ -293,25 +302,23 @@ class Chains:
         way.known[key] = chosen
         return chosen
 
-    def answer_now(self, call: Call) -> bytes | None:
-        """The decision as JSON, decided now, on this thread. Raises nothing: a failure is an answer.
-
-        None, and nothing has run, where a plugin would have to be waited for.
-        """
+    def _answer_read(self, call: Call) -> bytes | Later:
+        """``answer`` of a call that was looked into."""
         verdict = self._verdict_now(call)
-        return None if verdict is None else self._splice(call, verdict)
+        return self._later(self._answer_later, call) if verdict is None else self._splice(call, verdict)
 
-    def decide_now(self, hook: Hook, data: bytes, request_id: str) -> bytes | None:
-        """``answer_now`` of a call that is known to be right, but what was decided alone: without its closing brace."""
+    def decide(self, hook: Hook, data: bytes, request_id: str) -> bytes | Later:
+        """As ``answer``, of a call that is known to be right; what was decided alone, without its closing brace."""
         alone = self._alone.get(hook)
         if alone is None:
-            verdict = self._verdict_now(Call(hook, data, orjson.dumps(request_id)))
-            return None if verdict is None else verdict[0]
+            call = Call(hook, data, orjson.dumps(request_id))
+            verdict = self._verdict_now(call)
+            return self._later(self._decide_later, call) if verdict is None else verdict[0]
         plugin = alone.plugin
         if not plugin.ready():
-            return None
+            return self._later(self._decide_later, Call(hook, data, orjson.dumps(request_id)))
         said: Said
-        try:  # as in answer_body_now
+        try:  # as in answer
             said = plugin.call_now(alone.road, data)
         except CallError as error:
             said = _bare(error)
@@ -322,16 +329,23 @@ class Chains:
             return said.head
         return self._walk_now(Call(hook, data, orjson.dumps(request_id)), (alone.link,), said)[0]
 
-    async def answer(self, call: Call, asker: Asker | None = None) -> bytes:
-        """The decision as JSON, once every plugin that is asked had room for the call. Raises nothing.
+    def _later(self, ask: Callable[[Call, contextlib.ExitStack, Asker], Awaitable[bytes]], call: Call) -> Later:
+        call.forget()  # many may wait at the same time
+        held = contextlib.ExitStack()
+        held.enter_context(self.held())  # from here on; where nobody calls it, it goes with the last reference
+        return functools.partial(ask, call, held)
 
-        For an ``asker`` who is gone, a call to observe does not wait for room.
+    async def _answer_later(self, call: Call, held: contextlib.ExitStack, asker: Asker) -> bytes:
+        """The decision, once every plugin that is asked had room for the call. Raises nothing.
+
+        For an asker who is gone, a call to observe does not wait for room.
         """
-        return self._splice(call, await self._verdict(call, asker))
+        with held:
+            return self._splice(call, await self._verdict(call, asker))
 
-    async def decide(self, hook: Hook, data: bytes, request_id: str, asker: Asker | None = None) -> bytes:
-        """``answer``, as ``decide_now``."""
-        return (await self._verdict(Call(hook, data, orjson.dumps(request_id)), asker))[0]
+    async def _decide_later(self, call: Call, held: contextlib.ExitStack, asker: Asker) -> bytes:
+        with held:
+            return (await self._verdict(call, asker))[0]
 
     def _verdict_now(self, call: Call) -> Verdict | None:
         hook = call.hook
@@ -352,22 +366,18 @@ class Chains:
                     link.plugin.backlog.add(hook, call.data)
         return self._walk_now(call, links, _NOT_ASKED)
 
-    async def _verdict(self, call: Call, asker: Asker | None) -> Verdict:
-        self._under_way += 1
-        try:
-            observing = self._observing[call.hook]
-            watching = observing.of(call) if observing is not None else ()
-            asked = self._deciding[call.hook].of(call)
-            call.forget()
-            if watching:
-                await _tell(watching, call, asker or Asker())
-            walked = self._walk(call, asked, 0, None, _NOT_ASKED)
-            while isinstance(walked, _Pause):
-                links, at, standing = walked
-                walked = self._walk(call, links, at, standing, await _ask(links[at], call))
-            return walked
-        finally:
-            self._end()
+    async def _verdict(self, call: Call, asker: Asker) -> Verdict:
+        observing = self._observing[call.hook]
+        watching = observing.of(call) if observing is not None else ()
+        asked = self._deciding[call.hook].of(call)
+        call.forget()
+        if watching:
+            await _tell(watching, call, asker)
+        walked = self._walk(call, asked, 0, None, _NOT_ASKED)
+        while isinstance(walked, _Pause):
+            links, at, standing = walked
+            walked = self._walk(call, links, at, standing, await _ask(links[at], call))
+        return walked
 
     @contextlib.contextmanager
     def held(self) -> Iterator[Chains]:

@@ -16,7 +16,7 @@ defer         nobody decides                    401
 
 Which request it was is read by ``original``: from the headers of the proxy that ``--auth-headers`` names, else from all
 that proxies usually tell it by, which have to agree; and what can be read in two ways is refused before any plugin is
-asked. What is not told is empty for the plugins, because a guess would be judged in its place (``docs/proxies.md``).
+asked. What is not told is empty for the plugins: a guess would be judged in its place (``docs/reference/proxies.md``).
 """
 
 from __future__ import annotations
@@ -122,8 +122,8 @@ class Question:
     def advance(self, chains: Chains) -> Reply | None:
         """Ask as long as the plugins are ready; the answer, or None where one has to be waited for."""
         while self.reply is None:
-            decision = chains.decide_now(self._hook, self._data, self._request_id)
-            if decision is None:
+            decision = chains.decide(self._hook, self._data, self._request_id)
+            if not isinstance(decision, bytes):
                 return None
             self._heard(chains, decision)
         return self.reply
@@ -131,7 +131,8 @@ class Question:
     async def finish(self, chains: Chains, asker: Asker) -> Reply:
         """Ask what is left to ask. Both questions need the same chains: let them be held."""
         while self.reply is None:
-            self._heard(chains, await chains.decide(self._hook, self._data, self._request_id, asker))
+            decision = chains.decide(self._hook, self._data, self._request_id)
+            self._heard(chains, decision if isinstance(decision, bytes) else await decision(asker))
         return self.reply
 
     def _heard(self, chains: Chains, decision: bytes) -> None:

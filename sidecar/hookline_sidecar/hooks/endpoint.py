@@ -161,20 +161,18 @@ class Endpoint:
         if self._gate.draining:
             return None
         try:
-            decision = self._gate.runtime.answer_now(hook, body)
-            return (
-                functools.partial(self._hook_later, hook, body) if decision is None else self._wire.decision(decision)
-            )
+            answer = self._gate.runtime.answer(hook, body)
+            if isinstance(answer, bytes):
+                return self._wire.decision(answer)
+            return functools.partial(self._hook_later, hook, answer)
         except InputError as error:
             return self._wire.reply(_no_input(error).reply())
         except Exception as error:  # noqa: BLE001 - logged, with its traceback
             return self._wire.reply(self._defect("POST", hook, error))
 
-    async def _hook_later(self, hook: Hook, body: bytes, asker: Asker) -> bytes:
+    async def _hook_later(self, hook: Hook, later: Later, asker: Asker) -> bytes:
         try:
-            return self._wire.decision(await self._gate.runtime.answer(hook, body, asker))
-        except InputError as error:
-            return self._wire.reply(_no_input(error).reply())
+            return self._wire.decision(await later(asker))
         except Exception as error:  # noqa: BLE001 - logged, with its traceback
             return self._wire.reply(self._defect("POST", hook, error))
 
@@ -248,9 +246,9 @@ class Endpoint:
         keep = max(_LARGE, self._gate.runtime.chains.largest_input(hook))
         async with self._body(request, keep) as body:
             try:
-                if isinstance(body, int):
-                    return Reply(200, JSON, self._gate.runtime.chains.answer_unread(hook, body))
-                return Reply(200, JSON, await self._gate.runtime.answer(hook, body, _asker(request)))
+                chains = self._gate.runtime.chains
+                answer = chains.answer(hook, b"", unread=body) if isinstance(body, int) else chains.answer(hook, body)
+                return Reply(200, JSON, answer if isinstance(answer, bytes) else await answer(_asker(request)))
             except InputError as error:
                 raise _no_input(error) from None
 

@@ -26,7 +26,7 @@ from hookline_runtime.plugin.budget import STORE, Plan, need
 from hookline_sidecar.hooks.original import TELLINGS
 
 CASES = Path(__file__).parent / "cases"
-DOCUMENT = Path(__file__).parents[3] / "docs" / "injection.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "operate" / "injection.md"
 SETTINGS = InjectionSettings(
     image="registry.example/hookline-sidecar:1",
     operator="https://hookline-operator.hookline-system.svc",

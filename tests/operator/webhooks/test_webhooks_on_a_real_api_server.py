@@ -31,7 +31,7 @@ from hookline_operator.webhooks.certificates import CertificateKeeper
 from waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[3]
-DOCUMENT = ROOT / "docs" / "injection.md"
+DOCUMENT = ROOT / "docs" / "operate" / "injection.md"
 CONFIGURATION = "hookline-admission-tests"
 SERVICE = "hookline-operator"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}

@@ -76,7 +76,7 @@ def _calls(host: PluginHost) -> dict[str, Callable[..., int]]:
 
 
 def _failure(name: str, code: int) -> int:
-    """How a function says a code (docs/guest-abi.md)."""
+    """How a function says a code (docs/author/guest-abi.md)."""
     module = "env" if ("env", name) in HOST_FUNCTIONS else "hookline"
     if module == "env":
         return E_SIZE if name == "kv_get" and code == E_SIZE else -1
@@ -153,7 +153,7 @@ def test_a_pointer_outside_memory_is_an_error_at_every_place(host, key, place):
 
 
 def test_the_four_functions_of_heliosdb_do_what_they_do_there(host):
-    """Return codes as in docs/guest-abi.md, each of them."""
+    """Return codes as in docs/author/guest-abi.md, each of them."""
     memory, call = Memory(), _calls(host())
     key, value = memory.put(0, b"key"), memory.put(100, b"value")
     assert call["kv_get"](memory, *key, 1000, 100) == -1

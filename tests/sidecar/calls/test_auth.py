@@ -188,7 +188,7 @@ class Recorder:
         self.asked = []
         self._identity = identity
 
-    def decide_now(self, hook, data, request_id):
+    def decide(self, hook, data, request_id):
         """Every plugin would be ready."""
         self.asked.append((hook, data, request_id))
         if hook is Hook.AUTHORIZE:

@@ -65,11 +65,11 @@ class Watched:
 
     async def fill(self):
         """Let one call be under way, and as many wait as may."""
-        while self.runtime.answer_now(Hook.METRICS, _METRICS) is not None:
+        while isinstance(self.runtime.answer(Hook.METRICS, _METRICS), bytes):
             pass
         await _turns()
-        assert self.runtime.answer_now(Hook.METRICS, _METRICS) is not None
-        assert self.runtime.answer_now(Hook.METRICS, _METRICS) is None
+        assert isinstance(self.runtime.answer(Hook.METRICS, _METRICS), bytes)
+        assert not isinstance(self.runtime.answer(Hook.METRICS, _METRICS), bytes)
         return MAX_BACKLOG + 1
 
     async def connect(self):
@@ -218,9 +218,9 @@ async def test_by_default_nobody_waits(watched):
     """On no road: the call is dropped and counted, and its answer is there at once."""
     it = await watched(lane=True, overflow="Drop")
     for _ in range(MAX_BACKLOG):
-        it.runtime.answer_now(Hook.METRICS, _METRICS)
+        it.runtime.answer(Hook.METRICS, _METRICS)
     await _turns()
-    it.runtime.answer_now(Hook.METRICS, _METRICS)
+    it.runtime.answer(Hook.METRICS, _METRICS)
     for request, answers, _ in ROADS.values():
         reader, writer = await it.connect()
         writer.write(request)

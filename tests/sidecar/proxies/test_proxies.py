@@ -36,7 +36,7 @@ from local_ports import reserve_port, reserve_ports
 from waiting import PATIENCE_S, until
 
 ROOT = Path(__file__).parents[3]
-DOCUMENT = ROOT / "docs" / "proxies.md"
+DOCUMENT = ROOT / "docs" / "reference" / "proxies.md"
 EXAMPLES = ROOT / "examples" / "proxies"
 TIMEOUTS = {
     "nginx.conf": ("proxy_connect_timeout 250ms", "proxy_send_timeout 1s", "proxy_read_timeout 2s"),
@@ -474,7 +474,7 @@ server {{
 
 
 def documented_failures(kind):
-    """The row of a proxy in the table of docs/proxies.md: without a sidecar, and without an answer in time."""
+    """The row of a proxy in docs/reference/proxies.md: without a sidecar, and without an answer in time."""
     row = re.search(rf"^\| {kind} \| (\d+).*\| (\d+)", DOCUMENT.read_text(), re.MULTILINE | re.IGNORECASE)
     return int(row[1]), int(row[2])
 
@@ -907,7 +907,7 @@ def test_the_last_forwarded_address_counts(sidecar):
 
 
 def test_documented_bytes_are_a_whole_call(sidecar):
-    """What docs/proxies.md shows is answered as it stands, again and again on one connection."""
+    """What docs/reference/proxies.md shows is answered as it stands, again and again on one connection."""
     head, body = DOCUMENT.read_text().partition("```http\n")[2].partition("\n```")[0].split("\n\n")
     call = head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body.encode()
     with socket.socket(socket.AF_UNIX) as connection:
