@@ -14,8 +14,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from hookline_api.config import MAX_CONFIG_VALUES
-from hookline_operator.webhooks.admission import INJECT_PATH, MAX_BODY, VALIDATE_PATH, routes
+from hookline_operator.webhooks.admission import INJECT_PATH, VALIDATE_PATH, routes
 from hookline_operator.webhooks.annotations import InjectionSettings
+from hookline_operator.webhooks.reviews import MAX_BODY
 from sessions import client_session
 
 MIB = 2**20
