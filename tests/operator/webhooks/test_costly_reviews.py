@@ -87,7 +87,7 @@ _SERVER = """
 import asyncio, sys
 from aiohttp import web
 from hookline_operator.webhooks.admission import routes
-from hookline_operator.webhooks.injection import InjectionSettings
+from hookline_operator.webhooks.annotations import InjectionSettings
 def status(name):
     return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith(name)) * 1024
 async def unknown(_):
