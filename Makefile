@@ -14,7 +14,7 @@ ACCELERATOR := sidecar/hookline_runtime/guest/accelerator.c
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-pythons bare e2e lint format bench bench-operator exhaust fuzz truth cluster cluster-load images crds lock plugins clean test-short announce toolchains FORCE
+.PHONY: help demo setup check hooks release dist push publish test test-pythons bare e2e lint format bench bench-operator exhaust fuzz truth cluster cluster-load images crds lock plugins clean test-short announce toolchains FORCE
 # No recipe prints itself: what the verbs print is for people.
 .SILENT:
 # One after the other, in the order in which they are written: several may want apt-get, which runs alone.
@@ -29,7 +29,7 @@ demo: $(VENV)/.demo ## show the main job: plugins answer, one is swapped under l
 test: announce $(VENV)/.dev .venv-envoy/.made toolchains ## run the tests that need no node, on the interpreter PYTHON; what they need is installed, and a real API server built, once
 	PYTHON="$(PYTHON)" sh scripts/debian-packages.sh
 	$(BIN)/python -m hookline_runtime.guest.accelerator --if-missing
-	$(TOOLS) $(BIN)/python -m pytest --ignore=tests/e2e $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(TOOLS) $(BIN)/python -m pytest -n auto --ignore=tests/e2e $(ARGS)
 
 test-pythons: ## run a short part of the tests on every other Python >= 3.11 that this machine has
 	$(PYTHON) scripts/pythons.py $(ARGS)
@@ -48,7 +48,7 @@ test-short: $(VENV)/.dev toolchains
 
 # An interpreter that is missing or too old is told of by what comes next.
 announce:
-	! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || $(PYTHON) scripts/announce.py $(VENV)
+	! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || PYTHON="$(PYTHON)" SEARCHED="$$PATH" $(PYTHON) scripts/announce.py $(VENV)
 
 bare: ## as root, prove that `make demo` and `make test` need nothing but Python, make and Debian's archive (ARGS="'make lint'")
 	$(PYTHON) scripts/bare_machine.py $(ARGS)
@@ -58,7 +58,7 @@ e2e: $(VENV)/.dev toolchains ## run the tests on a whole cluster; as root it bri
 	$(TOOLS) $(BIN)/python scripts/images.py operator sidecar nginx tools
 	CI=true $(TOOLS) $(BIN)/python -m pytest tests/e2e $(ARGS)
 
-truth: $(VENV)/.dev toolchains ## break sixty things on a real cluster under load, and write what kubectl says into docs/truth.md (ARGS="-k NAME")
+truth: $(VENV)/.dev toolchains ## break sixty things on a real cluster under load, and write what kubectl says into docs/operate/truth.md (ARGS="-k NAME")
 	sh scripts/cluster-packages.sh
 	HOOKLINE_TRUTH_WRITE=1 CI=true $(TOOLS) $(BIN)/python -m pytest tests/e2e/truth $(ARGS)
 
@@ -70,8 +70,35 @@ cluster-load: $(VENV)/.dev ## give the node of `make cluster` an image (IMAGE=bu
 	[ -n "$(IMAGE)" ] || { echo "say which: make cluster-load IMAGE=build/images/hookline-sidecar.tar" >&2; exit 2; }
 	PYTHONPATH=testbed $(BIN)/python -m cluster load $(IMAGE) $(if $(NAME),--name $(NAME))
 
+release: $(VENV)/.dev ## make the checkout one of a version: pyproject, chart, pages and changelog (VERSION=1.2.3); see RELEASING.md
+	[ -n "$(VERSION)" ] || { echo "say which: make release VERSION=1.2.3" >&2; exit 2; }
+	PYTHONPATH=testbed $(BIN)/python scripts/release.py "$(VERSION)"
+
+# What the images' names begin with, such as registry.example.com/hookline-
+PREFIX := hookline-
+dist: $(VENV)/.dev toolchains ## build a release into build/dist: packages, chart, images, what they are made of, checksums (PARTS="packages chart")
+	$(TOOLS) PYTHONPATH=testbed $(BIN)/python scripts/dist.py --prefix "$(PREFIX)" $(if $(VERSION),--version "$(VERSION)") $(PARTS)
+
+push: $(VENV)/.dev toolchains ## push the images of `make dist` (PREFIX=registry.example.com/hookline-)
+	$(TOOLS) PYTHONPATH=testbed $(BIN)/python scripts/dist.py --push --prefix "$(PREFIX)"
+
+publish: $(VENV)/.dev ## make a draft of a release on GitHub of what `make dist` built, with the changelog's words; needs gh
+	PYTHONPATH=testbed $(BIN)/python scripts/release.py --publish
+
 images: ## build the operator's and the sidecar's images into build/images (with Docker, or as root without)
 	$(PYTHON) scripts/images.py operator sidecar
+
+# Tests of random inputs try few of them here; `make test` tries more, `make fuzz` many.
+check: lint ## what to run before each commit: lint, and the tests that start no program (two minutes)
+	$(BIN)/python -m hookline_runtime.guest.accelerator --if-missing
+	HOOKLINE_FUZZ=100 $(BIN)/python -m pytest -q -n 2 -m fast --hypothesis-profile=brief --ignore=tests/e2e
+
+setup: announce $(VENV)/.dev toolchains ## install what `make lint` and `make test` need, and run nothing
+	PYTHON="$(PYTHON)" sh scripts/debian-packages.sh
+	$(BIN)/python -m hookline_runtime.guest.accelerator --if-missing
+
+hooks: $(VENV)/.dev ## let git lint before each commit, and run the fast tests before each push (.pre-commit-config.yaml)
+	$(BIN)/pre-commit install
 
 lint: $(VENV)/.dev ## formatting, lint, types, and the direction of imports
 	$(BIN)/ruff format --check .
@@ -92,9 +119,9 @@ bench-operator: $(VENV)/.dev toolchains ## measure the operator: 2,000 sidecars,
 	sh scripts/debian-packages.sh
 	$(TOOLS) PYTHONPATH=testbed $(BIN)/python -m bench.operator $(ARGS)
 
-exhaust: $(VENV)/.dev toolchains ## every attack of testbed/exhaustion on sidecar and operator in the chart's memory; writes the table in docs/security.md (20 minutes; ARGS="--attack NAME")
+exhaust: $(VENV)/.dev toolchains ## every attack of testbed/exhaustion on sidecar and operator in the chart's memory; writes the table in docs/operate/security.md (20 minutes; ARGS="--attack NAME")
 	sh scripts/debian-packages.sh
-	$(TOOLS) PYTHONPATH=testbed $(BIN)/python -m exhaustion --into tests/exhaustion/figures.json --table docs/security.md $(ARGS)
+	$(TOOLS) PYTHONPATH=testbed $(BIN)/python -m exhaustion --into tests/exhaustion/figures.json --table docs/operate/security.md $(ARGS)
 
 fuzz: $(VENV)/.fuzz toolchains ## every parser, bred by coverage (FUZZ="--target NAME --seconds N"); then both ways of each pair, at length: 200,000 inputs, 2,000 guests, the runtime's suite, a million requests (ARGS="--cases N --seed S"); and what registries, packages and manifests say
 	PYTHONPATH=testbed $(BIN)/python -m fuzzing $(FUZZ)

@@ -1,4 +1,4 @@
-"""Prints objects as they can be applied again: without what an API server gave them (docs/backup.md).
+"""Prints objects as they can be applied again: without what an API server gave them (docs/operate/backup.md).
 
 ``python scripts/restorable.py FILE``, where FILE is what ``kubectl get … --output json`` printed: a list or an object.
 """

@@ -18,7 +18,8 @@ _HEAD = """\
 <!-- Generated from values.yaml by scripts/write_values.py; do not edit. -->
 # The chart
 
-Installs Hookline's operator. [docs/installing.md](../docs/installing.md) says how, and which of these matter.
+The values of the chart that installs Hookline's operator. [Installing](../docs/operate/installing.md) explains those
+that most installations set.
 
 | value | default | |
 |---|---|---|

@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
 
-pytest_plugins = ["cluster.fixtures"]
+if TYPE_CHECKING:
+    from xdist.workermanage import WorkerController
+
+pytest_plugins = ["cluster.fixtures", "fast_tests", "side_by_side"]
 
 # How long an example takes, or is made, says something of the machine and nothing of us.
 hypothesis.settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
+hypothesis.settings.register_profile("brief", hypothesis.settings.get_profile("any machine"), max_examples=20)
 hypothesis.settings.load_profile("any machine")
 
 _missing = pytest.StashKey[dict[str, str]]()
@@ -61,6 +66,18 @@ def pytest_runtest_makereport(
         reason = call.excinfo.value if call.excinfo else "an unknown reason"
         report.longrepr = f"{item.nodeid} was skipped, and under CI nothing may be: {reason}"
     return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """One of several processes hands its part of the list to the one that prints."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["missing"] = session.config.stash[_missing]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: WorkerController) -> None:
+    """Take it; one that died has handed over nothing."""
+    node.config.stash[_missing] |= getattr(node, "workeroutput", {}).get("missing", {})
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

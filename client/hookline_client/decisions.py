@@ -29,7 +29,7 @@ class Decision(Generic[Action]):
 
     @property
     def action(self) -> Action:
-        """What to do, a word of docs/hooks.md."""
+        """What to do, a word of docs/reference/hooks.md."""
         found: Action = self._fields["action"]
         return found
 
@@ -110,7 +110,7 @@ _REASONS: Final = {"block": ("value", "reason"), "denied": ("message",), "deny":
 
 
 def instead(hook: Hook, error: HookError, request_id: str | None, *, refuses: bool) -> Decision[Any]:
-    """What a hook answers where the sidecar could not be asked; the words are docs/hooks.md's."""
+    """What a hook answers where the sidecar could not be asked; the words are docs/reference/hooks.md's."""
     why = f"the hook could not be asked ({error.cause})"  # in a word: the client reads it
     fields: dict[str, Any] = {**(closed(hook, why) if refuses else {"action": DEFAULTS[hook]})}
     fields |= {"plugin": None, "request_id": request_id, "bundle": None}

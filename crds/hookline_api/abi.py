@@ -1,4 +1,4 @@
-"""The guest ABI as data: what a module exports and may import (``docs/guest-abi.md``).
+"""The guest ABI as data: what a module exports and may import (``docs/author/guest-abi.md``).
 
 Types are written as in the text format's shorthand: ``"iiI"`` is ``(i32, i32, i64)``, ``"F"`` an f64.
 Operator and sidecar judge modules by these tables, so that a plugin the operator accepts is one that the
@@ -114,7 +114,7 @@ INPUT_REGION: Final = "hookline_input"
 
 OPTIONAL_EXPORTS: Final = {"dealloc": ("ii", ""), "_initialize": ("", ""), INPUT_REGION: ("", "I")}
 
-# Errors of host functions, docs/guest-abi.md.
+# Errors of host functions, docs/author/guest-abi.md.
 E_MEMORY: Final = -1
 E_SIZE: Final = -2
 E_DENIED: Final = -3

@@ -1,6 +1,6 @@
 """The twelve hooks: their names, what a proxy sends to each, and what the chain answers.
 
-The shapes are those of ``docs/guest-abi.md`` (HeliosDB-Proxy's plugin system, "Feature 11"). A guest may
+The shapes are those of ``docs/author/guest-abi.md`` (HeliosDB-Proxy's plugin system, "Feature 11"). A guest may
 answer in either of its two dialects; the proxy always gets the ``action`` dialect that is modelled here.
 
 The models describe and document; the hook road itself checks inputs with tables that the runtime derives
@@ -39,7 +39,7 @@ class Hook(StrEnum):
 
 OBSERVERS: Final = frozenset({Hook.POST_QUERY, Hook.METRICS, Hook.ON_CONNECT, Hook.ON_DISCONNECT})
 
-# Spellings that manifests in the field use, in any case (docs/guest-abi.md, "Names").
+# Spellings that manifests in the field use, in any case (docs/author/guest-abi.md, "Describing itself").
 _SPELLINGS: Final = {
     "prequery": Hook.PRE_QUERY, "postquery": Hook.POST_QUERY, "auth": Hook.AUTHENTICATE,
     "cacheget": Hook.CACHE_GET, "cacheset": Hook.CACHE_SET, "routing": Hook.ROUTE,

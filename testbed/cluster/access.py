@@ -9,13 +9,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import yaml
 
 from cluster.errors import ClusterError, NotPossibleHereError
 from cluster.pki import write_kubeconfig
 from waiting import PATIENCE_S
+
+MANAGER: Final = "hookline-tests"
+"""Who wrote what tests apply."""
 
 
 class Access:
@@ -62,9 +65,9 @@ class Access:
         return json.loads(self.kubectl("get", *args, "--output=json"))
 
     def apply(self, *objects: dict[str, Any], namespace: str | None = None) -> None:
-        """Server-side apply, as ``hookline-tests``."""
+        """Server-side apply, as ``MANAGER``."""
         where = ["--namespace", namespace] if namespace else []
-        flags = ["--server-side", "--force-conflicts", "--field-manager=hookline-tests", *where]
+        flags = ["--server-side", "--force-conflicts", f"--field-manager={MANAGER}", *where]
         self.kubectl("apply", *flags, "--filename=-", input=yaml.safe_dump_all(objects))
 
     def install_crd(self, file: Path, *, seconds: float = PATIENCE_S) -> None:
@@ -103,8 +106,7 @@ class Access:
             spec["boundObjectRef"] = {"kind": "Pod", "apiVersion": "v1", "name": bound_pod[0], "uid": bound_pod[1]}
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{service_account}/token"
         request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": spec}
-        answer = json.loads(self.kubectl("create", "--raw", path, "--filename=-", input=json.dumps(request)))
-        token: str = answer["status"]["token"]
+        token: str = self.create(path, request)["status"]["token"]
         return token
 
     def review(self, token: str, audience: str | None = None) -> dict[str, Any]:
@@ -112,9 +114,22 @@ class Access:
         spec: dict[str, Any] = {"token": token} | ({"audiences": [audience]} if audience else {})
         request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": spec}
         path = "/apis/authentication.k8s.io/v1/tokenreviews"
-        answer = json.loads(self.kubectl("create", "--raw", path, "--filename=-", input=json.dumps(request)))
-        status: dict[str, Any] = answer["status"]
+        status: dict[str, Any] = self.create(path, request)["status"]
         return status
+
+    def create(self, path: str, thing: dict[str, Any]) -> Any:
+        """The answer to a POST of an object."""
+        return json.loads(self.kubectl("create", "--raw", path, "--filename=-", input=json.dumps(thing)))
+
+    def delete(self, kind: str, name: str, *, namespace: str = "default") -> None:
+        """Ask for its end, and return before it has come; one that is gone already is well."""
+        self.kubectl("delete", kind, name, f"--namespace={namespace}", "--wait=false", "--ignore-not-found")
+
+    def patch(self, kind: str, name: str, change: dict[str, Any], *, namespace: str, subresource: str = "") -> None:
+        """Merge a change into it, or into its subresource, such as ``status``."""
+        below = [f"--subresource={subresource}"] if subresource else []
+        where = [f"--namespace={namespace}", *below, "--type=merge"]
+        self.kubectl("patch", kind, name, *where, f"--patch={json.dumps(change)}")
 
     def kubeconfig_for(self, namespace: str, service_account: str, *, path: Path) -> Path:
         """Write a kubeconfig with which one is that service account, and has its rights alone."""
@@ -124,11 +139,11 @@ class Access:
     @contextmanager
     def namespace(self, name: str) -> Iterator[str]:
         """A namespace for the time of a test. What is left in it is not waited for."""
-        self.kubectl("create", "namespace", name)
+        self.create("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
         try:
             yield name
         finally:
-            self.kubectl("delete", "namespace", name, "--wait=false", "--ignore-not-found")
+            self.delete("namespace", name)
 
     @property
     def node_ip(self) -> str:

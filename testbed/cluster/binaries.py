@@ -80,7 +80,7 @@ TOOLS = (
     ),
     Tool("etcd", "go.etcd.io/etcd/server/v3", {"etcd": "go.etcd.io/etcd/server/v3"}),
     Tool("helm", "helm.sh/helm/v3", {"helm": "helm.sh/helm/v3/cmd/helm"}),
-    # What docs/artifacts.md pushes modules with.
+    # What docs/author/pushing.md pushes modules with.
     Tool(
         "push",
         "oras.land/oras",

@@ -14,9 +14,12 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from cluster.access import Access
+from cluster.access import MANAGER, Access
+from cluster.api import Api, Asked, asked
 from cluster.binaries import control_plane_binaries
+from cluster.errors import ClusterError
 from cluster.pki import Authority, Pair, encoded, write_kubeconfig
 from cluster.processes import Processes, signal_marked
 
@@ -70,7 +73,33 @@ class ControlPlane(Access):
 
     def close(self) -> None:
         """Take everything away."""
+        self._api.close()
         self.processes.close()
+
+    def get(self, *args: str) -> Any:
+        """As kubectl's, at a thirtieth of the cost."""
+        plain = asked(args)
+        return super().get(*args) if plain is None else self._api.get(plain)
+
+    def apply(self, *objects: dict[str, Any], namespace: str | None = None) -> None:
+        """As kubectl's; where something is refused, kubectl says so in its own words."""
+        try:
+            for each in objects:
+                self._api.apply(each, namespace=namespace, manager=MANAGER)
+        except ClusterError:
+            super().apply(*objects, namespace=namespace)
+
+    def create(self, path: str, thing: dict[str, Any]) -> Any:
+        """The answer to a POST of an object."""
+        return self._api.ask("POST", path, thing)
+
+    def delete(self, kind: str, name: str, *, namespace: str = "default") -> None:
+        """As kubectl's."""
+        self._api.delete(Asked(kind=kind, name=name, namespace=namespace))
+
+    def patch(self, kind: str, name: str, change: dict[str, Any], *, namespace: str, subresource: str = "") -> None:
+        """As kubectl's."""
+        self._api.patch(Asked(kind=kind, name=name, namespace=namespace), change, subresource=subresource)
 
     def detach(self) -> None:
         """Leave it running when this process ends, until ``python -m cluster down``."""
@@ -103,6 +132,7 @@ class ControlPlane(Access):
         kubeconfig = self._kubeconfig("admin", self.admin)
         self._client = ssl.create_default_context(cafile=str(self.ca_file))
         self._client.load_cert_chain(self.admin.certificate, self.admin.key)
+        self._api = Api(self.address, self._port, self._client)
         self._start_etcd(peer)
         self.start_apiserver()
         super().__init__(kubeconfig=kubeconfig, kubectl=self._binaries["kubectl"])

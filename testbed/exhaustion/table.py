@@ -1,4 +1,4 @@
-"""The table in docs/security.md: each attack with memory, longest gap and honest p99, before and after."""
+"""The table in docs/operate/security.md: each attack with memory, longest gap and honest p99, before and after."""
 
 from __future__ import annotations
 

@@ -5,5 +5,5 @@ too. Proxies are asked twenty times a second meanwhile, and each answer that pol
 
 ``row`` is what a row is, ``scene`` where it is played, ``looks`` what a person with kubectl sees, ``play`` plays rows;
 ``guests``, ``moody_registry`` and ``between`` are what breaks; the other modules are the rows; ``table`` is
-docs/truth.md, of the figures in tests/e2e/truth/figures.json.
+docs/operate/truth.md, of the figures in tests/e2e/truth/figures.json.
 """

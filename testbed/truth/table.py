@@ -1,4 +1,4 @@
-"""docs/truth.md, of the figures alone."""
+"""docs/operate/truth.md, of the figures alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
 FIGURES: Final = ROOT / "tests" / "e2e" / "truth" / "figures.json"
-DOCUMENT: Final = ROOT / "docs" / "truth.md"
+DOCUMENT: Final = ROOT / "docs" / "operate" / "truth.md"
 BEGIN: Final = "<!-- truth: written by `make truth` -->"
 END: Final = "<!-- /truth -->"
 

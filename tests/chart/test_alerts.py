@@ -14,7 +14,7 @@ from cluster.fixtures import missing
 from waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[2]
-RUNBOOKS = ROOT / "docs" / "runbooks"
+RUNBOOKS = ROOT / "docs" / "operate" / "runbooks"
 ALERTS = {
     rule["alert"]: rule
     for group in yaml.safe_load((ROOT / "helm" / "alerts" / "hookline.yaml").read_text())["groups"]
@@ -73,7 +73,7 @@ def unit_test(rules, alert, case, *, fires):
         "exp_annotations": {
             "summary": case.get("summary"),
             "description": rule["annotations"]["description"],
-            "runbook_url": f"docs/runbooks/{alert}.md",
+            "runbook_url": f"docs/operate/runbooks/{alert}.md",
         },
     }
     return {

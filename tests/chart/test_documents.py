@@ -1,4 +1,4 @@
-"""docs/installing.md says what the chart does."""
+"""docs/operate/installing.md says what the chart does."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).parents[2]
-INSTALLING = (ROOT / "docs" / "installing.md").read_text()
+INSTALLING = (ROOT / "docs" / "operate" / "installing.md").read_text()
 
 
 def test_every_value_that_is_named_exists():
@@ -41,7 +41,7 @@ def test_each_right_has_its_reason(helm):
 def test_the_links_lead_somewhere():
     """Files of this repository, relative to the page."""
     for page in (
-        ROOT / "docs" / "installing.md",
+        ROOT / "docs" / "operate" / "installing.md",
         ROOT / "examples" / "kubernetes" / "README.md",
         ROOT / "helm" / "README.md",
     ):

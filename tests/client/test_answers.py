@@ -10,7 +10,7 @@ import uvloop
 
 from faulty_answers import answer, echo, settled, well
 from hookline_api.hooks import Hook
-from hookline_client import HookClient, HookError, LostError, Policy, wire
+from hookline_client import HookClient, HookError, LostError, Policy, connection
 from waiting import PATIENCE_S as DEADLINE
 
 MALFORMED = {
@@ -191,12 +191,12 @@ async def test_a_second_answer_is_not_taken_for_the_next_calls(faulty):
 def test_a_head_is_read_as_a_whole_or_not_at_all(seed):
     """One byte changed: the same length and status, another that is one, or an error; never a crash."""
     head = bytearray(answer(head="Server: x\r\nConnection: keep-alive\r\n").partition(b"\r\n\r\n")[0])
-    assert wire.read_head(bytes(head)) == (200, 22, False)
+    assert connection.read_head(bytes(head)) == (200, 22, False)
     for at in range(len(head)):
         mutated = head.copy()
         mutated[at] = (mutated[at] + 1 + seed * 12) % 256
         try:
-            status, length, _ = wire.read_head(bytes(mutated))
+            status, length, _ = connection.read_head(bytes(mutated))
         except HookError:
             continue
         assert 200 <= status < 600

@@ -128,7 +128,7 @@ def test_the_words_are_those_of_the_contract(hook):
 @pytest.mark.parametrize("hook", list(Hook))
 @pytest.mark.parametrize("policy", [Policy.CLOSED, Policy.OPEN])
 async def test_without_a_sidecar_the_policy_answers_as_the_sidecar_would(tmp_path, hook, policy):
-    """Closed is the refusing answer of docs/hooks.md, open the answer of an empty chain; both say why."""
+    """Closed is the refusing answer of docs/reference/hooks.md, open the answer of an empty chain; both say why."""
     async with HookClient(str(tmp_path / "none.sock"), policy=policy) as hooks:
         decision = await hooks.call(hook, {"query": "q", "hook_context": {"request_id": "r-1"}})
         assert hooks.failures == {(hook, "unreachable", policy): 1}

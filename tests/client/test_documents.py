@@ -1,4 +1,4 @@
-"""What docs/client.md shows is what happens, and the example proxy works."""
+"""What docs/reference/client.md shows is what happens, and the example proxy works."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hookline_client.errors import HookError
 from waiting import PATIENCE_S
 
 ROOT = Path(__file__).parent.parent.parent
-TEXT = (ROOT / "docs" / "client.md").read_text()
+TEXT = (ROOT / "docs" / "reference" / "client.md").read_text()
 EXAMPLES = re.findall(r"<!-- test: (\w+) -->\n```\w*\n(.*?)```\n", TEXT, re.DOTALL)
 PLUGINS = ("sql-guard", "region-router")
 

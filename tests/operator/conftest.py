@@ -27,12 +27,14 @@ from cluster.binaries import binary
 from cluster.errors import ClusterError
 from local_ports import reserve_ports
 from local_registry import LocalRegistry
+from ready_programs import ready
 from sessions import client_session
 from simulated_sidecar import SimulatedSidecar
 from waiting import PATIENCE_S, until, until_true
 
 ROOT = Path(__file__).parents[2]
 AUDIENCE = "hookline.dev"
+_CODE = "from hookline_operator.cli import main; main()"
 _numbers = itertools.count(1)
 
 
@@ -94,8 +96,8 @@ class Replica:
         token = folder / f"{name}.token"
         token.write_text(plane.token(home, "hookline-operator", AUDIENCE))
         kubeconfig = plane.kubeconfig_for(home, "hookline-operator", path=folder / f"{name}.kubeconfig")
-        self._command = [
-            sys.executable, "-c", f"{first}; from hookline_operator.cli import main; main()",
+        self._first = first
+        self._arguments = [
             f"--kubeconfig={kubeconfig}", f"--own-namespace={home}", f"--pod-name={name}", "--pod-ip=127.0.0.1",
             "--allow-source-addresses=127.0.0.0/8",  # where the registries of these tests are
             f"--listen=127.0.0.1:{self.port}", f"--health=127.0.0.1:{self.health}", f"--token={token}",
@@ -107,7 +109,12 @@ class Replica:
         """Return once it is ready."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("HOOKLINE_")}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stderr=log, stdout=log, env=environment)
+            if self._first:  # it may be about what is imported
+                command = [sys.executable, "-c", f"{self._first}; {_CODE}", *self._arguments]
+                self.process = subprocess.Popen(command, stderr=log, stdout=log, env=environment)
+            else:
+                program = ready("hookline_operator.cli", "hookline_operator.process")
+                self.process = program.start(_CODE, self._arguments, environment=environment, log=log)
         if wait:
             self.until(self.ready, "readiness")
         return self
@@ -158,22 +165,30 @@ class Replica:
         return until(there, lambda: f"{what} of {self.name}\n{self.log.read_text()[-6000:]}")
 
 
+@pytest.fixture(scope="session")
+def chart_rights():
+    """The chart's rights, for an operator in the namespace of this name."""
+    place = f"place-{uuid.uuid4().hex}"
+    rendered = subprocess.run(
+        [binary("helm"), "template", place, ROOT / "helm", "--namespace", place, "--set", "webhooks.enabled=false",
+         "--set", "fullnameOverride=hookline", "--kube-version=1.34"],
+        check=True, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    kinds = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
+    rights = json.dumps([each for each in yaml.safe_load_all(rendered) if each and each["kind"] in kinds])
+    return lambda name: json.loads(rights.replace(place, name))
+
+
 @pytest.fixture
-def home(control_plane, crd):
+def home(control_plane, crd, chart_rights):
     """A namespace for an operator, with the chart's rights in it."""
     with control_plane.namespace(f"home-{uuid.uuid4().hex[:8]}") as name:
-        rendered = subprocess.run(
-            [binary("helm"), "template", name, ROOT / "helm", "--namespace", name, "--set", "webhooks.enabled=false",
-             "--set", "fullnameOverride=hookline", "--kube-version=1.34"],
-            check=True, capture_output=True, text=True,
-        ).stdout  # fmt: skip
-        kinds = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
-        rights = [each for each in yaml.safe_load_all(rendered) if each and each["kind"] in kinds]
+        rights = chart_rights(name)
         control_plane.apply(*rights)
         yield name
         for each in rights:
             if each["kind"].startswith("Cluster"):
-                control_plane.kubectl("delete", each["kind"], each["metadata"]["name"], "--ignore-not-found")
+                control_plane.delete(each["kind"], each["metadata"]["name"])
 
 
 @pytest.fixture
@@ -181,7 +196,7 @@ def new_operator(control_plane, home, tmp_path):
     """Makes replicas of one operator; ends them with the test. ``first`` is Python that such a process begins with."""
     made = []
 
-    def make(*arguments, first="pass"):
+    def make(*arguments, first=""):
         replica = Replica(control_plane, home, tmp_path, f"operator-{len(made)}", arguments, first)
         made.append(replica)
         return replica
@@ -271,8 +286,7 @@ class Tenant:
             "artifact": {"digest": digest, "sha256": data["artifact"]["sha256"]},
             "revisions": [{"revision": short, "digest": digest}],
         }
-        self.plane.kubectl("patch", "wasmplugin", name, f"--namespace={self.name}", "--subresource=status",
-                           "--type=merge", "-p", json.dumps({"status": status}))  # fmt: skip
+        self.plane.patch("wasmplugin", name, {"status": status}, namespace=self.name, subresource="status")
         return metadata["name"]
 
     def pod(self, name, *, labels=None, ready=True):
@@ -287,12 +301,9 @@ class Tenant:
 
     def set_ready(self, name, *, ready):
         """As a kubelet would."""
-        status = {"status": {
-            "phase": "Running",
-            "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
-        }}  # fmt: skip
-        self.plane.kubectl("patch", "pod", name, f"--namespace={self.name}", "--subresource=status", "--type=merge",
-                           "-p", json.dumps(status))  # fmt: skip
+        conditions = [{"type": "Ready", "status": "True" if ready else "False"}]
+        status = {"status": {"phase": "Running", "conditions": conditions}}
+        self.plane.patch("pod", name, status, namespace=self.name, subresource="status")
 
     def token(self, name, audience=AUDIENCE):
         """A pod's projected token."""

@@ -19,7 +19,7 @@ class Recorder:
         self.asked = []
         self._identity = identity
 
-    def decide_now(self, hook, data, request_id):
+    def decide(self, hook, data, request_id):
         """Every plugin would be ready."""
         self.asked.append((hook, data, request_id))
         if hook is Hook.AUTHORIZE:
@@ -32,14 +32,14 @@ class Recorder:
 
 
 def told(headers, *, by="any", target="/v1/auth", method="GET"):
-    """Method, path and address as the plugins get them, on both roads; the sentence where they are not asked."""
-    roads = [Question.of_request(TELLINGS[by], method, target, headers)]
+    """Method, path and address as plugins get them by lane and by server; the sentence where they are not asked."""
+    questions = [Question.of_request(TELLINGS[by], method, target, headers)]
     lines = [f"{method} {target} HTTP/1.1", "Host: h", *(f"{name}: {value}" for name, value in headers)]
     head = read_head("\r\n".join(lines).encode("utf-8", "surrogateescape"))
     if head is not None:
-        roads.append(Question.of_head(TELLINGS[by], head))
+        questions.append(Question.of_head(TELLINGS[by], head))
     answers = set()
-    for question in roads:
+    for question in questions:
         chains = Recorder(IDENTITY | {"claims": {}})
         reply = question.advance(chains)
         assert question.unclear == (reply.status == 403)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hookline_runtime.host.functions import PluginHost
 
 EVERYTHING = ["kv.read", "kv.write", "crypto", "metrics", "config.read"]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import base64
 import json
 
-from hookline_artifacts.credentials import Credentials, Keychain
+from hookline_artifacts.login.credentials import Credentials
+from hookline_artifacts.login.keychain import Keychain
 from hookline_artifacts.reference import parse
 
 REFERENCE = parse("registry.test:5000/team/guard:v1")

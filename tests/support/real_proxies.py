@@ -29,7 +29,7 @@ from local_ports import reserve_ports
 from waiting import PATIENCE_S, until
 
 ROOT = Path(__file__).parents[2]
-DOCUMENT = ROOT / "docs" / "proxies.md"
+DOCUMENT = ROOT / "docs" / "reference" / "proxies.md"
 
 # Root's nginx has workers of another user, which the socket's group lets in; anybody else's has workers of its own.
 FOR_NGINX = ("--socket-group", "www-data") if os.geteuid() == 0 else ()
@@ -301,7 +301,7 @@ KINDS = ["nginx", "envoy", "caddy"]
 
 
 def documented_failures(kind):
-    """The row of a proxy in the table of docs/proxies.md: without a sidecar, and without an answer in time."""
+    """The row of a proxy in docs/reference/proxies.md: without a sidecar, and without an answer in time."""
     row = re.search(rf"^\| {kind} \| (\d+).*\| (\d+)", DOCUMENT.read_text(), re.MULTILINE | re.IGNORECASE)
     return int(row[1]), int(row[2])
 

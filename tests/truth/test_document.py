@@ -1,4 +1,4 @@
-"""docs/truth.md is what was measured."""
+"""docs/operate/truth.md is what was measured."""
 
 from __future__ import annotations
 

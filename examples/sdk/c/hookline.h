@@ -15,7 +15,7 @@
 
 #include "json.h"
 
-// ---- Host functions, as docs/guest-abi.md has them. Those that a plugin does not use are not imported. ----
+// ---- Host functions, as docs/author/guest-abi.md has them. Those that a plugin does not use are not imported. ----
 
 #define HL_IMPORT(module, name) __attribute__((import_module(module), import_name(name))) extern
 

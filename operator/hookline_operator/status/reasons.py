@@ -1,6 +1,6 @@
 """The reasons of conditions and Events: what scripts compare with. One word each, never changed.
 
-``docs/status.md`` says of each what it means and what to do; so do ``STALLED`` and ``RECONCILING``, in one sentence.
+``docs/operate/status.md`` says of each what it means and what to do; ``STALLED`` and ``RECONCILING`` do in a sentence.
 """
 
 from __future__ import annotations

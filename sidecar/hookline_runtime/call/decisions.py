@@ -1,4 +1,4 @@
-"""What a guest answered, as a decision: both dialects read, one spoken (``docs/guest-abi.md``, "Results").
+"""What a guest answered, as a decision: both dialects read, one spoken (``docs/author/heliosdb.md``).
 
 HeliosDB-Proxy's host reads ``action/value/data``, its SDK writes ``kind/sql/reason/bytes``. Either is accepted
 of any guest; the proxy always gets the first. A result without its action, with an unknown one, or lacking a

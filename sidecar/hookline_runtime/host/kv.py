@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-# HeliosDB-Proxy's caps, docs/guest-abi.md.
+# HeliosDB-Proxy's caps, docs/author/guest-abi.md.
 MAX_KEY: Final = 64 * 1024
 MAX_VALUE: Final = 64 * 1024
 MAX_KEYS: Final = 1024

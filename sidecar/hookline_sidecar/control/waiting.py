@@ -1,7 +1,7 @@
 """While a sidecar is not ready, its pod waits: the log says for what, and a start that hangs ends.
 
 In an injected pod, no other container starts before this one is ready, for however long that takes: the startup probe
-never gives up, since a restart would help nobody (``docs/injection.md``). So two things are this process's own
+never gives up, since a restart would help nobody (``docs/operate/injection.md``). So two things are this process's own
 work. It says in its log what it waits for, where ``kubectl logs`` shows it. And if it hangs before it was ever ready,
 which kubelet could not tell from waiting, it ends, and its parent starts another one.
 """

@@ -8,7 +8,8 @@ import os
 
 import pytest
 
-from hookline_artifacts.credentials import Keychain, PullSecret
+from hookline_artifacts.login.credentials import PullSecret
+from hookline_artifacts.login.keychain import Keychain
 from keychains import REFERENCE, auth, keychain, only, packed, users
 
 

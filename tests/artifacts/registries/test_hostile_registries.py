@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hookline_artifacts.errors import FetchError, VerifyError
+from hookline_artifacts.login.challenges import parse_challenges
 from hookline_artifacts.net.transport import retry_after
-from hookline_artifacts.registry import parse_challenges
 
 FUZZ = max(100, int(os.environ.get("HOOKLINE_FUZZ", "0")) // 10)
 

@@ -1,4 +1,4 @@
-"""docs/artifacts.md: what its commands push, Hookline pulls. The very commands, against a real registry."""
+"""docs/author/pushing.md: what its commands push, Hookline pulls. The very commands, against a real registry."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from cluster.errors import NotPossibleHereError
 from cluster.fixtures import missing
 from waiting import PATIENCE_S
 
-PAGE = (Path(__file__).parents[3] / "docs" / "artifacts.md").read_text()
-SECTION = PAGE.partition("## Pushing a module\n")[2].partition("\n## ")[0]
-BLOCKS = re.findall(r"^```sh\n(.*?)^```", SECTION, re.MULTILINE | re.DOTALL)
+PAGE = (Path(__file__).parents[3] / "docs" / "author" / "pushing.md").read_text()
+BLOCKS = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 COMMANDS = ("oras push", "crane append", "curl -fsS")
 
 

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from hookline_api.resources import OCISource
 from hookline_artifacts.errors import FetchError
-from hookline_artifacts.registry import RegistryAccess
+from hookline_artifacts.login.access import RegistryAccess
 
 PULL_SECRET = base64.b64encode(b"puller:hunter2").decode()
 

@@ -1,4 +1,4 @@
-"""What a hook answers when nobody decides, and when a failure refuses: as docs/hooks.md says it to proxies."""
+"""What a hook answers when nobody decides, and when a failure refuses: as docs/reference/hooks.md says it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from hookline_api.hooks import DEFAULTS, OBSERVERS, RESULTS, Hook, closed
 
-DOCUMENT = Path(__file__).parents[3] / "docs" / "hooks.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "hooks.md"
 
 
 def table(heading):

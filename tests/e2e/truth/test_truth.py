@@ -1,4 +1,4 @@
-"""What kubectl says is true, soon, says what to do, and costs no request: docs/truth.md is the table of it."""
+"""What kubectl says is true, soon, says what to do, and costs no request: docs/operate/truth.md is the table of it."""
 
 from __future__ import annotations
 

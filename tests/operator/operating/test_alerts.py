@@ -39,6 +39,6 @@ def test_every_metric_that_is_asked_for_exists(operator, tmp_path):
         for rule in group["rules"]:
             asked[rule["alert"]] = metrics_in(rule["expr"])
             assert asked[rule["alert"]], rule
-    for page in (ROOT / "docs" / "runbooks").glob("*.md"):
+    for page in (ROOT / "docs" / "operate" / "runbooks").glob("*.md"):
         asked[page.name] = metrics_in(page.read_text())
     assert {where: wanted - known for where, wanted in asked.items() if wanted - known} == {}

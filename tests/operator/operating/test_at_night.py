@@ -106,7 +106,7 @@ async def test_a_leader_that_stood_still_leads_no_longer(
 async def test_a_sidecar_of_a_namespace_that_is_not_watched_is_told_so(
     new_operator, new_tenant, connect, control_plane
 ):
-    """With 403, as docs/operating.md has it: asking again would not help."""
+    """With 403, as docs/operate/sidecar.md has it: asking again would not help."""
     mine, other = new_tenant(), new_tenant()
     operator = new_operator(f"--namespace={mine.name}").start()
     control_plane.kubectl("delete", "clusterrolebinding", "hookline-operator")

@@ -1,4 +1,4 @@
-"""docs/backup.md: what is kept is enough, and what happens without the rest."""
+"""docs/operate/backup.md: what is kept is enough, and what happens without the rest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/gitops.md says Argo CD and Flux make of a status, for each status of the table of ``reconcile``."""
+"""What docs/operate/gitops.md says Argo CD and Flux make of a status, for each status of the table of ``reconcile``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hookline_operator.status.reconcile import as_json, reconcile
 from waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs" / "gitops.md").read_text()
+PAGE = (ROOT / "docs" / "operate" / "gitops.md").read_text()
 CASES = {path.stem: path for path in sorted((Path(__file__).parent / "cases").glob("*.yaml"))}
 NOW = "2026-01-02T03:04:05Z"
 (CONFIG,) = (

@@ -7,7 +7,7 @@ import pytest
 ASKS = {"hookline.dev/inject": "true"}
 DECLINES = {"hookline.dev/inject": "false"}
 PROXY = {"matchLabels": {"app": "proxy"}}
-BY_HAND = "this operator injects nothing: write the sidecar into the pod, as docs/injection.md has it"
+BY_HAND = "this operator injects nothing: write the sidecar into the pod, as docs/operate/injection.md has it"
 """Why, at the operators of these tests, which have no webhooks."""
 
 

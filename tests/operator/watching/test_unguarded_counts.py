@@ -100,6 +100,7 @@ def plugin(catalogue, name, namespace="shop", *, gone=False, **spec):
 async def following(api, catalogue, *, namespaces=(), injects=True):
     """One that has read what there is."""
     found = Unguarded(api, catalogue, namespaces=namespaces, own_namespace="hookline-system", injects=injects)
+    catalogue.plugin_changed.append(found.plugin_changed)
     task = asyncio.create_task(found.run())
     try:
         await until_true(found.synced.is_set, "the first list")
@@ -120,7 +121,7 @@ async def following(api, catalogue, *, namespaces=(), injects=True):
         ({}, {}, {}, {"namespaces": ("shop",)}, ("it does not ask for a sidecar: label it or its namespace "
                                                 f"hookline.dev/inject=true, if neither is, and {AGAIN}")),
         ({}, {}, {}, {"injects": False}, ("this operator injects nothing: write the sidecar into the pod, as "
-                                         "docs/injection.md has it")),
+                                         "docs/operate/injection.md has it")),
         ({}, {}, {"kubernetes.io/config.mirror": "x"}, {}, ("it mirrors a static pod, which no API server can change: "
                                                            "write the sidecar into its manifest")),
     ],

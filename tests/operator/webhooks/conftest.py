@@ -8,8 +8,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
+from admission_reviews import SETTINGS
 from hookline_operator.webhooks.admission import routes
-from reviews import SETTINGS
 
 
 class Checker:

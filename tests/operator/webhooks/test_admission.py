@@ -9,10 +9,11 @@ import json
 
 import pytest
 
-from hookline_operator.webhooks import admission
-from hookline_operator.webhooks.admission import INJECT_PATH, MAX_BODY, VALIDATE_PATH
-from hookline_operator.webhooks.injection import InjectionSettings
-from reviews import ask, review
+from admission_reviews import ask, review
+from hookline_operator.webhooks import admission, reviews
+from hookline_operator.webhooks.admission import INJECT_PATH, VALIDATE_PATH
+from hookline_operator.webhooks.annotations import InjectionSettings
+from hookline_operator.webhooks.reviews import MAX_BODY
 
 POD = {"metadata": {"name": "web"}, "spec": {"containers": [{"name": "web", "image": "nginx"}]}}
 
@@ -138,7 +139,7 @@ async def test_a_body_over_the_cap_is_not_read(client):
 
 async def test_a_body_that_does_not_arrive_is_given_up(client, monkeypatch):
     """Its sender keeps nothing here."""
-    monkeypatch.setattr(admission, "_BODY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(reviews, "_BODY_TIMEOUT_S", 0.05)
 
     async def never():
         yield b"{"

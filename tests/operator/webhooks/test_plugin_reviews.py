@@ -10,10 +10,11 @@ from aiohttp.test_utils import TestClient, TestServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from admission_reviews import SETTINGS, ask, review
 from hookline_api.resources import Permission
 from hookline_operator.webhooks import admission
-from hookline_operator.webhooks.admission import VALIDATE_PATH, Lack, judge, routes
-from reviews import SETTINGS, ask, review
+from hookline_operator.webhooks.admission import VALIDATE_PATH, Lack, routes
+from hookline_operator.webhooks.judge import judge
 
 SPEC = {"source": {"oci": {"reference": "registry.example/plugin:1"}}}
 

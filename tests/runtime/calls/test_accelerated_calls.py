@@ -303,7 +303,7 @@ import os, sys
 {change}
 from hookline_runtime.guest import accelerator
 from hookline_runtime.guest.calls import Guest, Instance
-from hookline_runtime.call.inputs import LOOKS
+from hookline_runtime.call.looks import LOOKS
 print(accelerator.unused, accelerator.call, LOOKS)
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

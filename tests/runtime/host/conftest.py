@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +11,8 @@ from hookline_runtime.host.functions import PluginHost
 from host_calls import EVERYTHING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hookline_runtime.host.kv import KvStore
 
 

@@ -15,7 +15,7 @@ from hookline_api.bundle import BundlePlugin
 from hookline_api.hooks import Hook
 from hookline_runtime.host.functions import PluginHost
 from hookline_runtime.host.kv import MAX_KEY, MAX_KEYS
-from hookline_runtime.plugin import plugin as plugin_module
+from hookline_runtime.plugin import breaker
 from hookline_runtime.runtime import PrepareError
 from host_calls import EVERYTHING, Memory, calls
 
@@ -24,7 +24,7 @@ _LEAST = -(2**63)
 
 
 def _failure(name: str, code: int) -> int:
-    """How a function says a code (docs/guest-abi.md)."""
+    """How a function says a code (docs/author/guest-abi.md)."""
     module = "env" if ("env", name) in HOST_FUNCTIONS else "hookline"
     if module == "env":
         return E_SIZE if name == "kv_get" and code == E_SIZE else -1
@@ -101,7 +101,7 @@ def test_a_pointer_outside_memory_is_an_error_at_every_place(host, key, place):
 
 
 def test_the_four_functions_of_heliosdb_do_what_they_do_there(host):
-    """Return codes as in docs/guest-abi.md, each of them."""
+    """Return codes as in docs/author/guest-abi.md, each of them."""
     memory, call = Memory(), calls(host())
     key, value = memory.put(0, b"key"), memory.put(100, b"value")
     assert call["kv_get"](memory, *key, 1000, 100) == -1
@@ -280,7 +280,7 @@ async def test_a_start_function_that_traps_behind_a_host_call_harms_nobody(works
         imports=wat.host("hookline", "random", "i32 i32", "i32"),
         hooks={"custom_hook": wat.echo},
     )
-    monkeypatch.setattr(plugin_module, "_BREAKER_THRESHOLD", 1000)
+    monkeypatch.setattr(breaker, "_THRESHOLD", 1000)
     entry = await workshop.plugin(text)
     for _ in range(64):  # its first instance is as likely to trap
         try:

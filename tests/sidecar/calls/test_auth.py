@@ -185,7 +185,7 @@ def test_folded_and_spaced_headers_tell_nothing(running):
 
 
 async def test_what_is_refused_for_being_unclear_is_counted(running):
-    """On both roads."""
+    """By the lane and by the server."""
 
     def counted():
         lines = running.get("/metrics")[1].splitlines()

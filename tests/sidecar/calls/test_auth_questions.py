@@ -36,7 +36,7 @@ ANY = TELLINGS["any"]
     ],
 )  # fmt: skip
 def test_plugins_are_asked_with_every_field_of_the_contract(identity, lines):
-    """Whatever has to be escaped, on both roads: every field, nothing else, and the same bytes."""
+    """Whatever has to be escaped, by the lane and by the server: every field, nothing else, and the same bytes."""
     head = read_head("\r\n".join(("GET /v1/auth HTTP/1.1", "Host: h", *lines)).encode())
     pairs = [tuple(line.split(": ", 1)) for line in ("Host: h", *lines)]
     asked = []

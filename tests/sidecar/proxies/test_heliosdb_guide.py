@@ -1,4 +1,4 @@
-"""docs/heliosdb.md, step by step: its manifests and commands, as they stand there."""
+"""docs/author/heliosdb.md, step by step: its manifests and commands, as they stand there."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import yaml
 from hookline_api.bundle import Bundle
 from waiting import until
 
-_PAGE = (Path(__file__).parents[3] / "docs" / "heliosdb.md").read_text()
+_PAGE = (Path(__file__).parents[3] / "docs" / "author" / "heliosdb.md").read_text()
 _STEP = re.compile(r"^## (\d+)\. (.*?)(?=^## |\Z)", re.DOTALL | re.MULTILINE)
 _STEPS = {int(number): text for number, text in _STEP.findall(_PAGE)}
 _DROP = {"query": "DROP TABLE users"}
@@ -58,7 +58,7 @@ async def test_1_a_manifest_runs_a_plugin_and_heliosdbs_own_files_do_not(sidecar
     sidecar.folder.write("plugin.toml", 'name = "guard"\nhooks = ["pre_query"]\npermissions = ["kv_read"]\n')
     sidecar.start(wait=False)
     until(lambda: sidecar.looks("/v1/plugins"), "an admin port")
-    told = sidecar.wait_problem("docs/heliosdb.md")
+    told = sidecar.wait_problem("docs/author/heliosdb.md")
     assert "guard.wasm" in told["message"]
     _put(sidecar, 1, heliosdb_guard)
     sidecar.wait_plugin("guard", state="Running")

@@ -68,7 +68,7 @@ def test_a_folder_of_heliosdb_gets_one_sentence(folder, tmp_path, case):
     assert problem.hides
     for words in (
         "plugins as HeliosDB-Proxy reads them", "apiVersion: hookline.dev/v1alpha1", "kind: WasmPlugin",
-        "metadata.name", "spec.source.file.path: ", "docs/heliosdb.md",
+        "metadata.name", "spec.source.file.path: ", "docs/author/heliosdb.md",
     ):  # fmt: skip
         assert words in problem.message
     example = problem.message.partition("spec.source.file.path: ")[2].split()[0]

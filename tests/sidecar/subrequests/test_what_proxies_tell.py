@@ -6,12 +6,15 @@ import contextlib
 import http.client
 import json
 import socket
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 
 from real_proxies import DOCUMENT, KINDS, Front, Sidecar, ask
 from waiting import PATIENCE_S
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 @pytest.mark.parametrize(
@@ -56,7 +59,7 @@ def test_the_last_forwarded_address_counts(sidecar):
 
 
 def test_documented_bytes_are_a_whole_call(sidecar):
-    """What docs/proxies.md shows is answered as it stands, again and again on one connection."""
+    """What docs/reference/proxies.md shows is answered as it stands, again and again on one connection."""
     head, body = DOCUMENT.read_text().partition("```http\n")[2].partition("\n```")[0].split("\n\n")
     call = head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body.encode()
     with socket.socket(socket.AF_UNIX) as connection:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, Final
 
-from hookline_api.resources import API_VERSION, KIND
+from hookline_api.base import API_VERSION, KIND
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,7 +26,7 @@ _SHOWN: Final = 3
 _GROUPS: Final = {
     "extensions.istio.io": (
         "Istio's WasmPlugin, for modules of the proxy-wasm ABI; Hookline runs modules of its own guest ABI "
-        f"(docs/guest-abi.md), and reads {API_VERSION} {KIND}"
+        f"(docs/author/guest-abi.md), and reads {API_VERSION} {KIND}"
     ),
     "networking.istio.io": f"Istio's, which configures Envoy; Hookline reads {API_VERSION} {KIND}",
     "gateway.envoyproxy.io": f"Envoy Gateway's, which configures Envoy; Hookline reads {API_VERSION} {KIND}",
@@ -74,7 +74,7 @@ def description_sentence() -> str:
     """What to write instead of such a document, where it stands alone."""
     return (
         "this describes a plugin for HeliosDB-Proxy and is no Kubernetes document; write a manifest with "
-        f"{_MANIFEST}.file.path (docs/heliosdb.md)"
+        f"{_MANIFEST}.file.path (docs/author/heliosdb.md)"
     )
 
 
@@ -104,10 +104,10 @@ def of_folder(folder: Path, *, described: bool) -> tuple[str, bool] | None:
         theirs = described or bool(beside) or bool(within)
         what = f"these are plugins as HeliosDB-Proxy reads them ({shown})" if theirs else f"these are modules ({shown})"
         told = f"{what}, and no manifest says how to run them: write a YAML file for each with "
-        return f"{told}{_MANIFEST}.file.path: {found[0]} (docs/heliosdb.md)", theirs
+        return f"{told}{_MANIFEST}.file.path: {found[0]} (docs/author/heliosdb.md)", theirs
     if described:
         told = "these are descriptions of plugins as HeliosDB-Proxy reads them: write a YAML file for each with "
-        return f"{told}{_MANIFEST} (docs/heliosdb.md)", True
+        return f"{told}{_MANIFEST} (docs/author/heliosdb.md)", True
     nested = next((name for name in names if _has_manifests(folder / name)), None)
     if nested is not None:
         return f"there is no manifest here, and subfolders are not read: give --plugins {folder / nested}", False
