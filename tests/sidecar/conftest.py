@@ -115,7 +115,7 @@ def load():
 
 @pytest.fixture
 def operator(tmp_path):
-    """An operator that does what it is told; see operator_double.py."""
+    """An operator that does what it is told; see tests/support/operator_double.py."""
     made = OperatorDouble(tmp_path, reserve_port()).start()
     yield made
     made.end()
