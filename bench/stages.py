@@ -15,9 +15,8 @@ import inspect
 import json
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -32,6 +31,9 @@ from hookline_runtime.plugin import plugin
 from hookline_runtime.plugin.stats import StatsTable
 from hookline_sidecar.hooks.endpoint import Endpoint, Gate
 from hookline_sidecar.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _DATA: Final = guests.QUERY.encode()
 _RAW: Final = json.dumps(ANSWER, separators=(",", ":")).encode()
@@ -59,14 +61,8 @@ async def stages() -> dict[str, float]:
         async with runtime(("quick", wasm, POOLED)) as ours:
             for _ in range(_PROBATION):
                 await ours.call(Hook.ROUTE, _DATA)
-            if hasattr(ours, "answer_now"):
-                found["runtime"] = _time(lambda: ours.answer_now(Hook.ROUTE, _DATA))
-            else:
-
-                async def call() -> None:
-                    orjson.dumps(await ours.call(Hook.ROUTE, _DATA))
-
-                found["runtime"] = await _time_async(call)
+            answer = getattr(ours, "answer_now", ours.answer)  # an older tree's
+            found["runtime"] = _time(lambda: answer(Hook.ROUTE, _DATA))
             found["connection"] = await _connection(Gate(ours))
     finally:
         ticker.stop()
@@ -74,11 +70,11 @@ async def stages() -> dict[str, float]:
 
 
 def _judge() -> Callable[[], object]:
-    road: Any = getattr(plugin, "Road", None)
-    if road is None:  # an older tree
+    hook: Any = getattr(plugin, "PluginHook", None) or getattr(plugin, "Road", None)
+    if hook is None:  # an older tree
         read_decision: Any = vars(decisions)["read_decision"]
         return lambda: read_decision(Hook.ROUTE, _RAW)
-    read = road(Hook.ROUTE, StatsTable().row(0, Hook.ROUTE)).read
+    read = hook(Hook.ROUTE, StatsTable().row(0, Hook.ROUTE)).read
     return lambda: read(_RAW)
 
 

@@ -28,14 +28,14 @@ import orjson
 
 from hookline_artifacts.entry import check_entry
 from hookline_artifacts.errors import ConfigError, FetchError, HooklineError, LoadError
-from hookline_runtime.call.inputs import read_call
-from hookline_runtime.chain.pipeline import Chains, Link
+from hookline_runtime.chain.pipeline import Chains, Later, Link
 from hookline_runtime.errors import OverloadError
 from hookline_runtime.guest.calls import Guest
 from hookline_runtime.guest.engine import Ticker, load_compiled
 from hookline_runtime.guest.reuse import first_instance
 from hookline_runtime.host import kv_initial
 from hookline_runtime.host.functions import PluginHost
+from hookline_runtime.plugin.backlog import Asker
 from hookline_runtime.plugin.budget import Budget, TooLargeError, need
 from hookline_runtime.plugin.permits import Member, Places
 from hookline_runtime.plugin.plugin import MAX_THREADS, Plugin
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from hookline_api.hooks import Hook
     from hookline_runtime.call.decisions import Decision
     from hookline_runtime.host.kv import KvStore
-    from hookline_runtime.plugin.backlog import Asker
 
 _FIRST_INSTANCE_MS: Final = 5_000
 """For the instances that are made when a plugin is loaded: longer than a call's, shorter than patience."""
@@ -66,7 +65,7 @@ class Prepared:
     bundle: Bundle
     chains: Chains
     plugins: Mapping[str, Plugin]
-    before: Mapping[str, Before]
+    before: Mapping[str, Before[Plugin]]
     """By plugin: the version before it, where it is on probation."""
     alone: Mapping[str, str]
     """By plugin: why there cannot be the version before it, in one sentence."""
@@ -191,9 +190,9 @@ class Runtime:
 
     async def _befores(
         self, entries: Iterable[BundlePlugin], plugins: Mapping[str, Plugin], find: ModuleFinder
-    ) -> tuple[dict[str, Before], dict[str, str]]:
+    ) -> tuple[dict[str, Before[Plugin]], dict[str, str]]:
         """The versions before these plugins, as far as they can be had; and why others cannot."""
-        found: dict[str, Before] = {}
+        found: dict[str, Before[Plugin]] = {}
         alone: dict[str, str] = {}
         done = False
         try:
@@ -212,7 +211,9 @@ class Runtime:
                 each.end()
         return found, alone
 
-    async def _before(self, entry: BundlePlugin, find: ModuleFinder, number: int, beside: list[Plugin]) -> Before:
+    async def _before(
+        self, entry: BundlePlugin, find: ModuleFinder, number: int, beside: list[Plugin]
+    ) -> Before[Plugin]:
         """The version before a plugin, beside all these. Raises LoadError."""
         is_warm = self._warm(entry) is not None
         try:
@@ -299,19 +300,16 @@ class Runtime:
 
     async def call(self, hook: Hook, body: bytes) -> Decision:
         """Answer one hook call. Raises InputError where the body is malformed, and nothing else."""
-        decision: Decision = orjson.loads(await self.answer(hook, body))
+        answer = self.answer(hook, body)
+        decision: Decision = orjson.loads(answer if isinstance(answer, bytes) else await answer(Asker()))
         return decision
 
-    async def answer(self, hook: Hook, body: bytes, asker: Asker | None = None) -> bytes:
-        """``call``, with the decision as JSON. ``asker`` can say that nobody waits for it any more."""
-        return await self.chains.answer(read_call(hook, body), asker)
-
-    def answer_now(self, hook: Hook, body: bytes) -> bytes | None:
-        """``answer`` at once, on this thread; None, and nothing has run, where a plugin would have to be waited for."""
+    def answer(self, hook: Hook, body: bytes) -> bytes | Later:
+        """``call``, with the decision as JSON: made now, on this thread, or a ``Later``; then nothing has run."""
         current = self._current
         if current is None:
             raise RuntimeError("no bundle is loaded")
-        return current.chains.answer_body_now(hook, body)
+        return current.chains.answer(hook, body)
 
     async def drained(self) -> None:
         """Return when the calls of observing hooks that were accepted so far have run."""

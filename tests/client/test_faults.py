@@ -14,7 +14,7 @@ import pytest
 import uvloop
 
 from hookline_api.hooks import Hook
-from hookline_client import HookClient, HookError, LostError, Policy, pool, wire
+from hookline_client import HookClient, HookError, LostError, Policy, connection, pool
 from waiting import PATIENCE_S as DEADLINE
 from waiting import until_true
 
@@ -465,12 +465,12 @@ async def test_a_change_of_state_is_one_line(faulty, caplog):
 def test_a_head_is_read_as_a_whole_or_not_at_all(seed):
     """One byte changed: the same length and status, another that is one, or an error; never a crash."""
     head = bytearray(answer(head="Server: x\r\nConnection: keep-alive\r\n").partition(b"\r\n\r\n")[0])
-    assert wire.read_head(bytes(head)) == (200, 22, False)
+    assert connection.read_head(bytes(head)) == (200, 22, False)
     for at in range(len(head)):
         mutated = head.copy()
         mutated[at] = (mutated[at] + 1 + seed * 12) % 256
         try:
-            status, length, _ = wire.read_head(bytes(mutated))
+            status, length, _ = connection.read_head(bytes(mutated))
         except HookError:
             continue
         assert 200 <= status < 600

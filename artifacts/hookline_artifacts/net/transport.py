@@ -100,11 +100,11 @@ class StatusError(FetchError):
 class Authorizer(Protocol):
     """Who puts credentials on requests to one origin."""
 
-    def header(self) -> str | None:
-        """The value of ``Authorization`` for the next request."""
+    def next_header(self) -> str | None:
+        """Choose the value of ``Authorization`` for the next request."""
 
-    async def challenged(self, status: int, challenges: list[str]) -> bool:
-        """After a 400, 401 or 403: True where ``header`` is now another one, and it is worth asking again."""
+    async def answer_challenge(self, status: int, challenges: list[str]) -> bool:
+        """After a 400, 401 or 403, prepare another header. True where there is one, and asking again is worth it."""
 
 
 class Body:
@@ -277,7 +277,7 @@ class Transport:
         here, redirects, bare = url, 0, False
         for _ in range(_MAX_STEPS):
             at_home = here.origin() == url.origin()
-            value = auth.header() if auth is not None and at_home and not bare else None
+            value = auth.next_header() if auth is not None and at_home and not bare else None
             status, answer = await self._exchange(request, here, value)
             if status in {200, 206}:
                 return answer
@@ -290,7 +290,7 @@ class Transport:
                 status in REFUSALS
                 and at_home
                 and auth is not None
-                and await auth.challenged(status, answer.getall("WWW-Authenticate", []))
+                and await auth.answer_challenge(status, answer.getall("WWW-Authenticate", []))
             ):
                 here, bare = url, False
             else:

@@ -24,15 +24,18 @@ from hookline_api.distribution import BundleMessage
 from hookline_api.resources import FailurePolicy, Probation, Rollout
 from hookline_api.standing import policy_of, stands
 from hookline_artifacts import resolve as resolving
+from hookline_artifacts.entry import make_entry
 from hookline_artifacts.errors import ConfigError, FetchError, LoadError
-from hookline_operator.cluster.catalogue import Catalogue, Plugin, Pod, parse_plugin, selects
 from hookline_operator.cluster.kept import Kept
+from hookline_operator.cluster.plugins import Plugin, parse_plugin
+from hookline_operator.cluster.pods import Pod, selects
 from hookline_operator.status.conditions import rolled_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hookline_api.resources import Selector
+    from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.kube import Key
     from hookline_operator.cluster.revisions import Revision
 
@@ -110,7 +113,6 @@ class Bundles:
         self._locks: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._bundles: OrderedDict[tuple[str, ...], PodBundle] = OrderedDict()
         self._messages: Kept[tuple[PodBundle, str]] = Kept("bundles as they are sent", most=_KEPT_MESSAGES)
-        catalogue.plugin_changed.append(self._forget_gone)
 
     async def of_pod(self, pod: Pod) -> PodBundle:
         """The bundle of a pod: of its own namespace's plugins, those that select it."""
@@ -212,7 +214,7 @@ class Bundles:
         except ValidationError:  # the leader is about to make a new one
             raise ConfigError(f"revision '{revision.name}' was stored by another version of the operator") from None
         config, secret_paths = await resolving.settings(plugin, self._objects)
-        entry = resolving.entry(
+        entry = make_entry(
             plugin,
             template.artifact,
             hooks=template.hooks,
@@ -234,7 +236,8 @@ class Bundles:
         plugin = self._catalogue.plugin((namespace, name))
         return self.deadline(plugin) if plugin else 0
 
-    def _forget_gone(self, key: Key) -> None:
+    def plugin_changed(self, key: Key) -> None:
+        """Forget a plugin that is gone; what else changes is seen when it is asked for."""
         if self._catalogue.plugin(key) is None:
             self._standings.pop(key, None)
             self._locks.pop(key, None)

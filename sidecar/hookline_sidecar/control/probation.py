@@ -27,13 +27,14 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pydantic import Field, ValidationError
 
+from hookline_api.base import Resource
 from hookline_api.bundle import Bundle, BundlePlugin, CallCause, LoadFailure
 from hookline_api.distribution import RolledBack
-from hookline_api.resources import Probation, Resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from hookline_api.resources import Probation
     from hookline_runtime.plugin.stats import Summary
     from hookline_sidecar.messages import CallFailure, PluginFacts
     from hookline_sidecar.state import StateFolder

@@ -101,7 +101,7 @@ class Supervisor:
             resolved=self._slots.modules,
             switched=self._switched,
         )
-        apart.have_room(self._room_for_child)
+        apart.set_room(self._room_for_child)
         self._health = HealthWatch(
             self._rows, bundle=lambda: self._deployment.bundle, facts=self._workers.facts, changed=self._tell
         )

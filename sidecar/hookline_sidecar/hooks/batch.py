@@ -18,20 +18,19 @@ import orjson
 
 from hookline_api.hooks import MAX_CALLS, Hook, hook_spellings, parse_hook
 from hookline_runtime.call.inputs import (
-    ANY_OBJECT,
     check_cost,
     parse_json,
-    read_call,
     read_marked,
     repeated_in,
     twice_sentence,
 )
+from hookline_runtime.call.looks import ANY_OBJECT
 from hookline_runtime.errors import InputError
 from hookline_runtime.guest.accelerator import scan_from
-from hookline_sidecar.replies import JSON, Refused, Reply, document
+from hookline_sidecar.replies import JSON, Problem, Reply, document
 
 if TYPE_CHECKING:
-    from hookline_runtime.chain.pipeline import Chains
+    from hookline_runtime.chain.pipeline import Chains, Later
     from hookline_runtime.plugin.backlog import Asker
 
 LOOKED_INTO: Final = 256 * 1024
@@ -64,21 +63,23 @@ class Batch:
         self._answers: list[bytes] = []
         self._size = 0
         """Bytes of the answers."""
+        self._later: Later | None = None
+        """The next call's answer, where it has to be waited for."""
 
     def advance(self, chains: Chains) -> Reply | None:
         """Answer as many calls as one turn allows, and plugins are ready for; the reply once there are all.
 
-        Raises Refused, the first time, where the body is no batch at all.
+        Raises Problem, the first time, where the body is no batch at all.
         """
         calls, answers = self._calls, self._answers
         if calls is None:
             _check_cost(self._body)
             calls = self._calls = _cut(chains, self._body) or _read(self._body)
             self._body = b""
-        end, size, answer_now = time.perf_counter_ns() + _TURN_NS, self._size, chains.answer_body_now
+        end, size, ask = time.perf_counter_ns() + _TURN_NS, self._size, chains.answer
         for index in range(len(answers), len(calls)):
             given = calls[index]
-            answer: bytes | None
+            answer: bytes | Later
             if size > _MAX_ANSWER:
                 answer = _problem(413, _TOO_MUCH, index, "")
             elif isinstance(given, bytes):
@@ -87,13 +88,13 @@ class Batch:
                 hook, data, found = given
                 try:
                     if len(data) > LOOKED_INTO and len(data) > chains.largest_input(hook):
-                        answer = chains.answer_unread(hook, len(data))  # as alone; to read it once more is long
+                        answer = ask(hook, b"", unread=len(data))  # as alone; to read it once more is long
                     else:
-                        answer = answer_now(hook, data, found)
+                        answer = ask(hook, data, found)
                 except InputError as error:
                     answer = _problem(400, str(error), index, f".input.{error.field}".rstrip("."))
-                if answer is None:
-                    self._size = size
+                if not isinstance(answer, bytes):
+                    self._size, self._later = size, answer
                     return None
             answers.append(answer)
             calls[index] = b""  # its input is as large as its part of the body
@@ -106,19 +107,17 @@ class Batch:
     async def finish(self, chains: Chains, asker: Asker) -> Reply:
         """Answer the rest, other connections' calls in between. One bundle answers all: let it be held."""
         while True:
-            at = len(self._answers)
-            reply = self.advance(chains)
-            if reply is not None:
-                return reply
-            if len(self._answers) > at:
+            if self._later is None:
+                reply = self.advance(chains)
+                if reply is not None:
+                    return reply
                 await asyncio.sleep(0)
                 continue
-            given = (self._calls or ())[at]
-            assert isinstance(given, tuple)  # noqa: S101 - else it would have had its answer, as if its input was wrong
-            answer = await chains.answer(read_call(given[0], given[1]), asker)
-            self._answers.append(answer)
+            later, self._later = self._later, None
+            answer = await later(asker)
             if self._calls:
-                self._calls[at] = b""
+                self._calls[len(self._answers)] = b""
+            self._answers.append(answer)
             self._size += len(answer)
 
 
@@ -157,7 +156,7 @@ def _check_cost(body: bytes) -> None:
     try:
         check_cost(body)
     except InputError as error:
-        raise Refused(400, str(error)) from None
+        raise Problem(400, str(error)) from None
 
 
 def _read(body: bytes) -> list[_Given | bytes]:
@@ -165,16 +164,16 @@ def _read(body: bytes) -> list[_Given | bytes]:
     try:
         whole, twice = parse_json(body)
     except InputError as error:
-        raise Refused(400, str(error)) from None
+        raise Problem(400, str(error)) from None
     marked = read_marked(body) if twice else whole
     around = {**marked, "calls": None} if isinstance(marked, dict) else marked
     if twice and (marked is None or repeated_in(around) is not None):
-        raise Refused(400, twice_sentence(around))
+        raise Problem(400, twice_sentence(around))
     calls = marked.get("calls") if isinstance(marked, dict) else None
     if not isinstance(calls, list):
-        raise Refused(400, 'the body is not {"calls": […]}', field="calls")
+        raise Problem(400, 'the body is not {"calls": […]}', field="calls")
     if len(calls) > MAX_CALLS:
-        raise Refused(400, f"there are {len(calls)} calls, and a batch may have {MAX_CALLS}", field="calls")
+        raise Problem(400, f"there are {len(calls)} calls, and a batch may have {MAX_CALLS}", field="calls")
     return [
         _look(given, index)
         if not twice or repeated_in(calls[index]) is None

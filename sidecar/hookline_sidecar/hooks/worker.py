@@ -233,9 +233,9 @@ def _facts(plugin: Plugin) -> PluginFacts:
         revision=plugin.revision,
         inline=plugin.inline,
         paused={
-            hook.value: Paused(failures=road.breaker.failures, until=round(time.time() + road.breaker.open_for, 1))
-            for hook, road in plugin.roads.items()
-            if road.breaker.open_for
+            name.value: Paused(failures=hook.breaker.failures, until=round(time.time() + hook.breaker.open_for, 1))
+            for name, hook in plugin.hooks.items()
+            if hook.breaker.open_for
         },
         last_failure=None if failure is None else _failure(failure),
         last_fault=None if fault is None else _failure(fault),

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hookline_artifacts.credentials import Credentials, Gap, Keychain, PullSecret
-from hookline_artifacts.credentials import _of_secret as of_secret
+from hookline_artifacts.login.credentials import Credentials, Gap, PullSecret
+from hookline_artifacts.login.docker_config import read_secret
+from hookline_artifacts.login.keychain import Keychain
 from hookline_artifacts.reference import parse
 
 FUZZ = max(100, int(os.environ.get("HOOKLINE_FUZZ", "0")) // 10)
@@ -387,7 +388,7 @@ def test_any_pull_secret_is_credentials_and_gaps(document, bare):
     for given_document in (PullSecret(name="pull", document=text, bare=bare), document):
         if isinstance(given_document, bytes):
             continue
-        for found in of_secret(given_document, 1, REFERENCE):
+        for found in read_secret(given_document, 1, REFERENCE):
             if isinstance(found, Gap):
                 assert found.why.isprintable()
                 assert len(found.why) < 400
@@ -403,7 +404,7 @@ def test_any_user_and_password_come_out_as_they_went_in(username, password, padd
     user, secret = username.replace(":", "") or "u", password.strip("\0").rstrip("\r\n")
     encode = base64.urlsafe_b64encode if urlsafe else base64.b64encode
     text = encode(f"{user}:{secret}".encode()).decode().rstrip("=") + "=" * padding
-    (found,) = of_secret({"auths": {"registry.test:5000": {"auth": text}}}, 1, REFERENCE)
+    (found,) = read_secret({"auths": {"registry.test:5000": {"auth": text}}}, 1, REFERENCE)
     assert (found.username, found.password) == (user, secret)
 
 

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 
 from hookline_api.resources import OCISource
 from hookline_artifacts.errors import FetchError, VerifyError
+from hookline_artifacts.login.access import RegistryAccess
+from hookline_artifacts.login.challenges import parse_challenges
 from hookline_artifacts.net.transport import retry_after
-from hookline_artifacts.registry import RegistryAccess, parse_challenges
 
 FUZZ = max(100, int(os.environ.get("HOOKLINE_FUZZ", "0")) // 10)
 PULL_SECRET = base64.b64encode(b"puller:hunter2").decode()

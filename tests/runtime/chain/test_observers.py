@@ -44,7 +44,7 @@ async def _watching(workshop, wat, **settings):
 def _fill(runtime, hook=Hook.METRICS, body=_CALL):
     """Observe at once, without a turn of the loop, until there is no room; how many calls that took."""
     count = 0
-    while runtime.answer_now(hook, body) is not None:
+    while isinstance(runtime.answer(hook, body), bytes):
         count += 1
     return count
 
@@ -74,11 +74,11 @@ async def test_by_default_what_does_not_fit_is_dropped_and_all_of_it_counted(wor
 
 
 async def test_who_cannot_wait_is_told_before_anything_has_run(workshop, wat):
-    """``answer_now`` gives None, and neither that plugin nor another has seen the call."""
+    """``answer`` gives what is to be awaited, and neither that plugin nor another has seen the call."""
     first = await _watching(workshop, wat, name="first", priority=9, observers={})
     runtime = await workshop.run(first, await _watching(workshop, wat, name="second"))
     assert _fill(runtime) == MAX_BACKLOG
-    assert runtime.answer_now(Hook.METRICS, _CALL) is None
+    assert not isinstance(runtime.answer(Hook.METRICS, _CALL), bytes)
     await runtime.drained()
     assert (_recorded(workshop, "first"), _recorded(workshop, "second")) == (MAX_BACKLOG, MAX_BACKLOG)
     assert _counted(runtime, number=0).dropped == 0
@@ -100,8 +100,8 @@ async def test_large_calls_wait_for_bytes(workshop, wat):
     """Sixteen mebibytes, whatever the number of calls; one call always fits."""
     runtime = await workshop.run(await _watching(workshop, wat, limits={"input": "64Mi", "memory": "256Mi"}))
     big = b'{"event": {"x": "' + b"x" * (MAX_BACKLOG_BYTES + 1) + b'"}}'
-    assert runtime.answer_now(Hook.METRICS, big) is not None
-    assert runtime.answer_now(Hook.METRICS, _CALL) is None
+    assert isinstance(runtime.answer(Hook.METRICS, big), bytes)
+    assert not isinstance(runtime.answer(Hook.METRICS, _CALL), bytes)
     await asyncio.gather(*(runtime.call(Hook.METRICS, big) for _ in range(2)))
     await runtime.drained()
     assert (_recorded(workshop), _counted(runtime).waited) == (3, 1)
@@ -132,7 +132,7 @@ async def test_who_gives_up_waiting_leaves_the_call_behind_up_to_as_much_again(w
     go = _held(runtime)
     assert _fill(runtime) == MAX_BACKLOG
     askers = [Asker() for _ in range(MAX_BACKLOG + 100)]
-    waiting = [asyncio.ensure_future(runtime.answer(Hook.METRICS, _CALL, asker)) for asker in askers]
+    waiting = [asyncio.ensure_future(runtime.answer(Hook.METRICS, _CALL)(asker)) for asker in askers]
     await _turns()  # the first call is under way by then, so one of these has its place
     assert sum(task.done() for task in waiting) == 1
     for task, asker in zip(waiting[1:], askers[1:], strict=True):
@@ -143,7 +143,7 @@ async def test_who_gives_up_waiting_leaves_the_call_behind_up_to_as_much_again(w
     ended = await asyncio.gather(*waiting, return_exceptions=True)
     assert all(isinstance(each, bytes) == (how != "cancelled") for each in ended[1:])
     assert _counted(runtime).dropped == 99
-    late = await runtime.answer(Hook.METRICS, _CALL, askers[-1] if how != "cancelled" else _gone())
+    late = await runtime.answer(Hook.METRICS, _CALL)(askers[-1] if how != "cancelled" else _gone())
     assert b"accepted" in late
     assert _counted(runtime).dropped == 100
     go.set()

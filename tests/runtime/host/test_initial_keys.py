@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 
 import pytest
@@ -214,7 +213,7 @@ async def test_a_runtime_has_them_before_the_first_call(workshop, wat):
     runtime = await workshop.guest(reader(wat), **settings)
 
     async def says():
-        return json.loads(await runtime.answer(Hook.CUSTOM, b"0"))["value"]
+        return (await runtime.call(Hook.CUSTOM, b"0"))["value"]
 
     assert await says() == "first"
     workshop.kv.put("guest", b"k", b'"changed"')

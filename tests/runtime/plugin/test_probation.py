@@ -11,6 +11,7 @@ import pytest
 
 from hookline_api.bundle import Bundle
 from hookline_api.hooks import Hook
+from hookline_runtime.plugin.backlog import Asker
 from hookline_runtime.plugin.budget import Plan
 from hookline_runtime.plugin.stats import Summary
 from hookline_runtime.runtime import Runtime
@@ -81,9 +82,10 @@ async def test_what_the_new_version_fails_on_the_one_before_it_answers(versions,
 async def test_every_way_to_ask_comes_to_the_version_before(versions, switch):
     """What is answered at once, a decision alone, and an answer that is waited for: all three."""
     runtime = await switch(*await versions("unreachable"))
-    found = json.loads(runtime.answer_now(Hook.AUTHORIZE, _QUERY))
-    alone = json.loads(runtime.chains.decide_now(Hook.AUTHORIZE, _QUERY, "r") + b"}")
-    waited = json.loads(await runtime.chains.decide(Hook.AUTHORIZE, _QUERY, "r") + b"}")
+    found = json.loads(runtime.answer(Hook.AUTHORIZE, _QUERY))
+    alone = json.loads(runtime.chains.decide(Hook.AUTHORIZE, _QUERY, "r") + b"}")
+    runtime.plugins["guest"].inline = False
+    waited = json.loads(await runtime.chains.decide(Hook.AUTHORIZE, _QUERY, "r")(Asker()) + b"}")
     spaced = await runtime.call(Hook.AUTHORIZE, b'{"query":\t"select 1", "hook_context": {"attributes": {"a": "b"}}}')
     assert [each["reason"] for each in (found, alone, waited, spaced)] == ["one"] * 4
     assert _summary(runtime, Hook.AUTHORIZE).alone == 4
@@ -180,7 +182,7 @@ async def test_calls_of_a_version_that_is_replaced_say_nothing_of_the_next_one(w
     for new, calls in ((second, 9), (third, 18)):
         prepared = await runtime.prepare(Bundle.of([new]), workshop.find, before=[first])
         for _ in range(9):
-            runtime.answer_now(Hook.METRICS, b"{}")
+            runtime.answer(Hook.METRICS, b"{}")
         runtime.commit(prepared)
         await runtime.drained()
         found = _summary(runtime, Hook.METRICS)

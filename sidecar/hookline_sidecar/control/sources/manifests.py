@@ -21,7 +21,8 @@ import orjson
 from pydantic import ValidationError
 
 from hookline_api import sentences
-from hookline_api.resources import API_VERSION, GROUP, KIND, NAME_PATTERN, LocalWasmPlugin
+from hookline_api.base import API_VERSION, GROUP, KIND, NAME_PATTERN
+from hookline_api.resources import LocalWasmPlugin
 from hookline_sidecar.control.sources import foreign, kubernetes_yaml
 from hookline_sidecar.control.sources.source import Problem
 

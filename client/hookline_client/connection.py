@@ -1,4 +1,4 @@
-"""Calls and answers as bytes: HTTP/1.1 on connections that are kept, several calls in flight on each.
+"""One connection: calls and answers as bytes of HTTP/1.1, several calls in flight.
 
 Answers come in the order of the calls. A call that nobody waits for any longer keeps its place in that order, so that
 its late answer is skipped and never taken for another's. What a connection receives is checked and bounded
@@ -11,12 +11,9 @@ import asyncio
 import functools
 import re
 from collections import deque
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, Protocol, cast
 
 from hookline_client.errors import HookError, LostError, MalformedError
-
-if TYPE_CHECKING:
-    from hookline_client.pool import Pool
 
 _MAX_HEAD: Final = 16 * 1024
 _BEGINNING: Final = b"HTTP/1.1 "
@@ -52,18 +49,31 @@ class Call:
             self.answered.set_result(None)
 
 
-class Connection(asyncio.Protocol):
-    """One connection to the sidecar."""
+class Owner(Protocol):
+    """Who has a connection, and learns what becomes of it."""
 
-    def __init__(self, pool: Pool, limit: int) -> None:
+    def freed(self, connection: Connection) -> None:
+        """It has room for another call."""
+
+    def drop(self, connection: Connection) -> None:
+        """It takes no more calls."""
+
+    def share(self) -> None:
+        """It has ended, so a new one may be opened."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection to the sidecar. Answers of more than ``limit`` bytes end it."""
+
+    def __init__(self, owner: Owner, loop: asyncio.AbstractEventLoop, *, limit: int) -> None:
         self.calls: deque[Call] = deque()
         """Sent and not answered, in order."""
         self.is_leaving = False
         """A call on it came to its deadline: it is slow, or stuck, and gets no other call."""
         self.is_stuck = False
         """What was written last is still here: the sidecar does not read."""
-        self.ended = pool.loop.create_future()
-        self._pool = pool
+        self.ended: asyncio.Future[None] = loop.create_future()
+        self._owner = owner
         self._limit = limit
         self._held = bytearray()
         self._awaited: Head | None = None
@@ -104,16 +114,16 @@ class Connection(asyncio.Protocol):
                 held += memoryview(data)[read:]
             if len(self.calls) < before:
                 # Only now: an answer too many must not find a new call that it could be taken for the answer of.
-                self._pool.freed(self)
+                self._owner.freed(self)
         except MalformedError as error:
             if self.calls:
                 self.calls.popleft().fail(error)
-            self._pool.drop(self)
+            self._owner.drop(self)
             self.end()
 
     def eof_received(self) -> None:
         """Part of asyncio.Protocol: the transport closes itself."""
-        self._pool.drop(self)
+        self._owner.drop(self)
 
     def pause_writing(self) -> None:
         """Part of asyncio.Protocol."""
@@ -122,16 +132,16 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         """Part of asyncio.Protocol."""
         self.is_stuck = False
-        self._pool.freed(self)
+        self._owner.freed(self)
 
     def connection_lost(self, error: Exception | None) -> None:
         """Part of asyncio.Protocol."""
-        self._pool.drop(self)
+        self._owner.drop(self)
         why = f": {error}" if error is not None else ""
         while self.calls:
             self.calls.popleft().fail(LostError(f"the connection ended before the answer{why}"))
         self.ended.set_result(None)
-        self._pool.share()
+        self._owner.share()
 
     def _read(self, data: bytes | bytearray) -> int:
         """Take whole answers; how many bytes those were. Raises MalformedError."""
@@ -163,7 +173,7 @@ class Connection(asyncio.Protocol):
             if not call.answered.done():
                 call.answered.set_result(None)
             if is_last:
-                self._pool.drop(self)
+                self._owner.drop(self)
                 self.end()
                 return size
 
