@@ -15,12 +15,10 @@ import contextlib
 import functools
 import logging
 import signal
-import time
 from typing import TYPE_CHECKING, Final
 
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_artifacts import apart
-from hookline_artifacts.errors import LoadError
 from hookline_artifacts.store import ArtifactStore
 from hookline_runtime.guest.compiler import Compiler
 from hookline_runtime.host.kv import KvStore
@@ -30,11 +28,12 @@ from hookline_sidecar.control.admin.kv import KvAdmin
 from hookline_sidecar.control.admin.server import AdminServer
 from hookline_sidecar.control.assembly import assemble
 from hookline_sidecar.control.authorities import Authorities
-from hookline_sidecar.control.deployment import Deployment, find, with_placeholder
-from hookline_sidecar.control.probation import LOOK_S, Probations, counts_of
+from hookline_sidecar.control.deployment import Deployment
+from hookline_sidecar.control.probation import Probations, counts_of
 from hookline_sidecar.control.readings import HealthWatch
 from hookline_sidecar.control.room import Room
 from hookline_sidecar.control.rows import Rows
+from hookline_sidecar.control.setbacks import Setbacks
 from hookline_sidecar.control.slots import Slots
 from hookline_sidecar.control.sources.folder import FolderSource
 from hookline_sidecar.control.sources.operator import OperatorSource
@@ -56,8 +55,6 @@ _FIRST_WAIT_S: Final = 5.0
 _SOCKETS_S: Final = 2.0
 _SETTLE_S: Final = 0.02
 """How long several changes are gathered into one bundle."""
-_LEISURE: Final = 10
-"""It rests so many times as long as a look at probation took: 256 plugins and four workers take some 50 ms."""
 
 log = logging.getLogger("hookline.supervisor")
 
@@ -76,11 +73,10 @@ class Supervisor:
     ) -> None:
         self._settings = settings
         self._state = state
+        self._assemble = asyncio.Event()
         self._room = Room(settings, state)
         self._rows = Rows(state, tables)
-        self._workers = Workers(
-            size=settings.workers, plan=self._room.plan, refused=self._refused_by_one, changed=self._tell
-        )
+        self._workers = Workers(size=settings.workers, plan=self._room.plan, refused=self._refused, changed=self._tell)
         self._store = ArtifactStore(state.artifacts)
         self._compiler = Compiler(state.compiled)
         self._kv = KvStore(state.kv)
@@ -88,27 +84,23 @@ class Supervisor:
             state, count=lambda name: counts_of(self._rows.summary(name)), reports=self._workers.facts
         )
         self._slots = Slots(
-            self._compiler, running=self._last_of, refused=self._probations.take_wish, settled=self._slot_settled
+            self._compiler, running=self._last_of, refused=self._probations.take_wish, settled=self._assemble_soon
         )
-        self._deployment = Deployment(
-            state,
-            workers=self._workers,
-            probations=self._probations,
-            rows=self._rows,
-            kv=self._kv,
-            store=self._store,
-            compiler=self._compiler,
-            resolved=self._slots.modules,
-            switched=self._switched,
-        )
+        self._deployment = self._make_deployment()
+        self._setbacks = self._make_setbacks()
         apart.set_room(self._room_for_child)
         self._health = HealthWatch(
             self._rows, bundle=lambda: self._deployment.bundle, facts=self._workers.facts, changed=self._tell
         )
         self._kv_admin = KvAdmin(self._kv, plugins=self._names, body_timeout=settings.body_timeout)
-        access = Access(settings.admin_token)
         self._admin = AdminServer(
-            settings, admin_sockets, state.admin, view=self.view, board=board, access=access, keys=self._kv_admin
+            settings,
+            admin_sockets,
+            state.admin,
+            view=self.view,
+            board=board,
+            access=Access(settings.admin_token),
+            keys=self._kv_admin,
         )
         self._source: Source = self._make_source()
         self._wants: Wants | None = None
@@ -122,17 +114,37 @@ class Supervisor:
         """The same for the last bundle that all workers ran."""
         self._problems: Mapping[str, LoadFailure] = {}
         """What has no room in the bundle, by plugin."""
-        self._assemble = asyncio.Event()
         self._first_wait: asyncio.TimerHandle | None = None
         self._first_wait_over = False
-        self._refusals: list[tuple[LoadRefusedError, Bundle]] = []
-        self._going_back: list[str] = []
-        """Plugins that have failed on probation."""
 
     def _room_for_child(self) -> int | None:
         """Bytes for one that compiles: all that guests do not have, and while there are none, theirs too."""
         plan = self._room.plan(self._deployment.bundle or Bundle.of([]))
         return None if plan is None else plan.child(self._workers.guests())
+
+    def _make_setbacks(self) -> Setbacks:
+        return Setbacks(
+            self._deployment,
+            slots=self._slots,
+            probations=self._probations,
+            workers=self._workers,
+            came=self._assemble_soon,
+            changed=self._tell,
+            fetch=self._fetch_again,
+        )
+
+    def _make_deployment(self) -> Deployment:
+        return Deployment(
+            self._state,
+            workers=self._workers,
+            probations=self._probations,
+            rows=self._rows,
+            kv=self._kv,
+            store=self._store,
+            compiler=self._compiler,
+            resolved=self._slots.modules,
+            switched=self._switched,
+        )
 
     def _make_source(self) -> Source:
         if self._settings.operator is not None:
@@ -159,7 +171,7 @@ class Supervisor:
             loop.create_task(self._stay_reachable(), name="admin-socket"),
             loop.create_task(self._health.run(), name="health"),
             loop.create_task(waiting.watch(self.view), name="waiting"),
-            loop.create_task(self._watch_probation(), name="probation"),
+            loop.create_task(self._setbacks.watch_probation(), name="probation"),
         ]
         ended, _ = await asyncio.wait(
             [*tasks, loop.create_task(stop.wait(), name="stop")], return_when=asyncio.FIRST_COMPLETED
@@ -245,8 +257,14 @@ class Supervisor:
             self._ran = self._runs
         self._source.tell()
 
-    def _slot_settled(self) -> None:
+    def _assemble_soon(self) -> None:
         self._assemble.set()
+
+    def _refused(self, error: LoadRefusedError, bundle: Bundle) -> None:
+        self._setbacks.note_refusal(error, bundle)
+
+    def _fetch_again(self) -> None:
+        self._source.changed.set()
 
     def _switched(self) -> None:
         self._slots.judge_all()  # what is told of what was refused is true from here on
@@ -314,10 +332,7 @@ class Supervisor:
             await self._assemble.wait()
             await asyncio.sleep(_SETTLE_S)
             self._assemble.clear()
-            while self._refusals:
-                await self._take_refusal(*self._refusals.pop())
-            while self._going_back:
-                await self._go_back(self._going_back.pop())
+            await self._setbacks.handle()
             if self._may_assemble():
                 await self._assemble_once()
             self._tell()
@@ -350,86 +365,9 @@ class Supervisor:
                     return
                 await self._deployment.run(bundle)
             except LoadRefusedError as error:
-                await self._take_refusal(error, bundle)
+                await self._setbacks.take_refusal(error, bundle)
                 continue
             self._runs = wanted_as or bundle.version
             await self._deployment.keep()
             log.info("bundle %s runs: %s", bundle.version, ", ".join(e.name for e in bundle.plugins) or "no plugins")
             return
-
-    # ── what fails ──
-
-    async def _watch_probation(self) -> None:
-        spent = 0.0
-        while True:
-            await asyncio.sleep(max(LOOK_S, _LEISURE * spent))
-            begin = time.thread_time()
-            proven, back = self._probations.look(self._deployment.bundle)
-            if proven:
-                self._workers.prove(proven)
-                self._tell()
-            if back:
-                self._going_back = back
-                self._assemble.set()
-            spent = time.thread_time() - begin
-
-    async def _go_back(self, name: str) -> None:
-        """Run the version before one that has failed on probation, whatever is wanted or held meanwhile."""
-        bundle, running, slot = self._deployment.bundle, self._deployment.entry(name), self._slots.get(name)
-        # Where something else is wanted by now, that wish is not what asked for it.
-        asked = running and slot and slot.resolved and slot.resolved.entry.revision == running.revision
-        before = self._probations.refuse(running, slot.wanted.key if slot and asked else "") if running else None
-        if before is None or bundle is None:
-            return
-        before = before.model_copy(update={"failure": self._probations.refused[name].failure})
-        await self._run_again(Bundle.of([before if each is running else each for each in bundle.plugins]))
-        self._slots.judge_all()  # also where another plugin could not be loaded with it: it is in the next bundle
-
-    async def _run_again(self, bundle: Bundle) -> None:
-        try:
-            await self._deployment.run(bundle)
-        except LoadRefusedError as error:
-            await self._take_refusal(error, bundle)
-        else:
-            await self._deployment.keep()
-
-    def _refused_by_one(self, error: LoadRefusedError, bundle: Bundle) -> None:
-        """A worker that was started later cannot load what the others have."""
-        self._refusals.append((error, bundle))
-        self._assemble.set()
-
-    async def _take_refusal(self, error: LoadRefusedError, bundle: Bundle) -> None:
-        """A worker cannot load a plugin of that bundle, which resolved and compiled.
-
-        A compiled form that may be damaged is made again, once. Otherwise the plugin stands as failed.
-        """
-        refused = find(bundle, error.plugin)
-        if refused is None or refused.artifact is None:
-            return  # it was replaced meanwhile
-        running = self._deployment.entry(error.plugin)
-        runs = running is not None and running.revision == refused.revision
-        cause, message, passing, is_mended = error.cause, str(error), error.passing, False
-        try:
-            if error.damaged:
-                is_mended = await self._deployment.mend(refused, why=message)
-        except LoadError as why:
-            cause, message, passing = why.cause, str(why), False
-        if is_mended:
-            if runs and self._deployment.bundle is not None:
-                await self._run_again(self._deployment.bundle)
-            return
-        log.warning("plugin '%s' cannot be loaded (%s): %s", refused.name, cause, message)
-        failure = LoadFailure(cause=cause, message=message)
-        self._slots.take_refusal(refused, failure, passing=passing)
-        self._assemble.set()
-        if not runs and self._probations.give_up(refused):  # it would be tried again at once, and for ever
-            self._slots.judge_all()
-            if running is not None:
-                self._workers.prove({running.name: running.revision})
-        if not runs or self._deployment.bundle is None or running is None:
-            return
-        # What runs, or what was the last good one, is what does not load.
-        self._deployment.bundle = with_placeholder(self._deployment.bundle, running, failure)
-        await self._run_again(self._deployment.bundle)
-        if error.damaged and self._slots.fetch_anew(refused.name):
-            self._source.changed.set()
