@@ -201,7 +201,7 @@ class Chains:
         return self._splice(call, (NOBODY[hook], self._nobody))
 
     def answer(
-        self, hook: Hook, body: bytes, found: tuple[bytes, bytes] | None = None, *, unread: int = 0
+        self, hook: Hook, body: bytes, found: tuple[bytes, bytes] | None = None, unread: int = 0
     ) -> bytes | Later:
         """The decision about a proxy's bytes, as JSON: made now, on this thread, or a ``Later``; then nothing has run.
 
