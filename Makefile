@@ -14,7 +14,7 @@ ACCELERATOR := sidecar/hookline_runtime/guest/accelerator.c
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-pythons bare e2e lint format bench bench-operator exhaust fuzz truth cluster cluster-load images crds lock plugins clean test-short announce toolchains FORCE
+.PHONY: help demo setup check hooks release dist push publish test test-pythons bare e2e lint format bench bench-operator exhaust fuzz truth cluster cluster-load images crds lock plugins clean test-short announce toolchains FORCE
 # No recipe prints itself: what the verbs print is for people.
 .SILENT:
 # One after the other, in the order in which they are written: several may want apt-get, which runs alone.
@@ -37,9 +37,9 @@ test-pythons: ## run a short part of the tests on every other Python >= 3.11 tha
 # The contract, artifacts, the client, and of the runtime what calls guests. The runtime's whole suite runs twice more in
 # one of its tests, on the reference and without the accelerator: once on one interpreter is enough.
 SHORT := tests/contract tests/artifacts tests/client $(addprefix tests/runtime/,calls/test_accelerator.py \
-  guests/test_bad_guests.py calls/test_calls.py chain/test_chain.py guests/test_engine.py host/test_host_functions.py \
-  chain/test_inputs.py calls/test_limits.py plugin/test_places.py chain/test_results.py calls/test_threads.py \
-  guests/test_wasi.py) \
+  calls/test_accelerated_calls.py guests/test_bad_guests.py calls/test_calls.py chain/test_chain.py \
+  guests/test_engine.py host/test_host_functions.py host/test_metrics_and_logs.py chain/test_inputs.py \
+  calls/test_limits.py plugin/test_places.py chain/test_results.py calls/test_threads.py guests/test_wasi.py) \
   --deselect=tests/runtime/calls/test_calls.py::test_the_runtimes_whole_suite_passes_on_the_other_ways_too
 test-short: $(VENV)/.dev toolchains
 	PYTHON="$(PYTHON)" sh scripts/debian-packages.sh
@@ -48,7 +48,7 @@ test-short: $(VENV)/.dev toolchains
 
 # An interpreter that is missing or too old is told of by what comes next.
 announce:
-	! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || $(PYTHON) scripts/announce.py $(VENV)
+	! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || PYTHON="$(PYTHON)" SEARCHED="$$PATH" $(PYTHON) scripts/announce.py $(VENV)
 
 bare: ## as root, prove that `make demo` and `make test` need nothing but Python, make and Debian's archive (ARGS="'make lint'")
 	$(PYTHON) scripts/bare_machine.py $(ARGS)
@@ -70,8 +70,35 @@ cluster-load: $(VENV)/.dev ## give the node of `make cluster` an image (IMAGE=bu
 	[ -n "$(IMAGE)" ] || { echo "say which: make cluster-load IMAGE=build/images/hookline-sidecar.tar" >&2; exit 2; }
 	PYTHONPATH=testbed $(BIN)/python -m cluster load $(IMAGE) $(if $(NAME),--name $(NAME))
 
+release: $(VENV)/.dev ## make the checkout one of a version: pyproject, chart, pages and changelog (VERSION=1.2.3); see RELEASING.md
+	[ -n "$(VERSION)" ] || { echo "say which: make release VERSION=1.2.3" >&2; exit 2; }
+	PYTHONPATH=testbed $(BIN)/python scripts/release.py "$(VERSION)"
+
+# What the images' names begin with, such as registry.example.com/hookline-
+PREFIX := hookline-
+dist: $(VENV)/.dev toolchains ## build a release into build/dist: packages, chart, images, what they are made of, checksums (PARTS="packages chart")
+	$(TOOLS) PYTHONPATH=testbed $(BIN)/python scripts/dist.py --prefix "$(PREFIX)" $(if $(VERSION),--version "$(VERSION)") $(PARTS)
+
+push: $(VENV)/.dev toolchains ## push the images of `make dist` (PREFIX=registry.example.com/hookline-)
+	$(TOOLS) PYTHONPATH=testbed $(BIN)/python scripts/dist.py --push --prefix "$(PREFIX)"
+
+publish: $(VENV)/.dev ## make a draft of a release on GitHub of what `make dist` built, with the changelog's words; needs gh
+	PYTHONPATH=testbed $(BIN)/python scripts/release.py --publish
+
 images: ## build the operator's and the sidecar's images into build/images (with Docker, or as root without)
 	$(PYTHON) scripts/images.py operator sidecar
+
+# Tests of random inputs try few of them here; `make test` tries more, `make fuzz` many.
+check: lint ## what to run before each commit: lint, and the tests that start no program (two minutes)
+	$(BIN)/python -m hookline_runtime.guest.accelerator --if-missing
+	HOOKLINE_FUZZ=100 $(BIN)/python -m pytest -q -n 2 -m fast --hypothesis-profile=brief --ignore=tests/e2e
+
+setup: announce $(VENV)/.dev toolchains ## install what `make lint` and `make test` need, and run nothing
+	PYTHON="$(PYTHON)" sh scripts/debian-packages.sh
+	$(BIN)/python -m hookline_runtime.guest.accelerator --if-missing
+
+hooks: $(VENV)/.dev ## let git lint before each commit, and run the fast tests before each push (.pre-commit-config.yaml)
+	$(BIN)/pre-commit install
 
 lint: $(VENV)/.dev ## formatting, lint, types, and the direction of imports
 	$(BIN)/ruff format --check .

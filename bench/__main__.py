@@ -10,9 +10,8 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bench import (
     cached_load,
@@ -30,6 +29,9 @@ from bench import (
 )
 from bench.machine import more_files
 from bench.report import Options, Result, say
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 _BENCHMARKS: Final[dict[str, tuple[str, Callable[[Options], Awaitable[Result]]]]] = {
     "calls": ("one hook in process, against wasmtime-py's own API and Extism's SDK", calls.measure),

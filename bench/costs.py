@@ -14,10 +14,8 @@ import json
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Callable
 from functools import partial
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bench import guests, peers
 from bench.load import Generator, Plan, hook_call
@@ -25,6 +23,10 @@ from bench.machine import SERVER_CORE, BrokenError, older_tree, on, processor_se
 from bench.report import TIMES, Figure, Options, Result, say
 from bench.sidecar import sidecar
 from bench.sockets import ANSWER, POOLED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 _BEFORE: Final = "c4ba3cd"
 """The last commit before the hook road was built anew."""

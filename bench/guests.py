@@ -8,10 +8,12 @@ compared byte for byte.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import wasmtime
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 MARK: Final = "v000000"
 """Stands in an answer for the number of the module's version."""

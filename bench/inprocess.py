@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.machine import open_folder
 from hookline_api.bundle import Bundle, BundleArtifact, BundlePlugin
@@ -15,6 +13,10 @@ from hookline_runtime.guest import engine
 from hookline_runtime.guest.calls import Guest
 from hookline_runtime.host.functions import PluginHost
 from hookline_runtime.runtime import Runtime
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
 
 
 @contextlib.asynccontextmanager

@@ -10,14 +10,16 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import orjson
 
 from bench import peers
 from bench.machine import LOAD_CORE, SERVER_CORE, compiled, on
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _LINE: Final = 64 * 2**20
 _STOP_S: Final = 30.0

@@ -16,8 +16,7 @@ import statistics
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bench import guests
 from bench.inprocess import runtime
@@ -27,6 +26,9 @@ from bench.report import TIMES, Figure, Options, Result, say, spread
 from bench.sidecar import Sidecar, sidecar
 from hookline_api.hooks import Hook
 from hookline_runtime.guest.engine import TICK_MS, deadline_ticks
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _TIMEOUT_MS: Final = 50
 _BOUND_MS: Final = _TIMEOUT_MS + 2 * TICK_MS

@@ -14,13 +14,15 @@ from __future__ import annotations
 import asyncio
 import statistics
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from bench import guests
 from bench.load import Generator, Plan, hook_call
 from bench.report import Figure, Options, Result, say
 from bench.sidecar import Sidecar, Weight, sidecar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _ASKED_MIB: Final = 150
 _FLAT_MIB: Final = 5.0

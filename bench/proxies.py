@@ -18,9 +18,7 @@ import shutil
 import socket
 import statistics
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bench import guests, peers
 from bench.load import Generator, Outcome, Plan, get
@@ -28,6 +26,10 @@ from bench.machine import LOAD_CORE, ROOT, SERVER_CORE, BrokenError, on, open_fo
 from bench.report import Figure, Options, Result, at_least, say, spread
 from bench.sidecar import sidecar
 from bench.sockets import POOLED
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
 _ENVOY: Final = ROOT / ".venv-envoy" / "bin" / "envoy"
 _START_S: Final = 20.0

@@ -13,10 +13,9 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bench import guests
 from bench.load import Generator, Outcome, Plan, hook_call
@@ -24,6 +23,9 @@ from bench.machine import BrokenError
 from bench.report import Figure, Options, Result, at_most, say
 from bench.sidecar import Sidecar, sidecar
 from hookline_runtime.guest import engine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _ASKED_P99_SMALL: Final = 1.5
 _ASKED_P99_LARGE: Final = 1.2

@@ -9,12 +9,14 @@ import platform
 import statistics
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from bench import peers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
 
 TIMES: Final = "\u00d7"  # the sign, which ruff takes for a letter
 _WORDS: Final = {True: "reached", False: "NOT REACHED", None: "for information"}

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from bench import guests, peers
 from bench.load import Address, Ask, Generator, Outcome, Plan, hook_call
 from bench.machine import SERVER_CORE, BrokenError, processor_seconds
 from bench.report import Figure, Options, Result, at_least, at_most, say, spread
 from bench.sidecar import Sidecar, sidecar
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
 
 BATCH: Final = 32
 POOLED: Final[dict[str, Any]] = {"isolation": {"mode": "Pooled", "maxCalls": 1_000_000}}

@@ -15,9 +15,8 @@ import inspect
 import json
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -32,6 +31,9 @@ from hookline_runtime.plugin import plugin
 from hookline_runtime.plugin.stats import StatsTable
 from hookline_sidecar.hooks.endpoint import Endpoint, Gate
 from hookline_sidecar.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _DATA: Final = guests.QUERY.encode()
 _RAW: Final = json.dumps(ANSWER, separators=(",", ":")).encode()

@@ -13,8 +13,7 @@ import itertools
 import resource
 import statistics
 from collections import Counter
-from collections.abc import AsyncIterator
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from bench import guests
 from bench.load import Generator, Plan, hook_call
@@ -22,6 +21,9 @@ from bench.machine import LOAD_CORE, SERVER_CORE, on
 from bench.report import Figure, Options, Result, at_most, say
 from bench.sidecar import Sidecar, sidecar
 from bench.sockets import ANSWER, POOLED
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 _CLIENTS: Final = 10_000
 _SPARE_FILES: Final = 500

@@ -16,7 +16,7 @@ ROOT = HERE.parent
 
 # The package's own __init__ needs the environment; the part of it that knows what is built does not.
 _package = types.ModuleType("cluster")
-_package.__path__ = [str(HERE / "cluster")]
+_package.__path__ = [str(ROOT / "testbed" / "cluster")]
 sys.modules["cluster"] = _package
 
 from cluster.binaries import CONTROL_PLANE, TOOLS  # noqa: E402 - see above
@@ -49,7 +49,9 @@ def missing(environment: Path) -> list[tuple[str, float]]:
 
 
 def _script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHON": sys.executable}
+    environment = {"PYTHON": sys.executable} | os.environ
+    # As the verbs have it: a python3 of pyenv puts a folder of its own in front, and nothing noted would be believed.
+    environment["PATH"] = os.environ.get("SEARCHED", os.environ["PATH"])
     command = ["sh", str(HERE / name), *arguments]
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 

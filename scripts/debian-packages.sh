@@ -4,6 +4,11 @@
 # debian-packages.sh [PACKAGE …]: these alone, instead of all. With --missing it names what it would install.
 set -eu
 . "$(dirname "$0")/packages.sh"
+. "$(dirname "$0")/unchanged.sh"
+guests=$here/../examples/build.py
+parts="$here/packages.sh $guests $(command -v "$python" || true)"
+# shellcheck disable=SC2086 # a list of files
+case "$*" in "" | --missing) ! unchanged packages $parts || exit 0 ;; esac
 
 need docker-registry docker-registry --version
 need nginx-light nginx -v
@@ -11,9 +16,12 @@ need caddy caddy version
 need curl curl --version
 need git git --version
 need lua5.1 lua5.1 -v
-need "rustc libstd-rust-dev-wasm32 lld" "$python" "$(dirname "$0")/../examples/build.py" --check --only rust
+need "rustc libstd-rust-dev-wasm32 lld" "$python" "$guests" --check --only rust
 need "cargo rustc libstd-rust-dev-wasm32 lld librust-serde-dev librust-serde-derive-dev librust-serde-json-dev" has_crates
 need "$("$python" -c 'import sys; print("python%d.%d-dev" % sys.version_info[:2])')" has_headers
 install_missing "$@"
 # Unpacked, not installed.
-[ "$*" != "" ] || sh "$(dirname "$0")/promtool.sh" >/dev/null || true
+[ "$*" = "" ] || exit 0
+sh "$(dirname "$0")/promtool.sh" >/dev/null || exit 0
+# shellcheck disable=SC2086 # a list of files
+[ "$missing" != "" ] || note packages $parts

@@ -14,7 +14,13 @@ enough() {
   [ -n "$minor" ] && [ "$minor" -ge 26 ]
 }
 PATH="$1/bin:$PATH" # as the Makefile has it
-if { [ ! -e "$1/.made" ] || [ "$1/.made" -nt "$2" ]; } && enough; then exit 0; fi
+. "$(dirname "$0")/unchanged.sh"
+for program in go node npm; do set -- "$@" "$(command -v $program || true)"; done
+if unchanged toolchains "$@"; then exit 0; fi
+if { [ ! -e "$1/.made" ] || [ "$1/.made" -nt "$2" ]; } && enough; then
+  [ "$check" ] || note toolchains "$@"
+  exit 0
+fi
 [ -z "$check" ] || exit 1
 sh "$(dirname "$0")/environment.sh" "$1" "$2"
 touch "$1/.made"

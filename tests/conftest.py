@@ -13,12 +13,13 @@ import pytest
 if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
-pytest_plugins = ["cluster.fixtures", "side_by_side"]
+pytest_plugins = ["cluster.fixtures", "fast_tests", "side_by_side"]
 
 # How long an example takes, or is made, says something of the machine and nothing of us.
 hypothesis.settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
+hypothesis.settings.register_profile("brief", hypothesis.settings.get_profile("any machine"), max_examples=20)
 hypothesis.settings.load_profile("any machine")
 
 _missing = pytest.StashKey[dict[str, str]]()

@@ -11,9 +11,10 @@ Everything that comes from outside (a registry's answers, an archive, a descript
 taken as hostile: bounded in bytes, time, depth and number, and checked against its digest. Every failure is a
 FetchError (``transient`` says whether to try again) or a VerifyError, in one sentence without secrets.
 
-Rooms: ``resolve`` (one resource, resolved), ``fetch`` and ``folder`` (a source becomes bytes), ``registry`` and
-``credentials`` (asking for them), ``net`` (whom we ask, and how), ``package`` (which file is the module), ``module``
-(what it is), ``store`` (what is kept), ``apart`` and ``threads`` (where costly work is done). No engine and no
-Kubernetes. Signatures will come between ``Fetcher.resolve`` and ``Fetcher.fetch_oci``; see ``Fetcher.repository``.
+Rooms: ``resolve`` (one resource, resolved) and ``entry`` (what a bundle holds of it), ``fetch`` and ``folder`` (a
+source becomes bytes), ``registry`` and ``login`` (asking for them, and who we are then), ``net`` (whom we ask, and
+how), ``package`` (which file is the module), ``module`` (what it is), ``store`` (what is kept), ``apart`` and
+``threads`` (where costly work is done). No engine and no Kubernetes. Signatures will come between ``Fetcher.resolve``
+and ``Fetcher.fetch_oci``; see ``Fetcher.repository``.
 A reader starts at ``resolve.py``.
 """

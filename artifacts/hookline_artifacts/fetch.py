@@ -17,10 +17,12 @@ import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
-from hookline_artifacts.credentials import Keychain
 from hookline_artifacts.errors import FetchError, VerifyError
 from hookline_artifacts.folder import LayoutFolder, read_file
 from hookline_artifacts.limits import FetchLimits
+from hookline_artifacts.login.access import RegistryAccess
+from hookline_artifacts.login.keychain import Keychain
+from hookline_artifacts.login.login import Tokens
 from hookline_artifacts.module.describe import PluginDescription
 from hookline_artifacts.net.addresses import AddressPolicy
 from hookline_artifacts.net.transport import OF_A_URL, Body, Transport
@@ -28,7 +30,7 @@ from hookline_artifacts.net.urls import foreign, shown
 from hookline_artifacts.package import layouts
 from hookline_artifacts.package.search import Search
 from hookline_artifacts.reference import DIGEST, LayoutReference, parse
-from hookline_artifacts.registry import RegistryAccess, RemoteRepository, Repository, Tokens
+from hookline_artifacts.registry import RemoteRepository, Repository
 from hookline_artifacts.threads import in_thread
 
 if TYPE_CHECKING:

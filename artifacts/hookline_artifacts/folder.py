@@ -10,12 +10,11 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final
 
-from hookline_artifacts.credentials import at_once
 from hookline_artifacts.errors import FetchError
 from hookline_artifacts.net.transport import Body
 from hookline_artifacts.package.layouts import choose, read_manifest
 from hookline_artifacts.reference import DIGEST, LayoutReference
-from hookline_artifacts.threads import in_thread
+from hookline_artifacts.threads import in_thread, open_at_once
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -75,7 +74,7 @@ class LayoutFolder:
 def read_file(path: Path, into: Body) -> None:
     """Copy a regular file into ``into``; raises FetchError for anything else. Blocks."""
     try:
-        with open(path, "rb", opener=at_once) as file:
+        with open(path, "rb", opener=open_at_once) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 raise FetchError(f"{path} is no regular file; name a .wasm or a packed .tar.gz", transient=False)

@@ -1,50 +1,33 @@
 """Registries: manifests and blobs of one repository, over the OCI distribution API.
 
-What a registry says about itself is not believed: a manifest is hashed here, and a blob is read through a
-``Body``. A registry is asked without credentials first; its challenge decides between Basic and Bearer, and every
-candidate that the keychain has is tried in order, and nobody at all last. What could not be tried is told only where
-all of that was refused. A token is asked for with the scope of this one repository, whatever scope the challenge
-names; a login that is kept from an earlier request, and refused, is forgotten, and the request made without it.
+What a registry says about itself is not believed: a manifest is hashed here, and a blob is read through a ``Body``.
+``login`` answers where it asks who we are.
 
-Protocols: https://github.com/opencontainers/distribution-spec and
-https://distribution.github.io/distribution/spec/auth/token/ .
+Protocol: https://github.com/opencontainers/distribution-spec .
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import json
-import re
-import time
-from contextlib import aclosing
-from dataclasses import dataclass, field
-from functools import cached_property
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from yarl import URL
 
-from hookline_artifacts.credentials import Credentials, Gap, PullSecret
 from hookline_artifacts.errors import FetchError
-from hookline_artifacts.limits import parse_foreign
-from hookline_artifacts.net.transport import (
-    OF_A_REGISTRY,
-    OF_A_TOKEN_SERVER,
-    REFUSALS,
-    Body,
-    StatusError,
-    Transport,
-)
-from hookline_artifacts.net.urls import foreign, shown, with_query
+from hookline_artifacts.login.access import advice_without_login
+from hookline_artifacts.login.login import Login
+from hookline_artifacts.net.transport import OF_A_REGISTRY, Body, StatusError
 from hookline_artifacts.package.layouts import read_manifest
-from hookline_artifacts.reference import DIGEST, Reference
+from hookline_artifacts.reference import DIGEST
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
-
-    from hookline_artifacts.credentials import Keychain
     from hookline_artifacts.limits import FetchLimits
+    from hookline_artifacts.login.access import RegistryAccess
+    from hookline_artifacts.login.keychain import Keychain
+    from hookline_artifacts.login.login import Tokens
+    from hookline_artifacts.net.transport import Transport
+    from hookline_artifacts.reference import Reference
 
 _ACCEPT: Final = (
     "application/vnd.oci.image.index.v1+json, "
@@ -52,96 +35,6 @@ _ACCEPT: Final = (
     "application/vnd.docker.distribution.manifest.list.v2+json, "
     "application/vnd.docker.distribution.manifest.v2+json"
 )
-_MAX_TOKEN_ANSWER: Final = 1 << 18
-_MAX_TOKENS: Final = 256
-_TOKEN_SECONDS: Final = 60  # where the server does not say; the token specification's default
-_BASIC_SECONDS: Final = 300
-_LEEWAY: Final = 10.0
-_LONGEST_TOKEN: Final = 3600
-_MAX_CHALLENGE: Final = 16_384
-"""Characters of all challenges of one answer."""
-_MAX_PARTS: Final = 256
-"""Challenges and parameters of one answer that are read."""
-_MAX_GAPS: Final = 4
-_MAX_CANDIDATES: Final = 16
-_HELPER_PAUSE: Final = 60.0
-"""Seconds until a helper that did not answer is asked again: longer than the pauses within one fetch."""
-
-# RFC 9110, 11.6.1: challenges and their parameters share the comma; a parameter has a "=" and a scheme has not.
-# Each of these takes what it matches for good (``++``), and what is read is not read again.
-_WORD: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]++")
-_EQUALS: Final = re.compile(r"[ \t]*+=[ \t]*+")
-_QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*+)("?)', re.DOTALL)
-_BARE: Final = re.compile(r'[^\s,"]++')
-_ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
-
-
-@dataclass(frozen=True, kw_only=True)
-class RegistryAccess:
-    """How to reach a registry as one plugin may: its pull secrets and its own certificate authority."""
-
-    dockerconfigs: tuple[Mapping[str, Any] | str | PullSecret, ...] = field(default=(), repr=False)
-    """Pull secrets or contents of ``.dockerconfigjson``, tried in order, before the machine's own configuration."""
-    ca_pem: str | None = None
-    """Trusted beside the system's authorities."""
-
-    @property
-    def secrets(self) -> str:
-        """The Secrets among them, by their names, as a sentence has them; empty where there are none."""
-        found = [each.label for each in self.dockerconfigs if isinstance(each, PullSecret)]
-        more = f" and {len(found) - _MAX_GAPS} more" if len(found) > _MAX_GAPS else ""
-        return ", ".join(found[:_MAX_GAPS]) + more
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """Differs where the access differs; tells nothing about the secrets.
-
-        Of the bytes as they are, and once: sixteen Secrets have 16 MiB, and written as text they took ten times that.
-        """
-        made = hashlib.sha256()
-        parts = [part for document in self.dockerconfigs for part in _parts(document)]
-        for part in (*parts, b"ca" if self.ca_pem is not None else b"", _bytes(self.ca_pem or "")):
-            made.update(len(part).to_bytes(8))
-            made.update(part)
-        return made.hexdigest()
-
-
-def _parts(document: Mapping[str, Any] | str | PullSecret) -> tuple[bytes, ...]:
-    """What makes one document another, each by itself."""
-    if isinstance(document, PullSecret):
-        text = document.document
-        kind = f"{document.bare} {type(text).__name__}".encode()
-        return kind, document.name.encode(), text if isinstance(text, bytes) else _bytes(text or "")
-    if isinstance(document, str):
-        return b"text", _bytes(document)
-    return b"parsed", json.dumps(document, sort_keys=True, default=dict).encode()
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode(errors="surrogatepass")
-
-
-def _of_a_refusal(access: RegistryAccess, reference: Reference) -> str:
-    """What to do where nobody's credentials were refused: there were none for this registry."""
-    if access.dockerconfigs:
-        given = access.secrets or "the pull secrets"
-        return f"{given} gave it nothing that it takes: one of them needs an entry for {reference.registry}"
-    return (
-        "no pull secret was configured: name one in spec.source.oci.pullSecrets, or in imagePullSecrets of the "
-        "namespace's service account 'default' (a folder's sidecar: give a docker configuration), with an entry for "
-        f"{reference.registry}"
-    )
-
-
-def _counted(sources: list[str]) -> str:
-    """How many, and where they were found."""
-    names = list(dict.fromkeys(each for each in sources if each))
-    more = f" and {len(names) - _MAX_GAPS} more" if len(names) > _MAX_GAPS else ""
-    return f"{len(sources)}{': ' if names else ''}{', '.join(names[:_MAX_GAPS])}{more}"
-
-
-class _NoTokenError(FetchError):
-    """A token server said yes, and gave none: one that sends people to a login page, say."""
 
 
 class Repository(Protocol):
@@ -155,30 +48,6 @@ class Repository(Protocol):
 
     async def blob(self, digest: str, into: Body) -> None:
         """Put the blob into ``into``, which the caller verifies."""
-
-
-class Tokens:
-    """``Authorization`` values that worked, until they expire. Bounded: the oldest go first."""
-
-    def __init__(self) -> None:
-        self._values: dict[tuple[str, ...], tuple[str, float]] = {}
-
-    def get(self, key: tuple[str, ...]) -> str | None:
-        """The value, while it is good."""
-        value, expires = self._values.get(key, ("", 0.0))
-        return value if time.monotonic() < expires else None
-
-    def put(self, key: tuple[str, ...], value: str, *, seconds: float) -> None:
-        """Keep a value for a little less than ``seconds``."""
-        self._values.pop(key, None)
-        if len(self._values) >= _MAX_TOKENS:
-            del self._values[next(iter(self._values))]
-        self._values[key] = (value, time.monotonic() + max(seconds - _LEEWAY, 1.0))
-
-    def drop(self, key: tuple[str, ...], value: str) -> None:
-        """Forget a value that was refused, unless somebody has put a newer one there."""
-        if self._values.get(key, ("", 0.0))[0] == value:
-            del self._values[key]
 
 
 class RemoteRepository:
@@ -200,9 +69,9 @@ class RemoteRepository:
         self._ca_pem = access.ca_pem
         self._transport = transport
         self._limits = limits
-        refusal = _of_a_refusal(access, reference)
+        refusal = advice_without_login(access, reference)
         self._advice: dict[int | str, str] = {**OF_A_REGISTRY, 401: refusal, 403: refusal}
-        self._auth = _Auth(reference, self._base, access, keychain, transport, tokens)
+        self._auth = Login(reference, self._base, access, keychain, transport, tokens)
 
     async def resolve(self) -> str:
         """The digest of the reference's tag: one HEAD where the registry does it right, else a GET."""
@@ -268,244 +137,3 @@ class RemoteRepository:
             ca_pem=self._ca_pem,
             advice=self._advice,
         )
-
-
-class _Auth:
-    """Answers one registry's challenges for one repository, candidate after candidate."""
-
-    def __init__(
-        self,
-        reference: Reference,
-        base: URL,
-        access: RegistryAccess,
-        keychain: Keychain,
-        transport: Transport,
-        tokens: Tokens,
-    ) -> None:
-        self._reference = reference
-        self._base = base
-        self._ca_pem = access.ca_pem
-        self._keychain = keychain
-        self._transport = transport
-        self._tokens = tokens
-        self._key = (str(base), access.fingerprint)
-        self._candidates: AsyncIterator[Credentials | Gap | None] | None = None
-        """Those that were not tried yet; None before the first."""
-        self._current: Credentials | None = None
-        self._access = access
-        self._refused: list[str] = []
-        """Where the credentials were found that were refused."""
-        self._gaps: list[Gap] = []
-        self._odd: FetchError | None = None
-        """What a token server answered that is no refusal."""
-        self._new: str | None = None
-        """A value that was made for the next request."""
-        self._sent: str | None = None
-        self._kept = False
-        """Whether what was sent is from an earlier request."""
-        self._bare = False
-        """Whether the next request goes without any."""
-        self._offers: list[tuple[str, dict[str, str]]] = []
-
-    def header(self) -> str | None:
-        self._sent = None if self._bare else self._new or self._tokens.get(self._key)
-        self._kept = self._sent is not None and self._new is None
-        self._new, self._bare = None, False
-        return self._sent
-
-    async def challenged(self, status: int, challenges: list[str]) -> bool:
-        self._offers = parse_challenges(", ".join(challenges)) or self._offers
-        if self._sent is not None:
-            self._tokens.drop(self._key, self._sent)
-        elif status == HTTPStatus.BAD_REQUEST:
-            return False  # of the request itself
-        if self._kept:
-            # It may have ended, or never have been good for this: no word against whoever it was made for.
-            self._kept, self._bare = False, True
-            return True
-        if not self._offers:
-            return False
-        left = True
-        if self._sent is not None or self._candidates is None:
-            left = await self._next()
-        while left:
-            try:
-                value, seconds = await self._authorization(self._current)
-            except (StatusError, _NoTokenError) as error:
-                if error.transient:
-                    raise
-                if not isinstance(error, StatusError) or error.status not in REFUSALS:
-                    self._odd = error
-                left = await self._next()
-                continue
-            self._tokens.put(self._key, value, seconds=seconds)
-            self._new = value
-            return True
-        raise self._failure(status) if self._odd is None or self._gaps else self._odd
-
-    async def _next(self) -> bool:
-        """Go on to the next candidate; what cannot be used on the way is kept for who has to be told."""
-        if self._candidates is None:
-            self._candidates, self._refused, self._gaps = _then_nobody(self._keychain, self._reference), [], []
-            self._odd = None
-        else:
-            self._refused += [self._current.source] if self._current is not None else []
-        async for found in self._candidates:
-            if not isinstance(found, Gap):
-                self._current = found
-                return True
-            self._gaps.append(found)
-        self._candidates = None  # who asks again begins again
-        return False
-
-    def _failure(self, status: int) -> FetchError:
-        refused, others, advice = (
-            (
-                f"the credentials that were found ({_counted(self._refused)})",
-                "others",
-                "check that one of them may pull it",
-            )
-            if self._refused
-            else (
-                "to serve it without credentials",
-                "those that were given",
-                _of_a_refusal(self._access, self._reference),
-            )
-        )
-        if self._gaps:
-            more = f"; and {len(self._gaps) - _MAX_GAPS} more" if len(self._gaps) > _MAX_GAPS else ""
-            advice = f"{others} could not be used: {'; '.join(gap.why for gap in self._gaps[:_MAX_GAPS])}{more}"
-        transient = any(gap.transient for gap in self._gaps)
-        return FetchError(
-            f"{self._reference.registry} answered {status} for {self._reference} and refuses {refused}; {advice}",
-            transient=transient,
-            retry_after=_HELPER_PAUSE if transient else None,
-        )
-
-    async def _authorization(self, credentials: Credentials | None) -> tuple[str, float]:
-        """A value for ``Authorization`` and for how long; StatusError where the token server refuses."""
-        basic = any(scheme == "basic" for scheme, _ in self._offers)
-        for scheme, parameters in self._offers:
-            if scheme == "bearer" and credentials is not None and credentials.registry_token is not None:
-                return f"Bearer {credentials.registry_token}", _BASIC_SECONDS
-            if scheme == "bearer" and (not basic or self._realm(parameters) is not None):
-                return await self._token(credentials, parameters)
-        if basic:
-            if credentials is None or credentials.identity_token is not None or credentials.registry_token is not None:
-                raise StatusError("no password for Basic", status=401, transient=False, retry_after=None)
-            return credentials.basic, _BASIC_SECONDS
-        raise FetchError(
-            f"{self._reference.registry} asks for a login that is neither Basic nor Bearer",
-            transient=False,
-        )
-
-    async def _token(self, credentials: Credentials | None, parameters: Mapping[str, str]) -> tuple[str, float]:
-        realm = self._realm(parameters)
-        if realm is None:
-            raise FetchError(
-                f"{self._reference.registry} names no usable token server; its realm must be an https URL",
-                transient=False,
-            )
-        service = parameters.get("service", "")
-        asked = {"service": service, "scope": f"repository:{self._reference.repository}:pull"}
-        body = Body(io.BytesIO(), what=f"a token for {self._reference} from {shown(realm)}", cap=_MAX_TOKEN_ANSWER)
-        if credentials is not None and credentials.identity_token is not None:
-            asked |= {
-                "grant_type": "refresh_token",
-                "refresh_token": credentials.identity_token,
-                "client_id": "hookline",
-            }
-            await self._transport.request(
-                "POST", realm, what=body.what, into=body, ca_pem=self._ca_pem, form=asked, advice=OF_A_TOKEN_SERVER
-            )
-        else:
-            await self._transport.request(
-                "GET",
-                with_query(realm, asked),
-                what=body.what,
-                into=body,
-                auth=_Fixed(credentials.basic) if credentials is not None else None,
-                ca_pem=self._ca_pem,
-                advice=OF_A_TOKEN_SERVER,
-            )
-        return self._read_token(body)
-
-    def _realm(self, parameters: Mapping[str, str]) -> URL | None:
-        """Where the token server is; None where no usable one is named."""
-        try:
-            realm = foreign(parameters.get("realm", ""))
-        except ValueError:
-            return None
-        return realm if realm.raw_user is None and realm.scheme in {"https", self._base.scheme} else None
-
-    def _read_token(self, body: Body) -> tuple[str, float]:
-        body.file.seek(0)
-        try:
-            answer = parse_foreign(body.file.read())
-        except ValueError:
-            answer = None
-        answer = answer if isinstance(answer, dict) else {}
-        token = answer.get("token") or answer.get("access_token")
-        if not isinstance(token, str) or not token.isascii() or not token.isprintable() or " " in token:
-            raise _NoTokenError(f"{body.what} holds no token; check the registry's token server", transient=False)
-        seconds = answer.get("expires_in")
-        if not isinstance(seconds, int) or seconds <= 0:
-            seconds = _TOKEN_SECONDS
-        return f"Bearer {token}", min(seconds, _LONGEST_TOKEN)
-
-
-async def _then_nobody(keychain: Keychain, reference: Reference) -> AsyncIterator[Credentials | Gap | None]:
-    """What a keychain has, each once, and nobody's credentials last."""
-    seen: set[Credentials] = set()
-    async with aclosing(keychain.find(reference)) as candidates:
-        async for found in candidates:
-            if isinstance(found, Credentials):
-                if found in seen:
-                    continue
-                if len(seen) == _MAX_CANDIDATES:
-                    yield Gap(why=f"more than {_MAX_CANDIDATES} are not tried")
-                    break
-                seen.add(found)
-            yield found
-    yield None
-
-
-class _Fixed:
-    """One header, whatever the server says."""
-
-    def __init__(self, value: str) -> None:
-        self._value = value
-
-    def header(self) -> str:
-        return self._value
-
-    async def challenged(self, status: int, challenges: list[str]) -> bool:  # noqa: ARG002 - the protocol's names
-        return False
-
-
-def parse_challenges(text: str) -> list[tuple[str, dict[str, str]]]:
-    """The challenges of ``WWW-Authenticate``: schemes with parameters, in lower case. Skips what is neither."""
-    found: list[tuple[str, dict[str, str]]] = []
-    text = text[:_MAX_CHALLENGE]
-    position = parts = 0
-    while parts < _MAX_PARTS and (word := _WORD.search(text, position)) is not None:
-        parts += 1
-        position = word.end()
-        equals = _EQUALS.match(text, position)
-        value, end = _value(text, equals.end()) if equals is not None else (None, position)
-        if value is None:
-            found.append((word[0].lower(), {}))
-        elif found:
-            found[-1][1].setdefault(word[0].lower(), value)
-        position = end
-    return found
-
-
-def _value(text: str, start: int) -> tuple[str | None, int]:
-    """The value of a parameter that begins there, and where it ends; None where none begins."""
-    quoted = _QUOTED.match(text, start)
-    if quoted is not None:
-        # One that never ends takes the rest along, and is none.
-        return (_ESCAPED.sub(r"\1", quoted[1]), quoted.end()) if quoted[2] else (None, len(text))
-    bare = _BARE.match(text, start)
-    return (bare[0], bare.end()) if bare is not None else (None, start)

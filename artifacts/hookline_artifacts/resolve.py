@@ -5,33 +5,39 @@ Operator and sidecar come through here, so that what one accepts the other can l
 
 from __future__ import annotations
 
-import base64
 import itertools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
-import orjson
-
-from hookline_api import json_cost
-from hookline_api.abi import permission_refusal, ungranted_imports
+from hookline_api.abi import ungranted_imports
 from hookline_api.bundle import BundleArtifact, BundlePlugin
-from hookline_api.config import MAX_CONFIG, MAX_CONFIG_VALUES, Config
 from hookline_api.resources import LocalSource, OCISource, Source, WasmPlugin
-from hookline_artifacts.credentials import MAX_SECRETS, PullSecret
-from hookline_artifacts.entry import check_entry
-from hookline_artifacts.errors import ConfigError, FetchError, NotGrantedError, VerifyError
+from hookline_artifacts.entry import (
+    called_hooks,
+    check_entry,
+    check_permissions,
+    lay_over,
+    make_entry,
+    notes_on,
+    own_config,
+    whole_config,
+)
+from hookline_artifacts.errors import ConfigError, FetchError, VerifyError
+from hookline_artifacts.login.access import RegistryAccess
+from hookline_artifacts.login.credentials import PullSecret
+from hookline_artifacts.login.keychain import MAX_SECRETS
 from hookline_artifacts.module.describe import PluginDescription
 from hookline_artifacts.module.inspection import ModuleInfo, inspect_file
 from hookline_artifacts.net.urls import foreign, shown
 from hookline_artifacts.reference import Reference, parse
-from hookline_artifacts.registry import RegistryAccess
 from hookline_artifacts.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from hookline_api.config import Config
     from hookline_api.hooks import Hook
     from hookline_artifacts.fetch import Fetcher
     from hookline_artifacts.store import Artifact
@@ -126,109 +132,17 @@ async def resolve(
         reference=reference,
     )
     hooks = called_hooks(plugin, description, info)
-    made = entry(plugin, found, hooks=hooks, config=config, secret_paths=secret_paths, origin=origin, key=key)
+    made = make_entry(plugin, found, hooks=hooks, config=config, secret_paths=secret_paths, origin=origin, key=key)
     check_entry(made, info)
-    _check_permissions(plugin, info)
+    check_permissions(plugin, info)
     return Resolved(
         entry=made,
         artifact=artifact,
         info=info,
         description=description,
         hooks=hooks,
-        notes=(*description.notes, *_notes(plugin, description, info)),
+        notes=(*description.notes, *notes_on(plugin, description, info)),
     )
-
-
-def entry(
-    plugin: WasmPlugin,
-    artifact: BundleArtifact,
-    *,
-    hooks: Sequence[Hook],
-    config: Config,
-    secret_paths: list[str],
-    origin: str | None = None,
-    key: bytes | None = None,
-) -> BundlePlugin:
-    """The bundle's entry of a resource and its artifact. ``hooks`` are called where the resource names none.
-
-    Without a ``key`` to seal it with, its revision must be shown to nobody who may not know its Secrets.
-    """
-    spec = plugin.spec
-    made = BundlePlugin(
-        name=plugin.metadata.name,
-        namespace=plugin.metadata.namespace,
-        generation=plugin.metadata.generation,
-        origin=origin,
-        artifact=artifact,
-        hooks=list(dict.fromkeys(spec.hooks)) or list(hooks),
-        priority=spec.priority,
-        match=spec.match,
-        config=config,
-        secret_paths=secret_paths,
-        permissions=sorted(set(spec.permissions)),
-        egress=spec.egress,
-        kv=spec.kv,
-        limits=spec.limits,
-        isolation=spec.isolation,
-        observers=spec.observers,
-        failure_policy=spec.failure_policy,
-        mode=spec.mode,
-        probation=spec.rollout.probation,
-    )
-    return made if key is None else made.sealed(key)
-
-
-def called_hooks(plugin: WasmPlugin, description: PluginDescription, info: ModuleInfo) -> tuple[Hook, ...]:
-    """The hooks that are called where the resource names none: those that the package declares, or all exported ones.
-
-    Raises ConfigError where the resource names none, and nothing would be called.
-    """
-    if not description.hooks:
-        return info.hooks
-    called = tuple(hook for hook in info.hooks if hook in description.hooks)
-    if not called and not plugin.spec.hooks:
-        raise ConfigError(
-            f"the package declares {', '.join(description.hooks)}, and the module exports only "
-            f"{', '.join(info.hooks)}: nothing would be called; name the hooks in spec.hooks, or mend the package"
-        )
-    return called
-
-
-def _notes(plugin: WasmPlugin, description: PluginDescription, info: ModuleInfo) -> list[str]:
-    """What the package says of itself, where the resource or the module says otherwise."""
-    notes = []
-    name, declared, named = plugin.metadata.name, description.hooks, plugin.spec.hooks
-    if description.name is not None and description.name != name:
-        notes.append(
-            f"the package calls itself '{description.name}': here it is '{name}', also as the name of its keys"
-        )
-    missing = [hook.value for hook in declared if hook not in info.hooks]
-    if missing:
-        notes.append(
-            f"the package declares {', '.join(missing)}, which the module does not export: "
-            f"{'it is' if len(missing) == 1 else 'they are'} never called"
-        )
-    if declared and not named and (left := [hook.value for hook in info.hooks if hook not in declared]):
-        notes.append(
-            f"the module exports {', '.join(left)}, which the package does not declare: "
-            f"{'it is' if len(left) == 1 else 'they are'} not called unless spec.hooks says so"
-        )
-    if declared and (more := [hook.value for hook in dict.fromkeys(named) if hook not in declared]):
-        notes.append(
-            f"spec.hooks names {', '.join(more)}, which the package does not declare: "
-            f"{'it is' if len(more) == 1 else 'they are'} called all the same"
-        )
-    return notes
-
-
-def _check_permissions(plugin: WasmPlugin, info: ModuleInfo) -> None:
-    """Whether all is granted that the module imports, where that is asked for. Raises NotGrantedError.
-
-    What a sidecar gets from an operator has been through here, and is not judged again: the policy is the resource's.
-    """
-    ungranted = ungranted_imports(info.functions, plugin.spec.permissions)
-    if ungranted and plugin.spec.permissions_policy == "Strict":
-        raise NotGrantedError(permission_refusal(ungranted))
 
 
 def _inspect(path: Path) -> ModuleInfo:
@@ -323,13 +237,7 @@ async def registry_access(
 
 async def settings(plugin: WasmPlugin, objects: Objects) -> tuple[Config, list[str]]:
     """``config`` with ``configFrom`` laid over it, and which paths of it are secret. Raises ConfigError."""
-    try:
-        json_cost.check(plugin.spec.config.data, what="config", max_values=MAX_CONFIG_VALUES)
-        config: dict[str, Any] = orjson.loads(orjson.dumps(plugin.spec.config.parsed()))
-    except json_cost.CostError as error:
-        raise ConfigError(str(error)) from None
-    except (TypeError, ValueError) as error:
-        raise ConfigError(f"config cannot be written as JSON: {error!s:.200}") from None
+    laid = own_config(plugin)
     secret_paths: list[str] = []
     for each in plugin.spec.config_from:
         if each.secret_ref is not None:
@@ -342,18 +250,5 @@ async def settings(plugin: WasmPlugin, objects: Objects) -> tuple[Config, list[s
             data = await objects.config_map(plugin.metadata.namespace, name)
         if data is None or each.key not in data:
             raise ConfigError(f"configFrom '{each.path}': there is no {kind} '{name}' with the key '{each.key}'")
-        try:
-            value = data[each.key].decode()
-        except UnicodeDecodeError:
-            value = base64.b64encode(data[each.key]).decode()
-        *parents, last = each.path.split(".")
-        target = config
-        for part in parents:
-            target = target.setdefault(part, {})
-            if not isinstance(target, dict):
-                raise ConfigError(f"configFrom '{each.path}': '{part}' in config is no object")
-        target[last] = value
-    laid = Config(config)
-    if len(laid.data) > MAX_CONFIG:
-        raise ConfigError(f"config has more than {MAX_CONFIG} bytes")
-    return laid, secret_paths
+        lay_over(laid, each.path, data[each.key])
+    return whole_config(laid), secret_paths

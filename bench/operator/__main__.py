@@ -12,14 +12,16 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bench import report
 from bench.operator import fleet, latency, plugins
 from bench.report import Options, Result, say
 from cluster.binaries import control_plane_binaries
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 _BENCHMARKS: Final[dict[str, tuple[str, Callable[[Options], Awaitable[Result]]]]] = {
     "latency": ("three pods: from apply to the last one's switch", latency.measure),

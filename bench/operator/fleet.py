@@ -14,9 +14,8 @@ import itertools
 import math
 import statistics
 import time
-from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from bench import guests
 from bench.operator.rig import HOME, Rig, Usage, Watch, many, rig, sized
@@ -25,6 +24,9 @@ from bench.report import Figure, Options, Result, say
 from hookline_api.distribution import AUDIENCE
 from hookline_operator.cluster.kube import path
 from hookline_operator.cluster.labels import SIDECAR_LABEL
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 _ASKED_S: Final = 10.0
 _ASKED_MIB: Final = 400.0

@@ -14,7 +14,7 @@ from typing import Final
 from bench.operator import fleet
 from bench.operator.rig import Rig, Watch, many, plugin, rig, sized
 from bench.report import Figure, Options, Result, say
-from hookline_api.resources import API_VERSION, PLURAL
+from hookline_api.base import API_VERSION, PLURAL
 from hookline_operator.cluster.kube import path
 
 _ASKED_WRITES: Final = 2

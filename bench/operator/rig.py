@@ -18,20 +18,22 @@ import tempfile
 import time
 import urllib.request
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 import yaml
 
 from bench.sidecar import BrokenError
 from cluster import ControlPlane
 from cluster.binaries import binary
+from hookline_api.base import API_VERSION, KIND, PLURAL
 from hookline_api.distribution import AUDIENCE
-from hookline_api.resources import API_VERSION, KIND, PLURAL
 from hookline_operator.cluster.kube import Kube, KubeError, path
 from local_registry import LocalRegistry
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 T = TypeVar("T")
 

@@ -15,7 +15,6 @@ import resource
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
@@ -27,6 +26,8 @@ from hookline_sidecar.control.sources.operator import pause
 from simulated_sidecar import SimulatedSidecar
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
     from hookline_api.distribution import BundleMessage
 
 _CONNECT_AT_ONCE: Final = 50

@@ -10,14 +10,16 @@ import contextlib
 import importlib.metadata
 import platform
 import tempfile
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import wasmtime
 
 from bench.machine import ROOT, SERVER_CORE, BrokenError, compiled, open_folder, server
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 _HERE: Final = Path(__file__).parent
 _PYTHON: Final = ROOT / ".venv-peers" / "bin" / "python"

@@ -9,7 +9,7 @@ It needs the contract (``hookline_api``) and nothing else of this project. Descr
 
 - ``client``: the calls, and the policy for where there is no answer;
 - ``inputs``, ``decisions``: what goes and what comes, as types;
-- ``pool``, ``wire``: connections, and bytes on them;
+- ``pool``, ``connection``: which connection a call goes on, and the bytes on it;
 - ``errors``: what can go wrong.
 """
 

@@ -111,7 +111,7 @@ class HookClient:
             request_id, body = _encode(hook, given)
             return await self._ask(_HEADS[hook], body, timeout, partial(read_decision, hook, request_id))
         except HookError as error:
-            return self._without(hook, error, request_id)
+            return self._apply_policy(hook, error, request_id)
 
     async def batch(self, calls: Iterable[tuple[Hook, Any]], *, timeout: float | None = None) -> list[Decision[Any]]:
         """Ask several hooks at once; the decisions, in order. Each call fails by itself, as its hook's policy says.
@@ -140,59 +140,59 @@ class HookClient:
             try:
                 decisions.append(_read(hook, outcome or next(answers), request_id))
             except HookError as error:
-                decisions.append(self._without(hook, error, request_id))
+                decisions.append(self._apply_policy(hook, error, request_id))
         return decisions
 
     def authenticate(self, **given: Unpack[inputs.Authenticate]) -> Asked[Authentication]:
         """Who is this: ``success`` with an ``identity``, ``denied``, or ``defer``."""
-        return self._whole(Hook.AUTHENTICATE, given)
+        return self._complete(Hook.AUTHENTICATE, given)
 
     def authorize(self, **given: Unpack[inputs.Authorize]) -> Asked[Authorization]:
         """May they do this: ``allow``, ``deny``, or ``defer``."""
-        return self._whole(Hook.AUTHORIZE, given)
+        return self._complete(Hook.AUTHORIZE, given)
 
     def pre_query(self, **given: Unpack[inputs.Query]) -> Asked[PreQuery]:
         """May this statement run: ``continue``, ``rewrite`` with a ``value``, ``block``, ``cached`` with ``data``."""
-        return self._whole(Hook.PRE_QUERY, given)
+        return self._complete(Hook.PRE_QUERY, given)
 
     def rewrite(self, **given: Unpack[inputs.Query]) -> Asked[Rewriting]:
         """What is to run instead: ``continue``, ``rewrite`` with a ``value``, or ``block``."""
-        return self._whole(Hook.REWRITE, given)
+        return self._complete(Hook.REWRITE, given)
 
     def route(self, **given: Unpack[inputs.Query]) -> Asked[Routing]:
         """Where to: ``default``, ``primary``, ``standby``, ``node`` and ``branch`` with a ``target``, or ``block``."""
-        return self._whole(Hook.ROUTE, given)
+        return self._complete(Hook.ROUTE, given)
 
     def cache_get(self, **given: Unpack[inputs.CacheGet]) -> Asked[Lookup]:
         """What is the answer already: ``hit`` with ``data`` and perhaps ``ttl_ms``, or ``miss``."""
-        return self._whole(Hook.CACHE_GET, given)
+        return self._complete(Hook.CACHE_GET, given)
 
     def cache_set(self, **given: Unpack[inputs.CacheSet]) -> Asked[Storing]:
         """Is this to be kept: ``store``, perhaps for ``ttl_ms``, or ``skip``."""
-        return self._whole(Hook.CACHE_SET, given)
+        return self._complete(Hook.CACHE_SET, given)
 
     def post_query(self, **given: Unpack[inputs.PostQuery]) -> Asked[Accepted]:
         """Tell how a statement went."""
-        return self._whole(Hook.POST_QUERY, given)
+        return self._complete(Hook.POST_QUERY, given)
 
     def on_connect(self, **given: Unpack[inputs.Event]) -> Asked[Accepted]:
         """Tell of a client that came."""
-        return self._whole(Hook.ON_CONNECT, given)
+        return self._complete(Hook.ON_CONNECT, given)
 
     def on_disconnect(self, **given: Unpack[inputs.Event]) -> Asked[Accepted]:
         """Tell of a client that went."""
-        return self._whole(Hook.ON_DISCONNECT, given)
+        return self._complete(Hook.ON_DISCONNECT, given)
 
     def metrics(self, **given: Unpack[inputs.Event]) -> Asked[Accepted]:
         """Tell figures."""
-        return self._whole(Hook.METRICS, given)
+        return self._complete(Hook.METRICS, given)
 
     def custom(self, given: Any, *, timeout: float | None = None) -> Asked[Custom]:
         """Ask anything: ``answered`` with a ``value``, ``empty``, or ``block``."""
         return self.call(Hook.CUSTOM, given, timeout=timeout)
 
-    def _whole(self, hook: Hook, given: Mapping[str, Any]) -> Asked[Any]:
-        return self.call(hook, self._inputs.whole(hook, given), timeout=given.get("timeout"))
+    def _complete(self, hook: Hook, given: Mapping[str, Any]) -> Asked[Any]:
+        return self.call(hook, self._inputs.complete(hook, given), timeout=given.get("timeout"))
 
     async def _ask_batch(self, parts: list[bytes], timeout: float | None) -> list[Any]:
         """For each call its answer, or why there is none."""
@@ -231,7 +231,7 @@ class HookClient:
             self._failing = None
         return answer
 
-    def _without(self, hook: Hook, error: HookError, request_id: str | None) -> Decision[Any]:
+    def _apply_policy(self, hook: Hook, error: HookError, request_id: str | None) -> Decision[Any]:
         """What the policy says; counted, and logged where it is news."""
         policy = self._policies[hook]
         if policy is Policy.OPEN and error.cause == "refused" and not hook.observes:

@@ -100,8 +100,8 @@ class Inputs:
         self._name = os.urandom(8).hex()
         self._made = 0
 
-    def whole(self, hook: Hook, given: Mapping[str, Any]) -> Any:
-        """The input that these arguments are."""
+    def complete(self, hook: Hook, given: Mapping[str, Any]) -> Any:
+        """The whole input of these arguments, with a request id that is new where they have none."""
         whole = {**_DEFAULTS[hook], **given}
         whole.pop("timeout", None)
         if "hook_context" in whole:

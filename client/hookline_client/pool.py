@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from hookline_client.connection import Call, Connection
 from hookline_client.errors import DeadlineError, LostError, OverloadError, UnreachableError
-from hookline_client.wire import Call, Connection
 
 if TYPE_CHECKING:
     from hookline_client.errors import HookError
@@ -99,7 +99,8 @@ class Pool:
         while self._queue and len(connection.calls) < self._bounds.depth and connection.is_usable:
             connection.send(self._queue.popitem(last=False)[0])
         if connection.is_leaving:
-            self._leave(connection)
+            if connection.is_deserted:
+                connection.end()
         elif not connection.calls and connection.is_usable:
             self._idle.append(connection)
 
@@ -151,9 +152,6 @@ class Pool:
             if len(self._leaving) > self._bounds.connections:
                 self._leaving.popleft().end()
             self.share()
-        self._leave(connection)
-
-    def _leave(self, connection: Connection) -> None:
         if connection.is_deserted:
             connection.end()
 
@@ -205,7 +203,7 @@ class Pool:
         return made
 
     def _protocol(self) -> Connection:
-        return Connection(self, self._bounds.limit)
+        return Connection(self, self.loop, limit=self._bounds.limit)
 
 
 def host_of(address: str) -> tuple[str, int] | None:

@@ -4,8 +4,9 @@ Models and pure functions only. No I/O happens here, and nothing of the other pa
 a proxy written in Python may depend on the contract alone.
 
 - ``resources``: the ``WasmPlugin`` custom resource, as users write it;
+- ``status``: its status, as the operator writes it; ``base``: what both share;
 - ``bundle``: everything one pod must run, as the operator or a manifest folder resolved it;
 - ``hooks``: the twelve hooks, their inputs and their decisions;
-- ``schema``: the CustomResourceDefinition, generated from ``resources``;
+- ``crd``: the CustomResourceDefinitions, generated from them;
 - ``quantities``: durations and sizes.
 """

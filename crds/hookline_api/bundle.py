@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+from hookline_api.base import Name, Resource, Sha256
 from hookline_api.config import Config
 from hookline_api.hooks import Hook
 from hookline_api.resources import (
@@ -25,12 +26,9 @@ from hookline_api.resources import (
     KvSettings,
     Limits,
     Match,
-    Name,
     Observers,
     PermissionName,
     Probation,
-    Resource,
-    Sha256,
 )
 
 if TYPE_CHECKING:

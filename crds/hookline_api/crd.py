@@ -10,8 +10,10 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, Final
 
-from hookline_api.resources import GROUP, KIND, PLURAL, VERSION, WasmPlugin, WasmPluginSpec, WasmPluginStatus
+from hookline_api.base import GROUP, KIND, PLURAL, VERSION
+from hookline_api.resources import WasmPlugin, WasmPluginSpec
 from hookline_api.revisions import REVISION_KIND, REVISION_PLURAL, WasmPluginRevision
+from hookline_api.status import WasmPluginStatus
 
 if TYPE_CHECKING:
     from pydantic import BaseModel

@@ -27,9 +27,9 @@ from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import BeforeValidator, Field, TypeAdapter
 
+from hookline_api.base import Name, Resource
 from hookline_api.bundle import Bundle, CallCause, LoadFailure
 from hookline_api.hooks import Hook
-from hookline_api.resources import Name, Resource
 
 AUDIENCE: Final = "hookline.dev"
 """Of the projected tokens: a token for the Kubernetes API does not open this door, nor the other way round."""

@@ -8,9 +8,19 @@ themselves back in the shortest exact notation, so a model that was read and wri
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, PlainSerializer, ValidationInfo, WithJsonSchema
+from pydantic import (
+    BeforeValidator,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    ValidationInfo,
+    WithJsonSchema,
+)
+from pydantic_core import CoreSchema, core_schema
 
 _DURATION: Final = re.compile(r"(?:([0-9]{1,6})h)?(?:([0-9]{1,8})m(?!s))?(?:([0-9]{1,9})s)?(?:([0-9]{1,12})ms)?")
 _DURATION_PATTERN: Final = r"^([0-9]{1,6}h)?([0-9]{1,8}m)?([0-9]{1,9}s)?([0-9]{1,12}ms)?$"
@@ -98,3 +108,43 @@ Size = Annotated[
                     "pattern": _SIZE_PATTERN}),
 ]  # fmt: skip
 """Bytes; written like ``16Mi`` or ``1000000``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bounds:
+    """Bounds of a duration or a size, for pydantic and in the CRD."""
+
+    at_least: int
+    at_most: int
+    written: Callable[[int], str]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        low, high = self.written(self.at_least), self.written(self.at_most)
+        if self.written is format_duration:
+            rule = f"duration(self) >= duration('{low}') && duration(self) <= duration('{high}')"
+        else:
+            # A plain number is a size too; then self is no string.
+            rule = (
+                f"type(self) == string ? isQuantity(self) && quantity(self).compareTo(quantity('{low}')) >= 0"
+                f" && quantity(self).compareTo(quantity('{high}')) <= 0"
+                f" : int(self) >= {self.at_least} && int(self) <= {self.at_most}"
+            )
+        message = f"is not between {low} and {high}"
+        check = {"rule": rule, "message": message}
+        if self.written is format_duration:  # writing out a number costs more than the API server allows
+            check["messageExpression"] = f"self + ' {message}'"
+        return {**handler(schema), "x-kubernetes-validations": [check]}
+
+    def _check(self, value: int) -> int:
+        if not self.at_least <= value <= self.at_most:
+            low, high = self.written(self.at_least), self.written(self.at_most)
+            raise ValueError(f"{self.written(value)} is not between {low} and {high}")
+        return value
+
+
+def bounded(at_least: int, at_most: int, written: Callable[[int], str]) -> Bounds:
+    """Bounds of a duration or a size, with both ends; ``written`` writes a bound as people do."""
+    return Bounds(at_least=at_least, at_most=at_most, written=written)

@@ -1,55 +1,20 @@
 """``WasmPlugin``: one named WebAssembly plugin with its settings (``hookline.dev/v1alpha1``).
 
-The field docstrings become ``kubectl explain``. Python names are snake_case, the wire is camelCase.
-Reading is lenient (an unknown field is ignored, so that a newer resource still loads), writing is strict;
-whoever takes manifests from a person passes ``extra="forbid"`` to ``model_validate`` and gets an error for
-each misspelt field.
+The field docstrings become ``kubectl explain``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    WithJsonSchema,
-    field_validator,
-    model_validator,
-)
-from pydantic.alias_generators import to_camel
-from pydantic_core import CoreSchema, core_schema
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
+from hookline_api.base import API_VERSION, KIND, Name, ObjectMeta, Resource, Sha256
 from hookline_api.config import Config
 from hookline_api.hooks import Hook, hook_spellings, parse_hook
-from hookline_api.quantities import Duration, Size, format_duration, format_size
-
-GROUP: Final = "hookline.dev"
-VERSION: Final = "v1alpha1"
-API_VERSION: Final = "hookline.dev/v1alpha1"
-KIND: Final = "WasmPlugin"
-PLURAL: Final = "wasmplugins"
-
-
-class Resource(BaseModel):
-    """Base of everything that Kubernetes stores: camelCase on the wire, frozen, lenient to read."""
-
-    # DANGER: an error that quotes what it was given tells the values of Secrets, wherever it is logged or shown.
-    model_config = ConfigDict(
-        hide_input_in_errors=True,
-        alias_generator=to_camel,
-        populate_by_name=True,
-        use_attribute_docstrings=True,
-        frozen=True,
-        extra="ignore",
-    )
+from hookline_api.quantities import Duration, Size, bounded, format_duration, format_size
+from hookline_api.status import WasmPluginStatus
 
 
 class Permission(StrEnum):
@@ -70,57 +35,12 @@ _PERMISSION_PATTERN: Final = (
     "^(" + "|".join(p.value.replace(".", r"\.") for p in Permission) + r"|custom\.[a-z0-9_.-]{1,56})$"
 )
 
-SHA256_PATTERN: Final = "^[0-9a-f]{64}$"
-NAME_PATTERN: Final = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
-
 PermissionName = Annotated[str, Field(pattern=_PERMISSION_PATTERN, max_length=64)]
-Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN)]
-Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=253)]
-
 HookName = Annotated[
     Hook,
     BeforeValidator(parse_hook),
     WithJsonSchema({"type": "string", "maxLength": 16}),
 ]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Bounded:
-    """Bounds of a duration or a size, for pydantic and in the CRD."""
-
-    at_least: int
-    at_most: int
-    written: Callable[[int], str]
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_after_validator_function(self._check, handler(source))
-
-    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
-        low, high = self.written(self.at_least), self.written(self.at_most)
-        if self.written is format_duration:
-            rule = f"duration(self) >= duration('{low}') && duration(self) <= duration('{high}')"
-        else:
-            # A plain number is a size too; then self is no string.
-            rule = (
-                f"type(self) == string ? isQuantity(self) && quantity(self).compareTo(quantity('{low}')) >= 0"
-                f" && quantity(self).compareTo(quantity('{high}')) <= 0"
-                f" : int(self) >= {self.at_least} && int(self) <= {self.at_most}"
-            )
-        message = f"is not between {low} and {high}"
-        check = {"rule": rule, "message": message}
-        if self.written is format_duration:  # writing out a number costs more than the API server allows
-            check["messageExpression"] = f"self + ' {message}'"
-        return {**handler(schema), "x-kubernetes-validations": [check]}
-
-    def _check(self, value: int) -> int:
-        if not self.at_least <= value <= self.at_most:
-            low, high = self.written(self.at_least), self.written(self.at_most)
-            raise ValueError(f"{self.written(value)} is not between {low} and {high}")
-        return value
-
-
-def _bounded(at_least: int, at_most: int, written: Callable[[int], str]) -> _Bounded:
-    return _Bounded(at_least=at_least, at_most=at_most, written=written)
 
 
 class LocalObjectReference(Resource):
@@ -158,7 +78,7 @@ class OCISource(Resource):
     """A ConfigMap whose key ``ca.crt`` holds the registry's own certificate authority, PEM."""
     insecure: bool = False
     """Speak plain HTTP to the registry. Credentials are sent in the clear."""
-    track_interval: Annotated[Duration, _bounded(10_000, 30 * 86_400_000, format_duration)] | None = None
+    track_interval: Annotated[Duration, bounded(10_000, 30 * 86_400_000, format_duration)] | None = None
     """Ask again what the tag points to, this often (``10s`` to ``720h``). Default: never."""
 
 
@@ -336,18 +256,18 @@ class ConfigFrom(Resource):
 class Limits(Resource):
     """What one plugin may use. Every bound is enforced; reaching one is a failure with a cause."""
 
-    timeout: Annotated[Duration, _bounded(1, 60_000, format_duration)] = 100
+    timeout: Annotated[Duration, bounded(1, 60_000, format_duration)] = 100
     """Processor time for one call of one plugin, 1ms to 60s; waiting for a core does not count, up to ten times as
     much, but 1s more at least and 5s more at most. Cause ``timeout``. Default 100ms."""
-    memory: Annotated[Size, _bounded(65_536, 2**30, format_size)] = Field(default=64 * 2**20, validate_default=True)
+    memory: Annotated[Size, bounded(65_536, 2**30, format_size)] = Field(default=64 * 2**20, validate_default=True)
     """Linear memory of one instance, 64Ki to 1Gi; a guest that asks for more gets ``memory.grow`` = -1.
     Default 64Mi."""
     fuel: Annotated[int, Field(ge=1, le=2**53)] | None = None
     """Instructions of one call, about one unit each; a number makes the plugin 12 to 24 % slower and
     repeatable. Cause ``timeout``. Default: not counted."""
-    input: Annotated[Size, _bounded(1, 64 * 2**20, format_size)] = Field(default=2**18, validate_default=True)
+    input: Annotated[Size, bounded(1, 64 * 2**20, format_size)] = Field(default=2**18, validate_default=True)
     """Bytes of one hook call, up to 64Mi. Cause ``overload``. Default 256Ki."""
-    output: Annotated[Size, _bounded(1, 64 * 2**20, format_size)] = Field(default=2**20, validate_default=True)
+    output: Annotated[Size, bounded(1, 64 * 2**20, format_size)] = Field(default=2**20, validate_default=True)
     """Bytes of one result, up to 64Mi. Cause ``result``. Default 1Mi."""
     concurrency: Annotated[int, Field(ge=1, le=1024)] = 16
     """Calls at the same time in one pod; four times as many may wait, for at most ``timeout``.
@@ -480,7 +400,7 @@ class Probation(Resource):
 
     calls: Annotated[int, Field(ge=0, le=1_000_000)] = 100
     """Calls until it has proven itself; 0: no probation. Default 100."""
-    for_: Annotated[Duration, _bounded(1_000, 86_400_000, format_duration)] = Field(default=300_000, alias="for")
+    for_: Annotated[Duration, bounded(1_000, 86_400_000, format_duration)] = Field(default=300_000, alias="for")
     """How long probation lasts at most, however few calls there are. Default 5m."""
     max_failures: Annotated[int, Field(ge=1, le=1_000_000)] = 5
     """Failed calls at which the pod goes back. Default 5."""
@@ -489,7 +409,7 @@ class Probation(Resource):
 class Rollout(Resource):
     """How a change reaches the pods."""
 
-    deadline: Annotated[Duration, _bounded(1_000, 3_600_000, format_duration)] = 30_000
+    deadline: Annotated[Duration, bounded(1_000, 3_600_000, format_duration)] = 30_000
     """How long prepared pods wait for the others before they switch. Default 30s."""
     probation: Probation = Probation()
 
@@ -571,127 +491,6 @@ class LocalWasmPluginSpec(WasmPluginSpec):
     """The spec in a manifest folder: also files beside the manifest."""
 
     source: LocalSource
-
-
-class ObjectMeta(Resource):
-    """What Hookline reads of an object's metadata."""
-
-    name: Name
-    namespace: Name | None = None
-    uid: str | None = None
-    generation: int | None = None
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
-
-
-ConditionType = Literal[
-    "Ready",
-    "Healthy",
-    "Resolved",
-    "Verified",
-    "PermissionsGranted",
-    "Programmed",
-    "Reconciling",
-    "Stalled",
-    "Observed",
-]
-
-
-class Condition(Resource):
-    """As Kubernetes' ``metav1.Condition``."""
-
-    type: Annotated[str, Field(max_length=316)]
-    status: Literal["True", "False", "Unknown"]
-    observed_generation: Annotated[int, Field(ge=0)] | None = None
-    last_transition_time: Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
-    reason: Annotated[str, Field(min_length=1, max_length=1024, pattern="^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
-    message: Annotated[str, Field(max_length=32_768)]
-
-
-class ArtifactStatus(Resource):
-    """The one artifact that the whole fleet runs."""
-
-    digest: str
-    sha256: str | None = None
-    layout: str | None = None
-    size: Annotated[int, Field(json_schema_extra={"format": "int64"})] | None = None
-    """Bytes of the module."""
-    signer: str | None = None
-    hooks: Annotated[list[str], Field(max_length=12)] = []
-    imports: Annotated[list[str], Field(max_length=256)] = []
-
-
-class PodCounts(Resource):
-    """How many pods do what."""
-
-    matched: int = 0
-    loaded: int = 0
-    updating: int = 0
-    failed: int = 0
-    unguarded: int = 0
-    """Pods that match, or ask for a sidecar, and have none; they are not among ``matched``."""
-
-
-class Failure(Resource):
-    """One failure with a reason that a person can act on."""
-
-    pod: str | None = None
-    hook: str | None = None
-    """Of a failure of calls."""
-    cause: str
-    message: Annotated[str, Field(max_length=1024)]
-    since: str | None = None
-
-
-class RevisionStatus(Resource):
-    """One (artifact digest + settings) that the plugin has had."""
-
-    revision: str
-    digest: str
-    since: str | None = None
-
-
-class RollbackStatus(Resource):
-    """A revision that failed on probation; no pod is told to run it until the resource changes."""
-
-    revision: str
-    """The name of its ``WasmPluginRevision``'s content: the ``revision`` of ``RevisionStatus``."""
-    generation: int
-    """Of the resource that asked for it."""
-    digest: str | None = None
-    pod: str
-    """The first that went back."""
-    calls: int
-    failures: int
-    cause: str
-    message: Annotated[str, Field(max_length=1024)]
-    since: str | None = None
-
-
-class WasmPluginStatus(Resource):
-    """What the pods really run."""
-
-    observed_generation: int | None = None
-    conditions: Annotated[
-        list[Condition],
-        Field(
-            max_length=16,
-            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
-        ),
-    ] = []
-    artifact: ArtifactStatus | None = None
-    pods: PodCounts = PodCounts()
-    failures: Annotated[list[Failure], Field(max_length=5)] = []
-    """The five worst."""
-    revisions: Annotated[list[RevisionStatus], Field(max_length=10)] = []
-    """Newest first."""
-    rolled_back: RollbackStatus | None = None
-    hooks: str | None = None
-    """The hooks in one word each, for ``kubectl get``."""
-    digest: str | None = None
-    """The digest's first twelve digits, for ``kubectl get``."""
-    loaded: str | None = None
-    """``loaded/matched`` pods, for ``kubectl get``."""
 
 
 class WasmPlugin(Resource):

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from hookline_api.resources import API_VERSION, Name, ObjectMeta, Resource
+from hookline_api.base import API_VERSION, Name, ObjectMeta, Resource
 
 REVISION_KIND: Final = "WasmPluginRevision"
 REVISION_PLURAL: Final = "wasmpluginrevisions"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from hookline_api.resources import Permission
 from hookline_api.text import found
 
 if TYPE_CHECKING:
+    from pydantic import ValidationError
+
     from hookline_api.bundle import LoadCause
 
 _PRIVATE: Final = frozenset({"config", "url", "kv", "egress", "data", "stringData"})
@@ -14,6 +17,68 @@ _PRIVATE: Final = frozenset({"config", "url", "kv", "egress", "data", "stringDat
 _OF_NAMES: Final = frozenset({"missing", "extra_forbidden"})
 """Errors that are not about a value."""
 _MOST: Final = 40
+_MESSAGES: Final = {
+    "extra_forbidden": "there is no such field",
+    "missing": "is missing",
+    "string_type": "is not text: put it in quotes if it is a number, or a word such as yes and null",
+    "int_type": "is not a whole number of 64 bits: write it in digits, without quotes",
+    "bool_type": "is neither true nor false: write one of them, without quotes",
+}
+"""By pydantic's type of the error."""
+_PATTERNS: Final = {
+    "permissions": "is no permission: " + ", ".join(Permission) + ", custom.NAME",
+    "name": "is no name: lower-case letters, digits, '-' and '.', and a letter or digit at both ends",
+    "sha256": "is no SHA-256: 64 hex digits in lower case, and nothing in front of them",
+    "egress": "is no scheme://host:port with http or https",
+    "url": "is no URL: it begins with http:// or https://, in lower case",
+    "path": "is no path such as upstream.token",
+}
+"""By a part of the path, for a text that does not match its pattern."""
+
+
+class Problem(NamedTuple):
+    """One thing that is wrong with a document."""
+
+    path: str
+    """Of the field, such as ``spec.hooks[0]``."""
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}"
+
+
+def problems(error: ValidationError, *, most: int | None = None) -> list[Problem]:
+    """What is wrong with a document, for whoever wrote it: with what was found there, where that may be said."""
+    return [_problem(each) for each in error.errors(include_url=False)[:most]]
+
+
+def first(error: ValidationError, *, most: int = 500) -> str:
+    """The first of ``problems`` in one sentence."""
+    return str(_problem(error.errors(include_url=False)[0]))[:most]
+
+
+def without_values(error: ValidationError) -> str:
+    """Where a message or a kept file is wrong, without anything that it holds: that may be the value of a Secret."""
+    wrong = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return f"{path_of(wrong['loc']):.200}: {wrong['msg'].removeprefix('Value error, '):.200}"
+
+
+def unknown_fields(error: ValidationError) -> list[str]:
+    """The paths of fields that the model does not have."""
+    wrong = error.errors(include_url=False, include_input=False, include_context=False)
+    return [path_of(each["loc"]) for each in wrong if each["type"] == "extra_forbidden"]
+
+
+def path_of(location: tuple[int | str, ...]) -> str:
+    """A path into a document as kubectl writes it."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).removeprefix(".")
+
+
+def _problem(error: Any) -> Problem:
+    text = _MESSAGES.get(error["type"], error["msg"]).removeprefix("Value error, ")
+    if error["type"] == "string_pattern_mismatch":
+        text = next((text for part, text in _PATTERNS.items() if part in error["loc"]), text)
+    return Problem(path_of(error["loc"]), text + found_in(error))
 
 
 def found_in(error: Any) -> str:

@@ -77,10 +77,11 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     )
     # Imported late, so that --help is quick.
     from hookline_operator.cluster.kube import KubeError  # noqa: PLC0415
-    from hookline_operator.process import Operator, injection_settings  # noqa: PLC0415
+    from hookline_operator.process import Operator  # noqa: PLC0415
+    from hookline_operator.webhooks.annotations import InjectionSettings  # noqa: PLC0415
 
     try:
-        injection_settings(settings, "of later")
+        InjectionSettings.of(settings, authority="of later")
     except ValueError as error:
         parser.error(f"no pod could have such a sidecar: {error}")
     try:

@@ -74,78 +74,57 @@ class Metrics:
     """One replica's metrics."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        registry = self._registry
-        self.leader = Gauge("hookline_operator_leader", "1 where this replica holds the Lease.", registry=registry)
-        self._plugins = Gauge(
-            "hookline_operator_plugins", "WasmPlugins, by whether they are Ready.", ["ready"], registry=registry
-        )
-        self._unhealthy = Gauge(
+        self._registry = registry = CollectorRegistry()
+        gauge, counter = functools.partial(Gauge, registry=registry), functools.partial(Counter, registry=registry)
+        seconds = functools.partial(Histogram, buckets=_BUCKETS, registry=registry)
+        self.leader = gauge("hookline_operator_leader", "1 where this replica holds the Lease.")
+        self._plugins = gauge("hookline_operator_plugins", "WasmPlugins, by whether they are Ready.", ["ready"])
+        self._unhealthy = gauge(
             "hookline_operator_plugins_unhealthy",
-            "WasmPlugins whose calls are not well in some pod, by what their condition Healthy says.", ["reason"],
-            registry=registry,
-        )  # fmt: skip
-        self._rolled_back = Gauge(
+            "WasmPlugins whose calls are not well in some pod, by what their condition Healthy says.",
+            ["reason"],
+        )
+        self._rolled_back = gauge(
             "hookline_operator_plugins_rolled_back",
-            "WasmPlugins whose newest revision failed on probation, and is held.", registry=registry,
-        )  # fmt: skip
-        self._sidecars = Gauge(
-            "hookline_operator_connected_sidecars", "Sidecars connected to this replica.", registry=registry
+            "WasmPlugins whose newest revision failed on probation, and is held.",
         )
-        self._resolves = Counter(
-            "hookline_operator_resolves", "Resolutions of a WasmPlugin, by how they ended.", ["result"],
-            registry=registry,
-        )  # fmt: skip
-        self._resolve_seconds = Histogram(
-            "hookline_operator_resolve_seconds", "How long a resolution took.", buckets=_BUCKETS, registry=registry
+        self._sidecars = gauge("hookline_operator_connected_sidecars", "Sidecars connected to this replica.")
+        self._resolves = counter(
+            "hookline_operator_resolves", "Resolutions of a WasmPlugin, by how they ended.", ["result"]
         )
-        self._writes = Counter(
-            "hookline_operator_api_writes", "Writes to the Kubernetes API.", ["kind"], registry=registry
+        self._resolve_seconds = seconds("hookline_operator_resolve_seconds", "How long a resolution took.")
+        self._writes = counter("hookline_operator_api_writes", "Writes to the Kubernetes API.", ["kind"])
+        self._status_failures = counter(
+            "hookline_operator_status_failures", "Statuses that the API server did not take, by why.", ["reason"]
         )
-        self._status_failures = Counter(
-            "hookline_operator_status_failures", "Statuses that the API server did not take, by why.", ["reason"],
-            registry=registry,
-        )  # fmt: skip
-        self._unwritten = Gauge(
-            "hookline_operator_statuses_unwritten", "Plugins whose status is not what it should be, for that.",
-            registry=registry,
-        )  # fmt: skip
-        self._switch_seconds = Histogram(
-            "hookline_operator_switch_seconds", "From a new revision to the last matching pod running it.",
-            buckets=_BUCKETS, registry=registry,
-        )  # fmt: skip
-        self._injections = Counter(
-            "hookline_operator_injections", "Pods that were asked about.", ["result"], registry=registry
+        self._unwritten = gauge(
+            "hookline_operator_statuses_unwritten", "Plugins whose status is not what it should be, for that."
         )
-        self._admissions = Counter(
-            "hookline_operator_admissions", "WasmPlugins that were asked about.", ["result"], registry=registry
+        self._switch_seconds = seconds(
+            "hookline_operator_switch_seconds", "From a new revision to the last matching pod running it."
         )
-        self._callers = Counter(
-            "hookline_operator_callers", "Tokens that were brought, by how they were judged.", ["result"],
-            registry=registry,
-        )  # fmt: skip
-        self._reports = Counter(
-            "hookline_operator_reports", "Reports of sidecars: read, or passed over for a newer one.", ["result"],
-            registry=registry,
-        )  # fmt: skip
-        self._cut = Counter(
-            "hookline_operator_sessions_cut", "Connections of sidecars that were ended for what they sent.", ["reason"],
-            registry=registry,
-        )  # fmt: skip
-        self._refused = Gauge(
+        self._injections = counter("hookline_operator_injections", "Pods that were asked about.", ["result"])
+        self._admissions = counter("hookline_operator_admissions", "WasmPlugins that were asked about.", ["result"])
+        self._callers = counter(
+            "hookline_operator_callers", "Tokens that were brought, by how they were judged.", ["result"]
+        )
+        self._reports = counter(
+            "hookline_operator_reports", "Reports of sidecars: read, or passed over for a newer one.", ["result"]
+        )
+        self._cut = counter(
+            "hookline_operator_sessions_cut", "Connections of sidecars that were ended for what they sent.", ["reason"]
+        )
+        self._refused = gauge(
             "hookline_operator_revisions_refused",
             "WasmPluginRevisions that came without this operator's seal since this replica started.",
-            registry=registry,
         )
-        self.unguarded = Gauge(
+        self._unguarded = gauge(
             "hookline_operator_unguarded_pods",
             "Pods that a plugin's selector or a label asks a sidecar for, and that have none.",
-            registry=registry,
         )
-        self._stranded = Gauge(
+        self._stranded = gauge(
             "hookline_operator_pods_stranded",
             "Pods that trust only a certificate authority that is gone, and cannot connect; as the leader knows.",
-            registry=registry,
         )
         self.closed = {"https": Closed(), "health": Closed()}
         """Connections that had to go, by where and why."""
@@ -154,6 +133,7 @@ class Metrics:
 
     def watch(
         self,
+        *,
         ready: Callable[[], int],
         not_ready: Callable[[], int],
         sidecars: Callable[[], int],
@@ -161,6 +141,7 @@ class Metrics:
         troubled: Callable[[str], int],
         rolled_back: Callable[[], int],
         stranded: Callable[[], int] = lambda: 0,
+        unguarded: Callable[[], int] = lambda: 0,
     ) -> None:
         """Where the gauges get their values from, when they are asked for."""
         self._plugins.labels("true").set_function(ready)
@@ -168,6 +149,7 @@ class Metrics:
         self._sidecars.set_function(sidecars)
         self._refused.set_function(refused)
         self._stranded.set_function(stranded)
+        self._unguarded.set_function(unguarded)
         for reason in TROUBLES:
             self._unhealthy.labels(reason).set_function(functools.partial(troubled, reason))
         self._rolled_back.set_function(rolled_back)

@@ -6,9 +6,10 @@ does not come, an answer that nobody reads, a silence. Where there are too many,
 not completed a request, the oldest first, then those that are idle, and those of the address that has the most before
 those of others. So it is not one that somebody honest is using. What was closed, and why, is counted.
 
-``bounds`` has the numbers with their reasons, ``connection`` a connection of aiohttp's that tells the census what it
-does, ``bodies`` what has come of requests, ``media`` what they say that it is, ``server`` an application on sockets,
-with or without TLS. A library of both programs; it knows neither.
+``bounds`` has the numbers with their reasons, ``crowds`` the connections that do the same. ``connection`` is a
+connection of aiohttp's that tells the census what it does, ``bodies`` counts what has come of requests, ``media`` reads
+what a request says that it is, and ``server`` serves an application on sockets, with or without TLS. Both programs use
+this library; it knows neither.
 """
 
 from hookline_serving.bodies import Bodies

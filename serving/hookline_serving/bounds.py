@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 HEAD_S: Final = 5.0
 """Seconds for a head, from its first byte; for a connection's first one from the connection's start, TLS included. An
-honest client sends a head in one packet; over a slow road with TLS that is a few round trips."""
+honest client sends a head in one packet; over a slow network with TLS that is a few round trips."""
 IDLE_S: Final = 120.0
 """Seconds of silence between two requests: more than the 90 that Go's clients, the API server among them, keep an
 idle connection. Whoever closes first must not be the one that is asked next."""

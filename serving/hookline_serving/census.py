@@ -18,11 +18,11 @@ does not listen.
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING, Final
 
 from hookline_serving.bounds import ARRIVING_OF_ONE, HEAD_S, MAX_HELD, Bounds, Closed, Reason
+from hookline_serving.crowds import Crowd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -55,7 +55,7 @@ class Visit:
         self.writes = transport
         """By which answers are written: TLS has one of its own."""
         self.address = address
-        self.crowd: _Crowd | None = None
+        self.crowd: Crowd[Visit] | None = None
         self.since = 0.0
         """When it came into its crowd."""
         self.held = 0
@@ -78,7 +78,7 @@ class Visit:
             self._census.head_grows(self, count)
 
     def arrives(self, count: int) -> bool:
-        """So many bytes are here now that are not answered; whether there is room. If not, the connection ends."""
+        """So many bytes are here that are not answered. False where there was no room: it was closed."""
         return self._census.arrives(self, count)
 
     def begins(self, body: StreamReader) -> None:
@@ -92,7 +92,7 @@ class Visit:
         self._census.rests(self, unfinished)
 
     def vouched(self) -> None:
-        """Somebody who is known and counted elsewhere has the request under way."""
+        """The request under way is from somebody who is known, and counted elsewhere."""
         self.arrives(0)  # what it may send is counted elsewhere, too
         self.is_vouched = True
         self._census.moves(self, self._census.kept)
@@ -106,7 +106,7 @@ class Visit:
         self._census.flows(self)
 
     def leaves(self) -> None:
-        """The connection is no more."""
+        """The connection has ended."""
         self._census.leaves(self)
 
     def queues(self, count: int) -> None:
@@ -118,52 +118,14 @@ class Visit:
         """Bytes that wait for the client."""
         return self.writes.get_write_buffer_size() + self.behind
 
-    def say(self, last: bytes) -> None:
-        """Send some last bytes, as far as they go at once; over TLS they do not."""
+    def send_last(self, last: bytes) -> None:
+        """Send some last bytes, as far as they go at once. Over TLS nothing goes at once, and nothing is sent."""
         if self.writes is self._transport and not self.is_blocked:
             self.writes.write(last)
 
     def cut(self) -> None:
         """End the connection now."""
         self._transport.abort()
-
-
-class _Crowd:
-    """Visits in the order of their coming, also by address."""
-
-    def __init__(self) -> None:
-        self.visits: dict[Visit, None] = {}
-        self.by_address: defaultdict[str, dict[Visit, None]] = defaultdict(dict)
-
-    def __len__(self) -> int:
-        return len(self.visits)
-
-    def add(self, visit: Visit) -> None:
-        self.visits[visit] = None
-        self.by_address[visit.address][visit] = None
-
-    def remove(self, visit: Visit) -> None:
-        del self.visits[visit]
-        mine = self.by_address[visit.address]
-        del mine[visit]
-        if not mine:
-            del self.by_address[visit.address]
-
-    def of(self, address: str) -> int:
-        return len(self.by_address[address]) if address in self.by_address else 0
-
-    def before(self, moment: float) -> list[Visit]:
-        """Those that came until then."""
-        return list(itertools.takewhile(lambda visit: visit.since <= moment, self.visits))
-
-    def oldest(self, address: str | None = None) -> Visit | None:
-        """Of this address, or else of the one that has the most here."""
-        if not self.visits:
-            return None
-        if address is None:
-            most = max(self.by_address, key=self.of)
-            return next(iter(self.by_address[most]))
-        return next(iter(self.by_address[address])) if address in self.by_address else None
 
 
 class Census:
@@ -183,11 +145,11 @@ class Census:
     ) -> None:
         self.bounds = bounds
         self.closed = closed
-        self.fresh = _Crowd()
-        self.unproven = _Crowd()
-        self.busy = _Crowd()
-        self.idle = _Crowd()
-        self.kept = _Crowd()
+        self.fresh = Crowd[Visit]()
+        self.unproven = Crowd[Visit]()
+        self.busy = Crowd[Visit]()
+        self.idle = Crowd[Visit]()
+        self.kept = Crowd[Visit]()
         self._watches_idle = watches_idle
         self._idlest = idlest
         self._loop = asyncio.get_running_loop()
@@ -197,9 +159,9 @@ class Census:
         """Those with more than one request here."""
         self._held = 0
         self._arriving = 0
-        self._looking: asyncio.TimerHandle | None = None
-        self._is_judging = False
-        """Whether somebody will look who of the fresh has had its time."""
+        self._watching: asyncio.TimerHandle | None = None
+        self._is_ending_fresh = False
+        """Whether ``_end_fresh`` will be called."""
 
     def __len__(self) -> int:
         return sum(len(crowd) for crowd in (self.fresh, self.unproven, self.busy, self.idle, self.kept))
@@ -214,12 +176,12 @@ class Census:
         while len(self.fresh) >= self.bounds.fresh and (oldest := self.fresh.oldest()) is not None:
             self._close(oldest, "crowd")
         if self._counted >= self.bounds.every:
-            self._one_goes("full", None, spares_idle=True)  # before this one's bytes are there, too
+            self._close_one("full", None, spares_idle=True)  # before this one's bytes are there, too
         visit = Visit(self, transport, _address(transport))
         self._add(visit, self.fresh)
-        if not self._is_judging:
-            self._is_judging = True
-            self._loop.call_later(FRESH_S, self._after_reading, self._judge)
+        if not self._is_ending_fresh:
+            self._is_ending_fresh = True
+            self._loop.call_later(FRESH_S, self._after_reading, self._end_fresh)
         return visit
 
     def head_grows(self, visit: Visit, count: int) -> None:
@@ -234,7 +196,7 @@ class Census:
         visit.held += count
         self._held += count
         if visit.held > self.bounds.head:
-            visit.say(_TOO_LARGE)
+            visit.send_last(_TOO_LARGE)
             self._close(visit, "head")
         while self._held > MAX_HELD and (largest := self._largest()) is not None:
             self._close(largest, "crowd")
@@ -263,11 +225,11 @@ class Census:
             self.moves(visit, self.idle if self._watches_idle else self.kept)
             self._keep_few(visit.address)
 
-    def moves(self, visit: Visit, crowd: _Crowd) -> None:
+    def moves(self, visit: Visit, crowd: Crowd[Visit]) -> None:
         """It does something else now."""
         if visit.crowd is None:
             return
-        if visit.crowd is self.fresh and (reason := self._find_room(visit.address, among=crowd)) is not None:
+        if visit.crowd is self.fresh and (reason := self._make_room(visit.address, among=crowd)) is not None:
             self._close(visit, reason)
         if visit.crowd is not None:
             self._remove(visit)
@@ -279,7 +241,7 @@ class Census:
             return
         visit.is_blocked = True
         self._blocked[visit] = self._loop.time()
-        self._look_later()
+        self._watch_clock()
         waiting: defaultdict[str, dict[Visit, int]] = defaultdict(dict)
         for each in self._blocked:
             if not each.is_vouched:
@@ -318,17 +280,17 @@ class Census:
 
     def end(self) -> None:
         """Look at the clock no more."""
-        if self._looking is not None:
-            self._looking.cancel()
-            self._looking = None
+        if self._watching is not None:
+            self._watching.cancel()
+            self._watching = None
 
     # ── room ──
 
-    def _find_room(self, address: str, *, among: _Crowd) -> Reason | None:
-        """See that there is room for one more of those that are not fresh; else why there is none."""
+    def _make_room(self, address: str, *, among: Crowd[Visit]) -> Reason | None:
+        """Close others until there is room for one more that is not fresh; else the reason to close this one."""
         bounds = self.bounds
-        if among is self.unproven and address != _NOBODY and self.unproven.of(address) >= bounds.unproven_of_one:
-            self._one_goes("crowd", address)
+        if among is self.unproven and address != _NOBODY and self.unproven.count(address) >= bounds.unproven_of_one:
+            self._close_one("crowd", address)
         self._keep_few(address, room=1)
         # Where all are being answered, that is soon over, and whoever asks one thing more waits for no place.
         if address != _NOBODY and self._of_one(address) >= bounds.of_one + bounds.fresh:
@@ -340,23 +302,23 @@ class Census:
         return None
 
     def _of_one(self, address: str) -> int:
-        return sum(crowd.of(address) for crowd in (self.unproven, self.busy, self.idle))
+        return sum(crowd.count(address) for crowd in (self.unproven, self.busy, self.idle))
 
     def _keep_few(self, address: str, room: int = 0) -> None:
         bounds = self.bounds
         while (
-            address != _NOBODY and self._of_one(address) > bounds.of_one - room and self._one_goes("address", address)
+            address != _NOBODY and self._of_one(address) > bounds.of_one - room and self._close_one("address", address)
         ):
             pass
-        while self._counted > bounds.every - room and self._one_goes("full", None):
+        while self._counted > bounds.every - room and self._close_one("full", None):
             pass
 
     def _keep_few_unproven(self, room: int = 0) -> None:
         while len(self.unproven) > self.bounds.unproven - room and (oldest := self.unproven.oldest()) is not None:
             self._close(oldest, "crowd")
 
-    def _one_goes(self, reason: Reason, address: str | None, *, spares_idle: bool = False) -> bool:
-        """Close the one that is missed least; False where all are in the middle of something."""
+    def _close_one(self, reason: Reason, address: str | None, *, spares_idle: bool = False) -> bool:
+        """Close the one that is missed least. False where none may be closed: all are in the middle of something."""
         for found in self._missed_least(address, spares_idle=spares_idle):
             if found is not None:
                 self._close(found, reason)
@@ -400,15 +362,15 @@ class Census:
         else:
             then(now)
 
-    def _judge(self, now: float) -> None:
-        """Who has had its time, and said nothing, is as those are who did not end their heads."""
+    def _end_fresh(self, now: float) -> None:
+        """Whoever had its time and sent nothing is unproven from here on."""
         for visit in self.fresh.before(now - FRESH_S):
             self.moves(visit, self.unproven)
-        self._is_judging = bool(self.fresh.visits)
-        if self._is_judging:
-            self._loop.call_later(FRESH_S / 2, self._after_reading, self._judge)
+        self._is_ending_fresh = bool(self.fresh.visits)
+        if self._is_ending_fresh:
+            self._loop.call_later(FRESH_S / 2, self._after_reading, self._end_fresh)
 
-    def _look(self, now: float) -> None:
+    def _close_late(self, now: float) -> None:
         for late in self.unproven.before(now - HEAD_S):
             self._close(late, "head")
         for silent in self.idle.before(now - self.bounds.idle):
@@ -417,19 +379,19 @@ class Census:
         for visit, since in tuple(self._blocked.items()):
             if since + self.bounds.unread <= now:
                 self._close(visit, "unread")
-        self._looking = None
+        self._watching = None
         if self.unproven.visits or self.idle.visits or self._blocked:
-            self._look_later()
+            self._watch_clock()
 
-    def _look_later(self) -> None:
-        if self._looking is None:
-            self._looking = self._loop.call_later(_LOOK_S, self._after_reading, self._look)
+    def _watch_clock(self) -> None:
+        if self._watching is None:
+            self._watching = self._loop.call_later(_LOOK_S, self._after_reading, self._close_late)
 
-    def _add(self, visit: Visit, crowd: _Crowd) -> None:
+    def _add(self, visit: Visit, crowd: Crowd[Visit]) -> None:
         visit.crowd, visit.since = crowd, self._loop.time()
         crowd.add(visit)
         if crowd is self.unproven or crowd is self.idle:
-            self._look_later()
+            self._watch_clock()
 
     def _remove(self, visit: Visit) -> None:
         assert visit.crowd is not None  # noqa: S101 - whoever calls has looked

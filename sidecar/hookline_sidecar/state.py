@@ -31,6 +31,7 @@ import orjson
 from pydantic import ValidationError
 
 from hookline_api import bundle as bundle_json
+from hookline_api import sentences
 from hookline_api.bundle import Bundle
 from hookline_sidecar.settings import ADMIN_SOCKET
 
@@ -117,9 +118,7 @@ class StateFolder:
         except FileNotFoundError:
             return None
         except ValidationError as error:
-            # Without the input, which has the values of Secrets.
-            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            why = f"{'.'.join(str(part) for part in first['loc']):.100}: {first['msg']:.100}"
+            why = sentences.without_values(error)
         except (OSError, ValueError) as error:
             why = f"{error!s:.200}"
         log.warning("the last good bundle in %s cannot be read, and is not used: %s", self._bundle, why)

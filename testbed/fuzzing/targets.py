@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hookline_api import json_cost, quantities
-from hookline_artifacts import credentials, reference
+from hookline_artifacts import reference
 from hookline_artifacts.errors import FetchError, VerifyError
 from hookline_artifacts.limits import FetchLimits
+from hookline_artifacts.login import credentials, docker_config
+from hookline_artifacts.login.challenges import parse_challenges
 from hookline_artifacts.module import describe
 from hookline_artifacts.module.inspection import inspect_module
 from hookline_artifacts.module.memory_map import read_memory_map
@@ -25,7 +27,6 @@ from hookline_artifacts.net import urls
 from hookline_artifacts.net.transport import retry_after
 from hookline_artifacts.package import layouts
 from hookline_artifacts.package.search import Search
-from hookline_artifacts.registry import parse_challenges
 from hookline_sidecar.control.sources import kubernetes_yaml
 from hookline_sidecar.hooks.auth import Question
 from hookline_sidecar.hooks.heads import read_head
@@ -145,7 +146,7 @@ def _globs(data: bytes) -> None:
         asked = reference.parse(f"{host}/a/b:c")
         if isinstance(asked, reference.Reference):
             for pattern in patterns.split("\n"):
-                credentials._match(pattern, asked)  # noqa: SLF001 - the comparison itself
+                docker_config._depth(pattern, asked)  # noqa: SLF001 - the comparison itself
 
 
 @_target("pull-secrets", steps=120, base=10_000)
@@ -153,7 +154,7 @@ def _pull_secrets(data: bytes) -> None:
     asked = reference.parse("registry.example.com/a/b:c")
     assert isinstance(asked, reference.Reference)
     secret = credentials.PullSecret(name="s", document=data, bare=bool(data[:1] == b" "))
-    for found in credentials._of_secret(secret, 1, asked):  # noqa: SLF001 - what reads a Secret
+    for found in docker_config.read_secret(secret, 1, asked):
         if isinstance(found, credentials.Gap):
             assert len(found.why) <= 2 * _LONGEST
         else:

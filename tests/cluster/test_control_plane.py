@@ -10,10 +10,9 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -22,6 +21,9 @@ from cluster import ClusterError, ControlPlane
 from cluster.binaries import binary
 from cluster.pki import encoded
 from waiting import PATIENCE_S
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 CRD = ROOT / "crds" / "hookline.dev_wasmplugins.yaml"

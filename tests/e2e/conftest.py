@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,6 +12,9 @@ from cluster import Access, NotPossibleHereError
 from cluster.archive import machine, write_image
 from installation import Installation, Tenant
 from local_registry import LocalRegistry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator, Iterator
 
 BUSYBOX = "hookline.test/busybox:1"
 _installed = pytest.StashKey[Installation]()

@@ -15,10 +15,9 @@ import tarfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -26,6 +25,9 @@ from cluster import Access, Cluster, ClusterError, ControlPlane, NotPossibleHere
 from cluster.archive import machine, write_image
 from cluster.processes import CGROUPS, marked, mounts_under
 from waiting import PATIENCE_S, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 DIRECTLY = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -17,16 +17,18 @@ import tomllib
 import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from local_ports import reserve_port, reserve_ports
 from waiting import PATIENCE_S as DEADLINE
 from waiting import until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
 NAMES = ("operator", "sidecar", "nginx", "tools")

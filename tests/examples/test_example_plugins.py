@@ -6,9 +6,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
@@ -24,6 +23,9 @@ from hookline_runtime.guest.compiler import Compiler, Job
 from hookline_runtime.host.kv import KvStore
 from hookline_runtime.runtime import Runtime
 from hookline_sidecar.control.sources.manifests import scan
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 ROOT = Path(__file__).parent.parent.parent
 BUILT = ROOT / "build" / "plugins"

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import wasmtime
@@ -20,6 +18,10 @@ from hookline_runtime.guest.engine import compile_to
 from hookline_runtime.host.kv import KvStore
 from hookline_runtime.plugin import plugin as plugin_module
 from hookline_runtime.runtime import Runtime
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
 
 _BUMP = """
 (global $top (mut i32) (i32.const 65536))

@@ -14,7 +14,6 @@ import email.utils
 import errno
 import hashlib
 import logging
-import random
 import re
 import socket
 import ssl
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
 
 import aiohttp
 
+from hookline_artifacts import patience
 from hookline_artifacts.errors import FetchError, VerifyError
 from hookline_artifacts.net import failures
 from hookline_artifacts.net.answers import Connector, ScatteredError
@@ -100,11 +100,11 @@ class StatusError(FetchError):
 class Authorizer(Protocol):
     """Who puts credentials on requests to one origin."""
 
-    def header(self) -> str | None:
-        """The value of ``Authorization`` for the next request."""
+    def next_header(self) -> str | None:
+        """Choose the value of ``Authorization`` for the next request."""
 
-    async def challenged(self, status: int, challenges: list[str]) -> bool:
-        """After a 400, 401 or 403: True where ``header`` is now another one, and it is worth asking again."""
+    async def answer_challenge(self, status: int, challenges: list[str]) -> bool:
+        """After a 400, 401 or 403, prepare another header. True where there is one, and asking again is worth it."""
 
 
 class Body:
@@ -131,6 +131,8 @@ class Body:
 
     def expect(self, length: int) -> None:
         """Refuse a body of this length before it comes, where it is too long."""
+        if self._expected is not None and length > self._expected:
+            raise VerifyError(f"{self.what} is longer than the {self._expected} bytes that its manifest says")
         if length > self._cap:
             raise FetchError(
                 f"{self.what} is too large, and only {self._cap} are allowed; make it smaller or raise the limit",
@@ -140,8 +142,6 @@ class Body:
     def write(self, chunk: bytes) -> None:
         """Take the next bytes."""
         length = self.length + len(chunk)
-        if self._expected is not None and length > self._expected:
-            raise VerifyError(f"{self.what} is longer than the {self._expected} bytes that its manifest says")
         self.expect(length)
         try:
             self.file.write(chunk)
@@ -149,6 +149,35 @@ class Body:
             raise FetchError(f"{self.what} cannot be written to the store: {error.strerror}") from None
         self._hash.update(chunk)
         self.length = length
+
+    async def receive(self, response: aiohttp.ClientResponse, *, sender: str, limits: FetchLimits) -> None:
+        """Take one answer to the end, after what came before it: as the range that was asked for, or from the start.
+
+        Whoever drips is given up: ``limits.progress`` more bytes have to come within each ``limits.stall``. What came
+        until then stays, for a request that goes on there. Raises FetchError, VerifyError, and what aiohttp raises.
+        """
+        if response.status == HTTPStatus.OK:
+            if self.length:
+                self.restart()
+        else:
+            match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
+            if match is None or int(match[1]) != self.length:
+                self.restart()
+                raise FetchError(f"{self.what} came from {sender} as a part that was not asked for")
+        if response.content_length is not None:
+            self.expect(self.length + response.content_length)
+        clock = asyncio.get_running_loop().time
+        got, deadline = 0, clock() + limits.stall
+        while True:
+            async with asyncio.timeout_at(deadline):
+                chunk = await response.content.readany()
+            if not chunk:
+                break
+            self.write(chunk)
+            got += len(chunk)
+            if got >= limits.progress:
+                got, deadline = 0, clock() + limits.stall
+        self.finish()
 
     def restart(self) -> None:
         """Forget everything: the next bytes are the first."""
@@ -235,11 +264,8 @@ class Transport:
             try:
                 return await self._attempt(request)
             except FetchError as error:
-                pause = error.retry_after
+                pause = patience.pause_within(limits, error, attempt)
                 if pause is None:
-                    jitter = random.uniform(0.5, 1.0)  # noqa: S311 - spreads load, keeps no secret
-                    pause = jitter * min(limits.backoff * 2 ** (attempt - 1), limits.max_pause)
-                if not error.transient or attempt == limits.attempts or pause > limits.max_pause:
                     raise
                 _log.info("attempt %d of %d: %s; again in %.1f s", attempt, limits.attempts, error, pause)
             await asyncio.sleep(pause)
@@ -251,7 +277,7 @@ class Transport:
         here, redirects, bare = url, 0, False
         for _ in range(_MAX_STEPS):
             at_home = here.origin() == url.origin()
-            value = auth.header() if auth is not None and at_home and not bare else None
+            value = auth.next_header() if auth is not None and at_home and not bare else None
             status, answer = await self._exchange(request, here, value)
             if status in {200, 206}:
                 return answer
@@ -264,7 +290,7 @@ class Transport:
                 status in REFUSALS
                 and at_home
                 and auth is not None
-                and await auth.challenged(status, answer.getall("WWW-Authenticate", []))
+                and await auth.answer_challenge(status, answer.getall("WWW-Authenticate", []))
             ):
                 here, bare = url, False
             else:
@@ -287,35 +313,11 @@ class Transport:
                 request.method, here, headers=headers, data=request.form, allow_redirects=False, ssl=request.tls
             ) as response:
                 if into is not None and response.status in {200, 206, 416}:
-                    await self._receive(response, into)
+                    await into.receive(response, sender=shown(response.url), limits=self._limits)
                 return response.status, response.headers
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             # "from None": the exception's own text may hold a signed URL
             raise self._failure(error, what=request.what, url=here, advice=request.advice) from None
-
-    async def _receive(self, response: aiohttp.ClientResponse, into: Body) -> None:
-        if response.status == HTTPStatus.OK:
-            if into.length:
-                into.restart()
-        else:
-            match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-            if match is None or int(match[1]) != into.length:
-                into.restart()
-                raise FetchError(f"{into.what} came from {shown(response.url)} as a part that was not asked for")
-        if response.content_length is not None:
-            into.expect(into.length + response.content_length)
-        clock = asyncio.get_running_loop().time
-        got, deadline = 0, clock() + self._limits.stall
-        while True:
-            async with asyncio.timeout_at(deadline):
-                chunk = await response.content.readany()
-            if not chunk:
-                break
-            into.write(chunk)
-            got += len(chunk)
-            if got >= self._limits.progress:
-                got, deadline = 0, clock() + self._limits.stall
-        into.finish()
 
     def _failure(self, error: Exception, *, what: str, url: URL, advice: Mapping[int | str, str]) -> FetchError:
         late = f"it took longer than {self._limits.stall:g} s to send something, or to connect"

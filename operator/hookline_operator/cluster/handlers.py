@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import kopf
 
-from hookline_api.resources import GROUP, PLURAL, VERSION
+from hookline_api.base import GROUP, PLURAL, VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Coroutine, Iterator

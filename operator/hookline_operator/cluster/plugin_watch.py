@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from hookline_api.resources import API_VERSION, PLURAL
+from hookline_api.base import API_VERSION, PLURAL
 from hookline_operator.cluster.handlers import Handlers
 from hookline_operator.cluster.kube import KubeError, path
 from hookline_operator.cluster.reflector import Reflector, is_older

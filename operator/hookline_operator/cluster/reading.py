@@ -6,7 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Final
 
-from hookline_api.resources import API_VERSION, PLURAL
+from hookline_api.base import API_VERSION, PLURAL
 from hookline_operator.cluster.kube import KubeError, path
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ class Reading:
         self._kube = kube
         self._catalogue = catalogue
         self._places = asyncio.Semaphore(_READS_AT_ONCE)
-        catalogue.room_again.append(self._begin)
 
-    def _begin(self, key: Key) -> None:
+    def read(self, key: Key) -> None:
+        """Have a plugin read, unless it is being read already."""
         if key not in self.tasks:
             self.tasks[key] = asyncio.get_running_loop().create_task(self._read(key), name=f"read {key[1]}")
 
@@ -48,6 +48,6 @@ class Reading:
         if known is None or not known.left_out:
             return
         if found == {}:
-            self._begin(key)
+            self.read(key)
         elif found is not None and found["metadata"]["uid"] == known.uid:
             self._catalogue.put_plugin(found, gone=False)

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from hookline_api.base import API_VERSION, KIND, Name, Resource
 from hookline_api.bundle import BundleArtifact
 from hookline_api.hooks import Hook
-from hookline_api.resources import API_VERSION, KIND, Name, Resource
 from hookline_api.revisions import MAX_REVISION, REVISION_KIND
 from hookline_artifacts.errors import FetchError
 from hookline_operator.cluster.kube import MANAGER

@@ -30,6 +30,8 @@ _SIZE: Final = 32
 _ENTRY: Final = "seal.key"
 _ATTEMPTS: Final = 10
 _PERIOD_S: Final = 24.0
+_PAUSE_FIRST_S: Final = 0.5
+_PAUSE_LAST_S: Final = 30.0
 _CONFLICT: Final = 409
 _GONE: Final = 404
 
@@ -49,7 +51,7 @@ class Api(Protocol):
 
 
 class SealingKey:
-    """The key, kept as the Secret has it. ``changed`` is called when it is another than before."""
+    """The key, kept as the Secret has it."""
 
     def __init__(
         self,
@@ -57,15 +59,15 @@ class SealingKey:
         *,
         namespace: str,
         secret: str,
-        changed: Callable[[], None] = lambda: None,
         sight: Sight | None = None,
     ) -> None:
         self._api = api
         self.sight = sight or Sight("sealing-key")
         self._namespace = namespace
         self._secret = secret
-        self._changed = changed
         self._key: bytes | None = None
+        self.changed: list[Callable[[], None]] = []
+        """Called when the key is another than before."""
 
     @property
     def value(self) -> bytes:
@@ -73,6 +75,19 @@ class SealingKey:
         if self._key is None:
             raise RuntimeError("there is no key yet")
         return self._key
+
+    async def first_sync(self) -> None:
+        """``sync`` until it succeeds, with a growing pause."""
+        pause = _PAUSE_FIRST_S
+        while True:
+            try:
+                await self.sync()
+                self.sight.heard()
+                return
+            except KubeError as error:
+                self.sight.failed(reason_of(error), f"there is no key to seal revisions with yet: {error}")
+            pause = min(pause * 2, _PAUSE_LAST_S)
+            await asyncio.sleep(pause)
 
     async def run(self) -> NoReturn:
         """``sync`` for ever, twice a minute."""
@@ -97,7 +112,8 @@ class SealingKey:
             before, self._key = self._key, key
             if before is not None and before != key:
                 log.info("the key in the Secret %s/%s is another now", self._namespace, self._secret)
-                self._changed()
+                for hear in self.changed:
+                    hear()
             return
         raise KubeError(_CONFLICT, f"the Secret {self._namespace}/{self._secret} changes faster than it can be written")
 

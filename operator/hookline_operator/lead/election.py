@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import functools
 import json
 import logging
 import time
@@ -113,7 +114,7 @@ def _spec(record: LeaderElectionRecord, before: Object | None) -> Object:
 
 
 class Election:
-    """Takes part, for ever; ``lead`` runs while this replica holds the Lease, and is cancelled when it does not."""
+    """This replica's part in it."""
 
     def __init__(
         self,
@@ -122,7 +123,6 @@ class Election:
         name: str,
         namespace: str,
         replica: Replica,
-        lead: Callable[[], Awaitable[None]],
         sight: Sight | None = None,
     ) -> None:
         self._kube = kube
@@ -130,7 +130,6 @@ class Election:
         self._name = name
         self._namespace = namespace
         self._replica = replica
-        self._lead = lead
         self._election: LeaderElection | None = None
         self._work: asyncio.Task[None] | None = None
         self._lock: _Lock | None = None
@@ -147,8 +146,11 @@ class Election:
         record = self._election.observed_record if self._election is not None else None
         return Replica.of(record.holder_identity) if record is not None else None
 
-    async def run(self) -> None:
-        """Take part until cancelled; then give the Lease back, so that another need not wait for its end."""
+    async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
+        """Take part until cancelled; then give the Lease back, so that another need not wait for its end.
+
+        ``lead`` runs while this replica holds the Lease, and is cancelled when it does not any more.
+        """
         # The library tells each failed try with a stack trace; that the API server is away is said once elsewhere.
         logging.getLogger("kubernetes.aio.leaderelection").setLevel(logging.CRITICAL)
         try:
@@ -160,7 +162,7 @@ class Election:
                         lease_duration=_LEASE_S,
                         renew_deadline=_RENEW_S,
                         retry_period=_RETRY_S,
-                        onstarted_leading=self._started,
+                        onstarted_leading=functools.partial(self._started, lead),
                         onstopped_leading=self._stopped,
                     )
                 )
@@ -203,12 +205,12 @@ class Election:
             self._work.cancel()
             await asyncio.gather(self._work, return_exceptions=True)
 
-    async def _started(self) -> None:
+    async def _started(self, lead: Callable[[], Awaitable[None]]) -> None:
         log.info("this replica (%s) leads", self._replica.name)
         self._work = asyncio.current_task()
         self._working = True
         try:
-            await self._lead()
+            await lead()
         finally:
             self._working = False
 

@@ -12,7 +12,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from hookline_api.resources import API_VERSION, KIND, PLURAL
+from hookline_api.base import API_VERSION, KIND, PLURAL
 from hookline_operator.cluster.kube import KubeError, path
 from hookline_operator.status.reconcile import as_json
 from hookline_operator.status.staleness import abandoned, age_of
@@ -20,8 +20,9 @@ from hookline_operator.status.staleness import abandoned, age_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hookline_operator.cluster.catalogue import Catalogue, Plugin
+    from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.kube import Kube
+    from hookline_operator.cluster.plugins import Plugin
 
 VISIT_S: Final = 120.0
 _EACH_SECOND: Final = 3.0

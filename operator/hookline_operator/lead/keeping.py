@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from hookline_api.resources import API_VERSION
+from hookline_api.base import API_VERSION
 from hookline_api.revisions import MAX_REVISION_DATA, REVISION_PLURAL
 from hookline_artifacts.errors import ConfigError, FetchError
 from hookline_operator.cluster.kube import Kube, KubeError, path
@@ -28,8 +28,9 @@ from hookline_operator.cluster.revisions import Revision, Seal, body_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hookline_operator.cluster.catalogue import Catalogue, Plugin
+    from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.kube import Key, Object
+    from hookline_operator.cluster.plugins import Plugin
     from hookline_operator.cluster.revisions import Template
     from hookline_operator.metrics import Metrics
 

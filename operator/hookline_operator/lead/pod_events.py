@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hookline_api.distribution import PluginReport
-    from hookline_operator.cluster.catalogue import Catalogue, Plugin
+    from hookline_operator.cluster.catalogue import Catalogue
+    from hookline_operator.cluster.plugins import Plugin
     from hookline_operator.lead.unguarded import Unguarded
     from hookline_operator.metrics import Metrics
     from hookline_operator.serve.fleet import Fleet, PodState
@@ -114,19 +115,14 @@ class PodEvents:
         self._since.clear()
         self._judged.clear()
         for uid, state in self._fleet.states.items():
-            self._heard(uid, state, state.namespace, "")
-        self._fleet.changed.append(self._heard)
-        self._unguarded.changed.append(self._look_at)
-        try:
-            while True:
-                await asyncio.sleep(_LOOK_S)
-                left = await self._tell_unguarded(_AT_ONCE)
-                await self._tell_waiting(left)
-        finally:
-            self._fleet.changed.remove(self._heard)
-            self._unguarded.changed.remove(self._look_at)
+            self.sidecar_changed(uid, state, state.namespace, "")
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            left = await self._tell_unguarded(_AT_ONCE)
+            await self._tell_waiting(left)
 
-    def _heard(self, uid: str, state: PodState | None, _namespace: str, _replica: str) -> None:
+    def sidecar_changed(self, uid: str, state: PodState | None, _namespace: str, _replica: str) -> None:
+        """A sidecar may be ready now, or not any more."""
         if state is not None and not state.report.ready:
             self._since.setdefault(uid, time.monotonic())
         else:
@@ -134,7 +130,8 @@ class PodEvents:
             self._judged.pop(uid, None)
             self._told.pop((WAITS, uid), None)
 
-    def _look_at(self, namespace: str) -> None:
+    def unguarded_changed(self, namespace: str) -> None:
+        """Other pods of a namespace have no sidecar now."""
         self._bare.setdefault(namespace, 0.0)
 
     async def _tell_unguarded(self, most: int) -> int:

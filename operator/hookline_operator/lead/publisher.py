@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 from pydantic import ValidationError
 
-from hookline_api.resources import API_VERSION, KIND, PLURAL, Failure, WasmPluginStatus
+from hookline_api.base import API_VERSION, KIND, PLURAL
+from hookline_api.status import Failure, WasmPluginStatus
 from hookline_operator.cluster.kube import MANAGER, Kube, KubeError, path
 from hookline_operator.lead.unwritten import Unwritten
 from hookline_operator.rations import Ration
@@ -35,8 +36,10 @@ from hookline_operator.status.staleness import confirmed, restored
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hookline_operator.cluster.catalogue import Catalogue, Plugin, Pod
+    from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.kube import Key
+    from hookline_operator.cluster.plugins import Plugin
+    from hookline_operator.cluster.pods import Pod
     from hookline_operator.metrics import Metrics
     from hookline_operator.serve.bundles import Bundles, Standing
     from hookline_operator.serve.fleet import Fleet, PodState

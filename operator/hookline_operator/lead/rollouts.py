@@ -38,40 +38,36 @@ class Rollouts:
         self._offered.clear()
         self._dirty = {plugin.key for plugin in self._catalogue.all_plugins() if self._catalogue.pods[plugin.namespace]}
         self._woken.set()
-        self._catalogue.plugin_changed.append(self._look_at)
-        self._fleet.changed.append(self._heard)
-        try:
-            while True:
-                await self._woken.wait()
-                await asyncio.sleep(_GATHER_S)  # two thousand reports of one switch are one question
-                self._woken.clear()
-                dirty, self._dirty = self._dirty, set()
-                for key in dirty:
-                    try:
-                        again = await self._decide(key)
-                    except Exception:  # a defect of ours, or somebody's forgery: one plugin must not end all
-                        log.exception("whether plugin '%s/%s' is released cannot be decided", *key)
-                        continue
-                    if again is not None:
-                        loop.call_later(again, self._look_at, key)
-        finally:
-            self._catalogue.plugin_changed.remove(self._look_at)
-            self._fleet.changed.remove(self._heard)
+        while True:
+            await self._woken.wait()
+            await asyncio.sleep(_GATHER_S)  # two thousand reports of one switch are one question
+            self._woken.clear()
+            dirty, self._dirty = self._dirty, set()
+            for key in dirty:
+                try:
+                    again = await self._decide(key)
+                except Exception:  # a defect of ours, or somebody's forgery: one plugin must not end all
+                    log.exception("whether plugin '%s/%s' is released cannot be decided", *key)
+                    continue
+                if again is not None:
+                    loop.call_later(again, self.plugin_changed, key)
 
-    def _look_at(self, key: Key) -> None:
+    def plugin_changed(self, key: Key) -> None:
+        """Its revision may be another, or the pods that are to run it."""
         self._dirty.add(key)
         self._woken.set()
 
-    def _heard(self, _uid: str, state: PodState | None, namespace: str, _replica: str) -> None:
+    def sidecar_changed(self, _uid: str, state: PodState | None, namespace: str, _replica: str) -> None:
+        """A sidecar may have prepared what waits to be released, or be waited for no longer."""
         if state is not None:
             for each in state.report.plugins:
-                self._look_at((namespace, each.name))
+                self.plugin_changed((namespace, each.name))
             for name in state.prepared:
-                self._look_at((namespace, name))
+                self.plugin_changed((namespace, name))
             return
         for waiting in self._offered:  # a pod that is gone is waited for no longer
             if waiting[0] == namespace:
-                self._look_at(waiting)
+                self.plugin_changed(waiting)
 
     async def _decide(self, key: Key) -> float | None:
         """Release the plugin's revision if it is time; else in how many seconds it is time at the latest."""

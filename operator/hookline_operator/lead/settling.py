@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Final
 from hookline_operator.cluster.kube import KubeError
 
 if TYPE_CHECKING:
-    from hookline_operator.cluster.catalogue import Catalogue, Plugin
+    from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.kube import Key
+    from hookline_operator.cluster.plugins import Plugin
     from hookline_operator.lead.keeping import Keeper
     from hookline_operator.serve.bundles import Bundles
     from hookline_operator.serve.fleet import Fleet

@@ -20,9 +20,9 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from hookline_operator.cluster.catalogue import selects
 from hookline_operator.cluster.kube import Key, Kube, KubeError, Object, key_of, path
 from hookline_operator.cluster.labels import LABEL_ASKS, LABEL_REQUIRES, SIDECAR_LABEL
+from hookline_operator.cluster.pods import selects
 from hookline_operator.cluster.reflector import Reflector
 from hookline_operator.cluster.sight import Sights
 from hookline_operator.status.observation import UnguardedPod
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator
 
     from hookline_api.resources import Selector
-    from hookline_operator.cluster.catalogue import Catalogue, Plugin
+    from hookline_operator.cluster.catalogue import Catalogue
+    from hookline_operator.cluster.plugins import Plugin
 
 _WITHOUT: Final = f"{SIDECAR_LABEL}!=true"
 _ALIVE: Final = "status.phase!=Succeeded,status.phase!=Failed,spec.hostNetwork=false"
@@ -233,27 +234,23 @@ class Unguarded:
 
     async def run(self) -> None:
         """Follow pods, namespaces and plugins, for ever."""
-        self._catalogue.plugin_changed.append(self._look_at_plugin)
         for plugin in self._catalogue.all_plugins():
-            self._look_at_plugin(plugin.key)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                if self._labels is not None:
-                    tasks.create_task(self._labels.run(), name="namespaces")
-                    await _either(self._labels)
-                # Nothing was read yet: the first list knows what is wanted.
-                self._stale.clear()
-                self._unread.clear()
-                for each in self._reflectors:
-                    tasks.create_task(each.run(), name="pods without a sidecar")
-                for each in self._reflectors:
-                    await _either(each)
-                await self._look()
-                self.synced.set()
-                tasks.create_task(self._read_again(), name="pods again")
-                tasks.create_task(self._follow(), name="unguarded")
-        finally:
-            self._catalogue.plugin_changed.remove(self._look_at_plugin)
+            self.plugin_changed(plugin.key)
+        async with asyncio.TaskGroup() as tasks:
+            if self._labels is not None:
+                tasks.create_task(self._labels.run(), name="namespaces")
+                await _either(self._labels)
+            # Nothing was read yet: the first list knows what is wanted.
+            self._stale.clear()
+            self._unread.clear()
+            for each in self._reflectors:
+                tasks.create_task(each.run(), name="pods without a sidecar")
+            for each in self._reflectors:
+                await _either(each)
+            await self._look()
+            self.synced.set()
+            tasks.create_task(self._read_again(), name="pods again")
+            tasks.create_task(self._follow(), name="unguarded")
 
     def _namespaces(self) -> Reflector[str]:
         where = path("v1", "namespaces")
@@ -325,7 +322,8 @@ class Unguarded:
         self._relabelled.add(namespace)
         self._read(namespace)
 
-    def _look_at_plugin(self, key: Key) -> None:
+    def plugin_changed(self, key: Key) -> None:
+        """Its selector may be another: then other pods are meant."""
         namespace, name = key
         plugin, known = self._catalogue.plugin(key), self._selectors.get(namespace, {}).get(name)
         selector = plugin.selector if plugin is not None else None

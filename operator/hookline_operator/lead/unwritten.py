@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
-from hookline_api.resources import API_VERSION, PLURAL
+from hookline_api.base import API_VERSION, PLURAL
 from hookline_operator.cluster.kube import KubeError, path
 from hookline_operator.cluster.sight import reason_of
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from hookline_artifacts.errors import FetchError, LoadError, VerifyError
 from hookline_artifacts.resolve import Objects, fetch, registry_access
 from hookline_artifacts.threads import in_thread, on_behalf_of
-from hookline_operator.cluster.catalogue import parse_plugin
+from hookline_operator.cluster.plugins import parse_plugin
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -21,18 +21,21 @@ from hookline_api import bundle as bundle_json
 from hookline_api import json_cost
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_api.distribution import BundleMessage
-from hookline_api.hooks import OBSERVERS, Hook
-from hookline_api.resources import Probation, Rollout
+from hookline_api.resources import FailurePolicy, Probation, Rollout
+from hookline_api.standing import policy_of, stands
 from hookline_artifacts import resolve as resolving
+from hookline_artifacts.entry import make_entry
 from hookline_artifacts.errors import ConfigError, FetchError, LoadError
-from hookline_operator.cluster.catalogue import Catalogue, Plugin, Pod, parse_plugin, selects
 from hookline_operator.cluster.kept import Kept
+from hookline_operator.cluster.plugins import Plugin, parse_plugin
+from hookline_operator.cluster.pods import Pod, selects
 from hookline_operator.status.conditions import rolled_back
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hookline_api.resources import Selector
+    from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.kube import Key
     from hookline_operator.cluster.revisions import Revision
 
@@ -40,8 +43,6 @@ _AGAIN_S: Final = 3.0
 _KEPT_BUNDLES: Final = 512
 _KEPT_MESSAGES: Final = 64 * 2**20
 """Bytes of bundles as they are sent, so that the pods of a deployment get one text: as many as one message may have."""
-_DECIDING: Final = [hook for hook in Hook if hook not in OBSERVERS]
-_STILL: Final = LoadFailure(cause="fetch", message="the plugin is still being loaded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +113,6 @@ class Bundles:
         self._locks: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._bundles: OrderedDict[tuple[str, ...], PodBundle] = OrderedDict()
         self._messages: Kept[tuple[PodBundle, str]] = Kept("bundles as they are sent", most=_KEPT_MESSAGES)
-        catalogue.plugin_changed.append(self._forget_gone)
 
     async def of_pod(self, pod: Pod) -> PodBundle:
         """The bundle of a pod: of its own namespace's plugins, those that select it."""
@@ -184,32 +184,24 @@ class Bundles:
             spec = plugin.parsed().spec
         except ValidationError:
             spec = None
-        policy = getattr(spec.failure_policy, failure.cause) if spec and failure else "LastGood"
-        if policy == "Open":
-            return None, lasting
+        policy = policy_of(spec.failure_policy if spec else FailurePolicy(), failure)
+        selector, last = plugin.selector, None
         if policy == "LastGood" and revision is not None:
             try:
-                selector, entry = await self.entry(revision)
+                selector, last = await self.entry(revision)
             except LoadError as error:
                 failure = failure or LoadFailure(cause=error.cause, message=str(error))
                 lasting = not isinstance(error, FetchError)
             else:
-                told: dict[str, object] = {"failure": failure}
                 if held is not None:  # it ran before, and is to prove nothing
-                    why = LoadFailure(cause="verify", message=rolled_back(held))
-                    told = {"failure": failure or why, "probation": Probation(calls=0)}
-                return Standing(selector, entry.model_copy(update=told), entry.revision), lasting
-        placeholder = BundlePlugin(
-            name=plugin.name,
-            namespace=plugin.namespace,
-            origin=plugin.uid,
-            failure=failure or _STILL,
-            hooks=(list(spec.hooks) if spec else []) or _DECIDING,
-            priority=spec.priority if spec else 0,
-            match=spec.match if spec else BundlePlugin.model_fields["match"].default,
-            failure_policy=spec.failure_policy if spec else BundlePlugin.model_fields["failure_policy"].default,
-        )
-        return Standing(plugin.selector, placeholder, placeholder.revision), lasting
+                    failure = failure or LoadFailure(cause="verify", message=rolled_back(held))
+                    last = last.model_copy(update={"probation": Probation(calls=0)})
+        placeholder = BundlePlugin(name=plugin.name, namespace=plugin.namespace, origin=plugin.uid)
+        if spec is not None:
+            told = ("hooks", "priority", "match", "failure_policy")
+            placeholder = placeholder.model_copy(update={name: getattr(spec, name) for name in told})
+        entry = stands(last, failure, policy, placeholder=placeholder)
+        return (Standing(selector, entry, entry.revision) if entry is not None else None), lasting
 
     async def entry(self, revision: Revision) -> tuple[Selector, BundlePlugin]:
         """A revision with its settings filled in. Raises LoadError."""
@@ -222,7 +214,7 @@ class Bundles:
         except ValidationError:  # the leader is about to make a new one
             raise ConfigError(f"revision '{revision.name}' was stored by another version of the operator") from None
         config, secret_paths = await resolving.settings(plugin, self._objects)
-        entry = resolving.entry(
+        entry = make_entry(
             plugin,
             template.artifact,
             hooks=template.hooks,
@@ -244,7 +236,8 @@ class Bundles:
         plugin = self._catalogue.plugin((namespace, name))
         return self.deadline(plugin) if plugin else 0
 
-    def _forget_gone(self, key: Key) -> None:
+    def plugin_changed(self, key: Key) -> None:
+        """Forget a plugin that is gone; what else changes is seen when it is asked for."""
         if self._catalogue.plugin(key) is None:
             self._standings.pop(key, None)
             self._locks.pop(key, None)

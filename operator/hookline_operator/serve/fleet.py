@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
+from hookline_api.base import Resource
 from hookline_api.distribution import Report
-from hookline_api.resources import Resource
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,8 +21,9 @@ import orjson
 from aiohttp import WSMsgType, web
 from pydantic import ValidationError
 
+from hookline_api import sentences
+from hookline_api.base import Resource
 from hookline_api.distribution import BLOBS_PATH, MAX_BUNDLE
-from hookline_api.resources import Resource
 from hookline_artifacts.errors import FetchError
 from hookline_artifacts.net import failures
 from hookline_operator.serve.fleet import Fleet, PodState, Released
@@ -88,8 +89,6 @@ class Peers:
         self._news = asyncio.Event()
         self._followers: set[web.WebSocketResponse] = set()
         self._telling: set[asyncio.Task[None]] = set()
-        fleet.changed.append(self._heard)
-        fleet.newly_released.append(self._released)
 
     @property
     def followed(self) -> bool:
@@ -164,7 +163,8 @@ class Peers:
             for piece in _pieces({uid: mine.get(uid) for uid in changed}):
                 await socket.send_bytes(piece)
 
-    def _heard(self, uid: str, _state: PodState | None, _namespace: str, replica: str) -> None:
+    def sidecar_changed(self, uid: str, _state: PodState | None, _namespace: str, replica: str) -> None:
+        """Tell the leader of a sidecar that is connected here."""
         if not replica:
             self._changed.add(uid)
             self._news.set()
@@ -193,10 +193,8 @@ class Peers:
                 if message.type is WSMsgType.BINARY:
                     await self._take(message.data, replica)
         except ValidationError as error:
-            wrong = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            log.warning(
-                "the replica %s sent what cannot be read: %.200s: %.200s", caller.pod, wrong["loc"], wrong["msg"]
-            )
+            why = sentences.without_values(error)
+            log.warning("the replica %s sent what cannot be read: %s", caller.pod, why)
         except ConnectionError:  # in the middle of an answer to its ping; the library would log a stack trace
             pass
         finally:
@@ -214,7 +212,8 @@ class Peers:
             if not number % _GROUP:
                 await asyncio.sleep(0)
 
-    def _released(self, released: Released) -> None:
+    def released(self, released: Released) -> None:
+        """Tell the followers what pods may switch to."""
         told = orjson.dumps({"released": [released]})
         for socket in self._followers:
             task = asyncio.create_task(self._send(socket, told))

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import WSMsgType, web
 from pydantic import ValidationError
 
+from hookline_api import sentences
 from hookline_api.distribution import (
     BLOBS_PATH,
     DISTRIBUTION_PATH,
@@ -32,9 +33,9 @@ from hookline_api.distribution import (
 from hookline_api.json_cost import CostError
 from hookline_artifacts.errors import LoadError
 from hookline_artifacts.net import failures
-from hookline_operator.cluster.catalogue import Pod
 from hookline_operator.cluster.kube import KubeError, path
 from hookline_operator.cluster.labels import SIDECAR_LABEL
+from hookline_operator.cluster.pods import Pod
 from hookline_operator.rations import Rations
 from hookline_operator.serve import reports, trust
 from hookline_operator.serve.downloads import download
@@ -129,9 +130,6 @@ class Distribution:
         self._sessions: dict[str, Session] = {}
         """By the pod's uid."""
         self._by_namespace: dict[str, set[Session]] = defaultdict(set)
-        catalogue.plugin_changed.append(self._plugin_changed)
-        catalogue.pod_changed.append(self._pod_changed)
-        fleet.newly_released.append(self._released)
 
     @property
     def connected(self) -> int:
@@ -256,9 +254,8 @@ class Distribution:
             await end(session, _POLICY, b"no report came")
         except ValidationError as error:
             self._cut("not_a_report")
-            wrong = error.errors(include_url=False, include_input=False, include_context=False)[0]
-            where = ".".join(str(part) for part in wrong["loc"])
-            log.warning("pod '%s/%s' sent no report: %.100s: %.100s", pod.namespace, pod.name, where, wrong["msg"])
+            why = sentences.without_values(error)
+            log.warning("pod '%s/%s' sent no report: %s", pod.namespace, pod.name, why)
             await end(session, _NOT_A_REPORT, b"not a report")
         except CostError as error:
             self._cut("not_a_report")
@@ -375,7 +372,8 @@ class Distribution:
         await session.socket.send_str(bundle.message(hold=hold))
         self._tell_fleet(session)
 
-    def _plugin_changed(self, key: Key) -> None:
+    def plugin_changed(self, key: Key) -> None:
+        """What the pods of its namespace are to run may be another."""
         plugin = self._catalogue.plugin(key)
         if plugin is None:
             self._fleet.forget(key)
@@ -384,14 +382,16 @@ class Distribution:
         for session in self._by_namespace.get(key[0], ()):
             session.dirty.set()
 
-    def _pod_changed(self, key: Key) -> None:
+    def pod_changed(self, key: Key) -> None:
+        """A pod's labels may be others, or it is gone."""
         for session in self._by_namespace.get(key[0], ()):
             if session.pod.name == key[1]:
                 # Of a new pod the watch may not have told yet; where it tells of a change and there is none, it went.
                 session.gone = key[1] not in self._catalogue.pods[key[0]]
                 session.dirty.set()
 
-    def _released(self, released: Released) -> None:
+    def released(self, released: Released) -> None:
+        """Pods may switch to this revision: tell those that wait."""
         for session in self._by_namespace.get(released[0], ()):
             if session.held:
                 session.dirty.set()

@@ -14,7 +14,7 @@ from hookline_operator.rations import Ration
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hookline_operator.cluster.catalogue import Pod
+    from hookline_operator.cluster.pods import Pod
     from hookline_operator.serve.bundles import PodBundle
     from hookline_operator.serve.identity import Caller, DeniedError
 

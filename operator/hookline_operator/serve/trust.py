@@ -20,7 +20,8 @@ from hookline_api.distribution import AuthorityMessage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hookline_operator.cluster.catalogue import Catalogue, Pod
+    from hookline_operator.cluster.catalogue import Catalogue
+    from hookline_operator.cluster.pods import Pod
     from hookline_operator.serve.fleet import Fleet, PodState
     from hookline_operator.webhooks.certificates import CertificateKeeper
 
@@ -66,8 +67,6 @@ class Trust:
         """By uid: the version of the authorities that it said it knows."""
         self._new = False
         self._woken = asyncio.Event()
-        fleet.changed.append(self._heard)
-        certificates.changed.append(self._authority_changed)
 
     async def run(self) -> NoReturn:
         """Look every few seconds, and at once where the authority is another."""
@@ -78,7 +77,8 @@ class Trust:
                     await self._woken.wait()
             self._woken.clear()
 
-    def _authority_changed(self) -> None:
+    def authority_changed(self) -> None:
+        """There are other authorities: tell the sidecars, and look who knows only older ones."""
         self._tell()
         self._new = True
         self._woken.set()
@@ -120,7 +120,8 @@ class Trust:
             if pod.authorities is not None and signer not in pod.authorities and pod.uid not in self._told
         ]
 
-    def _heard(self, uid: str, state: PodState | None, _namespace: str, _replica: str) -> None:
+    def sidecar_changed(self, uid: str, state: PodState | None, _namespace: str, _replica: str) -> None:
+        """A sidecar came, reported or went: when that was, and which authorities it knows."""
         self._away[uid] = self._now()
         if state is not None and state.report.authority is not None:
             self._told[uid] = state.report.authority

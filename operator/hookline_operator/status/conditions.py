@@ -34,7 +34,7 @@ from hookline_operator.status.reasons import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hookline_api.resources import ConditionType, PodCounts, RollbackStatus
+    from hookline_api.status import ConditionType, PodCounts, RollbackStatus
     from hookline_operator.status.health import Verdict
     from hookline_operator.status.observation import Resolution, UnguardedPod
 

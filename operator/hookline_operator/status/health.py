@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from hookline_api.resources import Failure
+from hookline_api.status import Failure
 from hookline_api.text import readable
 from hookline_operator.status.reasons import HEALTHY, NO_REPORTS, TROUBLES
 

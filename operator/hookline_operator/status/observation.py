@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from hookline_api.base import Resource
 from hookline_api.bundle import LoadCause
 from hookline_api.distribution import HookHealth, RolledBack
-from hookline_api.resources import ArtifactStatus, Failure, Resource, RollbackStatus, WasmPluginStatus
+from hookline_api.status import ArtifactStatus, Failure, RollbackStatus, WasmPluginStatus
 
 
 class PodObservation(Resource):

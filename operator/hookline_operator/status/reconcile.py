@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from hookline_api.resources import (
+from hookline_api.base import Resource
+from hookline_api.status import (
     Condition,
     ConditionType,
     Failure,
     PodCounts,
-    Resource,
     RevisionStatus,
     RollbackStatus,
     WasmPluginStatus,

@@ -15,7 +15,7 @@ import datetime as dt
 import re
 from typing import TYPE_CHECKING, Final
 
-from hookline_api.resources import Condition, WasmPluginStatus
+from hookline_api.status import Condition, WasmPluginStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

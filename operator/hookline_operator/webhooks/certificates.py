@@ -32,6 +32,8 @@ Json = dict[str, Any]
 _MAX_ENTRY: Final = 65_536
 _ATTEMPTS: Final = 10
 _PERIOD_S: Final = 24.0
+_PAUSE_FIRST_S: Final = 0.5
+_PAUSE_LAST_S: Final = 30.0
 _CONFLICTS: Final = frozenset({404, 409, 422})
 """Somebody else was quicker: it has gone, it is there already or has changed, or a patch's ``test`` failed."""
 
@@ -88,11 +90,6 @@ class CertificateKeeper:
         (found,) = fingerprints(self._material.authority.certificate_pem)
         return found
 
-    @property
-    def has_material(self) -> bool:
-        """Whether there is a certificate to serve with."""
-        return self._material is not None
-
     def client_context(self) -> ssl.SSLContext:
         """For requests to other replicas, with ``server_hostname=peer_name(…)``. Raises RuntimeError as ``bundle``."""
         return ssl.create_default_context(cadata=self.bundle)
@@ -106,6 +103,24 @@ class CertificateKeeper:
         if self._now() >= self._material.serving.certificate.not_valid_after_utc:
             return ["the serving certificate has expired, and no new one could be stored"]
         return []
+
+    async def first_sync(self) -> None:
+        """``sync`` until it succeeds, or until there is a certificate at least.
+
+        Then sidecars can be served, also where the webhooks are not introduced yet: ``not_ready`` says so.
+        """
+        pause = _PAUSE_FIRST_S
+        while True:
+            try:
+                await self.sync()
+                self.sight.heard()
+                return
+            except KubeError as error:
+                self.sight.failed(reason_of(error), f"the certificate cannot be made yet: {error}")
+            if self._material is not None:
+                return
+            pause = min(pause * 2, _PAUSE_LAST_S)
+            await asyncio.sleep(pause)
 
     async def run(self) -> NoReturn:
         """``sync`` forever, twice a minute, with a growing pause while the API server refuses or is away."""

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
+from hookline_api.base import Resource
 from hookline_api.distribution import MAX_AUTHORITIES
-from hookline_api.resources import Resource
 from hookline_sidecar.state import write
 
 if TYPE_CHECKING:

@@ -27,14 +27,15 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic import Field, ValidationError
 
+from hookline_api.base import Resource
 from hookline_api.bundle import Bundle, BundlePlugin, CallCause, LoadFailure
 from hookline_api.distribution import RolledBack
-from hookline_api.resources import Probation, Resource
 from hookline_runtime.plugin.stats import Summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from hookline_api.resources import Probation
     from hookline_runtime.plugin.stats import StatsTable
     from hookline_sidecar.control.workers import Report
     from hookline_sidecar.state import StateFolder

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import random
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from hookline_api.abi import permission_warning
 from hookline_api.bundle import BundlePlugin, LoadFailure
-from hookline_artifacts.errors import ConfigError, FetchError, LoadError, VerifyError
+from hookline_api.standing import placeholder_of
+from hookline_artifacts import patience
+from hookline_artifacts.errors import LoadError, VerifyError
 from hookline_runtime.guest.compiler import Compiler, Job
 from hookline_sidecar.control.sources.source import Wanted
 
@@ -25,27 +26,7 @@ if TYPE_CHECKING:
     from hookline_artifacts.resolve import Resolved
     from hookline_sidecar.control.probation import Refused
 
-_RETRY_FIRST_S: Final = 2.0
-_RETRY_SLOW_S: Final = 20.0
-"""For failures that somebody has to mend first: a missing tag, wrong credentials, a bad module."""
-_RETRY_LAST_S: Final = 300.0
-
 log = logging.getLogger("hookline.supervisor")
-
-
-def placeholder_of(entry: BundlePlugin) -> BundlePlugin:
-    """What refuses in an entry's place: of its settings, only what that takes."""
-    return BundlePlugin(
-        name=entry.name,
-        namespace=entry.namespace,
-        generation=entry.generation,
-        origin=entry.origin,
-        failure=entry.failure,
-        hooks=entry.hooks,
-        priority=entry.priority,
-        match=entry.match,
-        probation=entry.probation,
-    )
 
 
 @dataclass(slots=True)
@@ -62,8 +43,8 @@ class Slot:
     task: asyncio.Task[None] | None = field(default=None, repr=False)
     again: asyncio.TimerHandle | None = field(default=None, repr=False)
     attempts: int = 0
-    pause: float = 0.0
-    """Seconds until the source is asked again; 0 where only a change helps."""
+    pause: float | None = None
+    """Seconds until the source is asked again; None where only a change helps."""
     owed: bool = False
     """Whether its source has to be asked once more: what it was before a change could not be had."""
 
@@ -85,7 +66,7 @@ class Slot:
 
     def loaded(self, resolved: Resolved) -> None:
         """It is fetched, checked and compiled."""
-        self.resolved, self.attempts, self.pause = resolved, 0, 0.0
+        self.resolved, self.attempts, self.pause = resolved, 0, None
         self.moved(self.wanted)
         if resolved.ungranted_imports:
             log.warning("plugin '%s': %s", self.name, permission_warning(resolved.ungranted_imports))
@@ -103,12 +84,7 @@ class Slot:
             log.warning("plugin '%s' cannot be loaded (%s): %s", self.name, error.cause, error)
         self.failure = LoadFailure(cause=error.cause, message=str(error))
         self.attempts += 1
-        self.pause = 0.0
-        if isinstance(error, ConfigError):
-            return  # it takes a change of the source, and that is noticed
-        first = _RETRY_FIRST_S if isinstance(error, FetchError) and error.transient else _RETRY_SLOW_S
-        pause = min(first * 2 ** min(self.attempts - 1, 16), _RETRY_LAST_S) * random.uniform(0.7, 1.0)  # noqa: S311
-        self.pause = max(pause, min(getattr(error, "retry_after", None) or 0.0, _RETRY_LAST_S))
+        self.pause = patience.pause(error, self.attempts)
 
     def moved(self, wanted: Wanted) -> None:
         """The same plugin as before; perhaps in another file, or with another failure beside it."""
@@ -215,7 +191,7 @@ class Slots(dict[str, Slot]):
     def try_again(self, slot: Slot) -> None:
         """Load it once more in a while, although nothing of it changes: there may be room for it then."""
         slot.attempts = max(slot.attempts, 1)
-        slot.pause = _RETRY_SLOW_S
+        slot.pause = patience.SLOW_S
         if slot.again is not None:
             slot.again.cancel()
         self._plan(slot)
@@ -268,6 +244,6 @@ class Slots(dict[str, Slot]):
             slot.owed = False
             self._begin(slot, ask_again=True)
             return
-        pause = slot.pause if slot.failure is not None and slot.pause else slot.wanted.again
+        pause = slot.pause if slot.failure is not None and slot.pause is not None else slot.wanted.again
         if pause is not None:
             slot.again = asyncio.get_running_loop().call_later(pause, lambda: self._begin(slot, ask_again=True))

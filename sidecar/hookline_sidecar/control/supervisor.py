@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Final
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_api.hooks import OBSERVERS, Hook
 from hookline_api.sentences import first_load_choice
+from hookline_api.standing import policy_of, stands
 from hookline_artifacts import apart, memory
 from hookline_artifacts.errors import FetchError, LoadError
 from hookline_artifacts.store import ArtifactStore
@@ -67,7 +68,6 @@ _SETTLE_S: Final = 0.02
 """How long several changes are gathered into one bundle."""
 _LEISURE: Final = 10
 """It rests so many times as long as a look at probation took: 256 plugins and four workers take some 50 ms."""
-_DECIDING: Final = [hook for hook in Hook if hook not in OBSERVERS]
 
 log = logging.getLogger("hookline.supervisor")
 
@@ -90,7 +90,7 @@ class Supervisor:
         self._memory = settings.memory or memory.limit()
         self._in_memory = memory.in_memory(state.root)
         self.fleet = Fleet(size=settings.workers, plan=self._plan, refused=self._refused_by_one, changed=self._tell)
-        apart.have_room(self._room_for_child)
+        apart.set_room(self._room_for_child)
         self.started = time.time()
         self.changes = 0
         """Bundles that replaced another one."""
@@ -431,18 +431,15 @@ class Supervisor:
             entry = slot.resolved.entry if slot.refused is None else slot.refused.before
             return entry.model_copy(update={"failure": slot.failure})
         now, wanted = self.entry(slot.name), slot.wanted
-        failure = slot.failure or LoadFailure(cause="fetch", message="the plugin is still being loaded")
-        # Where nothing failed yet, what runs goes on.
-        policy = getattr(wanted.failure_policy, failure.cause) if slot.failure else "LastGood"
-        if policy == "Open":
-            return None
-        if policy == "LastGood":
-            if now is not None and (now.artifact is not None or not wanted.known):
-                return now.model_copy(update={"failure": slot.failure or (now.failure if not now.artifact else None)})
-            if now is None and self.bundle is not None and not self._stands_in():
-                return None
-        hooks = wanted.placeholder.hooks or (now.hooks if now else _DECIDING)
-        return wanted.placeholder.model_copy(update={"failure": failure, "hooks": hooks})
+        last = now if now is not None and (now.artifact is not None or not wanted.known) else None
+        hooks = wanted.placeholder.hooks or (now.hooks if now is not None else [])
+        return stands(
+            last,
+            slot.failure or (last.failure if last is not None and last.artifact is None else None),
+            policy_of(wanted.failure_policy, slot.failure),
+            placeholder=wanted.placeholder.model_copy(update={"hooks": hooks}),
+            is_new=now is None and self.bundle is not None and not self._stands_in(),
+        )
 
     def _stands_in(self) -> bool:
         """Whether something refuses for a file that could not be read, and can by now.

@@ -19,7 +19,7 @@ import hookline_client
 import hookline_operator
 import hookline_runtime
 import hookline_sidecar
-from hookline_artifacts import registry
+from hookline_artifacts.login import challenges
 from matching_steps import letters, matching_steps
 from steps import GROWTH, TooMuchError
 
@@ -106,8 +106,8 @@ def test_what_a_challenge_is_read_with_reads_nothing_twice(unit, monkeypatch):
         counted = []
         with monkeypatch.context() as patched:
             for name in ("_WORD", "_EQUALS", "_QUOTED", "_BARE"):
-                patched.setattr(registry, name, Counting(getattr(registry, name), counted.append))
-            registry.parse_challenges("Bearer " + unit * size)
+                patched.setattr(challenges, name, Counting(getattr(challenges, name), counted.append))
+            challenges.parse_challenges("Bearer " + unit * size)
         return sum(counted)
 
     assert steps(40) / steps(20) <= GROWTH

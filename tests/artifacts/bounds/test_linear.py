@@ -12,9 +12,10 @@ import orjson
 import pytest
 
 from hookline_api.quantities import parse_duration, parse_size
-from hookline_artifacts import credentials, reference, registry
+from hookline_artifacts import reference
 from hookline_artifacts.errors import VerifyError
 from hookline_artifacts.limits import FetchLimits
+from hookline_artifacts.login import challenges, docker_config
 from hookline_artifacts.module import describe, memory_map
 from hookline_artifacts.module.describe import PluginDescription
 from hookline_artifacts.net import urls
@@ -22,7 +23,7 @@ from hookline_artifacts.net.transport import retry_after
 from hookline_artifacts.package import archive, layouts
 from hookline_artifacts.package.archive import Budget
 from hookline_artifacts.package.search import Search
-from hookline_operator.webhooks import admission, injection
+from hookline_operator.webhooks import annotations, judge
 from hookline_runtime.call import matching
 from hookline_serving import media_type
 from hookline_sidecar.control.sources import kubernetes_scalars, kubernetes_yaml
@@ -109,7 +110,7 @@ def dockerconfig(make_key):
 
 def against_label(pattern):
     """Compare a glob with the longest label that there is."""
-    return credentials._label_matches(pattern, "a" * 63)
+    return docker_config._label_matches(pattern, "a" * 63)
 
 
 def as_scalar(text):
@@ -119,7 +120,7 @@ def as_scalar(text):
 
 def of_secret(document):
     """Look for this registry in a pull secret."""
-    return credentials._of_secret(document, 1, OURS)
+    return docker_config.read_secret(document, 1, OURS)
 
 
 TABLE = {
@@ -167,24 +168,24 @@ TABLE = {
     "description: hooks": (
         lambda size: orjson.dumps({"hooks": ["a_-_" * 10] * size}), packed("manifest.json"), 200),
     "description: a size": (lambda size: "9" * size + "GB", describe._size, 1000),
-    "challenge: spaces and commas": (lambda size: " ," * size, registry.parse_challenges, 2000),
-    "challenge: spaces": (lambda size: "Basic" + " " * size, registry.parse_challenges, 2000),
-    "challenge: words": (lambda size: "a " * size, registry.parse_challenges, 500),
-    "challenge: parameters": (lambda size: "a b=" + "c," * size, registry.parse_challenges, 500),
-    "challenge: a quote without end": (lambda size: 'a b="' + "\\" * size, registry.parse_challenges, 2000),
-    "challenge: quotes without end": (lambda size: 'a b="' + 'c="\\' * size, registry.parse_challenges, 500),
-    "challenge: quotes": (lambda size: "a b=" + '"' * size, registry.parse_challenges, 2000),
-    "challenge: escapes": (lambda size: 'a b="' + "\\a" * size + '"', registry.parse_challenges, 2000),
-    "challenge: nothing": (lambda size: "\x01" * size, registry.parse_challenges, 2000),
+    "challenge: spaces and commas": (lambda size: " ," * size, challenges.parse_challenges, 2000),
+    "challenge: spaces": (lambda size: "Basic" + " " * size, challenges.parse_challenges, 2000),
+    "challenge: words": (lambda size: "a " * size, challenges.parse_challenges, 500),
+    "challenge: parameters": (lambda size: "a b=" + "c," * size, challenges.parse_challenges, 500),
+    "challenge: a quote without end": (lambda size: 'a b="' + "\\" * size, challenges.parse_challenges, 2000),
+    "challenge: quotes without end": (lambda size: 'a b="' + 'c="\\' * size, challenges.parse_challenges, 500),
+    "challenge: quotes": (lambda size: "a b=" + '"' * size, challenges.parse_challenges, 2000),
+    "challenge: escapes": (lambda size: 'a b="' + "\\a" * size + '"', challenges.parse_challenges, 2000),
+    "challenge: nothing": (lambda size: "\x01" * size, challenges.parse_challenges, 2000),
     "glob: stars": (lambda size: "*" * size, against_label, 300),
     "glob: stars and letters": (lambda size: "*a" * size + "b", against_label, 31),
-    "glob: many labels": (lambda size: "*a*." * size + "test", lambda text: credentials._match(text, LONG), 100),
-    "pull secret: a key of spaces": (lambda size: " " * size + "x", credentials._place, 2000),
-    "pull secret: a key of slashes": (lambda size: "/" * size, credentials._place, 2000),
+    "glob: many labels": (lambda size: "*a*." * size + "test", lambda text: docker_config._depth(text, LONG), 100),
+    "pull secret: a key of spaces": (lambda size: " " * size + "x", docker_config._host_and_path, 2000),
+    "pull secret: a key of slashes": (lambda size: "/" * size, docker_config._host_and_path, 2000),
     "pull secret: entries": (dockerconfig(lambda number: f"{number}.test"), of_secret, 100),
     "pull secret: globs": (dockerconfig(lambda number: f"{number}" + "*a" * 30 + ".test:5000"), of_secret, 100),
     "pull secret: brackets": (lambda size: b"[" * size, of_secret, 2000),
-    "pull secret: base64": (lambda size: "=" * size, credentials._unpacked, 2000),
+    "pull secret: base64": (lambda size: "=" * size, docker_config._unpacked, 2000),
     "reference: colons": (lambda size: ":" * size, reference.parse, 1000),
     "reference: users": (lambda size: "a:" * size + "/b@", reference.parse, 1000),
     "reference: letters": (lambda size: "A" * size + "@", reference.parse, 1000),
@@ -228,10 +229,10 @@ TABLE = {
     "quantity: a size": (lambda size: "9" * size, parse_size, 2000),
     "quantity: an exponent": (lambda size: "1e" + "9" * size, parse_size, 2000),
     "quantity: a duration": (lambda size: "1h" * size, parse_duration, 1000),
-    "annotation: processors": (lambda size: "9" * size, injection._cpu, 1000),
-    "annotation: memory": (lambda size: "1e" + "9" * size, injection._memory, 1000),
-    "label: a prefix": (lambda size: "-" * size, admission._LABEL_PREFIX.match, 1000),
-    "label: a long prefix": (lambda size: "a-" * size + "/", admission._LABEL_PREFIX.match, 1000),
+    "annotation: processors": (lambda size: "9" * size, annotations._cpu, 1000),
+    "annotation: memory": (lambda size: "1e" + "9" * size, annotations._memory, 1000),
+    "label: a prefix": (lambda size: "-" * size, judge._LABEL_PREFIX.match, 1000),
+    "label: a long prefix": (lambda size: "a-" * size + "/", judge._LABEL_PREFIX.match, 1000),
     "folder: digits": (
         lambda size: "1" * size, as_scalar, 2000),
     "folder: a float": (
@@ -334,7 +335,7 @@ def test_pax_headers_have_a_bound_for_all_of_an_archive():
 )  # fmt: skip
 def test_a_glob_means_what_it_means_to_kubernetes(pattern, label, matches):
     """As Go's filepath.Match has it, without its brackets."""
-    assert credentials._label_matches(pattern, label) is matches
+    assert docker_config._label_matches(pattern, label) is matches
 
 
 def test_more_entries_and_pull_secrets_than_are_read_are_told():

@@ -8,9 +8,9 @@ import json
 import pytest
 from aiohttp import web
 
-from hookline_artifacts.credentials import PullSecret
 from hookline_artifacts.errors import FetchError
-from hookline_artifacts.registry import RegistryAccess
+from hookline_artifacts.login.access import RegistryAccess
+from hookline_artifacts.login.credentials import PullSecret
 
 TAG = "/v2/plugin/manifests/v1"
 

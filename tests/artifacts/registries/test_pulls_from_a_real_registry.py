@@ -9,7 +9,7 @@ import ssl
 import pytest
 
 from hookline_artifacts.errors import FetchError
-from hookline_artifacts.registry import RegistryAccess
+from hookline_artifacts.login.access import RegistryAccess
 
 
 def pull_secret(host, user, password):

@@ -10,11 +10,11 @@ import tracemalloc
 import pytest
 
 from hookline_api.resources import HTTPSource, OCISource
-from hookline_artifacts.credentials import PullSecret
 from hookline_artifacts.errors import FetchError, VerifyError
 from hookline_artifacts.limits import FetchLimits
+from hookline_artifacts.login.access import RegistryAccess
+from hookline_artifacts.login.credentials import PullSecret
 from hookline_artifacts.net import certificates
-from hookline_artifacts.registry import RegistryAccess
 from hookline_artifacts.store import _MAX_PROOFS, ArtifactStore
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +11,8 @@ from cluster import Cluster, ClusterError, NotPossibleHereError
 from truth import lanes, outages, releases, table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from installation import Installation
     from truth.row import Figure
 

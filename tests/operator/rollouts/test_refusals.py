@@ -158,8 +158,8 @@ async def test_a_registry_that_was_away_is_asked_again(operator, tenant, module,
 @pytest.fixture
 def watchful(new_operator):
     """An operator that tries nothing again by itself: what it does again, it was told to by the API."""
-    first = "from hookline_operator import controller; controller._RETRY_FIRST_S = controller._RETRY_SLOW_S = 1e6"
-    return new_operator(first=f"{first}; controller._RETRY_LAST_S = 1e6").start()
+    first = "from hookline_artifacts import patience; patience.FIRST_S = patience.SLOW_S = patience.LAST_S = 1e6"
+    return new_operator(first=first).start()
 
 
 async def test_a_wrong_password_is_refused_and_the_right_one_is_tried_at_once(

@@ -199,7 +199,9 @@ async def test_a_key_that_is_lost_comes_back_and_another_is_taken_over(control_p
     changed = []
 
     def keeper():
-        return SealingKey(kube, namespace=tenant.name, secret="key", changed=lambda: changed.append(1))
+        made = SealingKey(kube, namespace=tenant.name, secret="key")
+        made.changed.append(lambda: changed.append(1))
+        return made
 
     try:
         keepers = [keeper() for _ in range(6)]

@@ -9,7 +9,8 @@ import pytest
 
 from hookline_api.distribution import AuthorityMessage, Report
 from hookline_operator.cluster.authority import fingerprints, new_authority
-from hookline_operator.cluster.catalogue import Catalogue, Pod
+from hookline_operator.cluster.catalogue import Catalogue
+from hookline_operator.cluster.pods import Pod
 from hookline_operator.serve import trust
 from hookline_operator.serve.fleet import Fleet, PodState
 from hookline_operator.serve.server import Distribution
@@ -48,6 +49,8 @@ class World:
             self.catalogue, self.fleet, self.keeper,
             tell=self._tell, leads=lambda: self.leading, now=lambda: self.clock,
         )  # fmt: skip
+        self.fleet.changed.append(self.trust.sidecar_changed)
+        self.keeper.changed.append(self.trust.authority_changed)
         found = {"metadata": {"namespace": "shop", "name": "guard", "uid": "1", "generation": 1}, "spec": {}}
         self.catalogue.put_plugin(found, gone=False)
         self.catalogue.plugin_changed.append(self.told.append)

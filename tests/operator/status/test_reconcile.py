@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hookline_api.distribution import HookHealth, RolledBack
 from hookline_api.hooks import Hook
-from hookline_api.resources import WasmPluginStatus
+from hookline_api.status import WasmPluginStatus
 from hookline_operator.status.health import judge, without_figures
 from hookline_operator.status.observation import Observation, PodObservation, Resolution
 from hookline_operator.status.reasons import STALLED, TROUBLES, WRONG

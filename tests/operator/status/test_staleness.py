@@ -6,7 +6,7 @@ import datetime as dt
 
 import pytest
 
-from hookline_api.resources import Condition, PodCounts, WasmPluginStatus
+from hookline_api.status import Condition, PodCounts, WasmPluginStatus
 from hookline_operator.status.observation import Observation, Resolution
 from hookline_operator.status.reconcile import reconcile
 from hookline_operator.status.staleness import abandoned, age_of, confirmed, restored

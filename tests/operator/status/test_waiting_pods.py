@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hookline_api.distribution import PluginReport, Report
-from hookline_operator.cluster.catalogue import Pod
+from hookline_operator.cluster.pods import Pod
 from hookline_operator.lead.publisher import _observed
 from hookline_operator.serve.fleet import PodState
 from hookline_operator.status.observation import Observation, Resolution

@@ -172,6 +172,7 @@ async def test_a_spec_that_fits_again_is_read_until_the_api_answers(monkeypatch)
 
     catalogue = Catalogue()
     reading = Reading(Kube(), catalogue)
+    catalogue.room_again.append(reading.read)
     for found in there.values():
         catalogue.put_plugin(found, gone=False)
     assert _left_out(catalogue) == ["p2", "p3"]

@@ -14,7 +14,7 @@ import pytest
 
 from hookline_api.bundle import BundlePlugin, LoadFailure
 from hookline_api.distribution import PluginReport, Report
-from hookline_api.resources import ArtifactStatus
+from hookline_api.status import ArtifactStatus
 from hookline_artifacts.errors import FetchError
 from hookline_artifacts.store import ArtifactStore
 from hookline_operator.lead.publisher import Publisher, _Page

@@ -6,7 +6,8 @@ import pytest
 
 from hookline_api.bundle import LoadFailure
 from hookline_api.distribution import PluginReport, Report
-from hookline_operator.cluster.catalogue import Catalogue, Pod
+from hookline_operator.cluster.catalogue import Catalogue
+from hookline_operator.cluster.pods import Pod
 from hookline_operator.lead import pod_events
 from hookline_operator.lead.pod_events import waiting_sentence, waits_for
 from hookline_operator.metrics import Metrics
@@ -104,7 +105,7 @@ async def test_who_was_judged_once_is_not_judged_each_second(monkeypatch):
     catalogue, fleet = Catalogue(), Fleet()
     catalogue.put_pod(("shop", "web"), None, Pod("shop", "web", "u", {}, ready=False, live=True))
     events = pod_events.PodEvents(Api(), catalogue, fleet, None, Metrics(), leads=lambda: True)
-    fleet.changed.append(events._heard)
+    fleet.changed.append(events.sidecar_changed)
     fleet.put(state(report("guard")))
     for _ in range(20):
         await events._tell_waiting(50)

@@ -100,6 +100,7 @@ def plugin(catalogue, name, namespace="shop", *, gone=False, **spec):
 async def following(api, catalogue, *, namespaces=(), injects=True):
     """One that has read what there is."""
     found = Unguarded(api, catalogue, namespaces=namespaces, own_namespace="hookline-system", injects=injects)
+    catalogue.plugin_changed.append(found.plugin_changed)
     task = asyncio.create_task(found.run())
     try:
         await until_true(found.synced.is_set, "the first list")

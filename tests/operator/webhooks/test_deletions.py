@@ -7,7 +7,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from hookline_operator.cluster.catalogue import Catalogue, Pod
+from hookline_operator.cluster.catalogue import Catalogue
+from hookline_operator.cluster.pods import Pod
 from hookline_operator.cluster.revisions import Revision, Seal, body_of
 from hookline_operator.webhooks.admission import VALIDATE_PATH, routes
 from hookline_operator.webhooks.deletion import Deletions

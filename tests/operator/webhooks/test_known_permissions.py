@@ -7,7 +7,7 @@ import pytest
 from hookline_api.resources import WasmPlugin
 from hookline_operator.cluster.catalogue import Catalogue
 from hookline_operator.cluster.revisions import Revision, Seal, body_of
-from hookline_operator.process import ConfigCheck
+from hookline_operator.serve.config_check import ConfigCheck
 
 UID = "705ab4f5"
 TAG = {"oci": {"reference": "r.test/a:1"}}

@@ -9,6 +9,7 @@ import pytest
 from pydantic import Field
 
 from hookline_api import json_cost
+from hookline_api.base import Name, Resource
 from hookline_api.bundle import LoadFailure
 from hookline_api.distribution import (
     MAX_REPORT,
@@ -22,7 +23,6 @@ from hookline_api.distribution import (
     RolledBack,
 )
 from hookline_api.hooks import Hook
-from hookline_api.resources import Name, Resource
 from hookline_runtime.plugin.stats import StatsTable, bucket_above, upper_bound
 from hookline_sidecar.control.health import Counts, Failure, Health, PluginReading, Reading, Window
 from hookline_sidecar.control.report import written

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 
 from hookline_api.bundle import BundlePlugin, LoadFailure
+from hookline_artifacts import patience
 from hookline_artifacts.errors import FetchError
 from hookline_runtime.guest.compiler import Compiler
-from hookline_sidecar.control import slots as module
 from hookline_sidecar.control.slots import Slots
 from hookline_sidecar.control.sources.source import Wanted
 
 
 async def test_a_plugin_that_found_no_room_is_tried_again(tmp_path, monkeypatch):
     """After a pause, and by asking its source as at the first time; not after it is no longer wanted."""
-    monkeypatch.setattr(module, "_RETRY_SLOW_S", 0.01)
+    monkeypatch.setattr(patience, "SLOW_S", 0.01)
     asked, settled = [], asyncio.Event()
 
     async def resolve(*, previous, ask_again):

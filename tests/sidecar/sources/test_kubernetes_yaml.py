@@ -13,7 +13,7 @@ import orjson
 import pytest
 import yaml
 
-from hookline_operator.cluster.catalogue import parse_plugin
+from hookline_operator.cluster.plugins import parse_plugin
 from hookline_sidecar.control.sources import kubernetes_yaml
 from hookline_sidecar.control.sources.kubernetes_yaml import (
     MAX_DEPTH,

@@ -144,5 +144,5 @@ def test_a_bundle_that_is_kept_and_cannot_be_read_is_told_without_its_values(new
     (sidecar.state / "bundle.json").write_text(json.dumps({"plugins": [{"name": "p", "config": SECRET}]}))
     sidecar.start()
     assert "the last good bundle" in sidecar.log
-    assert "plugins.0.config" in sidecar.log
+    assert "plugins[0].config" in sidecar.log
     assert SECRET not in sidecar.log

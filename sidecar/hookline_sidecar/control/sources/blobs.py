@@ -6,15 +6,16 @@ What is in the store is never fetched again. A connection that breaks goes on wh
 from __future__ import annotations
 
 import asyncio
-import random
 import weakref
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 from pydantic import ValidationError
 
+from hookline_api import sentences
 from hookline_api.distribution import BLOBS_PATH
 from hookline_api.resources import WasmPluginSpec
+from hookline_artifacts import patience
 from hookline_artifacts.entry import check_entry
 from hookline_artifacts.errors import ConfigError, FetchError
 from hookline_artifacts.limits import FetchLimits
@@ -26,8 +27,6 @@ from hookline_artifacts.threads import in_thread
 from hookline_sidecar.control.sources.operator_client import OperatorClient, RefusalError
 
 if TYPE_CHECKING:
-    import aiohttp
-
     from hookline_api.bundle import BundleArtifact, BundlePlugin
     from hookline_artifacts.store import Artifact, ArtifactStore
 
@@ -99,9 +98,8 @@ class Blobs:
                     await self._receive(wanted.sha256, body)
                     break
                 except FetchError as error:
-                    pause = _LIMITS.backoff * 2 ** (attempt - 1) * random.uniform(0.5, 1.0)  # noqa: S311 - spreads load
-                    pause = max(pause, error.retry_after or 0.0)
-                    if not error.transient or attempt == _LIMITS.attempts or pause > _LIMITS.max_pause:
+                    pause = patience.pause_within(_LIMITS, error, attempt)
+                    if pause is None:
                         raise
                 await asyncio.sleep(pause)
             body.verify(digest)
@@ -120,7 +118,7 @@ class Blobs:
         headers = {"Range": f"bytes={body.length}-"} if body.length else {}
         try:
             async with self._client.get(BLOBS_PATH + sha256, headers) as response:
-                await _read(response, body)
+                await body.receive(response, sender="the operator", limits=_LIMITS)
         except RefusalError as error:
             if error.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 body.restart()
@@ -129,30 +127,6 @@ class Blobs:
                 transient=error.status not in _SETTLED,
                 retry_after=error.retry_after,
             ) from None
-        body.finish()
-
-
-async def _read(response: aiohttp.ClientResponse, body: Body) -> None:
-    if body.length:
-        said = response.headers.get("Content-Range", "")
-        if response.status == HTTPStatus.OK or not said.startswith(f"bytes {body.length}-"):
-            body.restart()
-        if response.status == HTTPStatus.PARTIAL_CONTENT and not body.length:
-            raise FetchError(f"{body.what} came from the operator as a part that was not asked for")
-    elif response.status != HTTPStatus.OK:
-        raise FetchError(f"{body.what} came from the operator as a part that was not asked for")
-    # Whoever drips is given up: within each stall there have to be so many more bytes.
-    clock = asyncio.get_running_loop().time
-    got, deadline = 0, clock() + _LIMITS.stall
-    while True:
-        async with asyncio.timeout_at(deadline):
-            chunk = await response.content.readany()
-        if not chunk:
-            return
-        body.write(chunk)
-        got += len(chunk)
-        if got >= _LIMITS.progress:
-            got, deadline = 0, clock() + _LIMITS.stall
 
 
 def _check_settings(entry: BundlePlugin) -> None:
@@ -162,9 +136,7 @@ def _check_settings(entry: BundlePlugin) -> None:
     try:
         WasmPluginSpec.model_validate({"source": nowhere, **settings})
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ConfigError(f"the operator sent what no plugin can have in {where:.200}: {first['msg']:.200}") from None
+        raise ConfigError(f"the operator sent what no plugin can have in {sentences.without_values(error)}") from None
 
 
 def _inspect(artifact: Artifact) -> ModuleInfo:

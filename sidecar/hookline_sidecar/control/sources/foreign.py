@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any, Final
 
-from hookline_api.resources import API_VERSION, KIND
+from hookline_api.base import API_VERSION, KIND
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 from pydantic import ValidationError
 
-from hookline_api.resources import API_VERSION, GROUP, KIND, NAME_PATTERN, LocalWasmPlugin, Permission
-from hookline_api.sentences import found_in
+from hookline_api import sentences
+from hookline_api.base import API_VERSION, GROUP, KIND, NAME_PATTERN
+from hookline_api.resources import LocalWasmPlugin
 from hookline_sidecar.control.sources import foreign, kubernetes_yaml
 from hookline_sidecar.control.sources.source import Problem
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MAX_FILES: Final = 1000
+_MAX_PROBLEMS: Final = 5
+"""Of one document."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -301,30 +304,11 @@ def _take_plugin(document: dict[str, Any], name: str | None, found: _Found) -> N
             orjson.dumps(document), strict=True, extra="forbid", by_alias=True, by_name=False
         )
     except ValidationError as error:
-        for each in error.errors(include_url=False)[:5]:
-            where = ".".join(str(part) for part in each["loc"])
-            message = _MESSAGES.get(each["type"], each["msg"])
-            if each["type"] == "string_pattern_mismatch":
-                message = next((text for part, text in _PATTERNS.items() if part in each["loc"]), message)
-            found.problem(found.file, where, message.removeprefix("Value error, ") + found_in(each), name)
+        for each in sentences.problems(error, most=_MAX_PROBLEMS):
+            found.problem(found.file, each.path, each.text, name)
         return
     manifest = Manifest(plugin=plugin, file=found.file, changed=found.changed)
     found.manifests.setdefault(plugin.metadata.name, []).append(manifest)
-
-
-_MESSAGES: Final = {
-    "extra_forbidden": "there is no such field",
-    "missing": "is missing",
-    "string_type": "is not text: put it in quotes if it is a number, or a word such as yes and null",
-    "int_type": "is not a whole number of 64 bits: write it in digits, without quotes",
-    "bool_type": "is neither true nor false: write one of them, without quotes",
-}
-_PATTERNS: Final = {
-    "name": "is no name: lower-case letters, digits, '-' and '.', and a letter or digit at both ends",
-    "url": "is no URL: it begins with http:// or https://, in lower case",
-    "sha256": "is no SHA-256: 64 hex digits in lower case, and nothing in front of them",
-    "permissions": "is no permission: " + ", ".join(Permission) + ", custom.NAME",
-}
 
 
 def _take_object(document: dict[str, Any], kind: str, name: str | None, found: _Found) -> None:

@@ -23,7 +23,7 @@ import orjson
 from pydantic import ValidationError
 
 from hookline_api import bundle as bundle_json
-from hookline_api import json_cost
+from hookline_api import json_cost, sentences
 from hookline_api.bundle import BundlePlugin, LoadFailure
 from hookline_api.distribution import (
     DISTRIBUTION_PATH,
@@ -36,8 +36,8 @@ from hookline_api.distribution import (
     ToSidecar,
     parse_to_sidecar,
 )
+from hookline_api.standing import placeholder_of
 from hookline_sidecar.control import report as reports
-from hookline_sidecar.control.slots import placeholder_of
 from hookline_sidecar.control.sources.blobs import Blobs
 from hookline_sidecar.control.sources.operator_client import OperatorClient, RefusalError
 from hookline_sidecar.control.sources.source import Problem, Wanted, Wants
@@ -363,10 +363,7 @@ def _read(text: str) -> ToSidecar | None:
     try:
         message = parse_to_sidecar(data)
     except ValidationError as error:
-        # Without the input: it may hold the value of a Secret.
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{where:.200}: {first['msg']:.200}") from None
+        raise ValueError(sentences.without_values(error)) from None
     if message is not None and not 0 < len(message.version) <= _MAX_VERSION:
         raise ValueError(f"version: is not of 1 to {_MAX_VERSION} characters")
     if isinstance(message, BundleMessage):

@@ -1,0 +1,51 @@
+"""What all resources of ``hookline.dev/v1alpha1`` share: the group's names, the base model, names and metadata.
+
+Python names are snake_case; JSON and YAML are camelCase. Reading is lenient: an unknown field is ignored, so that a
+newer resource still loads. Writing is strict. Whoever takes manifests from a person passes ``extra="forbid"`` to
+``model_validate``, and gets an error for each misspelt field.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+GROUP: Final = "hookline.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = "hookline.dev/v1alpha1"
+KIND: Final = "WasmPlugin"
+PLURAL: Final = "wasmplugins"
+
+
+class Resource(BaseModel):
+    """Base of everything that Kubernetes stores: camelCase on the wire, frozen, lenient to read."""
+
+    # DANGER: an error that quotes what it was given tells the values of Secrets, wherever it is logged or shown.
+    model_config = ConfigDict(
+        hide_input_in_errors=True,
+        alias_generator=to_camel,
+        populate_by_name=True,
+        use_attribute_docstrings=True,
+        frozen=True,
+        extra="ignore",
+    )
+
+
+SHA256_PATTERN: Final = "^[0-9a-f]{64}$"
+NAME_PATTERN: Final = r"^[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$"
+
+Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=253)]
+
+
+class ObjectMeta(Resource):
+    """What Hookline reads of an object's metadata."""
+
+    name: Name
+    namespace: Name | None = None
+    uid: str | None = None
+    generation: int | None = None
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}

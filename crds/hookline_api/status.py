@@ -1,0 +1,121 @@
+"""The status of a ``WasmPlugin``: what its pods run, as the operator writes it.
+
+The field docstrings become ``kubectl explain``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, WithJsonSchema
+
+from hookline_api.base import Resource
+
+ConditionType = Literal[
+    "Ready",
+    "Healthy",
+    "Resolved",
+    "Verified",
+    "PermissionsGranted",
+    "Programmed",
+    "Reconciling",
+    "Stalled",
+    "Observed",
+]
+
+
+class Condition(Resource):
+    """As Kubernetes' ``metav1.Condition``."""
+
+    type: Annotated[str, Field(max_length=316)]
+    status: Literal["True", "False", "Unknown"]
+    observed_generation: Annotated[int, Field(ge=0)] | None = None
+    last_transition_time: Annotated[str, WithJsonSchema({"type": "string", "format": "date-time"})]
+    reason: Annotated[str, Field(min_length=1, max_length=1024, pattern="^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$")]
+    message: Annotated[str, Field(max_length=32_768)]
+
+
+class ArtifactStatus(Resource):
+    """The one artifact that the whole fleet runs."""
+
+    digest: str
+    sha256: str | None = None
+    layout: str | None = None
+    size: Annotated[int, Field(json_schema_extra={"format": "int64"})] | None = None
+    """Bytes of the module."""
+    signer: str | None = None
+    hooks: Annotated[list[str], Field(max_length=12)] = []
+    imports: Annotated[list[str], Field(max_length=256)] = []
+
+
+class PodCounts(Resource):
+    """How many pods do what."""
+
+    matched: int = 0
+    loaded: int = 0
+    updating: int = 0
+    failed: int = 0
+    unguarded: int = 0
+    """Pods that match, or ask for a sidecar, and have none; they are not among ``matched``."""
+
+
+class Failure(Resource):
+    """One failure with a reason that a person can act on."""
+
+    pod: str | None = None
+    hook: str | None = None
+    """Of a failure of calls."""
+    cause: str
+    message: Annotated[str, Field(max_length=1024)]
+    since: str | None = None
+
+
+class RevisionStatus(Resource):
+    """One (artifact digest + settings) that the plugin has had."""
+
+    revision: str
+    digest: str
+    since: str | None = None
+
+
+class RollbackStatus(Resource):
+    """A revision that failed on probation; no pod is told to run it until the resource changes."""
+
+    revision: str
+    """The name of its ``WasmPluginRevision``'s content: the ``revision`` of ``RevisionStatus``."""
+    generation: int
+    """Of the resource that asked for it."""
+    digest: str | None = None
+    pod: str
+    """The first that went back."""
+    calls: int
+    failures: int
+    cause: str
+    message: Annotated[str, Field(max_length=1024)]
+    since: str | None = None
+
+
+class WasmPluginStatus(Resource):
+    """What the pods really run."""
+
+    observed_generation: int | None = None
+    conditions: Annotated[
+        list[Condition],
+        Field(
+            max_length=16,
+            json_schema_extra={"x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["type"]},
+        ),
+    ] = []
+    artifact: ArtifactStatus | None = None
+    pods: PodCounts = PodCounts()
+    failures: Annotated[list[Failure], Field(max_length=5)] = []
+    """The five worst."""
+    revisions: Annotated[list[RevisionStatus], Field(max_length=10)] = []
+    """Newest first."""
+    rolled_back: RollbackStatus | None = None
+    hooks: str | None = None
+    """The hooks in one word each, for ``kubectl get``."""
+    digest: str | None = None
+    """The digest's first twelve digits, for ``kubectl get``."""
+    loaded: str | None = None
+    """``loaded/matched`` pods, for ``kubectl get``."""

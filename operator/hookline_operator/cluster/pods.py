@@ -1,0 +1,63 @@
+"""Pods as the operator keeps them, and which of them a label selector selects."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from hookline_operator.cluster.authority import fingerprints
+from hookline_operator.cluster.labels import ANNOTATION_CA
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hookline_api.resources import Selector
+    from hookline_operator.cluster.kube import Object
+
+
+@dataclass(frozen=True, slots=True)
+class Pod:
+    """A pod with a sidecar."""
+
+    namespace: str
+    name: str
+    uid: str
+    labels: Mapping[str, str] = field(compare=True)
+    ready: bool
+    live: bool
+    """False once it is being deleted or has ended: then it counts no more."""
+    authorities: frozenset[str] | None = None
+    """Fingerprints of those that its sidecar was made to trust; None where that is not the operator's doing."""
+
+    @classmethod
+    def of(cls, found: Object) -> Pod:
+        """From the API's object."""
+        metadata, status = found["metadata"], found.get("status") or {}
+        conditions = {each["type"]: each["status"] for each in status.get("conditions") or []}
+        trusts = (metadata.get("annotations") or {}).get(ANNOTATION_CA)
+        return cls(
+            namespace=metadata["namespace"],
+            name=metadata["name"],
+            uid=metadata["uid"],
+            labels=metadata.get("labels") or {},
+            ready=conditions.get("Ready") == "True",
+            live="deletionTimestamp" not in metadata and status.get("phase") not in {"Succeeded", "Failed"},
+            authorities=fingerprints(trusts) if trusts else None,
+        )
+
+
+def selects(selector: Selector, labels: Mapping[str, str]) -> bool:
+    """Whether a label selector selects these labels, as Kubernetes has it."""
+    if any(labels.get(key) != value for key, value in selector.match_labels.items()):
+        return False
+    for each in selector.match_expressions:
+        there = each.key in labels
+        holds = {
+            "In": there and labels[each.key] in each.values,
+            "NotIn": not there or labels[each.key] not in each.values,
+            "Exists": there,
+            "DoesNotExist": not there,
+        }[each.operator]
+        if not holds:
+            return False
+    return True
