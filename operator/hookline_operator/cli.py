@@ -78,7 +78,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     # Imported late, so that --help is quick.
     from hookline_operator.cluster.kube import KubeError  # noqa: PLC0415
     from hookline_operator.process import Operator  # noqa: PLC0415
-    from hookline_operator.webhooks.injection import InjectionSettings  # noqa: PLC0415
+    from hookline_operator.webhooks.annotations import InjectionSettings  # noqa: PLC0415
 
     try:
         InjectionSettings.of(settings, authority="of later")

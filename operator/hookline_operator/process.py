@@ -47,9 +47,9 @@ from hookline_operator.serve.peers import Peers
 from hookline_operator.serve.server import Distribution
 from hookline_operator.serve.trust import Trust
 from hookline_operator.webhooks import admission
+from hookline_operator.webhooks.annotations import InjectionSettings
 from hookline_operator.webhooks.certificates import CertificateKeeper
 from hookline_operator.webhooks.deletion import Deletions
-from hookline_operator.webhooks.injection import InjectionSettings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator

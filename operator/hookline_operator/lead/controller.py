@@ -2,9 +2,10 @@
 
 ::
 
-    a plugin, a Secret, a pod or a report changes ──▶ look (is there anything to do?)
-         ├─▶ resolve  ask the registry, look into the module, check the settings ──▶ a WasmPluginRevision
-         └─▶ publish  ``reconcile`` of what is known now ──▶ status and Events (publisher.py)
+    a plugin, a Secret, a pod or a report changes ──▶ ``Controller.update``
+         ├─▶ resolver.py   ask the registry, look into the module, check the settings
+         │     └─▶ keeping.py    a WasmPluginRevision; ``settling.py``: when the one before it can go
+         └─▶ publisher.py  ``reconcile`` of what is known now ──▶ status and Events
 
 Nothing here is remembered that could not be found again: a new leader begins with the revisions and the statuses
 that are in the API, and asks no registry for what they already say.
@@ -13,107 +14,35 @@ that are in the API, and asks no registry for what they already say.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import random
-import time
-from collections import defaultdict
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
-import orjson
-from pydantic import ValidationError
-
-from hookline_api import sentences
-from hookline_api.abi import permission_warning, ungranted_imports
-from hookline_api.status import ArtifactStatus
-from hookline_artifacts import patience
-from hookline_artifacts.errors import ConfigError, FetchError, LoadError, NotGrantedError, VerifyError
-from hookline_artifacts.resolve import Objects, asks, registry_access, resolve
-from hookline_artifacts.schema_check import check_apart
-from hookline_artifacts.threads import on_behalf_of
 from hookline_operator.cluster.kube import Kube, KubeError
-from hookline_operator.cluster.revisions import Template
 from hookline_operator.lead.keeping import Keeper
 from hookline_operator.lead.publisher import Publisher
+from hookline_operator.lead.resolver import Resolver
 from hookline_operator.lead.settling import Settling
-from hookline_operator.status.observation import Resolution
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hookline_artifacts.fetch import Fetcher
+    from hookline_artifacts.resolve import Objects
     from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.kube import Key
     from hookline_operator.cluster.plugins import Plugin
-    from hookline_operator.cluster.revisions import Revision, Seal
+    from hookline_operator.cluster.revisions import Seal
     from hookline_operator.metrics import Metrics
     from hookline_operator.serve.bundles import Bundles
     from hookline_operator.serve.fleet import Fleet, PodState
 
-_RESOLVES_AT_ONCE: Final = 16
-_OF_ONE_NAMESPACE: Final = 4
-_CHECKS_AT_ONCE: Final = 2
-"""Each is a process of up to 256 MiB."""
-_PENDING_S: Final = 2.0
-"""How long a resolution goes on before its status says so: most end before, and then it is one write."""
 _SOON_S: Final = 0.02
-_MAX_IMPORTS: Final = 256
-_MAX_NOTES: Final = 8
-_MAX_NOTE: Final = 300
 
 log = logging.getLogger("hookline.controller")
 
 
-class _Summary(NamedTuple):
-    """What the status tells of a revision, which is read a tenth of a second where its settings have a mebibyte."""
-
-    artifact: ArtifactStatus
-    imports: list[str]
-    notes: list[str]
-
-
-@dataclass(slots=True)
-class _Track:
-    """What the leader knows of one plugin beyond the catalogue."""
-
-    uid: str
-    start: object = None
-    """What the last resolution started from."""
-    task: asyncio.Task[None] | None = None
-    began: float | None = None
-    """When (monotonic) the last resolution began; None while it waits for its turn."""
-    asks: str = ""
-    """Which host that asks; empty where it asks none, or before that is known."""
-    error: LoadError | None = None
-    """How the last resolution failed."""
-    attempts: int = 0
-    note: str = ""
-    """What went wrong when the tag was asked again, while what it meant before runs."""
-    again: asyncio.TimerHandle | None = None
-    good: tuple[object, bool] = (None, False)
-    """Whether the current revision is what the resource asks for, and for which of both that was found."""
-    summary: tuple[Revision | None, _Summary | None] = (None, None)
-    """Of the current revision, once it was asked for."""
-
-    def cancel(self) -> None:
-        """Nothing more comes of it."""
-        if self.task is not None:
-            self.task.cancel()
-        if self.again is not None:
-            self.again.cancel()
-
-
-@dataclass(slots=True)
-class _Term:
-    """What lives only as long as this replica leads."""
-
-    tracks: dict[Key, _Track] = field(default_factory=dict)
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-
-
 class Controller:
-    """Reconciles, while this replica leads."""
+    """Reconciles plugins while this replica leads; ``update`` is how everybody tells it of a change."""
 
     def __init__(
         self,
@@ -129,20 +58,12 @@ class Controller:
         leads: Callable[[], bool],
     ) -> None:
         """``leads`` is asked before each write: whether no other replica can lead meanwhile."""
-        self._kube = kube
         self._catalogue = catalogue
-        self._fleet = fleet
-        self._fetcher = fetcher
-        self._objects = objects
-        self._metrics = metrics
         self._leads = leads
-        self._term = _Term()
         self._dirty: set[Key] = set()
         self._woken = asyncio.Event()
-        self._resolves = asyncio.Semaphore(_RESOLVES_AT_ONCE)
-        self._shares: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_OF_ONE_NAMESPACE))
-        self._checks = asyncio.Semaphore(_CHECKS_AT_ONCE)
         self._keeper = Keeper(kube, catalogue, seal, metrics, check_term=self._check_term, look_again=self.update)
+        self._resolver = Resolver(catalogue, fetcher, objects, metrics, keep=self._keeper.keep, update=self.update)
         self._settling = Settling(catalogue, bundles, fleet, self._keeper)
         self._publisher = Publisher(
             kube,
@@ -152,12 +73,11 @@ class Controller:
             metrics,
             check_term=self._check_term,
             look_again=self.update,
-            resolution=self._resolution,
+            resolution=self._resolver.resolution,
         )
 
     async def run(self) -> None:
         """Lead until cancelled."""
-        term = self._term = _Term()
         self._publisher.begin()
         self._settling.begin()
         self._dirty = {plugin.key for plugin in self._catalogue.all_plugins()}
@@ -170,18 +90,18 @@ class Controller:
                 dirty, self._dirty = self._dirty, set()
                 for number, key in enumerate(dirty):
                     try:
-                        self._look(key)
+                        self._reconcile(key)
                     except Exception:  # a defect of ours, or somebody's forgery: one plugin must not end all
                         log.exception("plugin '%s/%s' cannot be looked at", *key)
                     if number % 100 == 99:  # noqa: PLR2004 - thousands at the start: others have work too
                         await asyncio.sleep(0)
         finally:
-            for track in term.tracks.values():
-                track.cancel()
-            for task in term.tasks:
-                task.cancel()
             await asyncio.gather(
-                *term.tasks, *self._keeper.end(), *self._settling.end(), *self._publisher.end(), return_exceptions=True
+                *self._resolver.end(),
+                *self._keeper.end(),
+                *self._settling.end(),
+                *self._publisher.end(),
+                return_exceptions=True,
             )
 
     def confirm(self, plugin: Plugin) -> None:
@@ -205,254 +125,18 @@ class Controller:
         if not self._leads():
             raise KubeError(0, "the Lease of this replica has ended")
 
-    def _look(self, key: Key) -> None:
-        """Whether there is anything to do for a plugin."""
-        plugin, tracks = self._catalogue.plugin(key), self._term.tracks
-        track = tracks.get(key)
-        if track is not None and (plugin is None or plugin.uid != track.uid):
-            tracks.pop(key).cancel()
+    def _reconcile(self, key: Key) -> None:
+        """Do what there is to do for a plugin."""
+        plugin = self._catalogue.plugin(key)
+        if self._resolver.forget_other(key, plugin.uid if plugin is not None else None):
             self._publisher.forget(key)
-            track = None
         if plugin is None:
             return
-        if track is None:
-            track = tracks[key] = _Track(uid=plugin.uid)
-        start = (
-            plugin.spec,
-            plugin.generation,
-            self._catalogue.inputs(plugin.namespace, plugin.refers_to),
-            tuple(self._catalogue.default_pull_secrets.get(plugin.namespace, ())),
-        )
-        if self._good(track, plugin):
-            if track.error is not None or (track.task is not None and track.start != start):
-                self._stop(track)
-            if track.note and track.start != start and track.task is None:
-                self._stop(track)  # perhaps what kept its tag from being asked for is mended: a pull secret, say
-                self._begin(track, plugin, ask_again=True)
-            track.start, track.error = start, None
-            self._track_tag(track, plugin)
-        elif track.start != start or (track.task is None and track.error is None):
-            self._stop(track)
-            track.start, track.attempts = start, 0
-            self._begin(track, plugin)
+        self._resolver.update(plugin)
         revision = self._catalogue.current(plugin)
         if revision is not None and not revision.sealed:
             self._keeper.take_over(plugin, revision)
         self._settling.look(plugin)
-        self._publish(track, plugin)
-
-    def _good(self, track: _Track, plugin: Plugin) -> bool:
-        """Whether the current revision is what the resource asks for, as far as is known without asking anybody."""
-        revision = self._catalogue.current(plugin)
-        if revision is None:
-            return False
-        inputs = self._catalogue.inputs_now(revision)
-        seen = (revision, plugin.spec, inputs)
-        if track.good[0] != seen:
-            try:
-                template = revision.parsed()
-                same = inputs == revision.inputs and template.spec == orjson.loads(plugin.spec)
-                if same and (plugin.facts is None or plugin.facts.is_strict):
-                    # An operator that did not ask may have stored it. It goes on, as what ran before any wrong change.
-                    same = plugin.facts is not None and not _ungranted(plugin, template.imports)
-            except ValidationError:
-                same = False
-            track.good = (seen, same)
-        return track.good[1]
-
-    @staticmethod
-    def _stop(track: _Track) -> None:
-        if track.task is not None:
-            track.task.cancel()
-        if track.again is not None:
-            track.again.cancel()
-        track.task = track.again = track.error = None
-
-    # ── resolve ──
-
-    def _begin(self, track: _Track, plugin: Plugin, *, ask_again: bool = False) -> None:
-        track.again, track.began = None, None
-        tasks, work = self._term.tasks, self._resolve(track, plugin, ask_again=ask_again)
-        track.task = asyncio.get_running_loop().create_task(work, name=f"resolve {plugin.name}")
-        tasks.add(track.task)
-        track.task.add_done_callback(tasks.discard)
-
-    async def _resolve(self, track: _Track, plugin: Plugin, *, ask_again: bool) -> None:
-        error: LoadError | None = None
-        began = time.monotonic()
-        try:
-            # First the namespace's own places: slow sources of one keep nobody else waiting.
-            async with self._shares[plugin.namespace], self._resolves:
-                track.began = time.monotonic()
-                self._publish(track, plugin)
-                with on_behalf_of(plugin.namespace):
-                    template = await self._template(plugin, ask_again=ask_again)
-                await self._keeper.keep(plugin, template)
-        except LoadError as caught:
-            error = caught
-        except KubeError as caught:
-            error = FetchError(f"what it resolved to cannot be stored: {caught}")
-        except Exception as caught:  # a defect of ours must be seen as this plugin's failure, not as silence
-            log.exception("plugin '%s/%s' could not be resolved", plugin.namespace, plugin.name)
-            # Without its text, which may quote anything: a status is read by many.
-            error = VerifyError(f"the operator failed: {type(caught).__name__}; its log says more")
-        self._metrics.resolved(error.cause if error else "ok", time.monotonic() - began)
-        track.task = None
-        if error is None and not self._good(track, plugin):
-            error = FetchError("it changed while it was being resolved")
-        if error is None:
-            track.error, track.attempts, track.note = None, 0, ""
-        else:
-            # What somebody has to mend first may be mended where the tag is: then what it meant before says nothing.
-            moved = isinstance(error, VerifyError) or (isinstance(error, FetchError) and not error.transient)
-            self._failed(track, plugin, error, ask_again=ask_again or moved)
-        self.update(plugin.key)
-
-    def _failed(self, track: _Track, plugin: Plugin, error: LoadError, *, ask_again: bool) -> None:
-        track.attempts += 1
-        runs = self._good(track, plugin)
-        if (track.error is None or str(track.error) != str(error)) and track.note != str(error):
-            log.warning("plugin '%s/%s' cannot be resolved (%s): %s", *plugin.key, error.cause, error)
-        if runs:
-            track.note = str(error)  # the tag cannot be asked again: what it meant before goes on
-        else:
-            track.error = error
-        pause = patience.pause(error, track.attempts)
-        if pause is not None:
-            self._again(track, plugin.key, pause, ask_again=ask_again)
-
-    def _again(self, track: _Track, key: Key, pause: float, *, ask_again: bool) -> None:
-        def begin() -> None:
-            track.again = None
-            plugin = self._catalogue.plugin(key)
-            if plugin is not None and plugin.uid == track.uid and track.task is None:
-                self._begin(track, plugin, ask_again=ask_again)
-
-        track.again = asyncio.get_running_loop().call_later(pause, begin)
-
-    def _track_tag(self, track: _Track, plugin: Plugin) -> None:
-        """Ask again what a tag means, where the resource wants that."""
-        if track.again is not None or track.task is not None:
-            return
-        interval = plugin.facts.track_interval if plugin.facts is not None else None
-        if interval is not None:
-            self._again(track, plugin.key, interval / 1000 * random.uniform(0.95, 1.0), ask_again=True)  # noqa: S311
-
-    async def _template(self, plugin: Plugin, *, ask_again: bool) -> Template:
-        """What the resource resolves to now. Raises LoadError."""
-        try:
-            resource = plugin.parsed()
-        except ValidationError as error:
-            raise ConfigError(sentences.first(error)) from None
-        namespace, source = plugin.namespace, resource.spec.source
-        if (track := self._term.tracks.get(plugin.key)) is not None:
-            track.asks = asks(source)
-        inputs = dict(self._catalogue.inputs(namespace, plugin.settings_from))  # before they are read
-        more = self._catalogue.default_pull_secrets.get(namespace, ())
-        access, pulls = None, [f"Secret/{name}" for name in more]
-        if source.oci is not None:
-            access = await registry_access(source.oci, namespace, self._objects, more)
-            pulls += [f"Secret/{each.name}" for each in source.oci.pull_secrets]
-        before = self._current_template(plugin)
-        pulled, kept = dict(self._catalogue.inputs(namespace, pulls)), before.contents if before is not None else {}
-        proven = self._catalogue.as_known(namespace, pulled, before.proven if before is not None else {}, kept)
-        # Who was let in once with the same passwords need not ask again: new settings do not wait for a registry.
-        known = before is not None and before.proven == proven
-        same = known and before is not None and before.spec.get("source") == orjson.loads(plugin.spec).get("source")
-        resolved = await resolve(
-            resource,
-            fetcher=self._fetcher,
-            objects=self._objects,
-            previous=before.artifact if before is not None else None,
-            ask_again=ask_again,
-            access=access,
-            prove=not same,
-        )
-        if resolved.description.config_schema is not None:
-            async with self._checks:
-                schema, made = resolved.description.config_schema, resolved.entry
-                await check_apart(made.config, schema, secret_paths=made.secret_paths)
-        assert resolved.entry.artifact is not None  # noqa: S101 - what is resolved has one
-        return Template(
-            plugin=plugin.name,
-            spec=orjson.loads(plugin.spec),
-            artifact=resolved.entry.artifact,
-            hooks=list(resolved.hooks),
-            imports=list(resolved.info.functions),
-            # Under the versions that are kept, where nothing but annotations is another: then it is the same revision.
-            inputs=self._catalogue.as_known(namespace, inputs, before.inputs if before is not None else {}, kept),
-            proven=proven,
-            contents=self._catalogue.contents(namespace, {**pulled, **inputs}),
-            notes=[note[:_MAX_NOTE] for note in resolved.notes[:_MAX_NOTES]],
-        )
-
-    def _current_template(self, plugin: Plugin) -> Template | None:
-        revision = self._catalogue.current(plugin)
-        with contextlib.suppress(ValidationError):
-            return revision.parsed() if revision is not None else None
-        return None
-
-    # ── publish ──
-
-    def _publish(self, track: _Track, plugin: Plugin) -> None:
-        """Have its status written, where there is something to say of it."""
-        if track.task is None:
-            self._publisher.soon(plugin)
-        elif track.began is not None:  # else it waits for its turn, as thousands do at the start
-            self._publisher.soon(plugin, not_before=track.began + _PENDING_S)
-
-    def _resolution(self, plugin: Plugin) -> Resolution | None:
-        """How far its resolution is; None where nothing is known of this object."""
-        track = self._term.tracks.get(plugin.key)
-        if track is None or track.uid != plugin.uid:
-            return None
-        revision = self._catalogue.current(plugin)
-        if track.summary[0] != revision:
-            track.summary = revision, self._summary(plugin)
-        summary = track.summary[1]
-        artifact = summary.artifact if summary is not None else None
-        short = revision.short if revision is not None else None
-        if summary is not None and self._good(track, plugin):
-            ungranted = _ungranted(plugin, summary.imports)
-            return Resolution(
-                state="Good",
-                artifact=artifact,
-                revision=short,
-                message=track.note,
-                warnings=[permission_warning(ungranted)] if ungranted else [],
-                notes=summary.notes,
-            )
-        if track.error is not None:
-            return Resolution(
-                state="Failed",
-                cause=track.error.cause,
-                message=str(track.error),
-                transient=isinstance(track.error, FetchError) and track.error.transient,
-                ungranted=isinstance(track.error, NotGrantedError),
-                artifact=artifact,
-                revision=short,
-            )
-        waits = f"the source is being resolved: {track.asks} has not sent the module yet; where that lasts, look there"
-        return Resolution(
-            state="Pending", message=waits if track.asks and track.task else "", artifact=artifact, revision=short
-        )
-
-    def _summary(self, plugin: Plugin) -> _Summary | None:
-        """What there is to tell of the current revision; None where there is none, or another version stored it."""
-        template = self._current_template(plugin)
-        if template is None:
-            return None
-        artifact = ArtifactStatus(
-            digest=template.artifact.digest,
-            sha256=template.artifact.sha256,
-            layout=template.artifact.layout,
-            size=template.artifact.size,
-            hooks=[hook.value for hook in template.hooks],
-            imports=template.imports[:_MAX_IMPORTS],
-        )
-        return _Summary(artifact, template.imports, template.notes)
-
-
-def _ungranted(plugin: Plugin, imports: list[str]) -> dict[str, str]:
-    """What the module imports and the resource does not grant."""
-    return ungranted_imports(imports, plugin.facts.permissions if plugin.facts is not None else ())
+        not_before = self._resolver.shown_from(plugin)
+        if not_before is not None:
+            self._publisher.soon(plugin, not_before=not_before)

@@ -18,13 +18,13 @@ import orjson
 
 from hookline_api.hooks import MAX_CALLS, Hook, hook_spellings, parse_hook
 from hookline_runtime.call.inputs import (
-    ANY_OBJECT,
     check_cost,
     parse_json,
     read_marked,
     repeated_in,
     twice_sentence,
 )
+from hookline_runtime.call.looks import ANY_OBJECT
 from hookline_runtime.errors import InputError
 from hookline_runtime.guest.accelerator import scan_from
 from hookline_sidecar.replies import JSON, Problem, Reply, document

@@ -23,7 +23,7 @@ from hookline_artifacts.net.transport import retry_after
 from hookline_artifacts.package import archive, layouts
 from hookline_artifacts.package.archive import Budget
 from hookline_artifacts.package.search import Search
-from hookline_operator.webhooks import admission, injection
+from hookline_operator.webhooks import annotations, judge
 from hookline_runtime.call import matching
 from hookline_serving import media_type
 from hookline_sidecar.control.sources import kubernetes_scalars, kubernetes_yaml
@@ -229,10 +229,10 @@ TABLE = {
     "quantity: a size": (lambda size: "9" * size, parse_size, 2000),
     "quantity: an exponent": (lambda size: "1e" + "9" * size, parse_size, 2000),
     "quantity: a duration": (lambda size: "1h" * size, parse_duration, 1000),
-    "annotation: processors": (lambda size: "9" * size, injection._cpu, 1000),
-    "annotation: memory": (lambda size: "1e" + "9" * size, injection._memory, 1000),
-    "label: a prefix": (lambda size: "-" * size, admission._LABEL_PREFIX.match, 1000),
-    "label: a long prefix": (lambda size: "a-" * size + "/", admission._LABEL_PREFIX.match, 1000),
+    "annotation: processors": (lambda size: "9" * size, annotations._cpu, 1000),
+    "annotation: memory": (lambda size: "1e" + "9" * size, annotations._memory, 1000),
+    "label: a prefix": (lambda size: "-" * size, judge._LABEL_PREFIX.match, 1000),
+    "label: a long prefix": (lambda size: "a-" * size + "/", judge._LABEL_PREFIX.match, 1000),
     "folder: digits": (
         lambda size: "1" * size, as_scalar, 2000),
     "folder: a float": (

@@ -15,9 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hookline_api.resources import Permission
-from hookline_operator.webhooks import admission
-from hookline_operator.webhooks.admission import INJECT_PATH, MAX_BODY, VALIDATE_PATH, Lack, judge, routes
-from hookline_operator.webhooks.injection import InjectionSettings
+from hookline_operator.webhooks import admission, reviews
+from hookline_operator.webhooks.admission import INJECT_PATH, VALIDATE_PATH, Lack, routes
+from hookline_operator.webhooks.annotations import InjectionSettings
+from hookline_operator.webhooks.judge import judge
+from hookline_operator.webhooks.reviews import MAX_BODY
 
 SETTINGS = InjectionSettings(
     image="sidecar:1", operator="https://hookline-operator.hookline-system.svc", operator_ca="CA"
@@ -213,7 +215,7 @@ async def test_a_body_over_the_cap_is_not_read(client):
 
 async def test_a_body_that_does_not_arrive_is_given_up(client, monkeypatch):
     """Its sender keeps nothing here."""
-    monkeypatch.setattr(admission, "_BODY_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(reviews, "_BODY_TIMEOUT_S", 0.05)
 
     async def never():
         yield b"{"

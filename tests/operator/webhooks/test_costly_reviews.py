@@ -14,8 +14,9 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from hookline_api.config import MAX_CONFIG_VALUES
-from hookline_operator.webhooks.admission import INJECT_PATH, MAX_BODY, VALIDATE_PATH, routes
-from hookline_operator.webhooks.injection import InjectionSettings
+from hookline_operator.webhooks.admission import INJECT_PATH, VALIDATE_PATH, routes
+from hookline_operator.webhooks.annotations import InjectionSettings
+from hookline_operator.webhooks.reviews import MAX_BODY
 from sessions import client_session
 
 MIB = 2**20
@@ -86,7 +87,7 @@ _SERVER = """
 import asyncio, sys
 from aiohttp import web
 from hookline_operator.webhooks.admission import routes
-from hookline_operator.webhooks.injection import InjectionSettings
+from hookline_operator.webhooks.annotations import InjectionSettings
 def status(name):
     return next(int(l.split()[1]) for l in open("/proc/self/status") if l.startswith(name)) * 1024
 async def unknown(_):

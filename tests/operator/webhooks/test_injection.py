@@ -18,16 +18,10 @@ from hypothesis import strategies as st
 
 from hookline_api.quantities import parse_size
 from hookline_api.resources import Limits
-from hookline_operator.webhooks.injection import (
-    ANNOTATIONS,
-    AUTH_HEADERS,
-    CONTAINER,
-    InjectionError,
-    InjectionSettings,
-    MalformedPodError,
-    inject,
-    patch,
-)
+from hookline_operator.webhooks.annotations import ANNOTATIONS, AUTH_HEADERS, InjectionSettings
+from hookline_operator.webhooks.container import CONTAINER
+from hookline_operator.webhooks.injection import inject, patch
+from hookline_operator.webhooks.pod_json import InjectionError, MalformedPodError
 from hookline_runtime.plugin.budget import STORE, Plan, need
 from hookline_sidecar.hooks.original import TELLINGS
 

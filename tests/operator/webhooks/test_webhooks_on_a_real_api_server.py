@@ -26,8 +26,8 @@ from cluster import ClusterError
 from cluster.binaries import binary
 from hookline_operator.cluster.kube import Kube
 from hookline_operator.webhooks.admission import routes
+from hookline_operator.webhooks.annotations import InjectionSettings
 from hookline_operator.webhooks.certificates import CertificateKeeper
-from hookline_operator.webhooks.injection import InjectionSettings
 from waiting import PATIENCE_S
 
 ROOT = Path(__file__).parents[3]

@@ -1,0 +1,227 @@
+"""What is wrong with a ``WasmPlugin``, and what is legal and risky, by the document alone. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
+
+import orjson
+from pydantic import ValidationError
+
+from hookline_api import json_cost, sentences
+from hookline_api.abi import HOST_FUNCTIONS
+from hookline_api.config import MAX_CONFIG, MAX_CONFIG_VALUES, Config
+from hookline_api.hooks import parse_hook
+from hookline_api.resources import Permission, WasmPlugin
+from hookline_artifacts.errors import FetchError
+from hookline_artifacts.reference import LayoutReference
+from hookline_artifacts.reference import parse as parse_reference
+
+Json = dict[str, Any]
+
+_MAX_WARNINGS: Final = 5
+_MAX_VALUES: Final = 20_000
+_METADATA: Final = ("name", "namespace", "uid", "generation", "labels", "annotations")
+_LABEL_PREFIX: Final = re.compile(r"(?=.{1,253}/)[a-z0-9]([-a-z0-9.]*[a-z0-9])?/")
+_LABEL_NAME: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
+
+
+class Judgement(NamedTuple):
+    """What ``judge`` found; each problem and each warning is one sentence that begins with the field's path."""
+
+    problems: list[str]
+    """What keeps it from being stored."""
+    warnings: list[str]
+    """What is legal, and may not be what was meant; at most five."""
+    plugin: WasmPlugin | None
+    """None where it cannot be read."""
+
+
+def judge(document: Json, *, name: str = "unnamed") -> Judgement:
+    """What is wrong with a ``WasmPlugin``, what is legal and risky, and the plugin itself where it can be read.
+
+    Each is one sentence that begins with the field's path. Unknown fields are warnings: only a definition that is
+    newer than this operator lets them come this far. ``name`` stands in where the document has none yet.
+    """
+    metadata = document.get("metadata")
+    known = (
+        {key: metadata[key] for key in _METADATA if metadata.get(key) is not None} if isinstance(metadata, dict) else {}
+    )
+    if _is_vast(document):
+        return Judgement([f"spec: holds more than {_MAX_VALUES} values beside config"], [], None)
+    # Through JSON, because only there a bare number is no duration.
+    spec = document.get("spec")
+    config = spec.get("config") if isinstance(spec, dict) else None
+    small = {**spec, "config": {}} if isinstance(spec, dict) and isinstance(config, dict) else spec
+    text = orjson.dumps({**document, "spec": small, "metadata": {"name": name, **known}, "status": None})
+    plugin: WasmPlugin | None = None
+    problems: list[str] = []
+    try:
+        plugin = WasmPlugin.model_validate_json(text, by_alias=True, by_name=False)
+        if isinstance(config, dict):
+            plugin = _with_config(plugin, config, problems)
+    except ValidationError as error:
+        problems += map(str, sentences.problems(error))
+    warnings = _unknown_fields(text)
+    if isinstance(spec, dict):
+        problems += _more_problems(spec)
+        warnings += _risks(spec)
+    return Judgement(problems, warnings[:_MAX_WARNINGS], plugin)
+
+
+def _with_config(plugin: WasmPlugin, settings: Json, problems: list[str]) -> WasmPlugin:
+    """With its settings, which the model would parse once more; what is wrong with their size is a problem."""
+    try:
+        config = Config(settings)
+        if len(config.data) > MAX_CONFIG:
+            problems.append(f"spec.config: has more than {MAX_CONFIG} bytes")
+        json_cost.check(config.data, what="spec.config:", max_values=MAX_CONFIG_VALUES)
+    except json_cost.CostError as error:
+        problems.append(str(error))
+    except ValueError as error:
+        problems.append(f"spec.config: {error}")
+        return plugin
+    return plugin.model_copy(update={"spec": plugin.spec.model_copy(update={"config": config})})
+
+
+def _is_vast(document: Json) -> bool:
+    """Whether it is so large that a sentence for each of its mistakes would be a danger of its own."""
+    spec = document.get("spec")
+    left: list[Any] = [document.get("metadata"), {**spec, "config": None} if isinstance(spec, dict) else spec]
+    count = 0
+    while left:
+        node = left.pop()
+        children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+        count += len(children)
+        if count > _MAX_VALUES:
+            return True
+        left.extend(children)
+    return False
+
+
+def _unknown_fields(text: bytes) -> list[str]:
+    try:
+        WasmPlugin.model_validate_json(text, extra="forbid", by_alias=True, by_name=False)
+    except ValidationError as error:
+        return [
+            f"{where}: this version of Hookline knows no such field, and does nothing with it"
+            for where in sentences.unknown_fields(error)
+            if where != "spec.source.file"
+        ]
+    return []
+
+
+def _at(node: Any, *names: str) -> Any:
+    for name in names:
+        node = node.get(name) if isinstance(node, dict) else None
+    return node
+
+
+def _items(node: Any, *names: str) -> list[Any]:
+    found = _at(node, *names)
+    return found if isinstance(found, list) else []
+
+
+def _more_problems(spec: Json) -> list[str]:
+    """What the model does not say, because it also reads what machines wrote, and manifest folders."""
+    problems = []
+    if _at(spec, "source", "file") is not None:
+        problems.append("spec.source.file: is for manifest folders only; a cluster has no files")
+    reference = _at(spec, "source", "oci", "reference")
+    if isinstance(reference, str) and reference:
+        try:
+            if isinstance(parse_reference(reference), LayoutReference):
+                problems.append("spec.source.oci.reference: oci-layout: is for manifest folders only")
+        except FetchError as error:
+            problems.append(f"spec.source.oci.reference: {error}")
+    url = _at(spec, "source", "http", "url")
+    if isinstance(url, str) and not _has_host(url):
+        problems.append("spec.source.http.url: names no host")
+    if any(_items(spec, "verify", form) for form in ("keys", "ed25519", "keyless")):
+        problems.append(
+            "spec.verify: this version of Hookline cannot check signatures; "
+            "pin the module with spec.sha256 or a digest reference instead"
+        )
+    problems += _selector_problems(_at(spec, "selector"))
+    return problems
+
+
+def _selector_problems(selector: Any) -> list[str]:
+    labels = _at(selector, "matchLabels")
+    problems = [_key_problem("matchLabels", key) for key in (labels if isinstance(labels, dict) else {})]
+    for index, requirement in enumerate(_items(selector, "matchExpressions")):
+        where = f"matchExpressions[{index}]"
+        problems.append(_key_problem(f"{where}.key", _at(requirement, "key")))
+        operator, values = _at(requirement, "operator"), _items(requirement, "values")
+        # Tuples: what is no text may not be hashable either.
+        if operator in ("In", "NotIn") and not values:
+            problems.append(f"spec.selector.{where}.values: {operator} needs at least one value")
+        if operator in ("Exists", "DoesNotExist") and values:
+            problems.append(f"spec.selector.{where}.values: {operator} takes no values")
+    return [problem for problem in problems if problem is not None]
+
+
+def _key_problem(where: str, key: Any) -> str | None:
+    return None if not isinstance(key, str) or _is_label_key(key) else f"spec.selector.{where}: {key!r:.80} is no label"
+
+
+def _is_label_key(key: str) -> bool:
+    # https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
+    prefix = _LABEL_PREFIX.match(key)
+    return _LABEL_NAME.fullmatch(key, prefix.end() if prefix else 0) is not None
+
+
+def _has_host(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and (parts.port is None or parts.port > 0)
+    except ValueError:
+        return False
+
+
+def _risks(spec: Json) -> list[str]:
+    warnings = []
+    oci = _at(spec, "source", "oci")
+    reference = _at(oci, "reference")
+    if _at(oci, "insecure") is True:
+        warnings.append(
+            "spec.source.oci.insecure: the registry is spoken to in plain HTTP: whoever is on the way reads the "
+            "credentials, and can change what a tag names"
+        )
+    if isinstance(reference, str) and _at(oci, "trackInterval") is None and _is_latest(reference):
+        warnings.append(
+            "spec.source.oci.reference: 'latest' is looked up when the resource changes, and not by itself; "
+            "set trackInterval, or write a version"
+        )
+    warnings += [
+        f"spec.failurePolicy.{cause}: with Open, a hook that decides lets calls pass unchecked"
+        for cause in ("fetch", "config", "trap", "timeout", "result", "overload")
+        if _at(spec, "failurePolicy", cause) == "Open" and not _only_observes(_items(spec, "hooks"))
+    ]
+    if _at(spec, "permissionsPolicy") == "Lenient":
+        warnings.append(
+            "spec.permissionsPolicy: with Lenient, a plugin runs without what it is not granted, and may decide "
+            "without what it wanted to know"
+        )
+    useless = {*Permission} - {function.permission for function in HOST_FUNCTIONS.values()}
+    asked = {each for each in _items(spec, "permissions") if isinstance(each, str)}
+    warnings += [
+        f"spec.permissions: {name} grants nothing in this version of Hookline" for name in sorted(asked & useless)
+    ]
+    return warnings
+
+
+def _only_observes(hooks: list[Any]) -> bool:
+    try:
+        return bool(hooks) and all(parse_hook(hook).observes for hook in hooks)
+    except ValueError:
+        return False
+
+
+def _is_latest(reference: str) -> bool:
+    try:
+        parsed = parse_reference(reference)
+    except FetchError:
+        return False
+    return parsed.digest is None and parsed.tag == "latest"
