@@ -101,7 +101,7 @@ class Login:
         """Where the credentials were found that were refused."""
         self._gaps: list[Gap] = []
         self._odd: FetchError | None = None
-        """What a token server answered that is no refusal."""
+        """What a token server answered, where that was neither a token nor a refusal."""
         self._new: str | None = None
         """A value that was made for the next request."""
         self._sent: str | None = None

@@ -328,7 +328,7 @@ class Transport:
         elif isinstance(error, OSError) and error.errno == errno.EACCES:
             why, transient = error.strerror or why, False  # what is never asked is not asked later
         elif isinstance(error, aiohttp.InvalidURL | ValueError) and not isinstance(error, OSError):
-            why, transient = "this is no URL that can be asked", False
+            why, transient = "this URL cannot be asked", False
         return FetchError(f"{what} cannot be fetched from {shown(url)}: {why}", transient=transient)
 
     def _session(self) -> aiohttp.ClientSession:
@@ -371,7 +371,7 @@ class Transport:
                     context.load_verify_locations(cadata=plain_pem(ca_pem))
                 except (ssl.SSLError, ValueError):
                     raise FetchError(
-                        "the registry's own certificate authority is no PEM certificate; check the key ca.crt",
+                        "the registry's own certificate authority is not a PEM certificate; check the key ca.crt",
                         transient=False,
                     ) from None
             kept = sum(len(each or "") for each in self._contexts)

@@ -1,6 +1,6 @@
 """The original request behind a proxy's subrequest: who tells it, and what of that can be believed.
 
-A client can send every header that a proxy can, so a header is no proof of who wrote it. There are two ways out of
+A client can send every header that a proxy can, so a header does not prove who wrote it. There are two ways out of
 that. ``--auth-headers`` names the proxy: what that one sets is read and has to be there, and whatever else tells an
 original request is the client's and is ignored. Where nothing is named (``any``), all usual spellings are read and have
 to agree: who forges one can only have the own request refused. Both are closed: what is told twice and differs, or can
@@ -107,7 +107,7 @@ _OVERLONG: Final = ((b"\xc0\xae", b"."), (b"\xc0\xaf", b"/"), (b"\xc1\x9c", b"\\
 """What old decoders take for a dot or a separator."""
 _MAX_KNOWN: Final = 512
 _MAX_ADDRESS: Final = 64
-"""Characters of an address with a port and a zone; what is longer is none."""
+"""Characters of an address with a port and a zone; anything longer is not an address."""
 _BRACKETED: Final = re.compile(r"\[([^\[\]]+)\](?::[0-9]{1,5})?")
 _WITH_PORT: Final = re.compile(r"([0-9.]+):[0-9]{1,5}")
 
@@ -176,7 +176,7 @@ def client_address(telling: Telling, headers: Mapping[str, str]) -> str | None:
     """The client's address in its one spelling; None where the proxy does not tell it, or tells something else.
 
     Of several in ``X-Forwarded-For`` it is the last: what the nearest proxy added, when all before it may be the
-    client's. Where that one is no address, no other is taken in its place.
+    client's. Where that one is not an address, no other is taken in its place.
     """
     for name in telling.addresses:
         value = headers.get(name)
@@ -257,7 +257,7 @@ def _check_decoded(path: str) -> None:
     try:
         text = raw.decode()
     except UnicodeDecodeError:  # overlong forms, surrogates, another character set
-        raise UnclearError("the path is malformed: its escapes are no UTF-8") from None
+        raise UnclearError("the path is malformed: its escapes are not UTF-8") from None
     _check_segments(raw, _DOT_SEGMENT)
     if not text.isascii():  # full-width dots and the like: some servers map characters to those that look alike
         _check_segments(unicodedata.normalize("NFKC", text).encode(), _DOT_SEGMENT)
