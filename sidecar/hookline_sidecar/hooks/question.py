@@ -19,7 +19,7 @@ from hookline_sidecar.hooks.original import client_address, original, original_o
 from hookline_sidecar.replies import Lines, Reply, lines
 
 if TYPE_CHECKING:
-    from hookline_sidecar.hooks.original import Telling, Told
+    from hookline_sidecar.hooks.original import Pairs, ProxyHeaders
 
 _NOT_FOR_HEADERS: Final = re.compile(r"[\x00-\x1f\x7f]|^\s|\s$")
 _MAX_HEADER: Final = 4096
@@ -41,7 +41,7 @@ class Subrequest(NamedTuple):
     """One request of a proxy, as it was read."""
 
     method: str | None
-    """Of the original request; None where the proxy does not tell it."""
+    """Of the original request; None where the proxy does not say."""
     path: str | None
     headers: dict[str, str]
     """Those that plugins may see."""
@@ -66,19 +66,19 @@ NOBODY: Final = Who(0, lines(*((name, "") for name in _IDENTITY_HEADERS)), None,
 
 
 def read_subrequest(
-    telling: Telling, method: str, target: str, headers: dict[str, str], told: Told | None
+    proxy: ProxyHeaders, method: str, target: str, headers: dict[str, str], pairs: Pairs | None
 ) -> Subrequest:
     """Read what is asked. Raises UnclearError where that can be read in more than one way.
 
-    ``told`` is what the headers say of the original request; None where each of them comes once.
+    ``pairs`` is what the headers say of the original request; None where each of them comes once.
     """
-    if telling.ignored and not telling.ignored.isdisjoint(headers):  # nor is a plugin to believe them
-        headers = {name: value for name, value in headers.items() if name not in telling.ignored}
+    if proxy.ignored and not proxy.ignored.isdisjoint(headers):  # nor is a plugin to believe them
+        headers = {name: value for name, value in headers.items() if name not in proxy.ignored}
     verb, path = (
-        original_of_head(telling, method, target, headers) if told is None else original(telling, method, target, told)
+        original_of_head(proxy, method, target, headers) if pairs is None else original(proxy, method, target, pairs)
     )
     request_id = request_id_of(headers.get("x-request-id"))
-    return Subrequest(verb, path, headers, request_id, client_address(telling, headers))
+    return Subrequest(verb, path, headers, request_id, client_address(proxy, headers))
 
 
 def authentication(asked: Subrequest) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 from hookline_api.hooks import INPUTS, Hook
 from hookline_sidecar.hooks.auth import Question
 from hookline_sidecar.hooks.heads import read_head
-from hookline_sidecar.hooks.original import TELL, TELLINGS
+from hookline_sidecar.hooks.original import ORIGINAL_HEADERS, PROXIES
 
 IDENTITY = {"user_id": "7", "username": "ann", "roles": ["reader", "writer"], "tenant_id": "acme"}
 SUCCESS = {"action": "success", "identity": IDENTITY}
@@ -19,7 +19,7 @@ DENIED = {"action": "denied", "message": "who?"}
 ALLOW, DENY, DEFER = {"action": "allow"}, {"action": "deny"}, {"action": "defer"}
 NOBODY = "no plugin"
 FAILS = "what is no decision"
-ANY = TELLINGS["any"]
+ANY = PROXIES["any"]
 HEADERS = ("X-Hookline-User", "X-Hookline-User-Id", "X-Hookline-Roles", "X-Hookline-Tenant")
 
 TABLE = [
@@ -260,11 +260,11 @@ def test_a_path_that_is_behind_another_prefix_is_malformed(target):
 
 def told(headers, *, by="any", target="/v1/auth", method="GET"):
     """Method, path and address as plugins get them by lane and by server; the sentence where they are not asked."""
-    questions = [Question.of_request(TELLINGS[by], method, target, headers)]
+    questions = [Question.of_request(PROXIES[by], method, target, headers)]
     lines = [f"{method} {target} HTTP/1.1", "Host: h", *(f"{name}: {value}" for name, value in headers)]
     head = read_head("\r\n".join(lines).encode("utf-8", "surrogateescape"))
     if head is not None:
-        questions.append(Question.of_head(TELLINGS[by], head))
+        questions.append(Question.of_head(PROXIES[by], head))
     answers = set()
     for question in questions:
         chains = Recorder(IDENTITY | {"claims": {}})
@@ -275,7 +275,7 @@ def told(headers, *, by="any", target="/v1/auth", method="GET"):
             continue
         (_, who, _), (_, what, _) = chains.asked
         asked = orjson.loads(what)
-        assert not (set(orjson.loads(who)["headers"]) & TELLINGS[by].ignored)
+        assert not (set(orjson.loads(who)["headers"]) & PROXIES[by].ignored)
         answers.add((asked["action"], asked["resource"], orjson.loads(who)["client_ip"]))
     assert len(answers) == 1
     return answers.pop()
@@ -321,7 +321,7 @@ def as_sent(proxy, more=(), *, by):
 
 def test_all_that_tell_an_original_request_are_tried():
     """What is read has a forgery below."""
-    assert {name.lower() for name in FORGERIES} == TELL
+    assert {name.lower() for name in FORGERIES} == ORIGINAL_HEADERS
 
 
 @pytest.mark.parametrize("proxy", AS_SENT)
