@@ -44,7 +44,9 @@ class Question:
     ``advance`` goes as far as it can without waiting, ``finish`` to the end.
     """
 
-    __slots__ = ("_asked", "_data", "_hook", "_who", "reply", "unclear")
+    __slots__ = (
+        "_client_ip", "_data", "_headers", "_hook", "_method", "_path", "_request_id", "_who", "reply", "unclear",
+    )  # fmt: skip
 
     def __init__(
         self, proxy: ProxyHeaders, method: str, target: str, headers: dict[str, str], pairs: Pairs | None
@@ -56,12 +58,14 @@ class Question:
         self.reply: Reply | None = None
         """The answer, once there is one."""
         try:
-            self._asked = question.read_subrequest(proxy, method, target, headers, pairs)
+            self._method, self._path, self._headers, self._request_id, self._client_ip = question.read_subrequest(
+                proxy, method, target, headers, pairs
+            )
         except UnclearError as error:
             self.unclear = True
             self.reply = question.unclear(error)
             return
-        self._hook, self._data = Hook.AUTHENTICATE, question.authentication(self._asked)
+        self._hook, self._data = Hook.AUTHENTICATE, question.authentication(self._headers, self._client_ip)
 
     @classmethod
     def of_head(cls, proxy: ProxyHeaders, head: Head) -> Question:
@@ -84,7 +88,7 @@ class Question:
     def advance(self, chains: Chains) -> Reply | None:
         """Ask as long as the plugins are ready; the answer, or None where one has to be waited for."""
         while self.reply is None:
-            decision = chains.decide(self._hook, self._data, self._asked.request_id)
+            decision = chains.decide(self._hook, self._data, self._request_id)
             if not isinstance(decision, bytes):
                 return None
             self._take(chains, decision)
@@ -93,25 +97,25 @@ class Question:
     async def finish(self, chains: Chains, asker: Asker) -> Reply:
         """Ask what is left to ask. Both questions need the same chains: let them be held."""
         while self.reply is None:
-            decision = chains.decide(self._hook, self._data, self._asked.request_id)
+            decision = chains.decide(self._hook, self._data, self._request_id)
             self._take(chains, decision if isinstance(decision, bytes) else await decision(asker))
         return self.reply
 
     def _take(self, chains: Chains, decision: bytes) -> None:
         """Go on to the second question, or to the reply."""
-        if self._hook is Hook.AUTHORIZE:
-            self._authorize(chains, question.read_action(decision))
+        if self._hook is Hook.AUTHENTICATE:
+            who = self._who = question.read_who(decision)
+            if who.refused:
+                self.reply = self._refuse(who.refused)
+                return
+            self._hook = Hook.AUTHORIZE
+            self._data = question.authorization(self._method, self._path, self._request_id, self._client_ip, who)
             return
-        who = question.read_who(decision)
-        if who.refused:
-            self.reply = question.refused(self._asked, who.refused)
-        else:
-            self._who = who
-            self._hook, self._data = Hook.AUTHORIZE, question.authorization(self._asked, who)
-
-    def _authorize(self, chains: Chains, action: str) -> None:
-        is_known = self._who is not NOBODY
+        action, is_known = question.read_action(decision), self._who is not NOBODY
         if action == "allow" or (action == "defer" and is_known and not chains.has_deciders(Hook.AUTHORIZE)):
-            self.reply = question.allowed(self._asked, self._who)
+            self.reply = question.allowed(self._request_id, self._who)
         else:
-            self.reply = question.refused(self._asked, 401 if action == "defer" and not is_known else 403)
+            self.reply = self._refuse(401 if action == "defer" and not is_known else 403)
+
+    def _refuse(self, status: int) -> Reply:
+        return question.refused(self._headers, self._request_id, status)
