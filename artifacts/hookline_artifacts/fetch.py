@@ -25,7 +25,8 @@ from hookline_artifacts.login.keychain import Keychain
 from hookline_artifacts.login.login import Tokens
 from hookline_artifacts.module.describe import PluginDescription
 from hookline_artifacts.net.addresses import AddressPolicy
-from hookline_artifacts.net.transport import OF_A_URL, Body, Transport
+from hookline_artifacts.net.body import Body
+from hookline_artifacts.net.transport import OF_A_URL, Transport
 from hookline_artifacts.net.urls import foreign, shown
 from hookline_artifacts.package import layouts
 from hookline_artifacts.package.search import Search

@@ -11,7 +11,7 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 from hookline_artifacts.errors import FetchError
-from hookline_artifacts.net.transport import Body
+from hookline_artifacts.net.body import Body
 from hookline_artifacts.package.layouts import choose, read_manifest
 from hookline_artifacts.reference import DIGEST, LayoutReference
 from hookline_artifacts.threads import in_thread, open_at_once

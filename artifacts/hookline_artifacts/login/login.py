@@ -21,7 +21,8 @@ from hookline_artifacts.limits import parse_foreign
 from hookline_artifacts.login.access import advice_without_login
 from hookline_artifacts.login.challenges import Challenge, parse_challenges
 from hookline_artifacts.login.credentials import Credentials, Gap
-from hookline_artifacts.net.transport import OF_A_TOKEN_SERVER, REFUSALS, Body, StatusError, Transport
+from hookline_artifacts.net.body import Body
+from hookline_artifacts.net.transport import OF_A_TOKEN_SERVER, REFUSALS, StatusError, Transport
 from hookline_artifacts.net.urls import foreign, shown, with_query
 
 if TYPE_CHECKING:
