@@ -103,7 +103,7 @@ class Body:
             raise FetchError(f"{self.what} was cut off after {self.length} of {self._expected} bytes")
 
     def verify(self, digest: str, *, is_named: bool = True) -> None:
-        """Raise VerifyError unless this has that digest. ``is_named``: somebody wrote the digest, so it may be shown."""
+        """Raise VerifyError unless it has that digest. ``is_named``: somebody wrote that digest, so it may be shown."""
         if self.digest != digest:
             wanted = digest if is_named else "the one that was found for its tag"
             raise VerifyError(
