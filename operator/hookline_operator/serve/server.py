@@ -14,8 +14,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable
+from collections import defaultdict
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import WSMsgType, web
@@ -23,7 +23,6 @@ from pydantic import ValidationError
 
 from hookline_api import sentences
 from hookline_api.distribution import (
-    BLOBS_PATH,
     DISTRIBUTION_PATH,
     MAX_REPORT,
     REPORT_BASE,
@@ -31,26 +30,20 @@ from hookline_api.distribution import (
     Commit,
 )
 from hookline_api.json_cost import CostError
-from hookline_artifacts.errors import LoadError
 from hookline_artifacts.net import failures
-from hookline_operator.cluster.kube import KubeError, path
-from hookline_operator.cluster.labels import SIDECAR_LABEL
-from hookline_operator.cluster.pods import Pod
 from hookline_operator.rations import Rations
 from hookline_operator.serve import reports, trust
-from hookline_operator.serve.downloads import download
 from hookline_operator.serve.fleet import Fleet, PodState, Released
 from hookline_operator.serve.frames import FrameGate
-from hookline_operator.serve.identity import Caller, DeniedError
+from hookline_operator.serve.identity import DeniedError
 from hookline_operator.serve.sessions import Session, begin_end, denied, end
 from hookline_serving import vouch
 
 if TYPE_CHECKING:
-    from hookline_api.bundle import BundlePlugin
     from hookline_operator.cluster.catalogue import Catalogue
-    from hookline_operator.cluster.kube import Key, Kube
-    from hookline_operator.serve.blobs import Blob
+    from hookline_operator.cluster.kube import Key
     from hookline_operator.serve.bundles import Bundles, PodBundle
+    from hookline_operator.serve.callers import Callers
     from hookline_operator.serve.identity import Reviewer
 
 _HEARTBEAT_S: Final = 20.0
@@ -66,26 +59,14 @@ _REPORT_OF_TOLD: Final = 64
 _CONNECTS: Final = 20
 _CONNECTS_EACH_SECOND: Final = 0.5
 """Connections of one pod. A sidecar comes again after a pause that grows to half a minute."""
-_LOOKUPS: Final = 10
-_LOOKUPS_EACH_SECOND: Final = 0.5
-"""Of a pod that the watch has not told of, in the API server: one that is new, or has no sidecar's label."""
-_ASKED: Final = 1_000
-_ASKED_EACH_SECOND: Final = 20.0
-"""Requests of one pod for modules. At once: each plugin of the largest bundle once. Each is a look at that bundle."""
-_DOWNLOADS_AT_ONCE: Final = 8
-"""Of one pod. A sidecar makes four; one that nobody reads holds some memory."""
 _REPLACED: Final = 4409
 """WebSocket close code: the same pod has connected again (private use, RFC 6455 section 7.4.2)."""
 _GOING_AWAY: Final = 1001
 _NOT_A_REPORT: Final = 1007
 _FAILED: Final = 1011
 _POLICY: Final = 1008
-_FORBIDDEN: Final = 403
 
 log = logging.getLogger("hookline.distribution")
-
-FindBlob = Callable[[str, "BundlePlugin"], Awaitable["Blob"]]
-"""Finds the module of an entry of a namespace. Raises LoadError."""
 
 
 class Distribution:
@@ -93,14 +74,12 @@ class Distribution:
 
     def __init__(
         self,
-        kube: Kube,
         catalogue: Catalogue,
         bundles: Bundles,
         fleet: Fleet,
         reviewer: Reviewer,
-        find_blob: FindBlob,
+        callers: Callers,
         *,
-        is_peer: Callable[[Caller], bool],
         authority: Callable[[], str],
         reported: Callable[[str], None] = lambda _: None,
         cut: Callable[[str], None] = lambda _: None,
@@ -114,19 +93,13 @@ class Distribution:
         self._reported = reported
         self._cut = cut
         self._connects: Rations[str] = Rations(burst=_CONNECTS, each_second=_CONNECTS_EACH_SECOND)
-        """By the pod's uid, as the two that follow."""
-        self._lookups: Rations[str] = Rations(burst=_LOOKUPS, each_second=_LOOKUPS_EACH_SECOND)
-        self._asked: Rations[str] = Rations(burst=_ASKED, each_second=_ASKED_EACH_SECOND)
-        self._kube = kube
+        """By the pod's uid."""
         self._catalogue = catalogue
         self._bundles = bundles
         self._fleet = fleet
         self._reviewer = reviewer
-        self._find_blob = find_blob
-        self._is_peer = is_peer
+        self._callers = callers
         self._authority = authority
-        self._downloads: Counter[str] = Counter()
-        """Under way, by the pod's uid."""
         self._sessions: dict[str, Session] = {}
         """By the pod's uid."""
         self._by_namespace: dict[str, set[Session]] = defaultdict(set)
@@ -138,10 +111,7 @@ class Distribution:
 
     def routes(self) -> list[web.RouteDef]:
         """For the HTTPS server."""
-        return [
-            web.get(DISTRIBUTION_PATH, self._connect),
-            web.get(BLOBS_PATH + "{sha256}", self._blob, allow_head=False),
-        ]
+        return [web.get(DISTRIBUTION_PATH, self._connect)]
 
     def authority_changed(self) -> None:
         """There are other certificate authorities: everybody has to hear of them while there is a connection."""
@@ -158,7 +128,7 @@ class Distribution:
     async def _connect(self, request: web.Request) -> web.StreamResponse:
         try:
             caller = await self._reviewer.caller(request)
-            pod = await self._pod(caller)
+            pod = await self._callers.pod(caller)
         except DeniedError as error:
             return denied(error)
         if len(self._sessions) >= _MAX_SESSIONS:
@@ -203,28 +173,6 @@ class Distribution:
             if session.going is not None:
                 await asyncio.wait({session.going})  # the library closes the connection at once, and nobody hears why
         return socket
-
-    async def _pod(self, caller: Caller) -> Pod:
-        """The live, labelled pod that a caller is. Raises DeniedError."""
-        if caller.pod is None or caller.pod_uid is None:
-            raise DeniedError(403, "the token is bound to no pod: mount it as a projected serviceAccountToken volume")
-        pod = self._catalogue.pods[caller.namespace].get(caller.pod)
-        if pod is None or pod.uid != caller.pod_uid:
-            if not self._lookups.of(caller.pod_uid).take():
-                raise DeniedError(429, f"pod '{caller.pod}' is not known here and asks too often; try again later")
-            try:  # the watch may be behind
-                found = await self._kube.get(path("v1", "pods", caller.namespace, caller.pod))
-            except KubeError as error:
-                if error.status == _FORBIDDEN:
-                    text = f"this operator does not watch namespace '{caller.namespace}'"
-                    raise DeniedError(403, text) from error
-                raise DeniedError(503, f"the pod cannot be looked up now: {error}") from error
-            pod = Pod.of(found) if found is not None else None
-        if pod is None or pod.uid != caller.pod_uid or not pod.live:
-            raise DeniedError(403, f"the token's pod '{caller.pod}' is gone")
-        if pod.labels.get(SIDECAR_LABEL) != "true":
-            raise DeniedError(403, f"pod '{caller.pod}' has no label {SIDECAR_LABEL}=true, by which plugins find it")
-        return pod
 
     async def _listen(self, session: Session) -> None:
         async for message in session.socket:
@@ -395,58 +343,3 @@ class Distribution:
         for session in self._by_namespace.get(released[0], ()):
             if session.held:
                 session.dirty.set()
-
-    # ── blobs ──
-
-    async def _blob(self, request: web.Request) -> web.StreamResponse:
-        """A module, for a pod whose bundle names it, or for a peer."""
-        sha256 = request.match_info["sha256"]
-        try:
-            caller = await self._reviewer.caller(request)
-            found = await self._named(caller, sha256, request.query.get("namespace"))
-        except DeniedError as error:
-            return denied(error)
-        namespace, entry = found
-        pod = caller.pod_uid or ""
-        if self._downloads[pod] >= _DOWNLOADS_AT_ONCE and not self._is_peer(caller):
-            return denied(DeniedError(503, f"this pod has {_DOWNLOADS_AT_ONCE} downloads under way; end one first"))
-        vouch(request)
-        self._downloads[pod] += 1
-        try:
-            blob = await self._find_blob(namespace, entry)
-        except BaseException as error:
-            self._downloaded(pod)
-            if isinstance(error, LoadError):
-                return denied(DeniedError(503, f"the module cannot be had now: {error}"))
-            raise
-        return download(request, blob, lambda: self._downloaded(pod))
-
-    def _downloaded(self, pod: str) -> None:
-        self._downloads[pod] -= 1
-        if not self._downloads[pod]:
-            del self._downloads[pod]
-
-    async def _named(self, caller: Caller, sha256: str, namespace: str | None) -> tuple[str, BundlePlugin]:
-        """The entry that names this blob, of those that the caller may have. Raises DeniedError.
-
-        A peer says for which namespace it asks, whose right to the module is then looked at.
-        """
-        if self._is_peer(caller):
-            for plugin in self._catalogue.all_plugins():
-                if namespace not in {None, plugin.namespace}:
-                    continue
-                revision = self._catalogue.to_run(plugin)
-                if revision is not None and sha256.encode() in revision.template:
-                    standing = await self._bundles.standing(plugin)
-                    if standing is not None and standing.entry.artifact is not None:
-                        return plugin.namespace, standing.entry
-        else:
-            pod = await self._pod(caller)
-            if not self._asked.of(pod.uid).take():
-                raise DeniedError(429, "this pod asks for modules too often; try again later")
-            bundle = (await self._bundles.of_pod(pod)).bundle
-            for entry in bundle.plugins:
-                if entry.artifact is not None and entry.artifact.sha256 == sha256:
-                    return pod.namespace, entry
-        # Whether it exists elsewhere is nobody's business.
-        raise DeniedError(404, "no plugin of this pod has such a module")
