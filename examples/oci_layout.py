@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 # https://tag-runtime.cncf.io/wgs/wasm/deliverables/wasm-oci-artifact/
 CONFIG = "application/vnd.wasm.config.v0+json"

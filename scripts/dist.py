@@ -16,15 +16,17 @@ import subprocess
 import sys
 import tarfile
 import tomllib
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import images
 import provenance
 import sbom
 from cluster.binaries import binary
 from cluster.errors import ClusterError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 OUT: Final = ROOT / "build" / "dist"

@@ -11,7 +11,6 @@ import functools
 import hashlib
 import re
 import selectors
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +28,8 @@ from hookline_sidecar.hooks.endpoint import BOUNDS, Endpoint, Gate
 from hookline_sidecar.settings import Settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from hookline_runtime.plugin.backlog import Asker
 
 MAX_BODY: Final = 3000

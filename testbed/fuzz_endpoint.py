@@ -24,11 +24,13 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from endpoint_cases import Maker
 from endpoint_rig import Rig, Step
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 SHRINKING_S = 20.0
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
 from waiting import until_true
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 @contextlib.asynccontextmanager

@@ -180,8 +180,8 @@ class Metrics:
         if len(self._since) < _WAITING:
             self._since[key] = time.monotonic()
 
-    def switched(self, key: Key) -> bool:
-        """All matching pods run what they should; whether that is news since the last revision."""
+    def note_switch(self, key: Key) -> bool:
+        """All matching pods run what they should. Returns whether that is news since the last revision."""
         since = self._since.pop(key, None)
         if since is not None:
             self._switch_seconds.observe(time.monotonic() - since)

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import socket
-import ssl
 from asyncio.sslproto import SSLProtocol
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -21,6 +20,7 @@ from hookline_serving.census import Census
 from hookline_serving.connection import Connection, announcing
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable
 
 _BACKLOG: Final = 4096

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
@@ -13,6 +12,9 @@ from cluster.access import Access  # noqa: TC001 - pytest reads fixtures' annota
 from cluster.control_plane import ControlPlane
 from cluster.errors import NotPossibleHereError
 from cluster.existing import Existing, open_cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator
 
 # Whether the cluster of this run is somebody else's.
 _foreign = pytest.StashKey[bool]()

@@ -6,9 +6,12 @@ import gzip
 import io
 import json
 import tarfile
-from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import wasmtime
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _BUMP = """
 (global $top (mut i32) (i32.const 65536))

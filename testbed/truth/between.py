@@ -11,7 +11,6 @@ import contextlib
 import json
 import ssl
 import threading
-from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -21,6 +20,8 @@ from aiohttp import web
 from local_ports import reserve_port
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from cluster import Cluster
 
 Mood = Literal["honest", "slow", "crowded", "gone"]

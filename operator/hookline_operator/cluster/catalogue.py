@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from hookline_operator.cluster.budget import Budget
 from hookline_operator.cluster.plugins import Plugin
-from hookline_operator.cluster.pods import Pod, selects
+from hookline_operator.cluster.selectors import selects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hookline_api.resources import Selector
     from hookline_api.status import RollbackStatus
     from hookline_operator.cluster.kube import Key, Object
+    from hookline_operator.cluster.pods import Pod
     from hookline_operator.cluster.revisions import Revision, Seal
     from hookline_operator.status.observation import UnguardedPod
 

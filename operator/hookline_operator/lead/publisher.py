@@ -30,7 +30,7 @@ from hookline_operator.rations import Ration
 from hookline_operator.status.health import without_figures
 from hookline_operator.status.observation import Observation, PodObservation, Resolution
 from hookline_operator.status.reasons import CAUSES, NO_PODS, NOT_WRITTEN, RESOLVED, WRONG
-from hookline_operator.status.reconcile import NAMED, Event, as_json, reconcile
+from hookline_operator.status.reconcile import NAMED, Event, Outcome, as_json, reconcile
 from hookline_operator.status.staleness import confirmed, restored
 
 if TYPE_CHECKING:
@@ -234,24 +234,10 @@ class Publisher:
             # A new leader, or a new process: its sidecars are on their way. What was true a moment ago stands.
             asyncio.get_running_loop().call_later(left, self._look_again, key)
             return
-        resolution = self._resolution(plugin)
-        if resolution is None:
-            return
         written_at = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        unguarded, unguarded_count = self._catalogue.unguarded(plugin)
-        outcome = reconcile(
-            Observation(
-                generation=plugin.generation,
-                previous=restored(previous),
-                resolution=resolution,
-                pods=pods,
-                unguarded=unguarded,
-                unguarded_count=unguarded_count,
-                needs_pods=plugin.selector.required,
-                can_go_back=self._catalogue.can_go_back(plugin),
-                now=written_at,
-            )
-        )
+        outcome = self._outcome(plugin, previous, pods, now=written_at)
+        if outcome is None:
+            return
         sent = [previous, *([_status(page.applied)] if page.applied else [])]
         new = as_json(confirmed(outcome.status, sent, due=page.confirm, now=written_at))
         if new == known:
@@ -270,9 +256,35 @@ class Publisher:
         page.written = time.monotonic()
         page.refusals, page.confirm = 0, False
         self._unwritten.written(key)
+        await self._tell_changes(page, plugin, previous, outcome)
+
+    def _outcome(
+        self, plugin: Plugin, previous: WasmPluginStatus, pods: list[PodObservation], *, now: str
+    ) -> Outcome | None:
+        """What there is to write; None where nothing is known of its resolution."""
+        resolution = self._resolution(plugin)
+        if resolution is None:
+            return None
+        unguarded, unguarded_count = self._catalogue.unguarded(plugin)
+        return reconcile(
+            Observation(
+                generation=plugin.generation,
+                previous=restored(previous),
+                resolution=resolution,
+                pods=pods,
+                unguarded=unguarded,
+                unguarded_count=unguarded_count,
+                needs_pods=plugin.selector.required,
+                can_go_back=self._catalogue.can_go_back(plugin),
+                now=now,
+            )
+        )
+
+    async def _tell_changes(self, page: _Page, plugin: Plugin, previous: WasmPluginStatus, outcome: Outcome) -> None:
+        """Write the Events that are due, and say in the log what an operator of the cluster wants to know."""
         programmed = next(each for each in outcome.status.conditions if each.type == "Programmed")
         there = programmed.status == "True" or programmed.reason == NO_PODS
-        switched = there and self._metrics.switched(plugin.key)
+        switched = there and self._metrics.note_switch(plugin.key)
         was_wrong = any(each.type == "Ready" and each.reason in WRONG for each in previous.conditions)
         for event in outcome.events:
             # Why it cannot be resolved is in the log already, and each pod that comes or goes is no news for it.

@@ -28,7 +28,7 @@ from hookline_artifacts.entry import make_entry
 from hookline_artifacts.errors import ConfigError, FetchError, LoadError
 from hookline_operator.cluster.kept import Kept
 from hookline_operator.cluster.plugins import Plugin, parse_plugin
-from hookline_operator.cluster.pods import Pod, selects
+from hookline_operator.cluster.selectors import selects
 from hookline_operator.status.conditions import rolled_back
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from hookline_api.resources import Selector
     from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.kube import Key
+    from hookline_operator.cluster.pods import Pod
     from hookline_operator.cluster.revisions import Revision
 
 _AGAIN_S: Final = 3.0

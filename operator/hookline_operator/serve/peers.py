@@ -139,14 +139,18 @@ class Peers:
             self._news.set()
             telling = asyncio.create_task(self._tell_leader(socket, leader), name="tell the leader")
             try:
-                async for message in socket:
-                    if message.type is WSMsgType.BINARY:
-                        for namespace, plugin, revision in orjson.loads(message.data)["released"]:
-                            self._fleet.release((namespace, plugin, revision))
+                await self._hear_leader(socket)
             finally:
                 telling.cancel()
                 await asyncio.gather(telling, return_exceptions=True)
                 await socket.close()
+
+    async def _hear_leader(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        """Take what it says is released. Raises ValueError, KeyError and TypeError where that cannot be read."""
+        async for message in socket:
+            if message.type is WSMsgType.BINARY:
+                for namespace, plugin, revision in orjson.loads(message.data)["released"]:
+                    self._fleet.release((namespace, plugin, revision))
 
     async def _tell_leader(self, socket: aiohttp.ClientWebSocketResponse, leader: Replica) -> None:
         while True:

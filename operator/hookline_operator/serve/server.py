@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import WSMsgType, web
@@ -40,6 +39,8 @@ from hookline_operator.serve.sessions import Session, begin_end, denied, end
 from hookline_serving import vouch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.kube import Key
     from hookline_operator.serve.bundles import Bundles, PodBundle
