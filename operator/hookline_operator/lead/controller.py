@@ -116,9 +116,9 @@ class Controller:
     def sidecar_changed(self, _uid: str, state: PodState | None, namespace: str, _replica: str) -> None:
         """A sidecar came, reported or went: the plugins that it ran may have another status."""
         # Of a sidecar that is gone it is not known any more what it ran: any of its namespace's.
-        names = self._catalogue.plugins[namespace] if state is None else [each.name for each in state.report.plugins]
-        for name in names:
-            self.update((namespace, name))
+        plugins = self._catalogue.plugins_in(namespace) if state is None else state.report.plugins
+        for each in plugins:
+            self.update((namespace, each.name))
 
     def _check_term(self) -> None:
         """Raises KubeError where another replica may lead by now: what it wrote is newer than what is known here."""

@@ -323,7 +323,7 @@ class Publisher:
 
     async def _pods(self, plugin: Plugin) -> tuple[list[PodObservation], bool]:
         """The matching pods, and whether all of them have reported."""
-        if not self._catalogue.pods[plugin.namespace]:
+        if not self._catalogue.pods.get(plugin.namespace):
             return [], True
         standing = await self._bundles.standing(plugin)
         runs = standing is not None and standing.entry.artifact is not None

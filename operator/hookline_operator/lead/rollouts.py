@@ -36,7 +36,9 @@ class Rollouts:
         """Decide, as long as this replica leads."""
         loop = asyncio.get_running_loop()
         self._offered.clear()
-        self._dirty = {plugin.key for plugin in self._catalogue.all_plugins() if self._catalogue.pods[plugin.namespace]}
+        self._dirty = {
+            plugin.key for plugin in self._catalogue.all_plugins() if self._catalogue.pods.get(plugin.namespace)
+        }
         self._woken.set()
         while True:
             await self._woken.wait()

@@ -118,7 +118,7 @@ class Bundles:
     async def of_pod(self, pod: Pod) -> PodBundle:
         """The bundle of a pod: of its own namespace's plugins, those that select it."""
         standings = []
-        for plugin in list(self._catalogue.plugins[pod.namespace].values()):
+        for plugin in self._catalogue.plugins_in(pod.namespace):
             standing = await self.standing(plugin)
             if standing is not None and selects(standing.selector, pod.labels):
                 standings.append(standing)

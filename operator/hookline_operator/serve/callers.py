@@ -34,7 +34,7 @@ class Callers:
         """The live, labelled pod that a caller is. Raises DeniedError."""
         if caller.pod is None or caller.pod_uid is None:
             raise DeniedError(403, "the token is bound to no pod: mount it as a projected serviceAccountToken volume")
-        pod = self._catalogue.pods[caller.namespace].get(caller.pod)
+        pod = self._catalogue.pod((caller.namespace, caller.pod))
         if pod is None or pod.uid != caller.pod_uid:
             if not self._lookups.of(caller.pod_uid).take():
                 raise DeniedError(429, f"pod '{caller.pod}' is not known here and asks too often; try again later")

@@ -272,7 +272,7 @@ class Distribution:
             while True:
                 await session.dirty.wait()
                 session.dirty.clear()
-                session.pod = self._catalogue.pods[pod.namespace].get(pod.name, session.pod)
+                session.pod = self._catalogue.pod((pod.namespace, pod.name)) or session.pod
                 if session.gone or session.pod.uid != pod.uid or not session.pod.live:
                     await end(session, _GOING_AWAY, b"the pod is going")
                     return
@@ -336,7 +336,7 @@ class Distribution:
         for session in self._by_namespace.get(key[0], ()):
             if session.pod.name == key[1]:
                 # Of a new pod the watch may not have told yet; where it tells of a change and there is none, it went.
-                session.gone = key[1] not in self._catalogue.pods[key[0]]
+                session.gone = self._catalogue.pod(key) is None
                 session.dirty.set()
 
     def released(self, released: Released) -> None:

@@ -148,8 +148,8 @@ class Trust:
         elif before and not found and self._leads():
             log.info("no pod trusts only a certificate authority that is gone any more")
         for namespace in {pod.namespace for pod in changed}:
-            for name in list(self._catalogue.plugins[namespace]):
-                self._catalogue.tell_plugin((namespace, name))
+            for plugin in self._catalogue.plugins_in(namespace):
+                self._catalogue.tell_plugin(plugin.key)
 
 
 def message(bundle: str) -> AuthorityMessage:
