@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from hookline_operator.cluster.plugins import Plugin
     from hookline_operator.cluster.pods import Pod
     from hookline_operator.metrics import Metrics
-    from hookline_operator.serve.bundles import Bundles, Standing
+    from hookline_operator.serve.bundles import Bundles, Offer
     from hookline_operator.serve.fleet import Fleet, PodState
 
 _WRITES_AT_ONCE: Final = 16
@@ -325,9 +325,9 @@ class Publisher:
         """The matching pods, and whether all of them have reported."""
         if not self._catalogue.pods.get(plugin.namespace):
             return [], True
-        standing = await self._bundles.standing(plugin)
-        runs = standing is not None and standing.entry.artifact is not None
-        selector = standing.selector if standing is not None and runs else plugin.selector
+        offer = await self._bundles.offer(plugin)
+        runs = offer is not None and offer.entry.artifact is not None
+        selector = offer.selector if offer is not None and runs else plugin.selector
         found, complete = [], True
         for pod in self._catalogue.matching(plugin.namespace, selector):
             state = self._fleet.states.get(pod.uid)
@@ -337,7 +337,7 @@ class Publisher:
                 gone = Failure(cause="fetch", message=why) if why else None
                 found.append(PodObservation(name=pod.name, ready=pod.ready, failure=gone))
                 continue
-            found.append(_observed(plugin.name, pod, state, standing))
+            found.append(_observed(plugin.name, pod, state, offer))
         return found, complete
 
     async def _tell(self, plugin: Plugin, event: Event) -> None:
@@ -369,13 +369,13 @@ class Publisher:
             log.info("an Event for plugin '%s/%s' cannot be written: %s", *plugin.key, error)
 
 
-def _observed(name: str, pod: Pod, state: PodState, standing: Standing | None) -> PodObservation:
-    """What a pod that is connected says of a plugin; ``standing`` is what it is to run."""
+def _observed(name: str, pod: Pod, state: PodState, offer: Offer | None) -> PodObservation:
+    """What a pod that is connected says of a plugin; ``offer`` is what it is to run."""
     report = state.by_name.get(name)
     revision = report.revision if report is not None else None
-    runs = standing is not None and standing.entry.artifact is not None
-    current = runs and standing is not None and revision == standing.revision
-    failed = standing is not None and not current and state.failed(name, standing.revision)
+    runs = offer is not None and offer.entry.artifact is not None
+    current = runs and offer is not None and revision == offer.revision
+    failed = offer is not None and not current and state.failed(name, offer.revision)
     failure = report.failure if report is not None and failed else None
     back = report.rolled_back if report is not None else None
     return PodObservation(
@@ -385,7 +385,7 @@ def _observed(name: str, pod: Pod, state: PodState, standing: Standing | None) -
         runs="Current" if current else "Older" if revision is not None else "Nothing",
         failure=failure and Failure(cause=failure.cause, message=failure.message[:1024]),
         health=report.health if report is not None else [],
-        rolled_back=back if back is not None and standing is not None and back.revision == standing.revision else None,
+        rolled_back=back if back is not None and offer is not None and back.revision == offer.revision else None,
         waits=name in state.waited_names,
         waits_for=[each for each in state.closed[: NAMED + 1] if each != name][:NAMED],
         waits_for_number=len(state.closed) - (bool(state.closed) and report is not None and report.state == "Closed"),

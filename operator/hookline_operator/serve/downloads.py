@@ -100,9 +100,9 @@ class Downloads:
                     continue
                 revision = self._catalogue.to_run(plugin)
                 if revision is not None and sha256.encode() in revision.template:
-                    standing = await self._bundles.standing(plugin)
-                    if standing is not None and standing.entry.artifact is not None:
-                        return plugin.namespace, standing.entry
+                    offer = await self._bundles.offer(plugin)
+                    if offer is not None and offer.entry.artifact is not None:
+                        return plugin.namespace, offer.entry
         else:
             pod = await self._callers.pod(caller)
             if not self._asked.of(pod.uid).take():
