@@ -181,7 +181,7 @@ class PluginWatch:
             self._deaf(late, now)
         else:
             self._again_s = _AGAIN_FIRST_S
-            self._sight.heard()
+            self._sight.answered()
 
     def _has_read(self, key: Key) -> bool:
         """Whether the reflectors know of later than kopf's last word of a plugin.

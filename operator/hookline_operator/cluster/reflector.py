@@ -139,7 +139,7 @@ class Reflector(Generic[T]):
 
     def _heard(self) -> None:
         self._attempts = 0
-        self.sight.heard()
+        self.sight.answered()
 
     def _failed(self, error: KubeError) -> float:
         """What an error means, and for how many seconds to wait."""

@@ -82,7 +82,7 @@ class SealingKey:
         while True:
             try:
                 await self.sync()
-                self.sight.heard()
+                self.sight.answered()
                 return
             except KubeError as error:
                 self.sight.failed(reason_of(error), f"there is no key to seal revisions with yet: {error}")
@@ -95,7 +95,7 @@ class SealingKey:
             await asyncio.sleep(_PERIOD_S * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
             try:
                 await self.sync()
-                self.sight.heard()
+                self.sight.answered()
             except KubeError as error:
                 which = f"the key in the Secret {self._namespace}/{self._secret}"
                 self.sight.failed(reason_of(error), f"{which} cannot be checked: {error}")

@@ -55,8 +55,8 @@ _HELLO_S: Final = 30.0
 _REPORT: Final = '"report"'
 _REPORT_LEAST: Final = 4 * 1024
 """Bytes that a report counts for at least: small ones have their price too. 16 in each second."""
-_REPORT_OF_TOLD: Final = 64
-"""And for each plugin that its pod was told of, since each of them is looked at again. Of a thousand: one a second."""
+_REPORT_COST_OF_PLUGIN: Final = 64
+"""And for each plugin of its pod's bundle, since each of them is looked at again. Of a thousand: one a second."""
 _CONNECTS: Final = 20
 _CONNECTS_EACH_SECOND: Final = 0.5
 """Connections of one pod. A sidecar comes again after a pause that grows to half a minute."""
@@ -182,21 +182,21 @@ class Distribution:
                 if kind in session.unread:
                     self._reported("passed")  # each says all: only the newest counts
                 session.unread[kind] = message.data
-                session.heard.set()
+                session.has_unread.set()
 
     async def _read(self, session: Session) -> None:
         """Read the newest report, as often as this session may."""
         pod = session.pod
         try:
             async with asyncio.timeout(_HELLO_S):
-                await session.heard.wait()
+                await session.has_unread.wait()
             while True:
-                await session.heard.wait()
+                await session.has_unread.wait()
                 await asyncio.sleep(session.reading.owed)
-                session.heard.clear()
+                session.has_unread.clear()
                 unread, session.unread = session.unread, {}
                 for text in unread.values():
-                    session.reading.spend(max(len(text), _REPORT_LEAST, session.told * _REPORT_OF_TOLD))
+                    session.reading.spend(max(len(text), _REPORT_LEAST, session.most_plugins * _REPORT_COST_OF_PLUGIN))
                     await self._take(session, text)
         except TimeoutError:
             self._cut("silent")
@@ -217,8 +217,8 @@ class Distribution:
     async def _take(self, session: Session, text: str) -> None:
         """One report. Raises ValidationError where it is none."""
         bundle = session.sent or await self._bundles.of_pod(session.pod)
-        session.told = max(session.told, len(bundle.bundle.plugins))
-        if len(text) > REPORT_BASE + REPORT_OF_PLUGIN * session.told:
+        session.most_plugins = max(session.most_plugins, len(bundle.bundle.plugins))
+        if len(text) > REPORT_BASE + REPORT_OF_PLUGIN * session.most_plugins:
             # Not the end: a sidecar that ran hundreds of plugins, and is to run one, has to hear of that.
             self._reported("large")
             report = session.report

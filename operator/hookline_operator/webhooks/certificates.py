@@ -113,7 +113,7 @@ class CertificateKeeper:
         while True:
             try:
                 await self.sync()
-                self.sight.heard()
+                self.sight.answered()
                 return
             except KubeError as error:
                 self.sight.failed(reason_of(error), f"the certificate cannot be made yet: {error}")
@@ -128,7 +128,7 @@ class CertificateKeeper:
         while True:
             try:
                 await self.sync()
-                self.sight.heard()
+                self.sight.answered()
                 pause = _PERIOD_S
             except KubeError as error:
                 self.sight.failed(reason_of(error), f"certificates cannot be checked: {error}")
