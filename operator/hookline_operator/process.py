@@ -262,7 +262,7 @@ class _Serving:
             catalogue, self.bundles, self.fleet, reviewer, callers,
             authority=lambda: certificates.bundle, reported=metrics.reported, cut=metrics.cut,
         )  # fmt: skip
-        self._downloads = Downloads(catalogue, self.bundles, reviewer, callers, blobs.find, is_peer=is_peer)
+        self._downloads = Downloads(catalogue, self.bundles, reviewer, callers, blobs.fetch, is_peer=is_peer)
         self.trust = Trust(
             catalogue, self.fleet, certificates, tell=self.distribution.authority_changed, leads=cluster.leads
         )
@@ -271,7 +271,7 @@ class _Serving:
             settings=lambda: InjectionSettings.of(settings, authority=certificates.bundle),
             check_config=check,
             check_permissions=check.lacks,
-            deleted=Deletions(catalogue),
+            deleted=Deletions(catalogue).note,
             injected=metrics.injected,
             admitted=metrics.admitted,
         )

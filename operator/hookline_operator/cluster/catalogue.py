@@ -101,7 +101,7 @@ class Catalogue:
     def _make_room(self, namespace: str) -> None:
         """Leave out whose specs do not fit any longer, and have read again whose do."""
         there, budget = self.plugins.get(namespace, {}), self._budgets[namespace]
-        for name in budget.changes():
+        for name in budget.take_changes():
             plugin = there.get(name)
             if plugin is None:
                 continue

@@ -136,7 +136,7 @@ class Controller:
         revision = self._catalogue.current(plugin)
         if revision is not None and not revision.sealed:
             self._keeper.take_over(plugin, revision)
-        self._settling.look(plugin)
+        self._settling.update(plugin)
         not_before = self._resolver.shown_from(plugin)
         if not_before is not None:
             self._publisher.soon(plugin, not_before=not_before)

@@ -68,7 +68,7 @@ class Keeper:
         self._metrics = metrics
         self._check_term = check_term
         self._look_again = look_again
-        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._permits = asyncio.Semaphore(_AT_ONCE)
         self._underway: dict[Key, asyncio.Task[None]] = {}
         self._waiting: dict[Key, asyncio.TimerHandle] = {}
         self._said: set[str] = set()
@@ -113,7 +113,7 @@ class Keeper:
 
     async def _take_over(self, plugin: Plugin, revision: Revision) -> None:
         try:
-            async with self._places:
+            async with self._permits:
                 if self._catalogue.current(plugin) != revision or self._catalogue.plugin(plugin.key) is None:
                     return  # its turn came late: there is a newer one
                 ours = [each.number for each in self._catalogue.revisions_of(plugin) if each.sealed]

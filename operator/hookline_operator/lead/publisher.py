@@ -190,18 +190,19 @@ class Publisher:
             async with self._shares[key[0]], self._writes:
                 await self._write(page, key)
         except KubeError as error:
-            if not await self._unwritten.is_gone(key, error):
-                await self._tell_refused(page, key, self._refused(page, key, error))
+            refusal = await self._unwritten.explain(key, error)
+            if refusal is not None:
+                await self._tell_refused(page, key, self._note_refusal(page, key, refusal))
         except Exception as error:  # a defect of ours: it must not end in a status that is never written again
             log.exception("the status of plugin '%s/%s' could not be made", *key)
-            self._refused(page, key, KubeError(0, f"the operator failed: {type(error).__name__}"))
+            self._note_refusal(page, key, KubeError(0, f"the operator failed: {type(error).__name__}"))
         finally:
             page.writing = False
         if page.rewrite:
             page.rewrite = False
             self._look_again(key)
 
-    def _refused(self, page: _Page, key: Key, error: KubeError) -> str:
+    def _note_refusal(self, page: _Page, key: Key, error: KubeError) -> str:
         """The status could not be written: try again later and later, and say it once; what an Event should say."""
         says = self._unwritten.put(key, error)
         pause = min(_REWRITE_FIRST_S * 2 ** min(page.refusals, 16), _REWRITE_LAST_S) * random.uniform(0.7, 1.0)  # noqa: S311

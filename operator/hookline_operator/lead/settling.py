@@ -55,7 +55,7 @@ class Settling:
             task.cancel()
         return list(self._tasks)
 
-    def look(self, plugin: Plugin) -> None:
+    def update(self, plugin: Plugin) -> None:
         """Something of a plugin may be another."""
         if plugin.key in self._timers or self._catalogue.before(plugin) is None:
             return

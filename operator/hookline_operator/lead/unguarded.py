@@ -205,13 +205,13 @@ class Unguarded:
 
     def _reflector(self, namespace: str | None) -> BarePods:
         return BarePods(
-            self._kube, path("v1", "pods", namespace), project=self._bare, changed=self._put,
+            self._kube, path("v1", "pods", namespace), project=self._project, changed=self._put,
             selector=WITHOUT, fields=ALIVE, metadata_only=True,
             sight=self._sights.new("pods-without-sidecar", needed=False),
         )  # fmt: skip
 
-    def _bare(self, found: Object) -> Bare | None:
-        """What is kept of a pod; None where nothing is."""
+    def _project(self, found: Object) -> Bare | None:
+        """What is kept of a pod, or None; the log says once where there are too many."""
         metadata = found["metadata"]
         namespace, labels = metadata["namespace"], metadata.get("labels") or {}
         says = labels.get(LABEL_ASKS)

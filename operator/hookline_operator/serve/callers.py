@@ -30,8 +30,8 @@ class Callers:
         self._lookups: Rations[str] = Rations(burst=_LOOKUPS, each_second=_LOOKUPS_EACH_SECOND)
         """By the pod's uid."""
 
-    async def pod(self, caller: Caller) -> Pod:
-        """The live, labelled pod that a caller is. Raises DeniedError."""
+    async def look_up(self, caller: Caller) -> Pod:
+        """The live, labelled pod that a caller is, from the API server if need be. Raises DeniedError."""
         if caller.pod is None or caller.pod_uid is None:
             raise DeniedError(403, "the token is bound to no pod: mount it as a projected serviceAccountToken volume")
         pod = self._catalogue.pod((caller.namespace, caller.pod))

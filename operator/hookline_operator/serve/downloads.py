@@ -30,7 +30,7 @@ _ASKED_EACH_SECOND: Final = 20.0
 _DOWNLOADS_AT_ONCE: Final = 8
 """Of one pod. A sidecar makes four; one that nobody reads holds some memory."""
 
-FindBlob = Callable[[str, "BundlePlugin"], Awaitable["Blob"]]
+FetchBlob = Callable[[str, "BundlePlugin"], Awaitable["Blob"]]
 """Finds the module of an entry of a namespace. Raises LoadError."""
 
 
@@ -43,7 +43,7 @@ class Downloads:
         bundles: Bundles,
         reviewer: Reviewer,
         callers: Callers,
-        find_blob: FindBlob,
+        fetch_blob: FetchBlob,
         *,
         is_peer: Callable[[Caller], bool],
     ) -> None:
@@ -51,7 +51,7 @@ class Downloads:
         self._bundles = bundles
         self._reviewer = reviewer
         self._callers = callers
-        self._find_blob = find_blob
+        self._fetch_blob = fetch_blob
         self._is_peer = is_peer
         self._asked: Rations[str] = Rations(burst=_ASKED, each_second=_ASKED_EACH_SECOND)
         """By the pod's uid, as what is under way."""
@@ -65,8 +65,8 @@ class Downloads:
         """A module, for a pod whose bundle names it, or for a peer."""
         sha256 = request.match_info["sha256"]
         try:
-            caller = await self._reviewer.caller(request)
-            found = await self._named(caller, sha256, request.query.get("namespace"))
+            caller = await self._reviewer.identify(request)
+            found = await self._look_up(caller, sha256, request.query.get("namespace"))
         except DeniedError as error:
             return denied(error)
         namespace, entry = found
@@ -76,7 +76,7 @@ class Downloads:
         vouch(request)
         self._under_way[pod] += 1
         try:
-            blob = await self._find_blob(namespace, entry)
+            blob = await self._fetch_blob(namespace, entry)
         except BaseException as error:
             self._downloaded(pod)
             if isinstance(error, LoadError):
@@ -89,7 +89,7 @@ class Downloads:
         if not self._under_way[pod]:
             del self._under_way[pod]
 
-    async def _named(self, caller: Caller, sha256: str, namespace: str | None) -> tuple[str, BundlePlugin]:
+    async def _look_up(self, caller: Caller, sha256: str, namespace: str | None) -> tuple[str, BundlePlugin]:
         """The entry that names this blob, of those that the caller may have. Raises DeniedError.
 
         A peer says for which namespace it asks, whose right to the module is then looked at.
@@ -104,7 +104,7 @@ class Downloads:
                     if offer is not None and offer.entry.artifact is not None:
                         return plugin.namespace, offer.entry
         else:
-            pod = await self._callers.pod(caller)
+            pod = await self._callers.look_up(caller)
             if not self._asked.of(pod.uid).take():
                 raise DeniedError(429, "this pod asks for modules too often; try again later")
             bundle = (await self._bundles.of_pod(pod)).bundle

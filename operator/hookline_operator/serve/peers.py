@@ -177,7 +177,7 @@ class Peers:
 
     async def _meet(self, request: web.Request) -> web.StreamResponse:
         try:
-            caller = await self._reviewer.caller(request)
+            caller = await self._reviewer.identify(request)
         except DeniedError as error:
             return denied(error)
         if not self._is_peer(caller):

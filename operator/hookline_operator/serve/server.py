@@ -128,8 +128,8 @@ class Distribution:
 
     async def _connect(self, request: web.Request) -> web.StreamResponse:
         try:
-            caller = await self._reviewer.caller(request)
-            pod = await self._callers.pod(caller)
+            caller = await self._reviewer.identify(request)
+            pod = await self._callers.look_up(caller)
         except DeniedError as error:
             return denied(error)
         if len(self._sessions) >= _MAX_SESSIONS:
@@ -144,7 +144,7 @@ class Distribution:
             return socket  # it has gone already
         vouch(request)
         session = Session(caller, pod, socket, transport.abort)
-        gate = FrameGate.before(request, lambda why: self._refuse(session, why))
+        gate = FrameGate.install(request, lambda why: self._refuse(session, why))
         older = self._sessions.get(pod.uid)
         self._sessions[pod.uid] = session
         self._by_namespace[pod.namespace].add(session)
