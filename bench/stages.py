@@ -70,11 +70,11 @@ async def stages() -> dict[str, float]:
 
 
 def _judge() -> Callable[[], object]:
-    road: Any = getattr(plugin, "Road", None)
-    if road is None:  # an older tree
+    hook: Any = getattr(plugin, "PluginHook", None) or getattr(plugin, "Road", None)
+    if hook is None:  # an older tree
         read_decision: Any = vars(decisions)["read_decision"]
         return lambda: read_decision(Hook.ROUTE, _RAW)
-    read = road(Hook.ROUTE, StatsTable().row(0, Hook.ROUTE)).read
+    read = hook(Hook.ROUTE, StatsTable().row(0, Hook.ROUTE)).read
     return lambda: read(_RAW)
 
 

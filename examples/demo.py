@@ -19,18 +19,16 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
 import yaml
 
 import build as builder
 import oci_layout
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
 
 HERE = Path(__file__).parent
 BUILT = HERE.parent / "build" / "plugins"

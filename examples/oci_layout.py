@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from pathlib import Path
 
 # https://tag-runtime.cncf.io/wgs/wasm/deliverables/wasm-oci-artifact/
 CONFIG = "application/vnd.wasm.config.v0+json"

@@ -18,13 +18,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from images import RELEASE, ROOT, SOURCES, apt_settings, pip_settings
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 PACKAGES: Final = ("python3", "make", "ca-certificates")
 DEFAULT: Final = ("make demo", "make test")

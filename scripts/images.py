@@ -27,12 +27,10 @@ import sys
 import tempfile
 import time
 import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 RELEASE: Final = "bookworm"  # of Debian, the one in the Dockerfiles' BASE

@@ -7,13 +7,11 @@ for it. RELEASING.md says how the release workflow does.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
 
 from sbom import sha256_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-    from pathlib import Path
 
 BUILD_TYPE: Final = "https://hookline.dev/build/make-dist/v1"
 _BY_HAND: Final = "https://hookline.dev/builders/make-dist"

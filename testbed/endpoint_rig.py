@@ -1,6 +1,6 @@
-"""Both roads of the hook endpoint in this process, on connections without sockets and a clock that is moved by hand.
+"""The lane and the server in this process, on connections without sockets and a clock that is moved by hand.
 
-Time-outs cost no time here, and what happens is the same each time: ``fuzz_endpoint`` compares the roads on it, and
+Time-outs cost no time here, and what happens is the same each time: ``fuzz_endpoint`` compares the two on it, and
 tests look at the lane alone.
 """
 
@@ -11,6 +11,7 @@ import functools
 import hashlib
 import re
 import selectors
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,12 +24,13 @@ from hookline_api.bundle import Bundle, BundlePlugin
 from hookline_api.hooks import INPUTS, Hook
 from hookline_runtime.chain.pipeline import Chains, Later
 from hookline_runtime.runtime import Runtime
-from hookline_sidecar.hooks import lane
-from hookline_sidecar.hooks.endpoint import BOUNDS, Endpoint, Gate
+from hookline_sidecar.hooks import lane, lanes
+from hookline_sidecar.hooks.endpoint import Endpoint, Gate
+from hookline_sidecar.hooks.server import BOUNDS
 from hookline_sidecar.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from types import ModuleType
 
     from hookline_runtime.plugin.backlog import Asker
 
@@ -38,7 +40,12 @@ BODY_TIMEOUT: Final = 3.0
 HIGH_WATER: Final = 400
 
 # Small, so that cases reach them often.
-_BOUNDS: Final = {"_MAX_HELD": 700, "_TURN": 3, "_TURN_BYTES": 900, "_MAX_KNOWN": 40}
+_BOUNDS: Final[dict[tuple[ModuleType, str], int]] = {
+    (lane, "_MAX_HELD"): 700,
+    (lane, "_TURN"): 3,
+    (lane, "_TURN_BYTES"): 900,
+    (lanes, "_MAX_KNOWN"): 40,
+}
 
 Step = tuple[str, bytes]
 """``data``, ``loop`` (all that is ready runs), ``wait`` (for longer than a lane does), ``stall`` (the client reads no
@@ -202,9 +209,9 @@ class Rig:
     """Both endpoints."""
 
     def __init__(self) -> None:
-        self._bounds = {name: getattr(lane, name) for name in _BOUNDS}
-        for name, value in _BOUNDS.items():
-            setattr(lane, name, value)
+        self._bounds = {(module, name): getattr(module, name) for module, name in _BOUNDS}
+        for (module, name), value in _BOUNDS.items():
+            setattr(module, name, value)
         self.loop = Clock()
         asyncio._set_running_loop(self.loop)  # noqa: SLF001
         self.runtime = Runtime()
@@ -234,8 +241,8 @@ class Rig:
             self.loop.settle()
         asyncio._set_running_loop(None)  # noqa: SLF001
         self.loop.close()
-        for name, value in self._bounds.items():
-            setattr(lane, name, value)
+        for (module, name), value in self._bounds.items():
+            setattr(module, name, value)
 
     def connect(self) -> Line:
         """A connection to the lane that stays."""

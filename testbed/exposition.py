@@ -7,14 +7,12 @@ import http.client
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from local_ports import reserve_port
 from waiting import PATIENCE_S, until
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _SUFFIXES: Final = {
     "gauge": ("",),

@@ -10,13 +10,11 @@ from __future__ import annotations
 import functools
 import inspect
 import types
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import pytest
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _READ: Final = tuple(str(ROOT / folder) + "/" for folder in ("tests", "testbed", "scripts", "bench", "examples"))

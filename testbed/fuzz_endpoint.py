@@ -1,4 +1,4 @@
-"""Differential fuzzing of the hook endpoint: the same bytes to the lane, and to aiohttp's road alone.
+"""Differential fuzzing of the hook endpoint: the same bytes to a lane, and to the server alone.
 
     python -m fuzz_endpoint [--cases N] [--seed S]      (make fuzz)
     python -m fuzz_endpoint --seed S --only N           one case again, with all its bytes
@@ -24,13 +24,11 @@ import re
 import sys
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Iterator
+from typing import Final
 
 from endpoint_cases import Maker
 from endpoint_rig import Rig, Step
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
 
 SHRINKING_S = 20.0
 
@@ -62,7 +60,7 @@ def cut_at(steps: list[Step], ends: list[int]) -> list[Step]:
 
 
 def differs(rig: Rig, steps: list[Step]) -> str | None:
-    """What is not the same on both roads; None where all is."""
+    """What the lane and the server answer differently; None where all is the same."""
     ours, closed = rig.play(rig.with_lane, steps)
     if b"HTTP/1.1 500 " in ours:
         return f"the lane failed: {ours!r}"

@@ -20,9 +20,11 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
 
 import aiohttp
 import yaml
@@ -32,10 +34,6 @@ import waiting
 from cluster import Access, Cluster, ClusterError, NotPossibleHereError
 from cluster.binaries import binary
 from waiting import PATIENCE_S
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
-    from types import TracebackType
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 HOME: Final = "hookline-system"

@@ -13,16 +13,14 @@ import json
 import subprocess
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from threading import Thread
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from local_ports import reserve_port
 from waiting import PATIENCE_S, until
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 USER, PASSWORD = "puller", "s3cret"

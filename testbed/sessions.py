@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator
+from typing import Any
 
 import aiohttp
 
 from waiting import until_true
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
 
 
 @contextlib.asynccontextmanager

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from typing import TYPE_CHECKING, Any, Final
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from collections.abc import Callable
+from typing import Any, Final
 
 GROWTH: Final = 2.3
 """What a doubled input may take, as a factor: two, and something for what is done once or grows in steps."""

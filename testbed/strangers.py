@@ -9,12 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    import ssl
+from typing import Final
 
 Where = tuple[str, int] | Path
 """An address, or a unix socket."""

@@ -4,7 +4,7 @@ The child runs ``python -c`` with one function: a JSON object on standard input,
 too much of anything ends with the child, and not with this process. A child that starves at the lowest priority is
 replaced by one with a better one.
 
-All children of a process count in one account. How much they may have together is told by ``have_room``, or is what
+All children of a process count in one account. How much they may have together is told by ``set_room``, or is what
 the limit of the cgroup leaves; each gets what it asks for of that as its bound (RLIMIT_DATA, which counts what may be
 written to, and not what is only reserved), and waits where others have it. Where the kernel has to end something all
 the same, it is to be a child (``oom_score_adj``).
@@ -68,14 +68,14 @@ child()
 """
 
 
-def have_room(told: Callable[[], int | None]) -> None:
-    """Ask ``told`` from now on how many bytes the children of this process may have together; None for no bound."""
-    _Gate.room = staticmethod(told)
+def set_room(room: Callable[[], int | None]) -> None:
+    """Ask ``room`` from now on how many bytes the children of this process may have together; None for no bound."""
+    _Account.room = staticmethod(room)
 
 
 def room() -> int:
     """How many bytes a child of this process may have now, where it has no others beside it."""
-    found = _Gate.room()
+    found = _Account.room()
     return _MEMORY if found is None else min(found, _MEMORY)
 
 
@@ -84,7 +84,7 @@ def _left() -> int | None:
     return None if left is None else max(0, left - _MARGIN)
 
 
-class _Gate:
+class _Account:
     """The account of the children of one event loop."""
 
     room: Callable[[], int | None] = staticmethod(_left)
@@ -96,8 +96,8 @@ class _Gate:
         self._waiting: list[tuple[tuple[int, ...], int, int | None, asyncio.Future[int]]] = []
 
     @contextlib.asynccontextmanager
-    async def place(self, wanted: int | None, order: tuple[int, ...]) -> AsyncIterator[int]:
-        """A place for a child, with so many bytes; None wants all there are. Lower orders go first.
+    async def permit(self, wanted: int | None, order: tuple[int, ...]) -> AsyncIterator[int]:
+        """A permit for a child, with so many bytes; None wants all there are. Lower orders go first.
 
         Raises FetchError where there is too little for any.
         """
@@ -148,7 +148,7 @@ class _Gate:
             granted.set_result(size)
 
 
-_gates: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Gate]] = weakref.WeakKeyDictionary()
+_accounts: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Account]] = weakref.WeakKeyDictionary()
 
 
 async def run_apart(
@@ -161,7 +161,7 @@ async def run_apart(
     had. Raises FetchError where no process can be started.
     """
     answer = None
-    async with _gates.setdefault(asyncio.get_running_loop(), _Gate()).place(wanted, order) as size:
+    async with _accounts.setdefault(asyncio.get_running_loop(), _Account()).permit(wanted, order) as size:
         for niceness in _NICENESS:
             if answer is None:
                 may_starve = niceness == _NICENESS[-1]

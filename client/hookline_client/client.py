@@ -111,7 +111,7 @@ class HookClient:
             request_id, body = _encode(hook, given)
             return await self._ask(_HEADS[hook], body, timeout, partial(read_decision, hook, request_id))
         except HookError as error:
-            return self._without(hook, error, request_id)
+            return self._apply_policy(hook, error, request_id)
 
     async def batch(self, calls: Iterable[tuple[Hook, Any]], *, timeout: float | None = None) -> list[Decision[Any]]:
         """Ask several hooks at once; the decisions, in order. Each call fails by itself, as its hook's policy says.
@@ -140,7 +140,7 @@ class HookClient:
             try:
                 decisions.append(_read(hook, outcome or next(answers), request_id))
             except HookError as error:
-                decisions.append(self._without(hook, error, request_id))
+                decisions.append(self._apply_policy(hook, error, request_id))
         return decisions
 
     def authenticate(self, **given: Unpack[inputs.Authenticate]) -> Asked[Authentication]:
@@ -231,7 +231,7 @@ class HookClient:
             self._failing = None
         return answer
 
-    def _without(self, hook: Hook, error: HookError, request_id: str | None) -> Decision[Any]:
+    def _apply_policy(self, hook: Hook, error: HookError, request_id: str | None) -> Decision[Any]:
         """What the policy says; counted, and logged where it is news."""
         policy = self._policies[hook]
         if policy is Policy.OPEN and error.cause == "refused" and not hook.observes:

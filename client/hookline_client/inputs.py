@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import base64
 import os
-from typing import TYPE_CHECKING, Any, Final, Required, TypedDict
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Required, TypedDict
 
 from pydantic import BaseModel
 
 from hookline_api.hooks import INPUTS, NORMALIZED, VERBATIM, Hook, HookContext, Outcome
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 _MAX_REQUEST_ID: Final = 256
 """Characters; the sidecar refuses a longer one, or answers with its own."""

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 import socket
+import ssl
 from asyncio.sslproto import SSLProtocol
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -20,7 +21,6 @@ from hookline_serving.census import Census
 from hookline_serving.connection import Connection, announcing
 
 if TYPE_CHECKING:
-    import ssl
     from collections.abc import Callable
 
 _BACKLOG: Final = 4096

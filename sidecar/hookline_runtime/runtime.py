@@ -65,7 +65,7 @@ class Prepared:
     bundle: Bundle
     chains: Chains
     plugins: Mapping[str, Plugin]
-    before: Mapping[str, Before]
+    before: Mapping[str, Before[Plugin]]
     """By plugin: the version before it, where it is on probation."""
     alone: Mapping[str, str]
     """By plugin: why there cannot be the version before it, in one sentence."""
@@ -190,9 +190,9 @@ class Runtime:
 
     async def _befores(
         self, entries: Iterable[BundlePlugin], plugins: Mapping[str, Plugin], find: ModuleFinder
-    ) -> tuple[dict[str, Before], dict[str, str]]:
+    ) -> tuple[dict[str, Before[Plugin]], dict[str, str]]:
         """The versions before these plugins, as far as they can be had; and why others cannot."""
-        found: dict[str, Before] = {}
+        found: dict[str, Before[Plugin]] = {}
         alone: dict[str, str] = {}
         done = False
         try:
@@ -211,7 +211,9 @@ class Runtime:
                 each.end()
         return found, alone
 
-    async def _before(self, entry: BundlePlugin, find: ModuleFinder, number: int, beside: list[Plugin]) -> Before:
+    async def _before(
+        self, entry: BundlePlugin, find: ModuleFinder, number: int, beside: list[Plugin]
+    ) -> Before[Plugin]:
         """The version before a plugin, beside all these. Raises LoadError."""
         is_warm = self._warm(entry) is not None
         try:

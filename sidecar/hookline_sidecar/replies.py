@@ -1,11 +1,8 @@
-"""What the endpoint answers, before it is put on the wire by either road."""
+"""What is answered, before the lane or the server writes it."""
 
 from __future__ import annotations
 
-import asyncio
-import email.utils
 import http
-import time
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -17,7 +14,7 @@ SERVER: Final = "hookline"
 
 
 class Lines(NamedTuple):
-    """Headers that many replies have, ready for both roads. No value holds anything but printable ASCII."""
+    """Headers that many replies have, ready for the lane and the server. Their values are printable ASCII."""
 
     pairs: tuple[tuple[str, str], ...]
     raw: bytes
@@ -29,12 +26,7 @@ def lines(*pairs: tuple[str, str]) -> Lines:
 
 
 JSON: Final = lines(("Content-Type", "application/json"))
-_REQUEST_ID: Final = "X-Hookline-Request-Id"
-_RAW_REQUEST_ID: Final = f"{_REQUEST_ID}: ".encode()
-_LENGTH: Final = f"Server: {SERVER}\r\nContent-Length: ".encode()
-_STATUS: Final = {each.value: f"HTTP/1.1 {each.value} {each.phrase}\r\n".encode() for each in http.HTTPStatus}
-_MAX_KNOWN: Final = 1024
-_DECISION: Final = _STATUS[200] + JSON.raw + _LENGTH
+REQUEST_ID: Final = "X-Hookline-Request-Id"
 
 
 class Reply(NamedTuple):
@@ -50,12 +42,12 @@ class Reply(NamedTuple):
         """For aiohttp."""
         response = web.Response(status=self.status, body=self.body, headers=self.headers.pairs)
         if self.request_id is not None:
-            response.headers[_REQUEST_ID] = self.request_id
+            response.headers[REQUEST_ID] = self.request_id
         response.headers["Server"] = SERVER
         return response
 
 
-class Refused(Exception):  # noqa: N818 - the call is at fault, not we
+class Problem(Exception):  # noqa: N818 - the call is at fault, not we
     """A call that is answered with a problem document."""
 
     def __init__(
@@ -91,43 +83,3 @@ def document(status: int, detail: str, field: str | None = None) -> dict[str, An
 def writable(text: str) -> str:
     """Bytes of a request that are not UTF-8 come as lone surrogates, which no JSON can carry."""
     return text.encode("utf-8", "replace").decode()
-
-
-class Wire:
-    """Writes replies as the bytes that aiohttp would send for them. For one event loop, on its thread."""
-
-    def __init__(self) -> None:
-        self._end = b""
-        """The end of heads in this second; empty until one is asked for."""
-        self._heads: dict[int, bytes] = {}
-        """Of decisions in this second, by their length."""
-
-    def decision(self, body: bytes) -> bytes:
-        """200 with this JSON."""
-        return (self._heads.get(len(body)) or self._head(len(body))) + body
-
-    def reply(self, reply: Reply) -> bytes:
-        """Any reply; the connection goes on."""
-        status, headers, body, request_id = reply
-        if headers is JSON and status == http.HTTPStatus.OK:
-            return self.decision(body)
-        told = b"" if request_id is None else b"%b%b\r\n" % (_RAW_REQUEST_ID, request_id.encode("ascii"))
-        end = self._end or self._tick()
-        return b"%b%b%b%b%d%b%b" % (_STATUS[status], headers.raw, told, _LENGTH, len(body), end, body)
-
-    def _head(self, length: int) -> bytes:
-        if len(self._heads) >= _MAX_KNOWN:
-            self._heads.clear()
-        head = self._heads[length] = b"%b%d%b" % (_DECISION, length, self._end or self._tick())
-        return head
-
-    def _tick(self) -> bytes:
-        """The end of the head; RFC 9110, 6.6.1, asks for the date. A clock is cheaper not asked for each answer."""
-        now = time.time()
-        self._end = f"\r\nDate: {email.utils.formatdate(now, usegmt=True)}\r\n\r\n".encode()
-        asyncio.get_running_loop().call_later(1 - now % 1, self._expire)
-        return self._end
-
-    def _expire(self) -> None:
-        self._end = b""
-        self._heads.clear()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cluster.archive import full_name, name_of
 from cluster.binaries import TOOLS, binary, say
@@ -13,9 +13,6 @@ from cluster.control_plane import ControlPlane
 from cluster.errors import ClusterError
 from cluster.node import Cluster, load_image
 from cluster.processes import found, in_use, marked, remove
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _ABOUT = """\
 A real Kubernetes on this machine, without Docker and without an image registry. The programs are built once from

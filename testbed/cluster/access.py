@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final, Self
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
 
 import yaml
 
 from cluster.errors import ClusterError, NotPossibleHereError
 from cluster.pki import write_kubeconfig
 from waiting import PATIENCE_S
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
-    from pathlib import Path
-    from types import TracebackType
 
 MANAGER: Final = "hookline-tests"
 """Who wrote what tests apply."""

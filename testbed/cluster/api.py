@@ -10,15 +10,13 @@ import http.client
 import json
 import ssl
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote, urlencode
 
 from cluster.errors import ClusterError
 from waiting import PATIENCE_S
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _DISCOVERY = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 

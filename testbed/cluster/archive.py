@@ -7,12 +7,10 @@ import io
 import json
 import platform
 import tarfile
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from cluster.errors import ClusterError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _INDEXES = ("index.json", "manifest.json")
 _NO_ARCHIVE = "{} is no image archive: it has neither an index.json (OCI) nor a manifest.json (Docker)"

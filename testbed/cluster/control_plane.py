@@ -12,7 +12,9 @@ import socket
 import ssl
 import urllib.error
 import urllib.request
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from cluster.access import MANAGER, Access
 from cluster.api import Api, Asked, asked
@@ -20,10 +22,6 @@ from cluster.binaries import control_plane_binaries
 from cluster.errors import ClusterError
 from cluster.pki import Authority, Pair, encoded, write_kubeconfig
 from cluster.processes import Processes, signal_marked
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
 
 # Beside the range of outgoing connections (32768 and up): one of those could take the API server's port while a test
 # has it stopped.

@@ -9,17 +9,14 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cluster.access import Access
 from cluster.archive import rename_image
 from cluster.binaries import ROOT, binary, say
 from cluster.errors import ClusterError, NotPossibleHereError
 from cluster.node import Cluster
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 KUBECONFIG = "HOOKLINE_E2E_KUBECONFIG"
 # How this cluster's nodes get an image: a command, to which the path of an archive is appended.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Generator, Iterator
+from typing import NoReturn
 
 import pytest
 
@@ -12,9 +13,6 @@ from cluster.access import Access  # noqa: TC001 - pytest reads fixtures' annota
 from cluster.control_plane import ControlPlane
 from cluster.errors import NotPossibleHereError
 from cluster.existing import Existing, open_cluster
-
-if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
 
 # Whether the cluster of this run is somebody else's.
 _foreign = pytest.StashKey[bool]()

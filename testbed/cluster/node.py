@@ -19,8 +19,9 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
@@ -30,9 +31,6 @@ from cluster.control_plane import ControlPlane
 from cluster.errors import ClusterError, NotPossibleHereError
 from cluster.processes import CGROUPS
 from waiting import PATIENCE_S
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
 
 # 198.18.0.0/15 is for benchmarks of network devices (RFC 2544): no network that this machine is in routes it.
 _CABLES = range(64)

@@ -21,16 +21,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cluster.binaries import HERE, cache, say
 from cluster.errors import ClusterError
 from waiting import PATIENCE_S
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
 
 MARK = "HOOKLINE_CLUSTER"
 NAME = "HOOKLINE_CLUSTER_PROCESS"

@@ -10,16 +10,14 @@ import asyncio
 import ssl
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final, Literal
 
 from cluster.access import Access
 from exhaustion import connections
-
-if TYPE_CHECKING:
-    from collections import Counter
 
 Where = dict[str, Any]
 Run = Callable[[Where, float], dict[str, int]]

@@ -9,6 +9,7 @@ import functools
 import json
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,6 @@ from hookline_api.distribution import DISTRIBUTION_PATH
 from waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from cluster.access import Access
 
 

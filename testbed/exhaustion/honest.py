@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from typing import Final
 
 PATIENCE_S: Final = 60.0
 """Seconds for one call: longer than any stall that was measured before it was mended, but for those without an end."""

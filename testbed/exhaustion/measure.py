@@ -8,6 +8,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -15,8 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 from waiting import until_true
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from exhaustion.attacks import Attack
     from exhaustion.programs import Program
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Final, Literal
+from collections import Counter
+from typing import Final, Literal
 
 from exhaustion import connections, payloads
 from exhaustion.catalogue import Where, attack, begun, opener, plain, ran
 from exhaustion.resources import plugin_of, review_of
-
-if TYPE_CHECKING:
-    from collections import Counter
 
 _HEADS: Final = 400
 _LINES: Final = 120

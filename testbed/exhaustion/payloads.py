@@ -6,12 +6,9 @@ import gzip
 import io
 import json
 import tarfile
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import wasmtime
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _BUMP = """
 (global $top (mut i32) (i32.const 65536))

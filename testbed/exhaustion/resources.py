@@ -7,6 +7,8 @@ import itertools
 import json
 import os
 import subprocess
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import yaml
@@ -17,9 +19,6 @@ from hookline_api.distribution import AUDIENCE
 from waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
-
     from cluster.access import Access
 
 _LABEL: Final = "hookline.dev/sidecar"

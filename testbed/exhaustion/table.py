@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Final
+from pathlib import Path
+from typing import Any, Final
 
 from exhaustion.attacks import attacks
 from exhaustion.measure import DEPLOY_MORE_S
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 BEGIN: Final = "<!-- exhaustion: written by `make exhaust` -->"
 END: Final = "<!-- /exhaustion -->"

@@ -10,8 +10,9 @@ import contextlib
 import io
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from hookline_api import json_cost, quantities
 from hookline_artifacts import reference
@@ -30,9 +31,6 @@ from hookline_sidecar.control.sources import kubernetes_yaml
 from hookline_sidecar.hooks.auth import Question
 from hookline_sidecar.hooks.heads import read_head
 from hookline_sidecar.hooks.original import TELLINGS
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 _LIMITS: Final = FetchLimits(unpacked=1 << 20, entries=1000)
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")

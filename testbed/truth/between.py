@@ -11,6 +11,7 @@ import contextlib
 import json
 import ssl
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final, Literal
 
@@ -20,8 +21,6 @@ from aiohttp import web
 from local_ports import reserve_port
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from cluster import Cluster
 
 Mood = Literal["honest", "slow", "crowded", "gone"]

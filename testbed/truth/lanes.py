@@ -6,9 +6,10 @@ import contextlib
 import sys
 import threading
 import traceback
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import Final, Self
 
 from installation import ROOT, Installation, Tenant
 from truth import calls, outages, pods, releases, settings, sources
@@ -18,9 +19,6 @@ from truth.play import play
 from truth.row import Act, Figure, Row
 from truth.scene import Scene
 from waiting import until
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
 
 LOG: Final = ROOT / "build" / "truth.log"
 

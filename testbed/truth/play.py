@@ -5,14 +5,13 @@ from __future__ import annotations
 import re
 import time
 import traceback
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from truth.row import Figure, Look, Row
 from waiting import PATIENCE_S, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from truth.scene import Scene
 
 _OPERATOR: Final = "hookline-operator"

@@ -8,6 +8,7 @@ import json
 import ssl
 import subprocess
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,8 +19,6 @@ from truth.guests import identity_module
 from waiting import PATIENCE_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from truth.moody_registry import MoodyRegistry
 
 RATE: Final = 20.0

@@ -11,14 +11,11 @@ import re
 import shlex
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from installation import ROOT, Tenant, image
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _PAGE = (ROOT / "docs" / "start" / "cluster.md").read_text()
 _BLOCKS = re.findall(r"^```sh\n(.*?)^```", _PAGE, re.MULTILINE | re.DOTALL)

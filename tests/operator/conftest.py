@@ -27,12 +27,14 @@ from cluster.binaries import binary
 from cluster.errors import ClusterError
 from local_ports import reserve_ports
 from local_registry import LocalRegistry
+from ready_programs import ready
 from sessions import client_session
 from simulated_sidecar import SimulatedSidecar
 from waiting import PATIENCE_S, until, until_true
 
 ROOT = Path(__file__).parents[2]
 AUDIENCE = "hookline.dev"
+_CODE = "from hookline_operator.cli import main; main()"
 _numbers = itertools.count(1)
 
 
@@ -94,8 +96,8 @@ class Replica:
         token = folder / f"{name}.token"
         token.write_text(plane.token(home, "hookline-operator", AUDIENCE))
         kubeconfig = plane.kubeconfig_for(home, "hookline-operator", path=folder / f"{name}.kubeconfig")
-        self._command = [
-            sys.executable, "-c", f"{first}; from hookline_operator.cli import main; main()",
+        self._first = first
+        self._arguments = [
             f"--kubeconfig={kubeconfig}", f"--own-namespace={home}", f"--pod-name={name}", "--pod-ip=127.0.0.1",
             "--allow-source-addresses=127.0.0.0/8",  # where the registries of these tests are
             f"--listen=127.0.0.1:{self.port}", f"--health=127.0.0.1:{self.health}", f"--token={token}",
@@ -107,7 +109,12 @@ class Replica:
         """Return once it is ready."""
         environment = {key: value for key, value in os.environ.items() if not key.startswith("HOOKLINE_")}
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, stderr=log, stdout=log, env=environment)
+            if self._first:  # it may be about what is imported
+                command = [sys.executable, "-c", f"{self._first}; {_CODE}", *self._arguments]
+                self.process = subprocess.Popen(command, stderr=log, stdout=log, env=environment)
+            else:
+                program = ready("hookline_operator.cli", "hookline_operator.process")
+                self.process = program.start(_CODE, self._arguments, environment=environment, log=log)
         if wait:
             self.until(self.ready, "readiness")
         return self
@@ -189,7 +196,7 @@ def new_operator(control_plane, home, tmp_path):
     """Makes replicas of one operator; ends them with the test. ``first`` is Python that such a process begins with."""
     made = []
 
-    def make(*arguments, first="pass"):
+    def make(*arguments, first=""):
         replica = Replica(control_plane, home, tmp_path, f"operator-{len(made)}", arguments, first)
         made.append(replica)
         return replica

@@ -13,7 +13,7 @@ import pytest
 import pythons
 
 ROOT = Path(__file__).parent.parent.parent
-SCRIPTS = ROOT / "scripts"
+SCRIPTS, TESTBED = ROOT / "scripts", ROOT / "testbed"
 
 
 @pytest.fixture
@@ -287,7 +287,7 @@ def test_a_cold_run_says_what_it_makes_and_how_long_that_takes(run, tmp_path):
 
 def test_ports_that_are_held_leave_no_warning_behind(run):
     """The interpreter's end finds no socket that nobody closed."""
-    code = f"import sys; sys.path.insert(0, '{SCRIPTS}'); import local_ports; local_ports.reserve_ports(5)"
+    code = f"import sys; sys.path.insert(0, '{TESTBED}'); import local_ports; local_ports.reserve_ports(5)"
     done = run(sys.executable, "-W", "always", "-c", code)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -297,7 +297,7 @@ def test_under_ci_a_test_that_is_skipped_has_failed(run, tmp_path, ci, outcome):
     """Whatever the reason: there, each promise is proven."""
     file = tmp_path / "test_skipped.py"
     file.write_text("import pytest\ndef test_it():\n    pytest.skip('a part is missing')\n")
-    paths = os.pathsep.join(map(str, (ROOT / "tests", SCRIPTS)))
+    paths = os.pathsep.join(map(str, (ROOT / "tests", TESTBED)))
     unset = dict.fromkeys(("HOOKLINE_CALLS", "HOOKLINE_ACCELERATOR", "HOOKLINE_E2E_KUBECONFIG"), "")
     done = run(sys.executable, "-m", "pytest", "-rs", "-p", "conftest", file, "--rootdir", tmp_path, "-c", os.devnull,
                PYTHONPATH=paths, CI=ci, **unset)  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import http.client
 import importlib.util
 import json
@@ -29,6 +30,7 @@ from cluster.binaries import cache
 from hookline_api.hooks import Hook
 from hookline_runtime.host.kv import KvStore
 from local_ports import reserve_port, reserve_ports
+from ready_programs import ready
 from waiting import PATIENCE_S as DEADLINE
 from waiting import until, until_true
 
@@ -222,16 +224,31 @@ class Sidecar:
             if value is not None
             for part in (f"--{name.replace('_', '-')}", str(value))
         ]
+        if self.process is not None:  # threads of what was killed may outlive its first one by a moment
+            until(self._is_free, "the end of the one before")
         with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "hookline_sidecar", *arguments],
-                stderr=log,
-                stdin=subprocess.DEVNULL,
-                env=clean_environment() | (environment or {}),
-            )
+            if environment:  # parts of it are read while the program is imported
+                command = [sys.executable, "-m", "hookline_sidecar", *arguments]
+                variables = clean_environment() | environment
+                self.process = subprocess.Popen(command, stderr=log, stdin=subprocess.DEVNULL, env=variables)
+            else:
+                program = ready("hookline_sidecar.cli", "hookline_sidecar.parent")
+                code = "from hookline_sidecar.cli import main; main()"
+                self.process = program.start(code, arguments, environment=clean_environment(), log=log)
         if wait:
             self.wait_ready()
         return self
+
+    def _is_free(self):
+        """Whether no process holds the state folder."""
+        try:
+            with (self.state / "lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        except OSError:  # nobody can hold what is not there
+            pass
+        return True
 
     def stop(self, *, wait=True):
         """SIGTERM; the exit code."""

@@ -196,7 +196,7 @@ class Sections:
         if self._functions and max(self._functions) >= len(self._types):
             raise MalformedError("a function is of a type that does not exist")
 
-    def _name(self, reader: Reader) -> str:
+    def _read_name(self, reader: Reader) -> str:
         """A name that is kept."""
         before = reader.at
         name = reader.name()
@@ -209,7 +209,7 @@ class Sections:
         for _ in range(reader.count()):
             if len(self.imports) >= _MAX_NAMES:
                 raise MalformedError(f"it has more than {_MAX_NAMES} imports")
-            module, name, kind = self._name(reader), self._name(reader), reader.byte()
+            module, name, kind = self._read_name(reader), self._read_name(reader), reader.byte()
             signature = None
             if kind == _FUNCTION:
                 index = reader.number()
@@ -217,11 +217,11 @@ class Sections:
                 self._functions.append(index)
                 self._imported += 1
             elif kind == _TABLE:
-                self._table(reader)
+                self._read_table(reader)
             elif kind == _MEMORY:
-                self._memory(reader)
+                self._read_memory(reader)
             elif kind == _GLOBAL:
-                type_, mutable = self._global_type(reader)
+                type_, mutable = self._read_global_type(reader)
                 self._globals.append(type_ if mutable else type_ | _FIXED)
             elif kind == _TAG:
                 raise ProposalError(Proposal.EXCEPTIONS)
@@ -237,14 +237,14 @@ class Sections:
 
     def _read_tables(self, reader: Reader) -> None:
         for _ in range(reader.count()):
-            self._table(reader)
+            self._read_table(reader)
 
-    def _table(self, reader: Reader) -> None:
+    def _read_table(self, reader: Reader) -> None:
         kind = reader.byte()
         if kind == _TABLE_WITH_VALUE:
             raise ProposalError(Proposal.FUNCTION_REFERENCES)
         check_value_type(kind, reference=True)
-        least, _ = self._limits(reader)
+        least, _ = self._read_limits(reader)
         self._tables += 1
         if self._tables > _MAX_TABLES:
             raise MalformedError(f"it has more than {_MAX_TABLES} tables")
@@ -253,10 +253,10 @@ class Sections:
 
     def _read_memories(self, reader: Reader) -> None:
         for _ in range(reader.count()):
-            self._memory(reader)
+            self._read_memory(reader)
 
-    def _memory(self, reader: Reader) -> None:
-        least, most = self._limits(reader)
+    def _read_memory(self, reader: Reader) -> None:
+        least, most = self._read_limits(reader)
         self._memories += 1
         if self._memories > 1:
             raise ProposalError(Proposal.MULTI_MEMORY)
@@ -269,7 +269,7 @@ class Sections:
         raise ProposalError(Proposal.EXCEPTIONS)
 
     @staticmethod
-    def _limits(reader: Reader) -> tuple[int, int | None]:
+    def _read_limits(reader: Reader) -> tuple[int, int | None]:
         flags = check_limits(reader.byte())
         if flags > 1:
             raise MalformedError(f"a memory or a table has the unknown flags {flags:#04x}")
@@ -280,7 +280,7 @@ class Sections:
         return least, most
 
     @staticmethod
-    def _global_type(reader: Reader) -> tuple[int, bool]:
+    def _read_global_type(reader: Reader) -> tuple[int, bool]:
         type_, mutable = check_value_type(reader.byte()), reader.byte()
         if mutable > 1:
             raise ProposalError(Proposal.THREADS) if mutable & 2 else MalformedError("a global has unknown flags")
@@ -290,8 +290,8 @@ class Sections:
         for _ in range(reader.count()):
             if len(self._globals) >= _MAX_GLOBALS:
                 raise MalformedError(f"it has more than {_MAX_GLOBALS} globals")
-            type_, _ = self._global_type(reader)
-            self._constant(reader, type_)
+            type_, _ = self._read_global_type(reader)
+            self._read_constant(reader, type_)
             self._globals.append(type_)
 
     def _read_exports(self, reader: Reader) -> None:
@@ -299,7 +299,7 @@ class Sections:
         for _ in range(reader.count()):
             if len(self.exports) >= _MAX_NAMES:
                 raise MalformedError(f"it has more than {_MAX_NAMES} exports")
-            name, kind, index = self._name(reader), reader.byte(), reader.number()
+            name, kind, index = self._read_name(reader), reader.byte(), reader.number()
             if kind >= len(_KINDS):
                 raise MalformedError(f"an export is of the unknown kind {kind}")
             if index >= existing[kind]:
@@ -325,7 +325,7 @@ class Sections:
                 table = reader.number() if flags & 2 else 0
                 if table >= self._tables:
                     raise MalformedError("a segment of elements is for a table that does not exist")
-                self._constant(reader, _I32)
+                self._read_constant(reader, _I32)
             by_value = flags & 4
             if flags & 3:
                 kind = reader.byte()
@@ -339,7 +339,7 @@ class Sections:
                 raise MalformedError(f"it has more than {_MAX_ELEMENTS} elements for tables")
             for _ in range(items):
                 if by_value:
-                    self._constant(reader, _FUNCREF)
+                    self._read_constant(reader, _FUNCREF)
                 elif reader.number() >= len(self._functions):
                     raise MalformedError("a segment of elements has a function that does not exist")
 
@@ -385,10 +385,10 @@ class Sections:
             if flags != 1:
                 if (reader.number() if flags else 0) >= self._memories:
                     raise MalformedError("a segment of data is for a memory that does not exist")
-                self._constant(reader, _I32)
+                self._read_constant(reader, _I32)
             reader.skip(reader.number())
 
-    def _constant(self, reader: Reader, wanted: int) -> None:
+    def _read_constant(self, reader: Reader, wanted: int) -> None:
         """A constant expression of one type."""
         stack: list[int] = []
         while (opcode := reader.byte()) != _END:
@@ -400,11 +400,11 @@ class Sections:
                     raise MalformedError("a constant computes with something that is not a number")
                 stack.pop()
             else:
-                stack.append(self._constant_value(reader, opcode))
+                stack.append(self._read_constant_value(reader, opcode))
         if stack != [wanted]:
             raise MalformedError("a constant is not of its type")
 
-    def _constant_value(self, reader: Reader, opcode: int) -> int:
+    def _read_constant_value(self, reader: Reader, opcode: int) -> int:
         """The type of what one instruction gives."""
         match opcode:
             case 0x41 | 0x42:

@@ -1,8 +1,7 @@
 """What a proxy sends: checked, completed, and handed to guests byte for byte where nothing was missing.
 
-The checks come from the contract's models, compiled once into tables of field names and types. A full
-validation by the models would cost more than most plugins; the hook road needs no more than the certainty that
-a guest finds every field of ``docs/reference/hooks.md``, with its type, whatever the proxy left out.
+The checks come from the contract's models, as tables (``shapes``). Afterwards a guest finds every field of
+``docs/reference/hooks.md``, with its type, whatever the proxy left out.
 
 Two things would let a guest and this module read one body differently, and so are settled here. A null where guests
 read a string is taken as left out. A name that stands twice in one object is refused, because some readers take the
@@ -11,27 +10,33 @@ first and some the last.
 
 from __future__ import annotations
 
-import itertools
 import json
-import operator
 import os
 import types
-import typing
 from typing import Any, Final
 
 import orjson
-from pydantic import BaseModel
 
 from hookline_api import json_cost
-from hookline_api.hooks import INPUTS, NORMALIZED, VERBATIM, Hook, HookContext, Identity, Outcome
+from hookline_api.hooks import NORMALIZED, VERBATIM, Hook
+from hookline_runtime.call.looks import LOOKS
+from hookline_runtime.call.shapes import (
+    CONTEXT,
+    IDENTITY,
+    MAX_REQUEST_ID,
+    NAMES,
+    OUTCOME,
+    REQUIRED,
+    SHAPES,
+    STRINGS,
+    TABLES,
+    TEXT,
+    Fields,
+)
 from hookline_runtime.errors import InputError
 from hookline_runtime.guest import accelerator
 
-_Fields = tuple[tuple[str, tuple[type, ...], Any], ...]
-_TEXT: Final = (str,)
-_REQUIRED: Final = object()
 _REWRITTEN_BY: Final = "hookline.rewritten_by"
-_MAX_REQUEST_ID: Final = 256
 _MAX_MARKED: Final = 2**20
 """Bytes of a body in which a name that stands twice is looked for."""
 
@@ -41,6 +46,8 @@ MAX_VALUES: Final = 2**18
 default of ``limits.input``, has more, and a batch of 1,024 calls may have 256 in each."""
 _KEPT_PARSED: Final = 16 * 1024
 """Bytes of a call whose values are kept while it waits for plugins; those of a larger one are read again if need be."""
+_FOUND_OUT: Final = frozenset({"_context", "_document", "_fields", "rewritten", "unsaid"})
+"""What a ``Call`` reads in its data when somebody asks for the first time."""
 
 
 class Call:
@@ -157,11 +164,16 @@ class Call:
         self.data = orjson.dumps(self._document)
 
 
+def request_id_of(given: object) -> str:
+    """The request id that was given, where it can be one; else a new one."""
+    return given if isinstance(given, str) and 0 < len(given) <= MAX_REQUEST_ID else os.urandom(8).hex()
+
+
 def read_call(hook: Hook, body: bytes) -> Call:
     """A proxy's call; raises InputError where it is no JSON, says a name twice, or a field has a wrong type."""
     check_cost(body)
-    told = LOOKS.get(hook)
-    if told is not None and (found := accelerator.scan(told, body)) is not None:
+    look = LOOKS.get(hook)
+    if look is not None and (found := accelerator.scan(look, body)) is not None:
         return Call(hook, body, found[0])
     return read_document(hook, read_json(body), body)
 
@@ -263,7 +275,7 @@ def read_document(hook: Hook, document: Any, body: bytes | None = None) -> Call:
     """As ``read_call``, from what ``read_json`` gave; without ``body`` the guests' bytes are written anew."""
     if (
         type(document) is dict
-        and (shape := _SHAPES.get(hook)) is not None
+        and (shape := SHAPES.get(hook)) is not None
         and (request_id := shape.fits(document)) is not None
     ):
         data = orjson.dumps(document) if body is None else body
@@ -285,28 +297,28 @@ def read_document(hook: Hook, document: Any, body: bytes | None = None) -> Call:
         head = document[0]
     if not isinstance(head, dict):
         raise InputError("the body is not a JSON object")
-    missing = _complete(head, _TABLES[hook], "")
+    missing = _complete(head, TABLES[hook], "")
     unsaid = frozenset(missing)
     if hook is Hook.POST_QUERY:
         if not isinstance(document[1], dict):
             raise InputError("the outcome is not a JSON object", field="[1]")
-        missing += _complete(document[1], _OUTCOME, "[1].")
-    for field in _STRINGS[hook]:
+        missing += _complete(document[1], OUTCOME, "[1].")
+    for field in STRINGS[hook]:
         _check_strings(head[field], field)
     if hook is Hook.AUTHORIZE and head["identity"] is not None:
-        missing += _complete(head["identity"], _IDENTITY, "identity.")
+        missing += _complete(head["identity"], IDENTITY, "identity.")
         _check_strings(head["identity"]["roles"], "identity.roles")
-    if "hook_context" in _NAMES[hook]:
+    if "hook_context" in NAMES[hook]:
         context = head["hook_context"]
-        missing += _complete(context, _CONTEXT, "hook_context.")
+        missing += _complete(context, CONTEXT, "hook_context.")
         _check_attributes(context["attributes"])
         request_id = context["request_id"]
         if not request_id:
             context["request_id"] = request_id = request_id_of(None)
             missing.append("request_id")
-        elif len(request_id) > _MAX_REQUEST_ID:
-            raise InputError(f"longer than {_MAX_REQUEST_ID} characters", field="hook_context.request_id")
-        if "normalized" in _NAMES[hook] and head["query"] and not head["normalized"]:
+        elif len(request_id) > MAX_REQUEST_ID:
+            raise InputError(f"longer than {MAX_REQUEST_ID} characters", field="hook_context.request_id")
+        if "normalized" in NAMES[hook] and head["query"] and not head["normalized"]:
             _normalize(head, context["attributes"])
             missing.append("normalized")
     else:
@@ -316,50 +328,6 @@ def read_document(hook: Hook, document: Any, body: bytes | None = None) -> Call:
     call = Call(hook, data, orjson.dumps(request_id))
     call.know(document, head, context, unsaid=unsaid)
     return call
-
-
-class _Shape:
-    """The calls that need nothing done: every field is there, with one of its types.
-
-    Types are compared all at once: those of a whole object, in the order of its fields, are one of a few tuples.
-    """
-
-    __slots__ = ("_fields", "_is_query", "_numbers", "_shapes")
-
-    def __init__(self, fields: _Fields) -> None:
-        names = [name for name, _, _ in fields]
-        self._fields = operator.itemgetter(*names)
-        self._shapes = frozenset(itertools.product(*(kinds for _, kinds, _ in fields)))
-        self._is_query = "query" in names
-        self._numbers = [name for name, kinds, _ in fields if int in kinds]
-
-    def fits(self, document: dict[str, Any]) -> str | None:
-        """The call's request id, where it is complete; None where it has to be looked at field by field."""
-        try:
-            if (*map(type, self._fields(document)),) not in self._shapes:
-                return None
-            values = _CONTEXT_FIELDS(document["hook_context"])
-        except KeyError:
-            return None
-        for name in self._numbers:
-            if (document[name] or 0) < 0:
-                return None
-        if (*map(type, values),) not in _CONTEXT_SHAPES:
-            return None
-        request_id: str | None = values[_REQUEST_ID_AT]
-        attributes = values[_ATTRIBUTES_AT]
-        if not request_id or len(request_id) > _MAX_REQUEST_ID:
-            return None
-        if attributes and not _ONLY_STRINGS.issuperset(map(type, attributes.values())):
-            return None
-        if self._is_query and not (document["normalized"] and _ONLY_STRINGS.issuperset(map(type, document["tables"]))):
-            return None
-        return request_id
-
-
-def request_id_of(given: object) -> str:
-    """The request id that was given, where it can be one; else a new one."""
-    return given if isinstance(given, str) and 0 < len(given) <= _MAX_REQUEST_ID else os.urandom(8).hex()
 
 
 def _string(value: object) -> str | None:
@@ -385,7 +353,7 @@ def _check_attributes(attributes: dict[str, Any]) -> None:
             raise InputError("is not a string", field=f"hook_context.attributes.{name:.60}")
 
 
-def _complete(target: dict[str, Any], fields: _Fields, where: str) -> list[str]:
+def _complete(target: dict[str, Any], fields: Fields, where: str) -> list[str]:
     """Fill in what is missing, and check the types of the rest; the names that were missing.
 
     A null is as good as missing where a string may be left out. Numbers count something: HeliosDB's SDK reads them into
@@ -393,8 +361,8 @@ def _complete(target: dict[str, Any], fields: _Fields, where: str) -> list[str]:
     """
     missing = []
     for name, kinds, default in fields:
-        if name not in target or (target[name] is None and kinds == _TEXT and default is not _REQUIRED):
-            if default is _REQUIRED:
+        if name not in target or (target[name] is None and kinds == TEXT and default is not REQUIRED):
+            if default is REQUIRED:
                 raise InputError("is missing", field=where + name)
             target[name] = default() if callable(default) else default
             missing.append(name)
@@ -411,91 +379,3 @@ def _named(kinds: tuple[type, ...]) -> str:
         types.NoneType: "null",
     }  # fmt: skip
     return " or ".join(names[kind] for kind in kinds)
-
-
-def _table(model: type[BaseModel]) -> _Fields:
-    fields = []
-    for name, info in model.model_fields.items():
-        default: Any = _REQUIRED
-        if not info.is_required():
-            default = info.default_factory or info.default
-            if isinstance(default, type) and issubclass(default, BaseModel):
-                default = dict
-        fields.append((name, _kinds(info.annotation), default))
-    return tuple(fields)
-
-
-def _kinds(annotation: Any) -> tuple[type, ...]:
-    options = typing.get_args(annotation) if typing.get_origin(annotation) is types.UnionType else (annotation,)
-    return tuple(_kind(option) for option in options)
-
-
-def _kind(option: Any) -> type:
-    if isinstance(option, type) and issubclass(option, BaseModel):
-        return dict
-    found: type = typing.get_origin(option) or option
-    return found
-
-
-_TABLES: Final = {hook: _table(model) for hook, model in INPUTS.items() if model is not None}
-_NAMES: Final = {hook: frozenset(name for name, _, _ in table) for hook, table in _TABLES.items()}
-_STRINGS: Final = {hook: sorted(names & {"tables", "headers"}) for hook, names in _NAMES.items()}
-_CONTEXT: Final = _table(HookContext)
-_OUTCOME: Final = _table(Outcome)
-_IDENTITY: Final = _table(Identity)
-_ONLY_STRINGS: Final = frozenset({str})
-_CONTEXT_NAMES: Final = [name for name, _, _ in _CONTEXT]
-_CONTEXT_FIELDS: Final = operator.itemgetter(*_CONTEXT_NAMES)
-_CONTEXT_SHAPES: Final = frozenset(itertools.product(*(kinds for _, kinds, _ in _CONTEXT)))
-_REQUEST_ID_AT: Final = _CONTEXT_NAMES.index("request_id")
-_ATTRIBUTES_AT: Final = _CONTEXT_NAMES.index("attributes")
-_AT_ONCE: Final[dict[Hook, _Fields]] = {
-    # An identity has fields of its own to be looked at.
-    hook: tuple((name, (types.NoneType,) if name == "identity" else kinds, default) for name, kinds, default in table)
-    for hook, table in _TABLES.items()
-    if "hook_context" in _NAMES[hook] and hook is not Hook.POST_QUERY
-}
-"""What the fields have to be of calls that are looked at all at once."""
-_SHAPES: Final = {hook: _Shape(fields) for hook, fields in _AT_ONCE.items()}
-
-
-def look(hook: Hook, facts: frozenset[str] = frozenset()) -> bytes | None:
-    """What ``accelerator.scan`` is told of a hook: what a ``_Shape`` wants, and which facts of ``Call`` are asked for.
-
-    None where the accelerator does not look at such calls, or is not there.
-    """
-    if accelerator.scan is None or hook not in _SHAPES:
-        return None
-    places = {place: mark for mark, place in enumerate(_PLACES, _FIRST_MARK) if _PLACES[place] in facts}
-    packed = []
-    for where, fields in ("", _AT_ONCE[hook]), ("hook_context", _CONTEXT), ("attributes", ()):
-        wanted = [
-            (name, sum(_KIND_BITS[kind] for kind in kinds), _ROLES.get(name, 0), places.pop((where, name), 0))
-            for name, kinds, _ in fields
-        ]
-        more = [(name, _ANY_KIND, 0, mark) for (inside, name), mark in places.items() if inside == where]
-        packed.append(accelerator.shape(wanted + more, len(wanted)))
-    return b"".join(packed)
-
-
-_FOUND_OUT: Final = frozenset({"_context", "_document", "_fields", "rewritten", "unsaid"})
-_KIND_BITS: Final[dict[type, int]] = {
-    types.NoneType: 1, bool: 2, int: 4, float: 8, str: 16, list: 32, dict: 64,
-}  # fmt: skip
-_ANY_KIND: Final = 0x7F
-_FIRST_MARK: Final = 0x10
-"""From here on to 0x1f, no byte is in JSON."""
-_ROLES: Final = {"hook_context": 1, "attributes": 2, "tables": 3, "request_id": 4, "query": 5, "normalized": 6}
-"""What is more to a field than its kind, in the numbers of ``accelerator.c``."""
-_PLACES: Final = {
-    ("hook_context", "database"): "database", ("", "database"): "database",
-    ("hook_context", "identity"): "user", ("", "username"): "user",
-    ("attributes", "application_name"): "application",
-    ("", "tables"): "tables",
-    ("", "is_read_only"): "classes", ("", "query"): "classes",
-}  # fmt: skip
-"""Where a ``Call`` finds what ``match`` reads of it: the object's name, empty for the document, and the field's."""
-LOOKS: Final = {hook: told for hook in _SHAPES if (told := look(hook)) is not None}
-"""For ``accelerator.scan``: which inputs are complete. Empty without the accelerator."""
-ANY_OBJECT: Final = accelerator.shape([], 0) * 3
-"""As a look: any object, of which nothing is asked."""

@@ -1,9 +1,7 @@
 """The chain of one hook: which plugins are asked, in which order, and what their answers come to.
 
-This is the table "The twelve hooks" of the design as code. Each rule is one small function: it says what stands
-after one plugin's answer, and whether the chain stops. Failures are turned into answers here and nowhere else: a
-plugin that fails closed stops the chain with the hook's refusing answer, one that fails open is as if it were not
-there.
+What the answers come to is in ``rules``. Failures are turned into answers here and nowhere else: a plugin that fails
+closed stops the chain with the hook's refusing answer, one that fails open is as if it were not there.
 
 There is one walk along a chain (``_walk``). Where all plugins are ready it is plain, synchronous code from the
 call to the answer's bytes. Where one is not, the caller gets a ``Later``, which awaits that one and walks on. Plugins
@@ -22,10 +20,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import orjson
 
-from hookline_api.hooks import DEFAULTS, OBSERVERS, Hook, closed
+from hookline_api.hooks import OBSERVERS, Hook, closed
 from hookline_runtime.call.decisions import Answer
-from hookline_runtime.call.inputs import Call, look, read_call, request_id_of
+from hookline_runtime.call.inputs import Call, read_call, request_id_of
+from hookline_runtime.call.looks import look
 from hookline_runtime.call.matching import MAX_KNOWN, Choice
+from hookline_runtime.chain.rules import NOBODY, REWRITING, RULES, Step, deny_wins, first
 from hookline_runtime.errors import CallError
 from hookline_runtime.errors import bare as _bare
 from hookline_runtime.guest.accelerator import scan
@@ -35,55 +35,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from hookline_api.bundle import BundlePlugin
-    from hookline_runtime.plugin.plugin import Plugin, Road
+    from hookline_runtime.plugin.hook import PluginHook
+    from hookline_runtime.plugin.plugin import Plugin
 
 
 Later = Callable[[Asker], Awaitable[bytes]]
 """What is to be called, and awaited, for a decision that a plugin is not ready for yet. It is called once at the most;
 until it is done, or dropped, it keeps its bundle."""
-Step = tuple["_Asked", Answer]
-"""Who said something, and what."""
-
-
-def _first(call: Call, said: Step, standing: Step | None) -> tuple[Step, bool]:  # noqa: ARG001 - a rule's shape
-    """The first plugin that has an opinion decides."""
-    return said, True
-
-
-def _deny_wins(call: Call, said: Step, standing: Step | None) -> tuple[Step, bool]:  # noqa: ARG001 - a rule's shape
-    """Any deny wins, else any allow."""
-    denied = said[1].action == "deny"
-    return (said if denied or standing is None else standing), denied
-
-
-def _rewriting(call: Call, said: Step, standing: Step | None) -> tuple[Step, bool]:  # noqa: ARG001 - a rule's shape
-    """A rewrite feeds the next plugin; anything else stops."""
-    if said[1].action != "rewrite":
-        return said, True
-    call.rewrite(said[1].decision["value"], said[0].name)
-    return said, False
-
-
-def _storing(call: Call, said: Step, standing: Step | None) -> tuple[Step, bool]:  # noqa: ARG001 - a rule's shape
-    """Each plugin may veto, or change the time to live for the next one."""
-    if said[1].action == "skip":
-        return said, True
-    call.change_ttl(said[1].decision["ttl_ms"])
-    return said, False
-
-
-_RULES: Final = {
-    Hook.AUTHENTICATE: _first,
-    Hook.AUTHORIZE: _deny_wins,
-    Hook.PRE_QUERY: _rewriting,
-    Hook.REWRITE: _rewriting,
-    Hook.ROUTE: _first,
-    Hook.CACHE_GET: _first,
-    Hook.CACHE_SET: _storing,
-    Hook.CUSTOM: _first,
-}
-_REWRITING: Final = frozenset(hook for hook, rule in _RULES.items() if rule is _rewriting)
-_NOBODY: Final = {hook: orjson.dumps({"action": action})[:-1] for hook, action in DEFAULTS.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,13 +60,13 @@ class Link:
 class _Asked:
     """One plugin in the chain of one hook."""
 
-    __slots__ = ("entry", "name", "plugin", "road", "signature")
+    __slots__ = ("entry", "hook", "name", "plugin", "signature")
 
     def __init__(self, link: Link, hook: Hook) -> None:
         self.entry = link.entry
         self.name = link.name
         self.plugin = link.plugin
-        self.road = None if link.plugin is None else link.plugin.roads[hook]
+        self.hook = None if link.plugin is None else link.plugin.hooks[hook]
         self.signature = _signature(link.name)
 
     def fails_open(self, hook: Hook, error: CallError) -> bool:
@@ -134,7 +92,7 @@ class _Alone:
 
     link: _Asked
     plugin: Plugin
-    road: Road
+    hook: PluginHook
     said_of_answer: bytes | None
     """What stands between the plugin's answer and the request id; None where a rule has to see the answer."""
     said_of_none: bytes | None
@@ -173,7 +131,7 @@ class _Pause(NamedTuple):
     links: _Links
     at: int
     """The place of the one that has to be awaited."""
-    standing: Step | None
+    so_far: Step | None
 
 
 class Chains:
@@ -209,15 +167,15 @@ class Chains:
             facts = self._deciding[hook].facts
             if not facts and not observing:
                 self._alone[hook] = self._as_alone(hook, self._deciding[hook].items)
-            if not observing and (told := look(hook, facts)) is not None:
-                self.ways[hook] = Way(hook, told)
+            if not observing and (wanted := look(hook, facts)) is not None:
+                self.ways[hook] = Way(hook, wanted)
 
     def _as_alone(self, hook: Hook, asked: _Links) -> _Alone | None:
-        if len(asked) != 1 or asked[0].plugin is None or asked[0].road is None:
+        if len(asked) != 1 or asked[0].plugin is None or asked[0].hook is None:
             return None
-        said_of_answer = asked[0].signature if _RULES[hook] in (_first, _deny_wins) else None
-        said_of_none = _NOBODY[hook] + self._nobody if hook is not Hook.CACHE_SET else None
-        return _Alone(asked[0], asked[0].plugin, asked[0].road, said_of_answer, said_of_none)
+        said_of_answer = asked[0].signature if RULES[hook] in (first, deny_wins) else None
+        said_of_none = NOBODY[hook] + self._nobody if hook is not Hook.CACHE_SET else None
+        return _Alone(asked[0], asked[0].plugin, asked[0].hook, said_of_answer, said_of_none)
 
     def has_deciders(self, hook: Hook) -> bool:
         """Whether any plugin may decide this hook."""
@@ -232,15 +190,15 @@ class Chains:
         call = Call(hook, b"", orjson.dumps(request_id_of(None)))
         observing = self._observing[hook]
         for link in observing.items if observing is not None else ():
-            if link.plugin is not None and link.road is not None:
-                link.plugin.refuse_size(link.road, size)
+            if link.plugin is not None and link.hook is not None:
+                link.plugin.refuse_size(link.hook, size)
         for link in self._deciding[hook].items:
-            if link.plugin is None or link.road is None:
+            if link.plugin is None or link.hook is None:
                 return self._splice(call, self._not_there(call, link))
-            error = link.plugin.refuse_size(link.road, size)
+            error = link.plugin.refuse_size(link.hook, size)
             if not link.fails_open(hook, error):
                 return self._splice(call, self._failed(call, link, error))
-        return self._splice(call, (_NOBODY[hook], self._nobody))
+        return self._splice(call, (NOBODY[hook], self._nobody))
 
     def answer(
         self, hook: Hook, body: bytes, found: tuple[bytes, bytes] | None = None, *, unread: int = 0
@@ -273,11 +231,11 @@ class Chains:
             if not plugin.ready():
                 return self._later(self._answer_later, Call(hook, body, quoted_id))
             try:  # and not _ask_now, which costs as much as all else here
-                said = plugin.call_now(chosen.road, body)
+                said = plugin.call_now(chosen.hook, body)
             except CallError as error:
                 said = _bare(error)
                 if plugin.before is not None:
-                    said = plugin.before.ask_now(plugin, chosen.road, Call(hook, body, quoted_id), said)
+                    said = plugin.before.ask_now(plugin, chosen.hook, Call(hook, body, quoted_id), said)
             if said is None:
                 if chosen.said_of_none is not None:
                     return b"".join((chosen.said_of_none, quoted_id, self._end_of_answer))
@@ -291,7 +249,7 @@ class Chains:
         """Find out who is asked about a call, and remember it for those that look like it."""
         hook, choice = way.hook, self._deciding[way.hook]
         asked = links = choice.of(call)
-        if links and hook in _REWRITING:
+        if links and hook in REWRITING:
             call.rewritten = True  # as it may be behind the first
             asked = choice.of(call)
         chosen: _Alone | _Several | None = self._as_alone(hook, asked)
@@ -319,12 +277,12 @@ class Chains:
             return self._later(self._decide_later, Call(hook, data, orjson.dumps(request_id)))
         said: Said
         try:  # as in answer
-            said = plugin.call_now(alone.road, data)
+            said = plugin.call_now(alone.hook, data)
         except CallError as error:
             said = _bare(error)
             if plugin.before is not None:
                 call = Call(hook, data, orjson.dumps(request_id))
-                said = plugin.before.ask_now(plugin, alone.road, call, said)
+                said = plugin.before.ask_now(plugin, alone.hook, call, said)
         if alone.said_of_answer is not None and isinstance(said, Answer):
             return said.head
         return self._walk_now(Call(hook, data, orjson.dumps(request_id)), (alone.link,), said)[0]
@@ -352,7 +310,7 @@ class Chains:
         choice = self._deciding[hook]
         links = choice.of(call)
         # After a rewrite, plugins may be asked that the call as it came was not for.
-        for link in choice.items if hook in _REWRITING else links:
+        for link in choice.items if hook in REWRITING else links:
             if link.plugin is not None and not link.plugin.ready():
                 return None
         observing = self._observing[hook]
@@ -375,8 +333,8 @@ class Chains:
             await _tell(watching, call, asker)
         walked = self._walk(call, asked, 0, None, _NOT_ASKED)
         while isinstance(walked, _Pause):
-            links, at, standing = walked
-            walked = self._walk(call, links, at, standing, await _ask(links[at], call))
+            links, at, so_far = walked
+            walked = self._walk(call, links, at, so_far, await _ask(links[at], call))
         return walked
 
     @contextlib.contextmanager
@@ -411,7 +369,7 @@ class Chains:
         return walked
 
     def _walk(
-        self, call: Call, links: _Links, at: int, standing: Step | None, said: Said | _NotAsked
+        self, call: Call, links: _Links, at: int, so_far: Step | None, said: Said | _NotAsked
     ) -> Verdict | _Pause:
         """Go along the chain from one place, where the plugin there has perhaps said something already."""
         hook = call.hook
@@ -419,30 +377,30 @@ class Chains:
             link = links[at]
             plugin = link.plugin
             if said is _NOT_ASKED:
-                if plugin is None or link.road is None:
+                if plugin is None or link.hook is None:
                     return self._not_there(call, link)
                 if not plugin.ready():
-                    return _Pause(links, at, standing)
-                said = _ask_now(plugin, link.road, call)
+                    return _Pause(links, at, so_far)
+                said = _ask_now(plugin, link.hook, call)
             at += 1
             if isinstance(said, Answer):
-                rule = _RULES[hook]
-                if rule is _first:
+                rule = RULES[hook]
+                if rule is first:
                     return said.head, link.signature
-                standing, stops = rule(call, (link, said), standing)
+                so_far, stops = rule(call, (link, said), so_far)
                 if stops:
                     break
-                if hook in _REWRITING:
+                if hook in REWRITING:
                     links, at = self._deciding[hook].after(link, call), 0
             elif isinstance(said, CallError) and not link.fails_open(hook, said):
                 return self._failed(call, link, said)
             said = _NOT_ASKED
-        if hook is Hook.CACHE_SET and call.ttl_ms is not None and (standing is None or standing[1].action == "store"):
+        if hook is Hook.CACHE_SET and call.ttl_ms is not None and (so_far is None or so_far[1].action == "store"):
             head = Answer({"action": "store", "ttl_ms": call.ttl_ms}).head
-            return head, self._nobody if standing is None else standing[0].signature
-        if standing is None:
-            return _NOBODY[hook], self._nobody
-        return standing[1].head, standing[0].signature
+            return head, self._nobody if so_far is None else so_far[0].signature
+        if so_far is None:
+            return NOBODY[hook], self._nobody
+        return so_far[1].head, so_far[0].signature
 
     def _failed(self, call: Call, link: _Asked, error: CallError) -> Verdict:
         # The client learns who and why in a word; what happened in detail is the operator's.
@@ -476,20 +434,20 @@ async def _tell(links: _Links, call: Call, asker: Asker) -> None:
             raise
 
 
-def _ask_now(plugin: Plugin, road: Road, call: Call) -> Said:
+def _ask_now(plugin: Plugin, hook: PluginHook, call: Call) -> Said:
     try:
-        return plugin.call_now(road, call.data)
+        return plugin.call_now(hook, call.data)
     except CallError as error:
         said = _bare(error)
-    return said if plugin.before is None else plugin.before.ask_now(plugin, road, call, said)
+    return said if plugin.before is None else plugin.before.ask_now(plugin, hook, call, said)
 
 
 async def _ask(link: _Asked, call: Call) -> Said:
-    plugin, road = link.plugin, link.road
+    plugin, hook = link.plugin, link.hook
     assert plugin is not None  # noqa: S101 - the walk stopped for it
-    assert road is not None  # noqa: S101
+    assert hook is not None  # noqa: S101
     try:
-        return await plugin.call_on(road, call.data)
+        return await plugin.call_on(hook, call.data)
     except CallError as error:
         said = _bare(error)
-    return said if plugin.before is None else await plugin.before.ask(plugin, road, call, said)
+    return said if plugin.before is None else await plugin.before.ask(plugin, hook, call, said)

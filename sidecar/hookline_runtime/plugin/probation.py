@@ -15,29 +15,55 @@ All of this is on the way of a failure. A call that succeeds does not come here.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from hookline_runtime.call.matching import compile_match
 from hookline_runtime.errors import CallError, OverloadError, bare
 from hookline_runtime.plugin.stats import own_row
 
 if TYPE_CHECKING:
+    from hookline_api.bundle import BundlePlugin
+    from hookline_api.hooks import Hook
     from hookline_runtime.call.decisions import Answer
     from hookline_runtime.call.inputs import Call
-    from hookline_runtime.plugin.plugin import Plugin, Road
+    from hookline_runtime.plugin.hook import PluginHook
 
 
-class Before:
+class Version(Protocol):
+    """A plugin, as far as it stands in for another one, or has one that does."""
+
+    entry: BundlePlugin
+    hooks: dict[Hook, PluginHook]
+    inline: bool
+    """Whether calls run on the event loop."""
+
+    def hold(self) -> None:
+        """Stay, until ``release``."""
+
+    def release(self) -> None:
+        """Undo one ``hold``."""
+
+    def call_now(self, hook: PluginHook, data: bytes) -> Answer | None:
+        """One call on this thread. Raises CallError."""
+
+    async def call_on(self, hook: PluginHook, data: bytes) -> Answer | None:
+        """One call, once there is room for it. Raises CallError."""
+
+
+V = TypeVar("V", bound=Version)
+
+
+class Before(Generic[V]):
     """A plugin that is held for another one's failures, until ``end``."""
 
-    __slots__ = ("_ended", "_match", "_roads", "plugin")
+    __slots__ = ("_ended", "_hooks", "_match", "plugin")
 
-    def __init__(self, plugin: Plugin) -> None:
+    def __init__(self, plugin: V) -> None:
         self.plugin = plugin
         self._ended = False
         self._match = compile_match(plugin.entry.match)
         # With figures of its own: the plugin's are those of the version that runs.
-        self._roads = {hook: road.apart(own_row()) for hook, road in plugin.roads.items()}
+        self._hooks = {name: hook.apart(own_row()) for name, hook in plugin.hooks.items()}
         plugin.hold()
 
     def end(self) -> None:
@@ -46,27 +72,27 @@ class Before:
             self._ended = True
             self.plugin.release()
 
-    def ask_now(self, failed: Plugin, road: Road, call: Call, error: CallError) -> Answer | CallError | None:
+    def ask_now(self, failed: Version, hook: PluginHook, call: Call, error: CallError) -> Answer | CallError | None:
         """What it says in place of the plugin that failed so on this thread; that error again where it fails too.
 
-        It needs no place of its own: the call has that of the plugin that failed.
+        It needs no permit of its own: the call has that of the plugin that failed.
         """
-        mine = self._road(road, call, error)
+        mine = self._mine(hook, call, error)
         if mine is None:
             return error
         said: Answer | CallError | None
         try:
             said = self.plugin.call_now(mine, call.data)
         except CallError as second:
-            said = self._second(road, error, second)
+            said = self._second(hook, error, second)
         else:
-            road.row.count_alone()
+            hook.row.count_alone()
         failed.inline = failed.inline and self.plugin.inline
         return said
 
-    async def ask(self, failed: Plugin, road: Road, call: Call, error: CallError) -> Answer | CallError | None:
+    async def ask(self, failed: Version, hook: PluginHook, call: Call, error: CallError) -> Answer | CallError | None:
         """``ask_now``, once there is room for it."""
-        mine = self._road(road, call, error)
+        mine = self._mine(hook, call, error)
         if mine is None:
             return error
         said: Answer | CallError | None
@@ -75,27 +101,27 @@ class Before:
         try:
             said = await plugin.call_on(mine, call.data)
         except CallError as second:
-            said = self._second(road, error, second)
+            said = self._second(hook, error, second)
         else:
-            road.row.count_alone()
+            hook.row.count_alone()
         finally:
             plugin.release()
         failed.inline = failed.inline and plugin.inline
         return said
 
-    def _road(self, road: Road, call: Call, error: CallError) -> Road | None:
+    def _mine(self, hook: PluginHook, call: Call, error: CallError) -> PluginHook | None:
         """Where it is asked; None where it is not."""
         if isinstance(error, OverloadError):
             return None
-        mine = self._roads.get(road.hook)
+        mine = self._hooks.get(hook.name)
         if mine is None or not (self._match is None or self._match(call)):
-            road.row.count_alone()
+            hook.row.count_alone()
             return None
         return mine
 
     @staticmethod
-    def _second(road: Road, error: CallError, second: CallError) -> CallError:
+    def _second(hook: PluginHook, error: CallError, second: CallError) -> CallError:
         if isinstance(second, OverloadError):  # it was not asked: that clears nobody
-            road.row.count_alone()
+            hook.row.count_alone()
         bare(second)
         return error

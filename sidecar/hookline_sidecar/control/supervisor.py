@@ -90,7 +90,7 @@ class Supervisor:
         self._memory = settings.memory or memory.limit()
         self._in_memory = memory.in_memory(state.root)
         self.fleet = Fleet(size=settings.workers, plan=self._plan, refused=self._refused_by_one, changed=self._tell)
-        apart.have_room(self._room_for_child)
+        apart.set_room(self._room_for_child)
         self.started = time.time()
         self.changes = 0
         """Bundles that replaced another one."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import select
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hookline_sidecar.board import CONNECTIONS, LEAVING, LINE, LOOKS, Board
 
@@ -36,6 +36,15 @@ _LOG_PAUSE_S: Final = 10.0
 log = logging.getLogger("hookline.accepting")
 
 
+class _Others(NamedTuple):
+    """The workers with clearly fewer connections than this one."""
+
+    awaited: dict[int, int]
+    """Those to leave a connection to, each with its count of looks."""
+    passed_over: bool
+    """Whether there is one that is given up."""
+
+
 class Acceptor:
     """Takes connections for one worker, on its event loop.
 
@@ -52,8 +61,6 @@ class Acceptor:
         self._others = [at for at in range(0, len(board.words), LINE) if at != self._mine]
         self._given_up: dict[int, int] = {}
         """Workers that are not waited for, each with its count of looks: until it looks again."""
-        self.passes_over = False
-        """Whether one of those has clearly fewer connections."""
         self._serve = serve
         self._arriving: set[asyncio.Task[None]] = set()
         self._logged_at = -_LOG_PAUSE_S
@@ -72,36 +79,35 @@ class Acceptor:
             await asyncio.wait(self._arriving)
 
     def ended(self) -> None:
-        """A connection of this worker is no more."""
+        """A connection of this worker has ended."""
         self._words[self._mine + CONNECTIONS] -= 1
         for each in self._sockets:
             each.one_less()
 
-    def looks(self) -> None:
-        """Say that this worker is well."""
+    def count_look(self) -> None:
+        """Show the others that this worker is well."""
         self._words[self._mine + LOOKS] += 1
 
-    def fewer(self) -> dict[int, int]:
-        """The workers with clearly fewer connections, each with its count of looks.
+    def compare(self) -> _Others:
+        """The other workers that have clearly fewer connections.
 
         A sixteenth is not clear: a storm of connections would come in one by one. Up to 15 connections, it is one.
         """
         words, own = self._words, self._words[self._mine + CONNECTIONS]
         enough = own - (own >> 4)
-        found = {}
-        self.passes_over = False
+        awaited, passed_over = {}, False
         for at in self._others:
             if words[at] < enough and not words[at + LEAVING]:
                 looks = words[at + LOOKS]
                 if self._given_up.get(at) != looks:
-                    found[at] = looks
+                    awaited[at] = looks
                 else:
-                    self.passes_over = True
-        return found
+                    passed_over = True
+        return _Others(awaited, passed_over)
 
-    def at_once(self) -> int:
+    def at_once(self, *, passed_over: bool) -> int:
         """How many connections to take before looking what the others do."""
-        return 1 + (self._words[self._mine + CONNECTIONS] >> 4) if self.passes_over else _AT_ONCE
+        return 1 + (self._words[self._mine + CONNECTIONS] >> 4) if passed_over else _AT_ONCE
 
     def give_up(self, stuck: dict[int, int]) -> None:
         """Wait no more for these."""
@@ -160,14 +166,14 @@ class _Listener:
     def _ready(self) -> None:
         """A connection waits, unless another worker was quicker."""
         acceptor = self._acceptor
-        acceptor.looks()
-        fewer, taken = acceptor.fewer(), 0
-        while not fewer and taken < acceptor.at_once():
+        acceptor.count_look()
+        others, taken = acceptor.compare(), 0
+        while not others.awaited and taken < acceptor.at_once(passed_over=others.passed_over):
             if not self._accept():
                 return
-            fewer, taken = acceptor.fewer(), taken + 1
-        if fewer or acceptor.passes_over:
-            self._stand_back(fewer)
+            others, taken = acceptor.compare(), taken + 1
+        if others.awaited or others.passed_over:
+            self._stand_back(others.awaited)
 
     def _accept(self) -> bool:
         try:
@@ -182,35 +188,34 @@ class _Listener:
         self._acceptor.take(connection)
         return True
 
-    def _stand_back(self, fewer: dict[int, int]) -> None:
+    def _stand_back(self, awaited: dict[int, int]) -> None:
         """Leave what waits to others, and look again soon. Meanwhile the socket wakes nobody here."""
         self._loop.remove_reader(self._listening)
-        self._ahead, self._since = fewer, self._loop.time()
+        self._ahead, self._since = awaited, self._loop.time()
         self._again = self._loop.call_later(_LOOK_AGAIN_S, self._look)
 
     def one_less(self) -> None:
         """This worker may not be ahead any more: where connections are short, the next need not wait for the clock."""
         if self._since is not None and self._again is not None:
-            acceptor = self._acceptor
-            if not acceptor.fewer() and not acceptor.passes_over:
+            others = self._acceptor.compare()
+            if not others.awaited and not others.passed_over:
                 self._again.cancel()
                 self._look()
 
     def _look(self) -> None:
         acceptor = self._acceptor
-        acceptor.looks()
+        acceptor.count_look()
         if self._since is None or not self._poll.poll(0):
             self.watch()
             return
         waited = self._loop.time() - self._since
-        fewer = acceptor.fewer()
-        stuck = {at: looks for at, looks in fewer.items() if self._ahead.get(at) == looks and waited >= _PATIENCE_S}
+        others, ahead = acceptor.compare(), self._ahead
+        stuck = {at: looks for at, looks in others.awaited.items() if ahead.get(at) == looks and waited >= _PATIENCE_S}
         acceptor.give_up(stuck)
-        fewer = {at: looks for at, looks in fewer.items() if at not in stuck}
-        if fewer and waited < _LONGEST_S:
+        if len(others.awaited) > len(stuck) and waited < _LONGEST_S:
             self._again = self._loop.call_later(_LOOK_AGAIN_S, self._look)
             return
         # Nobody is left who should have it. Or others should, and look, and still it waits: then it is for us.
         self.watch()
-        if self._accept() and not acceptor.passes_over:
+        if self._accept() and not others.passed_over:
             self._ready()

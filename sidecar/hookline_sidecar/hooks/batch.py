@@ -18,16 +18,16 @@ import orjson
 
 from hookline_api.hooks import MAX_CALLS, Hook, hook_spellings, parse_hook
 from hookline_runtime.call.inputs import (
-    ANY_OBJECT,
     check_cost,
     parse_json,
     read_marked,
     repeated_in,
     twice_sentence,
 )
+from hookline_runtime.call.looks import ANY_OBJECT
 from hookline_runtime.errors import InputError
 from hookline_runtime.guest.accelerator import scan_from
-from hookline_sidecar.replies import JSON, Refused, Reply, document
+from hookline_sidecar.replies import JSON, Problem, Reply, document
 
 if TYPE_CHECKING:
     from hookline_runtime.chain.pipeline import Chains, Later
@@ -69,7 +69,7 @@ class Batch:
     def advance(self, chains: Chains) -> Reply | None:
         """Answer as many calls as one turn allows, and plugins are ready for; the reply once there are all.
 
-        Raises Refused, the first time, where the body is no batch at all.
+        Raises Problem, the first time, where the body is no batch at all.
         """
         calls, answers = self._calls, self._answers
         if calls is None:
@@ -156,7 +156,7 @@ def _check_cost(body: bytes) -> None:
     try:
         check_cost(body)
     except InputError as error:
-        raise Refused(400, str(error)) from None
+        raise Problem(400, str(error)) from None
 
 
 def _read(body: bytes) -> list[_Given | bytes]:
@@ -164,16 +164,16 @@ def _read(body: bytes) -> list[_Given | bytes]:
     try:
         whole, twice = parse_json(body)
     except InputError as error:
-        raise Refused(400, str(error)) from None
+        raise Problem(400, str(error)) from None
     marked = read_marked(body) if twice else whole
     around = {**marked, "calls": None} if isinstance(marked, dict) else marked
     if twice and (marked is None or repeated_in(around) is not None):
-        raise Refused(400, twice_sentence(around))
+        raise Problem(400, twice_sentence(around))
     calls = marked.get("calls") if isinstance(marked, dict) else None
     if not isinstance(calls, list):
-        raise Refused(400, 'the body is not {"calls": […]}', field="calls")
+        raise Problem(400, 'the body is not {"calls": […]}', field="calls")
     if len(calls) > MAX_CALLS:
-        raise Refused(400, f"there are {len(calls)} calls, and a batch may have {MAX_CALLS}", field="calls")
+        raise Problem(400, f"there are {len(calls)} calls, and a batch may have {MAX_CALLS}", field="calls")
     return [
         _look(given, index)
         if not twice or repeated_in(calls[index]) is None

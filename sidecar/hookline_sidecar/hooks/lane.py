@@ -26,19 +26,18 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 import aiohttp
 from aiohttp import web
 
 from hookline_runtime.plugin.backlog import Asker
-from hookline_serving import Census
-from hookline_sidecar.hooks.heads import MAX_HEAD, Head, read_head
+from hookline_sidecar.hooks.heads import MAX_HEAD
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from hookline_serving import Bounds, Closed, Visit
+    from hookline_serving import Census, Visit
 
     Later = Callable[[Asker], Awaitable[bytes]]
     """What is still to be done for a response, for the client that asked."""
@@ -54,105 +53,42 @@ _PATIENCE_S: Final = 0.05
 _TURN: Final = 16
 """Requests that one connection may have answered before the others get their turn."""
 _TURN_BYTES: Final = 64 * 1024
-_MAX_KNOWN: Final = 4096
-_MAX_KNOWN_BYTES: Final = 1024
-_FLUSH_S: Final = 0.01
-"""How often a shutdown looks whether answers have been read: no callback tells."""
-_SILENCE_S: Final = 3600.0
-"""A connection that says nothing for this long between two requests is closed, twice as long at the most."""
 
 _CAN_TAKE_BACK: Final = aiohttp.__version__.startswith("3.") and hasattr(web.RequestHandler, "_waiter")
 """The only private thing of aiohttp's that is read: what an idle handler waits for. With another aiohttp, what is
 handed over is handed over for good."""
 
 
-class Lanes:
+class Shared(Protocol):
     """What all lanes of one process share."""
 
-    def __init__(
-        self,
-        route: Callable[[Head], tuple[Answer | None, bool]],
-        behind: Callable[[Visit | None], web.RequestHandler],
-        lost: Callable[[], None],
-        loop: asyncio.AbstractEventLoop,
-        bounds: Bounds,
-        closed: Closed,
-    ) -> None:
-        self.loop = loop
-        self.census = Census(bounds, closed, watches_idle=False, idlest=self._idlest)
-        self.behind = behind
-        self.lost = lost
-        self.connections: set[Lane] = set()
-        self.under_way: set[asyncio.Task[bytes]] = set()
-        self.known: dict[bytes, Plan] = {}
-        """Plans by heads: a proxy sends the same few again and again."""
-        self._route = route
-        self._sweeping: asyncio.TimerHandle | None = None
-
-    def lane(self) -> Lane:
-        """One more connection."""
-        if self._sweeping is None:
-            self._sweeping = self.loop.call_later(_SILENCE_S, self._sweep)
-        return Lane(self)
+    loop: asyncio.AbstractEventLoop
+    census: Census
+    connections: set[Lane]
+    under_way: set[asyncio.Task[bytes]]
+    """The calls that lanes wait for."""
+    known: dict[bytes, Plan]
+    """Plans by heads: a proxy sends the same few again and again."""
 
     def plan(self, raw: bytes) -> Plan | None:
-        """What to do with a head that is not known yet; None where it is in doubt."""
-        head = read_head(raw)
-        if head is None:
-            return None
-        answer, keep = self._route(head)
-        plan = answer, head.length
-        if keep and len(raw) <= _MAX_KNOWN_BYTES:
-            if len(self.known) >= _MAX_KNOWN:
-                self.known.clear()
-            self.known[raw] = plan
-        return plan
+        """Decide about a head that is not in ``known``; None where it is in doubt."""
 
-    def end(self) -> None:
-        """Close what is idle, let calls under way end, and leave what is unfinished to aiohttp: we shut down."""
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-        self.census.end()
-        for lane in tuple(self.connections):
-            lane.end()
+    def behind(self, visit: Visit | None) -> web.RequestHandler:
+        """Make a handler of aiohttp's for one connection."""
 
-    async def ended(self) -> None:
-        """Return when the calls under way have ended, and clients have read their answers."""
-        if self.under_way:
-            await asyncio.wait(self.under_way)
-        while any(lane.is_sending() for lane in self.connections):  # noqa: ASYNC110 - nothing tells; see _FLUSH_S
-            await asyncio.sleep(_FLUSH_S)
-
-    def cut(self) -> None:
-        """Close what is still under way."""
-        for task in tuple(self.under_way):
-            task.cancel()
-
-    def _idlest(self) -> Visit | None:
-        """One that may go where there are too many: that said nothing since somebody last looked, if there is one."""
-        found = None
-        for lane in self.connections:
-            if lane.visit is not None and lane.visit.crowd is self.census.kept and lane.is_idle():
-                if lane.is_silent():
-                    return lane.visit
-                found = found or lane
-        return None if found is None else found.visit
-
-    def _sweep(self) -> None:
-        self._sweeping = self.loop.call_later(_SILENCE_S, self._sweep) if self.connections else None
-        for lane in tuple(self.connections):
-            lane.end_if_silent()
+    def lost(self) -> None:
+        """Take note that a connection has ended."""
 
 
 class Lane(asyncio.Protocol):
     """One connection."""
 
     __slots__ = (
-        "_asker", "_behind", "_blocked", "_ended", "_for_good", "_held", "_is_new", "_owed", "_paused", "_resting",
-        "_said", "_shared", "_task", "_timer", "_transport", "visit",
+        "_asker", "_behind", "_blocked", "_came", "_ended", "_for_good", "_held", "_is_new", "_owed", "_paused",
+        "_resting", "_shared", "_task", "_timer", "_transport", "visit",
     )  # fmt: skip
 
-    def __init__(self, shared: Lanes) -> None:
+    def __init__(self, shared: Shared) -> None:
         self._shared = shared
         self._transport = cast("asyncio.Transport", None)  # until connection_made
         self._behind: web.RequestHandler | None = None
@@ -174,9 +110,9 @@ class Lane(asyncio.Protocol):
         self._blocked = False
         """Whether the client does not read its answers."""
         self._ended = False
-        """Whether nothing comes any more, or is wanted."""
-        self._said = True
-        """Whether anything came since somebody last looked."""
+        """Whether nothing more comes, or nothing more is wanted."""
+        self._came = True
+        """Whether anything came since ``begin_silence``."""
         self._is_new = True
         """Whether it has not completed a request yet."""
         self.visit: Visit | None = None
@@ -205,9 +141,9 @@ class Lane(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Decide about each byte's fate."""
-        self._said = True
+        self._came = True
         if self._for_good:
-            self._handler().data_received(data)
+            self._ensure_handler().data_received(data)
         elif self._resting:
             self._held += data
             if self._blocked and self.visit is not None:
@@ -227,7 +163,7 @@ class Lane(asyncio.Protocol):
     def eof_received(self) -> bool:
         """Answer what came whole, then close. What is aiohttp's ends as aiohttp ends it, which may be unanswered."""
         if self._for_good or self._owed:
-            self._handler().eof_received()
+            self._ensure_handler().eof_received()
             return False
         self._ended = True
         self._leave()
@@ -270,17 +206,17 @@ class Lane(asyncio.Protocol):
             self._transport.close()
 
     def end_if_silent(self) -> None:
-        """Close it if nothing came since this was last asked, and aiohttp does not watch over it.
+        """Close it if nothing came since ``begin_silence``, and aiohttp does not watch over it.
 
         Nobody else watches over a client that does not read.
         """
-        if self.is_silent() and self._task is None and not self._for_good and self._is_ours():
+        if self.begin_silence() and self._task is None and not self._for_good and self._take_back():
             self._transport.abort()
 
-    def is_silent(self) -> bool:
-        """Whether nothing came since this was last asked."""
-        is_silent, self._said = not self._said, False
-        return is_silent
+    def begin_silence(self) -> bool:
+        """Wait for the next bytes from here on. Returns whether none came since this was last called."""
+        was_silent, self._came = not self._came, False
+        return was_silent
 
     def is_idle(self) -> bool:
         """Whether nothing is under way, and all was read."""
@@ -300,7 +236,7 @@ class Lane(asyncio.Protocol):
             if self._owed:
                 at = self._hand_over(data, at, at + self._owed)
                 continue
-            if not turn or room <= 0 or (self._blocked and self._is_ours()):
+            if not turn or room <= 0 or (self._blocked and self._take_back()):
                 self._write(answers)
                 self._rest(data[at:])
                 return
@@ -321,26 +257,27 @@ class Lane(asyncio.Protocol):
             ask, length = plan
             body = end + 4
             stop = body + length
-            if ask is not None and (self._behind is None or self._is_ours()):
-                if stop <= size:
-                    if self._is_new:
-                        self._prove()
-                    answer = ask(data[body:stop])
-                    if isinstance(answer, bytes):
-                        if stop == size and not answers:  # one request at a time: what most clients do
-                            self._transport.write(answer)
-                            break
-                        answers.append(answer)
-                        at, turn, room = stop, turn - 1, room - len(answer)
-                        continue
-                    if answer is not None:
-                        self._write(answers)
-                        self._await(answer, data[stop:])
-                        return
-                elif stop - at <= _MAX_HELD:
+            if ask is not None and self._behind is not None and not self._take_back():
+                ask = None  # aiohttp is not idle: this one is behind what it has
+            if ask is not None and stop <= size:
+                if self._is_new:
+                    self._prove()
+                answer = ask(data[body:stop])
+                if isinstance(answer, bytes):
+                    if stop == size and not answers:  # one request at a time: what most clients do
+                        self._transport.write(answer)
+                        break
+                    answers.append(answer)
+                    at, turn, room = stop, turn - 1, room - len(answer)
+                    continue
+                if answer is not None:
                     self._write(answers)
-                    self._hold(data[at:], is_new=at > 0)
+                    self._await(answer, data[stop:])
                     return
+            elif ask is not None and stop - at <= _MAX_HELD:
+                self._write(answers)
+                self._hold(data[at:], is_new=at > 0)
+                return
             self._write(answers)
             at = self._hand_over(data, at, stop)
         self._write(answers)
@@ -367,7 +304,7 @@ class Lane(asyncio.Protocol):
         self._read_on()
         part = data[begin:end]
         self._owed = end - begin - len(part)
-        self._handler().data_received(part)
+        self._ensure_handler().data_received(part)
         return begin + len(part)
 
     def _hand_over_for_good(self, data: bytes) -> None:
@@ -375,20 +312,24 @@ class Lane(asyncio.Protocol):
         self._for_good = True
         self._held = b""
         self._stop_timer()
-        self._handler().data_received(data)
+        self._ensure_handler().data_received(data)
 
     def _is_ours(self) -> bool:
         """Whether aiohttp has answered all that it was handed, and waits for the next request."""
-        behind = self._behind
-        if behind is None:
+        if self._behind is None:
             return True
-        waiter = behind._waiter  # noqa: SLF001 - see _CAN_TAKE_BACK
-        if waiter is None or waiter.done():
+        waiter = self._behind._waiter  # noqa: SLF001 - see _CAN_TAKE_BACK
+        return waiter is not None and not waiter.done()
+
+    def _take_back(self) -> bool:
+        """Go on here where ``_is_ours``; else False. The clock of an idle connection is the lane's from here on."""
+        if not self._is_ours():
             return False
-        behind.keep_alive(val=False)  # the clock of a connection that is idle: this one is ours to watch
+        if self._behind is not None:
+            self._behind.keep_alive(val=False)
         return True
 
-    def _handler(self) -> web.RequestHandler:
+    def _ensure_handler(self) -> web.RequestHandler:
         if self._behind is None:
             self._behind = self._shared.behind(self.visit)
             self._behind.connection_made(self._transport)
@@ -479,7 +420,7 @@ class Lane(asyncio.Protocol):
         """Once nothing comes any more: close when all is answered, also what aiohttp has."""
         if not self._ended or self._resting or self._transport.is_closing():
             return
-        if self._for_good or self._owed or self._is_ours():
+        if self._for_good or self._owed or self._take_back():
             self._transport.close()
         else:
             self._shared.loop.call_later(_PATIENCE_S, self._close_if_done)

@@ -218,9 +218,9 @@ def _facts(plugin: Plugin) -> dict[str, Any]:
         "revision": plugin.revision,
         "inline": plugin.inline,
         "off_the_road": {
-            hook.value: {"failures": road.breaker.failures, "until": round(time.time() + road.breaker.open_for, 1)}
-            for hook, road in plugin.roads.items()
-            if road.breaker.open_for
+            name.value: {"failures": hook.breaker.failures, "until": round(time.time() + hook.breaker.open_for, 1)}
+            for name, hook in plugin.hooks.items()
+            if hook.breaker.open_for
         },
         "last_failure": None if failure is None else _failure(failure),
         "last_fault": None if fault is None else _failure(fault),

@@ -56,11 +56,11 @@ async def test_a_child_that_never_gets_anywhere_ends(children, monkeypatch):
 
 async def test_a_child_that_is_given_up_keeps_nobody_waiting_behind_it(monkeypatch):
     """It wanted all the memory, and so stood in front until the one that ran had ended."""
-    monkeypatch.setattr(apart._Gate, "room", staticmethod(lambda: 256 * 2**20))
-    gate, inside, ends = apart._Gate(), [], asyncio.Event()
+    monkeypatch.setattr(apart._Account, "room", staticmethod(lambda: 256 * 2**20))
+    account, inside, ends = apart._Account(), [], asyncio.Event()
 
     async def child(name, wanted):
-        async with gate.place(wanted, ()):
+        async with account.permit(wanted, ()):
             inside.append(name)
             await ends.wait()
 
@@ -72,4 +72,4 @@ async def test_a_child_that_is_given_up_keeps_nobody_waiting_behind_it(monkeypat
     await until_true(lambda: inside == ["first", "small"], "the one behind it is in", pause=0)
     ends.set()
     await asyncio.gather(*tasks, return_exceptions=True)
-    assert gate._running == gate._taken == 0
+    assert account._running == account._taken == 0

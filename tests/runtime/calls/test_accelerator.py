@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from hookline_api.hooks import Hook
 from hookline_api.resources import Match
-from hookline_runtime.call import inputs
+from hookline_runtime.call import inputs, looks, shapes
 from hookline_runtime.call.matching import Choice
 from hookline_runtime.errors import CallError, InputError, TrapError
 from hookline_runtime.guest import accelerator, engine
@@ -53,16 +53,16 @@ _PIECES = [
 
 def _agrees(hook: Hook, body: bytes) -> bool:
     """Whether the accelerator finds it complete; and then it is, with that request id."""
-    quoted, key = accelerator.scan(inputs.LOOKS[hook], body) or (None, b"")
+    quoted, key = accelerator.scan(looks.LOOKS[hook], body) or (None, b"")
     assert key == b""
-    within = accelerator.scan_from(inputs.LOOKS[hook], b"[" + body + b"]", 1)
+    within = accelerator.scan_from(looks.LOOKS[hook], b"[" + body + b"]", 1)
     if within is not None:
-        assert accelerator.scan(inputs.LOOKS[hook], body[: within[1] - 1]) == within[0]
+        assert accelerator.scan(looks.LOOKS[hook], body[: within[1] - 1]) == within[0]
     if quoted is None:
         return False
     document = orjson.loads(body)
     assert within == ((quoted, b""), 1 + len(body.rstrip(b" \n\r\t")))
-    found = inputs._SHAPES[hook].fits(document)
+    found = shapes.SHAPES[hook].fits(document)
     assert found is not None
     assert quoted == orjson.dumps(found)
     call = inputs.read_call(hook, body)
@@ -88,7 +88,7 @@ def test_whatever_is_cut_off_or_missing_is_left_to_python(hook):
     """Each prefix, and each body without one field, or with that field twice."""
     body = json.dumps(_BODIES[hook], ensure_ascii=False).encode()
     assert not any(_agrees(hook, body[:end]) for end in range(len(body)))
-    for name in inputs._NAMES[hook]:
+    for name in shapes.NAMES[hook]:
         assert not _agrees(hook, json.dumps({k: v for k, v in _BODIES[hook].items() if k != name}).encode())
         assert not _agrees(hook, b"{" + json.dumps({name: _BODIES[hook][name]}).encode()[1:-1] + b"," + body[1:])
 
@@ -154,7 +154,7 @@ def _read(hook, body):
 
 def test_a_body_of_any_length_is_read_to_its_end_and_no_further():
     """Strings end at each place relative to the eight bytes that are looked at together."""
-    look = inputs.LOOKS[Hook.ROUTE]
+    look = looks.LOOKS[Hook.ROUTE]
     for length in range(70):
         body = orjson.dumps(_WHOLE | {"query": "q" * length, "more": "é" * (length % 9)})
         assert accelerator.scan(look, body) == (b'"r-1"', b"")
@@ -228,10 +228,10 @@ def test_queries_of_one_key_are_of_the_same_classes(is_read_only):
 
 def _check_key(hook: Hook, body: bytes) -> None:
     for at, choice in enumerate(_CHOICES):
-        found = accelerator.scan(inputs.look(hook, choice.facts), body)
+        found = accelerator.scan(looks.look(hook, choice.facts), body)
         if found is None:
             continue
-        assert accelerator.scan(inputs.LOOKS[hook], body) == (found[0], b"")
+        assert accelerator.scan(looks.LOOKS[hook], body) == (found[0], b"")
         chosen = choice._chosen(inputs.read_document(hook, inputs.read_json(body), body))
         assert _chosen.setdefault((at, hook, found[1]), chosen) == chosen
 
@@ -240,7 +240,7 @@ def test_a_key_has_no_more_of_a_query_than_its_class_needs():
     """So that the next query of its kind is known already. A fact that the proxy did not say is in no key."""
 
     def key(facts, **said):
-        _, key = accelerator.scan(inputs.look(Hook.ROUTE, frozenset(facts)), orjson.dumps(_WHOLE | said))
+        _, key = accelerator.scan(looks.look(Hook.ROUTE, frozenset(facts)), orjson.dumps(_WHOLE | said))
         return key
 
     assert key([]) == b""
@@ -249,12 +249,12 @@ def test_a_key_has_no_more_of_a_query_than_its_class_needs():
     assert key(["application"]) == b""
     assert len({key([fact]) for fact in ("database", "user", "tables", "classes")}) == 4
     assert key(["tables"], tables=["t" * 500]) != b""
-    assert accelerator.scan(inputs.look(Hook.ROUTE, {"tables"}), orjson.dumps(_WHOLE | {"tables": ["t" * 510]})) is None
+    assert accelerator.scan(looks.look(Hook.ROUTE, {"tables"}), orjson.dumps(_WHOLE | {"tables": ["t" * 510]})) is None
 
 
 def test_what_is_no_shape_is_refused():
     """Nothing but bytes of the right length and counts is read; a name that does not fit is no name."""
-    look, body = inputs.LOOKS[Hook.ROUTE], orjson.dumps(_WHOLE)
+    look, body = looks.LOOKS[Hook.ROUTE], orjson.dumps(_WHOLE)
     size = len(look) // 3
     wrong = [None, look.decode("latin-1"), bytearray(look), b"", look[:-1], look + b"\0", look[:size]]
     wrong += [look[: size - 2] + b"\x11\x00" + look[size:], look[:-1] + b"\x01", look[:-2] + b"\xff\xff"]
@@ -558,7 +558,7 @@ import os, sys
 {change}
 from hookline_runtime.guest import accelerator
 from hookline_runtime.guest.calls import Guest, Instance
-from hookline_runtime.call.inputs import LOOKS
+from hookline_runtime.call.looks import LOOKS
 print(accelerator.unused, accelerator.call, LOOKS)
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

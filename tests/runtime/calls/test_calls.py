@@ -111,12 +111,12 @@ async def test_a_secret_that_one_call_leaves_is_seen_by_no_other(workshop, wat):
 async def test_a_call_at_low_load_finds_an_instance_ready(workshop, wat, monkeypatch):
     """What a fresh instance costs is paid between calls."""
     runtime = await workshop.guest(wat.module(answers={"custom_hook": "1"}))
-    plugin = runtime.plugins["guest"]
+    kept = runtime.plugins["guest"]._instances
     for _ in range(10):
         await runtime.call(Hook.CUSTOM, b"0")
 
     async def tidy():
-        await until_true(lambda: not (plugin._used or plugin._will_tidy or plugin._tidying), "rest", pause=0.001)
+        await until_true(lambda: not (kept.used or kept.will_tidy or kept.tidying), "rest", pause=0.001)
 
     await tidy()
     in_a_call, made, instantiate = [], [], Guest.instantiate
@@ -126,7 +126,7 @@ async def test_a_call_at_low_load_finds_an_instance_ready(workshop, wat, monkeyp
         return instantiate(self, timeout_ms=timeout_ms, instead_of=instead_of)
 
     monkeypatch.setattr(Guest, "instantiate", watched)
-    plugin.trust()
+    runtime.plugins["guest"].trust()
     for _ in range(50):
         assert (await runtime.call(Hook.CUSTOM, b"0"))["value"] == 1
         await asyncio.sleep(0)
@@ -146,7 +146,7 @@ async def test_calls_without_a_pause_between_them_give_their_instances_back(work
         answer = runtime.answer(Hook.CUSTOM, b"0")
         answered += isinstance(answer, bytes) and answer.startswith(b'{"action":"answered","value":1,')
     assert answered == 6000
-    assert len(plugin._used) <= 32
+    assert len(plugin._instances.used) <= 32
 
 
 async def test_no_innocent_call_is_cut_when_the_machine_is_busy(workshop, wat, monkeypatch):

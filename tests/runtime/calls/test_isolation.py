@@ -95,7 +95,7 @@ async def test_a_pool_keeps_no_more_than_its_size_and_closes_the_rest(workshop, 
     runtime = await workshop.guest(wat.switch(), isolation={"mode": "Pooled", "size": 2}, limits={"concurrency": 8})
     for _ in range(5):
         await asyncio.gather(*(runtime.call(Hook.CUSTOM, body) for body in (b"0", b"1", b"3", b"0", b"0", b"0")))
-    kept = runtime.plugins["guest"]._instances
+    kept = runtime.plugins["guest"]._instances.ready
     assert len(kept) <= 2
     assert not any(instance.closed for instance in kept)
     assert len(closed) + len(kept) == len(made)
@@ -110,7 +110,7 @@ async def test_the_instance_that_was_made_at_load_has_a_deadline_of_its_first_ca
 
     monkeypatch.setattr(runtime_module, "_FIRST_INSTANCE_MS", 1)
     runtime = await workshop.guest(wat.switch(), isolation={"mode": mode})
-    engine = runtime.plugins["guest"]._guest._engine
+    engine = runtime.plugins["guest"]._instances.guest._engine
     for _ in range(1000):  # five seconds later, as the engine's clock has it
         engine.increment_epoch()
     assert (await runtime.call(Hook.CUSTOM, b"0")).get("value") == 0

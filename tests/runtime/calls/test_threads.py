@@ -29,7 +29,7 @@ async def test_two_plugins_that_trap_at_the_same_time_never_get_each_others_erro
     problems = []
 
     def hammer(plugin, hook, says):
-        guest = plugin._guest
+        guest = plugin._instances.guest
         for _ in range(400):
             instance = guest.instantiate()
             try:
@@ -101,7 +101,7 @@ async def test_instances_that_change_threads_take_nothing_from_who_runs_there(wo
         hooks={"custom_hook": f"(if {ask} (then unreachable)) {wat.echo}"},
     )
     runtime = await workshop.guest(text, isolation={"mode": "Pooled"})
-    guest = runtime.plugins["guest"]._guest
+    guest = runtime.plugins["guest"]._instances.guest
     monkeypatch.setattr(guest, "quick", frozenset())  # the accelerator has the other table
     ready = collections.deque(guest.instantiate(timeout_ms=5000) for _ in range(6))
     start, problems = threading.Barrier(4), []

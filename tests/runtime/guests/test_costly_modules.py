@@ -89,7 +89,7 @@ def runs(monkeypatch):
 def room(monkeypatch):
     """How much memory children have together; as much as there is, until somebody says less."""
     bytes_ = [4 * 2**30]
-    monkeypatch.setattr(apart._Gate, "room", staticmethod(lambda: bytes_[0]))
+    monkeypatch.setattr(apart._Account, "room", staticmethod(lambda: bytes_[0]))
     return bytes_
 
 
@@ -175,10 +175,10 @@ async def test_a_small_module_is_compiled_beside_one_that_takes_long(tmp_path, j
 async def test_those_that_never_failed_go_first_and_small_ones_before_large_ones(room):
     """One at a time here, since there is memory for one."""
     room[0] = 100 * MIB
-    gate, ended, go = apart._Gate(), [], asyncio.Event()
+    account, ended, go = apart._Account(), [], asyncio.Event()
 
     async def child(name, order):
-        async with gate.place(None, order):
+        async with account.permit(None, order):
             await go.wait()
             ended.append(name)
 
@@ -194,15 +194,15 @@ async def test_those_that_never_failed_go_first_and_small_ones_before_large_ones
     go.set()
     await asyncio.gather(*waiting)
     assert ended == ["first", "small", "large", "failed"]
-    assert (gate._running, gate._taken, gate._waiting) == (0, 0, [])
+    assert (account._running, account._taken, account._waiting) == (0, 0, [])
 
 
 async def test_children_have_no_more_memory_together_than_there_is(room):
     """Two where both fit; and none, with a sentence, where not even one does."""
-    gate, inside, most = apart._Gate(), [], []
+    account, inside, most = apart._Account(), [], []
 
     async def child(wanted):
-        async with gate.place(wanted, ()) as size:
+        async with account.permit(wanted, ()) as size:
             inside.append(size)
             most.append((len(inside), sum(inside)))
             await asyncio.sleep(0)

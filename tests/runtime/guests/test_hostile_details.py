@@ -100,7 +100,7 @@ async def test_exports_that_are_not_called_cost_a_call_nothing(workshop, wat):
     runtime = await workshop.guest(wat.module(globals_, answers={"route": {"action": "primary"}}))
     assert (await runtime.call(Hook.ROUTE, json.dumps({"query": ""}).encode()))["action"] == "primary"
     plugin = runtime.plugins["guest"]
-    instance = plugin._guest.instantiate()
+    instance = plugin._instances.guest.instantiate()
     instance.call("route", b"{}", last=True)
     if hasattr(instance, "_boxes"):  # where it is kept in which store each was found
         kept = {name: ctypes.c_uint64.from_address(box.value + 8).value for name, box in instance._boxes.items()}

@@ -18,7 +18,7 @@ from hookline_api.hooks import Hook
 from hookline_runtime.host import functions as host_module
 from hookline_runtime.host.functions import PluginHost
 from hookline_runtime.host.kv import MAX_KEY, MAX_KEYS, KvStore
-from hookline_runtime.plugin import plugin as plugin_module
+from hookline_runtime.plugin import breaker
 from hookline_runtime.runtime import PrepareError
 
 if TYPE_CHECKING:
@@ -410,7 +410,7 @@ async def test_a_start_function_that_traps_behind_a_host_call_harms_nobody(works
         imports=wat.host("hookline", "random", "i32 i32", "i32"),
         hooks={"custom_hook": wat.echo},
     )
-    monkeypatch.setattr(plugin_module, "_BREAKER_THRESHOLD", 1000)
+    monkeypatch.setattr(breaker, "_THRESHOLD", 1000)
     entry = await workshop.plugin(text)
     for _ in range(64):  # its first instance is as likely to trap
         try:

@@ -1,4 +1,4 @@
-"""A plugin that keeps trapping or timing out is taken off the road for a growing pause, and comes back."""
+"""A plugin that keeps trapping or timing out is paused, for longer each time, and comes back."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from hookline_api.hooks import Hook
+from hookline_runtime.errors import TrapError
+from hookline_runtime.plugin import breaker as breaker_module
 from hookline_runtime.plugin import plugin as plugin_module
 from hookline_runtime.plugin.stats import Summary
 
@@ -29,7 +31,7 @@ def _counted(runtime, hook):
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """What the plugin module takes for the time; the event loop keeps the real one."""
+    """What the plugin and its breakers take for the time; the event loop keeps the real one."""
     made = Clock()
     fake = SimpleNamespace(
         monotonic=lambda: made.now,
@@ -37,7 +39,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
         thread_time_ns=time.thread_time_ns,
         time=time.time,
     )
-    monkeypatch.setattr(plugin_module, "time", fake)
+    for module in breaker_module, plugin_module:
+        monkeypatch.setattr(module, "time", fake)
     return made
 
 
@@ -53,7 +56,7 @@ async def guest(workshop, wat):
     return SimpleNamespace(
         call=call,
         plugin=runtime.plugins["guest"],
-        breaker=runtime.plugins["guest"].roads[Hook.CUSTOM].breaker,
+        breaker=runtime.plugins["guest"].hooks[Hook.CUSTOM].breaker,
         ran=lambda: Summary.of([row.values()]).calls,
         skipped=lambda: Summary.of([row.values()]).skipped,
     )
@@ -61,7 +64,7 @@ async def guest(workshop, wat):
 
 @pytest.mark.parametrize(("body", "cause"), [(_TRAP, "trap"), (_LOOP, "timeout")])
 @pytest.mark.usefixtures("clock")
-async def test_five_failures_in_a_row_take_it_off_the_road(guest, body, cause, caplog):
+async def test_five_failures_in_a_row_pause_it(guest, body, cause, caplog):
     """From then on calls are answered at once, with the cause that opened the breaker, and said so once."""
     for _ in range(5):
         assert (await guest.call(body))["failure"] == cause
@@ -69,7 +72,7 @@ async def test_five_failures_in_a_row_take_it_off_the_road(guest, body, cause, c
         assert (await guest.call(_OK))["failure"] == cause
     assert (guest.ran(), guest.skipped()) == (5, 3)
     assert guest.breaker.open_for == 1.0
-    off = [record.getMessage() for record in caplog.records if "off the road" in record.getMessage()]
+    off = [record.getMessage() for record in caplog.records if "is paused" in record.getMessage()]
     assert len(off) == 1
     assert "for 1 s after 5 failures" in off[0]
 
@@ -114,7 +117,7 @@ async def test_only_one_trial_runs_at_a_time(guest, clock):
 
 
 @pytest.mark.parametrize("spoiler", ["too long", "gone", "nonsense", "silent"])
-async def test_a_trial_that_is_neither_good_nor_bad_does_not_keep_it_off_the_road_for_ever(guest, clock, spoiler):
+async def test_a_trial_that_is_neither_good_nor_bad_does_not_pause_it_for_ever(guest, clock, spoiler):
     """Its input was too long, its caller went away, or the guest came back with something that is no answer."""
     for _ in range(5):
         await guest.call(_TRAP)
@@ -135,13 +138,13 @@ async def test_a_trial_that_is_neither_good_nor_bad_does_not_keep_it_off_the_roa
     assert (await guest.call(_OK))["value"] == 0
 
 
-async def test_a_trial_that_gives_up_waiting_for_its_turn_does_not_keep_it_off_the_road(guest, clock):
+async def test_a_trial_that_gives_up_waiting_for_its_turn_does_not_pause_it(guest, clock):
     """The places are taken by calls that were under way when the breaker opened."""
     places = guest.plugin.places
     for _ in range(2):
         await places.enter(0)
     for _ in range(5):
-        guest.breaker.failed(plugin_module.TrapError)
+        guest.breaker.failed(TrapError)
     clock.now += 1
     task = asyncio.create_task(guest.call(_OK))
     await asyncio.sleep(0)
@@ -164,7 +167,7 @@ async def test_answers_that_are_no_decision_do_not_open_the_breaker(guest):
 
 @pytest.mark.usefixtures("clock")
 async def test_inputs_that_are_too_long_do_not_open_the_breaker(guest):
-    """Nothing that a client sends takes a plugin off the road for others."""
+    """Nothing that a client sends pauses a plugin for others."""
     for _ in range(20):
         await guest.call(b'"' + b"x" * 200 + b'"')
     assert (await guest.call(_OK))["value"] == 0
@@ -181,7 +184,7 @@ async def test_each_hook_has_a_breaker_of_its_own(workshop, wat):
     assert _counted(runtime, Hook.ROUTE) == (5, 2)
 
 
-async def test_a_plugin_off_the_road_answers_as_its_policy_for_the_cause_says(workshop, wat, clock):
+async def test_a_paused_plugin_answers_as_its_policy_for_the_cause_says(workshop, wat, clock):
     """Open for traps means as if it were not there, also while it does not run at all."""
     runtime = await workshop.guest(
         wat.switch(), limits={"timeout": "10ms"}, failurePolicy={"trap": "Open", "timeout": "Closed"}

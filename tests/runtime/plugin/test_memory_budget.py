@@ -133,7 +133,7 @@ async def test_a_used_instance_that_has_grown_and_does_not_fit_is_not_kept(works
         for number in range(3):
             assert (await runtime.call(Hook.CUSTOM, b"%d" % number))["value"] == number
         assert plugin.inline is inline
-        assert len(plugin._instances) == kept
+        assert len(plugin._instances.ready) == kept
         assert free - runtime.budget.free == (plugin.each - 2 * 65536 if kept else -2 * 65536)
         assert runtime.budget.free >= NEED
 

@@ -337,7 +337,7 @@ async def test_a_trial_that_waited_for_a_place_is_one_trial(members, workshop, w
     runtime = await workshop.run(entry, member=members[0])
     plugin = runtime.plugins["guest"]
     plugin.trust()
-    breaker = plugin.roads[Hook.CUSTOM].breaker
+    breaker = plugin.hooks[Hook.CUSTOM].breaker
     now = time.monotonic()
     for _ in range(5):
         breaker.failed(TrapError)

@@ -77,7 +77,7 @@ async def test_a_call_that_began_before_a_reload_ends_with_the_bundle_it_began_w
     assert (decision["reason"], decision["bundle"]) == ("late", version)
     await plugin.ended()
     assert plugin.closed
-    assert not plugin._instances
+    assert not plugin._instances.ready
 
 
 async def test_observed_calls_of_an_old_bundle_still_run(workshop, wat):
@@ -102,7 +102,7 @@ async def test_the_old_version_is_given_back_whole(workshop, wat):
     runtime = await workshop.run(await _version(workshop, wat, 1, isolation={"mode": "Pooled"}))
     await runtime.call(Hook.CUSTOM, b"0")
     old = runtime.plugins["guest"]
-    instances = list(old._instances)
+    instances = list(old._instances.ready)
     remains = weakref.ref(old)
     assert [instance.closed for instance in instances] == [False]
     await runtime.load(Bundle.of([await _version(workshop, wat, 2)]), workshop.find)
@@ -126,7 +126,7 @@ async def test_an_old_version_goes_without_a_search_for_cycles(workshop, wat, mo
             for _ in range(12):
                 await runtime.call(Hook.CUSTOM, b"0")
             await asyncio.sleep(0)
-            gone += [weakref.ref(runtime.plugins["guest"]), weakref.ref(runtime.plugins["guest"]._guest)]
+            gone += [weakref.ref(runtime.plugins["guest"]), weakref.ref(runtime.plugins["guest"]._instances.guest)]
             await runtime.load(
                 Bundle.of([await _version(workshop, wat, number, isolation={"mode": mode})]), workshop.find
             )

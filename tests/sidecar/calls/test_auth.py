@@ -222,7 +222,7 @@ class Recorder:
     ],
 )  # fmt: skip
 def test_plugins_are_asked_with_every_field_of_the_contract(identity, lines):
-    """Whatever has to be escaped, on both roads: every field, nothing else, and the same bytes."""
+    """Whatever has to be escaped, by the lane and by the server: every field, nothing else, and the same bytes."""
     head = read_head("\r\n".join(("GET /v1/auth HTTP/1.1", "Host: h", *lines)).encode())
     pairs = [tuple(line.split(": ", 1)) for line in ("Host: h", *lines)]
     asked = []
@@ -259,14 +259,14 @@ def test_a_path_that_is_behind_another_prefix_is_malformed(target):
 
 
 def told(headers, *, by="any", target="/v1/auth", method="GET"):
-    """Method, path and address as the plugins get them, on both roads; the sentence where they are not asked."""
-    roads = [Question.of_request(TELLINGS[by], method, target, headers)]
+    """Method, path and address as plugins get them by lane and by server; the sentence where they are not asked."""
+    questions = [Question.of_request(TELLINGS[by], method, target, headers)]
     lines = [f"{method} {target} HTTP/1.1", "Host: h", *(f"{name}: {value}" for name, value in headers)]
     head = read_head("\r\n".join(lines).encode("utf-8", "surrogateescape"))
     if head is not None:
-        roads.append(Question.of_head(TELLINGS[by], head))
+        questions.append(Question.of_head(TELLINGS[by], head))
     answers = set()
-    for question in roads:
+    for question in questions:
         chains = Recorder(IDENTITY | {"claims": {}})
         reply = question.advance(chains)
         assert question.unclear == (reply.status == 403)
@@ -454,7 +454,7 @@ def test_folded_and_spaced_headers_tell_nothing(running):
 
 
 async def test_what_is_refused_for_being_unclear_is_counted(running):
-    """On both roads."""
+    """By the lane and by the server."""
 
     def counted():
         lines = running.get("/metrics")[1].splitlines()

@@ -16,7 +16,7 @@ from hookline_api.hooks import MAX_CALLS, BatchResult
 from hookline_runtime.chain.pipeline import Chains
 from hookline_runtime.guest import accelerator
 from hookline_sidecar.hooks import batch
-from hookline_sidecar.replies import Refused
+from hookline_sidecar.replies import Problem
 
 CONTEXT = {"request_id": "r-1", "client_id": None, "identity": None, "database": None, "branch": None, "attributes": {}}
 QUERY = {"query": "select 1", "normalized": "select $1", "tables": [], "is_read_only": True, "hook_context": CONTEXT}
@@ -303,7 +303,7 @@ def test_common_bodies_are_cut():
         assert batch._cut(chains, b'{"calls":[%b,%b%b{}}]}' % (one, one[:-1], each)) is None
     many = b'{"calls":[' + b",".join([one] * (MAX_CALLS + 1)) + b"]}"
     assert batch._cut(chains, many) is None
-    with pytest.raises(Refused, match=str(MAX_CALLS)):
+    with pytest.raises(Problem, match=str(MAX_CALLS)):
         batch.Batch(many).advance(chains)
 
 

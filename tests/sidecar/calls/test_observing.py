@@ -1,4 +1,4 @@
-"""A plugin that must see everything: on every road the answer waits for room, also where the client goes away."""
+"""A plugin that must see everything: on every way in the answer waits for room, also where the client goes away."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _post(path, body, *, more=b""):
     return head % (path, len(body), more) + body
 
 
-ROADS = {
+WAYS = {
     "a hook": (_post(b"/v1/hooks/metrics", _METRICS), 1, 1),
     "pipelined": (_post(b"/v1/hooks/metrics", _METRICS) * 3, 3, 3),
     "a batch": (_post(b"/v1/hooks:batch", _BATCH), 1, 3),
@@ -143,10 +143,10 @@ async def _answers(reader, count):
 
 
 @pytest.mark.parametrize("lane", [True, False], ids=["lane", "aiohttp"])
-@pytest.mark.parametrize("road", ROADS)
-async def test_the_answer_waits_for_room_and_every_call_is_observed(watched, road, lane):
+@pytest.mark.parametrize("way", WAYS)
+async def test_the_answer_waits_for_room_and_every_call_is_observed(watched, way, lane):
     """Nothing of it comes before there is room, and then all of it."""
-    request, answers, calls = ROADS[road]
+    request, answers, calls = WAYS[way]
     it = await watched(lane=lane)
     before = await it.fill()
     reader, writer = await it.connect()
@@ -157,8 +157,8 @@ async def test_the_answer_waits_for_room_and_every_call_is_observed(watched, roa
     assert not reader._buffer
     it.go.set()
     found = await _answers(reader, answers)
-    assert {status for status, _ in found} == ({b"401"} if road == "a subrequest" else {b"200"})
-    if road == "a batch":
+    assert {status for status, _ in found} == ({b"401"} if way == "a subrequest" else {b"200"})
+    if way == "a batch":
         assert [each["action"] for each in json.loads(found[0][1])["decisions"]] == ["accepted"] * 3
     await it.runtime.drained()
     assert len(it.seen) == before + calls
@@ -170,10 +170,10 @@ async def test_the_answer_waits_for_room_and_every_call_is_observed(watched, roa
 
 @pytest.mark.parametrize("lane", [True, False], ids=["lane", "aiohttp"])
 @pytest.mark.parametrize("how", ["close", "reset"])
-@pytest.mark.parametrize("road", ROADS)
-async def test_a_client_that_goes_away_ends_the_waiting_and_its_calls_are_recorded(watched, road, how, lane):
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_client_that_goes_away_ends_the_waiting_and_its_calls_are_recorded(watched, way, how, lane):
     """Nothing waits on its behalf, nothing is left of it, and none of its calls is lost unsaid."""
-    request, _, calls = ROADS[road]
+    request, _, calls = WAYS[way]
     it = await watched(lane=lane)
     before, tasks = await it.fill(), len(asyncio.all_tasks())
     for _ in range(3):
@@ -191,7 +191,7 @@ async def test_a_client_that_goes_away_ends_the_waiting_and_its_calls_are_record
     hooks = [Hook.METRICS, Hook.AUTHENTICATE, Hook.AUTHORIZE]
     assert sum(it.counted(hook).dropped for hook in hooks) == 0
     # What a pipelining client had sent behind the call that waited may be gone with the connection.
-    least = 3 if road == "pipelined" else 3 * calls
+    least = 3 if way == "pipelined" else 3 * calls
     assert before + least <= len(it.seen) <= before + 3 * calls
 
 
@@ -215,19 +215,19 @@ async def test_clients_that_come_and_go_leave_no_more_behind_than_the_bound(watc
 
 
 async def test_by_default_nobody_waits(watched):
-    """On no road: the call is dropped and counted, and its answer is there at once."""
+    """On no way in: the call is dropped and counted, and its answer is there at once."""
     it = await watched(lane=True, overflow="Drop")
     for _ in range(MAX_BACKLOG):
         it.runtime.answer(Hook.METRICS, _METRICS)
     await _turns()
     it.runtime.answer(Hook.METRICS, _METRICS)
-    for request, answers, _ in ROADS.values():
+    for request, answers, _ in WAYS.values():
         reader, writer = await it.connect()
         writer.write(request)
         await _answers(reader, answers)
         writer.close()
     hooks = [Hook.METRICS, Hook.AUTHENTICATE, Hook.AUTHORIZE]
-    assert sum(it.counted(hook).dropped for hook in hooks) == sum(calls for _, _, calls in ROADS.values())
+    assert sum(it.counted(hook).dropped for hook in hooks) == sum(calls for _, _, calls in WAYS.values())
     assert sum(it.counted(hook).waited for hook in hooks) == 0
 
 

@@ -1,4 +1,7 @@
-"""Heads beyond doubt: what is read, what is left to aiohttp, and what is remembered. The fuzzer compares the roads."""
+"""Heads beyond doubt: what is read, what is left to aiohttp, and what is remembered.
+
+The fuzzer compares lane and server.
+"""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def request(body=BODY, *, path=b"/v1/hooks/pre_query", method=b"POST", extra=b""
 
 @pytest.fixture
 def rig():
-    """Both roads; the lane's bounds are small."""
+    """The lane and the server; the lane's bounds are small."""
     made = endpoint_rig.Rig()
     yield made
     made.close()
@@ -163,7 +163,7 @@ def test_the_memo_of_heads_is_bounded(rig, line):
         line.client_sends(request(extra=b"X-Trace: %d\r\n" % number))
     rig.loop.settle()
     assert answers(line) == 1000
-    assert len(line._protocol._shared.known) <= endpoint_rig.lane._MAX_KNOWN
+    assert len(line._protocol._shared.known) <= endpoint_rig.lanes._MAX_KNOWN
 
 
 @pytest.mark.parametrize(
@@ -221,14 +221,13 @@ def test_a_connection_that_never_asks_is_kept_for_a_moment(rig, line):
 
 
 def test_a_call_that_takes_its_time_is_no_head_that_does_not_end(rig, line, monkeypatch):
-    """On either road, the first on its connection or a later one, with the next one behind it."""
-    quick = endpoint_rig.Slow.answer
+    """On the lane and on the server, the first on its connection or a later one, with the next one behind it."""
 
-    async def slow(self, call, asker=None):
+    async def slowly(answer, _):
         await asyncio.sleep(20)
-        return await quick(self, call, asker)
+        return answer
 
-    monkeypatch.setattr(endpoint_rig.Slow, "answer", slow)
+    monkeypatch.setattr(endpoint_rig, "_slowly", slowly)
     other = rig.connect()
     line.client_sends(request(LATER) + request(LATER) + request())
     other.client_sends(request(LATER, extra=b"X-Twice: 1\r\nX-Twice: 2\r\n") + request())
@@ -261,7 +260,7 @@ def test_too_many_in_all_make_room_too(rig, line):
 
 @pytest.mark.parametrize("extra", [b"", b"X-Twice: 1\r\nX-Twice: 2\r\n"], ids=["lane", "aiohttp"])
 def test_a_client_that_never_reads_its_answer_is_waited_for_a_minute(rig, line, extra):
-    """On both roads."""
+    """On the lane and on the server."""
     line.client_stalls(stalled=True)
     line.client_sends(request(extra=extra) * 300)
     rig.loop.wait(50)

@@ -16,7 +16,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from hookline_sidecar.replies import Refused
+from hookline_sidecar.replies import Problem
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,10 +57,10 @@ class Access:
         """Requests of strangers, by why they are: ``off``, ``token``, ``unreadable``."""
 
     async def caller(self, request: web.Request) -> Caller:
-        """Who asks. Raises Refused: 401 or 403 for a stranger, 503 where the token's file cannot be used."""
+        """Who asks. Raises Problem: 401 or 403 for a stranger, 503 where the token's file cannot be used."""
         connection = _connection(request)
         if connection is None:
-            raise Refused(403, "nobody is there any more")
+            raise Problem(403, "nobody is there any more")
         if connection.family == socket.AF_UNIX:
             raw = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
             process, user, _ = _CREDENTIALS.unpack(raw)
@@ -68,7 +68,7 @@ class Access:
         address = request.remote or "an unknown address"
         if self._token is None:
             self._refuse("off", address)
-            raise Refused(
+            raise Problem(
                 403,
                 "this path is not answered on a TCP port without a token: start the sidecar with --admin-token FILE, "
                 "or run 'hookline-sidecar get PATH' or 'hookline-sidecar kv' beside it, which ask the socket "
@@ -80,7 +80,7 @@ class Access:
         same = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), expected)
         if scheme.lower() != "bearer" or not same:
             self._refuse("token", address)
-            raise Refused(
+            raise Problem(
                 401,
                 "this path needs the header 'Authorization: Bearer TOKEN', with the token that is in the file of "
                 "--admin-token",
@@ -94,7 +94,7 @@ class Access:
             return False
         try:
             await self.caller(request)
-        except Refused:
+        except Problem:
             return False
         return True
 
@@ -111,7 +111,7 @@ class Access:
                 return token
             why = "is empty" if not token else f"has more than {_MAX_TOKEN} bytes"
         self._refuse("unreadable", "anybody", f"{self._token} {why}")
-        raise Refused(503, f"the file of --admin-token {why}; until that is mended, nobody is let in here")
+        raise Problem(503, f"the file of --admin-token {why}; until that is mended, nobody is let in here")
 
     def _refuse(self, reason: str, who: str, why: str = "") -> None:
         """Count a stranger, and say so in the log now and then."""

@@ -28,7 +28,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from hookline_api.abi import E_CAP, E_UNAVAILABLE
 from hookline_api.base import NAME_PATTERN
 from hookline_runtime.host.kv import MAX_KEY, MAX_VALUE, KvError, KvStore
-from hookline_sidecar.replies import Refused
+from hookline_sidecar.replies import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -81,18 +81,18 @@ class _Condition(NamedTuple):
 
 
 def parse_target(raw_path: str) -> Target:
-    """Read a request's target as it came; dots in it are a key's. Raises Refused with 400, 404 or 413."""
+    """Read a request's target as it came; dots in it are a key's. Raises Problem with 400, 404 or 413."""
     path, _, query = raw_path.partition("?")
     root, rest = path[: len(ROOT)], path[len(ROOT) :]
     if root != ROOT or not (rest == "" or rest.startswith("/")):
-        raise Refused(404, f"there is nothing at {path:.100}; the keys of plugins are at {ROOT}/PLUGIN/KEY")
+        raise Problem(404, f"there is nothing at {path:.100}; the keys of plugins are at {ROOT}/PLUGIN/KEY")
     name, slash, key = rest[1:].partition("/")
     if slash and not name:
-        raise Refused(400, f"the name of the plugin is empty; write {ROOT}/PLUGIN/KEY")
+        raise Problem(400, f"the name of the plugin is empty; write {ROOT}/PLUGIN/KEY")
     plugin = _decoded(name).decode("utf-8", "backslashreplace")
     data = _decoded(key)
     if len(data) > MAX_KEY:
-        raise Refused(413, f"a key has at most {MAX_KEY} bytes, and this one has {len(data)}", field="key")
+        raise Problem(413, f"a key has at most {MAX_KEY} bytes, and this one has {len(data)}", field="key")
     pairs = (part.partition("=") for part in query.split("&") if part)
     return Target(plugin or None, data or None, {name: _decoded(value) for name, _, value in pairs})
 
@@ -130,7 +130,7 @@ class KvAdmin:
         self._under_way += 1
         try:
             response = await self._answer(request, caller)
-        except Refused as error:
+        except Problem as error:
             response = error.reply().response()
         finally:
             self._under_way -= 1
@@ -139,18 +139,18 @@ class KvAdmin:
 
     async def _answer(self, request: web.Request, caller: Caller) -> web.Response:
         if self._under_way > _AT_ONCE:
-            raise Refused(503, "too many such requests are under way", headers=(("Retry-After", "1"),))
+            raise Problem(503, "too many such requests are under way", headers=(("Retry-After", "1"),))
         target = parse_target(request.raw_path)
         if target.plugin is None or target.key is None:
             if request.method != "GET":
-                raise Refused(405, f"{request.method} is for one key: {ROOT}/PLUGIN/KEY", allow="GET")
+                raise Problem(405, f"{request.method} is for one key: {ROOT}/PLUGIN/KEY", allow="GET")
             names = self._plugins()
             return _json(await self._in_store(lambda: self._listed(target, names)))
         plugin, key = target.plugin, target.key
         if request.method == "GET":
             return await self._get(request, plugin, key)
         if request.method not in {"PUT", "DELETE"}:
-            raise Refused(405, f"{request.method} is not answered here", allow="GET, PUT, DELETE")
+            raise Problem(405, f"{request.method} is not answered here", allow="GET, PUT, DELETE")
         condition = _condition(request)
         value = await self._body(request) if request.method == "PUT" else None
         prepare = value is not None and target.query.get("prepare") == b"true"
@@ -163,7 +163,7 @@ class KvAdmin:
         if found is None:
             names = self._plugins()
             await self._in_store(lambda: self._check_known(plugin, names))
-            raise Refused(404, f"plugin '{plugin:.{_SHOWN}}' has no key {shown(key)}")
+            raise Problem(404, f"plugin '{plugin:.{_SHOWN}}' has no key {shown(key)}")
         if _RAW in request.headers.get("Accept", ""):
             response = web.Response(body=found.value, content_type=_RAW)
         else:
@@ -173,11 +173,11 @@ class KvAdmin:
         return response
 
     async def _body(self, request: web.Request) -> bytes:
-        too_large = Refused(413, f"a value has at most {MAX_VALUE} bytes", field="value")
+        too_large = Problem(413, f"a value has at most {MAX_VALUE} bytes", field="value")
         if (request.content_length or 0) > MAX_VALUE:
             raise too_large
         if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise Refused(415, "a value is stored as it comes: send it without Content-Encoding")
+            raise Problem(415, "a value is stored as it comes: send it without Content-Encoding")
         body = bytearray()
         try:
             async with asyncio.timeout(self._body_timeout):
@@ -186,9 +186,9 @@ class KvAdmin:
                     if len(body) > MAX_VALUE:
                         raise too_large
         except TimeoutError:
-            raise Refused(408, f"the value did not come within {self._body_timeout:g} s; nothing is stored") from None
+            raise Problem(408, f"the value did not come within {self._body_timeout:g} s; nothing is stored") from None
         except (OSError, web.RequestPayloadError, HttpProcessingError) as error:
-            raise Refused(400, f"the value did not come whole, and nothing is stored: {error!s:.100}") from None
+            raise Problem(400, f"the value did not come whole, and nothing is stored: {error!s:.100}") from None
         return bytes(body)
 
     # ── on a thread ──
@@ -199,11 +199,11 @@ class KvAdmin:
         if names is not None:
             self._check_known(plugin, names)
         elif not re.fullmatch(NAME_PATTERN, plugin):
-            raise Refused(400, f"no plugin can have the name '{plugin:.{_SHOWN}}'", field="plugin")
+            raise Problem(400, f"no plugin can have the name '{plugin:.{_SHOWN}}'", field="plugin")
         held, done = self._store.change(plugin, key, value, when=change.condition.holds)
         if not done:
             state = "is not there" if held is None else f'is "{tag_of(held)}"'
-            raise Refused(
+            raise Problem(
                 412, f"nothing is changed: the key {shown(key)} {state}, and If-Match or If-None-Match differs"
             )
         if value is not None:
@@ -241,12 +241,12 @@ class KvAdmin:
         return {"plugin": target.plugin, "keys": keys, "entries": entries, "next": rest}
 
     def _check_known(self, plugin: str, wanted: Collection[str]) -> None:
-        """Raises Refused where no plugin has this name: a typing error would be a key that nobody reads."""
+        """Raises Problem where no plugin has this name: a typing error would be a key that nobody reads."""
         if plugin in wanted or plugin in self._store.usage():
             return
         names = sorted(wanted)
         told = ", ".join(names[:_NAMED]) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")
-        raise Refused(
+        raise Problem(
             404,
             f"there is no plugin '{plugin:.{_SHOWN}}', but {told or 'none at all'}; a plugin's keys go by its "
             "metadata.name. To write keys of one that comes later, PUT with ?prepare=true",
@@ -254,7 +254,7 @@ class KvAdmin:
         )
 
     async def _in_store(self, operation: Callable[[], _T]) -> _T:
-        """Run an operation on a thread; raises Refused for what goes wrong in it."""
+        """Run an operation on a thread; raises Problem for what goes wrong in it."""
         future = asyncio.get_running_loop().run_in_executor(self._threads, operation)
         try:
             async with asyncio.timeout(_STORE_S):
@@ -262,12 +262,12 @@ class KvAdmin:
         except TimeoutError:
             self._under_way += 1  # nobody waits for it any more, and it takes a thread all the same
             future.add_done_callback(self._ended)
-            raise Refused(503, f"the store did not answer within {_STORE_S:g} s; a change may still be made") from None
+            raise Problem(503, f"the store did not answer within {_STORE_S:g} s; a change may still be made") from None
         except KvError as error:
             status = {E_CAP: 507, E_UNAVAILABLE: 503}.get(error.code, 413)
-            raise Refused(status, f"nothing is stored: {error}") from None
+            raise Problem(status, f"nothing is stored: {error}") from None
         except lmdb.Error as error:
-            raise Refused(507 if isinstance(error, lmdb.MapFullError) else 503, f"the store fails: {error}") from None
+            raise Problem(507 if isinstance(error, lmdb.MapFullError) else 503, f"the store fails: {error}") from None
 
     def _ended(self, future: asyncio.Future[Any]) -> None:
         self._under_way -= 1
@@ -293,7 +293,7 @@ def _quoted(key: bytes) -> str:
 def _decoded(part: str) -> bytes:
     raw = part.encode("utf-8", "surrogateescape")
     if _BAD_ESCAPE.search(raw):
-        raise Refused(400, "a % in the path begins two hexadecimal digits; write %25 for the sign itself")
+        raise Problem(400, "a % in the path begins two hexadecimal digits; write %25 for the sign itself")
     return unquote_to_bytes(raw)
 
 
@@ -310,7 +310,7 @@ def _tags(request: web.Request, header: str) -> frozenset[str] | None:
     if parts == ["*"]:
         return frozenset("*")
     if not all(tags):
-        raise Refused(400, f'{header} is neither * nor entity tags such as "{tag_of(b"")}"')
+        raise Problem(400, f'{header} is neither * nor entity tags such as "{tag_of(b"")}"')
     return frozenset(tag[1] for tag in tags if tag is not None)
 
 
@@ -322,7 +322,7 @@ def _number(given: bytes | None, default: int, most: int) -> int:
     if given is None:
         return default
     if not given.isdigit() or len(given) > 10 or not 1 <= int(given) <= most:  # noqa: PLR2004 - more than any limit has
-        raise Refused(400, f"limit is a number from 1 to {most}")
+        raise Problem(400, f"limit is a number from 1 to {most}")
     return int(given)
 
 

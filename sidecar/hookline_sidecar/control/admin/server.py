@@ -25,7 +25,7 @@ from hookline_sidecar import sockets
 from hookline_sidecar.control.admin import kv as admin_kv
 from hookline_sidecar.control.admin import metrics, openapi
 from hookline_sidecar.control.admin.access import is_by_socket
-from hookline_sidecar.replies import Refused
+from hookline_sidecar.replies import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -161,7 +161,7 @@ def _application(supervisor: Supervisor, *, exposed: bool) -> web.Application:
 
     async def bundle(_: web.Request) -> web.Response:
         if supervisor.bundle is None:
-            return Refused(404, "no bundle runs yet").reply().response()
+            return Problem(404, "no bundle runs yet").reply().response()
         shown = supervisor.bundle.redacted()
         body = {"version": supervisor.bundle.version, **shown.model_dump(mode="json", by_alias=True)}
         for entry, plugin in zip(body["plugins"], supervisor.bundle.plugins, strict=True):
@@ -185,15 +185,15 @@ def _problems(paths: Sequence[str]) -> Any:
     async def answered(request: web.Request, handler: _Handler) -> web.StreamResponse:
         try:
             return await handler(request)
-        except Refused as refused:
-            return refused.reply().response()
+        except Problem as problem:
+            return problem.reply().response()
         except web.HTTPMethodNotAllowed as error:
             allow = error.headers["Allow"]
-            return Refused(405, f"{request.method} is not answered here", allow=allow).reply().response()
+            return Problem(405, f"{request.method} is not answered here", allow=allow).reply().response()
         except web.HTTPNotFound:
             known = ", ".join(paths)
             detail = f"there is nothing at {request.path:.100}; this port has {known}, and hooks have another"
-            return Refused(404, detail).reply().response()
+            return Problem(404, detail).reply().response()
 
     return answered
 

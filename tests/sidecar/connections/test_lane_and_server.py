@@ -7,7 +7,7 @@ import pytest
 import fuzz_endpoint
 
 
-def test_both_roads_send_the_same_bytes_and_end_connections_alike():
+def test_lane_and_server_send_the_same_bytes_and_end_connections_alike():
     """A few thousand cases, the same ones each time; most answers that there are occur among them."""
     counts = fuzz_endpoint.run(4000, "always the same")
     assert {"200", "400", "401", "403", "404", "405", "408", "413", "415"} <= set(counts)
@@ -15,8 +15,8 @@ def test_both_roads_send_the_same_bytes_and_end_connections_alike():
     assert counts["connections on which aiohttp answered"] < 3500
 
 
-def test_a_difference_is_found_and_said_in_short(monkeypatch):
-    """The comparison can fail: here one road says something else about what is no hook."""
+def test_a_difference_is_found_and_shown_in_short(monkeypatch):
+    """The comparison can fail: here one of the two says something else about what is no hook."""
     answers = fuzz_endpoint.Rig.play
 
     def other(rig, server, steps):
