@@ -365,7 +365,7 @@ def _measure(metrics: Metrics, cluster: _Cluster, serving: _Serving) -> None:
         ready=lambda: sum(each.is_ready for each in catalogue.all_plugins()),
         not_ready=lambda: sum(not each.is_ready for each in catalogue.all_plugins()),
         sidecars=lambda: serving.distribution.connected,
-        refused=lambda: catalogue.refused,
+        unsealed=lambda: catalogue.unsealed,
         troubled=lambda reason: sum(each.trouble == reason for each in catalogue.all_plugins()),
         rolled_back=lambda: sum(each.is_rolled_back for each in catalogue.all_plugins()),
         stranded=lambda: len(fleet.stranded),

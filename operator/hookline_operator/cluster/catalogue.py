@@ -52,7 +52,7 @@ class Catalogue:
 
         DANGER: whoever may write revisions in another namespace can put this plugin's uid on them.
         """
-        self.refused = 0
+        self.unsealed = 0
         """How many revisions came whose seal does not hold."""
         self.versions: dict[Reference, str] = {}
         """The ``resourceVersion`` of each Secret and ConfigMap that is there."""
@@ -127,8 +127,8 @@ class Catalogue:
     def put_revision(self, _key: Key, old: Revision | None, new: Revision | None) -> None:
         """A revision's change."""
         if new is not None and not new.sealed and not new.old:
-            self.refused += 1
-            if self.refused <= _NAMED:
+            self.unsealed += 1
+            if self.unsealed <= _NAMED:
                 log.warning(
                     "the WasmPluginRevision '%s/%s' has no seal of this operator's key, and is believed only if the "
                     "status of its plugin names it: who else writes there?",
