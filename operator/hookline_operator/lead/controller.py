@@ -62,7 +62,7 @@ class Controller:
         self._leads = leads
         self._dirty: set[Key] = set()
         self._woken = asyncio.Event()
-        self._keeper = Keeper(kube, catalogue, seal, metrics, check_term=self._check_term, look_again=self.update)
+        self._keeper = Keeper(kube, catalogue, seal, metrics, check_term=self._check_term, update=self.update)
         self._resolver = Resolver(catalogue, fetcher, objects, metrics, keep=self._keeper.keep, update=self.update)
         self._settling = Settling(catalogue, bundles, fleet, self._keeper)
         self._publisher = Publisher(
@@ -72,7 +72,7 @@ class Controller:
             fleet,
             metrics,
             check_term=self._check_term,
-            look_again=self.update,
+            update=self.update,
             resolution=self._resolver.resolution,
         )
 

@@ -59,7 +59,7 @@ class Keeper:
         metrics: Metrics,
         *,
         check_term: Callable[[], None],
-        look_again: Callable[[Key], None],
+        update: Callable[[Key], None],
     ) -> None:
         """``check_term`` raises KubeError where another replica may lead by now."""
         self._kube = kube
@@ -67,7 +67,7 @@ class Keeper:
         self._seal = seal
         self._metrics = metrics
         self._check_term = check_term
-        self._look_again = look_again
+        self._update = update
         self._permits = asyncio.Semaphore(_AT_ONCE)
         self._underway: dict[Key, asyncio.Task[None]] = {}
         self._waiting: dict[Key, asyncio.TimerHandle] = {}
@@ -130,7 +130,7 @@ class Keeper:
 
             def again() -> None:
                 del self._waiting[plugin.key]
-                self._look_again(plugin.key)
+                self._update(plugin.key)
 
             self._waiting[plugin.key] = asyncio.get_running_loop().call_later(_AGAIN_S, again)
 

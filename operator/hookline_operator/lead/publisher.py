@@ -110,12 +110,12 @@ class Publisher:
         metrics: Metrics,
         *,
         check_term: Callable[[], None],
-        look_again: Callable[[Key], None],
+        update: Callable[[Key], None],
         resolution: Callable[[Plugin], Resolution | None],
     ) -> None:
         """What it asks of the controller.
 
-        ``check_term`` raises KubeError where another replica may lead by now. ``look_again`` is called with a key
+        ``check_term`` raises KubeError where another replica may lead by now. ``update`` is called with a key
         whose ``soon`` is due once more. ``resolution`` is how far a plugin's is, None where there is none to tell of.
         """
         self._kube = kube
@@ -124,7 +124,7 @@ class Publisher:
         self._fleet = fleet
         self._metrics = metrics
         self._check_term = check_term
-        self._look_again = look_again
+        self._update = update
         self._resolution = resolution
         self._unwritten = Unwritten(kube, metrics)
         self._refusals = Ration(burst=_REFUSALS, each_second=_REFUSALS_EACH_SECOND)
@@ -200,7 +200,7 @@ class Publisher:
             page.writing = False
         if page.rewrite:
             page.rewrite = False
-            self._look_again(key)
+            self._update(key)
 
     def _note_refusal(self, page: _Page, key: Key, error: KubeError) -> str:
         """The status could not be written: try again later and later, and say it once; what an Event should say."""
@@ -233,7 +233,7 @@ class Publisher:
         same = previous.observed_generation == plugin.generation
         if not complete and left > 0 and same and _had_reports(previous):
             # A new leader, or a new process: its sidecars are on their way. What was true a moment ago stands.
-            asyncio.get_running_loop().call_later(left, self._look_again, key)
+            asyncio.get_running_loop().call_later(left, self._update, key)
             return
         written_at = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         outcome = self._outcome(plugin, previous, pods, now=written_at)
@@ -244,7 +244,7 @@ class Publisher:
         if new == known:
             if known is page.applied and new != stored and not ours:
                 # Either the watch is behind, or somebody wrote over it: it is known in a moment.
-                asyncio.get_running_loop().call_later(_BACK_S, self._look_again, key)
+                asyncio.get_running_loop().call_later(_BACK_S, self._update, key)
             self._unwritten.written(key)
             return
         left = page.written + _FIGURES_EVERY_S - time.monotonic()
@@ -317,7 +317,7 @@ class Publisher:
 
         def look() -> None:
             page.figures = None
-            self._look_again(key)
+            self._update(key)
 
         if page.figures is None:
             page.figures = asyncio.get_running_loop().call_later(seconds, look)

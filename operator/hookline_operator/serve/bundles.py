@@ -156,14 +156,14 @@ class Bundles:
             offer, lasting = await self._make_offer(plugin)
             known = self._offers[plugin.key] = (fingerprint, offer)
             if not lasting:  # kept for a while all the same: each of its pods would ask the API server
-                asyncio.get_running_loop().call_later(_AGAIN_S, self._look_again, plugin.key, known)
+                asyncio.get_running_loop().call_later(_AGAIN_S, self._expire, plugin.key, known)
             return offer
 
     def is_known(self, plugin: Plugin) -> bool:
         """Whether its offer was made, and nothing that goes into it has changed since."""
         return self._known(plugin) is not None
 
-    def _look_again(self, key: Key, known: tuple[object, Offer | None]) -> None:
+    def _expire(self, key: Key, known: tuple[object, Offer | None]) -> None:
         if self._offers.get(key) is known:
             del self._offers[key]
             self._catalogue.tell_plugin(key)

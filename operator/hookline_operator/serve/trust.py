@@ -71,7 +71,7 @@ class Trust:
     async def run(self) -> NoReturn:
         """Look every few seconds, and at once where the authority is another."""
         while True:
-            self.look()
+            self.check()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await self._woken.wait()
@@ -83,7 +83,7 @@ class Trust:
         self._new = True
         self._woken.set()
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Find who is stranded now, and say what has changed."""
         pods = [pod for there in self._catalogue.pods.values() for pod in there.values() if pod.live]
         self._forget_gone(pods)

@@ -74,7 +74,7 @@ class World:
     def later(self, seconds=60.0):
         """Look again after a while."""
         self.clock += seconds
-        self.trust.look()
+        self.trust.check()
 
 
 @pytest.fixture

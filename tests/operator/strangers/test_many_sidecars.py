@@ -120,7 +120,7 @@ async def test_two_thousand_reports_that_change_nothing_are_few_looks_at_the_pod
 
     publisher = Slow(
         None, catalogue, None, None, Metrics(),
-        check_term=lambda: None, look_again=lambda _key: publisher.soon(plugin), resolution=lambda _plugin: None,
+        check_term=lambda: None, update=lambda _key: publisher.soon(plugin), resolution=lambda _plugin: None,
     )  # fmt: skip
     publisher.begin()
     reports = 0
@@ -158,7 +158,7 @@ def _publisher(kind, names, kube=None, resolution=None):
     catalogue = SimpleNamespace(
         plugin=plugins.get, unguarded=lambda _plugin: ([], 0), can_go_back=lambda _plugin: False
     )  # fmt: skip
-    made = kind(kube, catalogue, None, None, Metrics(), check_term=lambda: None, look_again=lambda _key: None,
+    made = kind(kube, catalogue, None, None, Metrics(), check_term=lambda: None, update=lambda _key: None,
                 resolution=resolution or (lambda _plugin: None))  # fmt: skip
     made.begin()
     return made, plugins
