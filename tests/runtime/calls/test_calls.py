@@ -26,6 +26,7 @@ _WITHOUT_GUESTS = (
     "guests/test_costly_modules.py",
     "guests/test_inspection_agrees.py",
     "host/test_kv.py",
+    "host/test_kv_processes.py",
     "chain/test_results.py",
     "plugin/test_stats.py",
 )
