@@ -25,6 +25,7 @@ _WITHOUT_GUESTS = (
     "guests/test_compiler.py",
     "guests/test_costly_modules.py",
     "guests/test_inspection_agrees.py",
+    "guests/test_inspection_costs.py",
     "host/test_kv.py",
     "host/test_kv_processes.py",
     "chain/test_results.py",
