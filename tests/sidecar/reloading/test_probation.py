@@ -406,7 +406,7 @@ def test_it_proves_itself_by_calls_or_by_time(pod):
     assert pod.runs(three, two) == [two.revision]
     pod.now += 301
     assert pod.look(three) == ({"p": three.revision}, [])
-    assert not pod.made.has(three)
+    assert not pod.made.of_bundle(Bundle.of([three]))
 
 
 def test_what_is_refused_stays_so_until_something_else_is_wanted(pod):
