@@ -418,7 +418,11 @@ def test_what_is_refused_stays_so_until_something_else_is_wanted(pod):
     assert pod.made.refuse(two, "wish") == one
     pod.start()
     refused = pod.made.take_wish(two, "wish")
-    assert (refused.told.calls, refused.told.failures, refused.told.message) == (12, 5, "it trapped")
+    assert (refused.rolled_back.calls, refused.rolled_back.failures, refused.rolled_back.message) == (
+        12,
+        5,
+        "it trapped",
+    )
     assert refused.before == one
     assert pod.made.restored(Bundle.of([two])) == Bundle.of([one])
     assert pod.made.modules() == {one.artifact.sha256, two.artifact.sha256}
