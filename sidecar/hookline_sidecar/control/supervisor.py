@@ -358,7 +358,7 @@ class Supervisor:
             wanted_as = wants.version if wants is not None and self._slots.settled else None
             if running is not None and bundle.version == running.version:
                 await self._workers.discard()
-                self._deployment.bundle = bundle  # the same plugins; what failed beside them may have changed
+                self._deployment.adopt(bundle)  # the same plugins; what failed beside them may have changed
                 self._name_what_runs(wanted_as or self._runs)
                 if bundle != running:
                     await self._deployment.keep()
