@@ -41,11 +41,11 @@ _KILL_AFTER_S: Final = 5.0
 _SIGNALS: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _SUPERVISOR_NICENESS: Final = 10  # hooks go first, whatever a reload takes
-_GC_THRESHOLD: Final = 50_000  # nothing on the hook road makes cycles; a large body is no reason to look for them
+_GC_THRESHOLD: Final = 50_000  # nothing in a call makes cycles; a large body is no reason to look for them
 _SWITCH_INTERVAL_S: Final = 0.0005
 """How long a thread that loads a bundle may keep the event loop from answering."""
 _SUPERVISOR: Final = -1
-"""The supervisor's place among the children; workers are numbered from 0."""
+"""The supervisor's index among the children; workers are numbered from 0."""
 
 log = logging.getLogger("hookline.parent")
 
@@ -111,7 +111,7 @@ def run(settings: Settings, state: StateFolder) -> int:
 async def _supervise(
     settings: Settings, state: StateFolder, tables: list[StatsTable], board: Board, admin: sockets.AdminSockets
 ) -> None:
-    # Here and not above: what the control road needs is not for the workers to carry along.
+    # Here and not above: what the supervisor needs is not for the workers to carry along.
     from hookline_sidecar.control.supervisor import Supervisor  # noqa: PLC0415
 
     os.nice(_SUPERVISOR_NICENESS)

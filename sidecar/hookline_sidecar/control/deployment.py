@@ -136,6 +136,10 @@ class Deployment:
         # Also a plugin that could not be had keeps what it stored: it may be back.
         await asyncio.to_thread(self._kv.make_room, {entry.name for entry in bundle.plugins})
 
+    def adopt(self, bundle: Bundle) -> None:
+        """Take this for what runs: the same plugins, of which something else is known, or one that has to go."""
+        self.bundle = bundle
+
     async def keep(self) -> None:
         """Make what runs the last good bundle on disk, and give up what it no longer needs."""
         assert self.bundle is not None  # noqa: S101 - it is called for what runs

@@ -22,7 +22,7 @@ from hookline_artifacts import apart
 from hookline_artifacts.store import ArtifactStore
 from hookline_runtime.guest.compiler import Compiler
 from hookline_runtime.host.kv import KvStore
-from hookline_sidecar.control import report, waiting
+from hookline_sidecar.control import waiting
 from hookline_sidecar.control.admin.access import Access
 from hookline_sidecar.control.admin.kv import KvAdmin
 from hookline_sidecar.control.admin.server import AdminServer
@@ -31,6 +31,7 @@ from hookline_sidecar.control.authorities import Authorities
 from hookline_sidecar.control.deployment import Deployment
 from hookline_sidecar.control.probation import Probations, counts_of
 from hookline_sidecar.control.readings import HealthWatch
+from hookline_sidecar.control.report import report, written
 from hookline_sidecar.control.room import Room
 from hookline_sidecar.control.rows import Rows
 from hookline_sidecar.control.setbacks import Setbacks
@@ -204,7 +205,7 @@ class Supervisor:
                     file=slot.wanted.file,
                     resolved=slot.resolved,
                     failure=self._problems.get(name) or slot.failure,
-                    rolled_back=slot.refused.told if slot.refused else None,
+                    rolled_back=slot.refused.rolled_back if slot.refused else None,
                 )
                 for name, slot in sorted(self._slots.items())
             ),
@@ -238,7 +239,7 @@ class Supervisor:
         return "the source holds the first bundle" if held else "the plugins are being loaded"
 
     def _report(self, authority: str | None) -> str:
-        return report.written(report.of(self.view(), authority=authority))
+        return written(report(self.view(), authority=authority))
 
     def _last_of(self, name: str) -> BundlePlugin | None:
         """What was last loaded of a plugin, also where it has failed on probation since."""
@@ -256,6 +257,10 @@ class Supervisor:
         if bundle is not None and self._workers.runs(bundle.version):
             self._ran = self._runs
         self._source.tell()
+
+    def _name_what_runs(self, version: str | None) -> None:
+        self._runs = version
+        self._tell()
 
     def _assemble_soon(self) -> None:
         self._assemble.set()
@@ -278,7 +283,7 @@ class Supervisor:
             return
         bundle = await self._deployment.restore(self._probations.restored(bundle))
         self._slots.restore(bundle.plugins, from_files=self._settings.plugins is not None)
-        self._runs = bundle.version
+        self._name_what_runs(bundle.version)
         log.info("the last good bundle %s runs again (%d plugins)", bundle.version, len(bundle.plugins))
 
     def _reread(self) -> None:
@@ -353,8 +358,8 @@ class Supervisor:
             wanted_as = wants.version if wants is not None and self._slots.settled else None
             if running is not None and bundle.version == running.version:
                 await self._workers.discard()
-                self._deployment.bundle = bundle  # the same plugins; what failed beside them may have changed
-                self._runs = wanted_as or self._runs
+                self._deployment.adopt(bundle)  # the same plugins; what failed beside them may have changed
+                self._name_what_runs(wanted_as or self._runs)
                 if bundle != running:
                     await self._deployment.keep()
                 return
@@ -367,7 +372,7 @@ class Supervisor:
             except LoadRefusedError as error:
                 await self._setbacks.take_refusal(error, bundle)
                 continue
-            self._runs = wanted_as or bundle.version
+            self._name_what_runs(wanted_as or bundle.version)
             await self._deployment.keep()
             log.info("bundle %s runs: %s", bundle.version, ", ".join(e.name for e in bundle.plugins) or "no plugins")
             return
