@@ -37,7 +37,7 @@ from hookline_runtime.host import kv_initial
 from hookline_runtime.host.functions import PluginHost
 from hookline_runtime.plugin.backlog import Asker
 from hookline_runtime.plugin.budget import Budget, TooLargeError, need
-from hookline_runtime.plugin.permits import Member, Places
+from hookline_runtime.plugin.permits import Member, Permits
 from hookline_runtime.plugin.plugin import MAX_THREADS, Plugin
 from hookline_runtime.plugin.probation import Before
 from hookline_runtime.plugin.stats import MAX_PLUGINS, StatsTable
@@ -150,12 +150,12 @@ class Runtime:
         plugins: dict[str, Plugin] = {}
         links: list[Link] = []
         try:
-            for place, entry in enumerate(bundle.plugins):
+            for at, entry in enumerate(bundle.plugins):
                 if any(link.name == entry.name for link in links):
                     raise PrepareError(entry.name, ConfigError("there are two plugins of this name in the bundle"))
                 plugin = None
                 if entry.artifact is not None:
-                    number = place if numbers is None else numbers[entry.name]
+                    number = at if numbers is None else numbers[entry.name]
                     plugin = plugins[entry.name] = await self._plugin(entry, find, number)
                     plugin.hold()  # from here on; another bundle may be committed before this one is loaded
                 links.append(Link(entry, plugin))
@@ -246,17 +246,17 @@ class Runtime:
             if number >= MAX_PLUGINS:
                 raise ConfigError(f"there are more than {MAX_PLUGINS} plugins in the bundle")
             self.budget.check_one(entry.name, entry.limits)
-            places = self._places(entry, number)
+            permits = self._permits(entry, number)
             try:
                 # What is tried with it may take what a call may.
                 async with self.budget.taken(min(need(entry.limits), self.budget.total), _FIRST_INSTANCE_MS / 1000):
                     # On a thread: a Go module's first instance takes milliseconds, and calls go on meanwhile.
-                    fresh = await asyncio.to_thread(self._load, entry, find(entry), number, places)
+                    fresh = await asyncio.to_thread(self._load, entry, find(entry), number, permits)
             except OverloadError as error:
-                places.close()
+                permits.close()
                 raise FetchError(f"there is no memory to load it: {error}") from error
             except BaseException:
-                places.close()
+                permits.close()
                 raise
         except LoadError as error:
             raise PrepareError(entry.name, error) from error
@@ -331,18 +331,18 @@ class Runtime:
             await plugin.ended()  # without the clock, a guest that loops on a thread would never end
         self._ticker.stop()
 
-    def _places(self, entry: BundlePlugin, number: int) -> Places:
+    def _permits(self, entry: BundlePlugin, number: int) -> Permits:
         limit = entry.limits.concurrency
         if self._member is None:
-            return Places(limit, most=MAX_THREADS)
+            return Permits(limit, most=MAX_THREADS)
         try:
             # Of this revision: while the one before it ends, each has the limit for itself.
             key = f"{entry.name} {entry.revision}"
-            return self._member.places(plugin=number, key=key, limit=limit, most=MAX_THREADS)
+            return self._member.make_permits(plugin=number, key=key, limit=limit, most=MAX_THREADS)
         except OSError as error:
-            raise FetchError(f"there is no descriptor left for the places of its calls: {error.strerror}") from error
+            raise FetchError(f"there is no descriptor left for the permits of its calls: {error.strerror}") from error
 
-    def _load(self, entry: BundlePlugin, compiled: Path, number: int, places: Places) -> Plugin:
+    def _load(self, entry: BundlePlugin, compiled: Path, number: int, permits: Permits) -> Plugin:
         limits = entry.limits
         module = load_compiled(compiled, fuel=limits.fuel is not None)
         host = PluginHost(entry, self._kv)
@@ -350,4 +350,4 @@ class Runtime:
         check_entry(entry, guest.info)
         spare = first_instance(guest, timeout_ms=_FIRST_INSTANCE_MS, pooled=entry.isolation.mode == "Pooled")
         rows = {hook: self._stats.row(number, hook) for hook in entry.hooks}
-        return Plugin(entry, guest, host, rows, spare=spare, places=places, budget=self.budget, number=number)
+        return Plugin(entry, guest, host, rows, spare=spare, permits=permits, budget=self.budget, number=number)

@@ -12,7 +12,7 @@ the guests' half is divided among the workers, each of which then counts by itse
   as the largest call still fits beside it, and is given up where a call needs its room;
 - calls that wait to be observed (``backlog.py``) have their inputs.
 
-Inputs of calls that wait for a place or for memory are counted apart (``WAITING``): they must not take what the calls
+Inputs of calls that wait for a permit or for memory are counted apart (``WAITING``): they must not take what the calls
 before them need.
 
 A call that finds too little waits, as for a permit, and is then an overload. Inline calls run one at a time and end
@@ -52,7 +52,7 @@ CHILD_LEAST: Final = 64 * _MIB
 CALL: Final = 4 * _MIB
 """Of a call beside its memory, input and output: a native stack of 512 KiB, two tables of 200,000 elements in all."""
 WAITING: Final = 16 * _MIB
-"""Of all inputs that wait in one worker for a place or for memory: 64 of the largest that ``limits.input`` takes by
+"""Of all inputs that wait in one worker for a permit or for memory: 64 of the largest that ``limits.input`` takes by
 default, thousands of usual ones. The bodies that they were read from wait with them, up to twice as much."""
 WAITING_CALLS: Final = 4
 """Calls of each plugin that may wait whatever their size: so many large bodies are read at once."""
@@ -254,8 +254,8 @@ class Budget:
                 f"one call may have {_mib(size)} of memory, and all guests of this worker have {_mib(self.total)}"
             )
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        place = _Waiting(size, turn, holder)
-        self._waiting.append(place)
+        waiting = _Waiting(size, turn, holder)
+        self._waiting.append(waiting)
         self._pass_on()
         try:
             async with asyncio.timeout(seconds):
@@ -264,7 +264,7 @@ class Budget:
             if turn.done() and not turn.cancelled():
                 self.leave(size, holder)
             with contextlib.suppress(ValueError):
-                self._waiting.remove(place)
+                self._waiting.remove(waiting)
                 self._pass_on()
             if seconds is not None and isinstance(error, TimeoutError):
                 raise OverloadError(

@@ -28,7 +28,7 @@ from hookline_runtime.plugin.backlog import Backlog
 from hookline_runtime.plugin.budget import WAITING_CALLS, Budget, need
 from hookline_runtime.plugin.hook import PluginHook
 from hookline_runtime.plugin.instances import Instances
-from hookline_runtime.plugin.permits import Places
+from hookline_runtime.plugin.permits import Permits
 
 if TYPE_CHECKING:
     from hookline_api.bundle import BundlePlugin
@@ -97,7 +97,7 @@ class Plugin:
         rows: dict[Hook, Row],
         *,
         spare: Instance | None = None,
-        places: Places | None = None,
+        permits: Permits | None = None,
         budget: Budget | None = None,
         number: int = 0,
     ) -> None:
@@ -128,7 +128,7 @@ class Plugin:
         self._ready, self._last_call = self._instances.ready, self._instances.last_call
         self._waiting = self._waiting_bytes = 0
         """Calls that wait for room, and their inputs."""
-        self.places = places or Places(entry.limits.concurrency, most=MAX_THREADS)
+        self.permits = permits or Permits(entry.limits.concurrency, most=MAX_THREADS)
         self._threads: ThreadPoolExecutor | None = None
         self.backlog = Backlog(
             waits=entry.observers.overflow == "Wait",
@@ -187,8 +187,8 @@ class Plugin:
 
     def ready(self) -> bool:
         """Whether a call would run now, on this thread, without waiting for anything."""
-        places = self.places
-        return self.inline and self._budget.free >= self._room and (places.running < places.held or places.get())
+        permits = self.permits
+        return self.inline and self._budget.free >= self._room and (permits.running < permits.held or permits.get())
 
     def call_now(self, hook: PluginHook, data: bytes) -> Answer | None:
         """One call on this thread, where ``ready`` said so: the guest's answer, or None where it has no opinion.
@@ -264,7 +264,7 @@ class Plugin:
             if isinstance(error, OverloadError):
                 self._failed(hook, 0, error)
             raise
-        if self.inline:  # it waited for a place, and not for a thread
+        if self.inline:  # it waited for a permit, and not for a thread
             hook.breaker.did_not_run()  # a trial is asked for again
             try:
                 return self.call_now(hook, data)
@@ -272,7 +272,7 @@ class Plugin:
                 self._leave()
         run = _Run()
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(self.places.most, thread_name_prefix=f"plugin-{self.name}")
+            self._threads = ThreadPoolExecutor(self.permits.most, thread_name_prefix=f"plugin-{self.name}")
         try:
             future = asyncio.get_running_loop().run_in_executor(self._threads, self._execute, hook, run, data)
         except RuntimeError as error:  # the process has no thread left to give
@@ -290,7 +290,7 @@ class Plugin:
         return run.answer
 
     async def _enter(self, patience: float | None, size: int) -> None:
-        """Take a place and memory for a call of so many bytes, within so many seconds. Raises OverloadError."""
+        """Take a permit and memory for a call of so many bytes, within so many seconds. Raises OverloadError."""
         most = self._budget.waiting
         if patience is not None and self._waiting >= WAITING_CALLS and self._waiting_bytes + size > most:
             raise OverloadError(
@@ -301,12 +301,12 @@ class Plugin:
         self._waiting += 1
         self._waiting_bytes += size
         try:
-            await self.places.enter(patience, quick=self.inline)
+            await self.permits.enter(patience, quick=self.inline)
             try:
                 left = None if patience is None else max(0.0, patience - (time.monotonic() - begin))
                 await self._budget.enter(self.need, left, self)
             except BaseException:
-                self.places.leave()
+                self.permits.leave()
                 self._close_if_done()
                 raise
         finally:
@@ -378,7 +378,7 @@ class Plugin:
 
     def _leave(self) -> None:
         self._budget.leave(self.need, self)
-        self.places.leave()
+        self.permits.leave()
         self._close_if_done()
 
     def _ended(self, hook: PluginHook, run: _Run) -> None:
@@ -480,11 +480,11 @@ class Plugin:
         self._failing = True
 
     def _close_if_done(self) -> None:
-        if self._holders > 0 or self.places.running or self.backlog.running:
+        if self._holders > 0 or self.permits.running or self.backlog.running:
             return
         self._closed.set()
         self.prove()
-        self.places.close()
+        self.permits.close()
         self.backlog.close()
         self._instances.close()
         self._budget.remove(self)
