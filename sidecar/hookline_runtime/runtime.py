@@ -283,7 +283,7 @@ class Runtime:
             gone += [plugin for name, plugin in old.plugins.items() if prepared.plugins.get(name) is not plugin]
         runs = set(prepared.plugins.values())
         for plugin in (*gone, *runs):
-            plugin.runs(plugin in runs)
+            plugin.count_as(current=plugin in runs)
         ending = dict.fromkeys((*self._ending, *gone))
         self._ending = [plugin for plugin in ending if not plugin.closed and plugin not in runs]
 

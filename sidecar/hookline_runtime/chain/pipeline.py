@@ -220,13 +220,13 @@ class Chains:
             chosen = self._choose(way, key, Call(hook, body, quoted_id))
         if isinstance(chosen, _Several):
             for each in chosen.plugins:
-                if not each.ready():
+                if not each.get_ready():
                     return self._later(self._answer_later, Call(hook, body, quoted_id))
             links = chosen.links
             said: Said | _NotAsked = _NOT_ASKED
         else:
             plugin = chosen.plugin
-            if not plugin.ready():
+            if not plugin.get_ready():
                 return self._later(self._answer_later, Call(hook, body, quoted_id))
             try:  # and not _ask_now, which costs as much as all else here
                 said = plugin.call_now(chosen.hook, body)
@@ -271,7 +271,7 @@ class Chains:
             verdict = self._verdict_now(call)
             return self._later(self._decide_later, call) if verdict is None else verdict[0]
         plugin = alone.plugin
-        if not plugin.ready():
+        if not plugin.get_ready():
             return self._later(self._decide_later, Call(hook, data, orjson.dumps(request_id)))
         said: Said
         try:  # as in answer
@@ -309,7 +309,7 @@ class Chains:
         links = choice.of(call)
         # After a rewrite, plugins may be asked that the call as it came was not for.
         for link in choice.items if hook in REWRITING else links:
-            if link.plugin is not None and not link.plugin.ready():
+            if link.plugin is not None and not link.plugin.get_ready():
                 return None
         observing = self._observing[hook]
         if observing is not None:
@@ -377,7 +377,7 @@ class Chains:
             if said is _NOT_ASKED:
                 if plugin is None or link.hook is None:
                     return self._not_there(call, link)
-                if not plugin.ready():
+                if not plugin.get_ready():
                     return _Pause(links, at, so_far)
                 said = _ask_now(plugin, link.hook, call)
             at += 1

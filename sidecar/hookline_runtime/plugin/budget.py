@@ -246,7 +246,7 @@ class Budget:
 
         Whoever names the ``holder`` gives it back with ``leave``.
         """
-        if not self._waiting and self._has(size, holder):
+        if not self._waiting and self._find_room(size, holder):
             self._take(size, holder)
             return
         if size > self.total:
@@ -295,7 +295,8 @@ class Budget:
         if holder is not None:
             self._calls[holder] += 1
 
-    def _has(self, size: int, holder: Holder | None) -> bool:
+    def _find_room(self, size: int, holder: Holder | None) -> bool:
+        """Make room for a call, if that is to be had; whether there is enough."""
         if holder in self._calls:
             size += max((each.need for each in self._holders if each not in self._calls), default=0)
         if self.free < size:
@@ -316,7 +317,7 @@ class Budget:
             # Who came first of those that have no call under way, then who came first of all.
             first = next((each for each in self._waiting if each.holder not in self._calls), self._waiting[0])
             if not first.turn.done():
-                if not self._has(first.size, first.holder):
+                if not self._find_room(first.size, first.holder):
                     return
                 self._take(first.size, first.holder)
                 first.turn.set_result(None)

@@ -144,7 +144,7 @@ async def test_a_trial_that_gives_up_waiting_for_its_turn_does_not_pause_it(gues
     for _ in range(2):
         await permits.enter(0)
     for _ in range(5):
-        guest.breaker.failed(TrapError)
+        guest.breaker.count_failure(TrapError)
     clock.now += 1
     task = asyncio.create_task(guest.call(_OK))
     await asyncio.sleep(0)

@@ -340,7 +340,7 @@ async def test_a_trial_that_waited_for_a_permit_is_one_trial(members, workshop, 
     breaker = plugin.hooks[Hook.CUSTOM].breaker
     now = time.monotonic()
     for _ in range(5):
-        breaker.failed(TrapError)
+        breaker.count_failure(TrapError)
     assert (await runtime.call(Hook.CUSTOM, b"0"))["failure"] == "trap"
     other = members[1].make_permits(plugin=0, key=f"{entry.name} {entry.revision}", limit=1, most=16)
     await other.enter(20)
