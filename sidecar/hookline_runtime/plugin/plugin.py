@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from hookline_runtime.call.decisions import Answer, read_answer
 from hookline_runtime.call.inputs import Call
-from hookline_runtime.errors import CallError, DeadlineError, OverloadError, TrapError, told, traced
+from hookline_runtime.errors import CallError, DeadlineError, OverloadError, TrapError, failure_sentence, without_words
 from hookline_runtime.guest.border import spent_ns
 from hookline_runtime.plugin.backlog import Backlog
 from hookline_runtime.plugin.budget import WAITING_CALLS, Budget, need
@@ -440,7 +440,7 @@ class Plugin:
         # Our own mistake; it fails as the plugin's policy says, and not open.
         log.error(
             "plugin '%s', hook %s: the runtime failed", self.name, hook.name,
-            exc_info=traced(error, secrets=self._has_secrets),
+            exc_info=without_words(error, secrets=self._has_secrets),
         )  # fmt: skip
         return TrapError(f"the runtime failed: {type(error).__name__}")
 
@@ -455,7 +455,7 @@ class Plugin:
                 log.warning(
                     "plugin '%s', hook %s, is paused for %.0f s after %d failures in a row: %s",
                     self.name, hook.name, breaker.open_for, breaker.failures,
-                    told(error, secrets=self._has_secrets),
+                    failure_sentence(error, secrets=self._has_secrets),
                 )  # fmt: skip
         elif not isinstance(error, OverloadError):
             breaker.count_success()
@@ -467,7 +467,7 @@ class Plugin:
         self._failing = False
 
     def _note(self, hook: Hook, error: CallError) -> None:
-        message = told(error, secrets=self._has_secrets)
+        message = failure_sentence(error, secrets=self._has_secrets)
         self.last_failure = LastFailure(hook=hook.value, cause=error.cause, message=message, at=time.time())
         self.last_failures[hook] = self.last_failure
         if not isinstance(error, OverloadError):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hookline_api.bundle import Bundle, BundlePlugin
 from hookline_api.text import readable
-from hookline_runtime.errors import CallError, OverloadError, quoted
+from hookline_runtime.errors import CallError, OverloadError, load_sentence
 from hookline_runtime.guest.compiler import Compiler
 from hookline_runtime.host.kv import KvStore
 from hookline_runtime.plugin.budget import Plan, TooLargeError
@@ -140,7 +140,7 @@ class Worker:
                 answer = {
                     "plugin": error.plugin,
                     "cause": error.reason.cause,
-                    "message": quoted(error.reason, secrets=_has_secrets(bundle, error.plugin)),
+                    "message": load_sentence(error.reason, secrets=_has_secrets(bundle, error.plugin)),
                     "damaged": is_damaged,
                     # There may be room another time.
                     "passing": isinstance(error.reason, TooLargeError)
