@@ -50,7 +50,7 @@ class DeadlineError(CallError):
 
 
 class ResultError(CallError):
-    """The guest's answer is no valid decision."""
+    """The guest's answer is not a valid decision."""
 
     cause = "result"
 
@@ -64,7 +64,7 @@ class OverloadError(CallError):
 _IN_OUR_WORDS: Final = {
     "trap": "a call trapped",
     "timeout": "a call took longer than limits.timeout, or used up limits.fuel",
-    "result": "an answer is no valid decision",
+    "result": "an answer is not a valid decision",
     "overload": "an input, or the calls that wait, are over their limit",
 }
 _TRAPS: Final = frozenset({

@@ -1,12 +1,12 @@
 """The runtime: a bundle becomes running plugins, and a hook call becomes a decision.
 
 ``prepare`` loads a bundle beside the one that runs, ``commit`` swaps one reference, and the old bundle ends with
-its last call; so no call waits for a change, and none is lost to one. Plugins whose revision did not change are
+its last call. So no call waits for a change, and none is lost to one. Plugins whose revision did not change are
 carried over with their instances and their circuit breaker.
 
-Whoever loads a bundle may name versions ``before`` of some of its plugins. Each is held, or loaded again, and answers
-what the new one fails on (``before.py``), until the new one is said to be proven (``prove``), or to go: a bundle that
-has the version before again gets the very same plugin.
+The caller may name versions ``before`` of some plugins. Each is held, or loaded again, and answers what the new one
+fails on (``plugin.probation``). It is let go when the new one has proven itself (``prove``). A bundle that goes back to
+the version before gets the very same plugin.
 
     runtime = Runtime()
     await runtime.load(bundle, find)     # find(plugin) is the path of its compiled module
@@ -71,7 +71,7 @@ class Prepared:
     """By plugin: why there cannot be the version before it, in one sentence."""
 
     def discard(self) -> None:
-        """Give back what was loaded: this bundle will not run, or runs no longer."""
+        """Give back what was loaded. The bundle will not run, or has been replaced."""
         self.chains.retire()
         for before in self.before.values():
             before.end()
@@ -109,7 +109,7 @@ class Runtime:
         self._stats = stats or StatsTable()
         self._member = member
         self.budget = Budget()
-        """The memory of guests; without bounds until it is told of some."""
+        """The memory of guests; without bounds until ``follow`` sets some."""
         self._ticker = Ticker()
         self._ticker.start()
         self._current: Prepared | None = None
@@ -288,7 +288,7 @@ class Runtime:
         self._ending = [plugin for plugin in ending if not plugin.closed and plugin not in runs]
 
     def prove(self, name: str, revision: str) -> None:
-        """A plugin is on probation no longer, if it is of this revision: what it was before is given back."""
+        """End the probation of a plugin, if it is of this revision. The version before it is given back."""
         plugin = self.plugins.get(name)
         if plugin is not None and plugin.revision == revision:
             plugin.prove()
@@ -317,7 +317,7 @@ class Runtime:
             await plugin.backlog.drained()
 
     def abandon(self) -> int:
-        """Drop, and count, what observing hooks have accepted and not begun: the process ends. How many calls."""
+        """Drop what observing hooks have accepted and not begun, because the process ends. The number of calls."""
         return sum(plugin.backlog.abandon() for plugin in (*self.plugins.values(), *self._ending))
 
     async def close(self) -> None:

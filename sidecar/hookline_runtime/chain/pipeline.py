@@ -46,7 +46,7 @@ until it is done, or dropped, it keeps its bundle."""
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One plugin of a bundle; where the plugin could not be had, its place, which fails closed."""
+    """One plugin of a bundle. Where the plugin could not be had, the link fails closed."""
 
     entry: BundlePlugin
     plugin: Plugin | None
@@ -88,7 +88,7 @@ _Links = tuple[_Asked, ...]
 
 @dataclass(frozen=True, slots=True)
 class _Alone:
-    """A plugin that is asked about a call, and nobody else is, whatever it answers."""
+    """The one plugin that is asked about a call, whatever it answers."""
 
     link: _Asked
     plugin: Plugin
@@ -110,7 +110,7 @@ class _Several:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Where the calls of one hook go that nobody has to look into."""
+    """How calls of one hook are decided without parsing them."""
 
     hook: Hook
     look: bytes

@@ -1,9 +1,9 @@
 """How much memory guests may have: one account, which all who give memory to a guest ask.
 
-A pod has a limit, and the kernel ends it where that is passed, with all its guards. So what its parts may take is added
-up beforehand (``Plan``): the processes, what the state folder holds where that is kept in memory, one child that
-compiles or checks (``artifacts.apart``), and the guests. What is left is halved between the child and the guests, and
-the guests' half is divided among the workers, each of which then counts by itself with plain numbers (``Budget``):
+A pod has a limit. The kernel ends a pod that passes it, with all its guards. So what the parts may take is added up
+beforehand (``Plan``): the processes, a state folder in memory, one child that compiles or checks
+(``hookline_artifacts.apart``), and the guests. What the first two leave is halved between the child and the guests. The
+guests' half is divided among the workers, and each worker counts its part with plain numbers (``Budget``):
 
 - a call that begins takes all that it may come to have (``need``), until it ends. A plugin with calls under way leaves
   room for one of the largest other plugin that has none, and those that have none come first: so no plugin's calls

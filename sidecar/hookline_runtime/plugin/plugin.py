@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from hookline_runtime.plugin.stats import Row
 
 _QUICK_NS: Final = 2_000_000
-"""A call that takes longer is no call for the event loop."""
+"""A call that takes longer runs on a thread."""
 _MAX_INLINE_MS: Final = 1_000
 """A plugin that may take longer than this stays on threads, however quick it is."""
 _PROBATION: Final = 8
@@ -180,7 +180,7 @@ class Plugin:
             hook.row = hook.row.timely() if current else hook.row.late()
 
     def prove(self) -> None:
-        """It is on probation no longer, and lets go of the version before it."""
+        """End its probation, and let go of the version before it."""
         before, self.before, self._room = self.before, None, self.need
         if before is not None:
             before.end()
@@ -328,7 +328,7 @@ class Plugin:
         self._count_failure(hook, 0, OverloadError(why))
 
     async def ended(self) -> None:
-        """Return when it is closed: no bundle holds it, and no call is under way on any thread."""
+        """Wait until it is closed: no bundle holds it, and its last call is over."""
         await self._closed.wait()
 
     def hold(self) -> None:

@@ -105,7 +105,7 @@ class Row:
         self._words[_WAITED_TIME] += ns
 
     def count_alone(self) -> None:
-        """Say of a call that failed that the version before this one did not fail on it (``before.py``)."""
+        """Say of a call that failed that the version before this one did not fail on it (``probation``)."""
         self._words[_ALONE] += 1
 
     def late(self) -> Row:
@@ -138,7 +138,7 @@ class Row:
 
 
 class _LateRow(Row):
-    """Calls that a version still has when another one runs: they are told apart, as they say nothing of that one."""
+    """Calls that a version still has when another one runs. They are counted apart: they say nothing of that one."""
 
     __slots__ = ()
 
