@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 import uvloop
 
-from hookline_runtime.plugin.permits import SharedPlaces
+from hookline_runtime.plugin.permits import SharedPermits
 from hookline_runtime.plugin.stats import TABLE_BYTES, StatsTable
 from hookline_sidecar import sockets
 from hookline_sidecar.board import Board
@@ -76,7 +76,7 @@ def run(settings: Settings, state: StateFolder) -> int:
     memories = [mmap.mmap(-1, TABLE_BYTES) for _ in range(settings.workers)]
     tables = [StatsTable(memoryview(memory)) for memory in memories]
     board = Board(settings.workers)
-    shared = SharedPlaces(state.places, settings.workers) if settings.workers > 1 else None
+    shared = SharedPermits(state.permits, settings.workers) if settings.workers > 1 else None
 
     def supervise() -> None:
         for each in hook_sockets:
@@ -125,7 +125,7 @@ async def _work(
     hook_sockets: list[socket.socket],
     board: Board,
     stats: StatsTable,
-    shared: SharedPlaces | None,
+    shared: SharedPermits | None,
 ) -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.set_threshold(_GC_THRESHOLD, 50, 50)
