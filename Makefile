@@ -44,7 +44,7 @@ SHORT := tests/contract tests/artifacts tests/client $(addprefix tests/runtime/,
 test-short: $(VENV)/.dev toolchains
 	PYTHON="$(PYTHON)" sh scripts/debian-packages.sh
 	$(BIN)/python -m hookline_runtime.guest.accelerator --if-missing
-	$(TOOLS) $(BIN)/python -m pytest -q $(SHORT) $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(TOOLS) $(BIN)/python -m pytest -q -n auto $(SHORT) $(ARGS)
 
 # An interpreter that is missing or too old is told of by what comes next.
 announce:

@@ -55,8 +55,8 @@ class Budget:
             "what ran goes on"
         )
 
-    def changes(self) -> set[str]:
-        """The names that ``over`` got or lost since this was asked last: thousands of others need not be looked at."""
+    def take_changes(self) -> set[str]:
+        """The names that ``over`` got or lost since the last call: thousands of others need not be looked at."""
         found, self._changed = self._changed, set()
         return found
 

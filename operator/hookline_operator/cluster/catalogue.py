@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from hookline_operator.cluster.budget import Budget
 from hookline_operator.cluster.plugins import Plugin
-from hookline_operator.cluster.pods import Pod, selects
+from hookline_operator.cluster.selectors import selects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hookline_api.resources import Selector
     from hookline_api.status import RollbackStatus
     from hookline_operator.cluster.kube import Key, Object
+    from hookline_operator.cluster.pods import Pod
     from hookline_operator.cluster.revisions import Revision, Seal
     from hookline_operator.status.observation import UnguardedPod
 
@@ -42,16 +43,16 @@ class Catalogue:
     """Everything that this replica knows; ``plugin_changed`` and ``pod_changed`` hear of changes."""
 
     def __init__(self) -> None:
-        self.plugins: dict[str, dict[str, Plugin]] = defaultdict(dict)
+        self.plugins: dict[str, dict[str, Plugin]] = {}
         """By namespace and name."""
-        self.pods: dict[str, dict[str, Pod]] = defaultdict(dict)
+        self.pods: dict[str, dict[str, Pod]] = {}
         """By namespace and name."""
         self.revisions: dict[Key, dict[tuple[bool, str], Revision]] = defaultdict(dict)
         """By the namespace and the plugin's uid, and then by whether it is old and the revision's name.
 
         DANGER: whoever may write revisions in another namespace can put this plugin's uid on them.
         """
-        self.refused = 0
+        self.unsealed = 0
         """How many revisions came whose seal does not hold."""
         self.versions: dict[Reference, str] = {}
         """The ``resourceVersion`` of each Secret and ConfigMap that is there."""
@@ -70,7 +71,7 @@ class Catalogue:
     def put_plugin(self, found: Object, *, gone: bool) -> None:
         """A plugin as the API has it."""
         new = Plugin.of(found)
-        there = self.plugins[new.namespace]
+        there = self.plugins.setdefault(new.namespace, {})
         known = there.get(new.name)
         new = new.after(known)
         if gone:
@@ -92,15 +93,15 @@ class Catalogue:
 
     def forget_plugin(self, key: Key) -> None:
         """A plugin that turned out to be gone."""
-        if self.plugins[key[0]].pop(key[1], None) is not None:
+        if self.plugins.get(key[0], {}).pop(key[1], None) is not None:
             self._budgets[key[0]].drop(key[1])
             self.tell_plugin(key)
             self._make_room(key[0])
 
     def _make_room(self, namespace: str) -> None:
         """Leave out whose specs do not fit any longer, and have read again whose do."""
-        there, budget = self.plugins[namespace], self._budgets[namespace]
-        for name in budget.changes():
+        there, budget = self.plugins.get(namespace, {}), self._budgets[namespace]
+        for name in budget.take_changes():
             plugin = there.get(name)
             if plugin is None:
                 continue
@@ -114,9 +115,9 @@ class Catalogue:
     def put_pod(self, key: Key, old: Pod | None, new: Pod | None) -> None:
         """A pod's change."""
         if new is None:
-            self.pods[key[0]].pop(key[1], None)
+            self.pods.get(key[0], {}).pop(key[1], None)
         else:
-            self.pods[key[0]][key[1]] = new
+            self.pods.setdefault(key[0], {})[key[1]] = new
         for hear in self.pod_changed:
             hear(key)
         for each in (old, new):
@@ -126,8 +127,8 @@ class Catalogue:
     def put_revision(self, _key: Key, old: Revision | None, new: Revision | None) -> None:
         """A revision's change."""
         if new is not None and not new.sealed and not new.old:
-            self.refused += 1
-            if self.refused <= _NAMED:
+            self.unsealed += 1
+            if self.unsealed <= _NAMED:
                 log.warning(
                     "the WasmPluginRevision '%s/%s' has no seal of this operator's key, and is believed only if the "
                     "status of its plugin names it: who else writes there?",
@@ -141,7 +142,7 @@ class Catalogue:
                     revisions[each.old, each.name] = each
                 if not revisions:
                     del self.revisions[each.namespace, each.plugin_uid]
-                for plugin in list(self.plugins[each.namespace].values()):
+                for plugin in self.plugins_in(each.namespace):
                     if plugin.uid == each.plugin_uid:
                         self.tell_plugin(plugin.key)
 
@@ -160,7 +161,7 @@ class Catalogue:
         else:
             self.versions[reference] = version
         is_default = key[1] in self.default_pull_secrets.get(key[0], ())
-        for plugin in list(self.plugins[key[0]].values()):
+        for plugin in self.plugins_in(key[0]):
             if (is_default or key[1] in plugin.names) and not self._is_same(plugin, reference, before, version):
                 self.tell_plugin(plugin.key)
 
@@ -178,7 +179,7 @@ class Catalogue:
         if reference not in self.versions:
             return False
         is_default = name in self.default_pull_secrets.get(namespace, ())
-        for plugin in self.plugins[namespace].values():
+        for plugin in self.plugins_in(namespace):
             if is_default or name in plugin.names:
                 revision = self.current(plugin)
                 if reference in self._contents or (revision and f"{kind}/{name}" in dict(revision.contents)):
@@ -211,7 +212,7 @@ class Catalogue:
     def put_default_account(self, namespace: str, pull_secrets: list[str]) -> None:
         """What the service account ``default`` of a namespace pulls with."""
         self.default_pull_secrets[namespace] = pull_secrets
-        for plugin in list(self.plugins[namespace].values()):
+        for plugin in self.plugins_in(namespace):
             self.tell_plugin(plugin.key)
 
     def tell_plugin(self, key: Key) -> None:
@@ -226,7 +227,15 @@ class Catalogue:
 
     def plugin(self, key: Key) -> Plugin | None:
         """A plugin, if it is there."""
-        return self.plugins[key[0]].get(key[1])
+        return self.plugins.get(key[0], {}).get(key[1])
+
+    def plugins_in(self, namespace: str) -> list[Plugin]:
+        """Those of a namespace."""
+        return list(self.plugins.get(namespace, {}).values())
+
+    def pod(self, key: Key) -> Pod | None:
+        """A pod with a sidecar, if it is there."""
+        return self.pods.get(key[0], {}).get(key[1])
 
     def all_plugins(self) -> Iterator[Plugin]:
         """Every plugin."""
@@ -318,15 +327,15 @@ class Catalogue:
 
     def is_pod(self, namespace: str, name: str, uid: str) -> bool:
         """Whether there is such a pod, with a sidecar."""
-        pod = self.pods[namespace].get(name) if namespace in self.pods else None
+        pod = self.pod((namespace, name))
         return pod is not None and pod.uid == uid
 
     def matching(self, namespace: str, selector: Selector) -> list[Pod]:
         """The live pods that a selector selects."""
-        return [pod for pod in self.pods[namespace].values() if pod.live and selects(selector, pod.labels)]
+        return [pod for pod in self.pods.get(namespace, {}).values() if pod.live and selects(selector, pod.labels)]
 
     def _tell_matching(self, pod: Pod) -> None:
-        for plugin in list(self.plugins[pod.namespace].values()):
+        for plugin in self.plugins_in(pod.namespace):
             self.tell_plugin(plugin.key)
 
 

@@ -55,7 +55,7 @@ class ClusterObjects:
         self._coming: dict[Reference, str] = {}
         """The newest version of what is being looked at, before the catalogue hears of it."""
         self._looks: dict[Reference, asyncio.Task[None]] = {}
-        self._places = asyncio.Semaphore(_LOOKS_AT_ONCE)
+        self._permits = asyncio.Semaphore(_LOOKS_AT_ONCE)
 
     async def secret(self, namespace: str | None, name: str) -> Mapping[str, bytes] | None:
         """A Secret's data; None where there is none. Raises FetchError."""
@@ -99,7 +99,7 @@ class ClusterObjects:
     async def _noted(self, reference: Reference, version: str) -> None:
         """Have the digest of this version noted; where it cannot be read, it has none, and counts as changed."""
         with contextlib.suppress(FetchError):
-            async with self._places:
+            async with self._permits:
                 await self._fetched(reference, version)
 
     async def _read(self, kind: Kind, namespace: str, name: str) -> Mapping[str, bytes] | None:

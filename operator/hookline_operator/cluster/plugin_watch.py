@@ -178,10 +178,10 @@ class PluginWatch:
                 self._catalogue.forget_plugin(key)
                 del self._behind[key]
         if late := [key for key in behind if self._is_late(key, now)]:
-            self._deaf(late, now)
+            self._listen_again(late, now)
         else:
             self._again_s = _AGAIN_FIRST_S
-            self._sight.heard()
+            self._sight.answered()
 
     def _has_read(self, key: Key) -> bool:
         """Whether the reflectors know of later than kopf's last word of a plugin.
@@ -203,7 +203,7 @@ class PluginWatch:
         quiet = now - self._heard.get(self._ear(key), 0.0)
         return waited > _NEVER_S or min(waited, quiet) > _LATE_S
 
-    def _deaf(self, late: Iterable[Key], now: float) -> None:
+    def _listen_again(self, late: Iterable[Key], now: float) -> None:
         self._sight.failed(DEAF, _DEAF)
         if now - self._began > self._again_s:
             log.info("the watch of WasmPlugins begins again: it does not tell of '%s/%s'", *min(late))

@@ -28,7 +28,7 @@ class Reading:
         """Plugins that are being read."""
         self._kube = kube
         self._catalogue = catalogue
-        self._places = asyncio.Semaphore(_READS_AT_ONCE)
+        self._permits = asyncio.Semaphore(_READS_AT_ONCE)
 
     def read(self, key: Key) -> None:
         """Have a plugin read, unless it is being read already."""
@@ -37,7 +37,7 @@ class Reading:
 
     async def _read(self, key: Key) -> None:
         try:
-            async with self._places:
+            async with self._permits:
                 found = await self._kube.find(path(API_VERSION, PLURAL, key[0]), key[1])
         except KubeError as error:
             log.warning("plugin '%s/%s' cannot be read: %s", *key, error)

@@ -108,7 +108,7 @@ class Reflector(Generic[T]):
                 if time.monotonic() - began < _SHORT_S:
                     await asyncio.sleep(_SHORT_S)
             except KubeError as error:
-                await asyncio.sleep(self._failed(error))
+                await asyncio.sleep(self._note_failure(error))
 
     async def _turn(self) -> None:
         """One watch. Raises KubeError."""
@@ -139,9 +139,9 @@ class Reflector(Generic[T]):
 
     def _heard(self) -> None:
         self._attempts = 0
-        self.sight.heard()
+        self.sight.answered()
 
-    def _failed(self, error: KubeError) -> float:
+    def _note_failure(self, error: KubeError) -> float:
         """What an error means, and for how many seconds to wait."""
         said = f"watching {self._where}: {error}"
         if error.status == _NOT_FOUND and self._unknown:

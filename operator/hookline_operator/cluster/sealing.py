@@ -82,7 +82,7 @@ class SealingKey:
         while True:
             try:
                 await self.sync()
-                self.sight.heard()
+                self.sight.answered()
                 return
             except KubeError as error:
                 self.sight.failed(reason_of(error), f"there is no key to seal revisions with yet: {error}")
@@ -95,7 +95,7 @@ class SealingKey:
             await asyncio.sleep(_PERIOD_S * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
             try:
                 await self.sync()
-                self.sight.heard()
+                self.sight.answered()
             except KubeError as error:
                 which = f"the key in the Secret {self._namespace}/{self._secret}"
                 self.sight.failed(reason_of(error), f"{which} cannot be checked: {error}")
@@ -107,7 +107,7 @@ class SealingKey:
             key = _read((found or {}).get("data") or {})
             if key is None:
                 key = self._key or os.urandom(_SIZE)
-                if not await self._written(found, {_ENTRY: base64.b64encode(key).decode()}):
+                if not await self._write(found, {_ENTRY: base64.b64encode(key).decode()}):
                     continue
             before, self._key = self._key, key
             if before is not None and before != key:
@@ -117,8 +117,8 @@ class SealingKey:
             return
         raise KubeError(_CONFLICT, f"the Secret {self._namespace}/{self._secret} changes faster than it can be written")
 
-    async def _written(self, found: dict[str, object] | None, data: dict[str, str]) -> bool:
-        """Whether nobody was quicker."""
+    async def _write(self, found: dict[str, object] | None, data: dict[str, str]) -> bool:
+        """Write it; False where somebody was quicker."""
         where = path("v1", "secrets", self._namespace)
         try:
             if found is None:

@@ -94,7 +94,7 @@ class Sight:
         why = self.trouble or f"nothing was heard of {self.name}"
         return f"{why} (for {self.age:.0f} s)" if self.blind else why
 
-    def heard(self) -> None:
+    def answered(self) -> None:
         """The API server said something of it, if only that there is nothing new."""
         if self._said:
             log.info("%s can be seen again, after %.0f s", self.name, self.age)

@@ -67,7 +67,7 @@ class _Lock(BaseLock):
             return False, refusal
         spec = self._read.get("spec") or {}
         if spec.get("holderIdentity") not in {None, "", self.identity}:
-            self._sight.heard()  # of our own, only a write tells
+            self._sight.answered()  # of our own, only a write tells
         seconds = spec.get("leaseDurationSeconds")
         return True, LeaderElectionRecord(
             spec.get("holderIdentity") or None,
@@ -95,7 +95,7 @@ class _Lock(BaseLock):
             if error.status != _CONFLICT:  # somebody was quicker
                 self._sight.failed(reason_of(error), f"the Lease cannot be held: {error}")
             return False
-        self._sight.heard()
+        self._sight.answered()
         self.until = began + _LEASE_S
         return True
 

@@ -59,7 +59,7 @@ class Keeper:
         metrics: Metrics,
         *,
         check_term: Callable[[], None],
-        look_again: Callable[[Key], None],
+        update: Callable[[Key], None],
     ) -> None:
         """``check_term`` raises KubeError where another replica may lead by now."""
         self._kube = kube
@@ -67,8 +67,8 @@ class Keeper:
         self._seal = seal
         self._metrics = metrics
         self._check_term = check_term
-        self._look_again = look_again
-        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._update = update
+        self._permits = asyncio.Semaphore(_AT_ONCE)
         self._underway: dict[Key, asyncio.Task[None]] = {}
         self._waiting: dict[Key, asyncio.TimerHandle] = {}
         self._said: set[str] = set()
@@ -113,7 +113,7 @@ class Keeper:
 
     async def _take_over(self, plugin: Plugin, revision: Revision) -> None:
         try:
-            async with self._places:
+            async with self._permits:
                 if self._catalogue.current(plugin) != revision or self._catalogue.plugin(plugin.key) is None:
                     return  # its turn came late: there is a newer one
                 ours = [each.number for each in self._catalogue.revisions_of(plugin) if each.sealed]
@@ -130,7 +130,7 @@ class Keeper:
 
             def again() -> None:
                 del self._waiting[plugin.key]
-                self._look_again(plugin.key)
+                self._update(plugin.key)
 
             self._waiting[plugin.key] = asyncio.get_running_loop().call_later(_AGAIN_S, again)
 

@@ -156,7 +156,7 @@ class PodEvents:
             state = self._fleet.states.get(uid)
             if state is self._judged.get(uid, False):
                 continue  # two thousand pods that wait for a thousand plugins are two million names
-            pod = self._catalogue.pods[state.namespace].get(state.name) if state is not None else None
+            pod = self._catalogue.pod((state.namespace, state.name)) if state is not None else None
             if state is None or pod is None or pod.uid != uid or not pod.live:
                 continue
             blamed = waits_for(state, self._catalogue)

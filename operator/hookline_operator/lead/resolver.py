@@ -266,10 +266,10 @@ class Resolver:
         else:
             # What somebody has to mend first may be mended where the tag is: then what it meant before says nothing.
             moved = isinstance(error, VerifyError) or (isinstance(error, FetchError) and not error.transient)
-            self._failed(track, plugin, error, ask_again=ask_again or moved)
+            self._note_failure(track, plugin, error, ask_again=ask_again or moved)
         self._update(plugin.key)
 
-    def _failed(self, track: _Track, plugin: Plugin, error: LoadError, *, ask_again: bool) -> None:
+    def _note_failure(self, track: _Track, plugin: Plugin, error: LoadError, *, ask_again: bool) -> None:
         track.attempts += 1
         runs = self._good(track, plugin)
         if (track.error is None or str(track.error) != str(error)) and track.note != str(error):

@@ -55,7 +55,7 @@ class Settling:
             task.cancel()
         return list(self._tasks)
 
-    def look(self, plugin: Plugin) -> None:
+    def update(self, plugin: Plugin) -> None:
         """Something of a plugin may be another."""
         if plugin.key in self._timers or self._catalogue.before(plugin) is None:
             return
@@ -85,10 +85,10 @@ class Settling:
         current = self._catalogue.current(plugin)
         if plugin.rolled_back is not None and current is not None and plugin.rolled_back.revision == current.short:
             return False
-        standing = await self._bundles.standing(plugin)
-        if standing is None or standing.entry.artifact is None or standing.entry.failure is not None:
+        offer = await self._bundles.offer(plugin)
+        if offer is None or offer.entry.artifact is None or offer.entry.failure is not None:
             return False
-        pods = self._catalogue.matching(plugin.namespace, standing.selector)
+        pods = self._catalogue.matching(plugin.namespace, offer.selector)
         states = [self._fleet.states.get(pod.uid) for pod in pods]
         reports = [state.by_name.get(plugin.name) for state in states if state is not None]
         left = self._since + _RECONNECT_S - time.monotonic()
@@ -99,5 +99,5 @@ class Settling:
         if pods and not reports:
             return False
         return all(
-            report is not None and report.revision == standing.revision and not report.probation for report in reports
+            report is not None and report.revision == offer.revision and not report.probation for report in reports
         )

@@ -14,17 +14,17 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-import sys
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from hookline_operator.cluster.kube import Key, Kube, KubeError, Object, key_of, path
-from hookline_operator.cluster.labels import LABEL_ASKS, LABEL_REQUIRES, SIDECAR_LABEL
-from hookline_operator.cluster.pods import selects
+from hookline_operator.cluster.labels import LABEL_ASKS, LABEL_REQUIRES
 from hookline_operator.cluster.reflector import Reflector
+from hookline_operator.cluster.selectors import identity_of, labels_of, naming_labels, says_which, selects
 from hookline_operator.cluster.sight import Sights
+from hookline_operator.lead.bare_pods import ALIVE, WITHOUT, Bare, BarePods, Shape
 from hookline_operator.status.observation import UnguardedPod
 
 if TYPE_CHECKING:
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.plugins import Plugin
 
-_WITHOUT: Final = f"{SIDECAR_LABEL}!=true"
-_ALIVE: Final = "status.phase!=Succeeded,status.phase!=Failed,spec.hostNetwork=false"
-"""Ended pods run nothing. One on its node's network gets no sidecar by itself (``injection``), so none is missing."""
 _CLUSTERS_OWN: Final = "kube-system"
 _NAMED: Final = 5
 _MOST: Final = 50_000
@@ -69,23 +66,6 @@ _NOT_KNOWN: Final = (
 )
 
 
-class Shape(NamedTuple):
-    """What pods have in common that count for the same plugins; those of one Deployment are of one shape."""
-
-    labels: tuple[tuple[str, str], ...]
-    """Those that a selector of the namespace looks at, sorted."""
-    asks: bool
-    """By its own label."""
-    mirror: bool
-
-
-class Bare(NamedTuple):
-    """A pod without a sidecar."""
-
-    shape: Shape
-    uid: str
-
-
 @dataclass(frozen=True, slots=True)
 class _Group:
     """The pods of one shape."""
@@ -93,42 +73,6 @@ class _Group:
     shape: Shape
     uids: dict[str, str] = field(default_factory=dict)
     """By name."""
-
-
-class _Pods(Reflector[Bare]):
-    """The pods without a sidecar of which anybody wants to know."""
-
-    _gone: set[Key] | None = None
-    """Those that went while pods are read again."""
-
-    def is_of(self, namespace: str) -> bool:
-        """Whether it follows this namespace alone."""
-        return self._where == path("v1", "pods", namespace)
-
-    async def read_again(self, kube: Kube, namespace: str) -> None:
-        """Take in the pods of a namespace of which more is to be kept from now on. Raises KubeError."""
-        self._gone = set()
-        try:
-            where = path("v1", "pods", namespace)
-            async for page, _ in kube.pages(where, selector=_WITHOUT, fields=_ALIVE, metadata_only=True):
-                for each in page:
-                    # DANGER: the watch may be ahead of this list.
-                    if key_of(each) not in self._gone:
-                        self._take(each, gone=False)
-        finally:
-            self._gone = None
-
-    def _take(self, found: Object, *, gone: bool) -> None:
-        metadata = found["metadata"]
-        metadata["namespace"] = sys.intern(metadata["namespace"])  # one text, and not one for each pod
-        if gone and self._gone is not None:
-            self._gone.add(key_of(found))
-        super()._take(found, gone=gone)
-
-
-def says_which(selector: Selector) -> bool:
-    """Whether a selector names pods, and not only some that it leaves out: then those are meant, sidecar or not."""
-    return bool(selector.match_labels) or any(each.operator in {"In", "Exists"} for each in selector.match_expressions)
 
 
 class Unguarded:
@@ -192,7 +136,7 @@ class Unguarded:
         """The pods that this plugin is meant to guard and does not: some by name, and how many."""
         namespace, selector = plugin.namespace, plugin.selector
         named, count = list[tuple[str, Shape]](), 0
-        if not _keys(selector).isdisjoint(self._unread.get(namespace, ())):
+        if not labels_of(selector).isdisjoint(self._unread.get(namespace, ())):
             return [], 0  # its pods are being read
         for shape, group in self._pods.get(namespace, {}).items():
             if self._concerns(selector, namespace, shape):
@@ -259,15 +203,15 @@ class Unguarded:
             sight=self._sights.new("namespaces", needed=False),
         )  # fmt: skip
 
-    def _reflector(self, namespace: str | None) -> _Pods:
-        return _Pods(
-            self._kube, path("v1", "pods", namespace), project=self._bare, changed=self._put,
-            selector=_WITHOUT, fields=_ALIVE, metadata_only=True,
+    def _reflector(self, namespace: str | None) -> BarePods:
+        return BarePods(
+            self._kube, path("v1", "pods", namespace), project=self._project, changed=self._put,
+            selector=WITHOUT, fields=ALIVE, metadata_only=True,
             sight=self._sights.new("pods-without-sidecar", needed=False),
         )  # fmt: skip
 
-    def _bare(self, found: Object) -> Bare | None:
-        """What is kept of a pod; None where nothing is."""
+    def _project(self, found: Object) -> Bare | None:
+        """What is kept of a pod, or None; the log says once where there are too many."""
         metadata = found["metadata"]
         namespace, labels = metadata["namespace"], metadata.get("labels") or {}
         says = labels.get(LABEL_ASKS)
@@ -332,8 +276,8 @@ class Unguarded:
         keys, naming = self._keys[namespace], self._naming[namespace]
         before, named_before = {*keys}, {*naming}
         for each, more in ((known, -1), (selector, 1)):
-            _add(keys, _keys(each), more)
-            _add(naming, _naming_keys(each), more)
+            _add(keys, labels_of(each), more)
+            _add(naming, naming_labels(each), more)
         if selector is not None:
             self._selectors[namespace][name] = selector
         else:
@@ -377,7 +321,7 @@ class Unguarded:
                 self._dirty[namespace] |= self._pods.get(namespace, {}).keys()
                 self._woken.set()
 
-    def _reflector_of(self, namespace: str) -> _Pods:
+    def _reflector_of(self, namespace: str) -> BarePods:
         return next((each for each in self._reflectors if each.is_of(namespace)), self._reflectors[0])
 
     async def _follow(self) -> None:
@@ -407,7 +351,7 @@ class Unguarded:
                 if name not in told and (concerned or namespace in relabelled):
                     told.add(name)
                     self._catalogue.tell_plugin((namespace, name))
-                identity = _identity(selector)
+                identity = identity_of(selector)
                 if unmeant and identity not in seen and says_which(selector):
                     seen.add(identity)
                     found = {each for each in unmeant if self._concerns(selector, namespace, each)}
@@ -429,26 +373,6 @@ def _asking(found: Object) -> str | None:
     """The label by which a namespace asks for sidecars, as the chart's webhooks have it; None where it does not."""
     labels = found["metadata"].get("labels") or {}
     return next((each for each in (LABEL_ASKS, LABEL_REQUIRES) if labels.get(each) == "true"), None)
-
-
-def _keys(selector: Selector | None) -> set[str]:
-    if selector is None:
-        return set()
-    return {*selector.match_labels, *(each.key for each in selector.match_expressions)}
-
-
-def _naming_keys(selector: Selector | None) -> set[str]:
-    """A label that all pods have which the selector selects; none where it does not say which."""
-    if selector is None or not says_which(selector):
-        return set()
-    if selector.match_labels:
-        return {min(selector.match_labels)}
-    return {min(each.key for each in selector.match_expressions if each.operator in {"In", "Exists"})}
-
-
-def _identity(selector: Selector) -> tuple[Any, ...]:
-    expressions = tuple((each.key, each.operator, *each.values) for each in selector.match_expressions)
-    return tuple(sorted(selector.match_labels.items())), expressions
 
 
 def _add(counter: Counter[str], labels: set[str], more: int) -> None:

@@ -35,21 +35,21 @@ class Unwritten:
         self._metrics = metrics
         self._why: dict[Key, str] = {}
 
-    async def is_gone(self, key: Key, error: KubeError) -> bool:
-        """Whether a refusal means that there is no such plugin any more.
+    async def explain(self, key: Key, error: KubeError) -> KubeError | None:
+        """Why a status was refused; None where the plugin is gone.
 
-        A 404 is also what a definition without its status subresource answers. Then ``error`` says so afterwards.
+        A 404 is also what a definition without its status subresource answers: then the API is asked for the plugin.
         """
         if error.status != _NOT_FOUND:
-            return False
+            return error
         try:
             found = await self._kube.find(path(API_VERSION, PLURAL, key[0]), key[1], metadata_only=True)
         except KubeError:
-            return False  # nobody knows; it is tried again
+            return error  # nobody knows; it is tried again
         if found is None:
-            return True
-        error.args = ("WasmPlugins have no status subresource: apply the chart's CustomResourceDefinitions (crds/)",)
-        return False
+            return None
+        why = "WasmPlugins have no status subresource: apply the chart's CustomResourceDefinitions (crds/)"
+        return KubeError(error.status, why, retry_after=error.retry_after)
 
     def put(self, key: Key, error: KubeError) -> str:
         """Its status could not be written. What an Event should say of it: empty where that is known, or may pass."""

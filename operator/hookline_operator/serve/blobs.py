@@ -66,7 +66,7 @@ class Blobs:
         self._checked: dict[tuple[str, str], tuple[float, Blob]] = {}
         """By namespace and sha256: until when (monotonic) the file need not be looked at again. The oldest first."""
 
-    async def find(self, namespace: str, entry: BundlePlugin) -> Blob:
+    async def fetch(self, namespace: str, entry: BundlePlugin) -> Blob:
         """The module of an entry, on this replica's disk. Raises LoadError.
 
         What the cache has for another namespace is not found: a sha256 is known to whoever has seen it.

@@ -43,7 +43,7 @@ class ConfigCheck:
         self._bundles = bundles
         self._store = store
         self._blobs = blobs
-        self._places = asyncio.Semaphore(_CHECKS_AT_ONCE)
+        self._permits = asyncio.Semaphore(_CHECKS_AT_ONCE)
 
     async def __call__(self, plugin: WasmPlugin) -> str | None:
         """One sentence about what is wrong; None where nothing is, or where it is not known here."""
@@ -54,7 +54,7 @@ class ConfigCheck:
             schema = await self._schema(revision, template.artifact.sha256)
             if schema is not None:
                 # Anybody can reach a webhook, and each check is a process. Who waits too long is let in with a warning.
-                async with self._places:
+                async with self._permits:
                     await check_apart(plugin.spec.config, schema, secret_paths=[], seconds=_CHECK_S)
         except ConfigError as error:
             return str(error)
@@ -98,7 +98,7 @@ class ConfigCheck:
         else:  # another replica resolved it, and no sidecar has asked this one for it yet
             _, entry = await self._bundles.entry(revision)
             async with asyncio.timeout(_CHECK_S):
-                where, told = (await self._blobs.find(revision.namespace, entry)).path, PluginDescription()
+                where, told = (await self._blobs.fetch(revision.namespace, entry)).path, PluginDescription()
         raw = (await in_thread(inspect_file, where)).description
         inside = PluginDescription.from_json(raw) if raw is not None else PluginDescription()
         return inside.over(told).config_schema

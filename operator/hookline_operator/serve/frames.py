@@ -52,7 +52,7 @@ class FrameGate:
         self._pause: asyncio.TimerHandle | None = None
 
     @classmethod
-    def before(cls, request: web.Request, refused: Callable[[str], None]) -> FrameGate | None:
+    def install(cls, request: web.Request, refused: Callable[[str], None]) -> FrameGate | None:
         """Put one before the parser of a WebSocket that is prepared; None where its connection is gone already."""
         protocol, transport = request.protocol, request.transport
         # aiohttp has no place for this: what it calls for each piece of data does not get the data.

@@ -108,7 +108,7 @@ class Reviewer:
         self._of_pods = asyncio.Semaphore(_OF_PODS)
         self._of_others = asyncio.Semaphore(_OF_OTHERS)
 
-    async def caller(self, request: web.Request) -> Caller:
+    async def identify(self, request: web.Request) -> Caller:
         """Who sent this request. Raises DeniedError."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token or len(token) > _MAX_TOKEN or not token.isascii():
@@ -145,8 +145,8 @@ class Reviewer:
             ration.give()
             self._counted("crowded")
             raise DeniedError(503, "too many tokens are being checked; try again later")
-        places = self._of_pods if uid else self._of_others
-        task = asyncio.create_task(self._reviewed(token, digest, places, ration), name="review")
+        permits = self._of_pods if uid else self._of_others
+        task = asyncio.create_task(self._review_once(token, digest, permits, ration), name="review")
         self._under_review[digest] = task
         task.add_done_callback(lambda task: self._ended(digest, task))
         return task
@@ -167,9 +167,9 @@ class Reviewer:
         namespace, name, uid = (each if isinstance(each, str) else "" for each in told)
         return uid if self._is_pod(namespace, name, uid) else ""
 
-    async def _reviewed(self, token: str, digest: bytes, places: asyncio.Semaphore, ration: Ration) -> Caller:
+    async def _review_once(self, token: str, digest: bytes, permits: asyncio.Semaphore, ration: Ration) -> Caller:
         try:
-            async with places:
+            async with permits:
                 caller = await self._review(token)
         except DeniedError as error:
             if error.status == 503:  # noqa: PLR2004 - nobody's fault that is here

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 _PATH: Final = "/v1/peers"
 _PIECE: Final = 256 * 1024
 """Bytes of what is told at once. One pod's state may be more, and then it is alone."""
-_MAX_TOLD: Final = 8 * 2**20
+_MAX_STATES: Final = 8 * 2**20
 """Bytes of a message of a follower. Of one pod with a thousand plugins, each with the longest sentence, it is 7 MiB."""
 _MAX_FOLLOWERS: Final = 32
 """Connections of replicas; a chart has two or three of them, and one that died is missed after some seconds."""
@@ -139,14 +139,18 @@ class Peers:
             self._news.set()
             telling = asyncio.create_task(self._tell_leader(socket, leader), name="tell the leader")
             try:
-                async for message in socket:
-                    if message.type is WSMsgType.BINARY:
-                        for namespace, plugin, revision in orjson.loads(message.data)["released"]:
-                            self._fleet.release((namespace, plugin, revision))
+                await self._hear_leader(socket)
             finally:
                 telling.cancel()
                 await asyncio.gather(telling, return_exceptions=True)
                 await socket.close()
+
+    async def _hear_leader(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        """Take what it says is released. Raises ValueError, KeyError and TypeError where that cannot be read."""
+        async for message in socket:
+            if message.type is WSMsgType.BINARY:
+                for namespace, plugin, revision in orjson.loads(message.data)["released"]:
+                    self._fleet.release((namespace, plugin, revision))
 
     async def _tell_leader(self, socket: aiohttp.ClientWebSocketResponse, leader: Replica) -> None:
         while True:
@@ -173,7 +177,7 @@ class Peers:
 
     async def _meet(self, request: web.Request) -> web.StreamResponse:
         try:
-            caller = await self._reviewer.caller(request)
+            caller = await self._reviewer.identify(request)
         except DeniedError as error:
             return denied(error)
         if not self._is_peer(caller):
@@ -182,7 +186,7 @@ class Peers:
             return denied(DeniedError(503, f"{_MAX_FOLLOWERS} replicas are connected already"))
         vouch(request)
         replica = f"{caller.pod}/{id(request)}"
-        socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_S, max_msg_size=_MAX_TOLD, compress=False)
+        socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_S, max_msg_size=_MAX_STATES, compress=False)
         await socket.prepare(request)
         self._followers.add(socket)
         try:
@@ -204,7 +208,7 @@ class Peers:
 
     async def _take(self, message: bytes, replica: str) -> None:
         """What a follower tells. Raises ValidationError."""
-        for number, (uid, state) in enumerate(_Told.model_validate_json(message).pods.items(), 1):
+        for number, (uid, state) in enumerate(_States.model_validate_json(message).pods.items(), 1):
             if state is None:
                 self._fleet.drop(uid, replica=replica)
             else:
@@ -258,7 +262,7 @@ class Peers:
         return (await asyncio.to_thread(self._token.read_text)).strip()
 
 
-class _Told(Resource):
+class _States(Resource):
     """What a follower tells: of each pod that changed, its state, or that it is gone."""
 
     pods: dict[str, PodState | None]

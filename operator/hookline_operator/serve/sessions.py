@@ -37,10 +37,10 @@ class Session:
         self.report = Report()
         self.unread: dict[bool, str] = {}
         """The last message that came and is not read yet; and by itself, the last one that cannot be a report."""
-        self.heard = asyncio.Event()
+        self.has_unread = asyncio.Event()
         self.reading = Ration(burst=_REPORT_BYTES, each_second=_REPORT_BYTES_EACH_SECOND)
-        self.told = 0
-        """Of how many plugins at the most."""
+        self.most_plugins = 0
+        """How many plugins the largest bundle had that this sidecar was sent."""
         self.sent: PodBundle | None = None
         self.settled: PodBundle | None = None
         """What was sent, and is running, as the sidecar said."""

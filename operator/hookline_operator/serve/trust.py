@@ -71,7 +71,7 @@ class Trust:
     async def run(self) -> NoReturn:
         """Look every few seconds, and at once where the authority is another."""
         while True:
-            self.look()
+            self.check()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await self._woken.wait()
@@ -83,7 +83,7 @@ class Trust:
         self._new = True
         self._woken.set()
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Find who is stranded now, and say what has changed."""
         pods = [pod for there in self._catalogue.pods.values() for pod in there.values() if pod.live]
         self._forget_gone(pods)
@@ -148,8 +148,8 @@ class Trust:
         elif before and not found and self._leads():
             log.info("no pod trusts only a certificate authority that is gone any more")
         for namespace in {pod.namespace for pod in changed}:
-            for name in list(self._catalogue.plugins[namespace]):
-                self._catalogue.tell_plugin((namespace, name))
+            for plugin in self._catalogue.plugins_in(namespace):
+                self._catalogue.tell_plugin(plugin.key)
 
 
 def message(bundle: str) -> AuthorityMessage:

@@ -42,7 +42,7 @@ MAX_MESSAGE: Final = 1024
 _NAMED: Final = 3
 """Pods without a sidecar that a sentence names."""
 
-Told = tuple[bool | None, str, str]
+ConditionText = tuple[bool | None, str, str]
 """A condition: whether it holds (None: not known), the reason, and the message."""
 
 
@@ -68,7 +68,7 @@ class View:
     needs_pods: bool
 
 
-def conditions(view: View) -> dict[ConditionType, Told]:
+def conditions(view: View) -> dict[ConditionType, ConditionText]:
     """All of them, in the order in which they are shown."""
     ready = _ready(view)
     resolved, verified, granted = _module(view.resolution)
@@ -100,7 +100,7 @@ def rolled_back(held: RollbackStatus) -> str:
     )
 
 
-def _ready(view: View) -> Told:
+def _ready(view: View) -> ConditionText:
     """The first thing that is wrong, in the order in which a person would want to hear of them."""
     resolution, counts = view.resolution, view.counts
     if resolution.state == "Failed":
@@ -125,11 +125,11 @@ def _ready(view: View) -> Told:
     return True, READY, view.sentence
 
 
-def _no_pods(view: View) -> Told:
+def _no_pods(view: View) -> ConditionText:
     return (None, NO_PODS, view.sentence) if view.needs_pods else (True, NO_PODS, view.sentence)
 
 
-def _programmed(view: View) -> Told:
+def _programmed(view: View) -> ConditionText:
     resolution, counts = view.resolution, view.counts
     if resolution.state == "Failed":
         return False, _reason(resolution), _last_good(view) or "no pod runs it"
@@ -144,12 +144,12 @@ def _programmed(view: View) -> Told:
     return _no_pods(view) if counts.matched == 0 else (True, PROGRAMMED, view.sentence)
 
 
-def _module(resolution: Resolution) -> tuple[Told, Told, Told]:
+def _module(resolution: Resolution) -> tuple[ConditionText, ConditionText, ConditionText]:
     """Resolved, Verified and PermissionsGranted."""
     if resolution.state == "Good":
         return (True, RESOLVED, _resolved(resolution)), (True, VERIFIED, _verified(resolution)), _granted(resolution)
     if resolution.state == "Pending":
-        other: Told = (None, PENDING, "see Resolved")
+        other: ConditionText = (None, PENDING, "see Resolved")
         return (None, PENDING, _waits(resolution)), other, other
     reason = _reason(resolution)
     if reason == VERIFY_FAILED:
@@ -159,8 +159,10 @@ def _module(resolution: Resolution) -> tuple[Told, Told, Told]:
             (None, reason, "see Verified"),
         )
     # ``Plugin.failure`` reads the sentence here: it is what pods are told where nothing else runs.
-    resolved: Told = (False if reason == FETCH_FAILED else None, reason, resolution.message)
-    granted: Told = (False, NOT_GRANTED, "see Resolved") if resolution.ungranted else (None, reason, "see Resolved")
+    resolved: ConditionText = (False if reason == FETCH_FAILED else None, reason, resolution.message)
+    granted: ConditionText = (
+        (False, NOT_GRANTED, "see Resolved") if resolution.ungranted else (None, reason, "see Resolved")
+    )
     return resolved, (None, reason, "see Resolved"), granted
 
 
@@ -175,7 +177,7 @@ def _verified(resolution: Resolution) -> str:
     return "; ".join([f"the module is what the resource asks for{may}", *resolution.notes])
 
 
-def _granted(resolution: Resolution) -> Told:
+def _granted(resolution: Resolution) -> ConditionText:
     if resolution.warnings:
         return False, NOT_GRANTED, f"{'; '.join(resolution.warnings)}; add what it needs to spec.permissions"
     return True, GRANTED, "every permission that its imports need is granted"
@@ -186,7 +188,7 @@ def _health_reason(view: View) -> str:
     return PENDING if unknown else view.health.reason
 
 
-def _stalled(view: View, ready: Told) -> bool:
+def _stalled(view: View, ready: ConditionText) -> bool:
     """Whether it takes a person."""
     if view.resolution.state == "Failed":
         return not view.resolution.transient
@@ -195,7 +197,7 @@ def _stalled(view: View, ready: Told) -> bool:
     return ready[0] is False and ready[1] in STALLED and view.counts.updating == 0
 
 
-def _way(holds: bool, ready: Told, says: dict[str, str]) -> Told:  # noqa: FBT001
+def _way(holds: bool, ready: ConditionText, says: dict[str, str]) -> ConditionText:  # noqa: FBT001
     if not holds:
         return False, SETTLED, ""
     return True, ready[1], f"{says.get(ready[1], RECONCILING[PROGRESSING])}; see Ready"

@@ -26,7 +26,7 @@ from hookline_api.status import (
 )
 from hookline_api.text import readable
 from hookline_operator.status import conditions, health
-from hookline_operator.status.conditions import MAX_MESSAGE, Told, View, cut
+from hookline_operator.status.conditions import MAX_MESSAGE, ConditionText, View, cut
 from hookline_operator.status.reasons import HEALTHY, NO_PODS, NOT_GRANTED, PENDING, PROGRESSING, RESOLVED
 
 if TYPE_CHECKING:
@@ -191,7 +191,7 @@ def _since(failures: list[Failure], observed: Observation) -> list[Failure]:
     ]
 
 
-def _condition(kind: ConditionType, told: Told, observed: Observation) -> Condition:
+def _condition(kind: ConditionType, told: ConditionText, observed: Observation) -> Condition:
     truth, reason, message = told
     status: Literal["True", "False", "Unknown"] = "Unknown" if truth is None else "True" if truth else "False"
     before = next((each for each in observed.previous.conditions if each.type == kind), None)

@@ -60,8 +60,8 @@ class Deletions:
         self._catalogue = catalogue
         self._lines = Ration(burst=_LINES, each_second=_LINES_EACH_SECOND)
 
-    def __call__(self, asked: Deletion) -> str | None:
-        """A warning for whoever deletes it; None where no pod runs it."""
+    def note(self, asked: Deletion) -> str | None:
+        """Have it in the log. Returns a warning for whoever deletes it; None where no pod runs it."""
         plugin = self._catalogue.plugin((asked.namespace, asked.name))
         told = asked.uid.encode(errors="replace")
         if plugin is None or not hmac.compare_digest(plugin.uid.encode(), told):

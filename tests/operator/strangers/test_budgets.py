@@ -291,6 +291,6 @@ def test_the_budget_comes_to_what_weighing_all_of_them_comes_to():
                 over.add(each[2])
         assert budget.over == over
         assert budget.total == sum(each[3] for each in there.values())
-        changes = budget.changes()
+        changes = budget.take_changes()
         assert known ^ over <= changes
         known = over
