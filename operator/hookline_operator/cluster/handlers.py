@@ -1,8 +1,8 @@
 """kopf's part: the watch of ``WasmPlugin`` objects, as events without any state of kopf's own.
 
-A thread with a loop of its own, because kopf cancels every task of its loop when it ends. The one handler only hands
-the object over: no annotation, no finalizer and no status is written here, so kopf never writes at all. Which
-replica acts on what it saw is decided elsewhere; each of them sees everything.
+kopf runs in a thread with its own loop, because it cancels every task of its loop when it ends. Its one handler hands
+each object over, and writes no annotation, finalizer or status. Every replica sees every object; which one acts on it
+is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ class _Pauses:
 
 
 class Handlers(threading.Thread):
-    """Runs kopf until ``stop``; ``seen`` gets each object (and whether it is gone), in the caller's loop.
+    """Runs kopf until ``stop``. ``seen`` gets each object, and whether it is gone, in the caller's loop.
 
-    ``served`` tells whether the API server knows the resource, and runs in the caller's loop too. kopf looks for it
-    once, when it starts, and one that finds nothing then stays blind.
+    ``served`` tells whether the API server knows the resource, and runs in the caller's loop too. kopf looks for the
+    resource once, when it starts, and never sees it where that fails.
     """
 
     def __init__(

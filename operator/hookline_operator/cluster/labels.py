@@ -1,4 +1,4 @@
-"""Labels and annotations by which Hookline and the people of a cluster understand each other."""
+"""The labels and annotations that Hookline reads and writes on pods and namespaces."""
 
 from __future__ import annotations
 

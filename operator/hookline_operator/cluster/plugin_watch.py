@@ -1,9 +1,8 @@
-"""That all of the WasmPlugins are in the catalogue, by two ears of which neither is believed alone.
+"""Makes sure that all WasmPlugins are in the catalogue, by two watches that check each other.
 
-kopf watches the objects themselves, and tells nothing of how well it hears: not what was deleted while it did not
-watch, nor that a watch of its is dead. So a ``Reflector`` keeps names and versions beside it, and every five seconds
-the two are compared. What kopf has not told after some seconds, while it tells nothing else either, it will not tell
-any more: it begins again, and lists everything.
+kopf watches the objects themselves. It does not tell what was deleted while it did not watch, nor that one of its
+watches is dead. So a ``Reflector`` follows names and versions beside it, and the two are compared every five seconds.
+Where kopf is behind and tells nothing, it is started again and lists everything.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ log = logging.getLogger("hookline.plugin_watch")
 
 
 class Version(NamedTuple):
-    """Which object, and which state of it."""
+    """An object's uid and its version."""
 
     uid: str
     version: str
@@ -69,7 +68,7 @@ class _Behind:
 
 
 class PluginWatch:
-    """Fills the catalogue with the plugins of these namespaces (of all, where there are none)."""
+    """Fills the catalogue with the plugins of these namespaces, or of all where none are given."""
 
     def __init__(
         self, kube: Kube, catalogue: Catalogue, sights: Sights, *, namespaces: tuple[str, ...], kubeconfig: Path | None
@@ -107,15 +106,15 @@ class PluginWatch:
         self._again_s = _AGAIN_FIRST_S
 
     def start(self) -> None:
-        """Have kopf begin."""
+        """Start kopf."""
         self._handlers.start()
 
     def stop(self) -> None:
-        """Have it end, soon."""
+        """Have kopf end soon."""
         self._handlers.stop()
 
     async def first_sync(self) -> None:
-        """Return when everything that is in the API is in the catalogue.
+        """Wait until everything that is in the API is in the catalogue.
 
         DANGER: a bundle that is made of half of the plugins takes the other half off the pods.
         """
@@ -128,7 +127,7 @@ class PluginWatch:
                 compared = time.monotonic()
 
     async def run(self) -> None:
-        """Compare, for ever."""
+        """Compare the two watches, for ever."""
         while True:
             self._compare()
             await asyncio.sleep(_COMPARE_S)
