@@ -1,4 +1,4 @@
-"""What the operator was told on its command line or in its environment."""
+"""The operator's settings, from its command line and its environment."""
 
 from __future__ import annotations
 

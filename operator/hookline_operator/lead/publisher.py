@@ -1,10 +1,10 @@
-"""What is true of a plugin, written where people look: its status, and an Event for each change.
+"""Writes what is true of a plugin where people look: its status, and an Event for each change.
 
-The controller says when there may be something new to say. What is known then is observed (the resolution, and what
-the matching pods run), ``reconcile`` makes a status of it, and that is written where it is another: at most once a
-second and plugin, later and later where the API server does not take it, and only while no other replica can lead.
+The controller says when there may be something new. Then the plugin is observed (its resolution, and what the matching
+pods run), ``reconcile`` makes a status of that, and the status is written if it differs. It is written at most once a
+second, ever later while the API server does not take it, and only while no other replica can lead.
 
-Nothing is remembered beyond a term: the statuses in the API are where the next one begins.
+Nothing is remembered beyond a term: the next one begins with the statuses in the API.
 """
 
 from __future__ import annotations
@@ -113,10 +113,10 @@ class Publisher:
         update: Callable[[Key], None],
         resolution: Callable[[Plugin], Resolution | None],
     ) -> None:
-        """What it asks of the controller.
+        """What it needs of the controller.
 
-        ``check_term`` raises KubeError where another replica may lead by now. ``update`` is called with a key
-        whose ``soon`` is due once more. ``resolution`` is how far a plugin's is, None where there is none to tell of.
+        ``check_term`` raises KubeError where another replica may lead by now. ``update`` is called with a key that has
+        to be looked at again. ``resolution`` tells how far a plugin's resolution is; None where nothing is known.
         """
         self._kube = kube
         self._catalogue = catalogue
@@ -136,11 +136,11 @@ class Publisher:
         self._shares: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_OF_ONE_NAMESPACE))
 
     def begin(self) -> None:
-        """A term begins, and nothing was written in it; its sidecars are on their way."""
+        """A term begins. Nothing was written in it yet, and the sidecars are still connecting."""
         self._since = time.monotonic()
 
     def end(self) -> list[asyncio.Task[None]]:
-        """It has ended: nothing more is written. What is under way, cancelled."""
+        """The term has ended: write nothing more. Returns the tasks that were under way, cancelled."""
         for key in list(self._pages):
             self.forget(key)
         for task in self._tasks:
@@ -148,7 +148,7 @@ class Publisher:
         return list(self._tasks)
 
     def forget(self, key: Key) -> None:
-        """The plugin is gone."""
+        """Forget a plugin that is gone."""
         self._unwritten.forget(key)
         page = self._pages.pop(key, None)
         for timer in (page.write, page.figures) if page is not None else ():
@@ -156,12 +156,12 @@ class Publisher:
                 timer.cancel()
 
     def confirm(self, plugin: Plugin) -> None:
-        """Write its status soon, if only to say that it is true still."""
+        """Write the plugin's status soon, to confirm that it is still true."""
         self.soon(plugin)
         self._pages[plugin.key].confirm = True
 
     def soon(self, plugin: Plugin, *, not_before: float = 0.0) -> None:
-        """Write its status where it is another: at most once a second, and not before this time (monotonic)."""
+        """Write the plugin's status if it differs: at most once a second, and not before this time (monotonic)."""
         page = self._pages.get(plugin.key)
         if page is None or page.uid != plugin.uid:
             self.forget(plugin.key)

@@ -1,4 +1,4 @@
-"""When a revision is released: the leader's part of a rollout, in which all pods switch once all have prepared."""
+"""Decides when a revision is released: all pods switch once all have prepared it, or at its deadline."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _GATHER_S: Final = 0.02
 
 
 class Rollouts:
-    """The leader's part: when is a revision released?"""
+    """The leader's part of rollouts."""
 
     def __init__(self, catalogue: Catalogue, bundles: Bundles, fleet: Fleet) -> None:
         self._catalogue = catalogue

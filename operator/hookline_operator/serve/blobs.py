@@ -1,4 +1,4 @@
-"""Modules by digest: from this replica's store, else from the leader's, else from where the plugin's source is."""
+"""Modules by digest: from this replica's store, else from the leader's, else from the plugin's source."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Blob(NamedTuple):
 
 
 class Blobs:
-    """What sidecars download."""
+    """The modules that sidecars download."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Blobs:
     ) -> None:
         """``of_leader`` gives a namespace's module from the leader's store, by sha256 and size.
 
-        None where there is no other leader.
+        It gives None where no other replica leads.
         """
         self._store = store
         self._fetcher = fetcher
@@ -67,9 +67,9 @@ class Blobs:
         """By namespace and sha256: until when (monotonic) the file need not be looked at again. The oldest first."""
 
     async def fetch(self, namespace: str, entry: BundlePlugin) -> Blob:
-        """The module of an entry, on this replica's disk. Raises LoadError.
+        """Have the module of an entry on this replica's disk. Raises LoadError.
 
-        What the cache has for another namespace is not found: a sha256 is known to whoever has seen it.
+        A module that the cache holds for another namespace does not count: whoever has seen a sha256 knows it.
         """
         assert entry.artifact is not None  # noqa: S101 - nobody can ask for the module of a placeholder
         sha256 = entry.artifact.sha256

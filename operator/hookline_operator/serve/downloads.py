@@ -1,4 +1,4 @@
-"""Downloads: a module by its digest, for a pod whose bundle names it, or for a peer."""
+"""Downloads of modules by their digest: by a pod whose bundle names it, or by a peer."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ FetchBlob = Callable[[str, "BundlePlugin"], Awaitable["Blob"]]
 
 
 class Downloads:
-    """Those of this replica."""
+    """The downloads of this replica."""
 
     def __init__(
         self,

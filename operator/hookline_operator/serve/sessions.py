@@ -68,24 +68,24 @@ class Session:
         return {}
 
     def runs(self, plugin: str, revision: str) -> bool:
-        """Whether the sidecar said so."""
+        """Whether the sidecar has said that it runs this revision."""
         return any(each.name == plugin and each.revision == revision for each in self.report.plugins)
 
 
 async def end(session: Session, code: int, why: bytes) -> None:
-    """Let it go, once; whoever begins that may end before it is done."""
+    """Close a session's connection, once, and wait for that."""
     await asyncio.shield(begin_end(session, code, why))
 
 
 def begin_end(session: Session, code: int, why: bytes) -> asyncio.Task[None]:
-    """Begin to; who waits for the task knows when it is done."""
+    """Begin to close it. Returns the task that does so."""
     if session.going is None:
         session.going = asyncio.create_task(let_go(session, code, why), name="let go")
     return session.going
 
 
 async def let_go(session: Session, code: int, why: bytes) -> None:
-    """Close a connection, and do not wait long for the other side: aiohttp would, for one that does not read."""
+    """Close a connection, and cut it where the other side does not answer in time: aiohttp would wait for longer."""
     try:
         async with asyncio.timeout(_CLOSE_S):
             if await session.socket.close(code=code, message=why):

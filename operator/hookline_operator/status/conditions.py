@@ -1,7 +1,7 @@
 """What each condition says, from what was counted: pure functions.
 
-``Ready`` is the sum of the others, and has the sentence that people act on. Each other condition says its own, and
-names the one that has the sentence where that is another.
+``Ready`` is the sum of the others, and has the sentence that people act on. Each other condition says its own part, or
+names the condition that says it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class View:
 
 
 def conditions(view: View) -> dict[ConditionType, ConditionText]:
-    """All of them, in the order in which they are shown."""
+    """All conditions, in the order in which they are shown."""
     ready = _ready(view)
     resolved, verified, granted = _module(view.resolution)
     health = view.health
@@ -88,12 +88,12 @@ def conditions(view: View) -> dict[ConditionType, ConditionText]:
 
 
 def cut(text: str, limit: int = MAX_MESSAGE) -> str:
-    """A text of so many characters at the most."""
+    """A text of at most so many characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def rolled_back(held: RollbackStatus) -> str:
-    """What failed on probation, in one sentence."""
+    """Which revision failed on probation, where and why, in one sentence."""
     why = f"{held.cause}: {held.message}" if held.message else held.cause
     return (
         f"revision {held.revision} failed {held.failures} of its first {held.calls} calls in pod '{held.pod}' ({why})"

@@ -1,4 +1,7 @@
-"""What ``reconcile`` is told of one plugin: how far its resolution is, and what the matching pods say. Data alone."""
+"""What ``reconcile`` is given of one plugin: how far its resolution is, and what the matching pods report.
+
+Data alone.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ class PodObservation(Resource):
 
 
 class UnguardedPod(Resource):
-    """A pod that is meant to be guarded, by its labels, and has no sidecar."""
+    """A pod that should be guarded, by its labels, and has no sidecar."""
 
     name: str
     why: Annotated[str, Field(max_length=256)]
@@ -44,7 +47,7 @@ class UnguardedPod(Resource):
 
 
 class Resolution(Resource):
-    """How far the way from the resource's spec to a module is."""
+    """How far a plugin's resolution is."""
 
     state: Literal["Pending", "Failed", "Good"] = "Pending"
     cause: LoadCause | None = None

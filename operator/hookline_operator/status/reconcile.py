@@ -1,11 +1,11 @@
-"""What is true of one plugin, from what was observed: a pure function, data in, data out.
+"""The status of one plugin, from what was observed: a pure function, data in, data out.
 
-``reconcile`` gets the resource, how far its resolution is, and what the matching pods said; it gives the status and
-the Events that are due. It is level-triggered: the same observation gives the same status, whatever came before,
-but for the times of the conditions, which move only when a condition changes.
+``reconcile`` gets the resource, how far its resolution is, and what the matching pods report. It returns the status and
+the Events that are due. It is level-triggered: the same observation gives the same status, whatever came before. Only
+the conditions' times depend on the status before, and move when a condition changes.
 
-Conditions are those of the Kubernetes API conventions, and of kstatus for whoever waits: ``Reconciling`` is True
-while something is under way that can end by itself, ``Stalled`` where it takes a person.
+The conditions are those of the Kubernetes API conventions and of kstatus. ``Reconciling`` is True while something is
+under way that can end by itself, ``Stalled`` where it takes a person.
 """
 
 from __future__ import annotations

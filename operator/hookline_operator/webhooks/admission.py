@@ -1,14 +1,12 @@
 """The two admission webhooks: ``/webhooks/inject`` for pods, ``/webhooks/validate`` for ``WasmPlugin`` resources.
 
-Requests and answers are AdmissionReviews
-(https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/). Anybody in the cluster can
-reach this port, so a request is as hostile as any: it is bounded, and what it gets is about itself only. What is said
-beyond that (what the plugin's module imports, what its schema asks for) is said of a resource whose uid the review
-tells: the API server puts it there, and a stranger cannot guess it.
+Requests and answers are AdmissionReviews (https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-
+controllers/). Anybody in the cluster can reach this port. So a request is bounded, and its answer is about the request
+itself. What the plugin's module imports, and what its schema asks for, is said only where the review has the resource's
+uid: the API server puts it there, and a stranger cannot guess it.
 
-What fails here by our own fault is a 500 for a pod, so that the webhook's ``failurePolicy`` decides (a namespace that
-must not have pods without a sidecar gets none), and an allowance with a warning for a resource, because the operator
-judges each of them again.
+A defect here is a 500 for a pod, so that the webhook's ``failurePolicy`` decides whether pods without a sidecar may
+start. For a resource it is an allowance with a warning, because the operator judges each resource again.
 """
 
 from __future__ import annotations
@@ -81,9 +79,9 @@ def routes(
 ) -> list[web.RouteDef]:
     """The routes of both webhooks, for the operator's HTTPS server.
 
-    ``settings`` is asked for each pod, since the certificate authority changes. ``injected`` hears of each pod
-    (``injected``, ``skipped``, ``refused``), ``admitted`` of each resource (``allowed``, ``denied``). ``deleted`` gives
-    what somebody who deletes a plugin is warned of, and forbids nothing. The application's own ``client_max_size`` does
+    ``settings`` is asked for each pod, since the certificate authority changes. ``injected`` is called for each pod
+    (``injected``, ``skipped``, ``refused``), ``admitted`` for each resource (``allowed``, ``denied``). ``deleted``
+    returns a warning for whoever deletes a plugin, and forbids nothing. The application's own ``client_max_size`` does
     not matter: bodies are bounded here.
     """
     reader = Reader()

@@ -1,4 +1,4 @@
-"""What is wrong with a ``WasmPlugin``, and what is legal and risky, by the document alone. Pure."""
+"""What is wrong with a ``WasmPlugin``, and what is legal and risky, from the document alone. Pure."""
 
 from __future__ import annotations
 
