@@ -37,14 +37,14 @@ test-pythons: ## run a short part of the tests on every other Python >= 3.11 tha
 # The contract, artifacts, the client, and of the runtime what calls guests. The runtime's whole suite runs twice more in
 # one of its tests, on the reference and without the accelerator: once on one interpreter is enough.
 SHORT := tests/contract tests/artifacts tests/client $(addprefix tests/runtime/,calls/test_accelerator.py \
-  guests/test_bad_guests.py calls/test_calls.py chain/test_chain.py guests/test_engine.py host/test_host_functions.py \
-  chain/test_inputs.py calls/test_limits.py plugin/test_places.py chain/test_results.py calls/test_threads.py \
-  guests/test_wasi.py) \
+  calls/test_accelerated_calls.py guests/test_bad_guests.py calls/test_calls.py chain/test_chain.py \
+  guests/test_engine.py host/test_host_functions.py host/test_metrics_and_logs.py chain/test_inputs.py \
+  calls/test_limits.py plugin/test_places.py chain/test_results.py calls/test_threads.py guests/test_wasi.py) \
   --deselect=tests/runtime/calls/test_calls.py::test_the_runtimes_whole_suite_passes_on_the_other_ways_too
 test-short: $(VENV)/.dev toolchains
 	PYTHON="$(PYTHON)" sh scripts/debian-packages.sh
 	$(BIN)/python -m hookline_runtime.guest.accelerator --if-missing
-	$(TOOLS) $(BIN)/python -m pytest -q $(SHORT) $(ARGS)
+	PYTHONDONTWRITEBYTECODE= $(TOOLS) $(BIN)/python -m pytest -q -n auto $(SHORT) $(ARGS)
 
 # An interpreter that is missing or too old is told of by what comes next.
 announce:

@@ -25,16 +25,22 @@ def reserve_ports(count: int) -> list[int]:
     stays bound here, without being listened on: on Linux a server that sets SO_REUSEADDR, as all of ours do, may bind
     it all the same, and who connects while there is none is refused. See socket(7) and ``inet_csk_bind_conflict``.
     """
-    found = []
-    for _ in range(count):
-        holder = socket.socket()
-        holder.bind(("127.0.0.1", 0))
-        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # afterwards: so it is given no port of another
-        found.append(int(holder.getsockname()[1]))
-        _held.append(holder)
-        if len(_held) > _MOST:
-            _held.popleft().close()
-    return found
+    return [hold(0) for _ in range(count)]
+
+
+def hold(port: int) -> int:
+    """This port in the same way; 0 is any. Raises OSError where somebody else has it."""
+    holder = socket.socket()
+    try:
+        holder.bind(("127.0.0.1", port))
+    except OSError:
+        holder.close()
+        raise
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # afterwards: so it is given no port of another
+    _held.append(holder)
+    if len(_held) > _MOST:
+        _held.popleft().close()
+    return int(holder.getsockname()[1])
 
 
 def reserve_port() -> int:

@@ -26,7 +26,7 @@ _ENDS: Final = ("operator", "chart", "exhaustion", "cluster"), ("sidecar", "runt
 """Folders of ``tests``: with a control plane, and without one. What is in neither is short."""
 _LONG: Final = (
     "test_calls.py",
-    "test_proxies.py",
+    "test_what_arrives.py",
 )
 """Files that take minutes: who begins with one at the end keeps all others waiting."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import random
 import signal
-import socket
 import ssl
 import urllib.error
 import urllib.request
@@ -22,6 +21,7 @@ from cluster.binaries import control_plane_binaries
 from cluster.errors import ClusterError
 from cluster.pki import Authority, Pair, encoded, write_kubeconfig
 from cluster.processes import Processes, signal_marked
+from local_ports import hold
 
 # Beside the range of outgoing connections (32768 and up): one of those could take the API server's port while a test
 # has it stopped.
@@ -261,12 +261,11 @@ class ControlPlane(Access):
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports of 127.0.0.1 on which nobody listens."""
+    """Ports of 127.0.0.1 that are ours until a process of the control plane listens there."""
     free: list[int] = []
     for port in random.sample(_PORTS, len(_PORTS)):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            free.append(port)
+        with contextlib.suppress(OSError):
+            free.append(hold(port))
         if len(free) == count:
             break
     return free

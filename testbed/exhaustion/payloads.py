@@ -10,32 +10,17 @@ from collections.abc import Mapping
 
 import wasmtime
 
-_BUMP = """
-(global $top (mut i32) (i32.const 65536))
-(func $alloc (export "alloc") (param $n i32) (result i32)
-  (local $p i32)
-  (local.set $p (global.get $top))
-  (global.set $top (i32.add (global.get $top) (local.get $n)))
-  (loop $more
-    (if (i32.gt_u (global.get $top) (i32.mul (memory.size) (i32.const 65536)))
-      (then (br_if $more (i32.ne (memory.grow (i32.const 16)) (i32.const -1))))))
-  (local.get $p))
-"""
-_ECHO = "(i64.or (i64.shl (i64.extend_i32_u (local.get $p)) (i64.const 32)) (i64.extend_i32_u (local.get $n)))"
+from guests import BUMP, Guests
 
 
 def module(hook: str, body: str, *, imports: str = "", parts: str = "") -> bytes:
     """A module of the guest ABI with one hook; its input is ``$p`` and ``$n``, and ``$i`` is an i64."""
-    text = (
-        f'(module {imports} (memory (export "memory") 2) {_BUMP} {parts}'
-        f' (func (export "{hook}") (param $p i32) (param $n i32) (result i64) (local $i i64) {body}))'
-    )
-    return bytes(wasmtime.wat2wasm(text))
+    return Guests().module({hook: body}, imports=imports, parts=parts)
 
 
 def echo_module(name: str = "") -> bytes:
     """A module whose custom hook answers its input; ``name`` makes it another one."""
-    return module("custom_hook", _ECHO, parts=f'(data (i32.const 1024) "{name}")')
+    return module("custom_hook", Guests.echo, parts=f'(data (i32.const 1024) "{name}")')
 
 
 def greedy_module(mebibytes: int) -> bytes:
@@ -122,7 +107,7 @@ def slow_module(rounds: int, locals_: int = 1000) -> bytes:
     names = " ".join(["i64"] * locals_)
     body = f"(loop $again {sets} (br_if $again (i32.eqz (local.get $n)))) {total} (local.get $i)"
     text = (
-        f'(module (memory (export "memory") 2) {_BUMP}'
+        f'(module (memory (export "memory") 2) {BUMP}'
         f" (func $slow (param $p i32) (param $n i32) (result i64) (local $i i64) (local {names}) {body})"
         ' (func (export "custom_hook") (param $p i32) (param $n i32) (result i64)'
         " (call $slow (local.get 0) (local.get 1))))"

@@ -10,9 +10,7 @@ import base64
 import contextlib
 import datetime as dt
 import gzip
-import hashlib
 import io
-import ipaddress
 import json
 import os
 import re
@@ -20,22 +18,20 @@ import ssl
 import subprocess
 import tarfile
 import threading
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
-import aiohttp
 import pytest
 from aiohttp import web
-from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
-from hookline_api.resources import OCISource
 from hookline_artifacts.fetch import Fetcher
 from hookline_artifacts.limits import FetchLimits
 from hookline_artifacts.store import ArtifactStore
+from own_authorities import new_authority
+from registries import Registry, Server, sha256
 from waiting import PATIENCE_S
 
 USER, PASSWORD = "puller", "s3cret"
@@ -44,11 +40,6 @@ BASIC = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 HTPASSWD = "puller:$2y$04$b.HpOnOj7mg2uKk.aWu.3e70tViapEpl0dJG1S/6cI8rUwIZuDypa\n"
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
-
-
-def sha256(data):
-    """A digest."""
-    return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
 def leb128(number):
@@ -155,76 +146,6 @@ async def fetcher(make_fetcher):
 # --- certificates
 
 
-@dataclass
-class Authority:
-    """A certificate authority of one test session, and what it has signed."""
-
-    key: ec.EllipticCurvePrivateKey
-    certificate: x509.Certificate
-    without: frozenset[str] = frozenset()
-
-    @property
-    def pem(self):
-        """The certificate."""
-        return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
-
-    def issue(self, folder):
-        """Paths of a certificate and a key for 127.0.0.1."""
-        key = ec.generate_private_key(ec.SECP256R1())
-        alternatives = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-        extensions = [(alternatives, False), (_subject(key), False)]
-        if "authorityKeyIdentifier" not in self.without:
-            identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())
-            extensions.append((identifier, False))
-        certificate = _certificate("127.0.0.1", key, extensions, issuer=self.certificate.subject, signer=self.key)
-        (folder / "tls.crt").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-        (folder / "tls.key").write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        return folder / "tls.crt", folder / "tls.key"
-
-
-def new_authority(*, without=()):
-    """An authority; ``without`` names what RFC 5280 asks for and many that were made by hand lack."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "test authority")])
-    extensions = [(x509.BasicConstraints(ca=True, path_length=0), "critical" not in without)]
-    if "keyUsage" not in without:
-        extensions.append((_SIGNS_CERTIFICATES, True))
-    if "subjectKeyIdentifier" not in without:
-        extensions.append((_subject(key), False))
-    certificate = _certificate("test authority", key, extensions, issuer=name, signer=key)
-    return Authority(key, certificate, without=frozenset(without))
-
-
-_SIGNS_CERTIFICATES = x509.KeyUsage(
-    key_cert_sign=True, crl_sign=True, digital_signature=False, content_commitment=False, key_encipherment=False,
-    data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
-)  # fmt: skip
-
-
-def _subject(key):
-    return x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-
-
-def _certificate(name, key, extensions, *, issuer, signer):
-    now = dt.datetime.now(dt.UTC)
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-    )
-    for extension, critical in extensions:
-        builder = builder.add_extension(extension, critical=critical)
-    return builder.sign(signer, hashes.SHA256())
-
-
 @pytest.fixture(scope="session")
 def authority():
     """An own certificate authority."""
@@ -238,40 +159,6 @@ def lax_authority(request):
 
 
 # --- the real registry
-
-
-@dataclass
-class Registry:
-    """A running docker-registry, and how a test pushes to it."""
-
-    host: str
-    scheme: str = "http"
-    authorization: str | None = None
-    ca_pem: str | None = None
-    extra: SimpleNamespace = field(default_factory=SimpleNamespace)
-
-    async def push(self, name, manifest, *blobs, media_type=None):
-        """Put blobs and a manifest (bytes) under ``repository:tag`` or ``repository@digest``; its digest."""
-        repository, _, reference = re.split(r"([:@])", name, maxsplit=1)
-        tls = ssl.create_default_context(cadata=self.ca_pem) if self.ca_pem else True
-        headers = {"Authorization": self.authorization} if self.authorization else {}
-        async with aiohttp.ClientSession(headers=headers, raise_for_status=True) as session:
-            base = f"{self.scheme}://{self.host}/v2/{repository}"
-            for blob in (b"{}", *blobs):
-                async with session.post(f"{base}/blobs/uploads/", ssl=tls) as started:
-                    where = started.headers["Location"]
-                joint = "&" if "?" in where else "?"
-                async with session.put(f"{where}{joint}digest={sha256(blob)}", data=blob, ssl=tls):
-                    pass
-            kind = media_type or json.loads(manifest)["mediaType"]
-            async with session.put(
-                f"{base}/manifests/{reference}", data=manifest, headers={"Content-Type": kind}, ssl=tls
-            ):
-                return sha256(manifest)
-
-    def source(self, name):
-        """A source for ``repository:tag``."""
-        return OCISource(reference=f"{self.host}/{name}", insecure=self.scheme == "http")
 
 
 @pytest.fixture(scope="session")
@@ -401,61 +288,6 @@ def _token(authority, repository, actions):
 
 
 # --- the registry that misbehaves on demand
-
-
-class Server:
-    """A small registry in the test's loop. ``on`` replaces the answer of one path; ``requests`` is what came."""
-
-    def __init__(self):
-        self.requests = []
-        self._content = {}
-        self._answers = {}
-        self._otherwise = None
-        self.host = ""
-        self.scheme = "http"
-
-    def on(self, path, answer):
-        """Let ``answer(request)`` answer a path."""
-        self._answers[path] = answer
-
-    def otherwise(self, answer):
-        """Let ``answer(request)`` answer every path that nothing else is at."""
-        self._otherwise = answer
-
-    def put(self, name, manifest, *blobs):
-        """Store blobs and a manifest under ``repository:tag`` and by digest; the manifest's digest."""
-        repository, _, tag = name.rpartition(":")
-        for blob in blobs:
-            self._content[f"/v2/{repository}/blobs/{sha256(blob)}"] = blob
-        for reference in (tag, sha256(manifest)):
-            self._content[f"/v2/{repository}/manifests/{reference}"] = manifest
-        return sha256(manifest)
-
-    def source(self, name):
-        """A source for ``repository:tag``."""
-        return OCISource(reference=f"{self.host}/{name}", insecure=self.scheme == "http")
-
-    def paths(self):
-        """Which paths were asked for, in order."""
-        return [request.path for request in self.requests]
-
-    async def handle(self, request):
-        """Answer from what was put, by ranges too, unless ``on`` says otherwise."""
-        self.requests.append(request)
-        if answer := self._answers.get(request.path):
-            return await answer(request)
-        body = self._content.get(request.path)
-        if body is None and self._otherwise is not None:
-            return await self._otherwise(request)
-        if body is None:
-            return web.json_response({"errors": []}, status=404)
-        headers = {"Docker-Content-Digest": sha256(body), "Content-Type": "application/octet-stream"}
-        start = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
-        if start is None:
-            return web.Response(body=body, headers=headers)
-        first = int(start[1])
-        headers["Content-Range"] = f"bytes {first}-{len(body) - 1}/{len(body)}"
-        return web.Response(status=206, body=body[first:], headers=headers)
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
-import itertools
 import json
 import subprocess
 import sys
@@ -14,32 +13,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-import waiting
+from charts import EXAMPLE, NAMESPACE, ROOT, Release, bundles, create, namespaced_pod, plugin_manifest, until
 from cluster import ClusterError
 from local_ports import reserve_ports
 from waiting import PATIENCE_S
 
-ROOT = Path(__file__).parents[2]
-EXAMPLE = ROOT / "examples" / "kubernetes"
-NAMESPACE = "hookline-chart"
 ACCOUNT = f"--as=system:serviceaccount:{NAMESPACE}:hookline-operator"
 CRDS = ("wasmplugins.hookline.dev", "wasmpluginrevisions.hookline.dev")
 # The Prometheus Operator's, whose definitions this API server lacks.
 NOT_HERE = {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
 MONITORS_OFF = {name: {"enabled": False} for name in ("serviceMonitor", "podMonitor", "prometheusRule")}
-
-
-class Release:
-    """`helm` on the API server, for one release in one namespace."""
-
-    def __init__(self, helm, plane):
-        self._helm, self._plane = helm, plane
-
-    def __call__(self, verb, *arguments, values=None):
-        """What `helm VERB hookline` prints."""
-        where = ["--kubeconfig", self._plane.kubeconfig, "--namespace", NAMESPACE]
-        chart = [self._helm.chart] if verb in {"install", "upgrade"} else []
-        return self._helm.run(verb, "hookline", *chart, *where, *arguments, values=values)
 
 
 @pytest.fixture(scope="module")
@@ -65,11 +48,6 @@ def release(helm, plane):
     found("install")
     yield found
     found("uninstall", "--ignore-not-found")
-
-
-def until(what):
-    """Ask until there is an answer; the answer."""
-    return waiting.until(what, "what this test waits for", ignoring=(ClusterError,))
 
 
 def test_the_api_server_takes_every_object_without_a_warning(rendered, plane):
@@ -114,11 +92,6 @@ def test_the_pods_are_let_into_a_restricted_namespace(rendered, plane):
         pod["spec"] = spec | {"hostNetwork": True}
         with pytest.raises(ClusterError, match='violates PodSecurity "restricted:latest"'):
             create(plane, "chart-restricted", pod)
-
-
-def create(plane, namespace, pod):
-    """Of a pod; nothing stays."""
-    plane.kubectl("create", "--dry-run=server", f"--namespace={namespace}", "--filename=-", input=yaml.safe_dump(pod))
 
 
 def test_the_notes_name_the_next_two_commands(release):
@@ -180,16 +153,6 @@ def test_the_api_server_grants_the_operator_this(plane, verb, resource, where, a
     assert answer.strip().splitlines()[-1].endswith("yes") is allowed, answer
 
 
-def namespaced_pod(value):
-    """A pod that says something about its sidecar, or nothing."""
-    labels = {} if value is None else {"hookline.dev/inject": value}
-    container = {"name": "app", "image": "app"}
-    return {
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "app", "labels": labels},
-        "spec": {"containers": [container]},
-    }  # fmt: skip
-
-
 EXPECTED = {
     ("chart-plain", None): None,
     ("chart-plain", "true"): "pods.inject.hookline.dev",
@@ -249,13 +212,6 @@ def test_the_api_server_asks_by_the_entry_that_the_labels_say(plane):
         plane.kubectl("replace", "--filename=-", input=json.dumps(configuration))
 
 
-def bundles(plane, name="hookline-operator"):
-    """The caBundle of each webhook entry."""
-    kinds = ("mutatingwebhookconfiguration", "validatingwebhookconfiguration")
-    entries = [plane.get(kind, name)["webhooks"] for kind in kinds]
-    return [entry["clientConfig"].get("caBundle") for entry in itertools.chain.from_iterable(entries)]
-
-
 def test_an_upgrade_leaves_the_certificate_authority_alone(release, plane, tmp_path):
     """The operator's own account writes it; `helm upgrade` changes what was asked for and nothing else."""
     ca = base64.b64encode(Path(plane.ca_file).read_bytes()).decode()
@@ -278,12 +234,6 @@ def test_an_upgrade_leaves_the_certificate_authority_alone(release, plane, tmp_p
     assert plane.get("deployment", "hookline-operator", "-n", NAMESPACE)["spec"]["replicas"] == 3
     assert plane.get("mutatingwebhookconfiguration", "hookline-operator")["webhooks"][0]["timeoutSeconds"] == 3
     assert plane.get("configmap", "hookline-dashboard", "-n", NAMESPACE)
-
-
-def plugin_manifest():
-    """The example's WasmPlugin."""
-    (found, _) = yaml.safe_load_all((EXAMPLE / "wasmplugin.yaml").read_text())
-    return found
 
 
 def test_plugins_outlive_the_chart_and_the_next_one_finds_them(release, plane):

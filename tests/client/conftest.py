@@ -4,19 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import re
-from pathlib import Path
 
 import pytest
 
+import sidecars
 from waiting import PATIENCE_S, until_true
-
-# tests are no packages: imported by its path, under a name of its own
-_path = Path(__file__).parent.parent / "sidecar" / "conftest.py"
-_spec = importlib.util.spec_from_file_location("sidecars", _path)
-sidecars = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(sidecars)
 
 guests, new_sidecar, eventually, ports = sidecars.guests, sidecars.new_sidecar, sidecars.eventually, sidecars.ports
 """Fixtures."""

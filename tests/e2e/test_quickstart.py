@@ -11,11 +11,14 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from installation import ROOT, Tenant, image
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _PAGE = (ROOT / "docs" / "start" / "cluster.md").read_text()
 _BLOCKS = re.findall(r"^```sh\n(.*?)^```", _PAGE, re.MULTILINE | re.DOTALL)

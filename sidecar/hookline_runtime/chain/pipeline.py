@@ -201,7 +201,7 @@ class Chains:
         return self._splice(call, (NOBODY[hook], self._nobody))
 
     def answer(
-        self, hook: Hook, body: bytes, found: tuple[bytes, bytes] | None = None, *, unread: int = 0
+        self, hook: Hook, body: bytes, found: tuple[bytes, bytes] | None = None, unread: int = 0
     ) -> bytes | Later:
         """The decision about a proxy's bytes, as JSON: made now, on this thread, or a ``Later``; then nothing has run.
 
@@ -210,11 +210,9 @@ class Chains:
 
         Raises InputError where the body is malformed, and nothing else: a failure of a plugin is an answer.
         """
-        if unread:
-            return self._answer_unread(hook, unread)
         way = self.ways.get(hook)
         if way is None or (found is None and (found := scan(way.look, body)) is None):
-            return self._answer_read(read_call(hook, body))
+            return self._answer_unread(hook, unread) if unread else self._answer_read(read_call(hook, body))
         quoted_id, key = found
         try:
             chosen = way.known[key]

@@ -10,7 +10,7 @@ it wakes up.
 
 Instances come from a pool where there is address space for one: memory is reserved once, and cleaned between two
 uses instead of mapped anew, which halves the cost of a fresh instance. A linear memory has all the address space that
-it could grow to, so it never moves; ``native_calls.py`` leans on that.
+it could grow to, so it never moves; ``native.py`` leans on that.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ from hookline_runtime.plugin.instances import Instances
 from hookline_runtime.plugin.permits import Places
 
 if TYPE_CHECKING:
-    from hookline_api.bundle import BundlePlugin
+    from hookline_api.bundle import BundlePlugin, CallCause
     from hookline_api.hooks import Hook
     from hookline_runtime.guest.calls import Guest, Instance
     from hookline_runtime.host.functions import PluginHost
@@ -60,7 +60,7 @@ class LastFailure:
     """The newest failure of a plugin, for people."""
 
     hook: str
-    cause: str
+    cause: CallCause
     message: str
     at: float
     """Seconds since 1970."""

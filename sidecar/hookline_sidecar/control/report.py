@@ -21,7 +21,7 @@ from hookline_sidecar.control.health import SEVERITY
 
 if TYPE_CHECKING:
     from hookline_api.hooks import Hook
-    from hookline_sidecar.control.supervisor import Supervisor
+    from hookline_sidecar.control.view import View
 
 _MAX_PLUGINS: Final = 1000
 _MAX_HOOKS: Final = 512
@@ -34,26 +34,27 @@ T = TypeVar("T", LoadFailure, HookHealth, RolledBack)
 _VERSION: Final = importlib.metadata.version("hookline")
 
 
-def of(supervisor: Supervisor) -> Report:
-    """All of a sidecar's state."""
+def of(view: View, *, authority: str | None = None) -> Report:
+    """All of a sidecar's state; ``authority`` is the version of the authorities by which it knows the operator."""
     plugins = []
-    for name, slot in sorted(supervisor.slots.items())[:_MAX_PLUGINS]:
-        entry = supervisor.entry(name)
+    for each in view.plugins[:_MAX_PLUGINS]:
+        entry = view.entry(each.name)
         plugins.append(
             PluginReport(
-                name=name,
-                state=supervisor.state_of(slot),
+                name=each.name,
+                state=view.state_of(each),
                 revision=entry.revision if entry is not None and entry.artifact is not None else None,
-                failure=slot.failure,
-                health=supervisor.health.of(name),
-                probation=entry is not None and supervisor.probations.has(entry),
-                rolled_back=slot.refused.told if slot.refused else None,
+                failure=each.failure,
+                health=view.health.get(each.name, []),
+                probation=each.name in view.on_probation,
+                rolled_back=each.rolled_back,
             )
         )
     return Report(
-        running=supervisor.running(),
-        prepared=supervisor.prepared(),
-        ready=not supervisor.not_ready(),
+        running=view.running,
+        prepared=view.prepared,
+        ready=not view.not_ready(),
+        authority=authority,
         plugins=plugins,
         sidecar=_VERSION,
     )

@@ -7,34 +7,15 @@ import gzip
 import io
 import json
 import lzma
-import os
 import subprocess
 import tarfile
 import zipfile
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
+from archives import LIMITS, MODULE, NOTHING, OTHER, TAR, unpacked
 from hookline_artifacts.errors import VerifyError
-from hookline_artifacts.limits import FetchLimits
-from hookline_artifacts.package.layouts import check_compression, choose, module_layers, read_manifest
-from hookline_artifacts.package.search import Search
-
-MODULE = b"\0asm\x01\0\0\0" + b"\0\x02\x01x"
-OTHER = MODULE + b"\0\x02\x01y"
-FUZZ = max(100, int(os.environ.get("HOOKLINE_FUZZ", "0")) // 10)
-LIMITS = FetchLimits(module=4096, unpacked=65_536, entries=20)
-
-
-def unpacked(*layers, layout="raw", limits=LIMITS):
-    """What was found in a file, or in layers from the last to the first; and the module's bytes."""
-    out, search = io.BytesIO(), Search(limits=limits)
-    for number, layer in enumerate(layers):
-        if search.look(io.BytesIO(layer), shown=f"layer {number}" if len(layers) > 1 else ""):
-            break
-    found = search.take(out, layout=layout)
-    return found, out.getvalue()
+from hookline_artifacts.package.layouts import check_compression, module_layers, read_manifest
 
 
 def refused(data, message, *, limits=LIMITS):
@@ -163,7 +144,7 @@ def test_a_truncated_archive_is_refused(oci):
     archive = oci.tar({"plugin.wasm": MODULE + bytes(1000)})
     refused(archive[:60], "gzip stream cannot be read|ends in the middle")
     refused(gzip.compress(gzip.decompress(archive)[:900]), "ends in the middle")
-    refused(gzip.compress(b"\x01" * 2000), "no tar archive|no number")
+    refused(gzip.compress(b"\x01" * 2000), "not a tar archive|not a number")
 
 
 def test_a_huge_header_is_not_read():
@@ -194,93 +175,6 @@ def test_a_packed_manifest_has_to_name_the_module_beside_it(oci):
     )
     right = f'{{"wasm_sha256": "{oci.sha256(MODULE)[7:].upper()}"}}'.encode()
     assert unpacked(oci.tar({"manifest.json": right, "plugin.wasm": MODULE}))[1] == MODULE
-
-
-def picked(*layers, **more):
-    """The titles or digests of the layers to look into, and the layout; a layer is bytes or (title, media type)."""
-    made = [
-        {
-            "mediaType": media_type, "digest": "sha256:" + f"{number:064x}", "size": 9,
-            "annotations": {"org.opencontainers.image.title": title} if title else {},
-        }
-        for number, (title, media_type) in enumerate(layers)
-    ]  # fmt: skip
-    found, layout = module_layers(read_manifest(json.dumps({"layers": made, **more}).encode()))
-    return [layer.title or int(layer.digest[7:], 16) for layer in found], layout
-
-
-TAR = "application/vnd.oci.image.layer.v1.tar"
-KRUSTLET = "application/vnd.wasm.content.layer.v1+wasm"
-WASM = "application/wasm"
-
-
-@pytest.mark.parametrize(
-    ("layers", "found", "layout"),
-    [
-        ([("", "application/json"), ("", KRUSTLET)], [1], "krustlet"),
-        ([("", "application/json")], [0], "raw"),
-        ([("plugin.wasm", TAR), ("README.md", TAR)], ["plugin.wasm"], "titled"),
-        ([("README.md", TAR), ("dist/guard.WASM", TAR)], ["dist/guard.WASM"], "titled"),
-        ([("README.md", "text/plain"), ("guard.wasm", "application/octet-stream")], ["guard.wasm"], "titled"),
-        ([("other.wasm", TAR), ("./plugin.wasm", TAR), ("LICENSE", TAR)], ["./plugin.wasm"], "titled"),
-        ([("guard.tar.gz", TAR), ("README.md", TAR)], ["guard.tar.gz"], "titled"),
-        ([("a.wasm", WASM), ("plugin.wasm", WASM)], ["plugin.wasm"], "wasm-layer"),
-        ([("a.wasm", WASM), ("README.md", WASM)], ["a.wasm"], "wasm-layer"),
-        ([("README.md", TAR), ("plugin.wasm", WASM)], ["plugin.wasm"], "wasm-layer"),
-        ([("", TAR), ("", TAR + "+gzip"), ("", TAR)], [2, 1, 0], "image"),
-        ([("README.md", TAR), ("dist", TAR + "+gzip")], ["dist", "README.md"], "image"),
-        ([("", "application/vnd.docker.image.rootfs.diff.tar.gzip")] * 2, [1, 0], "image"),
-    ],
-)
-def test_the_layer_is_picked_by_its_type_or_its_title(layers, found, layout):
-    """As ``oras push``, ``wkg``, ``docker build`` and their like leave it, in whatever order."""
-    assert picked(*layers) == (found, layout)
-
-
-@pytest.mark.parametrize(
-    ("layers", "words"),
-    [
-        ([("", "application/json")] * 2, "2 layers and none"),
-        ([("", KRUSTLET)] * 2, "2 modules and one is expected.*sha256:0"),
-        ([("a.wasm", TAR), ("b.wasm", TAR)], "2 modules and one is expected.*a.wasm.*b.wasm"),
-        ([("a.wasm", WASM), ("b.wasm", WASM)], "a.wasm.*b.wasm"),
-        ([], "0 layers"),
-        ([("", TAR)] * 129, "129 layers and 128 are allowed"),
-    ],
-)
-def test_layers_that_could_each_be_meant_are_named(layers, words):
-    """Nothing is guessed."""
-    with pytest.raises(VerifyError, match=words):
-        picked(*layers)
-
-
-@pytest.mark.parametrize("title", [7, None, "a\nb", {"x": 1}])
-def test_a_title_that_is_none_is_no_title(title):
-    """It is a stranger's text."""
-    layer = {"mediaType": TAR, "digest": "sha256:" + "0" * 64, "size": 1,
-             "annotations": {"org.opencontainers.image.title": title}}  # fmt: skip
-    (found,), _ = module_layers(read_manifest(json.dumps({"layers": [layer]}).encode()))
-    assert found.shown == found.digest
-
-
-def test_an_index_without_wasm_is_refused_unless_it_has_one_entry(oci):
-    """Platforms are not guessed."""
-    amd, arm = (
-        (oci.manifest(name), {"platform": {"os": "linux", "architecture": name.decode()}})
-        for name in (b"amd64", b"arm64")
-    )
-    with pytest.raises(VerifyError, match="2 entries and none for the platform wasi/wasm"):
-        choose(read_manifest(oci.index(amd, arm)).entries)
-    assert choose(read_manifest(oci.index(amd)).entries).digest == oci.sha256(amd[0])
-    with pytest.raises(VerifyError, match="0 entries"):
-        choose(read_manifest(oci.index()).entries)
-
-
-NOTHING = {
-    "._plugin.wasm": b"\0\x05\x16\x07", "__MACOSX/plugin.wasm": b"x", "__MACOSX/._plugin.wasm": b"x",
-    "PaxHeader/plugin.wasm": b"x", "PaxHeaders.7/plugin.wasm": b"x", "./._other.wasm": b"x", "._./plugin.wasm": b"x",
-    ".wh.old.wasm": b"",
-}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["plugin.wasm", "./plugin.wasm", "guard/plugin.wasm", "guard.wasm"])
@@ -422,146 +316,3 @@ def test_a_compression_is_named_by_its_type_before_it_is_fetched(media_type, nam
     (found,), _ = module_layers(read_manifest(json.dumps({"layers": [layer]}).encode()))
     with pytest.raises(VerifyError, match=f"compressed with {name}"):
         check_compression(found)
-
-
-def bounded(*layers):
-    """Looking gives a module within the caps, or VerifyError."""
-    try:
-        found, module = unpacked(*layers)
-    except VerifyError:
-        return
-    assert found.size == len(module) <= LIMITS.module
-    assert module.startswith(MODULE[:8])
-
-
-member_names = st.sampled_from(
-    ["plugin.wasm", "./plugin.wasm", "a/plugin.wasm", "other.wasm", "._plugin.wasm", ".wh.plugin.wasm", ".wh.a",
-     "a/.wh..wh..opq", "plugin.yaml", "a/manifest.json", "README.md", "__MACOSX/plugin.wasm", "../x.wasm", "a"]
-) | st.text(max_size=8)  # fmt: skip
-members = st.tuples(member_names, st.sampled_from(b"0\x001235xgLK"), st.sampled_from([MODULE, OTHER, b"", b"{}"]))
-
-
-def tar_of(entries):
-    """A tar of (name, kind, data), in whatever order and however often."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        for name, kind, data in entries:
-            entry = tarfile.TarInfo(name)
-            entry.type, entry.size = bytes([kind]), len(data)
-            buffer.write(entry.tobuf(tarfile.GNU_FORMAT, "utf-8", "surrogateescape"))
-            buffer.write(data + bytes(-len(data) % 512))
-        archive.offset = buffer.tell()
-    return buffer.getvalue()
-
-
-@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(st.lists(members, max_size=6), min_size=1, max_size=3))
-def test_any_layers_are_a_module_or_a_verify_error(layers):
-    """Of any members, some of them odd."""
-    bounded(*map(tar_of, layers))
-
-
-@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    st.lists(st.sampled_from([*NOTHING, "README", "x/other.wasm", "z.wasm", "plugin.yaml", "manifest.json"])),
-    st.integers(0, 8),
-    st.booleans(),
-)
-def test_plugin_wasm_is_found_among_any_others(names, place, gzipped):
-    """In any order."""
-    entries = [(name, 0x30, OTHER if name.endswith(".wasm") else b"{}") for name in dict.fromkeys(names)][:15]
-    entries.insert(place, ("plugin.wasm", 0x30, MODULE))
-    data = tar_of(entries)
-    assert unpacked(gzip.compress(data, 1) if gzipped else data)[1] == MODULE
-
-
-@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.binary(max_size=2000))
-def test_any_bytes_are_a_module_or_a_verify_error(data):
-    """As they are, behind a gzip magic, and gzipped."""
-    for form in (data, b"\x1f\x8b\x08" + data, gzip.compress(data, 1)):
-        bounded(form)
-
-
-@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(data=st.data())
-def test_a_damaged_archive_is_a_module_or_a_verify_error(data):
-    """A few bytes of a good tar are changed, below the gzip stream."""
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as archive:
-        for name in ("manifest.json", "é" * 60 + ".txt", "plugin.wasm"):
-            entry = tarfile.TarInfo(name)
-            entry.size = len(MODULE)
-            archive.addfile(entry, io.BytesIO(MODULE))
-    damaged = bytearray(buffer.getvalue())
-    for _ in range(data.draw(st.integers(1, 4))):
-        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
-    for start in range(0, 4096, 512):  # right checksums, so that the rest of the header is reached
-        header = damaged[start : start + 512]
-        if header[257:262] == b"ustar":
-            total = sum(header[:148]) + 8 * 32 + sum(header[156:])
-            damaged[start + 148 : start + 156] = f"{total:06o}\0 ".encode()
-    bounded(bytes(damaged))
-
-
-json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=10),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=10), inner, max_size=3),
-    max_leaves=8,
-)
-
-
-@pytest.mark.parametrize("platform", [{"architecture": []}, {"architecture": "wasm", "os": {}}, {"os": ["unknown"]}, 7])
-def test_a_platform_of_odd_types_is_no_platform(oci, platform):
-    """It is a stranger's text."""
-    entry = (oci.manifest(MODULE), {"platform": platform})
-    with pytest.raises(VerifyError, match="2 entries and none"):
-        choose(read_manifest(oci.index(entry, entry)).entries)
-
-
-layers_of_any_kind = st.fixed_dictionaries(
-    {"digest": st.just("sha256:" + "0" * 64), "size": st.integers(0, 99) | json_values},
-    optional={
-        "mediaType": st.sampled_from([TAR, TAR + "+zstd", WASM, KRUSTLET]) | json_values,
-        "annotations": st.dictionaries(
-            st.sampled_from(["org.opencontainers.image.title", "vnd.docker.reference.type"]),
-            st.sampled_from(["plugin.wasm", "README.md", "a.wasm", "a.tgz"]) | json_values,
-        )
-        | json_values,
-        "platform": st.dictionaries(st.sampled_from(["os", "architecture"]), st.just("wasm") | json_values)
-        | json_values,
-    },
-)
-
-
-@settings(max_examples=FUZZ, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    st.binary(max_size=200)
-    | st.fixed_dictionaries(
-        {"layers": st.lists(layers_of_any_kind, max_size=4)}
-        | dict.fromkeys(("config", "annotations", "artifactType", "mediaType"), json_values)
-    )
-    | st.fixed_dictionaries({"manifests": st.lists(st.dictionaries(st.sampled_from(["digest", "size"]), json_values))})
-    | st.fixed_dictionaries({"manifests": st.lists(layers_of_any_kind, max_size=3)})
-)
-def test_any_manifest_is_read_or_refused(document):
-    """Every field of any type."""
-    try:
-        data = document if isinstance(document, bytes) else json.dumps(document).encode()
-        manifest = read_manifest(data)
-        if manifest.entries is not None:
-            choose(manifest.entries)
-            return
-        layers, _ = module_layers(manifest)
-        assert layers
-        for layer in layers:
-            assert layer.shown.isprintable()
-            check_compression(layer)
-    except VerifyError:
-        pass
-
-
-def test_a_manifest_of_too_many_values_is_not_parsed():
-    """Four mebibytes of it would be two hundred of memory."""
-    with pytest.raises(VerifyError, match="with more than 65536 values and names in them, and is not parsed"):
-        read_manifest(b'{"layers": [' + b"{}," * 100_000 + b"{}]}")

@@ -21,7 +21,16 @@ from waiting import until_true
 
 _HERE = Path(__file__).parents[1]
 _ON_THE_OTHER_ROAD = os.environ.get("HOOKLINE_CALLS") == "official"
-_WITHOUT_GUESTS = ("guests/test_compiler.py", "host/test_kv.py", "chain/test_results.py", "plugin/test_stats.py")
+_WITHOUT_GUESTS = (
+    "guests/test_compiler.py",
+    "guests/test_costly_modules.py",
+    "guests/test_inspection_agrees.py",
+    "guests/test_inspection_costs.py",
+    "host/test_kv.py",
+    "host/test_kv_processes.py",
+    "chain/test_results.py",
+    "plugin/test_stats.py",
+)
 """These call no plugin, and so know no ways to."""
 _SECRET = "correct horse battery staple"
 _FIND = """

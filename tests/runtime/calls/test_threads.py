@@ -10,7 +10,7 @@ import time
 import pytest
 
 from hookline_api.hooks import Hook
-from hookline_runtime.guest import calls
+from hookline_runtime.guest import calls, program
 from hookline_runtime.guest import native as native_calls
 
 
@@ -94,7 +94,9 @@ async def test_instances_that_change_threads_take_nothing_from_who_runs_there(wo
             time.sleep(0)
             return found
 
-    monkeypatch.setattr(native_calls, "_running", Yielding())
+    running = Yielding()
+    for room in native_calls, program:
+        monkeypatch.setattr(room, "RUNNING", running)
     ask = "(call $random (i32.const 64) (i32.const 8))"
     text = wat.module(
         imports=wat.host("hookline", "random", "i32 i32", "i32"),

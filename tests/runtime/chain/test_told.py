@@ -9,7 +9,7 @@ import pytest
 from hookline_artifacts.errors import VerifyError
 from hookline_runtime import errors
 from hookline_runtime.errors import DeadlineError, OverloadError, ResultError, TrapError, quoted, told, traced
-from hookline_runtime.guest.native import _TRAPS
+from hookline_runtime.guest.traps import TRAPS
 
 WORD = "a-value-of-a-secret"
 
@@ -49,4 +49,4 @@ def test_a_mistake_of_ours_is_logged_without_the_words_of_a_guest_that_has_secre
 def test_the_engines_own_word_for_a_trap_is_told():
     """There are a dozen of them, and none has anything in it that a guest had."""
     assert "integer divide by zero" in told(TrapError("route trapped: integer divide by zero"), secrets=True)
-    assert set(_TRAPS) >= errors._TRAPS
+    assert set(TRAPS) >= errors._TRAPS

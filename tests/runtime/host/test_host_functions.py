@@ -4,75 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import logging
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hookline_api.abi import E_ARGUMENT, E_CAP, E_DENIED, E_MEMORY, E_SIZE, E_UNAVAILABLE, HOST_FUNCTIONS
+from hookline_api.abi import E_ARGUMENT, E_DENIED, E_MEMORY, E_SIZE, E_UNAVAILABLE, HOST_FUNCTIONS
 from hookline_api.bundle import BundlePlugin
 from hookline_api.hooks import Hook
-from hookline_runtime.host import functions as host_module
 from hookline_runtime.host.functions import PluginHost
-from hookline_runtime.host.kv import MAX_KEY, MAX_KEYS, KvStore
+from hookline_runtime.host.kv import MAX_KEY, MAX_KEYS
 from hookline_runtime.plugin import breaker
 from hookline_runtime.runtime import PrepareError
+from host_calls import EVERYTHING, Memory, calls
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-_EVERYTHING = ["kv.read", "kv.write", "crypto", "metrics", "config.read"]
 _TYPES = {"i": "i32", "I": "i64", "F": "f64"}
 _LEAST = -(2**63)
-
-
-class Memory:
-    """A guest's memory as host functions see it, without a guest: the same bounds, on a bytearray."""
-
-    # ruff: noqa: D102 - as ``hookline_runtime.guest.calls.GuestMemory`` describes them
-
-    def __init__(self, size: int = 300_000) -> None:
-        self.data = bytearray(size)
-
-    def read(self, pointer: int, length: int) -> bytes | None:
-        pointer, length = pointer & 0xFFFFFFFF, length & 0xFFFFFFFF
-        return bytes(self.data[pointer : pointer + length]) if pointer + length <= len(self.data) else None
-
-    def write(self, pointer: int, data: bytes) -> bool:
-        pointer &= 0xFFFFFFFF
-        if pointer + len(data) > len(self.data):
-            return False
-        self.data[pointer : pointer + len(data)] = data
-        return True
-
-    def give(self, data: bytes) -> int:
-        self.data[200_000 : 200_000 + len(data)] = data  # and grows, as a real alloc would
-        return 200_000 << 32 | len(data)
-
-    def put(self, at: int, data: bytes) -> tuple[int, int]:
-        self.data[at : at + len(data)] = data
-        return at, len(data)
-
-    def given(self, packed: int) -> object:
-        return json.loads(self.data[packed >> 32 :][: packed & 0xFFFFFFFF])
-
-
-@pytest.fixture
-def host(kv: KvStore) -> Callable[..., PluginHost]:
-    """Makes a plugin's host; all permissions unless said otherwise."""
-
-    def make(name: str = "guest", **fields: object) -> PluginHost:
-        fields.setdefault("permissions", _EVERYTHING)
-        return PluginHost(BundlePlugin.model_validate({"name": name, **fields}), kv)
-
-    return make
-
-
-def _calls(host: PluginHost) -> dict[str, Callable[..., int]]:
-    return {name: function for (_, name), function in host.functions().items()}
 
 
 def _failure(name: str, code: int) -> int:
@@ -100,7 +48,7 @@ async def test_a_call_without_its_permission_answers_its_code_and_is_counted(wor
         ),
         hooks={"custom_hook": f"(call $number {call if function.results == 'I' else f'(i64.extend_i32_s {call})'})"},
     )
-    runtime = await workshop.guest(text, permissions=[each for each in _EVERYTHING if each != function.permission])
+    runtime = await workshop.guest(text, permissions=[each for each in EVERYTHING if each != function.permission])
     answer = (await runtime.call(Hook.CUSTOM, b"0")).get("value")
     wanted = _failure(name, E_DENIED)
     assert answer == wanted or (name == "kv_incr" and str(answer).startswith("-"))
@@ -154,7 +102,7 @@ def test_a_pointer_outside_memory_is_an_error_at_every_place(host, key, place):
 
 def test_the_four_functions_of_heliosdb_do_what_they_do_there(host):
     """Return codes as in docs/author/guest-abi.md, each of them."""
-    memory, call = Memory(), _calls(host())
+    memory, call = Memory(), calls(host())
     key, value = memory.put(0, b"key"), memory.put(100, b"value")
     assert call["kv_get"](memory, *key, 1000, 100) == -1
     assert call["kv_set"](memory, *key, *value) == 0
@@ -172,7 +120,7 @@ def test_the_four_functions_of_heliosdb_do_what_they_do_there(host):
 def test_a_key_or_a_value_above_the_cap_is_refused(host):
     """64 KiB each, and one byte more is one too many."""
     made = host()
-    memory, call = Memory(), _calls(made)
+    memory, call = Memory(), calls(made)
     assert call["kv_set"](memory, 0, MAX_KEY, 0, MAX_KEY) == 0
     assert call["kv_set"](memory, 0, MAX_KEY + 1, 0, 1) == -1
     assert call["kv_set"](memory, 0, 1, 0, MAX_KEY + 1) == -1
@@ -183,7 +131,7 @@ def test_a_key_or_a_value_above_the_cap_is_refused(host):
 def test_a_plugin_at_its_cap_of_keys_is_told_and_seen(host):
     """The 1025th key; the operator of the pod sees it in the count of refusals."""
     made = host()
-    memory, call = Memory(), _calls(made)
+    memory, call = Memory(), calls(made)
     for number in range(MAX_KEYS):
         assert call["kv_set"](memory, *memory.put(0, str(number).encode()), 0, 1) == 0
     assert call["kv_set"](memory, *memory.put(0, b"one more"), 0, 1) == -1
@@ -195,13 +143,13 @@ def test_a_plugin_at_its_cap_of_keys_is_told_and_seen(host):
 def test_a_miss_is_no_refusal(host):
     """Asking for what is not there is everyday."""
     made = host()
-    assert _calls(made)["kv_get"](Memory(), 0, 3, 0, 3) == -1
+    assert calls(made)["kv_get"](Memory(), 0, 3, 0, 3) == -1
     assert made.refused == {}
 
 
 def test_the_other_kv_functions_answer_as_documented(host):
     """List in order, increment, compare and set, time to live."""
-    memory, call = Memory(), _calls(host())
+    memory, call = Memory(), calls(host())
     assert memory.given(call["kv_list"](memory, 0, 0)) == []
     for key in (b"b", b"a", b"ab", b"\xff"):
         assert call["kv_set"](memory, *memory.put(0, key), 50, 1) == 0
@@ -224,9 +172,9 @@ def test_plugins_do_not_see_each_others_keys(host):
     """The namespace is the plugin's name."""
     memory = Memory()
     key = memory.put(0, b"key")
-    assert _calls(host("one"))["kv_set"](memory, *key, 0, 3) == 0
-    assert _calls(host("two"))["kv_get"](memory, *key, 100, 100) == -1
-    assert memory.given(_calls(host("two"))["kv_list"](memory, 0, 0)) == []
+    assert calls(host("one"))["kv_set"](memory, *key, 0, 3) == 0
+    assert calls(host("two"))["kv_get"](memory, *key, 100, 100) == -1
+    assert memory.given(calls(host("two"))["kv_list"](memory, 0, 0)) == []
 
 
 @pytest.mark.parametrize(
@@ -239,7 +187,7 @@ def test_plugins_do_not_see_each_others_keys(host):
 def test_settings_are_read_by_path(host, path, found):
     """A dotted path into the config; 0 where there is nothing."""
     memory = Memory()
-    answer = _calls(host(config={"a": {"b": [1]}, "n": None}))["get_config"](memory, *memory.put(0, path))
+    answer = calls(host(config={"a": {"b": [1]}, "n": None}))["get_config"](memory, *memory.put(0, path))
     assert (memory.given(answer) if answer else 0) == found
 
 
@@ -247,20 +195,20 @@ def test_settings_are_read_by_path(host, path, found):
 def test_a_malformed_path_is_told_apart_from_nothing_there(host, path, code):
     """Not UTF-8, and too long."""
     memory = Memory()
-    assert _calls(host(config={"a": 1}))["get_config"](memory, *memory.put(0, path)) == code
+    assert calls(host(config={"a": 1}))["get_config"](memory, *memory.put(0, path)) == code
 
 
 def test_a_setting_that_cannot_be_written_as_json_is_an_error_in_the_functions_own_way(host):
     """An integer of more than 64 bits: a code without its sign, and no pointer to the end of memory."""
     memory = Memory()
     made = host(config={"n": 2**70})
-    assert _calls(made)["get_config"](memory, *memory.put(0, b"n")) == -E_UNAVAILABLE
+    assert calls(made)["get_config"](memory, *memory.put(0, b"n")) == -E_UNAVAILABLE
     assert made.refused == {"get_config": 1}
 
 
 def test_without_a_store_the_kv_functions_say_not_now():
     """A runtime that was given no store."""
-    call = _calls(PluginHost(BundlePlugin.model_validate({"name": "p", "permissions": _EVERYTHING}), None))
+    call = calls(PluginHost(BundlePlugin.model_validate({"name": "p", "permissions": EVERYTHING}), None))
     assert call["kv_list"](Memory(), 0, 0) == -E_UNAVAILABLE
     assert call["kv_incr"](Memory(), 0, 0, 1) == _LEAST
     assert call["kv_set"](Memory(), 0, 0, 0, 0) == -1
@@ -269,7 +217,7 @@ def test_without_a_store_the_kv_functions_say_not_now():
 def test_codes_and_random_and_time(host):
     """The small ones."""
     memory, made = Memory(), host()
-    call = _calls(made)
+    call = calls(made)
     assert call["hmac_sha256"](memory, *memory.put(0, b"key"), *memory.put(10, b"text"), 100) == 32
     assert memory.data[100:132] == hmac.digest(b"key", b"text", "sha256")
     assert call["random"](memory, 1000, 4096) == 0
@@ -282,10 +230,10 @@ def test_hashing_is_bounded_so_that_one_call_cannot_outlast_its_deadline(host):
     """A host function is not interrupted: what it does in one call has to be small."""
     memory = Memory(20 * 2**20)
     made = host()
-    assert _calls(made)["sha256_hex"](memory, 0, 16 * 2**20, 0) == 64
-    assert _calls(made)["sha256_hex"](memory, 0, 16 * 2**20 + 1, 0) == -1
-    assert _calls(made)["hmac_sha256"](memory, 0, 16 * 2**20 + 1, 0, 1, 0) == E_SIZE
-    assert _calls(made)["hmac_sha256"](memory, 0, 1, 0, 16 * 2**20 + 1, 0) == E_SIZE
+    assert calls(made)["sha256_hex"](memory, 0, 16 * 2**20, 0) == 64
+    assert calls(made)["sha256_hex"](memory, 0, 16 * 2**20 + 1, 0) == -1
+    assert calls(made)["hmac_sha256"](memory, 0, 16 * 2**20 + 1, 0, 1, 0) == E_SIZE
+    assert calls(made)["hmac_sha256"](memory, 0, 1, 0, 16 * 2**20 + 1, 0) == E_SIZE
 
 
 def test_a_list_of_keys_is_bounded_as_well(host):
@@ -293,86 +241,8 @@ def test_a_list_of_keys_is_bounded_as_well(host):
     memory, made = Memory(), host()
     for number in range(17):
         made._kv.put("guest", b"%02d" % number + bytes(MAX_KEY - 2), b"")
-    assert _calls(made)["kv_list"](memory, *memory.put(0, b"0")) >> 32
-    assert _calls(made)["kv_list"](memory, 0, 0) == -E_SIZE
-
-
-def test_metrics_are_named_bounded_and_of_one_kind(host):
-    """32 of them, by a pattern, finite; a counter does not fall."""
-    memory, made = Memory(), host()
-    call = _calls(made)
-    hits = memory.put(0, b"hits_total")
-    assert call["metric_inc"](memory, *hits, 2.5) == 0
-    assert call["metric_inc"](memory, *hits, -1.0) == E_ARGUMENT
-    assert call["metric_gauge"](memory, *hits, 1.0) == E_ARGUMENT
-    assert call["metric_observe"](memory, *memory.put(50, b"size"), 3.0) == 0
-    assert call["metric_observe"](memory, *memory.put(50, b"size"), 4.0) == 0
-    for name in (b"", b"Hits", b"9", b"a b", b"a\n", b"a" * 65, b"\xff"):
-        assert call["metric_gauge"](memory, *memory.put(100, name), 1.0) in {E_ARGUMENT, E_SIZE}
-    for value in (float("nan"), float("inf"), float("-inf")):
-        assert call["metric_gauge"](memory, *memory.put(100, b"g"), value) == E_ARGUMENT
-    for number in range(30):
-        assert call["metric_gauge"](memory, *memory.put(100, b"g%d" % number), 1.0) == 0
-    assert call["metric_gauge"](memory, *memory.put(100, b"one_more"), 1.0) == E_CAP
-    assert made.metrics["hits_total"].value == 2.5
-    assert (made.metrics["size"].count, made.metrics["size"].value) == (2, 7.0)
-    assert len(made.metrics) == 32
-
-
-def test_a_log_line_is_one_line_of_printable_characters(host, caplog):
-    """Newlines, escapes, bytes that are no text: a guest writes no line of its own choosing into our log."""
-    memory, call = Memory(), _calls(host())
-    caplog.set_level(1)
-    assert (
-        call["log"](memory, 3, *memory.put(0, b"one\nWARNING hookline two\r\x1b[31m\x00\xff\xe2\x80\xa8 100% \xc3\xa9"))
-        == 0
-    )
-    (record,) = caplog.records
-    message = record.getMessage()
-    assert record.levelno == logging.WARNING
-    assert message.startswith("guest: one\\nWARNING")
-    assert message.isprintable()
-    assert message.isascii()
-
-
-def test_a_value_of_a_secret_is_in_no_log_line(host, caplog):
-    """Nor a line of one that has several; a guest that logs its settings does so by mistake."""
-    key = "-----BEGIN KEY-----\nMIIEvQIBADANBg\nkqhkiG9w0\n-----END KEY-----"
-    config = {"upstream": {"token": "hunter2-s3cret", "key": key}, "pin": "12", "url": "http://x"}
-    made = host(config=config, secretPaths=["upstream.token", "upstream.key", "pin", "nowhere.at.all"])
-    memory, call = Memory(), _calls(made)
-    caplog.set_level(1)
-    for text in (json.dumps(config["upstream"]["token"]), key, "first MIIEvQIBADANBg then http://x, 12 times"):
-        assert call["log"](memory, 2, *memory.put(0, text.encode())) == 0
-    told = [record.getMessage() for record in caplog.records]
-    assert told[0] == 'guest: "<redacted>"'
-    assert told[1] == "guest: <redacted>"
-    assert told[2] == "guest: first <redacted> then http://x, 12 times"
-
-
-def test_log_levels_and_lengths_are_bounded(host, caplog):
-    """Levels 0 to 4, 4 KiB a line; a longer one is cut and not refused."""
-    memory, call = Memory(), _calls(host())
-    caplog.set_level(1)
-    for level in (-1, 5, 2**31 - 1):
-        assert call["log"](memory, level, 0, 1) == E_ARGUMENT
-    assert call["log"](memory, 0, 0, 200_000) == 0
-    assert len(caplog.records[-1].getMessage()) == len("guest: ") + 4096  # after escaping
-    assert call["log"](memory, 1, 299_000, 4096) == E_MEMORY
-
-
-def test_log_lines_are_limited_to_twenty_a_second(host, caplog, monkeypatch):
-    """A guest that writes without end fills no disk."""
-    now = [100.0]
-    monkeypatch.setattr(host_module.time, "monotonic", lambda: now[0])
-    memory, made = Memory(), host()
-    log = _calls(made)["log"]
-    caplog.set_level(1)
-    assert [log(memory, 2, 0, 1) for _ in range(25)] == [0] * 20 + [E_CAP] * 5
-    now[0] += 1
-    assert log(memory, 2, 0, 1) == 0
-    assert len(caplog.records) == 21
-    assert made.refused == {"log": 5}
+    assert calls(made)["kv_list"](memory, *memory.put(0, b"0")) >> 32
+    assert calls(made)["kv_list"](memory, 0, 0) == -E_SIZE
 
 
 @pytest.mark.parametrize("pages", [0, 2])
@@ -429,9 +299,9 @@ def test_large_settings_are_kept_as_json_and_say_the_same(host):
     asked = ["", "a", "a.b", "a.b.c", "a.", "a.list", "b", "b.c", "none", "none.x", ".", "a..", "a.list.0", "a.b"]
     for path in asked[1:]:
         one, other = Memory(), Memory()
-        packed = _calls(small)["get_config"](one, *one.put(0, path.encode()))
-        assert _calls(large)["get_config"](other, *other.put(0, path.encode())) == packed
+        packed = calls(small)["get_config"](one, *one.put(0, path.encode()))
+        assert calls(large)["get_config"](other, *other.put(0, path.encode())) == packed
         assert one.data == other.data
     memory = Memory()
-    packed = _calls(large)["get_config"](memory, 0, 0)
+    packed = calls(large)["get_config"](memory, 0, 0)
     assert memory.given(packed) == {**deep, "filler": "x" * 20_000}

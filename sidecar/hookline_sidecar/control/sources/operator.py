@@ -32,15 +32,13 @@ from hookline_api.distribution import (
     AuthorityMessage,
     BundleMessage,
     Commit,
-    Report,
     ToSidecar,
     parse_to_sidecar,
 )
 from hookline_api.standing import placeholder_of
-from hookline_sidecar.control import report as reports
 from hookline_sidecar.control.sources.blobs import Blobs
 from hookline_sidecar.control.sources.operator_client import OperatorClient, RefusalError
-from hookline_sidecar.control.sources.source import Problem, Wanted, Wants
+from hookline_sidecar.control.sources.source import Link, Problem, Wanted, Wants
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -83,14 +81,18 @@ class _GoneError(Exception):
 
 
 class OperatorSource:
-    """Wants what the operator last said. ``report`` tells what is true of this sidecar now."""
+    """Wants what the operator last said.
+
+    ``report`` makes the message that says what is true of this sidecar now, with the version of the authorities by
+    which it knows the operator.
+    """
 
     def __init__(
         self,
         settings: OperatorSettings,
         store: ArtifactStore,
         *,
-        report: Callable[[], Report],
+        report: Callable[[str | None], str],
         authorities: Authorities | None = None,
     ) -> None:
         """``authorities`` keeps by whom it may be known; without it, the file of the settings says so alone."""
@@ -133,6 +135,11 @@ class OperatorSource:
         if self._error is not None:
             return f"the operator has not been reached yet: {self._error}"
         return f"the operator has not said yet what to run{': ' + self._unusable if self._unusable else ''}"
+
+    @property
+    def link(self) -> Link:
+        """The connection."""
+        return Link(connected=self.connected, connections=self.connections)
 
     def reread(self) -> None:
         """Connect now, and try again what failed."""
@@ -235,8 +242,7 @@ class OperatorSource:
         try:
             while True:
                 self._told.clear()
-                report = self._report().model_copy(update={"authority": self._client.told})
-                text, rest = reports.written(report), _SETTLE_S
+                text, rest = self._report(self._client.told), _SETTLE_S
                 if text != last:
                     await socket.send_str(text)
                     last, rest = text, max(_SETTLE_S, len(text) / _TOLD_EACH_SECOND)

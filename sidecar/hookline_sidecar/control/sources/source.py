@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 _LAST_GOOD: Final = FailurePolicy()
 
 
+STAND_IN: Final = "unreadable."
+"""How the name begins of what refuses for a file of which nothing is known."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Link:
+    """A connection to an operator."""
+
+    connected: bool
+    connections: int
+    """Connections that were made, ever."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
     """Something in a source that cannot be used."""
@@ -110,6 +123,10 @@ class Source(Protocol):
     @property
     def waiting(self) -> str:
         """Why nothing is wanted yet, for ``/readyz``."""
+
+    @property
+    def link(self) -> Link | None:
+        """The connection to an operator; None for a source without one."""
 
     async def run(self) -> None:
         """Follow the source for ever."""

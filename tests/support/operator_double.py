@@ -79,7 +79,7 @@ class OperatorDouble:
         self._loop.close()
 
     def entry(self, name, module=None, **settings):
-        """A bundle's entry; its module becomes a blob. The time-out is long, as that of ``manifest`` in conftest.py."""
+        """A bundle's entry; its module becomes a blob. The time-out is long, as that of ``sidecars.manifest``."""
         settings["limits"] = {"timeout": "900ms"} | settings.get("limits", {})
         artifact = None
         if module is not None:

@@ -9,7 +9,7 @@ import pytest
 
 from hookline_api.hooks import DEFAULTS, OBSERVERS, RESULTS, Hook, closed
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "reference" / "hooks.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "reference" / "hooks.md"
 
 
 def table(heading):
