@@ -288,7 +288,7 @@ class Publisher:
         switched = there and self._metrics.note_switch(plugin.key)
         was_wrong = any(each.type == "Ready" and each.reason in WRONG for each in previous.conditions)
         for event in outcome.events:
-            # Why it cannot be resolved is in the log already, and each pod that comes or goes is no news for it.
+            # The log has why it cannot be resolved, and does not need each pod that comes or goes.
             news = event.reason == RESOLVED or event.reason in WRONG
             if event.reason not in CAUSES and (switched or was_wrong or news):
                 log.info("plugin '%s/%s': %s: %s", *plugin.key, event.reason, event.message)

@@ -77,7 +77,7 @@ class Rollouts:
         if plugin is None:
             self._offered.pop(key, None)
             return None
-        # Where there are no pods, nobody waits: a pod that comes is news of every plugin of its namespace.
+        # Without pods nobody waits. A pod that comes is a change of every plugin of its namespace.
         offer = await self._bundles.offer(plugin) if self._catalogue.pods.get(plugin.namespace) else None
         if offer is None or offer.entry.artifact is None:
             self._offered.pop(key, None)

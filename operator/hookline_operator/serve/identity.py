@@ -83,7 +83,7 @@ class Caller:
 
 
 class Reviewer:
-    """Asks the API server about tokens."""
+    """Asks the API server whose tokens these are."""
 
     def __init__(
         self,
@@ -92,10 +92,11 @@ class Reviewer:
         is_pod: Callable[[str, str, str], bool] = lambda *_: False,
         counted: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """``is_pod`` says of a namespace, a name and a uid whether there is such a pod with a sidecar.
+        """``is_pod`` tells whether a namespace, a name and a uid are those of a pod with a sidecar.
 
-        ``counted`` hears how each question ended: ``known`` and ``remembered`` (good and bad ones, without a review),
-        ``malformed`` (by a look), ``share``, ``crowded``, and of reviews ``good``, ``refused`` and ``unanswered``.
+        ``counted`` is called with how each question ended: ``known`` and ``remembered`` (good and bad ones, without a
+        review), ``malformed`` (by a look), ``share``, ``crowded``, and of reviews ``good``, ``refused`` and
+        ``unanswered``.
         """
         self._kube = kube
         self._is_pod = is_pod
@@ -109,7 +110,7 @@ class Reviewer:
         self._of_others = asyncio.Semaphore(_OF_OTHERS)
 
     async def identify(self, request: web.Request) -> Caller:
-        """Who sent this request. Raises DeniedError."""
+        """Find who sent this request, by a review if need be. Raises DeniedError."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token or len(token) > _MAX_TOKEN or not token.isascii():
             raise DeniedError(401, f"this takes a service-account token of the audience {AUDIENCE!r} as a Bearer token")
@@ -220,7 +221,7 @@ def _keep(kept: OrderedDict[bytes, Any], digest: bytes, value: object, most: int
 
 
 def _claims(token: str) -> dict[str, Any] | None:
-    """What a token says of itself, unchecked; None where it is none."""
+    """What a token says of itself, unchecked; None where it cannot be read."""
     parts = token.split(".")
     if len(parts) != 3 or not all(parts) or len(parts[1]) > _MAX_CLAIMS:  # noqa: PLR2004 - header, claims, signature
         return None

@@ -158,7 +158,7 @@ class Distribution:
             replaced = end(older, _REPLACED, b"the pod has connected again")
             tasks.append(asyncio.create_task(replaced, name=f"replace {pod.name}"))
         try:
-            # What breaks off in the middle of an answer to a ping is no defect, and no stack trace for the log.
+            # A connection may break off in the middle of an answer to a ping: that needs no stack trace in the log.
             with contextlib.suppress(ConnectionError):
                 await self._listen(session)
         finally:
@@ -215,7 +215,7 @@ class Distribution:
             await end(session, _FAILED, b"the operator failed")
 
     async def _take(self, session: Session, text: str) -> None:
-        """One report. Raises ValidationError where it is none."""
+        """Take in one report. Raises ValidationError where it cannot be read."""
         bundle = session.sent or await self._bundles.of_pod(session.pod)
         session.most_plugins = max(session.most_plugins, len(bundle.bundle.plugins))
         if len(text) > REPORT_BASE + REPORT_OF_PLUGIN * session.most_plugins:
@@ -335,7 +335,7 @@ class Distribution:
         """A pod has other labels, or is gone: send what that changes, or end its session."""
         for session in self._by_namespace.get(key[0], ()):
             if session.pod.name == key[1]:
-                # Of a new pod the watch may not have told yet; where it tells of a change and there is none, it went.
+                # The watch may not have told of a new pod yet. It tells of a change here: a pod that is missing has gone.
                 session.gone = self._catalogue.pod(key) is None
                 session.dirty.set()
 

@@ -251,5 +251,5 @@ def _event(now: Condition) -> Event:
 
 
 def as_json(status: WasmPluginStatus) -> dict[str, Any]:
-    """The status as the API server stores it: without what is not set."""
+    """The status as the API server stores it: without empty fields."""
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)

@@ -248,7 +248,7 @@ def _load(context: ssl.SSLContext, pair: KeyPair) -> None:
 
 
 def _decoded(secret: Json | None) -> dict[str, str]:
-    """The Secret's entries as text; what is none is as good as missing."""
+    """The Secret's entries as text; one that cannot be read is empty."""
     entries = {}
     for name, value in ((secret or {}).get("data") or {}).items():
         try:

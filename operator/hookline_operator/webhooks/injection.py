@@ -173,7 +173,7 @@ def _check_network(
     for container in others:
         for port in objects(container, "ports"):
             number = port.get("containerPort")
-            # A tuple: what is no text may not be hashable either.
+            # A tuple: the value may be of a type that cannot be hashed.
             if port.get("protocol") in (None, "TCP") and isinstance(number, int) and number in wanted:
                 raise InjectionError(
                     f"the container {container.get('name')!r:.70} has the port {number}, which the sidecar takes: "
