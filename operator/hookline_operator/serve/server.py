@@ -335,7 +335,7 @@ class Distribution:
         """A pod has other labels, or is gone: send what that changes, or end its session."""
         for session in self._by_namespace.get(key[0], ()):
             if session.pod.name == key[1]:
-                # The watch may not have told of a new pod yet. It tells of a change here: a pod that is missing has gone.
+                # The watch may be late with a new pod. Here it tells of a change: a pod that is missing has gone.
                 session.gone = self._catalogue.pod(key) is None
                 session.dirty.set()
 
