@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 K = TypeVar("K", bound="Hashable")
 
 _KEPT: Final = 20_000
-"""Callers of whom it is remembered what they have had. Some 300 bytes each; as many as a replica takes sidecars."""
+"""Callers that are remembered, at some 300 bytes each: as many as a replica takes sidecars."""
 
 
 class Ration:

@@ -44,7 +44,7 @@ BACKDATED: Final = timedelta(hours=1)
 
 _MAX_RETIRED: Final = 4
 _MAX_TEXT: Final = 16_384
-"""Characters of a pod's annotation that are looked at: our own has some 600 for each authority."""
+"""Characters of a pod's annotation that are read. Our own has some 600 for each authority."""
 _BLOCK: Final = re.compile(r"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]{1,8192})-----END CERTIFICATE-----")
 
 

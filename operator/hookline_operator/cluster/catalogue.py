@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hookline_operator.status.observation import UnguardedPod
 
 _NAMED: Final = 10
-"""Revisions without a seal that the log names, of each replica: with a lost key it is all of them. All are counted."""
+"""Revisions without a seal that each replica names in its log: with a lost key, all are without. All are counted."""
 _KEPT_CONTENTS: Final = 4
 """Versions of an object of which it is known what was in them."""
 
@@ -62,7 +62,7 @@ class Catalogue:
         """Of the service account ``default``, by namespace."""
         self.plugin_changed: list[Callable[[Key], None]] = []
         self.room_again: list[Callable[[Key], None]] = []
-        """Hear of each plugin whose spec was left out and fits now: it has to be read from the API again."""
+        """Called with each plugin whose spec was left out and fits now: it has to be read from the API again."""
         self._budgets: defaultdict[str, Budget] = defaultdict(Budget)
         self.pod_changed: list[Callable[[Key], None]] = []
         self.unguarded: Callable[[Plugin], tuple[list[UnguardedPod], int]] = lambda _: ([], 0)

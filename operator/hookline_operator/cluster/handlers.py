@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from hookline_operator.cluster.kube import Object
 
 _SERVER_S: Final = 15  # kopf writes it into the URL, and the API server wants a whole number
-"""A watch ends after this long: the next one tells what the API server forgot to tell (``reflector.py``)."""
+"""The API server ends a watch after this long. The next one tells what the server forgot (``reflector.py``)."""
 _CLIENT_S: Final = 25
-"""… whatever the connection says: one that hangs hears nothing."""
+"""The client ends a watch after this long, since one that hangs hears nothing."""
 _PAUSES_S: Final = (0.5, 1, 2, 4)
 _PAUSE_LAST_S: Final = 8.0
 _BEGIN_AGAIN_S: Final = 2.0

@@ -36,7 +36,8 @@ _HANGS_S: Final = 10.0
 _MAX_RETRY_AFTER_S: Final = 60.0
 _NOT_FOUND: Final = 404
 _MAX_LEVELS: Final = 12_000
-"""Of calls, and so of objects in objects: the API server stores 10,000. A level of JSON takes 200 bytes of stack."""
+"""Levels of objects in objects, and so of calls. The API server stores 10,000. A level of JSON takes 200 bytes of
+stack."""
 _CHUNK: Final = 256 * 1024
 _METADATA: Final = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1,application/json"
 

@@ -34,11 +34,11 @@ _STEP_S: Final = 0.1
 _COMPARE_S: Final = 5.0
 _DEAF: Final = "the watch of WasmPlugins is deaf: it does not tell what changes"
 _LATE_S: Final = 6.0
-"""For which kopf may be behind."""
+"""Seconds that kopf may be behind the reflector."""
 _AHEAD_S: Final = 25.0
-"""… or before the reflector, whose watch may be the one that is dead, for a turn."""
+"""Seconds that kopf may be ahead of the reflector, whose watch may be the dead one for a turn."""
 _NEVER_S: Final = 120.0
-"""After which it is deaf, however much else it tells meanwhile."""
+"""Seconds after which it counts as deaf, however much else it tells meanwhile."""
 _AGAIN_FIRST_S: Final = 15.0
 _AGAIN_LAST_S: Final = 240.0
 """Between two beginnings: a list of five thousand large objects takes its time."""
@@ -85,7 +85,7 @@ class PluginWatch:
             )
             for namespace in namespaces or (None,)
         ]
-        """Of their names and versions; whoever owns this runs them."""
+        """Follow names and versions of the plugins. Whoever owns this object runs them."""
         self._catalogue = catalogue
         self._sight = sights.new(PLURAL)
         self._each_namespace = bool(namespaces)

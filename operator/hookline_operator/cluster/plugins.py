@@ -64,7 +64,7 @@ class Plugin:
     size: int = field(default=0, compare=False)
     """Bytes of the spec in the API, also where it is not kept."""
     names: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
-    """Of all objects that the spec refers to: known without reading a mebibyte of it for each Secret that changes."""
+    """The names of all objects that the spec refers to, so that a changed Secret needs no look into specs."""
     left_out: bool = False
     """Whether its namespace has no room for its spec: then little of it is kept."""
 

@@ -29,16 +29,16 @@ TURN_S: Final = 12
 """Seconds that a watch lasts at least."""
 _JITTER_S: Final = 3
 _TURNS_A_LOOK: Final = 4
-"""After so many turns the collection's version is asked for: a store that was put back to a backup has an older one."""
+"""After so many turns the collection's version is asked for. A store restored from a backup has an older one."""
 _RELIST_S: Final = 600.0
-"""After which names and versions are compared, whatever the watches said; whole objects are not read again for that."""
+"""Seconds after which names and versions are compared, whatever the watches said. Whole objects are not read."""
 _PAUSE_FIRST_S: Final = 0.5
 _PAUSE_LAST_S: Final = 15.0
 _PAUSE_AWAY_S: Final = 5.0
-"""… where nobody answers: everybody waits for what comes then."""
+"""The longest pause where no API server answers: everybody waits for it to come back."""
 _RESUMED: Final = 4
-"""How often a watch goes on from where it was after a no of an API server that has too much to do, or has failed: to
-list everything would be the more to do. After that it is not believed that it can."""
+"""How often a watch is resumed after an API server was overloaded or failed, since listing everything would be more
+work. After that, everything is listed."""
 _SHORT_S: Final = 1.0
 """A watch that ends sooner than that was not served."""
 _NOT_FOUND: Final = 404

@@ -35,7 +35,7 @@ PLUGIN_LABEL: Final = "hookline.dev/plugin-uid"
 OLD_API: Final = ("apps/v1", "controllerrevisions")
 """Where an older version kept them: read, and never written."""
 MAX_DEPTH: Final = 100
-"""Levels of a spec. Parsers and serializers on the way to a guest's settings end at 200 and more, each elsewhere."""
+"""Levels of a spec. Each parser and serializer on the way to a guest's settings ends at 200 or more."""
 
 _PURPOSE: Final = "hookline.dev/revision/1"
 """What a seal is for: so that nothing else that the same key signs is one."""
@@ -57,7 +57,7 @@ class Template(Resource):
     proven: dict[str, str | None] = {}
     """The same of the pull secrets with which the registry let us have it."""
     contents: dict[str, str] = {}
-    """Digests, with the operator's key, of what was in both kinds of objects (``objects.digest``)."""
+    """Digests, by the operator's key, of the contents of both kinds of objects (``objects.digest``)."""
     notes: list[str] = []
     """What is legal, and may not be what was meant."""
 
@@ -117,9 +117,9 @@ class Revision:
     old: bool = False
     """Whether it is a ``ControllerRevision``."""
     written: str = ""
-    """When it was last written, by the API server's clock: RFC 3339, UTC, so that texts compare as times do."""
+    """When it was last written, by the API server's clock: RFC 3339 in UTC, so that texts sort as times do."""
     claim: tuple[str, str] | None = None
-    """Its ``short`` and its module's sha256, if the former is of this text: what a status can vouch for."""
+    """Its ``short`` and its module's sha256, if ``short`` is of this text: what a status can vouch for."""
     digest: str = field(default="", repr=False)
     seal: str | None = field(default=None, repr=False)
     """Both as the object has them."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hookline_operator.cluster.kube import KubeError
 
 GRACE_S: Final = 30.0
-"""Seconds without a word after which a replica is blind: more than two of the watches' turns."""
+"""Seconds without an answer after which a replica is blind: more than two turns of a watch."""
 DEAF: Final = "deaf"
 UNREACHABLE: Final = "unreachable"
 _REASONS: Final = {

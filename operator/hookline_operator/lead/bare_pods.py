@@ -11,7 +11,7 @@ from hookline_operator.cluster.reflector import Reflector
 
 WITHOUT: Final = f"{SIDECAR_LABEL}!=true"
 ALIVE: Final = "status.phase!=Succeeded,status.phase!=Failed,spec.hostNetwork=false"
-"""Ended pods run nothing. One on its node's network gets no sidecar by itself (``injection``), so none is missing."""
+"""Ended pods run nothing, and a pod on its node's network gets no sidecar by itself (``injection``)."""
 
 
 class Shape(NamedTuple):

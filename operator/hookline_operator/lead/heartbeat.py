@@ -31,7 +31,7 @@ _OLD: Final = 1.5
 _IDLE_S: Final = 5.0
 _FAREWELL_S: Final = 5.0
 _SETTLE_S: Final = 0.3
-"""For which the watch may still bring what was written last, and a replica that ends too says so."""
+"""Seconds in which the watch may still bring the last write, and another replica that ends may say so."""
 _WRITES_AT_ONCE: Final = 16
 
 log = logging.getLogger("hookline.heartbeat")

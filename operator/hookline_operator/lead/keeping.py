@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from hookline_operator.metrics import Metrics
 
 _AT_ONCE: Final = 16
-"""Takings over at the same time: the API server has others to serve when an operator of 5,000 plugins is upgraded."""
+"""How many are taken over at the same time. The API server has others to serve while 5,000 plugins are upgraded."""
 _AGAIN_S: Final = 20.0
-"""Seconds until what could not be taken over is tried again. It goes on meanwhile, so there is no haste."""
+"""Seconds until a failed taking over is tried again. The revision goes on meanwhile, so there is no haste."""
 _ATTEMPTS: Final = 2
-"""Of writing one object: the second after one of that name, which is not ours, was deleted."""
+"""How often one object is written: a second time after a foreign one of that name was deleted."""
 _MAX_BYTES: Final = 1_500_000
-"""Of a revision's text as JSON has it, where each quote takes two: etcd takes 1.5 MiB for the whole object."""
+"""Bytes of a revision's text in JSON, where each quote takes two. etcd takes 1.5 MiB for the whole object."""
 _CONFLICT: Final = 409
 _NOT_FOUND: Final = 404
 

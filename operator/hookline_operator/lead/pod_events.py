@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 UNGUARDED: Final = "Unguarded"
 WAITS: Final = "WaitsForPlugin"
 _BURST: Final = 20
-"""Events of one namespace's pods at once …"""
+"""Events of one namespace's pods at once."""
 _EACH_SECOND: Final = 1 / 10
-"""… and again."""
+"""And so many more in each second."""
 _REMEMBERED: Final = 20_000
 _PATIENCE_S: Final = 3.0
 """How long a pod may wait before that is told: a module is fetched and compiled in less."""

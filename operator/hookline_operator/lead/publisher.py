@@ -46,19 +46,19 @@ if TYPE_CHECKING:
 
 _WRITES_AT_ONCE: Final = 16
 _OF_ONE_NAMESPACE: Final = 4
-"""… for one namespace: five thousand plugins of a tenant that flap keep nobody else's status waiting."""
+"""Writes at once for one namespace, so that a tenant's 5,000 plugins do not keep other statuses waiting."""
 _EVENTS: Final = 100
-"""Events of one plugin at once: four for each version that somebody tries, who works on it for an hour."""
+"""Events of one plugin at once: four for each version that somebody tries in an hour's work."""
 _EVENTS_EACH_SECOND: Final = 1 / 10
-"""… and again: one that flaps every second is seen to do so in its status, and etcd keeps each Event for an hour."""
+"""And so many more in each second. The status shows one that flaps, and etcd keeps each Event for an hour."""
 _REFUSALS: Final = 100
-"""Events at once that say of a plugin that its status cannot be written: mostly that is so of all of them."""
+"""Events at once that tell of unwritten statuses: mostly none of them can be written."""
 _REFUSALS_EACH_SECOND: Final = 1
 _WRITE_EVERY_S: Final = 1.0
 _FIGURES_EVERY_S: Final = 30.0
-"""How often a status is written for figures alone, which move with each report of a plugin that fails."""
+"""Seconds between writes for figures alone, which move with each report of a plugin that fails."""
 _REST: Final = 20
-"""How many times as long as a look at the pods took, the next one waits: two thousand reports ask for one each."""
+"""The next look at the pods waits this many times as long as the last one took: each report asks for one."""
 _BACK_S: Final = 2.0
 """How long the watch may take to bring back what was written."""
 _REWRITE_FIRST_S: Final = 2.0
@@ -79,7 +79,7 @@ class _Page:
     applied: dict[str, Any] = field(default_factory=dict)
     """The status that was last written."""
     stored: dict[str, Any] = field(default_factory=dict)
-    """What the API server made of it: a definition that is older leaves out what it does not know."""
+    """What the API server stored: an older definition drops fields that it does not know."""
     written: float = 0.0
     """When (monotonic) that was."""
     rested: float = 0.0

@@ -45,7 +45,7 @@ _OF_ONE_NAMESPACE: Final = 4
 _CHECKS_AT_ONCE: Final = 2
 """Each is a process of up to 256 MiB."""
 _PENDING_S: Final = 2.0
-"""How long a resolution goes on before its status says so: most end before, and then it is one write."""
+"""Seconds before the status tells of a resolution. Most end before, and then there is one write."""
 _MAX_IMPORTS: Final = 256
 _MAX_NOTES: Final = 8
 _MAX_NOTE: Final = 300
@@ -80,9 +80,9 @@ class _Track:
     """What went wrong when the tag was asked again, while what it meant before runs."""
     again: asyncio.TimerHandle | None = None
     good: tuple[object, bool] = (None, False)
-    """Whether the current revision is what the resource asks for, and for which of both that was found."""
+    """What was compared last, and whether the current revision is what the resource asks for."""
     summary: tuple[Revision | None, _Summary | None] = (None, None)
-    """Of the current revision, once it was asked for."""
+    """The current revision and its summary, once somebody asked for it."""
 
     def cancel(self) -> None:
         """Nothing more comes of it."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hookline_operator.serve.fleet import Fleet
 
 _LOOK_S: Final = 1.0
-"""How often it is looked, for one plugin: two thousand pods end their probation at about the same time."""
+"""Seconds between two looks at one plugin: two thousand pods end their probation at about the same time."""
 _RECONNECT_S: Final = 15.0
 """How long a new leader waits for sidecars before it takes those that are connected for all."""
 

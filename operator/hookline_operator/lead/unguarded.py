@@ -38,12 +38,12 @@ _CLUSTERS_OWN: Final = "kube-system"
 _NAMED: Final = 5
 _MOST: Final = 50_000
 _MOST_OF_ONE: Final = 5_000
-"""Pods that are kept, of all namespaces and of one, each of some 300 bytes; the rest is not counted."""
+"""Pods that are kept of all namespaces, and of one. Each takes some 300 bytes; the rest are not counted."""
 _MOST_SHAPES: Final = 256
-"""… and of how many shapes in one namespace: each of its plugins asks about each of them."""
+"""Shapes that are kept of one namespace: each of its plugins looks at each of them."""
 _GATHER_S: Final = 0.2
 _REST: Final = 20
-"""How many times as long as a look took, the next one waits; a tenant's pods may come and go all the time."""
+"""The next look waits this many times as long as the last one took: a tenant's pods may come and go all the time."""
 _REST_LAST_S: Final = 30.0
 _STEPS: Final = 500
 """Questions between which others have their turn."""
@@ -108,9 +108,9 @@ class Unguarded:
         self._keys: defaultdict[str, Counter[str]] = defaultdict(Counter)
         """By namespace: the labels that selectors look at."""
         self._naming: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        """… and those of them that a selector which says which pods cannot do without."""
+        """By namespace: labels without which a selector selects no pod, for selectors that say which pods."""
         self._unread: dict[str, set[str]] = {}
-        """By namespace: the labels that selectors look at and the shapes of its pods do not have yet."""
+        """By namespace: the labels that selectors look at, and that the shapes of its pods do not have yet."""
         self._pods: dict[str, dict[Shape, _Group]] = {}
         """By namespace and shape."""
         self._kept: Counter[str] = Counter()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 NO_SUBRESOURCE: Final = "no_subresource"
 _NOT_FOUND: Final = 404
 _NAMED: Final = 10
-"""Plugins that the log names: what keeps one status from being written mostly keeps all of them."""
+"""Plugins that the log names. Mostly the same reason keeps all statuses from being written."""
 _MAX_SAID: Final = 500
 _STEPS: Final = {
     NO_SUBRESOURCE: "",  # it is in the sentence

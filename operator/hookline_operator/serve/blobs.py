@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hookline_operator.cluster.catalogue import Catalogue
 
 _CHECKED_S: Final = 5.0
-"""How long a file's digest is taken for granted: two thousand sidecars ask within seconds, and check it themselves."""
+"""Seconds that a file's digest is trusted. Two thousand sidecars ask within seconds, and check it themselves."""
 _SMALL: Final = 2**20
 """Bytes of a module that is kept in memory meanwhile, and of how many."""
 _KEPT: Final = 16
@@ -38,7 +38,7 @@ class Blob(NamedTuple):
 
     path: Path
     data: bytes | None
-    """Where it is small: so that what two thousand sidecars ask for is not read two thousand times."""
+    """The bytes of a small module, so that two thousand downloads do not read it two thousand times."""
 
 
 class Blobs:
@@ -64,7 +64,7 @@ class Blobs:
         self._looking: dict[tuple[str, str], asyncio.Task[Blob]] = {}
         """By namespace, whose credentials count, and sha256."""
         self._checked: dict[tuple[str, str], tuple[float, Blob]] = {}
-        """By namespace and sha256: until when (monotonic) the file need not be looked at again. The oldest first."""
+        """By namespace and sha256: until when (monotonic) the file needs no new check. The oldest comes first."""
 
     async def fetch(self, namespace: str, entry: BundlePlugin) -> Blob:
         """Have the module of an entry on this replica's disk. Raises LoadError.

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _AGAIN_S: Final = 3.0
 _KEPT_BUNDLES: Final = 512
 _KEPT_MESSAGES: Final = 64 * 2**20
-"""Bytes of bundles as they are sent, so that the pods of a deployment get one text: as many as one message may have."""
+"""Bytes of bundles as they are sent, kept so that the pods of a deployment share one text: the size of the largest."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _LOOKUPS: Final = 10
 _LOOKUPS_EACH_SECOND: Final = 0.5
-"""Of a pod that the watch has not told of, in the API server: one that is new, or has no sidecar's label."""
+"""Look-ups in the API server of one pod that the watch has not told of: a new one, or one without a sidecar's label."""
 _FORBIDDEN: Final = 403
 
 

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 _ASKED: Final = 1_000
 _ASKED_EACH_SECOND: Final = 20.0
-"""Requests of one pod for modules. At once: each plugin of the largest bundle once. Each is a look at that bundle."""
+"""Requests of one pod for modules, each a look at its bundle. At once: every plugin of the largest bundle."""
 _DOWNLOADS_AT_ONCE: Final = 8
-"""Of one pod. A sidecar makes four; one that nobody reads holds some memory."""
+"""Downloads of one pod at once. A sidecar makes four; one that nobody reads holds some memory."""
 
 FetchBlob = Callable[[str, "BundlePlugin"], Awaitable["Blob"]]
 """Finds the module of an entry of a namespace. Raises LoadError."""

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 _FRAMES: Final = 500
 """Frames at once: ten seconds of a sidecar that reports each change of a thousand plugins at its start."""
 _FRAMES_EACH_SECOND: Final = 100
-"""And in each second, twice as many as a sidecar can send that rests for 20 ms after each report."""
+"""Frames in each second: twice as many as a sidecar sends, which rests for 20 ms after each report."""
 _BYTES: Final = 4 * 2**20
 """Bytes at once: four reports of the greatest size."""
 _BYTES_EACH_SECOND: Final = 2**20
-"""And in each second; what is more waits in the network, and its sender with it."""
+"""Bytes in each second. More wait in the network, and their sender waits with them."""
 _UNFINISHED_S: Final = 20.0
-"""For a message from its first byte to its last. It holds its bytes, and a mebibyte takes one second."""
+"""Seconds for a message, from its first byte to its last. It holds its bytes, and a mebibyte takes one second."""
 
 FLOOD: Final = "flood"
 UNFINISHED: Final = "unfinished"

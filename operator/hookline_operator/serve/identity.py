@@ -39,9 +39,10 @@ _KEPT_S: Final = 20.0
 """How long an answer holds: a deleted pod's token opens nothing for longer than that."""
 _KEPT: Final = 10_000
 _REFUSED_S: Final = 10.0
-"""How long a refusal holds. Short: a token may be older than what the API server knows of its pod."""
+"""Seconds that a refusal holds. They are few, because the API server may learn of a token's pod later."""
 _REFUSED: Final = 10_000
-"""Refusals that are remembered, some 500 bytes each. Beside the good ones, which a flood must not push out."""
+"""Refusals that are remembered, at some 500 bytes each. They are apart from good answers, so that no flood pushes those
+out."""
 _MAX_TOKEN: Final = 16_384
 _MAX_CLAIMS: Final = 8_192
 """Characters of a token's middle part that are looked at; a projected token has some 600."""
@@ -50,16 +51,16 @@ _CLOCKS_S: Final = 600.0
 _OF_PODS: Final = 16
 """Reviews at the same time of tokens that claim a pod of ours."""
 _OF_OTHERS: Final = 16
-"""And of all others."""
+"""Reviews at the same time of all other tokens."""
 _BAD_AT_ONCE: Final = 8
-"""Of one address, or of one pod's name behind it: tokens that are under review or were refused, before others of it
-have to wait. Half of the places: two addresses are needed to take all of them."""
+"""Tokens of one address, or of one pod's name behind it, that may be under review or refused before others of it have
+to wait. They are half of all reviews at a time, so it takes two addresses to fill them."""
 _BAD_EACH_SECOND: Final = 0.5
-"""How many more of them there may be in each second. A sidecar with a bad token comes once in 30 seconds."""
+"""How many more such tokens there may be in each second. A sidecar with a bad token comes once in 30 seconds."""
 _WAITING: Final = 1_024
 """Callers that wait for a review at the same time, from whatever addresses."""
 _SHARED_BITS: Final = 64
-"""Of an IPv6 address: whoever has one has all that begin like it."""
+"""Bits of an IPv6 address that count: whoever has one address has all that begin with them."""
 _EXTRA: Final = "authentication.kubernetes.io/pod-"
 _ACCOUNT: Final = "system:serviceaccount:"
 

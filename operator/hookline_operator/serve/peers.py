@@ -42,9 +42,9 @@ _PATH: Final = "/v1/peers"
 _PIECE: Final = 256 * 1024
 """Bytes of what is told at once. One pod's state may be more, and then it is alone."""
 _MAX_STATES: Final = 8 * 2**20
-"""Bytes of a message of a follower. Of one pod with a thousand plugins, each with the longest sentence, it is 7 MiB."""
+"""Bytes of a follower's message. One pod with a thousand plugins and the longest sentences takes 7 MiB."""
 _MAX_FOLLOWERS: Final = 32
-"""Connections of replicas; a chart has two or three of them, and one that died is missed after some seconds."""
+"""Connections of replicas. A chart has two or three, and a dead one is noticed after some seconds."""
 _GROUP: Final = 20
 """Pods of which is read before others have their turn."""
 _HEARTBEAT_S: Final = 5.0

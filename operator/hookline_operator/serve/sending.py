@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _DOWNLOAD_S: Final = 300.0
 """For one module: as long as a sidecar waits for it."""
 _PIECE: Final = 16 * 1024
-"""Bytes of a module that are written at once. A connection that nobody reads holds this and asyncio's 64 KiB."""
+"""Bytes of a module that are written at once. A connection that nobody reads holds these and asyncio's 64 KiB."""
 _WASM: Final = {"Content-Type": "application/wasm"}
 
 

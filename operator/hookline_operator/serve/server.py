@@ -54,9 +54,10 @@ _HELLO_S: Final = 30.0
 """For a sidecar's first report, which it sends at once."""
 _REPORT: Final = '"report"'
 _REPORT_LEAST: Final = 4 * 1024
-"""Bytes that a report counts for at least: small ones have their price too. 16 in each second."""
+"""Bytes that a report counts for at least, since small ones cost time, too: 16 of them in each second."""
 _REPORT_COST_OF_PLUGIN: Final = 64
-"""And for each plugin of its pod's bundle, since each of them is looked at again. Of a thousand: one a second."""
+"""Bytes that a report counts for with each plugin of its bundle, as each is looked at again. Of a thousand: one report
+a second."""
 _CONNECTS: Final = 20
 _CONNECTS_EACH_SECOND: Final = 0.5
 """Connections of one pod. A sidecar comes again after a pause that grows to half a minute."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _CLOSE_S: Final = 5.0
 _REPORT_BYTES: Final = 256 * 1024
-"""Of reports that are read at once: of the largest bundle, those of a switch (prepared, and running)."""
+"""Bytes of reports that are read at once: the two of a switch (prepared, and running) with the largest bundle."""
 _REPORT_BYTES_EACH_SECOND: Final = 64 * 1024
 """Some half a millisecond of the event loop."""
 
@@ -36,7 +36,7 @@ class Session:
         """Ends the connection, whatever the other side does."""
         self.report = Report()
         self.unread: dict[bool, str] = {}
-        """The last message that came and is not read yet; and by itself, the last one that cannot be a report."""
+        """The last message that was not read yet; apart from it, the last one that cannot be a report."""
         self.has_unread = asyncio.Event()
         self.reading = Ration(burst=_REPORT_BYTES, each_second=_REPORT_BYTES_EACH_SECOND)
         self.most_plugins = 0

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _LOOK_S: Final = 5.0
 _GRACE_S: Final = 35.0
-"""How long a sidecar may be away before it is taken for one that cannot come back: it pauses for half a minute."""
+"""Seconds that a sidecar may be away before it counts as stranded. It pauses for half a minute between tries."""
 _NAMED: Final = 5
 STRANDED: Final = (
     "its sidecar trusts a certificate authority of the operator that is gone, and cannot connect: delete the pod, so "

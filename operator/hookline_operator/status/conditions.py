@@ -60,7 +60,7 @@ class View:
     """How many pods run it, and about one that does not."""
     health: Verdict
     health_of_new: Verdict
-    """Only over the pods that run what the resource asks for: those before it are on their way out."""
+    """The verdict over the pods that run what the resource asks for. The revision before it is on its way out."""
     held: RollbackStatus | None
     can_go_back: bool
     """Whether there is a version that all pods can go back to."""

@@ -39,19 +39,18 @@ Json = dict[str, Any]
 _Look = Callable[[], Judgement | Deletion | None]
 """What was seen in a review; raises what went wrong."""
 CheckConfig = Callable[[WasmPlugin], Awaitable[str | None]]
-"""What is wrong with a plugin's config by its module's own schema, in one sentence; None where nothing is, or where
-the module is not known (yet). Answers within seconds.
-
-DANGER: who asks is not known. It may tell nothing of a resource whose uid is not the one in ``metadata.uid``."""
+"""What the module's own schema finds wrong with a plugin's config, in one sentence. None where nothing is wrong, or the
+module is not known yet. It answers within seconds. DANGER: the caller is not known. It may tell nothing of a
+resource whose uid differs from the one in ``metadata.uid``."""
 CheckPermissions = Callable[[WasmPlugin], "Lack | None"]
-"""What its module imports and the resource does not grant; None where it lacks nothing, or where the module is not
-known (yet). The same danger."""
+"""What its module imports and the resource does not grant. None where nothing is missing, or the module is not known
+yet. The same danger."""
 
 INJECT_PATH: Final = "/webhooks/inject"
 VALIDATE_PATH: Final = "/webhooks/validate"
 _LINES: Final = 50
 _LINES_EACH_SECOND: Final = 1.0
-"""Of the log, for what anybody may send; the rest is said at the level debug. Whoever asked is told in any case."""
+"""Lines of the log for what anybody may send. The rest has the level debug, and whoever asked is told in any case."""
 _CHECK_TIMEOUT_S: Final = 4.0
 _MAX_PROBLEMS: Final = 5
 _MAX_SENTENCE: Final = 400

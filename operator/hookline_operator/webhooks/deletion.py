@@ -25,7 +25,7 @@ _MAX_USER: Final = 100
 """Characters of a user's name."""
 _LINES: Final = 50
 _LINES_EACH_SECOND: Final = 1.0
-"""Of the log: whoever may read a plugin can send as many reviews about it as they like, and none has to be true."""
+"""Lines of the log: whoever may read a plugin can make up any number of reviews about it."""
 
 log = logging.getLogger("hookline.admission")
 
