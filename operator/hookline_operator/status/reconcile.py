@@ -26,7 +26,7 @@ from hookline_api.status import (
 )
 from hookline_api.text import readable
 from hookline_operator.status import conditions, health
-from hookline_operator.status.conditions import MAX_MESSAGE, ConditionText, View, cut
+from hookline_operator.status.conditions import MAX_MESSAGE, ConditionText, Evidence, cut
 from hookline_operator.status.reasons import HEALTHY, NO_PODS, NOT_GRANTED, PENDING, PROGRESSING, RESOLVED
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def reconcile(observed: Observation) -> Outcome:
     of_new = [pod for pod in observed.pods if pod.runs == "Current"]
     verdict = health.judge(observed.pods)
     told = conditions.conditions(
-        View(
+        Evidence(
             resolution=observed.resolution,
             counts=counts,
             older=older,
