@@ -65,7 +65,7 @@ _FETCHES_AT_ONCE: Final = 16
 _POLLED_S: Final = 60.0
 """What is looked at twice a minute is not seen after this long."""
 _UNGUARDED_S: Final = 10.0
-"""How long a start waits for the pods without a sidecar; longer, and the statuses learn of them later."""
+"""Seconds that a start waits for the pods without a sidecar. After that, statuses learn of them later."""
 
 log = logging.getLogger("hookline.operator")
 

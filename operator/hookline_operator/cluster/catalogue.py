@@ -1,7 +1,7 @@
-"""What this replica knows of the cluster: plugins, their revisions, pods, and versions of what plugins refer to.
+"""What this replica knows of the cluster: plugins, their revisions, pods, and the versions of Secrets and ConfigMaps.
 
-Filled by the handlers and the reflectors, read by everything else; nothing in here talks to anybody. Objects are
-cut down when they come: of 5,000 plugins with their settings only bytes are kept, and parsed when they are needed.
+The handlers and the reflectors fill it, and everything else reads it. Nothing in here does I/O. ``process.py`` lists
+who listens to its changes, in order.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from hookline_operator.status.observation import UnguardedPod
 
 _NAMED: Final = 10
-"""Revisions without a seal that the log names, of each replica: with a lost key it is all of them. All are counted."""
+"""Revisions without a seal that each replica names in its log: with a lost key, all are without. All are counted."""
 _KEPT_CONTENTS: Final = 4
 """Versions of an object of which it is known what was in them."""
 
@@ -40,7 +40,7 @@ log = logging.getLogger("hookline.catalogue")
 
 
 class Catalogue:
-    """Everything that this replica knows; ``plugin_changed`` and ``pod_changed`` hear of changes."""
+    """Everything that this replica knows. ``plugin_changed`` and ``pod_changed`` are called with what changed."""
 
     def __init__(self) -> None:
         self.plugins: dict[str, dict[str, Plugin]] = {}
@@ -62,14 +62,14 @@ class Catalogue:
         """Of the service account ``default``, by namespace."""
         self.plugin_changed: list[Callable[[Key], None]] = []
         self.room_again: list[Callable[[Key], None]] = []
-        """Hear of each plugin whose spec was left out and fits now: it has to be read from the API again."""
+        """Called with each plugin whose spec was left out and fits now: it has to be read from the API again."""
         self._budgets: defaultdict[str, Budget] = defaultdict(Budget)
         self.pod_changed: list[Callable[[Key], None]] = []
         self.unguarded: Callable[[Plugin], tuple[list[UnguardedPod], int]] = lambda _: ([], 0)
         """Pods that a plugin is meant to guard and that have no sidecar: some of them, and how many."""
 
     def put_plugin(self, found: Object, *, gone: bool) -> None:
-        """A plugin as the API has it."""
+        """Take in a plugin as the API has it; ``gone`` says that it was deleted."""
         new = Plugin.of(found)
         there = self.plugins.setdefault(new.namespace, {})
         known = there.get(new.name)
@@ -92,7 +92,7 @@ class Catalogue:
         self._make_room(new.namespace)
 
     def forget_plugin(self, key: Key) -> None:
-        """A plugin that turned out to be gone."""
+        """Forget a plugin that turned out to be gone."""
         if self.plugins.get(key[0], {}).pop(key[1], None) is not None:
             self._budgets[key[0]].drop(key[1])
             self.tell_plugin(key)
@@ -113,7 +113,7 @@ class Catalogue:
                 self.tell_plugin(plugin.key)
 
     def put_pod(self, key: Key, old: Pod | None, new: Pod | None) -> None:
-        """A pod's change."""
+        """Take in a change of a pod."""
         if new is None:
             self.pods.get(key[0], {}).pop(key[1], None)
         else:
@@ -125,7 +125,7 @@ class Catalogue:
                 self._tell_matching(each)
 
     def put_revision(self, _key: Key, old: Revision | None, new: Revision | None) -> None:
-        """A revision's change."""
+        """Take in a change of a revision."""
         if new is not None and not new.sealed and not new.old:
             self.unsealed += 1
             if self.unsealed <= _NAMED:
@@ -147,13 +147,13 @@ class Catalogue:
                         self.tell_plugin(plugin.key)
 
     def verify_again(self, seal: Seal) -> None:
-        """The operator's key is another: see anew which revisions are its own, and tell of every plugin."""
+        """The operator's key has changed: verify every seal again, and tell of every plugin."""
         for revisions in list(self.revisions.values()):
             revisions.update({name: each.verified(seal) for name, each in revisions.items()})
         self.tell_all()
 
     def put_version(self, kind: Kind, key: Key, version: str | None) -> None:
-        """A Secret or a ConfigMap that is new, another, or gone."""
+        """Take in a Secret or a ConfigMap that is new, has changed, or is gone."""
         reference: Reference = (kind, *key)
         before = self.versions.pop(reference, None)
         if version is None:
@@ -166,7 +166,7 @@ class Catalogue:
                 self.tell_plugin(plugin.key)
 
     def note_contents(self, reference: Reference, version: str, digest: str) -> None:
-        """What was in a Secret or a ConfigMap at a version, by its digest."""
+        """Keep the digest of what a Secret or a ConfigMap held at a version."""
         known = self._contents.setdefault(reference, {})
         known.pop(version, None)
         known[version] = digest
@@ -174,7 +174,7 @@ class Catalogue:
             del known[next(iter(known))]
 
     def is_compared(self, reference: Reference) -> bool:
-        """Whether it is known what was in it before, and some plugin refers to it."""
+        """Whether a plugin refers to it, and its earlier contents are known to compare with."""
         kind, namespace, name = reference
         if reference not in self.versions:
             return False
@@ -187,7 +187,7 @@ class Catalogue:
         return False
 
     def differing(self) -> set[Reference]:
-        """What has another version than plugins' revisions say, of those of which these say what was in them."""
+        """The objects that have newer versions than the revisions name, where contents can be compared."""
         found: set[Reference] = set()
         for plugin in self.all_plugins():
             revision = self.current(plugin)
@@ -210,18 +210,18 @@ class Catalogue:
         return revision is not None and (name, before) in revision.inputs and (name, digest) in revision.contents
 
     def put_default_account(self, namespace: str, pull_secrets: list[str]) -> None:
-        """What the service account ``default`` of a namespace pulls with."""
+        """Take in the pull secrets of a namespace's service account ``default``."""
         self.default_pull_secrets[namespace] = pull_secrets
         for plugin in self.plugins_in(namespace):
             self.tell_plugin(plugin.key)
 
     def tell_plugin(self, key: Key) -> None:
-        """Something about a plugin may be another."""
+        """Call the listeners of ``plugin_changed``: something about this plugin may have changed."""
         for hear in self.plugin_changed:
             hear(key)
 
     def tell_all(self) -> None:
-        """Something that is in all plugins is another."""
+        """The same for every plugin."""
         for plugin in self.all_plugins():
             self.tell_plugin(plugin.key)
 
@@ -230,7 +230,7 @@ class Catalogue:
         return self.plugins.get(key[0], {}).get(key[1])
 
     def plugins_in(self, namespace: str) -> list[Plugin]:
-        """Those of a namespace."""
+        """The plugins of a namespace."""
         return list(self.plugins.get(namespace, {}).values())
 
     def pod(self, key: Key) -> Pod | None:
@@ -243,7 +243,7 @@ class Catalogue:
             yield from list(there.values())
 
     def current(self, plugin: Plugin) -> Revision | None:
-        """The newest revision that a plugin has, of those that the operator can know to be its own."""
+        """The plugin's newest revision, of those that are known to be the operator's own."""
         found = self.revisions.get((plugin.namespace, plugin.uid))
         if not found:
             return None
@@ -260,7 +260,7 @@ class Catalogue:
         return max(vouched, key=lambda each: (not each.old, each.number), default=newest)
 
     def before(self, plugin: Plugin) -> Revision | None:
-        """The revision before the current one, where that is kept still: see ``settling.py``."""
+        """The revision before the current one, while it is still kept (``settling.py``)."""
         current = self.current(plugin)
         older = [
             each
@@ -270,10 +270,10 @@ class Catalogue:
         return max(older, key=lambda each: each.number, default=None)
 
     def held(self, plugin: Plugin) -> RollbackStatus | None:
-        """Why its pods are to run the revision before the current one; None where they are not.
+        """Why the plugin's pods should run the revision before the current one; None where they should not.
 
-        That is for as long as the status says so of this revision. It cannot be where there is none before it, or
-        where that has settings of objects that have changed since: nobody has checked it with these.
+        That is so for as long as the status says it of the current revision. It takes a revision before it whose
+        settings have not changed since: nobody has checked it with others.
         """
         back = plugin.rolled_back
         current = self.current(plugin) if back is not None else None
@@ -282,25 +282,25 @@ class Catalogue:
         return back if self.can_go_back(plugin) else None
 
     def can_go_back(self, plugin: Plugin) -> bool:
-        """Whether there is a revision before the current one that its pods could be given now."""
+        """Whether there is a revision before the current one that the pods could be given now."""
         before = self.before(plugin)
         return before is not None and self.inputs_now(before) == before.inputs
 
     def to_run(self, plugin: Plugin) -> Revision | None:
-        """What its pods are to run: the current revision, or the one before it where that is held."""
+        """What the plugin's pods should run: the current revision, or the one before it while that is held."""
         return self.current(plugin) if self.held(plugin) is None else self.before(plugin)
 
     def revisions_of(self, plugin: Plugin) -> list[Revision]:
-        """All ``WasmPluginRevision`` objects that a plugin has, whoever wrote them."""
+        """All ``WasmPluginRevision`` objects of a plugin, whoever wrote them."""
         found = self.revisions.get((plugin.namespace, plugin.uid), {})
         return [each for each in found.values() if not each.old]
 
     def inputs(self, namespace: str, names: Iterable[str]) -> tuple[tuple[str, str | None], ...]:
-        """The versions that those objects (``Kind/name``) have now."""
+        """The versions that these objects (``Kind/name``) have now."""
         return tuple((each, self.versions.get(_reference(namespace, each))) for each in sorted(names))
 
     def inputs_now(self, revision: Revision) -> tuple[tuple[str, str | None], ...]:
-        """The versions that a revision's inputs have now; equal to its ``inputs`` while none has other contents."""
+        """The versions that a revision's inputs have now. They equal its ``inputs`` while no contents have changed."""
         known, now = dict(revision.inputs), self.inputs(revision.namespace, (name for name, _ in revision.inputs))
         if now == revision.inputs:
             return now
@@ -309,7 +309,7 @@ class Catalogue:
     def as_known(
         self, namespace: str, now: Versions, known: Versions, contents: Mapping[str, str]
     ) -> dict[str, str | None]:
-        """Those versions, but the known one of each object that holds what it did then, by its ``contents``."""
+        """These versions, with the known one in place of each that holds the same contents."""
         same = self.contents(namespace, now).items() & contents.items()
         return {
             name: known[name] if name in known and (name, contents.get(name)) in same else version
@@ -317,7 +317,7 @@ class Catalogue:
         }
 
     def contents(self, namespace: str, versions: Versions) -> dict[str, str]:
-        """The digests of what those objects (``Kind/name``) held at these versions, of those that were read."""
+        """The digests of what these objects (``Kind/name``) held at these versions, where they were read."""
         found = {}
         for name, version in versions.items():
             digest = self._contents.get(_reference(namespace, name), {}).get(version or "")
@@ -326,7 +326,7 @@ class Catalogue:
         return found
 
     def is_pod(self, namespace: str, name: str, uid: str) -> bool:
-        """Whether there is such a pod, with a sidecar."""
+        """Whether there is such a pod with a sidecar."""
         pod = self.pod((namespace, name))
         return pod is not None and pod.uid == uid
 

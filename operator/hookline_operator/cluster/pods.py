@@ -26,7 +26,7 @@ class Pod:
     live: bool
     """False once it is being deleted or has ended: then it counts no more."""
     authorities: frozenset[str] | None = None
-    """Fingerprints of those that its sidecar was made to trust; None where that is not the operator's doing."""
+    """Fingerprints of the authorities that its sidecar was made to trust; None where the operator did not do that."""
 
     @classmethod
     def of(cls, found: Object) -> Pod:

@@ -1,4 +1,4 @@
-"""Specs that had to be left out of the catalogue, and fit again: read from the API, a few at a time."""
+"""Reads specs again that were left out of the catalogue and fit now, a few at a time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger("hookline.reading")
 
 
 class Reading:
-    """Reads each plugin of which the catalogue says that there is room for its spec again."""
+    """Reads each plugin for whose spec the catalogue has room again."""
 
     def __init__(self, kube: Kube, catalogue: Catalogue) -> None:
         self.tasks: dict[Key, asyncio.Task[None]] = {}

@@ -1,9 +1,9 @@
-"""The key that seals what has the values of Secrets (``hookline_api.bundle``): one for all replicas, in a Secret.
+"""The key that seals what holds values of Secrets (``hookline_api.bundle``): one for all replicas, in a Secret.
 
-All replicas have to come to the same revisions. Whoever finds no key makes one, and whoever meets a conflict takes
-what the other wrote. A Secret that is deleted comes back with the key that is in use; another key in it is taken over
-within a minute, and then each plugin with values of Secrets has a new revision, and what is kept of plugins gets a new
-seal (``revisions.py``), which their statuses vouch for meanwhile: nothing else depends on it.
+All replicas have to come to the same revisions. A replica that finds no key makes one; one that meets a conflict takes
+what the other wrote. A deleted Secret comes back with the key that is in use. Another key in it is taken over within a
+minute. Then each plugin with values of Secrets has a new revision, and the kept revisions get new seals
+(``revisions.py``). Their statuses vouch for them meanwhile, and nothing else depends on the key.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ log = logging.getLogger("hookline.sealing")
 
 
 class Api(Protocol):
-    """What the keeper needs of the Kubernetes API; ``cluster.kube.Kube`` is one. Both methods raise KubeError."""
+    """What the keepers need of the Kubernetes API; ``cluster.kube.Kube`` is one. Both methods raise KubeError."""
 
     async def get(self, where: str, /) -> Object | None:
         """An object; None where there is none."""
@@ -51,7 +51,7 @@ class Api(Protocol):
 
 
 class SealingKey:
-    """The key, kept as the Secret has it."""
+    """The key as the Secret has it."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class SealingKey:
                 self.sight.failed(reason_of(error), f"{which} cannot be checked: {error}")
 
     async def sync(self) -> None:
-        """Have the key that is in the Secret, or put one there. Raises KubeError."""
+        """Take the key from the Secret, or put one there. Raises KubeError."""
         for _ in range(_ATTEMPTS):
             found = await self._api.get(path("v1", "secrets", self._namespace, self._secret))
             key = _read((found or {}).get("data") or {})

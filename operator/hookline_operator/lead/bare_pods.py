@@ -1,4 +1,4 @@
-"""Pods without a sidecar: what is kept of them, and reading those of a namespace again."""
+"""Pods without a sidecar: what is kept of each, and how those of a namespace are read again."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from hookline_operator.cluster.reflector import Reflector
 
 WITHOUT: Final = f"{SIDECAR_LABEL}!=true"
 ALIVE: Final = "status.phase!=Succeeded,status.phase!=Failed,spec.hostNetwork=false"
-"""Ended pods run nothing. One on its node's network gets no sidecar by itself (``injection``), so none is missing."""
+"""Ended pods run nothing, and a pod on its node's network gets no sidecar by itself (``injection``)."""
 
 
 class Shape(NamedTuple):
-    """What pods have in common that count for the same plugins; those of one Deployment are of one shape."""
+    """What is the same for all pods that count for the same plugins. The pods of one Deployment have one shape."""
 
     labels: tuple[tuple[str, str], ...]
     """Those that a selector of the namespace looks at, sorted."""
@@ -32,7 +32,7 @@ class Bare(NamedTuple):
 
 
 class BarePods(Reflector[Bare]):
-    """The pods without a sidecar of which anybody wants to know."""
+    """Follows the pods without a sidecar, and keeps those that some plugin or label is about."""
 
     _gone: set[Key] | None = None
     """Those that went while pods are read again."""
@@ -42,7 +42,7 @@ class BarePods(Reflector[Bare]):
         return self._where == path("v1", "pods", namespace)
 
     async def read_again(self, kube: Kube, namespace: str) -> None:
-        """Take in the pods of a namespace of which more is to be kept from now on. Raises KubeError."""
+        """Read the pods of a namespace again, because more of them is to be kept from now on. Raises KubeError."""
         self._gone = set()
         try:
             where = path("v1", "pods", namespace)

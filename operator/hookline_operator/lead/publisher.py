@@ -1,10 +1,10 @@
-"""What is true of a plugin, written where people look: its status, and an Event for each change.
+"""Writes what is true of a plugin where people look: its status, and an Event for each change.
 
-The controller says when there may be something new to say. What is known then is observed (the resolution, and what
-the matching pods run), ``reconcile`` makes a status of it, and that is written where it is another: at most once a
-second and plugin, later and later where the API server does not take it, and only while no other replica can lead.
+The controller says when there may be something new. Then the plugin is observed (its resolution, and what the matching
+pods run), ``reconcile`` makes a status of that, and the status is written if it differs. It is written at most once a
+second, ever later while the API server does not take it, and only while no other replica can lead.
 
-Nothing is remembered beyond a term: the statuses in the API are where the next one begins.
+Nothing is remembered beyond a term: the next one begins with the statuses in the API.
 """
 
 from __future__ import annotations
@@ -46,19 +46,19 @@ if TYPE_CHECKING:
 
 _WRITES_AT_ONCE: Final = 16
 _OF_ONE_NAMESPACE: Final = 4
-"""… for one namespace: five thousand plugins of a tenant that flap keep nobody else's status waiting."""
+"""Writes at once for one namespace, so that a tenant's 5,000 plugins do not keep other statuses waiting."""
 _EVENTS: Final = 100
-"""Events of one plugin at once: four for each version that somebody tries, who works on it for an hour."""
+"""Events of one plugin at once: four for each version that somebody tries in an hour's work."""
 _EVENTS_EACH_SECOND: Final = 1 / 10
-"""… and again: one that flaps every second is seen to do so in its status, and etcd keeps each Event for an hour."""
+"""And so many more in each second. The status shows one that flaps, and etcd keeps each Event for an hour."""
 _REFUSALS: Final = 100
-"""Events at once that say of a plugin that its status cannot be written: mostly that is so of all of them."""
+"""Events at once that tell of unwritten statuses: mostly none of them can be written."""
 _REFUSALS_EACH_SECOND: Final = 1
 _WRITE_EVERY_S: Final = 1.0
 _FIGURES_EVERY_S: Final = 30.0
-"""How often a status is written for figures alone, which move with each report of a plugin that fails."""
+"""Seconds between writes for figures alone, which move with each report of a plugin that fails."""
 _REST: Final = 20
-"""How many times as long as a look at the pods took, the next one waits: two thousand reports ask for one each."""
+"""The next look at the pods waits this many times as long as the last one took: each report asks for one."""
 _BACK_S: Final = 2.0
 """How long the watch may take to bring back what was written."""
 _REWRITE_FIRST_S: Final = 2.0
@@ -79,7 +79,7 @@ class _Page:
     applied: dict[str, Any] = field(default_factory=dict)
     """The status that was last written."""
     stored: dict[str, Any] = field(default_factory=dict)
-    """What the API server made of it: a definition that is older leaves out what it does not know."""
+    """What the API server stored: an older definition drops fields that it does not know."""
     written: float = 0.0
     """When (monotonic) that was."""
     rested: float = 0.0
@@ -113,10 +113,10 @@ class Publisher:
         update: Callable[[Key], None],
         resolution: Callable[[Plugin], Resolution | None],
     ) -> None:
-        """What it asks of the controller.
+        """What it needs of the controller.
 
-        ``check_term`` raises KubeError where another replica may lead by now. ``update`` is called with a key
-        whose ``soon`` is due once more. ``resolution`` is how far a plugin's is, None where there is none to tell of.
+        ``check_term`` raises KubeError where another replica may lead by now. ``update`` is called with a key that has
+        to be looked at again. ``resolution`` tells how far a plugin's resolution is; None where nothing is known.
         """
         self._kube = kube
         self._catalogue = catalogue
@@ -136,11 +136,11 @@ class Publisher:
         self._shares: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_OF_ONE_NAMESPACE))
 
     def begin(self) -> None:
-        """A term begins, and nothing was written in it; its sidecars are on their way."""
+        """A term begins. Nothing was written in it yet, and the sidecars are still connecting."""
         self._since = time.monotonic()
 
     def end(self) -> list[asyncio.Task[None]]:
-        """It has ended: nothing more is written. What is under way, cancelled."""
+        """The term has ended: write nothing more. Returns the tasks that were under way, cancelled."""
         for key in list(self._pages):
             self.forget(key)
         for task in self._tasks:
@@ -148,7 +148,7 @@ class Publisher:
         return list(self._tasks)
 
     def forget(self, key: Key) -> None:
-        """The plugin is gone."""
+        """Forget a plugin that is gone."""
         self._unwritten.forget(key)
         page = self._pages.pop(key, None)
         for timer in (page.write, page.figures) if page is not None else ():
@@ -156,12 +156,12 @@ class Publisher:
                 timer.cancel()
 
     def confirm(self, plugin: Plugin) -> None:
-        """Write its status soon, if only to say that it is true still."""
+        """Write the plugin's status soon, to confirm that it is still true."""
         self.soon(plugin)
         self._pages[plugin.key].confirm = True
 
     def soon(self, plugin: Plugin, *, not_before: float = 0.0) -> None:
-        """Write its status where it is another: at most once a second, and not before this time (monotonic)."""
+        """Write the plugin's status if it differs: at most once a second, and not before this time (monotonic)."""
         page = self._pages.get(plugin.key)
         if page is None or page.uid != plugin.uid:
             self.forget(plugin.key)
@@ -288,7 +288,7 @@ class Publisher:
         switched = there and self._metrics.note_switch(plugin.key)
         was_wrong = any(each.type == "Ready" and each.reason in WRONG for each in previous.conditions)
         for event in outcome.events:
-            # Why it cannot be resolved is in the log already, and each pod that comes or goes is no news for it.
+            # The log has why it cannot be resolved, and does not need each pod that comes or goes.
             news = event.reason == RESOLVED or event.reason in WRONG
             if event.reason not in CAUSES and (switched or was_wrong or news):
                 log.info("plugin '%s/%s': %s: %s", *plugin.key, event.reason, event.message)

@@ -1,4 +1,4 @@
-"""When a revision is released: the leader's part of a rollout, in which all pods switch once all have prepared."""
+"""Decides when a revision is released: all pods switch once all have prepared it, or at its deadline."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _GATHER_S: Final = 0.02
 
 
 class Rollouts:
-    """The leader's part: when is a revision released?"""
+    """The leader's part of rollouts."""
 
     def __init__(self, catalogue: Catalogue, bundles: Bundles, fleet: Fleet) -> None:
         self._catalogue = catalogue
@@ -77,7 +77,7 @@ class Rollouts:
         if plugin is None:
             self._offered.pop(key, None)
             return None
-        # Where there are no pods, nobody waits: a pod that comes is news of every plugin of its namespace.
+        # Without pods nobody waits. A pod that comes is a change of every plugin of its namespace.
         offer = await self._bundles.offer(plugin) if self._catalogue.pods.get(plugin.namespace) else None
         if offer is None or offer.entry.artifact is None:
             self._offered.pop(key, None)

@@ -1,8 +1,8 @@
-"""When the revision before the current one is needed no longer.
+"""Decides when the revision before the current one can be deleted.
 
-Two revisions of a plugin are kept while the newer one is on probation in any pod: what fails there has to have
-something to go back to, in all pods, also in new ones and after a restart of everything. Once all connected pods run
-the newer one, and none has it on probation, the one before is deleted.
+Two revisions of a plugin are kept while the newer one is on probation in any pod. So all pods have something to go back
+to, new ones and restarted ones too. The older revision is deleted once all connected pods run the newer one and none
+has it on probation.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hookline_operator.serve.fleet import Fleet
 
 _LOOK_S: Final = 1.0
-"""How often it is looked, for one plugin: two thousand pods end their probation at about the same time."""
+"""Seconds between two looks at one plugin: two thousand pods end their probation at about the same time."""
 _RECONNECT_S: Final = 15.0
 """How long a new leader waits for sidecars before it takes those that are connected for all."""
 
@@ -43,11 +43,11 @@ class Settling:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
-        """A term begins; the sidecars are on their way."""
+        """A term begins; the sidecars are still connecting."""
         self._since = time.monotonic()
 
     def end(self) -> list[asyncio.Task[None]]:
-        """It has ended. What is under way, cancelled."""
+        """The term has ended. Returns the tasks that were under way, cancelled."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -56,7 +56,7 @@ class Settling:
         return list(self._tasks)
 
     def update(self, plugin: Plugin) -> None:
-        """Something of a plugin may be another."""
+        """Have a plugin looked at soon, because something about it may have changed."""
         if plugin.key in self._timers or self._catalogue.before(plugin) is None:
             return
         self._again(plugin.key, _LOOK_S)

@@ -1,12 +1,12 @@
-"""Pods that are meant to be guarded, by their labels, and have no sidecar.
+"""Pods that should be guarded, by their labels, and have no sidecar.
 
 A pod counts for a plugin that selects it, if the selector says which pods (``says_which``), or if the pod asks for a
-sidecar: by ``hookline.dev/inject`` on itself or on its namespace. What never counts: pods that decline
-(``inject: "false"``), have ended or are going, use their node's network, or are the cluster's or the operator's own.
+sidecar with ``hookline.dev/inject`` on itself or on its namespace. These never count: pods that decline (``inject:
+"false"``), that have ended or are going, that use their node's network, and the cluster's and the operator's own.
 
-Of a cluster with tens of thousands of pods, almost all are nobody's concern here: of a pod only a name, a uid and the
-labels that some selector looks at are kept, and that only where the pod asks, or where a plugin of its namespace says
-which pods it is for. When that changes for a namespace, its pods are read again.
+Almost all pods of a large cluster are of no concern here. Of a pod its name, its uid and the labels that some selector
+reads are kept, if the pod asks for a sidecar, or if a plugin of its namespace says which pods it is for. When that
+changes for a namespace, its pods are read again.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _CLUSTERS_OWN: Final = "kube-system"
 _NAMED: Final = 5
 _MOST: Final = 50_000
 _MOST_OF_ONE: Final = 5_000
-"""Pods that are kept, of all namespaces and of one, each of some 300 bytes; the rest is not counted."""
+"""Pods that are kept of all namespaces, and of one. Each takes some 300 bytes; the rest are not counted."""
 _MOST_SHAPES: Final = 256
-"""… and of how many shapes in one namespace: each of its plugins asks about each of them."""
+"""Shapes that are kept of one namespace: each of its plugins looks at each of them."""
 _GATHER_S: Final = 0.2
 _REST: Final = 20
-"""How many times as long as a look took, the next one waits; a tenant's pods may come and go all the time."""
+"""The next look waits this many times as long as the last one took: a tenant's pods may come and go all the time."""
 _REST_LAST_S: Final = 30.0
 _STEPS: Final = 500
 """Questions between which others have their turn."""
@@ -76,7 +76,10 @@ class _Group:
 
 
 class Unguarded:
-    """What this replica knows of such pods; ``changed`` hears of namespaces where other pods are unguarded now."""
+    """The pods that this replica knows of.
+
+    ``changed`` is called with each namespace whose unguarded pods have changed.
+    """
 
     def __init__(
         self,
@@ -88,7 +91,7 @@ class Unguarded:
         injects: bool,
         sights: Sights | None = None,
     ) -> None:
-        """``namespaces`` that are watched, none for all: only then are the labels of namespaces known."""
+        """``namespaces`` are those that are watched; none for all, and only then the labels of namespaces are known."""
         self.changed: list[Callable[[str], None]] = []
         self.synced = asyncio.Event()
         """What there is has been read, as far as the API server lets it be."""
@@ -105,9 +108,9 @@ class Unguarded:
         self._keys: defaultdict[str, Counter[str]] = defaultdict(Counter)
         """By namespace: the labels that selectors look at."""
         self._naming: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        """… and those of them that a selector which says which pods cannot do without."""
+        """By namespace: labels without which a selector selects no pod, for selectors that say which pods."""
         self._unread: dict[str, set[str]] = {}
-        """By namespace: the labels that selectors look at and the shapes of its pods do not have yet."""
+        """By namespace: the labels that selectors look at, and that the shapes of its pods do not have yet."""
         self._pods: dict[str, dict[Shape, _Group]] = {}
         """By namespace and shape."""
         self._kept: Counter[str] = Counter()
@@ -129,11 +132,11 @@ class Unguarded:
 
     @property
     def count(self) -> int:
-        """How many pods there are, in all namespaces, each once."""
+        """How many such pods there are in all namespaces, each counted once."""
         return sum(len(self._uids(name, each)) for name, shapes in self._meant.items() for each in shapes)
 
     def of(self, plugin: Plugin) -> tuple[list[UnguardedPod], int]:
-        """The pods that this plugin is meant to guard and does not: some by name, and how many."""
+        """The pods that this plugin should guard and does not: the first by name, and how many there are."""
         namespace, selector = plugin.namespace, plugin.selector
         named, count = list[tuple[str, Shape]](), 0
         if not labels_of(selector).isdisjoint(self._unread.get(namespace, ())):
@@ -146,13 +149,13 @@ class Unguarded:
         return [UnguardedPod(name=name, why=self._why(namespace, shape)) for name, shape in first], count
 
     def in_namespace(self, namespace: str) -> Iterator[tuple[str, str, str]]:
-        """Name, uid and why of all such pods of a namespace."""
+        """Name, uid and reason of all such pods of a namespace."""
         for shape in self._meant.get(namespace, ()):
             for name, uid in list(self._uids(namespace, shape).items()):
                 yield name, uid, self._why(namespace, shape)
 
     def namespaces(self) -> list[str]:
-        """Where there are any."""
+        """The namespaces that have any."""
         return [name for name, shapes in self._meant.items() if shapes]
 
     def _uids(self, namespace: str, shape: Shape) -> dict[str, str]:
@@ -267,7 +270,7 @@ class Unguarded:
         self._read(namespace)
 
     def plugin_changed(self, key: Key) -> None:
-        """Its selector may be another: then other pods are meant."""
+        """Its selector may have changed, and with it the pods that count."""
         namespace, name = key
         plugin, known = self._catalogue.plugin(key), self._selectors.get(namespace, {}).get(name)
         selector = plugin.selector if plugin is not None else None

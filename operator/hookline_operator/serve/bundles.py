@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 _AGAIN_S: Final = 3.0
 _KEPT_BUNDLES: Final = 512
 _KEPT_MESSAGES: Final = 64 * 2**20
-"""Bytes of bundles as they are sent, so that the pods of a deployment get one text: as many as one message may have."""
+"""Bytes of bundles as they are sent, kept so that the pods of a deployment share one text: the size of the largest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class PodBundle:
 
     @cached_property
     def unsealed(self) -> dict[tuple[str, str], str]:
-        """The revision by a plugin's name and what a sidecar calls it that knows no seals: an older one."""
+        """The revision by plugin and by the name that an older sidecar gives it, which knows no seals."""
         return {
             (each.name, each.model_copy(update={"seal": None}).revision): each.revision
             for each in self.bundle.plugins
@@ -79,7 +79,7 @@ class PodBundle:
         }
 
     def with_older(self, names: set[str], older: PodBundle) -> PodBundle:
-        """The same, but these plugins as they are in an older bundle, or not at all where it has not got them."""
+        """The same bundle with these plugins as an older bundle has them, or without those that it does not have."""
         kept = [entry for entry in self.bundle.plugins if entry.name not in names]
         bundle = Bundle.of([*kept, *(entry for entry in older.bundle.plugins if entry.name in names)])
         known = older.revisions | self.revisions
@@ -91,7 +91,7 @@ class PodBundle:
         return dataclasses.replace(self, bundle=bundle, version=bundle.version, revisions=revisions)
 
     def message(self, *, hold: bool) -> str:
-        """The message that carries it."""
+        """The message that carries the bundle; it is made once for all pods."""
         key = id(self), hold
         owner, text = self.messages.get(key) or (None, "")
         if owner is not self:
@@ -103,10 +103,10 @@ class PodBundle:
 
 
 class Bundles:
-    """Makes bundles, and keeps what it made while nothing that went into it changes."""
+    """Makes bundles, and keeps each until something that went into it changes."""
 
     def __init__(self, catalogue: Catalogue, objects: resolving.Objects, *, key: Callable[[], bytes]) -> None:
-        """``key`` is what seals entries with values of Secrets, and has to be the same for all replicas."""
+        """``key`` seals entries that hold values of Secrets. It has to be the same for all replicas."""
         self._catalogue = catalogue
         self._objects = objects
         self._key = key
@@ -116,7 +116,7 @@ class Bundles:
         self._messages: Kept[tuple[PodBundle, str]] = Kept("bundles as they are sent", most=_KEPT_MESSAGES)
 
     async def of_pod(self, pod: Pod) -> PodBundle:
-        """The bundle of a pod: of its own namespace's plugins, those that select it."""
+        """The bundle of a pod: the plugins of its namespace that select it."""
         offers = []
         for plugin in self._catalogue.plugins_in(pod.namespace):
             offer = await self.offer(plugin)
@@ -160,7 +160,7 @@ class Bundles:
             return offer
 
     def is_known(self, plugin: Plugin) -> bool:
-        """Whether its offer was made, and nothing that goes into it has changed since."""
+        """Whether the plugin's offer was made, and nothing that goes into it has changed since."""
         return self._known(plugin) is not None
 
     def _expire(self, key: Key, known: tuple[object, Offer | None]) -> None:

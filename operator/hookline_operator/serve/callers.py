@@ -1,4 +1,4 @@
-"""Which pod a caller is: one that is there, is alive, and has a sidecar's label."""
+"""Finds the pod that a caller is. It has to be there, to be alive, and to have a sidecar's label."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 _LOOKUPS: Final = 10
 _LOOKUPS_EACH_SECOND: Final = 0.5
-"""Of a pod that the watch has not told of, in the API server: one that is new, or has no sidecar's label."""
+"""Look-ups in the API server of one pod that the watch has not told of: a new one, or one without a sidecar's label."""
 _FORBIDDEN: Final = 403
 
 
 class Callers:
-    """Finds the pods of callers: in the catalogue, or in the API server where the watch may be behind."""
+    """Looks pods up in the catalogue, and in the API server where the watch may be behind."""
 
     def __init__(self, kube: Kube, catalogue: Catalogue) -> None:
         self._kube = kube
@@ -31,7 +31,7 @@ class Callers:
         """By the pod's uid."""
 
     async def look_up(self, caller: Caller) -> Pod:
-        """The live, labelled pod that a caller is, from the API server if need be. Raises DeniedError."""
+        """The caller's pod, from the API server if need be. Raises DeniedError."""
         if caller.pod is None or caller.pod_uid is None:
             raise DeniedError(403, "the token is bound to no pod: mount it as a projected serviceAccountToken volume")
         pod = self._catalogue.pod((caller.namespace, caller.pod))

@@ -1,4 +1,4 @@
-"""Downloads: a module by its digest, for a pod whose bundle names it, or for a peer."""
+"""Downloads of modules by their digest: by a pod whose bundle names it, or by a peer."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
 
 _ASKED: Final = 1_000
 _ASKED_EACH_SECOND: Final = 20.0
-"""Requests of one pod for modules. At once: each plugin of the largest bundle once. Each is a look at that bundle."""
+"""Requests of one pod for modules, each a look at its bundle. At once: every plugin of the largest bundle."""
 _DOWNLOADS_AT_ONCE: Final = 8
-"""Of one pod. A sidecar makes four; one that nobody reads holds some memory."""
+"""Downloads of one pod at once. A sidecar makes four; one that nobody reads holds some memory."""
 
 FetchBlob = Callable[[str, "BundlePlugin"], Awaitable["Blob"]]
 """Finds the module of an entry of a namespace. Raises LoadError."""
 
 
 class Downloads:
-    """Those of this replica."""
+    """The downloads of this replica."""
 
     def __init__(
         self,

@@ -1,11 +1,11 @@
-"""Between replicas: the others tell the leader what their sidecars say, and hear which revisions are released.
+"""Between replicas: followers tell the leader what their sidecars report, and hear which revisions are released.
 
-A follower keeps one WebSocket to the leader, with its own service account's token, checked as a sidecar's is. It
-is level-triggered like everything here: a new connection begins with all of the state. Without a leader, or a way to
-it, sidecars switch at their deadline, and what they run goes on.
+A follower keeps one WebSocket to the leader. It shows its own service account's token, which is checked as a sidecar's
+is. A new connection begins with all of the state. Without a leader, sidecars switch at their deadline, and what they
+run goes on.
 
-What followers tell comes from sidecars: each has read no more of it than a session's ration, and sends of each pod only
-the newest. It is sent in pieces, and read pod by pod with room for others' work between.
+A follower has read no more of each sidecar than a session's ration, and sends the newest of each pod. It sends in
+pieces, and the leader reads pod by pod with room for other work between.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ _PATH: Final = "/v1/peers"
 _PIECE: Final = 256 * 1024
 """Bytes of what is told at once. One pod's state may be more, and then it is alone."""
 _MAX_STATES: Final = 8 * 2**20
-"""Bytes of a message of a follower. Of one pod with a thousand plugins, each with the longest sentence, it is 7 MiB."""
+"""Bytes of a follower's message. One pod with a thousand plugins and the longest sentences takes 7 MiB."""
 _MAX_FOLLOWERS: Final = 32
-"""Connections of replicas; a chart has two or three of them, and one that died is missed after some seconds."""
+"""Connections of replicas. A chart has two or three, and a dead one is noticed after some seconds."""
 _GROUP: Final = 20
 """Pods of which is read before others have their turn."""
 _HEARTBEAT_S: Final = 5.0
@@ -75,7 +75,7 @@ class Peers:
         server_name: str,
         token: Path,
     ) -> None:
-        """``client_context`` trusts the replicas' authorities, ``server_name`` is in every replica's certificate."""
+        """``client_context`` trusts the replicas' authorities. ``server_name`` is in every replica's certificate."""
         self._fleet = fleet
         self._reviewer = reviewer
         self._own_name = own_name
@@ -102,7 +102,7 @@ class Peers:
     # ── the follower ──
 
     async def run(self) -> None:
-        """Be connected to the leader, whoever it is, as long as it is another."""
+        """Stay connected to the leader, for as long as that is another replica."""
         said = ""
         while True:
             leader = self._leader()
@@ -231,9 +231,9 @@ class Peers:
     # ── both ──
 
     async def blob(self, namespace: str, sha256: str, size: int) -> bytes | None:
-        """A namespace's module of the leader's, unchecked. Raises FetchError.
+        """A namespace's module from the leader's store, unchecked. Raises FetchError.
 
-        None where this replica leads or nobody does.
+        None where this replica leads, or nobody does.
         """
         leader = self._leader()
         if leader is None or self._leading() or leader.name == self._own_name:

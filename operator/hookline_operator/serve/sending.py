@@ -1,4 +1,4 @@
-"""A module on its way to a sidecar: not much of it waits for its reader, and not for ever."""
+"""Sends a module to a sidecar with little of it buffered, and within a time limit."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 _DOWNLOAD_S: Final = 300.0
 """For one module: as long as a sidecar waits for it."""
 _PIECE: Final = 16 * 1024
-"""Bytes of a module that are written at once. A connection that nobody reads holds this and asyncio's 64 KiB."""
+"""Bytes of a module that are written at once. A connection that nobody reads holds these and asyncio's 64 KiB."""
 _WASM: Final = {"Content-Type": "application/wasm"}
 
 
 def download(request: web.Request, blob: Blob, done: Callable[[], None]) -> web.StreamResponse:
-    """The answer that carries a module; ``done`` hears when it has arrived, or never will."""
+    """The response that carries a module. ``done`` is called when it has arrived, or never will."""
     return (_FromDisk if blob.data is None or "Range" in request.headers else _FromMemory)(blob, done)
 
 

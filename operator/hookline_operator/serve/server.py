@@ -1,12 +1,12 @@
-"""Distribution: the road from what the catalogue holds to the sidecars that are connected to this replica.
+"""Distribution: each sidecar that is connected to this replica gets its pod's bundle.
 
-The protocol is ``hookline_api.distribution``. Each connection has a session with a task of its own that sends the
-pod's newest bundle whenever it may have changed; a slow sidecar so delays nobody, and what it missed is not sent
-late. A pod gets what its own namespace and labels select, and nothing else, whatever it asks for.
+The protocol is ``hookline_api.distribution``. Each connection has a session with its own task, which sends the newest
+bundle whenever it may have changed. So a slow sidecar delays nobody, and skips what it missed. A pod gets what its
+namespace and its labels select, whatever it asks for.
 
-What a sidecar says is rationed, since whoever has one pod has its token: of several reports only the newest is read,
-so many bytes of them in each second, and of what is read what concerns the plugins that this pod was told of. A
-connection that sends more than any sidecar would is closed, and its pod has only so many.
+Reports are rationed, since whoever has one pod has its token. Of several reports the newest is read, with a limit on
+the bytes in each second, and what concerns other plugins is left out. A connection that sends more than any sidecar
+would is closed, and a pod may connect only so often.
 """
 
 from __future__ import annotations
@@ -54,9 +54,10 @@ _HELLO_S: Final = 30.0
 """For a sidecar's first report, which it sends at once."""
 _REPORT: Final = '"report"'
 _REPORT_LEAST: Final = 4 * 1024
-"""Bytes that a report counts for at least: small ones have their price too. 16 in each second."""
+"""Bytes that a report counts for at least, since small ones cost time, too: 16 of them in each second."""
 _REPORT_COST_OF_PLUGIN: Final = 64
-"""And for each plugin of its pod's bundle, since each of them is looked at again. Of a thousand: one a second."""
+"""Bytes that a report counts for with each plugin of its bundle, as each is looked at again. Of a thousand: one report
+a second."""
 _CONNECTS: Final = 20
 _CONNECTS_EACH_SECOND: Final = 0.5
 """Connections of one pod. A sidecar comes again after a pause that grows to half a minute."""
@@ -87,9 +88,9 @@ class Distribution:
     ) -> None:
         """``authority`` gives the certificate authorities, PEM, that sidecars are told of.
 
-        ``reported`` hears of each report: ``read``, ``passed`` over for a newer one, too ``large`` to be read. ``cut``
-        hears of each connection that is ended for what it sent: ``flood``, ``unfinished``, ``silent``,
-        ``not_a_report``; and ``again`` of one that is not taken, because its pod connects too often.
+        ``reported`` is called for each report: ``read``, ``passed`` over for a newer one, or too ``large``. ``cut`` is
+        called for each connection that is ended for what it sent: ``flood``, ``unfinished``, ``silent``,
+        ``not_a_report``; and with ``again`` where a pod connects too often.
         """
         self._reported = reported
         self._cut = cut
@@ -115,12 +116,12 @@ class Distribution:
         return [web.get(DISTRIBUTION_PATH, self._connect)]
 
     def authority_changed(self) -> None:
-        """There are other certificate authorities: everybody has to hear of them while there is a connection."""
+        """There are other certificate authorities: tell everybody while they are connected."""
         for session in self._sessions.values():
             session.dirty.set()
 
     async def close(self) -> None:
-        """Send everybody elsewhere, and wait for nobody long."""
+        """End all sessions, so that the sidecars connect to another replica."""
         sessions = list(self._sessions.values())
         await asyncio.gather(*(end(each, _GOING_AWAY, b"this replica stops") for each in sessions))
 
@@ -158,7 +159,7 @@ class Distribution:
             replaced = end(older, _REPLACED, b"the pod has connected again")
             tasks.append(asyncio.create_task(replaced, name=f"replace {pod.name}"))
         try:
-            # What breaks off in the middle of an answer to a ping is no defect, and no stack trace for the log.
+            # A connection may break off in the middle of an answer to a ping: that needs no stack trace in the log.
             with contextlib.suppress(ConnectionError):
                 await self._listen(session)
         finally:
@@ -215,7 +216,7 @@ class Distribution:
             await end(session, _FAILED, b"the operator failed")
 
     async def _take(self, session: Session, text: str) -> None:
-        """One report. Raises ValidationError where it is none."""
+        """Take in one report. Raises ValidationError where it cannot be read."""
         bundle = session.sent or await self._bundles.of_pod(session.pod)
         session.most_plugins = max(session.most_plugins, len(bundle.bundle.plugins))
         if len(text) > REPORT_BASE + REPORT_OF_PLUGIN * session.most_plugins:
@@ -322,7 +323,7 @@ class Distribution:
         self._tell_fleet(session)
 
     def plugin_changed(self, key: Key) -> None:
-        """What the pods of its namespace are to run may be another."""
+        """Send the pods of its namespace what may have changed."""
         plugin = self._catalogue.plugin(key)
         if plugin is None:
             self._fleet.forget(key)
@@ -332,10 +333,10 @@ class Distribution:
             session.dirty.set()
 
     def pod_changed(self, key: Key) -> None:
-        """A pod's labels may be others, or it is gone."""
+        """A pod has other labels, or is gone: send what that changes, or end its session."""
         for session in self._by_namespace.get(key[0], ()):
             if session.pod.name == key[1]:
-                # Of a new pod the watch may not have told yet; where it tells of a change and there is none, it went.
+                # The watch may be late with a new pod. Here it tells of a change: a pod that is missing has gone.
                 session.gone = self._catalogue.pod(key) is None
                 session.dirty.set()
 

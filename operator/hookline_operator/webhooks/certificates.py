@@ -1,8 +1,8 @@
-"""Keeps the operator's certificate where it is needed, and everybody's trust in it.
+"""Keeps the operator's certificate where it is needed, and its authority where it has to be trusted.
 
-Everything is in one Secret, which all replicas share: whoever sees that something is due (``authority.renew``) writes
-it, and whoever meets a conflict reads what the other wrote. The keeper carries that to the server's SSL context, a
-ConfigMap for people and sidecars, and the ``caBundle`` of the webhook configurations.
+Everything is in one Secret, which all replicas share. The first replica to see that something is due
+(``authority.renew``) writes it; one that meets a conflict reads what the other wrote. From there it goes to the
+server's SSL context, to a ConfigMap for people and sidecars, and to the ``caBundle`` of the webhook configurations.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ log = logging.getLogger("hookline.certificates")
 
 
 class CertificateKeeper:
-    """Keeps the certificate, the server's context and everybody's trust in it as they should be.
+    """Keeps the certificate, the server's context and the published authorities up to date.
 
-    ``context`` is for the HTTPS server; it stays the same object, and shows the newest certificate to each new
+    ``context`` is for the HTTPS server. It stays the same object, and shows the newest certificate to each new
     connection. All replicas run a keeper.
     """
 
@@ -95,7 +95,7 @@ class CertificateKeeper:
         return ssl.create_default_context(cadata=self.bundle)
 
     def not_ready(self) -> list[str]:
-        """Why webhooks cannot be served yet, in sentences. Once ready, an API server that is gone changes nothing."""
+        """Why webhooks cannot be served yet, in sentences. An API server that goes away later changes nothing."""
         if self._material is None:
             return ["there is no serving certificate yet"]
         if not self._synced:
@@ -248,7 +248,7 @@ def _load(context: ssl.SSLContext, pair: KeyPair) -> None:
 
 
 def _decoded(secret: Json | None) -> dict[str, str]:
-    """The Secret's entries as text; what is none is as good as missing."""
+    """The Secret's entries as text; one that cannot be read is empty."""
     entries = {}
     for name, value in ((secret or {}).get("data") or {}).items():
         try:

@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from hookline_api.config import MAX_CONFIG_VALUES
+from hookline_api.resources import Selector
 from hookline_operator.cluster.budget import NAMESPACE_SPECS, Budget
 from hookline_operator.cluster.catalogue import Catalogue
 from hookline_operator.cluster.kept import Kept
@@ -80,6 +81,15 @@ def test_no_more_than_the_budget_is_kept_and_other_namespaces_have_their_own(cat
     assert sum(len(each.spec) for each in catalogue.plugins["shop"].values()) <= NAMESPACE_SPECS + 60 * 1000
     assert len(_left_out(catalogue)) == 45
     assert _left_out(catalogue, "other") == []
+
+
+def test_a_question_about_a_namespace_that_is_not_there_leaves_nothing(catalogue):
+    """Anybody can send reviews, each about another namespace: none of them may cost memory for good."""
+    key = ("nowhere", "guard")
+    assert (catalogue.plugin(key), catalogue.pod(key)) == (None, None)
+    assert (catalogue.plugins_in("nowhere"), catalogue.matching("nowhere", Selector())) == ([], [])
+    catalogue.forget_plugin(key)
+    assert (catalogue.plugins, catalogue.pods) == ({}, {})
 
 
 def test_there_is_room_again_when_others_go_or_shrink(catalogue):
