@@ -1,8 +1,8 @@
 """Tests side by side: how many processes run them, and which is given which file.
 
-``pytest -n auto``, as ``make test`` asks for, is one process where single files or a short folder were chosen. Many tests
-wait for others much of their time, so there are twice as many processes as cores. All tests of a file run in one, in
-their order.
+``pytest -n auto``, as ``make test`` asks for, is one process where single files or a short folder were chosen. Many
+tests wait for others much of their time, so there are twice as many processes as cores. All tests of a file run in one,
+in their order.
 
 Half of the processes begin with the folders whose tests need a control plane, the others with those that need none: so
 there are half as many control planes, and what waits runs beside what computes. They meet where the files are short.
