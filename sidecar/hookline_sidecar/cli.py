@@ -194,7 +194,7 @@ def _admin(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Addr
 
 
 def _meet(one: Address | None, other: Address) -> bool:
-    """Whether two listening sockets would be at the same place."""
+    """Whether two listening sockets would have the same address."""
     if one is None or one[1] != other[1]:
         return False
     return one[0] == other[0] or not _EVERYWHERE.isdisjoint({one[0], other[0]})

@@ -55,7 +55,7 @@ class StateFolder:
         self.artifacts = root / "artifacts"
         self.compiled = root / "compiled"
         self.kv = root / "kv"
-        self.places = root / "places"
+        self.permits = root / "places"
         self.control = root / "control.sock"
         self.admin = root / ADMIN_SOCKET
         self.authorities = root / "authorities.json"

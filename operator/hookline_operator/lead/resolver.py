@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -300,7 +299,7 @@ class Resolver:
             return
         interval = plugin.facts.track_interval if plugin.facts is not None else None
         if interval is not None:
-            self._again(track, plugin.key, interval / 1000 * random.uniform(0.95, 1.0), ask_again=True)  # noqa: S311
+            self._again(track, plugin.key, patience.pause_of_tag(interval / 1000), ask_again=True)
 
     async def _template(self, track: _Track, plugin: Plugin, *, ask_again: bool) -> Template:
         """What the resource resolves to now. Raises LoadError."""

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from hookline_api.distribution import AUDIENCE
+from hookline_api.distribution import AUDIENCE, MAX_TOKEN
 from hookline_operator.cluster.kube import KubeError, path
 from hookline_operator.rations import Ration, Rations
 
@@ -43,7 +43,6 @@ _REFUSED_S: Final = 10.0
 _REFUSED: Final = 10_000
 """Refusals that are remembered, at some 500 bytes each. They are apart from good answers, so that no flood pushes those
 out."""
-_MAX_TOKEN: Final = 16_384
 _MAX_CLAIMS: Final = 8_192
 """Characters of a token's middle part that are looked at; a projected token has some 600."""
 _CLOCKS_S: Final = 600.0
@@ -113,7 +112,7 @@ class Reviewer:
     async def identify(self, request: web.Request) -> Caller:
         """Find who sent this request, by a review if need be. Raises DeniedError."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token or len(token) > _MAX_TOKEN or not token.isascii():
+        if scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN or not token.isascii():
             raise DeniedError(401, f"this takes a service-account token of the audience {AUDIENCE!r} as a Bearer token")
         digest = hashlib.sha256(token.encode()).digest()
         now = time.monotonic()

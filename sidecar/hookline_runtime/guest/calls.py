@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 elif os.environ.get("HOOKLINE_CALLS") == "official":
     from hookline_runtime.guest.official import Guest, Instance
 elif capi.unfit is not None:
-    logging.getLogger("hookline.calls").warning("calls take the slow road: %s", capi.unfit)
+    logging.getLogger("hookline.calls").warning("calls take the fallback, wasmtime-py: %s", capi.unfit)
     from hookline_runtime.guest.official import Guest, Instance
 else:
     from hookline_runtime.guest.native import Guest, Instance

@@ -146,7 +146,7 @@ def compile_to(wasm: bytes, target: Path, *, fuel: bool) -> None:
     """Compile and write atomically. Slow, and it uses one core: only called in the compiler's child process.
 
     Behind the code stands what the module says of its memory, since the engine has no door to that; the engine looks
-    at nothing behind what its own header names. Raises VerifyError where the bytes are no valid module.
+    at nothing behind what its own header names. Raises VerifyError where the bytes are not a valid module.
     """
     try:
         module = wasmtime.Module(engine(fuel=fuel), wasm)

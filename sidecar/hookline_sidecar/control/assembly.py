@@ -48,7 +48,7 @@ def _entry(slot: Slot, now: BundlePlugin | None, *, may_be_new: bool) -> BundleP
         entry = slot.resolved.entry if slot.refused is None else slot.refused.before
         return entry.model_copy(update={"failure": slot.failure})
     wanted = slot.wanted
-    last = now if now is not None and (now.artifact is not None or not wanted.known) else None
+    last = now if now is not None and (now.artifact is not None or not wanted.readable) else None
     hooks = wanted.placeholder.hooks or (now.hooks if now is not None else [])
     return stands(
         last,

@@ -186,7 +186,7 @@ _RULES: Final = (
     _Rule("Slow", lambda counts: counts.slow, least=10, share=0.1, newest=None),
 )
 """The worst first. A pause comes before what led to it: of that, hardly a call is left to be counted."""
-SEVERITY: Final[dict[Trouble, int]] = {rule.trouble: place for place, rule in enumerate(_RULES)}
+SEVERITY: Final[dict[Trouble, int]] = {rule.trouble: rank for rank, rule in enumerate(_RULES)}
 
 
 class _HookState:
@@ -266,10 +266,10 @@ class _PluginState:
 
 
 class Health:
-    """The judgement on all plugins. ``told`` has those that are not well, their hooks in the order of the contract."""
+    """The judgement on all plugins. ``troubles`` has the hooks that are not well, in the order of the contract."""
 
     def __init__(self) -> None:
-        self.told: dict[str, list[HookHealth]] = {}
+        self.troubles: dict[str, list[HookHealth]] = {}
         self._plugins: dict[str, _PluginState] = {}
         self._figures_at = 0.0
 
@@ -283,18 +283,18 @@ class Health:
         told: dict[str, list[HookHealth]] = {}
         refreshed = False
         for name, hooks in found.items():
-            before = self.told.get(name, [])
+            before = self.troubles.get(name, [])
             if _troubles(before) != _troubles(hooks) or any(map(_explains, before, hooks)):
                 told[name] = hooks
             elif may_refresh and any(map(_differs, before, hooks)):
                 told[name], refreshed = hooks, True
             else:
                 told[name] = before
-        changed = told != self.told
-        if refreshed or (changed and not self.told):
+        changed = told != self.troubles
+        if refreshed or (changed and not self.troubles):
             self._figures_at = now
         self._say(told)
-        self.told = told
+        self.troubles = told
         return changed
 
     def _judge(self, plugin: PluginReading, now: float) -> list[HookHealth]:
@@ -315,14 +315,14 @@ class Health:
     def _say(self, told: dict[str, list[HookHealth]]) -> None:
         """Log what has changed."""
         for name, hooks in told.items():
-            before = dict(_troubles(self.told.get(name, [])))
+            before = dict(_troubles(self.troubles.get(name, [])))
             for each in hooks:
                 if before.get(each.hook) != each.trouble:
                     log.warning(
                         "plugin '%s', hook %s, is not well (%s: %d of %d calls in %.0f s): %s",
                         name, each.hook, each.trouble, each.bad, each.calls, each.seconds, each.message,
                     )  # fmt: skip
-        for name, hooks in self.told.items():
+        for name, hooks in self.troubles.items():
             now = {each.hook for each in told.get(name, ())}
             for each in hooks:
                 if each.hook not in now and name in self._plugins:

@@ -25,7 +25,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError
 
 from hookline_api.base import Resource
 from hookline_api.bundle import Bundle, BundlePlugin, CallCause, LoadFailure
@@ -94,12 +94,13 @@ class RolledBackPlugin(Resource):
     before: BundlePlugin
     key: str = ""
     """Of the wish that asked for it (``source.Wanted.key``)."""
-    told: RolledBack
+    rolled_back: RolledBack = Field(validation_alias=AliasChoices("rolledBack", "rolled_back", "told"))
+    """What the operator is told. ``told`` is its older name in the state folder, for one release."""
 
     @property
     def failure(self) -> LoadFailure:
         """Why what is asked for does not run. Of the causes there are, ``verify`` is what it is: it is not good."""
-        told = self.told
+        told = self.rolled_back
         said = f": {told.message}" if told.message else ""
         return LoadFailure(
             cause="verify",
@@ -177,7 +178,7 @@ class Probations:
         proven = runs
         if trial is not None and trial.revision == runs.revision:
             proven = trial.before
-        elif refused is not None and refused.told.revision == runs.revision:
+        elif refused is not None and refused.rolled_back.revision == runs.revision:
             proven = refused.before
         if proven.revision == entry.revision or proven.mode == "Shadow":
             return None
@@ -227,7 +228,9 @@ class Probations:
         refused = {
             entry.name: known
             for entry in bundle.plugins
-            if (known := self.refused.get(entry.name)) and entry.artifact and entry.revision == known.told.revision
+            if (known := self.refused.get(entry.name))
+            and entry.artifact
+            and entry.revision == known.rolled_back.revision
         }
         return Bundle.of([refused[e.name].before if e.name in refused else e for e in bundle.plugins])
 
@@ -282,7 +285,9 @@ class Probations:
         told = RolledBack(
             revision=entry.revision, calls=calls, failures=counts.alone, cause=cause, message=said[:_MAX_SENTENCE]
         )
-        refused = self.refused[entry.name] = RolledBackPlugin(entry=entry, before=trial.before, key=key, told=told)
+        refused = self.refused[entry.name] = RolledBackPlugin(
+            entry=entry, before=trial.before, key=key, rolled_back=told
+        )
         self._end(entry.name)
         self._keep()
         log.warning(
@@ -296,7 +301,7 @@ class Probations:
         A wish for anything else ends what was refused.
         """
         known = self.refused.get(entry.name)
-        if known is None or entry.revision == known.told.revision:
+        if known is None or entry.revision == known.rolled_back.revision:
             if known is not None and known.key != key:
                 self.refused[entry.name] = known.model_copy(update={"key": key})
                 self._keep()
@@ -315,7 +320,7 @@ class Probations:
         self._keep()
         log.error(
             "plugin '%s' cannot go back to revision %s; revision %s goes on, although it fails",
-            before.name, before.revision, known.told.revision,
+            before.name, before.revision, known.rolled_back.revision,
         )  # fmt: skip
         return True
 

@@ -78,7 +78,7 @@ class HealthWatch:
     @property
     def troubles(self) -> Mapping[str, list[HookHealth]]:
         """The hooks that are not well, by plugin."""
-        return self._health.told
+        return self._health.troubles
 
     def _look(self) -> None:
         bundle = self._running()

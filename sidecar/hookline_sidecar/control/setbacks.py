@@ -135,7 +135,8 @@ class Setbacks:
         if not runs or self._deployment.bundle is None or running is None:
             return
         # What runs, or what was the last good one, is what does not load.
-        self._deployment.bundle = with_placeholder(self._deployment.bundle, running, failure)
-        await self._run_again(self._deployment.bundle)
+        bundle = with_placeholder(self._deployment.bundle, running, failure)
+        self._deployment.adopt(bundle)
+        await self._run_again(bundle)
         if error.damaged and self._slots.fetch_anew(refused.name):
             self._fetch()

@@ -130,7 +130,7 @@ class Slots(dict[str, Slot]):
         """Of the last good bundle, until the source says what it wants."""
         for entry in entries:
             wanted = Wanted(
-                key="", placeholder=placeholder_of(entry), known=False, file=entry.origin if from_files else None
+                key="", placeholder=placeholder_of(entry), readable=False, file=entry.origin if from_files else None
             )
             self[entry.name] = Slot(wanted=wanted, key="")
 
@@ -269,6 +269,8 @@ class Slots(dict[str, Slot]):
             slot.owed = False
             self._begin(slot, ask_again=True)
             return
-        pause = slot.pause if slot.failure is not None and slot.pause is not None else slot.wanted.again
+        pause = slot.pause if slot.failure is not None else None
+        if pause is None and slot.wanted.again is not None:
+            pause = patience.pause_of_tag(slot.wanted.again)
         if pause is not None:
             slot.again = asyncio.get_running_loop().call_later(pause, lambda: self._begin(slot, ask_again=True))

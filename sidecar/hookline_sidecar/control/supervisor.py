@@ -22,7 +22,7 @@ from hookline_artifacts import apart
 from hookline_artifacts.store import ArtifactStore
 from hookline_runtime.guest.compiler import Compiler
 from hookline_runtime.host.kv import KvStore
-from hookline_sidecar.control import report, waiting
+from hookline_sidecar.control import waiting
 from hookline_sidecar.control.admin.access import Access
 from hookline_sidecar.control.admin.kv import KvAdmin
 from hookline_sidecar.control.admin.server import AdminServer
@@ -31,6 +31,7 @@ from hookline_sidecar.control.authorities import Authorities
 from hookline_sidecar.control.deployment import Deployment
 from hookline_sidecar.control.probation import Probations, counts_of
 from hookline_sidecar.control.readings import HealthWatch
+from hookline_sidecar.control.report import report, written
 from hookline_sidecar.control.room import Room
 from hookline_sidecar.control.rows import Rows
 from hookline_sidecar.control.setbacks import Setbacks
@@ -108,10 +109,8 @@ class Supervisor:
         self._draining = False
         self._held_as: str | None = None
         """The source's word for what the workers hold."""
-        self._runs: str | None = None
-        """The source's word for the bundle, where it differs at most by what failed; else the bundle's version."""
         self._ran: str | None = None
-        """The same for the last bundle that all workers ran."""
+        """What the last bundle that all workers ran was known as."""
         self._problems: Mapping[str, LoadFailure] = {}
         """What has no room in the bundle, by plugin."""
         self._first_wait: asyncio.TimerHandle | None = None
@@ -204,7 +203,7 @@ class Supervisor:
                     file=slot.wanted.file,
                     resolved=slot.resolved,
                     failure=self._problems.get(name) or slot.failure,
-                    rolled_back=slot.refused.told if slot.refused else None,
+                    rolled_back=slot.refused.rolled_back if slot.refused else None,
                 )
                 for name, slot in sorted(self._slots.items())
             ),
@@ -238,7 +237,7 @@ class Supervisor:
         return "the source holds the first bundle" if held else "the plugins are being loaded"
 
     def _report(self, authority: str | None) -> str:
-        return report.written(report.of(self.view(), authority=authority))
+        return written(report(self.view(), authority=authority))
 
     def _last_of(self, name: str) -> BundlePlugin | None:
         """What was last loaded of a plugin, also where it has failed on probation since."""
@@ -254,7 +253,7 @@ class Supervisor:
         """Something may be true that was not."""
         bundle = self._deployment.bundle
         if bundle is not None and self._workers.runs(bundle.version):
-            self._ran = self._runs
+            self._ran = self._deployment.known_as
         self._source.tell()
 
     def _assemble_soon(self) -> None:
@@ -278,7 +277,6 @@ class Supervisor:
             return
         bundle = await self._deployment.restore(self._probations.restored(bundle))
         self._slots.restore(bundle.plugins, from_files=self._settings.plugins is not None)
-        self._runs = bundle.version
         log.info("the last good bundle %s runs again (%d plugins)", bundle.version, len(bundle.plugins))
 
     def _reread(self) -> None:
@@ -353,8 +351,9 @@ class Supervisor:
             wanted_as = wants.version if wants is not None and self._slots.settled else None
             if running is not None and bundle.version == running.version:
                 await self._workers.discard()
-                self._deployment.bundle = bundle  # the same plugins; what failed beside them may have changed
-                self._runs = wanted_as or self._runs
+                # The same plugins; what failed beside them may have changed.
+                self._deployment.adopt(bundle, known_as=wanted_as)
+                self._tell()
                 if bundle != running:
                     await self._deployment.keep()
                 return
@@ -363,11 +362,11 @@ class Supervisor:
                     await self._deployment.hold(bundle)
                     self._held_as = wanted_as
                     return
-                await self._deployment.run(bundle)
+                await self._deployment.run(bundle, known_as=wanted_as or bundle.version)
             except LoadRefusedError as error:
                 await self._setbacks.take_refusal(error, bundle)
                 continue
-            self._runs = wanted_as or bundle.version
+            self._tell()
             await self._deployment.keep()
             log.info("bundle %s runs: %s", bundle.version, ", ".join(e.name for e in bundle.plugins) or "no plugins")
             return

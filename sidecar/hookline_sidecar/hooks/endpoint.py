@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from hookline_runtime.chain.pipeline import Chains
+    from hookline_runtime.chain.pipeline import Chains, Later
     from hookline_runtime.plugin.backlog import Asker
     from hookline_runtime.runtime import Runtime
     from hookline_sidecar.hooks.heads import Head
-    from hookline_sidecar.hooks.lane import Answer, Later
+    from hookline_sidecar.hooks.lane import Answer
     from hookline_sidecar.settings import Settings
 
     _Rest = Callable[[Asker], Awaitable[Reply]]

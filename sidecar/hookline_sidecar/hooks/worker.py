@@ -16,7 +16,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from hookline_api.text import readable
-from hookline_runtime.errors import CallError, OverloadError, quoted
+from hookline_runtime.errors import CallError, OverloadError, load_sentence
 from hookline_runtime.guest.compiler import Compiler
 from hookline_runtime.host.kv import KvStore
 from hookline_runtime.plugin.budget import TooLargeError
@@ -168,7 +168,7 @@ class Worker:
                 version=wanted.version,
                 plugin=error.plugin,
                 cause=reason.cause,
-                message=quoted(reason, secrets=_has_secrets(wanted.bundle, error.plugin)),
+                message=load_sentence(reason, secrets=_has_secrets(wanted.bundle, error.plugin)),
                 # Where the guest itself failed, its compiled form is as it should be.
                 damaged=reason.cause == "verify" and not isinstance(origin, CallError),
                 # There may be room another time.

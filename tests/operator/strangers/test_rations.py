@@ -276,6 +276,7 @@ def _frame(opcode, size, *, final=True):
     return head + b"mask" + b"x" * size
 
 
+@pytest.mark.slow
 @given(
     sizes=st.lists(st.sampled_from([0, 1, 125, 126, 300, 65_535, 65_536]), max_size=8),
     cuts=st.lists(st.integers(1, 400), min_size=1, max_size=6),

@@ -57,6 +57,7 @@ _HOOK = """
 """
 
 
+@pytest.mark.slow
 @_native
 @pytest.mark.parametrize("region", ["", _REGION])
 @pytest.mark.parametrize("frees", [_DEALLOC, "(global $freed i32 (i32.const 0))"])

@@ -69,6 +69,7 @@ async def test_many_plugins_at_once_answer_each_for_itself(workshop, wat):
         assert [answer["value"] for answer in answers] == [name for name in names for _ in range(5)]
 
 
+@pytest.mark.slow
 async def test_a_plugin_that_loops_does_not_hold_the_event_loop_while_it_is_on_probation(workshop, wat):
     """Another plugin's calls are answered while the loop runs."""
     looping = await workshop.plugin(wat.switch(), "looping", limits={"timeout": "2s"})

@@ -113,7 +113,8 @@ def test_what_is_refused_stays_so_until_something_else_is_wanted(pod):
     assert pod.made.refuse(two, "wish") == one
     pod.start()
     refused = pod.made.take_wish(two, "wish")
-    assert (refused.told.calls, refused.told.failures, refused.told.message) == (12, 5, "it trapped")
+    told = refused.rolled_back
+    assert (told.calls, told.failures, told.message) == (12, 5, "it trapped")
     assert refused.before == one
     assert pod.made.restored(Bundle.of([two])) == Bundle.of([one])
     assert pod.made.modules() == {one.artifact.sha256, two.artifact.sha256}

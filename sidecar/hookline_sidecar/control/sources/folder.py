@@ -110,7 +110,7 @@ class FolderSource:
                         key=f"problem {problem.sentence}",
                         placeholder=BundlePlugin(name=name),
                         failure=LoadFailure(cause="config", message=problem.sentence),
-                        known=False,
+                        readable=False,
                     )
         self.wants = Wants(plugins=plugins)
 

@@ -29,6 +29,7 @@ from hookline_api.distribution import (
     DISTRIBUTION_PATH,
     MAX_BUNDLE,
     MAX_BUNDLE_VALUES,
+    MAX_PLUGINS,
     AuthorityMessage,
     BundleMessage,
     Commit,
@@ -63,7 +64,6 @@ _AT_ONCE_S: Final = 1.5
 """After an operator that went away in order, all its sidecars come within this time."""
 _STEADY_S: Final = 10.0
 """A connection that lasted so long was a good one."""
-_MAX_PLUGINS: Final = 1000
 _MAX_HOLD_MS: Final = 3_600_000
 _MAX_VERSION: Final = 64
 _GOING_AWAY: Final = frozenset({aiohttp.WSCloseCode.GOING_AWAY, aiohttp.WSCloseCode.SERVICE_RESTART})
@@ -110,7 +110,7 @@ class OperatorSource:
         self._client = OperatorClient(settings, authorities)
         self._blobs = Blobs(self._client, store)
         self._report = report
-        self._told = asyncio.Event()
+        self._news = asyncio.Event()
         self._hurry = asyncio.Event()
         self._message: BundleMessage | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -148,7 +148,7 @@ class OperatorSource:
 
     def tell(self) -> None:
         """Something may have to be reported."""
-        self._told.set()
+        self._news.set()
 
     def describe(self) -> dict[str, Any]:
         """Whether there is a connection, since when, and if not, why."""
@@ -241,14 +241,14 @@ class OperatorSource:
         last = None
         try:
             while True:
-                self._told.clear()
-                text, rest = self._report(self._client.told), _SETTLE_S
+                self._news.clear()
+                text, rest = self._report(self._client.authority), _SETTLE_S
                 if text != last:
                     await socket.send_str(text)
                     last, rest = text, max(_SETTLE_S, len(text) / _TOLD_EACH_SECOND)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_TELL_S):
-                        await self._told.wait()
+                        await self._news.wait()
                 await asyncio.sleep(rest)
         except ConnectionError:
             pass  # whoever reads notices too
@@ -380,8 +380,8 @@ def _read(text: str) -> ToSidecar | None:
 def _check(message: BundleMessage) -> None:
     """What the models leave open, and the sidecar relies on. Raises ValueError."""
     names = [entry.name for entry in message.bundle.plugins]
-    if len(names) > _MAX_PLUGINS:
-        raise ValueError(f"bundle.plugins: has more than {_MAX_PLUGINS} entries")
+    if len(names) > MAX_PLUGINS:
+        raise ValueError(f"bundle.plugins: has more than {MAX_PLUGINS} entries")
     if len(set(names)) != len(names):
         raise ValueError("bundle.plugins: has two of one name")
     try:
