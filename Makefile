@@ -39,7 +39,7 @@ test-pythons: ## run a short part of the tests on every other Python >= 3.11 tha
 SHORT := tests/contract tests/artifacts tests/client $(addprefix tests/runtime/,calls/test_accelerator.py \
   calls/test_accelerated_calls.py guests/test_bad_guests.py calls/test_calls.py chain/test_chain.py \
   guests/test_engine.py host/test_host_functions.py host/test_metrics_and_logs.py chain/test_inputs.py \
-  calls/test_limits.py plugin/test_places.py chain/test_results.py calls/test_threads.py guests/test_wasi.py) \
+  calls/test_limits.py plugin/test_permits.py chain/test_results.py calls/test_threads.py guests/test_wasi.py) \
   --deselect=tests/runtime/calls/test_calls.py::test_the_runtimes_whole_suite_passes_on_the_other_ways_too
 test-short: $(VENV)/.dev toolchains
 	PYTHON="$(PYTHON)" sh scripts/debian-packages.sh

@@ -38,7 +38,7 @@ _BENCHMARKS: Final[dict[str, tuple[str, Callable[[Options], Awaitable[Result]]]]
     "sockets": ("calls over sockets, against a sidecar in C and bare Python servers", sockets.measure),
     "proxies": ("requests through nginx and Envoy that ask a sidecar about each", proxies.measure),
     "workers": ("two workers against one", workers.measure),
-    "interpreters": ("the hook road on other interpreters that have an environment here", interpreters.measure),
+    "interpreters": ("hook calls on other interpreters that have an environment here", interpreters.measure),
     "storm": ("10,000 slow clients, and what others notice", storm.measure),
     "profile": ("where the microseconds of a call go, before and now", costs.measure),
     "cached-load": ("load of a cached module against its compilation", cached_load.measure),

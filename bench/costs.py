@@ -1,4 +1,4 @@
-"""Where the microseconds of a call go: stage by stage, before this road was built and now.
+"""Where the microseconds of a call go: stage by stage, before hook calls were built anew and now.
 
 ``bench.stages`` times the stages in process, with this tree's code and with that of the last commit before the work
 began, in turn. Then real sidecars of both are asked over the unix socket: what their processes use for a request is the
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _BEFORE: Final = "c4ba3cd"
-"""The last commit before the hook road was built anew."""
+"""The last commit before hook calls were built anew."""
 # Of that commit, on the machine of bench/RESULTS.md: for trees that have no history to take it from.
 _RECORDED: Final = {
     "instance": 58.1, "fresh": 21.1, "json": 2.0, "parse": 3.7, "judge": 1.1, "count": 0.5, "runtime": 82.2,

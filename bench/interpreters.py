@@ -1,4 +1,4 @@
-"""The hook road on one interpreter and another: the same code, locks and bytes, in turn, round after round.
+"""Hook calls on one interpreter and another: the same code, locks and bytes, in turn, round after round.
 
 ``bench.stages`` times it in process, from a request's bytes to its answer's, in processor time. An interpreter takes
 part where ``make .venv-pythonVERSION/.dev PYTHON=…`` made it an environment.

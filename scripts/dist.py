@@ -134,7 +134,13 @@ def described(out: Path, *, version: str, parts: Sequence[str]) -> None:
 
 
 def push(out: Path, *, prefix: str, version: str) -> None:
-    """Push the images of ``out`` to the registry that their names begin with, with the logins that Docker keeps."""
+    """Push the images of ``out`` to the registry that their names begin with, with the logins that Docker keeps.
+
+    Raises:
+        DistError: No registry is named, or an image was not built, or the registry refused it.
+    """
+    if "/" not in prefix:
+        raise DistError("say which registry: make push PREFIX=registry.example.com/hookline-")
     for name in IMAGES:
         file = archive(out, name, version)
         if not file.is_file():

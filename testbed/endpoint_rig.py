@@ -169,7 +169,7 @@ class Slow(Chains):
     """
 
     def answer(
-        self, hook: Hook, body: bytes, found: tuple[bytes, bytes] | None = None, *, unread: int = 0
+        self, hook: Hook, body: bytes, found: tuple[bytes, bytes] | None = None, unread: int = 0
     ) -> bytes | Later:
         """Takes its time where the call says so."""
         answer = super().answer(hook, body, found, unread=unread)

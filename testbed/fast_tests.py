@@ -2,7 +2,7 @@
 
 That is read from the code: from a test and its fixtures, through all functions and classes of the tests and their rigs
 that these name. So the choice needs no list, and follows a test wherever it moves. Programs that the product itself
-starts (to compile a guest, say) are not seen: these are soon done.
+starts (to compile a guest, say) are not seen; whatever computes for seconds is marked ``slow`` instead.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     reader = Reader()
     for item in items:
-        if isinstance(item, pytest.Function) and not any(map(reader.starts_programs, _parts(item))):
+        if not isinstance(item, pytest.Function) or item.get_closest_marker("slow"):
+            continue
+        if not any(map(reader.starts_programs, _parts(item))):
             item.add_marker("fast")
 
 

@@ -19,7 +19,10 @@ pytest_plugins = ["cluster.fixtures", "fast_tests", "side_by_side"]
 hypothesis.settings.register_profile(
     "any machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
-hypothesis.settings.register_profile("brief", hypothesis.settings.get_profile("any machine"), max_examples=20)
+# As few say little of how large they are.
+hypothesis.settings.register_profile(
+    "brief", deadline=None, suppress_health_check=list(hypothesis.HealthCheck), max_examples=20
+)
 hypothesis.settings.load_profile("any machine")
 
 _missing = pytest.StashKey[dict[str, str]]()

@@ -156,7 +156,7 @@ def lay_over(config: dict[str, Any], path: str, raw: bytes) -> None:
     for part in parents:
         target = target.setdefault(part, {})
         if not isinstance(target, dict):
-            raise ConfigError(f"configFrom '{path}': '{part}' in config is no object")
+            raise ConfigError(f"configFrom '{path}': '{part}' in config is not an object")
     target[last] = value
 
 

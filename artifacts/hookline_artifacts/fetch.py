@@ -1,4 +1,4 @@
-"""Fetching: the door of this package. A source goes in, an ``Artifact`` in the store comes out, or one error.
+"""Fetching: where this package is entered. A source goes in, an ``Artifact`` in the store comes out, or one error.
 
 The way is the same for all: *resolve* (a name to a digest, one request), *look* (the store knows the digest from this
 place, and whoever asks has proven a right to it: done, without any network), *download* (bounded, hashed as it comes),
@@ -25,7 +25,8 @@ from hookline_artifacts.login.keychain import Keychain
 from hookline_artifacts.login.login import Tokens
 from hookline_artifacts.module.describe import PluginDescription
 from hookline_artifacts.net.addresses import AddressPolicy
-from hookline_artifacts.net.transport import OF_A_URL, Body, Transport
+from hookline_artifacts.net.body import Body
+from hookline_artifacts.net.transport import OF_A_URL, Transport
 from hookline_artifacts.net.urls import foreign, shown
 from hookline_artifacts.package import layouts
 from hookline_artifacts.package.search import Search
@@ -107,7 +108,7 @@ class Fetcher:
         if digest is None:
             digest = await self.resolve(source, access=access, base=base)
         if not DIGEST.fullmatch(digest):
-            raise FetchError(f"{digest!r:.80} is no sha256 digest", transient=False)
+            raise FetchError(f"{digest!r:.80} is not a sha256 digest", transient=False)
         if prove:
             async with self._bounded(source.reference):
                 await repository.manifest(digest)
@@ -145,7 +146,7 @@ class Fetcher:
         try:
             url = foreign(source.url)
         except ValueError:
-            raise FetchError("source.http.url is no URL that can be asked; check its host", transient=False) from None
+            raise FetchError("source.http.url cannot be asked; check its host", transient=False) from None
 
         async def download() -> Artifact:
             with self._store.scratch() as file:

@@ -11,7 +11,7 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 from hookline_artifacts.errors import FetchError
-from hookline_artifacts.net.transport import Body
+from hookline_artifacts.net.body import Body
 from hookline_artifacts.package.layouts import choose, read_manifest
 from hookline_artifacts.reference import DIGEST, LayoutReference
 from hookline_artifacts.threads import in_thread, open_at_once
@@ -77,11 +77,11 @@ def read_file(path: Path, into: Body) -> None:
         with open(path, "rb", opener=open_at_once) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise FetchError(f"{path} is no regular file; name a .wasm or a packed .tar.gz", transient=False)
+                raise FetchError(f"{path} is not a regular file; name a .wasm or a packed .tar.gz", transient=False)
             into.expect(status.st_size)
             while chunk := file.read(_CHUNK):
                 into.write(chunk)
     except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "this is no file name"
+        why = getattr(error, "strerror", None) or "this is not a file name"
         raise FetchError(f"{into.what} cannot be read from {path}: {why}", transient=False) from None
     into.finish()

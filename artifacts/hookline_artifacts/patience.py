@@ -33,6 +33,11 @@ def pause(error: LoadError, attempts: int) -> float | None:
     return max(jittered, min(getattr(error, "retry_after", None) or 0.0, LAST_S))
 
 
+def pause_of_tag(interval: float) -> float:
+    """Seconds until it is asked again what a tag means that is tracked with this interval."""
+    return interval * random.uniform(0.95, 1.0)  # noqa: S311 - spreads load, keeps no secret
+
+
 def pause_within(limits: FetchLimits, error: FetchError, attempt: int) -> float | None:
     """Seconds until the next attempt of the same request; None where the request is given up."""
     wait = error.retry_after

@@ -79,12 +79,12 @@ def parse(text: str) -> Reference | LayoutReference:
     if len(text) > _MAX_LENGTH:
         raise _refusal(text, "it is too long")
     if at and not DIGEST.fullmatch(digest):
-        raise _refusal(text, "what follows the @ is no sha256 digest")
+        raise _refusal(text, "what follows the @ is not a sha256 digest")
     if (scheme := _SCHEME.match(text)) is not None:
         raise _refusal(text, f"a reference has no {scheme[0]} in front")
     name, tag = _split_tag(name.removeprefix(_LAYOUT).removeprefix("oci://"))
     if tag is not None and not _TAG.fullmatch(tag):
-        raise _refusal(text, f"{tag!r:.40} is no tag")
+        raise _refusal(text, f"{tag!r:.40} is not a tag")
     if text.startswith(_LAYOUT):
         if not name or "\0" in name:
             raise _refusal(text, "it names no folder")
@@ -95,12 +95,12 @@ def parse(text: str) -> Reference | LayoutReference:
         registry, repository = DOCKER_HUB, name
     port = _REGISTRY.fullmatch(registry)
     if port is None or not 0 < int(port[1] or 1) <= _MAX_PORT:
-        raise _refusal(text, f"{registry!r:.80} is no host")
+        raise _refusal(text, f"{registry!r:.80} is not a host")
     if registry.lower() in DOCKER_HUB_HOSTS:
         registry = DOCKER_HUB
         repository = repository if "/" in repository else f"library/{repository}"
     if len(repository) > _MAX_REPOSITORY or not _REPOSITORY.fullmatch(repository):
-        raise _refusal(text, f"{repository!r:.80} is no repository (lower case, a-z 0-9 . _ - /)")
+        raise _refusal(text, f"{repository!r:.80} is not a repository (lower case, a-z 0-9 . _ - /)")
     return Reference(
         registry=registry,
         repository=repository,
@@ -123,7 +123,7 @@ def _without_userinfo(text: str) -> str:
 def _refusal(text: str, why: str) -> FetchError:
     shown = _without_userinfo(text)
     return FetchError(
-        f"{shown[:200]!r:.120} is no artifact reference: {_without_userinfo(why)}; "
+        f"{shown[:200]!r:.120} is not an artifact reference: {_without_userinfo(why)}; "
         "write registry/repository:tag or registry/repository@sha256:<64 hex digits>",
         transient=False,
     )

@@ -17,7 +17,8 @@ from yarl import URL
 from hookline_artifacts.errors import FetchError
 from hookline_artifacts.login.access import advice_without_login
 from hookline_artifacts.login.login import Login
-from hookline_artifacts.net.transport import OF_A_REGISTRY, Body, StatusError
+from hookline_artifacts.net.body import Body
+from hookline_artifacts.net.transport import OF_A_REGISTRY, StatusError
 from hookline_artifacts.package.layouts import read_manifest
 from hookline_artifacts.reference import DIGEST
 
@@ -102,9 +103,9 @@ class RemoteRepository:
     async def manifest(self, name: str) -> bytes:
         """The manifest of a digest, checked, or of a tag."""
         buffer = io.BytesIO()
-        # A digest that the reference does not have is that of an answer, and told by nobody (``Body``).
-        is_told = name in {self._reference.digest, self._reference.tag, "latest"}
-        what = f"the manifest {name} of {self._reference}" if is_told else f"a manifest of {self._reference}"
+        # A digest that the reference does not have is that of an answer, and no sentence shows it (``Body``).
+        is_named = name in {self._reference.digest, self._reference.tag, "latest"}
+        what = f"the manifest {name} of {self._reference}" if is_named else f"a manifest of {self._reference}"
         body = Body(buffer, what=what, cap=self._limits.manifest)
         headers = await self._transport.request(
             "GET",
@@ -123,7 +124,7 @@ class RemoteRepository:
                 transient=False,
             )
         if DIGEST.fullmatch(name):
-            body.verify(name, is_told=is_told)
+            body.verify(name, is_named=is_named)
         return buffer.getvalue()
 
     async def blob(self, digest: str, into: Body) -> None:

@@ -73,7 +73,7 @@ def check_bounded(request: dict[str, Any]) -> None:
 
 
 def check(config: dict[str, Any], schema: dict[str, Any], *, secret_paths: list[str] | None = None) -> None:
-    """Raises ConfigError where the settings do not satisfy the schema, or the schema is none."""
+    """Raises ConfigError where the settings do not satisfy the schema, or the schema is malformed."""
     import jsonschema  # noqa: PLC0415 - only some jobs need it
     from referencing import Registry  # noqa: PLC0415
     from referencing.exceptions import Unresolvable  # noqa: PLC0415
@@ -85,7 +85,7 @@ def check(config: dict[str, Any], schema: dict[str, Any], *, secret_paths: list[
         # Never all errors at once: of a megabyte of settings they take more than one gigabyte.
         best = jsonschema.exceptions.best_match(validator_class(schema, registry=Registry()).iter_errors(config))
     except jsonschema.SchemaError as error:
-        raise ConfigError(f"the plugin's own config_schema is no JSON Schema: {error.message[:200]}") from error
+        raise ConfigError(f"the plugin's own config_schema is not a JSON Schema: {error.message[:200]}") from error
     except Exception as error:  # a schema is an artifact's: references that lead nowhere, recursion, bad patterns
         # Without the text, which may quote the settings, and so a Secret's value.
         why = str(error)[:200] if isinstance(error, Unresolvable | re.error) else type(error).__name__

@@ -7,7 +7,7 @@
 
 It needs the contract (``hookline_api``) and nothing else of this project. Described in docs/reference/client.md.
 
-- ``client``: the calls, and the policy for where there is no answer;
+- ``client``: the calls, and the policy for calls without an answer;
 - ``inputs``, ``decisions``: what goes and what comes, as types;
 - ``pool``, ``connection``: which connection a call goes on, and the bytes on it;
 - ``errors``: what can go wrong.

@@ -76,7 +76,7 @@ class HookClient:
         limit: int = 16 * 2**20,
         policy: Policy | Mapping[Hook, Policy] | None = None,
     ) -> None:
-        host_of(address)  # said now, not at the first call
+        host_of(address)  # it is refused now, not at the first call
         self.calls = 0
         """Calls so far; one of a batch counts as one."""
         self.failures: Counter[tuple[Hook, Cause, Policy]] = Counter()
@@ -195,7 +195,7 @@ class HookClient:
         return self.call(hook, self._inputs.complete(hook, given), timeout=given.get("timeout"))
 
     async def _ask_batch(self, parts: list[bytes], timeout: float | None) -> list[Any]:
-        """For each call its answer, or why there is none."""
+        """For each call its answer, or the error that stands for it."""
         try:
             body = b'{"calls":[%b]}' % b",".join(parts)
             return await self._ask(_HEADS[None], body, timeout, partial(_several, len(parts)))
@@ -225,7 +225,11 @@ class HookClient:
             answer = read(loads(call.body))
         except (MalformedError, ValueError) as error:
             pool.condemn(call)  # what else comes there may be answers to other calls than it seems
-            raise error if isinstance(error, MalformedError) else MalformedError(f"no JSON: {error!s:.100}") from None
+            raise (
+                error
+                if isinstance(error, MalformedError)
+                else MalformedError(f"the answer is not JSON: {error!s:.100}")
+            ) from None
         if self._failing is not None and pool.loop.time() - self._failed_at >= _RECOVERED_S:
             log.warning("%s answers hooks again; %d calls had no answer", self._address, self._failing)
             self._failing = None
@@ -263,7 +267,7 @@ def _check_json(raw: bytes) -> None:
     try:
         loads(raw)
     except ValueError as error:
-        raise RefusedError(f"the input is no JSON: {str(error)[:100]}") from None
+        raise RefusedError(f"the input is not JSON: {str(error)[:100]}") from None
 
 
 def _parsed(raw: bytes) -> Any:
@@ -274,7 +278,7 @@ def _parsed(raw: bytes) -> Any:
 
 
 def _several(count: int, answer: Any) -> list[Any]:
-    """So many answers of a batch. Raises MalformedError."""
+    """The answers of a batch, which has so many. Raises MalformedError."""
     found = answer.get("decisions") if isinstance(answer, dict) else None
     if not isinstance(found, list) or len(found) != count:
         raise MalformedError(f"the answer does not hold {count} decisions")

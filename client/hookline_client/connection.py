@@ -41,7 +41,7 @@ class Call:
         self.body = b""
 
     def fail(self, error: HookError) -> None:
-        """End it. The error is no exception of the future, which would complain where nobody waits any longer."""
+        """End it. The error is kept here: the future's own would be logged where nobody waits."""
         if self.timer is not None:
             self.timer.cancel()
         if not self.answered.done():
@@ -155,7 +155,9 @@ class Connection(asyncio.Protocol):
                 end = data.find(b"\r\n\r\n", at, at + _MAX_HEAD)
                 if end < 0:
                     if size - at >= _MAX_HEAD or not data.startswith(_BEGINNING[: size - at], at):
-                        raise MalformedError(f"the answer's head is none: {bytes(data[at : at + 60])!r}")
+                        raise MalformedError(
+                            f"the answer does not begin with a head of HTTP/1.1: {bytes(data[at : at + 60])!r}"
+                        )
                     return at
                 self._awaited = read_head(bytes(data[at:end]))
                 if self._awaited[1] > self._limit:
@@ -184,7 +186,7 @@ def read_head(head: bytes) -> Head:
     status, *lines = head.split(b"\r\n")
     line = _STATUS.fullmatch(status)
     if line is None:
-        raise MalformedError(f"the answer is no HTTP/1.1: {status[:60]!r}")
+        raise MalformedError(f"the answer is not HTTP/1.1: {status[:60]!r}")
     length, is_last = None, False
     for each in lines:
         field = _FIELD.fullmatch(each)
@@ -193,7 +195,7 @@ def read_head(head: bytes) -> Head:
         name, value = field[1].lower(), field[2].strip(b" \t")
         if name == b"content-length":
             if length is not None or not _LENGTH.fullmatch(value):
-                raise MalformedError("the answer's Content-Length is none, or there are two")
+                raise MalformedError("the answer's Content-Length is not a number, or there are two")
             length = int(value)
         elif name == b"transfer-encoding":
             raise MalformedError("the answer is chunked, and should have a Content-Length")

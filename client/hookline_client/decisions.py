@@ -123,7 +123,7 @@ def read_decision(hook: Hook, request_id: str | None, answer: Any) -> Decision[A
     action = answer.get("action") if type(answer) is dict else None
     shape = _SHAPES[hook].get(action) if type(action) is str else None
     if shape is None:
-        raise MalformedError(f"the answer's action {action!r:.60} is none of {hook}'s")
+        raise MalformedError(f"the answer's action {action!r:.60} is not one of {hook}'s")
     _check(answer, shape)
     if request_id is not None and answer.get("request_id") != request_id:
         raise MalformedError("the answer is one to another request")

@@ -1,13 +1,13 @@
 """What goes wrong between a proxy and its sidecar, as one tree.
 
     HookError                 ``cause`` is its name in decisions and counters
-    ├── UnreachableError        there is no connection to be had; the call was not sent
+    ├── UnreachableError        the sidecar cannot be reached; the call was not sent
     ├── OverloadError           too many calls are waiting already; the call was not sent
     ├── LostError               the connection ended after the call was sent: it may have been processed
     ├── DeadlineError           no answer in time: it may have been processed, or still will be
     ├── RefusedError            the sidecar does not take this input (400, 413); it was not processed
     ├── FailedError             the sidecar answered with another status than 200
-    └── MalformedError          the answer is no HTTP/1.1, or is no decision of this hook
+    └── MalformedError          the answer is not HTTP/1.1, or not a decision of this hook
 
 What the proxy gets instead of a decision is decided by the client's policy, and by nothing else.
 """
@@ -50,7 +50,7 @@ class DeadlineError(HookError):
 
 
 class RefusedError(HookError):
-    """The input is none, or is too large. Who sends the statement can bring this about, so it never opens a hook."""
+    """The input is malformed or too large. Who sends the statement can bring this about, so it never opens a hook."""
 
     cause = "refused"
 
@@ -62,6 +62,6 @@ class FailedError(HookError):
 
 
 class MalformedError(HookError):
-    """What came is no answer to this call. Its connection is closed."""
+    """What came does not answer this call. Its connection is closed."""
 
     cause = "malformed"

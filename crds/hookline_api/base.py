@@ -20,7 +20,7 @@ PLURAL: Final = "wasmplugins"
 
 
 class Resource(BaseModel):
-    """Base of everything that Kubernetes stores: camelCase on the wire, frozen, lenient to read."""
+    """Base of everything that Kubernetes stores: camelCase in JSON, frozen, lenient to read."""
 
     # DANGER: an error that quotes what it was given tells the values of Secrets, wherever it is logged or shown.
     model_config = ConfigDict(

@@ -35,6 +35,10 @@ AUDIENCE: Final = "hookline.dev"
 """Of the projected tokens: a token for the Kubernetes API does not open this door, nor the other way round."""
 DISTRIBUTION_PATH: Final = "/v1/distribution"
 BLOBS_PATH: Final = "/v1/blobs/"
+MAX_TOKEN: Final = 16 * 1024
+"""Characters of a pod's token."""
+MAX_PLUGINS: Final = 1000
+"""Plugins in a bundle that is sent, and in a report."""
 MAX_REPORT: Final = 2**20
 """Bytes of one message from a sidecar."""
 MAX_REPORT_VALUES: Final = 2**15

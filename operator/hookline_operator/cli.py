@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run an operator; the exit code: 0 after a clean stop, 2 for settings that cannot be, 1 otherwise."""
+    """Run an operator. Returns the exit code: 0 after a clean stop, 2 for settings that cannot be, 1 otherwise."""
     parser = _parser(environment)
     options = parser.parse_args(arguments)
     keep_secrets()

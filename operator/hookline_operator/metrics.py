@@ -114,7 +114,7 @@ class Metrics:
         self._cut = counter(
             "hookline_operator_sessions_cut", "Connections of sidecars that were ended for what they sent.", ["reason"]
         )
-        self._refused = gauge(
+        self._unsealed = gauge(
             "hookline_operator_revisions_refused",
             "WasmPluginRevisions that came without this operator's seal since this replica started.",
         )
@@ -137,7 +137,7 @@ class Metrics:
         ready: Callable[[], int],
         not_ready: Callable[[], int],
         sidecars: Callable[[], int],
-        refused: Callable[[], int],
+        unsealed: Callable[[], int],
         troubled: Callable[[str], int],
         rolled_back: Callable[[], int],
         stranded: Callable[[], int] = lambda: 0,
@@ -147,7 +147,7 @@ class Metrics:
         self._plugins.labels("true").set_function(ready)
         self._plugins.labels("false").set_function(not_ready)
         self._sidecars.set_function(sidecars)
-        self._refused.set_function(refused)
+        self._unsealed.set_function(unsealed)
         self._stranded.set_function(stranded)
         self._unguarded.set_function(unguarded)
         for reason in TROUBLES:
@@ -180,8 +180,8 @@ class Metrics:
         if len(self._since) < _WAITING:
             self._since[key] = time.monotonic()
 
-    def switched(self, key: Key) -> bool:
-        """All matching pods run what they should; whether that is news since the last revision."""
+    def note_switch(self, key: Key) -> bool:
+        """All matching pods run what they should. Returns whether that is news since the last revision."""
         since = self._since.pop(key, None)
         if since is not None:
             self._switch_seconds.observe(time.monotonic() - since)

@@ -38,7 +38,9 @@ from hookline_operator.lead.unguarded import Unguarded
 from hookline_operator.metrics import Metrics
 from hookline_operator.serve.blobs import Blobs
 from hookline_operator.serve.bundles import Bundles
+from hookline_operator.serve.callers import Callers
 from hookline_operator.serve.config_check import ConfigCheck
+from hookline_operator.serve.downloads import Downloads
 from hookline_operator.serve.fleet import Fleet
 from hookline_operator.serve.health import Health
 from hookline_operator.serve.http import HEALTH_BOUNDS, HTTPS_BOUNDS, serve
@@ -63,7 +65,7 @@ _FETCHES_AT_ONCE: Final = 16
 _POLLED_S: Final = 60.0
 """What is looked at twice a minute is not seen after this long."""
 _UNGUARDED_S: Final = 10.0
-"""How long a start waits for the pods without a sidecar; longer, and the statuses learn of them later."""
+"""Seconds that a start waits for the pods without a sidecar. After that, statuses learn of them later."""
 
 log = logging.getLogger("hookline.operator")
 
@@ -255,10 +257,12 @@ class _Serving:
             token=settings.token,
         )
         blobs = Blobs(store, self.fetcher, catalogue, cluster.objects, self.peers.blob)
+        callers = Callers(kube, catalogue)
         self.distribution = Distribution(
-            kube, catalogue, self.bundles, self.fleet, reviewer, blobs.find,
-            is_peer=is_peer, authority=lambda: certificates.bundle, reported=metrics.reported, cut=metrics.cut,
+            catalogue, self.bundles, self.fleet, reviewer, callers,
+            authority=lambda: certificates.bundle, reported=metrics.reported, cut=metrics.cut,
         )  # fmt: skip
+        self._downloads = Downloads(catalogue, self.bundles, reviewer, callers, blobs.fetch, is_peer=is_peer)
         self.trust = Trust(
             catalogue, self.fleet, certificates, tell=self.distribution.authority_changed, leads=cluster.leads
         )
@@ -267,14 +271,14 @@ class _Serving:
             settings=lambda: InjectionSettings.of(settings, authority=certificates.bundle),
             check_config=check,
             check_permissions=check.lacks,
-            deleted=Deletions(catalogue),
+            deleted=Deletions(catalogue).note,
             injected=metrics.injected,
             admitted=metrics.admitted,
         )
 
     def routes(self) -> list[web.RouteDef]:
         """For the HTTPS server."""
-        return [*self.distribution.routes(), *self.peers.routes(), *self._webhooks]
+        return [*self.distribution.routes(), *self._downloads.routes(), *self.peers.routes(), *self._webhooks]
 
 
 class _Leading:
@@ -361,7 +365,7 @@ def _measure(metrics: Metrics, cluster: _Cluster, serving: _Serving) -> None:
         ready=lambda: sum(each.is_ready for each in catalogue.all_plugins()),
         not_ready=lambda: sum(not each.is_ready for each in catalogue.all_plugins()),
         sidecars=lambda: serving.distribution.connected,
-        refused=lambda: catalogue.refused,
+        unsealed=lambda: catalogue.unsealed,
         troubled=lambda reason: sum(each.trouble == reason for each in catalogue.all_plugins()),
         rolled_back=lambda: sum(each.is_rolled_back for each in catalogue.all_plugins()),
         stranded=lambda: len(fleet.stranded),

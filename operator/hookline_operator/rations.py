@@ -1,7 +1,7 @@
-"""How much of something a caller may have: so much at once, and so much again in each second.
+"""How much of something a caller may have: so much at once, and so much more in each second.
 
-The classic token bucket, which needs no timer: what has come in is computed when somebody asks. Whoever is refused
-hears after how many seconds to ask again.
+The classic token bucket, without a timer: what has come in since is computed when somebody asks. A caller that is
+refused learns after how many seconds to ask again.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 K = TypeVar("K", bound="Hashable")
 
 _KEPT: Final = 20_000
-"""Callers of whom it is remembered what they have had. Some 300 bytes each; as many as a replica takes sidecars."""
+"""Callers that are remembered, at some 300 bytes each: as many as a replica takes sidecars."""
 
 
 class Ration:
-    """Of one caller. ``burst`` at once, ``each_second`` again, both in the same unit."""
+    """The ration of one caller: ``burst`` at once, and ``each_second`` again, in the same unit."""
 
     __slots__ = ("_at", "_burst", "_each_second", "_left", "_now")
 
@@ -32,18 +32,18 @@ class Ration:
         self._left = burst
 
     def take(self, amount: float = 1.0) -> bool:
-        """Take it, if there is so much; else nothing is taken."""
+        """Take an amount, if it is there. Returns whether it was."""
         if self._filled() < amount:
             return False
         self._left -= amount
         return True
 
     def give(self, amount: float = 1.0) -> None:
-        """Give back what was taken and, as it turned out, counts for nothing."""
+        """Give back what was taken and, as it turned out, does not count."""
         self._left = min(self._filled() + amount, self._burst)
 
     def spend(self, amount: float) -> float:
-        """Take it, also more than there is; how many seconds it is until all of it was there."""
+        """Take an amount, even if there is less. Returns the seconds until all of it would have been there."""
         self._left = self._filled() - amount
         return self.owed
 
@@ -60,7 +60,7 @@ class Ration:
 
 
 class Rations(Generic[K]):
-    """Of each caller by itself; whoever was not heard of for longest is forgotten first, and begins anew."""
+    """A ration for each caller. The caller that was away for longest is forgotten first, and begins anew."""
 
     def __init__(self, *, burst: float, each_second: float, kept: int = _KEPT) -> None:
         self._burst = burst
@@ -69,7 +69,7 @@ class Rations(Generic[K]):
         self._by_caller: OrderedDict[K, Ration] = OrderedDict()
 
     def of(self, caller: K) -> Ration:
-        """This caller's."""
+        """The caller's ration."""
         ration = self._by_caller.get(caller)
         if ration is None:
             ration = self._by_caller[caller] = Ration(burst=self._burst, each_second=self._each_second)

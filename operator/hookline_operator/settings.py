@@ -1,4 +1,4 @@
-"""What the operator was told on its command line or in its environment."""
+"""The operator's settings, from its command line and its environment."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Settings:
     migrate: bool
     """Whether ``ControllerRevision`` objects of an older version are read."""
     token: Path
-    """Of this replica itself, for its peers."""
+    """The file with this replica's own token, for its peers."""
     kubeconfig: Path | None
     allow_source_addresses: tuple[Network, ...] = ()
-    """What may be asked for modules of the addresses that otherwise are not: ``AddressPolicy.allowed``."""
+    """Addresses that may be asked for modules, of those that usually may not: ``AddressPolicy.allowed``."""

@@ -73,7 +73,7 @@ class Visit:
         self.is_vouched = False
 
     def head_grows(self, count: int) -> None:
-        """So many bytes came that are no request yet, unless one is under way."""
+        """So many bytes came that are not a whole request, unless one is under way."""
         if self.body is None:
             self._census.head_grows(self, count)
 
@@ -279,7 +279,7 @@ class Census:
             visit.arriving = 0
 
     def end(self) -> None:
-        """Look at the clock no more."""
+        """Stop watching the clock."""
         if self._watching is not None:
             self._watching.cancel()
             self._watching = None
@@ -341,7 +341,7 @@ class Census:
         return None if most is None else next((each for each in most if each.held), None)
 
     def _close(self, visit: Visit, reason: Reason) -> None:
-        """End it: it is counted no more from here on, and its transport says so to whoever has it."""
+        """End it. It is not counted from here on, and its transport tells whoever has it."""
         if visit.crowd is None:
             return
         self.closed[reason] += 1

@@ -65,7 +65,7 @@ class Connection(web.RequestHandler):
         """The last bytes that came."""
         self._is_chunked = False
         self._is_over = False
-        """Whether something came that is no HTTP: nothing behind it is read."""
+        """Whether something came that is not HTTP: nothing behind it is read."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin, if there is room."""
@@ -150,7 +150,7 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer what is no HTTP, and what failed. aiohttp's own way logs each with a traceback: anybody could fill it.
+        """Answer what is not HTTP, and what failed. aiohttp logs each with a traceback: anybody could fill the log.
 
         A failure of ours is logged, but not as often as a client can bring it about.
         """
@@ -165,12 +165,12 @@ class Connection(web.RequestHandler):
         return response
 
     def refusal(self, status: int, detail: str) -> web.Response:
-        """The answer to what is no HTTP, or where we failed (500, without a detail)."""
+        """The answer to what is not HTTP, or where we failed (500, without a detail)."""
         text = f"the request is malformed: {detail}\n" if detail else "this could not be answered\n"
         return web.Response(status=status, text=text)
 
     def log_exception(self, *args: Any, **how: Any) -> None:
-        """What aiohttp has to say about a connection; nothing about a body that is none, or that broke off."""
+        """What aiohttp has to say about a connection; nothing about a body that is malformed, or that broke off."""
         error = how.get("exc_info")
         if not isinstance(error, HttpProcessingError | web.RequestPayloadError | ConnectionError):
             self._log_now_and_then(str(args[0] if args else ""), error if isinstance(error, BaseException) else None)
@@ -203,7 +203,7 @@ def announcing(make: RequestFactory) -> RequestFactory:
 def vouch(request: web.BaseRequest) -> None:
     """Say that its sender is known, and that what it may have at a time is bounded elsewhere.
 
-    Until it is answered, its connection is none of a stranger's.
+    Until it is answered, its connection does not count as a stranger's.
     """
     connection = request.protocol
     if isinstance(connection, Connection) and connection.visit is not None:

@@ -98,7 +98,7 @@ class HttpServer:
         self._listeners.append(_Listener(where, made, loop))
 
     async def close(self) -> None:
-        """Take no more connections, let what is under way end for a moment, and end it."""
+        """Stop taking connections, give what is under way a moment to end, and end it."""
         for each in self._listeners:
             each.close()
         for task in tuple(self._shaking):
@@ -132,7 +132,7 @@ class _Listener:
         self._loop.add_reader(self._listening, self._accept)
 
     def close(self) -> None:
-        """Take no more. Who was taken a moment ago is served."""
+        """Stop taking connections. One that was just taken is served."""
         if self._again is not None:
             self._again.cancel()
         self._loop.remove_reader(self._listening)

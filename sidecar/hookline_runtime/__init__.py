@@ -7,6 +7,7 @@
     await runtime.load(Bundle.of([resolved.entry]), compiler.find)
     decision = await runtime.call(Hook.PRE_QUERY, b'{"query": "select 1"}')
 
-Rooms, from the outside in: ``artifacts`` (bytes on disk, checked), ``compiler`` (compiled modules), ``runtime``
-(bundles), ``pipeline`` (chains), ``plugin`` (one plugin's limits), ``calls`` (guests), ``host`` (what guests may ask).
+Rooms, from the outside in: ``runtime`` (bundles), ``chain`` (the plugins of one hook), ``plugin`` (what one plugin may
+use), ``call`` (one call's input and answer), ``host`` (what guests may ask for), ``guest`` (compiled modules, and calls
+into them). Each imports only what is behind it.
 """

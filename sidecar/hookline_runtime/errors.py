@@ -50,7 +50,7 @@ class DeadlineError(CallError):
 
 
 class ResultError(CallError):
-    """The guest's answer is no valid decision."""
+    """The guest's answer is not a valid decision."""
 
     cause = "result"
 
@@ -64,7 +64,7 @@ class OverloadError(CallError):
 _IN_OUR_WORDS: Final = {
     "trap": "a call trapped",
     "timeout": "a call took longer than limits.timeout, or used up limits.fuel",
-    "result": "an answer is no valid decision",
+    "result": "an answer is not a valid decision",
     "overload": "an input, or the calls that wait, are over their limit",
 }
 _TRAPS: Final = frozenset({
@@ -75,32 +75,35 @@ _TRAPS: Final = frozenset({
 """The engine's own words, which say nothing of what a guest had in its hands."""
 
 
-def told(error: CallError, *, secrets: bool) -> str:
+def failure_sentence(error: CallError, *, secrets: bool) -> str:
     """A failure's sentence for a log or a status.
 
     With ``secrets``, values of Secrets are in the plugin's settings, and what a guest has chosen (an answer, an exit
     code, the words of a host function's error) is left out: it may be one of them.
     """
-    said = str(error)
+    sentence = str(error)
     if not secrets:
-        return said
-    ours, kind = _IN_OUR_WORDS[error.cause], said.rpartition(" trapped: ")[2]
+        return sentence
+    ours, kind = _IN_OUR_WORDS[error.cause], sentence.rpartition(" trapped: ")[2]
     ours = f"{ours}: {kind}" if error.cause == "trap" and kind in _TRAPS else ours
     return f"{ours} (no more is said, as values of Secrets are in its settings)"
 
 
-def quoted(reason: LoadError, *, secrets: bool) -> str:
-    """Why a plugin does not load, which may quote how its first instance failed; ``secrets`` as in ``told``."""
-    said, cause = str(reason), reason.__cause__
+def load_sentence(reason: LoadError, *, secrets: bool) -> str:
+    """Why a plugin does not load, as a sentence. It may quote how the first instance failed.
+
+    ``secrets`` is as in ``failure_sentence``.
+    """
+    sentence, cause = str(reason), reason.__cause__
     if not secrets or not isinstance(cause, CallError):
-        return said
-    before, found, behind = said.partition(str(cause))
-    ours = told(cause, secrets=True)
+        return sentence
+    before, found, behind = sentence.partition(str(cause))
+    ours = failure_sentence(cause, secrets=True)
     return f"{before}{ours}{behind}" if found else ours
 
 
-def traced(error: Exception, *, secrets: bool) -> Exception:
-    """A mistake of ours, for the log: where it was made, and its words; ``secrets`` as in ``told``."""
+def without_words(error: Exception, *, secrets: bool) -> Exception:
+    """A mistake of ours, for the log: where it was made, and its words; ``secrets`` as in ``failure_sentence``."""
     if not secrets:
         return error
     without = HooklineError(f"{type(error).__name__}, whose words may be those of a guest that has values of Secrets")

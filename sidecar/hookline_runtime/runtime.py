@@ -1,12 +1,12 @@
 """The runtime: a bundle becomes running plugins, and a hook call becomes a decision.
 
 ``prepare`` loads a bundle beside the one that runs, ``commit`` swaps one reference, and the old bundle ends with
-its last call; so no call waits for a change, and none is lost to one. Plugins whose revision did not change are
+its last call. So no call waits for a change, and none is lost to one. Plugins whose revision did not change are
 carried over with their instances and their circuit breaker.
 
-Whoever loads a bundle may name versions ``before`` of some of its plugins. Each is held, or loaded again, and answers
-what the new one fails on (``before.py``), until the new one is said to be proven (``prove``), or to go: a bundle that
-has the version before again gets the very same plugin.
+The caller may name versions ``before`` of some plugins. Each is held, or loaded again, and answers what the new one
+fails on (``plugin.probation``). It is let go when the new one has proven itself (``prove``). A bundle that goes back to
+the version before gets the very same plugin.
 
     runtime = Runtime()
     await runtime.load(bundle, find)     # find(plugin) is the path of its compiled module
@@ -37,7 +37,7 @@ from hookline_runtime.host import kv_initial
 from hookline_runtime.host.functions import PluginHost
 from hookline_runtime.plugin.backlog import Asker
 from hookline_runtime.plugin.budget import Budget, TooLargeError, need
-from hookline_runtime.plugin.permits import Member, Places
+from hookline_runtime.plugin.permits import Member, Permits
 from hookline_runtime.plugin.plugin import MAX_THREADS, Plugin
 from hookline_runtime.plugin.probation import Before
 from hookline_runtime.plugin.stats import MAX_PLUGINS, StatsTable
@@ -71,7 +71,7 @@ class Prepared:
     """By plugin: why there cannot be the version before it, in one sentence."""
 
     def discard(self) -> None:
-        """Give back what was loaded: this bundle will not run, or runs no longer."""
+        """Give back what was loaded. The bundle will not run, or has been replaced."""
         self.chains.retire()
         for before in self.before.values():
             before.end()
@@ -109,7 +109,7 @@ class Runtime:
         self._stats = stats or StatsTable()
         self._member = member
         self.budget = Budget()
-        """The memory of guests; without bounds until it is told of some."""
+        """The memory of guests; without bounds until ``follow`` sets some."""
         self._ticker = Ticker()
         self._ticker.start()
         self._current: Prepared | None = None
@@ -150,12 +150,12 @@ class Runtime:
         plugins: dict[str, Plugin] = {}
         links: list[Link] = []
         try:
-            for place, entry in enumerate(bundle.plugins):
+            for at, entry in enumerate(bundle.plugins):
                 if any(link.name == entry.name for link in links):
                     raise PrepareError(entry.name, ConfigError("there are two plugins of this name in the bundle"))
                 plugin = None
                 if entry.artifact is not None:
-                    number = place if numbers is None else numbers[entry.name]
+                    number = at if numbers is None else numbers[entry.name]
                     plugin = plugins[entry.name] = await self._plugin(entry, find, number)
                     plugin.hold()  # from here on; another bundle may be committed before this one is loaded
                 links.append(Link(entry, plugin))
@@ -246,17 +246,17 @@ class Runtime:
             if number >= MAX_PLUGINS:
                 raise ConfigError(f"there are more than {MAX_PLUGINS} plugins in the bundle")
             self.budget.check_one(entry.name, entry.limits)
-            places = self._places(entry, number)
+            permits = self._permits(entry, number)
             try:
                 # What is tried with it may take what a call may.
                 async with self.budget.taken(min(need(entry.limits), self.budget.total), _FIRST_INSTANCE_MS / 1000):
                     # On a thread: a Go module's first instance takes milliseconds, and calls go on meanwhile.
-                    fresh = await asyncio.to_thread(self._load, entry, find(entry), number, places)
+                    fresh = await asyncio.to_thread(self._load, entry, find(entry), number, permits)
             except OverloadError as error:
-                places.close()
+                permits.close()
                 raise FetchError(f"there is no memory to load it: {error}") from error
             except BaseException:
-                places.close()
+                permits.close()
                 raise
         except LoadError as error:
             raise PrepareError(entry.name, error) from error
@@ -283,12 +283,12 @@ class Runtime:
             gone += [plugin for name, plugin in old.plugins.items() if prepared.plugins.get(name) is not plugin]
         runs = set(prepared.plugins.values())
         for plugin in (*gone, *runs):
-            plugin.runs(plugin in runs)
+            plugin.count_as(current=plugin in runs)
         ending = dict.fromkeys((*self._ending, *gone))
         self._ending = [plugin for plugin in ending if not plugin.closed and plugin not in runs]
 
     def prove(self, name: str, revision: str) -> None:
-        """A plugin is on probation no longer, if it is of this revision: what it was before is given back."""
+        """End the probation of a plugin, if it is of this revision. The version before it is given back."""
         plugin = self.plugins.get(name)
         if plugin is not None and plugin.revision == revision:
             plugin.prove()
@@ -317,7 +317,7 @@ class Runtime:
             await plugin.backlog.drained()
 
     def abandon(self) -> int:
-        """Drop, and count, what observing hooks have accepted and not begun: the process ends. How many calls."""
+        """Drop what observing hooks have accepted and not begun, because the process ends. The number of calls."""
         return sum(plugin.backlog.abandon() for plugin in (*self.plugins.values(), *self._ending))
 
     async def close(self) -> None:
@@ -331,18 +331,18 @@ class Runtime:
             await plugin.ended()  # without the clock, a guest that loops on a thread would never end
         self._ticker.stop()
 
-    def _places(self, entry: BundlePlugin, number: int) -> Places:
+    def _permits(self, entry: BundlePlugin, number: int) -> Permits:
         limit = entry.limits.concurrency
         if self._member is None:
-            return Places(limit, most=MAX_THREADS)
+            return Permits(limit, most=MAX_THREADS)
         try:
             # Of this revision: while the one before it ends, each has the limit for itself.
             key = f"{entry.name} {entry.revision}"
-            return self._member.places(plugin=number, key=key, limit=limit, most=MAX_THREADS)
+            return self._member.make_permits(plugin=number, key=key, limit=limit, most=MAX_THREADS)
         except OSError as error:
-            raise FetchError(f"there is no descriptor left for the places of its calls: {error.strerror}") from error
+            raise FetchError(f"there is no descriptor left for the permits of its calls: {error.strerror}") from error
 
-    def _load(self, entry: BundlePlugin, compiled: Path, number: int, places: Places) -> Plugin:
+    def _load(self, entry: BundlePlugin, compiled: Path, number: int, permits: Permits) -> Plugin:
         limits = entry.limits
         module = load_compiled(compiled, fuel=limits.fuel is not None)
         host = PluginHost(entry, self._kv)
@@ -350,4 +350,4 @@ class Runtime:
         check_entry(entry, guest.info)
         spare = first_instance(guest, timeout_ms=_FIRST_INSTANCE_MS, pooled=entry.isolation.mode == "Pooled")
         rows = {hook: self._stats.row(number, hook) for hook in entry.hooks}
-        return Plugin(entry, guest, host, rows, spare=spare, places=places, budget=self.budget, number=number)
+        return Plugin(entry, guest, host, rows, spare=spare, permits=permits, budget=self.budget, number=number)

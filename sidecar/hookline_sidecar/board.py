@@ -34,12 +34,12 @@ class Board:
         for at in (CONNECTIONS, LOOKS, LEAVING):
             self.words[worker * LINE + at] = 0
 
-    def tell(self, worker: int, closed: Closed) -> None:
+    def write_closed(self, worker: int, closed: Closed) -> None:
         """Write down what this worker has counted; ``closed`` begins where the worker before it ended."""
         for at, reason in enumerate(_REASONS, worker * LINE + _CLOSED):
             self.words[at] = closed[reason]
 
-    def told(self, worker: int) -> Closed:
+    def closed_of(self, worker: int) -> Closed:
         """What was counted for this worker so far."""
         first = worker * LINE + _CLOSED
         words = self.words[first : first + len(_REASONS)]
@@ -49,7 +49,7 @@ class Board:
         """The sum over all workers."""
         found = Closed()
         for worker in range(len(self.words) // LINE):
-            found.update(self.told(worker))
+            found.update(self.closed_of(worker))
         return found
 
     def connections(self, worker: int) -> int:

@@ -21,7 +21,7 @@ from hookline_api.commands import (
 )
 from hookline_api.quantities import parse_duration, parse_size
 from hookline_sidecar import kv_command
-from hookline_sidecar.hooks.original import TELLINGS
+from hookline_sidecar.hooks.original import PROXIES
 from hookline_sidecar.settings import OperatorSettings, Settings, default_state
 
 if TYPE_CHECKING:
@@ -158,9 +158,9 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     option("body-timeout", kind=_duration, metavar="TIME", default="10s",
            text="for the body of a hook call to arrive")  # fmt: skip
     option("drain", kind=_duration, metavar="TIME", default="10s", text="for calls under way to end at SIGTERM")
-    option("auth-headers", kind=one_of(*TELLINGS), metavar="PROXY", default="any",
+    option("auth-headers", kind=one_of(*PROXIES), metavar="PROXY", default="any",
            text="whose headers tell /v1/auth the original request, while a client's are ignored: "
-           f"{', '.join(TELLINGS)} (all are read, and have to agree)")  # fmt: skip
+           f"{', '.join(PROXIES)} (all are read, and have to agree)")  # fmt: skip
     options.add_logging()
     return options.parser
 
@@ -194,7 +194,7 @@ def _admin(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Addr
 
 
 def _meet(one: Address | None, other: Address) -> bool:
-    """Whether two listening sockets would be at the same place."""
+    """Whether two listening sockets would have the same address."""
     if one is None or one[1] != other[1]:
         return False
     return one[0] == other[0] or not _EVERYWHERE.isdisjoint({one[0], other[0]})

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 import uvloop
 
-from hookline_runtime.plugin.permits import SharedPlaces
+from hookline_runtime.plugin.permits import SharedPermits
 from hookline_runtime.plugin.stats import TABLE_BYTES, StatsTable
 from hookline_sidecar import sockets
 from hookline_sidecar.board import Board
@@ -41,11 +41,11 @@ _KILL_AFTER_S: Final = 5.0
 _SIGNALS: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _SUPERVISOR_NICENESS: Final = 10  # hooks go first, whatever a reload takes
-_GC_THRESHOLD: Final = 50_000  # nothing on the hook road makes cycles; a large body is no reason to look for them
+_GC_THRESHOLD: Final = 50_000  # nothing in a call makes cycles; a large body is no reason to look for them
 _SWITCH_INTERVAL_S: Final = 0.0005
 """How long a thread that loads a bundle may keep the event loop from answering."""
 _SUPERVISOR: Final = -1
-"""The supervisor's place among the children; workers are numbered from 0."""
+"""The supervisor's index among the children; workers are numbered from 0."""
 
 log = logging.getLogger("hookline.parent")
 
@@ -76,7 +76,7 @@ def run(settings: Settings, state: StateFolder) -> int:
     memories = [mmap.mmap(-1, TABLE_BYTES) for _ in range(settings.workers)]
     tables = [StatsTable(memoryview(memory)) for memory in memories]
     board = Board(settings.workers)
-    shared = SharedPlaces(state.places, settings.workers) if settings.workers > 1 else None
+    shared = SharedPermits(state.permits, settings.workers) if settings.workers > 1 else None
 
     def supervise() -> None:
         for each in hook_sockets:
@@ -111,7 +111,7 @@ def run(settings: Settings, state: StateFolder) -> int:
 async def _supervise(
     settings: Settings, state: StateFolder, tables: list[StatsTable], board: Board, admin: sockets.AdminSockets
 ) -> None:
-    # Here and not above: what the control road needs is not for the workers to carry along.
+    # Here and not above: what the supervisor needs is not for the workers to carry along.
     from hookline_sidecar.control.supervisor import Supervisor  # noqa: PLC0415
 
     os.nice(_SUPERVISOR_NICENESS)
@@ -125,7 +125,7 @@ async def _work(
     hook_sockets: list[socket.socket],
     board: Board,
     stats: StatsTable,
-    shared: SharedPlaces | None,
+    shared: SharedPermits | None,
 ) -> None:
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
     gc.set_threshold(_GC_THRESHOLD, 50, 50)

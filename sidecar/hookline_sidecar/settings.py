@@ -65,6 +65,6 @@ class Settings:
     drain: float
     """Seconds for calls under way to end after SIGTERM."""
     auth_headers: str = "any"
-    """How the proxy tells ``/v1/auth`` the original request: a key of ``original.TELLINGS``."""
+    """How the proxy tells ``/v1/auth`` the original request: a key of ``original.PROXIES``."""
     memory: int | None = None
     """Bytes that all of the sidecar may take; None for what its cgroup allows."""

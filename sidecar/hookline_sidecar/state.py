@@ -55,7 +55,7 @@ class StateFolder:
         self.artifacts = root / "artifacts"
         self.compiled = root / "compiled"
         self.kv = root / "kv"
-        self.places = root / "places"
+        self.permits = root / "places"
         self.control = root / "control.sock"
         self.admin = root / ADMIN_SOCKET
         self.authorities = root / "authorities.json"
@@ -140,8 +140,8 @@ class StateFolder:
         """Keep it; complete, or not at all. Raises OSError."""
         write(self._probation, kept)
 
-    def seal_key(self) -> bytes:
-        """The same as long as this folder is; where it cannot be kept, until the next start."""
+    def make_seal_key(self) -> bytes:
+        """Load the key that revisions are sealed with, or make it; where it cannot be kept, for this run alone."""
         try:
             with self._seal_key.open("rb") as file:
                 found = file.read(_SEAL_KEY + 1)

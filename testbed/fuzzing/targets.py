@@ -30,7 +30,7 @@ from hookline_artifacts.package.search import Search
 from hookline_sidecar.control.sources import kubernetes_yaml
 from hookline_sidecar.hooks.auth import Question
 from hookline_sidecar.hooks.heads import read_head
-from hookline_sidecar.hooks.original import TELLINGS
+from hookline_sidecar.hooks.original import PROXIES
 
 _LIMITS: Final = FetchLimits(unpacked=1 << 20, entries=1000)
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -262,7 +262,7 @@ def _auth(data: bytes) -> None:
     """Lines: which proxy and the request line, then headers."""
     lines = data.decode("utf-8", "surrogateescape").split("\n")
     method, _, target = lines[0][1:].partition(" ")
-    telling = list(TELLINGS.values())[ord(lines[0][:1] or "a") % len(TELLINGS)]
+    telling = list(PROXIES.values())[ord(lines[0][:1] or "a") % len(PROXIES)]
     given = [(name, value) for name, _, value in (line.partition(":") for line in lines[1:])]
     if not target.isascii() or not all(map(_TOKEN.fullmatch, (method, *(name for name, _ in given)))):
         return  # the server has refused it

@@ -314,8 +314,10 @@ def test_in_a_workflow_the_provenance_names_builder_source_and_run(tmp_path):
 def test_images_are_pushed_under_the_names_that_the_prefix_gives(tmp_path, registry, tool, monkeypatch):
     """To a real registry, with the version as their tag; what was not built is asked for."""
     monkeypatch.setattr(dist, "binary", tool)
-    with pytest.raises(dist.DistError, match="`make dist` builds it"):
+    with pytest.raises(dist.DistError, match="say which registry"):
         dist.push(tmp_path, prefix="hookline-", version="7.8.9")
+    with pytest.raises(dist.DistError, match="`make dist` builds it"):
+        dist.push(tmp_path, prefix="registry.example.com/hookline-", version="7.8.9")
     for name in dist.IMAGES:
         program = tmp_path / f"hookline-{name}"
         program.write_text(name)

@@ -61,7 +61,7 @@ def test_a_test_is_fast_where_nothing_that_it_uses_starts_a_program(tmp_path):
         "@pytest.fixture\ndef harmless():\n    return 1\n"
     )
     text = (
-        "import asyncio, os, shutil, subprocess\n"
+        "import asyncio, os, pytest, shutil, subprocess\n"
         "def even(n):\n    return n == 0 or odd(n - 1)\n"
         "def odd(n):\n    return n != 0 and even(n - 1)\n"
         "def first():\n    return second()\n"
@@ -74,6 +74,7 @@ def test_a_test_is_fast_where_nothing_that_it_uses_starts_a_program(tmp_path):
         "def test_looks_for_one():\n    shutil.which('nginx')\n"
         "def test_in_a_circle():\n    first()\n"
         "def test_in_the_same_circle():\n    second()\n"
+        "@pytest.mark.slow\ndef test_that_computes_for_long():\n    pass\n"
         "def test_rig(rig):\n    pass\n"
         "def test_behind(behind):\n    pass\n"
     )

@@ -7,7 +7,7 @@ import orjson
 from hookline_api.hooks import Hook
 from hookline_sidecar.hooks.auth import Question
 from hookline_sidecar.hooks.heads import read_head
-from hookline_sidecar.hooks.original import TELLINGS
+from hookline_sidecar.hooks.original import PROXIES
 
 IDENTITY = {"user_id": "7", "username": "ann", "roles": ["reader", "writer"], "tenant_id": "acme"}
 
@@ -33,11 +33,11 @@ class Recorder:
 
 def told(headers, *, by="any", target="/v1/auth", method="GET"):
     """Method, path and address as plugins get them by lane and by server; the sentence where they are not asked."""
-    questions = [Question.of_request(TELLINGS[by], method, target, headers)]
+    questions = [Question.of_request(PROXIES[by], method, target, headers)]
     lines = [f"{method} {target} HTTP/1.1", "Host: h", *(f"{name}: {value}" for name, value in headers)]
     head = read_head("\r\n".join(lines).encode("utf-8", "surrogateescape"))
     if head is not None:
-        questions.append(Question.of_head(TELLINGS[by], head))
+        questions.append(Question.of_head(PROXIES[by], head))
     answers = set()
     for question in questions:
         chains = Recorder(IDENTITY | {"claims": {}})
@@ -48,7 +48,7 @@ def told(headers, *, by="any", target="/v1/auth", method="GET"):
             continue
         (_, who, _), (_, what, _) = chains.asked
         asked = orjson.loads(what)
-        assert not (set(orjson.loads(who)["headers"]) & TELLINGS[by].ignored)
+        assert not (set(orjson.loads(who)["headers"]) & PROXIES[by].ignored)
         answers.add((asked["action"], asked["resource"], orjson.loads(who)["client_ip"]))
     assert len(answers) == 1
     return answers.pop()

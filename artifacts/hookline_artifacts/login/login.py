@@ -21,7 +21,8 @@ from hookline_artifacts.limits import parse_foreign
 from hookline_artifacts.login.access import advice_without_login
 from hookline_artifacts.login.challenges import Challenge, parse_challenges
 from hookline_artifacts.login.credentials import Credentials, Gap
-from hookline_artifacts.net.transport import OF_A_TOKEN_SERVER, REFUSALS, Body, StatusError, Transport
+from hookline_artifacts.net.body import Body
+from hookline_artifacts.net.transport import OF_A_TOKEN_SERVER, REFUSALS, StatusError, Transport
 from hookline_artifacts.net.urls import foreign, shown, with_query
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ class Login:
         """Where the credentials were found that were refused."""
         self._gaps: list[Gap] = []
         self._odd: FetchError | None = None
-        """What a token server answered that is no refusal."""
+        """What a token server answered, where that was neither a token nor a refusal."""
         self._new: str | None = None
         """A value that was made for the next request."""
         self._sent: str | None = None

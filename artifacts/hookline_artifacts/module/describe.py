@@ -152,7 +152,7 @@ class PluginDescription(BaseModel):
             why = "".join(filter(str.isprintable, " ".join(str(error).split())))
             return cls(notes=(f"{origin} is ignored: it cannot be read ({why:.120})",))
         if not isinstance(data, dict):
-            return cls(notes=(f"{origin} is ignored: it is no mapping",))
+            return cls(notes=(f"{origin} is ignored: it is not a mapping",))
         return cls.model_validate(data)
 
 

@@ -94,7 +94,7 @@ def inspect_module(wasm: Buffer) -> ModuleInfo:
     """
     begin = bytes(wasm[:8])
     if begin[:4] != _MAGIC:
-        raise VerifyError("this is no WebAssembly module: it does not begin with \\0asm")
+        raise VerifyError("this is not a WebAssembly module: it does not begin with \\0asm")
     if begin[4:] == _COMPONENT:
         raise VerifyError(
             "this is a WebAssembly component, and Hookline runs core modules: "

@@ -12,20 +12,17 @@ from __future__ import annotations
 import asyncio
 import email.utils
 import errno
-import hashlib
 import logging
-import re
 import socket
 import ssl
 import time
 from dataclasses import dataclass
-from http import HTTPStatus
-from typing import TYPE_CHECKING, BinaryIO, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import aiohttp
 
 from hookline_artifacts import patience
-from hookline_artifacts.errors import FetchError, VerifyError
+from hookline_artifacts.errors import FetchError
 from hookline_artifacts.net import failures
 from hookline_artifacts.net.answers import Connector, ScatteredError
 from hookline_artifacts.net.certificates import MAX_KEPT, check_pem, plain_pem
@@ -41,6 +38,7 @@ if TYPE_CHECKING:
 
     from hookline_artifacts.limits import FetchLimits
     from hookline_artifacts.net.addresses import AddressPolicy
+    from hookline_artifacts.net.body import Body
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +46,6 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 REFUSALS: Final = frozenset({400, 401, 403})
 """How servers refuse an ``Authorization``; a 400 is one only where there was an ``Authorization`` to refuse."""
 _TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,15})-\d{1,15}/(?:\d{1,15}|\*)")
 _MAX_STEPS: Final = 32  # redirects and challenges of one attempt
 _MAX_RETRY_AFTER: Final = 3600.0
 _MAX_CONTEXTS: Final = 64
@@ -105,100 +102,6 @@ class Authorizer(Protocol):
 
     async def answer_challenge(self, status: int, challenges: list[str]) -> bool:
         """After a 400, 401 or 403, prepare another header. True where there is one, and asking again is worth it."""
-
-
-class Body:
-    """What arrives, hashed as it comes; at most ``cap`` bytes, and exactly ``expected`` where that is known.
-
-    DANGER: what a server answered is told by nobody. Its length or its digest, in an error, would let a tenant compare
-    a page that we can reach and the tenant cannot with what it may be.
-    """
-
-    def __init__(self, file: BinaryIO, *, what: str, cap: int, expected: int | None = None) -> None:
-        self.file = file
-        self.what = what
-        self.length = 0
-        self._cap = cap
-        self._expected = expected
-        self._hash = hashlib.sha256()
-        if expected is not None:
-            self.expect(expected)
-
-    @property
-    def digest(self) -> str:
-        """Of everything so far, ``sha256:…``."""
-        return f"sha256:{self._hash.hexdigest()}"
-
-    def expect(self, length: int) -> None:
-        """Refuse a body of this length before it comes, where it is too long."""
-        if self._expected is not None and length > self._expected:
-            raise VerifyError(f"{self.what} is longer than the {self._expected} bytes that its manifest says")
-        if length > self._cap:
-            raise FetchError(
-                f"{self.what} is too large, and only {self._cap} are allowed; make it smaller or raise the limit",
-                transient=False,
-            )
-
-    def write(self, chunk: bytes) -> None:
-        """Take the next bytes."""
-        length = self.length + len(chunk)
-        self.expect(length)
-        try:
-            self.file.write(chunk)
-        except OSError as error:
-            raise FetchError(f"{self.what} cannot be written to the store: {error.strerror}") from None
-        self._hash.update(chunk)
-        self.length = length
-
-    async def receive(self, response: aiohttp.ClientResponse, *, sender: str, limits: FetchLimits) -> None:
-        """Take one answer to the end, after what came before it: as the range that was asked for, or from the start.
-
-        Whoever drips is given up: ``limits.progress`` more bytes have to come within each ``limits.stall``. What came
-        until then stays, for a request that goes on there. Raises FetchError, VerifyError, and what aiohttp raises.
-        """
-        if response.status == HTTPStatus.OK:
-            if self.length:
-                self.restart()
-        else:
-            match = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-            if match is None or int(match[1]) != self.length:
-                self.restart()
-                raise FetchError(f"{self.what} came from {sender} as a part that was not asked for")
-        if response.content_length is not None:
-            self.expect(self.length + response.content_length)
-        clock = asyncio.get_running_loop().time
-        got, deadline = 0, clock() + limits.stall
-        while True:
-            async with asyncio.timeout_at(deadline):
-                chunk = await response.content.readany()
-            if not chunk:
-                break
-            self.write(chunk)
-            got += len(chunk)
-            if got >= limits.progress:
-                got, deadline = 0, clock() + limits.stall
-        self.finish()
-
-    def restart(self) -> None:
-        """Forget everything: the next bytes are the first."""
-        self.file.seek(0)
-        self.file.truncate()
-        self.length = 0
-        self._hash = hashlib.sha256()
-
-    def finish(self) -> None:
-        """The server says that this was all; raises FetchError where bytes are missing."""
-        if self._expected is not None and self.length < self._expected:
-            raise FetchError(f"{self.what} was cut off after {self.length} of {self._expected} bytes")
-
-    def verify(self, digest: str, *, is_told: bool = True) -> None:
-        """Raise VerifyError unless this is what ``digest`` names, which is told where somebody wrote it."""
-        if self.digest != digest:
-            wanted = digest if is_told else "the one that was found for its tag"
-            raise VerifyError(
-                f"{self.what} is not what was asked for: it has another digest than {wanted}; "
-                "the source or a proxy on the way serves other bytes"
-            )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -328,7 +231,7 @@ class Transport:
         elif isinstance(error, OSError) and error.errno == errno.EACCES:
             why, transient = error.strerror or why, False  # what is never asked is not asked later
         elif isinstance(error, aiohttp.InvalidURL | ValueError) and not isinstance(error, OSError):
-            why, transient = "this is no URL that can be asked", False
+            why, transient = "this URL cannot be asked", False
         return FetchError(f"{what} cannot be fetched from {shown(url)}: {why}", transient=transient)
 
     def _session(self) -> aiohttp.ClientSession:
@@ -371,7 +274,7 @@ class Transport:
                     context.load_verify_locations(cadata=plain_pem(ca_pem))
                 except (ssl.SSLError, ValueError):
                     raise FetchError(
-                        "the registry's own certificate authority is no PEM certificate; check the key ca.crt",
+                        "the registry's own certificate authority is not a PEM certificate; check the key ca.crt",
                         transient=False,
                     ) from None
             kept = sum(len(each or "") for each in self._contexts)

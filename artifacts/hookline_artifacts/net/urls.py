@@ -70,7 +70,7 @@ def _home(scheme: str, authority: str) -> URL:
         raise ValueError("its host is too long")
     home = URL(f"{scheme}://{authority}")
     if scheme not in {"http", "https"} or not home.raw_host or not _HOST.fullmatch(home.raw_host):
-        raise ValueError("it is no http or https URL with a host")
+        raise ValueError("it is not an http or https URL with a host")
     return home.with_path("/")
 
 

@@ -122,7 +122,7 @@ class Entry:
         self.is_folder = kind == _FOLDER_KIND
         self.is_link = kind in _LINKS
         self.is_sparse = kind == _SPARSE_KIND
-        """Its bytes are not the file: the holes are left out. So it is no ``is_file``."""
+        """Its bytes are not the file: the holes are left out. So ``is_file`` is False for it."""
         self._stream = stream
         self._left = size
 
@@ -228,7 +228,7 @@ def walk(file: BinaryIO, *, budget: Budget) -> Iterator[Entry]:
         if not header.strip(b"\0"):
             return
         if _number(header[148:156]) != _checksum(header):
-            raise VerifyError("this is no tar archive, or a damaged one: a checksum is wrong; pack it again")
+            raise VerifyError("this is not a tar archive, or it is damaged: a checksum is wrong; pack it again")
         kind = header[156]
         own_size = _number(header[124:136])
         if kind in b"xgLK":
@@ -308,7 +308,7 @@ def _number(field: bytes) -> int:
 def _digits(text: bytes, *, base: int) -> int:
     allowed = b"01234567" if base == 8 else b"0123456789"  # noqa: PLR2004 - octal
     if len(text) > 16 or text.strip(allowed):  # noqa: PLR2004 - longer than any field
-        raise VerifyError(f"the archive is damaged: {text!r:.40} is no number; pack it again")
+        raise VerifyError(f"the archive is damaged: {text!r:.40} is not a number; pack it again")
     return int(text or b"0", base)
 
 

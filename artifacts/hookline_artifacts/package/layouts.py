@@ -114,7 +114,7 @@ def read_manifest(document: bytes) -> Manifest:
     except ValueError:
         data = None
     if not isinstance(data, dict):
-        raise VerifyError("the registry's manifest is no JSON object; check what answers there")
+        raise VerifyError("the registry's manifest is not a JSON object; check what answers there")
     has_entries, has_layers = isinstance(data.get("manifests"), list), isinstance(data.get("layers"), list)
     if has_entries == has_layers:
         # Both at once could be read as one thing by us and as another by whoever signed it (CVE-2021-41190).
@@ -202,9 +202,9 @@ def _descriptors(items: list[object]) -> tuple[Descriptor, ...]:
 def _descriptor(data: Mapping[str, Any]) -> Descriptor:
     digest, size = data.get("digest"), data.get("size")
     if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
-        raise VerifyError(f"the manifest has an entry whose digest is no sha256 digest ({digest!r:.80})")
+        raise VerifyError(f"the manifest has an entry whose digest is not a sha256 digest ({digest!r:.80})")
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-        raise VerifyError(f"the manifest has an entry whose size is no number of bytes ({size!r:.40})")
+        raise VerifyError(f"the manifest has an entry whose size is not a number of bytes ({size!r:.40})")
     return Descriptor(
         media_type=_string(data.get("mediaType")),
         digest=digest,

@@ -1,9 +1,9 @@
-"""The operator's own certificate authority and its serving certificate: what they are, and when they are made anew.
+"""The operator's own certificate authority and its serving certificate: what they are, and when they are renewed.
 
 ``renew`` is the whole policy, and pure: from what the Secret holds to what it should hold.
 
-An authority lives ten years. At two thirds of that a successor is made and published beside it, and signs only a year
-later: whoever took the authorities from us within that year knows both, and no client has to be restarted.
+An authority lives for ten years. After two thirds of that a successor is made and published beside it. The successor
+signs only a year later. Whoever fetched the authorities within that year knows both, so no client has to be restarted.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ BACKDATED: Final = timedelta(hours=1)
 
 _MAX_RETIRED: Final = 4
 _MAX_TEXT: Final = 16_384
-"""Characters of a pod's annotation that are looked at: our own has some 600 for each authority."""
+"""Characters of a pod's annotation that are read. Our own has some 600 for each authority."""
 _BLOCK: Final = re.compile(r"-----BEGIN CERTIFICATE-----([A-Za-z0-9+/=\s]{1,8192})-----END CERTIFICATE-----")
 
 
@@ -105,7 +105,7 @@ def names_of(service: str, namespace: str) -> tuple[str, ...]:
 
 
 def peer_name(service: str, namespace: str) -> str:
-    """What replicas, who reach each other by address, verify in place of a host: it resolves to nothing."""
+    """The name that replicas verify, which reach each other by address. It resolves to nothing."""
     return f"peer.{service}.{namespace}.svc"
 
 
@@ -150,7 +150,10 @@ def due(certificate: x509.Certificate, *, now: datetime) -> bool:
 
 @lru_cache(maxsize=256)
 def fingerprints(pem: str) -> frozenset[str]:
-    """Of all certificates in a text, whoever wrote it, without a look into them: the same text is in every pod."""
+    """The fingerprints of all certificates in a text, which may be anybody's.
+
+    The certificates are not parsed: the same text is in every pod, and is read for each of them.
+    """
     found = set()
     for body in _BLOCK.findall(pem[:_MAX_TEXT]):
         try:
@@ -245,7 +248,7 @@ def _is_authority(certificate: x509.Certificate) -> bool:
 
 
 def lacks_of(authority: x509.Certificate) -> str:
-    """What RFC 5280 wants of an authority and this one has not; empty for those that are made here."""
+    """What RFC 5280 requires of an authority and this one lacks; empty for those that are made here."""
     extensions = authority.extensions
     found = {type(each.value): each for each in extensions}
     constraints, usage = found.get(x509.BasicConstraints), found.get(x509.KeyUsage)

@@ -1,9 +1,9 @@
-"""How much of what a namespace's plugins say is kept: a budget for each namespace, and who is left out above it.
+"""How much of a namespace's plugin specs is kept in memory, and which plugins are left out above that.
 
-Whoever may create plugins can create thousands, each of a mebibyte, and every replica would keep them all. So the
-specs of a namespace have a budget. Above it the newest plugins are left out, by the API's own time and then by uid: all
-replicas come to the same from what is in the API, whatever they saw first, and what is older is never pushed out by
-what is newer.
+Whoever may create plugins can create thousands of a mebibyte each, and every replica would keep them all. So the specs
+of a namespace have a budget. Above it the newest plugins are left out, ordered by the API's own time and then by uid.
+All replicas come to the same result, in whatever order they saw the plugins, and a newer plugin never pushes out an
+older one.
 """
 
 from __future__ import annotations
@@ -55,8 +55,8 @@ class Budget:
             "what ran goes on"
         )
 
-    def changes(self) -> set[str]:
-        """The names that ``over`` got or lost since this was asked last: thousands of others need not be looked at."""
+    def take_changes(self) -> set[str]:
+        """The names that ``over`` gained or lost since the last call. Thousands of others need no look."""
         found, self._changed = self._changed, set()
         return found
 

@@ -1,7 +1,7 @@
-"""What this replica knows of the cluster: plugins, their revisions, pods, and versions of what plugins refer to.
+"""What this replica knows of the cluster: plugins, their revisions, pods, and the versions of Secrets and ConfigMaps.
 
-Filled by the handlers and the reflectors, read by everything else; nothing in here talks to anybody. Objects are
-cut down when they come: of 5,000 plugins with their settings only bytes are kept, and parsed when they are needed.
+The handlers and the reflectors fill it, and everything else reads it. Nothing in here does I/O. ``process.py`` lists
+who listens to its changes, in order.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from hookline_operator.cluster.budget import Budget
 from hookline_operator.cluster.plugins import Plugin
-from hookline_operator.cluster.pods import Pod, selects
+from hookline_operator.cluster.selectors import selects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -21,11 +21,12 @@ if TYPE_CHECKING:
     from hookline_api.resources import Selector
     from hookline_api.status import RollbackStatus
     from hookline_operator.cluster.kube import Key, Object
+    from hookline_operator.cluster.pods import Pod
     from hookline_operator.cluster.revisions import Revision, Seal
     from hookline_operator.status.observation import UnguardedPod
 
 _NAMED: Final = 10
-"""Revisions without a seal that the log names, of each replica: with a lost key it is all of them. All are counted."""
+"""Revisions without a seal that each replica names in its log: with a lost key, all are without. All are counted."""
 _KEPT_CONTENTS: Final = 4
 """Versions of an object of which it is known what was in them."""
 
@@ -39,19 +40,19 @@ log = logging.getLogger("hookline.catalogue")
 
 
 class Catalogue:
-    """Everything that this replica knows; ``plugin_changed`` and ``pod_changed`` hear of changes."""
+    """Everything that this replica knows. ``plugin_changed`` and ``pod_changed`` are called with what changed."""
 
     def __init__(self) -> None:
-        self.plugins: dict[str, dict[str, Plugin]] = defaultdict(dict)
+        self.plugins: dict[str, dict[str, Plugin]] = {}
         """By namespace and name."""
-        self.pods: dict[str, dict[str, Pod]] = defaultdict(dict)
+        self.pods: dict[str, dict[str, Pod]] = {}
         """By namespace and name."""
         self.revisions: dict[Key, dict[tuple[bool, str], Revision]] = defaultdict(dict)
         """By the namespace and the plugin's uid, and then by whether it is old and the revision's name.
 
         DANGER: whoever may write revisions in another namespace can put this plugin's uid on them.
         """
-        self.refused = 0
+        self.unsealed = 0
         """How many revisions came whose seal does not hold."""
         self.versions: dict[Reference, str] = {}
         """The ``resourceVersion`` of each Secret and ConfigMap that is there."""
@@ -61,16 +62,16 @@ class Catalogue:
         """Of the service account ``default``, by namespace."""
         self.plugin_changed: list[Callable[[Key], None]] = []
         self.room_again: list[Callable[[Key], None]] = []
-        """Hear of each plugin whose spec was left out and fits now: it has to be read from the API again."""
+        """Called with each plugin whose spec was left out and fits now: it has to be read from the API again."""
         self._budgets: defaultdict[str, Budget] = defaultdict(Budget)
         self.pod_changed: list[Callable[[Key], None]] = []
         self.unguarded: Callable[[Plugin], tuple[list[UnguardedPod], int]] = lambda _: ([], 0)
         """Pods that a plugin is meant to guard and that have no sidecar: some of them, and how many."""
 
     def put_plugin(self, found: Object, *, gone: bool) -> None:
-        """A plugin as the API has it."""
+        """Take in a plugin as the API has it; ``gone`` says that it was deleted."""
         new = Plugin.of(found)
-        there = self.plugins[new.namespace]
+        there = self.plugins.setdefault(new.namespace, {})
         known = there.get(new.name)
         new = new.after(known)
         if gone:
@@ -91,16 +92,16 @@ class Catalogue:
         self._make_room(new.namespace)
 
     def forget_plugin(self, key: Key) -> None:
-        """A plugin that turned out to be gone."""
-        if self.plugins[key[0]].pop(key[1], None) is not None:
+        """Forget a plugin that turned out to be gone."""
+        if self.plugins.get(key[0], {}).pop(key[1], None) is not None:
             self._budgets[key[0]].drop(key[1])
             self.tell_plugin(key)
             self._make_room(key[0])
 
     def _make_room(self, namespace: str) -> None:
         """Leave out whose specs do not fit any longer, and have read again whose do."""
-        there, budget = self.plugins[namespace], self._budgets[namespace]
-        for name in budget.changes():
+        there, budget = self.plugins.get(namespace, {}), self._budgets[namespace]
+        for name in budget.take_changes():
             plugin = there.get(name)
             if plugin is None:
                 continue
@@ -112,11 +113,11 @@ class Catalogue:
                 self.tell_plugin(plugin.key)
 
     def put_pod(self, key: Key, old: Pod | None, new: Pod | None) -> None:
-        """A pod's change."""
+        """Take in a change of a pod."""
         if new is None:
-            self.pods[key[0]].pop(key[1], None)
+            self.pods.get(key[0], {}).pop(key[1], None)
         else:
-            self.pods[key[0]][key[1]] = new
+            self.pods.setdefault(key[0], {})[key[1]] = new
         for hear in self.pod_changed:
             hear(key)
         for each in (old, new):
@@ -124,10 +125,10 @@ class Catalogue:
                 self._tell_matching(each)
 
     def put_revision(self, _key: Key, old: Revision | None, new: Revision | None) -> None:
-        """A revision's change."""
+        """Take in a change of a revision."""
         if new is not None and not new.sealed and not new.old:
-            self.refused += 1
-            if self.refused <= _NAMED:
+            self.unsealed += 1
+            if self.unsealed <= _NAMED:
                 log.warning(
                     "the WasmPluginRevision '%s/%s' has no seal of this operator's key, and is believed only if the "
                     "status of its plugin names it: who else writes there?",
@@ -141,18 +142,18 @@ class Catalogue:
                     revisions[each.old, each.name] = each
                 if not revisions:
                     del self.revisions[each.namespace, each.plugin_uid]
-                for plugin in list(self.plugins[each.namespace].values()):
+                for plugin in self.plugins_in(each.namespace):
                     if plugin.uid == each.plugin_uid:
                         self.tell_plugin(plugin.key)
 
     def verify_again(self, seal: Seal) -> None:
-        """The operator's key is another: see anew which revisions are its own, and tell of every plugin."""
+        """The operator's key has changed: verify every seal again, and tell of every plugin."""
         for revisions in list(self.revisions.values()):
             revisions.update({name: each.verified(seal) for name, each in revisions.items()})
         self.tell_all()
 
     def put_version(self, kind: Kind, key: Key, version: str | None) -> None:
-        """A Secret or a ConfigMap that is new, another, or gone."""
+        """Take in a Secret or a ConfigMap that is new, has changed, or is gone."""
         reference: Reference = (kind, *key)
         before = self.versions.pop(reference, None)
         if version is None:
@@ -160,12 +161,12 @@ class Catalogue:
         else:
             self.versions[reference] = version
         is_default = key[1] in self.default_pull_secrets.get(key[0], ())
-        for plugin in list(self.plugins[key[0]].values()):
+        for plugin in self.plugins_in(key[0]):
             if (is_default or key[1] in plugin.names) and not self._is_same(plugin, reference, before, version):
                 self.tell_plugin(plugin.key)
 
     def note_contents(self, reference: Reference, version: str, digest: str) -> None:
-        """What was in a Secret or a ConfigMap at a version, by its digest."""
+        """Keep the digest of what a Secret or a ConfigMap held at a version."""
         known = self._contents.setdefault(reference, {})
         known.pop(version, None)
         known[version] = digest
@@ -173,12 +174,12 @@ class Catalogue:
             del known[next(iter(known))]
 
     def is_compared(self, reference: Reference) -> bool:
-        """Whether it is known what was in it before, and some plugin refers to it."""
+        """Whether a plugin refers to it, and its earlier contents are known to compare with."""
         kind, namespace, name = reference
         if reference not in self.versions:
             return False
         is_default = name in self.default_pull_secrets.get(namespace, ())
-        for plugin in self.plugins[namespace].values():
+        for plugin in self.plugins_in(namespace):
             if is_default or name in plugin.names:
                 revision = self.current(plugin)
                 if reference in self._contents or (revision and f"{kind}/{name}" in dict(revision.contents)):
@@ -186,7 +187,7 @@ class Catalogue:
         return False
 
     def differing(self) -> set[Reference]:
-        """What has another version than plugins' revisions say, of those of which these say what was in them."""
+        """The objects that have newer versions than the revisions name, where contents can be compared."""
         found: set[Reference] = set()
         for plugin in self.all_plugins():
             revision = self.current(plugin)
@@ -209,24 +210,32 @@ class Catalogue:
         return revision is not None and (name, before) in revision.inputs and (name, digest) in revision.contents
 
     def put_default_account(self, namespace: str, pull_secrets: list[str]) -> None:
-        """What the service account ``default`` of a namespace pulls with."""
+        """Take in the pull secrets of a namespace's service account ``default``."""
         self.default_pull_secrets[namespace] = pull_secrets
-        for plugin in list(self.plugins[namespace].values()):
+        for plugin in self.plugins_in(namespace):
             self.tell_plugin(plugin.key)
 
     def tell_plugin(self, key: Key) -> None:
-        """Something about a plugin may be another."""
+        """Call the listeners of ``plugin_changed``: something about this plugin may have changed."""
         for hear in self.plugin_changed:
             hear(key)
 
     def tell_all(self) -> None:
-        """Something that is in all plugins is another."""
+        """The same for every plugin."""
         for plugin in self.all_plugins():
             self.tell_plugin(plugin.key)
 
     def plugin(self, key: Key) -> Plugin | None:
         """A plugin, if it is there."""
-        return self.plugins[key[0]].get(key[1])
+        return self.plugins.get(key[0], {}).get(key[1])
+
+    def plugins_in(self, namespace: str) -> list[Plugin]:
+        """The plugins of a namespace."""
+        return list(self.plugins.get(namespace, {}).values())
+
+    def pod(self, key: Key) -> Pod | None:
+        """A pod with a sidecar, if it is there."""
+        return self.pods.get(key[0], {}).get(key[1])
 
     def all_plugins(self) -> Iterator[Plugin]:
         """Every plugin."""
@@ -234,7 +243,7 @@ class Catalogue:
             yield from list(there.values())
 
     def current(self, plugin: Plugin) -> Revision | None:
-        """The newest revision that a plugin has, of those that the operator can know to be its own."""
+        """The plugin's newest revision, of those that are known to be the operator's own."""
         found = self.revisions.get((plugin.namespace, plugin.uid))
         if not found:
             return None
@@ -251,7 +260,7 @@ class Catalogue:
         return max(vouched, key=lambda each: (not each.old, each.number), default=newest)
 
     def before(self, plugin: Plugin) -> Revision | None:
-        """The revision before the current one, where that is kept still: see ``settling.py``."""
+        """The revision before the current one, while it is still kept (``settling.py``)."""
         current = self.current(plugin)
         older = [
             each
@@ -261,10 +270,10 @@ class Catalogue:
         return max(older, key=lambda each: each.number, default=None)
 
     def held(self, plugin: Plugin) -> RollbackStatus | None:
-        """Why its pods are to run the revision before the current one; None where they are not.
+        """Why the plugin's pods should run the revision before the current one; None where they should not.
 
-        That is for as long as the status says so of this revision. It cannot be where there is none before it, or
-        where that has settings of objects that have changed since: nobody has checked it with these.
+        That is so for as long as the status says it of the current revision. It takes a revision before it whose
+        settings have not changed since: nobody has checked it with others.
         """
         back = plugin.rolled_back
         current = self.current(plugin) if back is not None else None
@@ -273,25 +282,25 @@ class Catalogue:
         return back if self.can_go_back(plugin) else None
 
     def can_go_back(self, plugin: Plugin) -> bool:
-        """Whether there is a revision before the current one that its pods could be given now."""
+        """Whether there is a revision before the current one that the pods could be given now."""
         before = self.before(plugin)
         return before is not None and self.inputs_now(before) == before.inputs
 
     def to_run(self, plugin: Plugin) -> Revision | None:
-        """What its pods are to run: the current revision, or the one before it where that is held."""
+        """What the plugin's pods should run: the current revision, or the one before it while that is held."""
         return self.current(plugin) if self.held(plugin) is None else self.before(plugin)
 
     def revisions_of(self, plugin: Plugin) -> list[Revision]:
-        """All ``WasmPluginRevision`` objects that a plugin has, whoever wrote them."""
+        """All ``WasmPluginRevision`` objects of a plugin, whoever wrote them."""
         found = self.revisions.get((plugin.namespace, plugin.uid), {})
         return [each for each in found.values() if not each.old]
 
     def inputs(self, namespace: str, names: Iterable[str]) -> tuple[tuple[str, str | None], ...]:
-        """The versions that those objects (``Kind/name``) have now."""
+        """The versions that these objects (``Kind/name``) have now."""
         return tuple((each, self.versions.get(_reference(namespace, each))) for each in sorted(names))
 
     def inputs_now(self, revision: Revision) -> tuple[tuple[str, str | None], ...]:
-        """The versions that a revision's inputs have now; equal to its ``inputs`` while none has other contents."""
+        """The versions that a revision's inputs have now. They equal its ``inputs`` while no contents have changed."""
         known, now = dict(revision.inputs), self.inputs(revision.namespace, (name for name, _ in revision.inputs))
         if now == revision.inputs:
             return now
@@ -300,7 +309,7 @@ class Catalogue:
     def as_known(
         self, namespace: str, now: Versions, known: Versions, contents: Mapping[str, str]
     ) -> dict[str, str | None]:
-        """Those versions, but the known one of each object that holds what it did then, by its ``contents``."""
+        """These versions, with the known one in place of each that holds the same contents."""
         same = self.contents(namespace, now).items() & contents.items()
         return {
             name: known[name] if name in known and (name, contents.get(name)) in same else version
@@ -308,7 +317,7 @@ class Catalogue:
         }
 
     def contents(self, namespace: str, versions: Versions) -> dict[str, str]:
-        """The digests of what those objects (``Kind/name``) held at these versions, of those that were read."""
+        """The digests of what these objects (``Kind/name``) held at these versions, where they were read."""
         found = {}
         for name, version in versions.items():
             digest = self._contents.get(_reference(namespace, name), {}).get(version or "")
@@ -317,16 +326,16 @@ class Catalogue:
         return found
 
     def is_pod(self, namespace: str, name: str, uid: str) -> bool:
-        """Whether there is such a pod, with a sidecar."""
-        pod = self.pods[namespace].get(name) if namespace in self.pods else None
+        """Whether there is such a pod with a sidecar."""
+        pod = self.pod((namespace, name))
         return pod is not None and pod.uid == uid
 
     def matching(self, namespace: str, selector: Selector) -> list[Pod]:
         """The live pods that a selector selects."""
-        return [pod for pod in self.pods[namespace].values() if pod.live and selects(selector, pod.labels)]
+        return [pod for pod in self.pods.get(namespace, {}).values() if pod.live and selects(selector, pod.labels)]
 
     def _tell_matching(self, pod: Pod) -> None:
-        for plugin in list(self.plugins[pod.namespace].values()):
+        for plugin in self.plugins_in(pod.namespace):
             self.tell_plugin(plugin.key)
 
 

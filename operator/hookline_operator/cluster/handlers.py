@@ -1,8 +1,8 @@
 """kopf's part: the watch of ``WasmPlugin`` objects, as events without any state of kopf's own.
 
-A thread with a loop of its own, because kopf cancels every task of its loop when it ends. The one handler only hands
-the object over: no annotation, no finalizer and no status is written here, so kopf never writes at all. Which
-replica acts on what it saw is decided elsewhere; each of them sees everything.
+kopf runs in a thread with its own loop, because it cancels every task of its loop when it ends. Its one handler hands
+each object over, and writes no annotation, finalizer or status. Every replica sees every object; which one acts on it
+is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from hookline_operator.cluster.kube import Object
 
 _SERVER_S: Final = 15  # kopf writes it into the URL, and the API server wants a whole number
-"""A watch ends after this long: the next one tells what the API server forgot to tell (``reflector.py``)."""
+"""The API server ends a watch after this long. The next one tells what the server forgot (``reflector.py``)."""
 _CLIENT_S: Final = 25
-"""… whatever the connection says: one that hangs hears nothing."""
+"""The client ends a watch after this long, since one that hangs hears nothing."""
 _PAUSES_S: Final = (0.5, 1, 2, 4)
 _PAUSE_LAST_S: Final = 8.0
 _BEGIN_AGAIN_S: Final = 2.0
@@ -46,10 +46,10 @@ class _Pauses:
 
 
 class Handlers(threading.Thread):
-    """Runs kopf until ``stop``; ``seen`` gets each object (and whether it is gone), in the caller's loop.
+    """Runs kopf until ``stop``. ``seen`` gets each object, and whether it is gone, in the caller's loop.
 
-    ``served`` tells whether the API server knows the resource, and runs in the caller's loop too. kopf looks for it
-    once, when it starts, and one that finds nothing then stays blind.
+    ``served`` tells whether the API server knows the resource, and runs in the caller's loop too. kopf looks for the
+    resource once, when it starts, and never sees it where that fails.
     """
 
     def __init__(

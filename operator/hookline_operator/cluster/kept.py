@@ -1,4 +1,4 @@
-"""What is kept to save asking for it or making it again: bounded in bytes, since a tenant may put a mebibyte there."""
+"""A cache that is bounded in bytes, since a tenant may fill each entry with a mebibyte."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ _ENTRY: Final = 512
 
 
 class Kept(Generic[T]):
-    """A cache of at most so many bytes: what was not asked for the longest goes first. ``name`` says what is in it."""
+    """A cache of at most ``most`` bytes.
+
+    The entry that was not asked for the longest goes first. ``name`` says what is in it.
+    """
 
     def __init__(self, name: str, *, most: int) -> None:
         self.name = name

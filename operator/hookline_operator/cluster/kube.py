@@ -1,7 +1,7 @@
 """The Kubernetes API as the operator uses it: JSON objects by path.
 
-Connection, certificates and tokens are the official client's; its thousand typed models are not used, because most
-objects here are only looked at for three fields.
+The official client makes the connection, with its certificates and tokens. Its typed models are not used, because the
+operator reads three fields of most objects.
 """
 
 from __future__ import annotations
@@ -36,13 +36,14 @@ _HANGS_S: Final = 10.0
 _MAX_RETRY_AFTER_S: Final = 60.0
 _NOT_FOUND: Final = 404
 _MAX_LEVELS: Final = 12_000
-"""Of calls, and so of objects in objects: the API server stores 10,000. A level of JSON takes 200 bytes of stack."""
+"""Levels of objects in objects, and so of calls. The API server stores 10,000. A level of JSON takes 200 bytes of
+stack."""
 _CHUNK: Final = 256 * 1024
 _METADATA: Final = "application/json;as=PartialObjectMetadata{};g=meta.k8s.io;v=v1,application/json"
 
 
 class KubeError(Exception):
-    """The API server refused, or could not be reached (``status`` 0); it may say for how long (seconds)."""
+    """The API server refused, or could not be reached (``status`` 0). ``retry_after`` is in seconds."""
 
     def __init__(self, status: int, message: str, *, retry_after: float = 0.0) -> None:
         super().__init__(message)
@@ -99,7 +100,7 @@ class Kube:
         content_type: str = "application/json",
         accept: str = "application/json",
     ) -> Object:
-        """One request; the answer's JSON. Raises KubeError."""
+        """Send one request, and return the answer's JSON. Raises KubeError."""
         async with self._open(method, where, query, body, content_type, accept, total=_TIMEOUT_S) as response:
             try:
                 answer: Object = _parsed(await response.read())
@@ -117,7 +118,7 @@ class Kube:
             raise
 
     async def apply(self, where: str, body: Object) -> Object:
-        """Server-side apply of exactly these fields, also against other managers of them. Raises KubeError."""
+        """Server-side apply of exactly these fields, forced over other managers. Raises KubeError."""
         return await self.request(
             "PATCH",
             where,
@@ -141,7 +142,10 @@ class Kube:
     async def pages(
         self, where: str, *, selector: str = "", fields: str = "", metadata_only: bool = False
     ) -> AsyncIterator[tuple[Page, str]]:
-        """The same piece by piece, for whoever keeps little of each: 20,000 pods are 500 MiB. Raises KubeError."""
+        """The objects of ``list`` page by page, for callers that keep little of each: 20,000 pods are 500 MiB.
+
+        Raises KubeError.
+        """
         accept = _METADATA.format("List") if metadata_only else "application/json"
         query = {"limit": str(_PAGE)} | _selectors(selector, fields)
         while True:
@@ -152,7 +156,7 @@ class Kube:
             query["continue"] = token
 
     async def find(self, where: str, name: str, *, metadata_only: bool = False) -> Object | None:
-        """An object of a namespace's collection, with the right to list alone; None where there is none.
+        """An object by listing its collection, for which the right to list is enough; None where there is none.
 
         Raises KubeError.
         """
@@ -162,7 +166,7 @@ class Kube:
         return next((each for each in page.get("items") or [] if each["metadata"]["name"] == name), None)
 
     async def version(self, where: str) -> str:
-        """The version that a collection has now, for the price of one object's name. Raises KubeError."""
+        """The collection's present version, read with a list of one object's name. Raises KubeError."""
         page = await self.request("GET", where, query={"limit": "1"}, accept=_METADATA.format("List"))
         return str(page["metadata"].get("resourceVersion", ""))
 

@@ -1,4 +1,4 @@
-"""Labels and annotations by which Hookline and the people of a cluster understand each other."""
+"""The labels and annotations that Hookline reads and writes on pods and namespaces."""
 
 from __future__ import annotations
 
@@ -11,4 +11,4 @@ LABEL_REQUIRES: Final = "hookline.dev/require-injection"
 SIDECAR_LABEL: Final = "hookline.dev/sidecar"
 """On a pod that has a sidecar, injected or by hand: ``true``."""
 ANNOTATION_CA: Final = "hookline.dev/operator-ca"
-"""The certificate authorities of the operator, PEM. Kubelet hands a change of it to the running sidecar."""
+"""The certificate authorities of the operator, PEM. Kubelet hands the running sidecar each change of it."""

@@ -1,11 +1,11 @@
-"""Secrets and ConfigMaps that plugins refer to: what is in them, and whether it is another than before.
+"""Secrets and ConfigMaps that plugins refer to: their data, and whether it has changed.
 
-The watch tells names and versions alone, and a version is another with each label and annotation. So where something
-that a plugin refers to has a new version, it is read before anybody hears of it, and its contents are compared by a
-digest. What has the same contents is the same: no plugin is resolved anew for it.
+The watch tells names and versions alone, and every new label or annotation makes a new version. So an object with a new
+version that a plugin refers to is read first, and its contents are compared by a digest. With the same contents,
+nothing is resolved again.
 
-DANGER: such a digest is kept in revisions, which more people may read than Secrets. It is made with the operator's own
-key, and of the object's name too: nobody can try values, or see that two Secrets hold the same.
+DANGER: the digest is kept in revisions, which more people may read than Secrets. It is an HMAC with the operator's own
+key over the object's name and data, so nobody can try values, or see that two Secrets hold the same.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ log = logging.getLogger("hookline.objects")
 
 
 class ClusterObjects:
-    """Secrets and ConfigMaps by the API, each read once for every version it has."""
+    """Secrets and ConfigMaps from the API, each read once for each version."""
 
     def __init__(self, kube: Kube, catalogue: Catalogue, *, key: Callable[[], bytes] | None = None) -> None:
-        """``key`` is what digests of contents are made with; without it, each version counts as another."""
+        """``key`` gives the key for digests of contents. Without it, every new version counts as a change."""
         self._kube = kube
         self._catalogue = catalogue
         self._key = key
@@ -55,7 +55,7 @@ class ClusterObjects:
         self._coming: dict[Reference, str] = {}
         """The newest version of what is being looked at, before the catalogue hears of it."""
         self._looks: dict[Reference, asyncio.Task[None]] = {}
-        self._places = asyncio.Semaphore(_LOOKS_AT_ONCE)
+        self._permits = asyncio.Semaphore(_LOOKS_AT_ONCE)
 
     async def secret(self, namespace: str | None, name: str) -> Mapping[str, bytes] | None:
         """A Secret's data; None where there is none. Raises FetchError."""
@@ -66,7 +66,10 @@ class ClusterObjects:
         return await self._read("ConfigMap", namespace or "", name)
 
     def put_version(self, kind: Kind, key: Key, version: str | None) -> None:
-        """What the watch tells of a version; None where it is gone. The catalogue hears of it once it is read."""
+        """Take in a version from the watch; None where it is gone.
+
+        The catalogue hears of it once the object was read.
+        """
         reference: Reference = (kind, *key)
         if version is None or self._key is None or not self._catalogue.is_compared(reference):
             self._coming.pop(reference, None)
@@ -79,7 +82,7 @@ class ClusterObjects:
             task.add_done_callback(lambda _: self._looks.pop(reference, None))
 
     async def settle(self) -> None:
-        """Look at everything that has another version than the plugins' revisions say: before anybody acts on it."""
+        """Compare everything that has a newer version than the plugins' revisions name, before anybody acts on it."""
         changed = self._catalogue.differing() if self._key is not None else set()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_FIRST_S):
@@ -99,7 +102,7 @@ class ClusterObjects:
     async def _noted(self, reference: Reference, version: str) -> None:
         """Have the digest of this version noted; where it cannot be read, it has none, and counts as changed."""
         with contextlib.suppress(FetchError):
-            async with self._places:
+            async with self._permits:
                 await self._fetched(reference, version)
 
     async def _read(self, kind: Kind, namespace: str, name: str) -> Mapping[str, bytes] | None:
@@ -143,7 +146,7 @@ class ClusterObjects:
 
 
 def digest(key: bytes, reference: Reference, data: Mapping[str, bytes]) -> str:
-    """HMAC-SHA256 of what an object holds, and of which object it is: 64 hex digits."""
+    """HMAC-SHA256 over an object's kind, namespace, name and data, as 64 hex digits."""
     made = hmac.new(key, _PURPOSE, hashlib.sha256)
     for part in _parts(reference, data):
         made.update(len(part).to_bytes(8))

@@ -1,9 +1,8 @@
-"""That all of the WasmPlugins are in the catalogue, by two ears of which neither is believed alone.
+"""Makes sure that all WasmPlugins are in the catalogue, by two watches that check each other.
 
-kopf watches the objects themselves, and tells nothing of how well it hears: not what was deleted while it did not
-watch, nor that a watch of its is dead. So a ``Reflector`` keeps names and versions beside it, and every five seconds
-the two are compared. What kopf has not told after some seconds, while it tells nothing else either, it will not tell
-any more: it begins again, and lists everything.
+kopf watches the objects themselves. It does not tell what was deleted while it did not watch, nor that one of its
+watches is dead. So a ``Reflector`` follows names and versions beside it, and the two are compared every five seconds.
+Where kopf is behind and tells nothing, it is started again and lists everything.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ _STEP_S: Final = 0.1
 _COMPARE_S: Final = 5.0
 _DEAF: Final = "the watch of WasmPlugins is deaf: it does not tell what changes"
 _LATE_S: Final = 6.0
-"""For which kopf may be behind."""
+"""Seconds that kopf may be behind the reflector."""
 _AHEAD_S: Final = 25.0
-"""… or before the reflector, whose watch may be the one that is dead, for a turn."""
+"""Seconds that kopf may be ahead of the reflector, whose watch may be the dead one for a turn."""
 _NEVER_S: Final = 120.0
-"""After which it is deaf, however much else it tells meanwhile."""
+"""Seconds after which it counts as deaf, however much else it tells meanwhile."""
 _AGAIN_FIRST_S: Final = 15.0
 _AGAIN_LAST_S: Final = 240.0
 """Between two beginnings: a list of five thousand large objects takes its time."""
@@ -48,7 +47,7 @@ log = logging.getLogger("hookline.plugin_watch")
 
 
 class Version(NamedTuple):
-    """Which object, and which state of it."""
+    """An object's uid and its version."""
 
     uid: str
     version: str
@@ -69,7 +68,7 @@ class _Behind:
 
 
 class PluginWatch:
-    """Fills the catalogue with the plugins of these namespaces (of all, where there are none)."""
+    """Fills the catalogue with the plugins of these namespaces, or of all where none are given."""
 
     def __init__(
         self, kube: Kube, catalogue: Catalogue, sights: Sights, *, namespaces: tuple[str, ...], kubeconfig: Path | None
@@ -86,7 +85,7 @@ class PluginWatch:
             )
             for namespace in namespaces or (None,)
         ]
-        """Of their names and versions; whoever owns this runs them."""
+        """Follow names and versions of the plugins. Whoever owns this object runs them."""
         self._catalogue = catalogue
         self._sight = sights.new(PLURAL)
         self._each_namespace = bool(namespaces)
@@ -107,15 +106,15 @@ class PluginWatch:
         self._again_s = _AGAIN_FIRST_S
 
     def start(self) -> None:
-        """Have kopf begin."""
+        """Start kopf."""
         self._handlers.start()
 
     def stop(self) -> None:
-        """Have it end, soon."""
+        """Have kopf end soon."""
         self._handlers.stop()
 
     async def first_sync(self) -> None:
-        """Return when everything that is in the API is in the catalogue.
+        """Wait until everything that is in the API is in the catalogue.
 
         DANGER: a bundle that is made of half of the plugins takes the other half off the pods.
         """
@@ -128,7 +127,7 @@ class PluginWatch:
                 compared = time.monotonic()
 
     async def run(self) -> None:
-        """Compare, for ever."""
+        """Compare the two watches, for ever."""
         while True:
             self._compare()
             await asyncio.sleep(_COMPARE_S)
@@ -178,10 +177,10 @@ class PluginWatch:
                 self._catalogue.forget_plugin(key)
                 del self._behind[key]
         if late := [key for key in behind if self._is_late(key, now)]:
-            self._deaf(late, now)
+            self._listen_again(late, now)
         else:
             self._again_s = _AGAIN_FIRST_S
-            self._sight.heard()
+            self._sight.answered()
 
     def _has_read(self, key: Key) -> bool:
         """Whether the reflectors know of later than kopf's last word of a plugin.
@@ -203,7 +202,7 @@ class PluginWatch:
         quiet = now - self._heard.get(self._ear(key), 0.0)
         return waited > _NEVER_S or min(waited, quiet) > _LATE_S
 
-    def _deaf(self, late: Iterable[Key], now: float) -> None:
+    def _listen_again(self, late: Iterable[Key], now: float) -> None:
         self._sight.failed(DEAF, _DEAF)
         if now - self._began > self._again_s:
             log.info("the watch of WasmPlugins begins again: it does not tell of '%s/%s'", *min(late))

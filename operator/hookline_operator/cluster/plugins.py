@@ -1,7 +1,7 @@
-"""``WasmPlugin`` resources as the operator keeps them: bytes, which are parsed when they are needed.
+"""``WasmPlugin`` resources as the operator keeps them: as JSON bytes, which are parsed when they are needed.
 
-Of 5,000 plugins with their settings everything parsed would be gigabytes. What is asked again and again is computed
-once and kept beside the bytes (``Facts``, and the cached properties).
+5,000 parsed plugins with their settings would take gigabytes. What is asked often is computed once and kept beside the
+bytes: ``Facts``, and the cached properties.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _NO_ROOM: Final = "the specs of its namespace's plugins have "
 
 
 class Facts(NamedTuple):
-    """What is asked of a spec again and again, by every change of a pod or a Secret."""
+    """What every change of a pod or a Secret asks of a spec."""
 
     permissions: list[str]
     is_strict: bool
@@ -64,7 +64,7 @@ class Plugin:
     size: int = field(default=0, compare=False)
     """Bytes of the spec in the API, also where it is not kept."""
     names: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
-    """Of all objects that the spec refers to: known without reading a mebibyte of it for each Secret that changes."""
+    """The names of all objects that the spec refers to, so that a changed Secret needs no look into specs."""
     left_out: bool = False
     """Whether its namespace has no room for its spec: then little of it is kept."""
 
@@ -91,12 +91,12 @@ class Plugin:
         )
 
     def without_spec(self, why: str) -> Plugin:
-        """The same with no more of its spec than which pods it is for."""
+        """The same plugin, with nothing of its spec but the selector."""
         spec = _kept(_refused(orjson.loads(self.spec), why))
         return replace(self, spec=spec, names=frozenset(), left_out=True)
 
     def after(self, known: Plugin | None) -> Plugin:
-        """The same, with what was found out of its spec before, where only its status is another."""
+        """The same plugin, with what was computed of its spec before, where the spec is the same."""
         if known is None or known.spec != self.spec:
             return self
         made = replace(self, spec=known.spec)
@@ -109,7 +109,7 @@ class Plugin:
         return self.namespace, self.name
 
     def parsed(self) -> WasmPlugin:
-        """The resource. Raises ``pydantic.ValidationError``: the API server checks less than the models do."""
+        """The resource. Raises ``pydantic.ValidationError``: the models check more than the API server does."""
         spec = orjson.loads(self.spec)
         config = spec.get("config") if isinstance(spec, dict) else None
         if isinstance(config, str) and config.startswith((_TOO_DEEP, _TOO_MANY, _NO_ROOM)):
@@ -121,7 +121,7 @@ class Plugin:
 
     @property
     def settings_from(self) -> list[str]:
-        """The objects, as ``Kind/name``, that settings or the module itself are in."""
+        """The objects, as ``Kind/name``, that hold settings or the module itself."""
         return [each for each, settings in self.facts.refers_to if settings] if self.facts else []
 
     @property
@@ -131,7 +131,7 @@ class Plugin:
 
     @cached_property
     def facts(self) -> Facts | None:
-        """What its spec says beside its settings, which are read a tenth of a second; None where it is not valid."""
+        """The spec without its settings, which would take a tenth of a second to read; None where it is not valid."""
         spec = orjson.loads(self.spec)
         if isinstance(spec, dict) and isinstance(spec.get("config"), dict):
             spec["config"] = {}
@@ -158,7 +158,10 @@ class Plugin:
 
     @cached_property
     def selector(self) -> Selector:
-        """Which pods it is for, also where the rest of the resource is wrong; then, if need be, all."""
+        """Which pods it is for.
+
+        It is read where the rest of the spec is wrong, too; an unreadable one selects all pods.
+        """
         spec = orjson.loads(self.spec)
         try:
             return Selector.model_validate((spec or {}).get("selector") or {})
@@ -174,12 +177,15 @@ class Plugin:
 
     @cached_property
     def is_ready(self) -> bool:
-        """Whether its status says so."""
+        """Whether its status says Ready."""
         return any(each.type == "Ready" and each.status == "True" for each in self.last_status().conditions)
 
     @cached_property
     def vouches(self) -> tuple[str, str | None] | None:
-        """Which revision of what module was good when the operator last wrote the status, which nobody else may."""
+        """The revision, and its module's sha256, that were good when the operator last wrote the status.
+
+        Nobody else may write the status, so it vouches for that revision.
+        """
         status = self.last_status()
         if not status.revisions or status.artifact is None:
             return None
@@ -245,7 +251,7 @@ def _list(node: Any) -> list[Any]:
 
 
 def parse_plugin(namespace: str, name: str, uid: str, generation: int, spec: Any) -> WasmPlugin:
-    """A resource of its parts. Raises ``pydantic.ValidationError``."""
+    """A resource from its parts. Raises ``pydantic.ValidationError``."""
     metadata = {"namespace": namespace, "name": name, "uid": uid, "generation": generation}
     return WasmPlugin.model_validate(
         {"apiVersion": API_VERSION, "kind": KIND, "metadata": metadata, "spec": spec}, by_alias=True, by_name=False

@@ -1,4 +1,4 @@
-"""Pods as the operator keeps them, and which of them a label selector selects."""
+"""Pods as the operator keeps them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from hookline_operator.cluster.labels import ANNOTATION_CA
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hookline_api.resources import Selector
     from hookline_operator.cluster.kube import Object
 
 
@@ -27,7 +26,7 @@ class Pod:
     live: bool
     """False once it is being deleted or has ended: then it counts no more."""
     authorities: frozenset[str] | None = None
-    """Fingerprints of those that its sidecar was made to trust; None where that is not the operator's doing."""
+    """Fingerprints of the authorities that its sidecar was made to trust; None where the operator did not do that."""
 
     @classmethod
     def of(cls, found: Object) -> Pod:
@@ -44,20 +43,3 @@ class Pod:
             live="deletionTimestamp" not in metadata and status.get("phase") not in {"Succeeded", "Failed"},
             authorities=fingerprints(trusts) if trusts else None,
         )
-
-
-def selects(selector: Selector, labels: Mapping[str, str]) -> bool:
-    """Whether a label selector selects these labels, as Kubernetes has it."""
-    if any(labels.get(key) != value for key, value in selector.match_labels.items()):
-        return False
-    for each in selector.match_expressions:
-        there = each.key in labels
-        holds = {
-            "In": there and labels[each.key] in each.values,
-            "NotIn": not there or labels[each.key] not in each.values,
-            "Exists": there,
-            "DoesNotExist": not there,
-        }[each.operator]
-        if not holds:
-            return False
-    return True

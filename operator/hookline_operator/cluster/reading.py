@@ -1,4 +1,4 @@
-"""Specs that had to be left out of the catalogue, and fit again: read from the API, a few at a time."""
+"""Reads specs again that were left out of the catalogue and fit now, a few at a time."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ log = logging.getLogger("hookline.reading")
 
 
 class Reading:
-    """Reads each plugin of which the catalogue says that there is room for its spec again."""
+    """Reads each plugin for whose spec the catalogue has room again."""
 
     def __init__(self, kube: Kube, catalogue: Catalogue) -> None:
         self.tasks: dict[Key, asyncio.Task[None]] = {}
         """Plugins that are being read."""
         self._kube = kube
         self._catalogue = catalogue
-        self._places = asyncio.Semaphore(_READS_AT_ONCE)
+        self._permits = asyncio.Semaphore(_READS_AT_ONCE)
 
     def read(self, key: Key) -> None:
         """Have a plugin read, unless it is being read already."""
@@ -37,7 +37,7 @@ class Reading:
 
     async def _read(self, key: Key) -> None:
         try:
-            async with self._places:
+            async with self._permits:
                 found = await self._kube.find(path(API_VERSION, PLURAL, key[0]), key[1])
         except KubeError as error:
             log.warning("plugin '%s/%s' cannot be read: %s", *key, error)

@@ -1,12 +1,11 @@
-"""A collection of the Kubernetes API that keeps itself current, and knows when it does not.
+"""A local copy of one collection of the Kubernetes API, which knows whether it is current.
 
-A ``Reflector`` is what client-go calls one: list, then watch, and list again when the watch can no longer be resumed;
-so a deletion that happened while nobody watched is seen too.
+As client-go's reflector: list, then watch, and list again when the watch cannot be resumed. So a deletion that happened
+while nobody watched is seen too.
 
-A watch that is open proves nothing: the API server may have forgotten it, as it does with those of a definition that is
-served no longer. So each lasts for some seconds only, and the next one begins where it ended: what the one before it
-did not tell comes then, or a 410, after which everything is listed. Nothing is read twice, and a quiet collection costs
-one request in each turn.
+An open watch proves nothing: the API server may have forgotten it. So each watch lasts for some seconds, and the next
+one resumes where it ended. What was missed comes then, or a 410, after which everything is listed. Nothing is read
+twice, and a quiet collection costs one request in each turn.
 """
 
 from __future__ import annotations
@@ -30,16 +29,16 @@ TURN_S: Final = 12
 """Seconds that a watch lasts at least."""
 _JITTER_S: Final = 3
 _TURNS_A_LOOK: Final = 4
-"""After so many turns the collection's version is asked for: a store that was put back to a backup has an older one."""
+"""After so many turns the collection's version is asked for. A store restored from a backup has an older one."""
 _RELIST_S: Final = 600.0
-"""After which names and versions are compared, whatever the watches said; whole objects are not read again for that."""
+"""Seconds after which names and versions are compared, whatever the watches said. Whole objects are not read."""
 _PAUSE_FIRST_S: Final = 0.5
 _PAUSE_LAST_S: Final = 15.0
 _PAUSE_AWAY_S: Final = 5.0
-"""… where nobody answers: everybody waits for what comes then."""
+"""The longest pause where no API server answers: everybody waits for it to come back."""
 _RESUMED: Final = 4
-"""How often a watch goes on from where it was after a no of an API server that has too much to do, or has failed: to
-list everything would be the more to do. After that it is not believed that it can."""
+"""How often a watch is resumed after an API server was overloaded or failed, since listing everything would be more
+work. After that, everything is listed."""
 _SHORT_S: Final = 1.0
 """A watch that ends sooner than that was not served."""
 _NOT_FOUND: Final = 404
@@ -47,10 +46,10 @@ _GONE: Final = 410
 
 
 class Reflector(Generic[T]):
-    """A copy of one collection, as far as ``project`` keeps it; ``changed`` hears of each change.
+    """A copy of one collection, as far as ``project`` keeps it. ``changed`` is called with each change.
 
-    ``project`` gives None for objects that are not wanted. ``changed`` gets the key, what was there, and what is there
-    now (None where it is gone); what is equal to what was there is no change.
+    ``project`` returns None for an object that is not wanted. ``changed`` gets the key, the old value and the new one,
+    which is None where the object is gone. Equal values are no change.
     """
 
     def __init__(
@@ -66,7 +65,7 @@ class Reflector(Generic[T]):
         metadata_only: bool = False,
         unknown: str = "",
     ) -> None:
-        """``unknown`` says what is not there, and what to do, where the API server has no such collection."""
+        """``unknown`` is the sentence for an API server that does not have this collection."""
         self.items: dict[Key, T] = {}
         self.synced = asyncio.Event()
         self.sight = sight or Sight(where.rpartition("/")[2])
@@ -90,7 +89,7 @@ class Reflector(Generic[T]):
 
     @property
     def version(self) -> str:
-        """Of the collection, as far as it is known here; empty while all of it has to be listed."""
+        """The collection's version as far as it was read; empty while everything has to be listed."""
         return self._version
 
     async def run(self) -> None:
@@ -108,7 +107,7 @@ class Reflector(Generic[T]):
                 if time.monotonic() - began < _SHORT_S:
                     await asyncio.sleep(_SHORT_S)
             except KubeError as error:
-                await asyncio.sleep(self._failed(error))
+                await asyncio.sleep(self._note_failure(error))
 
     async def _turn(self) -> None:
         """One watch. Raises KubeError."""
@@ -139,9 +138,9 @@ class Reflector(Generic[T]):
 
     def _heard(self) -> None:
         self._attempts = 0
-        self.sight.heard()
+        self.sight.answered()
 
-    def _failed(self, error: KubeError) -> float:
+    def _note_failure(self, error: KubeError) -> float:
         """What an error means, and for how many seconds to wait."""
         said = f"watching {self._where}: {error}"
         if error.status == _NOT_FOUND and self._unknown:

@@ -1,4 +1,4 @@
-"""Which collections of the API a replica keeps copies of, and what of each object. Plugins: ``plugin_watch``."""
+"""Which collections a replica keeps copies of, and what of each object. Plugins: ``plugin_watch``."""
 
 from __future__ import annotations
 

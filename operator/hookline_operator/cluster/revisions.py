@@ -1,12 +1,12 @@
-"""What is kept of a plugin that was good: as an object of the API, and why a replica believes what it finds in one.
+"""What is kept of a plugin that was good, as an object of the API, and why a replica believes such an object.
 
-Whoever could write one unseen would say what pods run. So the text that is kept is sealed with the operator's own key,
-for this namespace, this plugin and this number: a replica hands out nothing whose seal does not hold. Where the seal
-cannot be right (another key, or an object from before there were seals) the plugin's status vouches, which the
-operator alone writes: it names the revision by a digest of its text, and the module's sha256.
+Whoever could write one unseen would decide what pods run. So the kept text is sealed with the operator's own key, for
+this namespace, this plugin and this number, and a replica hands out nothing without a valid seal. Where the seal cannot
+be valid (the key has changed, or the object is older than seals), the plugin's status vouches for it: only the operator
+writes that, and it names the revision by a digest of its text, and the module's sha256.
 
-An older version of the operator kept the same in Kubernetes' own ``ControllerRevision``, which any number of other
-controllers write. ``Revision.of_old`` reads those; the leader copies what a status vouches for.
+An older operator kept the same in Kubernetes' own ``ControllerRevision``, which other controllers write, too.
+``Revision.of_old`` reads those, and the leader copies what a status vouches for.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ PLUGIN_LABEL: Final = "hookline.dev/plugin-uid"
 OLD_API: Final = ("apps/v1", "controllerrevisions")
 """Where an older version kept them: read, and never written."""
 MAX_DEPTH: Final = 100
-"""Levels of a spec. Parsers and serializers on the way to a guest's settings end at 200 and more, each elsewhere."""
+"""Levels of a spec. Each parser and serializer on the way to a guest's settings ends at 200 or more."""
 
 _PURPOSE: Final = "hookline.dev/revision/1"
 """What a seal is for: so that nothing else that the same key signs is one."""
@@ -44,7 +44,7 @@ _MAX_DIGEST: Final = 256
 
 
 class Template(Resource):
-    """What a revision holds: a spec that resolved, and what it resolved to. No value of a Secret."""
+    """What a revision holds: a spec that was resolved, and the result. It holds no value of a Secret."""
 
     plugin: Name
     spec: dict[str, Any]
@@ -57,20 +57,20 @@ class Template(Resource):
     proven: dict[str, str | None] = {}
     """The same of the pull secrets with which the registry let us have it."""
     contents: dict[str, str] = {}
-    """Digests, with the operator's key, of what was in both kinds of objects (``objects.digest``)."""
+    """Digests, by the operator's key, of the contents of both kinds of objects (``objects.digest``)."""
     notes: list[str] = []
     """What is legal, and may not be what was meant."""
 
     def text(self) -> str:
-        """As it is kept: JSON whose names are in order."""
+        """The text that is kept: JSON with its names in order."""
         return orjson.dumps(self.model_dump(mode="json", by_alias=True), option=orjson.OPT_SORT_KEYS).decode()
 
 
 class Seal:
     """Signs and verifies with the operator's key.
 
-    ``key`` is asked each time, since keys change, and gives None while it is not known: then no seal holds, and nothing
-    can be sealed. Without ``key`` nothing is sealed, and every revision of ours is believed, as its writers are.
+    ``key`` is called each time, since keys change. It gives None while the key is unknown: then no seal is valid, and
+    nothing can be sealed. Without ``key`` nothing is sealed, and every revision is believed, as its writers are.
     """
 
     def __init__(self, key: Callable[[], bytes | None] | None = None) -> None:
@@ -117,9 +117,9 @@ class Revision:
     old: bool = False
     """Whether it is a ``ControllerRevision``."""
     written: str = ""
-    """When it was last written, by the API server's clock: RFC 3339, UTC, so that texts compare as times do."""
+    """When it was last written, by the API server's clock: RFC 3339 in UTC, so that texts sort as times do."""
     claim: tuple[str, str] | None = None
-    """Its ``short`` and its module's sha256, if the former is of this text: what a status can vouch for."""
+    """Its ``short`` and its module's sha256, if ``short`` is of this text: what a status can vouch for."""
     digest: str = field(default="", repr=False)
     seal: str | None = field(default=None, repr=False)
     """Both as the object has them."""

@@ -1,9 +1,9 @@
-"""The key that seals what has the values of Secrets (``hookline_api.bundle``): one for all replicas, in a Secret.
+"""The key that seals what holds values of Secrets (``hookline_api.bundle``): one for all replicas, in a Secret.
 
-All replicas have to come to the same revisions. Whoever finds no key makes one, and whoever meets a conflict takes
-what the other wrote. A Secret that is deleted comes back with the key that is in use; another key in it is taken over
-within a minute, and then each plugin with values of Secrets has a new revision, and what is kept of plugins gets a new
-seal (``revisions.py``), which their statuses vouch for meanwhile: nothing else depends on it.
+All replicas have to come to the same revisions. A replica that finds no key makes one; one that meets a conflict takes
+what the other wrote. A deleted Secret comes back with the key that is in use. Another key in it is taken over within a
+minute. Then each plugin with values of Secrets has a new revision, and the kept revisions get new seals
+(``revisions.py``). Their statuses vouch for them meanwhile, and nothing else depends on the key.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ log = logging.getLogger("hookline.sealing")
 
 
 class Api(Protocol):
-    """What the keeper needs of the Kubernetes API; ``cluster.kube.Kube`` is one. Both methods raise KubeError."""
+    """What the keepers need of the Kubernetes API; ``cluster.kube.Kube`` is one. Both methods raise KubeError."""
 
     async def get(self, where: str, /) -> Object | None:
         """An object; None where there is none."""
@@ -51,7 +51,7 @@ class Api(Protocol):
 
 
 class SealingKey:
-    """The key, kept as the Secret has it."""
+    """The key as the Secret has it."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class SealingKey:
         while True:
             try:
                 await self.sync()
-                self.sight.heard()
+                self.sight.answered()
                 return
             except KubeError as error:
                 self.sight.failed(reason_of(error), f"there is no key to seal revisions with yet: {error}")
@@ -95,19 +95,19 @@ class SealingKey:
             await asyncio.sleep(_PERIOD_S * random.uniform(0.8, 1.2))  # noqa: S311 - jitter
             try:
                 await self.sync()
-                self.sight.heard()
+                self.sight.answered()
             except KubeError as error:
                 which = f"the key in the Secret {self._namespace}/{self._secret}"
                 self.sight.failed(reason_of(error), f"{which} cannot be checked: {error}")
 
     async def sync(self) -> None:
-        """Have the key that is in the Secret, or put one there. Raises KubeError."""
+        """Take the key from the Secret, or put one there. Raises KubeError."""
         for _ in range(_ATTEMPTS):
             found = await self._api.get(path("v1", "secrets", self._namespace, self._secret))
             key = _read((found or {}).get("data") or {})
             if key is None:
                 key = self._key or os.urandom(_SIZE)
-                if not await self._written(found, {_ENTRY: base64.b64encode(key).decode()}):
+                if not await self._write(found, {_ENTRY: base64.b64encode(key).decode()}):
                     continue
             before, self._key = self._key, key
             if before is not None and before != key:
@@ -117,8 +117,8 @@ class SealingKey:
             return
         raise KubeError(_CONFLICT, f"the Secret {self._namespace}/{self._secret} changes faster than it can be written")
 
-    async def _written(self, found: dict[str, object] | None, data: dict[str, str]) -> bool:
-        """Whether nobody was quicker."""
+    async def _write(self, found: dict[str, object] | None, data: dict[str, str]) -> bool:
+        """Write it; False where somebody was quicker."""
         where = path("v1", "secrets", self._namespace)
         try:
             if found is None:

@@ -1,12 +1,13 @@
 """Whether this replica sees what it has to see, and who is told where it does not.
 
-Each collection that is watched, and each object that is looked at in turns, has a ``Sight``. Whoever looks says when it
-heard something and when that failed; the rest is here: one line in the log for each state and one when it is over, a
-count by reason, the age of the last word, and whether the replica is blind there.
+Each collection that is watched, and each object that is polled, has a ``Sight``. Whoever looks calls ``answered`` or
+``failed``. From that come one line in the log for each state and one when it is over, a count by reason, the age of the
+last answer, and whether the replica is blind there.
 
-Blind is who has heard nothing for ``GRACE_S``. It costs readiness only where the API server answers this replica and
-says no, or has more to say than the watch told. One that does not answer at all is away for every replica: taking all
-of them out of the Service would take the webhooks away too, and for longer than the API server was.
+A replica is blind where it had no answer for ``GRACE_S``. That costs readiness only where the API server answers this
+replica and refuses, or where the watch misses what it tells. An API server that does not answer at all is away for
+every replica. Taking all of them out of the Service would take the webhooks away too, and for longer than the API
+server was away.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from hookline_operator.cluster.kube import KubeError
 
 GRACE_S: Final = 30.0
-"""Seconds without a word after which a replica is blind: more than two of the watches' turns."""
+"""Seconds without an answer after which a replica is blind: more than two turns of a watch."""
 DEAF: Final = "deaf"
 UNREACHABLE: Final = "unreachable"
 _REASONS: Final = {
@@ -44,7 +45,7 @@ log = logging.getLogger("hookline.sight")
 
 
 def reason_of(error: KubeError) -> str:
-    """Why the API server did not do it, in one word of a few: for labels."""
+    """Why the API server refused, as one word of a few: for labels."""
     return _REASONS.get(error.status) or (_SERVER if error.status >= 500 else "refused")  # noqa: PLR2004
 
 
@@ -59,7 +60,7 @@ class Sight:
         needed: bool = True,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``needed``: whether what pods are told depends on it."""
+        """``needed`` says whether what pods are told depends on it."""
         self.name = name
         self.needed = needed
         self._grace_s = grace_s
@@ -75,12 +76,12 @@ class Sight:
 
     @property
     def age(self) -> float:
-        """Seconds since something was heard."""
+        """Seconds since the last answer."""
         return self._now() - self._heard
 
     @property
     def blind(self) -> bool:
-        """Whether nothing was heard for longer than the grace."""
+        """Whether the last answer is older than the grace."""
         return self.age > self._grace_s
 
     @property
@@ -94,15 +95,15 @@ class Sight:
         why = self.trouble or f"nothing was heard of {self.name}"
         return f"{why} (for {self.age:.0f} s)" if self.blind else why
 
-    def heard(self) -> None:
-        """The API server said something of it, if only that there is nothing new."""
+    def answered(self) -> None:
+        """The API server has answered, if only that there is nothing new."""
         if self._said:
             log.info("%s can be seen again, after %.0f s", self.name, self.age)
         self._heard, self.trouble, self._reason = self._now(), "", ""
         self._said.clear()
 
     def failed(self, reason: str, sentence: str) -> None:
-        """It could not be looked at; ``sentence`` is said once for each reason until it can."""
+        """A look has failed. ``sentence`` is logged once for each reason until one succeeds."""
         self.failures[reason] += 1
         self.trouble, self._reason = sentence[:_MAX_TROUBLE], reason
         if reason not in self._said:
@@ -111,28 +112,28 @@ class Sight:
 
 
 class Sights:
-    """All of one replica's."""
+    """All sights of one replica."""
 
     def __init__(self) -> None:
         self._all: list[Sight] = []
 
     def new(self, name: str, *, grace_s: float = GRACE_S, needed: bool = True) -> Sight:
-        """One more; several may have the same name, in several namespaces."""
+        """Add a sight. Several may have the same name, in several namespaces."""
         sight = Sight(name, grace_s=grace_s, needed=needed)
         self._all.append(sight)
         return sight
 
     @property
     def blind(self) -> bool:
-        """Whether anything is not seen that pods depend on."""
+        """Whether the replica is blind to anything that pods depend on."""
         return any(each.needed and each.blind for each in self._all)
 
     def troubles(self) -> list[str]:
-        """Why the last looks failed, of those that did."""
+        """Why the last looks failed, where they did."""
         return list(dict.fromkeys(each.trouble for each in self._all if each.trouble))
 
     def sentences(self) -> list[str]:
-        """What is not seen, whatever that is good for."""
+        """What the replica is blind to, in sentences."""
         return list(dict.fromkeys(each.sentence for each in self._all if each.blind))
 
     def not_ready(self) -> list[str]:
@@ -140,7 +141,7 @@ class Sights:
         return list(dict.fromkeys(each.sentence for each in self._all if each.costs_readiness))
 
     def by_name(self) -> dict[str, list[Sight]]:
-        """Of each name, all that have it."""
+        """The sights by their names."""
         found: dict[str, list[Sight]] = {}
         for each in self._all:
             found.setdefault(each.name, []).append(each)

@@ -1,4 +1,4 @@
-"""The leader's work: resolve what changed, keep what resolved as a revision, and have the status say what is true.
+"""The leader's work: a change becomes a revision, and a status that is true.
 
 ::
 
@@ -7,8 +7,8 @@
          │     └─▶ keeping.py    a WasmPluginRevision; ``settling.py``: when the one before it can go
          └─▶ publisher.py  ``reconcile`` of what is known now ──▶ status and Events
 
-Nothing here is remembered that could not be found again: a new leader begins with the revisions and the statuses
-that are in the API, and asks no registry for what they already say.
+All state here can be found again. A new leader begins with the revisions and the statuses that are in the API, and asks
+no registry for what they already say.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Controller:
         self._leads = leads
         self._dirty: set[Key] = set()
         self._woken = asyncio.Event()
-        self._keeper = Keeper(kube, catalogue, seal, metrics, check_term=self._check_term, look_again=self.update)
+        self._keeper = Keeper(kube, catalogue, seal, metrics, check_term=self._check_term, update=self.update)
         self._resolver = Resolver(catalogue, fetcher, objects, metrics, keep=self._keeper.keep, update=self.update)
         self._settling = Settling(catalogue, bundles, fleet, self._keeper)
         self._publisher = Publisher(
@@ -72,7 +72,7 @@ class Controller:
             fleet,
             metrics,
             check_term=self._check_term,
-            look_again=self.update,
+            update=self.update,
             resolution=self._resolver.resolution,
         )
 
@@ -105,20 +105,20 @@ class Controller:
             )
 
     def confirm(self, plugin: Plugin) -> None:
-        """Write its status once more, if only to say that it is true still."""
+        """Write the plugin's status again soon, to confirm that it is still true."""
         self._publisher.confirm(plugin)
 
     def update(self, key: Key) -> None:
-        """Something about a plugin may be another: see soon what there is to do for it."""
+        """Have a plugin looked at soon, because something about it may have changed. Returns at once."""
         self._dirty.add(key)
         self._woken.set()
 
     def sidecar_changed(self, _uid: str, state: PodState | None, namespace: str, _replica: str) -> None:
-        """A sidecar came, reported or went: the plugins that it ran may have another status."""
+        """A sidecar came, reported or went: update the plugins that it runs."""
         # Of a sidecar that is gone it is not known any more what it ran: any of its namespace's.
-        names = self._catalogue.plugins[namespace] if state is None else [each.name for each in state.report.plugins]
-        for name in names:
-            self.update((namespace, name))
+        plugins = self._catalogue.plugins_in(namespace) if state is None else state.report.plugins
+        for each in plugins:
+            self.update((namespace, each.name))
 
     def _check_term(self) -> None:
         """Raises KubeError where another replica may lead by now: what it wrote is newer than what is known here."""
@@ -136,7 +136,7 @@ class Controller:
         revision = self._catalogue.current(plugin)
         if revision is not None and not revision.sealed:
             self._keeper.take_over(plugin, revision)
-        self._settling.look(plugin)
+        self._settling.update(plugin)
         not_before = self._resolver.shown_from(plugin)
         if not_before is not None:
             self._publisher.soon(plugin, not_before=not_before)

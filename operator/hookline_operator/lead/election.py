@@ -1,6 +1,8 @@
-"""Who reconciles: the holder of a Lease. The official client elects; this keeps it going, and gives the Lease back.
+"""Which replica reconciles: the holder of a Lease.
 
-The holder's identity says where it is, so that the other replicas find it: ``POD_IP:PORT`` and its name.
+The official client elects; this keeps it going, and gives it back.
+
+The holder's identity holds its name and its ``POD_IP:PORT``, so that the other replicas find it.
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ class _Lock(BaseLock):
             return False, refusal
         spec = self._read.get("spec") or {}
         if spec.get("holderIdentity") not in {None, "", self.identity}:
-            self._sight.heard()  # of our own, only a write tells
+            self._sight.answered()  # of our own, only a write tells
         seconds = spec.get("leaseDurationSeconds")
         return True, LeaderElectionRecord(
             spec.get("holderIdentity") or None,
@@ -95,7 +97,7 @@ class _Lock(BaseLock):
             if error.status != _CONFLICT:  # somebody was quicker
                 self._sight.failed(reason_of(error), f"the Lease cannot be held: {error}")
             return False
-        self._sight.heard()
+        self._sight.answered()
         self.until = began + _LEASE_S
         return True
 
@@ -114,7 +116,7 @@ def _spec(record: LeaderElectionRecord, before: Object | None) -> Object:
 
 
 class Election:
-    """This replica's part in it."""
+    """This replica's part in the election."""
 
     def __init__(
         self,
@@ -137,7 +139,7 @@ class Election:
 
     @property
     def leading(self) -> bool:
-        """Whether this replica leads, and nobody else can: a process that stood still does not know better."""
+        """Whether this replica leads and no other can, also after the process was stopped for a while."""
         return self._working and self._lock is not None and time.monotonic() < self._lock.until
 
     @property
@@ -147,9 +149,9 @@ class Election:
         return Replica.of(record.holder_identity) if record is not None else None
 
     async def run(self, lead: Callable[[], Awaitable[None]]) -> None:
-        """Take part until cancelled; then give the Lease back, so that another need not wait for its end.
+        """Take part until cancelled. Then give the Lease back, so that the next leader need not wait.
 
-        ``lead`` runs while this replica holds the Lease, and is cancelled when it does not any more.
+        ``lead`` runs while this replica holds the Lease, and is cancelled when it is lost.
         """
         # The library tells each failed try with a stack trace; that the API server is away is said once elsewhere.
         logging.getLogger("kubernetes.aio.leaderelection").setLevel(logging.CRITICAL)

@@ -1,7 +1,7 @@
-"""That statuses are confirmed while an operator is at work, and called old where the last one ends.
+"""Confirms statuses while an operator is at work, and marks them as old when the last operator ends.
 
-The confirming is spread over time: each plugin is visited every two minutes, or, where there are many, as often as
-three writes a second allow, and written where nothing else wrote it meanwhile.
+Each plugin is visited every two minutes, or less often where three writes a second are too few. Its status is written
+if nothing else wrote it since the last visit.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _OLD: Final = 1.5
 _IDLE_S: Final = 5.0
 _FAREWELL_S: Final = 5.0
 _SETTLE_S: Final = 0.3
-"""For which the watch may still bring what was written last, and a replica that ends too says so."""
+"""Seconds in which the watch may still bring the last write, and another replica that ends may say so."""
 _WRITES_AT_ONCE: Final = 16
 
 log = logging.getLogger("hookline.heartbeat")
@@ -44,9 +44,10 @@ async def keep_confirming(
     *,
     visit_s: float = VISIT_S,
 ) -> NoReturn:
-    """Have each status confirmed in its turn, for ever; none while this replica does not see what is true.
+    """Have each status confirmed in its turn, for ever; none while this replica is blind.
 
-    One that an operator without heartbeats wrote waits for a visit longer: replicas of that may still read it.
+    A status of an operator without heartbeats waits for one more visit, because replicas of that version may still read
+    it.
     """
     began = time.monotonic()
     while True:
@@ -69,7 +70,7 @@ async def keep_confirming(
 
 
 async def say_farewell(kube: Kube, catalogue: Catalogue, *, alone: Callable[[], bool]) -> None:
-    """Mark the statuses that nobody will look after, in a few seconds, unless somebody is there to do so."""
+    """Mark the statuses as unobserved within a few seconds, unless another replica follows."""
     await asyncio.sleep(_SETTLE_S)
     if not alone():
         return

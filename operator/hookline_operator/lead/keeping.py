@@ -1,13 +1,12 @@
-"""Keeping what resolved: each plugin's last good state as a ``WasmPluginRevision``, written by the leader.
+"""Keeps what resolved: each plugin's last good state as a ``WasmPluginRevision``, written by the leader.
 
-The next is stored before the one before it is deleted, so there is never none; its number is higher, so it is clear to
-each replica which is the current one. The last one that has proven itself is kept beside it until that has, too
-(``settling.py``): two is the most that a plugin has.
+A revision is stored before the one before it is deleted, so there is always one. It has a higher number, so every
+replica knows which is current. The last one that has proven itself stays until the new one has, too (``settling.py``).
+So a plugin has two revisions at most.
 
-What a replica may believe and is not sealed (``revisions.py``) is *taken over*: the same text under the same name, so
-that no pod and no status notices. It is what makes an upgrade from an operator that kept ``ControllerRevision``
-objects, and what is done when the key is another. Until it is done, and where it cannot be done, what was kept
-before goes on: nothing waits for it.
+A revision that may be believed and has no seal (``revisions.py``) is *taken over*: the same text is written under the
+same name with a seal, so no pod and no status changes. That happens in an upgrade from an operator that kept
+``ControllerRevision`` objects, and when the key has changed. Nothing waits for it: what was kept before goes on.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ if TYPE_CHECKING:
     from hookline_operator.metrics import Metrics
 
 _AT_ONCE: Final = 16
-"""Takings over at the same time: the API server has others to serve when an operator of 5,000 plugins is upgraded."""
+"""How many are taken over at the same time. The API server has others to serve while 5,000 plugins are upgraded."""
 _AGAIN_S: Final = 20.0
-"""Seconds until what could not be taken over is tried again. It goes on meanwhile, so there is no haste."""
+"""Seconds until a failed taking over is tried again. The revision goes on meanwhile, so there is no haste."""
 _ATTEMPTS: Final = 2
-"""Of writing one object: the second after one of that name, which is not ours, was deleted."""
+"""How often one object is written: a second time after a foreign one of that name was deleted."""
 _MAX_BYTES: Final = 1_500_000
-"""Of a revision's text as JSON has it, where each quote takes two: etcd takes 1.5 MiB for the whole object."""
+"""Bytes of a revision's text in JSON, where each quote takes two. etcd takes 1.5 MiB for the whole object."""
 _CONFLICT: Final = 409
 _NOT_FOUND: Final = 404
 
@@ -59,7 +58,7 @@ class Keeper:
         metrics: Metrics,
         *,
         check_term: Callable[[], None],
-        look_again: Callable[[Key], None],
+        update: Callable[[Key], None],
     ) -> None:
         """``check_term`` raises KubeError where another replica may lead by now."""
         self._kube = kube
@@ -67,15 +66,15 @@ class Keeper:
         self._seal = seal
         self._metrics = metrics
         self._check_term = check_term
-        self._look_again = look_again
-        self._places = asyncio.Semaphore(_AT_ONCE)
+        self._update = update
+        self._permits = asyncio.Semaphore(_AT_ONCE)
         self._underway: dict[Key, asyncio.Task[None]] = {}
         self._waiting: dict[Key, asyncio.TimerHandle] = {}
         self._said: set[str] = set()
         self._taken = 0
 
     def end(self) -> list[asyncio.Task[None]]:
-        """The term has ended: nothing more is taken over. What is under way, cancelled."""
+        """The term has ended: take nothing more over. Returns the tasks that were under way, cancelled."""
         for timer in self._waiting.values():
             timer.cancel()
         self._waiting.clear()
@@ -86,7 +85,7 @@ class Keeper:
         return tasks
 
     async def keep(self, plugin: Plugin, template: Template) -> None:
-        """Make it the plugin's current revision. Raises KubeError, and LoadError where it cannot be one."""
+        """Make a template the plugin's current revision. Raises KubeError, and LoadError where it cannot be one."""
         current = self._catalogue.current(plugin)
         text = template.text().encode()
         body = self._body(plugin, text, self._next_number(plugin))
@@ -96,7 +95,7 @@ class Keeper:
         self._metrics.new_revision(plugin.key)
 
     def take_over(self, plugin: Plugin, revision: Revision) -> None:
-        """Have a revision that is believed and not sealed become one that is."""
+        """Write a revision that is believed and has no seal again, with a seal."""
         if plugin.key in self._underway or plugin.key in self._waiting:
             return
         task = asyncio.get_running_loop().create_task(
@@ -113,7 +112,7 @@ class Keeper:
 
     async def _take_over(self, plugin: Plugin, revision: Revision) -> None:
         try:
-            async with self._places:
+            async with self._permits:
                 if self._catalogue.current(plugin) != revision or self._catalogue.plugin(plugin.key) is None:
                     return  # its turn came late: there is a newer one
                 ours = [each.number for each in self._catalogue.revisions_of(plugin) if each.sealed]
@@ -130,7 +129,7 @@ class Keeper:
 
             def again() -> None:
                 del self._waiting[plugin.key]
-                self._look_again(plugin.key)
+                self._update(plugin.key)
 
             self._waiting[plugin.key] = asyncio.get_running_loop().call_later(_AGAIN_S, again)
 
@@ -159,7 +158,7 @@ class Keeper:
         return body
 
     async def drop(self, revision: Revision) -> None:
-        """Delete one that is needed no longer. Raises KubeError."""
+        """Delete a revision that is no longer needed. Raises KubeError."""
         self._check_term()
         await self._delete(f"{path(API_VERSION, REVISION_PLURAL, revision.namespace)}/{revision.name}")
 

@@ -1,7 +1,7 @@
-"""Events on pods, for ``kubectl describe pod``: one that nobody guards, and one that waits for a plugin.
+"""Events on pods, for ``kubectl describe pod``: for pods without a sidecar, and for pods that wait for a plugin.
 
-Written by the leader alone. Each is written once for each state of a pod, and a namespace has a ration of them: what is
-over it is written later, while it is still so. A pod that waits is given a moment, since most wait no longer than that.
+The leader writes one for each state of a pod. A namespace has a ration of them; what is over it is written later, if it
+is still true. A pod may wait for some seconds before its Event, since most wait no longer.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 UNGUARDED: Final = "Unguarded"
 WAITS: Final = "WaitsForPlugin"
 _BURST: Final = 20
-"""Events of one namespace's pods at once …"""
+"""Events of one namespace's pods at once."""
 _EACH_SECOND: Final = 1 / 10
-"""… and again."""
+"""And so many more in each second."""
 _REMEMBERED: Final = 20_000
 _PATIENCE_S: Final = 3.0
 """How long a pod may wait before that is told: a module is fetched and compiled in less."""
@@ -59,7 +59,7 @@ def waits_for(state: PodState, catalogue: Catalogue) -> list[PluginReport]:
 
 
 def waiting_sentence(blamed: list[PluginReport]) -> str:
-    """For the pod: whom it waits for, why, and what its author may choose."""
+    """For the pod's Event: which plugin it waits for, why, and what the author may choose."""
     first, others = blamed[0], blamed[1:]
     why, choice = "it is being loaded", ""
     if first.failure is not None:
@@ -80,7 +80,7 @@ def _only_observes(plugin: Plugin | None) -> bool:
 
 
 class PodEvents:
-    """Writes them, while this replica leads."""
+    """Writes these Events, while this replica leads."""
 
     def __init__(
         self,
@@ -156,7 +156,7 @@ class PodEvents:
             state = self._fleet.states.get(uid)
             if state is self._judged.get(uid, False):
                 continue  # two thousand pods that wait for a thousand plugins are two million names
-            pod = self._catalogue.pods[state.namespace].get(state.name) if state is not None else None
+            pod = self._catalogue.pod((state.namespace, state.name)) if state is not None else None
             if state is None or pod is None or pod.uid != uid or not pod.live:
                 continue
             blamed = waits_for(state, self._catalogue)

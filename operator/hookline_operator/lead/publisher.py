@@ -1,10 +1,10 @@
-"""What is true of a plugin, written where people look: its status, and an Event for each change.
+"""Writes what is true of a plugin where people look: its status, and an Event for each change.
 
-The controller says when there may be something new to say. What is known then is observed (the resolution, and what
-the matching pods run), ``reconcile`` makes a status of it, and that is written where it is another: at most once a
-second and plugin, later and later where the API server does not take it, and only while no other replica can lead.
+The controller says when there may be something new. Then the plugin is observed (its resolution, and what the matching
+pods run), ``reconcile`` makes a status of that, and the status is written if it differs. It is written at most once a
+second, ever later while the API server does not take it, and only while no other replica can lead.
 
-Nothing is remembered beyond a term: the statuses in the API are where the next one begins.
+Nothing is remembered beyond a term: the next one begins with the statuses in the API.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from hookline_operator.rations import Ration
 from hookline_operator.status.health import without_figures
 from hookline_operator.status.observation import Observation, PodObservation, Resolution
 from hookline_operator.status.reasons import CAUSES, NO_PODS, NOT_WRITTEN, RESOLVED, WRONG
-from hookline_operator.status.reconcile import NAMED, Event, as_json, reconcile
+from hookline_operator.status.reconcile import NAMED, Event, Outcome, as_json, reconcile
 from hookline_operator.status.staleness import confirmed, restored
 
 if TYPE_CHECKING:
@@ -41,24 +41,24 @@ if TYPE_CHECKING:
     from hookline_operator.cluster.plugins import Plugin
     from hookline_operator.cluster.pods import Pod
     from hookline_operator.metrics import Metrics
-    from hookline_operator.serve.bundles import Bundles, Standing
+    from hookline_operator.serve.bundles import Bundles, Offer
     from hookline_operator.serve.fleet import Fleet, PodState
 
 _WRITES_AT_ONCE: Final = 16
 _OF_ONE_NAMESPACE: Final = 4
-"""… for one namespace: five thousand plugins of a tenant that flap keep nobody else's status waiting."""
+"""Writes at once for one namespace, so that a tenant's 5,000 plugins do not keep other statuses waiting."""
 _EVENTS: Final = 100
-"""Events of one plugin at once: four for each version that somebody tries, who works on it for an hour."""
+"""Events of one plugin at once: four for each version that somebody tries in an hour's work."""
 _EVENTS_EACH_SECOND: Final = 1 / 10
-"""… and again: one that flaps every second is seen to do so in its status, and etcd keeps each Event for an hour."""
+"""And so many more in each second. The status shows one that flaps, and etcd keeps each Event for an hour."""
 _REFUSALS: Final = 100
-"""Events at once that say of a plugin that its status cannot be written: mostly that is so of all of them."""
+"""Events at once that tell of unwritten statuses: mostly none of them can be written."""
 _REFUSALS_EACH_SECOND: Final = 1
 _WRITE_EVERY_S: Final = 1.0
 _FIGURES_EVERY_S: Final = 30.0
-"""How often a status is written for figures alone, which move with each report of a plugin that fails."""
+"""Seconds between writes for figures alone, which move with each report of a plugin that fails."""
 _REST: Final = 20
-"""How many times as long as a look at the pods took, the next one waits: two thousand reports ask for one each."""
+"""The next look at the pods waits this many times as long as the last one took: each report asks for one."""
 _BACK_S: Final = 2.0
 """How long the watch may take to bring back what was written."""
 _REWRITE_FIRST_S: Final = 2.0
@@ -79,7 +79,7 @@ class _Page:
     applied: dict[str, Any] = field(default_factory=dict)
     """The status that was last written."""
     stored: dict[str, Any] = field(default_factory=dict)
-    """What the API server made of it: a definition that is older leaves out what it does not know."""
+    """What the API server stored: an older definition drops fields that it does not know."""
     written: float = 0.0
     """When (monotonic) that was."""
     rested: float = 0.0
@@ -110,13 +110,13 @@ class Publisher:
         metrics: Metrics,
         *,
         check_term: Callable[[], None],
-        look_again: Callable[[Key], None],
+        update: Callable[[Key], None],
         resolution: Callable[[Plugin], Resolution | None],
     ) -> None:
-        """What it asks of the controller.
+        """What it needs of the controller.
 
-        ``check_term`` raises KubeError where another replica may lead by now. ``look_again`` is called with a key
-        whose ``soon`` is due once more. ``resolution`` is how far a plugin's is, None where there is none to tell of.
+        ``check_term`` raises KubeError where another replica may lead by now. ``update`` is called with a key that has
+        to be looked at again. ``resolution`` tells how far a plugin's resolution is; None where nothing is known.
         """
         self._kube = kube
         self._catalogue = catalogue
@@ -124,7 +124,7 @@ class Publisher:
         self._fleet = fleet
         self._metrics = metrics
         self._check_term = check_term
-        self._look_again = look_again
+        self._update = update
         self._resolution = resolution
         self._unwritten = Unwritten(kube, metrics)
         self._refusals = Ration(burst=_REFUSALS, each_second=_REFUSALS_EACH_SECOND)
@@ -136,11 +136,11 @@ class Publisher:
         self._shares: defaultdict[str, asyncio.Semaphore] = defaultdict(lambda: asyncio.Semaphore(_OF_ONE_NAMESPACE))
 
     def begin(self) -> None:
-        """A term begins, and nothing was written in it; its sidecars are on their way."""
+        """A term begins. Nothing was written in it yet, and the sidecars are still connecting."""
         self._since = time.monotonic()
 
     def end(self) -> list[asyncio.Task[None]]:
-        """It has ended: nothing more is written. What is under way, cancelled."""
+        """The term has ended: write nothing more. Returns the tasks that were under way, cancelled."""
         for key in list(self._pages):
             self.forget(key)
         for task in self._tasks:
@@ -148,7 +148,7 @@ class Publisher:
         return list(self._tasks)
 
     def forget(self, key: Key) -> None:
-        """The plugin is gone."""
+        """Forget a plugin that is gone."""
         self._unwritten.forget(key)
         page = self._pages.pop(key, None)
         for timer in (page.write, page.figures) if page is not None else ():
@@ -156,12 +156,12 @@ class Publisher:
                 timer.cancel()
 
     def confirm(self, plugin: Plugin) -> None:
-        """Write its status soon, if only to say that it is true still."""
+        """Write the plugin's status soon, to confirm that it is still true."""
         self.soon(plugin)
         self._pages[plugin.key].confirm = True
 
     def soon(self, plugin: Plugin, *, not_before: float = 0.0) -> None:
-        """Write its status where it is another: at most once a second, and not before this time (monotonic)."""
+        """Write the plugin's status if it differs: at most once a second, and not before this time (monotonic)."""
         page = self._pages.get(plugin.key)
         if page is None or page.uid != plugin.uid:
             self.forget(plugin.key)
@@ -190,18 +190,19 @@ class Publisher:
             async with self._shares[key[0]], self._writes:
                 await self._write(page, key)
         except KubeError as error:
-            if not await self._unwritten.is_gone(key, error):
-                await self._tell_refused(page, key, self._refused(page, key, error))
+            refusal = await self._unwritten.explain(key, error)
+            if refusal is not None:
+                await self._tell_refused(page, key, self._note_refusal(page, key, refusal))
         except Exception as error:  # a defect of ours: it must not end in a status that is never written again
             log.exception("the status of plugin '%s/%s' could not be made", *key)
-            self._refused(page, key, KubeError(0, f"the operator failed: {type(error).__name__}"))
+            self._note_refusal(page, key, KubeError(0, f"the operator failed: {type(error).__name__}"))
         finally:
             page.writing = False
         if page.rewrite:
             page.rewrite = False
-            self._look_again(key)
+            self._update(key)
 
-    def _refused(self, page: _Page, key: Key, error: KubeError) -> str:
+    def _note_refusal(self, page: _Page, key: Key, error: KubeError) -> str:
         """The status could not be written: try again later and later, and say it once; what an Event should say."""
         says = self._unwritten.put(key, error)
         pause = min(_REWRITE_FIRST_S * 2 ** min(page.refusals, 16), _REWRITE_LAST_S) * random.uniform(0.7, 1.0)  # noqa: S311
@@ -232,32 +233,18 @@ class Publisher:
         same = previous.observed_generation == plugin.generation
         if not complete and left > 0 and same and _had_reports(previous):
             # A new leader, or a new process: its sidecars are on their way. What was true a moment ago stands.
-            asyncio.get_running_loop().call_later(left, self._look_again, key)
-            return
-        resolution = self._resolution(plugin)
-        if resolution is None:
+            asyncio.get_running_loop().call_later(left, self._update, key)
             return
         written_at = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        unguarded, unguarded_count = self._catalogue.unguarded(plugin)
-        outcome = reconcile(
-            Observation(
-                generation=plugin.generation,
-                previous=restored(previous),
-                resolution=resolution,
-                pods=pods,
-                unguarded=unguarded,
-                unguarded_count=unguarded_count,
-                needs_pods=plugin.selector.required,
-                can_go_back=self._catalogue.can_go_back(plugin),
-                now=written_at,
-            )
-        )
+        outcome = self._outcome(plugin, previous, pods, now=written_at)
+        if outcome is None:
+            return
         sent = [previous, *([_status(page.applied)] if page.applied else [])]
         new = as_json(confirmed(outcome.status, sent, due=page.confirm, now=written_at))
         if new == known:
             if known is page.applied and new != stored and not ours:
                 # Either the watch is behind, or somebody wrote over it: it is known in a moment.
-                asyncio.get_running_loop().call_later(_BACK_S, self._look_again, key)
+                asyncio.get_running_loop().call_later(_BACK_S, self._update, key)
             self._unwritten.written(key)
             return
         left = page.written + _FIGURES_EVERY_S - time.monotonic()
@@ -270,12 +257,38 @@ class Publisher:
         page.written = time.monotonic()
         page.refusals, page.confirm = 0, False
         self._unwritten.written(key)
+        await self._tell_changes(page, plugin, previous, outcome)
+
+    def _outcome(
+        self, plugin: Plugin, previous: WasmPluginStatus, pods: list[PodObservation], *, now: str
+    ) -> Outcome | None:
+        """What there is to write; None where nothing is known of its resolution."""
+        resolution = self._resolution(plugin)
+        if resolution is None:
+            return None
+        unguarded, unguarded_count = self._catalogue.unguarded(plugin)
+        return reconcile(
+            Observation(
+                generation=plugin.generation,
+                previous=restored(previous),
+                resolution=resolution,
+                pods=pods,
+                unguarded=unguarded,
+                unguarded_count=unguarded_count,
+                needs_pods=plugin.selector.required,
+                can_go_back=self._catalogue.can_go_back(plugin),
+                now=now,
+            )
+        )
+
+    async def _tell_changes(self, page: _Page, plugin: Plugin, previous: WasmPluginStatus, outcome: Outcome) -> None:
+        """Write the Events that are due, and say in the log what an operator of the cluster wants to know."""
         programmed = next(each for each in outcome.status.conditions if each.type == "Programmed")
         there = programmed.status == "True" or programmed.reason == NO_PODS
-        switched = there and self._metrics.switched(plugin.key)
+        switched = there and self._metrics.note_switch(plugin.key)
         was_wrong = any(each.type == "Ready" and each.reason in WRONG for each in previous.conditions)
         for event in outcome.events:
-            # Why it cannot be resolved is in the log already, and each pod that comes or goes is no news for it.
+            # The log has why it cannot be resolved, and does not need each pod that comes or goes.
             news = event.reason == RESOLVED or event.reason in WRONG
             if event.reason not in CAUSES and (switched or was_wrong or news):
                 log.info("plugin '%s/%s': %s: %s", *plugin.key, event.reason, event.message)
@@ -304,18 +317,18 @@ class Publisher:
 
         def look() -> None:
             page.figures = None
-            self._look_again(key)
+            self._update(key)
 
         if page.figures is None:
             page.figures = asyncio.get_running_loop().call_later(seconds, look)
 
     async def _pods(self, plugin: Plugin) -> tuple[list[PodObservation], bool]:
         """The matching pods, and whether all of them have reported."""
-        if not self._catalogue.pods[plugin.namespace]:
+        if not self._catalogue.pods.get(plugin.namespace):
             return [], True
-        standing = await self._bundles.standing(plugin)
-        runs = standing is not None and standing.entry.artifact is not None
-        selector = standing.selector if standing is not None and runs else plugin.selector
+        offer = await self._bundles.offer(plugin)
+        runs = offer is not None and offer.entry.artifact is not None
+        selector = offer.selector if offer is not None and runs else plugin.selector
         found, complete = [], True
         for pod in self._catalogue.matching(plugin.namespace, selector):
             state = self._fleet.states.get(pod.uid)
@@ -325,7 +338,7 @@ class Publisher:
                 gone = Failure(cause="fetch", message=why) if why else None
                 found.append(PodObservation(name=pod.name, ready=pod.ready, failure=gone))
                 continue
-            found.append(_observed(plugin.name, pod, state, standing))
+            found.append(_observed(plugin.name, pod, state, offer))
         return found, complete
 
     async def _tell(self, plugin: Plugin, event: Event) -> None:
@@ -357,13 +370,13 @@ class Publisher:
             log.info("an Event for plugin '%s/%s' cannot be written: %s", *plugin.key, error)
 
 
-def _observed(name: str, pod: Pod, state: PodState, standing: Standing | None) -> PodObservation:
-    """What a pod that is connected says of a plugin; ``standing`` is what it is to run."""
+def _observed(name: str, pod: Pod, state: PodState, offer: Offer | None) -> PodObservation:
+    """What a pod that is connected says of a plugin; ``offer`` is what it is to run."""
     report = state.by_name.get(name)
     revision = report.revision if report is not None else None
-    runs = standing is not None and standing.entry.artifact is not None
-    current = runs and standing is not None and revision == standing.revision
-    failed = standing is not None and not current and state.failed(name, standing.revision)
+    runs = offer is not None and offer.entry.artifact is not None
+    current = runs and offer is not None and revision == offer.revision
+    failed = offer is not None and not current and state.failed(name, offer.revision)
     failure = report.failure if report is not None and failed else None
     back = report.rolled_back if report is not None else None
     return PodObservation(
@@ -373,7 +386,7 @@ def _observed(name: str, pod: Pod, state: PodState, standing: Standing | None) -
         runs="Current" if current else "Older" if revision is not None else "Nothing",
         failure=failure and Failure(cause=failure.cause, message=failure.message[:1024]),
         health=report.health if report is not None else [],
-        rolled_back=back if back is not None and standing is not None and back.revision == standing.revision else None,
+        rolled_back=back if back is not None and offer is not None and back.revision == offer.revision else None,
         waits=name in state.waited_names,
         waits_for=[each for each in state.closed[: NAMED + 1] if each != name][:NAMED],
         waits_for_number=len(state.closed) - (bool(state.closed) and report is not None and report.state == "Closed"),

@@ -1,7 +1,7 @@
-"""How a plugin's source becomes a revision: asked for, tried again, and looked at once more where it is a tag.
+"""Resolves a plugin's source into a revision: asks for it, tries again after a failure, and follows tags.
 
-A resolution asks the registry, looks into the module and checks the settings. What it finds is kept as a
-``WasmPluginRevision``. How far each plugin is with that, is known here for as long as a term lasts.
+A resolution asks the registry, looks into the module and checks the settings. The result is kept as a
+``WasmPluginRevision``. How far each plugin's resolution is, is known for as long as a term lasts.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import random
 import time
 from collections import defaultdict
 from dataclasses import dataclass
@@ -45,7 +44,7 @@ _OF_ONE_NAMESPACE: Final = 4
 _CHECKS_AT_ONCE: Final = 2
 """Each is a process of up to 256 MiB."""
 _PENDING_S: Final = 2.0
-"""How long a resolution goes on before its status says so: most end before, and then it is one write."""
+"""Seconds before the status tells of a resolution. Most end before, and then there is one write."""
 _MAX_IMPORTS: Final = 256
 _MAX_NOTES: Final = 8
 _MAX_NOTE: Final = 300
@@ -80,9 +79,9 @@ class _Track:
     """What went wrong when the tag was asked again, while what it meant before runs."""
     again: asyncio.TimerHandle | None = None
     good: tuple[object, bool] = (None, False)
-    """Whether the current revision is what the resource asks for, and for which of both that was found."""
+    """What was compared last, and whether the current revision is what the resource asks for."""
     summary: tuple[Revision | None, _Summary | None] = (None, None)
-    """Of the current revision, once it was asked for."""
+    """The current revision and its summary, once somebody asked for it."""
 
     def cancel(self) -> None:
         """Nothing more comes of it."""
@@ -105,7 +104,10 @@ class Resolver:
         keep: Callable[[Plugin, Template], Awaitable[None]],
         update: Callable[[Key], None],
     ) -> None:
-        """``keep`` makes a template the plugin's current revision. ``update`` is called when a resolution moved on."""
+        """``keep`` makes a template the plugin's current revision.
+
+        ``update`` is called when a resolution has moved on.
+        """
         self._catalogue = catalogue
         self._fetcher = fetcher
         self._objects = objects
@@ -119,7 +121,7 @@ class Resolver:
         self._checks = asyncio.Semaphore(_CHECKS_AT_ONCE)
 
     def end(self) -> list[asyncio.Task[None]]:
-        """The term has ended: nothing more is resolved. What is under way, cancelled."""
+        """The term has ended: resolve nothing more. Returns the tasks that were under way, cancelled."""
         for track in self._tracks.values():
             track.cancel()
         tasks = list(self._tasks)
@@ -129,7 +131,7 @@ class Resolver:
         return tasks
 
     def forget_other(self, key: Key, uid: str | None) -> bool:
-        """Forget what is known under this name of an object that is not this one; whether there was any."""
+        """Forget another object that had this name. Returns whether there was one."""
         track = self._tracks.get(key)
         if track is None or track.uid == uid:
             return False
@@ -137,7 +139,7 @@ class Resolver:
         return True
 
     def update(self, plugin: Plugin) -> None:
-        """See whether the current revision is what the resource asks for, and begin a resolution where it is not."""
+        """Begin a resolution, unless the current revision is what the resource asks for."""
         track = self._tracks.setdefault(plugin.key, _Track(uid=plugin.uid))
         start = (
             plugin.spec,
@@ -159,7 +161,7 @@ class Resolver:
             self._begin(track, plugin)
 
     def shown_from(self, plugin: Plugin) -> float | None:
-        """From when (monotonic) its status says how far it is; 0 where nothing is under way.
+        """From when (monotonic) the status tells of the resolution; 0 where none is under way.
 
         None while it waits for its turn, as thousands do at the start.
         """
@@ -169,7 +171,7 @@ class Resolver:
         return track.began + _PENDING_S if track.began is not None else None
 
     def resolution(self, plugin: Plugin) -> Resolution | None:
-        """How far its resolution is; None where nothing is known of this object."""
+        """How far the plugin's resolution is; None where nothing is known of this object."""
         track = self._tracks.get(plugin.key)
         if track is None or track.uid != plugin.uid:
             return None
@@ -266,10 +268,10 @@ class Resolver:
         else:
             # What somebody has to mend first may be mended where the tag is: then what it meant before says nothing.
             moved = isinstance(error, VerifyError) or (isinstance(error, FetchError) and not error.transient)
-            self._failed(track, plugin, error, ask_again=ask_again or moved)
+            self._note_failure(track, plugin, error, ask_again=ask_again or moved)
         self._update(plugin.key)
 
-    def _failed(self, track: _Track, plugin: Plugin, error: LoadError, *, ask_again: bool) -> None:
+    def _note_failure(self, track: _Track, plugin: Plugin, error: LoadError, *, ask_again: bool) -> None:
         track.attempts += 1
         runs = self._good(track, plugin)
         if (track.error is None or str(track.error) != str(error)) and track.note != str(error):
@@ -297,7 +299,7 @@ class Resolver:
             return
         interval = plugin.facts.track_interval if plugin.facts is not None else None
         if interval is not None:
-            self._again(track, plugin.key, interval / 1000 * random.uniform(0.95, 1.0), ask_again=True)  # noqa: S311
+            self._again(track, plugin.key, patience.pause_of_tag(interval / 1000), ask_again=True)
 
     async def _template(self, track: _Track, plugin: Plugin, *, ask_again: bool) -> Template:
         """What the resource resolves to now. Raises LoadError."""

@@ -1,4 +1,4 @@
-"""When a revision is released: the leader's part of a rollout, in which all pods switch once all have prepared."""
+"""Decides when a revision is released: all pods switch once all have prepared it, or at its deadline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.kube import Key
-    from hookline_operator.serve.bundles import Bundles, Standing
+    from hookline_operator.serve.bundles import Bundles, Offer
     from hookline_operator.serve.fleet import Fleet, PodState
 
 log = logging.getLogger("hookline.fleet")
@@ -21,7 +21,7 @@ _GATHER_S: Final = 0.02
 
 
 class Rollouts:
-    """The leader's part: when is a revision released?"""
+    """The leader's part of rollouts."""
 
     def __init__(self, catalogue: Catalogue, bundles: Bundles, fleet: Fleet) -> None:
         self._catalogue = catalogue
@@ -36,7 +36,9 @@ class Rollouts:
         """Decide, as long as this replica leads."""
         loop = asyncio.get_running_loop()
         self._offered.clear()
-        self._dirty = {plugin.key for plugin in self._catalogue.all_plugins() if self._catalogue.pods[plugin.namespace]}
+        self._dirty = {
+            plugin.key for plugin in self._catalogue.all_plugins() if self._catalogue.pods.get(plugin.namespace)
+        }
         self._woken.set()
         while True:
             await self._woken.wait()
@@ -75,36 +77,36 @@ class Rollouts:
         if plugin is None:
             self._offered.pop(key, None)
             return None
-        # Where there are no pods, nobody waits: a pod that comes is news of every plugin of its namespace.
-        standing = await self._bundles.standing(plugin) if self._catalogue.pods.get(plugin.namespace) else None
-        if standing is None or standing.entry.artifact is None:
+        # Without pods nobody waits. A pod that comes is a change of every plugin of its namespace.
+        offer = await self._bundles.offer(plugin) if self._catalogue.pods.get(plugin.namespace) else None
+        if offer is None or offer.entry.artifact is None:
             self._offered.pop(key, None)
             return None
-        if self._fleet.released.get(key) == standing.revision:
+        if self._fleet.released.get(key) == offer.revision:
             self._offered.pop(key, None)
             return None
         revision, since = self._offered.get(key, ("", 0.0))
         now = time.monotonic()
-        if revision != standing.revision:
+        if revision != offer.revision:
             since = now
-            self._offered[key] = (standing.revision, now)
+            self._offered[key] = (offer.revision, now)
         left = since + self._bundles.deadline(plugin) / 1000 - now
         if self._catalogue.held(plugin) is not None:
             left = 0.0  # what fails is not to run until the slowest pod has got ready
-        if left > 0 and not self._all_prepared(key, standing):
+        if left > 0 and not self._all_prepared(key, offer):
             return left
         self._offered.pop(key, None)
-        self._fleet.release((*key, standing.revision))
+        self._fleet.release((*key, offer.revision))
         return None
 
-    def _all_prepared(self, key: Key, standing: Standing) -> bool:
+    def _all_prepared(self, key: Key, offer: Offer) -> bool:
         states: Mapping[str, PodState] = self._fleet.states
-        for pod in self._catalogue.matching(key[0], standing.selector):
+        for pod in self._catalogue.matching(key[0], offer.selector):
             state = states.get(pod.uid)
             if state is None:
                 continue  # not connected: it gets what it needs when it is
-            if standing.revision in {state.runs(key[1]), state.prepared.get(key[1])} or state.failed(
-                key[1], standing.revision
+            if offer.revision in {state.runs(key[1]), state.prepared.get(key[1])} or state.failed(
+                key[1], offer.revision
             ):
                 continue
             return False

@@ -1,8 +1,8 @@
-"""When the revision before the current one is needed no longer.
+"""Decides when the revision before the current one can be deleted.
 
-Two revisions of a plugin are kept while the newer one is on probation in any pod: what fails there has to have
-something to go back to, in all pods, also in new ones and after a restart of everything. Once all connected pods run
-the newer one, and none has it on probation, the one before is deleted.
+Two revisions of a plugin are kept while the newer one is on probation in any pod. So all pods have something to go back
+to, new ones and restarted ones too. The older revision is deleted once all connected pods run the newer one and none
+has it on probation.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hookline_operator.serve.fleet import Fleet
 
 _LOOK_S: Final = 1.0
-"""How often it is looked, for one plugin: two thousand pods end their probation at about the same time."""
+"""Seconds between two looks at one plugin: two thousand pods end their probation at about the same time."""
 _RECONNECT_S: Final = 15.0
 """How long a new leader waits for sidecars before it takes those that are connected for all."""
 
@@ -43,11 +43,11 @@ class Settling:
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self) -> None:
-        """A term begins; the sidecars are on their way."""
+        """A term begins; the sidecars are still connecting."""
         self._since = time.monotonic()
 
     def end(self) -> list[asyncio.Task[None]]:
-        """It has ended. What is under way, cancelled."""
+        """The term has ended. Returns the tasks that were under way, cancelled."""
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
@@ -55,8 +55,8 @@ class Settling:
             task.cancel()
         return list(self._tasks)
 
-    def look(self, plugin: Plugin) -> None:
-        """Something of a plugin may be another."""
+    def update(self, plugin: Plugin) -> None:
+        """Have a plugin looked at soon, because something about it may have changed."""
         if plugin.key in self._timers or self._catalogue.before(plugin) is None:
             return
         self._again(plugin.key, _LOOK_S)
@@ -85,10 +85,10 @@ class Settling:
         current = self._catalogue.current(plugin)
         if plugin.rolled_back is not None and current is not None and plugin.rolled_back.revision == current.short:
             return False
-        standing = await self._bundles.standing(plugin)
-        if standing is None or standing.entry.artifact is None or standing.entry.failure is not None:
+        offer = await self._bundles.offer(plugin)
+        if offer is None or offer.entry.artifact is None or offer.entry.failure is not None:
             return False
-        pods = self._catalogue.matching(plugin.namespace, standing.selector)
+        pods = self._catalogue.matching(plugin.namespace, offer.selector)
         states = [self._fleet.states.get(pod.uid) for pod in pods]
         reports = [state.by_name.get(plugin.name) for state in states if state is not None]
         left = self._since + _RECONNECT_S - time.monotonic()
@@ -99,5 +99,5 @@ class Settling:
         if pods and not reports:
             return False
         return all(
-            report is not None and report.revision == standing.revision and not report.probation for report in reports
+            report is not None and report.revision == offer.revision and not report.probation for report in reports
         )

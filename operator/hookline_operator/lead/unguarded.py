@@ -1,12 +1,12 @@
-"""Pods that are meant to be guarded, by their labels, and have no sidecar.
+"""Pods that should be guarded, by their labels, and have no sidecar.
 
 A pod counts for a plugin that selects it, if the selector says which pods (``says_which``), or if the pod asks for a
-sidecar: by ``hookline.dev/inject`` on itself or on its namespace. What never counts: pods that decline
-(``inject: "false"``), have ended or are going, use their node's network, or are the cluster's or the operator's own.
+sidecar with ``hookline.dev/inject`` on itself or on its namespace. These never count: pods that decline (``inject:
+"false"``), that have ended or are going, that use their node's network, and the cluster's and the operator's own.
 
-Of a cluster with tens of thousands of pods, almost all are nobody's concern here: of a pod only a name, a uid and the
-labels that some selector looks at are kept, and that only where the pod asks, or where a plugin of its namespace says
-which pods it is for. When that changes for a namespace, its pods are read again.
+Almost all pods of a large cluster are of no concern here. Of a pod its name, its uid and the labels that some selector
+reads are kept, if the pod asks for a sidecar, or if a plugin of its namespace says which pods it is for. When that
+changes for a namespace, its pods are read again.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-import sys
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 from hookline_operator.cluster.kube import Key, Kube, KubeError, Object, key_of, path
-from hookline_operator.cluster.labels import LABEL_ASKS, LABEL_REQUIRES, SIDECAR_LABEL
-from hookline_operator.cluster.pods import selects
+from hookline_operator.cluster.labels import LABEL_ASKS, LABEL_REQUIRES
 from hookline_operator.cluster.reflector import Reflector
+from hookline_operator.cluster.selectors import identity_of, labels_of, naming_labels, says_which, selects
 from hookline_operator.cluster.sight import Sights
+from hookline_operator.lead.bare_pods import ALIVE, WITHOUT, Bare, BarePods, Shape
 from hookline_operator.status.observation import UnguardedPod
 
 if TYPE_CHECKING:
@@ -34,19 +34,16 @@ if TYPE_CHECKING:
     from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.plugins import Plugin
 
-_WITHOUT: Final = f"{SIDECAR_LABEL}!=true"
-_ALIVE: Final = "status.phase!=Succeeded,status.phase!=Failed,spec.hostNetwork=false"
-"""Ended pods run nothing. One on its node's network gets no sidecar by itself (``injection``), so none is missing."""
 _CLUSTERS_OWN: Final = "kube-system"
 _NAMED: Final = 5
 _MOST: Final = 50_000
 _MOST_OF_ONE: Final = 5_000
-"""Pods that are kept, of all namespaces and of one, each of some 300 bytes; the rest is not counted."""
+"""Pods that are kept of all namespaces, and of one. Each takes some 300 bytes; the rest are not counted."""
 _MOST_SHAPES: Final = 256
-"""… and of how many shapes in one namespace: each of its plugins asks about each of them."""
+"""Shapes that are kept of one namespace: each of its plugins looks at each of them."""
 _GATHER_S: Final = 0.2
 _REST: Final = 20
-"""How many times as long as a look took, the next one waits; a tenant's pods may come and go all the time."""
+"""The next look waits this many times as long as the last one took: a tenant's pods may come and go all the time."""
 _REST_LAST_S: Final = 30.0
 _STEPS: Final = 500
 """Questions between which others have their turn."""
@@ -69,23 +66,6 @@ _NOT_KNOWN: Final = (
 )
 
 
-class Shape(NamedTuple):
-    """What pods have in common that count for the same plugins; those of one Deployment are of one shape."""
-
-    labels: tuple[tuple[str, str], ...]
-    """Those that a selector of the namespace looks at, sorted."""
-    asks: bool
-    """By its own label."""
-    mirror: bool
-
-
-class Bare(NamedTuple):
-    """A pod without a sidecar."""
-
-    shape: Shape
-    uid: str
-
-
 @dataclass(frozen=True, slots=True)
 class _Group:
     """The pods of one shape."""
@@ -95,44 +75,11 @@ class _Group:
     """By name."""
 
 
-class _Pods(Reflector[Bare]):
-    """The pods without a sidecar of which anybody wants to know."""
-
-    _gone: set[Key] | None = None
-    """Those that went while pods are read again."""
-
-    def is_of(self, namespace: str) -> bool:
-        """Whether it follows this namespace alone."""
-        return self._where == path("v1", "pods", namespace)
-
-    async def read_again(self, kube: Kube, namespace: str) -> None:
-        """Take in the pods of a namespace of which more is to be kept from now on. Raises KubeError."""
-        self._gone = set()
-        try:
-            where = path("v1", "pods", namespace)
-            async for page, _ in kube.pages(where, selector=_WITHOUT, fields=_ALIVE, metadata_only=True):
-                for each in page:
-                    # DANGER: the watch may be ahead of this list.
-                    if key_of(each) not in self._gone:
-                        self._take(each, gone=False)
-        finally:
-            self._gone = None
-
-    def _take(self, found: Object, *, gone: bool) -> None:
-        metadata = found["metadata"]
-        metadata["namespace"] = sys.intern(metadata["namespace"])  # one text, and not one for each pod
-        if gone and self._gone is not None:
-            self._gone.add(key_of(found))
-        super()._take(found, gone=gone)
-
-
-def says_which(selector: Selector) -> bool:
-    """Whether a selector names pods, and not only some that it leaves out: then those are meant, sidecar or not."""
-    return bool(selector.match_labels) or any(each.operator in {"In", "Exists"} for each in selector.match_expressions)
-
-
 class Unguarded:
-    """What this replica knows of such pods; ``changed`` hears of namespaces where other pods are unguarded now."""
+    """The pods that this replica knows of.
+
+    ``changed`` is called with each namespace whose unguarded pods have changed.
+    """
 
     def __init__(
         self,
@@ -144,7 +91,7 @@ class Unguarded:
         injects: bool,
         sights: Sights | None = None,
     ) -> None:
-        """``namespaces`` that are watched, none for all: only then are the labels of namespaces known."""
+        """``namespaces`` are those that are watched; none for all, and only then the labels of namespaces are known."""
         self.changed: list[Callable[[str], None]] = []
         self.synced = asyncio.Event()
         """What there is has been read, as far as the API server lets it be."""
@@ -161,9 +108,9 @@ class Unguarded:
         self._keys: defaultdict[str, Counter[str]] = defaultdict(Counter)
         """By namespace: the labels that selectors look at."""
         self._naming: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        """… and those of them that a selector which says which pods cannot do without."""
+        """By namespace: labels without which a selector selects no pod, for selectors that say which pods."""
         self._unread: dict[str, set[str]] = {}
-        """By namespace: the labels that selectors look at and the shapes of its pods do not have yet."""
+        """By namespace: the labels that selectors look at, and that the shapes of its pods do not have yet."""
         self._pods: dict[str, dict[Shape, _Group]] = {}
         """By namespace and shape."""
         self._kept: Counter[str] = Counter()
@@ -185,14 +132,14 @@ class Unguarded:
 
     @property
     def count(self) -> int:
-        """How many pods there are, in all namespaces, each once."""
+        """How many such pods there are in all namespaces, each counted once."""
         return sum(len(self._uids(name, each)) for name, shapes in self._meant.items() for each in shapes)
 
     def of(self, plugin: Plugin) -> tuple[list[UnguardedPod], int]:
-        """The pods that this plugin is meant to guard and does not: some by name, and how many."""
+        """The pods that this plugin should guard and does not: the first by name, and how many there are."""
         namespace, selector = plugin.namespace, plugin.selector
         named, count = list[tuple[str, Shape]](), 0
-        if not _keys(selector).isdisjoint(self._unread.get(namespace, ())):
+        if not labels_of(selector).isdisjoint(self._unread.get(namespace, ())):
             return [], 0  # its pods are being read
         for shape, group in self._pods.get(namespace, {}).items():
             if self._concerns(selector, namespace, shape):
@@ -202,13 +149,13 @@ class Unguarded:
         return [UnguardedPod(name=name, why=self._why(namespace, shape)) for name, shape in first], count
 
     def in_namespace(self, namespace: str) -> Iterator[tuple[str, str, str]]:
-        """Name, uid and why of all such pods of a namespace."""
+        """Name, uid and reason of all such pods of a namespace."""
         for shape in self._meant.get(namespace, ()):
             for name, uid in list(self._uids(namespace, shape).items()):
                 yield name, uid, self._why(namespace, shape)
 
     def namespaces(self) -> list[str]:
-        """Where there are any."""
+        """The namespaces that have any."""
         return [name for name, shapes in self._meant.items() if shapes]
 
     def _uids(self, namespace: str, shape: Shape) -> dict[str, str]:
@@ -259,15 +206,15 @@ class Unguarded:
             sight=self._sights.new("namespaces", needed=False),
         )  # fmt: skip
 
-    def _reflector(self, namespace: str | None) -> _Pods:
-        return _Pods(
-            self._kube, path("v1", "pods", namespace), project=self._bare, changed=self._put,
-            selector=_WITHOUT, fields=_ALIVE, metadata_only=True,
+    def _reflector(self, namespace: str | None) -> BarePods:
+        return BarePods(
+            self._kube, path("v1", "pods", namespace), project=self._project, changed=self._put,
+            selector=WITHOUT, fields=ALIVE, metadata_only=True,
             sight=self._sights.new("pods-without-sidecar", needed=False),
         )  # fmt: skip
 
-    def _bare(self, found: Object) -> Bare | None:
-        """What is kept of a pod; None where nothing is."""
+    def _project(self, found: Object) -> Bare | None:
+        """What is kept of a pod, or None; the log says once where there are too many."""
         metadata = found["metadata"]
         namespace, labels = metadata["namespace"], metadata.get("labels") or {}
         says = labels.get(LABEL_ASKS)
@@ -323,7 +270,7 @@ class Unguarded:
         self._read(namespace)
 
     def plugin_changed(self, key: Key) -> None:
-        """Its selector may be another: then other pods are meant."""
+        """Its selector may have changed, and with it the pods that count."""
         namespace, name = key
         plugin, known = self._catalogue.plugin(key), self._selectors.get(namespace, {}).get(name)
         selector = plugin.selector if plugin is not None else None
@@ -332,8 +279,8 @@ class Unguarded:
         keys, naming = self._keys[namespace], self._naming[namespace]
         before, named_before = {*keys}, {*naming}
         for each, more in ((known, -1), (selector, 1)):
-            _add(keys, _keys(each), more)
-            _add(naming, _naming_keys(each), more)
+            _add(keys, labels_of(each), more)
+            _add(naming, naming_labels(each), more)
         if selector is not None:
             self._selectors[namespace][name] = selector
         else:
@@ -377,7 +324,7 @@ class Unguarded:
                 self._dirty[namespace] |= self._pods.get(namespace, {}).keys()
                 self._woken.set()
 
-    def _reflector_of(self, namespace: str) -> _Pods:
+    def _reflector_of(self, namespace: str) -> BarePods:
         return next((each for each in self._reflectors if each.is_of(namespace)), self._reflectors[0])
 
     async def _follow(self) -> None:
@@ -407,7 +354,7 @@ class Unguarded:
                 if name not in told and (concerned or namespace in relabelled):
                     told.add(name)
                     self._catalogue.tell_plugin((namespace, name))
-                identity = _identity(selector)
+                identity = identity_of(selector)
                 if unmeant and identity not in seen and says_which(selector):
                     seen.add(identity)
                     found = {each for each in unmeant if self._concerns(selector, namespace, each)}
@@ -429,26 +376,6 @@ def _asking(found: Object) -> str | None:
     """The label by which a namespace asks for sidecars, as the chart's webhooks have it; None where it does not."""
     labels = found["metadata"].get("labels") or {}
     return next((each for each in (LABEL_ASKS, LABEL_REQUIRES) if labels.get(each) == "true"), None)
-
-
-def _keys(selector: Selector | None) -> set[str]:
-    if selector is None:
-        return set()
-    return {*selector.match_labels, *(each.key for each in selector.match_expressions)}
-
-
-def _naming_keys(selector: Selector | None) -> set[str]:
-    """A label that all pods have which the selector selects; none where it does not say which."""
-    if selector is None or not says_which(selector):
-        return set()
-    if selector.match_labels:
-        return {min(selector.match_labels)}
-    return {min(each.key for each in selector.match_expressions if each.operator in {"In", "Exists"})}
-
-
-def _identity(selector: Selector) -> tuple[Any, ...]:
-    expressions = tuple((each.key, each.operator, *each.values) for each in selector.match_expressions)
-    return tuple(sorted(selector.match_labels.items())), expressions
 
 
 def _add(counter: Counter[str], labels: set[str], more: int) -> None:

@@ -1,4 +1,4 @@
-"""Statuses that could not be written: said once for each state, counted, and never taken for plugins that are gone."""
+"""Statuses that could not be written: logged once for each state, and counted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 NO_SUBRESOURCE: Final = "no_subresource"
 _NOT_FOUND: Final = 404
 _NAMED: Final = 10
-"""Plugins that the log names: what keeps one status from being written mostly keeps all of them."""
+"""Plugins that the log names. Mostly the same reason keeps all statuses from being written."""
 _MAX_SAID: Final = 500
 _STEPS: Final = {
     NO_SUBRESOURCE: "",  # it is in the sentence
@@ -28,31 +28,34 @@ log = logging.getLogger("hookline.publisher")
 
 
 class Unwritten:
-    """The plugins whose status is not what it should be, because the API server does not take it."""
+    """The plugins whose status is out of date, because the API server does not take a new one."""
 
     def __init__(self, kube: Kube, metrics: Metrics) -> None:
         self._kube = kube
         self._metrics = metrics
         self._why: dict[Key, str] = {}
 
-    async def is_gone(self, key: Key, error: KubeError) -> bool:
-        """Whether a refusal means that there is no such plugin any more.
+    async def explain(self, key: Key, error: KubeError) -> KubeError | None:
+        """Why a status was refused; None where the plugin is gone.
 
-        A 404 is also what a definition without its status subresource answers. Then ``error`` says so afterwards.
+        A definition without a status subresource answers 404, too. So the API is asked for the plugin.
         """
         if error.status != _NOT_FOUND:
-            return False
+            return error
         try:
             found = await self._kube.find(path(API_VERSION, PLURAL, key[0]), key[1], metadata_only=True)
         except KubeError:
-            return False  # nobody knows; it is tried again
+            return error  # nobody knows; it is tried again
         if found is None:
-            return True
-        error.args = ("WasmPlugins have no status subresource: apply the chart's CustomResourceDefinitions (crds/)",)
-        return False
+            return None
+        why = "WasmPlugins have no status subresource: apply the chart's CustomResourceDefinitions (crds/)"
+        return KubeError(error.status, why, retry_after=error.retry_after)
 
     def put(self, key: Key, error: KubeError) -> str:
-        """Its status could not be written. What an Event should say of it: empty where that is known, or may pass."""
+        """Note that a status could not be written.
+
+        Returns the sentence for an Event. It is empty where the reason is the same as before, or may pass by itself.
+        """
         reason = NO_SUBRESOURCE if error.status == _NOT_FOUND else reason_of(error)
         self._metrics.status_refused(reason)
         before = self._why.get(key)
@@ -70,7 +73,7 @@ class Unwritten:
         return f"the status cannot be written, and what it shows is old: {why}{_STEPS[reason]}"
 
     def written(self, key: Key) -> None:
-        """It was."""
+        """Note that the status was written."""
         if self._why.pop(key, None) is not None:
             self._metrics.unwritten(len(self._why))
             if len(self._why) < _NAMED:

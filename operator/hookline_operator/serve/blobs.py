@@ -1,4 +1,4 @@
-"""Modules by digest: from this replica's store, else from the leader's, else from where the plugin's source is."""
+"""Modules by digest: from this replica's store, else from the leader's, else from the plugin's source."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hookline_operator.cluster.catalogue import Catalogue
 
 _CHECKED_S: Final = 5.0
-"""How long a file's digest is taken for granted: two thousand sidecars ask within seconds, and check it themselves."""
+"""Seconds that a file's digest is trusted. Two thousand sidecars ask within seconds, and check it themselves."""
 _SMALL: Final = 2**20
 """Bytes of a module that is kept in memory meanwhile, and of how many."""
 _KEPT: Final = 16
@@ -38,11 +38,11 @@ class Blob(NamedTuple):
 
     path: Path
     data: bytes | None
-    """Where it is small: so that what two thousand sidecars ask for is not read two thousand times."""
+    """The bytes of a small module, so that two thousand downloads do not read it two thousand times."""
 
 
 class Blobs:
-    """What sidecars download."""
+    """The modules that sidecars download."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class Blobs:
     ) -> None:
         """``of_leader`` gives a namespace's module from the leader's store, by sha256 and size.
 
-        None where there is no other leader.
+        It gives None where no other replica leads.
         """
         self._store = store
         self._fetcher = fetcher
@@ -64,12 +64,12 @@ class Blobs:
         self._looking: dict[tuple[str, str], asyncio.Task[Blob]] = {}
         """By namespace, whose credentials count, and sha256."""
         self._checked: dict[tuple[str, str], tuple[float, Blob]] = {}
-        """By namespace and sha256: until when (monotonic) the file need not be looked at again. The oldest first."""
+        """By namespace and sha256: until when (monotonic) the file needs no new check. The oldest comes first."""
 
-    async def find(self, namespace: str, entry: BundlePlugin) -> Blob:
-        """The module of an entry, on this replica's disk. Raises LoadError.
+    async def fetch(self, namespace: str, entry: BundlePlugin) -> Blob:
+        """Have the module of an entry on this replica's disk. Raises LoadError.
 
-        What the cache has for another namespace is not found: a sha256 is known to whoever has seen it.
+        A module that the cache holds for another namespace does not count: whoever has seen a sha256 knows it.
         """
         assert entry.artifact is not None  # noqa: S101 - nobody can ask for the module of a placeholder
         sha256 = entry.artifact.sha256

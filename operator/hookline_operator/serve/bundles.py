@@ -1,8 +1,8 @@
-"""What a pod must run: the standing of each plugin that selects it, and the bundle of all of them.
+"""What a pod must run: the offer of each plugin that selects it, and the bundle of all of them.
 
-A plugin *stands* as its last good revision with its settings filled in, or, where it has none or must not run, as a
-placeholder that says why. Every replica comes to the same result, since all of it is in the API: the revision, the
-Secrets, and the failure in the resource's status.
+A plugin's *offer* is what pods get of it now: its last good revision with its settings filled in, or a placeholder that
+says why there is none (``hookline_api.standing``). Every replica comes to the same result, since all of it is in the
+API: the revision, the Secrets, and the failure in the resource's status.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hookline_artifacts.entry import make_entry
 from hookline_artifacts.errors import ConfigError, FetchError, LoadError
 from hookline_operator.cluster.kept import Kept
 from hookline_operator.cluster.plugins import Plugin, parse_plugin
-from hookline_operator.cluster.pods import Pod, selects
+from hookline_operator.cluster.selectors import selects
 from hookline_operator.status.conditions import rolled_back
 
 if TYPE_CHECKING:
@@ -37,17 +37,18 @@ if TYPE_CHECKING:
     from hookline_api.resources import Selector
     from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.kube import Key
+    from hookline_operator.cluster.pods import Pod
     from hookline_operator.cluster.revisions import Revision
 
 _AGAIN_S: Final = 3.0
 _KEPT_BUNDLES: Final = 512
 _KEPT_MESSAGES: Final = 64 * 2**20
-"""Bytes of bundles as they are sent, so that the pods of a deployment get one text: as many as one message may have."""
+"""Bytes of bundles as they are sent, kept so that the pods of a deployment share one text: the size of the largest."""
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
-    """What a plugin is for the pods now."""
+class Offer:
+    """What pods get of a plugin now."""
 
     selector: Selector
     entry: BundlePlugin
@@ -70,7 +71,7 @@ class PodBundle:
 
     @cached_property
     def unsealed(self) -> dict[tuple[str, str], str]:
-        """The revision by a plugin's name and what a sidecar calls it that knows no seals: an older one."""
+        """The revision by plugin and by the name that an older sidecar gives it, which knows no seals."""
         return {
             (each.name, each.model_copy(update={"seal": None}).revision): each.revision
             for each in self.bundle.plugins
@@ -78,7 +79,7 @@ class PodBundle:
         }
 
     def with_older(self, names: set[str], older: PodBundle) -> PodBundle:
-        """The same, but these plugins as they are in an older bundle, or not at all where it has not got them."""
+        """The same bundle with these plugins as an older bundle has them, or without those that it does not have."""
         kept = [entry for entry in self.bundle.plugins if entry.name not in names]
         bundle = Bundle.of([*kept, *(entry for entry in older.bundle.plugins if entry.name in names)])
         known = older.revisions | self.revisions
@@ -90,7 +91,7 @@ class PodBundle:
         return dataclasses.replace(self, bundle=bundle, version=bundle.version, revisions=revisions)
 
     def message(self, *, hold: bool) -> str:
-        """The message that carries it."""
+        """The message that carries the bundle; it is made once for all pods."""
         key = id(self), hold
         owner, text = self.messages.get(key) or (None, "")
         if owner is not self:
@@ -102,39 +103,39 @@ class PodBundle:
 
 
 class Bundles:
-    """Makes bundles, and keeps what it made while nothing that went into it changes."""
+    """Makes bundles, and keeps each until something that went into it changes."""
 
     def __init__(self, catalogue: Catalogue, objects: resolving.Objects, *, key: Callable[[], bytes]) -> None:
-        """``key`` is what seals entries with values of Secrets, and has to be the same for all replicas."""
+        """``key`` seals entries that hold values of Secrets. It has to be the same for all replicas."""
         self._catalogue = catalogue
         self._objects = objects
         self._key = key
-        self._standings: dict[Key, tuple[object, Standing | None]] = {}
+        self._offers: dict[Key, tuple[object, Offer | None]] = {}
         self._locks: defaultdict[Key, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._bundles: OrderedDict[tuple[str, ...], PodBundle] = OrderedDict()
         self._messages: Kept[tuple[PodBundle, str]] = Kept("bundles as they are sent", most=_KEPT_MESSAGES)
 
     async def of_pod(self, pod: Pod) -> PodBundle:
-        """The bundle of a pod: of its own namespace's plugins, those that select it."""
-        standings = []
-        for plugin in list(self._catalogue.plugins[pod.namespace].values()):
-            standing = await self.standing(plugin)
-            if standing is not None and selects(standing.selector, pod.labels):
-                standings.append(standing)
+        """The bundle of a pod: the plugins of its namespace that select it."""
+        offers = []
+        for plugin in self._catalogue.plugins_in(pod.namespace):
+            offer = await self.offer(plugin)
+            if offer is not None and selects(offer.selector, pod.labels):
+                offers.append(offer)
         # The revision says nothing of a failure, nor of the rules of probation.
         key = tuple(
             part
-            for each in standings
+            for each in offers
             for part in (each.entry.name, each.revision, repr(each.entry.failure), repr(each.entry.probation))
         )
         known = self._bundles.get((pod.namespace, *key))
         if known is None:
-            bundle = Bundle.of([each.entry for each in standings])
+            bundle = Bundle.of([each.entry for each in offers])
             known = PodBundle(
                 bundle=bundle,
                 version=bundle.version,
-                revisions={each.entry.name: each.revision for each in standings if each.entry.artifact is not None},
-                deadline=max((self._deadline_of(pod.namespace, each.entry.name) for each in standings), default=0),
+                revisions={each.entry.name: each.revision for each in offers if each.entry.artifact is not None},
+                deadline=max((self._deadline_of(pod.namespace, each.entry.name) for each in offers), default=0),
                 messages=self._messages,
             )
             self._bundles[(pod.namespace, *key)] = known
@@ -142,8 +143,8 @@ class Bundles:
                 self._bundles.popitem(last=False)
         return known
 
-    async def standing(self, plugin: Plugin) -> Standing | None:
-        """What a plugin is now; None where its policy leaves it out."""
+    async def offer(self, plugin: Plugin) -> Offer | None:
+        """What pods get of a plugin now; None where its policy leaves it out."""
         known = self._known(plugin)
         if known is not None:
             return known[1]
@@ -152,23 +153,23 @@ class Bundles:
             if known is not None:
                 return known[1]
             fingerprint = self._fingerprint(plugin)
-            standing, lasting = await self._stand(plugin)
-            known = self._standings[plugin.key] = (fingerprint, standing)
+            offer, lasting = await self._make_offer(plugin)
+            known = self._offers[plugin.key] = (fingerprint, offer)
             if not lasting:  # kept for a while all the same: each of its pods would ask the API server
-                asyncio.get_running_loop().call_later(_AGAIN_S, self._look_again, plugin.key, known)
-            return standing
+                asyncio.get_running_loop().call_later(_AGAIN_S, self._expire, plugin.key, known)
+            return offer
 
     def is_known(self, plugin: Plugin) -> bool:
-        """Whether nothing that makes its standing has changed since that was made."""
+        """Whether the plugin's offer was made, and nothing that goes into it has changed since."""
         return self._known(plugin) is not None
 
-    def _look_again(self, key: Key, known: tuple[object, Standing | None]) -> None:
-        if self._standings.get(key) is known:
-            del self._standings[key]
+    def _expire(self, key: Key, known: tuple[object, Offer | None]) -> None:
+        if self._offers.get(key) is known:
+            del self._offers[key]
             self._catalogue.tell_plugin(key)
 
-    def _known(self, plugin: Plugin) -> tuple[object, Standing | None] | None:
-        known = self._standings.get(plugin.key)
+    def _known(self, plugin: Plugin) -> tuple[object, Offer | None] | None:
+        known = self._offers.get(plugin.key)
         return known if known is not None and known[0] == self._fingerprint(plugin) else None
 
     def _fingerprint(self, plugin: Plugin) -> object:
@@ -176,8 +177,8 @@ class Bundles:
         inputs = self._catalogue.inputs_now(revision) if revision is not None else None
         return plugin.uid, plugin.spec, plugin.failure, revision, inputs, held, self._key()
 
-    async def _stand(self, plugin: Plugin) -> tuple[Standing | None, bool]:
-        """The standing, and whether it is so until something changes (and not only until the API answers)."""
+    async def _make_offer(self, plugin: Plugin) -> tuple[Offer | None, bool]:
+        """The offer, and whether it holds until something changes (and not only until the API answers)."""
         revision, failure, lasting = self._catalogue.to_run(plugin), plugin.failure, True
         held = self._catalogue.held(plugin)
         try:
@@ -201,7 +202,7 @@ class Bundles:
             told = ("hooks", "priority", "match", "failure_policy")
             placeholder = placeholder.model_copy(update={name: getattr(spec, name) for name in told})
         entry = stands(last, failure, policy, placeholder=placeholder)
-        return (Standing(selector, entry, entry.revision) if entry is not None else None), lasting
+        return (Offer(selector, entry, entry.revision) if entry is not None else None), lasting
 
     async def entry(self, revision: Revision) -> tuple[Selector, BundlePlugin]:
         """A revision with its settings filled in. Raises LoadError."""
@@ -239,5 +240,5 @@ class Bundles:
     def plugin_changed(self, key: Key) -> None:
         """Forget a plugin that is gone; what else changes is seen when it is asked for."""
         if self._catalogue.plugin(key) is None:
-            self._standings.pop(key, None)
+            self._offers.pop(key, None)
             self._locks.pop(key, None)

@@ -1,4 +1,4 @@
-"""What admission may say of a plugin by the module that it has now: its settings, and the permissions it lacks."""
+"""Checks a plugin for admission against the module that it has now: its settings, and its permissions."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _CHECKS_AT_ONCE: Final = 2
 
 
 class ConfigCheck:
-    """Settings against the schema of the module that the plugin has now: for admission, which may not wait.
+    """Checks settings against the schema of the plugin's present module. Admission cannot wait long for it.
 
-    Anybody can reach a webhook, and say that it is about another tenant's plugin. So nothing is looked up, checked or
-    said unless the review has that plugin's uid, which is random, and known to those who may read the plugin.
+    Anybody can reach a webhook, and claim to be about another tenant's plugin. So nothing is looked up, checked or said
+    unless the review has that plugin's uid. It is random, and known to those who may read the plugin.
     """
 
     def __init__(self, catalogue: Catalogue, bundles: Bundles, store: ArtifactStore, blobs: Blobs) -> None:
@@ -43,7 +43,7 @@ class ConfigCheck:
         self._bundles = bundles
         self._store = store
         self._blobs = blobs
-        self._places = asyncio.Semaphore(_CHECKS_AT_ONCE)
+        self._permits = asyncio.Semaphore(_CHECKS_AT_ONCE)
 
     async def __call__(self, plugin: WasmPlugin) -> str | None:
         """One sentence about what is wrong; None where nothing is, or where it is not known here."""
@@ -54,7 +54,7 @@ class ConfigCheck:
             schema = await self._schema(revision, template.artifact.sha256)
             if schema is not None:
                 # Anybody can reach a webhook, and each check is a process. Who waits too long is let in with a warning.
-                async with self._places:
+                async with self._permits:
                     await check_apart(plugin.spec.config, schema, secret_paths=[], seconds=_CHECK_S)
         except ConfigError as error:
             return str(error)
@@ -63,7 +63,7 @@ class ConfigCheck:
         return None
 
     def lacks(self, plugin: WasmPlugin) -> admission.Lack | None:
-        """What the module that it has now imports and the resource does not grant; None where nothing is known."""
+        """What the present module imports and the resource does not grant; None where nothing is missing or known."""
         revision, template = self._known(plugin)
         ungranted = ungranted_imports(template.imports, plugin.spec.permissions) if template is not None else {}
         if not ungranted:
@@ -98,7 +98,7 @@ class ConfigCheck:
         else:  # another replica resolved it, and no sidecar has asked this one for it yet
             _, entry = await self._bundles.entry(revision)
             async with asyncio.timeout(_CHECK_S):
-                where, told = (await self._blobs.find(revision.namespace, entry)).path, PluginDescription()
+                where, told = (await self._blobs.fetch(revision.namespace, entry)).path, PluginDescription()
         raw = (await in_thread(inspect_file, where)).description
         inside = PluginDescription.from_json(raw) if raw is not None else PluginDescription()
         return inside.over(told).config_schema

@@ -1,80 +1,115 @@
-"""A module on its way to a sidecar: not much of it waits for its reader, and not for ever."""
+"""Downloads of modules by their digest: by a pod whose bundle names it, or by a peer."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
 
+from hookline_api.distribution import BLOBS_PATH
+from hookline_artifacts.errors import LoadError
+from hookline_operator.rations import Rations
+from hookline_operator.serve.identity import Caller, DeniedError
+from hookline_operator.serve.sending import download
+from hookline_operator.serve.sessions import denied
+from hookline_serving import vouch
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
-
-    from aiohttp.abc import AbstractStreamWriter
-
+    from hookline_api.bundle import BundlePlugin
+    from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.serve.blobs import Blob
+    from hookline_operator.serve.bundles import Bundles
+    from hookline_operator.serve.callers import Callers
+    from hookline_operator.serve.identity import Reviewer
 
-_DOWNLOAD_S: Final = 300.0
-"""For one module: as long as a sidecar waits for it."""
-_PIECE: Final = 16 * 1024
-"""Bytes of a module that are written at once. A connection that nobody reads holds this and asyncio's 64 KiB."""
-_WASM: Final = {"Content-Type": "application/wasm"}
+_ASKED: Final = 1_000
+_ASKED_EACH_SECOND: Final = 20.0
+"""Requests of one pod for modules, each a look at its bundle. At once: every plugin of the largest bundle."""
+_DOWNLOADS_AT_ONCE: Final = 8
+"""Downloads of one pod at once. A sidecar makes four; one that nobody reads holds some memory."""
 
-
-def download(request: web.Request, blob: Blob, done: Callable[[], None]) -> web.StreamResponse:
-    """The answer that carries a module; ``done`` hears when it has arrived, or never will."""
-    return (_FromDisk if blob.data is None or "Range" in request.headers else _FromMemory)(blob, done)
-
-
-class _FromDisk(web.FileResponse):
-    """A module on its way; ``done`` hears when it has arrived, or never will."""
-
-    def __init__(self, blob: Blob, done: Callable[[], None]) -> None:
-        super().__init__(blob.path, headers=_WASM)
-        self._done = done
-
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        async with _sending(request, self._done):
-            return await super().prepare(request)
+FetchBlob = Callable[[str, "BundlePlugin"], Awaitable["Blob"]]
+"""Finds the module of an entry of a namespace. Raises LoadError."""
 
 
-class _FromMemory(web.StreamResponse):
-    """The same of a small one."""
+class Downloads:
+    """The downloads of this replica."""
 
-    def __init__(self, blob: Blob, done: Callable[[], None]) -> None:
-        super().__init__(headers=_WASM)
-        self._data = blob.data or b""
-        self._done = done
-        self.content_length = len(self._data)
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        bundles: Bundles,
+        reviewer: Reviewer,
+        callers: Callers,
+        fetch_blob: FetchBlob,
+        *,
+        is_peer: Callable[[Caller], bool],
+    ) -> None:
+        self._catalogue = catalogue
+        self._bundles = bundles
+        self._reviewer = reviewer
+        self._callers = callers
+        self._fetch_blob = fetch_blob
+        self._is_peer = is_peer
+        self._asked: Rations[str] = Rations(burst=_ASKED, each_second=_ASKED_EACH_SECOND)
+        """By the pod's uid, as what is under way."""
+        self._under_way: Counter[str] = Counter()
 
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
-        async with _sending(request, self._done):
-            writer = await super().prepare(request)
-            for begin in range(0, len(self._data), _PIECE):
-                await self.write(self._data[begin : begin + _PIECE])
-                if writer is not None:
-                    await writer.drain()
-            return writer
+    def routes(self) -> list[web.RouteDef]:
+        """For the HTTPS server."""
+        return [web.get(BLOBS_PATH + "{sha256}", self._blob, allow_head=False)]
 
-
-@contextlib.asynccontextmanager
-async def _sending(request: web.BaseRequest, done: Callable[[], None]) -> AsyncIterator[None]:
-    """While a module is sent: how much of it waits for its reader at most, and for how long."""
-    try:
-        if request.transport is not None:
-            # Of asyncio's half a megabyte, two thousand connections would take a gigabyte.
-            request.transport.set_write_buffer_limits(_PIECE)
-        async with asyncio.timeout(_DOWNLOAD_S):
-            yield
-    except TimeoutError:
-        if request.transport is not None:
-            request.transport.abort()  # it does not read, and so would not hear that this is the end
-        raise ConnectionResetError("the download took too long") from None
-    except AttributeError:
-        if request.transport is not None:
+    async def _blob(self, request: web.Request) -> web.StreamResponse:
+        """A module, for a pod whose bundle names it, or for a peer."""
+        sha256 = request.match_info["sha256"]
+        try:
+            caller = await self._reviewer.identify(request)
+            found = await self._look_up(caller, sha256, request.query.get("namespace"))
+        except DeniedError as error:
+            return denied(error)
+        namespace, entry = found
+        pod = caller.pod_uid or ""
+        if self._under_way[pod] >= _DOWNLOADS_AT_ONCE and not self._is_peer(caller):
+            return denied(DeniedError(503, f"this pod has {_DOWNLOADS_AT_ONCE} downloads under way; end one first"))
+        vouch(request)
+        self._under_way[pod] += 1
+        try:
+            blob = await self._fetch_blob(namespace, entry)
+        except BaseException as error:
+            self._downloaded(pod)
+            if isinstance(error, LoadError):
+                return denied(DeniedError(503, f"the module cannot be had now: {error}"))
             raise
-        # asyncio's sendfile stumbles so where TLS is gone: whoever hangs up could fill the log with stack traces.
-        raise ConnectionResetError("the other side hung up") from None
-    finally:
-        done()
+        return download(request, blob, lambda: self._downloaded(pod))
+
+    def _downloaded(self, pod: str) -> None:
+        self._under_way[pod] -= 1
+        if not self._under_way[pod]:
+            del self._under_way[pod]
+
+    async def _look_up(self, caller: Caller, sha256: str, namespace: str | None) -> tuple[str, BundlePlugin]:
+        """The entry that names this blob, of those that the caller may have. Raises DeniedError.
+
+        A peer says for which namespace it asks, whose right to the module is then looked at.
+        """
+        if self._is_peer(caller):
+            for plugin in self._catalogue.all_plugins():
+                if namespace not in {None, plugin.namespace}:
+                    continue
+                revision = self._catalogue.to_run(plugin)
+                if revision is not None and sha256.encode() in revision.template:
+                    offer = await self._bundles.offer(plugin)
+                    if offer is not None and offer.entry.artifact is not None:
+                        return plugin.namespace, offer.entry
+        else:
+            pod = await self._callers.look_up(caller)
+            if not self._asked.of(pod.uid).take():
+                raise DeniedError(429, "this pod asks for modules too often; try again later")
+            bundle = (await self._bundles.of_pod(pod)).bundle
+            for entry in bundle.plugins:
+                if entry.artifact is not None and entry.artifact.sha256 == sha256:
+                    return pod.namespace, entry
+        # Whether it exists elsewhere is nobody's business.
+        raise DeniedError(404, "no plugin of this pod has such a module")

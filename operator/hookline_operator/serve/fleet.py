@@ -1,8 +1,8 @@
-"""The sidecars that are connected, to whichever replica, and which revisions they may switch to.
+"""The connected sidecars of all replicas, and the revisions that they may switch to.
 
-A new revision is first *prepared* by every pod that is to run it, and *released* when all of them have (or have said
-why they cannot), or when its deadline is over; then all switch. The leader decides, the other replicas are told.
-What is in here is in memory only: it is all in the sidecars' next reports.
+Every pod first *prepares* a new revision. The leader *releases* it when all have prepared it or have said why they
+cannot, or at its deadline. Then all switch. The leader tells the other replicas. All of this is in memory only, and
+comes again with the sidecars' next reports.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class PodState(Resource):
 
     @cached_property
     def by_name(self) -> dict[str, PluginReport]:
-        """What it says of each plugin: with thousands of them, each is asked for by each of its own changes."""
+        """Its report of each plugin, by name."""
         return {each.name: each for each in reversed(self.report.plugins)}
 
     @cached_property
     def waited_for(self) -> list[PluginReport]:
-        """The plugins that it has nothing to answer for with, by name, while it is not ready: it waits for these."""
+        """The plugins without a revision that keep it from being ready, sorted by name; none while it is ready."""
         if self.report.ready:
             return []
         found = (each for each in self.by_name.values() if each.revision is None)
@@ -56,12 +56,12 @@ class PodState(Resource):
 
     @cached_property
     def waited_names(self) -> frozenset[str]:
-        """Their names: each of a thousand plugins asks of each pod whether it is among them."""
+        """The names of ``waited_for``, for quick look-ups."""
         return frozenset(each.name for each in self.waited_for)
 
     @cached_property
     def closed(self) -> list[str]:
-        """The plugins that keep it from being ready, since they refuse all calls, by name; none while it is ready."""
+        """The plugins that refuse all calls and so keep it from being ready, by name; none while it is ready."""
         if self.report.ready:
             return []
         return sorted(each.name for each in self.by_name.values() if each.state == "Closed")
@@ -72,14 +72,14 @@ class PodState(Resource):
         return said.revision if said is not None else None
 
     def failed(self, plugin: str, revision: str) -> bool:
-        """Whether the pod said that it cannot run this revision, and not one before it."""
+        """Whether the pod has said that it cannot run this very revision."""
         said = self.by_name.get(plugin)
         return self.answered.get(plugin) == revision and said is not None and said.failure is not None
 
 
 @dataclass(slots=True)
 class Fleet:
-    """All connected sidecars: this replica's own, and those that peers told of."""
+    """All connected sidecars: this replica's own, and those of its peers."""
 
     states: dict[str, PodState] = field(default_factory=dict)
     """By the pod's uid."""
@@ -98,7 +98,7 @@ class Fleet:
     """
 
     def put(self, state: PodState, *, replica: str = "") -> None:
-        """What a sidecar says, and to which replica; of several connections the newest counts."""
+        """Take in what a sidecar reports, and to which replica. Of several connections the newest counts."""
         there = self._by_replica.setdefault(state.uid, {})
         there[replica] = state
         self.states[state.uid] = next(reversed(there.values()))
@@ -106,7 +106,7 @@ class Fleet:
             hear(state.uid, state, state.namespace, replica)
 
     def drop(self, uid: str, *, replica: str = "") -> None:
-        """A sidecar is connected to that replica no longer."""
+        """A sidecar is no longer connected to that replica."""
         there = self._by_replica.get(uid, {})
         state = there.pop(replica, None)
         if state is None:
@@ -119,16 +119,16 @@ class Fleet:
             hear(uid, self.states.get(uid), state.namespace, replica)
 
     def drop_replica(self, replica: str) -> None:
-        """A peer is gone, and what it told of with it."""
+        """A peer is gone: drop all that it told of."""
         for uid in self.of_replica(replica):
             self.drop(uid, replica=replica)
 
     def of_replica(self, replica: str) -> dict[str, PodState]:
-        """What is connected to one replica, by uid."""
+        """The sidecars that are connected to one replica, by uid."""
         return {uid: there[replica] for uid, there in self._by_replica.items() if replica in there}
 
     def release(self, released: Released) -> None:
-        """Let pods switch to this revision; an older one of the same plugin is nobody's concern any more."""
+        """Let pods switch to this revision; it replaces an older one of the same plugin."""
         namespace, plugin, revision = released
         if self.released.get((namespace, plugin)) == revision:
             return
@@ -137,5 +137,5 @@ class Fleet:
             hear(released)
 
     def forget(self, key: Key) -> None:
-        """A plugin that is gone."""
+        """Forget a plugin that is gone."""
         self.released.pop(key, None)

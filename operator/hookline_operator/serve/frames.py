@@ -1,8 +1,8 @@
-"""What comes in on a WebSocket, counted before it is parsed.
+"""Counts what comes in on a WebSocket before it is parsed.
 
-A library hands out messages. What is none yet, or never will be (empty fragments, pings, half of a frame), costs all
-the same and is seen by nobody; so frames and bytes are counted in front of it, on the bytes as they come. Too many
-bytes wait, and the other side with them; too many frames, or a message that does not end, close the connection.
+The library hands out whole messages. Empty fragments, pings and halves of frames cost work all the same, and nobody
+sees them. So frames and bytes are counted as they come. Too many bytes make the sender wait. Too many frames, or a
+message that does not end, close the connection.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
 _FRAMES: Final = 500
 """Frames at once: ten seconds of a sidecar that reports each change of a thousand plugins at its start."""
 _FRAMES_EACH_SECOND: Final = 100
-"""And in each second, twice as many as a sidecar can send that rests for 20 ms after each report."""
+"""Frames in each second: twice as many as a sidecar sends, which rests for 20 ms after each report."""
 _BYTES: Final = 4 * 2**20
 """Bytes at once: four reports of the greatest size."""
 _BYTES_EACH_SECOND: Final = 2**20
-"""And in each second; what is more waits in the network, and its sender with it."""
+"""Bytes in each second. More wait in the network, and their sender waits with them."""
 _UNFINISHED_S: Final = 20.0
-"""For a message from its first byte to its last. It holds its bytes, and a mebibyte takes one second."""
+"""Seconds for a message, from its first byte to its last. It holds its bytes, and a mebibyte takes one second."""
 
 FLOOD: Final = "flood"
 UNFINISHED: Final = "unfinished"
 
 
 class FrameGate:
-    """Stands in the place of a connection's parser, and feeds it."""
+    """Takes the place of a connection's parser, and feeds the parser."""
 
     def __init__(self, parser: Any, transport: asyncio.Transport, refused: Callable[[str], None]) -> None:
-        """``refused`` hears once why nothing more is let through: ``FLOOD`` or ``UNFINISHED``."""
+        """``refused`` is called once with why nothing more is let through: ``FLOOD`` or ``UNFINISHED``."""
         self._parser = parser
         self._transport = transport
         self._refused = refused
@@ -52,8 +52,8 @@ class FrameGate:
         self._pause: asyncio.TimerHandle | None = None
 
     @classmethod
-    def before(cls, request: web.Request, refused: Callable[[str], None]) -> FrameGate | None:
-        """Put one before the parser of a WebSocket that is prepared; None where its connection is gone already."""
+    def install(cls, request: web.Request, refused: Callable[[str], None]) -> FrameGate | None:
+        """Put a gate before the parser of a prepared WebSocket. Returns None where the connection is gone already."""
         protocol, transport = request.protocol, request.transport
         # aiohttp has no place for this: what it calls for each piece of data does not get the data.
         parser = protocol._payload_parser  # noqa: SLF001
@@ -82,7 +82,7 @@ class FrameGate:
         self._parser.feed_eof()
 
     def close(self) -> None:
-        """The connection ends: no timer outlives it."""
+        """The connection ends: cancel the timers."""
         for timer in (self._unfinished, self._pause):
             if timer is not None:
                 timer.cancel()

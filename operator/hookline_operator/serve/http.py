@@ -16,10 +16,10 @@ HEALTH_BOUNDS: Final = Bounds()
 HTTPS_BOUNDS: Final = Bounds(
     fresh=256, unproven=2048, unproven_of_one=256, every=4096, of_one=1536, arriving=64 * 2**20
 )  # fmt: skip
-"""After a restart, all sidecars of a fleet come at the same time: two thousand of them may say hello at once. They have
-addresses of their own, or all the same one, where a gateway or a node stands between: then as many hellos at a time as
-are done in half a second, and as many questions as wait for a review. Those that are known (``vouch``) are counted by
-``Distribution``. Reviews that are here have bounds of their own (``reviews``), within those bytes."""
+"""After a restart, all sidecars of a fleet come at once: two thousand may say hello. Each has an address of its own, or
+all have the same one behind a gateway or a node. From one address come as many hellos at a time as take half a
+second, and as many questions as wait for a review. Connections that are known (``vouch``) are counted by
+``Distribution``. Reviews have bounds of their own (``reviews``), within those bytes."""
 
 
 async def serve(

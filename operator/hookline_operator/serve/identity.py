@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from hookline_api.distribution import AUDIENCE
+from hookline_api.distribution import AUDIENCE, MAX_TOKEN
 from hookline_operator.cluster.kube import KubeError, path
 from hookline_operator.rations import Ration, Rations
 
@@ -39,10 +39,10 @@ _KEPT_S: Final = 20.0
 """How long an answer holds: a deleted pod's token opens nothing for longer than that."""
 _KEPT: Final = 10_000
 _REFUSED_S: Final = 10.0
-"""How long a refusal holds. Short: a token may be older than what the API server knows of its pod."""
+"""Seconds that a refusal holds. They are few, because the API server may learn of a token's pod later."""
 _REFUSED: Final = 10_000
-"""Refusals that are remembered, some 500 bytes each. Beside the good ones, which a flood must not push out."""
-_MAX_TOKEN: Final = 16_384
+"""Refusals that are remembered, at some 500 bytes each. They are apart from good answers, so that no flood pushes those
+out."""
 _MAX_CLAIMS: Final = 8_192
 """Characters of a token's middle part that are looked at; a projected token has some 600."""
 _CLOCKS_S: Final = 600.0
@@ -50,16 +50,16 @@ _CLOCKS_S: Final = 600.0
 _OF_PODS: Final = 16
 """Reviews at the same time of tokens that claim a pod of ours."""
 _OF_OTHERS: Final = 16
-"""And of all others."""
+"""Reviews at the same time of all other tokens."""
 _BAD_AT_ONCE: Final = 8
-"""Of one address, or of one pod's name behind it: tokens that are under review or were refused, before others of it
-have to wait. Half of the places: two addresses are needed to take all of them."""
+"""Tokens of one address, or of one pod's name behind it, that may be under review or refused before others of it have
+to wait. They are half of all reviews at a time, so it takes two addresses to fill them."""
 _BAD_EACH_SECOND: Final = 0.5
-"""How many more of them there may be in each second. A sidecar with a bad token comes once in 30 seconds."""
+"""How many more such tokens there may be in each second. A sidecar with a bad token comes once in 30 seconds."""
 _WAITING: Final = 1_024
 """Callers that wait for a review at the same time, from whatever addresses."""
 _SHARED_BITS: Final = 64
-"""Of an IPv6 address: whoever has one has all that begin like it."""
+"""Bits of an IPv6 address that count: whoever has one address has all that begin with them."""
 _EXTRA: Final = "authentication.kubernetes.io/pod-"
 _ACCOUNT: Final = "system:serviceaccount:"
 
@@ -83,7 +83,7 @@ class Caller:
 
 
 class Reviewer:
-    """Asks the API server about tokens."""
+    """Asks the API server whose tokens these are."""
 
     def __init__(
         self,
@@ -92,10 +92,11 @@ class Reviewer:
         is_pod: Callable[[str, str, str], bool] = lambda *_: False,
         counted: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """``is_pod`` says of a namespace, a name and a uid whether there is such a pod with a sidecar.
+        """``is_pod`` tells whether a namespace, a name and a uid are those of a pod with a sidecar.
 
-        ``counted`` hears how each question ended: ``known`` and ``remembered`` (good and bad ones, without a review),
-        ``malformed`` (by a look), ``share``, ``crowded``, and of reviews ``good``, ``refused`` and ``unanswered``.
+        ``counted`` is called with how each question ended: ``known`` and ``remembered`` (good and bad ones, without a
+        review), ``malformed`` (by a look), ``share``, ``crowded``, and of reviews ``good``, ``refused`` and
+        ``unanswered``.
         """
         self._kube = kube
         self._is_pod = is_pod
@@ -108,10 +109,10 @@ class Reviewer:
         self._of_pods = asyncio.Semaphore(_OF_PODS)
         self._of_others = asyncio.Semaphore(_OF_OTHERS)
 
-    async def caller(self, request: web.Request) -> Caller:
-        """Who sent this request. Raises DeniedError."""
+    async def identify(self, request: web.Request) -> Caller:
+        """Find who sent this request, by a review if need be. Raises DeniedError."""
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token or len(token) > _MAX_TOKEN or not token.isascii():
+        if scheme.lower() != "bearer" or not token or len(token) > MAX_TOKEN or not token.isascii():
             raise DeniedError(401, f"this takes a service-account token of the audience {AUDIENCE!r} as a Bearer token")
         digest = hashlib.sha256(token.encode()).digest()
         now = time.monotonic()
@@ -145,8 +146,8 @@ class Reviewer:
             ration.give()
             self._counted("crowded")
             raise DeniedError(503, "too many tokens are being checked; try again later")
-        places = self._of_pods if uid else self._of_others
-        task = asyncio.create_task(self._reviewed(token, digest, places, ration), name="review")
+        permits = self._of_pods if uid else self._of_others
+        task = asyncio.create_task(self._review_once(token, digest, permits, ration), name="review")
         self._under_review[digest] = task
         task.add_done_callback(lambda task: self._ended(digest, task))
         return task
@@ -167,9 +168,9 @@ class Reviewer:
         namespace, name, uid = (each if isinstance(each, str) else "" for each in told)
         return uid if self._is_pod(namespace, name, uid) else ""
 
-    async def _reviewed(self, token: str, digest: bytes, places: asyncio.Semaphore, ration: Ration) -> Caller:
+    async def _review_once(self, token: str, digest: bytes, permits: asyncio.Semaphore, ration: Ration) -> Caller:
         try:
-            async with places:
+            async with permits:
                 caller = await self._review(token)
         except DeniedError as error:
             if error.status == 503:  # noqa: PLR2004 - nobody's fault that is here
@@ -220,7 +221,7 @@ def _keep(kept: OrderedDict[bytes, Any], digest: bytes, value: object, most: int
 
 
 def _claims(token: str) -> dict[str, Any] | None:
-    """What a token says of itself, unchecked; None where it is none."""
+    """What a token says of itself, unchecked; None where it cannot be read."""
     parts = token.split(".")
     if len(parts) != 3 or not all(parts) or len(parts[1]) > _MAX_CLAIMS:  # noqa: PLR2004 - header, claims, signature
         return None

@@ -1,11 +1,11 @@
-"""Between replicas: the others tell the leader what their sidecars say, and hear which revisions are released.
+"""Between replicas: followers tell the leader what their sidecars report, and hear which revisions are released.
 
-A follower keeps one WebSocket to the leader, with its own service account's token, checked as a sidecar's is. It
-is level-triggered like everything here: a new connection begins with all of the state. Without a leader, or a way to
-it, sidecars switch at their deadline, and what they run goes on.
+A follower keeps one WebSocket to the leader. It shows its own service account's token, which is checked as a sidecar's
+is. A new connection begins with all of the state. Without a leader, sidecars switch at their deadline, and what they
+run goes on.
 
-What followers tell comes from sidecars: each has read no more of it than a session's ration, and sends of each pod only
-the newest. It is sent in pieces, and read pod by pod with room for others' work between.
+A follower has read no more of each sidecar than a session's ration, and sends the newest of each pod. It sends in
+pieces, and the leader reads pod by pod with room for other work between.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 _PATH: Final = "/v1/peers"
 _PIECE: Final = 256 * 1024
 """Bytes of what is told at once. One pod's state may be more, and then it is alone."""
-_MAX_TOLD: Final = 8 * 2**20
-"""Bytes of a message of a follower. Of one pod with a thousand plugins, each with the longest sentence, it is 7 MiB."""
+_MAX_STATES: Final = 8 * 2**20
+"""Bytes of a follower's message. One pod with a thousand plugins and the longest sentences takes 7 MiB."""
 _MAX_FOLLOWERS: Final = 32
-"""Connections of replicas; a chart has two or three of them, and one that died is missed after some seconds."""
+"""Connections of replicas. A chart has two or three, and a dead one is noticed after some seconds."""
 _GROUP: Final = 20
 """Pods of which is read before others have their turn."""
 _HEARTBEAT_S: Final = 5.0
@@ -75,7 +75,7 @@ class Peers:
         server_name: str,
         token: Path,
     ) -> None:
-        """``client_context`` trusts the replicas' authorities, ``server_name`` is in every replica's certificate."""
+        """``client_context`` trusts the replicas' authorities. ``server_name`` is in every replica's certificate."""
         self._fleet = fleet
         self._reviewer = reviewer
         self._own_name = own_name
@@ -102,7 +102,7 @@ class Peers:
     # ── the follower ──
 
     async def run(self) -> None:
-        """Be connected to the leader, whoever it is, as long as it is another."""
+        """Stay connected to the leader, for as long as that is another replica."""
         said = ""
         while True:
             leader = self._leader()
@@ -139,14 +139,18 @@ class Peers:
             self._news.set()
             telling = asyncio.create_task(self._tell_leader(socket, leader), name="tell the leader")
             try:
-                async for message in socket:
-                    if message.type is WSMsgType.BINARY:
-                        for namespace, plugin, revision in orjson.loads(message.data)["released"]:
-                            self._fleet.release((namespace, plugin, revision))
+                await self._hear_leader(socket)
             finally:
                 telling.cancel()
                 await asyncio.gather(telling, return_exceptions=True)
                 await socket.close()
+
+    async def _hear_leader(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        """Take what it says is released. Raises ValueError, KeyError and TypeError where that cannot be read."""
+        async for message in socket:
+            if message.type is WSMsgType.BINARY:
+                for namespace, plugin, revision in orjson.loads(message.data)["released"]:
+                    self._fleet.release((namespace, plugin, revision))
 
     async def _tell_leader(self, socket: aiohttp.ClientWebSocketResponse, leader: Replica) -> None:
         while True:
@@ -173,7 +177,7 @@ class Peers:
 
     async def _meet(self, request: web.Request) -> web.StreamResponse:
         try:
-            caller = await self._reviewer.caller(request)
+            caller = await self._reviewer.identify(request)
         except DeniedError as error:
             return denied(error)
         if not self._is_peer(caller):
@@ -182,7 +186,7 @@ class Peers:
             return denied(DeniedError(503, f"{_MAX_FOLLOWERS} replicas are connected already"))
         vouch(request)
         replica = f"{caller.pod}/{id(request)}"
-        socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_S, max_msg_size=_MAX_TOLD, compress=False)
+        socket = web.WebSocketResponse(heartbeat=_HEARTBEAT_S, max_msg_size=_MAX_STATES, compress=False)
         await socket.prepare(request)
         self._followers.add(socket)
         try:
@@ -204,7 +208,7 @@ class Peers:
 
     async def _take(self, message: bytes, replica: str) -> None:
         """What a follower tells. Raises ValidationError."""
-        for number, (uid, state) in enumerate(_Told.model_validate_json(message).pods.items(), 1):
+        for number, (uid, state) in enumerate(_States.model_validate_json(message).pods.items(), 1):
             if state is None:
                 self._fleet.drop(uid, replica=replica)
             else:
@@ -227,9 +231,9 @@ class Peers:
     # ── both ──
 
     async def blob(self, namespace: str, sha256: str, size: int) -> bytes | None:
-        """A namespace's module of the leader's, unchecked. Raises FetchError.
+        """A namespace's module from the leader's store, unchecked. Raises FetchError.
 
-        None where this replica leads or nobody does.
+        None where this replica leads, or nobody does.
         """
         leader = self._leader()
         if leader is None or self._leading() or leader.name == self._own_name:
@@ -258,7 +262,7 @@ class Peers:
         return (await asyncio.to_thread(self._token.read_text)).strip()
 
 
-class _Told(Resource):
+class _States(Resource):
     """What a follower tells: of each pod that changed, its state, or that it is gone."""
 
     pods: dict[str, PodState | None]

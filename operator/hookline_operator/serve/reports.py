@@ -1,4 +1,4 @@
-"""What a sidecar reports, as far as anybody here wants to know it: read within bounds, and cut down."""
+"""Reports of sidecars: read within bounds, and cut down to what is used."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ def read(text: str) -> Report | None:
 
 
 def about(report: Report, told: set[str], *, unsealed: Mapping[tuple[str, str], str] | None = None) -> Report:
-    """What concerns the plugins that the pod was told of, each once.
+    """The report cut down to the plugins that the pod was told of, each once.
 
-    Sentences are of a length that is kept for twenty thousand sidecars, and may stand in a status. Revisions have the
+    Sentences are cut, since those of twenty thousand sidecars are kept and may stand in a status. Revisions get the
     names that they have here, whatever a sidecar calls them (``unsealed``).
     """
     names = unsealed or {}
@@ -56,7 +56,7 @@ def about(report: Report, told: set[str], *, unsealed: Mapping[tuple[str, str], 
 
 
 def revisions(report: Report) -> set[str | None]:
-    """All that it names."""
+    """All revisions that a report names."""
     return {each.revision for each in report.plugins} | {
         each.rolled_back.revision for each in report.plugins if each.rolled_back is not None
     }

@@ -1,12 +1,12 @@
-"""Distribution: the road from what the catalogue holds to the sidecars that are connected to this replica.
+"""Distribution: each sidecar that is connected to this replica gets its pod's bundle.
 
-The protocol is ``hookline_api.distribution``. Each connection has a session with a task of its own that sends the
-pod's newest bundle whenever it may have changed; a slow sidecar so delays nobody, and what it missed is not sent
-late. A pod gets what its own namespace and labels select, and nothing else, whatever it asks for.
+The protocol is ``hookline_api.distribution``. Each connection has a session with its own task, which sends the newest
+bundle whenever it may have changed. So a slow sidecar delays nobody, and skips what it missed. A pod gets what its
+namespace and its labels select, whatever it asks for.
 
-What a sidecar says is rationed, since whoever has one pod has its token: of several reports only the newest is read,
-so many bytes of them in each second, and of what is read what concerns the plugins that this pod was told of. A
-connection that sends more than any sidecar would is closed, and its pod has only so many.
+Reports are rationed, since whoever has one pod has its token. Of several reports the newest is read, with a limit on
+the bytes in each second, and what concerns other plugins is left out. A connection that sends more than any sidecar
+would is closed, and a pod may connect only so often.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Awaitable, Callable
+from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 from aiohttp import WSMsgType, web
@@ -23,7 +22,6 @@ from pydantic import ValidationError
 
 from hookline_api import sentences
 from hookline_api.distribution import (
-    BLOBS_PATH,
     DISTRIBUTION_PATH,
     MAX_REPORT,
     REPORT_BASE,
@@ -31,26 +29,22 @@ from hookline_api.distribution import (
     Commit,
 )
 from hookline_api.json_cost import CostError
-from hookline_artifacts.errors import LoadError
 from hookline_artifacts.net import failures
-from hookline_operator.cluster.kube import KubeError, path
-from hookline_operator.cluster.labels import SIDECAR_LABEL
-from hookline_operator.cluster.pods import Pod
 from hookline_operator.rations import Rations
 from hookline_operator.serve import reports, trust
-from hookline_operator.serve.downloads import download
 from hookline_operator.serve.fleet import Fleet, PodState, Released
 from hookline_operator.serve.frames import FrameGate
-from hookline_operator.serve.identity import Caller, DeniedError
+from hookline_operator.serve.identity import DeniedError
 from hookline_operator.serve.sessions import Session, begin_end, denied, end
 from hookline_serving import vouch
 
 if TYPE_CHECKING:
-    from hookline_api.bundle import BundlePlugin
+    from collections.abc import Callable
+
     from hookline_operator.cluster.catalogue import Catalogue
-    from hookline_operator.cluster.kube import Key, Kube
-    from hookline_operator.serve.blobs import Blob
+    from hookline_operator.cluster.kube import Key
     from hookline_operator.serve.bundles import Bundles, PodBundle
+    from hookline_operator.serve.callers import Callers
     from hookline_operator.serve.identity import Reviewer
 
 _HEARTBEAT_S: Final = 20.0
@@ -60,32 +54,21 @@ _HELLO_S: Final = 30.0
 """For a sidecar's first report, which it sends at once."""
 _REPORT: Final = '"report"'
 _REPORT_LEAST: Final = 4 * 1024
-"""Bytes that a report counts for at least: small ones have their price too. 16 in each second."""
-_REPORT_OF_TOLD: Final = 64
-"""And for each plugin that its pod was told of, since each of them is looked at again. Of a thousand: one a second."""
+"""Bytes that a report counts for at least, since small ones cost time, too: 16 of them in each second."""
+_REPORT_COST_OF_PLUGIN: Final = 64
+"""Bytes that a report counts for with each plugin of its bundle, as each is looked at again. Of a thousand: one report
+a second."""
 _CONNECTS: Final = 20
 _CONNECTS_EACH_SECOND: Final = 0.5
 """Connections of one pod. A sidecar comes again after a pause that grows to half a minute."""
-_LOOKUPS: Final = 10
-_LOOKUPS_EACH_SECOND: Final = 0.5
-"""Of a pod that the watch has not told of, in the API server: one that is new, or has no sidecar's label."""
-_ASKED: Final = 1_000
-_ASKED_EACH_SECOND: Final = 20.0
-"""Requests of one pod for modules. At once: each plugin of the largest bundle once. Each is a look at that bundle."""
-_DOWNLOADS_AT_ONCE: Final = 8
-"""Of one pod. A sidecar makes four; one that nobody reads holds some memory."""
 _REPLACED: Final = 4409
 """WebSocket close code: the same pod has connected again (private use, RFC 6455 section 7.4.2)."""
 _GOING_AWAY: Final = 1001
 _NOT_A_REPORT: Final = 1007
 _FAILED: Final = 1011
 _POLICY: Final = 1008
-_FORBIDDEN: Final = 403
 
 log = logging.getLogger("hookline.distribution")
-
-FindBlob = Callable[[str, "BundlePlugin"], Awaitable["Blob"]]
-"""Finds the module of an entry of a namespace. Raises LoadError."""
 
 
 class Distribution:
@@ -93,40 +76,32 @@ class Distribution:
 
     def __init__(
         self,
-        kube: Kube,
         catalogue: Catalogue,
         bundles: Bundles,
         fleet: Fleet,
         reviewer: Reviewer,
-        find_blob: FindBlob,
+        callers: Callers,
         *,
-        is_peer: Callable[[Caller], bool],
         authority: Callable[[], str],
         reported: Callable[[str], None] = lambda _: None,
         cut: Callable[[str], None] = lambda _: None,
     ) -> None:
         """``authority`` gives the certificate authorities, PEM, that sidecars are told of.
 
-        ``reported`` hears of each report: ``read``, ``passed`` over for a newer one, too ``large`` to be read. ``cut``
-        hears of each connection that is ended for what it sent: ``flood``, ``unfinished``, ``silent``,
-        ``not_a_report``; and ``again`` of one that is not taken, because its pod connects too often.
+        ``reported`` is called for each report: ``read``, ``passed`` over for a newer one, or too ``large``. ``cut`` is
+        called for each connection that is ended for what it sent: ``flood``, ``unfinished``, ``silent``,
+        ``not_a_report``; and with ``again`` where a pod connects too often.
         """
         self._reported = reported
         self._cut = cut
         self._connects: Rations[str] = Rations(burst=_CONNECTS, each_second=_CONNECTS_EACH_SECOND)
-        """By the pod's uid, as the two that follow."""
-        self._lookups: Rations[str] = Rations(burst=_LOOKUPS, each_second=_LOOKUPS_EACH_SECOND)
-        self._asked: Rations[str] = Rations(burst=_ASKED, each_second=_ASKED_EACH_SECOND)
-        self._kube = kube
+        """By the pod's uid."""
         self._catalogue = catalogue
         self._bundles = bundles
         self._fleet = fleet
         self._reviewer = reviewer
-        self._find_blob = find_blob
-        self._is_peer = is_peer
+        self._callers = callers
         self._authority = authority
-        self._downloads: Counter[str] = Counter()
-        """Under way, by the pod's uid."""
         self._sessions: dict[str, Session] = {}
         """By the pod's uid."""
         self._by_namespace: dict[str, set[Session]] = defaultdict(set)
@@ -138,18 +113,15 @@ class Distribution:
 
     def routes(self) -> list[web.RouteDef]:
         """For the HTTPS server."""
-        return [
-            web.get(DISTRIBUTION_PATH, self._connect),
-            web.get(BLOBS_PATH + "{sha256}", self._blob, allow_head=False),
-        ]
+        return [web.get(DISTRIBUTION_PATH, self._connect)]
 
     def authority_changed(self) -> None:
-        """There are other certificate authorities: everybody has to hear of them while there is a connection."""
+        """There are other certificate authorities: tell everybody while they are connected."""
         for session in self._sessions.values():
             session.dirty.set()
 
     async def close(self) -> None:
-        """Send everybody elsewhere, and wait for nobody long."""
+        """End all sessions, so that the sidecars connect to another replica."""
         sessions = list(self._sessions.values())
         await asyncio.gather(*(end(each, _GOING_AWAY, b"this replica stops") for each in sessions))
 
@@ -157,8 +129,8 @@ class Distribution:
 
     async def _connect(self, request: web.Request) -> web.StreamResponse:
         try:
-            caller = await self._reviewer.caller(request)
-            pod = await self._pod(caller)
+            caller = await self._reviewer.identify(request)
+            pod = await self._callers.look_up(caller)
         except DeniedError as error:
             return denied(error)
         if len(self._sessions) >= _MAX_SESSIONS:
@@ -173,7 +145,7 @@ class Distribution:
             return socket  # it has gone already
         vouch(request)
         session = Session(caller, pod, socket, transport.abort)
-        gate = FrameGate.before(request, lambda why: self._refuse(session, why))
+        gate = FrameGate.install(request, lambda why: self._refuse(session, why))
         older = self._sessions.get(pod.uid)
         self._sessions[pod.uid] = session
         self._by_namespace[pod.namespace].add(session)
@@ -187,7 +159,7 @@ class Distribution:
             replaced = end(older, _REPLACED, b"the pod has connected again")
             tasks.append(asyncio.create_task(replaced, name=f"replace {pod.name}"))
         try:
-            # What breaks off in the middle of an answer to a ping is no defect, and no stack trace for the log.
+            # A connection may break off in the middle of an answer to a ping: that needs no stack trace in the log.
             with contextlib.suppress(ConnectionError):
                 await self._listen(session)
         finally:
@@ -204,28 +176,6 @@ class Distribution:
                 await asyncio.wait({session.going})  # the library closes the connection at once, and nobody hears why
         return socket
 
-    async def _pod(self, caller: Caller) -> Pod:
-        """The live, labelled pod that a caller is. Raises DeniedError."""
-        if caller.pod is None or caller.pod_uid is None:
-            raise DeniedError(403, "the token is bound to no pod: mount it as a projected serviceAccountToken volume")
-        pod = self._catalogue.pods[caller.namespace].get(caller.pod)
-        if pod is None or pod.uid != caller.pod_uid:
-            if not self._lookups.of(caller.pod_uid).take():
-                raise DeniedError(429, f"pod '{caller.pod}' is not known here and asks too often; try again later")
-            try:  # the watch may be behind
-                found = await self._kube.get(path("v1", "pods", caller.namespace, caller.pod))
-            except KubeError as error:
-                if error.status == _FORBIDDEN:
-                    text = f"this operator does not watch namespace '{caller.namespace}'"
-                    raise DeniedError(403, text) from error
-                raise DeniedError(503, f"the pod cannot be looked up now: {error}") from error
-            pod = Pod.of(found) if found is not None else None
-        if pod is None or pod.uid != caller.pod_uid or not pod.live:
-            raise DeniedError(403, f"the token's pod '{caller.pod}' is gone")
-        if pod.labels.get(SIDECAR_LABEL) != "true":
-            raise DeniedError(403, f"pod '{caller.pod}' has no label {SIDECAR_LABEL}=true, by which plugins find it")
-        return pod
-
     async def _listen(self, session: Session) -> None:
         async for message in session.socket:
             if message.type is WSMsgType.TEXT:
@@ -233,21 +183,21 @@ class Distribution:
                 if kind in session.unread:
                     self._reported("passed")  # each says all: only the newest counts
                 session.unread[kind] = message.data
-                session.heard.set()
+                session.has_unread.set()
 
     async def _read(self, session: Session) -> None:
         """Read the newest report, as often as this session may."""
         pod = session.pod
         try:
             async with asyncio.timeout(_HELLO_S):
-                await session.heard.wait()
+                await session.has_unread.wait()
             while True:
-                await session.heard.wait()
+                await session.has_unread.wait()
                 await asyncio.sleep(session.reading.owed)
-                session.heard.clear()
+                session.has_unread.clear()
                 unread, session.unread = session.unread, {}
                 for text in unread.values():
-                    session.reading.spend(max(len(text), _REPORT_LEAST, session.told * _REPORT_OF_TOLD))
+                    session.reading.spend(max(len(text), _REPORT_LEAST, session.most_plugins * _REPORT_COST_OF_PLUGIN))
                     await self._take(session, text)
         except TimeoutError:
             self._cut("silent")
@@ -266,10 +216,10 @@ class Distribution:
             await end(session, _FAILED, b"the operator failed")
 
     async def _take(self, session: Session, text: str) -> None:
-        """One report. Raises ValidationError where it is none."""
+        """Take in one report. Raises ValidationError where it cannot be read."""
         bundle = session.sent or await self._bundles.of_pod(session.pod)
-        session.told = max(session.told, len(bundle.bundle.plugins))
-        if len(text) > REPORT_BASE + REPORT_OF_PLUGIN * session.told:
+        session.most_plugins = max(session.most_plugins, len(bundle.bundle.plugins))
+        if len(text) > REPORT_BASE + REPORT_OF_PLUGIN * session.most_plugins:
             # Not the end: a sidecar that ran hundreds of plugins, and is to run one, has to hear of that.
             self._reported("large")
             report = session.report
@@ -323,7 +273,7 @@ class Distribution:
             while True:
                 await session.dirty.wait()
                 session.dirty.clear()
-                session.pod = self._catalogue.pods[pod.namespace].get(pod.name, session.pod)
+                session.pod = self._catalogue.pod((pod.namespace, pod.name)) or session.pod
                 if session.gone or session.pod.uid != pod.uid or not session.pod.live:
                     await end(session, _GOING_AWAY, b"the pod is going")
                     return
@@ -373,7 +323,7 @@ class Distribution:
         self._tell_fleet(session)
 
     def plugin_changed(self, key: Key) -> None:
-        """What the pods of its namespace are to run may be another."""
+        """Send the pods of its namespace what may have changed."""
         plugin = self._catalogue.plugin(key)
         if plugin is None:
             self._fleet.forget(key)
@@ -383,11 +333,11 @@ class Distribution:
             session.dirty.set()
 
     def pod_changed(self, key: Key) -> None:
-        """A pod's labels may be others, or it is gone."""
+        """A pod has other labels, or is gone: send what that changes, or end its session."""
         for session in self._by_namespace.get(key[0], ()):
             if session.pod.name == key[1]:
-                # Of a new pod the watch may not have told yet; where it tells of a change and there is none, it went.
-                session.gone = key[1] not in self._catalogue.pods[key[0]]
+                # The watch may be late with a new pod. Here it tells of a change: a pod that is missing has gone.
+                session.gone = self._catalogue.pod(key) is None
                 session.dirty.set()
 
     def released(self, released: Released) -> None:
@@ -395,58 +345,3 @@ class Distribution:
         for session in self._by_namespace.get(released[0], ()):
             if session.held:
                 session.dirty.set()
-
-    # ── blobs ──
-
-    async def _blob(self, request: web.Request) -> web.StreamResponse:
-        """A module, for a pod whose bundle names it, or for a peer."""
-        sha256 = request.match_info["sha256"]
-        try:
-            caller = await self._reviewer.caller(request)
-            found = await self._named(caller, sha256, request.query.get("namespace"))
-        except DeniedError as error:
-            return denied(error)
-        namespace, entry = found
-        pod = caller.pod_uid or ""
-        if self._downloads[pod] >= _DOWNLOADS_AT_ONCE and not self._is_peer(caller):
-            return denied(DeniedError(503, f"this pod has {_DOWNLOADS_AT_ONCE} downloads under way; end one first"))
-        vouch(request)
-        self._downloads[pod] += 1
-        try:
-            blob = await self._find_blob(namespace, entry)
-        except BaseException as error:
-            self._downloaded(pod)
-            if isinstance(error, LoadError):
-                return denied(DeniedError(503, f"the module cannot be had now: {error}"))
-            raise
-        return download(request, blob, lambda: self._downloaded(pod))
-
-    def _downloaded(self, pod: str) -> None:
-        self._downloads[pod] -= 1
-        if not self._downloads[pod]:
-            del self._downloads[pod]
-
-    async def _named(self, caller: Caller, sha256: str, namespace: str | None) -> tuple[str, BundlePlugin]:
-        """The entry that names this blob, of those that the caller may have. Raises DeniedError.
-
-        A peer says for which namespace it asks, whose right to the module is then looked at.
-        """
-        if self._is_peer(caller):
-            for plugin in self._catalogue.all_plugins():
-                if namespace not in {None, plugin.namespace}:
-                    continue
-                revision = self._catalogue.to_run(plugin)
-                if revision is not None and sha256.encode() in revision.template:
-                    standing = await self._bundles.standing(plugin)
-                    if standing is not None and standing.entry.artifact is not None:
-                        return plugin.namespace, standing.entry
-        else:
-            pod = await self._pod(caller)
-            if not self._asked.of(pod.uid).take():
-                raise DeniedError(429, "this pod asks for modules too often; try again later")
-            bundle = (await self._bundles.of_pod(pod)).bundle
-            for entry in bundle.plugins:
-                if entry.artifact is not None and entry.artifact.sha256 == sha256:
-                    return pod.namespace, entry
-        # Whether it exists elsewhere is nobody's business.
-        raise DeniedError(404, "no plugin of this pod has such a module")

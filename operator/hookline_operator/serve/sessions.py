@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _CLOSE_S: Final = 5.0
 _REPORT_BYTES: Final = 256 * 1024
-"""Of reports that are read at once: of the largest bundle, those of a switch (prepared, and running)."""
+"""Bytes of reports that are read at once: the two of a switch (prepared, and running) with the largest bundle."""
 _REPORT_BYTES_EACH_SECOND: Final = 64 * 1024
 """Some half a millisecond of the event loop."""
 
@@ -36,11 +36,11 @@ class Session:
         """Ends the connection, whatever the other side does."""
         self.report = Report()
         self.unread: dict[bool, str] = {}
-        """The last message that came and is not read yet; and by itself, the last one that cannot be a report."""
-        self.heard = asyncio.Event()
+        """The last message that was not read yet; apart from it, the last one that cannot be a report."""
+        self.has_unread = asyncio.Event()
         self.reading = Ration(burst=_REPORT_BYTES, each_second=_REPORT_BYTES_EACH_SECOND)
-        self.told = 0
-        """Of how many plugins at the most."""
+        self.most_plugins = 0
+        """How many plugins the largest bundle had that this sidecar was sent."""
         self.sent: PodBundle | None = None
         self.settled: PodBundle | None = None
         """What was sent, and is running, as the sidecar said."""
@@ -68,24 +68,24 @@ class Session:
         return {}
 
     def runs(self, plugin: str, revision: str) -> bool:
-        """Whether the sidecar said so."""
+        """Whether the sidecar has said that it runs this revision."""
         return any(each.name == plugin and each.revision == revision for each in self.report.plugins)
 
 
 async def end(session: Session, code: int, why: bytes) -> None:
-    """Let it go, once; whoever begins that may end before it is done."""
+    """Close a session's connection, once, and wait for that."""
     await asyncio.shield(begin_end(session, code, why))
 
 
 def begin_end(session: Session, code: int, why: bytes) -> asyncio.Task[None]:
-    """Begin to; who waits for the task knows when it is done."""
+    """Begin to close it. Returns the task that does so."""
     if session.going is None:
         session.going = asyncio.create_task(let_go(session, code, why), name="let go")
     return session.going
 
 
 async def let_go(session: Session, code: int, why: bytes) -> None:
-    """Close a connection, and do not wait long for the other side: aiohttp would, for one that does not read."""
+    """Close a connection, and cut it where the other side does not answer in time: aiohttp would wait for longer."""
     try:
         async with asyncio.timeout(_CLOSE_S):
             if await session.socket.close(code=code, message=why):

@@ -1,9 +1,9 @@
-"""Which pods' sidecars still find this operator when they connect again.
+"""Finds the pods whose sidecars do not trust this operator's present certificate authority.
 
-A sidecar trusts the authorities that were in its pod's annotation when that was made, and what the operator told it
-over a connection. So a new authority reaches whoever is connected; who is not, and knows the old one alone, is
-*stranded*: it runs what it has, and hears of nothing newer. That takes a person, and is said: in the log, in a metric,
-and in the status of the plugins.
+A sidecar trusts the authorities in its pod's annotation, and those that the operator told it of over a connection. So a
+new authority reaches the sidecars that are connected. One that is away and knows the old authority alone is *stranded*:
+it runs what it has, and hears of nothing newer. A person has to delete its pod, so the log, a metric and the plugins'
+statuses say so.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _LOOK_S: Final = 5.0
 _GRACE_S: Final = 35.0
-"""How long a sidecar may be away before it is taken for one that cannot come back: it pauses for half a minute."""
+"""Seconds that a sidecar may be away before it counts as stranded. It pauses for half a minute between tries."""
 _NAMED: Final = 5
 STRANDED: Final = (
     "its sidecar trusts a certificate authority of the operator that is gone, and cannot connect: delete the pod, so "
@@ -38,7 +38,7 @@ log = logging.getLogger("hookline.trust")
 
 
 class Trust:
-    """Looks for pods that are stranded, where ``leads`` says so: only the leader knows of all connections."""
+    """Looks for stranded pods while ``leads`` is true: only the leader knows of all connections."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Trust:
         leads: Callable[[], bool],
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``tell`` is called where the sidecars have to be told of other authorities."""
+        """``tell`` is called when the sidecars have to be told of other authorities."""
         self.stranded: dict[str, Pod] = {}
         """By uid."""
         self._catalogue = catalogue
@@ -69,22 +69,22 @@ class Trust:
         self._woken = asyncio.Event()
 
     async def run(self) -> NoReturn:
-        """Look every few seconds, and at once where the authority is another."""
+        """Check every few seconds, and at once when the authority has changed."""
         while True:
-            self.look()
+            self.check()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_S):
                     await self._woken.wait()
             self._woken.clear()
 
     def authority_changed(self) -> None:
-        """There are other authorities: tell the sidecars, and look who knows only older ones."""
+        """There are other authorities: tell the sidecars, and check who knows only older ones."""
         self._tell()
         self._new = True
         self._woken.set()
 
-    def look(self) -> None:
-        """Find who is stranded now, and say what has changed."""
+    def check(self) -> None:
+        """Find the stranded pods, and say what has changed."""
         pods = [pod for there in self._catalogue.pods.values() for pod in there.values() if pod.live]
         self._forget_gone(pods)
         if not self._leads():
@@ -121,7 +121,7 @@ class Trust:
         ]
 
     def sidecar_changed(self, uid: str, state: PodState | None, _namespace: str, _replica: str) -> None:
-        """A sidecar came, reported or went: when that was, and which authorities it knows."""
+        """A sidecar came, reported or went: note when, and which authorities it knows."""
         self._away[uid] = self._now()
         if state is not None and state.report.authority is not None:
             self._told[uid] = state.report.authority
@@ -148,17 +148,17 @@ class Trust:
         elif before and not found and self._leads():
             log.info("no pod trusts only a certificate authority that is gone any more")
         for namespace in {pod.namespace for pod in changed}:
-            for name in list(self._catalogue.plugins[namespace]):
-                self._catalogue.tell_plugin((namespace, name))
+            for plugin in self._catalogue.plugins_in(namespace):
+                self._catalogue.tell_plugin(plugin.key)
 
 
 def message(bundle: str) -> AuthorityMessage:
-    """What sidecars are told."""
+    """The message that tells sidecars of the authorities."""
     return AuthorityMessage(version=version_of(bundle), bundle=bundle)
 
 
 def version_of(bundle: str) -> str:
-    """The word for these authorities."""
+    """A short name for these authorities: the begin of their SHA-256."""
     return hashlib.sha256(bundle.encode()).hexdigest()[:16]
 
 

@@ -1,1 +1,1 @@
-"""What is true of one plugin, and how it is said: pure functions, data in, data out."""
+"""What is true of one plugin, as pure functions: data in, data out."""

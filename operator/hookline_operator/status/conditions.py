@@ -1,7 +1,7 @@
 """What each condition says, from what was counted: pure functions.
 
-``Ready`` is the sum of the others, and has the sentence that people act on. Each other condition says its own, and
-names the one that has the sentence where that is another.
+``Ready`` is the sum of the others, and has the sentence that people act on. Each other condition says its own part, or
+names the condition that says it.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ MAX_MESSAGE: Final = 1024
 _NAMED: Final = 3
 """Pods without a sidecar that a sentence names."""
 
-Told = tuple[bool | None, str, str]
+ConditionText = tuple[bool | None, str, str]
 """A condition: whether it holds (None: not known), the reason, and the message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class View:
+class Evidence:
     """What the conditions are made of."""
 
     resolution: Resolution
@@ -60,7 +60,7 @@ class View:
     """How many pods run it, and about one that does not."""
     health: Verdict
     health_of_new: Verdict
-    """Only over the pods that run what the resource asks for: those before it are on their way out."""
+    """The verdict over the pods that run what the resource asks for. The revision before it is on its way out."""
     held: RollbackStatus | None
     can_go_back: bool
     """Whether there is a version that all pods can go back to."""
@@ -68,88 +68,88 @@ class View:
     needs_pods: bool
 
 
-def conditions(view: View) -> dict[ConditionType, Told]:
-    """All of them, in the order in which they are shown."""
-    ready = _ready(view)
-    resolved, verified, granted = _module(view.resolution)
-    health = view.health
-    stalled = _stalled(view, ready)
+def conditions(evidence: Evidence) -> dict[ConditionType, ConditionText]:
+    """All conditions, in the order in which they are shown."""
+    ready = _ready(evidence)
+    resolved, verified, granted = _module(evidence.resolution)
+    health = evidence.health
+    stalled = _stalled(evidence, ready)
     under_way = not stalled and ready[0] is False
     return {
         "Ready": ready,
-        "Healthy": (health.truth, _health_reason(view), cut(health.message)),
+        "Healthy": (health.truth, _health_reason(evidence), cut(health.message)),
         "Resolved": resolved,
         "Verified": verified,
         "PermissionsGranted": granted,
-        "Programmed": _programmed(view),
+        "Programmed": _programmed(evidence),
         "Reconciling": _way(under_way, ready, RECONCILING),
         "Stalled": _way(stalled, ready, STALLED),
     }
 
 
 def cut(text: str, limit: int = MAX_MESSAGE) -> str:
-    """A text of so many characters at the most."""
+    """A text of at most so many characters."""
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 def rolled_back(held: RollbackStatus) -> str:
-    """What failed on probation, in one sentence."""
+    """Which revision failed on probation, where and why, in one sentence."""
     why = f"{held.cause}: {held.message}" if held.message else held.cause
     return (
         f"revision {held.revision} failed {held.failures} of its first {held.calls} calls in pod '{held.pod}' ({why})"
     )
 
 
-def _ready(view: View) -> Told:
+def _ready(evidence: Evidence) -> ConditionText:
     """The first thing that is wrong, in the order in which a person would want to hear of them."""
-    resolution, counts = view.resolution, view.counts
+    resolution, counts = evidence.resolution, evidence.counts
     if resolution.state == "Failed":
-        return False, _reason(resolution), _with_last_good(view)
+        return False, _reason(resolution), _with_last_good(evidence)
     if resolution.state == "Pending":
         return False, PENDING, _waits(resolution)
-    if view.held is not None:
+    if evidence.held is not None:
         goes_back = "all pods go back to the version before it, and the rollout is held until the resource changes"
         runs_on = "pods that have the version before it run that, all others this one: change the resource"
-        means = f"; {goes_back if view.can_go_back else runs_on}"
-        return False, ROLLED_BACK, cut(rolled_back(view.held), MAX_MESSAGE - len(means)) + means
+        means = f"; {goes_back if evidence.can_go_back else runs_on}"
+        return False, ROLLED_BACK, cut(rolled_back(evidence.held), MAX_MESSAGE - len(means)) + means
     if counts.failed:
-        return False, PODS_FAILED, view.sentence
-    if view.health_of_new.truth is False:
-        return False, view.health_of_new.reason, cut(view.health_of_new.message)
+        return False, PODS_FAILED, evidence.sentence
+    if evidence.health_of_new.truth is False:
+        return False, evidence.health_of_new.reason, cut(evidence.health_of_new.message)
     if counts.unguarded:
-        return False, UNGUARDED, _unguarded(view)
+        return False, UNGUARDED, _unguarded(evidence)
     if counts.loaded < counts.matched:
-        return False, PROGRESSING, view.sentence
+        return False, PROGRESSING, evidence.sentence
     if counts.matched == 0:
-        return _no_pods(view)
-    return True, READY, view.sentence
+        return _no_pods(evidence)
+    return True, READY, evidence.sentence
 
 
-def _no_pods(view: View) -> Told:
-    return (None, NO_PODS, view.sentence) if view.needs_pods else (True, NO_PODS, view.sentence)
+def _no_pods(evidence: Evidence) -> ConditionText:
+    return (None, NO_PODS, evidence.sentence) if evidence.needs_pods else (True, NO_PODS, evidence.sentence)
 
 
-def _programmed(view: View) -> Told:
-    resolution, counts = view.resolution, view.counts
+def _programmed(evidence: Evidence) -> ConditionText:
+    resolution, counts = evidence.resolution, evidence.counts
     if resolution.state == "Failed":
-        return False, _reason(resolution), _last_good(view) or "no pod runs it"
+        return False, _reason(resolution), _last_good(evidence) or "no pod runs it"
     if resolution.state == "Pending":
         return False, PENDING, "pods get nothing new before it is resolved"
-    if view.held is not None:
+    if evidence.held is not None:
         return False, ROLLED_BACK, "see Ready"
     if counts.failed:
-        return False, PODS_FAILED, view.sentence
+        return False, PODS_FAILED, evidence.sentence
     if counts.loaded < counts.matched:
-        return False, PROGRESSING, view.sentence
-    return _no_pods(view) if counts.matched == 0 else (True, PROGRAMMED, view.sentence)
+        return False, PROGRESSING, evidence.sentence
+    return _no_pods(evidence) if counts.matched == 0 else (True, PROGRAMMED, evidence.sentence)
 
 
-def _module(resolution: Resolution) -> tuple[Told, Told, Told]:
+def _module(resolution: Resolution) -> tuple[ConditionText, ConditionText, ConditionText]:
     """Resolved, Verified and PermissionsGranted."""
     if resolution.state == "Good":
         return (True, RESOLVED, _resolved(resolution)), (True, VERIFIED, _verified(resolution)), _granted(resolution)
     if resolution.state == "Pending":
-        other: Told = (None, PENDING, "see Resolved")
+        other: ConditionText = (None, PENDING, "see Resolved")
         return (None, PENDING, _waits(resolution)), other, other
     reason = _reason(resolution)
     if reason == VERIFY_FAILED:
@@ -159,8 +159,10 @@ def _module(resolution: Resolution) -> tuple[Told, Told, Told]:
             (None, reason, "see Verified"),
         )
     # ``Plugin.failure`` reads the sentence here: it is what pods are told where nothing else runs.
-    resolved: Told = (False if reason == FETCH_FAILED else None, reason, resolution.message)
-    granted: Told = (False, NOT_GRANTED, "see Resolved") if resolution.ungranted else (None, reason, "see Resolved")
+    resolved: ConditionText = (False if reason == FETCH_FAILED else None, reason, resolution.message)
+    granted: ConditionText = (
+        (False, NOT_GRANTED, "see Resolved") if resolution.ungranted else (None, reason, "see Resolved")
+    )
     return resolved, (None, reason, "see Resolved"), granted
 
 
@@ -175,27 +177,27 @@ def _verified(resolution: Resolution) -> str:
     return "; ".join([f"the module is what the resource asks for{may}", *resolution.notes])
 
 
-def _granted(resolution: Resolution) -> Told:
+def _granted(resolution: Resolution) -> ConditionText:
     if resolution.warnings:
         return False, NOT_GRANTED, f"{'; '.join(resolution.warnings)}; add what it needs to spec.permissions"
     return True, GRANTED, "every permission that its imports need is granted"
 
 
-def _health_reason(view: View) -> str:
-    unknown = view.health.truth is None and view.resolution.state == "Pending"
-    return PENDING if unknown else view.health.reason
+def _health_reason(evidence: Evidence) -> str:
+    unknown = evidence.health.truth is None and evidence.resolution.state == "Pending"
+    return PENDING if unknown else evidence.health.reason
 
 
-def _stalled(view: View, ready: Told) -> bool:
+def _stalled(evidence: Evidence, ready: ConditionText) -> bool:
     """Whether it takes a person."""
-    if view.resolution.state == "Failed":
-        return not view.resolution.transient
+    if evidence.resolution.state == "Failed":
+        return not evidence.resolution.transient
     if ready[1] == ROLLED_BACK:
         return True
-    return ready[0] is False and ready[1] in STALLED and view.counts.updating == 0
+    return ready[0] is False and ready[1] in STALLED and evidence.counts.updating == 0
 
 
-def _way(holds: bool, ready: Told, says: dict[str, str]) -> Told:  # noqa: FBT001
+def _way(holds: bool, ready: ConditionText, says: dict[str, str]) -> ConditionText:  # noqa: FBT001
     if not holds:
         return False, SETTLED, ""
     return True, ready[1], f"{says.get(ready[1], RECONCILING[PROGRESSING])}; see Ready"
@@ -209,28 +211,28 @@ def _waits(resolution: Resolution) -> str:
     return resolution.message or "the source is being resolved"
 
 
-def _last_good(view: View) -> str:
+def _last_good(evidence: Evidence) -> str:
     """What a failed resolution means for the pods; it may be of this very generation that something is missing."""
-    pods = "pod" if view.older == 1 else "pods"
-    return f"the last good version goes on in {view.older} {pods}" if view.older else ""
+    pods = "pod" if evidence.older == 1 else "pods"
+    return f"the last good version goes on in {evidence.older} {pods}" if evidence.older else ""
 
 
-def _with_last_good(view: View) -> str:
-    means = "".join(f"; {each}" for each in (_last_good(view), *_waiting(view)) if each)
-    return cut(view.resolution.message, MAX_MESSAGE - len(means)) + means
+def _with_last_good(evidence: Evidence) -> str:
+    means = "".join(f"; {each}" for each in (_last_good(evidence), *_waiting(evidence)) if each)
+    return cut(evidence.resolution.message, MAX_MESSAGE - len(means)) + means
 
 
-def _waiting(view: View) -> list[str]:
+def _waiting(evidence: Evidence) -> list[str]:
     """What a plugin that was never loaded keeps from starting, and what its author may choose."""
-    if not view.waiting:
+    if not evidence.waiting:
         return []
-    pods = "1 new pod waits for it" if view.waiting == 1 else f"{view.waiting} new pods wait for it"
-    cause = view.resolution.cause
+    pods = "1 new pod waits for it" if evidence.waiting == 1 else f"{evidence.waiting} new pods wait for it"
+    cause = evidence.resolution.cause
     return [pods, first_load_choice(cause) if cause is not None else ""]
 
 
-def _unguarded(view: View) -> str:
-    number = view.counts.unguarded
-    told = "; ".join(f"pod '{each.name}': {each.why}" for each in view.unguarded[:_NAMED])
+def _unguarded(evidence: Evidence) -> str:
+    number = evidence.counts.unguarded
+    told = "; ".join(f"pod '{each.name}': {each.why}" for each in evidence.unguarded[:_NAMED])
     pods = "1 pod that should be guarded has" if number == 1 else f"{number} pods that should be guarded have"
     return cut(f"{pods} no sidecar{f': {told}' if told else ''}")

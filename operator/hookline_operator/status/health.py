@@ -1,8 +1,8 @@
-"""Whether what the pods run also works: one judgement over what their sidecars say of its calls. Pure functions.
+"""Whether what the pods run also works: one judgement over what their sidecars report of its calls. Pure functions.
 
-A sidecar judges its own hooks, and reports those that are not well. Here the worst trouble of all pods is found and
-put into one sentence, and each hook of each pod becomes a failure of the status. Figures move with every call:
-``without_figures`` is what of a status is news at once.
+A sidecar judges its own hooks, and reports those that are in trouble. Here the worst trouble of all pods becomes one
+sentence, and each such hook of each pod a failure in the status. Figures move with every call; ``without_figures``
+leaves them out, so that a status is not written for them at once.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Verdict:
 
 
 def judge(pods: Sequence[PodObservation]) -> Verdict:
-    """The verdict over the pods that run anything of the plugin, by the worst trouble of any hook."""
+    """The verdict over the pods that run the plugin: the worst trouble of any hook."""
     running = sorted((pod for pod in pods if pod.runs != "Nothing"), key=lambda pod: pod.name)
     if not running:
         return Verdict(None, NO_REPORTS, "no pod that runs it has reported")
@@ -72,7 +72,7 @@ def judge(pods: Sequence[PodObservation]) -> Verdict:
 
 
 def without_figures(status: dict[str, Any]) -> dict[str, Any]:
-    """A status as the API stores it, without the figures and words that move with a plugin's calls, or with time."""
+    """A status as the API stores it, without what moves with a plugin's calls or with time."""
     conditions = [
         each | {"message": ""} if each.get("type") == HEALTHY or each.get("reason") in TROUBLES else each
         for each in status.get("conditions") or ()

@@ -1,4 +1,7 @@
-"""What ``reconcile`` is told of one plugin: how far its resolution is, and what the matching pods say. Data alone."""
+"""What ``reconcile`` is given of one plugin: how far its resolution is, and what the matching pods report.
+
+Data alone.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ class PodObservation(Resource):
 
 
 class UnguardedPod(Resource):
-    """A pod that is meant to be guarded, by its labels, and has no sidecar."""
+    """A pod that should be guarded, by its labels, and has no sidecar."""
 
     name: str
     why: Annotated[str, Field(max_length=256)]
@@ -44,24 +47,24 @@ class UnguardedPod(Resource):
 
 
 class Resolution(Resource):
-    """How far the way from the resource's spec to a module is."""
+    """How far a plugin's resolution is."""
 
     state: Literal["Pending", "Failed", "Good"] = "Pending"
     cause: LoadCause | None = None
     message: str = ""
-    """One sentence: why it failed, what is waited for, or, where it is good, why its tag could not be asked again."""
+    """One sentence: why it failed or what it waits for; where it is good, why its tag could not be asked again."""
     transient: bool = False
     """Whether trying again may help by itself."""
     ungranted: bool = False
     """Whether it failed because the module imports what is not granted."""
     artifact: ArtifactStatus | None = None
-    """Of what the pods are to run: also after a failure, then the last good one."""
+    """The revision that the pods should run: after a failure, the last good one."""
     revision: str | None = None
     """The name of what the resource asks for, or, where that is not known, of the last good one."""
     warnings: list[str] = []
-    """Of what is good: what may not work as it should, one sentence each."""
+    """Where it is good: what may not work as it should, one sentence each."""
     notes: list[str] = []
-    """Of what is good: what may not be what was meant, one sentence each."""
+    """Where it is good: what may not be what was meant, one sentence each."""
 
 
 class Observation(Resource):

@@ -20,7 +20,7 @@ GRANTED: Final = "PermissionsGranted"
 PROGRAMMED: Final = "Programmed"
 NO_PODS: Final = "NoMatchingPods"
 NO_REPORTS: Final = "NoReports"
-"""Of Healthy: no sidecar that runs it has said anything."""
+"""For Healthy: no sidecar that runs it has reported."""
 PENDING: Final = "Pending"
 PROGRESSING: Final = "Progressing"
 FETCH_FAILED: Final = "FetchFailed"
@@ -31,11 +31,11 @@ ROLLED_BACK: Final = "RolledBack"
 UNGUARDED: Final = "Unguarded"
 SETTLED: Final = "Settled"
 NOT_WRITTEN: Final = "StatusNotWritten"
-"""Of an Event: the API server refuses the status, so what it shows is old."""
+"""For an Event: the API server refuses the status, so what it shows is old."""
 NOT_GRANTED: Final = "PermissionNotGranted"
 
 TROUBLES: Final[tuple[str, ...]] = get_args(Trouble)
-"""Of Healthy, where it is False; the worst first."""
+"""For Healthy where it is False; the worst comes first."""
 
 OF_CAUSE: Final[dict[LoadCause, str]] = {
     "fetch": FETCH_FAILED,

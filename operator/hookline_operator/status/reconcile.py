@@ -1,11 +1,11 @@
-"""What is true of one plugin, from what was observed: a pure function, data in, data out.
+"""The status of one plugin, from what was observed: a pure function, data in, data out.
 
-``reconcile`` gets the resource, how far its resolution is, and what the matching pods said; it gives the status and
-the Events that are due. It is level-triggered: the same observation gives the same status, whatever came before,
-but for the times of the conditions, which move only when a condition changes.
+``reconcile`` gets the resource, how far its resolution is, and what the matching pods report. It returns the status and
+the Events that are due. It is level-triggered: the same observation gives the same status, whatever came before. Only
+the conditions' times depend on the status before, and move when a condition changes.
 
-Conditions are those of the Kubernetes API conventions, and of kstatus for whoever waits: ``Reconciling`` is True
-while something is under way that can end by itself, ``Stalled`` where it takes a person.
+The conditions are those of the Kubernetes API conventions and of kstatus. ``Reconciling`` is True while something is
+under way that can end by itself, ``Stalled`` where it takes a person.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hookline_api.status import (
 )
 from hookline_api.text import readable
 from hookline_operator.status import conditions, health
-from hookline_operator.status.conditions import MAX_MESSAGE, Told, View, cut
+from hookline_operator.status.conditions import MAX_MESSAGE, ConditionText, Evidence, cut
 from hookline_operator.status.reasons import HEALTHY, NO_PODS, NOT_GRANTED, PENDING, PROGRESSING, RESOLVED
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def reconcile(observed: Observation) -> Outcome:
     of_new = [pod for pod in observed.pods if pod.runs == "Current"]
     verdict = health.judge(observed.pods)
     told = conditions.conditions(
-        View(
+        Evidence(
             resolution=observed.resolution,
             counts=counts,
             older=older,
@@ -191,7 +191,7 @@ def _since(failures: list[Failure], observed: Observation) -> list[Failure]:
     ]
 
 
-def _condition(kind: ConditionType, told: Told, observed: Observation) -> Condition:
+def _condition(kind: ConditionType, told: ConditionText, observed: Observation) -> Condition:
     truth, reason, message = told
     status: Literal["True", "False", "Unknown"] = "Unknown" if truth is None else "True" if truth else "False"
     before = next((each for each in observed.previous.conditions if each.type == kind), None)
@@ -251,5 +251,5 @@ def _event(now: Condition) -> Event:
 
 
 def as_json(status: WasmPluginStatus) -> dict[str, Any]:
-    """The status as the API server stores it: without what is not set."""
+    """The status as the API server stores it: without empty fields."""
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)

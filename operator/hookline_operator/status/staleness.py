@@ -1,12 +1,12 @@
-"""How old a status is: what an operator writes so that nobody takes what was true for what is. Pure functions.
+"""How old a status is, so that nobody takes what was true for what is. Pure functions.
 
-``Observed`` is a heartbeat. It is True from the first word of an operator on, and its ``lastTransitionTime`` is when
-one last confirmed the status: with each change of it, and now and then without any. Kubernetes' conventions would have
-that time move with the condition's ``status`` alone; here it is the whole point, and ``kubectl`` can show it as an age.
+``Observed`` is a heartbeat. It is True from an operator's first status on. Its ``lastTransitionTime`` is when an
+operator last confirmed the status: with each change, and now and then without one. The Kubernetes conventions would
+move that time with the condition's ``status`` alone; here it is what ``kubectl`` shows as an age.
 
-An operator that ends with nobody to follow it says so: ``Ready`` is Unknown, with the reason ``NotObserved``, where it
-was True. Where it was not, it stays as it is: what every replica does with a plugin that failed is read from there.
-What it was is in the message, so that who comes back does not take its own absence for news.
+An operator that ends with no other to follow sets ``Ready`` to Unknown, with the reason ``NotObserved``, where it was
+True. A ``Ready`` that was false stays: replicas read from it what pods run. The message keeps what ``Ready`` said, so
+that the next operator does not take its own absence for news.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _MAX_MESSAGE: Final = 32_768
 
 
 def confirmed(new: WasmPluginStatus, known: Sequence[WasmPluginStatus], *, due: bool, now: str) -> WasmPluginStatus:
-    """What to write: ``new`` with the heartbeat, whose time moves where it is ``due`` or anything else changes.
+    """What to write: ``new`` with the heartbeat. Its time moves if it is ``due``, or if anything else changes.
 
-    ``known`` is what the API server has, and what was sent to it: a definition that is older than this operator leaves
-    out what it does not know, and that is no change. A status that has no heartbeat yet gets none before it is due,
-    unless it is the first of all: an operator that is updated does not write all of them at once. And a replica of the
-    version before reads no status of more than eight conditions: not even that a plugin must not run.
+    ``known`` is what the API server has, and what was sent to it. An older definition drops fields that it does not
+    know, and that counts as no change. A status without a heartbeat gets one when it is due, or with its first status:
+    an operator that is updated must not write all statuses at once. A replica of the version before cannot read a
+    status of more than eight conditions, not even that a plugin must not run.
     """
     others = [each for each in new.conditions if each.type != "Observed"]
     new = new.model_copy(update={"conditions": others})
@@ -56,7 +56,7 @@ def confirmed(new: WasmPluginStatus, known: Sequence[WasmPluginStatus], *, due: 
 
 
 def abandoned(status: WasmPluginStatus, *, now: str) -> WasmPluginStatus:
-    """What an operator leaves behind that nobody follows."""
+    """What an operator leaves behind when no other follows."""
     conditions = []
     for each in status.conditions:
         change: dict[str, str] = {}
@@ -70,12 +70,12 @@ def abandoned(status: WasmPluginStatus, *, now: str) -> WasmPluginStatus:
 
 
 def restored(status: WasmPluginStatus) -> WasmPluginStatus:
-    """What it was before it was ``abandoned``, but for the time since when it is Ready; any other as it is."""
+    """The status before it was ``abandoned``, but for the time of ``Ready``; any other status as it is."""
     return status.model_copy(update={"conditions": [_restored(each) for each in status.conditions]})
 
 
 def age_of(status: WasmPluginStatus, *, now: dt.datetime) -> float | None:
-    """Seconds since an operator confirmed it; None where none ever did."""
+    """Seconds since an operator confirmed the status; None where none ever did."""
     observed = _observed(status)
     if observed is None:
         return None

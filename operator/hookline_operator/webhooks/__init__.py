@@ -1,1 +1,1 @@
-"""What the API server asks before it stores something: manifests, pods, deletions; and the certificate it trusts."""
+"""What the API server asks before it stores an object, and the certificate by which it trusts the answer."""

@@ -1,14 +1,12 @@
 """The two admission webhooks: ``/webhooks/inject`` for pods, ``/webhooks/validate`` for ``WasmPlugin`` resources.
 
-Requests and answers are AdmissionReviews
-(https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/). Anybody in the cluster can
-reach this port, so a request is as hostile as any: it is bounded, and what it gets is about itself only. What is said
-beyond that (what the plugin's module imports, what its schema asks for) is said of a resource whose uid the review
-tells: the API server puts it there, and a stranger cannot guess it.
+Requests and answers are AdmissionReviews (https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-
+controllers/). Anybody in the cluster can reach this port. So a request is bounded, and its answer is about the request
+itself. What the plugin's module imports, and what its schema asks for, is said only where the review has the resource's
+uid: the API server puts it there, and a stranger cannot guess it.
 
-What fails here by our own fault is a 500 for a pod, so that the webhook's ``failurePolicy`` decides (a namespace that
-must not have pods without a sidecar gets none), and an allowance with a warning for a resource, because the operator
-judges each of them again.
+A defect here is a 500 for a pod, so that the webhook's ``failurePolicy`` decides whether pods without a sidecar may
+start. For a resource it is an allowance with a warning, because the operator judges each resource again.
 """
 
 from __future__ import annotations
@@ -41,19 +39,18 @@ Json = dict[str, Any]
 _Look = Callable[[], Judgement | Deletion | None]
 """What was seen in a review; raises what went wrong."""
 CheckConfig = Callable[[WasmPlugin], Awaitable[str | None]]
-"""What is wrong with a plugin's config by its module's own schema, in one sentence; None where nothing is, or where
-the module is not known (yet). Answers within seconds.
-
-DANGER: who asks is not known. It may tell nothing of a resource whose uid is not the one in ``metadata.uid``."""
+"""What the module's own schema finds wrong with a plugin's config, in one sentence. None where nothing is wrong, or the
+module is not known yet. It answers within seconds. DANGER: the caller is not known. It may tell nothing of a
+resource whose uid differs from the one in ``metadata.uid``."""
 CheckPermissions = Callable[[WasmPlugin], "Lack | None"]
-"""What its module imports and the resource does not grant; None where it lacks nothing, or where the module is not
-known (yet). The same danger."""
+"""What its module imports and the resource does not grant. None where nothing is missing, or the module is not known
+yet. The same danger."""
 
 INJECT_PATH: Final = "/webhooks/inject"
 VALIDATE_PATH: Final = "/webhooks/validate"
 _LINES: Final = 50
 _LINES_EACH_SECOND: Final = 1.0
-"""Of the log, for what anybody may send; the rest is said at the level debug. Whoever asked is told in any case."""
+"""Lines of the log for what anybody may send. The rest has the level debug, and whoever asked is told in any case."""
 _CHECK_TIMEOUT_S: Final = 4.0
 _MAX_PROBLEMS: Final = 5
 _MAX_SENTENCE: Final = 400
@@ -81,9 +78,9 @@ def routes(
 ) -> list[web.RouteDef]:
     """The routes of both webhooks, for the operator's HTTPS server.
 
-    ``settings`` is asked for each pod, since the certificate authority changes. ``injected`` hears of each pod
-    (``injected``, ``skipped``, ``refused``), ``admitted`` of each resource (``allowed``, ``denied``). ``deleted`` gives
-    what somebody who deletes a plugin is warned of, and forbids nothing. The application's own ``client_max_size`` does
+    ``settings`` is asked for each pod, since the certificate authority changes. ``injected`` is called for each pod
+    (``injected``, ``skipped``, ``refused``), ``admitted`` for each resource (``allowed``, ``denied``). ``deleted``
+    returns a warning for whoever deletes a plugin, and forbids nothing. The application's own ``client_max_size`` does
     not matter: bodies are bounded here.
     """
     reader = Reader()

@@ -1,4 +1,4 @@
-"""What an injected sidecar is to be like: by the operator's settings, and by the annotations of its pod."""
+"""What an injected sidecar should be like, by the operator's settings and by its pod's annotations."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def warn_of_little_memory(wishes: Wishes, notes: Notes) -> None:
 
 
 def health_annotation(annotations: Mapping[str, str]) -> str:
-    """Which of the two names the pod uses."""
+    """The name of the two that the pod uses for the health port."""
     return _OLD_HEALTH_PORT if _OLD_HEALTH_PORT in annotations and HEALTH_PORT not in annotations else HEALTH_PORT
 
 

@@ -1,8 +1,8 @@
-"""Keeps the operator's certificate where it is needed, and everybody's trust in it.
+"""Keeps the operator's certificate where it is needed, and its authority where it has to be trusted.
 
-Everything is in one Secret, which all replicas share: whoever sees that something is due (``authority.renew``) writes
-it, and whoever meets a conflict reads what the other wrote. The keeper carries that to the server's SSL context, a
-ConfigMap for people and sidecars, and the ``caBundle`` of the webhook configurations.
+Everything is in one Secret, which all replicas share. The first replica to see that something is due
+(``authority.renew``) writes it; one that meets a conflict reads what the other wrote. From there it goes to the
+server's SSL context, to a ConfigMap for people and sidecars, and to the ``caBundle`` of the webhook configurations.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ log = logging.getLogger("hookline.certificates")
 
 
 class CertificateKeeper:
-    """Keeps the certificate, the server's context and everybody's trust in it as they should be.
+    """Keeps the certificate, the server's context and the published authorities up to date.
 
-    ``context`` is for the HTTPS server; it stays the same object, and shows the newest certificate to each new
+    ``context`` is for the HTTPS server. It stays the same object, and shows the newest certificate to each new
     connection. All replicas run a keeper.
     """
 
@@ -95,7 +95,7 @@ class CertificateKeeper:
         return ssl.create_default_context(cadata=self.bundle)
 
     def not_ready(self) -> list[str]:
-        """Why webhooks cannot be served yet, in sentences. Once ready, an API server that is gone changes nothing."""
+        """Why webhooks cannot be served yet, in sentences. An API server that goes away later changes nothing."""
         if self._material is None:
             return ["there is no serving certificate yet"]
         if not self._synced:
@@ -113,7 +113,7 @@ class CertificateKeeper:
         while True:
             try:
                 await self.sync()
-                self.sight.heard()
+                self.sight.answered()
                 return
             except KubeError as error:
                 self.sight.failed(reason_of(error), f"the certificate cannot be made yet: {error}")
@@ -128,7 +128,7 @@ class CertificateKeeper:
         while True:
             try:
                 await self.sync()
-                self.sight.heard()
+                self.sight.answered()
                 pause = _PERIOD_S
             except KubeError as error:
                 self.sight.failed(reason_of(error), f"certificates cannot be checked: {error}")
@@ -137,7 +137,7 @@ class CertificateKeeper:
 
     async def sync(self) -> None:
         """Look at everything once, and put right what is wrong. Raises KubeError."""
-        material = await self._settled()
+        material = await self._settle()
         if self._material is None or self._material.serving.certificate != material.serving.certificate:
             _load(self.context, material.serving)
             if lacks := lacks_of(material.authority.certificate):
@@ -156,7 +156,7 @@ class CertificateKeeper:
                 await self._introduce(path("admissionregistration.k8s.io/v1", plural, None, self._webhooks), material)
         self._synced = True
 
-    async def _settled(self) -> Material:
+    async def _settle(self) -> Material:
         """What all replicas agree on: the first who writes wins, and whoever lost reads it."""
         names = names_of(self._service, self._namespace)
         for _ in range(_ATTEMPTS):
@@ -167,7 +167,7 @@ class CertificateKeeper:
             if found is not None and entries == wanted:
                 return material
             data = {name: base64.b64encode(text.encode()).decode() for name, text in wanted.items()}
-            if await self._written("secrets", self._secret, found, {"type": "kubernetes.io/tls"}, {"data": data}):
+            if await self._write("secrets", self._secret, found, {"type": "kubernetes.io/tls"}, {"data": data}):
                 for note in notes:
                     log.info("%s (Secret %s/%s)", note, self._namespace, self._secret)
                 return material
@@ -178,14 +178,14 @@ class CertificateKeeper:
             found = await self._api.get(path("v1", "configmaps", self._namespace, self._config_map))
             data = (found or {}).get("data") or {}
             wanted = {"data": {**data, "ca.crt": bundle}}
-            if data.get("ca.crt") == bundle or await self._written("configmaps", self._config_map, found, {}, wanted):
+            if data.get("ca.crt") == bundle or await self._write("configmaps", self._config_map, found, {}, wanted):
                 return
         raise KubeError(
             409, f"the ConfigMap {self._namespace}/{self._config_map} changes faster than it can be written"
         )
 
-    async def _written(self, plural: str, name: str, found: Json | None, initial: Json, wanted: Json) -> bool:
-        """Whether nobody was quicker."""
+    async def _write(self, plural: str, name: str, found: Json | None, initial: Json, wanted: Json) -> bool:
+        """Write it; False where somebody was quicker."""
         try:
             if found is None:
                 metadata = {"name": name, "labels": {"app.kubernetes.io/managed-by": "hookline-operator"}}
@@ -248,7 +248,7 @@ def _load(context: ssl.SSLContext, pair: KeyPair) -> None:
 
 
 def _decoded(secret: Json | None) -> dict[str, str]:
-    """The Secret's entries as text; what is none is as good as missing."""
+    """The Secret's entries as text; one that cannot be read is empty."""
     entries = {}
     for name, value in ((secret or {}).get("data") or {}).items():
         try:

@@ -25,9 +25,9 @@ _PORT_NAME: Final = "hookline-health"
 _API_TOKEN_FOLDER: Final = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path
 _USER: Final = 65532
 _FOR_EVER: Final = 2**31 - 1
-"""Failures of a probe, the most that Kubernetes takes. A sidecar that waits for a plugin or for the operator must not
-be restarted for it: it would begin anew, and its restarts would be taken for the trouble. One that hangs before it was
-ever ready ends by itself (``hookline_sidecar.control.waiting``); from then on, kubelet asks for ``/healthz``."""
+"""Failures of a probe: the most that Kubernetes takes. A sidecar that waits for a plugin or for the operator must not
+be restarted for that. One that hangs before it was ever ready ends by itself (``hookline_sidecar.control.waiting``).
+From then on kubelet asks for ``/healthz``."""
 
 
 def sidecar(wishes: Wishes, settings: InjectionSettings) -> Json:

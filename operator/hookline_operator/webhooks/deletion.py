@@ -1,11 +1,11 @@
 """What the webhook says when somebody deletes a plugin that pods run.
 
-It never refuses: a namespace that is deleted, or the garbage collector, must not wait for an operator. It warns whoever
-asked, and the log keeps who that was.
+It refuses nothing: the deletion of a namespace, and the garbage collector, must not wait for an operator. It warns
+whoever asked, and logs who that was.
 
-DANGER: anybody can reach a webhook. Nothing is said, and nothing logged, unless the review tells the plugin's uid,
-which is random, and known to those who may read the plugin. These can also make up a review: what the log has is what
-somebody said, and who it really was is in the API server's audit log.
+DANGER: anybody can reach a webhook. So nothing is said or logged unless the review has the plugin's uid, which is
+random, and known to those who may read the plugin. They can make up a review, too: the log has what was claimed, and
+the API server's audit log has who it was.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _MAX_USER: Final = 100
 """Characters of a user's name."""
 _LINES: Final = 50
 _LINES_EACH_SECOND: Final = 1.0
-"""Of the log: whoever may read a plugin can send as many reviews about it as they like, and none has to be true."""
+"""Lines of the log: whoever may read a plugin can make up any number of reviews about it."""
 
 log = logging.getLogger("hookline.admission")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Deletion:
-    """A review of one."""
+    """A review of a deletion."""
 
     namespace: str
     name: str
@@ -54,14 +54,14 @@ class Deletion:
 
 
 class Deletions:
-    """Judges them by what this replica knows."""
+    """Judges deletions by what this replica knows."""
 
     def __init__(self, catalogue: Catalogue) -> None:
         self._catalogue = catalogue
         self._lines = Ration(burst=_LINES, each_second=_LINES_EACH_SECOND)
 
-    def __call__(self, asked: Deletion) -> str | None:
-        """A warning for whoever deletes it; None where no pod runs it."""
+    def note(self, asked: Deletion) -> str | None:
+        """Have it in the log. Returns a warning for whoever deletes it; None where no pod runs it."""
         plugin = self._catalogue.plugin((asked.namespace, asked.name))
         told = asked.uid.encode(errors="replace")
         if plugin is None or not hmac.compare_digest(plugin.uid.encode(), told):

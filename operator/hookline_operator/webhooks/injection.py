@@ -1,11 +1,11 @@
 """Injection: a pod goes in, the same pod with a sidecar comes out. Pure.
 
 The sidecar is a native one (https://kubernetes.io/docs/concepts/workloads/pods/sidecar-containers/): an init container
-that is restarted always, the first of all, so that hooks are answered before anything else in the pod runs and until
-everything else has ended. ``docs/operate/injection.md`` is this page for users, and has the same by hand.
+with ``restartPolicy: Always``. It is the first of all, so hooks are answered before anything else in the pod runs, and
+until everything else has ended. ``docs/operate/injection.md`` describes the same for users, and by hand.
 
-Whether a pod is asked about at all is decided by the labels in the webhook's configuration. A pod that was asked for
-either gets its sidecar, or is refused with a sentence, or is left alone with a warning; never silently without.
+The labels in the webhook's configuration decide whether a pod is asked about. Such a pod gets its sidecar, or is
+refused with a sentence, or is left alone with a warning.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def _check_network(
     for container in others:
         for port in objects(container, "ports"):
             number = port.get("containerPort")
-            # A tuple: what is no text may not be hashable either.
+            # A tuple: the value may be of a type that cannot be hashed.
             if port.get("protocol") in (None, "TCP") and isinstance(number, int) and number in wanted:
                 raise InjectionError(
                     f"the container {container.get('name')!r:.70} has the port {number}, which the sidecar takes: "

@@ -1,4 +1,4 @@
-"""What is wrong with a ``WasmPlugin``, and what is legal and risky, by the document alone. Pure."""
+"""What is wrong with a ``WasmPlugin``, and what is legal and risky, from the document alone. Pure."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def judge(document: Json, *, name: str = "unnamed") -> Judgement:
     )
     if _is_vast(document):
         return Judgement([f"spec: holds more than {_MAX_VALUES} values beside config"], [], None)
-    # Through JSON, because only there a bare number is no duration.
+    # Through JSON: a model built in Python takes a bare number for a duration.
     spec = document.get("spec")
     config = spec.get("config") if isinstance(spec, dict) else None
     small = {**spec, "config": {}} if isinstance(spec, dict) and isinstance(config, dict) else spec
@@ -154,7 +154,7 @@ def _selector_problems(selector: Any) -> list[str]:
         where = f"matchExpressions[{index}]"
         problems.append(_key_problem(f"{where}.key", _at(requirement, "key")))
         operator, values = _at(requirement, "operator"), _items(requirement, "values")
-        # Tuples: what is no text may not be hashable either.
+        # Tuples: the value may be of a type that cannot be hashed.
         if operator in ("In", "NotIn") and not values:
             problems.append(f"spec.selector.{where}.values: {operator} needs at least one value")
         if operator in ("Exists", "DoesNotExist") and values:

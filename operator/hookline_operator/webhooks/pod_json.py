@@ -15,7 +15,7 @@ class InjectionError(ValueError):
 
 
 class MalformedPodError(ValueError):
-    """This is no pod: an API server would not have sent it. The message is one sentence."""
+    """An object that an API server would not have sent as a pod. The message is one sentence."""
 
 
 @dataclass(slots=True)

@@ -22,20 +22,20 @@ T = TypeVar("T")
 Json = dict[str, Any]
 
 MAX_BODY: Final = 8 * 2**20
-"""Bytes of a review: an update holds an object of the API's 1.5 MiB twice, and JSON writes ``<`` as six bytes."""
+"""Bytes of a review. An update holds an object of the API's 1.5 MiB twice, and JSON writes ``<`` as six bytes."""
 _MAX_VALUES_IN_ALL: Final = 2**19
-"""Values and names of a review: two ``config`` of as many as one may have; 50 MiB while it is looked at."""
+"""Values and names in a review: two ``config`` of the greatest number. That takes 50 MiB while it is looked at."""
 _LARGE: Final = 256 * 1024
 """Bytes of a review above which it is looked at on a thread, one such at a time."""
 
 _TOO_LARGE: Final = f"a review of more than {MAX_BODY} bytes is not read"
 _SMALL_BYTES: Final = 16 * 2**20
-"""Bytes of all other reviews that are on their way. Where there are more, who began first is no longer waited for."""
+"""Bytes of all smaller reviews that are arriving. Where there are more, the one that began first is dropped."""
 _LARGE_AT_ONCE: Final = 2
-"""Large ones that are here at the same time, the one that is looked at among them; others wait to be read."""
+"""Large reviews that are here at the same time, with the one that is looked at. Others wait to be read."""
 _LARGE_S: Final = 2.0
-"""Seconds for a large one to come once there is room for it. From the API server it takes milliseconds, and who is
-slower keeps others from being read."""
+"""Seconds for a large review, once there is room for it. The API server takes milliseconds, and slower callers keep
+others from being read."""
 _BODY_TIMEOUT_S: Final = 10.0
 _MAX_WARNING: Final = 250  # beyond 256 the API server may cut
 API_VERSION: Final = "admission.k8s.io/v1"

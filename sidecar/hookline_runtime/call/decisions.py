@@ -93,7 +93,7 @@ def _parse(raw: bytes) -> Any:
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        raise ResultError(f"the result is no JSON: {str(error)[:120]}") from None
+        raise ResultError(f"the result is not valid JSON: {str(error)[:120]}") from None
 
 
 def _custom(raw: bytes) -> Answer | None:
@@ -126,7 +126,7 @@ def _reasoned(action: str) -> Callable[[dict[str, Any]], Decision]:
     def read(result: dict[str, Any]) -> Decision:
         reason = result.get("reason")
         if reason is not None and not isinstance(reason, str):
-            raise ResultError("the result's 'reason' is no string")
+            raise ResultError("the result's 'reason' is not a string")
         return {"action": action} | ({"reason": reason} if reason is not None else {})
 
     return read
@@ -152,7 +152,7 @@ def _bytes(action: str) -> Callable[[dict[str, Any]], Decision]:
             try:
                 base64.b64decode(encoded, validate=True)
             except (TypeError, ValueError, binascii.Error):
-                raise ResultError("the result's 'data_base64' is no base64") from None
+                raise ResultError("the result's 'data_base64' is not base64") from None
             decision["data_base64"] = encoded
         else:
             data = result.get("data", result.get("bytes"))
@@ -172,7 +172,7 @@ def _ttl(result: dict[str, Any]) -> Decision:
     if ttl is None:
         return {}
     if type(ttl) is not int or not 0 <= ttl <= _MAX_TTL_MS:
-        raise ResultError("the result's 'ttl_ms' is no number of milliseconds")
+        raise ResultError("the result's 'ttl_ms' is not a number of milliseconds")
     return {"ttl_ms": ttl}
 
 
@@ -185,11 +185,11 @@ def _success(result: dict[str, Any]) -> Decision:
             raise ResultError(f"the result's identity lacks '{name}', a string")
     roles, tenant, claims = identity.get("roles"), identity.get("tenant_id"), identity.get("claims")
     if roles is not None and not (isinstance(roles, list) and all(isinstance(role, str) for role in roles)):
-        raise ResultError("the result's identity.roles is no array of strings")
+        raise ResultError("the result's identity.roles is not an array of strings")
     if tenant is not None and not isinstance(tenant, str):
-        raise ResultError("the result's identity.tenant_id is no string")
+        raise ResultError("the result's identity.tenant_id is not a string")
     if claims is not None and not isinstance(claims, dict):
-        raise ResultError("the result's identity.claims is no object")
+        raise ResultError("the result's identity.claims is not an object")
     return {
         "action": "success",
         "identity": {

@@ -64,7 +64,7 @@ class Call:
     _context: dict[str, Any]
 
     def __init__(self, hook: Hook, data: bytes, quoted_id: bytes) -> None:
-        """A call whose data says all that is to be known of it; else ``know`` is told the rest."""
+        """A call that is read from its data when somebody asks; ``know`` sets what was read already."""
         self.hook = hook
         self.data = data
         """What a guest gets."""
@@ -170,7 +170,7 @@ def request_id_of(given: object) -> str:
 
 
 def read_call(hook: Hook, body: bytes) -> Call:
-    """A proxy's call; raises InputError where it is no JSON, says a name twice, or a field has a wrong type."""
+    """A proxy's call; raises InputError where it is not JSON, says a name twice, or a field has a wrong type."""
     check_cost(body)
     look = LOOKS.get(hook)
     if look is not None and (found := accelerator.scan(look, body)) is not None:
@@ -181,7 +181,7 @@ def read_call(hook: Hook, body: bytes) -> Call:
 def read_json(body: bytes) -> Any:
     """What the body says.
 
-    Raises InputError where it is no JSON, has a name twice in one object, or is too deep to be written again.
+    Raises InputError where it is not JSON, has a name twice in one object, or is too deep to be written again.
     """
     document, twice = parse_json(body)
     if twice:
@@ -201,13 +201,13 @@ def check_cost(body: bytes) -> None:
 def parse_json(body: bytes) -> tuple[Any, bool]:
     """What the body says, and whether a name stands twice in any object of it, so that readers differ about it.
 
-    Raises InputError where it is no JSON, has too many values, or is too deep to be written again.
+    Raises InputError where it is not JSON, has too many values, or is too deep to be written again.
     """
     check_cost(body)
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise InputError(f"the body is no JSON: {error}") from None
+        raise InputError(f"the body is not valid JSON: {error}") from None
     try:
         return document, _says_twice(body, document)
     except orjson.JSONEncodeError:  # four times as deep can be read as can be written, which a rewrite will want to do

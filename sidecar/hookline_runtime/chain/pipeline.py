@@ -46,7 +46,7 @@ until it is done, or dropped, it keeps its bundle."""
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """One plugin of a bundle; where the plugin could not be had, its place, which fails closed."""
+    """One plugin of a bundle. Where the plugin could not be had, the link fails closed."""
 
     entry: BundlePlugin
     plugin: Plugin | None
@@ -88,14 +88,14 @@ _Links = tuple[_Asked, ...]
 
 @dataclass(frozen=True, slots=True)
 class _Alone:
-    """A plugin that is asked about a call, and nobody else is, whatever it answers."""
+    """The one plugin that is asked about a call, whatever it answers."""
 
     link: _Asked
     plugin: Plugin
     hook: PluginHook
-    said_of_answer: bytes | None
+    after_answer: bytes | None
     """What stands between the plugin's answer and the request id; None where a rule has to see the answer."""
-    said_of_none: bytes | None
+    no_opinion: bytes | None
     """What stands in front of the request id where the plugin has no opinion; None where that is not all."""
 
 
@@ -110,17 +110,17 @@ class _Several:
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Where the calls of one hook go that nobody has to look into."""
+    """How calls of one hook are decided without parsing them."""
 
     hook: Hook
     look: bytes
-    """What ``accelerator.scan`` is told, to find such calls, and what ``match`` reads of them."""
+    """What ``accelerator.scan`` looks for, to find such calls, and what ``match`` reads of them."""
     known: dict[bytes, _Alone | _Several] = field(default_factory=dict)
     """Who is asked, by what ``match`` reads."""
 
 
 _NOT_ASKED: Final = _NotAsked()
-Said = Answer | CallError | None
+Opinion = Answer | CallError | None
 Verdict = tuple[bytes, bytes]
 """What was decided, as JSON without its closing brace; and by whom, the text that follows it."""
 
@@ -173,9 +173,9 @@ class Chains:
     def _as_alone(self, hook: Hook, asked: _Links) -> _Alone | None:
         if len(asked) != 1 or asked[0].plugin is None or asked[0].hook is None:
             return None
-        said_of_answer = asked[0].signature if RULES[hook] in (first, deny_wins) else None
-        said_of_none = NOBODY[hook] + self._nobody if hook is not Hook.CACHE_SET else None
-        return _Alone(asked[0], asked[0].plugin, asked[0].hook, said_of_answer, said_of_none)
+        after_answer = asked[0].signature if RULES[hook] in (first, deny_wins) else None
+        no_opinion = NOBODY[hook] + self._nobody if hook is not Hook.CACHE_SET else None
+        return _Alone(asked[0], asked[0].plugin, asked[0].hook, after_answer, no_opinion)
 
     def has_deciders(self, hook: Hook) -> bool:
         """Whether any plugin may decide this hook."""
@@ -201,7 +201,7 @@ class Chains:
         return self._splice(call, (NOBODY[hook], self._nobody))
 
     def answer(
-        self, hook: Hook, body: bytes, found: tuple[bytes, bytes] | None = None, *, unread: int = 0
+        self, hook: Hook, body: bytes, found: tuple[bytes, bytes] | None = None, unread: int = 0
     ) -> bytes | Later:
         """The decision about a proxy's bytes, as JSON: made now, on this thread, or a ``Later``; then nothing has run.
 
@@ -210,11 +210,9 @@ class Chains:
 
         Raises InputError where the body is malformed, and nothing else: a failure of a plugin is an answer.
         """
-        if unread:
-            return self._answer_unread(hook, unread)
         way = self.ways.get(hook)
         if way is None or (found is None and (found := scan(way.look, body)) is None):
-            return self._answer_read(read_call(hook, body))
+            return self._answer_unread(hook, unread) if unread else self._answer_read(read_call(hook, body))
         quoted_id, key = found
         try:
             chosen = way.known[key]
@@ -222,28 +220,28 @@ class Chains:
             chosen = self._choose(way, key, Call(hook, body, quoted_id))
         if isinstance(chosen, _Several):
             for each in chosen.plugins:
-                if not each.ready():
+                if not each.get_ready():
                     return self._later(self._answer_later, Call(hook, body, quoted_id))
             links = chosen.links
-            said: Said | _NotAsked = _NOT_ASKED
+            opinion: Opinion | _NotAsked = _NOT_ASKED
         else:
             plugin = chosen.plugin
-            if not plugin.ready():
+            if not plugin.get_ready():
                 return self._later(self._answer_later, Call(hook, body, quoted_id))
             try:  # and not _ask_now, which costs as much as all else here
-                said = plugin.call_now(chosen.hook, body)
+                opinion = plugin.call_now(chosen.hook, body)
             except CallError as error:
-                said = _bare(error)
+                opinion = _bare(error)
                 if plugin.before is not None:
-                    said = plugin.before.ask_now(plugin, chosen.hook, Call(hook, body, quoted_id), said)
-            if said is None:
-                if chosen.said_of_none is not None:
-                    return b"".join((chosen.said_of_none, quoted_id, self._end_of_answer))
-            elif chosen.said_of_answer is not None and isinstance(said, Answer):
-                return b"".join((said.head, chosen.said_of_answer, quoted_id, self._end_of_answer))
+                    opinion = plugin.before.ask_now(plugin, chosen.hook, Call(hook, body, quoted_id), opinion)
+            if opinion is None:
+                if chosen.no_opinion is not None:
+                    return b"".join((chosen.no_opinion, quoted_id, self._end_of_answer))
+            elif chosen.after_answer is not None and isinstance(opinion, Answer):
+                return b"".join((opinion.head, chosen.after_answer, quoted_id, self._end_of_answer))
             links = (chosen.link,)
         call = Call(hook, body, quoted_id)
-        return self._splice(call, self._walk_now(call, links, said))
+        return self._splice(call, self._walk_now(call, links, opinion))
 
     def _choose(self, way: Way, key: bytes, call: Call) -> _Alone | _Several:
         """Find out who is asked about a call, and remember it for those that look like it."""
@@ -273,19 +271,19 @@ class Chains:
             verdict = self._verdict_now(call)
             return self._later(self._decide_later, call) if verdict is None else verdict[0]
         plugin = alone.plugin
-        if not plugin.ready():
+        if not plugin.get_ready():
             return self._later(self._decide_later, Call(hook, data, orjson.dumps(request_id)))
-        said: Said
+        opinion: Opinion
         try:  # as in answer
-            said = plugin.call_now(alone.hook, data)
+            opinion = plugin.call_now(alone.hook, data)
         except CallError as error:
-            said = _bare(error)
+            opinion = _bare(error)
             if plugin.before is not None:
                 call = Call(hook, data, orjson.dumps(request_id))
-                said = plugin.before.ask_now(plugin, alone.hook, call, said)
-        if alone.said_of_answer is not None and isinstance(said, Answer):
-            return said.head
-        return self._walk_now(Call(hook, data, orjson.dumps(request_id)), (alone.link,), said)[0]
+                opinion = plugin.before.ask_now(plugin, alone.hook, call, opinion)
+        if alone.after_answer is not None and isinstance(opinion, Answer):
+            return opinion.head
+        return self._walk_now(Call(hook, data, orjson.dumps(request_id)), (alone.link,), opinion)[0]
 
     def _later(self, ask: Callable[[Call, contextlib.ExitStack, Asker], Awaitable[bytes]], call: Call) -> Later:
         call.forget()  # many may wait at the same time
@@ -311,7 +309,7 @@ class Chains:
         links = choice.of(call)
         # After a rewrite, plugins may be asked that the call as it came was not for.
         for link in choice.items if hook in REWRITING else links:
-            if link.plugin is not None and not link.plugin.ready():
+            if link.plugin is not None and not link.plugin.get_ready():
                 return None
         observing = self._observing[hook]
         if observing is not None:
@@ -330,7 +328,7 @@ class Chains:
         asked = self._deciding[call.hook].of(call)
         call.forget()
         if watching:
-            await _tell(watching, call, asker)
+            await _show(watching, call, asker)
         walked = self._walk(call, asked, 0, None, _NOT_ASKED)
         while isinstance(walked, _Pause):
             links, at, so_far = walked
@@ -362,39 +360,39 @@ class Chains:
         for plugin in released:
             plugin.release()
 
-    def _walk_now(self, call: Call, links: _Links, said: Said | _NotAsked) -> Verdict:
+    def _walk_now(self, call: Call, links: _Links, opinion: Opinion | _NotAsked) -> Verdict:
         """The whole walk, where every plugin is ready."""
-        walked = self._walk(call, links, 0, None, said)
+        walked = self._walk(call, links, 0, None, opinion)
         assert not isinstance(walked, _Pause)  # noqa: S101 - there is nobody to wait for
         return walked
 
     def _walk(
-        self, call: Call, links: _Links, at: int, so_far: Step | None, said: Said | _NotAsked
+        self, call: Call, links: _Links, at: int, so_far: Step | None, opinion: Opinion | _NotAsked
     ) -> Verdict | _Pause:
         """Go along the chain from one place, where the plugin there has perhaps said something already."""
         hook = call.hook
         while at < len(links):
             link = links[at]
             plugin = link.plugin
-            if said is _NOT_ASKED:
+            if opinion is _NOT_ASKED:
                 if plugin is None or link.hook is None:
                     return self._not_there(call, link)
-                if not plugin.ready():
+                if not plugin.get_ready():
                     return _Pause(links, at, so_far)
-                said = _ask_now(plugin, link.hook, call)
+                opinion = _ask_now(plugin, link.hook, call)
             at += 1
-            if isinstance(said, Answer):
+            if isinstance(opinion, Answer):
                 rule = RULES[hook]
                 if rule is first:
-                    return said.head, link.signature
-                so_far, stops = rule(call, (link, said), so_far)
+                    return opinion.head, link.signature
+                so_far, stops = rule(call, (link, opinion), so_far)
                 if stops:
                     break
                 if hook in REWRITING:
                     links, at = self._deciding[hook].after(link, call), 0
-            elif isinstance(said, CallError) and not link.fails_open(hook, said):
-                return self._failed(call, link, said)
-            said = _NOT_ASKED
+            elif isinstance(opinion, CallError) and not link.fails_open(hook, opinion):
+                return self._failed(call, link, opinion)
+            opinion = _NOT_ASKED
         if hook is Hook.CACHE_SET and call.ttl_ms is not None and (so_far is None or so_far[1].action == "store"):
             head = Answer({"action": "store", "ttl_ms": call.ttl_ms}).head
             return head, self._nobody if so_far is None else so_far[0].signature
@@ -418,7 +416,7 @@ class Chains:
         return b"".join((*verdict, call.quoted_id, self._end_of_answer))
 
 
-async def _tell(links: _Links, call: Call, asker: Asker) -> None:
+async def _show(links: _Links, call: Call, asker: Asker) -> None:
     """Hand the call, as it came, to the plugins that only watch; they run off the reply's path.
 
     Whoever gives up while one of them has no room leaves the call behind for all of them.
@@ -434,20 +432,20 @@ async def _tell(links: _Links, call: Call, asker: Asker) -> None:
             raise
 
 
-def _ask_now(plugin: Plugin, hook: PluginHook, call: Call) -> Said:
+def _ask_now(plugin: Plugin, hook: PluginHook, call: Call) -> Opinion:
     try:
         return plugin.call_now(hook, call.data)
     except CallError as error:
-        said = _bare(error)
-    return said if plugin.before is None else plugin.before.ask_now(plugin, hook, call, said)
+        opinion = _bare(error)
+    return opinion if plugin.before is None else plugin.before.ask_now(plugin, hook, call, opinion)
 
 
-async def _ask(link: _Asked, call: Call) -> Said:
+async def _ask(link: _Asked, call: Call) -> Opinion:
     plugin, hook = link.plugin, link.hook
     assert plugin is not None  # noqa: S101 - the walk stopped for it
     assert hook is not None  # noqa: S101
     try:
         return await plugin.call_on(hook, call.data)
     except CallError as error:
-        said = _bare(error)
-    return said if plugin.before is None else await plugin.before.ask(plugin, hook, call, said)
+        opinion = _bare(error)
+    return opinion if plugin.before is None else await plugin.before.ask(plugin, hook, call, opinion)

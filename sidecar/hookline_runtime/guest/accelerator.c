@@ -1,6 +1,6 @@
-/* The optional accelerator of the hook road: what also exists in Python, without what Python costs.
+/* The optional accelerator of hook calls: what also exists in Python, without what Python costs.
  *
- * `call` and `renew` are the common way of `native_calls.Instance`, `scan` that of `inputs.read_call`. None decides
+ * `call` and `renew` are the common way of `native.Instance`, `scan` that of `inputs.read_call`. None decides
  * anything that the Python code would not decide in the same way: where a case is uncommon they say so, and Python does
  * it. The suites run with it and without it.
  *
@@ -25,7 +25,7 @@ typedef struct { uint64_t kind, store, rest[2]; } item;
 typedef struct { item found; const char *name; size_t length; } export;
 
 /* wasmtime's C API of the version that capi.py names, in the order of capi.FOR_ACCELERATOR. */
-static struct {
+typedef struct {
     void *(*func_call_unchecked)(void *context, const void *function, cell *cells, size_t count, void **trap);
     void *(*store_new)(void *engine, void *data, void *finalizer);
     void *(*store_context)(void *store);
@@ -37,9 +37,10 @@ static struct {
     bool (*instance_export_get)(void *context, const uint64_t *instance, const char *name, size_t length, item *found);
     uint8_t *(*memory_data)(void *context, const void *memory);
     size_t (*memory_data_size)(void *context, const void *memory);
-} wasmtime;
+} functions;
+static functions wasmtime;
 
-/* The memory of an Instance, whose words native_calls.py names. It outlives every call that is given its address. */
+/* The memory of an Instance, which layouts.py describes too. It outlives every call that is given its address. */
 typedef struct {
     uint64_t instance[2];             /* the number of its store, and its own */
     item memory;
@@ -62,7 +63,7 @@ typedef struct {
 enum { NOTHING, ALLOC, HOOK, DEALLOC }; /* what failed */
 
 static PyObject *epoch;   /* engine.EPOCH: a list of one number */
-static PyObject *running; /* native_calls._running: a weak reference to the instance that runs on each thread */
+static PyObject *running; /* program.RUNNING: a weak reference to the instance that runs on each thread */
 
 static void begin(block *at)
 {
@@ -71,7 +72,8 @@ static void begin(block *at)
     at->begin_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-static bool failed(block *at, export *function, uint64_t first, uint64_t second, size_t count)
+/* Call one of the guest's functions; whether that failed. */
+static bool invoke(block *at, export *function, uint64_t first, uint64_t second, size_t count)
 {
     if (function->found.store != at->instance[0]) /* border.py has seen that it is there */
         wasmtime.instance_export_get(at->context, at->instance, function->name, function->length, &function->found);
@@ -106,14 +108,14 @@ static int run(block *at, export *function, const char *data, uint64_t size)
 {
     at->pointer = at->region;
     if (size > at->region_size) {
-        if (failed(at, at->alloc, size, 0, 1))
+        if (invoke(at, at->alloc, size, 0, 1))
             return ALLOC;
         at->pointer = at->cells[0].low & UINT32_MAX;
         if (!at->pointer || at->pointer + size > at->size || touches_own(at, at->pointer, at->pointer + size))
             return ALLOC;
     }
     memcpy(at->base + at->pointer, data, size);
-    if (failed(at, function, at->pointer, size, 2))
+    if (invoke(at, function, at->pointer, size, 2))
         return HOOK;
     uint64_t packed = at->cells[0].low, length = packed & UINT32_MAX;
     if (packed && (length > at->max_output || (packed >> 32) + length > at->size))
@@ -135,9 +137,9 @@ static int give_back(block *at, uint64_t packed, uint64_t size)
 {
     uint64_t start = packed >> 32, end = start + (packed & UINT32_MAX);
     bool overlap = start == at->pointer || (start < at->pointer + size && at->pointer < end);
-    if (packed && !overlap && failed(at, at->dealloc, start, end - start, 2))
+    if (packed && !overlap && invoke(at, at->dealloc, start, end - start, 2))
         return DEALLOC;
-    return size > at->region_size && failed(at, at->dealloc, at->pointer, size, 2) ? DEALLOC : NOTHING;
+    return size > at->region_size && invoke(at, at->dealloc, at->pointer, size, 2) ? DEALLOC : NOTHING;
 }
 
 /* call(at, function, data, instance, last): the guest's answer as bytes; None where it has none; or a number.
@@ -477,17 +479,50 @@ static PyObject *scan(PyObject *self, PyObject *const *arguments, Py_ssize_t cou
 static PyObject *use(PyObject *self, PyObject *arguments)
 {
     (void)self;
-    const char *functions;
+    const char *addresses;
     Py_ssize_t size;
     PyObject *list, *table;
-    if (!PyArg_ParseTuple(arguments, "y#O!O!", &functions, &size, &PyList_Type, &list, &PyDict_Type, &table))
+    if (!PyArg_ParseTuple(arguments, "y#O!O!", &addresses, &size, &PyList_Type, &list, &PyDict_Type, &table))
         return NULL;
     if (size != sizeof wasmtime)
         return PyErr_Format(PyExc_ValueError, "other functions are wanted");
-    memcpy(&wasmtime, functions, sizeof wasmtime); /* POSIX: a function's address is one like others */
+    memcpy(&wasmtime, addresses, sizeof wasmtime); /* POSIX: a function's address is one like others */
     epoch = Py_NewRef(list); /* for as long as the process lives, as this module does */
     running = Py_NewRef(table);
     Py_RETURN_NONE;
+}
+
+/* Each field that Python knows the place of, in the order of layouts.py, which compares them. */
+#define FIELD(structure, name) {#structure "." #name, offsetof(structure, name), sizeof ((structure *)0)->name}
+#define BLOCK(name) FIELD(block, name)
+#define FUNCTION(name) {"wasmtime." #name, offsetof(functions, name), sizeof wasmtime.name}
+static const struct { const char *name; size_t offset, size; } layout[] = {
+    FIELD(item, kind), FIELD(item, store), FIELD(item, rest),
+    FIELD(export, found), FIELD(export, name), FIELD(export, length),
+    BLOCK(instance), BLOCK(memory), BLOCK(cells), BLOCK(nested), BLOCK(fuel), BLOCK(trap_code),
+    BLOCK(context), BLOCK(trap), BLOCK(failure), BLOCK(begin_ns), BLOCK(fresh), BLOCK(armed), BLOCK(thread),
+    BLOCK(base), BLOCK(size), BLOCK(region), BLOCK(region_size), BLOCK(pointer), BLOCK(alloc), BLOCK(dealloc),
+    BLOCK(store), BLOCK(engine), BLOCK(pre), BLOCK(on_deadline),
+    BLOCK(ticks), BLOCK(max_output), BLOCK(max_memory), BLOCK(max_elements), BLOCK(max_tables),
+    BLOCK(own), BLOCK(own_end), BLOCK(most), BLOCK(worn_size), BLOCK(worn_end),
+    FUNCTION(func_call_unchecked), FUNCTION(store_new), FUNCTION(store_context), FUNCTION(store_limiter),
+    FUNCTION(store_epoch_deadline_callback), FUNCTION(store_delete), FUNCTION(context_set_epoch_deadline),
+    FUNCTION(instance_pre_instantiate), FUNCTION(instance_export_get), FUNCTION(memory_data),
+    FUNCTION(memory_data_size),
+    FIELD(field, name), FIELD(field, length), FIELD(field, kinds), FIELD(field, role), FIELD(field, fact),
+    FIELD(shape, fields), FIELD(shape, count), FIELD(shape, required),
+};
+
+static PyObject *layout_tuple(void)
+{
+    Py_ssize_t count = sizeof layout / sizeof *layout;
+    PyObject *made = PyTuple_New(count);
+    for (Py_ssize_t i = 0; made && i < count; i++) {
+        PyObject *each = Py_BuildValue("snn", layout[i].name, (Py_ssize_t)layout[i].offset, (Py_ssize_t)layout[i].size);
+        if (!each || PyTuple_SetItem(made, i, each)) /* which takes the reference, whatever comes of it */
+            Py_CLEAR(made);
+    }
+    return made;
 }
 
 static PyMethodDef methods[] = {
@@ -503,12 +538,12 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "hookli
 
 PyMODINIT_FUNC PyInit_hookline_accelerator(void)
 {
-    PyObject *module = PyModule_Create(&definition);
-    /* accelerator.py compares both: what this was built from, and how many words a block has. */
-    if (module && (PyModule_AddStringConstant(module, "source", SOURCE) ||
-                   PyModule_AddIntConstant(module, "words", sizeof(block) / 8))) {
-        Py_DECREF(module);
-        return NULL;
-    }
+    PyObject *module = PyModule_Create(&definition), *fields = layout_tuple();
+    /* accelerator.py compares both: what this was built from, and where the fields are. */
+    bool broken = !module || !fields || PyModule_AddStringConstant(module, "source", SOURCE) ||
+                  PyModule_AddObjectRef(module, "layout", fields);
+    Py_XDECREF(fields);
+    if (broken)
+        Py_CLEAR(module);
     return module;
 }

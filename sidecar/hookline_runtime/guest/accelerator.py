@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import logging
 import os
 import shlex
 import shutil
@@ -20,17 +21,15 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from hookline_runtime.guest import layouts
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-WORDS: Final = 44
-"""Of an instance's block, in front of its functions."""
-
-_MAX_FIELDS: Final = 16
-_MAX_NAME: Final = 28
-_FIELD: Final = struct.Struct(f"{_MAX_NAME}sBBBB")
+_FIELD: Final = struct.Struct(f"{layouts.MAX_NAME}sBBBB")
 _NAME: Final = "hookline_accelerator"
 _SOURCE: Final = Path(__file__).with_name("accelerator.c")
+log = logging.getLogger("hookline.accelerator")
 _FLAGS: Final = ("-std=c11", "-D_POSIX_C_SOURCE=200809L", "-O3", "-Wall", "-Wextra", "-Werror", "-fPIC", "-shared")
 
 
@@ -47,8 +46,10 @@ def _load() -> tuple[Any, str | None]:
             return None, "it was built from another source"
     except (ImportError, OSError) as error:
         return None, f"there is none: {error}"
-    if found.words != WORDS:
-        return None, f"its blocks have {found.words} words, and not {WORDS}"
+    elsewhere = layouts.difference(getattr(found, "layout", ()))
+    if elsewhere is not None:
+        log.warning("the accelerator is not used: %s", elsewhere)
+        return None, f"its memory is laid out otherwise: {elsewhere}"
     return found, None
 
 
@@ -70,10 +71,10 @@ def shape(fields: Sequence[tuple[str, int, int, int]], required: int) -> bytes:
     Raises ValueError where a name is too long, or there are too many.
     """
     names = [name.encode("ascii") for name, *_ in fields]
-    if len(fields) > _MAX_FIELDS or any(len(name) > _MAX_NAME for name in names):
+    if len(fields) > layouts.MAX_FIELDS or any(len(name) > layouts.MAX_NAME for name in names):
         raise ValueError("too long a name, or too many")
     packed = [_FIELD.pack(name, len(name), *rest) for name, (_, *rest) in zip(names, fields, strict=True)]
-    return b"".join(packed).ljust(_MAX_FIELDS * _FIELD.size, b"\0") + bytes([len(fields), required])
+    return b"".join(packed).ljust(layouts.MAX_FIELDS * _FIELD.size, b"\0") + bytes([len(fields), required])
 
 
 def use(functions: Sequence[int], epoch: list[int], running: dict[int, Any]) -> None:

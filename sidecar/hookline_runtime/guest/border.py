@@ -234,4 +234,4 @@ WASI_OURS: Final[dict[str, tuple[str, HostCallable]]] = {
     "poll_oneoff": ("iiii", poll_oneoff),
     "random_get": ("ii", random_get),
 }
-"""What is not wasmtime's of WASI: parameters and function; each answers an errno."""
+"""The functions of WASI that are ours: parameters and function; each answers an errno."""

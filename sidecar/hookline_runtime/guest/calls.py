@@ -1,6 +1,6 @@
 """Calls into a guest: one room, and two ways to do the same.
 
-``native_calls`` speaks to wasmtime's C API with prototypes of our own. ``official_calls`` uses wasmtime-py as it is
+``native`` speaks to wasmtime's C API with prototypes of our own. ``official`` uses wasmtime-py as it is
 documented; it is thirty times as slow, the reference for the other, and what runs where the installed
 library is not the one that the prototypes were written for. ``HOOKLINE_CALLS=official`` chooses it.
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 elif os.environ.get("HOOKLINE_CALLS") == "official":
     from hookline_runtime.guest.official import Guest, Instance
 elif capi.unfit is not None:
-    logging.getLogger("hookline.calls").warning("calls take the slow road: %s", capi.unfit)
+    logging.getLogger("hookline.calls").warning("calls take the fallback, wasmtime-py: %s", capi.unfit)
     from hookline_runtime.guest.official import Guest, Instance
 else:
     from hookline_runtime.guest.native import Guest, Instance

@@ -2,8 +2,8 @@
 
 wasmtime-py derives types and builds objects on every call; that is most of what a call costs it. These prototypes
 take and give plain integers for pointers, and nothing is built. What they cannot do is check: a wrong type, a
-wrong size or a pointer to something that is gone ends the process. So they are used in four rooms only (``engine.py``,
-``native.py``, ``accelerator.c`` and this one), and only where ``unfit`` finds no fault.
+wrong size or a pointer to something that is gone ends the process. So they are used in few rooms only (``engine.py``,
+``program.py``, ``traps.py``, ``native.py``, ``accelerator.c`` and this one), and only where ``unfit`` finds no fault.
 
 Names and types are those of the headers at https://docs.wasmtime.dev/c-api/ for wasmtime 50 (wasmtime.h,
 wasmtime/{store,instance,func,memory,trap,error,config,linker}.h). Functions that may run a guest, or take long,

@@ -123,7 +123,7 @@ class Compiler:
         return target
 
     def _written(self, job: Job, target: Path, wasm: Path | None, size: int) -> bytes:
-        """What the child is told, as bytes: parsed settings are large, and a job may wait. Raises ConfigError."""
+        """What the child gets, as bytes: parsed settings are large, and a job may wait. Raises ConfigError."""
         config = job.config.parsed() if isinstance(job.config, Config) else job.config
         request = {
             "wasm": None if wasm is None else str(wasm),

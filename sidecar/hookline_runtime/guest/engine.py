@@ -10,7 +10,7 @@ it wakes up.
 
 Instances come from a pool where there is address space for one: memory is reserved once, and cleaned between two
 uses instead of mapped anew, which halves the cost of a fresh instance. A linear memory has all the address space that
-it could grow to, so it never moves; ``native_calls.py`` leans on that.
+it could grow to, so it never moves; ``native.py`` leans on that.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def compile_to(wasm: bytes, target: Path, *, fuel: bool) -> None:
     """Compile and write atomically. Slow, and it uses one core: only called in the compiler's child process.
 
     Behind the code stands what the module says of its memory, since the engine has no door to that; the engine looks
-    at nothing behind what its own header names. Raises VerifyError where the bytes are no valid module.
+    at nothing behind what its own header names. Raises VerifyError where the bytes are not a valid module.
     """
     try:
         module = wasmtime.Module(engine(fuel=fuel), wasm)

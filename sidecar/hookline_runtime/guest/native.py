@@ -27,91 +27,55 @@ has left less than half of the room that the first one left, up to the end of me
 data above its input, and where ``alloc`` has none for an input that a fresh instance could take, the next call gets a
 new store in place of the old one, before anything of it has run.
 
-**Callbacks** (the deadline's, and host functions') cannot raise: each has one ``try`` around everything.
-
 Nothing here may be used by two threads at a time, except ``Guest.instantiate``.
 """
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import struct
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import wasmtime
-
-from hookline_api.abi import (
-    E_MEMORY,
-    E_UNAVAILABLE,
-    HOST_FUNCTIONS,
-    INPUT_REGION,
-    WASI_MODULE,
-)
-from hookline_artifacts.errors import VerifyError
-from hookline_runtime.errors import CallError, DeadlineError, OverloadError, ResultError, TrapError
-from hookline_runtime.guest import accelerator, capi
+from hookline_api.abi import E_MEMORY, E_UNAVAILABLE, INPUT_REGION
+from hookline_runtime.errors import CallError, DeadlineError, ResultError, TrapError
+from hookline_runtime.guest import accelerator, capi, layouts
 from hookline_runtime.guest.border import (
-    NO_PLACE,
-    PAGE,
     TABLE_ELEMENTS,
     TABLES,
     U32,
     UNANSWERED,
-    WASI_OURS,
     Host,
-    HostCallable,
     OwnMemory,
-    border,
-    function_type,
-    initializer,
     left_ns,
-    may_wait,
-    most_memory,
     overlap,
     spent_ns,
-    trap_reason,
 )
-from hookline_runtime.guest.engine import EPOCH, CompiledModule, deadline_ticks, engine, first_line
+from hookline_runtime.guest.engine import EPOCH, CompiledModule, deadline_ticks
+from hookline_runtime.guest.program import ON_DEADLINE, RUNNING, Program
+from hookline_runtime.guest.traps import call_error
 
 if TYPE_CHECKING:
     from hookline_api.resources import Limits
 
 _MAX_SHELLS: Final = 8
 _MAX_VIEWS: Final = 64
-_MAX_CELLS: Final = 256
 
-# The block of an instance, in words of 8 bytes. Cells are 16 bytes each, and aligned to 16.
-_INSTANCE: Final = 0
-_MEMORY: Final = 2
-_CELLS: Final = 6
-_NESTED_CELLS: Final = 10
-_FUEL: Final = 14
-_TRAP_CODE: Final = 15
-# From here on for the accelerator too; ``accelerator.c`` says what they are.
 (
-    _CONTEXT, _TRAP, _FAILURE, _BEGIN, _FRESH, _ARMED, _THREAD, _BASE, _SIZE, _REGION, _REGION_SIZE, _POINTER,
-    _ALLOC, _DEALLOC, _STORE, _ENGINE, _PRE, _ON_DEADLINE, _TICKS,
-    _MAX_OUTPUT, _MAX_MEMORY, _MAX_ELEMENTS, _MAX_TABLES,
-    _OWN, _OWN_END, _MOST, _WORN_SIZE, _WORN_END,
-    _FUNCTIONS,
-) = range(16, accelerator.WORDS + 1)  # fmt: skip
-# Of each function: its extern, where its name is, and its length.
-_NAME: Final = capi.EXTERN // 8
-_WORDS_PER_FUNCTION: Final = _NAME + 2
-
-# TrapCode of the wasmtime crate, as it writes them.
-_TRAPS: Final = (
-    "call stack exhausted", "out of bounds memory access", "unaligned atomic",
-    "undefined element: out of bounds table access", "uninitialized element", "indirect call type mismatch",
-    "integer overflow", "integer divide by zero", "invalid conversion to integer",
-    "wasm `unreachable` instruction executed", "interrupt", "all fuel consumed by WebAssembly",
+    _INSTANCE, _MEMORY, _CELLS, _NESTED, _FUEL, _TRAP_CODE, _CONTEXT, _TRAP, _FAILURE, _BEGIN, _FRESH, _ARMED, _THREAD,
+    _BASE, _SIZE, _REGION, _REGION_SIZE, _ALLOC, _DEALLOC, _STORE, _ENGINE, _PRE, _ON_DEADLINE, _TICKS,
+    _MAX_OUTPUT, _MAX_MEMORY, _MAX_ELEMENTS, _MAX_TABLES, _OWN, _OWN_END, _MOST, _WORN_SIZE, _WORN_END,
+) = layouts.words(
+    "instance", "memory", "cells", "nested", "fuel", "trap_code", "context", "trap", "failure", "begin_ns", "fresh",
+    "armed", "thread", "base", "size", "region", "region_size", "alloc", "dealloc", "store", "engine", "pre",
+    "on_deadline", "ticks", "max_output", "max_memory", "max_elements", "max_tables", "own", "own_end", "most",
+    "worn_size", "worn_end",
 )  # fmt: skip
-_TRAP_INTERRUPT: Final = 10
-_TRAP_OUT_OF_FUEL: Final = 11
+_FUNCTIONS: Final = layouts.BLOCK_WORDS
+"""Where the exports of its functions begin."""
+_NAME: Final = capi.EXTERN // 8
+"""In an export, where the address of its name is; its length is behind it."""
 
 # What the accelerator says has failed, where it gives no answer.
 _NOTHING: Final = 0
@@ -121,87 +85,19 @@ _NEVER: Final = 2**64 - 1
 """The epoch for which a deadline is set where none is. With calls behind it, an instance that has it is worn."""
 
 _func_call = capi.func_call_unchecked
-_accelerated = accelerator.call
-_renewed = accelerator.renew
+_call_accelerated = accelerator.call
+_renew_accelerated = accelerator.renew
 _get_ident = threading.get_ident
 _now_ns = time.perf_counter_ns
 
-_running: Final[dict[int, Any]] = {}
-"""A weak reference to the instance that runs on each thread, or ran there last: callbacks come on their call's thread.
 
-A thread sets its own entry, and nobody takes one away: whoever looked first could take away the next one.
-"""
-
-accelerator.use([capi.function_address(each) for each in capi.FOR_ACCELERATOR], EPOCH, _running)
-
-
-def _deadline(_context: object, _data: object, delta: int, kind: int) -> int:
-    """The engine's clock says that a call's time is over: let it end, or let it go on."""
-    with contextlib.suppress(BaseException):  # nothing may leave a callback; where anything is wrong, the call ends
-        instance: Instance = _running[_get_ident()]()
-        left = instance.left_ns()
-        if left:
-            ctypes.c_uint64.from_address(delta).value = deadline_ticks(left // 1_000_000)
-            ctypes.c_uint8.from_address(kind).value = capi.CONTINUE
-            return 0
-        instance.expired = True
-    return int(capi.error_new(b"deadline") or 0)
-
-
-_on_deadline: Final = capi.DeadlineCallback(_deadline)  # kept for as long as any store may call it
-
-
-class Guest:
-    """One module, linked once to one plugin's host functions.
-
-    The module is judged again here, by what the engine says of it: inspection read the artifact, and this is what
-    will run. Raises VerifyError.
-    """
+class Guest(Program):
+    """A program whose instances are called through the C API, and used again."""
 
     def __init__(self, module: CompiledModule, *, limits: Limits, host: Host) -> None:
-        self.info = info = border(module)
-        self.limits = limits
-        self.fuel = limits.fuel
-        self.ticks = deadline_ticks(limits.timeout)
-        self.frees = "dealloc" in info.exports
-        """Whether the guest takes memory back."""
-        self.has_wasi = info.needs_wasi
-        self.initializer = initializer(info)
-        """The function that sets an instance up, if any."""
-        self.memory_map = module.memory_map
-        self._callbacks: list[object] = []  # the library keeps their addresses, and nothing else keeps them
-        self.keep_off(static=False)
-        self.most = most_memory(module, limits.memory)
-        self.first_size = info.memory_pages * PAGE
-        self.region: tuple[int, int] | None = None
-        """Address and size of the guest's own place for inputs, where it has one."""
-        self.asks_for_region = INPUT_REGION in info.exports
-        functions = ["alloc", "dealloc", self.initializer, INPUT_REGION, *(hook.value for hook in info.hooks)]
-        self.functions = {name: name.encode() for name in functions if name and name in info.exports}
-        self.void = {hook.value for hook in info.hooks if info.exports[hook.value][1] == ("ii", "")}
-        """Hooks without a result."""
-        self.quick = frozenset(hook.value for hook in info.hooks) - self.void - UNANSWERED
-        """Hooks of which the accelerator makes the common calls."""
-        self.accelerated = accelerator.unused is None and self.fuel is None
-        self.views: dict[int, memoryview] = {}
+        super().__init__(module, limits=limits, host=host)
         self._shells: list[Instance] = []
         self._keep = _MAX_SHELLS
-        self._engine = engine(fuel=limits.fuel is not None)
-        self._linker = wasmtime.Linker(self._engine)
-        try:
-            self._link(host)
-            self._pre = self._linker.instantiate_pre(module)
-        except wasmtime.WasmtimeError as error:
-            raise VerifyError(f"the module cannot be linked: {first_line(str(error))}") from error
-        self.engine_address = capi.address(self._engine)
-        self.pre_address = capi.address(self._pre)
-
-    def keep_off(self, *, static: bool) -> None:
-        """Say where no input may be (``MemoryMap.own``), for the instances that are made from here on."""
-        self.own = OwnMemory(self.memory_map, static=static)
-        flat = [address for span in self.own.spans for address in span]
-        self.own_words = (ctypes.c_uint64 * len(flat))(*flat)
-        self._callbacks.append(self.own_words)  # for the accelerator, also in instances that were made before
 
     def instantiate(self, *, timeout_ms: int | None = None, instead_of: Instance | None = None) -> Instance:
         """A new instance with fresh memory; its deadline runs from here and covers its first call, on this thread.
@@ -230,80 +126,26 @@ class Guest:
         self._keep = 0
         self._shells.clear()
 
-    def _link(self, host: Host) -> None:
-        if self.has_wasi:
-            self._linker.define_wasi()
-            self._linker.allow_shadowing = True
-            for name, (params, function) in WASI_OURS.items():
-                self._define(WASI_MODULE, name, params, "i", function)
-        for entry in self.info.imports:
-            if entry.module != WASI_MODULE:
-                known = HOST_FUNCTIONS[entry.module, entry.name]
-                given = host[entry.module, entry.name]
-                self._define(entry.module, entry.name, known.params, known.results, given)
-
-    def _define(self, module: str, name: str, params: str, results: str, function: HostCallable) -> None:
-        callback = _callback(params, results, function, waits=may_wait(name))
-        self._callbacks.append(callback)
-        kind = function_type(params, results)
-        failure = capi.linker_define_func_unchecked(
-            capi.address(self._linker), module.encode(), len(module.encode()), name.encode(), len(name.encode()),
-            capi.address(kind), callback, None, capi.NO_FINALIZER,
-        )  # fmt: skip
-        if failure:
-            why = first_line(capi.take_error(failure)[0])
-            raise VerifyError(f"the host function {module}.{name} cannot be linked: {why}")
-
 
 class Instance:
     """One instantiation: own store, own memory, own limits. Used by one thread at a time."""
 
     __slots__ = (
-        "__weakref__",
-        "_at",
-        "_block",
-        "_boxes",
-        "_cells",
-        "_cells_at",
-        "_context",
-        "_cpu_ns",
-        "_found",
-        "_giving",
-        "_guest",
-        "_host",
-        "_memory_at",
-        "_nested",
-        "_nested_at",
-        "_on_thread",
-        "_output",
-        "_own",
-        "_quick",
-        "_region",
-        "_renews",
-        "_size",
-        "_targets",
-        "_timeout_ns",
-        "_trap",
-        "_trap_at",
-        "_view",
-        "_wall_ns",
-        "_weak",
-        "_words",
-        "calls",
-        "expired",
-        "fuel",
-        "memory",
+        "__weakref__", "_at", "_begun", "_block", "_boxes", "_cells", "_cells_at", "_context", "_cpu_ns", "_found",
+        "_giving", "_guest", "_host", "_memory_at", "_nested", "_nested_at", "_on_thread", "_output", "_own",
+        "_quick", "_region", "_renews", "_targets", "_timeout_ns", "_trap", "_trap_at", "_view", "_wall_ns", "_weak",
+        "_words", "calls", "expired", "fuel", "memory", "size",
     )  # fmt: skip
 
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
         self._weak = weakref.ref(self)
-        count = _FUNCTIONS + _WORDS_PER_FUNCTION * len(guest.functions)
+        count = _FUNCTIONS + layouts.EXPORT_WORDS * len(guest.functions)
         self._block = (ctypes.c_uint64 * count)()
         at = self._at = ctypes.addressof(self._block)
         words = self._words = memoryview(self._block).cast("B").cast("Q")
         words[_ENGINE], words[_PRE] = guest.engine_address, guest.pre_address
-        words[_ON_DEADLINE], words[_TICKS] = capi.function_address(_on_deadline), guest.ticks
+        words[_ON_DEADLINE], words[_TICKS] = capi.function_address(ON_DEADLINE), guest.ticks
         words[_MAX_OUTPUT], words[_MAX_MEMORY] = guest.limits.output, guest.limits.memory
         words[_MAX_ELEMENTS], words[_MAX_TABLES] = TABLE_ELEMENTS, TABLES
         words[_MOST], words[_WORN_SIZE] = guest.most, guest.first_size + (guest.most - guest.first_size) // 2
@@ -312,10 +154,10 @@ class Instance:
         self._cells = words[_CELLS : _CELLS + 4]
         self._cells_at = ctypes.c_void_p(at + 8 * _CELLS)
         # For calls of ``alloc`` from within a host function, while the outer call's arguments are in use.
-        self._nested = words[_NESTED_CELLS : _NESTED_CELLS + 4]
-        self._nested_at = ctypes.c_void_p(at + 8 * _NESTED_CELLS)
+        self._nested = words[_NESTED : _NESTED + 4]
+        self._nested_at = ctypes.c_void_p(at + 8 * _NESTED)
         self._memory_at = ctypes.c_void_p(at + 8 * _MEMORY + capi.EXTERN_OF)
-        places = {name: _FUNCTIONS + _WORDS_PER_FUNCTION * number for number, name in enumerate(guest.functions)}
+        places = {name: _FUNCTIONS + layouts.EXPORT_WORDS * number for number, name in enumerate(guest.functions)}
         for name, place in places.items():
             words[place + _NAME], words[place + _NAME + 1] = capi.bytes_address(guest.functions[name]), len(name)
         boxes = {name: at + 8 * place for name, place in places.items()}
@@ -333,10 +175,11 @@ class Instance:
         self._trap = ctypes.c_void_p.from_address(at + 8 * _TRAP)
         self._trap_at = ctypes.c_void_p(at + 8 * _TRAP)
         self._context = ctypes.c_void_p.from_address(at + 8 * _CONTEXT)
-        self._view, self._size = _NO_MEMORY, 0
+        self._view, self.size = _NO_MEMORY, 0
         self._region: tuple[int, int] | None = None
         self._output = guest.limits.output
-        self._giving, words[_ARMED] = False, _NEVER
+        self._giving, self._begun, words[_ARMED] = False, False, _NEVER
+        """Whether it gives something now; and whether the last call that ``_call`` made has come to the hook itself."""
         self._on_thread = self._timeout_ns = self._cpu_ns = self._wall_ns = 0
         self._host = (0, 0)
         """When the call began that host functions last took time of, and how much of it, in nanoseconds."""
@@ -352,7 +195,7 @@ class Instance:
     def open(self, timeout_ms: int | None) -> None:
         """Begin with a new store and fresh memory, in place of what it has; see ``Guest.instantiate``."""
         guest, words = self._guest, self._words
-        self.calls = self._size = 0
+        self.calls = self.size = 0
         self.expired = False
         self.memory = guest.first_size
         self._view = _NO_MEMORY
@@ -370,8 +213,8 @@ class Instance:
             if common and self._renews:
                 if EPOCH[0] != words[_ARMED] or _get_ident() != self._on_thread:
                     self._note_clocks(guest.limits.timeout)
-                _running[self._on_thread] = self._weak
-                if not _renewed(self._at):
+                RUNNING[self._on_thread] = self._weak
+                if not _renew_accelerated(self._at):
                     self._check(words[_FAILURE] or None, "instantiation", timeout_ms)
             else:
                 self._renew(timeout_ms)
@@ -395,28 +238,40 @@ class Instance:
         CallError, after which the instance must be dropped.
         """
         quick = self._quick.get(hook)
-        if quick is None:
+        if quick is not None:
+            answer = _call_accelerated(self._at, quick, data, self._weak, last)
+            if not isinstance(answer, int):
+                self.calls += 1
+                self.memory = self._words[_SIZE]
+                return answer
+            if answer != _NOTHING:
+                broken = self._broken(answer, hook, len(data))
+                if answer == _IN_ALLOC and self.calls and not isinstance(broken, DeadlineError):
+                    self._renew_in_place()
+                    return self.call(hook, data, last=last)
+                self.calls += 1
+                raise broken
+        if self.calls and self._words[_ARMED] == _NEVER:
+            self._renew_in_place()
+        try:
             return self._call(hook, data, last=last)
-        answer = _accelerated(self._at, quick, data, self._weak, last)
-        if isinstance(answer, int):
-            if answer == _NOTHING:
-                return self._call(hook, data, last=last)
-            error = self._broken(answer, hook, len(data))
-            if answer == _IN_ALLOC and self.calls and not isinstance(error, DeadlineError):
-                self._renew_in_place()
-                return self.call(hook, data, last=last)
-            self.calls += 1
-            raise error
-        self.calls += 1
-        self.memory = self._words[_SIZE]
-        return answer
+        except CallError as error:
+            self._measure()
+            if self._begun or self.calls == 1 or isinstance(error, DeadlineError):
+                raise
+        finally:
+            if self._guest.fuel is not None and self._words[_STORE]:  # a new store in its place may not have come up
+                self._count_fuel(self._guest.fuel)
+            self.memory = self.size
+        self._renew_in_place()
+        return self.call(hook, data, last=last)
 
     def close(self) -> None:
         """Give the store and its memory back. The instance must not be used any more; its guest may use it again."""
         words = self._words
         store = words[_STORE]
         if store:
-            words[_STORE] = words[_CONTEXT] = words[_SIZE] = self._size = 0
+            words[_STORE] = words[_CONTEXT] = words[_SIZE] = self.size = 0
             self._view = _NO_MEMORY
             capi.store_delete(store)
             self._guest.take_back(self)
@@ -476,13 +331,13 @@ class Instance:
         """A copy of that range; None where any of it is outside memory."""
         pointer &= U32
         end = pointer + (length & U32)
-        return self._view[pointer:end].tobytes() if end <= self._size or end <= self._measure() else None
+        return self._view[pointer:end].tobytes() if end <= self.size or end <= self._measure() else None
 
     def write(self, pointer: int, data: bytes) -> bool:
         """Put ``data`` at ``pointer``; False, and nothing is written, where it does not fit into memory."""
         pointer &= U32
         end = pointer + len(data)
-        if end > self._size and end > self._measure():
+        if end > self.size and end > self._measure():
             return False
         self._view[pointer:end] = data
         return True
@@ -518,7 +373,7 @@ class Instance:
         self._words[_FRESH] = 0
         self._arm(self._guest.limits.timeout, self._guest.ticks)
         self._words[_BEGIN] = _now_ns()
-        _running[self._on_thread] = self._weak
+        RUNNING[self._on_thread] = self._weak
         self._cells[0] = size
         self._check(_func_call(self._context, self._find("alloc"), self._cells_at, 1, self._trap_at), "alloc", None)
         pointer: int = self._cells[0] & U32
@@ -550,13 +405,13 @@ class Instance:
         if guest.has_wasi:
             # An empty one: no files, arguments, environment, output.
             self._check(capi.context_set_wasi(context, capi.wasi_config_new()), "instantiation", None)
-        capi.store_epoch_deadline_callback(store, _on_deadline, None, capi.NO_FINALIZER)
+        capi.store_epoch_deadline_callback(store, ON_DEADLINE, None, capi.NO_FINALIZER)
         if timeout_ms is None:
             self._arm(guest.limits.timeout, guest.ticks)
         else:
             self._arm(timeout_ms, deadline_ticks(timeout_ms))
         words[_BEGIN] = _now_ns()
-        _running[self._on_thread] = self._weak
+        RUNNING[self._on_thread] = self._weak
         failure = capi.instance_pre_instantiate(guest.pre_address, context, self._at, self._trap_at)
         self._check(failure, "instantiation", timeout_ms)
         capi.instance_export_get(context, self._at, b"memory", 6, self._at + 8 * _MEMORY)
@@ -568,8 +423,6 @@ class Instance:
         """Any call, in one piece, because a call of a Python function costs as much as most lines here."""
         guest, words = self._guest, self._words
         context, cells, cells_at, trap, trap_at = self._context, self._cells, self._cells_at, self._trap, self._trap_at
-        if self.calls and words[_ARMED] == _NEVER:
-            self._renew_in_place()
         if words[_FRESH]:
             words[_FRESH] = 0  # it was armed by the instantiation, which is a part of its first call
         else:
@@ -578,58 +431,47 @@ class Instance:
             if guest.fuel is not None:
                 capi.context_set_fuel(context, guest.fuel)
             words[_BEGIN] = _now_ns()
-        _running[self._on_thread] = self._weak
+        RUNNING[self._on_thread] = self._weak
         self.calls += 1
-        size, begun = len(data), False
-        try:
-            region = self._region
-            if region is not None and size <= region[1]:
-                pointer, behind = region[0], 0
-            else:
-                region, behind = None, size
-                cells[0] = size
-                failure = _func_call(context, self._found.get("alloc") or self._find("alloc"), cells_at, 1, trap_at)
-                if failure is not None or trap.value is not None:
-                    raise self._error(failure, "alloc", None)
-                pointer = cells[0] & U32
-            if size:
-                end = pointer + size
-                outside = not pointer or (end > self._size and end > self._measure())
-                if outside or (region is None and guest.own.touched_by(pointer, end)):
-                    raise self._no_room(pointer, size)
-                self._view[pointer:end] = data
-            cells[0], cells[2] = pointer, size
-            begun = True
-            failure = _func_call(context, self._found.get(hook) or self._find(hook), cells_at, 2, trap_at)
+        size, self._begun = len(data), False
+        region = self._region
+        if region is not None and size <= region[1]:
+            pointer, behind = region[0], 0
+        else:
+            region, behind = None, size
+            cells[0] = size
+            failure = _func_call(context, self._found.get("alloc") or self._find("alloc"), cells_at, 1, trap_at)
             if failure is not None or trap.value is not None:
-                raise self._error(failure, hook, None)
-            packed = 0 if hook in guest.void else cells[0]
-            result, behind = None, behind and pointer + behind
-            room = guest.own.room(behind, guest.most) if behind and not words[_WORN_END] else guest.most
-            if packed and hook not in UNANSWERED:
-                start, length = packed >> 32, packed & U32
-                end = start + length
-                if length > self._output or (end > self._size and end > self._measure()):
-                    raise self._bad_result(packed)
-                result = self._view[start:end].tobytes()
-                if end > behind and not guest.own.touched_by(start, end):  # else it is a constant
-                    behind = end
-            if self._measure() > words[_WORN_SIZE] or behind > (words[_WORN_END] or behind):
-                words[_ARMED] = _NEVER
-            if not words[_WORN_END] and behind:
-                words[_WORN_END] = behind + max(0, (room if behind <= room else guest.most) - behind) // 2
-            if guest.frees and not last:
-                self._free_all(packed, pointer, size, in_region=region is not None)
-        except CallError as error:
-            self._measure()
-            if begun or self.calls == 1 or isinstance(error, DeadlineError):
-                raise
-            self._renew_in_place()
-            return self._call(hook, data, last=last)
-        finally:
-            if guest.fuel is not None and words[_STORE]:  # a new store in its place may not have come up
-                self._count_fuel(guest.fuel)
-            self.memory = self._size
+                raise self._error(failure, "alloc", None)
+            pointer = cells[0] & U32
+        if size:
+            end = pointer + size
+            outside = not pointer or (end > self.size and end > self._measure())
+            if outside or (region is None and guest.own.touched_by(pointer, end)):
+                raise self._no_room(pointer, size)
+            self._view[pointer:end] = data
+        cells[0], cells[2] = pointer, size
+        self._begun = True
+        failure = _func_call(context, self._found.get(hook) or self._find(hook), cells_at, 2, trap_at)
+        if failure is not None or trap.value is not None:
+            raise self._error(failure, hook, None)
+        packed = 0 if hook in guest.void else cells[0]
+        result, behind = None, behind and pointer + behind
+        room = guest.own.room(behind, guest.most) if behind and not words[_WORN_END] else guest.most
+        if packed and hook not in UNANSWERED:
+            start, length = packed >> 32, packed & U32
+            end = start + length
+            if length > self._output or (end > self.size and end > self._measure()):
+                raise self._bad_result(packed)
+            result = self._view[start:end].tobytes()
+            if end > behind and not guest.own.touched_by(start, end):  # else it is a constant
+                behind = end
+        if self._measure() > words[_WORN_SIZE] or behind > (words[_WORN_END] or behind):
+            words[_ARMED] = _NEVER
+        if not words[_WORN_END] and behind:
+            words[_WORN_END] = behind + max(0, (room if behind <= room else guest.most) - behind) // 2
+        if guest.frees and not last:
+            self._free_all(packed, pointer, size, in_region=region is not None)
         return result
 
     def _arm(self, timeout_ms: int, ticks: int) -> None:
@@ -666,7 +508,7 @@ class Instance:
         return self._no_room(self._cells[0] & U32, size) if what == _IN_ALLOC else self._bad_result(self._cells[0])
 
     def _no_room(self, pointer: int, size: int) -> CallError:
-        wrong = self._guest.own.refuse(pointer, size, self._size)
+        wrong = self._guest.own.refuse(pointer, size, self.size)
         assert wrong is not None  # noqa: S101 - whoever asks has seen that it is
         return wrong
 
@@ -674,12 +516,12 @@ class Instance:
         start, length = packed >> 32, packed & U32
         if length > self._output:
             return ResultError(f"the result has {length} bytes, and limits.output is {self._output}")
-        return ResultError(f"the result is outside memory: {length} bytes at {start}, of {self._size}")
+        return ResultError(f"the result is outside memory: {length} bytes at {start}, of {self.size}")
 
     def _free_all(self, packed: int, pointer: int, size: int, *, in_region: bool) -> None:
         """Give the guest its answer and its input back."""
         start, length = packed >> 32, packed & U32
-        if start + length > self._size and start + length > self._measure():
+        if start + length > self.size and start + length > self._measure():
             packed = 0  # an answer that nobody reads: whatever it is, it is nothing to free
         if packed and not overlap(start, length, pointer, size):
             self._free(start, length)
@@ -697,7 +539,7 @@ class Instance:
     def _measure(self) -> int:
         """The size of memory now; the view covers all of it afterwards."""
         size: int = capi.memory_data_size(self._context, self._memory_at)
-        if size != self._size:
+        if size != self.size:
             guest, words = self._guest, self._words
             base = capi.memory_data(self._context, self._memory_at) or 0
             view = guest.views.get(base) if size == guest.first_size else _view(base, size)
@@ -706,7 +548,7 @@ class Instance:
                     guest.views.clear()
                 view = guest.views[base] = _view(base, size)
             self._view = view
-            self._size = words[_SIZE] = size
+            self.size = words[_SIZE] = size
             words[_BASE] = base
         return size
 
@@ -721,7 +563,7 @@ class Instance:
         start, size = self._cells[0] >> 32, self._cells[0] & U32
         if size:
             if not start or start + size > self._measure():
-                raise TrapError(f"the input region is outside memory: {size} bytes at {start}, of {self._size}")
+                raise TrapError(f"the input region is outside memory: {size} bytes at {start}, of {self.size}")
             if guest.own.touched_by(start, start + size):
                 raise TrapError(
                     f"the input region overlaps the module's own stack or data: {size} bytes at {start}; "
@@ -741,34 +583,12 @@ class Instance:
             raise self._error(failure, where, timeout_ms)
 
     def _error(self, failure: int | None, where: str, timeout_ms: int | None) -> CallError:
-        """What the library's trap or error means for the failure policy; either is given back."""
+        """What the library's trap or error means; either is given back."""
         trap, self._trap.value = self._trap.value, None
-        code, message, status = None, "", None
-        if trap is not None:
-            at = ctypes.addressof(self._block) + 8 * _TRAP_CODE
-            self._block[_TRAP_CODE] = 0
-            if capi.trap_code(trap, at):
-                code = self._block[_TRAP_CODE] & 0xFF
-            if code is not None and code < len(_TRAPS):
-                capi.trap_delete(trap)
-            else:
-                message = capi.take_trap_message(trap)
-        if failure is not None:
-            message, status = capi.take_error(failure)
-        if self.expired or code == _TRAP_INTERRUPT:
-            limit = f"limits.timeout ({self._guest.limits.timeout} ms)" if timeout_ms is None else f"{timeout_ms} ms"
-            return DeadlineError(f"{where} took longer than {limit}")
-        if code == _TRAP_OUT_OF_FUEL:
-            return DeadlineError(f"{where} used up limits.fuel ({self._guest.fuel})")
-        if status is not None:
-            return TrapError(f"{where} ended the program with exit code {status}")
-        if code is not None and code < len(_TRAPS):
-            return TrapError(f"{where} trapped: {_TRAPS[code]}")
-        if trap is not None:
-            return TrapError(f"{where} trapped: {trap_reason(message)}")
-        if "maximum concurrent" in message:
-            return OverloadError(NO_PLACE)
-        return TrapError(f"{where} failed: {first_line(message)}")
+        return call_error(
+            where, trap=trap, failure=failure, code_at=self._at + 8 * _TRAP_CODE, expired=self.expired,
+            limits=self._guest.limits, timeout_ms=timeout_ms,
+        )  # fmt: skip
 
 
 _NO_MEMORY: Final = memoryview(b"")
@@ -777,42 +597,3 @@ _NO_MEMORY: Final = memoryview(b"")
 def _view(base: int, size: int) -> memoryview:
     """Guest memory. DANGER: good while the store lives; what is behind an older address may be anybody's."""
     return memoryview((ctypes.c_ubyte * size).from_address(base)).cast("B") if size else _NO_MEMORY
-
-
-_FORMATS: Final = {"i": "i12x", "I": "q8x", "f": "f12x", "F": "d8x"}
-
-
-def _callback(params: str, results: str, function: HostCallable, *, waits: bool) -> Any:
-    """A host function as the library calls it: arguments and results in cells on the guest's own stack.
-
-    A view of the cells is kept for each address, because guests come back to the same few. It is used within a call
-    from that very address only, so what it shows is always this call's.
-    """
-    arguments = struct.Struct("<" + "".join(_FORMATS[letter] for letter in params))
-    is_wide = results == "I"
-    size = capi.VAL_RAW * max(len(params), len(results), 1)
-    views: dict[int, memoryview] = {}
-
-    def call(_env: object, caller: int, cells: int, _count: int) -> int:
-        view = views.get(cells)
-        if view is None:
-            if len(views) >= _MAX_CELLS:
-                views.clear()
-            view = views[cells] = memoryview((ctypes.c_ubyte * size).from_address(cells)).cast("B").cast("Q")
-        try:
-            instance: Instance = _running[_get_ident()]()
-            if not instance._size:  # noqa: SLF001 - this room's own; in a start function, or there is no memory
-                instance.meet(caller)
-            begin = _now_ns() if waits else 0
-            answer = function(instance, *arguments.unpack_from(view))
-            if waits:
-                instance.spend(_now_ns() - begin)
-        except BaseException:  # noqa: BLE001 - nothing may leave a callback
-            answer = E_UNAVAILABLE
-        view[0] = answer & _U64 if is_wide else answer & U32
-        return 0
-
-    return capi.HostCallback(call)
-
-
-_U64: Final = 0xFFFFFFFFFFFFFFFF

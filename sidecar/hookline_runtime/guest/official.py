@@ -378,7 +378,7 @@ class Instance:
         self.memory = _span(self._memory, self._store)[1]
 
     def _note_wear(self, taken: int, behind: int) -> None:
-        """See whether it has lost so much memory that the next call is not for this store (``native_calls.py``)."""
+        """See whether it has lost so much memory that the next call is not for this store (``native.py``)."""
         most, room = self._guest.most, self._guest.own.room(taken, self._guest.most)
         behind = max(behind, _clock.given)
         self._worn = behind > (self._worn_end or behind) or _span(self._memory, self._store)[1] > self._guest.worn_size

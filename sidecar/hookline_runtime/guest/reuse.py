@@ -38,7 +38,7 @@ def first_instance(guest: Guest, *, timeout_ms: int, pooled: bool) -> Instance:
     """
     instance = _fresh(guest, timeout_ms)
     used = guest.memory_map.static is not None
-    if used and _knows_no_bounds(guest, instance):
+    if used and _try_bounds(guest, instance):
         guest.keep_off(static=True)
     if pooled:
         _Trial(guest, timeout_ms).run()
@@ -52,8 +52,8 @@ def _fresh(guest: Guest, timeout_ms: int, *, instead_of: Instance | None = None)
         raise VerifyError(f"the module's first instance failed: {error}") from error
 
 
-def _knows_no_bounds(guest: Guest, instance: Instance) -> bool:
-    """Whether the largest input would be put across the end of the module's data, or over its stack.
+def _try_bounds(guest: Guest, instance: Instance) -> bool:
+    """Take the largest input; whether it is put across the end of the module's data, or over its stack.
 
     A buffer for inputs among the data, whose bounds ``alloc`` knows, is the module's own affair. An ``alloc`` that
     hands out what is not there knows nothing of the module's data, and must keep off all of it.

@@ -33,7 +33,7 @@ from hookline_api.abi import (
     MAX_LOG_LINE,
 )
 from hookline_api.bundle import REDACTED
-from hookline_runtime.errors import traced
+from hookline_runtime.errors import without_words
 from hookline_runtime.host.kv import MAX_KEY, MAX_VALUE, KvError, KvStore
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class GuestMetric:
         self.count = 0
 
 
-class _RefusedError(Exception):
+class _CodeError(Exception):
     """A host function says no; the wrapper turns the code into the function's own way to say so."""
 
     def __init__(self, code: int) -> None:
@@ -134,7 +134,7 @@ class PluginHost:
         def guarded(memory: GuestMemory, *numbers: Any) -> int:
             try:
                 return method(memory, *numbers)
-            except (_RefusedError, KvError) as error:
+            except (_CodeError, KvError) as error:
                 code = error.code
             except lmdb.Error:
                 code = E_UNAVAILABLE
@@ -142,7 +142,7 @@ class PluginHost:
                 Exception
             ) as error:  # our own mistake; the guest gets a code, in the way that the function has for it
                 if name not in self.refused:
-                    shown = traced(error, secrets=self._has_secrets)
+                    shown = without_words(error, secrets=self._has_secrets)
                     log.error("plugin '%s': the host function %s failed", self._name, name, exc_info=shown)  # noqa: TRY400
                 code = E_UNAVAILABLE
             self.refused[name] = self.refused.get(name, 0) + 1
@@ -153,7 +153,7 @@ class PluginHost:
     @property
     def _kv(self) -> KvStore:
         if self._store is None:  # embedded without a state folder
-            raise _RefusedError(E_UNAVAILABLE)
+            raise _CodeError(E_UNAVAILABLE)
         return self._store
 
     # ── env: HeliosDB's four ──
@@ -163,7 +163,7 @@ class PluginHost:
         if value is None:
             return _ABSENT  # an answer, not a refusal
         if len(value) > out_max & _U32:
-            raise _RefusedError(E_SIZE)
+            raise _CodeError(E_SIZE)
         _write(memory, out, value)
         return len(value)
 
@@ -184,14 +184,14 @@ class PluginHost:
 
     def _log(self, memory: GuestMemory, level: int, text: int, length: int) -> int:
         if not 0 <= level < len(_LEVELS):
-            raise _RefusedError(E_ARGUMENT)
+            raise _CodeError(E_ARGUMENT)
         line = _read(memory, text, min(length & _U32, MAX_LOG_LINE))
         second = int(time.monotonic())
         if second != self._second:
             self._second, self._lines = second, 0
         self._lines += 1
         if self._lines > _LINES_PER_SECOND:
-            raise _RefusedError(E_CAP)
+            raise _CodeError(E_CAP)
         told = line.decode(errors="replace")
         for secret in self._secrets:  # by mistake; a guest that means to can write them in another way
             told = told.replace(secret, REDACTED)
@@ -205,7 +205,7 @@ class PluginHost:
 
     def _random(self, memory: GuestMemory, out: int, length: int) -> int:
         if length & _U32 > _MAX_RANDOM:
-            raise _RefusedError(E_SIZE)
+            raise _CodeError(E_SIZE)
         _write(memory, out, os.urandom(length & _U32))
         return 0
 
@@ -213,13 +213,13 @@ class PluginHost:
         try:
             dotted = _read(memory, path, length, _MAX_PATH).decode()
         except UnicodeDecodeError:
-            raise _RefusedError(E_ARGUMENT) from None
+            raise _CodeError(E_ARGUMENT) from None
         found = self._settings.at(dotted)
         return 0 if found is None else memory.give(found)
 
     def _metric_inc(self, memory: GuestMemory, name: int, length: int, by: float) -> int:
         if by < 0:
-            raise _RefusedError(E_ARGUMENT)
+            raise _CodeError(E_ARGUMENT)
         _add(self._metric(memory, name, length, "counter", by), by)
         return 0
 
@@ -236,15 +236,15 @@ class PluginHost:
     def _metric(self, memory: GuestMemory, name: int, length: int, kind: str, value: float) -> GuestMetric:
         given = _read(memory, name, length, 64)
         if not math.isfinite(value) or not _METRIC_NAME.fullmatch(given):
-            raise _RefusedError(E_ARGUMENT)
+            raise _CodeError(E_ARGUMENT)
         key = given.decode()
         metric = self.metrics.get(key)
         if metric is None:
             if len(self.metrics) >= _MAX_METRICS:
-                raise _RefusedError(E_CAP)
+                raise _CodeError(E_CAP)
             metric = self.metrics[key] = GuestMetric(kind)
         if metric.kind != kind:
-            raise _RefusedError(E_ARGUMENT)
+            raise _CodeError(E_ARGUMENT)
         return metric
 
     def _hmac_sha256(self, memory: GuestMemory, key: int, key_len: int, data: int, length: int, out: int) -> int:
@@ -321,20 +321,20 @@ def _at(found: Any, path: list[str]) -> bytes | None:
 
 def _read(memory: GuestMemory, pointer: int, length: int, at_most: int = _U32) -> bytes:
     if length & _U32 > at_most:
-        raise _RefusedError(E_SIZE)
+        raise _CodeError(E_SIZE)
     data = memory.read(pointer, length)
     if data is None:
-        raise _RefusedError(E_MEMORY)
+        raise _CodeError(E_MEMORY)
     return data
 
 
 def _add(metric: GuestMetric, value: float) -> None:
     total = metric.value + value
     if not math.isfinite(total):  # no JSON and no other worker's sum could hold it
-        raise _RefusedError(E_CAP)
+        raise _CodeError(E_CAP)
     metric.value = total
 
 
 def _write(memory: GuestMemory, pointer: int, data: bytes) -> None:
     if not memory.write(pointer, data):
-        raise _RefusedError(E_MEMORY)
+        raise _CodeError(E_MEMORY)

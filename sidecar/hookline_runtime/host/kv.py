@@ -157,7 +157,7 @@ class KvStore:
     def increment(self, namespace: str, key: bytes, by: int, *, patience: float = PATIENCE_S) -> int:
         """Add to a decimal number, starting from 0, and keep its time limit; the sum.
 
-        Raises KvError where the value is no number, the sum leaves 64 bits, or a cap is reached.
+        Raises KvError where the value is not a number, the sum leaves 64 bits, or a cap is reached.
         """
 
         def add(change: Change) -> int:
@@ -166,7 +166,7 @@ class KvStore:
             try:
                 total = int(old) + by if len(old) <= 20 else _MOST_I64 + 1  # noqa: PLR2004 - digits of an i64
             except ValueError:
-                raise KvError(E_ARGUMENT, "the value is no decimal number") from None
+                raise KvError(E_ARGUMENT, "the value is not a decimal number") from None
             if not _LEAST_I64 < total <= _MOST_I64:  # the least is how the guest ABI says "failed"
                 raise KvError(E_ARGUMENT, "the sum does not fit into 64 bits")
             change.put(key, str(total).encode(), expiry=expiry)

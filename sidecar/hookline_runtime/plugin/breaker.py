@@ -38,8 +38,8 @@ class Breaker:
         """Seconds until the next trial; 0 while calls run."""
         return max(0.0, self._until - time.monotonic()) if self.failures >= _THRESHOLD else 0.0
 
-    def lets_through(self) -> bool:
-        """Whether a call may run: always while closed; one at a time once the pause is over."""
+    def let_through(self) -> bool:
+        """Let a call through, or not; whether it may run: always while closed; one at a time once the pause is over."""
         if self.failures < _THRESHOLD:
             return True
         if self._trial or time.monotonic() < self._until:
@@ -47,17 +47,17 @@ class Breaker:
         self._trial = True
         return True
 
-    def did_not_run(self) -> None:
+    def forget_call(self) -> None:
         """A call that was let through never reached the guest: another one may be the trial."""
         self._trial = False
 
-    def succeeded(self) -> None:
+    def count_success(self) -> None:
         """The guest came back by itself, whatever it answered."""
         self.failures = 0
         self._trial = False
         self._pause = _FIRST_PAUSE_S
 
-    def failed(self, kind: type[CallError]) -> bool:
+    def count_failure(self, kind: type[CallError]) -> bool:
         """A call trapped or timed out; whether that begins a pause."""
         self.failures += 1
         self.kind = kind

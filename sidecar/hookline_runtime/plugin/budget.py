@@ -1,9 +1,9 @@
 """How much memory guests may have: one account, which all who give memory to a guest ask.
 
-A pod has a limit, and the kernel ends it where that is passed, with all its guards. So what its parts may take is added
-up beforehand (``Plan``): the processes, what the state folder holds where that is kept in memory, one child that
-compiles or checks (``artifacts.apart``), and the guests. What is left is halved between the child and the guests, and
-the guests' half is divided among the workers, each of which then counts by itself with plain numbers (``Budget``):
+A pod has a limit. The kernel ends a pod that passes it, with all its guards. So what the parts may take is added up
+beforehand (``Plan``): the processes, a state folder in memory, one child that compiles or checks
+(``hookline_artifacts.apart``), and the guests. What the first two leave is halved between the child and the guests. The
+guests' half is divided among the workers, and each worker counts its part with plain numbers (``Budget``):
 
 - a call that begins takes all that it may come to have (``need``), until it ends. A plugin with calls under way leaves
   room for one of the largest other plugin that has none, and those that have none come first: so no plugin's calls
@@ -12,7 +12,7 @@ the guests' half is divided among the workers, each of which then counts by itse
   as the largest call still fits beside it, and is given up where a call needs its room;
 - calls that wait to be observed (``backlog.py``) have their inputs.
 
-Inputs of calls that wait for a place or for memory are counted apart (``WAITING``): they must not take what the calls
+Inputs of calls that wait for a permit or for memory are counted apart (``WAITING``): they must not take what the calls
 before them need.
 
 A call that finds too little waits, as for a permit, and is then an overload. Inline calls run one at a time and end
@@ -52,7 +52,7 @@ CHILD_LEAST: Final = 64 * _MIB
 CALL: Final = 4 * _MIB
 """Of a call beside its memory, input and output: a native stack of 512 KiB, two tables of 200,000 elements in all."""
 WAITING: Final = 16 * _MIB
-"""Of all inputs that wait in one worker for a place or for memory: 64 of the largest that ``limits.input`` takes by
+"""Of all inputs that wait in one worker for a permit or for memory: 64 of the largest that ``limits.input`` takes by
 default, thousands of usual ones. The bodies that they were read from wait with them, up to twice as much."""
 WAITING_CALLS: Final = 4
 """Calls of each plugin that may wait whatever their size: so many large bodies are read at once."""
@@ -246,7 +246,7 @@ class Budget:
 
         Whoever names the ``holder`` gives it back with ``leave``.
         """
-        if not self._waiting and self._has(size, holder):
+        if not self._waiting and self._find_room(size, holder):
             self._take(size, holder)
             return
         if size > self.total:
@@ -254,8 +254,8 @@ class Budget:
                 f"one call may have {_mib(size)} of memory, and all guests of this worker have {_mib(self.total)}"
             )
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        place = _Waiting(size, turn, holder)
-        self._waiting.append(place)
+        waiting = _Waiting(size, turn, holder)
+        self._waiting.append(waiting)
         self._pass_on()
         try:
             async with asyncio.timeout(seconds):
@@ -264,7 +264,7 @@ class Budget:
             if turn.done() and not turn.cancelled():
                 self.leave(size, holder)
             with contextlib.suppress(ValueError):
-                self._waiting.remove(place)
+                self._waiting.remove(waiting)
                 self._pass_on()
             if seconds is not None and isinstance(error, TimeoutError):
                 raise OverloadError(
@@ -295,7 +295,8 @@ class Budget:
         if holder is not None:
             self._calls[holder] += 1
 
-    def _has(self, size: int, holder: Holder | None) -> bool:
+    def _find_room(self, size: int, holder: Holder | None) -> bool:
+        """Make room for a call, if that is to be had; whether there is enough."""
         if holder in self._calls:
             size += max((each.need for each in self._holders if each not in self._calls), default=0)
         if self.free < size:
@@ -316,7 +317,7 @@ class Budget:
             # Who came first of those that have no call under way, then who came first of all.
             first = next((each for each in self._waiting if each.holder not in self._calls), self._waiting[0])
             if not first.turn.done():
-                if not self._has(first.size, first.holder):
+                if not self._find_room(first.size, first.holder):
                     return
                 self._take(first.size, first.holder)
                 first.turn.set_result(None)

@@ -1,13 +1,13 @@
-"""Places for calls: how many calls of one plugin run at the same time, in one process or in several.
+"""Permits: how many calls of one plugin run at the same time, in one process or in several.
 
-A place is taken by adding one to a number. Where several processes have one limit together, each place is moreover
+A permit is taken by adding one to a number. Where several processes have one limit together, each permit is moreover
 one byte of a file, and whoever holds it has that byte locked: so the limit is exact, and the kernel gives back what
-a process held when it dies, however it dies. A process keeps the places that it once needed, so calls that follow
+a process held when it dies, however it dies. A process keeps the permits that it once needed, so calls that follow
 each other cost no system call; it gives idle ones back when another process asks for them.
 
 Asking is a changed word in memory that all share, and the ring of a bell (an eventfd) that each process hears on its
-event loop. Who was asked, and has no place idle, gives back the next one that a call leaves, even where calls wait
-here: else who came first would keep all. Who has just got a place keeps it for some milliseconds, else it would do
+event loop. Who was asked, and has no permit idle, gives back the next one that a call leaves, even where calls wait
+here: else who came first would keep all. Who has just got a permit keeps it for some milliseconds, else it would do
 nothing but travel; and who has given one back leaves it alone for a moment, else it never would.
 
 All of this belongs to one event loop in each process. A process that is stopped (SIGSTOP) keeps what it holds.
@@ -32,27 +32,27 @@ from hookline_runtime.plugin.stats import MAX_PLUGINS
 if TYPE_CHECKING:
     from pathlib import Path
 
-_WAITING_PER_PLACE: Final = 4
+_WAITING_PER_PERMIT: Final = 4
 _QUICK_WAITING: Final = 256
-"""At the least, of a quick plugin. A place that comes from another process takes as long as many of its calls, and
+"""At the least, of a quick plugin. A permit that comes from another process takes as long as many of its calls, and
 with one process they all would wait in their connections, where nobody counts them."""
 _KEPT_S: Final = 0.001
 _KEPT_MOST_S: Final = 0.01
-"""How long a process keeps its places, at least, since it last got or gave one: the first for each other process, the
+"""How long a process keeps its permits, at least, since it last got or gave one: the first for each other process, the
 second at the most. All of them may want what one gives back, so that has to be the rarer the more they are."""
 _LEFT_S: Final = 0.002
-"""How long who gave places back leaves them to others, unless it hears from them."""
+"""How long who gave permits back leaves them to others, unless it hears from them."""
 _POLL_FIRST_S: Final = 0.002
 _POLL_LAST_S: Final = 0.002
 """How often who waits looks by itself, the last one for each process: no bell tells of a process that died."""
 
 _FLOCK: Final = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux, fcntl(2): type, whence, start, length, pid
-_PLACES_BITS: Final = 20
-"""Of a lock's offset, for the number of the place; 40 more are the plugin's. Together less than 63."""
+_PERMIT_BITS: Final = 20
+"""Of a lock's offset, for the number of the permit; 40 more are the plugin's. Together less than 63."""
 
 
-class Places:
-    """The places of one plugin in a process that shares them with none.
+class Permits:
+    """The permits of one plugin in a process that shares them with none.
 
     ``limit`` is how many calls may run, ``most`` how many of them in this process; four times ``limit`` may wait in it.
     """
@@ -61,24 +61,24 @@ class Places:
         self.limit = limit
         self.most = min(limit, most)
         self.running = 0
-        """Calls that have a place. One that begins and ends within a step of the event loop need not take it."""
+        """Calls that have a permit. One that begins and ends within a step of the event loop need not take it."""
         self.held = self.most
-        """Places that this process has; a call may run where it is more than ``running``, or ``get`` says so."""
+        """Permits that this process has; a call may run where it is more than ``running``, or ``get`` says so."""
         self._waiting: collections.deque[asyncio.Future[None]] = collections.deque()
 
     def get(self) -> bool:
-        """Get one place more than calls run, at once or not at all."""
+        """Get one permit more than calls run, at once or not at all."""
         return False
 
     async def enter(self, seconds: float | None, *, quick: bool = False) -> None:
-        """Take a place for a call, or wait that long for one. A ``quick`` one needs no thread. Raises OverloadError.
+        """Take a permit for a call, or wait that long for one. A ``quick`` one needs no thread. Raises OverloadError.
 
         Without a number it waits as long as it takes, however many wait: for calls that come one at a time.
         """
         if self.running < self.held or self.get():
             self.running += 1
             return
-        room = self.limit * _WAITING_PER_PLACE
+        room = self.limit * _WAITING_PER_PERMIT
         if seconds is not None and len(self._waiting) >= (max(room, _QUICK_WAITING) if quick else room):
             raise OverloadError(
                 f"{self.running} calls run and {len(self._waiting)} wait; limits.concurrency allows {self.limit}"
@@ -93,18 +93,18 @@ class Places:
             if turn.done() and not turn.cancelled():
                 self.leave()  # it was given in the same moment: pass it on
             with contextlib.suppress(ValueError):
-                self._waiting.remove(turn)  # who gave up takes nobody's place in the queue
+                self._waiting.remove(turn)  # who gave up leaves the queue
             if seconds is not None and isinstance(error, TimeoutError):
                 raise OverloadError(f"waited {seconds * 1000:.0f} ms for one of {self.limit} calls to end") from None
             raise
 
     def leave(self) -> None:
-        """A call that took a place has ended: its place is the next one's."""
+        """A call that took a permit has ended: its permit is the next one's."""
         if not self._pass_on():
             self.running -= 1
 
     def close(self) -> None:
-        """Give everything back. No call has a place any more, and none gets one."""
+        """Give everything back. No call has a permit any more, and none gets one."""
 
     def _pass_on(self) -> bool:
         while self._waiting:
@@ -115,11 +115,11 @@ class Places:
         return False
 
     def _want(self) -> None:
-        """A call waits. Here one that ends gives it its place."""
+        """A call waits. Here one that ends gives it its permit."""
 
 
-class SharedPlaces:
-    """What processes share places by. Made before they are forked; each then joins.
+class SharedPermits:
+    """What processes share permits by. Made before they are forked; each then joins.
 
     Raises OSError where the file's file system has no locks.
     """
@@ -128,7 +128,7 @@ class SharedPlaces:
         self.path = path
         self.processes = processes
         self.asked = memoryview(mmap.mmap(-1, MAX_PLUGINS * 8)).cast("Q")
-        """One word for each plugin's number; it changes when somebody asks for one of its places."""
+        """One word for each plugin's number; it changes when somebody asks for one of its permits."""
         self.bells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(processes)]
         try:
             _Locks(path, "", 1, first=0).check()
@@ -150,38 +150,38 @@ class SharedPlaces:
 
 
 class Member:
-    """One process that shares places."""
+    """One process that shares permits."""
 
-    def __init__(self, shared: SharedPlaces, process: int) -> None:
+    def __init__(self, shared: SharedPermits, process: int) -> None:
         self.asked = shared.asked
         self.processes = shared.processes
         self._shared = shared
         self._process = process
         self._bell = shared.bells[process]
         self._others = [bell for bell in shared.bells if bell != self._bell]
-        self._places: set[_Held] = set()
+        self._permits: set[_Held] = set()
 
     def listen(self) -> None:
         """Hear the bell, on the running event loop."""
         asyncio.get_running_loop().add_reader(self._bell, self._rung)
 
-    def places(self, *, plugin: int, key: str, limit: int, most: int) -> Places:
-        """The places of one plugin: ``plugin`` is its number, and all with the same ``key`` share one limit.
+    def make_permits(self, *, plugin: int, key: str, limit: int, most: int) -> Permits:
+        """The permits of one plugin: ``plugin`` is its number, and all with the same ``key`` share one limit.
 
         Raises OSError where the process has no descriptor left.
         """
         first = limit * self._process // self._shared.processes  # each begins elsewhere, so that none is in the way
         locks = _Locks(self._shared.path, key, limit, first=first)
         made = _Held(self, plugin, locks, limit=limit, most=most)
-        self._places.add(made)
+        self._permits.add(made)
         return made
 
-    def forget(self, places: _Held) -> None:
+    def forget(self, permits: _Held) -> None:
         """These are closed."""
-        self._places.discard(places)
+        self._permits.discard(permits)
 
     def ring(self) -> None:
-        """Make all others look: somebody asks for a place, or has given one back."""
+        """Make all others look: somebody asks for a permit, or has given one back."""
         for bell in self._others:
             with contextlib.suppress(BlockingIOError):  # it has been rung 2**64 times, and will be heard
                 os.eventfd_write(bell, 1)
@@ -189,12 +189,12 @@ class Member:
     def _rung(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._bell)
-        for each in tuple(self._places):
+        for each in tuple(self._permits):
             each.rung()
 
 
-class _Held(Places):
-    """The places of one plugin, where other processes have the same limit."""
+class _Held(Permits):
+    """The permits of one plugin, where other processes have the same limit."""
 
     def __init__(self, member: Member, plugin: int, locks: _Locks, *, limit: int, most: int) -> None:
         super().__init__(limit, most=most)
@@ -204,10 +204,10 @@ class _Held(Places):
         self._locks = locks
         self._seen = member.asked[plugin]
         self._owes = False
-        """Whether the next place that a call leaves is for another process."""
+        """Whether the next permit that a call leaves is for another process."""
         self._kept = min(_KEPT_S * (member.processes - 1), _KEPT_MOST_S)
         self._moved_at = 0.0
-        """When a place last came or went."""
+        """When a permit last came or went."""
         self._not_before = 0.0
         self._poll: asyncio.TimerHandle | None = None
         self._pause = _POLL_FIRST_S
@@ -309,7 +309,7 @@ class _Locks:
 
     def __init__(self, path: Path, key: str, size: int, *, first: int) -> None:
         digest = hashlib.sha256(key.encode()).digest()
-        self._base = int.from_bytes(digest[:5]) << _PLACES_BITS
+        self._base = int.from_bytes(digest[:5]) << _PERMIT_BITS
         self._size = size
         self._first = first
         self._mine: list[int] = []
@@ -355,7 +355,7 @@ class _Locks:
         return False
 
     def _behind(self, at: int) -> int:
-        """The first byte behind the locks that are in the way: a process's places are often side by side."""
+        """The first byte behind the locks that are in the way: a process's permits are often side by side."""
         found: tuple[int, ...] = _FLOCK.unpack(self._ask(fcntl.F_OFD_GETLK, fcntl.F_WRLCK, at))
         kind, _, start, length, _ = found
         if kind == fcntl.F_UNLCK:

@@ -5,7 +5,7 @@ A plugin is on probation first, on threads of its own: only after some quick cal
 one slow call sends it back for twice as long. So an endless loop holds the event loop once at the most, for one
 time-out, and a plugin that is slow raises nobody else's p99.
 
-While it is inline a call is plain, synchronous code, from ``ready`` to ``call_now``. What a fresh instance costs is
+While it is inline a call is plain, synchronous code, from ``get_ready`` to ``call_now``. What a fresh instance costs is
 paid between calls: after an answer, what it used is given back and the next instance is made ready.
 
 All of this class belongs to one event loop; only ``_execute`` runs on a thread.
@@ -22,16 +22,16 @@ from typing import TYPE_CHECKING, Final
 
 from hookline_runtime.call.decisions import Answer, read_answer
 from hookline_runtime.call.inputs import Call
-from hookline_runtime.errors import CallError, DeadlineError, OverloadError, TrapError, told, traced
+from hookline_runtime.errors import CallError, DeadlineError, OverloadError, TrapError, failure_sentence, without_words
 from hookline_runtime.guest.border import spent_ns
 from hookline_runtime.plugin.backlog import Backlog
 from hookline_runtime.plugin.budget import WAITING_CALLS, Budget, need
 from hookline_runtime.plugin.hook import PluginHook
 from hookline_runtime.plugin.instances import Instances
-from hookline_runtime.plugin.permits import Places
+from hookline_runtime.plugin.permits import Permits
 
 if TYPE_CHECKING:
-    from hookline_api.bundle import BundlePlugin
+    from hookline_api.bundle import BundlePlugin, CallCause
     from hookline_api.hooks import Hook
     from hookline_runtime.guest.calls import Guest, Instance
     from hookline_runtime.host.functions import PluginHost
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from hookline_runtime.plugin.stats import Row
 
 _QUICK_NS: Final = 2_000_000
-"""A call that takes longer is no call for the event loop."""
+"""A call that takes longer runs on a thread."""
 _MAX_INLINE_MS: Final = 1_000
 """A plugin that may take longer than this stays on threads, however quick it is."""
 _PROBATION: Final = 8
@@ -60,7 +60,7 @@ class LastFailure:
     """The newest failure of a plugin, for people."""
 
     hook: str
-    cause: str
+    cause: CallCause
     message: str
     at: float
     """Seconds since 1970."""
@@ -97,7 +97,7 @@ class Plugin:
         rows: dict[Hook, Row],
         *,
         spare: Instance | None = None,
-        places: Places | None = None,
+        permits: Permits | None = None,
         budget: Budget | None = None,
         number: int = 0,
     ) -> None:
@@ -128,7 +128,7 @@ class Plugin:
         self._ready, self._last_call = self._instances.ready, self._instances.last_call
         self._waiting = self._waiting_bytes = 0
         """Calls that wait for room, and their inputs."""
-        self.places = places or Places(entry.limits.concurrency, most=MAX_THREADS)
+        self.permits = permits or Permits(entry.limits.concurrency, most=MAX_THREADS)
         self._threads: ThreadPoolExecutor | None = None
         self.backlog = Backlog(
             waits=entry.observers.overflow == "Wait",
@@ -174,24 +174,24 @@ class Plugin:
         self._room = max(self.need, before.plugin.need)
         self.inline = self.inline and before.plugin.inline
 
-    def runs(self, runs: bool) -> None:  # noqa: FBT001 - one word, and its opposite
-        """Whether it is what runs from here on; else another version is, and this one's calls are told apart."""
+    def count_as(self, *, current: bool) -> None:
+        """Count its calls as those of the version that runs, or apart, as those of one that was replaced."""
         for hook in self.hooks.values():
-            hook.row = hook.row.timely() if runs else hook.row.late()
+            hook.row = hook.row.timely() if current else hook.row.late()
 
     def prove(self) -> None:
-        """It is on probation no longer, and lets go of the version before it."""
+        """End its probation, and let go of the version before it."""
         before, self.before, self._room = self.before, None, self.need
         if before is not None:
             before.end()
 
-    def ready(self) -> bool:
-        """Whether a call would run now, on this thread, without waiting for anything."""
-        places = self.places
-        return self.inline and self._budget.free >= self._room and (places.running < places.held or places.get())
+    def get_ready(self) -> bool:
+        """Get what a call needs to run now, on this thread, or nothing; whether it can run."""
+        permits = self.permits
+        return self.inline and self._budget.free >= self._room and (permits.running < permits.held or permits.get())
 
     def call_now(self, hook: PluginHook, data: bytes) -> Answer | None:
-        """One call on this thread, where ``ready`` said so: the guest's answer, or None where it has no opinion.
+        """One call on this thread, after ``get_ready``: the guest's answer, or None where it has no opinion.
 
         Raises CallError, already counted.
         """
@@ -211,7 +211,7 @@ class Plugin:
             hook.row.count(ns)
         except Exception as failure:  # noqa: BLE001 - of the guest, or our own mistake: it is an answer either way
             ns = _now_ns() - begin
-            error = self._failed(hook, ns, failure)
+            error = self._count_failure(hook, ns, failure)
             self._weigh(0 if instance is None else ns, instance)
             if instance is not None:
                 self._note_instance(hook, instance)
@@ -224,7 +224,7 @@ class Plugin:
             finally:
                 del error  # an error that its own traceback leads to would keep the input until the collector comes
         if failing or self._failing:
-            self._recovered(hook)
+            self._recover(hook)
         if ns > _QUICK_NS:
             self._weigh(ns, instance)
         elif self._probation != _PROBATION:
@@ -251,7 +251,7 @@ class Plugin:
 
     async def _call(self, hook: PluginHook, data: bytes, patience: float | None) -> Answer | None:
         """``call``; it waits so many seconds for room, None for as long as it takes."""
-        if self.ready():
+        if self.get_ready():
             return self.call_now(hook, data)
         if hook.breaker.failures:
             self._ask_breaker(hook)
@@ -260,27 +260,27 @@ class Plugin:
         try:
             await self._enter(patience, len(data))
         except BaseException as error:
-            hook.breaker.did_not_run()
+            hook.breaker.forget_call()
             if isinstance(error, OverloadError):
-                self._failed(hook, 0, error)
+                self._count_failure(hook, 0, error)
             raise
-        if self.inline:  # it waited for a place, and not for a thread
-            hook.breaker.did_not_run()  # a trial is asked for again
+        if self.inline:  # it waited for a permit, and not for a thread
+            hook.breaker.forget_call()  # a trial is asked for again
             try:
                 return self.call_now(hook, data)
             finally:
                 self._leave()
         run = _Run()
         if self._threads is None:
-            self._threads = ThreadPoolExecutor(self.places.most, thread_name_prefix=f"plugin-{self.name}")
+            self._threads = ThreadPoolExecutor(self.permits.most, thread_name_prefix=f"plugin-{self.name}")
         try:
             future = asyncio.get_running_loop().run_in_executor(self._threads, self._execute, hook, run, data)
         except RuntimeError as error:  # the process has no thread left to give
             run.error = OverloadError(f"no thread for the call: {error}")
-            self._ended(hook, run)
+            self._end_run(hook, run)
         else:
             # The call ends when the thread does, also where nobody waits for the answer any more.
-            future.add_done_callback(lambda _: self._ended(hook, run))
+            future.add_done_callback(lambda _: self._end_run(hook, run))
             await asyncio.shield(future)
         if run.error is not None:
             try:
@@ -290,7 +290,7 @@ class Plugin:
         return run.answer
 
     async def _enter(self, patience: float | None, size: int) -> None:
-        """Take a place and memory for a call of so many bytes, within so many seconds. Raises OverloadError."""
+        """Take a permit and memory for a call of so many bytes, within so many seconds. Raises OverloadError."""
         most = self._budget.waiting
         if patience is not None and self._waiting >= WAITING_CALLS and self._waiting_bytes + size > most:
             raise OverloadError(
@@ -301,12 +301,12 @@ class Plugin:
         self._waiting += 1
         self._waiting_bytes += size
         try:
-            await self.places.enter(patience, quick=self.inline)
+            await self.permits.enter(patience, quick=self.inline)
             try:
                 left = None if patience is None else max(0.0, patience - (time.monotonic() - begin))
                 await self._budget.enter(self.need, left, self)
             except BaseException:
-                self.places.leave()
+                self.permits.leave()
                 self._close_if_done()
                 raise
         finally:
@@ -325,10 +325,10 @@ class Plugin:
     def _count_dropped(self, name: Hook, why: str) -> None:
         hook = self.hooks[name]
         hook.row.count_dropped()
-        self._failed(hook, 0, OverloadError(why))
+        self._count_failure(hook, 0, OverloadError(why))
 
     async def ended(self) -> None:
-        """Return when it is closed: no bundle holds it, and no call is under way on any thread."""
+        """Wait until it is closed: no bundle holds it, and its last call is over."""
         await self._closed.wait()
 
     def hold(self) -> None:
@@ -378,15 +378,15 @@ class Plugin:
 
     def _leave(self) -> None:
         self._budget.leave(self.need, self)
-        self.places.leave()
+        self.permits.leave()
         self._close_if_done()
 
-    def _ended(self, hook: PluginHook, run: _Run) -> None:
+    def _end_run(self, hook: PluginHook, run: _Run) -> None:
         """A call on a thread is over."""
         self._instances.give_back(run.instance, counted=run.kept)
         run.instance = None
         if run.work_ns > _QUICK_NS:
-            self._was_slow()
+            self._send_to_threads()
         else:
             self._quick_in_a_row += 1
             if self._quick_in_a_row == _FORGIVEN_AFTER:
@@ -396,22 +396,22 @@ class Plugin:
         if run.error is None:
             hook.row.count(run.ns)
             if hook.breaker.failures or self._failing:
-                self._recovered(hook)
+                self._recover(hook)
         else:
-            self._failed(hook, run.ns, run.error)
+            self._count_failure(hook, run.ns, run.error)
         self._leave()
 
     def _weigh(self, ns: int, instance: Instance | None) -> None:
         """Judge an inline call that took that long by the clock: was it its own doing, or did it wait for a core?"""
         if ns > _QUICK_NS and instance is not None and instance.spent_ns() > _QUICK_NS:
-            self._was_slow()
+            self._send_to_threads()
 
     def _weigh_work(self, ns: int) -> None:
         """Judge so much processor time."""
         if ns > _QUICK_NS:
-            self._was_slow()
+            self._send_to_threads()
 
-    def _was_slow(self) -> None:
+    def _send_to_threads(self) -> None:
         if self.inline:
             self._probation = min(self._probation * 2, _MAX_PROBATION)
         self.inline = False
@@ -420,7 +420,7 @@ class Plugin:
     def _ask_breaker(self, hook: PluginHook) -> None:
         """Raise while the breaker pauses the hook. Without a failure nobody needs to ask it."""
         breaker = hook.breaker
-        if not breaker.lets_through():
+        if not breaker.let_through():
             hook.row.count_skipped()
             raise breaker.kind(
                 f"plugin '{self.name}' is paused for another {breaker.open_for:.1f} s "
@@ -429,9 +429,9 @@ class Plugin:
 
     def refuse_size(self, hook: PluginHook, size: int) -> OverloadError:
         """Count an input that is larger than it takes; the failure that this is."""
-        hook.breaker.did_not_run()
+        hook.breaker.forget_call()
         error = OverloadError(f"the input has {size} bytes, and limits.input is {self._max_input}")
-        self._failed(hook, 0, error)
+        self._count_failure(hook, 0, error)
         return error
 
     def _as_call_error(self, hook: PluginHook, error: Exception) -> CallError:
@@ -440,34 +440,34 @@ class Plugin:
         # Our own mistake; it fails as the plugin's policy says, and not open.
         log.error(
             "plugin '%s', hook %s: the runtime failed", self.name, hook.name,
-            exc_info=traced(error, secrets=self._has_secrets),
+            exc_info=without_words(error, secrets=self._has_secrets),
         )  # fmt: skip
         return TrapError(f"the runtime failed: {type(error).__name__}")
 
-    def _failed(self, hook: PluginHook, ns: int, failure: Exception) -> CallError:
+    def _count_failure(self, hook: PluginHook, ns: int, failure: Exception) -> CallError:
         """Count a call that failed, and tell the breaker."""
         error = self._as_call_error(hook, failure)
         hook.row.count(ns)
         hook.row.count_failure(error.cause)
         breaker = hook.breaker
         if isinstance(error, TrapError | DeadlineError):
-            if breaker.failed(type(error)):
+            if breaker.count_failure(type(error)):
                 log.warning(
                     "plugin '%s', hook %s, is paused for %.0f s after %d failures in a row: %s",
                     self.name, hook.name, breaker.open_for, breaker.failures,
-                    told(error, secrets=self._has_secrets),
+                    failure_sentence(error, secrets=self._has_secrets),
                 )  # fmt: skip
         elif not isinstance(error, OverloadError):
-            breaker.succeeded()
+            breaker.count_success()
         self._note(hook.name, error)
         return error
 
-    def _recovered(self, hook: PluginHook) -> None:
-        hook.breaker.succeeded()
+    def _recover(self, hook: PluginHook) -> None:
+        hook.breaker.count_success()
         self._failing = False
 
     def _note(self, hook: Hook, error: CallError) -> None:
-        message = told(error, secrets=self._has_secrets)
+        message = failure_sentence(error, secrets=self._has_secrets)
         self.last_failure = LastFailure(hook=hook.value, cause=error.cause, message=message, at=time.time())
         self.last_failures[hook] = self.last_failure
         if not isinstance(error, OverloadError):
@@ -480,11 +480,11 @@ class Plugin:
         self._failing = True
 
     def _close_if_done(self) -> None:
-        if self._holders > 0 or self.places.running or self.backlog.running:
+        if self._holders > 0 or self.permits.running or self.backlog.running:
             return
         self._closed.set()
         self.prove()
-        self.places.close()
+        self.permits.close()
         self.backlog.close()
         self._instances.close()
         self._budget.remove(self)

@@ -77,7 +77,7 @@ class Row:
         words = self._words
         words[_TIME] += ns
         units = ns >> 10
-        words[_PLACES[units] if units < _PLACE_COUNT else _place(units)] += 1
+        words[_BUCKET_OF[units] if units < _LOOKED_UP else _bucket_of(units)] += 1
 
     def count_failure(self, cause: Literal["trap", "timeout", "result", "overload"]) -> None:
         """Say of a call that was counted that it failed."""
@@ -105,7 +105,7 @@ class Row:
         self._words[_WAITED_TIME] += ns
 
     def count_alone(self) -> None:
-        """Say of a call that failed that the version before this one did not fail on it (``before.py``)."""
+        """Say of a call that failed that the version before this one did not fail on it (``probation``)."""
         self._words[_ALONE] += 1
 
     def late(self) -> Row:
@@ -138,7 +138,7 @@ class Row:
 
 
 class _LateRow(Row):
-    """Calls that a version still has when another one runs: they are told apart, as they say nothing of that one."""
+    """Calls that a version still has when another one runs. They are counted apart: they say nothing of that one."""
 
     __slots__ = ()
 
@@ -220,7 +220,7 @@ PROMETHEUS_BOUNDS: Final = tuple(range(11, _BUCKET_COUNT, 8))
 """The buckets that are exported: one to each fourfold time, from 16 µs."""
 
 
-def _place(units: int) -> int:
+def _bucket_of(units: int) -> int:
     """The word of the bucket for so many units of 1024 ns: linear below 4, then four to each doubling."""
     if units < 4:  # noqa: PLR2004 - the linear part
         return _BUCKETS + units
@@ -228,8 +228,8 @@ def _place(units: int) -> int:
     return _BUCKETS + min(4 * (bits - 2) + (units >> (bits - 3) & 3), _BUCKET_COUNT - 1)
 
 
-_PLACE_COUNT: Final = 256
-_PLACES: Final = tuple(map(_place, range(_PLACE_COUNT)))
+_LOOKED_UP: Final = 256
+_BUCKET_OF: Final = tuple(map(_bucket_of, range(_LOOKED_UP)))
 """Of quick calls, looked up."""
 
 

@@ -1,7 +1,7 @@
 """Whether plugins that are loaded do their work: a judgement on each of their hooks, over its newest calls.
 
-``Watch`` reads what the workers count once a second. ``Health`` judges it, and knows neither clock nor worker. A hook
-is not well where one of these holds, and what is told of it is the first:
+``Health`` judges what ``readings`` finds once a second, and knows neither clock nor worker. A hook is not well where
+one of these holds, and what is told of it is the first:
 
 ========================  ==========================================================================================
 ``Paused``                the circuit breaker is open in a worker, or has answered calls
@@ -21,24 +21,19 @@ Figures are of a plugin and not of a revision: with another revision its hooks b
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import time
 from collections import deque
 from dataclasses import dataclass, field
 from operator import add, sub
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from hookline_api.distribution import HookHealth, Trouble
-from hookline_runtime.plugin.stats import CAUSES, bucket_above
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from hookline_api.bundle import Bundle, BundlePlugin, CallCause
+    from hookline_api.bundle import CallCause
     from hookline_api.hooks import Hook
-    from hookline_runtime.plugin.stats import Row
-    from hookline_sidecar.control.supervisor import Supervisor
 
 WINDOW_S: Final = 30.0
 LONGEST_S: Final = 300.0
@@ -50,9 +45,6 @@ FIGURES_S: Final = 10.0
 """How often figures may change that are told of a hook that is not well; that it is not well is told at once."""
 _PART_S: Final = 2.0
 """What is counted in so many seconds is one part of a window: it has sixteen, and twenty more where it is long."""
-_SAMPLE_S: Final = 1.0
-_LEISURE: Final = 10.0
-"""It rests so many times as long as a look took of the processor: three thousand hooks take a tenth of a second."""
 _OLD_CALLS_S: Final = 1.5
 """For calls of the revision before that were under way: they are not held against this one."""
 _OTHERWISE: Final = 1.5
@@ -194,7 +186,7 @@ _RULES: Final = (
     _Rule("Slow", lambda counts: counts.slow, least=10, share=0.1, newest=None),
 )
 """The worst first. A pause comes before what led to it: of that, hardly a call is left to be counted."""
-SEVERITY: Final[dict[Trouble, int]] = {rule.trouble: place for place, rule in enumerate(_RULES)}
+SEVERITY: Final[dict[Trouble, int]] = {rule.trouble: rank for rank, rule in enumerate(_RULES)}
 
 
 class _HookState:
@@ -274,10 +266,10 @@ class _PluginState:
 
 
 class Health:
-    """The judgement on all plugins. ``told`` has those that are not well, their hooks in the order of the contract."""
+    """The judgement on all plugins. ``troubles`` has the hooks that are not well, in the order of the contract."""
 
     def __init__(self) -> None:
-        self.told: dict[str, list[HookHealth]] = {}
+        self.troubles: dict[str, list[HookHealth]] = {}
         self._plugins: dict[str, _PluginState] = {}
         self._figures_at = 0.0
 
@@ -291,18 +283,18 @@ class Health:
         told: dict[str, list[HookHealth]] = {}
         refreshed = False
         for name, hooks in found.items():
-            before = self.told.get(name, [])
+            before = self.troubles.get(name, [])
             if _troubles(before) != _troubles(hooks) or any(map(_explains, before, hooks)):
                 told[name] = hooks
             elif may_refresh and any(map(_differs, before, hooks)):
                 told[name], refreshed = hooks, True
             else:
                 told[name] = before
-        changed = told != self.told
-        if refreshed or (changed and not self.told):
+        changed = told != self.troubles
+        if refreshed or (changed and not self.troubles):
             self._figures_at = now
         self._say(told)
-        self.told = told
+        self.troubles = told
         return changed
 
     def _judge(self, plugin: PluginReading, now: float) -> list[HookHealth]:
@@ -323,14 +315,14 @@ class Health:
     def _say(self, told: dict[str, list[HookHealth]]) -> None:
         """Log what has changed."""
         for name, hooks in told.items():
-            before = dict(_troubles(self.told.get(name, [])))
+            before = dict(_troubles(self.troubles.get(name, [])))
             for each in hooks:
                 if before.get(each.hook) != each.trouble:
                     log.warning(
                         "plugin '%s', hook %s, is not well (%s: %d of %d calls in %.0f s): %s",
                         name, each.hook, each.trouble, each.bad, each.calls, each.seconds, each.message,
                     )  # fmt: skip
-        for name, hooks in self.told.items():
+        for name, hooks in self.troubles.items():
             now = {each.hook for each in told.get(name, ())}
             for each in hooks:
                 if each.hook not in now and name in self._plugins:
@@ -355,90 +347,3 @@ def _differs(before: HookHealth, now: HookHealth) -> bool:
         max(old, new) > _OTHERWISE * max(min(old, new), 1)
         for old, new in ((before.calls, now.calls), (before.bad, now.bad))
     )
-
-
-class _HookRows:
-    """The counters of one hook of one plugin in all workers. Where nothing was called, a look costs next to nothing."""
-
-    def __init__(self, rows: list[Row], timeout_ms: int) -> None:
-        self._rows = rows
-        self._slow = bucket_above(timeout_ms * 1_000_000 // 2)
-        self._marks: list[list[int]] = []
-        self._counts = Counts()
-
-    def counts(self) -> Counts:
-        marks = [row.marks() for row in self._rows]
-        if marks != self._marks:
-            self._marks = marks
-            failures = [sum(each) for each in zip(*(row.failures() for row in self._rows), strict=True)]
-            self._counts = Counts(
-                calls=sum(row.calls() for row in self._rows),
-                skipped=sum(row.skipped() for row in self._rows),
-                slow=sum(row.calls(above=self._slow) for row in self._rows),
-                **dict(zip(CAUSES, failures, strict=True)),
-            )
-        return self._counts
-
-
-class Watch:
-    """Looks at what the workers of a supervisor count and tell, and has it judged."""
-
-    def __init__(self, supervisor: Supervisor, changed: Callable[[], None]) -> None:
-        """``changed`` is called where something else is to be told."""
-        self._supervisor = supervisor
-        self._changed = changed
-        self._health = Health()
-        self._bundle: Bundle | None = None
-        self._loaded: list[tuple[BundlePlugin, str, dict[Hook, _HookRows]]] = []
-        """Each plugin of the bundle that has a module, its revision, and its counters."""
-
-    async def run(self) -> None:
-        """Look once a second, for ever."""
-        while True:
-            begin = time.thread_time()
-            self._look()
-            await asyncio.sleep(max(_SAMPLE_S, _LEISURE * (time.thread_time() - begin)))
-
-    def of(self, name: str) -> list[HookHealth]:
-        """The hooks of a plugin that are not well."""
-        return self._health.told.get(name, [])
-
-    def _look(self) -> None:
-        bundle = self._supervisor.bundle
-        if bundle is not self._bundle:
-            self._bundle = bundle
-            loaded = [each for each in bundle.plugins if each.artifact] if bundle is not None else []
-            self._loaded = [(each, each.revision, self._rows(each)) for each in loaded]
-        facts = self._supervisor.fleet.reports()
-        readings = [
-            PluginReading(name=entry.name, revision=revision, hooks=_readings(entry.name, revision, rows, facts))
-            for entry, revision, rows in self._loaded
-        ]
-        if self._health.look(readings, time.monotonic()):
-            self._changed()
-
-    def _rows(self, entry: BundlePlugin) -> dict[Hook, _HookRows]:
-        number = self._supervisor.numbers.get(entry.name)
-        if number is None:  # another bundle is being prepared, and needs its rows
-            return {}
-        return {
-            hook: _HookRows([table.row(number, hook) for table in self._supervisor.tables], entry.limits.timeout)
-            for hook in entry.hooks
-        }
-
-
-def _readings(
-    name: str, revision: str, rows: dict[Hook, _HookRows], reports: list[dict[str, dict[str, Any]]]
-) -> dict[Hook, Reading]:
-    """What is counted of a plugin, with what the workers that run this revision of it say."""
-    facts = [report[name] for report in reports if name in report and report[name]["revision"] == revision]
-    paused = {hook for each in facts for hook, pause in each["off_the_road"].items() if pause["until"] > time.time()}
-    failures: dict[str, Failure] = {}
-    for each in facts:
-        for hook, told in each["last_failures"].items():
-            if hook not in failures or told["at"] > failures[hook].at:
-                failures[hook] = Failure(told["cause"], told["message"], told["at"])
-    return {
-        hook: Reading(each.counts(), paused=hook.value in paused, failure=failures.get(hook.value))
-        for hook, each in rows.items()
-    }

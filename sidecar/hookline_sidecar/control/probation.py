@@ -23,21 +23,20 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from pydantic import Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError
 
 from hookline_api.base import Resource
 from hookline_api.bundle import Bundle, BundlePlugin, CallCause, LoadFailure
 from hookline_api.distribution import RolledBack
-from hookline_runtime.plugin.stats import Summary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from hookline_api.resources import Probation
-    from hookline_runtime.plugin.stats import StatsTable
-    from hookline_sidecar.control.workers import Report
+    from hookline_runtime.plugin.stats import Summary
+    from hookline_sidecar.messages import CallFailure, PluginFacts
     from hookline_sidecar.state import StateFolder
 
 LOOK_S: Final = 0.2
@@ -88,19 +87,20 @@ class Trial(Resource):
     """Of the calls of the version before, in its last minutes: how many failed."""
 
 
-class Refused(Resource):
+class RolledBackPlugin(Resource):
     """One revision that failed on probation."""
 
     entry: BundlePlugin
     before: BundlePlugin
     key: str = ""
     """Of the wish that asked for it (``source.Wanted.key``)."""
-    told: RolledBack
+    rolled_back: RolledBack = Field(validation_alias=AliasChoices("rolledBack", "rolled_back", "told"))
+    """What the operator is told. ``told`` is its older name in the state folder, for one release."""
 
     @property
     def failure(self) -> LoadFailure:
         """Why what is asked for does not run. Of the causes there are, ``verify`` is what it is: it is not good."""
-        told = self.told
+        told = self.rolled_back
         said = f": {told.message}" if told.message else ""
         return LoadFailure(
             cause="verify",
@@ -111,7 +111,7 @@ class Refused(Resource):
 
 class _Kept(Resource):
     trials: dict[str, Trial] = Field(default_factory=dict)
-    refused: dict[str, Refused] = Field(default_factory=dict)
+    refused: dict[str, RolledBackPlugin] = Field(default_factory=dict)
 
 
 class Probations:
@@ -125,7 +125,7 @@ class Probations:
         state: StateFolder,
         *,
         count: Callable[[str], Counts],
-        reports: Callable[[], Iterable[Report]],
+        reports: Callable[[], Iterable[Mapping[str, PluginFacts]]],
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._state = state
@@ -134,7 +134,7 @@ class Probations:
         self._clock = clock
         kept = _read(state)
         self.trials: dict[str, Trial] = dict(kept.trials)
-        self.refused: dict[str, Refused] = dict(kept.refused)
+        self.refused: dict[str, RolledBackPlugin] = dict(kept.refused)
         self._revisions: dict[str, tuple[BundlePlugin, str]] = {}
         self._ready_since: dict[str, float] = {}
         """By plugin: since when it is to go back, and the workers have not said why yet."""
@@ -151,10 +151,13 @@ class Probations:
         found = [self._before(entry, now.get(entry.name)) for entry in bundle.plugins]
         return [entry for entry in found if entry is not None]
 
-    def has(self, entry: BundlePlugin) -> bool:
-        """Whether what runs is on probation."""
-        trial = self.trials.get(entry.name)
-        return trial is not None and trial.revision == self._revision(entry)
+    def of_bundle(self, bundle: Bundle | None) -> frozenset[str]:
+        """The plugins of the running bundle that are on probation."""
+        entries = bundle.plugins if bundle is not None else ()
+        trials = ((entry, self.trials.get(entry.name)) for entry in entries)
+        return frozenset(
+            entry.name for entry, trial in trials if trial is not None and trial.revision == self._revision(entry)
+        )
 
     def _revision(self, entry: BundlePlugin) -> str:
         """``entry.revision``, which takes time to compute, of what runs."""
@@ -175,7 +178,7 @@ class Probations:
         proven = runs
         if trial is not None and trial.revision == runs.revision:
             proven = trial.before
-        elif refused is not None and refused.told.revision == runs.revision:
+        elif refused is not None and refused.rolled_back.revision == runs.revision:
             proven = refused.before
         if proven.revision == entry.revision or proven.mode == "Shadow":
             return None
@@ -198,7 +201,7 @@ class Probations:
                 trials[name] = known
                 continue
             counts, revision = self._count(name), behind[name].revision
-            share = self._share(name, revision, counts)
+            share = self._take_share(name, revision, counts)
             if known is not None and known.before.revision == revision:
                 share = known.share
             trials[name] = Trial(
@@ -225,7 +228,9 @@ class Probations:
         refused = {
             entry.name: known
             for entry in bundle.plugins
-            if (known := self.refused.get(entry.name)) and entry.artifact and entry.revision == known.told.revision
+            if (known := self.refused.get(entry.name))
+            and entry.artifact
+            and entry.revision == known.rolled_back.revision
         }
         return Bundle.of([refused[e.name].before if e.name in refused else e for e in bundle.plugins])
 
@@ -251,9 +256,15 @@ class Probations:
                 continue
             rule, counts = entry.probation, self._since(entry.name, trial)
             if _fails(counts, trial, rule):
-                if self._may_go_back(entry.name, trial):
+                now = self._clock()
+                since = self._ready_since.setdefault(entry.name, now)
+                # The workers have said why, or had time for it.
+                if self._newest_fault(entry.name, trial) is not None or now - since >= _TOLD_S:
                     back.append(entry.name)
-            elif self._is_enough(entry.name, trial, rule, counts):
+                continue
+            if counts.calls >= rule.calls:
+                self._enough_since.setdefault(entry.name, self._clock())
+            if self._is_proven(entry.name, trial, rule, counts):
                 proven[entry.name] = entry.revision
                 log.info("plugin '%s': revision %s has proven itself (%d calls)",
                          entry.name, entry.revision, counts.calls)  # fmt: skip
@@ -274,7 +285,9 @@ class Probations:
         told = RolledBack(
             revision=entry.revision, calls=calls, failures=counts.alone, cause=cause, message=said[:_MAX_SENTENCE]
         )
-        refused = self.refused[entry.name] = Refused(entry=entry, before=trial.before, key=key, told=told)
+        refused = self.refused[entry.name] = RolledBackPlugin(
+            entry=entry, before=trial.before, key=key, rolled_back=told
+        )
         self._end(entry.name)
         self._keep()
         log.warning(
@@ -282,13 +295,13 @@ class Probations:
         )
         return trial.before
 
-    def judge(self, entry: BundlePlugin, key: str) -> Refused | None:
+    def take_wish(self, entry: BundlePlugin, key: str) -> RolledBackPlugin | None:
         """Why a plugin that is wanted, by a wish of that key, is not to run here; None where it may.
 
         A wish for anything else ends what was refused.
         """
         known = self.refused.get(entry.name)
-        if known is None or entry.revision == known.told.revision:
+        if known is None or entry.revision == known.rolled_back.revision:
             if known is not None and known.key != key:
                 self.refused[entry.name] = known.model_copy(update={"key": key})
                 self._keep()
@@ -307,7 +320,7 @@ class Probations:
         self._keep()
         log.error(
             "plugin '%s' cannot go back to revision %s; revision %s goes on, although it fails",
-            before.name, before.revision, known.told.revision,
+            before.name, before.revision, known.rolled_back.revision,
         )  # fmt: skip
         return True
 
@@ -327,7 +340,7 @@ class Probations:
         for since in (self._ready_since, self._enough_since):
             since.pop(name, None)
 
-    def _is_enough(self, name: str, trial: Trial, rule: Probation, counts: Counts) -> bool:
+    def _is_proven(self, name: str, trial: Trial, rule: Probation, counts: Counts) -> bool:
         """Whether it has proven itself, as it has not failed."""
         now = self._clock()
         if abs(now - trial.began) * 1000 >= rule.for_:
@@ -337,24 +350,18 @@ class Probations:
         if not _fails(counts._replace(alone=counts.failed), trial, rule):
             return True
         # Of calls that have just failed, the version before may not have said yet whether it fails on them too.
-        since = self._enough_since.setdefault(name, now)
-        return abs(now - since) >= 2 * trial.before.limits.timeout / 1000 + _TOLD_S
+        return abs(now - self._enough_since[name]) >= 2 * trial.before.limits.timeout / 1000 + _TOLD_S
 
-    def _may_go_back(self, name: str, trial: Trial) -> bool:
-        """Whether the workers have said why, or had time for it."""
-        now = self._clock()
-        return self._said(name, trial) is not None or now - self._ready_since.setdefault(name, now) >= _TOLD_S
-
-    def _said(self, name: str, trial: Trial) -> dict[str, Any] | None:
+    def _newest_fault(self, name: str, trial: Trial) -> CallFailure | None:
         facts = [report[name] for report in self._reports() if name in report]
-        found = [each["last_fault"] for each in facts if each["revision"] == trial.revision]
-        ours = [each for each in found if each and each["at"] >= trial.began]
-        return max(ours, key=lambda each: float(each["at"]), default=None)
+        faults = [each.last_fault for each in facts if each.revision == trial.revision]
+        ours = [each for each in faults if each is not None and each.at >= trial.began]
+        return max(ours, key=lambda each: each.at, default=None)
 
     def _newest(self, name: str, trial: Trial) -> tuple[CallCause, str]:
         """Why calls fail: in a word, and in a sentence that may be told."""
-        said = self._said(name, trial)
-        return (said["cause"], str(said["message"])) if said is not None else ("trap", "")
+        fault = self._newest_fault(name, trial)
+        return (fault.cause, fault.message) if fault is not None else ("trap", "")
 
     # ── how it was before ──
 
@@ -365,7 +372,8 @@ class Probations:
             older = known[3] if known is not None and known[0] == revision else counts
             self._windows[name] = revision, now, older, counts
 
-    def _share(self, name: str, revision: str, counts: Counts) -> float:
+    def _take_share(self, name: str, revision: str, counts: Counts) -> float:
+        """How many calls of the version before failed in its last minutes, which end here."""
         known = self._windows.pop(name, None)
         if known is None or known[0] != revision:
             return 0.0
@@ -390,11 +398,8 @@ def _fails(counts: Counts, trial: Trial, rule: Probation) -> bool:
     )
 
 
-def counts_of(tables: Iterable[StatsTable], number: int | None, hooks: Iterable[Any]) -> Counts:
-    """What is in the statistics of all workers, of the plugin with that number."""
-    if number is None:
-        return Counts()
-    total = Summary.of([table.row(number, hook).values() for table in tables for hook in hooks])
+def counts_of(total: Summary) -> Counts:
+    """What matters here of all that was counted of a plugin."""
     failed = sum(total.failures[cause] for cause in _CAUSES) + total.skipped
     return Counts(calls=total.calls + total.skipped - total.late, failed=failed, alone=total.alone)
 

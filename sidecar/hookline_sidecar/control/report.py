@@ -9,6 +9,7 @@ import orjson
 
 from hookline_api.bundle import LoadFailure
 from hookline_api.distribution import (
+    MAX_PLUGINS,
     MAX_REPORT,
     REPORT_BASE,
     REPORT_OF_PLUGIN,
@@ -21,9 +22,8 @@ from hookline_sidecar.control.health import SEVERITY
 
 if TYPE_CHECKING:
     from hookline_api.hooks import Hook
-    from hookline_sidecar.control.supervisor import Supervisor
+    from hookline_sidecar.control.view import View
 
-_MAX_PLUGINS: Final = 1000
 _MAX_HOOKS: Final = 512
 """Hooks that are not well, in one report: one of each plugin that can be loaded, and as many more. Each takes some
 fifteen of ``MAX_REPORT_VALUES``, and a thousand plugins have taken two thirds of these."""
@@ -34,26 +34,27 @@ T = TypeVar("T", LoadFailure, HookHealth, RolledBack)
 _VERSION: Final = importlib.metadata.version("hookline")
 
 
-def of(supervisor: Supervisor) -> Report:
-    """All of a sidecar's state."""
+def report(view: View, *, authority: str | None = None) -> Report:
+    """All of a sidecar's state; ``authority`` is the version of the authorities by which it knows the operator."""
     plugins = []
-    for name, slot in sorted(supervisor.slots.items())[:_MAX_PLUGINS]:
-        entry = supervisor.entry(name)
+    for each in view.plugins[:MAX_PLUGINS]:
+        entry = view.entry(each.name)
         plugins.append(
             PluginReport(
-                name=name,
-                state=supervisor.state_of(slot),
+                name=each.name,
+                state=view.state_of(each),
                 revision=entry.revision if entry is not None and entry.artifact is not None else None,
-                failure=slot.failure,
-                health=supervisor.health.of(name),
-                probation=entry is not None and supervisor.probations.has(entry),
-                rolled_back=slot.refused.told if slot.refused else None,
+                failure=each.failure,
+                health=view.health.get(each.name, []),
+                probation=each.name in view.on_probation,
+                rolled_back=each.rolled_back,
             )
         )
     return Report(
-        running=supervisor.running(),
-        prepared=supervisor.prepared(),
-        ready=not supervisor.not_ready(),
+        running=view.running,
+        prepared=view.prepared,
+        ready=not view.not_ready(),
+        authority=authority,
         plugins=plugins,
         sidecar=_VERSION,
     )
@@ -82,7 +83,7 @@ def _worst(report: Report) -> Report:
     ranked: list[tuple[int, int, float, str, Hook]] = []
     for plugin in report.plugins:
         worst = sorted((SEVERITY[each.trouble], -each.bad / max(each.calls, 1), each.hook) for each in plugin.health)
-        ranked += [(place, severity, share, plugin.name, hook) for place, (severity, share, hook) in enumerate(worst)]
+        ranked += [(rank, severity, share, plugin.name, hook) for rank, (severity, share, hook) in enumerate(worst)]
     kept = {(name, hook) for *_, name, hook in sorted(ranked)[:_MAX_HOOKS]}
     plugins = [
         plugin.model_copy(update={"health": [each for each in plugin.health if (plugin.name, each.hook) in kept]})

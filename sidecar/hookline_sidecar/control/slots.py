@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from hookline_artifacts.resolve import Resolved
-    from hookline_sidecar.control.probation import Refused
+    from hookline_sidecar.control.probation import RolledBackPlugin
 
 log = logging.getLogger("hookline.supervisor")
 
@@ -38,7 +38,7 @@ class Slot:
     """The wanted key that this is about; empty to resolve anew."""
     resolved: Resolved | None = None
     failure: LoadFailure | None = None
-    refused: Refused | None = None
+    refused: RolledBackPlugin | None = None
     """Why what resolved is not to run here: it failed on probation."""
     task: asyncio.Task[None] | None = field(default=None, repr=False)
     again: asyncio.TimerHandle | None = field(default=None, repr=False)
@@ -117,20 +117,20 @@ class Slots(dict[str, Slot]):
         compiler: Compiler,
         *,
         running: Callable[[str], BundlePlugin | None],
-        refused: Callable[[BundlePlugin, str], Refused | None],
+        refused: Callable[[BundlePlugin, str], RolledBackPlugin | None],
         settled: Callable[[], None],
     ) -> None:
         super().__init__()
         self._compiler = compiler
         self._running = running
         self._refused = refused
-        self._settled = settled
+        self._on_settled = settled
 
     def restore(self, entries: Iterable[BundlePlugin], *, from_files: bool) -> None:
         """Of the last good bundle, until the source says what it wants."""
         for entry in entries:
             wanted = Wanted(
-                key="", placeholder=placeholder_of(entry), known=False, file=entry.origin if from_files else None
+                key="", placeholder=placeholder_of(entry), readable=False, file=entry.origin if from_files else None
             )
             self[entry.name] = Slot(wanted=wanted, key="")
 
@@ -166,6 +166,15 @@ class Slots(dict[str, Slot]):
             else:
                 slot.failure = wanted.failure
 
+    @property
+    def settled(self) -> bool:
+        """Whether it is known of each how it ended."""
+        return all(slot.settled for slot in self.values())
+
+    def modules(self) -> list[str]:
+        """The sha256 of what is resolved."""
+        return [slot.resolved.artifact.sha256 for slot in self.values() if slot.resolved]
+
     def anew(self) -> None:
         """Resolve all again at the next ``take``.
 
@@ -187,6 +196,22 @@ class Slots(dict[str, Slot]):
             slot.failure = slot.refused.failure
         elif was is not None and slot.failure == was.failure:
             slot.failure = slot.wanted.failure
+
+    def take_refusal(self, entry: BundlePlugin, failure: LoadFailure, *, passing: bool) -> None:
+        """What resolved to this entry does not load: it has failed; ``passing``, and is tried again in a while."""
+        slot = self.get(entry.name)
+        if slot is None or slot.resolved is None or slot.resolved.entry.revision != entry.revision:
+            return
+        slot.resolved, slot.failure = None, failure
+        if passing:
+            self.try_again(slot)
+
+    def fetch_anew(self, name: str) -> bool:
+        """Resolve one plugin again at the next ``take``; whether there is such a plugin."""
+        slot = self.get(name)
+        if slot is not None:
+            slot.key = ""
+        return slot is not None
 
     def try_again(self, slot: Slot) -> None:
         """Load it once more in a while, although nothing of it changes: there may be room for it then."""
@@ -235,7 +260,7 @@ class Slots(dict[str, Slot]):
             slot.fail(VerifyError(f"the sidecar failed: {type(error).__name__}; its log says more"))
         slot.task = None
         self._plan(slot)
-        self._settled()
+        self._on_settled()
 
     def _plan(self, slot: Slot) -> None:
         """Ask the source again: after a failure, or when the time of a tracked tag is over."""
@@ -244,6 +269,8 @@ class Slots(dict[str, Slot]):
             slot.owed = False
             self._begin(slot, ask_again=True)
             return
-        pause = slot.pause if slot.failure is not None and slot.pause is not None else slot.wanted.again
+        pause = slot.pause if slot.failure is not None else None
+        if pause is None and slot.wanted.again is not None:
+            pause = patience.pause_of_tag(slot.wanted.again)
         if pause is not None:
             slot.again = asyncio.get_running_loop().call_later(pause, lambda: self._begin(slot, ask_again=True))

@@ -15,7 +15,9 @@ import time
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from hookline_sidecar.control.supervisor import Supervisor
+    from collections.abc import Callable
+
+    from hookline_sidecar.control.view import View
 
 _LOOK_S: Final = 1.0
 _START_S: Final = 5.0
@@ -29,7 +31,7 @@ _REASON: Final = 500
 log = logging.getLogger("hookline.supervisor")
 
 
-async def watch(supervisor: Supervisor) -> None:
+async def watch(view: Callable[[], View]) -> None:
     """Say what is waited for, once for each change, as long as the process lives."""
     said, said_at, was_ready, begin = ("", 0), 0.0, False, time.monotonic()
     text = ""
@@ -38,7 +40,8 @@ async def watch(supervisor: Supervisor) -> None:
             if not was_ready:
                 faulthandler.dump_traceback_later(_HANGS_S, exit=True)
             await asyncio.sleep(_LOOK_S)
-            reasons = [] if supervisor.draining else supervisor.not_ready()
+            now_true = view()
+            reasons = [] if now_true.draining else now_true.not_ready()
             if not reasons and not was_ready:
                 was_ready = True
                 faulthandler.cancel_dump_traceback_later()
@@ -51,7 +54,7 @@ async def watch(supervisor: Supervisor) -> None:
                 continue
             if text:
                 log.log(level, "not ready: %s", text)
-            elif said[0] and not supervisor.draining:
+            elif said[0] and not now_true.draining:
                 log.info("ready")
             said, said_at = (text, level), now
     finally:

@@ -11,47 +11,43 @@ import asyncio
 import dataclasses
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-import orjson
-
-from hookline_api import bundle as bundle_json
 from hookline_sidecar import messages, sockets
+from hookline_sidecar.messages import (
+    Commit,
+    Committed,
+    Discard,
+    Hello,
+    LoadRefused,
+    Prepare,
+    Prepared,
+    Proven,
+    Report,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from hookline_api.bundle import Bundle, BundlePlugin, LoadCause
+    from hookline_api.bundle import Bundle, BundlePlugin
     from hookline_runtime.plugin.budget import Plan
+    from hookline_sidecar.messages import PluginFacts
 
 _PREPARE_S: Final = 60.0
 
-log = logging.getLogger("hookline.fleet")
-
-Report = dict[str, dict[str, Any]]
+log = logging.getLogger("hookline.workers")
 
 
-class RefusedError(Exception):
-    """A worker cannot load one plugin of a bundle."""
+class LoadRefusedError(Exception):
+    """A worker, or the store, cannot take one plugin of a bundle."""
 
-    def __init__(
-        self, plugin: str, cause: LoadCause, message: str, *, damaged: bool = False, passing: bool = False
-    ) -> None:
-        super().__init__(message)
-        self.plugin = plugin
-        self.cause = cause
-        self.damaged = damaged
-        """Whether its compiled form may be what is wrong."""
-        self.passing = passing
-        """Whether it may load another time although nothing of it has changed."""
-
-    @classmethod
-    def told(cls, answer: messages.Message) -> RefusedError:
-        """What a worker answered."""
-        return cls(
-            answer["plugin"], answer["cause"], answer["message"], damaged=answer["damaged"], passing=answer["passing"]
-        )
+    def __init__(self, refused: LoadRefused) -> None:
+        super().__init__(refused.message)
+        self.plugin = refused.plugin
+        self.cause = refused.cause
+        self.damaged = refused.damaged
+        self.passing = refused.passing
 
 
 class _Worker:
@@ -65,10 +61,10 @@ class _Worker:
         """Of the bundle that it could switch to."""
         self.guests = 0
         """Bytes that its guests may have."""
-        self.report: Report = {}
+        self.facts: dict[str, PluginFacts] = {}
         self.alone: dict[str, str] = {}
         """Of what it prepared last: the plugins that have no version before them, and why."""
-        self.answer: asyncio.Future[messages.Message | None] | None = None
+        self.answer: asyncio.Future[Prepared | LoadRefused | None] | None = None
         self.gone = False
 
 
@@ -88,7 +84,7 @@ class _Given:
         return {entry.name: entry.revision for entry in self.before}
 
 
-class Fleet:
+class Workers:
     """All workers that are connected."""
 
     def __init__(
@@ -96,7 +92,7 @@ class Fleet:
         *,
         size: int,
         plan: Callable[[Bundle], Plan | None],
-        refused: Callable[[RefusedError, Bundle], None],
+        refused: Callable[[LoadRefusedError, Bundle], None],
         changed: Callable[[], None],
     ) -> None:
         """``plan`` says what the parts of the pod may have of its memory, with a bundle.
@@ -128,7 +124,9 @@ class Fleet:
         return self._held.bundle if self._held else None
 
     async def prepare(self, bundle: Bundle, numbers: dict[str, int], before: Iterable[BundlePlugin] = ()) -> None:
-        """Make all workers ready for a bundle, instead of any that is held. Raises RefusedError; none holds it then.
+        """Make all workers ready for a bundle, instead of any that is held.
+
+        Raises LoadRefusedError; none holds it then.
 
         ``before`` are the versions before those of its plugins that are on probation.
         """
@@ -142,10 +140,10 @@ class Fleet:
             self._held = None
             workers = list(self._workers.values())
             answers = await asyncio.gather(*(self._prepare(worker, given) for worker in workers))
-            refusals = [answer for answer in answers if answer is not None and "refused" in answer]
+            refusals = [answer for answer in answers if isinstance(answer, LoadRefused)]
             if refusals:
                 self._discard(bundle.version)
-                raise RefusedError.told(refusals[0])
+                raise LoadRefusedError(refusals[0])
             self._held = given
         self._changed()
 
@@ -157,7 +155,7 @@ class Fleet:
             version = self._current.bundle.version
             for worker in self._workers.values():
                 if worker.prepared == version:
-                    messages.send(worker.writer, {"commit": version})
+                    messages.send(worker.writer, Commit(version=version))
                 else:  # it refused, and says so again when it comes again
                     worker.writer.close()
 
@@ -175,7 +173,7 @@ class Fleet:
             before = tuple(each for each in self._current.before if each.name not in proven)
             self._current = dataclasses.replace(self._current, before=before)
         for worker in self._workers.values():
-            messages.send(worker.writer, {"proven": proven})
+            messages.send(worker.writer, Proven(revisions=proven))
 
     def alone(self) -> dict[str, str]:
         """The plugins of what was prepared last that have no version before them, somewhere, and why."""
@@ -197,9 +195,9 @@ class Fleet:
         """Bytes that the guests of one worker may have, with what it runs or could switch to."""
         return max((worker.guests for worker in self._workers.values()), default=0)
 
-    def reports(self) -> list[Report]:
-        """What the workers last said of their plugins."""
-        return [worker.report for worker in self._workers.values()]
+    def facts(self) -> tuple[dict[str, PluginFacts], ...]:
+        """What each worker last reported of its plugins."""
+        return tuple(worker.facts for worker in self._workers.values())
 
     async def close(self) -> None:
         """Let the workers go; they keep what they run."""
@@ -210,29 +208,28 @@ class Fleet:
         if self._meetings:
             await asyncio.wait(self._meetings, timeout=1)
 
-    async def _prepare(self, worker: _Worker, given: _Given) -> messages.Message | None:
+    async def _prepare(self, worker: _Worker, given: _Given) -> Prepared | LoadRefused | None:
         bundle = given.bundle
         worker.prepared = None
         if worker.gone:
             return None
         worker.answer = asyncio.get_running_loop().create_future()
-        plan = self._plan(bundle)
         messages.send(
             worker.writer,
-            {
-                "prepare": bundle.version,
-                "before": orjson.Fragment(f"[{','.join(e.model_dump_json(by_alias=True) for e in given.before)}]"),
-                "bundle": orjson.Fragment(bundle_json.write(bundle)),
-                "numbers": given.numbers,
-                "memory": None if plan is None else dataclasses.asdict(plan),
-            },
+            Prepare(
+                version=bundle.version,
+                bundle=bundle,
+                before=given.before,
+                numbers=given.numbers,
+                memory=self._plan(bundle),
+            ),
         )
         try:
             async with asyncio.timeout(_PREPARE_S):
                 answer = await worker.answer
-            if answer is not None and "prepared" in answer:
+            if isinstance(answer, Prepared):
                 worker.prepared = bundle.version
-                worker.guests, worker.alone = answer["guests"], answer["alone"]
+                worker.guests, worker.alone = answer.guests, answer.alone
             return answer
         except TimeoutError:
             log.warning("worker %d (process %d) did not prepare within %.0f s", worker.index, worker.pid, _PREPARE_S)
@@ -247,11 +244,11 @@ class Fleet:
         meeting.add_done_callback(self._meetings.discard)
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        hello = await messages.receive(reader)
-        if hello is None or "hello" not in hello:
+        hello = await messages.receive(reader, messages.TO_SUPERVISOR)
+        if not isinstance(hello, Hello) or hello.index >= self.size:
             writer.close()
             return
-        worker = _Worker(hello["hello"], hello["pid"], writer)
+        worker = _Worker(hello.index, hello.pid, writer)
         listening = asyncio.create_task(self._listen_to(worker, reader))
         async with self._deploying:
             if worker.gone:
@@ -259,7 +256,7 @@ class Fleet:
             self._workers[worker.index] = worker
             self.connections += 1
             if self._current is not None and await self._hand_over(worker, self._current):
-                messages.send(writer, {"commit": self._current.bundle.version})
+                messages.send(writer, Commit(version=self._current.bundle.version))
             if self._held is not None:
                 await self._hand_over(worker, self._held)
         self._changed()
@@ -269,25 +266,26 @@ class Fleet:
         """Make one worker that comes late prepare what the others have; whether it did."""
         bundle = given.bundle
         answer = await self._prepare(worker, given)
-        if answer is not None and "refused" in answer:
+        if isinstance(answer, LoadRefused):
             # What others have, or what ran before a restart, does not load here: another is assembled.
-            self._refused(RefusedError.told(answer), bundle)
+            self._refused(LoadRefusedError(answer), bundle)
         return worker.prepared == bundle.version
 
     def _discard(self, version: str) -> None:
         for worker in self._workers.values():
             worker.prepared = None
-            messages.send(worker.writer, {"discard": version})
+            messages.send(worker.writer, Discard(version=version))
 
     async def _listen_to(self, worker: _Worker, reader: asyncio.StreamReader) -> None:
-        while (message := await messages.receive(reader)) is not None:
-            if "committed" in message:
-                worker.version = message["committed"]
-                self._changed()
-            elif "report" in message:
-                worker.report = message["report"]
-            elif worker.answer is not None and not worker.answer.done():
-                worker.answer.set_result(message)
+        while (message := await messages.receive(reader, messages.TO_SUPERVISOR)) is not None:
+            match message:
+                case Committed(version=version):
+                    worker.version = version
+                    self._changed()
+                case Report(plugins=facts):
+                    worker.facts = facts
+                case Prepared() | LoadRefused() if worker.answer is not None and not worker.answer.done():
+                    worker.answer.set_result(message)
         worker.gone = True
         if worker.answer is not None and not worker.answer.done():
             worker.answer.set_result(None)

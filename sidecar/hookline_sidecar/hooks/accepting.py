@@ -28,7 +28,7 @@ _AT_ONCE: Final = 64
 """Connections that are taken before calls on others get their turn."""
 _LOOK_AGAIN_S: Final = 0.001
 _PATIENCE_S: Final = 0.025
-"""After which a worker that looks no more is not waited for: longer than a busy machine lets a process wait."""
+"""After which a worker that has stopped looking is not waited for. A busy machine lets a process wait for less."""
 _LONGEST_S: Final = 0.04
 _EXHAUSTED_S: Final = 0.1
 _LOG_PAUSE_S: Final = 10.0
@@ -71,7 +71,7 @@ class Acceptor:
             each.watch()
 
     async def close(self) -> None:
-        """Take no more. Those that wait are for the other workers, or refused when the last one has closed."""
+        """Stop taking connections. Those that wait are for other workers, or refused when the last one has closed."""
         self._words[self._mine + LEAVING] = 1
         for each in self._sockets:
             each.close()
@@ -110,7 +110,7 @@ class Acceptor:
         return 1 + (self._words[self._mine + CONNECTIONS] >> 4) if passed_over else _AT_ONCE
 
     def give_up(self, stuck: dict[int, int]) -> None:
-        """Wait no more for these."""
+        """Stop waiting for these."""
         self._given_up |= stuck
 
     def take(self, connection: socket.socket) -> None:

@@ -15,8 +15,8 @@ defer         nobody decides                    401
 ============  ================================  =======
 
 Which request it was is read by ``original``: from the headers of the proxy that ``--auth-headers`` names, else from all
-that proxies usually tell it by, which have to agree; and what can be read in two ways is refused before any plugin is
-asked. What is not told is empty for the plugins: a guess would be judged in its place (``docs/reference/proxies.md``).
+that proxies usually set, which have to agree. What can be read in two ways is refused before any plugin is asked. What
+the proxy does not say is empty for the plugins: a guess would be judged in its place (``docs/reference/proxies.md``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from hookline_api.hooks import Hook
 from hookline_sidecar.hooks import question
-from hookline_sidecar.hooks.original import TELL, Told, UnclearError
+from hookline_sidecar.hooks.original import ORIGINAL_HEADERS, Pairs, UnclearError
 from hookline_sidecar.hooks.question import NOBODY
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from hookline_runtime.chain.pipeline import Chains
     from hookline_runtime.plugin.backlog import Asker
     from hookline_sidecar.hooks.heads import Head
-    from hookline_sidecar.hooks.original import Telling
+    from hookline_sidecar.hooks.original import ProxyHeaders
     from hookline_sidecar.replies import Reply
 
 
@@ -44,9 +44,13 @@ class Question:
     ``advance`` goes as far as it can without waiting, ``finish`` to the end.
     """
 
-    __slots__ = ("_asked", "_data", "_hook", "_who", "reply", "unclear")
+    __slots__ = (
+        "_client_ip", "_data", "_headers", "_hook", "_method", "_path", "_request_id", "_who", "reply", "unclear",
+    )  # fmt: skip
 
-    def __init__(self, telling: Telling, method: str, target: str, headers: dict[str, str], told: Told | None) -> None:
+    def __init__(
+        self, proxy: ProxyHeaders, method: str, target: str, headers: dict[str, str], pairs: Pairs | None
+    ) -> None:
         """See ``question.read_subrequest``."""
         self._who = NOBODY
         self.unclear = False
@@ -54,35 +58,37 @@ class Question:
         self.reply: Reply | None = None
         """The answer, once there is one."""
         try:
-            self._asked = question.read_subrequest(telling, method, target, headers, told)
+            self._method, self._path, self._headers, self._request_id, self._client_ip = question.read_subrequest(
+                proxy, method, target, headers, pairs
+            )
         except UnclearError as error:
             self.unclear = True
             self.reply = question.unclear(error)
             return
-        self._hook, self._data = Hook.AUTHENTICATE, question.authentication(self._asked)
+        self._hook, self._data = Hook.AUTHENTICATE, question.authentication(self._headers, self._client_ip)
 
     @classmethod
-    def of_head(cls, telling: Telling, head: Head) -> Question:
+    def of_head(cls, proxy: ProxyHeaders, head: Head) -> Question:
         """Of a request that is beyond doubt."""
         method, target, headers, _ = head
-        return cls(telling, method, target, headers, None)
+        return cls(proxy, method, target, headers, None)
 
     @classmethod
-    def of_request(cls, telling: Telling, method: str, target: str, given: Iterable[tuple[str, str]]) -> Question:
+    def of_request(cls, proxy: ProxyHeaders, method: str, target: str, given: Iterable[tuple[str, str]]) -> Question:
         """Of any request: headers may come more than once, and be no UTF-8."""
         joined: dict[str, str] = {}
-        told: Told = []
+        pairs: Pairs = []
         for raw_name, raw_value in given:
             name, value = raw_name.lower(), question.text_of(raw_value)
             joined[name] = f"{joined[name]}, {value}" if name in joined else value
-            if name in TELL:
-                told.append((name, value))
-        return cls(telling, method, target, joined, told)
+            if name in ORIGINAL_HEADERS:
+                pairs.append((name, value))
+        return cls(proxy, method, target, joined, pairs)
 
     def advance(self, chains: Chains) -> Reply | None:
         """Ask as long as the plugins are ready; the answer, or None where one has to be waited for."""
         while self.reply is None:
-            decision = chains.decide(self._hook, self._data, self._asked.request_id)
+            decision = chains.decide(self._hook, self._data, self._request_id)
             if not isinstance(decision, bytes):
                 return None
             self._take(chains, decision)
@@ -91,25 +97,25 @@ class Question:
     async def finish(self, chains: Chains, asker: Asker) -> Reply:
         """Ask what is left to ask. Both questions need the same chains: let them be held."""
         while self.reply is None:
-            decision = chains.decide(self._hook, self._data, self._asked.request_id)
+            decision = chains.decide(self._hook, self._data, self._request_id)
             self._take(chains, decision if isinstance(decision, bytes) else await decision(asker))
         return self.reply
 
     def _take(self, chains: Chains, decision: bytes) -> None:
         """Go on to the second question, or to the reply."""
-        if self._hook is Hook.AUTHORIZE:
-            self._authorize(chains, question.read_action(decision))
+        if self._hook is Hook.AUTHENTICATE:
+            who = self._who = question.read_who(decision)
+            if who.refused:
+                self.reply = self._refuse(who.refused)
+                return
+            self._hook = Hook.AUTHORIZE
+            self._data = question.authorization(self._method, self._path, self._request_id, self._client_ip, who)
             return
-        who = question.read_who(decision)
-        if who.refused:
-            self.reply = question.refused(self._asked, who.refused)
-        else:
-            self._who = who
-            self._hook, self._data = Hook.AUTHORIZE, question.authorization(self._asked, who)
-
-    def _authorize(self, chains: Chains, action: str) -> None:
-        is_known = self._who is not NOBODY
+        action, is_known = question.read_action(decision), self._who is not NOBODY
         if action == "allow" or (action == "defer" and is_known and not chains.has_deciders(Hook.AUTHORIZE)):
-            self.reply = question.allowed(self._asked, self._who)
+            self.reply = question.allowed(self._request_id, self._who)
         else:
-            self.reply = question.refused(self._asked, 401 if action == "defer" and not is_known else 403)
+            self.reply = self._refuse(401 if action == "defer" and not is_known else 403)
+
+    def _refuse(self, status: int) -> Reply:
+        return question.refused(self._headers, self._request_id, status)

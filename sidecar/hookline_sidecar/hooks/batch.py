@@ -69,7 +69,7 @@ class Batch:
     def advance(self, chains: Chains) -> Reply | None:
         """Answer as many calls as one turn allows, and plugins are ready for; the reply once there are all.
 
-        Raises Problem, the first time, where the body is no batch at all.
+        Raises Problem, the first time, where the body is not a batch at all.
         """
         calls, answers = self._calls, self._answers
         if calls is None:
@@ -160,7 +160,7 @@ def _check_cost(body: bytes) -> None:
 
 
 def _read(body: bytes) -> list[_Given | bytes]:
-    """The calls of any body, and problems in place of what is none."""
+    """The calls of any body, with a problem in place of each that is malformed."""
     try:
         whole, twice = parse_json(body)
     except InputError as error:

@@ -21,7 +21,7 @@ from hookline_api.hooks import Hook, hook_spellings, parse_hook
 from hookline_runtime.errors import InputError
 from hookline_sidecar.hooks.auth import Question
 from hookline_sidecar.hooks.batch import Batch
-from hookline_sidecar.hooks.original import TELLINGS
+from hookline_sidecar.hooks.original import PROXIES
 from hookline_sidecar.hooks.reading import LARGE, BodyReader
 from hookline_sidecar.hooks.server import HookServer, asker_of
 from hookline_sidecar.hooks.written import Writer
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from hookline_runtime.chain.pipeline import Chains
+    from hookline_runtime.chain.pipeline import Chains, Later
     from hookline_runtime.plugin.backlog import Asker
     from hookline_runtime.runtime import Runtime
     from hookline_sidecar.hooks.heads import Head
-    from hookline_sidecar.hooks.lane import Answer, Later
+    from hookline_sidecar.hooks.lane import Answer
     from hookline_sidecar.settings import Settings
 
     _Rest = Callable[[Asker], Awaitable[Reply]]
@@ -80,7 +80,7 @@ class Endpoint:
         self._gate = gate
         self._settings = settings
         self._lane = lane
-        self._telling = TELLINGS[settings.auth_headers]
+        self._proxy = PROXIES[settings.auth_headers]
         self._writer = Writer()
         self._reader = BodyReader(most=settings.max_body, seconds=settings.body_timeout)
         self._logged_at = -_LOG_PAUSE_S
@@ -144,7 +144,7 @@ class Endpoint:
         return self._on_lane(self._ask_by_head, head, _AUTH)
 
     def _ask_by_head(self, head: Head) -> Question:
-        question = Question.of_head(self._telling, head)
+        question = Question.of_head(self._proxy, head)
         if question.unclear:
             self._gate.count_unclear()
         return question
@@ -190,7 +190,7 @@ class Endpoint:
                 del body  # which is kept no longer than the batch needs it
                 return await self._work(batch, asker_of(request))
         if request.path == _AUTH or request.path.startswith(f"{_AUTH}/"):
-            question = Question.of_request(self._telling, request.method, request.raw_path, request.headers.items())
+            question = Question.of_request(self._proxy, request.method, request.raw_path, request.headers.items())
             if question.unclear:
                 self._gate.count_unclear()
             return await self._work(question, asker_of(request))

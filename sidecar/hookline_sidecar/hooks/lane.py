@@ -35,12 +35,11 @@ from hookline_runtime.plugin.backlog import Asker
 from hookline_sidecar.hooks.heads import MAX_HEAD
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
+    from hookline_runtime.chain.pipeline import Later
     from hookline_serving import Census, Visit
 
-    Later = Callable[[Asker], Awaitable[bytes]]
-    """What is still to be done for a response, for the client that asked."""
     Answer = Callable[[bytes], bytes | Later | None]
     """From a body to the whole response, at once or later. None: aiohttp is to answer, and nothing has run."""
     Plan = tuple[Answer | None, int]

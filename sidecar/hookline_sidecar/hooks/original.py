@@ -1,13 +1,13 @@
-"""The original request behind a proxy's subrequest: who tells it, and what of that can be believed.
+"""The original request behind a proxy's subrequest: which headers describe it, and which of them can be believed.
 
-A client can send every header that a proxy can, so a header is no proof of who wrote it. There are two ways out of
-that. ``--auth-headers`` names the proxy: what that one sets is read and has to be there, and whatever else tells an
-original request is the client's and is ignored. Where nothing is named (``any``), all usual spellings are read and have
-to agree: who forges one can only have the own request refused. Both are closed: what is told twice and differs, or can
-be read in two ways, is an UnclearError, before any plugin is asked.
+A client can send every header that a proxy can, so a header does not prove who wrote it. There are two answers to
+that. ``--auth-headers`` names the proxy: the headers that this proxy sets are read and have to be there, and all others
+that describe an original request are the client's, and ignored. Where no proxy is named (``any``), all usual headers
+are read and have to agree: whoever forges one can only have the own request refused. Both are closed: two values that
+differ, or a value that can be read in two ways, is an UnclearError, before any plugin is asked.
 
-A path is told in one spelling (RFC 3986, 6.2.2). What servers would read differently is refused instead of resolved,
-because the application gets the path as the client sent it.
+A path is handed on in one spelling (RFC 3986, 6.2.2). What servers would read differently is refused instead of
+resolved, because the application gets the path as the client sent it.
 
 Who sets what: nginx as in ``examples/proxies``; ingress-nginx's ``rootfs/etc/nginx/template/nginx.tmpl``
 (``X-Original-URL``, with scheme and host); Traefik's ``pkg/middlewares/auth/forward.go``; Caddy's ``forward_auth``;
@@ -34,12 +34,12 @@ _URLS: Final = frozenset({"x-original-url", "x-forwarded-url", "x-rewrite-url"})
 _WITNESSES: Final = (
     "x-forwarded-url", "x-forwarded-path", "x-original-path", "x-rewrite-url", "x-request-uri", "x-envoy-original-path",
 )  # fmt: skip
-"""What other programs tell a path by: believed by nobody here, and yet, where one differs, somebody is wrong."""
+"""Headers in which other programs put the path. Never believed; but where one differs, somebody is wrong."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Telling:
-    """How a proxy tells the original request. Names of headers are in lower case."""
+class ProxyHeaders:
+    """In which headers a proxy describes the original request. Their names are in lower case."""
 
     paths: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
@@ -48,12 +48,12 @@ class Telling:
     behind: bool = False
     """Whether it may stand in the request line: the path behind ``/v1/auth``, and the method."""
     named: bool = True
-    """Whether an administrator said that the proxy tells in this way, and so always does."""
+    """Whether an administrator named this proxy: then its headers are always there."""
     ignored: frozenset[str] = field(default=frozenset(), compare=False)
-    """What else would tell an original request, and is a client's."""
+    """Other headers that describe an original request: they are the client's."""
 
 
-_ANY: Final = Telling(
+_ANY: Final = ProxyHeaders(
     paths=("x-original-uri", "x-original-url", "x-forwarded-uri"),
     methods=("x-original-method", "x-forwarded-method"),
     addresses=("x-real-ip", "x-forwarded-for"),
@@ -63,19 +63,19 @@ _ANY: Final = Telling(
 _ALL: Final = frozenset((*_ANY.paths, *_WITNESSES, *_ANY.methods, *_ANY.addresses))
 
 
-def _of(paths: str, methods: str, address: str) -> Telling:
+def _of(paths: str, methods: str, address: str) -> ProxyHeaders:
     known = frozenset({paths, methods, address})
-    return Telling(paths=(paths,), methods=(methods,), addresses=(address,), ignored=_ALL - known)
+    return ProxyHeaders(paths=(paths,), methods=(methods,), addresses=(address,), ignored=_ALL - known)
 
 
-TELLINGS: Final[Mapping[str, Telling]] = {
+PROXIES: Final[Mapping[str, ProxyHeaders]] = {
     "any": _ANY,
     "nginx": _of("x-original-uri", "x-original-method", "x-real-ip"),
     "ingress-nginx": _of("x-original-url", "x-original-method", "x-real-ip"),
     "traefik": _of("x-forwarded-uri", "x-forwarded-method", "x-forwarded-for"),
     "caddy": _of("x-forwarded-uri", "x-forwarded-method", "x-forwarded-for"),
     "haproxy": _of("x-forwarded-uri", "x-forwarded-method", "x-forwarded-for"),
-    "envoy": Telling(addresses=("x-real-ip",), behind=True, ignored=_ALL - {"x-real-ip"}),
+    "envoy": ProxyHeaders(addresses=("x-real-ip",), behind=True, ignored=_ALL - {"x-real-ip"}),
 }
 """The choices of ``--auth-headers``."""
 
@@ -107,78 +107,78 @@ _OVERLONG: Final = ((b"\xc0\xae", b"."), (b"\xc0\xaf", b"/"), (b"\xc1\x9c", b"\\
 """What old decoders take for a dot or a separator."""
 _MAX_KNOWN: Final = 512
 _MAX_ADDRESS: Final = 64
-"""Characters of an address with a port and a zone; what is longer is none."""
+"""Characters of an address with a port and a zone; anything longer is not an address."""
 _BRACKETED: Final = re.compile(r"\[([^\[\]]+)\](?::[0-9]{1,5})?")
 _WITH_PORT: Final = re.compile(r"([0-9.]+):[0-9]{1,5}")
 
 
-TELL: Final = frozenset((*_ANY.paths, *_ANY.methods, *_WITNESSES))
-"""All headers that tell an original request."""
+ORIGINAL_HEADERS: Final = frozenset((*_ANY.paths, *_ANY.methods, *_WITNESSES))
+"""All headers that describe an original request."""
 _PAIRS: Final = {
     frozenset(pair): pair
     for pair in (("x-original-uri", "x-original-method"), ("x-forwarded-uri", "x-forwarded-method"))
 }
-"""What most proxies tell by."""
+"""The headers that most proxies use."""
 
 
 class UnclearError(ValueError):
     """The original request can be read in more than one way: the sentence says why."""
 
 
-Told = list[tuple[str, str]]
-"""Headers that tell something: their names in lower case, and their values."""
+Pairs = list[tuple[str, str]]
+"""Headers that describe an original request: their names in lower case, and their values."""
 
 
-def original(telling: Telling, method: str, target: str, told: Told) -> tuple[str | None, str | None]:
-    """Method and path, None where the proxy does not tell them; raises UnclearError.
+def original(proxy: ProxyHeaders, method: str, target: str, pairs: Pairs) -> tuple[str | None, str | None]:
+    """Method and path; None where the proxy does not say. Raises UnclearError.
 
-    ``method`` and ``target`` are the subrequest's own; ``told`` has all headers of ``telling``, and the witnesses.
+    ``method`` and ``target`` are the subrequest's own; ``pairs`` has all headers of ``proxy``, and the witnesses.
     """
-    paths = [(name, _path_of(name, value, telling)) for name, value in told if value and name in telling.paths]
-    methods = [(name, value) for name, value in told if value and name in telling.methods]
+    paths = [(name, _path_of(name, value, proxy)) for name, value in pairs if value and name in proxy.paths]
+    methods = [(name, value) for name, value in pairs if value and name in proxy.methods]
     if target != PREFIX:
         if not target.startswith(PREFIX):  # spelled otherwise, or with a host in front: what is behind it is a guess
             raise UnclearError("the path is malformed")
         behind = target[len(PREFIX) :]
         if behind[0] != "?":
-            if not telling.behind:
+            if not proxy.behind:
                 raise UnclearError(
                     f"the path goes on behind {PREFIX}, and the proxy of --auth-headers tells it by a header"
                 )
             paths.append(("the request line", behind))
             methods.append(("the request line", method))
     found = _agreed(_verb, methods), _agreed(canonical, paths)
-    if telling.named and (not paths or not methods):
-        what = ", ".join(map(_shown, (*telling.paths, *telling.methods))) or f"the path behind {PREFIX}"
+    if proxy.named and (not paths or not methods):
+        what = ", ".join(map(_shown, (*proxy.paths, *proxy.methods))) or f"the path behind {PREFIX}"
         raise UnclearError(f"the proxy of --auth-headers does not tell the original request: {what} is missing")
-    if not telling.named and paths:
-        witnesses = [(name, _path_of(name, value, telling)) for name, value in told if value and name in _WITNESSES]
+    if not proxy.named and paths:
+        witnesses = [(name, _path_of(name, value, proxy)) for name, value in pairs if value and name in _WITNESSES]
         if witnesses:
             _agreed(canonical, [*paths, *witnesses])
     return found
 
 
 def original_of_head(
-    telling: Telling, method: str, target: str, headers: Mapping[str, str]
+    proxy: ProxyHeaders, method: str, target: str, headers: Mapping[str, str]
 ) -> tuple[str | None, str | None]:
-    """As ``original``, of headers each of which comes once. What most proxies send is soon read."""
-    names = TELL.intersection(headers)
-    if target == PREFIX and (pair := _PAIRS.get(names)) is not None and pair[0] in telling.paths:
+    """As ``original``, of headers each of which comes once. Quick for what most proxies send."""
+    names = ORIGINAL_HEADERS.intersection(headers)
+    if target == PREFIX and (pair := _PAIRS.get(names)) is not None and pair[0] in proxy.paths:
         path, verb = headers[pair[0]], headers[pair[1]]
         if " " not in path and verb in _USUAL_METHODS:
             path = path.partition("?")[0]
             if path and _PLAIN_PATH.fullmatch(path):
                 return verb, path
-    return original(telling, method, target, [(name, headers[name]) for name in names])
+    return original(proxy, method, target, [(name, headers[name]) for name in names])
 
 
-def client_address(telling: Telling, headers: Mapping[str, str]) -> str | None:
-    """The client's address in its one spelling; None where the proxy does not tell it, or tells something else.
+def client_address(proxy: ProxyHeaders, headers: Mapping[str, str]) -> str | None:
+    """The client's address in its one spelling; None where the proxy does not say, or says something else.
 
     Of several in ``X-Forwarded-For`` it is the last: what the nearest proxy added, when all before it may be the
-    client's. Where that one is no address, no other is taken in its place.
+    client's. Where that one is not an address, no other is taken in its place.
     """
-    for name in telling.addresses:
+    for name in proxy.addresses:
         value = headers.get(name)
         if value:
             last = value if name == "x-real-ip" else value.rpartition(",")[2].strip()
@@ -200,9 +200,9 @@ def _address(text: str) -> str | None:
     return str(found.ipv4_mapped or found)
 
 
-def _path_of(name: str, value: str, telling: Telling) -> str:
+def _path_of(name: str, value: str, proxy: ProxyHeaders) -> str:
     """The value of a header, without a scheme and a host where it may have them."""
-    if not telling.named and _JOINED.match(value):
+    if not proxy.named and _JOINED.match(value):
         raise UnclearError(f"{_shown(name)} may hold two paths, joined by a comma: let --auth-headers name the proxy")
     if name in _URLS and not value.startswith("/"):
         match = _ORIGIN.match(value)
@@ -212,17 +212,17 @@ def _path_of(name: str, value: str, telling: Telling) -> str:
     return value
 
 
-def _agreed(spelled: Callable[[str], str], told: Told) -> str | None:
+def _agreed(spelled: Callable[[str], str], pairs: Pairs) -> str | None:
     """What all say, in its one spelling; None where nobody says anything."""
-    found = teller = None
-    for name, each in sorted(told) if len(told) > 1 else told:  # the same error, in whatever order they came
+    found = source = None
+    for name, each in sorted(pairs) if len(pairs) > 1 else pairs:  # the same error, in whatever order they came
         one = spelled(each)
         if found is not None and one != found:
             raise UnclearError(
-                f"the original request is told twice, and differs ({_shown(teller or name)}, {_shown(name)}): "
+                f"the original request is told twice, and differs ({_shown(source or name)}, {_shown(name)}): "
                 "the proxy has to strip a client's headers, or --auth-headers to name the proxy"
             )
-        found, teller = one, name
+        found, source = one, name
     return found
 
 
@@ -257,7 +257,7 @@ def _check_decoded(path: str) -> None:
     try:
         text = raw.decode()
     except UnicodeDecodeError:  # overlong forms, surrogates, another character set
-        raise UnclearError("the path is malformed: its escapes are no UTF-8") from None
+        raise UnclearError("the path is malformed: its escapes are not UTF-8") from None
     _check_segments(raw, _DOT_SEGMENT)
     if not text.isascii():  # full-width dots and the like: some servers map characters to those that look alike
         _check_segments(unicodedata.normalize("NFKC", text).encode(), _DOT_SEGMENT)

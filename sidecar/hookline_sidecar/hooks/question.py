@@ -19,7 +19,7 @@ from hookline_sidecar.hooks.original import client_address, original, original_o
 from hookline_sidecar.replies import Lines, Reply, lines
 
 if TYPE_CHECKING:
-    from hookline_sidecar.hooks.original import Telling, Told
+    from hookline_sidecar.hooks.original import Pairs, ProxyHeaders
 
 _NOT_FOR_HEADERS: Final = re.compile(r"[\x00-\x1f\x7f]|^\s|\s$")
 _MAX_HEADER: Final = 4096
@@ -37,16 +37,9 @@ _ASK_BASIC: Final = lines(("WWW-Authenticate", 'Basic realm="hookline"'))
 _ASK_BEARER: Final = lines(("WWW-Authenticate", "Bearer"))
 
 
-class Subrequest(NamedTuple):
-    """One request of a proxy, as it was read."""
-
-    method: str | None
-    """Of the original request; None where the proxy does not tell it."""
-    path: str | None
-    headers: dict[str, str]
-    """Those that plugins may see."""
-    request_id: str
-    client_ip: str | None
+Subrequest = tuple[str | None, str | None, dict[str, str], str, str | None]
+"""Method and path of the original request, None where the proxy does not say; the headers that plugins may see; the
+request id; the client's address. A plain tuple: it is read once, for each request."""
 
 
 class Who(NamedTuple):
@@ -66,61 +59,57 @@ NOBODY: Final = Who(0, lines(*((name, "") for name in _IDENTITY_HEADERS)), None,
 
 
 def read_subrequest(
-    telling: Telling, method: str, target: str, headers: dict[str, str], told: Told | None
+    proxy: ProxyHeaders, method: str, target: str, headers: dict[str, str], pairs: Pairs | None
 ) -> Subrequest:
     """Read what is asked. Raises UnclearError where that can be read in more than one way.
 
-    ``told`` is what the headers say of the original request; None where each of them comes once.
+    ``pairs`` is what the headers say of the original request; None where each of them comes once.
     """
-    if telling.ignored and not telling.ignored.isdisjoint(headers):  # nor is a plugin to believe them
-        headers = {name: value for name, value in headers.items() if name not in telling.ignored}
+    if proxy.ignored and not proxy.ignored.isdisjoint(headers):  # nor is a plugin to believe them
+        headers = {name: value for name, value in headers.items() if name not in proxy.ignored}
     verb, path = (
-        original_of_head(telling, method, target, headers) if told is None else original(telling, method, target, told)
+        original_of_head(proxy, method, target, headers) if pairs is None else original(proxy, method, target, pairs)
     )
-    request_id = request_id_of(headers.get("x-request-id"))
-    return Subrequest(verb, path, headers, request_id, client_address(telling, headers))
+    return verb, path, headers, request_id_of(headers.get("x-request-id")), client_address(proxy, headers)
 
 
-def authentication(asked: Subrequest) -> bytes:
+def authentication(headers: dict[str, str], client_ip: str | None) -> bytes:
     """The input of ``authenticate``: every field of the contract, in its order."""
     username, password = "", None
-    authorization = asked.headers.get("authorization")
+    authorization = headers.get("authorization")
     if authorization is not None:
         username, password = _basic(authorization)
-    return orjson.dumps(
-        {
-            "headers": asked.headers,
-            "username": username,
-            "password": password,
-            "client_ip": asked.client_ip or "",
-            "database": None,
-        }
-    )
+    asked = {
+        "headers": headers,
+        "username": username,
+        "password": password,
+        "client_ip": client_ip or "",
+        "database": None,
+    }
+    return orjson.dumps(asked)
 
 
-def authorization(asked: Subrequest, who: Who) -> bytes:
+def authorization(method: str | None, path: str | None, request_id: str, client_ip: str | None, who: Who) -> bytes:
     """The input of ``authorize``: every field of the contract, in its order."""
-    method, ip = asked.method, asked.client_ip
     context = {
-        "request_id": asked.request_id,
+        "request_id": request_id,
         "client_id": None,
         "identity": who.username,
         "database": None,
         "branch": None,
-        "attributes": who.attributes if ip is None else {"client_ip": ip, **who.attributes},
+        "attributes": who.attributes if client_ip is None else {"client_ip": client_ip, **who.attributes},
     }
-    return orjson.dumps(
-        {
-            "query": "",
-            "normalized": "",
-            "tables": (),
-            "is_read_only": method in _SAFE,
-            "hook_context": context,
-            "identity": who.identity,
-            "action": method or "",
-            "resource": asked.path or "",
-        }
-    )
+    asked = {
+        "query": "",
+        "normalized": "",
+        "tables": (),
+        "is_read_only": method in _SAFE,
+        "hook_context": context,
+        "identity": who.identity,
+        "action": method or "",
+        "resource": path or "",
+    }
+    return orjson.dumps(asked)
 
 
 def read_who(decision: bytes) -> Who:
@@ -133,18 +122,18 @@ def read_action(decision: bytes) -> str:
     return _known_action(decision) if len(decision) <= _MAX_KNOWN_BYTES else _read_action(decision)
 
 
-def allowed(asked: Subrequest, who: Who) -> Reply:
+def allowed(request_id: str, who: Who) -> Reply:
     """200, with the identity as headers."""
-    return Reply(200, who.shown, request_id=_header(asked.request_id))
+    return Reply(200, who.shown, request_id=_header(request_id))
 
 
-def refused(asked: Subrequest, status: int) -> Reply:
+def refused(headers: dict[str, str], request_id: str, status: int) -> Reply:
     """401 with a challenge, or another status."""
     challenge = _NOTHING
     if status == 401:  # noqa: PLR2004 - RFC 9110, 11.6.1: a challenge is due
-        is_basic = asked.headers.get("authorization", "").lower().startswith("basic")
+        is_basic = headers.get("authorization", "").lower().startswith("basic")
         challenge = _ASK_BASIC if is_basic else _ASK_BEARER
-    return Reply(status, challenge, request_id=_header(asked.request_id))
+    return Reply(status, challenge, request_id=_header(request_id))
 
 
 def unclear(error: Exception) -> Reply:

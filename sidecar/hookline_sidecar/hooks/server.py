@@ -1,4 +1,4 @@
-"""The server behind the lanes: aiohttp's, with our bounds, and with our words for what is no HTTP.
+"""The server behind the lanes: aiohttp's, with our bounds, and with our words for what is not HTTP.
 
 Its low-level server is used, because its application would answer malformed requests, unknown expectations and cut-off
 bodies in ways of its own.
@@ -139,7 +139,7 @@ class _Connection(Connection):
         super().connection_lost(exc)
 
     def eof_received(self) -> None:
-        """The client has closed the connection, or will send no more: it may still read, and is not waited for."""
+        """The client closed the connection, or sends nothing more. It may still read, but nothing waits for it."""
         self.asker.leave()
 
     async def start(self) -> None:
@@ -149,7 +149,7 @@ class _Connection(Connection):
 
     def refusal(self, status: int, detail: str) -> web.Response:
         """A problem document."""
-        text = f"the request is malformed: {writable(detail or 'this is no HTTP/1.1')}"
+        text = f"the request is malformed: {writable(detail or 'this is not HTTP/1.1')}"
         return Problem(status, text).reply().response()
 
 

@@ -13,22 +13,39 @@ import logging
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from hookline_api.bundle import Bundle, BundlePlugin
 from hookline_api.text import readable
-from hookline_runtime.errors import CallError, OverloadError, quoted
+from hookline_runtime.errors import CallError, OverloadError, load_sentence
 from hookline_runtime.guest.compiler import Compiler
 from hookline_runtime.host.kv import KvStore
-from hookline_runtime.plugin.budget import Plan, TooLargeError
-from hookline_runtime.runtime import Prepared, PrepareError, Runtime
+from hookline_runtime.plugin.budget import TooLargeError
+from hookline_runtime.runtime import PrepareError, Runtime
 from hookline_sidecar import messages
 from hookline_sidecar.hooks import endpoint
 from hookline_sidecar.hooks.accepting import Acceptor
+from hookline_sidecar.messages import (
+    CallFailure,
+    Commit,
+    Committed,
+    Discard,
+    GuestMetric,
+    Hello,
+    LoadRefused,
+    Paused,
+    PluginFacts,
+    Prepare,
+    Prepared,
+    Proven,
+    Report,
+    ToWorker,
+)
 
 if TYPE_CHECKING:
     import socket
 
+    from hookline_api.bundle import Bundle
+    from hookline_runtime import runtime
     from hookline_runtime.plugin.permits import Member
     from hookline_runtime.plugin.plugin import LastFailure, Plugin
     from hookline_runtime.plugin.stats import StatsTable
@@ -68,11 +85,11 @@ class Worker:
         # The supervisor writes initial keys, once for all workers.
         self._runtime = Runtime(kv=KvStore(state.kv), stats=stats, member=member, initial_keys=False)
         self._compiler = Compiler(state.compiled)
-        self._prepared: Prepared | None = None
+        self._prepared: runtime.Prepared | None = None
         self._gate = endpoint.Gate(self._runtime)
         self._gate.count_unclear = functools.partial(board.count_unclear, index)
         self._service: _Service | None = None
-        self._told: dict[str, Any] = {}
+        self._reported: dict[str, PluginFacts] = {}
 
     async def run(self) -> None:
         """Answer hooks until SIGTERM, then until the last call ends."""
@@ -110,57 +127,55 @@ class Worker:
             except OSError:
                 await asyncio.sleep(_RECONNECT_S)  # it is not up yet, or again: what runs goes on
                 continue
-            self._told = {}
-            messages.send(writer, {"hello": self._index, "pid": os.getpid()})
+            self._reported = {}
+            messages.send(writer, Hello(index=self._index, pid=os.getpid()))
             reporting = asyncio.create_task(self._report(writer))
             try:
-                while (message := await messages.receive(reader)) is not None:
+                while (message := await messages.receive(reader, messages.TO_WORKER)) is not None:
                     await self._obey(message, writer)
             finally:
                 reporting.cancel()
                 writer.close()
             await asyncio.sleep(_RECONNECT_S)
 
-    async def _obey(self, message: messages.Message, writer: asyncio.StreamWriter) -> None:
-        if "prepare" in message:
-            version = message["prepare"]
-            self._discard()
-            bundle = Bundle.model_validate(message["bundle"])
-            self._runtime.budget.follow(Plan(**message["memory"]) if message["memory"] else None)
-            try:
-                self._prepared = await self._runtime.prepare(
-                    bundle,
-                    self._compiler.find,
-                    numbers=message["numbers"],
-                    before=[BundlePlugin.model_validate(entry) for entry in message["before"]],
-                )
-            except PrepareError as error:
+    async def _obey(self, message: ToWorker, writer: asyncio.StreamWriter) -> None:
+        match message:
+            case Prepare():
+                messages.send(writer, await self._prepare(message))
+            case Commit(version=version):
+                if self._prepared is not None and self._prepared.bundle.version == version:
+                    self._runtime.commit(self._prepared)
+                    self._prepared = None
+                    self._open()
+                    messages.send(writer, Committed(version=version))
+            case Discard():
+                self._discard()
+            case Proven(revisions=revisions):
+                for name, revision in revisions.items():
+                    self._runtime.prove(name, revision)
+
+    async def _prepare(self, wanted: Prepare) -> Prepared | LoadRefused:
+        """Load a bundle beside the running one."""
+        self._discard()
+        self._runtime.budget.follow(wanted.memory)
+        try:
+            self._prepared = await self._runtime.prepare(
+                wanted.bundle, self._compiler.find, numbers=wanted.numbers, before=wanted.before
+            )
+        except PrepareError as error:
+            reason, origin = error.reason, error.reason.__cause__
+            return LoadRefused(
+                version=wanted.version,
+                plugin=error.plugin,
+                cause=reason.cause,
+                message=load_sentence(reason, secrets=_has_secrets(wanted.bundle, error.plugin)),
                 # Where the guest itself failed, its compiled form is as it should be.
-                is_damaged = error.reason.cause == "verify" and not isinstance(error.reason.__cause__, CallError)
-                answer = {
-                    "plugin": error.plugin,
-                    "cause": error.reason.cause,
-                    "message": quoted(error.reason, secrets=_has_secrets(bundle, error.plugin)),
-                    "damaged": is_damaged,
-                    # There may be room another time.
-                    "passing": isinstance(error.reason, TooLargeError)
-                    or isinstance(error.reason.__cause__, OverloadError),
-                }
-                messages.send(writer, {"refused": version} | answer)
-            else:
-                guests, alone = self._runtime.budget.total, dict(self._prepared.alone)
-                messages.send(writer, {"prepared": version, "guests": guests, "alone": alone})
-        elif "commit" in message:
-            if self._prepared is not None and self._prepared.bundle.version == message["commit"]:
-                self._runtime.commit(self._prepared)
-                self._prepared = None
-                self._open()
-                messages.send(writer, {"committed": message["commit"]})
-        elif "discard" in message:
-            self._discard()
-        elif "proven" in message:
-            for name, revision in message["proven"].items():
-                self._runtime.prove(name, revision)
+                damaged=reason.cause == "verify" and not isinstance(origin, CallError),
+                # There may be room another time.
+                passing=isinstance(reason, TooLargeError) or isinstance(origin, OverloadError),
+            )
+        guests, alone = self._runtime.budget.total, dict(self._prepared.alone)
+        return Prepared(version=wanted.version, guests=guests, alone=alone)
 
     def _discard(self) -> None:
         if self._prepared is not None:
@@ -177,12 +192,12 @@ class Worker:
         """Tell the supervisor what is not in the shared statistics, where it changed."""
         while True:
             if self._service is not None:
-                self._board.tell(self._index, self._service.closed)
+                self._board.write_closed(self._index, self._service.closed)
             report = {name: _facts(plugin) for name, plugin in self._runtime.plugins.items()}
             # What a supervisor that does not read has not taken yet must not pile up here.
-            if report != self._told and not writer.transport.get_write_buffer_size():
-                self._told = report
-                messages.send(writer, {"report": report})
+            if report != self._reported and not writer.transport.get_write_buffer_size():
+                self._reported = report
+                messages.send(writer, Report(plugins=report))
             await asyncio.sleep(_REPORT_S)
 
 
@@ -193,7 +208,7 @@ class _Service:
         self._server = made.server(self._ended)
         self.closed = self._server.closed
         """Connections that had to go, counted on from where the worker before this one was."""
-        self.closed.update(board.told(worker))
+        self.closed.update(board.closed_of(worker))
         self._acceptor = Acceptor(hook_sockets, board, worker, self._server)
         self._acceptor.open()
 
@@ -212,29 +227,28 @@ def _has_secrets(bundle: Bundle, plugin: str) -> bool:
     return any(entry.name == plugin and entry.secret_paths for entry in bundle.plugins)
 
 
-def _facts(plugin: Plugin) -> dict[str, Any]:
+def _facts(plugin: Plugin) -> PluginFacts:
     failure, fault = plugin.last_failure, plugin.last_fault
-    return {
-        "revision": plugin.revision,
-        "inline": plugin.inline,
-        "off_the_road": {
-            name.value: {"failures": hook.breaker.failures, "until": round(time.time() + hook.breaker.open_for, 1)}
+    return PluginFacts(
+        revision=plugin.revision,
+        inline=plugin.inline,
+        paused={
+            name.value: Paused(failures=hook.breaker.failures, until=round(time.time() + hook.breaker.open_for, 1))
             for name, hook in plugin.hooks.items()
             if hook.breaker.open_for
         },
-        "last_failure": None if failure is None else _failure(failure),
-        "last_fault": None if fault is None else _failure(fault),
-        "last_failures": {hook.value: _failure(each) for hook, each in plugin.last_failures.items()},
-        "denied": dict(plugin.host.denied),
-        "refused": dict(plugin.host.refused),
-        "metrics": {name: [metric.kind, metric.value, metric.count] for name, metric in plugin.host.metrics.items()},
-    }
+        last_failure=None if failure is None else _failure(failure),
+        last_fault=None if fault is None else _failure(fault),
+        last_failures={hook.value: _failure(each) for hook, each in plugin.last_failures.items()},
+        denied=dict(plugin.host.denied),
+        refused=dict(plugin.host.refused),
+        metrics={
+            name: GuestMetric(type=metric.kind, value=metric.value, count=metric.count)
+            for name, metric in plugin.host.metrics.items()
+        },
+    )
 
 
-def _failure(failure: LastFailure) -> dict[str, Any]:
-    return {
-        "hook": failure.hook,
-        "cause": failure.cause,
-        "message": readable(failure.message, _MAX_SENTENCE - 1),
-        "at": failure.at,
-    }
+def _failure(failure: LastFailure) -> CallFailure:
+    message = readable(failure.message, _MAX_SENTENCE - 1)
+    return CallFailure(hook=failure.hook, cause=failure.cause, message=message, at=failure.at)

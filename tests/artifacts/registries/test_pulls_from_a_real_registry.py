@@ -162,7 +162,7 @@ async def test_a_lax_authority_is_told_from_an_unknown_one_on_every_interpreter(
 
 async def test_a_ca_that_is_no_certificate_is_refused(tls_registry, fetcher):
     """A ConfigMap with other text in it gives one clear error."""
-    with pytest.raises(FetchError, match=r"no PEM certificate.*ca\.crt"):
+    with pytest.raises(FetchError, match=r"not a PEM certificate.*ca\.crt"):
         await fetcher.resolve(tls_registry.source("tls:v1"), access=RegistryAccess(ca_pem="not a certificate"))
 
 

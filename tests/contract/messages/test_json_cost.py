@@ -42,6 +42,7 @@ def _depth(value: Any) -> int:
     return 0 if inner is None else 1 + max(map(_depth, inner), default=0)
 
 
+@pytest.mark.slow
 @given(_JSON, st.booleans(), st.sampled_from([None, 2]))
 @settings(max_examples=400, deadline=None)
 def test_no_text_makes_more_than_was_counted(value: object, ascii_only: object, indent: int | None) -> None:

@@ -173,9 +173,9 @@ async def test_a_secret_that_cannot_be_read_is_asked_for_once_and_not_by_every_p
     catalogue.put_revision(("shop", "guard-1"), None, Revision.of(body, Seal()))
     bundles = Bundles(catalogue, NoSecrets(), key=lambda: b"k" * 32)
     known = catalogue.plugin(("shop", "guard"))
-    standings = [await bundles.standing(known) for _ in range(20)]
+    offers = [await bundles.offer(known) for _ in range(20)]
     assert asked == ["limits"]
-    assert "in trouble" in standings[-1].entry.failure.message
+    assert "in trouble" in offers[-1].entry.failure.message
 
 
 def _plugin(*, uid, **spec):

@@ -74,7 +74,7 @@ class World:
     def later(self, seconds=60.0):
         """Look again after a while."""
         self.clock += seconds
-        self.trust.look()
+        self.trust.check()
 
 
 @pytest.fixture
@@ -235,9 +235,7 @@ async def test_a_session_is_told_once_and_again_when_there_is_another():
         sent.append(AuthorityMessage.model_validate_json(text))
 
     catalogue, fleet = Catalogue(), Fleet()
-    distribution = Distribution(
-        None, catalogue, None, fleet, None, None, is_peer=lambda _: False, authority=lambda: bundle[0]
-    )
+    distribution = Distribution(catalogue, None, fleet, None, None, authority=lambda: bundle[0])
     session = Session(None, None, SimpleNamespace(send_str=send), lambda: None)
     for _ in range(3):
         await distribution._introduce(session)

@@ -93,6 +93,7 @@ resolutions = st.one_of(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @given(resolution=resolutions, pods=pods, unguarded=unguarded, needs_pods=st.booleans(), generation=st.integers(1, 9))
 def test_the_status_is_bounded_and_stays_where_nothing_changes(resolution, pods, unguarded, needs_pods, generation):
     """Bounded whatever is in it, read back by its own model, without a write the second time, never both at once."""

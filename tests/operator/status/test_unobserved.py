@@ -179,11 +179,10 @@ async def test_a_404_means_gone_only_where_the_plugin_is(caplog):
             return found.get(name)
 
     unwritten, error = Unwritten(Kube(), Metrics()), KubeError(404, "the server could not find the requested resource")
-    assert not await unwritten.is_gone(("shop", "a"), error)
-    assert "no status subresource" in str(error)
-    assert await unwritten.is_gone(("shop", "b"), KubeError(404, "not found"))
-    assert not await unwritten.is_gone(("shop", "c"), KubeError(404, "not found"))
-    assert not await unwritten.is_gone(("shop", "b"), KubeError(409, "conflict"))
+    assert "no status subresource" in str(await unwritten.explain(("shop", "a"), error))
+    assert await unwritten.explain(("shop", "b"), KubeError(404, "not found")) is None
+    for name, refusal in (("c", KubeError(404, "not found")), ("b", KubeError(409, "conflict"))):
+        assert await unwritten.explain(("shop", name), refusal) is refusal
 
 
 def test_what_keeps_all_statuses_from_being_written_fills_no_log(caplog):

@@ -11,6 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from hookline_api.config import MAX_CONFIG_VALUES
+from hookline_api.resources import Selector
 from hookline_operator.cluster.budget import NAMESPACE_SPECS, Budget
 from hookline_operator.cluster.catalogue import Catalogue
 from hookline_operator.cluster.kept import Kept
@@ -80,6 +81,15 @@ def test_no_more_than_the_budget_is_kept_and_other_namespaces_have_their_own(cat
     assert sum(len(each.spec) for each in catalogue.plugins["shop"].values()) <= NAMESPACE_SPECS + 60 * 1000
     assert len(_left_out(catalogue)) == 45
     assert _left_out(catalogue, "other") == []
+
+
+def test_a_question_about_a_namespace_that_is_not_there_leaves_nothing(catalogue):
+    """Anybody can send reviews, each about another namespace: none of them may cost memory for good."""
+    key = ("nowhere", "guard")
+    assert (catalogue.plugin(key), catalogue.pod(key)) == (None, None)
+    assert (catalogue.plugins_in("nowhere"), catalogue.matching("nowhere", Selector())) == ([], [])
+    catalogue.forget_plugin(key)
+    assert (catalogue.plugins, catalogue.pods) == ({}, {})
 
 
 def test_there_is_room_again_when_others_go_or_shrink(catalogue):
@@ -291,6 +301,6 @@ def test_the_budget_comes_to_what_weighing_all_of_them_comes_to():
                 over.add(each[2])
         assert budget.over == over
         assert budget.total == sum(each[3] for each in there.values())
-        changes = budget.changes()
+        changes = budget.take_changes()
         assert known ^ over <= changes
         known = over

@@ -54,15 +54,15 @@ async def test_a_module_that_many_ask_for_is_read_once(store):
     """Where it is small; a large one is not kept in memory, and of small ones a few."""
     made = Blobs(store, None, None, None, None)
     entry = put(store, b"small")
-    found = await asyncio.gather(*(made.find("shop", entry) for _ in range(50)))
-    first = await made.find("shop", entry)
+    found = await asyncio.gather(*(made.fetch("shop", entry) for _ in range(50)))
+    first = await made.fetch("shop", entry)
     assert first.data == b"small" == first.path.read_bytes()
     assert {id(each) for each in found} == {id(first)}
-    large = await made.find("shop", put(store, bytes(blobs._SMALL + 1)))
+    large = await made.fetch("shop", put(store, bytes(blobs._SMALL + 1)))
     assert large.data is None
     assert large.path.stat().st_size == blobs._SMALL + 1
     for number in range(40):
-        assert (await made.find("shop", put(store, b"%d" % number))).data == b"%d" % number
+        assert (await made.fetch("shop", put(store, b"%d" % number))).data == b"%d" % number
     assert sum(blob.data is not None for _, blob in made._checked.values()) == blobs._KEPT
 
 
@@ -75,9 +75,9 @@ async def test_a_module_of_one_namespace_is_not_found_for_another(store):
 
     made = Blobs(store, None, SimpleNamespace(plugin=lambda _key: None), None, of_leader)
     entry = put(store, b"private")
-    assert (await made.find("shop", entry)).data == b"private"
+    assert (await made.fetch("shop", entry)).data == b"private"
     with pytest.raises(FetchError, match="the plugin is gone"):
-        await made.find("thief", entry)
+        await made.fetch("thief", entry)
     assert asked == [("thief", entry.artifact.sha256)]
 
 
@@ -93,13 +93,13 @@ async def test_who_hangs_up_ends_nobody_elses_search(store):
     data = b"the leader's"
     there = entry_of(data)
     made = Blobs(store, None, SimpleNamespace(plugin=lambda _key: None), None, of_leader)
-    first = asyncio.create_task(made.find("shop", there))
-    others = [asyncio.create_task(made.find("shop", there)) for _ in range(20)]
+    first = asyncio.create_task(made.fetch("shop", there))
+    others = [asyncio.create_task(made.fetch("shop", there)) for _ in range(20)]
     await asyncio.sleep(0.01)
     first.cancel()
     assert {(await each).data for each in others} == {data}
     absent = entry_of(b"nowhere")
-    found = await asyncio.gather(*(made.find("shop", absent) for _ in range(20)), return_exceptions=True)
+    found = await asyncio.gather(*(made.fetch("shop", absent) for _ in range(20)), return_exceptions=True)
     assert {type(each) for each in found} == {FetchError}
     assert asked == [there.artifact.sha256, absent.artifact.sha256]
     assert not made._looking
@@ -120,7 +120,7 @@ async def test_two_thousand_reports_that_change_nothing_are_few_looks_at_the_pod
 
     publisher = Slow(
         None, catalogue, None, None, Metrics(),
-        check_term=lambda: None, look_again=lambda _key: publisher.soon(plugin), resolution=lambda _plugin: None,
+        check_term=lambda: None, update=lambda _key: publisher.soon(plugin), resolution=lambda _plugin: None,
     )  # fmt: skip
     publisher.begin()
     reports = 0
@@ -158,7 +158,7 @@ def _publisher(kind, names, kube=None, resolution=None):
     catalogue = SimpleNamespace(
         plugin=plugins.get, unguarded=lambda _plugin: ([], 0), can_go_back=lambda _plugin: False
     )  # fmt: skip
-    made = kind(kube, catalogue, None, None, Metrics(), check_term=lambda: None, look_again=lambda _key: None,
+    made = kind(kube, catalogue, None, None, Metrics(), check_term=lambda: None, update=lambda _key: None,
                 resolution=resolution or (lambda _plugin: None))  # fmt: skip
     made.begin()
     return made, plugins

@@ -128,8 +128,8 @@ async def test_a_frame_that_would_have_to_be_inflated_is_refused(operator, tenan
 @pytest.mark.parametrize(("what", "reason"), [(None, "silent"), (_FIRST_FRAGMENT, "unfinished")])
 async def test_who_says_nothing_or_does_not_end_is_let_go(new_operator, tenant, connect, eventually, what, reason):
     """A session has its place, and half of a message its bytes; the bounds are shorter here than they are."""
-    short = {"silent": "distribution; d._HELLO_S = 0.2", "unfinished": "frames; d._UNFINISHED_S = 0.2"}[reason]
-    operator = new_operator(first=f"from hookline_operator import {short.replace(';', ' as d;')}").start()
+    short = {"silent": "server; d._HELLO_S = 0.2", "unfinished": "frames; d._UNFINISHED_S = 0.2"}[reason]
+    operator = new_operator(first=f"from hookline_operator.serve import {short.replace(';', ' as d;')}").start()
     tenant.pod("a")
     sidecar = await connect(operator, tenant, "a", silent=reason == "silent")
     if what is not None:
@@ -276,6 +276,7 @@ def _frame(opcode, size, *, final=True):
     return head + b"mask" + b"x" * size
 
 
+@pytest.mark.slow
 @given(
     sizes=st.lists(st.sampled_from([0, 1, 125, 126, 300, 65_535, 65_536]), max_size=8),
     cuts=st.lists(st.integers(1, 400), min_size=1, max_size=6),

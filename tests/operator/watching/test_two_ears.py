@@ -172,7 +172,7 @@ async def test_what_was_refused_for_a_moment_is_begun_again_at_once(ears):
     ears.watch.reflectors[0].sight.failed("not_found", "no")
     ears.after(10)
     assert ears.again == 0
-    ears.watch.reflectors[0].sight.heard()
+    ears.watch.reflectors[0].sight.answered()
     ears.after(60)
     assert ears.again == 1
 

@@ -206,7 +206,7 @@ def test_who_is_blind_is_unready_only_where_another_could_see(reason, unready):
     clock[0] = GRACE_S + 1
     assert sight.blind
     assert sight.costs_readiness is unready
-    sight.heard()
+    sight.answered()
     assert (sight.blind, sight.costs_readiness, sight.trouble) == (False, False, "")
 
 

@@ -46,7 +46,7 @@ async def ask(catalogue):
         return None
 
     app = web.Application()
-    app.add_routes(routes(settings=lambda: None, check_config=no_config, deleted=Deletions(catalogue)))
+    app.add_routes(routes(settings=lambda: None, check_config=no_config, deleted=Deletions(catalogue).note))
     async with TestClient(TestServer(app)) as client:
 
         async def asking(uid=UID, **changes):

@@ -23,7 +23,7 @@ from hookline_operator.webhooks.container import CONTAINER
 from hookline_operator.webhooks.injection import inject, patch
 from hookline_operator.webhooks.pod_json import InjectionError, MalformedPodError
 from hookline_runtime.plugin.budget import STORE, Plan, need
-from hookline_sidecar.hooks.original import TELLINGS
+from hookline_sidecar.hooks.original import PROXIES
 
 CASES = Path(__file__).parent / "cases"
 DOCUMENT = Path(__file__).parents[3] / "docs" / "operate" / "injection.md"
@@ -161,7 +161,7 @@ def test_what_is_logged_about_a_pod_is_one_line():
 
 def test_the_proxies_that_a_pod_may_name_are_those_that_a_sidecar_knows():
     """And no other: a sidecar would not start."""
-    assert set(AUTH_HEADERS) == set(TELLINGS)
+    assert set(AUTH_HEADERS) == set(PROXIES)
     for name in AUTH_HEADERS:
         assert f"--auth-headers={name}" in run(annotated(auth_headers=name)).pod["spec"]["initContainers"][0]["args"]
     with pytest.raises(InjectionError, match="auth-headers is 'apache', and none of any, nginx"):

@@ -217,6 +217,7 @@ def test_operators_of_no_text_are_judged_too():
     assert any(text.startswith("spec.selector.matchExpressions[0].operator: ") for text in problems)
 
 
+@pytest.mark.slow
 @settings(max_examples=500, deadline=None)
 @given(st.dictionaries(st.sampled_from(["spec", "metadata", "kind", "apiVersion"]), _json), _json)
 def test_whatever_comes_is_judged_in_sentences(document, spec):

@@ -138,7 +138,7 @@ def test_the_kube_client_is_an_api():
     import inspect
 
     from hookline_operator.cluster.kube import Kube
-    from hookline_operator.webhooks.certificates import Api
+    from hookline_operator.cluster.sealing import Api
 
     for name in ("get", "request"):
         wanted = inspect.signature(getattr(Api, name)).parameters

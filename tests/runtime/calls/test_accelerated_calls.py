@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import threading
 import pytest
 
 from hookline_runtime.errors import CallError, TrapError
-from hookline_runtime.guest import accelerator, engine
+from hookline_runtime.guest import accelerator, capi, engine, layouts
 from hookline_runtime.guest.calls import Guest, Instance
 
 pytestmark = pytest.mark.skipif(accelerator.unused is not None, reason=str(accelerator.unused))
@@ -56,6 +57,7 @@ _HOOK = """
 """
 
 
+@pytest.mark.slow
 @_native
 @pytest.mark.parametrize("region", ["", _REGION])
 @pytest.mark.parametrize("frees", [_DEALLOC, "(global $freed i32 (i32.const 0))"])
@@ -287,13 +289,23 @@ def _said_once(guest: Guest, data: bytes) -> tuple[object, ...]:
         instance.close()
 
 
+_MOVED = """
+import hookline_accelerator as it
+it.layout = tuple((name, {1}) if name == "{0}" else (name, at, size) for name, at, size in it.layout)
+"""
+_OTHERWISE = "its memory is laid out otherwise:"
+
+
 @pytest.mark.parametrize(
     ("change", "why"),
     [
         ("os.environ['HOOKLINE_ACCELERATOR'] = 'off'", "HOOKLINE_ACCELERATOR is off"),
         ("sys.modules['hookline_accelerator'] = None", "there is none: "),
         ("import hookline_accelerator as it; it.source = '0'", "it was built from another source"),
-        ("import hookline_accelerator as it; it.words = 9", "its blocks have 9 words"),
+        (_MOVED.format("block.armed", "at + 8, size"), f"{_OTHERWISE} block.armed has 8 bytes at 176, and not "),
+        (_MOVED.format("export.name", "at, 4"), f"{_OTHERWISE} export.name has 4 bytes at 32, and not "),
+        ("import hookline_accelerator as it; it.layout = it.layout[:-1]", f"{_OTHERWISE} it has 58 fields, and not 59"),
+        ("import hookline_accelerator as it; del it.layout", f"{_OTHERWISE} it has 0 fields, and not 59"),
     ],
 )
 def test_without_it_the_runtime_says_why_and_goes_on(change, why):
@@ -309,6 +321,18 @@ print(accelerator.unused, accelerator.call, LOOKS)
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ended.stdout.startswith(why)
     assert ended.stdout.strip().endswith("None {}")
+
+
+@pytest.mark.skipif(accelerator.unused is not None, reason=str(accelerator.unused))
+def test_each_field_of_shared_memory_is_where_python_has_it():
+    """Names, places and sizes are compared, and the library's functions are those that it calls by these names."""
+    theirs = importlib.import_module("hookline_accelerator").layout
+    assert theirs == layouts.LAYOUT
+    functions = [name.removeprefix("wasmtime.") for name, _, _ in theirs if name.startswith("wasmtime.")]
+    assert [each.__name__ for each in capi.FOR_ACCELERATOR] == [f"wasmtime_{name}" for name in functions]
+    for at, (name, offset, size) in enumerate(theirs):
+        for other in (f"{name}_", offset, size), (name, offset + 1, size), (name, offset, size + 1):
+            assert name in layouts.difference((*theirs[:at], other, *theirs[at + 1 :]))
 
 
 def test_where_nothing_can_compile_nothing_is_built(tmp_path, monkeypatch):

@@ -88,7 +88,7 @@ print(Guest.__module__)
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "hookline_runtime.guest.official"
-    assert "slow road" in ended.stderr
+    assert "calls take the fallback" in ended.stderr
     assert why in ended.stderr
 
 

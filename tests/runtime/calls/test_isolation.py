@@ -153,7 +153,7 @@ async def test_a_plugin_is_trusted_on_the_event_loop_after_some_quick_calls_and_
 
 @pytest.mark.parametrize("room", [native_calls, official_calls])
 async def test_an_engine_that_has_no_place_left_is_an_overload(workshop, wat, monkeypatch, room):
-    """On either road: it is not the guest's mistake, and its breaker has nothing to do with it."""
+    """Either way: it is not the guest's mistake, and its breaker has nothing to do with it."""
     monkeypatch.setattr(engine_module, "_engines", {})
     monkeypatch.setitem(engine_module._POOL, "total_core_instances", 2)
     entry = await workshop.plugin(wat.module(hooks={"custom_hook": wat.echo}))

@@ -164,15 +164,15 @@ async def test_calls_beyond_the_concurrency_wait_and_beyond_the_queue_are_an_ove
 
 
 async def test_a_call_waits_no_longer_than_its_timeout(workshop, wat):
-    """The place in front is taken for as long; whoever waited that long is told."""
+    """The permit in front is taken for as long; whoever waited that long is told."""
     runtime = await workshop.guest(wat.switch(), limits={"concurrency": 1, "timeout": "50ms"})
     looping = asyncio.create_task(runtime.call(Hook.CUSTOM, b"2"))
     waiting = [asyncio.create_task(runtime.call(Hook.CUSTOM, b"2")) for _ in range(3)]
     causes = [(await task)["failure"] for task in (looping, *waiting)]
     assert causes[0] == "timeout"
     assert "overload" in causes[1:]
-    assert runtime.plugins["guest"].places.running == 0
-    assert not runtime.plugins["guest"].places._waiting
+    assert runtime.plugins["guest"].permits.running == 0
+    assert not runtime.plugins["guest"].permits._waiting
 
 
 async def test_a_caller_that_goes_away_leaves_its_place_in_the_queue(workshop, wat):
@@ -189,11 +189,11 @@ async def test_a_caller_that_goes_away_leaves_its_place_in_the_queue(workshop, w
     assert {answer.get("failure") for answer in answers} <= {None, "overload"}
     assert "4 wait" not in str(runtime.plugins["guest"].last_failure)
     await first
-    assert runtime.plugins["guest"].places.running == 0
+    assert runtime.plugins["guest"].permits.running == 0
 
 
 async def test_a_caller_that_goes_away_during_its_call_leaves_nothing_behind(workshop, wat, caplog):
-    """The thread ends in its time, the place is free again, and no exception is left that nobody retrieved."""
+    """The thread ends in its time, the permit is free again, and no exception is left that nobody retrieved."""
     lost = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: lost.append(context))
     runtime = await workshop.guest(wat.switch(), limits={"concurrency": 2, "timeout": "30ms"})
@@ -207,7 +207,7 @@ async def test_a_caller_that_goes_away_during_its_call_leaves_nothing_behind(wor
     plugin = runtime.plugins["guest"]
     await runtime.close()
     assert plugin.closed
-    assert plugin.places.running == 0
+    assert plugin.permits.running == 0
     gc.collect()
     assert lost == []
     assert "Traceback" not in caplog.text

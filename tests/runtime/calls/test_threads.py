@@ -10,7 +10,7 @@ import time
 import pytest
 
 from hookline_api.hooks import Hook
-from hookline_runtime.guest import calls
+from hookline_runtime.guest import calls, program
 from hookline_runtime.guest import native as native_calls
 
 
@@ -69,6 +69,7 @@ async def test_many_plugins_at_once_answer_each_for_itself(workshop, wat):
         assert [answer["value"] for answer in answers] == [name for name in names for _ in range(5)]
 
 
+@pytest.mark.slow
 async def test_a_plugin_that_loops_does_not_hold_the_event_loop_while_it_is_on_probation(workshop, wat):
     """Another plugin's calls are answered while the loop runs."""
     looping = await workshop.plugin(wat.switch(), "looping", limits={"timeout": "2s"})
@@ -94,7 +95,9 @@ async def test_instances_that_change_threads_take_nothing_from_who_runs_there(wo
             time.sleep(0)
             return found
 
-    monkeypatch.setattr(native_calls, "_running", Yielding())
+    running = Yielding()
+    for room in native_calls, program:
+        monkeypatch.setattr(room, "RUNNING", running)
     ask = "(call $random (i32.const 64) (i32.const 8))"
     text = wat.module(
         imports=wat.host("hookline", "random", "i32 i32", "i32"),

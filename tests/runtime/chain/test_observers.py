@@ -10,7 +10,7 @@ import pytest
 from hookline_api.bundle import Bundle, BundlePlugin
 from hookline_api.hooks import Hook
 from hookline_runtime.plugin.backlog import MAX_BACKLOG, MAX_BACKLOG_BYTES, Asker
-from hookline_runtime.plugin.permits import SharedPlaces
+from hookline_runtime.plugin.permits import SharedPermits
 from hookline_runtime.plugin.stats import Summary
 
 _WAIT = {"overflow": "Wait"}
@@ -226,14 +226,14 @@ async def test_who_must_see_everything_waits_for_a_place_that_another_process_ha
     workshop, wat, tmp_path, overflow, recorded, failed
 ):
     """``limits.concurrency`` is all workers' together, and the other one may be busy for longer than a time-out."""
-    shared = SharedPlaces(tmp_path / "places", 2)
+    shared = SharedPermits(tmp_path / "permits", 2)
     mine, theirs = shared.join(0), shared.join(1)
     for each in (mine, theirs):
         each.listen()
     entry = await _watching(
         workshop, wat, observers={"overflow": overflow}, limits={"concurrency": 1, "timeout": "50ms"}
     )
-    held = theirs.places(plugin=0, key=f"{entry.name} {entry.revision}", limit=1, most=1)
+    held = theirs.make_permits(plugin=0, key=f"{entry.name} {entry.revision}", limit=1, most=1)
     await held.enter(1)
     runtime = await workshop.run(entry, member=mine)
     try:

@@ -30,7 +30,7 @@ def _refusal(text: str | bytes) -> str:
 @pytest.mark.parametrize("data", [b"", b"\0as", b"\x7fELF and more", b"<html>404</html>", b"\0" * 64])
 def test_bytes_that_are_no_webassembly_are_refused_as_such(data):
     """Whatever a registry or a web server answered instead of a module."""
-    assert "no WebAssembly module" in _refusal(data)
+    assert "not a WebAssembly module" in _refusal(data)
 
 
 def test_a_component_is_refused_with_the_target_to_build_for():

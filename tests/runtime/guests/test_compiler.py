@@ -16,6 +16,8 @@ from hookline_artifacts.errors import ConfigError, LoadError, VerifyError
 from hookline_runtime.guest.compiler import Compiler, Job
 from hookline_runtime.guest.engine import load_compiled
 
+pytestmark = pytest.mark.slow  # each compiles in a child
+
 _WASM = bytes(wasmtime.wat2wasm("(module)"))
 
 

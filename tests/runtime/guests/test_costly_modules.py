@@ -17,6 +17,8 @@ from hookline_artifacts.errors import FetchError, VerifyError
 from hookline_runtime.guest import compiler as compiler_module
 from hookline_runtime.guest.compiler import MAX_FAILED, Compiler, Job, compile_s
 
+pytestmark = pytest.mark.slow  # each compiles in a child
+
 MIB = 2**20
 
 

@@ -51,6 +51,7 @@ async def test_a_schema_of_an_old_draft_does_not_quote_the_settings(compiler, tm
     assert "S3CRET" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_a_module_of_millions_of_types_is_refused_before_they_are_made():
     """As many as engines take, and no more, however they are spread over sections."""
     for section, item in ((1, b"\x60\0\0"), (3, b"\0")):

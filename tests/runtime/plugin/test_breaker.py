@@ -129,7 +129,7 @@ async def test_a_trial_that_is_neither_good_nor_bad_does_not_pause_it_for_ever(g
         await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-        while guest.plugin.places.running:  # noqa: ASYNC110 - there is no event for a call that nobody waits for
+        while guest.plugin.permits.running:  # noqa: ASYNC110 - there is no event for a call that nobody waits for
             await asyncio.sleep(0)
     elif spoiler == "nonsense":
         assert (await guest.call(_NONSENSE))["failure"] == "result"
@@ -139,20 +139,20 @@ async def test_a_trial_that_is_neither_good_nor_bad_does_not_pause_it_for_ever(g
 
 
 async def test_a_trial_that_gives_up_waiting_for_its_turn_does_not_pause_it(guest, clock):
-    """The places are taken by calls that were under way when the breaker opened."""
-    places = guest.plugin.places
+    """The permits are taken by calls that were under way when the breaker opened."""
+    permits = guest.plugin.permits
     for _ in range(2):
-        await places.enter(0)
+        await permits.enter(0)
     for _ in range(5):
-        guest.breaker.failed(TrapError)
+        guest.breaker.count_failure(TrapError)
     clock.now += 1
     task = asyncio.create_task(guest.call(_OK))
     await asyncio.sleep(0)
-    assert places._waiting
+    assert permits._waiting
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     for _ in range(2):
-        places.leave()
+        permits.leave()
     clock.now += 10
     assert (await guest.call(_OK))["value"] == 0
 

@@ -108,7 +108,7 @@ async def test_an_inline_call_waits_for_memory_too(workshop, wat, held):
     assert (await runtime.call(Hook.AUTHORIZE, b'{"query": ""}'))["action"] == "allow"
     first = asyncio.create_task(runtime.call(Hook.CUSTOM, b"1"))
     await entered(held, 1)
-    assert not runtime.plugins["quick"].ready()
+    assert not runtime.plugins["quick"].get_ready()
     waits = asyncio.create_task(runtime.call(Hook.AUTHORIZE, b'{"query": ""}'))
     await asyncio.sleep(0)
     held.go.set()

@@ -198,10 +198,10 @@ async def test_a_call_that_succeeds_leaves_the_version_before_alone(versions, sw
     first, second = await versions("(i64.const 0)")
     runtime = await switch(first, second)
     old = runtime.plugins["guest"].before.plugin
-    rows = [each.row.values() for each in runtime.plugins["guest"].before._roads.values()]
+    rows = [each.row.values() for each in runtime.plugins["guest"].before._hooks.values()]
     for _ in range(50):
         assert (await runtime.call(Hook.AUTHORIZE, _QUERY))["action"] == "defer"
-    assert [each.row.values() for each in runtime.plugins["guest"].before._roads.values()] == rows
+    assert [each.row.values() for each in runtime.plugins["guest"].before._hooks.values()] == rows
     assert _summary(runtime, Hook.AUTHORIZE).alone == 0
     assert not old.closed
 

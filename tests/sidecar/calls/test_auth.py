@@ -163,7 +163,7 @@ async def test_claims_that_are_too_deep_are_no_error_of_ours(running, guests, de
     running.folder.write("deep.wasm", module)
     running.folder.write("all.yaml", "# nothing")
     running.folder.remove("all.yaml")
-    running.folder.plugin("deep", priority=depth)
+    running.folder.plugin("deep", priority=depth, rollout=AT_ONCE)
     running.wait_plugin("deep", state="Running", priority=depth)
     status, _ = await ask(running)
     assert status == (200 if depth <= 200 else 401)

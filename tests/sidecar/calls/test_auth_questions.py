@@ -9,9 +9,9 @@ from auth_calls import Recorder, told
 from hookline_api.hooks import INPUTS, Hook
 from hookline_sidecar.hooks.auth import Question
 from hookline_sidecar.hooks.heads import read_head
-from hookline_sidecar.hooks.original import TELL, TELLINGS
+from hookline_sidecar.hooks.original import ORIGINAL_HEADERS, PROXIES
 
-ANY = TELLINGS["any"]
+ANY = PROXIES["any"]
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def as_sent(proxy, more=(), *, by):
 
 def test_all_that_tell_an_original_request_are_tried():
     """What is read has a forgery below."""
-    assert {name.lower() for name in FORGERIES} == TELL
+    assert {name.lower() for name in FORGERIES} == ORIGINAL_HEADERS
 
 
 @pytest.mark.parametrize("proxy", AS_SENT)

@@ -107,13 +107,13 @@ async def test_request_ids_stay_with_their_calls(sidecar):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        (b"", "no JSON"),
+        (b"", "not valid JSON"),
         (b"[]", "calls"),
         (b"{}", "calls"),
         (b'{"calls": {}}', "calls"),
         ({"calls": [{"hook": "route", "input": {"query": ""}}] * (MAX_CALLS + 1)}, str(MAX_CALLS)),
         (b'{"calls": ' + b"[" * 600 + b"]" * 600 + b"}", "nested"),
-        (b'{"calls": [' + b"\xff" + b"]}", "no JSON"),
+        (b'{"calls": [' + b"\xff" + b"]}", "not valid JSON"),
     ],
     ids=["nothing", "an array", "no calls", "an object", "too many", "too deep", "no UTF-8"],
 )

@@ -58,13 +58,13 @@ class Fed:
     @property
     def trouble(self):
         """What is told of the hook."""
-        found = self.health.told.get(self.name)
+        found = self.health.troubles.get(self.name)
         return found[0].trouble if found else None
 
     @property
     def told(self):
         """All that is told of the hook."""
-        return self.health.told[self.name][0]
+        return self.health.troubles[self.name][0]
 
 
 def test_what_was_counted_before_is_held_against_nobody():
@@ -200,7 +200,7 @@ def test_a_plugin_that_is_gone_is_forgotten():
     """And one of its name begins anew."""
     fed = Fed().second(10, calls=100, trap=100)
     assert fed.health.look([], fed.now)
-    assert fed.health.told == {}
+    assert fed.health.troubles == {}
     assert fed.health._plugins == {}
 
 

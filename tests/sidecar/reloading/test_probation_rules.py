@@ -6,6 +6,7 @@ import pytest
 
 from hookline_api.bundle import Bundle, BundleArtifact, BundlePlugin
 from hookline_sidecar.control.probation import Counts, Probations, Trial, _fails
+from hookline_sidecar.messages import CallFailure, PluginFacts
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,19 @@ class _State:
         self.kept = kept
 
 
+def trapped(at):
+    """A call that trapped, as a worker reports it."""
+    return CallFailure(hook="pre_query", cause="trap", message="it trapped", at=at)
+
+
+def facts(revision, fault):
+    """What a worker reports of a plugin of that revision, whose newest fault is this one."""
+    return PluginFacts(
+        revision=revision, inline=True, paused={}, last_failure=fault, last_fault=fault, last_failures={}, denied={},
+        refused={}, metrics={},
+    )  # fmt: skip
+
+
 class _Pod:
     """What one pod's workers count and say, and its clock."""
 
@@ -41,7 +55,7 @@ class _Pod:
 
     def start(self):
         """As after a restart of the supervisor."""
-        reports = lambda: [{"p": {"revision": self.revision, "last_fault": self.said}}]  # noqa: E731
+        reports = lambda: [{"p": facts(self.revision, self.said)}]  # noqa: E731
         self.made = Probations(self.state, count=lambda _: self.counts, reports=reports, clock=lambda: self.now)
 
     def runs(self, new, old=None):
@@ -56,7 +70,7 @@ class _Pod:
         """So many calls more, of which so many failed."""
         now = self.counts
         self.counts = Counts(now.calls + calls, now.failed + alone, now.alone + alone)
-        self.said = {"cause": "trap", "message": "it trapped", "at": self.now} if alone else self.said
+        self.said = trapped(self.now) if alone else self.said
 
     def look(self, entry):
         """What is decided."""
@@ -87,7 +101,7 @@ def test_it_proves_itself_by_calls_or_by_time(pod):
     assert pod.runs(three, two) == [two.revision]
     pod.now += 301
     assert pod.look(three) == ({"p": three.revision}, [])
-    assert not pod.made.has(three)
+    assert not pod.made.of_bundle(Bundle.of([three]))
 
 
 def test_what_is_refused_stays_so_until_something_else_is_wanted(pod):
@@ -98,15 +112,16 @@ def test_what_is_refused_stays_so_until_something_else_is_wanted(pod):
     assert pod.look(two) == ({}, ["p"])
     assert pod.made.refuse(two, "wish") == one
     pod.start()
-    refused = pod.made.judge(two, "wish")
-    assert (refused.told.calls, refused.told.failures, refused.told.message) == (12, 5, "it trapped")
+    refused = pod.made.take_wish(two, "wish")
+    told = refused.rolled_back
+    assert (told.calls, told.failures, told.message) == (12, 5, "it trapped")
     assert refused.before == one
     assert pod.made.restored(Bundle.of([two])) == Bundle.of([one])
     assert pod.made.modules() == {one.artifact.sha256, two.artifact.sha256}
-    assert pod.made.judge(one, "wish") is None
-    assert pod.made.judge(two, "the same in other words") is not None
-    assert pod.made.judge(three, "another") is None
-    assert pod.made.judge(two, "wish") is None
+    assert pod.made.take_wish(one, "wish") is None
+    assert pod.made.take_wish(two, "the same in other words") is not None
+    assert pod.made.take_wish(three, "another") is None
+    assert pod.made.take_wish(two, "wish") is None
     pod.start()
     assert pod.made.refused == {}
 
@@ -192,7 +207,7 @@ def test_the_version_before_has_a_moment_to_answer(pod):
     pod.counts = Counts(calls=100, failed=100, alone=0)
     assert pod.look(two) == ({}, [])
     pod.now += one.limits.timeout / 1000
-    pod.said = {"cause": "trap", "message": "it trapped", "at": pod.now}
+    pod.said = trapped(pod.now)
     pod.counts = Counts(calls=100, failed=100, alone=5)
     assert pod.look(two) == ({}, ["p"])
     pod.counts = Counts(calls=100, failed=100, alone=0)

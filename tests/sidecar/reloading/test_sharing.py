@@ -115,7 +115,7 @@ async def test_failures_are_counted_by_cause_and_the_breaker_by_what_it_skips(si
 
     async def off():  # for longer with each call that fails: a look may come late
         await sidecar.ask("route", QUERY)
-        return sidecar.plugin("trap")["off_the_road"]
+        return sidecar.plugin("trap")["paused"]
 
     assert (await until_true(off, "the breaker"))[0]["hook"] == "route"
     assert sidecar.log.count("plugin 'trap', hook route failed") <= 2  # once for each worker

@@ -23,7 +23,7 @@ HANGS = textwrap.dedent(
 
     async def main():
         sidecar = SimpleNamespace(draining=False, not_ready=lambda: [] if ready else ["no plugin"])
-        task = asyncio.create_task(waiting.watch(sidecar))
+        task = asyncio.create_task(waiting.watch(lambda: sidecar))
         await asyncio.sleep(0.1)
         time.sleep(2)  # as a loop that hangs
         task.cancel()
@@ -63,7 +63,7 @@ async def test_each_reason_is_said_once_in_one_bounded_line(caplog, monkeypatch)
 
     sidecar.not_ready = not_ready
     caplog.set_level(logging.INFO, "hookline.supervisor")
-    task = asyncio.create_task(waiting.watch(sidecar))
+    task = asyncio.create_task(waiting.watch(lambda: sidecar))
 
     async def looked(times):
         before = sidecar.looks

@@ -113,11 +113,11 @@ def trusted(client):
 
 def test_a_client_trusts_both_and_says_which_it_was_told(client, tmp_path):
     """From the next connection on."""
-    assert (trusted(client), client.told) == (1, None)
+    assert (trusted(client), client.authority) == (1, None)
     assert client.trust(message(NEW))
-    assert (trusted(client), client.told) == (2, "v1")
+    assert (trusted(client), client.authority) == (2, "v1")
     (tmp_path / "ca.crt").write_text(NEW)
-    assert (trusted(client), client.told) == (1, None)
+    assert (trusted(client), client.authority) == (1, None)
 
 
 def test_a_client_that_has_connected_to_nobody_believes_nobody(client):

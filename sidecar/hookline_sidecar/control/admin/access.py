@@ -56,8 +56,11 @@ class Access:
         self.refused: Counter[str] = Counter()
         """Requests of strangers, by why they are: ``off``, ``token``, ``unreadable``."""
 
-    async def caller(self, request: web.Request) -> Caller:
-        """Who asks. Raises Problem: 401 or 403 for a stranger, 503 where the token's file cannot be used."""
+    async def admit(self, request: web.Request) -> Caller:
+        """Let in who may come, and say who it is.
+
+        Raises Problem: 401 or 403 for a stranger, 503 where the token's file cannot be used.
+        """
         connection = _connection(request)
         if connection is None:
             raise Problem(403, "nobody is there any more")
@@ -88,12 +91,12 @@ class Access:
             )
         return Caller(f"the token's bearer at {address}")
 
-    async def knows(self, request: web.Request) -> bool:
-        """Whether it brought the token, where strangers are answered too. A wrong one counts as in ``caller``."""
+    async def try_admit(self, request: web.Request) -> bool:
+        """Whether it brought the token, where strangers are answered too. A wrong one counts as in ``admit``."""
         if self._token is None or "Authorization" not in request.headers:
             return False
         try:
-            await self.caller(request)
+            await self.admit(request)
         except Problem:
             return False
         return True

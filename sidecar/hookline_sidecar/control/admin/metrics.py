@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import (
@@ -14,40 +14,44 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from hookline_api.hooks import Hook
-from hookline_runtime.plugin.stats import PROMETHEUS_BOUNDS, Summary
+from hookline_runtime.plugin.stats import PROMETHEUS_BOUNDS
 from hookline_serving.bounds import REASONS
-from hookline_sidecar.control.sources.operator import OperatorSource
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from hookline_sidecar.control.supervisor import Supervisor
+    from hookline_serving.bounds import Closed
+    from hookline_sidecar.board import Board
+    from hookline_sidecar.control.admin.access import Access
+    from hookline_sidecar.control.admin.kv import KvAdmin
+    from hookline_sidecar.control.view import View
 
 
-def exposition(supervisor: Supervisor, *, guests: bool) -> bytes:
+class Counters(NamedTuple):
+    """What is counted beside a view."""
+
+    board: Board
+    closed: Mapping[str, Closed]
+    """Connections to the admin ports that had to go, by port."""
+    access: Access
+    keys: KvAdmin
+
+
+def exposition(view: View, counters: Counters, *, guests: bool) -> bytes:
     """The text format, https://prometheus.io/docs/instrumenting/exposition_formats/.
 
     ``guests``: with the metrics that plugins keep. A plugin makes up their names while it is asked, of whatever a call
     brought it, so they are not for strangers. All other names and labels are ours, or those of resources.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Collector(supervisor, guests=guests))
+    registry.register(_Collector(view, counters, guests=guests))
     return generate_latest(registry)
 
 
-def summaries(supervisor: Supervisor, plugin: str) -> dict[Hook, Summary]:
-    """One plugin's statistics over all workers, for the hooks that were called."""
-    number = supervisor.numbers.get(plugin)
-    if number is None:
-        return {}
-    found = {hook: Summary.of([table.row(number, hook).values() for table in supervisor.tables]) for hook in Hook}
-    return {hook: summary for hook, summary in found.items() if summary.calls or summary.skipped or summary.waited}
-
-
 class _Collector(Collector):
-    def __init__(self, supervisor: Supervisor, *, guests: bool) -> None:
-        self._supervisor = supervisor
+    def __init__(self, view: View, counters: Counters, *, guests: bool) -> None:
+        self._view = view
+        self._counters = counters
         self._with_guests = guests
 
     def collect(self) -> Iterator[Metric]:
@@ -60,70 +64,72 @@ class _Collector(Collector):
             yield from self._guests()
 
     def _sidecar(self) -> Iterator[Metric]:
-        it = self._supervisor
-        version = it.bundle.version if it.bundle else ""
-        yield GaugeMetricFamily("hookline_ready", "Whether the sidecar is ready.", value=float(not it.not_ready()))
-        yield GaugeMetricFamily("hookline_workers", "Workers that should run.", value=it.fleet.size)
+        view, workers = self._view, self._view.workers
+        yield GaugeMetricFamily("hookline_ready", "Whether the sidecar is ready.", value=float(not view.not_ready()))
+        yield GaugeMetricFamily("hookline_workers", "Workers that should run.", value=workers.size)
         yield GaugeMetricFamily(
-            "hookline_workers_current", "Workers that run the newest bundle.", value=it.fleet.running(version)
+            "hookline_workers_current", "Workers that run the newest bundle.", value=workers.current
         )
         yield CounterMetricFamily(
-            "hookline_worker_connections", "Workers that were started.", value=it.fleet.connections
+            "hookline_worker_connections", "Workers that were started.", value=workers.connections
         )
+        yield from self._connections()
+        yield CounterMetricFamily("hookline_bundle_changes", "Bundles that replaced another.", value=view.changes)
+        link = view.source.link
+        if link is not None:
+            yield GaugeMetricFamily(
+                "hookline_operator_connected",
+                "Whether there is a connection to the operator.",
+                value=float(link.connected),
+            )
+            yield CounterMetricFamily(
+                "hookline_operator_connections", "Connections to the operator that were made.", value=link.connections
+            )
+        else:
+            yield GaugeMetricFamily(
+                "hookline_manifest_problems", "Manifests that cannot be used.", value=len(view.source.problems)
+            )
+        info = GaugeMetricFamily("hookline_bundle_info", "The running bundle.", labels=["version"])
+        info.add_metric([view.bundle.version if view.bundle else ""], 1)
+        yield info
+
+    def _connections(self) -> Iterator[Metric]:
+        board = self._counters.board
         connections = GaugeMetricFamily(
             "hookline_connections", "Connections of proxies, by the worker that answers on them.", labels=["worker"]
         )
-        for worker in range(it.fleet.size):
-            connections.add_metric([str(worker)], it.board.connections(worker))
+        for worker in range(self._view.workers.size):
+            connections.add_metric([str(worker)], board.connections(worker))
         yield connections
         yield CounterMetricFamily(
             "hookline_auth_unclear",
             "Subrequests of proxies that were refused: two headers differ, or servers would read the path differently.",
-            value=it.board.unclear(),
+            value=board.unclear(),
         )
         closed = CounterMetricFamily(
             "hookline_connections_closed", "Connections that had to go, by where and why.", labels=["port", "reason"]
         )
-        for port, counts in {**it.admin.closed, "hooks": it.board.closed()}.items():
+        for port, counts in {**self._counters.closed, "hooks": board.closed()}.items():
             for reason in REASONS:
                 closed.add_metric([port, reason], counts[reason])
         yield closed
-        yield CounterMetricFamily("hookline_bundle_changes", "Bundles that replaced another.", value=it.changes)
-        if isinstance(it.source, OperatorSource):
-            yield GaugeMetricFamily(
-                "hookline_operator_connected",
-                "Whether there is a connection to the operator.",
-                value=float(it.source.connected),
-            )
-            yield CounterMetricFamily(
-                "hookline_operator_connections",
-                "Connections to the operator that were made.",
-                value=it.source.connections,
-            )
-        else:
-            yield GaugeMetricFamily(
-                "hookline_manifest_problems", "Manifests that cannot be used.", value=len(it.source.problems)
-            )
-        info = GaugeMetricFamily("hookline_bundle_info", "The running bundle.", labels=["version"])
-        info.add_metric([version], 1)
-        yield info
 
     def _admin(self) -> Iterator[Metric]:
         requests = CounterMetricFamily(
             "hookline_admin_kv_requests", "Requests for keys of plugins, answered.", labels=["method", "code"]
         )
-        for (method, code), count in sorted(self._supervisor.kv_admin.requests.items()):
+        for (method, code), count in sorted(self._counters.keys.requests.items()):
             requests.add_metric([method, str(code)], count)
         yield requests
         refused = CounterMetricFamily(
             "hookline_admin_refused", "Requests for protected admin paths by strangers.", labels=["reason"]
         )
-        for reason, count in sorted(self._supervisor.access.refused.items()):
+        for reason, count in sorted(self._counters.access.refused.items()):
             refused.add_metric([reason], count)
         yield refused
 
     def _plugins(self) -> Iterator[Metric]:
-        it = self._supervisor
+        view = self._view
         ready = GaugeMetricFamily(
             "hookline_plugin_ready", "Whether what runs is what the manifest asks for.", labels=["plugin"]
         )
@@ -136,12 +142,12 @@ class _Collector(Collector):
             "1 for a hook that is not well: FailingCalls, Paused, Slow, Overloaded.",
             labels=["plugin", "hook", "trouble"],
         )
-        for name, slot in sorted(it.slots.items()):
-            ready.add_metric([name], float(it.state_of(slot) == "Running"))
-            entry = it.entry(name)
+        for plugin in view.plugins:
+            name, entry = plugin.name, view.entry(plugin.name)
+            ready.add_metric([name], float(view.state_of(plugin) == "Running"))
             if entry is not None and entry.artifact is not None:
                 info.add_metric([name, entry.revision, entry.artifact.digest, entry.mode], 1)
-                troubles = it.health.of(name)
+                troubles = view.health.get(name, [])
                 healthy.add_metric([name], float(not troubles))
                 for each in troubles:
                     trouble.add_metric([name, each.hook.value, each.trouble], 1)
@@ -168,8 +174,8 @@ class _Collector(Collector):
         memory = GaugeMetricFamily(
             "hookline_plugin_memory_max_bytes", "The largest memory of any instance.", labels=labels
         )
-        for name in sorted(self._supervisor.numbers):
-            for hook, summary in summaries(self._supervisor, name).items():
+        for name in self._view.rows.plugins():
+            for hook, summary in self._view.rows.summaries(name).items():
                 key = [name, hook.value]
                 calls.add_metric(key, summary.calls)
                 skipped.add_metric(key, summary.skipped)
@@ -194,9 +200,9 @@ class _Collector(Collector):
             totals: dict[tuple[str, str], int] = {}
             for name, function, count in (
                 (name, function, count)
-                for report in self._supervisor.fleet.reports()
+                for report in self._view.workers.facts
                 for name, facts in report.items()
-                for function, count in facts[field].items()
+                for function, count in (facts.denied if field == "denied" else facts.refused).items()
             ):
                 totals[name, function] = totals.get((name, function), 0) + count
             for key, count in sorted(totals.items()):
@@ -206,15 +212,19 @@ class _Collector(Collector):
     def _guests(self) -> Iterator[Metric]:
         """The metrics that plugins keep themselves. Counters and summaries add up over workers, gauges do not."""
         found: dict[tuple[str, str], dict[str, tuple[float, int]]] = {}
-        for report in self._supervisor.fleet.reports():
-            for plugin, facts in report.items():
-                for given, (kind, value, count) in facts["metrics"].items():
-                    # Prometheus' own ending of counters: with it or without it, it is one metric.
-                    name = given.removesuffix("_total") if kind == "counter" else given
-                    per_plugin = found.setdefault((name, kind), {})
-                    old_value, old_count = per_plugin.get(plugin, (0.0, 0))
-                    total = value if kind == "gauge" else old_value + value
-                    per_plugin[plugin] = (total, old_count + count)
+        reported = (
+            (plugin, given, metric)
+            for report in self._view.workers.facts
+            for plugin, facts in report.items()
+            for given, metric in facts.metrics.items()
+        )
+        for plugin, given, metric in reported:
+            # Prometheus' own ending of counters: with it or without it, it is one metric.
+            name = given.removesuffix("_total") if metric.type == "counter" else given
+            per_plugin = found.setdefault((name, metric.type), {})
+            old_value, old_count = per_plugin.get(plugin, (0.0, 0))
+            total = metric.value if metric.type == "gauge" else old_value + metric.value
+            per_plugin[plugin] = (total, old_count + metric.count)
         for (name, kind), per_plugin in sorted(found.items()):
             yield _guest_family(name, kind, per_plugin)
 

@@ -18,23 +18,26 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 from aiohttp import web
 
-from hookline_runtime.guest import accelerator
 from hookline_serving import Bounds, Closed, HttpServer
 from hookline_serving.bounds import MAX_HEAD
 from hookline_sidecar import sockets
 from hookline_sidecar.control.admin import kv as admin_kv
 from hookline_sidecar.control.admin import metrics, openapi
 from hookline_sidecar.control.admin.access import is_by_socket
+from hookline_sidecar.control.admin.describe import describe
+from hookline_sidecar.control.admin.metrics import Counters
 from hookline_sidecar.replies import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from hookline_sidecar.control.slots import Slot
-    from hookline_sidecar.control.supervisor import Supervisor
+    from hookline_sidecar.board import Board
+    from hookline_sidecar.control.admin.access import Access
+    from hookline_sidecar.control.admin.kv import KvAdmin
+    from hookline_sidecar.control.view import View
+    from hookline_sidecar.settings import Settings
     from hookline_sidecar.sockets import AdminSockets
-
 
 _PROTECTED: Final = "/admin/"
 _HEALTH: Final = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -54,12 +57,22 @@ log = logging.getLogger("hookline.admin")
 class AdminServer:
     """Answers on the listening sockets, and on the socket ``path`` of the state folder."""
 
-    def __init__(self, supervisor: Supervisor, listening: AdminSockets, path: Path) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        listening: AdminSockets,
+        path: Path,
+        *,
+        view: Callable[[], View],
+        board: Board,
+        access: Access,
+        keys: KvAdmin,
+    ) -> None:
         self._listening = listening
         self._path = path
-        address = supervisor.settings.admin
+        address = settings.admin
         exposed = address is not None and not _is_this_machine(address[0])
-        if address is not None and exposed and supervisor.settings.admin_token is None:
+        if address is not None and exposed and settings.admin_token is None:
             log.warning(
                 "--admin %s:%d can be reached by others, so it answers %s and nothing else; that is what --health is "
                 "for. With --admin-token FILE, who has the token sees the rest, and the socket %s has it anyway",
@@ -67,7 +80,9 @@ class AdminServer:
             )  # fmt: skip
         self.closed = {"health": Closed(), "admin": Closed()}
         """Connections that had to go, by where and why."""
-        health, whole = _health(supervisor), _application(supervisor, exposed=exposed)
+        counters = Counters(board=board, closed=self.closed, access=access, keys=keys)
+        health = _health(view, counters)
+        whole = _application(view, counters, exposed=exposed, is_folder=settings.plugins is not None)
         self._health = HttpServer(health, _HEALTH_BOUNDS, self.closed["health"], shutdown_timeout=_SHUTDOWN_S)
         self._admin = HttpServer(whole, _ADMIN_BOUNDS, self.closed["admin"], shutdown_timeout=_SHUTDOWN_S)
 
@@ -98,7 +113,10 @@ def _is_this_machine(host: str) -> bool:
 
 
 def _add_health(
-    app: web.Application, supervisor: Supervisor, is_ours: Callable[[web.Request], Awaitable[bool]]
+    app: web.Application,
+    view: Callable[[], View],
+    counters: Counters,
+    is_ours: Callable[[web.Request], Awaitable[bool]],
 ) -> None:
     """The paths of ``_HEALTH``; what plugins and others have said only for who is one of ours."""
 
@@ -106,7 +124,8 @@ def _add_health(
         return _json({"status": "ok"})
 
     async def readyz(request: web.Request) -> web.Response:
-        reasons = supervisor.not_ready(in_our_words=not await is_ours(request))
+        in_our_words = not await is_ours(request)
+        reasons = view().not_ready(in_our_words=in_our_words)
         return _json({"ready": not reasons, "reasons": reasons}, status=503 if reasons else 200)
 
     kept, kept_until = b"", 0.0
@@ -114,11 +133,11 @@ def _add_health(
     async def metric_text(request: web.Request) -> web.Response:
         nonlocal kept, kept_until
         if await is_ours(request):
-            body = metrics.exposition(supervisor, guests=True)
+            body = metrics.exposition(view(), counters, guests=True)
         elif (now := time.monotonic()) < kept_until:
             body = kept
         else:
-            body = kept = metrics.exposition(supervisor, guests=False)
+            body = kept = metrics.exposition(view(), counters, guests=False)
             kept_until = now + _KEPT_S
         return web.Response(body=body, headers={"Content-Type": "text/plain; version=0.0.4"})
 
@@ -127,51 +146,52 @@ def _add_health(
     app.router.add_get("/metrics", metric_text)
 
 
-def _health(supervisor: Supervisor) -> web.Application:
+def _health(view: Callable[[], View], counters: Counters) -> web.Application:
     async def nobody(_: web.Request) -> bool:
         return False
 
     app = web.Application(middlewares=[_problems(sorted(_HEALTH))])
-    _add_health(app, supervisor, nobody)
+    _add_health(app, view, counters, nobody)
     return app
 
 
-def _application(supervisor: Supervisor, *, exposed: bool) -> web.Application:
+def _application(view: Callable[[], View], counters: Counters, *, exposed: bool, is_folder: bool) -> web.Application:
     """All of it. ``exposed``: strangers can reach its TCP port."""
+    access = counters.access
 
     def is_inside(request: web.Request) -> bool:
         return not exposed or is_by_socket(request)
 
     async def is_ours(request: web.Request) -> bool:
-        return is_inside(request) or await supervisor.access.knows(request)
+        return is_inside(request) or await access.try_admit(request)
 
     @web.middleware
     async def protected(request: web.Request, handler: _Handler) -> web.StreamResponse:
         # By the target as it came, which is also what is answered: no normal form of it may lead elsewhere.
         if request.raw_path.startswith(_PROTECTED):
-            return await supervisor.kv_admin.answer(request, await supervisor.access.caller(request))
+            return await counters.keys.answer(request, await access.admit(request))
         if request.path not in _HEALTH and not is_inside(request):
-            await supervisor.access.caller(request)
+            await access.admit(request)
         return await handler(request)
 
     app = web.Application(middlewares=[_problems([*openapi.ADMIN, admin_kv.ROOT]), protected])
 
     async def plugins(_: web.Request) -> web.Response:
-        return _json(describe(supervisor))
+        return _json(describe(view(), is_folder=is_folder))
 
     async def bundle(_: web.Request) -> web.Response:
-        if supervisor.bundle is None:
+        running = view().bundle
+        if running is None:
             return Problem(404, "no bundle runs yet").reply().response()
-        shown = supervisor.bundle.redacted()
-        body = {"version": supervisor.bundle.version, **shown.model_dump(mode="json", by_alias=True)}
-        for entry, plugin in zip(body["plugins"], supervisor.bundle.plugins, strict=True):
+        body = {"version": running.version, **running.redacted().model_dump(mode="json", by_alias=True)}
+        for entry, plugin in zip(body["plugins"], running.plugins, strict=True):
             entry["revision"] = plugin.revision
         return _json(body)
 
     async def specification(_: web.Request) -> web.Response:
         return _json(openapi.document())
 
-    _add_health(app, supervisor, is_ours)
+    _add_health(app, view, counters, is_ours)
     app.router.add_get("/v1/plugins", plugins)
     app.router.add_get("/v1/bundle", bundle)
     app.router.add_get("/openapi.json", specification)
@@ -196,86 +216,6 @@ def _problems(paths: Sequence[str]) -> Any:
             return Problem(404, detail).reply().response()
 
     return answered
-
-
-def describe(supervisor: Supervisor) -> dict[str, Any]:
-    """Every plugin that the source asks for, what is done for it, and what is wrong."""
-    return {
-        "source": supervisor.source.describe(),
-        "bundle": supervisor.bundle.version if supervisor.bundle else None,
-        "workers": {
-            "wanted": supervisor.fleet.size,
-            "current": supervisor.fleet.running(supervisor.bundle.version) if supervisor.bundle else 0,
-            "accelerator": accelerator.unused or "used",
-        },
-        "plugins": [_plugin(supervisor, slot) for _, slot in sorted(supervisor.slots.items())],
-        "problems": [
-            {"file": each.file, "field": each.field, "message": each.message, "plugin": each.plugin}
-            for each in supervisor.source.problems
-        ],
-    }
-
-
-def _plugin(supervisor: Supervisor, slot: Slot) -> dict[str, Any]:
-    entry = supervisor.entry(slot.name)
-    reports = [report[slot.name] for report in supervisor.fleet.reports() if slot.name in report]
-    failures = [report["last_failure"] for report in reports if report["last_failure"]]
-    return {
-        "name": slot.name,
-        "manifest": slot.wanted.file or (entry.origin if entry and supervisor.settings.plugins else None),
-        "state": supervisor.state_of(slot),
-        "failure": slot.failure.model_dump() if slot.failure else None,
-        "revision": entry.revision if entry else None,
-        "probation": entry is not None and supervisor.probations.has(entry),
-        "rolled_back": slot.refused.told.model_dump(mode="json", by_alias=True) if slot.refused else None,
-        "artifact": entry.artifact.model_dump(mode="json", by_alias=True) if entry and entry.artifact else None,
-        "hooks": [hook.value for hook in entry.hooks] if entry else [],
-        "priority": entry.priority if entry else None,
-        "mode": entry.mode if entry else None,
-        "description": {"version": slot.resolved.description.version, "notes": slot.resolved.notes}
-        if slot.resolved
-        else None,
-        "ungranted": slot.resolved.ungranted if slot.resolved else [],
-        "inline": all(report["inline"] for report in reports) if reports else None,
-        "health": [each.model_dump(mode="json", by_alias=True) for each in supervisor.health.of(slot.name)],
-        "off_the_road": [
-            {
-                "hook": hook,
-                "failures": facts["failures"],
-                "for_seconds": round(max(0, facts["until"] - time.time()), 1),
-            }
-            for report in reports
-            for hook, facts in report["off_the_road"].items()
-        ],
-        "last_failure": max(failures, key=lambda failure: float(failure["at"]), default=None),
-        "denied": _sum(reports, "denied"),
-        "refused": _sum(reports, "refused"),
-        "stats": {hook.value: _stats(summary) for hook, summary in metrics.summaries(supervisor, slot.name).items()},
-    }
-
-
-def _stats(summary: Any) -> dict[str, Any]:
-    return {
-        "calls": summary.calls,
-        "skipped": summary.skipped,
-        "failures": summary.failures,
-        "dropped": summary.dropped,
-        "waited": summary.waited,
-        "waited_seconds": round(summary.waited_seconds, 6),
-        "p50_us": summary.quantile(0.5),
-        "p90_us": summary.quantile(0.9),
-        "p99_us": summary.quantile(0.99),
-        "fuel": summary.fuel,
-        "memory_max_bytes": summary.memory,
-    }
-
-
-def _sum(reports: list[dict[str, Any]], field: str) -> dict[str, int]:
-    total: dict[str, int] = {}
-    for report in reports:
-        for name, count in report[field].items():
-            total[name] = total.get(name, 0) + count
-    return total
 
 
 def _json(body: object, *, status: int = 200) -> web.Response:

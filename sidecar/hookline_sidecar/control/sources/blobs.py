@@ -21,7 +21,7 @@ from hookline_artifacts.errors import ConfigError, FetchError
 from hookline_artifacts.limits import FetchLimits
 from hookline_artifacts.module.describe import PluginDescription
 from hookline_artifacts.module.inspection import ModuleInfo, inspect_file
-from hookline_artifacts.net.transport import Body
+from hookline_artifacts.net.body import Body
 from hookline_artifacts.resolve import Resolved
 from hookline_artifacts.threads import in_thread
 from hookline_sidecar.control.sources.operator_client import OperatorClient, RefusalError

@@ -6,14 +6,14 @@ import asyncio
 import functools
 import logging
 import re
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_artifacts.fetch import Fetcher
 from hookline_artifacts.resolve import resolve
 from hookline_sidecar.control.sources import foreign
 from hookline_sidecar.control.sources.manifests import Manifest, Scan, scan
-from hookline_sidecar.control.sources.source import Problem, Wanted, Wants
+from hookline_sidecar.control.sources.source import STAND_IN, Problem, Wanted, Wants
 from hookline_sidecar.control.sources.watch import FolderWatch
 
 if TYPE_CHECKING:
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hookline_artifacts.store import ArtifactStore
-
-STAND_IN: Final = "unreadable."
-"""How the name begins of what refuses for a file of which nothing is known."""
 
 log = logging.getLogger("hookline.folder")
 
@@ -40,6 +37,7 @@ class FolderSource:
         self.problems: tuple[Problem, ...] = ()
         self.failure: LoadFailure | None = None
         self.waiting = "the plugins are being loaded"
+        self.link = None
         self._folder = folder
         self._fetcher = Fetcher(store)
         self._running = running
@@ -112,7 +110,7 @@ class FolderSource:
                         key=f"problem {problem.sentence}",
                         placeholder=BundlePlugin(name=name),
                         failure=LoadFailure(cause="config", message=problem.sentence),
-                        known=False,
+                        readable=False,
                     )
         self.wants = Wants(plugins=plugins)
 

@@ -29,18 +29,17 @@ from hookline_api.distribution import (
     DISTRIBUTION_PATH,
     MAX_BUNDLE,
     MAX_BUNDLE_VALUES,
+    MAX_PLUGINS,
     AuthorityMessage,
     BundleMessage,
     Commit,
-    Report,
     ToSidecar,
     parse_to_sidecar,
 )
 from hookline_api.standing import placeholder_of
-from hookline_sidecar.control import report as reports
 from hookline_sidecar.control.sources.blobs import Blobs
 from hookline_sidecar.control.sources.operator_client import OperatorClient, RefusalError
-from hookline_sidecar.control.sources.source import Problem, Wanted, Wants
+from hookline_sidecar.control.sources.source import Link, Problem, Wanted, Wants
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -65,7 +64,6 @@ _AT_ONCE_S: Final = 1.5
 """After an operator that went away in order, all its sidecars come within this time."""
 _STEADY_S: Final = 10.0
 """A connection that lasted so long was a good one."""
-_MAX_PLUGINS: Final = 1000
 _MAX_HOLD_MS: Final = 3_600_000
 _MAX_VERSION: Final = 64
 _GOING_AWAY: Final = frozenset({aiohttp.WSCloseCode.GOING_AWAY, aiohttp.WSCloseCode.SERVICE_RESTART})
@@ -83,14 +81,18 @@ class _GoneError(Exception):
 
 
 class OperatorSource:
-    """Wants what the operator last said. ``report`` tells what is true of this sidecar now."""
+    """Wants what the operator last said.
+
+    ``report`` makes the message that says what is true of this sidecar now, with the version of the authorities by
+    which it knows the operator.
+    """
 
     def __init__(
         self,
         settings: OperatorSettings,
         store: ArtifactStore,
         *,
-        report: Callable[[], Report],
+        report: Callable[[str | None], str],
         authorities: Authorities | None = None,
     ) -> None:
         """``authorities`` keeps by whom it may be known; without it, the file of the settings says so alone."""
@@ -108,7 +110,7 @@ class OperatorSource:
         self._client = OperatorClient(settings, authorities)
         self._blobs = Blobs(self._client, store)
         self._report = report
-        self._told = asyncio.Event()
+        self._news = asyncio.Event()
         self._hurry = asyncio.Event()
         self._message: BundleMessage | None = None
         self._deadline: asyncio.TimerHandle | None = None
@@ -134,6 +136,11 @@ class OperatorSource:
             return f"the operator has not been reached yet: {self._error}"
         return f"the operator has not said yet what to run{': ' + self._unusable if self._unusable else ''}"
 
+    @property
+    def link(self) -> Link:
+        """The connection."""
+        return Link(connected=self.connected, connections=self.connections)
+
     def reread(self) -> None:
         """Connect now, and try again what failed."""
         self._hurry.set()
@@ -141,7 +148,7 @@ class OperatorSource:
 
     def tell(self) -> None:
         """Something may have to be reported."""
-        self._told.set()
+        self._news.set()
 
     def describe(self) -> dict[str, Any]:
         """Whether there is a connection, since when, and if not, why."""
@@ -234,15 +241,14 @@ class OperatorSource:
         last = None
         try:
             while True:
-                self._told.clear()
-                report = self._report().model_copy(update={"authority": self._client.told})
-                text, rest = reports.written(report), _SETTLE_S
+                self._news.clear()
+                text, rest = self._report(self._client.authority), _SETTLE_S
                 if text != last:
                     await socket.send_str(text)
                     last, rest = text, max(_SETTLE_S, len(text) / _TOLD_EACH_SECOND)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_TELL_S):
-                        await self._told.wait()
+                        await self._news.wait()
                 await asyncio.sleep(rest)
         except ConnectionError:
             pass  # whoever reads notices too
@@ -374,8 +380,8 @@ def _read(text: str) -> ToSidecar | None:
 def _check(message: BundleMessage) -> None:
     """What the models leave open, and the sidecar relies on. Raises ValueError."""
     names = [entry.name for entry in message.bundle.plugins]
-    if len(names) > _MAX_PLUGINS:
-        raise ValueError(f"bundle.plugins: has more than {_MAX_PLUGINS} entries")
+    if len(names) > MAX_PLUGINS:
+        raise ValueError(f"bundle.plugins: has more than {MAX_PLUGINS} entries")
     if len(set(names)) != len(names):
         raise ValueError("bundle.plugins: has two of one name")
     try:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import aiohttp
 from yarl import URL
 
+from hookline_api.distribution import MAX_TOKEN, AuthorityMessage
 from hookline_artifacts.net import failures
 from hookline_artifacts.net.certificates import plain_pem
 from hookline_artifacts.net.transport import retry_after
@@ -23,7 +24,6 @@ from hookline_artifacts.net.transport import retry_after
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from hookline_api.distribution import AuthorityMessage
     from hookline_sidecar.control.authorities import Authorities
     from hookline_sidecar.settings import OperatorSettings
 
@@ -33,7 +33,6 @@ _CONNECT_S: Final = 10.0
 _ANSWER_S: Final = 20.0
 _CLOSE_S: Final = 1.0
 _MAX_FILE: Final = 256 * 1024
-_MAX_TOKEN: Final = 16 * 1024
 _ADVICE: Final = {
     401: "it does not accept this pod's token; check --operator-token, the token's audience and that the pod lives",
     403: "this pod is not allowed to; check that the operator watches its namespace",
@@ -132,7 +131,7 @@ class OperatorClient:
 
     def _identity(self) -> tuple[ssl.SSLContext, dict[str, str]]:
         token = _file(self._settings.token, "--operator-token").strip()
-        if not token or len(token) > _MAX_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
+        if not token or len(token) > MAX_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
             raise RefusalError(f"--operator-token {self._settings.token} holds no token")
         pem = plain_pem(_file(self._settings.ca, "--operator-ca")) if self._settings.ca is not None else None
         told = self._authorities.beside(pem) if self._authorities is not None and pem is not None else ""
@@ -159,7 +158,7 @@ class OperatorClient:
         return self._authorities.take(message, beside=self._trust[0])
 
     @property
-    def told(self) -> str | None:
+    def authority(self) -> str | None:
         """The version of the authorities that it told of, and that count now."""
         if self._authorities is None or self._trust is None or self._trust[0] is None:
             return None

@@ -1,4 +1,4 @@
-"""The seam between where bundles come from and the road that all plugins take: a folder, or the operator.
+"""The seam between where bundles come from, a folder or the operator, and what is done with them.
 
 A source says what it *wants* by name, and sets ``changed`` when that is no longer what it was. How a plugin gets
 from there into a bundle (fetched, compiled, retried, replaced where it fails) is the same for both, and not a
@@ -20,6 +20,19 @@ if TYPE_CHECKING:
     from hookline_artifacts.resolve import Resolved
 
 _LAST_GOOD: Final = FailurePolicy()
+
+
+STAND_IN: Final = "unreadable."
+"""How the name begins of what refuses for a file of which nothing is known."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Link:
+    """A connection to an operator."""
+
+    connected: bool
+    connections: int
+    """Connections that were made, ever."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,7 +75,7 @@ class Wanted:
     """None where the source knows already that it cannot be had: see ``failure``."""
     failure: LoadFailure | None = None
     """Without ``resolve``, why it cannot be had; beside it, why what is resolved is not what was asked for."""
-    known: bool = True
+    readable: bool = True
     """False where the source cannot say what it asks for: what runs is all that is known of it."""
     checked: bool = False
     """Whether somebody has checked the settings against the plugin's schema already."""
@@ -110,6 +123,10 @@ class Source(Protocol):
     @property
     def waiting(self) -> str:
         """Why nothing is wanted yet, for ``/readyz``."""
+
+    @property
+    def link(self) -> Link | None:
+        """The connection to an operator; None for a source without one."""
 
     async def run(self) -> None:
         """Follow the source for ever."""

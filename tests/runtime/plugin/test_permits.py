@@ -1,4 +1,4 @@
-"""Places for calls: processes that have one limit together keep it, exactly, and none of them is left out."""
+"""Permits for calls: processes that have one limit together keep it, exactly, and none of them is left out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from hookline_api.hooks import Hook
 from hookline_runtime.errors import OverloadError, TrapError
-from hookline_runtime.plugin.permits import Places, SharedPlaces
+from hookline_runtime.plugin.permits import Permits, SharedPermits
 
 PLUGIN = {"plugin": 7, "key": "guest one"}
 
@@ -23,7 +23,7 @@ PLUGIN = {"plugin": 7, "key": "guest one"}
 @pytest.fixture
 def shared(tmp_path):
     """What three processes share."""
-    made = SharedPlaces(tmp_path / "places", 3)
+    made = SharedPermits(tmp_path / "permits", 3)
     yield made
     made.close()
 
@@ -40,12 +40,12 @@ async def members(shared):
 
 
 @pytest.fixture
-def places(members):
-    """Makes the places of one plugin in each of them."""
+def permits(members):
+    """Makes the permits of one plugin in each of them."""
     with contextlib.ExitStack() as stack:
 
         def make(limit, *, most=16, **named):
-            made = [each.places(limit=limit, most=most, **PLUGIN | named) for each in members]
+            made = [each.make_permits(limit=limit, most=most, **PLUGIN | named) for each in members]
             for each in made:
                 stack.callback(each.close)
             return made
@@ -53,15 +53,15 @@ def places(members):
         yield make
 
 
-async def taken(places, count):
+async def taken(permits, count):
     """Take so many."""
     for _ in range(count):
-        await places.enter(0.001)
+        await permits.enter(0.001)
 
 
-async def test_the_limit_is_one_for_all(places):
-    """Whoever takes them; and no place has to be taken by two."""
-    first, second, third = places(5)
+async def test_the_limit_is_one_for_all(permits):
+    """Whoever takes them; and no permit has to be taken by two."""
+    first, second, third = permits(5)
     await taken(first, 2)
     await taken(second, 1)
     await taken(third, 2)
@@ -74,18 +74,18 @@ async def test_the_limit_is_one_for_all(places):
     assert sum(each.held for each in (first, second, third)) == 5
 
 
-async def test_one_process_may_have_them_all_but_for_its_own_limit(places):
+async def test_one_process_may_have_them_all_but_for_its_own_limit(permits):
     """Nothing is reserved for who does not need it."""
-    first, second, _ = places(20, most=16)
+    first, second, _ = permits(20, most=16)
     await taken(first, 16)
     assert not first.get()
     await taken(second, 4)
     assert not second.get()
 
 
-async def test_a_place_that_was_needed_once_is_kept(places, monkeypatch):
+async def test_a_permit_that_was_needed_once_is_kept(permits, monkeypatch):
     """Calls that follow each other ask the system for nothing."""
-    first, second, _ = places(4)
+    first, second, _ = permits(4)
     await taken(first, 2)
     first.leave()
     first.leave()
@@ -98,9 +98,9 @@ async def test_a_place_that_was_needed_once_is_kept(places, monkeypatch):
     assert (first.held, second.held) == (2, 0)
 
 
-async def test_an_idle_place_comes_to_who_asks_for_it(places):
+async def test_an_idle_permit_comes_to_who_asks_for_it(permits):
     """One that lies idle elsewhere is no reason to wait for long, or to fail."""
-    first, second, _ = places(1)
+    first, second, _ = permits(1)
     await taken(first, 1)
     first.leave()
     assert (first.running, first.held) == (0, 1)
@@ -108,9 +108,9 @@ async def test_an_idle_place_comes_to_who_asks_for_it(places):
     assert (first.held, second.held) == (0, 1)
 
 
-async def test_a_busy_process_leaves_a_place_to_others(places):
+async def test_a_busy_process_leaves_a_permit_to_others(permits):
     """Also where calls wait in it, one behind the other, all the time: who came first does not keep all."""
-    first, second, _ = places(1)
+    first, second, _ = permits(1)
     going, ended = True, []
 
     async def crowd():
@@ -137,9 +137,9 @@ async def test_a_busy_process_leaves_a_place_to_others(places):
     assert first.running == second.running == 0
 
 
-async def test_waiting_is_bounded_by_number_and_time(places):
-    """Four times the limit in each process; and who gives up keeps no place and no turn."""
-    first, second, third = places(3)
+async def test_waiting_is_bounded_by_number_and_time(permits):
+    """Four times the limit in each process; and who gives up keeps no permit and no turn."""
+    first, second, third = permits(3)
     await taken(first, 3)
     waiting = [asyncio.create_task(second.enter(20)) for _ in range(12)]
     await asyncio.sleep(0)
@@ -157,20 +157,20 @@ async def test_waiting_is_bounded_by_number_and_time(places):
         await third.enter(20)
 
 
-async def test_revisions_and_plugins_have_limits_of_their_own(places):
+async def test_revisions_and_plugins_have_limits_of_their_own(permits):
     """By their key, also where they have the same number."""
-    old, *_ = places(2)
-    new, other, _ = places(2, key="guest two")
+    old, *_ = permits(2)
+    new, other, _ = permits(2, key="guest two")
     await taken(old, 2)
     await taken(new, 2)
     assert not other.get()
-    again, *_ = places(2)
+    again, *_ = permits(2)
     assert not again.get(), "the same revision, loaded once more in the same process"
 
 
-async def test_closing_gives_all_back_and_takes_nothing_more(places):
+async def test_closing_gives_all_back_and_takes_nothing_more(permits):
     """And closes its file once, whoever has the number by then."""
-    first, second, _ = places(2)
+    first, second, _ = permits(2)
     await taken(first, 2)
     first.leave()
     first.leave()
@@ -183,14 +183,14 @@ async def test_closing_gives_all_back_and_takes_nothing_more(places):
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=lambda how: how.name)
-async def test_what_a_dead_process_held_is_there_at_once(shared, places, how):
+async def test_what_a_dead_process_held_is_there_at_once(shared, permits, how):
     """Killed in a call, it needs not say so. One that is only stopped keeps what it has."""
-    first, *_ = places(3)
+    first, *_ = permits(3)
     ready, tell = os.pipe()
     pid = os.fork()
     if not pid:
         try:
-            mine = shared.join(1).places(limit=3, most=16, **PLUGIN)
+            mine = shared.join(1).make_permits(limit=3, most=16, **PLUGIN)
             while mine.get():
                 pass
             os.write(tell, b"x")
@@ -233,16 +233,16 @@ def contend(shared, process, limit, counts, lock, gate):
     async def run():
         member = shared.join(process)
         member.listen()
-        places = member.places(limit=limit, most=16, **PLUGIN)
+        permits = member.make_permits(limit=limit, most=16, **PLUGIN)
 
         async def client():
             for _ in range(30):
-                await places.enter(60)
+                await permits.enter(60)
                 change(1)
                 if random.random() < 0.5:
                     await asyncio.sleep(random.random() / 500)
                 change(-1)
-                places.leave()
+                permits.leave()
 
         await asyncio.gather(*(client() for _ in range(4)))
 
@@ -278,26 +278,26 @@ def test_real_processes_keep_the_limit_and_all_get_through(shared, tmp_path, lim
 async def test_a_process_alone_counts(monkeypatch):
     """No file, no lock."""
     monkeypatch.delattr(fcntl, "fcntl")
-    places = Places(2, most=16)
-    await taken(places, 2)
-    waiting = asyncio.create_task(places.enter(20))
+    permits = Permits(2, most=16)
+    await taken(permits, 2)
+    waiting = asyncio.create_task(permits.enter(20))
     await asyncio.sleep(0)
     assert not waiting.done()
-    places.leave()
+    permits.leave()
     await waiting
-    assert places.running == 2
-    assert not places.get()
+    assert permits.running == 2
+    assert not permits.get()
 
 
 def test_a_file_without_locks_is_refused_with_a_sentence(tmp_path):
     """At the start, and not at a call."""
-    with pytest.raises(OSError, match="nowhere/places: No such file"):
-        SharedPlaces(tmp_path / "nowhere" / "places", 2)
+    with pytest.raises(OSError, match="nowhere/permits: No such file"):
+        SharedPermits(tmp_path / "nowhere" / "permits", 2)
 
 
 @pytest.mark.usefixtures("unhurried")
-async def test_a_quick_plugin_that_waited_for_a_place_runs_on_the_loop_all_the_same(members, workshop, wat):
-    """It wanted a place, and no thread; and two processes that have one place for both fail no call."""
+async def test_a_quick_plugin_that_waited_for_a_permit_runs_on_the_loop_all_the_same(members, workshop, wat):
+    """It wanted a permit, and no thread; and two processes that have one permit for both fail no call."""
     entry = await workshop.plugin(wat.switch(), limits={"concurrency": 1, "timeout": "900ms"})
     runtimes = [await workshop.run(entry, member=member) for member in members[:2]]
     plugins = [runtime.plugins["guest"] for runtime in runtimes]
@@ -308,20 +308,20 @@ async def test_a_quick_plugin_that_waited_for_a_place_runs_on_the_loop_all_the_s
             decision = await runtime.call(Hook.CUSTOM, b"0")
             assert "failure" not in decision, decision
     assert [plugin._threads for plugin in plugins] == [None, None]
-    assert [plugin.places.running for plugin in plugins] == [0, 0]
-    assert sum(plugin.places.held for plugin in plugins) == 1
+    assert [plugin.permits.running for plugin in plugins] == [0, 0]
+    assert sum(plugin.permits.held for plugin in plugins) == 1
     for runtime in runtimes:
         await runtime.close()
-    assert [plugin.places.held for plugin in plugins] == [0, 0]
+    assert [plugin.permits.held for plugin in plugins] == [0, 0]
 
 
 @pytest.mark.usefixtures("unhurried")
-async def test_quick_calls_that_wait_for_a_place_of_another_process_are_no_overload(members, workshop, wat):
-    """In one process all of them would have waited in their connections; while the place travels, they wait here."""
+async def test_quick_calls_that_wait_for_a_permit_of_another_process_are_no_overload(members, workshop, wat):
+    """In one process all of them would have waited in their connections; while the permit travels, they wait here."""
     entry = await workshop.plugin(wat.switch(), limits={"concurrency": 1, "timeout": "900ms"})
     runtime = await workshop.run(entry, member=members[0])
     runtime.plugins["guest"].trust()
-    other = members[1].places(plugin=0, key=f"{entry.name} {entry.revision}", limit=1, most=16)
+    other = members[1].make_permits(plugin=0, key=f"{entry.name} {entry.revision}", limit=1, most=16)
     await other.enter(20)
     calls = [asyncio.create_task(runtime.call(Hook.CUSTOM, b"0")) for _ in range(100)]
     await asyncio.sleep(0)
@@ -331,7 +331,7 @@ async def test_quick_calls_that_wait_for_a_place_of_another_process_are_no_overl
 
 
 @pytest.mark.usefixtures("unhurried")
-async def test_a_trial_that_waited_for_a_place_is_one_trial(members, workshop, wat, monkeypatch):
+async def test_a_trial_that_waited_for_a_permit_is_one_trial(members, workshop, wat, monkeypatch):
     """The circuit breaker lets one call through, and that one runs, though it was asked twice."""
     entry = await workshop.plugin(wat.switch(), limits={"concurrency": 1, "timeout": "900ms"})
     runtime = await workshop.run(entry, member=members[0])
@@ -340,9 +340,9 @@ async def test_a_trial_that_waited_for_a_place_is_one_trial(members, workshop, w
     breaker = plugin.hooks[Hook.CUSTOM].breaker
     now = time.monotonic()
     for _ in range(5):
-        breaker.failed(TrapError)
+        breaker.count_failure(TrapError)
     assert (await runtime.call(Hook.CUSTOM, b"0"))["failure"] == "trap"
-    other = members[1].places(plugin=0, key=f"{entry.name} {entry.revision}", limit=1, most=16)
+    other = members[1].make_permits(plugin=0, key=f"{entry.name} {entry.revision}", limit=1, most=16)
     await other.enter(20)
     monkeypatch.setattr(time, "monotonic", lambda: now + 3600)
     call = asyncio.create_task(runtime.call(Hook.CUSTOM, b"0"))

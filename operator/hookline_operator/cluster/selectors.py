@@ -1,0 +1,54 @@
+"""Label selectors: which labels they select, and which ones they look at. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from hookline_api.resources import Selector
+
+
+def selects(selector: Selector, labels: Mapping[str, str]) -> bool:
+    """Whether a label selector selects these labels, as Kubernetes has it."""
+    if any(labels.get(key) != value for key, value in selector.match_labels.items()):
+        return False
+    for each in selector.match_expressions:
+        there = each.key in labels
+        holds = {
+            "In": there and labels[each.key] in each.values,
+            "NotIn": not there or labels[each.key] not in each.values,
+            "Exists": there,
+            "DoesNotExist": not there,
+        }[each.operator]
+        if not holds:
+            return False
+    return True
+
+
+def says_which(selector: Selector) -> bool:
+    """Whether a selector names pods, and not only some that it leaves out: then those are meant, sidecar or not."""
+    return bool(selector.match_labels) or any(each.operator in {"In", "Exists"} for each in selector.match_expressions)
+
+
+def labels_of(selector: Selector | None) -> set[str]:
+    """The labels that it looks at."""
+    if selector is None:
+        return set()
+    return {*selector.match_labels, *(each.key for each in selector.match_expressions)}
+
+
+def naming_labels(selector: Selector | None) -> set[str]:
+    """A label that all pods have which the selector selects; none where it does not say which."""
+    if selector is None or not says_which(selector):
+        return set()
+    if selector.match_labels:
+        return {min(selector.match_labels)}
+    return {min(each.key for each in selector.match_expressions if each.operator in {"In", "Exists"})}
+
+
+def identity_of(selector: Selector) -> tuple[Any, ...]:
+    """The same for selectors that say the same."""
+    expressions = tuple((each.key, each.operator, *each.values) for each in selector.match_expressions)
+    return tuple(sorted(selector.match_labels.items())), expressions

@@ -1,0 +1,49 @@
+"""The runtime is a library: who embeds it gets an engine and a store, and neither servers nor clients."""
+
+from __future__ import annotations
+
+import pkgutil
+import subprocess
+import sys
+
+import pytest
+
+import hookline_runtime
+
+_ELSEWHERE = (
+    "aiohttp",
+    "yarl",
+    "uvloop",
+    "watchfiles",
+    "yaml",
+    "prometheus_client",
+    "hookline_serving",
+    "hookline_client",
+)
+_MODULES = sorted(
+    module.name for module in pkgutil.walk_packages(hookline_runtime.__path__, "hookline_runtime.") if not module.ispkg
+)
+
+
+def _loads(*modules: str) -> list[str]:
+    """Which of those that belong elsewhere a new process has loaded with these."""
+    script = f"import sys, {', '.join(modules)}\nprint(*sorted({set(_ELSEWHERE)} & sys.modules.keys()))"
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return ended.stdout.split()
+
+
+@pytest.mark.parametrize("module", ["hookline_runtime", "hookline_runtime.runtime"])
+def test_who_embeds_the_runtime_loads_no_http_library(module):
+    """What a program that runs plugins by itself imports."""
+    assert _loads(module) == []
+
+
+def test_no_module_of_the_runtime_loads_an_http_library():
+    """Whichever is imported, also by way of what it imports: a worker pays for what it uses."""
+    assert len(_MODULES) > 20
+    assert _loads(*_MODULES) == []
+
+
+def test_that_would_be_seen():
+    """Else the tests above would hold of anything."""
+    assert "aiohttp" in _loads("hookline_serving")
