@@ -24,7 +24,7 @@ _START_S: Final = 30.0
 
 
 class BrokenError(Exception):
-    """A benchmark could not be carried out; what is said here is no figure."""
+    """A benchmark could not be carried out; there is no figure."""
 
 
 _CORES: Final = sorted(os.sched_getaffinity(0))
@@ -105,7 +105,7 @@ def tree_environment(tree: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def older_tree(commit: str) -> Iterator[Path | None]:
-    """The code of a commit, for a while; None where this is no checkout that holds it."""
+    """The code of a commit, for a while; None where this checkout does not hold it."""
     with open_folder() as folder:
         archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=False)
         if archive.returncode:

@@ -104,7 +104,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         if settings.plugins is not None and not settings.plugins.is_dir() and state.load_bundle() is None:
             why = foreign.of_path(settings.plugins)
             parser.error(
-                f"--plugins {settings.plugins} is no folder, and {settings.state} holds no last good bundle"
+                f"--plugins {settings.plugins} is not a folder, and {settings.state} holds no last good bundle"
                 f"{f': {why}' if why else ''}"
             )
         return parent.run(settings, state)
@@ -177,10 +177,10 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
 
 def _operator(parser: argparse.ArgumentParser, options: argparse.Namespace) -> OperatorSettings | None:
     if (options.plugins is None) == (options.operator is None):
-        parser.error("give exactly one of --plugins (a folder says what to run) and --operator (an operator does)")
+        parser.error("give either --plugins (a folder says what to run) or --operator (an operator does)")
     if options.operator is None:
         if options.operator_ca is not None or options.operator_token is not None:
-            parser.error("--operator-ca and --operator-token are for --operator")
+            parser.error("--operator-ca and --operator-token need --operator")
         return None
     if options.operator_token is None:
         parser.error("--operator needs --operator-token: the operator has to know which pod asks")
@@ -227,7 +227,7 @@ def _https(text: str) -> str:
         usable = False
     if not usable or " " in text or parts.path not in {"", "/"} or parts.query or parts.fragment or "@" in parts.netloc:
         # Without the text: it may hold a password.
-        raise argparse.ArgumentTypeError("is no https://HOST[:PORT]; the pod's token is sent over TLS only")
+        raise argparse.ArgumentTypeError("must be https://HOST[:PORT]; the pod's token is sent over TLS only")
     return f"https://{parts.netloc}"
 
 
@@ -237,7 +237,7 @@ def _mode(text: str) -> int:
     except ValueError:
         mode = -1
     if not 0 <= mode <= 0o777:  # noqa: PLR2004 - all permission bits
-        raise argparse.ArgumentTypeError(f"{text!r} is no mode such as 0660")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a file mode such as 0660")
     return mode
 
 
@@ -249,7 +249,7 @@ def _group(text: str) -> int:
         return grp.getgrnam(text).gr_gid
     except (KeyError, ValueError):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no group that is known here; make it (groupadd), or give its number, such as 101"
+            f"{text!r} is not the name of a group here; create it (groupadd), or give a number such as 101"
         ) from None
 
 
@@ -267,7 +267,7 @@ def _positive(parse: Callable[[str], int], text: str) -> int:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     if value == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is nothing at all")
+        raise argparse.ArgumentTypeError(f"{text!r} must be more than zero")
     return value
 
 

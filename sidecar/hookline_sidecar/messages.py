@@ -221,7 +221,7 @@ def _written(value: object) -> orjson.Fragment:
 
 
 async def receive(reader: asyncio.StreamReader, kinds: Kinds[T]) -> T | None:
-    """The next message of a known kind; None where the other end is gone, or sends what is no message."""
+    """The next message of a known kind; None where the other end is gone, or sends anything else."""
     try:
         while True:
             (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))

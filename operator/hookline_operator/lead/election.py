@@ -179,7 +179,7 @@ class Election:
                         await self._give_back()
 
     async def _elect(self, election: LeaderElection) -> None:
-        """Wait for a term, and serve it. Raises what ``lead`` raised: a holder that does nothing is no leader."""
+        """Wait for a term, and serve it. Raises what ``lead`` raised: a holder that does nothing does not lead."""
         self._work = None
         electing = asyncio.create_task(election.run(), name="election")
         try:

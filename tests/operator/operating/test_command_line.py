@@ -15,7 +15,7 @@ NEEDED = ["--own-namespace=x", "--kubeconfig=/nowhere/kubeconfig"]
         (["--listen=here"], "not a HOST:PORT"),
         (["--own-namespace=x", "--sidecar-memory-limit=much"], "no pod could have such a sidecar"),
         (["--own-namespace=x", "--sidecar-log-level=loud"], "no pod could have such a sidecar"),
-        (["--log-level=loud"], "none of debug, info"),
+        (["--log-level=loud"], "not one of debug, info"),
         ([], "--own-namespace is needed outside of a pod"),
     ],
 )

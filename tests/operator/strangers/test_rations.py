@@ -178,7 +178,7 @@ async def test_what_a_look_shows_to_be_wrong_is_not_asked_about(operator):
 
         assert await ask("a.b.c") == (
             401,
-            "the token is not good for the audience 'hookline.dev': it is no JSON Web Token",
+            "the token is not good for the audience 'hookline.dev': it is not a JSON Web Token",
         )
         assert (await ask(forged("https://kubernetes.default.svc")))[1].endswith("it is for another")
         assert (await ask(forged(expires=-7200)))[1].endswith("it has expired")
