@@ -45,7 +45,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         try:
             options.own_namespace = _NAMESPACE_FILE.read_text().strip()
         except OSError:
-            parser.error("--own-namespace is needed outside of a pod: where are the Lease and the certificate to be?")
+            parser.error("--own-namespace is needed outside of a pod: it holds the Lease and the certificate")
     settings = Settings(
         namespaces=tuple(options.namespace),
         listen=options.listen,
@@ -83,7 +83,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     try:
         InjectionSettings.of(settings, authority="of later")
     except ValueError as error:
-        parser.error(f"no pod could have such a sidecar: {error}")
+        parser.error(f"the settings of injected sidecars are wrong: {error}")
     try:
         return asyncio.run(Operator(settings).run())
     except (KubeError, OSError) as error:

@@ -183,7 +183,7 @@ def _operator(parser: argparse.ArgumentParser, options: argparse.Namespace) -> O
             parser.error("--operator-ca and --operator-token need --operator")
         return None
     if options.operator_token is None:
-        parser.error("--operator needs --operator-token: the operator has to know which pod asks")
+        parser.error("--operator needs --operator-token, so that the operator knows which pod asks")
     return OperatorSettings(url=options.operator, ca=options.operator_ca, token=options.operator_token)
 
 
@@ -197,7 +197,7 @@ def _admin(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Addr
     for name, other in (("health", options.health), ("listen", options.listen)):
         if _meet(other, wanted):
             parser.error(
-                f"--admin and --{name} have the same port, {wanted[1]}: give one of them another, or say --admin off; "
+                f"--admin and --{name} have the same port, {wanted[1]}: change one of them, or set --admin off; "
                 "the socket admin.sock in --state answers what --admin does"
             )
     return wanted

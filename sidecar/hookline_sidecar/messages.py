@@ -198,7 +198,7 @@ class Kinds(Generic[T]):
         message = orjson.loads(data) if len(data) <= _SMALL else bundle_json.read(data.decode(), orjson.loads)
         kind = message.get("kind") if isinstance(message, dict) else None
         if isinstance(kind, str) and kind not in self._names:
-            log.warning("a message of the unknown kind '%.40s' is passed over", kind)
+            log.warning("a message of the unknown kind '%.40s' is ignored", kind)
             return None
         return self._adapter.validate_python(message)
 

@@ -175,7 +175,7 @@ def _wait(children: dict[int, _Child], these: list[_Child], seconds: float) -> b
         if left <= 0:
             for child in these:
                 if child.pid:
-                    log.error("%s (process %d) does not end, and is killed", child.name, child.pid)
+                    log.error("%s (process %d) did not end in time, and is killed", child.name, child.pid)
             _signal(these, signal.SIGKILL)
             for child in these:
                 if child.pid:
@@ -220,7 +220,7 @@ def _start(child: _Child) -> None:
     try:
         child.pid = os.fork()
     except OSError as error:  # no memory, or no process left: the others go on
-        log.warning("%s cannot be started (%s); tried again in %.0f s", child.name, error.strerror, _PAUSE_LAST_S)
+        log.warning("%s cannot be started (%s); next attempt in %.0f s", child.name, error.strerror, _PAUSE_LAST_S)
         child.due = child.started + _PAUSE_LAST_S
         return
     if child.pid:

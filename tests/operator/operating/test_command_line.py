@@ -13,8 +13,8 @@ NEEDED = ["--own-namespace=x", "--kubeconfig=/nowhere/kubeconfig"]
     ("arguments", "words"),
     [
         (["--listen=here"], "not a HOST:PORT"),
-        (["--own-namespace=x", "--sidecar-memory-limit=much"], "no pod could have such a sidecar"),
-        (["--own-namespace=x", "--sidecar-log-level=loud"], "no pod could have such a sidecar"),
+        (["--own-namespace=x", "--sidecar-memory-limit=much"], "the settings of injected sidecars are wrong"),
+        (["--own-namespace=x", "--sidecar-log-level=loud"], "the settings of injected sidecars are wrong"),
         (["--log-level=loud"], "not one of debug, info"),
         ([], "--own-namespace is needed outside of a pod"),
     ],

@@ -199,7 +199,8 @@ def test_the_operators_settings_hold_where_the_pod_says_nothing():
     ("wrong", "says"),
     [
         ({"cpu_request": "much"}, "cpu-request is 'much': it must be a number"), ({"cpu_limit": "1m"}, "cpu-limit 1m"),
-        ({"memory_limit": "100Mi"}, "memory-limit 100Mi"), ({"memory_request": ""}, "memory-request is '': it must be a size"),
+        ({"memory_limit": "100Mi"}, "memory-limit 100Mi"),
+        ({"memory_request": ""}, "memory-request is '': it must be a size"),
         ({"log_level": "loud"}, "log-level is 'loud': it must be one of"),
     ],
 )  # fmt: skip

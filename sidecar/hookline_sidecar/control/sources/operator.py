@@ -274,7 +274,7 @@ class OperatorSource:
     async def _trust(self, message: AuthorityMessage) -> None:
         try:
             if await asyncio.to_thread(self._client.trust, message):
-                log.info("the operator %s told by which certificate authorities it will be known", self._url)
+                log.info("the operator %s announced the certificate authorities that it will use", self._url)
         except ValueError as error:
             self._ignore(f"bundle: {error}")
         except OSError as error:
