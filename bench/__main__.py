@@ -40,7 +40,7 @@ _BENCHMARKS: Final[dict[str, tuple[str, Callable[[Options], Awaitable[Result]]]]
     "workers": ("two workers against one", workers.measure),
     "interpreters": ("hook calls on other interpreters that have an environment here", interpreters.measure),
     "storm": ("10,000 slow clients, and what others notice", storm.measure),
-    "profile": ("where the microseconds of a call go, before and now", costs.measure),
+    "profile": ("where the microseconds of a call go", costs.measure),
     "cached-load": ("load of a cached module against its compilation", cached_load.measure),
     "reload": ("failed calls and p99 while modules are swapped under load", reload.measure),
     "loop": ("how soon an endless loop is cut, and a neighbour's p99 beside it", loop.measure),

@@ -93,28 +93,6 @@ def open_folder() -> Iterator[Path]:
         yield path
 
 
-_FOLDERS: Final = ("crds", "artifacts", "serving", "client", "sidecar")
-"""Where a tree has its packages, as far as it has them: older ones keep all libraries in ``sidecar``."""
-
-
-def tree_environment(tree: Path) -> dict[str, str]:
-    """The environment of a process that runs another tree's code."""
-    folders = [str(tree / each) for each in _FOLDERS if (tree / each).is_dir()]
-    return os.environ | {"PYTHONPATH": os.pathsep.join([*folders, str(ROOT)])}
-
-
-@contextlib.contextmanager
-def older_tree(commit: str) -> Iterator[Path | None]:
-    """The code of a commit, for a while; None where this checkout does not hold it."""
-    with open_folder() as folder:
-        archive = subprocess.run(["git", "archive", commit], cwd=ROOT, capture_output=True, check=False)
-        if archive.returncode:
-            yield None
-        else:
-            subprocess.run(["tar", "-x", "-C", folder], input=archive.stdout, check=True)
-            yield folder
-
-
 @contextlib.asynccontextmanager
 async def server(
     *command: str | Path, ready: Path, core: int | None = None, cwd: Path | None = None

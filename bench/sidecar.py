@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from bench.machine import BrokenError, on, open_folder, processor_seconds, tree_environment
+from bench.machine import BrokenError, on, open_folder, processor_seconds
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -42,15 +42,13 @@ class Weight:
 
 
 class Sidecar:
-    """One running sidecar, all of it on one core or on any; with the code of another tree, where one is given."""
+    """One running sidecar, all of it on one core or on any."""
 
-    def __init__(
-        self, folder: Path, *, workers: int, core: int | None, tree: Path | None, environment: dict[str, str]
-    ) -> None:
+    def __init__(self, folder: Path, *, workers: int, core: int | None, environment: dict[str, str]) -> None:
         self._folder = folder
         self._workers = workers
         self._core = core
-        self._environment = (dict(os.environ) if tree is None else tree_environment(tree)) | environment
+        self._environment = os.environ | environment
         self._plugins = folder / "plugins"
         self._plugins.mkdir()
         self._log = folder / "log"
@@ -159,12 +157,11 @@ async def sidecar(
     *plugins: tuple[str, bytes, dict[str, Any]],
     workers: int = 1,
     core: int | None = None,
-    tree: Path | None = None,
     environment: dict[str, str] | None = None,
 ) -> AsyncIterator[Sidecar]:
     """A sidecar that runs these plugins: name, module and what the manifest's ``spec`` says beside its source."""
     with open_folder() as folder:
-        ours = Sidecar(folder, workers=workers, core=core, tree=tree, environment=environment or {})
+        ours = Sidecar(folder, workers=workers, core=core, environment=environment or {})
         for name, wasm, spec in plugins:
             ours.plugin(name, wasm, **spec)
         try:

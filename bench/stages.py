@@ -1,7 +1,6 @@
 """``python -m bench.stages``: where the microseconds of one call go, stage by stage, in this process.
 
-It prints one line of JSON: stage → microseconds of processor time. ``bench.costs`` runs it with the code of this tree,
-and with that of an older one in front of Python's path; so it uses only doors that both have, under either one's name.
+It prints one line of JSON: stage → microseconds of processor time, which ``bench.costs`` reads.
 
 Stages that contain others are timed whole; what they add is their difference.
 """
@@ -11,11 +10,9 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import gc
-import inspect
 import json
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -25,9 +22,9 @@ from bench.inprocess import guest, runtime
 from bench.load import hook_call
 from bench.sockets import ANSWER, POOLED
 from hookline_api.hooks import Hook
-from hookline_runtime.call import decisions, inputs
+from hookline_runtime.call import inputs
 from hookline_runtime.guest.engine import Ticker
-from hookline_runtime.plugin import plugin
+from hookline_runtime.plugin.hook import PluginHook
 from hookline_runtime.plugin.stats import StatsTable
 from hookline_sidecar.hooks.endpoint import Endpoint, Gate
 from hookline_sidecar.settings import Settings
@@ -61,8 +58,7 @@ async def stages() -> dict[str, float]:
         async with runtime(("quick", wasm, POOLED)) as ours:
             for _ in range(_PROBATION):
                 await ours.call(Hook.ROUTE, _DATA)
-            answer = getattr(ours, "answer_now", ours.answer)  # an older tree's
-            found["runtime"] = _time(lambda: answer(Hook.ROUTE, _DATA))
+            found["runtime"] = _time(lambda: ours.answer(Hook.ROUTE, _DATA))
             found["connection"] = await _connection(Gate(ours))
     finally:
         ticker.stop()
@@ -70,18 +66,12 @@ async def stages() -> dict[str, float]:
 
 
 def _judge() -> Callable[[], object]:
-    hook: Any = getattr(plugin, "PluginHook", None) or getattr(plugin, "Road", None)
-    if hook is None:  # an older tree
-        read_decision: Any = vars(decisions)["read_decision"]
-        return lambda: read_decision(Hook.ROUTE, _RAW)
-    read = hook(Hook.ROUTE, StatsTable().row(0, Hook.ROUTE)).read
+    read = PluginHook(Hook.ROUTE, StatsTable().row(0, Hook.ROUTE)).read
     return lambda: read(_RAW)
 
 
 def _count() -> Callable[[], object]:
-    count: Any = StatsTable().row(0, Hook.ROUTE).count
-    if "fuel" in inspect.signature(count).parameters:  # an older tree
-        return lambda: count(ns=1_500, fuel=0, memory=65_536, failed=None)
+    count = StatsTable().row(0, Hook.ROUTE).count
     return lambda: count(1_500)
 
 
@@ -112,11 +102,10 @@ class _Wire(asyncio.Transport):
 
 
 async def _connection(gate: Gate) -> float:
-    given = {"max_body": 16 * 2**20, "body_timeout": 10.0, "drain": 1.0, "workers": 1}
+    given = {"max_body": 16 * 2**20, "body_timeout": 10.0, "drain": 1.0, "workers": 1, "auth_headers": "any"}
     fields: dict[str, Any] = {each.name: given.get(each.name) for each in dataclasses.fields(Settings)}
     settings = Settings(**fields)
-    server: Any = Endpoint(gate, settings).server
-    protocol = server(lambda: None)() if inspect.signature(server).parameters else server()()
+    protocol: Any = Endpoint(gate, settings).server(lambda: None)()
     wire, request = _Wire(), hook_call("route", guests.QUERY).request
     protocol.connection_made(wire)
 
@@ -167,4 +156,4 @@ async def _time_async(function: Callable[[], Any]) -> float:
 if __name__ == "__main__":
     import uvloop
 
-    sys.stdout.write(json.dumps(uvloop.run(stages()) | {"tree": str(Path(inputs.__file__).parents[2])}) + "\n")
+    sys.stdout.write(json.dumps(uvloop.run(stages())) + "\n")

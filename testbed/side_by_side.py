@@ -1,8 +1,8 @@
 """Tests side by side: how many processes run them, and which is given which file.
 
-``pytest -n auto``, as ``make test`` asks for, is one process where the tests of single files were chosen. Many tests
-wait for others much of their time, so there are twice as many processes as cores. All tests of a file run in one, in
-their order.
+``pytest -n auto``, as ``make test`` asks for, is one process where single files or a short folder were chosen. Many
+tests wait for others much of their time, so there are twice as many processes as cores. All tests of a file run in one,
+in their order.
 
 Half of the processes begin with the folders whose tests need a control plane, the others with those that need none: so
 there are half as many control planes, and what waits runs beside what computes. They meet where the files are short.
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from xdist.workermanage import WorkerController
 
 _MOST: Final = 8
+_TESTS: Final = Path(__file__).resolve().parent.parent / "tests"
 _ENDS: Final = ("operator", "chart", "exhaustion", "cluster"), ("sidecar", "runtime", "examples")
 """Folders of ``tests``: with a control plane, and without one. What is in neither is short."""
 _LONG: Final = (
@@ -33,10 +34,15 @@ _LONG: Final = (
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """None but this process for single files: their failures read better there, and start sooner."""
-    if all(Path(str(chosen).partition("::")[0]).is_file() for chosen in config.args):
+    """None but this process for what is short: failures read better there, and tests start sooner."""
+    if all(_is_short(Path(str(chosen).partition("::")[0]).resolve()) for chosen in config.args):
         return 0
     return min(2 * len(os.sched_getaffinity(0)), _MOST)
+
+
+def _is_short(chosen: Path) -> bool:
+    """Whether it is a file, or a folder of tests that none of the long ones is in."""
+    return chosen.is_file() or (_TESTS in chosen.parents and place(str(chosen.relative_to(_TESTS))) == 0)
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -19,8 +19,7 @@ VALUE, KEYS, ALL = 64 * 1024, 1024, 512 * 1024
 def plane(control_plane):
     """With a namespace of these tests, and the definition as the repository has it."""
     control_plane.kubectl("delete", "crd", CRD, "--ignore-not-found")
-    control_plane.kubectl("apply", "--server-side", f"--filename={ROOT / 'crds' / 'hookline.dev_wasmplugins.yaml'}")
-    control_plane.kubectl("wait", "--for=condition=Established", f"crd/{CRD}", "--timeout=170s")
+    control_plane.install_crd(ROOT / "crds" / "hookline.dev_wasmplugins.yaml")
     control_plane.kubectl("create", "namespace", NAMESPACE)
     yield control_plane
     control_plane.kubectl("delete", "namespace", NAMESPACE, "--wait=false")

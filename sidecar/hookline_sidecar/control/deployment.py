@@ -59,6 +59,8 @@ class Deployment:
         """
         self.bundle: Bundle | None = None
         """What the workers run."""
+        self.known_as: str | None = None
+        """The source's word for it, where it differs at most by what failed; else the bundle's version."""
         self.changes = 0
         """Bundles that replaced another one."""
         self._state = state
@@ -91,7 +93,7 @@ class Deployment:
         self._store.pin(self._probations.modules() | _modules(bundle))
         while True:
             try:
-                await self.run(bundle)
+                await self.run(bundle, known_as=bundle.version)
             except LoadRefusedError as error:  # of the store: no worker is there yet
                 refused = find(bundle, error.plugin)
                 assert refused is not None  # noqa: S101 - it was in the bundle that is refused
@@ -119,15 +121,18 @@ class Deployment:
         await self._prepare(bundle)
         await self._write_initial_keys(bundle, only_try=True)
 
-    async def run(self, bundle: Bundle) -> None:
-        """Have the workers run it. Raises LoadRefusedError, and then they run what they ran."""
+    async def run(self, bundle: Bundle, *, known_as: str | None = None) -> None:
+        """Have the workers run it; without ``known_as``, under the word for what runs.
+
+        Raises LoadRefusedError, and then they run what they ran.
+        """
         before = await self._prepare(bundle)
         await self._write_initial_keys(bundle)
         await self._workers.commit()
         self._compiled_again.clear()
         if self.bundle is not None:
             self.changes += 1
-        self.bundle = bundle
+        self.adopt(bundle, known_as=known_as)
         alone = self._workers.alone()
         self._probations.begin(bundle, before, alone)
         self._switched()
@@ -136,9 +141,9 @@ class Deployment:
         # Also a plugin that could not be had keeps what it stored: it may be back.
         await asyncio.to_thread(self._kv.make_room, {entry.name for entry in bundle.plugins})
 
-    def adopt(self, bundle: Bundle) -> None:
+    def adopt(self, bundle: Bundle, *, known_as: str | None = None) -> None:
         """Take this for what runs: the same plugins, of which something else is known, or one that has to go."""
-        self.bundle = bundle
+        self.bundle, self.known_as = bundle, known_as or self.known_as
 
     async def keep(self) -> None:
         """Make what runs the last good bundle on disk, and give up what it no longer needs."""

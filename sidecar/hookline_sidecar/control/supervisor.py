@@ -109,10 +109,8 @@ class Supervisor:
         self._draining = False
         self._held_as: str | None = None
         """The source's word for what the workers hold."""
-        self._runs: str | None = None
-        """The source's word for the bundle, where it differs at most by what failed; else the bundle's version."""
         self._ran: str | None = None
-        """The same for the last bundle that all workers ran."""
+        """What the last bundle that all workers ran was known as."""
         self._problems: Mapping[str, LoadFailure] = {}
         """What has no room in the bundle, by plugin."""
         self._first_wait: asyncio.TimerHandle | None = None
@@ -255,12 +253,8 @@ class Supervisor:
         """Something may be true that was not."""
         bundle = self._deployment.bundle
         if bundle is not None and self._workers.runs(bundle.version):
-            self._ran = self._runs
+            self._ran = self._deployment.known_as
         self._source.tell()
-
-    def _name_what_runs(self, version: str | None) -> None:
-        self._runs = version
-        self._tell()
 
     def _assemble_soon(self) -> None:
         self._assemble.set()
@@ -283,7 +277,6 @@ class Supervisor:
             return
         bundle = await self._deployment.restore(self._probations.restored(bundle))
         self._slots.restore(bundle.plugins, from_files=self._settings.plugins is not None)
-        self._name_what_runs(bundle.version)
         log.info("the last good bundle %s runs again (%d plugins)", bundle.version, len(bundle.plugins))
 
     def _reread(self) -> None:
@@ -358,8 +351,9 @@ class Supervisor:
             wanted_as = wants.version if wants is not None and self._slots.settled else None
             if running is not None and bundle.version == running.version:
                 await self._workers.discard()
-                self._deployment.adopt(bundle)  # the same plugins; what failed beside them may have changed
-                self._name_what_runs(wanted_as or self._runs)
+                # The same plugins; what failed beside them may have changed.
+                self._deployment.adopt(bundle, known_as=wanted_as)
+                self._tell()
                 if bundle != running:
                     await self._deployment.keep()
                 return
@@ -368,11 +362,11 @@ class Supervisor:
                     await self._deployment.hold(bundle)
                     self._held_as = wanted_as
                     return
-                await self._deployment.run(bundle)
+                await self._deployment.run(bundle, known_as=wanted_as or bundle.version)
             except LoadRefusedError as error:
                 await self._setbacks.take_refusal(error, bundle)
                 continue
-            self._name_what_runs(wanted_as or bundle.version)
+            self._tell()
             await self._deployment.keep()
             log.info("bundle %s runs: %s", bundle.version, ", ".join(e.name for e in bundle.plugins) or "no plugins")
             return

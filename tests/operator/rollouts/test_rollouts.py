@@ -77,9 +77,10 @@ async def test_a_pod_that_says_it_cannot_is_not_waited_for(operator, tenant, mod
     assert status["conditions"]["Stalled"]["status"] == "True"
 
 
-async def test_a_pod_that_has_nothing_yet_is_not_made_to_wait(operator, tenant, module, connect):
+async def test_a_pod_that_has_nothing_yet_is_not_made_to_wait(operator, tenant, module, connect, eventually):
     """The first bundle is not held: there is nothing to go on with."""
     tenant.plugin("guard", tenant.module("one", module("v1")))
+    await eventually(lambda: tenant.ready("guard") == ("Unknown", "NoMatchingPods"), "a plugin that is resolved")
     tenant.pod("a")
     sidecar = await connect(operator, tenant, "a")
     await sidecar.until(sidecar.runs)

@@ -206,7 +206,7 @@ def test_the_version_before_reads_what_this_one_reports(before):
     """Health, rollbacks and probation are passed over; all else is there."""
     program = f"""
         import json
-        from hookline_operator.serve import reports
+        from hookline_operator import reports  # where the version before has it
         read = reports.read(json.dumps({newer(REPORT)!r}))
         print(json.dumps(read.model_dump(mode="json")))
     """

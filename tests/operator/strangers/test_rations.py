@@ -336,7 +336,7 @@ def test_a_followers_news_come_in_pieces():
     assert max(map(len, pieces)) < peers._PIECE + 1000
     found = {}
     for piece in pieces:
-        found |= peers._Told.model_validate_json(piece).pods
+        found |= peers._States.model_validate_json(piece).pods
     assert found == pods
 
 

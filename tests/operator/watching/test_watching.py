@@ -163,7 +163,7 @@ async def test_an_api_server_that_asks_for_time_gets_it(api):
     with pytest.raises(KubeError) as refused:
         await api.kube.list(WHERE)
     made = Reflector(api.kube, WHERE, project=lambda _: 1, changed=lambda *_: None)
-    assert made._failed(refused.value) == 7
+    assert made._note_failure(refused.value) == 7
     api.refuses = (429, {"Retry-After": "Wed, 21 Oct 2026 07:28:00 GMT"})
     with pytest.raises(KubeError) as refused:
         await api.kube.list(WHERE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 
 from hookline_sidecar import cli, parent
 from local_ports import reserve_port
-from waiting import PATIENCE_S
+from waiting import PATIENCE_S, until
 
 _SECRET = "card_4111"
 
@@ -48,6 +49,9 @@ def sidecar(new_sidecar, guests, tmp_path_factory):
         "broken", b"SECRET BYTES", hooks=["pre_query"], failurePolicy={"fetch": "Closed", "verify": "Closed"}
     )
     sidecar.start(wait=False)
+    until(
+        lambda: re.search(r"bundle \w+ runs: .*\btalks\b", sidecar.log), lambda: f"the plugin; it said:\n{sidecar.log}"
+    )
     return sidecar
 
 
