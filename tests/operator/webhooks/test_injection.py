@@ -141,7 +141,7 @@ def test_a_wrong_annotation_refuses_the_pod_with_a_sentence(name, value, says):
     ],
 )  # fmt: skip
 def test_what_is_no_pod_is_called_malformed(pod):
-    """Only somebody who is no API server sends these."""
+    """No API server sends these."""
     with pytest.raises(MalformedPodError, match="the pod's"):
         run(pod)
 

@@ -191,7 +191,7 @@ async def test_an_update_that_leaves_the_spec_alone_is_always_allowed(client, ch
 
 
 def test_a_vast_resource_is_refused_as_a_whole():
-    """Not with a sentence for each of a million mistakes; a large config is no mistake."""
+    """Not with a sentence for each of a million mistakes; a large config is not a mistake."""
     for spec in ({f"x{index}": 1 for index in range(30_000)}, {"hooks": ["x"] * 30_000}):
         assert judge(plugin(**spec))[0] == ["spec: holds more than 20000 values beside config"]
     assert judge(plugin(config={f"x{index}": 1 for index in range(30_000)}))[0] == []
@@ -211,7 +211,7 @@ _json = st.recursive(
 
 
 def test_operators_of_no_text_are_judged_too():
-    """What is no text is in no set."""
+    """Only text is in a set."""
     requirement = {"key": [], "operator": [{}], "values": {}}
     problems, _, found = judge(plugin(selector={"matchLabels": [], "matchExpressions": [requirement, 5]}))
     assert found is None
