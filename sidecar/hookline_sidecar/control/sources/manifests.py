@@ -258,7 +258,7 @@ def _take(document: dict[str, Any], found: _Found) -> None:
         message = f"{api_version} {kind} is unknown; this version reads {API_VERSION} {KIND}"
         found.problem(found.file, "kind" if kind != KIND else "apiVersion", message, plugin)
     else:
-        message = f"ignored: {api_version} {kind} is none of {KIND}, Secret, ConfigMap"
+        message = f"ignored: {api_version} {kind} is not one of {KIND}, Secret, ConfigMap"
         found.problem(found.file, "kind", message, hides=False)
 
 
