@@ -3,7 +3,7 @@
 The shapes are those of ``docs/author/guest-abi.md`` (HeliosDB-Proxy's plugin system, "Feature 11"). A guest may
 answer in either of its two dialects; the proxy always gets the ``action`` dialect that is modelled here.
 
-The models describe and document; the hook road itself checks inputs with tables that the runtime derives
+The models describe and document; the hook path itself checks inputs with tables that the runtime derives
 from them once, because a full validation would cost more than most plugins.
 """
 

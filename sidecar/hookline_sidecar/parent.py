@@ -111,10 +111,10 @@ def run(settings: Settings, state: StateFolder) -> int:
 async def _supervise(
     settings: Settings, state: StateFolder, tables: list[StatsTable], board: Board, admin: sockets.AdminSockets
 ) -> None:
+    os.nice(_SUPERVISOR_NICENESS)
     # Here and not above: what the supervisor needs is not for the workers to carry along.
     from hookline_sidecar.control.supervisor import Supervisor  # noqa: PLC0415
 
-    os.nice(_SUPERVISOR_NICENESS)
     await Supervisor(settings, state, tables=tables, board=board, admin_sockets=admin).run()
 
 

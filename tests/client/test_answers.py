@@ -153,7 +153,7 @@ async def test_answers_in_pieces_of_any_size_find_their_calls(faulty, seed):
 
 
 async def test_a_call_goes_out_in_one_piece(faulty):
-    """Head and body in one write: a server that takes its quick road for whole requests finds one."""
+    """Head and body in one write: a server that takes its quick way for whole requests finds one."""
     pieces = []
 
     async def behave(peer, _):
