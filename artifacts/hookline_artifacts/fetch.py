@@ -75,7 +75,7 @@ class Fetcher:
         self._docker_config = docker_config
         self._transport = Transport(limits, addresses)
         self._tokens = Tokens()
-        self._places = asyncio.Semaphore(limits.parallel)
+        self._permits = asyncio.Semaphore(limits.parallel)
         self._shares: weakref.WeakValueDictionary[tuple[str, str], asyncio.Semaphore] = weakref.WeakValueDictionary()
         self._flights: dict[tuple[str, ...], _Flight] = {}
         self._tasks: set[asyncio.Task[Artifact]] = set()
@@ -341,19 +341,19 @@ class Fetcher:
         known = await in_thread(look)
         if known is not None:
             return known
-        # First the owner's own places and the host's, then those of all: who waits for a slow one holds none of these.
+        # First the owner's own permits and the host's, then those of all: who waits for a slow one holds none of these.
         limits = self._limits
         async with (
             self._share("owner", owner or "", limits.of_one_owner),
             self._share("host", host, limits.of_one_host),
-            self._places,
+            self._permits,
             self._bounded(what),
         ):
             return await fetch()
 
-    def _share(self, kind: str, name: str, places: int) -> asyncio.Semaphore:
-        """The places of one host or of one owner, while somebody has or wants one."""
-        return self._shares.setdefault((kind, name), asyncio.Semaphore(places))
+    def _share(self, kind: str, name: str, permits: int) -> asyncio.Semaphore:
+        """The permits of one host or of one owner, while somebody has or wants one."""
+        return self._shares.setdefault((kind, name), asyncio.Semaphore(permits))
 
     @contextlib.asynccontextmanager
     async def _bounded(self, what: str) -> AsyncIterator[None]:
@@ -362,7 +362,9 @@ class Fetcher:
             async with asyncio.timeout(self._limits.total):
                 yield
         except TimeoutError:
-            raise FetchError(f"{what} could not be had within {self._limits.total:g} s; is its source slow?") from None
+            raise FetchError(
+                f"{what} could not be fetched within {self._limits.total:g} s; is its source slow?"
+            ) from None
         except OSError as error:
             raise FetchError(f"the store cannot be used: {error.strerror}; make room or check its folder") from None
 

@@ -3,7 +3,7 @@
 The shapes are those of ``docs/author/guest-abi.md`` (HeliosDB-Proxy's plugin system, "Feature 11"). A guest may
 answer in either of its two dialects; the proxy always gets the ``action`` dialect that is modelled here.
 
-The models describe and document; the hook road itself checks inputs with tables that the runtime derives
+The models describe and document; the hook path itself checks inputs with tables that the runtime derives
 from them once, because a full validation would cost more than most plugins.
 """
 
@@ -56,7 +56,7 @@ def parse_hook(name: object) -> Hook:
     """The hook of any accepted spelling, in any case; raises ValueError that lists the twelve names."""
     hook = _SPELLINGS.get(name.lower()) if isinstance(name, str) else None
     if hook is None:
-        raise ValueError(f"{name!r:.60} is no hook; the hooks are {', '.join(Hook)}")
+        raise ValueError(f"{name!r:.60} is not a hook; the hooks are {', '.join(Hook)}")
     return hook
 
 

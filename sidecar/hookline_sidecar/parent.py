@@ -41,7 +41,7 @@ _KILL_AFTER_S: Final = 5.0
 _SIGNALS: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _SUPERVISOR_NICENESS: Final = 10  # hooks go first, whatever a reload takes
-_GC_THRESHOLD: Final = 50_000  # nothing in a call makes cycles; a large body is no reason to look for them
+_GC_THRESHOLD: Final = 50_000  # nothing in a call makes cycles; do not look for them because of a large body
 _SWITCH_INTERVAL_S: Final = 0.0005
 """How long a thread that loads a bundle may keep the event loop from answering."""
 _SUPERVISOR: Final = -1
@@ -176,7 +176,7 @@ def _wait(children: dict[int, _Child], these: list[_Child], seconds: float) -> b
         if left <= 0:
             for child in these:
                 if child.pid:
-                    log.error("%s (process %d) does not end, and is killed", child.name, child.pid)
+                    log.error("%s (process %d) did not end in time, and is killed", child.name, child.pid)
             _signal(these, signal.SIGKILL)
             for child in these:
                 if child.pid:
@@ -221,7 +221,7 @@ def _start(child: _Child) -> None:
     try:
         child.pid = os.fork()
     except OSError as error:  # no memory, or no process left: the others go on
-        log.warning("%s cannot be started (%s); tried again in %.0f s", child.name, error.strerror, _PAUSE_LAST_S)
+        log.warning("%s cannot be started (%s); next attempt in %.0f s", child.name, error.strerror, _PAUSE_LAST_S)
         child.due = child.started + _PAUSE_LAST_S
         return
     if child.pid:

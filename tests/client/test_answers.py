@@ -39,13 +39,13 @@ MALFORMED = {
     "no object": answer(["continue"]),
     "no action": answer({"decision": "continue"}),
     "another hook's action": answer({"action": "allow"}),
-    "an action that is no string": answer({"action": ["continue"]}),
+    "an action that is not a string": answer({"action": ["continue"]}),
     "a rewrite without a statement": answer({"action": "rewrite"}),
-    "a statement that is no string": answer({"action": "rewrite", "value": 5}),
+    "a statement that is not a string": answer({"action": "rewrite", "value": 5}),
     "bytes that are none": answer({"action": "cached", "data": [256]}),
     "base64 that is none": answer({"action": "cached", "data_base64": "="}),
     "no bytes at all": answer({"action": "cached"}),
-    "a plugin that is no string": answer({"action": "continue", "plugin": 5}),
+    "a plugin that is not a string": answer({"action": "continue", "plugin": 5}),
     "an answer to another request": answer({"action": "continue", "request_id": "r-2"}),
 }
 
@@ -153,7 +153,7 @@ async def test_answers_in_pieces_of_any_size_find_their_calls(faulty, seed):
 
 
 async def test_a_call_goes_out_in_one_piece(faulty):
-    """Head and body in one write: a server that takes its quick road for whole requests finds one."""
+    """Head and body in one write: a server that takes its quick way for whole requests finds one."""
     pieces = []
 
     async def behave(peer, _):

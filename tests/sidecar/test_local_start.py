@@ -18,7 +18,7 @@ _PAGE = (_ROOT / "docs" / "start" / "local.md").read_text()
 
 
 async def test_the_first_start_answers_as_the_page_shows(new_sidecar, tmp_path):
-    """The module that ``make plugins`` builds, in a folder with the manifest; then a change of its settings."""
+    """The module that ``make plugins`` builds, with the manifest; then other settings, and a mistake in them."""
     build = [sys.executable, _ROOT / "examples" / "build.py", "--out", tmp_path, "--only", "sql-guard"]
     await asyncio.to_thread(subprocess.run, build, check=True, capture_output=True)
     (manifest,) = re.findall(r"^```yaml\n(.*?)^```", _PAGE, re.MULTILINE | re.DOTALL)
@@ -38,4 +38,8 @@ async def test_the_first_start_answers_as_the_page_shows(new_sidecar, tmp_path):
         return (await sidecar.ask("pre_query", json.loads(asked)))["action"] == "continue"
 
     await until_true(passes, "the new settings")
+    changed["spec"]["config"]["deny_tables"] = "wages"
+    sidecar.folder.write("sql-guard.yaml", changed)
+    sidecar.wait_plugin("sql-guard", state="LastGood", failure=bool)
+    assert await passes()
     sidecar.end()

@@ -244,7 +244,7 @@ class Resolver:
         error: LoadError | None = None
         began = time.monotonic()
         try:
-            # First the namespace's own places: slow sources of one keep nobody else waiting.
+            # First the namespace's own permits: slow sources of one keep nobody else waiting.
             async with self._shares[plugin.namespace], self._resolves:
                 track.began = time.monotonic()
                 self._update(plugin.key)

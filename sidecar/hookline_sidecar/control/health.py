@@ -245,7 +245,7 @@ _CAUSES_OF: Final[dict[Trouble, tuple[CallCause, ...]]] = {
 _SENTENCES: Final[dict[CallCause | None, str]] = {
     "trap": "calls trap",
     "timeout": "calls take longer than limits.timeout, or use up limits.fuel",
-    "result": "answers are no valid decisions",
+    "result": "answers are not valid decisions",
     "overload": "inputs, or the calls that wait, are over their limit",
     None: "calls take more than half of limits.timeout",
 }
@@ -326,7 +326,7 @@ class Health:
             now = {each.hook for each in told.get(name, ())}
             for each in hooks:
                 if each.hook not in now and name in self._plugins:
-                    log.info("plugin '%s', hook %s, is well again, or begins anew", name, each.hook)
+                    log.info("plugin '%s', hook %s, is well again, or was replaced", name, each.hook)
 
 
 def _troubles(hooks: list[HookHealth]) -> list[tuple[Hook, Trouble]]:

@@ -410,5 +410,5 @@ def _read(state: StateFolder) -> _Kept:
     try:
         return _Kept.model_validate_json(state.load_probation() or b"{}")
     except (OSError, ValidationError):  # without the words, which may hold values of Secrets
-        log.warning("what was on probation, or refused, cannot be read from the state folder: it begins anew")
+        log.warning("the record of probations in the state folder cannot be read, and starts empty")
         return _Kept()

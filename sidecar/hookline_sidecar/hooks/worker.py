@@ -1,4 +1,4 @@
-"""The hook road: one process that answers hooks and does nothing else.
+"""The hook path: one process that answers hooks and does nothing else.
 
 It gets bundles from the supervisor, prepares each on a thread beside the running one, and swaps when told to. It
 begins to accept connections with its first bundle; until then they wait in the listening socket, so no call is

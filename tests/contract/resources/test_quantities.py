@@ -39,7 +39,7 @@ def test_a_duration_is_read_in_milliseconds(text, millis):
 )  # fmt: skip
 def test_what_is_no_duration_is_refused_with_an_example(text):
     """Ambiguous, negative, in the wrong order, in other digits."""
-    with pytest.raises(ValueError, match="write for example 50ms"):
+    with pytest.raises(ValueError, match="write one such as 50ms"):
         parse_duration(text)
 
 
@@ -60,7 +60,7 @@ def test_a_size_is_read_in_bytes(text, size):
 )  # fmt: skip
 def test_what_is_no_size_is_refused(text):
     """Fractions, other notations, out of range."""
-    with pytest.raises(ValueError, match=r"is no size|is out of range"):
+    with pytest.raises(ValueError, match=r"is not a size|is out of range"):
         parse_size(text)
 
 

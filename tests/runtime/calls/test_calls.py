@@ -20,7 +20,7 @@ from hookline_runtime.guest.calls import Guest
 from waiting import until_true
 
 _HERE = Path(__file__).parents[1]
-_ON_THE_OTHER_ROAD = os.environ.get("HOOKLINE_CALLS") == "official"
+_ON_THE_FALLBACK = os.environ.get("HOOKLINE_CALLS") == "official"
 _WITHOUT_GUESTS = (
     "guests/test_compiler.py",
     "guests/test_costly_modules.py",
@@ -50,7 +50,7 @@ def test_the_quick_way_fits_the_library_that_is_locked():
     assert capi.unfit is None
 
 
-@pytest.mark.skipif(_ON_THE_OTHER_ROAD or "HOOKLINE_ACCELERATOR" in os.environ, reason="this is that run")
+@pytest.mark.skipif(_ON_THE_FALLBACK or "HOOKLINE_ACCELERATOR" in os.environ, reason="this is that run")
 @pytest.mark.parametrize("setting", [{"HOOKLINE_CALLS": "official"}, {"HOOKLINE_ACCELERATOR": "off"}])
 def test_the_runtimes_whole_suite_passes_on_the_other_ways_too(setting):
     """The reference and the fallback are tested as what they are: ways to run plugins. All that calls one is run."""
@@ -206,14 +206,14 @@ async def test_an_input_that_fits_the_guests_own_region_goes_there(workshop, wat
     )
     runtime = await workshop.guest(text, isolation={"mode": mode})
     where = [(await runtime.call(Hook.CUSTOM, b"1" * size))["value"] for size in (1, 16, 17, 16)]
-    if _ON_THE_OTHER_ROAD:
+    if _ON_THE_FALLBACK:
         assert 5000 not in where
     else:
         assert (where[0], where[1], where[3]) == (5000, 5000, 5000)
         assert where[2] >= 65_536
 
 
-@pytest.mark.skipif(_ON_THE_OTHER_ROAD, reason="regions are the quick way's")
+@pytest.mark.skipif(_ON_THE_FALLBACK, reason="regions are the quick way's")
 @pytest.mark.parametrize(("at", "size"), [(-16, 16), (2 * 65_536 - 8, 16), (4096, -1)])
 async def test_a_region_outside_of_memory_is_refused_when_the_plugin_is_loaded(workshop, wat, at, size):
     """Not at the first call."""
@@ -224,7 +224,7 @@ async def test_a_region_outside_of_memory_is_refused_when_the_plugin_is_loaded(w
         await workshop.guest(text)
 
 
-@pytest.mark.skipif(_ON_THE_OTHER_ROAD, reason="the other way keeps no addresses")
+@pytest.mark.skipif(_ON_THE_FALLBACK, reason="the other way keeps no addresses")
 async def test_addresses_outlive_collections_and_instances(workshop, wat):
     """Blocks, views and callbacks have owners: nothing is collected that the library still points to."""
     import gc
@@ -257,7 +257,7 @@ async def test_memory_that_grows_is_seen_at_once(workshop, wat):
             assert (await runtime.call(Hook.CUSTOM, b"0"))["value"] == 7
 
 
-@pytest.mark.skipif(_ON_THE_OTHER_ROAD, reason="the other way sets a deadline for each call")
+@pytest.mark.skipif(_ON_THE_FALLBACK, reason="the other way sets a deadline for each call")
 async def test_a_deadline_that_was_set_for_an_earlier_call_is_not_charged_to_a_later_one(workshop, wat):
     """The clock stands still here, so that all calls share one deadline; the last is as long as it may be."""
     spin = """
@@ -304,11 +304,11 @@ with tempfile.TemporaryDirectory() as folder:
 """
     ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ended.stdout.strip() == "[b'7', b'7', b'7']", ended.stderr
-    if not _ON_THE_OTHER_ROAD:
+    if not _ON_THE_FALLBACK:
         assert "one by one" in ended.stderr
 
 
-@pytest.mark.skipif(_ON_THE_OTHER_ROAD, reason="the other way has no pool of its own")
+@pytest.mark.skipif(_ON_THE_FALLBACK, reason="the other way has no pool of its own")
 async def test_more_instances_than_the_pool_has_are_an_overload_and_not_a_crash(workshop, wat):
     """And when some are given back, there is room again."""
     from hookline_runtime.errors import OverloadError
@@ -331,7 +331,7 @@ async def test_more_instances_than_the_pool_has_are_an_overload_and_not_a_crash(
         instance.close()
 
 
-@pytest.mark.skipif(_ON_THE_OTHER_ROAD, reason="the other way builds its own arguments")
+@pytest.mark.skipif(_ON_THE_FALLBACK, reason="the other way builds its own arguments")
 async def test_two_threads_never_see_each_others_memory_in_host_functions(workshop, wat):
     """Which instance a host function serves is known per thread."""
     imports = '(import "env" "sha256_hex" (func $sha (param i32 i32 i32) (result i32)))'

@@ -198,7 +198,7 @@ async def test_a_bundle_with_one_bad_plugin_changes_nothing_and_leaves_nothing(w
 
 @pytest.mark.parametrize("error", [KeyError("no number"), asyncio.CancelledError()])
 async def test_whatever_breaks_a_preparation_leaves_nothing(workshop, wat, error):
-    """Also what is no LoadError: a mistake of the embedding program, or its cancellation."""
+    """Also another error than LoadError: a mistake of the embedding program, or its cancellation."""
     runtime = await workshop.run(await _version(workshop, wat, 1))
     kept = runtime.plugins["guest"]
     fresh = await _version(workshop, wat, 2, name="fresh", priority=1)

@@ -172,7 +172,7 @@ async def test_a_hangup_reads_again_and_tries_again(sidecar, guests, eventually)
 
 
 async def test_a_worker_that_keeps_dying_is_started_with_pauses(sidecar, guests, eventually):
-    """And the road is open again when it stops dying."""
+    """And hooks are answered again when it stops dying."""
     sidecar.folder.plugin("p", guests.saying("alive"))
     sidecar.start()
     for _ in range(3):

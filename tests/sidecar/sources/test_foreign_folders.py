@@ -101,7 +101,7 @@ def test_a_description_among_manifests_is_told_by_its_file(folder):
     found = scan(folder({"guard.yaml": _MANIFEST, "guard.wasm": _MODULE, "b.wasm": _MODULE, "b.yaml": _YAML}))
     problem = only(found)
     assert (problem.file, problem.hides) == ("b.yaml", True)
-    assert "describes a plugin for HeliosDB-Proxy and is no Kubernetes document" in problem.message
+    assert "describes a plugin for HeliosDB-Proxy and is not a Kubernetes document" in problem.message
     assert list(found.manifests) == ["guard"]
 
 
@@ -145,7 +145,7 @@ def test_a_kustomization_need_not_say_its_kind(folder):
 
 
 def test_a_chart_gets_one_sentence(folder):
-    """Its values and its schema are no manifests with mistakes."""
+    """Its values and its schema are not manifests with mistakes."""
     chart = {"Chart.yaml": "apiVersion: v2\nname: x\nversion: 0.1.0\n", "values.yaml": "replicas: 1\n",
              "values.schema.json": "{}", "templates/guard.yaml": "kind: {{ x }}\n"}  # fmt: skip
     problem = only(scan(folder(chart)))
@@ -198,8 +198,11 @@ def test_a_folder_of_which_no_file_is_read_says_how_manifests_are_called(folder)
     [
         ("priority: '5'", "spec.priority: is not a whole number of 64 bits: write it in digits, without quotes"),
         ("source: {oci: {reference: 'a.b/c:1', insecure: 1}}", "insecure: is neither true nor false"),
-        ("source: {http: {url: 'ftp://h', sha256: 'sha256:00'}}", "source.http.url: is no URL: it begins with http://"),
-        ("sha256: 'sha256:00'", "spec.sha256: is no SHA-256: 64 hex digits in lower case"),
+        (
+            "source: {http: {url: 'ftp://h', sha256: 'sha256:00'}}",
+            "source.http.url: must be a URL that begins with http://",
+        ),
+        ("sha256: 'sha256:00'", "spec.sha256: must be a SHA-256 of 64 hex digits in lower case"),
         ("source: {file: {path: 5}}", "spec.source.file.path: is not text: put it in quotes"),
     ],
 )
@@ -238,5 +241,5 @@ def test_a_file_in_place_of_the_folder_is_told_which_folder_to_give(new_sidecar)
     sidecar.folder.plugin("guard", _MODULE)
     sidecar.start(wait=False, plugins=sidecar.folder.path / "guard.yaml")
     assert sidecar.process.wait(PATIENCE_S) == 2
-    assert "is no folder" in sidecar.log
+    assert "is not a folder" in sidecar.log
     assert f"it is a file, and a folder is read: give --plugins {sidecar.folder.path}" in sidecar.log

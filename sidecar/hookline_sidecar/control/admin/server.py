@@ -3,7 +3,7 @@
 All of it is answered on a socket in the state folder, and on the port of ``--admin`` where that is this machine's
 alone. The port of ``--health``, and one of ``--admin`` that others can reach, is for strangers: health and metrics,
 without a word that a plugin, a registry or an operator has said. The rest, and what lies below ``/admin/`` on any
-port, is for those whom ``admin_access`` lets in; to a stranger those paths are all the same.
+port, is for those whom ``access`` lets in; to a stranger those paths are all the same.
 """
 
 from __future__ import annotations

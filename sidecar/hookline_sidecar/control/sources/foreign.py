@@ -73,7 +73,7 @@ def is_description(document: dict[str, Any]) -> bool:
 def description_sentence() -> str:
     """What to write instead of such a document, where it stands alone."""
     return (
-        "this describes a plugin for HeliosDB-Proxy and is no Kubernetes document; write a manifest with "
+        "this describes a plugin for HeliosDB-Proxy and is not a Kubernetes document; write a manifest with "
         f"{_MANIFEST}.file.path (docs/author/heliosdb.md)"
     )
 
@@ -120,7 +120,7 @@ def of_folder(folder: Path, *, described: bool) -> tuple[str, bool] | None:
 
 
 def of_path(path: Path) -> str | None:
-    """Why a path is no plugin folder, and what to give instead; None where nothing better is known."""
+    """Why a path is not a plugin folder, and what to give instead; None where nothing better is known."""
     return f"it is a file, and a folder is read: give --plugins {path.parent}" if path.is_file() else None
 
 
