@@ -294,8 +294,10 @@ async def test_a_stranger_is_told_nothing_of_another_tenants_module(
     assert known["allowed"] is False
     assert "kv.read" in known["status"]["message"]
     wrong["permissions"] = ["kv.read"]
-    known = await ask("guard", uid=stored["metadata"]["uid"])
-    assert known["allowed"] is False
+    # A busy machine may have no time for the schema, and then the operator checks it: the webhook is asked again.
+    async with asyncio.timeout(PATIENCE_S):
+        while (known := await ask("guard", uid=stored["metadata"]["uid"]))["allowed"]:
+            pass
     assert "config.mode" in known["status"]["message"]
 
 
