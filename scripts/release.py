@@ -102,7 +102,7 @@ def pages(root: Path) -> list[Path]:
 
 def _check(root: Path, version: str, now: str, log: str) -> None:
     if not _VERSION.fullmatch(version):
-        raise ReleaseError(f"{version!r} is no version; say three numbers, as in VERSION=1.2.3")
+        raise ReleaseError(f"{version!r} is not a version; say three numbers, as in VERSION=1.2.3")
     if _numbers(version) < _numbers(now):
         raise ReleaseError(f"{version} is older than {now}, the version of pyproject.toml")
     if re.search(rf"^## {re.escape(version)}\b", log, re.MULTILINE):

@@ -56,7 +56,7 @@ def parse_hook(name: object) -> Hook:
     """The hook of any accepted spelling, in any case; raises ValueError that lists the twelve names."""
     hook = _SPELLINGS.get(name.lower()) if isinstance(name, str) else None
     if hook is None:
-        raise ValueError(f"{name!r:.60} is no hook; the hooks are {', '.join(Hook)}")
+        raise ValueError(f"{name!r:.60} is not a hook; the hooks are {', '.join(Hook)}")
     return hook
 
 

@@ -377,7 +377,7 @@ class FailurePolicy(Resource):
     timeout: CallPolicy | None = None
     """The guest used up its time or its fuel."""
     result: CallPolicy | None = None
-    """The guest's answer is no valid decision."""
+    """The guest's answer is not a valid decision."""
     overload: CallPolicy | None = None
     """The input, or the queue, is over its limit."""
 

@@ -26,12 +26,12 @@ _MESSAGES: Final = {
 }
 """By pydantic's type of the error."""
 _PATTERNS: Final = {
-    "permissions": "is no permission: " + ", ".join(Permission) + ", custom.NAME",
-    "name": "is no name: lower-case letters, digits, '-' and '.', and a letter or digit at both ends",
+    "permissions": "is not a permission: " + ", ".join(Permission) + ", custom.NAME",
+    "name": "is not a name: lower-case letters, digits, '-' and '.', and a letter or digit at both ends",
     "sha256": "is no SHA-256: 64 hex digits in lower case, and nothing in front of them",
-    "egress": "is no scheme://host:port with http or https",
+    "egress": "is not scheme://host:port with http or https",
     "url": "is no URL: it begins with http:// or https://, in lower case",
-    "path": "is no path such as upstream.token",
+    "path": "is not a path such as upstream.token",
 }
 """By a part of the path, for a text that does not match its pattern."""
 

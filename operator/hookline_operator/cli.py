@@ -115,7 +115,12 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     add("sidecar-image", kind=str, metavar="IMAGE", default="hookline-sidecar", text="what is injected into pods")
     add("sidecar-image-pull-policy", kind=str, metavar="POLICY", text="Always, IfNotPresent or Never")
     for name in _RESOURCES:
-        add(f"sidecar-{name}", kind=str, metavar="QUANTITY", text="of an injected sidecar, unless its pod says other")
+        add(
+            f"sidecar-{name}",
+            kind=str,
+            metavar="QUANTITY",
+            text="of an injected sidecar, unless its pod's annotations say otherwise",
+        )
     add("sidecar-log-level", kind=str, metavar="LEVEL", default="info", text="of injected sidecars")
     add("tls-secret", kind=str, metavar="NAME", default="hookline-operator-tls",
         text="where the replicas share their certificate")  # fmt: skip
@@ -130,8 +135,8 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         text="service-account token of the audience hookline.dev, for the other replicas")  # fmt: skip
     add("kubeconfig", kind=existing_or_not, metavar="FILE", text="outside of a pod: how to reach the API server")
     add("allow-source-addresses", kind=_networks, metavar="CIDR[,CIDR]", default="",
-        text="what may be asked for modules of the addresses that are not: loopback, link-local and the like; for a "
-        "registry on the operator's own node, 127.0.0.0/8")  # fmt: skip
+        text="networks that modules may come from although they are refused otherwise (loopback, link-local and the "
+        "like), such as 127.0.0.0/8 for a registry on the operator's own node")  # fmt: skip
     options.add_logging()
     return options.parser
 

@@ -104,7 +104,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         if settings.plugins is not None and not settings.plugins.is_dir() and state.load_bundle() is None:
             why = foreign.of_path(settings.plugins)
             parser.error(
-                f"--plugins {settings.plugins} is no folder, and {settings.state} holds no last good bundle"
+                f"--plugins {settings.plugins} is not a folder, and {settings.state} holds no last good bundle"
                 f"{f': {why}' if why else ''}"
             )
         return parent.run(settings, state)
@@ -159,8 +159,8 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
            text="for the body of a hook call to arrive")  # fmt: skip
     option("drain", kind=_duration, metavar="TIME", default="10s", text="for calls under way to end at SIGTERM")
     option("auth-headers", kind=one_of(*PROXIES), metavar="PROXY", default="any",
-           text="whose headers tell /v1/auth the original request, while a client's are ignored: "
-           f"{', '.join(PROXIES)} (all are read, and have to agree)")  # fmt: skip
+           text="the proxy whose headers describe the original request to /v1/auth; others are ignored: "
+           f"{', '.join(PROXIES)}. With any, all are read and have to agree")  # fmt: skip
     options.add_logging()
     return options.parser
 
@@ -217,7 +217,7 @@ def _https(text: str) -> str:
         usable = False
     if not usable or " " in text or parts.path not in {"", "/"} or parts.query or parts.fragment or "@" in parts.netloc:
         # Without the text: it may hold a password.
-        raise argparse.ArgumentTypeError("is no https://HOST[:PORT]; the pod's token is sent over TLS only")
+        raise argparse.ArgumentTypeError("is not https://HOST[:PORT]; the pod's token is sent over TLS only")
     return f"https://{parts.netloc}"
 
 
@@ -227,7 +227,7 @@ def _mode(text: str) -> int:
     except ValueError:
         mode = -1
     if not 0 <= mode <= 0o777:  # noqa: PLR2004 - all permission bits
-        raise argparse.ArgumentTypeError(f"{text!r} is no mode such as 0660")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a mode such as 0660")
     return mode
 
 
@@ -239,7 +239,7 @@ def _group(text: str) -> int:
         return grp.getgrnam(text).gr_gid
     except (KeyError, ValueError):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no group that is known here; make it (groupadd), or give its number, such as 101"
+            f"{text!r} is not a group that is known here; make it (groupadd), or give its number, such as 101"
         ) from None
 
 

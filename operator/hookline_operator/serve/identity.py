@@ -207,7 +207,7 @@ class Reviewer:
         name = str(user.get("username", ""))
         namespace, _, account = name.removeprefix(_ACCOUNT).partition(":")
         if not name.startswith(_ACCOUNT) or not account:
-            raise DeniedError(403, "the token is no service account's")
+            raise DeniedError(403, "the token is not a service account's")
         extra = user.get("extra") or {}
         pod, uid = (next(iter(extra.get(_EXTRA + part) or []), None) for part in ("name", "uid"))
         return Caller(namespace=namespace, account=account, pod=pod, pod_uid=uid)

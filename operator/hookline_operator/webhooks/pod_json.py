@@ -37,7 +37,7 @@ def mapping(parent: Json, name: str) -> Json:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise MalformedPodError(f"the pod's {name} is no object")
+        raise MalformedPodError(f"the pod's {name} is not an object")
     return value
 
 
@@ -55,5 +55,5 @@ def objects(parent: Json, name: str) -> list[Json]:
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        raise MalformedPodError(f"the pod's {name} are no list of objects")
+        raise MalformedPodError(f"the pod's {name} are not a list of objects")
     return value

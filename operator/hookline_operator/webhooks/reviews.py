@@ -113,13 +113,13 @@ def request_of(content_type: str, body: bytes) -> Json:
         raise BadReviewError(400, "the AdmissionReview has no request")
     for name in ("uid", "operation"):
         if not isinstance(review.get(name), str) or not review[name]:
-            raise BadReviewError(400, f"the request's {name} is no text")
+            raise BadReviewError(400, f"the request's {name} is not text")
     for name in ("namespace", "name", "subResource"):
         if not isinstance(review.get(name) or "", str):
-            raise BadReviewError(400, f"the request's {name} is no text")
+            raise BadReviewError(400, f"the request's {name} is not text")
     for name in ("object", "oldObject", "kind"):
         if not isinstance(review.get(name) or {}, dict):
-            raise BadReviewError(400, f"the request's {name} is no object")
+            raise BadReviewError(400, f"the request's {name} is not an object")
     return review
 
 

@@ -245,7 +245,7 @@ _CAUSES_OF: Final[dict[Trouble, tuple[CallCause, ...]]] = {
 _SENTENCES: Final[dict[CallCause | None, str]] = {
     "trap": "calls trap",
     "timeout": "calls take longer than limits.timeout, or use up limits.fuel",
-    "result": "answers are no valid decisions",
+    "result": "answers are not valid decisions",
     "overload": "inputs, or the calls that wait, are over their limit",
     None: "calls take more than half of limits.timeout",
 }

@@ -60,7 +60,7 @@ def test_a_size_is_read_in_bytes(text, size):
 )  # fmt: skip
 def test_what_is_no_size_is_refused(text):
     """Fractions, other notations, out of range."""
-    with pytest.raises(ValueError, match=r"is no size|is out of range"):
+    with pytest.raises(ValueError, match=r"is not a size|is out of range"):
         parse_size(text)
 
 

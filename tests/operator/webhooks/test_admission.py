@@ -88,12 +88,12 @@ async def test_a_pod_that_is_left_alone_comes_with_a_warning(client):
         (b'{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1beta1"}', "only admission.k8s.io/v1"),
         (b'{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1"}', "no request"),
         (json.dumps({**review(POD), "request": []}).encode(), "no request"),
-        (json.dumps({**review(POD), "request": {}}).encode(), "uid is no text"),
-        (json.dumps(review(POD, uid=5)).encode(), "uid is no text"),
-        (json.dumps(review(POD, operation=None)).encode(), "operation is no text"),
-        (json.dumps(review(POD, namespace=[1])).encode(), "namespace is no text"),
-        (json.dumps(review("a pod")).encode(), "object is no object"),
-        (json.dumps(review(POD, oldObject=[1])).encode(), "oldObject is no object"),
+        (json.dumps({**review(POD), "request": {}}).encode(), "uid is not text"),
+        (json.dumps(review(POD, uid=5)).encode(), "uid is not text"),
+        (json.dumps(review(POD, operation=None)).encode(), "operation is not text"),
+        (json.dumps(review(POD, namespace=[1])).encode(), "namespace is not text"),
+        (json.dumps(review("a pod")).encode(), "object is not an object"),
+        (json.dumps(review(POD, oldObject=[1])).encode(), "oldObject is not an object"),
     ],
 )  # fmt: skip
 async def test_what_is_malformed_is_a_400_with_a_sentence(client, path, body, says):
@@ -108,7 +108,7 @@ async def test_what_is_malformed_is_a_400_with_a_sentence(client, path, body, sa
 async def test_what_is_no_pod_is_a_400(client):
     """An object of the right kind in the wrong shape."""
     answer = await client.post(INJECT_PATH, json=review({"spec": {"containers": "web"}}))
-    assert (answer.status, await answer.text()) == (400, "the pod's containers are no list of objects\n")
+    assert (answer.status, await answer.text()) == (400, "the pod's containers are not a list of objects\n")
 
 
 async def test_other_media_types_and_methods_are_refused(client):

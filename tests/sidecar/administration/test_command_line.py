@@ -80,7 +80,7 @@ def test_a_source_is_required():
         (["--plugins", "/nowhere", "--operator-token", "/t"], "are for --operator"),
         (["--plugins", "/nowhere", "--operator-ca", "/c"], "are for --operator"),
         *(
-            (["--operator", url, "--operator-token", "/t"], "is no https://HOST[:PORT]")
+            (["--operator", url, "--operator-token", "/t"], "is not https://HOST[:PORT]")
             for url in ("http://o.test", "o.test", "https://", "https://o.test/x", "https://u:hidden@o.test",
                         "https://o.test?x", "https://o.test:0", "https://o.test:port", "https://[::1", "https://o t")
         ),
@@ -113,7 +113,7 @@ def test_an_operator_that_cannot_be_is_refused(capsys, arguments, words):
         ("body-timeout", "0s", "nothing"),
         ("drain", "5", "50ms"),
         ("socket-mode", "rw", "0660"),
-        ("socket-group", "nobody-has-this", "is no group that is known here"),
+        ("socket-group", "nobody-has-this", "is not a group that is known here"),
         ("socket-group", "4294967295", "or give its number"),
         ("socket-group", "-1", "or give its number"),
         ("log-level", "loud", "debug"),
@@ -132,7 +132,7 @@ def test_a_value_that_cannot_be_is_refused(capsys, option, value, words):
 
 def test_a_plugin_folder_that_is_not_there_is_refused(tmp_path):
     """Unless there is a last good bundle, see test_restarts."""
-    refuses("is no folder", "--plugins", tmp_path / "nowhere", "--state", tmp_path / "state")
+    refuses("is not a folder", "--plugins", tmp_path / "nowhere", "--state", tmp_path / "state")
 
 
 def test_a_state_folder_that_cannot_be_made_is_refused(tmp_path):

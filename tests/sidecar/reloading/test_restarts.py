@@ -158,7 +158,7 @@ def test_a_damaged_bundle_without_a_folder_is_refused(sidecar):
     lose_folder(sidecar)
     sidecar.start(wait=False)
     assert sidecar.process.wait(PATIENCE_S) == 2
-    assert "is no folder" in sidecar.log
+    assert "is not a folder" in sidecar.log
 
 
 async def test_damaged_numbers_and_a_damaged_store_do_not_keep_it_from_starting(sidecar):

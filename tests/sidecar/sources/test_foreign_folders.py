@@ -101,7 +101,7 @@ def test_a_description_among_manifests_is_told_by_its_file(folder):
     found = scan(folder({"guard.yaml": _MANIFEST, "guard.wasm": _MODULE, "b.wasm": _MODULE, "b.yaml": _YAML}))
     problem = only(found)
     assert (problem.file, problem.hides) == ("b.yaml", True)
-    assert "describes a plugin for HeliosDB-Proxy and is no Kubernetes document" in problem.message
+    assert "describes a plugin for HeliosDB-Proxy and is not a Kubernetes document" in problem.message
     assert list(found.manifests) == ["guard"]
 
 
@@ -238,5 +238,5 @@ def test_a_file_in_place_of_the_folder_is_told_which_folder_to_give(new_sidecar)
     sidecar.folder.plugin("guard", _MODULE)
     sidecar.start(wait=False, plugins=sidecar.folder.path / "guard.yaml")
     assert sidecar.process.wait(PATIENCE_S) == 2
-    assert "is no folder" in sidecar.log
+    assert "is not a folder" in sidecar.log
     assert f"it is a file, and a folder is read: give --plugins {sidecar.folder.path}" in sidecar.log

@@ -73,7 +73,7 @@ def is_description(document: dict[str, Any]) -> bool:
 def description_sentence() -> str:
     """What to write instead of such a document, where it stands alone."""
     return (
-        "this describes a plugin for HeliosDB-Proxy and is no Kubernetes document; write a manifest with "
+        "this describes a plugin for HeliosDB-Proxy and is not a Kubernetes document; write a manifest with "
         f"{_MANIFEST}.file.path (docs/author/heliosdb.md)"
     )
 

@@ -47,7 +47,7 @@ _ESCAPED_SLASH: Final = re.compile(r"(?:^|[^\\])(?:\\\\)*\\/")
 _SPACE: Final = re.compile(r"[^\S\x1c-\x1f]*")
 _SPACE_IN_LINE: Final = re.compile(r"[^\S\n\x1c-\x1f]*")
 _JSON_SPACE: Final = re.compile(r"[ \t\r\n]*")
-_HALF: Final = "a \\u escape is half of a pair of surrogates, which is no character"
+_HALF: Final = "a \\u escape is half of a pair of surrogates, which is not a character"
 _NOT_READ: Final = (
     "kubectl would not read this, since the document ends before it: mend the indentation, or begin a document with ---"
 )

@@ -206,7 +206,7 @@ def _documents(path: Path, found: _Found) -> Iterator[dict[str, Any]]:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            found.problem(found.file, "", "not read: it is no regular file")
+            found.problem(found.file, "", "not read: it is not a regular file")
             return
         with path.open("rb") as file:
             raw = file.read(kubernetes_yaml.MAX_FILE + 1)
@@ -232,7 +232,7 @@ def _documents(path: Path, found: _Found) -> Iterator[dict[str, Any]]:
         if isinstance(document, dict):
             yield document
         else:
-            found.problem(found.file, "", "a document is no mapping")
+            found.problem(found.file, "", "a document is not a mapping")
 
 
 def _take(document: dict[str, Any], found: _Found) -> None:
@@ -282,7 +282,7 @@ def _take_list(document: dict[str, Any], found: _Found) -> None:
     """What ``kubectl get -o yaml`` writes."""
     items = document.get("items")
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        found.problem(found.file, "items", "is no list of documents")
+        found.problem(found.file, "items", "is not a list of documents")
         return
     if len(items) > kubernetes_yaml.MAX_DOCUMENTS:
         found.problem(found.file, "items", f"has more than {kubernetes_yaml.MAX_DOCUMENTS} documents")
@@ -320,7 +320,7 @@ def _take_object(document: dict[str, Any], kind: str, name: str | None, found: _
     for section, encoded in ((binaries, True), (texts, False)):
         entries = document.get(section) or {}
         if not isinstance(entries, dict):
-            found.problem(found.file, section, "is no mapping", hides=False)
+            found.problem(found.file, section, "is not a mapping", hides=False)
             continue
         for key, value in entries.items():
             try:

@@ -202,7 +202,7 @@ class OperatorSource:
                     if message.type is aiohttp.WSMsgType.TEXT:
                         await self._take(message.data)
                     elif message.type is aiohttp.WSMsgType.BINARY:
-                        self._ignore("a message that is no text")
+                        self._ignore("a message that is not text")
             finally:
                 telling.cancel()
                 ended = await asyncio.gather(telling, return_exceptions=True)
