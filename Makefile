@@ -62,7 +62,7 @@ truth: $(VENV)/.dev toolchains ## break sixty things on a real cluster under loa
 	sh scripts/cluster-packages.sh
 	HOOKLINE_TRUTH_WRITE=1 CI=true $(TOOLS) $(BIN)/python -m pytest tests/e2e/truth $(ARGS)
 
-cluster: $(VENV)/.dev toolchains ## bring up a real Kubernetes of one node, without Docker (DOWN=1 takes it away)
+cluster: $(VENV)/.dev toolchains ## bring up a real Kubernetes of one node, without Docker (DOWN=1 removes it)
 	[ -n "$(DOWN)" ] || sh scripts/cluster-packages.sh
 	$(TOOLS) PYTHONPATH=testbed $(BIN)/python -m cluster $(if $(DOWN),down,up)
 
@@ -70,26 +70,26 @@ cluster-load: $(VENV)/.dev ## give the node of `make cluster` an image (IMAGE=bu
 	[ -n "$(IMAGE)" ] || { echo "say which: make cluster-load IMAGE=build/images/hookline-sidecar.tar" >&2; exit 2; }
 	PYTHONPATH=testbed $(BIN)/python -m cluster load $(IMAGE) $(if $(NAME),--name $(NAME))
 
-release: $(VENV)/.dev ## make the checkout one of a version: pyproject, chart, pages and changelog (VERSION=1.2.3); see RELEASING.md
+release: $(VENV)/.dev ## write a new version into the checkout: pyproject, chart, pages and changelog (VERSION=1.2.3); see RELEASING.md
 	[ -n "$(VERSION)" ] || { echo "say which: make release VERSION=1.2.3" >&2; exit 2; }
 	PYTHONPATH=testbed $(BIN)/python scripts/release.py "$(VERSION)"
 
 # What the images' names begin with, such as registry.example.com/hookline-
 PREFIX := hookline-
-dist: $(VENV)/.dev toolchains ## build a release into build/dist: packages, chart, images, what they are made of, checksums (PARTS="packages chart")
+dist: $(VENV)/.dev toolchains ## build a release into build/dist: packages, chart, images, lists of their contents, checksums (PARTS="packages chart")
 	$(TOOLS) PYTHONPATH=testbed $(BIN)/python scripts/dist.py --prefix "$(PREFIX)" $(if $(VERSION),--version "$(VERSION)") $(PARTS)
 
 push: $(VENV)/.dev toolchains ## push the images of `make dist` (PREFIX=registry.example.com/hookline-)
 	$(TOOLS) PYTHONPATH=testbed $(BIN)/python scripts/dist.py --push --prefix "$(PREFIX)"
 
-publish: $(VENV)/.dev ## make a draft of a release on GitHub of what `make dist` built, with the changelog's words; needs gh
+publish: $(VENV)/.dev ## draft a release on GitHub from what `make dist` built, with the changelog's text; needs gh
 	PYTHONPATH=testbed $(BIN)/python scripts/release.py --publish
 
 images: ## build the operator's and the sidecar's images into build/images (with Docker, or as root without)
 	$(PYTHON) scripts/images.py operator sidecar
 
 # Tests of random inputs try few of them here; `make test` tries more, `make fuzz` many.
-check: lint ## what to run before each commit: lint, and the tests that start no program (two minutes)
+check: lint ## run before each commit: lint, and the tests that start no program (two minutes)
 	$(BIN)/python -m hookline_runtime.guest.accelerator --if-missing
 	HOOKLINE_FUZZ=100 $(BIN)/python -m pytest -q -n 2 -m fast --hypothesis-profile=brief --ignore=tests/e2e
 
@@ -100,14 +100,14 @@ setup: announce $(VENV)/.dev toolchains ## install what `make lint` and `make te
 hooks: $(VENV)/.dev ## let git lint before each commit, and run the fast tests before each push (.pre-commit-config.yaml)
 	$(BIN)/pre-commit install
 
-lint: $(VENV)/.dev ## formatting, lint, types, and the direction of imports
+lint: $(VENV)/.dev ## check formatting, lint, types, and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	MYPYPATH=crds:artifacts:serving:client:sidecar:operator:examples:scripts:testbed $(BIN)/mypy examples/build.py examples/demo.py examples/proxies/asyncio_proxy.py scripts testbed bench
 	$(BIN)/lint-imports --no-logo --no-cache
 
-format: $(VENV)/.dev ## format, and mend what can be mended by itself
+format: $(VENV)/.dev ## format, and fix what the linter can fix
 	$(BIN)/ruff check --fix --exit-zero .
 	$(BIN)/ruff format .
 
@@ -119,11 +119,11 @@ bench-operator: $(VENV)/.dev toolchains ## measure the operator: 2,000 sidecars,
 	sh scripts/debian-packages.sh
 	$(TOOLS) PYTHONPATH=testbed $(BIN)/python -m bench.operator $(ARGS)
 
-exhaust: $(VENV)/.dev toolchains ## every attack of testbed/exhaustion on sidecar and operator in the chart's memory; writes the table in docs/operate/security.md (20 minutes; ARGS="--attack NAME")
+exhaust: $(VENV)/.dev toolchains ## run every attack of testbed/exhaustion on sidecar and operator in the chart's memory; writes the table in docs/operate/security.md (20 minutes; ARGS="--attack NAME")
 	sh scripts/debian-packages.sh
 	$(TOOLS) PYTHONPATH=testbed $(BIN)/python -m exhaustion --into tests/exhaustion/figures.json --table docs/operate/security.md $(ARGS)
 
-fuzz: $(VENV)/.fuzz toolchains ## every parser, bred by coverage (FUZZ="--target NAME --seconds N"); then both ways of each pair, at length: 200,000 inputs, 2,000 guests, the runtime's suite, a million requests (ARGS="--cases N --seed S"); and what registries, packages and manifests say
+fuzz: $(VENV)/.fuzz toolchains ## fuzz every parser, guided by coverage (FUZZ="--target NAME --seconds N"); then compare both implementations of each pair at length: 200,000 inputs, 2,000 guests, the runtime's suite, a million requests (ARGS="--cases N --seed S"); and what registries, packages and manifests say
 	PYTHONPATH=testbed $(BIN)/python -m fuzzing $(FUZZ)
 	HOOKLINE_FUZZ=200000 $(BIN)/python -m pytest -q tests/runtime/calls/test_accelerator.py tests/runtime/calls/test_random_guests.py tests/runtime/calls/test_calls.py tests/sidecar/calls/test_batches.py
 	HOOKLINE_FUZZ=200000 $(BIN)/python -m pytest -q -m hypothesis tests/artifacts
@@ -137,10 +137,10 @@ crds: $(VENV)/.dev ## write the CustomResourceDefinition from the models, and th
 plugins: $(VENV)/.demo ## build the example plugins into build/plugins
 	$(BIN)/python examples/build.py --out build/plugins
 
-lock: $(VENV)/.dev ## write requirements/*.txt anew
+lock: $(VENV)/.dev ## write requirements/*.txt again
 	sh scripts/lock.sh $(BIN)/uv
 
-clean: ## remove what make made, caches included
+clean: ## remove everything that make built, caches included
 	rm -rf .venv .venv-* build .cache
 
 # Changes when the interpreter does, and with it all that is made of it.

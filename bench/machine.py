@@ -24,7 +24,7 @@ _START_S: Final = 30.0
 
 
 class BrokenError(Exception):
-    """A benchmark could not be carried out; what is said here is no figure."""
+    """A benchmark could not be carried out; there is no figure."""
 
 
 _CORES: Final = sorted(os.sched_getaffinity(0))

@@ -73,7 +73,8 @@ done
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("commands", nargs="*", metavar="COMMAND", help=f"default: {', '.join(map(repr, DEFAULT))}")
+    default = ", ".join(map(repr, DEFAULT))
+    parser.add_argument("commands", nargs="*", metavar="COMMAND", help=f"commands to run (default: {default})")
     parser.add_argument("--fresh", action="store_true", help="make the bare system anew")
     parser.add_argument("--keep", action="store_true", help="leave the folder of this run where it is, and name it")
     options = parser.parse_args()

@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
     parser.add_argument("--prefix", default="hookline-", help="what the images' names begin with (default: hookline-)")
-    parser.add_argument("--version", help="the version that the commit has to be of, such as a tag's")
+    parser.add_argument("--version", help="version that the commit must have, such as that of its tag")
     parser.add_argument("--push", action="store_true", help="build nothing: push the images of the last build")
     options = parser.parse_args()
     if unknown := {*options.parts} - {*PARTS}:
@@ -155,7 +155,7 @@ def version_of(root: Path) -> str:
 
 def _check(version: str | None) -> None:
     if version and version != version_of(ROOT):
-        raise DistError(f"the checkout is of {version_of(ROOT)}, not of {version}; `make release` sets it")
+        raise DistError(f"the checkout has version {version_of(ROOT)}, not {version}; `make release` sets it")
     if changed := _git("status", "--porcelain"):
         raise DistError(f"the tree has changes that are in no commit; commit or stash them first:\n{changed}")
 

@@ -146,8 +146,8 @@ def main() -> None:
         epilog="The layers are kept in ${XDG_CACHE_HOME:-~/.cache}/hookline/images where no Docker engine runs.",
     )
     parser.add_argument("names", nargs="*", metavar="IMAGE", help=f"{', '.join(IMAGES)} (default: operator sidecar)")
-    parser.add_argument("--prefix", default="hookline-", help="what their names begin with (default: hookline-)")
-    parser.add_argument("--tag", default="dev", help="their tag (default: dev)")
+    parser.add_argument("--prefix", default="hookline-", help="what the images' names begin with (default: hookline-)")
+    parser.add_argument("--tag", default="dev", help="tag of the images (default: dev)")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "images", help="folder of the archives")
     parser.add_argument("--fresh", action="store_true", help="begin with a new base and no cache")
     options = parser.parse_args()

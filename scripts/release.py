@@ -30,8 +30,8 @@ class ReleaseError(Exception):
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("version", nargs="?", metavar="VERSION", help="such as 1.2.3")
-    parser.add_argument("--publish", action="store_true", help="make a draft on GitHub of what `make dist` built")
+    parser.add_argument("version", nargs="?", metavar="VERSION", help="version to release, such as 1.2.3")
+    parser.add_argument("--publish", action="store_true", help="draft a release on GitHub from what `make dist` built")
     options = parser.parse_args()
     if (options.version is None) != options.publish:
         parser.error("say either a version or --publish")
@@ -43,7 +43,7 @@ def main() -> None:
         changed = prepare(ROOT, version, datetime.now(UTC).date())
     except ReleaseError as error:
         sys.exit(f"release: {error}")
-    print("".join(f"{path.relative_to(ROOT)} is of {version}\n" for path in changed), end="")
+    print("".join(f"{path.relative_to(ROOT)} now says {version}\n" for path in changed), end="")
     print(f'Read it (`git diff`), then: git commit --all --message "Version {version}" && git tag --sign v{version}')
 
 
@@ -102,7 +102,7 @@ def pages(root: Path) -> list[Path]:
 
 def _check(root: Path, version: str, now: str, log: str) -> None:
     if not _VERSION.fullmatch(version):
-        raise ReleaseError(f"{version!r} is not a version; say three numbers, as in VERSION=1.2.3")
+        raise ReleaseError(f"{version!r} is not a version; give three numbers, as in VERSION=1.2.3")
     if _numbers(version) < _numbers(now):
         raise ReleaseError(f"{version} is older than {now}, the version of pyproject.toml")
     if re.search(rf"^## {re.escape(version)}\b", log, re.MULTILINE):

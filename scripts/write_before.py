@@ -48,5 +48,5 @@ def _git(*words: str) -> bytes:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("revision", help="of the release, such as v0.1.0")
+    parser.add_argument("revision", help="revision of the release, such as v0.1.0")
     write(parser.parse_args().revision)

@@ -1,8 +1,8 @@
 """Programs in Python that start with their imports done, as tests start them by the hundred.
 
 Of a program's start, nine tenths are imports. Here one process does them and then waits; each start is a fork of it,
-which runs the program's ``main`` with arguments, environment and files of its own, as a new interpreter would. It is no
-place for what depends on the environment while it is imported, nor for measuring memory: both want ``subprocess``.
+which runs the program's ``main`` with arguments, environment and files of its own, as a new interpreter would. Use
+``subprocess`` instead to measure memory, or to run what depends on the environment while it is imported.
 """
 
 from __future__ import annotations

@@ -362,7 +362,9 @@ class Fetcher:
             async with asyncio.timeout(self._limits.total):
                 yield
         except TimeoutError:
-            raise FetchError(f"{what} could not be had within {self._limits.total:g} s; is its source slow?") from None
+            raise FetchError(
+                f"{what} could not be fetched within {self._limits.total:g} s; is its source slow?"
+            ) from None
         except OSError as error:
             raise FetchError(f"the store cannot be used: {error.strerror}; make room or check its folder") from None
 

@@ -101,7 +101,7 @@ def check(config: dict[str, Any], schema: dict[str, Any], *, secret_paths: list[
 
 
 def _may_be_shown(parts: list[str], secret_paths: list[str] | None) -> bool:
-    """Whether what is there is no value of a Secret, and holds none. DANGER: statuses are read by many."""
+    """Whether what is there neither is nor holds the value of a Secret. DANGER: statuses are read by many."""
     if secret_paths is None:
         return False
     secret = [each.split(".") for each in secret_paths]

@@ -7,8 +7,8 @@
     ROOT/key                        what names in the index are made with
     ROOT/tmp/                       files being written; left-overs of a crash go at the next start
 
-A digest is no password: whoever has seen a manifest knows it. So what is known is known for a *place* (a repository, a
-URL) and a digest, and for a *holder* who has proven there that it may be had; another place has to give all the bytes
+A digest is not a password: whoever has seen a manifest knows it. So what is known is known for a *place* (a repository,
+a URL) and a digest, and for a *holder* who has proven there that it may be had; another place has to give all the bytes
 again. What was had for an *owner* (a namespace) is granted to it, and to no other, by the module's own sha256. Names in
 the index are HMACs, since a holder is known by a hash of passwords.
 

@@ -243,7 +243,7 @@ class HookClient:
         self.failures[hook, error.cause, policy] += 1
         if error.cause != "refused":
             if self._failing is None:
-                log.warning("%s answers no hooks (%s: %s); the policy does", self._address, error.cause, error)
+                log.warning("%s answers no hooks (%s: %s); its policy answers", self._address, error.cause, error)
             self._failing = (self._failing or 0) + 1
             self._failed_at = asyncio.get_running_loop().time()
         if policy is Policy.RAISE:

@@ -111,7 +111,7 @@ class Pool:
                 held.remove(connection)
 
     def condemn(self, call: Call) -> None:
-        """The answer to this call was no decision: end its connection."""
+        """The answer to this call was not a decision: end its connection."""
         if call.connection is not None:
             self.drop(call.connection)
             call.connection.end()

@@ -37,6 +37,11 @@ class Options:
         )
         version = f"{program} {importlib.metadata.version('hookline')}"
         self.parser.add_argument("--version", action="version", version=version)
+        self._group = self.parser.add_argument_group()
+
+    def group(self, title: str) -> None:
+        """Begin a group: ``--help`` lists the options that follow under its title."""
+        self._group = self.parser.add_argument_group(title)
 
     def add(
         self,
@@ -52,22 +57,25 @@ class Options:
         # A variable that is empty counts as not set: that is what templates leave.
         given = self._environment.get("HOOKLINE_" + name.upper().replace("-", "_")) or default
         shown = f" (default: {default})".replace("%", "%%") if default else ""
-        self.parser.add_argument(
+        self._group.add_argument(
             f"--{name}", type=kind, metavar=metavar, default=given, help=text + shown,
             required=required and given is None,
         )  # fmt: skip
 
     def add_logging(self) -> None:
         """``--log-level`` and ``--log-format``; ``log_to_stderr`` takes what they give."""
-        self.add("log-level", kind=one_of(*_LEVELS), metavar="LEVEL", default="info", text=", ".join(_LEVELS))
-        self.add("log-format", kind=one_of("text", "json"), metavar="FORMAT", default="text", text="text or json")
+        self.group("logging")
+        self.add("log-level", kind=one_of(*_LEVELS), metavar="LEVEL", default="info",
+                 text=f"lowest level of log lines to write: {', '.join(_LEVELS)}")  # fmt: skip
+        self.add("log-format", kind=one_of("text", "json"), metavar="FORMAT", default="text",
+                 text="format of log lines: text, or json for one JSON object per line")  # fmt: skip
 
 
 def address(text: str) -> Address:
     """``HOST:PORT``; without a host, this machine alone."""
     host, colon, port = text.rpartition(":")
     if not colon or not port.isdigit() or not 0 < int(port) < 2**16:
-        raise argparse.ArgumentTypeError(f"{text!r} is no HOST:PORT such as 127.0.0.1:9901")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a HOST:PORT such as 127.0.0.1:9901")
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
@@ -83,7 +91,7 @@ def one_of(*choices: str) -> Callable[[str], str]:
 
     def check(text: str) -> str:
         if text not in choices:
-            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(choices)}")
+            raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(choices)}")
         return text
 
     return check

@@ -46,7 +46,7 @@ def parse_duration(text: object) -> int:
         return text  # already milliseconds: a model built in Python
     match = _DURATION.fullmatch(text) if isinstance(text, str) and text else None
     if match is None:
-        raise ValueError(f"{text!r:.60} is not a duration; write for example 50ms, 2s or 5m")
+        raise ValueError(f"{text!r:.60} is not a duration; write one such as 50ms, 2s or 5m")
     hours, minutes, seconds, millis = (int(part or 0) for part in match.groups())
     return ((hours * 60 + minutes) * 60 + seconds) * 1000 + millis
 
@@ -70,7 +70,7 @@ def parse_size(text: object) -> int:
     else:
         match = _SIZE.fullmatch(text) if isinstance(text, str) else None
         if match is None:
-            raise ValueError(f"{text!r:.60} is not a size; write for example 512Ki, 16Mi or 1000000")
+            raise ValueError(f"{text!r:.60} is not a size; write one such as 512Ki, 16Mi or 1000000")
         value = int(match[1]) * _SIZE_UNITS.get(match[2], 1)
     if not 0 <= value <= _SIZE_MAX:
         raise ValueError(f"{text!r:.60} is out of range")
@@ -128,7 +128,7 @@ class Bounds:
         if self.written is format_duration:
             rule = f"duration(self) >= duration('{low}') && duration(self) <= duration('{high}')"
         else:
-            # A plain number is a size too; then self is no string.
+            # A plain number is a size too; then self is not a string.
             rule = (
                 f"type(self) == string ? isQuantity(self) && quantity(self).compareTo(quantity('{low}')) >= 0"
                 f" && quantity(self).compareTo(quantity('{high}')) <= 0"

@@ -79,7 +79,7 @@ class OCISource(Resource):
     insecure: bool = False
     """Speak plain HTTP to the registry. Credentials are sent in the clear."""
     track_interval: Annotated[Duration, bounded(10_000, 30 * 86_400_000, format_duration)] | None = None
-    """Ask again what the tag points to, this often (``10s`` to ``720h``). Default: never."""
+    """How often to ask what the tag points to (``10s`` to ``720h``). Default: never."""
 
 
 class HTTPSource(Resource):
@@ -87,7 +87,7 @@ class HTTPSource(Resource):
 
     url: Annotated[str, Field(pattern="^https?://", max_length=2048)]
     sha256: Sha256
-    """Of the bytes at the URL, 64 lower-case hex digits."""
+    """SHA-256 of the bytes at the URL, as 64 lower-case hex digits."""
 
 
 class ConfigMapSource(Resource):
@@ -143,7 +143,7 @@ class LocalSource(Source):
 
 
 class KeylessIdentity(Resource):
-    """Who may have signed through Sigstore's public-good or an own certificate authority."""
+    """An identity whose signatures count, certified by Sigstore's public authority or by one of your own."""
 
     issuer: Annotated[str, Field(min_length=1, max_length=2048)]
     subject: Annotated[str, Field(min_length=1, max_length=2048)]
@@ -189,8 +189,8 @@ class Selector(Resource):
     match_labels: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=64)] = {}
     match_expressions: Annotated[list[SelectorRequirement], Field(max_length=64)] = []
     required: bool = True
-    """Whether there have to be such pods: true, and the plugin is not Ready while there is none. False is for one
-    that waits for pods. Default true."""
+    """Whether a matching pod must exist. True: the plugin is not Ready while there is none. False: the plugin may
+    wait for pods. Default true."""
 
 
 Pattern = Annotated[str, Field(min_length=1, max_length=253)]
@@ -329,7 +329,7 @@ class KvSettings(Resource):
         ),
     ] = {}
     """Keys and their values, text of at most 64Ki each and 512Ki in all, that are in the store before the plugin's
-    first call in a pod. Shown in clear wherever the resource is: a secret belongs into ``configFrom``."""
+    first call in a pod. Shown in clear wherever the resource is: put secrets into ``configFrom``."""
     overwrite: Literal["Never", "OnChange"] = "Never"
     """Never: each key is written once in a pod, where there is none; what the plugin or an administrator makes of it
     then stays, also that it is deleted. OnChange: a key is written again whenever its value here is not the one
@@ -367,7 +367,7 @@ class FailurePolicy(Resource):
     """
 
     fetch: LoadPolicy = "LastGood"
-    """The module cannot be had."""
+    """The module cannot be fetched."""
     verify: Literal["LastGood", "Closed"] = "LastGood"
     """The module is not what was asked for: digest, signature, imports, exports. Never Open."""
     config: LoadPolicy = "LastGood"
@@ -431,7 +431,7 @@ class WasmPluginSpec(Resource):
 
     source: Source
     sha256: Sha256 | None = None
-    """Of the module's own bytes, whatever it was packed in; 64 lower-case hex digits."""
+    """SHA-256 of the module's own bytes, whatever it was packed in, as 64 lower-case hex digits."""
     verify: Verify | None = None
     selector: Selector = Selector()
     hooks: Annotated[
@@ -465,7 +465,7 @@ class WasmPluginSpec(Resource):
     """What the plugin may ask of its host. Default: nothing."""
     permissions_policy: Literal["Strict", "Lenient"] = "Strict"
     """Strict: a module that imports a function whose permission is not granted is not loaded (``ConfigInvalid``).
-    Lenient: it is, and such a function answers "denied". Default Strict."""
+    Lenient: it is loaded, and such a function answers "denied". Default Strict."""
     egress: Annotated[
         list[Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.*-]{1,253}(:[0-9]{1,5})?$", max_length=300)]],
         Field(max_length=64),

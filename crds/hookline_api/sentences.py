@@ -26,12 +26,12 @@ _MESSAGES: Final = {
 }
 """By pydantic's type of the error."""
 _PATTERNS: Final = {
-    "permissions": "is not a permission: " + ", ".join(Permission) + ", custom.NAME",
-    "name": "is not a name: lower-case letters, digits, '-' and '.', and a letter or digit at both ends",
-    "sha256": "is no SHA-256: 64 hex digits in lower case, and nothing in front of them",
-    "egress": "is not scheme://host:port with http or https",
-    "url": "is no URL: it begins with http:// or https://, in lower case",
-    "path": "is not a path such as upstream.token",
+    "permissions": "must be one of " + ", ".join(Permission) + ", custom.NAME",
+    "name": "must consist of lower-case letters, digits, '-' and '.', and begin and end with a letter or digit",
+    "sha256": "must be a SHA-256 of 64 hex digits in lower case, with nothing in front",
+    "egress": "must be scheme://host:port with http or https",
+    "url": "must be a URL that begins with http:// or https://, in lower case",
+    "path": "must be a path such as upstream.token",
 }
 """By a part of the path, for a text that does not match its pattern."""
 

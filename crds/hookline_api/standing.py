@@ -1,4 +1,4 @@
-"""What stands in a bundle for a plugin that cannot be had: decided here for the operator and the sidecar.
+"""What stands in a bundle for a plugin that cannot be fetched: decided here for the operator and the sidecar.
 
 By the failure policy for the cause: with LastGood, what ran before goes on; with Open, nothing stands for it; with
 Closed, or LastGood where nothing ran before, a placeholder gives the refusing answer of each deciding hook.

@@ -49,7 +49,7 @@ class ArtifactStatus(Resource):
 
 
 class PodCounts(Resource):
-    """How many pods do what."""
+    """Counts of the pods that the plugin is for."""
 
     matched: int = 0
     loaded: int = 0
@@ -64,14 +64,14 @@ class Failure(Resource):
 
     pod: str | None = None
     hook: str | None = None
-    """Of a failure of calls."""
+    """The hook whose calls failed, if calls failed."""
     cause: str
     message: Annotated[str, Field(max_length=1024)]
     since: str | None = None
 
 
 class RevisionStatus(Resource):
-    """One (artifact digest + settings) that the plugin has had."""
+    """One revision of the plugin: an artifact digest and settings."""
 
     revision: str
     digest: str
@@ -82,12 +82,12 @@ class RollbackStatus(Resource):
     """A revision that failed on probation; no pod is told to run it until the resource changes."""
 
     revision: str
-    """The name of its ``WasmPluginRevision``'s content: the ``revision`` of ``RevisionStatus``."""
+    """The name of the revision, as in ``status.revisions``."""
     generation: int
-    """Of the resource that asked for it."""
+    """Generation of the resource that asked for it."""
     digest: str | None = None
     pod: str
-    """The first that went back."""
+    """The first pod that went back."""
     calls: int
     failures: int
     cause: str
@@ -109,9 +109,9 @@ class WasmPluginStatus(Resource):
     artifact: ArtifactStatus | None = None
     pods: PodCounts = PodCounts()
     failures: Annotated[list[Failure], Field(max_length=5)] = []
-    """The five worst."""
+    """The five worst failures."""
     revisions: Annotated[list[RevisionStatus], Field(max_length=10)] = []
-    """Newest first."""
+    """The revisions of the plugin, newest first."""
     rolled_back: RollbackStatus | None = None
     hooks: str | None = None
     """The hooks in one word each, for ``kubectl get``."""

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from hookline_artifacts.net.addresses import Network
 
 _EPILOG: Final = """\
-Each option can also be given in the environment (--own-namespace as HOOKLINE_OWN_NAMESPACE); the command line wins.
+Each option can also be set in the environment (--own-namespace as HOOKLINE_OWN_NAMESPACE); the command line wins.
 
-The chart in helm/ runs it in a cluster. Outside of one, against a cluster of yours:
+The chart in helm/ runs the operator in a cluster. To run it on your machine against a cluster:
   hookline-operator --kubeconfig ~/.kube/config --own-namespace default --pod-ip 127.0.0.1 --cache /tmp/hookline
 """
 _NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -45,7 +45,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         try:
             options.own_namespace = _NAMESPACE_FILE.read_text().strip()
         except OSError:
-            parser.error("--own-namespace is needed outside of a pod: where are the Lease and the certificate to be?")
+            parser.error("--own-namespace is needed outside of a pod: it holds the Lease and the certificate")
     settings = Settings(
         namespaces=tuple(options.namespace),
         listen=options.listen,
@@ -83,7 +83,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     try:
         InjectionSettings.of(settings, authority="of later")
     except ValueError as error:
-        parser.error(f"no pod could have such a sidecar: {error}")
+        parser.error(f"the settings of injected sidecars are wrong: {error}")
     try:
         return asyncio.run(Operator(settings).run())
     except (KubeError, OSError) as error:
@@ -94,51 +94,76 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     options = Options(
         environment,
         program="hookline-operator",
-        description="Hands the WebAssembly plugins that WasmPlugin resources describe to the sidecars of their pods.",
+        description="Gives the sidecars of pods the WebAssembly plugins that WasmPlugin resources describe.",
         epilog=_EPILOG,
     )
     add = options.add
-    add("namespace", kind=_names, metavar="NAME[,NAME]", default="", text="only these namespaces; without it, all")
-    add("listen", kind=address, metavar="HOST:PORT", default="0.0.0.0:9443",
-        text="HTTPS: distribution to sidecars, and webhooks")  # fmt: skip
-    add("health", kind=address, metavar="HOST:PORT", default="0.0.0.0:8080", text="HTTP: /healthz, /readyz, /metrics")
-    add("service", kind=str, metavar="NAME", default="hookline-operator", text="the Service in front of the replicas")
-    add("own-namespace", kind=str, metavar="NAME", text="where this operator is (default: its pod's)")
-    add("pod-name", kind=str, metavar="NAME", default=socket.gethostname(), text="of this replica, in the Lease")
-    add("pod-ip", kind=str, metavar="IP", default="127.0.0.1", text="at which the other replicas reach this one")
-    add("service-account", kind=str, metavar="NAME", default="hookline-operator",
-        text="of this operator: its replicas know each other by it")  # fmt: skip
-    add("cache", kind=existing_or_not, metavar="DIR", default="/var/cache/hookline", text="folder for modules")
-    add("cache-size", kind=parse_size, metavar="SIZE", default="1Gi", text="of that folder, at most")
+    options.group("cluster")
+    add("namespace", kind=_names, metavar="NAME[,NAME]", default="",
+        text="namespaces to serve (default: all)")  # fmt: skip
+    add("kubeconfig", kind=existing_or_not, metavar="FILE",
+        text="kubeconfig for the API server; needed only outside of a pod")  # fmt: skip
     add("webhooks", kind=str, metavar="NAME",
-        text="the webhook configurations, mutating and validating, whose caBundle is to be kept right")  # fmt: skip
-    add("sidecar-image", kind=str, metavar="IMAGE", default="hookline-sidecar", text="what is injected into pods")
-    add("sidecar-image-pull-policy", kind=str, metavar="POLICY", text="Always, IfNotPresent or Never")
-    for name in _RESOURCES:
-        add(
-            f"sidecar-{name}",
-            kind=str,
-            metavar="QUANTITY",
-            text="of an injected sidecar, unless its pod's annotations say otherwise",
-        )
-    add("sidecar-log-level", kind=str, metavar="LEVEL", default="info", text="of injected sidecars")
-    add("tls-secret", kind=str, metavar="NAME", default="hookline-operator-tls",
-        text="where the replicas share their certificate")  # fmt: skip
-    add("key-secret", kind=str, metavar="NAME", default="hookline-operator-key",
-        text="where they share the key that seals values of Secrets in revisions")  # fmt: skip
-    add("ca-config-map", kind=str, metavar="NAME", default="hookline-ca",
-        text="where the certificate authority is published")  # fmt: skip
-    add("lease", kind=str, metavar="NAME", default="hookline-operator", text="whose holder reconciles")
+        text="name of the mutating and of the validating webhook configuration; the operator keeps the caBundle of "
+        "both up to date")  # fmt: skip
     add("migrate-controller-revisions", kind=one_of("true", "false"), metavar="true|false", default="true",
-        text="read what an older version kept as ControllerRevisions, and keep it as WasmPluginRevisions")  # fmt: skip
+        text="read revisions that an older version kept as ControllerRevisions, and keep them as "
+        "WasmPluginRevisions")  # fmt: skip
+    options.group("addresses")
+    add("listen", kind=address, metavar="HOST:PORT", default="0.0.0.0:9443",
+        text="HTTPS address for sidecars, webhooks and the other replicas")  # fmt: skip
+    add("health", kind=address, metavar="HOST:PORT", default="0.0.0.0:8080",
+        text="HTTP address for /healthz, /readyz and /metrics")  # fmt: skip
+    options.group("replicas")
+    add("service", kind=str, metavar="NAME", default="hookline-operator",
+        text="name of the Service in front of the replicas")  # fmt: skip
+    add("own-namespace", kind=str, metavar="NAME",
+        text="namespace that the operator runs in (default: that of its pod)")  # fmt: skip
+    add("pod-name", kind=str, metavar="NAME", default=socket.gethostname(),
+        text="name of this replica in the Lease")  # fmt: skip
+    add("pod-ip", kind=str, metavar="IP", default="127.0.0.1",
+        text="IP address at which the other replicas reach this one")  # fmt: skip
+    add("service-account", kind=str, metavar="NAME", default="hookline-operator",
+        text="name of the operator's service account, by which the replicas know each other")  # fmt: skip
     add("token", kind=existing_or_not, metavar="FILE", default="/var/run/secrets/hookline.dev/token",
-        text="service-account token of the audience hookline.dev, for the other replicas")  # fmt: skip
-    add("kubeconfig", kind=existing_or_not, metavar="FILE", text="outside of a pod: how to reach the API server")
-    add("allow-source-addresses", kind=_networks, metavar="CIDR[,CIDR]", default="",
-        text="networks that modules may come from although they are refused otherwise (loopback, link-local and the "
-        "like), such as 127.0.0.0/8 for a registry on the operator's own node")  # fmt: skip
+        text="token of that service account for the audience hookline.dev, shown to the other replicas")  # fmt: skip
+    add("lease", kind=str, metavar="NAME", default="hookline-operator",
+        text="name of the Lease whose holder reconciles")  # fmt: skip
+    add("tls-secret", kind=str, metavar="NAME", default="hookline-operator-tls",
+        text="name of the Secret with the certificate that the replicas share")  # fmt: skip
+    add("key-secret", kind=str, metavar="NAME", default="hookline-operator-key",
+        text="name of the Secret with the key that seals values of Secrets in revisions")  # fmt: skip
+    add("ca-config-map", kind=str, metavar="NAME", default="hookline-ca",
+        text="name of the ConfigMap that publishes the certificate authority")  # fmt: skip
+    _add_modules(options)
+    _add_sidecars(options)
     options.add_logging()
     return options.parser
+
+
+def _add_modules(options: Options) -> None:
+    add = options.add
+    options.group("modules")
+    add("cache", kind=existing_or_not, metavar="DIR", default="/var/cache/hookline",
+        text="folder for downloaded modules")  # fmt: skip
+    add("cache-size", kind=parse_size, metavar="SIZE", default="1Gi", text="largest size of --cache")
+    add("allow-source-addresses", kind=_networks, metavar="CIDR[,CIDR]", default="",
+        text="addresses to download modules from although they are loopback, link-local or the like; 127.0.0.0/8 for "
+        "a registry on the operator's own node")  # fmt: skip
+
+
+def _add_sidecars(options: Options) -> None:
+    add = options.add
+    options.group("injected sidecars")
+    add("sidecar-image", kind=str, metavar="IMAGE", default="hookline-sidecar",
+        text="image of the sidecar to inject into pods")  # fmt: skip
+    add("sidecar-image-pull-policy", kind=str, metavar="POLICY",
+        text="image pull policy of injected sidecars: Always, IfNotPresent or Never")  # fmt: skip
+    for name in _RESOURCES:
+        add(f"sidecar-{name}", kind=str, metavar="QUANTITY",
+            text=f"{name.replace('cpu', 'CPU').replace('-', ' ')} of an injected sidecar, unless its pod sets "
+            "another")  # fmt: skip
+    add("sidecar-log-level", kind=str, metavar="LEVEL", default="info", text="log level of injected sidecars")
 
 
 def _names(text: str) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ ARRIVING_OF_ONE: Final = 256 * 1024
 Reason = Literal["head", "crowd", "full", "address", "unread", "malformed"]
 """Why a connection was closed: ``head`` (it did not come in time, or is too large), ``crowd`` (too many had not
 completed a request), ``full`` (too many in all), ``address`` (too many of one), ``unread`` (the answer was not taken),
-``malformed`` (it was no HTTP). Silence is an end in order, and counts as nothing."""
+``malformed`` (it was not HTTP). Silence is an end in order, and counts as nothing."""
 REASONS: Final[tuple[Reason, ...]] = ("head", "crowd", "full", "address", "unread", "malformed")
 
 Closed = Counter[Reason]

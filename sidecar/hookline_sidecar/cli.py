@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 _EPILOG: Final = """\
-Each option can also be given in the environment (--max-body as HOOKLINE_MAX_BODY); the command line wins.
+Each option can also be set in the environment (--max-body as HOOKLINE_MAX_BODY); the command line wins.
 
 examples:
   hookline-sidecar --plugins ./plugins
@@ -39,13 +39,13 @@ examples:
   curl -s localhost:9901/v1/hooks/pre_query -H 'content-type: application/json' -d '{"query": "drop table t"}'
   curl -s localhost:9902/v1/plugins
 
-a sidecar while it runs, by the socket in its --state: what it runs, and the keys of its plugins:
+ask a running sidecar what it runs, and read or write its plugins' keys, over the socket in its --state:
   hookline-sidecar get /v1/plugins
   hookline-sidecar kv --help
 
 signals:
-  SIGTERM  stop accepting, let calls under way end, exit
-  SIGHUP   read the plugin folder again (or connect to the operator at once), and try again what failed
+  SIGTERM  stop accepting connections, finish calls under way, exit
+  SIGHUP   read the plugin folder again (or connect to the operator at once), and retry what failed
 """
 _ADMIN: Final[Address] = ("127.0.0.1", 9902)
 _OFF: Final = "off"
@@ -123,57 +123,67 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         epilog=_EPILOG,
     )
     option = options.add
+    options.group("plugins")
     option("plugins", kind=existing_or_not, metavar="DIR",
-           text="folder of WasmPlugin manifests, watched for changes; this or --operator")  # fmt: skip
+           text="folder of WasmPlugin manifests to run, watched for changes; give this or --operator")  # fmt: skip
     option("operator", kind=_https, metavar="URL",
-           text="https://HOST[:PORT] of the operator, which says what to run; this or --plugins")  # fmt: skip
+           text="https://HOST[:PORT] of the operator that says which plugins to run; give this or "
+           "--plugins")  # fmt: skip
     option("operator-ca", kind=existing_or_not, metavar="FILE",
-           text="its certificate authorities (PEM), instead of the system's; read for every connection")  # fmt: skip
+           text="certificate authorities (PEM) to trust for the operator, instead of the system's; read again for "
+           "every connection")  # fmt: skip
     option("operator-token", kind=existing_or_not, metavar="FILE",
-           text="this pod's token for the operator; read for every connection")  # fmt: skip
+           text="this pod's token for the operator; read again for every connection")  # fmt: skip
     option("state", kind=existing_or_not, metavar="DIR", default=str(default_state(environment)),
-           text="folder for modules, the last good bundle and the plugins' store")  # fmt: skip
+           text="folder for modules, the last good bundle, the plugins' keys and the admin socket")  # fmt: skip
+    options.group("hooks")
     option("listen", kind=_address_or_off, metavar="HOST:PORT", default="127.0.0.1:9901",
-           text="where hooks are answered over TCP, or 'off'")  # fmt: skip
-    option("socket", kind=existing_or_not, metavar="PATH", text="unix socket where hooks are answered too")
+           text="TCP address to answer hook calls on, or 'off'")  # fmt: skip
+    option("socket", kind=existing_or_not, metavar="PATH", text="Unix socket to answer hook calls on, besides --listen")
     option("socket-mode", kind=_mode, metavar="MODE", default="0660",
-           text="permissions of the socket, octal; 0666 for a proxy of any user")  # fmt: skip
+           text="file mode of --socket, in octal; 0666 lets a proxy of any user connect")  # fmt: skip
     option("socket-group", kind=_group, metavar="GROUP",
-           text="group that may open the socket, name or number: one that the proxy's user is in")  # fmt: skip
-    option("health", kind=_address_or_off, metavar="HOST:PORT",
-           text="/healthz, /readyz and /metrics and nothing else, without any text of plugins: for probes and "
-           "Prometheus, on whatever address they come to (default: off)")  # fmt: skip
-    option("admin", kind=_address_or_word, metavar="HOST:PORT",
-           text="health, metrics, what runs and plugins' keys, or 'off'; the socket admin.sock in --state has the "
-           "same. On an address that others can reach (0.0.0.0) it is what --health is, and the rest is for who has "
-           "the token of --admin-token (default: 127.0.0.1:9902, or off where --health has that port)")  # fmt: skip
-    option("admin-token", kind=existing_or_not, metavar="FILE",
-           text="who sends what is in this file as bearer token may read and write plugins' keys on --admin, and see "
-           "what runs where --admin is not this machine alone; read for every request. Without it, only the socket "
-           "admin.sock in --state answers that")  # fmt: skip
-    option("workers", kind=_workers, metavar="N", default="1", text="processes that answer hooks")
-    option("memory", kind=_size, metavar="SIZE",
-           text="memory for all of it, guests included; by default what its container (its cgroup) allows")  # fmt: skip
-    option("max-body", kind=_size, metavar="SIZE", default="16Mi", text="largest hook call")
+           text="group that owns --socket, by name or number; choose one that the proxy's user belongs to")  # fmt: skip
+    option("max-body", kind=_size, metavar="SIZE", default="16Mi", text="largest body of a hook call")
     option("body-timeout", kind=_duration, metavar="TIME", default="10s",
-           text="for the body of a hook call to arrive")  # fmt: skip
-    option("drain", kind=_duration, metavar="TIME", default="10s", text="for calls under way to end at SIGTERM")
+           text="longest time for the body of a hook call to arrive")  # fmt: skip
     option("auth-headers", kind=one_of(*PROXIES), metavar="PROXY", default="any",
-           text="the proxy whose headers describe the original request to /v1/auth; others are ignored: "
-           f"{', '.join(PROXIES)}. With any, all are read and have to agree")  # fmt: skip
+           text="proxy whose headers describe the original request to /v1/auth; the headers of other proxies are "
+           f"ignored, as a client may have sent them: {', '.join(PROXIES)}; any reads those of all, and they must "
+           "agree")  # fmt: skip
+    options.group("health and admin")
+    option("health", kind=_address_or_off, metavar="HOST:PORT",
+           text="address for probes and Prometheus: /healthz, /readyz and /metrics alone, without any text of "
+           "plugins (default: off)")  # fmt: skip
+    option("admin", kind=_address_or_word, metavar="HOST:PORT",
+           text="address of the admin API, or 'off': health, metrics, what runs, and the plugins' keys. The socket "
+           "admin.sock in --state always answers the same. If other machines can reach the address (0.0.0.0), all but "
+           "health and metrics needs the token of --admin-token (default: 127.0.0.1:9902, or off if --health uses "
+           "that port)")  # fmt: skip
+    option("admin-token", kind=existing_or_not, metavar="FILE",
+           text="file with the bearer token that --admin asks for before it reads or writes plugins' keys, and, if "
+           "other machines can reach it, before it shows what runs; read again for every request. Without this option "
+           "only the socket admin.sock in --state answers such requests")  # fmt: skip
+    options.group("processes and limits")
+    option("workers", kind=_workers, metavar="N", default="1", text="number of processes that answer hook calls")
+    option("memory", kind=_size, metavar="SIZE",
+           text="memory for all processes together, plugins included (default: the limit of the container's "
+           "cgroup)")  # fmt: skip
+    option("drain", kind=_duration, metavar="TIME", default="10s",
+           text="longest time to finish calls under way after SIGTERM")  # fmt: skip
     options.add_logging()
     return options.parser
 
 
 def _operator(parser: argparse.ArgumentParser, options: argparse.Namespace) -> OperatorSettings | None:
     if (options.plugins is None) == (options.operator is None):
-        parser.error("give exactly one of --plugins (a folder says what to run) and --operator (an operator does)")
+        parser.error("give either --plugins (a folder says what to run) or --operator (an operator does)")
     if options.operator is None:
         if options.operator_ca is not None or options.operator_token is not None:
-            parser.error("--operator-ca and --operator-token are for --operator")
+            parser.error("--operator-ca and --operator-token need --operator")
         return None
     if options.operator_token is None:
-        parser.error("--operator needs --operator-token: the operator has to know which pod asks")
+        parser.error("--operator needs --operator-token, so that the operator knows which pod asks")
     return OperatorSettings(url=options.operator, ca=options.operator_ca, token=options.operator_token)
 
 
@@ -187,7 +197,7 @@ def _admin(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Addr
     for name, other in (("health", options.health), ("listen", options.listen)):
         if _meet(other, wanted):
             parser.error(
-                f"--admin and --{name} have the same port, {wanted[1]}: give one of them another, or say --admin off; "
+                f"--admin and --{name} have the same port, {wanted[1]}: change one of them, or set --admin off; "
                 "the socket admin.sock in --state answers what --admin does"
             )
     return wanted
@@ -217,7 +227,7 @@ def _https(text: str) -> str:
         usable = False
     if not usable or " " in text or parts.path not in {"", "/"} or parts.query or parts.fragment or "@" in parts.netloc:
         # Without the text: it may hold a password.
-        raise argparse.ArgumentTypeError("is not https://HOST[:PORT]; the pod's token is sent over TLS only")
+        raise argparse.ArgumentTypeError("must be https://HOST[:PORT]; the pod's token is sent over TLS only")
     return f"https://{parts.netloc}"
 
 
@@ -227,7 +237,7 @@ def _mode(text: str) -> int:
     except ValueError:
         mode = -1
     if not 0 <= mode <= 0o777:  # noqa: PLR2004 - all permission bits
-        raise argparse.ArgumentTypeError(f"{text!r} is not a mode such as 0660")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a file mode such as 0660")
     return mode
 
 
@@ -239,7 +249,7 @@ def _group(text: str) -> int:
         return grp.getgrnam(text).gr_gid
     except (KeyError, ValueError):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is not a group that is known here; make it (groupadd), or give its number, such as 101"
+            f"{text!r} is not the name of a group here; create it (groupadd), or give a number such as 101"
         ) from None
 
 
@@ -257,7 +267,7 @@ def _positive(parse: Callable[[str], int], text: str) -> int:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     if value == 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is nothing at all")
+        raise argparse.ArgumentTypeError(f"{text!r} must be more than zero")
     return value
 
 

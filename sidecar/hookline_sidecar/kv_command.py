@@ -37,9 +37,9 @@ _EXIT_CONFLICT: Final = 4
 _EXIT_UNREACHABLE: Final = 5
 
 _EPILOG: Final = """\
-A plugin's keys go by its metadata.name, and each sidecar (each pod) has its own. A change is there for the plugin's
-next call, in all workers, and stays over restarts; keys that every pod should begin with belong into the resource:
-spec.kv.initial.
+PLUGIN is the metadata.name of the plugin's resource. Each sidecar, so each pod, has keys of its own. The plugin's next
+call sees a change, in all workers, and the change survives restarts. To give every pod the same keys to begin with, set
+spec.kv.initial in the resource.
 
 examples:
   hookline-sidecar kv list
@@ -51,8 +51,12 @@ examples:
   kubectl exec web -c hookline-sidecar -- hookline-sidecar kv list
 
 exit codes:
-  0  done         1  refused: the sentence on stderr says why     2  the command line is wrong
-  3  no such key or plugin     4  --only-new, and the key is there     5  no sidecar could be asked
+  0  the command succeeded
+  1  the sidecar refused; stderr says why
+  2  the command line is wrong
+  3  there is no such key or plugin
+  4  --only-new was given, and the key exists already
+  5  no sidecar answered
 """
 
 
@@ -71,12 +75,14 @@ def run_get(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Write what the admin surface answers at a path to stdout; the exit code, as of ``kv``."""
     parser = argparse.ArgumentParser(
         prog="hookline-sidecar get",
-        description="Asks a running sidecar by the socket in its --state, and writes the answer to stdout.",
+        description="Asks a running sidecar over the admin socket in its --state, and writes the answer to stdout.",
         parents=[_common(environment)],
-        epilog="exit codes: 0 answered, 1 refused, 2 the command line is wrong, 3 no such path, 5 nobody to ask",
+        epilog="exit codes: 0 answered, 1 refused, 2 wrong command line, 3 no such path, 5 no sidecar answered",
     )
     parser.add_argument(
-        "path", metavar="PATH", help="/v1/plugins (what runs, and what is wrong), /v1/bundle, /metrics, /readyz, …"
+        "path",
+        metavar="PATH",
+        help="path to ask for: /v1/plugins (what runs, and problems), /v1/bundle, /metrics, /readyz, …",
     )
     parser.set_defaults(command=_get_path)
     return _run(parser.parse_args(arguments), "get")
@@ -85,7 +91,7 @@ def run_get(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
 def _get_path(sidecar: _Sidecar, options: argparse.Namespace) -> None:
     path = str(options.path)
     if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
-        raise _FailedError(_EXIT_USAGE, "PATH is a path such as /v1/plugins")
+        raise _FailedError(_EXIT_USAGE, "PATH must be a path such as /v1/plugins")
     sys.stdout.buffer.write(sidecar.ask("GET", path))
     _print("")
 
@@ -107,7 +113,7 @@ def _common(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument(
         "--state", type=existing_or_not, metavar="DIR", default=state,
-        help=f"the sidecar's own --state; also HOOKLINE_STATE (default: {state})".replace("%", "%%"),
+        help=f"state folder of the sidecar; or set HOOKLINE_STATE (default: {state})".replace("%", "%%"),
     )  # fmt: skip
     return common
 
@@ -116,7 +122,7 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     shape, common = argparse.RawDescriptionHelpFormatter, _common(environment)
     parser = argparse.ArgumentParser(
         prog="hookline-sidecar kv",
-        description="Reads and writes the keys of a running sidecar's plugins.",
+        description="Reads and writes the keys of plugins in a running sidecar.",
         epilog=_EPILOG,
         formatter_class=shape,
     )
@@ -126,20 +132,20 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         made = commands.add_parser(name, parents=[common], help=text, description=text, formatter_class=shape)
         for each, explained in positional:
             made.add_argument(each, metavar=each.upper(), help=explained)
-        made.add_argument("--json", action="store_true", help="answer with JSON")
+        made.add_argument("--json", action="store_true", help="write the answer as JSON")
         made.set_defaults(command=command)
         return made
 
-    plugin, key = ("plugin", "its metadata.name"), ("key", "any text; also with / in it")
-    listing = add("list", _list, "list a plugin's keys with their sizes, or the plugins")
-    listing.add_argument("plugin", metavar="PLUGIN", nargs="?", help="its metadata.name; default: list the plugins")
-    listing.add_argument("--prefix", default="", help="only keys that begin so")
+    plugin, key = ("plugin", "metadata.name of a plugin"), ("key", "key: any text, which may contain /")
+    listing = add("list", _list, "list the keys of a plugin with their sizes, or list the plugins")
+    listing.add_argument("plugin", metavar="PLUGIN", nargs="?", help="metadata.name of a plugin (default: all)")
+    listing.add_argument("--prefix", default="", help="list only the keys that begin with PREFIX")
     add("get", _get, "write a value to stdout, byte for byte", plugin, key)
-    value = ("value", "text, or - to read stdin; at most 64 KiB. Put -- in front of one that begins with -")
+    value = ("value", "value: text, or - to read stdin; at most 64 KiB. If it begins with -, put -- before it")
     putting = add("put", _put, "store a value", plugin, key, value)
-    putting.add_argument("--only-new", action="store_true", help="only where there is no such key")
-    putting.add_argument("--prepare", action="store_true", help="also for a plugin that is not there yet")
-    add("delete", _delete, "delete a key; one that is not there is no error", plugin, key)
+    putting.add_argument("--only-new", action="store_true", help="store the value only if the key does not exist")
+    putting.add_argument("--prepare", action="store_true", help="store the value even if the plugin does not exist yet")
+    add("delete", _delete, "delete a key; a key that does not exist is not an error", plugin, key)
     return parser
 
 
@@ -185,7 +191,7 @@ def _put(sidecar: _Sidecar, options: argparse.Namespace) -> None:
 
 def _delete(sidecar: _Sidecar, options: argparse.Namespace) -> None:
     answer = json.loads(sidecar.ask("DELETE", _path(options.plugin, options.key)))
-    _done(answer, "deleted" if answer["existed"] else "was not there", options)
+    _done(answer, "deleted" if answer["existed"] else "did not exist", options)
 
 
 class _Sidecar:
@@ -238,10 +244,10 @@ class _Sidecar:
                 "that it was started with?"
             )
         if isinstance(error, PermissionError):
-            return f"this user may not open {self._path}: run it as the sidecar's own user, or as root"
+            return f"this user may not open {self._path}: run this as the sidecar's own user, or as root"
         if isinstance(error, TimeoutError):
             return f"the sidecar at {self._path} did not answer within {_ANSWER_S:g} s"
-        return f"the sidecar at {self._path} broke off: {error}"
+        return f"the sidecar at {self._path} closed the connection: {error}"
 
 
 def _path(plugin: str, key: str | None = None) -> str:
@@ -255,7 +261,7 @@ def _path(plugin: str, key: str | None = None) -> str:
 
 def _printable(entry: Mapping[str, Any]) -> str:
     key = entry.get("key")
-    # What would break a line or a terminal, or is no text, is shown as a request has it.
+    # A key that would break a line or a terminal, or is not text, is shown as a request spells it.
     return str(key) if key and key.isprintable() else str(entry["path"]).split("/", 4)[4]
 
 

@@ -198,7 +198,7 @@ class Kinds(Generic[T]):
         message = orjson.loads(data) if len(data) <= _SMALL else bundle_json.read(data.decode(), orjson.loads)
         kind = message.get("kind") if isinstance(message, dict) else None
         if isinstance(kind, str) and kind not in self._names:
-            log.warning("a message of the unknown kind '%.40s' is passed over", kind)
+            log.warning("a message of the unknown kind '%.40s' is ignored", kind)
             return None
         return self._adapter.validate_python(message)
 
@@ -221,7 +221,7 @@ def _written(value: object) -> orjson.Fragment:
 
 
 async def receive(reader: asyncio.StreamReader, kinds: Kinds[T]) -> T | None:
-    """The next message of a known kind; None where the other end is gone, or sends what is no message."""
+    """The next message of a known kind; None where the other end is gone, or sends anything else."""
     try:
         while True:
             (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))

@@ -41,7 +41,7 @@ _KILL_AFTER_S: Final = 5.0
 _SIGNALS: Final = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD}
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 _SUPERVISOR_NICENESS: Final = 10  # hooks go first, whatever a reload takes
-_GC_THRESHOLD: Final = 50_000  # nothing in a call makes cycles; a large body is no reason to look for them
+_GC_THRESHOLD: Final = 50_000  # nothing in a call makes cycles; do not look for them because of a large body
 _SWITCH_INTERVAL_S: Final = 0.0005
 """How long a thread that loads a bundle may keep the event loop from answering."""
 _SUPERVISOR: Final = -1
@@ -111,10 +111,10 @@ def run(settings: Settings, state: StateFolder) -> int:
 async def _supervise(
     settings: Settings, state: StateFolder, tables: list[StatsTable], board: Board, admin: sockets.AdminSockets
 ) -> None:
+    os.nice(_SUPERVISOR_NICENESS)
     # Here and not above: what the supervisor needs is not for the workers to carry along.
     from hookline_sidecar.control.supervisor import Supervisor  # noqa: PLC0415
 
-    os.nice(_SUPERVISOR_NICENESS)
     await Supervisor(settings, state, tables=tables, board=board, admin_sockets=admin).run()
 
 
@@ -175,7 +175,7 @@ def _wait(children: dict[int, _Child], these: list[_Child], seconds: float) -> b
         if left <= 0:
             for child in these:
                 if child.pid:
-                    log.error("%s (process %d) does not end, and is killed", child.name, child.pid)
+                    log.error("%s (process %d) did not end in time, and is killed", child.name, child.pid)
             _signal(these, signal.SIGKILL)
             for child in these:
                 if child.pid:
@@ -220,7 +220,7 @@ def _start(child: _Child) -> None:
     try:
         child.pid = os.fork()
     except OSError as error:  # no memory, or no process left: the others go on
-        log.warning("%s cannot be started (%s); tried again in %.0f s", child.name, error.strerror, _PAUSE_LAST_S)
+        log.warning("%s cannot be started (%s); next attempt in %.0f s", child.name, error.strerror, _PAUSE_LAST_S)
         child.due = child.started + _PAUSE_LAST_S
         return
     if child.pid:

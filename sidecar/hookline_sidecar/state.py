@@ -153,7 +153,7 @@ class StateFolder:
         try:
             write(self._seal_key, key)
         except OSError as error:
-            log.warning("%s cannot be written (%s): revisions change with the next start", self._seal_key, error)
+            log.warning("%s cannot be written (%s): revisions get other names at the next start", self._seal_key, error)
         return key
 
     def load_numbers(self) -> dict[str, int]:

@@ -42,20 +42,20 @@ def main(arguments: list[str] | None = None) -> int:
     form = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser("cluster", description=_ABOUT, epilog=_EXAMPLES, formatter_class=form)
     commands = parser.add_subparsers(dest="command", required=True, metavar="up|load|down|status|binaries")
-    up = commands.add_parser("up", help="bring one up, leave it running, print how to use it")
-    up.add_argument("--control-plane-only", action="store_true", help="no node: no pods run, and no root is needed")
-    load = commands.add_parser("load", help="give the node of the one that is up an image; it has no registry")
+    up = commands.add_parser("up", help="bring a cluster up, leave it running, print how to use it")
+    up.add_argument("--control-plane-only", action="store_true", help="without a node: no pods run, root is not needed")
+    load = commands.add_parser("load", help="copy an image to the node of the running cluster, which has no registry")
     load.add_argument(
-        "archive", type=Path, help="as `docker save`, `buildah push oci-archive:…` and `make images` write it"
+        "archive", type=Path, help="image archive of `docker save`, `buildah push oci-archive:…` or `make images`"
     )
-    load.add_argument("--name", help="what pods call it (default: what the archive says)")
-    load.add_argument("--folder", type=Path, help="of the cluster, as `status` names it, where several are up")
-    down = commands.add_parser("down", help="take away all that `up` and killed tests left")
-    down.add_argument("folder", nargs="*", type=Path, help="of those alone, as `status` names them")
-    down.add_argument("--all", action="store_true", help="also those that a running test uses")
-    commands.add_parser("status", help="what runs on this machine")
-    binaries = commands.add_parser("binaries", help="build what the cache lacks, print the paths")
-    binaries.add_argument("program", nargs="*", help="default: all")
+    load.add_argument("--name", help="name of the image in pods (default: the name in the archive)")
+    load.add_argument("--folder", type=Path, help="folder of the cluster, as `status` names it, if several are up")
+    down = commands.add_parser("down", help="remove all clusters that `up` and killed tests left")
+    down.add_argument("folder", nargs="*", type=Path, help="folders to remove, as `status` names them (default: all)")
+    down.add_argument("--all", action="store_true", help="also remove clusters that a running test uses")
+    commands.add_parser("status", help="list the clusters on this machine")
+    binaries = commands.add_parser("binaries", help="build the programs that the cache lacks, and print their paths")
+    binaries.add_argument("program", nargs="*", help="programs to build (default: all)")
     options = parser.parse_args(arguments)
     try:
         match options.command:

@@ -13,7 +13,7 @@ from typing import Any
 from cluster.errors import ClusterError
 
 _INDEXES = ("index.json", "manifest.json")
-_NO_ARCHIVE = "{} is no image archive: it has neither an index.json (OCI) nor a manifest.json (Docker)"
+_NO_ARCHIVE = "{} is not an image archive: it has neither an index.json (OCI) nor a manifest.json (Docker)"
 
 
 def machine() -> str:
@@ -33,7 +33,7 @@ def name_of(archive: Path) -> str:
     """What an archive calls its one image, in full: ``docker.io/library/nginx:1``.
 
     Raises:
-        ClusterError: It is no image archive, holds several images, or none with a name.
+        ClusterError: It is not an image archive, holds several images, or none with a name.
     """
     described: dict[str, Any] = {}
     try:
@@ -43,7 +43,7 @@ def name_of(archive: Path) -> str:
                 if file in _INDEXES and (content := source.extractfile(entry)):
                     described[file] = json.load(content)
     except (OSError, tarfile.TarError, ValueError) as error:
-        raise ClusterError(f"{archive} is no image archive: {error}") from error
+        raise ClusterError(f"{archive} is not an image archive: {error}") from error
     if not described:
         raise ClusterError(_NO_ARCHIVE.format(archive))
     names = [name for image in described.get("manifest.json") or () for name in image.get("RepoTags") or ()]
@@ -66,7 +66,7 @@ def rename_image(archive: Path, name: str, target: Path) -> Path:
     that the kubelet's side of containerd then fails to find again, and the pod with it.
 
     Raises:
-        ClusterError: It is no image archive, or holds several images.
+        ClusterError: It is not an image archive, or holds several images.
     """
     renamed = False
     with tarfile.open(archive) as source, tarfile.open(target, "w") as copy:

@@ -204,7 +204,7 @@ class ControlPlane(Access):
             "--allow-privileged",
             f"--kubelet-client-certificate={self._kubelet_client.certificate}",
             f"--kubelet-client-key={self._kubelet_client.key}",
-            # The node's name is no name that anybody resolves.
+            # Nobody can resolve the node's name.
             "--kubelet-preferred-address-types=InternalIP",
             *self._apiserver_flags,
             *audit,

@@ -85,7 +85,7 @@ OF_CALLS: Final = [
         mends=_mend, well=WELL, refuses=REFUSED,
     ),
     Row(
-        name="nonsense", what="answers that are no decision",
+        name="nonsense", what="answers that are not decisions",
         breaks=_applied("nonsense"),
         says=_unwell("FailingCalls|Paused", "decision|result"), next_step=MEND,
         mends=_mend, well=WELL, refuses=REFUSED,
@@ -122,7 +122,7 @@ OF_CALLS: Final = [
         next_step=CHANGE, mends=_mend, well=WELL,
     ),
     Row(
-        name="rolled-back-nonsense", what="a new version whose answers are no decision, after a good one",
+        name="rolled-back-nonsense", what="a new version whose answers are not decisions, after a good one",
         breaks=lambda scene: scene.guard("nonsense"),
         says=(condition("Ready", "False", "RolledBack"), step(), event("RolledBack"), answers("good")),
         next_step=CHANGE, mends=_mend, well=WELL,

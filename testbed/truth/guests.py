@@ -78,7 +78,7 @@ def grows(name: str, pages: int) -> bytes:
 
 
 def says_nonsense(name: str = "nonsense") -> bytes:
-    """What it answers is no decision."""
+    """What it answers is not a decision."""
     return _guest(name, "", text=json.dumps({"action": "perhaps"}))
 
 

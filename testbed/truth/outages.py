@@ -176,7 +176,7 @@ RIGHTS: Final = Rights()
 
 
 def _without_status(scene: Scene) -> None:
-    """A definition whose status is no subresource: what the operator writes is refused."""
+    """A definition without the status subresource: what the operator writes is refused."""
     _patch("crd", CRD, {"op": "remove", "path": "/spec/versions/0/subresources"})(scene)
     scene.mark()
     scene.guard("tpyo")

@@ -219,7 +219,7 @@ OF_PODS: Final = [
         next_step="3 of 3 pods run it", mends=lambda scene: _gone(scene, "late"), well=WELL,
     ),
     Row(
-        name="stuck-in-init", what="a new pod that waits in Init, because of a plugin that cannot be had",
+        name="stuck-in-init", what="a new pod that waits in Init, because of a plugin that cannot be fetched",
         breaks=_stuck,
         says=(
             event("WaitsForPlugin", "'other'.*failurePolicy", kind="Pod", of="stuck"),

@@ -22,7 +22,7 @@ WELL: Final = (ready(), answers("good"))
 def prepare(scene: Scene) -> None:
     """What the rows ask for, and a good plugin in two proxies."""
     scene.push("good")
-    scene.push("text", b"this is no module at all", greets=False)
+    scene.push("text", b"this is not a module", greets=False)
     scene.push("curious", guests.imports("curious", "env.launch_missiles (param i32)"), greets=False)
     for tag in ("away", "private", "anonymous", "no-secret"):  # each is asked for once
         scene.push(tag, guests.identity_module("good"))

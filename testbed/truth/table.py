@@ -34,7 +34,7 @@ def read(file: Path = FIGURES) -> Figures:
 
 
 def keep(figures: Figures, order: list[str], file: Path = FIGURES) -> Figures:
-    """Write these over those of an earlier run, without rows that are no more; all that are kept now."""
+    """Write these over those of an earlier run, without rows that no longer exist; all that are kept now."""
     known = read(file) if file.exists() else {}
     merged = {name: figures.get(name) or known[name] for name in order if name in figures or name in known}
     file.write_text(json.dumps(merged, indent=1, ensure_ascii=False) + "\n")

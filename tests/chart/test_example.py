@@ -71,7 +71,7 @@ def proxy(folder, need):
     for old, new in {
         "/tmp/": f"{folder}/",
         **{
-            f"{limit} {seconds}": f"{limit} {PATIENCE_S:.0f}s"  # a busy machine is no reason to refuse here
+            f"{limit} {seconds}": f"{limit} {PATIENCE_S:.0f}s"  # a busy machine must not lead to a refusal here
             for limit, seconds in (
                 ("proxy_connect_timeout", "250ms"),
                 ("proxy_send_timeout", "1s"),

@@ -39,13 +39,13 @@ MALFORMED = {
     "no object": answer(["continue"]),
     "no action": answer({"decision": "continue"}),
     "another hook's action": answer({"action": "allow"}),
-    "an action that is no string": answer({"action": ["continue"]}),
+    "an action that is not a string": answer({"action": ["continue"]}),
     "a rewrite without a statement": answer({"action": "rewrite"}),
-    "a statement that is no string": answer({"action": "rewrite", "value": 5}),
+    "a statement that is not a string": answer({"action": "rewrite", "value": 5}),
     "bytes that are none": answer({"action": "cached", "data": [256]}),
     "base64 that is none": answer({"action": "cached", "data_base64": "="}),
     "no bytes at all": answer({"action": "cached"}),
-    "a plugin that is no string": answer({"action": "continue", "plugin": 5}),
+    "a plugin that is not a string": answer({"action": "continue", "plugin": 5}),
     "an answer to another request": answer({"action": "continue", "request_id": "r-2"}),
 }
 

@@ -67,7 +67,7 @@ def test_an_archive_says_what_its_image_is_called(tmp_path: Path) -> None:
     ],
 )
 def test_an_archive_that_does_not_say_is_asked_about(tmp_path: Path, files: dict[str, Any], sentence: str) -> None:
-    """A tag alone is no name, and of two names one would be a guess."""
+    """A tag alone is not a name, and of two names one would be a guess."""
     with pytest.raises(ClusterError, match=sentence):
         name_of(archive(tmp_path / "image.tar", **files))
 
@@ -75,7 +75,7 @@ def test_an_archive_that_does_not_say_is_asked_about(tmp_path: Path, files: dict
 def test_what_is_no_archive_is_said(tmp_path: Path) -> None:
     """Whatever else it is."""
     (tmp_path / "image.tar").write_text("no tar")
-    with pytest.raises(ClusterError, match="is no image archive"):
+    with pytest.raises(ClusterError, match="is not an image archive"):
         name_of(tmp_path / "image.tar")
 
 

@@ -1,4 +1,4 @@
-"""Operator and sidecar ask one table what stands for a plugin that cannot be had."""
+"""Operator and sidecar ask one table what stands for a plugin that cannot be fetched."""
 
 import pytest
 

@@ -221,7 +221,9 @@ def test_an_image_holds_what_it_runs_and_no_more(images) -> None:
         assert not list(image.packages.rglob("tests"))
         installed = {path.name for path in image.packages.glob("hookline_*")}
         compiled = {"hookline_accelerator.abi3.so"} if name == "sidecar" else set()
-        assert installed == {"hookline_api", "hookline_runtime", "hookline_serving", f"hookline_{name}"} | compiled
+        runtime = {"hookline_runtime"} if name == "sidecar" else set()
+        libraries = {"hookline_api", "hookline_artifacts", "hookline_serving"}
+        assert installed == libraries | runtime | {f"hookline_{name}"} | compiled
         assert [path.name for path in (image.root / "opt/hookline/bin").glob("hookline*")] == [f"hookline-{name}"]
     for engine in ("wasmtime", "lmdb", "uvloop"):
         assert not (images["operator"].packages / engine).exists()

@@ -13,7 +13,7 @@ OPERATOR = f"https://hookline-operator.{HOME}.svc"
 
 @pytest.fixture
 def asks(new_tenant):
-    """``asks(token, path)``: the status that the operator answers to a pod with curl, which is no pod of Hookline's."""
+    """``asks(token, path)``: the status that the operator answers to curl in a pod that is not Hookline's."""
     outsider = new_tenant()
     curl = outsider.tools()
     authority = outsider.cluster.get("configmap", "hookline-ca", f"--namespace={HOME}")["data"]["ca.crt"]

@@ -18,7 +18,7 @@ _PAGE = (_ROOT / "docs" / "start" / "local.md").read_text()
 
 
 async def test_the_first_start_answers_as_the_page_shows(new_sidecar, tmp_path):
-    """The module that ``make plugins`` builds, and the manifest. Then a change of its settings, and a mistake."""
+    """The module that ``make plugins`` builds, with the manifest; then other settings, and a mistake in them."""
     build = [sys.executable, _ROOT / "examples" / "build.py", "--out", tmp_path, "--only", "sql-guard"]
     await asyncio.to_thread(subprocess.run, build, check=True, capture_output=True)
     (manifest,) = re.findall(r"^```yaml\n(.*?)^```", _PAGE, re.MULTILINE | re.DOTALL)

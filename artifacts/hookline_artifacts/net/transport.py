@@ -170,7 +170,7 @@ class Transport:
                 pause = patience.pause_within(limits, error, attempt)
                 if pause is None:
                     raise
-                _log.info("attempt %d of %d: %s; again in %.1f s", attempt, limits.attempts, error, pause)
+                _log.info("attempt %d of %d: %s; next attempt in %.1f s", attempt, limits.attempts, error, pause)
             await asyncio.sleep(pause)
         raise AssertionError("the last attempt returns or raises")  # pragma: no cover
 

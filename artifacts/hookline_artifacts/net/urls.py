@@ -75,7 +75,7 @@ def _home(scheme: str, authority: str) -> URL:
 
 
 def _escaped(text: str) -> str:
-    # A header's bytes that are no UTF-8 come as surrogates, and go out as the bytes that they were.
+    # Bytes of a header that are not UTF-8 arrive as surrogates, and leave as the same bytes.
     data = text.encode("utf-8", "surrogateescape")
     return _ILLEGAL.sub(lambda found: b"%%%02X" % found[0][0], data).decode("ascii")
 

@@ -99,7 +99,7 @@ static hl_str record_after(hl_str head, hl_str description) {
 static int32_t append(hl_str description) {
     hl_str head = hl_kv_get(HL("head"));
     if (head.at) {
-        if (!json_valid(head)) hl_fail(HL("the head is no record"));
+        if (!json_valid(head)) hl_fail(HL("the head is not a record"));
         // Only ever over an older record: a slow worker must not put this one over a newer.
         hl_str key = slot(number_of(head)), there = hl_kv_get(key);
         bool older = !there.at || !json_valid(there) || number_of(there) < number_of(head);
@@ -139,7 +139,7 @@ HL_HOOK(post_query, input) {
 }
 
 // Goes back from the head as far as the ring goes. An append at the same time may take the oldest ones away,
-// which is no break.
+// which does not count as a break.
 static int64_t verify(void) {
     hl_str head = load(HL("head"));
     int64_t newest = number_of(head), oldest = newest > RING ? newest - RING : 1, broken_at = 0, verified = 0;

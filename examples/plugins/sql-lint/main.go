@@ -34,7 +34,7 @@ type decision struct {
 func preQuery(raw []byte) decision {
 	var in input
 	if err := json.Unmarshal(raw, &in); err != nil {
-		fail("the input is no JSON: " + err.Error())
+		fail("the input is not JSON: " + err.Error())
 	}
 	var conf config
 	if err := json.Unmarshal(getConfig(), &conf); err != nil {

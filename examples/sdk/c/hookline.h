@@ -7,7 +7,7 @@
 //         return query.len > 10000 ? hl_say("block", "value", HL("too long")) : hl_just("continue");
 //     }
 //
-// A plugin that cannot do its work (no permission, a full store, an input that is no JSON) calls hl_fail():
+// A plugin that cannot do its work (no permission, a full store, an input that is not JSON) calls hl_fail():
 // the call fails with cause `trap`, and the resource's failurePolicy decides what that means. Never guess.
 
 #ifndef HOOKLINE_H

@@ -117,7 +117,7 @@ class Handlers(threading.Thread):
         if name not in self._said:
             self._said.add(name)
             detail = log.isEnabledFor(logging.DEBUG)
-            log.info("the watch of WasmPlugins ended, and begins again: %s: %s", name, error, exc_info=detail)
+            log.info("the watch of WasmPlugins ended, and is started again: %s: %s", name, error, exc_info=detail)
 
     def begin_again(self) -> None:
         """End the watch that there is, and list everything anew."""

@@ -105,7 +105,7 @@ class Kube:
             try:
                 answer: Object = _parsed(await response.read())
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-                raise KubeError(0, f"the API server's answer broke off: {_why(error)}") from error
+                raise KubeError(0, f"the API server's answer was cut off: {_why(error)}") from error
             return answer
 
     async def get(self, where: str) -> Object | None:
@@ -196,7 +196,7 @@ class Kube:
                         raise KubeError(int(status.get("code", 0)), str(status.get("message", "")))
                     yield event["type"], event["object"]
             except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-                raise KubeError(0, f"the watch of {where} broke off: {_why(error)}") from error
+                raise KubeError(0, f"the watch of {where} was cut off: {_why(error)}") from error
 
     @contextlib.asynccontextmanager
     async def _open(

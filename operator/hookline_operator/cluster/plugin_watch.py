@@ -205,7 +205,7 @@ class PluginWatch:
     def _listen_again(self, late: Iterable[Key], now: float) -> None:
         self._sight.failed(DEAF, _DEAF)
         if now - self._began > self._again_s:
-            log.info("the watch of WasmPlugins begins again: it does not tell of '%s/%s'", *min(late))
+            log.info("the watch of WasmPlugins is started again: it has not reported '%s/%s'", *min(late))
             self._began, self._again_s = now, min(self._again_s * 2, _AGAIN_LAST_S)
             self._handlers.begin_again()
 

@@ -49,7 +49,7 @@ class Reflector(Generic[T]):
     """A copy of one collection, as far as ``project`` keeps it. ``changed`` is called with each change.
 
     ``project`` returns None for an object that is not wanted. ``changed`` gets the key, the old value and the new one,
-    which is None where the object is gone. Equal values are no change.
+    which is None where the object is gone. Equal values are not a change.
     """
 
     def __init__(

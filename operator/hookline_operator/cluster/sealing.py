@@ -111,7 +111,7 @@ class SealingKey:
                     continue
             before, self._key = self._key, key
             if before is not None and before != key:
-                log.info("the key in the Secret %s/%s is another now", self._namespace, self._secret)
+                log.info("the key in the Secret %s/%s has changed", self._namespace, self._secret)
                 for hear in self.changed:
                     hear()
             return

@@ -92,7 +92,7 @@ class Controller:
                     try:
                         self._reconcile(key)
                     except Exception:  # a defect of ours, or somebody's forgery: one plugin must not end all
-                        log.exception("plugin '%s/%s' cannot be looked at", *key)
+                        log.exception("plugin '%s/%s' could not be processed", *key)
                     if number % 100 == 99:  # noqa: PLR2004 - thousands at the start: others have work too
                         await asyncio.sleep(0)
         finally:

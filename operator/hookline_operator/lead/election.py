@@ -179,7 +179,7 @@ class Election:
                         await self._give_back()
 
     async def _elect(self, election: LeaderElection) -> None:
-        """Wait for a term, and serve it. Raises what ``lead`` raised: a holder that does nothing is no leader."""
+        """Wait for a term, and serve it. Raises what ``lead`` raised: a holder that does nothing does not lead."""
         self._work = None
         electing = asyncio.create_task(election.run(), name="election")
         try:
@@ -188,7 +188,7 @@ class Election:
                 other = self.leader
                 if self._working and other is not None and other != self._replica:
                     # We stood still for longer than a term. The library would go on as long as it tries to renew.
-                    log.warning("this replica (%s) leads no longer: %s does", self._replica.name, other.name)
+                    log.warning("this replica (%s) no longer leads: %s does", self._replica.name, other.name)
                     return
                 if self._work is not None and self._work.done() and not self._work.cancelled():
                     self._work.result()
@@ -217,7 +217,7 @@ class Election:
             self._working = False
 
     async def _stopped(self) -> None:
-        log.warning("this replica (%s) leads no longer", self._replica.name)
+        log.warning("this replica (%s) no longer leads", self._replica.name)
 
     async def _give_back(self) -> None:
         where = path(_LEASES, "leases", self._namespace, self._name)

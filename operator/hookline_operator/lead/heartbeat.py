@@ -103,4 +103,4 @@ async def say_farewell(kube: Kube, catalogue: Catalogue, *, alone: Callable[[], 
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
     why = f": {trouble[0]}" if trouble else ""
-    log.info("no other replica is there: %d of %d statuses say so%s", sum(marked), len(plugins), why)
+    log.info("no other replica runs: %d of %d statuses say so%s", sum(marked), len(plugins), why)

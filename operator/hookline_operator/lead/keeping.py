@@ -107,7 +107,7 @@ class Keeper:
     def _done(self, key: Key) -> None:
         del self._underway[key]
         if not self._underway and self._taken:
-            log.info("%d revisions of plugins were taken over as WasmPluginRevisions of this operator", self._taken)
+            log.info("%d revisions of plugins were copied to WasmPluginRevisions of this operator", self._taken)
             self._taken = 0
 
     async def _take_over(self, plugin: Plugin, revision: Revision) -> None:

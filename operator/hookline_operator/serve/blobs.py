@@ -122,7 +122,7 @@ class Blobs:
         try:
             data = await self._of_leader(namespace, sha256, size)
         except LoadError as error:
-            log.info("module %.12s is asked of its source: %s", sha256, error)
+            log.info("module %.12s is fetched from its source: %s", sha256, error)
             return False
         if data is None or hashlib.sha256(data).hexdigest() != sha256:
             return False

@@ -80,7 +80,7 @@ class Downloads:
         except BaseException as error:
             self._downloaded(pod)
             if isinstance(error, LoadError):
-                return denied(DeniedError(503, f"the module cannot be had now: {error}"))
+                return denied(DeniedError(503, f"the module cannot be fetched now: {error}"))
             raise
         return download(request, blob, lambda: self._downloaded(pod))
 

@@ -133,7 +133,7 @@ class Reviewer:
     def _begin(self, token: str, digest: bytes, address: str) -> asyncio.Task[Caller]:
         """Have it reviewed. Raises DeniedError where that is not worth a review, or not this caller's turn."""
         claims = _claims(token)
-        why = "it is no JSON Web Token" if claims is None else _wrong(claims)
+        why = "it is not a JSON Web Token" if claims is None else _wrong(claims)
         if claims is None or why:
             self._counted("malformed")
             raise DeniedError(401, f"the token is not good for the audience {AUDIENCE!r}: {why}")
@@ -207,7 +207,7 @@ class Reviewer:
         name = str(user.get("username", ""))
         namespace, _, account = name.removeprefix(_ACCOUNT).partition(":")
         if not name.startswith(_ACCOUNT) or not account:
-            raise DeniedError(403, "the token is not a service account's")
+            raise DeniedError(403, "the token does not belong to a service account")
         extra = user.get("extra") or {}
         pod, uid = (next(iter(extra.get(_EXTRA + part) or []), None) for part in ("name", "uid"))
         return Caller(namespace=namespace, account=account, pod=pod, pod_uid=uid)

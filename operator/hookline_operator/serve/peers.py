@@ -113,7 +113,7 @@ class Peers:
                 await self._follow(leader)
                 said = ""
             except (ValueError, KeyError, TypeError) as error:  # of another version of ours, in an upgrade
-                log.warning("the leader %s sent what cannot be read: %.200r", leader.name, error)
+                log.warning("the leader %s sent a message that cannot be read: %.200r", leader.name, error)
             except (aiohttp.ClientError, OSError, TimeoutError, RuntimeError) as error:
                 why = failures.why(error, trust=_DISTRUST)
                 if said != why:
@@ -198,7 +198,7 @@ class Peers:
                     await self._take(message.data, replica)
         except ValidationError as error:
             why = sentences.without_values(error)
-            log.warning("the replica %s sent what cannot be read: %s", caller.pod, why)
+            log.warning("the replica %s sent a message that cannot be read: %s", caller.pod, why)
         except ConnectionError:  # in the middle of an answer to its ping; the library would log a stack trace
             pass
         finally:

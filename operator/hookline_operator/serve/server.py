@@ -248,7 +248,7 @@ class Distribution:
         """Close a connection of which nothing more is read."""
         self._cut(why)
         pod = session.pod
-        log.warning("pod '%s/%s' is disconnected (%s): it sends what no sidecar would", pod.namespace, pod.name, why)
+        log.warning("pod '%s/%s' is disconnected (%s): it does not behave like a sidecar", pod.namespace, pod.name, why)
         begin_end(session, _POLICY, why.encode())
 
     def _tell_fleet(self, session: Session) -> None:
@@ -283,10 +283,10 @@ class Distribution:
                     await self._send(session, bundle)
         except (ConnectionError, TimeoutError, RuntimeError) as error:
             why = failures.why(error, trust="")
-            log.info("pod '%s/%s' cannot be told: %s", pod.namespace, pod.name, why)
+            log.info("pod '%s/%s' cannot be told what to run: %s", pod.namespace, pod.name, why)
             await end(session, _FAILED, b"it does not read")
         except Exception:  # a defect of ours: without this, the pod would stay connected and never hear again
-            log.exception("what pod '%s/%s' must run cannot be told", pod.namespace, pod.name)
+            log.exception("pod '%s/%s' could not be told what to run", pod.namespace, pod.name)
             await end(session, _FAILED, b"the operator failed")
 
     async def _introduce(self, session: Session) -> None:

@@ -146,7 +146,7 @@ class Trust:
                 *(len(found), _names(list(found.values()))),
             )
         elif before and not found and self._leads():
-            log.info("no pod trusts only a certificate authority that is gone any more")
+            log.info("no pod is left that trusts only an old certificate authority")
         for namespace in {pod.namespace for pod in changed}:
             for plugin in self._catalogue.plugins_in(namespace):
                 self._catalogue.tell_plugin(plugin.key)

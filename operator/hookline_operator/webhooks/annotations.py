@@ -89,7 +89,8 @@ class InjectionSettings:
                 f"the sidecar's memory-request is {self.memory_request}, and its memory-limit {self.memory_limit}"
             )
         if self.log_level not in _LEVELS:
-            raise ValueError(f"the sidecar's log-level is {self.log_level!r:.40}, and none of {', '.join(_LEVELS)}")
+            levels = ", ".join(_LEVELS)
+            raise ValueError(f"the sidecar's log-level is {self.log_level!r:.40}: it must be one of {levels}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,7 +115,7 @@ def wishes_of(annotations: Mapping[str, str], settings: InjectionSettings) -> Wi
     """
     workers = annotations.get(_WORKERS, "1")
     if not re.fullmatch("[0-9]{1,3}", workers, re.ASCII) or not 1 <= int(workers) <= _MAX_WORKERS:
-        raise InjectionError(f"the annotation {_WORKERS} is {workers!r:.40}, and not between 1 and {_MAX_WORKERS}")
+        raise InjectionError(f"the annotation {_WORKERS} is {workers!r:.40}: it must be between 1 and {_MAX_WORKERS}")
     enough = _enough_memory(int(workers), settings)
     cpu = _amounts(annotations, _CPU_REQUEST, _CPU_LIMIT, _cpu, (settings.cpu_request, settings.cpu_limit))
     memory = _amounts(annotations, _MEMORY_REQUEST, _MEMORY_LIMIT, _memory, (settings.memory_request, enough))
@@ -125,10 +126,12 @@ def wishes_of(annotations: Mapping[str, str], settings: InjectionSettings) -> Wi
         raise InjectionError(f"the annotations {HOOK_PORT} and {health_name} mean the same port, {health_port}")
     level = annotations.get(_LEVEL, settings.log_level)
     if level not in _LEVELS:
-        raise InjectionError(f"the annotation {_LEVEL} is {level!r:.40}, and none of {', '.join(_LEVELS)}")
+        raise InjectionError(f"the annotation {_LEVEL} is {level!r:.40}: it must be one of {', '.join(_LEVELS)}")
     proxy = annotations.get(_AUTH_HEADERS)
     if proxy is not None and proxy not in AUTH_HEADERS:
-        raise InjectionError(f"the annotation {_AUTH_HEADERS} is {proxy!r:.40}, and none of {', '.join(AUTH_HEADERS)}")
+        raise InjectionError(
+            f"the annotation {_AUTH_HEADERS} is {proxy!r:.40}: it must be one of {', '.join(AUTH_HEADERS)}"
+        )
     return Wishes(
         image=_image(annotations[_IMAGE]) if _IMAGE in annotations else settings.image,
         requests={"cpu": cpu[0], "memory": memory[0]},
@@ -178,7 +181,8 @@ def _amounts(
             try:
                 parse(annotations[name])
             except ValueError as error:
-                raise InjectionError(f"the annotation {name} is {annotations[name]!r:.40}, and {error}") from None
+                given = annotations[name]
+                raise InjectionError(f"the annotation {name} is {given!r:.40}: it must be {error}") from None
     request = annotations.get(request_name, defaults[0])
     limit = annotations.get(limit_name, defaults[1])
     if limit is None or parse(request) <= parse(limit):
@@ -194,14 +198,14 @@ def _amount(name: str, text: str, parse: Callable[[str], Fraction]) -> Fraction:
     try:
         return parse(text)
     except ValueError as error:
-        raise ValueError(f"the sidecar's {name} is {text!r:.40}, and {error}") from None
+        raise ValueError(f"the sidecar's {name} is {text!r:.40}: it must be {error}") from None
 
 
 def _cpu(text: str) -> Fraction:
     match = _CPU.fullmatch(text)
     value = Fraction(0) if match is None else Fraction(int(match[1]), 1000) if match[1] else Fraction(text)
     if value <= 0:
-        raise ValueError("no number of processors such as 50m, 0.5 or 2")
+        raise ValueError("a number of processors such as 50m, 0.5 or 2")
     return value
 
 
@@ -209,16 +213,18 @@ def _memory(text: str) -> Fraction:
     try:
         value = parse_size(text)
     except ValueError:
-        raise ValueError("no size such as 128Mi or 1Gi") from None
+        raise ValueError("a size such as 128Mi or 1Gi") from None
     if value < _MIN_MEMORY:
-        raise ValueError(f"less than the {format_size(_MIN_MEMORY)} that a sidecar needs")
+        raise ValueError(f"at least the {format_size(_MIN_MEMORY)} that a sidecar needs")
     return Fraction(value)
 
 
 def _port(annotations: Mapping[str, str], name: str, default: int, *, also: str = "") -> int:
     text = annotations.get(name, str(default))
     if not re.fullmatch("[0-9]{1,5}", text, re.ASCII) or not _FIRST_PORT <= int(text) < 2**16:
-        raise InjectionError(f"the annotation {name} is {text!r:.40}, and no port from {_FIRST_PORT} to 65535{also}")
+        raise InjectionError(
+            f"the annotation {name} is {text!r:.40}: it must be a port from {_FIRST_PORT} to 65535{also}"
+        )
     return int(text)
 
 
@@ -228,6 +234,6 @@ def _image(text: str) -> str:
             raise FetchError("another kind of reference", transient=False)  # noqa: TRY301 - judged as the others
     except FetchError:
         raise InjectionError(
-            f"the annotation {_IMAGE} is {text!r:.100}, and no image such as registry/name:tag"
+            f"the annotation {_IMAGE} is {text!r:.100}: it must be an image such as registry/name:tag"
         ) from None
     return text

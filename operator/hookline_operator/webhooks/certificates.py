@@ -207,7 +207,7 @@ class CertificateKeeper:
             found = await self._api.get(where)
             if found is None:
                 if where not in self._missing:
-                    log.warning("there is no %s: pods are not injected, or resources not checked", where)
+                    log.warning("there is no %s: pods get no sidecar, or resources are not checked", where)
                 self._missing.add(where)
                 return
             self._missing.discard(where)

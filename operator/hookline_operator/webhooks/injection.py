@@ -50,7 +50,7 @@ def inject(pod: Json, *, namespace: str, settings: InjectionSettings) -> Injecte
 
     ``namespace`` is the request's, since a pod that is being created may not know its own. Injecting twice is
     injecting once. Raises InjectionError where the pod cannot have a sidecar as it is, MalformedPodError where it is
-    no pod at all.
+    not a pod at all.
     """
     metadata, spec = mapping(pod, "metadata"), mapping(pod, "spec")
     labels, annotations = texts(metadata, "labels"), texts(metadata, "annotations")

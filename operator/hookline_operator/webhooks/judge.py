@@ -163,9 +163,9 @@ def _selector_problems(selector: Any) -> list[str]:
 
 
 def _key_problem(where: str, key: Any) -> str | None:
-    return (
-        None if not isinstance(key, str) or _is_label_key(key) else f"spec.selector.{where}: {key!r:.80} is not a label"
-    )
+    if not isinstance(key, str) or _is_label_key(key):
+        return None
+    return f"spec.selector.{where}: {key!r:.80} is not a label key"
 
 
 def _is_label_key(key: str) -> bool:

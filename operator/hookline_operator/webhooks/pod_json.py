@@ -37,7 +37,7 @@ def mapping(parent: Json, name: str) -> Json:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise MalformedPodError(f"the pod's {name} is not an object")
+        raise MalformedPodError(f"the pod's {name} must be an object")
     return value
 
 
@@ -45,7 +45,7 @@ def texts(parent: Json, name: str) -> dict[str, str]:
     """An object whose values are strings."""
     value = mapping(parent, name)
     if not all(isinstance(text, str) for text in value.values()):
-        raise MalformedPodError(f"the pod's {name} are not all strings")
+        raise MalformedPodError(f"the pod's {name} must all be strings")
     return value
 
 
@@ -55,5 +55,5 @@ def objects(parent: Json, name: str) -> list[Json]:
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        raise MalformedPodError(f"the pod's {name} are not a list of objects")
+        raise MalformedPodError(f"the pod's {name} must be a list of objects")
     return value

@@ -87,7 +87,7 @@ class Reader:
                         deadline.reschedule(asyncio.get_running_loop().time() + _LARGE_S)
                 self._small.forget(deadline)
         except (web.RequestPayloadError, ConnectionError):
-            raise BadReviewError(400, "the review broke off") from None
+            raise BadReviewError(400, "the review was cut off") from None
         except TimeoutError:
             raise BadReviewError(408, "the review did not arrive in time; try again") from None
         return bytes(body)
@@ -103,9 +103,9 @@ def request_of(content_type: str, body: bytes) -> Json:
     except json_cost.CostError as error:
         raise BadReviewError(413, str(error)) from None
     except ValueError:
-        raise BadReviewError(400, "the body is no JSON") from None
+        raise BadReviewError(400, "the body is not JSON") from None
     if not isinstance(document, dict) or document.get("kind") != "AdmissionReview":
-        raise BadReviewError(400, "the body is no AdmissionReview")
+        raise BadReviewError(400, "the body is not an AdmissionReview")
     if document.get("apiVersion") != API_VERSION:
         raise BadReviewError(400, f"only {API_VERSION} is understood")
     review = document.get("request")
@@ -113,13 +113,13 @@ def request_of(content_type: str, body: bytes) -> Json:
         raise BadReviewError(400, "the AdmissionReview has no request")
     for name in ("uid", "operation"):
         if not isinstance(review.get(name), str) or not review[name]:
-            raise BadReviewError(400, f"the request's {name} is not text")
+            raise BadReviewError(400, f"the request's {name} must be text")
     for name in ("namespace", "name", "subResource"):
         if not isinstance(review.get(name) or "", str):
-            raise BadReviewError(400, f"the request's {name} is not text")
+            raise BadReviewError(400, f"the request's {name} must be text")
     for name in ("object", "oldObject", "kind"):
         if not isinstance(review.get(name) or {}, dict):
-            raise BadReviewError(400, f"the request's {name} is not an object")
+            raise BadReviewError(400, f"the request's {name} must be an object")
     return review
 
 

@@ -58,7 +58,7 @@ def read_answer(hook: Hook, raw: bytes | None) -> Answer | None:
     reader = _READERS[hook].get(action) if isinstance(action, str) else None
     if reader is None:
         # Without the word: it is the guest's, which may have made it of a Secret or of somebody's query.
-        raise ResultError(f"the result's action is none of {', '.join(_READERS[hook])}")
+        raise ResultError(f"the result's action is not one of {', '.join(_READERS[hook])}")
     decision = reader(result)
     if action == DEFAULTS[hook] and len(decision) == 1:
         return None

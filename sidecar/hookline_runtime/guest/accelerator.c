@@ -121,7 +121,7 @@ static int run(block *at, export *function, const char *data, uint64_t size)
     if (packed && (length > at->max_output || (packed >> 32) + length > at->size))
         return HOOK;
     uint64_t end = (packed >> 32) + length, behind = size > at->region_size ? at->pointer + size : 0;
-    if (end <= behind || touches_own(at, packed >> 32, end)) /* a constant is no allocation */
+    if (end <= behind || touches_own(at, packed >> 32, end)) /* a constant is not an allocation */
         end = behind;
     if (!at->worn_end && end) {
         uint64_t most = behind ? room(at, behind) : at->most;

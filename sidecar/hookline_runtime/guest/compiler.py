@@ -214,7 +214,7 @@ class _Failed:
             partial.write_text(json.dumps(self._known))
             partial.replace(self._path)
         except OSError as error:
-            log.warning("what did not compile cannot be remembered over a restart: %s", error)
+            log.warning("the list of modules that do not compile cannot be saved: %s", error)
 
 
 _BOUND: Final = f"{COMPILE_S}+{COMPILE_S_PER_MIB}"

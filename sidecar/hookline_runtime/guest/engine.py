@@ -125,7 +125,7 @@ def _has_room_for_pool() -> bool:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
         mmap.mmap(-1, _POOL["total_memories"] * (_MEMORY_SLOT + _GUARDS), flags=flags, prot=0).close()
     except (OSError, OverflowError, ValueError) as error:
-        log.info("instances are made one by one, and not taken from a pool, which is slower: %s", error)
+        log.info("instances are made one by one instead of taken from a pool, which is slower: %s", error)
         return False
     return True
 

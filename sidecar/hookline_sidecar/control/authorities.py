@@ -103,7 +103,7 @@ def usable(bundle: str) -> str:
     try:
         context.load_verify_locations(cadata=bundle or " ")
     except (ssl.SSLError, ValueError):
-        raise ValueError("is no PEM of certificate authorities") from None
+        raise ValueError("is not PEM of certificate authorities") from None
     # OpenSSL tells of those alone that may sign others.
     ends = [ssl.cert_time_to_seconds(str(each["notAfter"])) for each in context.get_ca_certs()]
     forms = context.get_ca_certs(binary_form=True)

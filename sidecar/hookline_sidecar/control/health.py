@@ -326,7 +326,7 @@ class Health:
             now = {each.hook for each in told.get(name, ())}
             for each in hooks:
                 if each.hook not in now and name in self._plugins:
-                    log.info("plugin '%s', hook %s, is well again, or begins anew", name, each.hook)
+                    log.info("plugin '%s', hook %s, is well again, or was replaced", name, each.hook)
 
 
 def _troubles(hooks: list[HookHealth]) -> list[tuple[Hook, Trouble]]:

@@ -94,8 +94,10 @@ class RolledBackPlugin(Resource):
     before: BundlePlugin
     key: str = ""
     """Of the wish that asked for it (``source.Wanted.key``)."""
-    rolled_back: RolledBack = Field(validation_alias=AliasChoices("rolledBack", "rolled_back", "told"))
-    """What the operator is told. ``told`` is its older name in the state folder, for one release."""
+    rolled_back: RolledBack = Field(
+        validation_alias=AliasChoices("rolledBack", "rolled_back", "told"), serialization_alias="told"
+    )
+    """What the operator is told. In the state folder it is ``told`` for one release more: the one before reads that."""
 
     @property
     def failure(self) -> LoadFailure:
@@ -408,5 +410,5 @@ def _read(state: StateFolder) -> _Kept:
     try:
         return _Kept.model_validate_json(state.load_probation() or b"{}")
     except (OSError, ValidationError):  # without the words, which may hold values of Secrets
-        log.warning("what was on probation, or refused, cannot be read from the state folder: it begins anew")
+        log.warning("the record of probations in the state folder cannot be read, and starts empty")
         return _Kept()

@@ -300,7 +300,7 @@ class Supervisor:
                 if not await asyncio.to_thread(path.is_socket):
                     with contextlib.suppress(OSError):
                         await make()
-                        log.warning("%s was gone, and is made again; keep out of the state folder", path)
+                        log.warning("%s was deleted, and is made again; leave the state folder alone", path)
 
     # ── from the source to the workers ──
 

@@ -75,7 +75,7 @@ class Question:
 
     @classmethod
     def of_request(cls, proxy: ProxyHeaders, method: str, target: str, given: Iterable[tuple[str, str]]) -> Question:
-        """Of any request: headers may come more than once, and be no UTF-8."""
+        """Of any request: headers may come more than once, and need not be UTF-8."""
         joined: dict[str, str] = {}
         pairs: Pairs = []
         for raw_name, raw_value in given:

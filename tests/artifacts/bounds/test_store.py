@@ -88,7 +88,7 @@ def test_a_damaged_record_counts_as_absent(store, put, record):
 
 @pytest.mark.parametrize("digest", ["", "sha256:", "sha256:../../x", "sha512:" + "0" * 64, "sha256:" + "0" * 64])
 def test_an_unknown_digest_is_absent(store, digest):
-    """Also what is no digest at all."""
+    """Also text that is not a digest."""
     assert store.get(digest) is None
     assert store.module(digest.removeprefix("sha256:")) is None
 

@@ -88,7 +88,7 @@ def test_a_translator_with_a_prefix_of_its_own_leads_to_no_metadata_service(v4, 
     ],
 )  # fmt: skip
 def test_addresses_that_are_nobodys_registry_are_refused(address):
-    """Metadata services, the own machine, and what is no single machine."""
+    """Metadata services, the own machine, and networks of several machines."""
     assert OPERATOR.refusal(address)
 
 
@@ -279,7 +279,7 @@ async def test_of_an_http_answer_neither_digest_nor_length_nor_bytes_are_told(li
 
 
 async def test_the_digest_of_what_a_tag_answered_is_not_told(listen, operators):
-    """A page that is no manifest, and is not there by its digest either: the probe of a tenant."""
+    """A page that is not a manifest, and is not there by its digest either: the probe of a tenant."""
     page = b'{"users": ["ann", "bob"]}'
 
     async def answer(request):

@@ -187,7 +187,7 @@ async def test_a_gzip_encoded_answer_is_not_unpacked(server, fetcher, artifact):
 
 
 async def test_who_drips_is_left(server, make_fetcher, artifact):
-    """A byte now and then is no progress, however long it goes on."""
+    """A byte now and then is not progress, however long it goes on."""
 
     async def drip(request):
         response = web.StreamResponse(headers={"Content-Length": str(len(artifact.bytes))})

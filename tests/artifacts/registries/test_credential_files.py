@@ -73,7 +73,7 @@ async def test_a_broken_pull_secret_is_named_and_not_shown(tmp_path, document):
 
 
 async def test_a_pull_secret_that_is_packed_twice_is_told_so(tmp_path):
-    """``base64`` by hand, and then ``kubectl create secret``; it is no password that anybody may read."""
+    """``base64`` by hand, and then ``kubectl create secret``; nobody may read it as a password."""
     document = base64.b64encode(json.dumps({"auths": {"registry.test:5000": auth("u")}}).encode())
     for bare in (False, True):
         secret = PullSecret(name="pull", document=document, bare=bare)

@@ -120,7 +120,7 @@ async def test_an_entry_that_cannot_be_read_is_told_and_not_called_missing(gate,
 
 @pytest.mark.parametrize("answer", ["<html>Log in, please</html>", "", "{}", '{"token": ""}', 404, 405])
 async def test_a_token_server_that_gives_one_login_nothing_is_asked_with_the_next(gate, server, fetcher, answer):
-    """A page to log in at is no token, and no word about the other pull secrets; with none left it is what is told."""
+    """A page to log in at is not a token, and says nothing of the other pull secrets; with none left it is reported."""
     gate.good = lambda sent: sent == "Bearer good"
 
     async def token(request):

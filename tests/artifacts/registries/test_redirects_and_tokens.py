@@ -196,7 +196,7 @@ async def test_a_realm_that_cannot_be_asked_is_refused(server, fetcher, artifact
 
 
 async def test_a_token_server_that_fails_is_transient(server, make_fetcher, artifact):
-    """Its 503 is no refusal of the credentials."""
+    """Its 503 is not a refusal of the credentials."""
 
     async def challenge(_request):
         return web.Response(status=401, headers={"WWW-Authenticate": f'Bearer realm="http://{server.host}/token"'})

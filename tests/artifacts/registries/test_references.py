@@ -53,7 +53,7 @@ def test_docker_hub_is_asked_at_its_registry():
     ],
 )
 def test_a_layout_folder_is_a_path_with_a_tag_or_a_digest(text, path, tag, digest):
-    """A colon in a folder's name is no tag."""
+    """A colon in a folder's name does not begin a tag."""
     assert parse(text) == LayoutReference(path=path, tag=tag, digest=digest)
 
 

@@ -1,4 +1,4 @@
-"""A digest is no password: who knows one gets a module only from where they may have it."""
+"""A digest is not a password: who knows one gets a module only from where they may have it."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def test_a_duration_is_read_in_milliseconds(text, millis):
 )  # fmt: skip
 def test_what_is_no_duration_is_refused_with_an_example(text):
     """Ambiguous, negative, in the wrong order, in other digits."""
-    with pytest.raises(ValueError, match="write for example 50ms"):
+    with pytest.raises(ValueError, match="write one such as 50ms"):
         parse_duration(text)
 
 

@@ -61,9 +61,9 @@ def test_a_problem_has_the_path_that_kubectl_shows():
     spec = {"source": SOURCE, "permissions": ["root"], "nothing": 1, "sha256": "no"}
     error = caught(WasmPlugin, json.dumps({**metadata, "spec": spec}))
     found = {each.path: each.text for each in problems(error)}
-    assert found["spec.permissions[0]"].startswith("is not a permission: kv.read, ")
+    assert found["spec.permissions[0]"].startswith("must be one of kv.read, ")
     assert found["spec.nothing"] == "there is no such field"
-    assert found["spec.sha256"].startswith("is no SHA-256: 64 hex digits")
+    assert found["spec.sha256"].startswith("must be a SHA-256 of 64 hex digits")
     assert len(problems(error, most=2)) == 2
     assert unknown_fields(error) == ["spec.nothing"]
     assert first(error) == str(problems(error)[0])

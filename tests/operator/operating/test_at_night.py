@@ -97,7 +97,7 @@ async def test_a_leader_that_stood_still_leads_no_longer(
         await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
     finally:
         first.process.send_signal(signal.SIGCONT)
-    told = f"({first.name}) leads no longer"  # by the Lease, or by its own clock, whichever it comes to first
+    told = f"({first.name}) no longer leads"  # by the Lease, or by its own clock, whichever it comes to first
     await eventually(lambda: told in first.log.read_text(), "end of the old term")
     await eventually(lambda: leading() == [second], "one leader")
     await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")

@@ -12,10 +12,10 @@ NEEDED = ["--own-namespace=x", "--kubeconfig=/nowhere/kubeconfig"]
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--listen=here"], "no HOST:PORT"),
-        (["--own-namespace=x", "--sidecar-memory-limit=much"], "no pod could have such a sidecar"),
-        (["--own-namespace=x", "--sidecar-log-level=loud"], "no pod could have such a sidecar"),
-        (["--log-level=loud"], "none of debug, info"),
+        (["--listen=here"], "not a HOST:PORT"),
+        (["--own-namespace=x", "--sidecar-memory-limit=much"], "the settings of injected sidecars are wrong"),
+        (["--own-namespace=x", "--sidecar-log-level=loud"], "the settings of injected sidecars are wrong"),
+        (["--log-level=loud"], "not one of debug, info"),
         ([], "--own-namespace is needed outside of a pod"),
     ],
 )
@@ -39,4 +39,4 @@ def test_the_environment_stands_in_for_options(capsys):
     """A variable that is empty counts as not set."""
     with pytest.raises(SystemExit):
         run(["--own-namespace=x"], {"HOOKLINE_LISTEN": "there", "HOOKLINE_HEALTH": ""})
-    assert "'there' is no HOST:PORT" in capsys.readouterr().err
+    assert "'there' is not a HOST:PORT" in capsys.readouterr().err

@@ -48,7 +48,7 @@ async def test_a_plugin_whose_calls_fail_is_not_ready_until_they_no_longer_do(op
 async def test_figures_that_move_are_not_written_each_second_and_another_trouble_is_at_once(
     new_operator, guarded, tenant, eventually
 ):
-    """A plugin that fails for a week is no load; and in the end its figures are true."""
+    """A plugin that fails for a week causes no load; and in the end its figures are true."""
     first = "from hookline_operator.lead import publisher; publisher._FIGURES_EVERY_S = 20.0"
     operator = new_operator(f"--namespace={tenant.name}", first=first).start()
     sidecar = await guarded(operator)

@@ -89,7 +89,7 @@ async def test_a_revision_that_is_none_harms_nobody(operator, new_tenant, module
 async def test_nobody_makes_revisions_for_another_namespaces_plugin(
     operator, new_tenant, module, connect, eventually, tmp_path
 ):
-    """A uid is no secret: what a pod runs comes from its own namespace, also if another one holds a newer revision."""
+    """A uid is not a secret: what a pod runs comes from its own namespace, even if another holds a newer revision."""
     tenant, thief = new_tenant(), new_tenant()
     tenant.pod("a")
     sidecar = await connect(operator, tenant, "a")

@@ -178,7 +178,7 @@ async def test_what_a_look_shows_to_be_wrong_is_not_asked_about(operator):
 
         assert await ask("a.b.c") == (
             401,
-            "the token is not good for the audience 'hookline.dev': it is no JSON Web Token",
+            "the token is not good for the audience 'hookline.dev': it is not a JSON Web Token",
         )
         assert (await ask(forged("https://kubernetes.default.svc")))[1].endswith("it is for another")
         assert (await ask(forged(expires=-7200)))[1].endswith("it has expired")
@@ -300,7 +300,7 @@ async def test_frames_are_counted_however_they_are_cut(sizes, cuts):
 
 @pytest.mark.parametrize("data", [b"\x81", _frame(1, 300)[:200], _FIRST_FRAGMENT, _FIRST_FRAGMENT + _PING])
 async def test_a_message_that_does_not_end_ends_the_connection(monkeypatch, data):
-    """Whatever of it is missing; a ping in the middle is no end."""
+    """Whatever of it is missing; a ping in the middle is not an end."""
     monkeypatch.setattr(frames, "_UNFINISHED_S", 0.0)
     gate, refusals = _gate()
     gate.feed_data(data)
@@ -355,7 +355,7 @@ def test_what_is_told_of_hooks_is_cleaned_as_all_sentences_are():
 
 @pytest.mark.parametrize("later", [{"hook": "of_the_future"}, {"trouble": "OfTheFuture"}, {"hook": ["route"]}])
 def test_what_a_later_sidecar_says_of_its_hooks_is_passed_over(later):
-    """The rest of its report is read: it is no reason to hear nothing of that pod."""
+    """The rest of its report is read: that pod is still heard."""
     hook = {"hook": "route", "trouble": "Slow", "calls": 5, "bad": 5, "seconds": 1}
     plugin = {"name": "p", "state": "Running", "health": [hook | later] * 20 + [hook]}
     report = reports.read(json.dumps({"type": "report", "plugins": [plugin]}))

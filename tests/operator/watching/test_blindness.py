@@ -217,7 +217,7 @@ async def test_a_kopf_that_hears_nothing_any_more_begins_again(
         await eventually(operator.ready, "readiness")
     told = operator.log.read_text()
     assert told.count(said) == 1
-    assert f"it does not tell of '{tenant.name}/guard'" in told
+    assert f"it has not reported '{tenant.name}/guard'" in told
 
 
 async def test_a_lease_that_cannot_be_held_is_said_once_and_held_again(operator, home, control_plane, eventually):

@@ -116,7 +116,7 @@ async def test_a_bookmark_moves_the_watch_on(api, copy):
 
 
 async def test_what_was_deleted_before_a_watch_could_be_resumed_is_gone(api, copy, caplog):
-    """410: all is listed, at once, and that is no trouble."""
+    """410: all is listed, at once, and nothing is wrong."""
     api.items = {"b": 5}
     api.version = 5
     error = {"type": "ERROR", "object": {"code": 410, "message": "too old"}}

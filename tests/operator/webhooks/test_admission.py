@@ -82,18 +82,19 @@ async def test_a_pod_that_is_left_alone_comes_with_a_warning(client):
 @pytest.mark.parametrize(
     ("body", "says"),
     [
-        (b"", "no JSON"), (b"{", "no JSON"), (b"[" * 100_000, "no JSON"), (b"NaN", "no JSON"), (b"\xff", "no JSON"),
-        (b'"\\ud800"', "no JSON"), (b"[]", "no AdmissionReview"), (b"null", "no AdmissionReview"),
-        (b'{"kind": "Pod"}', "no AdmissionReview"),
+        (b"", "not JSON"), (b"{", "not JSON"),
+        (b"[" * 100_000, "not JSON"), (b"NaN", "not JSON"), (b"\xff", "not JSON"),
+        (b'"\\ud800"', "not JSON"), (b"[]", "not an AdmissionReview"), (b"null", "not an AdmissionReview"),
+        (b'{"kind": "Pod"}', "not an AdmissionReview"),
         (b'{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1beta1"}', "only admission.k8s.io/v1"),
         (b'{"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1"}', "no request"),
         (json.dumps({**review(POD), "request": []}).encode(), "no request"),
-        (json.dumps({**review(POD), "request": {}}).encode(), "uid is not text"),
-        (json.dumps(review(POD, uid=5)).encode(), "uid is not text"),
-        (json.dumps(review(POD, operation=None)).encode(), "operation is not text"),
-        (json.dumps(review(POD, namespace=[1])).encode(), "namespace is not text"),
-        (json.dumps(review("a pod")).encode(), "object is not an object"),
-        (json.dumps(review(POD, oldObject=[1])).encode(), "oldObject is not an object"),
+        (json.dumps({**review(POD), "request": {}}).encode(), "uid must be text"),
+        (json.dumps(review(POD, uid=5)).encode(), "uid must be text"),
+        (json.dumps(review(POD, operation=None)).encode(), "operation must be text"),
+        (json.dumps(review(POD, namespace=[1])).encode(), "namespace must be text"),
+        (json.dumps(review("a pod")).encode(), "object must be an object"),
+        (json.dumps(review(POD, oldObject=[1])).encode(), "oldObject must be an object"),
     ],
 )  # fmt: skip
 async def test_what_is_malformed_is_a_400_with_a_sentence(client, path, body, says):
@@ -108,7 +109,7 @@ async def test_what_is_malformed_is_a_400_with_a_sentence(client, path, body, sa
 async def test_what_is_no_pod_is_a_400(client):
     """An object of the right kind in the wrong shape."""
     answer = await client.post(INJECT_PATH, json=review({"spec": {"containers": "web"}}))
-    assert (answer.status, await answer.text()) == (400, "the pod's containers are not a list of objects\n")
+    assert (answer.status, await answer.text()) == (400, "the pod's containers must be a list of objects\n")
 
 
 async def test_other_media_types_and_methods_are_refused(client):

@@ -103,19 +103,20 @@ def test_pods_become_what_the_cases_say(path):
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("sidecar_image", "", "no image"), ("sidecar_image", "a b", "no image"), ("sidecar_image", "x/UP", "no image"),
-        ("sidecar_image", "oci-layout:/etc", "no image"), ("sidecar_image", "oci://a.b/c", "no image"),
-        ("sidecar_image", "x" * 5000, "no image"),
-        ("sidecar_cpu_request", "0", "no number of processors"), ("sidecar_cpu_limit", "-1", "no number of processors"),
-        ("sidecar_cpu_limit", "1e3", "no number of processors"), ("sidecar_cpu_request", "0m", "no number"),
-        ("sidecar_cpu_request", "\u0661", "no number"), ("sidecar_cpu_request", "1\n", "no number"),
-        ("sidecar_memory_limit", "1MB", "no size"), ("sidecar_memory_limit", "10Mi", "less than the 64Mi"),
+        ("sidecar_image", "", "be an image"), ("sidecar_image", "a b", "be an image"),
+        ("sidecar_image", "x/UP", "be an image"),
+        ("sidecar_image", "oci-layout:/etc", "be an image"), ("sidecar_image", "oci://a.b/c", "be an image"),
+        ("sidecar_image", "x" * 5000, "be an image"),
+        ("sidecar_cpu_request", "0", "a number of processors"), ("sidecar_cpu_limit", "-1", "a number of processors"),
+        ("sidecar_cpu_limit", "1e3", "a number of processors"), ("sidecar_cpu_request", "0m", "a number of"),
+        ("sidecar_cpu_request", "\u0661", "a number of"), ("sidecar_cpu_request", "1\n", "a number of"),
+        ("sidecar_memory_limit", "1MB", "be a size"), ("sidecar_memory_limit", "10Mi", "at least the 64Mi"),
         ("sidecar_memory_request", "1Gi", "set hookline.dev/sidecar-memory-limit to as much at least"),
-        ("hook_port", "0", "no port"), ("hook_port", "80", "no port from 1024"), ("hook_port", "65536", "no port"),
-        ("hook_port", "OFF", "or 'off'"), ("admin_port", "off", "no port"), ("admin_port", "9901", "the same port"),
-        ("hook_port", "\u0669\u0669\u0660\u0661", "no port"), ("hook_port", "9901\n", "no port"),
+        ("hook_port", "0", "be a port"), ("hook_port", "80", "a port from 1024"), ("hook_port", "65536", "be a port"),
+        ("hook_port", "OFF", "or 'off'"), ("admin_port", "off", "be a port"), ("admin_port", "9901", "the same port"),
+        ("hook_port", "\u0669\u0669\u0660\u0661", "be a port"), ("hook_port", "9901\n", "be a port"),
         ("sidecar_workers", "0", "between 1 and 64"), ("sidecar_workers", "65", "between 1 and 64"),
-        ("sidecar_workers", "two", "between 1 and 64"), ("sidecar_log_level", "trace", "none of debug"),
+        ("sidecar_workers", "two", "between 1 and 64"), ("sidecar_log_level", "trace", "one of debug"),
     ],
 )  # fmt: skip
 def test_a_wrong_annotation_refuses_the_pod_with_a_sentence(name, value, says):
@@ -140,7 +141,7 @@ def test_a_wrong_annotation_refuses_the_pod_with_a_sentence(name, value, says):
     ],
 )  # fmt: skip
 def test_what_is_no_pod_is_called_malformed(pod):
-    """Only somebody who is no API server sends these."""
+    """No API server sends these."""
     with pytest.raises(MalformedPodError, match="the pod's"):
         run(pod)
 
@@ -164,7 +165,7 @@ def test_the_proxies_that_a_pod_may_name_are_those_that_a_sidecar_knows():
     assert set(AUTH_HEADERS) == set(PROXIES)
     for name in AUTH_HEADERS:
         assert f"--auth-headers={name}" in run(annotated(auth_headers=name)).pod["spec"]["initContainers"][0]["args"]
-    with pytest.raises(InjectionError, match="auth-headers is 'apache', and none of any, nginx"):
+    with pytest.raises(InjectionError, match="auth-headers is 'apache': it must be one of any, nginx"):
         run(annotated(auth_headers="apache"))
 
 
@@ -197,9 +198,10 @@ def test_the_operators_settings_hold_where_the_pod_says_nothing():
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"cpu_request": "much"}, "cpu-request is 'much', and no number"), ({"cpu_limit": "1m"}, "cpu-limit 1m"),
-        ({"memory_limit": "100Mi"}, "memory-limit 100Mi"), ({"memory_request": ""}, "memory-request is '', and no"),
-        ({"log_level": "loud"}, "log-level is 'loud', and none of"),
+        ({"cpu_request": "much"}, "cpu-request is 'much': it must be a number"), ({"cpu_limit": "1m"}, "cpu-limit 1m"),
+        ({"memory_limit": "100Mi"}, "memory-limit 100Mi"),
+        ({"memory_request": ""}, "memory-request is '': it must be a size"),
+        ({"log_level": "loud"}, "log-level is 'loud': it must be one of"),
     ],
 )  # fmt: skip
 def test_settings_that_no_pod_could_have_are_refused_at_the_start(wrong, says):

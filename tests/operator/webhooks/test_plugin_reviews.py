@@ -53,12 +53,13 @@ async def test_a_good_plugin_is_allowed_without_a_word(client, checker):
          "spec.source.oci.trackInterval: 1s is not between 10s and 720h"),
         ({"source": {"http": {"url": "https://", "sha256": "0" * 64}}}, "spec.source.http.url: names no host"),
         ({"source": {"http": {"url": "https://h:99999/x", "sha256": "0" * 64}}}, "spec.source.http.url: names no host"),
-        ({"source": {"http": {"url": "https://h/x", "sha256": "A" * 64}}}, "spec.source.http.sha256: is no SHA-256"),
+        ({"source": {"http": {"url": "https://h/x", "sha256": "A" * 64}}},
+         "spec.source.http.sha256: must be a SHA-256 of 64 hex digits in lower case"),
         ({"verify": {"ed25519": ["x"]}}, "spec.verify: this version of Hookline cannot check signatures"),
-        ({"permissions": ["kv.everything"]}, "spec.permissions[0]: is not a permission: kv.read, "),
+        ({"permissions": ["kv.everything"]}, "spec.permissions[0]: must be one of kv.read, "),
         ({"hooks": ["pre_quarry"]}, "spec.hooks[0]: 'pre_quarry' is not a hook"),
         ({"egress": ["https://x:443"]}, "spec: egress needs the permission http.fetch"),
-        ({"egress": ["ftp://x"], "permissions": ["http.fetch"]}, "spec.egress[0]: is not scheme://host:port"),
+        ({"egress": ["ftp://x"], "permissions": ["http.fetch"]}, "spec.egress[0]: must be scheme://host:port"),
         ({"limits": {"timeout": "2h"}}, "spec.limits.timeout: 2h is not between 1ms and 1m"),
         ({"limits": {"timeout": 5}}, "spec.limits.timeout: 5 has no unit; write for example 50ms"),
         ({"limits": {"memory": "1Ki"}}, "spec.limits.memory: 1Ki is not between 64Ki and 1Gi"),
@@ -190,7 +191,7 @@ async def test_an_update_that_leaves_the_spec_alone_is_always_allowed(client, ch
 
 
 def test_a_vast_resource_is_refused_as_a_whole():
-    """Not with a sentence for each of a million mistakes; a large config is no mistake."""
+    """Not with a sentence for each of a million mistakes; a large config is not a mistake."""
     for spec in ({f"x{index}": 1 for index in range(30_000)}, {"hooks": ["x"] * 30_000}):
         assert judge(plugin(**spec))[0] == ["spec: holds more than 20000 values beside config"]
     assert judge(plugin(config={f"x{index}": 1 for index in range(30_000)}))[0] == []
@@ -210,7 +211,7 @@ _json = st.recursive(
 
 
 def test_operators_of_no_text_are_judged_too():
-    """What is no text is in no set."""
+    """Only text is in a set."""
     requirement = {"key": [], "operator": [{}], "values": {}}
     problems, _, found = judge(plugin(selector={"matchLabels": [], "matchExpressions": [requirement, 5]}))
     assert found is None

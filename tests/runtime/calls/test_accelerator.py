@@ -248,7 +248,7 @@ def test_a_key_has_no_more_of_a_query_than_its_class_needs():
 
 
 def test_what_is_no_shape_is_refused():
-    """Nothing but bytes of the right length and counts is read; a name that does not fit is no name."""
+    """Nothing but bytes of the right length and counts is read; a name that does not fit is ignored."""
     look, body = looks.LOOKS[Hook.ROUTE], orjson.dumps(_WHOLE)
     size = len(look) // 3
     wrong = [None, look.decode("latin-1"), bytearray(look), b"", look[:-1], look + b"\0", look[:size]]

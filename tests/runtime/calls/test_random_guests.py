@@ -2,7 +2,7 @@
 
 They name places outside memory, grow it in every function, call the host from where they come up, trap, recurse, and
 look for what an earlier instance left, or hand out their own stack and data. None loops, and time-outs are long: time
-is no difference.
+makes no difference.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def test_an_authentication_is_matched_by_its_user_name():
 @pytest.mark.parametrize("value", [5, True, ["x"], {"a": 1}, [{}], None])
 @pytest.mark.parametrize("pattern", ["x", "x*"])
 def test_a_custom_call_of_any_shape_is_matched_without_an_error(value, pattern):
-    """Its fields are whatever the proxy sends; what is no text is unsaid."""
+    """Its fields are whatever the proxy sends; anything but text counts as unsaid."""
     fields = dict.fromkeys(("database", "username", "tables", "query", "is_read_only", "hook_context"), value)
     call = read_call(Hook.CUSTOM, json.dumps(fields).encode())
     match = Match(databases=[pattern], users=[pattern], tables=[pattern], query_classes=["ddl"], applications=["x"])

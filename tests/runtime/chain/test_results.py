@@ -142,7 +142,7 @@ def test_no_answer_is_the_hooks_default(hook):
 
 
 def test_an_empty_answer_is_a_failure_but_for_a_custom_hook():
-    """A pointer and no bytes is no decision."""
+    """A pointer and no bytes is not a decision."""
     assert read_answer(Hook.CUSTOM, b"") is None
     with pytest.raises(ResultError):
         read_answer(Hook.ROUTE, b"")
@@ -175,7 +175,7 @@ def test_any_json_is_a_decision_or_a_failure_with_cause_result(hook, answer):
 @settings(max_examples=300, deadline=None)
 @given(hook=st.sampled_from(list(Hook)), raw=st.binary(max_size=60))
 def test_any_bytes_are_a_decision_or_a_failure_with_cause_result(hook, raw):
-    """Also where they are no JSON."""
+    """Also where they are not JSON."""
     with contextlib.suppress(ResultError):
         read_answer(hook, raw)
 

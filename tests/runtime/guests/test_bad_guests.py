@@ -309,5 +309,5 @@ async def test_a_guests_own_words_are_in_no_failure(workshop, wat, caplog):
     runtime = await workshop.guest(wat.module(answers={"pre_query": {"action": "s3cret"}}))
     decision = await runtime.call(Hook.PRE_QUERY, json.dumps({"query": "select 1"}).encode())
     failure = runtime.plugins["guest"].last_failure
-    assert failure.message == "the result's action is none of continue, rewrite, block, cached"
+    assert failure.message == "the result's action is not one of continue, rewrite, block, cached"
     assert "s3cret" not in json.dumps(decision) + caplog.text

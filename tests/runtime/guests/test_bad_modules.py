@@ -120,7 +120,7 @@ def test_a_module_without_any_hook_is_refused_with_the_names_of_the_hooks(wat):
     ],
 )
 def test_an_import_that_the_host_does_not_have_is_refused_by_name(wat, imported, named):
-    """Unknown names, and anything that is no function."""
+    """Unknown names, and anything that is not a function."""
     memory = '(memory (export "memory") 1)' if "(memory" not in imported else ""
     assert named in _refusal(wat.module(imports=imported, memory=memory, hooks={"route": wat.no_answer}))
 

@@ -140,7 +140,7 @@ def test_a_deadline_lasts_at_least_its_time_and_two_ticks_more_at_the_most(timeo
 
 
 def test_the_clock_runs_while_anybody_needs_it():
-    """Started twice and stopped twice; once more is no error."""
+    """Started twice and stopped twice; once more is not an error."""
     one, two = Ticker(), Ticker()
     one.start()
     two.start()

@@ -29,7 +29,7 @@ class _Memory:
 
 
 def test_a_metric_never_becomes_infinite():
-    """Its sum would be no JSON, and would take every plugin's metrics down with it."""
+    """Its sum would not be JSON, and would take every plugin's metrics down with it."""
     host = PluginHost(BundlePlugin(name="guest", permissions=["metrics"]), None)
     for kind in ("metric_inc", "metric_observe"):
         call = host.functions()["hookline", kind]

@@ -112,7 +112,7 @@ def test_what_the_engine_requires_is_named_whoever_it_says_it_of():
 
 @pytest.mark.parametrize("what", _RUN)
 async def test_what_is_part_of_webassembly_and_needs_no_collector_runs(workshop, wat, what):
-    """What compilers use by themselves is no reason to refuse a plugin."""
+    """What compilers use by themselves does not get a plugin refused."""
     wasm = _module(wat, _RUN[what])
     assert inspect_module(wasm).hooks == (Hook.ROUTE,)
     runtime = await workshop.guest(wasm)

@@ -33,7 +33,7 @@ def test_metrics_are_named_bounded_and_of_one_kind(host):
 
 
 def test_a_log_line_is_one_line_of_printable_characters(host, caplog):
-    """Newlines, escapes, bytes that are no text: a guest writes no line of its own choosing into our log."""
+    """Newlines, escapes, bytes that are not text: a guest writes no line of its own choosing into our log."""
     memory, call = Memory(), calls(host())
     caplog.set_level(1)
     assert (

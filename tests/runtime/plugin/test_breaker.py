@@ -118,7 +118,7 @@ async def test_only_one_trial_runs_at_a_time(guest, clock):
 
 @pytest.mark.parametrize("spoiler", ["too long", "gone", "nonsense", "silent"])
 async def test_a_trial_that_is_neither_good_nor_bad_does_not_pause_it_for_ever(guest, clock, spoiler):
-    """Its input was too long, its caller went away, or the guest came back with something that is no answer."""
+    """Its input was too long, its caller went away, or the guest came back with something that is not an answer."""
     for _ in range(5):
         await guest.call(_TRAP)
     clock.now += 1

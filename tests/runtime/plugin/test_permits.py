@@ -99,7 +99,7 @@ async def test_a_permit_that_was_needed_once_is_kept(permits, monkeypatch):
 
 
 async def test_an_idle_permit_comes_to_who_asks_for_it(permits):
-    """One that lies idle elsewhere is no reason to wait for long, or to fail."""
+    """One that lies idle elsewhere neither delays nor fails a call."""
     first, second, _ = permits(1)
     await taken(first, 1)
     first.leave()

@@ -12,6 +12,7 @@ from hookline_api.bundle import Bundle, BundlePlugin
 from hookline_api.hooks import Hook
 from hookline_runtime import runtime as runtime_module
 from hookline_runtime.plugin import plugin as plugin_module
+from hookline_runtime.plugin.backlog import Asker
 from hookline_runtime.runtime import PrepareError, Runtime
 from waiting import PATIENCE_S, until_true
 
@@ -78,6 +79,26 @@ async def test_a_call_that_began_before_a_reload_ends_with_the_bundle_it_began_w
     await plugin.ended()
     assert plugin.closed
     assert not plugin._instances.ready
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["not asked", "cancelled before it began"])
+@pytest.mark.parametrize("decides", [False, True], ids=["answer", "decide"])
+async def test_an_answer_that_nobody_waits_for_keeps_no_old_version(workshop, wat, begun, decides):
+    """It holds its bundle from when it was promised, and gives it back with the last reference."""
+    runtime = await workshop.run(await _version(workshop, wat, 1))
+    plugin, chains = runtime.plugins["guest"], runtime.chains
+    later = chains.decide(Hook.CUSTOM, b"0", "id") if decides else chains.answer(Hook.CUSTOM, b"0")
+    assert not isinstance(later, bytes)
+    await runtime.load(Bundle.of([await _version(workshop, wat, 2)]), workshop.find)
+    assert not plugin.closed
+    if begun:
+        task = asyncio.ensure_future(later(Asker()))
+        task.cancel()
+        await asyncio.wait([task])
+        del task
+    del later
+    assert plugin.closed
+    assert plugin.permits.running == 0
 
 
 async def test_observed_calls_of_an_old_bundle_still_run(workshop, wat):
@@ -177,7 +198,7 @@ async def test_a_bundle_with_one_bad_plugin_changes_nothing_and_leaves_nothing(w
 
 @pytest.mark.parametrize("error", [KeyError("no number"), asyncio.CancelledError()])
 async def test_whatever_breaks_a_preparation_leaves_nothing(workshop, wat, error):
-    """Also what is no LoadError: a mistake of the embedding program, or its cancellation."""
+    """Also another error than LoadError: a mistake of the embedding program, or its cancellation."""
     runtime = await workshop.run(await _version(workshop, wat, 1))
     kept = runtime.plugins["guest"]
     fresh = await _version(workshop, wat, 2, name="fresh", priority=1)

@@ -90,7 +90,7 @@ def test_a_value_in_chunks_is_one_value(admin):
 
 
 def test_a_list_has_names_sizes_and_what_is_left_of_their_time(admin, running):
-    """Sorted, with or without the last slash; a prefix is percent-decoded, and + is no blank."""
+    """Sorted, with or without the last slash; a prefix is percent-decoded, and + is not a blank."""
     for key in ("b", "a/1", "a/2", "a+b"):
         admin("PUT", f"/admin/kv/p/{key}", "12345")
     with contextlib.closing(KvStore(running.state / "kv")) as store:

@@ -69,18 +69,18 @@ def test_the_version_is_told():
 
 def test_a_source_is_required():
     """There is no folder to guess, and no operator; nor can it be both."""
-    refuses("exactly one of --plugins")
-    refuses("exactly one of --plugins", "--plugins", "/nowhere", "--operator", "https://o", "--operator-token", "/t")
+    refuses("give either --plugins")
+    refuses("give either --plugins", "--plugins", "/nowhere", "--operator", "https://o", "--operator-token", "/t")
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--operator", "https://o.test"], "--operator needs --operator-token"),
-        (["--plugins", "/nowhere", "--operator-token", "/t"], "are for --operator"),
-        (["--plugins", "/nowhere", "--operator-ca", "/c"], "are for --operator"),
+        (["--plugins", "/nowhere", "--operator-token", "/t"], "need --operator"),
+        (["--plugins", "/nowhere", "--operator-ca", "/c"], "need --operator"),
         *(
-            (["--operator", url, "--operator-token", "/t"], "is not https://HOST[:PORT]")
+            (["--operator", url, "--operator-token", "/t"], "must be https://HOST[:PORT]")
             for url in ("http://o.test", "o.test", "https://", "https://o.test/x", "https://u:hidden@o.test",
                         "https://o.test?x", "https://o.test:0", "https://o.test:port", "https://[::1", "https://o t")
         ),
@@ -108,14 +108,14 @@ def test_an_operator_that_cannot_be_is_refused(capsys, arguments, words):
         ("workers", "0", "between 1 and 64"),
         ("workers", "many", "between 1 and 64"),
         ("max-body", "huge", "16Mi"),
-        ("max-body", "0", "nothing"),
+        ("max-body", "0", "more than zero"),
         ("body-timeout", "soon", "50ms"),
-        ("body-timeout", "0s", "nothing"),
+        ("body-timeout", "0s", "more than zero"),
         ("drain", "5", "50ms"),
         ("socket-mode", "rw", "0660"),
-        ("socket-group", "nobody-has-this", "is not a group that is known here"),
-        ("socket-group", "4294967295", "or give its number"),
-        ("socket-group", "-1", "or give its number"),
+        ("socket-group", "nobody-has-this", "is not the name of a group here"),
+        ("socket-group", "4294967295", "or give a number"),
+        ("socket-group", "-1", "or give a number"),
         ("log-level", "loud", "debug"),
         ("log-format", "xml", "json"),
     ],

@@ -58,7 +58,7 @@ async def test_what_it_puts_is_what_the_plugin_reads(kv, running):
     assert await running.says() == "two"
     assert kv("get", "p", "k") == (0, b'"two"', "")
     assert kv("delete", "p", "k") == (0, b"p k: deleted\n", "")
-    assert kv("delete", "p", "k") == (0, b"p k: was not there\n", "")
+    assert kv("delete", "p", "k") == (0, b"p k: did not exist\n", "")
     code, out, error = kv("get", "p", "k")
     assert (code, out) == (3, b"")
     assert error == "hookline-sidecar kv: plugin 'p' has no key 'k'\n"
@@ -167,7 +167,7 @@ def test_another_user_is_told_whose_command_it_is(running):
         )  # fmt: skip
         assert done.returncode == 5
         assert "this user may not open" in done.stderr
-        assert "run it as the sidecar's own user, or as root" in done.stderr
+        assert "run this as the sidecar's own user, or as root" in done.stderr
 
 
 @pytest.mark.parametrize(

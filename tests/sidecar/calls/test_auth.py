@@ -13,7 +13,7 @@ SUCCESS = {"action": "success", "identity": IDENTITY}
 DENIED = {"action": "denied", "message": "who?"}
 ALLOW, DENY, DEFER = {"action": "allow"}, {"action": "deny"}, {"action": "defer"}
 NOBODY = "no plugin"
-FAILS = "what is no decision"
+FAILS = "not a decision"
 
 
 HEADERS = ("X-Hookline-User", "X-Hookline-User-Id", "X-Hookline-Roles", "X-Hookline-Tenant")
@@ -178,7 +178,7 @@ def test_what_is_not_quite_that_path_is_no_yes(running, path):
 
 
 def test_folded_and_spaced_headers_tell_nothing(running):
-    """What some servers would still read as a header is no HTTP here."""
+    """What some servers would still read as a header is not HTTP here."""
     for lines in (b"X-Original-URI: /public\r\n /admin", b"X-Original-URI:\r\n /public", b"X-Original-URI : /public"):
         raw = b"GET /v1/auth HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + lines + b"\r\n\r\n"
         assert running.raw(raw).split()[1] == b"400"

@@ -170,7 +170,7 @@ def test_a_named_proxy_that_does_not_tell_is_refused(proxy):
     ids=str,
 )
 def test_what_is_told_twice_or_malformed_is_refused(headers):
-    """A ``Host`` of a client's choosing makes no path, and joined values are no value."""
+    """A ``Host`` of a client's choosing makes no path, and joined values do not count."""
     assert isinstance(told(headers), str)
 
 

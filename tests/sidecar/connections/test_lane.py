@@ -281,7 +281,7 @@ def test_a_connection_that_ends_before_aiohttp_began_is_not_logged(rig, line, ca
 
 
 def test_a_client_that_is_gone_before_it_is_told_to_continue_is_not_logged(rig, line, caplog):
-    """It is no defect of ours."""
+    """It is not a defect of ours."""
     line.client_sends(request(extra=b"Expect: 100-continue\r\n")[: -len(BODY)])
     line.closed = True
     rig.loop.settle()

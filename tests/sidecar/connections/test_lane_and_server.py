@@ -16,7 +16,7 @@ def test_lane_and_server_send_the_same_bytes_and_end_connections_alike():
 
 
 def test_a_difference_is_found_and_shown_in_short(monkeypatch):
-    """The comparison can fail: here one of the two says something else about what is no hook."""
+    """The comparison can fail: here one of the two says something else about a name that is not a hook."""
     answers = fuzz_endpoint.Rig.play
 
     def other(rig, server, steps):

@@ -90,7 +90,7 @@ async def test_the_hook_port_stays_small_and_answers(sidecar, unix, kind):
 
 
 async def test_what_was_closed_is_counted_by_why(sidecar, eventually):
-    """On each port, in `/metrics`; what is no HTTP is answered, counted, and no line of the log."""
+    """On each port, in `/metrics`; anything but HTTP is answered, counted, and no line of the log."""
     where, _ = door(sidecar, "health")
     for port, at in {"health": where, "admin": ("127.0.0.1", sidecar.admin_port), "hooks": sidecar.socket}.items():
         before = closed(sidecar, port)

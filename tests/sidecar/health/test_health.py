@@ -205,7 +205,7 @@ def test_a_plugin_that_is_gone_is_forgotten():
 
 
 def test_rows_that_go_to_another_plugin_count_from_zero():
-    """A sum that is less than before is no call."""
+    """A sum that is less than before is not a call."""
     fed = Fed().second(10, calls=100, trap=100)
     fed.counts = Counts()
     assert fed.second(1).trouble is None

@@ -123,7 +123,7 @@ async def test_an_authority_that_is_rotated_is_read_again(sidecar, operator, gue
     eventually(lambda: "certificate is not trusted" in json.dumps(sidecar.problems()), "a problem about trust")
     assert len(operator.tokens) == asked
     assert await sidecar.says() == "one"
-    operator.ca.write_bytes(b"")  # which is no word for the system's authorities
+    operator.ca.write_bytes(b"")  # which does not mean the system's authorities
     eventually(lambda: "holds no PEM certificate" in json.dumps(sidecar.problems()), "a problem about the file")
     operator.trust_authority()
     operator.ca.write_bytes("# Zürich\n".encode() + operator.ca.read_bytes())

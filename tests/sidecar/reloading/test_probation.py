@@ -261,7 +261,7 @@ async def test_where_there_is_no_way_back_the_new_version_goes_on_and_it_is_said
 
 
 async def test_what_a_guest_says_is_not_told_where_it_has_secrets(sidecar, versions, guests):
-    """Its answer that is no decision is quoted in its failure, and may be the password."""
+    """Its answer that is not a decision is quoted in its failure, and may be the password."""
     source = {"secretRef": {"name": "s"}, "key": "k", "path": "authorize"}
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"k": "hunter2hunter2"}}
     sidecar.folder.write("secret.yaml", secret)

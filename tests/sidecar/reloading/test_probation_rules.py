@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from hookline_api.bundle import Bundle, BundleArtifact, BundlePlugin
@@ -124,6 +126,23 @@ def test_what_is_refused_stays_so_until_something_else_is_wanted(pod):
     assert pod.made.take_wish(two, "wish") is None
     pod.start()
     assert pod.made.refused == {}
+
+
+def test_the_release_before_reads_what_is_kept_and_this_one_reads_both_names(pod):
+    """A sidecar that is put back to it forgets no version that failed, and none that proves itself."""
+    one, two = _version(1), _version(2)
+    pod.runs(two, one)
+    pod.counted(12, 5)
+    pod.look(two)
+    pod.made.refuse(two, "wish")
+    refused = pod.made.refused
+    kept = json.loads(pod.state.kept)
+    assert kept["refused"]["p"]["told"]["revision"] == two.revision
+    for name in ("told", "rolledBack"):
+        text = json.dumps(kept).replace('"told"', f'"{name}"')
+        pod.state.kept = text.encode()
+        pod.start()
+        assert pod.made.refused == refused
 
 
 def test_going_back_is_no_new_version(pod):

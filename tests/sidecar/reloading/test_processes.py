@@ -6,6 +6,8 @@ import asyncio
 import os
 import resource
 import signal
+import subprocess
+import sys
 
 import aiohttp
 import pytest
@@ -199,3 +201,14 @@ async def test_many_open_connections_are_more_than_a_shells_soft_limit(sidecar, 
             each.close()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_supervisor_leaves_the_processor_to_hooks_from_its_beginning():
+    """One that is started again imports its part first, which takes a second of a busy machine."""
+    script = (
+        "import asyncio, os, sys\n"
+        "from hookline_sidecar import parent\n"
+        "os.nice = lambda by: sys.exit('hookline_sidecar.control.supervisor' in sys.modules)\n"
+        "asyncio.run(parent._supervise(None, None, [], None, None))\n"
+    )
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0

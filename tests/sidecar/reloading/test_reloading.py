@@ -161,7 +161,7 @@ async def test_a_storm_of_changes_ends_with_the_last_one(sidecar, guests, load):
 
 
 async def test_a_revision_changes_with_what_runs_and_with_nothing_else(sidecar, guests):
-    """A comment is no change; a setting and a module are."""
+    """A comment is not a change; a setting and a module are."""
     first = sidecar.plugin("p")["revision"]
     text = (sidecar.folder.path / "p.yaml").read_text()
     sidecar.folder.write("p.yaml", "# a comment\n" + text)

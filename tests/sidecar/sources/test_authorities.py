@@ -167,7 +167,7 @@ async def test_a_sidecar_that_was_told_comes_back_to_an_operator_with_a_new_auth
     sidecar.start()
     eventually(lambda: operator.connected and operator.last.authority == "v2", "the same after a start")
     operator.say(json.dumps({"type": "authority", "version": "v3", "bundle": "no PEM"}))
-    eventually(lambda: "is no PEM of certificate authorities" in json.dumps(sidecar.problems()), "why it is ignored")
+    eventually(lambda: "is not PEM of certificate authorities" in json.dumps(sidecar.problems()), "why it is ignored")
     assert await sidecar.says() == "one"
     sidecar.end()
     assert ssl.PEM_cert_to_DER_cert(operator.ca.read_text()) != ssl.PEM_cert_to_DER_cert(told.bundle)

@@ -145,7 +145,7 @@ def test_a_kustomization_need_not_say_its_kind(folder):
 
 
 def test_a_chart_gets_one_sentence(folder):
-    """Its values and its schema are no manifests with mistakes."""
+    """Its values and its schema are not manifests with mistakes."""
     chart = {"Chart.yaml": "apiVersion: v2\nname: x\nversion: 0.1.0\n", "values.yaml": "replicas: 1\n",
              "values.schema.json": "{}", "templates/guard.yaml": "kind: {{ x }}\n"}  # fmt: skip
     problem = only(scan(folder(chart)))
@@ -198,8 +198,11 @@ def test_a_folder_of_which_no_file_is_read_says_how_manifests_are_called(folder)
     [
         ("priority: '5'", "spec.priority: is not a whole number of 64 bits: write it in digits, without quotes"),
         ("source: {oci: {reference: 'a.b/c:1', insecure: 1}}", "insecure: is neither true nor false"),
-        ("source: {http: {url: 'ftp://h', sha256: 'sha256:00'}}", "source.http.url: is no URL: it begins with http://"),
-        ("sha256: 'sha256:00'", "spec.sha256: is no SHA-256: 64 hex digits in lower case"),
+        (
+            "source: {http: {url: 'ftp://h', sha256: 'sha256:00'}}",
+            "source.http.url: must be a URL that begins with http://",
+        ),
+        ("sha256: 'sha256:00'", "spec.sha256: must be a SHA-256 of 64 hex digits in lower case"),
         ("source: {file: {path: 5}}", "spec.source.file.path: is not text: put it in quotes"),
     ],
 )

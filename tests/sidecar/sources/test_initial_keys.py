@@ -77,7 +77,7 @@ async def test_never_keeps_what_was_done_since_over_reloads_restarts_and_kills(n
 
 
 def alive(pid):
-    """Whether a process is there and is no zombie."""
+    """Whether a process is there and is not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

@@ -25,8 +25,8 @@ UNREADABLE = {
     "empty": ("", "no document"),
     "only a comment": ("# nothing\n", "no document"),
     "only separators": ("---\n---\n", "no document"),
-    "a list": ("- 1\n- 2\n", "no mapping"),
-    "a scalar": ("victim", "no mapping"),
+    "a list": ("- 1\n- 2\n", "must be a mapping"),
+    "a scalar": ("victim", "must be a mapping"),
     "a key twice": (
         "apiVersion: hookline.dev/v1alpha1\nkind: WasmPlugin\nspec:\n  mode: Shadow\n  mode: Enforce\n", "twice",
     ),
@@ -264,7 +264,7 @@ async def test_a_file_name_that_is_not_utf_8_is_shown(sidecar):
     path = os.fsencode(sidecar.folder.path) + b"/\xff.yaml"
     with pathlib.Path(os.fsdecode(path)).open("wb") as file:  # noqa: ASYNC230 - two milliseconds
         file.write(b"nonsense")
-    assert sidecar.wait_problem("no mapping")["file"] == "?.yaml"
+    assert sidecar.wait_problem("must be a mapping")["file"] == "?.yaml"
 
 
 async def test_a_problem_is_logged_once(sidecar):

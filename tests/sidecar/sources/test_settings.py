@@ -51,7 +51,7 @@ def sidecar(new_sidecar, guests):
 
 
 async def test_settings_reach_the_guest(sidecar):
-    """Laid over the plugin's own config at their paths; bytes that are no text come as base64."""
+    """Laid over the plugin's own config at their paths; bytes that are not text come as base64."""
     assert await sidecar.says() == {
         "own": 1,
         "upstream": {"url": "http://x", "token": SECRET},
@@ -61,7 +61,7 @@ async def test_settings_reach_the_guest(sidecar):
 
 
 def test_values_of_secrets_are_shown_nowhere(sidecar):
-    """The bundle says that there is something; values of ConfigMaps are no secret."""
+    """The bundle says that there is something; values of ConfigMaps are not secret."""
     everything = [sidecar.get(path) for path in ("/v1/bundle", "/v1/plugins", "/metrics", "/readyz")]
     text = json.dumps(everything) + sidecar.log
     for value in (SECRET, base64.b64encode(BINARY).decode()):

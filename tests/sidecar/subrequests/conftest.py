@@ -98,7 +98,7 @@ Proxies = Callable[..., contextlib.AbstractContextManager[int]]
 def proxies(request, need, place, servers) -> Proxies:
     """Starts one of the proxies with its example file; ``socket`` and ``port`` are where it finds its sidecar.
 
-    A ``patient`` one waits for it longer than the file says: there a busy machine is no reason to refuse.
+    A ``patient`` one waits for it longer than the file says: there a busy machine must not lead to a refusal.
     """
 
     def example(name, listen, changes, *, patient):
@@ -133,7 +133,7 @@ def proxies(request, need, place, servers) -> Proxies:
                 (home / "hookline.conf").write_text(INGRESS.format(listen=listen, app=servers.port, socket=socket))
             command = [program, "-p", home, "-e", "stderr", "-c", home / "nginx.conf"]
         elif kind == "caddy":
-            # Its admin port is no part of the example, and may be taken here.
+            # Its admin port is not part of the example, and may be taken here.
             (home / "Caddyfile").write_text(
                 "{\n\tadmin off\n}\n" + example("Caddyfile", listen, over_unix, patient=patient)
             )

@@ -41,7 +41,7 @@ fn decide(input: &Value) -> Outcome {
     policy.apply(query, &strings(input.get("tables")))
 }
 
-/// The hook. A panic, as on an input that is no JSON, is a trap: the resource's failurePolicy decides.
+/// The hook. A panic, as on an input that is not JSON, is a trap: the resource's failurePolicy decides.
 #[no_mangle]
 pub extern "C" fn rewrite(at: *const u8, len: usize) -> u64 {
     let input = json::parse(guest::input(at, len)).expect("the input is JSON");

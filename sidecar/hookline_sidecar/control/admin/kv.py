@@ -327,7 +327,7 @@ def _number(given: bytes | None, default: int, most: int) -> int:
 
 
 def _written(data: bytes, name: str) -> dict[str, str]:
-    """Bytes for JSON: text as it is, and what is no text in base64 under a name that says so."""
+    """Bytes for JSON: text as it is, other bytes in base64 under a name that says so."""
     try:
         return {name: data.decode()}
     except UnicodeDecodeError:

@@ -88,7 +88,9 @@ class Blobs:
                 async with self._places, asyncio.timeout(_LIMITS.total):
                     return await self._fetch(wanted, f"the module of '{name}'", digest)
             except TimeoutError:
-                raise FetchError(f"the module could not be had from the operator within {_LIMITS.total:g} s") from None
+                raise FetchError(
+                    f"the module could not be fetched from the operator within {_LIMITS.total:g} s"
+                ) from None
 
     async def _fetch(self, wanted: BundleArtifact, what: str, digest: str) -> Artifact:
         with self._store.scratch() as file:
@@ -123,7 +125,7 @@ class Blobs:
             if error.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 body.restart()
             raise FetchError(
-                f"{body.what} cannot be had from the operator: {error}",
+                f"{body.what} cannot be fetched from the operator: {error}",
                 transient=error.status not in _SETTLED,
                 retry_after=error.retry_after,
             ) from None

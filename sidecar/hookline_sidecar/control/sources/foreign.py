@@ -120,7 +120,7 @@ def of_folder(folder: Path, *, described: bool) -> tuple[str, bool] | None:
 
 
 def of_path(path: Path) -> str | None:
-    """Why a path is no plugin folder, and what to give instead; None where nothing better is known."""
+    """Why a path is not a plugin folder, and what to give instead; None where nothing better is known."""
     return f"it is a file, and a folder is read: give --plugins {path.parent}" if path.is_file() else None
 
 

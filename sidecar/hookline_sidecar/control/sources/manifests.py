@@ -232,7 +232,7 @@ def _documents(path: Path, found: _Found) -> Iterator[dict[str, Any]]:
         if isinstance(document, dict):
             yield document
         else:
-            found.problem(found.file, "", "a document is not a mapping")
+            found.problem(found.file, "", "a document must be a mapping")
 
 
 def _take(document: dict[str, Any], found: _Found) -> None:
@@ -258,7 +258,7 @@ def _take(document: dict[str, Any], found: _Found) -> None:
         message = f"{api_version} {kind} is unknown; this version reads {API_VERSION} {KIND}"
         found.problem(found.file, "kind" if kind != KIND else "apiVersion", message, plugin)
     else:
-        message = f"ignored: {api_version} {kind} is none of {KIND}, Secret, ConfigMap"
+        message = f"ignored: {api_version} {kind} is not one of {KIND}, Secret, ConfigMap"
         found.problem(found.file, "kind", message, hides=False)
 
 
@@ -282,7 +282,7 @@ def _take_list(document: dict[str, Any], found: _Found) -> None:
     """What ``kubectl get -o yaml`` writes."""
     items = document.get("items")
     if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-        found.problem(found.file, "items", "is not a list of documents")
+        found.problem(found.file, "items", "must be a list of documents")
         return
     if len(items) > kubernetes_yaml.MAX_DOCUMENTS:
         found.problem(found.file, "items", f"has more than {kubernetes_yaml.MAX_DOCUMENTS} documents")
@@ -299,7 +299,7 @@ def _take_plugin(document: dict[str, Any], name: str | None, found: _Found) -> N
         known = ("name", "namespace", "uid", "generation", "labels", "annotations")
         document["metadata"] = {key: metadata[key] for key in known if metadata.get(key) is not None}
     try:
-        # Strict, as the API server is: priority: "5" is text there, and insecure: 1 is no yes.
+        # Strict, as the API server is: priority: "5" is text there, and insecure: 1 is not true.
         plugin = LocalWasmPlugin.model_validate_json(
             orjson.dumps(document), strict=True, extra="forbid", by_alias=True, by_name=False
         )
@@ -320,12 +320,12 @@ def _take_object(document: dict[str, Any], kind: str, name: str | None, found: _
     for section, encoded in ((binaries, True), (texts, False)):
         entries = document.get(section) or {}
         if not isinstance(entries, dict):
-            found.problem(found.file, section, "is not a mapping", hides=False)
+            found.problem(found.file, section, "must be a mapping", hides=False)
             continue
         for key, value in entries.items():
             try:
                 data[key] = base64.b64decode("".join(value.split()), validate=True) if encoded else value.encode()
             except (TypeError, ValueError, AttributeError, binascii.Error):
                 wanted = "base64" if encoded else "a string"
-                found.problem(found.file, f"{section}.{key}", f"is not {wanted}", hides=False)
+                found.problem(found.file, f"{section}.{key}", f"must be {wanted}", hides=False)
     found.objects.setdefault((kind, name), []).append((found.file, data))

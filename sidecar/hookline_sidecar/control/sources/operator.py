@@ -103,7 +103,7 @@ class OperatorSource:
         """Connections that were made, ever."""
         self._since = time.time()
         self._error: str | None = "it is being connected to"
-        """Why there is no connection."""
+        """The reason that there is no connection."""
         self._unusable: str | None = None
         """Why the last message was ignored."""
         self._url = settings.url
@@ -202,7 +202,7 @@ class OperatorSource:
                     if message.type is aiohttp.WSMsgType.TEXT:
                         await self._take(message.data)
                     elif message.type is aiohttp.WSMsgType.BINARY:
-                        self._ignore("a message that is not text")
+                        self._ignore("it is not text")
             finally:
                 telling.cancel()
                 ended = await asyncio.gather(telling, return_exceptions=True)
@@ -274,7 +274,7 @@ class OperatorSource:
     async def _trust(self, message: AuthorityMessage) -> None:
         try:
             if await asyncio.to_thread(self._client.trust, message):
-                log.info("the operator %s told by which certificate authorities it will be known", self._url)
+                log.info("the operator %s announced the certificate authorities that it will use", self._url)
         except ValueError as error:
             self._ignore(f"bundle: {error}")
         except OSError as error:
@@ -283,7 +283,7 @@ class OperatorSource:
 
     def _ignore(self, why: str) -> None:
         """A message that cannot be used: said once."""
-        why = f"a message of it is ignored: {why}"
+        why = f"one of its messages is ignored: {why}"
         if why != self._unusable:
             log.warning("the operator %s: %s; what runs goes on", self._url, why)
         self._unusable = why
@@ -363,9 +363,9 @@ def _read(text: str) -> ToSidecar | None:
         json_cost.check(text, what="it", max_values=MAX_BUNDLE_VALUES)
         data = bundle_json.read(text, orjson.loads)
     except orjson.JSONDecodeError as error:
-        raise ValueError(f"it is no JSON ({error.msg})") from None
+        raise ValueError(f"it is not JSON ({error.msg})") from None
     if not isinstance(data, dict) or not isinstance(data.get("type"), str):
-        raise ValueError("it is no JSON object with a type")  # noqa: TRY004 - of what was sent
+        raise ValueError("it is not a JSON object with a type")  # noqa: TRY004 - of what was sent
     try:
         message = parse_to_sidecar(data)
     except ValidationError as error:
