@@ -92,7 +92,8 @@ def run(settings: Settings, state: StateFolder) -> int:
 
     children = {_SUPERVISOR: _Child(_SUPERVISOR, "the supervisor", supervise)}
     children |= {index: _Child(index, f"worker {index}", work(index)) for index in range(settings.workers)}
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    # The last one waits in a supervisor that is still starting, until that can heed it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {*_SIGNALS, signal.SIGUSR1})
     gc.collect()
     gc.freeze()  # what is here now is never garbage; untouched, its pages stay shared
     try:

@@ -160,6 +160,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGTERM, stop.set)
         loop.add_signal_handler(signal.SIGHUP, self._reread)
         loop.add_signal_handler(signal.SIGUSR1, self._drain)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
         await self._restore()
         await self._workers.listen(self._state.control)
         await self._admin.open()

@@ -212,3 +212,13 @@ def test_a_supervisor_leaves_the_processor_to_hooks_from_its_beginning():
         "asyncio.run(parent._supervise(None, None, [], None, None))\n"
     )
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_a_sidecar_that_ends_while_its_supervisor_starts_ends_in_order(sidecar, eventually):
+    """A signal that comes before the supervisor listens for it waits, and kills nobody."""
+    sidecar.start()
+    supervisor = sidecar.supervisor
+    os.kill(supervisor, signal.SIGKILL)
+    eventually(lambda: sidecar.supervisor not in {supervisor, None}, "another supervisor")
+    assert sidecar.stop() == 0
+    assert "signal 10" not in sidecar.log
