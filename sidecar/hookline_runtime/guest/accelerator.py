@@ -45,7 +45,7 @@ def _load() -> tuple[Any, str | None]:
         if getattr(found, "source", "") != _digest():
             return None, "it was built from another source"
     except (ImportError, OSError) as error:
-        return None, f"there is none: {error}"
+        return None, f"it is not built: {error}"
     elsewhere = layouts.difference(getattr(found, "layout", ()))
     if elsewhere is not None:
         log.warning("the accelerator is not used: %s", elsewhere)

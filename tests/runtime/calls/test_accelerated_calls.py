@@ -300,7 +300,7 @@ _OTHERWISE = "its memory is laid out otherwise:"
     ("change", "why"),
     [
         ("os.environ['HOOKLINE_ACCELERATOR'] = 'off'", "HOOKLINE_ACCELERATOR is off"),
-        ("sys.modules['hookline_accelerator'] = None", "there is none: "),
+        ("sys.modules['hookline_accelerator'] = None", "it is not built: "),
         ("import hookline_accelerator as it; it.source = '0'", "it was built from another source"),
         (_MOVED.format("block.armed", "at + 8, size"), f"{_OTHERWISE} block.armed has 8 bytes at 176, and not "),
         (_MOVED.format("export.name", "at, 4"), f"{_OTHERWISE} export.name has 4 bytes at 32, and not "),

@@ -68,7 +68,7 @@ def test_the_version_is_told():
 
 
 def test_a_source_is_required():
-    """There is not a folder to guess, and no operator; nor can it be both."""
+    """There is no folder to guess, and no operator; nor can it be both."""
     refuses("give either --plugins")
     refuses("give either --plugins", "--plugins", "/nowhere", "--operator", "https://o", "--operator-token", "/t")
 

@@ -72,21 +72,22 @@ class FolderSource:
         while True:
             await self._rescan.wait()
             self._rescan.clear()
+            before = await self._watch.glance()
             try:
                 found = await asyncio.to_thread(scan, self._folder)
             except OSError as error:
-                await self._cannot_read(error)
+                await self._cannot_read(error, before)
             else:
                 self._unreadable = False
-                await self._watch.remember(found)
+                await self._watch.remember(found, before)
                 self._take(found)
             self.changed.set()
 
-    async def _cannot_read(self, error: OSError) -> None:
+    async def _cannot_read(self, error: OSError, before: object) -> None:
         if not self._unreadable:
             log.warning("the plugin folder %s cannot be read (%s); what runs goes on", self._folder, error.strerror)
         self._unreadable = True
-        await self._watch.remember(None)
+        await self._watch.remember(None, before)
         why = foreign.of_path(self._folder)
         message = f"cannot be read: {error.strerror}{f'; {why}' if why else ''}"
         problem = Problem(file=str(self._folder), field="", message=message)

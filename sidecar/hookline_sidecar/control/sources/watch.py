@@ -35,10 +35,19 @@ class FolderWatch:
         self._glance: object = None
         self._blind = False
 
-    async def remember(self, found: Scan | None) -> None:
-        """This is what was read; None where it could not be."""
-        self._known = found or self._known
-        self._glance = await asyncio.to_thread(glance, self._folder, self._known)
+    async def glance(self) -> object:
+        """How the folder looks now: what ``remember`` is told, from before the folder is read."""
+        return await asyncio.to_thread(glance, self._folder, self._known)
+
+    async def remember(self, found: Scan | None, before: object) -> None:
+        """This is what was read, None where it could not be; ``before`` is how the folder looked then.
+
+        A change that came while it was read may bring no event, and would be part of every later look.
+        """
+        known, self._known = self._known, found or self._known
+        self._glance = await self.glance()
+        if await asyncio.to_thread(glance, self._folder, known) != before:
+            self._changed.set()
 
     async def run(self) -> None:
         """Watch for ever."""
@@ -78,7 +87,7 @@ class FolderWatch:
                 return
 
     async def _look(self) -> None:
-        if await asyncio.to_thread(glance, self._folder, self._known) != self._glance:
+        if await self.glance() != self._glance:
             self._changed.set()
 
     def _identity(self) -> tuple[int, int]:
