@@ -26,7 +26,7 @@ from hookline_runtime.call import inputs
 from hookline_runtime.guest.engine import Ticker
 from hookline_runtime.plugin.hook import PluginHook
 from hookline_runtime.plugin.stats import StatsTable
-from hookline_sidecar.hooks.endpoint import Endpoint, Gate
+from hookline_sidecar.hooks.endpoint import Answering, Endpoint
 from hookline_sidecar.settings import Settings
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ async def stages() -> dict[str, float]:
             for _ in range(_PROBATION):
                 await ours.call(Hook.ROUTE, _DATA)
             found["runtime"] = _time(lambda: ours.answer(Hook.ROUTE, _DATA))
-            found["connection"] = await _connection(Gate(ours))
+            found["connection"] = await _connection(Answering(ours))
     finally:
         ticker.stop()
     return found
@@ -101,11 +101,11 @@ class _Wire(asyncio.Transport):
         pass
 
 
-async def _connection(gate: Gate) -> float:
+async def _connection(answering: Answering) -> float:
     given = {"max_body": 16 * 2**20, "body_timeout": 10.0, "drain": 1.0, "workers": 1, "auth_headers": "any"}
     fields: dict[str, Any] = {each.name: given.get(each.name) for each in dataclasses.fields(Settings)}
     settings = Settings(**fields)
-    protocol: Any = Endpoint(gate, settings).server(lambda: None)()
+    protocol: Any = Endpoint(answering, settings).server(lambda: None)()
     wire, request = _Wire(), hook_call("route", guests.QUERY).request
     protocol.connection_made(wire)
 

@@ -25,7 +25,7 @@ from hookline_api.hooks import INPUTS, Hook
 from hookline_runtime.chain.pipeline import Chains, Later
 from hookline_runtime.runtime import Runtime
 from hookline_sidecar.hooks import lane, lanes
-from hookline_sidecar.hooks.endpoint import Endpoint, Gate
+from hookline_sidecar.hooks.endpoint import Answering, Endpoint
 from hookline_sidecar.hooks.server import BOUNDS
 from hookline_sidecar.settings import Settings
 
@@ -224,9 +224,9 @@ class Rig:
             health=None, admin=None, admin_token=None, workers=1, max_body=MAX_BODY, body_timeout=BODY_TIMEOUT,
             drain=1.0,
         )  # fmt: skip
-        self.gate = Gate(self.runtime)
-        self.with_lane = Endpoint(self.gate, settings).server(lambda: None)
-        self.without = Endpoint(self.gate, settings, lane=False).server(lambda: None)
+        self.answering = Answering(self.runtime)
+        self.with_lane = Endpoint(self.answering, settings).server(lambda: None)
+        self.without = Endpoint(self.answering, settings, lane=False).server(lambda: None)
         self.handed_over = 0
         self._last = b""
         self._lines: list[Line] = []

@@ -55,7 +55,7 @@ _LOG_PAUSE_S: Final = 10.0
 log = logging.getLogger("hookline.endpoint")
 
 
-class Gate:
+class Answering:
     """What the endpoint answers from, and whether it still does."""
 
     def __init__(self, runtime: Runtime) -> None:
@@ -76,8 +76,8 @@ class _Work(Protocol):
 class Endpoint:
     """The hook endpoint of one worker. Without ``lane`` all is aiohttp's, with the same answers."""
 
-    def __init__(self, gate: Gate, settings: Settings, *, lane: bool = True) -> None:
-        self._gate = gate
+    def __init__(self, answering: Answering, settings: Settings, *, lane: bool = True) -> None:
+        self._answering = answering
         self._settings = settings
         self._lane = lane
         self._proxy = PROXIES[settings.auth_headers]
@@ -119,10 +119,10 @@ class Endpoint:
         return None, False  # also what is asked by HEAD, with whatever credentials
 
     def _hook_on_lane(self, hook: Hook, body: bytes) -> bytes | Later | None:
-        if self._gate.draining:
+        if self._answering.draining:
             return None
         try:
-            answer = self._gate.runtime.answer(hook, body)
+            answer = self._answering.runtime.answer(hook, body)
             if isinstance(answer, bytes):
                 return self._writer.decision(answer)
             return functools.partial(self._hook_later, hook, answer)
@@ -146,11 +146,11 @@ class Endpoint:
     def _ask_by_head(self, head: Head) -> Question:
         question = Question.of_head(self._proxy, head)
         if question.unclear:
-            self._gate.count_unclear()
+            self._answering.count_unclear()
         return question
 
     def _on_lane(self, make: Callable[[T], _Work], given: T, what: str) -> bytes | Later | None:
-        if self._gate.draining:
+        if self._answering.draining:
             return None
         try:
             reply = self._begin(make(given))
@@ -170,7 +170,7 @@ class Endpoint:
 
     def _begin(self, work: _Work) -> Reply | _Rest:
         """Do what can be done at once; the reply, or what is still to be done. One bundle decides it all."""
-        chains = self._gate.runtime.chains
+        chains = self._answering.runtime.chains
         reply = work.advance(chains)
         if reply is not None:
             return reply
@@ -179,7 +179,7 @@ class Endpoint:
         return functools.partial(_finish, work, chains, held)
 
     async def _answer_on_server(self, request: web.BaseRequest) -> Reply:
-        if self._gate.draining:
+        if self._answering.draining:
             raise Problem(503, "the sidecar is shutting down; ask another one, or again after its restart")
         if request.path.startswith(_HOOKS):
             return await self._hook(request)
@@ -192,7 +192,7 @@ class Endpoint:
         if request.path == _AUTH or request.path.startswith(f"{_AUTH}/"):
             question = Question.of_request(self._proxy, request.method, request.raw_path, request.headers.items())
             if question.unclear:
-                self._gate.count_unclear()
+                self._answering.count_unclear()
             return await self._work(question, asker_of(request))
         hooks = ", ".join(Hook)
         raise Problem(404, f"there is nothing at {request.path:.100}; hooks are POST {_HOOKS} with one of {hooks}")
@@ -206,10 +206,10 @@ class Endpoint:
             hook = parse_hook(request.path.removeprefix(_HOOKS))
         except ValueError as error:
             raise Problem(404, str(error)) from None
-        keep = max(LARGE, self._gate.runtime.chains.largest_input(hook))
+        keep = max(LARGE, self._answering.runtime.chains.largest_input(hook))
         async with self._reader.body(request, keep) as body:
             try:
-                chains = self._gate.runtime.chains
+                chains = self._answering.runtime.chains
                 answer = chains.answer(hook, b"", unread=body) if isinstance(body, int) else chains.answer(hook, body)
                 return Reply(200, JSON, answer if isinstance(answer, bytes) else await answer(asker_of(request)))
             except InputError as error:

@@ -86,8 +86,8 @@ class Worker:
         self._runtime = Runtime(kv=KvStore(state.kv), stats=stats, member=member, initial_keys=False)
         self._compiler = Compiler(state.compiled)
         self._prepared: runtime.Prepared | None = None
-        self._gate = endpoint.Gate(self._runtime)
-        self._gate.count_unclear = functools.partial(board.count_unclear, index)
+        self._answering = endpoint.Answering(self._runtime)
+        self._answering.count_unclear = functools.partial(board.count_unclear, index)
         self._service: _Service | None = None
         self._reported: dict[str, PluginFacts] = {}
 
@@ -103,7 +103,7 @@ class Worker:
         ended, _ = await asyncio.wait([link, waiting], return_when=asyncio.FIRST_COMPLETED)
         if link in ended:
             link.result()  # only a defect ends it: fail loudly, the parent starts another worker
-        self._gate.draining = True
+        self._answering.draining = True
         end = loop.time() + self._settings.drain
         if self._service is not None:
             await self._service.close(self._settings.drain)
@@ -185,7 +185,7 @@ class Worker:
     def _open(self) -> None:
         """Begin to accept connections, once."""
         if self._service is None:
-            made = endpoint.Endpoint(self._gate, self._settings)
+            made = endpoint.Endpoint(self._answering, self._settings)
             self._service = _Service(made, self._sockets, self._board, self._index)
 
     async def _report(self, writer: asyncio.StreamWriter) -> None:

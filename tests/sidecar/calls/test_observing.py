@@ -19,7 +19,7 @@ from hookline_runtime.guest.engine import compile_to
 from hookline_runtime.plugin.backlog import MAX_BACKLOG
 from hookline_runtime.plugin.stats import Summary
 from hookline_runtime.runtime import Runtime
-from hookline_sidecar.hooks.endpoint import Endpoint, Gate
+from hookline_sidecar.hooks.endpoint import Answering, Endpoint
 from hookline_sidecar.settings import Settings
 from waiting import until_true
 
@@ -105,7 +105,7 @@ async def watched(guests, tmp_path):
                 socket_group=None, health=None, admin=("", 0), admin_token=None, workers=1,
                 max_body=2**20, body_timeout=10, drain=10,
             )  # fmt: skip
-            made = Endpoint(Gate(runtime), settings, lane=lane).server(lambda: None)
+            made = Endpoint(Answering(runtime), settings, lane=lane).server(lambda: None)
             server = await asyncio.get_running_loop().create_server(made, "127.0.0.1", 0)
             watched = Watched(runtime, server)
 

@@ -24,7 +24,7 @@ from hookline_artifacts.module.inspection import ModuleInfo, inspect_file
 from hookline_artifacts.net.body import Body
 from hookline_artifacts.resolve import Resolved
 from hookline_artifacts.threads import in_thread
-from hookline_sidecar.control.sources.operator_client import OperatorClient, RefusalError
+from hookline_sidecar.control.sources.operator_client import OperatorClient, OperatorError
 
 if TYPE_CHECKING:
     from hookline_api.bundle import BundleArtifact, BundlePlugin
@@ -121,7 +121,7 @@ class Blobs:
         try:
             async with self._client.get(BLOBS_PATH + sha256, headers) as response:
                 await body.receive(response, sender="the operator", limits=_LIMITS)
-        except RefusalError as error:
+        except OperatorError as error:
             if error.status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
                 body.restart()
             raise FetchError(

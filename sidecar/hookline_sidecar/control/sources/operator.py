@@ -38,7 +38,7 @@ from hookline_api.distribution import (
 )
 from hookline_api.standing import placeholder_of
 from hookline_sidecar.control.sources.blobs import Blobs
-from hookline_sidecar.control.sources.operator_client import OperatorClient, RefusalError
+from hookline_sidecar.control.sources.operator_client import OperatorClient, OperatorError
 from hookline_sidecar.control.sources.source import Link, Problem, Wanted, Wants
 
 if TYPE_CHECKING:
@@ -184,7 +184,7 @@ class OperatorSource:
             except _GoneError as error:
                 self._lost(str(error))
                 went = error.away
-            except RefusalError as error:
+            except OperatorError as error:
                 self._lost(str(error))
                 asked = error.retry_after
             lasted = time.monotonic() - begun
@@ -194,7 +194,7 @@ class OperatorSource:
                     await self._hurry.wait()
 
     async def _converse(self) -> None:
-        """One connection from its beginning to its end. Raises _GoneError or RefusalError, always."""
+        """One connection from its beginning to its end. Raises _GoneError or OperatorError, always."""
         async with self._connection() as socket:
             telling = asyncio.create_task(self._tell(socket), name="report")
             try:

@@ -42,7 +42,7 @@ _ADVICE: Final = {
 }
 
 
-class RefusalError(Exception):
+class OperatorError(Exception):
     """The operator cannot be asked, or says no: one sentence."""
 
     def __init__(self, message: str, *, status: int | None = None, retry_after: float | None = None) -> None:
@@ -69,7 +69,7 @@ class OperatorClient:
             await self._lazy_session.close()
 
     async def open(self, path: str, *, heartbeat: float, max_message: int) -> aiohttp.ClientWebSocketResponse:
-        """A WebSocket. Raises RefusalError."""
+        """A WebSocket. Raises OperatorError."""
         tls, headers = await asyncio.to_thread(self._identity)
         try:
             async with asyncio.timeout(_ANSWER_S):
@@ -87,7 +87,7 @@ class OperatorClient:
 
     @asynccontextmanager
     async def get(self, path: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An answer of 200 or 206, to be read. Raises RefusalError, also for what goes wrong while it is read."""
+        """An answer of 200 or 206, to be read. Raises OperatorError, also for what goes wrong while it is read."""
         tls, identity = await asyncio.to_thread(self._identity)
         try:
             async with self._session().get(
@@ -132,7 +132,7 @@ class OperatorClient:
     def _identity(self) -> tuple[ssl.SSLContext, dict[str, str]]:
         token = _file(self._settings.token, "--operator-token").strip()
         if not token or len(token) > MAX_TOKEN or not token.isascii() or not token.isprintable() or " " in token:
-            raise RefusalError(f"--operator-token {self._settings.token} holds no token")
+            raise OperatorError(f"--operator-token {self._settings.token} holds no token")
         pem = plain_pem(_file(self._settings.ca, "--operator-ca")) if self._settings.ca is not None else None
         told = self._authorities.beside(pem) if self._authorities is not None and pem is not None else ""
         if self._trust is None or self._trust[:2] != (pem, told):
@@ -142,7 +142,7 @@ class OperatorClient:
                 # With authorities of its own, the system's are not trusted.
                 context = ssl.create_default_context(cadata=pem)
             except (ssl.SSLError, ValueError):
-                raise RefusalError(f"--operator-ca {self._settings.ca} holds no PEM certificate") from None
+                raise OperatorError(f"--operator-ca {self._settings.ca} holds no PEM certificate") from None
             if told:
                 context.load_verify_locations(cadata=told)
             self._trust = pem, told, context
@@ -170,18 +170,18 @@ def _file(path: Path, flag: str) -> str:
         with path.open("rb") as file:
             return file.read(_MAX_FILE).decode("ascii", "replace")
     except OSError as error:
-        raise RefusalError(f"{flag} {path} cannot be read: {error.strerror}") from None
+        raise OperatorError(f"{flag} {path} cannot be read: {error.strerror}") from None
 
 
 async def _no_redirect(*_: object) -> None:
     # aiohttp would follow, from https to http too.
-    raise RefusalError("it answered with a redirect, and those are not followed; check --operator")
+    raise OperatorError("it answered with a redirect, and those are not followed; check --operator")
 
 
-def _status(status: int, headers: Mapping[str, str]) -> RefusalError:
+def _status(status: int, headers: Mapping[str, str]) -> OperatorError:
     wait = retry_after(headers.get("Retry-After", ""), now=time.time()) if status in {429, 503} else None
     advice = _ADVICE.get(status, "check what answers at that address")
-    return RefusalError(f"it answered {status}: {advice}", status=status, retry_after=wait)
+    return OperatorError(f"it answered {status}: {advice}", status=status, retry_after=wait)
 
 
 def _refuse(error: Exception, trust: str) -> NoReturn:
@@ -194,4 +194,4 @@ def _refuse(error: Exception, trust: str) -> NoReturn:
         plain="check --operator",
         late=f"it did not answer within {_ANSWER_S:g} s",
     )
-    raise RefusalError(f"it cannot be reached: {why}") from None
+    raise OperatorError(f"it cannot be reached: {why}") from None
