@@ -176,7 +176,7 @@ def test_what_is_cured_is_said_no_longer(world, cure, caplog):
     world.later(1)
     assert world.fleet.stranded == {}
     assert ("shop", "guard") in world.told
-    assert "no pod trusts only" in caplog.text
+    assert "no pod is left that trusts only" in caplog.text
 
 
 def test_a_new_leader_waits_for_who_comes_back(world):

@@ -202,7 +202,8 @@ async def test_the_time_of_an_instance_that_did_not_come_up_is_not_the_next_ones
         guest.instantiate(timeout_ms=5000)
     wanted[0] = 0
     instance = guest.instantiate()
-    assert instance.left_ns() <= 20_000_000
+    # A thread that was stopped in between has some more: what passed is not what it used. The other had five seconds.
+    assert instance.left_ns() < 1_000_000_000
     instance.close()
 
 
