@@ -18,6 +18,7 @@ from hookline_api.distribution import (
     BLOBS_PATH,
     DISTRIBUTION_PATH,
     MAX_BUNDLE,
+    AuthorityMessage,
     BundleMessage,
     Commit,
     HookHealth,
@@ -78,6 +79,8 @@ class SimulatedSidecar:
         self.blobs: dict[str, bytes] = {}
         self.bundles = 0
         """Messages with a bundle that came."""
+        self.authority: AuthorityMessage | None = None
+        """The newest authorities that it was told of."""
         self.connected = asyncio.Event()
         self.changed = asyncio.Event()
         self.closed_with: int | None = None
@@ -120,6 +123,8 @@ class SimulatedSidecar:
                         if deadline is not None:
                             deadline.cancel()
                         deadline = await self._take(told, socket)
+                    elif isinstance(told, AuthorityMessage):
+                        self.authority = told
                     elif self.stuck or not isinstance(told, Commit):
                         continue
                     elif self.held is not None and told.version == self.held.version:

@@ -20,7 +20,7 @@ from hookline_artifacts.net.addresses import AddressPolicy
 from hookline_artifacts.store import ArtifactStore
 from hookline_operator.cluster.authority import peer_name
 from hookline_operator.cluster.catalogue import Catalogue
-from hookline_operator.cluster.kube import Kube
+from hookline_operator.cluster.kube import Kube, KubeError
 from hookline_operator.cluster.objects import ClusterObjects
 from hookline_operator.cluster.plugin_watch import PluginWatch
 from hookline_operator.cluster.reading import Reading
@@ -66,6 +66,8 @@ _POLLED_S: Final = 60.0
 """What is looked at twice a minute is not seen after this long."""
 _UNGUARDED_S: Final = 10.0
 """Seconds that a start waits for the pods without a sidecar. After that, statuses learn of them later."""
+
+_LAST_LOOK_S: Final = 3.0
 
 log = logging.getLogger("hookline.operator")
 
@@ -160,8 +162,19 @@ class Operator:
                 unguarded,
             )
         finally:
+            await self._look_once_more(cluster.certificates)
             await serving.distribution.close()
             await server.close()
+
+    async def _look_once_more(self, certificates: CertificateKeeper) -> None:
+        """Find the authority that the replica in this one's place has made, if the old one was lost.
+
+        Sidecars that are connected here hear of it now. Later they could not: they would not know whom to trust.
+        """
+        if self._stop.is_set():
+            with contextlib.suppress(KubeError, OSError, TimeoutError):
+                async with asyncio.timeout(_LAST_LOOK_S):
+                    await certificates.sync()
 
     async def _lead(self, cluster: _Cluster, serving: _Serving, leading: _Leading) -> None:
         """What the leader does beside all others; where it ends in order and is alone, its statuses say so."""

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 _HEARTBEAT_S: Final = 20.0
 _SEND_S: Final = 60.0
+_LAST_WORD_S: Final = 2.0
 _MAX_SESSIONS: Final = 20_000
 _HELLO_S: Final = 30.0
 """For a sidecar's first report, which it sends at once."""
@@ -121,9 +122,14 @@ class Distribution:
             session.dirty.set()
 
     async def close(self) -> None:
-        """End all sessions, so that the sidecars connect to another replica."""
-        sessions = list(self._sessions.values())
-        await asyncio.gather(*(end(each, _GOING_AWAY, b"this replica stops") for each in sessions))
+        """End all sessions, so that the sidecars connect to another replica, which they are told how to know."""
+        await asyncio.gather(*(self._leave(each) for each in list(self._sessions.values())))
+
+    async def _leave(self, session: Session) -> None:
+        with contextlib.suppress(ConnectionError, TimeoutError, RuntimeError):
+            async with asyncio.timeout(_LAST_WORD_S):
+                await self._introduce(session)
+        await end(session, _GOING_AWAY, b"this replica stops")
 
     # ── connections ──
 

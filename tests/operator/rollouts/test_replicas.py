@@ -225,3 +225,19 @@ async def test_a_key_that_is_lost_comes_back_and_another_is_taken_over(control_p
         assert keepers[0].value == b"o" * 32
     finally:
         await kube.close()
+
+
+async def test_who_leaves_tells_of_the_authority_that_its_successor_made(new_operator, tenant, connect, control_plane):
+    """The Secret was lost: sidecars that know the old authority alone could not connect to anybody afterwards."""
+    first = new_operator().start()
+    tenant.pod("a")
+    sidecar = await connect(first, tenant, "a")
+    await sidecar.until(lambda: sidecar.authority is not None)
+    known = sidecar.authority.bundle
+    control_plane.kubectl("delete", "secret", "hookline-operator-tls", f"--namespace={first.home}")
+    await asyncio.to_thread(new_operator().start)
+    await asyncio.to_thread(first.stop)
+    await sidecar.until(lambda: sidecar.closed_with is not None)
+    published = control_plane.get("configmap", "hookline-ca", f"--namespace={first.home}")["data"]["ca.crt"]
+    assert published != known
+    assert sidecar.authority.bundle == published
