@@ -11,6 +11,7 @@ from hookline_api.bundle import Bundle, BundleArtifact, BundlePlugin
 from hookline_artifacts.module.inspection import inspect_module
 from hookline_runtime.guest import engine
 from hookline_runtime.guest.calls import Guest
+from hookline_runtime.host.context import HostContext
 from hookline_runtime.host.functions import PluginHost
 from hookline_runtime.runtime import Runtime
 
@@ -40,7 +41,7 @@ def guest(wasm: bytes, **settings: Any) -> Guest:
     entry = _entry("quick", wasm, settings)
     with open_folder() as folder:
         module = engine.load_compiled(_compiled(folder, "quick", wasm), fuel=entry.limits.fuel is not None)
-    return Guest(module, limits=entry.limits, host=PluginHost(entry, None).functions())
+    return Guest(module, limits=entry.limits, host=PluginHost(entry, HostContext()).functions())
 
 
 def _entry(name: str, wasm: bytes, settings: dict[str, Any]) -> BundlePlugin:

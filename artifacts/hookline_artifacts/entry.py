@@ -36,6 +36,7 @@ def make_entry(
     hooks: Sequence[Hook],
     config: Config,
     secret_paths: list[str],
+    credentials: dict[str, str] | None = None,
     origin: str | None = None,
     key: bytes | None = None,
 ) -> BundlePlugin:
@@ -56,7 +57,10 @@ def make_entry(
         config=config,
         secret_paths=secret_paths,
         permissions=sorted(set(spec.permissions)),
+        data_sources=spec.data_sources,
+        caches=spec.caches,
         egress=spec.egress,
+        credentials=credentials or {},
         kv=spec.kv,
         limits=spec.limits,
         isolation=spec.isolation,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from hookline_api.resources import Permission
+from hookline_api.resources import Permission, grants
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -45,6 +45,17 @@ HOST_FUNCTIONS: Final[dict[tuple[str, str], HostFunction]] = {
     ("hookline", "kv_incr"): HostFunction("iiI", "I", Permission.KV_WRITE),
     ("hookline", "kv_compare_and_set"): HostFunction("iiiiii", "i", Permission.KV_WRITE),
     ("hookline", "kv_set_ttl"): HostFunction("iiI", "i", Permission.KV_WRITE),
+    # Texts and bytes are pairs of pointer and length, in the order that the names say.
+    ("hookline", "query_execute"): HostFunction("iiiiii", "I", Permission.QUERY_EXECUTE),  # source, sql, parameters
+    ("hookline", "query_prepare"): HostFunction("iiii", "I", Permission.QUERY_EXECUTE),  # source, sql
+    ("hookline", "query_get_tables"): HostFunction("ii", "I", Permission.QUERY_EXECUTE),  # sql
+    ("hookline", "query_normalize"): HostFunction("ii", "I", Permission.QUERY_EXECUTE),  # sql
+    ("hookline", "cache_get"): HostFunction("iiii", "I", Permission.CACHE_READ),  # cache, key
+    ("hookline", "cache_exists"): HostFunction("iiii", "i", Permission.CACHE_READ),  # cache, key
+    ("hookline", "cache_set"): HostFunction("iiiiiiI", "i", Permission.CACHE_WRITE),  # cache, key, value, ttl in ms
+    ("hookline", "cache_delete"): HostFunction("iiii", "i", Permission.CACHE_WRITE),  # cache, key
+    ("hookline", "http_fetch"): HostFunction("ii", "I", Permission.HTTP_FETCH),  # request
+    ("hookline", "http_post"): HostFunction("iiiiii", "I", Permission.HTTP_FETCH),  # url, content type, body
 }
 
 _PERMISSIONS: Final = {
@@ -57,7 +68,7 @@ _PERMISSIONS: Final = {
 def ungranted_imports(imports: Iterable[str], granted: Collection[str]) -> dict[str, str]:
     """Of a module's imports, written ``module.name``: those whose permission is not granted, with that permission."""
     needed = {each: _PERMISSIONS[each] for each in sorted(set(imports)) if each in _PERMISSIONS}
-    return {function: permission for function, permission in needed.items() if permission not in granted}
+    return {function: permission for function, permission in needed.items() if not grants(granted, permission)}
 
 
 def permission_refusal(ungranted: dict[str, str]) -> str:

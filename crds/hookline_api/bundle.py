@@ -16,10 +16,12 @@ import json
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import Field
+from pydantic.alias_generators import to_camel
 
 from hookline_api.base import Name, Resource, Sha256
 from hookline_api.config import Config
 from hookline_api.hooks import Hook
+from hookline_api.outbound import Outbound
 from hookline_api.resources import (
     FailurePolicy,
     Isolation,
@@ -39,11 +41,20 @@ REDACTED: Final = "<redacted>"
 _SHORTEST_SECRET: Final = 4
 """Characters. To take out a shorter one would spoil every text, and show by what is missing what it is."""
 
-_CAME_LATER: Final = {"observers": Observers(), "kv": KvSettings(), "seal": None}
+_CAME_LATER: Final[dict[str, Any]] = {
+    "observers": Observers(), "kv": KvSettings(), "seal": None, "data_sources": [], "caches": [], "credentials": {},
+}  # fmt: skip
 """Fields of ``BundlePlugin`` that an older operator or sidecar does not know, and what they say by default."""
+_CAME_LATER_WITHIN: Final[tuple[tuple[str, str, Any], ...]] = (
+    ("limits", "wait", Limits().wait),
+    ("kv", "scope", "Pod"),
+    ("kv", "valkey", None),
+    ("failure_policy", "store", None),
+)
+"""The same of fields within them."""
 
 LoadCause = Literal["fetch", "verify", "config"]
-CallCause = Literal["trap", "timeout", "result", "overload"]
+CallCause = Literal["trap", "timeout", "result", "overload", "store"]
 
 
 class BundleArtifact(Resource):
@@ -68,7 +79,7 @@ class LoadFailure(Resource):
     """One sentence: what happened, why, and what to do."""
 
 
-class BundlePlugin(Resource):
+class BundlePlugin(Outbound):
     """One plugin as a pod runs it. Without an artifact it is a placeholder that fails closed."""
 
     name: Name
@@ -88,8 +99,9 @@ class BundlePlugin(Resource):
     """Paths into ``config`` (with dots) whose values come from Secrets."""
     seal: Annotated[str, Field(max_length=64)] | None = None
     """Stands for those values in the revision: see ``sealed``."""
+    credentials: dict[str, str] = {}
+    """The values of Secrets that ``data_sources``, ``caches``, ``egress`` and ``kv`` name, by ``SecretKeyRef.id``."""
     permissions: list[PermissionName] = []
-    egress: list[str] = []
     kv: KvSettings = KvSettings()
     limits: Limits = Limits()
     isolation: Isolation = Isolation()
@@ -109,17 +121,28 @@ class BundlePlugin(Resource):
         # it says something.
         for name, default in _CAME_LATER.items():
             if getattr(shown, name) == default:
-                del settings[name]
+                del settings[to_camel(name)]
+        for name, within, default in _CAME_LATER_WITHIN:
+            if getattr(getattr(shown, name), within) == default and to_camel(name) in settings:
+                del settings[to_camel(name)][to_camel(within)]
         if self.seal is not None:
             settings["seal"] = self.seal
         return _digest(settings)[:12]
 
+    @property
+    def has_secrets(self) -> bool:
+        """Whether it holds values of Secrets."""
+        return bool(self.secret_paths or self.credentials)
+
     def sealed(self, key: bytes) -> BundlePlugin:
         """The same with a seal, if it has values of Secrets: the same for the same values, plugin and key alone."""
-        if not self.secret_paths:
+        if not self.has_secrets:
             return self if self.seal is None else self.model_copy(update={"seal": None})
         # All of the settings, and not the values alone: whatever ``redacted`` takes out is in it for certain.
-        told = _canonical([self.namespace, self.name, self.config.parsed(), self.secret_paths])
+        told = _canonical(
+            [self.namespace, self.name, self.config.parsed(), self.secret_paths]
+            + ([self.credentials] if self.credentials else [])
+        )
         return self.model_copy(update={"seal": hmac.digest(key, told, "sha256").hex()})
 
     def secrets(self) -> list[str]:
@@ -135,11 +158,13 @@ class BundlePlugin(Resource):
                 value = value.get(part) if isinstance(value, dict) else None
             if isinstance(value, str):
                 found |= {value, *value.splitlines()}
+        for value in self.credentials.values():
+            found |= {value, *value.splitlines()}
         return sorted((each for each in found if len(each) >= _SHORTEST_SECRET), key=len, reverse=True)
 
     def redacted(self) -> BundlePlugin:
         """The same with every value that came from a Secret replaced, and without what stands for them."""
-        if not self.secret_paths:
+        if not self.has_secrets:
             return self if self.seal is None else self.model_copy(update={"seal": None})
         config = self.config.parsed()
         for path in self.secret_paths:
@@ -149,7 +174,8 @@ class BundlePlugin(Resource):
                 target = target.get(part) if isinstance(target, dict) else None
             if isinstance(target, dict) and last in target:
                 target[last] = REDACTED
-        return self.model_copy(update={"config": Config(config), "seal": None})
+        credentials = dict.fromkeys(self.credentials, REDACTED)
+        return self.model_copy(update={"config": Config(config), "credentials": credentials, "seal": None})
 
 
 class Bundle(Resource):

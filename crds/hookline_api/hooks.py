@@ -192,7 +192,7 @@ class _Decision(_Shape):
     request_id: str | None = None
     bundle: str | None = None
     """The version of the bundle that decided."""
-    failure: Literal["fetch", "verify", "config", "trap", "timeout", "result", "overload"] | None = None
+    failure: Literal["fetch", "verify", "config", "trap", "timeout", "result", "overload", "store"] | None = None
     """Present where a plugin failed and its failure policy decided: the cause."""
 
 

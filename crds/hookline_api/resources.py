@@ -5,6 +5,7 @@ The field docstrings become ``kubectl explain``.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
@@ -13,6 +14,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSche
 from hookline_api.base import API_VERSION, KIND, Name, ObjectMeta, Resource, Sha256
 from hookline_api.config import Config
 from hookline_api.hooks import Hook, hook_spellings, parse_hook
+from hookline_api.outbound import Outbound, ValkeyServer
 from hookline_api.quantities import Duration, Size, bounded, format_duration, format_size
 from hookline_api.status import WasmPluginStatus
 
@@ -32,8 +34,16 @@ class Permission(StrEnum):
 
 
 _PERMISSION_PATTERN: Final = (
-    "^(" + "|".join(p.value.replace(".", r"\.") for p in Permission) + r"|custom\.[a-z0-9_.-]{1,56})$"
+    "^("
+    + "|".join(p.value.replace(".", r"\.") for p in Permission)
+    + r"|query\.execute:[a-z0-9]([-a-z0-9]{0,47}[a-z0-9])?|custom\.[a-z0-9_.-]{1,56})$"
 )
+
+
+def grants(granted: Collection[str], permission: str) -> bool:
+    """Whether these permissions have that one, or a part of it, as ``query.execute:orders`` is of ``query.execute``."""
+    return permission in granted or any(each.startswith(f"{permission}:") for each in granted)
+
 
 PermissionName = Annotated[str, Field(pattern=_PERMISSION_PATTERN, max_length=64)]
 HookName = Annotated[
@@ -259,6 +269,9 @@ class Limits(Resource):
     timeout: Annotated[Duration, bounded(1, 60_000, format_duration)] = 100
     """Processor time for one call of one plugin, 1ms to 60s; waiting for a core does not count, up to ten times as
     much, but 1s more at least and 5s more at most. Cause ``timeout``. Default 100ms."""
+    wait: Annotated[Duration, bounded(1, 60_000, format_duration)] = 1000
+    """Time that one call may spend in host functions that ask somebody else (queries, HTTP, a cache or keys on a
+    server), on top of ``timeout``, 1ms to 60s. Cause ``timeout``. Default 1s."""
     memory: Annotated[Size, bounded(65_536, 2**30, format_size)] = Field(default=64 * 2**20, validate_default=True)
     """Linear memory of one instance, 64Ki to 1Gi; a guest that asks for more gets ``memory.grow`` = -1.
     Default 64Mi."""
@@ -310,6 +323,22 @@ _KvValue = Annotated[str, Field(max_length=MAX_KV_BYTES), BeforeValidator(_kv_te
 class KvSettings(Resource):
     """The plugin's keys in the key-value store."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "(has(self.scope) && self.scope == 'Cluster') == has(self.valkey)",
+                    "message": "scope: Cluster needs kv.valkey, and nothing else takes it",
+                }
+            ]
+        }
+    )
+
+    scope: Literal["Pod", "Cluster"] = "Pod"
+    """Pod: each pod has keys of its own. Cluster: all pods share them, on the server that ``valkey`` names. Default
+    Pod."""
+    valkey: ValkeyServer | None = None
+    """Where the keys are, with ``scope: Cluster``."""
     initial: Annotated[
         dict[str, _KvValue],
         Field(
@@ -353,6 +382,12 @@ class KvSettings(Resource):
             )
         return initial
 
+    @model_validator(mode="after")
+    def _has_server(self) -> KvSettings:
+        if (self.scope == "Cluster") != (self.valkey is not None):
+            raise ValueError("scope: Cluster needs kv.valkey, and nothing else takes it")
+        return self
+
 
 CallPolicy = Literal["Closed", "Open"]
 LoadPolicy = Literal["LastGood", "Closed", "Open"]
@@ -380,6 +415,9 @@ class FailurePolicy(Resource):
     """The guest's answer is not a valid decision."""
     overload: CallPolicy | None = None
     """The input, or the queue, is over its limit."""
+    store: Literal["Closed", "Open", "PodLocal"] | None = None
+    """The server with the plugin's keys is away (``kv.scope: Cluster``). Closed, Open: the call ends so. PodLocal: the
+    keys of this pod are used meanwhile, and stay apart from the others'."""
 
 
 class Observers(Resource):
@@ -414,7 +452,7 @@ class Rollout(Resource):
     probation: Probation = Probation()
 
 
-class WasmPluginSpec(Resource):
+class WasmPluginSpec(Outbound):
     """What the plugin is, where it runs and what it may do."""
 
     model_config = ConfigDict(
@@ -424,7 +462,12 @@ class WasmPluginSpec(Resource):
                     "rule": "!has(self.egress) || size(self.egress) == 0 || "
                     "(has(self.permissions) && self.permissions.exists(p, p == 'http.fetch'))",
                     "message": "egress needs the permission http.fetch",
-                }
+                },
+                {
+                    "rule": "!has(self.dataSources) || size(self.dataSources) == 0 || (has(self.permissions) && "
+                    "self.permissions.exists(p, p == 'query.execute' || p.startsWith('query.execute:')))",
+                    "message": "dataSources need the permission query.execute",
+                },
             ]
         }
     )
@@ -466,11 +509,6 @@ class WasmPluginSpec(Resource):
     permissions_policy: Literal["Strict", "Lenient"] = "Strict"
     """Strict: a module that imports a function whose permission is not granted is not loaded (``ConfigInvalid``).
     Lenient: it is loaded, and such a function answers "denied". Default Strict."""
-    egress: Annotated[
-        list[Annotated[str, Field(pattern=r"^https?://[A-Za-z0-9.*-]{1,253}(:[0-9]{1,5})?$", max_length=300)]],
-        Field(max_length=64),
-    ] = []
-    """What ``http.fetch`` may reach, ``scheme://host:port``. Default: nothing."""
     kv: KvSettings = KvSettings()
     limits: Limits = Limits()
     isolation: Isolation = Isolation()
@@ -481,9 +519,11 @@ class WasmPluginSpec(Resource):
     rollout: Rollout = Rollout()
 
     @model_validator(mode="after")
-    def _egress_needs_fetch(self) -> WasmPluginSpec:
+    def _are_permitted(self) -> WasmPluginSpec:
         if self.egress and Permission.HTTP_FETCH not in self.permissions:
             raise ValueError("egress needs the permission http.fetch")
+        if self.data_sources and not grants(self.permissions, Permission.QUERY_EXECUTE):
+            raise ValueError("dataSources need the permission query.execute")
         return self
 
 

@@ -3,11 +3,12 @@
     HooklineError
     ├── LoadError                   a plugin cannot be loaded: ``hookline_artifacts.errors``
     │   └── PrepareError              (in ``hookline_runtime.runtime``) names the plugin of a LoadError
-    └── CallError                   one call of one plugin failed; ``cause`` is trap, timeout, result, overload
+    └── CallError                   one call of one plugin failed; ``cause`` is trap, timeout, result, overload, store
         ├── TrapError
         ├── DeadlineError
         ├── ResultError
-        └── OverloadError
+        ├── OverloadError
+        └── StoreError
     InputError (ValueError)         the proxy's call is malformed; ``field`` says where
 
 The message of each is one sentence for a person: what happened, why, and what to do about it. Which answer
@@ -28,7 +29,7 @@ MAX_FIELD: Final = 200
 class CallError(HooklineError):
     """One call of one plugin failed."""
 
-    cause: ClassVar[Literal["trap", "timeout", "result", "overload"]]
+    cause: ClassVar[Literal["trap", "timeout", "result", "overload", "store"]]
 
 
 def bare(error: CallError) -> CallError:
@@ -61,11 +62,18 @@ class OverloadError(CallError):
     cause = "overload"
 
 
+class StoreError(CallError):
+    """The server with the plugin's keys is away."""
+
+    cause = "store"
+
+
 _IN_OUR_WORDS: Final = {
     "trap": "a call trapped",
-    "timeout": "a call took longer than limits.timeout, or used up limits.fuel",
+    "timeout": "a call took longer than limits.timeout or limits.wait, or used up limits.fuel",
     "result": "an answer is not a valid decision",
     "overload": "an input, or the calls that wait, are over their limit",
+    "store": "the server with the plugin's keys does not answer",
 }
 _TRAPS: Final = frozenset({
     "call stack exhausted", "out of bounds memory access", "undefined element: out of bounds table access",

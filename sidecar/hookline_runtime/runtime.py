@@ -34,6 +34,7 @@ from hookline_runtime.guest.calls import Guest
 from hookline_runtime.guest.engine import Ticker, load_compiled
 from hookline_runtime.guest.reuse import first_instance
 from hookline_runtime.host import kv_initial
+from hookline_runtime.host.context import HostContext
 from hookline_runtime.host.functions import PluginHost
 from hookline_runtime.plugin.backlog import Asker
 from hookline_runtime.plugin.budget import Budget, TooLargeError, need
@@ -105,6 +106,8 @@ class Runtime:
     ) -> None:
         """With ``initial_keys``, it is who tidies the store and writes ``kv.initial``; else somebody else does."""
         self._kv = kv
+        worker, workers = (0, 1) if member is None else (member.process, member.processes)
+        self._context = HostContext(kv=kv, worker=worker, workers=workers)
         self._initial_keys = initial_keys
         self._stats = stats or StatsTable()
         self._member = member
@@ -345,7 +348,7 @@ class Runtime:
     def _load(self, entry: BundlePlugin, compiled: Path, number: int, permits: Permits) -> Plugin:
         limits = entry.limits
         module = load_compiled(compiled, fuel=limits.fuel is not None)
-        host = PluginHost(entry, self._kv)
+        host = PluginHost(entry, self._context)
         guest = Guest(module, limits=limits, host=host.functions())
         check_entry(entry, guest.info)
         spare = first_instance(guest, timeout_ms=_FIRST_INSTANCE_MS, pooled=entry.isolation.mode == "Pooled")

@@ -198,7 +198,7 @@ def _risks(spec: Json) -> list[str]:
         )
     warnings += [
         f"spec.failurePolicy.{cause}: with Open, a hook that decides lets calls pass unchecked"
-        for cause in ("fetch", "config", "trap", "timeout", "result", "overload")
+        for cause in ("fetch", "config", "trap", "timeout", "result", "overload", "store")
         if _at(spec, "failurePolicy", cause) == "Open" and not _only_observes(_items(spec, "hooks"))
     ]
     if _at(spec, "permissionsPolicy") == "Lenient":

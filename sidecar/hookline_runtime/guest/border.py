@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from bisect import bisect_right
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import wasmtime
 
@@ -94,8 +94,9 @@ class GuestMemory(Protocol):
         """
 
 
-HostCallable = Callable[..., int]
-"""``(memory: GuestMemory, *numbers) -> int``, as ``hookline_runtime.host.functions`` makes them."""
+HostCallable = Callable[..., Any]
+"""``(memory: GuestMemory, *numbers) -> int``, as ``hookline_runtime.host.functions`` makes them; or, of a function that
+waits, ``async`` and with ``int | bytes`` as its result: bytes go where the guest's ``alloc`` says."""
 Host = Mapping[tuple[str, str], HostCallable]
 
 

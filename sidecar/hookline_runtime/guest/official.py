@@ -477,7 +477,8 @@ def _callback(function: HostCallable, owner: weakref.ref[Guest], *, waits: bool)
         try:
             guest = owner()
             assert guest is not None  # noqa: S101 - it runs
-            return function(_CallerMemory(caller, guest), *numbers)
+            answer: int = function(_CallerMemory(caller, guest), *numbers)
+            return answer
         except BaseException:  # noqa: BLE001 - nothing may leave a callback, see the module's docstring
             return E_UNAVAILABLE
         finally:

@@ -156,7 +156,8 @@ class Member:
         self.asked = shared.asked
         self.processes = shared.processes
         self._shared = shared
-        self._process = process
+        self.process = process
+        """Which of ``processes`` it is, from 0."""
         self._bell = shared.bells[process]
         self._others = [bell for bell in shared.bells if bell != self._bell]
         self._permits: set[_Held] = set()
@@ -170,7 +171,7 @@ class Member:
 
         Raises OSError where the process has no descriptor left.
         """
-        first = limit * self._process // self._shared.processes  # each begins elsewhere, so that none is in the way
+        first = limit * self.process // self._shared.processes  # each begins elsewhere, so that none is in the way
         locks = _Locks(self._shared.path, key, limit, first=first)
         made = _Held(self, plugin, locks, limit=limit, most=most)
         self._permits.add(made)

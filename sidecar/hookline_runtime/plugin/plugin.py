@@ -116,7 +116,7 @@ class Plugin:
         """What answers the calls that this one fails on, while it is on probation."""
         self._timeout_ms = entry.limits.timeout
         self._may_run_inline = self._timeout_ms <= _MAX_INLINE_MS
-        self._has_secrets = bool(entry.secret_paths)
+        self._has_secrets = entry.has_secrets
         self._counts_fuel = entry.limits.fuel is not None
         self._max_input = entry.limits.input
         self.need = need(entry.limits)

@@ -13,14 +13,17 @@ quantile is the middle of its bucket, so it is right within 13 %, and within hal
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final
 
 from hookline_api.hooks import Hook
+
+if TYPE_CHECKING:
+    from hookline_api.bundle import CallCause
 
 MAX_PLUGINS: Final = 256
 """Plugins that have rows at the same time."""
 
-CAUSES: Final = ("trap", "timeout", "result", "overload")
+CAUSES: Final = ("trap", "timeout", "result", "overload", "store")
 _HOOK_INDEX: Final = {hook: index for index, hook in enumerate(Hook)}
 
 _SKIPPED: Final = 0
@@ -79,7 +82,7 @@ class Row:
         units = ns >> 10
         words[_BUCKET_OF[units] if units < _LOOKED_UP else _bucket_of(units)] += 1
 
-    def count_failure(self, cause: Literal["trap", "timeout", "result", "overload"]) -> None:
+    def count_failure(self, cause: CallCause) -> None:
         """Say of a call that was counted that it failed."""
         self._words[_FAILURES + CAUSES.index(cause)] += 1
 

@@ -224,7 +224,7 @@ class _Service:
 
 
 def _has_secrets(bundle: Bundle, plugin: str) -> bool:
-    return any(entry.name == plugin and entry.secret_paths for entry in bundle.plugins)
+    return any(entry.name == plugin and entry.has_secrets for entry in bundle.plugins)
 
 
 def _facts(plugin: Plugin) -> PluginFacts:

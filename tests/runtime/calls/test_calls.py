@@ -340,11 +340,12 @@ async def test_two_threads_never_see_each_others_memory_in_host_functions(worksh
     (return (i64.or (i64.shl (i64.const 2048) (i64.const 32)) (i64.const 66)))"""
     import hashlib
 
+    from hookline_runtime.host.context import HostContext
     from hookline_runtime.host.functions import PluginHost
 
     entry = await workshop.plugin(wat.module(hooks={"custom_hook": hook}, imports=imports), permissions=["crypto"])
     compiled = engine.load_compiled(workshop.find(entry), fuel=False)
-    guest = Guest(compiled, limits=entry.limits, host=PluginHost(entry, None).functions())
+    guest = Guest(compiled, limits=entry.limits, host=PluginHost(entry, HostContext()).functions())
     wrong = []
 
     def run(seed: int) -> None:

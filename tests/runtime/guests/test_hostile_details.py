@@ -16,6 +16,7 @@ from hookline_artifacts.module.inspection import inspect_module
 from hookline_runtime.call.decisions import read_answer
 from hookline_runtime.errors import ResultError
 from hookline_runtime.guest.compiler import Job
+from hookline_runtime.host.context import HostContext
 from hookline_runtime.host.functions import PluginHost
 
 
@@ -30,7 +31,7 @@ class _Memory:
 
 def test_a_metric_never_becomes_infinite():
     """Its sum would not be JSON, and would take every plugin's metrics down with it."""
-    host = PluginHost(BundlePlugin(name="guest", permissions=["metrics"]), None)
+    host = PluginHost(BundlePlugin(name="guest", permissions=["metrics"]), HostContext())
     for kind in ("metric_inc", "metric_observe"):
         call = host.functions()["hookline", kind]
         host.metrics.clear()

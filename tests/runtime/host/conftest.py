@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from hookline_api.bundle import BundlePlugin
+from hookline_runtime.host.context import HostContext
 from hookline_runtime.host.functions import PluginHost
 from host_calls import EVERYTHING
 
@@ -22,6 +23,6 @@ def host(kv: KvStore) -> Callable[..., PluginHost]:
 
     def make(name: str = "guest", **fields: object) -> PluginHost:
         fields.setdefault("permissions", EVERYTHING)
-        return PluginHost(BundlePlugin.model_validate({"name": name, **fields}), kv)
+        return PluginHost(BundlePlugin.model_validate({"name": name, **fields}), HostContext(kv=kv))
 
     return make

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hookline_api.abi import E_ARGUMENT, E_DENIED, E_MEMORY, E_SIZE, E_UNAVAILABLE, HOST_FUNCTIONS
 from hookline_api.bundle import BundlePlugin
 from hookline_api.hooks import Hook
+from hookline_runtime.host.context import HostContext
 from hookline_runtime.host.functions import PluginHost
 from hookline_runtime.host.kv import MAX_KEY, MAX_KEYS
 from hookline_runtime.plugin import breaker
@@ -208,7 +209,7 @@ def test_a_setting_that_cannot_be_written_as_json_is_an_error_in_the_functions_o
 
 def test_without_a_store_the_kv_functions_say_not_now():
     """A runtime that was given no store."""
-    call = calls(PluginHost(BundlePlugin.model_validate({"name": "p", "permissions": EVERYTHING}), None))
+    call = calls(PluginHost(BundlePlugin.model_validate({"name": "p", "permissions": EVERYTHING}), HostContext()))
     assert call["kv_list"](Memory(), 0, 0) == -E_UNAVAILABLE
     assert call["kv_incr"](Memory(), 0, 0, 1) == _LEAST
     assert call["kv_set"](Memory(), 0, 0, 0, 0) == -1

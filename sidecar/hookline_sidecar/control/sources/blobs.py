@@ -34,8 +34,8 @@ _LIMITS: Final = FetchLimits()
 _SETTLED: Final = frozenset({400, 401, 403, 404, 410})
 """Statuses after which somebody has to change something first."""
 _SETTINGS: Final = (
-    "hooks", "priority", "match", "config", "permissions", "egress", "kv", "limits", "isolation", "observers",
-    "failure_policy", "mode",
+    "hooks", "priority", "match", "config", "permissions", "data_sources", "caches", "egress", "kv", "limits",
+    "isolation", "observers", "failure_policy", "mode",
 )  # fmt: skip
 
 

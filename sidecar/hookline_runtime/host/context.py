@@ -1,0 +1,21 @@
+"""What the process that runs plugins gives to their host functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hookline_runtime.host.kv import KvStore
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostContext:
+    """One per process, the same for all plugins."""
+
+    kv: KvStore | None = None
+    """The plugins' keys; None where there is no state folder."""
+    worker: int = 0
+    """Which one of ``workers`` this process is, from 0."""
+    workers: int = 1
+    """Processes of the pod that run the same plugins: what a pod may have in all is divided among them."""
