@@ -60,6 +60,9 @@ WORK: Final = 512
 PATIENCE_S: Final = 0.05
 """How long a write waits for others: a cache is not worth more, and the worker's other calls wait with it."""
 
+_EMPTY: Final = 2**20
+"""Bytes of the files while there is nothing in them, and some pages more."""
+
 _LAYOUT: Final = b"1"
 _HEADER: Final = b"h"
 _CACHE: Final = b"n"
@@ -78,6 +81,11 @@ _PLACE: Final = 8
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 log = logging.getLogger("hookline.cache")
+
+
+def file_size(wanted: int, limit: int) -> int:
+    """Bytes that the files come to have at the most, for caches that want so many together."""
+    return min(limit, wanted * 16 // 5 + _EMPTY) if wanted else 0
 
 
 class CacheError(CodeError):
@@ -312,7 +320,7 @@ class PodCache:
             raise CacheError(E_UNAVAILABLE, f"another process has been writing for {patience:g} s") from None
 
     def _whole(self, txn: lmdb.Transaction, where: bytes, head: memoryview) -> bytes | None:
-        parts = [head[_HEAD.size :]]
+        parts: list[bytes | memoryview] = [head[_HEAD.size :]]
         for rest in self._rests(where, _HEAD.unpack_from(head)[1]):
             part = txn.get(rest)
             if part is None:
@@ -346,9 +354,11 @@ class PodCache:
         return int(expiry)
 
     def _make_room(self, txn: lmdb.Transaction, size: int, books: _Books) -> int:
-        """Drop what is over and what was used least recently, until it has no more than so many bytes, or ``WORK`` is
-        done; the number of entries dropped."""
-        before = books.entries
+        """Drop what is over, then what was used least recently; the number of entries dropped.
+
+        It ends where the cache has no more than ``size`` bytes, or ``WORK`` is done.
+        """
+        before: int = books.entries
         while books.size > size and books.work < WORK:
             sampled = self._sample(txn)
             if not sampled:  # the counts are wrong: a defect, which must not last
@@ -363,7 +373,8 @@ class PodCache:
 
     def _sample(self, txn: lmdb.Transaction) -> list[tuple[int, bytes]]:
         """Some entries, those first that may go first; all of them, where they are few."""
-        now, found = time.monotonic_ns(), []
+        now = time.monotonic_ns()
+        found: list[tuple[int, bytes]] = []
         start = self._entries + os.urandom(_HASH)
         with txn.cursor() as cursor:
             for begin, end in ((start, None), (self._entries, start)):
@@ -384,7 +395,8 @@ class _Books:
         self._at = where
         self._key = key
         found = txn.get(where)
-        self.entries, self.size = COUNTS.unpack_from(found) if found is not None else (0, 0)
+        counts: tuple[int, int] = COUNTS.unpack_from(found) if found is not None else (0, 0)
+        self.entries, self.size = counts
         self.work = 0
         """Pages and entries that were dropped."""
 

@@ -24,6 +24,7 @@ from hookline_api.resources import grants
 from hookline_runtime.errors import CallError, without_words
 from hookline_runtime.host.arguments import ABSENT, Answer, CodeError, Times, timed
 from hookline_runtime.host.basics import Basics, GuestMetric
+from hookline_runtime.host.cache import CacheFunctions
 from hookline_runtime.host.kv import KvError
 from hookline_runtime.host.kv_functions import KvFunctions
 
@@ -62,12 +63,15 @@ class PluginHost:
         """What cannot be reached now, such as ``data source 'grants'``, and why, in one sentence."""
         basics = Basics(plugin)
         self.metrics: dict[str, GuestMetric] = basics.metrics
-        self._families: tuple[Family, ...] = (basics, KvFunctions(plugin, context))
-        self._methods = {name: method for family in self._families for name, method in family.functions().items()}
         self.denied: dict[str, int] = {}
         """Calls without their permission, by function."""
         self.refused: dict[str, int] = {}
         """Calls that a cap, a bad argument or a failing store stopped, by function."""
+        caches = CacheFunctions(plugin, context, refused=self._count_refused, unavailable=self.unavailable)
+        self.caches: Mapping[str, Mapping[str, int]] = caches.counts
+        """What looking for keys came to, by cache."""
+        self._families: tuple[Family, ...] = (basics, KvFunctions(plugin, context), caches)
+        self._methods = {name: method for family in self._families for name, method in family.functions().items()}
         self.times: dict[str, Times] = {}
         """Of the functions that wait."""
 
@@ -79,6 +83,9 @@ class PluginHost:
         """Give back what its functions hold, on the event loop: no call will come."""
         for family in self._families:
             family.close()
+
+    def _count_refused(self, name: str) -> None:
+        self.refused[name] = self.refused.get(name, 0) + 1
 
     def _guarded(self, module: str, name: str) -> HostCallable:
         function = HOST_FUNCTIONS[module, name]
@@ -96,7 +103,7 @@ class PluginHost:
             return self._denied(name, function.permission, answer(E_DENIED))
 
         def failed(error: Exception) -> int:
-            self.refused[name] = self.refused.get(name, 0) + 1
+            self._count_refused(name)
             if isinstance(error, CodeError | KvError):
                 return answer(error.code)
             # Our own mistake otherwise; the guest gets a code, in the way that the function has for it.
