@@ -26,6 +26,7 @@ pages are less than half full: the file has 2.6 times their bytes at the most, m
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import mmap
@@ -40,7 +41,15 @@ import lmdb
 
 from hookline_api.abi import E_CAP, E_SIZE, E_UNAVAILABLE
 from hookline_runtime.host.arguments import CodeError
-from hookline_runtime.host.kv_file import COUNTS, BusyError, WriterLock, alone, open_or_set_aside, with_prefix
+from hookline_runtime.host.kv_file import (
+    COUNTS,
+    BusyError,
+    WriterLock,
+    alone,
+    open_or_set_aside,
+    set_aside,
+    with_prefix,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -63,6 +72,7 @@ PATIENCE_S: Final = 0.05
 _EMPTY: Final = 2**20
 """Bytes of the files while there is nothing in them, and some pages more."""
 
+_WHAT: Final = "store of the caches"
 _LAYOUT: Final = b"1"
 _HEADER: Final = b"h"
 _CACHE: Final = b"n"
@@ -121,6 +131,7 @@ class CacheStore:
     """
 
     def __init__(self, folder: Path, *, limit: int = DEFAULT_LIMIT) -> None:
+        self.folder = folder
         limit = max(limit, LEAST_LIMIT) // 16
         self.room = 5 * limit
         """Bytes of all entries together: a third of the file."""
@@ -265,7 +276,7 @@ class PodCache:
                 books.write()
         except lmdb.MapFullError:
             done = False
-            self._env.reader_check()  # who died while reading holds pages
+            self._make_pages(cost)
         finally:
             self._store.writer.give()
         if not done:
@@ -371,6 +382,17 @@ class PodCache:
                     break
         return before - books.entries
 
+    def _make_pages(self, size: int) -> None:
+        """The file is full, although the shares leave a reserve: somebody has been reading for long, or died so.
+
+        LMDB needs pages to give some back, and there may be none: then nothing happens, but that the write is refused.
+        """
+        self._env.reader_check()
+        with contextlib.suppress(lmdb.MapFullError), self._env.begin(write=True, buffers=True) as txn:
+            books = _Books(txn, self._counts, self._key)
+            self._make_room(txn, max(0, books.size - 2 * size), books)
+            books.write()
+
     def _sample(self, txn: lmdb.Transaction) -> list[tuple[int, bytes]]:
         """Some entries, those first that may go first; all of them, where they are few."""
         now = time.monotonic_ns()
@@ -432,16 +454,29 @@ def _open(folder: Path, limit: int, places: int) -> tuple[lmdb.Environment, byte
         boot = b""
     made = b"%s %s %d " % (_LAYOUT, boot, places)
     while True:
-        env = open_or_set_aside(folder, "store of the caches", map_size=limit)
-        with env.begin(write=True) as txn:
-            header = txn.get(_HEADER)
-            if header is None and txn.stat()["entries"] == 0:
-                header = made + os.urandom(_SALT)
-                txn.put(_HEADER, header)
-        if header is not None and header[:-_SALT] == made:
+        env = open_or_set_aside(folder, _WHAT, map_size=limit)
+        try:
+            header = _header(env, made)
+        except lmdb.Error as error:
+            env.close()
+            set_aside(folder, _WHAT, error)
+            continue
+        if header[:-_SALT] == made:
             return env, header
         env.close()
         shutil.rmtree(folder)
+
+
+def _header(env: lmdb.Environment, made: bytes) -> bytes:
+    """What is there, or is made for a new file. Raises lmdb.Error where it is damaged."""
+    with env.begin(write=True) as txn:
+        found = txn.get(_HEADER)
+        if found is None:
+            if txn.stat()["entries"]:
+                raise lmdb.CorruptedError("it has no header")
+            found = made + os.urandom(_SALT)
+            txn.put(_HEADER, found)
+        return bytes(found)
 
 
 def _map(file: Path, size: int) -> mmap.mmap:

@@ -126,11 +126,16 @@ def open_or_set_aside(folder: Path, what: str, *, map_size: int = MAP_SIZE) -> l
     try:
         return open_environment(folder, map_size=map_size)
     except lmdb.Error as error:
-        aside = folder.with_name(f"{folder.name}.damaged")
-        log.warning("the %s does not open (%s); set aside as %s", what, error, aside)
-        shutil.rmtree(aside, ignore_errors=True)
-        folder.rename(aside)
+        set_aside(folder, what, error)
         return open_environment(folder, map_size=map_size)
+
+
+def set_aside(folder: Path, what: str, why: Exception) -> None:
+    """Let a damaged store make way. To be ``alone``, and nobody here has it open."""
+    aside = folder.with_name(f"{folder.name}.damaged")
+    log.warning("the %s does not open (%s); set aside as %s", what, why, aside)
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
 
 
 def open_environment(folder: Path, *, map_size: int = MAP_SIZE) -> lmdb.Environment:
