@@ -469,14 +469,18 @@ def _open(folder: Path, limit: int, places: int) -> tuple[lmdb.Environment, byte
 
 def _header(env: lmdb.Environment, made: bytes) -> bytes:
     """What is there, or is made for a new file. Raises lmdb.Error where it is damaged."""
-    with env.begin(write=True) as txn:
+    # DANGER: LMDB's own lock is waited for without end, and a process that is stopped may have it. So nothing is
+    # written where there is a header; and where there is none, nobody else writes yet.
+    with env.begin() as txn:
         found = txn.get(_HEADER)
-        if found is None:
-            if txn.stat()["entries"]:
-                raise lmdb.CorruptedError("it has no header")
-            found = made + os.urandom(_SALT)
-            txn.put(_HEADER, found)
-        return bytes(found)
+        if found is not None:
+            return bytes(found)
+        if txn.stat()["entries"]:
+            raise lmdb.CorruptedError("it has no header")
+    with env.begin(write=True) as txn:
+        header = made + os.urandom(_SALT)
+        txn.put(_HEADER, header)
+        return header
 
 
 def _map(file: Path, size: int) -> mmap.mmap:
