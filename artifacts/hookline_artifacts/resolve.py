@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 from hookline_api.abi import ungranted_imports
 from hookline_api.bundle import BundleArtifact, BundlePlugin
 from hookline_api.outbound import references
-from hookline_api.resources import LocalSource, OCISource, Source, WasmPlugin
+from hookline_api.resources import LocalSource, OCISource, Source, WasmPlugin, grants
 from hookline_artifacts.entry import (
     Settings,
     called_hooks,
@@ -83,7 +83,8 @@ class Resolved:
     @property
     def ungranted(self) -> list[str]:
         """Permissions that the plugin asks for, or its imports are about, and the resource does not grant."""
-        return sorted({*self.description.permissions, *self.info.permissions} - {*self.entry.permissions})
+        asked = {*self.description.permissions, *self.info.permissions}
+        return sorted(each for each in asked if not grants(self.entry.permissions, each))
 
 
 async def resolve(

@@ -7,7 +7,6 @@ plugin. No guest sees one.
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -19,13 +18,18 @@ from hookline_api.quantities import Duration, Size, bounded, format_duration, fo
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
-MAX_SOURCES: Final = 16
-MAX_CACHES: Final = 16
+MAX_SOURCES: Final = 8
+MAX_CACHES: Final = 8
+"""Each has a size in it, and the API server takes no rule about a size in a list that may be twice as long."""
 MAX_EGRESS: Final = 64
 LABEL_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 
 Label = Annotated[str, Field(pattern=LABEL_PATTERN, max_length=63)]
 """A name that a guest uses: of a data source, or of a cache."""
+DATA_SOURCE: Final = "data source '{}'"
+CACHE: Final = "cache '{}'"
+KEYS: Final = "kv"
+"""How people read of what a plugin asks: in statuses, metrics and logs."""
 _QUERY: Final = "query.execute"
 _QUERY_ONE: Final = f"{_QUERY}:"
 _PLAIN: Final = ("redis://", "valkey://")
@@ -204,7 +208,7 @@ class EgressCredential(Resource):
         }
     )
 
-    header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")] = "Authorization"
+    header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$", max_length=64)] = "Authorization"
     prefix: Annotated[str, Field(pattern=r"^[!-~ ]*$", max_length=64)] = ""
     """In front of the value, such as ``Bearer ``. Default: nothing."""
     value_from: SecretKeyRef
@@ -248,16 +252,6 @@ class EgressRule(Resource):
             return None
         text = f"{self.scheme}://{self.host}" + (f":{self.port}" if self.port is not None else "")
         return text if _OLD_FORM.fullmatch(text) else None
-
-    @field_validator("addresses")
-    @classmethod
-    def _are_networks(cls, given: list[str]) -> list[str]:
-        for each in given:
-            try:
-                ipaddress.ip_network(each)
-            except ValueError:
-                raise ValueError(f"{each} is neither an address nor a network, such as 10.1.0.0/16") from None
-        return given
 
     @model_validator(mode="before")
     @classmethod
@@ -311,6 +305,13 @@ class Outbound(Resource):
     def _caches_differ(cls, given: list[Cache]) -> list[Cache]:
         _unique(given, "caches")
         return given
+
+
+def source_names(outbound: Outbound, kv: ValkeyServer | None) -> list[str]:
+    """What a plugin asks outside its pod by a name of its own, as people read it; not what ``egress`` allows."""
+    found = [DATA_SOURCE.format(each.name) for each in outbound.data_sources]
+    found += [CACHE.format(each.name) for each in outbound.caches if each.valkey is not None]
+    return found + ([KEYS] if kv is not None else [])
 
 
 def idle_parts(outbound: Outbound, permissions: Collection[str]) -> list[str]:

@@ -19,7 +19,7 @@ from hookline_api.base import API_VERSION, KIND
 from hookline_api.bundle import LoadFailure
 from hookline_api.config import MAX_CONFIG_VALUES
 from hookline_api.hooks import OBSERVERS
-from hookline_api.outbound import references
+from hookline_api.outbound import references, source_names
 from hookline_api.resources import Selector, WasmPlugin
 from hookline_api.status import RollbackStatus, WasmPluginStatus
 from hookline_operator.cluster.revisions import MAX_DEPTH, is_deeper, kept
@@ -47,6 +47,8 @@ class Facts(NamedTuple):
     """Milliseconds after which its tag is asked again."""
     observes: bool
     """Whether it says that only observing hooks are called: then nothing waits for it."""
+    asks: bool
+    """Whether it names anything outside its pods that it may ask."""
     refers_to: list[tuple[str, bool]]
     """Every object that it names, as ``Kind/name``, and whether settings or the module are in it."""
 
@@ -157,6 +159,7 @@ class Plugin:
             is_strict=read.permissions_policy == "Strict",
             track_interval=source.oci.track_interval if source.oci is not None else None,
             observes=bool(read.hooks) and all(hook in OBSERVERS for hook in read.hooks),
+            asks=bool(source_names(read, read.kv.valkey) or read.egress),
             refers_to=found,
         )
 
