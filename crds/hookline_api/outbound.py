@@ -366,7 +366,8 @@ def _references(value: Any, path: str) -> Iterator[tuple[str, SecretKeyRef]]:
         yield path, value
     elif isinstance(value, list):
         for number, each in enumerate(value):
-            yield from _references(each, f"{path}.{getattr(each, 'name', number)}")
+            name = getattr(each, "name", None)
+            yield from _references(each, f"{path}[{number}]" if name is None else f"{path}.{name}")
     elif isinstance(value, Resource):
         for name, field in type(value).model_fields.items():
             yield from _references(getattr(value, name), f"{path}.{field.alias or name}".lstrip("."))

@@ -26,7 +26,7 @@ DATA_SOURCE_UNAVAILABLE: Final = "DataSourceUnavailable"
 STORE_UNAVAILABLE: Final = "StoreUnavailable"
 CACHE_UNAVAILABLE: Final = "CacheUnavailable"
 SOURCE_UNAVAILABLE: Final = "SourceUnavailable"
-"""For SourcesAvailable where it is False, the worst first. StoreUnavailable is one of ``TROUBLES`` too, and the last is of
+"""For SourcesAvailable where it is False, the worst first. StoreUnavailable is one of ``TROUBLES`` too. The last is of
 anything else, such as a host of ``egress``."""
 PENDING: Final = "Pending"
 PROGRESSING: Final = "Progressing"
