@@ -60,6 +60,8 @@ _ANSWER_S: Final = 0.5
 _REPORT_S: Final = 0.5
 _MAX_SENTENCE: Final = 256
 """Characters of a failure's message, which goes on to the operator and into statuses."""
+_MAX_SOURCE: Final = 128
+"""Characters of the name of what cannot be reached."""
 
 log = logging.getLogger("hookline.worker")
 
@@ -248,6 +250,10 @@ def _facts(plugin: Plugin) -> PluginFacts:
         metrics={
             name: GuestMetric(type=metric.kind, value=metric.value, count=metric.count)
             for name, metric in plugin.host.metrics.items()
+        },
+        unavailable={
+            readable(source, _MAX_SOURCE - 1): readable(message, _MAX_SENTENCE - 1)
+            for source, message in plugin.host.told_unavailable().items()
         },
     )
 
