@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import orjson
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from hookline_api.bundle import BundlePlugin
     from hookline_api.outbound import ValkeyServer
-    from hookline_runtime.guest.border import GuestMemory, HostCallable
+    from hookline_runtime.guest.border import GuestMemory
     from hookline_runtime.host.backends.resp import Reply
     from hookline_runtime.host.backends.valkey import Script
     from hookline_runtime.host.context import HostContext
@@ -161,7 +161,7 @@ class ClusterKvFunctions:
         self._store = context.kv
         self._patience = min(plugin.limits.timeout / 1000, MOST_PATIENT_S)
 
-    def functions(self) -> Mapping[str, HostCallable]:
+    def functions(self) -> Mapping[str, Callable[..., Any]]:
         """By name of the import."""
         return {
             name: getattr(self, f"_{name}")
@@ -231,16 +231,20 @@ class ClusterKvFunctions:
     ) -> int:
         expected = None if old_len == ABSENT else read(memory, old, old_len, MAX_VALUE)
         name, value = read(memory, key, key_len, MAX_KEY), read(memory, new, new_len, MAX_VALUE)
-        return await self._either(
-            self._keys.compare_and_set(name, expected, value),
-            lambda store: store.compare_and_set(self._name, name, expected, value, patience=self._patience),
+        return int(
+            await self._either(
+                self._keys.compare_and_set(name, expected, value),
+                lambda store: store.compare_and_set(self._name, name, expected, value, patience=self._patience),
+            )
         )
 
     async def _kv_set_ttl(self, memory: GuestMemory, key: int, key_len: int, ttl_ms: int) -> int:
         name = read(memory, key, key_len, MAX_KEY)
-        return await self._either(
-            self._keys.set_ttl(name, ttl_ms),
-            lambda store: store.set_ttl(self._name, name, ttl_ms, patience=self._patience),
+        return int(
+            await self._either(
+                self._keys.set_ttl(name, ttl_ms),
+                lambda store: store.set_ttl(self._name, name, ttl_ms, patience=self._patience),
+            )
         )
 
 
