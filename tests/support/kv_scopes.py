@@ -33,6 +33,11 @@ def new_namespace() -> str:
     return f"test-{next(_namespaces)}"
 
 
+def on_server(server: RedisServer, **fields: Any) -> dict[str, Any]:
+    """Settings of a plugin with its keys there, in a namespace of its own."""
+    return {"namespace": new_namespace(), "kv": {"scope": "Cluster", "valkey": server.settings()}, **fields}
+
+
 class Background:
     """An event loop on a thread."""
 
