@@ -7,9 +7,10 @@ import itertools
 import threading
 from typing import TYPE_CHECKING, Any
 
-from hookline_api.bundle import BundlePlugin
+from hookline_api.bundle import BundleArtifact, BundlePlugin
 from hookline_runtime.guest.border import Waiting
 from hookline_runtime.host import kv as kv_module
+from hookline_runtime.host import kv_initial
 from hookline_runtime.host.kv_cluster import ClusterKv
 
 if TYPE_CHECKING:
@@ -110,6 +111,12 @@ class InPod:
         """Let so much time pass."""
         self._at += ms
 
+    def begin(self, *plugins: dict[str, Any]) -> None:
+        """What is done before a plugin's first call."""
+        artifact = BundleArtifact(digest="sha256:" + "0" * 64, sha256="0" * 64, size=8, layout="file", reference="p")
+        entries = [BundlePlugin.model_validate({"artifact": artifact, **each}) for each in plugins]
+        kv_initial.write(self._store, entries)
+
     def forget(self, name: str) -> None:
         """The test has done with this plugin."""
         for key in self._store.list_keys(name, b""):
@@ -128,6 +135,14 @@ class OnServer:
     def close(self) -> None:
         """End the connections."""
         self._background.do(lambda: [each.close() for each in self._made.values()])
+
+    def begin(self, *plugins: dict[str, Any]) -> None:
+        """What is done before a plugin's first call: on a new connection, and by that call."""
+        for each in plugins:
+            self.forget(each["name"])
+            plugin = BundlePlugin.model_validate({**each, "namespace": self._namespace})
+            self._made[plugin.name] = ClusterKv(plugin, self._server.settings(), {})
+            self.get(plugin.name, b"")
 
     def of(self, name: str) -> ClusterKv:
         """One plugin's."""
