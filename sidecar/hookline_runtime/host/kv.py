@@ -469,6 +469,11 @@ class Change:
         self._txn.put(TOTALS, SUMS.pack(namespaces, total + size, beyond + _spill(held + size) - _spill(held)))
 
 
+def key_on_server(namespace: str | None, plugin: str, part: str) -> str:
+    """The name of a plugin's keys on a server, where all pods share them (``hookline_runtime.host.kv_scripts``)."""
+    return f"hookline:{{{namespace or ''}/{plugin}}}:{part}"
+
+
 def _own() -> int:
     """Bytes that each namespace has for itself."""
     return MAX_BYTES // (64 * MAX_NAMESPACES)

@@ -26,7 +26,7 @@ from hookline_runtime.errors import StoreError
 from hookline_runtime.host import kv_scripts as scripts
 from hookline_runtime.host.arguments import ABSENT, U32, CodeError, read, write
 from hookline_runtime.host.backends.valkey import Send, Valkey, ValkeyError, ValkeyReplyError
-from hookline_runtime.host.kv import MAX_KEY, MAX_VALUE, KvError, KvStore
+from hookline_runtime.host.kv import MAX_KEY, MAX_VALUE, KvError, KvStore, key_on_server
 from hookline_runtime.host.kv_functions import MAX_LISTED, MOST_PATIENT_S
 
 if TYPE_CHECKING:
@@ -62,8 +62,8 @@ class ClusterKv:
         self._plugin = plugin
         self._unavailable = unavailable
         self._refused = False
-        tag = f"hookline:{{{plugin.namespace or ''}/{plugin.name}}}:"
-        self._keys = tuple(f"{tag}{name}".encode() for name in ("entries", "ends", "keys", "initial"))
+        parts = ("entries", "ends", "keys", "initial")
+        self._keys = tuple(key_on_server(plugin.namespace, plugin.name, part).encode() for part in parts)
         prepare = self._write_initial if plugin.kv.initial else None
         self._valkey = Valkey(server, plugin.credentials, unavailable, _NAME, prepare=prepare)
 
