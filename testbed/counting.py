@@ -13,6 +13,7 @@ import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from hookline_api.bundle import BundlePlugin
@@ -75,7 +76,7 @@ def count_over(server: RedisServer, namespace: str, *, workers: int, times: int,
     try:
         for turn in range(restarts):
             part = workers * times * (turn + 1) // (restarts + 1)
-            until(lambda part=part: _held(server, namespace) >= part, f"{part} counts", ignoring=(ValueError,))
+            until(partial(_has, server, namespace, part), f"{part} counts", ignoring=(ValueError,))
             server.kill()
             server.start()
         said = [each.communicate(timeout=PATIENCE_S) for each in started]
@@ -93,6 +94,10 @@ def count_over(server: RedisServer, namespace: str, *, workers: int, times: int,
         unknown=sum(each["unknown"] for each in answers),
         failed=failed,
     )
+
+
+def _has(server: RedisServer, namespace: str, counts: int) -> bool:
+    return _held(server, namespace) >= counts
 
 
 def _held(server: RedisServer, namespace: str) -> int:
