@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from pathlib import Path
 
 import pytest
 
-from hookline_api.abi import E_CAP
+from hookline_api.abi import E_CAP, HOST_FUNCTIONS
 from hookline_api.bundle import BundlePlugin
 from hookline_artifacts.errors import ConfigError
 from hookline_runtime.errors import StoreError
@@ -95,6 +97,27 @@ async def test_a_server_that_refuses_ends_the_call_and_is_said(host, redis_progr
         assert "127.0.0.1" not in made.unavailable["kv"]  # it is in a Secret
         server.ask("ACL", "SETUSER", "weak", "+eval", "+evalsha")
         assert await get(Memory(), 0, 1, 100, 1) == -1
+        assert made.unavailable == {}
+
+
+async def test_a_user_needs_few_rights(host, redis_program, tmp_path):
+    """Those that docs/operate/keys.md names are enough for all functions and for initial keys."""
+    page = (Path(__file__).parents[3] / "docs" / "operate" / "keys.md").read_text()
+    [rights] = re.findall(r"`(~hookline:\S+ [^`]+)` and the commands of the scripts: `([^`]+)`", page)
+    options = ("--user", "own", "on", ">word", *" ".join(rights).split())
+    with redis_server(redis_program, tmp_path / "redis", *options) as server:
+        url = {"s/url": f"redis://own:word@127.0.0.1:{server.port}/2"}
+        valkey = {"urlFrom": {"name": "s", "key": "url"}, "timeout": "10s"}
+        made = host(kv={"scope": "Cluster", "valkey": valkey, "initial": {"k": "1"}}, credentials=url)
+        memory = Memory()
+        memory.put(0, b"k2")
+        answers = [
+            await function.run(memory, *[1 if letter == "i" else 9 for letter in HOST_FUNCTIONS[key].params])
+            for key, function in made.functions().items()
+            if key[1].startswith("kv_")
+        ]
+        assert len(answers) == 7
+        assert made.refused == {}
         assert made.unavailable == {}
 
 
