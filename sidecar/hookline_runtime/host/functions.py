@@ -66,7 +66,7 @@ class PluginHost:
         """What cannot be reached now, such as ``data source 'grants'``, and why, in one sentence."""
         self._basics = Basics(plugin)
         self.metrics: dict[str, GuestMetric] = self._basics.metrics
-        self._families: tuple[Family, ...] = (self._basics, KvFunctions(plugin, context))
+        self._families: tuple[Family, ...] = (self._basics, self._keys(plugin, context))
         self._methods = {name: method for family in self._families for name, method in family.functions().items()}
         self.denied: dict[str, int] = {}
         """Calls without their permission, by function."""
@@ -88,6 +88,14 @@ class PluginHost:
         """Give back what its functions hold, on the event loop: no call will come."""
         for family in self._families:
             family.close()
+
+    def _keys(self, plugin: BundlePlugin, context: HostContext) -> Family:
+        if plugin.kv.scope == "Pod":
+            return KvFunctions(plugin, context)
+        # A worker whose plugins have all their keys in the pod loads none of it.
+        from hookline_runtime.host.kv_cluster import ClusterKvFunctions  # noqa: PLC0415
+
+        return ClusterKvFunctions(plugin, context, self.unavailable)
 
     def _guarded(self, module: str, name: str) -> HostCallable:
         function = HOST_FUNCTIONS[module, name]
