@@ -173,6 +173,8 @@ class PluginFacts:
     metrics: dict[str, GuestMetric]
     unavailable: dict[str, str] = field(default_factory=dict)
     """What cannot be reached now, such as ``data source 'grants'``, and why."""
+    caches: dict[str, dict[str, Count]] = field(default_factory=dict)
+    """What looking for keys came to (``hookline_runtime.host.cache.RESULTS``), by cache."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

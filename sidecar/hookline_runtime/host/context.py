@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from hookline_runtime.host.cache_store import CacheStore
     from hookline_runtime.host.kv import KvStore
 
 
@@ -15,6 +16,8 @@ class HostContext:
 
     kv: KvStore | None = None
     """The plugins' keys; None where there is no state folder."""
+    cache: CacheStore | None = None
+    """The plugins' caches in memory; None where there is no state folder."""
     worker: int = 0
     """Which one of ``workers`` this process is, from 0."""
     workers: int = 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -62,6 +63,7 @@ class _Collector(Collector):
         yield from self._calls()
         yield from self._host()
         yield from self._sources()
+        yield from self._caches()
         if self._with_guests:
             yield from self._guests()
 
@@ -222,6 +224,22 @@ class _Collector(Collector):
             away = self._view.unavailable(entry.name)
             for source in sorted({*source_names(entry, entry.kv.valkey), *away}):
                 family.add_metric([entry.name, source], float(source not in away))
+        yield family
+
+    def _caches(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(
+            "hookline_cache_requests",
+            "Look-ups in caches of plugins, and all requests that found the store away.",
+            labels=["plugin", "cache", "result"],
+        )
+        totals: Counter[tuple[str, str, str]] = Counter()
+        for report in self._view.workers.facts:
+            for plugin, facts in report.items():
+                for cache, results in facts.caches.items():
+                    for result, count in results.items():
+                        totals[plugin, cache, result] += count
+        for key, count in sorted(totals.items()):
+            family.add_metric(list(key), count)
         yield family
 
     def _guests(self) -> Iterator[Metric]:
