@@ -24,6 +24,7 @@ from hookline_api.resources import grants
 from hookline_runtime.errors import CallError, without_words
 from hookline_runtime.host.arguments import ABSENT, Answer, CodeError, Times, timed
 from hookline_runtime.host.basics import Basics, GuestMetric
+from hookline_runtime.host.http import HttpFunctions
 from hookline_runtime.host.kv import KvError
 from hookline_runtime.host.kv_functions import KvFunctions
 
@@ -60,14 +61,18 @@ class PluginHost:
         self._has_secrets = plugin.has_secrets
         self.unavailable: dict[str, str] = {}
         """What cannot be reached now, such as ``data source 'grants'``, and why, in one sentence."""
+        self.refused: dict[str, int] = {}
+        """Calls that a cap, a bad argument or a failing store or server stopped, by function."""
         basics = Basics(plugin)
         self.metrics: dict[str, GuestMetric] = basics.metrics
-        self._families: tuple[Family, ...] = (basics, KvFunctions(plugin, context))
+        self._families: tuple[Family, ...] = (
+            basics,
+            KvFunctions(plugin, context),
+            HttpFunctions(plugin, unavailable=self.unavailable, refused=self.refused),
+        )
         self._methods = {name: method for family in self._families for name, method in family.functions().items()}
         self.denied: dict[str, int] = {}
         """Calls without their permission, by function."""
-        self.refused: dict[str, int] = {}
-        """Calls that a cap, a bad argument or a failing store stopped, by function."""
         self.times: dict[str, Times] = {}
         """Of the functions that wait."""
 

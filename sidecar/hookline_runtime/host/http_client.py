@@ -1,0 +1,305 @@
+"""The requests of one plugin: which rule allows each, redirects, what is kept, and who waits for whom.
+
+Each hop of a redirect is judged as if the guest had asked for it, and gets the credential of its own rule. What a guest
+sent for one origin is not sent to another, but for what says nothing of anybody. Equal GETs at the same time are one
+request: it goes on as long as one caller waits for it, and its error is that of those who waited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final, Protocol
+
+from hookline_api.bundle import REDACTED
+from hookline_runtime.host.egress import Egress, Rule, Target, follow, read_url
+from hookline_runtime.host.http_cache import Moment, ResponseCache, Wish, may_share, without_hops
+from hookline_runtime.host.http_message import HttpError, Request, Response
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from hookline_api.bundle import BundlePlugin
+
+CONCURRENCY: Final = 32
+"""Requests of one plugin on their way at a time, in one worker."""
+MAX_WAITING: Final = 1024
+"""Those that are on their way, and those that wait to be."""
+MAX_REDIRECTS: Final = 5
+_OF_ITS_WAIT: Final = 0.9
+"""How much of ``limits.wait`` a request may take: a guest that is told that it was too long can still decide."""
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_FOR_ANYBODY: Final = frozenset({"accept", "accept-language", "cache-control", "content-type", "user-agent"})
+"""Headers that go with a redirect to another origin."""
+_OF_A_BODY: Final = ("content-encoding", "content-language", "content-location", "content-type", "digest")
+_NOT_MODIFIED: Final = 304
+_SEE_OTHER: Final = 303
+_SERVER_ERROR: Final = 500
+_BAD: Final = 400
+_SHORTEST_SECRET: Final = 4
+"""Characters; a shorter one stands in any text."""
+_FAILURES: Final = 3
+"""In a row, after which a host counts as unavailable."""
+_MAX_HOSTS: Final = 64
+
+log = logging.getLogger("hookline.host")
+
+_Key = tuple[str, tuple[tuple[str, str], ...]]
+
+
+class Backend(Protocol):
+    """Who sends one request; ``hookline_runtime.host.backends.http``."""
+
+    async def exchange(
+        self, rule: Rule, method: str, target: Target, headers: Mapping[str, str], body: bytes | None
+    ) -> Response:
+        """Send it, and read its response. Raises HttpError. Whoever cancels it ends its connection."""
+
+    def close(self) -> None:
+        """End every connection soon."""
+
+
+class _Trip:
+    """A request on its way."""
+
+    __slots__ = ("asked",)
+
+    def __init__(self) -> None:
+        self.asked: Target | None = None
+        """Whom it waits for now; None while it waits for its turn."""
+
+
+class _Flight:
+    """A request that several wait for."""
+
+    __slots__ = ("task", "trip", "waiting")
+
+    def __init__(self, trip: _Trip) -> None:
+        self.trip = trip
+        self.waiting = 0
+        self.task: asyncio.Task[Response | HttpError]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Hop:
+    """One request of a trip."""
+
+    method: str
+    target: Target
+    headers: dict[str, str]
+    body: bytes | None
+
+
+class Reach:
+    """Which hosts answer, and how that shows in ``PluginHost.unavailable``."""
+
+    def __init__(self, plugin: str, unavailable: dict[str, str]) -> None:
+        self._plugin = plugin
+        self._unavailable = unavailable
+        self._failures: OrderedDict[str, int] = OrderedDict()
+        """In a row, of each host that failed last."""
+
+    def failed(self, host: str, why: str) -> None:
+        """A request got no answer."""
+        count = self._failures.pop(host, 0) + 1
+        self._failures[host] = count
+        if len(self._failures) > _MAX_HOSTS:
+            self._unavailable.pop(_named(self._failures.popitem(last=False)[0]), None)
+        if count >= _FAILURES:
+            if _named(host) not in self._unavailable:
+                log.warning("plugin '%s': %s is unavailable: %s", self._plugin, _named(host), why)
+            self._unavailable[_named(host)] = why
+
+    def answered(self, host: str) -> None:
+        """A request got an answer, whatever it says."""
+        if self._failures.pop(host, None) is not None and self._unavailable.pop(_named(host), None) is not None:
+            log.info("plugin '%s': %s answers again", self._plugin, _named(host))
+
+
+class HttpClient:
+    """One per plugin and process. Made on any thread; all else belongs to one event loop."""
+
+    def __init__(
+        self,
+        plugin: BundlePlugin,
+        unavailable: dict[str, str],
+        backend: Callable[[str, Sequence[Rule]], Backend],
+    ) -> None:
+        """Raises ConfigError where a rule's Secrets cannot be used."""
+        self._egress = Egress(plugin.egress, plugin.credentials)
+        self._backend = backend(f"{plugin.namespace or ''}/{plugin.name}", self._egress.rules)
+        self._most_ms = plugin.limits.wait * _OF_ITS_WAIT
+        self._reach = Reach(plugin.name, unavailable)
+        self._cache = ResponseCache()
+        self._flights: dict[_Key, _Flight] = {}
+        self._permits = asyncio.Semaphore(CONCURRENCY)
+        self._waiting = 0
+
+    def close(self) -> None:
+        """End what is on its way, and every connection."""
+        for flight in self._flights.values():
+            flight.task.cancel()
+        self._backend.close()
+
+    async def fetch(self, request: Request) -> Response:
+        """What a request comes to. Raises HttpError."""
+        target = read_url(request.url)
+        rule = self._egress.rule(request.method, target)
+        if rule.credential is not None and rule.credential[0] in request.headers:
+            raise HttpError("denied", f"the header {rule.credential[0]} is the host's to send to {target.origin}")
+        hop = _Hop(method=request.method, target=target, headers=request.headers, body=request.body)
+        most = self._most_ms if request.timeout_ms is None else min(request.timeout_ms, self._most_ms)
+        trip = _Trip()
+        try:
+            async with asyncio.timeout(most / 1000):
+                if self._is_single(hop):
+                    return await self._share(hop, trip)
+                return await self._travel(hop, trip)
+        except TimeoutError:
+            raise self._late(trip, target, most) from None
+
+    def _late(self, trip: _Trip, target: Target, most: float) -> HttpError:
+        if trip.asked is None:
+            return HttpError("timeout", f"{target.origin} was not asked within {most:g} ms")
+        error = HttpError("timeout", f"{trip.asked.origin} did not answer within {most:g} ms", unreachable=True)
+        self._reach.failed(trip.asked.host, str(error))
+        return error
+
+    def _is_single(self, hop: _Hop) -> bool:
+        """Whether it is better asked once for all who ask it now: not what is answered at once."""
+        wish = Wish.of(hop.method, hop.headers, has_body=hop.body is not None)
+        if not wish.kept:
+            return False
+        kept = self._cache.find(hop.target.url, hop.headers)
+        return kept is None or not kept.is_fresh(wish, time.monotonic())
+
+    async def _share(self, hop: _Hop, mine: _Trip) -> Response:
+        key: _Key = hop.target.url, tuple(sorted(hop.headers.items()))
+        flight = self._flights.get(key)
+        first = flight is None
+        if flight is None:
+            flight = self._flights[key] = _Flight(_Trip())
+            flight.task = asyncio.get_running_loop().create_task(self._fly(key, hop, flight.trip))
+        flight.waiting += 1
+        try:
+            outcome = await asyncio.shield(flight.task)
+        finally:
+            flight.waiting -= 1
+            if not flight.waiting and not flight.task.done():
+                mine.asked = flight.trip.asked  # only who leaves last says that nobody answered
+                flight.task.cancel()
+                if self._flights.get(key) is flight:
+                    del self._flights[key]
+        if isinstance(outcome, HttpError):
+            raise HttpError(outcome.cause, str(outcome), unreachable=outcome.unreachable)
+        return outcome if first or may_share(outcome) else await self._travel(hop, mine)
+
+    async def _fly(self, key: _Key, hop: _Hop, trip: _Trip) -> Response | HttpError:
+        mine = self._flights[key]
+        try:
+            return await self._travel(hop, trip)
+        except HttpError as error:
+            return error.with_traceback(None)
+        finally:
+            if self._flights.get(key) is mine:
+                del self._flights[key]
+
+    async def _travel(self, hop: _Hop, trip: _Trip) -> Response:
+        """A request, and where its redirects lead. Raises HttpError."""
+        rule = self._egress.rule(hop.method, hop.target)
+        for _ in range(MAX_REDIRECTS + 1):
+            response = await self._hop(rule, hop, trip)
+            location = response.headers.get("location")
+            if response.status not in _REDIRECTS or location is None:
+                return response
+            here = hop.target.origin
+            try:
+                hop = _redirected(hop, response.status, location)
+                rule = self._egress.rule(hop.method, hop.target)
+            except HttpError as error:
+                raise HttpError(error.cause, f"{here} redirects, and that is not followed: {error}") from None
+            if rule.credential is not None:
+                hop.headers.pop(rule.credential[0], None)
+        raise HttpError("limit", f"{hop.target.origin} was not asked: there were more than {MAX_REDIRECTS} redirects")
+
+    async def _hop(self, rule: Rule, hop: _Hop, trip: _Trip) -> Response:
+        url, headers = hop.target.url, hop.headers
+        wish = Wish.of(hop.method, headers, has_body=hop.body is not None)
+        kept = self._cache.find(url, headers) if wish.kept else None
+        sent = time.monotonic()
+        if kept is not None and kept.is_fresh(wish, sent):
+            return kept.served(sent)
+        if wish.only_kept:
+            return Response(status=504, headers={}, body=b"")  # RFC 9111, 5.2.1.7
+        conditions = {} if kept is None else kept.conditions()
+        response = await self._exchange(rule, replace(hop, headers=headers | conditions), trip)
+        moment = Moment(sent=sent, came=time.monotonic(), wall=time.time())
+        if kept is not None and conditions and response.status == _NOT_MODIFIED:
+            return self._cache.confirm(url, headers, kept, response, moment).served(moment.came)
+        if wish.kept and response.status < _SERVER_ERROR:
+            self._cache.keep(url, headers, response, moment)
+        elif hop.method not in _SAFE and response.status < _BAD:
+            self._forget(hop.target, response)
+        return response
+
+    def _forget(self, target: Target, response: Response) -> None:
+        """What was kept of what a request may have changed: RFC 9111, 4.4."""
+        self._cache.forget(target.url)
+        for name in ("location", "content-location"):
+            try:
+                there = follow(target, response.headers.get(name, ""))
+            except HttpError:
+                continue
+            if there.origin == target.origin:
+                self._cache.forget(there.url)
+
+    async def _exchange(self, rule: Rule, hop: _Hop, trip: _Trip) -> Response:
+        """Send one request in its turn, with its rule's credential. Raises HttpError."""
+        if self._waiting >= MAX_WAITING:
+            raise HttpError("limit", f"{MAX_WAITING} requests of the plugin wait already")
+        headers = hop.headers if rule.credential is None else hop.headers | dict([rule.credential])
+        self._waiting += 1
+        try:
+            async with self._permits:
+                trip.asked = hop.target
+                response = await self._backend.exchange(rule, hop.method, hop.target, headers, hop.body)
+        except HttpError as error:
+            if error.unreachable:
+                self._reach.failed(hop.target.host, str(error))
+            raise
+        finally:
+            self._waiting -= 1
+        trip.asked = None
+        self._reach.answered(hop.target.host)
+        response = replace(response, headers=without_hops(response.headers))
+        return response if len(rule.secret) < _SHORTEST_SECRET else _without(rule.secret, response)
+
+
+def _redirected(hop: _Hop, status: int, location: str) -> _Hop:
+    """The next request after a redirect: RFC 9110, 15.4. Raises HttpError."""
+    there = follow(hop.target, location)
+    method, headers, body = hop.method, dict(hop.headers), hop.body
+    if (status == _SEE_OTHER and method != "HEAD") or (status in {301, 302} and method == "POST"):
+        method, body = "GET", None
+        for name in _OF_A_BODY:
+            headers.pop(name, None)
+    if there.origin != hop.target.origin:
+        headers = {name: value for name, value in headers.items() if name in _FOR_ANYBODY}
+    return _Hop(method=method, target=there, headers=headers, body=body)
+
+
+def _without(secret: str, response: Response) -> Response:
+    """A response in which a server that shows what it was asked does not show the credential.
+
+    As it was sent, that is: who writes it in another way cannot be found out.
+    """
+    headers = {name: value.replace(secret, REDACTED) for name, value in response.headers.items()}
+    return replace(response, headers=headers, body=response.body.replace(secret.encode(), REDACTED.encode()))
+
+
+def _named(host: str) -> str:
+    return f"egress host '{host}'"
