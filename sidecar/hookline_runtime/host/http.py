@@ -6,7 +6,7 @@ the permission and a rule, and nowhere else: all that a plugin without a rule as
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from hookline_api.abi import HOST_FUNCTIONS
 from hookline_api.resources import grants
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, MutableMapping
 
     from hookline_api.bundle import BundlePlugin
-    from hookline_runtime.guest.border import GuestMemory, HostCallable
+    from hookline_runtime.guest.border import GuestMemory
 
-_MAX_TYPE = 256
+_MAX_TYPE: Final = 256
 """Bytes of a content type."""
 
 
@@ -48,7 +48,7 @@ class HttpFunctions:
 
             self._client = HttpClient(plugin, unavailable, HttpBackend)
 
-    def functions(self) -> Mapping[str, HostCallable]:
+    def functions(self) -> Mapping[str, Callable[..., Any]]:
         """By name of the import."""
         return {"http_fetch": self._http_fetch, "http_post": self._http_post}
 

@@ -127,11 +127,12 @@ class HttpClient:
         self,
         plugin: BundlePlugin,
         unavailable: dict[str, str],
-        backend: Callable[[str, Sequence[Rule]], Backend],
+        backend: Callable[[str, Sequence[Rule], float], Backend],
     ) -> None:
         """Raises ConfigError where a rule's Secrets cannot be used."""
         self._egress = Egress(plugin.egress, plugin.credentials)
-        self._backend = backend(f"{plugin.namespace or ''}/{plugin.name}", self._egress.rules)
+        owner = f"{plugin.namespace or ''}/{plugin.name}"
+        self._backend = backend(owner, self._egress.rules, plugin.limits.wait / 1000)
         self._most_ms = plugin.limits.wait * _OF_ITS_WAIT
         self._reach = Reach(plugin.name, unavailable)
         self._cache = ResponseCache()
@@ -194,6 +195,7 @@ class HttpClient:
                 flight.task.cancel()
                 if self._flights.get(key) is flight:
                     del self._flights[key]
+                await asyncio.wait([flight.task])  # until its connection is closed: some turns of the loop
         if isinstance(outcome, HttpError):
             raise HttpError(outcome.cause, str(outcome), unreachable=outcome.unreachable)
         return outcome if first or may_share(outcome) else await self._travel(hop, mine)

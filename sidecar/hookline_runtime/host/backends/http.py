@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
+import os
 import socket
 import ssl
 import zlib
@@ -42,8 +43,6 @@ CONNECTIONS_OF_A_HOST: Final = 32
 MAX_IDLE: Final = 64
 """Connections of one plugin that are kept though nobody uses them, for ``_IDLE_S`` seconds at the most."""
 _IDLE_S: Final = 10.0
-_LOOKUP_S: Final = 60.0
-"""As long as any call may wait: the call's own time ends it."""
 _MAX_NAMES: Final = 64
 _CODINGS: Final = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 _MAX_MEMBERS: Final = 16
@@ -67,9 +66,13 @@ class NeverAskedError(OSError):
 class HttpBackend:
     """The connections of one plugin. Made on any thread; all else belongs to one event loop."""
 
-    def __init__(self, owner: str, rules: Sequence[Rule]) -> None:
-        """Raises ConfigError where a rule's authority cannot be read."""
+    def __init__(self, owner: str, rules: Sequence[Rule], seconds: float) -> None:
+        """``seconds`` is how long a name is looked up at the most, also when nobody waits for it any more.
+
+        Raises ConfigError where a rule's authority cannot be read.
+        """
         self._owner = owner
+        self._seconds = seconds
         self._sessions: dict[tuple[Any, ...], aiohttp.ClientSession] = {}
         self._contexts = {rule.ca: _context(rule.ca, rule.number) for rule in rules if rule.scheme == "https"}
         self._idle = max(2, MAX_IDLE // max(1, len({_pool(rule) for rule in rules})))
@@ -113,7 +116,7 @@ class HttpBackend:
             raise HttpError("failed", "the plugin has been replaced")
         session = self._sessions.get(_pool(rule))
         if session is None:
-            judge = _Judge(rule.addresses)
+            judge = _Judge(rule.addresses, self._seconds)
             connector = _Connector(
                 asyncio.get_running_loop(),
                 idle=self._idle,
@@ -150,9 +153,9 @@ class _Connector(Connector):
 class _Judge(AbstractResolver):
     """Looks names up, and lets no address pass that a rule does not allow."""
 
-    def __init__(self, addresses: NamedAddresses) -> None:
+    def __init__(self, addresses: NamedAddresses, seconds: float) -> None:
         self._addresses = addresses
-        self._names = Names(_LOOKUP_S)
+        self._names = Names(seconds)
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
@@ -191,7 +194,8 @@ def _context(ca: str | None, number: int) -> ssl.SSLContext:
     try:
         if len(ca) > MAX_PEM or ca.count("-----BEGIN") > MAX_CERTIFICATES:
             raise ValueError("too many")  # noqa: TRY301 - the same as one that cannot be read
-        return ssl.create_default_context(cadata=plain_pem(ca))
+        # DANGER: nothing at all would be taken for the system's authorities.
+        return ssl.create_default_context(cadata=plain_pem(ca).strip() or "nothing")
     except (ssl.SSLError, ValueError):
         raise ConfigError(
             f"spec.egress[{number}].caFrom is not a PEM certificate, or more than {MAX_PEM} characters of them"
@@ -283,6 +287,8 @@ def _failure(error: Exception, target: Target) -> HttpError:
     if isinstance(error, FetchError):
         return HttpError("limit", f"{target.origin} is not asked: too many names are being looked up")
     why = failures.why(error, trust=_TRUST, plain=_PLAIN)
+    if isinstance(error, aiohttp.ClientConnectorError) and error.errno and why.startswith("Connect call failed"):
+        why = os.strerror(error.errno)  # asyncio's own words name the address and not the reason
     return HttpError("failed", f"{target.origin} cannot be asked: {why}", unreachable=True)
 
 
