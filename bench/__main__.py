@@ -17,6 +17,7 @@ from bench import (
     cached_load,
     calls,
     costs,
+    host_http,
     interpreters,
     loop,
     memory,
@@ -43,6 +44,7 @@ _BENCHMARKS: Final[dict[str, tuple[str, Callable[[Options], Awaitable[Result]]]]
     "profile": ("where the microseconds of a call go", costs.measure),
     "cached-load": ("load of a cached module against its compilation", cached_load.measure),
     "reload": ("failed calls and p99 while modules are swapped under load", reload.measure),
+    "host-http": ("requests of http_fetch, against aiohttp alone", host_http.measure),
     "loop": ("how soon an endless loop is cut, and a neighbour's p99 beside it", loop.measure),
     "memory": ("resident memory with ten plugins, and growth over calls and reloads", memory.measure),
 }

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
 from hookline_artifacts.errors import ConfigError
-from hookline_artifacts.net.addresses import NamedAddresses, Network
+from hookline_artifacts.net.addresses import NamedAddresses
 from hookline_runtime.host.http_message import MAX_URL, HttpError
 
 if TYPE_CHECKING:
@@ -54,17 +54,10 @@ class Target:
     path: str
     query: str
     """With its ``?``, or empty."""
-
-    @property
-    def origin(self) -> str:
-        """``https://host``, with the port where it is not the scheme's."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}" + ("" if self.port == _PORTS[self.scheme] else f":{self.port}")
-
-    @property
-    def url(self) -> str:
-        """The whole."""
-        return f"{self.origin}{self.path}{self.query}"
+    origin: str
+    """``https://host``, with the port where it is not the scheme's."""
+    url: str
+    """The whole."""
 
 
 def read_url(text: str) -> Target:
@@ -84,8 +77,19 @@ def read_url(text: str) -> Target:
     host, port = _authority(match[2])
     if not _QUERY.fullmatch(query or "?"):
         raise HttpError("denied", "a URL's query has a character that must be percent-encoded")
-    query = "" if query == "?" else query
-    return Target(scheme=scheme, host=host, port=port or _PORTS[scheme], path=_path(match[3] or "/"), query=query)
+    query, path = "" if query == "?" else query, _path(match[3] or "/")
+    origin = f"{scheme}://[{host}]" if ":" in host else f"{scheme}://{host}"
+    if port is not None and port != _PORTS[scheme]:
+        origin = f"{origin}:{port}"
+    return Target(
+        scheme=scheme,
+        host=host,
+        port=port or _PORTS[scheme],
+        path=path,
+        query=query,
+        origin=origin,
+        url=f"{origin}{path}{query}",
+    )
 
 
 def follow(here: Target, location: str) -> Target:
@@ -127,14 +131,8 @@ class Rule:
     """What must not be seen, of that value; empty where there is none."""
     ca: str | None
     """The authority of the server's certificate, PEM."""
-
-    def names(self, target: Target) -> bool:
-        """Whether it is about this scheme, host and port."""
-        if (self.scheme, self.port) != (target.scheme, target.port):
-            return False
-        if self.wildcard:
-            return target.host.endswith(self.host) and not is_address(target.host)
-        return target.host == self.host
+    refusal: str | None
+    """Why its host is not asked, where that is an address."""
 
     def allows_path(self, path: str) -> bool:
         """Whether a path begins, by whole segments, with one that is allowed."""
@@ -149,22 +147,36 @@ class Egress:
     def __init__(self, rules: Sequence[EgressRule], credentials: Mapping[str, str]) -> None:
         """Raises ConfigError where a Secret's value cannot be used."""
         self.rules = tuple(_rule(number, rule, credentials) for number, rule in enumerate(rules))
+        self._by_origin: dict[tuple[str, str, int], list[Rule]] = {}
+        self._wildcards = [rule for rule in self.rules if rule.wildcard]
+        for rule in self.rules:
+            if not rule.wildcard:
+                self._by_origin.setdefault((rule.scheme, rule.host, rule.port), []).append(rule)
 
     def rule(self, method: str, target: Target) -> Rule:
         """The first rule that allows all of a request. Raises HttpError."""
-        named = [each for each in self.rules if each.names(target)]
+        named = self._naming(target)
+        for each in named:
+            if method in each.methods and each.allows_path(target.path):
+                if each.refusal is not None:
+                    raise HttpError("denied", f"{target.origin} is not asked: {each.refusal}")
+                return each
         if not named:
             raise HttpError("denied", f"no rule of spec.egress names {target.origin}")
-        able = [each for each in named if method in each.methods]
-        if not able:
-            raise HttpError("denied", f"no rule of spec.egress allows {method} to {target.origin}")
-        found = next((each for each in able if each.allows_path(target.path)), None)
-        if found is None:
-            raise HttpError("denied", f"no rule of spec.egress allows {method} to this path of {target.origin}")
-        refusal = found.addresses.refusal(target.host) if is_address(target.host) else None
-        if refusal is not None:
-            raise HttpError("denied", f"{target.origin} is not asked: {refusal}")
-        return found
+        path = " this path of" if any(method in each.methods for each in named) else ""
+        raise HttpError("denied", f"no rule of spec.egress allows {method} to{path} {target.origin}")
+
+    def _naming(self, target: Target) -> list[Rule]:
+        """The rules about a scheme, host and port, in order."""
+        exact = self._by_origin.get((target.scheme, target.host, target.port), [])
+        if not self._wildcards or is_address(target.host):
+            return exact
+        wild = [
+            each
+            for each in self._wildcards
+            if (each.scheme, each.port) == (target.scheme, target.port) and target.host.endswith(each.host)
+        ]
+        return sorted(exact + wild, key=lambda rule: rule.number)
 
 
 def is_address(host: str) -> bool:
@@ -181,10 +193,12 @@ def _rule(number: int, rule: EgressRule, credentials: Mapping[str, str]) -> Rule
 
     wildcard = rule.host.startswith("*.")
     host = rule.host.removeprefix("*").lower()
-    own: tuple[Network, ...] = ()
+    addresses, refusal = NamedAddresses(named=tuple(map(ipaddress.ip_network, rule.addresses))), None
     if is_address(host):
         address = ipaddress.ip_address(host)
-        host, own = str(address), (ipaddress.ip_network(address),)
+        host = str(address)
+        addresses = NamedAddresses(named=(ipaddress.ip_network(address), *addresses.named))
+        refusal = addresses.refusal(host)
     credential, hidden = None, ""
     if rule.credential is not None:
         given = rule.credential
@@ -204,7 +218,8 @@ def _rule(number: int, rule: EgressRule, credentials: Mapping[str, str]) -> Rule
         port=rule.port or _PORTS[rule.scheme],
         methods=frozenset(rule.methods or ("GET", "HEAD")),
         paths=tuple(_spelled(each) for each in rule.paths),
-        addresses=NamedAddresses(named=(*own, *map(ipaddress.ip_network, rule.addresses))),
+        addresses=addresses,
+        refusal=refusal,
         credential=credential,
         secret=hidden,
         ca=None if rule.ca_from is None else value_of("caFrom", rule.ca_from.id),

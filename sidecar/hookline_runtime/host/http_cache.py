@@ -35,11 +35,12 @@ _DIRECTIVE: Final = re.compile(
 _MAX_CONTROL: Final = 4096
 _DIGITS: Final = re.compile(r"[0-9]{1,19}")
 _MAX_DATE: Final = 64
-_HOP: Final = frozenset({
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authentication-info", "proxy-authorization",
-    "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+_CONDITIONS: Final = frozenset({
+    "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "range",
 })  # fmt: skip
-_CONDITIONS: Final = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "range")
+_SPEAKING: Final = _CONDITIONS | {"cache-control", "pragma"}
+_LASTING: Final = frozenset({"cache-control", "expires", "etag", "last-modified"})
+"""Without any of these, a response is not kept."""
 
 
 def directives(value: str) -> dict[str, str]:
@@ -56,12 +57,6 @@ def directives(value: str) -> dict[str, str]:
     return found
 
 
-def without_hops(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers without those of one connection: RFC 9110, 7.6.1."""
-    named = {each.strip().lower() for each in headers.get("connection", "").split(",")}
-    return {name: value for name, value in headers.items() if name not in _HOP and name not in named}
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wish:
     """What a request says of caches."""
@@ -76,18 +71,23 @@ class Wish:
     @classmethod
     def of(cls, method: str, headers: Mapping[str, str], *, has_body: bool) -> Wish:
         """Of a request."""
+        if method != "GET" or has_body:
+            return _NONE
+        if headers.keys().isdisjoint(_SPEAKING):
+            return _PLAIN
         asked = directives(headers.get("cache-control", ""))
         no_cache = "no-cache" in asked or ("cache-control" not in headers and "no-cache" in headers.get("pragma", ""))
         return cls(
-            kept=method == "GET"
-            and not has_body
-            and "no-store" not in asked
-            and not any(each in headers for each in _CONDITIONS),
+            kept="no-store" not in asked and headers.keys().isdisjoint(_CONDITIONS),
             revalidate=no_cache,
             max_age=_seconds(asked["max-age"]) or 0 if "max-age" in asked else None,
             min_fresh=_seconds(asked.get("min-fresh", "")) or 0,
             only_kept="only-if-cached" in asked,
         )
+
+
+_PLAIN: Final = Wish(kept=True, revalidate=False, max_age=None, min_fresh=0, only_kept=False)
+_NONE: Final = Wish(kept=False, revalidate=False, max_age=None, min_fresh=0, only_kept=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -220,6 +220,8 @@ def may_share(response: Response) -> bool:
 def _kept(headers: Mapping[str, str], response: Response, moment: Moment) -> Kept | None:
     """What to keep of a response; None for nothing. RFC 9111, 3."""
     given = response.headers
+    if given.keys().isdisjoint(_LASTING):
+        return None
     control = directives(given.get("cache-control", ""))
     varies = sorted({each.strip().lower() for each in given.get("vary", "").split(",")} - {""})
     if response.status not in _STATUSES or "no-store" in control or "*" in varies:

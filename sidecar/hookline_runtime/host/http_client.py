@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from hookline_api.bundle import REDACTED
 from hookline_runtime.host.egress import Egress, Rule, Target, follow, read_url
-from hookline_runtime.host.http_cache import Moment, ResponseCache, Wish, may_share, without_hops
+from hookline_runtime.host.http_cache import Moment, ResponseCache, Wish, may_share
 from hookline_runtime.host.http_message import HttpError, Request, Response
 
 if TYPE_CHECKING:
@@ -86,12 +86,14 @@ class _Flight:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Hop:
-    """One request of a trip."""
+    """One request of a trip, and the rule that allows it."""
 
+    rule: Rule
     method: str
     target: Target
     headers: dict[str, str]
     body: bytes | None
+    wish: Wish
 
 
 class Reach:
@@ -152,7 +154,7 @@ class HttpClient:
         rule = self._egress.rule(request.method, target)
         if rule.credential is not None and rule.credential[0] in request.headers:
             raise HttpError("denied", f"the header {rule.credential[0]} is the host's to send to {target.origin}")
-        hop = _Hop(method=request.method, target=target, headers=request.headers, body=request.body)
+        hop = _hop(rule, request.method, target, request.headers, request.body)
         most = self._most_ms if request.timeout_ms is None else min(request.timeout_ms, self._most_ms)
         trip = _Trip()
         try:
@@ -172,11 +174,10 @@ class HttpClient:
 
     def _is_single(self, hop: _Hop) -> bool:
         """Whether it is better asked once for all who ask it now: not what is answered at once."""
-        wish = Wish.of(hop.method, hop.headers, has_body=hop.body is not None)
-        if not wish.kept:
+        if not hop.wish.kept:
             return False
         kept = self._cache.find(hop.target.url, hop.headers)
-        return kept is None or not kept.is_fresh(wish, time.monotonic())
+        return kept is None or not kept.is_fresh(hop.wish, time.monotonic())
 
     async def _share(self, hop: _Hop, mine: _Trip) -> Response:
         key: _Key = hop.target.url, tuple(sorted(hop.headers.items()))
@@ -212,25 +213,35 @@ class HttpClient:
 
     async def _travel(self, hop: _Hop, trip: _Trip) -> Response:
         """A request, and where its redirects lead. Raises HttpError."""
-        rule = self._egress.rule(hop.method, hop.target)
         for _ in range(MAX_REDIRECTS + 1):
-            response = await self._hop(rule, hop, trip)
+            response = await self._hop(hop, trip)
             location = response.headers.get("location")
             if response.status not in _REDIRECTS or location is None:
                 return response
             here = hop.target.origin
             try:
-                hop = _redirected(hop, response.status, location)
-                rule = self._egress.rule(hop.method, hop.target)
+                hop = self._redirected(hop, response.status, location)
             except HttpError as error:
                 raise HttpError(error.cause, f"{here} redirects, and that is not followed: {error}") from None
-            if rule.credential is not None:
-                hop.headers.pop(rule.credential[0], None)
         raise HttpError("limit", f"{hop.target.origin} was not asked: there were more than {MAX_REDIRECTS} redirects")
 
-    async def _hop(self, rule: Rule, hop: _Hop, trip: _Trip) -> Response:
-        url, headers = hop.target.url, hop.headers
-        wish = Wish.of(hop.method, headers, has_body=hop.body is not None)
+    def _redirected(self, hop: _Hop, status: int, location: str) -> _Hop:
+        """The next request after a redirect: RFC 9110, 15.4. Raises HttpError."""
+        there = follow(hop.target, location)
+        method, headers, body = hop.method, dict(hop.headers), hop.body
+        if (status == _SEE_OTHER and method != "HEAD") or (status in {301, 302} and method == "POST"):
+            method, body = "GET", None
+            for name in _OF_A_BODY:
+                headers.pop(name, None)
+        if there.origin != hop.target.origin:
+            headers = {name: value for name, value in headers.items() if name in _FOR_ANYBODY}
+        rule = self._egress.rule(method, there)
+        if rule.credential is not None:
+            headers.pop(rule.credential[0], None)
+        return _hop(rule, method, there, headers, body)
+
+    async def _hop(self, hop: _Hop, trip: _Trip) -> Response:
+        url, headers, wish = hop.target.url, hop.headers, hop.wish
         kept = self._cache.find(url, headers) if wish.kept else None
         sent = time.monotonic()
         if kept is not None and kept.is_fresh(wish, sent):
@@ -238,7 +249,7 @@ class HttpClient:
         if wish.only_kept:
             return Response(status=504, headers={}, body=b"")  # RFC 9111, 5.2.1.7
         conditions = {} if kept is None else kept.conditions()
-        response = await self._exchange(rule, replace(hop, headers=headers | conditions), trip)
+        response = await self._exchange(hop, headers | conditions if conditions else headers, trip)
         moment = Moment(sent=sent, came=time.monotonic(), wall=time.time())
         if kept is not None and conditions and response.status == _NOT_MODIFIED:
             return self._cache.confirm(url, headers, kept, response, moment).served(moment.came)
@@ -259,11 +270,13 @@ class HttpClient:
             if there.origin == target.origin:
                 self._cache.forget(there.url)
 
-    async def _exchange(self, rule: Rule, hop: _Hop, trip: _Trip) -> Response:
+    async def _exchange(self, hop: _Hop, headers: dict[str, str], trip: _Trip) -> Response:
         """Send one request in its turn, with its rule's credential. Raises HttpError."""
+        rule = hop.rule
         if self._waiting >= MAX_WAITING:
             raise HttpError("limit", f"{MAX_WAITING} requests of the plugin wait already")
-        headers = hop.headers if rule.credential is None else hop.headers | dict([rule.credential])
+        if rule.credential is not None:
+            headers = headers | dict([rule.credential])
         self._waiting += 1
         try:
             async with self._permits:
@@ -277,21 +290,12 @@ class HttpClient:
             self._waiting -= 1
         trip.asked = None
         self._reach.answered(hop.target.host)
-        response = replace(response, headers=without_hops(response.headers))
         return response if len(rule.secret) < _SHORTEST_SECRET else _without(rule.secret, response)
 
 
-def _redirected(hop: _Hop, status: int, location: str) -> _Hop:
-    """The next request after a redirect: RFC 9110, 15.4. Raises HttpError."""
-    there = follow(hop.target, location)
-    method, headers, body = hop.method, dict(hop.headers), hop.body
-    if (status == _SEE_OTHER and method != "HEAD") or (status in {301, 302} and method == "POST"):
-        method, body = "GET", None
-        for name in _OF_A_BODY:
-            headers.pop(name, None)
-    if there.origin != hop.target.origin:
-        headers = {name: value for name, value in headers.items() if name in _FOR_ANYBODY}
-    return _Hop(method=method, target=there, headers=headers, body=body)
+def _hop(rule: Rule, method: str, target: Target, headers: dict[str, str], body: bytes | None) -> _Hop:
+    wish = Wish.of(method, headers, has_body=body is not None)
+    return _Hop(rule=rule, method=method, target=target, headers=headers, body=body, wish=wish)
 
 
 def _without(secret: str, response: Response) -> Response:

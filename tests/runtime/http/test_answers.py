@@ -62,6 +62,12 @@ async def test_a_compressed_body_is_undone(plain, guest, coding):
     assert "content-length" not in answer["headers"]
 
 
+async def test_headers_of_the_connection_are_not_of_the_response(guest):
+    """RFC 9110, 7.6.1: also those that `Connection` names."""
+    head = HEAD + b"Connection: X-Hop, keep-alive\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nX-End: 2\r\n"
+    assert (await said(guest, head + b"Content-Length: 1\r\n\r\nx"))["headers"] == {"x-end": "2"}
+
+
 async def test_several_members_of_gzip_are_one_body_and_many_are_none(plain, guest):
     """Each costs a copy of what follows it."""
     plain.page("/two", gzip.compress(b"a") + gzip.compress(b"b"), Content_Encoding="gzip")

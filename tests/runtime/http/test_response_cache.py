@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hookline_runtime.host import http_cache
-from hookline_runtime.host.http_cache import Moment, ResponseCache, Wish, directives, without_hops
+from hookline_runtime.host.http_cache import Moment, ResponseCache, Wish, directives
 from hookline_runtime.host.http_message import Response
 from http_guests import body
 
@@ -154,12 +154,6 @@ def test_it_has_an_end():
 def test_directives_are_read_whatever_they_are(text):
     """And their names are names."""
     assert all(name and " " not in name for name in directives(text))
-
-
-def test_headers_of_a_connection_are_not_kept():
-    """RFC 9110, 7.6.1: also those that `Connection` names."""
-    given = {"connection": "close, X-Hop", "x-hop": "1", "transfer-encoding": "chunked", "x-end": "2"}
-    assert without_hops(given) == {"x-end": "2"}
 
 
 async def test_a_fresh_response_is_not_asked_again(site, guest):

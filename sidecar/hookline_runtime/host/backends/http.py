@@ -49,6 +49,11 @@ _MAX_MEMBERS: Final = 16
 """Of one gzip body; honest ones have one, and each costs a copy of what follows it."""
 _ZLIB: Final = 8
 """The low half of the first byte of RFC 1950. Some servers send bare RFC 1951 as ``deflate``."""
+HOP: Final = (
+    "connection", "keep-alive", "proxy-authenticate", "proxy-authentication-info", "proxy-connection", "te", "trailer",
+    "transfer-encoding", "upgrade",
+)  # fmt: skip
+"""Headers of one connection, and not of the response: RFC 9110, 7.6.1. So are those that ``Connection`` names."""
 _TRUST: Final = "name its authority in the rule's caFrom"
 _PLAIN: Final = "write the rule with scheme: http where it speaks plain HTTP"
 
@@ -91,22 +96,21 @@ class HttpBackend:
     ) -> Response:
         """Send one request, and read its response. Raises HttpError. Whoever cancels it ends its connection."""
         try:
-            with on_behalf_of(self._owner):
-                async with self._session(rule).request(
-                    method,
-                    URL(target.url, encoded=True),
-                    headers={"Accept-Encoding": "gzip, deflate", **headers},
-                    skip_auto_headers=("Content-Type",),
-                    data=body,
-                    allow_redirects=False,
-                    ssl=self._contexts.get(rule.ca, True),
-                ) as response:
-                    came = _headers(response, target)
-                    coding = came.pop("content-encoding", "identity").strip().lower()
-                    read = b"" if method == "HEAD" else await _body(response, coding, target)
-                    if method != "HEAD":
-                        came.pop("content-length", None)
-                    return Response(status=response.status, headers=came, body=read)
+            async with self._session(rule).request(
+                method,
+                URL(target.url, encoded=True),
+                headers=headers,
+                data=body,
+                allow_redirects=False,
+                ssl=self._contexts.get(rule.ca, True),
+            ) as response:
+                came = _headers(response, target)
+                coding = came.pop("content-encoding", "identity").strip().lower()
+                if method == "HEAD":
+                    return Response(status=response.status, headers=came, body=b"")
+                came.pop("content-length", None)
+                read = await _body(response, coding, target)
+                return Response(status=response.status, headers=came, body=read)
         except (aiohttp.ClientError, OSError, FetchError, ValueError) as error:
             # "from None": the exception's own text may hold the URL, and what is signed into it
             raise _failure(error, target) from None
@@ -116,7 +120,7 @@ class HttpBackend:
             raise HttpError("failed", "the plugin has been replaced")
         session = self._sessions.get(_pool(rule))
         if session is None:
-            judge = _Judge(rule.addresses, self._seconds)
+            judge = _Judge(rule.addresses, self._owner, self._seconds)
             connector = _Connector(
                 asyncio.get_running_loop(),
                 idle=self._idle,
@@ -133,7 +137,8 @@ class HttpBackend:
                 auto_decompress=False,
                 trust_env=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"User-Agent": "hookline"},
+                headers={"User-Agent": "hookline", "Accept-Encoding": "gzip, deflate"},
+                skip_auto_headers=("Content-Type",),
             )
         return session
 
@@ -153,15 +158,17 @@ class _Connector(Connector):
 class _Judge(AbstractResolver):
     """Looks names up, and lets no address pass that a rule does not allow."""
 
-    def __init__(self, addresses: NamedAddresses, seconds: float) -> None:
+    def __init__(self, addresses: NamedAddresses, owner: str, seconds: float) -> None:
         self._addresses = addresses
+        self._owner = owner
         self._names = Names(seconds)
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
         """The addresses of a host. Raises NeverAskedError where one of them may not be asked, OSError, FetchError."""
-        found = await self._names.resolve(host, port, family)
+        with on_behalf_of(self._owner):
+            found = await self._names.resolve(host, port, family)
         for each in found:
             refusal = self._addresses.refusal(each["host"])
             if refusal is not None:
@@ -219,6 +226,9 @@ def _headers(response: aiohttp.ClientResponse, target: Target) -> dict[str, str]
     for raw_name, raw_value in raw:
         name, value = raw_name.decode("ascii", "replace").lower(), raw_value.decode("utf-8", "replace")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    named = headers.get("connection")
+    for name in HOP if named is None else (*HOP, *(each.strip().lower() for each in named.split(","))):
+        headers.pop(name, None)
     return headers
 
 
