@@ -9,6 +9,7 @@ Grammar: https://www.rfc-editor.org/rfc/rfc3986 . References of redirects are re
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import re
 from dataclasses import dataclass
@@ -226,6 +227,7 @@ def _rule(number: int, rule: EgressRule, credentials: Mapping[str, str]) -> Rule
     )
 
 
+@functools.lru_cache(256)
 def _authority(text: str) -> tuple[str, int | None]:
     if "@" in text:
         raise HttpError("denied", "a URL with a user or a password is not asked: give the rule a credential")
@@ -256,6 +258,8 @@ def _authority(text: str) -> tuple[str, int | None]:
 def _path(path: str) -> str:
     if "\\" in path or not _PATH.fullmatch(path):
         raise HttpError("denied", "a URL's path has a character that must be percent-encoded")
+    if "%" not in path and "/." not in path:
+        return path
     decoded = path
     for _ in range(_DECODINGS):
         decoded = unquote(decoded)

@@ -49,10 +49,10 @@ _MAX_MEMBERS: Final = 16
 """Of one gzip body; honest ones have one, and each costs a copy of what follows it."""
 _ZLIB: Final = 8
 """The low half of the first byte of RFC 1950. Some servers send bare RFC 1951 as ``deflate``."""
-HOP: Final = (
+_HOP: Final = frozenset({
     "connection", "keep-alive", "proxy-authenticate", "proxy-authentication-info", "proxy-connection", "te", "trailer",
     "transfer-encoding", "upgrade",
-)  # fmt: skip
+})  # fmt: skip
 """Headers of one connection, and not of the response: RFC 9110, 7.6.1. So are those that ``Connection`` names."""
 _TRUST: Final = "name its authority in the rule's caFrom"
 _PLAIN: Final = "write the rule with scheme: http where it speaks plain HTTP"
@@ -79,6 +79,7 @@ class HttpBackend:
         self._owner = owner
         self._seconds = seconds
         self._sessions: dict[tuple[Any, ...], aiohttp.ClientSession] = {}
+        self._by_rule: dict[int, aiohttp.ClientSession] = {}
         self._contexts = {rule.ca: _context(rule.ca, rule.number) for rule in rules if rule.scheme == "https"}
         self._idle = max(2, MAX_IDLE // max(1, len({_pool(rule) for rule in rules})))
         self._closed = False
@@ -118,7 +119,7 @@ class HttpBackend:
     def _session(self, rule: Rule) -> aiohttp.ClientSession:
         if self._closed:
             raise HttpError("failed", "the plugin has been replaced")
-        session = self._sessions.get(_pool(rule))
+        session = self._by_rule.get(rule.number) or self._sessions.get(_pool(rule))
         if session is None:
             judge = _Judge(rule.addresses, self._owner, self._seconds)
             connector = _Connector(
@@ -131,7 +132,7 @@ class HttpBackend:
                 resolver=judge,
                 socket_factory=judge.socket,
             )
-            session = self._sessions[_pool(rule)] = aiohttp.ClientSession(
+            self._sessions[_pool(rule)] = session = aiohttp.ClientSession(
                 connector=connector,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=None),
                 auto_decompress=False,
@@ -140,6 +141,7 @@ class HttpBackend:
                 headers={"User-Agent": "hookline", "Accept-Encoding": "gzip, deflate"},
                 skip_auto_headers=("Content-Type",),
             )
+        self._by_rule[rule.number] = session
         return session
 
 
@@ -226,9 +228,10 @@ def _headers(response: aiohttp.ClientResponse, target: Target) -> dict[str, str]
     for raw_name, raw_value in raw:
         name, value = raw_name.decode("ascii", "replace").lower(), raw_value.decode("utf-8", "replace")
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    named = headers.get("connection")
-    for name in HOP if named is None else (*HOP, *(each.strip().lower() for each in named.split(","))):
-        headers.pop(name, None)
+    if not headers.keys().isdisjoint(_HOP):
+        named = (each.strip().lower() for each in headers.get("connection", "").split(","))
+        for name in (*_HOP, *named):
+            headers.pop(name, None)
     return headers
 
 
