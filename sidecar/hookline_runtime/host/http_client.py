@@ -49,6 +49,8 @@ _MAX_HOSTS: Final = 64
 log = logging.getLogger("hookline.host")
 
 _Key = tuple[str, tuple[tuple[str, str], ...]]
+_Outcome = Response | Exception | None
+"""None where the time is over."""
 
 
 class Backend(Protocol):
@@ -74,14 +76,16 @@ class _Trip:
 
 
 class _Flight:
-    """A request that several wait for."""
+    """A request on its way, and who waits for it."""
 
-    __slots__ = ("task", "trip", "waiting")
+    __slots__ = ("key", "task", "trip", "waiting")
 
-    def __init__(self, trip: _Trip) -> None:
-        self.trip = trip
-        self.waiting = 0
-        self.task: asyncio.Task[Response | HttpError]
+    def __init__(self, key: _Key | None) -> None:
+        self.key = key
+        """By what others find it; None where it is for one alone."""
+        self.trip = _Trip()
+        self.waiting: set[asyncio.Future[_Outcome]] = set()
+        self.task: asyncio.Task[None]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,60 +160,73 @@ class HttpClient:
             raise HttpError("denied", f"the header {rule.credential[0]} is the host's to send to {target.origin}")
         hop = _hop(rule, request.method, target, request.headers, request.body)
         most = self._most_ms if request.timeout_ms is None else min(request.timeout_ms, self._most_ms)
-        trip = _Trip()
-        try:
-            async with asyncio.timeout(most / 1000):
-                if self._is_single(hop):
-                    return await self._share(hop, trip)
-                return await self._travel(hop, trip)
-        except TimeoutError:
-            raise self._late(trip, target, most) from None
-
-    def _late(self, trip: _Trip, target: Target, most: float) -> HttpError:
-        if trip.asked is None:
-            return HttpError("timeout", f"{target.origin} was not asked within {most:g} ms")
-        error = HttpError("timeout", f"{trip.asked.origin} did not answer within {most:g} ms", unreachable=True)
-        self._reach.failed(trip.asked.host, str(error))
-        return error
-
-    def _is_single(self, hop: _Hop) -> bool:
-        """Whether it is better asked once for all who ask it now: not what is answered at once."""
-        if not hop.wish.kept:
-            return False
-        kept = self._cache.find(hop.target.url, hop.headers)
-        return kept is None or not kept.is_fresh(hop.wish, time.monotonic())
-
-    async def _share(self, hop: _Hop, mine: _Trip) -> Response:
-        key: _Key = hop.target.url, tuple(sorted(hop.headers.items()))
-        flight = self._flights.get(key)
+        kept = self._cache.find(target.url, hop.headers) if hop.wish.kept else None
+        now = time.monotonic()
+        if kept is not None and kept.is_fresh(hop.wish, now) and kept.response.status not in _REDIRECTS:
+            return kept.served(now)
+        deadline = asyncio.get_running_loop().time() + most / 1000
+        key = (target.url, tuple(sorted(hop.headers.items()))) if hop.wish.kept else None
+        flight = self._flights.get(key) if key is not None else None
         first = flight is None
-        if flight is None:
-            flight = self._flights[key] = _Flight(_Trip())
-            flight.task = asyncio.get_running_loop().create_task(self._fly(key, hop, flight.trip))
-        flight.waiting += 1
-        try:
-            outcome = await asyncio.shield(flight.task)
-        finally:
-            flight.waiting -= 1
-            if not flight.waiting and not flight.task.done():
-                mine.asked = flight.trip.asked  # only who leaves last says that nobody answered
-                flight.task.cancel()
-                if self._flights.get(key) is flight:
-                    del self._flights[key]
-                await asyncio.wait([flight.task])  # until its connection is closed: some turns of the loop
+        flight = flight or self._begin(key, hop)
+        outcome = await self._wait(flight, deadline)
+        if isinstance(outcome, Response) and not first and not may_share(outcome):
+            flight = self._begin(None, hop)
+            outcome = await self._wait(flight, deadline)
+        if isinstance(outcome, Response):
+            return outcome
         if isinstance(outcome, HttpError):
             raise HttpError(outcome.cause, str(outcome), unreachable=outcome.unreachable)
-        return outcome if first or may_share(outcome) else await self._travel(hop, mine)
+        raise self._late(flight, target, most) if outcome is None else outcome
 
-    async def _fly(self, key: _Key, hop: _Hop, trip: _Trip) -> Response | HttpError:
-        mine = self._flights[key]
+    def _late(self, flight: _Flight, target: Target, most: float) -> HttpError:
+        asked = flight.trip.asked
+        if asked is None:
+            return HttpError("timeout", f"{target.origin} was not asked within {most:g} ms")
+        error = HttpError("timeout", f"{asked.origin} did not answer within {most:g} ms", unreachable=True)
+        if not flight.waiting:  # others may still get an answer
+            self._reach.failed(asked.host, str(error))
+        return error
+
+    def _begin(self, key: _Key | None, hop: _Hop) -> _Flight:
+        flight = _Flight(key)
+        if key is not None:
+            self._flights[key] = flight
+        flight.task = asyncio.get_running_loop().create_task(self._fly(flight, hop))
+        return flight
+
+    async def _fly(self, flight: _Flight, hop: _Hop) -> None:
+        """All of a request, and its outcome for those who wait for it."""
+        outcome: _Outcome
         try:
-            return await self._travel(hop, trip)
-        except HttpError as error:
-            return error.with_traceback(None)
+            outcome = await self._travel(hop, flight.trip)
+        except Exception as error:  # noqa: BLE001 - theirs, whatever it is
+            outcome = error
+        self._no_more(flight)
+        for each in flight.waiting:
+            if not each.done():
+                each.set_result(outcome)
+
+    def _no_more(self, flight: _Flight) -> None:
+        """Nobody else may join it."""
+        if flight.key is not None and self._flights.get(flight.key) is flight:
+            del self._flights[flight.key]
+
+    async def _wait(self, flight: _Flight, deadline: float) -> _Outcome:
+        """What it comes to until then. Whoever leaves last ends it."""
+        loop = asyncio.get_running_loop()
+        mine: asyncio.Future[_Outcome] = loop.create_future()
+        flight.waiting.add(mine)
+        timer = loop.call_at(deadline, _give_up, mine)
+        try:
+            return await mine
         finally:
-            if self._flights.get(key) is mine:
-                del self._flights[key]
+            timer.cancel()
+            flight.waiting.discard(mine)
+            if not flight.waiting and not flight.task.done():
+                self._no_more(flight)
+                flight.task.cancel()
+                await asyncio.wait([flight.task])  # until its connection is closed: some turns of the loop
 
     async def _travel(self, hop: _Hop, trip: _Trip) -> Response:
         """A request, and where its redirects lead. Raises HttpError."""
@@ -305,6 +322,11 @@ def _without(secret: str, response: Response) -> Response:
     """
     headers = {name: value.replace(secret, REDACTED) for name, value in response.headers.items()}
     return replace(response, headers=headers, body=response.body.replace(secret.encode(), REDACTED.encode()))
+
+
+def _give_up(future: asyncio.Future[_Outcome]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _named(host: str) -> str:

@@ -33,7 +33,7 @@ async def waiting(asks, count):
     """Once so many wait for one flight."""
 
     def how_many():
-        return sum(flight.waiting for flight in asks.client._flights.values()) == count
+        return sum(len(flight.waiting) for flight in asks.client._flights.values()) == count
 
     await until_true(how_many, "all of them wait", pause=0)
 
