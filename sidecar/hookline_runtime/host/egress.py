@@ -13,7 +13,7 @@ import functools
 import ipaddress
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import unquote
 
 from hookline_artifacts.errors import ConfigError
@@ -44,8 +44,7 @@ _CREDENTIAL: Final = re.compile(r"[\x20-\x7e]{1,8192}")
 _NO_CREDENTIALS: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "accept-encoding"})
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Target:
+class Target(NamedTuple):
     """A URL that can be asked, in the one form in which it is judged, sent and kept."""
 
     scheme: str

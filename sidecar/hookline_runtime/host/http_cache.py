@@ -4,6 +4,10 @@ It is a private cache in the memory of one worker: of one plugin, for itself. So
 ``Authorization`` are kept as others are, and ``s-maxage`` and ``proxy-revalidate`` are not for us. Three things are
 simpler than the standard allows: nothing stale is served, no freshness is guessed for who states none, and only GET is
 kept. What has a validator and is not fresh is kept to be revalidated.
+
+DANGER: one plugin may ask on behalf of many people, with the token of each. A private cache of one person would not
+have to tell them apart, and servers rely on that. So whatever a guest sends in headers of its own choosing tells them
+apart here, whether or not the response varies by it.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ import email.utils
 import re
 from collections import OrderedDict
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,6 +43,10 @@ _CONDITIONS: Final = frozenset({
     "if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range", "range",
 })  # fmt: skip
 _SPEAKING: Final = _CONDITIONS | {"cache-control", "pragma"}
+_IMPERSONAL: Final = frozenset({
+    "accept", "accept-language", "cache-control", "pragma", "traceparent", "tracestate", "user-agent", "x-request-id",
+})  # fmt: skip
+"""Headers that say nothing of who asks. All others have to be the same."""
 _LASTING: Final = frozenset({"cache-control", "expires", "etag", "last-modified"})
 """Without any of these, a response is not kept."""
 
@@ -95,8 +103,10 @@ class Kept:
     """One response that is kept."""
 
     response: Response
+    asked_with: dict[str, str]
+    """The headers of its request that may say who asked."""
     varies: tuple[tuple[str, str | None], ...]
-    """The headers of its request that it depends on."""
+    """More of them, that it depends on."""
     lifetime: float
     """Seconds for which it is fresh."""
     revalidate: bool
@@ -105,6 +115,10 @@ class Kept:
     """Seconds, when it came."""
     at: float
     """Seconds on the monotonic clock, when it came."""
+
+    def answers(self, headers: Mapping[str, str]) -> bool:
+        """Whether it is for a request with these headers."""
+        return self.asked_with == _personal(headers) and all(headers.get(name) == value for name, value in self.varies)
 
     def age_at(self, now: float) -> float:
         """Seconds since the origin made or confirmed it, RFC 9111, 4.2.3."""
@@ -137,11 +151,12 @@ class Kept:
     def size(self) -> int:
         """Bytes, about."""
         headers = sum(len(name) + len(value) for name, value in self.response.headers.items())
-        return len(self.response.body) + headers + _OVERHEAD
+        asked = sum(len(name) + len(value) for name, value in self.asked_with.items())
+        varies = sum(len(name) + len(value or "") for name, value in self.varies)
+        return len(self.response.body) + headers + asked + varies + _OVERHEAD
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """When a request was sent and its response came: seconds on the monotonic clock, and since 1970."""
 
     sent: float
@@ -168,6 +183,8 @@ class ResponseCache:
 
     def keep(self, url: str, headers: Mapping[str, str], response: Response, moment: Moment) -> None:
         """Keep a response, if its rules and its size allow that; what it replaces goes either way."""
+        if url not in self._kept and response.headers.keys().isdisjoint(_LASTING):
+            return
         self._drop(url, headers)
         kept = _kept(headers, response, moment)
         if kept is None or kept.size > MAX_ENTRY:
@@ -199,7 +216,7 @@ class ResponseCache:
 
     def _drop(self, url: str, headers: Mapping[str, str]) -> None:
         variants = self._kept.get(url, [])
-        for each in [one for one in variants if all(headers.get(name) == value for name, value in one.varies)]:
+        for each in [one for one in variants if one.answers(headers)]:
             variants.remove(each)
             self._add(each, -1)
         if not variants:
@@ -238,12 +255,17 @@ def _kept(headers: Mapping[str, str], response: Response, moment: Moment) -> Kep
     corrected = (_seconds(given.get("age", "")) or 0.0) + max(0.0, moment.came - moment.sent)
     return Kept(
         response=response,
+        asked_with=_personal(headers),
         varies=tuple((name, headers.get(name)) for name in varies),
         lifetime=lifetime,
         revalidate="no-cache" in control,
         age=max(apparent, corrected),
         at=moment.came,
     )
+
+
+def _personal(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name not in _IMPERSONAL}
 
 
 def _seconds(text: str) -> float | None:

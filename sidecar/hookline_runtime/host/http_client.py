@@ -11,8 +11,8 @@ import asyncio
 import logging
 import time
 from collections import OrderedDict
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final, Protocol
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from hookline_api.bundle import REDACTED
 from hookline_runtime.host.egress import Egress, Rule, Target, follow, read_url
@@ -88,8 +88,7 @@ class _Flight:
         self.task: asyncio.Task[None]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Hop:
+class _Hop(NamedTuple):
     """One request of a trip, and the rule that allows it."""
 
     rule: Rule

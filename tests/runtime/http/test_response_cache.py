@@ -170,6 +170,21 @@ async def test_a_fresh_response_is_not_asked_again(site, guest):
     assert len(site.requests) == 3
 
 
+@pytest.mark.parametrize("name", ["Authorization", "Cookie", "X-Api-Key", "X-Tenant"])
+async def test_what_one_person_may_see_is_not_given_to_another(site, guest, name):
+    """A guest asks with the token of each, and a server need not say that its answer varies by that."""
+
+    async def page(request):
+        return web.Response(text=request.headers.get(name, "nobody"), headers={"Cache-Control": "private, max-age=60"})
+
+    site.pages["/"] = page
+    asks = guest(site.rule())
+    people = [{name: "ann"}, {name: "bob"}, {}, {name: "ann", "User-Agent": "x"}]
+    answers = [await asks.fetch(site.url(), headers=headers) for headers in people]
+    assert [body(answer) for answer in answers] == [b"ann", b"bob", b"nobody", b"ann"]
+    assert [answer["fromCache"] for answer in answers] == [False, False, False, True]
+
+
 async def test_a_stale_response_is_confirmed(site, guest):
     """A 304 is enough, and its headers are the newer ones."""
     count = []

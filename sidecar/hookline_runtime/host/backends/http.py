@@ -218,16 +218,17 @@ def _system() -> ssl.SSLContext:
 
 
 def _headers(response: aiohttp.ClientResponse, target: Target) -> dict[str, str]:
-    raw = response.raw_headers
-    if len(raw) > MAX_HEADERS or sum(len(name) + len(value) for name, value in raw) > MAX_HEADER_BYTES:
+    headers: dict[str, str] = {}
+    size = 0
+    for raw_name, raw_value in response.raw_headers:
+        size += len(raw_name) + len(raw_value)
+        name, value = raw_name.decode("ascii", "replace").lower(), raw_value.decode("utf-8", "replace")
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    if len(response.raw_headers) > MAX_HEADERS or size > MAX_HEADER_BYTES:
         raise HttpError(
             "limit",
             f"{target.origin} answered with more than {MAX_HEADERS} headers or {MAX_HEADER_BYTES} bytes of them",
         )
-    headers: dict[str, str] = {}
-    for raw_name, raw_value in raw:
-        name, value = raw_name.decode("ascii", "replace").lower(), raw_value.decode("utf-8", "replace")
-        headers[name] = f"{headers[name]}, {value}" if name in headers else value
     if not headers.keys().isdisjoint(_HOP):
         named = (each.strip().lower() for each in headers.get("connection", "").split(","))
         for name in (*_HOP, *named):
