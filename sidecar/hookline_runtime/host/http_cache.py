@@ -179,7 +179,7 @@ class ResponseCache:
         if variants is None:
             return None
         self._kept.move_to_end(url)
-        return next((each for each in variants if all(headers.get(name) == value for name, value in each.varies)), None)
+        return next((each for each in variants if each.answers(headers)), None)
 
     def keep(self, url: str, headers: Mapping[str, str], response: Response, moment: Moment) -> None:
         """Keep a response, if its rules and its size allow that; what it replaces goes either way."""
