@@ -19,6 +19,7 @@ from bench import (
     costs,
     host_valkey,
     host_cache,
+    host_http,
     interpreters,
     loop,
     memory,
@@ -47,6 +48,7 @@ _BENCHMARKS: Final[dict[str, tuple[str, Callable[[Options], Awaitable[Result]]]]
     "host-cache": ("a guest's cache in the pod's memory, against an empty call", host_cache.measure),
     "cached-load": ("load of a cached module against its compilation", cached_load.measure),
     "reload": ("failed calls and p99 while modules are swapped under load", reload.measure),
+    "host-http": ("requests of http_fetch, against aiohttp alone", host_http.measure),
     "loop": ("how soon an endless loop is cut, and a neighbour's p99 beside it", loop.measure),
     "memory": ("resident memory with ten plugins, and growth over calls and reloads", memory.measure),
 }
