@@ -107,7 +107,8 @@ class Runtime:
         """With ``initial_keys``, it is who tidies the store and writes ``kv.initial``; else somebody else does."""
         self._kv = kv
         worker, workers = (0, 1) if member is None else (member.process, member.processes)
-        self._context = HostContext(kv=kv, worker=worker, workers=workers)
+        locks = None if member is None else member.path
+        self._context = HostContext(kv=kv, worker=worker, workers=workers, locks=locks)
         self._initial_keys = initial_keys
         self._stats = stats or StatsTable()
         self._member = member

@@ -26,6 +26,7 @@ from hookline_runtime.host.arguments import ABSENT, Answer, CodeError, Times, ti
 from hookline_runtime.host.basics import Basics, GuestMetric
 from hookline_runtime.host.kv import KvError
 from hookline_runtime.host.kv_functions import KvFunctions
+from hookline_runtime.host.query import QueryFunctions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -62,12 +63,16 @@ class PluginHost:
         """What cannot be reached now, such as ``data source 'grants'``, and why, in one sentence."""
         basics = Basics(plugin)
         self.metrics: dict[str, GuestMetric] = basics.metrics
-        self._families: tuple[Family, ...] = (basics, KvFunctions(plugin, context))
-        self._methods = {name: method for family in self._families for name, method in family.functions().items()}
         self.denied: dict[str, int] = {}
         """Calls without their permission, by function."""
         self.refused: dict[str, int] = {}
         """Calls that a cap, a bad argument or a failing store stopped, by function."""
+        self._families: tuple[Family, ...] = (
+            basics,
+            KvFunctions(plugin, context),
+            QueryFunctions(plugin, context, unavailable=self.unavailable, count=self._count),
+        )
+        self._methods = {name: method for family in self._families for name, method in family.functions().items()}
         self.times: dict[str, Times] = {}
         """Of the functions that wait."""
 
@@ -79,6 +84,11 @@ class PluginHost:
         """Give back what its functions hold, on the event loop: no call will come."""
         for family in self._families:
             family.close()
+
+    def _count(self, name: str, cause: str) -> None:
+        """An error was told as JSON."""
+        counts = self.denied if cause == "denied" else self.refused
+        counts[name] = counts.get(name, 0) + 1
 
     def _guarded(self, module: str, name: str) -> HostCallable:
         function = HOST_FUNCTIONS[module, name]
