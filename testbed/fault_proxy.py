@@ -34,7 +34,8 @@ class FaultProxy:
         self.delay = 0.0
         self.cut_after: int | None = None
         self.reset_after: int | None = None
-        self.silent = False
+        self._speaks = asyncio.Event()
+        self._speaks.set()
         self.accepted = 0
         """Connections that were taken so far."""
         self.answered = 0
@@ -42,6 +43,15 @@ class FaultProxy:
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def silent(self) -> bool:
+        """Whether nothing comes back."""
+        return not self._speaks.is_set()
+
+    @silent.setter
+    def silent(self, silent: bool) -> None:
+        (self._speaks.clear if silent else self._speaks.set)()
 
     @property
     def open(self) -> int:
@@ -62,7 +72,7 @@ class FaultProxy:
     async def accept(self) -> None:
         """Take connections."""
         if self._server is None:
-            self._server = await asyncio.start_server(self._serve, self.host, self.port, limit=_PIECE)
+            self._server = await asyncio.start_server(self._take, self.host, self.port, limit=_PIECE)
 
     async def refuse(self) -> None:
         """Take none, and reset those that are there."""
@@ -74,6 +84,7 @@ class FaultProxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._open.clear()
         if server is not None:
             await server.wait_closed()
 
@@ -82,13 +93,14 @@ class FaultProxy:
         for writer in tuple(self._open):
             _reset(writer)
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         self._open.add(writer)
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         far: asyncio.StreamWriter | None = None
         asking: asyncio.Task[None] | None = None
         try:
@@ -98,12 +110,13 @@ class FaultProxy:
         except (OSError, asyncio.CancelledError):
             _reset(writer)
         finally:
+            both = [each for each in (writer, far) if each is not None]
+            for each in both:
+                each.close()
             if asking is not None:
                 asking.cancel()
-                await asyncio.gather(asking, return_exceptions=True)
-            for each in (writer, far):
-                if each is not None:
-                    each.close()
+            with contextlib.suppress(OSError, asyncio.CancelledError):
+                await asyncio.gather(*(each.wait_closed() for each in both), return_exceptions=True)
             self._open.discard(writer)
 
     async def _answer(self, answers: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -111,8 +124,7 @@ class FaultProxy:
         while data := await answers.read(_PIECE):
             if self.delay:
                 await asyncio.sleep(self.delay)  # the fault itself
-            while self.silent:
-                await asyncio.sleep(0.01)
+            await self._speaks.wait()
             end = min((each for each in (self.cut_after, self.reset_after) if each is not None), default=None)
             piece = data if end is None else data[: max(0, end - passed)]
             writer.write(piece)

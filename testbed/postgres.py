@@ -39,7 +39,7 @@ grant select, insert, update, delete on orders to {USER};
 create table public.private (id int);
 grant pg_monitor to {USER};
 """
-_HBA: Final = f"""
+_HBA: Final = """
 local all all trust
 hostssl all certified 127.0.0.1/32 cert clientcert=verify-full
 host all all 127.0.0.1/32 scram-sha-256

@@ -77,7 +77,7 @@ class QueryFunctions:
         for source in self._sources.values():
             source.close()
 
-    async def _query_execute(  # noqa: PLR0917 - as the guest has them
+    async def _query_execute(
         self, memory: GuestMemory, source: int, source_len: int, sql: int, sql_len: int, given: int, given_len: int
     ) -> bytes:
         async def ask() -> bytes:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="session")
-def server(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Iterator[postgres.Server]:
+def server() -> Iterator[postgres.Server]:
     """A PostgreSQL with TLS and SCRAM, for all tests of a process."""
     if postgres.program("initdb") is None:
         if os.environ.get("CI"):

@@ -14,16 +14,16 @@ import asyncio
 import contextlib
 import logging
 import random
-import select
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
 import psycopg
 from psycopg_pool import AsyncConnectionPool, AsyncNullConnectionPool, PoolTimeout
 
 from hookline_runtime.host.backends.postgres_connection import CONNECT_S, Conninfo
-from hookline_runtime.host.backends.postgres_statement import Broken, Caps, can_count, describe, execute
+from hookline_runtime.host.backends.postgres_statement import Broken, Caps, describe, execute
+from hookline_runtime.host.backends.postgres_wire import Wire
 from hookline_runtime.host.byte_locks import ByteLocks
 from hookline_runtime.host.query_errors import QueryError
 
@@ -46,9 +46,7 @@ _NO_CONNECTION: Final = "08001"
 """SQLSTATE sqlclient_unable_to_establish_sqlconnection."""
 _IDLE_S: Final = 600.0
 
-_Connection = psycopg.AsyncConnection[Any]
-_Pool = AsyncConnectionPool[_Connection]
-_Ask = Callable[["PGconn"], Awaitable[bytes]]
+_Ask = Callable[["PGconn", Wire], Awaitable[bytes]]
 
 log = logging.getLogger("hookline.host")
 # It warns of each attempt, with the server's words. What matters of that is said here, once.
@@ -70,6 +68,31 @@ class Share:
         if pool_size < workers and locks is not None:
             return cls(size=pool_size, locks=locks, key=key)
         return cls(size=max(1, pool_size // workers + (worker < pool_size % workers)))
+
+
+class Connection(psycopg.AsyncConnection[Any]):
+    """A connection whose bytes go through our hands."""
+
+    source: ClassVar[Postgres]
+    wire: Wire
+
+    @classmethod
+    async def connect(cls, conninfo: str = "", **_: Any) -> Any:  # noqa: ARG003
+        """As the source is asked; a pool knows nothing of it."""
+        return await cls.source.connect(cls.made)
+
+    @classmethod
+    async def made(cls, **given: Any) -> Self:
+        """By psycopg. Raises psycopg.Error."""
+        return await super().connect(**given)
+
+    async def close(self) -> None:
+        """At once."""
+        self.end()
+
+    def end(self) -> None:
+        """Close it, and what stands between libpq and the server."""
+        self.wire.close()
 
 
 class Postgres:
@@ -100,13 +123,17 @@ class Postgres:
         self._read_only = source.access == "ReadOnly"
         self._caps = Caps(rows=source.max_rows, size=source.max_bytes)
         self._statement_s = source.statement_timeout / 1000 + _GRACE_S
-        self._pool: _Pool | None = None
+        self._pool: AsyncConnectionPool[Connection] | None = None
+        self._kind: type[Connection] = type("Connection", (Connection,), {"source": self})
         self._slots = asyncio.Semaphore(share.size)
         self._down: QueryError | None = None
         self._fell = asyncio.Event()
         """Set while it is down."""
         self._numbers = None if share.locks is None else ByteLocks(share.locks, share.key, share.size, first=0)
-        self._live: set[_Connection] = set()
+        self._live: set[Connection] = set()
+        self._taken: set[Connection] = set()
+        """Those that calls have, or that are being ended."""
+        self._probing: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -124,40 +151,51 @@ class Postgres:
         """A statement's result as JSON. Raises QueryError."""
         data = sql.encode()
         return await self._ask(
-            lambda connection: execute(connection, data, parameters, read_only=self._read_only, caps=self._caps)
+            lambda libpq, wire: execute(libpq, wire, data, parameters, read_only=self._read_only, caps=self._caps)
         )
 
     async def describe(self, sql: str) -> bytes:
         """A statement's parameters and columns as JSON. Raises QueryError."""
         data = sql.encode()
-        return await self._ask(lambda connection: describe(connection, data, caps=self._caps))
+        return await self._ask(lambda connection, wire: describe(connection, wire, data, caps=self._caps))
 
     def close(self) -> None:
         """No call will come: close all connections, now."""
         self._closed = True
         self._unavailable.pop(self._title, None)
-        for task in self._tasks:
-            task.cancel()
-        for each in self._live:
-            each.pgconn.finish()
-        self._live.clear()
-        self._conninfo.close()
-        if self._pool is not None:
-            _close_pool(self._pool)
-        if self._numbers is not None:
-            self._numbers.close()
+        if self._probing is not None:
+            self._probing.cancel()
+        for each in self._live - self._taken:
+            each.end()
+        task = asyncio.get_running_loop().create_task(self._close())
+        _closing.add(task)
+        task.add_done_callback(_closing.discard)
+
+    async def _close(self) -> None:
+        """The rest of it: queries that were left behind are ended at the server first."""
+        try:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            if self._pool is not None:
+                await self._pool.close(timeout=CANCEL_S)
+        finally:
+            for each in self._live:
+                each.end()
+            self._conninfo.close()
+            if self._numbers is not None:
+                self._numbers.close()
 
     async def _ask(self, ask: _Ask) -> bytes:
         for _ in range(self._share.size + 1):
             connection = await self._take()
+            self._taken.add(connection)
             try:
-                if not _is_idle(connection):  # the server ended it while nobody looked
+                if connection.closed or not connection.wire.is_idle():  # the server ended it while nobody looked
                     self._end(connection, cancel=False)
                     continue
                 async with asyncio.timeout(self._statement_s):
-                    answer = await ask(connection.pgconn)
+                    answer = await ask(connection.pgconn, connection.wire)
             except QueryError:
-                self._give(connection)
+                await self._give(connection)
                 raise
             except Broken as broken:
                 self._end(connection, cancel=not broken.unanswered)
@@ -170,11 +208,11 @@ class Postgres:
             except BaseException:
                 self._end(connection)
                 raise
-            self._give(connection)
+            await self._give(connection)
             return answer
         raise QueryError("failed", "the server ends each connection", "08006")
 
-    async def _take(self) -> _Connection:
+    async def _take(self) -> Connection:
         """A connection, within ``patience``. Raises QueryError."""
         if self._closed:
             raise QueryError("failed", "the plugin is being closed")
@@ -217,7 +255,7 @@ class Postgres:
             self._numbers.give()
         self._slots.release()
 
-    async def _connected(self, pool: _Pool) -> _Connection:
+    async def _connected(self, pool: AsyncConnectionPool[Connection]) -> Connection:
         """A new connection, or one that is given back. Raises psycopg.Error, and QueryError where the source falls."""
         getting = asyncio.create_task(pool.getconn(timeout=self._patience))
         falling = asyncio.create_task(self._fell.wait())
@@ -232,7 +270,7 @@ class Postgres:
                 getting.cancel()
                 getting.add_done_callback(self._give_late)
 
-    def _give_late(self, getting: asyncio.Task[_Connection]) -> None:
+    def _give_late(self, getting: asyncio.Task[Connection]) -> None:
         """It came for somebody who is gone."""
         if not getting.cancelled() and getting.exception() is None:
             self._spawn(self._pool_put(getting.result()))
@@ -247,14 +285,13 @@ class Postgres:
         assert self._down is not None  # noqa: S101
         return self._down
 
-    async def _opened(self) -> _Pool:
+    async def _opened(self) -> AsyncConnectionPool[Connection]:
         kind = AsyncConnectionPool if self._numbers is None else AsyncNullConnectionPool
         pool = self._pool = kind(
-            connection_class=_reporting(self),
+            connection_class=self._kind,
             min_size=0,
             max_size=self._share.size,
             open=False,
-            configure=self._configure,
             max_idle=_IDLE_S,
             reconnect_timeout=0,  # we try again, at our own pace
             num_workers=2,
@@ -262,34 +299,31 @@ class Postgres:
         await pool.open()
         return pool
 
-    async def connect(self, make: Callable[..., Awaitable[_Connection]]) -> _Connection:
+    async def connect(self, make: Callable[..., Awaitable[Connection]]) -> Connection:
         """A new connection, by psycopg's own ``connect``. Raises psycopg.Error, and says that the source is away."""
         try:
             async with asyncio.timeout(CONNECT_S):
-                return await make(**self._conninfo.arguments())
+                connection = await make(**self._conninfo.arguments())
+            connection.wire = Wire(connection.pgconn)
         except TimeoutError:
             error: psycopg.Error = psycopg.OperationalError("no answer in time")
         except OSError as reason:  # no descriptor is left
             error = psycopg.OperationalError(reason.strerror or "the system refuses")
         except psycopg.Error as reason:
             error = reason
+        else:
+            self._live = {each for each in self._live if not each.closed} | {connection}
+            self._rise()
+            return connection
         self._fall(self._sentence(error))
         raise error.with_traceback(None)
-
-    async def _configure(self, connection: _Connection) -> None:
-        if not can_count(connection.pgconn.socket):
-            said = "the kernel does not count what a connection receives, so nothing would bound a row"
-            self._fall(QueryError("failed", said, _NO_CONNECTION))
-            raise psycopg.OperationalError(said)
-        self._live = {each for each in self._live if not each.closed} | {connection}
-        self._rise()
 
     def _fall(self, error: QueryError) -> None:
         """The source cannot be reached: all who wait are told, and who comes."""
         self._unavailable[self._title] = error.message
         if self._down is None and not self._closed:
             log.warning("%s cannot be reached: %s", self._title, error.message)
-            self._spawn(self._probe())
+            self._probing = self._spawn(self._probe())
         self._down = error
         self._fell.set()
 
@@ -316,11 +350,7 @@ class Postgres:
 
     async def _try(self) -> None:
         with contextlib.suppress(psycopg.Error):
-            connection = await self.connect(psycopg.AsyncConnection.connect)
-            try:
-                await self._configure(connection)
-            finally:
-                connection.pgconn.finish()
+            (await self.connect(self._kind.made)).end()
 
     @property
     def _where(self) -> str:
@@ -332,65 +362,43 @@ class Postgres:
         message = self._hide(f"{self._where}: {line.rpartition(' failed: ')[2]}")
         return QueryError("failed", message, error.sqlstate or _NO_CONNECTION)
 
-    def _give(self, connection: _Connection) -> None:
-        """Back to the pool, behind the caller's back."""
-        self._spawn(self._put(connection))
+    async def _give(self, connection: Connection) -> None:
+        """Back to the pool, also where the caller is cancelled meanwhile."""
+        await asyncio.shield(self._spawn(self._put(connection)))
 
-    async def _put(self, connection: _Connection) -> None:
+    async def _put(self, connection: Connection) -> None:
+        self._taken.discard(connection)
         try:
             await self._pool_put(connection)
         finally:
             self._release()
 
-    async def _pool_put(self, connection: _Connection) -> None:
-        if self._pool is not None and not self._closed:
+    async def _pool_put(self, connection: Connection) -> None:
+        if self._closed:
+            connection.end()
+        elif self._pool is not None:
             await self._pool.putconn(connection)
 
-    def _end(self, connection: _Connection, *, cancel: bool = True) -> None:
+    def _end(self, connection: Connection, *, cancel: bool = True) -> None:
         """Close a connection behind the caller's back, and end what it asked for at the server."""
         self._spawn(self._finish(connection, cancel=cancel))
 
-    async def _finish(self, connection: _Connection, *, cancel: bool) -> None:
+    async def _finish(self, connection: Connection, *, cancel: bool) -> None:
         try:
             if cancel:
                 with contextlib.suppress(psycopg.Error, OSError, TimeoutError):
                     async with asyncio.timeout(CANCEL_S):
                         await connection.cancel_safe(timeout=CANCEL_S)
         finally:
-            connection.pgconn.finish()
+            connection.end()
             await self._put(connection)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _reporting(source: Postgres) -> type[_Connection]:
-    """What a pool makes its connections of."""
-
-    class Reporting(psycopg.AsyncConnection[Any]):
-        @classmethod
-        async def connect(cls, conninfo: str = "", **_: Any) -> Any:  # noqa: ARG003 - they are the source's own
-            return await source.connect(super().connect)
-
-    return Reporting
-
-
-def _is_idle(connection: _Connection) -> bool:
-    """Whether nothing has come on a connection that nobody used: what comes is its end."""
-    if connection.closed:
-        return False
-    poll = select.poll()
-    poll.register(connection.pgconn.socket, select.POLLIN)
-    return not poll.poll(0)
+        return task
 
 
 _closing: Final[set[asyncio.Task[None]]] = set()
-"""Pools that end: their tasks belong to nobody else."""
-
-
-def _close_pool(pool: _Pool) -> None:
-    task = asyncio.get_running_loop().create_task(pool.close(timeout=CANCEL_S))
-    _closing.add(task)
-    task.add_done_callback(_closing.discard)
+"""Sources that end: their tasks belong to nobody else."""

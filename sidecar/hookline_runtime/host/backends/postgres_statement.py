@@ -6,14 +6,13 @@ whatever it does to the session (``COMMIT``, ``SET``, ``LISTEN``, ``PREPARE``, a
 one is sent, and it cannot write in a read-only transaction: PostgreSQL lets nobody make it writable after its first
 query, and a ``DO`` block is one.
 
-libpq keeps a row in memory until it is whole, however large. So the bytes that the kernel has received for the
-connection are looked at before libpq reads any of them.
+What libpq is given of the server's bytes is bounded too (``postgres_wire``): of a row of 100 MB it sees four.
 """
 
 from __future__ import annotations
 
 import asyncio
-import socket
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -29,8 +28,8 @@ if TYPE_CHECKING:
 
     from psycopg.pq.abc import PGconn, PGresult
 
-_RECEIVED_AT: Final = 128
-"""Where ``struct tcp_info`` of linux/tcp.h has tcpi_bytes_received, since Linux 4.1: 8 bytes."""
+    from hookline_runtime.host.backends.postgres_wire import Wire
+
 _ROWS_AT_ONCE: Final = 64
 _CHUNKS_SINCE: Final = 170_000
 """libpq's version."""
@@ -40,6 +39,12 @@ _WIRE_MORE: Final = 64 * 1024
 JSON, a row 7 and 3; all else takes less than twice as much."""
 _TURN_S: Final = 0.002
 """How long the event loop belongs to one result at the most."""
+
+_BLANK: Final = re.compile(rb"(?:[ \t\n\r\f\v;]++|--[^\r\n]*+)*+")
+_COMMENT: Final = re.compile(rb"/\*|\*/")
+_MAX_MARKS: Final = 1000
+_PREPARE: Final = re.compile(rb"prepare(?![\w$\x80-\xff])", re.IGNORECASE)
+"""Of a transaction: it would stay, with its locks, for somebody who ends it. PostgreSQL takes it for no writing."""
 
 _OK: Final = frozenset({pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK, pq.ExecStatus.EMPTY_QUERY})
 _ROWS: Final = frozenset({pq.ExecStatus.TUPLES_OK, pq.ExecStatus.TUPLES_CHUNK, pq.ExecStatus.SINGLE_TUPLE})
@@ -74,10 +79,11 @@ class Broken(Exception):  # noqa: N818 - a state, which its callers turn into an
 
 
 async def execute(
-    connection: PGconn, sql: bytes, parameters: Sequence[bytes | None], *, read_only: bool, caps: Caps
+    connection: PGconn, wire: Wire, sql: bytes, parameters: Sequence[bytes | None], *, read_only: bool, caps: Caps
 ) -> bytes:
     """The result of one statement as JSON. Raises QueryError with a clean connection, and Broken with none."""
-    flight = _Flight(connection, caps)
+    _refuse_prepare(sql)
+    flight = _Flight(connection, wire, caps)
     flight.begin(read_only=read_only)
     connection.send_query_params(sql, parameters)
     flight.end(read_only=read_only)
@@ -86,9 +92,9 @@ async def execute(
     return rows.json()
 
 
-async def describe(connection: PGconn, sql: bytes, *, caps: Caps) -> bytes:
+async def describe(connection: PGconn, wire: Wire, sql: bytes, *, caps: Caps) -> bytes:
     """A statement's parameters and columns as JSON; it is not run. Raises as ``execute`` does."""
-    flight = _Flight(connection, caps)
+    flight = _Flight(connection, wire, caps)
     flight.begin(read_only=True)
     connection.send_prepare(b"", sql)
     connection.send_describe_prepared(b"")
@@ -96,6 +102,23 @@ async def describe(connection: PGconn, sql: bytes, *, caps: Caps) -> bytes:
     description = _Description()
     await flight.finish(description)
     return orjson.dumps({"parameters": description.parameters, "columns": description.columns})
+
+
+def _refuse_prepare(sql: bytes) -> None:
+    """Raises QueryError where a statement's first word is PREPARE; comments in front of it may be nested."""
+    at, depth = _BLANK.match(sql).end(), 0  # type: ignore[union-attr] # it matches nothing, too
+    while sql.startswith(b"/*", at):
+        for count, mark in enumerate(_COMMENT.finditer(sql, at)):
+            depth += 1 if mark[0] == b"/*" else -1
+            if not depth:
+                break
+            if count >= _MAX_MARKS:
+                raise QueryError("limit", f"the statement begins with more than {_MAX_MARKS} comments in each other")
+        if depth:
+            return  # it does not end, which the server will say
+        at = _BLANK.match(sql, mark.end()).end()  # type: ignore[union-attr]
+    if _PREPARE.match(sql, at):
+        raise QueryError("denied", "PREPARE is not offered: nothing of a statement outlives it", "0A000")
 
 
 class _Description:
@@ -168,15 +191,14 @@ def _columns(result: PGresult) -> list[dict[str, str]]:
 class _Flight:
     """Several statements on their way, and what comes back."""
 
-    def __init__(self, connection: PGconn, caps: Caps) -> None:
+    def __init__(self, connection: PGconn, wire: Wire, caps: Caps) -> None:
         self._connection = connection
         self._caps = caps
-        self._socket = connection.socket
-        self._loop = asyncio.get_running_loop()
+        self._wire = wire
         self._statements = 1
-        self._most = _received(self._socket) + caps.size * _WIRE_FACTOR + _WIRE_MORE
+        self._begin = wire.received
+        self._most = wire.received + caps.size * _WIRE_FACTOR + _WIRE_MORE
         self._error: QueryError | None = None
-        self._heard = False
 
     def begin(self, *, read_only: bool) -> None:
         try:
@@ -206,7 +228,7 @@ class _Flight:
                 await self._results(None)
                 await self._sync()
             self._connection.exit_pipeline_mode()
-        except OperationalError as error:
+        except (OperationalError, OSError) as error:
             raise self._broken(str(error)) from None
         while self._connection.notifies() is not None:
             pass  # of a channel that the statement listened to: libpq would keep them
@@ -216,7 +238,7 @@ class _Flight:
     def _broken(self, message: str) -> Broken:
         first = message.strip().split("\n", 1)[0]
         error = self._error or QueryError("failed", f"the connection was lost: {first}", "08006")
-        return Broken(error, unanswered=not self._heard)
+        return Broken(error, unanswered=self._wire.received == self._begin)
 
     async def _results(self, taker: _Rows | _Description | None) -> None:
         """All results of one statement."""
@@ -249,16 +271,13 @@ class _Flight:
             raise self._broken("the server answered out of turn")
 
     async def _next(self) -> PGresult | None:
-        connection = self._connection
-        while connection.flush():
-            await self._ready(writing=True)
-            connection.consume_input()
+        connection, wire = self._connection, self._wire
         while connection.is_busy():
-            await self._ready()
-            if _received(self._socket) > self._most:
+            if wire.read_rest():
+                continue
+            await wire.receive(writing=not wire.send())
+            if wire.received > self._most:
                 raise Broken(too_large(self._caps))
-            connection.consume_input()
-            self._heard = True
         return connection.get_result()
 
     def _take_error(self, result: PGresult) -> None:
@@ -269,39 +288,3 @@ class _Flight:
         message = (result.error_field(field.MESSAGE_PRIMARY) or result.error_message or b"").decode("utf-8", "replace")
         cause = _CAUSES.get(sqlstate) or _CAUSES_OF_CLASSES.get(sqlstate[:2], "failed")
         self._error = QueryError(cause, message, sqlstate or None)
-
-    async def _ready(self, *, writing: bool = False) -> None:
-        """Wait for the socket."""
-        future: asyncio.Future[None] = self._loop.create_future()
-        loop, number = self._loop, self._socket
-        loop.add_reader(number, _wake, future)
-        if writing:
-            loop.add_writer(number, _wake, future)
-        try:
-            await future
-        finally:
-            loop.remove_reader(number)
-            if writing:
-                loop.remove_writer(number)
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def _received(number: int) -> int:
-    """Bytes that the kernel has received on a connection; 0 where it does not say (``can_count``)."""
-    with socket.socket(fileno=number) as borrowed:
-        try:
-            info = borrowed.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED_AT + 8)
-        except OSError:
-            return 0
-        finally:
-            borrowed.detach()
-    return int.from_bytes(info[_RECEIVED_AT : _RECEIVED_AT + 8], "little") if len(info) >= _RECEIVED_AT + 8 else 0
-
-
-def can_count(number: int) -> bool:
-    """Whether the kernel counts what a connection has received: it has, once somebody has answered on it."""
-    return _received(number) > 0
