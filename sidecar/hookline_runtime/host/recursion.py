@@ -5,7 +5,8 @@ a statement of such a connection, plugins with data sources are left out, for ea
 
 Everybody who may look into ``pg_stat_activity`` sees a token. So it counts only together with the source's own user and
 database, as the proxy says them: whoever can be that user has the credentials already. What does not match is asked
-about, and then the recursion ends with the connections of the sources, closed.
+about, and then the recursion ends with the connections of the sources, closed. So it does for ``authenticate``: nobody
+has proven yet who a client is that logs in.
 
 The token is made of the plugin's seal, which all pods have alike and tell nobody; of a plugin without Secrets it is
 made of a number of this process, and of those that are forked from it.
@@ -28,9 +29,6 @@ _SIZE: Final = 32
 # DANGER: made when this is imported, which the sidecar's parent does before it forks: workers have it alike.
 _OWN: Final = os.urandom(32)
 
-Asked = tuple[str | None, str | None, str | None]
-"""Of a call: application, user, database."""
-
 
 def application_name(plugin: BundlePlugin, source: DataSource) -> str:
     """The name that a data source's connections have."""
@@ -39,8 +37,8 @@ def application_name(plugin: BundlePlugin, source: DataSource) -> str:
     return PREFIX + hmac.digest(key, text.encode(), "sha256").hex()[:_SIZE]
 
 
-def own(plugins: Iterable[BundlePlugin]) -> frozenset[Asked]:
-    """How the calls look that are about what these plugins ask."""
+def own(plugins: Iterable[BundlePlugin]) -> frozenset[tuple[str | None, str | None, str | None]]:
+    """How the calls look that are about what these plugins ask: application, user and database."""
     return frozenset(
         (application_name(plugin, source), source.postgres.user, source.postgres.database)
         for plugin in plugins

@@ -56,7 +56,7 @@ class Source:
 
     async def call(self, name: str, *texts: str | bytes) -> Any:
         """The JSON that a host function answers."""
-        memory = Memory(8 * 2**20)
+        memory = Memory(sum(map(len, texts)) * 4 + 16)
         at, numbers = 0, []
         for text in texts:
             data = text.encode() if isinstance(text, str) else text

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 MAX_TEXT: Final = 256 * 1024
 """Bytes of a text; a statement makes up to 54 bytes of JSON of each of its own."""
-_SHORT_TEXT: Final = 32 * 1024
-_SHORT_WEIGHT: Final = 256
+_SHORT_TEXT: Final = 4096
+_SHORT_WEIGHT: Final = 128
 _MAX_WEIGHT: Final = 8192
 """Places where a column or a statement may begin: for each of them ``normalize`` takes 8 KiB and up to 70 µs."""
 _MAX_TABLES: Final = 4096
@@ -39,7 +39,7 @@ _TABLE_KINDS: Final = {
 
 
 def is_short(sql: str) -> bool:
-    """Whether the functions below take a millisecond or two at the most."""
+    """Whether the functions below take few milliseconds, whatever it says."""
     return len(sql) <= _SHORT_TEXT and _weight(sql) <= _SHORT_WEIGHT
 
 
