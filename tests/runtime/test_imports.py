@@ -19,9 +19,13 @@ _ELSEWHERE = (
     "prometheus_client",
     "hookline_serving",
     "hookline_client",
+    "psycopg",
+    "pglast",
 )
 _MODULES = sorted(
-    module.name for module in pkgutil.walk_packages(hookline_runtime.__path__, "hookline_runtime.") if not module.ispkg
+    module.name
+    for module in pkgutil.walk_packages(hookline_runtime.__path__, "hookline_runtime.")
+    if not module.ispkg and ".backends." not in module.name  # which plugins that need one import
 )
 
 

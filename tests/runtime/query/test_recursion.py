@@ -61,8 +61,17 @@ async def test_the_name_counts_only_with_the_sources_own_user_and_database(runti
     assert (await runtime.call(Hook.PRE_QUERY, _call(name, user, database)))["plugin"] == "asks"
 
 
-@pytest.mark.parametrize("change", [str.upper, lambda name: name[:-1], lambda name: name + " ", lambda _: "hookline",
-                                    lambda _: "hookline-", lambda _: "hookline-" + "0" * 32, lambda _: None])  # fmt: skip
+@pytest.mark.parametrize(
+    "change",
+    [
+        str.upper,
+        lambda name: name[:-1],
+        lambda name: name + " ",
+        lambda _: "hookline",
+        lambda _: "hookline-" + "0" * 32,
+        lambda _: None,
+    ],
+)
 async def test_another_name_counts_for_nothing(runtime, name, change):
     """Nobody guesses it."""
     assert (await runtime.call(Hook.PRE_QUERY, _call(change(name))))["plugin"] == "asks"
