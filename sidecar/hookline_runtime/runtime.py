@@ -30,7 +30,7 @@ from hookline_artifacts.entry import check_entry
 from hookline_artifacts.errors import ConfigError, FetchError, HooklineError, LoadError
 from hookline_runtime.chain.pipeline import Chains, Later, Link
 from hookline_runtime.errors import OverloadError
-from hookline_runtime.guest.calls import Guest
+from hookline_runtime.guest.calls import link
 from hookline_runtime.guest.engine import Ticker, load_compiled
 from hookline_runtime.guest.reuse import first_instance
 from hookline_runtime.host import kv_initial
@@ -265,7 +265,7 @@ class Runtime:
         except LoadError as error:
             raise PrepareError(entry.name, error) from error
         fresh.admit()
-        if plugin is not None and plugin.inline:
+        if plugin is not None and plugin.on_loop:
             fresh.trust()
         return fresh
 
@@ -320,6 +320,16 @@ class Runtime:
         for plugin in (*self.plugins.values(), *self._ending):
             await plugin.backlog.drained()
 
+    def end_waits(self, when: float) -> None:
+        """Let no call wait for a host function beyond that moment of the event loop's clock: the process ends.
+
+        Those that would are answered as a plugin's ``failurePolicy.timeout`` says.
+        """
+        for plugin in (*self.plugins.values(), *self._ending):
+            plugin.end_waits(when)
+            if plugin.before is not None:
+                plugin.before.plugin.end_waits(when)
+
     def abandon(self) -> int:
         """Drop what observing hooks have accepted and not begun, because the process ends. The number of calls."""
         return sum(plugin.backlog.abandon() for plugin in (*self.plugins.values(), *self._ending))
@@ -350,7 +360,7 @@ class Runtime:
         limits = entry.limits
         module = load_compiled(compiled, fuel=limits.fuel is not None)
         host = PluginHost(entry, self._context)
-        guest = Guest(module, limits=limits, host=host.functions())
+        guest = link(module, limits=limits, host=host.functions())
         check_entry(entry, guest.info)
         spare = first_instance(guest, timeout_ms=_FIRST_INSTANCE_MS, pooled=entry.isolation.mode == "Pooled")
         rows = {hook: self._stats.row(number, hook) for hook in entry.hooks}

@@ -29,8 +29,8 @@ from hookline_runtime.guest.border import (
     UNANSWERED,
     WASI_OURS,
     Host,
-    HostCallable,
     OwnMemory,
+    Waiting,
     border,
     function_type,
     initializer,
@@ -42,6 +42,7 @@ from hookline_runtime.guest.border import (
     trap_reason,
 )
 from hookline_runtime.guest.engine import CompiledModule, deadline_ticks, engine, first_line
+from hookline_runtime.guest.waiting import blocking, waited_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,6 +57,8 @@ class _Clock(threading.local):
     """Whether the call was interrupted."""
     giving = False
     """Whether a host function is calling the guest's ``alloc``."""
+    in_hook = False
+    """Whether the guest is in its hook, and not in what is called beside it."""
     given = 0
     """Behind the last byte that a host function put into the guest's memory."""
     host_ns = 0
@@ -79,7 +82,7 @@ class _Clock(threading.local):
 
     def left_ns(self) -> int:
         """What is left of the time-out; 0 where the call has to end."""
-        passed = time.monotonic_ns() - self._wall_ns
+        passed = time.monotonic_ns() - self._wall_ns - waited_ns()
         return left_ns(timeout_ns=self._timeout_ns, used_ns=self.used_ns(), passed_ns=passed)
 
 
@@ -130,6 +133,10 @@ class _CallerMemory:
         ctypes.memmove(base + pointer, data, len(data))
         return True
 
+    @property
+    def may_wait(self) -> bool:
+        return _clock.in_hook and not _clock.giving
+
     def give(self, data: bytes) -> int:
         if _clock.giving:
             return -E_UNAVAILABLE
@@ -157,6 +164,9 @@ class Guest:
     will run. Raises VerifyError.
     """
 
+    on_fibers = False
+    """Whether its calls have stacks of their own."""
+
     def __init__(
         self,
         module: CompiledModule,
@@ -165,6 +175,8 @@ class Guest:
         host: Host,
     ) -> None:
         self.info = info = border(module)
+        self.waits = any(isinstance(host.get((each.module, each.name)), Waiting) for each in info.imports)
+        """Whether it imports a host function that waits."""
         self.limits = limits
         self._fuel = limits.fuel
         self._engine = engine(fuel=limits.fuel is not None)
@@ -315,7 +327,11 @@ class Instance:
         self.calls += 1
         _clock.given = 0
         try:
-            packed = self._run(hook, pointer, len(data))
+            _clock.in_hook = True
+            try:
+                packed = self._run(hook, pointer, len(data))
+            finally:
+                _clock.in_hook = False
             result, behind = None, pointer + len(data)
             start = length = 0
             if packed:
@@ -460,18 +476,22 @@ def _link(where: wasmtime.Engine, guest: Guest, host: Host) -> wasmtime.Linker:
     for entry in info.imports:
         if entry.module == WASI_MODULE:
             continue
-        function = HOST_FUNCTIONS[entry.module, entry.name]
+        function, given = HOST_FUNCTIONS[entry.module, entry.name], host[entry.module, entry.name]
         linker.define_func(
             entry.module,
             entry.name,
             function_type(function.params, function.results),
-            _callback(host[entry.module, entry.name], owner, waits=may_wait(entry.name)),
+            _callback(
+                blocking(given) if isinstance(given, Waiting) else given,
+                owner,
+                waits=may_wait(entry.name) and not isinstance(given, Waiting),
+            ),
             access_caller=True,
         )
     return linker
 
 
-def _callback(function: HostCallable, owner: weakref.ref[Guest], *, waits: bool) -> Callable[..., int]:
+def _callback(function: Callable[..., int], owner: weakref.ref[Guest], *, waits: bool) -> Callable[..., int]:
     def call(caller: wasmtime.Caller, *numbers: float) -> int:
         begin = time.monotonic_ns() if waits else 0
         try:

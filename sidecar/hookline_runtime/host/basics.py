@@ -19,11 +19,11 @@ from hookline_api.bundle import REDACTED
 from hookline_runtime.host.arguments import U32, CodeError, read, write
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from hookline_api.bundle import BundlePlugin
     from hookline_api.config import Config
-    from hookline_runtime.guest.border import GuestMemory, HostCallable
+    from hookline_runtime.guest.border import GuestMemory
 
 _METRIC_NAME: Final = re.compile(rb"[a-z_][a-z0-9_]{0,63}")
 _MAX_METRICS: Final = 32
@@ -65,7 +65,7 @@ class Basics:
         self._lines = 0
         self.metrics: dict[str, GuestMetric] = {}
 
-    def functions(self) -> Mapping[str, HostCallable]:
+    def functions(self) -> Mapping[str, Callable[..., int]]:
         """By name of the import."""
         return {
             name: getattr(self, f"_{name}")
@@ -77,6 +77,15 @@ class Basics:
 
     def close(self) -> None:
         """There is nothing to give back."""
+
+    def without_secrets(self, text: str) -> str:
+        """The text, in which each value of a Secret that stands there by mistake is replaced.
+
+        A guest that means to can write them in another way.
+        """
+        for secret in self._secrets:
+            text = text.replace(secret, REDACTED)
+        return text
 
     def _sha256_hex(self, memory: GuestMemory, data: int, length: int, out: int) -> int:
         write(memory, out, hashlib.sha256(read(memory, data, length, _MAX_HASHED)).hexdigest().encode())
@@ -92,9 +101,7 @@ class Basics:
         self._lines += 1
         if self._lines > _LINES_PER_SECOND:
             raise CodeError(E_CAP)
-        told = line.decode(errors="replace")
-        for secret in self._secrets:  # by mistake; a guest that means to can write them in another way
-            told = told.replace(secret, REDACTED)
+        told = self.without_secrets(line.decode(errors="replace"))
         # Through repr's eyes: a guest writes no line of its own choosing into our log.
         printable = told.encode("unicode_escape").decode("ascii")
         guest_log.log(_LEVELS[level], "%s: %s", self._name, printable[:MAX_LOG_LINE])

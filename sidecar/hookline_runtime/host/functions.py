@@ -1,4 +1,4 @@
-"""Host functions: what a guest may ask of its host, if its permissions say so (``docs/host-functions.md``).
+"""Host functions: what a guest may ask of its host, if its permissions say so (``docs/author/guest-abi.md``).
 
 Each is a method of one of the families beside this file, named after its import and taking the guest's memory and plain
 numbers; the table in ``hookline_api.abi`` says types and permissions, and ``PluginHost`` puts the permission in front.
@@ -20,8 +20,10 @@ import lmdb
 import orjson
 
 from hookline_api.abi import E_DENIED, E_SIZE, E_UNAVAILABLE, HOST_FUNCTIONS
+from hookline_api.distribution import MAX_UNAVAILABLE
 from hookline_api.resources import grants
 from hookline_runtime.errors import CallError, without_words
+from hookline_runtime.guest.border import Waiting
 from hookline_runtime.host.arguments import ABSENT, Answer, CodeError, Times, timed
 from hookline_runtime.host.basics import Basics, GuestMetric
 from hookline_runtime.host.kv import KvError
@@ -29,13 +31,15 @@ from hookline_runtime.host.kv_functions import KvFunctions
 from hookline_runtime.host.query import QueryFunctions
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from hookline_api.bundle import BundlePlugin
     from hookline_runtime.guest.border import GuestMemory, HostCallable
     from hookline_runtime.host.context import HostContext
 
 _NO_NUMBER: Final = -(2**63)
+_MAX_LOOKED: Final = 4096
+"""Characters of a sentence in which values of Secrets are looked for: it is cut to much less before it is told."""
 _IN_JSON: Final = ("query_", "http_")
 """Functions that begin so say what was wrong in JSON."""
 
@@ -45,7 +49,7 @@ log = logging.getLogger("hookline.host")
 class Family(Protocol):
     """Some host functions of one plugin, and what they need together."""
 
-    def functions(self) -> Mapping[str, HostCallable]:
+    def functions(self) -> Mapping[str, Callable[..., Any]]:
         """By name of the import."""
 
     def close(self) -> None:
@@ -61,15 +65,15 @@ class PluginHost:
         self._has_secrets = plugin.has_secrets
         self.unavailable: dict[str, str] = {}
         """What cannot be reached now, such as ``data source 'grants'``, and why, in one sentence."""
-        basics = Basics(plugin)
-        self.metrics: dict[str, GuestMetric] = basics.metrics
+        self._basics = Basics(plugin)
+        self.metrics: dict[str, GuestMetric] = self._basics.metrics
         self.denied: dict[str, int] = {}
         """Calls without their permission, by function."""
         self.refused: dict[str, int] = {}
         """Calls that a cap, a bad argument or a failing store stopped, by function."""
         self._families: tuple[Family, ...] = (
-            basics,
-            KvFunctions(plugin, context),
+            self._basics,
+            self._keys(plugin, context),
             QueryFunctions(plugin, context, unavailable=self.unavailable, count=self._count),
         )
         self._methods = {name: method for family in self._families for name, method in family.functions().items()}
@@ -79,6 +83,11 @@ class PluginHost:
     def functions(self) -> Mapping[tuple[str, str], HostCallable]:
         """Every host function, with its permission in front and its errors turned into codes."""
         return {key: self._guarded(*key) for key in HOST_FUNCTIONS}
+
+    def told_unavailable(self) -> dict[str, str]:
+        """What cannot be reached now, as it may be told: some of it, where there is much, and no value of a Secret."""
+        some = sorted(self.unavailable.items())[:MAX_UNAVAILABLE]
+        return {source: self._basics.without_secrets(message[:_MAX_LOOKED]) for source, message in some}
 
     def close(self) -> None:
         """Give back what its functions hold, on the event loop: no call will come."""
@@ -90,9 +99,17 @@ class PluginHost:
         counts = self.denied if cause == "denied" else self.refused
         counts[name] = counts.get(name, 0) + 1
 
+    def _keys(self, plugin: BundlePlugin, context: HostContext) -> Family:
+        if plugin.kv.scope == "Pod":
+            return KvFunctions(plugin, context)
+        # A worker whose plugins have all their keys in the pod loads none of it.
+        from hookline_runtime.host.kv_cluster import ClusterKvFunctions  # noqa: PLC0415
+
+        return ClusterKvFunctions(plugin, context, self.unavailable)
+
     def _guarded(self, module: str, name: str) -> HostCallable:
         function = HOST_FUNCTIONS[module, name]
-        method: HostCallable = self._methods.get(name, lambda *_: answer(E_UNAVAILABLE))
+        method: Callable[..., Any] = self._methods.get(name, lambda *_: answer(E_UNAVAILABLE))
 
         def answer(code: int) -> int:
             # HeliosDB's functions know one error, a sum any number but one, and packed results no sign.
@@ -116,7 +133,8 @@ class PluginHost:
             return answer(E_UNAVAILABLE)
 
         if asyncio.iscoroutinefunction(method):
-            return _waiting(timed(self.times.setdefault(name, Times()), method), failed)
+            run = _waiting(timed(self.times.setdefault(name, Times()), method), failed)
+            return Waiting(run, answer(E_UNAVAILABLE))
 
         def guarded(memory: GuestMemory, *numbers: Any) -> int:
             try:
@@ -139,7 +157,7 @@ class PluginHost:
 
 def _waiting(
     method: Callable[..., Awaitable[Answer]], failed: Callable[[Exception], int]
-) -> Callable[..., Awaitable[Answer]]:
+) -> Callable[..., Coroutine[Any, Any, Answer]]:
     async def guarded(memory: GuestMemory, *numbers: Any) -> Answer:
         try:
             return await method(memory, *numbers)

@@ -12,15 +12,16 @@ from hookline_runtime.host.arguments import ABSENT, U32, CodeError, read, write
 from hookline_runtime.host.kv import MAX_KEY, MAX_VALUE, KvStore
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from hookline_api.bundle import BundlePlugin
-    from hookline_runtime.guest.border import GuestMemory, HostCallable
+    from hookline_runtime.guest.border import GuestMemory
     from hookline_runtime.host.context import HostContext
 
 MOST_PATIENT_S: Final = 1.0
 """How long one of them waits at the most for others who write to the store, whatever the plugin's time-out."""
-_MAX_LISTED: Final = 2**20
+MAX_LISTED: Final = 2**20
+"""Bytes of the keys of one list at the most."""
 
 
 class KvFunctions:
@@ -32,7 +33,7 @@ class KvFunctions:
         self._patience = min(plugin.limits.timeout / 1000, MOST_PATIENT_S)
         """Seconds that one call of it may wait to write: no longer than a call may take."""
 
-    def functions(self) -> Mapping[str, HostCallable]:
+    def functions(self) -> Mapping[str, Callable[..., int]]:
         """By name of the import."""
         return {
             name: getattr(self, f"_{name}")
@@ -71,7 +72,7 @@ class KvFunctions:
     def _kv_list(self, memory: GuestMemory, prefix: int, length: int) -> int:
         names = []
         prefixed = read(memory, prefix, length, MAX_KEY)
-        for key in self._kv.list_keys(self._name, prefixed, at_most=_MAX_LISTED):
+        for key in self._kv.list_keys(self._name, prefixed, at_most=MAX_LISTED):
             with contextlib.suppress(UnicodeDecodeError):
                 names.append(key.decode())
         return memory.give(orjson.dumps(names))

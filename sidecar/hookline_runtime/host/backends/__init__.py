@@ -1,4 +1,4 @@
-"""What host functions reach outside the process: each is imported only where a plugin needs it.
+"""Servers that host functions ask. Each is loaded only where a plugin needs it: a worker without one carries none.
 
-A backend may need an extra of the package; where that is not installed, the plugin that needs it is not loaded.
+What belongs here: how a server is spoken to, and what is done while it is away. What does not: what a guest is told.
 """
