@@ -274,6 +274,7 @@ class EgressRule(Resource):
             return None
         text = f"{self.scheme}://{self.host}" + (f":{self.port}" if self.port is not None else "")
         return text if _OLD_FORM.fullmatch(text) else None
+
     @field_validator("host")
     @classmethod
     def _can_be_asked(cls, given: str) -> str:

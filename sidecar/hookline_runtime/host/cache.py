@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import lmdb
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from hookline_api.bundle import BundlePlugin
     from hookline_api.outbound import Cache, ValkeyServer
-    from hookline_runtime.guest.border import GuestMemory, HostCallable
+    from hookline_runtime.guest.border import GuestMemory
     from hookline_runtime.host.backends.valkey import Valkey
     from hookline_runtime.host.cache_store import PodCache
     from hookline_runtime.host.context import HostContext
@@ -85,7 +85,7 @@ class CacheFunctions:
                 if isinstance(made, _InPod):
                     self._pods.setdefault(name, made)
 
-    def functions(self) -> Mapping[str, HostCallable]:
+    def functions(self) -> Mapping[str, Callable[..., Any]]:
         """By name of the import."""
         if self._clients:
             return {

@@ -101,6 +101,11 @@ class PluginHost:
         for family in self._families:
             family.close()
 
+    def _count(self, name: str, cause: str) -> None:
+        """An error was told as JSON."""
+        counts = self.denied if cause == "denied" else self.refused
+        counts[name] = counts.get(name, 0) + 1
+
     def _keys(self, plugin: BundlePlugin, context: HostContext) -> Family:
         if plugin.kv.scope == "Pod":
             return KvFunctions(plugin, context)
@@ -108,11 +113,6 @@ class PluginHost:
         from hookline_runtime.host.kv_cluster import ClusterKvFunctions  # noqa: PLC0415
 
         return ClusterKvFunctions(plugin, context, self.unavailable)
-
-    def _count(self, name: str, cause: str) -> None:
-        """An error was told as JSON."""
-        counts = self.denied if cause == "denied" else self.refused
-        counts[name] = counts.get(name, 0) + 1
 
     def _count_refused(self, name: str) -> None:
         self.refused[name] = self.refused.get(name, 0) + 1
