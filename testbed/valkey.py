@@ -1,4 +1,4 @@
-"""A real redis-server for tests and benchmarks: on a port of its own, with what was acknowledged on disk.
+"""A real redis-server for tests and benchmarks, on a port of its own.
 
 Debian has Redis 7.0 and no Valkey; what Hookline asks is the same in both.
 """
@@ -33,6 +33,8 @@ class RedisServer:
     """More of its configuration, as on its command line."""
     tls: tuple[Path, Path, Path] | None = None
     """Certificate, key and authority: TLS alone, and clients show a certificate only where an option says so."""
+    durable: bool = False
+    """What was acknowledged is on disk, so that it is there after ``kill`` and ``start``."""
     port: int = field(default_factory=reserve_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -44,10 +46,11 @@ class RedisServer:
             certificate, key, authority = map(str, self.tls)
             ports = ["--port", "0", "--tls-port", str(self.port), "--tls-cert-file", certificate, "--tls-key-file", key]
             ports += ["--tls-ca-cert-file", authority, "--tls-auth-clients", "optional"]
+        kept = ["--appendonly", "yes", "--appendfsync", "always"] if self.durable else []
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [self.program, *ports, "--bind", "127.0.0.1", "--dir", str(self.folder), "--appendonly", "yes",
-                 "--appendfsync", "always", "--save", "", *self.options],
+                [self.program, *ports, "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "", *kept,
+                 *self.options],
                 stdout=log, stderr=log, stdin=subprocess.DEVNULL,
             )  # fmt: skip
         until(self._listens, lambda: f"a server: {(self.folder / 'log').read_text()[-2000:]}")

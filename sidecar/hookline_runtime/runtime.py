@@ -111,7 +111,8 @@ class Runtime:
         self._kv = kv
         worker, workers = (0, 1) if member is None else (member.process, member.processes)
         self._cache = cache
-        self._context = HostContext(kv=kv, cache=cache, worker=worker, workers=workers)
+        locks = None if member is None else member.path
+        self._context = HostContext(kv=kv, cache=cache, worker=worker, workers=workers, locks=locks)
         self._initial_keys = initial_keys
         self._stats = stats or StatsTable()
         self._member = member

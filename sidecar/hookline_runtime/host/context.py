@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from hookline_runtime.host.cache_store import CacheStore
     from hookline_runtime.host.kv import KvStore
 
@@ -22,3 +24,5 @@ class HostContext:
     """Which one of ``workers`` this process is, from 0."""
     workers: int = 1
     """Processes of the pod that run the same plugins: what a pod may have in all is divided among them."""
+    locks: Path | None = None
+    """The file by whose bytes these processes share what is too little to be divided; None where there is one."""

@@ -1,30 +1,15 @@
-"""A real server, and clients of it that are closed."""
+"""Clients of a server, closed after the test."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from hookline_runtime.host.backends.valkey import Valkey
-from valkey import PACKAGE, PROGRAM, RedisServer, redis_server
 
 if TYPE_CHECKING:
     from hookline_api.outbound import ValkeyServer
-
-
-@pytest.fixture(scope="session")
-def redis_program(need) -> str:
-    """The path of Debian's redis-server."""
-    return need(PROGRAM, PACKAGE)
-
-
-@pytest.fixture(scope="module")
-def server(redis_program, tmp_path_factory) -> Iterator[RedisServer]:
-    """One for all tests of a file."""
-    with redis_server(redis_program, tmp_path_factory.mktemp("redis")) as started:
-        yield started
 
 
 @pytest.fixture
@@ -40,6 +25,3 @@ async def client() -> Any:
     yield make
     for each in made:
         each.close()
-
-
-Client = Callable[..., Valkey]

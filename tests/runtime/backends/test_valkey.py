@@ -15,17 +15,17 @@ from valkey import redis_server
 from waiting import until_true
 
 
-async def test_each_of_a_thousand_commands_at_once_gets_its_own_answer(client, server):
+async def test_each_of_a_thousand_commands_at_once_gets_its_own_answer(client, redis):
     """On one connection, in whatever order they are waited for."""
-    asked = client(server.settings())
+    asked = client(redis.settings())
     answers = await asyncio.gather(*(asked.command(b"ECHO", b"%d" % number) for number in range(1000)))
     assert answers == [b"%d" % number for number in range(1000)]
-    assert server.ask("CLIENT", "LIST").count(b"\n") == 2
+    assert redis.ask("CLIENT", "LIST").count(b"\n") == 2
 
 
-async def test_answers_of_all_kinds_are_read(client, server):
+async def test_answers_of_all_kinds_are_read(client, redis):
     """Numbers, nothing, text of any bytes, lists, and an error with its code."""
-    asked = client(server.settings())
+    asked = client(redis.settings())
     value = bytes(range(256)) * 256
     assert await asked.command(b"SET", b"kinds", value) == b"OK"
     assert await asked.command(b"GET", b"kinds") == value
@@ -37,9 +37,9 @@ async def test_answers_of_all_kinds_are_read(client, server):
     assert refused.value.code == "WRONGTYPE"
 
 
-async def test_a_script_is_sent_once_and_again_where_the_server_has_lost_it(client, server):
+async def test_a_script_is_sent_once_and_again_where_the_server_has_lost_it(client, redis):
     """By its digest; `SCRIPT FLUSH` is what a restart does."""
-    asked = client(server.settings())
+    asked = client(redis.settings())
     script = Script("return {KEYS[1], ARGV[1], redis.call('INCR', KEYS[1])}")
     assert await asked.script(script, [b"runs"], [b"a"]) == [b"runs", b"a", 1]
     assert await asked.script(script, [b"runs"], [b"a"]) == [b"runs", b"a", 2]
@@ -47,9 +47,9 @@ async def test_a_script_is_sent_once_and_again_where_the_server_has_lost_it(clie
     assert await asked.script(script, [b"runs"], [b"a"]) == [b"runs", b"a", 3]
 
 
-async def test_who_stops_waiting_does_not_shift_the_answers_of_others(client, server):
+async def test_who_stops_waiting_does_not_shift_the_answers_of_others(client, redis):
     """Every second one is cancelled while its command is on its way."""
-    asked = client(server.settings())
+    asked = client(redis.settings())
     await asked.command(b"PING")
     tasks = [asyncio.ensure_future(asked.command(b"ECHO", b"%d" % number)) for number in range(100)]
     await asyncio.sleep(0)
@@ -62,10 +62,10 @@ async def test_who_stops_waiting_does_not_shift_the_answers_of_others(client, se
     assert asked._connection._bytes == 0
 
 
-async def test_a_command_that_takes_too_long_ends_the_connection_and_the_next_has_a_new_one(client, server):
+async def test_a_command_that_takes_too_long_ends_the_connection_and_the_next_has_a_new_one(client, redis):
     """Its late answer is nobody's; those behind it fail as well, and say that they may have been done."""
     unavailable: dict[str, str] = {}
-    asked = client(server.settings(timeout="50ms"), unavailable=unavailable)
+    asked = client(redis.settings(timeout="50ms"), unavailable=unavailable)
     await until_true(lambda: _echoes(asked), "a connection")
     slow = asyncio.ensure_future(asked.command(b"BLPOP", b"never", b"0"))
     behind = asyncio.ensure_future(asked.command(b"ECHO", b"behind"))
@@ -107,7 +107,7 @@ async def test_a_restart_in_the_middle_of_a_pipeline_fails_what_waits_and_mixes_
     client, redis_program, tmp_path
 ):
     """Whoever got an answer got their own, and what was counted is what was acknowledged, or more."""
-    with redis_server(redis_program, tmp_path) as server:
+    with redis_server(redis_program, tmp_path, durable=True) as server:
         asked = client(server.settings())
         await asked.command(b"PING")
         acknowledged = 0
@@ -134,13 +134,13 @@ async def test_a_restart_in_the_middle_of_a_pipeline_fails_what_waits_and_mixes_
         assert acknowledged <= counted <= acknowledged + 2 * len(counting)
 
 
-async def test_a_server_that_closes_what_is_idle_is_asked_again_without_a_word(client, server):
+async def test_a_server_that_closes_what_is_idle_is_asked_again_without_a_word(client, redis):
     """No call fails for it."""
     unavailable: dict[str, str] = {}
-    asked = client(server.settings(), unavailable=unavailable)
+    asked = client(redis.settings(), unavailable=unavailable)
     assert await asked.command(b"ECHO", b"x") == b"x"
     first = asked._connection
-    server.ask("CLIENT", "KILL", "TYPE", "normal")
+    redis.ask("CLIENT", "KILL", "TYPE", "normal")
     await until_true(lambda: first.ended, "the end of the connection")
     assert await asked.command(b"ECHO", b"y") == b"y"
     assert unavailable == {}
@@ -259,11 +259,11 @@ async def test_addresses_that_nobody_asks_are_not_asked(client, host):
         await client(ValkeyServer(url=f"redis://{host}:80", timeout=10_000)).command(b"PING")
 
 
-async def test_what_waits_is_bounded_in_number_and_in_bytes(client, server, monkeypatch):
+async def test_what_waits_is_bounded_in_number_and_in_bytes(client, redis, monkeypatch):
     """Beyond it a command is refused at once, and the others are answered."""
     monkeypatch.setattr(valkey_module, "MAX_WAITING", 10)
     monkeypatch.setattr(valkey_module, "MAX_WAITING_BYTES", 10_000)
-    asked = client(server.settings())
+    asked = client(redis.settings())
     await asked.command(b"PING")
     answers = await asyncio.gather(*(asked.command(b"ECHO", b"x") for _ in range(15)), return_exceptions=True)
     assert answers[:10] == [b"x"] * 10
@@ -276,10 +276,10 @@ async def test_what_waits_is_bounded_in_number_and_in_bytes(client, server, monk
     assert await asked.command(b"ECHO", b"x") == b"x"
 
 
-async def test_a_client_that_is_closed_leaves_no_task_and_no_connection(server):
+async def test_a_client_that_is_closed_leaves_no_task_and_no_connection(redis):
     """Not while it connects, not while commands wait, and twice is once."""
     for turns in range(6):
-        asked = Valkey(server.settings(), {}, {}, "keys")
+        asked = Valkey(redis.settings(), {}, {}, "keys")
         waits = [asyncio.ensure_future(asked.command(b"BLPOP", b"never", b"0")) for _ in range(3)]
         for _ in range(turns * 3):
             await asyncio.sleep(0)
@@ -289,4 +289,4 @@ async def test_a_client_that_is_closed_leaves_no_task_and_no_connection(server):
         with pytest.raises(ValkeyAwayError, match="the plugin has ended"):
             await asked.command(b"PING")
     await until_true(lambda: len(asyncio.all_tasks()) == 1, "the end of all tasks")
-    await until_true(lambda: b"BLPOP" not in server.ask("CLIENT", "LIST").upper(), "the end of all connections")
+    await until_true(lambda: b"BLPOP" not in redis.ask("CLIENT", "LIST").upper(), "the end of all connections")
