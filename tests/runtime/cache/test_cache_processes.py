@@ -217,6 +217,33 @@ with store.env.begin():
     store.close()
 
 
+def test_a_disk_that_is_full_refuses_writes_alone(tmp_path):
+    """What is there is found; and there is room again once the disk has some."""
+    script = """
+import lmdb, resource, signal
+cache.set(b"k", b"v", 3_600_000)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+before = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, before[1]))
+refused = 0
+for number in range(20):
+    try:
+        cache.set(b"%d" % number, bytes(10_000), 3_600_000)
+    except lmdb.Error:
+        refused += 1
+assert refused == 20, refused
+assert cache.get(b"k") == b"v"
+resource.setrlimit(resource.RLIMIT_FSIZE, before)
+cache.set(b"again", b"v", 3_600_000)
+assert cache.get(b"again") == b"v"
+"""
+    assert process(script, tmp_path / "cache").wait(PATIENCE_S) == 0
+    store, cache = open_cache(tmp_path / "cache")
+    assert cache.get(b"again") == b"v"
+    check_books(store)
+    store.close()
+
+
 def test_a_process_that_starts_again_finds_what_was_there(tmp_path):
     """A worker that is replaced loses no entry."""
     store, cache = open_cache(tmp_path / "cache")
@@ -257,7 +284,7 @@ def test_a_damaged_store_is_set_aside_and_a_new_one_runs(tmp_path, damage, caplo
     whole = file.read_bytes()
     file.write_bytes({
         "garbage": os.urandom(len(whole)), "zeros": bytes(len(whole)), "short": whole[:100],
-        "cut in half": whole[: len(whole) // 2], "cut at the end": whole[:-4096],
+        "cut in half": whole[: len(whole) // 2], "cut at the end": whole[: -32 * 4096],
         "zero pages": whole[:8192] + bytes(len(whole) - 8192),
     }[damage])  # fmt: skip
     damaged = file.read_bytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 
@@ -222,6 +223,24 @@ def test_a_file_that_is_full_all_the_same_refuses_writes_and_goes_on(tmp_path):
     assert all(value in {None, stored[key]} for key, value in found.items())
     assert store.usage()["p", "c"].entries == sum(value is not None for value in found.values())
     store.close()
+
+
+def test_where_the_disk_has_no_room_for_the_times_of_use_each_process_has_its_own(store, monkeypatch, caplog):
+    """It is said, and nothing else changes."""
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    store.allot({CacheKey("p", "c"): SMALL})
+    cache = store.cache("p", "c", SMALL)
+    keys = apart(cache, 8)
+    for key in keys[:7]:
+        cache.set(key, bytes(8 * 1024), HOUR)
+    assert cache.get(keys[0])
+    cache.set(keys[7], bytes(8 * 1024), HOUR)
+    assert [key for key in keys if cache.exists(key)] == [keys[0], *keys[2:]]
+    assert "No space left" in caplog.text
 
 
 def test_caches_that_want_more_than_there_is_have_less_each(store):
