@@ -181,7 +181,8 @@ class CacheStore:
 
     def share(self, identity: bytes, size: int) -> int:
         """Bytes that a cache may have. Before anything was allotted to it, that is little."""
-        return self._shares.get(identity) or min(size, self.room // 64)
+        share = self._shares.get(identity)
+        return min(size, self.room // 64) if share is None else share
 
     def identify(self, key: CacheKey) -> bytes:
         """What stands for a cache."""

@@ -252,6 +252,8 @@ def test_caches_that_want_more_than_there_is_have_less_each(store):
     assert shares == [store.room // 4, store.room * 3 // 4]
     unknown = store.cache("p", "c", 2**30)
     assert store.share(unknown.identity, unknown.size) == store.room // 64
+    store.allot({keys[0]: SMALL, keys[1]: 10**9 * store.room})
+    assert code(caches[0].set, b"k", b"", HOUR) == E_CAP  # nothing is left for it
 
 
 def test_a_cache_whose_share_has_shrunk_gives_back_with_its_writes(store):
