@@ -65,7 +65,7 @@ DEFAULT_LIMIT: Final = 64 * 2**20
 LEAST_LIMIT: Final = 4 * 2**20
 SAMPLE: Final = 16
 """Entries that are looked at for one that makes way; Redis looks at 5 (maxmemory-samples)."""
-WORK: Final = 512
+WORK: Final = 256
 """Pages and entries that one transaction drops: a millisecond or two of the writers' time."""
 PATIENCE_S: Final = 0.05
 """How long a write waits for others: a cache is not worth more, and the worker's other calls wait with it."""
