@@ -47,6 +47,14 @@ _LEAST_CONNECT_S: Final = 1.0
 _STEADY_S: Final = 10.0
 """How long a connection has to live for the pauses to begin anew, where its end was none of a healthy server's."""
 _SECOND_LOOK_S: Final = 0.002
+_ALIVE: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
+"""Seconds after which the kernels ask whether a connection that nobody uses still leads anywhere: what forgets it on
+the way (a load balancer, a NAT) would else be found out by a guest's call."""
 _NOT_THE_PRIMARY: Final = frozenset({"READONLY", "LOADING", "MASTERDOWN"})
 """Of a server that is not, or not yet, the one to ask: after a failover its name leads to another."""
 _ADDRESSES: Final = AddressPolicy()
@@ -374,6 +382,9 @@ class _Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The transport, and with TLS a checked one."""
         self._transport = cast("asyncio.Transport", transport)
+        found = transport.get_extra_info("socket")
+        for level, option, value in _ALIVE:
+            found.setsockopt(level, option, value)
 
     def data_received(self, data: bytes) -> None:
         """Give answers to those who wait for them."""
