@@ -20,6 +20,7 @@ import lmdb
 import orjson
 
 from hookline_api.abi import E_DENIED, E_SIZE, E_UNAVAILABLE, HOST_FUNCTIONS
+from hookline_api.distribution import MAX_UNAVAILABLE
 from hookline_api.resources import grants
 from hookline_runtime.errors import CallError, without_words
 from hookline_runtime.guest.border import Waiting
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from hookline_runtime.host.context import HostContext
 
 _NO_NUMBER: Final = -(2**63)
+_MAX_LOOKED: Final = 4096
+"""Characters of a sentence in which values of Secrets are looked for: it is cut to much less before it is told."""
 _IN_JSON: Final = ("query_", "http_")
 """Functions that begin so say what was wrong in JSON."""
 
@@ -61,9 +64,9 @@ class PluginHost:
         self._has_secrets = plugin.has_secrets
         self.unavailable: dict[str, str] = {}
         """What cannot be reached now, such as ``data source 'grants'``, and why, in one sentence."""
-        basics = Basics(plugin)
-        self.metrics: dict[str, GuestMetric] = basics.metrics
-        self._families: tuple[Family, ...] = (basics, self._keys(plugin, context))
+        self._basics = Basics(plugin)
+        self.metrics: dict[str, GuestMetric] = self._basics.metrics
+        self._families: tuple[Family, ...] = (self._basics, self._keys(plugin, context))
         self._methods = {name: method for family in self._families for name, method in family.functions().items()}
         self.denied: dict[str, int] = {}
         """Calls without their permission, by function."""
@@ -75,6 +78,11 @@ class PluginHost:
     def functions(self) -> Mapping[tuple[str, str], HostCallable]:
         """Every host function, with its permission in front and its errors turned into codes."""
         return {key: self._guarded(*key) for key in HOST_FUNCTIONS}
+
+    def told_unavailable(self) -> dict[str, str]:
+        """What cannot be reached now, as it may be told: some of it, where there is much, and no value of a Secret."""
+        some = sorted(self.unavailable.items())[:MAX_UNAVAILABLE]
+        return {source: self._basics.without_secrets(message[:_MAX_LOOKED]) for source, message in some}
 
     def close(self) -> None:
         """Give back what its functions hold, on the event loop: no call will come."""
