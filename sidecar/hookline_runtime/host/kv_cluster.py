@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import orjson
 
 from hookline_api.abi import E_ARGUMENT, E_CAP, E_SIZE, E_UNAVAILABLE
+from hookline_api.outbound import KEYS
 from hookline_runtime.errors import StoreError
 from hookline_runtime.host import kv_scripts as scripts
 from hookline_runtime.host.arguments import ABSENT, U32, CodeError, read, write
@@ -65,7 +66,7 @@ class ClusterKv:
         parts = ("entries", "ends", "keys", "initial")
         self._keys = tuple(key_on_server(plugin.namespace, plugin.name, part).encode() for part in parts)
         prepare = self._write_initial if plugin.kv.initial else None
-        self._valkey = Valkey(server, plugin.credentials, unavailable, _NAME, prepare=prepare)
+        self._valkey = Valkey(server, plugin.credentials, unavailable, KEYS, prepare=prepare)
 
     def close(self) -> None:
         """End the connection, on the event loop."""
@@ -116,11 +117,11 @@ class ClusterKv:
             if error.code == "OOM":
                 raise KvError(E_CAP, "the server's memory is full") from None
             self._refused = True
-            self._unavailable[_NAME] = str(error)
+            self._unavailable[KEYS] = str(error)
             raise
         if self._refused:  # by its rights, or its disk; and it takes commands again
             self._refused = False
-            self._unavailable.pop(_NAME, None)
+            self._unavailable.pop(KEYS, None)
         return reply
 
     async def _write_initial(self, send: Send) -> None:
@@ -143,9 +144,6 @@ class ClusterKv:
         self._unavailable.pop(_INITIAL, None)
         if written:
             log.info("plugin '%s': %d keys of kv.initial are written on the server", plugin.name, written)
-
-
-_NAME: Final = "kv"
 
 
 class ClusterKvFunctions:
