@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import orjson
@@ -48,6 +49,7 @@ _SENTENCES: Final = {
     E_SIZE: "the keys have too many bytes together",
 }
 _INITIAL: Final = "spec.kv.initial"
+_SUM: Final = re.compile(rb"-?[0-9]{1,19}")
 
 _T = TypeVar("_T")
 log = logging.getLogger("hookline.kv")
@@ -90,7 +92,11 @@ class ClusterKv:
         """Add to a decimal number, starting from 0, and keep its time limit; the sum."""
         _check_size(key, b"")
         reply = await self._run(scripts.INCREMENT, key, b"%d" % by)
-        return int(_bytes(reply)) if isinstance(reply, bytes) else _number(reply)
+        if not isinstance(reply, bytes):
+            return _number(reply)
+        if not _SUM.fullmatch(reply) or not -(2**63) < (total := int(reply)) < 2**63:
+            raise _unusable()
+        return total
 
     async def compare_and_set(self, key: bytes, old: bytes | None, new: bytes) -> bool:
         """Store ``new`` if the value is ``old`` (None: if there is none); whether it was. Drops a time limit."""
@@ -253,10 +259,10 @@ def _check_size(key: bytes, value: bytes) -> None:
 
 def _number(reply: Reply) -> int:
     """What a script has counted. Raises KvError for a code."""
-    if not isinstance(reply, int):
+    if not isinstance(reply, int) or (reply < 0 and reply not in _SENTENCES):
         raise _unusable()
     if reply < 0:
-        raise KvError(reply, _SENTENCES.get(reply, "the server refuses it"))
+        raise KvError(reply, _SENTENCES[reply])
     return reply
 
 
