@@ -264,7 +264,7 @@ class Runtime:
         except LoadError as error:
             raise PrepareError(entry.name, error) from error
         fresh.admit()
-        if plugin is not None and plugin.inline:
+        if plugin is not None and plugin.on_loop:
             fresh.trust()
         return fresh
 
@@ -318,6 +318,16 @@ class Runtime:
         """Return when the calls of observing hooks that were accepted so far have run."""
         for plugin in (*self.plugins.values(), *self._ending):
             await plugin.backlog.drained()
+
+    def end_waits(self, when: float) -> None:
+        """Let no call wait for a host function beyond that moment of the event loop's clock: the process ends.
+
+        Those that would are answered as a plugin's ``failurePolicy.timeout`` says.
+        """
+        for plugin in (*self.plugins.values(), *self._ending):
+            plugin.end_waits(when)
+            if plugin.before is not None:
+                plugin.before.plugin.end_waits(when)
 
     def abandon(self) -> int:
         """Drop what observing hooks have accepted and not begun, because the process ends. The number of calls."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 import orjson
@@ -171,6 +171,8 @@ class PluginFacts:
     refused: dict[str, Count]
     """Host calls that a cap, an argument or the store stopped, by function."""
     metrics: dict[str, GuestMetric]
+    unavailable: dict[str, str] = field(default_factory=dict)
+    """What cannot be reached now, such as ``data source 'grants'``, and why."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -29,7 +29,7 @@ from hookline_runtime.chain.rules import NOBODY, REWRITING, RULES, Step, deny_wi
 from hookline_runtime.errors import CallError
 from hookline_runtime.errors import bare as _bare
 from hookline_runtime.guest.accelerator import scan
-from hookline_runtime.plugin.backlog import Asker
+from hookline_runtime.plugin.backlog import Asker, GoneError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -332,7 +332,10 @@ class Chains:
         walked = self._walk(call, asked, 0, None, _NOT_ASKED)
         while isinstance(walked, _Pause):
             links, at, so_far = walked
-            walked = self._walk(call, links, at, so_far, await _ask(links[at], call))
+            opinion = await _ask(links[at], call, asker)
+            if isinstance(opinion, GoneError):
+                return self._failed(call, links[at], opinion)  # which nobody reads
+            walked = self._walk(call, links, at, so_far, opinion)
         return walked
 
     @contextlib.contextmanager
@@ -440,12 +443,16 @@ def _ask_now(plugin: Plugin, hook: PluginHook, call: Call) -> Opinion:
     return opinion if plugin.before is None else plugin.before.ask_now(plugin, hook, call, opinion)
 
 
-async def _ask(link: _Asked, call: Call) -> Opinion:
+async def _ask(link: _Asked, call: Call, asker: Asker) -> Opinion:
     plugin, hook = link.plugin, link.hook
     assert plugin is not None  # noqa: S101 - the walk stopped for it
     assert hook is not None  # noqa: S101
     try:
+        if plugin.waits:
+            return await asker.run(plugin.call_on(hook, call.data))
         return await plugin.call_on(hook, call.data)
+    except GoneError as error:
+        return _bare(error)
     except CallError as error:
         opinion = _bare(error)
     return opinion if plugin.before is None else await plugin.before.ask(plugin, hook, call, opinion)

@@ -87,6 +87,10 @@ class GuestMemory(Protocol):
     def write(self, pointer: int, data: bytes) -> bool:
         """Put ``data`` at ``pointer``; False, and nothing is written, where it does not fit into memory."""
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether the guest is in its hook, and not in its ``alloc`` for something that it gets."""
+
     def give(self, data: bytes) -> int:
         """Put ``data`` where the guest's own ``alloc`` says; packed pointer and length, or an error's code.
 

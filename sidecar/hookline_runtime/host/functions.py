@@ -20,6 +20,7 @@ import lmdb
 import orjson
 
 from hookline_api.abi import E_DENIED, E_SIZE, E_UNAVAILABLE, HOST_FUNCTIONS
+from hookline_api.distribution import MAX_UNAVAILABLE
 from hookline_api.resources import grants
 from hookline_runtime.errors import CallError, without_words
 from hookline_runtime.guest.border import Waiting
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from hookline_runtime.host.context import HostContext
 
 _NO_NUMBER: Final = -(2**63)
+_MAX_LOOKED: Final = 4096
+"""Characters of a sentence in which values of Secrets are looked for: it is cut to much less before it is told."""
 _IN_JSON: Final = ("query_", "http_")
 """Functions that begin so say what was wrong in JSON."""
 
@@ -64,11 +67,11 @@ class PluginHost:
         """What cannot be reached now, such as ``data source 'grants'``, and why, in one sentence."""
         self.refused: dict[str, int] = {}
         """Calls that a cap, a bad argument or a failing store or server stopped, by function."""
-        basics = Basics(plugin)
-        self.metrics: dict[str, GuestMetric] = basics.metrics
+        self._basics = Basics(plugin)
+        self.metrics: dict[str, GuestMetric] = self._basics.metrics
         self._families: tuple[Family, ...] = (
-            basics,
-            KvFunctions(plugin, context),
+            self._basics,
+            self._keys(plugin, context),
             HttpFunctions(plugin, unavailable=self.unavailable, refused=self.refused),
         )
         self._methods = {name: method for family in self._families for name, method in family.functions().items()}
@@ -81,10 +84,23 @@ class PluginHost:
         """Every host function, with its permission in front and its errors turned into codes."""
         return {key: self._guarded(*key) for key in HOST_FUNCTIONS}
 
+    def told_unavailable(self) -> dict[str, str]:
+        """What cannot be reached now, as it may be told: some of it, where there is much, and no value of a Secret."""
+        some = sorted(self.unavailable.items())[:MAX_UNAVAILABLE]
+        return {source: self._basics.without_secrets(message[:_MAX_LOOKED]) for source, message in some}
+
     def close(self) -> None:
         """Give back what its functions hold, on the event loop: no call will come."""
         for family in self._families:
             family.close()
+
+    def _keys(self, plugin: BundlePlugin, context: HostContext) -> Family:
+        if plugin.kv.scope == "Pod":
+            return KvFunctions(plugin, context)
+        # A worker whose plugins have all their keys in the pod loads none of it.
+        from hookline_runtime.host.kv_cluster import ClusterKvFunctions  # noqa: PLC0415
+
+        return ClusterKvFunctions(plugin, context, self.unavailable)
 
     def _guarded(self, module: str, name: str) -> HostCallable:
         function = HOST_FUNCTIONS[module, name]

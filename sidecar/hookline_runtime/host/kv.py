@@ -20,6 +20,7 @@ import functools
 import heapq
 import itertools
 import logging
+import re
 import shutil
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
@@ -70,6 +71,8 @@ _DROP_PAUSE_S: Final = 0.001
 """Between two of these, for those who wait to write."""
 _LEAST_I64: Final = -(2**63)
 _MOST_I64: Final = 2**63 - 1
+
+_NUMBER: Final = re.compile(rb"[ \t\n\v\f\r]*[+-]?[0-9]+[ \t\n\v\f\r]*")
 
 log = logging.getLogger("hookline.kv")
 
@@ -163,10 +166,9 @@ class KvStore:
         def add(change: Change) -> int:
             held = change.entry(key)
             expiry, old = held or (0, b"0")
-            try:
-                total = int(old) + by if len(old) <= 20 else _MOST_I64 + 1  # noqa: PLR2004 - digits of an i64
-            except ValueError:
-                raise KvError(E_ARGUMENT, "the value is not a decimal number") from None
+            if len(old) > 20 or not _NUMBER.fullmatch(old) or not _LEAST_I64 <= int(old) <= _MOST_I64:  # noqa: PLR2004 - digits
+                raise KvError(E_ARGUMENT, "the value is not a decimal number of 64 bits")
+            total = int(old) + by
             if not _LEAST_I64 < total <= _MOST_I64:  # the least is how the guest ABI says "failed"
                 raise KvError(E_ARGUMENT, "the sum does not fit into 64 bits")
             change.put(key, str(total).encode(), expiry=expiry)
@@ -465,6 +467,11 @@ class Change:
             self._txn.delete(meta)
         namespaces += (count == 0) - (count + keys == 0)
         self._txn.put(TOTALS, SUMS.pack(namespaces, total + size, beyond + _spill(held + size) - _spill(held)))
+
+
+def key_on_server(namespace: str | None, plugin: str, part: str) -> str:
+    """The name of a plugin's keys on a server, where all pods share them (``hookline_runtime.host.kv_scripts``)."""
+    return f"hookline:{{{namespace or ''}/{plugin}}}:{part}"
 
 
 def _own() -> int:

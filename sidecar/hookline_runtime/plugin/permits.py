@@ -66,6 +66,10 @@ class Permits:
         """Permits that this process has; a call may run where it is more than ``running``, or ``get`` says so."""
         self._waiting: collections.deque[asyncio.Future[None]] = collections.deque()
 
+    def allow(self, most: int) -> None:
+        """Let so many calls run in this process at the most, before any does."""
+        self.most = self.held = min(self.limit, most)
+
     def get(self) -> bool:
         """Get one permit more than calls run, at once or not at all."""
         return False
@@ -213,6 +217,9 @@ class _Held(Permits):
         self._poll: asyncio.TimerHandle | None = None
         self._pause = _POLL_FIRST_S
         self._answer: asyncio.TimerHandle | None = None
+
+    def allow(self, most: int) -> None:
+        self.most = min(self.limit, most)
 
     def get(self) -> bool:
         # Not before those that wait already: what looks for them is under way.

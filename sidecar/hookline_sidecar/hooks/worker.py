@@ -55,9 +55,13 @@ if TYPE_CHECKING:
 
 _RECONNECT_S: Final = 0.05
 _CLOSE_S: Final = 0.1
+_ANSWER_S: Final = 0.5
+"""How long before the end of ``--drain`` calls that wait for a host function are answered by policy."""
 _REPORT_S: Final = 0.5
 _MAX_SENTENCE: Final = 256
 """Characters of a failure's message, which goes on to the operator and into statuses."""
+_MAX_SOURCE: Final = 128
+"""Characters of the name of what cannot be reached."""
 
 log = logging.getLogger("hookline.worker")
 
@@ -105,6 +109,7 @@ class Worker:
             link.result()  # only a defect ends it: fail loudly, the parent starts another worker
         self._answering.draining = True
         end = loop.time() + self._settings.drain
+        self._runtime.end_waits(end - min(_ANSWER_S, self._settings.drain / 2))
         if self._service is not None:
             await self._service.close(self._settings.drain)
         link.cancel()
@@ -231,7 +236,7 @@ def _facts(plugin: Plugin) -> PluginFacts:
     failure, fault = plugin.last_failure, plugin.last_fault
     return PluginFacts(
         revision=plugin.revision,
-        inline=plugin.inline,
+        inline=plugin.on_loop,
         paused={
             name.value: Paused(failures=hook.breaker.failures, until=round(time.time() + hook.breaker.open_for, 1))
             for name, hook in plugin.hooks.items()
@@ -245,6 +250,10 @@ def _facts(plugin: Plugin) -> PluginFacts:
         metrics={
             name: GuestMetric(type=metric.kind, value=metric.value, count=metric.count)
             for name, metric in plugin.host.metrics.items()
+        },
+        unavailable={
+            readable(source, _MAX_SOURCE - 1): readable(message, _MAX_SENTENCE - 1)
+            for source, message in plugin.host.told_unavailable().items()
         },
     )
 

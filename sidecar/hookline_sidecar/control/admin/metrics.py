@@ -14,6 +14,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from hookline_api.outbound import source_names
 from hookline_runtime.plugin.stats import PROMETHEUS_BOUNDS
 from hookline_serving.bounds import REASONS
 
@@ -60,6 +61,7 @@ class _Collector(Collector):
         yield from self._plugins()
         yield from self._calls()
         yield from self._host()
+        yield from self._sources()
         if self._with_guests:
             yield from self._guests()
 
@@ -208,6 +210,19 @@ class _Collector(Collector):
             for key, count in sorted(totals.items()):
                 family.add_metric(list(key), count)
             yield family
+
+    def _sources(self) -> Iterator[Metric]:
+        """Of what plugins ask outside the pod; a source that nobody has asked yet counts as reached."""
+        family = GaugeMetricFamily(
+            "hookline_source_available",
+            "Whether a worker reaches what a plugin asks outside the pod.",
+            labels=["plugin", "source"],
+        )
+        for entry in self._view.bundle.plugins if self._view.bundle is not None else ():
+            away = self._view.unavailable(entry.name)
+            for source in sorted({*source_names(entry, entry.kv.valkey), *away}):
+                family.add_metric([entry.name, source], float(source not in away))
+        yield family
 
     def _guests(self) -> Iterator[Metric]:
         """The metrics that plugins keep themselves. Counters and summaries add up over workers, gauges do not."""
