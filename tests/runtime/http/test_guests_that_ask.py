@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from hookline_api.hooks import Hook
-from http_guests import LOOPBACK
+from hookline_runtime.runtime import PrepareError
 from waiting import until_true
 
 
@@ -40,8 +40,8 @@ async def test_a_guest_asks_and_answers_what_came(workshop, wat, plain, settings
     answer = await ask(runtime, url=plain.url())
     assert (answer["status"], answer["body"]) == (200, "hello")
     assert (await ask(runtime, url="https://example.com/"))["error"]["cause"] == "denied"
-    plain.page("/large", "x" * 2**20)
-    assert len((await ask(runtime, url=plain.url("/large")))["body"]) == 2**20
+    plain.page("/large", "x" * 2**19)
+    assert len((await ask(runtime, url=plain.url("/large")))["body"]) == 2**19
 
 
 async def test_guests_that_wait_hold_up_nobody(workshop, wat, plain, settings):
@@ -84,7 +84,6 @@ async def test_a_call_that_is_cut_ends_its_request(workshop, wat, plain, setting
     answer = await ask(runtime, url=plain.url())
     assert answer["error"]["cause"] == "timeout"
     await here.wait()
-    assert plain.rule()["addresses"] == LOOPBACK
     client = next(each for each in runtime.plugins["guest"].host._families if hasattr(each, "_client"))._client
     assert client._waiting == 0
     assert client._flights == {}
@@ -92,7 +91,7 @@ async def test_a_call_that_is_cut_ends_its_request(workshop, wat, plain, setting
 
 async def test_a_plugin_whose_authority_cannot_be_read_is_not_loaded(workshop, wat, site):
     """And the sentence names the place."""
-    with pytest.raises(Exception, match=r"spec\.egress\[0\]\.caFrom"):
+    with pytest.raises(PrepareError, match=r"spec\.egress\[0\]\.caFrom"):
         await workshop.guest(
             asking(wat), permissions=["http.fetch"], egress=[site.rule()], credentials={"tls/ca": "nonsense"}
         )
