@@ -239,8 +239,11 @@ def _headers(response: aiohttp.ClientResponse, target: Target) -> dict[str, str]
 async def _body(response: aiohttp.ClientResponse, coding: str, target: Target) -> bytes:
     if coding not in _CODINGS and coding not in {"identity", ""}:
         raise HttpError("failed", f"{target.origin} answered in the coding {coding!r:.40}, which was not asked for")
-    if (response.content_length or 0) > MAX_BODY:
+    length = response.content_length
+    if length is not None and length > MAX_BODY:
         raise _too_large(target)
+    if length is not None and coding not in _CODINGS:
+        return await response.read()  # no more than that is read
     body, taken = bytearray(), 0
     inflate = _Inflate(coding) if coding in _CODINGS else None
     while chunk := await response.content.readany():
