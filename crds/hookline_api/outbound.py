@@ -267,6 +267,14 @@ class EgressRule(Resource):
     """The authority that signed the server's certificate, PEM. Default: the system's."""
     credential: EgressCredential | None = None
 
+    @property
+    def old_form(self) -> str | None:
+        """``scheme://host:port``, where that says all of it."""
+        if self.methods or self.paths or self.addresses or self.credential is not None or self.ca_from is not None:
+            return None
+        text = f"{self.scheme}://{self.host}" + (f":{self.port}" if self.port is not None else "")
+        return text if _OLD_FORM.fullmatch(text) else None
+
     @field_validator("host")
     @classmethod
     def _can_be_asked(cls, given: str) -> str:
@@ -290,14 +298,6 @@ class EgressRule(Resource):
         if self.ca_from is not None and self.scheme == "http":
             raise ValueError("caFrom is for https alone")
         return self
-
-    @property
-    def old_form(self) -> str | None:
-        """``scheme://host:port``, where that says all of it."""
-        if self.methods or self.paths or self.addresses or self.credential is not None or self.ca_from is not None:
-            return None
-        text = f"{self.scheme}://{self.host}" + (f":{self.port}" if self.port is not None else "")
-        return text if _OLD_FORM.fullmatch(text) else None
 
     @model_validator(mode="before")
     @classmethod

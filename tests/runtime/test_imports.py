@@ -19,6 +19,8 @@ _ELSEWHERE = (
     "prometheus_client",
     "hookline_serving",
     "hookline_client",
+    "psycopg",
+    "pglast",
 )
 _BACKENDS = "hookline_runtime.host.backends."
 """What is imported where a plugin needs it alone."""

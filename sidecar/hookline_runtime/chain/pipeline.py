@@ -29,6 +29,7 @@ from hookline_runtime.chain.rules import NOBODY, REWRITING, RULES, Step, deny_wi
 from hookline_runtime.errors import CallError
 from hookline_runtime.errors import bare as _bare
 from hookline_runtime.guest.accelerator import scan
+from hookline_runtime.host import recursion
 from hookline_runtime.plugin.backlog import Asker, GoneError
 
 if TYPE_CHECKING:
@@ -157,13 +158,19 @@ class Chains:
         """Of the hooks that ask one plugin about every call, and no other."""
         self.ways: dict[Hook, Way] = {}
         """Of the hooks that have one."""
+        own = recursion.own(link.entry for link in links)
         for hook in Hook:
             asked = [_Asked(link, hook) for link in links if hook in link.entry.hooks]
             self._largest[hook] = max((each.entry.limits.input for each in asked), default=0)
             aside = [each for each in asked if each.entry.mode == "Shadow" or hook in OBSERVERS]
             observing = [each for each in aside if each.plugin is not None]
-            self._deciding[hook] = Choice([(each, each.entry.match) for each in asked if each not in aside])
-            self._observing[hook] = Choice([(each, each.entry.match) for each in observing]) if observing else None
+            deciding = [(each, each.entry.match) for each in asked if each not in aside]
+            watching = [(each, each.entry.match) for each in observing]
+            # Who may ask a database is not asked about what such a plugin asks: it might go on for ever. But nobody has
+            # proven yet who a client is that logs in.
+            asking = [each for each in asked if each.entry.data_sources and hook is not Hook.AUTHENTICATE]
+            self._deciding[hook] = Choice(deciding, own=own, left_out=asking)
+            self._observing[hook] = Choice(watching, own=own, left_out=asking) if watching else None
             facts = self._deciding[hook].facts
             if not facts and not observing:
                 self._alone[hook] = self._as_alone(hook, self._deciding[hook].items)
