@@ -10,6 +10,7 @@ from aiohttp import web
 
 from hookline_api.hooks import Hook
 from hookline_runtime.runtime import PrepareError
+from http_guests import client
 from waiting import until_true
 
 
@@ -84,9 +85,9 @@ async def test_a_call_that_is_cut_ends_its_request(workshop, wat, plain, setting
     answer = await ask(runtime, url=plain.url())
     assert answer["error"]["cause"] == "timeout"
     await here.wait()
-    client = next(each for each in runtime.plugins["guest"].host._families if hasattr(each, "_client"))._client
-    assert client._waiting == 0
-    assert client._flights == {}
+    asks = client(runtime.plugins["guest"].host)
+    assert asks._waiting == 0
+    assert asks._flights == {}
 
 
 async def test_a_plugin_whose_authority_cannot_be_read_is_not_loaded(workshop, wat, site):
