@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from hookline_api.bundle import REDACTED
 from hookline_runtime.host.egress import Egress, Rule, Target, follow, read_url
 from hookline_runtime.host.http_cache import Moment, ResponseCache, Wish, may_share
-from hookline_runtime.host.http_message import HttpError, Request, Response
+from hookline_runtime.host.http_message import REPLACED, HttpError, Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -133,12 +133,14 @@ class HttpClient:
         self._reach = Reach(plugin.name, unavailable)
         self._cache = ResponseCache()
         self._flights: dict[_Key, _Flight] = {}
+        """Those that others may join."""
+        self._on_their_way: set[_Flight] = set()
         self._permits = asyncio.Semaphore(CONCURRENCY)
         self._waiting = 0
 
     def close(self) -> None:
         """End what is on its way, and every connection."""
-        for flight in self._flights.values():
+        for flight in self._on_their_way:
             flight.task.cancel()
         self._backend.close()
 
@@ -182,23 +184,26 @@ class HttpClient:
         flight = _Flight(key)
         if key is not None:
             self._flights[key] = flight
+        self._on_their_way.add(flight)
         flight.task = asyncio.get_running_loop().create_task(self._fly(flight, hop))
         return flight
 
     async def _fly(self, flight: _Flight, hop: _Hop) -> None:
         """All of a request, and its outcome for those who wait for it."""
-        outcome: _Outcome
+        outcome: _Outcome = HttpError("failed", REPLACED)  # where it is cancelled, and somebody waits all the same
         try:
             outcome = await self._travel(hop, flight)
         except Exception as error:  # noqa: BLE001 - theirs, whatever it is
             outcome = error
-        self._no_more(flight)
-        for each in flight.waiting:
-            if not each.done():
-                each.set_result(outcome)
+        finally:
+            self._no_more(flight)
+            for each in flight.waiting:
+                if not each.done():
+                    each.set_result(outcome)
 
     def _no_more(self, flight: _Flight) -> None:
-        """Nobody else may join it."""
+        """Nobody else may join it, and it ends."""
+        self._on_their_way.discard(flight)
         if flight.key is not None and self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
 

@@ -41,6 +41,8 @@ _OURS: Final = frozenset({
 })  # fmt: skip
 """Headers that say where a message goes and where it ends. Two answers to that are how requests are smuggled."""
 
+REPLACED: Final = "the plugin has been replaced, and asks nobody any more"
+
 Cause = Literal["timeout", "denied", "limit", "failed"]
 
 

@@ -28,7 +28,14 @@ from hookline_artifacts.net.answers import Connector, ScatteredError
 from hookline_artifacts.net.certificates import MAX_CERTIFICATES, MAX_PEM, plain_pem
 from hookline_artifacts.net.names import Names
 from hookline_artifacts.threads import on_behalf_of
-from hookline_runtime.host.http_message import MAX_BODY, MAX_HEADER_BYTES, MAX_HEADERS, HttpError, Response
+from hookline_runtime.host.http_message import (
+    MAX_BODY,
+    MAX_HEADER_BYTES,
+    MAX_HEADERS,
+    REPLACED,
+    HttpError,
+    Response,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -118,7 +125,7 @@ class HttpBackend:
 
     def _session(self, rule: Rule) -> aiohttp.ClientSession:
         if self._closed:
-            raise HttpError("failed", "the plugin has been replaced")
+            raise HttpError("failed", REPLACED)
         session = self._by_rule.get(rule.number) or self._sessions.get(_pool(rule))
         if session is None:
             judge = _Judge(rule.addresses, self._owner, self._seconds)
