@@ -141,6 +141,16 @@ def test_a_wildcard_is_for_all_names_below():
     assert not allowed(rules, "https://1.1.1.1/")
 
 
+def test_a_star_is_for_every_name():
+    """And for no address: what has no name has no rule."""
+    rules = egress({"host": "*"})
+    assert allowed(rules, "https://example.com/")
+    assert allowed(rules, "https://localhost/")
+    assert not allowed(rules, "http://example.com/")
+    assert not allowed(rules, "https://1.1.1.1/")
+    assert not allowed(rules, "https://[2606:4700::1111]/")
+
+
 def test_a_rule_allows_its_methods():
     """GET and HEAD where it names none."""
     rules = egress({"host": "a.test"}, {"host": "b.test", "methods": ["POST"]})
