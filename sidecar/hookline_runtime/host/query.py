@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from hookline_api.bundle import BundlePlugin
     from hookline_api.outbound import DataSource
-    from hookline_runtime.guest.border import GuestMemory, HostCallable
+    from hookline_runtime.guest.border import GuestMemory
     from hookline_runtime.host.backends.postgres import Postgres
     from hookline_runtime.host.context import HostContext
 
@@ -65,7 +65,7 @@ class QueryFunctions:
             make = functools.partial(_database, plugin=plugin, context=context, unavailable=unavailable)
             self._sources = {source.name: make(source) for source in plugin.data_sources}
 
-    def functions(self) -> Mapping[str, HostCallable]:
+    def functions(self) -> Mapping[str, Callable[..., Any]]:
         """By name of the import."""
         return {
             name: getattr(self, f"_{name}")

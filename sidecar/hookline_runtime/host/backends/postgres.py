@@ -216,7 +216,7 @@ class Postgres:
         """A connection, within ``patience``. Raises QueryError."""
         if self._closed:
             raise QueryError("failed", "the plugin is being closed")
-        if self._down is not None:
+        if self._down is not None and self.connections <= self.used:  # none is idle, which may still be good
             raise self._down
         if self._slots.locked() or self._numbers is not None:
             await self._wait_for_slot()
