@@ -46,7 +46,7 @@ _NO_CONNECTION: Final = "08001"
 """SQLSTATE sqlclient_unable_to_establish_sqlconnection."""
 _IDLE_S: Final = 600.0
 
-_Ask = Callable[["PGconn", Wire], Awaitable[bytes]]
+_Ask = Callable[["PGconn", Wire], Awaitable[tuple[bytes, bool]]]
 
 log = logging.getLogger("hookline.host")
 # It warns of each attempt, with the server's words. What matters of that is said here, once.
@@ -193,7 +193,7 @@ class Postgres:
                     self._end(connection, cancel=False)
                     continue
                 async with asyncio.timeout(self._statement_s):
-                    answer = await ask(connection.pgconn, connection.wire)
+                    answer, is_tidy = await ask(connection.pgconn, connection.wire)
             except QueryError:
                 await self._give(connection)
                 raise
@@ -208,7 +208,10 @@ class Postgres:
             except BaseException:
                 self._end(connection)
                 raise
-            await self._give(connection)
+            if is_tidy:
+                await self._give(connection)
+            else:
+                self._end(connection, cancel=False)
             return answer
         raise QueryError("failed", "the server ends each connection", "08006")
 
