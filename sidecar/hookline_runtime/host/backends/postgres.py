@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
@@ -195,7 +196,7 @@ class Postgres:
                 async with asyncio.timeout(self._statement_s):
                     answer, is_tidy = await ask(connection.pgconn, connection.wire)
             except QueryError:
-                await self._give(connection)
+                self._give(connection)
                 raise
             except Broken as broken:
                 self._end(connection, cancel=not broken.unanswered)
@@ -209,7 +210,7 @@ class Postgres:
                 self._end(connection)
                 raise
             if is_tidy:
-                await self._give(connection)
+                self._give(connection)
             else:
                 self._end(connection, cancel=False)
             return answer
@@ -365,9 +366,14 @@ class Postgres:
         message = self._hide(f"{self._where}: {line.rpartition(' failed: ')[2]}")
         return QueryError("failed", message, error.sqlstate or _NO_CONNECTION)
 
-    async def _give(self, connection: Connection) -> None:
-        """Back to the pool, also where the caller is cancelled meanwhile."""
-        await asyncio.shield(self._spawn(self._put(connection)))
+    def _give(self, connection: Connection) -> None:
+        """Back to the pool: at once as a rule, and else without the caller, who may be cancelled."""
+        putting = self._put(connection)
+        try:
+            waits_for = putting.send(None)
+        except StopIteration:
+            return
+        self._spawn(_rest(putting, waits_for))
 
     async def _put(self, connection: Connection) -> None:
         self._taken.discard(connection)
@@ -401,6 +407,30 @@ class Postgres:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+async def _rest(begun: Coroutine[Any, Any, None], waits_for: Any) -> None:
+    """What is left of a coroutine that was begun without a task."""
+    await _Rest(begun, waits_for)
+
+
+class _Rest:
+    def __init__(self, begun: Coroutine[Any, Any, None], waits_for: Any) -> None:
+        self._begun = begun
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        while True:
+            try:
+                yield self._waits_for
+            except asyncio.CancelledError as error:
+                step = functools.partial(self._begun.throw, error)
+            else:
+                step = functools.partial(self._begun.send, None)
+            try:
+                self._waits_for = step()
+            except StopIteration:
+                return
 
 
 _closing: Final[set[asyncio.Task[None]]] = set()
