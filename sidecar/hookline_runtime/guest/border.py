@@ -40,6 +40,7 @@ _VALUE_TYPES: Final = {
 
 
 PAGE: Final = 65_536
+_WRITE_CACHES: Final = frozenset({"cache_set", "cache_delete"})
 
 
 class OwnMemory:
@@ -159,7 +160,7 @@ def may_wait(name: str) -> bool:
 
     What such a function takes by the clock is its guest's time (``spent_ns``).
     """
-    return name.startswith("kv_")
+    return name.startswith("kv_") or name in _WRITE_CACHES
 
 
 def spent_ns(*, work_ns: int, passed_ns: int, host_ns: int) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from hookline_runtime.host.cache_store import CacheStore
     from hookline_runtime.host.kv import KvStore
 
 
@@ -17,6 +18,8 @@ class HostContext:
 
     kv: KvStore | None = None
     """The plugins' keys; None where there is no state folder."""
+    cache: CacheStore | None = None
+    """The plugins' caches in memory; None where there is no state folder."""
     worker: int = 0
     """Which one of ``workers`` this process is, from 0."""
     workers: int = 1

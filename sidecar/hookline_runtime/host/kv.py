@@ -15,13 +15,11 @@ put there (``hookline_runtime.host.kv_initial``). ``kv_file`` says how all of it
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import heapq
 import itertools
 import logging
 import re
-import shutil
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
@@ -40,10 +38,11 @@ from hookline_runtime.host.kv_file import (
     BusyError,
     Pair,
     WriterLock,
+    alone,
     bring_up_to_date,
     digest,
     end_key,
-    open_environment,
+    open_or_set_aside,
     with_prefix,
 )
 
@@ -109,20 +108,8 @@ class KvStore:
     """All plugins' entries. Made after a fork, one per process; all methods may be called from any thread."""
 
     def __init__(self, folder: Path) -> None:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
-        # One process at a time: who finds it damaged must not set aside what another has just made anew.
-        with folder.with_name(f"{folder.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                self._env = open_environment(folder)
-            except lmdb.Error as error:
-                # A damaged store must not keep the hooks from running. What was in it is set aside, not deleted.
-                aside = folder.with_name(f"{folder.name}.damaged")
-                log.warning("the key-value store does not open (%s); set aside as %s", error, aside)
-                shutil.rmtree(aside, ignore_errors=True)
-                folder.rename(aside)
-                self._env = open_environment(folder)
+        with alone(folder):
+            self._env = open_or_set_aside(folder, "key-value store")
             bring_up_to_date(self._env, _spill)
         self._writer = WriterLock(folder)
         self._env.reader_check()

@@ -21,6 +21,7 @@ from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_artifacts import apart
 from hookline_artifacts.store import ArtifactStore
 from hookline_runtime.guest.compiler import Compiler
+from hookline_runtime.host.cache_store import CacheStore
 from hookline_runtime.host.kv import KvStore, key_on_server
 from hookline_sidecar.control import waiting
 from hookline_sidecar.control.admin.access import Access
@@ -81,6 +82,7 @@ class Supervisor:
         self._store = ArtifactStore(state.artifacts)
         self._compiler = Compiler(state.compiled)
         self._kv = KvStore(state.kv)
+        self._caches = CacheStore(state.cache, limit=settings.cache_memory)
         self._probations = Probations(
             state, count=lambda name: counts_of(self._rows.summary(name)), reports=self._workers.facts
         )
@@ -141,6 +143,7 @@ class Supervisor:
             probations=self._probations,
             rows=self._rows,
             kv=self._kv,
+            caches=self._caches,
             store=self._store,
             compiler=self._compiler,
             resolved=self._slots.modules,

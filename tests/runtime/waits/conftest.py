@@ -28,11 +28,11 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 def others(monkeypatch: pytest.MonkeyPatch) -> Others:
     """Whom the guests of this test ask, in place of the network."""
     made = Others()
-    last = functions.KvFunctions
+    last = functions.HttpFunctions
 
     class Asking(last):  # type: ignore[misc, valid-type]
         def functions(self) -> Mapping[str, Any]:
             return {**super().functions(), "http_fetch": made.fetch}
 
-    monkeypatch.setattr(functions, "KvFunctions", Asking)
+    monkeypatch.setattr(functions, "HttpFunctions", Asking)
     return made
