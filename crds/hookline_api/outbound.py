@@ -29,6 +29,7 @@ Label = Annotated[str, Field(pattern=LABEL_PATTERN, max_length=63)]
 DATA_SOURCE: Final = "data source '{}'"
 CACHE: Final = "cache '{}'"
 KEYS: Final = "kv"
+EGRESS_HOST: Final = "egress host '{}'"
 """How people read of what a plugin asks: in statuses, metrics and logs."""
 _QUERY: Final = "query.execute"
 _QUERY_ONE: Final = f"{_QUERY}:"
@@ -308,10 +309,12 @@ class Outbound(Resource):
 
 
 def source_names(outbound: Outbound, kv: ValkeyServer | None) -> list[str]:
-    """What a plugin asks outside its pod by a name of its own, as people read it; not what ``egress`` allows."""
+    """What a plugin asks outside its pod and its resource names, as people read it: no host behind a ``*``."""
     found = [DATA_SOURCE.format(each.name) for each in outbound.data_sources]
     found += [CACHE.format(each.name) for each in outbound.caches if each.valkey is not None]
-    return found + ([KEYS] if kv is not None else [])
+    found += [KEYS] if kv is not None else []
+    hosts = dict.fromkeys(rule.host.lower() for rule in outbound.egress if "*" not in rule.host)
+    return found + [EGRESS_HOST.format(host) for host in hosts]
 
 
 def idle_parts(outbound: Outbound, permissions: Collection[str]) -> list[str]:

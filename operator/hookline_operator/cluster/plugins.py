@@ -159,7 +159,7 @@ class Plugin:
             is_strict=read.permissions_policy == "Strict",
             track_interval=source.oci.track_interval if source.oci is not None else None,
             observes=bool(read.hooks) and all(hook in OBSERVERS for hook in read.hooks),
-            asks=bool(source_names(read, read.kv.valkey) or read.egress),
+            asks=bool(read.egress or source_names(read, read.kv.valkey)),
             refers_to=found,
         )
 

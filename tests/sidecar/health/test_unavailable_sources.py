@@ -14,6 +14,7 @@ from hookline_runtime.host.context import HostContext
 from hookline_runtime.host.functions import PluginHost
 from hookline_runtime.plugin.stats import StatsTable
 from hookline_serving.bounds import REASONS as _REASONS
+from hookline_sidecar.control.admin.describe import describe
 from hookline_sidecar.control.admin.metrics import Counters, exposition
 from hookline_sidecar.control.report import report, written
 from hookline_sidecar.control.rows import Rows
@@ -27,6 +28,7 @@ ENTRY = BundlePlugin.model_validate({
     "dataSources": [{"name": "grants", "postgres": {
         "host": "db.test", "database": "d", "user": "u", "passwordFrom": {"name": "s", "key": "password"}}}],
     "caches": [{"name": "hot", "valkey": {"url": "redis://h"}}, {"name": "near", "memory": {}}],
+    "egress": [{"host": "API.test"}, {"host": "c.test"}, {"host": "*.b.test"}],
     "kv": {"scope": "Cluster", "valkey": {"url": "redis://h"}}, "credentials": {"s/password": "hunter2"},
 })  # fmt: skip
 GRANTS = "data source 'grants'"
@@ -79,6 +81,14 @@ def test_what_is_away_is_told_without_values_of_secrets_and_on_one_line(told):
     assert told({GRANTS: "password 'hunter2'\nwas refused"}) == {GRANTS: "password '<redacted>'\\nwas refused"}
 
 
+def test_a_host_that_a_guest_chose_is_not_told_where_it_has_secrets(told):
+    """Behind a rule's ``*`` it could say anything: what it has read, and nobody but its pods may know."""
+    found = told({"egress host 'hunter3.b.test'": "hunter3.b.test is not there", "egress host 'api.test'": "late"})
+    assert found == {
+        "egress": "a host that a rule with a * allows does not answer", "egress host 'api.test'": "late",
+    }  # fmt: skip
+
+
 def test_what_is_told_is_bounded_in_number_and_length(told):
     """The first by name; an operator takes no more than this."""
     found = told({f"{each:03}" + "s" * 1000: "é" * 10_000 for each in range(100)})
@@ -86,6 +96,7 @@ def test_what_is_told_is_bounded_in_number_and_length(told):
     assert next(iter(found)).startswith("000")
     assert all(len(source) <= 128 and len(message) <= 256 for source, message in found.items())
     (plugin,) = report(view(facts(found))).plugins
+    assert describe(view(facts(found)), is_folder=False)["plugins"][0]["unavailable"] == found
     assert len(plugin.unavailable) == MAX_UNAVAILABLE
 
 
@@ -100,12 +111,12 @@ def test_a_report_tells_what_any_worker_does_not_reach():
 
 
 def test_each_source_of_a_plugin_has_a_gauge():
-    """1 until it is asked in vain; of what is only allowed by egress, those that are away."""
+    """1 until it is asked in vain; of egress those hosts that the resource names, and none that a guest makes up."""
     counters = Counters(
         board=SimpleNamespace(connections=lambda _: 0, unclear=lambda: 0, closed=lambda: dict.fromkeys(_REASONS, 0)),
         closed={}, access=SimpleNamespace(refused={}), keys=SimpleNamespace(requests={}),
     )  # fmt: skip
-    away = {GRANTS: "refused", "egress host 'api.test'": "late"}
+    away = {GRANTS: "refused", "egress host 'api.test'": "late", "egress host 'hunter2.b.test'": "late"}
     text = exposition(view(facts(away)), counters, guests=False).decode()
     families = {each.name: each for each in text_string_to_metric_families(text)}
     found = {
@@ -114,4 +125,5 @@ def test_each_source_of_a_plugin_has_a_gauge():
     }
     assert found == {
         ("p", GRANTS): 0, ("p", "cache 'hot'"): 1, ("p", "kv"): 1, ("p", "egress host 'api.test'"): 0,
+        ("p", "egress host 'c.test'"): 1,
     }  # fmt: skip
