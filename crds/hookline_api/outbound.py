@@ -7,6 +7,7 @@ plugin. No guest sees one.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -222,7 +223,26 @@ class EgressCredential(Resource):
         return given
 
 
+_LABEL: Final = 63
 _OLD_FORM: Final = re.compile(r"(https?)://([A-Za-z0-9.*-]{1,253})(?::([0-9]{1,5}))?")
+
+
+_NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
+
+
+def _wrong_host(host: str) -> str | None:
+    """Why no URL can name a rule's host; None where one can. Odd spellings of addresses are never asked."""
+    numeric = _NUMBER.fullmatch(host.rpartition(".")[2]) is not None
+    if not numeric and ":" not in host:
+        labels = host.removeprefix("*.").split(".")
+        return (
+            None if all(1 <= len(each) <= _LABEL for each in labels) else "a part of a host's name has 1 to 63 letters"
+        )
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return "it is neither a name nor an address such as 192.0.2.1 or 2001:db8::1"
+    return None
 
 
 class EgressRule(Resource):
@@ -244,15 +264,41 @@ class EgressRule(Resource):
     ] = []
     """Private addresses and networks (CIDR) that the host may have. Without them, only public addresses are asked;
     an address as ``host`` names itself."""
+    ca_from: SecretKeyRef | None = None
+    """The authority that signed the server's certificate, PEM. Default: the system's."""
     credential: EgressCredential | None = None
 
     @property
     def old_form(self) -> str | None:
         """``scheme://host:port``, where that says all of it."""
-        if self.methods or self.paths or self.addresses or self.credential is not None:
+        if self.methods or self.paths or self.addresses or self.credential is not None or self.ca_from is not None:
             return None
         text = f"{self.scheme}://{self.host}" + (f":{self.port}" if self.port is not None else "")
         return text if _OLD_FORM.fullmatch(text) else None
+
+    @field_validator("host")
+    @classmethod
+    def _can_be_asked(cls, given: str) -> str:
+        wrong = _wrong_host(given)
+        if wrong is not None:
+            raise ValueError(wrong)
+        return given
+
+    @field_validator("addresses")
+    @classmethod
+    def _are_networks(cls, given: list[str]) -> list[str]:
+        for each in given:
+            try:
+                ipaddress.ip_network(each)
+            except ValueError:
+                raise ValueError(f"{each!r:.60} is not a network such as 10.1.2.0/24 or fd00::/64") from None
+        return given
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> EgressRule:
+        if self.ca_from is not None and self.scheme == "http":
+            raise ValueError("caFrom is for https alone")
+        return self
 
     @model_validator(mode="before")
     @classmethod

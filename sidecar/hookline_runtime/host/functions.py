@@ -27,8 +27,11 @@ from hookline_runtime.errors import CallError, without_words
 from hookline_runtime.guest.border import Waiting
 from hookline_runtime.host.arguments import ABSENT, Answer, CodeError, Times, timed
 from hookline_runtime.host.basics import Basics, GuestMetric
+from hookline_runtime.host.cache import CacheFunctions
+from hookline_runtime.host.http import HttpFunctions
 from hookline_runtime.host.kv import KvError
 from hookline_runtime.host.kv_functions import KvFunctions
+from hookline_runtime.host.query import QueryFunctions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -67,14 +70,23 @@ class PluginHost:
         self._sources = frozenset(source_names(plugin, plugin.kv.valkey))
         self.unavailable: dict[str, str] = {}
         """What cannot be reached now, such as ``data source 'grants'``, and why, in one sentence."""
-        self._basics = Basics(plugin)
-        self.metrics: dict[str, GuestMetric] = self._basics.metrics
-        self._families: tuple[Family, ...] = (self._basics, KvFunctions(plugin, context))
-        self._methods = {name: method for family in self._families for name, method in family.functions().items()}
         self.denied: dict[str, int] = {}
         """Calls without their permission, by function."""
         self.refused: dict[str, int] = {}
-        """Calls that a cap, a bad argument or a failing store stopped, by function."""
+        """Calls that a cap, a bad argument or a failing store or server stopped, by function."""
+        self._basics = Basics(plugin)
+        self.metrics: dict[str, GuestMetric] = self._basics.metrics
+        caches = CacheFunctions(plugin, context, refused=self._count_refused, unavailable=self.unavailable)
+        self.caches: Mapping[str, Mapping[str, int]] = caches.counts
+        """What looking for keys came to, by cache."""
+        self._families: tuple[Family, ...] = (
+            self._basics,
+            self._keys(plugin, context),
+            caches,
+            HttpFunctions(plugin, unavailable=self.unavailable, refused=self.refused),
+            QueryFunctions(plugin, context, unavailable=self.unavailable, count=self._count),
+        )
+        self._methods = {name: method for family in self._families for name, method in family.functions().items()}
         self.times: dict[str, Times] = {}
         """Of the functions that wait."""
 
@@ -101,9 +113,25 @@ class PluginHost:
         for family in self._families:
             family.close()
 
+    def _count(self, name: str, cause: str) -> None:
+        """An error was told as JSON."""
+        counts = self.denied if cause == "denied" else self.refused
+        counts[name] = counts.get(name, 0) + 1
+
+    def _keys(self, plugin: BundlePlugin, context: HostContext) -> Family:
+        if plugin.kv.scope == "Pod":
+            return KvFunctions(plugin, context)
+        # A worker whose plugins have all their keys in the pod loads none of it.
+        from hookline_runtime.host.kv_cluster import ClusterKvFunctions  # noqa: PLC0415
+
+        return ClusterKvFunctions(plugin, context, self.unavailable)
+
+    def _count_refused(self, name: str) -> None:
+        self.refused[name] = self.refused.get(name, 0) + 1
+
     def _guarded(self, module: str, name: str) -> HostCallable:
         function = HOST_FUNCTIONS[module, name]
-        method: Callable[..., Any] = self._methods.get(name, lambda *_: answer(E_UNAVAILABLE))
+        method: Callable[..., Any] = self._methods[name]
 
         def answer(code: int) -> int:
             # HeliosDB's functions know one error, a sum any number but one, and packed results no sign.
