@@ -248,6 +248,17 @@ def _wrong_host(host: str) -> str | None:
 class EgressRule(Resource):
     """Which requests a plugin may make. A request is made where one rule allows all of it."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "!has(self.caFrom) || !has(self.scheme) || self.scheme == 'https'",
+                    "message": "caFrom is for https alone",
+                }
+            ]
+        }
+    )
+
     scheme: Literal["https", "http"] = "https"
     host: HostPattern
     """A name, an address, ``*.`` and a domain for all names below it, or ``*`` for every name."""
