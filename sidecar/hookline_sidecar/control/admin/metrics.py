@@ -16,7 +16,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from hookline_api.outbound import source_names
+from hookline_api.sources import source_names
 from hookline_runtime.host.arguments import BOUNDS_S
 from hookline_runtime.plugin.stats import PROMETHEUS_BOUNDS
 from hookline_serving.bounds import REASONS
