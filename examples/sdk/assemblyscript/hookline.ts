@@ -197,7 +197,7 @@ function yes(answer: i32): Bool {
 function reply(packed: u64): Reply {
   const bytes = unpack(packed);
   const json = bytes.text;
-  if (json === null) {
+  if (json === null || json.length == 0) {
     return new Reply("", new Failure("failed", "the host answered " + bytes.error.toString(), null));
   }
   const error = member(json, 0, "error");
