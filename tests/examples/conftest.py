@@ -56,9 +56,7 @@ async def fetcher(tools: tuple[Path, Compiler]) -> AsyncIterator[Fetcher]:
 @pytest.fixture
 def examples(built, tools, fetcher, reached, tmp_path) -> Examples:
     """Runs example plugins, with the Secrets of what they reach."""
-    return Examples(
-        built=built, fetcher=fetcher, compiler=tools[1], secrets=reached.folder, state=tmp_path / "pods"
-    )
+    return Examples(built=built, fetcher=fetcher, compiler=tools[1], secrets=reached.folder, state=tmp_path / "pods")
 
 
 @pytest.fixture(scope="session")

@@ -34,7 +34,7 @@ _PREPARED: list[Job] = []
 
 
 def written_out(value: Any, special: Callable[[dict[str, Any]], str | None] = lambda _: None) -> Any:
-    """A part of a case: long texts are written with `$concat` and `$repeat`, and what a test makes as `special` does."""
+    """A part of a case: long texts are written with `$concat` and `$repeat`, and what `special` makes is its text."""
     if isinstance(value, list):
         return [written_out(each, special) for each in value]
     if not isinstance(value, dict):

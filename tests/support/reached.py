@@ -104,8 +104,11 @@ class Issuer:
         self.site.page(KEYS_PATH, json.dumps({"keys": made}), cache_control="max-age=3600")
 
     def token(self, wanted: dict[str, Any]) -> str:
-        """As ``$jwt`` describes it: ``kid, signs, claims``, ``in`` (claims that are so many seconds from now), ``header``
-        (more members of it), ``signature`` (another text in its place)."""
+        """As ``$jwt`` describes it.
+
+        ``kid, signs, claims``; ``in`` are claims that are so many seconds from now, ``header`` has more members of it,
+        ``signature`` another text in its place.
+        """
         signs = wanted.get("signs", "ES256")
         header = {"alg": signs.partition("-")[0], "typ": "JWT", "kid": wanted["kid"]} | wanted.get("header", {})
         header = {name: value for name, value in header.items() if value is not None}
@@ -150,7 +153,7 @@ class Reached:
         self.monkeypatch.setattr(time, "time_ns", lambda: real() + ahead)
 
     def at(self, seconds: float) -> None:
-        """Guests are told this time: so long after a moment at which windows of any usual length begin, and it stands."""
+        """Guests are told this time, which stands: so long after a moment at which windows of any length begin."""
         begin = clock() // _ROUND_S * _ROUND_S
         moment = begin * 10**9 + round(seconds * 10**9)
         self.monkeypatch.setattr(time, "time_ns", lambda: moment)

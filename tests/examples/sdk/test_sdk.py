@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,6 +21,7 @@ from wasmtime import Engine, Func, FuncType, Linker, Module, Store, Trap, ValTyp
 from hookline_api.abi import HOST_FUNCTIONS
 
 ROOT = Path(__file__).parents[3]
+SDK = ROOT / "examples" / "sdk"
 GUESTS = Path(__file__).parent / "guests"
 LANGUAGES = ["assemblyscript", "c", "go", "rust"]
 TYPES = {"i": "i32", "I": "i64", "F": "f64"}
@@ -317,3 +319,21 @@ def test_what_is_no_json_is_never_taken_for_an_answer(language, built, engine) -
     with contextlib.suppress(Trap):
         _, said = probe.call("query_normalize", "q", answers=b"{")
         assert said.startswith("failure|failed|")
+
+
+def test_the_page_names_every_function_in_every_language() -> None:
+    """The table of examples/sdk/README.md has all of the contract's, and each name stands in its SDK."""
+    page = (SDK / "README.md").read_text()
+    rows = re.findall(
+        r"^\| `(env|hookline)\.(\w+)` \| `(\w+)` \| `(\w+)` \| `(\w+)` \| `(\w+)` \|$", page, re.MULTILINE
+    )
+    assert [row[:2] for row in rows] == list(HOST_FUNCTIONS)
+    c, rust, go, assemblyscript = (
+        (SDK / path).read_text()
+        for path in ("c/host.h", "rust/src/host.rs", "go/host.go", "assemblyscript/hookline.ts")
+    )
+    for row in rows:
+        assert f" {row[2]}(" in c
+        assert f"pub fn {row[3]}(" in rust
+        assert f"func {row[4]}(" in go
+        assert f"export function {row[5]}(" in assemblyscript
