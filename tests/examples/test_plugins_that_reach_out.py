@@ -73,7 +73,7 @@ async def test_a_rotation_loses_no_call(examples, reached) -> None:
             return answers
 
         old = [asyncio.create_task(calls("k1")) for _ in range(4)]
-        await until_true(lambda: asked(reached) > 0)
+        await until_true(lambda: asked(reached) > 0, "the first fetch")
         issuer.publish([{"kid": "k1", "signs": "ES256"}, {"kid": "k2", "signs": "EdDSA"}])
         reached.later(2)
         token = issuer.token({"kid": "k2", "signs": "EdDSA", "claims": CLAIMS})
@@ -132,7 +132,7 @@ async def test_grants_are_closed_while_the_database_is_away(examples, reached, d
         async def allowed():
             return (await plugin.call("authorize", READING))["action"] == "allow"
 
-        await until_true(allowed)
+        await until_true(allowed, "a grant that is read again")
         assert plugin.last_failure is None
 
 
@@ -144,8 +144,9 @@ async def test_grants_are_closed_while_a_statement_takes_too_long(examples, reac
     async with examples.running("grants", settings) as plugin:
         script = "begin; lock table grants in access exclusive mode; select pg_sleep(3600)"
         locking = asyncio.create_task(asyncio.to_thread(_psql, database, script))
-        held = "select count(*) from pg_locks where mode = 'AccessExclusiveLock' and relation = 'grants'::regclass and granted"
-        await until_true(lambda: asyncio.to_thread(lambda: database.psql(held) == "1"))
+        held = "select count(*) from pg_locks where mode = 'AccessExclusiveLock' and granted"
+        held += " and relation = 'grants'::regclass"
+        await until_true(lambda: asyncio.to_thread(lambda: database.psql(held) == "1"), "the lock")
         try:
             answer = await plugin.call("authorize", READING)
         finally:
@@ -217,4 +218,4 @@ async def test_a_store_that_is_away_is_answered_by_policy(examples, reached, red
         async def counted():
             return "failure" not in await pods["Closed"].call("pre_query", query("acme"))
 
-        await until_true(counted)
+        await until_true(counted, "a server that is found again")
