@@ -32,10 +32,20 @@ async def test_a_plugin_is_what_its_manifests_say(folder, examples, reached) -> 
 @pytest.mark.parametrize(("folder", "case"), CASES)
 async def test_a_plugin_answers_as_documented(folder, case, examples, reached) -> None:
     """The case's decision, from a fresh store, with the manifest's limits and isolation, and default policies."""
+    await answers(case, examples, reached, folder.name, reached.settings(folder.name, case))
+
+
+@pytest.mark.parametrize(("folder", "case"), [each for each in CASES if each.values[0].name == "tenant-rate"])
+async def test_a_plugin_with_keys_of_the_cluster_answers_alike_in_one_pod(folder, case, examples, reached) -> None:
+    """`kv.scope` is a setting: the guest is the same."""
+    await answers(case, examples, reached, folder.name, {"kv": {"scope": "Pod"}})
+
+
+async def answers(case, examples, reached, name, settings) -> None:
+    """Ask a plugin what a case asks, and compare."""
     changes = {"config": case.get("config", {}), "permissions": case.get("permissions", []), "failurePolicy": {}}
     changes["permissionsPolicy"] = "Lenient"  # some cases are about a call that is denied
-    changes |= reached.settings(folder.name, case)
-    async with examples.running(folder.name, changes, case.get("kv")) as plugin:
+    async with examples.running(name, changes | settings, case.get("kv")) as plugin:
         for step in case.get("steps", [case]):
             if "steps" in case:
                 reached.step(step)

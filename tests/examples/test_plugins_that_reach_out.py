@@ -28,7 +28,8 @@ def query(tenant):
     return {"query": "SELECT 1"} | context(tenant_id=tenant)
 
 
-READING = {"query": "", "action": "SELECT", "resource": "sales", "identity": {"user_id": "u", "roles": ["r"]}} | context()
+WHO = {"user_id": "u", "roles": ["r"]}
+READING = {"query": "", "action": "SELECT", "resource": "sales", "identity": WHO} | context()
 
 
 def issuing(reached, **config):
