@@ -258,6 +258,9 @@ class Instance(native.Instance):
         return result
 
     def _arm(self, timeout_ms: int, ticks: int) -> None:  # noqa: ARG002 - each step sets the deadline by what is left
+        # DANGER: whoever renews it says so of this thread. Said of the last one, another's guest that runs there would
+        # get its answers.
+        self._on_thread = _get_ident()
         self._timeout_ns = timeout_ms * 1_000_000
         self._work_ns = self._passed_ns = 0
         self._words[_ARMED] = 0
