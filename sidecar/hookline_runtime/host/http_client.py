@@ -194,6 +194,8 @@ class HttpClient:
         outcome: _Outcome = HttpError("failed", REPLACED)  # where it is cancelled, and somebody waits all the same
         try:
             outcome = await self._travel(hop, flight)
+        except HttpError as error:
+            outcome = error.with_traceback(None)  # whose frames would hold it, and all that was read
         except Exception as error:  # noqa: BLE001 - theirs, whatever it is
             outcome = error
         finally:
