@@ -165,7 +165,7 @@ async def test_a_cancellation_that_nobody_hears_is_given_up(make, proxy):
 
 async def test_a_pool_that_is_used_up_is_a_limit(make):
     """After half of the time that the call may wait; who waited less long gets the next connection."""
-    source = make(poolSize=1, wait="300ms", statementTimeout="60s")
+    source = make(poolSize=1, wait="6s", statementTimeout="60s")
     held = asyncio.create_task(source.ask("select pg_sleep(30)"))
     await until_true(lambda: source.database.used == 1, "a call that runs")
     assert await source.error("select 1") == ("limit", None)

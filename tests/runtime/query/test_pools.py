@@ -77,7 +77,7 @@ async def test_a_worker_that_is_gone_leaves_its_connections_to_the_others(make, 
 async def test_others_hold_all_connections_is_a_limit_and_the_source_is_not_away(make, tmp_path):
     """It says so, within the call's time."""
     context = HostContext(worker=0, workers=2, locks=tmp_path / "locks")
-    one, other = make(poolSize=1, context=context), make(poolSize=1, context=context, wait="200ms")
+    one, other = make(poolSize=1, context=context), make(poolSize=1, context=context, wait="2s")
     held = asyncio.create_task(one.ask("select pg_sleep(30)"))
     await until_true(lambda: one.database.connections == 1, "a call that runs")
     assert await other.error("select 1") == ("limit", None)

@@ -201,7 +201,7 @@ class _Flight:
         self._caps = caps
         self._wire = wire
         self._statements = 1
-        self._begin = self._taken = wire.received
+        self._begin = self._taken = wire.begin()
         self._most = wire.received + caps.size * _WIRE_FACTOR + _WIRE_MORE
         self._error: QueryError | None = None
 
