@@ -36,7 +36,8 @@ MAX_SQL: Final = 2**20
 """Bytes of a statement."""
 MAX_PARAMETERS: Final = 2**20
 """Bytes of a statement's parameters."""
-_MAX_VALUES: Final = 2**15
+_MAX_VALUES: Final = 2**13
+"""Of parameters: they are made into texts on the event loop."""
 _MAX_NAME: Final = 256
 _MOST_PATIENT_S: Final = 5.0
 _NEEDS_EXTRA: Final = "the extra hookline[query], which is not installed here"
