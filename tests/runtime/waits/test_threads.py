@@ -13,10 +13,11 @@ from hookline_runtime.guest.program import RUNNING
 async def test_an_instance_that_is_renewed_on_another_thread_leaves_the_first_alone(workshop, wat, way):
     """Another guest may run there: it would get the answers of this one, and this one its memory."""
     runtime = await workshop.guest(wat.module(imports=FETCH, hooks={"custom_hook": ASK}), **SETTINGS)
-    take = runtime.plugins["guest"]._instances.take
+    instance, _ = runtime.plugins["guest"]._instances.take()
     with ThreadPoolExecutor(1) as there:
-        instance, _ = await asyncio.get_running_loop().run_in_executor(there, take)
+        await asyncio.get_running_loop().run_in_executor(there, instance.open, None)
         ident = there.submit(threading.get_ident).result()
+        assert RUNNING[ident]() is instance
         RUNNING[ident] = another = object()
         instance.open(None)
         instance.give_back(instance.take(8), 8)
