@@ -130,9 +130,10 @@ fuzz: $(VENV)/.fuzz toolchains ## fuzz every parser, guided by coverage (FUZZ="-
 	HOOKLINE_FUZZ=200000 $(TOOLS) $(BIN)/python -m pytest -q tests/sidecar/sources/test_kubernetes_yaml.py
 	PYTHONPATH=testbed $(BIN)/python -m fuzz_endpoint $(ARGS)
 
-crds: $(VENV)/.dev ## write the CustomResourceDefinition from the models, and the chart's table of values
+crds: $(VENV)/.dev ## write the CustomResourceDefinition from the models, the chart's table of values, and the table of host functions
 	$(BIN)/python scripts/write_crds.py
 	$(BIN)/python scripts/write_values.py
+	$(BIN)/python scripts/write_host_functions.py
 
 plugins: $(VENV)/.demo ## build the example plugins into build/plugins
 	$(BIN)/python examples/build.py --out build/plugins
