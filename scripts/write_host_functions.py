@@ -24,7 +24,7 @@ def table() -> str:
     rows = []
     for (module, name), function in HOST_FUNCTIONS.items():
         params, results = (", ".join(TYPES[letter] for letter in part) for part in (function.params, function.results))
-        permission = "–" if function.permission is None else f"`{function.permission.value}`"
+        permission = "none" if function.permission is None else f"`{function.permission.value}`"
         rows.append(f"| [`{name}`](#{name}) | `{module}` | `({params}) -> {results}` | {permission} |\n")
     return _HEAD + "".join(rows)
 

@@ -102,37 +102,74 @@ def test_a_function_has_an_example_in_each_language(name):
         assert re.search(rf"\b{called(language)[name]}\b", code), language
 
 
+EACH = {
+    "c": "static int64_t example{at}(void) {{\n{code}return 0;\n}}\n",
+    "rust": "fn example{at}() -> Result<String, Box<dyn std::error::Error>> {{\n{code}Ok(String::new())\n}}\n",
+    "go": "func example{at}() error {{\n{code}return nil\n}}\n",
+    "ts": 'function example{at}(): string {{\n{code}return "";\n}}\n',
+}
+"""A function that is one example."""
+CALL = {
+    "c": "if (example{at}()) return 1;\n",
+    "rust": "made += &example{at}().expect(input);\n",
+    "go": "if err := example{at}(); err != nil {{\nreturn hookline.Answer(err.Error())\n}}\n",
+    "ts": "if (example{at}().length) return 1;\n",
+}
+"""How the hook calls it: what nobody calls is not compiled, or is an error."""
+WHOLE = {
+    "c": """
+#include "hookline.h"
+EACH
+HL_HOOK(custom_hook, input) {
+(void)input;
+CALLS
+return 0;
+}
+""",
+    "rust": """
+#![deny(warnings)]
+EACH
+fn all(input: &str) -> String {
+let mut made = String::new();
+CALLS
+made
+}
+hookline::hook!(custom_hook, all);
+""",
+    "go": """
+package main
+import (
+"fmt"
+"hookline"
+)
+EACH
+//go:wasmexport custom_hook
+func all(at, size uint32) uint64 {
+CALLS
+return 0
+}
+func main() {}
+""",
+    "ts": """
+import * as hookline from "../SDK/assemblyscript/hookline";
+import { elements, member, textOf, texts } from "../SDK/assemblyscript/json";
+export { alloc, dealloc } from "../SDK/assemblyscript/hookline";
+EACH
+export function custom_hook(at: usize, len: i32): u64 {
+CALLS
+return 0;
+}
+""",
+}
+"""A plugin of all examples."""
+
+
 def written(language: str) -> str:
-    """One source of all examples in a language, each in a function of its own that a hook calls."""
+    """Its source."""
     examples = [blocks(name)[language] for name in NAMES]
-    made = []
-    if language == "c":
-        made = [f"static int64_t example{at}(void) {{\n{code}return 0;\n}}\n" for at, code in enumerate(examples)]
-        tried = " ".join(f"if (example{at}()) return 1;" for at in range(len(examples)))
-        hook = f"HL_HOOK(custom_hook, input) {{ (void)input; {tried} return 0; }}\n"
-        return '#include "hookline.h"\n\n' + "".join(made) + hook
-    if language == "rust":
-        kind = "Result<String, Box<dyn std::error::Error>>"
-        made = [f"fn example{at}() -> {kind} {{\n{code}Ok(String::new())\n}}\n" for at, code in enumerate(examples)]
-        tried = " ".join(f"made += &example{at}().expect(input);" for at in range(len(examples)))
-        hook = f"fn all(input: &str) -> String {{ let mut made = String::new(); {tried} made }}\n"
-        return "#![deny(warnings)]\n" + "".join(made) + hook + "hookline::hook!(custom_hook, all);\n"
-    if language == "go":
-        made = [f"func example{at}() error {{\n{code}return nil\n}}\n" for at, code in enumerate(examples)]
-        tried = ", ".join(f"example{at}" for at in range(len(examples)))
-        hook = (
-            f"//go:wasmexport custom_hook\nfunc all(at, size uint32) uint64 {{\nfor _, each := range []func() error{{{tried}"
-            "} {\nif err := each(); err != nil {\nreturn hookline.Answer(err.Error())\n}\n}\nreturn 0\n}\n"
-        )
-        return 'package main\n\nimport (\n"fmt"\n"hookline"\n)\n\n' + "".join(made) + hook + "func main() {}\n"
-    made = [f'function example{at}(): string {{\n{code}return "";\n}}\n' for at, code in enumerate(examples)]
-    tried = " + ".join(f"example{at}()" for at in range(len(examples)))
-    hook = f"export function custom_hook(at: usize, len: i32): u64 {{ return hookline.answer({tried}); }}\n"
-    sdk = f"../{SDK}/assemblyscript"
-    return (
-        f'import * as hookline from "{sdk}/hookline";\nimport {{ elements, member, textOf, texts }} from "{sdk}/json";\n'
-        f'export {{ alloc, dealloc }} from "{sdk}/hookline";\n' + "".join(made) + hook
-    )
+    functions = "".join(EACH[language].format(at=at, code=code) for at, code in enumerate(examples))
+    calls = "".join(CALL[language].format(at=at) for at in range(len(examples)))
+    return WHOLE[language].replace("SDK", SDK).replace("CALLS", calls).replace("EACH", functions)
 
 
 def files(language: str, name: str) -> dict[str, str]:
