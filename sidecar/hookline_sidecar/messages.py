@@ -155,6 +155,16 @@ class GuestMetric:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class HostCalls:
+    """How long the calls of one host function that waits took in one worker."""
+
+    buckets: list[Count]
+    """Calls by ``hookline_runtime.host.arguments.BOUNDS_S``; the last takes the rest."""
+    seconds: float
+    """In all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PluginFacts:
     """What one worker knows of one plugin, beside the shared statistics."""
 
@@ -175,6 +185,8 @@ class PluginFacts:
     """What cannot be reached now, such as ``data source 'grants'``, and why."""
     caches: dict[str, dict[str, Count]] = field(default_factory=dict)
     """What looking for keys came to (``hookline_runtime.host.cache.RESULTS``), by cache."""
+    host_calls: dict[str, HostCalls] = field(default_factory=dict)
+    """By function, of those that wait."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -47,6 +47,11 @@ def seeds() -> dict[str, dict[str, bytes]]:
             "question": b"GET /v1/auth HTTP/1.1\r\nHost: a\r\nX-Original-URI: /b\r\nConnection: keep-alive",
             "many": b"GET / HTTP/1.1\r\nhost: a" + b"".join(b"\r\nx-%d: y" % n for n in range(120)),
         },
+        "replies": {
+            "all": b"+OK\r\n-ERR no\r\n:-5\r\n$-1\r\n*-1\r\n$3\r\na\r\n\r\n*2\r\n*0\r\n*1\r\n$0\r\n\r\n",
+            "deep": b"*1\r\n" * 8 + b":1\r\n",
+            "large": b"$4194304\r\n" + b"a" * 100,
+        },
         "challenges": {
             "bearer": b'Bearer realm="https://a.example/token",service="a",scope="repository:b:pull"',
             "both": b'Basic realm="a\\"b", Bearer realm=c , Negotiate abc==',

@@ -27,6 +27,7 @@ from hookline_artifacts.net import urls
 from hookline_artifacts.net.transport import retry_after
 from hookline_artifacts.package import layouts
 from hookline_artifacts.package.search import Search
+from hookline_runtime.host.backends.resp import GarbageError, Parser, Reply
 from hookline_sidecar.control.sources import kubernetes_yaml
 from hookline_sidecar.hooks.auth import Question
 from hookline_sidecar.hooks.heads import read_head
@@ -118,6 +119,22 @@ def _heads(data: bytes) -> None:
         assert head.target.startswith("/")
         assert all(name == name.lower() and "\n" not in value for name, value in head.headers.items())
         assert 0 <= head.length < 10**15
+
+
+@_target("replies", steps=60)
+def _replies(data: bytes) -> None:
+    """What a Valkey server sends, at once and in pieces: the same replies, or garbage in both."""
+
+    def read(size: int) -> list[Reply] | None:
+        parser, found = Parser(), []
+        try:
+            for at in range(0, len(data), size):
+                found += parser.feed(data[at : at + size])
+        except GarbageError:
+            return None
+        return found
+
+    assert read(len(data) or 1) == read(7)
 
 
 @_target("challenges", steps=30, max_len=16_384)

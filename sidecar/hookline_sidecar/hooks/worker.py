@@ -32,6 +32,7 @@ from hookline_sidecar.messages import (
     Discard,
     GuestMetric,
     Hello,
+    HostCalls,
     LoadRefused,
     Paused,
     PluginFacts,
@@ -249,6 +250,10 @@ def _facts(plugin: Plugin) -> PluginFacts:
         last_failures={hook.value: _failure(each) for hook, each in plugin.last_failures.items()},
         denied=dict(plugin.host.denied),
         refused=dict(plugin.host.refused),
+        host_calls={
+            name: HostCalls(buckets=list(times.buckets), seconds=round(times.seconds, 6))
+            for name, times in plugin.host.times.items()
+        },
         caches={name: dict(counts) for name, counts in plugin.host.caches.items()},
         metrics={
             name: GuestMetric(type=metric.kind, value=metric.value, count=metric.count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,6 +17,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from hookline_api.outbound import source_names
+from hookline_runtime.host.arguments import BOUNDS_S
 from hookline_runtime.plugin.stats import PROMETHEUS_BOUNDS
 from hookline_serving.bounds import REASONS
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from hookline_sidecar.control.admin.access import Access
     from hookline_sidecar.control.admin.kv import KvAdmin
     from hookline_sidecar.control.view import View
+    from hookline_sidecar.messages import HostCalls
 
 
 class Counters(NamedTuple):
@@ -63,6 +66,7 @@ class _Collector(Collector):
         yield from self._calls()
         yield from self._host()
         yield from self._sources()
+        yield from self._host_seconds()
         yield from self._caches()
         if self._with_guests:
             yield from self._guests()
@@ -161,6 +165,9 @@ class _Collector(Collector):
         labels = ["plugin", "hook"]
         calls = CounterMetricFamily("hookline_plugin_calls", "Calls of a plugin.", labels=labels)
         failures = CounterMetricFamily("hookline_plugin_failures", "Calls that failed.", labels=[*labels, "cause"])
+        cancelled = CounterMetricFamily(
+            "hookline_plugin_cancelled", "Calls that were dropped while they waited: their client left.", labels=labels
+        )
         skipped = CounterMetricFamily(
             "hookline_plugin_skipped", "Calls that the circuit breaker answered.", labels=labels
         )
@@ -182,6 +189,7 @@ class _Collector(Collector):
             for hook, summary in self._view.rows.summaries(name).items():
                 key = [name, hook.value]
                 calls.add_metric(key, summary.calls)
+                cancelled.add_metric(key, summary.cancelled)
                 skipped.add_metric(key, summary.skipped)
                 dropped.add_metric(key, summary.dropped)
                 waited.add_metric(key, summary.waited)
@@ -192,7 +200,7 @@ class _Collector(Collector):
                 duration.add_metric(key, [*buckets, ("+Inf", float(sum(summary.buckets)))], summary.seconds)
                 fuel.add_metric(key, summary.fuel)
                 memory.add_metric(key, summary.memory)
-        yield from (calls, failures, skipped, dropped, waited, waiting, duration, fuel, memory)
+        yield from (calls, failures, cancelled, skipped, dropped, waited, waiting, duration, fuel, memory)
 
     def _host(self) -> Iterator[Metric]:
         labels = ["plugin", "function"]
@@ -212,6 +220,24 @@ class _Collector(Collector):
             for key, count in sorted(totals.items()):
                 family.add_metric(list(key), count)
             yield family
+
+    def _host_seconds(self) -> Iterator[Metric]:
+        family = HistogramMetricFamily(
+            "hookline_host_call_seconds",
+            "Time of host functions that ask somebody else; a call that was dropped counts until then.",
+            labels=["plugin", "function"],
+        )
+        found: dict[tuple[str, str], list[HostCalls]] = {}
+        for report in self._view.workers.facts:
+            for plugin, facts in report.items():
+                for function, each in facts.host_calls.items():
+                    found.setdefault((plugin, function), []).append(each)
+        for key, calls in sorted(found.items()):
+            counts = itertools.accumulate(map(sum, zip(*(each.buckets for each in calls), strict=True)))
+            bounds = [f"{bound:g}" for bound in BOUNDS_S] + ["+Inf"]
+            buckets = [(bound, float(count)) for bound, count in zip(bounds, counts, strict=True)]
+            family.add_metric(list(key), buckets, sum(each.seconds for each in calls))
+        yield family
 
     def _sources(self) -> Iterator[Metric]:
         """Of what plugins ask outside the pod; a source that nobody has asked yet counts as reached."""
