@@ -20,7 +20,8 @@ def authentication(token):
 
 def context(**attributes):
     """The part of an input that is about the proxy's client."""
-    return {"hook_context": {"request_id": "r", "attributes": attributes}, "tables": [], "is_read_only": True}
+    hook_context = {"request_id": "r", "client_id": None, "identity": None, "database": None, "branch": None}
+    return {"hook_context": hook_context | {"attributes": attributes}, "tables": [], "is_read_only": True}
 
 
 def query(tenant):
@@ -28,7 +29,7 @@ def query(tenant):
     return {"query": "SELECT 1"} | context(tenant_id=tenant)
 
 
-WHO = {"user_id": "u", "roles": ["r"]}
+WHO = {"user_id": "u", "username": "u", "roles": ["r"], "tenant_id": None, "claims": {}}
 READING = {"query": "", "action": "SELECT", "resource": "sales", "identity": WHO} | context()
 
 
