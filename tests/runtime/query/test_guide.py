@@ -1,4 +1,4 @@
-"""docs/operate/sources.md, "A role for PostgreSQL": its statements, as they stand there, and what such a role may do."""
+"""docs/operate/sources.md, "A role for PostgreSQL": its statements as they stand there, and what the role may do."""
 
 from __future__ import annotations
 
@@ -48,8 +48,6 @@ async def test_the_role_does_nothing_else(source, sql, sqlstate):
 
 
 async def test_the_roles_own_settings_hold_where_the_resource_says_nothing(source):
-    """A session that is not Hookline's is read-only too: a stolen password writes nothing."""
-    settings = (
-        "select setconfig from pg_db_role_setting s join pg_roles r on r.oid = s.setrole where rolname = 'hookline'"
-    )
+    """A session that is not Hookline's begins read-only, too."""
+    settings = "select setconfig from pg_db_role_setting where setrole = 'hookline'::regrole"
     assert await source.one(settings) == ["default_transaction_read_only=on", "statement_timeout=1s"]
