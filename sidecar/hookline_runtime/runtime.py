@@ -30,7 +30,7 @@ from hookline_artifacts.entry import check_entry
 from hookline_artifacts.errors import ConfigError, FetchError, HooklineError, LoadError
 from hookline_runtime.chain.pipeline import Chains, Later, Link
 from hookline_runtime.errors import OverloadError
-from hookline_runtime.guest.calls import Guest
+from hookline_runtime.guest.calls import link
 from hookline_runtime.guest.engine import Ticker, load_compiled
 from hookline_runtime.guest.reuse import first_instance
 from hookline_runtime.host import kv_initial
@@ -349,7 +349,7 @@ class Runtime:
         limits = entry.limits
         module = load_compiled(compiled, fuel=limits.fuel is not None)
         host = PluginHost(entry, self._context)
-        guest = Guest(module, limits=limits, host=host.functions())
+        guest = link(module, limits=limits, host=host.functions())
         check_entry(entry, guest.info)
         spare = first_instance(guest, timeout_ms=_FIRST_INSTANCE_MS, pooled=entry.isolation.mode == "Pooled")
         rows = {hook: self._stats.row(number, hook) for hook in entry.hooks}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import wasmtime
@@ -94,9 +95,19 @@ class GuestMemory(Protocol):
         """
 
 
-HostCallable = Callable[..., Any]
-"""``(memory: GuestMemory, *numbers) -> int``, as ``hookline_runtime.host.functions`` makes them; or, of a function that
-waits, ``async`` and with ``int | bytes`` as its result: bytes go where the guest's ``alloc`` says."""
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A host function that waits for somebody else, on the event loop, while its guest stands still."""
+
+    run: Callable[..., Coroutine[Any, Any, int | bytes]]
+    """``async (memory, *numbers)``: a number, or bytes that are put where the guest's ``alloc`` says. It is cancelled
+    where the guest's call is, and may raise a CallError, which ends that call."""
+    unavailable: int
+    """What it answers where a guest may not wait: outside of its hooks, and in what it does for another answer."""
+
+
+HostCallable = Callable[..., int] | Waiting
+"""``(memory: GuestMemory, *numbers) -> int``, or one that waits, as ``hookline_runtime.host.functions`` makes them."""
 Host = Mapping[tuple[str, str], HostCallable]
 
 
@@ -231,7 +242,7 @@ def random_get(memory: GuestMemory, pointer: int, length: int) -> int:
     return 0 if memory.write(pointer, os.urandom(length & U32)) else _ERRNO_FAULT
 
 
-WASI_OURS: Final[dict[str, tuple[str, HostCallable]]] = {
+WASI_OURS: Final[dict[str, tuple[str, Callable[..., int]]]] = {
     "poll_oneoff": ("iiii", poll_oneoff),
     "random_get": ("ii", random_get),
 }

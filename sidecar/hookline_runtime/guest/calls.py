@@ -4,6 +4,10 @@
 documented; it is thirty times as slow, the reference for the other, and what runs where the installed
 library is not the one that the prototypes were written for. ``HOOKLINE_CALLS=official`` chooses it.
 
+A guest that imports a host function which waits has a third way: ``fibers``, which is ``native`` on stacks that a call
+may leave. Where that cannot be, its calls block threads (``waiting``). ``HOOKLINE_CALLS=fibers`` puts all guests there,
+and ``HOOKLINE_CALLS=threads`` none.
+
 Either gives two classes: a ``Guest`` is a module linked to its host functions for one plugin, an ``Instance`` is one
 instantiation with a store and a memory of its own. The rest of the runtime never sees a store, a pointer or a trap.
 What each call guarantees, in both:
@@ -24,14 +28,36 @@ from typing import TYPE_CHECKING
 
 from hookline_runtime.guest import capi
 
+_fibers_unfit = "HOOKLINE_CALLS" if os.environ.get("HOOKLINE_CALLS") in {"official", "threads"} else capi.fibers_unfit
+if capi.unfit is None and capi.fibers_unfit is not None:
+    logging.getLogger("hookline.calls").warning("guests that wait have a thread each: %s", capi.fibers_unfit)
+
 if TYPE_CHECKING:
+    from hookline_api.resources import Limits
+    from hookline_runtime.guest.border import Host
+    from hookline_runtime.guest.engine import CompiledModule
     from hookline_runtime.guest.native import Guest, Instance
 elif os.environ.get("HOOKLINE_CALLS") == "official":
     from hookline_runtime.guest.official import Guest, Instance
 elif capi.unfit is not None:
     logging.getLogger("hookline.calls").warning("calls take the fallback, wasmtime-py: %s", capi.unfit)
     from hookline_runtime.guest.official import Guest, Instance
+elif os.environ.get("HOOKLINE_CALLS") == "fibers":
+    from hookline_runtime.guest.fibers import Guest, Instance
 else:
     from hookline_runtime.guest.native import Guest, Instance
 
-__all__ = ["Guest", "Instance"]
+__all__ = ["Guest", "Instance", "link"]
+
+
+def link(module: CompiledModule, *, limits: Limits, host: Host) -> Guest:
+    """A module, linked to one plugin's host functions: a ``Guest`` whose calls may wait, where it imports what waits.
+
+    Raises VerifyError.
+    """
+    made = Guest(module, limits=limits, host=host)
+    if made.waits and not made.on_fibers and _fibers_unfit is None:
+        from hookline_runtime.guest import fibers  # noqa: PLC0415 - most processes need none of it
+
+        return fibers.Guest(module, limits=limits, host=host)
+    return made

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.metadata
+import sys
 from typing import Any, Final
 
 import wasmtime
@@ -43,20 +44,21 @@ _U64: Final = ctypes.c_uint64
 _releasing: Final = ctypes.CDLL(str(_ffi.filename))
 _holding: Final = ctypes.PyDLL(str(_ffi.filename))
 _faults: Final[list[str]] = []
+_fiber_faults: Final[list[str]] = []
 
 
-def _function(library: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> Any:
+def _function(library: ctypes.CDLL, name: str, result: Any, *arguments: Any, faults: list[str] = _faults) -> Any:
     try:
         function = library[name]
     except AttributeError:
-        _faults.append(f"it has no {name}")
+        faults.append(f"it has no {name}")
         return None
     function.restype = result
     function.argtypes = arguments
     # wasmtime-py's bindings are generated from the headers of the very library that it brings.
     official = getattr(_official, f"_{name}", None)
     if official is None or _widths(official) != _widths(function):
-        _faults.append(f"{name} is called otherwise there")
+        faults.append(f"{name} is called otherwise there")
     return function
 
 
@@ -105,6 +107,42 @@ linker_define_func_unchecked: Final = _function(
     _holding, "wasmtime_linker_define_func_unchecked", _POINTER,
     _POINTER, ctypes.c_char_p, _SIZE, ctypes.c_char_p, _SIZE, _POINTER, HostCallback, _POINTER, _Finalizer,
 )  # fmt: skip
+# Calls on a stack of their own, which a host function may leave and come back to: wasmtime/async.h.
+AsyncCallback: Final = ctypes.CFUNCTYPE(None, _POINTER, _POINTER, _POINTER, _SIZE, _POINTER, _SIZE, _POINTER, _POINTER)
+"""``(env, caller, args, their number, results, their number, out trap*, out continuation)``."""
+Continuation: Final = ctypes.CFUNCTYPE(ctypes.c_bool, _POINTER)
+"""``(env) -> whether the results are written``; asked each time that the future is polled."""
+CONTINUATION: Final = 24
+"""Bytes of a continuation: the callback, its env, a finalizer."""
+VAL: Final = 32
+"""Bytes of a ``wasmtime_val_t``: its kind first, and the value at ``VAL_OF``."""
+VAL_OF: Final = 8
+I32, I64, F32, F64 = range(4)
+"""Kinds of values."""
+
+
+def _fiber_function(library: ctypes.CDLL, name: str, result: Any, *arguments: Any) -> Any:
+    return _function(library, name, result, *arguments, faults=_fiber_faults)
+
+
+func_call_async: Final = _fiber_function(
+    _holding, "wasmtime_func_call_async", _POINTER,
+    _POINTER, _POINTER, _POINTER, _SIZE, _POINTER, _SIZE, _POINTER, _POINTER,
+)  # fmt: skip
+instance_pre_instantiate_async: Final = _fiber_function(
+    _holding, "wasmtime_instance_pre_instantiate_async", _POINTER, _POINTER, _POINTER, _POINTER, _POINTER, _POINTER
+)
+linker_define_async_func: Final = _fiber_function(
+    _holding, "wasmtime_linker_define_async_func", _POINTER,
+    _POINTER, ctypes.c_char_p, _SIZE, ctypes.c_char_p, _SIZE, _POINTER, AsyncCallback, _POINTER, _Finalizer,
+)  # fmt: skip
+call_future_poll: Final = _fiber_function(_releasing, "wasmtime_call_future_poll", ctypes.c_bool, _POINTER)
+call_future_delete: Final = _fiber_function(_releasing, "wasmtime_call_future_delete", None, _POINTER)
+_async_stack_size_set = _fiber_function(_holding, "wasmtime_config_async_stack_size_set", None, _POINTER, _SIZE)
+_total_stacks_set = _fiber_function(
+    _holding, "wasmtime_pooling_allocation_config_total_stacks_set", None, _POINTER, ctypes.c_uint32
+)
+
 trap_code: Final = _function(_holding, "wasmtime_trap_code", ctypes.c_bool, _POINTER, _POINTER)
 trap_delete: Final = _function(_holding, "wasm_trap_delete", None, _POINTER)
 error_new: Final = _function(_holding, "wasmtime_error_new", _POINTER, ctypes.c_char_p)
@@ -154,6 +192,18 @@ def _unfit() -> str | None:
     return None
 
 
+def _fibers_unfit() -> str | None:
+    if _fiber_faults:
+        return f"of this wasmtime, {_fiber_faults[0]}"
+    if sys.version_info >= (3, 14):
+        # It looks at the address of the native stack, and takes another one than the thread's for an overflow.
+        return "this version of Python does not run on a stack of the engine's"
+    value, continuation = _official.wasmtime_val_t, _official.wasmtime_async_continuation_t
+    if (ctypes.sizeof(value), value.of.offset, ctypes.sizeof(continuation)) != (VAL, VAL_OF, CONTINUATION):
+        return "values or continuations are laid out otherwise here"
+    return None
+
+
 FOR_ACCELERATOR: Final = (
     func_call_unchecked, store_new, store_context, store_limiter, store_epoch_deadline_callback, store_delete,
     context_set_epoch_deadline, instance_pre_instantiate, instance_export_get, memory_data, memory_data_size,
@@ -162,6 +212,10 @@ FOR_ACCELERATOR: Final = (
 
 unfit: Final = _unfit()
 """Why these prototypes must not be used with the installed library; None where they fit."""
+
+
+fibers_unfit: Final = unfit or _fibers_unfit()
+"""Why calls must not run on stacks of their own; None where they may."""
 
 
 def address(managed: Any) -> int:
@@ -181,14 +235,22 @@ def bytes_address(data: bytes) -> int:
     return ctypes.cast(ctypes.c_char_p(data), _POINTER).value or 0
 
 
-def use_pool(config: wasmtime.Config, **settings: int) -> None:
+def use_fibers(config: wasmtime.Config, stack: int) -> None:
+    """Give each call on a stack of its own so many bytes of it. DANGER: ``max_wasm_stack`` has to be smaller."""
+    _async_stack_size_set(address(config), stack)
+
+
+def use_pool(config: wasmtime.Config, *, stacks: int, **settings: int) -> None:
     """Let an engine take instances from a pool: memory that is reserved once, and cleaned instead of mapped anew.
 
-    ``settings`` are those of wasmtime/config.h, ``wasmtime_pooling_allocation_config_*_set``, in bytes or numbers.
+    ``stacks`` are those of calls on fibers; 0 leaves the library's number. ``settings`` are those of wasmtime/config.h,
+    ``wasmtime_pooling_allocation_config_*_set``, in bytes or numbers.
     """
     pool = _pooling_new()
     for name, value in settings.items():
         _pooling_set[name](pool, value)
+    if stacks:
+        _total_stacks_set(pool, stacks)
     _pooling_strategy_set(address(config), pool)
     _pooling_delete(pool)
 

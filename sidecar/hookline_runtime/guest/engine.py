@@ -45,6 +45,10 @@ TICK_MS: Final = 5
 MAX_WASM_STACK: Final = 512 * 1024
 """Bytes of native stack for one activation of wasm, host functions in between included."""
 
+_FIBER_STACK: Final = MAX_WASM_STACK + 1536 * 1024
+"""Bytes of native stack of a call that may wait: the guest's part, and what Python takes in a host function. Address
+space; what is not touched takes no memory."""
+
 _MEMORY_SLOT: Final = 2**32
 """Bytes of address space for one linear memory: all that 32 bits can name."""
 
@@ -110,8 +114,11 @@ def engine(*, fuel: bool) -> wasmtime.Engine:
                 for name, value in _SETTINGS.items():
                     setattr(config, name, value)
                 config.consume_fuel = fuel
+                fibers = capi.fibers_unfit is None
+                if fibers:
+                    capi.use_fibers(config, _FIBER_STACK)
                 if capi.unfit is None and _has_room_for_pool():
-                    capi.use_pool(config, **_POOL)
+                    capi.use_pool(config, stacks=_INSTANCES if fibers else 0, **_POOL)
                 found = _engines[fuel] = wasmtime.Engine(config)
     return found
 

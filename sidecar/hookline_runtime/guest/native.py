@@ -55,6 +55,7 @@ from hookline_runtime.guest.border import (
 from hookline_runtime.guest.engine import EPOCH, CompiledModule, deadline_ticks
 from hookline_runtime.guest.program import ON_DEADLINE, RUNNING, Program
 from hookline_runtime.guest.traps import call_error
+from hookline_runtime.guest.waiting import waited_ns
 
 if TYPE_CHECKING:
     from hookline_api.resources import Limits
@@ -81,7 +82,7 @@ _NAME: Final = capi.EXTERN // 8
 _NOTHING: Final = 0
 _IN_ALLOC: Final = 1
 _IN_DEALLOC: Final = 3
-_NEVER: Final = 2**64 - 1
+NEVER: Final = 2**64 - 1
 """The epoch for which a deadline is set where none is. With calls behind it, an instance that has it is worn."""
 
 _func_call = capi.func_call_unchecked
@@ -93,6 +94,9 @@ _now_ns = time.perf_counter_ns
 
 class Guest(Program):
     """A program whose instances are called through the C API, and used again."""
+
+    on_fibers = False
+    """Whether its calls have stacks of their own."""
 
     def __init__(self, module: CompiledModule, *, limits: Limits, host: Host) -> None:
         super().__init__(module, limits=limits, host=host)
@@ -112,9 +116,12 @@ class Guest(Program):
             try:
                 instance = self._shells.pop()
             except IndexError:
-                instance = Instance(self)
+                instance = self._make()
         instance.open(timeout_ms)
         return instance
+
+    def _make(self) -> Instance:
+        return Instance(self)
 
     def take_back(self, instance: Instance) -> None:
         """A closed instance, to be used again."""
@@ -178,7 +185,7 @@ class Instance:
         self._view, self.size = _NO_MEMORY, 0
         self._region: tuple[int, int] | None = None
         self._output = guest.limits.output
-        self._giving, self._begun, words[_ARMED] = False, False, _NEVER
+        self._giving, self._begun, words[_ARMED] = False, False, NEVER
         """Whether it gives something now; and whether the last call that ``_call`` made has come to the hook itself."""
         self._on_thread = self._timeout_ns = self._cpu_ns = self._wall_ns = 0
         self._host = (0, 0)
@@ -219,17 +226,16 @@ class Instance:
             else:
                 self._renew(timeout_ms)
             if guest.initializer:
-                failure = _func_call(self._context, self._find(guest.initializer), self._cells_at, 0, self._trap_at)
-                self._check(failure, "instantiation", timeout_ms)
+                self._enter(guest.initializer, where="instantiation", timeout_ms=timeout_ms)
             if guest.asks_for_region:
                 self._ask_for_region(timeout_ms)
         except BaseException:
-            words[_ARMED] = _NEVER  # perhaps for another time than the next one's
+            words[_ARMED] = NEVER  # perhaps for another time than the next one's
             self.close()
             raise
         words[_FRESH] = timeout_ms is None
         if not common:
-            words[_ARMED] = _NEVER
+            words[_ARMED] = NEVER
 
     def call(self, hook: str, data: bytes, *, last: bool) -> bytes | None:
         """One hook call: the guest's answer, or None for the hook's default.
@@ -251,7 +257,7 @@ class Instance:
                     return self.call(hook, data, last=last)
                 self.calls += 1
                 raise broken
-        if self.calls and self._words[_ARMED] == _NEVER:
+        if self.calls and self._words[_ARMED] == NEVER:
             self._renew_in_place()
         try:
             return self._call(hook, data, last=last)
@@ -305,7 +311,7 @@ class Instance:
 
     def left_ns(self) -> int:
         """What is left of the time of the call under way, on its thread; 0 where it has to end."""
-        passed = _now_ns() - self._words[_BEGIN]
+        passed = _now_ns() - self._words[_BEGIN] - waited_ns()
         return left_ns(timeout_ns=self._timeout_ns, used_ns=self.spent_ns(), passed_ns=passed)
 
     def meet(self, caller: int) -> None:
@@ -365,7 +371,7 @@ class Instance:
         if not self.write(pointer, data):
             return -E_MEMORY
         if self._words[_WORN_END] and end > self._words[_WORN_END]:
-            self._words[_ARMED] = _NEVER
+            self._words[_ARMED] = NEVER
         return pointer << 32 | len(data)
 
     def take(self, size: int) -> int:
@@ -374,9 +380,7 @@ class Instance:
         self._arm(self._guest.limits.timeout, self._guest.ticks)
         self._words[_BEGIN] = _now_ns()
         RUNNING[self._on_thread] = self._weak
-        self._cells[0] = size
-        self._check(_func_call(self._context, self._find("alloc"), self._cells_at, 1, self._trap_at), "alloc", None)
-        pointer: int = self._cells[0] & U32
+        pointer = self._enter("alloc", size, where="alloc", timeout_ms=None) & U32
         self.memory = self._measure()
         return pointer
 
@@ -389,7 +393,7 @@ class Instance:
 
     def _renew_in_place(self) -> None:
         """Go on with a new store: what is begun next is its first call."""
-        self._words[_ARMED] = _NEVER
+        self._words[_ARMED] = NEVER
         self.open(None)
 
     def _renew(self, timeout_ms: int | None) -> None:
@@ -412,12 +416,23 @@ class Instance:
             self._arm(timeout_ms, deadline_ticks(timeout_ms))
         words[_BEGIN] = _now_ns()
         RUNNING[self._on_thread] = self._weak
-        failure = capi.instance_pre_instantiate(guest.pre_address, context, self._at, self._trap_at)
-        self._check(failure, "instantiation", timeout_ms)
+        self._instantiate(timeout_ms)
         capi.instance_export_get(context, self._at, b"memory", 6, self._at + 8 * _MEMORY)
         # DANGER: the accelerator writes there. An empty memory has a place too, and no size that _measure would see.
         words[_BASE] = capi.memory_data(context, self._memory_at) or 0
         self._measure()
+
+    def _instantiate(self, timeout_ms: int | None) -> None:
+        failure = capi.instance_pre_instantiate(self._guest.pre_address, self._context, self._at, self._trap_at)
+        self._check(failure, "instantiation", timeout_ms)
+
+    def _enter(self, name: str, *numbers: int, where: str, timeout_ms: int | None) -> int:
+        """Call an export beside the hooks; what it answers. Raises a CallError."""
+        for place, number in enumerate(numbers):
+            self._cells[2 * place] = number
+        failure = _func_call(self._context, self._find(name), self._cells_at, 2, self._trap_at)
+        self._check(failure, where, timeout_ms)
+        return self._cells[0]
 
     def _call(self, hook: str, data: bytes, *, last: bool) -> bytes | None:  # noqa: C901, PLR0912, PLR0915 - below
         """Any call, in one piece, because a call of a Python function costs as much as most lines here."""
@@ -467,7 +482,7 @@ class Instance:
             if end > behind and not guest.own.touched_by(start, end):  # else it is a constant
                 behind = end
         if self._measure() > words[_WORN_SIZE] or behind > (words[_WORN_END] or behind):
-            words[_ARMED] = _NEVER
+            words[_ARMED] = NEVER
         if not words[_WORN_END] and behind:
             words[_WORN_END] = behind + max(0, (room if behind <= room else guest.most) - behind) // 2
         if guest.frees and not last:
@@ -555,12 +570,8 @@ class Instance:
     def _ask_for_region(self, timeout_ms: int | None) -> None:
         """The guest's own place for inputs. It is one place in all instances, so only the first one is asked."""
         guest = self._guest
-        self._check(
-            _func_call(self._context, self._find(INPUT_REGION), self._cells_at, 1, self._trap_at),
-            INPUT_REGION,
-            timeout_ms,
-        )
-        start, size = self._cells[0] >> 32, self._cells[0] & U32
+        packed = self._enter(INPUT_REGION, where=INPUT_REGION, timeout_ms=timeout_ms)
+        start, size = packed >> 32, packed & U32
         if size:
             if not start or start + size > self._measure():
                 raise TrapError(f"the input region is outside memory: {size} bytes at {start}, of {self.size}")

@@ -29,8 +29,8 @@ from hookline_runtime.guest.border import (
     UNANSWERED,
     WASI_OURS,
     Host,
-    HostCallable,
     OwnMemory,
+    Waiting,
     border,
     function_type,
     initializer,
@@ -42,6 +42,7 @@ from hookline_runtime.guest.border import (
     trap_reason,
 )
 from hookline_runtime.guest.engine import CompiledModule, deadline_ticks, engine, first_line
+from hookline_runtime.guest.waiting import blocking, waited_ns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +80,7 @@ class _Clock(threading.local):
 
     def left_ns(self) -> int:
         """What is left of the time-out; 0 where the call has to end."""
-        passed = time.monotonic_ns() - self._wall_ns
+        passed = time.monotonic_ns() - self._wall_ns - waited_ns()
         return left_ns(timeout_ns=self._timeout_ns, used_ns=self.used_ns(), passed_ns=passed)
 
 
@@ -157,6 +158,9 @@ class Guest:
     will run. Raises VerifyError.
     """
 
+    on_fibers = False
+    """Whether its calls have stacks of their own."""
+
     def __init__(
         self,
         module: CompiledModule,
@@ -165,6 +169,8 @@ class Guest:
         host: Host,
     ) -> None:
         self.info = info = border(module)
+        self.waits = any(isinstance(host.get((each.module, each.name)), Waiting) for each in info.imports)
+        """Whether it imports a host function that waits."""
         self.limits = limits
         self._fuel = limits.fuel
         self._engine = engine(fuel=limits.fuel is not None)
@@ -460,18 +466,22 @@ def _link(where: wasmtime.Engine, guest: Guest, host: Host) -> wasmtime.Linker:
     for entry in info.imports:
         if entry.module == WASI_MODULE:
             continue
-        function = HOST_FUNCTIONS[entry.module, entry.name]
+        function, given = HOST_FUNCTIONS[entry.module, entry.name], host[entry.module, entry.name]
         linker.define_func(
             entry.module,
             entry.name,
             function_type(function.params, function.results),
-            _callback(host[entry.module, entry.name], owner, waits=may_wait(entry.name)),
+            _callback(
+                blocking(given) if isinstance(given, Waiting) else given,
+                owner,
+                waits=may_wait(entry.name) and not isinstance(given, Waiting),
+            ),
             access_caller=True,
         )
     return linker
 
 
-def _callback(function: HostCallable, owner: weakref.ref[Guest], *, waits: bool) -> Callable[..., int]:
+def _callback(function: Callable[..., int], owner: weakref.ref[Guest], *, waits: bool) -> Callable[..., int]:
     def call(caller: wasmtime.Caller, *numbers: float) -> int:
         begin = time.monotonic_ns() if waits else 0
         try:

@@ -24,8 +24,8 @@ from hookline_runtime.guest.border import (
     WASI_OURS,
     GuestMemory,
     Host,
-    HostCallable,
     OwnMemory,
+    Waiting,
     border,
     function_type,
     initializer,
@@ -33,8 +33,11 @@ from hookline_runtime.guest.border import (
     most_memory,
 )
 from hookline_runtime.guest.engine import EPOCH, CompiledModule, deadline_ticks, engine, first_line
+from hookline_runtime.guest.waiting import blocking
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hookline_api.resources import Limits
 
 _MAX_CELLS: Final = 256
@@ -102,6 +105,8 @@ class Program:
         self.has_wasi = info.needs_wasi
         self.initializer = initializer(info)
         """The function that sets an instance up, if any."""
+        self.waits = False
+        """Whether it imports a host function that waits."""
         self.memory_map = module.memory_map
         self._callbacks: list[object] = []  # the library keeps their addresses, and nothing else keeps them
         self.keep_off(static=False)
@@ -140,15 +145,27 @@ class Program:
             self._linker.define_wasi()
             self._linker.allow_shadowing = True
             for name, (params, function) in WASI_OURS.items():
-                self._define(WASI_MODULE, name, params, "i", function)
+                self._define(WASI_MODULE, name, params, "i", function, spends=False)
         for entry in self.info.imports:
             if entry.module != WASI_MODULE:
                 known = HOST_FUNCTIONS[entry.module, entry.name]
                 given = host[entry.module, entry.name]
-                self._define(entry.module, entry.name, known.params, known.results, given)
+                if isinstance(given, Waiting):
+                    self.waits = True
+                    self._define_waiting(entry.module, entry.name, known.params, known.results, given)
+                else:
+                    self._define(
+                        entry.module, entry.name, known.params, known.results, given, spends=may_wait(entry.name)
+                    )
 
-    def _define(self, module: str, name: str, params: str, results: str, function: HostCallable) -> None:
-        callback = _callback(params, results, function, waits=may_wait(name))
+    def _define_waiting(self, module: str, name: str, params: str, results: str, function: Waiting) -> None:
+        self._define(module, name, params, results, blocking(function), spends=False)
+
+    def _define(
+        self, module: str, name: str, params: str, results: str, function: Callable[..., int], *, spends: bool
+    ) -> None:
+        """``spends`` says whether what it takes by the clock is its guest's time (``may_wait``)."""
+        callback = _callback(params, results, function, waits=spends)
         self._callbacks.append(callback)
         kind = function_type(params, results)
         failure = capi.linker_define_func_unchecked(
@@ -164,7 +181,7 @@ _U64: Final = 0xFFFFFFFFFFFFFFFF
 _FORMATS: Final = {"i": "i12x", "I": "q8x", "f": "f12x", "F": "d8x"}
 
 
-def _callback(params: str, results: str, function: HostCallable, *, waits: bool) -> Any:
+def _callback(params: str, results: str, function: Callable[..., int], *, waits: bool) -> Any:
     """A host function as the library calls it: arguments and results in cells on the guest's own stack.
 
     A view of the cells is kept for each address, because guests come back to the same few. It is used within a call

@@ -19,11 +19,11 @@ from hookline_api.bundle import REDACTED
 from hookline_runtime.host.arguments import U32, CodeError, read, write
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from hookline_api.bundle import BundlePlugin
     from hookline_api.config import Config
-    from hookline_runtime.guest.border import GuestMemory, HostCallable
+    from hookline_runtime.guest.border import GuestMemory
 
 _METRIC_NAME: Final = re.compile(rb"[a-z_][a-z0-9_]{0,63}")
 _MAX_METRICS: Final = 32
@@ -65,7 +65,7 @@ class Basics:
         self._lines = 0
         self.metrics: dict[str, GuestMetric] = {}
 
-    def functions(self) -> Mapping[str, HostCallable]:
+    def functions(self) -> Mapping[str, Callable[..., int]]:
         """By name of the import."""
         return {
             name: getattr(self, f"_{name}")

@@ -22,13 +22,14 @@ import orjson
 from hookline_api.abi import E_DENIED, E_SIZE, E_UNAVAILABLE, HOST_FUNCTIONS
 from hookline_api.resources import grants
 from hookline_runtime.errors import CallError, without_words
+from hookline_runtime.guest.border import Waiting
 from hookline_runtime.host.arguments import ABSENT, Answer, CodeError, Times, timed
 from hookline_runtime.host.basics import Basics, GuestMetric
 from hookline_runtime.host.kv import KvError
 from hookline_runtime.host.kv_functions import KvFunctions
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Coroutine, Mapping
 
     from hookline_api.bundle import BundlePlugin
     from hookline_runtime.guest.border import GuestMemory, HostCallable
@@ -44,7 +45,7 @@ log = logging.getLogger("hookline.host")
 class Family(Protocol):
     """Some host functions of one plugin, and what they need together."""
 
-    def functions(self) -> Mapping[str, HostCallable]:
+    def functions(self) -> Mapping[str, Callable[..., Any]]:
         """By name of the import."""
 
     def close(self) -> None:
@@ -82,7 +83,7 @@ class PluginHost:
 
     def _guarded(self, module: str, name: str) -> HostCallable:
         function = HOST_FUNCTIONS[module, name]
-        method: HostCallable = self._methods.get(name, lambda *_: answer(E_UNAVAILABLE))
+        method: Callable[..., Any] = self._methods.get(name, lambda *_: answer(E_UNAVAILABLE))
 
         def answer(code: int) -> int:
             # HeliosDB's functions know one error, a sum any number but one, and packed results no sign.
@@ -106,7 +107,8 @@ class PluginHost:
             return answer(E_UNAVAILABLE)
 
         if asyncio.iscoroutinefunction(method):
-            return _waiting(timed(self.times.setdefault(name, Times()), method), failed)
+            run = _waiting(timed(self.times.setdefault(name, Times()), method), failed)
+            return Waiting(run, answer(E_UNAVAILABLE))
 
         def guarded(memory: GuestMemory, *numbers: Any) -> int:
             try:
@@ -129,7 +131,7 @@ class PluginHost:
 
 def _waiting(
     method: Callable[..., Awaitable[Answer]], failed: Callable[[Exception], int]
-) -> Callable[..., Awaitable[Answer]]:
+) -> Callable[..., Coroutine[Any, Any, Answer]]:
     async def guarded(memory: GuestMemory, *numbers: Any) -> Answer:
         try:
             return await method(memory, *numbers)

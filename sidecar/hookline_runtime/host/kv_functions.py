@@ -12,10 +12,10 @@ from hookline_runtime.host.arguments import ABSENT, U32, CodeError, read, write
 from hookline_runtime.host.kv import MAX_KEY, MAX_VALUE, KvStore
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from hookline_api.bundle import BundlePlugin
-    from hookline_runtime.guest.border import GuestMemory, HostCallable
+    from hookline_runtime.guest.border import GuestMemory
     from hookline_runtime.host.context import HostContext
 
 MOST_PATIENT_S: Final = 1.0
@@ -32,7 +32,7 @@ class KvFunctions:
         self._patience = min(plugin.limits.timeout / 1000, MOST_PATIENT_S)
         """Seconds that one call of it may wait to write: no longer than a call may take."""
 
-    def functions(self) -> Mapping[str, HostCallable]:
+    def functions(self) -> Mapping[str, Callable[..., int]]:
         """By name of the import."""
         return {
             name: getattr(self, f"_{name}")
