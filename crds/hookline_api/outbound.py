@@ -25,8 +25,11 @@ LABEL_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 
 Label = Annotated[str, Field(pattern=LABEL_PATTERN, max_length=63)]
 """A name that a guest uses: of a data source, or of a cache."""
-Host = Annotated[str, Field(pattern=r"^(\*\.)?[A-Za-z0-9_]([A-Za-z0-9._:-]{0,251}[A-Za-z0-9_])?$", max_length=253)]
-"""A host name, or an IPv4 or IPv6 address without brackets; in an egress rule also ``*.`` and a domain."""
+_HOST: Final = r"[A-Za-z0-9_:]([A-Za-z0-9._:-]{0,251}[A-Za-z0-9_:])?"
+Host = Annotated[str, Field(pattern=f"^{_HOST}$", max_length=253)]
+"""A host name, or an IPv4 or IPv6 address without brackets."""
+HostPattern = Annotated[str, Field(pattern=rf"^(\*|(\*\.)?{_HOST})$", max_length=253)]
+"""The same, ``*.`` and a domain for all names below it, or ``*`` for all."""
 Port = Annotated[int, Field(ge=1, le=65_535)]
 
 
@@ -175,8 +178,8 @@ class EgressRule(Resource):
     """Which requests a plugin may make. A request is made where one rule allows all of it."""
 
     scheme: Literal["https", "http"] = "https"
-    host: Host
-    """A name, an address, or ``*.`` and a domain for all names below it."""
+    host: HostPattern
+    """A name, an address, ``*.`` and a domain for all names below it, or ``*`` for every name."""
     port: Port | None = None
     """Default: 443 for https, 80 for http."""
     methods: Annotated[
@@ -247,7 +250,7 @@ class Outbound(Resource):
 
 
 def references(*parts: Resource) -> Iterator[tuple[str, SecretKeyRef]]:
-    """Every ``SecretKeyRef`` in these settings, with its path in them: ``dataSources.grants.passwordFrom``."""
+    """Every ``SecretKeyRef`` in these settings, with its path in them: ``dataSources.grants.postgres.passwordFrom``."""
     for part in parts:
         yield from _references(part, "")
 

@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
 _PRIVATE: Final = frozenset({"config", "url", "kv", "egress", "data", "stringData"})
 """Fields whose values may be nobody else's business: settings, and what may hold a password."""
+_FROM: Final = "From"
+"""How a field ends that names a Secret's key. Who takes it for the value itself writes a password there."""
+_SHAPES: Final = frozenset({"model_type", "model_attributes_type", "dict_type", "list_type"})
+"""Errors about text and numbers where fields or items belong: a whole URL with its password, perhaps."""
 _OF_NAMES: Final = frozenset({"missing", "extra_forbidden"})
 """Errors that are not about a value."""
 _MOST: Final = 40
@@ -23,17 +27,28 @@ _MESSAGES: Final = {
     "string_type": "is not text: put it in quotes if it is a number, or a word such as yes and null",
     "int_type": "is not a whole number of 64 bits: write it in digits, without quotes",
     "bool_type": "is neither true nor false: write one of them, without quotes",
+    "model_type": "is not a mapping: write its fields below it",
 }
 """By pydantic's type of the error."""
+_LABEL: Final = "must consist of at most 63 lower-case letters, digits and '-', and begin and end without '-'"
 _PATTERNS: Final = {
     "permissions": "must be one of " + ", ".join(Permission) + ", custom.NAME",
     "name": "must consist of lower-case letters, digits, '-' and '.', and begin and end with a letter or digit",
     "sha256": "must be a SHA-256 of 64 hex digits in lower case, with nothing in front",
-    "egress": "must be scheme://host:port with http or https",
     "url": "must be a URL that begins with http:// or https://, in lower case",
+    "valkey.url": "must be redis://HOST:PORT/NUMBER, or rediss:// for TLS; user and password have fields of their own",
     "path": "must be a path such as upstream.token",
+    "dataSources.name": _LABEL,
+    "caches.name": _LABEL,
+    "host": "must be the name or the address of a host, with nothing around it",
+    "egress.host": "must be a name, an address, or *. and a domain, with nothing around it",
+    "paths": "must begin with /",
+    "addresses": "must be an address or a network, such as 10.1.0.0/16",
+    "header": "must be a header's name: letters, digits and '-', at most 64",
+    "prefix": "must be printable ASCII",
 }
-"""By a part of the path, for a text that does not match its pattern."""
+"""By the field, or the field within another one, for a text that does not match its pattern."""
+_RULE: Final = "must be a mapping with a host, or scheme://host:port with http or https"
 
 
 class Problem(NamedTuple):
@@ -76,21 +91,30 @@ def path_of(location: tuple[int | str, ...]) -> str:
 
 def _problem(error: Any) -> Problem:
     text = _MESSAGES.get(error["type"], error["msg"]).removeprefix("Value error, ")
+    fields = [part for part in error["loc"] if isinstance(part, str)]
     if error["type"] == "string_pattern_mismatch":
-        text = next((text for part, text in _PATTERNS.items() if part in error["loc"]), text)
+        text = _PATTERNS.get(".".join(fields[-2:])) or _PATTERNS.get(fields[-1] if fields else "", text)
+    elif error["type"] == "model_type" and fields[-1:] == ["egress"]:
+        text = _RULE
     return Problem(path_of(error["loc"]), text + found_in(error))
 
 
 def found_in(error: Any) -> str:
     """``, found "many"`` for one of a ValidationError's ``errors()``; empty where that may not be said."""
     value = error.get("input")
-    if error["type"] in _OF_NAMES or not _PRIVATE.isdisjoint(map(str, error["loc"])):
+    if error["type"] in _OF_NAMES or any(map(_is_private, error["loc"])):
         return ""
+    if error["type"] in _SHAPES and isinstance(value, str):
+        return ", found text"
     if error["type"].endswith("_type") and isinstance(value, list | dict | None):
         return f", found {found(value)}"
     if isinstance(value, str | bool | int | float) and str(value) not in error["msg"]:
         return f", found {found(value, _MOST)}"
     return ""
+
+
+def _is_private(part: int | str) -> bool:
+    return isinstance(part, str) and (part in _PRIVATE or (part.endswith(_FROM) and part != "configFrom"))
 
 
 def first_load_choice(cause: LoadCause) -> str:

@@ -10,10 +10,9 @@ import orjson
 from pydantic import ValidationError
 
 from hookline_api import json_cost, sentences
-from hookline_api.abi import HOST_FUNCTIONS
 from hookline_api.config import MAX_CONFIG, MAX_CONFIG_VALUES, Config
 from hookline_api.hooks import parse_hook
-from hookline_api.resources import Permission, WasmPlugin
+from hookline_api.resources import WasmPlugin
 from hookline_artifacts.errors import FetchError
 from hookline_artifacts.reference import LayoutReference
 from hookline_artifacts.reference import parse as parse_reference
@@ -206,11 +205,6 @@ def _risks(spec: Json) -> list[str]:
             "spec.permissionsPolicy: with Lenient, a plugin runs without what it is not granted, and may decide "
             "without what it wanted to know"
         )
-    useless = {*Permission} - {function.permission for function in HOST_FUNCTIONS.values()}
-    asked = {each for each in _items(spec, "permissions") if isinstance(each, str)}
-    warnings += [
-        f"spec.permissions: {name} grants nothing in this version of Hookline" for name in sorted(asked & useless)
-    ]
     return warnings
 
 

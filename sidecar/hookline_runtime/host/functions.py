@@ -1,4 +1,4 @@
-"""Host functions: what a guest may ask of its host, if its permissions say so (``docs/host-functions.md``).
+"""Host functions: what a guest may ask of its host, if its permissions say so (``docs/author/guest-abi.md``).
 
 Each is a method of one of the families beside this file, named after its import and taking the guest's memory and plain
 numbers; the table in ``hookline_api.abi`` says types and permissions, and ``PluginHost`` puts the permission in front.

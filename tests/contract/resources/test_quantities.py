@@ -101,6 +101,7 @@ def test_limits_are_written_as_they_were_read():
     """A resource that was read and written is the same manifest."""
     text = {
         "timeout": "30s",
+        "wait": "2s",
         "memory": "128Mi",
         "input": "64Ki",
         "output": "1000",
@@ -114,8 +115,8 @@ def test_limits_are_written_as_they_were_read():
 
 @pytest.mark.parametrize(
     "limits",
-    [{"timeout": "0ms"}, {"timeout": "61s"}, {"memory": "63Ki"}, {"memory": "5Gi"}, {"fuel": 0}, {"input": 0},
-     {"input": "65Mi"}, {"output": "0"}, {"concurrency": 0}, {"concurrency": 1025}],
+    [{"timeout": "0ms"}, {"timeout": "61s"}, {"wait": "0ms"}, {"wait": "61s"}, {"memory": "63Ki"}, {"memory": "5Gi"},
+     {"fuel": 0}, {"input": 0}, {"input": "65Mi"}, {"output": "0"}, {"concurrency": 0}, {"concurrency": 1025}],
 )  # fmt: skip
 def test_limits_out_of_range_are_refused(limits):
     """Each has a least and a most."""

@@ -164,12 +164,13 @@ def test_the_defaults_are_those_of_the_documentation():
     """Without any of them given."""
     spec = WasmPlugin.model_validate(_manifest()).spec
     assert spec.limits.model_dump(mode="json") == {
-        "timeout": "100ms", "memory": "64Mi", "fuel": None, "input": "256Ki", "output": "1Mi", "concurrency": 16,
+        "timeout": "100ms", "wait": "1s", "memory": "64Mi", "fuel": None, "input": "256Ki", "output": "1Mi",
+        "concurrency": 16,
     }  # fmt: skip
     assert (spec.isolation.mode, spec.mode, spec.priority) == ("PerCall", "Enforce", 0)
     policy = spec.failure_policy
     assert {policy.fetch, policy.verify, policy.config} == {"LastGood"}
-    assert {policy.trap, policy.timeout, policy.result, policy.overload} == {None}
+    assert {policy.trap, policy.timeout, policy.result, policy.overload, policy.store} == {None}
     assert not spec.permissions
 
 

@@ -236,7 +236,7 @@ async def test_observed_calls_have_a_bounded_queue(workshop, wat):
     await runtime.drained()
     counted = Summary.of([runtime._stats.row(0, Hook.METRICS).values()])
     assert counted.calls == 2
-    assert counted.failures == {"trap": 0, "timeout": 0, "result": 0, "overload": 1}
+    assert counted.failures == {"trap": 0, "timeout": 0, "result": 0, "overload": 1, "store": 0}
     for _ in range(2000):
         await runtime.call(Hook.METRICS, b"{}")
     await runtime.drained()

@@ -111,7 +111,7 @@ def test_a_module_without_any_hook_is_refused_with_the_names_of_the_hooks(wat):
     ("imported", "named"),
     [
         ('(import "env" "kv_steal" (func))', "'env.kv_steal'"),
-        ('(import "hookline" "http_fetch" (func (param i32 i32) (result i64)))', "'hookline.http_fetch'"),
+        ('(import "hookline" "tcp_dial" (func (param i32 i32) (result i64)))', "'hookline.tcp_dial'"),
         ('(import "wasi_snapshot_preview1" "sock_open" (func))', "'wasi_snapshot_preview1.sock_open'"),
         ('(import "wasi_unstable" "fd_write" (func))', "'wasi_unstable.fd_write'"),
         ('(import "env" "memory" (memory 1))', "the memory 'env.memory'"),

@@ -6,7 +6,7 @@ import json
 import logging
 
 from hookline_api.abi import E_ARGUMENT, E_CAP, E_MEMORY, E_SIZE
-from hookline_runtime.host import functions as host_module
+from hookline_runtime.host import basics
 from host_calls import Memory, calls
 
 
@@ -77,7 +77,7 @@ def test_log_levels_and_lengths_are_bounded(host, caplog):
 def test_log_lines_are_limited_to_twenty_a_second(host, caplog, monkeypatch):
     """A guest that writes without end fills no disk."""
     now = [100.0]
-    monkeypatch.setattr(host_module.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(basics.time, "monotonic", lambda: now[0])
     memory, made = Memory(), host()
     log = calls(made)["log"]
     caplog.set_level(1)

@@ -110,7 +110,7 @@ def test_a_summary_is_the_sum_over_processes():
     two.row(3, Hook.REWRITE).count(1)
     summary = Summary.of([table.row(3, Hook.ROUTE).values() for table in (one, two)])
     assert (summary.calls, summary.skipped, summary.fuel, summary.memory) == (3, 1, 11, 500)
-    assert summary.failures == {"trap": 1, "timeout": 0, "result": 0, "overload": 1}
+    assert summary.failures == {"trap": 1, "timeout": 0, "result": 0, "overload": 1, "store": 0}
     assert summary.seconds == pytest.approx(0.00103)
     assert summary.quantile(0.99) == pytest.approx(1000, rel=0.19)
 
