@@ -18,9 +18,8 @@ from hookline_api.quantities import Duration, Size, bounded, format_duration, fo
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_SOURCES: Final = 8
-"""The API server allows the rules in each item no more: it reckons with the longest text that fits into a request."""
-MAX_CACHES: Final = 8
+MAX_SOURCES: Final = 16
+MAX_CACHES: Final = 16
 MAX_EGRESS: Final = 64
 LABEL_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 

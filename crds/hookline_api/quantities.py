@@ -128,11 +128,10 @@ class Bounds:
         if self.written is format_duration:
             rule = f"duration(self) >= duration('{low}') && duration(self) <= duration('{high}')"
         else:
-            # A plain number is a size too; then self is not a string. A string is read once: whatever the pattern says,
-            # the API server reckons with three megabytes of it, and with as many in each item of a list.
+            # A plain number is a size too; then self is not a string.
             rule = (
-                f"type(self) == string ? [quantity(self)].all(size, size.compareTo(quantity('{low}')) >= 0"
-                f" && size.compareTo(quantity('{high}')) <= 0)"
+                f"type(self) == string ? isQuantity(self) && quantity(self).compareTo(quantity('{low}')) >= 0"
+                f" && quantity(self).compareTo(quantity('{high}')) <= 0"
                 f" : int(self) >= {self.at_least} && int(self) <= {self.at_most}"
             )
         message = f"is not between {low} and {high}"
