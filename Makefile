@@ -112,7 +112,7 @@ format: $(VENV)/.dev ## format, and fix what the linter can fix
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.dev .venv-peers/.made .venv-envoy/.made ## measure against peers in one run; writes bench/RESULTS.md (25 minutes; 5 with ARGS=--quick)
-	sh scripts/debian-packages.sh nginx-light
+	sh scripts/debian-packages.sh nginx-light redis-server
 	$(BIN)/python -m bench $(ARGS)
 
 bench-operator: $(VENV)/.dev toolchains ## measure the operator: 2,000 sidecars, 5,000 plugins; writes bench/OPERATOR.md

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 
 @contextlib.asynccontextmanager
-async def runtime(*plugins: tuple[str, bytes, dict[str, Any]]) -> AsyncIterator[Runtime]:
-    """A runtime that runs these plugins: name, module and what a ``WasmPlugin`` says of it."""
+async def runtime(*plugins: tuple[str, bytes, dict[str, Any]], **stores: Any) -> AsyncIterator[Runtime]:
+    """A runtime that runs these plugins: name, module and what a ``WasmPlugin`` says of it. ``stores`` as its own."""
     with open_folder() as folder:
         entries, paths = [], {}
         for name, wasm, settings in plugins:
             entries.append(_entry(name, wasm, settings))
             paths[name] = _compiled(folder, name, wasm)
-        ours = Runtime()
+        ours = Runtime(**stores)
         try:
             await ours.load(Bundle.of(entries), lambda entry: paths[entry.name])
             yield ours

@@ -16,6 +16,8 @@ need caddy caddy version
 need curl curl --version
 need git git --version
 need lua5.1 lua5.1 -v
+need postgresql has_postgresql
+need redis-server redis-server --version
 need "rustc libstd-rust-dev-wasm32 lld" "$python" "$guests" --check --only rust
 need "cargo rustc libstd-rust-dev-wasm32 lld librust-serde-dev librust-serde-derive-dev librust-serde-json-dev" has_crates
 need "$("$python" -c 'import sys; print("python%d.%d-dev" % sys.version_info[:2])')" has_headers

@@ -27,6 +27,13 @@ sys.exit(not headers.is_file() and sys.base_prefix == "/usr")
 END
 }
 
+has_postgresql() { # Debian keeps its programs in a folder for each version
+  for file in /usr/lib/postgresql/*/bin/initdb; do
+    "$file" --version && return 0
+  done
+  return 1
+}
+
 has_crates() { # and Debian's own compiler for them: the guard that stands for HeliosDB's plugins is built of these
   for file in /usr/bin/cargo /usr/bin/rustc /usr/bin/rust-lld /usr/lib/rustlib/wasm32-unknown-unknown/lib \
     /usr/share/cargo/registry/serde_json-* /usr/share/cargo/registry/serde_derive-*; do

@@ -26,6 +26,7 @@ from hookline_api.distribution import (
     PluginState,
     Report,
     RolledBack,
+    UnavailableSource,
     parse_to_sidecar,
 )
 from waiting import PATIENCE_S
@@ -43,7 +44,8 @@ class SimulatedSidecar:
     ``fails`` says for each plugin's name with what failure it is "not loaded"; ``stuck`` is for one that never gets
     ready; ``running`` is what it "ran" before it connected. ``knows_seals`` is not so of older versions.
     One that is ``silent`` does not even say that it is there. ``health`` is what it says of each plugin's
-    hooks, ``rolled_back`` what it has gone back from; ``say`` reports anew.
+    hooks, ``unavailable`` what it says that they do not reach, ``rolled_back`` what it has gone back from; ``say``
+    reports anew.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class SimulatedSidecar:
         self.stuck = stuck
         self.running = running
         self.health: dict[str, list[HookHealth]] = {}
+        self.unavailable: dict[str, list[UnavailableSource]] = {}
         self.rolled_back: dict[str, tuple[RolledBack, str | None]] = {}
         """By plugin: what failed on probation, and the revision that answers calls since."""
         self.held: BundleMessage | None = None
@@ -248,6 +251,7 @@ class SimulatedSidecar:
                 PluginReport(
                     name=entry.name, state=state, revision=revision, failure=failure,
                     health=self.health.get(entry.name, []) if revision else [],
+                    unavailable=self.unavailable.get(entry.name, []) if revision else [],
                     rolled_back=back, probation=self.probation and back is None,
                 )
             )  # fmt: skip

@@ -6,6 +6,7 @@ Operator and sidecar make entries here; whoever is handed one checks it here, th
 from __future__ import annotations
 
 import base64
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -14,10 +15,11 @@ from hookline_api import json_cost
 from hookline_api.abi import permission_refusal, ungranted_imports
 from hookline_api.bundle import BundlePlugin
 from hookline_api.config import MAX_CONFIG, MAX_CONFIG_VALUES, Config
+from hookline_api.outbound import idle_parts, references
 from hookline_artifacts.errors import ConfigError, NotGrantedError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from hookline_api.bundle import BundleArtifact
     from hookline_api.hooks import Hook
@@ -27,6 +29,23 @@ if TYPE_CHECKING:
 
 _PAGE: Final = 65_536
 """Bytes of a page of WebAssembly memory."""
+_QUERIES: Final = frozenset({"hookline.query_execute", "hookline.query_prepare"})
+_FETCHES: Final = frozenset({"hookline.http_fetch", "hookline.http_post"})
+MAX_CREDENTIAL: Final = 64 * 1024
+"""Bytes of one value of a Secret that a source names: a chain of certificates has some thousands."""
+MAX_CREDENTIALS: Final = 256 * 1024
+"""Bytes of all of them together."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What a plugin gets from its resource and from the objects that this names."""
+
+    config: Config
+    secret_paths: list[str]
+    """As in ``BundlePlugin``."""
+    credentials: dict[str, str] = field(default_factory=dict, repr=False)
+    """As in ``BundlePlugin``."""
 
 
 def make_entry(
@@ -34,9 +53,7 @@ def make_entry(
     artifact: BundleArtifact,
     *,
     hooks: Sequence[Hook],
-    config: Config,
-    secret_paths: list[str],
-    credentials: dict[str, str] | None = None,
+    settings: Settings,
     origin: str | None = None,
     key: bytes | None = None,
 ) -> BundlePlugin:
@@ -54,13 +71,13 @@ def make_entry(
         hooks=list(dict.fromkeys(spec.hooks)) or list(hooks),
         priority=spec.priority,
         match=spec.match,
-        config=config,
-        secret_paths=secret_paths,
+        config=settings.config,
+        secret_paths=settings.secret_paths,
         permissions=sorted(set(spec.permissions)),
         data_sources=spec.data_sources,
         caches=spec.caches,
         egress=spec.egress,
-        credentials=credentials or {},
+        credentials=settings.credentials,
         kv=spec.kv,
         limits=spec.limits,
         isolation=spec.isolation,
@@ -112,7 +129,20 @@ def notes_on(plugin: WasmPlugin, description: PluginDescription, info: ModuleInf
             f"spec.hooks names {', '.join(more)}, which the package does not declare: "
             f"{'it is' if len(more) == 1 else 'they are'} called all the same"
         )
-    return notes
+    return [*notes, *_notes_on_outbound(plugin, info)]
+
+
+def _notes_on_outbound(plugin: WasmPlugin, info: ModuleInfo) -> list[str]:
+    """Functions that the module imports and that can do nothing without settings, and settings that do nothing."""
+    spec, notes = plugin.spec, []
+    for imports, given, answer in (
+        (_QUERIES, spec.data_sources, "spec.dataSources names no database: each query is refused"),
+        (_FETCHES, spec.egress, "spec.egress allows no host: each request is refused"),
+    ):
+        used = [each for each in info.functions if each in imports]
+        if used and not given:
+            notes.append(f"the module imports {', '.join(used)}, and {answer}")
+    return notes + [f"spec.{each}" for each in idle_parts(spec, spec.permissions)]
 
 
 def check_entry(entry: BundlePlugin, info: ModuleInfo) -> None:
@@ -125,6 +155,23 @@ def check_entry(entry: BundlePlugin, info: ModuleInfo) -> None:
             f"the module starts with {info.memory_pages * _PAGE} bytes of memory, "
             f"and limits.memory is {entry.limits.memory}"
         )
+    check_credentials(entry.credentials)
+    lacking = [path for path, reference in references(entry) if reference.id not in entry.credentials]
+    if lacking:
+        raise ConfigError(f"{lacking[0]}: the value of its Secret is missing")
+
+
+def check_credentials(credentials: Mapping[str, str]) -> None:
+    """Whether the values of Secrets are within their bounds. Raises ConfigError."""
+    total = 0
+    for name, value in credentials.items():
+        size = len(value.encode(errors="surrogatepass"))
+        total += size
+        if size > MAX_CREDENTIAL:
+            secret, _, key = name.partition("/")
+            raise ConfigError(f"the key '{key}' of the Secret '{secret}' has more than {MAX_CREDENTIAL} bytes")
+    if total > MAX_CREDENTIALS:
+        raise ConfigError(f"the Secrets that its sources name have more than {MAX_CREDENTIALS} bytes together")
 
 
 def check_permissions(plugin: WasmPlugin, info: ModuleInfo) -> None:
@@ -162,6 +209,17 @@ def lay_over(config: dict[str, Any], path: str, raw: bytes) -> None:
         if not isinstance(target, dict):
             raise ConfigError(f"configFrom '{path}': '{part}' in config is not an object")
     target[last] = value
+
+
+def credential(path: str, secret: str, key: str, data: Mapping[str, bytes] | None) -> str:
+    """The value that a field of the resource names, from the data of its Secret. Raises ConfigError."""
+    raw = data.get(key) if data is not None else None
+    if raw is None:
+        raise ConfigError(f"{path}: there is no Secret '{secret}' with the key '{key}'")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: the key '{key}' of the Secret '{secret}' is not text in UTF-8") from None
 
 
 def whole_config(config: dict[str, Any]) -> Config:

@@ -12,11 +12,15 @@ from urllib.parse import urlsplit
 
 from hookline_api.abi import ungranted_imports
 from hookline_api.bundle import BundleArtifact, BundlePlugin
-from hookline_api.resources import LocalSource, OCISource, Source, WasmPlugin
+from hookline_api.outbound import references
+from hookline_api.resources import LocalSource, OCISource, Source, WasmPlugin, grants
 from hookline_artifacts.entry import (
+    Settings,
     called_hooks,
+    check_credentials,
     check_entry,
     check_permissions,
+    credential,
     lay_over,
     make_entry,
     notes_on,
@@ -37,7 +41,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    from hookline_api.config import Config
     from hookline_api.hooks import Hook
     from hookline_artifacts.fetch import Fetcher
     from hookline_artifacts.store import Artifact
@@ -80,7 +83,8 @@ class Resolved:
     @property
     def ungranted(self) -> list[str]:
         """Permissions that the plugin asks for, or its imports are about, and the resource does not grant."""
-        return sorted({*self.description.permissions, *self.info.permissions} - {*self.entry.permissions})
+        asked = {*self.description.permissions, *self.info.permissions}
+        return sorted(each for each in asked if not grants(self.entry.permissions, each))
 
 
 async def resolve(
@@ -109,7 +113,7 @@ async def resolve(
             "spec.verify asks for a signature, and this version of Hookline cannot check any; "
             "pin the module with spec.sha256 or a digest reference instead"
         )
-    config, secret_paths = await settings(plugin, objects)
+    given = await settings(plugin, objects)
     source = plugin.spec.source
     if source.oci is not None and access is None:
         access = await registry_access(source.oci, plugin.metadata.namespace, objects)
@@ -132,7 +136,7 @@ async def resolve(
         reference=reference,
     )
     hooks = called_hooks(plugin, description, info)
-    made = make_entry(plugin, found, hooks=hooks, config=config, secret_paths=secret_paths, origin=origin, key=key)
+    made = make_entry(plugin, found, hooks=hooks, settings=given, origin=origin, key=key)
     check_entry(made, info)
     check_permissions(plugin, info)
     return Resolved(
@@ -235,8 +239,11 @@ async def registry_access(
     return RegistryAccess(dockerconfigs=tuple(configs), ca_pem=ca_pem)
 
 
-async def settings(plugin: WasmPlugin, objects: Objects) -> tuple[Config, list[str]]:
-    """``config`` with ``configFrom`` laid over it, and which paths of it are secret. Raises ConfigError."""
+async def settings(plugin: WasmPlugin, objects: Objects) -> Settings:
+    """``config`` with ``configFrom`` laid over it, and the values of Secrets that sources name. Raises ConfigError.
+
+    Also FetchError, where ``objects`` cannot be asked.
+    """
     laid = own_config(plugin)
     secret_paths: list[str] = []
     for each in plugin.spec.config_from:
@@ -251,4 +258,15 @@ async def settings(plugin: WasmPlugin, objects: Objects) -> tuple[Config, list[s
         if data is None or each.key not in data:
             raise ConfigError(f"configFrom '{each.path}': there is no {kind} '{name}' with the key '{each.key}'")
         lay_over(laid, each.path, data[each.key])
-    return whole_config(laid), secret_paths
+    credentials = await _credentials(plugin, objects)
+    return Settings(config=whole_config(laid), secret_paths=secret_paths, credentials=credentials)
+
+
+async def _credentials(plugin: WasmPlugin, objects: Objects) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for path, reference in references(plugin.spec):
+        if reference.id not in found:
+            data = await objects.secret(plugin.metadata.namespace, reference.name)
+            found[reference.id] = credential(path, reference.name, reference.key, data)
+    check_credentials(found)
+    return found

@@ -21,7 +21,7 @@ from pydantic.alias_generators import to_camel
 from hookline_api.base import Name, Resource, Sha256
 from hookline_api.config import Config
 from hookline_api.hooks import Hook
-from hookline_api.outbound import Outbound
+from hookline_api.outbound import MAX_EGRESS, EgressRule, Outbound
 from hookline_api.resources import (
     FailurePolicy,
     Isolation,
@@ -99,9 +99,12 @@ class BundlePlugin(Outbound):
     """Paths into ``config`` (with dots) whose values come from Secrets."""
     seal: Annotated[str, Field(max_length=64)] | None = None
     """Stands for those values in the revision: see ``sealed``."""
-    credentials: dict[str, str] = {}
+    credentials: dict[str, str] = Field(default={}, repr=False)
     """The values of Secrets that ``data_sources``, ``caches``, ``egress`` and ``kv`` name, by ``SecretKeyRef.id``."""
     permissions: list[PermissionName] = []
+    egress: Annotated[list[EgressRule], Field(max_length=MAX_EGRESS, alias="egressRules")] = []
+    """DANGER: not under ``egress``. There a sidecar of the version before reads texts, and where it finds anything else
+    it ignores the whole bundle."""
     kv: KvSettings = KvSettings()
     limits: Limits = Limits()
     isolation: Isolation = Isolation()
@@ -119,6 +122,10 @@ class BundlePlugin(Outbound):
         )
         # Operator and sidecar compare revisions, and may be of two versions: a field that came later counts only where
         # it says something.
+        del settings["egressRules"]
+        settings["egress"] = [
+            each.old_form or each.model_dump(mode="json", by_alias=True, exclude_defaults=True) for each in shown.egress
+        ]
         for name, default in _CAME_LATER.items():
             if getattr(shown, name) == default:
                 del settings[to_camel(name)]

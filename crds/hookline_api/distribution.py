@@ -62,10 +62,11 @@ PluginState = Literal["Running", "Updating", "LastGood", "Closed", "LeftOut"]
 being made ready. LastGood: something older, because the new one failed. Closed: it refuses. LeftOut: nothing."""
 
 
-Trouble = Literal["FailingCalls", "Paused", "Slow", "Overloaded"]
+Trouble = Literal["FailingCalls", "Paused", "StoreUnavailable", "Slow", "Overloaded"]
 """What is wrong with a plugin that is loaded, the worst first in a sidecar's own judgement. FailingCalls: too many of
-its calls trap, time out, or answer no valid decision. Paused: the circuit breaker answers in its place. Slow: too many
-calls come near ``limits.timeout``. Overloaded: too many calls find their input or their queue over its limit."""
+its calls trap, time out, or answer no valid decision. Paused: the circuit breaker answers in its place.
+StoreUnavailable: too many calls end because the server with its keys is away. Slow: too many calls come near
+``limits.timeout``. Overloaded: too many calls find their input or their queue over its limit."""
 
 _Count = Annotated[int, Field(ge=0, le=2**53)]
 _Sentence = Annotated[str, Field(max_length=256)]
@@ -110,6 +111,24 @@ class RolledBack(Resource):
     """As in ``HookHealth``."""
 
 
+MAX_UNAVAILABLE: Final = 8
+"""Of one plugin in a report: all of its data sources, or some of what it asks."""
+
+
+class UnavailableSource(Resource):
+    """What a plugin asks outside its pod and does not reach now."""
+
+    source: Annotated[str, Field(min_length=1, max_length=128)]
+    """Its kind and its name, such as ``data source 'grants'``."""
+    message: _Sentence = ""
+    """Why, in one sentence, without values of Secrets."""
+
+
+def _first(found: Any) -> Any:
+    """No more than are taken: a later version may tell of more."""
+    return found[:MAX_UNAVAILABLE] if isinstance(found, list) else found
+
+
 class PluginReport(Resource):
     """One plugin in one sidecar."""
 
@@ -125,6 +144,8 @@ class PluginReport(Resource):
     """Whether the revision that answers calls is still on probation here."""
     rolled_back: RolledBack | None = None
     """What the sidecar has gone back from, as long as nothing else is asked for."""
+    unavailable: Annotated[list[UnavailableSource], BeforeValidator(_first), Field(max_length=MAX_UNAVAILABLE)] = []
+    """What it asks and does not reach now; nothing where all is well, or nobody has asked yet."""
 
 
 class Report(Resource):

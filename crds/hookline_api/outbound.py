@@ -7,6 +7,7 @@ plugin. No guest sees one.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -16,21 +17,33 @@ from hookline_api.base import Name, Resource
 from hookline_api.quantities import Duration, Size, bounded, format_duration, format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
 
-MAX_SOURCES: Final = 16
-MAX_CACHES: Final = 16
+MAX_SOURCES: Final = 8
+MAX_CACHES: Final = 8
+"""Each has a size in it, and the API server takes no rule about a size in a list that may be twice as long."""
 MAX_EGRESS: Final = 64
 LABEL_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 
 Label = Annotated[str, Field(pattern=LABEL_PATTERN, max_length=63)]
 """A name that a guest uses: of a data source, or of a cache."""
+DATA_SOURCE: Final = "data source '{}'"
+CACHE: Final = "cache '{}'"
+KEYS: Final = "kv"
+"""How people read of what a plugin asks: in statuses, metrics and logs."""
+_QUERY: Final = "query.execute"
+_QUERY_ONE: Final = f"{_QUERY}:"
+_PLAIN: Final = ("redis://", "valkey://")
 _HOST: Final = r"[A-Za-z0-9_:]([A-Za-z0-9._:-]{0,251}[A-Za-z0-9_:])?"
 Host = Annotated[str, Field(pattern=f"^{_HOST}$", max_length=253)]
 """A host name, or an IPv4 or IPv6 address without brackets."""
 HostPattern = Annotated[str, Field(pattern=rf"^(\*|(\*\.)?{_HOST})$", max_length=253)]
 """The same, ``*.`` and a domain for all names below it, or ``*`` for all."""
 Port = Annotated[int, Field(ge=1, le=65_535)]
+VALKEY_PATTERN: Final = (
+    r"^(redis|valkey)s?://([A-Za-z0-9_]([A-Za-z0-9._-]*[A-Za-z0-9_])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?(/[0-9]{0,4})?$"
+)
+"""A server's URL without credentials: their place is a Secret, and no other part of a URL can hold any here."""
 
 
 class SecretKeyRef(Resource):
@@ -47,6 +60,17 @@ class SecretKeyRef(Resource):
 
 class ClientTls(Resource):
     """With which certificates a server is asked, and by which it is known."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "has(self.certificateFrom) == has(self.keyFrom)",
+                    "message": "certificateFrom and keyFrom belong together",
+                }
+            ]
+        }
+    )
 
     ca_from: SecretKeyRef | None = None
     """The authority that signed the server's certificate, PEM. Default: the system's."""
@@ -109,7 +133,7 @@ class ValkeyServer(Resource):
         }
     )
 
-    url: Annotated[str, Field(pattern=r"^(redis|rediss|valkey|valkeys)://[^@\s]+$", max_length=512)] | None = None
+    url: Annotated[str, Field(pattern=VALKEY_PATTERN, max_length=512)] | None = None
     """``redis://host:6379/0``, or ``rediss://`` for TLS. Without credentials: they have fields of their own."""
     url_from: SecretKeyRef | None = None
     """The same from a Secret; there it may hold user and password."""
@@ -162,16 +186,62 @@ DEFAULT_CACHE: Final = Cache(name="default", memory=MemoryCache())
 """What a plugin has that names no cache."""
 
 
+_OF_HTTP: Final = (
+    "connection", "content-length", "content-type", "expect", "host", "keep-alive", "te", "trailer",
+    "transfer-encoding", "upgrade",
+)  # fmt: skip
+_OF_HTTP_TEXT: Final = "is a header by which HTTP itself works: a credential has another one"
+
+
 class EgressCredential(Resource):
     """A header that the host adds to each request that a rule allows. The guest does not see it."""
 
-    header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")] = "Authorization"
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "!has(self.header) || !(self.header.lowerAscii() in ["
+                    + ", ".join(f"'{name}'" for name in _OF_HTTP)
+                    + "])",
+                    "message": _OF_HTTP_TEXT,
+                }
+            ]
+        }
+    )
+
+    header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$", max_length=64)] = "Authorization"
     prefix: Annotated[str, Field(pattern=r"^[!-~ ]*$", max_length=64)] = ""
     """In front of the value, such as ``Bearer ``. Default: nothing."""
     value_from: SecretKeyRef
 
+    @field_validator("header")
+    @classmethod
+    def _is_free(cls, given: str) -> str:
+        if given.lower() in _OF_HTTP:
+            raise ValueError(_OF_HTTP_TEXT)
+        return given
 
+
+_LABEL: Final = 63
 _OLD_FORM: Final = re.compile(r"(https?)://([A-Za-z0-9.*-]{1,253})(?::([0-9]{1,5}))?")
+
+
+_NUMBER: Final = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
+
+
+def _wrong_host(host: str) -> str | None:
+    """Why no URL can name a rule's host; None where one can. Odd spellings of addresses are never asked."""
+    numeric = _NUMBER.fullmatch(host.rpartition(".")[2]) is not None
+    if not numeric and ":" not in host:
+        labels = host.removeprefix("*.").split(".")
+        return (
+            None if all(1 <= len(each) <= _LABEL for each in labels) else "a part of a host's name has 1 to 63 letters"
+        )
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return "it is neither a name nor an address such as 192.0.2.1 or 2001:db8::1"
+    return None
 
 
 class EgressRule(Resource):
@@ -193,7 +263,41 @@ class EgressRule(Resource):
     ] = []
     """Private addresses and networks (CIDR) that the host may have. Without them, only public addresses are asked;
     an address as ``host`` names itself."""
+    ca_from: SecretKeyRef | None = None
+    """The authority that signed the server's certificate, PEM. Default: the system's."""
     credential: EgressCredential | None = None
+
+    @property
+    def old_form(self) -> str | None:
+        """``scheme://host:port``, where that says all of it."""
+        if self.methods or self.paths or self.addresses or self.credential is not None or self.ca_from is not None:
+            return None
+        text = f"{self.scheme}://{self.host}" + (f":{self.port}" if self.port is not None else "")
+        return text if _OLD_FORM.fullmatch(text) else None
+
+    @field_validator("host")
+    @classmethod
+    def _can_be_asked(cls, given: str) -> str:
+        wrong = _wrong_host(given)
+        if wrong is not None:
+            raise ValueError(wrong)
+        return given
+
+    @field_validator("addresses")
+    @classmethod
+    def _are_networks(cls, given: list[str]) -> list[str]:
+        for each in given:
+            try:
+                ipaddress.ip_network(each)
+            except ValueError:
+                raise ValueError(f"{each!r:.60} is not a network such as 10.1.2.0/24 or fd00::/64") from None
+        return given
+
+    @model_validator(mode="after")
+    def _encrypted(self) -> EgressRule:
+        if self.ca_from is not None and self.scheme == "http":
+            raise ValueError("caFrom is for https alone")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -249,6 +353,54 @@ class Outbound(Resource):
         return given
 
 
+def source_names(outbound: Outbound, kv: ValkeyServer | None) -> list[str]:
+    """What a plugin asks outside its pod by a name of its own, as people read it; not what ``egress`` allows."""
+    found = [DATA_SOURCE.format(each.name) for each in outbound.data_sources]
+    found += [CACHE.format(each.name) for each in outbound.caches if each.valkey is not None]
+    return found + ([KEYS] if kv is not None else [])
+
+
+def idle_parts(outbound: Outbound, permissions: Collection[str]) -> list[str]:
+    """What permissions and sources have no use without each other, one sentence each, with the field's path."""
+    names = {each.name for each in outbound.data_sources}
+    narrowed = sorted(each.partition(":")[2] for each in permissions if each.startswith(_QUERY_ONE))
+    found = [
+        f"permissions: {_QUERY_ONE}{name} is for no data source: spec.dataSources has no '{name}'"
+        for name in narrowed
+        if name not in names
+    ]
+    if _QUERY not in permissions and narrowed:
+        found += [
+            f"dataSources.{name}: no permission is for it, and each query to it is denied; add {_QUERY_ONE}{name}"
+            for name in sorted(names.difference(narrowed))
+        ]
+    return found
+
+
+def in_the_clear(outbound: Outbound, kv: ValkeyServer | None) -> list[str]:
+    """What can be read or forged on the way to what the plugin reaches, one sentence each, with the field's path."""
+    means = {
+        "Disable": "with Disable, whoever is on the way reads queries and rows, and can change them",
+        "Require": "with Require, whoever answers is believed to be the server",
+    }
+    found = [
+        f"dataSources.{each.name}.postgres.tls.mode: {means[each.postgres.tls.mode]}"
+        for each in outbound.data_sources
+        if each.postgres.tls.mode in means
+    ]
+    servers = {f"caches.{each.name}.valkey": each.valkey for each in outbound.caches} | {"kv.valkey": kv}
+    found += [
+        f"{path}.url: without TLS, whoever is on the way reads the password; write rediss://"
+        for path, server in servers.items()
+        if server is not None and server.password_from is not None and (server.url or "").startswith(_PLAIN)
+    ]
+    return found + [
+        f"egress[{number}].credential: with http, whoever is on the way reads it"
+        for number, rule in enumerate(outbound.egress)
+        if rule.scheme == "http" and rule.credential is not None
+    ]
+
+
 def references(*parts: Resource) -> Iterator[tuple[str, SecretKeyRef]]:
     """Every ``SecretKeyRef`` in these settings, with its path in them: ``dataSources.grants.postgres.passwordFrom``."""
     for part in parts:
@@ -260,7 +412,8 @@ def _references(value: Any, path: str) -> Iterator[tuple[str, SecretKeyRef]]:
         yield path, value
     elif isinstance(value, list):
         for number, each in enumerate(value):
-            yield from _references(each, f"{path}.{getattr(each, 'name', number)}")
+            name = getattr(each, "name", None)
+            yield from _references(each, f"{path}[{number}]" if name is None else f"{path}.{name}")
     elif isinstance(value, Resource):
         for name, field in type(value).model_fields.items():
             yield from _references(getattr(value, name), f"{path}.{field.alias or name}".lstrip("."))

@@ -128,10 +128,11 @@ class Bounds:
         if self.written is format_duration:
             rule = f"duration(self) >= duration('{low}') && duration(self) <= duration('{high}')"
         else:
-            # A plain number is a size too; then self is not a string.
+            # A plain number is a size too; then self is not a string. Each reading of one costs: it may be as long as a
+            # request, so that no rule of a list may have a third.
             rule = (
-                f"type(self) == string ? isQuantity(self) && quantity(self).compareTo(quantity('{low}')) >= 0"
-                f" && quantity(self).compareTo(quantity('{high}')) <= 0"
+                "type(self) == string ? isQuantity(self) && [quantity(self)].all(q, "
+                f"q.compareTo(quantity('{low}')) >= 0 && q.compareTo(quantity('{high}')) <= 0)"
                 f" : int(self) >= {self.at_least} && int(self) <= {self.at_most}"
             )
         message = f"is not between {low} and {high}"

@@ -358,11 +358,12 @@ class KvSettings(Resource):
         ),
     ] = {}
     """Keys and their values, text of at most 64Ki each and 512Ki in all, that are in the store before the plugin's
-    first call in a pod. Shown in clear wherever the resource is: put secrets into ``configFrom``."""
+    first call in a pod; with ``scope: Cluster``, on the server. Shown in clear wherever the resource is: put secrets
+    into ``configFrom``."""
     overwrite: Literal["Never", "OnChange"] = "Never"
-    """Never: each key is written once in a pod, where there is none; what the plugin or an administrator makes of it
-    then stays, also that it is deleted. OnChange: a key is written again whenever its value here is not the one
-    that was last written from here. No mode deletes a key. Default Never."""
+    """Never: each key is written once in a pod (with ``scope: Cluster``, once for all), where there is none; what the
+    plugin or an administrator makes of it then stays, also that it is deleted. OnChange: a key is written again
+    whenever its value here is not the one that was last written from here. No mode deletes a key. Default Never."""
 
     @field_validator("initial")
     @classmethod
@@ -416,8 +417,8 @@ class FailurePolicy(Resource):
     overload: CallPolicy | None = None
     """The input, or the queue, is over its limit."""
     store: Literal["Closed", "Open", "PodLocal"] | None = None
-    """The server with the plugin's keys is away (``kv.scope: Cluster``). Closed, Open: the call ends so. PodLocal: the
-    keys of this pod are used meanwhile, and stay apart from the others'."""
+    """The server with the plugin's keys is away (``kv.scope: Cluster``), or refuses. Closed, Open: the call ends so.
+    PodLocal: the keys of this pod are used meanwhile; they are counted apart and never merged."""
 
 
 class Observers(Resource):

@@ -17,6 +17,7 @@ ConditionType = Literal[
     "Resolved",
     "Verified",
     "PermissionsGranted",
+    "SourcesAvailable",
     "Programmed",
     "Reconciling",
     "Stalled",

@@ -34,6 +34,7 @@ from hookline_runtime.guest.calls import link
 from hookline_runtime.guest.engine import Ticker, load_compiled
 from hookline_runtime.guest.reuse import first_instance
 from hookline_runtime.host import kv_initial
+from hookline_runtime.host.cache import wanted_sizes
 from hookline_runtime.host.context import HostContext
 from hookline_runtime.host.functions import PluginHost
 from hookline_runtime.plugin.backlog import Asker
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from hookline_api.bundle import Bundle, BundlePlugin
     from hookline_api.hooks import Hook
     from hookline_runtime.call.decisions import Decision
+    from hookline_runtime.host.cache_store import CacheStore
     from hookline_runtime.host.kv import KvStore
 
 _FIRST_INSTANCE_MS: Final = 5_000
@@ -90,8 +92,8 @@ class PrepareError(HooklineError):
 class Runtime:
     """Runs one bundle at a time in one process and one event loop.
 
-    ``stats`` and ``kv`` are the caller's where it shares them with other processes. ``member`` is this process among
-    those that have each plugin's ``limits.concurrency`` together; None where it has the limit for itself.
+    ``stats``, ``kv`` and ``cache`` are the caller's where it shares them with other processes. ``member`` is this
+    process among those that have each plugin's ``limits.concurrency`` together; None where it has the limit for itself.
     ``initial_keys`` says whether ``prepare`` writes what plugins have in ``kv.initial``; where processes share a store,
     one of them does (``hookline_runtime.host.kv_initial``).
     """
@@ -100,6 +102,7 @@ class Runtime:
         self,
         *,
         kv: KvStore | None = None,
+        cache: CacheStore | None = None,
         stats: StatsTable | None = None,
         member: Member | None = None,
         initial_keys: bool = True,
@@ -107,7 +110,9 @@ class Runtime:
         """With ``initial_keys``, it is who tidies the store and writes ``kv.initial``; else somebody else does."""
         self._kv = kv
         worker, workers = (0, 1) if member is None else (member.process, member.processes)
-        self._context = HostContext(kv=kv, worker=worker, workers=workers)
+        self._cache = cache
+        locks = None if member is None else member.path
+        self._context = HostContext(kv=kv, cache=cache, worker=worker, workers=workers, locks=locks)
         self._initial_keys = initial_keys
         self._stats = stats or StatsTable()
         self._member = member
@@ -186,6 +191,9 @@ class Runtime:
                 entry.name for entry in (self.bundle.plugins if self.bundle else ())
             }
             await asyncio.to_thread(self._kv.make_room, keep)
+        if self._cache is not None:
+            running = self.bundle.plugins if self.bundle else []
+            await asyncio.to_thread(self._cache.tidy, wanted_sizes((*running, *bundle.plugins)))
         try:
             await asyncio.to_thread(kv_initial.write, self._kv, bundle.plugins)
         except kv_initial.InitialKeysError as error:
@@ -264,7 +272,7 @@ class Runtime:
         except LoadError as error:
             raise PrepareError(entry.name, error) from error
         fresh.admit()
-        if plugin is not None and plugin.inline:
+        if plugin is not None and plugin.on_loop:
             fresh.trust()
         return fresh
 
@@ -285,6 +293,9 @@ class Runtime:
             old.discard()
             gone += [plugin for name, plugin in old.plugins.items() if prepared.plugins.get(name) is not plugin]
         runs = set(prepared.plugins.values())
+        if self._cache is not None:
+            befores = (each.plugin.entry for each in prepared.before.values())
+            self._cache.allot(wanted_sizes((*prepared.bundle.plugins, *befores)))
         for plugin in (*gone, *runs):
             plugin.count_as(current=plugin in runs)
         ending = dict.fromkeys((*self._ending, *gone))
@@ -318,6 +329,16 @@ class Runtime:
         """Return when the calls of observing hooks that were accepted so far have run."""
         for plugin in (*self.plugins.values(), *self._ending):
             await plugin.backlog.drained()
+
+    def end_waits(self, when: float) -> None:
+        """Let no call wait for a host function beyond that moment of the event loop's clock: the process ends.
+
+        Those that would are answered as a plugin's ``failurePolicy.timeout`` says.
+        """
+        for plugin in (*self.plugins.values(), *self._ending):
+            plugin.end_waits(when)
+            if plugin.before is not None:
+                plugin.before.plugin.end_waits(when)
 
     def abandon(self) -> int:
         """Drop what observing hooks have accepted and not begun, because the process ends. The number of calls."""

@@ -50,6 +50,7 @@ signals:
 _ADMIN: Final[Address] = ("127.0.0.1", 9902)
 _OFF: Final = "off"
 _EVERYWHERE: Final = frozenset({"0.0.0.0", "::"})  # noqa: S104 - looked for, not listened at
+_LEAST_CACHE_MEMORY: Final = 4 * 2**20
 _EXIT_USAGE: Final = 2
 _NO_ID: Final = 2**32 - 1  # to chown it means "leave it"
 
@@ -86,6 +87,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         body_timeout=options.body_timeout / 1000,
         drain=options.drain / 1000,
         auth_headers=options.auth_headers,
+        cache_memory=options.cache_memory,
         memory=options.memory,
     )
     if settings.listen is None and settings.socket is None:
@@ -169,6 +171,10 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     option("memory", kind=_size, metavar="SIZE",
            text="memory for all processes together, plugins included (default: the limit of the container's "
            "cgroup)")  # fmt: skip
+    option("cache-memory", kind=_cache_memory, metavar="SIZE", default="64Mi",
+           text="memory for all caches of plugins (spec.caches[].memory) together, part of --memory, 4Mi at the least. "
+           "A third of it holds entries, the rest is what their file needs. If the caches want more, each gets "
+           "less")  # fmt: skip
     option("drain", kind=_duration, metavar="TIME", default="10s",
            text="longest time to finish calls under way after SIGTERM")  # fmt: skip
     options.add_logging()
@@ -255,6 +261,13 @@ def _group(text: str) -> int:
 
 def _size(text: str) -> int:
     return _positive(parse_size, text)
+
+
+def _cache_memory(text: str) -> int:
+    size = _size(text)
+    if size < _LEAST_CACHE_MEMORY:
+        raise argparse.ArgumentTypeError(f"{text!r} is less than 4Mi")
+    return size
 
 
 def _duration(text: str) -> int:

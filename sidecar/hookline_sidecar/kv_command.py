@@ -39,7 +39,7 @@ _EXIT_UNREACHABLE: Final = 5
 _EPILOG: Final = """\
 PLUGIN is the metadata.name of the plugin's resource. Each sidecar, so each pod, has keys of its own. The plugin's next
 call sees a change, in all workers, and the change survives restarts. To give every pod the same keys to begin with, set
-spec.kv.initial in the resource.
+spec.kv.initial in the resource. Keys of a plugin with kv.scope: Cluster are on its server, and not here.
 
 examples:
   hookline-sidecar kv list
@@ -152,7 +152,12 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
 def _list(sidecar: _Sidecar, options: argparse.Namespace) -> None:
     if options.plugin is None:
         answer = json.loads(sidecar.ask("GET", _ROOT))
-        rows = [(each["plugin"], str(each["keys"]), str(each["bytes"])) for each in answer["plugins"]]
+        rows = [
+            (each["plugin"], "on a server", "-")
+            if each.get("scope") == "Cluster"
+            else (each["plugin"], str(each["keys"]), str(each["bytes"]))
+            for each in answer["plugins"]
+        ]
         _show(answer, ("PLUGIN", "KEYS", "BYTES"), rows, as_json=options.json)
         return
     entries: list[dict[str, Any]] = []

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 
 import orjson
@@ -155,6 +155,16 @@ class GuestMetric:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class HostCalls:
+    """How long the calls of one host function that waits took in one worker."""
+
+    buckets: list[Count]
+    """Calls by ``hookline_runtime.host.arguments.BOUNDS_S``; the last takes the rest."""
+    seconds: float
+    """In all."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PluginFacts:
     """What one worker knows of one plugin, beside the shared statistics."""
 
@@ -171,6 +181,12 @@ class PluginFacts:
     refused: dict[str, Count]
     """Host calls that a cap, an argument or the store stopped, by function."""
     metrics: dict[str, GuestMetric]
+    unavailable: dict[str, str] = field(default_factory=dict)
+    """What cannot be reached now, such as ``data source 'grants'``, and why."""
+    caches: dict[str, dict[str, Count]] = field(default_factory=dict)
+    """What looking for keys came to (``hookline_runtime.host.cache.RESULTS``), by cache."""
+    host_calls: dict[str, HostCalls] = field(default_factory=dict)
+    """By function, of those that wait."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

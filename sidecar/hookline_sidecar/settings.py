@@ -66,5 +66,7 @@ class Settings:
     """Seconds for calls under way to end after SIGTERM."""
     auth_headers: str = "any"
     """How the proxy tells ``/v1/auth`` the original request: a key of ``original.PROXIES``."""
+    cache_memory: int = 64 * 2**20
+    """Bytes that the plugins' caches in memory may take together."""
     memory: int | None = None
     """Bytes that all of the sidecar may take; None for what its cgroup allows."""

@@ -8,6 +8,7 @@
     STATE/artifacts/       modules (``hookline_artifacts.store``)
     STATE/compiled/        their compiled forms (``hookline_runtime.guest.compiler``)
     STATE/kv/              the plugins' key-value store (``hookline_runtime.host.kv``)
+    STATE/cache/           the plugins' caches (``hookline_runtime.host.cache_store``); emptied at each start
     STATE/places           locks: calls under way where workers share a limit (``hookline_runtime.plugin.permits``)
     STATE/seal.key         what revisions are sealed with, where a folder is the source: mode 0600
     STATE/numbers.json     which rows of the statistics belong to which plugin
@@ -55,6 +56,7 @@ class StateFolder:
         self.artifacts = root / "artifacts"
         self.compiled = root / "compiled"
         self.kv = root / "kv"
+        self.cache = root / "cache"
         self.permits = root / "places"
         self.control = root / "control.sock"
         self.admin = root / ADMIN_SOCKET
@@ -95,10 +97,10 @@ class StateFolder:
         self._lock = lock
 
     def size(self) -> int:
-        """Bytes of what is in the folder beside the plugins' store."""
+        """Bytes of what is in the folder beside the plugins' store and caches."""
         total = 0
         for folder, _, files in os.walk(self.root):
-            if Path(folder) != self.kv:
+            if Path(folder) not in {self.kv, self.cache}:
                 for name in files:
                     with contextlib.suppress(OSError):  # it has just gone
                         total += (Path(folder) / name).lstat().st_blocks * 512
@@ -109,6 +111,14 @@ class StateFolder:
         with contextlib.suppress(OSError):
             return (self.kv / "data.mdb").stat().st_blocks * 512
         return 0
+
+    def cache_size(self) -> int:
+        """Bytes of the plugins' caches."""
+        total = 0
+        for name in ("data.mdb", "used"):
+            with contextlib.suppress(OSError):
+                total += (self.cache / name).stat().st_blocks * 512
+        return total
 
     def load_bundle(self) -> Bundle | None:
         """The last good bundle; None where there is none, or none that can be read."""

@@ -149,7 +149,7 @@ def test_toolchains_come_from_wheels_where_the_machines_own_do_not_do(program, r
     ("script", "broken"),
     [
         ("debian-packages.sh", {"nginx": "nginx-light", "caddy": "caddy", "docker-registry": "docker-registry",
-                                "curl": "curl", "git": "git"}),
+                                "curl": "curl", "git": "git", "redis-server": "redis-server"}),
         ("cluster-packages.sh", {"runc": "runc", "ctr": "containerd", "iptables-save": "iptables", "ip": "iproute2",
                                  "nsenter": "util-linux", "busybox": "busybox-static"}),
     ],

@@ -18,9 +18,10 @@ from hookline_runtime.guest.engine import compile_to
 from hookline_runtime.host.kv import KvStore
 from hookline_runtime.plugin import plugin as plugin_module
 from hookline_runtime.runtime import Runtime
+from valkey import PACKAGE, PROGRAM, RedisServer, redis_server
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
 _BUMP = """
@@ -240,3 +241,16 @@ async def workshop(compiler: Compiler, kv: KvStore) -> AsyncIterator[Workshop]:
     yield made
     for runtime in made.started:
         await runtime.close()
+
+
+@pytest.fixture(scope="session")
+def redis_program(need: Callable[[str, str], str]) -> str:
+    """The path of Debian's redis-server."""
+    return need(PROGRAM, PACKAGE)
+
+
+@pytest.fixture(scope="session")
+def redis(redis_program: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One server for all tests that do not stop it; each has a namespace of its own."""
+    with redis_server(redis_program, tmp_path_factory.mktemp("redis")) as started:
+        yield started

@@ -24,10 +24,12 @@ class Authority:
         """The certificate."""
         return self.certificate.public_bytes(serialization.Encoding.PEM).decode()
 
-    def issue(self, folder):
-        """Paths of a certificate and a key for 127.0.0.1."""
+    def issue(self, folder, *names):
+        """Paths of a certificate and a key for 127.0.0.1, and for these names."""
         key = ec.generate_private_key(ec.SECP256R1())
-        alternatives = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        alternatives = x509.SubjectAlternativeName(
+            [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), *map(x509.DNSName, names)]
+        )
         extensions = [(alternatives, False), (_subject(key), False)]
         if "authorityKeyIdentifier" not in self.without:
             identifier = x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key())

@@ -65,6 +65,19 @@ OWN_MACHINE: Final[tuple[str, tuple[Network, ...]]] = (
     _networks("127.0.0.0/8", "0.0.0.0/8", "::1/128", "::/128"),
 )
 
+PRIVATE: Final = _networks(
+    "127.0.0.0/8", "::1/128",
+    "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16",  # RFC 1918
+    "100.64.0.0/10",  # between a carrier and its customers, RFC 6598; some clusters have their pods there
+    "198.18.0.0/15",  # benchmarks, RFC 2544
+    "192.0.2.0/24", "198.51.100.0/24", "203.0.113.0/24", "2001:db8::/32", "3fff::/20",  # documentation
+    "fc00::/7",  # RFC 4193
+    "64:ff9b:1::/48",  # translators of a site, RFC 8215
+    "5f00::/16",  # segment routing, RFC 9602
+)  # fmt: skip
+"""Where only those inside can go: a guest's requests go there where its rule names the address."""
+_UNSPECIFIED: Final = _networks("0.0.0.0/8", "::/128")
+
 _TRANSLATED: Final = tuple(
     ipaddress.IPv6Network(text)
     for text in (
@@ -114,6 +127,28 @@ class AddressPolicy:
 
     def _is_allowed(self, address: Address, refused: tuple[Network, ...]) -> bool:
         return any(address in each and any(_lies_in(each, network) for network in refused) for each in self.allowed)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NamedAddresses:
+    """Whom a guest's requests may reach: the world, and what is private where its rule names it."""
+
+    named: tuple[Network, ...] = ()
+    """Opens what is private, and nothing that nobody asks."""
+
+    def refusal(self, text: str) -> str | None:
+        """Why an address is not asked; None where it may be. The address as a socket has it, with or without a zone."""
+        address = ipaddress.ip_address(text.partition("%")[0])
+        for reading in readings(address):
+            for sentence, networks in (*NEVER, ("unspecified addresses are never asked", _UNSPECIFIED)):
+                if any(reading in network for network in networks):
+                    return sentence
+            private = any(reading in network for network in PRIVATE)
+            if private and not any(reading in network for network in self.named):
+                return "it is a private address, and the rule's addresses do not name it"
+        if any(guess in network for guess in anywhere(address) for network in _METADATA_V4):
+            return _NO_METADATA
+        return None
 
 
 def _lies_in(network: Network, other: Network) -> bool:

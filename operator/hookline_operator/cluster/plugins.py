@@ -19,6 +19,7 @@ from hookline_api.base import API_VERSION, KIND
 from hookline_api.bundle import LoadFailure
 from hookline_api.config import MAX_CONFIG_VALUES
 from hookline_api.hooks import OBSERVERS
+from hookline_api.outbound import references, source_names
 from hookline_api.resources import Selector, WasmPlugin
 from hookline_api.status import RollbackStatus, WasmPluginStatus
 from hookline_operator.cluster.revisions import MAX_DEPTH, is_deeper, kept
@@ -31,6 +32,8 @@ _TOO_DEEP: Final = f"config is nested deeper than {MAX_DEPTH} levels"
 _MAX_VALUES: Final = MAX_CONFIG_VALUES + 2**15
 """Values and names of a spec: the rest of it has a few thousand at the most."""
 _TOO_MANY: Final = f"config has more than {MAX_CONFIG_VALUES} values and names"
+_LEVELS: Final = 6
+"""How far down a part of a spec names Secrets: ``dataSources[0].postgres.tls.caFrom`` is the furthest."""
 _NO_ROOM: Final = "the specs of its namespace's plugins have "
 
 
@@ -44,6 +47,8 @@ class Facts(NamedTuple):
     """Milliseconds after which its tag is asked again."""
     observes: bool
     """Whether it says that only observing hooks are called: then nothing waits for it."""
+    asks: bool
+    """Whether it names anything outside its pods that it may ask."""
     refers_to: list[tuple[str, bool]]
     """Every object that it names, as ``Kind/name``, and whether settings or the module are in it."""
 
@@ -141,6 +146,7 @@ class Plugin:
             return None
         found = [(f"Secret/{each.secret_ref.name}", True) for each in read.config_from if each.secret_ref]
         found += [(f"ConfigMap/{each.config_map_ref.name}", True) for each in read.config_from if each.config_map_ref]
+        found += [(f"Secret/{name}", True) for name in sorted({each.name for _, each in references(read)})]
         source = read.source
         if source.config_map is not None:
             found.append((f"ConfigMap/{source.config_map.name}", True))
@@ -153,6 +159,7 @@ class Plugin:
             is_strict=read.permissions_policy == "Strict",
             track_interval=source.oci.track_interval if source.oci is not None else None,
             observes=bool(read.hooks) and all(hook in OBSERVERS for hook in read.hooks),
+            asks=bool(source_names(read, read.kv.valkey) or read.egress),
             refers_to=found,
         )
 
@@ -237,7 +244,20 @@ def _names(spec: Any) -> frozenset[str]:
     ]
     found += [_at(each, "name") for each in _list(_at(oci, "pullSecrets"))]
     found += [_at(oci, "caConfigMap", "name"), _at(spec, "source", "configMap", "name")]
+    for part in ("dataSources", "caches", "egress", "kv"):
+        found += _secrets_in(_at(spec, part))
     return frozenset(each for each in found if isinstance(each, str))
+
+
+def _secrets_in(node: Any, levels: int = _LEVELS) -> list[Any]:
+    """The names of what looks like a ``SecretKeyRef``."""
+    found: list[Any] = []
+    for key, value in node.items() if isinstance(node, dict) else ((None, each) for each in _list(node)):
+        if isinstance(key, str) and key.endswith("From"):
+            found.append(_at(value, "name"))
+        elif levels:
+            found += _secrets_in(value, levels - 1)
+    return found
 
 
 def _at(node: Any, *names: str) -> Any:

@@ -29,7 +29,7 @@ from hookline_operator.lead.unwritten import Unwritten
 from hookline_operator.rations import Ration
 from hookline_operator.status.health import without_figures
 from hookline_operator.status.observation import Observation, PodObservation, Resolution
-from hookline_operator.status.reasons import CAUSES, NO_PODS, NOT_WRITTEN, RESOLVED, WRONG
+from hookline_operator.status.reasons import CAUSES, NO_PODS, NOT_WRITTEN, RESOLVED, SOURCES_AVAILABLE, WRONG
 from hookline_operator.status.reconcile import NAMED, Event, Outcome, as_json, reconcile
 from hookline_operator.status.staleness import confirmed, restored
 
@@ -275,6 +275,7 @@ class Publisher:
                 pods=pods,
                 unguarded=unguarded,
                 unguarded_count=unguarded_count,
+                asks=plugin.facts is not None and plugin.facts.asks,
                 needs_pods=plugin.selector.required,
                 can_go_back=self._catalogue.can_go_back(plugin),
                 now=now,
@@ -386,6 +387,7 @@ def _observed(name: str, pod: Pod, state: PodState, offer: Offer | None) -> PodO
         runs="Current" if current else "Older" if revision is not None else "Nothing",
         failure=failure and Failure(cause=failure.cause, message=failure.message[:1024]),
         health=report.health if report is not None else [],
+        unavailable=report.unavailable if report is not None else [],
         rolled_back=back if back is not None and offer is not None and back.revision == offer.revision else None,
         waits=name in state.waited_names,
         waits_for=[each for each in state.closed[: NAMED + 1] if each != name][:NAMED],
@@ -401,7 +403,8 @@ def _had_reports(status: WasmPluginStatus) -> bool:
 
 def _as_before(status: dict[str, Any]) -> dict[str, Any]:
     """What a definition of the version before takes: no field that it has not got, and eight conditions."""
-    conditions = [each for each in status.get("conditions") or () if each.get("type") != "Observed"]
+    later = {"Observed", SOURCES_AVAILABLE}
+    conditions = [each for each in status.get("conditions") or () if each.get("type") not in later]
     failures = [{name: told for name, told in each.items() if name != "hook"} for each in status.get("failures") or ()]
     pods = {name: number for name, number in (status.get("pods") or {}).items() if name != "unguarded"}
     rest = {name: told for name, told in status.items() if name != "rolledBack"}

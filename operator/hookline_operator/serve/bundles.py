@@ -214,13 +214,11 @@ class Bundles:
             plugin = parse_plugin(revision.namespace, template.plugin, revision.plugin_uid, 0, template.spec)
         except ValidationError:  # the leader is about to make a new one
             raise ConfigError(f"revision '{revision.name}' was stored by another version of the operator") from None
-        config, secret_paths = await resolving.settings(plugin, self._objects)
         entry = make_entry(
             plugin,
             template.artifact,
             hooks=template.hooks,
-            config=config,
-            secret_paths=secret_paths,
+            settings=await resolving.settings(plugin, self._objects),
             origin=revision.plugin_uid,
             key=self._key(),
         )

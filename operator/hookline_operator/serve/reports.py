@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hookline_api.bundle import LoadFailure
-    from hookline_api.distribution import HookHealth, RolledBack
+    from hookline_api.distribution import HookHealth, RolledBack, UnavailableSource
     from hookline_api.hooks import Hook
 
 _MAX_SENTENCE: Final = 1024
@@ -50,6 +50,7 @@ def about(report: Report, told: set[str], *, unsealed: Mapping[tuple[str, str], 
                 "failure": each.failure and _said(each.failure),
                 "health": _health(each.health),
                 "rolled_back": each.rolled_back and _rolled_back(each.name, each.rolled_back, names),
+                "unavailable": _unavailable(each.unavailable),
             }
             plugins[each.name] = each.model_copy(update=update)
     return report.model_copy(update={"plugins": list(plugins.values())})
@@ -82,6 +83,15 @@ def _rolled_back(name: str, told: RolledBack, names: Mapping[tuple[str, str], st
         "failures": min(told.failures, told.calls),
     }
     return told.model_copy(update=update)
+
+
+def _unavailable(sources: list[UnavailableSource]) -> list[UnavailableSource]:
+    """Each source once."""
+    found: dict[str, UnavailableSource] = {}
+    for each in sources:
+        name = _sentence(each.source)
+        found.setdefault(name, each.model_copy(update={"source": name, "message": _sentence(each.message)}))
+    return list(found.values())
 
 
 def _sentence(text: str) -> str:

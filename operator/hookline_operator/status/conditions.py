@@ -61,6 +61,8 @@ class Evidence:
     health: Verdict
     health_of_new: Verdict
     """The verdict over the pods that run what the resource asks for. The revision before it is on its way out."""
+    sources: ConditionText | None
+    """Of what it asks outside the pods; None where it asks nothing."""
     held: RollbackStatus | None
     can_go_back: bool
     """Whether there is a version that all pods can go back to."""
@@ -72,7 +74,7 @@ def conditions(evidence: Evidence) -> dict[ConditionType, ConditionText]:
     """All conditions, in the order in which they are shown."""
     ready = _ready(evidence)
     resolved, verified, granted = _module(evidence.resolution)
-    health = evidence.health
+    health, sources = evidence.health, evidence.sources
     stalled = _stalled(evidence, ready)
     under_way = not stalled and ready[0] is False
     return {
@@ -81,6 +83,7 @@ def conditions(evidence: Evidence) -> dict[ConditionType, ConditionText]:
         "Resolved": resolved,
         "Verified": verified,
         "PermissionsGranted": granted,
+        **({} if sources is None else {"SourcesAvailable": sources}),
         "Programmed": _programmed(evidence),
         "Reconciling": _way(under_way, ready, RECONCILING),
         "Stalled": _way(stalled, ready, STALLED),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hookline_api.status import Failure
 from hookline_api.text import readable
-from hookline_operator.status.reasons import HEALTHY, NO_REPORTS, TROUBLES
+from hookline_operator.status.reasons import HEALTHY, NO_REPORTS, SOURCES_AVAILABLE, TROUBLES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,10 +24,12 @@ _MAX_MESSAGE: Final = 256
 _HAPPENED: Final = {
     "FailingCalls": "failed",
     "Paused": "were answered by the circuit breaker in its place",
+    "StoreUnavailable": "ended because the server with its keys was away",
     "Slow": "came near spec.limits.timeout",
     "Overloaded": "were over spec.limits.input, or found its queue full",
 }
 _STEP: Final = {
+    "StoreUnavailable": "bring back what spec.kv.valkey names, or choose spec.failurePolicy.store",
     "Slow": "have it do less in a call, or raise spec.limits.timeout",
     "Overloaded": "raise spec.limits.concurrency or spec.limits.input, or run more pods",
 }
@@ -74,7 +76,9 @@ def judge(pods: Sequence[PodObservation]) -> Verdict:
 def without_figures(status: dict[str, Any]) -> dict[str, Any]:
     """A status as the API stores it, without what moves with a plugin's calls or with time."""
     conditions = [
-        each | {"message": ""} if each.get("type") == HEALTHY or each.get("reason") in TROUBLES else each
+        each | {"message": ""}
+        if each.get("type") in {HEALTHY, SOURCES_AVAILABLE} or each.get("reason") in TROUBLES
+        else each
         for each in status.get("conditions") or ()
         if each.get("type") != "Observed"
     ]

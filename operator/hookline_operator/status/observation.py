@@ -11,7 +11,7 @@ from pydantic import Field
 
 from hookline_api.base import Resource
 from hookline_api.bundle import LoadCause
-from hookline_api.distribution import HookHealth, RolledBack
+from hookline_api.distribution import HookHealth, RolledBack, UnavailableSource
 from hookline_api.status import ArtifactStatus, Failure, RollbackStatus, WasmPluginStatus
 
 
@@ -30,6 +30,8 @@ class PodObservation(Resource):
     """The hooks of what it runs that are not well."""
     rolled_back: RolledBack | None = None
     """What it has gone back from, where that is the revision that the resource asks for."""
+    unavailable: list[UnavailableSource] = []
+    """What the plugin asks and its sidecar does not reach."""
     waits: bool = False
     """Whether its sidecar, and so a new pod, waits for this plugin."""
     waits_for: list[str] = []
@@ -77,6 +79,8 @@ class Observation(Resource):
     unguarded: list[UnguardedPod] = []
     """At most some of those, by name; ``unguarded_count`` is all of them."""
     unguarded_count: int = 0
+    asks: bool = False
+    """Whether the resource names anything outside the pods that the plugin may ask."""
     needs_pods: bool = True
     """``spec.selector.required``."""
     held: RollbackStatus | None = None

@@ -21,6 +21,13 @@ PROGRAMMED: Final = "Programmed"
 NO_PODS: Final = "NoMatchingPods"
 NO_REPORTS: Final = "NoReports"
 """For Healthy: no sidecar that runs it has reported."""
+SOURCES_AVAILABLE: Final = "SourcesAvailable"
+DATA_SOURCE_UNAVAILABLE: Final = "DataSourceUnavailable"
+STORE_UNAVAILABLE: Final = "StoreUnavailable"
+CACHE_UNAVAILABLE: Final = "CacheUnavailable"
+SOURCE_UNAVAILABLE: Final = "SourceUnavailable"
+"""For SourcesAvailable where it is False, the worst first. StoreUnavailable is one of ``TROUBLES`` too. The last is of
+anything else, such as a host of ``egress``."""
 PENDING: Final = "Pending"
 PROGRESSING: Final = "Progressing"
 FETCH_FAILED: Final = "FetchFailed"
@@ -64,6 +71,7 @@ RECONCILING: Final[dict[str, str]] = {
     PENDING: "it takes a moment",
     FETCH_FAILED: "it is tried again by itself",
     PROGRESSING: "pods load it, or are getting ready",
+    "StoreUnavailable": "it passes when the server with its keys is back",
     "Slow": _LOAD,
     "Overloaded": _LOAD,
 }

@@ -25,7 +25,7 @@ from hookline_api.status import (
     WasmPluginStatus,
 )
 from hookline_api.text import readable
-from hookline_operator.status import conditions, health
+from hookline_operator.status import conditions, health, sources
 from hookline_operator.status.conditions import MAX_MESSAGE, ConditionText, Evidence, cut
 from hookline_operator.status.reasons import HEALTHY, NO_PODS, NOT_GRANTED, PENDING, PROGRESSING, RESOLVED
 
@@ -70,6 +70,7 @@ def reconcile(observed: Observation) -> Outcome:
             sentence=sentence,
             health=verdict,
             health_of_new=verdict if len(of_new) == len(observed.pods) else health.judge(of_new),
+            sources=sources.judge(observed.pods, asks=observed.asks),
             held=held,
             can_go_back=observed.can_go_back,
             unguarded=observed.unguarded,
@@ -216,7 +217,10 @@ def _revisions(observed: Observation) -> list[RevisionStatus]:
 
 
 def _events(observed: Observation, status: WasmPluginStatus) -> list[Event]:
-    """What a person should hear of: a new revision, and each change of Ready's and Healthy's status or reason."""
+    """What a person should hear of: a new revision, and each change of a status or a reason that counts.
+
+    Those of Ready and Healthy do, and those of SourcesAvailable.
+    """
     events = []
     if status.artifact and status.revisions and status.revisions != observed.previous.revisions:
         message = f"revision {status.revisions[0].revision} is {status.artifact.digest}"
@@ -231,6 +235,9 @@ def _events(observed: Observation, status: WasmPluginStatus) -> list[Event]:
     news = healthy is not None and (healthy.status == "False" or (healthy.reason == HEALTHY and before == "False"))
     if healthy is not None and news and (now is None or now.reason != healthy.reason):
         events.append(_event(healthy))
+    reached, before = _changed("SourcesAvailable", observed, status)
+    if reached is not None and (reached.status == "False" or (reached.status == "True" and before == "False")):
+        events.append(_event(reached))
     return events
 
 
@@ -238,9 +245,9 @@ def _changed(
     kind: ConditionType, observed: Observation, status: WasmPluginStatus
 ) -> tuple[Condition | None, str | None]:
     """A condition, if its status or its reason is another than before; and the status that it had."""
-    now = next(each for each in status.conditions if each.type == kind)
+    now = next((each for each in status.conditions if each.type == kind), None)
     then = next((each for each in observed.previous.conditions if each.type == kind), None)
-    if then is None:
+    if then is None or now is None:
         return now, None
     return (now if (now.status, now.reason) != (then.status, then.reason) else None), then.status
 

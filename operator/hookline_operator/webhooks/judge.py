@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from hookline_api import json_cost, sentences
 from hookline_api.config import MAX_CONFIG, MAX_CONFIG_VALUES, Config
 from hookline_api.hooks import parse_hook
+from hookline_api.outbound import idle_parts, in_the_clear
 from hookline_api.resources import WasmPlugin
 from hookline_artifacts.errors import FetchError
 from hookline_artifacts.reference import LayoutReference
@@ -66,6 +67,9 @@ def judge(document: Json, *, name: str = "unnamed") -> Judgement:
     if isinstance(spec, dict):
         problems += _more_problems(spec)
         warnings += _risks(spec)
+    if plugin is not None:
+        found = idle_parts(plugin.spec, plugin.spec.permissions) + in_the_clear(plugin.spec, plugin.spec.kv.valkey)
+        warnings += [f"spec.{each}" for each in found]
     return Judgement(problems, warnings[:_MAX_WARNINGS], plugin)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 if TYPE_CHECKING:
@@ -71,21 +71,45 @@ def compile_match(match: Match) -> Matcher | None:
     return lambda call: all(test(call) for test in tests)
 
 
+Origin = tuple[str | None, str | None, str | None]
+"""Who asks, of a call: application, user, database."""
+
+
+def _without(own: frozenset[Origin] | None, match: Match) -> Matcher | None:
+    """The function of a ``match``, and no for calls that look like these."""
+    test = compile_match(match)
+    if not own:
+        return test
+
+    def asked(call: Call) -> bool:
+        if (call.application, call.user, call.database) in own:
+            return False
+        return test is None or test(call)
+
+    return asked
+
+
 class Choice(Generic[T]):
     """Which of a chain's items are asked about a call.
 
     The functions read a few facts of a call and nothing else, so what they said is remembered by these facts: ten
     plugins that are not asked cost one look into a table.
+
+    ``own`` is how calls look that are about what plugins ask by themselves: application, user and database. The items
+    ``left_out`` are not asked about those.
     """
 
-    def __init__(self, items: Sequence[tuple[T, Match]]) -> None:
-        self._tests = tuple((item, compile_match(match)) for item, match in items)
+    def __init__(
+        self, items: Sequence[tuple[T, Match]], *, own: frozenset[Origin] = frozenset(), left_out: Collection[T] = ()
+    ) -> None:
+        self._tests = tuple((item, _without(own if item in left_out else None, match)) for item, match in items)
+        guarded = bool(own) and any(item in left_out for item, _ in items)
         self.items = tuple(item for item, _ in items)
         """All of them, in their order."""
         named = {
-            "database": any(match.databases for _, match in items),
-            "user": any(match.users for _, match in items),
-            "application": any(match.applications for _, match in items),
+            "database": guarded or any(match.databases for _, match in items),
+            "user": guarded or any(match.users for _, match in items),
+            "application": guarded or any(match.applications for _, match in items),
             "tables": any(match.tables for _, match in items),
             "classes": any(match.query_classes for _, match in items),
         }

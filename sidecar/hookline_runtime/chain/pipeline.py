@@ -29,7 +29,8 @@ from hookline_runtime.chain.rules import NOBODY, REWRITING, RULES, Step, deny_wi
 from hookline_runtime.errors import CallError
 from hookline_runtime.errors import bare as _bare
 from hookline_runtime.guest.accelerator import scan
-from hookline_runtime.plugin.backlog import Asker
+from hookline_runtime.host import recursion
+from hookline_runtime.plugin.backlog import Asker, GoneError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -157,13 +158,19 @@ class Chains:
         """Of the hooks that ask one plugin about every call, and no other."""
         self.ways: dict[Hook, Way] = {}
         """Of the hooks that have one."""
+        own = recursion.own(link.entry for link in links)
         for hook in Hook:
             asked = [_Asked(link, hook) for link in links if hook in link.entry.hooks]
             self._largest[hook] = max((each.entry.limits.input for each in asked), default=0)
             aside = [each for each in asked if each.entry.mode == "Shadow" or hook in OBSERVERS]
             observing = [each for each in aside if each.plugin is not None]
-            self._deciding[hook] = Choice([(each, each.entry.match) for each in asked if each not in aside])
-            self._observing[hook] = Choice([(each, each.entry.match) for each in observing]) if observing else None
+            deciding = [(each, each.entry.match) for each in asked if each not in aside]
+            watching = [(each, each.entry.match) for each in observing]
+            # Who may ask a database is not asked about what such a plugin asks: it might go on for ever. But nobody has
+            # proven yet who a client is that logs in.
+            asking = [each for each in asked if each.entry.data_sources and hook is not Hook.AUTHENTICATE]
+            self._deciding[hook] = Choice(deciding, own=own, left_out=asking)
+            self._observing[hook] = Choice(watching, own=own, left_out=asking) if watching else None
             facts = self._deciding[hook].facts
             if not facts and not observing:
                 self._alone[hook] = self._as_alone(hook, self._deciding[hook].items)
@@ -332,7 +339,10 @@ class Chains:
         walked = self._walk(call, asked, 0, None, _NOT_ASKED)
         while isinstance(walked, _Pause):
             links, at, so_far = walked
-            walked = self._walk(call, links, at, so_far, await _ask(links[at], call))
+            opinion = await _ask(links[at], call, asker)
+            if isinstance(opinion, GoneError):
+                return self._failed(call, links[at], opinion)  # which nobody reads
+            walked = self._walk(call, links, at, so_far, opinion)
         return walked
 
     @contextlib.contextmanager
@@ -440,12 +450,16 @@ def _ask_now(plugin: Plugin, hook: PluginHook, call: Call) -> Opinion:
     return opinion if plugin.before is None else plugin.before.ask_now(plugin, hook, call, opinion)
 
 
-async def _ask(link: _Asked, call: Call) -> Opinion:
+async def _ask(link: _Asked, call: Call, asker: Asker) -> Opinion:
     plugin, hook = link.plugin, link.hook
     assert plugin is not None  # noqa: S101 - the walk stopped for it
     assert hook is not None  # noqa: S101
     try:
+        if plugin.waits:
+            return await asker.run(plugin.call_on(hook, call.data))
         return await plugin.call_on(hook, call.data)
+    except GoneError as error:
+        return _bare(error)
     except CallError as error:
         opinion = _bare(error)
     return opinion if plugin.before is None else await plugin.before.ask(plugin, hook, call, opinion)

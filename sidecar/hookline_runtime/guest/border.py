@@ -40,6 +40,7 @@ _VALUE_TYPES: Final = {
 
 
 PAGE: Final = 65_536
+_WRITE_CACHES: Final = frozenset({"cache_set", "cache_delete"})
 
 
 class OwnMemory:
@@ -86,6 +87,10 @@ class GuestMemory(Protocol):
 
     def write(self, pointer: int, data: bytes) -> bool:
         """Put ``data`` at ``pointer``; False, and nothing is written, where it does not fit into memory."""
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether the guest is in its hook, and not in its ``alloc`` for something that it gets."""
 
     def give(self, data: bytes) -> int:
         """Put ``data`` where the guest's own ``alloc`` says; packed pointer and length, or an error's code.
@@ -155,7 +160,7 @@ def may_wait(name: str) -> bool:
 
     What such a function takes by the clock is its guest's time (``spent_ns``).
     """
-    return name.startswith("kv_")
+    return name.startswith("kv_") or name in _WRITE_CACHES
 
 
 def spent_ns(*, work_ns: int, passed_ns: int, host_ns: int) -> int:

@@ -8,7 +8,7 @@ checks, the same limits. What differs:
 **Every entry into the guest is a future of the library**, which is polled until it is done: it ends the process that
 calls a guest with such imports in another way. Only a hook may wait. In all other places (the start function,
 ``_initialize``, ``alloc``, ``dealloc``) a function that waits answers that it is unavailable, so those end with one
-poll. Within a host function ``alloc`` is an ordinary call, on the stack that is already the guest's.
+poll, also ``alloc`` for what a host function gives.
 
 **The future belongs to the call.** Who drops it unwinds the guest's stack: no code of the guest runs after that, and
 the instance must not be used again. DANGER: it is dropped before its store.
@@ -80,8 +80,8 @@ class Instance(native.Instance):
     """One instantiation whose calls may wait. Used by one thread at a time."""
 
     __slots__ = (
-        "_answer", "_future", "_may_wait", "_passed_ns", "_results_at", "_running", "_vals", "_vals_at", "_wide",
-        "_work", "_work_ns",
+        "_answer", "_future", "_in_hook", "_own_vals", "_passed_ns", "_results_at", "_running", "_vals", "_vals_at",
+        "_wide", "_work", "_work_ns",
     )  # fmt: skip
 
     def __init__(self, guest: Guest) -> None:
@@ -89,9 +89,11 @@ class Instance(native.Instance):
         self._quick, self._renews = {}, False  # the accelerator knows no futures
         self._vals = (ctypes.c_uint64 * (_ERROR + 1))()
         """Two arguments, a result, and an error of the library."""
+        self._own_vals = (ctypes.c_uint64 * (_ERROR + 1))()
+        """The same for a call from within a host function."""
         self._vals_at = ctypes.addressof(self._vals)
         self._future = 0
-        self._may_wait = self._running = False
+        self._in_hook = self._running = False
         self._work_ns = self._passed_ns = 0
         """Of the call's steps before this one."""
         self._work: Coroutine[Any, Any, int | bytes] | None = None
@@ -167,8 +169,8 @@ class Instance(native.Instance):
 
     @property
     def may_wait(self) -> bool:
-        """Whether the guest is in its hook, and not in its ``alloc`` for something that it gets."""
-        return self._may_wait and not self._giving
+        """As ``native.Instance.may_wait``; and somebody goes on with what it waits for."""
+        return self._in_hook and not self._giving
 
     def settle(self) -> bool:
         """Give the guest the answer that it waits for, on its own stack; whether there is one."""
@@ -197,7 +199,7 @@ class Instance(native.Instance):
             self._view[pointer : pointer + size] = data
         self._begun = True
         self._start(hook, pointer, size, results=0 if hook in guest.void else 1)
-        self._may_wait = may_wait
+        self._in_hook = may_wait
         try:
             while not self._poll():
                 work, self._work = self._work, None
@@ -207,7 +209,7 @@ class Instance(native.Instance):
                 finally:
                     work.close()  # of no effect where it was awaited
         finally:
-            self._may_wait = False
+            self._in_hook = False
         self._finish(hook, None)
         packed = 0 if hook in guest.void else self._vals[_RESULT + 1]
         result = self._result(hook, packed, behind)
@@ -260,6 +262,24 @@ class Instance(native.Instance):
         assert done  # noqa: S101 - where it may not wait, it has nothing to wait for
         self._finish(where, timeout_ms)
         return self._vals[_RESULT + 1]
+
+    def _ask_alloc(self, size: int) -> int | None:
+        """As ``native.Instance._ask_alloc``.
+
+        DANGER: also here it has to be a future. The library ends the process where a guest that is called in another
+        way, from within a host function that has waited, calls one that might.
+        """
+        vals, at = self._own_vals, ctypes.addressof(self._own_vals)
+        vals[0], vals[1], vals[_ERROR] = capi.I32, size, 0
+        target = self._found.get("alloc") or self._find("alloc")
+        future = capi.func_call_async(
+            self._context, target, at, 1, at + _RESULT * _WORD, 1, self._trap_at, at + _ERROR * _WORD
+        )
+        done = capi.call_future_poll(future)
+        capi.call_future_delete(future)
+        assert done  # noqa: S101 - while it gives, it does not wait
+        self._nested[0] = vals[_RESULT + 1]
+        return vals[_ERROR] or None
 
     def _free(self, pointer: int, size: int) -> None:
         self._enter("dealloc", pointer, size, where="dealloc", timeout_ms=None)

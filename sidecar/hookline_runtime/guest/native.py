@@ -139,9 +139,9 @@ class Instance:
 
     __slots__ = (
         "__weakref__", "_at", "_begun", "_block", "_boxes", "_cells", "_cells_at", "_context", "_cpu_ns", "_found",
-        "_giving", "_guest", "_host", "_memory_at", "_nested", "_nested_at", "_on_thread", "_output", "_own",
-        "_quick", "_region", "_renews", "_targets", "_timeout_ns", "_trap", "_trap_at", "_view", "_wall_ns", "_weak",
-        "_words", "calls", "expired", "fuel", "memory", "size",
+        "_freeing", "_giving", "_guest", "_host", "_memory_at", "_nested", "_nested_at", "_on_thread", "_output",
+        "_own", "_quick", "_region", "_renews", "_targets", "_timeout_ns", "_trap", "_trap_at", "_view", "_wall_ns",
+        "_weak", "_words", "calls", "expired", "fuel", "memory", "size",
     )  # fmt: skip
 
     def __init__(self, guest: Guest) -> None:
@@ -169,7 +169,9 @@ class Instance:
             words[place + _NAME], words[place + _NAME + 1] = capi.bytes_address(guest.functions[name]), len(name)
         boxes = {name: at + 8 * place for name, place in places.items()}
         words[_ALLOC], words[_DEALLOC] = boxes.get("alloc", 0), boxes.get("dealloc", 0)
-        self._quick = {name: box for name, box in boxes.items() if guest.accelerated and name in guest.quick}
+        self._quick = {
+            name: box for name, box in boxes.items() if guest.accelerated and not guest.waits and name in guest.quick
+        }
         """The hooks that the accelerator calls, and where it finds each."""
         self._renews = guest.accelerated and not guest.has_wasi
         """Whether it makes the stores."""
@@ -185,8 +187,8 @@ class Instance:
         self._view, self.size = _NO_MEMORY, 0
         self._region: tuple[int, int] | None = None
         self._output = guest.limits.output
-        self._giving, self._begun, words[_ARMED] = False, False, NEVER
-        """Whether it gives something now; and whether the last call that ``_call`` made has come to the hook itself."""
+        self._giving, self._freeing, self._begun, words[_ARMED] = False, False, False, NEVER
+        """Whether it gives something now, or frees; whether the last call that ``_call`` made has come to the hook."""
         self._on_thread = self._timeout_ns = self._cpu_ns = self._wall_ns = 0
         self._host = (0, 0)
         """When the call began that host functions last took time of, and how much of it, in nanoseconds."""
@@ -203,7 +205,7 @@ class Instance:
         """Begin with a new store and fresh memory, in place of what it has; see ``Guest.instantiate``."""
         guest, words = self._guest, self._words
         self.calls = self.size = 0
-        self.expired = False
+        self.expired = self._begun = False
         self.memory = guest.first_size
         self._view = _NO_MEMORY
         if self._found:
@@ -348,16 +350,18 @@ class Instance:
         self._view[pointer:end] = data
         return True
 
+    @property
+    def may_wait(self) -> bool:
+        """Whether the guest is in its hook, and not in its ``alloc`` for something that it gets."""
+        return self._begun and not self._giving and not self._freeing
+
     def give(self, data: bytes) -> int:
         """Put ``data`` where the guest's own ``alloc`` says; packed pointer and length, or an error's code."""
         if self._giving:
             return -E_UNAVAILABLE
         self._giving = True
         try:
-            self._nested[0] = len(data)
-            failure = _func_call(
-                self._context, self._found.get("alloc") or self._find("alloc"), self._nested_at, 1, self._trap_at
-            )
+            failure = self._ask_alloc(len(data))
             if failure is not None or self._trap.value is not None:
                 self._error(failure, "alloc", None)
                 self.expired = False  # a guest that was interrupted in there is so again at its next step, if any
@@ -373,6 +377,13 @@ class Instance:
         if self._words[_WORN_END] and end > self._words[_WORN_END]:
             self._words[_ARMED] = NEVER
         return pointer << 32 | len(data)
+
+    def _ask_alloc(self, size: int) -> int | None:
+        """Call the guest's ``alloc`` from within a host function; the library's error, or None."""
+        self._nested[0] = size
+        target = self._found.get("alloc") or self._find("alloc")
+        failure: int | None = _func_call(self._context, target, self._nested_at, 1, self._trap_at)
+        return failure
 
     def take(self, size: int) -> int:
         """What ``alloc`` answers, whatever that is worth. Raises a CallError where it does not come back."""
@@ -538,10 +549,14 @@ class Instance:
         start, length = packed >> 32, packed & U32
         if start + length > self.size and start + length > self._measure():
             packed = 0  # an answer that nobody reads: whatever it is, it is nothing to free
-        if packed and not overlap(start, length, pointer, size):
-            self._free(start, length)
-        if not in_region:
-            self._free(pointer, size)
+        self._freeing = True
+        try:
+            if packed and not overlap(start, length, pointer, size):
+                self._free(start, length)
+            if not in_region:
+                self._free(pointer, size)
+        finally:
+            self._freeing = False
 
     def _free(self, pointer: int, size: int) -> None:
         self._cells[0] = pointer

@@ -57,6 +57,8 @@ class _Clock(threading.local):
     """Whether the call was interrupted."""
     giving = False
     """Whether a host function is calling the guest's ``alloc``."""
+    in_hook = False
+    """Whether the guest is in its hook, and not in what is called beside it."""
     given = 0
     """Behind the last byte that a host function put into the guest's memory."""
     host_ns = 0
@@ -130,6 +132,10 @@ class _CallerMemory:
             return False
         ctypes.memmove(base + pointer, data, len(data))
         return True
+
+    @property
+    def may_wait(self) -> bool:
+        return _clock.in_hook and not _clock.giving
 
     def give(self, data: bytes) -> int:
         if _clock.giving:
@@ -321,7 +327,11 @@ class Instance:
         self.calls += 1
         _clock.given = 0
         try:
-            packed = self._run(hook, pointer, len(data))
+            _clock.in_hook = True
+            try:
+                packed = self._run(hook, pointer, len(data))
+            finally:
+                _clock.in_hook = False
             result, behind = None, pointer + len(data)
             start = length = 0
             if packed:

@@ -47,6 +47,8 @@ class Waiter:
             return None
         begin = time.perf_counter_ns()
         self._work = asyncio.run_coroutine_threadsafe(work, self._loop)
+        if self.error is not None:  # ``end`` was called while there was nothing to cancel yet
+            self._work.cancel()
         try:
             return self._work.result(self._left_s)
         except TimeoutError:
@@ -87,7 +89,7 @@ def blocking(function: Waiting) -> Callable[..., int]:
 
     def call(memory: GuestMemory, *numbers: float) -> int:
         waiter = THREAD.waiter
-        if waiter is None:
+        if waiter is None or not memory.may_wait:
             return function.unavailable
         answer = waiter.wait(function.run(memory, *numbers))
         if answer is None:

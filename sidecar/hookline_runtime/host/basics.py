@@ -78,6 +78,15 @@ class Basics:
     def close(self) -> None:
         """There is nothing to give back."""
 
+    def without_secrets(self, text: str) -> str:
+        """The text, in which each value of a Secret that stands there by mistake is replaced.
+
+        A guest that means to can write them in another way.
+        """
+        for secret in self._secrets:
+            text = text.replace(secret, REDACTED)
+        return text
+
     def _sha256_hex(self, memory: GuestMemory, data: int, length: int, out: int) -> int:
         write(memory, out, hashlib.sha256(read(memory, data, length, _MAX_HASHED)).hexdigest().encode())
         return 64
@@ -92,9 +101,7 @@ class Basics:
         self._lines += 1
         if self._lines > _LINES_PER_SECOND:
             raise CodeError(E_CAP)
-        told = line.decode(errors="replace")
-        for secret in self._secrets:  # by mistake; a guest that means to can write them in another way
-            told = told.replace(secret, REDACTED)
+        told = self.without_secrets(line.decode(errors="replace"))
         # Through repr's eyes: a guest writes no line of its own choosing into our log.
         printable = told.encode("unicode_escape").decode("ascii")
         guest_log.log(_LEVELS[level], "%s: %s", self._name, printable[:MAX_LOG_LINE])

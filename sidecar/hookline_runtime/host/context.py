@@ -6,6 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hookline_runtime.host.cache_store import CacheStore
     from hookline_runtime.host.kv import KvStore
 
 
@@ -15,7 +18,11 @@ class HostContext:
 
     kv: KvStore | None = None
     """The plugins' keys; None where there is no state folder."""
+    cache: CacheStore | None = None
+    """The plugins' caches in memory; None where there is no state folder."""
     worker: int = 0
     """Which one of ``workers`` this process is, from 0."""
     workers: int = 1
     """Processes of the pod that run the same plugins: what a pod may have in all is divided among them."""
+    locks: Path | None = None
+    """The file by whose bytes these processes share what is too little to be divided; None where there is one."""

@@ -20,13 +20,17 @@ import lmdb
 import orjson
 
 from hookline_api.abi import E_DENIED, E_SIZE, E_UNAVAILABLE, HOST_FUNCTIONS
+from hookline_api.distribution import MAX_UNAVAILABLE
 from hookline_api.resources import grants
 from hookline_runtime.errors import CallError, without_words
 from hookline_runtime.guest.border import Waiting
 from hookline_runtime.host.arguments import ABSENT, Answer, CodeError, Times, timed
 from hookline_runtime.host.basics import Basics, GuestMetric
+from hookline_runtime.host.cache import CacheFunctions
+from hookline_runtime.host.http import HttpFunctions
 from hookline_runtime.host.kv import KvError
 from hookline_runtime.host.kv_functions import KvFunctions
+from hookline_runtime.host.query import QueryFunctions
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Mapping
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
     from hookline_runtime.host.context import HostContext
 
 _NO_NUMBER: Final = -(2**63)
+_MAX_LOOKED: Final = 4096
+"""Characters of a sentence in which values of Secrets are looked for: it is cut to much less before it is told."""
 _IN_JSON: Final = ("query_", "http_")
 """Functions that begin so say what was wrong in JSON."""
 
@@ -61,14 +67,23 @@ class PluginHost:
         self._has_secrets = plugin.has_secrets
         self.unavailable: dict[str, str] = {}
         """What cannot be reached now, such as ``data source 'grants'``, and why, in one sentence."""
-        basics = Basics(plugin)
-        self.metrics: dict[str, GuestMetric] = basics.metrics
-        self._families: tuple[Family, ...] = (basics, KvFunctions(plugin, context))
-        self._methods = {name: method for family in self._families for name, method in family.functions().items()}
         self.denied: dict[str, int] = {}
         """Calls without their permission, by function."""
         self.refused: dict[str, int] = {}
-        """Calls that a cap, a bad argument or a failing store stopped, by function."""
+        """Calls that a cap, a bad argument or a failing store or server stopped, by function."""
+        self._basics = Basics(plugin)
+        self.metrics: dict[str, GuestMetric] = self._basics.metrics
+        caches = CacheFunctions(plugin, context, refused=self._count_refused, unavailable=self.unavailable)
+        self.caches: Mapping[str, Mapping[str, int]] = caches.counts
+        """What looking for keys came to, by cache."""
+        self._families: tuple[Family, ...] = (
+            self._basics,
+            self._keys(plugin, context),
+            caches,
+            HttpFunctions(plugin, unavailable=self.unavailable, refused=self.refused),
+            QueryFunctions(plugin, context, unavailable=self.unavailable, count=self._count),
+        )
+        self._methods = {name: method for family in self._families for name, method in family.functions().items()}
         self.times: dict[str, Times] = {}
         """Of the functions that wait."""
 
@@ -76,14 +91,35 @@ class PluginHost:
         """Every host function, with its permission in front and its errors turned into codes."""
         return {key: self._guarded(*key) for key in HOST_FUNCTIONS}
 
+    def told_unavailable(self) -> dict[str, str]:
+        """What cannot be reached now, as it may be told: some of it, where there is much, and no value of a Secret."""
+        some = sorted(self.unavailable.items())[:MAX_UNAVAILABLE]
+        return {source: self._basics.without_secrets(message[:_MAX_LOOKED]) for source, message in some}
+
     def close(self) -> None:
         """Give back what its functions hold, on the event loop: no call will come."""
         for family in self._families:
             family.close()
 
+    def _count(self, name: str, cause: str) -> None:
+        """An error was told as JSON."""
+        counts = self.denied if cause == "denied" else self.refused
+        counts[name] = counts.get(name, 0) + 1
+
+    def _keys(self, plugin: BundlePlugin, context: HostContext) -> Family:
+        if plugin.kv.scope == "Pod":
+            return KvFunctions(plugin, context)
+        # A worker whose plugins have all their keys in the pod loads none of it.
+        from hookline_runtime.host.kv_cluster import ClusterKvFunctions  # noqa: PLC0415
+
+        return ClusterKvFunctions(plugin, context, self.unavailable)
+
+    def _count_refused(self, name: str) -> None:
+        self.refused[name] = self.refused.get(name, 0) + 1
+
     def _guarded(self, module: str, name: str) -> HostCallable:
         function = HOST_FUNCTIONS[module, name]
-        method: Callable[..., Any] = self._methods.get(name, lambda *_: answer(E_UNAVAILABLE))
+        method: Callable[..., Any] = self._methods[name]
 
         def answer(code: int) -> int:
             # HeliosDB's functions know one error, a sum any number but one, and packed results no sign.

@@ -15,12 +15,11 @@ put there (``hookline_runtime.host.kv_initial``). ``kv_file`` says how all of it
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import functools
 import heapq
 import itertools
 import logging
-import shutil
+import re
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
@@ -39,10 +38,11 @@ from hookline_runtime.host.kv_file import (
     BusyError,
     Pair,
     WriterLock,
+    alone,
     bring_up_to_date,
     digest,
     end_key,
-    open_environment,
+    open_or_set_aside,
     with_prefix,
 )
 
@@ -70,6 +70,8 @@ _DROP_PAUSE_S: Final = 0.001
 """Between two of these, for those who wait to write."""
 _LEAST_I64: Final = -(2**63)
 _MOST_I64: Final = 2**63 - 1
+
+_NUMBER: Final = re.compile(rb"[ \t\n\v\f\r]*[+-]?[0-9]+[ \t\n\v\f\r]*")
 
 log = logging.getLogger("hookline.kv")
 
@@ -106,20 +108,8 @@ class KvStore:
     """All plugins' entries. Made after a fork, one per process; all methods may be called from any thread."""
 
     def __init__(self, folder: Path) -> None:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        self._folder = folder
-        # One process at a time: who finds it damaged must not set aside what another has just made anew.
-        with folder.with_name(f"{folder.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            try:
-                self._env = open_environment(folder)
-            except lmdb.Error as error:
-                # A damaged store must not keep the hooks from running. What was in it is set aside, not deleted.
-                aside = folder.with_name(f"{folder.name}.damaged")
-                log.warning("the key-value store does not open (%s); set aside as %s", error, aside)
-                shutil.rmtree(aside, ignore_errors=True)
-                folder.rename(aside)
-                self._env = open_environment(folder)
+        with alone(folder):
+            self._env = open_or_set_aside(folder, "key-value store")
             bring_up_to_date(self._env, _spill)
         self._writer = WriterLock(folder)
         self._env.reader_check()
@@ -163,10 +153,9 @@ class KvStore:
         def add(change: Change) -> int:
             held = change.entry(key)
             expiry, old = held or (0, b"0")
-            try:
-                total = int(old) + by if len(old) <= 20 else _MOST_I64 + 1  # noqa: PLR2004 - digits of an i64
-            except ValueError:
-                raise KvError(E_ARGUMENT, "the value is not a decimal number") from None
+            if len(old) > 20 or not _NUMBER.fullmatch(old) or not _LEAST_I64 <= int(old) <= _MOST_I64:  # noqa: PLR2004 - digits
+                raise KvError(E_ARGUMENT, "the value is not a decimal number of 64 bits")
+            total = int(old) + by
             if not _LEAST_I64 < total <= _MOST_I64:  # the least is how the guest ABI says "failed"
                 raise KvError(E_ARGUMENT, "the sum does not fit into 64 bits")
             change.put(key, str(total).encode(), expiry=expiry)
@@ -465,6 +454,11 @@ class Change:
             self._txn.delete(meta)
         namespaces += (count == 0) - (count + keys == 0)
         self._txn.put(TOTALS, SUMS.pack(namespaces, total + size, beyond + _spill(held + size) - _spill(held)))
+
+
+def key_on_server(namespace: str | None, plugin: str, part: str) -> str:
+    """The name of a plugin's keys on a server, where all pods share them (``hookline_runtime.host.kv_scripts``)."""
+    return f"hookline:{{{namespace or ''}/{plugin}}}:{part}"
 
 
 def _own() -> int:

@@ -20,7 +20,9 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import logging
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -36,9 +38,7 @@ if TYPE_CHECKING:
 
 MAP_SIZE: Final = 4 * 64 * 2**20
 """Bytes of the file at the most: the data's own bound, copy-on-write pages and fragments. It grows as far as used."""
-_OPTIONS: Final[dict[str, Any]] = {
-    "map_size": MAP_SIZE, "sync": False, "metasync": False, "max_readers": 1024, "mode": 0o600,
-}  # fmt: skip
+_OPTIONS: Final[dict[str, Any]] = {"sync": False, "metasync": False, "max_readers": 1024, "mode": 0o600}
 
 TOTALS: Final = b"t"
 NAMESPACE: Final = b"n"
@@ -57,6 +57,8 @@ _TRIED_BYTES: Final = 4 * 2**20
 _POLL_FIRST_S: Final = 0.00005
 _POLL_LAST_S: Final = 0.002
 """How often who waits looks again: mostly, a writer is done within some tens of microseconds."""
+
+log = logging.getLogger("hookline.kv")
 
 Pair = tuple[bytes | memoryview, bytes | memoryview]
 
@@ -107,20 +109,49 @@ class WriterLock:
         raise BusyError
 
 
-def open_environment(folder: Path) -> lmdb.Environment:
-    """The environment; raises lmdb.Error where it is damaged. One process at a time may be in here."""
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """One process at a time: who finds a store damaged must not set aside what another has just made anew."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(f"{folder.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+def open_or_set_aside(folder: Path, what: str, *, map_size: int = MAP_SIZE) -> lmdb.Environment:
+    """The environment, or a new one where it does not open; ``what`` it is, for the log. To be ``alone``.
+
+    A damaged store must not keep the hooks from running. What was in it is set aside, not deleted.
+    """
+    try:
+        return open_environment(folder, map_size=map_size)
+    except lmdb.Error as error:
+        set_aside(folder, what, error)
+        return open_environment(folder, map_size=map_size)
+
+
+def set_aside(folder: Path, what: str, why: Exception) -> None:
+    """Let a damaged store make way. To be ``alone``, and nobody here has it open."""
+    aside = folder.with_name(f"{folder.name}.damaged")
+    log.warning("the %s does not open (%s); set aside as %s", what, why, aside)
+    shutil.rmtree(aside, ignore_errors=True)
+    folder.rename(aside)
+
+
+def open_environment(folder: Path, *, map_size: int = MAP_SIZE) -> lmdb.Environment:
+    """The environment; raises lmdb.Error where it is damaged. To be ``alone``."""
     folder.mkdir(exist_ok=True, mode=0o700)
-    environment = lmdb.open(str(folder), **_OPTIONS)
+    environment = lmdb.open(str(folder), map_size=map_size, **_OPTIONS)
     pages, page = environment.info()["last_pgno"] + 1, environment.stat()["psize"]
     if pages * page > (folder / "data.mdb").stat().st_size:
         # Cut off, it seems; but the last pages may also be free ones that were never written. Reading beyond a
         # file's end kills the process, so another one tries.
         environment.close()
-        reader = [sys.executable, "-m", __name__, str(folder)]
+        reader = [sys.executable, "-m", __name__, str(folder), str(map_size)]
         tried = subprocess.run(reader, check=False, stderr=subprocess.DEVNULL)  # noqa: S603 - our own interpreter
         if tried.returncode != 0:
             raise lmdb.CorruptedError(f"{folder}: the file is cut off")
-        environment = lmdb.open(str(folder), **_OPTIONS)
+        environment = lmdb.open(str(folder), map_size=map_size, **_OPTIONS)
     try:
         with environment.begin() as txn:
             txn.get(TOTALS)
@@ -168,9 +199,9 @@ def with_prefix(txn: lmdb.Transaction, prefix: bytes) -> Iterator[Pair]:
                 yield key, entry
 
 
-def _try_out(folder: str) -> None:
+def _try_out(folder: str, map_size: int) -> None:
     """Touch every entry, and look for free pages; the process dies where a page is not there."""
-    with lmdb.open(folder, map_size=MAP_SIZE) as environment, environment.begin(write=True, buffers=True) as txn:
+    with lmdb.open(folder, map_size=map_size) as environment, environment.begin(write=True, buffers=True) as txn:
         for _, entry in txn.cursor():
             bytes(entry)
         with contextlib.suppress(lmdb.MapFullError):
@@ -179,4 +210,4 @@ def _try_out(folder: str) -> None:
 
 
 if __name__ == "__main__":
-    _try_out(sys.argv[1])
+    _try_out(sys.argv[1], int(sys.argv[2]))

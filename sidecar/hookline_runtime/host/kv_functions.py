@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 MOST_PATIENT_S: Final = 1.0
 """How long one of them waits at the most for others who write to the store, whatever the plugin's time-out."""
-_MAX_LISTED: Final = 2**20
+MAX_LISTED: Final = 2**20
+"""Bytes of the keys of one list at the most."""
 
 
 class KvFunctions:
@@ -71,7 +72,7 @@ class KvFunctions:
     def _kv_list(self, memory: GuestMemory, prefix: int, length: int) -> int:
         names = []
         prefixed = read(memory, prefix, length, MAX_KEY)
-        for key in self._kv.list_keys(self._name, prefixed, at_most=_MAX_LISTED):
+        for key in self._kv.list_keys(self._name, prefixed, at_most=MAX_LISTED):
             with contextlib.suppress(UnicodeDecodeError):
                 names.append(key.decode())
         return memory.give(orjson.dumps(names))

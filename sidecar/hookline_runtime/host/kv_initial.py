@@ -7,6 +7,9 @@ administrator has done since: not even that a key was deleted. What is left out 
 stays remembered.
 
 All keys of all plugins are written in one transaction: guests see all of them, or none.
+
+Keys that all pods share (``kv.scope: Cluster``) are written by ``kv_cluster``, on their server; and here too where the
+pod's store stands in while that is away.
 """
 
 from __future__ import annotations
@@ -53,7 +56,7 @@ def write(store: KvStore | None, plugins: Iterable[BundlePlugin], *, only_try: b
 
     With ``only_try`` nothing is written, and what would be raised is. Blocks while other processes write.
     """
-    wanted = [entry for entry in plugins if entry.artifact is not None and entry.kv.initial]
+    wanted = [entry for entry in plugins if entry.artifact is not None and entry.kv.initial and _in_pod(entry)]
     if not wanted:
         return
     at = wanted[0]
@@ -79,6 +82,10 @@ def write(store: KvStore | None, plugins: Iterable[BundlePlugin], *, only_try: b
         more = f" and {len(keys) - _TOLD} more" if len(keys) > _TOLD else ""
         shown = ", ".join(repr(key[:64]) for key in keys[:_TOLD])
         log.info("plugin '%s': %d keys of kv.initial are written: %s%s", name, len(keys), shown or "none", more)
+
+
+def _in_pod(plugin: BundlePlugin) -> bool:
+    return plugin.kv.scope == "Pod" or plugin.failure_policy.store == "PodLocal"
 
 
 def _write(change: Change, kv: KvSettings) -> list[str]:

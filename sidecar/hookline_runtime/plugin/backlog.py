@@ -17,13 +17,13 @@ import asyncio
 import collections
 import logging
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from hookline_runtime.errors import CallError
+from hookline_runtime.errors import CallError, OverloadError
 from hookline_runtime.plugin.budget import WAITING, WAITING_CALLS, Budget
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from hookline_api.hooks import Hook
 
@@ -35,21 +35,47 @@ MAX_BACKLOG_BYTES: Final = 16 * 2**20
 log = logging.getLogger("hookline.plugin")
 
 
+T = TypeVar("T")
+
+
+class GoneError(OverloadError):
+    """A call was dropped because its client is gone. It is counted apart, and is no failure of the plugin's."""
+
+
 class Asker:
     """The client of a connection, for as long as it may be waited for. It asks one call at a time."""
 
-    __slots__ = ("_turn", "gone")
+    __slots__ = ("_call", "_turn", "gone")
 
     def __init__(self) -> None:
         self.gone = False
         """Whether nobody reads the answer: nothing waits for room any more."""
+        self._call: asyncio.Task[object] | None = None
         self._turn: asyncio.Future[bool] | None = None
 
     def leave(self) -> None:
-        """The client is gone. What waits for room on its behalf stops waiting, and what it asked goes on."""
+        """The client is gone. What waits for it, for room or in a host function, stops waiting; the rest goes on.
+
+        One that only sends nothing more looks the same: who asks has to stay for the answer.
+        """
         self.gone = True
         if self._turn is not None and not self._turn.done():
             self._turn.set_result(False)
+        if self._call is not None:
+            self._call.cancel()
+
+    async def run(self, call: Coroutine[Any, Any, T]) -> T:
+        """What a call comes to. Raises GoneError as soon as the client leaves; the call is cancelled then."""
+        task, own = asyncio.get_running_loop().create_task(call), asyncio.current_task()
+        self._call = task
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if self.gone and (own is None or not own.cancelling()):
+                raise GoneError("the client is gone, and the call was dropped") from None
+            raise
+        finally:
+            self._call = None
 
     async def wait(self, turn: asyncio.Future[bool]) -> bool:
         """What ``turn`` comes to; False as soon as the client is gone."""

@@ -18,15 +18,13 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
-import fcntl
-import hashlib
 import mmap
 import os
-import struct
 import time
 from typing import TYPE_CHECKING, Final
 
 from hookline_runtime.errors import OverloadError
+from hookline_runtime.host.byte_locks import ByteLocks
 from hookline_runtime.plugin.stats import MAX_PLUGINS
 
 if TYPE_CHECKING:
@@ -46,10 +44,6 @@ _POLL_FIRST_S: Final = 0.002
 _POLL_LAST_S: Final = 0.002
 """How often who waits looks by itself, the last one for each process: no bell tells of a process that died."""
 
-_FLOCK: Final = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux, fcntl(2): type, whence, start, length, pid
-_PERMIT_BITS: Final = 20
-"""Of a lock's offset, for the number of the permit; 40 more are the plugin's. Together less than 63."""
-
 
 class Permits:
     """The permits of one plugin in a process that shares them with none.
@@ -65,6 +59,10 @@ class Permits:
         self.held = self.most
         """Permits that this process has; a call may run where it is more than ``running``, or ``get`` says so."""
         self._waiting: collections.deque[asyncio.Future[None]] = collections.deque()
+
+    def allow(self, most: int) -> None:
+        """Let so many calls run in this process at the most, before any does."""
+        self.most = self.held = min(self.limit, most)
 
     def get(self) -> bool:
         """Get one permit more than calls run, at once or not at all."""
@@ -131,7 +129,7 @@ class SharedPermits:
         """One word for each plugin's number; it changes when somebody asks for one of its permits."""
         self.bells = [os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC) for _ in range(processes)]
         try:
-            _Locks(path, "", 1, first=0).check()
+            ByteLocks(path, "", 1, first=0).check()
         except OSError as error:
             raise OSError(
                 error.errno,
@@ -154,6 +152,8 @@ class Member:
 
     def __init__(self, shared: SharedPermits, process: int) -> None:
         self.asked = shared.asked
+        self.path = shared.path
+        """The file whose bytes they lock."""
         self.processes = shared.processes
         self._shared = shared
         self.process = process
@@ -172,7 +172,7 @@ class Member:
         Raises OSError where the process has no descriptor left.
         """
         first = limit * self.process // self._shared.processes  # each begins elsewhere, so that none is in the way
-        locks = _Locks(self._shared.path, key, limit, first=first)
+        locks = ByteLocks(self._shared.path, key, limit, first=first)
         made = _Held(self, plugin, locks, limit=limit, most=most)
         self._permits.add(made)
         return made
@@ -197,7 +197,7 @@ class Member:
 class _Held(Permits):
     """The permits of one plugin, where other processes have the same limit."""
 
-    def __init__(self, member: Member, plugin: int, locks: _Locks, *, limit: int, most: int) -> None:
+    def __init__(self, member: Member, plugin: int, locks: ByteLocks, *, limit: int, most: int) -> None:
         super().__init__(limit, most=most)
         self.held = 0
         self._member = member
@@ -213,6 +213,9 @@ class _Held(Permits):
         self._poll: asyncio.TimerHandle | None = None
         self._pause = _POLL_FIRST_S
         self._answer: asyncio.TimerHandle | None = None
+
+    def allow(self, most: int) -> None:
+        self.most = min(self.limit, most)
 
     def get(self) -> bool:
         # Not before those that wait already: what looks for them is under way.
@@ -300,68 +303,3 @@ class _Held(Permits):
         while self._waiting and (self.running < self.held or self._get()):
             if self._pass_on():
                 self.running += 1
-
-
-class _Locks:
-    """The bytes of one plugin in the file, and which of them are locked here.
-
-    The locks belong to this object's open file (F_OFD_SETLK): two objects of one process exclude each other too.
-    """
-
-    def __init__(self, path: Path, key: str, size: int, *, first: int) -> None:
-        digest = hashlib.sha256(key.encode()).digest()
-        self._base = int.from_bytes(digest[:5]) << _PERMIT_BITS
-        self._size = size
-        self._first = first
-        self._mine: list[int] = []
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-    def take(self) -> bool:
-        """Lock a byte that nobody has locked; whether there was one."""
-        return self._take_within(self._first, self._size) or self._take_within(0, self._first)
-
-    def give(self) -> None:
-        """Unlock the byte that was locked last."""
-        self._ask(fcntl.F_OFD_SETLK, fcntl.F_UNLCK, self._mine.pop())
-
-    def check(self) -> None:
-        """Close this, and raise OSError where there are no locks to be had."""
-        try:
-            with contextlib.suppress(BlockingIOError):  # somebody else checks
-                self._ask(fcntl.F_OFD_SETLK, fcntl.F_WRLCK, 0)
-        finally:
-            self.close()
-
-    def close(self) -> None:
-        """Unlock all, for good."""
-        self._mine.clear()
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1  # the number may be another file's by now
-
-    def _take_within(self, at: int, end: int) -> bool:
-        while at < end:
-            if at in self._mine:
-                at += 1
-                continue
-            try:
-                self._ask(fcntl.F_OFD_SETLK, fcntl.F_WRLCK, at)
-            except BlockingIOError:
-                at = self._behind(at)
-            except OSError:  # the system has no memory for a lock: as good as taken
-                return False
-            else:
-                self._mine.append(at)
-                return True
-        return False
-
-    def _behind(self, at: int) -> int:
-        """The first byte behind the locks that are in the way: a process's permits are often side by side."""
-        found: tuple[int, ...] = _FLOCK.unpack(self._ask(fcntl.F_OFD_GETLK, fcntl.F_WRLCK, at))
-        kind, _, start, length, _ = found
-        if kind == fcntl.F_UNLCK:
-            return at + 1  # it has just been given back; whoever waits looks again
-        return max(at + 1, start + length - self._base)
-
-    def _ask(self, command: int, kind: int, at: int) -> bytes:
-        return fcntl.fcntl(self._file, command, _FLOCK.pack(kind, os.SEEK_SET, self._base + at, 1, 0))

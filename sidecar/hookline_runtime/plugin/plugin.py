@@ -18,25 +18,30 @@ import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, cast
 
 from hookline_runtime.call.decisions import Answer, read_answer
 from hookline_runtime.call.inputs import Call
 from hookline_runtime.errors import CallError, DeadlineError, OverloadError, TrapError, failure_sentence, without_words
 from hookline_runtime.guest.border import spent_ns
+from hookline_runtime.guest.waiting import THREAD
 from hookline_runtime.plugin.backlog import Backlog
 from hookline_runtime.plugin.budget import WAITING_CALLS, Budget, need
 from hookline_runtime.plugin.hook import PluginHook
 from hookline_runtime.plugin.instances import Instances
 from hookline_runtime.plugin.permits import Permits
+from hookline_runtime.plugin.waits import Waits
 
 if TYPE_CHECKING:
     from hookline_api.bundle import BundlePlugin, CallCause
     from hookline_api.hooks import Hook
+    from hookline_runtime.guest import fibers
     from hookline_runtime.guest.calls import Guest, Instance
+    from hookline_runtime.guest.waiting import Waiter
     from hookline_runtime.host.functions import PluginHost
     from hookline_runtime.plugin.probation import Before
     from hookline_runtime.plugin.stats import Row
+    from hookline_runtime.plugin.waits import Steps
 
 _QUICK_NS: Final = 2_000_000
 """A call that takes longer runs on a thread."""
@@ -48,6 +53,8 @@ _FORGIVEN_AFTER: Final = 10_000
 """Quick calls in a row after which the probation is short again."""
 MAX_THREADS: Final = 16
 """More calls at a time than there are threads would wait where no deadline sees them."""
+MAX_WAITING_THREADS: Final = 64
+"""The same of a guest whose calls block threads while they wait for somebody else."""
 _LOG_PAUSE_S: Final = 10.0
 
 _now_ns: Final = time.perf_counter_ns
@@ -69,9 +76,13 @@ class LastFailure:
 class _Run:
     """One execution on a thread, and what it came to."""
 
-    __slots__ = ("answer", "error", "instance", "kept", "ns", "work_ns")
+    __slots__ = ("answer", "cancelled", "error", "instance", "kept", "ns", "waiter", "work_ns")
 
     def __init__(self) -> None:
+        self.cancelled = False
+        """Whether nobody wants the answer any more."""
+        self.waiter: Waiter | None = None
+        """What its guest waits by, where it blocks its thread."""
         self.instance: Instance | None = None
         """What it ran in; closed where nothing else may."""
         self.kept = False
@@ -115,7 +126,12 @@ class Plugin:
         self.before: Before[Plugin] | None = None
         """What answers the calls that this one fails on, while it is on probation."""
         self._timeout_ms = entry.limits.timeout
+        self._waits = Waits(entry.limits.wait) if guest.waits else None
+        """Where its guest may wait for somebody else."""
+        self._steps = guest.waits and guest.on_fibers
+        """Whether its calls go in steps. Then ``inline`` is False, and ``_steps_inline`` counts."""
         self._may_run_inline = self._timeout_ms <= _MAX_INLINE_MS
+        self._steps_inline = False
         self._has_secrets = entry.has_secrets
         self._counts_fuel = entry.limits.fuel is not None
         self._max_input = entry.limits.input
@@ -129,6 +145,8 @@ class Plugin:
         self._waiting = self._waiting_bytes = 0
         """Calls that wait for room, and their inputs."""
         self.permits = permits or Permits(entry.limits.concurrency, most=MAX_THREADS)
+        if guest.waits:
+            self.permits.allow(entry.limits.concurrency if guest.on_fibers else MAX_WAITING_THREADS)
         self._threads: ThreadPoolExecutor | None = None
         self.backlog = Backlog(
             waits=entry.observers.overflow == "Wait",
@@ -152,6 +170,21 @@ class Plugin:
         return self._instances.each
 
     @property
+    def waits(self) -> bool:
+        """Whether its guest may wait for somebody else."""
+        return self._waits is not None
+
+    @property
+    def on_loop(self) -> bool:
+        """Whether its calls run on the event loop, as far as they do not wait."""
+        return self.inline or self._steps_inline
+
+    def end_waits(self, when: float) -> None:
+        """Let no call of its wait beyond that moment of the event loop's clock: the process ends."""
+        if self._waits is not None:
+            self._waits.end_by(when)
+
+    @property
     def closed(self) -> bool:
         """Whether everything it held is given back."""
         return self._closed.is_set()
@@ -162,7 +195,10 @@ class Plugin:
         On probation it could take fewer calls at a time than that one did, and calls would fail because of a
         change. It costs one time-out of the event loop at the most.
         """
-        self.inline = self._may_run_inline
+        if self._steps:
+            self._steps_inline = self._may_run_inline
+        elif self._waits is None:
+            self.inline = self._may_run_inline
 
     def put_on_probation(self, before: Before[Plugin]) -> None:
         """Have that version answer what this one fails on, until this one has proven itself (``prove``).
@@ -271,23 +307,74 @@ class Plugin:
             finally:
                 self._leave()
         run = _Run()
-        if self._threads is None:
-            self._threads = ThreadPoolExecutor(self.permits.most, thread_name_prefix=f"plugin-{self.name}")
         try:
-            future = asyncio.get_running_loop().run_in_executor(self._threads, self._execute, hook, run, data)
+            if self._steps:
+                await self._go_in_steps(hook, run, data)
+            else:
+                await self._go_on_thread(hook, run, data)
         except RuntimeError as error:  # the process has no thread left to give
             run.error = OverloadError(f"no thread for the call: {error}")
             self._end_run(hook, run)
-        else:
-            # The call ends when the thread does, also where nobody waits for the answer any more.
-            future.add_done_callback(lambda _: self._end_run(hook, run))
-            await asyncio.shield(future)
         if run.error is not None:
             try:
                 raise run.error
             finally:
                 run.error = None  # as in call_now
         return run.answer
+
+    async def _go_on_thread(self, hook: PluginHook, run: _Run, data: bytes) -> None:
+        """The whole call on a thread. Raises RuntimeError where there is none."""
+        if self._waits is not None:
+            run.waiter = self._waits.waiter()
+        future = asyncio.get_running_loop().run_in_executor(self._executor(), self._execute, hook, run, data)
+        # The call ends when the thread does, also where nobody waits for the answer any more.
+        future.add_done_callback(lambda _: self._end_run(hook, run))
+        try:
+            await asyncio.shield(future)
+        except asyncio.CancelledError:
+            if run.waiter is not None:
+                run.cancelled = True
+                run.waiter.end(DeadlineError("nobody waits for the answer any more"))
+            raise
+
+    async def _go_in_steps(self, hook: PluginHook, run: _Run, data: bytes) -> None:
+        """The call in steps, between which its guest waits for somebody else. Raises RuntimeError as above."""
+        waits, executor = self._waits, None if self._steps_inline else self._executor()
+        assert waits is not None  # noqa: S101 - it has steps
+        begin = _now_ns()
+
+        def first() -> Steps:
+            instance, run.kept = self._instances.take()
+            run.instance = instance
+            return cast("fibers.Instance", instance).steps(hook.export, data, last=instance.calls >= self._last_call)
+
+        try:
+            run.answer = read_answer(hook.name, await waits.drive(first, executor))
+        except asyncio.CancelledError:
+            run.cancelled = True
+            raise
+        except Exception as error:  # noqa: BLE001 - as in call_now
+            run.error = self._as_call_error(hook, error)
+        finally:
+            run.ns = _now_ns() - begin
+            run.work_ns = 0 if run.instance is None else run.instance.spent_ns()
+            self._put_away(hook, run)
+            self._end_run(hook, run)
+
+    def _executor(self) -> ThreadPoolExecutor:
+        if self._threads is None:
+            most = min(self.permits.most, MAX_WAITING_THREADS if self._waits is not None else MAX_THREADS)
+            self._threads = ThreadPoolExecutor(most, thread_name_prefix=f"plugin-{self.name}")
+        return self._threads
+
+    def _put_away(self, hook: PluginHook, run: _Run) -> None:
+        """Close what a call ran in, where nothing else may."""
+        instance = run.instance
+        if instance is not None:
+            self._note_instance(hook, instance)
+            if run.error is not None or run.cancelled or instance.calls > self._last_call:
+                instance.close()
+                run.instance = None
 
     async def _enter(self, patience: float | None, size: int) -> None:
         """Take a permit and memory for a call of so many bytes, within so many seconds. Raises OverloadError."""
@@ -343,22 +430,22 @@ class Plugin:
     def _execute(self, hook: PluginHook, run: _Run, data: bytes) -> None:
         """The call itself, on a thread. Raises nothing."""
         begin, work = time.perf_counter_ns(), time.thread_time_ns()
-        instance: Instance | None = None
+        THREAD.waiter = waiter = run.waiter
         try:
-            instance, run.kept = self._instances.take()
-            raw = instance.call(hook.export, data, last=instance.calls >= self._last_call)
+            run.instance, run.kept = self._instances.take()
+            raw = run.instance.call(hook.export, data, last=run.instance.calls >= self._last_call)
             run.answer = read_answer(hook.name, raw)
         except Exception as error:  # noqa: BLE001 - as in call_now
             run.error = self._as_call_error(hook, error)
-        if instance is not None:
-            self._note_instance(hook, instance)
-            if run.error is None and instance.calls <= self._last_call:
-                run.instance = instance
-            else:
-                instance.close()
+        finally:
+            THREAD.waiter = None
+        if waiter is not None and waiter.error is not None:
+            run.error = waiter.error  # whatever the guest made of it
         run.ns = time.perf_counter_ns() - begin
-        waited = 0 if instance is None else instance.waited_ns()
-        run.work_ns = spent_ns(work_ns=time.thread_time_ns() - work, passed_ns=run.ns, host_ns=waited)
+        host_ns = 0 if run.instance is None else run.instance.waited_ns()
+        passed = run.ns - (0 if waiter is None else waiter.waited_ns)
+        run.work_ns = spent_ns(work_ns=time.thread_time_ns() - work, passed_ns=passed, host_ns=host_ns)
+        self._put_away(hook, run)
 
     def _note_instance(self, hook: PluginHook, instance: Instance) -> None:
         if instance.memory > hook.memory:
@@ -391,9 +478,15 @@ class Plugin:
             self._quick_in_a_row += 1
             if self._quick_in_a_row == _FORGIVEN_AFTER:
                 self._probation = _PROBATION
-            if not self.inline and self._quick_in_a_row >= self._probation:
-                self.inline = self._may_run_inline and (self.before is None or self.before.plugin.inline)
-        if run.error is None:
+            if self._quick_in_a_row >= self._probation:
+                if self._steps:
+                    self._steps_inline = self._may_run_inline
+                elif not self.inline and self._waits is None:
+                    self.inline = self._may_run_inline and (self.before is None or self.before.plugin.inline)
+        if run.cancelled:
+            hook.breaker.forget_call()
+            hook.row.count_cancelled(run.ns)
+        elif run.error is None:
             hook.row.count(run.ns)
             if hook.breaker.failures or self._failing:
                 self._recover(hook)
@@ -412,9 +505,9 @@ class Plugin:
             self._send_to_threads()
 
     def _send_to_threads(self) -> None:
-        if self.inline:
+        if self.on_loop:
             self._probation = min(self._probation * 2, _MAX_PROBATION)
-        self.inline = False
+        self.inline = self._steps_inline = False
         self._quick_in_a_row = 0
 
     def _ask_breaker(self, hook: PluginHook) -> None:
@@ -489,5 +582,6 @@ class Plugin:
         self._instances.close()
         self._budget.remove(self)
         self._instances.guest.close()
+        self.host.close()
         if self._threads is not None:
             self._threads.shutdown(wait=False)

@@ -35,7 +35,8 @@ _WAITED: Final = 5
 _WAITED_TIME: Final = 6
 _ALONE: Final = 7
 _LATE: Final = 8
-_FAILURES: Final = 9
+_CANCELLED: Final = 9
+_FAILURES: Final = 10
 _BUCKETS: Final = _FAILURES + len(CAUSES)
 _BUCKET_COUNT: Final = 104
 _WORDS: Final = _BUCKETS + _BUCKET_COUNT
@@ -111,6 +112,11 @@ class Row:
         """Say of a call that failed that the version before this one did not fail on it (``probation``)."""
         self._words[_ALONE] += 1
 
+    def count_cancelled(self, ns: int) -> None:
+        """Count a call that was dropped, because its client was gone, by its time in nanoseconds."""
+        self.count(ns)
+        self._words[_CANCELLED] += 1
+
     def late(self) -> Row:
         """The same counters, for a version that another one has replaced."""
         return _LateRow(self._words)
@@ -173,6 +179,8 @@ class Summary:
     """How long, summed."""
     alone: int
     """Calls that failed while the plugin was on probation, and that the version before it did not fail on."""
+    cancelled: int
+    """Of the calls: those that were dropped while they waited, because their client was gone."""
     late: int
     """Of the calls, and of those that the breaker answered: those of a version that another one had replaced."""
     seconds: float
@@ -194,6 +202,7 @@ class Summary:
             waited=total[_WAITED],
             waited_seconds=total[_WAITED_TIME] / 1e9,
             alone=total[_ALONE],
+            cancelled=total[_CANCELLED],
             late=total[_LATE],
             seconds=total[_TIME] / 1e9,
             fuel=total[_FUEL],

@@ -15,6 +15,7 @@ from hookline_api.bundle import Bundle, LoadFailure
 from hookline_artifacts.errors import FetchError, LoadError
 from hookline_runtime.guest.compiler import Job
 from hookline_runtime.host import kv_initial
+from hookline_runtime.host.cache import wanted_sizes
 from hookline_sidecar.control.workers import LoadRefusedError
 from hookline_sidecar.messages import LoadRefused
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from hookline_api.bundle import BundlePlugin, LoadCause
     from hookline_artifacts.store import ArtifactStore
     from hookline_runtime.guest.compiler import Compiler
+    from hookline_runtime.host.cache_store import CacheStore
     from hookline_runtime.host.kv import KvStore
     from hookline_sidecar.control.probation import Probations
     from hookline_sidecar.control.rows import Rows
@@ -48,6 +50,7 @@ class Deployment:
         probations: Probations,
         rows: Rows,
         kv: KvStore,
+        caches: CacheStore,
         store: ArtifactStore,
         compiler: Compiler,
         resolved: Callable[[], Iterable[str]],
@@ -68,6 +71,7 @@ class Deployment:
         self._probations = probations
         self._rows = rows
         self._kv = kv
+        self._caches = caches
         self._store = store
         self._compiler = compiler
         self._resolved = resolved
@@ -140,6 +144,7 @@ class Deployment:
             self._workers.prove({entry.name: entry.revision for entry in bundle.plugins if entry.name in alone})
         # Also a plugin that could not be had keeps what it stored: it may be back.
         await asyncio.to_thread(self._kv.make_room, {entry.name for entry in bundle.plugins})
+        await asyncio.to_thread(self._caches.tidy, wanted_sizes(bundle.plugins))
 
     def adopt(self, bundle: Bundle, *, known_as: str | None = None) -> None:
         """Take this for what runs: the same plugins, of which something else is known, or one that has to go."""

@@ -6,12 +6,13 @@ one of these holds, and what is told of it is the first:
 ========================  ==========================================================================================
 ``Paused``                the circuit breaker is open in a worker, or has answered calls
 ``FailingCalls``          at least 3 and at least 1 % of the calls trapped, timed out, or answered no decision
+``StoreUnavailable``      at least 3 and at least 1 % ended because the server with the plugin's keys is away
 ``Overloaded``            at least 3 and at least 1 % found their input or their queue over its limit
 ``Slow``                  at least 10 and at least 10 % took more than half of ``limits.timeout``
 ========================  ==========================================================================================
 
-of the calls of the last 30 seconds; of ``FailingCalls`` and ``Overloaded`` also where 10 and 1 % of the newest 4
-seconds were, since after much good traffic it would be long until the whole window says so. Where there are fewer than
+of the calls of the last 30 seconds; of all but ``Paused`` and ``Slow`` also where 10 and 1 % of the newest 4 seconds
+were, since after much good traffic it would be long until the whole window says so. Where there are fewer than
 20 calls, the window is longer, up to 5 minutes, so that a plugin that is seldom asked is judged too, and does not seem
 well because nobody asked it. It is well again when its window holds none of them any more, or after 30 seconds in
 which none of these was reached and less than half of that share failed.
@@ -63,6 +64,7 @@ class Counts(NamedTuple):
     timeout: int = 0
     result: int = 0
     overload: int = 0
+    store: int = 0
     slow: int = 0
     """Of the calls, those that took more than half of their time."""
 
@@ -182,6 +184,7 @@ class _Rule(NamedTuple):
 _RULES: Final = (
     _Rule("Paused", lambda counts: counts.skipped, least=1, share=0.0, newest=None),
     _Rule("FailingCalls", lambda counts: counts.failing, least=3, share=0.01, newest=10),
+    _Rule("StoreUnavailable", lambda counts: counts.store, least=3, share=0.01, newest=10),
     _Rule("Overloaded", lambda counts: counts.overload, least=3, share=0.01, newest=10),
     _Rule("Slow", lambda counts: counts.slow, least=10, share=0.1, newest=None),
 )
@@ -239,6 +242,7 @@ class _HookState:
 _CAUSES_OF: Final[dict[Trouble, tuple[CallCause, ...]]] = {
     "Paused": ("trap", "timeout"),
     "FailingCalls": ("trap", "timeout", "result"),
+    "StoreUnavailable": ("store",),
     "Overloaded": ("overload",),
     "Slow": (),
 }
@@ -247,6 +251,7 @@ _SENTENCES: Final[dict[CallCause | None, str]] = {
     "timeout": "calls take longer than limits.timeout, or use up limits.fuel",
     "result": "answers are not valid decisions",
     "overload": "inputs, or the calls that wait, are over their limit",
+    "store": "the server with the plugin's keys does not answer",
     None: "calls take more than half of limits.timeout",
 }
 

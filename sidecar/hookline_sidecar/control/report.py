@@ -17,6 +17,7 @@ from hookline_api.distribution import (
     PluginReport,
     Report,
     RolledBack,
+    UnavailableSource,
 )
 from hookline_sidecar.control.health import SEVERITY
 
@@ -27,9 +28,11 @@ if TYPE_CHECKING:
 _MAX_HOOKS: Final = 512
 """Hooks that are not well, in one report: one of each plugin that can be loaded, and as many more. Each takes some
 fifteen of ``MAX_REPORT_VALUES``, and a thousand plugins have taken two thirds of these."""
+_MAX_SOURCES: Final = 512
+"""Sources that are not reached, in one report: each takes five of ``MAX_REPORT_VALUES``."""
 _SENTENCES: Final = ((1024, 256), (256, 128), (32, 32), (32, 0))
 """Characters of the message of a failure to load, and of one in a call."""
-T = TypeVar("T", LoadFailure, HookHealth, RolledBack)
+T = TypeVar("T", LoadFailure, HookHealth, RolledBack, UnavailableSource)
 
 _VERSION: Final = importlib.metadata.version("hookline")
 
@@ -48,6 +51,10 @@ def report(view: View, *, authority: str | None = None) -> Report:
                 health=view.health.get(each.name, []),
                 probation=each.name in view.on_probation,
                 rolled_back=each.rolled_back,
+                unavailable=[
+                    UnavailableSource(source=source, message=message)
+                    for source, message in view.unavailable(each.name).items()
+                ],
             )
         )
     return Report(
@@ -65,7 +72,7 @@ def written(report: Report) -> str:
 
     First of all it has a hook of each plugin that is not well; the shorter sentences are for where there are so many.
     """
-    report, most = _worst(report), min(MAX_REPORT, REPORT_BASE + REPORT_OF_PLUGIN * len(report.plugins))
+    report, most = _some_sources(_worst(report)), min(MAX_REPORT, REPORT_BASE + REPORT_OF_PLUGIN * len(report.plugins))
     for load, call in _SENTENCES:
         shortened = _shortened(report, load, call)
         # Without what is as an operator takes it to be: a thousand plugins are well for most of the time.
@@ -92,6 +99,17 @@ def _worst(report: Report) -> Report:
     return report.model_copy(update={"plugins": plugins})
 
 
+def _some_sources(report: Report) -> Report:
+    """With no more sources that are not reached than there is room for: the first one of each plugin first."""
+    left = _MAX_SOURCES - sum(bool(plugin.unavailable) for plugin in report.plugins)
+    plugins = []
+    for plugin in report.plugins:
+        more = plugin.unavailable[1 : 1 + max(left, 0)]
+        left -= len(more)
+        plugins.append(plugin.model_copy(update={"unavailable": [*plugin.unavailable[:1], *more]}))
+    return report.model_copy(update={"plugins": plugins})
+
+
 def _shortened(report: Report, load: int, call: int) -> Report:
     """With sentences of so many characters, of loading and of calls."""
     plugins = [
@@ -100,6 +118,7 @@ def _shortened(report: Report, load: int, call: int) -> Report:
                 "failure": plugin.failure and _cut(plugin.failure, load),
                 "health": [_cut(each, call) for each in plugin.health],
                 "rolled_back": plugin.rolled_back and _cut(plugin.rolled_back, call),
+                "unavailable": [_cut(each, call) for each in plugin.unavailable],
             }
         )
         for plugin in report.plugins

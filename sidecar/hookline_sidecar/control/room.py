@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hookline_artifacts import memory
+from hookline_runtime.host.cache import wanted_sizes
+from hookline_runtime.host.cache_store import file_size
 from hookline_runtime.plugin.budget import STORE, Plan
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ class Room:
     def __init__(self, settings: Settings, state: StateFolder) -> None:
         self._limit = settings.memory or memory.limit()
         self._workers = settings.workers
+        self._cache_memory = settings.cache_memory
         self._state = state
         self._in_memory = memory.in_memory(state.root)
 
@@ -29,5 +32,7 @@ class Room:
         state = 0
         if self._in_memory:
             writes = any("kv.write" in entry.permissions for entry in bundle.plugins)
+            caches = file_size(sum(wanted_sizes(bundle.plugins).values()), self._cache_memory)
             state = self._state.size() + max(self._state.store_size(), STORE if writes else 0)
+            state += max(self._state.cache_size(), caches)
         return Plan.of(self._limit, workers=self._workers, state=state)

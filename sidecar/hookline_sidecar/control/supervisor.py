@@ -21,7 +21,8 @@ from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_artifacts import apart
 from hookline_artifacts.store import ArtifactStore
 from hookline_runtime.guest.compiler import Compiler
-from hookline_runtime.host.kv import KvStore
+from hookline_runtime.host.cache_store import CacheStore
+from hookline_runtime.host.kv import KvStore, key_on_server
 from hookline_sidecar.control import waiting
 from hookline_sidecar.control.admin.access import Access
 from hookline_sidecar.control.admin.kv import KvAdmin
@@ -81,6 +82,7 @@ class Supervisor:
         self._store = ArtifactStore(state.artifacts)
         self._compiler = Compiler(state.compiled)
         self._kv = KvStore(state.kv)
+        self._caches = CacheStore(state.cache, limit=settings.cache_memory)
         self._probations = Probations(
             state, count=lambda name: counts_of(self._rows.summary(name)), reports=self._workers.facts
         )
@@ -93,7 +95,9 @@ class Supervisor:
         self._health = HealthWatch(
             self._rows, bundle=lambda: self._deployment.bundle, facts=self._workers.facts, changed=self._tell
         )
-        self._kv_admin = KvAdmin(self._kv, plugins=self._names, body_timeout=settings.body_timeout)
+        self._kv_admin = KvAdmin(
+            self._kv, plugins=self._names, elsewhere=self._shared_keys, body_timeout=settings.body_timeout
+        )
         self._admin = AdminServer(
             settings,
             admin_sockets,
@@ -139,6 +143,7 @@ class Supervisor:
             probations=self._probations,
             rows=self._rows,
             kv=self._kv,
+            caches=self._caches,
             store=self._store,
             compiler=self._compiler,
             resolved=self._slots.modules,
@@ -249,6 +254,15 @@ class Supervisor:
         """The plugins that are asked for, or run."""
         bundle = self._deployment.bundle
         return {*self._slots, *(entry.name for entry in (bundle.plugins if bundle else ()))}
+
+    def _shared_keys(self) -> dict[str, str]:
+        """Of the plugins that run and have their keys on a server: the hash that they are in there."""
+        bundle = self._deployment.bundle
+        return {
+            entry.name: key_on_server(entry.namespace, entry.name, "entries")
+            for entry in (bundle.plugins if bundle else ())
+            if entry.kv.scope == "Cluster"
+        }
 
     def _tell(self) -> None:
         """Something may be true that was not."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from hookline_api.distribution import MAX_UNAVAILABLE
 from hookline_api.hooks import OBSERVERS
 from hookline_api.sentences import first_load_choice
 
@@ -93,6 +94,17 @@ class View:
     def entry(self, name: str) -> BundlePlugin | None:
         """A plugin of the running bundle."""
         return self._entries.get(name)
+
+    def unavailable(self, name: str) -> dict[str, str]:
+        """What a plugin asks and does not reach now, and why, as the workers that run its version say: sorted."""
+        entry = self.entry(name)
+        revision = entry.revision if entry is not None else None
+        found: dict[str, str] = {}
+        for report in self.workers.facts:
+            facts = report.get(name)
+            if facts is not None and facts.unavailable and facts.revision == revision:
+                found = facts.unavailable | found
+        return dict(sorted(found.items())[:MAX_UNAVAILABLE])
 
     def state_of(self, plugin: WantedPlugin) -> PluginState:
         """What the workers do for this plugin."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from hookline_api.text import readable
 from hookline_runtime.errors import CallError, OverloadError, load_sentence
 from hookline_runtime.guest.compiler import Compiler
+from hookline_runtime.host.cache_store import CacheStore
 from hookline_runtime.host.kv import KvStore
 from hookline_runtime.plugin.budget import TooLargeError
 from hookline_runtime.runtime import PrepareError, Runtime
@@ -31,6 +32,7 @@ from hookline_sidecar.messages import (
     Discard,
     GuestMetric,
     Hello,
+    HostCalls,
     LoadRefused,
     Paused,
     PluginFacts,
@@ -55,9 +57,13 @@ if TYPE_CHECKING:
 
 _RECONNECT_S: Final = 0.05
 _CLOSE_S: Final = 0.1
+_ANSWER_S: Final = 0.5
+"""How long before the end of ``--drain`` calls that wait for a host function are answered by policy."""
 _REPORT_S: Final = 0.5
 _MAX_SENTENCE: Final = 256
 """Characters of a failure's message, which goes on to the operator and into statuses."""
+_MAX_SOURCE: Final = 128
+"""Characters of the name of what cannot be reached."""
 
 log = logging.getLogger("hookline.worker")
 
@@ -83,7 +89,8 @@ class Worker:
         self._board = board
         self._member = member
         # The supervisor writes initial keys, once for all workers.
-        self._runtime = Runtime(kv=KvStore(state.kv), stats=stats, member=member, initial_keys=False)
+        cache = CacheStore(state.cache, limit=settings.cache_memory)
+        self._runtime = Runtime(kv=KvStore(state.kv), cache=cache, stats=stats, member=member, initial_keys=False)
         self._compiler = Compiler(state.compiled)
         self._prepared: runtime.Prepared | None = None
         self._answering = endpoint.Answering(self._runtime)
@@ -105,6 +112,7 @@ class Worker:
             link.result()  # only a defect ends it: fail loudly, the parent starts another worker
         self._answering.draining = True
         end = loop.time() + self._settings.drain
+        self._runtime.end_waits(end - min(_ANSWER_S, self._settings.drain / 2))
         if self._service is not None:
             await self._service.close(self._settings.drain)
         link.cancel()
@@ -231,7 +239,7 @@ def _facts(plugin: Plugin) -> PluginFacts:
     failure, fault = plugin.last_failure, plugin.last_fault
     return PluginFacts(
         revision=plugin.revision,
-        inline=plugin.inline,
+        inline=plugin.on_loop,
         paused={
             name.value: Paused(failures=hook.breaker.failures, until=round(time.time() + hook.breaker.open_for, 1))
             for name, hook in plugin.hooks.items()
@@ -242,9 +250,18 @@ def _facts(plugin: Plugin) -> PluginFacts:
         last_failures={hook.value: _failure(each) for hook, each in plugin.last_failures.items()},
         denied=dict(plugin.host.denied),
         refused=dict(plugin.host.refused),
+        host_calls={
+            name: HostCalls(buckets=list(times.buckets), seconds=round(times.seconds, 6))
+            for name, times in plugin.host.times.items()
+        },
+        caches={name: dict(counts) for name, counts in plugin.host.caches.items()},
         metrics={
             name: GuestMetric(type=metric.kind, value=metric.value, count=metric.count)
             for name, metric in plugin.host.metrics.items()
+        },
+        unavailable={
+            readable(source, _MAX_SOURCE - 1): readable(message, _MAX_SENTENCE - 1)
+            for source, message in plugin.host.told_unavailable().items()
         },
     )
 

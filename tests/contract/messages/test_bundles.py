@@ -133,6 +133,48 @@ def test_nobody_guesses_a_secret_by_its_revision():
     assert sealed.seal not in sealed.redacted().model_dump_json()
 
 
+SOURCES = {
+    "dataSources": [{"name": "db", "postgres": {
+        "host": "db.test", "database": "d", "user": "u", "passwordFrom": {"name": "s", "key": "password"}}}],
+    "permissions": ["query.execute"],
+}  # fmt: skip
+
+
+def test_values_that_sources_name_are_sealed_and_shown_nowhere():
+    """As those in ``config`` are: nobody tries values until a revision fits, and another value is another revision."""
+    key = b"k" * 32
+    one, two = (_plugin(**SOURCES, credentials={"s/password": value}).sealed(key) for value in ("1234", "1235"))
+    assert one.has_secrets
+    assert one.secrets() == ["1234"]
+    assert one.revision != two.revision
+    assert one.redacted().credentials == {"s/password": REDACTED}
+    assert one.redacted().revision == two.redacted().revision
+    for shown in (one.redacted().model_dump_json(by_alias=True), repr(one), str(one)):
+        assert "1234" not in shown
+    plain = _plugin(**SOURCES, credentials={"s/password": "1234"})
+    assert one.revision not in {plain.revision, plain.sealed(b"x" * 32).revision}
+    assert one.sealed(key) == one
+
+
+def test_what_came_later_changes_no_revision_where_it_says_nothing():
+    """Operator and sidecar of two versions compare revisions: what the older one does not know must not count."""
+    plain = _plugin(permissions=["http.fetch"])
+    for nothing in ({"dataSources": []}, {"caches": []}, {"credentials": {}}, {"egressRules": []}, {"kv": {}},
+                    {"limits": {"wait": "1s"}}, {"failurePolicy": {"store": None}}):  # fmt: skip
+        assert _plugin(permissions=["http.fetch"], **nothing).revision == plain.revision
+    # As it was written while nothing could be fetched.
+    told = {"egress": ["https://api.example.com:8443"]}
+    rule = {"egressRules": [{"host": "api.example.com", "port": 8443}]}
+    assert _plugin(**told).revision == _plugin(**rule).revision != plain.revision
+
+
+def test_rules_of_egress_have_a_name_that_no_older_sidecar_reads():
+    """It reads texts under ``egress``, and would ignore the whole bundle for one rule of one plugin."""
+    written = _plugin(egressRules=[{"host": "api.example.com", "methods": ["POST"]}]).model_dump(by_alias=True)
+    assert "egress" not in written
+    assert written["egressRules"][0]["methods"] == ["POST"]
+
+
 @pytest.mark.parametrize(
     "change",
     [{"config": {"pin": "other"}}, {"config": {"pin": "1", "own": 2}}, {"name": "q"}, {"namespace": "n"},

@@ -35,6 +35,29 @@ def said(spec):
         ({"source": {"http": {"url": "hunter2", "sha256": "0" * 64}}}, "spec.source.http.url", ""),
         ({"config": "hunter2"}, "spec.config", ""),
         ({"kv": {"scope": "hunter2"}}, "spec.kv.scope", ""),
+        ({"caches": [{"name": "c", "valkey": {"url": "redis://u:hunter2@h"}}]}, "spec.caches.0.valkey.url", ""),
+        ({"caches": ["redis://u:hunter2@h"]}, "spec.caches.0", ", found text"),
+        ({"dataSources": "postgres://u:hunter2@h"}, "spec.dataSources", ", found text"),
+        (
+            {"dataSources": [{"name": "d", "postgres": {"passwordFrom": "hunter2"}}]},
+            "spec.dataSources.0.postgres.passwordFrom",
+            "",
+        ),
+        (
+            {"dataSources": [{"name": "d", "postgres": {"passwordFrom": {"name": "hunter2!", "key": "k"}}}]},
+            "spec.dataSources.0.postgres.passwordFrom.name",
+            "",
+        ),
+        (
+            {"egress": [{"host": "h", "credential": {"prefix": "hunter2\r", "valueFrom": {"name": "s", "key": "k"}}}]},
+            "spec.egress.0.credential.prefix",
+            "",
+        ),
+        (
+            {"configFrom": [{"secretRef": {"name": "s"}, "key": "k", "path": "a..b"}]},
+            "spec.configFrom.0.path",
+            ', found "a..b"',
+        ),
     ],
 )
 def test_what_was_found_is_said_in_a_few_words(spec, field, says):
@@ -67,6 +90,26 @@ def test_a_problem_has_the_path_that_kubectl_shows():
     assert len(problems(error, most=2)) == 2
     assert unknown_fields(error) == ["spec.nothing"]
     assert first(error) == str(problems(error)[0])
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ({"egress": ["ftp://x"]}, "spec.egress[0]: must be a mapping with a host, or scheme://host:port with http or"),
+        ({"egress": [{"host": "a b"}]}, "spec.egress[0].host: must be a name, an address, or *. and a domain"),
+        ({"egress": [{"host": "a", "paths": ["b"]}]}, "spec.egress[0].paths[0]: must begin with /"),
+        ({"caches": [{"name": "A", "memory": {}}]}, "spec.caches[0].name: must consist of at most 63 lower-case"),
+        ({"caches": [{"name": "a", "valkey": {"url": "x"}}]}, "spec.caches[0].valkey.url: must be redis://HOST:PORT"),
+        ({"dataSources": [{"name": "a", "postgres": {"host": "a/b", "database": "d", "user": "u"}}]},
+         "spec.dataSources[0].postgres.host: must be the name or the address of a host"),
+        ({"dataSources": [{"name": "a", "postgres": "x"}]}, "spec.dataSources[0].postgres: is not a mapping: write"),
+    ],
+)  # fmt: skip
+def test_a_source_that_is_written_wrong_is_told_what_it_may_be(spec, says):
+    """In the field's own words."""
+    metadata = {"apiVersion": "hookline.dev/v1alpha1", "kind": "WasmPlugin", "metadata": {"name": "p"}}
+    text = json.dumps({**metadata, "spec": {"source": SOURCE, **spec}})
+    assert any(str(each).startswith(says) for each in problems(caught(WasmPlugin, text)))
 
 
 def test_what_may_hold_a_secret_is_never_quoted():

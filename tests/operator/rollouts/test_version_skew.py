@@ -26,6 +26,7 @@ from hookline_api.distribution import (
     PluginReport,
     Report,
     RolledBack,
+    UnavailableSource,
     parse_to_sidecar,
 )
 from hookline_api.hooks import Hook
@@ -181,6 +182,7 @@ REPORT = Report(
             name="guard", revision="b" * 12, state="Running", probation=True,
             health=[HookHealth(hook=Hook.PRE_QUERY, trouble="FailingCalls", calls=10, bad=9, seconds=30, cause="trap")],
             rolled_back=RolledBack(revision="c" * 12, calls=20, failures=5, cause="timeout", message="too slow"),
+            unavailable=[UnavailableSource(source="data source 'grants'", message="it is away")],
         ),
     ],
 )  # fmt: skip
@@ -203,7 +205,7 @@ def newer(message):
 
 
 def test_the_version_before_reads_what_this_one_reports(before):
-    """Health, rollbacks and probation are passed over; all else is there."""
+    """Health, rollbacks, probation and sources that are away are passed over; all else is there."""
     program = f"""
         import json
         from hookline_operator import reports  # where the version before has it
@@ -225,6 +227,44 @@ def test_the_version_before_reads_what_this_one_sends(before):
         print(json.dumps([read.hold, plugin.revision, read.bundle.version, nothing, commit.version]))
     """
     assert in_the_version_before(before, program) == [True, PLUGIN.revision, BUNDLE.version, None, "f"]
+
+
+ASKING = BundlePlugin.model_validate({
+    "name": "asking", "artifact": ARTIFACT, "hooks": ["pre_query"], "permissions": ["query.execute", "http.fetch"],
+    "egress": [{"host": "api.example.com", "methods": ["POST"]}], "limits": {"wait": "2s"},
+    "dataSources": [{"name": "db", "postgres": {"host": "db.test", "database": "d", "user": "u"}}],
+    "caches": [{"name": "hot", "valkey": {"url": "redis://h"}}], "credentials": {"s/k": "value"},
+    "kv": {"scope": "Cluster", "valkey": {"url": "redis://h"}}, "failurePolicy": {"store": "PodLocal"},
+})  # fmt: skip
+
+
+def test_the_version_before_goes_on_where_one_plugin_asks_outside_its_pod(before):
+    """It cannot run that one, and says so by another revision; of the others it reads all."""
+    bundle = Bundle(plugins=[PLUGIN, ASKING])
+    message = newer(BundleMessage(version=bundle.version, bundle=bundle))
+    program = f"""
+        import json
+        from hookline_api.distribution import parse_to_sidecar
+        print(json.dumps([each.revision for each in parse_to_sidecar({message!r}).bundle.plugins]))
+    """
+    guard, asking = in_the_version_before(before, program)
+    assert guard == PLUGIN.revision
+    assert asking != ASKING.revision
+
+
+def test_what_the_version_before_allows_to_be_fetched_is_read(before):
+    """As texts; the revision is the same to both."""
+    told = BundlePlugin(name="p", artifact=ARTIFACT, permissions=["http.fetch"]).model_dump(mode="json", by_alias=True)
+    program = f"""
+        import json
+        from hookline_api.bundle import BundlePlugin
+        plugin = BundlePlugin.model_validate({told | {"egress": ["https://api.example.com:8443", "http://*:80"]}!r})
+        print(json.dumps([plugin.model_dump(mode="json", by_alias=True), plugin.revision]))
+    """
+    sent, revision = in_the_version_before(before, program)
+    read = BundlePlugin.model_validate(sent)
+    assert [each.host for each in read.egress] == ["api.example.com", "*"]
+    assert read.revision == revision
 
 
 def test_this_version_reads_what_the_one_before_reports_and_sends(before):

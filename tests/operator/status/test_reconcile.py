@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookline_api.distribution import HookHealth, RolledBack
+from hookline_api.distribution import HookHealth, RolledBack, UnavailableSource
 from hookline_api.hooks import Hook
 from hookline_api.status import WasmPluginStatus
 from hookline_operator.status.health import judge, without_figures
@@ -42,7 +42,7 @@ def test_there_are_cases():
 
 def test_each_reason_that_is_wrong_says_what_to_do():
     """In ``Stalled``, or that it may pass, in ``Reconciling``."""
-    assert {*STALLED, "Slow", "Overloaded"} == WRONG
+    assert {*STALLED, "StoreUnavailable", "Slow", "Overloaded"} == WRONG
 
 
 troubles = st.builds(
@@ -52,9 +52,10 @@ troubles = st.builds(
     calls=st.integers(0, 2**53),
     bad=st.integers(0, 2**53),
     seconds=st.floats(0, 86_400),
-    cause=st.none() | st.sampled_from(["trap", "timeout", "result", "overload"]),
+    cause=st.none() | st.sampled_from(["trap", "timeout", "result", "overload", "store"]),
     message=st.text(max_size=256),
 )
+away = st.builds(UnavailableSource, source=st.text(min_size=1, max_size=128), message=st.text(max_size=256))
 pods = st.lists(
     st.builds(
         PodObservation,
@@ -67,6 +68,7 @@ pods = st.lists(
             lambda data: {**data, "message": data["message"][:1024]}
         ),
         health=st.lists(troubles, max_size=3),
+        unavailable=st.lists(away, max_size=8),
         rolled_back=st.none() | st.builds(
             RolledBack, revision=st.just("x"), calls=st.integers(0, 99), failures=st.integers(0, 99),
             cause=st.sampled_from(["trap", "timeout", "result"]), message=st.text(max_size=256),
@@ -126,6 +128,9 @@ def test_the_status_is_bounded_and_stays_where_nothing_changes(resolution, pods,
     counts = first.status.pods
     assert counts.matched == counts.loaded + counts.updating + counts.failed == len(pods)
     assert counts.unguarded == len(unguarded)
+    reached = conditions.get("SourcesAvailable")
+    told = any(pod.unavailable for pod in pods if pod.runs != "Nothing")
+    assert (reached is not None and reached.status == "False") == told
 
 
 def test_a_sentence_stands_in_two_conditions_at_the_most():

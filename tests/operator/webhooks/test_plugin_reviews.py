@@ -17,6 +17,8 @@ from hookline_operator.webhooks.admission import VALIDATE_PATH, Lack, routes
 from hookline_operator.webhooks.judge import judge
 
 SPEC = {"source": {"oci": {"reference": "registry.example/plugin:1"}}}
+DISABLED = {"host": "db.shop", "database": "d", "user": "u", "tls": {"mode": "Disable"}}
+PLAIN = {"scheme": "http", "host": "api.shop", "credential": {"valueFrom": {"name": "s", "key": "k"}}}
 
 
 def plugin(**spec):
@@ -105,6 +107,13 @@ async def test_all_that_is_wrong_is_said_at_once_up_to_five(client):
         ({"source": {"oci": {"reference": "r.x/p:latest"}}}, "spec.source.oci.reference: 'latest' is looked up"),
         ({"failurePolicy": {"trap": "Open"}}, "spec.failurePolicy.trap: with Open"),
         ({"failurePolicy": {"fetch": "Open"}, "hooks": ["route", "metrics"]}, "spec.failurePolicy.fetch: with Open"),
+        ({"failurePolicy": {"store": "Open"}}, "spec.failurePolicy.store: with Open"),
+        ({"permissions": ["query.execute:a"]}, "spec.permissions: query.execute:a is for no data source"),
+        ({"permissions": ["query.execute"], "dataSources": [{"name": "a", "postgres": DISABLED}]},
+         "spec.dataSources.a.postgres.tls.mode: with Disable, whoever is on the way reads queries and rows"),
+        ({"kv": {"scope": "Cluster", "valkey": {"url": "redis://h", "passwordFrom": {"name": "s", "key": "k"}}}},
+         "spec.kv.valkey.url: without TLS, whoever is on the way reads the password"),
+        ({"permissions": ["http.fetch"], "egress": [PLAIN]}, "spec.egress[0].credential: with http, whoever is on the"),
         ({"permissionsPolicy": "Lenient"}, "spec.permissionsPolicy: with Lenient, a plugin runs without what"),
         ({"newer": 1}, "spec.newer: this version of Hookline knows no such field"),
         ({"limits": {"newer": 1}}, "spec.limits.newer: this version of Hookline knows no such field"),

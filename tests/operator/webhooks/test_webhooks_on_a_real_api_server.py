@@ -307,7 +307,7 @@ async def test_a_wrong_plugin_is_refused_with_our_sentence(plane, hookline):
         ({"rollout": {"deadline": "2h"}}, "spec.rollout.deadline: .*is not between 1s and 1h"),
         ({"selector": {"matchExpressions": [{"key": "a", "operator": "In"}]}}, "In and NotIn need values"),
         ({"selector": {"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["b"]}]}}, "Exists and"),
-        ({"egress": ["https://x:443"]}, "egress needs the permission http.fetch"),
+        ({"egress": [{"host": "x.test"}]}, "egress needs the permission http.fetch"),
         ({"hooks": ["pre_quarry"]}, "hooks are authenticate, authorize"),
     ],
 )  # fmt: skip

@@ -17,7 +17,7 @@ from hookline_runtime.guest.calls import Guest, Instance
 
 pytestmark = pytest.mark.skipif(accelerator.unused is not None, reason=str(accelerator.unused))
 
-_native = pytest.mark.skipif(os.environ.get("HOOKLINE_CALLS") == "official", reason="it calls no guest there")
+_native = pytest.mark.skipif("HOOKLINE_CALLS" in os.environ, reason="it calls no guest there")
 
 
 _ALLOC = """

@@ -50,8 +50,10 @@ def test_the_quick_way_fits_the_library_that_is_locked():
     assert capi.unfit is None
 
 
-@pytest.mark.skipif(_ON_THE_FALLBACK or "HOOKLINE_ACCELERATOR" in os.environ, reason="this is that run")
-@pytest.mark.parametrize("setting", [{"HOOKLINE_CALLS": "official"}, {"HOOKLINE_ACCELERATOR": "off"}])
+@pytest.mark.skipif(not {"HOOKLINE_CALLS", "HOOKLINE_ACCELERATOR"}.isdisjoint(os.environ), reason="this is that run")
+@pytest.mark.parametrize(
+    "setting", [{"HOOKLINE_CALLS": "official"}, {"HOOKLINE_CALLS": "fibers"}, {"HOOKLINE_ACCELERATOR": "off"}]
+)
 def test_the_runtimes_whole_suite_passes_on_the_other_ways_too(setting):
     """The reference and the fallback are tested as what they are: ways to run plugins. All that calls one is run."""
     if "HOOKLINE_ACCELERATOR" in setting and accelerator.unused:

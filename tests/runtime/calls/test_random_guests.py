@@ -21,7 +21,7 @@ from hookline_runtime.guest.calls import Guest
 
 pytestmark = [
     pytest.mark.skipif(accelerator.unused is not None, reason=str(accelerator.unused)),
-    pytest.mark.skipif(os.environ.get("HOOKLINE_CALLS") == "official", reason="the accelerator calls no guest there"),
+    pytest.mark.skipif("HOOKLINE_CALLS" in os.environ, reason="the accelerator calls no guest there"),
 ]
 
 _MODULES = max(200, int(os.environ.get("HOOKLINE_FUZZ", "0")) // 100)

@@ -41,73 +41,6 @@ def reader(wat):
     )
 
 
-@pytest.mark.parametrize("overwrite", ["Never", "OnChange"])
-def test_all_keys_are_there_after_the_first_time(kv, overwrite):
-    """Also empty values, and any text as a key."""
-    initial = {"region_map": '{"eu": "pg"}', "budget/a": "1", "empty": "", "é/😀": "ü"}
-    kv_initial.write(kv, [entry(overwrite=overwrite, **initial), entry("q", overwrite, k="q")])
-    assert held(kv) == initial
-    assert held(kv, "q") == {"k": "q"}
-
-
-@pytest.mark.parametrize("overwrite", ["Never", "OnChange"])
-def test_another_time_undoes_nothing_that_was_done_since(kv, overwrite):
-    """A restart: neither what was changed, nor what was deleted."""
-    plugin = entry(overwrite=overwrite, changed="old", deleted="old", kept="old")
-    kv_initial.write(kv, [plugin])
-    kv.put("p", b"changed", b"new")
-    kv.delete("p", b"deleted")
-    kv_initial.write(kv, [plugin])
-    assert held(kv) == {"changed": "new", "kept": "old"}
-
-
-def test_never_writes_no_other_value_and_only_where_there_is_none(kv):
-    """Neither over what was there before, nor when the resource's value changes; a key that is new is written."""
-    kv.put("p", b"before", b"an administrator's")
-    kv_initial.write(kv, [entry(before="1", k="1")])
-    assert held(kv) == {"before": "an administrator's", "k": "1"}
-    kv_initial.write(kv, [entry(before="2", k="2", more="2")])
-    assert held(kv) == {"before": "an administrator's", "k": "1", "more": "2"}
-    kv.delete("p", b"before")
-    kv_initial.write(kv, [entry(before="2", k="2", more="2")])
-    assert "before" not in held(kv)
-
-
-def test_on_change_writes_a_key_when_its_own_value_in_the_resource_changes(kv):
-    """Over whatever is there, also where it was deleted; the other keys stay as they are. A time limit ends."""
-    kv.put("p", b"a", b"before")
-    kv_initial.write(kv, [entry(overwrite="OnChange", a="1", b="1", c="1")])
-    assert held(kv) == {"a": "1", "b": "1", "c": "1"}
-    kv.put("p", b"b", b"changed")
-    kv.delete("p", b"c")
-    kv.set_ttl("p", b"a", 3_600_000)
-    kv_initial.write(kv, [entry(overwrite="OnChange", a="2", b="1", c="2")])
-    assert held(kv) == {"a": "2", "b": "changed", "c": "2"}
-    assert kv.look("p", b"a").ttl_ms is None
-
-
-@pytest.mark.parametrize("overwrite", ["Never", "OnChange"])
-def test_a_key_that_is_left_out_stays_and_one_that_comes_back_is_known(kv, overwrite):
-    """So going back to an older revision, and forward again, undoes nothing."""
-    whole, less = entry(overwrite=overwrite, a="1", b="1"), entry(overwrite=overwrite, a="1")
-    kv_initial.write(kv, [whole])
-    kv_initial.write(kv, [less])
-    assert held(kv) == {"a": "1", "b": "1"}
-    kv.put("p", b"b", b"changed")
-    kv_initial.write(kv, [whole])
-    assert held(kv) == {"a": "1", "b": "changed"}
-
-
-def test_from_never_to_on_change_what_was_not_written_yet_is(kv):
-    """The value that the resource has now, unless it is the one that was written."""
-    kv.put("p", b"theirs", b"x")
-    kv_initial.write(kv, [entry(theirs="1", same="1", newer="1")])
-    kv.put("p", b"same", b"changed")
-    kv_initial.write(kv, [entry(theirs="1", same="1", newer="2")])
-    kv_initial.write(kv, [entry(overwrite="OnChange", theirs="1", same="1", newer="2")])
-    assert held(kv) == {"theirs": "1", "same": "changed", "newer": "2"}
-
-
 def test_a_placeholder_and_a_plugin_without_initial_keys_write_nothing(kv):
     """Not a byte, also not of what is remembered."""
     closed = entry(k="1").model_copy(update={"artifact": None})
@@ -247,3 +180,12 @@ async def test_a_runtime_without_a_store_refuses_them(workshop, wat):
             await runtime.load(Bundle.of([plugin]), workshop.find)
     finally:
         await runtime.close()
+
+
+@pytest.mark.parametrize(("policy", "written"), [("Closed", {}), ("PodLocal", {"k": "1"})])
+def test_keys_that_all_pods_share_are_in_the_pod_only_where_it_stands_in(kv, policy, written):
+    """While the server is away; they are written on the server by whoever connects to it."""
+    shared = {"kv": {"scope": "Cluster", "valkey": {"url": "redis://h"}, "initial": {"k": "1"}}}
+    settings = {"name": "p", "artifact": _ARTIFACT, "failurePolicy": {"store": policy}, **shared}
+    kv_initial.write(kv, [BundlePlugin.model_validate(settings)])
+    assert held(kv) == written

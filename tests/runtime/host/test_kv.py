@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from hookline_api.abi import E_ARGUMENT, E_CAP, E_SIZE, E_UNAVAILABLE
 from hookline_runtime.host import kv as kv_module
 from hookline_runtime.host import kv_file
-from hookline_runtime.host.kv import MAX_BYTES, MAX_KEY, MAX_KEYS, MAX_NAMESPACES, MAX_VALUE, KvError, KvStore
+from hookline_runtime.host.kv import MAX_BYTES, MAX_KEYS, MAX_NAMESPACES, MAX_VALUE, KvError, KvStore
 
 
 def test_the_store_is_for_its_owner_only(tmp_path):
@@ -18,33 +15,6 @@ def test_the_store_is_for_its_owner_only(tmp_path):
     KvStore(tmp_path / "kv").close()
     assert (tmp_path / "kv").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "kv" / "data.mdb").stat().st_mode & 0o777 == 0o600
-
-
-@pytest.mark.parametrize(("key", "value"), [(MAX_KEY + 1, 0), (0, MAX_VALUE + 1)])
-def test_a_key_or_value_above_its_cap_is_refused(kv, key, value):
-    """64 KiB each."""
-    with pytest.raises(KvError) as refused:
-        kv.put("p", bytes(key), bytes(value))
-    assert refused.value.code == E_SIZE
-    kv.put("p", bytes(MAX_KEY), bytes(MAX_VALUE))
-    assert kv.get("p", bytes(MAX_KEY)) == bytes(MAX_VALUE)
-    assert kv.list_keys("p", bytes(MAX_KEY)) == [bytes(MAX_KEY)]
-
-
-def test_a_plugin_has_1024_keys_and_expired_ones_make_room(kv, monkeypatch):
-    """The 1025th is refused, an overwrite is not, and what is over is cleared when the room is needed."""
-    for number in range(MAX_KEYS):
-        kv.put("p", b"%d" % number, b"")
-    with pytest.raises(KvError) as refused:
-        kv.put("p", b"more", b"")
-    assert refused.value.code == E_CAP
-    kv.put("p", b"5", b"overwritten")
-    kv.put("q", b"another plugin", b"")
-    kv.set_ttl("p", b"7", 10)
-    now = kv_module._now()
-    monkeypatch.setattr(kv_module, "_now", lambda: now + 10)
-    kv.put("p", b"more", b"")
-    assert kv.usage()["p"][0] == MAX_KEYS
 
 
 def test_there_are_256_namespaces_and_those_of_plugins_that_are_gone_make_room(kv):
@@ -214,130 +184,3 @@ def _is_free(lock) -> bool:
     lock.take(0)
     lock.give()
     return True
-
-
-def test_a_time_limit_ends_an_entry(kv, monkeypatch):
-    """Reading, listing, counting, comparing: after its time it is not there, and a new value has no limit."""
-    now = kv_module._now()
-    monkeypatch.setattr(kv_module, "_now", lambda: now)
-    for key in (b"a", b"b", b"n"):
-        kv.put("p", key, b"5")
-        assert kv.set_ttl("p", key, 100)
-    assert kv.increment("p", b"n", 1) == 6
-    now += 99
-    assert kv.list_keys("p", b"") == [b"a", b"b", b"n"]
-    assert kv.get("p", b"n") == b"6"
-    now += 1
-    assert kv.list_keys("p", b"") == []
-    assert kv.get("p", b"a") is None
-    assert not kv.set_ttl("p", b"a", 100)
-    assert kv.increment("p", b"n", 1) == 1
-    assert kv.compare_and_set("p", b"b", None, b"new")
-    now += 10**9
-    assert kv.list_keys("p", b"") == [b"b", b"n"]
-
-
-def test_a_time_limit_can_be_taken_off_and_has_no_largest_value(kv):
-    """Zero and less take it off; the most milliseconds that a guest can say are many."""
-    kv.put("p", b"k", b"v")
-    for ttl in (2**63 - 1, 0, 5, -5):
-        assert kv.set_ttl("p", b"k", ttl)
-    assert kv.get("p", b"k") == b"v"
-
-
-def test_keys_are_listed_in_order_by_prefix(kv):
-    """Bytes, not insertion and not hashes."""
-    for key in (b"b", b"a/2", b"a/10", b"", b"\xff", b"a"):
-        kv.put("p", key, b"")
-    kv.put("other", b"a/9", b"")
-    assert kv.list_keys("p", b"") == [b"", b"a", b"a/10", b"a/2", b"b", b"\xff"]
-    assert kv.list_keys("p", b"a/") == [b"a/10", b"a/2"]
-    assert kv.list_keys("nobody", b"") == []
-
-
-@pytest.mark.parametrize("held", [b"", b"x", b"1.5", b"9" * 21, b"0x10"])
-def test_counting_on_what_is_no_number_is_refused_and_changes_nothing(kv, held):
-    """The value stays as it was."""
-    kv.put("p", b"k", held)
-    with pytest.raises(KvError) as refused:
-        kv.increment("p", b"k", 1)
-    assert refused.value.code == E_ARGUMENT
-    assert kv.get("p", b"k") == held
-
-
-@pytest.mark.parametrize(("held", "by"), [(2**63 - 1, 1), (-(2**63) + 1, -1), (-1, -(2**63))])
-def test_a_count_that_leaves_64_bits_is_refused(kv, held, by):
-    """The least i64 is how the guest ABI says "failed", so it is none of the sums."""
-    kv.put("p", b"k", str(held).encode())
-    with pytest.raises(KvError):
-        kv.increment("p", b"k", by)
-    assert kv.get("p", b"k") == str(held).encode()
-
-
-class Model(RuleBasedStateMachine):
-    """The store beside a dictionary."""
-
-    # ruff: noqa: D102 - each rule is the operation that it is named after
-
-    keys = st.sampled_from([b"", b"a", b"ab", b"b" * 600, b"\0"])
-    names = st.sampled_from(["p", "q"])
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.model: dict[tuple[str, bytes], bytes] = {}
-        for name in _STORE[0].usage():
-            for key in _STORE[0].list_keys(name, b""):
-                _STORE[0].delete(name, key)
-
-    @rule(name=names, key=keys, value=st.binary(max_size=3))
-    def put(self, name, key, value):
-        _STORE[0].put(name, key, value)
-        self.model[name, key] = value
-
-    @rule(name=names, key=keys)
-    def delete(self, name, key):
-        _STORE[0].delete(name, key)
-        self.model.pop((name, key), None)
-
-    @rule(name=names, key=keys, by=st.integers(-5, 5))
-    def increment(self, name, key, by):
-        held = self.model.get((name, key), b"0")
-        try:
-            total = int(held) + by
-        except ValueError:
-            total = None
-        if total is None:
-            with pytest.raises(KvError):
-                _STORE[0].increment(name, key, by)
-        else:
-            assert _STORE[0].increment(name, key, by) == total
-            self.model[name, key] = str(total).encode()
-
-    @rule(name=names, key=keys, old=st.none() | st.binary(max_size=1), new=st.binary(max_size=2))
-    def compare_and_set(self, name, key, old, new):
-        swaps = self.model.get((name, key)) == old
-        assert _STORE[0].compare_and_set(name, key, old, new) is swaps
-        if swaps:
-            self.model[name, key] = new
-
-    @invariant()
-    def agrees(self):
-        """Values, lists and the kept counts."""
-        for name in ("p", "q"):
-            mine = {key: value for (owner, key), value in self.model.items() if owner == name}
-            assert _STORE[0].list_keys(name, b"") == sorted(mine)
-            assert {key: _STORE[0].get(name, key) for key in mine} == mine
-            size = sum(len(key) + len(value) for key, value in mine.items())
-            assert _STORE[0].usage().get(name, (0, 0)) == (len(mine), size)
-
-
-_STORE: list[KvStore] = []
-
-
-def test_any_sequence_of_operations_does_what_a_dictionary_does(kv):
-    """And the counts that are kept beside the data stay right."""
-    _STORE[:] = [kv]
-    Model.TestCase.settings = settings(
-        max_examples=60, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
-    )
-    Model.TestCase().runTest()

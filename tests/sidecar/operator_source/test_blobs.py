@@ -81,15 +81,21 @@ async def test_plugins_of_one_module_fetch_it_once(sidecar, operator, guests, re
 async def test_what_is_no_module_is_not_run(sidecar, operator, guests, reported):
     """The operator's word is not taken: not for the bytes, the exports, the memory, or what no resource can say."""
     module = guests.saying("x")
+    password = {"name": "db", "key": "password"}
+    grants = {"host": "db.test", "database": "d", "user": "u", "passwordFrom": password}
+    asks = {"data_sources": [{"name": "grants", "postgres": grants}], "permissions": ["query.execute"]}
     version = operator.send(
         operator.entry("bytes", b"no module at all"),
         operator.entry("exports", module, hooks=["pre_query"]),
-        operator.entry("egress", module, egress=["file:///etc/passwd"], permissions=["http.fetch"]),
+        operator.entry("egress", module, egress=[{"host": "api.example.com"}]),
         operator.entry("memory", module, limits={"memory": "64Ki"}),
+        operator.entry("secret", module, **asks, credentials={"db/other": "x"}),
+        operator.entry("large", module, **asks, credentials={"db/password": "x" * (64 * 1024 + 1)}),
     )
     sidecar.start(wait=False)
     report = reported(running=version, ready=False)
     assert set(states(report).values()) == {"Closed"}
     causes = {plugin.name: plugin.failure.cause for plugin in report.plugins}
-    assert causes == {"bytes": "verify", "exports": "config", "egress": "config", "memory": "config"}
+    assert causes.pop("bytes") == "verify"
+    assert set(causes.values()) == {"config"}
     assert "Traceback" not in sidecar.log

@@ -4,6 +4,9 @@ The paths, and the fields ``plugin``, ``key``, ``keys``, ``value`` and ``ok`` of
 (https://github.com/HeliosDatabase/HeliosDB-Proxy, docs/admin-api.md), so that scripts for it go on working. More than
 there: keys are percent-decoded, values may be any bytes, lists come in pages, and If-Match and If-None-Match make a
 change depend on what is there. Every operation is one transaction of the store, on a thread; each change is logged.
+
+They are the pod's keys. A plugin whose keys all pods share (``kv.scope: Cluster``) has none in here: who asks for them
+is told where they are, with 409.
 """
 
 from __future__ import annotations
@@ -113,11 +116,23 @@ class _Change:
 
 
 class KvAdmin:
-    """Answers requests below ``/admin/kv``. ``plugins`` tells the names that are asked for or run."""
+    """Answers requests below ``/admin/kv``.
 
-    def __init__(self, store: KvStore, *, plugins: Callable[[], Collection[str]], body_timeout: float) -> None:
+    ``plugins`` tells the names that are asked for or run. ``elsewhere`` tells, of those whose keys are on a server, the
+    name of the hash there.
+    """
+
+    def __init__(
+        self,
+        store: KvStore,
+        *,
+        plugins: Callable[[], Collection[str]],
+        elsewhere: Callable[[], Mapping[str, str]],
+        body_timeout: float,
+    ) -> None:
         self._store = store
         self._plugins = plugins
+        self._elsewhere = elsewhere
         self._body_timeout = body_timeout
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="kv")
         self._under_way = 0
@@ -141,11 +156,19 @@ class KvAdmin:
         if self._under_way > _AT_ONCE:
             raise Problem(503, "too many such requests are under way", headers=(("Retry-After", "1"),))
         target = parse_target(request.raw_path)
+        elsewhere = self._elsewhere()
+        if target.plugin is not None and target.plugin in elsewhere:
+            raise Problem(
+                409,
+                f"the keys of plugin '{target.plugin}' are not in this pod but on the server of its spec.kv.valkey "
+                f"(kv.scope: Cluster), for all pods; ask there: HKEYS '{elsewhere[target.plugin]}'",
+                field="plugin",
+            )
         if target.plugin is None or target.key is None:
             if request.method != "GET":
                 raise Problem(405, f"{request.method} is for one key: {ROOT}/PLUGIN/KEY", allow="GET")
             names = self._plugins()
-            return _json(await self._in_store(lambda: self._listed(target, names)))
+            return _json(await self._in_store(lambda: self._listed(target, names, elsewhere)))
         plugin, key = target.plugin, target.key
         if request.method == "GET":
             return await self._get(request, plugin, key)
@@ -215,13 +238,15 @@ class KvAdmin:
             response.headers["ETag"] = f'"{tag_of(value)}"'
         return response
 
-    def _listed(self, target: Target, names: Collection[str]) -> dict[str, Any]:
+    def _listed(self, target: Target, names: Collection[str], elsewhere: Collection[str]) -> dict[str, Any]:
         if target.plugin is None:
             usage = self._store.usage()
             found = [(name, *usage.get(name, (0, 0))) for name in sorted({*usage, *names})]
             return {
                 "plugins": [
-                    {"plugin": name, "loaded": name in names, "keys": keys, "bytes": size} for name, keys, size in found
+                    {"plugin": name, "loaded": name in names, "keys": keys, "bytes": size}
+                    | ({"scope": "Cluster"} if name in elsewhere else {})
+                    for name, keys, size in found
                 ]
             }
         self._check_known(target.plugin, names)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -14,6 +16,8 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from hookline_api.outbound import source_names
+from hookline_runtime.host.arguments import BOUNDS_S
 from hookline_runtime.plugin.stats import PROMETHEUS_BOUNDS
 from hookline_serving.bounds import REASONS
 
@@ -25,6 +29,7 @@ if TYPE_CHECKING:
     from hookline_sidecar.control.admin.access import Access
     from hookline_sidecar.control.admin.kv import KvAdmin
     from hookline_sidecar.control.view import View
+    from hookline_sidecar.messages import HostCalls
 
 
 class Counters(NamedTuple):
@@ -60,6 +65,9 @@ class _Collector(Collector):
         yield from self._plugins()
         yield from self._calls()
         yield from self._host()
+        yield from self._sources()
+        yield from self._host_seconds()
+        yield from self._caches()
         if self._with_guests:
             yield from self._guests()
 
@@ -157,6 +165,9 @@ class _Collector(Collector):
         labels = ["plugin", "hook"]
         calls = CounterMetricFamily("hookline_plugin_calls", "Calls of a plugin.", labels=labels)
         failures = CounterMetricFamily("hookline_plugin_failures", "Calls that failed.", labels=[*labels, "cause"])
+        cancelled = CounterMetricFamily(
+            "hookline_plugin_cancelled", "Calls that were dropped while they waited: their client left.", labels=labels
+        )
         skipped = CounterMetricFamily(
             "hookline_plugin_skipped", "Calls that the circuit breaker answered.", labels=labels
         )
@@ -178,6 +189,7 @@ class _Collector(Collector):
             for hook, summary in self._view.rows.summaries(name).items():
                 key = [name, hook.value]
                 calls.add_metric(key, summary.calls)
+                cancelled.add_metric(key, summary.cancelled)
                 skipped.add_metric(key, summary.skipped)
                 dropped.add_metric(key, summary.dropped)
                 waited.add_metric(key, summary.waited)
@@ -188,7 +200,7 @@ class _Collector(Collector):
                 duration.add_metric(key, [*buckets, ("+Inf", float(sum(summary.buckets)))], summary.seconds)
                 fuel.add_metric(key, summary.fuel)
                 memory.add_metric(key, summary.memory)
-        yield from (calls, failures, skipped, dropped, waited, waiting, duration, fuel, memory)
+        yield from (calls, failures, cancelled, skipped, dropped, waited, waiting, duration, fuel, memory)
 
     def _host(self) -> Iterator[Metric]:
         labels = ["plugin", "function"]
@@ -208,6 +220,53 @@ class _Collector(Collector):
             for key, count in sorted(totals.items()):
                 family.add_metric(list(key), count)
             yield family
+
+    def _host_seconds(self) -> Iterator[Metric]:
+        family = HistogramMetricFamily(
+            "hookline_host_call_seconds",
+            "Time of host functions that ask somebody else; a call that was dropped counts until then.",
+            labels=["plugin", "function"],
+        )
+        found: dict[tuple[str, str], list[HostCalls]] = {}
+        for report in self._view.workers.facts:
+            for plugin, facts in report.items():
+                for function, each in facts.host_calls.items():
+                    found.setdefault((plugin, function), []).append(each)
+        for key, calls in sorted(found.items()):
+            counts = itertools.accumulate(map(sum, zip(*(each.buckets for each in calls), strict=True)))
+            bounds = [f"{bound:g}" for bound in BOUNDS_S] + ["+Inf"]
+            buckets = [(bound, float(count)) for bound, count in zip(bounds, counts, strict=True)]
+            family.add_metric(list(key), buckets, sum(each.seconds for each in calls))
+        yield family
+
+    def _sources(self) -> Iterator[Metric]:
+        """Of what plugins ask outside the pod; a source that nobody has asked yet counts as reached."""
+        family = GaugeMetricFamily(
+            "hookline_source_available",
+            "Whether a worker reaches what a plugin asks outside the pod.",
+            labels=["plugin", "source"],
+        )
+        for entry in self._view.bundle.plugins if self._view.bundle is not None else ():
+            away = self._view.unavailable(entry.name)
+            for source in sorted({*source_names(entry, entry.kv.valkey), *away}):
+                family.add_metric([entry.name, source], float(source not in away))
+        yield family
+
+    def _caches(self) -> Iterator[Metric]:
+        family = CounterMetricFamily(
+            "hookline_cache_requests",
+            "Look-ups in caches of plugins, and all requests that found the store away.",
+            labels=["plugin", "cache", "result"],
+        )
+        totals: Counter[tuple[str, str, str]] = Counter()
+        for report in self._view.workers.facts:
+            for plugin, facts in report.items():
+                for cache, results in facts.caches.items():
+                    for result, count in results.items():
+                        totals[plugin, cache, result] += count
+        for key, count in sorted(totals.items()):
+            family.add_metric(list(key), count)
+        yield family
 
     def _guests(self) -> Iterator[Metric]:
         """The metrics that plugins keep themselves. Counters and summaries add up over workers, gauges do not."""

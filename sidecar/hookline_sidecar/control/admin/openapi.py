@@ -87,12 +87,14 @@ def _keys() -> Json:
 
     value = {"required": True, "content": {"application/octet-stream": {"schema": {"maxLength": 65536}}}}
     prepare: Json = {"name": "prepare", "in": "query", "schema": {"enum": ["true"]}}
-    changed = ("400", "404", "412")
+    changed = ("400", "404", "409", "412")
     return {
         "/admin/kv": {"get": operation("Plugins that are loaded or have keys", refusals=())},
-        "/admin/kv/{plugin}": {"get": operation("A plugin's keys", plugin, *queried, refusals=("400", "404"))},
+        "/admin/kv/{plugin}": {"get": operation("A plugin's keys", plugin, *queried, refusals=("400", "404", "409"))},
         "/admin/kv/{plugin}/{key}": {
-            "get": operation("A value, as JSON or application/octet-stream", plugin, key, refusals=("400", "404")),
+            "get": operation(
+                "A value, as JSON or application/octet-stream", plugin, key, refusals=("400", "404", "409")
+            ),
             "put": operation(
                 "Store a value",
                 plugin,

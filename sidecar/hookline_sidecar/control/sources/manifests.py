@@ -22,6 +22,7 @@ from pydantic import ValidationError
 
 from hookline_api import sentences
 from hookline_api.base import API_VERSION, GROUP, KIND, NAME_PATTERN
+from hookline_api.outbound import references
 from hookline_api.resources import LocalWasmPlugin
 from hookline_sidecar.control.sources import foreign, kubernetes_yaml
 from hookline_sidecar.control.sources.source import Problem
@@ -73,6 +74,8 @@ class Scan:
             objects = self.secrets if each.secret_ref else self.config_maps
             if reference is not None:
                 digest.update(repr(sorted(objects.get(reference.name, {}).items())).encode())
+        for secret_name in sorted({each.name for _, each in references(plugin.spec)}):
+            digest.update(repr(sorted(self.secrets.get(secret_name, {}).items())).encode())
         source = plugin.spec.source
         if source.oci is not None:
             if source.oci.pull_policy == "Always":
