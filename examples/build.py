@@ -31,7 +31,7 @@ from typing import Final
 
 HERE: Final = Path(__file__).resolve().parent
 PLUGINS: Final = HERE / "plugins"
-SDK: Final = HERE / "sdk" / "c"
+SDK: Final = HERE / "sdk"
 DEFAULT_CACHE: Final = HERE.parent / ".cache"
 PARALLEL: Final = 2
 
@@ -40,6 +40,7 @@ WASM_HEADER: Final = b"\0asm\x01\0\0\0"
 
 NOT_BUILT_FROM: Final = {"cases.json", "wasmplugin.yaml", "README.md"}
 NOT_SOURCES: Final = {"node_modules", "target", "build"}
+SDK_SOURCES: Final = ("*.h", "*.rs", "*.go", "*.mod", "*.ts")
 
 ZIG_FLAGS: Final = (
     "-target", "wasm32-freestanding", "-std=c17", "-Os", "-Wall", "-Wextra", "-Werror",
@@ -49,9 +50,9 @@ ZIG_FLAGS: Final = (
 GO_FLAGS: Final = ("-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-buildmode=c-shared")
 RUST_TARGET: Final = "wasm32-unknown-unknown"
 RUST_FLAGS: Final = (
-    "--edition", "2021", "--crate-type", "cdylib", "--target", RUST_TARGET,
-    "-C", "opt-level=s", "-C", "lto", "-C", "panic=abort", "-C", "strip=symbols",
+    "--edition", "2021", "--target", RUST_TARGET, "-C", "opt-level=s", "-C", "panic=abort",
 )  # fmt: skip
+RUST_MODULE: Final = ("--crate-type", "cdylib", "-C", "lto", "-C", "strip=symbols")
 # A rustc of rustup is a proxy, which would download a toolchain that is named and missing.
 RUST_ENVIRONMENT: Final = {"RUSTUP_AUTO_INSTALL": "0"}
 GO_MINOR: Final = 24  # of 1.24: the first that can export functions
@@ -84,7 +85,12 @@ class Plugin:
             and path.suffix != ".wasm"
             and not NOT_SOURCES.intersection(path.relative_to(self.folder).parts)
         ]
-        return sorted(own) + (sorted(SDK.glob("*.h")) if self.language == "c" else [])
+        return sorted(own) + sorted(path for kind in SDK_SOURCES for path in self.sdk.rglob(kind))
+
+    @property
+    def sdk(self) -> Path:
+        """What it is built with."""
+        return SDK / self.language
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +181,7 @@ def zig_version() -> str:
 def compile_c(plugin: Plugin, to: Path, cache: Path) -> None:
     """One .c file, with the headers of the SDK. Relative paths keep the output the same in every folder."""
     zig = (sys.executable, "-m", "ziglang", "cc")
-    sdk = os.path.relpath(SDK, plugin.folder)
+    sdk = os.path.relpath(plugin.sdk, plugin.folder)
     run(
         (*zig, *ZIG_FLAGS, "-I", sdk, "-o", to, f"{plugin.name}.c"),
         cwd=plugin.folder,
@@ -210,7 +216,7 @@ def why_not_rustc(rustc: Path) -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "empty.rs").touch()
         try:
-            run((rustc, *RUST_FLAGS, "empty.rs"), cwd=Path(folder), env=RUST_ENVIRONMENT)
+            run((rustc, *RUST_FLAGS, *RUST_MODULE, "empty.rs"), cwd=Path(folder), env=RUST_ENVIRONMENT)
         except (BuildFailedError, OSError) as error:
             reason = next((line for line in str(error).splitlines() if "error" in line), str(error))
             return f"cannot link ({reason.removeprefix('error: '):.200})"
@@ -235,14 +241,18 @@ def rustc() -> Path:
 
 def rust_version() -> str:
     """The compiler's version."""
-    return f"{output_of(rustc(), '--version')} {' '.join(RUST_FLAGS)}"
+    return f"{output_of(rustc(), '--version')} {' '.join(RUST_FLAGS + RUST_MODULE)}"
 
 
-def compile_rust(plugin: Plugin, to: Path, _cache: Path) -> None:
-    """A crate without dependencies needs no cargo."""
+def compile_rust(plugin: Plugin, to: Path, cache: Path) -> None:
+    """A crate that depends on the SDK alone needs no cargo."""
     crate = plugin.name.replace("-", "_")
-    command = (rustc(), *RUST_FLAGS, "--crate-name", crate, "-o", to, "src/lib.rs")
-    run(command, cwd=plugin.folder, env=RUST_ENVIRONMENT)
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        sdk = Path(scratch) / "libhookline.rlib"
+        library = ("--crate-type", "rlib", "--crate-name", "hookline", "-o", sdk, "src/lib.rs")
+        run((rustc(), *RUST_FLAGS, *library), cwd=plugin.sdk, env=RUST_ENVIRONMENT)
+        module = (*RUST_MODULE, "--crate-name", crate, "--extern", f"hookline={sdk}", "-o", to, "src/lib.rs")
+        run((rustc(), *RUST_FLAGS, *module), cwd=plugin.folder, env=RUST_ENVIRONMENT)
 
 
 # ---- Go ----
@@ -270,7 +280,7 @@ def go_version() -> str:
 
 
 def compile_go(plugin: Plugin, to: Path, cache: Path) -> None:
-    """A module without dependencies: nothing is downloaded, no other toolchain either."""
+    """A module that depends on the SDK alone: nothing is downloaded, no other toolchain either."""
     run(
         (go()[0], "build", *GO_FLAGS, "-o", to, "."),
         cwd=plugin.folder,
@@ -330,8 +340,11 @@ def npm_version() -> str:
 def compile_assemblyscript(plugin: Plugin, to: Path, cache: Path) -> None:
     """`npm ci` and `npm run build` in a copy, so that nothing is installed among the sources."""
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
-        work = Path(scratch) / plugin.name
+        # As far from the SDK as it is here: it is imported by its relative path.
+        sdk = os.path.relpath(plugin.sdk, plugin.folder)
+        work = Path(scratch).joinpath(*plugin.folder.parts[-1 - sdk.count("..") :])
         shutil.copytree(plugin.folder, work, ignore=shutil.ignore_patterns(*NOT_SOURCES, "*.wasm"))
+        shutil.copytree(plugin.sdk, os.path.normpath(work / sdk))
         program, _ = node()
         npm = npm_beside(program) or "npm"
         path = {"PATH": with_path(program)}
@@ -358,11 +371,11 @@ TOOLCHAINS: Final = {
 # ---- All of them ----
 
 
-def discover() -> list[Plugin]:
-    """Every plugin there is, by name."""
+def discover(plugins: Path) -> list[Plugin]:
+    """Every plugin of a folder, by name."""
     marks = {"go.mod": "go", "Cargo.toml": "rust", "package.json": "assemblyscript"}
     found = []
-    for folder in sorted(path for path in PLUGINS.iterdir() if (path / "plugin.json").is_file()):
+    for folder in sorted(path for path in plugins.iterdir() if (path / "plugin.json").is_file()):
         language = next((marks[mark] for mark in marks if (folder / mark).exists()), "c")
         found.append(Plugin(name=folder.name, language=language, folder=folder))
     return found
@@ -435,15 +448,21 @@ def build(plugin: Plugin, *, out: Path, cache: Path) -> Result:
     return result(path=str(target), size=len(module), seconds=seconds, cached=cached)
 
 
-def parse_arguments(plugins: list[Plugin]) -> argparse.Namespace:
-    """The command line."""
+def parse_arguments() -> argparse.Namespace:
+    """The command line, with ``found``: the plugins of its folder."""
     parser = argparse.ArgumentParser(
         description="Build the example plugins, each into DIR/<name>.wasm.",
         epilog="C needs the PyPI package ziglang. Rust, Go and AssemblyScript are skipped, with the reason, where "
         "their compiler is missing; whatever --only names must be built, or the exit code is 1.",
     )
-    choices = [*TOOLCHAINS, *(plugin.name for plugin in plugins)]
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the modules go (made where it is missing)")
+    parser.add_argument(
+        "--plugins",
+        type=Path,
+        metavar="DIR",
+        default=PLUGINS,
+        help="build the plugins of this folder (default: those of the examples)",
+    )
     parser.add_argument(
         "--only",
         metavar="WHAT",
@@ -462,6 +481,8 @@ def parse_arguments(plugins: list[Plugin]) -> argparse.Namespace:
     parser.add_argument("--check", action="store_true", help="say whether the compilers work here, build nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON array instead of lines")
     arguments = parser.parse_args()
+    arguments.found = discover(arguments.plugins.resolve())
+    choices = [*TOOLCHAINS, *(plugin.name for plugin in arguments.found)]
     if unknown := [word for word in arguments.only if word not in choices]:
         parser.error(f"--only: {', '.join(unknown)} is neither a language nor a plugin ({', '.join(choices)})")
     if not (arguments.list or arguments.check) and arguments.out is None:
@@ -483,8 +504,8 @@ def check(languages: Iterable[str]) -> int:
 
 def main() -> int:
     """0 where all that had to be built is built, else 1."""
-    plugins = discover()
-    arguments = parse_arguments(plugins)
+    arguments = parse_arguments()
+    plugins: list[Plugin] = arguments.found
     named = set(arguments.only)
     wanted = [plugin for plugin in plugins if not named or named & {plugin.name, plugin.language}]
     if arguments.list:

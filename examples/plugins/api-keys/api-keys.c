@@ -34,7 +34,7 @@ static void copy(hl_buf *json, const char *name, hl_str from, const char *otherw
 HL_HOOK(authenticate, input) {
     hl_str key = presented(json_find(input, "headers"));
     if (!key.at) return hl_just("defer");
-    hl_str hash = hl_sha256(key), name = HL_NONE, entry = HL_NONE;
+    hl_str hash = hl_sha256_hex(key), name = HL_NONE, entry = HL_NONE;
     json_walk keys = json_each(json_find(hl_config(), "keys"));
     while (json_next(&keys)) {  // to the end, also when one is found
         hl_str known = hl_trim(json_text(json_find(keys.value, "sha256")));

@@ -23,7 +23,7 @@ static hl_str chained(hl_str prev, hl_str entry) {
     hl_buf both = {0};
     hl_put(&both, prev);
     hl_put(&both, entry);
-    return hl_sha256(hl_text(&both));
+    return hl_sha256_hex(hl_text(&both));
 }
 
 // The record at a key; nothing where there is none, or something else.
@@ -41,8 +41,8 @@ static hl_str slot(int64_t number) {
 
 // 1 swapped, 0 somebody was faster, less on failure. `was` may be nothing: must not exist.
 static int32_t swap(hl_str key, hl_str was, hl_str value) {
-    return hl_host_kv_compare_and_set(key.at, key.len, was.at ? was.at : "", was.at ? (int32_t)was.len : -1, value.at,
-                                      value.len);
+    hl_number swapped = hl_kv_compare_and_set(key, was, value);
+    return swapped.error ? (int32_t)swapped.error : (int32_t)swapped.value;
 }
 
 // Cut to what a record may hold of it, at a character's end.
@@ -62,13 +62,13 @@ static hl_str describe(hl_str context, hl_str outcome) {
     hl_str query = json_text(json_find(context, "query")), who = json_find(context, "hook_context");
     hl_buf json = {0};
     json_put_key(&json, "time_ms");
-    hl_put_int(&json, hl_host_get_time());
+    hl_put_int(&json, hl_get_time());
     put_clipped(&json, "request_id", who);
     put_clipped(&json, "client_id", who);
     put_clipped(&json, "identity", who);
     put_clipped(&json, "database", who);
     json_put_member(&json, "query", clipped(query));
-    json_put_member(&json, "query_sha256", query.at ? hl_sha256(query) : HL_NONE);
+    json_put_member(&json, "query_sha256", query.at ? hl_sha256_hex(query) : HL_NONE);
     json_put_key(&json, "success");
     hl_put(&json, json_true(json_find(outcome, "success")) ? HL("true") : HL("false"));
     put_clipped(&json, "error", outcome);

@@ -30,13 +30,13 @@ static hl_str entry_key(hl_str config, hl_str input) {
     put_part(&parts, json_text(json_find(input, "hook_context/branch")));
     put_part(&parts, own ? identity : HL_NONE);
     put_part(&parts, key);
-    return hl_sha256(hl_text(&parts));
+    return hl_sha256_hex(hl_text(&parts));
 }
 
 HL_HOOK(cache_get, input) {
     hl_str key = entry_key(hl_config(), input), value = key.at ? hl_kv_get(key) : HL_NONE;
     if (value.len < HEADER) return hl_just("miss");
-    int64_t left = json_int((hl_str){value.at, HEADER - 1}, 0) - hl_host_get_time();
+    int64_t left = json_int((hl_str){value.at, HEADER - 1}, 0) - hl_get_time();
     if (left <= 0) return hl_just("miss");
     hl_count(HL("hits_total"));
     hl_buf json = {0};
@@ -56,7 +56,7 @@ HL_HOOK(cache_set, input) {
     hl_str key = entry_key(config, input);
     if (!key.at || !value.at || ttl <= 0 || HEADER + value.len > HL_KV_MAX) return hl_just("skip");
 
-    int64_t until = hl_host_get_time() + ttl;
+    int64_t until = hl_get_time() + ttl;
     hl_buf entry = {0};
     for (int64_t above = 100000000000000; above > until && above > 1; above /= 10) hl_put_char(&entry, '0');
     hl_put_int(&entry, until);
@@ -67,7 +67,7 @@ HL_HOOK(cache_set, input) {
         hl_count(HL("store_full_total"));
         return hl_just("skip");
     }
-    hl_host_kv_set_ttl(key.at, key.len, ttl);
+    hl_kv_set_ttl(key, ttl);
     hl_buf json = {0};
     hl_put(&json, HL("{\"action\":\"store\",\"ttl_ms\":"));
     hl_put_int(&json, ttl);

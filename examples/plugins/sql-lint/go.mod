@@ -1,3 +1,7 @@
 module sql-lint
 
 go 1.24
+
+require hookline v0.0.0
+
+replace hookline => ../../sdk/go

@@ -1,10 +1,6 @@
 // Command sql-lint finds SQL that is slow or wrong more often than not, and warns about it or blocks it.
 //
-// It shows what a plugin in Go looks like: the standard library alone, built with
-//
-//	GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared -o sql-lint.wasm .
-//
-// A Go program takes milliseconds to start, so it wants `isolation: {mode: Pooled}`.
+// It shows what a plugin in Go looks like: the standard library and the SDK alone.
 package main
 
 import (
@@ -12,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"hookline"
 )
 
 type input struct {
@@ -31,15 +29,16 @@ type decision struct {
 	Value  string `json:"value,omitempty"`
 }
 
+//go:wasmexport pre_query
+func hookPreQuery(at, size uint32) uint64 { return hookline.Answer(preQuery(hookline.Input(at, size))) }
+
 func preQuery(raw []byte) decision {
 	var in input
 	if err := json.Unmarshal(raw, &in); err != nil {
-		fail("the input is not JSON: " + err.Error())
+		hookline.Fail("the input is not JSON: " + err.Error())
 	}
 	var conf config
-	if err := json.Unmarshal(getConfig(), &conf); err != nil {
-		fail("the config cannot be read: " + err.Error())
-	}
+	hookline.Config(&conf)
 	if slices.Contains(conf.ExemptApplications, in.HookContext.Attributes["application_name"]) {
 		return decision{Action: "continue"}
 	}
@@ -48,11 +47,11 @@ func preQuery(raw []byte) decision {
 		switch conf.Rules[found.rule] {
 		case "off":
 		case "block":
-			count("blocked_total")
+			hookline.Count("blocked_total")
 			blocked = append(blocked, found.String())
 		default:
-			count("warned_total")
-			logLine(levelWarn, found.String())
+			hookline.Count("warned_total")
+			hookline.Log(hookline.Warn, found.String())
 		}
 	}
 	if len(blocked) > 0 {

@@ -28,10 +28,10 @@ static hl_str counter(const char *what, int64_t window, hl_str tenant) {
 
 // Adds to a counter, which disappears `ttl_ms` after it was begun; the sum.
 static int64_t add(hl_str key, int64_t by, int64_t ttl_ms) {
-    int64_t sum = hl_host_kv_incr(key.at, key.len, by);
-    if (sum == INT64_MIN) hl_fail(HL("a counter cannot be kept; is kv.write granted, are there too many tenants?"));
-    if (sum == by) hl_host_kv_set_ttl(key.at, key.len, ttl_ms);
-    return sum;
+    hl_number sum = hl_kv_incr(key, by);
+    if (sum.error) hl_fail(HL("a counter cannot be kept; is kv.write granted, are there too many tenants?"));
+    if (sum.value == by) hl_kv_set_ttl(key, ttl_ms);
+    return sum.value;
 }
 
 HL_HOOK(pre_query, input) {
@@ -40,7 +40,7 @@ HL_HOOK(pre_query, input) {
         bool block = !hl_equal(json_text(json_find(config, "without_tenant")), HL("continue"));
         return block ? hl_say("block", "value", HL("no tenant_id")) : hl_just("continue");
     }
-    int64_t now = hl_host_get_time();
+    int64_t now = hl_get_time();
     int64_t bytes = budget(config, tenant, "bytes_per_day"), queries = budget(config, tenant, "per_minute");
     if (bytes < INT64_MAX && json_int(hl_kv_get(counter("bytes", now / DAY_MS, tenant)), 0) >= bytes) {
         hl_count(HL("blocked_total"));
@@ -60,6 +60,6 @@ HL_HOOK(post_query, input) {
     hl_str outcome = json_next(&walk) ? walk.value : HL_NONE;
     hl_str tenant = hl_attribute(context, "tenant_id");
     int64_t bytes = json_int(json_find(outcome, "response_bytes"), 0);
-    if (tenant.len && bytes > 0) add(counter("bytes", hl_host_get_time() / DAY_MS, tenant), bytes, 2 * (int64_t)DAY_MS);
+    if (tenant.len && bytes > 0) add(counter("bytes", hl_get_time() / DAY_MS, tenant), bytes, 2 * (int64_t)DAY_MS);
     return 0;
 }

@@ -13,78 +13,7 @@
 #ifndef HOOKLINE_H
 #define HOOKLINE_H
 
-#include "json.h"
-
-// ---- Host functions, as docs/author/guest-abi.md has them. Those that a plugin does not use are not imported. ----
-
-#define HL_IMPORT(module, name) __attribute__((import_module(module), import_name(name))) extern
-
-HL_IMPORT("env", "kv_get") int32_t hl_host_kv_get(const char *key, size_t key_len, char *out, size_t out_max);
-HL_IMPORT("env", "kv_set") int32_t hl_host_kv_set(const char *key, size_t key_len, const char *val, size_t val_len);
-HL_IMPORT("env", "kv_delete") int32_t hl_host_kv_delete(const char *key, size_t key_len);
-HL_IMPORT("env", "sha256_hex") int32_t hl_host_sha256_hex(const char *in, size_t in_len, char *out);
-HL_IMPORT("hookline", "log") int32_t hl_host_log(int32_t level, const char *line, size_t len);
-HL_IMPORT("hookline", "get_time") int64_t hl_host_get_time(void);
-HL_IMPORT("hookline", "random") int32_t hl_host_random(char *out, size_t len);
-HL_IMPORT("hookline", "get_config") int64_t hl_host_get_config(const char *path, size_t len);
-HL_IMPORT("hookline", "metric_inc") int32_t hl_host_metric_inc(const char *name, size_t len, double by);
-HL_IMPORT("hookline", "metric_gauge") int32_t hl_host_metric_gauge(const char *name, size_t len, double value);
-HL_IMPORT("hookline", "metric_observe") int32_t hl_host_metric_observe(const char *name, size_t len, double value);
-HL_IMPORT("hookline", "hmac_sha256")
-int32_t hl_host_hmac_sha256(const char *key, size_t key_len, const char *in, size_t in_len, char *out);
-HL_IMPORT("hookline", "kv_list") int64_t hl_host_kv_list(const char *prefix, size_t len);
-HL_IMPORT("hookline", "kv_incr") int64_t hl_host_kv_incr(const char *key, size_t key_len, int64_t by);
-HL_IMPORT("hookline", "kv_compare_and_set")
-int32_t hl_host_kv_compare_and_set(const char *key, size_t key_len, const char *was, int32_t was_len,
-                                   const char *val, size_t val_len);
-HL_IMPORT("hookline", "kv_set_ttl") int32_t hl_host_kv_set_ttl(const char *key, size_t key_len, int64_t ttl_ms);
-
-// ---- The same, as one likes to call them. ----
-
-enum { HL_TRACE, HL_DEBUG, HL_INFO, HL_WARN, HL_ERROR };
-enum { HL_KV_MAX = 65536 };  // bytes of a key, and of a value
-
-static inline void hl_log(int level, hl_str line) { hl_host_log(level, line.at, line.len); }
-
-_Noreturn static inline void hl_fail(hl_str why) {
-    hl_log(HL_ERROR, why);
-    __builtin_trap();
-}
-
-// Adds one to a counter. Without the permission `metrics` nothing is counted, and nothing breaks.
-static inline void hl_count(hl_str metric) { hl_host_metric_inc(metric.at, metric.len, 1); }
-
-// The whole config, a JSON object. Without the permission the call fails: a guard must not run on defaults
-// because somebody forgot a line.
-static inline hl_str hl_config(void) {
-    uint64_t packed = (uint64_t)hl_host_get_config("", 0);
-    if (packed == 0) return HL("{}");
-    if (packed >> 32 == 0) hl_fail(HL("the config cannot be read; is the permission config.read granted?"));
-    return (hl_str){(const char *)(uintptr_t)(packed >> 32), (size_t)(uint32_t)packed};
-}
-
-// The value of a key; nothing where there is none. env.kv_get answers the same for "missing" and "not
-// permitted", so a plugin that must tell them apart writes first.
-static inline hl_str hl_kv_get(hl_str key) {
-    for (size_t room = 4096;; room = HL_KV_MAX) {
-        char *value = hl_alloc(room);
-        int32_t len = hl_host_kv_get(key.at, key.len, value, room);
-        if (len >= 0) return (hl_str){value, (size_t)len};
-        if (len != -2 || room == HL_KV_MAX) return HL_NONE;
-    }
-}
-
-static inline bool hl_kv_set(hl_str key, hl_str value) {
-    return hl_host_kv_set(key.at, key.len, value.at, value.len) == 0;
-}
-
-// 64 lower-case hexadecimal digits.
-static inline hl_str hl_sha256(hl_str text) {
-    char *hex = hl_alloc(64);
-    if (hl_host_sha256_hex(text.at, text.len, hex) != 64)
-        hl_fail(HL("sha256_hex failed; is the permission crypto granted?"));
-    return (hl_str){hex, 64};
-}
+#include "host.h"
 
 // ---- What the proxy says. ----
 

@@ -291,6 +291,28 @@ static inline bool json_has(hl_str array, hl_str text) {
     return false;
 }
 
+// The bytes of base64 (RFC 4648, section 4, with or without padding); nothing where it is none.
+static inline hl_str json_base64(hl_str text) {
+    while (text.len && text.at[text.len - 1] == '=') text.len--;
+    char *bytes = hl_alloc(text.len / 4 * 3 + 3), *to = bytes;
+    uint32_t bits = 0;
+    for (size_t i = 0; i < text.len; i++) {
+        char c = text.at[i];
+        int digit = c >= 'A' && c <= 'Z'   ? c - 'A'
+                    : c >= 'a' && c <= 'z' ? c - 'a' + 26
+                    : c >= '0' && c <= '9' ? c - '0' + 52
+                    : c == '+'             ? 62
+                    : c == '/'             ? 63
+                                           : -1;
+        if (digit < 0) return HL_NONE;
+        bits = bits << 6 | (uint32_t)digit;
+        if (i % 4 == 1) *to++ = (char)(bits >> 4);
+        else if (i % 4 == 2) *to++ = (char)(bits >> 2);
+        else if (i % 4 == 3) *to++ = (char)bits;
+    }
+    return text.len % 4 == 1 ? HL_NONE : (hl_str){bytes, (size_t)(to - bytes)};
+}
+
 // ---- Writing. ----
 
 // A JSON string of UTF-8 text.
@@ -309,6 +331,21 @@ static inline void json_put_text(hl_buf *buf, hl_str text) {
         done = i + 1;
     }
     hl_put(buf, (hl_str){text.at + done, text.len - done});
+    hl_put_char(buf, '"');
+}
+
+// A JSON string of bytes, in base64.
+static inline void json_put_base64(hl_buf *buf, hl_str bytes) {
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    hl_put_char(buf, '"');
+    for (size_t i = 0; i < bytes.len; i += 3) {
+        size_t have = bytes.len - i < 3 ? bytes.len - i : 3;
+        uint32_t bits = 0;
+        for (size_t k = 0; k < 3; k++) bits = bits << 8 | (k < have ? (unsigned char)bytes.at[i + k] : 0);
+        char four[4];
+        for (size_t k = 0; k < 4; k++) four[k] = k <= have ? digits[bits >> (18 - 6 * k) & 63] : '=';
+        hl_put(buf, (hl_str){four, 4});
+    }
     hl_put_char(buf, '"');
 }
 

@@ -4,10 +4,10 @@
 // client go to the primary. The time of the last write is kept for 512 groups of clients, by a hash of their
 // ids: that bounds the keys, and costs no more than a few reads that a standby could have had.
 
-import { alloc, answer, config, dealloc, kvGet, kvSet, now, text } from "./guest";
-import { integer, isTrue, member, textOf, texts } from "./json";
+import { answer, config, getTime, kvGetText, kvSet, text, utf8 } from "../../../sdk/assemblyscript/hookline";
+import { integer, isTrue, member, textOf, texts } from "../../../sdk/assemblyscript/json";
 
-export { alloc, dealloc };
+export { alloc, dealloc } from "../../../sdk/assemblyscript/hookline";
 
 const GROUPS: u32 = 512;
 
@@ -28,7 +28,7 @@ function decide(input: string, settings: string): string {
   const sticky = integer(settings, member(settings, 0, "sticky_ms"), 2000);
 
   if (!isTrue(input, member(input, 0, "is_read_only"))) {
-    assert(kvSet(key, now().toString()), "a write cannot be remembered; is kv.write granted?");
+    assert(kvSet(key, utf8(getTime().toString())), "a write cannot be remembered; is kv.write granted?");
     return "primary";
   }
   const tables = texts(input, member(input, 0, "tables"));
@@ -36,8 +36,8 @@ function decide(input: string, settings: string): string {
   for (let i = 0; i < tables.length; i++) {
     if (primary.includes(last(tables[i]))) return "primary";
   }
-  const wrote = kvGet(key);
-  return wrote !== null && now() - I64.parseInt(wrote) < sticky ? "primary" : "standby";
+  const wrote = kvGetText(key);
+  return wrote !== null && getTime() - I64.parseInt(wrote) < sticky ? "primary" : "standby";
 }
 
 export function route(at: usize, len: i32): u64 {

@@ -14,12 +14,10 @@
 //! It cannot see into functions and prepared statements. PostgreSQL's own row security does; this is for
 //! where you cannot turn that on.
 
-mod guest;
-mod json;
 mod policy;
 mod sql;
 
-use json::Value;
+use hookline::json::{self, Value};
 use policy::{Outcome, Policy};
 
 fn strings(value: Option<&Value>) -> Vec<String> {
@@ -27,7 +25,7 @@ fn strings(value: Option<&Value>) -> Vec<String> {
 }
 
 fn decide(input: &Value) -> Outcome {
-    let config = guest::config();
+    let config = hookline::config();
     let attribute = |name| input.get("hook_context")?.get("attributes")?.get(name)?.text();
     let query = input.get("query").and_then(Value::text).expect("the input has a query");
     let exempt = strings(config.get("unless_role"));
@@ -42,12 +40,12 @@ fn decide(input: &Value) -> Outcome {
 }
 
 /// The hook. A panic, as on an input that is not JSON, is a trap: the resource's failurePolicy decides.
-#[no_mangle]
-pub extern "C" fn rewrite(at: *const u8, len: usize) -> u64 {
-    let input = json::parse(guest::input(at, len)).expect("the input is JSON");
-    guest::answer(match decide(&input) {
+fn rewrite(input: &str) -> String {
+    let input = json::parse(input).expect("the input is JSON");
+    match decide(&input) {
         Outcome::Continue => json::object(&[("action", "continue")]),
         Outcome::Rewrite(query) => json::object(&[("action", "rewrite"), ("value", &query)]),
         Outcome::Block(why) => json::object(&[("action", "block"), ("value", &why)]),
-    })
+    }
 }
+hookline::hook!(rewrite, rewrite);

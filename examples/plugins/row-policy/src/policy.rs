@@ -1,7 +1,7 @@
 //! What is done to a query.
 
-use crate::json::Value;
 use crate::sql::{self, Kind, Token};
+use hookline::json::Value;
 
 pub enum Outcome {
     Continue,

@@ -31,6 +31,11 @@ impl Value {
     pub fn text(&self) -> Option<&str> {
         if let Value::Text(text) = self { Some(text) } else { None }
     }
+
+    /// An integer, written as one.
+    pub fn int(&self) -> Option<i64> {
+        if let Value::Number(number) = self { number.parse().ok() } else { None }
+    }
 }
 
 /// An object of strings.
@@ -45,6 +50,13 @@ pub fn object(members: &[(&str, &str)]) -> String {
         quote(&mut out, value);
     }
     out.push('}');
+    out
+}
+
+/// Text as a JSON string, with its quotes.
+pub fn quoted(text: &str) -> String {
+    let mut out = String::new();
+    quote(&mut out, text);
     out
 }
 

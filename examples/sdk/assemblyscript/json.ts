@@ -72,20 +72,62 @@ export function member(json: string, at: i32, key: string): i32 {
   return found;
 }
 
-/** The strings of an array; other elements are left out. */
-export function texts(json: string, at: i32): string[] {
+/** The names of an object's members. */
+export function names(json: string, at: i32): string[] {
   const found: string[] = [];
+  if (at < 0 || !is(json, at, "{")) return found;
+  at = space(json, at + 1);
+  while (!is(json, at, "}")) {
+    const name = textOf(json, at);
+    if (name !== null) found.push(name);
+    at = space(json, stringEnd(json, at));
+    assert(is(json, at, ":"), MALFORMED);
+    at = space(json, valueEnd(json, space(json, at + 1)));
+    if (is(json, at, "}")) break;
+    assert(is(json, at, ","), MALFORMED);
+    at = space(json, at + 1);
+  }
+  return found;
+}
+
+/** Where the elements of an array begin. */
+export function elements(json: string, at: i32): i32[] {
+  const found: i32[] = [];
   if (at < 0 || !is(json, at, "[")) return found;
   at = space(json, at + 1);
   while (!is(json, at, "]")) {
-    const one = textOf(json, at);
-    if (one !== null) found.push(one);
+    found.push(at);
     at = space(json, valueEnd(json, at));
     if (is(json, at, "]")) break;
     assert(is(json, at, ","), MALFORMED);
     at = space(json, at + 1);
   }
   return found;
+}
+
+/** The strings of an array; other elements are left out. */
+export function texts(json: string, at: i32): string[] {
+  const found: string[] = [];
+  const places = elements(json, at);
+  for (let i = 0; i < places.length; i++) {
+    const one = textOf(json, places[i]);
+    if (one !== null) found.push(one);
+  }
+  return found;
+}
+
+/** Text as a JSON string, with its quotes. */
+export function quoted(text: string): string {
+  let out = '"';
+  let start = 0;
+  for (let at = 0; at < text.length; at++) {
+    const c = text.charCodeAt(at);
+    if (c >= 0x20 && c != 0x22 && c != 0x5c) continue;
+    out += text.substring(start, at);
+    out += c < 0x20 ? "\\u00" + (c < 16 ? "0" : "") + c.toString(16) : "\\" + text.charAt(at);
+    start = at + 1;
+  }
+  return out + text.substring(start) + '"';
 }
 
 /** A string, with its escapes decoded; null for any other value. */

@@ -1,0 +1,7 @@
+module jwt-auth
+
+go 1.24
+
+require hookline v0.0.0
+
+replace hookline => ../../sdk/go
