@@ -49,8 +49,8 @@ _SIDECARS: Final = 6
 _RESTRICTED: Final = "pod-security.kubernetes.io/enforce=restricted"
 
 _A_LOCATION: Final = "location = /healthz {"
-HOOKS: Final = "location /hooks/ { proxy_pass http://hookline/v1/hooks/; proxy_http_version 1.1; }"
-"""A location of a proxy by which a test asks single hooks of its sidecar, as a database's proxy would."""
+HOOKS: Final = {_A_LOCATION: f"location /hooks/ {{ proxy_pass http://hookline/v1/hooks/; }}\n    {_A_LOCATION}"}
+"""Settings of a proxy by which a test asks single hooks of its sidecar, as a database's proxy would."""
 
 T = TypeVar("T")
 
@@ -252,7 +252,7 @@ class Proxy:
         return answer(self.url + path, headers)
 
     def hook(self, name: str, asked: Mapping[str, Any]) -> Any:
-        """A hook's decision, where the proxy has ``HOOKS`` among its locations. Raises ClusterError."""
+        """A hook's decision, where the proxy has the settings ``HOOKS``. Raises ClusterError."""
         headers = {"content-type": "application/json"}
         status, text = answer(f"{self.url}hooks/{name}", headers, data=json.dumps(asked).encode())
         if status != 200:
@@ -319,18 +319,24 @@ class Tenant:
     # ── proxies ──
 
     def proxies(
-        self, replicas: int = 1, *, name: str = "proxy", workers: int = 1, locations: str = "", **container: Any
+        self,
+        replicas: int = 1,
+        *,
+        name: str = "proxy",
+        workers: int = 1,
+        settings: Mapping[str, str] | None = None,
+        **container: Any,
     ) -> list[Proxy]:
         """The example's proxy as a Deployment; back when all are ready.
 
-        ``workers`` are those of each sidecar, ``locations`` some more of nginx's, and ``container`` replaces fields of
-        its container.
+        ``workers`` are those of each sidecar. ``settings`` says what stands in nginx.conf instead of what, and
+        ``container`` replaces fields of its container.
         """
         objects = list(yaml.safe_load_all((ROOT / "examples/kubernetes/proxy.yaml").read_text()))
         for each in objects:
             if each["kind"] == "ConfigMap":
-                known = each["data"]["nginx.conf"]
-                each["data"]["nginx.conf"] = known.replace(_A_LOCATION, f"{locations}\n    {_A_LOCATION}", 1)
+                for old, new in (settings or {}).items():
+                    each["data"]["nginx.conf"] = each["data"]["nginx.conf"].replace(old, new)
                 self.apply(each)
                 continue
             each["metadata"]["name"] = name
