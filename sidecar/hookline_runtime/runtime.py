@@ -40,8 +40,9 @@ from hookline_runtime.host.functions import PluginHost
 from hookline_runtime.plugin.backlog import Asker
 from hookline_runtime.plugin.budget import Budget, TooLargeError, need
 from hookline_runtime.plugin.permits import Member, Permits
-from hookline_runtime.plugin.plugin import MAX_THREADS, Plugin
+from hookline_runtime.plugin.plugin import Plugin
 from hookline_runtime.plugin.probation import Before
+from hookline_runtime.plugin.runs import MAX_THREADS
 from hookline_runtime.plugin.stats import MAX_PLUGINS, StatsTable
 
 if TYPE_CHECKING:

@@ -166,6 +166,13 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
            text="file with the bearer token that --admin asks for before it reads or writes plugins' keys, and, if "
            "other machines can reach it, before it shows what runs; read again for every request. Without this option "
            "only the socket admin.sock in --state answers such requests")  # fmt: skip
+    _add_limits(options)
+    options.add_logging()
+    return options.parser
+
+
+def _add_limits(options: Options) -> None:
+    option = options.add
     options.group("processes and limits")
     option("workers", kind=_workers, metavar="N", default="1", text="number of processes that answer hook calls")
     option("memory", kind=_size, metavar="SIZE",
@@ -177,8 +184,6 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
            "less")  # fmt: skip
     option("drain", kind=_duration, metavar="TIME", default="10s",
            text="longest time to finish calls under way after SIGTERM")  # fmt: skip
-    options.add_logging()
-    return options.parser
 
 
 def _operator(parser: argparse.ArgumentParser, options: argparse.Namespace) -> OperatorSettings | None:

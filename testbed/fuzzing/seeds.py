@@ -47,6 +47,11 @@ def seeds() -> dict[str, dict[str, bytes]]:
             "question": b"GET /v1/auth HTTP/1.1\r\nHost: a\r\nX-Original-URI: /b\r\nConnection: keep-alive",
             "many": b"GET / HTTP/1.1\r\nhost: a" + b"".join(b"\r\nx-%d: y" % n for n in range(120)),
         },
+        "replies": {
+            "all": b"+OK\r\n-ERR no\r\n:-5\r\n$-1\r\n*-1\r\n$3\r\na\r\n\r\n*2\r\n*0\r\n*1\r\n$0\r\n\r\n",
+            "deep": b"*1\r\n" * 8 + b":1\r\n",
+            "large": b"$4194304\r\n" + b"a" * 100,
+        },
         "challenges": {
             "bearer": b'Bearer realm="https://a.example/token",service="a",scope="repository:b:pull"',
             "both": b'Basic realm="a\\"b", Bearer realm=c , Negotiate abc==',
@@ -105,6 +110,24 @@ def seeds() -> dict[str, dict[str, bytes]]:
             "ipv6": b"http://[::ffff:169.254.169.254%25eth0]/latest",
             "date": b"Wed, 21 Oct 2026 07:28:00 GMT",
             "users": b"a:" * 500 + b"@",
+        },
+        "requests": {
+            "get": b'{"url":"https://a.example/b?c","headers":{"Accept":"text/plain","X-A":"b\\u0009c"}}',
+            "post": b'{"method":"POST","url":"http://a.example","body":"\\u00e9","timeoutMs":50}',
+            "bytes": b'{"url":"https://a.example","bodyBase64":"AAE="}',
+            "smuggled": b'{"url":"https://a.example","headers":{"X":"a\\r\\nHost: b","Transfer-Encoding":"chunked"}}',
+            "brackets": b'{"url":' + b"[" * 5000,
+            "escapes": b'{"url":"' + b'\\"' * 4000 + b'"}',
+            "open": b'"' * 5001,
+        },
+        "egress": {
+            "url": b"https://a.example:8443/%76%31/b;c=d/..%2f?e=%2e%2e#f",
+            "user": b"http://a.example\\@[::ffff:169.254.169.254]:80/",
+            "number": b"http://0x7f.1/%252e%252e/%25252e",
+            "relative": b"../" * 300 + b"x",
+            "directives": b'private="a, b", max-age = 60 , no-cache, x="\\"", ,max-age=5',
+            "quotes": b',a="\\' * 1200,
+            "spaces": b"a" + b" \t" * 2000 + b"=b",
         },
         "quantities": {"size": b"64Mi", "duration": b"1m30s", "long": b"9" * 500},
         "auth": {

@@ -119,7 +119,7 @@ class Rule:
     number: int
     scheme: str
     host: str
-    """A name or an address as in ``Target``; of a wildcard, the domain with a dot in front."""
+    """A name or an address as in ``Target``; of a wildcard, what names end with: a dot and a domain, or nothing."""
     wildcard: bool
     port: int
     methods: frozenset[str]
@@ -191,10 +191,10 @@ def _rule(number: int, rule: EgressRule, credentials: Mapping[str, str]) -> Rule
             raise ConfigError(f"spec.egress[{number}].{what}: there is no key '{key}' of a Secret '{secret}'")
         return credentials[where]
 
-    wildcard = rule.host.startswith("*.")
+    wildcard = rule.host.startswith("*")
     host = rule.host.removeprefix("*").lower()
     addresses, refusal = NamedAddresses(named=tuple(map(ipaddress.ip_network, rule.addresses))), None
-    if is_address(host):
+    if not wildcard and is_address(host):
         address = ipaddress.ip_address(host)
         host = str(address)
         addresses = NamedAddresses(named=(ipaddress.ip_network(address), *addresses.named))

@@ -17,11 +17,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import orjson
 
 from hookline_api.abi import E_ARGUMENT, E_CAP, E_SIZE, E_UNAVAILABLE
+from hookline_api.sources import KEYS
 from hookline_runtime.errors import StoreError
 from hookline_runtime.host import kv_scripts as scripts
 from hookline_runtime.host.arguments import ABSENT, U32, CodeError, read, write
@@ -47,6 +49,7 @@ _SENTENCES: Final = {
     E_SIZE: "the keys have too many bytes together",
 }
 _INITIAL: Final = "spec.kv.initial"
+_SUM: Final = re.compile(rb"-?[0-9]{1,19}")
 
 _T = TypeVar("_T")
 log = logging.getLogger("hookline.kv")
@@ -65,7 +68,7 @@ class ClusterKv:
         parts = ("entries", "ends", "keys", "initial")
         self._keys = tuple(key_on_server(plugin.namespace, plugin.name, part).encode() for part in parts)
         prepare = self._write_initial if plugin.kv.initial else None
-        self._valkey = Valkey(server, plugin.credentials, unavailable, _NAME, prepare=prepare)
+        self._valkey = Valkey(server, plugin.credentials, unavailable, KEYS, prepare=prepare)
 
     def close(self) -> None:
         """End the connection, on the event loop."""
@@ -89,7 +92,11 @@ class ClusterKv:
         """Add to a decimal number, starting from 0, and keep its time limit; the sum."""
         _check_size(key, b"")
         reply = await self._run(scripts.INCREMENT, key, b"%d" % by)
-        return int(_bytes(reply)) if isinstance(reply, bytes) else _number(reply)
+        if not isinstance(reply, bytes):
+            return _number(reply)
+        if not _SUM.fullmatch(reply) or not -(2**63) < (total := int(reply)) < 2**63:
+            raise _unusable()
+        return total
 
     async def compare_and_set(self, key: bytes, old: bytes | None, new: bytes) -> bool:
         """Store ``new`` if the value is ``old`` (None: if there is none); whether it was. Drops a time limit."""
@@ -116,11 +123,11 @@ class ClusterKv:
             if error.code == "OOM":
                 raise KvError(E_CAP, "the server's memory is full") from None
             self._refused = True
-            self._unavailable[_NAME] = str(error)
+            self._unavailable[KEYS] = str(error)
             raise
         if self._refused:  # by its rights, or its disk; and it takes commands again
             self._refused = False
-            self._unavailable.pop(_NAME, None)
+            self._unavailable.pop(KEYS, None)
         return reply
 
     async def _write_initial(self, send: Send) -> None:
@@ -143,9 +150,6 @@ class ClusterKv:
         self._unavailable.pop(_INITIAL, None)
         if written:
             log.info("plugin '%s': %d keys of kv.initial are written on the server", plugin.name, written)
-
-
-_NAME: Final = "kv"
 
 
 class ClusterKvFunctions:
@@ -255,10 +259,10 @@ def _check_size(key: bytes, value: bytes) -> None:
 
 def _number(reply: Reply) -> int:
     """What a script has counted. Raises KvError for a code."""
-    if not isinstance(reply, int):
+    if not isinstance(reply, int) or (reply < 0 and reply not in _SENTENCES):
         raise _unusable()
     if reply < 0:
-        raise KvError(reply, _SENTENCES.get(reply, "the server refuses it"))
+        raise KvError(reply, _SENTENCES[reply])
     return reply
 
 

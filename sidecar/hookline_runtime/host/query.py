@@ -16,6 +16,7 @@ import orjson
 from hookline_api import json_cost
 from hookline_api.bundle import REDACTED
 from hookline_api.resources import Permission, grants
+from hookline_api.sources import DATA_SOURCE
 from hookline_artifacts.errors import ConfigError
 from hookline_runtime.host.arguments import U32, read
 from hookline_runtime.host.query_errors import BAD_PARAMETER, BAD_TEXT, QueryError
@@ -169,7 +170,7 @@ def _database(
             locks=context.locks,
             key=f"connections\0{plugin.namespace or ''}\0{plugin.name}\0{source.name}",
         ),
-        title=f"data source '{source.name}'",
+        title=DATA_SOURCE.format(source.name),
         patience=min(plugin.limits.wait / 2000, _MOST_PATIENT_S),
         unavailable=unavailable,
         hide=hide,

@@ -8,7 +8,7 @@ time-out, and a plugin that is slow raises nobody else's p99.
 While it is inline a call is plain, synchronous code, from ``get_ready`` to ``call_now``. What a fresh instance costs is
 paid between calls: after an answer, what it used is given back and the next instance is made ready.
 
-All of this class belongs to one event loop; only ``_execute`` runs on a thread.
+All of this class belongs to one event loop.
 """
 
 from __future__ import annotations
@@ -16,32 +16,26 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final
 
-from hookline_runtime.call.decisions import Answer, read_answer
 from hookline_runtime.call.inputs import Call
 from hookline_runtime.errors import CallError, DeadlineError, OverloadError, TrapError, failure_sentence, without_words
-from hookline_runtime.guest.border import spent_ns
-from hookline_runtime.guest.waiting import THREAD
 from hookline_runtime.plugin.backlog import Backlog
 from hookline_runtime.plugin.budget import WAITING_CALLS, Budget, need
 from hookline_runtime.plugin.hook import PluginHook
 from hookline_runtime.plugin.instances import Instances
 from hookline_runtime.plugin.permits import Permits
-from hookline_runtime.plugin.waits import Waits
+from hookline_runtime.plugin.runs import MAX_THREADS, Run, Runs
 
 if TYPE_CHECKING:
     from hookline_api.bundle import BundlePlugin, CallCause
     from hookline_api.hooks import Hook
-    from hookline_runtime.guest import fibers
+    from hookline_runtime.call.decisions import Answer
     from hookline_runtime.guest.calls import Guest, Instance
-    from hookline_runtime.guest.waiting import Waiter
     from hookline_runtime.host.functions import PluginHost
     from hookline_runtime.plugin.probation import Before
     from hookline_runtime.plugin.stats import Row
-    from hookline_runtime.plugin.waits import Steps
 
 _QUICK_NS: Final = 2_000_000
 """A call that takes longer runs on a thread."""
@@ -51,10 +45,6 @@ _PROBATION: Final = 8
 _MAX_PROBATION: Final = 4096
 _FORGIVEN_AFTER: Final = 10_000
 """Quick calls in a row after which the probation is short again."""
-MAX_THREADS: Final = 16
-"""More calls at a time than there are threads would wait where no deadline sees them."""
-MAX_WAITING_THREADS: Final = 64
-"""The same of a guest whose calls block threads while they wait for somebody else."""
 _LOG_PAUSE_S: Final = 10.0
 
 _now_ns: Final = time.perf_counter_ns
@@ -73,30 +63,14 @@ class LastFailure:
     """Seconds since 1970."""
 
 
-class _Run:
-    """One execution on a thread, and what it came to."""
-
-    __slots__ = ("answer", "cancelled", "error", "instance", "kept", "ns", "waiter", "work_ns")
-
-    def __init__(self) -> None:
-        self.cancelled = False
-        """Whether nobody wants the answer any more."""
-        self.waiter: Waiter | None = None
-        """What its guest waits by, where it blocks its thread."""
-        self.instance: Instance | None = None
-        """What it ran in; closed where nothing else may."""
-        self.kept = False
-        """Whether that was kept from a call before, and so is counted already."""
-        self.answer: Answer | None = None
-        self.error: CallError | None = None
-        self.ns = 0
-        self.work_ns = 0
-        """Processor time, and what it waited for in host functions: waiting for a core is not the plugin's doing."""
-
-
 class Plugin:
     """One plugin of one bundle in this process."""
 
+    inline = False
+    """Whether calls run on the event loop as a whole."""
+    before: Before[Plugin] | None = None
+    """What answers the calls that this one fails on, while it is on probation."""
+    last_failure: LastFailure | None = None
     last_fault: LastFailure | None = None
     """The newest failure that was the guest's doing: behind one that loops, overloads are soon the newest."""
 
@@ -119,17 +93,8 @@ class Plugin:
         self.revision = entry.revision
         self.host = host
         self.hooks = {name: PluginHook(name, rows[name]) for name in entry.hooks}
-        self.last_failure: LastFailure | None = None
         self.last_failures: dict[Hook, LastFailure] = {}
-        self.inline = False
-        """Whether calls run on the event loop."""
-        self.before: Before[Plugin] | None = None
-        """What answers the calls that this one fails on, while it is on probation."""
         self._timeout_ms = entry.limits.timeout
-        self._waits = Waits(entry.limits.wait) if guest.waits else None
-        """Where its guest may wait for somebody else."""
-        self._steps = guest.waits and guest.on_fibers
-        """Whether its calls go in steps. Then ``inline`` is False, and ``_steps_inline`` counts."""
         self._may_run_inline = self._timeout_ms <= _MAX_INLINE_MS
         self._steps_inline = False
         self._has_secrets = entry.has_secrets
@@ -145,9 +110,15 @@ class Plugin:
         self._waiting = self._waiting_bytes = 0
         """Calls that wait for room, and their inputs."""
         self.permits = permits or Permits(entry.limits.concurrency, most=MAX_THREADS)
-        if guest.waits:
-            self.permits.allow(entry.limits.concurrency if guest.on_fibers else MAX_WAITING_THREADS)
-        self._threads: ThreadPoolExecutor | None = None
+        self._runs = Runs(
+            entry,
+            guest,
+            instances=self._instances,
+            permits=self.permits,
+            as_call_error=self._as_call_error,
+            ended=self._end_run,
+        )
+        """Where its calls run that do not run inline. Those that go in steps do so as ``_steps_inline`` says."""
         self.backlog = Backlog(
             waits=entry.observers.overflow == "Wait",
             run=self._observe,
@@ -172,7 +143,7 @@ class Plugin:
     @property
     def waits(self) -> bool:
         """Whether its guest may wait for somebody else."""
-        return self._waits is not None
+        return self._runs.waits is not None
 
     @property
     def on_loop(self) -> bool:
@@ -181,8 +152,8 @@ class Plugin:
 
     def end_waits(self, when: float) -> None:
         """Let no call of its wait beyond that moment of the event loop's clock: the process ends."""
-        if self._waits is not None:
-            self._waits.end_by(when)
+        if self._runs.waits is not None:
+            self._runs.waits.end_by(when)
 
     @property
     def closed(self) -> bool:
@@ -195,9 +166,9 @@ class Plugin:
         On probation it could take fewer calls at a time than that one did, and calls would fail because of a
         change. It costs one time-out of the event loop at the most.
         """
-        if self._steps:
+        if self._runs.steps:
             self._steps_inline = self._may_run_inline
-        elif self._waits is None:
+        elif not self.waits:
             self.inline = self._may_run_inline
 
     def put_on_probation(self, before: Before[Plugin]) -> None:
@@ -250,7 +221,7 @@ class Plugin:
             error = self._count_failure(hook, ns, failure)
             self._weigh(0 if instance is None else ns, instance)
             if instance is not None:
-                self._note_instance(hook, instance)
+                self._note_use(hook, instance)
                 instance.close()
             self._instances.lose()
             try:
@@ -268,7 +239,7 @@ class Plugin:
             if self._quick_in_a_row == _FORGIVEN_AFTER:
                 self._probation = _PROBATION
         if instance.memory != hook.memory or self._counts_fuel:
-            self._note_instance(hook, instance)
+            self._note_use(hook, instance)
         if instance.memory > self._instances.mark and not self._instances.recount(instance):
             return answer
         if last:
@@ -306,12 +277,9 @@ class Plugin:
                 return self.call_now(hook, data)
             finally:
                 self._leave()
-        run = _Run()
+        run = Run()
         try:
-            if self._steps:
-                await self._go_in_steps(hook, run, data)
-            else:
-                await self._go_on_thread(hook, run, data)
+            await self._runs.go(hook, run, data, on_loop=self._steps_inline)
         except RuntimeError as error:  # the process has no thread left to give
             run.error = OverloadError(f"no thread for the call: {error}")
             self._end_run(hook, run)
@@ -321,60 +289,6 @@ class Plugin:
             finally:
                 run.error = None  # as in call_now
         return run.answer
-
-    async def _go_on_thread(self, hook: PluginHook, run: _Run, data: bytes) -> None:
-        """The whole call on a thread. Raises RuntimeError where there is none."""
-        if self._waits is not None:
-            run.waiter = self._waits.waiter()
-        future = asyncio.get_running_loop().run_in_executor(self._executor(), self._execute, hook, run, data)
-        # The call ends when the thread does, also where nobody waits for the answer any more.
-        future.add_done_callback(lambda _: self._end_run(hook, run))
-        try:
-            await asyncio.shield(future)
-        except asyncio.CancelledError:
-            if run.waiter is not None:
-                run.cancelled = True
-                run.waiter.end(DeadlineError("nobody waits for the answer any more"))
-            raise
-
-    async def _go_in_steps(self, hook: PluginHook, run: _Run, data: bytes) -> None:
-        """The call in steps, between which its guest waits for somebody else. Raises RuntimeError as above."""
-        waits, executor = self._waits, None if self._steps_inline else self._executor()
-        assert waits is not None  # noqa: S101 - it has steps
-        begin = _now_ns()
-
-        def first() -> Steps:
-            instance, run.kept = self._instances.take()
-            run.instance = instance
-            return cast("fibers.Instance", instance).steps(hook.export, data, last=instance.calls >= self._last_call)
-
-        try:
-            run.answer = read_answer(hook.name, await waits.drive(first, executor))
-        except asyncio.CancelledError:
-            run.cancelled = True
-            raise
-        except Exception as error:  # noqa: BLE001 - as in call_now
-            run.error = self._as_call_error(hook, error)
-        finally:
-            run.ns = _now_ns() - begin
-            run.work_ns = 0 if run.instance is None else run.instance.spent_ns()
-            self._put_away(hook, run)
-            self._end_run(hook, run)
-
-    def _executor(self) -> ThreadPoolExecutor:
-        if self._threads is None:
-            most = min(self.permits.most, MAX_WAITING_THREADS if self._waits is not None else MAX_THREADS)
-            self._threads = ThreadPoolExecutor(most, thread_name_prefix=f"plugin-{self.name}")
-        return self._threads
-
-    def _put_away(self, hook: PluginHook, run: _Run) -> None:
-        """Close what a call ran in, where nothing else may."""
-        instance = run.instance
-        if instance is not None:
-            self._note_instance(hook, instance)
-            if run.error is not None or run.cancelled or instance.calls > self._last_call:
-                instance.close()
-                run.instance = None
 
     async def _enter(self, patience: float | None, size: int) -> None:
         """Take a permit and memory for a call of so many bytes, within so many seconds. Raises OverloadError."""
@@ -427,32 +341,12 @@ class Plugin:
         self._holders -= 1
         self._close_if_done()
 
-    def _execute(self, hook: PluginHook, run: _Run, data: bytes) -> None:
-        """The call itself, on a thread. Raises nothing."""
-        begin, work = time.perf_counter_ns(), time.thread_time_ns()
-        THREAD.waiter = waiter = run.waiter
-        try:
-            run.instance, run.kept = self._instances.take()
-            raw = run.instance.call(hook.export, data, last=run.instance.calls >= self._last_call)
-            run.answer = read_answer(hook.name, raw)
-        except Exception as error:  # noqa: BLE001 - as in call_now
-            run.error = self._as_call_error(hook, error)
-        finally:
-            THREAD.waiter = None
-        if waiter is not None and waiter.error is not None:
-            run.error = waiter.error  # whatever the guest made of it
-        run.ns = time.perf_counter_ns() - begin
-        host_ns = 0 if run.instance is None else run.instance.waited_ns()
-        passed = run.ns - (0 if waiter is None else waiter.waited_ns)
-        run.work_ns = spent_ns(work_ns=time.thread_time_ns() - work, passed_ns=passed, host_ns=host_ns)
-        self._put_away(hook, run)
-
-    def _note_instance(self, hook: PluginHook, instance: Instance) -> None:
-        if instance.memory > hook.memory:
-            hook.memory = instance.memory
-            hook.row.saw_memory(instance.memory)
+    def _note_use(self, hook: PluginHook, used: Instance | Run) -> None:
+        if used.memory > hook.memory:
+            hook.memory = used.memory
+            hook.row.saw_memory(used.memory)
         if self._counts_fuel:
-            hook.row.count_fuel(instance.fuel)
+            hook.row.count_fuel(used.fuel)
 
     def admit(self) -> None:
         """Be counted from now on: on the event loop, once it is loaded."""
@@ -468,8 +362,9 @@ class Plugin:
         self.permits.leave()
         self._close_if_done()
 
-    def _end_run(self, hook: PluginHook, run: _Run) -> None:
-        """A call on a thread is over."""
+    def _end_run(self, hook: PluginHook, run: Run) -> None:
+        """A call that ran elsewhere is over."""
+        self._note_use(hook, run)
         self._instances.give_back(run.instance, counted=run.kept)
         run.instance = None
         if run.work_ns > _QUICK_NS:
@@ -479,9 +374,9 @@ class Plugin:
             if self._quick_in_a_row == _FORGIVEN_AFTER:
                 self._probation = _PROBATION
             if self._quick_in_a_row >= self._probation:
-                if self._steps:
+                if self._runs.steps:
                     self._steps_inline = self._may_run_inline
-                elif not self.inline and self._waits is None:
+                elif not self.inline and not self.waits:
                     self.inline = self._may_run_inline and (self.before is None or self.before.plugin.inline)
         if run.cancelled:
             hook.breaker.forget_call()
@@ -583,5 +478,4 @@ class Plugin:
         self._budget.remove(self)
         self._instances.guest.close()
         self.host.close()
-        if self._threads is not None:
-            self._threads.shutdown(wait=False)
+        self._runs.close()

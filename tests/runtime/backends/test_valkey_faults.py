@@ -146,7 +146,7 @@ async def test_a_server_that_is_not_the_one_to_ask_is_looked_up_anew(client, cod
         with pytest.raises(ValkeyReplyError) as refused:
             await asked.command(b"SET", b"k", b"v")
         assert refused.value.code == code
-        await until_true(lambda: server.connections == 2, "another connection")
+        await until_true(lambda: server.connections == 2 and asked._why is None, "another connection")
         assert await asked.command(b"ECHO", b"x") == b"x"
 
 

@@ -166,13 +166,13 @@ def test_a_plugins_expired_entries_make_room_for_others(kv, monkeypatch):
     assert set(kv.usage()) == {"q"}
 
 
-def test_namespaces_of_plugins_that_are_gone_are_dropped_a_few_entries_at_a_time(kv, monkeypatch):
+def test_namespaces_of_plugins_that_are_gone_are_dropped_a_few_entries_at_a_time(kv, tmp_path, monkeypatch):
     """Each transaction is small, and the lock is free in between."""
     for number in range(MAX_NAMESPACES // 2):
         kv.put(f"p{number}", b"k", b"v")
     for number in range(300):
         kv.put("large", b"%d" % number, bytes(100))
-    free, taken = [], kv_file.WriterLock(kv._folder)
+    free, taken = [], kv_file.WriterLock(tmp_path / "kv")
     monkeypatch.setattr(kv_module.time, "sleep", lambda _: free.append(_is_free(taken)))
     kv.make_room({"p1"})
     assert set(kv.usage()) == {"p1"}

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from faulty_valkey import FaultyValkey
 from hookline_api.abi import E_CAP, HOST_FUNCTIONS
 from hookline_api.bundle import BundlePlugin
 from hookline_artifacts.errors import ConfigError
@@ -131,8 +132,29 @@ async def test_a_server_without_memory_is_a_cap(host, redis_program, tmp_path):
         server.ask("CONFIG", "SET", "maxmemory", "1")
         assert await run["kv_set"](memory, 0, 2, 0, 1) == -1
         assert await run["kv_compare_and_set"](memory, 0, 2, 0, -1, 0, 1) == E_CAP
+        assert await run["kv_get"](memory, 0, 1, 0, 1) == 1
+        assert await run["kv_delete"](memory, 0, 1) == 0
         assert made.refused == {"kv_set": 1, "kv_compare_and_set": 1}
         assert made.unavailable == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "answer"),
+    [
+        ("kv_get", b":1\r\n"), ("kv_get", b"*1\r\n$1\r\na\r\n"), ("kv_set", b"+OK\r\n"), ("kv_set", b":-99\r\n"),
+        ("kv_set", b"$-1\r\n"), ("kv_delete", b"*0\r\n"), ("kv_list", b":0\r\n"), ("kv_list", b"*1\r\n:1\r\n"),
+        ("kv_list", b"$-1\r\n"), ("kv_incr", b"$20\r\n99999999999999999999\r\n"), ("kv_incr", b"$1\r\nx\r\n"),
+        ("kv_incr", b"$20\r\n-9223372036854775808\r\n"), ("kv_incr", b"$-1\r\n"), ("kv_set_ttl", b"$1\r\n1\r\n"),
+        ("kv_compare_and_set", b"*-1\r\n"),
+    ],
+)  # fmt: skip
+async def test_an_answer_that_no_script_gives_is_none(host, name, answer):
+    """Whoever answers is no server of ours: the call ends, and no guest takes it for its own."""
+    async with FaultyValkey(answer) as server:
+        made = host(kv={"scope": "Cluster", "valkey": server.settings("10s")})
+        [key] = [each for each in HOST_FUNCTIONS if each[1] == name]
+        with pytest.raises(StoreError, match="answers a script as it should not"):
+            await made.functions()[key].run(Memory(), *[1] * len(HOST_FUNCTIONS[key].params))
 
 
 async def test_settings_that_cannot_be_used_are_refused_when_the_plugin_is_loaded(host):

@@ -307,7 +307,7 @@ async def test_a_quick_plugin_that_waited_for_a_permit_runs_on_the_loop_all_the_
         for runtime in runtimes:
             decision = await runtime.call(Hook.CUSTOM, b"0")
             assert "failure" not in decision, decision
-    assert [plugin._threads for plugin in plugins] == [None, None]
+    assert [plugin._runs._threads for plugin in plugins] == [None, None]
     assert [plugin.permits.running for plugin in plugins] == [0, 0]
     assert sum(plugin.permits.held for plugin in plugins) == 1
     for runtime in runtimes:

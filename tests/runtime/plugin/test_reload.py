@@ -273,7 +273,7 @@ async def test_many_reloads_leave_as_many_threads_and_instances_as_before(worksh
         await runtime.load(Bundle.of([steady, await _version(workshop, wat, number)]), workshop.find)
         await asyncio.gather(*(runtime.call(Hook.CUSTOM, b"0") for _ in range(4)))
     for thread in threading.enumerate():
-        if thread.name.startswith("plugin-") and thread not in runtime.plugins["guest"]._threads._threads:
+        if thread.name.startswith("plugin-") and thread not in runtime.plugins["guest"]._runs._threads._threads:
             await asyncio.to_thread(thread.join, PATIENCE_S)
     mine = [thread for thread in threading.enumerate() if thread.name.startswith("plugin-")]
     assert len(mine) <= 4

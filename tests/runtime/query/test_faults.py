@@ -70,7 +70,7 @@ async def test_connections_that_were_reset_while_idle_are_replaced_at_once(away,
     """Nobody is told of them."""
     await asyncio.gather(*(away.one("select 1 from pg_sleep(0.05)") for _ in range(4)))
     await away.idle()
-    assert away.database.connections > 1
+    await until_true(lambda: away.database.connections == 4, "four connections")
     proxy.reset()
     await until_true(lambda: proxy.open == 0, "that the proxy has reset all")
     assert await away.one("select 1") == 1

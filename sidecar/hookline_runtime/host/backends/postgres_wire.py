@@ -109,15 +109,16 @@ class Wire:
     async def _ready(self, *, writing: bool) -> None:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(self._far, _wake, future)
+        number = self._far.fileno()
+        loop.add_reader(number, _wake, future)
         if writing:
-            loop.add_writer(self._far, _wake, future)
+            loop.add_writer(number, _wake, future)
         try:
             await future
         finally:
-            loop.remove_reader(self._far)
+            loop.remove_reader(number)
             if writing:
-                loop.remove_writer(self._far)
+                loop.remove_writer(number)
 
 
 def _wake(future: asyncio.Future[None]) -> None:

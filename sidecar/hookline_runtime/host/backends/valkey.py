@@ -7,11 +7,15 @@ leaves its place in the order, and what is answered there is thrown away.
 
 While the server is away, commands fail at once. A task tries to connect again, after pauses that grow, and stays with
 the client for as long as that lives: nobody's call pays for finding out that the server is back.
+
+A node of a cluster answers a command for keys that another node has with that node's address, and has done nothing of
+it. Then the client goes there with all commands: whoever uses one keeps to keys of one hash tag, which are on one node.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import os
@@ -44,9 +48,19 @@ _LONGEST_PAUSE_S: Final = 2.0
 """Between two tries to connect; each pause is twice the last, give or take a quarter."""
 _LEAST_CONNECT_S: Final = 1.0
 """How long connecting may take, where ``ValkeyServer.timeout`` is less: a name, TCP, TLS and a login."""
+_LEAST_STAY_S: Final = 1.0
+"""Between two moves to another node of a cluster: keys of several hash tags would else make it run to and fro."""
 _STEADY_S: Final = 10.0
 """How long a connection has to live for the pauses to begin anew, where its end was none of a healthy server's."""
 _SECOND_LOOK_S: Final = 0.002
+_ALIVE: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 30),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3),
+)
+"""Seconds after which the kernels ask whether a connection that nobody uses still leads anywhere: what forgets it on
+the way (a load balancer, a NAT) would else be found out by a guest's call."""
 _NOT_THE_PRIMARY: Final = frozenset({"READONLY", "LOADING", "MASTERDOWN"})
 """Of a server that is not, or not yet, the one to ask: after a failover its name leads to another."""
 _ADDRESSES: Final = AddressPolicy()
@@ -77,6 +91,10 @@ class ValkeyReplyError(ValkeyError):
     def __init__(self, message: str, *, code: str) -> None:
         super().__init__(message)
         self.code = code
+
+
+class _MovedError(ValkeyError):
+    """What comes first on a connection is for another node of a cluster, which is known now."""
 
 
 class Script:
@@ -118,7 +136,12 @@ class Valkey:
         """Of those who wait for the first connection."""
         self._why: str | None = None
         """Why there is none; None before the first, and while one that worked is replaced."""
-        self._closed = False
+        self._has_worked = False
+        self._node: tuple[str, int] | None = None
+        """The node of a cluster that has the keys, as another has said."""
+        self._moved_at = -_LEAST_STAY_S
+        self._left: _Connection | None = None
+        """The one to the node before, while it still has answers to give."""
 
     async def command(self, *parts: bytes) -> Reply:
         """Send one command; its answer.
@@ -128,7 +151,11 @@ class Valkey:
         connection = self._connection
         if connection is None or connection.ended:
             connection = await self._arrival()
-        return self._checked(await connection.send(parts))
+        reply = await connection.send(parts)
+        if isinstance(reply, Refusal) and reply.code == "MOVED" and self._move(connection, reply):
+            connection = self._connection or await self._arrival()
+            reply = await connection.send(parts)
+        return self._checked(reply, connection)
 
     async def script(self, script: Script, keys: Sequence[bytes], arguments: Sequence[bytes]) -> Reply:
         """Run a script; its answer. It is sent whole only where the server does not have it. Raises as ``command``."""
@@ -142,13 +169,13 @@ class Valkey:
 
     def close(self) -> None:
         """End the connection, on the event loop; whoever waits is told that the server is away."""
-        self._closed = True
         self._why = "the plugin has ended"
         self._unavailable.pop(self._name, None)
         if self._keeper is not None:
             self._keeper.cancel()
-        if self._connection is not None:
-            self._connection.end(self._why)
+        for connection in (self._connection, self._left):
+            if connection is not None:
+                connection.end(self._why)
         self._tell_arrivals(None)
 
     # ── a connection ──
@@ -162,13 +189,14 @@ class Valkey:
             self._keeper = asyncio.get_running_loop().create_task(self._keep())
         arrival: asyncio.Future[_Connection] = asyncio.get_running_loop().create_future()
         self._arrivals.add(arrival)
+        # The first calls of a worker also pay for a name, TCP, TLS and a login.
+        patience = self._timeout if self._has_worked else max(self._timeout, _LEAST_CONNECT_S)
         try:
-            async with asyncio.timeout(self._timeout):
+            async with asyncio.timeout(patience):
                 return await arrival
         except TimeoutError:
-            raise ValkeyAwayError(
-                f"{self._target.shown} could not be reached within {self._timeout:g} s", not_sent=True
-            ) from None
+            message = f"{self._target.shown} could not be reached within {patience:g} s"
+            raise ValkeyAwayError(message, not_sent=True) from None
         finally:
             self._arrivals.discard(arrival)
 
@@ -179,13 +207,17 @@ class Valkey:
             try:
                 async with asyncio.timeout(max(self._timeout, _LEAST_CONNECT_S)):
                     connection = await self._connect()
-            except (OSError, ValkeyError, TimeoutError) as error:  # an error of TLS is an OSError
+            except _MovedError:
+                continue
+            except Exception as error:  # noqa: BLE001 - whatever it is: without this task nobody would connect again
+                self._node = None
                 self._is_away(self._sentence(error))
             else:
                 self._is_back(connection)
                 since = time.monotonic()
                 reason = await connection.lost
-                self._connection = None
+                if self._connection is connection:
+                    self._connection = None
                 ended_well = connection.useful and not connection.in_doubt
                 if ended_well or time.monotonic() - since > _STEADY_S:
                     pause = _FIRST_PAUSE_S
@@ -197,7 +229,8 @@ class Valkey:
 
     async def _connect(self) -> _Connection:
         target, loop = self._target, asyncio.get_running_loop()
-        found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+        host, port = self._node or (target.host, target.port)
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         error: OSError = OSError("the name has no address")
         for *_, address in found[:_MOST_ADDRESSES]:
             refusal = _ADDRESSES.refusal(str(address[0]))
@@ -208,9 +241,9 @@ class Valkey:
                 await loop.create_connection(
                     lambda made=connection: made,
                     str(address[0]),
-                    target.port,
+                    port,
                     ssl=target.tls,
-                    server_hostname=target.host if target.tls else None,
+                    server_hostname=host if target.tls else None,
                 )
                 break
             except OSError as failed:
@@ -228,7 +261,10 @@ class Valkey:
         """Log in, and find out whether it answers: one that still loads its data, or wants a login, says so here."""
 
         async def send(*parts: bytes) -> Reply:
-            return self._checked(await connection.send(parts))
+            reply = await connection.send(parts)
+            if isinstance(reply, Refusal) and reply.code == "MOVED" and self._aim(reply):
+                raise _MovedError
+            return self._checked(reply, connection)
 
         for command in self._target.greeting:
             await send(*command)
@@ -246,8 +282,29 @@ class Valkey:
             log.info("%s: %s answers again", self._name, self._target.shown)
         self._why = None
         self._unavailable.pop(self._name, None)
+        self._has_worked = True
         self._connection = connection
         self._tell_arrivals(connection)
+
+    def _move(self, connection: _Connection, reply: Refusal) -> bool:
+        """Go to the node that the answer names, unless somebody else has led us there already; whether to try there."""
+        if connection is not self._connection:
+            return True
+        if not self._aim(reply):
+            return False
+        self._connection, self._left = None, connection
+        connection.leave()
+        return True
+
+    def _aim(self, reply: Refusal) -> bool:
+        """Let the next connection be to the node that the answer names; whether it may be."""
+        host, colon, port = reply.rest.rpartition(b" ")[2].decode("latin-1").rpartition(":")
+        now = time.monotonic()
+        if not colon or not port.isdigit() or len(port) > 5 or now - self._moved_at < _LEAST_STAY_S:  # noqa: PLR2004 - digits
+            return False
+        self._moved_at = now
+        self._node = host or (self._node or (self._target.host,))[0], int(port)  # no host: the same one
+        return True
 
     def _is_away(self, why: str) -> None:
         if self._why is None:
@@ -269,14 +326,14 @@ class Valkey:
     def _away_error(self) -> ValkeyAwayError:
         return ValkeyAwayError(self._why or f"{self._target.shown} is away", not_sent=True)
 
-    def _checked(self, reply: Reply) -> Reply:
+    def _checked(self, reply: Reply, connection: _Connection) -> Reply:
         if not isinstance(reply, Refusal):
             return reply
-        if reply.code in _NOT_THE_PRIMARY and self._connection is not None:
-            self._connection.end(f"{self._target.shown} says {reply.code}")
+        if reply.code in _NOT_THE_PRIMARY:
+            connection.doubt(f"{self._target.shown} answers {reply.code}")
         hint = ""
         if reply.code == "MOVED":
-            hint = ": it is a node of a cluster, and another has these keys"
+            hint = ": it is a node of a cluster, and other nodes have these keys"
         elif reply.code in {"NOAUTH", "WRONGPASS", "NOPERM"}:
             hint = ": look at the user and the password, and at what the user may do"
         raise ValkeyReplyError(f"{self._target.shown} answers {reply.code}{hint}", code=reply.code)
@@ -294,6 +351,8 @@ class Valkey:
             return f"{self._target.shown} does not answer"
         if isinstance(error, socket.gaierror):
             return f"the name of {self._target.shown} is not known: {error.strerror}"
+        if isinstance(error, UnicodeError):
+            return f"the name of {self._target.shown} is none"
         number = getattr(error, "errno", None)
         return f"{self._target.shown} cannot be reached: {os.strerror(number) if number else type(error).__name__}"
 
@@ -332,6 +391,7 @@ class _Connection(asyncio.Protocol):
         """It ended because of an answer that did not come, or was none."""
         self.useful = False
         """Something was answered."""
+        self._is_left = False
 
     async def send(self, parts: Sequence[bytes]) -> Reply:
         """Send a command, and wait for its answer. Raises ValkeyAwayError."""
@@ -369,28 +429,47 @@ class _Connection(asyncio.Protocol):
         if not self.lost.done():
             self.lost.set_result(why)
 
+    def leave(self) -> None:
+        """Nothing more is sent on it: it ends when all that wait have their answers."""
+        self._is_left = True
+        if not self.lost.done():
+            self.lost.set_result("it was left")
+        if not self._waiting:
+            self.end("it was left")
+
+    def doubt(self, why: str) -> None:
+        """Close it, as what it says cannot be relied on."""
+        self.in_doubt = True
+        self.end(why)
+
     # ── asyncio.Protocol ──
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The transport, and with TLS a checked one."""
         self._transport = cast("asyncio.Transport", transport)
+        found = transport.get_extra_info("socket")
+        with contextlib.suppress(OSError):  # it has ended already, which is told elsewhere
+            for level, option, value in _ALIVE:
+                found.setsockopt(level, option, value)
 
     def data_received(self, data: bytes) -> None:
         """Give answers to those who wait for them."""
         try:
             replies = self._parser.feed(data)
         except GarbageError as error:
-            self._doubt(f"{self._shown} sends {error}")
+            self.doubt(f"{self._shown} sends {error}")
             return
         for reply in replies:
             if not self._waiting:
-                self._doubt(f"{self._shown} sends an answer to nobody")
+                self.doubt(f"{self._shown} sends an answer to nobody")
                 return
             waiting = self._waiting.popleft()
             self._bytes -= waiting.size
             if not waiting.future.done():  # else whoever asked has gone
                 waiting.future.set_result(reply)
         self.useful = True
+        if self._is_left and not self._waiting:
+            self.end("it was left")
 
     def connection_lost(self, _: Exception | None) -> None:
         """The other side has ended it."""
@@ -412,15 +491,11 @@ class _Connection(asyncio.Protocol):
         if oldest.deadline > now:
             self._timer = self._loop.call_at(oldest.deadline, self._look)
         elif self._suspect is oldest:
-            self._doubt(f"{self._shown} does not answer within {self._timeout:g} s")
+            self.doubt(f"{self._shown} does not answer within {self._timeout:g} s")
         else:
             # A loop that was busy runs its timers before it reads what has come meanwhile: so it reads first.
             self._suspect = oldest
             self._timer = self._loop.call_later(_SECOND_LOOK_S, self._look)
-
-    def _doubt(self, why: str) -> None:
-        self.in_doubt = True
-        self.end(why)
 
 
 def _fail(future: asyncio.Future[_T], error: ValkeyError) -> None:
