@@ -55,7 +55,7 @@ bare: ## as root, prove that `make demo` and `make test` need nothing but Python
 
 e2e: $(VENV)/.dev toolchains ## run the tests on a whole cluster; as root it brings one up (HOOKLINE_E2E_KUBECONFIG=FILE: yours)
 	[ -n "$$HOOKLINE_E2E_KUBECONFIG" ] || sh scripts/cluster-packages.sh
-	$(TOOLS) $(BIN)/python scripts/images.py operator sidecar nginx tools
+	$(TOOLS) $(BIN)/python scripts/images.py operator sidecar nginx tools postgres valkey
 	CI=true $(TOOLS) $(BIN)/python -m pytest tests/e2e $(ARGS)
 
 truth: $(VENV)/.dev toolchains ## break sixty things on a real cluster under load, and write what kubectl says into docs/operate/truth.md (ARGS="-k NAME")
