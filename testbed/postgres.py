@@ -189,7 +189,7 @@ def _required(name: str) -> str:
     return found
 
 
-def _as_other() -> dict[str, object]:
+def _as_other() -> dict[str, Any]:
     """PostgreSQL does not run as root."""
     if os.geteuid() != 0:
         return {}
