@@ -55,7 +55,7 @@ bare: ## as root, prove that `make demo` and `make test` need nothing but Python
 
 e2e: $(VENV)/.dev toolchains ## run the tests on a whole cluster; as root it brings one up (HOOKLINE_E2E_KUBECONFIG=FILE: yours)
 	[ -n "$$HOOKLINE_E2E_KUBECONFIG" ] || sh scripts/cluster-packages.sh
-	$(TOOLS) $(BIN)/python scripts/images.py operator sidecar nginx tools
+	$(TOOLS) $(BIN)/python scripts/images.py operator sidecar nginx tools postgres valkey
 	CI=true $(TOOLS) $(BIN)/python -m pytest tests/e2e $(ARGS)
 
 truth: $(VENV)/.dev toolchains ## break sixty things on a real cluster under load, and write what kubectl says into docs/operate/truth.md (ARGS="-k NAME")
@@ -131,9 +131,11 @@ fuzz: $(VENV)/.fuzz toolchains ## fuzz every parser, guided by coverage (FUZZ="-
 	HOOKLINE_FUZZ=200000 $(TOOLS) $(BIN)/python -m pytest -q tests/sidecar/sources/test_kubernetes_yaml.py
 	PYTHONPATH=testbed $(BIN)/python -m fuzz_endpoint $(ARGS)
 
-crds: $(VENV)/.dev ## write the CustomResourceDefinition from the models, and the chart's table of values
+crds: $(VENV)/.dev ## write the CustomResourceDefinition from the models, the chart's table of values, and the tables of docs/host-functions.md and docs/reference/wasmplugin.md
 	$(BIN)/python scripts/write_crds.py
 	$(BIN)/python scripts/write_values.py
+	$(BIN)/python scripts/write_host_functions.py
+	$(BIN)/python scripts/write_reference.py
 
 plugins: $(VENV)/.demo ## build the example plugins into build/plugins
 	$(BIN)/python examples/build.py --out build/plugins

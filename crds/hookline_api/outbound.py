@@ -27,6 +27,11 @@ LABEL_PATTERN: Final = r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"
 
 Label = Annotated[str, Field(pattern=LABEL_PATTERN, max_length=63)]
 """A name that a guest uses: of a data source, or of a cache."""
+DATA_SOURCE: Final = "data source '{}'"
+CACHE: Final = "cache '{}'"
+KEYS: Final = "kv"
+EGRESS_HOST: Final = "egress host '{}'"
+"""How people read of what a plugin asks: in statuses, metrics and logs."""
 _HOST: Final = r"[A-Za-z0-9_:]([A-Za-z0-9._:-]{0,251}[A-Za-z0-9_:])?"
 Host = Annotated[str, Field(pattern=f"^{_HOST}$", max_length=253)]
 """A host name, or an IPv4 or IPv6 address without brackets."""

@@ -7,16 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from hookline_api.outbound import CACHE, DATA_SOURCE, EGRESS_HOST, KEYS
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from hookline_api.outbound import Outbound, ValkeyServer
 
-DATA_SOURCE: Final = "data source '{}'"
-CACHE: Final = "cache '{}'"
-KEYS: Final = "kv"
-EGRESS_HOST: Final = "egress host '{}'"
-"""How people read of what a plugin asks: in statuses, metrics and logs."""
 _QUERY: Final = "query.execute"
 _QUERY_ONE: Final = f"{_QUERY}:"
 _PLAIN: Final = ("redis://", "valkey://")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from hookline_api.sources import CACHE, DATA_SOURCE, KEYS
+from hookline_api.outbound import CACHE, DATA_SOURCE, KEYS
 from hookline_api.text import readable
 from hookline_operator.status.reasons import (
     CACHE_UNAVAILABLE,

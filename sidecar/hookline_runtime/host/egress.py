@@ -38,6 +38,8 @@ _QUERY: Final = re.compile(r"\?(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?]|%[0-9A-Fa-f]{2
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_SHORT: Final = 512
+"""Characters of a URL that is remembered: half a mebibyte for all of them."""
 _DECODINGS: Final = 3
 """How often a path is decoded in search of dots: servers behind servers may each do it once."""
 _CREDENTIAL: Final = re.compile(r"[\x20-\x7e]{1,8192}")
@@ -64,6 +66,10 @@ def read_url(text: str) -> Target:
     """A URL that a guest or a redirect names. Raises HttpError."""
     if len(text) > MAX_URL:
         raise HttpError("limit", f"a URL is longer than {MAX_URL} characters")
+    return _read_short(text) if len(text) <= _SHORT else _read(text)
+
+
+def _read(text: str) -> Target:
     if not _PRINTABLE.fullmatch(text):
         raise HttpError(
             "denied",
@@ -90,6 +96,10 @@ def read_url(text: str) -> Target:
         origin=origin,
         url=f"{origin}{path}{query}",
     )
+
+
+_read_short: Final = functools.lru_cache(256)(_read)
+"""Most plugins ask the same few URLs again and again."""
 
 
 def follow(here: Target, location: str) -> Target:
@@ -226,7 +236,6 @@ def _rule(number: int, rule: EgressRule, credentials: Mapping[str, str]) -> Rule
     )
 
 
-@functools.lru_cache(256)
 def _authority(text: str) -> tuple[str, int | None]:
     if "@" in text:
         raise HttpError("denied", "a URL with a user or a password is not asked: give the rule a credential")

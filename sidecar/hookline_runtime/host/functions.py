@@ -21,8 +21,9 @@ import orjson
 
 from hookline_api.abi import E_DENIED, E_SIZE, E_UNAVAILABLE, HOST_FUNCTIONS
 from hookline_api.distribution import MAX_UNAVAILABLE
+from hookline_api.outbound import EGRESS_HOST
 from hookline_api.resources import grants
-from hookline_api.sources import EGRESS_HOST, source_names
+from hookline_api.sources import source_names
 from hookline_runtime.errors import CallError, without_words
 from hookline_runtime.guest.border import Waiting
 from hookline_runtime.host.arguments import ABSENT, Answer, CodeError, Times, timed

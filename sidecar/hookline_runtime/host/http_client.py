@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from hookline_api.bundle import REDACTED
-from hookline_api.sources import EGRESS_HOST
+from hookline_api.outbound import EGRESS_HOST
 from hookline_runtime.host.egress import Egress, Rule, Target, follow, read_url
 from hookline_runtime.host.http_cache import Moment, ResponseCache, Wish, may_share
 from hookline_runtime.host.http_message import REPLACED, HttpError, Request, Response
@@ -194,6 +194,8 @@ class HttpClient:
         outcome: _Outcome = HttpError("failed", REPLACED)  # where it is cancelled, and somebody waits all the same
         try:
             outcome = await self._travel(hop, flight)
+        except HttpError as error:
+            outcome = error.with_traceback(None)  # whose frames would hold it, and all that was read
         except Exception as error:  # noqa: BLE001 - theirs, whatever it is
             outcome = error
         finally:

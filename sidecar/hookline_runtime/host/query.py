@@ -15,8 +15,8 @@ import orjson
 
 from hookline_api import json_cost
 from hookline_api.bundle import REDACTED
+from hookline_api.outbound import DATA_SOURCE
 from hookline_api.resources import Permission, grants
-from hookline_api.sources import DATA_SOURCE
 from hookline_artifacts.errors import ConfigError
 from hookline_runtime.host.arguments import U32, read
 from hookline_runtime.host.query_errors import BAD_PARAMETER, BAD_TEXT, QueryError
@@ -36,7 +36,8 @@ MAX_SQL: Final = 2**20
 """Bytes of a statement."""
 MAX_PARAMETERS: Final = 2**20
 """Bytes of a statement's parameters."""
-_MAX_VALUES: Final = 2**15
+_MAX_VALUES: Final = 2**13
+"""Of parameters: they are made into texts on the event loop."""
 _MAX_NAME: Final = 256
 _MOST_PATIENT_S: Final = 5.0
 _NEEDS_EXTRA: Final = "the extra hookline[query], which is not installed here"

@@ -53,7 +53,7 @@ async def test_a_guest_is_answered_in_its_own_memory(guest):
 @pytest.mark.usefixtures("way")
 async def test_a_call_whose_time_is_over_ends_its_query(guest, server):
     """By its failurePolicy; the connection is closed, and the next call has a new one."""
-    runtime = await guest(wait="200ms")
+    runtime = await guest(wait="4s")
     answer = await runtime.call(Hook.REWRITE, json.dumps({"query": "select 1"}).encode())
     assert answer["failure"] == "timeout"
     await until_true(lambda: _source(runtime).used == 0, "an idle source")

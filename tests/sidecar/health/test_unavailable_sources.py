@@ -19,7 +19,7 @@ from hookline_sidecar.control.admin.metrics import Counters, exposition
 from hookline_sidecar.control.report import report, written
 from hookline_sidecar.control.rows import Rows
 from hookline_sidecar.control.view import SourceView, View, WantedPlugin, WorkersView
-from hookline_sidecar.hooks.worker import _facts
+from hookline_sidecar.hooks.worker import unavailable
 from hookline_sidecar.messages import TO_SUPERVISOR, PluginFacts, Report, encode
 
 ARTIFACT = BundleArtifact(digest="sha256:0", sha256="0" * 64, size=1, layout="file", reference="r")
@@ -34,11 +34,11 @@ ENTRY = BundlePlugin.model_validate({
 GRANTS = "data source 'grants'"
 
 
-def facts(unavailable, revision=ENTRY.revision):
+def facts(away, revision=ENTRY.revision):
     """What a worker says of the plugin."""
     return {"p": PluginFacts(
         revision=revision, inline=True, paused={}, last_failure=None, last_fault=None, last_failures={}, denied={},
-        refused={}, metrics={}, unavailable=unavailable,
+        refused={}, metrics={}, unavailable=away,
     )}  # fmt: skip
 
 
@@ -58,19 +58,10 @@ def view(*workers):
 def told():
     """What a worker says of a plugin whose host functions do not reach these, as the supervisor reads it."""
 
-    def make(unavailable):
+    def make(away):
         host = PluginHost(ENTRY, HostContext())
-        host.unavailable.update(unavailable)
-        plugin = SimpleNamespace(
-            last_failure=None,
-            last_fault=None,
-            last_failures={},
-            revision=ENTRY.revision,
-            inline=True,
-            hooks={},
-            host=host,
-        )
-        sent = encode(Report(plugins={"p": _facts(plugin)}))
+        host.unavailable.update(away)
+        sent = encode(Report(plugins=facts(unavailable(host))))
         return TO_SUPERVISOR.decode(sent).plugins["p"].unavailable
 
     return make

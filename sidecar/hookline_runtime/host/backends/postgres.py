@@ -168,6 +168,9 @@ class Postgres:
             self._probing.cancel()
         for each in self._live - self._taken:
             each.end()
+        if self._pool is None and not self._tasks:
+            self._give_back()
+            return
         task = asyncio.get_running_loop().create_task(self._close())
         _closing.add(task)
         task.add_done_callback(_closing.discard)
@@ -179,11 +182,14 @@ class Postgres:
             if self._pool is not None:
                 await self._pool.close(timeout=CANCEL_S)
         finally:
-            for each in self._live:
-                each.end()
-            self._conninfo.close()
-            if self._numbers is not None:
-                self._numbers.close()
+            self._give_back()
+
+    def _give_back(self) -> None:
+        for each in self._live:
+            each.end()
+        self._conninfo.close()
+        if self._numbers is not None:
+            self._numbers.close()
 
     async def _ask(self, ask: _Ask) -> bytes:
         for _ in range(self._share.size + 1):
@@ -311,10 +317,10 @@ class Postgres:
             connection.wire = Wire(connection.pgconn)
         except TimeoutError:
             error: psycopg.Error = psycopg.OperationalError("no answer in time")
-        except OSError as reason:  # no descriptor is left
-            error = psycopg.OperationalError(reason.strerror or "the system refuses")
         except psycopg.Error as reason:
             error = reason
+        except (OSError, ValueError) as reason:  # no descriptor is left; a host that can be no name
+            error = psycopg.OperationalError(str(reason) or "the system refuses")
         else:
             self._live = {each for each in self._live if not each.closed} | {connection}
             self._rise()

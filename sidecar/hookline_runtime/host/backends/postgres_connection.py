@@ -72,7 +72,7 @@ class Conninfo:
             # Whoever answers could be anybody: it is never told the password itself.
             given["require_auth"] = "!password,!gss,!sspi"
         if (password := self._value(source.password_from)) is not None:
-            given["password"] = password
+            given["password"] = password.rstrip("\r\n")  # as an editor leaves it in a file that a Secret is made from
         return given | self._certificates()
 
     def _certificates(self) -> dict[str, str]:

@@ -37,6 +37,8 @@ _WIRE_FACTOR: Final = 4
 _WIRE_MORE: Final = 64 * 1024
 """What a result may take on the wire, TLS and headers included. A column of one digit takes 5 bytes there and 2 as
 JSON, a row 7 and 3; all else takes less than twice as much."""
+_LARGE: Final = 64 * 1024
+"""Bytes of rows that are not read on the event loop's thread."""
 _TURN_S: Final = 0.002
 """How long the event loop belongs to one result at the most."""
 
@@ -199,7 +201,7 @@ class _Flight:
         self._caps = caps
         self._wire = wire
         self._statements = 1
-        self._begin = wire.received
+        self._begin = self._taken = wire.begin()
         self._most = wire.received + caps.size * _WIRE_FACTOR + _WIRE_MORE
         self._error: QueryError | None = None
 
@@ -275,13 +277,20 @@ class _Flight:
             elif status == pq.ExecStatus.EMPTY_QUERY and self._error is None:
                 self._error = QueryError("failed", "the statement is empty", "42601")
             elif taker is not None and (status in _OK or status in _ROWS):
-                try:
-                    taker.take(result)
-                except QueryError as error:
-                    raise Broken(error) from None
+                await self._take(taker, result)
             if time.monotonic() - turn > _TURN_S:
                 await asyncio.sleep(0)
                 turn = time.monotonic()
+
+    async def _take(self, taker: _Rows | _Description, result: PGresult) -> None:
+        is_large, self._taken = self._wire.received - self._taken > _LARGE, self._wire.received
+        try:
+            if is_large:  # many items of arrays take long, wherever they are read
+                await asyncio.to_thread(taker.take, result)
+            else:
+                taker.take(result)
+        except QueryError as error:
+            raise Broken(error) from None
 
     async def _sync(self) -> None:
         result = await self._next()
