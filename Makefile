@@ -39,7 +39,7 @@ test-pythons: ## run a short part of the tests on every other Python >= 3.11 tha
 SHORT := tests/contract tests/artifacts tests/client $(addprefix tests/runtime/,calls/test_accelerator.py \
   calls/test_accelerated_calls.py guests/test_bad_guests.py calls/test_calls.py chain/test_chain.py \
   guests/test_engine.py host/test_host_functions.py host/test_metrics_and_logs.py chain/test_inputs.py \
-  calls/test_limits.py plugin/test_permits.py chain/test_results.py calls/test_threads.py guests/test_wasi.py) \
+  calls/test_limits.py plugin/test_permits.py chain/test_results.py calls/test_threads.py guests/test_wasi.py waits) \
   --deselect=tests/runtime/calls/test_calls.py::test_the_runtimes_whole_suite_passes_on_the_other_ways_too
 test-short: $(VENV)/.dev toolchains
 	PYTHON="$(PYTHON)" sh scripts/debian-packages.sh
@@ -55,7 +55,7 @@ bare: ## as root, prove that `make demo` and `make test` need nothing but Python
 
 e2e: $(VENV)/.dev toolchains ## run the tests on a whole cluster; as root it brings one up (HOOKLINE_E2E_KUBECONFIG=FILE: yours)
 	[ -n "$$HOOKLINE_E2E_KUBECONFIG" ] || sh scripts/cluster-packages.sh
-	$(TOOLS) $(BIN)/python scripts/images.py operator sidecar nginx tools
+	$(TOOLS) $(BIN)/python scripts/images.py operator sidecar nginx tools postgres valkey
 	CI=true $(TOOLS) $(BIN)/python -m pytest tests/e2e $(ARGS)
 
 truth: $(VENV)/.dev toolchains ## break sixty things on a real cluster under load, and write what kubectl says into docs/operate/truth.md (ARGS="-k NAME")
@@ -126,6 +126,7 @@ exhaust: $(VENV)/.dev toolchains ## run every attack of testbed/exhaustion on si
 fuzz: $(VENV)/.fuzz toolchains ## fuzz every parser, guided by coverage (FUZZ="--target NAME --seconds N"); then compare both implementations of each pair at length: 200,000 inputs, 2,000 guests, the runtime's suite, a million requests (ARGS="--cases N --seed S"); and what registries, packages and manifests say
 	PYTHONPATH=testbed $(BIN)/python -m fuzzing $(FUZZ)
 	HOOKLINE_FUZZ=200000 $(BIN)/python -m pytest -q tests/runtime/calls/test_accelerator.py tests/runtime/calls/test_random_guests.py tests/runtime/calls/test_calls.py tests/sidecar/calls/test_batches.py
+	HOOKLINE_FUZZ=200000 $(BIN)/python -m pytest -q -n 0 tests/runtime/waits/test_cancelling.py
 	HOOKLINE_FUZZ=200000 $(BIN)/python -m pytest -q -m hypothesis tests/artifacts
 	HOOKLINE_FUZZ=200000 $(TOOLS) $(BIN)/python -m pytest -q tests/sidecar/sources/test_kubernetes_yaml.py
 	PYTHONPATH=testbed $(BIN)/python -m fuzz_endpoint $(ARGS)

@@ -19,6 +19,7 @@ from bench import (
     costs,
     host_cache,
     host_http,
+    host_query,
     host_valkey,
     interpreters,
     loop,
@@ -28,6 +29,7 @@ from bench import (
     report,
     sockets,
     storm,
+    waiting,
     workers,
 )
 from bench.machine import more_files
@@ -44,6 +46,8 @@ _BENCHMARKS: Final[dict[str, tuple[str, Callable[[Options], Awaitable[Result]]]]
     "interpreters": ("hook calls on other interpreters that have an environment here", interpreters.measure),
     "storm": ("10,000 slow clients, and what others notice", storm.measure),
     "profile": ("where the microseconds of a call go", costs.measure),
+    "waiting": ("guests that wait, what that costs, and what other calls notice", waiting.measure),
+    "host-query": ("one query from a guest, against psycopg alone", host_query.measure),
     "host-valkey": ("what a plugin asks of a Valkey server, against a bare client", host_valkey.measure),
     "host-cache": ("a guest's cache in the pod's memory, against an empty call", host_cache.measure),
     "cached-load": ("load of a cached module against its compilation", cached_load.measure),

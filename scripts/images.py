@@ -39,8 +39,7 @@ _E2E: Final = ROOT / "tests" / "e2e" / "images"
 IMAGES: Final[Mapping[str, tuple[Path, Path]]] = {
     "operator": (ROOT / "operator" / "Dockerfile", ROOT),
     "sidecar": (ROOT / "sidecar" / "Dockerfile", ROOT),
-    "nginx": (_E2E / "nginx" / "Dockerfile", _E2E / "nginx"),
-    "tools": (_E2E / "tools" / "Dockerfile", _E2E / "tools"),
+    **{name: (_E2E / name / "Dockerfile", _E2E / name) for name in ("nginx", "tools", "postgres", "valkey")},
 }
 
 # The same as debian:bookworm-slim: no manual pages, translations and documentation, the licenses excepted.

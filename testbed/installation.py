@@ -39,7 +39,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 HOME: Final = "hookline-system"
 AUDIENCE: Final = "hookline.dev"
 KEPT: Final = ("operator", "sidecar", "nginx", "tools")
-"""The images that are needed, by their names in scripts/images.py."""
+"""The images that all need, by their names in scripts/images.py."""
 _TAG: Final = "e2e"
 _DIRECTLY: Final = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _SELECTOR: Final = "app.kubernetes.io/component=operator"
@@ -47,6 +47,10 @@ _SMALL: Final = {"hookline.dev/sidecar-cpu-request": "10m", "hookline.dev/sideca
 _SIDECARS: Final = 6
 """Whose logs are shown with a failure, at most."""
 _RESTRICTED: Final = "pod-security.kubernetes.io/enforce=restricted"
+
+_A_LOCATION: Final = "location = /healthz {"
+HOOKS: Final = {_A_LOCATION: f"location /hooks/ {{ proxy_pass http://hookline/v1/hooks/; }}\n    {_A_LOCATION}"}
+"""Settings of a proxy by which a test asks single hooks of its sidecar, as a database's proxy would."""
 
 T = TypeVar("T")
 
@@ -87,10 +91,13 @@ def identity_module(name: str, *, more: str = "", schema: Mapping[str, Any] | No
     return module({"authenticate": {"action": "success", "identity": identity}}, more=more, schema=schema)
 
 
-def answer(url: str, headers: Mapping[str, str] | None = None, *, seconds: float = PATIENCE_S) -> tuple[int, str]:
-    """Status and body; status 0 and why, where nobody answers."""
+def answer(
+    url: str, headers: Mapping[str, str] | None = None, *, data: bytes | None = None, seconds: float = PATIENCE_S
+) -> tuple[int, str]:
+    """Status and body, of a POST where there are ``data``; status 0 and why, where nobody answers."""
     try:
-        with _DIRECTLY.open(urllib.request.Request(url, headers=dict(headers or {})), timeout=seconds) as found:
+        request = urllib.request.Request(url, data=data, headers=dict(headers or {}))
+        with _DIRECTLY.open(request, timeout=seconds) as found:
             return found.status, found.read().decode().strip()
     except urllib.error.HTTPError as error:
         with error:
@@ -110,10 +117,16 @@ class Installation:
     def __init__(self, cluster: Access, archives: Path) -> None:
         """Builds the images into ``archives`` and gives them to the nodes. Raises ImagesError and ClusterError."""
         self.cluster = cluster
-        images.build(KEPT, tag=_TAG, out=archives)
-        for name in KEPT:
-            cluster.load_image(archives / f"hookline-{name}.tar", f"docker.io/library/{image(name)}")
-            (archives / f"hookline-{name}.tar").unlink()
+        self._archives = archives
+        self.load(*KEPT)
+
+    def load(self, *names: str) -> None:
+        """Build images of scripts/images.py and give them to the nodes. Raises ImagesError and ClusterError."""
+        images.build(names, tag=_TAG, out=self._archives)
+        for name in names:
+            archive = self._archives / f"hookline-{name}.tar"
+            self.cluster.load_image(archive, f"docker.io/library/{image(name)}")
+            archive.unlink()
 
     def install(self, *more: str) -> None:
         """As the documentation says; back when both replicas are ready."""
@@ -238,6 +251,14 @@ class Proxy:
         """One request of a client; status and body."""
         return answer(self.url + path, headers)
 
+    def hook(self, name: str, asked: Mapping[str, Any]) -> Any:
+        """A hook's decision, where the proxy has the settings ``HOOKS``. Raises ClusterError."""
+        headers = {"content-type": "application/json"}
+        status, text = answer(f"{self.url}hooks/{name}", headers, data=json.dumps(asked).encode())
+        if status != 200:
+            raise ClusterError(f"hook {name} of pod {self.name}: {status} {text}")
+        return json.loads(text)
+
     def runs(self) -> dict[str, str]:
         """By plugin, the first digits of the module that its sidecar runs."""
         plugins = self._describes()["plugins"]
@@ -297,11 +318,25 @@ class Tenant:
 
     # ── proxies ──
 
-    def proxies(self, replicas: int = 1, *, name: str = "proxy", **container: Any) -> list[Proxy]:
-        """The example's proxy as a Deployment; ``container`` replaces fields of nginx's. Back when all are ready."""
+    def proxies(
+        self,
+        replicas: int = 1,
+        *,
+        name: str = "proxy",
+        workers: int = 1,
+        settings: Mapping[str, str] | None = None,
+        **container: Any,
+    ) -> list[Proxy]:
+        """The example's proxy as a Deployment; back when all are ready.
+
+        ``workers`` are those of each sidecar. ``settings`` says what stands in nginx.conf instead of what, and
+        ``container`` replaces fields of its container.
+        """
         objects = list(yaml.safe_load_all((ROOT / "examples/kubernetes/proxy.yaml").read_text()))
         for each in objects:
             if each["kind"] == "ConfigMap":
+                for old, new in (settings or {}).items():
+                    each["data"]["nginx.conf"] = each["data"]["nginx.conf"].replace(old, new)
                 self.apply(each)
                 continue
             each["metadata"]["name"] = name
@@ -309,6 +344,7 @@ class Tenant:
                 each["spec"]["selector"] = {"app": name}
             else:
                 _smaller(each, name, replicas, container)
+                each["spec"]["template"]["metadata"]["annotations"]["hookline.dev/sidecar-workers"] = str(workers)
             self.apply(each)
         return self.rolled_out(name)
 
@@ -438,12 +474,14 @@ class Answer:
 class Load:
     """Clients that ask each proxy over and over, from a thread, as long as the ``with`` lasts.
 
-    ``rate`` is what each proxy gets in a second, over ``connections`` that are kept.
+    ``rate`` is what each proxy gets in a second, over ``connections`` that are kept. ``path`` gives each request's.
     """
 
     proxies: list[Proxy]
     rate: float = 100.0
     connections: int = 2
+    headers: Mapping[str, str] = field(default_factory=dict)
+    path: Callable[[], str] = str
     answers: list[Answer] = field(default_factory=list)
     _thread: threading.Thread | None = None
     _stop: threading.Event = field(default_factory=threading.Event)
@@ -477,7 +515,7 @@ class Load:
             due = max(due + pause, time.monotonic() - 1.0)
             asked = time.monotonic()
             try:
-                async with session.get(proxy.url) as response:
+                async with session.get(proxy.url + self.path(), headers=self.headers) as response:
                     status, text = response.status, (await response.text()).strip()
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
                 status, text = 0, f"{type(error).__name__}: {error}"

@@ -15,7 +15,8 @@ from hookline_api import json_cost
 from hookline_api.abi import permission_refusal, ungranted_imports
 from hookline_api.bundle import BundlePlugin
 from hookline_api.config import MAX_CONFIG, MAX_CONFIG_VALUES, Config
-from hookline_api.outbound import idle_parts, references
+from hookline_api.outbound import references
+from hookline_api.sources import idle_parts
 from hookline_artifacts.errors import ConfigError, NotGrantedError
 
 if TYPE_CHECKING:

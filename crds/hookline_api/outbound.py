@@ -17,7 +17,7 @@ from hookline_api.base import Name, Resource
 from hookline_api.quantities import Duration, Size, bounded, format_duration, format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Iterator
 
 MAX_SOURCES: Final = 8
 MAX_CACHES: Final = 8
@@ -30,10 +30,8 @@ Label = Annotated[str, Field(pattern=LABEL_PATTERN, max_length=63)]
 DATA_SOURCE: Final = "data source '{}'"
 CACHE: Final = "cache '{}'"
 KEYS: Final = "kv"
+EGRESS_HOST: Final = "egress host '{}'"
 """How people read of what a plugin asks: in statuses, metrics and logs."""
-_QUERY: Final = "query.execute"
-_QUERY_ONE: Final = f"{_QUERY}:"
-_PLAIN: Final = ("redis://", "valkey://")
 _HOST: Final = r"[A-Za-z0-9_:]([A-Za-z0-9._:-]{0,251}[A-Za-z0-9_:])?"
 Host = Annotated[str, Field(pattern=f"^{_HOST}$", max_length=253)]
 """A host name, or an IPv4 or IPv6 address without brackets."""
@@ -247,6 +245,17 @@ def _wrong_host(host: str) -> str | None:
 class EgressRule(Resource):
     """Which requests a plugin may make. A request is made where one rule allows all of it."""
 
+    model_config = ConfigDict(
+        json_schema_extra={
+            "x-kubernetes-validations": [
+                {
+                    "rule": "!has(self.caFrom) || !has(self.scheme) || self.scheme == 'https'",
+                    "message": "caFrom is for https alone",
+                }
+            ]
+        }
+    )
+
     scheme: Literal["https", "http"] = "https"
     host: HostPattern
     """A name, an address, ``*.`` and a domain for all names below it, or ``*`` for every name."""
@@ -351,54 +360,6 @@ class Outbound(Resource):
     def _caches_differ(cls, given: list[Cache]) -> list[Cache]:
         _unique(given, "caches")
         return given
-
-
-def source_names(outbound: Outbound, kv: ValkeyServer | None) -> list[str]:
-    """What a plugin asks outside its pod by a name of its own, as people read it; not what ``egress`` allows."""
-    found = [DATA_SOURCE.format(each.name) for each in outbound.data_sources]
-    found += [CACHE.format(each.name) for each in outbound.caches if each.valkey is not None]
-    return found + ([KEYS] if kv is not None else [])
-
-
-def idle_parts(outbound: Outbound, permissions: Collection[str]) -> list[str]:
-    """What permissions and sources have no use without each other, one sentence each, with the field's path."""
-    names = {each.name for each in outbound.data_sources}
-    narrowed = sorted(each.partition(":")[2] for each in permissions if each.startswith(_QUERY_ONE))
-    found = [
-        f"permissions: {_QUERY_ONE}{name} is for no data source: spec.dataSources has no '{name}'"
-        for name in narrowed
-        if name not in names
-    ]
-    if _QUERY not in permissions and narrowed:
-        found += [
-            f"dataSources.{name}: no permission is for it, and each query to it is denied; add {_QUERY_ONE}{name}"
-            for name in sorted(names.difference(narrowed))
-        ]
-    return found
-
-
-def in_the_clear(outbound: Outbound, kv: ValkeyServer | None) -> list[str]:
-    """What can be read or forged on the way to what the plugin reaches, one sentence each, with the field's path."""
-    means = {
-        "Disable": "with Disable, whoever is on the way reads queries and rows, and can change them",
-        "Require": "with Require, whoever answers is believed to be the server",
-    }
-    found = [
-        f"dataSources.{each.name}.postgres.tls.mode: {means[each.postgres.tls.mode]}"
-        for each in outbound.data_sources
-        if each.postgres.tls.mode in means
-    ]
-    servers = {f"caches.{each.name}.valkey": each.valkey for each in outbound.caches} | {"kv.valkey": kv}
-    found += [
-        f"{path}.url: without TLS, whoever is on the way reads the password; write rediss://"
-        for path, server in servers.items()
-        if server is not None and server.password_from is not None and (server.url or "").startswith(_PLAIN)
-    ]
-    return found + [
-        f"egress[{number}].credential: with http, whoever is on the way reads it"
-        for number, rule in enumerate(outbound.egress)
-        if rule.scheme == "http" and rule.credential is not None
-    ]
 
 
 def references(*parts: Resource) -> Iterator[tuple[str, SecretKeyRef]]:

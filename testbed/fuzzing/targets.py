@@ -27,6 +27,7 @@ from hookline_artifacts.net import urls
 from hookline_artifacts.net.transport import retry_after
 from hookline_artifacts.package import layouts
 from hookline_artifacts.package.search import Search
+from hookline_runtime.host import egress, http_cache, http_message
 from hookline_runtime.host.backends.resp import GarbageError, Parser, Reply
 from hookline_sidecar.control.sources import kubernetes_yaml
 from hookline_sidecar.hooks.auth import Question
@@ -265,6 +266,35 @@ def _addresses(data: bytes) -> None:
         assert "?" not in shown
     pause = retry_after(text, now=0.0)
     assert pause is None or 0 <= pause <= 3600
+
+
+@_target("requests", steps=20, max_len=8192)
+def _requests(data: bytes) -> None:
+    """What a guest hands to `http_fetch`."""
+    try:
+        request = http_message.read_request(data)
+    except http_message.HttpError as error:
+        _short(error, 1)
+        return
+    assert all(name == name.lower() and "\n" not in value for name, value in request.headers.items())
+    assert "host" not in request.headers
+    assert len(request.body or b"") <= http_message.MAX_BODY
+
+
+@_target("egress", steps=60)
+def _egress(data: bytes) -> None:
+    """URLs of guests and of redirects, and what servers say of caches."""
+    text = _text(data)
+    here = egress.read_url("https://example.com/v1/x?y")
+    for read in (egress.read_url, lambda location: egress.follow(here, location)):
+        try:
+            target = read(text)
+        except http_message.HttpError as error:
+            _short(error, 2)
+            continue
+        assert egress.read_url(target.url) == target
+        assert not {".", ".."} & set(target.path.split("/"))
+    assert all(name == name.lower() for name in http_cache.directives(text))
 
 
 @_target("quantities", steps=20)

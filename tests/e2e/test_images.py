@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("operator", "sidecar", "nginx", "tools")
+NAMES = ("operator", "sidecar", "nginx", "tools", "postgres", "valkey")
 NOBODY = 65532
 MIRROR = "a-mirror-of-our-own.example"
 

@@ -15,6 +15,7 @@ from aiohttp import web
 from hookline_api.bundle import BundlePlugin
 from hookline_runtime.host.context import HostContext
 from hookline_runtime.host.functions import PluginHost
+from hookline_runtime.host.http import HttpFunctions
 from host_calls import Memory
 
 if TYPE_CHECKING:
@@ -35,8 +36,7 @@ class HttpGuest:
     @property
     def client(self) -> Any:
         """What asks on its behalf."""
-        family = next(each for each in self.host._families if hasattr(each, "_client"))
-        return family._client
+        return client(self.host)
 
     async def raw(self, request: bytes) -> dict[str, Any]:
         """What these bytes come to."""
@@ -52,6 +52,11 @@ class HttpGuest:
         memory = Memory(len(body) + 8192)
         places = (*memory.put(0, url.encode()), *memory.put(4096, kind.encode()), *memory.put(8000, body))
         return json.loads(await self._functions["http_post"](memory, *places))
+
+
+def client(host: PluginHost) -> Any:
+    """What asks on behalf of a plugin."""
+    return next(each for each in host._families if isinstance(each, HttpFunctions))._client
 
 
 def cause(answer: dict[str, Any]) -> str:

@@ -13,9 +13,9 @@ def reasons(sidecar):
 
 
 def metric(sidecar, name):
-    """A metric without labels."""
+    """A metric, by its name with its labels."""
     lines = sidecar.get("/metrics")[1].splitlines()
-    return float(next(line.split()[1] for line in lines if line.startswith(f"{name} ")))
+    return float(next(line.rpartition(" ")[2] for line in lines if line.startswith(f"{name} ")))
 
 
 def states(report):

@@ -19,8 +19,9 @@ from hookline_api.base import API_VERSION, KIND
 from hookline_api.bundle import LoadFailure
 from hookline_api.config import MAX_CONFIG_VALUES
 from hookline_api.hooks import OBSERVERS
-from hookline_api.outbound import references, source_names
+from hookline_api.outbound import references
 from hookline_api.resources import Selector, WasmPlugin
+from hookline_api.sources import source_names
 from hookline_api.status import RollbackStatus, WasmPluginStatus
 from hookline_operator.cluster.revisions import MAX_DEPTH, is_deeper, kept
 from hookline_operator.status.reasons import CAUSES, TROUBLES
@@ -159,7 +160,7 @@ class Plugin:
             is_strict=read.permissions_policy == "Strict",
             track_interval=source.oci.track_interval if source.oci is not None else None,
             observes=bool(read.hooks) and all(hook in OBSERVERS for hook in read.hooks),
-            asks=bool(source_names(read, read.kv.valkey) or read.egress),
+            asks=bool(read.egress or source_names(read, read.kv.valkey)),
             refers_to=found,
         )
 

@@ -23,6 +23,7 @@ _SIDECAR_MEMORY: Final = 224 * 2**20
 _WORKER_MEMORY: Final = 96 * 2**20
 """Bytes that a sidecar takes, and each of its workers beside it, to run a plugin of the default limits: processes, a
 compiler, the plugins' store and small modules; and 70 MiB for one call in each worker (``plugin.budget``)."""
+_LEAST_CACHE_MEMORY: Final = 4 * 2**20
 _FIRST_PORT: Final = 1024
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _MAX_WORKERS: Final = 64
@@ -33,13 +34,14 @@ PREFIX: Final = "hookline.dev/"
 _IMAGE, _WORKERS, _LEVEL = PREFIX + "sidecar-image", PREFIX + "sidecar-workers", PREFIX + "sidecar-log-level"
 _CPU_REQUEST, _CPU_LIMIT = PREFIX + "sidecar-cpu-request", PREFIX + "sidecar-cpu-limit"
 _MEMORY_REQUEST, _MEMORY_LIMIT = PREFIX + "sidecar-memory-request", PREFIX + "sidecar-memory-limit"
+_CACHE_MEMORY: Final = PREFIX + "sidecar-cache-memory"
 HOOK_PORT, HEALTH_PORT = PREFIX + "hook-port", PREFIX + "health-port"
 _AUTH_HEADERS: Final = PREFIX + "auth-headers"
 _OLD_HEALTH_PORT: Final = PREFIX + "admin-port"
 """Means the same: on that port there was more once."""
 ANNOTATIONS: Final = (
     _IMAGE, _CPU_REQUEST, _CPU_LIMIT, _MEMORY_REQUEST, _MEMORY_LIMIT, HOOK_PORT, HEALTH_PORT, _OLD_HEALTH_PORT,
-    _WORKERS, _LEVEL, _AUTH_HEADERS,
+    _WORKERS, _LEVEL, _AUTH_HEADERS, _CACHE_MEMORY,
 )  # fmt: skip
 """What a pod may say about its sidecar."""
 
@@ -104,6 +106,8 @@ class Wishes:
     hook_port: int | None
     health_port: int
     workers: int
+    cache_memory: str | None
+    """As the sidecar's ``--cache-memory``; None leaves it to the sidecar."""
     log_level: str
     auth_headers: str | None
 
@@ -132,15 +136,17 @@ def wishes_of(annotations: Mapping[str, str], settings: InjectionSettings) -> Wi
         raise InjectionError(
             f"the annotation {_AUTH_HEADERS} is {proxy!r:.40}: it must be one of {', '.join(AUTH_HEADERS)}"
         )
+    # Memory-backed: what is in it counts as the sidecar's memory. Half is left for the processes.
+    state_size = int(_memory(memory[1] or settings.memory_limit)) // 2
     return Wishes(
         image=_image(annotations[_IMAGE]) if _IMAGE in annotations else settings.image,
         requests={"cpu": cpu[0], "memory": memory[0]},
         limits={name: limit for name, (_, limit) in (("cpu", cpu), ("memory", memory)) if limit is not None},
-        # Memory-backed: what is in it counts as the sidecar's memory. Half is left for the processes.
-        state_size=format_size(int(_memory(memory[1] or settings.memory_limit)) // 2),
+        state_size=format_size(state_size),
         hook_port=hook_port,
         health_port=health_port,
         workers=int(workers),
+        cache_memory=_cache_memory(annotations, state_size),
         log_level=level,
         auth_headers=proxy,
     )
@@ -217,6 +223,22 @@ def _memory(text: str) -> Fraction:
     if value < _MIN_MEMORY:
         raise ValueError(f"at least the {format_size(_MIN_MEMORY)} that a sidecar needs")
     return Fraction(value)
+
+
+def _cache_memory(annotations: Mapping[str, str], most: int) -> str | None:
+    text = annotations.get(_CACHE_MEMORY)
+    if text is None:
+        return None
+    try:
+        size = parse_size(text)
+    except ValueError:
+        size = 0
+    if not _LEAST_CACHE_MEMORY <= size <= most:
+        raise InjectionError(
+            f"the annotation {_CACHE_MEMORY} is {text!r:.40}: it must be a size from "
+            f"{format_size(_LEAST_CACHE_MEMORY)} to {format_size(most)}, which is half of the sidecar's memory limit"
+        )
+    return format_size(size)
 
 
 def _port(annotations: Mapping[str, str], name: str, default: int, *, also: str = "") -> int:

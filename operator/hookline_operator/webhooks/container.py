@@ -50,6 +50,7 @@ def sidecar(wishes: Wishes, settings: InjectionSettings) -> Json:
             "--admin=off",
             f"--workers={wishes.workers}",
             f"--log-level={wishes.log_level}",
+            *([] if wishes.cache_memory is None else [f"--cache-memory={wishes.cache_memory}"]),
             *([] if wishes.auth_headers is None else [f"--auth-headers={wishes.auth_headers}"]),
         ],
         "ports": [{"name": _PORT_NAME, "containerPort": wishes.health_port, "protocol": "TCP"}],

@@ -12,8 +12,8 @@ from pydantic import ValidationError
 from hookline_api import json_cost, sentences
 from hookline_api.config import MAX_CONFIG, MAX_CONFIG_VALUES, Config
 from hookline_api.hooks import parse_hook
-from hookline_api.outbound import idle_parts, in_the_clear
 from hookline_api.resources import WasmPlugin
+from hookline_api.sources import idle_parts, in_the_clear
 from hookline_artifacts.errors import FetchError
 from hookline_artifacts.reference import LayoutReference
 from hookline_artifacts.reference import parse as parse_reference

@@ -35,11 +35,14 @@ from hookline_artifacts.errors import VerifyError
 from hookline_runtime.errors import CallError, DeadlineError
 from hookline_runtime.guest import capi, layouts, native
 from hookline_runtime.guest.border import UNANSWERED, Waiting, function_type, left_ns, spent_ns
-from hookline_runtime.guest.engine import deadline_ticks, first_line
+from hookline_runtime.guest.engine import EPOCH, deadline_ticks, first_line
 from hookline_runtime.guest.program import RUNNING
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator
+
+_SHORT_NS: Final = 500_000
+"""A step that took no longer is charged by the clock, as if it had had a core all the time."""
 
 _now_ns = time.perf_counter_ns
 _get_ident = threading.get_ident
@@ -53,6 +56,10 @@ _ERROR: Final = 3 * _VAL
 _FORMATS: Final = {"i": "8xi20x", "I": "8xq16x", "f": "8xf20x", "F": "8xd16x"}
 _U64: Final = 0xFFFFFFFFFFFFFFFF
 _U32: Final = 0xFFFFFFFF
+
+
+_NOTED: Final[dict[int, tuple[int, int, int]]] = {}
+"""By thread: the epoch in which its processor time was last read, that time, and when it was, in nanoseconds."""
 
 
 class Guest(native.Guest):
@@ -153,7 +160,8 @@ class Instance(native.Instance):
         """What the last call has used of its time (``border.spent_ns``), without what passed between its steps."""
         work, passed = self._work_ns, self._passed_ns
         if self._running:
-            work, passed = work + time.thread_time_ns() - self._cpu_ns, passed + _now_ns() - self._wall_ns
+            work += max(0, time.thread_time_ns() - self._cpu_ns)
+            passed += _now_ns() - self._wall_ns
         return spent_ns(work_ns=work, passed_ns=passed, host_ns=self.waited_ns())
 
     def left_ns(self) -> int:
@@ -250,6 +258,9 @@ class Instance(native.Instance):
         return result
 
     def _arm(self, timeout_ms: int, ticks: int) -> None:  # noqa: ARG002 - each step sets the deadline by what is left
+        # DANGER: whoever renews it says so of this thread. Said of the last one, another's guest that runs there would
+        # get its answers.
+        self._on_thread = _get_ident()
         self._timeout_ns = timeout_ms * 1_000_000
         self._work_ns = self._passed_ns = 0
         self._words[_ARMED] = 0
@@ -316,16 +327,27 @@ class Instance(native.Instance):
         self._work = self._answer = None
 
     def _begin_step(self) -> None:
-        self._on_thread = _get_ident()
-        RUNNING[self._on_thread] = self._weak
-        capi.context_set_epoch_deadline(self._context, deadline_ticks(self.left_ns() // 1_000_000))
-        self._wall_ns = _now_ns()
-        self._cpu_ns = time.thread_time_ns()
+        """Note the clocks, and set the deadline by what is left.
+
+        The thread's processor time is read when the engine's clock has moved: a system call costs as much as the rest.
+        In between the thread cannot have used more than has passed, so a step is charged too little at worst.
+        """
+        thread, epoch = _get_ident(), EPOCH[0]
+        RUNNING[thread] = self._weak
+        now = _now_ns()
+        noted = _NOTED.get(thread)
+        if noted is None or noted[0] != epoch:
+            noted = _NOTED[thread] = epoch, time.thread_time_ns(), now
+        self._cpu_ns = noted[1] + now - noted[2]
+        self._wall_ns = now
+        left = left_ns(timeout_ns=self._timeout_ns, used_ns=self.spent_ns(), passed_ns=self._passed_ns)
+        capi.context_set_epoch_deadline(self._context, deadline_ticks(left // 1_000_000))
         self._running = True
 
     def _end_step(self) -> None:
-        self._work_ns += time.thread_time_ns() - self._cpu_ns
-        self._passed_ns += _now_ns() - self._wall_ns
+        passed = _now_ns() - self._wall_ns
+        self._work_ns += passed if passed < _SHORT_NS else max(0, time.thread_time_ns() - self._cpu_ns)
+        self._passed_ns += passed
         self._running = False
 
     def _instantiate(self, timeout_ms: int | None) -> None:

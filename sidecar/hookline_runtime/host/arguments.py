@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
 from hookline_api.abi import E_MEMORY, E_SIZE
@@ -59,7 +60,7 @@ class Times:
     def count(self, seconds: float) -> None:
         """Count one call."""
         self.seconds += seconds
-        self.buckets[next((at for at, bound in enumerate(BOUNDS_S) if seconds <= bound), -1)] += 1
+        self.buckets[bisect_left(BOUNDS_S, seconds)] += 1
 
 
 Answer = int | bytes

@@ -19,6 +19,7 @@ import lmdb
 from hookline_api.abi import E_ARGUMENT, E_UNAVAILABLE
 from hookline_api.outbound import DEFAULT_CACHE
 from hookline_api.resources import Permission, grants
+from hookline_api.sources import CACHE
 from hookline_artifacts.errors import HooklineError
 from hookline_runtime.host.arguments import U32, Answer, CodeError, read
 from hookline_runtime.host.cache_store import MAX_KEY, MAX_VALUE, PATIENCE_S, CacheError, CacheKey
@@ -67,7 +68,7 @@ class CacheFunctions:
         self._pods: dict[bytes, _InPod] = {}
         self._caches: dict[bytes, _InPod | _OnServer] = {}
         """All of them, by name; and the one without a name."""
-        self._clients: dict[ValkeyServer, Valkey] = {}
+        self._clients: list[Valkey] = []
         if not any(grants(plugin.permissions, each) for each in (Permission.CACHE_READ, Permission.CACHE_WRITE)):
             return
         patience = min(plugin.limits.timeout / 1000, PATIENCE_S)
@@ -76,8 +77,8 @@ class CacheFunctions:
             self.counts[cache.name] = count.results
             made: _InPod | _OnServer
             if cache.valkey is not None:
-                client = self._client(plugin, cache.name, cache.valkey, unavailable)
-                made = _OnServer(cache, count, client, _prefix(plugin, cache))
+                self._clients.append(_client(plugin, cache, cache.valkey, unavailable))
+                made = _OnServer(cache, count, self._clients[-1], _prefix(plugin, cache))
             else:
                 made = _InPod(cache, count, _pod(plugin, cache, context), patience)
             for name in (cache.name.encode(), b""):
@@ -103,19 +104,8 @@ class CacheFunctions:
 
     def close(self) -> None:
         """End the connections. The pod's store is the worker's."""
-        for client in self._clients.values():
+        for client in self._clients:
             client.close()
-
-    def _client(self, plugin: BundlePlugin, name: str, server: ValkeyServer, unavailable: dict[str, str]) -> Valkey:
-        """Caches on the same server share a connection."""
-        # Here and not above: most workers ask no server.
-        from hookline_runtime.host.backends.valkey import Valkey  # noqa: PLC0415
-
-        if server not in self._clients:
-            self._clients[server] = Valkey(
-                server, plugin.credentials, unavailable, f"cache '{name}'", where=f"spec.caches.{name}.valkey"
-            )
-        return self._clients[server]
 
     # All caches are in the pod: each answer is there at once.
 
@@ -311,6 +301,14 @@ def _pod(plugin: BundlePlugin, cache: Cache, context: HostContext) -> PodCache |
     if context.cache is None or cache.memory is None:
         return None
     return context.cache.cache(plugin.name, cache.name, cache.memory.size)
+
+
+def _client(plugin: BundlePlugin, cache: Cache, server: ValkeyServer, unavailable: dict[str, str]) -> Valkey:
+    # Here and not above: most workers ask no server.
+    from hookline_runtime.host.backends.valkey import Valkey  # noqa: PLC0415
+
+    where = f"spec.caches.{cache.name}.valkey"
+    return Valkey(server, plugin.credentials, unavailable, CACHE.format(cache.name), where=where)
 
 
 def _prefix(plugin: BundlePlugin, cache: Cache) -> bytes:

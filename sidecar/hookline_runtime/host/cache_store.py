@@ -33,6 +33,7 @@ import mmap
 import os
 import shutil
 import struct
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -64,7 +65,7 @@ DEFAULT_LIMIT: Final = 64 * 2**20
 LEAST_LIMIT: Final = 4 * 2**20
 SAMPLE: Final = 16
 """Entries that are looked at for one that makes way; Redis looks at 5 (maxmemory-samples)."""
-WORK: Final = 512
+WORK: Final = 256
 """Pages and entries that one transaction drops: a millisecond or two of the writers' time."""
 PATIENCE_S: Final = 0.05
 """How long a write waits for others: a cache is not worth more, and the worker's other calls wait with it."""
@@ -143,9 +144,9 @@ class CacheStore:
         self.page = self.env.stat()["psize"] - _PAGE_HEADER
         """Bytes that fit into a page of LMDB's own."""
         self.mask = places - 1
-        self._memory = _map(folder / "used", places * _PLACE)
-        self.used = memoryview(self._memory).cast("Q")
-        """When what is at that place was last used, in ns."""
+        self._mapping = threading.Lock()
+        self._memory: mmap.mmap | None = None
+        self._used: memoryview | None = None
         self.writer = WriterLock(folder)
         self.env.reader_check()
 
@@ -153,8 +154,18 @@ class CacheStore:
         """Close the environment; nothing may be under way."""
         self.env.close()
         self.writer.close()
-        self.used.release()
-        self._memory.close()
+        if self._used is not None and self._memory is not None:
+            self._used.release()
+            self._memory.close()
+
+    @property
+    def used(self) -> memoryview:
+        """When what is at each place was last used, in ns. It takes memory from the first time that it is asked for."""
+        with self._mapping:
+            if self._used is None:
+                self._memory = _map(self.folder / "used", (self.mask + 1) * _PLACE)
+                self._used = memoryview(self._memory).cast("Q")
+            return self._used
 
     def cache(self, plugin: str, name: str, size: int) -> PodCache:
         """One cache, which wants so many bytes."""
@@ -170,7 +181,8 @@ class CacheStore:
 
     def share(self, identity: bytes, size: int) -> int:
         """Bytes that a cache may have. Before anything was allotted to it, that is little."""
-        return self._shares.get(identity) or min(size, self.room // 64)
+        share = self._shares.get(identity)
+        return min(size, self.room // 64) if share is None else share
 
     def identify(self, key: CacheKey) -> bytes:
         """What stands for a cache."""
@@ -484,10 +496,16 @@ def _header(env: lmdb.Environment, made: bytes) -> bytes:
 
 
 def _map(file: Path, size: int) -> mmap.mmap:
+    """A file in memory; where there is no room for it, memory of this process alone."""
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        if os.fstat(descriptor).st_size < size:
-            os.ftruncate(descriptor, size)
+        # DANGER: whoever touches a page that the file system has no room for is killed.
+        os.posix_fallocate(descriptor, 0, size)
         return mmap.mmap(descriptor, size)
+    except OSError as error:
+        log.warning(
+            "%s: %s; each worker drops from the plugins' caches what it uses least itself", file, error.strerror
+        )
+        return mmap.mmap(-1, size)
     finally:
         os.close(descriptor)

@@ -38,6 +38,8 @@ _QUERY: Final = re.compile(r"\?(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/?]|%[0-9A-Fa-f]{2
 _ESCAPE: Final = re.compile(r"%([0-9A-Fa-f]{2})")
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_SHORT: Final = 512
+"""Characters of a URL that is remembered: half a mebibyte for all of them."""
 _DECODINGS: Final = 3
 """How often a path is decoded in search of dots: servers behind servers may each do it once."""
 _CREDENTIAL: Final = re.compile(r"[\x20-\x7e]{1,8192}")
@@ -64,6 +66,10 @@ def read_url(text: str) -> Target:
     """A URL that a guest or a redirect names. Raises HttpError."""
     if len(text) > MAX_URL:
         raise HttpError("limit", f"a URL is longer than {MAX_URL} characters")
+    return _read_short(text) if len(text) <= _SHORT else _read(text)
+
+
+def _read(text: str) -> Target:
     if not _PRINTABLE.fullmatch(text):
         raise HttpError(
             "denied",
@@ -90,6 +96,10 @@ def read_url(text: str) -> Target:
         origin=origin,
         url=f"{origin}{path}{query}",
     )
+
+
+_read_short: Final = functools.lru_cache(256)(_read)
+"""Most plugins ask the same few URLs again and again."""
 
 
 def follow(here: Target, location: str) -> Target:
@@ -119,7 +129,7 @@ class Rule:
     number: int
     scheme: str
     host: str
-    """A name or an address as in ``Target``; of a wildcard, the domain with a dot in front."""
+    """A name or an address as in ``Target``; of a wildcard, what names end with: a dot and a domain, or nothing."""
     wildcard: bool
     port: int
     methods: frozenset[str]
@@ -191,10 +201,10 @@ def _rule(number: int, rule: EgressRule, credentials: Mapping[str, str]) -> Rule
             raise ConfigError(f"spec.egress[{number}].{what}: there is no key '{key}' of a Secret '{secret}'")
         return credentials[where]
 
-    wildcard = rule.host.startswith("*.")
+    wildcard = rule.host.startswith("*")
     host = rule.host.removeprefix("*").lower()
     addresses, refusal = NamedAddresses(named=tuple(map(ipaddress.ip_network, rule.addresses))), None
-    if is_address(host):
+    if not wildcard and is_address(host):
         address = ipaddress.ip_address(host)
         host = str(address)
         addresses = NamedAddresses(named=(ipaddress.ip_network(address), *addresses.named))
@@ -226,7 +236,6 @@ def _rule(number: int, rule: EgressRule, credentials: Mapping[str, str]) -> Rule
     )
 
 
-@functools.lru_cache(256)
 def _authority(text: str) -> tuple[str, int | None]:
     if "@" in text:
         raise HttpError("denied", "a URL with a user or a password is not asked: give the rule a credential")

@@ -21,7 +21,9 @@ import orjson
 
 from hookline_api.abi import E_DENIED, E_SIZE, E_UNAVAILABLE, HOST_FUNCTIONS
 from hookline_api.distribution import MAX_UNAVAILABLE
+from hookline_api.outbound import EGRESS_HOST
 from hookline_api.resources import grants
+from hookline_api.sources import source_names
 from hookline_runtime.errors import CallError, without_words
 from hookline_runtime.guest.border import Waiting
 from hookline_runtime.host.arguments import ABSENT, Answer, CodeError, Times, timed
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from hookline_runtime.host.context import HostContext
 
 _NO_NUMBER: Final = -(2**63)
+_EGRESS: Final = EGRESS_HOST.partition("{")[0]
 _MAX_LOOKED: Final = 4096
 """Characters of a sentence in which values of Secrets are looked for: it is cut to much less before it is told."""
 _IN_JSON: Final = ("query_", "http_")
@@ -65,6 +68,7 @@ class PluginHost:
         self._name = plugin.name
         self._granted = frozenset(plugin.permissions)
         self._has_secrets = plugin.has_secrets
+        self._sources = frozenset(source_names(plugin, plugin.kv.valkey))
         self.unavailable: dict[str, str] = {}
         """What cannot be reached now, such as ``data source 'grants'``, and why, in one sentence."""
         self.denied: dict[str, int] = {}
@@ -93,7 +97,16 @@ class PluginHost:
 
     def told_unavailable(self) -> dict[str, str]:
         """What cannot be reached now, as it may be told: some of it, where there is much, and no value of a Secret."""
-        some = sorted(self.unavailable.items())[:MAX_UNAVAILABLE]
+        # A guest chooses which host it asks behind a rule's ``*``, and may know values of Secrets to make names of.
+        hides = self._has_secrets
+        told = {
+            source: message
+            for source, message in self.unavailable.items()
+            if not (hides and source.startswith(_EGRESS) and source not in self._sources)
+        }
+        if len(told) < len(self.unavailable):
+            told["egress"] = "a host that a rule with a * allows does not answer"
+        some = sorted(told.items())[:MAX_UNAVAILABLE]
         return {source: self._basics.without_secrets(message[:_MAX_LOOKED]) for source, message in some}
 
     def close(self) -> None:

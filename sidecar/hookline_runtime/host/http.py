@@ -27,7 +27,7 @@ from hookline_runtime.host.http_message import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, MutableMapping
+    from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 
     from hookline_api.bundle import BundlePlugin
     from hookline_runtime.guest.border import GuestMemory
@@ -58,36 +58,35 @@ class HttpFunctions:
             self._client.close()
 
     async def _http_fetch(self, memory: GuestMemory, request: int, length: int) -> bytes:
-        def asked() -> Request:
-            return read_request(_read(memory, request, length, MAX_REQUEST, "the request"))
-
-        return await self._answer("http_fetch", asked)
+        try:
+            asked = read_request(_read(memory, request, length, MAX_REQUEST, "the request"))
+            return write_response(await self._fetch(asked))
+        except HttpError as error:
+            return self._told("http_fetch", error)
 
     async def _http_post(
         self, memory: GuestMemory, url: int, url_len: int, kind: int, kind_len: int, body: int, body_len: int
     ) -> bytes:
-        def asked() -> Request:
+        try:
             kind_given = _text(_read(memory, kind, kind_len, _MAX_TYPE, "the content type"))
-            return Request(
+            asked = Request(
                 method="POST",
                 url=checked_url(_text(_read(memory, url, url_len, MAX_URL, "the url"))),
                 headers=checked_headers({"content-type": kind_given} if kind_given else None),
                 body=_read(memory, body, body_len, MAX_BODY, "the request's body"),
             )
+            return write_response(await self._fetch(asked))
+        except HttpError as error:
+            return self._told("http_post", error)
 
-        return await self._answer("http_post", asked)
-
-    async def _fetch(self, request: Request) -> Response:
+    def _fetch(self, request: Request) -> Awaitable[Response]:
         if self._client is None:
             raise HttpError("denied", "spec.egress has no rule, so nothing may be asked")
-        return await self._client.fetch(request)
+        return self._client.fetch(request)
 
-    async def _answer(self, name: str, asked: Callable[[], Request]) -> bytes:
-        try:
-            return write_response(await self._fetch(asked()))
-        except HttpError as error:
-            self._refused[name] = self._refused.get(name, 0) + 1
-            return write_error(error)
+    def _told(self, name: str, error: HttpError) -> bytes:
+        self._refused[name] = self._refused.get(name, 0) + 1
+        return write_error(error)
 
 
 def _read(memory: GuestMemory, pointer: int, length: int, most: int, what: str) -> bytes:

@@ -15,9 +15,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from hookline_api.bundle import REDACTED
+from hookline_api.outbound import EGRESS_HOST
 from hookline_runtime.host.egress import Egress, Rule, Target, follow, read_url
 from hookline_runtime.host.http_cache import Moment, ResponseCache, Wish, may_share
-from hookline_runtime.host.http_message import HttpError, Request, Response
+from hookline_runtime.host.http_message import REPLACED, HttpError, Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -65,25 +66,16 @@ class Backend(Protocol):
         """End every connection soon."""
 
 
-class _Trip:
-    """A request on its way."""
-
-    __slots__ = ("asked",)
-
-    def __init__(self) -> None:
-        self.asked: Target | None = None
-        """Whom it waits for now; None while it waits for its turn."""
-
-
 class _Flight:
     """A request on its way, and who waits for it."""
 
-    __slots__ = ("key", "task", "trip", "waiting")
+    __slots__ = ("asked", "key", "task", "waiting")
 
     def __init__(self, key: _Key | None) -> None:
         self.key = key
         """By what others find it; None where it is for one alone."""
-        self.trip = _Trip()
+        self.asked: Target | None = None
+        """Whom it asks now; None while it waits for its turn."""
         self.waiting: set[asyncio.Future[_Outcome]] = set()
         self.task: asyncio.Task[None]
 
@@ -142,12 +134,14 @@ class HttpClient:
         self._reach = Reach(plugin.name, unavailable)
         self._cache = ResponseCache()
         self._flights: dict[_Key, _Flight] = {}
+        """Those that others may join."""
+        self._on_their_way: set[_Flight] = set()
         self._permits = asyncio.Semaphore(CONCURRENCY)
         self._waiting = 0
 
     def close(self) -> None:
         """End what is on its way, and every connection."""
-        for flight in self._flights.values():
+        for flight in self._on_their_way:
             flight.task.cancel()
         self._backend.close()
 
@@ -179,7 +173,7 @@ class HttpClient:
         raise self._late(flight, target, most) if outcome is None else outcome
 
     def _late(self, flight: _Flight, target: Target, most: float) -> HttpError:
-        asked = flight.trip.asked
+        asked = flight.asked
         if asked is None:
             return HttpError("timeout", f"{target.origin} was not asked within {most:g} ms")
         error = HttpError("timeout", f"{asked.origin} did not answer within {most:g} ms", unreachable=True)
@@ -191,23 +185,28 @@ class HttpClient:
         flight = _Flight(key)
         if key is not None:
             self._flights[key] = flight
+        self._on_their_way.add(flight)
         flight.task = asyncio.get_running_loop().create_task(self._fly(flight, hop))
         return flight
 
     async def _fly(self, flight: _Flight, hop: _Hop) -> None:
         """All of a request, and its outcome for those who wait for it."""
-        outcome: _Outcome
+        outcome: _Outcome = HttpError("failed", REPLACED)  # where it is cancelled, and somebody waits all the same
         try:
-            outcome = await self._travel(hop, flight.trip)
+            outcome = await self._travel(hop, flight)
+        except HttpError as error:
+            outcome = error.with_traceback(None)  # whose frames would hold it, and all that was read
         except Exception as error:  # noqa: BLE001 - theirs, whatever it is
             outcome = error
-        self._no_more(flight)
-        for each in flight.waiting:
-            if not each.done():
-                each.set_result(outcome)
+        finally:
+            self._no_more(flight)
+            for each in flight.waiting:
+                if not each.done():
+                    each.set_result(outcome)
 
     def _no_more(self, flight: _Flight) -> None:
-        """Nobody else may join it."""
+        """Nobody else may join it, and it ends."""
+        self._on_their_way.discard(flight)
         if flight.key is not None and self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
 
@@ -227,10 +226,10 @@ class HttpClient:
                 flight.task.cancel()
                 await asyncio.wait([flight.task])  # until its connection is closed: some turns of the loop
 
-    async def _travel(self, hop: _Hop, trip: _Trip) -> Response:
+    async def _travel(self, hop: _Hop, flight: _Flight) -> Response:
         """A request, and where its redirects lead. Raises HttpError."""
         for _ in range(MAX_REDIRECTS + 1):
-            response = await self._hop(hop, trip)
+            response = await self._hop(hop, flight)
             location = response.headers.get("location")
             if response.status not in _REDIRECTS or location is None:
                 return response
@@ -256,7 +255,7 @@ class HttpClient:
             headers.pop(rule.credential[0], None)
         return _hop(rule, method, there, headers, body)
 
-    async def _hop(self, hop: _Hop, trip: _Trip) -> Response:
+    async def _hop(self, hop: _Hop, flight: _Flight) -> Response:
         url, headers, wish = hop.target.url, hop.headers, hop.wish
         kept = self._cache.find(url, headers) if wish.kept else None
         sent = time.monotonic()
@@ -265,7 +264,7 @@ class HttpClient:
         if wish.only_kept:
             return Response(status=504, headers={}, body=b"")  # RFC 9111, 5.2.1.7
         conditions = {} if kept is None else kept.conditions()
-        response = await self._exchange(hop, headers | conditions if conditions else headers, trip)
+        response = await self._exchange(hop, headers | conditions if conditions else headers, flight)
         moment = Moment(sent=sent, came=time.monotonic(), wall=time.time())
         if kept is not None and conditions and response.status == _NOT_MODIFIED:
             return self._cache.confirm(url, headers, kept, response, moment).served(moment.came)
@@ -286,7 +285,7 @@ class HttpClient:
             if there.origin == target.origin:
                 self._cache.forget(there.url)
 
-    async def _exchange(self, hop: _Hop, headers: dict[str, str], trip: _Trip) -> Response:
+    async def _exchange(self, hop: _Hop, headers: dict[str, str], flight: _Flight) -> Response:
         """Send one request in its turn, with its rule's credential. Raises HttpError."""
         rule = hop.rule
         if self._waiting >= MAX_WAITING:
@@ -296,7 +295,7 @@ class HttpClient:
         self._waiting += 1
         try:
             async with self._permits:
-                trip.asked = hop.target
+                flight.asked = hop.target
                 response = await self._backend.exchange(rule, hop.method, hop.target, headers, hop.body)
         except HttpError as error:
             if error.unreachable:
@@ -304,7 +303,7 @@ class HttpClient:
             raise
         finally:
             self._waiting -= 1
-        trip.asked = None
+        flight.asked = None
         self._reach.answered(hop.target.host)
         return response if len(rule.secret) < _SHORTEST_SECRET else _without(rule.secret, response)
 
@@ -329,4 +328,4 @@ def _give_up(future: asyncio.Future[_Outcome]) -> None:
 
 
 def _named(host: str) -> str:
-    return f"egress host '{host}'"
+    return EGRESS_HOST.format(host)

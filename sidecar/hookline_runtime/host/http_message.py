@@ -16,6 +16,8 @@ from typing import Any, Final, Literal
 
 import orjson
 
+from hookline_api import json_cost
+
 MAX_BODY: Final = 2**20
 """Bytes of a body, of a request and of a response; of a compressed one, as it came and as it is."""
 MAX_HEADERS: Final = 100
@@ -28,10 +30,8 @@ MAX_REQUEST: Final = MAX_BODY * 4 // 3 + 2 * MAX_HEADER_BYTES + 2 * MAX_URL
 
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _FIELDS: Final = frozenset({"method", "url", "headers", "body", "bodyBase64", "timeoutMs"})
-_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_FREE_TO_PARSE: Final = 4096
-_MAX_AROUND_STRINGS: Final = 4096
-"""Bytes of a request outside its strings: 4 for each header, and some for those who like their JSON wide."""
+_MAX_VALUES: Final = 1024
+"""Values and names in a request: each field, and two for each header, and some for what is refused with a sentence."""
 # https://www.rfc-editor.org/rfc/rfc9110 : 5.6.2 (a token) and 5.5 (a value), without what is beyond ASCII.
 _TOKEN: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}")
 _VALUE: Final = re.compile(r"[\t\x20-\x7e]*")
@@ -40,6 +40,8 @@ _OURS: Final = frozenset({
     "accept-encoding", "http2-settings",
 })  # fmt: skip
 """Headers that say where a message goes and where it ends. Two answers to that are how requests are smuggled."""
+
+REPLACED: Final = "the plugin has been replaced, and asks nobody any more"
 
 Cause = Literal["timeout", "denied", "limit", "failed"]
 
@@ -159,11 +161,11 @@ def write_error(error: HttpError) -> bytes:
 def _parsed(raw: bytes) -> Any:
     if len(raw) > MAX_REQUEST:
         raise HttpError("limit", f"the request is larger than {MAX_REQUEST} bytes")
-    # Each byte between strings may be an object of Python's: a megabyte of brackets is a hundred of memory.
-    if len(raw) > _FREE_TO_PARSE and len(_STRING.sub(b"", raw)) > _MAX_AROUND_STRINGS:
-        raise HttpError("limit", f"the request has more than {_MAX_AROUND_STRINGS} bytes outside of its strings")
     try:
+        json_cost.check(raw, what="the request", max_values=_MAX_VALUES)
         return orjson.loads(raw)
+    except json_cost.CostError as error:
+        raise HttpError("limit", str(error)) from None
     except orjson.JSONDecodeError:
         raise HttpError("failed", "the request is not JSON") from None
 

@@ -108,6 +108,7 @@ class KvStore:
     """All plugins' entries. Made after a fork, one per process; all methods may be called from any thread."""
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         with alone(folder):
             self._env = open_or_set_aside(folder, "key-value store")
             bring_up_to_date(self._env, _spill)

@@ -15,6 +15,7 @@ import orjson
 
 from hookline_api import json_cost
 from hookline_api.bundle import REDACTED
+from hookline_api.outbound import DATA_SOURCE
 from hookline_api.resources import Permission, grants
 from hookline_artifacts.errors import ConfigError
 from hookline_runtime.host.arguments import U32, read
@@ -35,7 +36,8 @@ MAX_SQL: Final = 2**20
 """Bytes of a statement."""
 MAX_PARAMETERS: Final = 2**20
 """Bytes of a statement's parameters."""
-_MAX_VALUES: Final = 2**15
+_MAX_VALUES: Final = 2**13
+"""Of parameters: they are made into texts on the event loop."""
 _MAX_NAME: Final = 256
 _MOST_PATIENT_S: Final = 5.0
 _NEEDS_EXTRA: Final = "the extra hookline[query], which is not installed here"
@@ -169,7 +171,7 @@ def _database(
             locks=context.locks,
             key=f"connections\0{plugin.namespace or ''}\0{plugin.name}\0{source.name}",
         ),
-        title=f"data source '{source.name}'",
+        title=DATA_SOURCE.format(source.name),
         patience=min(plugin.limits.wait / 2000, _MOST_PATIENT_S),
         unavailable=unavailable,
         hide=hide,

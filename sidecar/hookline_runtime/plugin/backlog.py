@@ -50,7 +50,7 @@ class Asker:
     def __init__(self) -> None:
         self.gone = False
         """Whether nobody reads the answer: nothing waits for room any more."""
-        self._call: asyncio.Task[object] | None = None
+        self._call: asyncio.Timeout | None = None
         self._turn: asyncio.Future[bool] | None = None
 
     def leave(self) -> None:
@@ -61,17 +61,18 @@ class Asker:
         self.gone = True
         if self._turn is not None and not self._turn.done():
             self._turn.set_result(False)
-        if self._call is not None:
-            self._call.cancel()
+        if self._call is not None and not self._call.expired():
+            self._call.reschedule(0.0)
 
     async def run(self, call: Coroutine[Any, Any, T]) -> T:
         """What a call comes to. Raises GoneError as soon as the client leaves; the call is cancelled then."""
-        task, own = asyncio.get_running_loop().create_task(call), asyncio.current_task()
-        self._call = task
+        timeout = asyncio.timeout(None)  # it passes when the client leaves
         try:
-            return await task
-        except asyncio.CancelledError:
-            if self.gone and (own is None or not own.cancelling()):
+            async with timeout:
+                self._call = timeout
+                return await call
+        except TimeoutError:
+            if timeout.expired():
                 raise GoneError("the client is gone, and the call was dropped") from None
             raise
         finally:

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
     from hookline_api.bundle import Bundle
     from hookline_runtime import runtime
+    from hookline_runtime.host.functions import PluginHost
     from hookline_runtime.plugin.permits import Member
     from hookline_runtime.plugin.plugin import LastFailure, Plugin
     from hookline_runtime.plugin.stats import StatsTable
@@ -259,11 +260,16 @@ def _facts(plugin: Plugin) -> PluginFacts:
             name: GuestMetric(type=metric.kind, value=metric.value, count=metric.count)
             for name, metric in plugin.host.metrics.items()
         },
-        unavailable={
-            readable(source, _MAX_SOURCE - 1): readable(message, _MAX_SENTENCE - 1)
-            for source, message in plugin.host.told_unavailable().items()
-        },
+        unavailable=unavailable(plugin.host),
     )
+
+
+def unavailable(host: PluginHost) -> dict[str, str]:
+    """What host functions do not reach, as it goes on to the operator and into statuses."""
+    return {
+        readable(source, _MAX_SOURCE - 1): readable(message, _MAX_SENTENCE - 1)
+        for source, message in host.told_unavailable().items()
+    }
 
 
 def _failure(failure: LastFailure) -> CallFailure:

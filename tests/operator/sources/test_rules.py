@@ -55,6 +55,7 @@ BOTH = [
     ({"kv": {"valkey": VALKEY}}, "scope: Cluster needs kv.valkey, and nothing else takes it"),
     (egress(credential={"header": "Host", "valueFrom": SECRET}), "is a header by which HTTP itself works"),
     (egress(credential={"header": "transfer-Encoding", "valueFrom": SECRET}), "is a header by which HTTP itself works"),
+    (egress(scheme="http", caFrom=SECRET), "caFrom is for https alone"),
     (source(statementTimeout="2m"), "2m is not between 1ms and 1m"),
     (source(maxBytes="1Gi"), "is not between 1Ki and 16Mi"),
     (source(maxBytes=1), "is not between 1Ki and 16Mi"),
@@ -83,7 +84,8 @@ RIGHT = [
     cache(valkey={"url": "valkey://[::1]:6379"}), cache(valkey={"urlFrom": SECRET, "passwordFrom": SECRET}),
     {"kv": {"scope": "Cluster", "valkey": VALKEY}, "failurePolicy": {"store": "PodLocal"}},
     egress(), egress(host="*.example.com", port=8443, methods=["POST"], paths=["/v1"], addresses=["10.0.0.0/8"]),
-    egress(host="*"), egress(credential={"header": "X-Api-Key", "valueFrom": SECRET}), {"limits": {"wait": "60s"}},
+    egress(host="*"), egress(caFrom=SECRET), egress(credential={"header": "X-Api-Key", "valueFrom": SECRET}),
+    {"limits": {"wait": "60s"}},
     {"permissions": ["query.execute"], "caches": [{"name": f"c{each}", "memory": {}} for each in range(8)],
      "dataSources": [{"name": f"d{each}", "postgres": POSTGRES} for each in range(8)]},
 ]  # fmt: skip

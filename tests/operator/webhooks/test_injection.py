@@ -116,6 +116,8 @@ def test_pods_become_what_the_cases_say(path):
         ("hook_port", "OFF", "or 'off'"), ("admin_port", "off", "be a port"), ("admin_port", "9901", "the same port"),
         ("hook_port", "\u0669\u0669\u0660\u0661", "be a port"), ("hook_port", "9901\n", "be a port"),
         ("sidecar_workers", "0", "between 1 and 64"), ("sidecar_workers", "65", "between 1 and 64"),
+        ("sidecar_cache_memory", "3Mi", "a size from 4Mi to 256Mi"), ("sidecar_cache_memory", "257Mi", "to 256Mi"),
+        ("sidecar_cache_memory", "much", "a size from 4Mi"), ("sidecar_cache_memory", "", "a size from 4Mi"),
         ("sidecar_workers", "two", "between 1 and 64"), ("sidecar_log_level", "trace", "one of debug"),
     ],
 )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 
 import lmdb
@@ -14,12 +13,12 @@ from cache_calls import BOTH, Guest
 from hookline_api.abi import E_ARGUMENT, E_CAP, E_DENIED, E_MEMORY, E_SIZE, E_UNAVAILABLE
 from hookline_api.bundle import BundlePlugin
 from hookline_api.hooks import Hook
+from hookline_runtime.guest.border import Waiting
 from hookline_runtime.host import kv_file
 from hookline_runtime.host.cache import wanted_sizes
 from hookline_runtime.host.cache_store import MAX_KEY, CacheKey
 from hookline_runtime.host.context import HostContext
 from hookline_runtime.host.functions import PluginHost
-from host_calls import calls
 
 TWO = [{"name": "first", "memory": {}}, {"name": "second", "memory": {"size": "64Ki"}, "ttl": "1ms"}]
 
@@ -170,8 +169,8 @@ def test_only_caches_that_may_be_written_get_a_share():
 
 def test_no_function_waits_where_all_caches_are_in_the_pod(host):
     """So that the guest needs no fiber."""
-    functions = calls(host(caches=TWO))
-    assert not any(asyncio.iscoroutinefunction(function) for function in functions.values())
+    functions = host(caches=TWO).functions().values()
+    assert not any(isinstance(function, Waiting) for function in functions)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=200)

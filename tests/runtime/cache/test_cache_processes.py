@@ -66,8 +66,9 @@ def check_books(store):
     read = [cache_store._HEAD.unpack_from(head) for head in heads]
     first = store.page - cache_store._HEAD.size
     assert rests == sum(-(-max(0, length - first) // store.page) for _, length, _ in read)
-    usage = store.usage().get(CacheKey("p", "c"), (0, 0))
-    assert usage == (len(heads), sum(cost for _, _, cost in read))
+    usage = store.usage().values()
+    assert sum(each.entries for each in usage) == len(heads)
+    assert sum(each.size for each in usage) == sum(cost for _, _, cost in read)
 
 
 def test_what_one_process_stores_all_others_find(tmp_path):
@@ -116,7 +117,8 @@ def test_a_process_that_is_killed_in_the_middle_of_a_write_leaves_nothing_half_d
     """Again and again: the books are right, no value is damaged, and the next one goes on with what is there."""
     folder = tmp_path / "cache"
     store, cache = open_cache(folder)
-    cache.set(b"kept", b"v", HOUR)
+    kept = store.cache("p", "other", SIZE)
+    kept.set(b"k", b"v", HOUR)
     for round_ in range(5):
         worker = process(_WRITER, folder, str(round_ * 97), stdout=subprocess.PIPE)
         for _ in range(30 + 13 * round_):
@@ -124,10 +126,9 @@ def test_a_process_that_is_killed_in_the_middle_of_a_write_leaves_nothing_half_d
         worker.send_signal(signal.SIGKILL)
         worker.wait()
         worker.stdout.close()
-        cache.get(b"kept")
         cache.set(b"new %d" % round_, b"v", HOUR, patience=PATIENCE_S)
         check_books(store)
-    assert cache.get(b"kept") == b"v"
+    assert kept.get(b"k") == b"v"
     store.close()
 
 
@@ -216,6 +217,33 @@ with store.env.begin():
     store.close()
 
 
+def test_a_disk_that_is_full_refuses_writes_alone(tmp_path):
+    """What is there is found; and there is room again once the disk has some."""
+    script = """
+import lmdb, resource, signal
+cache.set(b"k", b"v", 3_600_000)
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+before = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, before[1]))
+refused = 0
+for number in range(20):
+    try:
+        cache.set(b"%d" % number, bytes(10_000), 3_600_000)
+    except lmdb.Error:
+        refused += 1
+assert refused == 20, refused
+assert cache.get(b"k") == b"v"
+resource.setrlimit(resource.RLIMIT_FSIZE, before)
+cache.set(b"again", b"v", 3_600_000)
+assert cache.get(b"again") == b"v"
+"""
+    assert process(script, tmp_path / "cache").wait(PATIENCE_S) == 0
+    store, cache = open_cache(tmp_path / "cache")
+    assert cache.get(b"again") == b"v"
+    check_books(store)
+    store.close()
+
+
 def test_a_process_that_starts_again_finds_what_was_there(tmp_path):
     """A worker that is replaced loses no entry."""
     store, cache = open_cache(tmp_path / "cache")
@@ -256,7 +284,7 @@ def test_a_damaged_store_is_set_aside_and_a_new_one_runs(tmp_path, damage, caplo
     whole = file.read_bytes()
     file.write_bytes({
         "garbage": os.urandom(len(whole)), "zeros": bytes(len(whole)), "short": whole[:100],
-        "cut in half": whole[: len(whole) // 2], "cut at the end": whole[:-4096],
+        "cut in half": whole[: len(whole) // 2], "cut at the end": whole[: -32 * 4096],
         "zero pages": whole[:8192] + bytes(len(whole) - 8192),
     }[damage])  # fmt: skip
     damaged = file.read_bytes()

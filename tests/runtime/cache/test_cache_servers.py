@@ -9,6 +9,7 @@ import pytest
 from cache_calls import BOTH, WaitingGuest
 from hookline_api.abi import E_ARGUMENT, E_MEMORY, E_SIZE, E_UNAVAILABLE
 from hookline_api.bundle import BundlePlugin
+from hookline_api.hooks import Hook
 from hookline_artifacts.errors import ConfigError
 from hookline_runtime.host.cache import wanted_sizes
 from hookline_runtime.host.cache_store import MAX_KEY, MAX_VALUE
@@ -166,8 +167,8 @@ async def test_a_server_that_is_full_refuses_writes_alone(guest, url, redis):
     assert await asking.get(b"k") == b"v"
 
 
-async def test_many_calls_at_once_share_one_connection(guest, url, redis):
-    """Also those of two caches on the same server; and one that is cancelled disturbs no other."""
+async def test_many_calls_at_once_share_a_connection_of_their_cache(guest, url, redis):
+    """Two caches, two connections; and a call that is cancelled disturbs no other."""
     asking = guest(server(url), server(url, "other"))
     await asking.set(b"k", b"1")
     await asking.set(b"k", b"2", cache=b"other")
@@ -179,7 +180,7 @@ async def test_many_calls_at_once_share_one_connection(guest, url, redis):
     assert isinstance(answers.pop(5), asyncio.CancelledError)
     assert answers.count(b"1") == 200
     assert answers.count(b"2") == 199
-    assert redis.ask("info", "clients").count(b"connected_clients:2") == 1  # redis-cli's is the other
+    assert redis.ask("info", "clients").count(b"connected_clients:3") == 1  # redis-cli's is the third
 
 
 async def test_a_closed_host_has_no_connection(guest, url, redis):
@@ -200,3 +201,26 @@ def test_settings_that_cannot_be_used_are_told_when_the_plugin_is_loaded():
         with pytest.raises(ConfigError, match=r"^spec\.caches\.c\.valkey\.urlFrom ") as refused:
             PluginHost(plugin, HostContext())
         assert "geheim" not in str(refused.value)
+
+
+async def test_a_real_guest_waits_for_a_server_and_gets_its_bytes(workshop, wat, url, store):
+    """Where its ``alloc`` says; a miss, a hit and an empty hit look to it as from the pod's memory."""
+    body = """
+    (local.set $w (call $cache_get (i32.const 0) (i32.const 0) (local.get $p) (local.get $n)))
+    (if (i64.eqz (local.get $w)) (then
+      (drop (call $cache_set (i32.const 0) (i32.const 0) (local.get $p) (local.get $n)
+                             (i32.const 1024) (i32.const 5) (i64.const 60000)))
+      (return (i64.const 0))))
+    (local.get $w)"""
+    text = wat.module(
+        imports=wat.host("hookline", "cache_get", "i32 i32 i32 i32", "i64")
+        + wat.host("hookline", "cache_set", "i32 i32 i32 i32 i32 i32 i64", "i32"),
+        hooks={"custom_hook": body},
+        data={1024: b'"got"'},
+    )
+    entry = await workshop.plugin(text, permissions=BOTH, caches=[server(url)])
+    runtime = await workshop.run(entry, cache=store)
+    assert "value" not in await runtime.call(Hook.CUSTOM, b'"k"')
+    assert (await runtime.call(Hook.CUSTOM, b'"k"'))["value"] == "got"
+    assert runtime.plugins["guest"].host.caches == {"shared": {"hit": 1, "miss": 1, "away": 0}}
+    assert store.usage() == {}

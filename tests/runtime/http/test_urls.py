@@ -141,6 +141,25 @@ def test_a_wildcard_is_for_all_names_below():
     assert not allowed(rules, "https://1.1.1.1/")
 
 
+def test_a_star_is_for_every_name():
+    """And for no address: what has no name has no rule."""
+    rules = egress({"host": "*"})
+    assert allowed(rules, "https://example.com/")
+    assert allowed(rules, "https://localhost/")
+    assert not allowed(rules, "http://example.com/")
+    assert not allowed(rules, "https://1.1.1.1/")
+    assert not allowed(rules, "https://[2606:4700::1111]/")
+
+
+def test_a_star_alone_is_for_every_name_and_no_address():
+    """As it was written while nothing could be fetched; its scheme and port hold all the same."""
+    rules = egress("http://*:80")
+    assert allowed(rules, "http://a.example.com/")
+    assert not allowed(rules, "http://1.1.1.1/")
+    assert not allowed(rules, "http://[2606:4700::1111]/")
+    assert not allowed(rules, "https://a.example.com/")
+
+
 def test_a_rule_allows_its_methods():
     """GET and HEAD where it names none."""
     rules = egress({"host": "a.test"}, {"host": "b.test", "methods": ["POST"]})

@@ -131,6 +131,18 @@ async def test_the_session_is_as_new_for_the_next_statement(make, sql, look, cle
     assert await source.one("select pg_backend_pid()") == backend
 
 
+@pytest.mark.parametrize(
+    "sql", ["set statement_timeout = 1", "set local statement_timeout = 1", "set lock_timeout = 1"]
+)
+async def test_a_session_that_cannot_be_tidied_is_not_used_again(make, sql):
+    """As where the statement's own settings end what tidies it: the answer is given all the same."""
+    source = make(poolSize=1, access="ReadWrite")
+    for _ in range(30):
+        assert "error" not in await source.ask(sql)
+        await source.idle()
+        assert await source.one("show statement_timeout") == "10s"
+
+
 async def test_a_lock_of_a_statement_is_free_after_it(make, server):
     """Not when the connection is used again: when the statement is answered."""
     source = make(poolSize=1)

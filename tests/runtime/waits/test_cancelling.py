@@ -17,7 +17,7 @@ from hookline_runtime.plugin.backlog import Asker
 from hookline_runtime.plugin.stats import Summary
 from waiting import until_true
 
-_CANCELLED = max(3_000, int(os.environ.get("HOOKLINE_FUZZ", "0")) // 10)
+_CANCELLED = max(3_000, int(os.environ.get("HOOKLINE_FUZZ", "0")) // 2)
 _ROUNDS = 5
 _WAITS = 3
 _GROWTH_KIB = 1024

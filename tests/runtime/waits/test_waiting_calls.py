@@ -272,3 +272,27 @@ async def test_a_plugin_that_only_watches_may_wait_too(workshop, wat, way, other
         await asyncio.sleep(0)
     await runtime.drained()
     assert others.asked == 3
+
+
+async def test_guests_on_many_threads_never_get_each_others_answers(workshop, wat, way, others):
+    """A call goes on on whichever thread is free; what it asks there is its own guest's question."""
+    others.answer = 0.0
+    imports = FETCH + wat.host("hookline", "get_config", "i32 i32", "i64")
+    text = wat.module(
+        imports=imports,
+        data={1024: b"who"},
+        hooks={"custom_hook": f"(drop {ASK}) (call $get_config (i32.const 1024) (i32.const 3))"},
+    )
+    settings = {"permissions": ["http.fetch", "config.read"], "limits": {"concurrency": 16}}
+    names = ["a", "b", "c"]
+    runtimes = {
+        name: await workshop.guest(text, config={"who": name}, isolation={"mode": mode, "maxCalls": 2}, **settings)
+        for name, mode in zip(names, ("PerCall", "Pooled", "Pooled"), strict=True)
+    }
+    for runtime in runtimes.values():
+        runtime.plugins["guest"]._may_run_inline = False
+    asked = names * 100
+    answers = await asyncio.gather(*(runtimes[name].call(Hook.CUSTOM, b"0") for name in asked[:48]))
+    for begin in range(48, len(asked), 48):
+        answers += await asyncio.gather(*(runtimes[name].call(Hook.CUSTOM, b"0") for name in asked[begin : begin + 48]))
+    assert [answer["value"] for answer in answers] == asked

@@ -112,6 +112,8 @@ def test_an_operator_that_cannot_be_is_refused(capsys, arguments, words):
         ("body-timeout", "soon", "50ms"),
         ("body-timeout", "0s", "more than zero"),
         ("drain", "5", "50ms"),
+        ("cache-memory", "3Mi", "less than 4Mi"),
+        ("cache-memory", "large", "16Mi"),
         ("socket-mode", "rw", "0660"),
         ("socket-group", "nobody-has-this", "is not the name of a group here"),
         ("socket-group", "4294967295", "or give a number"),

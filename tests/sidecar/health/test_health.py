@@ -14,6 +14,7 @@ from hookline_api.bundle import LoadFailure
 from hookline_api.distribution import (
     MAX_REPORT,
     MAX_REPORT_VALUES,
+    MAX_UNAVAILABLE,
     REPORT_BASE,
     REPORT_OF_PLUGIN,
     HookHealth,
@@ -21,6 +22,7 @@ from hookline_api.distribution import (
     PluginState,
     Report,
     RolledBack,
+    UnavailableSource,
 )
 from hookline_api.hooks import Hook
 from hookline_runtime.plugin.stats import StatsTable, bucket_above, upper_bound
@@ -289,11 +291,12 @@ def test_a_report_of_plugins_that_are_all_sick_is_never_cut(plugins, message):
     failure = LoadFailure(cause="verify", message=message * 8)
     back = RolledBack(revision="r" * 64, calls=2**53, failures=2**53, cause="trap", message=message)
     hooks = [_sick(hook, message=message) for hook in Hook]
+    away = [UnavailableSource(source=f"{each}{message}"[:128], message=message) for each in range(MAX_UNAVAILABLE)]
     report = Report(
         plugins=[
             PluginReport(
                 name=f"p{number:03}".ljust(253, "p"), state="LastGood", revision="r" * 64, failure=failure,
-                health=hooks, probation=True, rolled_back=back,
+                health=hooks, probation=True, rolled_back=back, unavailable=away,
             )
             for number in range(plugins)
         ]
@@ -301,6 +304,8 @@ def test_a_report_of_plugins_that_are_all_sick_is_never_cut(plugins, message):
     found = _fits(written(report), plugins)
     assert all(each.health for each in found.plugins)
     assert sum(len(each.health) for each in found.plugins) == min(12 * plugins, 512)
+    assert all(each.unavailable for each in found.plugins)
+    assert sum(len(each.unavailable) for each in found.plugins) == min(8 * plugins, 512)
 
 
 def test_a_thousand_plugins_of_which_all_that_can_be_loaded_are_sick_are_reported():

@@ -91,7 +91,7 @@ def test_the_documented_families_are_there(sidecar):
         "hookline_plugin_failures", "hookline_plugin_skipped",
         "hookline_observers_dropped", "hookline_observers_waited", "hookline_observers_waited_seconds",
         "hookline_plugin_call_duration_seconds", "hookline_plugin_fuel", "hookline_plugin_memory_max_bytes",
-        "hookline_host_calls_denied", "hookline_host_calls_refused",
+        "hookline_host_calls_denied", "hookline_host_calls_refused", "hookline_cache_requests",
     ):  # fmt: skip
         assert name in found, name
         assert found[name].documentation

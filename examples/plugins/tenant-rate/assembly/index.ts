@@ -51,9 +51,9 @@ function counted(key: string, window: i64, windowMs: i64): i64 {
       kvSetTtl(key, 3 * windowMs);
       return 1;
     }
-    // Somebody was faster: with a query of the old window, or with the new one.
+    // Somebody was faster, with a query of the old window or with the new one; or the key has reached its limit.
     value = stored(key);
-    if (value >> BITS == window) value = add(key, 1);
+    if (value == 0 || value >> BITS == window) value = add(key, 1);
   }
   throw new Error("a count cannot be kept: too many others at once");
 }

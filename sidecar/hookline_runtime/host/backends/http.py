@@ -28,7 +28,14 @@ from hookline_artifacts.net.answers import Connector, ScatteredError
 from hookline_artifacts.net.certificates import MAX_CERTIFICATES, MAX_PEM, plain_pem
 from hookline_artifacts.net.names import Names
 from hookline_artifacts.threads import on_behalf_of
-from hookline_runtime.host.http_message import MAX_BODY, MAX_HEADER_BYTES, MAX_HEADERS, HttpError, Response
+from hookline_runtime.host.http_message import (
+    MAX_BODY,
+    MAX_HEADER_BYTES,
+    MAX_HEADERS,
+    REPLACED,
+    HttpError,
+    Response,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -118,7 +125,7 @@ class HttpBackend:
 
     def _session(self, rule: Rule) -> aiohttp.ClientSession:
         if self._closed:
-            raise HttpError("failed", "the plugin has been replaced")
+            raise HttpError("failed", REPLACED)
         session = self._by_rule.get(rule.number) or self._sessions.get(_pool(rule))
         if session is None:
             judge = _Judge(rule.addresses, self._owner, self._seconds)
@@ -239,8 +246,11 @@ def _headers(response: aiohttp.ClientResponse, target: Target) -> dict[str, str]
 async def _body(response: aiohttp.ClientResponse, coding: str, target: Target) -> bytes:
     if coding not in _CODINGS and coding not in {"identity", ""}:
         raise HttpError("failed", f"{target.origin} answered in the coding {coding!r:.40}, which was not asked for")
-    if (response.content_length or 0) > MAX_BODY:
+    length = response.content_length
+    if length is not None and length > MAX_BODY:
         raise _too_large(target)
+    if length is not None and coding not in _CODINGS:
+        return await response.read()  # no more than that is read
     body, taken = bytearray(), 0
     inflate = _Inflate(coding) if coding in _CODINGS else None
     while chunk := await response.content.readany():

@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 
@@ -46,7 +47,7 @@ _NO_CONNECTION: Final = "08001"
 """SQLSTATE sqlclient_unable_to_establish_sqlconnection."""
 _IDLE_S: Final = 600.0
 
-_Ask = Callable[["PGconn", Wire], Awaitable[bytes]]
+_Ask = Callable[["PGconn", Wire], Awaitable[tuple[bytes, bool]]]
 
 log = logging.getLogger("hookline.host")
 # It warns of each attempt, with the server's words. What matters of that is said here, once.
@@ -167,6 +168,9 @@ class Postgres:
             self._probing.cancel()
         for each in self._live - self._taken:
             each.end()
+        if self._pool is None and not self._tasks:
+            self._give_back()
+            return
         task = asyncio.get_running_loop().create_task(self._close())
         _closing.add(task)
         task.add_done_callback(_closing.discard)
@@ -178,11 +182,14 @@ class Postgres:
             if self._pool is not None:
                 await self._pool.close(timeout=CANCEL_S)
         finally:
-            for each in self._live:
-                each.end()
-            self._conninfo.close()
-            if self._numbers is not None:
-                self._numbers.close()
+            self._give_back()
+
+    def _give_back(self) -> None:
+        for each in self._live:
+            each.end()
+        self._conninfo.close()
+        if self._numbers is not None:
+            self._numbers.close()
 
     async def _ask(self, ask: _Ask) -> bytes:
         for _ in range(self._share.size + 1):
@@ -193,9 +200,9 @@ class Postgres:
                     self._end(connection, cancel=False)
                     continue
                 async with asyncio.timeout(self._statement_s):
-                    answer = await ask(connection.pgconn, connection.wire)
+                    answer, is_tidy = await ask(connection.pgconn, connection.wire)
             except QueryError:
-                await self._give(connection)
+                self._give(connection)
                 raise
             except Broken as broken:
                 self._end(connection, cancel=not broken.unanswered)
@@ -208,7 +215,10 @@ class Postgres:
             except BaseException:
                 self._end(connection)
                 raise
-            await self._give(connection)
+            if is_tidy:
+                self._give(connection)
+            else:
+                self._end(connection, cancel=False)
             return answer
         raise QueryError("failed", "the server ends each connection", "08006")
 
@@ -216,7 +226,7 @@ class Postgres:
         """A connection, within ``patience``. Raises QueryError."""
         if self._closed:
             raise QueryError("failed", "the plugin is being closed")
-        if self._down is not None:
+        if self._down is not None and self.connections <= self.used:  # none is idle, which may still be good
             raise self._down
         if self._slots.locked() or self._numbers is not None:
             await self._wait_for_slot()
@@ -307,10 +317,10 @@ class Postgres:
             connection.wire = Wire(connection.pgconn)
         except TimeoutError:
             error: psycopg.Error = psycopg.OperationalError("no answer in time")
-        except OSError as reason:  # no descriptor is left
-            error = psycopg.OperationalError(reason.strerror or "the system refuses")
         except psycopg.Error as reason:
             error = reason
+        except (OSError, ValueError) as reason:  # no descriptor is left; a host that can be no name
+            error = psycopg.OperationalError(str(reason) or "the system refuses")
         else:
             self._live = {each for each in self._live if not each.closed} | {connection}
             self._rise()
@@ -362,9 +372,14 @@ class Postgres:
         message = self._hide(f"{self._where}: {line.rpartition(' failed: ')[2]}")
         return QueryError("failed", message, error.sqlstate or _NO_CONNECTION)
 
-    async def _give(self, connection: Connection) -> None:
-        """Back to the pool, also where the caller is cancelled meanwhile."""
-        await asyncio.shield(self._spawn(self._put(connection)))
+    def _give(self, connection: Connection) -> None:
+        """Back to the pool: at once as a rule, and else without the caller, who may be cancelled."""
+        putting = self._put(connection)
+        try:
+            waits_for = putting.send(None)
+        except StopIteration:
+            return
+        self._spawn(_rest(putting, waits_for))
 
     async def _put(self, connection: Connection) -> None:
         self._taken.discard(connection)
@@ -398,6 +413,30 @@ class Postgres:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+async def _rest(begun: Coroutine[Any, Any, None], waits_for: Any) -> None:
+    """What is left of a coroutine that was begun without a task."""
+    await _Rest(begun, waits_for)
+
+
+class _Rest:
+    def __init__(self, begun: Coroutine[Any, Any, None], waits_for: Any) -> None:
+        self._begun = begun
+        self._waits_for = waits_for
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        while True:
+            try:
+                yield self._waits_for
+            except asyncio.CancelledError as error:
+                step = functools.partial(self._begun.throw, error)
+            else:
+                step = functools.partial(self._begun.send, None)
+            try:
+                self._waits_for = step()
+            except StopIteration:
+                return
 
 
 _closing: Final[set[asyncio.Task[None]]] = set()

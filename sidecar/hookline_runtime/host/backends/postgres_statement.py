@@ -37,6 +37,8 @@ _WIRE_FACTOR: Final = 4
 _WIRE_MORE: Final = 64 * 1024
 """What a result may take on the wire, TLS and headers included. A column of one digit takes 5 bytes there and 2 as
 JSON, a row 7 and 3; all else takes less than twice as much."""
+_LARGE: Final = 64 * 1024
+"""Bytes of rows that are not read on the event loop's thread."""
 _TURN_S: Final = 0.002
 """How long the event loop belongs to one result at the most."""
 
@@ -80,28 +82,31 @@ class Broken(Exception):  # noqa: N818 - a state, which its callers turn into an
 
 async def execute(
     connection: PGconn, wire: Wire, sql: bytes, parameters: Sequence[bytes | None], *, read_only: bool, caps: Caps
-) -> bytes:
-    """The result of one statement as JSON. Raises QueryError with a clean connection, and Broken with none."""
+) -> tuple[bytes, bool]:
+    """The result of one statement as JSON, and whether the session is as new afterwards.
+
+    Raises QueryError where it is, and Broken where the connection is of no more use.
+    """
     _refuse_prepare(sql)
     flight = _Flight(connection, wire, caps)
     flight.begin(read_only=read_only)
     connection.send_query_params(sql, parameters)
     flight.end(read_only=read_only)
     rows = _Rows(caps)
-    await flight.finish(rows)
-    return rows.json()
+    is_tidy = await flight.finish(rows)
+    return rows.json(), is_tidy
 
 
-async def describe(connection: PGconn, wire: Wire, sql: bytes, *, caps: Caps) -> bytes:
-    """A statement's parameters and columns as JSON; it is not run. Raises as ``execute`` does."""
+async def describe(connection: PGconn, wire: Wire, sql: bytes, *, caps: Caps) -> tuple[bytes, bool]:
+    """A statement's parameters and columns as JSON; it is not run. Answers and raises as ``execute`` does."""
     flight = _Flight(connection, wire, caps)
     flight.begin(read_only=True)
     connection.send_prepare(b"", sql)
     connection.send_describe_prepared(b"")
     flight.end(read_only=True, statements=2)
     description = _Description()
-    await flight.finish(description)
-    return orjson.dumps({"parameters": description.parameters, "columns": description.columns})
+    is_tidy = await flight.finish(description)
+    return orjson.dumps({"parameters": description.parameters, "columns": description.columns}), is_tidy
 
 
 def _refuse_prepare(sql: bytes) -> None:
@@ -196,7 +201,7 @@ class _Flight:
         self._caps = caps
         self._wire = wire
         self._statements = 1
-        self._begin = wire.received
+        self._begin = self._taken = wire.begin()
         self._most = wire.received + caps.size * _WIRE_FACTOR + _WIRE_MORE
         self._error: QueryError | None = None
 
@@ -210,30 +215,45 @@ class _Flight:
     def end(self, *, read_only: bool, statements: int = 1) -> None:
         """The statement was sent: add what ends its transaction, and tidies the session."""
         self._statements = statements
-        connection = self._connection
-        connection.pipeline_sync()
-        connection.send_query_params(b"ROLLBACK" if read_only else b"COMMIT", None)
-        connection.pipeline_sync()
-        connection.send_query_params(b"DISCARD ALL", None)
-        connection.pipeline_sync()
+        self._connection.send_query_params(b"ROLLBACK" if read_only else b"COMMIT", None)
+        self._connection.pipeline_sync()
+        self._connection.send_query_params(b"DISCARD ALL", None)
+        self._connection.pipeline_sync()
 
-    async def finish(self, taker: _Rows | _Description) -> None:
-        """Take what comes back, to the last byte. Raises as ``execute`` does."""
+    async def finish(self, taker: _Rows | _Description) -> bool:
+        """Take what comes back, to the last byte; whether the session is as new. Raises as ``execute`` does."""
         try:
             await self._results(None)  # BEGIN
             for at in range(self._statements):
                 await self._results(taker if at == self._statements - 1 else None)
+            await self._results(None)  # the end of the transaction
             await self._sync()
-            for _ in range(2):  # COMMIT or ROLLBACK; DISCARD ALL
+            is_tidy = await self._discarded()
+            if not is_tidy and self._error is not None:
+                # A server skips what stands behind a mistake, up to the next sync.
+                self._connection.send_query_params(b"ROLLBACK", None)
+                self._connection.pipeline_sync()
+                self._connection.send_query_params(b"DISCARD ALL", None)
+                self._connection.pipeline_sync()
                 await self._results(None)
                 await self._sync()
+                is_tidy = await self._discarded()
             self._connection.exit_pipeline_mode()
         except (OperationalError, OSError) as error:
             raise self._broken(str(error)) from None
         while self._connection.notifies() is not None:
             pass  # of a channel that the statement listened to: libpq would keep them
+        is_tidy = is_tidy and self._connection.transaction_status == pq.TransactionStatus.IDLE
         if self._error is not None:
-            raise self._error
+            raise self._error if is_tidy else Broken(self._error)
+        return is_tidy
+
+    async def _discarded(self) -> bool:
+        is_done = False
+        while (result := await self._next()) is not None:
+            is_done = result.status == pq.ExecStatus.COMMAND_OK
+        await self._sync()
+        return is_done
 
     def _broken(self, message: str) -> Broken:
         first = message.strip().split("\n", 1)[0]
@@ -257,13 +277,20 @@ class _Flight:
             elif status == pq.ExecStatus.EMPTY_QUERY and self._error is None:
                 self._error = QueryError("failed", "the statement is empty", "42601")
             elif taker is not None and (status in _OK or status in _ROWS):
-                try:
-                    taker.take(result)
-                except QueryError as error:
-                    raise Broken(error) from None
+                await self._take(taker, result)
             if time.monotonic() - turn > _TURN_S:
                 await asyncio.sleep(0)
                 turn = time.monotonic()
+
+    async def _take(self, taker: _Rows | _Description, result: PGresult) -> None:
+        is_large, self._taken = self._wire.received - self._taken > _LARGE, self._wire.received
+        try:
+            if is_large:  # many items of arrays take long, wherever they are read
+                await asyncio.to_thread(taker.take, result)
+            else:
+                taker.take(result)
+        except QueryError as error:
+            raise Broken(error) from None
 
     async def _sync(self) -> None:
         result = await self._next()

@@ -31,7 +31,6 @@ _MOMENT: Final = re.compile(
     rb"(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})?(?P<gap> )?(?P<time>[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]{1,6})?)?"
     rb"(?P<zone>[+-][0-9]{2}(?::[0-9]{2})?)?"
 )
-_HEX: Final = re.compile(rb"\\x(?:[0-9a-f]{2})*")
 _BOUNDS: Final = re.compile(rb"(?:\[[-0-9]+:[-0-9]+\])+=")
 _QUOTED: Final = rb'"((?:[^"\\]|\\.)*)"'
 _ITEMS: Final = {
@@ -55,9 +54,12 @@ def _boolean(value: bytes) -> bytes:
 
 
 def _bytea(value: bytes) -> bytes:
-    if not _HEX.fullmatch(value):
+    if not value.startswith(b"\\x"):
         return _text(value)
-    return b'"' + binascii.b2a_base64(binascii.unhexlify(value[2:]), newline=False) + b'"'
+    try:
+        return b'"' + binascii.b2a_base64(binascii.unhexlify(value[2:]), newline=False) + b'"'
+    except ValueError:  # it was no bytea of ours
+        return _text(value)
 
 
 def _moment(value: bytes) -> bytes:

@@ -45,6 +45,11 @@ class Wire:
             self._near.setblocking(False)  # noqa: FBT003 - its own signature
             os.dup2(near.fileno(), self._number, inheritable=False)
 
+    def begin(self) -> int:
+        """Something is asked anew: the bytes that were received until then."""
+        self._blind = 0
+        return self.received
+
     def is_idle(self) -> bool:
         """Whether nothing has come on a connection that nobody uses: what comes then is its end."""
         poll = select.poll()
@@ -74,6 +79,7 @@ class Wire:
         """Send what libpq wrote; whether all of it is sent. Raises OSError."""
         more = self._connection.flush()
         while True:
+            size = _PIECE
             if not self._unsent:
                 try:
                     self._unsent = self._near.recv(_PIECE)
@@ -82,16 +88,19 @@ class Wire:
                         return True
                     more = self._connection.flush()
                     continue
+                size = len(self._unsent)
             try:
                 sent = self._far.send(self._unsent)
             except BlockingIOError:
                 return False
             self._unsent = self._unsent[sent:]
+            if not self._unsent and size < _PIECE and not more:
+                return True  # that was all
 
     async def receive(self, *, writing: bool) -> None:
         """Wait for the server, and give libpq a piece of what it sends; with ``writing`` also until it takes more.
 
-        Raises OSError.
+        Raises OSError, and psycopg.OperationalError at the end of the connection.
         """
         await self._ready(writing=writing)
         try:
@@ -104,20 +113,21 @@ class Wire:
             self._near.sendall(data)  # there is room: libpq has read all that was there
         else:
             self._near.shutdown(socket.SHUT_WR)
-            self._blind += 1
+        self._connection.consume_input()
 
     async def _ready(self, *, writing: bool) -> None:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
-        loop.add_reader(self._far, _wake, future)
+        number = self._far.fileno()
+        loop.add_reader(number, _wake, future)
         if writing:
-            loop.add_writer(self._far, _wake, future)
+            loop.add_writer(number, _wake, future)
         try:
             await future
         finally:
-            loop.remove_reader(self._far)
+            loop.remove_reader(number)
             if writing:
-                loop.remove_writer(self._far)
+                loop.remove_writer(number)
 
 
 def _wake(future: asyncio.Future[None]) -> None:

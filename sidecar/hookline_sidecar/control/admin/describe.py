@@ -54,6 +54,7 @@ def _plugin(view: View, plugin: WantedPlugin, *, is_folder: bool) -> dict[str, A
         "ungranted": resolved.ungranted if resolved else [],
         "inline": all(each.inline for each in facts) if facts else None,
         "health": [each.model_dump(mode="json", by_alias=True) for each in view.health.get(name, [])],
+        "unavailable": view.unavailable(name),
         "paused": paused,
         "off_the_road": paused,  # its older name, for one release
         "last_failure": max(failures, key=lambda failure: failure.at, default=None),

@@ -16,7 +16,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from hookline_api.outbound import source_names
+from hookline_api.sources import source_names
 from hookline_runtime.host.arguments import BOUNDS_S
 from hookline_runtime.plugin.stats import PROMETHEUS_BOUNDS
 from hookline_serving.bounds import REASONS
@@ -248,7 +248,7 @@ class _Collector(Collector):
         )
         for entry in self._view.bundle.plugins if self._view.bundle is not None else ():
             away = self._view.unavailable(entry.name)
-            for source in sorted({*source_names(entry, entry.kv.valkey), *away}):
+            for source in source_names(entry, entry.kv.valkey):  # and no host that a guest has made up
                 family.add_metric([entry.name, source], float(source not in away))
         yield family
 
