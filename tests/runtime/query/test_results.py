@@ -61,7 +61,7 @@ async def test_a_select_is_answered_with_its_columns_and_rows(source):
     ],
 )
 async def test_each_type_has_its_form_in_json(source, sql, value):
-    """As docs/author/databases.md says."""
+    """As docs/host-functions.md says."""
     assert await source.one(f"select {sql}") == value
 
 
