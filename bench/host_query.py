@@ -90,11 +90,11 @@ async def _select(server: postgres.Server, options: Options, result: Result) -> 
                     took[name].append(passed)
                     used[name].append(work)
     ratios = [mine / theirs for mine, theirs in zip(took["ours"], took["alone"], strict=True)]
-    work = [mine / theirs for mine, theirs in zip(used["ours"], used["alone"], strict=True)]
+    of_work = [mine / theirs for mine, theirs in zip(used["ours"], used["alone"], strict=True)]
     against_barest = [mine / theirs for mine, theirs in zip(took["ours"], took["barest"], strict=True)]
     result.figures += [
         at_most(2.0, "time of a guest's query_execute of `select 1`, against psycopg's pool alone", ratios),
-        Figure(what="the same, as this process's processor time", measured=spread(work)),
+        Figure(what="the same, as this process's processor time", measured=spread(of_work)),
         Figure(what="the same time, against one connection that is never tidied", measured=spread(against_barest)),
         *(
             Figure(what=what, measured=spread(took[name], unit=" µs", digits=0))

@@ -20,6 +20,7 @@ from bench.report import Figure, Options, Result, say, spread
 from hookline_api.hooks import Hook
 from hookline_runtime.guest import calls
 from hookline_runtime.host import functions
+from hookline_runtime.host.http import HttpFunctions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -69,7 +70,7 @@ def _sleeping() -> Iterator[asyncio.Event]:
             await asyncio.sleep(0)
         return b"1"
 
-    class Sleeping(functions.HttpFunctions):
+    class Sleeping(HttpFunctions):
         def functions(self) -> Mapping[str, Any]:
             return {**super().functions(), "http_fetch": fetch}
 

@@ -14,7 +14,7 @@ import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -113,7 +113,7 @@ class Server:
         self.client = self.authority.sign("certified")
         self._folder = folder
         self._data = folder / "data"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[Any] | None = None
 
     def __enter__(self) -> Self:
         self._make()
@@ -189,7 +189,7 @@ def _required(name: str) -> str:
     return found
 
 
-def _as_other() -> dict[str, object]:
+def _as_other() -> dict[str, Any]:
     """PostgreSQL does not run as root."""
     if os.geteuid() != 0:
         return {}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+import yaml
 
 from example_plugins import PLUGINS, holds, written_out
 from hookline_api.hooks import OBSERVERS, Hook
+from hookline_api.resources import WasmPlugin
 
 FOLDERS = sorted(path.parent for path in PLUGINS.glob("*/cases.json"))
 CASES = [
@@ -27,6 +29,14 @@ async def test_a_plugin_is_what_its_manifests_say(folder, examples, reached) -> 
     assert resolved.description.name == folder.name == described["name"]
     assert {hook.value for hook in resolved.info.hooks} == set(described["hooks"])
     assert resolved.ungranted == []
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_a_manifest_is_one_that_a_cluster_takes(folder) -> None:
+    """As it stands there, with what the tests replace: source, servers, credentials."""
+    document = next(yaml.safe_load_all((folder / "wasmplugin.yaml").read_text()))
+    plugin = WasmPlugin.model_validate(document, extra="forbid", by_alias=True, by_name=False)
+    assert plugin.metadata.name == folder.name
 
 
 @pytest.mark.parametrize(("folder", "case"), CASES)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import orjson
 
 from hookline_api.abi import E_ARGUMENT, E_CAP, E_SIZE, E_UNAVAILABLE
-from hookline_api.sources import KEYS
+from hookline_api.outbound import KEYS
 from hookline_runtime.errors import StoreError
 from hookline_runtime.host import kv_scripts as scripts
 from hookline_runtime.host.arguments import ABSENT, U32, CodeError, read, write

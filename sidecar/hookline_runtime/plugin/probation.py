@@ -5,8 +5,9 @@ asked of the version before it, and what that says counts: for the proxy nothing
 on those that only watch: what a guard does not see is lost, and a guest that trapped has most often done nothing yet.
 What it had done (keys that it wrote) stays, and the version before it does it again.
 
-It is not asked where the new one had no room for the call (an overload says nothing about it), nor on a hook that it
-did not have, nor about a call that its ``match`` leaves out: there the failure stands.
+It is not asked where the new one had no room for the call (an overload says nothing about it), nor where the server
+with the keys of both is away (the new one's policy says what then), nor on a hook that it did not have, nor about a
+call that its ``match`` leaves out: there the failure stands.
 
 A failure counts against the new version (``Row.count_alone``) unless the version before it fails on the same call too.
 
@@ -18,7 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from hookline_runtime.call.matching import compile_match
-from hookline_runtime.errors import CallError, OverloadError, bare
+from hookline_runtime.errors import CallError, OverloadError, StoreError, bare
 from hookline_runtime.plugin.stats import own_row
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Before(Generic[V]):
 
         It needs no permit of its own: the call has that of the plugin that failed.
         """
-        mine = self._mine(hook, call, error)
+        mine = self._mine(failed, hook, call, error)
         if mine is None:
             return error
         said: Answer | CallError | None
@@ -92,7 +93,7 @@ class Before(Generic[V]):
 
     async def ask(self, failed: Version, hook: PluginHook, call: Call, error: CallError) -> Answer | CallError | None:
         """``ask_now``, once there is room for it."""
-        mine = self._mine(hook, call, error)
+        mine = self._mine(failed, hook, call, error)
         if mine is None:
             return error
         said: Answer | CallError | None
@@ -109,9 +110,11 @@ class Before(Generic[V]):
         failed.inline = failed.inline and plugin.inline
         return said
 
-    def _mine(self, hook: PluginHook, call: Call, error: CallError) -> PluginHook | None:
+    def _mine(self, failed: Version, hook: PluginHook, call: Call, error: CallError) -> PluginHook | None:
         """Where it is asked; None where it is not."""
         if isinstance(error, OverloadError):
+            return None
+        if isinstance(error, StoreError) and _has_same_keys(failed.entry, self.plugin.entry):
             return None
         mine = self._hooks.get(hook.name)
         if mine is None or not (self._match is None or self._match(call)):
@@ -125,3 +128,8 @@ class Before(Generic[V]):
             hook.row.count_alone()
         bare(second)
         return error
+
+
+def _has_same_keys(one: BundlePlugin, other: BundlePlugin) -> bool:
+    """Whether both find their keys on one server, by the same credentials."""
+    return (one.kv.scope, one.kv.valkey, one.credentials) == (other.kv.scope, other.kv.valkey, other.credentials)

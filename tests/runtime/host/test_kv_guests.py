@@ -6,7 +6,9 @@ import asyncio
 
 import pytest
 
+from hookline_api.bundle import Bundle
 from hookline_api.hooks import Hook
+from hookline_runtime.plugin.stats import Summary
 from kv_scopes import on_server
 from valkey import redis_server
 from waiting import until_true
@@ -38,6 +40,27 @@ async def test_one_guest_counts_in_the_pod_and_over_all_pods(workshop, wat, redi
     assert workshop.kv.usage() == {}
     alone = await workshop.guest(counter(wat), **common)
     assert [(await alone.call(Hook.CUSTOM, b"0"))["value"] for _ in range(3)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("moved", [False, True])
+async def test_a_server_that_is_away_says_nothing_of_a_new_version_unless_it_has_another(
+    workshop, wat, redis_program, tmp_path, moved
+):
+    """A policy changes while it is away, and holds; a version that was given another server is answered for."""
+    with redis_server(redis_program, tmp_path / "redis") as server:
+        settings = on_server(server, permissions=["kv.write"], limits={"wait": "10s"})
+        first = await workshop.plugin(counter(wat), **settings, failurePolicy={"store": "PodLocal"})
+        if moved:
+            settings["kv"]["valkey"] = server.settings().model_copy(update={"timeout": 99})
+        second = await workshop.plugin(counter(wat), **settings, failurePolicy={"store": "Closed"})
+        runtime = await workshop.run(first)
+        server.kill()
+        assert (await runtime.call(Hook.CUSTOM, b"0"))["value"] == 1
+        runtime.commit(await runtime.prepare(Bundle.of([second]), workshop.find, before=[first]))
+        decision = await runtime.call(Hook.CUSTOM, b"0")
+        assert decision.get("failure") == (None if moved else "store")
+        assert (decision["value"] == 2) == moved
+        assert Summary.of([runtime._stats.row(0, Hook.CUSTOM).values()]).alone == (1 if moved else 0)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ A pod has ``poolSize`` connections to it, however many workers it has: they are 
 there are fewer than workers, each is opened for one query by whoever has one of the pod's numbers (``ByteLocks``).
 
 A source that cannot be reached costs no call its time: one connection is tried at growing pauses, beside all calls, and
-until it is there each call is told at once. A call that is cancelled leaves at once too. What it asked is cancelled at
+until it is there each call is told at once. Where the server only takes no new connection, those that are open go on,
+and calls wait for one of them. A call that is cancelled leaves at once too. What it asked is cancelled at
 the server behind its back, then the connection is closed, and only then counts as free.
 """
 
@@ -148,6 +149,11 @@ class Postgres:
         """Connections that are open."""
         return sum(not each.closed for each in self._live)
 
+    @property
+    def _lost(self) -> QueryError | None:
+        """Why nothing can be asked; None where it can."""
+        return None if self.connections else self._down
+
     async def execute(self, sql: str, parameters: Sequence[bytes | None]) -> bytes:
         """A statement's result as JSON. Raises QueryError."""
         data = sql.encode()
@@ -226,8 +232,8 @@ class Postgres:
         """A connection, within ``patience``. Raises QueryError."""
         if self._closed:
             raise QueryError("failed", "the plugin is being closed")
-        if self._down is not None and self.connections <= self.used:  # none is idle, which may still be good
-            raise self._down
+        if (lost := self._lost) is not None:
+            raise lost
         if self._slots.locked() or self._numbers is not None:
             await self._wait_for_slot()
         else:
@@ -287,6 +293,8 @@ class Postgres:
 
     def _failed(self, error: psycopg.Error) -> QueryError:
         if self._down is None:
+            if self.connections:
+                return QueryError("timeout", "no connection of the data source came free in time")
             self._fall(
                 QueryError("failed", f"{self._where} did not answer in time", _NO_CONNECTION)
                 if isinstance(error, PoolTimeout)
@@ -309,8 +317,11 @@ class Postgres:
         await pool.open()
         return pool
 
-    async def connect(self, make: Callable[..., Awaitable[Connection]]) -> Connection:
+    async def connect(self, make: Callable[..., Awaitable[Connection]], *, probing: bool = False) -> Connection:
         """A new connection, by psycopg's own ``connect``. Raises psycopg.Error, and says that the source is away."""
+        if self._down is not None and self.connections and not probing:
+            # Whoever waits gets one that is given back: a server that refuses is not asked for each of them.
+            raise psycopg.OperationalError(self._down.message)
         try:
             async with asyncio.timeout(CONNECT_S):
                 connection = await make(**self._conninfo.arguments())
@@ -329,13 +340,21 @@ class Postgres:
         raise error.with_traceback(None)
 
     def _fall(self, error: QueryError) -> None:
-        """The source cannot be reached: all who wait are told, and who comes."""
+        """There is no new connection. Without any that is open, all who wait are told, and who comes.
+
+        A server may refuse new ones and answer on the others: it has another password and we do not know it yet, or
+        no more connections for anybody.
+        """
         self._unavailable[self._title] = error.message
         if self._down is None and not self._closed:
             log.warning("%s cannot be reached: %s", self._title, error.message)
             self._probing = self._spawn(self._probe())
         self._down = error
-        self._fell.set()
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._lost is not None:
+            self._fell.set()
 
     def _rise(self) -> None:
         """It can be reached."""
@@ -360,7 +379,7 @@ class Postgres:
 
     async def _try(self) -> None:
         with contextlib.suppress(psycopg.Error):
-            (await self.connect(self._kind.made)).end()
+            (await self.connect(self._kind.made, probing=True)).end()
 
     @property
     def _where(self) -> str:
@@ -406,6 +425,7 @@ class Postgres:
                         await connection.cancel_safe(timeout=CANCEL_S)
         finally:
             connection.end()
+            self._tell()
             await self._put(connection)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
