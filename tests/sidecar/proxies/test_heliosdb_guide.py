@@ -69,7 +69,8 @@ async def test_2_a_permission_that_is_imported_and_not_granted_is_named(sidecar,
     """With the words of the table; Lenient loads the plugin all the same."""
     words = dict(re.findall(r"^\| `(\w+)`.*? \| `([\w.]+)` \|", _STEPS[2], re.MULTILINE))
     assert words == {"kv_read": "kv.read", "kv_write": "kv.write", "crypto": "crypto", "metrics": "metrics",
-                     "config_read": "config.read"}  # fmt: skip
+                     "config_read": "config.read", "query_execute": "query.execute", "cache_read": "cache.read",
+                     "cache_write": "cache.write", "http_fetch": "http.fetch"}  # fmt: skip
     _put(sidecar, 1, heliosdb_guard, permissions=["kv.read"])
     sidecar.start(wait=False)
     refused = sidecar.wait_plugin("guard", state="Closed")
