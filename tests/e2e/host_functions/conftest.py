@@ -5,12 +5,14 @@ from __future__ import annotations
 import itertools
 import subprocess
 import sys
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import yaml
 
-from installation import HOOKS, ROOT, Installation, Load, Proxy, Tenant, answer
+from installation import HOOKS, ROOT, Installation, Load, Proxy, Tenant, answer, until
 from outside import AUTHORITY, Outside, new_password
 from tokens import SigningKey, published
 
@@ -40,6 +42,7 @@ grant select on access.grants to {USER};
 # A machine that has much else to do is slow, and that is no failure: whatever is asked may take its time.
 _SETTINGS: Final = HOOKS | {"proxy_read_timeout 2s": "proxy_read_timeout 60s", "timeout 250ms": "timeout 30s"}
 _LIMITS: Final = {"timeout": "5s", "wait": "30s", "memory": "64Mi"}
+WORKERS: Final = 2
 DAY_MS: Final = 86_400_000
 QUERIES: Final = 30
 """What a tenant may ask in a day."""
@@ -61,12 +64,10 @@ class Scene:
         self.numbers = itertools.count()
 
     def complete(self) -> None:
-        """Apply all plugins and start three proxies, with five workers in all; back when all is ready."""
+        """Apply all plugins and start three proxies, with two workers each; back when all is ready."""
         for name in PLUGINS:
             self.apply(name)
-        self.tenant.proxies(2, workers=2, settings=_SETTINGS)
-        self.tenant.proxies(1, name="another", settings=_SETTINGS)
-        self.pods = [*self.tenant.pods(), *self.tenant.pods("another")]
+        self.pods = self.tenant.proxies(3, workers=WORKERS, settings=_SETTINGS)
         for server in (self.postgres, self.valkey, self.keys):
             server.ready()
         for name in PLUGINS:
@@ -101,6 +102,7 @@ class Scene:
             "user": USER,
             "passwordFrom": {"name": "postgres-passwords", "key": USER},
             "tls": {"caFrom": {"name": AUTHORITY, "key": "ca.crt"}},
+            "poolSize": WORKERS,  # one for each
             "statementTimeout": "20s",
         }
         # Nothing is remembered: each request is a query.
@@ -141,6 +143,17 @@ class Scene:
         """What a query of this tenant gets: ``continue`` or ``block``."""
         context = {"attributes": {"tenant_id": tenant}}
         return str(pod.hook("pre_query", {"query": "select 1", "hook_context": context})["action"])
+
+    def warm(self, headers: Mapping[str, str]) -> None:
+        """Back when each worker of each pod has a connection to the database."""
+        wanted = {pod.address: WORKERS for pod in self.pods}
+
+        def connected() -> bool:
+            with ThreadPoolExecutor(8) as pool:  # so many at once are more than one worker gets
+                list(pool.map(lambda number: self.asks(f"warm/{number}", headers), range(8)))
+            return Counter(self.sessions().values()) == wanted
+
+        until(connected, "a connection of each worker")
 
     # ── what the database knows ──
 
