@@ -88,8 +88,9 @@ class PostgresTls(ClientTls):
     """How the connection to PostgreSQL is protected."""
 
     mode: Literal["VerifyFull", "Require", "Disable"] = "VerifyFull"
-    """VerifyFull: encrypted, and the server's certificate is checked, with its name. Require: encrypted, whoever
-    answers. Disable: in the clear. Default VerifyFull."""
+    """VerifyFull: encrypted, and the server's certificate is checked, with its name. Require: encrypted; whoever
+    answers is believed or, with ``caFrom``, whoever that authority has certified. Disable: in the clear. Default
+    VerifyFull."""
 
 
 class PostgresSource(Resource):

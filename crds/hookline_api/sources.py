@@ -12,7 +12,7 @@ from hookline_api.outbound import CACHE, DATA_SOURCE, EGRESS_HOST, KEYS
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from hookline_api.outbound import Outbound, ValkeyServer
+    from hookline_api.outbound import Outbound, PostgresTls, ValkeyServer
 
 _QUERY: Final = "query.execute"
 _QUERY_ONE: Final = f"{_QUERY}:"
@@ -47,14 +47,10 @@ def idle_parts(outbound: Outbound, permissions: Collection[str]) -> list[str]:
 
 def in_the_clear(outbound: Outbound, kv: ValkeyServer | None) -> list[str]:
     """What can be read or forged on the way to what the plugin reaches, one sentence each, with the field's path."""
-    means = {
-        "Disable": "with Disable, whoever is on the way reads queries and rows, and can change them",
-        "Require": "with Require, whoever answers is believed to be the server",
-    }
     found = [
-        f"dataSources.{each.name}.postgres.tls.mode: {means[each.postgres.tls.mode]}"
+        f"dataSources.{each.name}.postgres.tls.mode: {_meaning(each.postgres.tls)}"
         for each in outbound.data_sources
-        if each.postgres.tls.mode in means
+        if each.postgres.tls.mode != "VerifyFull"
     ]
     servers = {f"caches.{each.name}.valkey": each.valkey for each in outbound.caches} | {"kv.valkey": kv}
     found += [
@@ -67,3 +63,11 @@ def in_the_clear(outbound: Outbound, kv: ValkeyServer | None) -> list[str]:
         for number, rule in enumerate(outbound.egress)
         if rule.scheme == "http" and rule.credential is not None
     ]
+
+
+def _meaning(tls: PostgresTls) -> str:
+    if tls.mode == "Disable":
+        return "with Disable, whoever is on the way reads queries and rows, and can change them"
+    if tls.ca_from is None:
+        return "with Require, whoever answers is believed to be the server"
+    return "with Require, whoever has a certificate of that authority is believed to be the server"

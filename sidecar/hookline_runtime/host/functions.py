@@ -114,9 +114,9 @@ class PluginHost:
         for family in self._families:
             family.close()
 
-    def _count(self, name: str, cause: str) -> None:
-        """An error was told as JSON."""
-        counts = self.denied if cause == "denied" else self.refused
+    def _count(self, name: str, *, denied: bool) -> None:
+        """An error was told as JSON; for want of a permission, or for another reason."""
+        counts = self.denied if denied else self.refused
         counts[name] = counts.get(name, 0) + 1
 
     def _keys(self, plugin: BundlePlugin, context: HostContext) -> Family:

@@ -19,7 +19,7 @@ from hookline_api.outbound import DATA_SOURCE
 from hookline_api.resources import Permission, grants
 from hookline_artifacts.errors import ConfigError
 from hookline_runtime.host.arguments import U32, read
-from hookline_runtime.host.query_errors import BAD_PARAMETER, BAD_TEXT, QueryError
+from hookline_runtime.host.query_errors import BAD_PARAMETER, BAD_TEXT, NotGrantedError, QueryError
 from hookline_runtime.host.recursion import application_name
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class QueryFunctions:
         context: HostContext,
         *,
         unavailable: dict[str, str],
-        count: Callable[[str, str], None] = lambda _function, _cause: None,
+        count: Callable[..., None] = lambda _function, **_: None,
     ) -> None:
         self._permissions = frozenset(plugin.permissions)
         self._count = count
@@ -116,12 +116,12 @@ class QueryFunctions:
         try:
             return await asked
         except QueryError as error:
-            self._count(function, error.cause)
+            self._count(function, denied=isinstance(error, NotGrantedError))
             return error.json()
 
     def _source(self, name: str) -> Postgres:
         if not {Permission.QUERY_EXECUTE.value, f"{Permission.QUERY_EXECUTE.value}:{name}"} & self._permissions:
-            raise QueryError("denied", f"the plugin's permissions do not name the data source '{name}'")
+            raise NotGrantedError(name)
         found = self._sources.get(name)
         if found is None:
             raise QueryError("denied", f"spec.dataSources has no '{name}'")

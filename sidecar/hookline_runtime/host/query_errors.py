@@ -36,3 +36,10 @@ class QueryError(Exception):
         if self.sqlstate is not None:
             said["sqlstate"] = self.sqlstate
         return orjson.dumps({"error": said})
+
+
+class NotGrantedError(QueryError):
+    """The plugin's permissions do not name that source."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__("denied", f"the plugin's permissions do not name the data source '{source}'")

@@ -42,10 +42,14 @@ class Source:
 
     def __init__(self, plugin: BundlePlugin, context: HostContext) -> None:
         self.unavailable: dict[str, str] = {}
-        self.counted: list[tuple[str, str]] = []
+        self.counted: list[tuple[str, bool]] = []
+        """Errors that were told: the function, and whether a permission was missing."""
         self.plugin = plugin
         self.family = QueryFunctions(
-            plugin, context, unavailable=self.unavailable, count=lambda *each: self.counted.append(each)
+            plugin,
+            context,
+            unavailable=self.unavailable,
+            count=lambda name, *, denied: self.counted.append((name, denied)),
         )
         self.functions = self.family.functions()
 

@@ -120,7 +120,7 @@ async def test_a_mistake_is_told_with_its_sqlstate(source, sql, given, cause, sq
     assert await source.error(sql, given) == (cause, sqlstate)
     assert await source.one("select 1") == 1
     assert source.database.connections == 1
-    assert source.counted == [("query_execute", cause)]
+    assert source.counted == [("query_execute", False)]
 
 
 @pytest.mark.parametrize("given", [b"[1", b"\xff", b"[" * 2000, b"nul"])

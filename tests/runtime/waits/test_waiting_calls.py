@@ -6,9 +6,12 @@ import asyncio
 import json
 from itertools import pairwise
 
+import pytest
+
 from asking_guests import ASK, FETCH, SETTINGS
 from hookline_api.hooks import Hook
 from hookline_runtime.errors import StoreError
+from hookline_runtime.guest import calls
 from hookline_runtime.plugin.backlog import Asker
 from waiting import until_true
 
@@ -19,6 +22,7 @@ def _summary(runtime, name="guest", hook=Hook.CUSTOM):
     return Summary.of([runtime.plugins[name].hooks[hook].row.values()])
 
 
+_fibers = pytest.mark.skipif(calls._fibers_unfit is not None, reason=f"there are no fibers: {calls._fibers_unfit}")
 _EVER = f"(loop $ever (drop {ASK}) (br $ever)) (i64.const 0)"
 _THEN_EVER = f"(drop {ASK}) (loop $ever (br $ever)) (i64.const 0)"
 
@@ -58,6 +62,7 @@ async def test_a_guest_may_wait_again_and_again(workshop, wat, way, others):
     assert others.asked == 20
 
 
+@_fibers
 async def test_a_hundred_guests_wait_at_the_same_time(workshop, wat, others):
     """They wait beside each other, on one event loop and without a thread for each."""
     runtime = await _asking(workshop, wat, limits={"concurrency": 100, "memory": 2**20})
@@ -67,6 +72,7 @@ async def test_a_hundred_guests_wait_at_the_same_time(workshop, wat, others):
     assert [(await call)["value"] for call in calls] == list(range(100))
 
 
+@_fibers
 async def test_another_plugin_answers_while_a_thousand_calls_wait(workshop, wat, others):
     """The others' calls are answered inline, with nothing of the waiting ones in their way."""
     waiting = await workshop.plugin(
@@ -236,6 +242,7 @@ async def test_at_the_end_of_the_process_calls_that_wait_are_answered_by_policy(
     await until_true(lambda: not others.open, "all is given back")
 
 
+@_fibers
 async def test_a_guest_that_computes_long_between_its_waits_leaves_the_event_loop(workshop, wat, others):
     """Its steps run on threads until it is quick again; a loop on the event loop is nobody else's wait for long."""
     others.answer = b"{}"
