@@ -257,11 +257,11 @@ class Runtime:
         try:
             if number >= MAX_PLUGINS:
                 raise ConfigError(f"there are more than {MAX_PLUGINS} plugins in the bundle")
-            self.budget.check_one(entry.name, entry.limits)
+            self.budget.check_one(entry)
             permits = self._permits(entry, number)
             try:
                 # What is tried with it may take what a call may.
-                async with self.budget.taken(min(need(entry.limits), self.budget.total), _FIRST_INSTANCE_MS / 1000):
+                async with self.budget.taken(min(need(entry), self.budget.total), _FIRST_INSTANCE_MS / 1000):
                     # On a thread: a Go module's first instance takes milliseconds, and calls go on meanwhile.
                     fresh = await asyncio.to_thread(self._load, entry, find(entry), number, permits)
             except OverloadError as error:

@@ -306,8 +306,8 @@ def _client(plugin: BundlePlugin, cache: Cache, server: ValkeyServer, unavailabl
     # Here and not above: most workers ask no server.
     from hookline_runtime.host.backends.valkey import Valkey  # noqa: PLC0415
 
-    where = f"spec.caches.{cache.name}.valkey"
-    return Valkey(server, plugin.credentials, unavailable, CACHE.format(cache.name), where=where)
+    where, owner = f"spec.caches.{cache.name}.valkey", f"{plugin.namespace or ''}/{plugin.name}"
+    return Valkey(server, plugin.credentials, unavailable, CACHE.format(cache.name), owner=owner, where=where)
 
 
 def _prefix(plugin: BundlePlugin, cache: Cache) -> bytes:

@@ -68,7 +68,8 @@ class ClusterKv:
         parts = ("entries", "ends", "keys", "initial")
         self._keys = tuple(key_on_server(plugin.namespace, plugin.name, part).encode() for part in parts)
         prepare = self._write_initial if plugin.kv.initial else None
-        self._valkey = Valkey(server, plugin.credentials, unavailable, KEYS, prepare=prepare)
+        owner = f"{plugin.namespace or ''}/{plugin.name}"
+        self._valkey = Valkey(server, plugin.credentials, unavailable, KEYS, owner=owner, prepare=prepare)
 
     def close(self) -> None:
         """End the connection, on the event loop."""

@@ -171,6 +171,7 @@ def _database(
             locks=context.locks,
             key=f"connections\0{plugin.namespace or ''}\0{plugin.name}\0{source.name}",
         ),
+        owner=f"{plugin.namespace or ''}/{plugin.name}",
         title=DATA_SOURCE.format(source.name),
         patience=min(plugin.limits.wait / 2000, _MOST_PATIENT_S),
         unavailable=unavailable,

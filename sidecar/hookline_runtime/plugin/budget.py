@@ -31,13 +31,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from hookline_api.quantities import format_size
+from hookline_api.resources import Permission, grants
 from hookline_artifacts.errors import ConfigError
 from hookline_runtime.errors import OverloadError
+from hookline_runtime.host.http_message import MAX_BODY
+from hookline_runtime.host.query import MAX_PARAMETERS, MAX_SQL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from hookline_api.resources import Limits
+    from hookline_api.bundle import BundlePlugin
 
 _MIB: Final = 2**20
 PROCESSES: Final = 64 * _MIB
@@ -51,6 +54,10 @@ CHILD_LEAST: Final = 64 * _MIB
 """Of a child that compiles or checks: the interpreter and the engine take 40 MiB of it."""
 CALL: Final = 4 * _MIB
 """Of a call beside its memory, input and output: a native stack of 512 KiB, two tables of 200,000 elements in all."""
+_FETCH: Final = 8 * MAX_BODY
+"""Of a request or a response: its body, and the body as JSON, where a byte takes up to six."""
+_COMMAND: Final = 2 * _MIB
+"""Of a command for a server of keys: a value, and the value as it is sent."""
 WAITING: Final = 16 * _MIB
 """Of all inputs that wait in one worker for a permit or for memory: 64 of the largest that ``limits.input`` takes by
 default, thousands of usual ones. The bodies that they were read from wait with them, up to twice as much."""
@@ -59,9 +66,23 @@ WAITING_CALLS: Final = 4
 _UNBOUNDED: Final = 2**62
 
 
-def need(limits: Limits) -> int:
+def need(entry: BundlePlugin) -> int:
     """Bytes that one call of a plugin may come to have at the most."""
-    return limits.memory + limits.input + limits.output + CALL
+    limits = entry.limits
+    return limits.memory + limits.input + limits.output + CALL + _asked(entry)
+
+
+def _asked(entry: BundlePlugin) -> int:
+    """Bytes that the host has of what a call asks and is answered, beside the guest's own: one thing at a time."""
+    most = 0
+    if entry.data_sources and grants(entry.permissions, Permission.QUERY_EXECUTE):
+        # The rows as they came, and as one text.
+        most = MAX_SQL + MAX_PARAMETERS + 2 * max(source.postgres.max_bytes for source in entry.data_sources)
+    if entry.egress and grants(entry.permissions, Permission.HTTP_FETCH):
+        most = max(most, _FETCH)
+    if entry.kv.valkey is not None or any(cache.valkey is not None for cache in entry.caches):
+        most = max(most, _COMMAND)
+    return most
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,9 +196,9 @@ class Budget:
         self._make_room(self._reserve)
         self._pass_on()
 
-    def check_one(self, name: str, limits: Limits) -> None:
+    def check_one(self, entry: BundlePlugin) -> None:
         """Raise ``TooLargeError`` where one plugin alone is too much: before anything of it runs."""
-        one = _One(name, need(limits))
+        one = _One(entry.name, need(entry))
         if self.plan is not None and one.need > self.plan.most_guests:
             self.check([one], running=set())
 

@@ -100,7 +100,7 @@ class Plugin:
         self._has_secrets = entry.has_secrets
         self._counts_fuel = entry.limits.fuel is not None
         self._max_input = entry.limits.input
-        self.need = need(entry.limits)
+        self.need = need(entry)
         """Bytes that one of its calls may have at the most."""
         self._room = self.need
         """… or of the version before it, if that is asked in its place."""

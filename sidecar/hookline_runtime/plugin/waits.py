@@ -4,6 +4,10 @@ On a fiber (``guest.fibers``), a call goes in steps. Between two of them the eve
 waits for is awaited here. A step runs on the event loop while its plugin is quick, and on a thread of the plugin's
 otherwise, as whole calls of other plugins do. One bound covers all waiting of a call: ``limits.wait``, and the end of
 the process. A call that is cancelled, or whose time is over, is dropped where it stands, and its instance with it.
+
+DANGER: what a guest asks for may be answered without any waiting (a request that no rule allows, a short text, what is
+kept), and a guest may ask for that again and again. Nothing of asyncio, and so no time-out of its, comes in between. So
+the time is looked at before each wait, and the calls of one plugin share a part of each turn of the event loop.
 """
 
 from __future__ import annotations
@@ -13,7 +17,7 @@ import contextlib
 import functools
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from hookline_runtime.errors import DeadlineError
 from hookline_runtime.guest.waiting import Waiter, waited_too_long
@@ -27,6 +31,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_TURN_S: Final = 0.002
+"""How long one turn of the event loop may belong to one plugin's waiting calls, before they let others go first."""
+
 
 class Waits:
     """The waiting of one plugin's calls, ``limit_ms`` for each."""
@@ -36,6 +43,8 @@ class Waits:
         self._until: float | None = None
         self._under_way: set[asyncio.Timeout] = set()
         self._waiters: weakref.WeakSet[Waiter] = weakref.WeakSet()
+        self._turn: float | None = None
+        """When the first of its calls had this turn of the event loop; None before that."""
 
     def end_by(self, when: float) -> None:
         """Let no call wait beyond that moment of the event loop's clock: the process ends."""
@@ -67,14 +76,35 @@ class Waits:
         left, answer = self._limit_ms / 1000, None
         try:
             while True:
+                await self._have_turn()
                 work, result = await _run(executor, functools.partial(_step, steps, answer))
                 if work is None:
                     return result
+                if left <= 0:
+                    raise waited_too_long(self._limit_ms)
+                if self._until is not None and asyncio.get_running_loop().time() >= self._until:
+                    raise _process_ends()
+                if executor is not None:
+                    await self._have_turn()
                 started = time.perf_counter()
                 answer = await self._bounded(work, left)
                 left -= time.perf_counter() - started
         finally:
             steps.close()
+
+    async def _have_turn(self) -> None:
+        """Go on where its calls have had little of this turn of the event loop; else when they have."""
+        while True:
+            now = time.perf_counter()
+            if self._turn is None:
+                self._turn = now
+                asyncio.get_running_loop().call_soon(self._end_turn)
+            if now - self._turn < _TURN_S:
+                return
+            await asyncio.sleep(0)
+
+    def _end_turn(self) -> None:
+        self._turn = None
 
     async def _bounded(self, work: Coroutine[Any, Any, int | bytes], seconds: float) -> int | bytes:
         when = asyncio.get_running_loop().time() + max(0.0, seconds)

@@ -154,7 +154,7 @@ def _publisher(kind, names, kube=None, resolution=None):
     plugins = {}
     for name in names:
         known = {"key": (name, "p"), "name": "p", "namespace": name, "uid": "u", "status": b"{}", "generation": 1}
-        plugins[name, "p"] = SimpleNamespace(**known, selector=SimpleNamespace(required=True))
+        plugins[name, "p"] = SimpleNamespace(**known, facts=None, selector=SimpleNamespace(required=True))
     catalogue = SimpleNamespace(
         plugin=plugins.get, unguarded=lambda _plugin: ([], 0), can_go_back=lambda _plugin: False
     )  # fmt: skip

@@ -16,6 +16,7 @@ import contextlib
 import functools
 import logging
 import random
+import socket
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Self
 import psycopg
 from psycopg_pool import AsyncConnectionPool, AsyncNullConnectionPool, PoolTimeout
 
+from hookline_runtime.host.backends.lookups import NeverAskedError, addresses
 from hookline_runtime.host.backends.postgres_connection import CONNECT_S, Conninfo
 from hookline_runtime.host.backends.postgres_statement import Broken, Caps, describe, execute
 from hookline_runtime.host.backends.postgres_wire import Wire
@@ -100,8 +102,9 @@ class Connection(psycopg.AsyncConnection[Any]):
 class Postgres:
     """One data source of one plugin in this process.
 
-    ``patience`` is how long, in seconds, a call waits for a connection. ``unavailable`` is where others read whether
-    the source can be reached, under ``title``. ``hide`` takes the values of Secrets out of a text.
+    ``patience`` is how long, in seconds, a call waits for a connection; ``owner`` is the plugin, by its full name.
+    ``unavailable`` is where others read whether the source can be reached, under ``title``. ``hide`` takes the values
+    of Secrets out of a text.
     """
 
     def __init__(
@@ -110,6 +113,7 @@ class Postgres:
         conninfo: Conninfo,
         share: Share,
         *,
+        owner: str,
         title: str,
         patience: float,
         unavailable: dict[str, str],
@@ -118,6 +122,7 @@ class Postgres:
         self._source = source
         self._conninfo = conninfo
         self._share = share
+        self._owner = owner
         self._title = title
         self._patience = patience
         self._unavailable = unavailable
@@ -324,20 +329,31 @@ class Postgres:
             raise psycopg.OperationalError(self._down.message)
         try:
             async with asyncio.timeout(CONNECT_S):
-                connection = await make(**self._conninfo.arguments())
+                connection = await make(**self._conninfo.arguments() | await self._addresses())
             connection.wire = Wire(connection.pgconn)
         except TimeoutError:
             error: psycopg.Error = psycopg.OperationalError("no answer in time")
         except psycopg.Error as reason:
             error = reason
         except (OSError, ValueError) as reason:  # no descriptor is left; a host that can be no name
-            error = psycopg.OperationalError(str(reason) or "the system refuses")
+            error = psycopg.OperationalError(getattr(reason, "strerror", None) or str(reason) or "the system refuses")
         else:
             self._live = {each for each in self._live if not each.closed} | {connection}
             self._rise()
             return connection
         self._fall(self._sentence(error))
         raise error.with_traceback(None)
+
+    async def _addresses(self) -> dict[str, str]:
+        """Where its host is, for libpq, which tries one after the other. Raises OSError and UnicodeError."""
+        host = self._source.host
+        try:
+            found = await addresses(host, self._source.port, owner=self._owner)
+        except NeverAskedError as error:
+            raise OSError(error.errno, f"{host} is not asked: {error.strerror}") from None
+        except socket.gaierror as error:
+            raise OSError(error.errno, f"the name {host} is not known: {error.strerror}") from None
+        return {"host": ",".join([host] * len(found)), "hostaddr": ",".join(found)}
 
     def _fall(self, error: QueryError) -> None:
         """There is no new connection. Without any that is open, all who wait are told, and who comes.

@@ -172,8 +172,10 @@ class _Rows:
     def json(self) -> bytes:
         """``{"columns": …, "rows": …, "rowCount": …}``."""
         count = len(self._rows) if self._columns is not None else self._affected or 0
-        rows = b",".join(self._rows)
-        return b'{"columns":%b,"rows":[%b],"rowCount":%d}' % (self._columns or b"[]", rows, count)
+        rows = self._rows or [b""]
+        rows[0] = b'{"columns":%b,"rows":[%b' % (self._columns or b"[]", rows[0])
+        rows[-1] += b'],"rowCount":%d}' % count
+        return b",".join(rows)  # in one piece at once: it may be large
 
     def _grow(self, by: int) -> None:
         self._size += by

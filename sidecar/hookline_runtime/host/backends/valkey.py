@@ -28,7 +28,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, TypeVar, cast
 
 from hookline_artifacts.errors import HooklineError
-from hookline_artifacts.net.addresses import AddressPolicy
+from hookline_runtime.host.backends.lookups import NeverAskedError, addresses
 from hookline_runtime.host.backends.resp import MAX_REPLY, GarbageError, Parser, Refusal, Reply, packed
 from hookline_runtime.host.backends.valkey_server import target_of
 
@@ -63,8 +63,6 @@ _ALIVE: Final = (
 the way (a load balancer, a NAT) would else be found out by a guest's call."""
 _NOT_THE_PRIMARY: Final = frozenset({"READONLY", "LOADING", "MASTERDOWN"})
 """Of a server that is not, or not yet, the one to ask: after a failover its name leads to another."""
-_ADDRESSES: Final = AddressPolicy()
-_MOST_ADDRESSES: Final = 4
 
 _T = TypeVar("_T")
 Send = Callable[..., Awaitable[Reply]]
@@ -110,7 +108,8 @@ class Valkey:
 
     ``unavailable[name]`` is a sentence for as long as the server is away. ``prepare`` is awaited on each new connection
     before anybody else's command, with a function that sends one; what it raises makes the connection none. ``where``
-    is the settings' path in the spec, for sentences. Raises ConfigError where the settings cannot be used.
+    is the settings' path in the spec, for sentences; ``owner`` is the plugin that looks its name up. Raises ConfigError
+    where the settings cannot be used.
     """
 
     def __init__(
@@ -120,6 +119,7 @@ class Valkey:
         unavailable: dict[str, str],
         name: str,
         *,
+        owner: str = "",
         where: str = "spec.kv.valkey",
         max_reply: int = MAX_REPLY,
         prepare: Callable[[Send], Awaitable[None]] | None = None,
@@ -128,6 +128,7 @@ class Valkey:
         self._timeout = server.timeout / 1000
         self._unavailable = unavailable
         self._name = name
+        self._owner = owner
         self._max_reply = max_reply
         self._prepare = prepare
         self._connection: _Connection | None = None
@@ -230,17 +231,13 @@ class Valkey:
     async def _connect(self) -> _Connection:
         target, loop = self._target, asyncio.get_running_loop()
         host, port = self._node or (target.host, target.port)
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         error: OSError = OSError("the name has no address")
-        for *_, address in found[:_MOST_ADDRESSES]:
-            refusal = _ADDRESSES.refusal(str(address[0]))
-            if refusal is not None:
-                raise ValkeyAwayError(f"{target.shown} is not asked: {refusal}", not_sent=True)
+        for address in await addresses(host, port, owner=self._owner):
             connection = _Connection(target.shown, self._timeout, self._max_reply)
             try:
                 await loop.create_connection(
                     lambda made=connection: made,
-                    str(address[0]),
+                    address,
                     port,
                     ssl=target.tls,
                     server_hostname=host if target.tls else None,
@@ -349,6 +346,8 @@ class Valkey:
             return f"{self._target.shown} does not speak TLS as it should: {(error.reason or 'it ended').lower()}"
         if isinstance(error, TimeoutError):
             return f"{self._target.shown} does not answer"
+        if isinstance(error, NeverAskedError):
+            return f"{self._target.shown} is not asked: {error.strerror}"
         if isinstance(error, socket.gaierror):
             return f"the name of {self._target.shown} is not known: {error.strerror}"
         if isinstance(error, UnicodeError):
