@@ -137,13 +137,15 @@ def _step(steps: Steps, answer: int | bytes | None) -> tuple[Coroutine[Any, Any,
 
 
 async def _run(executor: Executor | None, function: Callable[[], T]) -> T:
-    """Call a function, here or there; where we are cancelled, it ends first."""
+    """Call a function, here or there; where we are cancelled, it ends first, or does not begin any more."""
     if executor is None:
         return function()
-    future = asyncio.get_running_loop().run_in_executor(executor, function)
+    work = executor.submit(function)
+    future = asyncio.wrap_future(work)
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
+        work.cancel()  # of no effect once a thread has it: else nobody would wait behind others for nothing
         while not future.done():
             with contextlib.suppress(asyncio.CancelledError):  # whoever asks twice waits, too: it is bounded
                 await asyncio.wait([future])
