@@ -108,3 +108,16 @@ async def test_a_call_that_waits_for_a_thread_is_cancelled_at_once():
         finally:
             go.set()
     assert not begun
+
+
+async def test_a_call_for_which_there_is_no_thread_is_an_overload(workshop, wat, others, monkeypatch):
+    """It is none of the guest's faults, and its breaker does not count it."""
+
+    def submit(*_, **__):
+        raise RuntimeError("can't start new thread")
+
+    runtime = await workshop.guest(wat.module(imports=FETCH, hooks={"custom_hook": ASK}), **SETTINGS)
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
+    assert (await runtime.call(Hook.CUSTOM, b"0"))["failure"] == "overload"
+    plugin = runtime.plugins["guest"]
+    assert plugin.hooks[Hook.CUSTOM].breaker.failures == plugin.permits.running == 0
