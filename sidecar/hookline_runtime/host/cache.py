@@ -10,6 +10,7 @@ share a cache, and plugins do not.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -138,11 +139,16 @@ class CacheFunctions:
 
     async def _set_waiting(self, memory: GuestMemory, *numbers: int) -> int:
         cache, key = _asked(self._caches, memory, *numbers[:4])
-        return await _come(cache.set(key, *_given(cache, memory, *numbers[4:])))
+        given = _given(cache, memory, *numbers[4:])
+        if isinstance(cache, _InPod):  # it may wait for other writers, and nothing waits on the event loop
+            return await asyncio.to_thread(cache.set, key, *given)
+        return await cache.set(key, *given)
 
     async def _delete_waiting(self, memory: GuestMemory, *where: int) -> int:
         cache, key = _asked(self._caches, memory, *where)
-        return await _come(cache.delete(key))
+        if isinstance(cache, _InPod):
+            return await asyncio.to_thread(cache.delete, key)
+        return await cache.delete(key)
 
 
 class _Count:

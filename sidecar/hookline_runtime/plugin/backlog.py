@@ -65,7 +65,13 @@ class Asker:
             self._call.reschedule(0.0)
 
     async def run(self, call: Coroutine[Any, Any, T]) -> T:
-        """What a call comes to. Raises GoneError as soon as the client leaves; the call is cancelled then."""
+        """What a call comes to. Raises GoneError as soon as the client leaves; the call is cancelled then.
+
+        Where the client has left before, as in the middle of a batch, nothing of it runs.
+        """
+        if self.gone:
+            call.close()
+            raise GoneError("the client is gone, and the call was dropped")
         timeout = asyncio.timeout(None)  # it passes when the client leaves
         try:
             async with timeout:

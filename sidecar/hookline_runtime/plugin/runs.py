@@ -164,7 +164,8 @@ class Runs:
 
     def _executor(self) -> ThreadPoolExecutor:
         if self._threads is None:
-            most = min(self._permits.most, _MAX_WAITING_THREADS if self.waits is not None else MAX_THREADS)
+            blocks = self.waits is not None and not self.steps  # a step waits for nobody
+            most = min(self._permits.most, _MAX_WAITING_THREADS if blocks else MAX_THREADS)
             self._threads = ThreadPoolExecutor(most, thread_name_prefix=f"plugin-{self._name}")
         return self._threads
 

@@ -19,7 +19,7 @@ import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from hookline_runtime.errors import DeadlineError
+from hookline_runtime.errors import DeadlineError, OverloadError
 from hookline_runtime.guest.waiting import Waiter, waited_too_long
 
 if TYPE_CHECKING:
@@ -137,13 +137,21 @@ def _step(steps: Steps, answer: int | bytes | None) -> tuple[Coroutine[Any, Any,
 
 
 async def _run(executor: Executor | None, function: Callable[[], T]) -> T:
-    """Call a function, here or there; where we are cancelled, it ends first."""
+    """Call a function, here or there; where we are cancelled, it ends first, or does not begin any more.
+
+    Raises OverloadError where the process has no thread left to give.
+    """
     if executor is None:
         return function()
-    future = asyncio.get_running_loop().run_in_executor(executor, function)
+    try:
+        work = executor.submit(function)
+    except RuntimeError as error:
+        raise OverloadError(f"no thread for the call: {error}") from error
+    future = asyncio.wrap_future(work)
     try:
         return await asyncio.shield(future)
     except asyncio.CancelledError:
+        work.cancel()  # of no effect once a thread has it: else nobody would wait behind others for nothing
         while not future.done():
             with contextlib.suppress(asyncio.CancelledError):  # whoever asks twice waits, too: it is bounded
                 await asyncio.wait([future])

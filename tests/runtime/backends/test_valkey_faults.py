@@ -174,3 +174,21 @@ async def test_a_large_answer_is_bounded_by_whoever_asks(client):
         with pytest.raises(ValkeyAwayError, match="more than 1000 bytes"):
             await client(server.settings(), max_reply=1000).command(b"GET", b"k")
     assert resp.MAX_REPLY > 1000
+
+
+async def test_a_flood_of_answers_to_nobody_is_not_read_to_its_end(client, monkeypatch):
+    """The server may be a tenant's own, and what it sends is read on everybody's event loop."""
+    fed, real = [], resp.Parser.feed
+
+    def feed(parser, data):
+        fed.append(len(data))
+        return real(parser, data)
+
+    monkeypatch.setattr(resp.Parser, "feed", feed)
+    async with FaultyValkey(b":1\r\n" * 60_000) as server:
+        unavailable = {}
+        asked = client(server.settings(), unavailable=unavailable)
+        assert await asked.command(b"GET", b"a") == 1
+        await until_true(lambda: "keys" in unavailable, "the end of the connection")
+        assert "sends an answer to nobody" in unavailable["keys"]
+    assert sum(fed) <= 2 * valkey_module._PIECE

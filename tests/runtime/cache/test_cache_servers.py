@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
@@ -224,3 +225,20 @@ async def test_a_real_guest_waits_for_a_server_and_gets_its_bytes(workshop, wat,
     assert (await runtime.call(Hook.CUSTOM, b'"k"'))["value"] == "got"
     assert runtime.plugins["guest"].host.caches == {"shared": {"hit": 1, "miss": 1, "away": 0}}
     assert store.usage() == {}
+
+
+async def test_a_write_into_the_pod_does_not_wait_on_the_event_loop(guest, url, store, monkeypatch):
+    """A plugin may have caches of both kinds; one that waits for other writers keeps nobody else waiting."""
+    where, real = [], store.writer.take
+
+    def take(patience):
+        where.append(threading.current_thread())
+        return real(patience)
+
+    monkeypatch.setattr(store.writer, "take", take)
+    asking = guest(server(url), {"name": "pod", "memory": {}})
+    assert await asking.set(b"k", b"v", cache=b"pod") == 0
+    assert await asking.get(b"k", cache=b"pod") == b"v"
+    assert await asking.delete(b"k", cache=b"pod") == 1
+    assert len(where) == 2
+    assert threading.main_thread() not in where

@@ -203,3 +203,27 @@ def test_what_the_parser_would_not_read_is_refused():
         with pytest.raises(QueryError) as refused:
             function("select 1 from a\0, b")
         assert refused.value.sqlstate == "22021"
+
+
+@pytest.mark.parametrize("run", ["+", "-+", "/*", "*/", "/**/", "+/*", "/*@", "+-*/", "</*"])
+@pytest.mark.parametrize("read", [sql_text.tables, sql_text.normalized])
+def test_operators_with_nothing_between_them_are_not_read(run, read):
+    """The scanner reads the rest of a run anew for each of them: 256 KiB would keep everybody's parser for minutes."""
+    with pytest.raises(QueryError, match="nothing between them") as raised:
+        read("select 1 " + run * (200_000 // len(run)))
+    assert raised.value.cause == "limit"
+
+
+@pytest.mark.parametrize("run", ["+", "-+", "/*", "/**/"])
+def test_a_short_text_of_many_operators_is_not_read_on_the_event_loop(run):
+    """Four thousand of them take fifty milliseconds."""
+    assert not sql_text.is_short("select 1 " + run * (4000 // len(run)))
+    assert sql_text.is_short("select 1 " + run * (200 // len(run)))
+
+
+@pytest.mark.parametrize(
+    "line", ["-" * 81 + "\n", "/*" + "*" * 76 + "*/\n", "/* " + "-" * 70 + " */\n", "-- " + "=" * 77 + "\n"]
+)
+def test_lines_that_people_draw_are_read(line):
+    """However many there are."""
+    assert sql_text.tables(line * 3000 + "select * from a" + "\n" + line * 100) == ["a"]

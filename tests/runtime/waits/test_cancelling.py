@@ -6,6 +6,8 @@ import asyncio
 import gc
 import os
 import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,8 @@ from hookline_api.hooks import Hook
 from hookline_runtime.guest import calls
 from hookline_runtime.plugin.backlog import Asker
 from hookline_runtime.plugin.stats import Summary
-from waiting import until_true
+from hookline_runtime.plugin.waits import Waits
+from waiting import PATIENCE_S, until_true
 
 _CANCELLED = max(3_000, int(os.environ.get("HOOKLINE_FUZZ", "0")) // 2)
 _ROUNDS = 5
@@ -89,3 +92,32 @@ async def test_guests_that_wait_may_end_with_their_process(workshop, wat, others
     await runtime.close()
     workshop.started.remove(runtime)
     assert others.cancelled == 64
+
+
+async def test_a_call_that_waits_for_a_thread_is_cancelled_at_once():
+    """Where all threads of its plugin are busy, nobody waits until one of them would have begun it."""
+    go, begun = threading.Event(), []
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(go.wait)
+        call = asyncio.create_task(Waits(1000).drive(lambda: begun.append(1), threads))
+        await asyncio.sleep(0)
+        call.cancel()
+        try:
+            await asyncio.wait([call], timeout=PATIENCE_S)
+            assert call.cancelled()
+        finally:
+            go.set()
+    assert not begun
+
+
+async def test_a_call_for_which_there_is_no_thread_is_an_overload(workshop, wat, others, monkeypatch):
+    """It is none of the guest's faults, and its breaker does not count it."""
+
+    def submit(*_, **__):
+        raise RuntimeError("can't start new thread")
+
+    runtime = await workshop.guest(wat.module(imports=FETCH, hooks={"custom_hook": ASK}), **SETTINGS)
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
+    assert (await runtime.call(Hook.CUSTOM, b"0"))["failure"] == "overload"
+    plugin = runtime.plugins["guest"]
+    assert plugin.hooks[Hook.CUSTOM].breaker.failures == plugin.permits.running == 0

@@ -162,6 +162,24 @@ async def test_a_client_that_leaves_ends_its_call_and_is_nobodys_failure(worksho
     assert (await runtime.call(Hook.CUSTOM, b"0"))["value"] == 1
 
 
+async def test_a_client_that_has_left_asks_nobody_any_more(workshop, wat, way, others):
+    """Each of the other calls of its batch would wait, one after the other, and ask others for nobody."""
+    runtime = await _asking(workshop, wat, limits={"wait": "60s"})
+    asker = Asker()
+    calls = [runtime.answer(Hook.CUSTOM, b"%d" % number) for number in range(100)]
+
+    async def batch():
+        return [await later(asker) for later in calls]
+
+    answering = asyncio.create_task(batch())
+    await others.until(1)
+    asker.leave()
+    assert all(b'"failure"' in answer for answer in await answering)
+    assert others.asked == 1
+    await until_true(lambda: not runtime.plugins["guest"].permits.running, "all is given back")
+    assert sum(_summary(runtime).failures.values()) == 0
+
+
 async def test_the_same_asker_may_ask_again(workshop, wat, way, others):
     """A connection asks one call after the other."""
     others.answer = 0.0

@@ -25,8 +25,15 @@ _SHORT_WEIGHT: Final = 128
 _MAX_WEIGHT: Final = 8192
 """Places where a column or a statement may begin: for each of them ``normalize`` takes 8 KiB and up to 70 µs."""
 _MAX_TABLES: Final = 4096
+_SHORT_READING: Final = 2**16
+_MAX_READING: Final = 2**22
+"""Characters that the scanner reads again at the most, 7 ns each. It reads a run of operators to its end, takes one
+``+``, ``-`` or beginning of a comment of it, and reads the rest anew: 256 KiB of ``+-`` would keep it busy for minutes,
+and nobody can stop it."""
 
 _WEIGHTS: Final = re.compile(r"[,;]|\bselect\b", re.IGNORECASE)
+_RUN: Final = re.compile(r"(?<![~!@#^&|`?+\-*/%<>=])[~!@#^&|`?+\-*/%<>=]{16,}")
+"""Of characters of operators: https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-OPERATORS"""
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _TOKEN: Final = re.compile(rb'("(?:[^"\\]|\\.)*")(:)?|[{}\[\]]')
 _STRUCTURED: Final = (b'"withClause":', b'"lockedRels":', b'"DropStmt":', b'"object":{"List":')
@@ -40,19 +47,27 @@ _TABLE_KINDS: Final = {
 
 def is_short(sql: str) -> bool:
     """Whether the functions below take few milliseconds, whatever it says."""
-    return len(sql) <= _SHORT_TEXT and _weight(sql) <= _SHORT_WEIGHT
+    return len(sql) <= _SHORT_TEXT and _weight(sql) <= _SHORT_WEIGHT and _reading(sql) <= _SHORT_READING
 
 
 def _weight(sql: str) -> int:
     return sum(1 for _ in _WEIGHTS.finditer(sql))
 
 
+def _reading(sql: str) -> int:
+    """Characters that are read again, about. What stands behind ``--`` is a comment, which is read once."""
+    runs = (found[0] for found in _RUN.finditer(sql))
+    return sum(len(run) * (run.count("/*") + run.count("+") + run.replace("--", "").count("-")) for run in runs)
+
+
 def check(sql: str) -> None:
-    """Raises QueryError where a text is too long, or has a NUL: for the parser it would end there."""
+    """Raises QueryError where a text is too long to be read, or has a NUL: for the parser it would end there."""
     if "\0" in sql:
         raise QueryError("failed", "the statement has a NUL in it", BAD_TEXT)
     if len(sql.encode()) > MAX_TEXT:
         raise QueryError("limit", f"the statement has more than {MAX_TEXT} bytes")
+    if _reading(sql) > _MAX_READING:
+        raise QueryError("limit", "the statement has thousands of operators or comments with nothing between them")
 
 
 def normalized(sql: str) -> str:
