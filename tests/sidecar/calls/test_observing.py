@@ -286,7 +286,7 @@ async def test_an_audit_log_has_every_statement_or_says_how_many_it_lacks(new_si
     verified = (await sidecar.ask("custom_hook", {"verify": True}))["value"]
     assert verified["intact"]
     assert verified["newest"] + counted["dropped"] == 3000
-    assert counted["failures"] == {"trap": 0, "timeout": 0, "result": 0, "overload": counted["dropped"]}
+    assert counted["failures"] == {"trap": 0, "timeout": 0, "result": 0, "overload": counted["dropped"], "store": 0}
     assert overflow == "Drop" or counted["dropped"] == 0
     assert overflow == "Wait" or counted["waited"] == 0
     total = sum(

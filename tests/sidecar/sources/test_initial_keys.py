@@ -48,7 +48,8 @@ async def test_every_worker_has_them_and_the_bundle_shows_them(new_sidecar, gues
     sidecar.start()
     assert await say_all(sidecar) == ["one"] * 8
     (entry,) = sidecar.get("/v1/bundle")[1]["plugins"]
-    assert entry["kv"] == {"initial": {"k": '"one"', "other": ""}, "overwrite": "Never"}
+    shared = {"scope": "Pod", "valkey": None}
+    assert entry["kv"] == {"initial": {"k": '"one"', "other": ""}, "overwrite": "Never", **shared}
     assert "plugin 'p': 2 keys of kv.initial are written: 'k', 'other'" in sidecar.log
 
 
