@@ -17,6 +17,8 @@ from urllib.parse import quote, unquote_plus
 
 from yarl import URL
 
+from hookline_artifacts.net.paths import without_dots
+
 _PARTS: Final = re.compile(r"(?:([A-Za-z][A-Za-z0-9+.-]*):)?(?://([^/?#]*))?([^?#]*)(\?[^#]*)?(?:#.*)?", re.DOTALL)
 _ILLEGAL: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})|[^A-Za-z0-9\-._~!$&'()*+,;=:@/?%]")
 _MAX_AUTHORITY: Final = 1024
@@ -45,7 +47,7 @@ def foreign(text: str, *, base: URL | None = None) -> URL:
         if not path:
             path, query = before, query if query is not None else asked and f"?{asked}"
         elif not path.startswith("/"):
-            path = _without_dots(before.rpartition("/")[0] + "/" + path)
+            path = without_dots(before.rpartition("/")[0] + "/" + path)
     else:
         raise ValueError("it names no host")
     return home.with_path(_escaped(path or "/") + _escaped(query or ""), encoded=True)
@@ -78,17 +80,3 @@ def _escaped(text: str) -> str:
     # Bytes of a header that are not UTF-8 arrive as surrogates, and leave as the same bytes.
     data = text.encode("utf-8", "surrogateescape")
     return _ILLEGAL.sub(lambda found: b"%%%02X" % found[0][0], data).decode("ascii")
-
-
-def _without_dots(path: str) -> str:
-    """A path of a relative reference, its ``.`` and ``..`` taken: RFC 3986, 5.2.4."""
-    kept: list[str] = []
-    parts = path.split("/")[1:]
-    for part in parts:
-        if part == "..":
-            del kept[-1:]
-        elif part != ".":
-            kept.append(part)
-    if parts[-1] in {".", ".."}:
-        kept.append("")
-    return "/" + "/".join(kept)

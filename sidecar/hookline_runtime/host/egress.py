@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 from hookline_artifacts.errors import ConfigError
 from hookline_artifacts.net.addresses import NamedAddresses
+from hookline_artifacts.net.paths import without_dots
 from hookline_runtime.host.http_message import MAX_URL, HttpError
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def follow(here: Target, location: str) -> Target:
         elif not path.startswith("/") and authority is None:
             path = here.path.rpartition("/")[0] + "/" + path
         origin = here.origin if authority is None else f"{here.scheme}:{authority}"
-        there = read_url(f"{origin}{_without_dots(path) if path else ''}{query or ''}")
+        there = read_url(f"{origin}{without_dots(path) if path else ''}{query or ''}")
     if here.scheme == "https" and there.scheme == "http":
         raise HttpError("denied", f"{here.origin} redirects to {there.origin}, and https is not left for http")
     return there
@@ -291,17 +292,3 @@ def _spelled(path: str) -> str:
         return letter if letter in _UNRESERVED else found[0].upper()
 
     return _ESCAPE.sub(respelled, path)
-
-
-def _without_dots(path: str) -> str:
-    """A path of a relative reference, its ``.`` and ``..`` taken: RFC 3986, 5.2.4."""
-    kept: list[str] = []
-    parts = path.split("/")[1:]
-    for part in parts:
-        if part == "..":
-            del kept[-1:]
-        elif part != ".":
-            kept.append(part)
-    if parts[-1] in {".", ".."}:
-        kept.append("")
-    return "/" + "/".join(kept)
