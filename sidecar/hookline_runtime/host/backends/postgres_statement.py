@@ -12,7 +12,10 @@ What libpq is given of the server's bytes is bounded too (``postgres_wire``): of
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import functools
 import re
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -37,8 +40,6 @@ _WIRE_FACTOR: Final = 4
 _WIRE_MORE: Final = 64 * 1024
 """What a result may take on the wire, TLS and headers included. A column of one digit takes 5 bytes there and 2 as
 JSON, a row 7 and 3; all else takes less than twice as much."""
-_LARGE: Final = 64 * 1024
-"""Bytes of rows that are not read on the event loop's thread."""
 _TURN_S: Final = 0.002
 """How long the event loop belongs to one result at the most."""
 
@@ -166,6 +167,7 @@ class _Rows:
             made = b"[" + b",".join(texts) + b"]"
             self._grow(len(made) + 1)
             self._rows.append(made)
+            values.breathe()
         if result.status not in _ROWS:
             self._affected = result.command_tuples
 
@@ -181,6 +183,17 @@ class _Rows:
         self._size += by
         if self._size > self._caps.size:
             raise too_large(self._caps)
+
+
+def _read(taker: _Rows | _Description, result: PGresult, given_up: threading.Event) -> None:
+    with values.beside(given_up):
+        taker.take(result)
+
+
+@functools.cache
+def _threads() -> concurrent.futures.ThreadPoolExecutor:
+    """For what takes long to read: few, and none of the event loop's own, which reloads and others' keys need."""
+    return concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="hookline-rows")
 
 
 def too_large(caps: Caps) -> QueryError:
@@ -285,10 +298,14 @@ class _Flight:
                 turn = time.monotonic()
 
     async def _take(self, taker: _Rows | _Description, result: PGresult) -> None:
-        is_large, self._taken = self._wire.received - self._taken > _LARGE, self._wire.received
+        is_large, self._taken = self._wire.received - self._taken > values.LARGE, self._wire.received
         try:
             if is_large:  # many items of arrays take long, wherever they are read
-                await asyncio.to_thread(taker.take, result)
+                given_up = threading.Event()
+                try:
+                    await asyncio.get_running_loop().run_in_executor(_threads(), _read, taker, result, given_up)
+                finally:
+                    given_up.set()
             else:
                 taker.take(result)
         except QueryError as error:
