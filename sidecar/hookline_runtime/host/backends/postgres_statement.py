@@ -45,7 +45,8 @@ _TURN_S: Final = 0.002
 
 _BLANK: Final = re.compile(rb"(?:[ \t\n\r\f\v;]++|--[^\r\n]*+)*+")
 _COMMENT: Final = re.compile(rb"/\*|\*/")
-_MAX_MARKS: Final = 1000
+_MAX_MARKS: Final = 2000
+"""Beginnings and ends of comments in front of a statement: they are read on the event loop."""
 _PREPARE: Final = re.compile(rb"prepare(?![\w$\x80-\xff])", re.IGNORECASE)
 """Of a transaction: it would stay, with its locks, for somebody who ends it. PostgreSQL takes it for no writing."""
 
@@ -112,14 +113,15 @@ async def describe(connection: PGconn, wire: Wire, sql: bytes, *, caps: Caps) ->
 
 def _refuse_prepare(sql: bytes) -> None:
     """Raises QueryError where a statement's first word is PREPARE; comments in front of it may be nested."""
-    at, depth = _BLANK.match(sql).end(), 0  # type: ignore[union-attr] # it matches nothing, too
+    at, depth, marks = _BLANK.match(sql).end(), 0, 0  # type: ignore[union-attr] # it matches nothing, too
     while sql.startswith(b"/*", at):
-        for count, mark in enumerate(_COMMENT.finditer(sql, at)):
+        for mark in _COMMENT.finditer(sql, at):
             depth += 1 if mark[0] == b"/*" else -1
+            marks += 1
             if not depth:
                 break
-            if count >= _MAX_MARKS:
-                raise QueryError("limit", f"the statement begins with more than {_MAX_MARKS} comments in each other")
+            if marks > _MAX_MARKS:
+                raise QueryError("limit", f"the statement begins with more than {_MAX_MARKS // 2} comments")
         if depth:
             return  # it does not end, which the server will say
         at = _BLANK.match(sql, mark.end()).end()  # type: ignore[union-attr]
