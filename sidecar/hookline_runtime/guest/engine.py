@@ -72,6 +72,8 @@ _SETTINGS: Final[dict[str, bool | int]] = {
 }
 
 _INSTANCES: Final = 4096
+_NESTED: Final = 512
+"""Stacks more than instances: a guest's ``alloc`` for an answer has one of its own, and of each thread one runs."""
 _GUARDS: Final = 64 * 2**20
 _MAP_NORESERVE: Final = 0x4000  # asm-generic/mman-common.h; Python 3.11 has no name for it
 _POOL: Final = {
@@ -118,7 +120,7 @@ def engine(*, fuel: bool) -> wasmtime.Engine:
                 if fibers:
                     capi.use_fibers(config, _FIBER_STACK)
                 if capi.unfit is None and _has_room_for_pool():
-                    capi.use_pool(config, stacks=_INSTANCES if fibers else 0, **_POOL)
+                    capi.use_pool(config, stacks=_INSTANCES + _NESTED if fibers else 0, **_POOL)
                 found = _engines[fuel] = wasmtime.Engine(config)
     return found
 

@@ -245,3 +245,10 @@ async def test_statements_at_the_same_time_do_not_meet(make):
     assert answers == list(range(100))
     await until_true(lambda: source.database.used == 0, "an idle source")
     assert source.database.connections <= 4
+
+
+@pytest.mark.parametrize("comments", ["/**/" * 200_000, "/*" * 200_000, "/* */\n" * 150_000])
+async def test_a_statement_behind_very_many_comments_is_not_read(source, comments):
+    """They are looked through on the event loop, which has nobody's quarter of a second for it."""
+    assert (await source.error(comments + "select 1"))[0] == "limit"
+    assert await source.one("/* a */" * 500 + "select 1") == 1

@@ -12,7 +12,10 @@ What libpq is given of the server's bytes is bounded too (``postgres_wire``): of
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import functools
 import re
+import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -37,14 +40,13 @@ _WIRE_FACTOR: Final = 4
 _WIRE_MORE: Final = 64 * 1024
 """What a result may take on the wire, TLS and headers included. A column of one digit takes 5 bytes there and 2 as
 JSON, a row 7 and 3; all else takes less than twice as much."""
-_LARGE: Final = 64 * 1024
-"""Bytes of rows that are not read on the event loop's thread."""
 _TURN_S: Final = 0.002
 """How long the event loop belongs to one result at the most."""
 
 _BLANK: Final = re.compile(rb"(?:[ \t\n\r\f\v;]++|--[^\r\n]*+)*+")
 _COMMENT: Final = re.compile(rb"/\*|\*/")
-_MAX_MARKS: Final = 1000
+_MAX_MARKS: Final = 2000
+"""Beginnings and ends of comments in front of a statement: they are read on the event loop."""
 _PREPARE: Final = re.compile(rb"prepare(?![\w$\x80-\xff])", re.IGNORECASE)
 """Of a transaction: it would stay, with its locks, for somebody who ends it. PostgreSQL takes it for no writing."""
 
@@ -111,14 +113,15 @@ async def describe(connection: PGconn, wire: Wire, sql: bytes, *, caps: Caps) ->
 
 def _refuse_prepare(sql: bytes) -> None:
     """Raises QueryError where a statement's first word is PREPARE; comments in front of it may be nested."""
-    at, depth = _BLANK.match(sql).end(), 0  # type: ignore[union-attr] # it matches nothing, too
+    at, depth, marks = _BLANK.match(sql).end(), 0, 0  # type: ignore[union-attr] # it matches nothing, too
     while sql.startswith(b"/*", at):
-        for count, mark in enumerate(_COMMENT.finditer(sql, at)):
+        for mark in _COMMENT.finditer(sql, at):
             depth += 1 if mark[0] == b"/*" else -1
+            marks += 1
             if not depth:
                 break
-            if count >= _MAX_MARKS:
-                raise QueryError("limit", f"the statement begins with more than {_MAX_MARKS} comments in each other")
+            if marks > _MAX_MARKS:
+                raise QueryError("limit", f"the statement begins with more than {_MAX_MARKS // 2} comments")
         if depth:
             return  # it does not end, which the server will say
         at = _BLANK.match(sql, mark.end()).end()  # type: ignore[union-attr]
@@ -166,6 +169,7 @@ class _Rows:
             made = b"[" + b",".join(texts) + b"]"
             self._grow(len(made) + 1)
             self._rows.append(made)
+            values.breathe()
         if result.status not in _ROWS:
             self._affected = result.command_tuples
 
@@ -181,6 +185,17 @@ class _Rows:
         self._size += by
         if self._size > self._caps.size:
             raise too_large(self._caps)
+
+
+def _read(taker: _Rows | _Description, result: PGresult, given_up: threading.Event) -> None:
+    with values.beside(given_up):
+        taker.take(result)
+
+
+@functools.cache
+def _threads() -> concurrent.futures.ThreadPoolExecutor:
+    """For what takes long to read: few, and none of the event loop's own, which reloads and others' keys need."""
+    return concurrent.futures.ThreadPoolExecutor(2, thread_name_prefix="hookline-rows")
 
 
 def too_large(caps: Caps) -> QueryError:
@@ -285,10 +300,14 @@ class _Flight:
                 turn = time.monotonic()
 
     async def _take(self, taker: _Rows | _Description, result: PGresult) -> None:
-        is_large, self._taken = self._wire.received - self._taken > _LARGE, self._wire.received
+        is_large, self._taken = self._wire.received - self._taken > values.LARGE, self._wire.received
         try:
             if is_large:  # many items of arrays take long, wherever they are read
-                await asyncio.to_thread(taker.take, result)
+                given_up = threading.Event()
+                try:
+                    await asyncio.get_running_loop().run_in_executor(_threads(), _read, taker, result, given_up)
+                finally:
+                    given_up.set()
             else:
                 taker.take(result)
         except QueryError as error:

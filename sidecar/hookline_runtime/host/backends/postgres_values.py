@@ -9,8 +9,11 @@ them, stays the text that it is.
 from __future__ import annotations
 
 import binascii
+import contextlib
 import re
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import orjson
@@ -23,6 +26,11 @@ Encoder = Callable[[bytes], bytes]
 
 NULL: Final = b"null"
 MAX_PARAMETERS: Final = 1000
+LARGE: Final = 64 * 1024
+"""Bytes that are not read on the event loop's thread."""
+_STEPS: Final = 128
+"""Of reading an array: a fraction of a millisecond. A thread that is not asked for the interpreter keeps it for
+5 ms, and several of them the longer: calls would wait for 30 ms and more, for seconds."""
 _MAX_DEPTH: Final = 6
 """Dimensions of an array, as in the server (MAXDIM)."""
 
@@ -91,6 +99,31 @@ _NAMES: Final = {each.oid: each.name for each in types} | {
 }
 
 
+class _Thread(threading.local):
+    given_up: threading.Event | None = None
+
+
+_READING: Final = _Thread()
+
+
+@contextlib.contextmanager
+def beside(given_up: threading.Event) -> Iterator[None]:
+    """What is read on this thread is read beside the event loop's, until nobody wants it any more."""
+    _READING.given_up = given_up
+    try:
+        yield
+    finally:
+        _READING.given_up = None
+
+
+def breathe() -> None:
+    """Let the event loop's thread have the interpreter, where this is another one. Raises QueryError if it is over."""
+    if _READING.given_up is not None:
+        if _READING.given_up.is_set():
+            raise QueryError("timeout", "nobody waits for the result any more")
+        time.sleep(0)
+
+
 def type_name(oid: int) -> str:
     """The name of a type, ``int4`` or ``int4[]``; of a database's own one, its number."""
     return _NAMES.get(oid) or str(oid)
@@ -112,9 +145,13 @@ def _array(value: bytes, each: Encoder, delimiter: bytes) -> bytes:
     """
     bounds = _BOUNDS.match(value)
     at, depth = bounds.end() if bounds else 0, 0
+    steps = 0
     made: list[bytes] = []
     items = _ITEMS[delimiter]
     while at < len(value):
+        steps += 1
+        if not steps % _STEPS:
+            breathe()
         byte = value[at : at + 1]
         if byte == b"{":
             depth += 1
@@ -138,6 +175,7 @@ def _array(value: bytes, each: Encoder, delimiter: bytes) -> bytes:
         at += 1
         if depth < 0 or depth > _MAX_DEPTH:
             return _text(value)
+    breathe()
     return b"".join(made) if made and not depth else _text(value)
 
 
