@@ -43,6 +43,8 @@ _SERVER_ERROR: Final = 500
 _BAD: Final = 400
 _SHORTEST_SECRET: Final = 4
 """Characters; a shorter one stands in any text."""
+_LOG_PAUSE_S: Final = 10.0
+"""Between two lines about hosts that no rule names."""
 _FAILURES: Final = 3
 """In a row, after which a host counts as unavailable."""
 _MAX_HOSTS: Final = 64
@@ -94,9 +96,13 @@ class _Hop(NamedTuple):
 class Reach:
     """Which hosts answer, and how that shows in ``PluginHost.unavailable``."""
 
-    def __init__(self, plugin: str, unavailable: dict[str, str]) -> None:
-        self._plugin = plugin
+    def __init__(self, plugin: BundlePlugin, unavailable: dict[str, str]) -> None:
+        self._plugin = plugin.name
         self._unavailable = unavailable
+        # Behind a ``*`` a guest chooses the host: it may make names of values of Secrets, and as many as it likes.
+        self._named_in_rules = frozenset(rule.host.lower() for rule in plugin.egress)
+        self._hides = plugin.has_secrets
+        self._logged_at = -_LOG_PAUSE_S
         self._failures: OrderedDict[str, int] = OrderedDict()
         """In a row, of each host that failed last."""
 
@@ -108,13 +114,27 @@ class Reach:
             self._unavailable.pop(_named(self._failures.popitem(last=False)[0]), None)
         if count >= _FAILURES:
             if _named(host) not in self._unavailable:
-                log.warning("plugin '%s': %s is unavailable: %s", self._plugin, _named(host), why)
+                self._log(host, why)
             self._unavailable[_named(host)] = why
 
     def answered(self, host: str) -> None:
         """A request got an answer, whatever it says."""
         if self._failures.pop(host, None) is not None and self._unavailable.pop(_named(host), None) is not None:
-            log.info("plugin '%s': %s answers again", self._plugin, _named(host))
+            self._log(host, None)
+
+    def _log(self, host: str, why: str | None) -> None:
+        """Say that a host is away, and why, or that it answers again."""
+        shown = _named(host)
+        if host not in self._named_in_rules:
+            now = time.monotonic()
+            if now - self._logged_at < _LOG_PAUSE_S:
+                return
+            self._logged_at = now
+            shown, why = ("a host that a rule with a * allows", why and "") if self._hides else (shown, why)
+        if why is None:
+            log.info("plugin '%s': %s answers again", self._plugin, shown)
+        else:
+            log.warning("plugin '%s': %s is unavailable%s", self._plugin, shown, f": {why}" if why else "")
 
 
 class HttpClient:
@@ -131,7 +151,7 @@ class HttpClient:
         owner = f"{plugin.namespace or ''}/{plugin.name}"
         self._backend = backend(owner, self._egress.rules, plugin.limits.wait / 1000)
         self._most_ms = plugin.limits.wait * _OF_ITS_WAIT
-        self._reach = Reach(plugin.name, unavailable)
+        self._reach = Reach(plugin, unavailable)
         self._cache = ResponseCache()
         self._flights: dict[_Key, _Flight] = {}
         """Those that others may join."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from hookline_api.bundle import BundlePlugin
 from hookline_runtime.host.http_client import Reach
 from http_guests import LOOPBACK, body, served, spoken
 from waiting import until_true
@@ -62,9 +63,29 @@ async def test_a_host_that_is_silent_is_unavailable(guest):
 def test_hosts_that_fail_are_bounded():
     """A wildcard may be for any number of names."""
     shown = {}
-    reach = Reach("guest", shown)
+    reach = Reach(BundlePlugin(name="guest"), shown)
     for number in range(1000):
         for _ in range(3):
             reach.failed(f"h{number}.test", "why")
     assert len(shown) == 64
     assert "egress host 'h999.test'" in shown
+
+
+def test_a_host_that_a_guest_made_up_is_in_no_log(caplog):
+    """Where the plugin has values of Secrets: a guest could make names of them. And many of them are few lines."""
+    plugin = BundlePlugin.model_validate(
+        {
+            "name": "guest",
+            "permissions": ["http.fetch"],
+            "egress": [{"host": "*.example.com"}, {"host": "named.example.com"}],
+            "credentials": {"s/k": "value"},
+        }
+    )
+    reach = Reach(plugin, {})
+    for host in ("value.example.com", "other.example.com", "named.example.com"):
+        for _ in range(3):
+            reach.failed(host, f"{host} does not answer")
+    assert "value" not in caplog.text
+    assert "other" not in caplog.text
+    assert len(caplog.records) == 2
+    assert "named.example.com" in caplog.text
