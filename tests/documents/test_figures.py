@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from hookline_api.bundle import BundlePlugin
 from hookline_api.resources import Limits
 from hookline_runtime.host import basics, cache_store, http_cache, http_client, http_message, kv, kv_functions, query
 from hookline_runtime.host import cache as cache_functions
@@ -51,7 +52,7 @@ SAID = [
     ("32 requests on their way in each worker", http_client.CONCURRENCY, 32),
     ("and 1,024 that are on their way or wait for that", http_client.MAX_WAITING, 1024),
     ("at most 64 calls of a plugin wait at a time in one worker", runs._MAX_WAITING_THREADS, 64),
-    ("`limits.memory + limits.input + limits.output + 4Mi`", budget.need(Limits()),
+    ("`limits.memory + limits.input + limits.output + 4Mi`", budget.need(BundlePlugin(name="p")),
      Limits().memory + Limits().input + Limits().output + 4 * MIB),
     ("`limits.timeout` (default 100ms)", Limits().timeout, 100),
     ("`limits.wait` (default 1s)", Limits().wait, 1000),

@@ -16,8 +16,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hookline_api.bundle import BundlePlugin
 from hookline_api.quantities import parse_size
-from hookline_api.resources import Limits
 from hookline_operator.webhooks.annotations import ANNOTATIONS, AUTH_HEADERS, InjectionSettings
 from hookline_operator.webhooks.container import CONTAINER
 from hookline_operator.webhooks.injection import inject, patch
@@ -374,7 +374,7 @@ def test_what_a_sidecar_is_given_has_room_for_a_plugin_of_the_default_limits(wor
 
     def fits(limit):
         plan = Plan.of(int(parse_size(limit)), workers=workers, state=kept)
-        return need(Limits()) <= plan.most_guests
+        return need(BundlePlugin(name="p")) <= plan.most_guests
 
     given = run(annotated(sidecar_workers=str(workers)))
     assert given.warnings == ()
