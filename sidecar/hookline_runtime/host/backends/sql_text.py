@@ -36,7 +36,7 @@ _RUN: Final = re.compile(r"(?<![~!@#^&|`?+\-*/%<>=])[~!@#^&|`?+\-*/%<>=]{16,}")
 """Of characters of operators: https://www.postgresql.org/docs/current/sql-syntax-lexical.html#SQL-SYNTAX-OPERATORS"""
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\.)*"')
 _TOKEN: Final = re.compile(rb'("(?:[^"\\]|\\.)*(?:"|\\?\Z))(:)?|[{}\[\]]', re.DOTALL)
-"""Of JSON. A string that does not end, which the parser never writes, goes to the end of the text: so this is linear."""
+"""Of JSON. A string without an end, which the parser never writes, goes to the end of the text: so it is linear."""
 _STRUCTURED: Final = (b'"withClause":', b'"lockedRels":', b'"DropStmt":', b'"object":{"List":')
 _TABLE_KINDS: Final = {
     b'"OBJECT_TABLE"': 0, b'"OBJECT_VIEW"': 0, b'"OBJECT_MATVIEW"': 0, b'"OBJECT_FOREIGN_TABLE"': 0,
