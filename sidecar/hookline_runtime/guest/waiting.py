@@ -1,8 +1,8 @@
 """Host functions that wait, for guests whose calls run on threads: the thread stands still meanwhile.
 
 It is what runs where calls cannot have a stack of their own (``fibers.py``), with the same meaning: the work is done on
-the event loop, one bound covers all waiting of a call, and a call whose waiting has ended is a failed one. It costs ten
-times as much, and a thread for each call that waits. And the guest is not cut at once: it gets the function's error,
+the event loop, one bound covers all waiting of a call, and a call whose waiting has ended is a failed one. Such a call
+costs three times as much, and a thread while it waits. And the guest is not cut at once: it gets the function's error,
 and may go on for what is left of ``limits.timeout``.
 """
 
