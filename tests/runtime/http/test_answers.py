@@ -97,9 +97,9 @@ async def test_a_bomb_goes_off_nowhere(plain, guest):
     ("headers", "raw"),
     [
         ({"Content_Encoding": "br"}, b"x"),
-        ({"Content_Encoding": "gzip, gzip"}, gzip.compress(gzip.compress(b"x"))),
+        ({"Content_Encoding": "gzip, gzip"}, gzip.compress(gzip.compress(b"x", mtime=0), mtime=0)),
         ({"Content_Encoding": "gzip"}, b"not gzip"),
-        ({"Content_Encoding": "gzip"}, gzip.compress(b"x" * 1000)[:-5]),
+        ({"Content_Encoding": "gzip"}, gzip.compress(b"x" * 1000, mtime=0)[:-5]),
     ],
 )
 async def test_a_body_in_another_coding_than_was_asked_for_is_none(plain, guest, headers, raw):
