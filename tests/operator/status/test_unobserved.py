@@ -88,10 +88,12 @@ async def test_the_last_operator_leaves_no_status_that_says_true(
 
     def events():
         found = control_plane.get("events", f"--namespace={tenant.name}")["items"]
-        return sorted(each["metadata"]["name"] for each in found if each["involvedObject"]["name"] == "guard")
+        mine = [each for each in found if each["involvedObject"]["name"] == "guard"]
+        return sorted((each["metadata"]["name"], each["reason"]) for each in mine)
 
-    told = events()
     operator.stop()
+    told = events()  # once none is on its way any more
+    assert not [reason for _, reason in told if reason in {"NotObserved", "Unknown"}]
     left = tenant.status("guard")["conditions"]
     assert (left["Ready"]["status"], left["Ready"]["reason"]) == ("Unknown", "NotObserved")
     assert f"True ({ready['reason']}): {ready['message']}" in left["Ready"]["message"]
