@@ -29,7 +29,7 @@ from hookline_runtime.host import kv_scripts as scripts
 from hookline_runtime.host.arguments import ABSENT, U32, CodeError, read, write
 from hookline_runtime.host.backends.valkey import Send, Valkey, ValkeyError, ValkeyReplyError
 from hookline_runtime.host.kv import MAX_KEY, MAX_VALUE, KvError, KvStore, key_on_server
-from hookline_runtime.host.kv_functions import MAX_LISTED, MOST_PATIENT_S
+from hookline_runtime.host.kv_functions import KV_FUNCTIONS, MAX_LISTED, MOST_PATIENT_S
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -168,12 +168,7 @@ class ClusterKvFunctions:
 
     def functions(self) -> Mapping[str, Callable[..., Any]]:
         """By name of the import."""
-        return {
-            name: getattr(self, f"_{name}")
-            for name in (
-                "kv_get", "kv_set", "kv_delete", "kv_list", "kv_incr", "kv_compare_and_set", "kv_set_ttl",
-            )
-        }  # fmt: skip
+        return {name: getattr(self, f"_{name}") for name in KV_FUNCTIONS}
 
     def close(self) -> None:
         """End the connection, on the event loop."""

@@ -24,6 +24,12 @@ MAX_LISTED: Final = 2**20
 """Bytes of the keys of one list at the most."""
 
 
+KV_FUNCTIONS: Final = (
+    "kv_get", "kv_set", "kv_delete", "kv_list", "kv_incr", "kv_compare_and_set", "kv_set_ttl",
+)  # fmt: skip
+"""What a guest may do with its keys, wherever they are."""
+
+
 class KvFunctions:
     """The keys of one plugin in the pod's store."""
 
@@ -35,12 +41,7 @@ class KvFunctions:
 
     def functions(self) -> Mapping[str, Callable[..., int]]:
         """By name of the import."""
-        return {
-            name: getattr(self, f"_{name}")
-            for name in (
-                "kv_get", "kv_set", "kv_delete", "kv_list", "kv_incr", "kv_compare_and_set", "kv_set_ttl",
-            )
-        }  # fmt: skip
+        return {name: getattr(self, f"_{name}") for name in KV_FUNCTIONS}
 
     def close(self) -> None:
         """There is nothing to give back: the store is the worker's."""
