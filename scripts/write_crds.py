@@ -10,7 +10,7 @@ from pathlib import Path
 
 import yaml
 
-from hookline_api.crd import Json, crd, revision_crd
+from hookline_api.crd import Json, crd, policy_crd, revision_crd
 
 HEADER = "# Generated from crds/hookline_api by `make crds`; do not edit.\n"
 ROOT = Path(__file__).parent.parent
@@ -19,6 +19,7 @@ TEMPLATES = ROOT / "helm" / "templates"
 DEFINITIONS = {
     "hookline.dev_wasmplugins.yaml": ("crd.yaml", crd()),
     "hookline.dev_wasmpluginrevisions.yaml": ("crd-revisions.yaml", revision_crd()),
+    "hookline.dev_plugintrustpolicies.yaml": ("crd-policies.yaml", policy_crd()),
 }
 """By their file in crds/: the chart's template, and what is in both."""
 

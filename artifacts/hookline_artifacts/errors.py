@@ -4,8 +4,11 @@
     ├── LoadError                   a plugin cannot be loaded; ``cause`` is fetch, verify or config
     │   ├── FetchError                the module cannot be had; ``transient`` says whether to try again
     │   ├── VerifyError               the module is not what was asked for
+    │   │   ├── SignatureError          it is not signed as it has to be
+    │   │   └── PolicyError             a PluginTrustPolicy forbids it
     │   └── ConfigError               the settings are wrong
     │       └── NotGrantedError         the module imports what the resource does not grant
+    │           └── IncreasedError        … and the version before it did not
     └── CallError                   a call failed: ``hookline_runtime.errors``
 
 The message of each is one sentence for a person: what happened, why, and what to do about it.
@@ -57,6 +60,14 @@ class VerifyError(LoadError):
     cause = "verify"
 
 
+class SignatureError(VerifyError):
+    """The artifact is not signed as it has to be."""
+
+
+class PolicyError(VerifyError):
+    """A ``PluginTrustPolicy`` forbids what the resource asks for."""
+
+
 class ConfigError(LoadError):
     """The settings are wrong: a manifest, a reference to a Secret, or a value that the plugin's schema refuses."""
 
@@ -65,3 +76,7 @@ class ConfigError(LoadError):
 
 class NotGrantedError(ConfigError):
     """The module imports functions whose permissions the resource does not grant."""
+
+
+class IncreasedError(NotGrantedError):
+    """A new version asks for more than is granted, and than the version before it asked for."""

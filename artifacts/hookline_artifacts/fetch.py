@@ -33,6 +33,7 @@ from hookline_artifacts.package.search import Search
 from hookline_artifacts.reference import DIGEST, LayoutReference, parse
 from hookline_artifacts.registry import RemoteRepository, Repository
 from hookline_artifacts.threads import in_thread
+from hookline_artifacts.trust.collect import collect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from hookline_api.resources import HTTPSource, OCISource
     from hookline_artifacts.store import Artifact, ArtifactStore
+    from hookline_artifacts.trust.evidence import Evidence
 
 _MAX_DEPTH: Final = 4
 _DEFAULT_LIMITS: Final = FetchLimits()
@@ -85,6 +87,13 @@ class Fetcher:
         """The digest that the reference means now; a reference by digest is answered without a request."""
         async with self._bounded(source.reference):
             return await self.repository(source, access=access, base=base).resolve()
+
+    async def signatures(
+        self, source: OCISource, digest: str, *, access: RegistryAccess = _NO_ACCESS, base: Path | None = None
+    ) -> Evidence:
+        """Every signature that the source's repository has for a digest; nothing of them is verified."""
+        async with self._bounded(f"the signatures of {source.reference}"):
+            return await collect(self.repository(source, access=access, base=base), digest)
 
     async def fetch_oci(
         self,

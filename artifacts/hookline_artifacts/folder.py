@@ -17,9 +17,11 @@ from hookline_artifacts.reference import DIGEST, LayoutReference
 from hookline_artifacts.threads import in_thread, open_at_once
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from hookline_artifacts.limits import FetchLimits
+    from hookline_artifacts.package.layouts import Descriptor
 
 _CHUNK: Final = 1 << 18
 _REF_NAME: Final = "org.opencontainers.image.ref.name"
@@ -48,27 +50,44 @@ class LayoutFolder:
         body.verify(digest)
         return buffer.getvalue()
 
+    async def tagged(self, tag: str) -> bytes | None:
+        """The manifest of a tag that need not be there."""
+        digest = await in_thread(self._named, tag)
+        return None if digest is None else await self.manifest(digest)
+
+    async def referrers(self, digest: str) -> Sequence[Descriptor]:
+        """Those under the fallback tag, and everything else that the index names: whoever asks looks into each."""
+        fallback = await self.tagged(digest.replace(":", "-"))
+        found = list(read_manifest(fallback).entries or ()) if fallback is not None else []
+        return [*found, *(each for each in await in_thread(self._entries) if each.digest != digest)]
+
     async def blob(self, digest: str, into: Body) -> None:
         """Copy a blob."""
         path = self._root / "blobs" / "sha256" / digest.removeprefix("sha256:")
         await in_thread(read_file, path, into)
 
     def _find(self, tag: str | None) -> str:
+        digest = choose(self._entries()).digest if tag is None else self._named(tag)
+        if digest is None:
+            raise FetchError(
+                f"{self._root} has no artifact with the tag {tag!r:.80}; check {_REF_NAME} in its index.json",
+                transient=False,
+            )
+        return digest
+
+    def _entries(self) -> Sequence[Descriptor]:
         buffer = io.BytesIO()
         index = self._root / "index.json"
         read_file(index, Body(buffer, what=f"the index {index}", cap=self._limits.manifest))
-        entries = read_manifest(buffer.getvalue()).entries or ()
-        if tag is None:
-            return choose(entries).digest
-        for entry in entries:
+        return read_manifest(buffer.getvalue()).entries or ()
+
+    def _named(self, tag: str) -> str | None:
+        for entry in self._entries():
             name = entry.annotations.get(_REF_NAME)
             # some tools write the tag there, others the whole reference
             if isinstance(name, str) and (name == tag or name.endswith(f":{tag}")):
                 return entry.digest
-        raise FetchError(
-            f"{self._root} has no artifact with the tag {tag!r:.80}; check {_REF_NAME} in its index.json",
-            transient=False,
-        )
+        return None
 
 
 def read_file(path: Path, into: Body) -> None:

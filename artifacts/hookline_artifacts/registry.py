@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol
 
 from yarl import URL
@@ -23,13 +24,17 @@ from hookline_artifacts.package.layouts import read_manifest
 from hookline_artifacts.reference import DIGEST
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from hookline_artifacts.limits import FetchLimits
     from hookline_artifacts.login.access import RegistryAccess
     from hookline_artifacts.login.keychain import Keychain
     from hookline_artifacts.login.login import Tokens
     from hookline_artifacts.net.transport import Transport
+    from hookline_artifacts.package.layouts import Descriptor
     from hookline_artifacts.reference import Reference
 
+_INDEX: Final = "application/vnd.oci.image.index.v1+json"
 _ACCEPT: Final = (
     "application/vnd.oci.image.index.v1+json, "
     "application/vnd.oci.image.manifest.v1+json, "
@@ -46,6 +51,12 @@ class Repository(Protocol):
 
     async def manifest(self, name: str) -> bytes:
         """The manifest of a digest, checked, or of a tag."""
+
+    async def tagged(self, tag: str) -> bytes | None:
+        """The manifest of a tag that need not be there; None where it is not."""
+
+    async def referrers(self, digest: str) -> Sequence[Descriptor]:
+        """What says of itself that it refers to this digest. Nothing of it is checked."""
 
     async def blob(self, digest: str, into: Body) -> None:
         """Put the blob into ``into``, which the caller verifies."""
@@ -126,6 +137,40 @@ class RemoteRepository:
         if DIGEST.fullmatch(name):
             body.verify(name, is_named=is_named)
         return buffer.getvalue()
+
+    async def tagged(self, tag: str) -> bytes | None:
+        """The manifest of a tag that need not be there."""
+        try:
+            return await self.manifest(tag)
+        except StatusError as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                return None
+            raise
+
+    async def referrers(self, digest: str) -> Sequence[Descriptor]:
+        """Those that the referrers API names, or where the registry has none, those under the fallback tag.
+
+        https://github.com/opencontainers/distribution-spec/blob/main/spec.md#listing-referrers
+        """
+        buffer = io.BytesIO()
+        body = Body(buffer, what=f"the list of what refers to {self._reference}", cap=self._limits.manifest)
+        try:
+            await self._transport.request(
+                "GET",
+                self._base / "referrers" / digest,
+                what=body.what,
+                into=body,
+                auth=self._auth,
+                ca_pem=self._ca_pem,
+                advice=self._advice,
+                headers={"Accept": _INDEX},
+            )
+            document: bytes | None = buffer.getvalue()
+        except StatusError as error:
+            if error.transient or error.status in {401, 403}:
+                raise
+            document = await self.tagged(digest.replace(":", "-"))
+        return () if document is None else read_manifest(document).entries or ()
 
     async def blob(self, digest: str, into: Body) -> None:
         """Download a blob."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from hookline_api.abi import ungranted_imports
@@ -36,29 +36,25 @@ from hookline_artifacts.module.inspection import ModuleInfo, inspect_file
 from hookline_artifacts.net.urls import foreign, shown
 from hookline_artifacts.reference import Reference, parse
 from hookline_artifacts.threads import in_thread
+from hookline_artifacts.trust.evidence import Evidence
+from hookline_artifacts.trust.requirement import load
+from hookline_artifacts.trust.trial import NOTHING, Trial, Trust
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from hookline_api.hooks import Hook
     from hookline_artifacts.fetch import Fetcher
+    from hookline_artifacts.objects import Objects
     from hookline_artifacts.store import Artifact
+    from hookline_artifacts.trust.policy import Policy
+    from hookline_artifacts.trust.requirement import Requirement
 
 _HOST: Final = 256
 # https://kubernetes.io/docs/concepts/configuration/secret/#docker-config-secrets
 _DOCKER_CONFIG: Final = ".dockerconfigjson"
 _DOCKER_CFG: Final = ".dockercfg"
-
-
-class Objects(Protocol):
-    """Where Secrets and ConfigMaps of a plugin's namespace come from."""
-
-    async def secret(self, namespace: str | None, name: str) -> Mapping[str, bytes] | None:
-        """The data of a Secret; None where there is none."""
-
-    async def config_map(self, namespace: str | None, name: str) -> Mapping[str, bytes] | None:
-        """The data of a ConfigMap, text and binary; None where there is none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +70,8 @@ class Resolved:
     """Those that are called where the resource names none."""
     notes: tuple[str, ...] = ()
     """What is legal, and may not be what was meant; one sentence each."""
+    trust: Trust = NOTHING
+    """What was proven of it, and by what."""
 
     @property
     def ungranted_imports(self) -> dict[str, str]:
@@ -99,28 +97,34 @@ async def resolve(
     access: RegistryAccess | None = None,
     prove: bool = False,
     key: bytes | None = None,
+    policies: Sequence[Policy] = (),
 ) -> Resolved:
     """Resolve one resource. Raises FetchError, VerifyError or ConfigError.
 
     ``previous`` is the artifact that the plugin has now: a tag that it resolved stays resolved unless the pull policy
     is Always or ``ask_again`` says that its ``trackInterval`` is over. ``base`` is the folder of the manifest, for
     file sources; without it there are none. ``access`` stands in for what ``registry_access`` finds; ``prove`` is
-    ``Fetcher.fetch_oci``'s. ``key`` is what the entry is sealed with.
+    ``Fetcher.fetch_oci``'s. ``key`` is what the entry is sealed with. ``policies`` are those that apply to it.
     """
     spec = plugin.spec
-    if spec.verify is not None and spec.verify.wanted:
-        raise VerifyError(
-            "spec.verify asks for a signature, and this version of Hookline cannot check any; "
-            "pin the module with spec.sha256 or a digest reference instead"
-        )
+    trial = Trial(plugin, policies, await _own_requirement(plugin, objects, base))
+    trial.check_settings()
     given = await settings(plugin, objects)
     source = plugin.spec.source
+    evidence = None
     if source.oci is not None and access is None:
         access = await registry_access(source.oci, plugin.metadata.namespace, objects)
     digest = None
     if source.oci is not None and not ask_again and not _always(source.oci) and previous is not None:
         digest = previous.digest if previous.reference == source.oci.reference else None
+    if source.oci is not None and access is not None and trial.wants_signatures:
+        digest = digest or await fetcher.resolve(source.oci, access=access, base=base)
+        evidence = await fetcher.signatures(source.oci, digest, access=access, base=base)
+        if not trial.needs_module:
+            trial.check_signatures(evidence)  # before a byte of it is unpacked
     reference, artifact = await fetch(plugin, fetcher, objects, digest=digest, base=base, access=access, prove=prove)
+    if trial.needs_module or (trial.wants_signatures and evidence is None):
+        trial.check_signatures(evidence or Evidence(digest=artifact.digest), artifact)
     if spec.sha256 is not None and artifact.sha256 != spec.sha256:
         raise VerifyError(f"the module's sha256 is {artifact.sha256}, and spec.sha256 asks for {spec.sha256}")
     info = await in_thread(_inspect, artifact.path)
@@ -128,12 +132,18 @@ async def resolve(
     if info.description is not None:
         description = PluginDescription.from_json(info.description)
     description = description.over(artifact.description)
+    asks = sorted({*description.permissions, *info.permissions})
+    trial.check_version(description.version, artifact.digest, previous)
+    plugin = trial.granted(plugin, asks, previous)
     found = BundleArtifact(
         digest=artifact.digest,
         sha256=artifact.sha256,
         size=artifact.size,
         layout=artifact.layout,
         reference=reference,
+        version=description.version,
+        asks=asks,
+        evidence=trial.file,
     )
     hooks = called_hooks(plugin, description, info)
     made = make_entry(plugin, found, hooks=hooks, settings=given, origin=origin, key=key)
@@ -145,8 +155,18 @@ async def resolve(
         info=info,
         description=description,
         hooks=hooks,
-        notes=(*description.notes, *notes_on(plugin, description, info)),
+        notes=(*description.notes, *notes_on(plugin, description, info), *trial.notes),
+        trust=trial.result(),
     )
+
+
+async def _own_requirement(plugin: WasmPlugin, objects: Objects, base: Path | None) -> Requirement | None:
+    """The signatures that the resource itself asks for."""
+    verify = plugin.spec.verify
+    if verify is None or not verify.wanted:
+        return None
+    namespace = plugin.metadata.namespace
+    return await load(verify.signatures, objects=objects, namespace=namespace, base=base, where="spec.verify")
 
 
 def _inspect(path: Path) -> ModuleInfo:

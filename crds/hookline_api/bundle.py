@@ -52,9 +52,20 @@ _CAME_LATER_WITHIN: Final[tuple[tuple[str, str, Any], ...]] = (
     ("failure_policy", "store", None),
 )
 """The same of fields within them."""
+_OF_ARTIFACT: Final = frozenset({"version", "asks", "evidence"})
+"""What follows from an artifact's digest, or proves something of it. It is in no revision: an older sidecar would give
+each plugin another one."""
 
 LoadCause = Literal["fetch", "verify", "config"]
 CallCause = Literal["trap", "timeout", "result", "overload", "store"]
+
+
+class EvidenceFile(Resource):
+    """A file with the signatures of an artifact, which whoever runs it can verify again."""
+
+    sha256: Sha256
+    size: Annotated[int, Field(ge=0)]
+    """In bytes."""
 
 
 class BundleArtifact(Resource):
@@ -69,6 +80,12 @@ class BundleArtifact(Resource):
     layout: str
     reference: str
     """What the user wrote, for people to read."""
+    version: Annotated[str, Field(max_length=64)] | None = None
+    """As the artifact tells it."""
+    asks: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=64)] | None = None
+    """The permissions that it asks for, granted or not; None where an older version did not look."""
+    evidence: EvidenceFile | None = None
+    """By what it was verified, where signatures were asked for."""
 
 
 class LoadFailure(Resource):
@@ -132,6 +149,8 @@ class BundlePlugin(Outbound):
         for name, within, default in _CAME_LATER_WITHIN:
             if getattr(getattr(shown, name), within) == default and to_camel(name) in settings:
                 del settings[to_camel(name)][to_camel(within)]
+        for name in _OF_ARTIFACT if settings["artifact"] is not None else ():
+            del settings["artifact"][name]
         if self.seal is not None:
             settings["seal"] = self.seal
         return _digest(settings)[:12]
@@ -198,11 +217,17 @@ class Bundle(Resource):
     @property
     def version(self) -> str:
         """The bundle's own content hash, twelve hex digits. Failures do not count: they change nothing."""
-        return _digest([[p.name, p.namespace, p.revision] for p in self.plugins])[:12]
+        return _digest([[p.name, p.namespace, p.revision, *_proof(p)] for p in self.plugins])[:12]
 
     def redacted(self) -> Bundle:
         """The same with every value that came from a Secret replaced."""
         return Bundle(plugins=[plugin.redacted() for plugin in self.plugins])
+
+
+def _proof(plugin: BundlePlugin) -> list[str]:
+    """What else of a plugin makes another bundle, although it runs the same."""
+    evidence = plugin.artifact.evidence if plugin.artifact is not None else None
+    return [evidence.sha256] if evidence is not None else []
 
 
 _FIRST: Final = '"plugins":[\n'

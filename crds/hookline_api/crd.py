@@ -11,6 +11,13 @@ import inspect
 from typing import TYPE_CHECKING, Any, Final
 
 from hookline_api.base import GROUP, KIND, PLURAL, VERSION
+from hookline_api.policies import (
+    POLICY_KIND,
+    POLICY_PLURAL,
+    PluginTrustPolicy,
+    PluginTrustPolicySpec,
+    PluginTrustPolicyStatus,
+)
 from hookline_api.resources import WasmPlugin, WasmPluginSpec
 from hookline_api.revisions import REVISION_KIND, REVISION_PLURAL, WasmPluginRevision
 from hookline_api.status import WasmPluginStatus
@@ -40,6 +47,14 @@ _REVISION_COLUMNS: Final = (
     ("Plugin", "string", ".plugin", 0, "The WasmPlugin that it is of"),
     ("Revision", "integer", ".revision", 0, "The highest one runs"),
     ("Digest", "string", ".digest", 0, "The artifact"),
+    ("Age", "date", ".metadata.creationTimestamp", 0, ""),
+)
+_POLICY_COLUMNS: Final = (
+    ("Mode", "string", ".spec.mode", 0, "Enforce, or Audit"),
+    ("Matched", "integer", ".status.matched", 0, "Plugins that it selects"),
+    ("Refused", "integer", ".status.refused", 0, "Plugins that it keeps from running"),
+    ("Would-Refuse", "integer", ".status.wouldRefuse", 0, "Plugins that it would keep from running"),
+    ("Message", "string", ".status.conditions[?(@.type=='Ready')].message", 1, "In one sentence"),
     ("Age", "date", ".metadata.creationTimestamp", 0, ""),
 )
 _Columns = tuple[tuple[str, str, str, int, str], ...]
@@ -72,8 +87,25 @@ def revision_crd() -> Json:
     return _definition(REVISION_KIND, REVISION_PLURAL, "wpr", root, _REVISION_COLUMNS)
 
 
+def policy_crd() -> Json:
+    """The whole definition of ``PluginTrustPolicy`` as plain data."""
+    parts = {
+        "spec": structural(PluginTrustPolicySpec.model_json_schema(by_alias=True)),
+        "status": structural(PluginTrustPolicyStatus.model_json_schema(by_alias=True)),
+    }
+    root = _root(PluginTrustPolicy, ["spec"], parts)
+    status: Json = {"status": {}}
+    return _definition(POLICY_KIND, POLICY_PLURAL, "ptp", root, _POLICY_COLUMNS, subresources=status, scope="Cluster")
+
+
 def _definition(
-    kind: str, plural: str, short: str, root: Json, columns: _Columns, subresources: Json | None = None
+    kind: str,
+    plural: str,
+    short: str,
+    root: Json,
+    columns: _Columns,
+    subresources: Json | None = None,
+    scope: str = "Namespaced",
 ) -> Json:
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
@@ -81,7 +113,7 @@ def _definition(
         "metadata": {"name": f"{plural}.{GROUP}"},
         "spec": {
             "group": GROUP,
-            "scope": "Namespaced",
+            "scope": scope,
             "names": {
                 "kind": kind,
                 "listKind": f"{kind}List",

@@ -17,6 +17,7 @@ from hookline_api.hooks import Hook, hook_spellings, parse_hook
 from hookline_api.outbound import Outbound, ValkeyServer
 from hookline_api.quantities import Duration, Size, bounded, format_duration, format_size
 from hookline_api.status import WasmPluginStatus
+from hookline_api.trust import Verify
 
 
 class Permission(StrEnum):
@@ -90,6 +91,9 @@ class OCISource(Resource):
     """Speak plain HTTP to the registry. Credentials are sent in the clear."""
     track_interval: Annotated[Duration, bounded(10_000, 30 * 86_400_000, format_duration)] | None = None
     """How often to ask what the tag points to (``10s`` to ``720h``). Default: never."""
+    mirrors: Annotated[list[Annotated[str, Field(min_length=1, max_length=512)]], Field(max_length=8)] = []
+    """Repositories, ``registry/repository``, that are asked in this order before the reference's own. What they give
+    must have the same digests; a tag, too, is asked of the first that answers."""
 
 
 class HTTPSource(Resource):
@@ -152,28 +156,6 @@ class LocalSource(Source):
     file: FileSource | None = None
 
 
-class KeylessIdentity(Resource):
-    """An identity whose signatures count, certified by Sigstore's public authority or by one of your own."""
-
-    issuer: Annotated[str, Field(min_length=1, max_length=2048)]
-    subject: Annotated[str, Field(min_length=1, max_length=2048)]
-
-
-class Verify(Resource):
-    """Signatures of which one must be good. A resource that asks for a signature never runs without one."""
-
-    keys: Annotated[list[Annotated[str, Field(max_length=16_384)]], Field(max_length=16)] = []
-    """Public keys in PEM, as cosign makes them."""
-    ed25519: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=16)] = []
-    """Public keys of 32 bytes in base64, as HeliosDB's ``plugin.sig`` uses them."""
-    keyless: Annotated[list[KeylessIdentity], Field(max_length=16)] = []
-
-    @property
-    def wanted(self) -> bool:
-        """True where any signature is asked for."""
-        return bool(self.keys or self.ed25519 or self.keyless)
-
-
 class SelectorRequirement(Resource):
     """One requirement of a label selector, as Kubernetes has it."""
 
@@ -193,11 +175,16 @@ class SelectorRequirement(Resource):
     values: Annotated[list[Annotated[str, Field(max_length=63)]], Field(max_length=64)] = []
 
 
-class Selector(Resource):
-    """The proxy pods, by their labels; empty selects every pod of the namespace that has a sidecar."""
+class LabelSelector(Resource):
+    """Objects by their labels, as Kubernetes has it; empty selects all."""
 
     match_labels: Annotated[dict[str, Annotated[str, Field(max_length=63)]], Field(max_length=64)] = {}
     match_expressions: Annotated[list[SelectorRequirement], Field(max_length=64)] = []
+
+
+class Selector(LabelSelector):
+    """The proxy pods, by their labels; empty selects every pod of the namespace that has a sidecar."""
+
     required: bool = True
     """Whether a matching pod must exist. True: the plugin is not Ready while there is none. False: the plugin may
     wait for pods. Default true."""
@@ -507,9 +494,11 @@ class WasmPluginSpec(Outbound):
         list[PermissionName], Field(max_length=32, json_schema_extra={"x-kubernetes-list-type": "set"})
     ] = []
     """What the plugin may ask of its host. Default: nothing."""
-    permissions_policy: Literal["Strict", "Lenient"] = "Strict"
+    permissions_policy: Literal["Strict", "Lenient", "FollowArtifact"] = "Strict"
     """Strict: a module that imports a function whose permission is not granted is not loaded (``ConfigInvalid``).
-    Lenient: it is loaded, and such a function answers "denied". Default Strict."""
+    Lenient: it is loaded, and such a function answers "denied". FollowArtifact: what the artifact asks for is granted,
+    beside ``permissions``. With the first two, a new version that asks for more than the one before it and than is
+    granted waits until the resource grants it (``PermissionsIncreased``). Default Strict."""
     kv: KvSettings = KvSettings()
     limits: Limits = Limits()
     isolation: Isolation = Isolation()

@@ -36,6 +36,21 @@ class Condition(Resource):
     message: Annotated[str, Field(max_length=32_768)]
 
 
+class SignatureStatus(Resource):
+    """One signature that was verified."""
+
+    signer: Annotated[str, Field(max_length=512)]
+    """The signer's name, or the key or the identity."""
+    key: Annotated[str, Field(max_length=80)] | None = None
+    """``sha256:`` of the public key (SubjectPublicKeyInfo); none for a keyless signature."""
+    asked_by: Annotated[str, Field(max_length=300)]
+    """``spec.verify``, or a PluginTrustPolicy."""
+    log_index: Annotated[int, Field(json_schema_extra={"format": "int64"})] | None = None
+    """Where it stands in the transparency log."""
+    time: Annotated[str, Field(max_length=40)] | None = None
+    """When it was made, as the log or a timestamp authority says it."""
+
+
 class ArtifactStatus(Resource):
     """The one artifact that the whole fleet runs."""
 
@@ -44,7 +59,12 @@ class ArtifactStatus(Resource):
     layout: str | None = None
     size: Annotated[int, Field(json_schema_extra={"format": "int64"})] | None = None
     """Bytes of the module."""
+    version: str | None = None
+    """As the artifact tells it."""
     signer: str | None = None
+    """Who has signed it, of those that were asked for."""
+    signatures: Annotated[list[SignatureStatus], Field(max_length=8)] = []
+    """What was verified."""
     hooks: Annotated[list[str], Field(max_length=12)] = []
     imports: Annotated[list[str], Field(max_length=256)] = []
 

@@ -103,6 +103,8 @@ class Manifest:
     config_type: str
     artifact_type: str
     annotations: Mapping[str, Any]
+    subject: str
+    """The digest of what it refers to; empty for nothing."""
 
 
 def read_manifest(document: bytes) -> Manifest:
@@ -128,6 +130,7 @@ def read_manifest(document: bytes) -> Manifest:
         config_type=_string(_mapping(data.get("config")).get("mediaType")),
         artifact_type=_string(data.get("artifactType")),
         annotations=_mapping(data.get("annotations")),
+        subject=_string(_mapping(data.get("subject")).get("digest")),
     )
 
 

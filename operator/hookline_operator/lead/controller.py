@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hookline_artifacts.fetch import Fetcher
-    from hookline_artifacts.resolve import Objects
+    from hookline_artifacts.objects import Objects
     from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.kube import Key
     from hookline_operator.cluster.plugins import Plugin

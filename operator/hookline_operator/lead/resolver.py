@@ -22,7 +22,7 @@ from hookline_api.abi import permission_warning, ungranted_imports
 from hookline_api.status import ArtifactStatus
 from hookline_artifacts import patience
 from hookline_artifacts.errors import ConfigError, FetchError, LoadError, NotGrantedError, VerifyError
-from hookline_artifacts.resolve import Objects, asks, registry_access, resolve
+from hookline_artifacts.resolve import asks, registry_access, resolve
 from hookline_artifacts.schema_check import check_apart
 from hookline_artifacts.threads import on_behalf_of
 from hookline_operator.cluster.kube import KubeError
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from hookline_artifacts.fetch import Fetcher
+    from hookline_artifacts.objects import Objects
     from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.kube import Key
     from hookline_operator.cluster.plugins import Plugin

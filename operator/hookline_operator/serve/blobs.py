@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from pydantic import ValidationError
 
 from hookline_artifacts.errors import FetchError, LoadError, VerifyError
-from hookline_artifacts.resolve import Objects, fetch, registry_access
+from hookline_artifacts.resolve import fetch, registry_access
 from hookline_artifacts.threads import in_thread, on_behalf_of
 from hookline_operator.cluster.plugins import parse_plugin
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from hookline_api.bundle import BundleArtifact, BundlePlugin
     from hookline_artifacts.fetch import Fetcher
+    from hookline_artifacts.objects import Objects
     from hookline_artifacts.store import ArtifactStore
     from hookline_operator.cluster.catalogue import Catalogue
 

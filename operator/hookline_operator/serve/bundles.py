@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hookline_api.resources import Selector
+    from hookline_artifacts.objects import Objects
     from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.kube import Key
     from hookline_operator.cluster.pods import Pod
@@ -105,7 +106,7 @@ class PodBundle:
 class Bundles:
     """Makes bundles, and keeps each until something that went into it changes."""
 
-    def __init__(self, catalogue: Catalogue, objects: resolving.Objects, *, key: Callable[[], bytes]) -> None:
+    def __init__(self, catalogue: Catalogue, objects: Objects, *, key: Callable[[], bytes]) -> None:
         """``key`` seals entries that hold values of Secrets. It has to be the same for all replicas."""
         self._catalogue = catalogue
         self._objects = objects

@@ -1,0 +1,183 @@
+"""The trial of one plugin: everything that its resource and the policies ask, in the order in which it can be known.
+
+First the settings, before anybody is asked for anything; then the signatures, before the artifact is unpacked where
+they are beside it; then the version and the permissions, which the artifact tells. What a policy in Audit would forbid
+is taken down and passes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from hookline_api.bundle import EvidenceFile
+from hookline_api.resources import grants
+from hookline_artifacts.errors import IncreasedError, PolicyError, SignatureError, VerifyError
+from hookline_artifacts.trust.evidence import MAX_EVIDENCE
+from hookline_artifacts.trust.policy import asked_by, forbidden, of_version, too_low
+from hookline_artifacts.trust.verdict import judge, subject_of
+from hookline_artifacts.trust.versions import is_below
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hookline_api.bundle import BundleArtifact
+    from hookline_api.resources import WasmPlugin
+    from hookline_artifacts.store import Artifact
+    from hookline_artifacts.trust.evidence import Evidence
+    from hookline_artifacts.trust.policy import Policy
+    from hookline_artifacts.trust.requirement import Requirement
+    from hookline_artifacts.trust.verdict import Proof
+
+_OWN: Final = "spec.verify"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Trust:
+    """How a trial ended that was passed."""
+
+    proofs: tuple[tuple[str, Proof], ...] = ()
+    """The signatures that count, with who asked for each: ``spec.verify``, or a policy."""
+    met: frozenset[str] = frozenset()
+    """``Requirement.fingerprint`` of each requirement that was met."""
+    audits: tuple[tuple[str, str], ...] = ()
+    """What policies in Audit would have refused: the policy's name, and one sentence."""
+    evidence: bytes | None = field(default=None, repr=False)
+    """By which whoever runs the module can verify it again."""
+
+
+NOTHING: Final = Trust()
+"""Of what nobody asked."""
+
+
+class Trial:
+    """One plugin before its resource and the policies. Every check raises VerifyError or ConfigError."""
+
+    def __init__(self, plugin: WasmPlugin, policies: Sequence[Policy], own: Requirement | None) -> None:
+        self._plugin = plugin
+        self._policies = policies
+        self._own = own
+        self._proofs: list[tuple[str, Proof]] = []
+        self._met: set[str] = set()
+        self._audits: list[tuple[str, str]] = []
+        self._evidence: bytes | None = None
+
+    @property
+    def wants_signatures(self) -> bool:
+        """Whether anybody asks for one."""
+        return bool(self._requirements())
+
+    @property
+    def needs_module(self) -> bool:
+        """Whether a signature may be in the artifact itself, or cover the module's bytes."""
+        return any(each.kind == "ed25519" for _, _, asked in self._requirements() for each in asked.authorities)
+
+    @property
+    def notes(self) -> list[str]:
+        """What passes and would not, were each policy enforced; one sentence each."""
+        return [f"PluginTrustPolicy '{name}' (Audit) would refuse it: {why}" for name, why in self._audits]
+
+    @property
+    def file(self) -> EvidenceFile | None:
+        """What the evidence will be known by."""
+        data = self._evidence
+        return None if data is None else EvidenceFile(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+
+    def result(self) -> Trust:
+        """What was proven."""
+        return Trust(
+            proofs=tuple(self._proofs),
+            met=frozenset(self._met),
+            audits=tuple(self._audits),
+            evidence=self._evidence,
+        )
+
+    def check_settings(self) -> None:
+        """What can be told from the resource alone."""
+        asked = asked_by(self._plugin)
+        for policy in self._policies:
+            for why in forbidden(policy.spec, asked):
+                self._refuse(policy, why)
+            if policy.broken:
+                self._refuse(policy, f"its keys cannot be read, so nothing can be proven: {policy.broken}")
+
+    def check_signatures(self, evidence: Evidence, artifact: Artifact | None = None) -> None:
+        """Whether the evidence proves what everybody asks. ``artifact`` is the module, where that is here already."""
+        del artifact
+        subject = subject_of(evidence, repository=asked_by(self._plugin).repository, plugin=self._plugin.metadata.name)
+        used = []
+        for whose, policy, requirement in self._requirements():
+            try:
+                proofs = judge(requirement, evidence, subject, whose=whose)
+            except SignatureError as error:
+                if policy is None or policy.enforced:
+                    raise
+                self._audits.append((policy.name, str(error)))
+                continue
+            self._met.add(requirement.fingerprint)
+            self._proofs += [(whose, each) for each in proofs]
+            used += [each.signature for each in proofs]
+        written = evidence.only(used).write()
+        # What does not fit is not carried: who asks for it then, refuses.
+        self._evidence = written if used and len(written) <= MAX_EVIDENCE else None
+
+    def check_version(self, version: str | None, digest: str, previous: BundleArtifact | None) -> None:
+        """Whether the artifact is new enough."""
+        verify = self._plugin.spec.verify
+        if verify is not None and verify.minimum_version is not None:
+            why = too_low(version, verify.minimum_version)
+            if why is not None:
+                raise VerifyError(f"spec.verify.minimumVersion: {why}")
+        for policy in self._policies:
+            why = of_version(policy.spec, self._plugin.metadata.name, version)
+            if why is not None:
+                self._refuse(policy, why)
+        if previous is None or previous.digest == digest or previous.version is None:
+            return
+        source = self._plugin.spec.source.oci
+        moved = source is not None and source.reference == previous.reference
+        allowed = verify is not None and verify.allow_downgrade
+        if moved and not allowed and (version is None or is_below(version, previous.version)):
+            now = f"version {version}" if version is not None else "an artifact without a version"
+            raise VerifyError(
+                f"the tag now names {now}, and version {previous.version} ran before: name the version that you want "
+                "in spec.source.oci.reference, or set spec.verify.allowDowngrade"
+            )
+
+    def granted(self, plugin: WasmPlugin, asks: Sequence[str], previous: BundleArtifact | None) -> WasmPlugin:
+        """The resource with the permissions that it grants to an artifact that asks for these. Raises ConfigError."""
+        spec = plugin.spec
+        if spec.permissions_policy == "FollowArtifact":
+            more = [each for each in asks if not grants(spec.permissions, each)]
+            given = plugin.model_copy(
+                update={"spec": spec.model_copy(update={"permissions": [*spec.permissions, *more]})}
+            )
+            for policy in self._policies:
+                for why in forbidden(policy.spec, asked_by(given)):
+                    self._refuse(policy, why)
+            return given
+        before = previous.asks if previous is not None else None
+        if before is not None:
+            more = [each for each in asks if each not in before and not grants(spec.permissions, each)]
+            if more:
+                raise IncreasedError(
+                    f"the new version asks for {', '.join(more)}, which the one before it did not: add "
+                    f"{'it' if len(more) == 1 else 'them'} to spec.permissions, or set spec.permissionsPolicy to "
+                    "FollowArtifact"
+                )
+        return plugin
+
+    def _requirements(self) -> list[tuple[str, Policy | None, Requirement]]:
+        """Who asks for signatures, and for which."""
+        found: list[tuple[str, Policy | None, Requirement]] = []
+        if self._own is not None:
+            found.append((_OWN, None, self._own))
+        found += [(each.label, each, each.requirement) for each in self._policies if each.requirement is not None]
+        return found
+
+    def _refuse(self, policy: Policy, why: str) -> None:
+        if policy.enforced:
+            raise PolicyError(f"{policy.label} forbids it: {why}")
+        if (policy.name, why) not in self._audits:
+            self._audits.append((policy.name, why))
