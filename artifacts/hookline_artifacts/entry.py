@@ -16,6 +16,7 @@ from hookline_api.abi import permission_refusal, ungranted_imports
 from hookline_api.bundle import BundlePlugin
 from hookline_api.config import MAX_CONFIG, MAX_CONFIG_VALUES, Config
 from hookline_api.outbound import references
+from hookline_api.resources import granted
 from hookline_api.sources import idle_parts
 from hookline_artifacts.errors import ConfigError, NotGrantedError
 
@@ -74,7 +75,7 @@ def make_entry(
         match=spec.match,
         config=settings.config,
         secret_paths=settings.secret_paths,
-        permissions=sorted(set(spec.permissions)),
+        permissions=granted(spec, artifact.asks or ()),
         data_sources=spec.data_sources,
         caches=spec.caches,
         egress=spec.egress,
@@ -175,12 +176,12 @@ def check_credentials(credentials: Mapping[str, str]) -> None:
         raise ConfigError(f"the Secrets that its sources name have more than {MAX_CREDENTIALS} bytes together")
 
 
-def check_permissions(plugin: WasmPlugin, info: ModuleInfo) -> None:
+def check_permissions(plugin: WasmPlugin, entry: BundlePlugin, info: ModuleInfo) -> None:
     """Whether all is granted that the module imports, where that is asked for. Raises NotGrantedError.
 
     What a sidecar gets from an operator has been through here, and is not judged again: the policy is the resource's.
     """
-    ungranted = ungranted_imports(info.functions, plugin.spec.permissions)
+    ungranted = ungranted_imports(info.functions, entry.permissions)
     if ungranted and plugin.spec.permissions_policy == "Strict":
         raise NotGrantedError(permission_refusal(ungranted))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from hookline_api.abi import ungranted_imports
-from hookline_api.bundle import BundleArtifact, BundlePlugin
+from hookline_api.bundle import MAX_ASKS, BundleArtifact, BundlePlugin
 from hookline_api.outbound import references
 from hookline_api.resources import LocalSource, OCISource, Source, WasmPlugin, grants
 from hookline_artifacts.entry import (
@@ -36,7 +36,6 @@ from hookline_artifacts.module.inspection import ModuleInfo, inspect_file
 from hookline_artifacts.net.urls import foreign, shown
 from hookline_artifacts.reference import Reference, parse
 from hookline_artifacts.threads import in_thread
-from hookline_artifacts.trust.evidence import Evidence
 from hookline_artifacts.trust.requirement import load
 from hookline_artifacts.trust.trial import NOTHING, Trial, Trust
 
@@ -111,30 +110,23 @@ async def resolve(
     trial.check_settings()
     given = await settings(plugin, objects)
     source = plugin.spec.source
-    evidence = None
     if source.oci is not None and access is None:
         access = await registry_access(source.oci, plugin.metadata.namespace, objects)
-    digest = None
-    if source.oci is not None and not ask_again and not _always(source.oci) and previous is not None:
-        digest = previous.digest if previous.reference == source.oci.reference else None
+    digest = None if ask_again else _known_digest(source, previous)
+    evidence = None
     if source.oci is not None and access is not None and trial.wants_signatures:
         digest = digest or await fetcher.resolve(source.oci, access=access, base=base)
         evidence = await fetcher.signatures(source.oci, digest, access=access, base=base)
-        if not trial.needs_module:
-            trial.check_signatures(evidence)  # before a byte of it is unpacked
+        trial.check_beside(evidence)
     reference, artifact = await fetch(plugin, fetcher, objects, digest=digest, base=base, access=access, prove=prove)
-    if trial.needs_module or (trial.wants_signatures and evidence is None):
-        trial.check_signatures(evidence or Evidence(digest=artifact.digest), artifact)
+    trial.check_artifact(evidence, artifact)
     if spec.sha256 is not None and artifact.sha256 != spec.sha256:
         raise VerifyError(f"the module's sha256 is {artifact.sha256}, and spec.sha256 asks for {spec.sha256}")
     info = await in_thread(_inspect, artifact.path)
-    description = PluginDescription()
-    if info.description is not None:
-        description = PluginDescription.from_json(info.description)
-    description = description.over(artifact.description)
+    description = _describe(artifact, info)
     asks = sorted({*description.permissions, *info.permissions})
     trial.check_version(description.version, artifact.digest, previous)
-    plugin = trial.granted(plugin, asks, previous)
+    trial.check_permissions(asks, previous)
     found = BundleArtifact(
         digest=artifact.digest,
         sha256=artifact.sha256,
@@ -142,13 +134,13 @@ async def resolve(
         layout=artifact.layout,
         reference=reference,
         version=description.version,
-        asks=asks,
+        asks=asks[:MAX_ASKS],
         evidence=trial.file,
     )
     hooks = called_hooks(plugin, description, info)
     made = make_entry(plugin, found, hooks=hooks, settings=given, origin=origin, key=key)
     check_entry(made, info)
-    check_permissions(plugin, info)
+    check_permissions(plugin, made, info)
     return Resolved(
         entry=made,
         artifact=artifact,
@@ -158,6 +150,19 @@ async def resolve(
         notes=(*description.notes, *notes_on(plugin, description, info), *trial.notes),
         trust=trial.result(),
     )
+
+
+def _known_digest(source: Source, previous: BundleArtifact | None) -> str | None:
+    """What the reference meant before, where that is not asked again."""
+    if source.oci is None or previous is None or _always(source.oci):
+        return None
+    return previous.digest if previous.reference == source.oci.reference else None
+
+
+def _describe(artifact: Artifact, info: ModuleInfo) -> PluginDescription:
+    """What the module says of itself, over what its package says."""
+    own = PluginDescription() if info.description is None else PluginDescription.from_json(info.description)
+    return own.over(artifact.description)
 
 
 async def _own_requirement(plugin: WasmPlugin, objects: Objects, base: Path | None) -> Requirement | None:

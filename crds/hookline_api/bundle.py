@@ -60,6 +60,9 @@ LoadCause = Literal["fetch", "verify", "config"]
 CallCause = Literal["trap", "timeout", "result", "overload", "store"]
 
 
+MAX_ASKS: Final = 64
+
+
 class EvidenceFile(Resource):
     """A file with the signatures of an artifact, which whoever runs it can verify again."""
 
@@ -82,7 +85,7 @@ class BundleArtifact(Resource):
     """What the user wrote, for people to read."""
     version: Annotated[str, Field(max_length=64)] | None = None
     """As the artifact tells it."""
-    asks: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=64)] | None = None
+    asks: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=MAX_ASKS)] | None = None
     """The permissions that it asks for, granted or not; None where an older version did not look."""
     evidence: EvidenceFile | None = None
     """By what it was verified, where signatures were asked for."""

@@ -5,7 +5,8 @@ The field docstrings become ``kubectl explain``.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
@@ -46,6 +47,7 @@ def grants(granted: Collection[str], permission: str) -> bool:
     return permission in granted or any(each.startswith(f"{permission}:") for each in granted)
 
 
+_PERMISSION: Final = re.compile(_PERMISSION_PATTERN)
 PermissionName = Annotated[str, Field(pattern=_PERMISSION_PATTERN, max_length=64)]
 HookName = Annotated[
     Hook,
@@ -515,6 +517,13 @@ class WasmPluginSpec(Outbound):
         if self.data_sources and not grants(self.permissions, Permission.QUERY_EXECUTE):
             raise ValueError("dataSources need the permission query.execute")
         return self
+
+
+def granted(spec: WasmPluginSpec, asks: Sequence[str]) -> list[str]:
+    """The permissions that a plugin has whose artifact asks for these, in order."""
+    follows = spec.permissions_policy == "FollowArtifact"
+    more = [each for each in asks if follows and _PERMISSION.match(each) and not grants(spec.permissions, each)]
+    return sorted({*spec.permissions, *more})
 
 
 class LocalWasmPluginSpec(WasmPluginSpec):

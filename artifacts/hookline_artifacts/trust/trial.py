@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from hookline_api.bundle import EvidenceFile
-from hookline_api.resources import grants
+from hookline_api.resources import granted, grants
 from hookline_artifacts.errors import IncreasedError, PolicyError, SignatureError, VerifyError
-from hookline_artifacts.trust.evidence import MAX_EVIDENCE
+from hookline_artifacts.trust.evidence import MAX_EVIDENCE, Evidence
 from hookline_artifacts.trust.policy import asked_by, forbidden, of_version, too_low
 from hookline_artifacts.trust.verdict import judge, subject_of
 from hookline_artifacts.trust.versions import is_below
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from hookline_api.bundle import BundleArtifact
     from hookline_api.resources import WasmPlugin
     from hookline_artifacts.store import Artifact
-    from hookline_artifacts.trust.evidence import Evidence
     from hookline_artifacts.trust.policy import Policy
     from hookline_artifacts.trust.requirement import Requirement
     from hookline_artifacts.trust.verdict import Proof
@@ -102,9 +101,17 @@ class Trial:
             if policy.broken:
                 self._refuse(policy, f"its keys cannot be read, so nothing can be proven: {policy.broken}")
 
-    def check_signatures(self, evidence: Evidence, artifact: Artifact | None = None) -> None:
-        """Whether the evidence proves what everybody asks. ``artifact`` is the module, where that is here already."""
-        del artifact
+    def check_beside(self, evidence: Evidence) -> None:
+        """What the signatures beside the artifact prove, before a byte of it is unpacked."""
+        if not self.needs_module:
+            self._check_signatures(evidence)
+
+    def check_artifact(self, evidence: Evidence | None, artifact: Artifact) -> None:
+        """What is to be proven still, once the artifact is here. ``evidence`` is what was found beside it."""
+        if self.wants_signatures and (self.needs_module or evidence is None):
+            self._check_signatures(evidence or Evidence(digest=artifact.digest))
+
+    def _check_signatures(self, evidence: Evidence) -> None:
         subject = subject_of(evidence, repository=asked_by(self._plugin).repository, plugin=self._plugin.metadata.name)
         used = []
         for whose, policy, requirement in self._requirements():
@@ -145,28 +152,24 @@ class Trial:
                 "in spec.source.oci.reference, or set spec.verify.allowDowngrade"
             )
 
-    def granted(self, plugin: WasmPlugin, asks: Sequence[str], previous: BundleArtifact | None) -> WasmPlugin:
-        """The resource with the permissions that it grants to an artifact that asks for these. Raises ConfigError."""
-        spec = plugin.spec
+    def check_permissions(self, asks: Sequence[str], previous: BundleArtifact | None) -> None:
+        """Whether an artifact that asks for these permissions may have them, or go without."""
+        spec = self._plugin.spec
         if spec.permissions_policy == "FollowArtifact":
-            more = [each for each in asks if not grants(spec.permissions, each)]
-            given = plugin.model_copy(
-                update={"spec": spec.model_copy(update={"permissions": [*spec.permissions, *more]})}
-            )
+            asked = asked_by(self._plugin, granted(spec, asks))
             for policy in self._policies:
-                for why in forbidden(policy.spec, asked_by(given)):
+                for why in forbidden(policy.spec, asked):
                     self._refuse(policy, why)
-            return given
-        before = previous.asks if previous is not None else None
-        if before is not None:
-            more = [each for each in asks if each not in before and not grants(spec.permissions, each)]
-            if more:
-                raise IncreasedError(
-                    f"the new version asks for {', '.join(more)}, which the one before it did not: add "
-                    f"{'it' if len(more) == 1 else 'them'} to spec.permissions, or set spec.permissionsPolicy to "
-                    "FollowArtifact"
-                )
-        return plugin
+            return
+        if previous is None or previous.asks is None:
+            return
+        more = [each for each in asks if each not in previous.asks and not grants(spec.permissions, each)]
+        if more:
+            raise IncreasedError(
+                f"the new version asks for {', '.join(more)}, which the one before it did not: add "
+                f"{'it' if len(more) == 1 else 'them'} to spec.permissions, or set spec.permissionsPolicy to "
+                "FollowArtifact"
+            )
 
     def _requirements(self) -> list[tuple[str, Policy | None, Requirement]]:
         """Who asks for signatures, and for which."""
