@@ -127,16 +127,7 @@ async def resolve(
     asks = sorted({*description.permissions, *info.permissions})
     trial.check_version(description.version, artifact.digest, previous)
     trial.check_permissions(asks, previous)
-    found = BundleArtifact(
-        digest=artifact.digest,
-        sha256=artifact.sha256,
-        size=artifact.size,
-        layout=artifact.layout,
-        reference=reference,
-        version=description.version,
-        asks=asks[:MAX_ASKS],
-        evidence=trial.file,
-    )
+    found = _found(artifact, reference, description, asks).model_copy(update={"evidence": trial.file})
     hooks = called_hooks(plugin, description, info)
     made = make_entry(plugin, found, hooks=hooks, settings=given, origin=origin, key=key)
     check_entry(made, info)
@@ -149,6 +140,18 @@ async def resolve(
         hooks=hooks,
         notes=(*description.notes, *notes_on(plugin, description, info), *trial.notes),
         trust=trial.result(),
+    )
+
+
+def _found(artifact: Artifact, reference: str, description: PluginDescription, asks: list[str]) -> BundleArtifact:
+    return BundleArtifact(
+        digest=artifact.digest,
+        sha256=artifact.sha256,
+        size=artifact.size,
+        layout=artifact.layout,
+        reference=reference,
+        version=description.version,
+        asks=asks[:MAX_ASKS],
     )
 
 
