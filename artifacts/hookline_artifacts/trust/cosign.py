@@ -1,6 +1,6 @@
 """cosign's signatures with a key: simple signing, Sigstore's bundle, and a DSSE envelope by itself.
 
-``read`` tells what a signature says, and of that only what it covers; ``claim_of`` whether a key has said it.
+Of what a signature says, only that counts which it covers, and only once it is known which key has said it.
 
 Formats: https://github.com/containers/image/blob/main/docs/containers-signature.5.md (simple signing),
 https://github.com/secure-systems-lab/dsse/blob/master/protocol.md, https://github.com/in-toto/attestation (statements),
@@ -18,6 +18,8 @@ from hookline_artifacts.limits import parse_foreign
 from hookline_artifacts.reference import DIGEST
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from hookline_artifacts.trust.evidence import Signature
     from hookline_artifacts.trust.keys import PublicKey
 
@@ -30,6 +32,8 @@ _STATEMENTS: Final = frozenset({"https://in-toto.io/Statement/v1", "https://in-t
 _MAX_SUBJECTS: Final = 64
 _MAX_SIGNATURES: Final = 8
 """Of one envelope. Several parties may sign the same statement."""
+MAX_TRIED: Final = 2048
+"""Pairs of a signature and a key of one requirement: 0.2 s with P-256, 4 s with Ed25519ph."""
 _MAX_HINT: Final = 128
 _HASH_BYTES: Final = 32
 
@@ -67,13 +71,62 @@ class NotAClaimError(Exception):
     """It is not a signature in the form that it is said to be."""
 
 
+class Signatures:
+    """The signatures that were found of one artifact: each is read once, and held against keys within one bound.
+
+    Those that say that they are about the artifact come first. Whoever may write to a repository may put hundreds
+    beside them.
+    """
+
+    def __init__(self, found: Iterable[Signature], digests: frozenset[str]) -> None:
+        read: list[tuple[Signature, Signed]] = []
+        self.malformed = 0
+        for each in found:
+            try:
+                read.append((each, _read(each)))
+            except NotAClaimError:
+                self.malformed += 1
+        self._read = sorted(read, key=lambda pair: not pair[1].claim.digests & digests)
+        self._about = sum(bool(signed.claim.digests & digests) for _, signed in read)
+        self._known: dict[tuple[int, str], bool] = {}
+
+    def __len__(self) -> int:
+        return len(self._read)
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether there were more than can be tried."""
+        return len(self._known) >= MAX_TRIED
+
+    @property
+    def hints(self) -> list[str]:
+        """Which keys they are by, as those say that are about the artifact. Nothing of it is proven."""
+        return sorted({signed.hint for _, signed in self._read[: self._about] if signed.hint})
+
+    @property
+    def about(self) -> int:
+        """How many say that they are about the artifact."""
+        return self._about
+
+    def by(self, key: PublicKey) -> Iterator[tuple[Signature, Claim]]:
+        """Those by a key, and what they say."""
+        for index, (signature, signed) in enumerate(self._read):
+            asked = (index, key.id)
+            if asked not in self._known:
+                if self.exhausted:
+                    return
+                self._known[asked] = signed.by(key)
+            if self._known[asked]:
+                yield signature, signed.claim
+
+
 def claim_of(signature: Signature, key: PublicKey) -> Claim | None:
     """What this key has signed there; None where the signature is not by it. Raises NotAClaimError."""
-    signed = read(signature)
+    signed = _read(signature)
     return signed.claim if signed.by(key) else None
 
 
-def read(signature: Signature) -> Signed:
+def _read(signature: Signature) -> Signed:
     """A signature of any of cosign's forms. Raises NotAClaimError."""
     if signature.form == "simple":
         claim = simple(signature.payload)
