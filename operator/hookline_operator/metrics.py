@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hookline_operator.cluster.sight import Sights
 
 _BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
+_VERIFYING: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _WAITING: Final = 10_000
 
 
@@ -93,6 +94,17 @@ class Metrics:
             "hookline_operator_resolves", "Resolutions of a WasmPlugin, by how they ended.", ["result"]
         )
         self._resolve_seconds = seconds("hookline_operator_resolve_seconds", "How long a resolution took.")
+        self._refused = counter(
+            "hookline_operator_policy_refusals",
+            "Resolutions that a PluginTrustPolicy refused, or would have refused in another mode.",
+            ["policy", "mode"],
+        )
+        self._verify_seconds = Histogram(
+            "hookline_operator_verify_seconds",
+            "How long the signatures of an artifact took that were good, without asking a registry for them.",
+            buckets=_VERIFYING,
+            registry=registry,
+        )
         self._writes = counter("hookline_operator_api_writes", "Writes to the Kubernetes API.", ["kind"])
         self._status_failures = counter(
             "hookline_operator_status_failures", "Statuses that the API server did not take, by why.", ["reason"]
@@ -162,6 +174,14 @@ class Metrics:
         """One resolution ended: ``ok``, or its cause."""
         self._resolves.labels(result).inc()
         self._resolve_seconds.observe(seconds)
+
+    def refused(self, policy: str, mode: str) -> None:
+        """A policy refuses what a resource resolves to, or would, in ``Audit``."""
+        self._refused.labels(policy, mode).inc()
+
+    def verified(self, seconds: float) -> None:
+        """The signatures of an artifact are what was asked for."""
+        self._verify_seconds.observe(seconds)
 
     def wrote(self, kind: str) -> None:
         """One write to the API: ``status``, ``revision`` or ``event``."""

@@ -23,6 +23,7 @@ from hookline_operator.cluster.catalogue import Catalogue
 from hookline_operator.cluster.kube import Kube, KubeError
 from hookline_operator.cluster.objects import ClusterObjects
 from hookline_operator.cluster.plugin_watch import PluginWatch
+from hookline_operator.cluster.policies import Policies
 from hookline_operator.cluster.reading import Reading
 from hookline_operator.cluster.reflectors import reflectors
 from hookline_operator.cluster.replica import Replica
@@ -124,11 +125,13 @@ class Operator:
                 migrate=self._settings.migrate,
             ),
             *cluster.plugins.reflectors,
+            *cluster.policies.reflectors,
         ]
 
         async def begin() -> None:
             await asyncio.gather(*(each.synced.wait() for each in followed))
             await cluster.plugins.first_sync()
+            await cluster.policies.first_sync()
             await cluster.objects.settle()
             # Once the plugins are known: they say which pods are kept.
             async with _following(cluster.unguarded) as unguarded:
@@ -158,6 +161,7 @@ class Operator:
                 cluster.election.run(lambda: self._lead(cluster, serving, leading)),
                 serving.peers.run(),
                 cluster.plugins.run(),
+                cluster.policies.run(),
                 serving.trust.run(),
                 unguarded,
             )
@@ -203,6 +207,7 @@ class _Cluster:
         self.plugins = PluginWatch(
             kube, self.catalogue, sights, namespaces=settings.namespaces, kubeconfig=settings.kubeconfig
         )
+        self.policies = Policies(kube, sights, own_namespace=settings.own_namespace)
         self.sealing = SealingKey(
             kube,
             namespace=settings.own_namespace,
@@ -255,7 +260,7 @@ class _Serving:
             return (caller.namespace, caller.account) == (settings.own_namespace, settings.service_account)
 
         self.fleet = Fleet()
-        self.bundles = Bundles(catalogue, cluster.objects, key=cluster.key)
+        self.bundles = Bundles(catalogue, cluster.objects, key=cluster.key, policies=cluster.policies.applying)
         self.fetcher = _fetcher(settings, store)
         reviewer = Reviewer(kube, is_pod=catalogue.is_pod, counted=metrics.called)
         self.peers = Peers(
@@ -275,7 +280,7 @@ class _Serving:
             catalogue, self.bundles, self.fleet, reviewer, callers,
             authority=lambda: certificates.bundle, reported=metrics.reported, cut=metrics.cut,
         )  # fmt: skip
-        self._downloads = Downloads(catalogue, self.bundles, reviewer, callers, blobs.fetch, is_peer=is_peer)
+        self._downloads = Downloads(catalogue, self.bundles, reviewer, callers, blobs, is_peer=is_peer)
         self.trust = Trust(
             catalogue, self.fleet, certificates, tell=self.distribution.authority_changed, leads=cluster.leads
         )
@@ -306,6 +311,7 @@ class _Leading:
             serving.fetcher,
             cluster.objects,
             metrics,
+            policies=cluster.policies.applying,
             seal=cluster.seal,
             leads=cluster.leads,
         )
@@ -342,6 +348,8 @@ def _listen(cluster: _Cluster, serving: _Serving) -> None:
         serving.distribution.plugin_changed,
         cluster.unguarded.plugin_changed,
     ]
+    cluster.policies.changed += [catalogue.tell_all]
+    cluster.policies.namespace_changed += [catalogue.tell_in]
     catalogue.pod_changed += [serving.distribution.pod_changed]
     catalogue.room_again += [cluster.reading.read]
     catalogue.unguarded = cluster.unguarded.of
