@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Final
 
 from hookline_artifacts.errors import ConfigError
 from hookline_artifacts.limits import parse_foreign
-from hookline_artifacts.trust.evidence import Signing
+from hookline_artifacts.trust import cosign
+from hookline_artifacts.trust.evidence import BLOB, Signing
 from hookline_artifacts.trust.patterns import matches_path
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from types import ModuleType
 
     from hookline_api.trust import KeylessIdentity
@@ -37,6 +39,53 @@ _MAX_BYTES: Final = 16 << 20
 _MAX_SENTENCE: Final = 200
 _SLASHES_OF_A_HOST: Final = 2
 """In ``https://github.com``, behind which an ``@`` would make it a user's name at another host."""
+
+
+class Signings:
+    """The signatures without a key that were found of one artifact, each verified once, when it is asked for."""
+
+    def __init__(self, found: Iterable[Signature], root: bytes | None) -> None:
+        self._found = [each for each in found if is_keyless(each)]
+        self._root = root
+        self._known: list[tuple[Signature, Signing, cosign.Claim]] | None = None
+        self._refused = ""
+
+    def by(self, identity: KeylessIdentity) -> Iterator[tuple[Signature, Signing, cosign.Claim]]:
+        """Those by an identity, and what they say. Raises ConfigError."""
+        return (each for each in self._verified() if is_by(each[1], identity))
+
+    @property
+    def why(self) -> str:
+        """What there is instead of a signature by an identity; empty where there is none without a key at all."""
+        known = self._verified()
+        if known:
+            by = sorted({f"{each.subject:.120} ({each.issuer:.60})" for _, each, _ in known})
+            return f"it is signed by {' and '.join(by[:2])}"
+        return f"its keyless signature does not count: {self._refused}" if self._refused else ""
+
+    def _verified(self) -> list[tuple[Signature, Signing, cosign.Claim]]:
+        if self._known is None:
+            self._known = []
+            for each in self._found:
+                try:
+                    signing = verify(each, self._root)
+                    self._known.append((each, signing, _claim(signing)))
+                except RefusedError as error:
+                    self._refused = self._refused or str(error)
+                except cosign.NotAClaimError:
+                    self._refused = self._refused or "what is signed is neither a signature nor a statement"
+        return self._known
+
+
+def _claim(signing: Signing) -> cosign.Claim:
+    """What was signed, from the very bytes that were verified. Raises NotAClaimError."""
+    if signing.payload_type == BLOB:
+        return cosign.Claim(digests=frozenset({f"sha256:{signing.payload.hex()}"}))
+    if not signing.payload_type:
+        return cosign.simple(signing.payload)
+    if signing.payload_type != cosign.IN_TOTO:
+        raise cosign.NotAClaimError
+    return cosign.statement(signing.payload)
 
 
 class RefusedError(Exception):
@@ -97,7 +146,8 @@ def check_root(root: bytes | None, where: str) -> None:
     try:
         offline.read_root(root)
     except Exception as error:  # noqa: BLE001 - somebody's bytes in foreign code
-        raise ConfigError(f"{where} is no trust root (trusted_root.json) to verify by: {_sentence(error)}") from None
+        why = _sentence(error)
+        raise ConfigError(f"{where}: there is no trust root (trusted_root.json) to verify by: {why}") from None
 
 
 def _begins(subject: str, prefix: str) -> bool:
@@ -143,28 +193,30 @@ def _size(outcome: Signing | str) -> int:
 
 
 def _outcome(signature: Signature, root: bytes | None) -> Signing | str:
-    check_root(root, "the trust root")
-    offline = _offline("a keyless signature")
+    check_root(root, "trustRoot")
+    offline = _offline("trustRoot")
     texts = [signature.annotations.get(each, "") for each in (CERTIFICATE, ENTRY, STAMP)]
     if len(signature.payload) > _MAX_DOCUMENT or any(len(each) > _MAX_DOCUMENT for each in texts):
         return "it is too large"
     try:
-        if signature.form == "bundle":
-            bundle = offline.bundle(signature.payload)
-            return offline.verify(bundle, offline.read_root(root))
-        certificate, entry, stamp = texts
-        made = offline.detached(
-            certificate,
-            entry,
-            stamp,
-            envelope=signature.payload if signature.form == "dsse" else None,
-            signature=signature.signature,
-        )
-        return offline.verify(made, offline.read_root(root), signed=signature.payload)
+        return _proven(signature, texts, offline, offline.read_root(root))
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # noqa: BLE001 - a stranger's bytes in foreign code; a panic in Rust is no Exception
         return _sentence(error)
+
+
+def _proven(signature: Signature, texts: list[str], offline: ModuleType, root: object) -> Signing:
+    """What a signature proves. Raises anything."""
+    signed = None
+    if signature.form == "bundle":
+        parts = offline.bundle(signature.payload)
+    else:
+        envelope = signature.payload if signature.form == "dsse" else None
+        parts = offline.detached(*texts, envelope=envelope, signature=signature.signature)
+        signed = signature.payload
+    proven: Signing = offline.verify(parts, root, signed=signed)
+    return proven
 
 
 def _sentence(error: BaseException) -> str:
@@ -177,5 +229,7 @@ def _offline(what: str) -> ModuleType:
     try:
         from hookline_artifacts.trust import offline  # noqa: PLC0415 - only where a keyless signature is asked for
     except ImportError:
-        raise ConfigError(f"{what} needs the package 'sigstore': pip install 'hookline[keyless]'") from None
+        raise ConfigError(
+            f"{what}: keyless signatures need the package 'sigstore': pip install 'hookline[keyless]'"
+        ) from None
     return offline

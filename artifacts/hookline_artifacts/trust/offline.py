@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from sigstore._internal.trust import KeyringPurpose
+from sigstore._internal.trust import CertificateAuthority, KeyringPurpose
 from sigstore.errors import VerificationError
 from sigstore.hashes import Hashed
 from sigstore.models import Bundle, TransparencyLogEntry, TrustedRoot
@@ -37,7 +37,8 @@ from hookline_artifacts.trust.evidence import BLOB, Signing
 
 if TYPE_CHECKING:
     from sigstore._internal.timestamp import TimestampVerificationResult
-    from sigstore._internal.trust import CertificateAuthority, CTKeyring, RekorKeyring
+    from sigstore._internal.trust import CTKeyring, RekorKeyring
+    from sigstore_models.common.v1 import TimeRange
 
 _PUBLIC: Final = ("https%3A%2F%2Ftuf-repo-cdn.sigstore.dev", "trusted_root.json")
 _DETACHED: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
@@ -45,6 +46,8 @@ _MAX_CERTIFICATE: Final = 16 * 1024
 """Bytes of a certificate; Fulcio's have 1,200."""
 _MAX_CERTIFICATES: Final = 8
 """In the chain that an old bundle brings along. Only the first counts: the others are the trust root's."""
+_MAX_PARTS: Final = 32
+"""Authorities and logs of a trust root, of each kind. Sigstore's own has 4."""
 _MAX_STAMPS: Final = 4
 _MAX_HASHES: Final = 64
 """Of an inclusion proof: a log of 2^64 entries."""
@@ -64,10 +67,30 @@ class Root(TrustedRoot):
 
     def __init__(self, inner: RootParts) -> None:
         super().__init__(inner)
-        self.certificates = self.get_fulcio_certs()
+        self.get_fulcio_certs()  # there has to be one
+        self._authorities = [
+            (CertificateAuthority(each).certificates(allow_expired=True), each.valid_for)
+            for each in inner.certificate_authorities
+        ]
+        self._log_times = {each.log_id.key_id: each.public_key.valid_for for each in inner.tlogs}
+        self._certificate_log_times = {each.log_id.key_id: each.public_key.valid_for for each in inner.ctlogs}
         self._logs = super().rekor_keyring(KeyringPurpose.VERIFY)
         self._certificate_logs = super().ct_keyring(KeyringPurpose.VERIFY)
         self._stampers = super().get_timestamp_authorities()
+
+    def certificates_at(self, moment: datetime) -> list[x509.Certificate]:
+        """Those of the authorities that were to be trusted then."""
+        return [each for found, when in self._authorities if _is_in(moment, when) for each in found]
+
+    def check_logs(self, entry: bytes, certificate: x509.Certificate, times: list[datetime]) -> None:
+        """Raise VerificationError where a log was not to be trusted when it took a signature or its certificate."""
+        when = self._log_times.get(entry)
+        _check(when is not None and all(_is_in(each, when) for each in times), "its log was not to be trusted then")
+        scts = certificate.extensions.get_extension_for_class(x509.PrecertificateSignedCertificateTimestamps).value
+        for each in scts:
+            when = self._certificate_log_times.get(each.log_id)
+            moment = each.timestamp.replace(tzinfo=UTC)
+            _check(when is not None and _is_in(moment, when), "its log of certificates was not to be trusted then")
 
     def rekor_keyring(self, purpose: KeyringPurpose) -> RekorKeyring:  # noqa: ARG002 - nothing is signed
         """The keys of logs, also of those that are closed."""
@@ -88,22 +111,38 @@ def read_root(document: bytes | None) -> Root:
     if document is None:
         folder, name = _PUBLIC
         document = resources.files("sigstore._store").joinpath(folder, name).read_bytes()
-    parse_foreign(document)
+    _check_size(parse_foreign(document))
     return Root(RootParts.from_json(document))
+
+
+def _check_size(root: dict[str, Any]) -> None:
+    """Raise VerificationError for a root with more in it than is verified in a moment."""
+    names = ("certificateAuthorities", "timestampAuthorities", "tlogs", "ctlogs")
+    lists = [root.get(name) or [] for name in names]
+    _check(all(len(each) <= _MAX_PARTS for each in lists), f"it names more than {_MAX_PARTS} authorities of one kind")
+    for each in [*lists[0], *lists[1]]:
+        _check(len(each["certChain"]["certificates"]) <= _MAX_CERTIFICATES, "a chain of certificates is too long")
 
 
 class _Verifier(Verifier):
     """For one signature. Keeps what times were proven, and has no client for the log."""
 
     def __init__(self, root: Root) -> None:
-        self._fulcio_certificate_chain = root.certificates
-        self._trusted_root = root
+        self._fulcio_certificate_chain = []
+        self._trusted_root = self._root = root
         self.times: list[datetime] = []
 
     def _establish_time(self, bundle: Bundle) -> list[TimestampVerificationResult]:
         found = super()._establish_time(bundle)
         self.times = [each.time for each in found]
         return found
+
+    def _verify_chain_at_time(
+        self, certificate: x509.Certificate, timestamp_result: TimestampVerificationResult
+    ) -> list[x509.Certificate]:
+        self._fulcio_certificate_chain = self._root.certificates_at(timestamp_result.time)
+        _check(bool(self._fulcio_certificate_chain), "no authority of the trust root was to be trusted then")
+        return super()._verify_chain_at_time(certificate, timestamp_result)
 
 
 class _Accepted:
@@ -195,6 +234,7 @@ def verify(bundle: Bundle, root: Root, *, signed: bytes | None = None) -> Signin
     """
     verifier = _Verifier(root)
     message = bundle._inner.message_signature  # noqa: SLF001
+    _check(message is None or bundle._inner.dsse_envelope is None, "it has two signatures")  # noqa: SLF001
     if message is None:
         kind, payload = verifier.verify_dsse(bundle, _Accepted())
     elif signed is not None:
@@ -208,6 +248,7 @@ def verify(bundle: Bundle, root: Root, *, signed: bytes | None = None) -> Signin
         _check(len(payload) == hashlib.sha256().digest_size, "it tells no SHA-256 of the file")
         verifier.verify_artifact(Hashed(algorithm=HashAlgorithm.SHA2_256, digest=payload), bundle, _Accepted())
     certificate, entry = bundle.signing_certificate, bundle.log_entry._inner  # noqa: SLF001
+    root.check_logs(entry.log_id.key_id, certificate, verifier.times)
     proof = entry.inclusion_proof
     # Without a promise, which covers the index of the whole log, the proof's own is what was verified.
     index = entry.log_index if entry.inclusion_promise is not None or proof is None else proof.log_index
@@ -225,6 +266,10 @@ def verify(bundle: Bundle, root: Root, *, signed: bytes | None = None) -> Signin
 def _check(holds: bool, otherwise: str) -> None:  # noqa: FBT001 - reads as an assertion
     if not holds:
         raise VerificationError(otherwise)
+
+
+def _is_in(moment: datetime, when: TimeRange) -> bool:
+    return when.start <= moment and (when.end is None or moment <= when.end)
 
 
 def _text(data: bytes) -> str:

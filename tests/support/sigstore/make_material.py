@@ -58,7 +58,7 @@ class Maker:
         self.output, self.work = output, work
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            self.registry = "127.0.0.1:%d" % free.getsockname()[1]
+            self.registry = f"127.0.0.1:{free.getsockname()[1]}"
         self.repository = f"{self.registry}/acme/guard"
         self.token = _token()
         self.url = ""
