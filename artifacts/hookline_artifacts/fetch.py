@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import io
 import weakref
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from hookline_artifacts.errors import FetchError, VerifyError
@@ -35,7 +35,6 @@ from hookline_artifacts.reference import DIGEST, LayoutReference, parse
 from hookline_artifacts.registry import RemoteRepository, Repository
 from hookline_artifacts.threads import in_thread
 from hookline_artifacts.trust.collect import collect
-from hookline_artifacts.trust.detached import in_registry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -97,9 +96,7 @@ class Fetcher:
     ) -> Evidence:
         """Every signature that the source's repository has for a digest; nothing of them is verified."""
         async with self._bounded(f"the signatures of {source.reference}"):
-            repository = self.repository(source, access=access, base=base)
-            found = await collect(repository, digest)
-            return replace(found, signatures=(*found.signatures, *await in_registry(repository, found)))
+            return await collect(self.repository(source, access=access, base=base), digest)
 
     async def fetch_oci(
         self,

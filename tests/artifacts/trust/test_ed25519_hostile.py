@@ -12,13 +12,13 @@ import orjson
 import pytest
 from aiohttp import web
 
-from hookline_artifacts.errors import ConfigError, FetchError, SignatureError, VerifyError
+from hookline_artifacts.errors import ConfigError, FetchError, SignatureError
 from hookline_artifacts.fetch import Fetcher
 from hookline_artifacts.limits import FetchLimits
 from hookline_artifacts.net.addresses import AddressPolicy
 from hookline_artifacts.store import ArtifactStore
 from hookline_artifacts.trust import ed25519
-from hookline_artifacts.trust.detached import MAX_DETACHED
+from hookline_artifacts.trust.collect import MAX_DETACHED
 from hookline_artifacts.trust.ed25519 import ANNOTATION, MEDIA_TYPE
 from hookline_artifacts.trust.evidence import Evidence, Signature
 from hookline_artifacts.trust.keys import read_raw
@@ -116,7 +116,7 @@ async def test_a_layer_that_says_it_is_huge_is_not_fetched(rig, server, oci):
     layer = {"mediaType": MEDIA_TYPE, "digest": oci.sha256(b"nobody has it"), "size": 100 << 20}
     server.put("p:v1", oci.manifest(oci.descriptor(MODULE), layer), MODULE)
     source = {"oci": {"reference": f"{server.host}/p:v1", "insecure": True}}
-    with pytest.raises(SignatureError, match="not 64 bytes in base64"):
+    with pytest.raises(SignatureError, match=r"it has no signature \(1 more could not be read\)"):
         await rig.resolve(source, SIGNER.asked())
     assert not [path for path in server.paths() if path.endswith(layer["digest"])]
 
@@ -127,7 +127,7 @@ async def test_a_layer_whose_bytes_are_not_its_digests_is_refused(rig, server, o
     server.put("p:v1", oci.manifest(oci.descriptor(MODULE), oci.descriptor(good, MEDIA_TYPE)), MODULE, good)
     server._content[f"/v2/p/blobs/{oci.sha256(good)}"] = swapped
     source = {"oci": {"reference": f"{server.host}/p:v1", "insecure": True}}
-    with pytest.raises(VerifyError, match="another digest"):
+    with pytest.raises(SignatureError, match=r"it has no signature \(1 more could not be read\)"):
         await rig.resolve(source, OTHER.asked())
 
 
@@ -269,7 +269,7 @@ async def test_a_key_of_small_order_verifies_nothing(rig):
     """With it, one signature would be good for every module."""
     zero = base64.b64encode((1).to_bytes(32, "little")).decode()
     for verify in ({"ed25519": [zero]}, {"anyOf": [{"ed25519": {"key": zero}}]}):
-        with pytest.raises(ConfigError, match=r"spec\.verify\.anyOf\[0\]\.ed25519\.key is an Ed25519 point of small"):
+        with pytest.raises(ConfigError, match=r"spec\.verify\.anyOf\[0\]\.ed25519\.key .*small order"):
             await rig.file("p.wasm", MODULE, verify)
 
 

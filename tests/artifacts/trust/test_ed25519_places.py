@@ -103,6 +103,23 @@ async def test_it_counts_in_a_registry_of_several_platforms(rig, registry, oci):
     assert (await rig.resolve(source, SIGNER.asked())).trust.proofs
 
 
+async def test_it_counts_as_a_referrer(rig, registry, oci):
+    """Pushed afterwards, so that the artifact's digest stays what it was: as ``oras attach`` does."""
+    artifact = oci.manifest(MODULE, annotations=ANNOTATIONS)
+    await registry.push("places/referrer:v1", artifact, MODULE)
+    source = {"oci": {"reference": f"{registry.host}/places/referrer:v1", "insecure": True}}
+    with pytest.raises(SignatureError, match="it has no signature"):
+        await rig.resolve(source, SIGNER.asked())
+    signature = SIGNER.sign(MODULE, {}, ANNOTATIONS)
+    subject = oci.descriptor(artifact, json.loads(artifact)["mediaType"])
+    attached = oci.manifest(oci.descriptor(signature, MEDIA_TYPE), artifactType=MEDIA_TYPE, subject=subject)
+    await registry.push(f"places/referrer@{oci.sha256(attached)}", attached, signature)
+    await registry.push(f"places/referrer:{oci.sha256(artifact).replace(':', '-')}", oci.index(attached))
+    assert (await rig.resolve(source, SIGNER.asked())).trust.proofs
+    with pytest.raises(SignatureError):
+        await rig.resolve(source, OTHER.asked())
+
+
 @pytest.mark.parametrize("name", ["plugin.sig", "plugin.wasm.sig"])
 async def test_it_counts_beside_a_file(rig, name):
     """As HeliosDB names it, and as ``cosign`` and ``sha256sum`` users name theirs."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hookline_artifacts.errors import FetchError, SignatureError
-from hookline_artifacts.trust import blobs
+from hookline_artifacts.trust.direct import message_signature
 from hookline_artifacts.trust.evidence import Evidence
 from hookline_artifacts.trust.keys import read_pem
 from hookline_artifacts.trust.requirement import Authority, Requirement
@@ -51,7 +51,7 @@ async def test_a_module_counts_beside_its_file(rig, key):
     ((whose, proof),) = found.trust.proofs
     assert (whose, proof.key) == ("spec.verify", read_pem(pem(key), what="a key").id)
     other = KEYS[KEYS.index(key) - 1]
-    with pytest.raises(SignatureError, match="the signature is of another file, or not by"):
+    with pytest.raises(SignatureError, match="its signature is of another file, or not by"):
         await rig.file("guard.wasm", MODULE, {"keys": [pem(other)]})
     with pytest.raises(SignatureError):
         await rig.file("guard.wasm", module("another"), {"keys": [pem(key)]})
@@ -74,7 +74,7 @@ async def test_a_signature_of_the_module_is_none_of_its_package(rig, key):
     rig.put("a.tar.gz.sigstore.json", bundle(key))
     rig.put("b.wasm.sigstore.json", bundle(key, "packed.tar.gz"))
     for name, data in (("a.tar.gz", PACKED), ("b.wasm", MODULE)):
-        with pytest.raises(SignatureError, match="the signature is of another file"):
+        with pytest.raises(SignatureError, match="its signature is of another file"):
             await rig.file(name, data, {"keys": [pem(key)]})
 
 
@@ -136,7 +136,7 @@ async def test_a_bundle_that_is_tampered_with_is_refused(rig, change):
 @pytest.mark.parametrize("text", [b"", b"{", b"[" * 60_000, b"\xff", b"null", b"{}"], ids=lambda text: text[:4].hex())
 async def test_what_is_no_bundle_proves_nothing(rig, text):
     """Read with the bounds of any stranger's JSON."""
-    assert blobs.message_signature(text) is None
+    assert message_signature(text) is None
     rig.put("p.wasm.sigstore.json", text)
     with pytest.raises(SignatureError):
         await rig.file("p.wasm", MODULE, {"keys": [pem("rsa")]})
