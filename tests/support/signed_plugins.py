@@ -26,7 +26,8 @@ def module(text="a", *, permissions=(), version=None, imports=""):
     wasm = bytes(wasmtime.wat2wasm(f"(module {imports} {alloc} {hook})"))
     said = {"description": text, "permissions": list(permissions), **({"version": version} if version else {})}
     raw = b"\x0fhookline.plugin" + json.dumps(said).encode()
-    return wasm + b"\0" + bytes([len(raw) & 0x7F | 0x80, len(raw) >> 7]) + raw
+    length = bytes([len(raw) & 0x7F | 0x80, len(raw) >> 7 & 0x7F | 0x80, len(raw) >> 14])
+    return wasm + b"\0" + length + raw
 
 
 class Signer:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from hookline_api.bundle import EvidenceFile
-from hookline_api.resources import granted, grants
+from hookline_api.resources import granted, grants, is_permission
 from hookline_artifacts.errors import IncreasedError, PolicyError, SignatureError, VerifyError
 from hookline_artifacts.trust.detached import completed
 from hookline_artifacts.trust.evidence import MAX_EVIDENCE, Evidence
@@ -181,7 +181,8 @@ class Trial:
             return
         if previous is None or previous.asks is None:
             return
-        more = [each for each in asks if each not in previous.asks and not grants(spec.permissions, each)]
+        new = [each for each in asks if each not in previous.asks and is_permission(each)]
+        more = [each for each in new if not grants(spec.permissions, each)]
         if more:
             raise IncreasedError(
                 f"the new version asks for {', '.join(more)}, which the one before it did not: add "
