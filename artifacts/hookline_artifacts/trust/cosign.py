@@ -27,7 +27,8 @@ SIGN_PREDICATE: Final = "https://sigstore.dev/cosign/sign/v1"
 """What cosign 3 states where it just signs. No other statement is a signature: who may attest need not be who may
 sign."""
 _SIMPLE_TYPE: Final = "cosign container image signature"
-_IN_TOTO: Final = "application/vnd.in-toto+json"
+IN_TOTO: Final = "application/vnd.in-toto+json"
+"""The payload type of envelopes around statements."""
 _STATEMENTS: Final = frozenset({"https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1"})
 _MAX_SUBJECTS: Final = 64
 _MAX_SIGNATURES: Final = 8
@@ -154,7 +155,7 @@ def _envelope(envelope: Any, hint: str) -> Signed:
     """A DSSE envelope. What stands beside its payload is not signed and says nothing. Raises NotAClaimError."""
     kind, payload = _at(envelope, "payloadType"), _decoded(_at(envelope, "payload"))
     found = _at(envelope, "signatures")
-    if kind != _IN_TOTO or not isinstance(found, list):
+    if kind != IN_TOTO or not isinstance(found, list):
         raise NotAClaimError
     signers = found[:_MAX_SIGNATURES]
     raw = (_raw(_at(each, "sig")) for each in signers)
