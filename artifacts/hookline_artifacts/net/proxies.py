@@ -118,6 +118,15 @@ def _is_numbers(host: str) -> bool:
     return all(re.fullmatch(r"0[xX][0-9A-Fa-f]*|[0-9]+", part) for part in host.split("."))
 
 
+def is_odd(host: str) -> bool:
+    """Whether it may be an address, and not for each program the same: ``0x7f.1``, ``010.1.2.3``."""
+    try:
+        ipaddress.ip_address(host.strip("[]").partition("%")[0])
+    except ValueError:
+        return _is_numbers(host.rstrip(".").rpartition(".")[2])
+    return False
+
+
 def is_metadata_name(host: str) -> bool:
     """Whether clouds know their metadata service by this name."""
     return host.lower().rstrip(".") in _METADATA

@@ -31,7 +31,7 @@ from hookline_artifacts.net import failures
 from hookline_artifacts.net.answers import Connector, ProxyConnector, ScatteredError
 from hookline_artifacts.net.certificates import MAX_KEPT, check_pem, plain_pem
 from hookline_artifacts.net.names import Names
-from hookline_artifacts.net.proxies import NO_PROXIES, Proxies, Proxy, is_metadata_name, literal
+from hookline_artifacts.net.proxies import NO_PROXIES, Proxies, Proxy, is_metadata_name, is_odd, literal
 from hookline_artifacts.net.urls import foreign, shown
 
 if TYPE_CHECKING:
@@ -273,6 +273,8 @@ class Transport:
         refusal = self._addresses.refusal(str(address)) if address is not None else None
         if address is None and is_metadata_name(host):
             refusal = "clouds' metadata services are never asked"
+        if is_odd(host):
+            refusal = "an address that is spelt like this is never asked through a proxy; write it as 192.0.2.1 is"
         if refusal is not None:
             raise OSError(errno.EACCES, refusal)
 
