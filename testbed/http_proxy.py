@@ -50,7 +50,7 @@ class HttpProxy:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        assert self._server is not None  # noqa: S101 - it was entered
+        assert self._server is not None
         self._server.close()
         tasks = list(self._tasks)
         for task in tasks:

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hookline_artifacts.fetch import Fetcher
 from hookline_artifacts.limits import FetchLimits
+from hookline_artifacts.mirrors import MirrorFile
 from hookline_artifacts.net.addresses import AddressPolicy
+from hookline_artifacts.net.proxies import NO_PROXIES
 from hookline_artifacts.store import ArtifactStore
 from hookline_operator.cluster.authority import peer_name
 from hookline_operator.cluster.catalogue import Catalogue
@@ -319,7 +321,14 @@ def _fetcher(settings: Settings, store: ArtifactStore) -> Fetcher:
     # The machine's own passwords are nobody's: a file that is not there.
     nobody = settings.cache / "no" / "config.json"
     limits = FetchLimits(parallel=_FETCHES_AT_ONCE)
-    return Fetcher(store, limits=limits, docker_config=nobody, addresses=_source_addresses(settings))
+    return Fetcher(
+        store,
+        limits=limits,
+        docker_config=nobody,
+        addresses=_source_addresses(settings),
+        mirrors=MirrorFile(settings.mirrors),
+        proxies=settings.proxies or NO_PROXIES,
+    )
 
 
 def _source_addresses(settings: Settings) -> AddressPolicy:

@@ -1,4 +1,4 @@
-"""A mirror is no way around the registry: who may have something there, and with which password, is decided each time."""
+"""A mirror is no way around the registry: who may have something is decided each time, and by which password."""
 
 from __future__ import annotations
 

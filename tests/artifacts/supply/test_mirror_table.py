@@ -100,7 +100,7 @@ def test_what_is_wrong_is_told_with_the_file(tmp_path, text, sentence):
     """In one sentence, before anything starts."""
     path = tmp_path / "mirrors.yaml"
     path.write_text(text)
-    with pytest.raises(ValueError, match="mirrors.yaml") as wrong:
+    with pytest.raises(ValueError, match=r"mirrors\.yaml") as wrong:
         read_table(path)
     assert sentence in str(wrong.value)
 

@@ -241,7 +241,7 @@ async def test_a_proxy_that_hangs_is_given_up(make_proxied, insecure):
 )  # fmt: skip
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_nobody_is_asked_through_a_proxy_who_is_never_asked(make_proxied, host, scheme):
-    """However the address is spelt; 10.9.8.7 is the program's own. What another program may read otherwise is refused."""
+    """However the address is spelt; 10.9.8.7 is the program's own. What others may read otherwise is refused."""
     own = AddressPolicy(own_machine=False, own=(ipaddress.ip_address("10.9.8.7"),))
     async with HttpProxy({}) as proxy:
         fetcher = make_proxied(proxy, addresses=own)
@@ -252,7 +252,7 @@ async def test_nobody_is_asked_through_a_proxy_who_is_never_asked(make_proxied, 
     assert not proxy.asked
 
 
-async def test_a_redirect_through_a_proxy_leads_to_no_metadata_address(serve, make_proxied, oci):
+async def test_a_redirect_through_a_proxy_leads_to_no_metadata_address(serve, make_proxied):
     """Each step is judged."""
     server = await serve()
 
