@@ -48,6 +48,7 @@ from hookline_operator.serve.health import Health
 from hookline_operator.serve.http import HEALTH_BOUNDS, HTTPS_BOUNDS, serve
 from hookline_operator.serve.identity import Reviewer
 from hookline_operator.serve.peers import Peers
+from hookline_operator.serve.pins import Pins
 from hookline_operator.serve.server import Distribution
 from hookline_operator.serve.trust import Trust
 from hookline_operator.webhooks import admission
@@ -159,6 +160,7 @@ class Operator:
                 cluster.sealing.run(),
                 cluster.election.run(lambda: self._lead(cluster, serving, leading)),
                 serving.peers.run(),
+                serving.pins.run(),
                 cluster.plugins.run(),
                 serving.trust.run(),
                 unguarded,
@@ -259,6 +261,7 @@ class _Serving:
         self.fleet = Fleet()
         self.bundles = Bundles(catalogue, cluster.objects, key=cluster.key)
         self.fetcher = _fetcher(settings, store)
+        self.pins = Pins(catalogue, store, most=settings.cache_size)
         reviewer = Reviewer(kube, is_pod=catalogue.is_pod, counted=metrics.called)
         self.peers = Peers(
             self.fleet,
@@ -349,6 +352,7 @@ def _listen(cluster: _Cluster, serving: _Serving) -> None:
     catalogue.plugin_changed += [
         serving.bundles.plugin_changed,  # first: what is sent must not be made of a plugin that is gone
         serving.distribution.plugin_changed,
+        serving.pins.plugin_changed,
         cluster.unguarded.plugin_changed,
     ]
     catalogue.pod_changed += [serving.distribution.pod_changed]
