@@ -19,6 +19,9 @@ from typing import TYPE_CHECKING, Final
 
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_artifacts import apart
+from hookline_artifacts.fetch import Fetcher
+from hookline_artifacts.mirrors import MirrorFile
+from hookline_artifacts.net.proxies import NO_PROXIES
 from hookline_artifacts.store import ArtifactStore
 from hookline_runtime.guest.compiler import Compiler
 from hookline_runtime.host.cache_store import CacheStore
@@ -156,7 +159,12 @@ class Supervisor:
             return OperatorSource(self._settings.operator, self._store, report=self._report, authorities=authorities)
         assert self._settings.plugins is not None  # noqa: S101 - settings have exactly one of the two
         key = self._state.make_seal_key()
-        return FolderSource(self._settings.plugins, self._store, running=lambda: self._deployment.bundle, key=key)
+        fetcher = Fetcher(
+            self._store,
+            mirrors=MirrorFile(self._settings.mirrors),
+            proxies=self._settings.proxies or NO_PROXIES,
+        )
+        return FolderSource(self._settings.plugins, fetcher, running=lambda: self._deployment.bundle, key=key)
 
     async def run(self) -> None:
         """Work until SIGTERM."""

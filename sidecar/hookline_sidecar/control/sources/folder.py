@@ -9,7 +9,6 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
-from hookline_artifacts.fetch import Fetcher
 from hookline_artifacts.resolve import resolve
 from hookline_sidecar.control.sources import foreign
 from hookline_sidecar.control.sources.manifests import Manifest, Scan, scan
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from hookline_artifacts.store import ArtifactStore
+    from hookline_artifacts.fetch import Fetcher
 
 log = logging.getLogger("hookline.folder")
 
@@ -28,10 +27,11 @@ log = logging.getLogger("hookline.folder")
 class FolderSource:
     """Wants what the manifests of a folder say. ``running`` is the bundle that runs now.
 
-    ``key`` seals what has the values of Secrets: revisions are shown to whoever reads metrics.
+    ``fetcher`` is closed with it. ``key`` seals what has the values of Secrets: revisions are shown to whoever reads
+    metrics.
     """
 
-    def __init__(self, folder: Path, store: ArtifactStore, *, running: Callable[[], Bundle | None], key: bytes) -> None:
+    def __init__(self, folder: Path, fetcher: Fetcher, *, running: Callable[[], Bundle | None], key: bytes) -> None:
         self.changed = asyncio.Event()
         self.wants: Wants | None = None
         self.problems: tuple[Problem, ...] = ()
@@ -39,7 +39,7 @@ class FolderSource:
         self.waiting = "the plugins are being loaded"
         self.link = None
         self._folder = folder
-        self._fetcher = Fetcher(store)
+        self._fetcher = fetcher
         self._running = running
         self._key = key
         self._rescan = asyncio.Event()
