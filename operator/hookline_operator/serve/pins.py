@@ -63,8 +63,8 @@ class Pins:
                 if namespace not in self._told:
                     self._told.add(namespace)
                     log.warning(
-                        "the modules of namespace '%s' have more than the %d bytes of --cache-size, and not all of them "
-                        "are kept for when their source is away", namespace, self._most,
+                        "the modules of namespace '%s' have more than the %d bytes of --cache-size, and not all of "
+                        "them are kept for when their source is away", namespace, self._most,
                     )  # fmt: skip
                 continue
             found.add(sha256)
