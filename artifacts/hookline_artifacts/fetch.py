@@ -212,7 +212,7 @@ class Fetcher:
     async def fetch_layer(self, source: OCISource, layer: Descriptor, *, access: RegistryAccess, owner: str) -> None:
         """Have the store keep the bytes of a layer as they are, packed or not, as something that ``owner`` may have."""
         what = f"the layer {layer.shown} of {source.reference}"
-        repository, limits = self.repository(source, access=access), self._limits
+        repository, limits = await self.routes(source, access=access), self._limits
         async with self._share("owner", owner, limits.of_one_owner), self._permits, self._bounded(what):
             with self._store.scratch() as file:
                 body = Body(file, what=what, cap=limits.download, expected=layer.size)

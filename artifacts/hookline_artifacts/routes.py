@@ -109,13 +109,13 @@ class Routes:
 
         return await self._first(ask, seconds=_ASK_S)
 
-    async def manifest(self, name: str) -> bytes:
+    async def manifest(self, name: str, *, most: int | None = None) -> bytes:
         """The manifest of a digest, checked, or of a tag."""
-        return await self._first(lambda way: way.repository.manifest(name), seconds=_ASK_S)
+        return await self._first(lambda way: way.repository.manifest(name, most=most), seconds=_ASK_S)
 
-    async def tagged(self, tag: str) -> bytes | None:
+    async def tagged(self, tag: str, *, most: int | None = None) -> bytes | None:
         """The manifest of a tag that need not be there, of the first that has it."""
-        return await self._first_that_has(lambda repository: repository.tagged(tag))
+        return await self._first_that_has(lambda repository: repository.tagged(tag, most=most))
 
     async def referrers(self, digest: str) -> Sequence[Descriptor]:
         """What refers to a digest, of the first that knows of any."""
