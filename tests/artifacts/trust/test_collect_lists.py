@@ -171,7 +171,7 @@ async def test_referrers_of_an_index_and_of_its_entry_are_found(server, fetcher,
 
 
 @pytest.mark.parametrize("odd", ["missing", "huge", "a pipe", "a folder", "junk"])
-@pytest.mark.parametrize("where", ["tag", "index"])
+@pytest.mark.parametrize("where", ["tag", "list", "index"])
 async def test_a_folder_s_odd_entries_hide_nothing(tmp_path, resolve_signed, odd, where):
     """What its index names is not there, is too large, or is no manifest."""
     signed.write_folder("cosign-save-3", tmp_path / "layout")
@@ -189,8 +189,9 @@ async def test_a_folder_s_odd_entries_hide_nothing(tmp_path, resolve_signed, odd
             path.write_bytes(b"junk")
     index = json.loads((tmp_path / "layout" / "index.json").read_text())
     entry = {"mediaType": signed.MANIFEST, "digest": f"sha256:{name}", "size": 900}
-    tag = f"{signed.digest_of('bundle-p256').replace(':', '-')}.sig"
-    named = {"org.opencontainers.image.ref.name": tag} if where == "tag" else {"kind": "dev.cosignproject.cosign/sigs"}
+    tag = signed.digest_tag("bundle-p256") + (".sig" if where == "tag" else "")
+    of_cosign = {"kind": "dev.cosignproject.cosign/sigs"}
+    named = of_cosign if where == "index" else {"org.opencontainers.image.ref.name": tag}
     index["manifests"].insert(0, {**entry, "annotations": named})
     (tmp_path / "layout" / "index.json").write_text(json.dumps(index))
     source = {"oci": {"reference": "oci-layout:layout"}}
