@@ -66,8 +66,9 @@ _SHORT: Final = 0x80
 class Root(TrustedRoot):
     """A trust root whose keys are read once."""
 
-    def __init__(self, inner: RootParts) -> None:
+    def __init__(self, inner: RootParts, sha256: str) -> None:
         super().__init__(inner)
+        self.sha256 = sha256
         self.get_fulcio_certs()  # there has to be one
         self._authorities = [
             (CertificateAuthority(each).certificates(allow_expired=True), each.valid_for)
@@ -113,7 +114,7 @@ def read_root(document: bytes | None) -> Root:
         folder, name = _PUBLIC
         document = resources.files("sigstore._store").joinpath(folder, name).read_bytes()
     _check_size(parse_foreign(document))
-    return Root(RootParts.from_json(document))
+    return Root(RootParts.from_json(document), hashlib.sha256(document).hexdigest())
 
 
 def _check_size(root: dict[str, Any]) -> None:
