@@ -108,9 +108,9 @@ class _Collector:
         """What was left out, in words."""
         found = []
         if self._unopened:
-            found.append(f"{self._unopened} more referrers were not opened, so remove old ones")
+            found.append(f"{self._unopened} more referrers not opened: remove old ones")
         if self._unread:
-            found.append(f"{self._unread} more could not be read")
+            found.append(f"{self._unread} more not readable")
         return tuple(found)
 
     async def look(self, digest: str) -> None:

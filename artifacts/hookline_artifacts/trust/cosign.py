@@ -172,8 +172,10 @@ def _envelope(envelope: Any, hint: str) -> Signed:
 def statement(payload: bytes) -> Claim:
     """What an in-toto statement says. Raises NotAClaimError."""
     data = _json(payload)
-    subjects, kind = _at(data, "subject"), _at(data, "predicateType")
-    if _at(data, "_type") not in _STATEMENTS or not isinstance(subjects, list) or not isinstance(kind, str) or not kind:
+    form, subjects, kind = _at(data, "_type"), _at(data, "subject"), _at(data, "predicateType")
+    if not isinstance(form, str) or form not in _STATEMENTS or not isinstance(subjects, list):
+        raise NotAClaimError
+    if not isinstance(kind, str) or not kind:
         raise NotAClaimError  # without a type it would pass for a bare signature
     digests = (_at(each, "digest", "sha256") for each in subjects[:_MAX_SUBJECTS])
     return Claim(

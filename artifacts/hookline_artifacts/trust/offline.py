@@ -250,6 +250,9 @@ def verify(bundle: Bundle, root: Root, *, signed: bytes | None = None) -> Signin
     certificate, entry = bundle.signing_certificate, bundle.log_entry._inner  # noqa: SLF001
     root.check_logs(entry.log_id.key_id, certificate, verifier.times)
     proof = entry.inclusion_proof
+    if proof is not None and proof.checkpoint is not None:  # sigstore compares the hash of the tree, and not its size
+        size = proof.checkpoint.envelope.splitlines()[1]
+        _check(size == str(proof.tree_size), "its inclusion proof is of a tree of another size than its checkpoint")
     # Without a promise, which covers the index of the whole log, the proof's own is what was verified.
     index = entry.log_index if entry.inclusion_promise is not None or proof is None else proof.log_index
     return Signing(

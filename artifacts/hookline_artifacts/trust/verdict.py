@@ -90,13 +90,13 @@ def judge(requirement: Requirement, evidence: Evidence, subject: Subject, *, who
     for authority in requirement.all_of:
         proof = court.proof(authority)
         if proof is None:
-            raise court.error(whose, f"it is not signed by {authority.label:.48}, who is in allOf")
+            raise court.error(whose, f"it is not signed by {authority.label:.32}, who is in allOf")
         proofs.append(proof)
     if requirement.any_of:
         found = [proof for each in requirement.any_of if (proof := court.proof(each)) is not None]
         different = {proof.key or proof.identity: proof for proof in found}
         if len(different) < requirement.minimum:
-            wanted = " or ".join(f"{each.label:.48}" for each in requirement.any_of[:2])
+            wanted = " or ".join(f"{each.label:.32}" for each in requirement.any_of[:2])
             more = len(requirement.any_of) - 2
             what = f"it is not signed by {wanted}{f' or {more} others' if more > 0 else ''}"
             if found:
@@ -144,28 +144,29 @@ class _Court:
     def error(self, whose: str, what: str) -> SignatureError:
         """Why evidence does not do."""
         _, has, todo = max(self._why, (1, *self._nothing()), key=lambda each: each[0])
-        notes = "".join(f" ({each})" for each in self._evidence.notes)
-        return SignatureError(f"{whose:.80}: {what}: {has}{notes}; {todo}")
+        return SignatureError(f"{whose:.60}: {what}: {has}; {todo}")
 
     def _nothing(self) -> tuple[str, str]:
         """What there is instead of a signature by the right key, and what to do."""
         signatures = self._signatures
-        todo = f"sign {self._evidence.digest} with one of these keys, and push that to its repository"
+        todo = f"sign {self._evidence.digest}, and push that beside it"
         others = len(signatures) - signatures.about
         if signatures.about:
             keys = ", ".join(f"{each:.19}" for each in signatures.hints[:2])
             has = f"{_of(signatures.about)} by other keys{f' ({keys})' if keys else ''}"
-            return f"{has}, and only {cosign.MAX_TRIED} pairs are tried" if signatures.exhausted else has, todo
-        if others:
-            return f"{_of(others)} of another digest", todo
-        return (f"{_of(signatures.malformed)} malformed" if signatures.malformed else "it has no signature"), todo
+        elif others:
+            has = f"{_of(others)} of another digest"
+        else:
+            has = f"{_of(signatures.malformed)} malformed" if signatures.malformed else "it has no signature"
+        notes = [f"of them and the keys {cosign.MAX_TRIED} pairs are tried"] if signatures.exhausted else []
+        return " ".join([has, *(f"({each})" for each in notes or self._evidence.notes)]), todo
 
     def _wrong(self, near: int, why: str, todo: str) -> bool:
         self._why = max(self._why, (near, why, todo), key=lambda each: each[0])
         return False
 
     def _counts(self, authority: Authority) -> bool:
-        subject, label = self._subject, f"{authority.label:.48}"
+        subject, label = self._subject, f"{authority.label:.32}"
         if authority.repositories and not matches_any(authority.repositories, subject.repository):
             place = f"{subject.repository:.80}" or "a source without a repository"
             return self._wrong(5, f"{label} may not sign for {place}", "see to repositories of that signer")
