@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hookline_artifacts.errors import SignatureError
 from hookline_artifacts.package.layouts import choose, read_manifest
 from hookline_artifacts.trust import cosign
 from hookline_artifacts.trust.attestations import why_not
+from hookline_artifacts.trust.direct import Direct, is_direct
 from hookline_artifacts.trust.keyless import Signings
 from hookline_artifacts.trust.patterns import matches, matches_any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from hookline_api.trust import Attestation
     from hookline_artifacts.trust.evidence import Evidence, Signature
@@ -29,6 +30,10 @@ class Subject:
     plugin: str
     digests: frozenset[str]
     """``sha256:…`` of each manifest from what was resolved to the one that names the module, or of the file."""
+    module: str = ""
+    """The SHA-256 of the module's bytes, in hexadecimal."""
+    read: Callable[[], bytes] | None = field(default=None, repr=False, compare=False)
+    """Reads these bytes, for a signature that covers nothing else. May raise OSError; what comes is hashed again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,8 +53,15 @@ class Proof:
     """Of an attestation; empty for a signature."""
     signature: Signature
 
+    @property
+    def covers_module(self) -> bool:
+        """Whether the module's own bytes are signed, and not only what leads to them."""
+        return self.signature.form == "ed25519"
 
-def subject_of(evidence: Evidence, *, repository: str, plugin: str) -> Subject:
+
+def subject_of(
+    evidence: Evidence, *, repository: str, plugin: str, module: str = "", read: Callable[[], bytes] | None = None
+) -> Subject:
     """What evidence is about: the manifests that lead, each by the digest that the one before names, to a module.
 
     Raises VerifyError where they do not.
@@ -62,7 +74,13 @@ def subject_of(evidence: Evidence, *, repository: str, plugin: str) -> Subject:
         if manifest.entries is None:
             break
         current = choose(manifest.entries).digest
-    return Subject(repository=repository, plugin=plugin, digests=frozenset(chain or [evidence.digest]))
+    return Subject(
+        repository=repository,
+        plugin=plugin,
+        digests=frozenset(chain or [evidence.digest]),
+        module=module,
+        read=read,
+    )
 
 
 def judge(requirement: Requirement, evidence: Evidence, subject: Subject, *, whose: str) -> tuple[Proof, ...]:
@@ -102,8 +120,10 @@ class _Court:
         self._requirement = requirement
         self._evidence = evidence
         self._subject = subject
-        self._signatures = cosign.Signatures(evidence.signatures, subject.digests)
-        self._signings = Signings(evidence.signatures, requirement.trust_root)
+        found, digests = evidence.signatures, subject.digests
+        self._direct = Direct(found, digests=digests, module=subject.module, read=subject.read)
+        self._signatures = cosign.Signatures((each for each in found if not is_direct(each)), digests)
+        self._signings = Signings(found, requirement.trust_root)
         self._why = (0, "", "")
         """Of the signature that came nearest: how near, what was wrong with it, and what to do."""
 
@@ -112,7 +132,9 @@ class _Court:
         if not self._counts(authority):
             return None
         if authority.kind == "key":
-            return self._by_key(authority, asked)
+            return self._by_key(authority, asked) or self._by_bytes(authority, asked)
+        if authority.kind == "ed25519":
+            return self._by_bytes(authority, asked)
         return self._by_identity(authority, asked) if authority.identity is not None else None
 
     def forget(self) -> None:
@@ -159,6 +181,17 @@ class _Court:
             for signature, claim in self._signatures.by(key):
                 if self._is_meant(authority, claim, asked):
                     return Proof(signer=authority.label, key=key.id, predicate_type=kind, signature=signature)
+        return None
+
+    def _by_bytes(self, authority: Authority, asked: Attestation | None) -> Proof | None:
+        """By a signature over the bytes that were fetched, or over the module: such a one attests nothing."""
+        if asked is not None:
+            return None
+        verify = self._direct.detached if authority.kind == "ed25519" else self._direct.blob
+        found = verify(authority)
+        if found is not None:
+            return Proof(signer=authority.label, key=found[1].id, signature=found[0])
+        self._wrong(*self._direct.why)
         return None
 
     def _by_identity(self, authority: Authority, asked: Attestation | None) -> Proof | None:
