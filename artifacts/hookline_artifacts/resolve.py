@@ -124,7 +124,10 @@ async def resolve(
         digest = digest or await fetcher.resolve(source.oci, access=access, base=base)
         evidence = await in_thread(trial.enough, kept, digest, previous)
         if evidence is None:
-            evidence = await fetcher.signatures(source.oci, digest, access=access, base=base)
+            try:
+                evidence = await fetcher.signatures(source.oci, digest, access=access, base=base)
+            except FetchError as error:
+                evidence = trial.unanswered(error, digest)
         await in_thread(trial.check_beside, evidence)
     reference, artifact = await fetch(plugin, fetcher, objects, digest=digest, base=base, access=access, prove=prove)
     if source.oci is None and trial.wants_signatures:

@@ -183,3 +183,22 @@ def listing(*manifests, kind=f"{BUNDLE}.v0.3+json"):
         for each in manifests
     ]  # fmt: skip
     return json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).encode()
+
+
+def write_case(case, path):
+    """Write a case as an OCI layout folder with an entry for each tag, as ``skopeo copy`` of each would."""
+    blobs = path / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    (path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    entries = []
+    for tag, digest in CASES[case].items():
+        for each, document, parts in _parts(digest):
+            for part in (document, *parts):
+                (blobs / sha256(part).removeprefix("sha256:")).write_bytes(part)
+            if each == digest:
+                kind = json.loads(document)["mediaType"]
+                entries.append({
+                    "mediaType": kind, "digest": digest, "size": len(document),
+                    "annotations": {"org.opencontainers.image.ref.name": tag},
+                })  # fmt: skip
+    (path / "index.json").write_text(json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}))

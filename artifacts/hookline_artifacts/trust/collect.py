@@ -86,7 +86,7 @@ async def collect(repository: Repository, digest: str) -> Evidence:
         if manifest.entries is None:
             break
         current = choose(manifest.entries).digest
-    collector = _Collector(repository)
+    collector = _Collector(repository, {"", *documents})
     for each, document in documents.items():
         await collector.look(each)
         collector.look_within(read_manifest(document))
@@ -97,8 +97,10 @@ async def collect(repository: Repository, digest: str) -> Evidence:
 class _Collector:
     """Collects within one budget."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, subjects: set[str]) -> None:
         self._repository = repository
+        self._subjects = subjects
+        """What a manifest may be about. A list may name one that is about another manifest of the same artifact."""
         self._wanted: dict[_Key, Descriptor] = {}
         """Layers by ``_key``, so that one that is listed twice is there once."""
         self._annotated: list[Signature] = []
@@ -120,7 +122,7 @@ class _Collector:
         """Everything of one manifest."""
         tag = digest.replace(":", "-")
         for suffix in (".sig", ".att"):
-            self._take(await self._read(self._repository.tagged(f"{tag}{suffix}", most=_MAX_MANIFEST)), digest)
+            self._take(await self._read(self._repository.tagged(f"{tag}{suffix}", most=_MAX_MANIFEST)))
         listed = await _unless_junk(self._repository.referrers(digest))
         self._unread += listed is None
         wanted = [each for each in _likely_first(listed or ()) if each not in self._opened]
@@ -129,7 +131,7 @@ class _Collector:
             self._opened.update(some)
             manifests = (self._read(self._repository.manifest(each, most=_MAX_REFERRER)) for each in some)
             for document in await _all(manifests):
-                self._take(document, digest)
+                self._take(document)
 
     def look_within(self, manifest: Manifest) -> None:
         """The detached signatures that a manifest itself names: as layers, and as an annotation."""
@@ -141,13 +143,13 @@ class _Collector:
         self._wanted |= wanted
         self._unread += len(layers) - len(wanted)
 
-    def _take(self, document: bytes | None, digest: str) -> None:
-        """Note the signatures of a manifest, where it is about this digest or about none."""
+    def _take(self, document: bytes | None) -> None:
+        """Note the signatures of a manifest, where it is about the artifact or about none."""
         try:
             manifest = read_manifest(document) if document is not None else None
         except VerifyError:
             return  # whatever it is, it is no signature
-        if manifest is not None and manifest.subject in {"", digest}:
+        if manifest is not None and manifest.subject in self._subjects:
             self._wanted |= {key: layer for layer in manifest.layers if (key := _key(layer)) is not None}
 
     async def signatures(self) -> tuple[Signature, ...]:

@@ -130,6 +130,17 @@ async def test_a_folder_brings_its_signatures_along(tmp_path, resolve_signed, fo
         await resolve_signed(source, base=tmp_path, anyOf=[signed.signer(signed.KEYS["other"])])
 
 
+@pytest.mark.parametrize("layout", signed.LAYOUTS)
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_folder_with_tags_brings_every_layout_along(tmp_path, resolve_signed, form, layout):
+    """As ``skopeo copy`` of the artifact and of the tags beside it makes one; by its tag, and as the only artifact."""
+    signed.write_case(f"{form}-of-{layout}", tmp_path / "layout")
+    for name in (":v1", ""):
+        source = {"oci": {"reference": f"oci-layout:layout{name}"}}
+        resolved = await resolve_signed(source, base=tmp_path, anyOf=[signed.signer(signed.KEYS["p256"])])
+        assert resolved.artifact.digest == signed.digest_of(f"{form}-of-{layout}")
+
+
 async def test_a_layer_of_a_signed_artifact_that_was_changed_is_refused(tmp_path, resolve_signed):
     """The signature covers the manifest, and the manifest the layer."""
     signed.write_folder("cosign-save-2", tmp_path / "layout")
