@@ -122,7 +122,7 @@ async def resolve(
     evidence = None
     if source.oci is not None and access is not None and trial.wants_signatures:
         digest = digest or await fetcher.resolve(source.oci, access=access, base=base)
-        evidence = await in_thread(trial.enough, kept, digest)
+        evidence = await in_thread(trial.enough, kept, digest, previous)
         if evidence is None:
             try:
                 evidence = await fetcher.signatures(source.oci, digest, access=access, base=base)

@@ -29,6 +29,7 @@ from hookline_artifacts.package.search import MAX_SIGNATURE
 from hookline_artifacts.trust import ed25519
 from hookline_artifacts.trust.detached import kept
 from hookline_artifacts.trust.evidence import Evidence, Signature
+from hookline_artifacts.trust.keyless import CERTIFICATE, ENTRY, STAMP
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Iterator, Sequence
@@ -69,6 +70,8 @@ _REFUSED: Final = frozenset({401, 403})
 
 T = TypeVar("T")
 
+_Key = tuple[str, str, str, tuple[str, ...]]
+
 
 async def collect(repository: Repository, digest: str) -> Evidence:
     """Everything that may be a signature of this artifact. Raises FetchError and VerifyError.
@@ -98,7 +101,7 @@ class _Collector:
         self._repository = repository
         self._subjects = subjects
         """What a manifest may be about. A list may name one that is about another manifest of the same artifact."""
-        self._wanted: dict[tuple[str, str, str], Descriptor] = {}
+        self._wanted: dict[_Key, Descriptor] = {}
         """Layers by ``_key``, so that one that is listed twice is there once."""
         self._annotated: list[Signature] = []
         self._left = _MAX_ALL
@@ -187,16 +190,22 @@ class _Collector:
         return document
 
 
-def _key(layer: Descriptor) -> tuple[str, str, str] | None:
-    """The form of signature that a layer has, its blob, and what is signed beside it; None for any other layer."""
+def _key(layer: Descriptor) -> _Key | None:
+    """The form of signature that a layer has, its blob, what is signed beside it, and what else is there to prove it.
+
+    None for any other layer. What else is there may be anybody's: the same signature with another certificate or
+    another log entry is another one, or junk would stand in its place.
+    """
     text = layer.annotations.get(SIGNATURE)
+    beside = tuple(str(layer.annotations.get(each)) for each in (CERTIFICATE, ENTRY, STAMP))
     if layer.media_type == SIMPLE_SIGNING:
-        return ("simple", layer.digest, text) if isinstance(text, str) and len(text) <= _MAX_ANNOTATION else None
+        fits = isinstance(text, str) and len(text) <= _MAX_ANNOTATION
+        return ("simple", layer.digest, str(text), beside) if fits else None
     if layer.media_type == DSSE:
-        return "dsse", layer.digest, ""
+        return "dsse", layer.digest, "", beside
     if layer.media_type.startswith(BUNDLE):
-        return "bundle", layer.digest, ""
-    return ("ed25519", layer.digest, "") if layer.is_signature and layer.size <= MAX_SIGNATURE else None
+        return "bundle", layer.digest, "", ()
+    return ("ed25519", layer.digest, "", ()) if layer.is_signature and layer.size <= MAX_SIGNATURE else None
 
 
 def _signature(layer: Descriptor, payload: bytes | None) -> Signature | None:
@@ -204,7 +213,7 @@ def _signature(layer: Descriptor, payload: bytes | None) -> Signature | None:
     key = _key(layer)
     if payload is None or key is None:
         return None
-    form, _, text = key
+    form, _, text, _ = key
     if form == "bundle":
         return Signature(form="bundle", payload=payload)
     if form == "ed25519":

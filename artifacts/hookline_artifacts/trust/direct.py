@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _MAX_HASHED: Final = 1 << 30
 """Bytes of a module that are hashed for signatures over them: 16 times those of the largest, in a second."""
+_FIELD: Final = b'"messageSignature"'
 MAX_DIRECT: Final = 64
 """Signatures that are looked at, of each kind."""
 
@@ -48,6 +49,8 @@ def is_direct(signature: Signature) -> bool:
 
 def message_signature(document: bytes) -> bytes | None:
     """The signature in a bundle, where it is one over a file; None where it is anything else."""
+    if _FIELD not in document:
+        return None  # without reading it: there may be megabytes of others
     try:
         data = parse_foreign(document)
         return base64.b64decode(data["messageSignature"]["signature"], validate=True)

@@ -22,7 +22,7 @@ from hookline_artifacts.trust.verdict import judge, subject_of
 from hookline_artifacts.trust.versions import is_below
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from hookline_api.bundle import BundleArtifact
     from hookline_api.resources import WasmPlugin
@@ -71,9 +71,9 @@ class Trial:
         self._met: set[str] = set()
         self._audits: list[tuple[str, str]] = []
         self._evidence: bytes | None = None
-        self._seconds = 0.0
         self._checked = False
         """Whether the signatures were."""
+        self._seconds = 0.0
 
     @property
     def wants_signatures(self) -> bool:
@@ -120,13 +120,14 @@ class Trial:
             if policy.broken:
                 self._refuse(policy, policy.broken)
 
-    def enough(self, kept: bytes | None, digest: str) -> Evidence | None:
+    def enough(self, kept: bytes | None, digest: str, previous: BundleArtifact | None = None) -> Evidence | None:
         """Evidence that is kept of an artifact, where it proves all that is asked: then nobody has to be asked."""
         if kept is None:
             return None
         try:
             evidence = Evidence.read(kept)
-            subject = self._subject(evidence, None)
+            module = previous.sha256 if previous is not None and previous.digest == digest else ""
+            subject = self._subject(evidence, module=module)
             for whose, _, requirement in self._requirements():
                 judge(requirement, evidence, subject, whose=whose)
         except VerifyError:
@@ -155,18 +156,15 @@ class Trial:
         if self.wants_signatures and not self._checked:
             self._check_signatures(completed(evidence or Evidence(digest=artifact.digest), artifact), artifact)
 
-    def _subject(self, evidence: Evidence, artifact: Artifact | None) -> Subject:
-        return subject_of(
-            evidence,
-            repository=asked_by(self._plugin).repository,
-            plugin=self._plugin.metadata.name,
-            module=artifact.sha256 if artifact is not None else "",
-            read=artifact.path.read_bytes if artifact is not None else None,
-        )
+    def _subject(self, evidence: Evidence, *, module: str = "", read: Callable[[], bytes] | None = None) -> Subject:
+        repository, name = asked_by(self._plugin).repository, self._plugin.metadata.name
+        return subject_of(evidence, repository=repository, plugin=name, module=module, read=read)
 
     def _check_signatures(self, evidence: Evidence, artifact: Artifact | None) -> None:
         self._checked = True
-        subject, began = self._subject(evidence, artifact), time.perf_counter()
+        began, subject = time.perf_counter(), self._subject(evidence)
+        if artifact is not None:
+            subject = self._subject(evidence, module=artifact.sha256, read=artifact.path.read_bytes)
         used = []
         for whose, policy, requirement in self._requirements():
             try:

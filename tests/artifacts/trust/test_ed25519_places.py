@@ -25,6 +25,7 @@ SIGNER, OTHER = Signer(1), Signer(2)
 LAYOUTS = {
     "wasm-oci": ("application/vnd.wasm.config.v0+json", "application/wasm", None),
     "wasm-layer": ("application/vnd.oci.empty.v1+json", "application/wasm", None),
+    "artifact-type": ("application/vnd.oci.empty.v1+json", "application/wasm", None),
     "krustlet": ("application/vnd.oci.empty.v1+json", "application/vnd.wasm.content.layer.v1+wasm", None),
     "module-wasm": ("application/vnd.oci.empty.v1+json", "application/vnd.module.wasm.content.layer.v1+wasm", None),
     "titled": ("application/vnd.oci.empty.v1+json", TAR, "plugin.wasm"),
@@ -55,7 +56,8 @@ def pushed(oci, layout, place, signature, *, documents):
         blobs.append(signature)
     if place == "annotation":
         annotations[ANNOTATION] = signature.decode()
-    return oci.manifest(*layers, config_type=config, annotations=annotations), blobs
+    more = {"artifactType": "application/vnd.acme.plugin"} if layout == "artifact-type" else {}
+    return oci.manifest(*layers, config_type=config, annotations=annotations, **more), blobs
 
 
 PLACES = [
@@ -65,7 +67,7 @@ PLACES = [
 ]
 
 
-@pytest.mark.parametrize(("layout", "place"), PLACES, ids="-".join)
+@pytest.mark.parametrize(("layout", "place"), PLACES, ids=[f"{layout}-{place}" for layout, place in PLACES])
 async def test_it_counts_in_each_layout_and_place(rig, registry, oci, layout, place):
     """By the right key and with the manifest as it is; and by no other."""
     documents = DOCUMENTS if layout in PACKED else {}
@@ -75,6 +77,9 @@ async def test_it_counts_in_each_layout_and_place(rig, registry, oci, layout, pl
     await registry.push(name, manifest, *blobs)
     source = {"oci": {"reference": f"{registry.host}/{name}", "insecure": True}}
     found = await rig.resolve(source, SIGNER.asked())
+    alone = "raw" if place == "annotation" else layout  # of one layer the title says nothing
+    named = {"packed": "heliosdb-tar", "image": "heliosdb-tar", "titled": alone}
+    assert found.entry.artifact.layout == named.get(layout, layout)
     ((whose, proof),) = found.trust.proofs
     assert (whose, proof.signer, proof.covers_module) == ("spec.verify", "releases", True)
     with pytest.raises(SignatureError, match=r"spec\.verify: it is not signed by releases"):
@@ -101,6 +106,34 @@ async def test_it_counts_in_a_registry_of_several_platforms(rig, registry, oci):
     await registry.push("places/index:v1", index)
     source = {"oci": {"reference": f"{registry.host}/places/index:v1", "insecure": True}}
     assert (await rig.resolve(source, SIGNER.asked())).trust.proofs
+
+
+@pytest.mark.parametrize(
+    ("layers", "counts"),
+    [
+        ([{"plugin.wasm": MODULE}, {"plugin.sig": SIGNER.sign(MODULE)}], True),
+        ([{"plugin.wasm": MODULE, "plugin.sig": SIGNER.sign(MODULE)}, {"README": b"x"}], True),
+        ([{"plugin.wasm": MODULE, "plugin.sig": OTHER.sign(MODULE)}, {"plugin.sig": SIGNER.sign(MODULE)}], True),
+        ([{"plugin.wasm": MODULE, "plugin.sig": SIGNER.sign(MODULE)}, {"plugin.sig": OTHER.sign(MODULE)}], False),
+        ([{"plugin.wasm": MODULE, "plugin.sig": SIGNER.sign(MODULE)}, {".wh.plugin.sig": b""}], False),
+        ([{"plugin.wasm": MODULE, "plugin.sig": SIGNER.sign(MODULE)}, {"plugin.yaml": b"name: x"}], False),
+        ([{"plugin.sig": SIGNER.sign(MODULE)}, {"plugin.wasm": MODULE}], False),
+    ],
+    ids=["later", "same", "replaced", "replaced-by-another", "removed", "described-later", "below-the-module"],
+)
+async def test_in_an_image_the_layers_lie_over_each_other(rig, server, oci, layers, counts):
+    """What a later one replaced or removed is not there. Below the module's own layer nothing is looked for."""
+    blobs = [oci.tar(each) for each in layers]
+    manifest = oci.manifest(
+        *(oci.descriptor(each, TAR + "+gzip") for each in blobs), config_type="application/vnd.oci.image.config.v1+json"
+    )
+    server.put("image:v1", manifest, *blobs)
+    source = {"oci": {"reference": f"{server.host}/image:v1", "insecure": True}}
+    if counts:
+        assert (await rig.resolve(source, SIGNER.asked())).trust.proofs
+        return
+    with pytest.raises(SignatureError):
+        await rig.resolve(source, SIGNER.asked())
 
 
 async def test_it_counts_as_a_referrer(rig, registry, oci):

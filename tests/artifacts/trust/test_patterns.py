@@ -42,9 +42,10 @@ from hookline_artifacts.trust.patterns import matches, matches_any, matches_path
     ],
 )
 def test_a_star_stands_for_what_is_between_slashes(pattern, path, expected):
-    """And two stars, as a part of their own, for any parts."""
+    """And two stars, as a part of their own, for any parts. What is in no repository fits no pattern of one."""
     assert matches_path(pattern, path) is expected
-    assert matches_any(["x", pattern], path) is (expected or path == "x")
+    assert matches_any(["x", "**", pattern], path) is bool(path)
+    assert matches_any(["x", pattern], path) is (bool(path) and expected)
 
 
 @given(st.text("ab*", max_size=8), st.text("ab", max_size=12))

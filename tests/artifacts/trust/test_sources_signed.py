@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import json
@@ -16,7 +17,10 @@ from hookline_artifacts.trust.evidence import Evidence
 from hookline_artifacts.trust.keys import read_pem
 from hookline_artifacts.trust.requirement import Authority, Requirement
 from hookline_artifacts.trust.verdict import judge, subject_of
+from hookline_sidecar.control.sources.folder import FolderSource
+from hookline_sidecar.control.sources.manifests import glance, scan
 from signed_plugins import Rig, Signer, module
+from waiting import PATIENCE_S
 
 FILES = Path(__file__).parent / "signed_files"
 PACKED = (FILES / "packed.tar.gz").read_bytes()
@@ -180,8 +184,6 @@ async def test_whoever_has_the_evidence_and_the_module_verifies_again(rig, key):
 
 async def test_a_signature_that_comes_later_is_found(rig):
     """A folder's plugin is looked at again when a file with its signature appears, changes or goes."""
-    from hookline_sidecar.control.sources.manifests import glance, scan
-
     rig.put("guard.wasm", MODULE)
     rig.put(
         "guard.yaml",
@@ -200,3 +202,37 @@ spec: {source: {file: {path: guard.wasm}}}
             assert (found.problems, [*found.manifests]) == ((), ["guard"]), "a bundle is no manifest"
             seen.add((found.key("guard", rig.folder), str(glance(rig.folder, found))))
     assert len(seen) == 7
+
+
+async def test_a_plugin_of_a_folder_runs_once_it_is_signed(tmp_path, store):
+    """The folder's source says that it is refused; once the signature lies beside it, it is looked at again."""
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    (folder / "guard.wasm").write_bytes(MODULE)
+    verify = json.dumps({"keys": [pem("prime256v1")]})
+    (folder / "guard.yaml").write_text(
+        "{apiVersion: hookline.dev/v1alpha1, kind: WasmPlugin, metadata: {name: guard}, "
+        f"spec: {{source: {{file: {{path: guard.wasm}}}}, verify: {verify}}}}}"
+    )
+    source = FolderSource(folder, store, running=lambda: None, key=bytes(32))
+
+    async def wanted(before=""):
+        while source.wants is None or source.wants.plugins["guard"].key == before:
+            await source.changed.wait()
+            source.changed.clear()
+        return source.wants.plugins["guard"]
+
+    run = asyncio.create_task(source.run())
+    try:
+        async with asyncio.timeout(PATIENCE_S):
+            first = await wanted()
+            with pytest.raises(SignatureError, match="it has no signature"):
+                await first.resolve(previous=None)
+            (folder / "guard.wasm.sigstore.json").write_bytes(bundle("prime256v1"))
+            second = await wanted(first.key)
+            assert (await second.resolve(previous=None)).trust.proofs
+            assert source.problems == ()
+    finally:
+        run.cancel()
+        await asyncio.gather(run, return_exceptions=True)
+        await source.close()
