@@ -11,6 +11,9 @@ if TYPE_CHECKING:
 
     from hookline_api.commands import Address
 
+TRUST_POLICIES: Final = Path("/etc/hookline/trust")
+"""Where an image has policies, or the cluster's owner mounts some. It is read wherever it is, whatever else is given:
+the command line of an injected sidecar is the operator's."""
 ADMIN_SOCKET: Final = "admin.sock"
 """In the state folder."""
 
@@ -68,5 +71,7 @@ class Settings:
     """How the proxy tells ``/v1/auth`` the original request: a key of ``original.PROXIES``."""
     cache_memory: int = 64 * 2**20
     """Bytes that the plugins' caches in memory may take together."""
+    trust_policies: tuple[Path, ...] = ()
+    """Files and folders of ``PluginTrustPolicy`` documents."""
     memory: int | None = None
     """Bytes that all of the sidecar may take; None for what its cgroup allows."""

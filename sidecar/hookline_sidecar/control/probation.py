@@ -236,11 +236,14 @@ class Probations:
         }
         return Bundle.of([refused[e.name].before if e.name in refused else e for e in bundle.plugins])
 
-    def modules(self) -> set[str]:
-        """The sha256 of the modules that must stay on disk."""
+    def entries(self) -> list[BundlePlugin]:
+        """What may run again: of its artifacts everything stays on disk."""
         entries = [trial.before for trial in self.trials.values()]
-        entries += [each for known in self.refused.values() for each in (known.before, known.entry)]
-        return {entry.artifact.sha256 for entry in entries if entry.artifact is not None}
+        return entries + [each for known in self.refused.values() for each in (known.before, known.entry)]
+
+    def modules(self) -> set[str]:
+        """The sha256 of their modules."""
+        return {entry.artifact.sha256 for entry in self.entries() if entry.artifact is not None}
 
     # ── while it runs ──
 
