@@ -91,7 +91,7 @@ async def _make(host: str, work: Path, cosign3: str, cosign2: str) -> None:
         annotations = {"org.opencontainers.image.version": version} if name != "packed" else {}
         found = await registry.push(f"acme/{name}:1", manifest(blob, kind, **annotations), blob)
         reference = f"{host}/acme/{name}@{found}"
-        (HERE / f"{name}.wasm").write_bytes(module)
+        (HERE / f"{name}.module").write_bytes(module)
         if name == "packed":
             (HERE / "packed.tar.gz").write_bytes(blob)
         source = OCISource(reference=f"{host}/acme/{name}:1", insecure=True)
