@@ -68,6 +68,8 @@ class Deployment:
         """The source's word for it, where it differs at most by what failed; else the bundle's version."""
         self.changes = 0
         """Bundles that replaced another one."""
+        self.mended = 0
+        """Compiled modules that were refused and made again."""
         self._state = state
         self._workers = workers
         self._probations = probations
@@ -117,10 +119,12 @@ class Deployment:
 
         Raises LoadError where it cannot be made.
         """
-        compiled = self._compiler.find(entry)
+        assert entry.artifact is not None  # noqa: S101 - a placeholder has nothing that could be damaged
+        compiled = self._compiler.path(entry.artifact.sha256, fuel=entry.limits.fuel is not None)
         if compiled in self._compiled_again:
             return False
         self._compiled_again.add(compiled)
+        self.mended += 1
         compiled.unlink(missing_ok=True)
         log.info("plugin '%s' does not load (%s); it is compiled again", entry.name, why)
         await self._compile(entry)

@@ -84,7 +84,7 @@ class Supervisor:
         self._workers = Workers(size=settings.workers, plan=self._room.plan, refused=self._refused, changed=self._tell)
         self._store = ArtifactStore(state.artifacts)
         self._trust = self._make_trust()
-        self._compiler = Compiler(state.compiled)
+        self._compiler = Compiler(state.compiled, key=state.own_key)
         self._kv = KvStore(state.kv)
         self._caches = CacheStore(state.cache, limit=settings.cache_memory)
         self._probations = Probations(
@@ -254,6 +254,7 @@ class Supervisor:
             trust=TrustView(
                 description=self._trust.describe(),
                 refused=self._trust.refused,
+                unsealed=self._compiler.unsealed + self._deployment.mended,
                 signers={name: self._trust.signers(self._deployment.entry(name)) for name in self._slots},
             ),
         )

@@ -57,6 +57,8 @@ class TrustView:
     description: Mapping[str, Any] = field(default_factory=dict)
     refused: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """How much each forbade, by policy and mode."""
+    unsealed: int = 0
+    """Compiled modules that were not as this sidecar had made them."""
     signers: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
     """Whose signatures were verified of what runs, by plugin."""
 

@@ -80,7 +80,7 @@ async def test_a_module_beside_a_signed_one_is_not_it(sidecar, operator, policie
     told("Closed", "the signatures are of an artifact with the module")
 
 
-async def test_a_packed_module_is_looked_for_in_what_was_signed(sidecar, operator, policies, signed, reported, told):
+async def test_a_packed_module_is_looked_for_in_what_was_signed(sidecar, operator, policies, signed, reported):
     """The layer is fetched once; what was found is good for a restart without an operator."""
     policies.write("policy.yaml", policy())
     version = operator.send(signed("packed"))
@@ -135,9 +135,7 @@ async def test_audit_counts_and_lets_pass(sidecar, operator, policies, guests, r
     assert sidecar.log.count("would not if the mode were Enforce") == 2
 
 
-async def test_a_policy_that_comes_while_pods_run_takes_out_what_it_forbids(
-    sidecar, operator, policies, signed, reported, told
-):
+async def test_a_policy_that_comes_while_pods_run_takes_out_what_it_forbids(sidecar, operator, policies, signed, told):
     """And one that goes lets it run again, with nobody's help."""
     policies.write("other.yaml", policy("other", limits={"concurrency": 1024}))
     operator.send(signed())
@@ -151,7 +149,7 @@ async def test_a_policy_that_comes_while_pods_run_takes_out_what_it_forbids(
     told("Running")
 
 
-async def test_a_key_that_is_rotated_loads_nothing_anew(sidecar, operator, policies, signed, told, load, eventually):
+async def test_a_key_that_is_rotated_loads_nothing_anew(sidecar, operator, policies, signed, load, eventually):
     """The new signature comes, and then the old key goes: no call is lost, and no module is loaded again."""
     both = [{"name": name, "key": {"pem": pem}} for name, pem in (("us", SIGNER), ("them", STRANGER))]
     policies.write("policy.yaml", policy(signatures={"anyOf": both}))
@@ -178,7 +176,7 @@ def _shown(sidecar):
     return sidecar.get("/v1/plugins")[1]["trust"]
 
 
-async def test_a_broken_policy_lets_nothing_new_in(sidecar, operator, policies, signed, guests, told, eventually):
+async def test_a_broken_policy_lets_nothing_new_in(sidecar, operator, policies, signed, told, eventually):
     """What runs goes on; what is new waits until it is mended."""
     policies.write("policy.yaml", policy())
     operator.send(signed())
