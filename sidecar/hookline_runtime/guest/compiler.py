@@ -27,7 +27,7 @@ import os
 import signal
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -39,9 +39,11 @@ from hookline_artifacts.apart import CPU_S, ENDED, FAILED, bound_processor, run_
 from hookline_artifacts.errors import ConfigError, FetchError, LoadError, VerifyError
 from hookline_artifacts.schema_check import CHECK_S, check_bounded, too_long
 from hookline_runtime.guest import engine
-from hookline_runtime.guest.sealed import Seal, SealedFile, publish
+from hookline_runtime.guest.sealed import Copies, Seal, SealedFile, publish
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
     from hookline_api.bundle import BundlePlugin
 
 COMPILE_S: Final = 5
@@ -86,8 +88,10 @@ class Compiler:
         whoever can write to the folder decides what is executed.
         """
         self._seal = None if key is None else Seal(key)
+        self._copies = Copies()
         self.unsealed = 0
         """Files that were found where a sealed one should have been."""
+        self._sharing = asyncio.Lock()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)  # what is in here is executed
         self._folder = folder
@@ -105,6 +109,29 @@ class Compiler:
         assert entry.artifact is not None  # noqa: S101 - a placeholder has nothing to load
         path = self.path(entry.artifact.sha256, fuel=entry.limits.fuel is not None)
         return path if self._seal is None else SealedFile(path, self._seal)
+
+    def finder(self, shared: Mapping[str, str]) -> Callable[[BundlePlugin], Path | SealedFile]:
+        """``find``, where another process has copies of these files (``share``)."""
+
+        def find(entry: BundlePlugin) -> Path | SealedFile:
+            found = self.find(entry)
+            if isinstance(found, Path) or found.path.name not in shared:
+                return found
+            return replace(found, shared=Path(shared[found.path.name]))
+
+        return find
+
+    async def share(self, entries: Iterable[BundlePlugin]) -> dict[str, str]:
+        """Hold copies of compiled modules for other processes of this user: where, by the file's name."""
+        found = [self.find(entry) for entry in entries if entry.artifact is not None]
+        files = [each for each in found if isinstance(each, SealedFile)]
+        async with self._sharing:
+            return await asyncio.to_thread(self._copies.hold, files)
+
+    @property
+    def shared_size(self) -> int:
+        """Bytes of memory that these copies take."""
+        return self._copies.size
 
     def _is_there(self, path: Path) -> bool:
         """Whether there is something to be loaded; what it is, is checked at each load."""
@@ -197,16 +224,17 @@ class Compiler:
         """Whether the compiled form is there."""
         return self._is_there(self.path(sha256, fuel=fuel))
 
-    def discard(self, sha256: str) -> None:
-        """Forget the compiled forms of a module that turned out not to load."""
-        for path in self._folder.glob(f"{sha256}.*"):
-            path.unlink(missing_ok=True)
+    def discard(self, path: Path) -> None:
+        """Forget a compiled module that turned out not to load."""
+        path.unlink(missing_ok=True)
+        self._copies.keep(lambda name: name != path.name)
 
     def keep(self, sha256s: set[str]) -> None:
         """Delete the compiled forms of other modules; they are made again from their artifacts.
 
         What is younger than ten minutes stays: somebody may be about to use it.
         """
+        self._copies.keep(lambda name: name.split(".", 1)[0] in sha256s)
         for path in self._folder.iterdir():
             if path.name.split(".", 1)[0] not in sha256s:
                 with contextlib.suppress(FileNotFoundError):

@@ -193,7 +193,12 @@ def load_compiled(compiled: Path | SealedFile, *, fuel: bool) -> CompiledModule:
     """
     try:
         with contextlib.ExitStack() as kept:
-            source = compiled if isinstance(compiled, Path) else kept.enter_context(compiled.checked())
+            size = None
+            source: Path | bytes
+            if isinstance(compiled, Path):
+                source = compiled
+            else:
+                source, size = kept.enter_context(compiled.checked())
             if isinstance(source, Path):
                 module = CompiledModule.deserialize_file(engine(fuel=fuel), str(source))
                 file: BinaryIO = kept.enter_context(source.open("rb"))
@@ -201,7 +206,7 @@ def load_compiled(compiled: Path | SealedFile, *, fuel: bool) -> CompiledModule:
                 module = CompiledModule.deserialize(engine(fuel=fuel), source)
                 file = io.BytesIO(source)
             assert isinstance(module, CompiledModule)  # noqa: S101 - wasmtime-py makes what it is asked of
-            module.memory_map = _memory_map(file)
+            module.memory_map = _memory_map(file, size)
     except (wasmtime.WasmtimeError, OSError, ValueError) as error:
         raise VerifyError(f"the compiled module in the cache does not fit: {first_line(str(error))}") from error
     return module
@@ -214,9 +219,9 @@ def is_whole(out: BinaryIO) -> bool:
     return out.read().endswith(_TAIL_MARK)
 
 
-def _memory_map(file: BinaryIO) -> MemoryMap:
-    """What stands behind the code. Raises OSError, or ValueError where there is none."""
-    end = file.seek(0, os.SEEK_END)
+def _memory_map(file: BinaryIO, end: int | None) -> MemoryMap:
+    """What stands behind the code, and in front of ``end``. Raises OSError, or ValueError where there is none."""
+    end = file.seek(0, os.SEEK_END) if end is None else end
     file.seek(max(0, end - _TAIL.size))
     size, mark = _TAIL.unpack(file.read(_TAIL.size).rjust(_TAIL.size, b"\0"))
     if mark != _TAIL_MARK or size > end - _TAIL.size:

@@ -25,10 +25,10 @@ import struct
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
 _TRAILER: Final = struct.Struct("<8s32s8s")
 _MARK: Final = b"hookseal"
@@ -58,12 +58,24 @@ class Seal:
         return _TRAILER.pack(self.id, mac.digest(), _MARK)
 
 
+class Checked(NamedTuple):
+    """What may be loaded."""
+
+    source: Path | bytes
+    """A path to what nobody can change, or where the system has no such thing, the bytes."""
+    size: int
+    """Bytes of it without the seal."""
+
+
 @dataclass(frozen=True, slots=True)
 class SealedFile:
     """A compiled module in the cache that has to bear a seal."""
 
     path: Path
     seal: Seal = field(repr=False)
+    shared: Path | None = None
+    """Where another process holds a copy (``Copies``). It is checked all the same; where it is gone, the file is
+    copied."""
 
     @property
     def is_ours(self) -> bool:
@@ -77,36 +89,75 @@ class SealedFile:
         return mark == _MARK and hmac.compare_digest(key, self.seal.id)
 
     @contextlib.contextmanager
-    def checked(self) -> Iterator[Path | bytes]:
-        """Its bytes, which bear the seal: as a path that nobody can change, or where there is none, themselves.
+    def checked(self) -> Iterator[Checked]:
+        """Its bytes, which bear the seal. Raises OSError and NotSealedError."""
+        with self.copy() or contextlib.nullcontext() as copy:
+            if copy is not None:
+                size = os.fstat(copy.fileno()).st_size - _TRAILER.size
+                yield Checked(Path(f"/proc/self/fd/{copy.fileno()}"), size)
+                return
+        with _opened(self.path) as file:
+            data = file.read(_MAX)
+        self._check(data)
+        yield Checked(data, len(data) - _TRAILER.size)
+
+    def copy(self) -> BinaryIO | None:
+        """A copy that nobody can change, and that bears the seal; None where the system has no such thing.
 
         Raises OSError and NotSealedError.
         """
-        with _opened(self.path) as file:
-            size = os.fstat(file.fileno()).st_size - _TRAILER.size
-            if not 0 < size <= _MAX:
-                raise NotSealedError("it bears no seal")
-            copy = _copy(file, size, self.path.name)
-            trailer = os.pread(file.fileno(), _TRAILER.size, size)
+        copy = _shared(self.shared)
         if copy is None:
-            data = self._read(size)
-            self._check(data, trailer)
-            yield data
-            return
-        with copy:
-            with mmap.mmap(copy.fileno(), size, prot=mmap.PROT_READ) as mapped:
-                self._check(mapped, trailer)
-            yield Path(f"/proc/self/fd/{copy.fileno()}")
+            with _opened(self.path) as file:
+                copy = _copy(file, self.path.name)
+        if copy is None:
+            return None
+        try:
+            with mmap.mmap(copy.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+                self._check(mapped)
+        except BaseException:
+            copy.close()
+            raise
+        return copy
 
-    def _read(self, size: int) -> bytes:
-        with _opened(self.path) as file:
-            return file.read(size)
-
-    def _check(self, data: bytes | mmap.mmap, trailer: bytes) -> None:
+    def _check(self, data: bytes | mmap.mmap) -> None:
+        size = len(data) - _TRAILER.size
+        if size <= 0:
+            raise NotSealedError("it bears no seal")
         mac = self.seal.begin(self.path.name)
-        mac.update(data)
-        if not hmac.compare_digest(self.seal.trailer(mac), trailer):
+        with memoryview(data) as view, view[:size] as body:
+            mac.update(body)
+        if not hmac.compare_digest(self.seal.trailer(mac), data[size:]):
             raise NotSealedError("it does not bear the seal of this sidecar")
+
+
+class Copies:
+    """Copies that several processes of one user map, so that each page is in memory once; of one thread at a time."""
+
+    def __init__(self) -> None:
+        self._held: dict[str, BinaryIO] = {}
+        self.size = 0
+        """Bytes of memory."""
+
+    def hold(self, files: Iterable[SealedFile]) -> dict[str, str]:
+        """Make copies of these; where each is, by the file's name. What cannot be copied is left to who loads it."""
+        found = {}
+        for each in files:
+            name = each.path.name
+            with contextlib.suppress(OSError, NotSealedError):
+                copy = self._held.get(name) or each.copy()
+                if copy is not None:
+                    if name not in self._held:
+                        self.size += os.fstat(copy.fileno()).st_size
+                    self._held[name] = copy
+                    found[name] = f"/proc/{os.getpid()}/fd/{copy.fileno()}"
+        return found
+
+    def keep(self, wanted: Callable[[str], bool]) -> None:
+        """Let go of those whose names are not wanted; whoever has mapped one keeps it."""
+        for name in [each for each in self._held if not wanted(each)]:
+            with self._held.pop(name) as copy:
+                self.size -= os.fstat(copy.fileno()).st_size
 
 
 def publish(source: BinaryIO, target: Path, seal: Seal | None) -> None:
@@ -139,21 +190,34 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _copy(file: BinaryIO, size: int, name: str) -> BinaryIO | None:
-    """The first bytes of a file in memory that nobody can change; None where the system has none."""
+def _shared(path: Path | None) -> BinaryIO | None:
+    """What another process holds, where it can be had and nobody can change it."""
+    if path is None:
+        return None
+    with contextlib.suppress(OSError):
+        copy = path.open("rb")
+        with contextlib.suppress(OSError):
+            if fcntl.fcntl(copy.fileno(), fcntl.F_GET_SEALS) & _SEALS == _SEALS:
+                return copy
+        copy.close()  # another file has that number by now
+    return None
+
+
+def _copy(file: BinaryIO, name: str) -> BinaryIO | None:
+    """A file's bytes in memory that nobody can change; None where the system has none."""
     try:
         descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     except (AttributeError, OSError):
         return None
     copy = os.fdopen(descriptor, "rb")
     try:
+        size = min(os.fstat(file.fileno()).st_size, _MAX)
         done = 0
-        while done < size:
-            sent = os.sendfile(descriptor, file.fileno(), done, min(size - done, _CHUNK * 64))
-            if not sent:
-                raise NotSealedError("it was cut while it was read")  # noqa: TRY301
+        while done < size and (sent := os.sendfile(descriptor, file.fileno(), done, size - done)):
             done += sent
         fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+        if not done:
+            raise NotSealedError("it is empty")  # noqa: TRY301 - nothing can be mapped of it
     except BaseException:
         copy.close()
         raise

@@ -125,7 +125,7 @@ class Deployment:
             return False
         self._compiled_again.add(compiled)
         self.mended += 1
-        compiled.unlink(missing_ok=True)
+        self._compiler.discard(compiled)
         log.info("plugin '%s' does not load (%s); it is compiled again", entry.name, why)
         await self._compile(entry)
         return True
@@ -200,7 +200,8 @@ class Deployment:
                 log.warning("plugin '%s' has no version to go back to: %s", entry.name, error)
             else:
                 before.append(entry)
-        await self._workers.prepare(bundle, self._rows.assign(entry.name for entry in bundle.plugins), before)
+        modules = await self._compiler.share([*bundle.plugins, *before])
+        await self._workers.prepare(bundle, self._rows.assign(entry.name for entry in bundle.plugins), before, modules)
         return before
 
     async def _compile(self, entry: BundlePlugin) -> None:

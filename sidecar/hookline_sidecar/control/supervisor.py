@@ -79,7 +79,7 @@ class Supervisor:
         self._settings = settings
         self._state = state
         self._assemble = asyncio.Event()
-        self._room = Room(settings, state)
+        self._room = Room(settings, state, shared=lambda: self._compiler.shared_size)
         self._rows = Rows(state, tables)
         self._workers = Workers(size=settings.workers, plan=self._room.plan, refused=self._refused, changed=self._tell)
         self._store = ArtifactStore(state.artifacts)

@@ -169,7 +169,10 @@ class Worker:
         self._runtime.budget.follow(wanted.memory)
         try:
             self._prepared = await self._runtime.prepare(
-                wanted.bundle, self._compiler.find, numbers=wanted.numbers, before=wanted.before
+                wanted.bundle,
+                self._compiler.finder(wanted.modules),
+                numbers=wanted.numbers,
+                before=wanted.before,
             )
         except PrepareError as error:
             reason, origin = error.reason, error.reason.__cause__
