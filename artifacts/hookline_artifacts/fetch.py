@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import weakref
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
@@ -23,10 +24,10 @@ from hookline_artifacts.limits import FetchLimits
 from hookline_artifacts.login.access import RegistryAccess
 from hookline_artifacts.login.keychain import Keychain
 from hookline_artifacts.login.login import Tokens
-from hookline_artifacts.module.describe import PluginDescription
+from hookline_artifacts.module.describe import PluginDescription, described_by
 from hookline_artifacts.net.addresses import AddressPolicy
 from hookline_artifacts.net.body import Body
-from hookline_artifacts.net.transport import OF_A_URL, Transport
+from hookline_artifacts.net.transport import OF_A_URL, StatusError, Transport
 from hookline_artifacts.net.urls import foreign, shown
 from hookline_artifacts.package import layouts
 from hookline_artifacts.package.search import Search
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
     from hookline_artifacts.trust.evidence import Evidence
 
 _MAX_DEPTH: Final = 4
+_ABSENT: Final = frozenset({403, 404, 410})
+"""How servers say that there is no such file; object stores say 403 to whoever may not list them."""
 _DEFAULT_LIMITS: Final = FetchLimits()
 _OWN_MACHINE_TOO: Final = AddressPolicy()
 _NO_ACCESS: Final = RegistryAccess()
@@ -174,6 +177,28 @@ class Fetcher:
             host=str(url.origin()),
             owner=owner,
         )
+
+    async def beside(self, source: HTTPSource, suffix: str, *, most: int) -> bytes | None:
+        """The small file whose URL is the source's with a suffix to its path; None where there is none.
+
+        One of more than ``most`` bytes is a FetchError.
+        """
+        try:
+            url = foreign(source.url)
+        except ValueError:
+            return None  # `fetch_http` says so
+        path, asked, query = url.raw_path.partition("?")
+        url = url.with_path(f"{path}{suffix}{asked}{query}", encoded=True)
+        buffer = io.BytesIO()
+        body = Body(buffer, what=f"the file at {shown(url)}", cap=most)
+        async with self._bounded(body.what):
+            try:
+                await self._transport.request("GET", url, what=body.what, into=body, advice=OF_A_URL)
+            except StatusError as error:
+                if error.status in _ABSENT:
+                    return None
+                raise
+        return buffer.getvalue()
 
     async def fetch_layer(self, source: OCISource, layer: Descriptor, *, access: RegistryAccess, owner: str) -> None:
         """Have the store keep the bytes of a layer as they are, packed or not, as something that ``owner`` may have."""
@@ -312,6 +337,8 @@ class Fetcher:
                     place=place,
                     holder=holder,
                     description=found.description.over(stated) if found.description else stated,
+                    described_by={**found.described_by, **described_by({}, annotations or {})},
+                    signatures=found.signatures,
                 )
 
         return await in_thread(work)

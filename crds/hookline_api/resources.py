@@ -49,6 +49,13 @@ def grants(granted: Collection[str], permission: str) -> bool:
 
 _PERMISSION: Final = re.compile(_PERMISSION_PATTERN)
 PermissionName = Annotated[str, Field(pattern=_PERMISSION_PATTERN, max_length=64)]
+
+
+def is_permission(name: str) -> bool:
+    """Whether a resource could grant it: an artifact may ask for any words."""
+    return _PERMISSION.match(name) is not None
+
+
 HookName = Annotated[
     Hook,
     BeforeValidator(parse_hook),
@@ -534,7 +541,7 @@ class Granting(Protocol):
 def granted(spec: Granting, asks: Sequence[str]) -> list[str]:
     """The permissions that a plugin has whose artifact asks for these, in order."""
     follows = spec.permissions_policy == "FollowArtifact"
-    more = [each for each in asks if follows and _PERMISSION.match(each) and not grants(spec.permissions, each)]
+    more = [each for each in asks if follows and is_permission(each) and not grants(spec.permissions, each)]
     return sorted({*spec.permissions, *more})
 
 

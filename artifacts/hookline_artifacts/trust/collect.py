@@ -25,12 +25,15 @@ from hookline_artifacts.errors import FetchError, VerifyError
 from hookline_artifacts.net.body import Body
 from hookline_artifacts.net.transport import StatusError
 from hookline_artifacts.package.layouts import choose, read_manifest
+from hookline_artifacts.package.search import MAX_SIGNATURE
+from hookline_artifacts.trust import ed25519
+from hookline_artifacts.trust.detached import kept
 from hookline_artifacts.trust.evidence import Evidence, Signature
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Iterable, Iterator, Sequence
 
-    from hookline_artifacts.package.layouts import Descriptor
+    from hookline_artifacts.package.layouts import Descriptor, Manifest
     from hookline_artifacts.registry import Repository
 
 SIMPLE_SIGNING: Final = "application/vnd.dev.cosign.simplesigning.v1+json"
@@ -38,12 +41,14 @@ DSSE: Final = "application/vnd.dsse.envelope.v1+json"
 BUNDLE: Final = "application/vnd.dev.sigstore.bundle"
 """How the media types of bundles of all versions begin."""
 SIGNATURE: Final = "dev.cosignproject.cosign/signature"
-_LIKELY: Final = (BUNDLE, "application/vnd.dev.cosign.")
+_LIKELY: Final = (BUNDLE, "application/vnd.dev.cosign.", ed25519.MEDIA_TYPE)
 """How the types of manifests with signatures begin."""
 _VAGUE: Final = frozenset({"", "application/vnd.oci.empty.v1+json", "application/vnd.oci.image.config.v1+json"})
 """Types of manifests that say nothing: some registries take them for the type of a bundle."""
 MAX_OPENED: Final = 512
 """Referrers of one digest that are opened. An artifact that is signed again each day has 365 in a year."""
+MAX_DETACHED: Final = 8
+"""Detached signatures that are layers of the artifact itself. Who rotates keys has two."""
 MAX_COLLECTED: Final = 512
 """Signatures that are kept for the verdict."""
 _MAX_DEPTH: Final = 4
@@ -79,8 +84,9 @@ async def collect(repository: Repository, digest: str) -> Evidence:
             break
         current = choose(manifest.entries).digest
     collector = _Collector(repository)
-    for each in documents:
+    for each, document in documents.items():
         await collector.look(each)
+        collector.look_within(read_manifest(document))
     signatures = await collector.signatures()
     return Evidence(digest=digest, documents=documents, signatures=signatures, notes=collector.notes())
 
@@ -92,6 +98,7 @@ class _Collector:
         self._repository = repository
         self._wanted: dict[tuple[str, str, str], Descriptor] = {}
         """Layers by ``_key``, so that one that is listed twice is there once."""
+        self._annotated: list[Signature] = []
         self._left = _MAX_ALL
         self._opened: set[str] = set()
         self._unopened = 0
@@ -101,9 +108,9 @@ class _Collector:
         """What was left out, in words."""
         found = []
         if self._unopened:
-            found.append(f"{self._unopened} more referrers were not opened, so remove old ones")
+            found.append(f"{self._unopened} more referrers not opened: remove old ones")
         if self._unread:
-            found.append(f"{self._unread} more could not be read")
+            found.append(f"{self._unread} more not readable")
         return tuple(found)
 
     async def look(self, digest: str) -> None:
@@ -120,6 +127,16 @@ class _Collector:
             manifests = (self._read(self._repository.manifest(each, most=_MAX_REFERRER)) for each in some)
             for document in await _all(manifests):
                 self._take(document, digest)
+
+    def look_within(self, manifest: Manifest) -> None:
+        """The detached signatures that a manifest itself names: as layers, and as an annotation."""
+        text = manifest.annotations.get(ed25519.ANNOTATION)
+        if isinstance(text, str):
+            self._annotated.append(kept(text.encode(errors="replace")))
+        layers = [each for each in manifest.layers if each.is_signature]
+        wanted = {key: layer for layer in layers[:MAX_DETACHED] if (key := _key(layer)) is not None}
+        self._wanted |= wanted
+        self._unread += len(layers) - len(wanted)
 
     def _take(self, document: bytes | None, digest: str) -> None:
         """Note the signatures of a manifest, where it is about this digest or about none."""
@@ -140,7 +157,7 @@ class _Collector:
         read = [_signature(layer, blobs.get(layer.digest)) for layer in layers]
         found = [each for each in read if each is not None][:MAX_COLLECTED]
         self._unread += len(layers) - len(found)
-        return tuple(found)
+        return (*self._annotated, *found)
 
     async def _blob(self, digest: str, size: int) -> bytes | None:
         """The bytes of a layer; None where it cannot be had, or is larger than it may be."""
@@ -175,7 +192,9 @@ def _key(layer: Descriptor) -> tuple[str, str, str] | None:
         return ("simple", layer.digest, text) if isinstance(text, str) and len(text) <= _MAX_ANNOTATION else None
     if layer.media_type == DSSE:
         return "dsse", layer.digest, ""
-    return ("bundle", layer.digest, "") if layer.media_type.startswith(BUNDLE) else None
+    if layer.media_type.startswith(BUNDLE):
+        return "bundle", layer.digest, ""
+    return ("ed25519", layer.digest, "") if layer.is_signature and layer.size <= MAX_SIGNATURE else None
 
 
 def _signature(layer: Descriptor, payload: bytes | None) -> Signature | None:
@@ -186,6 +205,8 @@ def _signature(layer: Descriptor, payload: bytes | None) -> Signature | None:
     form, _, text = key
     if form == "bundle":
         return Signature(form="bundle", payload=payload)
+    if form == "ed25519":
+        return kept(payload)
     annotations = {
         name: value
         for name, value in itertools.islice(layer.annotations.items(), _MAX_ANNOTATIONS)

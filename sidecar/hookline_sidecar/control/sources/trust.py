@@ -187,9 +187,9 @@ class Trust:
             known = identity, policy.requirement.fingerprint
             if known not in self._proofs:
                 evidence = await self._evidence(entry.artifact, offline=offline)
-                subject = subject_of(evidence, repository=asked_by_entry(entry).repository, plugin=entry.name)
-                proofs = await in_thread(_judged, policy, evidence, subject, _label(held))
-                await self._derived(evidence, entry.artifact, offline=offline)
+                proofs = await in_thread(self._judged, held, evidence, entry)
+                if not all(proof.covers_module for proof in proofs):
+                    await self._derived(evidence, entry.artifact, offline=offline)
                 self._proofs[known] = proofs
                 while len(self._proofs) > _MAX_KNOWN:
                     del self._proofs[next(iter(self._proofs))]
@@ -197,6 +197,21 @@ class Trust:
             why = of_version(policy.spec, entry.name, await self._version(entry.artifact, offline=offline))
             if why is not None:
                 raise PolicyError(f"{_label(held)} forbids it: {why}")
+
+    def _judged(self, held: FilePolicy, evidence: Evidence, entry: BundlePlugin) -> tuple[Proof, ...]:
+        assert held.policy.requirement is not None  # noqa: S101 - whoever asks has looked
+        assert entry.artifact is not None  # noqa: S101
+        sha256 = entry.artifact.sha256
+
+        def read() -> bytes:
+            path = self._store.module(sha256)
+            if path is None:
+                raise FileNotFoundError(sha256)
+            return path.read_bytes()
+
+        repository = asked_by_entry(entry).repository
+        subject = subject_of(evidence, repository=repository, plugin=entry.name, module=sha256, read=read)
+        return judge(held.policy.requirement, evidence, subject, whose=_label(held))
 
     def _broken(self) -> PolicyError:
         problems = self._files.problems
@@ -388,8 +403,3 @@ def _label(held: FilePolicy) -> str:
 def _record(artifact: BundleArtifact) -> str:
     name = hashlib.sha256(f"{artifact.digest} {artifact.sha256}".encode()).hexdigest()
     return f"{name}.derived"
-
-
-def _judged(policy: Policy, evidence: Evidence, subject: Any, whose: str) -> tuple[Proof, ...]:
-    assert policy.requirement is not None  # noqa: S101 - whoever asks has looked
-    return judge(policy.requirement, evidence, subject, whose=whose)
