@@ -329,6 +329,17 @@ class Probations:
         )  # fmt: skip
         return True
 
+    def end(self, forbidden: Iterable[BundlePlugin]) -> dict[str, str]:
+        """These may not run any more, so nothing goes back to them: whose probation ended, by plugin the revision."""
+        gone = {entry.name: entry.revision for entry in forbidden}
+        ended = {name: trial.revision for name, trial in self.trials.items() if gone.get(name) == trial.before.revision}
+        for name in ended:
+            log.warning("plugin '%s' runs without probation: the version before it may not run any more", name)
+            self._end(name)
+        if ended:
+            self._keep()
+        return ended
+
     def forget(self, names: Iterable[str]) -> None:
         """Those are wanted no longer."""
         gone = self.refused.keys() & set(names)

@@ -384,6 +384,10 @@ class Supervisor:
             passing = isinstance(error, FetchError) and error.transient
             self._slots.take_refusal(entry, failure, passing=passing)
             bundle = with_placeholder(bundle, entry, failure)
+        before = Bundle.of([trial.before for trial in self._probations.trials.values()])
+        ended = self._probations.end(entry for entry, _ in await self._trust.forbidden_in(before, offline=True))
+        if ended:
+            self._workers.prove(ended)
         return bundle
 
     def _end_first_wait(self) -> None:

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-import pytest
+import base64
+import hashlib
 
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from hookline_api.bundle import EvidenceFile
+from hookline_artifacts.trust import ed25519
+from hookline_artifacts.trust.evidence import Evidence, Signature
 from operator_reports import metric, states
 from trust_policies import MATERIAL, SIGNER, STRANGER, policy
 
@@ -288,3 +295,34 @@ async def test_a_folder_of_manifests_is_judged_too(new_sidecar, policies, guests
     sidecar.wait_plugin("p", state="Closed")
     assert (await sidecar.ask())["action"] == "block"
     sidecar.end()
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+async def test_a_signature_over_the_modules_own_bytes_counts_by_itself(
+    sidecar, operator, policies, guests, told, legacy
+):
+    """Detached Ed25519, as a URL or a ConfigMap has it: no manifest leads to the module, and none is needed."""
+    key = Ed25519PrivateKey.generate()
+    raw = base64.b64encode(key.public_key().public_bytes_raw()).decode()
+    signer = {"name": "us", "ed25519": {"key": raw, "legacy": legacy}}
+    policies.write("policy.yaml", policy(signatures={"anyOf": [signer]}))
+    module = guests.saying("by hand")
+    sha256 = hashlib.sha256(module).hexdigest()
+    message = module if legacy else ed25519.message(sha256, None)
+    evidence = Evidence(
+        digest=f"sha256:{sha256}",
+        signatures=(Signature(form="ed25519", payload=b"", signature=key.sign(message)),),
+    ).write()
+    name = hashlib.sha256(evidence).hexdigest()
+    operator.blobs[name] = evidence
+
+    def entry(of):
+        made = operator.entry("p", of)
+        told = {"digest": f"sha256:{sha256}", "evidence": EvidenceFile(sha256=name, size=len(evidence))}
+        return made.model_copy(update={"artifact": made.artifact.model_copy(update=told)})
+
+    operator.send(entry(guests.saying("evil")))
+    sidecar.start(wait=False)
+    told("Closed", "is not signed by us")
+    operator.send(entry(module))
+    await sidecar.wait_says("by hand")

@@ -89,6 +89,8 @@ class Trust:
         self._store = store
         self._proofs: dict[_Verdict, tuple[Proof, ...]] = {}
         self._admitted: dict[_Identity, None] = {}
+        self._versions: dict[tuple[str, str], str | None] = {}
+        """By the digest and the module of an artifact: they do not change with evidence, which only leads to both."""
         self._told: dict[tuple[str, _Identity, str], None] = {}
 
     @property
@@ -288,6 +290,14 @@ class Trust:
 
     async def _version(self, artifact: BundleArtifact, *, offline: bool) -> str | None:
         """The version that the module tells, or else the artifact that is proven to hold it."""
+        known = artifact.digest, artifact.sha256
+        if known not in self._versions:
+            self._versions[known] = await self._found_version(artifact, offline=offline)
+            while len(self._versions) > _MAX_KNOWN:
+                del self._versions[next(iter(self._versions))]
+        return self._versions[known]
+
+    async def _found_version(self, artifact: BundleArtifact, *, offline: bool) -> str | None:
         path = await in_thread(self._store.module, artifact.sha256)
         if path is not None:
             info = await in_thread(inspect_file, path)
@@ -295,7 +305,7 @@ class Trust:
             if own is not None:
                 return own
         if artifact.evidence is None:
-            return None
+            raise SignatureError(f"its version is not proven: {_NO_EVIDENCE}")
         return await self._derived(await self._evidence(artifact, offline=offline), artifact, offline=offline)
 
     # ── the folder ──
