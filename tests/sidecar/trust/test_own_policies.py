@@ -124,7 +124,7 @@ async def test_settings_that_are_forbidden_do_not_run(sidecar, operator, policie
     operator.send(entry.model_copy(update={"artifact": artifact}))
     sidecar.start(wait=False)
     message = told("Closed", "spec.permissions: kv.write may not be granted")
-    assert "PluginTrustPolicy 'no-keys' (policy.yaml of this sidecar) forbids it" in message
+    assert "this sidecar's policy.yaml ('no-keys') forbids it" in message
     assert operator.asked == []
     assert metric(sidecar, 'hookline_trust_refused_total{mode="Enforce",policy="no-keys"}') == 1
 
@@ -277,7 +277,7 @@ async def test_a_signature_for_another_repository_does_not_count(sidecar, operat
     entry = signed(evidence="tagged", reference="r.test/acme/other:1")
     operator.send(entry)
     sidecar.start(wait=False)
-    told("Closed", "the signature is for the repository r.test/acme/tagged")
+    told("Closed", "is for the repository r.test/acme/tagged")
     operator.send(signed(evidence="tagged", reference="r.test/acme/tagged:1"))
     await sidecar.wait_says("signed")
 

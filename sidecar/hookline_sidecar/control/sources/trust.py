@@ -407,7 +407,7 @@ def _identity(entry: BundlePlugin) -> _Identity:
 
 
 def _label(held: FilePolicy) -> str:
-    return f"PluginTrustPolicy '{held.policy.name}' ({held.file} of this sidecar)"
+    return f"this sidecar's {held.file} ('{held.policy.name}')"
 
 
 def _record(artifact: BundleArtifact) -> str:
