@@ -7,6 +7,7 @@ import grp
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -22,7 +23,7 @@ from hookline_api.commands import (
 from hookline_api.quantities import parse_duration, parse_size
 from hookline_sidecar import kv_command
 from hookline_sidecar.hooks.original import PROXIES
-from hookline_sidecar.settings import OperatorSettings, Settings, default_state
+from hookline_sidecar.settings import TRUST_POLICIES, OperatorSettings, Settings, default_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -95,6 +96,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         memory=options.memory,
         mirrors=options.mirrors,
         proxies=_proxies(parser, options.mirrors, environment) if options.plugins is not None else None,
+        trust_policies=_trust_policies(options),
     )
     if settings.plugins is None and settings.mirrors is not None:
         parser.error("--mirrors is for --plugins: the operator has its own")
@@ -159,6 +161,9 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     option("mirrors", kind=existing_or_not, metavar="FILE",
            text="YAML file that says which mirrors are asked before which registries, for --plugins; read again when "
            "it changes")  # fmt: skip
+    option("trust-policy", kind=_paths, metavar="PATH[:PATH…]",
+           text="files or folders of PluginTrustPolicy documents (.yaml) that nothing may run against, whatever the "
+           f"operator or the manifests say; watched for changes. {TRUST_POLICIES} is read too")  # fmt: skip
     option("state", kind=existing_or_not, metavar="DIR", default=str(default_state(environment)),
            text="folder for modules, the last good bundle, the plugins' keys and the admin socket")  # fmt: skip
     options.group("hooks")
@@ -207,6 +212,17 @@ def _add_limits(options: Options) -> None:
            "less")  # fmt: skip
     option("drain", kind=_duration, metavar="TIME", default="10s",
            text="longest time to finish calls under way after SIGTERM")  # fmt: skip
+
+
+def _paths(text: str) -> tuple[Path, ...]:
+    """Paths between colons."""
+    return tuple(existing_or_not(part) for part in text.split(":"))
+
+
+def _trust_policies(options: argparse.Namespace) -> tuple[Path, ...]:
+    given: tuple[Path, ...] = options.trust_policy or ()
+    standing = (TRUST_POLICIES,) if TRUST_POLICIES.exists() else ()
+    return tuple(dict.fromkeys((*standing, *given)))
 
 
 def _operator(parser: argparse.ArgumentParser, options: argparse.Namespace) -> OperatorSettings | None:

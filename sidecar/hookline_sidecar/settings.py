@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from hookline_api.commands import Address
     from hookline_artifacts.net.proxies import Proxies
 
+TRUST_POLICIES: Final = Path("/etc/hookline/trust")
+"""Where an image has policies, or the cluster's owner mounts some. It is read wherever it is, whatever else is given:
+the command line of an injected sidecar is the operator's."""
 ADMIN_SOCKET: Final = "admin.sock"
 """In the state folder."""
 
@@ -73,5 +76,7 @@ class Settings:
     """A file that says which mirrors are asked before which registries; for ``plugins`` alone."""
     proxies: Proxies | None = None
     """Through whom registries are asked; None: nobody."""
+    trust_policies: tuple[Path, ...] = ()
+    """Files and folders of ``PluginTrustPolicy`` documents."""
     memory: int | None = None
     """Bytes that all of the sidecar may take; None for what its cgroup allows."""

@@ -5,7 +5,7 @@ Reports, the admin surface, metrics and readiness are functions of a view, and k
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,19 @@ class WorkersView:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class TrustView:
+    """What the policies of this machine do."""
+
+    description: Mapping[str, Any] = field(default_factory=dict)
+    refused: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """How much each forbade, by policy and mode."""
+    unsealed: int = 0
+    """Compiled modules that were not as this sidecar had made them."""
+    signers: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Whose signatures were verified of what runs, by plugin."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WantedPlugin:
     """One plugin that the source asks for."""
 
@@ -86,6 +99,7 @@ class View:
     """Of the running plugins."""
     rows: Rows
     """What the workers count, which goes on."""
+    trust: TrustView = TrustView()
 
     @cached_property
     def _entries(self) -> dict[str, BundlePlugin]:
