@@ -45,6 +45,8 @@ LOOK_S: Final = 15.0
 """Seconds between two looks at the keys of policies."""
 _AGAIN_S: Final = 2.0
 """The same while some cannot be read."""
+_RELIST_S: Final = 20.0
+"""Seconds after which all policies are read anew, whatever the watch told."""
 _WAIT_S: Final = 10.0
 """How long a changed policy waits for an API server that does not give its keys; then it is closed."""
 _MAX_SPEC: Final = 512 * 1024
@@ -91,11 +93,11 @@ class KnownPolicy:
 
     def is_as(self, other: KnownPolicy | None) -> bool:
         """Whether it asks for what another one does."""
-        return other is not None and (self.uid, self.generation, self.shown) == (
-            other.uid,
-            other.generation,
-            other.shown,
-        )
+
+        def told(each: KnownPolicy) -> tuple[object, ...]:
+            return each.uid, each.generation, each.spec, each.problem, each.shown
+
+        return other is not None and told(self) == told(other)
 
 
 def read_spec(spec: Any) -> tuple[PluginTrustPolicySpec | None, str]:
@@ -133,6 +135,8 @@ class Policies:
             changed=self._policy_changed,
             sight=sights.new(POLICY_PLURAL),
             absent=self._is_not_installed,
+            # An API server whose definition was just replaced tells of new policies without their new fields.
+            relist_s=_RELIST_S,
         )
         self._namespaces: Reflector[_Labels] = Reflector(
             kube,
