@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 
-from signing import sign
-
 from hookline_artifacts.trust.evidence import Evidence
+from signing import sign
 
 from .conftest import wants
 
@@ -35,9 +34,7 @@ async def test_an_unsigned_plugin_is_offered_to_nobody_and_a_signed_one_rolls_ou
     assert "signed by key 0" in told("Verified")[2]
     artifact = tenant.get("guard")["status"]["artifact"]
     assert artifact["signer"] == "key 0"
-    assert artifact["signatures"] == [
-        {"signer": "key 0", "key": keys[0].id, "askedBy": f"PluginTrustPolicy '{name}'"}
-    ]
+    assert artifact["signatures"] == [{"signer": "key 0", "key": keys[0].id, "askedBy": f"PluginTrustPolicy '{name}'"}]
     await eventually(lambda: any("key 0" in text for reason, text in events() if reason == "Verified"), "an Event")
 
 
