@@ -98,7 +98,7 @@ async def test_what_can_be_met_is_allowed_without_a_word(client, verify):
          'spec.verify.anyOf[0].repositories[0]: "registry.example" fits nothing: it names no repository'),
         ({"anyOf": [key(GOOD, repositories=["https://registry.example/p", "**"])]},
          'spec.verify.anyOf[0].repositories[0]: "https://registry.example/p" fits nothing: a repository has no scheme'),
-        ({"anyOf": [key(GOOD, repositories=["registry.example:5000/p:1", "**"])]}, "spec.verify.anyOf[0].repositories["),
+        ({"anyOf": [key(GOOD, repositories=["registry.example:5000/p:1", "**"])]}, "spec.verify.anyOf[0].repos"),
         ({"anyOf": [key(GOOD, repositories=["registry.example/P", "**"])]}, "spec.verify.anyOf[0].repositories[0]: "),
         ({"anyOf": [key(GOOD, repositories=["index.docker.io/a/b", "**"])]}, "spec.verify.anyOf[0].repositories[0]: "),
         ({"anyOf": [key(GOOD, repositories=["library/nginx", "**"])]}, "spec.verify.anyOf[0].repositories[0]: "),
