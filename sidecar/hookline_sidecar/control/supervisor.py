@@ -263,7 +263,7 @@ class Supervisor:
                 description=self._trust.describe(),
                 refused=self._trust.refused,
                 unsealed=self._compiler.unsealed + self._deployment.mended,
-                signers={name: self._trust.signers(self._deployment.entry(name)) for name in self._slots},
+                signers=lambda name: self._trust.signers(self._deployment.entry(name)),
             ),
         )
 

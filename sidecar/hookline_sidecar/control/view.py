@@ -14,7 +14,7 @@ from hookline_api.hooks import OBSERVERS
 from hookline_api.sentences import first_load_choice
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
     from hookline_api.distribution import HookHealth, PluginState, RolledBack
@@ -59,8 +59,8 @@ class TrustView:
     """How much each forbade, by policy and mode."""
     unsealed: int = 0
     """Compiled modules that were not as this sidecar had made them."""
-    signers: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """Whose signatures were verified of what runs, by plugin."""
+    signers: Callable[[str], list[dict[str, Any]]] = lambda _: []
+    """Tells whose signatures were verified of what runs of a plugin."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -183,6 +183,18 @@ def _shown(sidecar):
     return sidecar.get("/v1/plugins")[1]["trust"]
 
 
+async def test_the_first_policy_may_be_broken_while_plugins_run(sidecar, operator, policies, signed, eventually):
+    """What was let in before there was any goes on."""
+    operator.send(signed())
+    sidecar.start()
+    await sidecar.wait_says("signed")
+    policies.write("policy.yaml", "mode: Enforce\n")
+    eventually(lambda: _shown(sidecar)["problems"], "a problem")
+    assert await sidecar.says() == "signed"
+    policies.write("policy.yaml", policy("strict", sources=["http"]))
+    sidecar.wait_plugin("p", state="Closed")
+
+
 async def test_a_broken_policy_lets_nothing_new_in(sidecar, operator, policies, signed, told, eventually):
     """What runs goes on; what is new waits until it is mended."""
     policies.write("policy.yaml", policy())
@@ -294,6 +306,8 @@ async def test_a_folder_of_manifests_is_judged_too(new_sidecar, policies, guests
     policies.write("policy.yaml", policy("no-files", sources=["oci"]))
     sidecar.wait_plugin("p", state="Closed")
     assert (await sidecar.ask())["action"] == "block"
+    assert metric(sidecar, 'hookline_trust_refused_total{mode="Enforce",policy="no-files"}') >= 1
+    assert "'no-files in policy.yaml' forbids it" in sidecar.plugin("p")["failure"]["message"]
     sidecar.end()
 
 

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
-from hookline_artifacts.errors import FetchError
+from hookline_artifacts.errors import FetchError, VerifyError
 from hookline_artifacts.resolve import Resolved, resolve
 from hookline_sidecar.control.sources import foreign
 from hookline_sidecar.control.sources.manifests import Manifest, Scan, scan
@@ -149,17 +149,22 @@ class FolderSource:
     async def _resolve(
         self, manifest: Manifest, found: Scan, *, previous: BundleArtifact | None, ask_again: bool
     ) -> Resolved:
-        resolved = await resolve(
-            manifest.plugin,
-            fetcher=self._fetcher,
-            objects=found,
-            previous=previous,
-            ask_again=ask_again,
-            base=self._folder,
-            origin=manifest.file,
-            key=self._key,
-            policies=self._trust.policies,
-        )
+        policies = self._trust.policies
+        try:
+            resolved = await resolve(
+                manifest.plugin,
+                fetcher=self._fetcher,
+                objects=found,
+                previous=previous,
+                ask_again=ask_again,
+                base=self._folder,
+                origin=manifest.file,
+                key=self._key,
+                policies=policies,
+            )
+        except VerifyError as error:
+            self._trust.note_refusal(error)
+            raise
         try:
             await self._trust.keep(resolved)
             await self._trust.admit(resolved.entry)

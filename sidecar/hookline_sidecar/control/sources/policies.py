@@ -110,6 +110,10 @@ class PolicyFiles:
                 except LoadError as error:
                     problems.append(f"{file}: {error}")
                     found[file] = self._by_file.get(file, ())
+                except Exception as error:  # a defect of ours must be seen as this file's problem, and not end all
+                    log.exception("the policy %s could not be read", file)
+                    problems.append(f"{file}: the sidecar failed: {type(error).__name__}; its log says more")
+                    found[file] = self._by_file.get(file, ())
         self._by_file = found
         problems += _twice(found)
         self.policies = tuple(each for known in found.values() for each in known)

@@ -27,6 +27,7 @@ import os
 import tempfile
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, Protocol
 
@@ -98,12 +99,13 @@ class Trust:
         """Those that apply to what is resolved here. Raises PolicyError where nothing new may be."""
         if self._files.problems:
             raise self._broken()
-        return [each.policy for each in self._files.policies]
+        return [replace(each.policy, name=_name(each)) for each in self._files.policies]
 
-    @property
-    def is_asked(self) -> bool:
-        """Whether any policy, or a problem with one, may keep something from running."""
-        return bool(self._files.policies or self._files.problems)
+    def note_refusal(self, error: LoadError) -> None:
+        """Count what one of ``policies`` has refused."""
+        for each in self._files.policies:
+            if _name(each) in str(error):
+                self.refused[each.policy.name, each.policy.spec.mode] += 1
 
     async def read(self) -> bool:
         """Read the policies; whether they are others than they were."""
@@ -133,7 +135,9 @@ class Trust:
 
     def check_settings(self, entry: BundlePlugin) -> None:
         """What can be told from an entry alone, before anything is fetched. Raises PolicyError."""
-        identity = _identity(entry) if self.is_asked else ("", "", "")
+        if not self.configured:
+            return
+        identity = _identity(entry)
         if self._files.problems and identity not in self._admitted:
             raise self._broken()
         for each in self._files.policies:
@@ -148,7 +152,7 @@ class Trust:
 
         ``offline`` asks nobody: what is not kept is missing then.
         """
-        if entry.artifact is None or not self.is_asked:
+        if entry.artifact is None or not self.configured:
             return
         self.check_settings(entry)
         identity = _identity(entry)
@@ -172,7 +176,7 @@ class Trust:
         Of plugins that are ``busy`` the signatures are being looked for: of these only the settings are judged.
         """
         found = []
-        for entry in bundle.plugins if self.is_asked else ():
+        for entry in bundle.plugins if self.configured else ():
             try:
                 if entry.name in busy and entry.artifact is not None:
                     self.check_settings(entry)
@@ -382,7 +386,7 @@ class Trust:
 
     def signers(self, entry: BundlePlugin | None) -> list[dict[str, Any]]:
         """Whose signatures were verified here of what an entry runs."""
-        if entry is None or entry.artifact is None or not self.is_asked:
+        if entry is None or entry.artifact is None or not self._files.policies:
             return []
         identity, found = _identity(entry), []
         for each in self._files.policies:
@@ -408,6 +412,10 @@ def _identity(entry: BundlePlugin) -> _Identity:
 
 def _label(held: FilePolicy) -> str:
     return f"this sidecar's {held.file} ('{held.policy.name}')"
+
+
+def _name(held: FilePolicy) -> str:
+    return f"{held.policy.name} in {held.file}"
 
 
 def _record(artifact: BundleArtifact) -> str:
