@@ -67,7 +67,8 @@ async def measure(options: Options) -> Result:
 def _measured(identity: KeylessIdentity, evidence: Evidence, subject: Subject, times: int) -> tuple[float, float]:
     """Milliseconds of processor time: the median of the first and of the second look."""
     root = (_MADE / "trusted_root.json").read_bytes()
-    first, known = [], []
+    first: list[float] = []
+    known: list[float] = []
     for index in range(times):
         requirement = Requirement(
             any_of=(Authority(kind="keyless", label="bench", identity=identity),),
