@@ -233,7 +233,7 @@ class Place:
         return referrer(self.digest, bundle), bundle
 
     def signers(self):
-        """Who has to have"""
+        """Who has to have signed."""
         return {"anyOf": [signer(self.key.pem)]}
 
     def junk(self, number=0):
