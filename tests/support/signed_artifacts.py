@@ -202,3 +202,41 @@ def write_case(case, path):
                     "annotations": {"org.opencontainers.image.ref.name": tag},
                 })  # fmt: skip
     (path / "index.json").write_text(json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}))
+
+
+class Place:
+    """An artifact on a ``registries.Server``, and what is put around it."""
+
+    def __init__(self, server, digest):
+        self.server = server
+        self.digest = digest
+        self.key = Key()
+        self.source = server.source("acme/p:v1")
+        self.tag = digest.replace(":", "-")
+
+    def sig(self, *pairs):
+        """Simple signing under its tag."""
+        self.server.put(f"acme/p:{self.tag}.sig", sig_manifest(*pairs), *(payload for payload, _ in pairs))
+
+    def refer(self, *entries):
+        """The list under the fallback tag; manifests with their blobs, or descriptors."""
+        for each in entries:
+            if isinstance(each, tuple):
+                manifest, *blobs = each
+                self.server.put(f"acme/p:{sha256(manifest)[-12:]}", manifest, *blobs)
+        listed = [each[0] if isinstance(each, tuple) else each for each in entries]
+        self.server.put(f"acme/p:{self.tag}", listing(*listed))
+
+    def good(self):
+        """A bundle that counts, and its manifest."""
+        bundle = self.key.bundle(self.digest)
+        return referrer(self.digest, bundle), bundle
+
+    def signers(self):
+        """Who has to have signed."""
+        return {"anyOf": [signer(self.key.pem)]}
+
+    def junk(self, number=0):
+        """A referrer that is none of ours, and looks as if."""
+        blob = b'{"junk": %d}' % number
+        return referrer(self.digest, blob), blob

@@ -19,6 +19,7 @@ import base64
 import binascii
 import io
 import itertools
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from hookline_artifacts.errors import FetchError, VerifyError
@@ -32,7 +33,7 @@ from hookline_artifacts.trust.evidence import Evidence, Signature
 from hookline_artifacts.trust.keyless import CERTIFICATE, ENTRY, STAMP
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from hookline_artifacts.package.layouts import Descriptor, Manifest
     from hookline_artifacts.registry import Repository
@@ -60,7 +61,7 @@ _MAX_REFERRER: Final = 64 * 1024
 _MAX_BLOB: Final = 512 * 1024
 """Bytes of a payload, a bundle or an envelope: cosign writes 250 to sign. A larger SBOM is not looked into."""
 _MAX_ALL: Final = 8 << 20
-"""Bytes of all that is collected."""
+"""Bytes of all manifests, and as many of all blobs: those that are opened leave room for what they name."""
 _MAX_ANNOTATION: Final = 64 * 1024
 _MAX_ANNOTATIONS: Final = 32
 _AT_ONCE: Final = 8
@@ -104,7 +105,7 @@ class _Collector:
         self._wanted: dict[_Key, Descriptor] = {}
         """Layers by ``_key``, so that one that is listed twice is there once."""
         self._annotated: list[Signature] = []
-        self._left = _MAX_ALL
+        self._left_of_manifests = self._left_of_blobs = _MAX_ALL
         self._opened: set[str] = set()
         self._unopened = 0
         self._unread = 0
@@ -122,14 +123,14 @@ class _Collector:
         """Everything of one manifest."""
         tag = digest.replace(":", "-")
         for suffix in (".sig", ".att"):
-            self._take(await self._read(self._repository.tagged(f"{tag}{suffix}", most=_MAX_MANIFEST)))
+            self._take(await self._read(partial(self._repository.tagged, f"{tag}{suffix}", most=_MAX_MANIFEST)))
         listed = await _unless_junk(self._repository.referrers(digest))
         self._unread += listed is None
         wanted = [each for each in _likely_first(listed or ()) if each not in self._opened]
         self._unopened += len(wanted[MAX_OPENED:])
         for some in _batches(wanted[:MAX_OPENED]):
             self._opened.update(some)
-            manifests = (self._read(self._repository.manifest(each, most=_MAX_REFERRER)) for each in some)
+            manifests = (self._read(partial(self._repository.manifest, each, most=_MAX_REFERRER)) for each in some)
             for document in await _all(manifests):
                 self._take(document)
 
@@ -166,7 +167,7 @@ class _Collector:
 
     async def _blob(self, digest: str, size: int) -> bytes | None:
         """The bytes of a layer; None where it cannot be had, or is larger than it may be."""
-        if size > min(_MAX_BLOB, self._left):
+        if size > min(_MAX_BLOB, self._left_of_blobs):
             return None
         buffer = io.BytesIO()
         # A cap, and not what is expected: one that is shorter than its manifest says is no reason to ask again.
@@ -178,15 +179,16 @@ class _Collector:
             return buffer.getvalue()
 
         data = await _unless_junk(read())
-        self._left -= body.length
+        self._left_of_blobs -= body.length
         return data
 
-    async def _read(self, manifest: Awaitable[bytes | None]) -> bytes | None:
+    async def _read(self, ask: Callable[[], Awaitable[bytes | None]]) -> bytes | None:
         """A manifest, counted; None where there is none that can be read."""
-        if self._left <= 0:
+        if self._left_of_manifests <= 0:
+            self._unread += 1
             return None
-        document = await _unless_junk(manifest)
-        self._left -= len(document or b"")
+        document = await _unless_junk(ask())
+        self._left_of_manifests -= len(document or b"")
         return document
 
 

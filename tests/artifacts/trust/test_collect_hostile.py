@@ -22,51 +22,6 @@ from registries import sha256
 MEGABYTE = 1 << 20
 
 
-class Place:
-    """An artifact on the server, and what is put around it."""
-
-    def __init__(self, server, digest):
-        self.server = server
-        self.digest = digest
-        self.key = signed.Key()
-        self.source = server.source("acme/p:v1")
-        self.tag = digest.replace(":", "-")
-
-    def sig(self, *pairs):
-        """Simple signing under its tag."""
-        self.server.put(f"acme/p:{self.tag}.sig", signed.sig_manifest(*pairs), *(payload for payload, _ in pairs))
-
-    def refer(self, *entries):
-        """The list under the fallback tag; manifests with their blobs, or descriptors."""
-        for each in entries:
-            if isinstance(each, tuple):
-                manifest, *blobs = each
-                self.server.put(f"acme/p:{sha256(manifest)[-12:]}", manifest, *blobs)
-        listed = [each[0] if isinstance(each, tuple) else each for each in entries]
-        self.server.put(f"acme/p:{self.tag}", signed.listing(*listed))
-
-    def good(self):
-        """A bundle that counts, and its manifest."""
-        bundle = self.key.bundle(self.digest)
-        return signed.referrer(self.digest, bundle), bundle
-
-    def signers(self):
-        """Who has to have signed."""
-        return {"anyOf": [signed.signer(self.key.pem)]}
-
-    def junk(self, number=0):
-        """A referrer that is none of ours, and looks as if."""
-        blob = b'{"junk": %d}' % number
-        return signed.referrer(self.digest, blob), blob
-
-
-@pytest.fixture
-def place(server):
-    """The artifact, unsigned."""
-    signed.put(server, "unsigned", "acme/p")
-    return Place(server, signed.digest_of("unsigned"))
-
-
 def big(size, *, says=None):
     """An answer of many bytes; its Content-Length may be another."""
 
@@ -253,6 +208,20 @@ async def test_signatures_that_are_too_large_together_are_left_out(place, fetche
     assert evidence.signatures[0].payload == entries[0][1]
     assert sum(len(each.payload) for each in evidence.signatures) < 12 * MEGABYTE
     assert "more not readable" in evidence.notes[0]
+
+
+async def test_manifests_that_are_too_large_together_are_left_out(place, fetcher, resolve_signed):
+    """Small ones are opened first; once eight megabytes are read, no more are asked for."""
+    entries = [place.good()]
+    for n in range(200):
+        document = json.loads(signed.referrer(place.digest, b"x"))
+        document["annotations"] = {"junk": f"{n}" + "x" * 60_000}
+        entries.append((json.dumps(document).encode(),))
+    place.refer(*entries)
+    assert (await resolve_signed(place.source, **place.signers())).trust.proofs
+    (note,) = (await fetcher.signatures(place.source, place.digest)).notes
+    assert int(note.partition(" ")[0]) > 50
+    assert note.endswith("more not readable")
 
 
 @pytest.mark.parametrize("status", [401, 403, 500, 503, 429])
