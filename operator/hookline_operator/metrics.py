@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import collections
 import functools
+import itertools
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -16,7 +17,7 @@ from hookline_serving import Closed
 from hookline_serving.bounds import REASONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from prometheus_client.core import Metric
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 _VERIFYING: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _WAITING: Final = 10_000
+_MAX_POLICIES: Final = 100
 
 
 class _Connections(Collector):
@@ -69,6 +71,38 @@ class _Seen(Collector):
             for reason, count in sum((each.failures for each in sights), collections.Counter[str]()).items():
                 failures.add_metric([name, reason], count)
         yield from (age, blind, failures)
+
+
+class _Policies(Collector):
+    """What the leader knows of policies."""
+
+    def __init__(self, counts: Callable[[], Sequence[PolicyCounts]]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "hookline_operator_policy_plugins",
+            "WasmPlugins that a PluginTrustPolicy selects, those that it refuses (in Audit: would refuse), and those "
+            "whose signatures nobody has looked at yet; of the first 100 policies by name, as the leader knows.",
+            labels=["policy", "mode", "which"],
+        )
+        for each in itertools.islice(self._counts(), _MAX_POLICIES):
+            for which, number in (("matched", each.matched), ("refused", each.refused), ("unknown", each.unknown)):
+                family.add_metric([each.policy, each.mode, which], number)
+        yield family
+
+
+class PolicyCounts(NamedTuple):
+    """What one policy does now, by the number of plugins."""
+
+    policy: str
+    mode: str
+    matched: int
+    """Those that it selects."""
+    refused: int
+    """Those that it keeps from running, or would in the mode Enforce."""
+    unknown: int
+    """Those whose signatures nobody has looked at yet."""
 
 
 class Metrics:
@@ -166,6 +200,10 @@ class Metrics:
             self._unhealthy.labels(reason).set_function(functools.partial(troubled, reason))
         self._rolled_back.set_function(rolled_back)
 
+    def watch_policies(self, counts: Callable[[], Sequence[PolicyCounts]]) -> None:
+        """Where the numbers of plugins come from that policies select and refuse; empty where nobody knows."""
+        self._registry.register(_Policies(counts))
+
     def see(self, sights: Sights) -> None:
         """What is watched."""
         self._registry.register(_Seen(sights))
@@ -184,7 +222,7 @@ class Metrics:
         self._verify_seconds.observe(seconds)
 
     def wrote(self, kind: str) -> None:
-        """One write to the API: ``status``, ``revision`` or ``event``."""
+        """One write to the API: ``status``, ``revision``, ``policy_status`` or ``event``."""
         self._writes.labels(kind).inc()
 
     def status_refused(self, reason: str) -> None:

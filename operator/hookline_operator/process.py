@@ -34,6 +34,7 @@ from hookline_operator.lead.controller import Controller
 from hookline_operator.lead.election import Election
 from hookline_operator.lead.heartbeat import keep_confirming, say_farewell
 from hookline_operator.lead.pod_events import PodEvents
+from hookline_operator.lead.policy_status import PolicyStatuses
 from hookline_operator.lead.rollouts import Rollouts
 from hookline_operator.lead.unguarded import Unguarded
 from hookline_operator.metrics import Metrics
@@ -53,6 +54,8 @@ from hookline_operator.webhooks import admission
 from hookline_operator.webhooks.annotations import InjectionSettings
 from hookline_operator.webhooks.certificates import CertificateKeeper
 from hookline_operator.webhooks.deletion import Deletions
+from hookline_operator.webhooks.dry_run import ENTRY, DryRun, secret_path
+from hookline_operator.webhooks.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -105,6 +108,7 @@ class Operator:
             leading = _Leading(cluster, serving, self._metrics)
             _listen(cluster, serving)
             _measure(self._metrics, cluster, serving)
+            self._metrics.watch_policies(leading.policy_statuses.counts)
             ended = await _until(stop.wait(), self._work(cluster, serving, leading, health))
         if not stop.is_set():
             log.error("a part of the operator ended: %s", ended)
@@ -187,7 +191,13 @@ class Operator:
         confirming = keep_confirming(catalogue, leading.controller.confirm, lambda: not self._sights.blind)
         try:
             with _listening_leader(cluster, serving, leading):
-                await _until(leading.controller.run(), leading.rollouts.run(), leading.pod_events.run(), confirming)
+                await _until(
+                    leading.controller.run(),
+                    leading.rollouts.run(),
+                    leading.pod_events.run(),
+                    leading.policy_statuses.run(),
+                    confirming,
+                )
         finally:
             self._metrics.leader.set(0)
             if self._stop.is_set():
@@ -223,6 +233,7 @@ class _Cluster:
             secret=settings.tls_secret,
             config_map=settings.ca_config_map,
             webhooks=settings.webhooks,
+            paths=lambda: {ENTRY: secret_path(self.key())},
             sight=sights.new("certificates", grace_s=_POLLED_S, needed=False),
         )
         self.unguarded = Unguarded(
@@ -289,6 +300,9 @@ class _Serving:
             settings=lambda: InjectionSettings.of(settings, authority=certificates.bundle),
             check_config=check,
             check_permissions=check.lacks,
+            check_policies=Gate(cluster.policies),
+            rehearse=DryRun(catalogue, cluster.policies),
+            policies_path=lambda: secret_path(cluster.key()),
             deleted=Deletions(catalogue).note,
             injected=metrics.injected,
             admitted=metrics.admitted,
@@ -314,6 +328,9 @@ class _Leading:
             policies=cluster.policies.applying,
             seal=cluster.seal,
             leads=cluster.leads,
+        )
+        self.policy_statuses = PolicyStatuses(
+            cluster.kube, cluster.catalogue, cluster.policies, metrics, leads=cluster.leads
         )
         self.rollouts = Rollouts(cluster.catalogue, serving.bundles, serving.fleet)
         self.pod_events = PodEvents(
@@ -365,6 +382,8 @@ def _listening_leader(cluster: _Cluster, serving: _Serving, leading: _Leading) -
     listeners: list[tuple[list[Any], Callable[..., None]]] = [
         (cluster.catalogue.plugin_changed, leading.controller.update),
         (cluster.catalogue.plugin_changed, leading.rollouts.plugin_changed),
+        (cluster.catalogue.plugin_changed, leading.policy_statuses.plugin_changed),
+        (cluster.policies.written, leading.policy_statuses.policy_written),
         (serving.fleet.changed, leading.controller.sidecar_changed),
         (serving.fleet.changed, leading.rollouts.sidecar_changed),
         (serving.fleet.changed, leading.pod_events.sidecar_changed),
