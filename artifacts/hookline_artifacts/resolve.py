@@ -111,7 +111,6 @@ async def resolve(
     ``pinned``: nothing but those has changed, so that its reference means what it did. ``kept`` is the evidence by
     which ``previous`` was verified; where that does, no registry is asked for signatures.
     """
-    spec = plugin.spec
     trial = Trial(plugin, policies, await _own_requirement(plugin, objects, base))
     trial.check_settings()
     given = await settings(plugin, objects)
@@ -136,8 +135,7 @@ async def resolve(
         )
         evidence = Evidence(digest=artifact.digest, signatures=tuple(beside))
     await in_thread(trial.check_artifact, evidence, artifact)
-    if spec.sha256 is not None and artifact.sha256 != spec.sha256:
-        raise VerifyError(f"the module's sha256 is {artifact.sha256}, and spec.sha256 asks for {spec.sha256}")
+    _check_sha256(plugin, artifact)
     info = await in_thread(_inspect, artifact.path)
     description = _describe(artifact, info)
     asks = sorted({*description.permissions, *info.permissions})
@@ -157,6 +155,12 @@ async def resolve(
         notes=(*description.notes, *notes_on(plugin, description, info), *trial.notes),
         trust=trial.result(),
     )
+
+
+def _check_sha256(plugin: WasmPlugin, artifact: Artifact) -> None:
+    wanted = plugin.spec.sha256
+    if wanted is not None and artifact.sha256 != wanted:
+        raise VerifyError(f"the module's sha256 is {artifact.sha256}, and spec.sha256 asks for {wanted}")
 
 
 def _found(artifact: Artifact, reference: str, description: PluginDescription, asks: list[str]) -> BundleArtifact:
