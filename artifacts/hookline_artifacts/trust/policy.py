@@ -5,6 +5,7 @@ Operator, webhook, sidecar and command line judge here. The signatures that a po
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -78,19 +79,22 @@ class Asked:
     @property
     def parsed(self) -> Reference | None:
         """The reference; None for a source that is no registry."""
-        if self.kind != "oci":
-            return None
-        try:
-            found = parse(self.reference)
-        except FetchError:
-            return None
-        return found if isinstance(found, Reference) else None
+        return _parsed(self.reference) if self.kind == "oci" else None
 
     @property
     def repository(self) -> str:
         """``registry/repository``; empty for a source that is no registry."""
         found = self.parsed
         return f"{found.registry}/{found.repository}" if found is not None else ""
+
+
+@functools.lru_cache(4096)  # each policy asks for the same one
+def _parsed(reference: str) -> Reference | None:
+    try:
+        found = parse(reference)
+    except FetchError:
+        return None
+    return found if isinstance(found, Reference) else None
 
 
 def asked_by(plugin: WasmPlugin, permissions: Sequence[str] | None = None) -> Asked:

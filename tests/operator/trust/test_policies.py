@@ -249,3 +249,24 @@ async def test_a_resource_that_changes_all_the_time_keeps_nothing_running_that_a
             )
         )
         assert sidecar.runs() == {}
+
+
+async def test_what_a_policy_forbids_does_not_wait_for_a_pod_that_is_not_prepared(
+    operator, tenant, module, connect, eventually, policies
+):
+    """While a rollout is held for another pod, the version before goes on; not one that a policy forbids by now."""
+    for name in ("a", "b"):
+        tenant.pod(name)
+    first, second = await connect(operator, tenant, "a"), await connect(operator, tenant, "b")
+    source = tenant.module("one", module("v1"))
+    tenant.plugin("guard", source, limits={"memory": "32Mi"}, rollout={"deadline": "1h"})
+    for sidecar in (first, second):
+        await sidecar.until(sidecar.runs)
+    await ready(tenant, eventually)
+    before = first.runs()
+    second.stuck = True
+    tenant.plugin("guard", source, limits={"memory": "8Mi"}, rollout={"deadline": "1h"})
+    await first.until(lambda: first.held is not None)
+    assert first.runs() == before
+    policies.apply("small", limits={"memory": "16Mi"})
+    await first.until(lambda: first.runs() and first.runs() != before)
