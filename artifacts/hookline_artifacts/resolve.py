@@ -120,12 +120,12 @@ async def resolve(
     evidence = None
     if source.oci is not None and access is not None and trial.wants_signatures:
         digest = digest or await fetcher.resolve(source.oci, access=access, base=base)
-        evidence = trial.enough(kept, digest)
+        evidence = await in_thread(trial.enough, kept, digest)
         if evidence is None:
             evidence = await fetcher.signatures(source.oci, digest, access=access, base=base)
-        trial.check_beside(evidence)
+        await in_thread(trial.check_beside, evidence)
     reference, artifact = await fetch(plugin, fetcher, objects, digest=digest, base=base, access=access, prove=prove)
-    trial.check_artifact(evidence, artifact)
+    await in_thread(trial.check_artifact, evidence, artifact)
     if spec.sha256 is not None and artifact.sha256 != spec.sha256:
         raise VerifyError(f"the module's sha256 is {artifact.sha256}, and spec.sha256 asks for {spec.sha256}")
     info = await in_thread(_inspect, artifact.path)
