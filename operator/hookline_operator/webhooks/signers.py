@@ -215,7 +215,7 @@ class _Judge:
             )
         elif kind == SIGN_PREDICATE:
             self._found.problems.append(
-                f"{path}.predicateType: {kind} is of plain signatures, and states nothing: ask for them in anyOf or allOf"
+                f"{path}.predicateType: {kind} is of plain signatures, and states nothing: ask for those in anyOf"
             )
         elif ":" not in kind:
             self._found.problems.append(
