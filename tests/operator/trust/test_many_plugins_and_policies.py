@@ -152,16 +152,46 @@ async def test_statuses_of_twenty_policies_over_thousands_of_plugins_are_written
         await asyncio.gather(running, return_exceptions=True)
 
 
+def applied(name="guard", **labels):
+    """A plugin that is applied."""
+    return WasmPlugin.model_validate({
+        "metadata": {"name": name, "labels": labels}, "spec": {"source": {"oci": {"reference": "r.example/p:1"}}},
+    })  # fmt: skip
+
+
+async def test_a_policy_that_is_not_understood_keeps_nobody_from_applying(policies):
+    """Nothing in the plugin can be mended for that; the operator runs none of them, and says why."""
+    await policies.put(document("newer", someday=1), document("audit", someday=1, mode="Audit"))
+    said = await Gate(policies)(Change(applied(), "shop", None, is_new=True))
+    assert said.problems == []
+    assert [each.partition(": this version")[0] for each in said.warnings] == [
+        "PluginTrustPolicy 'audit' (Audit) would refuse it for now", "PluginTrustPolicy 'newer' forbids it for now",
+    ]  # fmt: skip
+
+
+async def test_only_policies_that_a_new_label_brings_are_asked(policies):
+    """What forbade the plugin before does not stand in the way of a label."""
+    chosen = {"pluginSelector": {"matchLabels": {"trust": "strict"}}}
+    await policies.put(document("all", references="Digest"), document("chosen", references="Digest", **chosen))
+    gate = Gate(policies)
+    found = await gate(Change(applied(a="b"), "shop", {}, is_new=False))
+    assert (found.problems, found.warnings) == ([], [])
+    found = await gate(Change(applied(trust="strict"), "shop", {}, is_new=False))
+    assert [each.partition(" forbids")[0] for each in found.problems] == ["PluginTrustPolicy 'chosen'"]
+    found = await gate(Change(applied(), "shop", {"trust": "strict"}, is_new=False))
+    assert (found.problems, found.warnings) == (
+        [], ["metadata.labels: PluginTrustPolicy 'chosen' does not apply to this plugin any more"],
+    )  # fmt: skip
+    found = await gate(Change(applied(), "shop", {"trust": "strict"}, is_new=True))
+    assert len(found.problems) == len(found.warnings) == 1
+
+
 async def test_reviews_of_made_up_plugins_are_not_remembered(policies):
     """Anybody may ask, with any name and labels: what is kept for plugins that there are does not grow."""
     await policies.put(document("strict", references="Digest"))
     gate = Gate(policies)
     for number in range(200):
-        found = WasmPlugin.model_validate({
-            "metadata": {"name": f"p{number}", "labels": {"a": "b" * number}},
-            "spec": {"source": {"oci": {"reference": "r.example/p:1"}}},
-        })  # fmt: skip
-        said = await gate(Change(found, "shop", None, is_new=True))
+        said = await gate(Change(applied(f"p{number}", a="b" * number), "shop", None, is_new=True))
         assert said.problems == [
             "PluginTrustPolicy 'strict' forbids it: spec.source.oci.reference: must have a digest (@sha256:…)"
         ]

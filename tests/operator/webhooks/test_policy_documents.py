@@ -158,6 +158,8 @@ async def test_an_update_is_asked_about_only_where_the_rules_change(client, rehe
     ):
         assert await ask(client, SECRET, body) == {"allowed": True, "uid": "705ab4f5"}
     assert rehearsal.asked == []
+    await ask(client, SECRET, asked(old, operation="UPDATE", oldObject=old, dryRun=True))
+    assert rehearsal.asked.pop().dry_run
     rehearsal.answer = ["nothing asks for signatures of 1 plugin any more: shop/guard"]
     answer = await ask(client, SECRET, asked(None, operation="DELETE", oldObject=old))
     assert answer == {"allowed": True, "uid": "705ab4f5", "warnings": rehearsal.answer}

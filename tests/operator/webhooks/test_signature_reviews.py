@@ -78,6 +78,8 @@ async def test_what_can_be_met_is_allowed_without_a_word(client, verify):
         ({"keyless": [KEYLESS], "trustRoot": {"file": "r"}}, "spec.verify.trustRoot.file: is for manifest folders"),
         (attested(predicateType="slsaprovenance1"),
          f"spec.verify.attestations[0].predicateType: slsaprovenance1 is cosign's short name for it: write {SLSA}"),
+        (attested(predicateType="https://sigstore.dev/cosign/sign/v1"),
+         "spec.verify.attestations[0].predicateType: https://sigstore.dev/cosign/sign/v1 is of plain signatures"),
         (attested(predicateType="provenance"),
          'spec.verify.attestations[0].predicateType: "provenance" is no URI, such as'),
         (attested(predicateType="https://spdx.dev/Document", builder="x"),
