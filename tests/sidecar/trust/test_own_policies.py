@@ -307,7 +307,9 @@ async def test_a_folder_of_manifests_is_judged_too(new_sidecar, policies, guests
     sidecar.wait_plugin("p", state="Closed")
     assert (await sidecar.ask())["action"] == "block"
     assert metric(sidecar, 'hookline_trust_refused_total{mode="Enforce",policy="no-files"}') >= 1
-    assert "'no-files in policy.yaml' forbids it" in sidecar.plugin("p")["failure"]["message"]
+    message = sidecar.plugin("p")["failure"]["message"]
+    assert "no-files" in message
+    assert "policy.yaml" in message
     sidecar.end()
 
 
