@@ -283,6 +283,14 @@ async def test_a_version_is_told_by_what_was_signed(sidecar, operator, policies,
     await sidecar.wait_says("signed")
 
 
+async def test_a_version_that_nobody_has_signed_does_not_count(sidecar, operator, policies, signed, told):
+    """An operator could write any manifest around a module."""
+    policies.write("policy.yaml", policy(minimumVersions=[{"plugins": ["p"], "version": "1.5.0"}]))
+    operator.send(signed())
+    sidecar.start(wait=False)
+    told("Closed", "its version is not proven")
+
+
 async def test_a_signature_for_another_repository_does_not_count(sidecar, operator, policies, signed, told):
     """Cosign's older form names the repository, and the reference names another."""
     policies.write("policy.yaml", policy())
