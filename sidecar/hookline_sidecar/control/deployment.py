@@ -179,13 +179,7 @@ class Deployment:
 
         Raises LoadRefusedError, also for what came in by another way than a slot and is not admitted.
         """
-        running = {entry.name: entry for entry in self.bundle.plugins} if self.bundle is not None else {}
-        for entry in bundle.plugins:
-            now = running.get(entry.name)
-            if now is not None and (
-                now is entry or (now.artifact == entry.artifact and now.revision == entry.revision)
-            ):
-                continue  # it is judged where it runs
+        for entry in self._new_in(bundle) if self._trust.configured else ():
             try:
                 await self._trust.admit(entry, offline=True)
             except LoadError as error:
@@ -203,6 +197,16 @@ class Deployment:
         modules = await self._compiler.share([*bundle.plugins, *before])
         await self._workers.prepare(bundle, self._rows.assign(entry.name for entry in bundle.plugins), before, modules)
         return before
+
+    def _new_in(self, bundle: Bundle) -> list[BundlePlugin]:
+        """The entries of a bundle that do not run: those that do are judged where they run."""
+        running = {entry.name: entry for entry in self.bundle.plugins} if self.bundle is not None else {}
+
+        def runs(entry: BundlePlugin) -> bool:
+            now = running.get(entry.name)
+            return now is not None and now.artifact == entry.artifact and now.revision == entry.revision
+
+        return [entry for entry in bundle.plugins if not runs(entry)]
 
     async def _compile(self, entry: BundlePlugin) -> None:
         """Make the compiled form of what is in a bundle from the module that is kept. Raises LoadError."""

@@ -283,6 +283,14 @@ async def test_a_version_is_told_by_what_was_signed(sidecar, operator, policies,
     await sidecar.wait_says("signed")
 
 
+async def test_a_version_that_nobody_has_signed_does_not_count(sidecar, operator, policies, signed, told):
+    """An operator could write any manifest around a module."""
+    policies.write("policy.yaml", policy(minimumVersions=[{"plugins": ["p"], "version": "1.5.0"}]))
+    operator.send(signed())
+    sidecar.start(wait=False)
+    told("Closed", "its version is not proven")
+
+
 async def test_a_signature_for_another_repository_does_not_count(sidecar, operator, policies, signed, told):
     """Cosign's older form names the repository, and the reference names another."""
     policies.write("policy.yaml", policy())
@@ -307,7 +315,9 @@ async def test_a_folder_of_manifests_is_judged_too(new_sidecar, policies, guests
     sidecar.wait_plugin("p", state="Closed")
     assert (await sidecar.ask())["action"] == "block"
     assert metric(sidecar, 'hookline_trust_refused_total{mode="Enforce",policy="no-files"}') >= 1
-    assert "'no-files in policy.yaml' forbids it" in sidecar.plugin("p")["failure"]["message"]
+    message = sidecar.plugin("p")["failure"]["message"]
+    assert "no-files" in message
+    assert "policy.yaml" in message
     sidecar.end()
 
 

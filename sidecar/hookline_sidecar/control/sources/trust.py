@@ -90,8 +90,8 @@ class Trust:
         self._store = store
         self._proofs: dict[_Verdict, tuple[Proof, ...]] = {}
         self._admitted: dict[_Identity, None] = {}
-        self._versions: dict[tuple[str, str], str | None] = {}
-        """By the digest and the module of an artifact: they do not change with evidence, which only leads to both."""
+        self._versions: dict[str, str | None] = {}
+        """What modules tell of themselves, by their sha256."""
         self._told: dict[tuple[str, _Identity, str], None] = {}
 
     @property
@@ -156,13 +156,15 @@ class Trust:
             return
         self.check_settings(entry)
         identity = _identity(entry)
-        for each in self._files.policies:
-            try:
-                await self._judge(each, entry, identity, offline=offline)
-            except LoadError as error:
-                self._note(each, identity, str(error))
-                if each.policy.enforced:
-                    raise
+        # Signatures first: what they cover tells the version.
+        for judge_one in (self._check_signatures, self._check_version):
+            for each in self._files.policies:
+                try:
+                    await judge_one(each, entry, identity, offline=offline)
+                except LoadError as error:
+                    self._note(each, identity, str(error))
+                    if each.policy.enforced:
+                        raise
         self._admitted.pop(identity, None)
         self._admitted[identity] = None
         while len(self._admitted) > _MAX_KNOWN:
@@ -186,23 +188,37 @@ class Trust:
                 found.append((entry, error))
         return found
 
-    async def _judge(self, held: FilePolicy, entry: BundlePlugin, identity: _Identity, *, offline: bool) -> None:
-        policy = held.policy
+    async def _check_signatures(
+        self, held: FilePolicy, entry: BundlePlugin, identity: _Identity, *, offline: bool
+    ) -> None:
+        requirement = held.policy.requirement
+        if requirement is None or (identity, requirement.fingerprint) in self._proofs:
+            return
         assert entry.artifact is not None  # noqa: S101 - a placeholder is never judged
-        if policy.requirement is not None:
-            known = identity, policy.requirement.fingerprint
-            if known not in self._proofs:
-                evidence = await self._evidence(entry.artifact, offline=offline)
-                proofs = await in_thread(self._judged, held, evidence, entry)
-                if not all(proof.covers_module for proof in proofs):
-                    await self._derived(evidence, entry.artifact, offline=offline)
-                self._proofs[known] = proofs
-                while len(self._proofs) > _MAX_KNOWN:
-                    del self._proofs[next(iter(self._proofs))]
-        if of_version(policy.spec, entry.name, None) is not None:
-            why = of_version(policy.spec, entry.name, await self._version(entry.artifact, offline=offline))
-            if why is not None:
-                raise PolicyError(f"{_label(held)} forbids it: {why}")
+        evidence = await self._evidence(entry.artifact, offline=offline)
+        proofs = await in_thread(self._judged, held, evidence, entry)
+        if not all(proof.covers_module for proof in proofs):
+            await self._derived(evidence, entry.artifact, offline=offline)
+        self._proofs[identity, requirement.fingerprint] = proofs
+        while len(self._proofs) > _MAX_KNOWN:
+            del self._proofs[next(iter(self._proofs))]
+
+    async def _check_version(
+        self, held: FilePolicy, entry: BundlePlugin, identity: _Identity, *, offline: bool
+    ) -> None:
+        spec = held.policy.spec
+        if of_version(spec, entry.name, None) is None:
+            return
+        assert entry.artifact is not None  # noqa: S101 - a placeholder is never judged
+        why = of_version(spec, entry.name, await self._version(entry.artifact, identity, offline=offline))
+        if why is not None:
+            raise PolicyError(f"{_label(held)} forbids it: {why}")
+
+    def _is_signed(self, identity: _Identity) -> bool:
+        """Whether a signature that a policy here asks for covers the artifact, and not only its module."""
+        asked = (each.policy.requirement for each in self._files.policies)
+        found = (self._proofs.get((identity, each.fingerprint), ()) for each in asked if each is not None)
+        return any(not proof.covers_module for proofs in found for proof in proofs)
 
     def _judged(self, held: FilePolicy, evidence: Evidence, entry: BundlePlugin) -> tuple[Proof, ...]:
         assert held.policy.requirement is not None  # noqa: S101 - whoever asks has looked
@@ -292,24 +308,28 @@ class Trust:
         await self._note_derived(artifact, version)
         return version
 
-    async def _version(self, artifact: BundleArtifact, *, offline: bool) -> str | None:
-        """The version that the module tells, or else the artifact that is proven to hold it."""
-        known = artifact.digest, artifact.sha256
-        if known not in self._versions:
-            self._versions[known] = await self._found_version(artifact, offline=offline)
+    async def _version(self, artifact: BundleArtifact, identity: _Identity, *, offline: bool) -> str | None:
+        """The version that the module tells, or else the artifact around it.
+
+        What an operator sends of an artifact counts only where somebody has signed it.
+        """
+        if artifact.sha256 not in self._versions:
+            path = await in_thread(self._store.module, artifact.sha256)
+            if path is None:
+                raise FetchError("its module in the state folder is gone or damaged")
+            self._versions[artifact.sha256] = await in_thread(_own_version, path)
             while len(self._versions) > _MAX_KNOWN:
                 del self._versions[next(iter(self._versions))]
-        return self._versions[known]
-
-    async def _found_version(self, artifact: BundleArtifact, *, offline: bool) -> str | None:
-        path = await in_thread(self._store.module, artifact.sha256)
-        if path is not None:
-            info = await in_thread(inspect_file, path)
-            own = None if info.description is None else PluginDescription.from_json(info.description).version
-            if own is not None:
-                return own
+        own = self._versions[artifact.sha256]
+        if own is not None:
+            return own
+        if self.fetch is not None and not self._is_signed(identity):
+            raise SignatureError(
+                "its version is not proven: the module tells none, and no signature that is asked for here covers what "
+                "the operator says; put the version into the module, or ask for signatures in a policy of this sidecar"
+            )
         if artifact.evidence is None:
-            raise SignatureError(f"its version is not proven: {_NO_EVIDENCE}")
+            return artifact.version  # it was resolved here
         return await self._derived(await self._evidence(artifact, offline=offline), artifact, offline=offline)
 
     # ── the folder ──
@@ -408,6 +428,11 @@ def _identity(entry: BundlePlugin) -> _Identity:
     """What is judged: other settings, another artifact and other evidence are judged anew."""
     evidence = entry.artifact.evidence if entry.artifact is not None else None
     return entry.name, entry.revision, evidence.sha256 if evidence is not None else ""
+
+
+def _own_version(path: Path) -> str | None:
+    info = inspect_file(path)
+    return None if info.description is None else PluginDescription.from_json(info.description).version
 
 
 def _label(held: FilePolicy) -> str:
