@@ -2,7 +2,7 @@
 
 Pods ask for a revision at any time: a new one, one that lost its disk, all of them after a rollback. The registry may
 be away then. So as long as the API has a revision that this operator made, its files stay, and ``--cache-size`` may be
-exceeded for them; they go once the revision has gone. Of one namespace no more bytes are pinned than the cache has, and
+exceeded for them; they go once the revision has gone. Of one namespace no more bytes are pinned than the cache has,
 what runs before what ran: nobody fills the disk for the others. Each replica keeps those that it has, and fetches none
 because of that.
 """
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("hookline.pins")
 
+_LEAST: Final = 256 << 20
 _PAUSE_S: Final = 0.25
 """Seconds between two looks at all revisions: ten thousand take some milliseconds."""
 
@@ -29,10 +30,10 @@ class Pins:
     """Keeps the store's pins as the catalogue is."""
 
     def __init__(self, catalogue: Catalogue, store: ArtifactStore, *, most: int) -> None:
-        """``most`` is in bytes, and for one namespace."""
+        """``most`` is in bytes, and for one namespace; some modules of any size are pinned however small it is."""
         self._catalogue = catalogue
         self._store = store
-        self._most = most
+        self._most = max(most, _LEAST)
         self._told: set[str] = set()
         """Namespaces of which it was logged that they have too much."""
         self._changed = asyncio.Event()
@@ -63,8 +64,8 @@ class Pins:
                 if namespace not in self._told:
                     self._told.add(namespace)
                     log.warning(
-                        "the modules of namespace '%s' have more than the %d bytes of --cache-size, and not all of them "
-                        "are kept for when their source is away", namespace, self._most,
+                        "the modules of namespace '%s' have more than %d bytes, and not all of them are kept for when "
+                        "their source is away; raise --cache-size", namespace, self._most,
                     )  # fmt: skip
                 continue
             found.add(sha256)
