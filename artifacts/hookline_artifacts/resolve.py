@@ -97,6 +97,8 @@ async def resolve(
     prove: bool = False,
     key: bytes | None = None,
     policies: Sequence[Policy] = (),
+    pinned: bool = False,
+    kept: bytes | None = None,
 ) -> Resolved:
     """Resolve one resource. Raises FetchError, VerifyError or ConfigError.
 
@@ -104,6 +106,8 @@ async def resolve(
     is Always or ``ask_again`` says that its ``trackInterval`` is over. ``base`` is the folder of the manifest, for
     file sources; without it there are none. ``access`` stands in for what ``registry_access`` finds; ``prove`` is
     ``Fetcher.fetch_oci``'s. ``key`` is what the entry is sealed with. ``policies`` are those that apply to it.
+    ``pinned``: nothing but those has changed, so that its reference means what it did. ``kept`` is the evidence by
+    which ``previous`` was verified; where that does, no registry is asked for signatures.
     """
     spec = plugin.spec
     trial = Trial(plugin, policies, await _own_requirement(plugin, objects, base))
@@ -112,14 +116,16 @@ async def resolve(
     source = plugin.spec.source
     if source.oci is not None and access is None:
         access = await registry_access(source.oci, plugin.metadata.namespace, objects)
-    digest = None if ask_again else _known_digest(source, previous)
+    digest = None if ask_again else _known_digest(source, previous, pinned=pinned)
     evidence = None
     if source.oci is not None and access is not None and trial.wants_signatures:
         digest = digest or await fetcher.resolve(source.oci, access=access, base=base)
-        evidence = await fetcher.signatures(source.oci, digest, access=access, base=base)
-        trial.check_beside(evidence)
+        evidence = await in_thread(trial.enough, kept, digest)
+        if evidence is None:
+            evidence = await fetcher.signatures(source.oci, digest, access=access, base=base)
+        await in_thread(trial.check_beside, evidence)
     reference, artifact = await fetch(plugin, fetcher, objects, digest=digest, base=base, access=access, prove=prove)
-    trial.check_artifact(evidence, artifact)
+    await in_thread(trial.check_artifact, evidence, artifact)
     if spec.sha256 is not None and artifact.sha256 != spec.sha256:
         raise VerifyError(f"the module's sha256 is {artifact.sha256}, and spec.sha256 asks for {spec.sha256}")
     info = await in_thread(_inspect, artifact.path)
@@ -155,9 +161,9 @@ def _found(artifact: Artifact, reference: str, description: PluginDescription, a
     )
 
 
-def _known_digest(source: Source, previous: BundleArtifact | None) -> str | None:
+def _known_digest(source: Source, previous: BundleArtifact | None, *, pinned: bool) -> str | None:
     """What the reference meant before, where that is not asked again."""
-    if source.oci is None or previous is None or _always(source.oci):
+    if source.oci is None or previous is None or (_always(source.oci) and not pinned):
         return None
     return previous.digest if previous.reference == source.oci.reference else None
 

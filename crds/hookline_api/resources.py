@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Protocol
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
@@ -520,7 +520,19 @@ class WasmPluginSpec(Outbound):
         return self
 
 
-def granted(spec: WasmPluginSpec, asks: Sequence[str]) -> list[str]:
+class Granting(Protocol):
+    """What grants permissions: a spec, or what is left of one."""
+
+    @property
+    def permissions(self) -> Sequence[str]:
+        """Those that it lists."""
+
+    @property
+    def permissions_policy(self) -> str | None:
+        """As in a spec."""
+
+
+def granted(spec: Granting, asks: Sequence[str]) -> list[str]:
     """The permissions that a plugin has whose artifact asks for these, in order."""
     follows = spec.permissions_policy == "FollowArtifact"
     more = [each for each in asks if follows and _PERMISSION.match(each) and not grants(spec.permissions, each)]

@@ -8,6 +8,7 @@ is taken down and passes.
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from hookline_artifacts.store import Artifact
     from hookline_artifacts.trust.policy import Policy
     from hookline_artifacts.trust.requirement import Requirement
-    from hookline_artifacts.trust.verdict import Proof
+    from hookline_artifacts.trust.verdict import Proof, Subject
 
 _OWN: Final = "spec.verify"
 
@@ -42,8 +43,15 @@ class Trust:
     """``Requirement.fingerprint`` of each requirement that was met."""
     audits: tuple[tuple[str, str], ...] = ()
     """What policies in Audit would have refused: the policy's name, and one sentence."""
+    seconds: float = 0.0
+    """How long signatures were verified."""
     evidence: bytes | None = field(default=None, repr=False)
     """By which whoever runs the module can verify it again."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What passes and would not, were each policy enforced; one sentence each."""
+        return [f"PluginTrustPolicy '{name}' (Audit) would refuse it: {why}" for name, why in self.audits]
 
 
 NOTHING: Final = Trust()
@@ -61,6 +69,7 @@ class Trial:
         self._met: set[str] = set()
         self._audits: list[tuple[str, str]] = []
         self._evidence: bytes | None = None
+        self._seconds = 0.0
 
     @property
     def wants_signatures(self) -> bool:
@@ -75,7 +84,7 @@ class Trial:
     @property
     def notes(self) -> list[str]:
         """What passes and would not, were each policy enforced; one sentence each."""
-        return [f"PluginTrustPolicy '{name}' (Audit) would refuse it: {why}" for name, why in self._audits]
+        return self.result().notes
 
     @property
     def file(self) -> EvidenceFile | None:
@@ -89,6 +98,7 @@ class Trial:
             proofs=tuple(self._proofs),
             met=frozenset(self._met),
             audits=tuple(self._audits),
+            seconds=self._seconds,
             evidence=self._evidence,
         )
 
@@ -99,7 +109,20 @@ class Trial:
             for why in forbidden(policy.spec, asked):
                 self._refuse(policy, why)
             if policy.broken:
-                self._refuse(policy, f"its keys cannot be read, so nothing can be proven: {policy.broken}")
+                self._refuse(policy, policy.broken)
+
+    def enough(self, kept: bytes | None, digest: str) -> Evidence | None:
+        """Evidence that is kept of an artifact, where it proves all that is asked: then nobody has to be asked."""
+        if kept is None:
+            return None
+        try:
+            evidence = Evidence.read(kept)
+            subject = self._subject(evidence)
+            for whose, _, requirement in self._requirements():
+                judge(requirement, evidence, subject, whose=whose)
+        except VerifyError:
+            return None
+        return evidence if evidence.digest == digest else None
 
     def check_beside(self, evidence: Evidence) -> None:
         """What the signatures beside the artifact prove, before a byte of it is unpacked."""
@@ -111,20 +134,25 @@ class Trial:
         if self.wants_signatures and (self.needs_module or evidence is None):
             self._check_signatures(evidence or Evidence(digest=artifact.digest))
 
+    def _subject(self, evidence: Evidence) -> Subject:
+        return subject_of(evidence, repository=asked_by(self._plugin).repository, plugin=self._plugin.metadata.name)
+
     def _check_signatures(self, evidence: Evidence) -> None:
-        subject = subject_of(evidence, repository=asked_by(self._plugin).repository, plugin=self._plugin.metadata.name)
+        subject, began = self._subject(evidence), time.perf_counter()
         used = []
         for whose, policy, requirement in self._requirements():
             try:
                 proofs = judge(requirement, evidence, subject, whose=whose)
             except SignatureError as error:
                 if policy is None or policy.enforced:
+                    error.policy = policy.name if policy is not None else ""
                     raise
                 self._audits.append((policy.name, str(error)))
                 continue
             self._met.add(requirement.fingerprint)
             self._proofs += [(whose, each) for each in proofs]
             used += [each.signature for each in proofs]
+        self._seconds += time.perf_counter() - began
         written = evidence.only(used).write()
         # What does not fit is not carried: who asks for it then, refuses.
         self._evidence = written if used and len(written) <= MAX_EVIDENCE else None
@@ -181,6 +209,8 @@ class Trial:
 
     def _refuse(self, policy: Policy, why: str) -> None:
         if policy.enforced:
-            raise PolicyError(f"{policy.label} forbids it: {why}")
+            error = PolicyError(f"{policy.label} forbids it: {why}")
+            error.policy = policy.name
+            raise error
         if (policy.name, why) not in self._audits:
             self._audits.append((policy.name, why))

@@ -67,14 +67,15 @@ def judge(requirement: Requirement, evidence: Evidence, subject: Subject, *, who
     for authority in requirement.all_of:
         proof = court.proof(authority)
         if proof is None:
-            raise court.error(whose, f"it is not signed by {authority.label}, who is in allOf")
+            raise court.error(whose, f"it is not signed by {authority.label:.48}, who is in allOf")
         proofs.append(proof)
     if requirement.any_of:
         found = [proof for each in requirement.any_of if (proof := court.proof(each)) is not None]
         different = {proof.key or proof.identity: proof for proof in found}
         if len(different) < requirement.minimum:
-            wanted = " or ".join(each.label for each in requirement.any_of[:4])
-            what = f"it is not signed by {wanted}"
+            wanted = " or ".join(f"{each.label:.48}" for each in requirement.any_of[:2])
+            more = len(requirement.any_of) - 2
+            what = f"it is not signed by {wanted}{f' or {more} others' if more > 0 else ''}"
             if found:
                 what = f"it is signed by {len(different)} of those in anyOf, and {requirement.minimum} are needed"
             raise court.error(whose, what)
@@ -89,57 +90,73 @@ class _Court:
         self._requirement = requirement
         self._evidence = evidence
         self._subject = subject
-        self._why = ""
-        """What was wrong with the signature that came nearest."""
+        self._signatures = cosign.Signatures(evidence.signatures, subject.digests)
+        self._why = (0, "", "")
+        """Of the signature that came nearest: how near, what was wrong with it, and what to do."""
 
     def proof(self, authority: Authority) -> Proof | None:
         """A signature of the artifact by a signer; None where there is none that counts."""
         if not self._counts(authority):
             return None
-        for signature in self._evidence.signatures:
-            proof = self._by_key(authority, signature) if authority.kind == "key" else None
-            if proof is not None:
-                return proof
-        return None
+        return self._by_key(authority) if authority.kind == "key" else None
 
     def error(self, whose: str, what: str) -> SignatureError:
         """Why evidence does not do."""
-        number = len(self._evidence.signatures)
-        has = "it has no signature" if not number else self._why or f"none of its {number} signatures is by them"
-        return SignatureError(f"{whose}: {what}: {has}; sign {self._evidence.digest} with one of these keys")
+        _, has, todo = max(self._why, (1, *self._nothing()), key=lambda each: each[0])
+        notes = "".join(f" ({each})" for each in self._evidence.notes)
+        return SignatureError(f"{whose:.80}: {what}: {has}{notes}; {todo}")
+
+    def _nothing(self) -> tuple[str, str]:
+        """What there is instead of a signature by the right key, and what to do."""
+        signatures = self._signatures
+        todo = f"sign {self._evidence.digest} with one of these keys, and push that to its repository"
+        others = len(signatures) - signatures.about
+        if signatures.about:
+            keys = ", ".join(f"{each:.19}" for each in signatures.hints[:2])
+            has = f"{_of(signatures.about)} by other keys{f' ({keys})' if keys else ''}"
+            return f"{has}, and only {cosign.MAX_TRIED} pairs are tried" if signatures.exhausted else has, todo
+        if others:
+            return f"{_of(others)} of another digest", todo
+        return (f"{_of(signatures.malformed)} malformed" if signatures.malformed else "it has no signature"), todo
+
+    def _wrong(self, near: int, why: str, todo: str) -> bool:
+        self._why = max(self._why, (near, why, todo), key=lambda each: each[0])
+        return False
 
     def _counts(self, authority: Authority) -> bool:
-        subject = self._subject
+        subject, label = self._subject, f"{authority.label:.48}"
         if authority.repositories and not matches_any(authority.repositories, subject.repository):
-            self._why = f"{authority.label} may not sign for {subject.repository or 'a source without a repository'}"
-            return False
+            place = f"{subject.repository:.80}" or "a source without a repository"
+            return self._wrong(5, f"{label} may not sign for {place}", "see to repositories of that signer")
         if authority.plugins and not any(matches(each, subject.plugin) for each in authority.plugins):
-            self._why = f"{authority.label} may not sign for a plugin named '{subject.plugin}'"
-            return False
+            plugin = f"a plugin named '{subject.plugin:.80}'"
+            return self._wrong(5, f"{label} may not sign for {plugin}", "see to plugins of that signer")
         return True
 
-    def _by_key(self, authority: Authority, signature: Signature) -> Proof | None:
+    def _by_key(self, authority: Authority) -> Proof | None:
         for key in authority.keys:
-            try:
-                claim = cosign.claim_of(signature, key)
-            except cosign.NotAClaimError:
-                return None
-            if claim is not None and self._is_meant(authority, claim):
-                return Proof(signer=authority.label, key=key.id, signature=signature)
+            for signature, claim in self._signatures.by(key):
+                if self._is_meant(authority, claim):
+                    return Proof(signer=authority.label, key=key.id, signature=signature)
         return None
 
     def _is_meant(self, authority: Authority, claim: cosign.Claim) -> bool:
         """Whether what was signed is this artifact, under this name."""
-        if claim.predicate_type not in {"", cosign.SIGN_PREDICATE}:
-            return False
+        digest = self._evidence.digest
         if not claim.digests & self._subject.digests:
-            self._why = "the signature is of another digest"
-            return False
+            return self._wrong(2, "what they have signed is another digest", f"have them sign {digest}")
+        if claim.predicate_type not in {"", cosign.SIGN_PREDICATE}:
+            why = f"they have only attested {claim.predicate_type:.60}, and that is no signature"
+            return self._wrong(3, why, f"have them sign {digest}")
         known = {"", *_names(self._subject.repository)}
         if claim.repository not in known and not matches_any(authority.signed_as, claim.repository):
-            self._why = f"the signature is for the repository {claim.repository}, and not for this one"
-            return False
+            why = f"what they have signed is for the repository {claim.repository:.80}"
+            return self._wrong(4, why, "have them sign it under this name, or name that repository in signedAs")
         return True
+
+
+def _of(number: int) -> str:
+    return "its signature is" if number == 1 else f"its {number} signatures are"
 
 
 def _names(repository: str) -> Iterator[str]:

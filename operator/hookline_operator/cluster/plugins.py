@@ -14,7 +14,7 @@ import orjson
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from hookline_api import json_cost
+from hookline_api import json_cost, trust
 from hookline_api.base import API_VERSION, KIND
 from hookline_api.bundle import LoadFailure
 from hookline_api.config import MAX_CONFIG_VALUES
@@ -23,10 +23,13 @@ from hookline_api.outbound import references
 from hookline_api.resources import Selector, WasmPlugin
 from hookline_api.sources import source_names
 from hookline_api.status import RollbackStatus, WasmPluginStatus
+from hookline_artifacts.trust.policy import asked_by
 from hookline_operator.cluster.revisions import MAX_DEPTH, is_deeper, kept
 from hookline_operator.status.reasons import CAUSES, TROUBLES
 
 if TYPE_CHECKING:
+    from hookline_api.trust import Document, ObjectKey
+    from hookline_artifacts.trust.policy import Asked
     from hookline_operator.cluster.kube import Key, Object
 
 _TOO_DEEP: Final = f"config is nested deeper than {MAX_DEPTH} levels"
@@ -35,6 +38,8 @@ _MAX_VALUES: Final = MAX_CONFIG_VALUES + 2**15
 _TOO_MANY: Final = f"config has more than {MAX_CONFIG_VALUES} values and names"
 _LEVELS: Final = 6
 """How far down a part of a spec names Secrets: ``dataSources[0].postgres.tls.caFrom`` is the furthest."""
+_MAX_LABELS: Final = 64
+_MAX_LABELS_SIZE: Final = 16 * 1024
 _NO_ROOM: Final = "the specs of its namespace's plugins have "
 
 
@@ -51,7 +56,13 @@ class Facts(NamedTuple):
     asks: bool
     """Whether it names anything outside its pods that it may ask."""
     refers_to: list[tuple[str, bool]]
-    """Every object that it names, as ``Kind/name``, and whether settings or the module are in it."""
+    """Every object that it names, as ``Kind/name``, and whether settings, keys or the module are in it."""
+    keys: frozenset[str]
+    """Of these, those that hold nothing but keys that signatures are verified with."""
+    asked: Asked
+    """What policies judge."""
+    wants_signatures: bool
+    """Whether it asks for any itself."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +82,8 @@ class Plugin:
     """Bytes of the spec in the API, also where it is not kept."""
     names: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
     """The names of all objects that the spec refers to, so that a changed Secret needs no look into specs."""
+    labels: tuple[tuple[str, str], ...] | None = ()
+    """Sorted; None where there are too many to keep: what selects by labels takes those for selected."""
     left_out: bool = False
     """Whether its namespace has no room for its spec: then little of it is kept."""
 
@@ -94,6 +107,7 @@ class Plugin:
             created=metadata.get("creationTimestamp") or "",
             size=len(text),
             names=_names(spec),
+            labels=_labels(metadata.get("labels") or {}),
         )
 
     def without_spec(self, why: str) -> Plugin:
@@ -142,12 +156,18 @@ class Plugin:
         if isinstance(spec, dict) and isinstance(spec.get("config"), dict):
             spec["config"] = {}
         try:
-            read = parse_plugin(self.namespace, self.name, self.uid, self.generation, spec).spec
+            resource = parse_plugin(self.namespace, self.name, self.uid, self.generation, spec)
         except ValidationError:
             return None
+        read = resource.spec
         found = [(f"Secret/{each.secret_ref.name}", True) for each in read.config_from if each.secret_ref]
         found += [(f"ConfigMap/{each.config_map_ref.name}", True) for each in read.config_from if each.config_map_ref]
         found += [(f"Secret/{name}", True) for name in sorted({each.name for _, each in references(read)})]
+        verify = read.verify
+        documents = [] if verify is None else trust.documents(verify.signatures)
+        keys = {f"{kind}/{each.name}" for document in documents for kind, each in _objects(document)}
+        keys -= {each for each, _ in found}
+        found += [(each, True) for each in sorted(keys)]
         source = read.source
         if source.config_map is not None:
             found.append((f"ConfigMap/{source.config_map.name}", True))
@@ -162,6 +182,9 @@ class Plugin:
             observes=bool(read.hooks) and all(hook in OBSERVERS for hook in read.hooks),
             asks=bool(read.egress or source_names(read, read.kv.valkey)),
             refers_to=found,
+            keys=frozenset(keys) - ({f"ConfigMap/{source.config_map.name}"} if source.config_map else set()),
+            asked=asked_by(resource),
+            wants_signatures=verify is not None and verify.wanted,
         )
 
     @cached_property
@@ -228,6 +251,12 @@ class Plugin:
         return self.rolled_back is not None
 
 
+def _labels(found: dict[str, str]) -> tuple[tuple[str, str], ...] | None:
+    if len(found) > _MAX_LABELS or sum(len(key) + len(value) for key, value in found.items()) > _MAX_LABELS_SIZE:
+        return None
+    return tuple(sorted(found.items()))
+
+
 def _kept(data: Any) -> bytes:
     return kept(orjson.dumps(data))
 
@@ -247,6 +276,7 @@ def _names(spec: Any) -> frozenset[str]:
     found += [_at(oci, "caConfigMap", "name"), _at(spec, "source", "configMap", "name")]
     for part in ("dataSources", "caches", "egress", "kv"):
         found += _secrets_in(_at(spec, part))
+    found += _documents_in(_at(spec, "verify"))
     return frozenset(each for each in found if isinstance(each, str))
 
 
@@ -259,6 +289,21 @@ def _secrets_in(node: Any, levels: int = _LEVELS) -> list[Any]:
         elif levels:
             found += _secrets_in(value, levels - 1)
     return found
+
+
+def _documents_in(node: Any, levels: int = _LEVELS) -> list[Any]:
+    """The names of what looks like the objects of a ``Document``."""
+    found = [_at(node, "secret", "name"), _at(node, "configMap", "name")]
+    for value in node.values() if isinstance(node, dict) else _list(node):
+        if levels:
+            found += _documents_in(value, levels - 1)
+    return found
+
+
+def _objects(document: Document) -> list[tuple[str, ObjectKey]]:
+    """The object that a document is kept in, with its kind."""
+    both = (("Secret", document.secret), ("ConfigMap", document.config_map))
+    return [(kind, each) for kind, each in both if each is not None]
 
 
 def _at(node: Any, *names: str) -> Any:
