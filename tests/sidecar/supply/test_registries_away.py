@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -33,18 +34,18 @@ async def test_a_start_does_not_wait_for_a_registry_that_is_away(sidecar, regist
     host, port = registry.host.split(":")
     async with FaultProxy(host, int(port)) as proxy:
         sidecar.folder.plugin("p", source=oci(f"127.0.0.1:{proxy.port}", "had:latest"))
-        sidecar.start()
+        await asyncio.to_thread(sidecar.start)
         assert await sidecar.says() == "had"
-        assert sidecar.stop() == 0
+        assert await asyncio.to_thread(sidecar.stop) == 0
         if cause == "silent":
             proxy.silent = True
         else:
             await proxy.refuse()
-        sidecar.start()
+        await asyncio.to_thread(sidecar.start)
         assert await sidecar.says() == "had"
         assert sidecar.get("/readyz")[0] == 200
         assert sidecar.plugin("p")["state"] in {"Running", "LastGood"}
-        assert sidecar.stop() == 0
+        assert await asyncio.to_thread(sidecar.stop) == 0
 
 
 async def test_a_file_of_mirrors_is_for_the_folder_too(new_sidecar, registry, guests, tmp_path):
@@ -72,7 +73,7 @@ async def test_the_proxy_of_the_environment_is_asked(new_sidecar, registry, gues
         sidecar = new_sidecar()
         try:
             sidecar.folder.plugin("p", source=oci("registry.test:5000", "p:v1"))
-            sidecar.start(environment=through)
+            await asyncio.to_thread(sidecar.start, environment=through)
             assert await sidecar.says() == "by proxy"
             assert "secret" not in sidecar.log
         finally:
