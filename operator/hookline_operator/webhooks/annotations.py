@@ -27,6 +27,8 @@ _LEAST_CACHE_MEMORY: Final = 4 * 2**20
 _FIRST_PORT: Final = 1024
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _MAX_WORKERS: Final = 64
+_MAX_IMAGE_VOLUMES: Final = 8
+_VOLUME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 AUTH_HEADERS: Final = ("any", "nginx", "ingress-nginx", "traefik", "caddy", "haproxy", "envoy")
 """What a sidecar's ``--auth-headers`` takes."""
 
@@ -37,11 +39,12 @@ _MEMORY_REQUEST, _MEMORY_LIMIT = PREFIX + "sidecar-memory-request", PREFIX + "si
 _CACHE_MEMORY: Final = PREFIX + "sidecar-cache-memory"
 HOOK_PORT, HEALTH_PORT = PREFIX + "hook-port", PREFIX + "health-port"
 _AUTH_HEADERS: Final = PREFIX + "auth-headers"
+IMAGE_VOLUMES: Final = PREFIX + "image-volumes"
 _OLD_HEALTH_PORT: Final = PREFIX + "admin-port"
 """Means the same: on that port there was more once."""
 ANNOTATIONS: Final = (
     _IMAGE, _CPU_REQUEST, _CPU_LIMIT, _MEMORY_REQUEST, _MEMORY_LIMIT, HOOK_PORT, HEALTH_PORT, _OLD_HEALTH_PORT,
-    _WORKERS, _LEVEL, _AUTH_HEADERS, _CACHE_MEMORY,
+    _WORKERS, _LEVEL, _AUTH_HEADERS, _CACHE_MEMORY, IMAGE_VOLUMES,
 )  # fmt: skip
 """What a pod may say about its sidecar."""
 
@@ -61,6 +64,8 @@ class InjectionSettings:
     """The certificate authorities that it is known by, PEM."""
     image_pull_policy: str | None = None
     """``Always``, ``IfNotPresent`` or ``Never``; None leaves it to Kubernetes."""
+    image_volumes: bool = False
+    """Whether pods may have image volumes. A node without them runs no pod that has one."""
     cpu_request: str = "50m"
     cpu_limit: str | None = None
     memory_request: str = "128Mi"
@@ -77,6 +82,7 @@ class InjectionSettings:
             operator_ca=authority,
             image_pull_policy=settings.sidecar_image_pull_policy or None,
             log_level=settings.sidecar_log_level,
+            image_volumes=settings.image_volumes,
             **settings.sidecar_resources,
         )
 
@@ -110,6 +116,8 @@ class Wishes:
     """As the sidecar's ``--cache-memory``; None leaves it to the sidecar."""
     log_level: str
     auth_headers: str | None
+    image_volumes: tuple[tuple[str, str], ...]
+    """Name and reference of each image with modules."""
 
 
 def wishes_of(annotations: Mapping[str, str], settings: InjectionSettings) -> Wishes:
@@ -149,7 +157,35 @@ def wishes_of(annotations: Mapping[str, str], settings: InjectionSettings) -> Wi
         cache_memory=_cache_memory(annotations, state_size),
         log_level=level,
         auth_headers=proxy,
+        image_volumes=_image_volumes(annotations.get(IMAGE_VOLUMES, "")),
     )
+
+
+def _image_volumes(text: str) -> tuple[tuple[str, str], ...]:
+    """``name=reference,…`` as the annotation has it."""
+    found: dict[str, str] = {}
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        name, _, reference = part.partition("=")
+        try:
+            is_reference = isinstance(parse_reference(reference), Reference)
+        except FetchError:
+            is_reference = False
+        if not _VOLUME.fullmatch(name) or name in found or not is_reference or len(found) == _MAX_IMAGE_VOLUMES:
+            raise InjectionError(
+                f"the annotation {IMAGE_VOLUMES} has {part!r:.80}: it must be at most {_MAX_IMAGE_VOLUMES} times "
+                "NAME=REFERENCE with commas between, each with another name"
+            )
+        found[name] = reference
+    return tuple(found.items())
+
+
+def warn_of_no_image_volumes(wishes: Wishes, settings: InjectionSettings, notes: Notes) -> None:
+    """Note it where images are named that are not mounted."""
+    if wishes.image_volumes and not settings.image_volumes:
+        notes.warn(
+            f"the images of {IMAGE_VOLUMES} are not mounted, and modules come from the operator, which was not told "
+            "that this cluster has image volumes: --image-volumes, or sidecar.imageVolumes of its chart"
+        )
 
 
 def _enough_memory(workers: int, settings: InjectionSettings) -> str:

@@ -24,9 +24,12 @@ from hookline_artifacts.module.inspection import ModuleInfo, inspect_file
 from hookline_artifacts.net.body import Body
 from hookline_artifacts.resolve import Resolved
 from hookline_artifacts.threads import in_thread
+from hookline_sidecar.control.sources import images
 from hookline_sidecar.control.sources.operator_client import OperatorClient, OperatorError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from hookline_api.bundle import BundleArtifact, BundlePlugin
     from hookline_artifacts.store import Artifact, ArtifactStore
 
@@ -42,9 +45,11 @@ _SETTINGS: Final = (
 class Blobs:
     """Resolves the entries of an operator's bundle."""
 
-    def __init__(self, client: OperatorClient, store: ArtifactStore) -> None:
+    def __init__(self, client: OperatorClient, store: ArtifactStore, images: Path | None = None) -> None:
+        """``images`` is a folder in which modules may be that the node has brought."""
         self._client = client
         self._store = store
+        self._images = images
         self._places = asyncio.Semaphore(_LIMITS.of_one_owner)
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         """By sha256: plugins of one module fetch it once."""
@@ -84,6 +89,9 @@ class Blobs:
                     f"the module has {wanted.size} bytes and only {_LIMITS.module} are allowed; make it smaller",
                     transient=False,
                 )
+            brought = await in_thread(self._of_images, wanted, digest)
+            if brought is not None:
+                return brought
             try:
                 async with self._places, asyncio.timeout(_LIMITS.total):
                     return await self._fetch(wanted, f"the module of '{name}'", digest)
@@ -91,6 +99,22 @@ class Blobs:
                 raise FetchError(
                     f"the module could not be fetched from the operator within {_LIMITS.total:g} s"
                 ) from None
+
+    def _of_images(self, wanted: BundleArtifact, digest: str) -> Artifact | None:
+        """The module, where an image has it that is mounted here."""
+        if self._images is None:
+            return None
+        with self._store.scratch() as file:
+            if not images.take(self._images, sha256=wanted.sha256, size=wanted.size, into=file):
+                return None
+            return self._store.add(
+                file,
+                digest=digest,
+                sha256=wanted.sha256,
+                size=wanted.size,
+                layout=wanted.layout,
+                description=None,
+            )
 
     async def _fetch(self, wanted: BundleArtifact, what: str, digest: str) -> Artifact:
         with self._store.scratch() as file:

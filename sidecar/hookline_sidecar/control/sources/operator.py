@@ -108,7 +108,7 @@ class OperatorSource:
         """Why the last message was ignored."""
         self._url = settings.url
         self._client = OperatorClient(settings, authorities)
-        self._blobs = Blobs(self._client, store)
+        self._blobs = Blobs(self._client, store, settings.images)
         self._report = report
         self._news = asyncio.Event()
         self._hurry = asyncio.Event()
