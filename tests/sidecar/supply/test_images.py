@@ -27,7 +27,7 @@ async def test_a_module_that_is_in_an_image_is_not_asked_for(sidecar, operator, 
     folder = tmp_path / "images" / "guard" / "deep"
     folder.mkdir(parents=True)
     (folder / "plugin.wasm").write_bytes(here)
-    operator.send(operator.entry("here", here), operator.entry("away", away))
+    operator.send(operator.entry("here", here), operator.entry("away", away, hooks=["pre_query"]))
     at = {"operator": operator.url, "operator_ca": operator.ca, "operator_token": operator.token}
     sidecar.start(plugins=None, images=tmp_path / "images", **at)
     assert await sidecar.says() == "here"
