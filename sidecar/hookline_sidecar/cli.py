@@ -27,9 +27,13 @@ from hookline_sidecar.settings import TRUST_POLICIES, OperatorSettings, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from hookline_artifacts.net.proxies import Proxies
 
 _EPILOG: Final = """\
 Each option can also be set in the environment (--max-body as HOOKLINE_MAX_BODY); the command line wins.
+HTTP_PROXY, HTTPS_PROXY and NO_PROXY are for registries and URLs of --plugins, and for nothing else.
 
 examples:
   hookline-sidecar --plugins ./plugins
@@ -90,8 +94,12 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         auth_headers=options.auth_headers,
         cache_memory=options.cache_memory,
         memory=options.memory,
+        mirrors=options.mirrors,
+        proxies=_proxies(parser, options.mirrors, environment) if options.plugins is not None else None,
         trust_policies=_trust_policies(options),
     )
+    if settings.plugins is None and settings.mirrors is not None:
+        parser.error("--mirrors is for --plugins: the operator has its own")
     if settings.listen is None and settings.socket is None:
         parser.error("--listen is off and there is no --socket: nobody could ask")
     if settings.socket is None and settings.socket_group is not None:
@@ -119,6 +127,18 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         parser.exit(_EXIT_USAGE, f"hookline-sidecar: error: {where}{error.strerror or error}\n")
 
 
+def _proxies(parser: argparse.ArgumentParser, mirrors: Path | None, environment: Mapping[str, str]) -> Proxies:
+    """Those of the environment; a file of mirrors that cannot be read is told here too."""
+    from hookline_artifacts.mirrors import MirrorFile  # noqa: PLC0415 - late, so that --help is quick
+    from hookline_artifacts.net.proxies import from_environment  # noqa: PLC0415
+
+    try:
+        MirrorFile(mirrors)
+        return from_environment(environment)
+    except ValueError as error:
+        parser.error(str(error))
+
+
 def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     options = Options(
         environment,
@@ -138,6 +158,9 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
            "every connection")  # fmt: skip
     option("operator-token", kind=existing_or_not, metavar="FILE",
            text="this pod's token for the operator; read again for every connection")  # fmt: skip
+    option("mirrors", kind=existing_or_not, metavar="FILE",
+           text="YAML file that says which mirrors are asked before which registries, for --plugins; read again when "
+           "it changes")  # fmt: skip
     option("trust-policy", kind=_paths, metavar="PATH[:PATH…]",
            text="files or folders of PluginTrustPolicy documents (.yaml) that nothing may run against, whatever the "
            f"operator or the manifests say; watched for changes. {TRUST_POLICIES} is read too")  # fmt: skip

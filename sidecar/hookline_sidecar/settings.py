@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hookline_api.commands import Address
+    from hookline_artifacts.net.proxies import Proxies
 
 TRUST_POLICIES: Final = Path("/etc/hookline/trust")
 """Where an image has policies, or the cluster's owner mounts some. It is read wherever it is, whatever else is given:
@@ -71,6 +72,10 @@ class Settings:
     """How the proxy tells ``/v1/auth`` the original request: a key of ``original.PROXIES``."""
     cache_memory: int = 64 * 2**20
     """Bytes that the plugins' caches in memory may take together."""
+    mirrors: Path | None = None
+    """A file that says which mirrors are asked before which registries; for ``plugins`` alone."""
+    proxies: Proxies | None = None
+    """Through whom registries are asked; None: nobody."""
     trust_policies: tuple[Path, ...] = ()
     """Files and folders of ``PluginTrustPolicy`` documents."""
     memory: int | None = None

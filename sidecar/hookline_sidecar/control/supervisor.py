@@ -20,6 +20,9 @@ from typing import TYPE_CHECKING, Final
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_artifacts import apart
 from hookline_artifacts.errors import FetchError
+from hookline_artifacts.fetch import Fetcher
+from hookline_artifacts.mirrors import MirrorFile
+from hookline_artifacts.net.proxies import NO_PROXIES
 from hookline_artifacts.store import ArtifactStore
 from hookline_runtime.guest.compiler import Compiler
 from hookline_runtime.host.cache_store import CacheStore
@@ -170,9 +173,14 @@ class Supervisor:
             )
         assert self._settings.plugins is not None  # noqa: S101 - settings have exactly one of the two
         key = self._state.make_seal_key()
+        fetcher = Fetcher(
+            self._store,
+            mirrors=MirrorFile(self._settings.mirrors),
+            proxies=self._settings.proxies or NO_PROXIES,
+        )
         return FolderSource(
             self._settings.plugins,
-            self._store,
+            fetcher,
             running=lambda: self._deployment.bundle,
             key=key,
             trust=self._trust,

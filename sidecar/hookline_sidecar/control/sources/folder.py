@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_artifacts.errors import FetchError, VerifyError
-from hookline_artifacts.fetch import Fetcher
 from hookline_artifacts.resolve import Resolved, resolve
 from hookline_sidecar.control.sources import foreign
 from hookline_sidecar.control.sources.manifests import Manifest, Scan, scan
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from hookline_api.bundle import BundleArtifact
-    from hookline_artifacts.store import ArtifactStore
+    from hookline_artifacts.fetch import Fetcher
     from hookline_sidecar.control.sources.trust import Trust
 
 log = logging.getLogger("hookline.folder")
@@ -31,13 +30,14 @@ log = logging.getLogger("hookline.folder")
 class FolderSource:
     """Wants what the manifests of a folder say. ``running`` is the bundle that runs now.
 
-    ``key`` seals what has the values of Secrets: revisions are shown to whoever reads metrics.
+    ``fetcher`` is closed with it. ``key`` seals what has the values of Secrets: revisions are shown to whoever reads
+    metrics.
     """
 
     def __init__(
         self,
         folder: Path,
-        store: ArtifactStore,
+        fetcher: Fetcher,
         *,
         running: Callable[[], Bundle | None],
         key: bytes,
@@ -50,7 +50,7 @@ class FolderSource:
         self.waiting = "the plugins are being loaded"
         self.link = None
         self._folder = folder
-        self._fetcher = Fetcher(store)
+        self._fetcher = fetcher
         self._running = running
         self._key = key
         self._trust = trust
