@@ -224,7 +224,11 @@ def _paths(text: str) -> tuple[Path, ...]:
 
 def _trust_policies(options: argparse.Namespace) -> tuple[Path, ...]:
     given: tuple[Path, ...] = options.trust_policy or ()
-    standing = (TRUST_POLICIES,) if TRUST_POLICIES.exists() else ()
+    try:
+        is_there = TRUST_POLICIES.exists()
+    except OSError:  # something is, and that it cannot be read is told where it is read
+        is_there = True
+    standing = (TRUST_POLICIES,) if is_there else ()
     return tuple(dict.fromkeys((*standing, *given)))
 
 
