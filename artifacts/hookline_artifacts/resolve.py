@@ -14,6 +14,7 @@ from hookline_api.abi import ungranted_imports
 from hookline_api.bundle import MAX_ASKS, BundleArtifact, BundlePlugin
 from hookline_api.outbound import references
 from hookline_api.resources import LocalSource, OCISource, Source, WasmPlugin, grants
+from hookline_artifacts.beside import signatures_beside
 from hookline_artifacts.entry import (
     Settings,
     called_hooks,
@@ -36,6 +37,7 @@ from hookline_artifacts.module.inspection import ModuleInfo, inspect_file
 from hookline_artifacts.net.urls import foreign, shown
 from hookline_artifacts.reference import Reference, parse
 from hookline_artifacts.threads import in_thread
+from hookline_artifacts.trust.evidence import Evidence
 from hookline_artifacts.trust.requirement import load
 from hookline_artifacts.trust.trial import NOTHING, Trial, Trust
 
@@ -109,7 +111,6 @@ async def resolve(
     ``pinned``: nothing but those has changed, so that its reference means what it did. ``kept`` is the evidence by
     which ``previous`` was verified; where that does, no registry is asked for signatures.
     """
-    spec = plugin.spec
     trial = Trial(plugin, policies, await _own_requirement(plugin, objects, base))
     trial.check_settings()
     given = await settings(plugin, objects)
@@ -120,14 +121,21 @@ async def resolve(
     evidence = None
     if source.oci is not None and access is not None and trial.wants_signatures:
         digest = digest or await fetcher.resolve(source.oci, access=access, base=base)
-        evidence = await in_thread(trial.enough, kept, digest)
+        evidence = await in_thread(trial.enough, kept, digest, previous)
         if evidence is None:
-            evidence = await fetcher.signatures(source.oci, digest, access=access, base=base)
+            try:
+                evidence = await fetcher.signatures(source.oci, digest, access=access, base=base)
+            except FetchError as error:
+                evidence = trial.unanswered(error, digest)
         await in_thread(trial.check_beside, evidence)
     reference, artifact = await fetch(plugin, fetcher, objects, digest=digest, base=base, access=access, prove=prove)
+    if source.oci is None and trial.wants_signatures:
+        beside = await signatures_beside(
+            source, trial.kinds, fetcher=fetcher, objects=objects, namespace=plugin.metadata.namespace, base=base
+        )
+        evidence = Evidence(digest=artifact.digest, signatures=tuple(beside))
     await in_thread(trial.check_artifact, evidence, artifact)
-    if spec.sha256 is not None and artifact.sha256 != spec.sha256:
-        raise VerifyError(f"the module's sha256 is {artifact.sha256}, and spec.sha256 asks for {spec.sha256}")
+    _check_sha256(plugin, artifact)
     info = await in_thread(_inspect, artifact.path)
     description = _describe(artifact, info)
     asks = sorted({*description.permissions, *info.permissions})
@@ -147,6 +155,12 @@ async def resolve(
         notes=(*description.notes, *notes_on(plugin, description, info), *trial.notes),
         trust=trial.result(),
     )
+
+
+def _check_sha256(plugin: WasmPlugin, artifact: Artifact) -> None:
+    wanted = plugin.spec.sha256
+    if wanted is not None and artifact.sha256 != wanted:
+        raise VerifyError(f"the module's sha256 is {artifact.sha256}, and spec.sha256 asks for {wanted}")
 
 
 def _found(artifact: Artifact, reference: str, description: PluginDescription, asks: list[str]) -> BundleArtifact:
