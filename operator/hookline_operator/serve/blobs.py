@@ -91,12 +91,13 @@ class Blobs:
             return True
         return evidence is not None and sha256 in self._layers(namespace, entry.name, evidence)
 
-    async def fetch(self, namespace: str, entry: BundlePlugin, sha256: str) -> Blob:
-        """Have a blob that an entry has on this replica's disk. Raises LoadError.
+    async def fetch(self, namespace: str, entry: BundlePlugin, sha256: str = "") -> Blob:
+        """Have a blob that an entry has on this replica's disk, by default its module. Raises LoadError.
 
         A module that the cache holds for another namespace does not count: whoever has seen a sha256 knows it.
         """
         assert entry.artifact is not None  # noqa: S101 - nobody can ask for the module of a placeholder
+        sha256 = sha256 or entry.artifact.sha256
         key = namespace, sha256
         known = self._checked.get(key)
         if known is not None and known[0] > time.monotonic():
