@@ -49,6 +49,13 @@ def grants(granted: Collection[str], permission: str) -> bool:
 
 _PERMISSION: Final = re.compile(_PERMISSION_PATTERN)
 PermissionName = Annotated[str, Field(pattern=_PERMISSION_PATTERN, max_length=64)]
+
+
+def is_permission(name: str) -> bool:
+    """Whether a resource could grant it: an artifact may ask for any words."""
+    return _PERMISSION.match(name) is not None
+
+
 HookName = Annotated[
     Hook,
     BeforeValidator(parse_hook),
@@ -94,8 +101,9 @@ class OCISource(Resource):
     track_interval: Annotated[Duration, bounded(10_000, 30 * 86_400_000, format_duration)] | None = None
     """How often to ask what the tag points to (``10s`` to ``720h``). Default: never."""
     mirrors: Annotated[list[Annotated[str, Field(min_length=1, max_length=512)]], Field(max_length=8)] = []
-    """Repositories, ``registry/repository``, that are asked in this order before the reference's own. What they give
-    must have the same digests; a tag, too, is asked of the first that answers."""
+    """Repositories, ``registry/repository``, that are asked in this order before the reference's own; with ``http://``
+    in front over plain HTTP. What they give must have the same digests; a tag, too, is asked of the first that answers.
+    A policy that names the allowed repositories has to allow them too."""
 
 
 class HTTPSource(Resource):
@@ -534,7 +542,7 @@ class Granting(Protocol):
 def granted(spec: Granting, asks: Sequence[str]) -> list[str]:
     """The permissions that a plugin has whose artifact asks for these, in order."""
     follows = spec.permissions_policy == "FollowArtifact"
-    more = [each for each in asks if follows and _PERMISSION.match(each) and not grants(spec.permissions, each)]
+    more = [each for each in asks if follows and is_permission(each) and not grants(spec.permissions, each)]
     return sorted({*spec.permissions, *more})
 
 

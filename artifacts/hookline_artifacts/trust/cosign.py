@@ -27,7 +27,8 @@ SIGN_PREDICATE: Final = "https://sigstore.dev/cosign/sign/v1"
 """What cosign 3 states where it just signs. No other statement is a signature: who may attest need not be who may
 sign."""
 _SIMPLE_TYPE: Final = "cosign container image signature"
-_IN_TOTO: Final = "application/vnd.in-toto+json"
+IN_TOTO: Final = "application/vnd.in-toto+json"
+"""The payload type of envelopes around statements."""
 _STATEMENTS: Final = frozenset({"https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1"})
 _MAX_SUBJECTS: Final = 64
 _MAX_SIGNATURES: Final = 8
@@ -154,7 +155,7 @@ def _envelope(envelope: Any, hint: str) -> Signed:
     """A DSSE envelope. What stands beside its payload is not signed and says nothing. Raises NotAClaimError."""
     kind, payload = _at(envelope, "payloadType"), _decoded(_at(envelope, "payload"))
     found = _at(envelope, "signatures")
-    if kind != _IN_TOTO or not isinstance(found, list):
+    if kind != IN_TOTO or not isinstance(found, list):
         raise NotAClaimError
     signers = found[:_MAX_SIGNATURES]
     raw = (_raw(_at(each, "sig")) for each in signers)
@@ -171,8 +172,10 @@ def _envelope(envelope: Any, hint: str) -> Signed:
 def statement(payload: bytes) -> Claim:
     """What an in-toto statement says. Raises NotAClaimError."""
     data = _json(payload)
-    subjects, kind = _at(data, "subject"), _at(data, "predicateType")
-    if _at(data, "_type") not in _STATEMENTS or not isinstance(subjects, list) or not isinstance(kind, str) or not kind:
+    form, subjects, kind = _at(data, "_type"), _at(data, "subject"), _at(data, "predicateType")
+    if not isinstance(form, str) or form not in _STATEMENTS or not isinstance(subjects, list):
+        raise NotAClaimError
+    if not isinstance(kind, str) or not kind:
         raise NotAClaimError  # without a type it would pass for a bare signature
     digests = (_at(each, "digest", "sha256") for each in subjects[:_MAX_SUBJECTS])
     return Claim(

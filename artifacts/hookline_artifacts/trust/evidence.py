@@ -48,6 +48,28 @@ class Signature:
     """simple and dsse: those of its layer, with a certificate and a log entry where it is keyless."""
 
 
+BLOB: Final = "blob"
+"""``Signing.payload_type`` of a signature over a file that is not there: the payload is its SHA-256."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Signing:
+    """A signature without a key that was verified: who has signed what, and when."""
+
+    issuer: str
+    subject: str
+    """The one name of the certificate."""
+    repository: str
+    """Its source repository; empty where it names none."""
+    log_index: int
+    time: str
+    """RFC 3339, UTC: the earliest that was proven."""
+    payload_type: str
+    """Of the envelope; empty for simple signing, or ``BLOB``."""
+    payload: bytes = field(repr=False)
+    """What is signed, as it was read where it was verified."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Evidence:
     """An artifact's signatures, and the manifests that lead from what was signed to the module."""

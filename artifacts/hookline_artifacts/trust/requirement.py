@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from hookline_artifacts.errors import ConfigError
 from hookline_artifacts.threads import in_thread, open_at_once
+from hookline_artifacts.trust import keyless
 from hookline_artifacts.trust.keys import PublicKey, read_pem, read_raw
 
 if TYPE_CHECKING:
@@ -96,7 +97,11 @@ async def load(
     told = hashlib.sha256(signatures.model_dump_json(by_alias=True).encode())
     for authority in made.authorities:
         told.update("".join([authority.kind, *(each.id for each in authority.keys)]).encode())
-    told.update(hashlib.sha256(root or b"").digest())
+    if any(each.kind == "keyless" for each in made.authorities):
+        # A root by which nothing can be verified is a fault in the settings. That of Sigstore's public authority is
+        # another one with another version of its package.
+        where = where if root is None else f"{where}.trustRoot"
+        told.update((await in_thread(keyless.check_root, root, where)).encode())
     return Requirement(
         any_of=made.any_of,
         minimum=made.minimum,

@@ -13,18 +13,20 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from hookline_api.bundle import EvidenceFile
-from hookline_api.resources import granted, grants
+from hookline_api.resources import granted, grants, is_permission
 from hookline_artifacts.errors import IncreasedError, PolicyError, SignatureError, VerifyError
+from hookline_artifacts.trust.detached import completed
 from hookline_artifacts.trust.evidence import MAX_EVIDENCE, Evidence
 from hookline_artifacts.trust.policy import asked_by, forbidden, of_version, too_low
 from hookline_artifacts.trust.verdict import judge, subject_of
 from hookline_artifacts.trust.versions import is_below
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from hookline_api.bundle import BundleArtifact
     from hookline_api.resources import WasmPlugin
+    from hookline_artifacts.errors import FetchError
     from hookline_artifacts.store import Artifact
     from hookline_artifacts.trust.policy import Policy
     from hookline_artifacts.trust.requirement import Requirement
@@ -69,6 +71,8 @@ class Trial:
         self._met: set[str] = set()
         self._audits: list[tuple[str, str]] = []
         self._evidence: bytes | None = None
+        self._checked = False
+        """Whether the signatures were."""
         self._seconds = 0.0
 
     @property
@@ -79,7 +83,12 @@ class Trial:
     @property
     def needs_module(self) -> bool:
         """Whether a signature may be in the artifact itself, or cover the module's bytes."""
-        return any(each.kind == "ed25519" for _, _, asked in self._requirements() for each in asked.authorities)
+        return "ed25519" in self.kinds
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Which kinds of signers are asked for (``Authority.kind``)."""
+        return frozenset(each.kind for _, _, asked in self._requirements() for each in asked.authorities)
 
     @property
     def notes(self) -> list[str]:
@@ -111,34 +120,51 @@ class Trial:
             if policy.broken:
                 self._refuse(policy, policy.broken)
 
-    def enough(self, kept: bytes | None, digest: str) -> Evidence | None:
+    def enough(self, kept: bytes | None, digest: str, previous: BundleArtifact | None = None) -> Evidence | None:
         """Evidence that is kept of an artifact, where it proves all that is asked: then nobody has to be asked."""
         if kept is None:
             return None
         try:
             evidence = Evidence.read(kept)
-            subject = self._subject(evidence)
+            module = previous.sha256 if previous is not None and previous.digest == digest else ""
+            subject = self._subject(evidence, module=module)
             for whose, _, requirement in self._requirements():
                 judge(requirement, evidence, subject, whose=whose)
         except VerifyError:
             return None
         return evidence if evidence.digest == digest else None
 
+    def unanswered(self, error: FetchError, digest: str) -> Evidence:
+        """What is known of signatures that cannot be had: nothing. Raises the error, unless they are for audits alone.
+
+        A policy that only counts keeps no plugin from running because of a registry that does not tell.
+        """
+        if any(policy is None or policy.enforced for _, policy, _ in self._requirements()):
+            raise error
+        return Evidence(digest=digest, notes=(f"its signatures cannot be had: {error}"[:90],))
+
     def check_beside(self, evidence: Evidence) -> None:
         """What the signatures beside the artifact prove, before a byte of it is unpacked."""
         if not self.needs_module:
-            self._check_signatures(evidence)
+            self._check_signatures(evidence, None)
 
     def check_artifact(self, evidence: Evidence | None, artifact: Artifact) -> None:
-        """What is to be proven still, once the artifact is here. ``evidence`` is what was found beside it."""
-        if self.wants_signatures and (self.needs_module or evidence is None):
-            self._check_signatures(evidence or Evidence(digest=artifact.digest))
+        """What is to be proven still, once the artifact is here. ``evidence`` is what was found beside it.
 
-    def _subject(self, evidence: Evidence) -> Subject:
-        return subject_of(evidence, repository=asked_by(self._plugin).repository, plugin=self._plugin.metadata.name)
+        Reads the module where a signature may cover its bytes alone: for a thread.
+        """
+        if self.wants_signatures and not self._checked:
+            self._check_signatures(completed(evidence or Evidence(digest=artifact.digest), artifact), artifact)
 
-    def _check_signatures(self, evidence: Evidence) -> None:
-        subject, began = self._subject(evidence), time.perf_counter()
+    def _subject(self, evidence: Evidence, *, module: str = "", read: Callable[[], bytes] | None = None) -> Subject:
+        repository, name = asked_by(self._plugin).repository, self._plugin.metadata.name
+        return subject_of(evidence, repository=repository, plugin=name, module=module, read=read)
+
+    def _check_signatures(self, evidence: Evidence, artifact: Artifact | None) -> None:
+        self._checked = True
+        began, subject = time.perf_counter(), self._subject(evidence)
+        if artifact is not None:
+            subject = self._subject(evidence, module=artifact.sha256, read=artifact.path.read_bytes)
         used = []
         for whose, policy, requirement in self._requirements():
             try:
@@ -191,7 +217,8 @@ class Trial:
             return
         if previous is None or previous.asks is None:
             return
-        more = [each for each in asks if each not in previous.asks and not grants(spec.permissions, each)]
+        new = [each for each in asks if each not in previous.asks and is_permission(each)]
+        more = [each for each in new if not grants(spec.permissions, each)]
         if more:
             raise IncreasedError(
                 f"the new version asks for {', '.join(more)}, which the one before it did not: add "
