@@ -284,7 +284,9 @@ class Bundles:
                 return f"{policy.label} forbids it: {why}"
         unmet = [each for each in unproven(policies, template.met) if each.enforced]
         if unmet:
-            unmet = await in_thread(lambda: [each for each in unmet if not proves(each, template.evidence, asked)])
+            unmet = await in_thread(
+                lambda: [each for each in unmet if not proves(each, template.evidence, asked, artifact)]
+            )
         asks = frozenset(each.requirement.fingerprint for each in unmet if each.requirement is not None)
         name, refused = self._refused.get(plugin.key, ("", frozenset()))
         known = refused & asks if name == revision.name else frozenset[str]()
