@@ -104,7 +104,7 @@ lint: $(VENV)/.dev ## check formatting, lint, types, and the direction of import
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	MYPYPATH=crds:artifacts:serving:client:sidecar:operator:examples:scripts:testbed $(BIN)/mypy examples/build.py examples/demo.py examples/proxies/asyncio_proxy.py scripts testbed bench
+	MYPYPATH=crds:artifacts:serving:client:sidecar:operator:cli:examples:scripts:testbed $(BIN)/mypy examples/build.py examples/demo.py examples/proxies/asyncio_proxy.py scripts testbed bench
 	$(BIN)/lint-imports --no-logo --no-cache
 
 format: $(VENV)/.dev ## format, and fix what the linter can fix

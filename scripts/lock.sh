@@ -7,7 +7,7 @@ compile() {
   "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
     --no-annotate --custom-compile-command "make lock" --output-file "requirements/$out" pyproject.toml "$@"
 }
-compile dev.txt --extra sidecar --extra query --extra operator --group dev
+compile dev.txt --extra sidecar --extra query --extra operator --extra cli --group dev
 compile demo.txt --extra sidecar --group build --group guests --constraint requirements/dev.txt
 # What the images hold: each part with what it needs to run, in the versions that the tests ran with.
 compile sidecar.txt --extra sidecar --extra query --constraint requirements/dev.txt

@@ -29,7 +29,7 @@ from hookline_artifacts.package import layouts
 from hookline_artifacts.package.search import Search
 from hookline_runtime.host import egress, http_cache, http_message
 from hookline_runtime.host.backends.resp import GarbageError, Parser, Reply
-from hookline_sidecar.control.sources import kubernetes_yaml
+from hookline_artifacts.documents import kubernetes_yaml
 from hookline_sidecar.hooks.auth import Question
 from hookline_sidecar.hooks.heads import read_head
 from hookline_sidecar.hooks.original import PROXIES

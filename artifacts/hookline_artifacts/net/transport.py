@@ -5,6 +5,9 @@ where a dropped connection stopped, follows redirects, and gives up on whoever d
 and plain text apart: credentials go to the origin that was asked and to no other, HTTPS is never left for HTTP,
 and messages show a URL without its user, query and fragment (object stores sign in the query). What somebody else
 wrote as a URL is asked byte for byte (``urls``).
+
+A request may bring a ``Cargo``. Such a one is made once, and is not redirected: what has to be sent again after a
+failure, and to where, is for the caller to know.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import socket
 import ssl
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import aiohttp
 
@@ -39,12 +42,15 @@ if TYPE_CHECKING:
     from hookline_artifacts.limits import FetchLimits
     from hookline_artifacts.net.addresses import AddressPolicy
     from hookline_artifacts.net.body import Body
+    from hookline_artifacts.net.cargo import Cargo
 
 _log = logging.getLogger(__name__)
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 REFUSALS: Final = frozenset({400, 401, 403})
 """How servers refuse an ``Authorization``; a 400 is one only where there was an ``Authorization`` to refuse."""
+_TAKEN: Final = frozenset({200, 201, 202, 204})
+"""How servers take a cargo."""
 _TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _MAX_STEPS: Final = 32  # redirects and challenges of one attempt
 _MAX_RETRY_AFTER: Final = 3600.0
@@ -64,6 +70,12 @@ OF_A_REGISTRY: Final[Mapping[int | str, str]] = {
     404: "check the reference, and that the artifact was pushed",
     429: "wait, or pull with an account that has a higher limit",
 }
+OF_A_REGISTRY_BY_HAND: Final[Mapping[int | str, str]] = {
+    **OF_A_REGISTRY,
+    _TLS: "give its authority with --ca",
+    _PLAIN: "give --insecure where it speaks plain HTTP only",
+}
+"""For a person at a command line."""
 _OF_A_REDIRECT: Final[Mapping[int | str, str]] = {
     400: "the redirect leads to a store that does not take it; see to the store behind the server that was asked",
     401: "the redirect leads to a store that asks for a login; see to the store behind the server that was asked",
@@ -114,7 +126,13 @@ class _Request:
     tls: ssl.SSLContext
     headers: Mapping[str, str] | None
     form: Mapping[str, str] | None
+    cargo: Cargo | None
     advice: Mapping[int | str, str]
+
+    @property
+    def verb(self) -> str:
+        """What is done with it, for sentences."""
+        return "fetched" if self.cargo is None else "pushed"
 
 
 class Transport:
@@ -144,12 +162,13 @@ class Transport:
         ca_pem: str | None = None,
         headers: Mapping[str, str] | None = None,
         form: Mapping[str, str] | None = None,
+        cargo: Cargo | None = None,
         advice: Mapping[int | str, str] = OF_A_REGISTRY,
     ) -> CIMultiDictProxy[str]:
         """Ask until there is a 2xx answer, put its body into ``into`` and return its headers.
 
-        ``what`` names for people what is asked for, and ``advice`` is what they may do. Raises FetchError
-        (StatusError where the server said no) and VerifyError.
+        With a ``cargo`` there is one attempt. ``what`` names for people what is asked for, and ``advice`` is what they
+        may do. Raises FetchError (StatusError where the server said no) and VerifyError.
         """
         limits = self._limits
         request = _Request(
@@ -161,8 +180,11 @@ class Transport:
             tls=self._tls(ca_pem),
             headers=headers,
             form=form,
+            cargo=cargo,
             advice=advice,
         )
+        if cargo is not None:
+            return await self._attempt(request)
         for attempt in range(1, limits.attempts + 1):
             try:
                 return await self._attempt(request)
@@ -182,9 +204,10 @@ class Transport:
             at_home = here.origin() == url.origin()
             value = auth.next_header() if auth is not None and at_home and not bare else None
             status, answer = await self._exchange(request, here, value)
-            if status in {200, 206}:
+            if status in ({200, 206} if request.cargo is None else _TAKEN):
                 return answer
-            if status in _REDIRECTS and redirects < self._limits.redirects and request.form is None:
+            fixed = request.form is not None or request.cargo is not None
+            if status in _REDIRECTS and redirects < self._limits.redirects and not fixed:
                 redirects += 1
                 here, bare = _follow(here, answer.get("Location", ""), what=what), False
             elif status in REFUSALS and here is not url and value is not None:
@@ -198,8 +221,8 @@ class Transport:
                 here, bare = url, False
             else:
                 advice = request.advice if at_home or request.advice is OF_A_URL else _OF_A_REDIRECT
-                raise _status_error(status, answer, what=what, url=here, advice=advice)
-        raise FetchError(f"{what} cannot be fetched: {shown(url)} asks for ever more", transient=False)
+                raise _status_error(status, answer, what=f"{what} cannot be {request.verb}", url=here, advice=advice)
+        raise FetchError(f"{what} cannot be {request.verb}: {shown(url)} asks for ever more", transient=False)
 
     async def _exchange(
         self, request: _Request, here: URL, authorization: str | None
@@ -211,18 +234,25 @@ class Transport:
             headers["Authorization"] = authorization
         if into is not None and into.length:
             headers["Range"] = f"bytes={into.length}-"
+        data: Any = request.form
         try:
-            async with self._session().request(
-                request.method, here, headers=headers, data=request.form, allow_redirects=False, ssl=request.tls
-            ) as response:
+            async with asyncio.timeout(None) as watch:
+                if request.cargo is not None:
+                    headers |= {"Content-Length": str(request.cargo.size), "Content-Type": request.cargo.media_type}
+                    data = request.cargo.watched(watch, self._limits.stall)
+                response = await self._session().request(
+                    request.method, here, headers=headers, data=data, allow_redirects=False, ssl=request.tls
+                )
+            async with response:
                 if into is not None and response.status in {200, 206, 416}:
                     await into.receive(response, sender=shown(response.url), limits=self._limits)
                 return response.status, response.headers
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             # "from None": the exception's own text may hold a signed URL
-            raise self._failure(error, what=request.what, url=here, advice=request.advice) from None
+            raise self._failure(error, request=request, url=here) from None
 
-    def _failure(self, error: Exception, *, what: str, url: URL, advice: Mapping[int | str, str]) -> FetchError:
+    def _failure(self, error: Exception, *, request: _Request, url: URL) -> FetchError:
+        advice = request.advice
         late = f"it took longer than {self._limits.stall:g} s to send something, or to connect"
         why = failures.why(error, trust=advice[_TLS], plain=advice[_PLAIN], late=late)
         transient = not isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError)
@@ -232,7 +262,8 @@ class Transport:
             why, transient = error.strerror or why, False  # what is never asked is not asked later
         elif isinstance(error, aiohttp.InvalidURL | ValueError) and not isinstance(error, OSError):
             why, transient = "this URL cannot be asked", False
-        return FetchError(f"{what} cannot be fetched from {shown(url)}: {why}", transient=transient)
+        way = f"cannot be {request.verb} {'from' if request.cargo is None else 'to'}"
+        return FetchError(f"{request.what} {way} {shown(url)}: {why}", transient=transient)
 
     def _session(self) -> aiohttp.ClientSession:
         if self._closed:
@@ -309,7 +340,7 @@ def _status_error(
     transient = status in _TRANSIENT
     todo = advice.get(status, "it may work later" if transient else "check the URL, and what answers there")
     return StatusError(
-        f"{what} cannot be fetched: {shown(url)} answered {status}; {todo}",
+        f"{what}: {shown(url)} answered {status}; {todo}",
         status=status,
         transient=transient,
         retry_after=retry_after(headers.get("Retry-After", ""), now=time.time()) if transient else None,

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 SIGN_PREDICATE: Final = "https://sigstore.dev/cosign/sign/v1"
 """What cosign 3 states where it just signs. No other statement is a signature: who may attest need not be who may
 sign."""
-_SIMPLE_TYPE: Final = "cosign container image signature"
-_IN_TOTO: Final = "application/vnd.in-toto+json"
+SIMPLE_TYPE: Final = "cosign container image signature"
+IN_TOTO: Final = "application/vnd.in-toto+json"
 _STATEMENTS: Final = frozenset({"https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1"})
 _MAX_SUBJECTS: Final = 64
 
@@ -60,7 +60,7 @@ def simple(payload: bytes) -> Claim:
     """What a payload of simple signing says. Raises NotAClaimError."""
     critical = _at(_json(payload), "critical")
     digest, name = _at(critical, "image", "docker-manifest-digest"), _at(critical, "identity", "docker-reference")
-    if _at(critical, "type") != _SIMPLE_TYPE or not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+    if _at(critical, "type") != SIMPLE_TYPE or not isinstance(digest, str) or not DIGEST.fullmatch(digest):
         raise NotAClaimError
     return Claim(digests=frozenset({digest}), repository=name if isinstance(name, str) else "")
 
@@ -69,7 +69,7 @@ def bundle(document: bytes) -> tuple[bytes, list[bytes], Claim]:
     """Of a bundle with a DSSE envelope: the signed bytes, the signatures, and what they say. Raises NotAClaimError."""
     envelope = _at(_json(document), "dsseEnvelope")
     kind, payload = _at(envelope, "payloadType"), _decoded(_at(envelope, "payload"))
-    if kind != _IN_TOTO:
+    if kind != IN_TOTO:
         raise NotAClaimError
     found = _at(envelope, "signatures")
     signatures = [_decoded(_at(each, "sig")) for each in (found if isinstance(found, list) else [])[:8]]

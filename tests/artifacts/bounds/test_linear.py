@@ -26,7 +26,7 @@ from hookline_artifacts.package.search import Search
 from hookline_operator.webhooks import annotations, judge
 from hookline_runtime.call import matching
 from hookline_serving import media_type
-from hookline_sidecar.control.sources import kubernetes_scalars, kubernetes_yaml
+from hookline_artifacts.documents import kubernetes_scalars, kubernetes_yaml
 from steps import GROWTH, TooMuchError, growth, opcodes
 
 OURS = reference.parse("registry.test:5000/team/plugin:1")
