@@ -41,7 +41,10 @@ def simple_payload(digest: str, repository: str) -> bytes:
 
 
 def simple_manifest(before: bytes | None, payload: bytes, key: PrivateKey) -> tuple[bytes, bytes]:
-    """The manifest for the tag ``….sig`` with one signature more than ``before``, and its config. Raises VerifyError."""
+    """The manifest for the tag ``….sig`` with one signature more than ``before``, and its config.
+
+    Raises VerifyError.
+    """
     layers: list[Any] = []
     if before is not None:
         if read_manifest(before).entries is not None:
