@@ -8,6 +8,7 @@ note, and neither keeps a plugin from running.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import re
 import tomllib
@@ -116,9 +117,10 @@ class PluginDescription(BaseModel):
     @classmethod
     def from_annotations(cls, annotations: Mapping[str, Any]) -> PluginDescription | None:
         """Of a manifest's annotations; None where they say nothing."""
-        standard = cls.model_validate({field: annotations.get(key) for field, key in _OCI_ANNOTATIONS.items()})
-        own = annotations.get(ANNOTATION)
-        if isinstance(own, str):
+        read = _that_describe(annotations)
+        standard = cls.model_validate({field: read.get(key) for field, key in _OCI_ANNOTATIONS.items()})
+        own = read.get(ANNOTATION)
+        if own is not None:
             standard = cls.from_json(own.encode(errors="replace"), origin=f"the annotation {ANNOTATION}").over(standard)
         return standard if standard != cls() else None
 
@@ -154,6 +156,23 @@ class PluginDescription(BaseModel):
         if not isinstance(data, dict):
             return cls(notes=(f"{origin} is ignored: it is not a mapping",))
         return cls.model_validate(data)
+
+
+def described_by(documents: Mapping[str, bytes], annotations: Mapping[str, Any]) -> dict[str, str]:
+    """All that a description is read from, outside of the module: what a signature of the plugin has to cover.
+
+    The SHA-256 in hexadecimal of each of ``documents`` by its name, and of each annotation by ``annotation:KEY``.
+    """
+    parts = {name: documents[name] for name in PACKED_MANIFESTS if name in documents}
+    for key, value in sorted(_that_describe(annotations).items()):
+        parts[f"annotation:{key}"] = value.encode(errors="surrogatepass")
+    return {name: hashlib.sha256(data).hexdigest() for name, data in parts.items()}
+
+
+def _that_describe(annotations: Mapping[str, Any]) -> dict[str, str]:
+    """The annotations that are read. The values of annotations are texts (OCI): anything else is none."""
+    keys = (*_OCI_ANNOTATIONS.values(), ANNOTATION)
+    return {key: value for key in keys if isinstance(value := annotations.get(key), str)}
 
 
 def _load_toml(document: bytes) -> object:
