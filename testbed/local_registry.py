@@ -94,10 +94,13 @@ class LocalRegistry:
     def push(self, name: str, module: bytes) -> str:
         """Put a module under ``repository:tag``; the manifest's digest."""
         repository, tag = name.split(":")
-        for blob in (b"{}", module):
+        return self.put(repository, tag, manifest_of(module), b"{}", module)
+
+    def put(self, repository: str, tag: str, manifest: bytes, *blobs: bytes) -> str:
+        """Put a manifest and the blobs that it names; the manifest's digest."""
+        for blob in blobs:
             place = self._ask("POST", f"/v2/{repository}/blobs/uploads/").headers["Location"]
             self._ask("PUT", f"{place}&digest={digest(blob)}", blob, "application/octet-stream")
-        manifest = manifest_of(module)
         self._ask("PUT", f"/v2/{repository}/manifests/{tag}", manifest, MANIFEST)
         return digest(manifest)
 

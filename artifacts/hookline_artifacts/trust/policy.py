@@ -45,7 +45,7 @@ class Policy:
     requirement: Requirement | None = None
     """The signatures that it asks for."""
     broken: str = ""
-    """Why its keys cannot be read: then nothing can be proven, and it forbids all."""
+    """Why nothing can be proven to it, in one sentence, such as that its keys cannot be read: then it forbids all."""
 
     @property
     def enforced(self) -> bool:

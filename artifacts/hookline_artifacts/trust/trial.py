@@ -99,7 +99,7 @@ class Trial:
             for why in forbidden(policy.spec, asked):
                 self._refuse(policy, why)
             if policy.broken:
-                self._refuse(policy, f"its keys cannot be read, so nothing can be proven: {policy.broken}")
+                self._refuse(policy, policy.broken)
 
     def check_beside(self, evidence: Evidence) -> None:
         """What the signatures beside the artifact prove, before a byte of it is unpacked."""

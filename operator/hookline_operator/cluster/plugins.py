@@ -35,6 +35,8 @@ _MAX_VALUES: Final = MAX_CONFIG_VALUES + 2**15
 _TOO_MANY: Final = f"config has more than {MAX_CONFIG_VALUES} values and names"
 _LEVELS: Final = 6
 """How far down a part of a spec names Secrets: ``dataSources[0].postgres.tls.caFrom`` is the furthest."""
+_MAX_LABELS: Final = 64
+_MAX_LABELS_SIZE: Final = 16 * 1024
 _NO_ROOM: Final = "the specs of its namespace's plugins have "
 
 
@@ -71,6 +73,8 @@ class Plugin:
     """Bytes of the spec in the API, also where it is not kept."""
     names: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
     """The names of all objects that the spec refers to, so that a changed Secret needs no look into specs."""
+    labels: tuple[tuple[str, str], ...] | None = ()
+    """Sorted; None where there are too many to keep: what selects by labels takes those for selected."""
     left_out: bool = False
     """Whether its namespace has no room for its spec: then little of it is kept."""
 
@@ -94,6 +98,7 @@ class Plugin:
             created=metadata.get("creationTimestamp") or "",
             size=len(text),
             names=_names(spec),
+            labels=_labels(metadata.get("labels") or {}),
         )
 
     def without_spec(self, why: str) -> Plugin:
@@ -226,6 +231,12 @@ class Plugin:
     def is_rolled_back(self) -> bool:
         """Whether its status says that a revision of it failed on probation, and is held."""
         return self.rolled_back is not None
+
+
+def _labels(found: dict[str, str]) -> tuple[tuple[str, str], ...] | None:
+    if len(found) > _MAX_LABELS or sum(len(key) + len(value) for key, value in found.items()) > _MAX_LABELS_SIZE:
+        return None
+    return tuple(sorted(found.items()))
 
 
 def _kept(data: Any) -> bytes:

@@ -19,7 +19,7 @@ from hookline_operator.cluster.kube import KubeError, key_of
 from hookline_operator.cluster.sight import AWAY, Sight, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from hookline_operator.cluster.kube import Key, Kube, Object
 
@@ -64,8 +64,12 @@ class Reflector(Generic[T]):
         fields: str = "",
         metadata_only: bool = False,
         unknown: str = "",
+        absent: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
-        """``unknown`` is the sentence for an API server that does not have this collection."""
+        """``unknown`` is the sentence for an API server that does not have this collection.
+
+        Where ``absent`` finds that it has none (it may raise KubeError), that is as good as an empty one.
+        """
         self.items: dict[Key, T] = {}
         self.synced = asyncio.Event()
         self.sight = sight or Sight(where.rpartition("/")[2])
@@ -77,6 +81,7 @@ class Reflector(Generic[T]):
         self._fields = fields
         self._metadata_only = metadata_only
         self._unknown = unknown
+        self._absent = absent
         self._version = ""
         """From which to watch; empty where everything has to be listed."""
         self._listed = 0.0
@@ -107,7 +112,24 @@ class Reflector(Generic[T]):
                 if time.monotonic() - began < _SHORT_S:
                     await asyncio.sleep(_SHORT_S)
             except KubeError as error:
-                await asyncio.sleep(self._note_failure(error))
+                if error.status == _NOT_FOUND and self._absent is not None and await self._is_absent():
+                    await asyncio.sleep(TURN_S)
+                else:
+                    await asyncio.sleep(self._note_failure(error))
+
+    async def _is_absent(self) -> bool:
+        """Whether there is no such collection: then nothing is in it."""
+        try:
+            if self._absent is None or not await self._absent():
+                return False
+        except KubeError:
+            return False
+        self._version = ""
+        for key in list(self.items):
+            self._changed(key, self.items.pop(key), None)
+        self._heard()
+        self.synced.set()
+        return True
 
     async def _turn(self) -> None:
         """One watch. Raises KubeError."""

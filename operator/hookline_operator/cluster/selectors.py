@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hookline_api.resources import Selector
+    from hookline_api.resources import LabelSelector, Selector
 
 
-def selects(selector: Selector, labels: Mapping[str, str]) -> bool:
+def selects(selector: LabelSelector, labels: Mapping[str, str]) -> bool:
     """Whether a label selector selects these labels, as Kubernetes has it."""
     if any(labels.get(key) != value for key, value in selector.match_labels.items()):
         return False
