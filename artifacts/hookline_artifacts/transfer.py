@@ -28,9 +28,10 @@ from hookline_artifacts.targets import REF_NAME, LayoutTarget, digest_of
 from hookline_artifacts.threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from hookline_artifacts.package.archive import Entry
+    from hookline_artifacts.package.layouts import Descriptor
     from hookline_artifacts.registry import Repository
     from hookline_artifacts.targets import Target
 
@@ -177,7 +178,7 @@ async def copy(
                 body = Body(file, what=f"the blob {digest}", cap=MAX_BYTES, expected=size)
                 await source.blob(digest, body)
                 body.verify(digest)
-            await target.put_blob(digest, Cargo(size=size, open=lambda path=path: path.open("rb"), sent=told))
+            await target.put_blob(digest, Cargo.of_file(path, size, told))
         sent += size
     for digest, document in closure.manifests.items():
         if digest in closure.subjects:
@@ -210,12 +211,32 @@ class Saved:
         return found if isinstance(found, Reference) else None
 
 
+class _SavedFolder(LayoutFolder):
+    """A layout of many artifacts: what its manifests refer to is read once, and not again for each of them."""
+
+    def __init__(self, folder: Path, *, limits: FetchLimits) -> None:
+        super().__init__(LayoutReference(path=".", tag=None, digest=None), base=folder, limits=limits)
+        self._referring: dict[str, list[Descriptor]] | None = None
+
+    async def referrers(self, digest: str) -> Sequence[Descriptor]:
+        """Those under the fallback tag, as other tools write it, and those of the index."""
+        fallback = await self.tagged(digest.replace(":", "-"))
+        found = list(read_manifest(fallback).entries or ()) if fallback is not None else []
+        if self._referring is None:
+            self._referring = {}
+            for each in await in_thread(self._entries):
+                subject = read_manifest(await self.manifest(each.digest)).subject
+                if subject:
+                    self._referring.setdefault(subject, []).append(each)
+        return [*found, *self._referring.get(digest, ())]
+
+
 class Archive:
     """A saved file, unpacked into a folder of its own: ``with Archive(folder) as archive``."""
 
     def __init__(self, folder: Path, *, limits: FetchLimits) -> None:
         self.folder = folder
-        self.repository = LayoutFolder(LayoutReference(path=".", tag=None, digest=None), base=folder, limits=limits)
+        self.repository = _SavedFolder(folder, limits=limits)
 
     def target(self, origin: Reference) -> LayoutTarget:
         """Where artifacts of an origin are put."""

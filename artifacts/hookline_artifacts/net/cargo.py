@@ -12,6 +12,7 @@ from hookline_artifacts.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
 OCTETS: Final = "application/octet-stream"
 _CHUNK: Final = 1 << 18
@@ -32,6 +33,11 @@ class Cargo:
     def of(cls, data: bytes, media_type: str = OCTETS) -> Cargo:
         """These bytes."""
         return cls(size=len(data), open=lambda: io.BytesIO(data), media_type=media_type)
+
+    @classmethod
+    def of_file(cls, path: Path, size: int, sent: Callable[[int], None] | None = None) -> Cargo:
+        """What is in a file."""
+        return cls(size=size, open=lambda: path.open("rb"), sent=sent)
 
     async def watched(self, watch: asyncio.Timeout, stall: float) -> AsyncIterator[bytes]:
         """The bytes in pieces; ``watch`` ends the request of a server that takes none for ``stall`` seconds."""

@@ -22,13 +22,13 @@ from hookline_api import json_cost
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_api.distribution import BundleMessage
 from hookline_api.resources import FailurePolicy, Probation, Rollout
+from hookline_api.selectors import selects
 from hookline_api.standing import policy_of, stands
 from hookline_artifacts import resolve as resolving
 from hookline_artifacts.entry import make_entry
 from hookline_artifacts.errors import ConfigError, FetchError, LoadError
 from hookline_operator.cluster.kept import Kept
 from hookline_operator.cluster.plugins import Plugin, parse_plugin
-from hookline_operator.cluster.selectors import selects
 from hookline_operator.status.conditions import rolled_back
 
 if TYPE_CHECKING:
