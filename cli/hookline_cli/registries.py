@@ -1,0 +1,86 @@
+"""What a command line names: a reference, an OCI layout folder, or a file; and how registries are reached then."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from hookline_artifacts.errors import ConfigError, FetchError
+from hookline_artifacts.limits import FetchLimits
+from hookline_artifacts.login.access import RegistryAccess
+from hookline_artifacts.reference import Reference, parse
+from hookline_artifacts.targets import Session
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from hookline_artifacts.reference import LayoutReference
+    from hookline_artifacts.targets import Target
+
+_FILE_SUFFIXES: Final = (".wasm", ".tar.gz", ".tgz", ".tar")
+_MAX_CA: Final = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reach:
+    """How registries are reached."""
+
+    insecure: bool
+    access: RegistryAccess
+    docker_config: Path | None
+
+    @classmethod
+    def of(cls, *, insecure: bool, ca: Path | None, docker_config: Path | None) -> Reach:
+        """From ``frame.registry_options``. Raises ConfigError."""
+        pem = None
+        if ca is not None:
+            pem = read_file(ca, most=_MAX_CA, what="--ca").decode(errors="replace")
+        if docker_config is not None and not docker_config.is_file():
+            raise ConfigError(f"--docker-config: {docker_config} is not a file")
+        return cls(insecure=insecure, access=RegistryAccess(ca_pem=pem, by_hand=True), docker_config=docker_config)
+
+    @contextlib.asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """Connections and logins, closed at the end."""
+        session = Session.new(limits=FetchLimits(), docker_config=self.docker_config)
+        try:
+            yield session
+        finally:
+            await session.close()
+
+    def target(self, session: Session, reference: Reference | LayoutReference) -> Target:
+        """Where a reference is; a folder is relative to the working directory."""
+        return session.target(reference, insecure=self.insecure, access=self.access, base=Path.cwd())
+
+
+def read_file(path: Path, *, most: int, what: str) -> bytes:
+    """The bytes of a small file. Raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise ConfigError(f"{what}: {path} cannot be read: {error.strerror}") from None
+    if len(data) > most:
+        raise ConfigError(f"{what}: {path} has more than {most} bytes")
+    return data
+
+
+def target_of(text: str) -> Path | Reference | LayoutReference:
+    """What a TARGET is. Raises FetchError."""
+    path = Path(text)
+    if not text.startswith(("oci:", "oci-layout:")) and (path.is_file() or _is_file_name(text)):
+        if not path.is_file():
+            raise FetchError(f"there is no file {text!r:.200}", transient=False)
+        return path
+    return parse(text)
+
+
+def _is_file_name(text: str) -> bool:
+    return text.startswith((".", "/")) or text.lower().endswith(_FILE_SUFFIXES)
+
+
+def repository_of(reference: Reference | LayoutReference) -> str:
+    """``registry/repository``; empty for a folder."""
+    return f"{reference.registry}/{reference.repository}" if isinstance(reference, Reference) else ""
