@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import weakref
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from hookline_artifacts.errors import FetchError, VerifyError
@@ -23,10 +24,10 @@ from hookline_artifacts.limits import FetchLimits
 from hookline_artifacts.login.access import RegistryAccess
 from hookline_artifacts.login.keychain import Keychain
 from hookline_artifacts.login.login import Tokens
-from hookline_artifacts.module.describe import PluginDescription
+from hookline_artifacts.module.describe import PluginDescription, described_by
 from hookline_artifacts.net.addresses import AddressPolicy
 from hookline_artifacts.net.body import Body
-from hookline_artifacts.net.transport import OF_A_URL, Transport
+from hookline_artifacts.net.transport import OF_A_URL, StatusError, Transport
 from hookline_artifacts.net.urls import foreign, shown
 from hookline_artifacts.package import layouts
 from hookline_artifacts.package.search import Search
@@ -34,6 +35,7 @@ from hookline_artifacts.reference import DIGEST, LayoutReference, parse
 from hookline_artifacts.registry import RemoteRepository, Repository
 from hookline_artifacts.threads import in_thread
 from hookline_artifacts.trust.collect import collect
+from hookline_artifacts.trust.detached import in_registry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
     from hookline_artifacts.trust.evidence import Evidence
 
 _MAX_DEPTH: Final = 4
+_ABSENT: Final = frozenset({403, 404, 410})
+"""How servers say that there is no such file; object stores say 403 to whoever may not list them."""
 _DEFAULT_LIMITS: Final = FetchLimits()
 _OWN_MACHINE_TOO: Final = AddressPolicy()
 _NO_ACCESS: Final = RegistryAccess()
@@ -93,7 +97,9 @@ class Fetcher:
     ) -> Evidence:
         """Every signature that the source's repository has for a digest; nothing of them is verified."""
         async with self._bounded(f"the signatures of {source.reference}"):
-            return await collect(self.repository(source, access=access, base=base), digest)
+            repository = self.repository(source, access=access, base=base)
+            found = await collect(repository, digest)
+            return replace(found, signatures=(*found.signatures, *await in_registry(repository, found)))
 
     async def fetch_oci(
         self,
@@ -173,6 +179,28 @@ class Fetcher:
             host=str(url.origin()),
             owner=owner,
         )
+
+    async def beside(self, source: HTTPSource, suffix: str, *, most: int) -> bytes | None:
+        """The small file whose URL is the source's with a suffix to its path; None where there is none.
+
+        One of more than ``most`` bytes is a FetchError.
+        """
+        try:
+            url = foreign(source.url)
+        except ValueError:
+            return None  # `fetch_http` says so
+        path, asked, query = url.raw_path.partition("?")
+        url = url.with_path(f"{path}{suffix}{asked}{query}", encoded=True)
+        buffer = io.BytesIO()
+        body = Body(buffer, what=f"the file at {shown(url)}", cap=most)
+        async with self._bounded(body.what):
+            try:
+                await self._transport.request("GET", url, what=body.what, into=body, advice=OF_A_URL)
+            except StatusError as error:
+                if error.status in _ABSENT:
+                    return None
+                raise
+        return buffer.getvalue()
 
     async def fetch_file(self, path: Path) -> Artifact:
         """The module in a file, raw or packed."""
@@ -299,6 +327,8 @@ class Fetcher:
                     place=place,
                     holder=holder,
                     description=found.description.over(stated) if found.description else stated,
+                    described_by={**found.described_by, **described_by({}, annotations or {})},
+                    signatures=found.signatures,
                 )
 
         return await in_thread(work)

@@ -14,6 +14,7 @@ from hookline_api.abi import ungranted_imports
 from hookline_api.bundle import MAX_ASKS, BundleArtifact, BundlePlugin
 from hookline_api.outbound import references
 from hookline_api.resources import LocalSource, OCISource, Source, WasmPlugin, grants
+from hookline_artifacts.beside import signatures_beside
 from hookline_artifacts.entry import (
     Settings,
     called_hooks,
@@ -36,6 +37,7 @@ from hookline_artifacts.module.inspection import ModuleInfo, inspect_file
 from hookline_artifacts.net.urls import foreign, shown
 from hookline_artifacts.reference import Reference, parse
 from hookline_artifacts.threads import in_thread
+from hookline_artifacts.trust.evidence import Evidence
 from hookline_artifacts.trust.requirement import load
 from hookline_artifacts.trust.trial import NOTHING, Trial, Trust
 
@@ -117,9 +119,14 @@ async def resolve(
     if source.oci is not None and access is not None and trial.wants_signatures:
         digest = digest or await fetcher.resolve(source.oci, access=access, base=base)
         evidence = await fetcher.signatures(source.oci, digest, access=access, base=base)
-        trial.check_beside(evidence)
+        await in_thread(trial.check_beside, evidence)
     reference, artifact = await fetch(plugin, fetcher, objects, digest=digest, base=base, access=access, prove=prove)
-    trial.check_artifact(evidence, artifact)
+    if source.oci is None and trial.wants_signatures:
+        beside = await signatures_beside(
+            source, trial.kinds, fetcher=fetcher, objects=objects, namespace=plugin.metadata.namespace, base=base
+        )
+        evidence = Evidence(digest=artifact.digest, signatures=tuple(beside))
+    await in_thread(trial.check_artifact, evidence, artifact)
     if spec.sha256 is not None and artifact.sha256 != spec.sha256:
         raise VerifyError(f"the module's sha256 is {artifact.sha256}, and spec.sha256 asks for {spec.sha256}")
     info = await in_thread(_inspect, artifact.path)

@@ -32,7 +32,7 @@ import threading
 import time
 import weakref
 from collections import Counter, defaultdict, deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, cast
 
@@ -42,7 +42,7 @@ from hookline_artifacts.module.describe import PluginDescription
 from hookline_artifacts.reference import DIGEST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
 _log = logging.getLogger(__name__)
 
@@ -73,6 +73,10 @@ class Artifact:
     """The module's file in the store. Read only."""
     description: PluginDescription | None
     """What the manifest's annotations or a packed manifest say; the module's own section is not read here."""
+    described_by: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """``describe.described_by`` of all that this description was read from."""
+    signatures: tuple[str, ...] = ()
+    """What was packed beside the module as its signature; nothing of it is verified."""
 
 
 class ArtifactStore:
@@ -128,6 +132,7 @@ class ArtifactStore:
             data = _read(record)
             if holder is not None and self._tag("holder", holder) not in data["proofs"]:
                 return None
+            described_by, signatures = _beside(data, digest)
             artifact = Artifact(
                 digest=digest,
                 sha256=str(data["sha256"]),
@@ -137,8 +142,10 @@ class ArtifactStore:
                 description=None
                 if data["description"] is None
                 else PluginDescription.model_validate(data["description"]),
+                described_by=described_by,
+                signatures=signatures,
             )
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
         self._hold(artifact)  # before the check: what passes must not be dropped between check and use
         if self.module(artifact.sha256) is None:
@@ -183,6 +190,8 @@ class ArtifactStore:
         size: int,
         layout: str,
         description: PluginDescription | None,
+        described_by: Mapping[str, str] | None = None,
+        signatures: tuple[str, ...] = (),
         place: str = "",
         holder: str | None = None,
         owner: str | None = None,
@@ -195,6 +204,8 @@ class ArtifactStore:
             layout=layout,
             path=self._modules / f"{sha256}.wasm",
             description=description,
+            described_by=described_by or {},
+            signatures=signatures,
         )
         self._hold(artifact)
         _publish(file, artifact.path)
@@ -242,6 +253,8 @@ class ArtifactStore:
                         "size": artifact.size,
                         "layout": artifact.layout,
                         "description": artifact.description and artifact.description.model_dump(mode="json"),
+                        "described_by": dict(artifact.described_by),
+                        "signatures": artifact.signatures,
                         "proofs": proofs,
                         "owner": None if owner is None else self._tag("owner", owner),
                     }
@@ -298,6 +311,17 @@ def _forget_records(known: list[tuple[Path, str]]) -> None:
         owner = max(has, key=has.__getitem__)
         has[owner] -= 1
         by_owner[owner].popleft().unlink(missing_ok=True)
+
+
+def _beside(data: dict[str, Any], digest: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """What an artifact is described by, and its signatures. Raises KeyError, TypeError and AttributeError.
+
+    A record of an older version has neither. That is right where the module was fetched by itself, and nowhere else.
+    """
+    if "described_by" not in data and digest == f"sha256:{data['sha256']}":
+        return {}, ()
+    described_by = {str(name): str(each) for name, each in data["described_by"].items()}
+    return described_by, tuple(map(str, data["signatures"]))
 
 
 def _owned(record: Path) -> tuple[str, str]:

@@ -51,6 +51,9 @@ _WASM_OS: Final = ("wasi", "wasip1", "")
 _MAX_LAYERS: Final = 1024
 _TITLE: Final = "org.opencontainers.image.title"
 _PACKED_TITLES: Final = (".tar.gz", ".tgz", ".tar")
+SIGNATURE_LAYER: Final = "application/vnd.hookline.signature.ed25519.v1"
+"""Of a layer with a detached signature of the module (``trust.ed25519``)."""
+_SIGNATURE_TITLE: Final = ".sig"
 _MAX_NAMED: Final = 3
 _MAX_IMAGE: Final = 128
 """Layers of an image; https://docs.docker.com/engine/storage/drivers/overlayfs-driver/ has the same number."""
@@ -76,6 +79,11 @@ class Descriptor:
     def shown(self) -> str:
         """The blob for people."""
         return f"{self.title!r:.120} ({self.digest})" if self.title else self.digest
+
+    @property
+    def is_signature(self) -> bool:
+        """Whether it is a detached signature of the module beside it: by its type, or by its name."""
+        return self.media_type == SIGNATURE_LAYER or self.title.lower().endswith(_SIGNATURE_TITLE)
 
     @property
     def is_attestation(self) -> bool:
@@ -150,25 +158,26 @@ def choose(entries: Sequence[Descriptor]) -> Descriptor:
 
 def module_layers(manifest: Manifest) -> tuple[Sequence[Descriptor], str]:
     """The layers to look into, one after the other, and the layout's name; raises VerifyError where there are none."""
+    layers = [layer for layer in manifest.layers if not layer.is_signature] or manifest.layers
     for media_type, layout in _WASM_LAYERS.items():
-        if found := [layer for layer in manifest.layers if layer.media_type == media_type]:
+        if found := [layer for layer in layers if layer.media_type == media_type]:
             return [_meant_layer(found)], layout
-    if found := [layer for layer in manifest.layers if layer.media_type == _WASM]:
+    if found := [layer for layer in layers if layer.media_type == _WASM]:
         if manifest.config_type.startswith("application/vnd.wasm.config."):
             return [_meant_layer(found)], "wasm-oci"
         return [_meant_layer(found)], "artifact-type" if manifest.artifact_type else "wasm-layer"
     if len(manifest.layers) > 1:
-        if found := [layer for layer in manifest.layers if layer.title.lower().endswith(_SUFFIX)]:
+        if found := [layer for layer in layers if layer.title.lower().endswith(_SUFFIX)]:
             return [_meant_layer(found)], "titled"
-        found = [layer for layer in manifest.layers if layer.title.lower().endswith(_PACKED_TITLES)]
+        found = [layer for layer in layers if layer.title.lower().endswith(_PACKED_TITLES)]
         if len(found) == 1:
             return found, "titled"
-    if found := [layer for layer in manifest.layers if layer.media_type.startswith(_IMAGE_LAYERS)]:
+    if found := [layer for layer in layers if layer.media_type.startswith(_IMAGE_LAYERS)]:
         if len(found) > _MAX_IMAGE:
             raise VerifyError(f"the image has {len(found)} layers and {_MAX_IMAGE} are allowed; make it of fewer")
         return found[::-1], "image"
-    if len(manifest.layers) == 1:
-        return manifest.layers, "raw"
+    if len(layers) == 1:
+        return layers, "raw"
     types = ", ".join(sorted({"".join(filter(str.isprintable, layer.media_type)) for layer in manifest.layers}))
     raise VerifyError(
         f"the artifact has {len(manifest.layers)} layers and none that holds a module ({types:.200}); "

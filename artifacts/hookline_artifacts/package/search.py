@@ -10,12 +10,12 @@ Every archive is read twice: once to see what is in it, and once to copy what is
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Final
 
 from hookline_artifacts.errors import VerifyError
 from hookline_artifacts.limits import parse_foreign
-from hookline_artifacts.module.describe import MAX_DOCUMENT, PACKED_MANIFESTS, PluginDescription
+from hookline_artifacts.module.describe import MAX_DOCUMENT, PACKED_MANIFESTS, PluginDescription, described_by
 from hookline_artifacts.package.archive import Budget, is_archive, is_gzipped_module, packer, walk
 
 if TYPE_CHECKING:
@@ -34,6 +34,11 @@ _WHITEOUT: Final = ".wh."
 _OPAQUE: Final = ".wh..wh..opq"
 _MAX_NAMED: Final = 3
 _MAX_FOLDERS: Final = 64
+_SIGNATURE: Final = ".sig"
+_MAX_SIGNATURES: Final = 8
+"""Of one archive. A tool writes one."""
+MAX_SIGNATURE: Final = 1024
+"""Bytes of a file with a signature: it takes 88."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -44,6 +49,10 @@ class Unpacked:
     sha256: str
     size: int
     description: PluginDescription | None
+    described_by: Mapping[str, str] = field(default_factory=dict)
+    """``describe.described_by`` of the files that the description was read from."""
+    signatures: tuple[str, ...] = ()
+    """What the files beside the module hold that are called like its signature; empty for one that is too large."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +75,10 @@ class _Member:
     @property
     def folder(self) -> str:
         return self.path.rpartition("/")[0]
+
+    @property
+    def is_signature(self) -> bool:
+        return self.name.lower().endswith(_SIGNATURE)
 
 
 class Search:
@@ -141,7 +154,7 @@ class Search:
             is_link=entry.is_link,
             is_sparse=entry.is_sparse,
         )
-        matters = member.name in PACKED_MANIFESTS or member.name.lower().endswith(_SUFFIX)
+        matters = member.name in PACKED_MANIFESTS or member.name.lower().endswith((_SUFFIX, _SIGNATURE))
         if not matters or _is_nothing(member.path) or self._is_gone(member.path):
             return False
         if member.path == _PLUGIN and member.is_file and member.size > self._limits.module:
@@ -171,8 +184,10 @@ class Search:
             sha256, size = _copy_module(iter(lambda: file.read(_CHUNK), b""), out=out, limits=self._limits)
             return Unpacked(layout="raw" if layout == "image" else layout, sha256=sha256, size=size, description=None)
         member = self._meant()
-        beside = [each for each in self._members if each.name in PACKED_MANIFESTS and each.folder == member.folder]
+        names = {*PACKED_MANIFESTS, *signature_names(member.name)}
+        beside = [each for each in self._members if each.name in names and each.folder == member.folder]
         documents: dict[str, bytes] = {}
+        signatures: list[str] = []
         copied: tuple[str, int] | None = None
         for archive in {id(each.archive): each.archive for each in (member, *beside)}.values():
             wanted = {each.number: each for each in (member, *beside) if each.archive is archive}
@@ -180,18 +195,23 @@ class Search:
             for number, entry in enumerate(walk(archive, budget=budget)):
                 if number not in wanted:
                     continue
-                if wanted.pop(number) is member:
+                found = wanted.pop(number)
+                if found is member:
                     copied = _copy_module(entry.chunks(), out=out, limits=self._limits)
+                elif found.is_signature:
+                    if entry.is_file and len(signatures) < _MAX_SIGNATURES:
+                        text = entry.read() if entry.size <= MAX_SIGNATURE else b""
+                        signatures.append(text.decode("ascii", "replace"))
                 elif entry.is_file and entry.size <= MAX_DOCUMENT:
                     documents[entry.name.rpartition("/")[2]] = entry.read()
                 if not wanted:
                     break
         assert copied is not None  # noqa: S101 - it is where it was
-        return _described(*copied, documents=documents, layout=layout)
+        return _described(*copied, documents=documents, layout=layout, signatures=tuple(signatures))
 
     def _meant(self) -> _Member:
         """The member that is the module."""
-        modules = [each for each in self._members if each.name not in PACKED_MANIFESTS]
+        modules = [each for each in self._members if each.name.lower().endswith(_SUFFIX)]
         at_top = [each for each in modules if each.path == _PLUGIN]
         called_so = [each for each in modules if each.name == _PLUGIN]
         for group in (at_top, called_so, modules):
@@ -223,6 +243,17 @@ class Search:
             )
             raise VerifyError(f"none of its {self._looked} layers holds a module ({some}); push the module by itself")
         raise VerifyError(f"the archive holds no {_PLUGIN}; pack the module under that name")
+
+
+def signature_names(module: str) -> tuple[str, ...]:
+    """What a file with the detached signature of a module of this name is called: ``plugin.sig``, and by its name."""
+    return tuple(dict.fromkeys((f"plugin{_SIGNATURE}", *signature_names_beside(module))))
+
+
+def signature_names_beside(file: str) -> tuple[str, ...]:
+    """The same beside a file that is not in an archive, where other plugins may lie too."""
+    stem = file.removesuffix(_SUFFIX)
+    return tuple(dict.fromkeys((f"{file}{_SIGNATURE}", f"{stem}{_SIGNATURE}")))
 
 
 def _copy_module(chunks: Iterator[bytes], *, out: BinaryIO, limits: FetchLimits) -> tuple[str, int]:
@@ -268,7 +299,9 @@ def _stated_sha256(document: bytes | None) -> str | None:
     return stated.lower() if isinstance(stated, str) else None
 
 
-def _described(sha256: str, size: int, *, documents: Mapping[str, bytes], layout: str) -> Unpacked:
+def _described(
+    sha256: str, size: int, *, documents: Mapping[str, bytes], layout: str, signatures: tuple[str, ...]
+) -> Unpacked:
     description = PluginDescription.from_packed(documents)
     stated = _stated_sha256(documents.get("manifest.json"))
     if stated not in {None, sha256}:
@@ -280,7 +313,14 @@ def _described(sha256: str, size: int, *, documents: Mapping[str, bytes], layout
         layout = "heliosdb-tar"
     elif layout != "image":
         layout = "tar"
-    return Unpacked(layout=layout, sha256=sha256, size=size, description=description)
+    return Unpacked(
+        layout=layout,
+        sha256=sha256,
+        size=size,
+        description=description,
+        described_by=described_by(documents, {}),
+        signatures=signatures,
+    )
 
 
 def _is_nothing(path: str) -> bool:

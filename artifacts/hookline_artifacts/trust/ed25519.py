@@ -34,18 +34,18 @@ import hashlib
 from typing import TYPE_CHECKING, Any, Final
 
 from hookline_artifacts.module.describe import PACKED_MANIFESTS
+from hookline_artifacts.package.layouts import SIGNATURE_LAYER
+from hookline_artifacts.package.search import MAX_SIGNATURE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hookline_artifacts.trust.keys import PublicKey
 
-MEDIA_TYPE: Final = "application/vnd.hookline.signature.ed25519.v1"
+MEDIA_TYPE: Final = SIGNATURE_LAYER
 """Of a layer that is such a signature."""
 ANNOTATION: Final = "hookline.signature"
 """The annotation of a manifest in a registry that holds one. It is no part of the manifest list."""
-MAX_TEXT: Final = 1024
-"""Bytes of one as it is kept: it takes 88."""
 _VERSION: Final = "hookline.dev/signature/v1"
 _BYTES: Final = 64
 
@@ -65,12 +65,12 @@ def message(module_sha256: str, manifest: bytes | None) -> bytes:
 
 def verify(key: PublicKey, signature: bytes, *, module_sha256: str, manifest: bytes | None) -> bool:
     """Whether these 64 bytes are a signature by this key over a module and its manifest list."""
-    return len(signature) == _BYTES and key.has_signed(signature, message(module_sha256, manifest))
+    return _is_by(key, signature, message(module_sha256, manifest))
 
 
 def verify_legacy(key: PublicKey, signature: bytes, *, module: bytes) -> bool:
     """Whether they are HeliosDB's, over the module's bytes. Takes a millisecond for each MiB: for a thread."""
-    return len(signature) == _BYTES and key.has_signed(signature, module)
+    return _is_by(key, signature, module)
 
 
 def sign(private_key: Any, *, module_sha256: str, manifest: bytes | None) -> bytes:
@@ -85,10 +85,21 @@ def encode(signature: bytes) -> bytes:
 
 def decode(text: bytes) -> bytes:
     """The 64 bytes of a signature; none where it is not one."""
-    if len(text) > MAX_TEXT:
+    if len(text) > MAX_SIGNATURE:
         return b""
     try:
         found = base64.b64decode(b"".join(text.split()), validate=True)
     except (ValueError, binascii.Error):
         return b""
     return found if len(found) == _BYTES else b""
+
+
+def _is_by(key: PublicKey, signature: bytes, signed: bytes) -> bool:
+    """By Ed25519 over the bytes themselves, whatever else the key may be used for."""
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - only where a signature is asked for
+
+    try:
+        key.key.verify(signature, signed)
+    except (InvalidSignature, ValueError):
+        return False
+    return True

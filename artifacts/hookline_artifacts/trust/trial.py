@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 from hookline_api.bundle import EvidenceFile
 from hookline_api.resources import granted, grants
 from hookline_artifacts.errors import IncreasedError, PolicyError, SignatureError, VerifyError
+from hookline_artifacts.trust.detached import completed
 from hookline_artifacts.trust.evidence import MAX_EVIDENCE, Evidence
 from hookline_artifacts.trust.policy import asked_by, forbidden, of_version, too_low
 from hookline_artifacts.trust.verdict import judge, subject_of
@@ -61,6 +62,8 @@ class Trial:
         self._met: set[str] = set()
         self._audits: list[tuple[str, str]] = []
         self._evidence: bytes | None = None
+        self._checked = False
+        """Whether the signatures were."""
 
     @property
     def wants_signatures(self) -> bool:
@@ -70,7 +73,12 @@ class Trial:
     @property
     def needs_module(self) -> bool:
         """Whether a signature may be in the artifact itself, or cover the module's bytes."""
-        return any(each.kind == "ed25519" for _, _, asked in self._requirements() for each in asked.authorities)
+        return "ed25519" in self.kinds
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Which kinds of signers are asked for (``Authority.kind``)."""
+        return frozenset(each.kind for _, _, asked in self._requirements() for each in asked.authorities)
 
     @property
     def notes(self) -> list[str]:
@@ -104,15 +112,25 @@ class Trial:
     def check_beside(self, evidence: Evidence) -> None:
         """What the signatures beside the artifact prove, before a byte of it is unpacked."""
         if not self.needs_module:
-            self._check_signatures(evidence)
+            self._check_signatures(evidence, None)
 
     def check_artifact(self, evidence: Evidence | None, artifact: Artifact) -> None:
-        """What is to be proven still, once the artifact is here. ``evidence`` is what was found beside it."""
-        if self.wants_signatures and (self.needs_module or evidence is None):
-            self._check_signatures(evidence or Evidence(digest=artifact.digest))
+        """What is to be proven still, once the artifact is here. ``evidence`` is what was found beside it.
 
-    def _check_signatures(self, evidence: Evidence) -> None:
-        subject = subject_of(evidence, repository=asked_by(self._plugin).repository, plugin=self._plugin.metadata.name)
+        Reads the module where a signature may cover its bytes alone: for a thread.
+        """
+        if self.wants_signatures and not self._checked:
+            self._check_signatures(completed(evidence or Evidence(digest=artifact.digest), artifact), artifact)
+
+    def _check_signatures(self, evidence: Evidence, artifact: Artifact | None) -> None:
+        self._checked = True
+        subject = subject_of(
+            evidence,
+            repository=asked_by(self._plugin).repository,
+            plugin=self._plugin.metadata.name,
+            module=artifact.sha256 if artifact is not None else "",
+            read=artifact.path.read_bytes if artifact is not None else None,
+        )
         used = []
         for whose, policy, requirement in self._requirements():
             try:
