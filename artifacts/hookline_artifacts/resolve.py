@@ -108,25 +108,13 @@ async def resolve(
     ``Fetcher.fetch_oci``'s. ``key`` is what the entry is sealed with. ``policies`` are those that apply to it.
     """
     spec = plugin.spec
-    trial = Trial(plugin, policies, await _own_requirement(plugin, objects, base))
+    trial = Trial(plugin, policies, await own_requirement(plugin, objects, base))
     trial.check_settings()
     given = await settings(plugin, objects)
-    source = plugin.spec.source
-    if source.oci is not None and access is None:
-        access = await registry_access(source.oci, plugin.metadata.namespace, objects)
-    digest = None if ask_again else _known_digest(source, previous)
-    evidence = None
-    if source.oci is not None and access is not None and trial.wants_signatures:
-        digest = digest or await fetcher.resolve(source.oci, access=access, base=base)
-        evidence = await fetcher.signatures(source.oci, digest, access=access, base=base)
-        await in_thread(trial.check_beside, evidence)
-    reference, artifact = await fetch(plugin, fetcher, objects, digest=digest, base=base, access=access, prove=prove)
-    if source.oci is None and trial.wants_signatures:
-        beside = await signatures_beside(
-            source, trial.kinds, fetcher=fetcher, objects=objects, namespace=plugin.metadata.namespace, base=base
-        )
-        evidence = Evidence(digest=artifact.digest, signatures=tuple(beside))
-    await in_thread(trial.check_artifact, evidence, artifact)
+    digest = None if ask_again else _known_digest(plugin.spec.source, previous)
+    reference, artifact = await tried(
+        trial, plugin, fetcher, objects, digest=digest, base=base, access=access, prove=prove
+    )
     if spec.sha256 is not None and artifact.sha256 != spec.sha256:
         raise VerifyError(f"the module's sha256 is {artifact.sha256}, and spec.sha256 asks for {spec.sha256}")
     info = await in_thread(_inspect, artifact.path)
@@ -175,8 +163,8 @@ def _describe(artifact: Artifact, info: ModuleInfo) -> PluginDescription:
     return own.over(artifact.description)
 
 
-async def _own_requirement(plugin: WasmPlugin, objects: Objects, base: Path | None) -> Requirement | None:
-    """The signatures that the resource itself asks for."""
+async def own_requirement(plugin: WasmPlugin, objects: Objects, base: Path | None) -> Requirement | None:
+    """The signatures that the resource itself asks for; None for none. Raises ConfigError and FetchError."""
     verify = plugin.spec.verify
     if verify is None or not verify.wanted:
         return None
@@ -189,6 +177,36 @@ def _inspect(path: Path) -> ModuleInfo:
         return inspect_file(path)
     except OSError as error:
         raise FetchError(f"the module's file in the store cannot be read: {error.strerror}") from error
+
+
+async def tried(
+    trial: Trial,
+    plugin: WasmPlugin,
+    fetcher: Fetcher,
+    objects: Objects,
+    *,
+    digest: str | None = None,
+    base: Path | None = None,
+    access: RegistryAccess | None = None,
+    prove: bool = False,
+) -> tuple[str, Artifact]:
+    """What ``fetch`` gives, with every signature that a trial asks for verified. Raises what ``resolve`` does."""
+    source = plugin.spec.source
+    if source.oci is not None and access is None:
+        access = await registry_access(source.oci, plugin.metadata.namespace, objects)
+    evidence = None
+    if source.oci is not None and access is not None and trial.wants_signatures:
+        digest = digest or await fetcher.resolve(source.oci, access=access, base=base)
+        evidence = await fetcher.signatures(source.oci, digest, access=access, base=base)
+        await in_thread(trial.check_beside, evidence)
+    reference, artifact = await fetch(plugin, fetcher, objects, digest=digest, base=base, access=access, prove=prove)
+    if source.oci is None and trial.wants_signatures:
+        beside = await signatures_beside(
+            source, trial.kinds, fetcher=fetcher, objects=objects, namespace=plugin.metadata.namespace, base=base
+        )
+        evidence = Evidence(digest=artifact.digest, signatures=tuple(beside))
+    await in_thread(trial.check_artifact, evidence, artifact)
+    return reference, artifact
 
 
 async def fetch(

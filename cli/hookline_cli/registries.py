@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from hookline_artifacts.errors import ConfigError, FetchError
+from hookline_artifacts.fetch import Fetcher
 from hookline_artifacts.limits import FetchLimits
 from hookline_artifacts.login.access import RegistryAccess
 from hookline_artifacts.reference import Reference, parse
+from hookline_artifacts.store import ArtifactStore
 from hookline_artifacts.targets import Session
 
 if TYPE_CHECKING:
@@ -49,6 +52,16 @@ class Reach:
             yield session
         finally:
             await session.close()
+
+    @contextlib.asynccontextmanager
+    async def fetcher(self) -> AsyncIterator[Fetcher]:
+        """What fetches modules, into a store that is gone at the end."""
+        with tempfile.TemporaryDirectory(prefix="hookline-") as folder:
+            fetcher = Fetcher(ArtifactStore(Path(folder)), docker_config=self.docker_config)
+            try:
+                yield fetcher
+            finally:
+                await fetcher.close()
 
     def target(self, session: Session, reference: Reference | LayoutReference) -> Target:
         """Where a reference is; a folder is relative to the working directory."""

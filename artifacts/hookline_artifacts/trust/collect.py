@@ -2,7 +2,8 @@
 
 cosign up to version 2 puts signatures under the tag ``sha256-<hex>.sig``, and attestations under ``….att``. Version 3
 and other tools push a bundle as a *referrer*: a manifest whose ``subject`` is the artifact. What an index says of a
-referrer's kind is often wrong, so each is opened, and counts only where its own subject is what it is asked for.
+referrer's kind is often wrong, so each is opened, and counts only where its own subject is what it is asked for. A
+detached Ed25519 signature may be a referrer, too.
 
 https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md and BUNDLE_SPEC.md
 """
@@ -17,6 +18,8 @@ from typing import TYPE_CHECKING, Final
 from hookline_artifacts.errors import FetchError, VerifyError
 from hookline_artifacts.net.body import Body
 from hookline_artifacts.package.layouts import choose, read_manifest
+from hookline_artifacts.package.search import MAX_SIGNATURE
+from hookline_artifacts.trust import ed25519
 from hookline_artifacts.trust.evidence import MAX_SIGNATURES, Evidence, Signature
 
 if TYPE_CHECKING:
@@ -111,6 +114,10 @@ class _Collector:
                 payload = await self._blob(layer, _MAX_BUNDLE)
                 if payload is not None:
                     self.found.append(Signature(form="bundle", payload=payload))
+            elif layer.is_signature:
+                text = await self._blob(layer, MAX_SIGNATURE)
+                if text is not None:
+                    self.found.append(Signature(form="ed25519", payload=b"", signature=ed25519.decode(text)))
 
     async def _blob(self, layer: Descriptor, most: int) -> bytes | None:
         """The bytes of a layer; None where it is too large to be what it is said to be."""

@@ -70,13 +70,26 @@ def bundle(digest: str, key: PrivateKey) -> bytes:
         "predicateType": SIGN_PREDICATE,
         "predicate": {},
     })  # fmt: skip
-    hint = base64.b64encode(bytes.fromhex(key.public.id.removeprefix("sha256:"))).decode()
     envelope = {
         "payload": _text(payload),
         "payloadType": IN_TOTO,
         "signatures": [{"sig": _text(key.sign(pae(IN_TOTO, payload)))}],
     }
-    return _json({"mediaType": BUNDLE, "verificationMaterial": {"publicKey": {"hint": hint}}, "dsseEnvelope": envelope})
+    return _json({"mediaType": BUNDLE, "verificationMaterial": _material(key), "dsseEnvelope": envelope})
+
+
+def file_bundle(data: bytes, key: PrivateKey) -> bytes:
+    """A bundle with a signature over a file, as ``cosign sign-blob --bundle`` writes it."""
+    signed = {
+        "messageDigest": {"algorithm": "SHA2_256", "digest": _text(hashlib.sha256(data).digest())},
+        "signature": _text(key.sign(data)),
+    }
+    return _json({"mediaType": BUNDLE, "verificationMaterial": _material(key), "messageSignature": signed})
+
+
+def _material(key: PrivateKey) -> dict[str, Any]:
+    """By which key, as a hint: nobody believes it."""
+    return {"publicKey": {"hint": _text(bytes.fromhex(key.public.id.removeprefix("sha256:")))}}
 
 
 def bundle_referrer(document: bytes, subject: dict[str, Any]) -> bytes:

@@ -20,7 +20,8 @@ _EXAMPLES = """
 hookline sign registry.example.com/plugins/guard:1.0.0 --key release.key
 hookline sign registry.example.com/plugins/guard@sha256:… --key release.key --form simple
 hookline sign oci-layout:./guard:1.0.0 --key release.key
-hookline sign plugin.wasm --key acme.key                 # writes plugin.sig
+hookline sign plugin.wasm --key release.key              # writes plugin.wasm.sigstore.json
+hookline sign plugin.wasm --key acme.key                 # with a key of ed25519: writes plugin.sig
 hookline sign guard-1.0.0.tar.gz --key acme.key          # puts plugin.sig into it
 """
 
@@ -38,8 +39,8 @@ hookline sign guard-1.0.0.tar.gz --key acme.key          # puts plugin.sig into 
     simple   simple signing under the tag sha256-….sig, as cosign 2 writes it
     ed25519  Hookline's detached signature over the module and what describes it (default for keys of ed25519)
 
-    A file is signed with a key of ed25519: its signature is plugin.sig beside a .wasm, and inside of a .tar.gz, which
-    is written anew.""",
+    Beside a file, a bundle is FILE.sigstore.json, as 'cosign sign-blob' writes it, and a signature of ed25519 is
+    plugin.sig; in a .tar.gz it is inside, and the package is written anew.""",
     examples=_EXAMPLES,
     options=[
         click.Argument(["target"]),
@@ -74,14 +75,12 @@ async def SIGN(  # noqa: N802 - what the decorator makes of it is a constant
     if legacy and chosen != "ed25519":
         raise UsageError("--legacy is for --form ed25519")
     if isinstance(place, Path):
-        if chosen != "ed25519":
-            raise UsageError(
-                "a file is signed with a key of ed25519 (hookline keygen --type ed25519); push it to a registry, and "
-                "sign it there with this one"
-            )
+        if chosen == "simple":
+            raise UsageError("simple signing is for artifacts in registries; a file takes --form bundle or ed25519")
         from hookline_cli import detached  # noqa: PLC0415
 
-        return _told(target, chosen, private, await detached.sign_file(place, private, legacy=legacy))
+        where = detached.sign_file(place, private, legacy=legacy, form=chosen)
+        return _told(target, chosen, private, where)
     reach = Reach.of(insecure=insecure, ca=ca, docker_config=docker_config)
     return await _sign_reference(target, place, private, chosen, reach, legacy=legacy)
 
@@ -89,6 +88,7 @@ async def SIGN(  # noqa: N802 - what the decorator makes of it is a constant
 async def _sign_reference(
     text: str, reference: Reference | LayoutReference, key: PrivateKey, form: Form, reach: Reach, *, legacy: bool
 ) -> Answer:
+    from hookline_api.resources import OCISource  # noqa: PLC0415
     from hookline_cli import detached, signers  # noqa: PLC0415
     from hookline_cli.registries import repository_of  # noqa: PLC0415
 
@@ -96,7 +96,11 @@ async def _sign_reference(
         target = reach.target(session, reference)
         digest = await target.reader.resolve()
         if form == "ed25519":
-            new = await detached.attach(target, reference, digest, key, reach, legacy=legacy)
+            # What is signed is the module, and what describes it.
+            async with reach.fetcher() as fetcher:
+                source = OCISource(reference=text, insecure=reach.insecure)
+                artifact = await fetcher.fetch_oci(source, digest=digest, access=reach.access, base=Path.cwd())
+                new = await detached.attach(target, digest, artifact, key, legacy=legacy)
         else:
             new = await signers.sign(target, digest, key, form, repository_of(reference))
     return _told(text, form, key, digest, new=new)
