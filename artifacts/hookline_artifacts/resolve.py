@@ -117,9 +117,7 @@ async def resolve(
     )
     if spec.sha256 is not None and artifact.sha256 != spec.sha256:
         raise VerifyError(f"the module's sha256 is {artifact.sha256}, and spec.sha256 asks for {spec.sha256}")
-    info = await in_thread(_inspect, artifact.path)
-    description = _describe(artifact, info)
-    asks = sorted({*description.permissions, *info.permissions})
+    info, description, asks = await told(artifact)
     trial.check_version(description.version, artifact.digest, previous)
     trial.check_permissions(asks, previous)
     found = _found(artifact, reference, description, asks).model_copy(update={"evidence": trial.file})
@@ -207,6 +205,13 @@ async def tried(
         evidence = Evidence(digest=artifact.digest, signatures=tuple(beside))
     await in_thread(trial.check_artifact, evidence, artifact)
     return reference, artifact
+
+
+async def told(artifact: Artifact) -> tuple[ModuleInfo, PluginDescription, list[str]]:
+    """What a module is, what it says of itself, and the permissions it asks for. Raises FetchError, VerifyError."""
+    info = await in_thread(_inspect, artifact.path)
+    description = _describe(artifact, info)
+    return info, description, sorted({*description.permissions, *info.permissions})
 
 
 async def fetch(

@@ -267,8 +267,8 @@ class Archive:
         folder = self.folder / _TRUST
         return {each.name: each.read_bytes() for each in sorted(folder.iterdir())} if folder.is_dir() else {}
 
-    def pack(self, file: Path) -> None:
-        """Write the file, complete or not at all. Blocks. Raises FetchError."""
+    def pack(self, file: Path) -> int:
+        """Write the file, complete or not at all; its size. Blocks. Raises FetchError."""
         part = file.with_name(f".{file.name}.part")
         try:
             with tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as tar:
@@ -277,7 +277,9 @@ class Archive:
                     entry.size, entry.mode = path.stat().st_size, 0o644
                     with path.open("rb") as source:
                         tar.addfile(entry, source)
+            size = part.stat().st_size
             part.replace(file)
+            return size
         except OSError as error:
             with contextlib.suppress(OSError):
                 part.unlink()
