@@ -10,7 +10,7 @@ compile() {
 compile dev.txt --extra sidecar --extra query --extra operator --extra cli --group dev
 compile demo.txt --extra sidecar --group build --group guests --constraint requirements/dev.txt
 # What the images hold: each part with what it needs to run, in the versions that the tests ran with.
-compile sidecar.txt --extra sidecar --extra query --constraint requirements/dev.txt
+compile sidecar.txt --extra sidecar --extra query --extra cli --constraint requirements/dev.txt
 compile operator.txt --extra operator --constraint requirements/dev.txt
 group() {
   group=$1; shift

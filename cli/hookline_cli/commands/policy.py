@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -13,6 +13,7 @@ from hookline_cli.frame import FILE, REFUSED, UNAVAILABLE, USAGE, Answer, UsageE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hookline_api.resources import LocalWasmPlugin
     from hookline_artifacts.fetch import Fetcher
     from hookline_artifacts.trust.policy import Policy
     from hookline_cli.reading import Documents, Found
@@ -107,8 +108,8 @@ async def _judged(
     from hookline_artifacts.trust.policy import asked_by, forbidden  # noqa: PLC0415
     from hookline_cli.policies import applying  # noqa: PLC0415
 
+    assert isinstance(found.document, LocalWasmPlugin)  # noqa: S101 - its caller has only these
     plugin = found.document
-    assert isinstance(plugin, LocalWasmPlugin)  # noqa: S101 - its caller has only these
     metadata = plugin.metadata
     name = f"{metadata.namespace or 'default'}/{metadata.name}"
 
@@ -128,16 +129,26 @@ async def _judged(
     if fetcher is None:
         return verdicts, ""
     for policy in applied:
+        if not _is_about_artifacts(policy, plugin):
+            continue
         try:
             await _tried(plugin, policy, documents, fetcher, found.base, reach)
         except VerifyError as error:
-            verdicts.append(verdict(policy, str(error)))
+            verdicts.append(verdict(policy, str(error).removeprefix(f"{policy.label}: ")))
         except (FetchError, ConfigError) as error:
             return verdicts, f"{name}: {error}"
     return verdicts, ""
 
 
-async def _tried(plugin: Any, policy: Policy, documents: Documents, fetcher: Fetcher, base: Path, reach: Reach) -> None:
+def _is_about_artifacts(policy: Policy, plugin: LocalWasmPlugin) -> bool:
+    """Whether a policy asks what only the artifact tells."""
+    follows = plugin.spec.permissions_policy == "FollowArtifact" and policy.spec.permissions is not None
+    return policy.requirement is not None or bool(policy.spec.minimum_versions) or follows
+
+
+async def _tried(
+    plugin: LocalWasmPlugin, policy: Policy, documents: Documents, fetcher: Fetcher, base: Path, reach: Reach
+) -> None:
     """What one policy says of the artifact, enforced alone. Raises VerifyError, FetchError and ConfigError."""
     from dataclasses import replace  # noqa: PLC0415
 
