@@ -86,6 +86,8 @@ TOOLS = (
         "oras.land/oras",
         {"oras": "oras.land/oras/cmd/oras", "crane": "github.com/google/go-containerregistry/cmd/crane"},
     ),
+    # The tests' registry with the referrers API, which Debian's lacks.
+    Tool("registry", "github.com/google/go-containerregistry", {"registry": "."}),
     Tool("coredns", "github.com/coredns/coredns", {"coredns": "."}),
     Tool("pause", "hookline.dev/cluster/pause", {"pause": "."}),
 )
