@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import aiohttp
 from aiohttp import web
+from yarl import URL
 
 from hookline_api.resources import OCISource
 
@@ -39,9 +40,9 @@ class Registry:
             base = f"{self.scheme}://{self.host}/v2/{repository}"
             for blob in (b"{}", *blobs):
                 async with session.post(f"{base}/blobs/uploads/", ssl=tls) as started:
-                    where = started.headers["Location"]
-                joint = "&" if "?" in where else "?"
-                async with session.put(f"{where}{joint}digest={sha256(blob)}", data=blob, ssl=tls):
+                    where = started.url.join(URL(started.headers["Location"], encoded=True))
+                joint = "&" if where.raw_query_string else "?"
+                async with session.put(URL(f"{where}{joint}digest={sha256(blob)}", encoded=True), data=blob, ssl=tls):
                     pass
             kind = media_type or json.loads(manifest)["mediaType"]
             async with session.put(
