@@ -171,11 +171,14 @@ class RemoteTarget:
 
         async def upload() -> None:
             what = f"a blob of {self._reference}"
-            answer = await self._send("POST", self._base / "blobs" / "uploads" / "", Cargo.of(b""), what)
+            uploads = self._base / "blobs" / "uploads" / ""
+            location = (await self._send("POST", uploads, Cargo.of(b""), what)).get("Location", "")
             try:
-                place = foreign(answer.get("Location", ""), base=self._base)
+                place = foreign(location, base=uploads)
             except ValueError:
-                raise FetchError(f"{self._reference.registry} names no usable place for {what}") from None
+                location = ""
+            if not location:
+                raise FetchError(f"{self._reference.registry} names no usable place for {what}")
             if self._base.scheme == "https" and place.scheme != "https":
                 raise FetchError(
                     f"{self._reference.registry} wants {what} over plain HTTP, and was asked over TLS; see to it",
