@@ -48,8 +48,7 @@ class Done:
 def hookline(capsys, monkeypatch, tmp_path):
     """Runs ``hookline`` in ``tmp_path``, with a password and without anybody's logins."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.delenv("DOCKER_CONFIG", raising=False)
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "no-logins"))
     monkeypatch.setenv("HOOKLINE_PASSWORD", "secret")
     monkeypatch.delenv("COSIGN_PASSWORD", raising=False)
 
