@@ -20,8 +20,8 @@ plugins. `hookline COMMAND --help` says the same. Install it with `pip install '
 it too.
 
 Each command prints text for people, or with `--json` one object for programs. Errors are one sentence on stderr; with
-`--json` they are `{"error": …, "exit": …}` on stdout. Progress is shown on terminals alone. Logins to registries are those
-of docker's configuration.
+`--json` they are `{"error": …, "exit": …}` on stdout. Progress is shown on terminals alone. Logins to registries are
+those of docker's configuration.
 
 <!-- Generated from cli/hookline_cli by scripts/write_cli.py; do not edit. -->
 

@@ -23,7 +23,7 @@ from hookline_artifacts.net.body import Body
 from hookline_artifacts.net.cargo import Cargo
 from hookline_artifacts.package.archive import Budget, walk
 from hookline_artifacts.package.layouts import read_manifest
-from hookline_artifacts.reference import DIGEST, LayoutReference, Reference, parse
+from hookline_artifacts.reference import DIGEST, LayoutReference, Reference, is_tag, parse
 from hookline_artifacts.targets import REF_NAME, LayoutTarget, digest_of
 from hookline_artifacts.threads import in_thread
 
@@ -251,7 +251,10 @@ class Archive:
         for each in read_manifest(path.read_bytes()).entries or ():
             name = each.annotations.get(REF_NAME)
             if isinstance(name, str) and name and not _is_beside(name):
-                found.append(Saved(name=name, digest=each.digest))
+                saved = Saved(name=name, digest=each.digest)
+                if saved.reference is None and not is_tag(name):
+                    raise VerifyError(f"the file names an artifact {name!r:.120}, which is no reference and no tag")
+                found.append(saved)
         if len(found) > MAX_REFERENCES:
             raise VerifyError(f"the file has {len(found)} artifacts, and {MAX_REFERENCES} are allowed; save fewer")
         return found

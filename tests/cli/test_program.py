@@ -106,7 +106,7 @@ def test_an_interruption_is_no_traceback(hookline, monkeypatch):
     monkeypatch.setattr("hookline_artifacts.trust.private_keys.generate", interrupted)
     done = hookline("keygen")
     assert done.code == frame.INTERRUPTED
-    assert done.sentence == "hookline: interrupted"
+    assert done.err.strip() == "hookline: interrupted"
 
 
 def test_what_is_not_printable_is_escaped(hookline):

@@ -39,21 +39,28 @@ class Cargo:
         """What is in a file."""
         return cls(size=size, open=lambda: path.open("rb"), sent=sent)
 
-    async def watched(self, watch: asyncio.Timeout, stall: float) -> AsyncIterator[bytes]:
-        """The bytes in pieces; ``watch`` ends the request of a server that takes none for ``stall`` seconds."""
-        now = asyncio.get_running_loop().time
+    @contextlib.asynccontextmanager
+    async def opened(self, watch: asyncio.Timeout, stall: float) -> AsyncIterator[AsyncIterator[bytes]]:
+        """The bytes in pieces; ``watch`` ends the request of a server that takes none for ``stall`` seconds.
+
+        A server may answer before it has all: then what is left is read by nobody, and the file is closed with this.
+        """
         file = await in_thread(self.open)
-        left = self.size
         try:
-            while left and (chunk := await in_thread(file.read, min(_CHUNK, left))):
-                left -= len(chunk)
-                # A server that has answered already, before it had all, is no longer watched.
-                with contextlib.suppress(RuntimeError):
-                    watch.reschedule(now() + stall)
-                yield chunk
-                if self.sent is not None:
-                    self.sent(len(chunk))
+            yield self._pieces(file, watch, stall)
         finally:
             await in_thread(file.close)
+
+    async def _pieces(self, file: BinaryIO, watch: asyncio.Timeout, stall: float) -> AsyncIterator[bytes]:
+        now = asyncio.get_running_loop().time
+        left = self.size
+        while left and not file.closed and (chunk := await in_thread(file.read, min(_CHUNK, left))):
+            left -= len(chunk)
+            # Once there is an answer, nothing is watched any more.
             with contextlib.suppress(RuntimeError):
-                watch.reschedule(None)
+                watch.reschedule(now() + stall)
+            yield chunk
+            if self.sent is not None:
+                self.sent(len(chunk))
+        with contextlib.suppress(RuntimeError):
+            watch.reschedule(None)

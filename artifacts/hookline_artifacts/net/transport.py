@@ -13,6 +13,7 @@ failure, and to where, is for the caller to know.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import email.utils
 import errno
 import logging
@@ -234,16 +235,19 @@ class Transport:
             headers["Authorization"] = authorization
         if into is not None and into.length:
             headers["Range"] = f"bytes={into.length}-"
-        data: Any = request.form
         try:
-            async with asyncio.timeout(None) as watch:
+            async with contextlib.AsyncExitStack() as stack:
+                watch = await stack.enter_async_context(asyncio.timeout(None))
+                data: Any = request.form
                 if request.cargo is not None:
                     headers |= {"Content-Length": str(request.cargo.size), "Content-Type": request.cargo.media_type}
-                    data = request.cargo.watched(watch, self._limits.stall)
-                response = await self._session().request(
-                    request.method, here, headers=headers, data=data, allow_redirects=False, ssl=request.tls
+                    data = await stack.enter_async_context(request.cargo.opened(watch, self._limits.stall))
+                response = await stack.enter_async_context(
+                    self._session().request(
+                        request.method, here, headers=headers, data=data, allow_redirects=False, ssl=request.tls
+                    )
                 )
-            async with response:
+                watch.reschedule(None)
                 if into is not None and response.status in {200, 206, 416}:
                     await into.receive(response, sender=shown(response.url), limits=self._limits)
                 return response.status, response.headers
