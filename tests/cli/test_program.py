@@ -128,3 +128,21 @@ def test_it_can_be_run_as_a_module():
 def test_sizes_are_for_people(size, text):
     """In binary units."""
     assert frame.sized(size) == text
+
+
+def test_progress_is_shown_on_a_terminal_after_a_second(capsys, monkeypatch):
+    """And taken away at the end; a pipe sees none of it."""
+    now = 100.0
+    monkeypatch.setattr(frame.time, "monotonic", lambda: now)
+    for terminal in (True, False):
+        monkeypatch.setattr(frame.sys.stderr, "isatty", lambda terminal=terminal: terminal, raising=False)
+        progress = frame.Progress("loading", 4096)
+        progress.more(1024)
+        early = capsys.readouterr().err
+        now += 2
+        progress.more(1024)
+        late = capsys.readouterr().err
+        progress.end()
+        assert early == ""
+        assert late.endswith("loading: 2.0 KiB of 4.0 KiB") == terminal
+        assert bool(capsys.readouterr().err) == terminal

@@ -51,3 +51,4 @@ def test_the_packages_are_typed_and_nothing_else_comes_along(installed: Path) ->
         "hookline_runtime", "hookline_serving", "hookline_sidecar",
     }  # fmt: skip
     assert all((installed / name / "py.typed").exists() for name in packages)
+    assert (installed / "bin" / "hookline").exists()
