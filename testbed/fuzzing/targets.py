@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from hookline_api import json_cost, quantities
 from hookline_artifacts import reference
+from hookline_artifacts.documents import kubernetes_yaml
 from hookline_artifacts.errors import FetchError, VerifyError
 from hookline_artifacts.limits import FetchLimits
 from hookline_artifacts.login import credentials, docker_config
@@ -29,7 +30,6 @@ from hookline_artifacts.package import layouts
 from hookline_artifacts.package.search import Search
 from hookline_runtime.host import egress, http_cache, http_message
 from hookline_runtime.host.backends.resp import GarbageError, Parser, Reply
-from hookline_artifacts.documents import kubernetes_yaml
 from hookline_sidecar.hooks.auth import Question
 from hookline_sidecar.hooks.heads import read_head
 from hookline_sidecar.hooks.original import PROXIES

@@ -13,7 +13,6 @@ import orjson
 import pytest
 import yaml
 
-from hookline_operator.cluster.plugins import parse_plugin
 from hookline_artifacts.documents import kubernetes_yaml
 from hookline_artifacts.documents.kubernetes_yaml import (
     MAX_DEPTH,
@@ -23,6 +22,7 @@ from hookline_artifacts.documents.kubernetes_yaml import (
     UnreadableError,
     read,
 )
+from hookline_operator.cluster.plugins import parse_plugin
 from hookline_sidecar.control.sources.manifests import scan
 
 FOLDER = pathlib.Path(__file__).parent / "yaml_table"
