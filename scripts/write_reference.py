@@ -1,4 +1,4 @@
-"""Writes docs/reference/wasmplugin.md: every field of the resource, from its definition. A test keeps it fresh."""
+"""Writes a page of docs/reference for each resource: every field, from its definition. A test keeps them fresh."""
 
 from __future__ import annotations
 
@@ -8,14 +8,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from hookline_api.crd import crd
+from hookline_api.crd import crd, policy_crd
 
-TARGET: Final = Path(__file__).parent.parent / "docs" / "reference" / "wasmplugin.md"
+FOLDER: Final = Path(__file__).parent.parent / "docs" / "reference"
+PAGES: Final = {
+    "wasmplugin.md": ("WasmPlugin", "A `WasmPlugin` is one plugin with its settings.", crd),
+    "plugintrustpolicy.md": (
+        "PluginTrustPolicy",
+        "A `PluginTrustPolicy` says what plugins may be and do, whoever writes them; [Trust](../trust.md) shows how.",
+        policy_crd,
+    ),
+}
 _HEAD: Final = """\
-# WasmPlugin
+# {kind}
 
-This page lists every field of a `WasmPlugin`'s `spec`, with its type and its meaning, for whoever writes one. `kubectl
-explain wasmplugin.spec` says the same. `[]` stands for each item of a list. A field may be left out unless its type
+{what} This page lists every field of its `spec`, with its type and its meaning, for whoever writes one. `kubectl
+explain {explained}.spec` says the same. `[]` stands for each item of a list. A field may be left out unless its type
 says "required".
 
 <!-- Generated from crds/hookline_api by scripts/write_reference.py; do not edit. -->
@@ -63,9 +71,10 @@ def _text(schema: dict[str, Any]) -> str:
     return text
 
 
-def render() -> str:
-    """The page."""
-    spec = crd()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+def render(page: str) -> str:
+    """The text of a page."""
+    kind, what, definition = PAGES[page]
+    spec = definition()["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
     parts = []
     required = spec.get("required", ())
     for name, schema in sorted(spec["properties"].items(), key=lambda each: each[0] not in required):
@@ -74,8 +83,9 @@ def render() -> str:
         table = _TABLE + "".join(f"| `{path}` | {kind} | {said} |\n" for path, kind, said in rows) if rows else ""
         title = f"{name}[]" if schema.get("type") == "array" else name
         parts.append(_HEADING.format(name=title, text=f"{text}\n" + ("\n" if table else ""), table=table))
-    return _HEAD + "".join(parts)
+    return _HEAD.format(kind=kind, what=what, explained=kind.lower()) + "".join(parts)
 
 
 if __name__ == "__main__":
-    TARGET.write_text(render())
+    for each in PAGES:
+        (FOLDER / each).write_text(render(each))

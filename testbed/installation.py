@@ -148,7 +148,7 @@ class Installation:
         with contextlib.suppress(ClusterError):
             self.helm("uninstall", "--ignore-not-found")
         self.cluster.kubectl("delete", "namespace", HOME, "--wait=false", "--ignore-not-found")
-        crds = ("wasmplugins.hookline.dev", "wasmpluginrevisions.hookline.dev")
+        crds = [f"{each}.hookline.dev" for each in ("wasmplugins", "wasmpluginrevisions", "plugintrustpolicies")]
         self.cluster.kubectl("delete", "crd", *crds, "--wait=false", "--ignore-not-found")
 
     def helm(self, verb: str, *arguments: str) -> str:

@@ -82,6 +82,8 @@ class SimulatedSidecar:
         self.blobs: dict[str, bytes] = {}
         self.bundles = 0
         """Messages with a bundle that came."""
+        self.placeholders: list[tuple[str, str]] = []
+        """The plugins of which a bundle that came had no module, and why not: one for each time."""
         self.authority: AuthorityMessage | None = None
         """The newest authorities that it was told of."""
         self.connected = asyncio.Event()
@@ -123,6 +125,11 @@ class SimulatedSidecar:
                         told = told.model_copy(update={"bundle": Bundle(plugins=plugins)})
                     if isinstance(told, BundleMessage):
                         self.bundles += 1
+                        self.placeholders += [
+                            (each.name, each.failure.message if each.failure is not None else "")
+                            for each in told.bundle.plugins
+                            if each.artifact is None
+                        ]
                         if deadline is not None:
                             deadline.cancel()
                         deadline = await self._take(told, socket)

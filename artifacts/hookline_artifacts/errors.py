@@ -58,6 +58,8 @@ class VerifyError(LoadError):
     """The module is not what was asked for: its digest, its form, its imports or its exports."""
 
     cause = "verify"
+    policy = ""
+    """The name of the ``PluginTrustPolicy`` that refuses it, where one does."""
 
 
 class SignatureError(VerifyError):

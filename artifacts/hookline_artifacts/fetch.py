@@ -15,7 +15,7 @@ import asyncio
 import contextlib
 import io
 import weakref
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 from hookline_artifacts.errors import FetchError, VerifyError
@@ -35,13 +35,13 @@ from hookline_artifacts.reference import DIGEST, LayoutReference, parse
 from hookline_artifacts.registry import RemoteRepository, Repository
 from hookline_artifacts.threads import in_thread
 from hookline_artifacts.trust.collect import collect
-from hookline_artifacts.trust.detached import in_registry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
     from pathlib import Path
 
     from hookline_api.resources import HTTPSource, OCISource
+    from hookline_artifacts.package.layouts import Descriptor
     from hookline_artifacts.store import Artifact, ArtifactStore
     from hookline_artifacts.trust.evidence import Evidence
 
@@ -97,9 +97,7 @@ class Fetcher:
     ) -> Evidence:
         """Every signature that the source's repository has for a digest; nothing of them is verified."""
         async with self._bounded(f"the signatures of {source.reference}"):
-            repository = self.repository(source, access=access, base=base)
-            found = await collect(repository, digest)
-            return replace(found, signatures=(*found.signatures, *await in_registry(repository, found)))
+            return await collect(self.repository(source, access=access, base=base), digest)
 
     async def fetch_oci(
         self,
@@ -201,6 +199,18 @@ class Fetcher:
                     return None
                 raise
         return buffer.getvalue()
+
+    async def fetch_layer(self, source: OCISource, layer: Descriptor, *, access: RegistryAccess, owner: str) -> None:
+        """Have the store keep the bytes of a layer as they are, packed or not, as something that ``owner`` may have."""
+        what = f"the layer {layer.shown} of {source.reference}"
+        repository, limits = self.repository(source, access=access), self._limits
+        async with self._share("owner", owner, limits.of_one_owner), self._permits, self._bounded(what):
+            with self._store.scratch() as file:
+                body = Body(file, what=what, cap=limits.download, expected=layer.size)
+                await repository.blob(layer.digest, body)
+                body.verify(layer.digest)
+                sha256 = layer.digest.removeprefix("sha256:")
+                await in_thread(lambda: self._store.grant_file(file, owner=owner, sha256=sha256, size=layer.size))
 
     async def fetch_file(self, path: Path) -> Artifact:
         """The module in a file, raw or packed."""

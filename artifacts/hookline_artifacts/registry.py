@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Final, Protocol
+from urllib.parse import unquote
 
 from yarl import URL
 
@@ -20,8 +22,10 @@ from hookline_artifacts.login.access import advice_without_login
 from hookline_artifacts.login.login import Login
 from hookline_artifacts.net.body import Body
 from hookline_artifacts.net.transport import OF_A_REGISTRY, OF_A_REGISTRY_BY_HAND, StatusError
-from hookline_artifacts.package.layouts import read_manifest
+from hookline_artifacts.net.urls import foreign
+from hookline_artifacts.package.layouts import read_list, read_manifest
 from hookline_artifacts.reference import DIGEST
+from hookline_artifacts.threads import in_thread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +45,12 @@ _ACCEPT: Final = (
     "application/vnd.docker.distribution.manifest.list.v2+json, "
     "application/vnd.docker.distribution.manifest.v2+json"
 )
+MAX_LISTED: Final = 4096
+"""Referrers of one digest."""
+_MAX_PAGES: Final = 32
+_MAX_LINK: Final = 4096
+_NEXT: Final = re.compile(r'<([^<>]*)>[^,<]*;\s*rel="?next"?')
+"""In a ``Link`` (RFC 8288), as registries write it. Linear: no part of it can take over what another has."""
 
 
 class Repository(Protocol):
@@ -49,14 +59,14 @@ class Repository(Protocol):
     async def resolve(self) -> str:
         """The digest that the reference means now."""
 
-    async def manifest(self, name: str) -> bytes:
-        """The manifest of a digest, checked, or of a tag."""
+    async def manifest(self, name: str, *, most: int | None = None) -> bytes:
+        """The manifest of a digest, checked, or of a tag, of at most so many bytes."""
 
-    async def tagged(self, tag: str) -> bytes | None:
+    async def tagged(self, tag: str, *, most: int | None = None) -> bytes | None:
         """The manifest of a tag that need not be there; None where it is not."""
 
     async def referrers(self, digest: str) -> Sequence[Descriptor]:
-        """What says of itself that it refers to this digest. Nothing of it is checked."""
+        """What says of itself that it refers to this digest: at most ``MAX_LISTED``, and nothing of it is checked."""
 
     async def blob(self, digest: str, into: Body) -> None:
         """Put the blob into ``into``, which the caller verifies."""
@@ -112,13 +122,13 @@ class RemoteRepository:
         read_manifest(found)  # a page that is none has no digest that anybody could compare with another's
         return f"sha256:{hashlib.sha256(found).hexdigest()}"
 
-    async def manifest(self, name: str) -> bytes:
-        """The manifest of a digest, checked, or of a tag."""
+    async def manifest(self, name: str, *, most: int | None = None) -> bytes:
+        """The manifest of a digest, checked, or of a tag, of at most so many bytes."""
         buffer = io.BytesIO()
         # A digest that the reference does not have is that of an answer, and no sentence shows it (``Body``).
         is_named = name in {self._reference.digest, self._reference.tag, "latest"}
         what = f"the manifest {name} of {self._reference}" if is_named else f"a manifest of {self._reference}"
-        body = Body(buffer, what=what, cap=self._limits.manifest)
+        body = Body(buffer, what=what, cap=min(most or self._limits.manifest, self._limits.manifest))
         headers = await self._transport.request(
             "GET",
             self._base / "manifests" / name,
@@ -139,26 +149,42 @@ class RemoteRepository:
             body.verify(name, is_named=is_named)
         return buffer.getvalue()
 
-    async def tagged(self, tag: str) -> bytes | None:
+    async def tagged(self, tag: str, *, most: int | None = None) -> bytes | None:
         """The manifest of a tag that need not be there."""
         try:
-            return await self.manifest(tag)
+            return await self.manifest(tag, most=most)
         except StatusError as error:
             if error.status == HTTPStatus.NOT_FOUND:
                 return None
             raise
 
     async def referrers(self, digest: str) -> Sequence[Descriptor]:
-        """Those that the referrers API names, or where the registry has none, those under the fallback tag.
+        """Those that the referrers API names, and where it names none or is none, those under the fallback tag.
 
+        A registry that got the API later has the older ones under the tag alone. Where a registry has no API, one
+        answers 404, another 400, 405 or 501, and a third a web page.
         https://github.com/opencontainers/distribution-spec/blob/main/spec.md#listing-referrers
         """
+        found: list[Descriptor] = []
+        page: URL | None = self._base / "referrers" / digest
+        for _ in range(_MAX_PAGES):
+            if page is None or len(found) >= MAX_LISTED:
+                break
+            listed, page = await self._listed(page)
+            found += listed
+        if not found:
+            document = await self.tagged(digest.replace(":", "-"))
+            found = [] if document is None else await in_thread(read_list, document)
+        return found[:MAX_LISTED]
+
+    async def _listed(self, page: URL) -> tuple[Sequence[Descriptor], URL | None]:
+        """One page of what the referrers API names, and the address of the next."""
         buffer = io.BytesIO()
         body = Body(buffer, what=f"the list of what refers to {self._reference}", cap=self._limits.manifest)
         try:
-            await self._transport.request(
+            headers = await self._transport.request(
                 "GET",
-                self._base / "referrers" / digest,
+                page,
                 what=body.what,
                 into=body,
                 auth=self._auth,
@@ -166,12 +192,12 @@ class RemoteRepository:
                 advice=self._advice,
                 headers={"Accept": _INDEX},
             )
-            document: bytes | None = buffer.getvalue()
         except StatusError as error:
             if error.transient or error.status in {401, 403}:
                 raise
-            document = await self.tagged(digest.replace(":", "-"))
-        return () if document is None else read_manifest(document).entries or ()
+            return (), None
+        listed = await in_thread(read_list, buffer.getvalue())
+        return listed, _next_page(page, headers.get("Link", "")) if listed else None
 
     async def blob(self, digest: str, into: Body) -> None:
         """Download a blob."""
@@ -184,3 +210,20 @@ class RemoteRepository:
             ca_pem=self._ca_pem,
             advice=self._advice,
         )
+
+
+def _next_page(page: URL, link: str) -> URL | None:
+    """Where a list goes on. DANGER: credentials go there, so it is a page of the same list, at the same server."""
+    found = _NEXT.search(link) if len(link) <= _MAX_LINK else None
+    if found is None:
+        return None
+    try:
+        there = foreign(found[1], base=page)
+    except ValueError:
+        return None
+    same = there.origin() == page.origin() and _list_of(there) == _list_of(page)
+    return there if same and there != page else None
+
+
+def _list_of(page: URL) -> str:
+    return unquote(page.raw_path.partition("?")[0])

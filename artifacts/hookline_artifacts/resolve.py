@@ -99,6 +99,8 @@ async def resolve(
     prove: bool = False,
     key: bytes | None = None,
     policies: Sequence[Policy] = (),
+    pinned: bool = False,
+    kept: bytes | None = None,
 ) -> Resolved:
     """Resolve one resource. Raises FetchError, VerifyError or ConfigError.
 
@@ -106,14 +108,25 @@ async def resolve(
     is Always or ``ask_again`` says that its ``trackInterval`` is over. ``base`` is the folder of the manifest, for
     file sources; without it there are none. ``access`` stands in for what ``registry_access`` finds; ``prove`` is
     ``Fetcher.fetch_oci``'s. ``key`` is what the entry is sealed with. ``policies`` are those that apply to it.
+    ``pinned``: nothing but those has changed, so that its reference means what it did. ``kept`` is the evidence by
+    which ``previous`` was verified; where that does, no registry is asked for signatures.
     """
     spec = plugin.spec
     trial = Trial(plugin, policies, await own_requirement(plugin, objects, base))
     trial.check_settings()
     given = await settings(plugin, objects)
-    digest = None if ask_again else _known_digest(plugin.spec.source, previous)
+    digest = None if ask_again else _known_digest(plugin.spec.source, previous, pinned=pinned)
     reference, artifact = await tried(
-        trial, plugin, fetcher, objects, digest=digest, base=base, access=access, prove=prove
+        trial,
+        plugin,
+        fetcher,
+        objects,
+        digest=digest,
+        previous=previous,
+        kept=kept,
+        base=base,
+        access=access,
+        prove=prove,
     )
     if spec.sha256 is not None and artifact.sha256 != spec.sha256:
         raise VerifyError(f"the module's sha256 is {artifact.sha256}, and spec.sha256 asks for {spec.sha256}")
@@ -148,9 +161,9 @@ def _found(artifact: Artifact, reference: str, description: PluginDescription, a
     )
 
 
-def _known_digest(source: Source, previous: BundleArtifact | None) -> str | None:
+def _known_digest(source: Source, previous: BundleArtifact | None, *, pinned: bool) -> str | None:
     """What the reference meant before, where that is not asked again."""
-    if source.oci is None or previous is None or _always(source.oci):
+    if source.oci is None or previous is None or (_always(source.oci) and not pinned):
         return None
     return previous.digest if previous.reference == source.oci.reference else None
 
@@ -184,6 +197,8 @@ async def tried(
     objects: Objects,
     *,
     digest: str | None = None,
+    previous: BundleArtifact | None = None,
+    kept: bytes | None = None,
     base: Path | None = None,
     access: RegistryAccess | None = None,
     prove: bool = False,
@@ -195,7 +210,9 @@ async def tried(
     evidence = None
     if source.oci is not None and access is not None and trial.wants_signatures:
         digest = digest or await fetcher.resolve(source.oci, access=access, base=base)
-        evidence = await fetcher.signatures(source.oci, digest, access=access, base=base)
+        evidence = await in_thread(trial.enough, kept, digest, previous)
+        if evidence is None:
+            evidence = await fetcher.signatures(source.oci, digest, access=access, base=base)
         await in_thread(trial.check_beside, evidence)
     reference, artifact = await fetch(plugin, fetcher, objects, digest=digest, base=base, access=access, prove=prove)
     if source.oci is None and trial.wants_signatures:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Protocol
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, field_validator, model_validator
 
@@ -49,6 +49,13 @@ def grants(granted: Collection[str], permission: str) -> bool:
 
 _PERMISSION: Final = re.compile(_PERMISSION_PATTERN)
 PermissionName = Annotated[str, Field(pattern=_PERMISSION_PATTERN, max_length=64)]
+
+
+def is_permission(name: str) -> bool:
+    """Whether a resource could grant it: an artifact may ask for any words."""
+    return _PERMISSION.match(name) is not None
+
+
 HookName = Annotated[
     Hook,
     BeforeValidator(parse_hook),
@@ -519,10 +526,22 @@ class WasmPluginSpec(Outbound):
         return self
 
 
-def granted(spec: WasmPluginSpec, asks: Sequence[str]) -> list[str]:
+class Granting(Protocol):
+    """What grants permissions: a spec, or what is left of one."""
+
+    @property
+    def permissions(self) -> Sequence[str]:
+        """Those that it lists."""
+
+    @property
+    def permissions_policy(self) -> str | None:
+        """As in a spec."""
+
+
+def granted(spec: Granting, asks: Sequence[str]) -> list[str]:
     """The permissions that a plugin has whose artifact asks for these, in order."""
     follows = spec.permissions_policy == "FollowArtifact"
-    more = [each for each in asks if follows and _PERMISSION.match(each) and not grants(spec.permissions, each)]
+    more = [each for each in asks if follows and is_permission(each) and not grants(spec.permissions, each)]
     return sorted({*spec.permissions, *more})
 
 

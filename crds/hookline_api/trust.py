@@ -189,8 +189,9 @@ class Signatures(Resource):
 
     @model_validator(mode="after")
     def _can_be_met(self) -> Signatures:
-        if self.minimum > max(1, len(self.any_of) + self._short_forms()):
-            raise ValueError(f"minimum is {self.minimum}, and anyOf has only {len(self.any_of)}")
+        there = len(self.any_of) + self._short_forms()
+        if self.minimum > max(1, there):
+            raise ValueError(f"minimum is {self.minimum}, and anyOf has only {there}")
         return self
 
     def _short_forms(self) -> int:

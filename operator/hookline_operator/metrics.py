@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import collections
 import functools
+import itertools
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -16,7 +17,7 @@ from hookline_serving import Closed
 from hookline_serving.bounds import REASONS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from prometheus_client.core import Metric
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from hookline_operator.cluster.sight import Sights
 
 _BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
+_VERIFYING: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _WAITING: Final = 10_000
+_MAX_POLICIES: Final = 100
 
 
 class _Connections(Collector):
@@ -70,6 +73,38 @@ class _Seen(Collector):
         yield from (age, blind, failures)
 
 
+class _Policies(Collector):
+    """What the leader knows of policies."""
+
+    def __init__(self, counts: Callable[[], Sequence[PolicyCounts]]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "hookline_operator_policy_plugins",
+            "WasmPlugins that a PluginTrustPolicy selects, those that it refuses (in Audit: would refuse), and those "
+            "whose signatures nobody has looked at yet; of the first 100 policies by name, as the leader knows.",
+            labels=["policy", "mode", "which"],
+        )
+        for each in itertools.islice(self._counts(), _MAX_POLICIES):
+            for which, number in (("matched", each.matched), ("refused", each.refused), ("unknown", each.unknown)):
+                family.add_metric([each.policy, each.mode, which], number)
+        yield family
+
+
+class PolicyCounts(NamedTuple):
+    """What one policy does now, by the number of plugins."""
+
+    policy: str
+    mode: str
+    matched: int
+    """Those that it selects."""
+    refused: int
+    """Those that it keeps from running, or would in the mode Enforce."""
+    unknown: int
+    """Those whose signatures nobody has looked at yet."""
+
+
 class Metrics:
     """One replica's metrics."""
 
@@ -93,6 +128,17 @@ class Metrics:
             "hookline_operator_resolves", "Resolutions of a WasmPlugin, by how they ended.", ["result"]
         )
         self._resolve_seconds = seconds("hookline_operator_resolve_seconds", "How long a resolution took.")
+        self._refused = counter(
+            "hookline_operator_policy_refusals",
+            "Resolutions that a PluginTrustPolicy refused, or would have refused in another mode.",
+            ["policy", "mode"],
+        )
+        self._verify_seconds = Histogram(
+            "hookline_operator_verify_seconds",
+            "How long the signatures of an artifact took that were good, without asking a registry for them.",
+            buckets=_VERIFYING,
+            registry=registry,
+        )
         self._writes = counter("hookline_operator_api_writes", "Writes to the Kubernetes API.", ["kind"])
         self._status_failures = counter(
             "hookline_operator_status_failures", "Statuses that the API server did not take, by why.", ["reason"]
@@ -154,6 +200,10 @@ class Metrics:
             self._unhealthy.labels(reason).set_function(functools.partial(troubled, reason))
         self._rolled_back.set_function(rolled_back)
 
+    def watch_policies(self, counts: Callable[[], Sequence[PolicyCounts]]) -> None:
+        """Where the numbers of plugins come from that policies select and refuse; empty where nobody knows."""
+        self._registry.register(_Policies(counts))
+
     def see(self, sights: Sights) -> None:
         """What is watched."""
         self._registry.register(_Seen(sights))
@@ -163,8 +213,16 @@ class Metrics:
         self._resolves.labels(result).inc()
         self._resolve_seconds.observe(seconds)
 
+    def refused(self, policy: str, mode: str) -> None:
+        """A policy refuses what a resource resolves to, or would, in ``Audit``."""
+        self._refused.labels(policy, mode).inc()
+
+    def verified(self, seconds: float) -> None:
+        """The signatures of an artifact are what was asked for."""
+        self._verify_seconds.observe(seconds)
+
     def wrote(self, kind: str) -> None:
-        """One write to the API: ``status``, ``revision`` or ``event``."""
+        """One write to the API: ``status``, ``revision``, ``policy_status`` or ``event``."""
         self._writes.labels(kind).inc()
 
     def status_refused(self, reason: str) -> None:

@@ -23,6 +23,7 @@ from hookline_operator.cluster.catalogue import Catalogue
 from hookline_operator.cluster.kube import Kube, KubeError
 from hookline_operator.cluster.objects import ClusterObjects
 from hookline_operator.cluster.plugin_watch import PluginWatch
+from hookline_operator.cluster.policies import Policies
 from hookline_operator.cluster.reading import Reading
 from hookline_operator.cluster.reflectors import reflectors
 from hookline_operator.cluster.replica import Replica
@@ -33,6 +34,7 @@ from hookline_operator.lead.controller import Controller
 from hookline_operator.lead.election import Election
 from hookline_operator.lead.heartbeat import keep_confirming, say_farewell
 from hookline_operator.lead.pod_events import PodEvents
+from hookline_operator.lead.policy_status import PolicyStatuses
 from hookline_operator.lead.rollouts import Rollouts
 from hookline_operator.lead.unguarded import Unguarded
 from hookline_operator.metrics import Metrics
@@ -52,6 +54,8 @@ from hookline_operator.webhooks import admission
 from hookline_operator.webhooks.annotations import InjectionSettings
 from hookline_operator.webhooks.certificates import CertificateKeeper
 from hookline_operator.webhooks.deletion import Deletions
+from hookline_operator.webhooks.dry_run import ENTRY, DryRun, secret_path
+from hookline_operator.webhooks.gate import Gate
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -104,6 +108,7 @@ class Operator:
             leading = _Leading(cluster, serving, self._metrics)
             _listen(cluster, serving)
             _measure(self._metrics, cluster, serving)
+            self._metrics.watch_policies(leading.policy_statuses.counts)
             ended = await _until(stop.wait(), self._work(cluster, serving, leading, health))
         if not stop.is_set():
             log.error("a part of the operator ended: %s", ended)
@@ -124,11 +129,13 @@ class Operator:
                 migrate=self._settings.migrate,
             ),
             *cluster.plugins.reflectors,
+            *cluster.policies.reflectors,
         ]
 
         async def begin() -> None:
             await asyncio.gather(*(each.synced.wait() for each in followed))
             await cluster.plugins.first_sync()
+            await cluster.policies.first_sync()
             await cluster.objects.settle()
             # Once the plugins are known: they say which pods are kept.
             async with _following(cluster.unguarded) as unguarded:
@@ -158,6 +165,7 @@ class Operator:
                 cluster.election.run(lambda: self._lead(cluster, serving, leading)),
                 serving.peers.run(),
                 cluster.plugins.run(),
+                cluster.policies.run(),
                 serving.trust.run(),
                 unguarded,
             )
@@ -183,7 +191,13 @@ class Operator:
         confirming = keep_confirming(catalogue, leading.controller.confirm, lambda: not self._sights.blind)
         try:
             with _listening_leader(cluster, serving, leading):
-                await _until(leading.controller.run(), leading.rollouts.run(), leading.pod_events.run(), confirming)
+                await _until(
+                    leading.controller.run(),
+                    leading.rollouts.run(),
+                    leading.pod_events.run(),
+                    leading.policy_statuses.run(),
+                    confirming,
+                )
         finally:
             self._metrics.leader.set(0)
             if self._stop.is_set():
@@ -203,6 +217,7 @@ class _Cluster:
         self.plugins = PluginWatch(
             kube, self.catalogue, sights, namespaces=settings.namespaces, kubeconfig=settings.kubeconfig
         )
+        self.policies = Policies(kube, sights, own_namespace=settings.own_namespace)
         self.sealing = SealingKey(
             kube,
             namespace=settings.own_namespace,
@@ -218,6 +233,7 @@ class _Cluster:
             secret=settings.tls_secret,
             config_map=settings.ca_config_map,
             webhooks=settings.webhooks,
+            paths=lambda: {ENTRY: secret_path(self.key())},
             sight=sights.new("certificates", grace_s=_POLLED_S, needed=False),
         )
         self.unguarded = Unguarded(
@@ -255,7 +271,7 @@ class _Serving:
             return (caller.namespace, caller.account) == (settings.own_namespace, settings.service_account)
 
         self.fleet = Fleet()
-        self.bundles = Bundles(catalogue, cluster.objects, key=cluster.key)
+        self.bundles = Bundles(catalogue, cluster.objects, key=cluster.key, policies=cluster.policies.applying)
         self.fetcher = _fetcher(settings, store)
         reviewer = Reviewer(kube, is_pod=catalogue.is_pod, counted=metrics.called)
         self.peers = Peers(
@@ -275,7 +291,7 @@ class _Serving:
             catalogue, self.bundles, self.fleet, reviewer, callers,
             authority=lambda: certificates.bundle, reported=metrics.reported, cut=metrics.cut,
         )  # fmt: skip
-        self._downloads = Downloads(catalogue, self.bundles, reviewer, callers, blobs.fetch, is_peer=is_peer)
+        self._downloads = Downloads(catalogue, self.bundles, reviewer, callers, blobs, is_peer=is_peer)
         self.trust = Trust(
             catalogue, self.fleet, certificates, tell=self.distribution.authority_changed, leads=cluster.leads
         )
@@ -284,6 +300,9 @@ class _Serving:
             settings=lambda: InjectionSettings.of(settings, authority=certificates.bundle),
             check_config=check,
             check_permissions=check.lacks,
+            check_policies=Gate(cluster.policies),
+            rehearse=DryRun(catalogue, cluster.policies),
+            policies_path=lambda: secret_path(cluster.key()),
             deleted=Deletions(catalogue).note,
             injected=metrics.injected,
             admitted=metrics.admitted,
@@ -306,8 +325,12 @@ class _Leading:
             serving.fetcher,
             cluster.objects,
             metrics,
+            policies=cluster.policies.applying,
             seal=cluster.seal,
             leads=cluster.leads,
+        )
+        self.policy_statuses = PolicyStatuses(
+            cluster.kube, cluster.catalogue, cluster.policies, metrics, leads=cluster.leads
         )
         self.rollouts = Rollouts(cluster.catalogue, serving.bundles, serving.fleet)
         self.pod_events = PodEvents(
@@ -342,6 +365,8 @@ def _listen(cluster: _Cluster, serving: _Serving) -> None:
         serving.distribution.plugin_changed,
         cluster.unguarded.plugin_changed,
     ]
+    cluster.policies.changed += [catalogue.tell_all]
+    cluster.policies.namespace_changed += [catalogue.tell_in]
     catalogue.pod_changed += [serving.distribution.pod_changed]
     catalogue.room_again += [cluster.reading.read]
     catalogue.unguarded = cluster.unguarded.of
@@ -357,6 +382,8 @@ def _listening_leader(cluster: _Cluster, serving: _Serving, leading: _Leading) -
     listeners: list[tuple[list[Any], Callable[..., None]]] = [
         (cluster.catalogue.plugin_changed, leading.controller.update),
         (cluster.catalogue.plugin_changed, leading.rollouts.plugin_changed),
+        (cluster.catalogue.plugin_changed, leading.policy_statuses.plugin_changed),
+        (cluster.policies.written, leading.policy_statuses.policy_written),
         (serving.fleet.changed, leading.controller.sidecar_changed),
         (serving.fleet.changed, leading.rollouts.sidecar_changed),
         (serving.fleet.changed, leading.pod_events.sidecar_changed),

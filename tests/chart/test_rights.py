@@ -16,13 +16,17 @@ WATCHED = {
     ("", "serviceaccounts"): {"list", "watch"},
     ("", "events"): {"create"},
 }
-NAMESPACES = {("", "namespaces"): {"list", "watch"}}
-CLUSTER = {("authentication.k8s.io", "tokenreviews"): {"create"}}
+CLUSTER = {
+    ("authentication.k8s.io", "tokenreviews"): {"create"},
+    ("hookline.dev", "plugintrustpolicies"): {"list", "watch"},
+    ("hookline.dev", "plugintrustpolicies/status"): {"patch"},
+    ("", "namespaces"): {"list", "watch"},
+}
 OWN = {
     ("coordination.k8s.io", "leases"): {"create"},
     ("coordination.k8s.io", "leases", "hookline-operator"): {"get", "update"},
-    ("", "secrets"): {"create"},
-    ("", "configmaps"): {"create"},
+    ("", "secrets"): {"create", "get"},
+    ("", "configmaps"): {"create", "get"},
     ("", "secrets", "hookline-operator-tls"): {"get", "update"},
     ("", "secrets", "hookline-operator-key"): {"get", "update"},
     ("", "configmaps", "hookline-ca"): {"get", "update"},
@@ -68,12 +72,12 @@ def held(rendered):
 
 def test_the_whole_cluster_needs_these_rights_and_no_other(helm):
     """Compared with the list above, verb by verb."""
-    everywhere = WATCHED | NAMESPACES | CLUSTER | webhooks("hookline-operator")
+    everywhere = WATCHED | CLUSTER | webhooks("hookline-operator")
     assert held(helm.render()) == {None: everywhere, "hookline-system": OWN}
 
 
 def test_watched_namespaces_need_rights_there_and_almost_none_in_the_cluster(helm):
-    """Whose token is it, and this release's own webhooks: no namespace has these. Nor what namespaces are labelled."""
+    """Whose token is it, policies, the labels of namespaces and this release's own webhooks: no namespace has these."""
     rendered = helm.render({"watchNamespaces": ["shop", "bank"]})
     everywhere = CLUSTER | webhooks("hookline-operator-hookline-system")
     assert held(rendered) == {None: everywhere, "shop": WATCHED, "bank": WATCHED, "hookline-system": OWN}
@@ -81,7 +85,7 @@ def test_watched_namespaces_need_rights_there_and_almost_none_in_the_cluster(hel
 
 def test_without_webhooks_there_is_no_right_to_them(helm):
     """A right follows its use."""
-    assert held(helm.render({"webhooks": {"enabled": False}}))[None] == WATCHED | NAMESPACES | CLUSTER
+    assert held(helm.render({"webhooks": {"enabled": False}}))[None] == WATCHED | CLUSTER
 
 
 def test_without_the_migration_there_is_no_right_to_what_other_controllers_keep(helm):

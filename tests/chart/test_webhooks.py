@@ -11,6 +11,7 @@ REQUIRED, PODS, NAMESPACES = (
     "pods.inject.hookline.dev",
     "namespaces.inject.hookline.dev",
 )
+POLICIES = "plugintrustpolicies.validate.hookline.dev"
 
 
 def holds(selector, labels):
@@ -84,6 +85,7 @@ def test_a_deletion_is_asked_about_for_a_second_and_never_refused(helm):
     assert of == {
         "wasmplugins.validate.hookline.dev": {"CREATE", "UPDATE"},
         "deletions.validate.hookline.dev": {"DELETE"},
+        "plugintrustpolicies.validate.hookline.dev": {"CREATE", "UPDATE", "DELETE"},
     }
     assert {each["failurePolicy"] for each in entries.values()} == {"Ignore"}
     assert entries["deletions.validate.hookline.dev"]["timeoutSeconds"] == 1
@@ -105,6 +107,9 @@ def test_pods_of_other_namespaces_than_the_watched_are_not_asked_about(helm):
     for namespace, found in {"shop": [PODS], "bank": [PODS], "other": []}.items():
         assert entries_for(rendered, namespace=namespace, pod=asking("true")) == found
     for validating in rendered.one("ValidatingWebhookConfiguration")["webhooks"]:
+        if validating["name"] == POLICIES:  # in no namespace
+            assert "namespaceSelector" not in validating
+            continue
         for namespace, found in {"shop": True, "bank": True, "other": False}.items():
             assert holds(validating["namespaceSelector"], {"kubernetes.io/metadata.name": namespace}) is found
 
@@ -128,7 +133,9 @@ def test_the_entries_reach_the_operators_service_and_leave_the_authority_to_it(h
     service = rendered.one("Service")
     for kind, path in (("Mutating", "/webhooks/inject"), ("Validating", "/webhooks/validate")):
         for entry in rendered.one(f"{kind}WebhookConfiguration")["webhooks"]:
-            where = {"name": service["metadata"]["name"], "namespace": "hookline-system", "port": 443, "path": path}
+            where = {"name": service["metadata"]["name"], "namespace": "hookline-system", "port": 443}
+            # Where policies are asked about, only the API server is told, by the operator.
+            where |= {} if entry["name"] == POLICIES else {"path": path}
             assert entry["clientConfig"] == {"service": where}
             assert entry["sideEffects"] == "None"
             assert entry["timeoutSeconds"] == (1 if entry["name"].startswith("deletions.") else 3)

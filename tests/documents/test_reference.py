@@ -1,21 +1,27 @@
-"""docs/reference/wasmplugin.md is what the resource's definition says."""
+"""The pages of docs/reference about resources are what the resources' definitions say."""
 
 from __future__ import annotations
 
 import re
 
+import pytest
+
 import write_reference
+from hookline_api.policies import PluginTrustPolicySpec
 from hookline_api.resources import WasmPluginSpec
 
-PAGE = write_reference.TARGET.read_text()
+SPECS = {"wasmplugin.md": WasmPluginSpec, "plugintrustpolicy.md": PluginTrustPolicySpec}
 
 
-def test_the_page_is_fresh():
+@pytest.mark.parametrize("page", SPECS)
+def test_the_page_is_fresh(page):
     """``make crds`` writes it."""
-    assert write_reference.render() == PAGE, "run: make crds"
+    assert write_reference.render(page) == (write_reference.FOLDER / page).read_text(), "run: make crds"
 
 
-def test_every_field_of_the_spec_has_a_section():
+@pytest.mark.parametrize("page", SPECS)
+def test_every_field_of_the_spec_has_a_section(page):
     """And says something."""
-    found = dict(re.findall(r"^## spec\.(\w+)(?:\[\])?\n\n(.+)$", PAGE, re.MULTILINE))
-    assert set(found) == {each.alias or name for name, each in WasmPluginSpec.model_fields.items()}
+    text = (write_reference.FOLDER / page).read_text()
+    found = dict(re.findall(r"^## spec\.(\w+)(?:\[\])?\n\n(.+)$", text, re.MULTILINE))
+    assert set(found) == {each.alias or name for name, each in SPECS[page].model_fields.items()}

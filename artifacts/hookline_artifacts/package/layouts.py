@@ -23,6 +23,7 @@ of an image are looked into from the last to the first, until one holds ``plugin
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -68,6 +69,8 @@ class Descriptor:
     size: int
     annotations: Mapping[str, Any]
     platform: Mapping[str, Any]
+    artifact_type: str = ""
+    """What an index says that an entry is; often wrong."""
 
     @property
     def title(self) -> str:
@@ -140,6 +143,25 @@ def read_manifest(document: bytes) -> Manifest:
         annotations=_mapping(data.get("annotations")),
         subject=_string(_mapping(data.get("subject")).get("digest")),
     )
+
+
+def read_list(document: bytes) -> list[Descriptor]:
+    """The entries of an index in which anybody may have put anything; none where this is no index.
+
+    An entry that makes no sense is left out, and hides no other. Raises VerifyError where there is too much of it.
+    """
+    try:
+        data = parse_foreign(document)
+    except json_cost.CostError as error:
+        raise VerifyError(f"the registry's list cannot be used: {error}") from None
+    except ValueError:
+        data = None
+    items = data.get("manifests") if isinstance(data, dict) else None
+    found = []
+    for item in items if isinstance(items, list) else []:
+        with contextlib.suppress(VerifyError):
+            found.append(_descriptor(_mapping(item)))
+    return found
 
 
 def choose(entries: Sequence[Descriptor]) -> Descriptor:
@@ -223,6 +245,7 @@ def _descriptor(data: Mapping[str, Any]) -> Descriptor:
         size=size,
         annotations=_mapping(data.get("annotations")),
         platform=_mapping(data.get("platform")),
+        artifact_type=_string(data.get("artifactType")),
     )
 
 

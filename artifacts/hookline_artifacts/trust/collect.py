@@ -2,47 +2,79 @@
 
 cosign up to version 2 puts signatures under the tag ``sha256-<hex>.sig``, and attestations under ``….att``. Version 3
 and other tools push a bundle as a *referrer*: a manifest whose ``subject`` is the artifact. What an index says of a
-referrer's kind is often wrong, so each is opened, and counts only where its own subject is what it is asked for. A
-detached Ed25519 signature may be a referrer, too.
+referrer's kind is often wrong, so each is opened, those first that look like signatures; and one counts only where it
+does not name another subject.
+
+Whoever may push to the repository may put anything there. So what cannot be read is passed over, whatever it is, and
+hides nothing that can; what cannot be read *now* (a time-out, a refused login) ends the collection, because nobody
+knows what is there.
 
 https://github.com/sigstore/cosign/blob/main/specs/SIGNATURE_SPEC.md and BUNDLE_SPEC.md
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import io
-from typing import TYPE_CHECKING, Final
+import itertools
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from hookline_artifacts.errors import FetchError, VerifyError
 from hookline_artifacts.net.body import Body
+from hookline_artifacts.net.transport import StatusError
 from hookline_artifacts.package.layouts import choose, read_manifest
 from hookline_artifacts.package.search import MAX_SIGNATURE
 from hookline_artifacts.trust import ed25519
-from hookline_artifacts.trust.evidence import MAX_SIGNATURES, Evidence, Signature
+from hookline_artifacts.trust.detached import kept
+from hookline_artifacts.trust.evidence import Evidence, Signature
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Iterable, Iterator, Sequence
+
     from hookline_artifacts.package.layouts import Descriptor, Manifest
     from hookline_artifacts.registry import Repository
 
 SIMPLE_SIGNING: Final = "application/vnd.dev.cosign.simplesigning.v1+json"
+DSSE: Final = "application/vnd.dsse.envelope.v1+json"
 BUNDLE: Final = "application/vnd.dev.sigstore.bundle"
 """How the media types of bundles of all versions begin."""
 SIGNATURE: Final = "dev.cosignproject.cosign/signature"
-_MAX_REFERRERS: Final = 256
-"""That are opened. An artifact that is signed again each day has 365 in a year: who signs, cleans up."""
+_LIKELY: Final = (BUNDLE, "application/vnd.dev.cosign.", ed25519.MEDIA_TYPE)
+"""How the types of manifests with signatures begin."""
+_VAGUE: Final = frozenset({"", "application/vnd.oci.empty.v1+json", "application/vnd.oci.image.config.v1+json"})
+"""Types of manifests that say nothing: some registries take them for the type of a bundle."""
+MAX_OPENED: Final = 512
+"""Referrers of one digest that are opened. An artifact that is signed again each day has 365 in a year."""
+MAX_DETACHED: Final = 8
+"""Detached signatures that are layers of the artifact itself. Who rotates keys has two."""
+MAX_COLLECTED: Final = 512
+"""Signatures that are kept for the verdict."""
 _MAX_DEPTH: Final = 4
-_MAX_PAYLOAD: Final = 64 * 1024
-"""Bytes of what simple signing signs: cosign writes 250."""
-_MAX_BUNDLE: Final = 256 * 1024
-_MAX_ALL: Final = 4 << 20
+_MAX_MANIFEST: Final = 1 << 20
+"""Bytes of a manifest under a tag of cosign's: 100 keyless signatures."""
+_MAX_REFERRER: Final = 64 * 1024
+"""Bytes of a referrer's manifest: cosign's has 900."""
+_MAX_BLOB: Final = 512 * 1024
+"""Bytes of a payload, a bundle or an envelope: cosign writes 250 to sign. A larger SBOM is not looked into."""
+_MAX_ALL: Final = 8 << 20
 """Bytes of all that is collected."""
 _MAX_ANNOTATION: Final = 64 * 1024
+_MAX_ANNOTATIONS: Final = 32
+_AT_ONCE: Final = 8
+"""Requests."""
+_REFUSED: Final = frozenset({401, 403})
+
+
+T = TypeVar("T")
 
 
 async def collect(repository: Repository, digest: str) -> Evidence:
-    """Everything that may be a signature of this artifact. Raises FetchError and VerifyError."""
+    """Everything that may be a signature of this artifact. Raises FetchError and VerifyError.
+
+    These are of the artifact's own manifests, and of a repository that cannot be asked now.
+    """
     documents: dict[str, bytes] = {}
     current = digest
     for _ in range(_MAX_DEPTH):
@@ -52,85 +84,175 @@ async def collect(repository: Repository, digest: str) -> Evidence:
             break
         current = choose(manifest.entries).digest
     collector = _Collector(repository)
-    for each in documents:
+    for each, document in documents.items():
         await collector.look(each)
-    return Evidence(digest=digest, documents=documents, signatures=tuple(collector.found[:MAX_SIGNATURES]))
+        collector.look_within(read_manifest(document))
+    signatures = await collector.signatures()
+    return Evidence(digest=digest, documents=documents, signatures=signatures, notes=collector.notes())
 
 
 class _Collector:
     """Collects within one budget."""
 
     def __init__(self, repository: Repository) -> None:
-        self.found: list[Signature] = []
         self._repository = repository
+        self._wanted: dict[tuple[str, str, str], Descriptor] = {}
+        """Layers by ``_key``, so that one that is listed twice is there once."""
+        self._annotated: list[Signature] = []
         self._left = _MAX_ALL
         self._opened: set[str] = set()
+        self._unopened = 0
+        self._unread = 0
+
+    def notes(self) -> tuple[str, ...]:
+        """What was left out, in words."""
+        found = []
+        if self._unopened:
+            found.append(f"{self._unopened} more referrers not opened: remove old ones")
+        if self._unread:
+            found.append(f"{self._unread} more not readable")
+        return tuple(found)
 
     async def look(self, digest: str) -> None:
         """Everything of one manifest."""
-        document = await self._repository.tagged(f"{digest.replace(':', '-')}.sig")
-        if document is not None:
-            await self._simple(read_manifest(document))
-        referrers = await self._repository.referrers(digest)
-        if len(referrers) > _MAX_REFERRERS:
-            raise VerifyError(
-                f"the artifact has {len(referrers)} referrers, and {_MAX_REFERRERS} are looked into; remove old "
-                "signatures from its repository"
-            )
-        for each in referrers:
-            if each.digest not in self._opened:
-                self._opened.add(each.digest)
-                await self._referrer(each, digest)
+        tag = digest.replace(":", "-")
+        for suffix in (".sig", ".att"):
+            self._take(await self._read(self._repository.tagged(f"{tag}{suffix}", most=_MAX_MANIFEST)), digest)
+        listed = await _unless_junk(self._repository.referrers(digest))
+        self._unread += listed is None
+        wanted = [each for each in _likely_first(listed or ()) if each not in self._opened]
+        self._unopened += len(wanted[MAX_OPENED:])
+        for some in _batches(wanted[:MAX_OPENED]):
+            self._opened.update(some)
+            manifests = (self._read(self._repository.manifest(each, most=_MAX_REFERRER)) for each in some)
+            for document in await _all(manifests):
+                self._take(document, digest)
 
-    async def _simple(self, manifest: Manifest) -> None:
-        for layer in manifest.layers[:MAX_SIGNATURES]:
-            text = layer.annotations.get(SIGNATURE)
-            if layer.media_type != SIMPLE_SIGNING or not isinstance(text, str):
-                continue
-            annotations = {
-                key: value
-                for key, value in layer.annotations.items()
-                if isinstance(value, str) and len(value) <= _MAX_ANNOTATION
-            }
-            try:
-                signature = base64.b64decode(text, validate=True)
-            except (ValueError, binascii.Error):
-                continue
-            payload = await self._blob(layer, _MAX_PAYLOAD)
-            if payload is not None:
-                self.found.append(
-                    Signature(form="simple", payload=payload, signature=signature, annotations=annotations)
-                )
+    def look_within(self, manifest: Manifest) -> None:
+        """The detached signatures that a manifest itself names: as layers, and as an annotation."""
+        text = manifest.annotations.get(ed25519.ANNOTATION)
+        if isinstance(text, str):
+            self._annotated.append(kept(text.encode(errors="replace")))
+        layers = [each for each in manifest.layers if each.is_signature]
+        wanted = {key: layer for layer in layers[:MAX_DETACHED] if (key := _key(layer)) is not None}
+        self._wanted |= wanted
+        self._unread += len(layers) - len(wanted)
 
-    async def _referrer(self, descriptor: Descriptor, subject: str) -> None:
+    def _take(self, document: bytes | None, digest: str) -> None:
+        """Note the signatures of a manifest, where it is about this digest or about none."""
         try:
-            manifest = read_manifest(await self._repository.manifest(descriptor.digest))
+            manifest = read_manifest(document) if document is not None else None
         except VerifyError:
             return  # whatever it is, it is no signature
-        if manifest.subject != subject:
-            return
-        for layer in manifest.layers[:1]:
-            if layer.media_type.startswith(BUNDLE):
-                payload = await self._blob(layer, _MAX_BUNDLE)
-                if payload is not None:
-                    self.found.append(Signature(form="bundle", payload=payload))
-            elif layer.is_signature:
-                text = await self._blob(layer, MAX_SIGNATURE)
-                if text is not None:
-                    self.found.append(Signature(form="ed25519", payload=b"", signature=ed25519.decode(text)))
+        if manifest is not None and manifest.subject in {"", digest}:
+            self._wanted |= {key: layer for layer in manifest.layers if (key := _key(layer)) is not None}
 
-    async def _blob(self, layer: Descriptor, most: int) -> bytes | None:
-        """The bytes of a layer; None where it is too large to be what it is said to be."""
-        if layer.size > min(most, self._left):
+    async def signatures(self) -> tuple[Signature, ...]:
+        """All that was noted, read: small ones first, so that large ones use up nobody's share."""
+        layers = sorted(self._wanted.values(), key=lambda layer: layer.size)
+        sizes = {layer.digest: layer.size for layer in reversed(layers)}
+        blobs: dict[str, bytes | None] = {}
+        for some in _batches(list(dict.fromkeys(layer.digest for layer in layers))[:MAX_COLLECTED]):
+            blobs |= zip(some, await _all(self._blob(each, sizes[each]) for each in some), strict=True)
+        read = [_signature(layer, blobs.get(layer.digest)) for layer in layers]
+        found = [each for each in read if each is not None][:MAX_COLLECTED]
+        self._unread += len(layers) - len(found)
+        return (*self._annotated, *found)
+
+    async def _blob(self, digest: str, size: int) -> bytes | None:
+        """The bytes of a layer; None where it cannot be had, or is larger than it may be."""
+        if size > min(_MAX_BLOB, self._left):
             return None
-        self._left -= layer.size
         buffer = io.BytesIO()
-        body = Body(buffer, what=f"a signature ({layer.digest})", cap=most, expected=layer.size)
-        try:
-            await self._repository.blob(layer.digest, body)
-            body.verify(layer.digest)
-        except FetchError as error:
-            if error.transient:
-                raise
-            return None  # it is named, and it is not there
-        return buffer.getvalue()
+        # A cap, and not what is expected: one that is shorter than its manifest says is no reason to ask again.
+        body = Body(buffer, what=f"a signature ({digest})", cap=size)
+
+        async def read() -> bytes:
+            await self._repository.blob(digest, body)
+            body.verify(digest)
+            return buffer.getvalue()
+
+        data = await _unless_junk(read())
+        self._left -= body.length
+        return data
+
+    async def _read(self, manifest: Awaitable[bytes | None]) -> bytes | None:
+        """A manifest, counted; None where there is none that can be read."""
+        if self._left <= 0:
+            return None
+        document = await _unless_junk(manifest)
+        self._left -= len(document or b"")
+        return document
+
+
+def _key(layer: Descriptor) -> tuple[str, str, str] | None:
+    """The form of signature that a layer has, its blob, and what is signed beside it; None for any other layer."""
+    text = layer.annotations.get(SIGNATURE)
+    if layer.media_type == SIMPLE_SIGNING:
+        return ("simple", layer.digest, text) if isinstance(text, str) and len(text) <= _MAX_ANNOTATION else None
+    if layer.media_type == DSSE:
+        return "dsse", layer.digest, ""
+    if layer.media_type.startswith(BUNDLE):
+        return "bundle", layer.digest, ""
+    return ("ed25519", layer.digest, "") if layer.is_signature and layer.size <= MAX_SIGNATURE else None
+
+
+def _signature(layer: Descriptor, payload: bytes | None) -> Signature | None:
+    """The signature in a layer with these bytes; None where it is none."""
+    key = _key(layer)
+    if payload is None or key is None:
+        return None
+    form, _, text = key
+    if form == "bundle":
+        return Signature(form="bundle", payload=payload)
+    if form == "ed25519":
+        return kept(payload)
+    annotations = {
+        name: value
+        for name, value in itertools.islice(layer.annotations.items(), _MAX_ANNOTATIONS)
+        if isinstance(value, str) and len(value) <= _MAX_ANNOTATION
+    }
+    if form == "dsse":
+        return Signature(form="dsse", payload=payload, annotations=annotations)
+    try:
+        raw = base64.b64decode(text, validate=True)
+    except (ValueError, binascii.Error):
+        return None
+    return Signature(form="simple", payload=payload, signature=raw, annotations=annotations)
+
+
+def _likely_first(listed: Sequence[Descriptor]) -> list[str]:
+    """Digests in the order in which they are opened: by what they seem to be, small ones and the last listed first."""
+
+    def rank(each: Descriptor) -> tuple[int, int]:
+        kind = each.artifact_type
+        seems = 0 if kind.startswith(_LIKELY) else 1 if kind in _VAGUE else 2
+        return (3 if each.size > _MAX_REFERRER else seems), each.size // 4096
+
+    newest = list(reversed(listed))
+    return list(dict.fromkeys(each.digest for each in sorted(newest, key=rank)))
+
+
+def _batches(items: list[str]) -> Iterator[list[str]]:
+    return (items[at : at + _AT_ONCE] for at in range(0, len(items), _AT_ONCE))
+
+
+async def _all(work: Iterable[Awaitable[bytes | None]]) -> list[bytes | None]:
+    """What each gives; none is left behind where one fails."""
+    results = await asyncio.gather(*work, return_exceptions=True)
+    for each in results:
+        if isinstance(each, BaseException):
+            raise each
+    return [each for each in results if not isinstance(each, BaseException)]
+
+
+async def _unless_junk(answer: Awaitable[T]) -> T | None:
+    """None where it cannot be read and never will be. Raises FetchError where that may be otherwise later."""
+    try:
+        return await answer
+    except VerifyError:
+        return None
+    except FetchError as error:
+        if error.transient or (isinstance(error, StatusError) and error.status in _REFUSED):
+            raise
+        return None

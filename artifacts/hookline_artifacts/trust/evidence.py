@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import orjson
 
@@ -28,9 +28,10 @@ MAX_DOCUMENTS: Final = 8
 """Manifests between what was signed and the module."""
 _VERSION: Final = 1
 
-Form = Literal["simple", "bundle", "ed25519"]
+Form = Literal["simple", "bundle", "dsse", "ed25519"]
 """simple: cosign's simple signing. bundle: Sigstore's bundle, with a DSSE envelope or a signature over the bytes.
-ed25519: HeliosDB's detached signature."""
+dsse: an envelope by itself, as cosign 2 attests. ed25519: HeliosDB's detached signature."""
+_FORMS: Final = frozenset(get_args(Form))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,11 +40,34 @@ class Signature:
 
     form: Form
     payload: bytes = field(repr=False)
-    """simple: what was signed. bundle: the bundle's JSON. ed25519: the manifest beside the module; empty for none."""
+    """simple: what was signed. bundle and dsse: the bundle's or the envelope's JSON. ed25519: the manifest beside the
+    module; empty for none."""
     signature: bytes = field(default=b"", repr=False)
-    """Raw bytes; empty for a bundle, which has its own."""
+    """Raw bytes; empty for a bundle and an envelope, which have their own."""
     annotations: dict[str, str] = field(default_factory=dict, repr=False)
-    """simple: those of its layer, with a certificate and a log entry where it is keyless."""
+    """simple and dsse: those of its layer, with a certificate and a log entry where it is keyless."""
+
+
+BLOB: Final = "blob"
+"""``Signing.payload_type`` of a signature over a file that is not there: the payload is its SHA-256."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Signing:
+    """A signature without a key that was verified: who has signed what, and when."""
+
+    issuer: str
+    subject: str
+    """The one name of the certificate."""
+    repository: str
+    """Its source repository; empty where it names none."""
+    log_index: int
+    time: str
+    """RFC 3339, UTC: the earliest that was proven."""
+    payload_type: str
+    """Of the envelope; empty for simple signing, or ``BLOB``."""
+    payload: bytes = field(repr=False)
+    """What is signed, as it was read where it was verified."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,6 +79,8 @@ class Evidence:
     documents: dict[str, bytes] = field(default_factory=dict, repr=False)
     """Manifests by their digests, beginning with the one of ``digest``."""
     signatures: tuple[Signature, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What was left out where they were collected, for people. It does not travel."""
 
     def only(self, used: Iterable[Signature]) -> Evidence:
         """The same with these signatures alone."""
@@ -105,7 +131,7 @@ class Evidence:
 
 
 def _signature(data: Any) -> Signature:
-    if data["form"] not in {"simple", "bundle", "ed25519"}:
+    if data["form"] not in _FORMS:
         raise ValueError("it has a signature of an unknown form")
     return Signature(
         form=data["form"],

@@ -19,8 +19,8 @@ def matches_path(pattern: str, path: str) -> bool:
 
 
 def matches_any(patterns: Iterable[str], path: str) -> bool:
-    """Whether one of these fits a path."""
-    return any(matches_path(each, path) for each in patterns)
+    """Whether one of these fits a path. An empty one is no path, and fits none: not even ``**``."""
+    return bool(path) and any(matches_path(each, path) for each in patterns)
 
 
 def _matches(pattern: Sequence[str], text: Sequence[str], *, parts: bool = False) -> bool:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 from hookline_artifacts.errors import ConfigError
 from hookline_artifacts.threads import in_thread, open_at_once
+from hookline_artifacts.trust import keyless
 from hookline_artifacts.trust.keys import PublicKey, read_pem, read_raw
 
 if TYPE_CHECKING:
@@ -93,6 +94,9 @@ async def load(
         statements=tuple(statements),
         trust_root=root,
     )
+    if any(each.kind == "keyless" for each in made.authorities):
+        # A root by which nothing can be verified is told as the fault in the settings that it is.
+        await in_thread(keyless.check_root, root, where if root is None else f"{where}.trustRoot")
     told = hashlib.sha256(signatures.model_dump_json(by_alias=True).encode())
     for authority in made.authorities:
         told.update("".join([authority.kind, *(each.id for each in authority.keys)]).encode())

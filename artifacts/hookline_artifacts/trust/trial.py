@@ -8,11 +8,12 @@ is taken down and passes.
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from hookline_api.bundle import EvidenceFile
-from hookline_api.resources import granted, grants
+from hookline_api.resources import granted, grants, is_permission
 from hookline_artifacts.errors import IncreasedError, PolicyError, SignatureError, VerifyError
 from hookline_artifacts.trust.detached import completed
 from hookline_artifacts.trust.evidence import MAX_EVIDENCE, Evidence
@@ -21,14 +22,14 @@ from hookline_artifacts.trust.verdict import judge, subject_of
 from hookline_artifacts.trust.versions import is_below
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from hookline_api.bundle import BundleArtifact
     from hookline_api.resources import WasmPlugin
     from hookline_artifacts.store import Artifact
     from hookline_artifacts.trust.policy import Policy
     from hookline_artifacts.trust.requirement import Requirement
-    from hookline_artifacts.trust.verdict import Proof
+    from hookline_artifacts.trust.verdict import Proof, Subject
 
 _OWN: Final = "spec.verify"
 
@@ -43,8 +44,15 @@ class Trust:
     """``Requirement.fingerprint`` of each requirement that was met."""
     audits: tuple[tuple[str, str], ...] = ()
     """What policies in Audit would have refused: the policy's name, and one sentence."""
+    seconds: float = 0.0
+    """How long signatures were verified."""
     evidence: bytes | None = field(default=None, repr=False)
     """By which whoever runs the module can verify it again."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What passes and would not, were each policy enforced; one sentence each."""
+        return [f"PluginTrustPolicy '{name}' (Audit) would refuse it: {why}" for name, why in self.audits]
 
 
 NOTHING: Final = Trust()
@@ -64,6 +72,7 @@ class Trial:
         self._evidence: bytes | None = None
         self._checked = False
         """Whether the signatures were."""
+        self._seconds = 0.0
 
     @property
     def wants_signatures(self) -> bool:
@@ -83,7 +92,7 @@ class Trial:
     @property
     def notes(self) -> list[str]:
         """What passes and would not, were each policy enforced; one sentence each."""
-        return [f"PluginTrustPolicy '{name}' (Audit) would refuse it: {why}" for name, why in self._audits]
+        return self.result().notes
 
     @property
     def file(self) -> EvidenceFile | None:
@@ -97,6 +106,7 @@ class Trial:
             proofs=tuple(self._proofs),
             met=frozenset(self._met),
             audits=tuple(self._audits),
+            seconds=self._seconds,
             evidence=self._evidence,
         )
 
@@ -108,6 +118,20 @@ class Trial:
                 self._refuse(policy, why)
             if policy.broken:
                 self._refuse(policy, policy.broken)
+
+    def enough(self, kept: bytes | None, digest: str, previous: BundleArtifact | None = None) -> Evidence | None:
+        """Evidence that is kept of an artifact, where it proves all that is asked: then nobody has to be asked."""
+        if kept is None:
+            return None
+        try:
+            evidence = Evidence.read(kept)
+            module = previous.sha256 if previous is not None and previous.digest == digest else ""
+            subject = self._subject(evidence, module=module)
+            for whose, _, requirement in self._requirements():
+                judge(requirement, evidence, subject, whose=whose)
+        except VerifyError:
+            return None
+        return evidence if evidence.digest == digest else None
 
     def check_beside(self, evidence: Evidence) -> None:
         """What the signatures beside the artifact prove, before a byte of it is unpacked."""
@@ -122,27 +146,29 @@ class Trial:
         if self.wants_signatures and not self._checked:
             self._check_signatures(completed(evidence or Evidence(digest=artifact.digest), artifact), artifact)
 
+    def _subject(self, evidence: Evidence, *, module: str = "", read: Callable[[], bytes] | None = None) -> Subject:
+        repository, name = asked_by(self._plugin).repository, self._plugin.metadata.name
+        return subject_of(evidence, repository=repository, plugin=name, module=module, read=read)
+
     def _check_signatures(self, evidence: Evidence, artifact: Artifact | None) -> None:
         self._checked = True
-        subject = subject_of(
-            evidence,
-            repository=asked_by(self._plugin).repository,
-            plugin=self._plugin.metadata.name,
-            module=artifact.sha256 if artifact is not None else "",
-            read=artifact.path.read_bytes if artifact is not None else None,
-        )
+        began, subject = time.perf_counter(), self._subject(evidence)
+        if artifact is not None:
+            subject = self._subject(evidence, module=artifact.sha256, read=artifact.path.read_bytes)
         used = []
         for whose, policy, requirement in self._requirements():
             try:
                 proofs = judge(requirement, evidence, subject, whose=whose)
             except SignatureError as error:
                 if policy is None or policy.enforced:
+                    error.policy = policy.name if policy is not None else ""
                     raise
                 self._audits.append((policy.name, str(error)))
                 continue
             self._met.add(requirement.fingerprint)
             self._proofs += [(whose, each) for each in proofs]
             used += [each.signature for each in proofs]
+        self._seconds += time.perf_counter() - began
         written = evidence.only(used).write()
         # What does not fit is not carried: who asks for it then, refuses.
         self._evidence = written if used and len(written) <= MAX_EVIDENCE else None
@@ -181,7 +207,8 @@ class Trial:
             return
         if previous is None or previous.asks is None:
             return
-        more = [each for each in asks if each not in previous.asks and not grants(spec.permissions, each)]
+        new = [each for each in asks if each not in previous.asks and is_permission(each)]
+        more = [each for each in new if not grants(spec.permissions, each)]
         if more:
             raise IncreasedError(
                 f"the new version asks for {', '.join(more)}, which the one before it did not: add "
@@ -199,6 +226,8 @@ class Trial:
 
     def _refuse(self, policy: Policy, why: str) -> None:
         if policy.enforced:
-            raise PolicyError(f"{policy.label} forbids it: {why}")
+            error = PolicyError(f"{policy.label} forbids it: {why}")
+            error.policy = policy.name
+            raise error
         if (policy.name, why) not in self._audits:
             self._audits.append((policy.name, why))

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from hookline_artifacts.errors import SignatureError
 from hookline_artifacts.package.layouts import choose, read_manifest
-from hookline_artifacts.trust import blobs, cosign, ed25519
+from hookline_artifacts.trust import cosign
+from hookline_artifacts.trust.attestations import why_not
+from hookline_artifacts.trust.direct import Direct, is_direct
+from hookline_artifacts.trust.keyless import Signings
 from hookline_artifacts.trust.patterns import matches, matches_any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from hookline_api.trust import Attestation
     from hookline_artifacts.trust.evidence import Evidence, Signature
-    from hookline_artifacts.trust.keys import PublicKey
     from hookline_artifacts.trust.requirement import Authority, Requirement
-
-_MAX_HASHED: Final = 1 << 30
-"""Bytes of a module that are hashed for signatures over them: 16 times those of the largest, in a second."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,6 +49,8 @@ class Proof:
     log_index: int | None = None
     time: str | None = None
     """RFC 3339."""
+    predicate_type: str = ""
+    """Of an attestation; empty for a signature."""
     signature: Signature
 
     @property
@@ -89,18 +90,26 @@ def judge(requirement: Requirement, evidence: Evidence, subject: Subject, *, who
     for authority in requirement.all_of:
         proof = court.proof(authority)
         if proof is None:
-            raise court.error(whose, f"it is not signed by {authority.label}, who is in allOf")
+            raise court.error(whose, f"it is not signed by {authority.label:.32}, who is in allOf")
         proofs.append(proof)
     if requirement.any_of:
         found = [proof for each in requirement.any_of if (proof := court.proof(each)) is not None]
         different = {proof.key or proof.identity: proof for proof in found}
         if len(different) < requirement.minimum:
-            wanted = " or ".join(each.label for each in requirement.any_of[:4])
-            what = f"it is not signed by {wanted}"
+            wanted = " or ".join(f"{each.label:.32}" for each in requirement.any_of[:2])
+            more = len(requirement.any_of) - 2
+            what = f"it is not signed by {wanted}{f' or {more} others' if more > 0 else ''}"
             if found:
                 what = f"it is signed by {len(different)} of those in anyOf, and {requirement.minimum} are needed"
             raise court.error(whose, what)
         proofs += different.values()
+    for statement in requirement.statements:
+        court.forget()
+        attested = next((proof for each in statement.signers if (proof := court.proof(each, statement.asked))), None)
+        if attested is None:
+            by = " or ".join(f"{each.label:.48}" for each in statement.signers[:2])
+            raise court.error(whose, f"{statement.asked.predicate_type:.80} is not attested by {by}")
+        proofs.append(attested)
     return tuple(proofs)
 
 
@@ -111,126 +120,116 @@ class _Court:
         self._requirement = requirement
         self._evidence = evidence
         self._subject = subject
-        self._why = ""
-        """What was wrong with the signature that came nearest."""
-        self._bytes_left = _MAX_HASHED
-        self._module: bytes | None = None
+        found, digests = evidence.signatures, subject.digests
+        self._direct = Direct(found, digests=digests, module=subject.module, read=subject.read)
+        self._signatures = cosign.Signatures((each for each in found if not is_direct(each)), digests)
+        self._signings = Signings(found, requirement.trust_root)
+        self._why = (0, "", "")
+        """Of the signature that came nearest: how near, what was wrong with it, and what to do."""
 
-    def proof(self, authority: Authority) -> Proof | None:
-        """A signature of the artifact by a signer; None where there is none that counts."""
+    def proof(self, authority: Authority, asked: Attestation | None = None) -> Proof | None:
+        """A signature of the artifact by a signer, or an attestation; None where there is none that counts."""
         if not self._counts(authority):
             return None
-        for signature in self._evidence.signatures:
-            proof = None
-            if authority.kind == "key":
-                proof = self._by_key(authority, signature)
-            elif authority.kind == "ed25519" and signature.form == "ed25519":
-                proof = self._by_ed25519(authority, signature)
-            if proof is not None:
-                return proof
-        return None
+        if authority.kind == "key":
+            return self._by_key(authority, asked) or self._by_bytes(authority, asked)
+        if authority.kind == "ed25519":
+            return self._by_bytes(authority, asked)
+        return self._by_identity(authority, asked) if authority.identity is not None else None
+
+    def forget(self) -> None:
+        """Begin with another question: what was wrong with the answers to the last one is no reason any more."""
+        self._why = (0, "", "")
 
     def error(self, whose: str, what: str) -> SignatureError:
         """Why evidence does not do."""
-        number = len(self._evidence.signatures)
-        has = "it has no signature" if not number else self._why or f"none of its {number} signatures is by them"
-        return SignatureError(f"{whose}: {what}: {has}; sign {self._evidence.digest} with one of these keys")
+        _, has, todo = max(self._why, (1, *self._nothing()), key=lambda each: each[0])
+        return SignatureError(f"{whose:.60}: {what}: {has}; {todo}")
+
+    def _nothing(self) -> tuple[str, str]:
+        """What there is instead of a signature by the right key, and what to do."""
+        signatures = self._signatures
+        todo = f"sign {self._evidence.digest}, and push that beside it"
+        others = len(signatures) - signatures.about
+        if signatures.about:
+            keys = ", ".join(f"{each:.19}" for each in signatures.hints[:2])
+            has = f"{_of(signatures.about)} by other keys{f' ({keys})' if keys else ''}"
+        elif others:
+            has = f"{_of(others)} of another digest"
+        else:
+            has = f"{_of(signatures.malformed)} malformed" if signatures.malformed else "it has no signature"
+        notes = [f"of them and the keys {cosign.MAX_TRIED} pairs are tried"] if signatures.exhausted else []
+        return " ".join([has, *(f"({each})" for each in notes or self._evidence.notes)]), todo
+
+    def _wrong(self, near: int, why: str, todo: str) -> bool:
+        self._why = max(self._why, (near, why, todo), key=lambda each: each[0])
+        return False
 
     def _counts(self, authority: Authority) -> bool:
-        subject = self._subject
+        subject, label = self._subject, f"{authority.label:.32}"
         if authority.repositories and not matches_any(authority.repositories, subject.repository):
-            self._why = f"{authority.label} may not sign for {subject.repository or 'a source without a repository'}"
-            return False
+            place = f"{subject.repository:.80}" or "a source without a repository"
+            return self._wrong(5, f"{label} may not sign for {place}", "see to repositories of that signer")
         if authority.plugins and not any(matches(each, subject.plugin) for each in authority.plugins):
-            self._why = f"{authority.label} may not sign for a plugin named '{subject.plugin}'"
-            return False
+            plugin = f"a plugin named '{subject.plugin:.80}'"
+            return self._wrong(5, f"{label} may not sign for {plugin}", "see to plugins of that signer")
         return True
 
-    def _by_key(self, authority: Authority, signature: Signature) -> Proof | None:
-        blob = blobs.message_signature(signature.payload) if signature.form == "bundle" else None
-        if blob is not None:
-            return self._by_blob(authority, signature, blob)
+    def _by_key(self, authority: Authority, asked: Attestation | None) -> Proof | None:
+        kind = asked.predicate_type if asked is not None else ""
         for key in authority.keys:
-            try:
-                claim = cosign.claim_of(signature, key)
-            except cosign.NotAClaimError:
-                return None
-            if claim is not None and self._is_meant(authority, claim):
-                return Proof(signer=authority.label, key=key.id, signature=signature)
+            for signature, claim in self._signatures.by(key):
+                if self._is_meant(authority, claim, asked):
+                    return Proof(signer=authority.label, key=key.id, predicate_type=kind, signature=signature)
         return None
 
-    def _by_ed25519(self, authority: Authority, signature: Signature) -> Proof | None:
-        if not signature.signature:
-            self._why = self._why or "what is there as its signature is not 64 bytes in base64"
+    def _by_bytes(self, authority: Authority, asked: Attestation | None) -> Proof | None:
+        """By a signature over the bytes that were fetched, or over the module: such a one attests nothing."""
+        if asked is not None:
             return None
-        module, manifest = self._subject.module, signature.payload or None
-        for key in authority.keys:
-            if ed25519.verify(key, signature.signature, module_sha256=module, manifest=manifest):
-                return Proof(signer=authority.label, key=key.id, signature=signature)
-        for key in authority.keys:
-            if self._is_legacy(key, signature.signature):
-                if authority.legacy:
-                    return Proof(signer=authority.label, key=key.id, signature=signature)
-                self._why = (
-                    f"the signature by {authority.label} is over the module alone, as HeliosDB's tool makes it, and "
-                    "says nothing of the manifest; sign it with Hookline, or set ed25519.legacy"
-                )
-                return None
+        verify = self._direct.detached if authority.kind == "ed25519" else self._direct.blob
+        found = verify(authority)
+        if found is not None:
+            return Proof(signer=authority.label, key=found[1].id, signature=found[0])
+        self._wrong(*self._direct.why)
         return None
 
-    def _by_blob(self, authority: Authority, signature: Signature, blob: bytes) -> Proof | None:
-        """By a signature over the file that was fetched."""
-        subject = self._subject
-        is_module = f"sha256:{subject.module}" in subject.digests
-        for key in authority.keys:
-            if blobs.is_signed(key, blob, subject.digests, self._bytes if is_module else bytes):
-                return Proof(signer=authority.label, key=key.id, signature=signature)
-            if blobs.needs_file(key) and not is_module:
-                self._why = (
-                    f"what {authority.label} signs with a key of this kind can be verified of a bare module only"
+    def _by_identity(self, authority: Authority, asked: Attestation | None) -> Proof | None:
+        assert authority.identity is not None  # noqa: S101 - whoever calls has looked
+        for signature, signing, claim in self._signings.by(authority.identity):
+            if self._is_meant(authority, claim, asked):
+                return Proof(
+                    signer=authority.label,
+                    identity=signing.subject,
+                    log_index=signing.log_index,
+                    time=signing.time,
+                    predicate_type=asked.predicate_type if asked is not None else "",
+                    signature=signature,
                 )
-        self._why = self._why or f"the signature is of another file, or not by {authority.label}"
+        if self._signings.why:
+            self._wrong(2, self._signings.why, f"have {authority.label:.80} sign {self._evidence.digest}")
         return None
 
-    def _is_legacy(self, key: PublicKey, signature: bytes) -> bool:
-        """Whether a signature is one over the module's bytes by this key."""
-        module = self._bytes()
-        return bool(module) and ed25519.verify_legacy(key, signature, module=module)
-
-    def _bytes(self) -> bytes:
-        """The module's bytes, for one more key and signature; none where they cannot be had or were tried enough."""
-        if self._module is None:
-            self._module = self._read()
-        self._bytes_left -= len(self._module)
-        if self._bytes_left >= 0:
-            return self._module
-        self._why = "there are more keys and signatures than can be tried on a module of its size"
-        return b""
-
-    def _read(self) -> bytes:
-        """The module's bytes; none where they are not what they were."""
-        try:
-            found = self._subject.read() if self._subject.read is not None else b""
-        except OSError as error:
-            self._why = f"the module's file cannot be read: {error.strerror}"
-            return b""
-        if hashlib.sha256(found).hexdigest() == self._subject.module:
-            return found
-        self._why = "the module's file is not what it was"
-        return b""
-
-    def _is_meant(self, authority: Authority, claim: cosign.Claim) -> bool:
+    def _is_meant(self, authority: Authority, claim: cosign.Claim, asked: Attestation | None) -> bool:
         """Whether what was signed is this artifact, under this name."""
-        if claim.predicate_type not in {"", cosign.SIGN_PREDICATE}:
-            return False
+        digest = self._evidence.digest
         if not claim.digests & self._subject.digests:
-            self._why = "the signature is of another digest"
-            return False
+            return self._wrong(2, "what they have signed is another digest", f"have them sign {digest}")
+        if asked is not None:
+            why_it_is_not = why_not(asked, claim)
+            return why_it_is_not is None or self._wrong(3, why_it_is_not, f"have them attest {digest}")
+        if claim.predicate_type not in {"", cosign.SIGN_PREDICATE}:
+            why = f"they have only attested {claim.predicate_type:.60}, and that is no signature"
+            return self._wrong(3, why, f"have them sign {digest}")
         known = {"", *_names(self._subject.repository)}
         if claim.repository not in known and not matches_any(authority.signed_as, claim.repository):
-            self._why = f"the signature is for the repository {claim.repository}, and not for this one"
-            return False
+            why = f"what they have signed is for the repository {claim.repository:.80}"
+            return self._wrong(4, why, "have them sign it under this name, or name that repository in signedAs")
         return True
+
+
+def _of(number: int) -> str:
+    return "its signature is" if number == 1 else f"its {number} signatures are"
 
 
 def _names(repository: str) -> Iterator[str]:

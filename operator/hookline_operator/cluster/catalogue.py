@@ -212,8 +212,7 @@ class Catalogue:
     def put_default_account(self, namespace: str, pull_secrets: list[str]) -> None:
         """Take in the pull secrets of a namespace's service account ``default``."""
         self.default_pull_secrets[namespace] = pull_secrets
-        for plugin in self.plugins_in(namespace):
-            self.tell_plugin(plugin.key)
+        self.tell_in(namespace)
 
     def tell_plugin(self, key: Key) -> None:
         """Call the listeners of ``plugin_changed``: something about this plugin may have changed."""
@@ -223,6 +222,11 @@ class Catalogue:
     def tell_all(self) -> None:
         """The same for every plugin."""
         for plugin in self.all_plugins():
+            self.tell_plugin(plugin.key)
+
+    def tell_in(self, namespace: str) -> None:
+        """The same for every plugin of a namespace."""
+        for plugin in self.plugins_in(namespace):
             self.tell_plugin(plugin.key)
 
     def plugin(self, key: Key) -> Plugin | None:
@@ -284,7 +288,7 @@ class Catalogue:
     def can_go_back(self, plugin: Plugin) -> bool:
         """Whether there is a revision before the current one that the pods could be given now."""
         before = self.before(plugin)
-        return before is not None and self.inputs_now(before) == before.inputs
+        return before is not None and self.settings_are_as_checked(before)
 
     def to_run(self, plugin: Plugin) -> Revision | None:
         """What the plugin's pods should run: the current revision, or the one before it while that is held."""
@@ -305,6 +309,11 @@ class Catalogue:
         if now == revision.inputs:
             return now
         return tuple(self.as_known(revision.namespace, dict(now), known, dict(revision.contents)).items())
+
+    def settings_are_as_checked(self, revision: Revision) -> bool:
+        """Whether what its settings come from is what it was; keys that signatures are verified with are not meant."""
+        then, now = (dict(each) for each in (revision.inputs, self.inputs_now(revision)))
+        return all(now[name] == version for name, version in then.items() if name not in revision.keys)
 
     def as_known(
         self, namespace: str, now: Versions, known: Versions, contents: Mapping[str, str]

@@ -14,7 +14,7 @@ import orjson
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from hookline_api import json_cost
+from hookline_api import json_cost, trust
 from hookline_api.base import API_VERSION, KIND
 from hookline_api.bundle import LoadFailure
 from hookline_api.config import MAX_CONFIG_VALUES
@@ -23,10 +23,13 @@ from hookline_api.outbound import references
 from hookline_api.resources import Selector, WasmPlugin
 from hookline_api.sources import source_names
 from hookline_api.status import RollbackStatus, WasmPluginStatus
+from hookline_artifacts.trust.policy import asked_by
 from hookline_operator.cluster.revisions import MAX_DEPTH, is_deeper, kept
 from hookline_operator.status.reasons import CAUSES, TROUBLES
 
 if TYPE_CHECKING:
+    from hookline_api.trust import Document, ObjectKey
+    from hookline_artifacts.trust.policy import Asked
     from hookline_operator.cluster.kube import Key, Object
 
 _TOO_DEEP: Final = f"config is nested deeper than {MAX_DEPTH} levels"
@@ -53,7 +56,13 @@ class Facts(NamedTuple):
     asks: bool
     """Whether it names anything outside its pods that it may ask."""
     refers_to: list[tuple[str, bool]]
-    """Every object that it names, as ``Kind/name``, and whether settings or the module are in it."""
+    """Every object that it names, as ``Kind/name``, and whether settings, keys or the module are in it."""
+    keys: frozenset[str]
+    """Of these, those that hold nothing but keys that signatures are verified with."""
+    asked: Asked
+    """What policies judge."""
+    wants_signatures: bool
+    """Whether it asks for any itself."""
 
 
 @dataclass(frozen=True)
@@ -147,12 +156,18 @@ class Plugin:
         if isinstance(spec, dict) and isinstance(spec.get("config"), dict):
             spec["config"] = {}
         try:
-            read = parse_plugin(self.namespace, self.name, self.uid, self.generation, spec).spec
+            resource = parse_plugin(self.namespace, self.name, self.uid, self.generation, spec)
         except ValidationError:
             return None
+        read = resource.spec
         found = [(f"Secret/{each.secret_ref.name}", True) for each in read.config_from if each.secret_ref]
         found += [(f"ConfigMap/{each.config_map_ref.name}", True) for each in read.config_from if each.config_map_ref]
         found += [(f"Secret/{name}", True) for name in sorted({each.name for _, each in references(read)})]
+        verify = read.verify
+        documents = [] if verify is None else trust.documents(verify.signatures)
+        keys = {f"{kind}/{each.name}" for document in documents for kind, each in _objects(document)}
+        keys -= {each for each, _ in found}
+        found += [(each, True) for each in sorted(keys)]
         source = read.source
         if source.config_map is not None:
             found.append((f"ConfigMap/{source.config_map.name}", True))
@@ -167,6 +182,9 @@ class Plugin:
             observes=bool(read.hooks) and all(hook in OBSERVERS for hook in read.hooks),
             asks=bool(read.egress or source_names(read, read.kv.valkey)),
             refers_to=found,
+            keys=frozenset(keys) - ({f"ConfigMap/{source.config_map.name}"} if source.config_map else set()),
+            asked=asked_by(resource),
+            wants_signatures=verify is not None and verify.wanted,
         )
 
     @cached_property
@@ -258,6 +276,7 @@ def _names(spec: Any) -> frozenset[str]:
     found += [_at(oci, "caConfigMap", "name"), _at(spec, "source", "configMap", "name")]
     for part in ("dataSources", "caches", "egress", "kv"):
         found += _secrets_in(_at(spec, part))
+    found += _documents_in(_at(spec, "verify"))
     return frozenset(each for each in found if isinstance(each, str))
 
 
@@ -270,6 +289,21 @@ def _secrets_in(node: Any, levels: int = _LEVELS) -> list[Any]:
         elif levels:
             found += _secrets_in(value, levels - 1)
     return found
+
+
+def _documents_in(node: Any, levels: int = _LEVELS) -> list[Any]:
+    """The names of what looks like the objects of a ``Document``."""
+    found = [_at(node, "secret", "name"), _at(node, "configMap", "name")]
+    for value in node.values() if isinstance(node, dict) else _list(node):
+        if levels:
+            found += _documents_in(value, levels - 1)
+    return found
+
+
+def _objects(document: Document) -> list[tuple[str, ObjectKey]]:
+    """The object that a document is kept in, with its kind."""
+    both = (("Secret", document.secret), ("ConfigMap", document.config_map))
+    return [(kind, each) for kind, each in both if each is not None]
 
 
 def _at(node: Any, *names: str) -> Any:

@@ -226,11 +226,15 @@ class Policies:
 
     async def run(self) -> None:
         """Look at the keys of policies again and again, for ever."""
+        looked = 0.0
         try:
             while True:
+                await asyncio.sleep(_AGAIN_S)
+                looked += _AGAIN_S
                 broken = any(made.broken and known.spec is not None for known, made in self._in_force.values())
-                await asyncio.sleep(_AGAIN_S if broken else self._look_s)
-                await self._look()
+                if broken or looked >= self._look_s:
+                    await self._look()
+                    looked = 0.0
         finally:
             for each in self._coming.values():
                 each.cancel()

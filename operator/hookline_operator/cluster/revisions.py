@@ -14,15 +14,18 @@ from __future__ import annotations
 import hashlib
 import hmac
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import orjson
+from pydantic import Field
 
 from hookline_api.base import API_VERSION, KIND, Name, Resource
 from hookline_api.bundle import BundleArtifact
 from hookline_api.hooks import Hook
 from hookline_api.revisions import MAX_REVISION, REVISION_KIND
+from hookline_api.status import SignatureStatus
 from hookline_artifacts.errors import FetchError
+from hookline_artifacts.trust.evidence import MAX_EVIDENCE
 from hookline_operator.cluster.kube import MANAGER
 
 if TYPE_CHECKING:
@@ -37,6 +40,10 @@ OLD_API: Final = ("apps/v1", "controllerrevisions")
 MAX_DEPTH: Final = 100
 """Levels of a spec. Each parser and serializer on the way to a guest's settings ends at 200 or more."""
 
+_CAME_LATER: Final = ("keys", "evidence", "signatures", "met", "audits")
+"""Fields of ``Template`` that an older operator does not know."""
+_OF_ARTIFACT: Final = ("version", "asks", "evidence")
+"""The same of its artifact."""
 _PURPOSE: Final = "hookline.dev/revision/1"
 """What a seal is for: so that nothing else that the same key signs is one."""
 _MAX_DIGEST: Final = 256
@@ -60,10 +67,30 @@ class Template(Resource):
     """Digests, by the operator's key, of the contents of both kinds of objects (``objects.digest``)."""
     notes: list[str] = []
     """What is legal, and may not be what was meant."""
+    keys: list[str] = []
+    """Of the ``inputs`` those that hold nothing but keys that signatures are verified with."""
+    evidence: Annotated[str, Field(max_length=MAX_EVIDENCE)] = ""
+    """The file of ``artifact.evidence``."""
+    signatures: list[SignatureStatus] = []
+    """What was verified."""
+    met: list[str] = []
+    """``Requirement.fingerprint`` of everything that it was verified by."""
+    audits: dict[str, str] = {}
+    """By fingerprint, why it does not meet what a policy in Audit asks for."""
 
     def text(self) -> str:
-        """The text that is kept: JSON with its names in order."""
-        return orjson.dumps(self.model_dump(mode="json", by_alias=True), option=orjson.OPT_SORT_KEYS).decode()
+        """The text that is kept: JSON with its names in order.
+
+        Fields that came later stand in it only where they say something: a revision's name is made of its text.
+        """
+        data = self.model_dump(mode="json", by_alias=True)
+        for name in _CAME_LATER:
+            if not data[name]:
+                del data[name]
+        for name in _OF_ARTIFACT:
+            if data["artifact"][name] is None:
+                del data["artifact"][name]
+        return orjson.dumps(data, option=orjson.OPT_SORT_KEYS).decode()
 
 
 class Seal:
@@ -120,6 +147,8 @@ class Revision:
     """When it was last written, by the API server's clock: RFC 3339 in UTC, so that texts sort as times do."""
     claim: tuple[str, str] | None = None
     """Its ``short`` and its module's sha256, if ``short`` is of this text: what a status can vouch for."""
+    keys: frozenset[str] = frozenset()
+    """As in the template."""
     digest: str = field(default="", repr=False)
     seal: str | None = field(default=None, repr=False)
     """Both as the object has them."""
@@ -223,6 +252,9 @@ def _revision(found: Object, uid: str, number: Any, data: Any, text: bytes, *, o
     contents = data.get("contents") or {}
     if not isinstance(contents, dict) or not all(isinstance(each, str) for each in contents.values()):
         return None
+    keys = data.get("keys") or []
+    if not isinstance(keys, list) or not all(isinstance(each, str) for each in keys):
+        return None
     metadata = found["metadata"]
     times = [metadata.get("creationTimestamp"), *(each.get("time") for each in metadata.get("managedFields") or ())]
     return Revision(
@@ -236,6 +268,7 @@ def _revision(found: Object, uid: str, number: Any, data: Any, text: bytes, *, o
         old=old,
         written=max((each for each in times if each), default=""),
         claim=_claim(metadata["name"], uid, data),
+        keys=frozenset(keys),
     )
 
 

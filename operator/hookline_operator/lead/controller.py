@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from hookline_artifacts.fetch import Fetcher
     from hookline_artifacts.objects import Objects
+    from hookline_artifacts.trust.policy import Policy
     from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.kube import Key
     from hookline_operator.cluster.plugins import Plugin
@@ -54,16 +55,22 @@ class Controller:
         objects: Objects,
         metrics: Metrics,
         *,
+        policies: Callable[[Plugin], tuple[Policy, ...]],
         seal: Seal,
         leads: Callable[[], bool],
     ) -> None:
-        """``leads`` is asked before each write: whether no other replica can lead meanwhile."""
+        """``policies`` gives those that apply to a plugin.
+
+        ``leads`` is asked before each write: whether no other replica can lead meanwhile.
+        """
         self._catalogue = catalogue
         self._leads = leads
         self._dirty: set[Key] = set()
         self._woken = asyncio.Event()
         self._keeper = Keeper(kube, catalogue, seal, metrics, check_term=self._check_term, update=self.update)
-        self._resolver = Resolver(catalogue, fetcher, objects, metrics, keep=self._keeper.keep, update=self.update)
+        self._resolver = Resolver(
+            catalogue, fetcher, objects, metrics, policies=policies, keep=self._keeper.keep, update=self.update
+        )
         self._settling = Settling(catalogue, bundles, fleet, self._keeper)
         self._publisher = Publisher(
             kube,

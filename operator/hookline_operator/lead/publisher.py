@@ -64,6 +64,8 @@ _BACK_S: Final = 2.0
 _REWRITE_FIRST_S: Final = 2.0
 _REWRITE_LAST_S: Final = 30.0
 _INVALID: Final = 422
+_OF_TRUST: Final = frozenset({"version", "signer", "signatures"})
+"""Fields of ``status.artifact`` that came later."""
 _UNDECLARED: Final = "field not declared in schema"
 _RECONNECT_S: Final = 12.0
 """How long a new leader waits for sidecars before it says that they are gone."""
@@ -407,7 +409,9 @@ def _as_before(status: dict[str, Any]) -> dict[str, Any]:
     conditions = [each for each in status.get("conditions") or () if each.get("type") not in later]
     failures = [{name: told for name, told in each.items() if name != "hook"} for each in status.get("failures") or ()]
     pods = {name: number for name, number in (status.get("pods") or {}).items() if name != "unguarded"}
-    rest = {name: told for name, told in status.items() if name != "rolledBack"}
+    artifact = {name: told for name, told in (status.get("artifact") or {}).items() if name not in _OF_TRUST}
+    rest = {name: told for name, told in status.items() if name not in {"rolledBack", "artifact"}}
+    rest |= {"artifact": artifact} if artifact else {}
     return rest | {"conditions": conditions, "failures": failures, "pods": pods}
 
 

@@ -19,24 +19,40 @@ from pydantic import ValidationError
 
 from hookline_api import sentences
 from hookline_api.abi import permission_warning, ungranted_imports
-from hookline_api.status import ArtifactStatus
+from hookline_api.resources import granted
+from hookline_api.status import ArtifactStatus, SignatureStatus
 from hookline_artifacts import patience
-from hookline_artifacts.errors import ConfigError, FetchError, LoadError, NotGrantedError, VerifyError
+from hookline_artifacts.errors import (
+    ConfigError,
+    FetchError,
+    IncreasedError,
+    LoadError,
+    NotGrantedError,
+    PolicyError,
+    SignatureError,
+    VerifyError,
+)
 from hookline_artifacts.resolve import asks, registry_access, resolve
 from hookline_artifacts.schema_check import check_apart
 from hookline_artifacts.threads import on_behalf_of
+from hookline_operator.cluster.compliance import Proven, audits, complies, with_permissions
 from hookline_operator.cluster.kube import KubeError
 from hookline_operator.cluster.revisions import Template
+from hookline_operator.status.conditions import cut
 from hookline_operator.status.observation import Resolution
+from hookline_operator.status.reasons import PERMISSIONS_INCREASED, POLICY_FORBIDS, SIGNATURE_FAILED
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from hookline_api.bundle import BundleArtifact
     from hookline_artifacts.fetch import Fetcher
     from hookline_artifacts.objects import Objects
+    from hookline_artifacts.trust.policy import Asked, Policy
+    from hookline_artifacts.trust.trial import Trust
     from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.kube import Key
-    from hookline_operator.cluster.plugins import Plugin
+    from hookline_operator.cluster.plugins import Facts, Plugin
     from hookline_operator.cluster.revisions import Revision
     from hookline_operator.metrics import Metrics
 
@@ -49,6 +65,8 @@ _PENDING_S: Final = 2.0
 _MAX_IMPORTS: Final = 256
 _MAX_NOTES: Final = 8
 _MAX_NOTE: Final = 300
+_MAX_SIGNATURES: Final = 8
+_MAX_SIGNER: Final = 512
 
 log = logging.getLogger("hookline.controller")
 
@@ -59,6 +77,7 @@ class _Summary(NamedTuple):
     artifact: ArtifactStatus
     imports: list[str]
     notes: list[str]
+    proven: Proven
 
 
 @dataclass(slots=True)
@@ -79,8 +98,12 @@ class _Track:
     note: str = ""
     """What went wrong when the tag was asked again, while what it meant before runs."""
     again: asyncio.TimerHandle | None = None
-    good: tuple[object, bool] = (None, False)
-    """What was compared last, and whether the current revision is what the resource asks for."""
+    good: tuple[object, Proven | None] = (None, None)
+    """What was compared last, and the current revision, where it is what the resource asks for."""
+    allowed: tuple[object, bool] = (None, False)
+    """That revision and the policies that it was held against last, and whether it is all that they ask for."""
+    waits: str = ""
+    """The reason, where what a tag means by now is refused: whoever mends that wants the tag to be asked again."""
     summary: tuple[Revision | None, _Summary | None] = (None, None)
     """The current revision and its summary, once somebody asked for it."""
 
@@ -102,13 +125,15 @@ class Resolver:
         objects: Objects,
         metrics: Metrics,
         *,
+        policies: Callable[[Plugin], tuple[Policy, ...]],
         keep: Callable[[Plugin, Template], Awaitable[None]],
         update: Callable[[Key], None],
     ) -> None:
-        """``keep`` makes a template the plugin's current revision.
+        """``policies`` gives those that apply now. ``keep`` makes a template the plugin's current revision.
 
         ``update`` is called when a resolution has moved on.
         """
+        self._policies = policies
         self._catalogue = catalogue
         self._fetcher = fetcher
         self._objects = objects
@@ -147,6 +172,7 @@ class Resolver:
             plugin.generation,
             self._catalogue.inputs(plugin.namespace, plugin.refers_to),
             tuple(self._catalogue.default_pull_secrets.get(plugin.namespace, ())),
+            self._policies(plugin),
         )
         if self._good(track, plugin):
             if track.error is not None or (track.task is not None and track.start != start):
@@ -155,11 +181,12 @@ class Resolver:
                 self._stop(track)  # perhaps what kept its tag from being asked for is mended: a pull secret, say
                 self._begin(track, plugin, ask_again=True)
             track.start, track.error = start, None
+            track.waits = track.waits if track.note else ""
             self._track_tag(track, plugin)
         elif track.start != start or (track.task is None and track.error is None):
             self._stop(track)
             track.start, track.attempts = start, 0
-            self._begin(track, plugin)
+            self._begin(track, plugin, ask_again=bool(track.waits) and self._same(track, plugin) is None)
 
     def shown_from(self, plugin: Plugin) -> float | None:
         """From when (monotonic) the status tells of the resolution; 0 where none is under way.
@@ -183,19 +210,22 @@ class Resolver:
         artifact = summary.artifact if summary is not None else None
         short = revision.short if revision is not None else None
         if summary is not None and self._good(track, plugin):
-            ungranted = _ungranted(plugin, summary.imports)
+            ungranted = _ungranted(plugin, summary.imports, summary.proven.artifact)
             return Resolution(
                 state="Good",
                 artifact=artifact,
                 revision=short,
                 message=track.note,
+                waits=track.waits if track.note else "",
                 warnings=[permission_warning(ungranted)] if ungranted else [],
                 notes=summary.notes,
+                audits=self._audits(plugin, summary.proven),
             )
         if track.error is not None:
             return Resolution(
                 state="Failed",
                 cause=track.error.cause,
+                reason=_reason_of(track.error),
                 message=str(track.error),
                 transient=isinstance(track.error, FetchError) and track.error.transient,
                 ungranted=isinstance(track.error, NotGrantedError),
@@ -208,23 +238,43 @@ class Resolver:
         )
 
     def _good(self, track: _Track, plugin: Plugin) -> bool:
-        """Whether the current revision is what the resource asks for, as far as is known without asking anybody."""
+        """Whether the current revision is what the resource asks for, and allowed, without asking anybody."""
+        same, facts = self._same(track, plugin), plugin.facts
+        if same is None or facts is None:
+            return False
+        policies = self._policies(plugin)
+        if not policies:
+            return True
+        if track.allowed[0] != (same, policies):
+            track.allowed = (same, policies), complies(policies, _asked(facts, same.artifact), same)
+        return track.allowed[1]
+
+    def _same(self, track: _Track, plugin: Plugin) -> Proven | None:
+        """The current revision, where it is what the resource asks for, whatever policies say."""
         revision = self._catalogue.current(plugin)
         if revision is None:
-            return False
+            return None
         inputs = self._catalogue.inputs_now(revision)
         seen = (revision, plugin.spec, inputs)
         if track.good[0] != seen:
             try:
-                template = revision.parsed()
-                same = inputs == revision.inputs and template.spec == orjson.loads(plugin.spec)
-                if same and (plugin.facts is None or plugin.facts.is_strict):
-                    # An operator that did not ask may have stored it. It goes on, as what ran before any wrong change.
-                    same = plugin.facts is not None and not _ungranted(plugin, template.imports)
+                template, facts = revision.parsed(), plugin.facts
+                same = inputs == revision.inputs and template.spec == orjson.loads(plugin.spec) and facts is not None
+                # An operator that did not ask may have stored it. It goes on, as what ran before any wrong change.
+                if same and facts is not None and facts.is_strict:
+                    same = not _ungranted(plugin, template.imports, template.artifact)
+                if same and facts is not None and facts.wants_signatures:
+                    same = bool(template.met)
             except ValidationError:
                 same = False
-            track.good = (seen, same)
+            track.good = seen, Proven.of(template) if same else None
         return track.good[1]
+
+    def _audits(self, plugin: Plugin, proven: Proven) -> list[str]:
+        policies, facts = self._policies(plugin), plugin.facts
+        if not policies or facts is None:
+            return []
+        return [each[:_MAX_NOTE] for each in audits(policies, _asked(facts, proven.artifact), proven)[:_MAX_NOTES]]
 
     @staticmethod
     def _stop(track: _Track) -> None:
@@ -265,10 +315,12 @@ class Resolver:
         if error is None and not self._good(track, plugin):
             error = FetchError("it changed while it was being resolved")
         if error is None:
-            track.error, track.attempts, track.note = None, 0, ""
+            track.error, track.attempts, track.note, track.waits = None, 0, "", ""
         else:
             # What somebody has to mend first may be mended where the tag is: then what it meant before says nothing.
-            moved = isinstance(error, VerifyError) or (isinstance(error, FetchError) and not error.transient)
+            moved = isinstance(error, VerifyError | IncreasedError) or (
+                isinstance(error, FetchError) and not error.transient
+            )
             self._note_failure(track, plugin, error, ask_again=ask_again or moved)
         self._update(plugin.key)
 
@@ -277,6 +329,11 @@ class Resolver:
         runs = self._good(track, plugin)
         if (track.error is None or str(track.error) != str(error)) and track.note != str(error):
             log.warning("plugin '%s/%s' cannot be resolved (%s): %s", *plugin.key, error.cause, error)
+        policy = error.policy if isinstance(error, VerifyError) else ""
+        if policy:
+            self._metrics.refused(policy, "Enforce")
+        if isinstance(error, VerifyError | IncreasedError):
+            track.waits = _reason_of(error)
         if runs:
             track.note = str(error)  # the tag cannot be asked again: what it meant before goes on
         else:
@@ -322,6 +379,7 @@ class Resolver:
         # Who was let in once with the same passwords need not ask again: new settings do not wait for a registry.
         known = before is not None and before.proven == proven
         same = known and before is not None and before.spec.get("source") == orjson.loads(plugin.spec).get("source")
+        policies = self._policies(plugin)
         resolved = await resolve(
             resource,
             fetcher=self._fetcher,
@@ -330,11 +388,16 @@ class Resolver:
             ask_again=ask_again,
             access=access,
             prove=not same,
+            policies=policies,
+            pinned=not ask_again and self._same(track, plugin) is not None,
+            kept=before.evidence.encode() if before is not None and before.evidence else None,
         )
         if resolved.description.config_schema is not None:
             async with self._checks:
                 schema, made = resolved.description.config_schema, resolved.entry
                 await check_apart(made.config, schema, secret_paths=made.secret_paths)
+        found = resolved.trust
+        self._count(found, policies)
         assert resolved.entry.artifact is not None  # noqa: S101 - what is resolved has one
         return Template(
             plugin=plugin.name,
@@ -346,8 +409,22 @@ class Resolver:
             inputs=self._catalogue.as_known(namespace, inputs, before.inputs if before is not None else {}, kept),
             proven=proven,
             contents=self._catalogue.contents(namespace, {**pulled, **inputs}),
-            notes=[note[:_MAX_NOTE] for note in resolved.notes[:_MAX_NOTES]],
+            # Policies in Audit are asked again whenever the status is made.
+            notes=[note[:_MAX_NOTE] for note in resolved.notes if note not in found.notes][:_MAX_NOTES],
+            keys=sorted(plugin.facts.keys) if plugin.facts is not None else [],
+            evidence=found.evidence.decode() if found.evidence is not None else "",
+            signatures=_signatures(found),
+            met=sorted(found.met),
+            audits=_unmet(policies, found),
         )
+
+    def _count(self, trust: Trust, policies: Sequence[Policy]) -> None:
+        """What was verified, and what policies in Audit would have refused."""
+        for policy in policies:
+            if any(name == policy.name for name, _ in trust.audits):
+                self._metrics.refused(policy.name, "Audit")
+        if trust.met:
+            self._metrics.verified(trust.seconds)
 
     def _current_template(self, plugin: Plugin) -> Template | None:
         revision = self._catalogue.current(plugin)
@@ -365,12 +442,56 @@ class Resolver:
             sha256=template.artifact.sha256,
             layout=template.artifact.layout,
             size=template.artifact.size,
+            version=template.artifact.version,
+            signer=template.signatures[0].signer if template.signatures else None,
+            signatures=template.signatures,
             hooks=[hook.value for hook in template.hooks],
             imports=template.imports[:_MAX_IMPORTS],
         )
-        return _Summary(artifact, template.imports, template.notes)
+        return _Summary(artifact, template.imports, template.notes, Proven.of(template))
 
 
-def _ungranted(plugin: Plugin, imports: list[str]) -> dict[str, str]:
+def _ungranted(plugin: Plugin, imports: list[str], artifact: BundleArtifact) -> dict[str, str]:
     """What the module imports and the resource does not grant."""
-    return ungranted_imports(imports, plugin.facts.permissions if plugin.facts is not None else ())
+    has = granted(plugin.facts.asked, artifact.asks or ()) if plugin.facts is not None else ()
+    return ungranted_imports(imports, has)
+
+
+def _asked(facts: Facts, artifact: BundleArtifact) -> Asked:
+    """What policies judge of a plugin that has this artifact."""
+    return with_permissions(facts.asked, granted(facts.asked, artifact.asks or ()))
+
+
+def _reason_of(error: LoadError) -> str:
+    """The reason of the conditions, where it says more than the cause."""
+    reasons = {SignatureError: SIGNATURE_FAILED, PolicyError: POLICY_FORBIDS, IncreasedError: PERMISSIONS_INCREASED}
+    return next((reason for kind, reason in reasons.items() if isinstance(error, kind)), "")
+
+
+def _signatures(trust: Trust) -> list[SignatureStatus]:
+    """What was verified: each signature once, with everybody who asked for it."""
+    asked: dict[tuple[str, str | None, int | None, str | None], list[str]] = {}
+    for whose, proof in trust.proofs:
+        asked.setdefault((proof.signer, proof.key, proof.log_index, proof.time), []).append(whose)
+    return [
+        SignatureStatus(
+            signer=signer[:_MAX_SIGNER],
+            key=key,
+            asked_by=cut(", ".join(whose), _MAX_NOTE),
+            log_index=log_index,
+            time=time_of_log,
+        )
+        for (signer, key, log_index, time_of_log), whose in list(asked.items())[:_MAX_SIGNATURES]
+    ]
+
+
+def _unmet(policies: Sequence[Policy], trust: Trust) -> dict[str, str]:
+    """By fingerprint, why it does not meet what policies in Audit ask for."""
+    found = {}
+    for each in policies:
+        requirement = each.requirement
+        if requirement is None or requirement.fingerprint in trust.met:
+            continue
+        why = (why for name, why in trust.audits if name == each.name and why.startswith(each.label))
+        found[requirement.fingerprint] = next(why, "it is not signed as it asks")[:_MAX_NOTE]
+    return found

@@ -21,12 +21,15 @@ from hookline_api import bundle as bundle_json
 from hookline_api import json_cost
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_api.distribution import BundleMessage
-from hookline_api.resources import FailurePolicy, Probation, Rollout
+from hookline_api.resources import FailurePolicy, Probation, Rollout, granted
 from hookline_api.selectors import selects
 from hookline_api.standing import policy_of, stands
 from hookline_artifacts import resolve as resolving
 from hookline_artifacts.entry import make_entry
 from hookline_artifacts.errors import ConfigError, FetchError, LoadError
+from hookline_artifacts.threads import in_thread
+from hookline_artifacts.trust.policy import asked_by
+from hookline_operator.cluster.compliance import proves, refusals, unproven
 from hookline_operator.cluster.kept import Kept
 from hookline_operator.cluster.plugins import Plugin, parse_plugin
 from hookline_operator.status.conditions import rolled_back
@@ -34,12 +37,13 @@ from hookline_operator.status.conditions import rolled_back
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hookline_api.resources import Selector
+    from hookline_api.resources import Selector, WasmPlugin
     from hookline_artifacts.objects import Objects
+    from hookline_artifacts.trust.policy import Policy
     from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.kube import Key
     from hookline_operator.cluster.pods import Pod
-    from hookline_operator.cluster.revisions import Revision
+    from hookline_operator.cluster.revisions import Revision, Template
 
 _AGAIN_S: Final = 3.0
 _KEPT_BUNDLES: Final = 512
@@ -55,6 +59,12 @@ class Offer:
     entry: BundlePlugin
     revision: str
     """``entry.revision``, which takes time to compute."""
+
+    @property
+    def evidence(self) -> str:
+        """What proves its artifact, by sha256; empty where nothing was asked for."""
+        artifact = self.entry.artifact
+        return artifact.evidence.sha256 if artifact is not None and artifact.evidence is not None else ""
 
 
 @dataclass(frozen=True)
@@ -106,8 +116,21 @@ class PodBundle:
 class Bundles:
     """Makes bundles, and keeps each until something that went into it changes."""
 
-    def __init__(self, catalogue: Catalogue, objects: Objects, *, key: Callable[[], bytes]) -> None:
-        """``key`` seals entries that hold values of Secrets. It has to be the same for all replicas."""
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        objects: Objects,
+        *,
+        key: Callable[[], bytes],
+        policies: Callable[[Plugin], tuple[Policy, ...]] = lambda _: (),
+    ) -> None:
+        """``key`` seals entries that hold values of Secrets. It has to be the same for all replicas.
+
+        ``policies`` gives those that apply to a plugin now.
+        """
+        self._policies = policies
+        self._refused: dict[Key, tuple[str, frozenset[str]]] = {}
+        """Revisions that were judged, and by which requirements they were refused."""
         self._catalogue = catalogue
         self._objects = objects
         self._key = key
@@ -127,7 +150,13 @@ class Bundles:
         key = tuple(
             part
             for each in offers
-            for part in (each.entry.name, each.revision, repr(each.entry.failure), repr(each.entry.probation))
+            for part in (
+                each.entry.name,
+                each.revision,
+                each.evidence,
+                repr(each.entry.failure),
+                repr(each.entry.probation),
+            )
         )
         known = self._bundles.get((pod.namespace, *key))
         if known is None:
@@ -176,7 +205,8 @@ class Bundles:
     def _fingerprint(self, plugin: Plugin) -> object:
         revision, held = self._catalogue.to_run(plugin), self._catalogue.held(plugin)
         inputs = self._catalogue.inputs_now(revision) if revision is not None else None
-        return plugin.uid, plugin.spec, plugin.failure, revision, inputs, held, self._key()
+        policies = self._policies(plugin)
+        return plugin.uid, plugin.spec, plugin.failure, revision, inputs, held, self._key(), policies
 
     async def _make_offer(self, plugin: Plugin) -> tuple[Offer | None, bool]:
         """The offer, and whether it holds until something changes (and not only until the API answers)."""
@@ -191,11 +221,14 @@ class Bundles:
         if policy == "LastGood" and revision is not None:
             try:
                 selector, last = await self.entry(revision)
+                if forbidden := await self._forbidden(plugin, revision):
+                    failure = LoadFailure(cause="verify", message=forbidden)
+                    last, policy = None, policy_of(spec.failure_policy if spec else FailurePolicy(), failure)
             except LoadError as error:
                 failure = failure or LoadFailure(cause=error.cause, message=str(error))
                 lasting = not isinstance(error, FetchError)
             else:
-                if held is not None:  # it ran before, and is to prove nothing
+                if held is not None and last is not None:  # it ran before, and is to prove nothing
                     failure = failure or LoadFailure(cause="verify", message=rolled_back(held))
                     last = last.model_copy(update={"probation": Probation(calls=0)})
         placeholder = BundlePlugin(name=plugin.name, namespace=plugin.namespace, origin=plugin.uid)
@@ -207,14 +240,10 @@ class Bundles:
 
     async def entry(self, revision: Revision) -> tuple[Selector, BundlePlugin]:
         """A revision with its settings filled in. Raises LoadError."""
-        if self._catalogue.inputs_now(revision) != revision.inputs:
+        if not self._catalogue.settings_are_as_checked(revision):
             # What somebody wrote into a Secret a moment ago was not checked yet.
             raise ConfigError("a Secret or a ConfigMap that it takes settings from has changed, and is being checked")
-        try:
-            template = revision.parsed()
-            plugin = parse_plugin(revision.namespace, template.plugin, revision.plugin_uid, 0, template.spec)
-        except ValidationError:  # the leader is about to make a new one
-            raise ConfigError(f"revision '{revision.name}' was stored by another version of the operator") from None
+        template, plugin = _read(revision)
         entry = make_entry(
             plugin,
             template.artifact,
@@ -224,6 +253,39 @@ class Bundles:
             key=self._key(),
         )
         return plugin.spec.selector, entry
+
+    async def _forbidden(self, plugin: Plugin, revision: Revision) -> str:
+        """Why policies that are enforced keep a revision from running, in one sentence; empty where they do not.
+
+        Raises ConfigError. What they ask of its settings is judged here. Signatures are the leader's to look for: until
+        it has, the revision goes on. Once it has failed to, for whatever reason, it does not.
+        """
+        policies = self._policies(plugin)
+        if not policies:
+            return ""
+        template, resource = _read(revision)
+        artifact = template.artifact
+        asked = asked_by(resource, granted(resource.spec, artifact.asks or ()))
+        for policy, why in refusals(policies, asked, artifact):
+            if policy.enforced:
+                return f"{policy.label} forbids it: {why}"
+        unmet = [each for each in unproven(policies, template.met) if each.enforced]
+        if unmet:
+            unmet = await in_thread(lambda: [each for each in unmet if not proves(each, template.evidence, asked)])
+        asks = frozenset(each.requirement.fingerprint for each in unmet if each.requirement is not None)
+        name, refused = self._refused.get(plugin.key, ("", frozenset()))
+        known = refused & asks if name == revision.name else frozenset[str]()
+        # Nobody looks for signatures of the revision before the current one.
+        if plugin.failure is not None or revision != self._catalogue.current(plugin):
+            known = asks
+        self._refused.pop(plugin.key, None)
+        if not known:
+            return ""
+        # DANGER: kept, since each change of the resource makes its failure one of an older generation.
+        self._refused[plugin.key] = revision.name, known
+        who = next(each for each in unmet if each.requirement is not None and each.requirement.fingerprint in known)
+        why = plugin.failure.message if plugin.failure is not None else "none were found that count"
+        return why if why.startswith(who.label) else f"{who.label} asks for signatures that are not proven: {why}"
 
     def deadline(self, plugin: Plugin) -> int:
         """Milliseconds that pods which have prepared a new revision wait for the others."""
@@ -240,4 +302,14 @@ class Bundles:
         """Forget a plugin that is gone; what else changes is seen when it is asked for."""
         if self._catalogue.plugin(key) is None:
             self._offers.pop(key, None)
+            self._refused.pop(key, None)
             self._locks.pop(key, None)
+
+
+def _read(revision: Revision) -> tuple[Template, WasmPlugin]:
+    """A revision's template, and the resource in it. Raises ConfigError."""
+    try:
+        template = revision.parsed()
+        return template, parse_plugin(revision.namespace, template.plugin, revision.plugin_uid, 0, template.spec)
+    except ValidationError:  # the leader is about to make a new one
+        raise ConfigError(f"revision '{revision.name}' was stored by another version of the operator") from None

@@ -1,10 +1,9 @@
-"""Downloads of modules by their digest: by a pod whose bundle names it, or by a peer."""
+"""Downloads of modules, and of what proves them, by their digest: by a pod whose bundle names it, or by a peer."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from aiohttp import web
 
@@ -17,6 +16,8 @@ from hookline_operator.serve.sessions import denied
 from hookline_serving import vouch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hookline_api.bundle import BundlePlugin
     from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.serve.blobs import Blob
@@ -30,8 +31,15 @@ _ASKED_EACH_SECOND: Final = 20.0
 _DOWNLOADS_AT_ONCE: Final = 8
 """Downloads of one pod at once. A sidecar makes four; one that nobody reads holds some memory."""
 
-FetchBlob = Callable[[str, "BundlePlugin"], Awaitable["Blob"]]
-"""Finds the module of an entry of a namespace. Raises LoadError."""
+
+class HasBlobs(Protocol):
+    """The blobs of bundles' entries."""
+
+    def has(self, namespace: str, entry: BundlePlugin, sha256: str) -> bool:
+        """Whether an entry of a namespace has such a blob."""
+
+    async def fetch(self, namespace: str, entry: BundlePlugin, sha256: str) -> Blob:
+        """Find it. Raises LoadError."""
 
 
 class Downloads:
@@ -43,7 +51,7 @@ class Downloads:
         bundles: Bundles,
         reviewer: Reviewer,
         callers: Callers,
-        fetch_blob: FetchBlob,
+        blobs: HasBlobs,
         *,
         is_peer: Callable[[Caller], bool],
     ) -> None:
@@ -51,7 +59,7 @@ class Downloads:
         self._bundles = bundles
         self._reviewer = reviewer
         self._callers = callers
-        self._fetch_blob = fetch_blob
+        self._blobs = blobs
         self._is_peer = is_peer
         self._asked: Rations[str] = Rations(burst=_ASKED, each_second=_ASKED_EACH_SECOND)
         """By the pod's uid, as what is under way."""
@@ -76,11 +84,11 @@ class Downloads:
         vouch(request)
         self._under_way[pod] += 1
         try:
-            blob = await self._fetch_blob(namespace, entry)
+            blob = await self._blobs.fetch(namespace, entry, sha256)
         except BaseException as error:
             self._downloaded(pod)
             if isinstance(error, LoadError):
-                return denied(DeniedError(503, f"the module cannot be fetched now: {error}"))
+                return denied(DeniedError(503, f"the file cannot be fetched now: {error}"))
             raise
         return download(request, blob, lambda: self._downloaded(pod))
 
@@ -101,7 +109,7 @@ class Downloads:
                 revision = self._catalogue.to_run(plugin)
                 if revision is not None and sha256.encode() in revision.template:
                     offer = await self._bundles.offer(plugin)
-                    if offer is not None and offer.entry.artifact is not None:
+                    if offer is not None and self._blobs.has(plugin.namespace, offer.entry, sha256):
                         return plugin.namespace, offer.entry
         else:
             pod = await self._callers.look_up(caller)
@@ -109,7 +117,7 @@ class Downloads:
                 raise DeniedError(429, "this pod asks for modules too often; try again later")
             bundle = (await self._bundles.of_pod(pod)).bundle
             for entry in bundle.plugins:
-                if entry.artifact is not None and entry.artifact.sha256 == sha256:
+                if self._blobs.has(pod.namespace, entry, sha256):
                     return pod.namespace, entry
         # Whether it exists elsewhere is nobody's business.
         raise DeniedError(404, "no plugin of this pod has such a module")

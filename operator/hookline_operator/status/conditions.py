@@ -17,7 +17,9 @@ from hookline_operator.status.reasons import (
     NOT_GRANTED,
     OF_CAUSE,
     PENDING,
+    PERMISSIONS_INCREASED,
     PODS_FAILED,
+    POLICY_FORBIDS,
     PROGRAMMED,
     PROGRESSING,
     READY,
@@ -28,7 +30,6 @@ from hookline_operator.status.reasons import (
     STALLED,
     UNGUARDED,
     VERIFIED,
-    VERIFY_FAILED,
 )
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from hookline_operator.status.observation import Resolution, UnguardedPod
 
 MAX_MESSAGE: Final = 1024
+_KEY: Final = 19
+"""Characters of a key's digest that a sentence shows: ``sha256:`` and twelve digits."""
 _NAMED: Final = 3
 """Pods without a sidecar that a sentence names."""
 
@@ -125,7 +128,8 @@ def _ready(evidence: Evidence) -> ConditionText:
         return False, PROGRESSING, evidence.sentence
     if counts.matched == 0:
         return _no_pods(evidence)
-    return True, READY, evidence.sentence
+    waits = f"; an update waits ({resolution.waits}): {resolution.message}" if resolution.waits else ""
+    return True, READY, cut(evidence.sentence + waits)
 
 
 def _no_pods(evidence: Evidence) -> ConditionText:
@@ -150,21 +154,24 @@ def _programmed(evidence: Evidence) -> ConditionText:
 def _module(resolution: Resolution) -> tuple[ConditionText, ConditionText, ConditionText]:
     """Resolved, Verified and PermissionsGranted."""
     if resolution.state == "Good":
-        return (True, RESOLVED, _resolved(resolution)), (True, VERIFIED, _verified(resolution)), _granted(resolution)
+        return (True, RESOLVED, _resolved(resolution)), (True, VERIFIED, verified(resolution)), _granted(resolution)
     if resolution.state == "Pending":
         other: ConditionText = (None, PENDING, "see Resolved")
         return (None, PENDING, _waits(resolution)), other, other
     reason = _reason(resolution)
-    if reason == VERIFY_FAILED:
+    if resolution.cause == "verify":
+        resolved: ConditionText = (True, RESOLVED, "the module was found; see Verified")
         return (
-            (True, RESOLVED, "the module was found; see Verified"),
+            (None, reason, "see Verified") if reason == POLICY_FORBIDS else resolved,
             (False, reason, resolution.message),
             (None, reason, "see Verified"),
         )
     # ``Plugin.failure`` reads the sentence here: it is what pods are told where nothing else runs.
-    resolved: ConditionText = (False if reason == FETCH_FAILED else None, reason, resolution.message)
+    resolved = (False if reason == FETCH_FAILED else None, reason, resolution.message)
     granted: ConditionText = (
-        (False, NOT_GRANTED, "see Resolved") if resolution.ungranted else (None, reason, "see Resolved")
+        (False, reason if reason == PERMISSIONS_INCREASED else NOT_GRANTED, "see Resolved")
+        if resolution.ungranted
+        else (None, reason, "see Resolved")
     )
     return resolved, (None, reason, "see Resolved"), granted
 
@@ -175,12 +182,26 @@ def _resolved(resolution: Resolution) -> str:
     return f"the source is {resolution.artifact.digest}{again}"
 
 
-def _verified(resolution: Resolution) -> str:
+def verified(resolution: Resolution) -> str:
+    """What was verified, by whom it is signed, and what there is to know of it."""
     may = "; see PermissionsGranted" if resolution.warnings else ", and may be loaded"
-    return "; ".join([f"the module is what the resource asks for{may}", *resolution.notes])
+    told = [f"the module is what the resource asks for{may}", *signed(resolution)]
+    return "; ".join([*told, *resolution.audits, *resolution.notes])
+
+
+def signed(resolution: Resolution) -> list[str]:
+    """Who has signed the artifact, as far as somebody asked for it, one phrase each."""
+    found = []
+    for each in resolution.artifact.signatures if resolution.artifact is not None else ():
+        key = f" (key {each.key[:_KEY]}…)" if each.key is not None and not each.signer.startswith("sha256:") else ""
+        entry = f", log entry {each.log_index}" if each.log_index is not None else ""
+        found.append(f"signed by {each.signer}{key}{entry}, as {each.asked_by} asks")
+    return found
 
 
 def _granted(resolution: Resolution) -> ConditionText:
+    if resolution.waits == PERMISSIONS_INCREASED:
+        return False, PERMISSIONS_INCREASED, f"an update waits: {resolution.message}"
     if resolution.warnings:
         return False, NOT_GRANTED, f"{'; '.join(resolution.warnings)}; add what it needs to spec.permissions"
     return True, GRANTED, "every permission that its imports need is granted"
@@ -207,7 +228,7 @@ def _way(holds: bool, ready: ConditionText, says: dict[str, str]) -> ConditionTe
 
 
 def _reason(resolution: Resolution) -> str:
-    return OF_CAUSE[resolution.cause] if resolution.cause else PENDING
+    return resolution.reason or OF_CAUSE[resolution.cause] if resolution.cause else PENDING
 
 
 def _waits(resolution: Resolution) -> str:

@@ -53,10 +53,14 @@ class Resolution(Resource):
 
     state: Literal["Pending", "Failed", "Good"] = "Pending"
     cause: LoadCause | None = None
+    reason: str = ""
+    """The reason of the conditions, where it says more than ``cause``."""
     message: str = ""
     """One sentence: why it failed or what it waits for; where it is good, why its tag could not be asked again."""
     transient: bool = False
     """Whether trying again may help by itself."""
+    waits: str = ""
+    """Where it is good, and what its tag means by now is refused: the reason; ``message`` is why."""
     ungranted: bool = False
     """Whether it failed because the module imports what is not granted."""
     artifact: ArtifactStatus | None = None
@@ -67,6 +71,8 @@ class Resolution(Resource):
     """Where it is good: what may not work as it should, one sentence each."""
     notes: list[str] = []
     """Where it is good: what may not be what was meant, one sentence each."""
+    audits: list[str] = []
+    """Where it is good: what policies in Audit would refuse, one sentence each."""
 
 
 class Observation(Resource):

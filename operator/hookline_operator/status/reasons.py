@@ -33,6 +33,11 @@ PROGRESSING: Final = "Progressing"
 FETCH_FAILED: Final = "FetchFailed"
 VERIFY_FAILED: Final = "VerifyFailed"
 CONFIG_INVALID: Final = "ConfigInvalid"
+SIGNATURE_FAILED: Final = "SignatureFailed"
+POLICY_FORBIDS: Final = "PolicyForbids"
+PERMISSIONS_INCREASED: Final = "PermissionsIncreased"
+POLICY_AUDIT: Final = "PolicyWouldForbid"
+"""For an Event: a policy in Audit would refuse the plugin."""
 PODS_FAILED: Final = "PodsFailed"
 ROLLED_BACK: Final = "RolledBack"
 UNGUARDED: Final = "Unguarded"
@@ -49,7 +54,12 @@ OF_CAUSE: Final[dict[LoadCause, str]] = {
     "verify": VERIFY_FAILED,
     "config": CONFIG_INVALID,
 }
-CAUSES: Final[dict[str, LoadCause]] = {reason: cause for cause, reason in OF_CAUSE.items()}
+CAUSES: Final[dict[str, LoadCause]] = {
+    **{reason: cause for cause, reason in OF_CAUSE.items()},
+    SIGNATURE_FAILED: "verify",
+    POLICY_FORBIDS: "verify",
+    PERMISSIONS_INCREASED: "config",
+}
 """The cause behind a reason, where a reason is about a failure to load."""
 WRONG: Final = frozenset({*CAUSES, PODS_FAILED, ROLLED_BACK, UNGUARDED, *TROUBLES})
 """The reasons with which something is wrong that does not pass in a moment."""
@@ -58,6 +68,9 @@ _CALLS: Final = "mend the plugin, or what it asks; status.failures has the pods,
 STALLED: Final[dict[str, str]] = {
     FETCH_FAILED: "mend the source, its password or its ConfigMap: that is noticed at once, a registry in some minutes",
     VERIFY_FAILED: "push another module, or change the resource",
+    SIGNATURE_FAILED: "sign the artifact, or change the resource or the policy that asks for the signature",
+    POLICY_FORBIDS: "change the resource, or have the policy changed",
+    PERMISSIONS_INCREASED: "grant the permissions in spec.permissions, or go back to the version before",
     CONFIG_INVALID: "change the resource, or the Secret or ConfigMap that its settings come from",
     PODS_FAILED: "look at the pods in status.failures",
     ROLLED_BACK: "change the resource, or what its settings come from: nothing is tried again before",

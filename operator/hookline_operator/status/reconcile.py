@@ -16,6 +16,7 @@ from pydantic import Field
 
 from hookline_api.base import Resource
 from hookline_api.status import (
+    ArtifactStatus,
     Condition,
     ConditionType,
     Failure,
@@ -27,7 +28,16 @@ from hookline_api.status import (
 from hookline_api.text import readable
 from hookline_operator.status import conditions, health, sources
 from hookline_operator.status.conditions import MAX_MESSAGE, ConditionText, Evidence, cut
-from hookline_operator.status.reasons import HEALTHY, NO_PODS, NOT_GRANTED, PENDING, PROGRESSING, RESOLVED
+from hookline_operator.status.reasons import (
+    HEALTHY,
+    NO_PODS,
+    NOT_GRANTED,
+    PENDING,
+    POLICY_AUDIT,
+    PROGRESSING,
+    RESOLVED,
+    VERIFIED,
+)
 
 if TYPE_CHECKING:
     from hookline_operator.status.observation import Observation, PodObservation
@@ -227,6 +237,7 @@ def _events(observed: Observation, status: WasmPluginStatus) -> list[Event]:
         events.append(Event(type="Normal", reason=RESOLVED, message=message))
         events += [Event(type="Warning", reason=NOT_GRANTED, message=cut(each))
                    for each in observed.resolution.warnings]  # fmt: skip
+    events += _of_trust(observed, status)
     now, before = _changed("Ready", observed, status)
     if now is not None and now.reason not in {PENDING, PROGRESSING}:
         events.append(_event(now))
@@ -239,6 +250,28 @@ def _events(observed: Observation, status: WasmPluginStatus) -> list[Event]:
     if reached is not None and (reached.status == "False" or (reached.status == "True" and before == "False")):
         events.append(_event(reached))
     return events
+
+
+def _of_trust(observed: Observation, status: WasmPluginStatus) -> list[Event]:
+    """Who has signed a new artifact, what policies in Audit would refuse, and why an update waits: each once."""
+    resolution, before, events = observed.resolution, observed.previous.artifact, []
+    now = status.artifact
+    if now is not None and now.signatures and (before is None or _proven(now) != _proven(before)):
+        told = f"{now.digest} is {'; '.join(conditions.signed(resolution))}"
+        events.append(Event(type="Normal", reason=VERIFIED, message=cut(told)))
+    known = {each.type: each.message for each in observed.previous.conditions}
+    events += [
+        Event(type="Warning", reason=POLICY_AUDIT, message=cut(each))
+        for each in resolution.audits
+        if each not in known.get("Verified", "")
+    ]
+    if resolution.waits and resolution.message not in known.get("Resolved", ""):
+        events.append(Event(type="Warning", reason=resolution.waits, message=cut(resolution.message)))
+    return events
+
+
+def _proven(artifact: ArtifactStatus) -> tuple[str, set[tuple[str, str | None]]]:
+    return artifact.digest, {(each.signer, each.key) for each in artifact.signatures}
 
 
 def _changed(

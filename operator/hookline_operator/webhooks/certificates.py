@@ -3,6 +3,7 @@
 Everything is in one Secret, which all replicas share. The first replica to see that something is due
 (``authority.renew``) writes it; one that meets a conflict reads what the other wrote. From there it goes to the
 server's SSL context, to a ConfigMap for people and sidecars, and to the ``caBundle`` of the webhook configurations.
+Beside it stands the path of an entry whose answers are for the API server alone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from hookline_operator.cluster.kube import KubeError, path
 from hookline_operator.cluster.sight import Sight, reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from datetime import timedelta
 
     from hookline_operator.cluster.sealing import Api
@@ -56,15 +57,20 @@ class CertificateKeeper:
         secret: str = "hookline-operator-tls",  # noqa: S107 - the name of an object
         config_map: str = "hookline-ca",
         webhooks: str = "",
+        paths: Callable[[], Mapping[str, str]] = dict,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         overlap: timedelta = OVERLAP,
         sight: Sight | None = None,
     ) -> None:
-        """``webhooks`` names both webhook configurations; empty: there are none."""
+        """``webhooks`` names both webhook configurations; empty: there are none.
+
+        ``paths`` are those of entries for which the chart names none, by their names.
+        """
         self._api = api
         self.sight = sight or Sight("certificates")
         self._service, self._namespace = service, namespace
         self._secret, self._config_map, self._webhooks = secret, config_map, webhooks
+        self._paths = paths
         self._now, self._overlap = now, overlap
         self._material: Material | None = None
         self._synced = False
@@ -203,6 +209,7 @@ class CertificateKeeper:
     async def _introduce(self, where: str, material: Material) -> None:
         """Make the API server trust this server: the ``caBundle`` of each entry that calls our Service."""
         bundle = base64.b64encode(material.bundle.encode()).decode()
+        paths = self._paths()
         for _ in range(_ATTEMPTS):
             found = await self._api.get(where)
             if found is None:
@@ -212,17 +219,17 @@ class CertificateKeeper:
                 return
             self._missing.discard(where)
             wrong = [
-                index
+                (f"/webhooks/{index}/clientConfig/{name}", value)
                 for index, entry in enumerate(found.get("webhooks") or [])
-                if self._is_ours(entry) and entry["clientConfig"].get("caBundle") != bundle
+                if self._is_ours(entry)
+                for name, value, is_so in _wanted(entry, bundle, paths)
+                if not is_so
             ]
             if not wrong:
                 return
             version = found["metadata"]["resourceVersion"]  # an index means something in this version only
             operations = [{"op": "test", "path": "/metadata/resourceVersion", "value": version}]
-            operations += [
-                {"op": "add", "path": f"/webhooks/{index}/clientConfig/caBundle", "value": bundle} for index in wrong
-            ]
+            operations += [{"op": "add", "path": at, "value": value} for at, value in wrong]
             try:
                 await self._api.request("PATCH", where, body=operations, content_type="application/json-patch+json")
             except KubeError as error:
@@ -233,6 +240,16 @@ class CertificateKeeper:
     def _is_ours(self, entry: Json) -> bool:
         service = (entry.get("clientConfig") or {}).get("service") or {}
         return service.get("name") == self._service and service.get("namespace") == self._namespace
+
+
+def _wanted(entry: Json, bundle: str, paths: Mapping[str, str]) -> list[tuple[str, str, bool]]:
+    """What a webhook's ``clientConfig`` should say, field by field, and whether it does."""
+    config = entry["clientConfig"]
+    found = [("caBundle", bundle, config.get("caBundle") == bundle)]
+    where = paths.get(entry.get("name", ""))
+    if where is not None:
+        found.append(("service/path", where, config["service"].get("path") == where))
+    return found
 
 
 def _load(context: ssl.SSLContext, pair: KeyPair) -> None:

@@ -14,9 +14,11 @@ from hookline_api.config import MAX_CONFIG, MAX_CONFIG_VALUES, Config
 from hookline_api.hooks import parse_hook
 from hookline_api.resources import WasmPlugin
 from hookline_api.sources import idle_parts, in_the_clear
+from hookline_api.trust import Verify
 from hookline_artifacts.errors import FetchError
-from hookline_artifacts.reference import LayoutReference
+from hookline_artifacts.reference import LayoutReference, Reference
 from hookline_artifacts.reference import parse as parse_reference
+from hookline_operator.webhooks.signers import Findings, judge_signatures
 
 Json = dict[str, Any]
 
@@ -66,7 +68,9 @@ def judge(document: Json, *, name: str = "unnamed") -> Judgement:
     warnings = _unknown_fields(text)
     if isinstance(spec, dict):
         problems += _more_problems(spec)
-        warnings += _risks(spec)
+        signatures = _signatures(spec, name=known.get("name", name))
+        problems += signatures.problems
+        warnings += [*signatures.warnings, *_risks(spec)]
     if plugin is not None:
         found = idle_parts(plugin.spec, plugin.spec.permissions) + in_the_clear(plugin.spec, plugin.spec.kv.valkey)
         warnings += [f"spec.{each}" for each in found]
@@ -141,34 +145,73 @@ def _more_problems(spec: Json) -> list[str]:
     url = _at(spec, "source", "http", "url")
     if isinstance(url, str) and not _has_host(url):
         problems.append("spec.source.http.url: names no host")
-    if any(_items(spec, "verify", form) for form in ("keys", "ed25519", "keyless")):
-        problems.append(
-            "spec.verify: this version of Hookline cannot check signatures; "
-            "pin the module with spec.sha256 or a digest reference instead"
-        )
-    problems += _selector_problems(_at(spec, "selector"))
-    return problems
+    for index, mirror in enumerate(_items(spec, "source", "oci", "mirrors")):
+        why = _mirror_problem(mirror) if isinstance(mirror, str) and mirror else ""
+        if why:
+            problems.append(f"spec.source.oci.mirrors[{index}]: {why}")
+    return problems + selector_problems(_at(spec, "selector"), "spec.selector")
 
 
-def _selector_problems(selector: Any) -> list[str]:
+def _mirror_problem(mirror: str) -> str:
+    try:
+        parsed = parse_reference(mirror)
+    except FetchError as error:
+        return str(error)
+    if not isinstance(parsed, Reference):
+        return "a mirror is in a registry: write registry/repository"
+    if "@" in mirror or ":" in mirror.rpartition("/")[2]:
+        return f"a mirror is a repository, without a tag or a digest: write {parsed.registry}/{parsed.repository}"
+    return ""
+
+
+def _signatures(spec: Json, *, name: Any) -> Findings:
+    """What is to be said of ``spec.verify``, as far as it can be read: a document that is wrong elsewhere has it, too.
+
+    What keeps it from being read, the model says.
+    """
+    given = _at(spec, "verify")
+    if not isinstance(given, dict):
+        return Findings()
+    try:
+        verify = Verify.model_validate_json(orjson.dumps(given), by_alias=True, by_name=False)
+    except ValidationError:
+        return Findings()
+    repository: str | None = ""
+    if _at(spec, "source", "oci") is not None:
+        repository = _repository(_at(spec, "source", "oci", "reference"))
+    plugin = name if isinstance(name, str) else None
+    return judge_signatures(verify, where="spec.verify", plugin=plugin, repository=repository)
+
+
+def _repository(reference: Any) -> str | None:
+    """``registry/repository`` of a reference; None where it is none."""
+    try:
+        parsed = parse_reference(reference) if isinstance(reference, str) else None
+    except FetchError:
+        return None
+    return f"{parsed.registry}/{parsed.repository}" if isinstance(parsed, Reference) else None
+
+
+def selector_problems(selector: Any, where: str) -> list[str]:
+    """What Kubernetes has against a label selector that stands at ``where``, whatever that is."""
     labels = _at(selector, "matchLabels")
-    problems = [_key_problem("matchLabels", key) for key in (labels if isinstance(labels, dict) else {})]
+    problems = [_key_problem(f"{where}.matchLabels", key) for key in (labels if isinstance(labels, dict) else {})]
     for index, requirement in enumerate(_items(selector, "matchExpressions")):
-        where = f"matchExpressions[{index}]"
-        problems.append(_key_problem(f"{where}.key", _at(requirement, "key")))
+        at = f"{where}.matchExpressions[{index}]"
+        problems.append(_key_problem(f"{at}.key", _at(requirement, "key")))
         operator, values = _at(requirement, "operator"), _items(requirement, "values")
         # Tuples: the value may be of a type that cannot be hashed.
         if operator in ("In", "NotIn") and not values:
-            problems.append(f"spec.selector.{where}.values: {operator} needs at least one value")
+            problems.append(f"{at}.values: {operator} needs at least one value")
         if operator in ("Exists", "DoesNotExist") and values:
-            problems.append(f"spec.selector.{where}.values: {operator} takes no values")
+            problems.append(f"{at}.values: {operator} takes no values")
     return [problem for problem in problems if problem is not None]
 
 
 def _key_problem(where: str, key: Any) -> str | None:
     if not isinstance(key, str) or _is_label_key(key):
         return None
-    return f"spec.selector.{where}: {key!r:.80} is not a label key"
+    return f"{where}: {key!r:.80} is not a label key"
 
 
 def _is_label_key(key: str) -> bool:
@@ -208,6 +251,11 @@ def _risks(spec: Json) -> list[str]:
         warnings.append(
             "spec.permissionsPolicy: with Lenient, a plugin runs without what it is not granted, and may decide "
             "without what it wanted to know"
+        )
+    if _at(spec, "permissionsPolicy") == "FollowArtifact":
+        warnings.append(
+            "spec.permissionsPolicy: with FollowArtifact, a new version has every permission that it asks for; only a "
+            "PluginTrustPolicy keeps one from it"
         )
     return warnings
 

@@ -34,7 +34,8 @@ async def running(operator, tenant, module, connect, source, **spec):
         (lambda t, m: {"source": t.module("bad", m("v2", imports=_KV_GET)), "permissions": ["kv.write"]},
          "ConfigInvalid", ["imports env.kv_get, which needs the permission kv.read; add it to spec.permissions",
                            "spec.permissionsPolicy: Lenient"]),
-        (lambda t, m: {"source": t.module("bad", m("v2")), "verify": {"keys": ["x"]}}, "VerifyFailed", ["signature"]),
+        (lambda t, m: {"source": t.module("bad", m("v2")), "verify": {"keys": ["x"]}},
+         "ConfigInvalid", ["spec.verify", "PEM"]),
         (lambda t, m: {"source": t.module("bad", m("v2")), "configFrom": [
             {"secretRef": {"name": "gone"}, "key": "k", "path": "p"}]}, "ConfigInvalid", ["Secret", "gone"]),
         (lambda t, m: {"source": {"oci": {"reference": "127.0.0.1:1/a:v1", "insecure": True}}},

@@ -57,7 +57,7 @@ async def test_a_good_plugin_is_allowed_without_a_word(client, checker):
         ({"source": {"http": {"url": "https://h:99999/x", "sha256": "0" * 64}}}, "spec.source.http.url: names no host"),
         ({"source": {"http": {"url": "https://h/x", "sha256": "A" * 64}}},
          "spec.source.http.sha256: must be a SHA-256 of 64 hex digits in lower case"),
-        ({"verify": {"ed25519": ["x"]}}, "spec.verify: this version of Hookline cannot check signatures"),
+        ({"verify": {"ed25519": ["x"]}}, "spec.verify.ed25519[0]: String should match pattern"),
         ({"permissions": ["kv.everything"]}, "spec.permissions[0]: must be one of kv.read, "),
         ({"hooks": ["pre_quarry"]}, "spec.hooks[0]: 'pre_quarry' is not a hook"),
         ({"egress": ["https://x:443"]}, "spec: egress needs the permission http.fetch"),

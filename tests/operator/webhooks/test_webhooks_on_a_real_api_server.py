@@ -273,7 +273,7 @@ async def test_a_wrong_plugin_is_refused_with_our_sentence(plane, hookline):
 
         text = await refused(plugin(source={"oci": {"reference": "a b"}}, verify={"keys": ["k"]}))
         assert "spec.source.oci.reference: 'a b' is not an artifact reference" in text
-        assert "spec.verify: this version of Hookline cannot check signatures" in text
+        assert "spec.verify.keys[0]: is not a public key in PEM" in text
         assert "give exactly one of oci, http, configMap" in await refused(plugin(source={}))
         hookline.wrong["demo"] = "threshold: 'x' is not of type 'integer'"
         assert "spec.config: threshold: 'x' is not" in await refused(plugin(config={"threshold": "x"}))

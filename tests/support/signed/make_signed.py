@@ -116,7 +116,9 @@ class Maker:
     def layer(self, case: str, layer: bytes, kind: str, *, config: str = "application/vnd.oci.empty.v1+json",
               more: tuple[tuple[bytes, str], ...] = (), **fields: Any) -> None:  # fmt: skip
         """A manifest with one layer, and others beside it."""
-        described = [{"mediaType": each, "digest": digest(data), "size": len(data)} for data, each in (*more, (layer, kind))]
+        described = [
+            {"mediaType": each, "digest": digest(data), "size": len(data)} for data, each in (*more, (layer, kind))
+        ]
         self.push(
             case,
             {"mediaType": MANIFEST, "config": {"mediaType": config, "digest": digest(b"{}"), "size": 2},
@@ -124,10 +126,10 @@ class Maker:
             b"{}", layer, *(data for data, _ in more),
         )  # fmt: skip
 
-    def sign(self, case: str, key: str, *more: str, version: int, of: str = "") -> None:
+    def sign(self, case: str, key: str, *more: str, version: int, of: str = "", name: str = NAME) -> None:
         """``cosign sign``; of the tag's artifact, or of another digest."""
         of = of or self.ask("HEAD", f"{case}/manifests/v1")[0]["Docker-Content-Digest"]
-        offline = [*_OFFLINE_2, f"--sign-container-identity={NAME}"] if version == 2 else _OFFLINE_3
+        offline = [*_OFFLINE_2, f"--sign-container-identity={name}"] if version == 2 else _OFFLINE_3
         self.run(f"cosign{version}", "sign", "-y", f"--key={key}.key", *offline, *more, f"{self.host}/acme/{case}@{of}")
 
     def attest(self, case: str, key: str, kind: str, *, version: int) -> None:
@@ -209,8 +211,8 @@ def _helios(maker: Maker) -> bytes:
 LAYOUTS: dict[str, Callable[[Maker, str], object]] = {
     "wasm-oci": _plain,
     "artifact-type": lambda m, case: m.run(
-        str(binary("oras")), "push", "--plain-http", "--artifact-type=application/vnd.acme.plugin", f"{m.host}/acme/{case}:v1",
-        "plugin.wasm:application/wasm"),
+        str(binary("oras")), "push", "--plain-http", "--artifact-type=application/vnd.acme.plugin",
+        f"{m.host}/acme/{case}:v1", "plugin.wasm:application/wasm"),
     "wasm-layer": lambda m, case: m.layer(case, m.module, "application/wasm"),
     "krustlet": lambda m, case: m.layer(case, m.module, "application/vnd.wasm.content.layer.v1+wasm"),
     "module-wasm": lambda m, case: m.layer(
@@ -218,7 +220,8 @@ LAYOUTS: dict[str, Callable[[Maker, str], object]] = {
         more=((b'{"name": "plugin"}', "application/vnd.module.wasm.config.v1+json"),)),
     "image": lambda m, case: (
         (m.folder / "layer.tar.gz").write_bytes(_tar({"plugin.wasm": m.module})),
-        m.run(str(binary("crane")), "append", "--insecure", "--oci-empty-base", "-f", "layer.tar.gz", "-t", f"{m.host}/acme/{case}:v1")),
+        m.run(str(binary("crane")), "append", "--insecure", "--oci-empty-base", "-f", "layer.tar.gz",
+              "-t", f"{m.host}/acme/{case}:v1")),
     "heliosdb-tar": lambda m, case: m.layer(case, _helios(m), "application/gzip"),
     "index": _index,
 }  # fmt: skip
@@ -248,9 +251,7 @@ def _make(maker: Maker) -> None:
     _plain(maker, "simple-referrer")
     maker.sign("simple-referrer", "p256", "--registry-referrers-mode=oci-1-1", version=2)
     _plain(maker, "simple-elsewhere")
-    maker.run("cosign2", "sign", "-y", "--key=p256.key", *_OFFLINE_2,
-              "--sign-container-identity=registry.example/acme/elsewhere",
-              f"{maker.host}/acme/simple-elsewhere@{maker.ask('HEAD', 'simple-elsewhere/manifests/v1')[0]['Docker-Content-Digest']}")  # fmt: skip
+    maker.sign("simple-elsewhere", "p256", version=2, name="registry.example/acme/elsewhere")
     listed = maker.ask("GET", f"http://{maker.host}/v2/_catalog?n=1000")[1]
     for name in json.loads(listed)["repositories"]:
         maker.take(name.removeprefix("acme/"))
@@ -258,7 +259,9 @@ def _make(maker: Maker) -> None:
         case = f"{form}-p256"
         of = maker.cases[case]["v1"]
         target = f"cosign-save-{version}"
-        maker.run(f"cosign{version}", "save", f"--dir={target}", "--allow-http-registry", f"{maker.host}/acme/{case}@{of}")
+        maker.run(
+            f"cosign{version}", "save", f"--dir={target}", "--allow-http-registry", f"{maker.host}/acme/{case}@{of}"
+        )
         maker.take_folder(target, maker.folder / target)
         target = f"oras-copy-{form}"
         copied = ["v1"] if form == "bundle" else ["v1", next(tag for tag in maker.cases[case] if tag.endswith(".sig"))]

@@ -24,6 +24,7 @@ from hookline_api import sentences
 from hookline_api.base import API_VERSION, GROUP, KIND, NAME_PATTERN
 from hookline_api.outbound import references
 from hookline_api.resources import LocalWasmPlugin
+from hookline_artifacts.beside import paths_beside
 from hookline_artifacts.documents import kubernetes_yaml
 from hookline_sidecar.control.sources import foreign
 from hookline_sidecar.control.sources.source import Problem
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+_NO_MANIFESTS: Final = (".sigstore.json", "trusted_root.json")
+"""Signatures and trust roots: what `beside` and `requirement` read."""
 _MAX_FILES: Final = 1000
 _MAX_PROBLEMS: Final = 5
 """Of one document."""
@@ -88,11 +91,13 @@ class Scan:
         if source.config_map is not None:
             digest.update(repr(sorted(self.config_maps.get(source.config_map.name, {}).items())).encode())
         if source.file is not None:
+            module = folder / source.file.path
             try:
-                found = (folder / source.file.path).stat()
+                found = module.stat()
                 digest.update(f"{found.st_size} {found.st_mtime_ns} {found.st_ino}".encode())
             except OSError as error:
                 digest.update(str(error.errno).encode())
+            digest.update(repr([_stamp(path) for path in paths_beside(module)]).encode())
         return digest.hexdigest()
 
 
@@ -126,20 +131,26 @@ def _judge_folder(folder: Path, found: _Found) -> None:
 def glance(folder: Path, known: Scan | None) -> object:
     """Differs from the last glance when something may have changed: cheap, for where no events come from.
 
-    That is file systems that have none, a folder that was replaced, and modules that lie outside of it.
+    That is file systems that have none, a folder that was replaced, and modules and signatures that lie outside of it.
     """
     try:
         paths = [folder, *_manifests(folder)]
     except OSError as error:
         return error.errno
     sources = [manifest.plugin.spec.source.file for manifest in known.manifests.values()] if known else []
-    paths += [folder / source.path for source in sources if source is not None]
+    for source in sources:
+        if source is not None:
+            paths += [folder / source.path, *paths_beside(folder / source.path)]
     return [(path, *_stamp(path)) for path in paths]
 
 
 def _manifests(folder: Path) -> list[Path]:
     return sorted(
-        path for path in folder.iterdir() if path.suffix.lower() in foreign.SUFFIXES and not path.name.startswith(".")
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in foreign.SUFFIXES
+        and not path.name.startswith(".")
+        and not path.name.endswith(_NO_MANIFESTS)
     )
 
 
