@@ -117,17 +117,9 @@ async def resolve(
     given = await settings(plugin, objects)
     digest = None if ask_again else _known_digest(plugin.spec.source, previous, pinned=pinned)
     reference, artifact = await tried(
-        trial,
-        plugin,
-        fetcher,
-        objects,
-        digest=digest,
-        previous=previous,
-        kept=kept,
-        base=base,
-        access=access,
+        trial, plugin, fetcher, objects, digest=digest, previous=previous, kept=kept, base=base, access=access,
         prove=prove,
-    )
+    )  # fmt: skip
     if spec.sha256 is not None and artifact.sha256 != spec.sha256:
         raise VerifyError(f"the module's sha256 is {artifact.sha256}, and spec.sha256 asks for {spec.sha256}")
     info, description, asks = await told(artifact)
