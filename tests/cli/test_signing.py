@@ -7,14 +7,18 @@ import gzip
 import io
 import json
 import tarfile
+import urllib.request
 
 import pytest
 
 from hookline_artifacts.package.layouts import read_manifest
 from local_registry import digest, manifest_of
 from registries import sha256
+from waiting import PATIENCE_S
 
 MODULE = b"\0asm\x01\0\0\0"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
 SIGNED = digest(manifest_of(MODULE))
 FORMS = {"bundle": "release", "simple": "release", "ed25519": "acme"}
 
@@ -65,18 +69,18 @@ def test_what_somebody_else_attached_stays_listed(hookline, keys, docker_registr
     module = b"\0asm\x01\0\0\0\0\x02\x01x"
     reference = f"{docker_registry.host}/listed:1"
     subject = asyncio.run(docker_registry.push("listed:1", manifest_of(module), module))
-    entry = {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": SIGNED, "size": 1}
-    index = {
-        "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.index.v1+json",
-        "manifests": [{**entry, "digest": subject, "size": len(manifest_of(module))}],
-    }
-    asyncio.run(docker_registry.push(f"listed:{subject.replace(':', '-')}", json.dumps(index).encode()))
+    tag = f"listed:{subject.replace(':', '-')}"
+    document = manifest_of(module)
+    theirs = {"mediaType": MANIFEST, "digest": subject, "size": len(document), "annotations": {"by": "somebody"}}
+    index = {"schemaVersion": 2, "mediaType": INDEX, "manifests": [theirs]}
+    asyncio.run(docker_registry.push(tag, json.dumps(index).encode()))
     assert hookline("sign", reference, "--key", "release.key", "--insecure").code == 0
-    assert hookline("save", reference, "-o", "saved.tar", "--insecure").code == 0
-    with tarfile.open("saved.tar") as tar:
-        names = {json.loads(tar.extractfile("index.json").read())["manifests"][0]["digest"]}
-    assert names
+    where = f"http://{docker_registry.host}/v2/{tag.replace(':', '/manifests/')}"
+    request = urllib.request.Request(where, headers={"Accept": INDEX})
+    with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+        listed = json.loads(answer.read())["manifests"]
+    assert listed[0] == theirs
+    assert [each.get("artifactType") for each in listed[1:]] == ["application/vnd.dev.sigstore.bundle.v0.3+json"]
     assert verified(hookline, reference, "release").code == 0
 
 
