@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -182,3 +183,58 @@ def test_a_registry_that_is_no_registry_is_said_to_be_plain(hookline, cosigned):
     done = hookline("verify", cosigned("bundle-p256"), "--key", "p256.pub")
     assert done.code == 3
     assert "give --insecure" in done.sentence
+
+
+# ---- what is asked for beside keys
+
+FILES = Path(__file__).parents[1] / "artifacts" / "trust" / "signed_files"
+ISSUER = "https://token.actions.githubusercontent.com"
+WORKFLOW = "https://github.com/acme/plugins/.github/workflows/release.yml@refs/tags/v1.2.3"
+
+
+@pytest.fixture
+def keyless(tmp_path):
+    """A file that somebody signed without a key, as cosign does, and the root of its authority."""
+    with tarfile.open(FILES / "packed.tar.gz") as tar:
+        (tmp_path / "plugin.wasm").write_bytes(tar.extractfile("plugin.wasm").read())
+    bundle = (FILES / "keyless-plugin.wasm.sigstore.json").read_bytes()
+    (tmp_path / "plugin.wasm.sigstore.json").write_bytes(bundle)
+    (tmp_path / "root.json").write_bytes((FILES / "trusted_root.json").read_bytes())
+    return "plugin.wasm"
+
+
+@pytest.mark.parametrize(
+    ("identity", "issuer", "code"),
+    [
+        (WORKFLOW, ISSUER, 0),
+        ("https://github.com/acme/plugins/*", ISSUER, 0),
+        ("https://github.com/acme/plug", ISSUER, 1),
+        (WORKFLOW, "https://issuer.example", 1),
+    ],
+)
+def test_an_identity_is_verified_offline(hookline, keyless, identity, issuer, code):
+    """By the root that is given; it says who signed, and where that is logged."""
+    done = hookline(
+        "verify", keyless, "--identity", identity, "--issuer", issuer, "--trust-root", "root.json", "--json"
+    )
+    assert done.code == code, done
+    if code == 0:
+        (proof,) = done.json["proofs"]
+        assert proof["identity"] == WORKFLOW
+        assert proof["keyId"] is None
+        assert proof["logIndex"] is not None
+        assert proof["time"]
+
+
+@pytest.mark.parametrize("form", ["bundle", "simple"])
+def test_an_attestation_is_asked_for_beside_a_signature(hookline, keys, cosigned, form):
+    """By one of the signers, of that type; a statement is no signature, and a signature no statement."""
+    reference = cosigned(f"attested-{form}-slsaprovenance1")
+    arguments = ["verify", reference, "--key", "p256.pub", "--key", "release.pub", "--insecure", "--json"]
+    provenance, sbom = "https://slsa.dev/provenance/v1", "https://spdx.dev/Document"
+    assert "not signed by" in hookline(*arguments, "--attestation", provenance).json["error"]
+    assert hookline("sign", reference, "--key", "release.key", "--insecure").code == 0
+    done = hookline(*arguments, "--attestation", provenance)
+    assert done.code == 0, done
+    assert len(done.json["proofs"]) == 2
+    assert hookline(*arguments, "--attestation", sbom).code == 1

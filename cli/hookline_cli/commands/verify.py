@@ -60,7 +60,8 @@ _NAME: Final = "plugin"
         click.Option(["--minimum"], type=click.IntRange(1, 16), default=1, show_default=True, metavar="N",
                      help="How many different signers it takes."),
         click.Option(["--attestation", "attestations"], multiple=True, metavar="TYPE",
-                     help="A predicate type that one of the signers must have attested. May be repeated."),
+                     help="A predicate type that one of the signers must have attested, beside the signature. May be "
+                     "repeated."),
         click.Option(["--signed-as"], multiple=True, metavar="REPOSITORY",
                      help="A repository that signatures may name instead, where the artifact is a copy."),
         click.Option(["--policy", "policies"], multiple=True, type=FILE, metavar="FILE",
