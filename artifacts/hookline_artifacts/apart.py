@@ -152,26 +152,33 @@ _accounts: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, _Account]]
 
 
 async def run_apart(
-    module: str, request: bytes, *, wanted: int | None = None, order: tuple[int, ...] = ()
+    module: str,
+    request: bytes,
+    *,
+    wanted: int | None = None,
+    order: tuple[int, ...] = (),
+    descriptors: tuple[int, ...] = (),
 ) -> dict[str, Any]:
     """Have ``module.child`` do one job in a child process; its answer, or one with the cause ``ENDED``.
 
     ``wanted`` are the bytes of memory that it may have, None for all that children may have; where others have them,
-    it waits, and lower ``order`` goes first. Beside ``ENDED`` stand ``signal``, what ended it, and ``memory``, what it
-    had. Raises FetchError where no process can be started.
+    it waits, and lower ``order`` goes first. It inherits ``descriptors``. Beside ``ENDED`` stand ``signal``, what ended
+    it, and ``memory``, what it had. Raises FetchError where no process can be started.
     """
     answer = None
     async with _accounts.setdefault(asyncio.get_running_loop(), _Account()).permit(wanted, order) as size:
         for niceness in _NICENESS:
             if answer is None:
                 may_starve = niceness == _NICENESS[-1]
-                answer = await _attempt(module, request, memory=size, niceness=niceness, may_starve=may_starve)
+                answer = await _attempt(
+                    module, request, memory=size, niceness=niceness, may_starve=may_starve, descriptors=descriptors
+                )
     assert answer is not None  # noqa: S101 - the last attempt has one
     return answer
 
 
 async def _attempt(
-    module: str, request: bytes, *, memory: int, niceness: int, may_starve: bool
+    module: str, request: bytes, *, memory: int, niceness: int, may_starve: bool, descriptors: tuple[int, ...]
 ) -> dict[str, Any] | None:
     """One child; None where it got next to no processor, and may not starve."""
     try:
@@ -179,6 +186,7 @@ async def _attempt(
             # Niced before anything is imported: even that is felt by hooks.
             sys.executable, "-c", _SCRIPT.format(niceness=niceness, memory=memory, module=module),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            pass_fds=descriptors,
         )  # fmt: skip
     except OSError as error:
         raise FetchError(f"the compiler cannot be started: {error.strerror}") from error

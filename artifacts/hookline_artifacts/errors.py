@@ -5,7 +5,8 @@
     │   ├── FetchError                the module cannot be had; ``transient`` says whether to try again
     │   ├── VerifyError               the module is not what was asked for
     │   │   ├── SignatureError          it is not signed as it has to be
-    │   │   └── PolicyError             a PluginTrustPolicy forbids it
+    │   │   ├── PolicyError             a PluginTrustPolicy forbids it
+    │   │   └── WrongBytesError         who was asked gave other bytes; another may give the right ones
     │   └── ConfigError               the settings are wrong
     │       └── NotGrantedError         the module imports what the resource does not grant
     │           └── IncreasedError        … and the version before it did not
@@ -68,6 +69,10 @@ class SignatureError(VerifyError):
 
 class PolicyError(VerifyError):
     """A ``PluginTrustPolicy`` forbids what the resource asks for."""
+
+
+class WrongBytesError(VerifyError):
+    """Who was asked gave other bytes than those of the digest. Another may give the right ones."""
 
 
 class ConfigError(LoadError):

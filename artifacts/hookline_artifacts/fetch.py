@@ -3,7 +3,8 @@
 The way is the same for all: *resolve* (a name to a digest, one request), *look* (the store knows the digest from this
 place, and whoever asks has proven a right to it: done, without any network), *download* (bounded, hashed as it comes),
 *unpack* (the one module in it), *keep*. Between resolve and fetch a caller may verify a signature: what is then fetched
-is pinned to the digest that was verified, and ``repository`` reads the signature's own manifests and blobs.
+is pinned to the digest that was verified, and ``routes`` reads the signature's own manifests and blobs: from mirrors
+where there are some, and from the reference's own registry.
 
 However many ask for the same thing at the same time, it is fetched once; one of them giving up leaves the others
 waiting for it, and the last one giving up ends it.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import io
 import weakref
 from dataclasses import dataclass
@@ -24,15 +26,18 @@ from hookline_artifacts.limits import FetchLimits
 from hookline_artifacts.login.access import RegistryAccess
 from hookline_artifacts.login.keychain import Keychain
 from hookline_artifacts.login.login import Tokens
+from hookline_artifacts.mirrors import Mirror, MirrorFile, own_mirrors
 from hookline_artifacts.module.describe import PluginDescription, described_by
 from hookline_artifacts.net.addresses import AddressPolicy
 from hookline_artifacts.net.body import Body
+from hookline_artifacts.net.proxies import NO_PROXIES, Proxies
 from hookline_artifacts.net.transport import OF_A_URL, StatusError, Transport
 from hookline_artifacts.net.urls import foreign, shown
 from hookline_artifacts.package import layouts
 from hookline_artifacts.package.search import Search
-from hookline_artifacts.reference import DIGEST, LayoutReference, parse
+from hookline_artifacts.reference import DIGEST, LayoutReference, Reference, parse
 from hookline_artifacts.registry import RemoteRepository, Repository
+from hookline_artifacts.routes import Absences, Routes, Way
 from hookline_artifacts.threads import in_thread
 from hookline_artifacts.trust.collect import collect
 
@@ -53,6 +58,9 @@ _OWN_MACHINE_TOO: Final = AddressPolicy()
 _NO_ACCESS: Final = RegistryAccess()
 _AT_HAND: Final = "at hand"
 """The place of bytes that whoever asks brings along."""
+_BRIEF_CONNECT_S: Final = 5.0
+_BRIEF_STALL_S: Final = 10.0
+"""A mirror is asked once, and with less patience: whoever comes after it is the second attempt."""
 
 
 @dataclass(slots=True)
@@ -65,7 +73,8 @@ class Fetcher:
     """Fetches artifacts into a store. Of one event loop; ``close`` it when done.
 
     ``docker_config`` is the machine's ``config.json``, by default where docker has it; ``addresses`` says who is never
-    asked. Every method raises FetchError and VerifyError, and nothing else.
+    asked, ``mirrors`` who is asked before a registry, and ``proxies`` through whom. Every method raises FetchError and
+    VerifyError, and nothing else.
     """
 
     def __init__(
@@ -75,11 +84,25 @@ class Fetcher:
         limits: FetchLimits = _DEFAULT_LIMITS,
         docker_config: Path | None = None,
         addresses: AddressPolicy = _OWN_MACHINE_TOO,
+        mirrors: MirrorFile | None = None,
+        proxies: Proxies = NO_PROXIES,
     ) -> None:
         self._store = store
         self._limits = limits
         self._docker_config = docker_config
-        self._transport = Transport(limits, addresses)
+        self._mirrors = mirrors or MirrorFile(None)
+        self._absences = Absences()
+        self._transport = Transport(limits, addresses, proxies)
+        self._brief = Transport(
+            dataclasses.replace(
+                limits,
+                attempts=1,
+                connect=min(limits.connect, _BRIEF_CONNECT_S),
+                stall=min(limits.stall, _BRIEF_STALL_S),
+            ),
+            addresses,
+            proxies,
+        )
         self._tokens = Tokens()
         self._permits = asyncio.Semaphore(limits.parallel)
         self._shares: weakref.WeakValueDictionary[tuple[str, str], asyncio.Semaphore] = weakref.WeakValueDictionary()
@@ -90,14 +113,18 @@ class Fetcher:
     async def resolve(self, source: OCISource, *, access: RegistryAccess = _NO_ACCESS, base: Path | None = None) -> str:
         """The digest that the reference means now; a reference by digest is answered without a request."""
         async with self._bounded(source.reference):
-            return await self.repository(source, access=access, base=base).resolve()
+            return await (await self.routes(source, access=access, base=base)).resolve()
 
     async def signatures(
         self, source: OCISource, digest: str, *, access: RegistryAccess = _NO_ACCESS, base: Path | None = None
     ) -> Evidence:
         """Every signature that the source's repository has for a digest; nothing of them is verified."""
         async with self._bounded(f"the signatures of {source.reference}"):
-            return await collect(self.repository(source, access=access, base=base), digest)
+            routes = await self.routes(source, access=access, base=base)
+            found = await collect(routes, digest)
+            if not found.signatures and routes.unasked is not None:
+                raise routes.unasked  # it may have some there
+            return found
 
     async def fetch_oci(
         self,
@@ -116,37 +143,41 @@ class Fetcher:
         ``access`` the registry was asked; ``prove`` asks it once more. ``owner`` is whom the store remembers as one
         that may have the module.
         """
-        fingerprint = await in_thread(getattr, access, "fingerprint")  # of up to 16 MiB, and then it is known
-        repository = self.repository(source, access=access, base=base)
+        routes = await self.routes(source, access=access, base=base)
         if digest is None:
             digest = await self.resolve(source, access=access, base=base)
         if not DIGEST.fullmatch(digest):
             raise FetchError(f"{digest!r:.80} is not a sha256 digest", transient=False)
         if prove:
             async with self._bounded(source.reference):
-                await repository.manifest(digest)
-        place, holder = _place(source, base), f"access {fingerprint}"
+                await routes.manifest(digest)
+        places, holder = [way.place for way in routes.ways], f"access {access.fingerprint}"
 
-        async def had_by_others() -> Artifact | None:
-            """What somebody else had from this repository: the registry is asked whether this access is good for it."""
-            known = await in_thread(self._store.get, digest, place=place)
+        def had() -> Artifact | None:
+            found = (self._store.get(digest, place=place, holder=holder) for place in places)
+            return next((each for each in found if each is not None), None)
+
+        async def had_by_others(way: Way) -> Artifact | None:
+            """What somebody else had from this repository: it is asked whether this access is good for it."""
+            known = await in_thread(self._store.get, digest, place=way.place)
             if known is not None:
-                if not prove:
-                    await repository.manifest(digest)
-                await in_thread(self._store.prove, known, place=place, holder=holder)
+                if not prove or len(routes.ways) > 1:
+                    await way.repository.manifest(digest)
+                await in_thread(self._store.prove, known, place=way.place, holder=holder)
             return known
 
-        async def pull() -> Artifact:
-            return await had_by_others() or await self._pull(
-                repository, digest, source.reference, place=place, holder=holder
+        async def pull(way: Way) -> Artifact:
+            # All of it from one repository: it is known as had there, and only who may have all of it there has it.
+            return await had_by_others(way) or await self._pull(
+                way.repository, digest, way.shown, place=way.place, holder=holder
             )
 
         return await self._once(
-            ("oci", place, holder, digest),
-            lambda: self._store.get(digest, place=place, holder=holder),
-            pull,
+            ("oci", *places, holder, digest),
+            had,
+            lambda: routes.pull(pull),
             what=source.reference,
-            host=place.partition("/v2/")[0],
+            host=places[-1].partition("/v2/")[0],
             owner=owner,
         )
 
@@ -178,6 +209,18 @@ class Fetcher:
             owner=owner,
         )
 
+    async def fetch_layer(self, source: OCISource, layer: Descriptor, *, access: RegistryAccess, owner: str) -> None:
+        """Have the store keep the bytes of a layer as they are, packed or not, as something that ``owner`` may have."""
+        what = f"the layer {layer.shown} of {source.reference}"
+        repository, limits = await self.routes(source, access=access), self._limits
+        async with self._share("owner", owner, limits.of_one_owner), self._permits, self._bounded(what):
+            with self._store.scratch() as file:
+                body = Body(file, what=what, cap=limits.download, expected=layer.size)
+                await repository.blob(layer.digest, body)
+                body.verify(layer.digest)
+                sha256 = layer.digest.removeprefix("sha256:")
+                await in_thread(lambda: self._store.grant_file(file, owner=owner, sha256=sha256, size=layer.size))
+
     async def beside(self, source: HTTPSource, suffix: str, *, most: int) -> bytes | None:
         """The small file whose URL is the source's with a suffix to its path; None where there is none.
 
@@ -200,18 +243,6 @@ class Fetcher:
                 raise
         return buffer.getvalue()
 
-    async def fetch_layer(self, source: OCISource, layer: Descriptor, *, access: RegistryAccess, owner: str) -> None:
-        """Have the store keep the bytes of a layer as they are, packed or not, as something that ``owner`` may have."""
-        what = f"the layer {layer.shown} of {source.reference}"
-        repository, limits = self.repository(source, access=access), self._limits
-        async with self._share("owner", owner, limits.of_one_owner), self._permits, self._bounded(what):
-            with self._store.scratch() as file:
-                body = Body(file, what=what, cap=limits.download, expected=layer.size)
-                await repository.blob(layer.digest, body)
-                body.verify(layer.digest)
-                sha256 = layer.digest.removeprefix("sha256:")
-                await in_thread(lambda: self._store.grant_file(file, owner=owner, sha256=sha256, size=layer.size))
-
     async def fetch_file(self, path: Path) -> Artifact:
         """The module in a file, raw or packed."""
 
@@ -232,11 +263,12 @@ class Fetcher:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._transport.close()
+        await self._brief.close()
 
-    def repository(
+    async def routes(
         self, source: OCISource, *, access: RegistryAccess = _NO_ACCESS, base: Path | None = None
-    ) -> Repository:
-        """The manifests and blobs around a reference, checked but not kept: for signatures."""
+    ) -> Routes:
+        """The manifests and blobs around a reference, checked but not kept, from wherever they are to be had."""
         reference = parse(source.reference)
         if isinstance(reference, LayoutReference):
             if base is None:
@@ -244,17 +276,50 @@ class Fetcher:
                 raise FetchError(
                     "oci-layout: references work in manifest folders only; name a registry", transient=False
                 )
-            return LayoutFolder(reference, base=base, limits=self._limits)
+            folder = LayoutFolder(reference, base=base, limits=self._limits)
+            place = f"layout {base}/{reference.path}"
+            ways = [Way(place=place, shown=source.reference, is_mirror=False, key=(), repository=folder, brief=folder)]
+        else:
+            table = await self._mirrors.table()
+            mirrors = [*own_mirrors(source.mirrors, reference), *table.of(reference)]
+            await in_thread(getattr, access, "fingerprint")  # of up to 16 MiB, and then it is known
+            ways = [await self._mirror(each, access) for each in mirrors]
+            ways.append(self._way(reference, access, insecure=source.insecure, shown=source.reference))
+        return Routes(ways, self._absences, what=source.reference, seconds=self._limits.total)
+
+    async def _mirror(self, mirror: Mirror, access: RegistryAccess) -> Way:
+        if not mirror.of_resource and mirror.ca_pem != access.ca_pem:
+            access = dataclasses.replace(access, ca_pem=mirror.ca_pem)
+            await in_thread(getattr, access, "fingerprint")
+        of = "resource" if mirror.of_resource else "cluster"
+        shown = f"{mirror.reference.registry}/{mirror.reference.repository}"
+        return self._way(mirror.reference, access, insecure=mirror.insecure, shown=shown, of=of)
+
+    def _way(self, reference: Reference, access: RegistryAccess, *, insecure: bool, shown: str, of: str = "") -> Way:
+        host = f"{'http' if insecure else 'https'}://{reference.host}"
+        return Way(
+            # What is known from here is known for nowhere else.
+            place=f"{host}/v2/{reference.repository}",
+            shown=shown,
+            is_mirror=bool(of),
+            key=(of, host),
+            repository=self._remote(reference, access, self._brief if of else self._transport, insecure=insecure),
+            brief=self._remote(reference, access, self._brief, insecure=insecure),
+        )
+
+    def _remote(
+        self, reference: Reference, access: RegistryAccess, transport: Transport, *, insecure: bool
+    ) -> Repository:
         return RemoteRepository(
             reference,
-            insecure=source.insecure,
+            insecure=insecure,
             access=access,
             keychain=Keychain(
                 documents=access.dockerconfigs,
                 docker_config=self._docker_config,
                 helper_timeout=self._limits.helper,
             ),
-            transport=self._transport,
+            transport=transport,
             tokens=self._tokens,
             limits=self._limits,
         )
@@ -418,14 +483,6 @@ class Fetcher:
             raise FetchError(f"the store cannot be used: {error.strerror}; make room or check its folder") from None
 
 
-def _place(source: OCISource, base: Path | None) -> str:
-    """Where a reference's manifests and blobs are: what is known from here is known for nowhere else."""
-    reference = parse(source.reference)
-    if isinstance(reference, LayoutReference):
-        return f"layout {base}/{reference.path}"
-    return f"{'http' if source.insecure else 'https'}://{reference.host}/v2/{reference.repository}"
-
-
 @contextlib.contextmanager
 def _about(what: str) -> Iterator[None]:
     """Say of what a VerifyError is."""
@@ -433,4 +490,4 @@ def _about(what: str) -> Iterator[None]:
         yield
     except VerifyError as error:
         # a body names itself
-        raise error if str(error).startswith(what) else VerifyError(f"{what}: {error}") from None
+        raise error if str(error).startswith(what) else type(error)(f"{what}: {error}") from None

@@ -5,6 +5,7 @@ Format: https://github.com/opencontainers/image-spec/blob/main/image-layout.md
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 import os
@@ -12,7 +13,7 @@ import re
 import stat
 from typing import TYPE_CHECKING, Final
 
-from hookline_artifacts.errors import FetchError
+from hookline_artifacts.errors import FetchError, VerifyError
 from hookline_artifacts.net.body import Body
 from hookline_artifacts.package.layouts import Descriptor, choose, read_list, read_manifest
 from hookline_artifacts.reference import DIGEST, LayoutReference
@@ -74,8 +75,10 @@ class LayoutFolder:
         Whoever asks looks into each. ``cosign save`` of version 3 leaves bundles among the blobs and names them
         nowhere; version 2 names signatures in the index without a tag.
         """
-        fallback = await self.tagged(digest.replace(":", "-"))
-        found = read_list(fallback) if fallback is not None else []
+        found: list[Descriptor] = []
+        with contextlib.suppress(FetchError, VerifyError):  # one list that cannot be read hides no other
+            fallback = await self.tagged(digest.replace(":", "-"))
+            found = read_list(fallback) if fallback is not None else []
         found += await in_thread(self._entries)
         found += await in_thread(self._unnamed, {each.digest for each in found})
         return [each for each in found if each.digest != digest][:MAX_LISTED]

@@ -111,7 +111,6 @@ async def resolve(
     ``pinned``: nothing but those has changed, so that its reference means what it did. ``kept`` is the evidence by
     which ``previous`` was verified; where that does, no registry is asked for signatures.
     """
-    spec = plugin.spec
     trial = Trial(plugin, policies, await own_requirement(plugin, objects, base))
     trial.check_settings()
     given = await settings(plugin, objects)
@@ -120,8 +119,7 @@ async def resolve(
         trial, plugin, fetcher, objects, digest=digest, previous=previous, kept=kept, base=base, access=access,
         prove=prove,
     )  # fmt: skip
-    if spec.sha256 is not None and artifact.sha256 != spec.sha256:
-        raise VerifyError(f"the module's sha256 is {artifact.sha256}, and spec.sha256 asks for {spec.sha256}")
+    _check_sha256(plugin, artifact)
     info, description, asks = await told(artifact)
     trial.check_version(description.version, artifact.digest, previous)
     trial.check_permissions(asks, previous)
@@ -139,6 +137,12 @@ async def resolve(
         notes=(*description.notes, *notes_on(plugin, description, info), *trial.notes),
         trust=trial.result(),
     )
+
+
+def _check_sha256(plugin: WasmPlugin, artifact: Artifact) -> None:
+    wanted = plugin.spec.sha256
+    if wanted is not None and artifact.sha256 != wanted:
+        raise VerifyError(f"the module's sha256 is {artifact.sha256}, and spec.sha256 asks for {wanted}")
 
 
 def _found(artifact: Artifact, reference: str, description: PluginDescription, asks: list[str]) -> BundleArtifact:
@@ -204,7 +208,10 @@ async def tried(
         digest = digest or await fetcher.resolve(source.oci, access=access, base=base)
         evidence = await in_thread(trial.enough, kept, digest, previous)
         if evidence is None:
-            evidence = await fetcher.signatures(source.oci, digest, access=access, base=base)
+            try:
+                evidence = await fetcher.signatures(source.oci, digest, access=access, base=base)
+            except FetchError as error:
+                evidence = trial.unanswered(error, digest)
         await in_thread(trial.check_beside, evidence)
     reference, artifact = await fetch(plugin, fetcher, objects, digest=digest, base=base, access=access, prove=prove)
     if source.oci is None and trial.wants_signatures:

@@ -16,7 +16,7 @@ Several processes may share a store: whoever reads opens a complete file and kee
 meanwhile. A disk may lie, so a module is hashed again each time it is handed out, and a damaged one counts as
 absent. When the modules exceed the cap, the owner who has the most loses its least recently used first, so that nobody
 pushes out what others have; but never one that is pinned, nor one whose ``Artifact`` somebody in this process still
-holds. Where those alone exceed the cap, it is exceeded.
+holds, nor what is known of who has it. Where those alone exceed the cap, it is exceeded.
 """
 
 from __future__ import annotations
@@ -43,12 +43,16 @@ from hookline_artifacts.reference import DIGEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Set as AbstractSet
 
 _log = logging.getLogger(__name__)
 
 _MAX_RECORD: Final = 1 << 20
 _MAX_RECORDS: Final = 4096
-"""Of what is known, and of modules however small: all of them are listed at each new one."""
+"""Of what is known, and of modules however small: all of them are listed at each new one. What is pinned is beyond
+it."""
+_KEPT_PLACES: Final = 16
+"""Places of a pinned module of which what is known never goes. There may be any number of places."""
 _DROPPED: Final = _MAX_RECORDS // 16
 """Of those that go at once, since who goes is found by reading all of them."""
 _MAX_PROOFS: Final = 64
@@ -87,6 +91,8 @@ class ArtifactStore:
         self._modules, self._index, self._tmp = (root.absolute() / name for name in ("modules", "index", "tmp"))
         self._lock = threading.Lock()
         self._pinned: frozenset[str] = frozenset()
+        self._seen: dict[str, tuple[int, int, str, str]] = {}
+        """By its file's name, a record's inode and size, owner and module."""
         self._held: weakref.WeakValueDictionary[int, Artifact] = weakref.WeakValueDictionary()
         self._make_folders()
         for left_over in self._tmp.iterdir():
@@ -268,17 +274,18 @@ class ArtifactStore:
 
     def _evict(self) -> None:
         with self._lock:
-            modules, records = _by_age(self._modules), _by_age(self._index)
+            modules, files = _by_age(self._modules), _by_age(self._index)
+            known = self._read_records(files)
+            records = _loose_records(known, self._pinned)
+            counted = sum(path.stem not in self._pinned for path, _ in modules)
             excess = sum(stat.st_size for _, stat in modules) - self._max_bytes
-            too_many = max(len(modules), len(records)) > _MAX_RECORDS
-            if excess <= 0 and not too_many:
+            if excess <= 0 and max(counted, len(records)) <= _MAX_RECORDS:
                 return
-            known = [(path, *_owned(path)) for path, _ in records]
+            kept = self._pinned | {artifact.sha256 for artifact in self._held.values()}
             owners = defaultdict(set)
             for _, owner, sha256 in known:
                 if owner:
                     owners[sha256].add(owner)
-            kept = self._pinned | {artifact.sha256 for artifact in self._held.values()}
             has: Counter[str] = Counter()
             for path, stat in modules:
                 for owner in owners.get(path.stem, {""}):
@@ -288,7 +295,7 @@ class ArtifactStore:
                 return min(has[owner] for owner in owners.get(entry[0].stem, {""}))
 
             loose = [entry for entry in modules if entry[0].stem not in kept]
-            count = len(modules) - (_MAX_RECORDS - _DROPPED if len(modules) > _MAX_RECORDS else len(modules))
+            count = counted - (_MAX_RECORDS - _DROPPED if counted > _MAX_RECORDS else counted)
             while loose and (excess > 0 or count > 0):
                 path, stat = entry = max(loose, key=most)  # of equals the first, which was used the longest ago
                 loose.remove(entry)
@@ -298,7 +305,29 @@ class ArtifactStore:
                     has[owner] -= stat.st_size + 1
                 _log.info("dropped %s from the store, least recently used", path.name)
             if len(records) > _MAX_RECORDS:
-                _forget_records([(path, owner) for path, owner, _ in known])
+                _forget_records([(path, owner) for path, owner, _ in records])
+
+    def _read_records(self, files: list[tuple[Path, os.stat_result]]) -> list[tuple[Path, str, str]]:
+        """Path, owner and module of each record, the least recently used first; each version is read once."""
+        read: dict[str, tuple[int, int, str, str]] = {}
+        for path, stat in files:
+            seen = self._seen.get(path.name)
+            if seen is None or seen[:2] != (stat.st_ino, stat.st_size):  # written anew, it is another file
+                seen = (stat.st_ino, stat.st_size, *_owned(path))
+            read[path.name] = seen
+        self._seen = read
+        return [(path, *read[path.name][2:]) for path, _ in files]
+
+
+def _loose_records(known: list[tuple[Path, str, str]], pinned: AbstractSet[str]) -> list[tuple[Path, str, str]]:
+    """Those that may go: all but what says who has a module that is pinned, and from where somebody had it lately."""
+    loose, places = [], Counter[str]()
+    for entry in reversed(known):
+        _, owner, sha256 = entry
+        places[sha256] += not owner
+        if sha256 not in pinned or (not owner and places[sha256] > _KEPT_PLACES):
+            loose.append(entry)
+    return loose[::-1]
 
 
 def _forget_records(known: list[tuple[Path, str]]) -> None:
@@ -354,7 +383,8 @@ def _publish(file: BinaryIO, path: Path) -> None:
 def _by_age(folder: Path) -> list[tuple[Path, os.stat_result]]:
     """The files of a folder, the least recently used first."""
     found = []
-    for path in folder.iterdir():
-        with contextlib.suppress(OSError):  # dropped by another process
-            found.append((path, path.stat()))
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(OSError):  # dropped by another process
+                found.append((folder / entry.name, entry.stat()))
     return sorted(found, key=lambda pair: pair[1].st_mtime_ns)

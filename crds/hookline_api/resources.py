@@ -101,8 +101,9 @@ class OCISource(Resource):
     track_interval: Annotated[Duration, bounded(10_000, 30 * 86_400_000, format_duration)] | None = None
     """How often to ask what the tag points to (``10s`` to ``720h``). Default: never."""
     mirrors: Annotated[list[Annotated[str, Field(min_length=1, max_length=512)]], Field(max_length=8)] = []
-    """Repositories, ``registry/repository``, that are asked in this order before the reference's own. What they give
-    must have the same digests; a tag, too, is asked of the first that answers."""
+    """Repositories, ``registry/repository``, that are asked in this order before the reference's own; with ``http://``
+    in front over plain HTTP. What they give must have the same digests; a tag, too, is asked of the first that answers.
+    A policy that names the allowed repositories has to allow them too."""
 
 
 class HTTPSource(Resource):

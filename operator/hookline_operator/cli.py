@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from hookline_artifacts.net.addresses import Network
+    from hookline_artifacts.net.proxies import Proxies
 
 _EPILOG: Final = """\
 Each option can also be set in the environment (--own-namespace as HOOKLINE_OWN_NAMESPACE); the command line wins.
+HTTP_PROXY, HTTPS_PROXY and NO_PROXY are for registries and URLs of modules, and for nothing else.
 
 The chart in helm/ runs the operator in a cluster. To run it on your machine against a cluster:
   hookline-operator --kubeconfig ~/.kube/config --own-namespace default --pod-ip 127.0.0.1 --cache /tmp/hookline
@@ -74,6 +76,8 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         token=options.token,
         kubeconfig=options.kubeconfig,
         allow_source_addresses=options.allow_source_addresses,
+        mirrors=options.mirrors,
+        proxies=_proxies(parser, options.mirrors, environment),
     )
     # Imported late, so that --help is quick.
     from hookline_operator.cluster.kube import KubeError  # noqa: PLC0415
@@ -88,6 +92,18 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         return asyncio.run(Operator(settings).run())
     except (KubeError, OSError) as error:
         parser.exit(1, f"hookline-operator: error: {error}\n")
+
+
+def _proxies(parser: argparse.ArgumentParser, mirrors: Path | None, environment: Mapping[str, str]) -> Proxies:
+    """Those of the environment; a file of mirrors that cannot be read is told here too."""
+    from hookline_artifacts.mirrors import MirrorFile  # noqa: PLC0415 - late, so that --help is quick
+    from hookline_artifacts.net.proxies import from_environment  # noqa: PLC0415
+
+    try:
+        MirrorFile(mirrors)
+        return from_environment(environment)
+    except ValueError as error:
+        parser.error(str(error))
 
 
 def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
@@ -150,6 +166,9 @@ def _add_modules(options: Options) -> None:
     add("allow-source-addresses", kind=_networks, metavar="CIDR[,CIDR]", default="",
         text="addresses to download modules from although they are loopback, link-local or the like; 127.0.0.0/8 for "
         "a registry on the operator's own node")  # fmt: skip
+    add("mirrors", kind=existing_or_not, metavar="FILE",
+        text="YAML file that says which mirrors are asked before which registries; read again when it "
+        "changes")  # fmt: skip
 
 
 def _add_sidecars(options: Options) -> None:

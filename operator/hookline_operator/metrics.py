@@ -128,17 +128,7 @@ class Metrics:
             "hookline_operator_resolves", "Resolutions of a WasmPlugin, by how they ended.", ["result"]
         )
         self._resolve_seconds = seconds("hookline_operator_resolve_seconds", "How long a resolution took.")
-        self._refused = counter(
-            "hookline_operator_policy_refusals",
-            "Resolutions that a PluginTrustPolicy refused, or would have refused in another mode.",
-            ["policy", "mode"],
-        )
-        self._verify_seconds = Histogram(
-            "hookline_operator_verify_seconds",
-            "How long the signatures of an artifact took that were good, without asking a registry for them.",
-            buckets=_VERIFYING,
-            registry=registry,
-        )
+        self._refused, self._verify_seconds = _of_trust(registry)
         self._writes = counter("hookline_operator_api_writes", "Writes to the Kubernetes API.", ["kind"])
         self._status_failures = counter(
             "hookline_operator_status_failures", "Statuses that the API server did not take, by why.", ["reason"]
@@ -268,3 +258,20 @@ class Metrics:
     def exposition(self) -> bytes:
         """The text that Prometheus reads."""
         return generate_latest(self._registry)
+
+
+def _of_trust(registry: CollectorRegistry) -> tuple[Counter, Histogram]:
+    """What policies refuse, and how long signatures take."""
+    refused = Counter(
+        "hookline_operator_policy_refusals",
+        "Resolutions that a PluginTrustPolicy refused, or would have refused in another mode.",
+        ["policy", "mode"],
+        registry=registry,
+    )
+    verified = Histogram(
+        "hookline_operator_verify_seconds",
+        "How long the signatures of an artifact took that were good, without asking a registry for them.",
+        buckets=_VERIFYING,
+        registry=registry,
+    )
+    return refused, verified

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hookline_artifacts.fetch import Fetcher
 from hookline_artifacts.limits import FetchLimits
+from hookline_artifacts.mirrors import MirrorFile
 from hookline_artifacts.net.addresses import AddressPolicy
+from hookline_artifacts.net.proxies import NO_PROXIES
 from hookline_artifacts.store import ArtifactStore
 from hookline_operator.cluster.authority import peer_name
 from hookline_operator.cluster.catalogue import Catalogue
@@ -48,6 +50,7 @@ from hookline_operator.serve.health import Health
 from hookline_operator.serve.http import HEALTH_BOUNDS, HTTPS_BOUNDS, serve
 from hookline_operator.serve.identity import Reviewer
 from hookline_operator.serve.peers import Peers
+from hookline_operator.serve.pins import Pins
 from hookline_operator.serve.server import Distribution
 from hookline_operator.serve.trust import Trust
 from hookline_operator.webhooks import admission
@@ -164,6 +167,7 @@ class Operator:
                 cluster.sealing.run(),
                 cluster.election.run(lambda: self._lead(cluster, serving, leading)),
                 serving.peers.run(),
+                serving.pins.run(),
                 cluster.plugins.run(),
                 cluster.policies.run(),
                 serving.trust.run(),
@@ -273,6 +277,7 @@ class _Serving:
         self.fleet = Fleet()
         self.bundles = Bundles(catalogue, cluster.objects, key=cluster.key, policies=cluster.policies.applying)
         self.fetcher = _fetcher(settings, store)
+        self.pins = Pins(catalogue, store, most=settings.cache_size)
         reviewer = Reviewer(kube, is_pod=catalogue.is_pod, counted=metrics.called)
         self.peers = Peers(
             self.fleet,
@@ -342,7 +347,14 @@ def _fetcher(settings: Settings, store: ArtifactStore) -> Fetcher:
     # The machine's own passwords are nobody's: a file that is not there.
     nobody = settings.cache / "no" / "config.json"
     limits = FetchLimits(parallel=_FETCHES_AT_ONCE)
-    return Fetcher(store, limits=limits, docker_config=nobody, addresses=_source_addresses(settings))
+    return Fetcher(
+        store,
+        limits=limits,
+        docker_config=nobody,
+        addresses=_source_addresses(settings),
+        mirrors=MirrorFile(settings.mirrors),
+        proxies=settings.proxies or NO_PROXIES,
+    )
 
 
 def _source_addresses(settings: Settings) -> AddressPolicy:
@@ -363,6 +375,7 @@ def _listen(cluster: _Cluster, serving: _Serving) -> None:
     catalogue.plugin_changed += [
         serving.bundles.plugin_changed,  # first: what is sent must not be made of a plugin that is gone
         serving.distribution.plugin_changed,
+        serving.pins.plugin_changed,
         cluster.unguarded.plugin_changed,
     ]
     cluster.policies.changed += [catalogue.tell_all]

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     from hookline_api.commands import Address
     from hookline_artifacts.net.addresses import Network
+    from hookline_artifacts.net.proxies import Proxies
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -45,3 +46,7 @@ class Settings:
     kubeconfig: Path | None
     allow_source_addresses: tuple[Network, ...] = ()
     """Addresses that may be asked for modules, of those that usually may not: ``AddressPolicy.allowed``."""
+    mirrors: Path | None = None
+    """A file that says which mirrors are asked before which registries."""
+    proxies: Proxies | None = None
+    """Through whom registries are asked; None: nobody."""

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from hookline_api.bundle import Bundle, BundlePlugin
     from hookline_api.hooks import Hook
     from hookline_runtime.call.decisions import Decision
+    from hookline_runtime.guest.sealed import SealedFile
     from hookline_runtime.host.cache_store import CacheStore
     from hookline_runtime.host.kv import KvStore
 
@@ -58,8 +59,8 @@ _FIRST_INSTANCE_MS: Final = 5_000
 log = logging.getLogger("hookline.runtime")
 
 
-ModuleFinder = Callable[["BundlePlugin"], Path]
-"""Where the compiled module of a bundle's plugin is on this machine."""
+ModuleFinder = Callable[["BundlePlugin"], "Path | SealedFile"]
+"""The compiled module of a bundle's plugin on this machine: a file that nobody else can write, or one with a seal."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -367,7 +368,7 @@ class Runtime:
         except OSError as error:
             raise FetchError(f"there is no descriptor left for the permits of its calls: {error.strerror}") from error
 
-    def _load(self, entry: BundlePlugin, compiled: Path, number: int, permits: Permits) -> Plugin:
+    def _load(self, entry: BundlePlugin, compiled: Path | SealedFile, number: int, permits: Permits) -> Plugin:
         limits = entry.limits
         module = load_compiled(compiled, fuel=limits.fuel is not None)
         host = PluginHost(entry, self._context)

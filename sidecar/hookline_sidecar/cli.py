@@ -7,6 +7,7 @@ import grp
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
@@ -22,13 +23,17 @@ from hookline_api.commands import (
 from hookline_api.quantities import parse_duration, parse_size
 from hookline_sidecar import kv_command
 from hookline_sidecar.hooks.original import PROXIES
-from hookline_sidecar.settings import OperatorSettings, Settings, default_state
+from hookline_sidecar.settings import TRUST_POLICIES, OperatorSettings, Settings, default_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from hookline_artifacts.net.proxies import Proxies
 
 _EPILOG: Final = """\
 Each option can also be set in the environment (--max-body as HOOKLINE_MAX_BODY); the command line wins.
+HTTP_PROXY, HTTPS_PROXY and NO_PROXY are for registries and URLs of --plugins, and for nothing else.
 
 examples:
   hookline-sidecar --plugins ./plugins
@@ -89,7 +94,12 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         auth_headers=options.auth_headers,
         cache_memory=options.cache_memory,
         memory=options.memory,
+        mirrors=options.mirrors,
+        proxies=_proxies(parser, options.mirrors, environment) if options.plugins is not None else None,
+        trust_policies=_trust_policies(options),
     )
+    if settings.plugins is None and settings.mirrors is not None:
+        parser.error("--mirrors is for --plugins: the operator has its own")
     if settings.listen is None and settings.socket is None:
         parser.error("--listen is off and there is no --socket: nobody could ask")
     if settings.socket is None and settings.socket_group is not None:
@@ -117,6 +127,18 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         parser.exit(_EXIT_USAGE, f"hookline-sidecar: error: {where}{error.strerror or error}\n")
 
 
+def _proxies(parser: argparse.ArgumentParser, mirrors: Path | None, environment: Mapping[str, str]) -> Proxies:
+    """Those of the environment; a file of mirrors that cannot be read is told here too."""
+    from hookline_artifacts.mirrors import MirrorFile  # noqa: PLC0415 - late, so that --help is quick
+    from hookline_artifacts.net.proxies import from_environment  # noqa: PLC0415
+
+    try:
+        MirrorFile(mirrors)
+        return from_environment(environment)
+    except ValueError as error:
+        parser.error(str(error))
+
+
 def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     options = Options(
         environment,
@@ -136,6 +158,12 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
            "every connection")  # fmt: skip
     option("operator-token", kind=existing_or_not, metavar="FILE",
            text="this pod's token for the operator; read again for every connection")  # fmt: skip
+    option("mirrors", kind=existing_or_not, metavar="FILE",
+           text="YAML file that says which mirrors are asked before which registries, for --plugins; read again when "
+           "it changes")  # fmt: skip
+    option("trust-policy", kind=_paths, metavar="PATH[:PATH…]",
+           text="files or folders of PluginTrustPolicy documents (.yaml) that nothing may run against, whatever the "
+           f"operator or the manifests say; watched for changes. {TRUST_POLICIES} is read too")  # fmt: skip
     option("state", kind=existing_or_not, metavar="DIR", default=str(default_state(environment)),
            text="folder for modules, the last good bundle, the plugins' keys and the admin socket")  # fmt: skip
     options.group("hooks")
@@ -184,6 +212,17 @@ def _add_limits(options: Options) -> None:
            "less")  # fmt: skip
     option("drain", kind=_duration, metavar="TIME", default="10s",
            text="longest time to finish calls under way after SIGTERM")  # fmt: skip
+
+
+def _paths(text: str) -> tuple[Path, ...]:
+    """Paths between colons."""
+    return tuple(existing_or_not(part) for part in text.split(":"))
+
+
+def _trust_policies(options: argparse.Namespace) -> tuple[Path, ...]:
+    given: tuple[Path, ...] = options.trust_policy or ()
+    standing = (TRUST_POLICIES,) if TRUST_POLICIES.exists() else ()
+    return tuple(dict.fromkeys((*standing, *given)))
 
 
 def _operator(parser: argparse.ArgumentParser, options: argparse.Namespace) -> OperatorSettings | None:

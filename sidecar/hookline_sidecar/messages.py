@@ -49,6 +49,8 @@ class Prepare:
     """The rows of the statistics by plugin."""
     memory: Plan | None
     """What the parts of the sidecar may have; None where nothing bounds it."""
+    modules: dict[str, str] = field(default_factory=dict)
+    """Where the supervisor holds copies of compiled modules, by the file's name."""
     kind: Literal["prepare"] = "prepare"
 
 

@@ -74,6 +74,7 @@ def run(settings: Settings, state: StateFolder) -> int:
     )
     hook_sockets = _bind(settings)
     ours = settings.socket.stat() if settings.socket is not None else None
+    _ = state.own_key  # before the forks: all of them have the same
     shutil.rmtree(state.cache, ignore_errors=True)  # what earlier workers kept; those of this run share it
     memories = [mmap.mmap(-1, TABLE_BYTES) for _ in range(settings.workers)]
     tables = [StatsTable(memoryview(memory)) for memory in memories]

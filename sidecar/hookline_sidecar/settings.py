@@ -10,7 +10,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from hookline_api.commands import Address
+    from hookline_artifacts.net.proxies import Proxies
 
+TRUST_POLICIES: Final = Path("/etc/hookline/trust")
+"""Where an image has policies, or the cluster's owner mounts some. It is read wherever it is, whatever else is given:
+the command line of an injected sidecar is the operator's."""
 ADMIN_SOCKET: Final = "admin.sock"
 """In the state folder."""
 
@@ -68,5 +72,11 @@ class Settings:
     """How the proxy tells ``/v1/auth`` the original request: a key of ``original.PROXIES``."""
     cache_memory: int = 64 * 2**20
     """Bytes that the plugins' caches in memory may take together."""
+    mirrors: Path | None = None
+    """A file that says which mirrors are asked before which registries; for ``plugins`` alone."""
+    proxies: Proxies | None = None
+    """Through whom registries are asked; None: nobody."""
+    trust_policies: tuple[Path, ...] = ()
+    """Files and folders of ``PluginTrustPolicy`` documents."""
     memory: int | None = None
     """Bytes that all of the sidecar may take; None for what its cgroup allows."""

@@ -10,6 +10,8 @@
     STATE/kv/              the plugins' key-value store (``hookline_runtime.host.kv``)
     STATE/cache/           the plugins' caches (``hookline_runtime.host.cache_store``); emptied at each start
     STATE/places           locks: calls under way where workers share a limit (``hookline_runtime.plugin.permits``)
+    STATE/own.key          what the sidecar authenticates its own files with, each kind apart: mode 0600
+    STATE/trust/           signatures of modules, and what they were found to prove (``control.sources.trust``)
     STATE/seal.key         what revisions are sealed with, where a folder is the source: mode 0600
     STATE/numbers.json     which rows of the statistics belong to which plugin
     STATE/probation.json   which versions prove themselves and which have failed, with those before: mode 0600
@@ -25,6 +27,7 @@ import fcntl
 import json
 import logging
 import os
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -55,6 +58,7 @@ class StateFolder:
         self.root = root
         self.artifacts = root / "artifacts"
         self.compiled = root / "compiled"
+        self.trust = root / "trust"
         self.kv = root / "kv"
         self.cache = root / "cache"
         self.permits = root / "places"
@@ -65,6 +69,8 @@ class StateFolder:
         self._numbers = root / "numbers.json"
         self._probation = root / "probation.json"
         self._seal_key = root / "seal.key"
+        self._own_key = root / "own.key"
+        self._own: bytes | None = None
         self._lock: int | None = None
 
     def take(self) -> None:
@@ -166,6 +172,24 @@ class StateFolder:
             log.warning("%s cannot be written (%s): revisions get other names at the next start", self._seal_key, error)
         return key
 
+    @property
+    def own_key(self) -> bytes:
+        """The key that this sidecar authenticates files with; made where there is none that only its user can read.
+
+        It is read once, before any process is forked, so that all have the same whatever becomes of the file.
+        """
+        if self._own is None:
+            self._own = _private(self._own_key, _SEAL_KEY)
+        if self._own is None:
+            self._own = os.urandom(_SEAL_KEY)
+            try:
+                self._own_key.unlink(missing_ok=True)  # whatever it is: a link is not followed
+                write(self._own_key, self._own)
+            except OSError as error:
+                log.warning("%s cannot be written (%s): modules are compiled anew at the next start",
+                            self._own_key, error)  # fmt: skip
+        return self._own
+
     def load_numbers(self) -> dict[str, int]:
         """Each plugin's rows of the statistics, as the last supervisor had them: workers still count there."""
         try:
@@ -179,10 +203,29 @@ class StateFolder:
         write(self._numbers, json.dumps(numbers).encode())
 
 
+def _private(path: Path, size: int) -> bytes | None:
+    """The bytes of a regular file that is this user's alone, and has one name; None for anything else."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_nlink != 1:
+            return None
+        # kubelet gives files of a volume to the group that the pod asks for (fsGroup): that is the process's own.
+        others = 0o007 if found.st_gid == os.getegid() else 0o077
+        if stat.S_IMODE(found.st_mode) & others:
+            log.warning("%s can be read by others, and another key is made", path)
+            return None
+        data = file.read(size + 1)
+    return data if len(data) == size else None
+
+
 def write(path: Path, data: bytes) -> None:
     """Write a file of mode 0600; complete, or not at all."""
     partial = path.with_suffix(".partial")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
         file.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import struct
@@ -39,6 +40,12 @@ def seeds() -> dict[str, dict[str, bytes]]:
     layer = {"mediaType": "application/wasm", "digest": _DIGEST, "size": 4}
     entry = {"mediaType": "m", "digest": _DIGEST, "size": 4, "platform": {"os": "wasi", "architecture": "wasm"}}
     packed = _tar({"plugin.wasm": MODULE, "plugin.yaml": b"name: a"})
+    critical = {"type": "cosign container image signature", "image": {"docker-manifest-digest": _DIGEST},
+                "identity": {"docker-reference": "registry.example/a"}}  # fmt: skip
+    statement = {"_type": "https://in-toto.io/Statement/v1", "predicateType": "a", "subject": [
+        {"digest": {"sha256": "a" * 64}}, {"digest": 7}], "predicate": {}}  # fmt: skip
+    envelope = {"payloadType": "application/vnd.in-toto+json", "signatures": [{"keyid": "a", "sig": "AAAA"}],
+                "payload": base64.b64encode(json.dumps(statement).encode()).decode()}  # fmt: skip
     long_name = _tar({"a" * 120 + "/plugin.wasm": MODULE}, form=tarfile.PAX_FORMAT)
     return {
         "heads": {
@@ -102,6 +109,25 @@ def seeds() -> dict[str, dict[str, bytes]]:
         "manifests": {
             "manifest": json.dumps({"config": {"mediaType": "a"}, "layers": [layer]}).encode(),
             "index": json.dumps({"manifests": [entry, entry]}).encode(),
+        },
+        "signatures": {
+            "simple": json.dumps({"critical": critical, "optional": {"a": "b"}}).encode(),
+            "bundle": json.dumps(
+                {"verificationMaterial": {"publicKey": {"hint": "a"}}, "dsseEnvelope": envelope}
+            ).encode(),
+            "dsse": json.dumps(envelope).encode(),
+            "list": json.dumps({"manifests": [entry, {"digest": "sha512:a"}, 7]}).encode(),
+            "evidence": json.dumps(
+                {
+                    "version": 1,
+                    "digest": _DIGEST,
+                    "documents": ["e30="],
+                    "signatures": [{"form": "simple", "payload": "e30=", "signature": "", "annotations": {"a": "b"}}],
+                }
+            ).encode(),
+            "key": b"-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA7Bcrk61eVjv0kyxw4SRQNMNUZ+8u/U1k6/gZaDRn4r8=\n"
+            b"-----END PUBLIC KEY-----\n",
+            "hints": json.dumps({**envelope, "signatures": [{"keyid": "k" * 100, "sig": "AA=="}] * 9}).encode(),
         },
         "addresses": {
             "reference": b"registry.example.com:5000/a/b:v1@" + _DIGEST.encode(),

@@ -12,12 +12,12 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from hookline_api import json_cost, quantities
 from hookline_artifacts import reference
 from hookline_artifacts.documents import kubernetes_yaml
-from hookline_artifacts.errors import FetchError, VerifyError
+from hookline_artifacts.errors import ConfigError, FetchError, VerifyError
 from hookline_artifacts.limits import FetchLimits
 from hookline_artifacts.login import credentials, docker_config
 from hookline_artifacts.login.challenges import parse_challenges
@@ -28,6 +28,8 @@ from hookline_artifacts.net import urls
 from hookline_artifacts.net.transport import retry_after
 from hookline_artifacts.package import layouts
 from hookline_artifacts.package.search import Search
+from hookline_artifacts.trust import cosign, keys
+from hookline_artifacts.trust.evidence import Evidence, Form, Signature
 from hookline_runtime.host import egress, http_cache, http_message
 from hookline_runtime.host.backends.resp import GarbageError, Parser, Reply
 from hookline_sidecar.hooks.auth import Question
@@ -247,6 +249,31 @@ def _manifests(data: bytes) -> None:
             layouts.module_layers(manifest)
     except VerifyError as error:
         _short(error, 3)
+
+
+@_target("signatures", steps=200, base=10_000)
+def _signatures(data: bytes) -> None:
+    """What anybody may put beside an artifact, in every form, the file in which it travels, and a key."""
+    digest = "sha256:" + "a" * 64
+    try:
+        assert all(reference.DIGEST.fullmatch(each.digest) for each in layouts.read_list(data))
+    except VerifyError as error:
+        _short(error, 3)
+    forms = [Signature(form=form, payload=data, signature=data) for form in get_args(Form)]
+    found = cosign.Signatures(forms, frozenset({digest}))
+    assert len(found) + found.malformed == len(forms)
+    assert found.about <= len(found)
+    assert all(len(hint) < _LONGEST for hint in found.hints)
+    try:
+        read = Evidence.read(data)
+        assert Evidence.read(read.write()) == read
+    except VerifyError as error:
+        _short(error, 1)
+    try:
+        key = keys.read_pem(_text(data), what="the key")
+        assert not list(found.by(key))
+    except ConfigError as error:
+        _short(error, 1)
 
 
 @_target("addresses", steps=100)

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
-from signing import SigningKey, sign
 
 from cluster import ClusterError
 from installation import Load, identity_module, until
+from signing import SigningKey, sign
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

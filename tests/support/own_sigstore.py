@@ -154,22 +154,7 @@ class OwnSigstore:
     def bundle(self, digest, *, kind=SIGN, predicate=None, certified=None, entry=None, change=None, **options):
         """A bundle with a statement about a digest. ``change`` may alter it when it is done."""
         certificate, key = certified or self.certify()
-        subject = [{"digest": {"sha256": digest.removeprefix("sha256:")}}]
-        statement = {"_type": "https://in-toto.io/Statement/v1", "subject": subject, "predicateType": kind}
-        payload = json.dumps(statement | {"predicate": predicate or {}}).encode()
-        media = "application/vnd.in-toto+json"
-        signature = key.sign(b"DSSEv1 %d %s %d %s" % (len(media), media.encode(), len(payload), payload), _SHA256)
-        envelope = {"payload": _b64(payload), "payloadType": media, "signatures": [{"sig": _b64(signature)}]}
-        pem = _b64(certificate.public_bytes(Encoding.PEM))
-        body = {
-            "apiVersion": "0.0.1",
-            "kind": "dsse",
-            "spec": {
-                "envelopeHash": {"algorithm": "sha256", "value": "0" * 64},
-                "payloadHash": {"algorithm": "sha256", "value": hashlib.sha256(payload).hexdigest()},
-                "signatures": [{"signature": _b64(signature), "verifier": pem}],
-            },
-        }
+        envelope, body = _envelope(digest, kind, predicate or {}, certificate, key)
         material = {
             "certificate": {"rawBytes": _b64(certificate.public_bytes(Encoding.DER))},
             "tlogEntries": [entry or self.entry(_canonical(body), **options)],
@@ -178,6 +163,57 @@ class OwnSigstore:
         if change is not None:
             change(made)
         return Signature(form="bundle", payload=json.dumps(made).encode())
+
+    def attached(self, digest, *, kind, predicate=None):
+        """What cosign 2 attests: the envelope, and the annotations of its layer."""
+        certificate, key = self.certify()
+        envelope, body = _envelope(digest, kind, predicate or {}, certificate, key)
+        return json.dumps(envelope).encode(), self._annotations(certificate, body)
+
+    def simple(self, digest, name):
+        """What cosign 2 signs: the payload, the signature, and the annotations of its layer."""
+        certificate, key = self.certify()
+        critical = {"identity": {"docker-reference": name}, "image": {"docker-manifest-digest": digest}}
+        critical["type"] = "cosign container image signature"
+        payload = json.dumps({"critical": critical, "optional": None}).encode()
+        signature = key.sign(payload, _SHA256)
+        public = {"content": _b64(certificate.public_bytes(Encoding.PEM))}
+        hashed = {"hash": {"algorithm": "sha256", "value": hashlib.sha256(payload).hexdigest()}}
+        spec = {"data": hashed, "signature": {"content": _b64(signature), "publicKey": public}}
+        body = {"apiVersion": "0.0.1", "kind": "hashedrekord", "spec": spec}
+        return payload, signature, self._annotations(certificate, body)
+
+    def _annotations(self, certificate, body):
+        entry = self.entry(_canonical(body))
+        record = {"body": entry["canonicalizedBody"], "integratedTime": int(entry["integratedTime"])}
+        record |= {"logIndex": int(entry["logIndex"]), "logID": _key_id(self.log).hex()}
+        promise = entry["inclusionPromise"]["signedEntryTimestamp"]
+        return {
+            "dev.sigstore.cosign/certificate": certificate.public_bytes(Encoding.PEM).decode(),
+            "dev.sigstore.cosign/chain": self.certificate.public_bytes(Encoding.PEM).decode(),
+            "dev.sigstore.cosign/bundle": json.dumps({"SignedEntryTimestamp": promise, "Payload": record}),
+        }
+
+
+def _envelope(digest, kind, predicate, certificate, key):
+    """An envelope around a statement, and its entry in the log."""
+    subject = [{"digest": {"sha256": digest.removeprefix("sha256:")}}]
+    statement = {"_type": "https://in-toto.io/Statement/v1", "subject": subject, "predicateType": kind}
+    payload = json.dumps(statement | {"predicate": predicate}).encode()
+    media = "application/vnd.in-toto+json"
+    signature = key.sign(b"DSSEv1 %d %s %d %s" % (len(media), media.encode(), len(payload), payload), _SHA256)
+    envelope = {"payload": _b64(payload), "payloadType": media, "signatures": [{"sig": _b64(signature)}]}
+    pem = _b64(certificate.public_bytes(Encoding.PEM))
+    body = {
+        "apiVersion": "0.0.1",
+        "kind": "dsse",
+        "spec": {
+            "envelopeHash": {"algorithm": "sha256", "value": "0" * 64},
+            "payloadHash": {"algorithm": "sha256", "value": hashlib.sha256(payload).hexdigest()},
+            "signatures": [{"signature": _b64(signature), "verifier": pem}],
+        },
+    }
+    return envelope, body
 
 
 def _usage(**wanted):

@@ -183,3 +183,60 @@ def listing(*manifests, kind=f"{BUNDLE}.v0.3+json"):
         for each in manifests
     ]  # fmt: skip
     return json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}).encode()
+
+
+def write_case(case, path):
+    """Write a case as an OCI layout folder with an entry for each tag, as ``skopeo copy`` of each would."""
+    blobs = path / "blobs" / "sha256"
+    blobs.mkdir(parents=True)
+    (path / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    entries = []
+    for tag, digest in CASES[case].items():
+        for each, document, parts in _parts(digest):
+            for part in (document, *parts):
+                (blobs / sha256(part).removeprefix("sha256:")).write_bytes(part)
+            if each == digest:
+                kind = json.loads(document)["mediaType"]
+                entries.append({
+                    "mediaType": kind, "digest": digest, "size": len(document),
+                    "annotations": {"org.opencontainers.image.ref.name": tag},
+                })  # fmt: skip
+    (path / "index.json").write_text(json.dumps({"schemaVersion": 2, "mediaType": INDEX, "manifests": entries}))
+
+
+class Place:
+    """An artifact on a ``registries.Server``, and what is put around it."""
+
+    def __init__(self, server, digest):
+        self.server = server
+        self.digest = digest
+        self.key = Key()
+        self.source = server.source("acme/p:v1")
+        self.tag = digest.replace(":", "-")
+
+    def sig(self, *pairs):
+        """Simple signing under its tag."""
+        self.server.put(f"acme/p:{self.tag}.sig", sig_manifest(*pairs), *(payload for payload, _ in pairs))
+
+    def refer(self, *entries):
+        """The list under the fallback tag; manifests with their blobs, or descriptors."""
+        for each in entries:
+            if isinstance(each, tuple):
+                manifest, *blobs = each
+                self.server.put(f"acme/p:{sha256(manifest)[-12:]}", manifest, *blobs)
+        listed = [each[0] if isinstance(each, tuple) else each for each in entries]
+        self.server.put(f"acme/p:{self.tag}", listing(*listed))
+
+    def good(self):
+        """A bundle that counts, and its manifest."""
+        bundle = self.key.bundle(self.digest)
+        return referrer(self.digest, bundle), bundle
+
+    def signers(self):
+        """Who has to have signed."""
+        return {"anyOf": [signer(self.key.pem)]}
+
+    def junk(self, number=0):
+        """A referrer that is none of ours, and looks as if."""
+        blob = b'{"junk": %d}' % number
+        return referrer(self.digest, blob), blob

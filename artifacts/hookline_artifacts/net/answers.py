@@ -7,6 +7,7 @@ given to aiohttp's parser in pieces, and a server that makes more of a piece tha
 
 from __future__ import annotations
 
+import ssl
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -35,6 +36,20 @@ class Connector(aiohttp.TCPConnector):
     def __init__(self, loop: asyncio.AbstractEventLoop, **settings: Any) -> None:
         super().__init__(**settings)
         self._factory: Any = partial(_Connection, loop=loop)
+
+
+class ProxyConnector(Connector):
+    """The same, for requests through proxies alone."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, **settings: Any) -> None:
+        super().__init__(loop, **settings)
+        self._of_system = ssl.create_default_context()
+
+    def _get_ssl_context(self, req: aiohttp.ClientRequest) -> ssl.SSLContext | None:
+        # DANGER: an authority that a tenant gave for his registry is not the proxy's, which is shown our password.
+        if req.is_ssl() and req.proxy is None:
+            return self._of_system
+        return super()._get_ssl_context(req)
 
 
 class _Connection(ResponseHandler):

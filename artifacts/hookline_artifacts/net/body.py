@@ -8,7 +8,7 @@ import re
 from http import HTTPStatus
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from hookline_artifacts.errors import FetchError, VerifyError
+from hookline_artifacts.errors import FetchError, WrongBytesError
 
 if TYPE_CHECKING:
     import aiohttp
@@ -43,7 +43,7 @@ class Body:
     def expect(self, length: int) -> None:
         """Refuse a body of this length before it comes, where it is too long."""
         if self._expected is not None and length > self._expected:
-            raise VerifyError(f"{self.what} is longer than the {self._expected} bytes that its manifest says")
+            raise WrongBytesError(f"{self.what} is longer than the {self._expected} bytes that its manifest says")
         if length > self._cap:
             raise FetchError(
                 f"{self.what} is too large, and only {self._cap} are allowed; make it smaller or raise the limit",
@@ -65,7 +65,7 @@ class Body:
         """Take one answer to the end, after what came before it: as the range that was asked for, or from the start.
 
         Whoever drips is given up: ``limits.progress`` more bytes have to come within each ``limits.stall``. What came
-        until then stays, for a request that goes on there. Raises FetchError, VerifyError, and what aiohttp raises.
+        until then stays, for a request that goes on there. Raises FetchError, WrongBytesError, and what aiohttp raises.
         """
         if response.status == HTTPStatus.OK:
             if self.length:
@@ -103,10 +103,13 @@ class Body:
             raise FetchError(f"{self.what} was cut off after {self.length} of {self._expected} bytes")
 
     def verify(self, digest: str, *, is_named: bool = True) -> None:
-        """Raise VerifyError unless it has that digest. ``is_named``: somebody wrote that digest, so it may be shown."""
+        """Raise WrongBytesError unless it has that digest.
+
+        ``is_named``: somebody wrote that digest, so it may be shown.
+        """
         if self.digest != digest:
             wanted = digest if is_named else "the one that was found for its tag"
-            raise VerifyError(
+            raise WrongBytesError(
                 f"{self.what} is not what was asked for: it has another digest than {wanted}; "
                 "the source or a proxy on the way serves other bytes"
             )

@@ -8,6 +8,9 @@ wrote as a URL is asked byte for byte (``urls``).
 
 A request may bring a ``Cargo``. Such a one is made once, and is not redirected: what has to be sent again after a
 failure, and to where, is for the caller to know.
+
+Through a proxy (``proxies``), the same rules hold; but the proxy looks names up, so that addresses are judged only
+where one is written as such.
 """
 
 from __future__ import annotations
@@ -28,13 +31,14 @@ import aiohttp
 from hookline_artifacts import patience
 from hookline_artifacts.errors import FetchError
 from hookline_artifacts.net import failures
-from hookline_artifacts.net.answers import Connector, ScatteredError
+from hookline_artifacts.net.answers import Connector, ProxyConnector, ScatteredError
 from hookline_artifacts.net.certificates import MAX_KEPT, check_pem, plain_pem
 from hookline_artifacts.net.names import Names
+from hookline_artifacts.net.proxies import NO_PROXIES, Proxies, Proxy, is_metadata_name, is_odd, literal
 from hookline_artifacts.net.urls import foreign, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping
 
     from aiohappyeyeballs import AddrInfoType
     from multidict import CIMultiDictProxy
@@ -53,6 +57,7 @@ REFUSALS: Final = frozenset({400, 401, 403})
 _TAKEN: Final = frozenset({200, 201, 202, 204})
 """How servers take a cargo."""
 _TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
+_PROXY_LOGIN: Final = 407
 _MAX_STEPS: Final = 32  # redirects and challenges of one attempt
 _MAX_RETRY_AFTER: Final = 3600.0
 _MAX_CONTEXTS: Final = 64
@@ -98,6 +103,18 @@ OF_A_URL: Final[Mapping[int | str, str]] = {
     404: "check the URL, and that the file is there",
 }
 
+_OF_A_PROXY: Final[Mapping[int, str]] = {
+    403: "it does not let this host be asked: have it allowed there, or name the host in NO_PROXY",
+    _PROXY_LOGIN: "it wants a user and a password, or others than those in its URL",
+    502: "it could not reach the host; check the name, and that the proxy knows it",
+    503: "it could not reach the host; check the name, and that the proxy knows it",
+    504: "the host did not answer the proxy in time",
+}
+
+
+class AwayError(FetchError):
+    """A server did not answer at all, or not in time."""
+
 
 class StatusError(FetchError):
     """A server answered with this status."""
@@ -139,18 +156,20 @@ class _Request:
 class Transport:
     """Makes requests. Of one event loop; the connections are opened on first use."""
 
-    def __init__(self, limits: FetchLimits, addresses: AddressPolicy) -> None:
+    def __init__(self, limits: FetchLimits, addresses: AddressPolicy, proxies: Proxies = NO_PROXIES) -> None:
         self._limits = limits
         self._addresses = addresses
-        self._lazy_session: aiohttp.ClientSession | None = None
+        self._proxies = proxies
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        """Of those who are asked directly (False), and through a proxy (True)."""
         self._contexts: dict[str | None, ssl.SSLContext] = {}
         self._closed = False
 
     async def close(self) -> None:
         """Close every connection; later requests are refused."""
         self._closed = True
-        if self._lazy_session is not None:
-            await self._lazy_session.close()
+        for session in self._sessions.values():
+            await session.close()
 
     async def request(
         self,
@@ -235,28 +254,63 @@ class Transport:
             headers["Authorization"] = authorization
         if into is not None and into.length:
             headers["Range"] = f"bytes={into.length}-"
+        proxy = self._proxies.of(here)
         try:
-            async with contextlib.AsyncExitStack() as stack:
-                watch = await stack.enter_async_context(asyncio.timeout(None))
-                data: Any = request.form
-                if request.cargo is not None:
-                    headers |= {"Content-Length": str(request.cargo.size), "Content-Type": request.cargo.media_type}
-                    data = await stack.enter_async_context(request.cargo.opened(watch, self._limits.stall))
-                response = await stack.enter_async_context(
-                    self._session().request(
-                        request.method, here, headers=headers, data=data, allow_redirects=False, ssl=request.tls
-                    )
-                )
-                watch.reschedule(None)
+            async with self._answer(request, here, headers, proxy) as response:
                 if into is not None and response.status in {200, 206, 416}:
                     await into.receive(response, sender=shown(response.url), limits=self._limits)
+                if proxy is not None and response.status == _PROXY_LOGIN:
+                    raise _proxy_error(request, here, proxy, response.status)
                 return response.status, response.headers
+        except aiohttp.ClientHttpProxyError as error:
+            raise _proxy_error(request, here, proxy, error.status) from None
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             # "from None": the exception's own text may hold a signed URL
-            raise self._failure(error, request=request, url=here) from None
+            raise self._failure(error, request, url=here, proxy=proxy) from None
 
-    def _failure(self, error: Exception, *, request: _Request, url: URL) -> FetchError:
-        advice = request.advice
+    @contextlib.asynccontextmanager
+    async def _answer(
+        self, request: _Request, here: URL, headers: dict[str, str], proxy: Proxy | None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Ask, directly or through a proxy; the answer's body is still to come."""
+        limits, for_proxy = self._limits, None
+        if proxy is not None:
+            self._check_unseen(here)
+            if proxy.authorization and here.scheme == "https":
+                for_proxy = {"Proxy-Authorization": proxy.authorization}  # not for whoever is behind it
+            elif proxy.authorization:
+                headers["Proxy-Authorization"] = proxy.authorization
+        # A proxy may take the connection, and say nothing of the one that it is to make.
+        async with contextlib.AsyncExitStack() as stack:
+            bound = await stack.enter_async_context(
+                asyncio.timeout(limits.connect + limits.stall if proxy is not None else None)
+            )
+            data: Any = request.form
+            if request.cargo is not None:
+                headers |= {"Content-Length": str(request.cargo.size), "Content-Type": request.cargo.media_type}
+                data = await stack.enter_async_context(request.cargo.opened(bound, limits.stall))
+            asked = self._session(through=proxy is not None).request(
+                request.method, here, headers=headers, data=data, allow_redirects=False, ssl=request.tls,
+                proxy=proxy.url if proxy is not None else None, proxy_headers=for_proxy,
+            )  # fmt: skip
+            response = await stack.enter_async_context(asked)
+            bound.reschedule(None)
+            yield response
+
+    def _check_unseen(self, url: URL) -> None:
+        """Judge a URL whose address nobody here will see. Raises OSError."""
+        host = url.raw_host or ""
+        address = literal(host)
+        refusal = self._addresses.refusal(str(address)) if address is not None else None
+        if address is None and is_metadata_name(host):
+            refusal = "clouds' metadata services are never asked"
+        if is_odd(host):
+            refusal = "an address that is spelt like this is never asked through a proxy; write it as 192.0.2.1 is"
+        if refusal is not None:
+            raise OSError(errno.EACCES, refusal)
+
+    def _failure(self, error: Exception, request: _Request, *, url: URL, proxy: Proxy | None) -> FetchError:
+        advice, what = request.advice, request.what
         late = f"it took longer than {self._limits.stall:g} s to send something, or to connect"
         why = failures.why(error, trust=advice[_TLS], plain=advice[_PLAIN], late=late)
         transient = not isinstance(error, aiohttp.ClientSSLError | aiohttp.ClientConnectorCertificateError)
@@ -266,25 +320,31 @@ class Transport:
             why, transient = error.strerror or why, False  # what is never asked is not asked later
         elif isinstance(error, aiohttp.InvalidURL | ValueError) and not isinstance(error, OSError):
             why, transient = "this URL cannot be asked", False
+        elif proxy is not None and _is_of(proxy, error):
+            remedy = "its authority has to be one of the system's"
+            why = f"{proxy}: {failures.why(error, trust=remedy, plain='check its URL', late=late)}"
+        kind = AwayError if transient and not isinstance(error, aiohttp.ClientPayloadError) else FetchError
         way = f"cannot be {request.verb} {'from' if request.cargo is None else 'to'}"
-        return FetchError(f"{request.what} {way} {shown(url)}: {why}", transient=transient)
+        return kind(f"{what} {way} {shown(url)}: {why}", transient=transient)
 
-    def _session(self) -> aiohttp.ClientSession:
+    def _session(self, *, through: bool) -> aiohttp.ClientSession:
         if self._closed:
             raise FetchError("the fetcher is closed", transient=False)
-        if self._lazy_session is None:
-            limits = self._limits
-            self._lazy_session = aiohttp.ClientSession(
-                connector=Connector(
-                    asyncio.get_running_loop(), socket_factory=self._socket, resolver=Names(limits.connect)
-                ),
+        session = self._sessions.get(through)
+        if session is None:
+            limits, loop = self._limits, asyncio.get_running_loop()
+            session = self._sessions[through] = aiohttp.ClientSession(
+                # DANGER: the proxy is the administrator's, and may be anywhere; nobody else is asked by that session.
+                connector=ProxyConnector(loop, resolver=Names(limits.connect))
+                if through
+                else Connector(loop, socket_factory=self._socket, resolver=Names(limits.connect)),
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=limits.connect, sock_read=limits.stall),
                 auto_decompress=False,  # a compressed answer would be a bomb, and not what its digest names
                 trust_env=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": "hookline"},
             )
-        return self._lazy_session
+        return session
 
     def _socket(self, info: AddrInfoType) -> socket.socket:
         """A socket for an address, whatever name or redirect led to it.
@@ -318,6 +378,21 @@ class Transport:
                 self._contexts.clear()
             self._contexts[ca_pem] = context
         return context
+
+
+def _is_of(proxy: Proxy, error: Exception) -> bool:
+    """Whether a failure is about the proxy, and not about who is asked through it."""
+    at = (getattr(error, "host", None), getattr(error, "port", None))
+    return isinstance(error, aiohttp.ClientProxyConnectionError) or at == (proxy.url.host, proxy.url.port)
+
+
+def _proxy_error(request: _Request, url: URL, proxy: Proxy | None, status: int) -> FetchError:
+    todo = _OF_A_PROXY.get(status, "see to the proxy")
+    transient = status in _TRANSIENT
+    kind = AwayError if transient else FetchError
+    return kind(
+        f"{request.what} cannot be fetched from {shown(url)}: {proxy} answered {status}; {todo}", transient=transient
+    )
 
 
 def _follow(here: URL, location: str, *, what: str) -> URL:

@@ -19,6 +19,7 @@ import base64
 import binascii
 import io
 import itertools
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from hookline_artifacts.errors import FetchError, VerifyError
@@ -29,9 +30,10 @@ from hookline_artifacts.package.search import MAX_SIGNATURE
 from hookline_artifacts.trust import ed25519
 from hookline_artifacts.trust.detached import kept
 from hookline_artifacts.trust.evidence import Evidence, Signature
+from hookline_artifacts.trust.keyless import CERTIFICATE, ENTRY, STAMP
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Iterable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 
     from hookline_artifacts.package.layouts import Descriptor, Manifest
     from hookline_artifacts.registry import Repository
@@ -59,7 +61,7 @@ _MAX_REFERRER: Final = 64 * 1024
 _MAX_BLOB: Final = 512 * 1024
 """Bytes of a payload, a bundle or an envelope: cosign writes 250 to sign. A larger SBOM is not looked into."""
 _MAX_ALL: Final = 8 << 20
-"""Bytes of all that is collected."""
+"""Bytes of all manifests, and as many of all blobs: those that are opened leave room for what they name."""
 _MAX_ANNOTATION: Final = 64 * 1024
 _MAX_ANNOTATIONS: Final = 32
 _AT_ONCE: Final = 8
@@ -68,6 +70,8 @@ _REFUSED: Final = frozenset({401, 403})
 
 
 T = TypeVar("T")
+
+_Key = tuple[str, str, str, tuple[str, ...]]
 
 
 async def collect(repository: Repository, digest: str) -> Evidence:
@@ -83,7 +87,7 @@ async def collect(repository: Repository, digest: str) -> Evidence:
         if manifest.entries is None:
             break
         current = choose(manifest.entries).digest
-    collector = _Collector(repository)
+    collector = _Collector(repository, {"", *documents})
     for each, document in documents.items():
         await collector.look(each)
         collector.look_within(read_manifest(document))
@@ -94,12 +98,14 @@ async def collect(repository: Repository, digest: str) -> Evidence:
 class _Collector:
     """Collects within one budget."""
 
-    def __init__(self, repository: Repository) -> None:
+    def __init__(self, repository: Repository, subjects: set[str]) -> None:
         self._repository = repository
-        self._wanted: dict[tuple[str, str, str], Descriptor] = {}
+        self._subjects = subjects
+        """What a manifest may be about. A list may name one that is about another manifest of the same artifact."""
+        self._wanted: dict[_Key, Descriptor] = {}
         """Layers by ``_key``, so that one that is listed twice is there once."""
         self._annotated: list[Signature] = []
-        self._left = _MAX_ALL
+        self._left_of_manifests = self._left_of_blobs = _MAX_ALL
         self._opened: set[str] = set()
         self._unopened = 0
         self._unread = 0
@@ -117,16 +123,16 @@ class _Collector:
         """Everything of one manifest."""
         tag = digest.replace(":", "-")
         for suffix in (".sig", ".att"):
-            self._take(await self._read(self._repository.tagged(f"{tag}{suffix}", most=_MAX_MANIFEST)), digest)
+            self._take(await self._read(partial(self._repository.tagged, f"{tag}{suffix}", most=_MAX_MANIFEST)))
         listed = await _unless_junk(self._repository.referrers(digest))
         self._unread += listed is None
         wanted = [each for each in _likely_first(listed or ()) if each not in self._opened]
         self._unopened += len(wanted[MAX_OPENED:])
         for some in _batches(wanted[:MAX_OPENED]):
             self._opened.update(some)
-            manifests = (self._read(self._repository.manifest(each, most=_MAX_REFERRER)) for each in some)
+            manifests = (self._read(partial(self._repository.manifest, each, most=_MAX_REFERRER)) for each in some)
             for document in await _all(manifests):
-                self._take(document, digest)
+                self._take(document)
 
     def look_within(self, manifest: Manifest) -> None:
         """The detached signatures that a manifest itself names: as layers, and as an annotation."""
@@ -138,13 +144,13 @@ class _Collector:
         self._wanted |= wanted
         self._unread += len(layers) - len(wanted)
 
-    def _take(self, document: bytes | None, digest: str) -> None:
-        """Note the signatures of a manifest, where it is about this digest or about none."""
+    def _take(self, document: bytes | None) -> None:
+        """Note the signatures of a manifest, where it is about the artifact or about none."""
         try:
             manifest = read_manifest(document) if document is not None else None
         except VerifyError:
             return  # whatever it is, it is no signature
-        if manifest is not None and manifest.subject in {"", digest}:
+        if manifest is not None and manifest.subject in self._subjects:
             self._wanted |= {key: layer for layer in manifest.layers if (key := _key(layer)) is not None}
 
     async def signatures(self) -> tuple[Signature, ...]:
@@ -161,7 +167,7 @@ class _Collector:
 
     async def _blob(self, digest: str, size: int) -> bytes | None:
         """The bytes of a layer; None where it cannot be had, or is larger than it may be."""
-        if size > min(_MAX_BLOB, self._left):
+        if size > min(_MAX_BLOB, self._left_of_blobs):
             return None
         buffer = io.BytesIO()
         # A cap, and not what is expected: one that is shorter than its manifest says is no reason to ask again.
@@ -173,28 +179,35 @@ class _Collector:
             return buffer.getvalue()
 
         data = await _unless_junk(read())
-        self._left -= body.length
+        self._left_of_blobs -= body.length
         return data
 
-    async def _read(self, manifest: Awaitable[bytes | None]) -> bytes | None:
+    async def _read(self, ask: Callable[[], Awaitable[bytes | None]]) -> bytes | None:
         """A manifest, counted; None where there is none that can be read."""
-        if self._left <= 0:
+        if self._left_of_manifests <= 0:
+            self._unread += 1
             return None
-        document = await _unless_junk(manifest)
-        self._left -= len(document or b"")
+        document = await _unless_junk(ask())
+        self._left_of_manifests -= len(document or b"")
         return document
 
 
-def _key(layer: Descriptor) -> tuple[str, str, str] | None:
-    """The form of signature that a layer has, its blob, and what is signed beside it; None for any other layer."""
+def _key(layer: Descriptor) -> _Key | None:
+    """The form of signature that a layer has, its blob, what is signed beside it, and what else is there to prove it.
+
+    None for any other layer. What else is there may be anybody's: the same signature with another certificate or
+    another log entry is another one, or junk would stand in its place.
+    """
     text = layer.annotations.get(SIGNATURE)
+    beside = tuple(str(layer.annotations.get(each)) for each in (CERTIFICATE, ENTRY, STAMP))
     if layer.media_type == SIMPLE_SIGNING:
-        return ("simple", layer.digest, text) if isinstance(text, str) and len(text) <= _MAX_ANNOTATION else None
+        fits = isinstance(text, str) and len(text) <= _MAX_ANNOTATION
+        return ("simple", layer.digest, str(text), beside) if fits else None
     if layer.media_type == DSSE:
-        return "dsse", layer.digest, ""
+        return "dsse", layer.digest, "", beside
     if layer.media_type.startswith(BUNDLE):
-        return "bundle", layer.digest, ""
-    return ("ed25519", layer.digest, "") if layer.is_signature and layer.size <= MAX_SIGNATURE else None
+        return "bundle", layer.digest, "", ()
+    return ("ed25519", layer.digest, "", ()) if layer.is_signature and layer.size <= MAX_SIGNATURE else None
 
 
 def _signature(layer: Descriptor, payload: bytes | None) -> Signature | None:
@@ -202,7 +215,7 @@ def _signature(layer: Descriptor, payload: bytes | None) -> Signature | None:
     key = _key(layer)
     if payload is None or key is None:
         return None
-    form, _, text = key
+    form, _, text, _ = key
     if form == "bundle":
         return Signature(form="bundle", payload=payload)
     if form == "ed25519":

@@ -45,7 +45,7 @@ class Signings:
     """The signatures without a key that were found of one artifact, each verified once, when it is asked for."""
 
     def __init__(self, found: Iterable[Signature], root: bytes | None) -> None:
-        self._found = [each for each in found if is_keyless(each)]
+        self._found = found
         self._root = root
         self._known: list[tuple[Signature, Signing, cosign.Claim]] | None = None
         self._refused = ""
@@ -66,7 +66,7 @@ class Signings:
     def _verified(self) -> list[tuple[Signature, Signing, cosign.Claim]]:
         if self._known is None:
             self._known = []
-            for each in self._found:
+            for each in filter(is_keyless, self._found):
                 try:
                     signing = verify(each, self._root)
                     self._known.append((each, signing, _claim(signing)))
@@ -137,14 +137,15 @@ def is_by(signing: Signing, identity: KeylessIdentity) -> bool:
     return bool(signing.repository) and matches_path(identity.repository or "", signing.repository)
 
 
-def check_root(root: bytes | None, where: str) -> None:
-    """Raise ConfigError, which says ``where``, for a trust root by which nothing can be verified.
+def check_root(root: bytes | None, where: str) -> str:
+    """The SHA-256 of a trust root. Raises ConfigError, which says ``where``, for one by which nothing can be verified.
 
     Imports ``sigstore``, which takes 0.3 s: for a thread.
     """
     offline = _offline(where)
     try:
-        offline.read_root(root)
+        found: str = offline.read_root(root).sha256
+        return found
     except Exception as error:  # noqa: BLE001 - somebody's bytes in foreign code
         why = _sentence(error)
         raise ConfigError(f"{where}: there is no trust root (trusted_root.json) to verify by: {why}") from None

@@ -46,6 +46,7 @@ _MAX_CERTIFICATE: Final = 16 * 1024
 """Bytes of a certificate; Fulcio's have 1,200."""
 _MAX_CERTIFICATES: Final = 8
 """In the chain that an old bundle brings along. Only the first counts: the others are the trust root's."""
+_KINDS: Final = frozenset({"dsse", "hashedrekord"})
 _MAX_PARTS: Final = 32
 """Authorities and logs of a trust root, of each kind. Sigstore's own has 4."""
 _MAX_STAMPS: Final = 4
@@ -65,8 +66,9 @@ _SHORT: Final = 0x80
 class Root(TrustedRoot):
     """A trust root whose keys are read once."""
 
-    def __init__(self, inner: RootParts) -> None:
+    def __init__(self, inner: RootParts, sha256: str) -> None:
         super().__init__(inner)
+        self.sha256 = sha256
         self.get_fulcio_certs()  # there has to be one
         self._authorities = [
             (CertificateAuthority(each).certificates(allow_expired=True), each.valid_for)
@@ -112,7 +114,7 @@ def read_root(document: bytes | None) -> Root:
         folder, name = _PUBLIC
         document = resources.files("sigstore._store").joinpath(folder, name).read_bytes()
     _check_size(parse_foreign(document))
-    return Root(RootParts.from_json(document))
+    return Root(RootParts.from_json(document), hashlib.sha256(document).hexdigest())
 
 
 def _check_size(root: dict[str, Any]) -> None:
@@ -185,6 +187,7 @@ def bundle(document: bytes) -> Bundle:
     _check(all(len(each["rawBytes"]) <= _MAX_CERTIFICATE for each in certificates), "a certificate is too large")
     entries = material.get("tlogEntries", [])
     _check(len(entries) == 1, f"it has {len(entries)} log entries, and not one")
+    _check_kind(entries[0]["kindVersion"]["kind"])
     proof = entries[0].get("inclusionProof")
     _check(bool(proof), "its log entry has no inclusion proof; sign it with a version of cosign that keeps it")
     _check(len(proof.get("hashes", [])) <= _MAX_HASHES, "its inclusion proof is too long")
@@ -201,6 +204,7 @@ def detached(certificate: str, entry: str, stamp: str, *, envelope: bytes | None
     told = parse_foreign(entry.encode())
     record = told["Payload"]
     body = parse_foreign(base64.b64decode(record["body"], validate=True))
+    _check_kind(body["kind"])
     der = x509.load_pem_x509_certificate(certificate.encode()).public_bytes(Encoding.DER)
     material: dict[str, Any] = {
         "certificate": {"rawBytes": _text(der)},
@@ -263,6 +267,13 @@ def verify(bundle: Bundle, root: Root, *, signed: bytes | None = None) -> Signin
         time=min(verifier.times).astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
         payload_type=kind,
         payload=payload,
+    )
+
+
+def _check_kind(kind: object) -> None:
+    """Raise VerificationError for an entry of a kind by which it cannot be told offline what was signed."""
+    _check(
+        kind in _KINDS, f"its log entry is of the kind '{kind!s:.20}'; sign it again with a version of cosign from 2024"
     )
 
 

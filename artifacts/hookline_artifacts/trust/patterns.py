@@ -25,6 +25,8 @@ def matches_any(patterns: Iterable[str], path: str) -> bool:
 
 def _matches(pattern: Sequence[str], text: Sequence[str], *, parts: bool = False) -> bool:
     """With two positions and one to go back to: the last wildcard takes one more, and no earlier one is tried again."""
+    if not parts and "*" not in pattern:
+        return pattern == text
     wildcard = "**" if parts else "*"
     at = here = 0
     star, mark = -1, 0

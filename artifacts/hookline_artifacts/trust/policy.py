@@ -5,6 +5,7 @@ Operator, webhook, sidecar and command line judge here. The signatures that a po
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -74,23 +75,28 @@ class Asked:
     stores: Sequence[tuple[str, ValkeyServer]]
     failure_policy: FailurePolicy
     limits: Limits
+    mirrors: Sequence[str] = ()
+    """Repositories that the resource has asked before the reference's own: they say what a tag means."""
 
     @property
     def parsed(self) -> Reference | None:
         """The reference; None for a source that is no registry."""
-        if self.kind != "oci":
-            return None
-        try:
-            found = parse(self.reference)
-        except FetchError:
-            return None
-        return found if isinstance(found, Reference) else None
+        return _parsed(self.reference) if self.kind == "oci" else None
 
     @property
     def repository(self) -> str:
         """``registry/repository``; empty for a source that is no registry."""
         found = self.parsed
         return f"{found.registry}/{found.repository}" if found is not None else ""
+
+
+@functools.lru_cache(4096)  # each policy asks for the same one
+def _parsed(reference: str) -> Reference | None:
+    try:
+        found = parse(reference)
+    except FetchError:
+        return None
+    return found if isinstance(found, Reference) else None
 
 
 def asked_by(plugin: WasmPlugin, permissions: Sequence[str] | None = None) -> Asked:
@@ -114,6 +120,7 @@ def asked_by(plugin: WasmPlugin, permissions: Sequence[str] | None = None) -> As
         egress=spec.egress,
         data_source_hosts=[(each.name, each.postgres.host) for each in spec.data_sources],
         stores=_stores(spec, spec.kv),
+        mirrors=[each.removeprefix("http://") for each in source.oci.mirrors] if source.oci is not None else (),
     )
 
 
@@ -177,6 +184,13 @@ def _of_source(policy: PluginTrustPolicySpec, asked: Asked) -> Iterator[str]:
     if policy.repositories is not None and not matches_any(policy.repositories, asked.repository):
         what = asked.repository or "a source that is no registry"
         yield f"spec.source: {what} is not among the repositories that are allowed ({_list(policy.repositories)})"
+    if policy.repositories is not None:
+        for each in asked.mirrors:
+            if not matches_any(policy.repositories, each):
+                yield (
+                    f"spec.source.oci.mirrors: {each} is not among the repositories that are allowed "
+                    f"({_list(policy.repositories)})"
+                )
     reference = asked.parsed
     if reference is None:
         return

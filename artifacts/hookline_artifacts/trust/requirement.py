@@ -94,13 +94,14 @@ async def load(
         statements=tuple(statements),
         trust_root=root,
     )
-    if any(each.kind == "keyless" for each in made.authorities):
-        # A root by which nothing can be verified is told as the fault in the settings that it is.
-        await in_thread(keyless.check_root, root, where if root is None else f"{where}.trustRoot")
     told = hashlib.sha256(signatures.model_dump_json(by_alias=True).encode())
     for authority in made.authorities:
         told.update("".join([authority.kind, *(each.id for each in authority.keys)]).encode())
-    told.update(hashlib.sha256(root or b"").digest())
+    if any(each.kind == "keyless" for each in made.authorities):
+        # A root by which nothing can be verified is a fault in the settings. That of Sigstore's public authority is
+        # another one with another version of its package.
+        where = where if root is None else f"{where}.trustRoot"
+        told.update((await in_thread(keyless.check_root, root, where)).encode())
     return Requirement(
         any_of=made.any_of,
         minimum=made.minimum,

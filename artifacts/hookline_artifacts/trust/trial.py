@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from hookline_api.bundle import BundleArtifact
     from hookline_api.resources import WasmPlugin
+    from hookline_artifacts.errors import FetchError
     from hookline_artifacts.store import Artifact
     from hookline_artifacts.trust.policy import Policy
     from hookline_artifacts.trust.requirement import Requirement
@@ -132,6 +133,15 @@ class Trial:
         except VerifyError:
             return None
         return evidence if evidence.digest == digest else None
+
+    def unanswered(self, error: FetchError, digest: str) -> Evidence:
+        """What is known of signatures that cannot be had: nothing. Raises the error, unless they are for audits alone.
+
+        A policy that only counts keeps no plugin from running because of a registry that does not tell.
+        """
+        if any(policy is None or policy.enforced for _, policy, _ in self._requirements()):
+            raise error
+        return Evidence(digest=digest, notes=(f"its signatures cannot be had: {error}"[:90],))
 
     def check_beside(self, evidence: Evidence) -> None:
         """What the signatures beside the artifact prove, before a byte of it is unpacked."""

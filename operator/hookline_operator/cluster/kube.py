@@ -82,6 +82,8 @@ class Kube:
                 await config.load_kube_config(str(kubeconfig), client_configuration=configuration)
             else:
                 config.load_incluster_config(client_configuration=configuration)
+                # The proxy of the environment is for registries. The API server is in the cluster, and not behind it.
+                configuration.client_session_kwargs = {"trust_env": False}
         except (config.ConfigException, OSError) as error:
             raise KubeError(0, f"no way to the API server: {error}; outside of a pod give --kubeconfig") from error
         return cls(configuration)

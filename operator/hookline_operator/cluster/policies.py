@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import contextlib
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -33,6 +32,7 @@ from hookline_artifacts.trust.policy import Policy
 from hookline_artifacts.trust.requirement import load
 from hookline_operator.cluster.kube import Kube, KubeError, path
 from hookline_operator.cluster.reflector import Reflector
+from hookline_operator.cluster.sight import AWAY, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -45,8 +45,10 @@ LOOK_S: Final = 15.0
 """Seconds between two looks at the keys of policies."""
 _AGAIN_S: Final = 2.0
 """The same while some cannot be read."""
+_RELIST_S: Final = 20.0
+"""Seconds after which all policies are read anew, whatever the watch told."""
 _WAIT_S: Final = 10.0
-"""How long a changed policy waits for an API server that does not give its keys; then it is closed."""
+"""How long a new policy waits for an API server that does not answer for its keys; then it is closed."""
 _MAX_SPEC: Final = 512 * 1024
 """Bytes of JSON. A policy that names 64 of everything has less."""
 _CACHED: Final = 20_000
@@ -91,11 +93,11 @@ class KnownPolicy:
 
     def is_as(self, other: KnownPolicy | None) -> bool:
         """Whether it asks for what another one does."""
-        return other is not None and (self.uid, self.generation, self.shown) == (
-            other.uid,
-            other.generation,
-            other.shown,
-        )
+
+        def told(each: KnownPolicy) -> tuple[object, ...]:
+            return each.uid, each.generation, each.spec, each.problem, each.shown
+
+        return other is not None and told(self) == told(other)
 
 
 def read_spec(spec: Any) -> tuple[PluginTrustPolicySpec | None, str]:
@@ -133,6 +135,8 @@ class Policies:
             changed=self._policy_changed,
             sight=sights.new(POLICY_PLURAL),
             absent=self._is_not_installed,
+            # An API server whose definition was just replaced tells of new policies without their new fields.
+            relist_s=_RELIST_S,
         )
         self._namespaces: Reflector[_Labels] = Reflector(
             kube,
@@ -146,6 +150,8 @@ class Policies:
         """Whoever owns this object runs them."""
         self._in_force: dict[str, tuple[KnownPolicy, Policy]] = {}
         """By name, sorted: what applies, and what it was made of."""
+        self._began = False
+        """Whether anything may have been offered by what is in force."""
         self._coming: dict[str, asyncio.Task[None]] = {}
         self._applying: dict[tuple[str, str, _Labels | None], tuple[Policy, ...]] = {}
 
@@ -223,6 +229,7 @@ class Policies:
         await asyncio.gather(*(each.synced.wait() for each in self.reflectors))
         while self._coming:
             await asyncio.wait(self._coming.values())
+        self._began = True
 
     async def run(self) -> None:
         """Look at the keys of policies again and again, for ever."""
@@ -246,10 +253,14 @@ class Policies:
             signatures = known.spec.signatures if known.spec is not None else None
             if signatures is None or not documents(signatures) or known.name in self._coming:
                 continue
-            with contextlib.suppress(FetchError):  # as long as nobody answers, they are what they were
+            try:
                 new = await _made(known.name, known.shown, objects, self._own)
-                if self._in_force.get(known.name) == (known, made) and new != made:
-                    self._swap(known, new)
+            except FetchError as error:
+                if error.transient:  # as long as nobody answers, they are what they were
+                    continue
+                new = Policy(name=known.name, spec=known.shown, broken=_unread(error))
+            if self._in_force.get(known.name) == (known, made) and new != made:
+                self._swap(known, new)
 
     def _policy_changed(self, key: Key, old: KnownPolicy | None, new: KnownPolicy | None) -> None:
         name = key[1]
@@ -292,7 +303,9 @@ class Policies:
                 made = await _made(known.name, known.spec, _OwnObjects(self._kube, self._own), self._own)
                 break
             except FetchError as error:
-                if asyncio.get_running_loop().time() > deadline:
+                # Nothing is offered before the first time, and what a policy said before goes on: both can wait.
+                waits = known.name in self._in_force or not self._began
+                if not error.transient or (not waits and asyncio.get_running_loop().time() > deadline):
                     made = Policy(name=known.name, spec=known.spec, broken=_unread(error))
                     break
             await asyncio.sleep(_AGAIN_S / 4)
@@ -347,7 +360,8 @@ class _OwnObjects:
             try:
                 found = await self._kube.get(path("v1", kind.lower() + "s", self._namespace, name))
             except KubeError as error:
-                raise FetchError(f"the {kind} '{name}' cannot be read: {error}") from error
+                away = reason_of(error) in AWAY
+                raise FetchError(f"the {kind} '{name}' cannot be read: {error}", transient=away) from error
             self._read[kind, name] = _data_of(kind, found) if found is not None else None
         return self._read[kind, name]
 
@@ -359,7 +373,7 @@ def _data_of(kind: str, found: Object) -> Mapping[str, bytes]:
             return {each: base64.b64decode(value) for each, value in data.items()}
         binary = {each: base64.b64decode(value) for each, value in (found.get("binaryData") or {}).items()}
     except binascii.Error as error:
-        raise FetchError(f"the {kind} '{found['metadata']['name']}' cannot be read: {error}") from error
+        raise ConfigError(f"the {kind} '{found['metadata']['name']}' cannot be read: {error}") from error
     return {each: value.encode() for each, value in data.items()} | binary
 
 

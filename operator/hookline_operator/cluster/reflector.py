@@ -65,8 +65,11 @@ class Reflector(Generic[T]):
         metadata_only: bool = False,
         unknown: str = "",
         absent: Callable[[], Awaitable[bool]] | None = None,
+        relist_s: float | None = None,
     ) -> None:
-        """``unknown`` is the sentence for an API server that does not have this collection.
+        """``relist_s``: seconds after which all is listed anew; default: ten minutes for names and versions alone.
+
+        ``unknown`` is the sentence for an API server that does not have this collection.
 
         Where ``absent`` finds that it has none (it may raise KubeError), that is as good as an empty one.
         """
@@ -82,6 +85,7 @@ class Reflector(Generic[T]):
         self._metadata_only = metadata_only
         self._unknown = unknown
         self._absent = absent
+        self._relist_s = relist_s or (_RELIST_S if metadata_only else float("inf"))
         self._version = ""
         """From which to watch; empty where everything has to be listed."""
         self._listed = 0.0
@@ -150,7 +154,7 @@ class Reflector(Generic[T]):
 
     async def _look_back(self) -> None:
         """See that the store is not older than what is known of it, and now and then compare all. Raises KubeError."""
-        if self._metadata_only and time.monotonic() - self._listed > _RELIST_S * random.uniform(0.8, 1.2):  # noqa: S311
+        if time.monotonic() - self._listed > self._relist_s * random.uniform(0.8, 1.2):  # noqa: S311
             self._version = ""
             return
         now = await self._kube.version(self._where)

@@ -145,6 +145,8 @@ class Revision:
     """Whether it is a ``ControllerRevision``."""
     written: str = ""
     """When it was last written, by the API server's clock: RFC 3339 in UTC, so that texts sort as times do."""
+    files: tuple[tuple[str, int], ...] = ()
+    """The sha256 and the bytes of the module, and of the evidence about it: what is handed out of it."""
     claim: tuple[str, str] | None = None
     """Its ``short`` and its module's sha256, if ``short`` is of this text: what a status can vouch for."""
     keys: frozenset[str] = frozenset()
@@ -267,9 +269,17 @@ def _revision(found: Object, uid: str, number: Any, data: Any, text: bytes, *, o
         template=text,
         old=old,
         written=max((each for each in times if each), default=""),
+        files=_files(data),
         claim=_claim(metadata["name"], uid, data),
         keys=frozenset(keys),
     )
+
+
+def _files(data: Any) -> tuple[tuple[str, int], ...]:
+    artifact = data.get("artifact")
+    found = [artifact, artifact.get("evidence")] if isinstance(artifact, dict) else []
+    named = [(each.get("sha256"), each.get("size")) for each in found if isinstance(each, dict)]
+    return tuple((sha256, size) for sha256, size in named if isinstance(sha256, str) and isinstance(size, int))
 
 
 def _claim(name: str, uid: str, data: Any) -> tuple[str, str] | None:

@@ -92,8 +92,16 @@ def _template(plugin: Plugin, revision: Revision | None) -> Template | None:
 
 
 def _told(policy: Policy, failure: str) -> str:
-    """What a plugin's status says of this policy; empty where it does not."""
-    for head in (f"{policy.label} forbids it: ", f"{policy.label}: "):
-        if failure.startswith(head):
-            return failure.removeprefix(head)
-    return ""
+    """What a plugin's status says of this policy and only its artifact shows; empty where it says nothing of that.
+
+    What the resource shows was judged anew, so that it is not counted for as long as the status is older.
+    """
+    head = f"{policy.label}: "  # of an artifact that is not signed as it asks
+    if policy.requirement is not None and failure.startswith(head):
+        return failure.removeprefix(head)
+    why = failure.removeprefix(f"{policy.label} forbids it: ")
+    if why == failure:
+        return ""
+    of_version = bool(policy.spec.minimum_versions) and why.startswith("the artifact ")
+    of_permissions = policy.spec.permissions is not None and why.startswith("spec.permissions: ")
+    return why if of_version or of_permissions else ""

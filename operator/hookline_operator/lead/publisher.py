@@ -228,7 +228,7 @@ class Publisher:
             known = page.applied  # the watch may not have brought it back yet, or there is not all of it
         previous = _status(known)
         begin = time.monotonic()
-        pods, complete = await self._pods(plugin)
+        pods, complete, offered = await self._pods(plugin)
         now = time.monotonic()
         page.rested = now + min((now - begin) * _REST, _WRITE_EVERY_S)
         left = self._since + _RECONNECT_S - time.monotonic()
@@ -238,7 +238,7 @@ class Publisher:
             asyncio.get_running_loop().call_later(left, self._update, key)
             return
         written_at = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        outcome = self._outcome(plugin, previous, pods, now=written_at)
+        outcome = self._outcome(plugin, previous, pods, offered=offered, now=written_at)
         if outcome is None:
             return
         sent = [previous, *([_status(page.applied)] if page.applied else [])]
@@ -262,7 +262,7 @@ class Publisher:
         await self._tell_changes(page, plugin, previous, outcome)
 
     def _outcome(
-        self, plugin: Plugin, previous: WasmPluginStatus, pods: list[PodObservation], *, now: str
+        self, plugin: Plugin, previous: WasmPluginStatus, pods: list[PodObservation], *, offered: bool, now: str
     ) -> Outcome | None:
         """What there is to write; None where nothing is known of its resolution."""
         resolution = self._resolution(plugin)
@@ -277,6 +277,7 @@ class Publisher:
                 pods=pods,
                 unguarded=unguarded,
                 unguarded_count=unguarded_count,
+                offered=offered,
                 asks=plugin.facts is not None and plugin.facts.asks,
                 needs_pods=plugin.selector.required,
                 can_go_back=self._catalogue.can_go_back(plugin),
@@ -325,10 +326,10 @@ class Publisher:
         if page.figures is None:
             page.figures = asyncio.get_running_loop().call_later(seconds, look)
 
-    async def _pods(self, plugin: Plugin) -> tuple[list[PodObservation], bool]:
-        """The matching pods, and whether all of them have reported."""
+    async def _pods(self, plugin: Plugin) -> tuple[list[PodObservation], bool, bool]:
+        """The matching pods, whether all of them have reported, and whether they are offered any version."""
         if not self._catalogue.pods.get(plugin.namespace):
-            return [], True
+            return [], True, True
         offer = await self._bundles.offer(plugin)
         runs = offer is not None and offer.entry.artifact is not None
         selector = offer.selector if offer is not None and runs else plugin.selector
@@ -342,7 +343,7 @@ class Publisher:
                 found.append(PodObservation(name=pod.name, ready=pod.ready, failure=gone))
                 continue
             found.append(_observed(plugin.name, pod, state, offer))
-        return found, complete
+        return found, complete, runs
 
     async def _tell(self, plugin: Plugin, event: Event) -> None:
         """An Event for ``kubectl describe``; one that cannot be written is not worth a failure."""

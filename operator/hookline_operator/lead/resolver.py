@@ -60,6 +60,8 @@ _RESOLVES_AT_ONCE: Final = 16
 _OF_ONE_NAMESPACE: Final = 4
 _CHECKS_AT_ONCE: Final = 2
 """Each is a process of up to 256 MiB."""
+_HELD_S: Final = 30.0
+"""Seconds that the store keeps a module from its resolution on, at the least."""
 _PENDING_S: Final = 2.0
 """Seconds before the status tells of a resolution. Most end before, and then there is one write."""
 _MAX_IMPORTS: Final = 256
@@ -392,6 +394,8 @@ class Resolver:
             pinned=not ask_again and self._same(track, plugin) is not None,
             kept=before.evidence.encode() if before is not None and before.evidence else None,
         )
+        # DANGER: what nobody holds may go, and the revision that pins it is still on its way.
+        asyncio.get_running_loop().call_later(_HELD_S, getattr, resolved.artifact, "sha256")
         if resolved.description.config_schema is not None:
             async with self._checks:
                 schema, made = resolved.description.config_schema, resolved.entry

@@ -28,7 +28,7 @@ from hookline_artifacts import resolve as resolving
 from hookline_artifacts.entry import make_entry
 from hookline_artifacts.errors import ConfigError, FetchError, LoadError
 from hookline_artifacts.threads import in_thread
-from hookline_artifacts.trust.policy import asked_by
+from hookline_artifacts.trust.policy import asked_by, asked_by_entry
 from hookline_operator.cluster.compliance import proves, refusals, unproven
 from hookline_operator.cluster.kept import Kept
 from hookline_operator.cluster.plugins import Plugin, parse_plugin
@@ -220,10 +220,13 @@ class Bundles:
         selector, last = plugin.selector, None
         if policy == "LastGood" and revision is not None:
             try:
-                selector, last = await self.entry(revision)
-                if forbidden := await self._forbidden(plugin, revision):
+                template, resource = self._checked(revision)
+                forbidden = await self._forbidden(plugin, revision, template, resource)
+                if forbidden:
                     failure = LoadFailure(cause="verify", message=forbidden)
-                    last, policy = None, policy_of(spec.failure_policy if spec else FailurePolicy(), failure)
+                    policy = policy_of(spec.failure_policy if spec else FailurePolicy(), failure)
+                else:
+                    last, selector = await self._filled(revision, template, resource), resource.spec.selector
             except LoadError as error:
                 failure = failure or LoadFailure(cause=error.cause, message=str(error))
                 lasting = not isinstance(error, FetchError)
@@ -240,30 +243,40 @@ class Bundles:
 
     async def entry(self, revision: Revision) -> tuple[Selector, BundlePlugin]:
         """A revision with its settings filled in. Raises LoadError."""
+        template, resource = self._checked(revision)
+        return resource.spec.selector, await self._filled(revision, template, resource)
+
+    def _checked(self, revision: Revision) -> tuple[Template, WasmPlugin]:
+        """A revision's template, and the resource in it. Raises ConfigError."""
         if not self._catalogue.settings_are_as_checked(revision):
             # What somebody wrote into a Secret a moment ago was not checked yet.
             raise ConfigError("a Secret or a ConfigMap that it takes settings from has changed, and is being checked")
-        template, plugin = _read(revision)
-        entry = make_entry(
-            plugin,
+        try:
+            template = revision.parsed()
+            return template, parse_plugin(revision.namespace, template.plugin, revision.plugin_uid, 0, template.spec)
+        except ValidationError:  # the leader is about to make a new one
+            raise ConfigError(f"revision '{revision.name}' was stored by another version of the operator") from None
+
+    async def _filled(self, revision: Revision, template: Template, resource: WasmPlugin) -> BundlePlugin:
+        """The entry of what a revision holds. Raises LoadError."""
+        return make_entry(
+            resource,
             template.artifact,
             hooks=template.hooks,
-            settings=await resolving.settings(plugin, self._objects),
+            settings=await resolving.settings(resource, self._objects),
             origin=revision.plugin_uid,
             key=self._key(),
         )
-        return plugin.spec.selector, entry
 
-    async def _forbidden(self, plugin: Plugin, revision: Revision) -> str:
+    async def _forbidden(self, plugin: Plugin, revision: Revision, template: Template, resource: WasmPlugin) -> str:
         """Why policies that are enforced keep a revision from running, in one sentence; empty where they do not.
 
-        Raises ConfigError. What they ask of its settings is judged here. Signatures are the leader's to look for: until
+        What they ask of its settings is judged here. Signatures are the leader's to look for: until
         it has, the revision goes on. Once it has failed to, for whatever reason, it does not.
         """
         policies = self._policies(plugin)
         if not policies:
             return ""
-        template, resource = _read(revision)
         artifact = template.artifact
         asked = asked_by(resource, granted(resource.spec, artifact.asks or ()))
         for policy, why in refusals(policies, asked, artifact):
@@ -287,6 +300,14 @@ class Bundles:
         why = plugin.failure.message if plugin.failure is not None else "none were found that count"
         return why if why.startswith(who.label) else f"{who.label} asks for signatures that are not proven: {why}"
 
+    def forbids(self, namespace: str, entry: BundlePlugin) -> bool:
+        """Whether policies that are enforced forbid an entry that pods have, by its settings and its version."""
+        plugin = self._catalogue.plugin((namespace, entry.name))
+        policies = self._policies(plugin) if plugin is not None else ()
+        if not policies or entry.artifact is None:
+            return False
+        return any(policy.enforced for policy, _ in refusals(policies, asked_by_entry(entry), entry.artifact))
+
     def deadline(self, plugin: Plugin) -> int:
         """Milliseconds that pods which have prepared a new revision wait for the others."""
         try:
@@ -304,12 +325,3 @@ class Bundles:
             self._offers.pop(key, None)
             self._refused.pop(key, None)
             self._locks.pop(key, None)
-
-
-def _read(revision: Revision) -> tuple[Template, WasmPlugin]:
-    """A revision's template, and the resource in it. Raises ConfigError."""
-    try:
-        template = revision.parsed()
-        return template, parse_plugin(revision.namespace, template.plugin, revision.plugin_uid, 0, template.spec)
-    except ValidationError:  # the leader is about to make a new one
-        raise ConfigError(f"revision '{revision.name}' was stored by another version of the operator") from None

@@ -309,6 +309,9 @@ class Distribution:
             for name, revision in bundle.revisions.items()
             if released.get((namespace, name)) != revision and not session.runs(name, revision)
         }
+        # What a policy forbids by now is nothing to go on with until the others are prepared.
+        older = session.settled.bundle.plugins if session.settled is not None and waiting else []
+        waiting -= {each.name for each in older if each.name in waiting and self._bundles.forbids(namespace, each)}
         if waiting and session.settled is not None and bundle is not session.sent:
             # What need not wait goes first: a plugin that is taken away must not stay for another's deadline.
             meanwhile = bundle.with_older(waiting, session.settled)

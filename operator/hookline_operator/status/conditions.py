@@ -66,6 +66,8 @@ class Evidence:
     """The verdict over the pods that run what the resource asks for. The revision before it is on its way out."""
     sources: ConditionText | None
     """Of what it asks outside the pods; None where it asks nothing."""
+    offered: bool
+    """Whether pods are offered any version of it."""
     held: RollbackStatus | None
     can_go_back: bool
     """Whether there is a version that all pods can go back to."""
@@ -237,8 +239,12 @@ def _waits(resolution: Resolution) -> str:
 
 def _last_good(evidence: Evidence) -> str:
     """What a failed resolution means for the pods; it may be of this very generation that something is missing."""
+    if not evidence.older:
+        return ""
     pods = "pod" if evidence.older == 1 else "pods"
-    return f"the last good version goes on in {evidence.older} {pods}" if evidence.older else ""
+    if not evidence.offered:
+        return f"it is being taken out of {evidence.older} {pods}"
+    return f"the last good version goes on in {evidence.older} {pods}"
 
 
 def _with_last_good(evidence: Evidence) -> str:

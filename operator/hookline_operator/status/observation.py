@@ -85,6 +85,8 @@ class Observation(Resource):
     unguarded: list[UnguardedPod] = []
     """At most some of those, by name; ``unguarded_count`` is all of them."""
     unguarded_count: int = 0
+    offered: bool = True
+    """Whether pods are offered any version of it."""
     asks: bool = False
     """Whether the resource names anything outside the pods that the plugin may ask."""
     needs_pods: bool = True

@@ -81,6 +81,7 @@ def reconcile(observed: Observation) -> Outcome:
             health=verdict,
             health_of_new=verdict if len(of_new) == len(observed.pods) else health.judge(of_new),
             sources=sources.judge(observed.pods, asks=observed.asks),
+            offered=observed.offered,
             held=held,
             can_go_back=observed.can_go_back,
             unguarded=observed.unguarded,

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
 
+from hookline_api.base import NAME_PATTERN
 from hookline_api.quantities import format_size, parse_size
 from hookline_artifacts.errors import FetchError
 from hookline_artifacts.reference import Reference
@@ -27,6 +28,7 @@ _LEAST_CACHE_MEMORY: Final = 4 * 2**20
 _FIRST_PORT: Final = 1024
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _MAX_WORKERS: Final = 64
+_MAX_NAME: Final = 253
 AUTH_HEADERS: Final = ("any", "nginx", "ingress-nginx", "traefik", "caddy", "haproxy", "envoy")
 """What a sidecar's ``--auth-headers`` takes."""
 
@@ -37,11 +39,18 @@ _MEMORY_REQUEST, _MEMORY_LIMIT = PREFIX + "sidecar-memory-request", PREFIX + "si
 _CACHE_MEMORY: Final = PREFIX + "sidecar-cache-memory"
 HOOK_PORT, HEALTH_PORT = PREFIX + "hook-port", PREFIX + "health-port"
 _AUTH_HEADERS: Final = PREFIX + "auth-headers"
+TRUST_POLICY: Final = PREFIX + "trust-policy"
+"""A ConfigMap of the pod's namespace, mounted as the sidecar's own policies.
+
+DANGER: who injects is the operator, and an operator that is compromised leaves it out. This guards against mistakes.
+Against the operator, policies have to be part of the sidecar's image, or of a pod's template that has its sidecar
+written by hand.
+"""
 _OLD_HEALTH_PORT: Final = PREFIX + "admin-port"
 """Means the same: on that port there was more once."""
 ANNOTATIONS: Final = (
     _IMAGE, _CPU_REQUEST, _CPU_LIMIT, _MEMORY_REQUEST, _MEMORY_LIMIT, HOOK_PORT, HEALTH_PORT, _OLD_HEALTH_PORT,
-    _WORKERS, _LEVEL, _AUTH_HEADERS, _CACHE_MEMORY,
+    _WORKERS, _LEVEL, _AUTH_HEADERS, _CACHE_MEMORY, TRUST_POLICY,
 )  # fmt: skip
 """What a pod may say about its sidecar."""
 
@@ -110,6 +119,8 @@ class Wishes:
     """As the sidecar's ``--cache-memory``; None leaves it to the sidecar."""
     log_level: str
     auth_headers: str | None
+    trust_policy: str | None
+    """Name of the ConfigMap with the sidecar's own policies."""
 
 
 def wishes_of(annotations: Mapping[str, str], settings: InjectionSettings) -> Wishes:
@@ -149,7 +160,17 @@ def wishes_of(annotations: Mapping[str, str], settings: InjectionSettings) -> Wi
         cache_memory=_cache_memory(annotations, state_size),
         log_level=level,
         auth_headers=proxy,
+        trust_policy=_trust_policy(annotations),
     )
+
+
+def _trust_policy(annotations: Mapping[str, str]) -> str | None:
+    name = annotations.get(TRUST_POLICY)
+    if name is not None and (len(name) > _MAX_NAME or not re.fullmatch(NAME_PATTERN, name)):
+        raise InjectionError(
+            f"the annotation {TRUST_POLICY} is {name!r:.40}: it must be the name of a ConfigMap of the pod's namespace"
+        )
+    return name
 
 
 def _enough_memory(workers: int, settings: InjectionSettings) -> str:

@@ -21,6 +21,8 @@ IDENTITY_FOLDER: Final = "/var/run/secrets/hookline.dev"
 _SOCKET: Final = "hookline-socket"
 _STATE: Final = "hookline-state"
 _IDENTITY: Final = "hookline-identity"
+_TRUST: Final = "hookline-trust"
+_TRUST_FOLDER: Final = "/etc/hookline/trust"
 _PORT_NAME: Final = "hookline-health"
 _API_TOKEN_FOLDER: Final = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path
 _USER: Final = 65532
@@ -79,6 +81,8 @@ def sidecar(wishes: Wishes, settings: InjectionSettings) -> Json:
             {"name": _IDENTITY, "mountPath": _API_TOKEN_FOLDER, "readOnly": True},
         ],
     }
+    if wishes.trust_policy is not None:
+        container["volumeMounts"].append({"name": _TRUST, "mountPath": _TRUST_FOLDER, "readOnly": True})
     if settings.image_pull_policy is not None:
         container["imagePullPolicy"] = settings.image_pull_policy
     return container
@@ -110,6 +114,8 @@ def with_volumes(volumes: list[Json], wishes: Wishes) -> list[Json]:
         {"name": _STATE, "emptyDir": {"medium": "Memory", "sizeLimit": wishes.state_size}},
         {"name": _IDENTITY, "projected": identity},
     ]
+    if wishes.trust_policy is not None:
+        wanted.append({"name": _TRUST, "configMap": {"name": wishes.trust_policy, "defaultMode": 0o644}})
     there = {str(volume.get("name")): volume for volume in volumes}
     missing = []
     for volume in wanted:

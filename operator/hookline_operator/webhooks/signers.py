@@ -13,6 +13,7 @@ from hookline_api.text import found
 from hookline_api.trust import PROVENANCE, CosignKey, Ed25519Key, Signer, Verify
 from hookline_artifacts.errors import ConfigError
 from hookline_artifacts.reference import DOCKER_HUB, DOCKER_HUB_HOSTS
+from hookline_artifacts.trust.cosign import SIGN_PREDICATE
 from hookline_artifacts.trust.keys import PublicKey, read_pem, read_raw
 from hookline_artifacts.trust.patterns import matches, matches_path
 
@@ -211,6 +212,10 @@ class _Judge:
         if kind in _SHORT:
             self._found.problems.append(
                 f"{path}.predicateType: {kind} is cosign's short name for it: write {_SHORT[kind]}"
+            )
+        elif kind == SIGN_PREDICATE:
+            self._found.problems.append(
+                f"{path}.predicateType: {kind} is of plain signatures, and states nothing: ask for those in anyOf"
             )
         elif ":" not in kind:
             self._found.problems.append(

@@ -10,6 +10,9 @@ module's size, and what did not compile is remembered, also over a restart: it i
 engine or the bound has changed. Who waits goes in an order: plugins whose last module compiled go before those whose
 did not, and small modules before large ones; and two are compiled at once where there is memory for both.
 
+The child writes into a file without a name, and what it wrote gets its name here, with a *seal* (``sealed``) where
+there is a key. It compiles the bytes that it has hashed, whatever becomes of the module's file meanwhile.
+
 The child runs ``child`` of this module: one job as JSON on standard input, one answer on standard output.
 """
 
@@ -17,11 +20,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import logging
+import os
 import signal
+import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,11 +36,14 @@ import orjson
 from hookline_api.config import Config
 from hookline_artifacts import apart
 from hookline_artifacts.apart import CPU_S, ENDED, FAILED, bound_processor, run_apart, serve_one
-from hookline_artifacts.errors import ConfigError, LoadError, VerifyError
+from hookline_artifacts.errors import ConfigError, FetchError, LoadError, VerifyError
 from hookline_artifacts.schema_check import CHECK_S, check_bounded, too_long
 from hookline_runtime.guest import engine
+from hookline_runtime.guest.sealed import Copies, Seal, SealedFile, publish
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
     from hookline_api.bundle import BundlePlugin
 
 COMPILE_S: Final = 5
@@ -72,8 +81,17 @@ class Job:
 class Compiler:
     """Makes compiled modules, and keeps them in a folder by digest and by the engine they fit."""
 
-    def __init__(self, folder: Path, *, check_s: int = CHECK_S) -> None:
-        """``check_s`` is how many seconds of a core the check of a plugin's settings may take."""
+    def __init__(self, folder: Path, *, key: bytes | None = None, check_s: int = CHECK_S) -> None:
+        """``check_s`` is how many seconds of a core the check of a plugin's settings may take.
+
+        With a ``key``, the compiled modules bear a seal, and ``find`` gives what is loaded with it alone. Without one,
+        whoever can write to the folder decides what is executed.
+        """
+        self._seal = None if key is None else Seal(key)
+        self._copies = Copies()
+        self.unsealed = 0
+        """Files that were found where a sealed one should have been."""
+        self._sharing = asyncio.Lock()
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)  # what is in here is executed
         self._folder = folder
@@ -86,10 +104,38 @@ class Compiler:
         """Where the compiled form of that module is, or will be."""
         return self._folder / f"{sha256}.{engine.fingerprint(fuel=fuel)}.cwasm"
 
-    def find(self, entry: BundlePlugin) -> Path:
-        """Where the compiled module of a bundle's plugin is; a ``ModuleFinder`` for ``Runtime``."""
+    def find(self, entry: BundlePlugin) -> Path | SealedFile:
+        """The compiled module of a bundle's plugin; a ``ModuleFinder`` for ``Runtime``."""
         assert entry.artifact is not None  # noqa: S101 - a placeholder has nothing to load
-        return self.path(entry.artifact.sha256, fuel=entry.limits.fuel is not None)
+        path = self.path(entry.artifact.sha256, fuel=entry.limits.fuel is not None)
+        return path if self._seal is None else SealedFile(path, self._seal)
+
+    def finder(self, shared: Mapping[str, str]) -> Callable[[BundlePlugin], Path | SealedFile]:
+        """``find``, where another process has copies of these files (``share``)."""
+
+        def find(entry: BundlePlugin) -> Path | SealedFile:
+            found = self.find(entry)
+            if isinstance(found, Path) or found.path.name not in shared:
+                return found
+            return replace(found, shared=Path(shared[found.path.name]))
+
+        return find
+
+    async def share(self, entries: Iterable[BundlePlugin]) -> dict[str, str]:
+        """Hold copies of compiled modules for other processes of this user: where, by the file's name."""
+        found = [self.find(entry) for entry in entries if entry.artifact is not None]
+        files = [each for each in found if isinstance(each, SealedFile)]
+        async with self._sharing:
+            return await asyncio.to_thread(self._copies.hold, files)
+
+    @property
+    def shared_size(self) -> int:
+        """Bytes of memory that these copies take."""
+        return self._copies.size
+
+    def _is_there(self, path: Path) -> bool:
+        """Whether there is something to be loaded; what it is, is checked at each load."""
+        return path.exists() if self._seal is None else SealedFile(path, self._seal).is_ours
 
     async def prepare(self, job: Job) -> Path:
         """The compiled module's file; compiles where the cache has none, and checks the settings.
@@ -97,22 +143,35 @@ class Compiler:
         Raises VerifyError for a module that does not compile, ConfigError for settings that its schema refuses.
         """
         target = self.path(job.sha256, fuel=job.fuel)
-        there = await asyncio.to_thread(target.exists)
+        there = await asyncio.to_thread(self._is_there, target)
         if there and job.schema is None:
             return target
+        if not there and self._seal is not None and await asyncio.to_thread(os.path.lexists, target):
+            self.unsealed += 1
+            log.warning(
+                "the compiled module %s does not bear the seal of this sidecar; it is compiled again", target.name
+            )
         if not there:
             known = self._failed.find(target.name)
             if known is not None:
                 raise VerifyError(known)
         size = 0 if there else await asyncio.to_thread(_size, job.wasm)
-        written = self._written(job, target, None if there else job.wasm, size)
         await asyncio.to_thread(self._folder.mkdir, parents=True, exist_ok=True, mode=0o700)
-        answer = await self._run(job, written, size)
-        if not answer or answer.get("cause") == ConfigError.cause or (job.schema is not None and target.exists()):
+        with contextlib.ExitStack() as kept:
+            out = None if there else kept.enter_context(tempfile.TemporaryFile(dir=self._folder))
+            written = self._written(job, None if out is None else out.fileno(), size)
+            answer = await self._run(job, written, size, () if out is None else (out.fileno(),))
+            # Also where the child failed at the schema, which it looks at after it has compiled.
+            if out is not None and engine.is_whole(out):
+                await asyncio.to_thread(publish, out, target, self._seal)
+                there = True
+        if answer.get("cause") == FetchError.cause:
+            raise FetchError(str(answer["message"]))
+        if not answer or answer.get("cause") == ConfigError.cause or (job.schema is not None and there):
             self._behind.pop(job.plugin, None)
         else:
             self._note_failure(job, target.name, answer, size)
-        if answer.get("cause") == ENDED and job.schema is not None and target.exists():
+        if answer.get("cause") == ENDED and job.schema is not None and there:
             # The module is compiled, so it was the schema that took too long: it is the plugin's, and may
             # hold an expression that runs for ever.
             raise too_long(answer["message"])
@@ -122,12 +181,13 @@ class Compiler:
             raise VerifyError(_sentence(answer, size))
         return target
 
-    def _written(self, job: Job, target: Path, wasm: Path | None, size: int) -> bytes:
+    def _written(self, job: Job, out: int | None, size: int) -> bytes:
         """What the child gets, as bytes: parsed settings are large, and a job may wait. Raises ConfigError."""
         config = job.config.parsed() if isinstance(job.config, Config) else job.config
         request = {
-            "wasm": None if wasm is None else str(wasm),
-            "target": str(target),
+            "wasm": None if out is None else str(job.wasm),
+            "sha256": job.sha256,
+            "out": out,
             "fuel": job.fuel,
             "compile_s": compile_s(size),
             "schema": job.schema,
@@ -140,13 +200,13 @@ class Compiler:
         except orjson.JSONEncodeError as error:
             raise ConfigError(f"the settings, or the schema for them, cannot be written as JSON: {error}") from None
 
-    async def _run(self, job: Job, request: bytes, size: int) -> dict[str, Any]:
+    async def _run(self, job: Job, request: bytes, size: int, out: tuple[int, ...]) -> dict[str, Any]:
         """Have it done: with what such a module takes, and where that is too little, with all there is."""
         order = (int(job.plugin in self._behind), size)
         wanted = MEMORY + MEMORY_PER_BYTE * size
-        answer = await run_apart(__name__, request, wanted=wanted, order=order)
+        answer = await run_apart(__name__, request, wanted=wanted, order=order, descriptors=out)
         if _lacked_memory(answer) and answer["memory"] >= wanted:
-            answer = await run_apart(__name__, request, order=order)
+            answer = await run_apart(__name__, request, order=order, descriptors=out)
         return answer
 
     def _note_failure(self, job: Job, name: str, answer: dict[str, Any], size: int) -> None:
@@ -162,18 +222,19 @@ class Compiler:
 
     def has(self, sha256: str, *, fuel: bool) -> bool:
         """Whether the compiled form is there."""
-        return self.path(sha256, fuel=fuel).exists()
+        return self._is_there(self.path(sha256, fuel=fuel))
 
-    def discard(self, sha256: str) -> None:
-        """Forget the compiled forms of a module that turned out not to load."""
-        for path in self._folder.glob(f"{sha256}.*"):
-            path.unlink(missing_ok=True)
+    def discard(self, path: Path) -> None:
+        """Forget a compiled module that turned out not to load."""
+        path.unlink(missing_ok=True)
+        self._copies.keep(lambda name: name != path.name)
 
     def keep(self, sha256s: set[str]) -> None:
         """Delete the compiled forms of other modules; they are made again from their artifacts.
 
         What is younger than ten minutes stays: somebody may be about to use it.
         """
+        self._copies.keep(lambda name: name.split(".", 1)[0] in sha256s)
         for path in self._folder.iterdir():
             if path.name.split(".", 1)[0] not in sha256s:
                 with contextlib.suppress(FileNotFoundError):
@@ -261,8 +322,13 @@ def _work(request: dict[str, Any]) -> dict[str, str]:
     try:
         if request["wasm"] is not None:
             wasm = Path(request["wasm"]).read_bytes()
+            if hashlib.sha256(wasm).hexdigest() != request["sha256"]:
+                raise FetchError("the module in the store is not the one that was checked; it is fetched again")
             bound_processor(request["compile_s"])
-            engine.compile_to(wasm, Path(request["target"]), fuel=request["fuel"])
+            with os.fdopen(request["out"], "wb") as out:
+                out.seek(0)
+                out.truncate()
+                engine.compile_into(wasm, out, fuel=request["fuel"])
         if request["schema"] is not None:
             check_bounded(request)
     except LoadError as error:

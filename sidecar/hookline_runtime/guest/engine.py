@@ -19,6 +19,7 @@ import atexit
 import contextlib
 import hashlib
 import importlib.metadata
+import io
 import logging
 import mmap
 import os
@@ -27,7 +28,8 @@ import re
 import struct
 import threading
 import time
-from typing import TYPE_CHECKING, ClassVar, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, ClassVar, Final
 
 import wasmtime
 
@@ -37,7 +39,7 @@ from hookline_artifacts.module.proposals import named_in
 from hookline_runtime.guest import capi
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from hookline_runtime.guest.sealed import SealedFile
 
 TICK_MS: Final = 5
 """Milliseconds of one epoch: the precision of every time-out."""
@@ -152,7 +154,22 @@ def fingerprint(*, fuel: bool) -> str:
 
 
 def compile_to(wasm: bytes, target: Path, *, fuel: bool) -> None:
-    """Compile and write atomically. Slow, and it uses one core: only called in the compiler's child process.
+    """Compile and write atomically, without a seal."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        with partial.open("wb") as out:
+            os.fchmod(out.fileno(), 0o600)
+            compile_into(wasm, out, fuel=fuel)
+            out.flush()
+            os.fsync(out.fileno())
+    except VerifyError:
+        partial.unlink()
+        raise
+    partial.replace(target)
+
+
+def compile_into(wasm: bytes, out: BinaryIO, *, fuel: bool) -> None:
+    """Compile. Slow, and it uses one core: only called in the compiler's child process.
 
     Behind the code stands what the module says of its memory, since the engine has no door to that; the engine looks
     at nothing behind what its own header names. Raises VerifyError where the bytes are not a valid module.
@@ -165,40 +182,52 @@ def compile_to(wasm: bytes, target: Path, *, fuel: bool) -> None:
         said = f"{named} (the engine: {why})" if named else f"the module is not valid WebAssembly: {why}"
         raise VerifyError(said) from error
     memory_map = read_memory_map(wasm).to_json()
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    with partial.open("wb") as out:
-        os.fchmod(out.fileno(), 0o600)
-        out.write(module.serialize())
-        out.write(memory_map + _TAIL.pack(len(memory_map), _TAIL_MARK))
-        out.flush()
-        os.fsync(out.fileno())
-    partial.replace(target)
+    out.write(module.serialize())
+    out.write(memory_map + _TAIL.pack(len(memory_map), _TAIL_MARK))
 
 
-def load_compiled(path: Path, *, fuel: bool) -> CompiledModule:
-    """Map compiled code into memory. DANGER: the file is executed; only files of our own cache come here.
+def load_compiled(compiled: Path | SealedFile, *, fuel: bool) -> CompiledModule:
+    """Map compiled code into memory. DANGER: the file is executed. Without a seal, only files of our own come here.
 
     Raises VerifyError where the file was made by another version, for another machine, or is damaged.
     """
     try:
-        module = CompiledModule.deserialize_file(engine(fuel=fuel), str(path))
-        assert isinstance(module, CompiledModule)  # noqa: S101 - wasmtime-py makes what it is asked of
-        module.memory_map = _memory_map(path)
+        with contextlib.ExitStack() as kept:
+            size = None
+            source: Path | bytes
+            if isinstance(compiled, Path):
+                source = compiled
+            else:
+                source, size = kept.enter_context(compiled.checked())
+            if isinstance(source, Path):
+                module = CompiledModule.deserialize_file(engine(fuel=fuel), str(source))
+                file: BinaryIO = kept.enter_context(source.open("rb"))
+            else:
+                module = CompiledModule.deserialize(engine(fuel=fuel), source)
+                file = io.BytesIO(source)
+            assert isinstance(module, CompiledModule)  # noqa: S101 - wasmtime-py makes what it is asked of
+            module.memory_map = _memory_map(file, size)
     except (wasmtime.WasmtimeError, OSError, ValueError) as error:
         raise VerifyError(f"the compiled module in the cache does not fit: {first_line(str(error))}") from error
     return module
 
 
-def _memory_map(path: Path) -> MemoryMap:
-    """What stands behind the code. Raises OSError, or ValueError where there is none."""
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        file.seek(max(0, end - _TAIL.size))
-        size, mark = _TAIL.unpack(file.read(_TAIL.size).rjust(_TAIL.size, b"\0"))
-        if mark != _TAIL_MARK or size > end - _TAIL.size:
-            raise ValueError("it lacks its memory map")
-        file.seek(end - _TAIL.size - size)
-        return MemoryMap.from_json(file.read(size))
+def is_whole(out: BinaryIO) -> bool:
+    """Whether ``compile_into`` has written all there."""
+    end = out.seek(0, os.SEEK_END)
+    out.seek(max(0, end - _TAIL.size))
+    return out.read().endswith(_TAIL_MARK)
+
+
+def _memory_map(file: BinaryIO, end: int | None) -> MemoryMap:
+    """What stands behind the code, and in front of ``end``. Raises OSError, or ValueError where there is none."""
+    end = file.seek(0, os.SEEK_END) if end is None else end
+    file.seek(max(0, end - _TAIL.size))
+    size, mark = _TAIL.unpack(file.read(_TAIL.size).rjust(_TAIL.size, b"\0"))
+    if mark != _TAIL_MARK or size > end - _TAIL.size:
+        raise ValueError("it lacks its memory map")
+    file.seek(end - _TAIL.size - size)
+    return MemoryMap.from_json(file.read(size))
 
 
 def first_line(text: str) -> str:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from hookline_runtime.host.kv import KvStore
     from hookline_sidecar.control.probation import Probations
     from hookline_sidecar.control.rows import Rows
+    from hookline_sidecar.control.sources.trust import Trust
     from hookline_sidecar.control.workers import Workers
     from hookline_sidecar.state import StateFolder
 
@@ -53,10 +54,11 @@ class Deployment:
         caches: CacheStore,
         store: ArtifactStore,
         compiler: Compiler,
-        resolved: Callable[[], Iterable[str]],
+        trust: Trust,
+        resolved: Callable[[], Iterable[BundlePlugin]],
         switched: Callable[[], None],
     ) -> None:
-        """``resolved`` are the sha256 of modules that are resolved, and perhaps not in a bundle yet.
+        """``resolved`` are the entries of what is resolved, and perhaps not in a bundle yet.
 
         ``switched`` is called once the workers run another bundle.
         """
@@ -66,6 +68,8 @@ class Deployment:
         """The source's word for it, where it differs at most by what failed; else the bundle's version."""
         self.changes = 0
         """Bundles that replaced another one."""
+        self.mended = 0
+        """Compiled modules that were refused and made again."""
         self._state = state
         self._workers = workers
         self._probations = probations
@@ -74,6 +78,7 @@ class Deployment:
         self._caches = caches
         self._store = store
         self._compiler = compiler
+        self._trust = trust
         self._resolved = resolved
         self._switched = switched
         self._unkept = False
@@ -84,7 +89,10 @@ class Deployment:
         return find(self.bundle, name) if self.bundle is not None else None
 
     async def restore(self, bundle: Bundle) -> Bundle:
-        """Run what is left of the last good bundle; what does not load any more fails closed."""
+        """Run what is left of the last good bundle; what does not load any more, or may not, fails closed."""
+        for entry, error in await self._trust.forbidden_in(bundle, offline=True):
+            log.warning("plugin '%s' of the last good bundle may not run: %s", entry.name, error)
+            bundle = with_placeholder(bundle, entry, LoadFailure(cause=error.cause, message=str(error)))
         for entry in bundle.plugins:
             if entry.artifact is None or self._compiler.has(entry.artifact.sha256, fuel=entry.limits.fuel is not None):
                 continue
@@ -111,11 +119,13 @@ class Deployment:
 
         Raises LoadError where it cannot be made.
         """
-        compiled = self._compiler.find(entry)
+        assert entry.artifact is not None  # noqa: S101 - a placeholder has nothing that could be damaged
+        compiled = self._compiler.path(entry.artifact.sha256, fuel=entry.limits.fuel is not None)
         if compiled in self._compiled_again:
             return False
         self._compiled_again.add(compiled)
-        compiled.unlink(missing_ok=True)
+        self.mended += 1
+        self._compiler.discard(compiled)
         log.info("plugin '%s' does not load (%s); it is compiled again", entry.name, why)
         await self._compile(entry)
         return True
@@ -165,10 +175,38 @@ class Deployment:
             await asyncio.to_thread(self._clean_up)
 
     async def _prepare(self, bundle: Bundle) -> list[BundlePlugin]:
-        """Make all workers ready; the versions before its plugins that are on probation."""
-        before = self._probations.before(bundle, self.bundle)
-        await self._workers.prepare(bundle, self._rows.assign(entry.name for entry in bundle.plugins), before)
+        """Make all workers ready; the versions before its plugins that are on probation.
+
+        Raises LoadRefusedError, also for what came in by another way than a slot and is not admitted.
+        """
+        for entry in self._new_in(bundle) if self._trust.configured else ():
+            try:
+                await self._trust.admit(entry, offline=True)
+            except LoadError as error:
+                raise LoadRefusedError(
+                    LoadRefused(version=bundle.version, plugin=entry.name, cause=error.cause, message=str(error))
+                ) from None
+        before = []
+        for entry in self._probations.before(bundle, self.bundle):
+            try:
+                await self._trust.admit(entry, offline=True)
+            except LoadError as error:
+                log.warning("plugin '%s' has no version to go back to: %s", entry.name, error)
+            else:
+                before.append(entry)
+        modules = await self._compiler.share([*bundle.plugins, *before])
+        await self._workers.prepare(bundle, self._rows.assign(entry.name for entry in bundle.plugins), before, modules)
         return before
+
+    def _new_in(self, bundle: Bundle) -> list[BundlePlugin]:
+        """The entries of a bundle that do not run: those that do are judged where they run."""
+        running = {entry.name: entry for entry in self.bundle.plugins} if self.bundle is not None else {}
+
+        def runs(entry: BundlePlugin) -> bool:
+            now = running.get(entry.name)
+            return now is not None and now.artifact == entry.artifact and now.revision == entry.revision
+
+        return [entry for entry in bundle.plugins if not runs(entry)]
 
     async def _compile(self, entry: BundlePlugin) -> None:
         """Make the compiled form of what is in a bundle from the module that is kept. Raises LoadError."""
@@ -193,7 +231,10 @@ class Deployment:
             raise _not_stored(bundle, first, "config", message) from None
 
     def _clean_up(self) -> None:
-        kept = _modules(self.bundle) | set(self._resolved()) | self._probations.modules()
+        assert self.bundle is not None  # noqa: S101 - it is called for what runs
+        entries = [*self.bundle.plugins, *self._resolved(), *self._probations.entries()]
+        kept = {entry.artifact.sha256 for entry in entries if entry.artifact is not None}
+        self._trust.forget_others(entries)
         self._store.pin(kept)
         self._compiler.keep(kept)
 

@@ -236,11 +236,14 @@ class Probations:
         }
         return Bundle.of([refused[e.name].before if e.name in refused else e for e in bundle.plugins])
 
-    def modules(self) -> set[str]:
-        """The sha256 of the modules that must stay on disk."""
+    def entries(self) -> list[BundlePlugin]:
+        """What may run again: of its artifacts everything stays on disk."""
         entries = [trial.before for trial in self.trials.values()]
-        entries += [each for known in self.refused.values() for each in (known.before, known.entry)]
-        return {entry.artifact.sha256 for entry in entries if entry.artifact is not None}
+        return entries + [each for known in self.refused.values() for each in (known.before, known.entry)]
+
+    def modules(self) -> set[str]:
+        """The sha256 of their modules."""
+        return {entry.artifact.sha256 for entry in self.entries() if entry.artifact is not None}
 
     # ── while it runs ──
 
@@ -325,6 +328,17 @@ class Probations:
             before.name, before.revision, known.rolled_back.revision,
         )  # fmt: skip
         return True
+
+    def end(self, forbidden: Iterable[BundlePlugin]) -> dict[str, str]:
+        """These may not run any more, so nothing goes back to them: whose probation ended, by plugin the revision."""
+        gone = {entry.name: entry.revision for entry in forbidden}
+        ended = {name: trial.revision for name, trial in self.trials.items() if gone.get(name) == trial.before.revision}
+        for name in ended:
+            log.warning("plugin '%s' runs without probation: the version before it may not run any more", name)
+            self._end(name)
+        if ended:
+            self._keep()
+        return ended
 
     def forget(self, names: Iterable[str]) -> None:
         """Those are wanted no longer."""

@@ -171,9 +171,14 @@ class Slots(dict[str, Slot]):
         """Whether it is known of each how it ended."""
         return all(slot.settled for slot in self.values())
 
-    def modules(self) -> list[str]:
-        """The sha256 of what is resolved."""
-        return [slot.resolved.artifact.sha256 for slot in self.values() if slot.resolved]
+    def entries(self) -> list[BundlePlugin]:
+        """What is resolved."""
+        return [slot.resolved.entry for slot in self.values() if slot.resolved]
+
+    @property
+    def busy(self) -> set[str]:
+        """The plugins that are being resolved, again or for the first time."""
+        return {name for name, slot in self.items() if slot.task is not None}
 
     def anew(self) -> None:
         """Resolve all again at the next ``take``.

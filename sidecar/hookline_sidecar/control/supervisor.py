@@ -19,6 +19,10 @@ from typing import TYPE_CHECKING, Final
 
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_artifacts import apart
+from hookline_artifacts.errors import FetchError
+from hookline_artifacts.fetch import Fetcher
+from hookline_artifacts.mirrors import MirrorFile
+from hookline_artifacts.net.proxies import NO_PROXIES
 from hookline_artifacts.store import ArtifactStore
 from hookline_runtime.guest.compiler import Compiler
 from hookline_runtime.host.cache_store import CacheStore
@@ -29,7 +33,7 @@ from hookline_sidecar.control.admin.kv import KvAdmin
 from hookline_sidecar.control.admin.server import AdminServer
 from hookline_sidecar.control.assembly import assemble
 from hookline_sidecar.control.authorities import Authorities
-from hookline_sidecar.control.deployment import Deployment
+from hookline_sidecar.control.deployment import Deployment, with_placeholder
 from hookline_sidecar.control.probation import Probations, counts_of
 from hookline_sidecar.control.readings import HealthWatch
 from hookline_sidecar.control.report import report, written
@@ -39,7 +43,9 @@ from hookline_sidecar.control.setbacks import Setbacks
 from hookline_sidecar.control.slots import Slots
 from hookline_sidecar.control.sources.folder import FolderSource
 from hookline_sidecar.control.sources.operator import OperatorSource
-from hookline_sidecar.control.view import SourceView, View, WantedPlugin, WorkersView
+from hookline_sidecar.control.sources.policies import PolicyFiles, own_namespace
+from hookline_sidecar.control.sources.trust import Trust
+from hookline_sidecar.control.view import SourceView, TrustView, View, WantedPlugin, WorkersView
 from hookline_sidecar.control.workers import LoadRefusedError, Workers
 
 if TYPE_CHECKING:
@@ -76,11 +82,12 @@ class Supervisor:
         self._settings = settings
         self._state = state
         self._assemble = asyncio.Event()
-        self._room = Room(settings, state)
+        self._room = Room(settings, state, shared=lambda: self._compiler.shared_size)
         self._rows = Rows(state, tables)
         self._workers = Workers(size=settings.workers, plan=self._room.plan, refused=self._refused, changed=self._tell)
         self._store = ArtifactStore(state.artifacts)
-        self._compiler = Compiler(state.compiled)
+        self._trust = self._make_trust()
+        self._compiler = Compiler(state.compiled, key=state.own_key)
         self._kv = KvStore(state.kv)
         self._caches = CacheStore(state.cache, limit=settings.cache_memory)
         self._probations = Probations(
@@ -136,6 +143,13 @@ class Supervisor:
             fetch=self._fetch_again,
         )
 
+    def _make_trust(self) -> Trust:
+        operator = self._settings.operator
+        files = PolicyFiles(
+            self._settings.trust_policies, namespace=own_namespace(operator.token) if operator is not None else None
+        )
+        return Trust(files, folder=self._state.trust, key=self._state.own_key, store=self._store)
+
     def _make_deployment(self) -> Deployment:
         return Deployment(
             self._state,
@@ -146,17 +160,31 @@ class Supervisor:
             caches=self._caches,
             store=self._store,
             compiler=self._compiler,
-            resolved=self._slots.modules,
+            trust=self._trust,
+            resolved=self._slots.entries,
             switched=self._switched,
         )
 
     def _make_source(self) -> Source:
         if self._settings.operator is not None:
             authorities = Authorities(self._state.authorities, self._settings.operator.url)
-            return OperatorSource(self._settings.operator, self._store, report=self._report, authorities=authorities)
+            return OperatorSource(
+                self._settings.operator, self._store, report=self._report, trust=self._trust, authorities=authorities
+            )
         assert self._settings.plugins is not None  # noqa: S101 - settings have exactly one of the two
         key = self._state.make_seal_key()
-        return FolderSource(self._settings.plugins, self._store, running=lambda: self._deployment.bundle, key=key)
+        fetcher = Fetcher(
+            self._store,
+            mirrors=MirrorFile(self._settings.mirrors),
+            proxies=self._settings.proxies or NO_PROXIES,
+        )
+        return FolderSource(
+            self._settings.plugins,
+            fetcher,
+            running=lambda: self._deployment.bundle,
+            key=key,
+            trust=self._trust,
+        )
 
     async def run(self) -> None:
         """Work until SIGTERM."""
@@ -166,6 +194,7 @@ class Supervisor:
         loop.add_signal_handler(signal.SIGHUP, self._reread)
         loop.add_signal_handler(signal.SIGUSR1, self._drain)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGUSR1})
+        await self._trust.read()
         await self._restore()
         await self._workers.listen(self._state.control)
         await self._admin.open()
@@ -178,6 +207,8 @@ class Supervisor:
             loop.create_task(waiting.watch(self.view), name="waiting"),
             loop.create_task(self._setbacks.watch_probation(), name="probation"),
         ]
+        if self._trust.configured:
+            tasks.append(loop.create_task(self._follow_policies(), name="policies"))
         ended, _ = await asyncio.wait(
             [*tasks, loop.create_task(stop.wait(), name="stop")], return_when=asyncio.FIRST_COMPLETED
         )
@@ -228,6 +259,12 @@ class Supervisor:
             health=self._health.troubles,
             on_probation=self._probations.of_bundle(bundle),
             rows=self._rows,
+            trust=TrustView(
+                description=self._trust.describe(),
+                refused=self._trust.refused,
+                unsealed=self._compiler.unsealed + self._deployment.mended,
+                signers=lambda name: self._trust.signers(self._deployment.entry(name)),
+            ),
         )
 
     def _prepared(self) -> str | None:
@@ -336,6 +373,31 @@ class Supervisor:
                 self._assemble.set()
             self._tell()
 
+    async def _follow_policies(self) -> None:
+        """Judge all that is wanted, and all that runs, each time that the policies of this machine change."""
+        while True:
+            await self._trust.changed()
+            if await self._trust.read():
+                log.info("the trust policies of this sidecar changed: everything is judged anew")
+                if not self._trust.is_broken:
+                    self._slots.anew()
+                self._source.changed.set()
+                self._assemble.set()
+
+    async def _without_forbidden(self, bundle: Bundle) -> Bundle:
+        """The bundle with something that fails closed in place of what may not run."""
+        for entry, error in await self._trust.forbidden_in(bundle, busy=self._slots.busy):
+            log.warning("plugin '%s' may not run: %s", entry.name, error)
+            failure = LoadFailure(cause=error.cause, message=str(error))
+            passing = isinstance(error, FetchError) and error.transient
+            self._slots.take_refusal(entry, failure, passing=passing)
+            bundle = with_placeholder(bundle, entry, failure)
+        before = Bundle.of([trial.before for trial in self._probations.trials.values()])
+        ended = self._probations.end(entry for entry, _ in await self._trust.forbidden_in(before, offline=True))
+        if ended:
+            self._workers.prove(ended)
+        return bundle
+
     def _end_first_wait(self) -> None:
         self._first_wait_over = True
         self._assemble.set()
@@ -361,6 +423,7 @@ class Supervisor:
         while True:
             running = self._deployment.bundle
             bundle, self._problems = assemble(self._slots, running)
+            bundle = await self._without_forbidden(bundle)
             # Not what the slots are when the workers have it: what is told of it has to be true then too.
             wants = self._wants
             wanted_as = wants.version if wants is not None and self._slots.settled else None

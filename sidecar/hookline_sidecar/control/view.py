@@ -5,7 +5,7 @@ Reports, the admin surface, metrics and readiness are functions of a view, and k
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from hookline_api.hooks import OBSERVERS
 from hookline_api.sentences import first_load_choice
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
     from hookline_api.distribution import HookHealth, PluginState, RolledBack
@@ -48,6 +48,19 @@ class WorkersView:
     """How many have come, ever."""
     facts: tuple[Mapping[str, PluginFacts], ...]
     """What each last reported of its plugins."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrustView:
+    """What the policies of this machine do."""
+
+    description: Mapping[str, Any] = field(default_factory=dict)
+    refused: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    """How much each forbade, by policy and mode."""
+    unsealed: int = 0
+    """Compiled modules that were not as this sidecar had made them."""
+    signers: Callable[[str], list[dict[str, Any]]] = lambda _: []
+    """Tells whose signatures were verified of what runs of a plugin."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +99,7 @@ class View:
     """Of the running plugins."""
     rows: Rows
     """What the workers count, which goes on."""
+    trust: TrustView = TrustView()
 
     @cached_property
     def _entries(self) -> dict[str, BundlePlugin]:

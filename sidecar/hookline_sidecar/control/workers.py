@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 import logging
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from hookline_sidecar import messages, sockets
@@ -27,7 +28,7 @@ from hookline_sidecar.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
     from hookline_api.bundle import Bundle, BundlePlugin
@@ -77,6 +78,8 @@ class _Given:
     """The rows of the statistics of each plugin in it."""
     before: tuple[BundlePlugin, ...]
     """The versions before those plugins that are on probation."""
+    modules: dict[str, str]
+    """As in ``Prepare``."""
 
     @property
     def behind(self) -> dict[str, str]:
@@ -123,14 +126,20 @@ class Workers:
         """What all workers have prepared, and wait for ``commit`` with."""
         return self._held.bundle if self._held else None
 
-    async def prepare(self, bundle: Bundle, numbers: dict[str, int], before: Iterable[BundlePlugin] = ()) -> None:
+    async def prepare(
+        self,
+        bundle: Bundle,
+        numbers: dict[str, int],
+        before: Iterable[BundlePlugin] = (),
+        modules: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Make all workers ready for a bundle, instead of any that is held.
 
         Raises LoadRefusedError; none holds it then.
 
-        ``before`` are the versions before those of its plugins that are on probation.
+        ``before`` are the versions before those of its plugins that are on probation, ``modules`` as in ``Prepare``.
         """
-        given = _Given(bundle=bundle, numbers=numbers, before=tuple(before))
+        given = _Given(bundle=bundle, numbers=numbers, before=tuple(before), modules=dict(modules))
         async with self._deploying:
             held = self._held
             same = held is not None and held.bundle.version == bundle.version and held.behind == given.behind
@@ -222,6 +231,7 @@ class Workers:
                 before=given.before,
                 numbers=given.numbers,
                 memory=self._plan(bundle),
+                modules=given.modules,
             ),
         )
         try:

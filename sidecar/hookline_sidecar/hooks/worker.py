@@ -92,7 +92,7 @@ class Worker:
         # The supervisor writes initial keys, once for all workers.
         cache = CacheStore(state.cache, limit=settings.cache_memory)
         self._runtime = Runtime(kv=KvStore(state.kv), cache=cache, stats=stats, member=member, initial_keys=False)
-        self._compiler = Compiler(state.compiled)
+        self._compiler = Compiler(state.compiled, key=state.own_key)
         self._prepared: runtime.Prepared | None = None
         self._answering = endpoint.Answering(self._runtime)
         self._answering.count_unclear = functools.partial(board.count_unclear, index)
@@ -169,7 +169,10 @@ class Worker:
         self._runtime.budget.follow(wanted.memory)
         try:
             self._prepared = await self._runtime.prepare(
-                wanted.bundle, self._compiler.find, numbers=wanted.numbers, before=wanted.before
+                wanted.bundle,
+                self._compiler.finder(wanted.modules),
+                numbers=wanted.numbers,
+                before=wanted.before,
             )
         except PrepareError as error:
             reason, origin = error.reason, error.reason.__cause__

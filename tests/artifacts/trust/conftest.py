@@ -12,7 +12,7 @@ from cluster.errors import NotPossibleHereError
 from cluster.fixtures import missing
 from hookline_artifacts.resolve import resolve
 from registries import Registry
-from signed_artifacts import NoObjects, plugin
+from signed_artifacts import NoObjects, Place, digest_of, plugin, put
 from waiting import PATIENCE_S
 
 
@@ -39,3 +39,10 @@ def resolve_signed(fetcher):
         return await resolve(plugin(dumped, **verify), fetcher=fetcher, objects=NoObjects(), base=base)
 
     return run
+
+
+@pytest.fixture
+def place(server):
+    """The artifact, unsigned."""
+    put(server, "unsigned", "acme/p")
+    return Place(server, digest_of("unsigned"))

@@ -9,57 +9,17 @@ import pytest
 from aiohttp import web
 
 import signed_artifacts as signed
+from hookline_api.policies import PluginTrustPolicySpec
+from hookline_api.trust import Signatures
 from hookline_artifacts.errors import FetchError, SignatureError, VerifyError
+from hookline_artifacts.resolve import resolve
 from hookline_artifacts.trust import collect
 from hookline_artifacts.trust.collect import BUNDLE, SIGNATURE, SIMPLE_SIGNING
+from hookline_artifacts.trust.policy import Policy
+from hookline_artifacts.trust.requirement import load
 from registries import sha256
 
 MEGABYTE = 1 << 20
-
-
-class Place:
-    """An artifact on the server, and what is put around it."""
-
-    def __init__(self, server, digest):
-        self.server = server
-        self.digest = digest
-        self.key = signed.Key()
-        self.source = server.source("acme/p:v1")
-        self.tag = digest.replace(":", "-")
-
-    def sig(self, *pairs):
-        """Simple signing under its tag."""
-        self.server.put(f"acme/p:{self.tag}.sig", signed.sig_manifest(*pairs), *(payload for payload, _ in pairs))
-
-    def refer(self, *entries):
-        """The list under the fallback tag; manifests with their blobs, or descriptors."""
-        for each in entries:
-            if isinstance(each, tuple):
-                manifest, *blobs = each
-                self.server.put(f"acme/p:{sha256(manifest)[-12:]}", manifest, *blobs)
-        listed = [each[0] if isinstance(each, tuple) else each for each in entries]
-        self.server.put(f"acme/p:{self.tag}", signed.listing(*listed))
-
-    def good(self):
-        """A bundle that counts, and its manifest."""
-        bundle = self.key.bundle(self.digest)
-        return signed.referrer(self.digest, bundle), bundle
-
-    def signers(self):
-        """Who has to have signed."""
-        return {"anyOf": [signed.signer(self.key.pem)]}
-
-    def junk(self, number=0):
-        """A referrer that is none of ours, and looks as if."""
-        blob = b'{"junk": %d}' % number
-        return signed.referrer(self.digest, blob), blob
-
-
-@pytest.fixture
-def place(server):
-    """The artifact, unsigned."""
-    signed.put(server, "unsigned", "acme/p")
-    return Place(server, signed.digest_of("unsigned"))
 
 
 def big(size, *, says=None):
@@ -250,6 +210,20 @@ async def test_signatures_that_are_too_large_together_are_left_out(place, fetche
     assert "more not readable" in evidence.notes[0]
 
 
+async def test_manifests_that_are_too_large_together_are_left_out(place, fetcher, resolve_signed):
+    """Small ones are opened first; once eight megabytes are read, no more are asked for."""
+    entries = [place.good()]
+    for n in range(200):
+        document = json.loads(signed.referrer(place.digest, b"x"))
+        document["annotations"] = {"junk": f"{n}" + "x" * 60_000}
+        entries.append((json.dumps(document).encode(),))
+    place.refer(*entries)
+    assert (await resolve_signed(place.source, **place.signers())).trust.proofs
+    (note,) = (await fetcher.signatures(place.source, place.digest)).notes
+    assert int(note.partition(" ")[0]) > 50
+    assert note.endswith("more not readable")
+
+
 @pytest.mark.parametrize("status", [401, 403, 500, 503, 429])
 @pytest.mark.parametrize("where", ["sig", "referrers", "manifest", "blob"])
 async def test_a_registry_that_will_not_tell_is_no_proof_that_there_is_nothing(place, make_fetcher, status, where):
@@ -320,6 +294,50 @@ async def test_a_referrer_of_another_artifact_is_not_read(place, fetcher):
     place.refer((signed.referrer(sha256(b"another"), bundle), bundle))
     assert not (await fetcher.signatures(place.source, place.digest)).signatures
     assert f"/v2/acme/p/blobs/{sha256(bundle)}" not in place.server.paths()
+
+
+@pytest.mark.parametrize("signed_one", [0, 1])
+async def test_of_an_index_that_entry_must_be_signed_which_runs(place, server, oci, resolve_signed, signed_one):
+    """Two entries for WebAssembly: the first is taken, and a signature on the second proves nothing of it."""
+    wasm = {"platform": {"os": "wasip1", "architecture": "wasm"}}
+    module = next(body for path, body in server._content.items() if "/blobs/" in path and body.startswith(b"\0asm"))
+    entries = [oci.manifest(module, annotations={"entry": name}) for name in ("first", "second")]
+    for each in entries:
+        server.put(f"acme/i:{sha256(each)[-9:]}", each, module)
+    server.put("acme/i:v1", oci.index(*((each, wasm) for each in entries)))
+    about = sha256(entries[signed_one])
+    bundle = place.key.bundle(about)
+    referrer = signed.referrer(about, bundle)
+    server.put(f"acme/i:{sha256(referrer)[-9:]}", referrer, bundle)
+    for each in (*map(sha256, entries), sha256(oci.index(*((each, wasm) for each in entries)))):
+        server.put(f"acme/i:{each.replace(':', '-')}", signed.listing(referrer))
+    if signed_one == 0:
+        assert (await resolve_signed(server.source("acme/i:v1"), **place.signers())).trust.proofs
+    else:
+        with pytest.raises(SignatureError, match="it has no signature"):
+            await resolve_signed(server.source("acme/i:v1"), **place.signers())
+
+
+@pytest.mark.parametrize("mode", ["Audit", "Enforce"])
+async def test_a_registry_that_will_not_tell_stops_none_that_is_only_audited(place, fetcher, mode):
+    """A policy in Audit counts it and lets it pass; one in Enforce fails the fetch."""
+    asked = Signatures.model_validate(place.signers())
+    requirement = await load(asked, objects=signed.NoObjects(), namespace="apps", base=None, where="spec.signatures")
+    policy = Policy(name="ours", spec=PluginTrustPolicySpec(mode=mode, signatures=asked), requirement=requirement)
+
+    async def refuse(_request):
+        return web.Response(status=403)
+
+    place.server.on(f"/v2/acme/p/referrers/{place.digest}", refuse)
+    wanted = signed.plugin({"oci": place.source.model_dump(by_alias=True, exclude_unset=True)})
+    run = resolve(wanted, fetcher=fetcher, objects=signed.NoObjects(), policies=[policy])
+    if mode == "Enforce":
+        with pytest.raises(FetchError, match="403"):
+            await run
+    else:
+        ((name, why),) = (await run).trust.audits
+        assert name == "ours"
+        assert "it has no signature (its signatures cannot be had: the list of what refers" in why
 
 
 async def test_a_blob_that_was_changed_does_not_count(place, resolve_signed):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from types import SimpleNamespace
@@ -167,6 +168,34 @@ async def test_referrers_of_an_index_and_of_its_entry_are_found(server, fetcher,
     evidence = await fetcher.signatures(server.source("acme/i:v1"), digest)
     assert len(evidence.signatures) == 2
     assert list(evidence.documents) == [digest, sha256(manifest)]
+
+
+@pytest.mark.parametrize("odd", ["missing", "huge", "a pipe", "a folder", "junk"])
+@pytest.mark.parametrize("where", ["tag", "list", "index"])
+async def test_a_folder_s_odd_entries_hide_nothing(tmp_path, resolve_signed, odd, where):
+    """What its index names is not there, is too large, or is no manifest."""
+    signed.write_folder("cosign-save-3", tmp_path / "layout")
+    name = "5" * 64 if odd != "junk" else sha256(b"junk").removeprefix("sha256:")
+    path = tmp_path / "layout" / "blobs" / "sha256" / name
+    match odd:
+        case "huge":
+            with path.open("wb") as file:
+                file.truncate(100 << 20)
+        case "a pipe":
+            os.mkfifo(path)
+        case "a folder":
+            path.mkdir()
+        case "junk":
+            path.write_bytes(b"junk")
+    index = json.loads((tmp_path / "layout" / "index.json").read_text())
+    entry = {"mediaType": signed.MANIFEST, "digest": f"sha256:{name}", "size": 900}
+    tag = signed.digest_tag("bundle-p256") + (".sig" if where == "tag" else "")
+    of_cosign = {"kind": "dev.cosignproject.cosign/sigs"}
+    named = of_cosign if where == "index" else {"org.opencontainers.image.ref.name": tag}
+    index["manifests"].insert(0, {**entry, "annotations": named})
+    (tmp_path / "layout" / "index.json").write_text(json.dumps(index))
+    source = {"oci": {"reference": "oci-layout:layout"}}
+    assert (await resolve_signed(source, base=tmp_path, anyOf=[signed.signer(signed.KEYS["p256"])])).trust.proofs
 
 
 async def test_a_folder_s_odd_files_hide_nothing(tmp_path, resolve_signed):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import json
+
 import pytest
 
 import signed_artifacts as signed
-from hookline_artifacts.errors import SignatureError, VerifyError
+from hookline_artifacts.errors import FetchError, SignatureError, VerifyError
+from hookline_artifacts.login.access import RegistryAccess
 from hookline_artifacts.trust.cosign import claim_of
 from hookline_artifacts.trust.keys import read_pem
 
@@ -130,6 +134,17 @@ async def test_a_folder_brings_its_signatures_along(tmp_path, resolve_signed, fo
         await resolve_signed(source, base=tmp_path, anyOf=[signed.signer(signed.KEYS["other"])])
 
 
+@pytest.mark.parametrize("layout", signed.LAYOUTS)
+@pytest.mark.parametrize("form", FORMS)
+async def test_a_folder_with_tags_brings_every_layout_along(tmp_path, resolve_signed, form, layout):
+    """As ``skopeo copy`` of the artifact and of the tags beside it makes one; by its tag, and as the only artifact."""
+    signed.write_case(f"{form}-of-{layout}", tmp_path / "layout")
+    for name in (":v1", ""):
+        source = {"oci": {"reference": f"oci-layout:layout{name}"}}
+        resolved = await resolve_signed(source, base=tmp_path, anyOf=[signed.signer(signed.KEYS["p256"])])
+        assert resolved.artifact.digest == signed.digest_of(f"{form}-of-{layout}")
+
+
 async def test_a_layer_of_a_signed_artifact_that_was_changed_is_refused(tmp_path, resolve_signed):
     """The signature covers the manifest, and the manifest the layer."""
     signed.write_folder("cosign-save-2", tmp_path / "layout")
@@ -138,6 +153,30 @@ async def test_a_layer_of_a_signed_artifact_that_was_changed_is_refused(tmp_path
     source = {"oci": {"reference": "oci-layout:layout"}}
     with pytest.raises(VerifyError, match="has another digest"):
         await resolve_signed(source, base=tmp_path, anyOf=[signed.signer(signed.KEYS["p256"])])
+
+
+@pytest.fixture(params=["password_registry", "token_registry", "tls_registry"])
+def guarded(request):
+    """A registry that wants a login, or an authority of its own; and which repository may be pushed to."""
+    # the token to push is for one repository
+    name = "pushed" if request.param == "token_registry" else "signed"
+    return request.getfixturevalue(request.param), name
+
+
+@pytest.mark.parametrize("form", FORMS)
+async def test_signatures_come_with_the_login_of_the_artifact(guarded, fetcher, oci, form):
+    """By Basic and by tokens, over TLS of an own authority; and without it nobody is told that there are none."""
+    registry, repository = guarded
+    await signed.push(registry, f"{form}-p256", repository)
+    auth = base64.b64encode(f"{oci.user}:{oci.password}".encode()).decode()
+    secret = json.dumps({"auths": {registry.host: {"auth": auth}}})
+    access = RegistryAccess(dockerconfigs=(secret,), ca_pem=registry.ca_pem)
+    source, digest = registry.source(f"{repository}:v1"), signed.digest_of(f"{form}-p256")
+
+    evidence = await fetcher.signatures(source, digest, access=access)
+    assert form in [each.form for each in evidence.signatures]
+    with pytest.raises(FetchError, match=r"without credentials|not trusted|without a login"):
+        await fetcher.signatures(source, digest)
 
 
 def test_the_file_was_made_by_both_versions_of_cosign():

@@ -18,7 +18,7 @@ import pytest
 import keyless_cases as cases
 from hookline_api.trust import Signatures
 from hookline_artifacts.errors import ConfigError
-from hookline_artifacts.trust import keyless
+from hookline_artifacts.trust import keyless, offline
 from hookline_artifacts.trust.requirement import load
 
 SIGNED = ["signed-3-log-1", "signed-3-log-2", "signed-2", "signed-2-stamped"]
@@ -185,6 +185,21 @@ async def test_a_trust_root_is_read_where_the_requirement_is(tmp_path):
     found = await _loaded(tmp_path, trustRoot={"file": "trusted_root.json"})
     assert found.trust_root == (await _loaded(tmp_path, trustRoot={"file": "."})).trust_root == cases.ROOT
     assert found.fingerprint != (await _loaded(tmp_path)).fingerprint
+
+
+async def test_another_public_root_is_another_requirement(tmp_path, monkeypatch):
+    """What was proven under the one that a version of the package brings is asked again with the next."""
+    before = (await _loaded(tmp_path)).fingerprint
+    assert (await _loaded(tmp_path)).fingerprint == before
+    public = offline.resources.files("sigstore._store").joinpath(*offline._PUBLIC).read_bytes()
+    (tmp_path / "store" / offline._PUBLIC[0]).mkdir(parents=True)
+    (tmp_path / "store" / offline._PUBLIC[0] / offline._PUBLIC[1]).write_bytes(public + b" ")
+    monkeypatch.setattr(offline, "resources", SimpleNamespace(files=lambda _: tmp_path / "store"))
+    offline.read_root.cache_clear()
+    try:
+        assert (await _loaded(tmp_path)).fingerprint != before
+    finally:
+        offline.read_root.cache_clear()
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "null", "{", '{"mediaType": 1}', '{"tlogs": {}}'])

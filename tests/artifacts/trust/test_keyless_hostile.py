@@ -207,6 +207,7 @@ _MESSAGE = {"messageDigest": {"algorithm": "SHA2_256", "digest": "A" * 43 + "="}
         (lambda m: _more(m, certificate={"rawBytes": "A" * 20_000}), "too large"),
         (lambda m: _more(m, tlogEntries=m["verificationMaterial"]["tlogEntries"] * 100), "100 log entries"),
         (lambda m: _more(m, tlogEntries=[]), "0 log entries"),
+        (lambda m: _entry(m)["kindVersion"].update(kind="intoto"), "of the kind 'intoto'"),
         (lambda m: _entry(m).pop("inclusionProof"), "no inclusion proof"),
         (lambda m: _entry(m)["inclusionProof"].update(hashes=["AAAA"] * 65), "long"),
         (lambda m: _checkpoint(m, "x" * 20_000), "long"),

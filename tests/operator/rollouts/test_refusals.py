@@ -32,8 +32,7 @@ async def running(operator, tenant, module, connect, source, **spec):
         (lambda t, m: {"source": t.module("bad", b"#!/bin/sh")}, "VerifyFailed", ["WebAssembly"]),
         (lambda t, m: {"source": t.module("bad", m("v2")), "hooks": ["route"]}, "ConfigInvalid", ["route"]),
         (lambda t, m: {"source": t.module("bad", m("v2", imports=_KV_GET)), "permissions": ["kv.write"]},
-         "ConfigInvalid", ["imports env.kv_get, which needs the permission kv.read; add it to spec.permissions",
-                           "spec.permissionsPolicy: Lenient"]),
+         "PermissionsIncreased", ["asks for kv.read, which the one before it did not", "spec.permissions"]),
         (lambda t, m: {"source": t.module("bad", m("v2")), "verify": {"keys": ["x"]}},
          "ConfigInvalid", ["spec.verify", "PEM"]),
         (lambda t, m: {"source": t.module("bad", m("v2")), "configFrom": [

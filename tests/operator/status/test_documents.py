@@ -29,6 +29,7 @@ def test_every_metric_is_explained():
     """Each family that the operator exposes, and no other."""
     metrics = Metrics()
     metrics.see(Sights())
+    metrics.watch_policies(list)
     exposed = {
         line.split()[2]
         for line in metrics.exposition().decode().splitlines()

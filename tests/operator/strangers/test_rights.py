@@ -88,6 +88,11 @@ async def test_each_right_is_used_and_nothing_else_is_asked_for(
         *({"apiVersion": "v1", "kind": kind, "metadata": {"name": own, "namespace": home}} for kind, own in own),
         *configurations,
     )
+    policy = {
+        "apiVersion": "hookline.dev/v1alpha1", "kind": "PluginTrustPolicy", "metadata": {"name": home},
+        "spec": {"mode": "Audit", "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": tenant.name}}},
+    }  # fmt: skip
+    control_plane.apply(policy)
     try:
         operator = new_operator(f"--webhooks={name}").start()
         tenant.apply({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "limits"}, "stringData": {"k": "v"}})
@@ -125,5 +130,6 @@ async def test_each_right_is_used_and_nothing_else_is_asked_for(
         forbidden = {key for key, statuses in used.items() if 403 in statuses}
         assert forbidden == set()
     finally:
+        control_plane.kubectl("delete", "plugintrustpolicy", home, "--ignore-not-found")
         for each in configurations:
             control_plane.kubectl("delete", each["kind"], name, "--ignore-not-found")

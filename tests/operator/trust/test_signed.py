@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import json
+import tarfile
 
 from hookline_artifacts.trust.evidence import Evidence
+from local_registry import MANIFEST, digest
 from signing import sign
 
 from .conftest import wants
@@ -43,7 +47,7 @@ async def test_a_signature_by_a_stranger_is_none(operator, tenant, module, event
     policies.apply("signed", signatures=wants(keys[0]))
     tenant.plugin("guard", push("v1", module("v1"), keys[2]))
     await eventually(lambda: tenant.ready("guard") == ("False", "SignatureFailed"), "SignatureFailed")
-    assert "none of its 1 signatures is by them" in told("Verified")[2]
+    assert "its signature is by other keys" in told("Verified")[2]
 
 
 async def test_an_update_without_a_signature_waits_and_what_is_verified_goes_on(
@@ -145,8 +149,41 @@ async def test_a_signature_counts_for_the_repository_that_it_names(
     """One that was copied from elsewhere does not, though its bytes are right."""
     policies.apply("signed", signatures=wants(keys[0]))
     source = push("v1", module("v1"))
-    digest = registry.push(f"{tenant.name}/guard:v1", module("v1"))
-    sign(registry, f"{tenant.name}/guard", digest, keys[0], signed_as="elsewhere.example/guard")
+    artifact = registry.push(f"{tenant.name}/guard:v1", module("v1"))
+    sign(registry, f"{tenant.name}/guard", artifact, keys[0], signed_as="elsewhere.example/guard")
     tenant.plugin("guard", source)
     await eventually(lambda: tenant.ready("guard") == ("False", "SignatureFailed"), "SignatureFailed")
     assert "elsewhere.example/guard" in told("Verified")[2]
+
+
+async def test_the_layer_that_a_module_was_packed_in_is_handed_out_beside_the_evidence(
+    operator, tenant, module, connect, eventually, policies, keys, registry
+):
+    """A sidecar can find the module in what was signed by itself; the registry is asked for the layer once more."""
+    policies.apply("signed", signatures=wants(keys[0]))
+    packed, repository = packed_module(module("v1")), f"{tenant.name}/guard"
+    sha256 = hashlib.sha256(packed).hexdigest()
+    layer = {"mediaType": "application/vnd.oci.image.layer.v1.tar+gzip", "size": len(packed)}
+    manifest = {
+        "schemaVersion": 2, "mediaType": MANIFEST,
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": digest(b"{}"), "size": 2},
+        "layers": [layer | {"digest": f"sha256:{sha256}"}],
+    }  # fmt: skip
+    sign(registry, repository, registry.put(repository, "v1", json.dumps(manifest).encode(), b"{}", packed), keys[0])
+    tenant.pod("a")
+    sidecar = await connect(operator, tenant, "a")
+    tenant.plugin("guard", {"oci": {"reference": f"{registry.host}/{repository}:v1", "insecure": True}})
+    await sidecar.until(sidecar.runs)
+    assert sidecar.bundle_of("guard").artifact.sha256 != sha256
+    assert await sidecar.blob(sha256) == (200, packed)
+    assert (await sidecar.blob(digest(b"{}").removeprefix("sha256:")))[0] == 404
+
+
+def packed_module(wasm):
+    """A tar.gz with the module in it, as an image's layer has it."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        entry = tarfile.TarInfo("plugin.wasm")
+        entry.size = len(wasm)
+        archive.addfile(entry, io.BytesIO(wasm))
+    return buffer.getvalue()

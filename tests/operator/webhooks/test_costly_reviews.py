@@ -16,6 +16,7 @@ from aiohttp.test_utils import TestClient, TestServer
 from hookline_api.config import MAX_CONFIG_VALUES
 from hookline_operator.webhooks.admission import INJECT_PATH, VALIDATE_PATH, routes
 from hookline_operator.webhooks.annotations import InjectionSettings
+from hookline_operator.webhooks.dry_run import PATH
 from hookline_operator.webhooks.reviews import MAX_BODY
 from sessions import client_session
 
@@ -55,7 +56,7 @@ async def client():
         yield found
 
 
-@pytest.mark.parametrize("path", [VALIDATE_PATH, INJECT_PATH])
+@pytest.mark.parametrize("path", [VALIDATE_PATH, INJECT_PATH, PATH])
 async def test_a_review_of_too_many_values_is_refused_with_a_sentence(client, path):
     """Before it is parsed."""
     body = _review(b'{"a":[' + b"{}," * ((MAX_BODY - 1000) // 3) + b"{}]}")

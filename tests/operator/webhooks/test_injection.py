@@ -119,6 +119,8 @@ def test_pods_become_what_the_cases_say(path):
         ("sidecar_cache_memory", "3Mi", "a size from 4Mi to 256Mi"), ("sidecar_cache_memory", "257Mi", "to 256Mi"),
         ("sidecar_cache_memory", "much", "a size from 4Mi"), ("sidecar_cache_memory", "", "a size from 4Mi"),
         ("sidecar_workers", "two", "between 1 and 64"), ("sidecar_log_level", "trace", "one of debug"),
+        ("trust_policy", "", "the name of a ConfigMap"), ("trust_policy", "a/b", "the name of a ConfigMap"),
+        ("trust_policy", "x" * 254, "the name of a ConfigMap"), ("trust_policy", "a\n", "the name of a ConfigMap"),
     ],
 )  # fmt: skip
 def test_a_wrong_annotation_refuses_the_pod_with_a_sentence(name, value, says):

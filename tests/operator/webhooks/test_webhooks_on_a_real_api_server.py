@@ -13,7 +13,6 @@ import copy
 import json
 import re
 import secrets
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,17 +22,16 @@ from aiohttp import web
 from cryptography import x509
 
 from cluster import ClusterError
-from cluster.binaries import binary
 from hookline_operator.cluster.kube import Kube
 from hookline_operator.webhooks.admission import routes
 from hookline_operator.webhooks.annotations import InjectionSettings
 from hookline_operator.webhooks.certificates import CertificateKeeper
 from waiting import PATIENCE_S
+from webhook_configurations import SERVICE, configurations, service
 
 ROOT = Path(__file__).parents[3]
 DOCUMENT = ROOT / "docs" / "operate" / "injection.md"
 CONFIGURATION = "hookline-admission-tests"
-SERVICE = "hookline-operator"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 ASKS = {"hookline.dev/inject": "true"}
 REQUIRES = {"hookline.dev/require-injection": "true"}
@@ -105,22 +103,6 @@ async def kube(control_plane):
     await found.close()
 
 
-def configurations(home, port):
-    """The chart's, which call our Service in this namespace at this port."""
-    text = subprocess.run(
-        [binary("helm"), "template", "hookline", ROOT / "helm", "--namespace", home, "--kube-version=1.34.0",
-         "--show-only=templates/webhooks.yaml"],
-        check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
-    found = list(yaml.safe_load_all(text))
-    for configuration in found:
-        configuration["metadata"] = {"name": CONFIGURATION}
-        for entry in configuration["webhooks"]:
-            entry["clientConfig"]["service"] |= {"name": SERVICE, "namespace": home, "port": port}
-            entry["timeoutSeconds"] = 30
-    return found
-
-
 class Hookline:
     """The webhooks' server, which can go away and come back."""
 
@@ -167,12 +149,8 @@ async def hookline(plane, kube):
         server = Hookline(home, keeper)
         await server.start()
         held.push_async_callback(server.stop)
-        service = {
-            "apiVersion": "v1", "kind": "Service", "metadata": {"name": SERVICE},
-            "spec": {"type": "ExternalName", "externalName": "localhost"},
-        }  # fmt: skip
-        await plane.create(service, home)
-        for configuration in configurations(home, server.port):
+        await plane.create(service(), home)
+        for configuration in configurations(home, server.port, name=CONFIGURATION):
             await plane.create(configuration, None)
             kind = configuration["kind"].lower()
             held.push_async_callback(plane.kubectl, "delete", kind, configuration["metadata"]["name"])

@@ -245,5 +245,5 @@ async def test_what_is_not_kept_is_deleted_and_what_is_young_stays(tmp_path, job
         os.utime(path, (1, 1))
     compiler.keep({kept.name.split(".")[0]})
     assert set(kept.parent.iterdir()) == {kept, young}
-    compiler.discard(young.name.split(".")[0])
+    compiler.discard(young)
     assert set(kept.parent.iterdir()) == {kept}

@@ -29,8 +29,11 @@ def sidecar(new_sidecar, guests):
 
 
 def kept(sidecar):
-    """The values that are kept for a restart."""
-    (plugin,) = json.loads((sidecar.state / "bundle.json").read_text())["plugins"]
+    """The values that are kept for a restart; None before anything is."""
+    file = sidecar.state / "bundle.json"
+    if not file.exists():
+        return None
+    (plugin,) = json.loads(file.read_text())["plugins"]
     return plugin["credentials"]
 
 

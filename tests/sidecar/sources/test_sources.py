@@ -12,6 +12,7 @@ from threading import Thread
 import pytest
 
 from local_registry import MANIFEST, PASSWORD, LocalRegistry, digest, manifest_of
+from signed_plugins import Signer
 
 
 @pytest.fixture(scope="module")
@@ -191,10 +192,16 @@ async def test_a_pinned_module_is_held_to_its_sha256(sidecar, guests):
     assert await sidecar.says() == "pinned"
 
 
-async def test_a_signature_that_is_asked_for_and_cannot_be_checked_is_a_failure(sidecar, guests):
-    """It never runs unverified."""
+async def test_a_module_runs_once_it_is_signed_where_that_is_asked_for(sidecar, guests):
+    """It never runs unverified: what ran goes on until its signature lies beside it."""
     sidecar.folder.plugin("p", guests.saying("good"))
     await sidecar.wait_says("good")
-    sidecar.folder.plugin("p", guests.saying("unsigned"), verify={"ed25519": ["x" * 44]})
+    signer, other, module = Signer(1), Signer(2), guests.saying("signed")
+    sidecar.folder.plugin("p", module, verify={"ed25519": [signer.public]})
     assert sidecar.wait_plugin("p", state="LastGood", failure=bool)["failure"]["cause"] == "verify"
+    sidecar.folder.write("p.sig", other.sign(module))
+    found = sidecar.wait_plugin("p", failure=lambda failure: failure and "by another key" in failure["message"])
+    assert found["state"] == "LastGood"
     assert await sidecar.says() == "good"
+    sidecar.folder.write("p.sig", signer.sign(module))
+    await sidecar.wait_says("signed")

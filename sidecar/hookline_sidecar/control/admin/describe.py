@@ -25,6 +25,7 @@ def describe(view: View, *, is_folder: bool) -> dict[str, Any]:
             "current": view.workers.current,
             "accelerator": accelerator.unused or "used",
         },
+        "trust": view.trust.description,
         "plugins": [_plugin(view, plugin, is_folder=is_folder) for plugin in view.plugins],
         "problems": [
             {"file": each.file, "field": each.field, "message": each.message, "plugin": each.plugin}
@@ -47,6 +48,7 @@ def _plugin(view: View, plugin: WantedPlugin, *, is_folder: bool) -> dict[str, A
         "probation": name in view.on_probation,
         "rolled_back": plugin.rolled_back.model_dump(mode="json", by_alias=True) if plugin.rolled_back else None,
         "artifact": entry.artifact.model_dump(mode="json", by_alias=True) if entry and entry.artifact else None,
+        "verified": view.trust.signers(name),
         "hooks": [hook.value for hook in entry.hooks] if entry else [],
         "priority": entry.priority if entry else None,
         "mode": entry.mode if entry else None,

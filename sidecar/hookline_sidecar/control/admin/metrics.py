@@ -82,6 +82,19 @@ class _Collector(Collector):
             "hookline_worker_connections", "Workers that were started.", value=workers.connections
         )
         yield from self._connections()
+        refused = CounterMetricFamily(
+            "hookline_trust_refused",
+            "What the trust policies of the sidecar forbade; with the mode Audit, what they would forbid.",
+            labels=["policy", "mode"],
+        )
+        for key, count in sorted(view.trust.refused.items()):
+            refused.add_metric(list(key), count)
+        yield refused
+        yield CounterMetricFamily(
+            "hookline_compiled_refused",
+            "Compiled modules in the cache that were damaged or not made by this sidecar, and were compiled again.",
+            value=view.trust.unsealed,
+        )
         yield CounterMetricFamily("hookline_bundle_changes", "Bundles that replaced another.", value=view.changes)
         link = view.source.link
         if link is not None:

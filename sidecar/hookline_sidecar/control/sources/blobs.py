@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import weakref
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from pydantic import ValidationError
 
@@ -29,6 +29,7 @@ from hookline_sidecar.control.sources.operator_client import OperatorClient, Ope
 if TYPE_CHECKING:
     from hookline_api.bundle import BundleArtifact, BundlePlugin
     from hookline_artifacts.store import Artifact, ArtifactStore
+    from hookline_sidecar.control.sources.trust import Trust
 
 _LIMITS: Final = FetchLimits()
 _SETTLED: Final = frozenset({400, 401, 403, 404, 410})
@@ -40,11 +41,13 @@ _SETTINGS: Final = (
 
 
 class Blobs:
-    """Resolves the entries of an operator's bundle."""
+    """Resolves the entries of an operator's bundle, which ``trust`` has to admit."""
 
-    def __init__(self, client: OperatorClient, store: ArtifactStore) -> None:
+    def __init__(self, client: OperatorClient, store: ArtifactStore, trust: Trust) -> None:
         self._client = client
         self._store = store
+        self._trust = trust
+        trust.fetch = self.fetch
         self._places = asyncio.Semaphore(_LIMITS.of_one_owner)
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         """By sha256: plugins of one module fetch it once."""
@@ -53,8 +56,10 @@ class Blobs:
         """An entry with its module in the store, checked. Raises FetchError, VerifyError or ConfigError."""
         assert entry.artifact is not None  # noqa: S101 - a placeholder is never resolved
         _check_settings(entry)
+        self._trust.check_settings(entry)
         try:
             artifact = await self._artifact(entry.artifact, entry.name)
+            await self._trust.admit(entry)
             info = await in_thread(_inspect, artifact)
         except OSError as error:
             raise FetchError(f"the store cannot be used: {error.strerror}; make room or check its folder") from None
@@ -92,19 +97,29 @@ class Blobs:
                     f"the module could not be fetched from the operator within {_LIMITS.total:g} s"
                 ) from None
 
+    async def fetch(self, sha256: str, into: BinaryIO, *, size: int | None, cap: int, what: str) -> None:
+        """Write what has this sha256 of the operator, checked. Raises FetchError and VerifyError."""
+        try:
+            async with self._places, asyncio.timeout(_LIMITS.total):
+                await self._write(sha256, Body(into, what=what, cap=cap, expected=size))
+        except TimeoutError:
+            raise FetchError(f"{what} could not be fetched from the operator within {_LIMITS.total:g} s") from None
+
+    async def _write(self, sha256: str, body: Body) -> None:
+        for attempt in range(1, _LIMITS.attempts + 1):
+            try:
+                await self._receive(sha256, body)
+                break
+            except FetchError as error:
+                pause = patience.pause_within(_LIMITS, error, attempt)
+                if pause is None:
+                    raise
+            await asyncio.sleep(pause)
+        body.verify(f"sha256:{sha256}")
+
     async def _fetch(self, wanted: BundleArtifact, what: str, digest: str) -> Artifact:
         with self._store.scratch() as file:
-            body = Body(file, what=what, cap=wanted.size, expected=wanted.size)
-            for attempt in range(1, _LIMITS.attempts + 1):
-                try:
-                    await self._receive(wanted.sha256, body)
-                    break
-                except FetchError as error:
-                    pause = patience.pause_within(_LIMITS, error, attempt)
-                    if pause is None:
-                        raise
-                await asyncio.sleep(pause)
-            body.verify(digest)
+            await self._write(wanted.sha256, Body(file, what=what, cap=wanted.size, expected=wanted.size))
             return await in_thread(
                 self._store.add,
                 file,

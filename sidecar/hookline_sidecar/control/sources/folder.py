@@ -9,8 +9,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
-from hookline_artifacts.fetch import Fetcher
-from hookline_artifacts.resolve import resolve
+from hookline_artifacts.errors import FetchError, VerifyError
+from hookline_artifacts.resolve import Resolved, resolve
 from hookline_sidecar.control.sources import foreign
 from hookline_sidecar.control.sources.manifests import Manifest, Scan, scan
 from hookline_sidecar.control.sources.source import STAND_IN, Problem, Wanted, Wants
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from hookline_artifacts.store import ArtifactStore
+    from hookline_api.bundle import BundleArtifact
+    from hookline_artifacts.fetch import Fetcher
+    from hookline_sidecar.control.sources.trust import Trust
 
 log = logging.getLogger("hookline.folder")
 
@@ -28,10 +30,19 @@ log = logging.getLogger("hookline.folder")
 class FolderSource:
     """Wants what the manifests of a folder say. ``running`` is the bundle that runs now.
 
-    ``key`` seals what has the values of Secrets: revisions are shown to whoever reads metrics.
+    ``fetcher`` is closed with it. ``key`` seals what has the values of Secrets: revisions are shown to whoever reads
+    metrics.
     """
 
-    def __init__(self, folder: Path, store: ArtifactStore, *, running: Callable[[], Bundle | None], key: bytes) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        fetcher: Fetcher,
+        *,
+        running: Callable[[], Bundle | None],
+        key: bytes,
+        trust: Trust,
+    ) -> None:
         self.changed = asyncio.Event()
         self.wants: Wants | None = None
         self.problems: tuple[Problem, ...] = ()
@@ -39,9 +50,10 @@ class FolderSource:
         self.waiting = "the plugins are being loaded"
         self.link = None
         self._folder = folder
-        self._fetcher = Fetcher(store)
+        self._fetcher = fetcher
         self._running = running
         self._key = key
+        self._trust = trust
         self._rescan = asyncio.Event()
         self._watch = FolderWatch(folder, self._rescan)
         self._unreadable = False
@@ -129,18 +141,36 @@ class FolderSource:
                 probation=spec.rollout.probation,
             ),
             failure_policy=spec.failure_policy,
-            resolve=functools.partial(
-                resolve,
-                manifest.plugin,
-                fetcher=self._fetcher,
-                objects=found,
-                base=self._folder,
-                origin=manifest.file,
-                key=self._key,
-            ),
+            resolve=functools.partial(self._resolve, manifest, found),
             file=manifest.file,
             again=oci.track_interval / 1000 if oci is not None and oci.track_interval is not None else None,
         )
+
+    async def _resolve(
+        self, manifest: Manifest, found: Scan, *, previous: BundleArtifact | None, ask_again: bool
+    ) -> Resolved:
+        policies = self._trust.policies
+        try:
+            resolved = await resolve(
+                manifest.plugin,
+                fetcher=self._fetcher,
+                objects=found,
+                previous=previous,
+                ask_again=ask_again,
+                base=self._folder,
+                origin=manifest.file,
+                key=self._key,
+                policies=policies,
+            )
+        except VerifyError as error:
+            self._trust.note_refusal(error)
+            raise
+        try:
+            await self._trust.keep(resolved)
+            await self._trust.admit(resolved.entry)
+        except OSError as error:
+            raise FetchError(f"what its signatures prove cannot be kept: {error.strerror}; make room") from None
+        return resolved
 
     def _behind(self, problem: Problem) -> list[str]:
         """The plugins that a problem is about."""

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from hookline_artifacts.resolve import Resolved
     from hookline_artifacts.store import ArtifactStore
     from hookline_sidecar.control.authorities import Authorities
+    from hookline_sidecar.control.sources.trust import Trust
     from hookline_sidecar.settings import OperatorSettings
 
 _HEARTBEAT_S: Final = 15.0
@@ -93,6 +94,7 @@ class OperatorSource:
         store: ArtifactStore,
         *,
         report: Callable[[str | None], str],
+        trust: Trust,
         authorities: Authorities | None = None,
     ) -> None:
         """``authorities`` keeps by whom it may be known; without it, the file of the settings says so alone."""
@@ -108,7 +110,7 @@ class OperatorSource:
         """Why the last message was ignored."""
         self._url = settings.url
         self._client = OperatorClient(settings, authorities)
-        self._blobs = Blobs(self._client, store)
+        self._blobs = Blobs(self._client, store, trust)
         self._report = report
         self._news = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -329,8 +331,10 @@ class OperatorSource:
         if entry.artifact is None:
             failure = entry.failure or LoadFailure(cause="fetch", message="the operator has no module for it")
             return Wanted(key=f"{entry.revision} {failure}", failure=failure, **common)
+        evidence = entry.artifact.evidence
         return Wanted(
-            key=entry.revision,
+            # Other signatures of the same artifact have to be verified again, and change nothing of what runs.
+            key=entry.revision if evidence is None else f"{entry.revision} {evidence.sha256}",
             resolve=functools.partial(self._resolve, entry),
             failure=entry.failure,
             checked=True,
