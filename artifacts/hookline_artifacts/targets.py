@@ -31,6 +31,7 @@ from hookline_artifacts.login.keychain import Keychain
 from hookline_artifacts.login.login import Login, Tokens
 from hookline_artifacts.net.addresses import AddressPolicy
 from hookline_artifacts.net.cargo import Cargo
+from hookline_artifacts.net.proxies import NO_PROXIES, Proxies
 from hookline_artifacts.net.transport import OF_A_REGISTRY_BY_HAND, StatusError, Transport
 from hookline_artifacts.net.urls import foreign, with_query
 from hookline_artifacts.package.layouts import read_manifest
@@ -332,10 +333,10 @@ class Session:
     limits: FetchLimits
 
     @classmethod
-    def new(cls, *, limits: FetchLimits, docker_config: Path | None) -> Session:
+    def new(cls, *, limits: FetchLimits, docker_config: Path | None, proxies: Proxies = NO_PROXIES) -> Session:
         """``docker_config`` is the machine's ``config.json``, by default where docker has it."""
         return cls(
-            transport=Transport(limits, AddressPolicy()),
+            transport=Transport(limits, AddressPolicy(), proxies),
             keychain=Keychain(documents=(), docker_config=docker_config, helper_timeout=limits.helper),
             tokens=Tokens(),
             limits=limits,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from hookline_artifacts.errors import ConfigError, FetchError
 from hookline_artifacts.fetch import Fetcher
 from hookline_artifacts.limits import FetchLimits
 from hookline_artifacts.login.access import RegistryAccess
+from hookline_artifacts.net.proxies import Proxies, from_environment
 from hookline_artifacts.reference import Reference, parse
 from hookline_artifacts.store import ArtifactStore
 from hookline_artifacts.targets import Session
@@ -33,6 +35,8 @@ class Reach:
     insecure: bool
     access: RegistryAccess
     docker_config: Path | None
+    proxies: Proxies
+    """Those of the environment: HTTP_PROXY, HTTPS_PROXY and NO_PROXY."""
 
     @classmethod
     def of(cls, *, insecure: bool, ca: Path | None, docker_config: Path | None) -> Reach:
@@ -42,12 +46,17 @@ class Reach:
             pem = read_file(ca, most=_MAX_CA, what="--ca").decode(errors="replace")
         if docker_config is not None and not docker_config.is_file():
             raise ConfigError(f"--docker-config: {docker_config} is not a file")
-        return cls(insecure=insecure, access=RegistryAccess(ca_pem=pem, by_hand=True), docker_config=docker_config)
+        try:
+            proxies = from_environment(os.environ)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        access = RegistryAccess(ca_pem=pem, by_hand=True)
+        return cls(insecure=insecure, access=access, docker_config=docker_config, proxies=proxies)
 
     @contextlib.asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
         """Connections and logins, closed at the end."""
-        session = Session.new(limits=FetchLimits(), docker_config=self.docker_config)
+        session = Session.new(limits=FetchLimits(), docker_config=self.docker_config, proxies=self.proxies)
         try:
             yield session
         finally:
@@ -57,7 +66,8 @@ class Reach:
     async def fetcher(self) -> AsyncIterator[Fetcher]:
         """What fetches modules, into a store that is gone at the end."""
         with tempfile.TemporaryDirectory(prefix="hookline-") as folder:
-            fetcher = Fetcher(ArtifactStore(Path(folder)), docker_config=self.docker_config)
+            store = ArtifactStore(Path(folder))
+            fetcher = Fetcher(store, docker_config=self.docker_config, proxies=self.proxies)
             try:
                 yield fetcher
             finally:

@@ -178,6 +178,15 @@ def test_each_failure_has_its_code_and_a_sentence(hookline, cosigned, arguments,
     assert said in done.sentence
 
 
+def test_a_proxy_that_is_none_is_told(hookline, cosigned, monkeypatch):
+    """By its variable, without what is in it."""
+    monkeypatch.setenv("HTTP_PROXY", "ftp://user:secret@proxy")
+    done = hookline("verify", cosigned("bundle-p256"), "--key", "p256.pub", "--insecure")
+    assert done.code == 2
+    assert "HTTP_PROXY is not the URL of a proxy" in done.sentence
+    assert "secret" not in done.err
+
+
 def test_a_registry_that_is_no_registry_is_said_to_be_plain(hookline, cosigned):
     """What to do stands in the words of the command line."""
     done = hookline("verify", cosigned("bundle-p256"), "--key", "p256.pub")

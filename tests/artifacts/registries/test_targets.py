@@ -15,6 +15,7 @@ from hookline_artifacts.errors import FetchError, VerifyError
 from hookline_artifacts.limits import FetchLimits
 from hookline_artifacts.login.access import RegistryAccess
 from hookline_artifacts.net.cargo import Cargo
+from hookline_artifacts.net.proxies import from_environment
 from hookline_artifacts.reference import parse
 from hookline_artifacts.targets import Session, digest_of, listed
 
@@ -160,6 +161,21 @@ async def test_who_takes_no_bytes_is_given_up(server, make_target):
             await make_target(server, stall=0.5, attempts=1).put_blob(digest_of(large), Cargo.of(large))
     finally:
         waiting.set()
+
+
+async def test_a_push_goes_through_a_proxy(server, tmp_path):
+    """As everything else does; the registry's name is the proxy's to look up."""
+    proxies = from_environment({"HTTP_PROXY": f"http://{server.host}"})
+    session = Session.new(limits=FetchLimits(), docker_config=tmp_path / "config.json", proxies=proxies)
+    reference = parse("registry.example.com/plugin:1")
+    target = session.target(reference, insecure=True, access=RegistryAccess(), base=tmp_path)
+    taken = uploading(server, [201])
+    try:
+        await target.put_blob(digest_of(BLOB), Cargo.of(BLOB))
+    finally:
+        await session.close()
+    assert taken == [(digest_of(BLOB), BLOB)]
+    assert {request.host for request in server.requests} == {"registry.example.com"}
 
 
 async def test_a_token_is_asked_for_with_the_right_to_push(serve, make_target, tmp_path):
