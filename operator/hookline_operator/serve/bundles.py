@@ -22,6 +22,7 @@ from hookline_api import json_cost
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_api.distribution import BundleMessage
 from hookline_api.resources import FailurePolicy, Probation, Rollout, granted
+from hookline_api.selectors import selects
 from hookline_api.standing import policy_of, stands
 from hookline_artifacts import resolve as resolving
 from hookline_artifacts.entry import make_entry
@@ -31,7 +32,6 @@ from hookline_artifacts.trust.policy import asked_by, asked_by_entry
 from hookline_operator.cluster.compliance import proves, refusals, unproven
 from hookline_operator.cluster.kept import Kept
 from hookline_operator.cluster.plugins import Plugin, parse_plugin
-from hookline_operator.cluster.selectors import selects
 from hookline_operator.status.conditions import rolled_back
 
 if TYPE_CHECKING:
