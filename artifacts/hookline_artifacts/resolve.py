@@ -122,11 +122,7 @@ async def resolve(
     if source.oci is not None and access is not None and trial.wants_signatures:
         digest = digest or await fetcher.resolve(source.oci, access=access, base=base)
         evidence = await in_thread(trial.enough, kept, digest, previous)
-        if evidence is None:
-            try:
-                evidence = await fetcher.signatures(source.oci, digest, access=access, base=base)
-            except FetchError as error:
-                evidence = trial.unanswered(error, digest)
+        evidence = evidence or await _signatures(trial, source.oci, digest, fetcher, access=access, base=base)
         await in_thread(trial.check_beside, evidence)
     reference, artifact = await fetch(plugin, fetcher, objects, digest=digest, base=base, access=access, prove=prove)
     if source.oci is None and trial.wants_signatures:
@@ -155,6 +151,16 @@ async def resolve(
         notes=(*description.notes, *notes_on(plugin, description, info), *trial.notes),
         trust=trial.result(),
     )
+
+
+async def _signatures(
+    trial: Trial, source: OCISource, digest: str, fetcher: Fetcher, *, access: RegistryAccess, base: Path | None
+) -> Evidence:
+    """Every signature that the registry has. Raises FetchError, unless it is asked for audits alone."""
+    try:
+        return await fetcher.signatures(source, digest, access=access, base=base)
+    except FetchError as error:
+        return trial.unanswered(error, digest)
 
 
 def _check_sha256(plugin: WasmPlugin, artifact: Artifact) -> None:
