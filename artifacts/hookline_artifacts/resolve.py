@@ -143,14 +143,9 @@ async def resolve(
     check_entry(made, info)
     check_permissions(plugin, made, info)
     return Resolved(
-        entry=made,
-        artifact=artifact,
-        info=info,
-        description=description,
-        hooks=hooks,
+        entry=made, artifact=artifact, info=info, description=description, hooks=hooks, trust=trial.result(),
         notes=(*description.notes, *notes_on(plugin, description, info), *trial.notes),
-        trust=trial.result(),
-    )
+    )  # fmt: skip
 
 
 async def _signatures(
