@@ -46,7 +46,8 @@ if [ "$(which_is "$folder/bin/python")" != "$(which_is "$python")" ] || [ ! -x "
   which_is "$python" >"$folder/.python" # as the Makefile writes it
 fi
 echo "installing the packages of $lock (a minute, where none is cached) …"
-"$folder/bin/python" -m pip install --quiet --require-hashes -r "$lock"
+# A lock names everything. To pip a package with an extra is another one, and would have to be locked twice.
+"$folder/bin/python" -m pip install --quiet --require-hashes --no-deps -r "$lock"
 if [ -n "$editable" ]; then
   "$folder/bin/python" -m pip install --quiet --no-deps --no-build-isolation --editable .
   "$folder/bin/python" -m hookline_runtime.guest.accelerator

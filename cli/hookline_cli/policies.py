@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hookline_api.policies import PluginTrustPolicy
-from hookline_api.selectors import selects
 from hookline_artifacts.errors import ConfigError
-from hookline_artifacts.trust.patterns import matches
-from hookline_artifacts.trust.policy import Policy
+from hookline_artifacts.trust.policy import Policy, selected
 from hookline_artifacts.trust.requirement import load
 
 if TYPE_CHECKING:
@@ -36,16 +34,6 @@ async def made(found: Found, documents: Documents, namespace: str | None = None)
 
 def applying(policies: Sequence[Policy], plugin: WasmPlugin, documents: Documents) -> list[Policy]:
     """Those that apply to a plugin."""
-    metadata = plugin.metadata
-    return [
-        each
-        for each in policies
-        if selects(each.spec.namespace_selector, documents.labels_of(metadata.namespace))
-        and selects(each.spec.plugin_selector, metadata.labels)
-        and _names(each, metadata.name)
-    ]
-
-
-def _names(policy: Policy, name: str) -> bool:
-    names = policy.spec.plugin_selector.names
-    return not names or any(matches(each, name) for each in names)
+    name, labels = plugin.metadata.name, plugin.metadata.labels
+    around = documents.labels_of(plugin.metadata.namespace)
+    return [each for each in policies if selected(each.spec, name=name, labels=labels, namespace_labels=around)]

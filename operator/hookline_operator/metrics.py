@@ -28,6 +28,8 @@ _BUCKETS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0)
 _VERIFYING: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 _WAITING: Final = 10_000
 _MAX_POLICIES: Final = 100
+_OTHERS: Final = "others"
+"""What counts of policies are named that come after so many."""
 
 
 class _Connections(Collector):
@@ -129,6 +131,7 @@ class Metrics:
         )
         self._resolve_seconds = seconds("hookline_operator_resolve_seconds", "How long a resolution took.")
         self._refused, self._verify_seconds = _of_trust(registry)
+        self._policies: set[str] = set()
         self._writes = counter("hookline_operator_api_writes", "Writes to the Kubernetes API.", ["kind"])
         self._status_failures = counter(
             "hookline_operator_status_failures", "Statuses that the API server did not take, by why.", ["reason"]
@@ -205,6 +208,9 @@ class Metrics:
 
     def refused(self, policy: str, mode: str) -> None:
         """A policy refuses what a resource resolves to, or would, in ``Audit``."""
+        if policy not in self._policies and len(self._policies) >= _MAX_POLICIES:
+            policy = _OTHERS  # a label is kept for as long as the process lives
+        self._policies.add(policy)
         self._refused.labels(policy, mode).inc()
 
     def verified(self, seconds: float) -> None:

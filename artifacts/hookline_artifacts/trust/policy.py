@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from hookline_api.quantities import format_duration, format_size
+from hookline_api.selectors import selects
 from hookline_artifacts.errors import FetchError
 from hookline_artifacts.reference import Reference, parse
 from hookline_artifacts.trust.patterns import matches, matches_any
 from hookline_artifacts.trust.versions import is_below
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from hookline_api.bundle import BundlePlugin
     from hookline_api.outbound import EgressRule, ValkeyServer
@@ -149,6 +150,22 @@ def _stores(outbound: object, kv: KvSettings) -> list[tuple[str, ValkeyServer]]:
     caches = getattr(outbound, "caches", [])
     found = [(f"caches.{each.name}", each.valkey) for each in caches if each.valkey is not None]
     return found + ([("kv", kv.valkey)] if kv.valkey is not None else [])
+
+
+def selected(
+    policy: PluginTrustPolicySpec,
+    *,
+    name: str,
+    labels: Mapping[str, str] | None,
+    namespace_labels: Mapping[str, str] | None,
+) -> bool:
+    """Whether a policy's selectors select a plugin. Labels that are not known (None) are selected by all."""
+    selector = policy.plugin_selector
+    return (
+        (not selector.names or any(matches(each, name) for each in selector.names))
+        and (labels is None or selects(selector, labels))
+        and (namespace_labels is None or selects(policy.namespace_selector, namespace_labels))
+    )
 
 
 def forbidden(policy: PluginTrustPolicySpec, asked: Asked) -> list[str]:

@@ -24,11 +24,9 @@ from hookline_api import sentences
 from hookline_api.base import API_VERSION
 from hookline_api.policies import POLICY_PLURAL, PluginSelector, PluginTrustPolicySpec
 from hookline_api.resources import LabelSelector
-from hookline_api.selectors import selects
 from hookline_api.trust import documents
 from hookline_artifacts.errors import ConfigError, FetchError
-from hookline_artifacts.trust.patterns import matches
-from hookline_artifacts.trust.policy import Policy
+from hookline_artifacts.trust.policy import Policy, selected
 from hookline_artifacts.trust.requirement import load
 from hookline_operator.cluster.kube import Kube, KubeError, path
 from hookline_operator.cluster.reflector import Reflector
@@ -190,13 +188,9 @@ class Policies:
 
     def selects(self, spec: PluginTrustPolicySpec, namespace: str, name: str, labels: Mapping[str, str] | None) -> bool:
         """Whether a policy's selectors select a plugin. ``labels`` that are not known are selected by all."""
-        selector = spec.plugin_selector
-        if selector.names and not any(matches(each, name) for each in selector.names):
-            return False
-        if labels is not None and not selects(selector, labels):
-            return False
         of_namespace = self._namespaces.items.get(("", namespace))
-        return of_namespace is None or selects(spec.namespace_selector, dict(of_namespace))
+        known = dict(of_namespace) if of_namespace is not None else None
+        return selected(spec, name=name, labels=labels, namespace_labels=known)
 
     async def made(self, name: str, spec: PluginTrustPolicySpec) -> Policy:
         """A policy with its keys as they are now; ``broken`` where they cannot be read. It need not be applied."""

@@ -32,7 +32,9 @@ def signatures(trust: Trust) -> list[SignatureStatus]:
     """What was verified: each signature once, with everybody who asked for it."""
     asked: dict[tuple[str, str | None, int | None, str | None], list[str]] = {}
     for whose, proof in trust.proofs:
-        asked.setdefault((proof.signer, proof.key, proof.log_index, proof.time), []).append(whose)
+        signer = proof.signer if proof.identity in {"", proof.signer} else f"{proof.signer} ({proof.identity})"
+        what = f"{proof.predicate_type} by {signer}" if proof.predicate_type else signer
+        asked.setdefault((what, proof.key, proof.log_index, proof.time), []).append(whose)
     return [
         SignatureStatus(
             signer=signer[:_MAX_SIGNER],
