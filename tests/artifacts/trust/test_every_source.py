@@ -1,4 +1,4 @@
-"""Every source that is no registry, and a manifest folder, with every form of signature: docs/trust.md has the table."""
+"""Sources that are no registry, and manifest folders, with every form of signature: docs/trust.md has the table."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import yaml
 import signed_artifacts as signed
 from hookline_artifacts.errors import SignatureError
 from hookline_sidecar.control.sources.folder import FolderSource
+from hookline_sidecar.control.sources.policies import PolicyFiles
+from hookline_sidecar.control.sources.trust import Trust
 from own_sigstore import ISSUER, SUBJECT, OwnSigstore
 from registries import sha256
 from signed_plugins import Rig, Signer, module
@@ -105,7 +107,7 @@ async def test_simple_signing_is_of_registries_alone(rig, server, oci, source, e
 
 
 @pytest.mark.parametrize("form", ["simple", *FORMS])
-async def test_a_plugin_of_a_manifest_folder_runs_once_it_is_signed(tmp_path, store, form):
+async def test_a_plugin_of_a_manifest_folder_runs_once_it_is_signed(tmp_path, store, fetcher, form):
     """The folder's source says that it is refused; with its signature beside it, it is looked at again."""
     folder = tmp_path / "plugins"
     folder.mkdir()
@@ -116,7 +118,8 @@ async def test_a_plugin_of_a_manifest_folder_runs_once_it_is_signed(tmp_path, st
         spec["verify"]["anyOf"][0]["signedAs"] = [signed.NAME]
     document = {"apiVersion": "hookline.dev/v1alpha1", "kind": "WasmPlugin", "metadata": {"name": "guard"}}
     (folder / "guard.yaml").write_text(yaml.safe_dump({**document, "spec": spec}))
-    found = FolderSource(folder, store, running=lambda: None, key=bytes(32))
+    trust = Trust(PolicyFiles((), namespace=None), folder=tmp_path / "trust", key=bytes(32), store=store)
+    found = FolderSource(folder, fetcher, running=lambda: None, key=bytes(32), trust=trust)
 
     async def wanted(before=""):
         while found.wants is None or found.wants.plugins["guard"].key == before:
@@ -129,7 +132,7 @@ async def test_a_plugin_of_a_manifest_folder_runs_once_it_is_signed(tmp_path, st
         async with asyncio.timeout(PATIENCE_S):
             first = await wanted()
             with pytest.raises(SignatureError):
-                await first.resolve(previous=None)
+                await first.resolve(previous=None, ask_again=False)
             if form == "simple":
                 signed.write_case("simple-p256", folder / "signed")
                 spec["source"]["oci"]["reference"] = "oci-layout:signed:v1"
@@ -139,7 +142,7 @@ async def test_a_plugin_of_a_manifest_folder_runs_once_it_is_signed(tmp_path, st
             else:
                 (folder / f"guard.wasm{ending}").write_bytes(beside)
             second = await wanted(first.key)
-            assert len((await second.resolve(previous=None)).trust.proofs) == 1
+            assert len((await second.resolve(previous=None, ask_again=False)).trust.proofs) == 1
     finally:
         run.cancel()
         await asyncio.gather(run, return_exceptions=True)
