@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import base64
+import contextlib
+import hashlib
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+
 import pytest
 
 import signed_artifacts as signed
@@ -75,3 +81,49 @@ async def test_it_is_asked_for_and_told(
     await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
     (shown,) = tenant.get("guard")["status"]["artifact"]["signatures"]
     assert shown["askedBy"] == f"PluginTrustPolicy '{name}'"
+
+
+class _Files(SimpleHTTPRequestHandler):
+    """Answers, and writes no log."""
+
+    def log_message(self, *_):
+        """Nothing."""
+
+
+@contextlib.contextmanager
+def served(folder):
+    """A folder at a URL."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), lambda *given: _Files(*given, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+@pytest.mark.parametrize("source", ["http", "configMap"])
+async def test_a_source_that_is_no_registry_has_its_signature_beside_it(
+    operator, tenant, module, connect, eventually, policies, tmp_path, source
+):
+    """A stranger's is refused, as anywhere."""
+    policies.apply("signed", signatures=SIGNER.asked())
+    tenant.pod("a")
+    sidecar = await connect(operator, tenant, "a")
+
+    def keep(url, name, wasm, signer):
+        data = {f"{name}.wasm": wasm, f"{name}.wasm.sig": signer.sign(wasm)}
+        if source == "http":
+            for each, content in data.items():
+                (tmp_path / each).write_bytes(content)
+            return {"http": {"url": f"{url}/{name}.wasm", "sha256": hashlib.sha256(wasm).hexdigest()}}
+        binary = {each: base64.b64encode(content).decode() for each, content in data.items()}
+        tenant.apply({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "binaryData": binary})
+        return {"configMap": {"name": name, "key": f"{name}.wasm"}}
+
+    with served(tmp_path) as url:
+        tenant.plugin("guard", keep(url, "one", module("v1"), Signer(2)))
+        await eventually(lambda: tenant.ready("guard") == ("False", "SignatureFailed"), "SignatureFailed")
+        assert sidecar.runs() == {}
+        tenant.plugin("guard", keep(url, "two", module("v2"), SIGNER))
+        await sidecar.until(sidecar.runs)
+        await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
