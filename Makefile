@@ -104,7 +104,7 @@ lint: $(VENV)/.dev ## check formatting, lint, types, and the direction of import
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	MYPYPATH=crds:artifacts:serving:client:sidecar:operator:examples:scripts:testbed $(BIN)/mypy examples/build.py examples/demo.py examples/proxies/asyncio_proxy.py scripts testbed bench
+	MYPYPATH=crds:artifacts:serving:client:sidecar:operator:cli:examples:scripts:testbed $(BIN)/mypy examples/build.py examples/demo.py examples/proxies/asyncio_proxy.py scripts testbed bench
 	$(BIN)/lint-imports --no-logo --no-cache
 
 format: $(VENV)/.dev ## format, and fix what the linter can fix
@@ -131,11 +131,12 @@ fuzz: $(VENV)/.fuzz toolchains ## fuzz every parser, guided by coverage (FUZZ="-
 	HOOKLINE_FUZZ=200000 $(TOOLS) $(BIN)/python -m pytest -q tests/sidecar/sources/test_kubernetes_yaml.py
 	PYTHONPATH=testbed $(BIN)/python -m fuzz_endpoint $(ARGS)
 
-crds: $(VENV)/.dev ## write the CustomResourceDefinition from the models, the chart's table of values, and the tables of docs/host-functions.md and docs/reference/wasmplugin.md
+crds: $(VENV)/.dev ## write the CustomResourceDefinition from the models, the chart's table of values, the tables of docs/host-functions.md and docs/reference/wasmplugin.md, and docs/reference/cli.md
 	$(BIN)/python scripts/write_crds.py
 	$(BIN)/python scripts/write_values.py
 	$(BIN)/python scripts/write_host_functions.py
 	$(BIN)/python scripts/write_reference.py
+	$(BIN)/python scripts/write_cli.py
 
 plugins: $(VENV)/.demo ## build the example plugins into build/plugins
 	$(BIN)/python examples/build.py --out build/plugins

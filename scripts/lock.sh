@@ -7,10 +7,10 @@ compile() {
   "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
     --no-annotate --custom-compile-command "make lock" --output-file "requirements/$out" pyproject.toml "$@"
 }
-compile dev.txt --extra sidecar --extra query --extra operator --extra keyless --group dev
+compile dev.txt --extra sidecar --extra query --extra operator --extra cli --extra keyless --group dev
 compile demo.txt --extra sidecar --group build --group guests --constraint requirements/dev.txt
 # What the images hold: each part with what it needs to run, in the versions that the tests ran with.
-compile sidecar.txt --extra sidecar --extra query --extra keyless --constraint requirements/dev.txt
+compile sidecar.txt --extra sidecar --extra query --extra cli --extra keyless --constraint requirements/dev.txt
 compile operator.txt --extra operator --extra keyless --constraint requirements/dev.txt
 group() {
   group=$1; shift

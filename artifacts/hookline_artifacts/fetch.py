@@ -212,11 +212,11 @@ class Fetcher:
     async def fetch_layer(self, source: OCISource, layer: Descriptor, *, access: RegistryAccess, owner: str) -> None:
         """Have the store keep the bytes of a layer as they are, packed or not, as something that ``owner`` may have."""
         what = f"the layer {layer.shown} of {source.reference}"
-        repository, limits = await self.routes(source, access=access), self._limits
+        routes, limits = await self.routes(source, access=access), self._limits
         async with self._share("owner", owner, limits.of_one_owner), self._permits, self._bounded(what):
             with self._store.scratch() as file:
                 body = Body(file, what=what, cap=limits.download, expected=layer.size)
-                await repository.blob(layer.digest, body)
+                await routes.blob(layer.digest, body, whole=True)
                 body.verify(layer.digest)
                 sha256 = layer.digest.removeprefix("sha256:")
                 await in_thread(lambda: self._store.grant_file(file, owner=owner, sha256=sha256, size=layer.size))

@@ -109,6 +109,11 @@ def parse(text: str) -> Reference | LayoutReference:
     )
 
 
+def is_tag(text: str) -> bool:
+    """Whether a text may be a tag."""
+    return _TAG.fullmatch(text) is not None
+
+
 def _split_tag(name: str) -> tuple[str, str | None]:
     head, colon, tag = name.rpartition(":")
     # registry:5000/name has a port there and no tag

@@ -21,7 +21,7 @@ from hookline_artifacts.errors import FetchError
 from hookline_artifacts.login.access import advice_without_login
 from hookline_artifacts.login.login import Login
 from hookline_artifacts.net.body import Body
-from hookline_artifacts.net.transport import OF_A_REGISTRY, StatusError
+from hookline_artifacts.net.transport import OF_A_REGISTRY, OF_A_REGISTRY_BY_HAND, StatusError
 from hookline_artifacts.net.urls import foreign
 from hookline_artifacts.package.layouts import read_list, read_manifest
 from hookline_artifacts.reference import DIGEST
@@ -92,7 +92,8 @@ class RemoteRepository:
         self._transport = transport
         self._limits = limits
         refusal = advice_without_login(access, reference)
-        self._advice: dict[int | str, str] = {**OF_A_REGISTRY, 401: refusal, 403: refusal}
+        usual = OF_A_REGISTRY_BY_HAND if access.by_hand else OF_A_REGISTRY
+        self._advice: dict[int | str, str] = {**usual, 401: refusal, 403: refusal}
         self._auth = Login(reference, self._base, access, keychain, transport, tokens)
 
     async def resolve(self) -> str:

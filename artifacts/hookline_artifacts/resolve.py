@@ -111,34 +111,16 @@ async def resolve(
     ``pinned``: nothing but those has changed, so that its reference means what it did. ``kept`` is the evidence by
     which ``previous`` was verified; where that does, no registry is asked for signatures.
     """
-    trial = Trial(plugin, policies, await _own_requirement(plugin, objects, base))
+    trial = Trial(plugin, policies, await own_requirement(plugin, objects, base))
     trial.check_settings()
     given = await settings(plugin, objects)
-    source = plugin.spec.source
-    if source.oci is not None and access is None:
-        access = await registry_access(source.oci, plugin.metadata.namespace, objects)
-    digest = None if ask_again else _known_digest(source, previous, pinned=pinned)
-    evidence = None
-    if source.oci is not None and access is not None and trial.wants_signatures:
-        digest = digest or await fetcher.resolve(source.oci, access=access, base=base)
-        evidence = await in_thread(trial.enough, kept, digest, previous)
-        if evidence is None:
-            try:
-                evidence = await fetcher.signatures(source.oci, digest, access=access, base=base)
-            except FetchError as error:
-                evidence = trial.unanswered(error, digest)
-        await in_thread(trial.check_beside, evidence)
-    reference, artifact = await fetch(plugin, fetcher, objects, digest=digest, base=base, access=access, prove=prove)
-    if source.oci is None and trial.wants_signatures:
-        beside = await signatures_beside(
-            source, trial.kinds, fetcher=fetcher, objects=objects, namespace=plugin.metadata.namespace, base=base
-        )
-        evidence = Evidence(digest=artifact.digest, signatures=tuple(beside))
-    await in_thread(trial.check_artifact, evidence, artifact)
+    digest = None if ask_again else _known_digest(plugin.spec.source, previous, pinned=pinned)
+    reference, artifact = await tried(
+        trial, plugin, fetcher, objects, digest=digest, previous=previous, kept=kept, base=base, access=access,
+        prove=prove,
+    )  # fmt: skip
     _check_sha256(plugin, artifact)
-    info = await in_thread(_inspect, artifact.path)
-    description = _describe(artifact, info)
-    asks = sorted({*description.permissions, *info.permissions})
+    info, description, asks = await told(artifact)
     trial.check_version(description.version, artifact.digest, previous)
     trial.check_permissions(asks, previous)
     found = _found(artifact, reference, description, asks).model_copy(update={"evidence": trial.file})
@@ -188,8 +170,8 @@ def _describe(artifact: Artifact, info: ModuleInfo) -> PluginDescription:
     return own.over(artifact.description)
 
 
-async def _own_requirement(plugin: WasmPlugin, objects: Objects, base: Path | None) -> Requirement | None:
-    """The signatures that the resource itself asks for."""
+async def own_requirement(plugin: WasmPlugin, objects: Objects, base: Path | None) -> Requirement | None:
+    """The signatures that the resource itself asks for; None for none. Raises ConfigError and FetchError."""
     verify = plugin.spec.verify
     if verify is None or not verify.wanted:
         return None
@@ -202,6 +184,50 @@ def _inspect(path: Path) -> ModuleInfo:
         return inspect_file(path)
     except OSError as error:
         raise FetchError(f"the module's file in the store cannot be read: {error.strerror}") from error
+
+
+async def tried(
+    trial: Trial,
+    plugin: WasmPlugin,
+    fetcher: Fetcher,
+    objects: Objects,
+    *,
+    digest: str | None = None,
+    previous: BundleArtifact | None = None,
+    kept: bytes | None = None,
+    base: Path | None = None,
+    access: RegistryAccess | None = None,
+    prove: bool = False,
+) -> tuple[str, Artifact]:
+    """What ``fetch`` gives, with every signature that a trial asks for verified. Raises what ``resolve`` does."""
+    source = plugin.spec.source
+    if source.oci is not None and access is None:
+        access = await registry_access(source.oci, plugin.metadata.namespace, objects)
+    evidence = None
+    if source.oci is not None and access is not None and trial.wants_signatures:
+        digest = digest or await fetcher.resolve(source.oci, access=access, base=base)
+        evidence = await in_thread(trial.enough, kept, digest, previous)
+        if evidence is None:
+            try:
+                evidence = await fetcher.signatures(source.oci, digest, access=access, base=base)
+            except FetchError as error:
+                evidence = trial.unanswered(error, digest)
+        await in_thread(trial.check_beside, evidence)
+    reference, artifact = await fetch(plugin, fetcher, objects, digest=digest, base=base, access=access, prove=prove)
+    if source.oci is None and trial.wants_signatures:
+        beside = await signatures_beside(
+            source, trial.kinds, fetcher=fetcher, objects=objects, namespace=plugin.metadata.namespace, base=base
+        )
+        evidence = Evidence(digest=artifact.digest, signatures=tuple(beside))
+    await in_thread(trial.check_artifact, evidence, artifact)
+    return reference, artifact
+
+
+async def told(artifact: Artifact) -> tuple[ModuleInfo, PluginDescription, list[str]]:
+    """What a module is, what it says of itself, and the permissions it asks for. Raises FetchError, VerifyError."""
+    info = await in_thread(_inspect, artifact.path)
+    description = _describe(artifact, info)
+    return info, description, sorted({*description.permissions, *info.permissions})
 
 
 async def fetch(

@@ -121,8 +121,11 @@ class Routes:
         """What refers to a digest, of the first that knows of any."""
         return await self._first_that_has(lambda repository: repository.referrers(digest)) or ()
 
-    async def blob(self, digest: str, into: Body) -> None:
-        """Put a blob into ``into``, which the caller verifies; who gives other bytes counts as one that failed."""
+    async def blob(self, digest: str, into: Body, *, whole: bool = False) -> None:
+        """Put a blob into ``into``, which the caller verifies; who gives other bytes counts as one that failed.
+
+        ``whole``: it may be as large as a module, and each has the time for one.
+        """
 
         async def ask(way: Way) -> None:
             into.restart()
@@ -130,7 +133,7 @@ class Routes:
             if len(self.ways) > 1:
                 into.verify(digest)
 
-        await self._first(ask, seconds=_ASK_S)
+        await self._first(ask, seconds=self._share if whole else _ASK_S)
 
     async def pull(self, ask: Callable[[Way], Awaitable[T]]) -> T:
         """What ``ask`` makes of one repository alone; of the next where that one fails."""

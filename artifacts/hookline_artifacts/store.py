@@ -49,8 +49,7 @@ _log = logging.getLogger(__name__)
 
 _MAX_RECORD: Final = 1 << 20
 _MAX_RECORDS: Final = 4096
-"""Of what is known, and of modules however small: all of them are listed at each new one. What is pinned is beyond
-it."""
+"""Of what is known, and of modules however small: all of them are listed at each new one. What is pinned is beyond."""
 _KEPT_PLACES: Final = 16
 """Places of a pinned module of which what is known never goes. There may be any number of places."""
 _DROPPED: Final = _MAX_RECORDS // 16

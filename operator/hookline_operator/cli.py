@@ -76,6 +76,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         token=options.token,
         kubeconfig=options.kubeconfig,
         allow_source_addresses=options.allow_source_addresses,
+        image_volumes=options.image_volumes == "true",
         mirrors=options.mirrors,
         proxies=_proxies(parser, options.mirrors, environment),
     )
@@ -182,6 +183,9 @@ def _add_sidecars(options: Options) -> None:
         add(f"sidecar-{name}", kind=str, metavar="QUANTITY",
             text=f"{name.replace('cpu', 'CPU').replace('-', ' ')} of an injected sidecar, unless its pod sets "
             "another")  # fmt: skip
+    add("image-volumes", kind=one_of("true", "false"), metavar="true|false", default="false",
+        text="mount the images that a pod's annotation hookline.dev/image-volumes names; needs the feature gate "
+        "ImageVolume in the API server and on the nodes")  # fmt: skip
     add("sidecar-log-level", kind=str, metavar="LEVEL", default="info", text="log level of injected sidecars")
 
 

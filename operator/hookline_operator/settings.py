@@ -46,6 +46,8 @@ class Settings:
     kubeconfig: Path | None
     allow_source_addresses: tuple[Network, ...] = ()
     """Addresses that may be asked for modules, of those that usually may not: ``AddressPolicy.allowed``."""
+    image_volumes: bool = False
+    """Whether the cluster's API server and its nodes have image volumes."""
     mirrors: Path | None = None
     """A file that says which mirrors are asked before which registries."""
     proxies: Proxies | None = None

@@ -158,6 +158,9 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
            "every connection")  # fmt: skip
     option("operator-token", kind=existing_or_not, metavar="FILE",
            text="this pod's token for the operator; read again for every connection")  # fmt: skip
+    option("images", kind=existing_or_not, metavar="DIR",
+           text="folder in which images are mounted (Kubernetes' image volumes): a module of the operator's that is in "
+           "there is not downloaded")  # fmt: skip
     option("mirrors", kind=existing_or_not, metavar="FILE",
            text="YAML file that says which mirrors are asked before which registries, for --plugins; read again when "
            "it changes")  # fmt: skip
@@ -221,7 +224,11 @@ def _paths(text: str) -> tuple[Path, ...]:
 
 def _trust_policies(options: argparse.Namespace) -> tuple[Path, ...]:
     given: tuple[Path, ...] = options.trust_policy or ()
-    standing = (TRUST_POLICIES,) if TRUST_POLICIES.exists() else ()
+    try:
+        is_there = TRUST_POLICIES.exists()
+    except OSError:  # something is, and that it cannot be read is told where it is read
+        is_there = True
+    standing = (TRUST_POLICIES,) if is_there else ()
     return tuple(dict.fromkeys((*standing, *given)))
 
 
@@ -229,12 +236,14 @@ def _operator(parser: argparse.ArgumentParser, options: argparse.Namespace) -> O
     if (options.plugins is None) == (options.operator is None):
         parser.error("give either --plugins (a folder says what to run) or --operator (an operator does)")
     if options.operator is None:
-        if options.operator_ca is not None or options.operator_token is not None:
-            parser.error("--operator-ca and --operator-token need --operator")
+        if any(each is not None for each in (options.operator_ca, options.operator_token, options.images)):
+            parser.error("--operator-ca, --operator-token and --images need --operator")
         return None
     if options.operator_token is None:
         parser.error("--operator needs --operator-token, so that the operator knows which pod asks")
-    return OperatorSettings(url=options.operator, ca=options.operator_ca, token=options.operator_token)
+    return OperatorSettings(
+        url=options.operator, ca=options.operator_ca, token=options.operator_token, images=options.images
+    )
 
 
 def _admin(parser: argparse.ArgumentParser, options: argparse.Namespace) -> Address | None:

@@ -40,6 +40,8 @@ class OperatorSettings:
     ca: Path | None
     """Authorities in PEM; None for the system's."""
     token: Path
+    images: Path | None = None
+    """A folder with images that the node has mounted, where modules may be; None for none."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -52,7 +52,8 @@ class ControlPlane(Access):
 
     kind = "control-plane"
 
-    def __init__(self, *, audited: bool = False) -> None:
+    def __init__(self, *, audited: bool = False, flags: Sequence[str] = ()) -> None:
+        """``flags`` are more of the API server's."""
         self._binaries = self._find_binaries()
         self.has_controllers = "kube-controller-manager" in self._binaries
         self.processes = Processes(self.kind)
@@ -62,6 +63,7 @@ class ControlPlane(Access):
         self._audited = audited
         try:
             self._prepare()
+            self._apiserver_flags += flags
             self._start_control_plane()
             self._complete()
         except BaseException:

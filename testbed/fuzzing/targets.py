@@ -16,6 +16,7 @@ from typing import Any, Final, get_args
 
 from hookline_api import json_cost, quantities
 from hookline_artifacts import reference
+from hookline_artifacts.documents import kubernetes_yaml
 from hookline_artifacts.errors import ConfigError, FetchError, VerifyError
 from hookline_artifacts.limits import FetchLimits
 from hookline_artifacts.login import credentials, docker_config
@@ -31,7 +32,6 @@ from hookline_artifacts.trust import cosign, keys
 from hookline_artifacts.trust.evidence import Evidence, Form, Signature
 from hookline_runtime.host import egress, http_cache, http_message
 from hookline_runtime.host.backends.resp import GarbageError, Parser, Reply
-from hookline_sidecar.control.sources import kubernetes_yaml
 from hookline_sidecar.hooks.auth import Question
 from hookline_sidecar.hooks.heads import read_head
 from hookline_sidecar.hooks.original import PROXIES

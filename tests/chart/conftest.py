@@ -40,7 +40,25 @@ EVERYTHING_ON: Json = {
     "affinity": {"nodeAffinity": {}},
     "podAnnotations": {"example.com/note": "true"},
     "podLabels": {"team": "edge"},
-    "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example.com:3128"}],
+    "extraEnv": [{"name": "HOOKLINE_LOG_LEVEL", "value": "debug"}],
+    "registries": {
+        "allowedAddresses": ["127.0.0.0/8"],
+        "mirrors": [
+            {
+                "prefix": "ghcr.io/acme",
+                "mirrors": [
+                    {"location": "mirror.example.com/acme", "ca": "PEM"},
+                    {"location": "m.test:5000", "insecure": True},
+                ],
+            }
+        ],
+        "proxy": {
+            "https": "http://proxy.example.com:3128",
+            "http": "http://proxy.example.com:3128",
+            "noProxy": ["10.0.0.0/8", "registry.example.com"],
+        },
+    },
+    "cache": {"size": "4Gi", "volume": {"enabled": True, "size": "8Gi", "accessMode": "ReadWriteMany"}},
     "serviceAccount": {"annotations": {"example.com/role": "puller"}},
     "networkPolicy": {
         "metricsFrom": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],

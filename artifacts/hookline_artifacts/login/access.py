@@ -27,6 +27,8 @@ class RegistryAccess:
     """Pull secrets or contents of ``.dockerconfigjson``, tried in order, before the machine's own configuration."""
     ca_pem: str | None = None
     """Trusted beside the system's authorities."""
+    by_hand: bool = False
+    """A person asks, at a command line: what can be done about a refusal is told in its words."""
 
     @property
     def secrets(self) -> str:
@@ -69,6 +71,11 @@ def advice_without_login(access: RegistryAccess, reference: Reference) -> str:
     if access.dockerconfigs:
         given = access.secrets or "the pull secrets"
         return f"{given} gave it nothing that it takes: one of them needs an entry for {reference.registry}"
+    if access.by_hand:
+        return (
+            f"no login for {reference.registry} was found in the docker configuration: log in with 'docker login' or "
+            "'crane auth login', or name the file with --docker-config"
+        )
     return (
         "no pull secret was configured: name one in spec.source.oci.pullSecrets, or in imagePullSecrets of the "
         "namespace's service account 'default' (a folder's sidecar: give a docker configuration), with an entry for "

@@ -76,7 +76,10 @@ class Tokens:
 
 
 class Login:
-    """Answers one registry's challenges for one repository, candidate after candidate."""
+    """Answers one registry's challenges for one repository, candidate after candidate.
+
+    ``actions`` are what is to be done there, as a token's scope has it: ``pull`` or ``pull,push``.
+    """
 
     def __init__(
         self,
@@ -86,6 +89,8 @@ class Login:
         keychain: Keychain,
         transport: Transport,
         tokens: Tokens,
+        *,
+        actions: str = "pull",
     ) -> None:
         self._reference = reference
         self._base = base
@@ -93,7 +98,8 @@ class Login:
         self._keychain = keychain
         self._transport = transport
         self._tokens = tokens
-        self._key = (str(base), access.fingerprint)
+        self._actions = actions
+        self._key = (str(base), access.fingerprint, actions)
         self._candidates: AsyncIterator[Credentials | Gap | None] | None = None
         """Those that were not tried yet; None before the first."""
         self._current: Credentials | None = None
@@ -170,7 +176,7 @@ class Login:
             (
                 f"the credentials that were found ({_counted(self._refused)})",
                 "others",
-                "check that one of them may pull it",
+                f"check that one of them may {self._actions.rpartition(',')[2]} it",
             )
             if self._refused
             else (
@@ -214,7 +220,7 @@ class Login:
                 transient=False,
             )
         service = parameters.get("service", "")
-        asked = {"service": service, "scope": f"repository:{self._reference.repository}:pull"}
+        asked = {"service": service, "scope": f"repository:{self._reference.repository}:{self._actions}"}
         body = Body(io.BytesIO(), what=f"a token for {self._reference} from {shown(realm)}", cap=_MAX_TOKEN_ANSWER)
         if credentials is not None and credentials.identity_token is not None:
             asked |= {

@@ -6,6 +6,9 @@ and plain text apart: credentials go to the origin that was asked and to no othe
 and messages show a URL without its user, query and fragment (object stores sign in the query). What somebody else
 wrote as a URL is asked byte for byte (``urls``).
 
+A request may bring a ``Cargo``. Such a one is made once, and is not redirected: what has to be sent again after a
+failure, and to where, is for the caller to know.
+
 Through a proxy (``proxies``), the same rules hold; but the proxy looks names up, so that addresses are judged only
 where one is written as such.
 """
@@ -21,7 +24,7 @@ import socket
 import ssl
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import aiohttp
 
@@ -44,12 +47,15 @@ if TYPE_CHECKING:
     from hookline_artifacts.limits import FetchLimits
     from hookline_artifacts.net.addresses import AddressPolicy
     from hookline_artifacts.net.body import Body
+    from hookline_artifacts.net.cargo import Cargo
 
 _log = logging.getLogger(__name__)
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 REFUSALS: Final = frozenset({400, 401, 403})
 """How servers refuse an ``Authorization``; a 400 is one only where there was an ``Authorization`` to refuse."""
+_TAKEN: Final = frozenset({200, 201, 202, 204})
+"""How servers take a cargo."""
 _TRANSIENT: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 _PROXY_LOGIN: Final = 407
 _MAX_STEPS: Final = 32  # redirects and challenges of one attempt
@@ -70,6 +76,12 @@ OF_A_REGISTRY: Final[Mapping[int | str, str]] = {
     404: "check the reference, and that the artifact was pushed",
     429: "wait, or pull with an account that has a higher limit",
 }
+OF_A_REGISTRY_BY_HAND: Final[Mapping[int | str, str]] = {
+    **OF_A_REGISTRY,
+    _TLS: "give its authority with --ca",
+    _PLAIN: "give --insecure where it speaks plain HTTP only",
+}
+"""For a person at a command line."""
 _OF_A_REDIRECT: Final[Mapping[int | str, str]] = {
     400: "the redirect leads to a store that does not take it; see to the store behind the server that was asked",
     401: "the redirect leads to a store that asks for a login; see to the store behind the server that was asked",
@@ -132,7 +144,13 @@ class _Request:
     tls: ssl.SSLContext
     headers: Mapping[str, str] | None
     form: Mapping[str, str] | None
+    cargo: Cargo | None
     advice: Mapping[int | str, str]
+
+    @property
+    def verb(self) -> str:
+        """What is done with it, for sentences."""
+        return "fetched" if self.cargo is None else "pushed"
 
 
 class Transport:
@@ -164,12 +182,13 @@ class Transport:
         ca_pem: str | None = None,
         headers: Mapping[str, str] | None = None,
         form: Mapping[str, str] | None = None,
+        cargo: Cargo | None = None,
         advice: Mapping[int | str, str] = OF_A_REGISTRY,
     ) -> CIMultiDictProxy[str]:
         """Ask until there is a 2xx answer, put its body into ``into`` and return its headers.
 
-        ``what`` names for people what is asked for, and ``advice`` is what they may do. Raises FetchError
-        (StatusError where the server said no) and VerifyError.
+        With a ``cargo`` there is one attempt. ``what`` names for people what is asked for, and ``advice`` is what they
+        may do. Raises FetchError (StatusError where the server said no) and VerifyError.
         """
         limits = self._limits
         request = _Request(
@@ -181,8 +200,11 @@ class Transport:
             tls=self._tls(ca_pem),
             headers=headers,
             form=form,
+            cargo=cargo,
             advice=advice,
         )
+        if cargo is not None:
+            return await self._attempt(request)
         for attempt in range(1, limits.attempts + 1):
             try:
                 return await self._attempt(request)
@@ -202,9 +224,10 @@ class Transport:
             at_home = here.origin() == url.origin()
             value = auth.next_header() if auth is not None and at_home and not bare else None
             status, answer = await self._exchange(request, here, value)
-            if status in {200, 206}:
+            if status in ({200, 206} if request.cargo is None else _TAKEN):
                 return answer
-            if status in _REDIRECTS and redirects < self._limits.redirects and request.form is None:
+            fixed = request.form is not None or request.cargo is not None
+            if status in _REDIRECTS and redirects < self._limits.redirects and not fixed:
                 redirects += 1
                 here, bare = _follow(here, answer.get("Location", ""), what=what), False
             elif status in REFUSALS and here is not url and value is not None:
@@ -218,8 +241,8 @@ class Transport:
                 here, bare = url, False
             else:
                 advice = request.advice if at_home or request.advice is OF_A_URL else _OF_A_REDIRECT
-                raise _status_error(status, answer, what=what, url=here, advice=advice)
-        raise FetchError(f"{what} cannot be fetched: {shown(url)} asks for ever more", transient=False)
+                raise _status_error(status, answer, what=f"{what} cannot be {request.verb}", url=here, advice=advice)
+        raise FetchError(f"{what} cannot be {request.verb}: {shown(url)} asks for ever more", transient=False)
 
     async def _exchange(
         self, request: _Request, here: URL, authorization: str | None
@@ -258,13 +281,21 @@ class Transport:
             elif proxy.authorization:
                 headers["Proxy-Authorization"] = proxy.authorization
         # A proxy may take the connection, and say nothing of the one that it is to make.
-        async with asyncio.timeout(limits.connect + limits.stall if proxy is not None else None) as bound:
-            async with self._session(through=proxy is not None).request(
-                request.method, here, headers=headers, data=request.form, allow_redirects=False, ssl=request.tls,
+        async with contextlib.AsyncExitStack() as stack:
+            bound = await stack.enter_async_context(
+                asyncio.timeout(limits.connect + limits.stall if proxy is not None else None)
+            )
+            data: Any = request.form
+            if request.cargo is not None:
+                headers |= {"Content-Length": str(request.cargo.size), "Content-Type": request.cargo.media_type}
+                data = await stack.enter_async_context(request.cargo.opened(bound, limits.stall))
+            asked = self._session(through=proxy is not None).request(
+                request.method, here, headers=headers, data=data, allow_redirects=False, ssl=request.tls,
                 proxy=proxy.url if proxy is not None else None, proxy_headers=for_proxy,
-            ) as response:  # fmt: skip
-                bound.reschedule(None)
-                yield response
+            )  # fmt: skip
+            response = await stack.enter_async_context(asked)
+            bound.reschedule(None)
+            yield response
 
     def _check_unseen(self, url: URL) -> None:
         """Judge a URL whose address nobody here will see. Raises OSError."""
@@ -293,7 +324,8 @@ class Transport:
             remedy = "its authority has to be one of the system's"
             why = f"{proxy}: {failures.why(error, trust=remedy, plain='check its URL', late=late)}"
         kind = AwayError if transient and not isinstance(error, aiohttp.ClientPayloadError) else FetchError
-        return kind(f"{what} cannot be fetched from {shown(url)}: {why}", transient=transient)
+        way = f"cannot be {request.verb} {'from' if request.cargo is None else 'to'}"
+        return kind(f"{what} {way} {shown(url)}: {why}", transient=transient)
 
     def _session(self, *, through: bool) -> aiohttp.ClientSession:
         if self._closed:
@@ -387,7 +419,7 @@ def _status_error(
     transient = status in _TRANSIENT
     todo = advice.get(status, "it may work later" if transient else "check the URL, and what answers there")
     return StatusError(
-        f"{what} cannot be fetched: {shown(url)} answered {status}; {todo}",
+        f"{what}: {shown(url)} answered {status}; {todo}",
         status=status,
         transient=transient,
         retry_after=retry_after(headers.get("Retry-After", ""), now=time.time()) if transient else None,

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SIGN_PREDICATE: Final = "https://sigstore.dev/cosign/sign/v1"
 """What cosign 3 states where it just signs. No other statement is a signature: who may attest need not be who may
 sign."""
-_SIMPLE_TYPE: Final = "cosign container image signature"
+SIMPLE_TYPE: Final = "cosign container image signature"
 IN_TOTO: Final = "application/vnd.in-toto+json"
 """The payload type of envelopes around statements."""
 _STATEMENTS: Final = frozenset({"https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1"})
@@ -144,7 +144,7 @@ def simple(payload: bytes) -> Claim:
     """What a payload of simple signing says. Raises NotAClaimError."""
     critical = _at(_json(payload), "critical")
     digest, name = _at(critical, "image", "docker-manifest-digest"), _at(critical, "identity", "docker-reference")
-    if _at(critical, "type") != _SIMPLE_TYPE or not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+    if _at(critical, "type") != SIMPLE_TYPE or not isinstance(digest, str) or not DIGEST.fullmatch(digest):
         raise NotAClaimError
     if name is not None and not isinstance(name, str):
         raise NotAClaimError  # it names something, and this is no reason to let it stand for every repository

@@ -11,9 +11,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, Literal
 
+from hookline_api.selectors import selects
 from hookline_operator.cluster.budget import Budget
 from hookline_operator.cluster.plugins import Plugin
-from hookline_operator.cluster.selectors import selects
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

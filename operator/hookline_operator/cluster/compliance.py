@@ -81,13 +81,18 @@ def audit_note(policy: Policy, why: str) -> str:
     return f"{policy.label} (Audit) would refuse it: {why.removeprefix(f'{policy.label}: ')}"
 
 
-def proves(policy: Policy, evidence: str, asked: Asked) -> bool:
-    """Whether the evidence that is kept has the signatures that a policy asks for."""
+def proves(policy: Policy, evidence: str, asked: Asked, artifact: BundleArtifact) -> bool:
+    """Whether the evidence that is kept of an artifact has the signatures that a policy asks for.
+
+    One over the module's bytes alone counts for nothing here, where these are not at hand.
+    """
     if policy.requirement is None:
         return True
     try:
         read = Evidence.read(evidence.encode())
-        subject = subject_of(read, repository=asked.repository, plugin=asked.plugin)
+        if read.digest != artifact.digest:
+            return False
+        subject = subject_of(read, repository=asked.repository, plugin=asked.plugin, module=artifact.sha256)
         judge(policy.requirement, read, subject, whose=policy.label)
     except VerifyError:
         return False

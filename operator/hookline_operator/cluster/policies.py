@@ -24,6 +24,7 @@ from hookline_api import sentences
 from hookline_api.base import API_VERSION
 from hookline_api.policies import POLICY_PLURAL, PluginSelector, PluginTrustPolicySpec
 from hookline_api.resources import LabelSelector
+from hookline_api.selectors import selects
 from hookline_api.trust import documents
 from hookline_artifacts.errors import ConfigError, FetchError
 from hookline_artifacts.trust.patterns import matches
@@ -31,7 +32,6 @@ from hookline_artifacts.trust.policy import Policy
 from hookline_artifacts.trust.requirement import load
 from hookline_operator.cluster.kube import Kube, KubeError, path
 from hookline_operator.cluster.reflector import Reflector
-from hookline_operator.cluster.selectors import selects
 from hookline_operator.cluster.sight import AWAY, reason_of
 
 if TYPE_CHECKING:

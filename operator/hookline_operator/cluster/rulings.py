@@ -77,7 +77,8 @@ def rule(policy: Policy, known: Known, *, told: bool = True) -> Ruling:
         return PASSED
     if why := proven.audits.get(policy.requirement.fingerprint, ""):
         return Ruling(refused=why.removeprefix(f"{policy.label}: "))
-    return PASSED if known.evidence and proves(policy, known.evidence, known.asked) else UNKNOWN
+    kept, artifact = known.evidence, proven.artifact
+    return PASSED if kept and proves(policy, kept, known.asked, artifact) else UNKNOWN
 
 
 def _template(plugin: Plugin, revision: Revision | None) -> Template | None:

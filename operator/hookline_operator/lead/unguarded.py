@@ -19,10 +19,11 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from hookline_api.selectors import selects
 from hookline_operator.cluster.kube import Key, Kube, KubeError, Object, key_of, path
 from hookline_operator.cluster.labels import LABEL_ASKS, LABEL_REQUIRES
 from hookline_operator.cluster.reflector import Reflector
-from hookline_operator.cluster.selectors import identity_of, labels_of, naming_labels, says_which, selects
+from hookline_operator.cluster.selectors import identity_of, labels_of, naming_labels, says_which
 from hookline_operator.cluster.sight import Sights
 from hookline_operator.lead.bare_pods import ALIVE, WITHOUT, Bare, BarePods, Shape
 from hookline_operator.status.observation import UnguardedPod

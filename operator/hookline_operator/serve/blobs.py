@@ -91,12 +91,13 @@ class Blobs:
             return True
         return evidence is not None and sha256 in self._layers(namespace, entry.name, evidence)
 
-    async def fetch(self, namespace: str, entry: BundlePlugin, sha256: str) -> Blob:
-        """Have a blob that an entry has on this replica's disk. Raises LoadError.
+    async def fetch(self, namespace: str, entry: BundlePlugin, sha256: str = "") -> Blob:
+        """Have a blob that an entry has on this replica's disk, by default its module. Raises LoadError.
 
         A module that the cache holds for another namespace does not count: whoever has seen a sha256 knows it.
         """
         assert entry.artifact is not None  # noqa: S101 - nobody can ask for the module of a placeholder
+        sha256 = sha256 or entry.artifact.sha256
         key = namespace, sha256
         known = self._checked.get(key)
         if known is not None and known[0] > time.monotonic():
@@ -186,10 +187,7 @@ class Blobs:
         if known is None:
             known = {}
             with contextlib.suppress(LoadError):
-                for document in Evidence.read(self._evidence(namespace, name, file)).documents.values():
-                    manifest = read_manifest(document)
-                    layers = module_layers(manifest)[0] if manifest.entries is None else ()
-                    known |= {each.digest.removeprefix("sha256:"): each for each in layers}
+                known = layers_in(self._evidence(namespace, name, file))
             self._layers_of[namespace, file.sha256] = known
             while len(self._layers_of) > _LAYERS_KEPT:
                 del self._layers_of[next(iter(self._layers_of))]
@@ -224,3 +222,13 @@ class Blobs:
         source = resource.spec.source.oci
         access = await self._access(namespace, source) if source is not None else None
         await fetch(resource, self._fetcher, self._objects, digest=template.artifact.digest, access=access)
+
+
+def layers_in(evidence: bytes) -> dict[str, Descriptor]:
+    """By sha256, the layers that a module may be packed in, as evidence has its manifest. Raises LoadError."""
+    found: dict[str, Descriptor] = {}
+    for document in Evidence.read(evidence).documents.values():
+        manifest = read_manifest(document)
+        layers = module_layers(manifest)[0] if manifest.entries is None else ()
+        found |= {each.digest.removeprefix("sha256:"): each for each in layers}
+    return found

@@ -22,6 +22,7 @@ from hookline_api import json_cost
 from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
 from hookline_api.distribution import BundleMessage
 from hookline_api.resources import FailurePolicy, Probation, Rollout, granted
+from hookline_api.selectors import selects
 from hookline_api.standing import policy_of, stands
 from hookline_artifacts import resolve as resolving
 from hookline_artifacts.entry import make_entry
@@ -31,7 +32,6 @@ from hookline_artifacts.trust.policy import asked_by, asked_by_entry
 from hookline_operator.cluster.compliance import proves, refusals, unproven
 from hookline_operator.cluster.kept import Kept
 from hookline_operator.cluster.plugins import Plugin, parse_plugin
-from hookline_operator.cluster.selectors import selects
 from hookline_operator.status.conditions import rolled_back
 
 if TYPE_CHECKING:
@@ -284,7 +284,9 @@ class Bundles:
                 return f"{policy.label} forbids it: {why}"
         unmet = [each for each in unproven(policies, template.met) if each.enforced]
         if unmet:
-            unmet = await in_thread(lambda: [each for each in unmet if not proves(each, template.evidence, asked)])
+            unmet = await in_thread(
+                lambda: [each for each in unmet if not proves(each, template.evidence, asked, artifact)]
+            )
         asks = frozenset(each.requirement.fingerprint for each in unmet if each.requirement is not None)
         name, refused = self._refused.get(plugin.key, ("", frozenset()))
         known = refused & asks if name == revision.name else frozenset[str]()

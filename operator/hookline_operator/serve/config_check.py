@@ -98,8 +98,7 @@ class ConfigCheck:
         else:  # another replica resolved it, and no sidecar has asked this one for it yet
             _, entry = await self._bundles.entry(revision)
             async with asyncio.timeout(_CHECK_S):
-                blob = await self._blobs.fetch(revision.namespace, entry, sha256)
-            where, told = blob.path, PluginDescription()
+                where, told = (await self._blobs.fetch(revision.namespace, entry)).path, PluginDescription()
         raw = (await in_thread(inspect_file, where)).description
         inside = PluginDescription.from_json(raw) if raw is not None else PluginDescription()
         return inside.over(told).config_schema

@@ -38,7 +38,7 @@ class HasBlobs(Protocol):
     def has(self, namespace: str, entry: BundlePlugin, sha256: str) -> bool:
         """Whether an entry of a namespace has such a blob."""
 
-    async def fetch(self, namespace: str, entry: BundlePlugin, sha256: str) -> Blob:
+    async def fetch(self, namespace: str, entry: BundlePlugin, sha256: str = "") -> Blob:
         """Find it. Raises LoadError."""
 
 

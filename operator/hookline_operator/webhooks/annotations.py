@@ -29,6 +29,8 @@ _FIRST_PORT: Final = 1024
 _LEVELS: Final = ("debug", "info", "warning", "error")
 _MAX_WORKERS: Final = 64
 _MAX_NAME: Final = 253
+_MAX_IMAGE_VOLUMES: Final = 8
+_VOLUME: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 AUTH_HEADERS: Final = ("any", "nginx", "ingress-nginx", "traefik", "caddy", "haproxy", "envoy")
 """What a sidecar's ``--auth-headers`` takes."""
 
@@ -46,11 +48,12 @@ DANGER: who injects is the operator, and an operator that is compromised leaves 
 Against the operator, policies have to be part of the sidecar's image, or of a pod's template that has its sidecar
 written by hand.
 """
+IMAGE_VOLUMES: Final = PREFIX + "image-volumes"
 _OLD_HEALTH_PORT: Final = PREFIX + "admin-port"
 """Means the same: on that port there was more once."""
 ANNOTATIONS: Final = (
     _IMAGE, _CPU_REQUEST, _CPU_LIMIT, _MEMORY_REQUEST, _MEMORY_LIMIT, HOOK_PORT, HEALTH_PORT, _OLD_HEALTH_PORT,
-    _WORKERS, _LEVEL, _AUTH_HEADERS, _CACHE_MEMORY, TRUST_POLICY,
+    _WORKERS, _LEVEL, _AUTH_HEADERS, _CACHE_MEMORY, TRUST_POLICY, IMAGE_VOLUMES,
 )  # fmt: skip
 """What a pod may say about its sidecar."""
 
@@ -70,6 +73,8 @@ class InjectionSettings:
     """The certificate authorities that it is known by, PEM."""
     image_pull_policy: str | None = None
     """``Always``, ``IfNotPresent`` or ``Never``; None leaves it to Kubernetes."""
+    image_volumes: bool = False
+    """Whether pods may have image volumes. A node without them runs no pod that has one."""
     cpu_request: str = "50m"
     cpu_limit: str | None = None
     memory_request: str = "128Mi"
@@ -86,6 +91,7 @@ class InjectionSettings:
             operator_ca=authority,
             image_pull_policy=settings.sidecar_image_pull_policy or None,
             log_level=settings.sidecar_log_level,
+            image_volumes=settings.image_volumes,
             **settings.sidecar_resources,
         )
 
@@ -121,6 +127,8 @@ class Wishes:
     auth_headers: str | None
     trust_policy: str | None
     """Name of the ConfigMap with the sidecar's own policies."""
+    image_volumes: tuple[tuple[str, str], ...]
+    """Name and reference of each image with modules."""
 
 
 def wishes_of(annotations: Mapping[str, str], settings: InjectionSettings) -> Wishes:
@@ -161,6 +169,7 @@ def wishes_of(annotations: Mapping[str, str], settings: InjectionSettings) -> Wi
         log_level=level,
         auth_headers=proxy,
         trust_policy=_trust_policy(annotations),
+        image_volumes=_image_volumes(annotations.get(IMAGE_VOLUMES, "")),
     )
 
 
@@ -171,6 +180,33 @@ def _trust_policy(annotations: Mapping[str, str]) -> str | None:
             f"the annotation {TRUST_POLICY} is {name!r:.40}: it must be the name of a ConfigMap of the pod's namespace"
         )
     return name
+
+
+def _image_volumes(text: str) -> tuple[tuple[str, str], ...]:
+    """``name=reference,…`` as the annotation has it."""
+    found: dict[str, str] = {}
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        name, _, reference = part.partition("=")
+        try:
+            is_reference = isinstance(parse_reference(reference), Reference)
+        except FetchError:
+            is_reference = False
+        if not _VOLUME.fullmatch(name) or name in found or not is_reference or len(found) == _MAX_IMAGE_VOLUMES:
+            raise InjectionError(
+                f"the annotation {IMAGE_VOLUMES} has {part!r:.80}: it must be at most {_MAX_IMAGE_VOLUMES} times "
+                "NAME=REFERENCE with commas between, each with another name"
+            )
+        found[name] = reference
+    return tuple(found.items())
+
+
+def warn_of_no_image_volumes(wishes: Wishes, settings: InjectionSettings, notes: Notes) -> None:
+    """Note it where images are named that are not mounted."""
+    if wishes.image_volumes and not settings.image_volumes:
+        notes.warn(
+            f"the images of {IMAGE_VOLUMES} are not mounted, and modules come from the operator, which was not told "
+            "that this cluster has image volumes: --image-volumes, or sidecar.imageVolumes of its chart"
+        )
 
 
 def _enough_memory(workers: int, settings: InjectionSettings) -> str:

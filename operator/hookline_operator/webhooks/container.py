@@ -25,6 +25,9 @@ _TRUST: Final = "hookline-trust"
 _TRUST_FOLDER: Final = "/etc/hookline/trust"
 _PORT_NAME: Final = "hookline-health"
 _API_TOKEN_FOLDER: Final = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105 - a path
+_IMAGE: Final = "hookline-image-"
+IMAGES_FOLDER: Final = "/var/lib/hookline-images"
+"""Beside the state folder, and not in it: what is mounted there would be part of the state."""
 _USER: Final = 65532
 _FOR_EVER: Final = 2**31 - 1
 """Failures of a probe: the most that Kubernetes takes. A sidecar that waits for a plugin or for the operator must not
@@ -34,6 +37,7 @@ From then on kubelet asks for ``/healthz``."""
 
 def sidecar(wishes: Wishes, settings: InjectionSettings) -> Json:
     """The container."""
+    images = wishes.image_volumes if settings.image_volumes else ()
     container: Json = {
         "name": CONTAINER,
         "image": wishes.image,
@@ -54,6 +58,7 @@ def sidecar(wishes: Wishes, settings: InjectionSettings) -> Json:
             f"--log-level={wishes.log_level}",
             *([] if wishes.cache_memory is None else [f"--cache-memory={wishes.cache_memory}"]),
             *([] if wishes.auth_headers is None else [f"--auth-headers={wishes.auth_headers}"]),
+            *([f"--images={IMAGES_FOLDER}"] if images else []),
         ],
         "ports": [{"name": _PORT_NAME, "containerPort": wishes.health_port, "protocol": "TCP"}],
         # The pod's other containers start when this one has succeeded: they never run before the plugins do.
@@ -79,6 +84,7 @@ def sidecar(wishes: Wishes, settings: InjectionSettings) -> Json:
             # The API server mounts the pod's API token into every container that has nothing at this path, into an
             # injected one too. A sidecar has no business with the API: it finds its own token here as well.
             {"name": _IDENTITY, "mountPath": _API_TOKEN_FOLDER, "readOnly": True},
+            *({"name": _IMAGE + name, "mountPath": f"{IMAGES_FOLDER}/{name}", "readOnly": True} for name, _ in images),
         ],
     }
     if wishes.trust_policy is not None:
@@ -97,7 +103,7 @@ def _probe(path: str, *, period: int, failures: int) -> Json:
     }
 
 
-def with_volumes(volumes: list[Json], wishes: Wishes) -> list[Json]:
+def with_volumes(volumes: list[Json], wishes: Wishes, settings: InjectionSettings) -> list[Json]:
     """A pod's volumes, and those that the sidecar needs. Raises InjectionError where a name is taken."""
     token = {"audience": AUDIENCE, "expirationSeconds": 3600, "path": "token"}
     # With the API's own defaults (apiVersion, defaultMode) written out: a copy of an injected pod compares equal.
@@ -113,6 +119,10 @@ def with_volumes(volumes: list[Json], wishes: Wishes) -> list[Json]:
         {"name": _SOCKET, "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}},
         {"name": _STATE, "emptyDir": {"medium": "Memory", "sizeLimit": wishes.state_size}},
         {"name": _IDENTITY, "projected": identity},
+        *(
+            {"name": _IMAGE + name, "image": {"reference": reference, "pullPolicy": "IfNotPresent"}}
+            for name, reference in (wishes.image_volumes if settings.image_volumes else ())
+        ),
     ]
     if wishes.trust_policy is not None:
         wanted.append({"name": _TRUST, "configMap": {"name": wishes.trust_policy, "defaultMode": 0o644}})

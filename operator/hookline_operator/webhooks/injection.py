@@ -22,6 +22,7 @@ from hookline_operator.webhooks.annotations import (
     PREFIX,
     health_annotation,
     warn_of_little_memory,
+    warn_of_no_image_volumes,
     wishes_of,
 )
 from hookline_operator.webhooks.container import CONTAINER, sidecar, with_socket, with_volumes
@@ -73,9 +74,10 @@ def inject(pod: Json, *, namespace: str, settings: InjectionSettings) -> Injecte
         wishes = wishes_of(annotations, settings)
         _check_network(spec, annotations, (*containers, *init), wishes, settings, notes)
         warn_of_little_memory(wishes, notes)
+        warn_of_no_image_volumes(wishes, settings, notes)
         changed = {
             **spec,
-            "volumes": with_volumes(objects(spec, "volumes"), wishes),
+            "volumes": with_volumes(objects(spec, "volumes"), wishes, settings),
             "initContainers": [sidecar(wishes, settings), *(with_socket(each, notes) for each in init)],
             "containers": [with_socket(each, notes) for each in containers],
         }

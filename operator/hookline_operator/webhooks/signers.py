@@ -123,14 +123,14 @@ class _Judge:
         for index, attestation in enumerate(asked.attestations):
             self._judge_attestation(attestation, f"{where}.attestations[{index}]")
         self._judge_root()
-        self._judge_source()
         return self._found
 
     @property
     def _whom(self) -> str:
         if self._plugin is None:
             return "anything"
-        return f"plugin '{self._plugin}'" + (f" of {self._repository}" if self._repository else "")
+        of = {None: "", "": " of a source without a repository"}.get(self._repository, f" of {self._repository}")
+        return f"plugin '{self._plugin}'{of}"
 
     def _warn(self, path: str, text: str) -> None:
         self._found.warnings.append(f"{path}: {text}")
@@ -246,13 +246,6 @@ class _Judge:
         if given is not None and not keyless:
             self._warn(where, "is for keyless signers, and there is none")
 
-    def _judge_source(self) -> None:
-        signers = _every(self._asked)
-        if self._repository == "" and signers and all(each.ed25519 is None for each in signers):
-            self._warn(
-                self._where, "such signatures are kept in a registry, and the source is none: the plugin will not run"
-            )
-
     def _key(self, placed: _Placed) -> PublicKey | None:
         """The key that a signer gives; the first time, what is wrong with it is a problem."""
         signer = placed.signer
@@ -275,7 +268,8 @@ class _Judge:
         if signer.repositories and not possible:
             return False
         repository, plugin = self._repository, self._plugin
-        if possible and repository is not None and not self._fits(matches_path, possible, repository):
+        # What has no repository fits no pattern, not even `**`.
+        if possible and (repository == "" or (repository and not self._fits(matches_path, possible, repository))):
             return False
         return not signer.plugins or plugin is None or self._fits(matches, signer.plugins, plugin)
 

@@ -35,7 +35,11 @@ _MARK: Final = b"hookseal"
 _CHUNK: Final = 1 << 20
 _MAX: Final = 1 << 30
 """Bytes of a compiled module: those of 64 MiB have a quarter of that."""
-_SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+# linux/fcntl.h; Python has these names on Linux alone
+_ADD_SEALS: Final = 1033
+_GET_SEALS: Final = 1034
+_SEALS: Final = 0x1 | 0x2 | 0x4 | 0x8
+"""Of seals, size and bytes nothing can be changed any more."""
 
 
 class NotSealedError(ValueError):
@@ -197,7 +201,7 @@ def _shared(path: Path | None) -> BinaryIO | None:
     with contextlib.suppress(OSError):
         copy = path.open("rb")
         with contextlib.suppress(OSError):
-            if fcntl.fcntl(copy.fileno(), fcntl.F_GET_SEALS) & _SEALS == _SEALS:
+            if fcntl.fcntl(copy.fileno(), _GET_SEALS) & _SEALS == _SEALS:
                 return copy
         copy.close()  # another file has that number by now
     return None
@@ -215,7 +219,7 @@ def _copy(file: BinaryIO, name: str) -> BinaryIO | None:
         done = 0
         while done < size and (sent := os.sendfile(descriptor, file.fileno(), done, size - done)):
             done += sent
-        fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, _SEALS)
+        fcntl.fcntl(descriptor, _ADD_SEALS, _SEALS)
         if not done:
             raise NotSealedError("it is empty")  # noqa: TRY301 - nothing can be mapped of it
     except BaseException:

@@ -13,6 +13,7 @@ import pytest
 
 from hookline_api.quantities import parse_duration, parse_size
 from hookline_artifacts import reference
+from hookline_artifacts.documents import kubernetes_scalars, kubernetes_yaml
 from hookline_artifacts.errors import VerifyError
 from hookline_artifacts.limits import FetchLimits
 from hookline_artifacts.login import challenges, docker_config
@@ -26,7 +27,6 @@ from hookline_artifacts.package.search import Search
 from hookline_operator.webhooks import annotations, judge
 from hookline_runtime.call import matching
 from hookline_serving import media_type
-from hookline_sidecar.control.sources import kubernetes_scalars, kubernetes_yaml
 from steps import GROWTH, TooMuchError, growth, opcodes
 
 OURS = reference.parse("registry.test:5000/team/plugin:1")

@@ -16,6 +16,7 @@ NEEDED = ["--own-namespace=x", "--kubeconfig=/nowhere/kubeconfig"]
         (["--own-namespace=x", "--sidecar-memory-limit=much"], "the settings of injected sidecars are wrong"),
         (["--own-namespace=x", "--sidecar-log-level=loud"], "the settings of injected sidecars are wrong"),
         (["--log-level=loud"], "not one of debug, info"),
+        (["--own-namespace=x", "--mirrors=/nowhere/mirrors.yaml"], "/nowhere/mirrors.yaml cannot be read"),
         ([], "--own-namespace is needed outside of a pod"),
     ],
 )
@@ -25,6 +26,16 @@ def test_settings_that_cannot_be_are_refused_in_a_sentence(capsys, arguments, wo
         run(arguments, {})
     assert caught.value.code == 2
     assert words in capsys.readouterr().err
+
+
+def test_a_proxy_that_is_none_is_told_without_its_password(capsys):
+    """Before anything starts."""
+    with pytest.raises(SystemExit) as caught:
+        run(["--own-namespace=x"], {"HTTPS_PROXY": "socks5://user:hush@proxy:1"})
+    assert caught.value.code == 2
+    told = capsys.readouterr().err
+    assert "HTTPS_PROXY is not the URL of a proxy" in told
+    assert "hush" not in told
 
 
 def test_without_a_way_to_the_api_server_it_says_so(capsys, tmp_path):

@@ -116,7 +116,7 @@ async def test_two_thousand_reports_that_change_nothing_are_few_looks_at_the_pod
             looks.append(time.monotonic())
             while time.monotonic() < looks[-1] + 0.01:
                 pass
-            return [], True
+            return [], True, True
 
     publisher = Slow(
         None, catalogue, None, None, Metrics(),
@@ -201,7 +201,7 @@ async def test_a_plugin_that_flaps_has_few_events():
 
     class Podless(Publisher):
         async def _pods(self, _plugin):
-            return [], True
+            return [], True, True
 
     def resolution(_plugin):
         if next(good):

@@ -9,6 +9,7 @@ import pytest
 from hookline_api.policies import PluginTrustPolicySpec
 from hookline_api.resources import WasmPlugin
 from hookline_operator.cluster.catalogue import Catalogue
+from hookline_operator.cluster.kube import KubeError
 from hookline_operator.cluster.policies import KnownPolicy, Policies
 from hookline_operator.cluster.sight import Sights
 from hookline_operator.lead.policy_status import PolicyStatuses
@@ -39,17 +40,24 @@ class Api:
     def __init__(self):
         self.applied = {}
         self.writes = 0
+        self.events = []
+        self.refuses = []
+        """Errors, one for each write that is not taken."""
 
     async def apply(self, where, body):
         """As ``Kube.apply``."""
         await asyncio.sleep(0)
         self.writes += 1
+        if self.refuses:
+            raise self.refuses.pop()
         self.applied[body["metadata"]["name"]] = body["status"]
         return body
 
-    async def request(self, *_, **__):
+    async def request(self, method, where, *, body):
         """An Event."""
         await asyncio.sleep(0)
+        assert (method, where) == ("POST", "/api/v1/namespaces/default/events")
+        self.events.append((body["type"], body["reason"]))
         return {}
 
 
@@ -147,6 +155,45 @@ async def test_statuses_of_twenty_policies_over_thousands_of_plugins_are_written
         )
         assert api.writes == 40
         assert [each.refused for each in statuses.counts()] == [499] * 20
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_policy_that_is_not_understood_says_so_once_the_api_server_takes_it(policies, monkeypatch):
+    """It forbids all; a write that is refused is tried again later, and one Event tells it."""
+    monkeypatch.setattr("hookline_operator.lead.policy_status._FIRST_S", 0.01)
+    catalogue = Catalogue()
+    for number in range(3):
+        catalogue.put_plugin(plugin(number), gone=False)
+    await policies.put(document("newer", someday=1))
+    api = Api()
+    api.refuses = [KubeError(500, "not now"), KubeError(403, "no right")]
+    statuses = PolicyStatuses(api, catalogue, policies, Metrics(), leads=lambda: True)
+    running = asyncio.create_task(statuses.run())
+    try:
+        await until_true(lambda: asyncio.sleep(0, api.events != []), lambda: f"an Event: {api.applied}")
+        status = api.applied["newer"]
+        (condition,) = status["conditions"]
+        assert (condition["status"], condition["reason"]) == ("False", "NotUnderstood")
+        assert "someday: there is no such field" in condition["message"]
+        assert (status["matched"], status["refused"], len(status["refusals"])) == (3, 3, 3)
+        assert api.events == [("Warning", "NotUnderstood")]
+        assert api.writes == 3
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_who_leads_no_more_writes_nothing(catalogue, policies):
+    """Nor does it count for the metrics: another replica does."""
+    await policies.put(document("strict", references="Digest"))
+    api = Api()
+    statuses = PolicyStatuses(api, catalogue, policies, Metrics(), leads=lambda: False)
+    running = asyncio.create_task(statuses.run())
+    try:
+        await until_true(lambda: asyncio.sleep(0, statuses._pages != {}), "a look at the policy")
+        assert (api.writes, statuses.counts()) == (0, [])
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)

@@ -13,9 +13,8 @@ import orjson
 import pytest
 import yaml
 
-from hookline_operator.cluster.plugins import parse_plugin
-from hookline_sidecar.control.sources import kubernetes_yaml
-from hookline_sidecar.control.sources.kubernetes_yaml import (
+from hookline_artifacts.documents import kubernetes_yaml
+from hookline_artifacts.documents.kubernetes_yaml import (
     MAX_DEPTH,
     MAX_DOCUMENTS,
     MAX_FILE,
@@ -23,6 +22,7 @@ from hookline_sidecar.control.sources.kubernetes_yaml import (
     UnreadableError,
     read,
 )
+from hookline_operator.cluster.plugins import parse_plugin
 from hookline_sidecar.control.sources.manifests import scan
 
 FOLDER = pathlib.Path(__file__).parent / "yaml_table"
@@ -270,7 +270,7 @@ def test_the_line_is_that_of_the_file(text, line):
 @pytest.mark.usefixtures("either_parser")
 def test_the_values_of_all_documents_of_a_file_are_counted(monkeypatch):
     """Each is an object, and a byte may make one."""
-    monkeypatch.setattr("hookline_sidecar.control.sources.kubernetes_yaml.MAX_VALUES", 100)
+    monkeypatch.setattr("hookline_artifacts.documents.kubernetes_yaml.MAX_VALUES", 100)
     assert len(read(b"---\n- a\n- b\n" * 10)) == 10
     with pytest.raises(UnreadableError, match="more than 100 values and names"):
         read(b"---\n- a\n- b\n" * 40)

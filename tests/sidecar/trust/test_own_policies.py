@@ -94,6 +94,7 @@ async def test_a_packed_module_is_looked_for_in_what_was_signed(sidecar, operato
     sidecar.start()
     reported(running=version)
     assert await sidecar.says() == "packed"
+    assert "runs: p" in sidecar.settled_log()
     sidecar.stop()
     operator.stop()
     sidecar.start()
@@ -105,6 +106,7 @@ async def test_a_record_that_somebody_else_wrote_proves_nothing(sidecar, operato
     policies.write("policy.yaml", policy())
     operator.send(signed("packed"))
     sidecar.start()
+    assert "runs: p" in sidecar.settled_log()
     sidecar.stop()
     (record,) = (sidecar.state / "trust").glob("*.derived")
     seal, data = record.read_bytes().split(b"\n", 1)
@@ -255,6 +257,7 @@ async def test_the_last_good_bundle_is_judged_before_it_runs_again(sidecar, oper
     operator.send(signed())
     sidecar.start()
     await sidecar.wait_says("signed")
+    assert "runs: p" in sidecar.settled_log()
     sidecar.stop()
     operator.stop()
     sidecar.start()

@@ -18,6 +18,7 @@ def sidecar(new_sidecar, guests):
     made.folder.plugin("p", guests.saying("good"))
     made.start()
     made.wait_workers()
+    assert "runs: p" in made.settled_log()
     made.stop()
     yield made
     made.end()

@@ -24,9 +24,12 @@ from hookline_artifacts.module.inspection import ModuleInfo, inspect_file
 from hookline_artifacts.net.body import Body
 from hookline_artifacts.resolve import Resolved
 from hookline_artifacts.threads import in_thread
+from hookline_sidecar.control.sources import images
 from hookline_sidecar.control.sources.operator_client import OperatorClient, OperatorError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from hookline_api.bundle import BundleArtifact, BundlePlugin
     from hookline_artifacts.store import Artifact, ArtifactStore
     from hookline_sidecar.control.sources.trust import Trust
@@ -43,11 +46,13 @@ _SETTINGS: Final = (
 class Blobs:
     """Resolves the entries of an operator's bundle, which ``trust`` has to admit."""
 
-    def __init__(self, client: OperatorClient, store: ArtifactStore, trust: Trust) -> None:
+    def __init__(self, client: OperatorClient, store: ArtifactStore, trust: Trust, images: Path | None = None) -> None:
+        """``images`` is a folder in which modules may be that the node has brought."""
         self._client = client
         self._store = store
         self._trust = trust
         trust.fetch = self.fetch
+        self._images = images
         self._places = asyncio.Semaphore(_LIMITS.of_one_owner)
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         """By sha256: plugins of one module fetch it once."""
@@ -89,6 +94,9 @@ class Blobs:
                     f"the module has {wanted.size} bytes and only {_LIMITS.module} are allowed; make it smaller",
                     transient=False,
                 )
+            brought = await in_thread(self._of_images, wanted, digest)
+            if brought is not None:
+                return brought
             try:
                 async with self._places, asyncio.timeout(_LIMITS.total):
                     return await self._fetch(wanted, f"the module of '{name}'", digest)
@@ -116,6 +124,22 @@ class Blobs:
                     raise
             await asyncio.sleep(pause)
         body.verify(f"sha256:{sha256}")
+
+    def _of_images(self, wanted: BundleArtifact, digest: str) -> Artifact | None:
+        """The module, where an image has it that is mounted here."""
+        if self._images is None:
+            return None
+        with self._store.scratch() as file:
+            if not images.take(self._images, sha256=wanted.sha256, size=wanted.size, into=file):
+                return None
+            return self._store.add(
+                file,
+                digest=digest,
+                sha256=wanted.sha256,
+                size=wanted.size,
+                layout=wanted.layout,
+                description=None,
+            )
 
     async def _fetch(self, wanted: BundleArtifact, what: str, digest: str) -> Artifact:
         with self._store.scratch() as file:

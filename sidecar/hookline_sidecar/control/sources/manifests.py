@@ -25,7 +25,8 @@ from hookline_api.base import API_VERSION, GROUP, KIND, NAME_PATTERN
 from hookline_api.outbound import references
 from hookline_api.resources import LocalWasmPlugin
 from hookline_artifacts.beside import paths_beside
-from hookline_sidecar.control.sources import foreign, kubernetes_yaml
+from hookline_artifacts.documents import kubernetes_yaml
+from hookline_sidecar.control.sources import foreign
 from hookline_sidecar.control.sources.source import Problem
 
 if TYPE_CHECKING:

@@ -110,7 +110,7 @@ class OperatorSource:
         """Why the last message was ignored."""
         self._url = settings.url
         self._client = OperatorClient(settings, authorities)
-        self._blobs = Blobs(self._client, store, trust)
+        self._blobs = Blobs(self._client, store, trust, settings.images)
         self._report = report
         self._news = asyncio.Event()
         self._hurry = asyncio.Event()

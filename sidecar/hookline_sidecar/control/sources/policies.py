@@ -28,11 +28,11 @@ from hookline_api import sentences
 from hookline_api.base import API_VERSION
 from hookline_api.policies import POLICY_KIND, PluginTrustPolicy
 from hookline_api.trust import documents
+from hookline_artifacts.documents import kubernetes_yaml
 from hookline_artifacts.errors import ConfigError, LoadError
 from hookline_artifacts.threads import open_at_once
 from hookline_artifacts.trust.policy import Policy
 from hookline_artifacts.trust.requirement import load
-from hookline_sidecar.control.sources import kubernetes_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

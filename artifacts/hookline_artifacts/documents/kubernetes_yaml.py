@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 import yaml
 
 from hookline_api import json_cost
-from hookline_sidecar.control.sources import kubernetes_scalars as scalars
+from hookline_artifacts.documents import kubernetes_scalars as scalars
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

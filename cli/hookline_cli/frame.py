@@ -1,0 +1,189 @@
+"""What all commands have in common: how they are declared, what they print, and how they end.
+
+A command gives an ``Answer`` or raises; nothing else decides an exit code. What people read goes to stdout as text, or
+with ``--json`` as one object; progress and errors go to stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+import os
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+REFUSED: Final = 1
+USAGE: Final = 2
+UNAVAILABLE: Final = 3
+FAULT: Final = 70
+INTERRUPTED: Final = 130
+EXITS: Final[Mapping[int, str]] = {
+    0: "the command did what it says, and a check was passed",
+    REFUSED: "a check was not passed: it is not signed as asked, not what it should be, or forbidden by a policy",
+    USAGE: "the command line is wrong, or a key, a policy or a manifest that it names is",
+    UNAVAILABLE: "it cannot be had or written: a registry is away or refuses, a file is not there, a disk is full",
+    FAULT: "a fault in hookline itself",
+    INTERRUPTED: "it was interrupted",
+}
+"""The exit codes, of all commands."""
+_QUIET_S: Final = 1.0
+"""Seconds before progress is shown."""
+_EACH_S: Final = 0.2
+_UNITS: Final = ("B", "KiB", "MiB", "GiB")
+_KIBI: Final = 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What a command found or did."""
+
+    lines: Sequence[str]
+    """For people."""
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """The same for programs."""
+    code: int = 0
+
+
+class Progress:
+    """How far something is, on a terminal, once it has taken a second."""
+
+    def __init__(self, what: str, total: int | None = None) -> None:
+        self._what = what
+        self._total = total
+        self._done = 0
+        self._begun = self._shown = time.monotonic()
+        self._is_shown = False
+        self._wanted = sys.stderr.isatty()
+
+    def more(self, size: int) -> None:
+        """So many bytes more."""
+        self._done += size
+        now = time.monotonic()
+        if self._wanted and now - self._begun > _QUIET_S and now - self._shown > _EACH_S:
+            self._shown, self._is_shown = now, True
+            of = f" of {sized(self._total)}" if self._total is not None else ""
+            click.echo(f"\r\033[K{self._what}: {sized(self._done)}{of}", err=True, nl=False)
+
+    def end(self) -> None:
+        """Take it away."""
+        if self._is_shown:
+            click.echo("\r\033[K", err=True, nl=False)
+
+
+def sized(size: int) -> str:
+    """A number of bytes for people."""
+    value = float(size)
+    for unit in _UNITS:
+        if value < _KIBI or unit == _UNITS[-1]:
+            break
+        value /= _KIBI
+    return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def command(
+    name: str, *, text: str, examples: str, options: Sequence[click.Parameter]
+) -> Callable[[Callable[..., Answer | Awaitable[Answer]]], click.Command]:
+    """Declare a command. ``text`` begins with one line that stands in the list of commands."""
+
+    def declare(function: Callable[..., Answer | Awaitable[Answer]]) -> click.Command:
+        @functools.wraps(function)
+        def run(*, as_json: bool, **given: Any) -> None:
+            sys.exit(_run(function, given, as_json=as_json))
+
+        codes = "\n".join(f"  {code:<3}  {what}" for code, what in EXITS.items())
+        return click.Command(
+            name,
+            params=[*options, click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object.")],
+            callback=run,
+            help=text,
+            epilog=f"\b\nexamples:\n{_indented(examples)}\n\n\b\nexit codes:\n{codes}",
+        )
+
+    return declare
+
+
+def registry_options() -> list[click.Parameter]:
+    """How registries are reached."""
+    return [
+        click.Option(["--insecure"], is_flag=True, help="Speak plain HTTP to registries; logins go in the clear."),
+        click.Option(
+            ["--ca"], type=FILE, metavar="FILE",
+            help="Certificate authorities (PEM) to trust beside the system's.",
+        ),
+        click.Option(
+            ["--docker-config"], type=FILE, metavar="FILE",
+            help="Docker's config.json with logins to registries. Default: where docker has it.",
+        ),
+    ]  # fmt: skip
+
+
+FILE: Final = click.Path(path_type=Path)
+
+
+class UsageError(Exception):
+    """The command line asks for what cannot be. The message is one sentence."""
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"  {line}" if line else "" for line in text.strip("\n").splitlines())
+
+
+def _run(function: Callable[..., Answer | Awaitable[Answer]], given: dict[str, Any], *, as_json: bool) -> int:
+    """Run a command and print its answer; the exit code."""
+    # Late: the errors of artifacts are pydantic's neighbours, and --help does without.
+    from hookline_artifacts.errors import ConfigError, FetchError, LoadError  # noqa: PLC0415
+
+    try:
+        found = function(**given)
+        answer = found if isinstance(found, Answer) else asyncio.run(_awaited(found))
+    except (ConfigError, UsageError) as error:
+        return _failed(error, USAGE, as_json=as_json)
+    except FetchError as error:
+        return _failed(error, UNAVAILABLE, as_json=as_json)
+    except LoadError as error:
+        return _failed(error, REFUSED, as_json=as_json)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _failed(f"{where}{error.strerror or error}", UNAVAILABLE, as_json=as_json)
+    if as_json:
+        click.echo(json.dumps(answer.data, indent=2))
+    else:
+        for line in answer.lines:
+            click.echo(line)
+    return answer.code
+
+
+async def _awaited(found: Awaitable[Answer]) -> Answer:
+    return await found
+
+
+def _failed(error: Exception | str, code: int, *, as_json: bool) -> int:
+    if as_json:
+        click.echo(json.dumps({"error": str(error), "exit": code}, indent=2))
+    else:
+        click.echo(f"hookline: {error}", err=True)
+    return code
+
+
+def fault(error: BaseException) -> int:
+    """Say of an error that nobody expected; the exit code."""
+    if os.environ.get("HOOKLINE_TRACEBACK"):
+        import traceback  # noqa: PLC0415
+
+        traceback.print_exception(error)
+    text = " ".join(str(error).split())
+    click.echo(
+        f"hookline: this is a fault in hookline ({type(error).__name__}: {text:.300}); set HOOKLINE_TRACEBACK=1 to see "
+        "where, and report it",
+        err=True,
+    )
+    return FAULT

@@ -1,0 +1,105 @@
+"""The program: its commands, each imported when it is called, and the last line of defence against a traceback."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Final, NamedTuple
+
+import click
+
+from hookline_cli import frame
+
+
+class _Entry(NamedTuple):
+    module: str
+    name: str
+    text: str
+    """The first line of its help."""
+
+
+COMMANDS: Final = {
+    "keygen": _Entry("keygen", "KEYGEN", "Make a pair of keys to sign plugins with."),
+    "sign": _Entry("sign", "SIGN", "Sign an artifact in a registry, in a folder, or a file."),
+    "verify": _Entry("verify", "VERIFY", "Verify who has signed an artifact."),
+    "save": _Entry("save", "SAVE", "Save artifacts with their signatures into one file."),
+    "load": _Entry("load", "LOAD", "Load what was saved into a registry or a folder."),
+    "policy check": _Entry("policy", "CHECK", "Tell what policies would refuse of manifests or of a cluster."),
+}
+"""Those of a group have its name in front."""
+_GROUPS: Final = {"policy": "Policies: which plugins may run, and what they may do."}
+
+
+class _Lazy(click.Group):
+    """A group whose commands are imported one by one."""
+
+    def __init__(self, prefix: str = "", **more: object) -> None:
+        super().__init__(**more)  # type: ignore[arg-type]  # click's own parameters
+        self._prefix = prefix
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Names, as they are listed."""
+        names = (each.removeprefix(self._prefix) for each in COMMANDS if each.startswith(self._prefix))
+        return list(dict.fromkeys(name.partition(" ")[0] for name in names))
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import a command."""
+        whole = f"{self._prefix}{cmd_name}"
+        if not self._prefix and cmd_name in _GROUPS:
+            return _Lazy(f"{cmd_name} ", name=cmd_name, help=_GROUPS[cmd_name])
+        if whole not in COMMANDS:
+            return None
+        entry = COMMANDS[whole]
+        found: click.Command = getattr(importlib.import_module(f"hookline_cli.commands.{entry.module}"), entry.name)
+        return found
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing any."""
+        rows = [
+            (name, COMMANDS[whole].text if (whole := f"{self._prefix}{name}") in COMMANDS else _GROUPS[name])
+            for name in self.list_commands(ctx)
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
+def program() -> click.Group:
+    """``hookline``."""
+    return _Lazy(
+        name="hookline",
+        help="Sign, verify, move and judge Hookline's plugins.",
+        epilog="'hookline COMMAND --help' has examples, and the exit codes.",
+        params=[
+            click.Option(
+                ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version,
+                help="Show the version.",
+            )
+        ],
+    )  # fmt: skip
+
+
+def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> None:  # noqa: ARG001, FBT001 - click's
+    if value:
+        import importlib.metadata  # noqa: PLC0415 - 10 ms
+
+        click.echo(f"hookline {importlib.metadata.version('hookline')}")
+        ctx.exit()
+
+
+def main() -> None:
+    """The entry point. It always ends with an exit code of ``frame.EXITS``."""
+    try:
+        program().main(prog_name="hookline", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(frame.USAGE)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("hookline: interrupted", err=True)
+        sys.exit(frame.INTERRUPTED)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(frame.UNAVAILABLE)
+    except Exception as error:  # noqa: BLE001 - nobody at a terminal is helped by a traceback
+        sys.exit(frame.fault(error))

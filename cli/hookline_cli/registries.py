@@ -1,0 +1,109 @@
+"""What a command line names: a reference, an OCI layout folder, or a file; and how registries are reached then."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from hookline_artifacts.errors import ConfigError, FetchError
+from hookline_artifacts.fetch import Fetcher
+from hookline_artifacts.limits import FetchLimits
+from hookline_artifacts.login.access import RegistryAccess
+from hookline_artifacts.net.proxies import Proxies, from_environment
+from hookline_artifacts.reference import Reference, parse
+from hookline_artifacts.store import ArtifactStore
+from hookline_artifacts.targets import Session
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from hookline_artifacts.reference import LayoutReference
+    from hookline_artifacts.targets import Target
+
+_FILE_SUFFIXES: Final = (".wasm", ".tar.gz", ".tgz", ".tar")
+_MAX_CA: Final = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reach:
+    """How registries are reached."""
+
+    insecure: bool
+    access: RegistryAccess
+    docker_config: Path | None
+    proxies: Proxies
+    """Those of the environment: HTTP_PROXY, HTTPS_PROXY and NO_PROXY."""
+
+    @classmethod
+    def of(cls, *, insecure: bool, ca: Path | None, docker_config: Path | None) -> Reach:
+        """From ``frame.registry_options``. Raises ConfigError."""
+        pem = None
+        if ca is not None:
+            pem = read_file(ca, most=_MAX_CA, what="--ca").decode(errors="replace")
+        if docker_config is not None and not docker_config.is_file():
+            raise ConfigError(f"--docker-config: {docker_config} is not a file")
+        try:
+            proxies = from_environment(os.environ)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        access = RegistryAccess(ca_pem=pem, by_hand=True)
+        return cls(insecure=insecure, access=access, docker_config=docker_config, proxies=proxies)
+
+    @contextlib.asynccontextmanager
+    async def session(self) -> AsyncIterator[Session]:
+        """Connections and logins, closed at the end."""
+        session = Session.new(limits=FetchLimits(), docker_config=self.docker_config, proxies=self.proxies)
+        try:
+            yield session
+        finally:
+            await session.close()
+
+    @contextlib.asynccontextmanager
+    async def fetcher(self) -> AsyncIterator[Fetcher]:
+        """What fetches modules, into a store that is gone at the end."""
+        with tempfile.TemporaryDirectory(prefix="hookline-") as folder:
+            store = ArtifactStore(Path(folder))
+            fetcher = Fetcher(store, docker_config=self.docker_config, proxies=self.proxies)
+            try:
+                yield fetcher
+            finally:
+                await fetcher.close()
+
+    def target(self, session: Session, reference: Reference | LayoutReference) -> Target:
+        """Where a reference is; a folder is relative to the working directory."""
+        return session.target(reference, insecure=self.insecure, access=self.access, base=Path.cwd())
+
+
+def read_file(path: Path, *, most: int, what: str) -> bytes:
+    """The bytes of a small file. Raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(most + 1)
+    except OSError as error:
+        raise ConfigError(f"{what}: {path} cannot be read: {error.strerror}") from None
+    if len(data) > most:
+        raise ConfigError(f"{what}: {path} has more than {most} bytes")
+    return data
+
+
+def target_of(text: str) -> Path | Reference | LayoutReference:
+    """What a TARGET is. Raises FetchError."""
+    path = Path(text)
+    if not text.startswith(("oci:", "oci-layout:")) and (path.is_file() or _is_file_name(text)):
+        if not path.is_file():
+            raise FetchError(f"there is no file {text!r:.200}", transient=False)
+        return path
+    return parse(text)
+
+
+def _is_file_name(text: str) -> bool:
+    return text.startswith((".", "/")) or text.lower().endswith(_FILE_SUFFIXES)
+
+
+def repository_of(reference: Reference | LayoutReference) -> str:
+    """``registry/repository``; empty for a folder."""
+    return f"{reference.registry}/{reference.repository}" if isinstance(reference, Reference) else ""
