@@ -5,7 +5,7 @@ uv=$1
 compile() {
   out=$1; shift
   "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-    --no-annotate --custom-compile-command "make lock" --output-file "requirements/$out" pyproject.toml "$@"
+    --no-annotate --no-strip-extras --custom-compile-command "make lock" --output-file "requirements/$out" pyproject.toml "$@"
 }
 compile dev.txt --extra sidecar --extra query --extra operator --extra cli --extra keyless --group dev
 compile demo.txt --extra sidecar --group build --group guests --constraint requirements/dev.txt

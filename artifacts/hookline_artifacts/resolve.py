@@ -129,14 +129,19 @@ async def resolve(
     check_entry(made, info)
     check_permissions(plugin, made, info)
     return Resolved(
-        entry=made,
-        artifact=artifact,
-        info=info,
-        description=description,
-        hooks=hooks,
+        entry=made, artifact=artifact, info=info, description=description, hooks=hooks, trust=trial.result(),
         notes=(*description.notes, *notes_on(plugin, description, info), *trial.notes),
-        trust=trial.result(),
-    )
+    )  # fmt: skip
+
+
+async def _signatures(
+    trial: Trial, source: OCISource, digest: str, fetcher: Fetcher, *, access: RegistryAccess, base: Path | None
+) -> Evidence:
+    """Every signature that the registry has. Raises FetchError, unless it is asked for audits alone."""
+    try:
+        return await fetcher.signatures(source, digest, access=access, base=base)
+    except FetchError as error:
+        return trial.unanswered(error, digest)
 
 
 def _check_sha256(plugin: WasmPlugin, artifact: Artifact) -> None:
@@ -207,11 +212,7 @@ async def tried(
     if source.oci is not None and access is not None and trial.wants_signatures:
         digest = digest or await fetcher.resolve(source.oci, access=access, base=base)
         evidence = await in_thread(trial.enough, kept, digest, previous)
-        if evidence is None:
-            try:
-                evidence = await fetcher.signatures(source.oci, digest, access=access, base=base)
-            except FetchError as error:
-                evidence = trial.unanswered(error, digest)
+        evidence = evidence or await _signatures(trial, source.oci, digest, fetcher, access=access, base=base)
         await in_thread(trial.check_beside, evidence)
     reference, artifact = await fetch(plugin, fetcher, objects, digest=digest, base=base, access=access, prove=prove)
     if source.oci is None and trial.wants_signatures:

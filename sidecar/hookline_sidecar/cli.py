@@ -146,29 +146,8 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         description="Runs WebAssembly plugins for a proxy on this machine and answers its hook calls.",
         epilog=_EPILOG,
     )
+    _add_sources(options, environment)
     option = options.add
-    options.group("plugins")
-    option("plugins", kind=existing_or_not, metavar="DIR",
-           text="folder of WasmPlugin manifests to run, watched for changes; give this or --operator")  # fmt: skip
-    option("operator", kind=_https, metavar="URL",
-           text="https://HOST[:PORT] of the operator that says which plugins to run; give this or "
-           "--plugins")  # fmt: skip
-    option("operator-ca", kind=existing_or_not, metavar="FILE",
-           text="certificate authorities (PEM) to trust for the operator, instead of the system's; read again for "
-           "every connection")  # fmt: skip
-    option("operator-token", kind=existing_or_not, metavar="FILE",
-           text="this pod's token for the operator; read again for every connection")  # fmt: skip
-    option("images", kind=existing_or_not, metavar="DIR",
-           text="folder in which images are mounted (Kubernetes' image volumes): a module of the operator's that is in "
-           "there is not downloaded")  # fmt: skip
-    option("mirrors", kind=existing_or_not, metavar="FILE",
-           text="YAML file that says which mirrors are asked before which registries, for --plugins; read again when "
-           "it changes")  # fmt: skip
-    option("trust-policy", kind=_paths, metavar="PATH[:PATH…]",
-           text="files or folders of PluginTrustPolicy documents (.yaml) that nothing may run against, whatever the "
-           f"operator or the manifests say; watched for changes. {TRUST_POLICIES} is read too")  # fmt: skip
-    option("state", kind=existing_or_not, metavar="DIR", default=str(default_state(environment)),
-           text="folder for modules, the last good bundle, the plugins' keys and the admin socket")  # fmt: skip
     options.group("hooks")
     option("listen", kind=_address_or_off, metavar="HOST:PORT", default="127.0.0.1:9901",
            text="TCP address to answer hook calls on, or 'off'")  # fmt: skip
@@ -200,6 +179,32 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
     _add_limits(options)
     options.add_logging()
     return options.parser
+
+
+def _add_sources(options: Options, environment: Mapping[str, str]) -> None:
+    option = options.add
+    options.group("plugins")
+    option("plugins", kind=existing_or_not, metavar="DIR",
+           text="folder of WasmPlugin manifests to run, watched for changes; give this or --operator")  # fmt: skip
+    option("operator", kind=_https, metavar="URL",
+           text="https://HOST[:PORT] of the operator that says which plugins to run; give this or "
+           "--plugins")  # fmt: skip
+    option("operator-ca", kind=existing_or_not, metavar="FILE",
+           text="certificate authorities (PEM) to trust for the operator, instead of the system's; read again for "
+           "every connection")  # fmt: skip
+    option("operator-token", kind=existing_or_not, metavar="FILE",
+           text="this pod's token for the operator; read again for every connection")  # fmt: skip
+    option("images", kind=existing_or_not, metavar="DIR",
+           text="folder in which images are mounted (Kubernetes' image volumes): a module of the operator's that is in "
+           "there is not downloaded")  # fmt: skip
+    option("mirrors", kind=existing_or_not, metavar="FILE",
+           text="YAML file that says which mirrors are asked before which registries, for --plugins; read again when "
+           "it changes")  # fmt: skip
+    option("trust-policy", kind=_paths, metavar="PATH[:PATH…]",
+           text="files or folders of PluginTrustPolicy documents (.yaml) that nothing may run against, whatever the "
+           f"operator or the manifests say; watched for changes. {TRUST_POLICIES} is read too")  # fmt: skip
+    option("state", kind=existing_or_not, metavar="DIR", default=str(default_state(environment)),
+           text="folder for modules, the last good bundle, the plugins' keys and the admin socket")  # fmt: skip
 
 
 def _add_limits(options: Options) -> None:

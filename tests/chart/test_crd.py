@@ -22,7 +22,7 @@ def test_the_charts_templates_are_fresh():
 def test_what_helm_makes_of_them_are_the_very_same_definitions(helm):
     """But for the release's labels and the word that keeps them."""
     made = helm.render().all("CustomResourceDefinition")
-    assert len(made) == 2
+    assert len(made) == 3
     for each in made:
         assert each["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
         assert each["metadata"].pop("labels")["app.kubernetes.io/managed-by"] == "Helm"

@@ -219,7 +219,7 @@ def test_an_upgrade_leaves_the_certificate_authority_alone(release, plane, tmp_p
     """The operator's own account writes it; `helm upgrade` changes what was asked for and nothing else."""
     ca = base64.b64encode(Path(plane.ca_file).read_bytes()).decode()
     operator = plane.kubeconfig_for(NAMESPACE, "hookline-operator", path=tmp_path / "operator.yaml")
-    for kind, count in (("mutating", 3), ("validating", 2)):
+    for kind, count in (("mutating", 3), ("validating", 3)):
         operations = [{"op": "add", "path": f"/webhooks/{n}/clientConfig/caBundle", "value": ca} for n in range(count)]
         patch = [
             "patch",
@@ -231,9 +231,9 @@ def test_an_upgrade_leaves_the_certificate_authority_alone(release, plane, tmp_p
         subprocess.run(
             [plane._kubectl, "--kubeconfig", operator, *patch], check=True, capture_output=True, timeout=PATIENCE_S
         )
-    assert bundles(plane) == [ca] * 5
+    assert bundles(plane) == [ca] * 6
     release("upgrade", values={"replicas": 3, "webhooks": {"timeoutSeconds": 3}, "grafanaDashboard": {"enabled": True}})
-    assert bundles(plane) == [ca] * 5
+    assert bundles(plane) == [ca] * 6
     assert plane.get("deployment", "hookline-operator", "-n", NAMESPACE)["spec"]["replicas"] == 3
     assert plane.get("mutatingwebhookconfiguration", "hookline-operator")["webhooks"][0]["timeoutSeconds"] == 3
     assert plane.get("configmap", "hookline-dashboard", "-n", NAMESPACE)

@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from hookline_api import sentences
 from hookline_api.abi import permission_warning, ungranted_imports
 from hookline_api.resources import granted
-from hookline_api.status import ArtifactStatus, SignatureStatus
+from hookline_api.status import ArtifactStatus
 from hookline_artifacts import patience
 from hookline_artifacts.errors import (
     ConfigError,
@@ -28,8 +28,6 @@ from hookline_artifacts.errors import (
     IncreasedError,
     LoadError,
     NotGrantedError,
-    PolicyError,
-    SignatureError,
     VerifyError,
 )
 from hookline_artifacts.resolve import asks, registry_access, resolve
@@ -38,9 +36,8 @@ from hookline_artifacts.threads import on_behalf_of
 from hookline_operator.cluster.compliance import Proven, audits, complies, with_permissions
 from hookline_operator.cluster.kube import KubeError
 from hookline_operator.cluster.revisions import Template
-from hookline_operator.status.conditions import cut
+from hookline_operator.lead.findings import reason_of, signatures, unmet
 from hookline_operator.status.observation import Resolution
-from hookline_operator.status.reasons import PERMISSIONS_INCREASED, POLICY_FORBIDS, SIGNATURE_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -67,8 +64,6 @@ _PENDING_S: Final = 2.0
 _MAX_IMPORTS: Final = 256
 _MAX_NOTES: Final = 8
 _MAX_NOTE: Final = 300
-_MAX_SIGNATURES: Final = 8
-_MAX_SIGNER: Final = 512
 
 log = logging.getLogger("hookline.controller")
 
@@ -227,7 +222,7 @@ class Resolver:
             return Resolution(
                 state="Failed",
                 cause=track.error.cause,
-                reason=_reason_of(track.error),
+                reason=reason_of(track.error),
                 message=str(track.error),
                 transient=isinstance(track.error, FetchError) and track.error.transient,
                 ungranted=isinstance(track.error, NotGrantedError),
@@ -335,7 +330,7 @@ class Resolver:
         if policy:
             self._metrics.refused(policy, "Enforce")
         if isinstance(error, VerifyError | IncreasedError):
-            track.waits = _reason_of(error)
+            track.waits = reason_of(error)
         if runs:
             track.note = str(error)  # the tag cannot be asked again: what it meant before goes on
         else:
@@ -417,9 +412,9 @@ class Resolver:
             notes=[note[:_MAX_NOTE] for note in resolved.notes if note not in found.notes][:_MAX_NOTES],
             keys=sorted(plugin.facts.keys) if plugin.facts is not None else [],
             evidence=found.evidence.decode() if found.evidence is not None else "",
-            signatures=_signatures(found),
+            signatures=signatures(found),
             met=sorted(found.met),
-            audits=_unmet(policies, found),
+            audits=unmet(policies, found),
         )
 
     def _count(self, trust: Trust, policies: Sequence[Policy]) -> None:
@@ -464,38 +459,3 @@ def _ungranted(plugin: Plugin, imports: list[str], artifact: BundleArtifact) -> 
 def _asked(facts: Facts, artifact: BundleArtifact) -> Asked:
     """What policies judge of a plugin that has this artifact."""
     return with_permissions(facts.asked, granted(facts.asked, artifact.asks or ()))
-
-
-def _reason_of(error: LoadError) -> str:
-    """The reason of the conditions, where it says more than the cause."""
-    reasons = {SignatureError: SIGNATURE_FAILED, PolicyError: POLICY_FORBIDS, IncreasedError: PERMISSIONS_INCREASED}
-    return next((reason for kind, reason in reasons.items() if isinstance(error, kind)), "")
-
-
-def _signatures(trust: Trust) -> list[SignatureStatus]:
-    """What was verified: each signature once, with everybody who asked for it."""
-    asked: dict[tuple[str, str | None, int | None, str | None], list[str]] = {}
-    for whose, proof in trust.proofs:
-        asked.setdefault((proof.signer, proof.key, proof.log_index, proof.time), []).append(whose)
-    return [
-        SignatureStatus(
-            signer=signer[:_MAX_SIGNER],
-            key=key,
-            asked_by=cut(", ".join(whose), _MAX_NOTE),
-            log_index=log_index,
-            time=time_of_log,
-        )
-        for (signer, key, log_index, time_of_log), whose in list(asked.items())[:_MAX_SIGNATURES]
-    ]
-
-
-def _unmet(policies: Sequence[Policy], trust: Trust) -> dict[str, str]:
-    """By fingerprint, why it does not meet what policies in Audit ask for."""
-    found = {}
-    for each in policies:
-        requirement = each.requirement
-        if requirement is None or requirement.fingerprint in trust.met:
-            continue
-        why = (why for name, why in trust.audits if name == each.name and why.startswith(each.label))
-        found[requirement.fingerprint] = next(why, "it is not signed as it asks")[:_MAX_NOTE]
-    return found
