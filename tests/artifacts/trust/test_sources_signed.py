@@ -19,6 +19,8 @@ from hookline_artifacts.trust.requirement import Authority, Requirement
 from hookline_artifacts.trust.verdict import judge, subject_of
 from hookline_sidecar.control.sources.folder import FolderSource
 from hookline_sidecar.control.sources.manifests import glance, scan
+from hookline_sidecar.control.sources.policies import PolicyFiles
+from hookline_sidecar.control.sources.trust import Trust
 from signed_plugins import Rig, Signer, module
 from waiting import PATIENCE_S
 
@@ -204,7 +206,7 @@ spec: {source: {file: {path: guard.wasm}}}
     assert len(seen) == 7
 
 
-async def test_a_plugin_of_a_folder_runs_once_it_is_signed(tmp_path, store):
+async def test_a_plugin_of_a_folder_runs_once_it_is_signed(tmp_path, store, fetcher):
     """The folder's source says that it is refused; once the signature lies beside it, it is looked at again."""
     folder = tmp_path / "plugins"
     folder.mkdir()
@@ -214,7 +216,8 @@ async def test_a_plugin_of_a_folder_runs_once_it_is_signed(tmp_path, store):
         "{apiVersion: hookline.dev/v1alpha1, kind: WasmPlugin, metadata: {name: guard}, "
         f"spec: {{source: {{file: {{path: guard.wasm}}}}, verify: {verify}}}}}"
     )
-    source = FolderSource(folder, store, running=lambda: None, key=bytes(32))
+    trust = Trust(PolicyFiles((), namespace=None), folder=tmp_path / "trust", key=bytes(32), store=store)
+    source = FolderSource(folder, fetcher, running=lambda: None, key=bytes(32), trust=trust)
 
     async def wanted(before=""):
         while source.wants is None or source.wants.plugins["guard"].key == before:
@@ -227,10 +230,10 @@ async def test_a_plugin_of_a_folder_runs_once_it_is_signed(tmp_path, store):
         async with asyncio.timeout(PATIENCE_S):
             first = await wanted()
             with pytest.raises(SignatureError, match="it has no signature"):
-                await first.resolve(previous=None)
+                await first.resolve(previous=None, ask_again=False)
             (folder / "guard.wasm.sigstore.json").write_bytes(bundle("prime256v1"))
             second = await wanted(first.key)
-            assert (await second.resolve(previous=None)).trust.proofs
+            assert (await second.resolve(previous=None, ask_again=False)).trust.proofs
             assert source.problems == ()
     finally:
         run.cancel()
