@@ -85,7 +85,7 @@ class Supervisor:
         self._room = Room(settings, state, shared=lambda: self._compiler.shared_size)
         self._rows = Rows(state, tables)
         self._workers = Workers(size=settings.workers, plan=self._room.plan, refused=self._refused, changed=self._tell)
-        self._store = ArtifactStore(state.artifacts)
+        self._store = ArtifactStore(state.artifacts, seal=state.own_key)
         self._trust = self._make_trust()
         self._compiler = Compiler(state.compiled, key=state.own_key)
         self._kv = KvStore(state.kv)

@@ -36,7 +36,7 @@ import orjson
 from hookline_artifacts.errors import FetchError, LoadError, PolicyError, SignatureError, VerifyError
 from hookline_artifacts.limits import FetchLimits
 from hookline_artifacts.module.describe import PluginDescription
-from hookline_artifacts.module.inspection import inspect_file
+from hookline_artifacts.module.inspection import inspect_module
 from hookline_artifacts.threads import in_thread
 from hookline_artifacts.trust.derive import derive
 from hookline_artifacts.trust.evidence import MAX_EVIDENCE, Evidence
@@ -317,7 +317,7 @@ class Trust:
             path = await in_thread(self._store.module, artifact.sha256)
             if path is None:
                 raise FetchError("its module in the state folder is gone or damaged")
-            self._versions[artifact.sha256] = await in_thread(_own_version, path)
+            self._versions[artifact.sha256] = await in_thread(_own_version, path, artifact.sha256)
             while len(self._versions) > _MAX_KNOWN:
                 del self._versions[next(iter(self._versions))]
         own = self._versions[artifact.sha256]
@@ -427,11 +427,18 @@ class Trust:
 def _identity(entry: BundlePlugin) -> _Identity:
     """What is judged: other settings, another artifact and other evidence are judged anew."""
     evidence = entry.artifact.evidence if entry.artifact is not None else None
-    return entry.name, entry.revision, evidence.sha256 if evidence is not None else ""
+    return entry.name, entry.full_revision, evidence.sha256 if evidence is not None else ""
 
 
-def _own_version(path: Path) -> str | None:
-    info = inspect_file(path)
+def _own_version(path: Path, sha256: str) -> str | None:
+    """What a module tells, of bytes that are hashed here: its file may be another by now. Raises FetchError."""
+    try:
+        module = path.read_bytes()
+    except OSError:
+        module = b""
+    if hashlib.sha256(module).hexdigest() != sha256:
+        raise FetchError("its module in the state folder is gone or damaged")
+    info = inspect_module(module)
     return None if info.description is None else PluginDescription.from_json(info.description).version
 
 
