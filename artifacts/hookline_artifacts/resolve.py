@@ -137,11 +137,13 @@ async def resolve(
     await in_thread(trial.check_artifact, evidence, artifact)
     _check_sha256(plugin, artifact)
     info = await in_thread(_inspect, artifact.path)
-    description = _describe(artifact, info)
-    asks = sorted({*description.permissions, *info.permissions})
-    trial.check_version(description.version, artifact.digest, previous)
+    own = PluginDescription() if info.description is None else PluginDescription.from_json(info.description)
+    description = own.over(artifact.description)  # what the module says of itself, over what its package says
+    believed = description if trial.covers_package else own
+    asks = sorted({*believed.permissions, *info.permissions})
+    trial.check_version(believed.version, artifact.digest, previous)
     trial.check_permissions(asks, previous)
-    found = _found(artifact, reference, description, asks).model_copy(update={"evidence": trial.file})
+    found = _found(artifact, reference, believed, asks).model_copy(update={"evidence": trial.file})
     hooks = called_hooks(plugin, description, info)
     made = make_entry(plugin, found, hooks=hooks, settings=given, origin=origin, key=key)
     check_entry(made, info)
@@ -180,12 +182,6 @@ def _known_digest(source: Source, previous: BundleArtifact | None, *, pinned: bo
     if source.oci is None or previous is None or (_always(source.oci) and not pinned):
         return None
     return previous.digest if previous.reference == source.oci.reference else None
-
-
-def _describe(artifact: Artifact, info: ModuleInfo) -> PluginDescription:
-    """What the module says of itself, over what its package says."""
-    own = PluginDescription() if info.description is None else PluginDescription.from_json(info.description)
-    return own.over(artifact.description)
 
 
 async def _own_requirement(plugin: WasmPlugin, objects: Objects, base: Path | None) -> Requirement | None:

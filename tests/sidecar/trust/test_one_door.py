@@ -7,23 +7,25 @@ import json
 
 import pytest
 
-from hookline_api.bundle import BundleArtifact, BundlePlugin, EvidenceFile
+from hookline_api.bundle import Bundle, BundleArtifact, BundlePlugin, EvidenceFile
 from hookline_artifacts.errors import LoadError
 from hookline_artifacts.store import ArtifactStore
 from hookline_sidecar.control.sources.policies import PolicyFiles
-from hookline_sidecar.control.sources.trust import Trust
-from trust_policies import MATERIAL, Policies, policy
+from hookline_sidecar.control.sources.trust import SOUGHT_S, Trust
+from trust_policies import MATERIAL, STRANGER, Policies, policy
 
 
 @pytest.fixture
 def door(tmp_path):
     """Makes the door of a sidecar with one policy; what is put into the operator is what it serves."""
 
-    async def make(rules=None, store=None):
+    async def make(rules=None, store=None, **more):
         policies = Policies(tmp_path / "policies")
         policies.write("policy.yaml", rules or policy())
         files = PolicyFiles([policies.path], namespace=None)
-        trust = Trust(files, folder=tmp_path / "trust", key=b"k" * 32, store=store or ArtifactStore(tmp_path / "store"))
+        store = store or ArtifactStore(tmp_path / "store")
+        trust = Trust(files, folder=tmp_path / "trust", key=b"k" * 32, store=store, **more)
+        trust.policies_of_mine = policies
         await trust.read()
 
         async def fetch(sha256, into, *, size, cap, what):
@@ -91,3 +93,24 @@ async def test_a_version_is_of_the_bytes_that_are_hashed(door, tmp_path, guests)
     trust = await door(rules, store=store)
     with pytest.raises(LoadError, match="gone or damaged"):
         await trust.admit(entry_of(trust, store, old))
+
+
+async def test_an_operator_that_keeps_a_plugin_busy_does_not_keep_it_running(door, tmp_path):
+    """For a while its signatures may be on their way; then what runs is judged by what is here."""
+    clock = [100.0]
+    store = ArtifactStore(tmp_path / "store")
+    old = policy(signatures={"anyOf": [{"name": "them", "key": {"pem": STRANGER}}]})
+    trust = await door(old, store=store, now=lambda: clock[0])
+    evidence = (MATERIAL / "signed.stranger.evidence").read_bytes()
+    signed = entry_of(trust, store, (MATERIAL / "signed.module").read_bytes(), evidence=evidence)
+    await trust.admit(signed)
+    runs = Bundle.of([signed])
+    clock[0] += 10_000
+    assert await trust.forbidden_in(runs, busy={"p"}, offline=True) == []
+    trust.policies_of_mine.write("policy.yaml", policy())
+    assert await trust.read()
+    assert await trust.forbidden_in(runs, busy={"p"}, offline=True) == []
+    clock[0] += SOUGHT_S
+    ((entry, error),) = await trust.forbidden_in(runs, busy={"p"}, offline=True)
+    assert entry is signed
+    assert "not signed by us" in str(error)

@@ -44,7 +44,7 @@ from hookline_artifacts.trust.policy import Policy, asked_by_entry, forbidden, o
 from hookline_artifacts.trust.verdict import Proof, judge, subject_of
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Callable, Container, Iterable
 
     from hookline_api.bundle import Bundle, BundleArtifact, BundlePlugin
     from hookline_artifacts.package.layouts import Descriptor
@@ -59,6 +59,8 @@ _NO_EVIDENCE: Final = (
 _MAX_KNOWN: Final = 4096
 _MAX_RECORD: Final = 4096
 _YOUNG_S: Final = 600.0
+SOUGHT_S: Final = 120.0
+"""How long after a change of the policies what runs is left alone while its plugin's signatures are looked for."""
 
 _Identity = tuple[str, str, str]
 _Verdict = tuple[_Identity, str]
@@ -79,7 +81,17 @@ class Trust:
     ``folder`` is where evidence is kept; ``key`` authenticates what was found out, and is this sidecar's own.
     """
 
-    def __init__(self, files: PolicyFiles, *, folder: Path, key: bytes, store: ArtifactStore) -> None:
+    def __init__(
+        self,
+        files: PolicyFiles,
+        *,
+        folder: Path,
+        key: bytes,
+        store: ArtifactStore,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._now = now
+        self._changed = now()
         self.fetch: FetchBlob | None = None
         """Set by a source that can fetch blobs."""
         self.refused: Counter[tuple[str, str]] = Counter()
@@ -115,6 +127,7 @@ class Trust:
         if changed:
             self._told.clear()
             self._proofs.clear()
+            self._changed = self._now()
         return changed
 
     async def changed(self) -> None:
@@ -175,9 +188,11 @@ class Trust:
     ) -> list[tuple[BundlePlugin, LoadError]]:
         """The entries of a bundle that may not run, and why.
 
-        Of plugins that are ``busy`` the signatures are being looked for: of these only the settings are judged.
+        Of plugins that are ``busy`` the signatures are being looked for: of these only the settings are judged, for
+        ``SOUGHT_S`` after the policies have changed. An operator could keep them busy for ever.
         """
         found = []
+        busy = busy if self._now() - self._changed < SOUGHT_S else ()
         for entry in bundle.plugins if self.configured else ():
             try:
                 if entry.name in busy and entry.artifact is not None:
