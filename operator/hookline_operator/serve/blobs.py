@@ -185,8 +185,12 @@ class Blobs:
         known = self._layers_of.get((namespace, file.sha256))
         if known is None:
             known = {}
+            try:
+                data = self._evidence(namespace, name, file)
+            except FetchError:
+                return known  # it may be there in a moment
             with contextlib.suppress(LoadError):
-                for document in Evidence.read(self._evidence(namespace, name, file)).documents.values():
+                for document in Evidence.read(data).documents.values():
                     manifest = read_manifest(document)
                     layers = module_layers(manifest)[0] if manifest.entries is None else ()
                     known |= {each.digest.removeprefix("sha256:"): each for each in layers}
