@@ -120,10 +120,11 @@ async def resolve(
         prove=prove,
     )  # fmt: skip
     _check_sha256(plugin, artifact)
-    info, description, asks = await told(artifact)
-    trial.check_version(description.version, artifact.digest, previous)
+    info, description, believed = await told(artifact, whole=trial.covers_package)
+    asks = sorted({*believed.permissions, *info.permissions})
+    trial.check_version(believed.version, artifact.digest, previous)
     trial.check_permissions(asks, previous)
-    found = _found(artifact, reference, description, asks).model_copy(update={"evidence": trial.file})
+    found = _found(artifact, reference, believed, asks).model_copy(update={"evidence": trial.file})
     hooks = called_hooks(plugin, description, info)
     made = make_entry(plugin, found, hooks=hooks, settings=given, origin=origin, key=key)
     check_entry(made, info)
@@ -167,12 +168,6 @@ def _known_digest(source: Source, previous: BundleArtifact | None, *, pinned: bo
     if source.oci is None or previous is None or (_always(source.oci) and not pinned):
         return None
     return previous.digest if previous.reference == source.oci.reference else None
-
-
-def _describe(artifact: Artifact, info: ModuleInfo) -> PluginDescription:
-    """What the module says of itself, over what its package says."""
-    own = PluginDescription() if info.description is None else PluginDescription.from_json(info.description)
-    return own.over(artifact.description)
 
 
 async def own_requirement(plugin: WasmPlugin, objects: Objects, base: Path | None) -> Requirement | None:
@@ -224,11 +219,17 @@ async def tried(
     return reference, artifact
 
 
-async def told(artifact: Artifact) -> tuple[ModuleInfo, PluginDescription, list[str]]:
-    """What a module is, what it says of itself, and the permissions it asks for. Raises FetchError, VerifyError."""
+async def told(artifact: Artifact, *, whole: bool) -> tuple[ModuleInfo, PluginDescription, PluginDescription]:
+    """What a module is, what it and its package say of it, and what of that is believed. Raises FetchError.
+
+    Also VerifyError.
+
+    ``whole`` says that its package is believed, too: then both descriptions are the same.
+    """
     info = await in_thread(_inspect, artifact.path)
-    description = _describe(artifact, info)
-    return info, description, sorted({*description.permissions, *info.permissions})
+    own = PluginDescription() if info.description is None else PluginDescription.from_json(info.description)
+    description = own.over(artifact.description)
+    return info, description, description if whole else own
 
 
 async def fetch(

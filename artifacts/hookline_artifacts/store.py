@@ -12,6 +12,9 @@ a URL) and a digest, and for a *holder* who has proven there that it may be had;
 again. What was had for an *owner* (a namespace) is granted to it, and to no other, by the module's own sha256. Names in
 the index are HMACs, since a holder is known by a hash of passwords.
 
+A record says which module an artifact holds, which nobody finds out again: so it bears a seal where the store's owner
+gives a key that is kept elsewhere. Else whoever may write to the folder makes any module that of a signed artifact.
+
 Several processes may share a store: whoever reads opens a complete file and keeps it, whatever is dropped
 meanwhile. A disk may lie, so a module is hashed again each time it is handed out, and a damaged one counts as
 absent. When the modules exceed the cap, the owner who has the most loses its least recently used first, so that nobody
@@ -85,8 +88,10 @@ class Artifact:
 class ArtifactStore:
     """Keeps modules. Every method may block on the disk, and may be called from any thread."""
 
-    def __init__(self, root: Path, *, max_bytes: int = 1 << 30) -> None:
+    def __init__(self, root: Path, *, max_bytes: int = 1 << 30, seal: bytes | None = None) -> None:
+        """With a key as ``seal``, of at most 64 bytes, only records that were written with it count."""
         self._max_bytes = max_bytes
+        self._seal = None if seal is None else hashlib.blake2b(key=seal, person=b"artifacts", digest_size=32).digest()
         self._modules, self._index, self._tmp = (root.absolute() / name for name in ("modules", "index", "tmp"))
         self._lock = threading.Lock()
         self._pinned: frozenset[str] = frozenset()
@@ -134,7 +139,7 @@ class ArtifactStore:
             return None
         record = self._record(place, digest)
         try:
-            data = _read(record)
+            data = self._read(record)
             if holder is not None and self._tag("holder", holder) not in data["proofs"]:
                 return None
             described_by, signatures = _beside(data, digest)
@@ -224,7 +229,7 @@ class ArtifactStore:
         record, tag = self._record(place, artifact.digest), self._tag("holder", holder)
         with self._lock:
             try:
-                proofs = list(_read(record)["proofs"])
+                proofs = list(self._read(record)["proofs"])
             except (OSError, ValueError, KeyError, TypeError):
                 proofs = []
             self._write(record, artifact, [*(each for each in proofs if each != tag), tag][-_MAX_PROOFS:])
@@ -251,21 +256,44 @@ class ArtifactStore:
 
     def _write(self, path: Path, artifact: Artifact, proofs: list[str], *, owner: str | None = None) -> None:
         with self.scratch() as record:
-            record.write(
-                orjson.dumps(
-                    {
-                        "sha256": artifact.sha256,
-                        "size": artifact.size,
-                        "layout": artifact.layout,
-                        "description": artifact.description and artifact.description.model_dump(mode="json"),
-                        "described_by": dict(artifact.described_by),
-                        "signatures": artifact.signatures,
-                        "proofs": proofs,
-                        "owner": None if owner is None else self._tag("owner", owner),
-                    }
-                )
+            data = orjson.dumps(
+                {
+                    "sha256": artifact.sha256,
+                    "size": artifact.size,
+                    "layout": artifact.layout,
+                    "description": artifact.description and artifact.description.model_dump(mode="json"),
+                    "described_by": dict(artifact.described_by),
+                    "signatures": artifact.signatures,
+                    "proofs": proofs,
+                    "owner": None if owner is None else self._tag("owner", owner),
+                }
             )
+            record.write(data + self._trailer(path, data))
             _publish(record, path)
+
+    def _trailer(self, path: Path, data: bytes) -> bytes:
+        """What stands behind a record: its seal, where there is a key for one."""
+        if self._seal is None:
+            return b""
+        return b"\n" + hmac.new(self._seal, path.name.encode() + b"\0" + data, "sha256").hexdigest().encode()
+
+    def _read(self, record: Path) -> dict[str, Any]:
+        """Raises OSError, ValueError and TypeError."""
+        with record.open("rb") as file:
+            data = file.read(_MAX_RECORD)
+        if self._seal is not None:
+            data, _, _ = whole = data.rpartition(b"\n")
+            if not hmac.compare_digest(b"".join(whole), data + self._trailer(record, data)):
+                raise ValueError("it does not bear the seal of whoever has this store")
+        return dict(orjson.loads(data))
+
+    def _owned(self, record: Path) -> tuple[str, str]:
+        """Whose a record is, by a tag, and of which module; empty where it is nobody's."""
+        try:
+            data = self._read(record)
+            return str(data.get("owner") or ""), str(data["sha256"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return "", ""
 
     def _hold(self, artifact: Artifact) -> None:
         with self._lock:
@@ -312,7 +340,7 @@ class ArtifactStore:
         for path, stat in files:
             seen = self._seen.get(path.name)
             if seen is None or seen[:2] != (stat.st_ino, stat.st_size):  # written anew, it is another file
-                seen = (stat.st_ino, stat.st_size, *_owned(path))
+                seen = (stat.st_ino, stat.st_size, *self._owned(path))
             read[path.name] = seen
         self._seen = read
         return [(path, *read[path.name][2:]) for path, _ in files]
@@ -350,21 +378,6 @@ def _beside(data: dict[str, Any], digest: str) -> tuple[dict[str, str], tuple[st
         return {}, ()
     described_by = {str(name): str(each) for name, each in data["described_by"].items()}
     return described_by, tuple(map(str, data["signatures"]))
-
-
-def _owned(record: Path) -> tuple[str, str]:
-    """Whose a record is, by a tag, and of which module; empty where it is nobody's."""
-    try:
-        data = _read(record)
-        return str(data.get("owner") or ""), str(data["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return "", ""
-
-
-def _read(record: Path) -> dict[str, Any]:
-    """Raises OSError, ValueError and TypeError."""
-    with record.open("rb") as file:
-        return dict(orjson.loads(file.read(_MAX_RECORD)))
 
 
 def _publish(file: BinaryIO, path: Path) -> None:

@@ -141,13 +141,13 @@ async def _under_policies(
                measured=f"{proven / count * 1000:.2f} ms ({proven:.1f} s in all)"),
         Figure(
             what=f"restart under {_POLICIES} policies: until ready, against without",
-            asked=f"≤ {_ASKED_RATIO}×",
-            measured=f"{ready / without[0]:.2f}× ({ready:.1f} s and {without[0]:.1f} s)",
+            asked=f"≤ {_ASKED_RATIO} times",
+            measured=f"{ready / without[0]:.2f} times ({ready:.1f} s and {without[0]:.1f} s)",
             reached=ready <= _ASKED_RATIO * without[0],
         ),
         Figure(
             what="the same: CPU until it is quiet",
-            measured=f"{cpu / without[1]:.2f}× ({cpu:.1f} s and {without[1]:.1f} s)",
+            measured=f"{cpu / without[1]:.2f} times ({cpu:.1f} s and {without[1]:.1f} s)",
         ),
         Figure(what="resident memory (RSS) at its peak, restart under policies", measured=f"{usage.peak:.0f} MiB"),
     ]  # fmt: skip

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 REDACTED: Final = "<redacted>"
 
+_REVISION: Final = 12
 _SHORTEST_SECRET: Final = 4
 """Characters. To take out a shorter one would spoil every text, and show by what is missing what it is."""
 
@@ -135,7 +136,16 @@ class BundlePlugin(Outbound):
 
     @property
     def revision(self) -> str:
-        """Twelve hex digits that change with the artifact and with every setting, and with nothing else."""
+        """Twelve hex digits that change with the artifact and with every setting, and with nothing else.
+
+        DANGER: a name for people and reports. Who chooses the settings finds two that have the same in minutes, so
+        nothing may be believed of one because it was proven of the other: that is ``full_revision``.
+        """
+        return self.full_revision[:_REVISION]
+
+    @property
+    def full_revision(self) -> str:
+        """The SHA-256, in hexadecimal, that ``revision`` is the beginning of."""
         shown = self if self.seal is None else self.redacted()
         settings = shown.model_dump(
             mode="json", by_alias=True, exclude={"failure", "generation", "origin", "probation"}
@@ -156,7 +166,7 @@ class BundlePlugin(Outbound):
             del settings["artifact"][name]
         if self.seal is not None:
             settings["seal"] = self.seal
-        return _digest(settings)[:12]
+        return _digest(settings)
 
     @property
     def has_secrets(self) -> bool:

@@ -94,10 +94,14 @@ class Direct:
                 return signature, key
         return None
 
-    def _signer(self, authority: Authority, signature: Signature) -> PublicKey | None:
+    def covers_manifest(self, signature: Signature, key: PublicKey) -> bool:
+        """Whether a detached signature by a key is over the manifest beside the module, too."""
         manifest = signature.payload or None
+        return ed25519.verify(key, signature.signature, module_sha256=self._module, manifest=manifest)
+
+    def _signer(self, authority: Authority, signature: Signature) -> PublicKey | None:
         for key in authority.keys:
-            if ed25519.verify(key, signature.signature, module_sha256=self._module, manifest=manifest):
+            if self.covers_manifest(signature, key):
                 return key
         for key in authority.keys:
             module = self._file()

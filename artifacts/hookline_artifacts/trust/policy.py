@@ -210,6 +210,8 @@ def _of_source(policy: PluginTrustPolicySpec, asked: Asked) -> Iterator[str]:
                 )
     reference = asked.parsed
     if reference is None:
+        if asked.kind == "oci" and (policy.references != "Any" or policy.tags is not None):
+            yield "spec.source.oci.reference: names no registry, so its tag and its digest cannot be judged"
         return
     if policy.references == "Digest" and reference.digest is None:
         yield "spec.source.oci.reference: must have a digest (@sha256:…)"

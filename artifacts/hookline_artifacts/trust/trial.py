@@ -96,6 +96,17 @@ class Trial:
         return self.result().notes
 
     @property
+    def covers_package(self) -> bool:
+        """Whether what stands around the module is signed for everybody who asks for signatures and has some.
+
+        Else whoever may push writes there what he likes: another version, or permissions.
+        """
+        by: dict[str, bool] = {}
+        for whose, proof in self._proofs:
+            by[whose] = by.get(whose, False) or not proof.module_alone
+        return all(by.values())
+
+    @property
     def file(self) -> EvidenceFile | None:
         """What the evidence will be known by."""
         data = self._evidence

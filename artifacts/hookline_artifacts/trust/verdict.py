@@ -51,6 +51,8 @@ class Proof:
     """RFC 3339."""
     predicate_type: str = ""
     """Of an attestation; empty for a signature."""
+    module_alone: bool = False
+    """Whether nothing is signed of what stands around the module, as HeliosDB's tool signs."""
     signature: Signature
 
     @property
@@ -190,7 +192,9 @@ class _Court:
         verify = self._direct.detached if authority.kind == "ed25519" else self._direct.blob
         found = verify(authority)
         if found is not None:
-            return Proof(signer=authority.label, key=found[1].id, signature=found[0])
+            signature, key = found
+            alone = authority.legacy and not self._direct.covers_manifest(signature, key)
+            return Proof(signer=authority.label, key=key.id, module_alone=alone, signature=signature)
         self._wrong(*self._direct.why)
         return None
 

@@ -166,7 +166,8 @@ async def _tried(
     if not follows and not policy.spec.minimum_versions:
         return
     try:
-        _, description, asks = await told(artifact)
+        info, _, description = await told(artifact, whole=trial.covers_package)
+        asks = sorted({*description.permissions, *info.permissions})
     except VerifyError as error:  # of no policy's making
         raise FetchError(str(error), transient=False) from None
     trial.check_version(description.version, artifact.digest, None)

@@ -186,8 +186,12 @@ class Blobs:
         known = self._layers_of.get((namespace, file.sha256))
         if known is None:
             known = {}
+            try:
+                data = self._evidence(namespace, name, file)
+            except FetchError:
+                return known  # it may be there in a moment
             with contextlib.suppress(LoadError):
-                known = layers_in(self._evidence(namespace, name, file))
+                known = layers_in(data)
             self._layers_of[namespace, file.sha256] = known
             while len(self._layers_of) > _LAYERS_KEPT:
                 del self._layers_of[next(iter(self._layers_of))]

@@ -8,7 +8,9 @@ API: the revision, the Secrets, and the failure in the resource's status.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
+import time
 from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,6 +39,7 @@ from hookline_operator.status.conditions import rolled_back
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hookline_api.bundle import BundleArtifact
     from hookline_api.resources import Selector, WasmPlugin
     from hookline_artifacts.objects import Objects
     from hookline_artifacts.trust.policy import Policy
@@ -46,6 +49,9 @@ if TYPE_CHECKING:
     from hookline_operator.cluster.revisions import Revision, Template
 
 _AGAIN_S: Final = 3.0
+SOUGHT_S: Final = 1800.0
+"""How long what runs is left alone while the leader looks for signatures that a policy asks for by now: 5,000 plugins
+take minutes. Whoever changes his resource all the time, or answers slowly, has the leader begin again and again."""
 _KEPT_BUNDLES: Final = 512
 _KEPT_MESSAGES: Final = 64 * 2**20
 """Bytes of bundles as they are sent, kept so that the pods of a deployment share one text: the size of the largest."""
@@ -123,14 +129,20 @@ class Bundles:
         *,
         key: Callable[[], bytes],
         policies: Callable[[Plugin], tuple[Policy, ...]] = lambda _: (),
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         """``key`` seals entries that hold values of Secrets. It has to be the same for all replicas.
 
         ``policies`` gives those that apply to a plugin now.
         """
         self._policies = policies
-        self._refused: dict[Key, tuple[str, frozenset[str]]] = {}
-        """Revisions that were judged, and by which requirements they were refused."""
+        self._refused: dict[Key, str] = {}
+        """Revisions that were refused for a signature. Another policy that asks for one does not let them run again."""
+        self._sought: dict[Key, tuple[str, dict[str, float]]] = {}
+        """Revisions whose signatures are looked for, and since when: by requirement."""
+        self._now = now
+        self._unproven: dict[Key, tuple[BundleArtifact, tuple[Policy, ...], bool]] = {}
+        """Of what pods have, the last that was asked about, by what, and whether its signatures are not proven."""
         self._catalogue = catalogue
         self._objects = objects
         self._key = key
@@ -193,8 +205,8 @@ class Bundles:
         """Whether the plugin's offer was made, and nothing that goes into it has changed since."""
         return self._known(plugin) is not None
 
-    def _expire(self, key: Key, known: tuple[object, Offer | None]) -> None:
-        if self._offers.get(key) is known:
+    def _expire(self, key: Key, known: tuple[object, Offer | None] | None = None) -> None:
+        if key in self._offers and (known is None or self._offers[key] is known):
             del self._offers[key]
             self._catalogue.tell_plugin(key)
 
@@ -217,14 +229,13 @@ class Bundles:
         except ValidationError:
             spec = None
         policy = policy_of(spec.failure_policy if spec else FailurePolicy(), failure)
-        selector, last = plugin.selector, None
+        selector, last, forbidden = plugin.selector, None, ""
         if policy == "LastGood" and revision is not None:
             try:
                 template, resource = self._checked(revision)
                 forbidden = await self._forbidden(plugin, revision, template, resource)
                 if forbidden:
-                    failure = LoadFailure(cause="verify", message=forbidden)
-                    policy = policy_of(spec.failure_policy if spec else FailurePolicy(), failure)
+                    failure, policy = LoadFailure(cause="verify", message=forbidden), "Closed"
                 else:
                     last, selector = await self._filled(revision, template, resource), resource.spec.selector
             except LoadError as error:
@@ -238,8 +249,16 @@ class Bundles:
         if spec is not None:
             told = ("hooks", "priority", "match", "failure_policy")
             placeholder = placeholder.model_copy(update={name: getattr(spec, name) for name in told})
+        if forbidden or (revision is None and failure is not None and self._forbids(plugin, failure)):
+            # DANGER: without this word, a sidecar would go on with what it ran before, as with any other failure.
+            closed = placeholder.failure_policy.model_copy(update={"verify": "Closed"})
+            placeholder = placeholder.model_copy(update={"failure_policy": closed})
         entry = stands(last, failure, policy, placeholder=placeholder)
         return (Offer(selector, entry, entry.revision) if entry is not None else None), lasting
+
+    def _forbids(self, plugin: Plugin, failure: LoadFailure) -> bool:
+        """Whether a failure may be that of a policy: of what nobody knows, nothing goes on then."""
+        return failure.cause == "verify" and any(each.enforced for each in self._policies(plugin))
 
     async def entry(self, revision: Revision) -> tuple[Selector, BundlePlugin]:
         """A revision with its settings filled in. Raises LoadError."""
@@ -288,27 +307,61 @@ class Bundles:
                 lambda: [each for each in unmet if not proves(each, template.evidence, asked, artifact)]
             )
         asks = frozenset(each.requirement.fingerprint for each in unmet if each.requirement is not None)
-        name, refused = self._refused.get(plugin.key, ("", frozenset()))
-        known = refused & asks if name == revision.name else frozenset[str]()
+        known = asks if self._refused.get(plugin.key) == revision.name else frozenset[str]()
         # Nobody looks for signatures of the revision before the current one.
         if plugin.failure is not None or revision != self._catalogue.current(plugin):
             known = asks
+        known |= self._overdue(plugin.key, revision.name, asks)
         self._refused.pop(plugin.key, None)
         if not known:
             return ""
         # DANGER: kept, since each change of the resource makes its failure one of an older generation.
-        self._refused[plugin.key] = revision.name, known
+        self._refused[plugin.key] = revision.name
         who = next(each for each in unmet if each.requirement is not None and each.requirement.fingerprint in known)
         why = plugin.failure.message if plugin.failure is not None else "none were found that count"
         return why if why.startswith(who.label) else f"{who.label} asks for signatures that are not proven: {why}"
 
+    def _overdue(self, key: Key, revision: str, asks: frozenset[str]) -> frozenset[str]:
+        """Of these requirements those that a revision has not been found to meet for too long."""
+        name, known = self._sought.pop(key, ("", {}))
+        now = self._now()
+        since = {each: known.get(each, now) if name == revision else now for each in asks}
+        if not asks:
+            return asks
+        self._sought[key] = revision, since
+        if name != revision or asks - known.keys():
+            asyncio.get_running_loop().call_later(SOUGHT_S + 1, self._expire, key)
+        return frozenset(each for each in asks if now - since[each] >= SOUGHT_S)
+
     def forbids(self, namespace: str, entry: BundlePlugin) -> bool:
-        """Whether policies that are enforced forbid an entry that pods have, by its settings and its version."""
+        """Whether policies that are enforced forbid an entry that pods have, by all that is known of it here."""
         plugin = self._catalogue.plugin((namespace, entry.name))
         policies = self._policies(plugin) if plugin is not None else ()
-        if not policies or entry.artifact is None:
+        if plugin is None or not policies or entry.artifact is None:
             return False
-        return any(policy.enforced for policy, _ in refusals(policies, asked_by_entry(entry), entry.artifact))
+        if any(policy.enforced for policy, _ in refusals(policies, asked_by_entry(entry), entry.artifact)):
+            return True
+        artifact, before = entry.artifact, self._unproven.get(plugin.key)
+        if before is None or before[0] != artifact or before[1] is not policies:  # two thousand pods have the same
+            before = self._unproven[plugin.key] = artifact, policies, self._is_unproven(plugin, entry, artifact)
+        return before[2]
+
+    def _is_unproven(self, plugin: Plugin, entry: BundlePlugin, artifact: BundleArtifact) -> bool:
+        """Whether no revision that is kept proves that an artifact is signed as policies ask now."""
+        asking = [each for each in self._policies(plugin) if each.enforced and each.requirement is not None]
+        for revision in (self._catalogue.current(plugin), self._catalogue.before(plugin)) if asking else ():
+            with contextlib.suppress(ValidationError):
+                known = revision.parsed() if revision is not None else None
+                if known is None or (known.artifact.digest, known.artifact.sha256) != (
+                    artifact.digest,
+                    artifact.sha256,
+                ):
+                    continue
+                asked = asked_by_entry(entry)
+                asking = [
+                    each for each in unproven(asking, known.met) if not proves(each, known.evidence, asked, artifact)
+                ]
+        return bool(asking)
 
     def deadline(self, plugin: Plugin) -> int:
         """Milliseconds that pods which have prepared a new revision wait for the others."""
@@ -326,4 +379,6 @@ class Bundles:
         if self._catalogue.plugin(key) is None:
             self._offers.pop(key, None)
             self._refused.pop(key, None)
+            self._sought.pop(key, None)
+            self._unproven.pop(key, None)
             self._locks.pop(key, None)

@@ -44,7 +44,7 @@ from hookline_sidecar.control.slots import Slots
 from hookline_sidecar.control.sources.folder import FolderSource
 from hookline_sidecar.control.sources.operator import OperatorSource
 from hookline_sidecar.control.sources.policies import PolicyFiles, own_namespace
-from hookline_sidecar.control.sources.trust import Trust
+from hookline_sidecar.control.sources.trust import SOUGHT_S, Trust
 from hookline_sidecar.control.view import SourceView, TrustView, View, WantedPlugin, WorkersView
 from hookline_sidecar.control.workers import LoadRefusedError, Workers
 
@@ -85,7 +85,7 @@ class Supervisor:
         self._room = Room(settings, state, shared=lambda: self._compiler.shared_size)
         self._rows = Rows(state, tables)
         self._workers = Workers(size=settings.workers, plan=self._room.plan, refused=self._refused, changed=self._tell)
-        self._store = ArtifactStore(state.artifacts)
+        self._store = ArtifactStore(state.artifacts, seal=state.own_key)
         self._trust = self._make_trust()
         self._compiler = Compiler(state.compiled, key=state.own_key)
         self._kv = KvStore(state.kv)
@@ -381,12 +381,18 @@ class Supervisor:
                 log.info("the trust policies of this sidecar changed: everything is judged anew")
                 if not self._trust.is_broken:
                     self._slots.anew()
+                    if self._wants is not None:  # before anything of it is judged, so that its signatures are here
+                        self._slots.take(self._wants.plugins)
                 self._source.changed.set()
                 self._assemble.set()
+                asyncio.get_running_loop().call_later(SOUGHT_S + 1, self._assemble_soon)
 
     async def _without_forbidden(self, bundle: Bundle) -> Bundle:
-        """The bundle with something that fails closed in place of what may not run."""
-        for entry, error in await self._trust.forbidden_in(bundle, busy=self._slots.busy):
+        """The bundle with something that fails closed in place of what may not run.
+
+        Nobody is waited for: slots have signatures fetched, and who is asked could take his time for one of them.
+        """
+        for entry, error in await self._trust.forbidden_in(bundle, busy=self._slots.busy, offline=True):
             log.warning("plugin '%s' may not run: %s", entry.name, error)
             failure = LoadFailure(cause=error.cause, message=str(error))
             passing = isinstance(error, FetchError) and error.transient

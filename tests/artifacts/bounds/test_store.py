@@ -86,6 +86,29 @@ def test_a_damaged_record_counts_as_absent(store, put, record):
     assert store.get(digest) is None
 
 
+@pytest.mark.parametrize("how", ["another module", "of another artifact", "without a seal", "with another key"])
+def test_a_record_that_somebody_else_wrote_counts_as_absent(tmp_path, put, how):
+    """Where the store has a key that is kept elsewhere: whoever may write here makes no module that of a digest."""
+    store = ArtifactStore(tmp_path / "sealed", seal=b"k" * 32)
+    digest, evil = put(store, "a"), put(store, "evil")
+    assert store.get(digest).sha256 != store.get(evil).sha256
+    record, other = store._record("", digest), store._record("", evil)
+    if how == "another module":
+        record.write_bytes(
+            record.read_bytes().replace(store.get(digest).sha256.encode(), store.get(evil).sha256.encode())
+        )
+    elif how == "of another artifact":
+        record.write_bytes(other.read_bytes())
+    elif how == "without a seal":
+        put(ArtifactStore(tmp_path / "sealed"), "a")
+    else:
+        put(ArtifactStore(tmp_path / "sealed", seal=b"other" * 6), "a")
+    assert store.get(digest) is None
+    assert store.get(evil) is not None
+    put(store, "a")
+    assert store.get(digest) is not None
+
+
 @pytest.mark.parametrize("digest", ["", "sha256:", "sha256:../../x", "sha512:" + "0" * 64, "sha256:" + "0" * 64])
 def test_an_unknown_digest_is_absent(store, digest):
     """Also text that is not a digest."""

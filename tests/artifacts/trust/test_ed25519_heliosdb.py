@@ -10,7 +10,7 @@ import tarfile
 import pytest
 
 import heliosdb_packages
-from hookline_artifacts.errors import SignatureError
+from hookline_artifacts.errors import SignatureError, VerifyError
 from hookline_artifacts.trust.ed25519 import ANNOTATION, MEDIA_TYPE
 from signed_plugins import Rig, Signer, module
 
@@ -95,6 +95,29 @@ async def test_its_manifest_may_be_anybodys(rig):
     both = [("manifest.json", tampered), ("plugin.wasm", MODULE), ("plugin.sig", ours)]
     with pytest.raises(SignatureError):
         await rig.file("b.tar.gz", heliosdb_packages.gzip(heliosdb_packages.tar(both)), SIGNER.asked(legacy=True))
+
+
+async def test_its_manifest_gives_it_no_version_and_no_permission(rig):
+    """Whoever may push has no key: an old module that was signed once is as old as it was, and gets nothing more."""
+    said = json.loads(heliosdb_packages.manifest(MODULE, SIG, version="9.0.0"))
+    said = json.dumps(said | {"permissions": ["kv.write"]}).encode()
+    package = heliosdb_packages.gzip(
+        heliosdb_packages.tar([("manifest.json", said), ("plugin.wasm", MODULE), ("plugin.sig", SIG)])
+    )
+    assert (await rig.file("a.tar.gz", package)).entry.artifact.version == "9.0.0"
+    with pytest.raises(VerifyError, match="the artifact tells no version"):
+        await rig.file("a.tar.gz", package, {**LEGACY, "minimumVersion": "2.0.0"})
+    found = await rig.file("a.tar.gz", package, LEGACY, permissionsPolicy="FollowArtifact")
+    assert (found.entry.artifact.version, found.entry.permissions) == (None, [])
+    ours = [
+        ("manifest.json", said),
+        ("plugin.wasm", MODULE),
+        ("plugin.sig", SIGNER.sign(MODULE, {"manifest.json": said})),
+    ]
+    package = heliosdb_packages.gzip(heliosdb_packages.tar(ours))
+    verify = {**LEGACY, "minimumVersion": "2.0.0"}
+    found = await rig.file("a.tar.gz", package, verify, permissionsPolicy="FollowArtifact")
+    assert (found.entry.artifact.version, found.entry.permissions) == ("9.0.0", ["kv.write"])
 
 
 async def test_ours_counts_where_legacy_is_allowed_too(rig):

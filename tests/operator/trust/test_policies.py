@@ -281,3 +281,23 @@ async def test_what_a_policy_forbids_does_not_wait_for_a_pod_that_is_not_prepare
     assert first.runs() == before
     policies.apply("small", limits={"memory": "16Mi"})
     await first.until(lambda: first.runs() and first.runs() != before)
+
+
+async def test_what_is_not_signed_does_not_wait_for_a_pod_that_is_not_prepared(
+    operator, tenant, module, connect, eventually, policies, keys, push
+):
+    """Whoever has a pod of his own could keep the others at it for an hour, and then for another."""
+    for name in ("a", "b"):
+        tenant.pod(name)
+    first, second = await connect(operator, tenant, "a"), await connect(operator, tenant, "b")
+    tenant.plugin("guard", push("v1", module("v1")), rollout={"deadline": "1h"})
+    for sidecar in (first, second):
+        await sidecar.until(sidecar.runs)
+    await ready(tenant, eventually)
+    before = first.runs()
+    second.stuck = True
+    tenant.plugin("guard", push("v2", module("v2"), keys[0]), rollout={"deadline": "1h"})
+    await first.until(lambda: first.held is not None)
+    assert first.runs() == before
+    policies.apply("signed", signatures=wants(keys[0]))
+    await first.until(lambda: first.runs() and first.runs() != before)

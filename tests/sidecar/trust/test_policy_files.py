@@ -92,6 +92,21 @@ async def test_a_file_that_breaks_keeps_its_policies_and_one_that_is_deleted_doe
     assert files.problems == ()
 
 
+async def test_a_folder_whose_files_are_all_called_something_else_is_broken(tmp_path):
+    """A ConfigMap's key without an ending would be a policy that nobody keeps. An empty folder has no policies."""
+    folder = Policies(tmp_path / "p")
+    files = PolicyFiles([folder.path], namespace=None)
+    await files.read()
+    assert files.problems == ()
+    folder.write("policy", policy())
+    await files.read()
+    (problem,) = files.problems
+    assert "it has files, and none ends in .yaml or .yml" in problem
+    folder.write("Policy.YAML", policy())
+    await files.read()
+    assert ([each.policy.name for each in files.policies], files.problems) == (["only-signed"], ())
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

@@ -90,6 +90,23 @@ async def test_a_module_in_the_store_that_was_swapped_is_not_run(sidecar, guests
     assert hashlib.sha256(module.read_bytes()).hexdigest() == module.stem
 
 
+async def test_a_record_that_was_forged_makes_no_module_another_files(sidecar, guests, eventually):
+    """Who may write to the store, and not beside it, names a module of his own in place of the one that was had."""
+    artifacts = sidecar.state / "artifacts"
+    (good,) = (artifacts / "modules").glob("*.wasm")
+    evil = guests.saying("evil")
+    sha256 = hashlib.sha256(evil).hexdigest()
+    good.with_name(f"{sha256}.wasm").write_bytes(evil)
+    forged = [path for path in (artifacts / "index").iterdir() if good.stem.encode() in path.read_bytes()]
+    assert forged
+    for path in forged:
+        path.write_bytes(path.read_bytes().replace(good.stem.encode(), sha256.encode()))
+    sidecar.start(wait=False)
+    sidecar.wait_plugin("p", state="Running")
+    eventually(lambda: not any(sha256.encode() in path.read_bytes() for path in forged), "records made anew")
+    assert await sidecar.says() == "good"
+
+
 async def test_workers_share_the_memory_of_compiled_modules(sidecar):
     """One copy, which the supervisor holds; a worker that comes later maps the same."""
     sidecar.start()

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import errno
 import logging
 import os
 import stat
@@ -236,13 +237,19 @@ def _refuse_object(namespace: str | None, name: str) -> NoReturn:
 
 
 def _files(path: Path) -> list[Path]:
-    """The files to read at a place, in order. Raises OSError."""
+    """The files to read at a place, in order. Raises OSError.
+
+    A folder with files of which none could be a policy is a mistake, and not one without policies.
+    """
     if not path.is_dir():
         path.stat()
         return [path]
-    found = sorted(each for each in path.iterdir() if each.suffix in _SUFFIXES and not each.name.startswith("."))
+    there = [each for each in path.iterdir() if not each.name.startswith(".")]
+    found = sorted(each for each in there if each.suffix.lower() in _SUFFIXES)
+    if there and not found:
+        raise OSError(errno.EINVAL, f"it has files, and none ends in {' or '.join(sorted(_SUFFIXES))}")
     if len(found) > _MAX_FILES:
-        raise OSError(7, f"it has {len(found)} files, and {_MAX_FILES} are allowed")
+        raise OSError(errno.E2BIG, f"it has {len(found)} files, and {_MAX_FILES} are allowed")
     return found
 
 

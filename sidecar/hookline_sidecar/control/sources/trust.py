@@ -36,7 +36,7 @@ import orjson
 from hookline_artifacts.errors import FetchError, LoadError, PolicyError, SignatureError, VerifyError
 from hookline_artifacts.limits import FetchLimits
 from hookline_artifacts.module.describe import PluginDescription
-from hookline_artifacts.module.inspection import inspect_file
+from hookline_artifacts.module.inspection import inspect_module
 from hookline_artifacts.threads import in_thread
 from hookline_artifacts.trust.derive import derive
 from hookline_artifacts.trust.evidence import MAX_EVIDENCE, Evidence
@@ -44,7 +44,7 @@ from hookline_artifacts.trust.policy import Policy, asked_by_entry, forbidden, o
 from hookline_artifacts.trust.verdict import Proof, judge, subject_of
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable
+    from collections.abc import Callable, Container, Iterable
 
     from hookline_api.bundle import Bundle, BundleArtifact, BundlePlugin
     from hookline_artifacts.package.layouts import Descriptor
@@ -59,6 +59,8 @@ _NO_EVIDENCE: Final = (
 _MAX_KNOWN: Final = 4096
 _MAX_RECORD: Final = 4096
 _YOUNG_S: Final = 600.0
+SOUGHT_S: Final = 120.0
+"""How long after a change of the policies what runs is left alone while its plugin's signatures are looked for."""
 
 _Identity = tuple[str, str, str]
 _Verdict = tuple[_Identity, str]
@@ -79,7 +81,17 @@ class Trust:
     ``folder`` is where evidence is kept; ``key`` authenticates what was found out, and is this sidecar's own.
     """
 
-    def __init__(self, files: PolicyFiles, *, folder: Path, key: bytes, store: ArtifactStore) -> None:
+    def __init__(
+        self,
+        files: PolicyFiles,
+        *,
+        folder: Path,
+        key: bytes,
+        store: ArtifactStore,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._now = now
+        self._changed = now()
         self.fetch: FetchBlob | None = None
         """Set by a source that can fetch blobs."""
         self.refused: Counter[tuple[str, str]] = Counter()
@@ -115,6 +127,7 @@ class Trust:
         if changed:
             self._told.clear()
             self._proofs.clear()
+            self._changed = self._now()
         return changed
 
     async def changed(self) -> None:
@@ -175,9 +188,11 @@ class Trust:
     ) -> list[tuple[BundlePlugin, LoadError]]:
         """The entries of a bundle that may not run, and why.
 
-        Of plugins that are ``busy`` the signatures are being looked for: of these only the settings are judged.
+        Of plugins that are ``busy`` the signatures are being looked for: of these only the settings are judged, for
+        ``SOUGHT_S`` after the policies have changed. An operator could keep them busy for ever.
         """
         found = []
+        busy = busy if self._now() - self._changed < SOUGHT_S else ()
         for entry in bundle.plugins if self.configured else ():
             try:
                 if entry.name in busy and entry.artifact is not None:
@@ -317,7 +332,7 @@ class Trust:
             path = await in_thread(self._store.module, artifact.sha256)
             if path is None:
                 raise FetchError("its module in the state folder is gone or damaged")
-            self._versions[artifact.sha256] = await in_thread(_own_version, path)
+            self._versions[artifact.sha256] = await in_thread(_own_version, path, artifact.sha256)
             while len(self._versions) > _MAX_KNOWN:
                 del self._versions[next(iter(self._versions))]
         own = self._versions[artifact.sha256]
@@ -427,11 +442,18 @@ class Trust:
 def _identity(entry: BundlePlugin) -> _Identity:
     """What is judged: other settings, another artifact and other evidence are judged anew."""
     evidence = entry.artifact.evidence if entry.artifact is not None else None
-    return entry.name, entry.revision, evidence.sha256 if evidence is not None else ""
+    return entry.name, entry.full_revision, evidence.sha256 if evidence is not None else ""
 
 
-def _own_version(path: Path) -> str | None:
-    info = inspect_file(path)
+def _own_version(path: Path, sha256: str) -> str | None:
+    """What a module tells, of bytes that are hashed here: its file may be another by now. Raises FetchError."""
+    try:
+        module = path.read_bytes()
+    except OSError:
+        module = b""
+    if hashlib.sha256(module).hexdigest() != sha256:
+        raise FetchError("its module in the state folder is gone or damaged")
+    info = inspect_module(module)
     return None if info.description is None else PluginDescription.from_json(info.description).version
 
 
