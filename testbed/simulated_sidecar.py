@@ -29,6 +29,7 @@ from hookline_api.distribution import (
     UnavailableSource,
     parse_to_sidecar,
 )
+from hookline_api.standing import policy_of
 from waiting import PATIENCE_S
 
 if TYPE_CHECKING:
@@ -83,6 +84,8 @@ class SimulatedSidecar:
         self.bundles = 0
         """Messages with a bundle that came."""
         self.placeholders: list[tuple[str, str]] = []
+        self.may_go_on: set[str] = set()
+        """Placeholders in whose stead a real sidecar goes on with what it ran before."""
         """The plugins of which a bundle that came had no module, and why not: one for each time."""
         self.authority: AuthorityMessage | None = None
         """The newest authorities that it was told of."""
@@ -125,11 +128,13 @@ class SimulatedSidecar:
                         told = told.model_copy(update={"bundle": Bundle(plugins=plugins)})
                     if isinstance(told, BundleMessage):
                         self.bundles += 1
+                        empty = [each for each in told.bundle.plugins if each.artifact is None]
                         self.placeholders += [
-                            (each.name, each.failure.message if each.failure is not None else "")
-                            for each in told.bundle.plugins
-                            if each.artifact is None
+                            (each.name, each.failure.message if each.failure is not None else "") for each in empty
                         ]
+                        self.may_go_on = {
+                            each.name for each in empty if policy_of(each.failure_policy, each.failure) == "LastGood"
+                        }
                         if deadline is not None:
                             deadline.cancel()
                         deadline = await self._take(told, socket)

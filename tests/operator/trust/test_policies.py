@@ -31,6 +31,7 @@ async def test_a_new_policy_takes_out_what_it_forbids_and_touches_nothing_else(
     name = policies.apply("signed", signatures=wants(keys[0]))
     await sidecar.until(lambda: "guard" not in sidecar.runs())
     await eventually(lambda: tenant.ready("guard") == ("False", "SignatureFailed"), "SignatureFailed")
+    assert sidecar.may_go_on == set(), "a sidecar would run it still"
     taken_out = sidecar.placeholders[placeholders:]
     assert {each for each, _ in taken_out} == {"guard"}
     assert name in taken_out[-1][1]
@@ -61,6 +62,7 @@ async def test_what_settings_a_policy_forbids_is_taken_out_at_once_by_each_repli
         await sidecar.until(lambda sidecar=sidecar: not sidecar.runs())
         assert "spec.limits.memory" in sidecar.placeholders[-1][1]
         assert name in sidecar.placeholders[-1][1]
+        assert sidecar.may_go_on == set(), "a sidecar would run it still"
     await eventually(lambda: tenant.ready("guard") == ("False", "PolicyForbids"), "PolicyForbids")
     assert "spec.limits.memory" in told()[2]
     assert told("Verified")[:2] == ("False", "PolicyForbids")
