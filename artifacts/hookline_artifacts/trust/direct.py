@@ -32,6 +32,11 @@ MAX_DIRECT: Final = 64
 """Signatures that are looked at, of each kind."""
 
 
+MAX_PAIRS: Final = 4096
+"""Of a signature and a key that are tried for one requirement: a third of a second. Whoever wrote the resource may have
+written both."""
+
+
 class Why(NamedTuple):
     """Why none counts: how near the one came that came nearest, what was wrong with it, and what to do."""
 
@@ -82,6 +87,7 @@ class Direct:
         self._read = read
         self._bytes: bytes | None = None
         self._left = _MAX_HASHED
+        self._pairs = MAX_PAIRS
 
     def detached(self, authority: Authority) -> tuple[Signature, PublicKey] | None:
         """One by an Ed25519 signer, with the key; None where none counts."""
@@ -101,6 +107,8 @@ class Direct:
 
     def _signer(self, authority: Authority, signature: Signature) -> PublicKey | None:
         for key in authority.keys:
+            if not self._may_try():
+                return None
             if self.covers_manifest(signature, key):
                 return key
         for key in authority.keys:
@@ -120,6 +128,8 @@ class Direct:
         for signature in self._blobs:
             raw = message_signature(signature.payload) or b""
             for key in authority.keys:
+                if not self._may_try():
+                    return None
                 if self._is_of_file(key, raw):
                     return signature, key
             self._wrong(3, f"its signature is of another file, or not by {authority.label:.48}", "have them sign it")
@@ -136,6 +146,13 @@ class Direct:
             return False
         file = self._file()
         return bool(file) and key.has_signed(raw, file)
+
+    def _may_try(self) -> bool:
+        """Whether one more pair of a signature and a key may be tried; counts it."""
+        self._pairs -= 1
+        if self._pairs < 0:
+            self._wrong(4, f"of its signatures and the keys {MAX_PAIRS} pairs are tried", "remove old ones")
+        return self._pairs >= 0
 
     def _file(self) -> bytes:
         """The module's bytes, for one more key and signature; none where they cannot be had or were tried enough."""

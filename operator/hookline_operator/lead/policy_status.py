@@ -29,13 +29,14 @@ from hookline_api.policies import (
 )
 from hookline_api.status import Condition
 from hookline_api.text import readable
+from hookline_artifacts.threads import in_thread, on_behalf_of
 from hookline_operator.cluster.kube import MANAGER, Kube, KubeError, path
 from hookline_operator.cluster.rulings import known_of, rule
 from hookline_operator.metrics import PolicyCounts
 from hookline_operator.rations import Ration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from hookline_artifacts.trust.policy import Policy
     from hookline_operator.cluster.catalogue import Catalogue
@@ -56,6 +57,7 @@ _BROKEN: Final = frozenset({KEYS_UNREADABLE, NOT_UNDERSTOOD})
 _GATHER_S: Final = 0.5
 """How long changes are gathered: policies and plugins mostly come in crowds."""
 _SLICE: Final = 50
+_SHARE: Final = "policies"
 _WRITE_EVERY_S: Final = 2.0
 _FIRST_S: Final = 2.0
 _LAST_S: Final = 60.0
@@ -177,13 +179,13 @@ class PolicyStatuses:
         dirty, self._dirty = self._dirty, {}
         for number, key in enumerate(dirty):
             try:
-                self._judge_one(key)
+                await self._judge_one(key)
             except Exception:  # a defect of ours: one plugin must not end all
                 log.exception("what policies say of plugin '%s/%s' could not be found out", *key)
             if number % _SLICE == _SLICE - 1:  # thousands, after a change of a policy: others have work too
                 await asyncio.sleep(0)
 
-    def _judge_one(self, key: Key) -> None:
+    async def _judge_one(self, key: Key) -> None:
         plugin, old = self._catalogue.plugin(key), self._entries.get(key)
         if plugin is None:
             self._replace(key, self._entries.pop(key, None), None)
@@ -193,19 +195,17 @@ class PolicyStatuses:
         same = old is not None and old.seen == seen
         if old is not None and same and old.applying is applying:
             return
-        entry = _Entry(seen, applying)
-        known, read = None, False
+        entry, kept = _Entry(seen, applying), old.verdicts if old is not None and same else {}
         for policy in applying:
-            before = old.verdicts.get(policy.name) if old is not None and same else None
+            before = kept.get(policy.name)
             if before is not None and before.policy is policy:
                 entry.verdicts[policy.name] = before
-                continue
-            if not read:
-                known, read = known_of(plugin, revision), True
-            # Nothing of a resource that is not valid runs, whatever policies say.
-            ruling = rule(policy, known) if known is not None else None
-            refused, unknown = (bool(ruling.refused), ruling.unknown) if ruling is not None else (False, False)
-            entry.verdicts[policy.name] = _Verdict(policy, refused, unknown)
+        others = [each for each in applying if each.name not in entry.verdicts]
+        if revision is not None and any(each.requirement is not None for each in others):
+            with on_behalf_of(_SHARE):  # signatures may be verified: milliseconds for each
+                entry.verdicts |= await in_thread(_verdicts, others, plugin, revision)
+        elif others:
+            entry.verdicts |= _verdicts(others, plugin, revision)
         self._entries[key] = entry
         self._replace(key, old, entry)
 
@@ -240,7 +240,7 @@ class PolicyStatuses:
             if page.settled == made_of:
                 continue
             before = _status(policy)
-            status = self._status(policy, in_force.get(name), before)
+            status = self._status(policy, before, await self._refusals(in_force.get(name), self._tallies[name]))
             if status == before:
                 page.settled = made_of
             else:
@@ -285,10 +285,11 @@ class PolicyStatuses:
         return seconds
 
     def _status(
-        self, known: KnownPolicy, in_force: Policy | None, before: PluginTrustPolicyStatus
+        self, known: KnownPolicy, before: PluginTrustPolicyStatus, refusals: list[Refusal]
     ) -> PluginTrustPolicyStatus:
         """What is true of a policy now."""
         tally = self._tallies.get(known.name) or _Tally()
+        in_force = next((each for each in self._policies.in_force() if each.name == known.name), None)
         enforced = known.shown.mode == "Enforce"
         reason, message = _reason(known, in_force, tally)
         ready = {READY: "True", SELECTS_NOTHING: "True", JUDGING: "Unknown"}.get(reason, "False")
@@ -305,23 +306,17 @@ class PolicyStatuses:
             refused=len(tally.refused) if enforced else 0,
             would_refuse=0 if enforced else len(tally.refused),
             unknown=tally.unknown,
-            refusals=self._refusals(in_force, tally),
+            refusals=refusals,
         )
 
-    def _refusals(self, policy: Policy | None, tally: _Tally) -> list[Refusal]:
+    async def _refusals(self, policy: Policy | None, tally: _Tally) -> list[Refusal]:
         """The first of those that it forbids, by name."""
-        found = []
-        for key in heapq.nsmallest(MAX_REFUSALS, tally.refused):
-            plugin = self._catalogue.plugin(key)
-            why = self._why(policy, plugin) if policy is not None and plugin is not None else ""
-            if why:
-                found.append(Refusal(plugin="/".join(key), message=readable(why, _MAX_MESSAGE - 1)))
-        return found
-
-    def _why(self, policy: Policy, plugin: Plugin) -> str:
-        revision: Revision | None = self._catalogue.current(plugin)
-        known = known_of(plugin, revision)
-        return rule(policy, known).refused if known is not None else ""
+        plugins = [self._catalogue.plugin(key) for key in heapq.nsmallest(MAX_REFUSALS, tally.refused)]
+        found = [(each, self._catalogue.current(each)) for each in plugins if each is not None]
+        if policy is None or not found:
+            return []
+        with on_behalf_of(_SHARE):
+            return await in_thread(_told_of, policy, found)
 
     async def _tell(self, policy: KnownPolicy, kind: str, reason: str, message: str) -> None:
         """One that cannot be written is not worth a failure."""
@@ -380,6 +375,28 @@ def _events(
         names = ", ".join(each.plugin for each in now.refusals[:3]) + (" …" if refused > 3 else "")  # noqa: PLR2004
         verb = "it keeps from running" if enforced else "in the mode Enforce, it would keep from running"
         found.append(("Warning" if enforced else "Normal", REFUSES, f"{verb}: {names}"))
+    return found
+
+
+def _told_of(policy: Policy, plugins: list[tuple[Plugin, Revision | None]]) -> list[Refusal]:
+    """Why a policy forbids each of these, where it does."""
+    told = []
+    for plugin, revision in plugins:
+        known = known_of(plugin, revision)
+        why = rule(policy, known).refused if known is not None else ""
+        if why:
+            told.append(Refusal(plugin=f"{plugin.namespace}/{plugin.name}", message=readable(why, _MAX_MESSAGE - 1)))
+    return told
+
+
+def _verdicts(policies: Iterable[Policy], plugin: Plugin, revision: Revision | None) -> dict[str, _Verdict]:
+    """What policies say of a plugin, by their names."""
+    known, found = known_of(plugin, revision), {}
+    for policy in policies:
+        # Nothing of a resource that is not valid runs, whatever policies say.
+        ruling = rule(policy, known) if known is not None else None
+        refused, unknown = (bool(ruling.refused), ruling.unknown) if ruling is not None else (False, False)
+        found[policy.name] = _Verdict(policy, refused, unknown)
     return found
 
 

@@ -333,7 +333,7 @@ class Bundles:
             asyncio.get_running_loop().call_later(SOUGHT_S + 1, self._expire, key)
         return frozenset(each for each in asks if now - since[each] >= SOUGHT_S)
 
-    def forbids(self, namespace: str, entry: BundlePlugin) -> bool:
+    async def forbids(self, namespace: str, entry: BundlePlugin) -> bool:
         """Whether policies that are enforced forbid an entry that pods have, by all that is known of it here."""
         plugin = self._catalogue.plugin((namespace, entry.name))
         policies = self._policies(plugin) if plugin is not None else ()
@@ -382,3 +382,17 @@ class Bundles:
             self._sought.pop(key, None)
             self._unproven.pop(key, None)
             self._locks.pop(key, None)
+
+
+def _is_unproven(asking: list[Policy], entry: BundlePlugin, revisions: list[Revision]) -> bool:
+    """Whether none of these revisions proves that an entry's artifact is signed as policies ask."""
+    asked, artifact = asked_by_entry(entry), entry.artifact
+    for revision in revisions:
+        with contextlib.suppress(ValidationError):
+            known = revision.parsed()
+            if artifact is not None and (known.artifact.digest, known.artifact.sha256) == (
+                artifact.digest,
+                artifact.sha256,
+            ):
+                asking = [each for each in unproven(asking, known.met) if not proves(each, known.evidence, asked)]
+    return bool(asking)

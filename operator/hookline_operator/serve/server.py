@@ -311,7 +311,9 @@ class Distribution:
         }
         # What a policy forbids by now is nothing to go on with until the others are prepared.
         older = session.settled.bundle.plugins if session.settled is not None and waiting else []
-        waiting -= {each.name for each in older if each.name in waiting and self._bundles.forbids(namespace, each)}
+        for each in older:
+            if each.name in waiting and await self._bundles.forbids(namespace, each):
+                waiting.discard(each.name)
         if waiting and session.settled is not None and bundle is not session.sent:
             # What need not wait goes first: a plugin that is taken away must not stay for another's deadline.
             meanwhile = bundle.with_older(waiting, session.settled)

@@ -325,6 +325,31 @@ def test_not_more_is_hashed_than_a_bound(monkeypatch):
     assert reads == [1]
 
 
+def test_not_more_pairs_are_tried_than_a_bound(monkeypatch):
+    """However many signers a resource names: 160 of them with 64 keys each would take a minute."""
+    monkeypatch.setattr(direct, "MAX_PAIRS", 100)
+    tried = []
+
+    def verify(*args, **more):
+        del args, more
+        tried.append(1)
+        return False
+
+    monkeypatch.setattr(ed25519, "verify", verify)
+    keys = tuple(read_raw(Signer(number).public, what="a key") for number in range(10, 20))
+    signer = Authority(kind="ed25519", label="releases", keys=keys)
+    sha256 = hashlib.sha256(MODULE).hexdigest()
+    wrong = Signature(form="ed25519", payload=b"", signature=bytes(64))
+    evidence = Evidence(digest=f"sha256:{sha256}", signatures=(wrong,) * 5)
+    subject = subject_of(evidence, repository="", plugin="guard", module=sha256, read=lambda: MODULE)
+    with pytest.raises(SignatureError, match="by another key"):
+        judge(Requirement(any_of=(signer,)), evidence, subject, whose="spec.verify")
+    assert len(tried) == 50
+    with pytest.raises(SignatureError, match="100 pairs are tried"):
+        judge(Requirement(any_of=(signer,) * 16), evidence, subject, whose="spec.verify")
+    assert len(tried) == 150
+
+
 async def test_a_record_that_was_kept_before_signatures_were_is_fetched_again(rig, registry, oci, store):
     """It does not say what is packed beside the module, and that is not the same as nothing."""
     packed = oci.tar({**MANIFEST, "plugin.wasm": MODULE, "plugin.sig": GOOD})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 
 import pytest
 
@@ -11,11 +12,13 @@ from hookline_api.resources import WasmPlugin
 from hookline_operator.cluster.catalogue import Catalogue
 from hookline_operator.cluster.kube import KubeError
 from hookline_operator.cluster.policies import KnownPolicy, Policies
+from hookline_operator.cluster.revisions import Revision, Seal, Template, body_of
 from hookline_operator.cluster.sight import Sights
 from hookline_operator.lead.policy_status import PolicyStatuses
 from hookline_operator.metrics import Metrics
 from hookline_operator.webhooks.dry_run import DryRun, PolicyReview
 from hookline_operator.webhooks.gate import Change, Gate
+from signing import SigningKey
 from waiting import PATIENCE_S, until_true
 
 PLUGINS = 5_000
@@ -204,6 +207,40 @@ def applied(name="guard", **labels):
     return WasmPlugin.model_validate({
         "metadata": {"name": name, "labels": labels}, "spec": {"source": {"oci": {"reference": "r.example/p:1"}}},
     })  # fmt: skip
+
+
+async def test_evidence_that_is_kept_is_not_verified_on_the_event_loop(policies, monkeypatch):
+    """A key that is rotated has it verified anew for all plugins: milliseconds for each, and calls go on meanwhile."""
+    threads = []
+
+    def proves(policy, evidence, asked):
+        del policy, asked
+        threads.append(threading.current_thread())
+        return evidence == "signed"
+
+    monkeypatch.setattr("hookline_operator.cluster.rulings.proves", proves)
+    catalogue, api = Catalogue(), Api()
+    found = plugin(1)
+    catalogue.put_plugin(found, gone=False)
+    artifact = {"digest": "sha256:" + "0" * 64, "sha256": "0" * 64, "size": 3, "layout": "raw", "reference": "r/a:v1"}
+    template = Template(
+        plugin="guard-00001", spec=found["spec"], artifact=artifact, hooks=[], imports=[], inputs={}, evidence="signed"
+    )
+    body = body_of(
+        namespace="team-1", plugin="guard-00001", uid="1", number=1, template=template.text().encode(), seal=Seal()
+    )  # fmt: skip
+    catalogue.put_revision(("team-1", "guard"), None, Revision.of(body, Seal()))
+    key = {"pem": SigningKey().pem}
+    await policies.put(document("signed", signatures={"anyOf": [{"key": key}]}))
+    statuses = PolicyStatuses(api, catalogue, policies, Metrics(), leads=lambda: True)
+    running = asyncio.create_task(statuses.run())
+    try:
+        await until_true(lambda: asyncio.sleep(0, bool(api.applied)), "a status")
+    finally:
+        running.cancel()
+    assert api.applied["signed"]["matched"] == 1
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 async def test_a_policy_that_is_not_understood_keeps_nobody_from_applying(policies):
