@@ -394,5 +394,9 @@ def _is_unproven(asking: list[Policy], entry: BundlePlugin, revisions: list[Revi
                 artifact.digest,
                 artifact.sha256,
             ):
-                asking = [each for each in unproven(asking, known.met) if not proves(each, known.evidence, asked, known.artifact)]
+                asking = [
+                    each
+                    for each in unproven(asking, known.met)
+                    if not proves(each, known.evidence, asked, known.artifact)
+                ]
     return bool(asking)
