@@ -250,7 +250,9 @@ class _Judge:
         signers = _every(self._asked)
         if self._repository == "" and signers and all(each.ed25519 is None for each in signers):
             self._warn(
-                self._where, "such signatures are kept in a registry, and the source is none: the plugin will not run"
+                self._where,
+                "the source is no registry: such a signature has to lie beside it, under its name with "
+                ".sigstore.json behind (cosign sign-blob --bundle)",
             )
 
     def _key(self, placed: _Placed) -> PublicKey | None:

@@ -68,8 +68,8 @@ async def test_what_can_be_met_is_allowed_without_a_word(client, verify):
         ({"keys": [pem(short_rsa())]}, "spec.verify.keys[0]: is an RSA key of 1024 bits, and 2048 to 8192"),
         ({"keys": [pem(dsa_key())]}, "spec.verify.keys[0]: is none of ECDSA on P-256, P-384 or P-521, RSA"),
         ({"keys": [off_the_curve()]}, "spec.verify.keys[0]: is not a public key in PEM"),
-        ({"ed25519": [SMALL_ORDER]}, "spec.verify.ed25519[0]: is an Ed25519 point of small order"),
-        ({"anyOf": [{"ed25519": {"key": SMALL_ORDER}}]}, "spec.verify.anyOf[0].ed25519.key: is an Ed25519 point"),
+        ({"ed25519": [SMALL_ORDER]}, "spec.verify.ed25519[0]: is no Ed25519 key: its point is of small order"),
+        ({"anyOf": [{"ed25519": {"key": SMALL_ORDER}}]}, "spec.verify.anyOf[0].ed25519.key: is no Ed25519 key"),
         ({"allOf": [key("k")]}, "spec.verify.allOf[0].key.pem: is not a public key in PEM"),
         (attested(signers=[key("k")]), "spec.verify.attestations[0].signers[0].key.pem: is not a public key"),
         ({"anyOf": [{"key": {"from": {"file": "keys"}}}]},
@@ -150,12 +150,12 @@ async def test_what_is_legal_and_risky_is_allowed_with_a_warning(client, verify,
 @pytest.mark.parametrize(
     ("source", "says"),
     [
-        ({"configMap": {"name": "m"}}, "spec.verify: such signatures are kept in a registry, and the source is none"),
-        ({"http": {"url": "https://h/x", "sha256": "0" * 64}}, "spec.verify: such signatures are kept in a registry"),
+        ({"configMap": {"name": "m"}}, "spec.verify: the source is no registry: such a signature has to lie beside it"),
+        ({"http": {"url": "https://h/x", "sha256": "0" * 64}}, "spec.verify: the source is no registry"),
     ],
 )
-async def test_cosigns_signatures_are_kept_in_registries_alone(client, source, says):
-    """Another source would wait for one in vain."""
+async def test_cosigns_signatures_of_other_sources_lie_beside_them(client, source, says):
+    """Whoever signs in a registry only would wait in vain."""
     answer = await ask(client, VALIDATE_PATH, review(plugin({"keys": [GOOD]}, source=source), kind="WasmPlugin"))
     assert answer["warnings"][0].startswith(says)
     answer = await ask(client, VALIDATE_PATH, review(plugin({"ed25519": [RAW]}, source=source), kind="WasmPlugin"))
