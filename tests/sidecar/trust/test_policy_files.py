@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from hookline_api.resources import LabelSelector
-from hookline_sidecar.control.sources import policies as policies_module
 from hookline_sidecar.cli import standing_policies
+from hookline_sidecar.control.sources import policies as policies_module
 from hookline_sidecar.control.sources.policies import PolicyFiles, may_select, own_namespace
 from trust_policies import SIGNER, Policies, policy
 
