@@ -31,7 +31,7 @@ from hookline_artifacts.module.describe import PluginDescription, described_by
 from hookline_artifacts.net.addresses import AddressPolicy
 from hookline_artifacts.net.body import Body
 from hookline_artifacts.net.proxies import NO_PROXIES, Proxies
-from hookline_artifacts.net.transport import OF_A_URL, StatusError, Transport
+from hookline_artifacts.net.transport import OF_A_URL, AwayError, StatusError, Transport
 from hookline_artifacts.net.urls import foreign, shown
 from hookline_artifacts.package import layouts
 from hookline_artifacts.package.search import Search
@@ -116,14 +116,33 @@ class Fetcher:
             return await (await self.routes(source, access=access, base=base)).resolve()
 
     async def signatures(
-        self, source: OCISource, digest: str, *, access: RegistryAccess = _NO_ACCESS, base: Path | None = None
+        self,
+        source: OCISource,
+        digest: str,
+        *,
+        access: RegistryAccess = _NO_ACCESS,
+        base: Path | None = None,
+        enough: Callable[[Evidence], bool] | None = None,
     ) -> Evidence:
-        """Every signature that the source's repository has for a digest; nothing of them is verified."""
+        """Every signature that the source's repository has for a digest; nothing of them is verified.
+
+        Where those of a mirror are not ``enough``, the reference's own registry is asked for its, too: an artifact may
+        be signed again after it was mirrored. ``enough`` is called in a thread.
+        """
         async with self._bounded(f"the signatures of {source.reference}"):
             routes = await self.routes(source, access=access, base=base)
             found = await collect(routes, digest)
             if not found.signatures and routes.unasked is not None:
                 raise routes.unasked  # it may have some there
+            own = routes.own() if enough is not None else None
+            if own is not None and enough is not None and not await in_thread(enough, found):
+                try:
+                    more = await collect(own, digest)
+                    found = dataclasses.replace(found, signatures=(*more.signatures, *found.signatures))
+                except AwayError:
+                    own.pass_over()
+                except (FetchError, VerifyError):
+                    pass  # what a mirror has is all that there is
             return found
 
     async def fetch_oci(

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from hookline_artifacts.errors import FetchError, LoadError, VerifyError, WrongBytesError
@@ -95,6 +95,18 @@ class Routes:
         """Who answered last: what belongs together is asked there first."""
         self.unasked: FetchError | None = None
         """Why somebody could not be asked for what another did not have."""
+
+    def own(self) -> Routes | None:
+        """The reference's own registry alone, asked briefly; None where it is that already, or is away."""
+        way = self.ways[-1]
+        if len(self.ways) == 1 or self._absences.seconds(way.key) is not None:
+            return None
+        brief = replace(way, repository=way.brief)
+        return Routes([brief], self._absences, what=self._what, seconds=self._share)
+
+    def pass_over(self) -> None:
+        """Nobody answers there: it is not asked again for a while where others can be."""
+        self._absences.note(self.ways[-1].key)
 
     async def resolve(self) -> str:
         """The digest that the reference means now, of the first that answers."""

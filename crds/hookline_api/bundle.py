@@ -141,7 +141,7 @@ class BundlePlugin(Outbound):
         DANGER: a name for people and reports. Who chooses the settings finds two that have the same in minutes, so
         nothing may be believed of one because it was proven of the other: that is ``full_revision``.
         """
-        return self.full_revision[:_REVISION]
+        return revision_of(self.full_revision)
 
     @property
     def full_revision(self) -> str:
@@ -215,6 +215,11 @@ class BundlePlugin(Outbound):
                 target[last] = REDACTED
         credentials = dict.fromkeys(self.credentials, REDACTED)
         return self.model_copy(update={"config": Config(config), "credentials": credentials, "seal": None})
+
+
+def revision_of(full_revision: str) -> str:
+    """The name of a ``full_revision``, as it is shown and compared."""
+    return full_revision[:_REVISION]
 
 
 class Bundle(Resource):

@@ -229,12 +229,18 @@ def _paths(text: str) -> tuple[Path, ...]:
 
 def _trust_policies(options: argparse.Namespace) -> tuple[Path, ...]:
     given: tuple[Path, ...] = options.trust_policy or ()
+    return tuple(dict.fromkeys((*standing_policies(TRUST_POLICIES), *given)))
+
+
+def standing_policies(place: Path) -> tuple[Path, ...]:
+    """The place of policies, unless it is known that nothing is there: a link that leads nowhere is something."""
     try:
-        is_there = TRUST_POLICIES.exists()
-    except OSError:  # something is, and that it cannot be read is told where it is read
-        is_there = True
-    standing = (TRUST_POLICIES,) if is_there else ()
-    return tuple(dict.fromkeys((*standing, *given)))
+        place.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    except OSError:
+        pass  # what cannot be looked at is not nothing: it is told, and nothing is loaded
+    return (place,)
 
 
 def _operator(parser: argparse.ArgumentParser, options: argparse.Namespace) -> OperatorSettings | None:

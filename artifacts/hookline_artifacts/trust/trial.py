@@ -137,13 +137,20 @@ class Trial:
             return None
         try:
             evidence = Evidence.read(kept)
-            module = previous.sha256 if previous is not None and previous.digest == digest else ""
+        except VerifyError:
+            return None
+        module = previous.sha256 if previous is not None and previous.digest == digest else ""
+        return evidence if evidence.digest == digest and self.proves(evidence, module=module) else None
+
+    def proves(self, evidence: Evidence, *, module: str = "") -> bool:
+        """Whether evidence proves all that is asked, as far as that is known without the module's bytes."""
+        try:
             subject = self._subject(evidence, module=module)
             for whose, _, requirement in self._requirements():
                 judge(requirement, evidence, subject, whose=whose)
         except VerifyError:
-            return None
-        return evidence if evidence.digest == digest else None
+            return False
+        return True
 
     def unanswered(self, error: FetchError, digest: str) -> Evidence:
         """What is known of signatures that cannot be had: nothing. Raises the error, unless they are for audits alone.

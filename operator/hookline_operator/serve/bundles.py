@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from hookline_api import bundle as bundle_json
 from hookline_api import json_cost
-from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
+from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure, revision_of
 from hookline_api.distribution import BundleMessage
 from hookline_api.resources import FailurePolicy, Probation, Rollout, granted
 from hookline_api.selectors import selects
@@ -63,8 +63,13 @@ class Offer:
 
     selector: Selector
     entry: BundlePlugin
-    revision: str
-    """``entry.revision``, which takes time to compute."""
+    full_revision: str
+    """``entry.full_revision``, which takes time to compute."""
+
+    @property
+    def revision(self) -> str:
+        """``entry.revision``."""
+        return revision_of(self.full_revision)
 
     @property
     def evidence(self) -> str:
@@ -164,7 +169,7 @@ class Bundles:
             for each in offers
             for part in (
                 each.entry.name,
-                each.revision,
+                each.full_revision,
                 each.evidence,
                 repr(each.entry.failure),
                 repr(each.entry.probation),
@@ -254,7 +259,7 @@ class Bundles:
             closed = placeholder.failure_policy.model_copy(update={"verify": "Closed"})
             placeholder = placeholder.model_copy(update={"failure_policy": closed})
         entry = stands(last, failure, policy, placeholder=placeholder)
-        return (Offer(selector, entry, entry.revision) if entry is not None else None), lasting
+        return (Offer(selector, entry, entry.full_revision) if entry is not None else None), lasting
 
     def _forbids(self, plugin: Plugin, failure: LoadFailure) -> bool:
         """Whether a failure may be that of a policy: of what nobody knows, nothing goes on then."""

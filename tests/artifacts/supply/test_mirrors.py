@@ -252,6 +252,31 @@ async def test_signatures_come_from_where_they_are(serve, fetcher, oci, module, 
     )
 
 
+async def test_where_a_mirror_has_only_old_signatures_the_registry_is_asked_for_its_own(
+    serve, make_fetcher, oci, module
+):
+    """An artifact is signed with a new key after it was mirrored; what is enough asks nobody else."""
+    mirror, origin = await serve(), await serve()
+    digest = mirror.put("x:v1", oci.manifest(module), module)
+    sign(mirror, oci, "x", digest, signature=b"b2xk")
+    fetcher = make_fetcher(attempts=1)
+    async with FaultProxy(*origin.host.split(":")) as proxy:
+        wanted = OCISource(reference=f"127.0.0.1:{proxy.port}/x:v1", insecure=True, mirrors=[f"http://{mirror.host}/x"])
+
+        async def found(enough):
+            evidence = await fetcher.signatures(wanted, digest, enough=enough)
+            return [each.signature for each in evidence.signatures]
+
+        assert await found(lambda evidence: evidence.signatures[0].signature == b"old") == [b"old"]
+        assert not [path for path in origin.paths() if path.endswith(".sig")]
+        assert await found(lambda _: False) == [b"old"]  # it has not even the artifact
+        origin.put("x:v1", oci.manifest(module), module)
+        sign(origin, oci, "x", digest, signature=b"bmV3")
+        assert await found(lambda _: False) == [b"new", b"old"]
+        await proxy.refuse()
+        assert await found(lambda _: False) == [b"old"]
+
+
 async def test_no_signature_is_not_said_where_the_registry_did_not_answer(serve, make_fetcher, oci, module):
     """It may have one: that is a failure that passes, and no verdict."""
     mirror, origin = await serve(), await serve()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 from hookline_api.policies import PluginTrustPolicySpec
 from hookline_artifacts.trust.policy import Policy
@@ -88,3 +89,18 @@ async def test_what_is_not_signed_as_policies_ask_now_is_nothing_to_go_on_with()
     assert await bundles.forbids("shop", entry)
     asked = ()
     assert not await bundles.forbids("shop", other)
+
+
+async def test_a_bundle_is_of_what_is_offered_now_whatever_has_the_same_revision(monkeypatch):
+    """Whoever chooses the settings finds two with the same twelve digits: one that is allowed, and one that is not."""
+    catalogue = Catalogue()
+    catalogue.put_plugin(_plugin(1), gone=False)
+    first, second = _kept(), _kept(spec=SPEC | {"priority": 7})
+    catalogue.put_revision(("shop", "guard-1"), None, first)
+    bundles = Bundles(catalogue, _NoObjects(), key=lambda: b"k" * 32)
+    pod = SimpleNamespace(namespace="shop", labels={})
+    monkeypatch.setattr("hookline_operator.serve.bundles.revision_of", lambda _: "c0ffeec0ffee")
+    assert [each.priority for each in (await bundles.of_pod(pod)).bundle.plugins] == [0]
+    catalogue.put_revision(("shop", first.name), first, None)
+    catalogue.put_revision(("shop", second.name), None, second)
+    assert [each.priority for each in (await bundles.of_pod(pod)).bundle.plugins] == [7]

@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from hookline_api.resources import LabelSelector
+from hookline_sidecar.cli import standing_policies
 from hookline_sidecar.control.sources import policies as policies_module
 from hookline_sidecar.control.sources.policies import PolicyFiles, may_select, own_namespace
 from trust_policies import SIGNER, Policies, policy
@@ -90,6 +91,22 @@ async def test_a_file_that_breaks_keeps_its_policies_and_one_that_is_deleted_doe
     aside.rename(folder.path)
     await files.read()
     assert files.problems == ()
+
+
+async def test_a_place_of_policies_that_leads_nowhere_is_broken_and_not_absent(tmp_path):
+    """An image's link to a volume that is not mounted must not open what it closes."""
+    assert standing_policies(tmp_path / "trust") == ()
+    assert standing_policies(tmp_path / "none" / "trust") == ()
+    (tmp_path / "file").touch()
+    assert standing_policies(tmp_path / "file" / "trust") == ()
+    for target in ("gone", "trust"):
+        link = tmp_path / "trust"
+        link.symlink_to(target)
+        files = PolicyFiles(standing_policies(link), namespace=None)
+        await files.read()
+        assert files.configured
+        assert "cannot be read" in files.problems[0]
+        link.unlink()
 
 
 async def test_a_folder_whose_files_are_all_called_something_else_is_broken(tmp_path):

@@ -331,10 +331,10 @@ class OperatorSource:
         if entry.artifact is None:
             failure = entry.failure or LoadFailure(cause="fetch", message="the operator has no module for it")
             return Wanted(key=f"{entry.revision} {failure}", failure=failure, **common)
-        evidence = entry.artifact.evidence
+        evidence, revision = entry.artifact.evidence, entry.full_revision
         return Wanted(
             # Other signatures of the same artifact have to be verified again, and change nothing of what runs.
-            key=entry.revision if evidence is None else f"{entry.revision} {evidence.sha256}",
+            key=revision if evidence is None else f"{revision} {evidence.sha256}",
             resolve=functools.partial(self._resolve, entry),
             failure=entry.failure,
             checked=True,
