@@ -213,8 +213,8 @@ async def test_evidence_that_is_kept_is_not_verified_on_the_event_loop(policies,
     """A key that is rotated has it verified anew for all plugins: milliseconds for each, and calls go on meanwhile."""
     threads = []
 
-    def proves(policy, evidence, asked):
-        del policy, asked
+    def proves(policy, evidence, asked, artifact):
+        del policy, asked, artifact
         threads.append(threading.current_thread())
         return evidence == "signed"
 

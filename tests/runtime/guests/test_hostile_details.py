@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 
 import orjson
@@ -46,7 +47,8 @@ async def test_a_schema_of_an_old_draft_does_not_quote_the_settings(compiler, tm
     schema = {"$schema": "http://json-schema.org/draft-03/schema#", "properties": {"k": {"type": "z"}}}
     wasm = tmp_path / "m.wasm"
     wasm.write_bytes(wasmtime.wat2wasm(wat.module(hooks={"route": "(i64.const 0)"})))
-    job = Job(wasm=wasm, sha256="0" * 64, fuel=False, schema=schema, config={"k": "S3CRET"})
+    sha256 = hashlib.sha256(wasm.read_bytes()).hexdigest()
+    job = Job(wasm=wasm, sha256=sha256, fuel=False, schema=schema, config={"k": "S3CRET"})
     with pytest.raises(ConfigError) as refused:
         await compiler.prepare(job)
     assert "S3CRET" not in str(refused.value)
