@@ -234,8 +234,16 @@ class Bundle(Resource):
 
     @property
     def version(self) -> str:
-        """The bundle's own content hash, twelve hex digits. Failures do not count: they change nothing."""
+        """The bundle's own content hash, twelve hex digits. Failures do not count: they change nothing.
+
+        A name, as ``BundlePlugin.revision`` is: whether two bundles are the same is told by ``full_version``.
+        """
         return _digest([[p.name, p.namespace, p.revision, *_proof(p)] for p in self.plugins])[:12]
+
+    @property
+    def full_version(self) -> str:
+        """The SHA-256, in hexadecimal, of all that counts in ``version``."""
+        return _digest([[p.name, p.namespace, p.full_revision, *_proof(p)] for p in self.plugins])
 
     def redacted(self) -> Bundle:
         """The same with every value that came from a Secret replaced."""

@@ -433,7 +433,7 @@ class Supervisor:
             # Not what the slots are when the workers have it: what is told of it has to be true then too.
             wants = self._wants
             wanted_as = wants.version if wants is not None and self._slots.settled else None
-            if running is not None and bundle.version == running.version:
+            if running is not None and bundle.full_version == running.full_version:
                 await self._workers.discard()
                 # The same plugins; what failed beside them may have changed.
                 self._deployment.adopt(bundle, known_as=wanted_as)

@@ -142,7 +142,7 @@ class Workers:
         given = _Given(bundle=bundle, numbers=numbers, before=tuple(before), modules=dict(modules))
         async with self._deploying:
             held = self._held
-            same = held is not None and held.bundle.version == bundle.version and held.behind == given.behind
+            same = held is not None and held.bundle.full_version == bundle.full_version and held.behind == given.behind
             if same and self.prepared(bundle.version):
                 self._held = given
                 return

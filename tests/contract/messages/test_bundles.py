@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hookline_api.bundle import REDACTED, Bundle, BundlePlugin
+from hookline_api.bundle import REDACTED, Bundle, BundlePlugin, LoadFailure
 
 _ARTIFACT = {"digest": "sha256:1", "sha256": "a" * 64, "size": 1, "layout": "file", "reference": "p.wasm"}
 
@@ -202,3 +202,13 @@ def test_an_error_about_a_bundle_quotes_no_value():
     with pytest.raises(ValueError, match="1 validation error") as caught:
         _plugin(config="s3cret")
     assert "s3cret" not in str(caught.value)
+
+
+def test_bundles_whose_names_are_the_same_are_told_apart(monkeypatch):
+    """Who chooses settings finds two with the same twelve digits in minutes; here all names are the same."""
+    monkeypatch.setattr("hookline_api.bundle._REVISION", 0)
+    one, other = (Bundle(plugins=[BundlePlugin(name="guard", priority=number)]) for number in (1, 2))
+    assert one.version == other.version
+    assert one.full_version != other.full_version
+    failed = one.plugins[0].model_copy(update={"failure": LoadFailure(cause="fetch", message="it is away")})
+    assert Bundle(plugins=[failed]).full_version == one.full_version
