@@ -19,7 +19,7 @@ from local_ports import reserve_ports
 from waiting import PATIENCE_S
 
 ACCOUNT = f"--as=system:serviceaccount:{NAMESPACE}:hookline-operator"
-CRDS = ("wasmplugins.hookline.dev", "wasmpluginrevisions.hookline.dev")
+CRDS = ("wasmplugins.hookline.dev", "wasmpluginrevisions.hookline.dev", "plugintrustpolicies.hookline.dev")
 # The Prometheus Operator's, whose definitions this API server lacks.
 NOT_HERE = {"ServiceMonitor", "PodMonitor", "PrometheusRule"}
 MONITORS_OFF = {name: {"enabled": False} for name in ("serviceMonitor", "podMonitor", "prometheusRule")}

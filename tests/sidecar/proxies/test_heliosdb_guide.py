@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 import yaml
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from heliosdb_packages import pack, public_key, signature
 from hookline_api.bundle import Bundle
 from waiting import until
 
@@ -186,17 +188,29 @@ async def test_7_an_audit_plugin_sees_every_statement(sidecar, guests):
     until(counted, "3000 statements in the log")
 
 
-async def test_8_a_module_is_pinned_by_its_digest(sidecar, heliosdb_guard, guests):
-    """One that differs never replaces it; a signature that is asked for is refused."""
-    digest = hashlib.sha256(heliosdb_guard).hexdigest()
-    assert _manifest(8)["spec"]["sha256"] == "SHA256_OF_THE_MODULE"
-    _put(sidecar, 8, heliosdb_guard, sha256=digest)
+async def test_8_a_package_runs_if_a_key_of_the_folder_has_signed_it(sidecar, heliosdb_guard, guests):
+    """Signed as HeliosDB's tool does. One by another key never replaces it, nor does one that is not pinned."""
+    key, other = (Ed25519PrivateKey.generate() for _ in range(2))
+    trust = sidecar.folder.path / "trust"
+    trust.mkdir()
+    (trust / "acme.pub").write_text(public_key(key))
+
+    def package(module, by):
+        return pack(module, signature(by, module))
+
+    granted = {"hooks": ["pre_query"], "permissions": _manifest(1)["spec"]["permissions"]}
+    _put(sidecar, 8, package(heliosdb_guard, key), **granted)
     sidecar.start()
-    sidecar.folder.write("guard.wasm", guests.saying("another"))
-    sidecar.wait_plugin("guard", state="LastGood")
     assert (await sidecar.ask("pre_query", _DROP))["action"] == "block"
-    _put(sidecar, 8, heliosdb_guard, sha256=digest, verify={"ed25519": ["AAAA"]})
-    sidecar.wait_plugin("guard", failure=lambda failure: failure is not None and "signature" in failure["message"])
+    sidecar.folder.write("guard.tar.gz", package(guests.saying("another"), other))
+    sidecar.wait_plugin("guard", state="LastGood")
+    sidecar.wait_plugin("guard", failure=lambda failure: failure is not None and "not signed" in failure["message"])
+    assert (await sidecar.ask("pre_query", _DROP))["action"] == "block"
+    assert "`spec.sha256`" in _STEPS[8]
+    pinned = hashlib.sha256(heliosdb_guard).hexdigest()
+    _put(sidecar, 8, package(guests.saying("another"), key), sha256=pinned, **granted)
+    sidecar.wait_plugin("guard", failure=lambda failure: failure is not None and "sha256" in failure["message"])
+    assert (await sidecar.ask("pre_query", _DROP))["action"] == "block"
 
 
 async def test_9_a_new_file_takes_over_and_a_bad_one_never_does(sidecar, guests):
