@@ -56,12 +56,12 @@ def _strict(scene: Scene) -> None:
     scene.try_guard("reads")
 
 
-def _refused_or_told(words: str) -> Look:
+def _refused_or_told(words: str, reason: str = "ConfigInvalid") -> Look:
     """By the webhook; where that gives up, as it does on a busy machine, the operator finds it all the same."""
 
     def look(scene: Scene) -> str:
         refused = kubectl_says(f"admission webhook.*{words}")(scene)
-        return refused or condition("Ready", "False", "ConfigInvalid", words)(scene)
+        return refused or condition("Ready", "False", reason, words)(scene)
 
     return look
 
@@ -106,18 +106,17 @@ OF_SETTINGS: Final = [
     Row(
         name="permission", what="a module that imports a function without its permission",
         breaks=_strict,
-        says=(_refused_or_told("kv.read"),),
+        says=(_refused_or_told("kv.read", "PermissionsIncreased"),),
         next_step=r"add (it|kv\.read) to spec\.permissions", mends=_mend, well=WELL,
     ),
     Row(
         name="permission-lenient", what="the same, with `permissionsPolicy: Lenient`",
         breaks=_lenient,
         says=(
-            condition("PermissionsGranted", "False", "", "env.kv_get.*kv.read"),
-            event("PermissionNotGranted"),
-            condition("Ready", "True"),
+            condition("Ready", "False", "PermissionsIncreased", f"kv.read.*{_GOES_ON}"),
+            event("PermissionsIncreased"),
         ),
-        next_step=r"add (it|kv\.read) to spec\.permissions|needs the permission kv\.read", mends=_mend, well=WELL,
+        next_step=r"add (it|kv\.read) to spec\.permissions", mends=_mend, well=WELL,
     ),
     Row(
         name="secret-annotated", what="nothing: a Secret that is only annotated",
