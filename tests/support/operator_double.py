@@ -205,7 +205,10 @@ class OperatorDouble:
             self._runner = None
         if handlers := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(handlers, timeout=PATIENCE_S)  # they end with their connections
-        await asyncio.sleep(0.05)  # and transports one round later
+        # A connection whose handshake is under way is known to nobody but the loop.
+        for transport in list(self._loop._transports.values()):
+            transport.abort()
+        await asyncio.sleep(0.05)  # transports end one round later
 
     @web.middleware
     async def _check(self, request, handler):
