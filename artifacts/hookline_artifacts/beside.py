@@ -1,4 +1,4 @@
-"""Signatures beside a source that is no registry: files whose names are the source's own with an ending.
+"""Signatures beside a source that is not a registry: files whose names are the source's own with an ending.
 
 ``.sig`` is a detached Ed25519 signature, ``.sigstore.json`` a bundle as ``cosign sign-blob --bundle`` writes it. Beside
 a file, ``plugin.sig`` belongs to ``plugin.wasm`` too, as HeliosDB has it. At a URL the ending is put to its path, in a
