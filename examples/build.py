@@ -31,7 +31,7 @@ from typing import Final
 
 HERE: Final = Path(__file__).resolve().parent
 PLUGINS: Final = HERE / "plugins"
-SDK: Final = HERE / "sdk"
+SDK: Final = HERE.parent / "sdk" / "hookline_sdk"
 DEFAULT_CACHE: Final = HERE.parent / ".cache"
 PARALLEL: Final = 2
 

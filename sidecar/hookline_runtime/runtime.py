@@ -22,7 +22,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -108,13 +108,17 @@ class Runtime:
         stats: StatsTable | None = None,
         member: Member | None = None,
         initial_keys: bool = True,
+        stand_in: Callable[[str, Callable[..., Any]], Callable[..., Any]] | None = None,
     ) -> None:
-        """With ``initial_keys``, it is who tidies the store and writes ``kv.initial``; else somebody else does."""
+        """With ``initial_keys``, it is who tidies the store and writes ``kv.initial``; else somebody else does.
+
+        ``stand_in`` is for trials: see ``HostContext``.
+        """
         self._kv = kv
         worker, workers = (0, 1) if member is None else (member.process, member.processes)
         self._cache = cache
         locks = None if member is None else member.path
-        self._context = HostContext(kv=kv, cache=cache, worker=worker, workers=workers, locks=locks)
+        self._context = HostContext(kv=kv, cache=cache, worker=worker, workers=workers, locks=locks, stand_in=stand_in)
         self._initial_keys = initial_keys
         self._stats = stats or StatsTable()
         self._member = member

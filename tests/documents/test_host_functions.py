@@ -24,7 +24,7 @@ NAMES = [name for _, name in HOST_FUNCTIONS]
 LANGUAGES = {"c": "c", "rust": "rust", "go": "go", "ts": "assemblyscript"}
 """How blocks of code are marked, and how examples/build.py calls the language."""
 PARTS = ["type", "permission", "cost", "answers", "errors"]
-SDK = "../../../../examples/sdk"
+SDK = "../../../../sdk/hookline_sdk"
 """As seen from a plugin in build/host-functions/LANGUAGE, by its own folder."""
 
 
@@ -179,7 +179,7 @@ def files(language: str, name: str) -> dict[str, str]:
         module = f"module {name}\n\ngo 1.24\n\nrequire hookline v0.0.0\n\nreplace hookline => {SDK}/go\n"
         return {"main.go": source, "go.mod": module}
     package = (idle / "package.json").read_text().replace(idle.name, name)
-    package = re.sub(r"abort=\S*/examples/sdk", f"abort={SDK}", package)
+    package = re.sub(r"abort=\S*/sdk/hookline_sdk", f"abort={SDK}", package)
     lock = (idle / "package-lock.json").read_text().replace(idle.name, name)
     return {"assembly/index.ts": source, "package.json": package, "package-lock.json": lock}
 

@@ -4,4 +4,4 @@ go 1.24
 
 require hookline v0.0.0
 
-replace hookline => ../../sdk/go
+replace hookline => ../../../sdk/hookline_sdk/go

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+    from typing import Any
 
     from hookline_runtime.host.cache_store import CacheStore
     from hookline_runtime.host.kv import KvStore
@@ -26,3 +28,5 @@ class HostContext:
     """Processes of the pod that run the same plugins: what a pod may have in all is divided among them."""
     locks: Path | None = None
     """The file by whose bytes these processes share what is too little to be divided; None where there is one."""
+    stand_in: Callable[[str, Callable[..., Any]], Callable[..., Any]] | None = None
+    """What takes the place of a host function of that name while a plugin is on trial; None where it runs."""

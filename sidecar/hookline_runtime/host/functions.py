@@ -88,6 +88,8 @@ class PluginHost:
             QueryFunctions(plugin, context, unavailable=self.unavailable, count=self._count),
         )
         self._methods = {name: method for family in self._families for name, method in family.functions().items()}
+        if context.stand_in is not None:
+            self._methods = {name: context.stand_in(name, method) for name, method in self._methods.items()}
         self.times: dict[str, Times] = {}
         """Of the functions that wait."""
 

@@ -1,4 +1,4 @@
-"""The SDKs of examples/sdk: each has every host function as the contract has it, and says what the host answered.
+"""The SDKs of sdk/hookline_sdk: each has every host function as the contract has it, and says what the host answered.
 
 The guests of ``guests/`` are built by examples/build.py. ``probe-*`` calls the function that it is told to;
 ``idle-*`` calls none. The host here is a script: it says what real parts say only where they are broken.
@@ -21,7 +21,7 @@ from wasmtime import Engine, Func, FuncType, Linker, Module, Store, Trap, ValTyp
 from hookline_api.abi import HOST_FUNCTIONS
 
 ROOT = Path(__file__).parents[3]
-SDK = ROOT / "examples" / "sdk"
+SDK = ROOT / "sdk" / "hookline_sdk"
 GUESTS = Path(__file__).parent / "guests"
 LANGUAGES = ["assemblyscript", "c", "go", "rust"]
 TYPES = {"i": "i32", "I": "i64", "F": "f64"}
@@ -322,7 +322,7 @@ def test_what_is_no_json_is_never_taken_for_an_answer(language, built, engine) -
 
 
 def test_the_page_names_every_function_in_every_language() -> None:
-    """The table of examples/sdk/README.md has all of the contract's, and each name stands in its SDK."""
+    """The table of sdk/README.md has all of the contract's, and each name stands in its SDK."""
     page = (SDK / "README.md").read_text()
     rows = re.findall(
         r"^\| `(env|hookline)\.(\w+)` \| `(\w+)` \| `(\w+)` \| `(\w+)` \| `(\w+)` \|$", page, re.MULTILINE

@@ -26,7 +26,7 @@ async def test_the_first_plugin_is_built_and_run_by_what_the_page_says(new_sidec
     (tmp_path / "too-long.c").write_text(_code("c"))
     for command in _code("sh").replace("\\\n", " ").splitlines():
         arguments = shlex.split(command.replace(".venv/bin/python", sys.executable))
-        arguments = [str(_ROOT / each) if each == "examples/sdk/c" else each for each in arguments]
+        arguments = [str(_ROOT / each) if each == "sdk/hookline_sdk/c" else each for each in arguments]
         await asyncio.to_thread(subprocess.run, arguments, cwd=tmp_path, check=True)
     sidecar = new_sidecar()
     sidecar.folder.write("too-long.wasm", (tmp_path / "my-plugins" / "too-long.wasm").read_bytes())

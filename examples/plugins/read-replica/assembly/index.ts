@@ -4,10 +4,10 @@
 // client go to the primary. The time of the last write is kept for 512 groups of clients, by a hash of their
 // ids: that bounds the keys, and costs no more than a few reads that a standby could have had.
 
-import { answer, config, getTime, kvGetText, kvSet, text, utf8 } from "../../../sdk/assemblyscript/hookline";
-import { integer, isTrue, member, textOf, texts } from "../../../sdk/assemblyscript/json";
+import { answer, config, getTime, kvGetText, kvSet, text, utf8 } from "../../../../sdk/hookline_sdk/assemblyscript/hookline";
+import { integer, isTrue, member, textOf, texts } from "../../../../sdk/hookline_sdk/assemblyscript/json";
 
-export { alloc, dealloc } from "../../../sdk/assemblyscript/hookline";
+export { alloc, dealloc } from "../../../../sdk/hookline_sdk/assemblyscript/hookline";
 
 const GROUPS: u32 = 512;
 

@@ -13,10 +13,10 @@
 
 import {
   answer, config, count, getTime, kvCompareAndSet, kvGetText, kvIncr, kvSetTtl, text, utf8,
-} from "../../../sdk/assemblyscript/hookline";
-import { integer, member, quoted, textOf } from "../../../sdk/assemblyscript/json";
+} from "../../../../sdk/hookline_sdk/assemblyscript/hookline";
+import { integer, member, quoted, textOf } from "../../../../sdk/hookline_sdk/assemblyscript/json";
 
-export { alloc, dealloc } from "../../../sdk/assemblyscript/hookline";
+export { alloc, dealloc } from "../../../../sdk/hookline_sdk/assemblyscript/hookline";
 
 // A value is window * 2^20 + count: below 2^53 for windows of a second or more, so that no engine rounds it.
 const BITS: i64 = 20;

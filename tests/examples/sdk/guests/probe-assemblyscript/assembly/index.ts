@@ -1,10 +1,10 @@
 // Calls the host function that its input names, with the arguments behind it (all apart by U+001F), and answers in
 // a JSON string what the SDK made of it.
 
-import * as hookline from "../../../../../../examples/sdk/assemblyscript/hookline";
-import { elements, integer, member, quoted, textOf, texts } from "../../../../../../examples/sdk/assemblyscript/json";
+import * as hookline from "../../../../../../sdk/hookline_sdk/assemblyscript/hookline";
+import { elements, integer, member, quoted, textOf, texts } from "../../../../../../sdk/hookline_sdk/assemblyscript/json";
 
-export { alloc, dealloc } from "../../../../../../examples/sdk/assemblyscript/hookline";
+export { alloc, dealloc } from "../../../../../../sdk/hookline_sdk/assemblyscript/hookline";
 
 function utf8(text: string): Uint8Array {
   return hookline.utf8(text);

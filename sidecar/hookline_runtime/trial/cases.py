@@ -1,0 +1,67 @@
+"""A plugin, held against its cases."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hookline_api.cases import Case, Step, difference, written_out
+from hookline_api.config import Config
+from hookline_api.hooks import OBSERVERS
+from hookline_runtime.errors import InputError
+from hookline_runtime.trial.trial import Called, as_json, on_trial
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hookline_api.bundle import BundlePlugin
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CaseResult:
+    """What became of one case."""
+
+    name: str
+    problem: str | None
+    """Why it does not hold, in one sentence; None where it does."""
+    called: Called | None
+    """The last call."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the plugin answered as it says."""
+        return self.problem is None
+
+
+async def try_case(case: Case, entry: BundlePlugin, wasm: bytes, module: Path) -> CaseResult:
+    """Ask a fresh plugin what the case asks. Raises PrepareError where it does not load with the case's settings."""
+    update: dict[str, Any] = {"config": Config(written_out(case.config))}
+    if case.limits is not None:
+        update["limits"] = case.limits
+    if case.permissions is not None:
+        update["permissions"] = case.permissions
+    called: Called | None = None
+    async with on_trial(entry.model_copy(update=update), wasm, module, keys=case.kv, answers=case.answers) as trial:
+        for number, step in enumerate(case.steps, 1):
+            where = f"step {number} ({step.hook.value}): " if len(case.steps) > 1 else ""
+            data = as_json(written_out(step.input))
+            for _ in range(step.repeat):
+                try:
+                    called = await trial.call(step.hook, data)
+                except InputError as error:
+                    return CaseResult(name=case.name, problem=f"{where}the input is wrong: {error}", called=called)
+                problem = _problem(step, called)
+                if problem is not None:
+                    return CaseResult(name=case.name, problem=where + problem, called=called)
+    return CaseResult(name=case.name, problem=None, called=called)
+
+
+def _problem(step: Step, called: Called) -> str | None:
+    if step.failure is not None:
+        if called.cause == step.failure:
+            return None
+        how = f"with the cause '{called.cause}' ({called.message})" if called.cause else "not at all"
+        return f"the call should fail with the cause '{step.failure}', and fails {how}"
+    if called.cause is not None and (step.hook in OBSERVERS or "failure" not in (step.expect or {})):
+        return f"the call failed ({called.cause}): {called.message}"
+    return difference(written_out(step.expect), called.decision)
