@@ -51,7 +51,7 @@ def blocks(name: str) -> dict[str, str]:
 def called(language: str) -> dict[str, str]:
     """What each function is called in the SDK of one language, as the SDK's page says."""
     column = list(LANGUAGES).index(language)
-    page = (ROOT / "examples" / "sdk" / "README.md").read_text()
+    page = (ROOT / "sdk" / "README.md").read_text()
     found = re.findall(r"^\| `\w+\.(\w+)` \| (.*) \|$", page, re.MULTILINE)
     return {name: cells.split(" | ")[column].strip("`") for name, cells in found}
 

@@ -48,7 +48,7 @@ def test_the_packages_are_typed_and_nothing_else_comes_along(installed: Path) ->
     packages = {path.name for path in installed.iterdir() if (path / "__init__.py").exists()}
     assert packages == {
         "hookline_api", "hookline_artifacts", "hookline_cli", "hookline_client", "hookline_operator",
-        "hookline_runtime", "hookline_serving", "hookline_sidecar",
+        "hookline_runtime", "hookline_sdk", "hookline_serving", "hookline_sidecar",
     }  # fmt: skip
     assert all((installed / name / "py.typed").exists() for name in packages)
     assert (installed / "bin" / "hookline").exists()
