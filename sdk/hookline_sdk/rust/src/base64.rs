@@ -7,7 +7,7 @@ pub fn encode(bytes: &[u8]) -> String {
     for three in bytes.chunks(3) {
         let bits = (0..3).fold(0u32, |bits, i| bits << 8 | u32::from(*three.get(i).unwrap_or(&0)));
         for i in 0..4 {
-            out.push(if i > three.len() { '=' } else { char::from(DIGITS[(bits >> (18 - 6 * i) & 63) as usize]) });
+            out.push(if i > three.len() { '=' } else { char::from(DIGITS[(bits >> (18 - 6 * i)) as usize & 63]) });
         }
     }
     out
