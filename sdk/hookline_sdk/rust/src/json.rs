@@ -35,9 +35,9 @@ impl Value {
         if let Value::Text(text) = self { Some(text) } else { None }
     }
 
-    /// The texts of an array; what else is in it is left out.
-    pub fn texts(&self) -> impl Iterator<Item = &str> {
-        self.items().iter().filter_map(Value::text)
+    /// The texts of the list that is a member, such as a setting; what else is in it is left out.
+    pub fn texts<'a>(&'a self, key: &str) -> impl Iterator<Item = &'a str> + 'a {
+        self.get(key).map_or(&[][..], Value::items).iter().filter_map(Value::text)
     }
 
     /// An integer, written as one.
