@@ -19,7 +19,7 @@
 mod rules;
 
 use hookline::json::{self, Value};
-use hookline::{Level, Params};
+use hookline::{Authorize, AuthorizeInput, Identity, Level, Params};
 use rules::Grant;
 
 /// Bytes of all names of one identity.
@@ -32,14 +32,15 @@ struct Asker {
 
 impl Asker {
     /// Who asks; None where it is nobody, or somebody of too many names.
-    fn of(identity: &Value) -> Option<Asker> {
-        let text = |name| identity.get(name).and_then(Value::text).filter(|text| !text.is_empty());
-        let mut principals = vec![format!("user:{}", text("user_id")?)];
-        let roles = identity.get("roles").map_or(&[][..], Value::items);
-        principals.extend(roles.iter().filter_map(Value::text).map(|role| format!("role:{}", role)));
+    fn of(identity: &Identity) -> Option<Asker> {
+        if identity.user_id.is_empty() {
+            return None;
+        }
+        let mut principals = vec![format!("user:{}", identity.user_id)];
+        principals.extend(identity.roles.iter().map(|role| format!("role:{}", role)));
         principals.sort();
         principals.dedup();
-        let tenant = text("tenant_id").map(str::to_owned);
+        let tenant = identity.tenant_id.as_deref().filter(|tenant| !tenant.is_empty()).map(str::to_owned);
         let bytes: usize = principals.iter().map(String::len).sum::<usize>() + tenant.as_ref().map_or(0, String::len);
         (bytes <= MAX_NAMES).then(|| Asker { principals, tenant })
     }
@@ -89,16 +90,12 @@ fn grants_of(asker: &Asker, config: &Value) -> Result<Vec<Grant>, String> {
     Ok(grants)
 }
 
-fn decide(input: &Value) -> Result<(), String> {
-    let text = |name| input.get(name).and_then(Value::text);
-    let (action, resource) = match (text("action"), text("resource")) {
-        (Some(action), Some(resource)) => (action, resource),
-        _ => return Err("no action or no resource is named".into()),
-    };
+fn decide(input: &AuthorizeInput) -> Result<(), String> {
+    let (action, resource) = (&*input.action, &*input.resource);
     if rules::is_ambiguous(resource) {
         return Err("the path can be read in more than one way".into());
     }
-    let asker = input.get("identity").and_then(Asker::of).ok_or("there is no identity, or one of too many roles")?;
+    let asker = input.identity.as_ref().and_then(Asker::of).ok_or("there is no identity, or one of too many roles")?;
     let grants =
         grants_of(&asker, &hookline::config()).map_err(|why| format!("the grants cannot be read: {}", why))?;
     let (allowing, denying): (Vec<&Grant>, Vec<&Grant>) =
@@ -109,11 +106,7 @@ fn decide(input: &Value) -> Result<(), String> {
     allowing.first().map(|_| ()).ok_or_else(|| "no grant allows it".into())
 }
 
-fn authorize(input: &str) -> String {
-    let input = json::parse(input).expect("the input is JSON");
-    match decide(&input) {
-        Ok(()) => json::object(&[("action", "allow")]),
-        Err(why) => json::object(&[("action", "deny"), ("reason", &why)]),
-    }
-}
-hookline::hook!(authorize, authorize);
+hookline::authorize!(|input| match decide(input) {
+    Ok(()) => Authorize::Allow(None),
+    Err(why) => Authorize::Deny(Some(why)),
+});

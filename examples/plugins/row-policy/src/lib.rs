@@ -15,37 +15,21 @@
 //! where you cannot turn that on.
 
 mod policy;
-mod sql;
 
-use hookline::json::{self, Value};
-use policy::{Outcome, Policy};
+use hookline::json::Value;
+use hookline::{QueryInput, Rewrite};
+use policy::Policy;
 
-fn strings(value: Option<&Value>) -> Vec<String> {
-    value.map_or_else(Vec::new, |list| list.items().iter().filter_map(Value::text).map(str::to_owned).collect())
-}
+hookline::rewrite!(decide);
 
-fn decide(input: &Value) -> Outcome {
+fn decide(input: &QueryInput) -> Rewrite {
     let config = hookline::config();
-    let attribute = |name| input.get("hook_context")?.get("attributes")?.get(name)?.text();
-    let query = input.get("query").and_then(Value::text).expect("the input has a query");
-    let exempt = strings(config.get("unless_role"));
-    if attribute("identity.roles").unwrap_or("").split(',').any(|role| exempt.iter().any(|e| e == role.trim())) {
-        return Outcome::Continue;
+    if config.texts("unless_role").any(|role| input.has_role(role)) {
+        return Rewrite::Continue;
     }
     let policy = Policy {
         tables: config.get("tables").map_or(&[], Value::members),
-        tenant: attribute("tenant_id").filter(|tenant| !tenant.is_empty()),
+        tenant: input.attribute("tenant_id").filter(|tenant| !tenant.is_empty()),
     };
-    policy.apply(query, &strings(input.get("tables")))
+    policy.apply(&input.query, &input.tables)
 }
-
-/// The hook. A panic, as on an input that is not JSON, is a trap: the resource's failurePolicy decides.
-fn rewrite(input: &str) -> String {
-    let input = json::parse(input).expect("the input is JSON");
-    match decide(&input) {
-        Outcome::Continue => json::object(&[("action", "continue")]),
-        Outcome::Rewrite(query) => json::object(&[("action", "rewrite"), ("value", &query)]),
-        Outcome::Block(why) => json::object(&[("action", "block"), ("value", &why)]),
-    }
-}
-hookline::hook!(rewrite, rewrite);

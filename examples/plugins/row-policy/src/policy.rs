@@ -1,13 +1,9 @@
 //! What is done to a query.
 
-use crate::sql::{self, Kind, Token};
 use hookline::json::Value;
-
-pub enum Outcome {
-    Continue,
-    Rewrite(String),
-    Block(String),
-}
+use hookline::sql::{self, Kind, Token};
+use hookline::Rewrite;
+use std::borrow::Cow;
 
 pub struct Policy<'a> {
     /// Each table, and the column that holds its tenant.
@@ -36,30 +32,30 @@ impl Policy<'_> {
     }
 
     /// `seen` are the tables that the proxy found in the query.
-    pub fn apply(&self, query: &str, seen: &[String]) -> Outcome {
+    pub fn apply(&self, query: &str, seen: &[Cow<str>]) -> Rewrite {
         let tokens = match sql::tokens(query) {
             Ok(tokens) => tokens,
-            Err(why) => return Outcome::Block(why.to_owned()),
+            Err(why) => return Rewrite::block(why),
         };
         if tokens.iter().any(|token| token.kind == Kind::Opaque) {
-            return Outcome::Block("an identifier in U& form hides its name".to_owned());
+            return Rewrite::block("an identifier in U& form hides its name");
         }
         let named = tokens.iter().any(|token| self.column_of(token).is_some());
         if !named && !seen.iter().any(|table| self.has(table)) {
-            return Outcome::Continue;
+            return Rewrite::Continue;
         }
         let tenant = match self.tenant {
             Some(tenant) => tenant,
-            None => return Outcome::Block("a query of no tenant names a table that belongs to tenants".to_owned()),
+            None => return Rewrite::block("a query of no tenant names a table that belongs to tenants"),
         };
         for statement in tokens.split(|token| token.is_symbol(";")) {
             if let Some(word) = self.unlimited(statement) {
-                return Outcome::Block(format!("the rows of {word} cannot be limited"));
+                return Rewrite::Block(format!("the rows of {word} cannot be limited"));
             }
         }
         match self.limit(query, &tokens, tenant) {
-            Some(limited) => Outcome::Rewrite(limited),
-            None => Outcome::Block("a table that belongs to tenants is not read directly".to_owned()),
+            Some(limited) => Rewrite::Rewrite(limited),
+            None => Rewrite::block("a table that belongs to tenants is not read directly"),
         }
     }
 

@@ -25,6 +25,7 @@ mod host;
 pub mod json;
 mod messages;
 mod read;
+pub mod sql;
 #[cfg(target_arch = "wasm32")]
 mod sys;
 #[cfg(not(target_arch = "wasm32"))]
