@@ -1,13 +1,14 @@
-// Everything a Hookline plugin in AssemblyScript needs: hooks, answers, host functions.
+// Everything a Hookline plugin in AssemblyScript needs: typed inputs and answers for each hook, and the host's functions.
 //
-//     import { answer, text } from "../sdk/hookline";
-//     import { member, textOf } from "../sdk/json";
-//     export { alloc, dealloc } from "../sdk/hookline";
+//     import { PreQuery, QueryInput, hook } from "../hookline-sdk/hookline";
+//     export { alloc, dealloc } from "../hookline-sdk/hookline";
 //
+//     function decide(input: QueryInput): PreQuery {
+//       if (!input.tables.includes("salaries") || input.hasRole("hr")) return PreQuery.continue();
+//       return PreQuery.block("salaries are for the role hr");
+//     }
 //     export function pre_query(at: usize, len: i32): u64 {
-//       const input = text(at, len);
-//       const query = textOf(input, member(input, 0, "query"));
-//       return answer('{"action":"continue"}');
+//       return hook.pre_query(at, len, decide);
 //     }
 //
 // Compile with `--use abort=…/hookline/abort`: a failed assertion and a thrown error come to a line in the log and a
@@ -16,6 +17,9 @@
 // The host functions are as docs/author/guest-abi.md has them. A plugin imports those alone that it calls, and `log`.
 // All of them look blocking; while one waits, others are answered. What went wrong is in `error`, as nothing can be
 // caught: 0, or a code.
+
+export * from "./types";
+export { Texts } from "./read";
 
 import { decode, encode } from "./base64";
 import { integer, isTrue, member, names, quoted, textOf } from "./json";
@@ -90,8 +94,9 @@ export function dealloc(at: usize, size: i32): void {
 
 /** What a failed assertion and a thrown error come to: a line in the log and a trap. */
 export function abort(message: string | null, file: string | null, line: u32, column: u32): void {
-  const said = String.UTF8.encode(message ? message : "aborted");
-  hostLog(Level.Error, changetype<usize>(said), said.byteLength);
+  const place = (file ? file : "") + ":" + line.toString() + ":" + column.toString();
+  const said = utf8((message ? message : "aborted") + " (at " + place + ")");
+  hostLog(Level.Error, said.dataStart, said.byteLength);
   unreachable();
 }
 
@@ -100,8 +105,9 @@ export function text(at: usize, len: i32): string {
   return String.UTF8.decodeUnsafe(at, len);
 }
 
-/** Copies an answer to where the host frees it, and packs pointer and length. */
+/** Copies an answer to where the host frees it, and packs pointer and length. An empty one is the hook's default. */
 export function answer(json: string): u64 {
+  if (json.length == 0) return 0;
   const bytes = utf8(json);
   const at = heap.alloc(bytes.byteLength);
   memory.copy(at, bytes.dataStart, bytes.byteLength);
