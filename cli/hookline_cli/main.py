@@ -19,6 +19,7 @@ class _Entry(NamedTuple):
 
 
 COMMANDS: Final = {
+    "call": _Entry("call", "CALL", "Call a hook of a plugin, and show what it decides."),
     "keygen": _Entry("keygen", "KEYGEN", "Make a pair of keys to sign plugins with."),
     "sign": _Entry("sign", "SIGN", "Sign an artifact in a registry, in a folder, or a file."),
     "verify": _Entry("verify", "VERIFY", "Verify who has signed an artifact."),
