@@ -19,7 +19,11 @@ class _Entry(NamedTuple):
 
 
 COMMANDS: Final = {
+    "annotate": _Entry("annotate", "ANNOTATE", "Put a plugin's description and its cases into its module."),
+    "build": _Entry("build", "BUILD", "Build a plugin's project into one module."),
     "call": _Entry("call", "CALL", "Call a hook of a plugin, and show what it decides."),
+    "new": _Entry("new", "NEW", "Make a plugin's project in a new folder."),
+    "test": _Entry("test", "TEST", "Hold a plugin against its cases."),
     "keygen": _Entry("keygen", "KEYGEN", "Make a pair of keys to sign plugins with."),
     "sign": _Entry("sign", "SIGN", "Sign an artifact in a registry, in a folder, or a file."),
     "verify": _Entry("verify", "VERIFY", "Verify who has signed an artifact."),
