@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "annotate": _Entry("annotate", "ANNOTATE", "Put a plugin's description and its cases into its module."),
     "build": _Entry("build", "BUILD", "Build a plugin's project into one module."),
     "call": _Entry("call", "CALL", "Call a hook of a plugin, and show what it decides."),
+    "inspect": _Entry("inspect", "INSPECT", "Show what an artifact is, what it asks for, and the resource that would run it."),
     "new": _Entry("new", "NEW", "Make a plugin's project in a new folder."),
     "test": _Entry("test", "TEST", "Hold a plugin against its cases."),
     "keygen": _Entry("keygen", "KEYGEN", "Make a pair of keys to sign plugins with."),
