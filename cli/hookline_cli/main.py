@@ -20,6 +20,7 @@ class _Entry(NamedTuple):
 
 COMMANDS: Final = {
     "annotate": _Entry("annotate", "ANNOTATE", "Put a plugin's description and its cases into its module."),
+    "bench": _Entry("bench", "BENCH", "Measure the hooks of a plugin, beside a guest that does nothing."),
     "build": _Entry("build", "BUILD", "Build a plugin's project into one module."),
     "call": _Entry("call", "CALL", "Call a hook of a plugin, and show what it decides."),
     "inspect": _Entry("inspect", "INSPECT", "Show what an artifact is, what it asks for, and the resource that would run it."),

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import logging
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from hookline_api.resources import KvSettings
 from hookline_runtime.guest import engine
 from hookline_runtime.host.cache_store import CacheStore
 from hookline_runtime.host.kv import KvStore
+from hookline_runtime.plugin.backlog import Asker
 from hookline_runtime.plugin.stats import StatsTable, Summary
 from hookline_runtime.runtime import Runtime
 from hookline_runtime.trial.answers import StandIn
@@ -126,6 +128,20 @@ class Trial:
             refused=refused,
             unanswered=self._stand_in.unanswered,
         )
+
+    async def timed(self, hook: Hook, data: bytes, count: int) -> list[int]:
+        """Nanoseconds that a caller in this process waits for each of so many calls, one after the other.
+
+        Not for hooks that observe, whose callers wait for nothing. Raises InputError.
+        """
+        times, clock, answer = [], time.perf_counter_ns, self._runtime.answer
+        for _ in range(count):
+            begun = clock()
+            answered = answer(hook, data)
+            if not isinstance(answered, bytes):
+                await answered(Asker())
+            times.append(clock() - begun)
+        return times
 
     def _used(self, hook: Hook) -> Summary:
         return Summary.of([self._stats.row(0, hook).values()])
