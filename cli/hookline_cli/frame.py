@@ -151,6 +151,20 @@ def registry_options() -> list[click.Parameter]:
 FILE: Final = click.Path(path_type=Path)
 
 
+def hooks_like(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:  # noqa: ARG001 - click's
+    """Hooks that a shell may complete."""
+    from hookline_api.hooks import Hook  # noqa: PLC0415 - a shell asks for it
+
+    return [each.value for each in Hook if each.value.startswith(begun)]
+
+
+def permissions_like(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:  # noqa: ARG001
+    """Permissions that a shell may complete."""
+    from hookline_api.resources import Permission  # noqa: PLC0415 - a shell asks for it
+
+    return [each.value for each in Permission if each.value.startswith(begun)]
+
+
 class UsageError(Exception):
     """The command line asks for what cannot be. The message is one sentence."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hookline_cli.frame import FILE, REFUSED, Answer, UsageError, Waiting, command
+from hookline_cli.frame import FILE, REFUSED, Answer, UsageError, Waiting, command, hooks_like
 
 if TYPE_CHECKING:
     from hookline_cli.authoring.measured import Measured, Question
@@ -31,7 +31,7 @@ hookline bench ./guard --mode Pooled --seconds 10 --json
     examples=_EXAMPLES,
     options=[
         click.Argument(["target"], type=FILE, default=Path()),
-        click.Option(["--hook"], metavar="HOOK", help="Only this hook."),
+        click.Option(["--hook"], metavar="HOOK", shell_complete=hooks_like, help="Only this hook."),
         click.Option(["--input", "input_"], metavar="INPUT", help="What --hook is asked, as for 'hookline call'."),
         click.Option(["--cases"], type=FILE, metavar="FILE", help="The cases."),
         click.Option(["--manifest"], type=FILE, metavar="FILE", help="A WasmPlugin whose settings it gets."),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hookline_cli.frame import FILE, REFUSED, Answer, UsageError, command
+from hookline_cli.frame import FILE, REFUSED, Answer, UsageError, command, hooks_like, permissions_like
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -40,11 +40,11 @@ hookline call guard.wasm pre_query 'SELECT 1' --no-permissions --json
     examples=_EXAMPLES,
     options=[
         click.Argument(["target"], type=FILE),
-        click.Argument(["hook"]),
+        click.Argument(["hook"], shell_complete=hooks_like),
         click.Argument(["input_"], metavar="[INPUT]", required=False),
         click.Option(["--config"], metavar="JSON", help="Its settings, as one object."),
         click.Option(["--config-file"], type=FILE, metavar="FILE", help="The same, from a file of JSON or YAML."),
-        click.Option(["--permission", "permissions"], multiple=True, metavar="NAME",
+        click.Option(["--permission", "permissions"], multiple=True, metavar="NAME", shell_complete=permissions_like,
                      help="A permission to grant. May be repeated. Default: all that it asks for."),
         click.Option(["--no-permissions"], is_flag=True, help="Grant none."),
         click.Option(["--kv"], multiple=True, metavar="KEY=VALUE", help="A key in its store. May be repeated."),

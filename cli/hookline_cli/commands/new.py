@@ -15,6 +15,12 @@ hookline new --lang rust ./plugins/guard --name sql-guard
 """
 
 
+def _languages_like(context: click.Context, option: click.Parameter, begun: str) -> list[str]:  # noqa: ARG001 - click's
+    from hookline_cli.authoring.templates import templates  # noqa: PLC0415 - a shell asks for it
+
+    return [each.language for each in templates() if each.language.startswith(begun)]
+
+
 @command(
     "new",
     text="""Make a plugin's project in a new folder.
@@ -24,7 +30,7 @@ hookline new --lang rust ./plugins/guard --name sql-guard
     examples=_EXAMPLES,
     options=[
         click.Argument(["folder"], type=FILE, required=False),
-        click.Option(["--lang"], metavar="LANGUAGE", help="What it is written in; --list names what there is."),
+        click.Option(["--lang"], metavar="LANGUAGE", shell_complete=_languages_like, help="What it is written in; --list names what there is."),
         click.Option(["--name"], metavar="NAME", help="The plugin's name. Default: the folder's."),
         click.Option(["--list", "lists"], is_flag=True, help="List the languages."),
     ],
