@@ -122,7 +122,7 @@ def _commands(path: Path, data: dict[str, Any], key: str, *, required: bool) -> 
     value = data.get(key)
     if value is None and not required:
         return ()
-    several = value if isinstance(value, list) and value and isinstance(value[0], list) else [value]
+    several: list[Any] = value if isinstance(value, list) and value and isinstance(value[0], list) else [value]
     for each in several:
         is_words = isinstance(each, list) and 0 < len(each) <= _MAX_WORDS and all(isinstance(word, str) for word in each)
         if not is_words or not each[0]:

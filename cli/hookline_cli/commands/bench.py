@@ -59,7 +59,7 @@ async def BENCH(  # noqa: N802 - what the decorator makes of it is a constant
     subject = read_subject(target)
     asked = _questions(subject, hook, input_, cases)
     base = await entry_for(subject, Wanted(manifest=manifest))
-    found = []
+    found: list[Measured] = []
     waiting = Waiting("measuring")
     for question in asked:
         for each in measured.MODES:
