@@ -49,8 +49,8 @@ class Answer:
 
     lines: Sequence[str]
     """For people."""
-    data: Mapping[str, Any] = field(default_factory=dict)
-    """The same for programs."""
+    data: Mapping[str, Any] | None = field(default_factory=dict)
+    """The same for programs; None where all was printed as it happened."""
     code: int = 0
 
 
@@ -195,7 +195,8 @@ def _run(function: Callable[..., Answer | Awaitable[Answer]], given: dict[str, A
         where = f"{error.filename}: " if error.filename else ""
         return _failed(f"{where}{error.strerror or error}", UNAVAILABLE, as_json=as_json)
     if as_json:
-        click.echo(json.dumps(answer.data, indent=2))
+        if answer.data is not None:
+            click.echo(json.dumps(answer.data, indent=2))
     else:
         for line in answer.lines:
             click.echo(line)

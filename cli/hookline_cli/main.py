@@ -27,7 +27,10 @@ COMMANDS: Final = {
     "build": _Entry("build", "BUILD", "Build a plugin's project into one module."),
     "call": _Entry("call", "CALL", "Call a hook of a plugin, and show what it decides."),
     "completion": _Entry("completion", "COMPLETION", "Print what makes a shell complete commands and options."),
-    "inspect": _Entry("inspect", "INSPECT", "Show what an artifact is, what it asks for, and the resource that would run it."),
+    "dev": _Entry("dev", "DEV", "Build a project whenever it changes, and run it in a sidecar on this machine."),
+    "inspect": _Entry(
+        "inspect", "INSPECT", "Show what an artifact is, what it asks for, and the resource that would run it."
+    ),
     "new": _Entry("new", "NEW", "Make a plugin's project in a new folder."),
     "test": _Entry("test", "TEST", "Hold a plugin against its cases."),
     "keygen": _Entry("keygen", "KEYGEN", "Make a pair of keys to sign plugins with."),

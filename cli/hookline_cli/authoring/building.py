@@ -234,5 +234,3 @@ def _missing(program: str) -> str:
 
 def _build_environment(project: Project) -> dict[str, str]:
     return {**(_GO if project.language == "go" else {}), **project.env}
-
-

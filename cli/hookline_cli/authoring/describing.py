@@ -65,7 +65,9 @@ def ignored(data: dict[str, Any]) -> list[str]:
     resources = data.get("resources")
     for key, value in resources.items() if isinstance(resources, dict) else ():
         if key not in _OLD:
-            notes.append(f"the field 'resources.{readable(key, 60)}' is ignored: there is none{did_you_mean(key, _OLD)}")
+            notes.append(
+                f"the field 'resources.{readable(key, 60)}' is ignored: there is none{did_you_mean(key, _OLD)}"
+            )
         elif getattr(kept.resources, key) is None and value is not None:
             notes.append(f"the field 'resources.{key}' is ignored: {found(value)} is not a size, such as \"4Mi\"")
     if resources is not None and not isinstance(resources, dict):
@@ -119,5 +121,7 @@ def against_module(description: PluginDescription, info: ModuleInfo) -> list[str
     lacking = sorted(info.permissions - set(description.permissions))
     lacking = [each for each in lacking if not any(p.startswith(f"{each}:") for p in description.permissions)]
     if lacking:
-        notes.append(f"the module's imports need {', '.join(lacking)}, which it does not ask for: say so in permissions")
+        notes.append(
+            f"the module's imports need {', '.join(lacking)}, which it does not ask for: say so in permissions"
+        )
     return notes

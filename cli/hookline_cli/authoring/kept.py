@@ -29,7 +29,9 @@ def folder() -> Path:
         state = found.lstat()
     except (OSError, RuntimeError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        raise FetchError(f"the cache folder {found} cannot be made: {why}; set XDG_CACHE_HOME", transient=False) from None
+        raise FetchError(
+            f"the cache folder {found} cannot be made: {why}; set XDG_CACHE_HOME", transient=False
+        ) from None
     if not stat.S_ISDIR(state.st_mode) or state.st_uid != os.geteuid() or state.st_mode & 0o022:
         raise ConfigError(
             f"{found} has to be a folder of your own that nobody else can write to, because what is in it is "

@@ -119,9 +119,7 @@ async def measure(subject: Subject, base: BundlePlugin, question: Question, mode
     )
     try:
         async with contextlib.AsyncExitStack() as stack:
-            own = await stack.enter_async_context(
-                loaded(subject, entry, keys=question.keys, answers=question.answers)
-            )
+            own = await stack.enter_async_context(loaded(subject, entry, keys=question.keys, answers=question.answers))
             other = await stack.enter_async_context(loaded(bare, bare_entry))
             called = await Desk(own).call(question.hook, question.data)
             if called.cause is not None:

@@ -113,7 +113,7 @@ def _text(path: Path, data: dict[str, Any], key: str) -> str:
     value = data.get(key)
     if not isinstance(value, str) or not value:
         what = "is missing" if key not in data else "has to be a text"
-        raise ConfigError(f"{path}: {key} {what}: {key} = \"…\"")
+        raise ConfigError(f'{path}: {key} {what}: {key} = "…"')
     return value
 
 
@@ -124,7 +124,9 @@ def _commands(path: Path, data: dict[str, Any], key: str, *, required: bool) -> 
         return ()
     several: list[Any] = value if isinstance(value, list) and value and isinstance(value[0], list) else [value]
     for each in several:
-        is_words = isinstance(each, list) and 0 < len(each) <= _MAX_WORDS and all(isinstance(word, str) for word in each)
+        is_words = (
+            isinstance(each, list) and 0 < len(each) <= _MAX_WORDS and all(isinstance(word, str) for word in each)
+        )
         if not is_words or not each[0]:
             what = "is missing" if key not in data else "has to be the words of a command"
             raise ConfigError(f'{path}: {key} {what}: {key} = ["program", "argument"]')

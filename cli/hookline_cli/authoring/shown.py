@@ -50,7 +50,9 @@ def called_lines(called: Called) -> list[str]:
     """A call for people."""
     lines = [decision_line(called.decision)]
     if called.cause is not None:
-        lines.append(f"  {colored('failed', 'red', bold=True)} ({called.cause}): {readable(called.message or '', _MOST)}")
+        lines.append(
+            f"  {colored('failed', 'red', bold=True)} ({called.cause}): {readable(called.message or '', _MOST)}"
+        )
         lines.append(f"  what to do: {advice(called)}")
     lines += log_lines(called)
     if called.unanswered is not None:

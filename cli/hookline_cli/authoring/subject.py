@@ -141,7 +141,10 @@ def _plain(subject: Subject) -> BundlePlugin:
     """As a resource without settings that grants all that is asked for."""
     called = [hook for hook in subject.info.hooks if hook in subject.description.hooks]
     return BundlePlugin(
-        name=subject.name, artifact=_artifact(subject), hooks=called or list(subject.info.hooks), permissions=subject.asks
+        name=subject.name,
+        artifact=_artifact(subject),
+        hooks=called or list(subject.info.hooks),
+        permissions=subject.asks,
     )
 
 
@@ -192,7 +195,9 @@ def _at_a_desk(plugin: LocalWasmPlugin) -> LocalWasmPlugin:
     update = {
         "data_sources": [],
         "egress": [],
-        "caches": [each.model_copy(update={"valkey": None, "memory": each.memory or MemoryCache()}) for each in spec.caches],
+        "caches": [
+            each.model_copy(update={"valkey": None, "memory": each.memory or MemoryCache()}) for each in spec.caches
+        ],
         "kv": KvSettings(initial=spec.kv.initial),
     }
     return plugin.model_copy(update={"spec": spec.model_copy(update=update)})
@@ -214,4 +219,3 @@ _HARMLESS: Final = {"$schema", "$id", "title", "description", "type", "propertie
 def _takes_nothing(schema: dict[str, Any]) -> bool:
     """Whether it is plain that a schema takes an empty object: no process need be asked."""
     return schema.keys() <= _HARMLESS and schema.get("type", "object") == "object"
-

@@ -137,7 +137,9 @@ def _of_cases(error: ValidationError, document: list[Any]) -> str:
         path = _without_steps(location[1:], case)
         text = problem.text
         if each["type"] == "extra_forbidden":
-            text += did_you_mean(str(location[-1]), {*Case.model_fields, "hook", "input", "expect", "failure", "repeat"})
+            text += did_you_mean(
+                str(location[-1]), {*Case.model_fields, "hook", "input", "expect", "failure", "repeat"}
+            )
         elif location[-1] == "hook" and isinstance(each.get("input"), str):
             text += did_you_mean(each["input"], Hook)
         told.append(f"{label}: {path + ': ' if path else ''}{text}")

@@ -12,6 +12,7 @@ from hookline_cli.frame import FILE, REFUSED, Answer, Waiting, command, sized
 if TYPE_CHECKING:
     from hookline_cli.authoring.building import Built, ToolFailedError
 
+_SHOWN = 80
 _EXAMPLES = """
 hookline build
 hookline build ./guard
@@ -46,8 +47,9 @@ def BUILD(*, folder: Path) -> Answer:  # noqa: N802 - what the decorator makes o
 
 def failed(error: ToolFailedError, what: str) -> Answer:
     """What a tool said."""
-    command = " ".join(error.command)
-    sentence = f"{what}: {command!r:.200} ended with the code {error.code}; what it said stands above"
+    words = " ".join(error.command)
+    shown = words if len(words) <= _SHOWN else f"{words[:_SHOWN]}…"
+    sentence = f"{what}: '{shown}' ended with the code {error.code}, and said what stands above"
     return Answer(
         lines=[*error.output.splitlines(), f"hookline: {sentence}"],
         data={"error": sentence, "exit": REFUSED, "command": list(error.command), "output": error.output},

@@ -30,7 +30,12 @@ def _languages_like(context: click.Context, option: click.Parameter, begun: str)
     examples=_EXAMPLES,
     options=[
         click.Argument(["folder"], type=FILE, required=False),
-        click.Option(["--lang"], metavar="LANGUAGE", shell_complete=_languages_like, help="What it is written in; --list names what there is."),
+        click.Option(
+            ["--lang"],
+            metavar="LANGUAGE",
+            shell_complete=_languages_like,
+            help="What it is written in; --list names what there is.",
+        ),
         click.Option(["--name"], metavar="NAME", help="The plugin's name. Default: the folder's."),
         click.Option(["--list", "lists"], is_flag=True, help="List the languages."),
     ],

@@ -79,9 +79,8 @@ async def TEST(  # noqa: N802 - what the decorator makes of it is a constant
 
     await again(builds=True)
     click.echo("waiting for changes; Ctrl-C ends this")
-    made = [read_project(target).built] if is_project(target) else []
     others = [each for each in (cases, manifest) if each is not None]
-    async for _ in changes([target, *others], made=made):
+    async for _ in changes([target, *others]):
         await again(builds=True)
     return Answer(lines=[])
 
