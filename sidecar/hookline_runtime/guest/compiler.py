@@ -141,17 +141,16 @@ class Compiler:
     def lent(self, entry: BundlePlugin) -> Iterator[tuple[Path | BinaryIO | None, int]]:
         """A plugin's compiled module for a child of this process: its path, or a copy that bears the seal.
 
-        With a copy, its bytes without the seal; None where the system makes no such copy. Slow: not for an event loop.
-        Raises VerifyError.
+        With a copy, its bytes without the seal. None where the file is gone or damaged, or the system makes no such
+        copy: then the child compiles. Slow: not for an event loop.
         """
         found = self.find(entry)
         if isinstance(found, Path):
             yield found, 0
             return
-        try:
+        copy = None
+        with contextlib.suppress(OSError, NotSealedError):
             copy = found.copy()
-        except (OSError, NotSealedError) as error:
-            raise VerifyError(f"the compiled module in the cache does not fit: {error}") from None
         with copy or contextlib.nullcontext():
             yield copy, 0 if copy is None else unsealed_size(copy)
 

@@ -6,6 +6,7 @@ Each case is asked of a fresh plugin, one after the other, up to the first that 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 import resource
@@ -16,9 +17,10 @@ from typing import TYPE_CHECKING, Any, Final
 from hookline_api.bundle import BundlePlugin
 from hookline_api.cases import SECTION, CasesError, read_cases
 from hookline_artifacts.apart import bound_processor, serve_one
-from hookline_artifacts.errors import FetchError, LoadError
+from hookline_artifacts.errors import FetchError, LoadError, VerifyError
 from hookline_artifacts.module.annotate import custom_sections
 from hookline_runtime.guest import border
+from hookline_runtime.guest.engine import load_compiled
 from hookline_runtime.guest.sealed import Inherited
 from hookline_runtime.runtime import PrepareError
 from hookline_runtime.trial.cases import try_case
@@ -75,11 +77,18 @@ def _work(request: dict[str, Any]) -> dict[str, str]:
 
 
 def _compiled(request: dict[str, Any], entry: BundlePlugin, wasm: bytes, folder: Path) -> Path | Inherited:
+    """What is lent, where it loads; else it is compiled here, and whoever loads it next tells that it is damaged."""
+    lent: Path | Inherited | None = None
     if request["descriptor"] is not None:
-        return Inherited(request["descriptor"], request["size"])
-    if request["compiled"] is not None:
-        return Path(request["compiled"])
-    return compiled(wasm, folder, fuel=entry.limits.fuel is not None)  # where a system lends no copy
+        lent = Inherited(request["descriptor"], request["size"])
+    elif request["compiled"] is not None:
+        lent = Path(request["compiled"])
+    fuel = entry.limits.fuel is not None
+    if lent is not None:
+        with contextlib.suppress(VerifyError):
+            load_compiled(lent, fuel=fuel)
+            return lent
+    return compiled(wasm, folder, fuel=fuel)
 
 
 def child() -> None:

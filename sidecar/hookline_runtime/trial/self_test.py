@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
 CASES_S: Final = 10
 """Seconds of a core that all cases of a module may take; fifty small ones take half of one."""
-MEMORY: Final = 128 * 2**20
-"""Bytes that the child has at first; 60 MiB are the interpreter's, the engine's and the store's."""
+MEMORY: Final = 96 * 2**20
+"""Bytes that the child has at first; 65 MiB are the interpreter's, the engine's and the stores'."""
 NEEDS_MEMORY: Final = "memory"
 """The cause in an answer of the child: the cases fail with less memory than ``limits.memory`` promises."""
 MAX_FOUND: Final = 1024
@@ -85,7 +85,7 @@ class SelfTests:
         """Why a case does not hold; empty where all do. Raises SelfTestError and FetchError."""
         answer = await self._run(asked, wasm, wanted=MEMORY)
         if answer.get("cause") == NEEDS_MEMORY or lacked_memory(answer) or answer.get("signal") == 0:
-            answer = await self._run(asked, wasm, wanted=MEMORY + 4 * asked.limits.memory)
+            answer = await self._run(asked, wasm, wanted=MEMORY + 2 * asked.limits.memory)
         cause, message = answer.get("cause"), str(answer.get("message"))
         if cause is None:
             await asyncio.to_thread(self._found.add, key, _HOLDS)
@@ -94,7 +94,7 @@ class SelfTests:
         if cause == FetchError.cause or message.startswith(FAILED):
             raise FetchError(f"its own cases could not be asked: {message.removeprefix(FAILED)}")
         if cause == NEEDS_MEMORY:
-            raise FetchError(
+            raise SelfTestError(  # with more memory, another time, it may hold
                 f"{message}, and it had less memory than limits.memory promises: give the sidecar more memory, or "
                 "lower limits.memory"
             )
@@ -105,11 +105,10 @@ class SelfTests:
                 "fewer, or shorter ones"
             )
         elif lacked_memory(answer):
-            told = (
+            raise SelfTestError(  # the same
                 f"its own cases took more than the {answer['memory'] >> 20} MiB of memory that they may have here: "
                 "carry fewer or smaller ones, or give the sidecar more memory"
             )
-            raise SelfTestError(told)  # with more memory, another time, it may hold
         elif cause == ENDED and not answer.get("signal"):  # it hung, or is a defect of ours
             raise FetchError(f"its own cases could not be asked: {message}")
         elif cause == ENDED:
