@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from hookline_api.bundle import Bundle, BundlePlugin
     from hookline_api.hooks import Hook
     from hookline_runtime.call.decisions import Decision
-    from hookline_runtime.guest.sealed import SealedFile
+    from hookline_runtime.guest.sealed import Inherited, SealedFile
     from hookline_runtime.host.cache_store import CacheStore
     from hookline_runtime.host.kv import KvStore
 
@@ -59,7 +59,7 @@ _FIRST_INSTANCE_MS: Final = 5_000
 log = logging.getLogger("hookline.runtime")
 
 
-ModuleFinder = Callable[["BundlePlugin"], "Path | SealedFile"]
+ModuleFinder = Callable[["BundlePlugin"], "Path | SealedFile | Inherited"]
 """The compiled module of a bundle's plugin on this machine: a file that nobody else can write, or one with a seal."""
 
 
@@ -374,7 +374,9 @@ class Runtime:
         except OSError as error:
             raise FetchError(f"there is no descriptor left for the permits of its calls: {error.strerror}") from error
 
-    def _load(self, entry: BundlePlugin, compiled: Path | SealedFile, number: int, permits: Permits) -> Plugin:
+    def _load(
+        self, entry: BundlePlugin, compiled: Path | SealedFile | Inherited, number: int, permits: Permits
+    ) -> Plugin:
         limits = entry.limits
         module = load_compiled(compiled, fuel=limits.fuel is not None)
         host = PluginHost(entry, self._context)

@@ -55,6 +55,10 @@ class ModuleInfo:
     """What the module's memory starts with, in pages of 64 KiB."""
     description: bytes | None
     """The custom section ``hookline.plugin``, unparsed."""
+    cases: bytes | None = None
+    """The custom section ``hookline.cases``, unparsed; of one that is too long, a byte more than it may have."""
+    case_sections: int = 0
+    """How many sections of that name there are."""
 
     @property
     def needs_wasi(self) -> bool:
@@ -114,6 +118,8 @@ def inspect_module(wasm: Buffer) -> ModuleInfo:
         exports=sections.exports,
         memory_pages=sections.memory_pages,
         description=sections.description,
+        cases=sections.cases,
+        case_sections=sections.case_sections,
     )
 
 
@@ -124,6 +130,8 @@ def judge_module(
     memory_pages: int,
     memory64: bool = False,
     description: bytes | None = None,
+    cases: bytes | None = None,
+    case_sections: int = 0,
 ) -> ModuleInfo:
     """Check a module's border, however it was read, against the guest ABI. Raises VerifyError."""
     for entry in imports:
@@ -158,6 +166,8 @@ def judge_module(
         exports=exports,
         memory_pages=memory_pages,
         description=description,
+        cases=cases,
+        case_sections=case_sections,
     )
 
 

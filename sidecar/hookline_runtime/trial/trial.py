@@ -9,12 +9,11 @@ import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from hookline_api.bundle import Bundle, BundleArtifact, BundlePlugin
-from hookline_api.outbound import MemoryCache
 from hookline_api.resources import KvSettings
 from hookline_runtime.guest import engine
 from hookline_runtime.host.cache_store import CacheStore
@@ -23,12 +22,17 @@ from hookline_runtime.plugin.backlog import Asker
 from hookline_runtime.plugin.stats import StatsTable, Summary
 from hookline_runtime.runtime import Runtime
 from hookline_runtime.trial.answers import StandIn
+from hookline_runtime.trial.entries import own_caches
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from hookline_api.cases import HostAnswer
     from hookline_api.hooks import Hook
+    from hookline_runtime.guest.sealed import Inherited
+
+_MAX_LINES: Final = 1000
+"""Of a guest's log that are kept of one call."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,9 +86,15 @@ def own_entry(entry: BundlePlugin, wasm: bytes) -> BundlePlugin:
     artifact = entry.artifact or BundleArtifact(
         digest="", sha256=hashlib.sha256(wasm).hexdigest(), size=len(wasm), layout="file", reference=""
     )
-    caches = [each.model_copy(update={"valkey": None, "memory": each.memory or MemoryCache()}) for each in entry.caches]
     kv = KvSettings(initial=entry.kv.initial)
-    update = {"artifact": artifact, "data_sources": [], "egress": [], "credentials": {}, "caches": caches, "kv": kv}
+    update = {
+        "artifact": artifact,
+        "data_sources": [],
+        "egress": [],
+        "credentials": {},
+        "caches": own_caches(entry),
+        "kv": kv,
+    }
     return entry.model_copy(update=update)
 
 
@@ -151,7 +161,7 @@ class Trial:
 async def on_trial(
     entry: BundlePlugin,
     wasm: bytes,
-    module: Path,
+    module: Path | Inherited,
     *,
     keys: Mapping[str, str] | None = None,
     answers: Sequence[HostAnswer] = (),
@@ -180,8 +190,9 @@ def _listening(name: str, lines: list[Line]) -> Any:
 
     class _Ear(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if record.args and isinstance(record.args, tuple) and record.args[0] == name:
-                lines.append(Line(level=record.levelname.lower(), text=str(record.args[1])))
+            args = record.args if isinstance(record.args, tuple) else ()
+            if args[:1] == (name,) and len(lines) < _MAX_LINES:
+                lines.append(Line(level=record.levelname.lower(), text=str(args[1])))
 
     ear, level = _Ear(), logger.level
     logger.addHandler(ear)
