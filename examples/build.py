@@ -45,7 +45,6 @@ from hookline_cli.authoring.toolchains import (  # noqa: E402
     with_path,
 )
 
-
 PLUGINS: Final = HERE / "plugins"
 SDK: Final = HERE.parent / "sdk" / "hookline_sdk"
 DEFAULT_CACHE: Final = HERE.parent / ".cache"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +34,7 @@ _COMMANDS_OF: Final = {
     "${python}": "zig",
 }  # fmt: skip
 _INSTALL: Final = {
-    "cargo": "Debian: apt-get install cargo rustc libstd-rust-dev-wasm32 lld",
+    "cargo": "on Debian, apt-get install cargo rustc libstd-rust-dev-wasm32 lld",
     "tinygo": "https://tinygo.org has it; Go itself does as well",
 }
 
@@ -229,7 +228,7 @@ def _cargo(compiler: Path) -> str:
 
 def _missing(program: str) -> str:
     how = _INSTALL.get(program, "install it, or name another in hookline.toml")
-    return f"there is no program {readable(program, 100)!r} on this machine. {how}"
+    return f"there is no program {readable(program, 100)!r} on this machine: {how}"
 
 
 def _build_environment(project: Project) -> dict[str, str]:

@@ -50,8 +50,8 @@ async def _try(subject: Subject, entry: BundlePlugin, case: Case) -> CaseResult:
     try:
         for step in case.steps:
             if step.hook not in entry.hooks:
-                raise ConfigError(  # noqa: TRY301 - told below, as all that is wrong with a case
-                    f"{step.hook.value} is not called: {subject.path.name} has {', '.join(entry.hooks)}"
+                raise ConfigError(
+                    f"{step.hook.value} is not called: {subject.path.name} has {', '.join(entry.hooks)} alone"
                 )
         await check_config(subject, written_out(case.config))
         with quiet():

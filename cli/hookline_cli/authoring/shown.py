@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from hookline_api.abi import HOST_FUNCTIONS, ungranted_imports
 from hookline_api.text import readable
 
 if TYPE_CHECKING:
@@ -53,6 +54,8 @@ def called_lines(called: Called) -> list[str]:
         lines.append(
             f"  {colored('failed', 'red', bold=True)} ({called.cause}): {readable(called.message or '', _MOST)}"
         )
+        if called.rejected:
+            lines.append(f"  it answered: {_bytes(called.rejected)}")
         lines.append(f"  what to do: {advice(called)}")
     lines += log_lines(called)
     if called.unanswered is not None:
@@ -73,9 +76,26 @@ def log_lines(called: Called) -> list[str]:
     return lines
 
 
+def _bytes(raw: bytes) -> str:
+    """As text where it is some, and else with what is none escaped."""
+    try:
+        return readable(raw.decode(), _MOST)
+    except UnicodeDecodeError:
+        return repr(raw)
+
+
 def advice(called: Called) -> str:
     """What to do about a call that failed."""
+    if called.denied:
+        needed = ungranted_imports([_whole(each) for each in called.denied], ())
+        permissions = " ".join(f"--permission {each}" for each in sorted(set(needed.values())))
+        return f"it called {', '.join(sorted(called.denied))} without the permission: grant it with {permissions}"
     return ADVICE.get(called.cause or "", "see docs/author/hooks.md")
+
+
+def _whole(name: str) -> str:
+    """A host function with its module."""
+    return next((f"{module}.{each}" for module, each in HOST_FUNCTIONS if each == name), name)
 
 
 def numbers(called: Called) -> str:
@@ -95,6 +115,7 @@ def called_data(called: Called) -> dict[str, Any]:
     failure = None
     if called.cause is not None:
         failure = {"cause": called.cause, "message": called.message, "advice": advice(called)}
+        failure["answer"] = _bytes(called.rejected) if called.rejected else None
     return {
         "decision": called.decision,
         "failure": failure,

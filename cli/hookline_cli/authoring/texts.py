@@ -8,17 +8,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from hookline_api.cases import MAX_DOCUMENT, Case, HostAnswer, read_cases
-from hookline_api.hooks import Hook, parse_hook
+from hookline_api.cases import MAX_DOCUMENT, Case, CasesError, HostAnswer, Step, read_cases
+from hookline_api.hooks import Hook, hook_spellings, parse_hook
 from hookline_api.resources import Permission, is_permission
-from hookline_api.sentences import path_of, problems
+from hookline_api.sentences import problems
 from hookline_api.text import readable
 from hookline_artifacts.errors import ConfigError, FetchError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from pydantic import ValidationError
 
 MAX_INPUT: Final = 64 * 2**20
 """Bytes of an input: no ``limits.input`` is larger."""
@@ -92,8 +90,12 @@ def hook_named(word: str) -> Hook:
     try:
         return parse_hook(word.strip().replace("-", "_"))
     except ValueError:
-        more = did_you_mean(word, Hook) or f"; the hooks are {', '.join(Hook)}"
-        raise ConfigError(f"{readable(word, 60)!r} is no hook{more}") from None
+        raise ConfigError(_no_hook(word)) from None
+
+
+def _no_hook(word: str) -> str:
+    more = did_you_mean(word, Hook) or f"; the hooks are {', '.join(Hook)}"
+    return f"{readable(word, 60)!r} is no hook{more}"
 
 
 def check_permissions(words: Iterable[str]) -> list[str]:
@@ -109,51 +111,30 @@ def check_permissions(words: Iterable[str]) -> list[str]:
 
 def cases_of(raw: bytes, *, what: str) -> list[Case]:
     """The cases of a document. Raises ConfigError, which says of which case and which field."""
-    from pydantic import ValidationError  # noqa: PLC0415 - for its error alone
-
-    if len(raw) > MAX_DOCUMENT:
-        raise ConfigError(f"{what} has {len(raw)} bytes, and cases may have {MAX_DOCUMENT}: shorten texts with $repeat")
-    document = parsed(raw, what=what)
-    if not isinstance(document, list):
-        raise ConfigError(f"{what} is {_kind(document)}, and has to be a list of cases")
+    if len(raw) <= MAX_DOCUMENT:
+        _check_spelling(parsed(raw, what=what), what)
     try:
         return read_cases(raw)
-    except ValidationError as error:
-        raise ConfigError(f"{what}: {_of_cases(error, document)}") from None
-    except (ValueError, RecursionError) as error:
+    except CasesError as error:
         raise ConfigError(f"{what}: {error}") from None
 
 
-def _of_cases(error: ValidationError, document: list[Any]) -> str:
-    """The first things that are wrong, each with its case's name."""
-    told = []
-    for each, problem in zip(error.errors(include_url=False), problems(error), strict=True):
-        location = each["loc"]
-        if not location or not isinstance(location[0], int):
-            return str(problem)
-        case = document[location[0]] if location[0] < len(document) else None
-        name = case.get("name") if isinstance(case, dict) else None
-        label = f"case {location[0] + 1}" + (f" ({readable(name, 60)!r})" if isinstance(name, str) else "")
-        path = _without_steps(location[1:], case)
-        text = problem.text
-        if each["type"] == "extra_forbidden":
-            text += did_you_mean(
-                str(location[-1]), {*Case.model_fields, "hook", "input", "expect", "failure", "repeat"}
-            )
-        elif location[-1] == "hook" and isinstance(each.get("input"), str):
-            text += did_you_mean(each["input"], Hook)
-        told.append(f"{label}: {path + ': ' if path else ''}{text}")
-        if len(told) == _SHOWN:
-            break
-    more = error.error_count() - len(told)
-    return "; ".join(told) + (f"; and {more} more" if more > 0 else "")
-
-
-def _without_steps(location: tuple[int | str, ...], case: Any) -> str:
-    """The path as the author wrote it: a case of one step has none."""
-    if isinstance(case, dict) and "steps" not in case and location[:2] == ("steps", 0):
-        location = location[2:]
-    return path_of(location)
+def _check_spelling(document: Any, what: str) -> None:
+    """Raises ConfigError for a field or a hook that is misspelt, with the one that may be meant."""
+    for number, case in enumerate(document if isinstance(document, list) else (), 1):
+        if not isinstance(case, dict):
+            continue
+        name = case.get("name")
+        label = f"{what}: case {number}" + (f" ({readable(name, 60)!r})" if isinstance(name, str) else "")
+        steps = case.get("steps")
+        parts = [(case, {*Case.model_fields, *({} if "steps" in case else Step.model_fields)})]
+        parts += [(each, {*Step.model_fields}) for each in (steps if isinstance(steps, list) else ())]
+        for part, fields in parts:
+            for key, value in part.items() if isinstance(part, dict) else ():
+                if key not in fields and (near := did_you_mean(key, fields)):
+                    raise ConfigError(f"{label}: there is no field {readable(key, 60)!r}{near}")
+                if key == "hook" and isinstance(value, str) and value.lower() not in hook_spellings():
+                    raise ConfigError(f"{label}: {_no_hook(value)}")
 
 
 def answers_of(raw: bytes, *, what: str) -> list[HostAnswer]:

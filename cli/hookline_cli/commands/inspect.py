@@ -177,7 +177,7 @@ def _lines(seen: _Seen) -> list[str]:
     for name, kind, required, text in portrait.settings(described.config_schema):
         lines.append(f"  setting   {name} ({kind}{', required' if required else ''}){': ' + text if text else ''}")
     count, why = portrait.cases_in(seen.wasm)
-    lines.append(f"  cases     {why and 'unreadable: ' + why or ('none' if count is None else count)}")
+    lines.append(f"  cases     {(why and 'unreadable: ' + why) or ('none' if count is None else count)}")
     signed = ", ".join(f"{seen.signatures.count(form)} {form}" for form in dict.fromkeys(seen.signatures))
     told = f"not known: {seen.unknown}" if seen.unknown else f"{signed}, not verified here" if signed else "none found"
     lines.append(f"  signed    {told}")

@@ -53,6 +53,8 @@ class Called:
     """Of the failure, where the guest failed."""
     message: str | None
     """… in one sentence."""
+    rejected: bytes
+    """The beginning of the guest's answer, where it is none of the hook's."""
     log: tuple[Line, ...]
     us: float
     """Microseconds in the plugin, host functions included."""
@@ -112,6 +114,9 @@ class Trial:
         """One call. Raises InputError where the input is not the hook's."""
         plugin = self._runtime.plugins[self._entry.name]
         plugin.last_failure = None
+        own = plugin.hooks.get(hook)
+        if own is not None:
+            own.rejected = b""
         self._lines.clear()
         before = (dict(self._stand_in.calls), dict(plugin.host.denied), dict(plugin.host.refused))
         self._stand_in.unanswered = None
@@ -129,6 +134,7 @@ class Trial:
             decision=decision,
             cause=failure.cause if failure else None,
             message=failure.message if failure else None,
+            rejected=own.rejected if own is not None else b"",
             log=tuple(self._lines),
             us=(after.seconds - used.seconds) * 1e6,
             fuel=after.fuel - used.fuel if self._entry.limits.fuel is not None else None,
