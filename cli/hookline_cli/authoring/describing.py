@@ -1,4 +1,4 @@
-"""What a plugin says of itself, as its author writes it: read as leniently as a host does, and told what a host ignores."""
+"""What a plugin says of itself, as its author writes it: read as leniently as a host does, which tells nobody why."""
 
 from __future__ import annotations
 

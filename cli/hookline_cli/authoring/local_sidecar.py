@@ -1,4 +1,4 @@
-"""A sidecar on this machine, with one plugin whose module changes: started here, or somebody's own folder of manifests."""
+"""A sidecar on this machine that runs one plugin while its author works on it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from hookline_artifacts.documents import kubernetes_yaml
 from hookline_artifacts.errors import ConfigError, FetchError
 from hookline_cli.authoring import building, portrait
 from hookline_cli.authoring.project import MANIFEST, Project
-from hookline_cli.authoring.subject import Subject
 
 if TYPE_CHECKING:
+    from hookline_cli.authoring.subject import Subject
     from collections.abc import AsyncIterator
 
 _NEEDED: Final = ("hookline_sidecar", "uvloop", "prometheus_client")
@@ -141,12 +141,13 @@ async def started(plugins: Path, state: Path, *, listen: str, inputs: bool) -> A
     missing = [each for each in _NEEDED if importlib.util.find_spec(each) is None]
     if missing:
         raise FetchError(
-            f"the sidecar cannot be started: {', '.join(missing)} is not installed; pip install 'hookline[cli,sidecar]'",
+            f"the sidecar cannot be started: {', '.join(missing)} is missing; pip install 'hookline[cli,sidecar]'",
             transient=False,
         )
     command = [
         sys.executable, "-m", "hookline_sidecar", "--plugins", str(plugins), "--state", str(state), "--listen", listen,
-        "--admin", "off", "--drain", "1s", "--log-format", "json", "--log-decisions", "inputs" if inputs else "decisions",
+        "--admin", "off", "--drain", "1s", "--log-format", "json",
+        "--log-decisions", "inputs" if inputs else "decisions",
     ]  # fmt: skip
     # In a session of its own: Ctrl-C is for the command, which ends it.
     process = await asyncio.create_subprocess_exec(

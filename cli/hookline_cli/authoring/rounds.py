@@ -1,4 +1,4 @@
-"""One round of ``hookline dev``: build, hold against the cases, and let the sidecar take it over; and what is told of it."""
+"""One round of ``hookline dev``: build, let the sidecar take it over, hold it against its cases, and tell of it."""
 
 from __future__ import annotations
 

@@ -25,8 +25,8 @@ ADVICE: Final[Mapping[str, str]] = {
     "timeout": "look for a loop without an end; where the work is real, give it more with --limit timeout=1s "
     "(--limit fuel=N where fuel is counted, --limit wait=5s where it waits)",
     "result": "the answer is none of the hook's: docs/reference/hooks.md has those that are",
-    "overload": "an input or its memory is larger than allowed: --limit input=1Mi, --limit memory=128Mi, or see that alloc "
-    "finds a place",
+    "overload": "an input or its memory is larger than allowed: --limit input=1Mi, --limit memory=128Mi, or see that "
+    "alloc finds a place",
     "store": "the store of keys failed; try again",
 }
 """What its author can do about a call that failed, by its cause."""

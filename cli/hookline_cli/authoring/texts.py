@@ -1,4 +1,4 @@
-"""Documents and words that authors write: read within bounds, and told what is wrong with them, where, and what to do."""
+"""Documents and words that authors write: read within bounds, and told where they are wrong, and what to do."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ hookline build ./guard --json
     "build",
     text="""Build a plugin's project into one module.
 
-    What hookline.toml names as 'build' is run in its folder; what a tool says is shown where it fails. The module gets
-    plugin.json and cases.json as sections, is checked as a host would, and is written into the project as NAME.wasm.""",
+    What hookline.toml names as 'build' is run in its folder; what a tool says is shown where it fails. The module
+    gets plugin.json and cases.json as sections, is checked as a host would, and is written there as NAME.wasm.""",
     examples=_EXAMPLES,
     options=[click.Argument(["folder"], type=FILE, default=Path())],
 )

@@ -31,8 +31,8 @@ hookline call guard.wasm pre_query 'SELECT 1' --no-permissions --json
     "call",
     text="""Call a hook of a plugin, and show what it decides.
 
-    TARGET is a .wasm, or a project that is built. INPUT is what a proxy would send: JSON, @FILE, or - for stdin; where a
-    hook is asked about a query, SQL alone will do. Without one, a hook that needs nothing is asked with {}.
+    TARGET is a .wasm, or a project that is built. INPUT is what a proxy would send: JSON, @FILE, or - for stdin;
+    where a hook is asked about a query, SQL alone will do. Without one, a hook that needs nothing is asked with {}.
 
     The plugin runs as it does in a sidecar, within the same limits, and reaches nobody: what it would ask a database or
     a server is answered by --answers, and its keys are those of --kv. With --manifest it has the settings of that

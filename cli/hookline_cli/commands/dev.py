@@ -32,9 +32,9 @@ curl -s localhost:9901/v1/hooks/pre_query -H 'content-type: application/json' -d
     "dev",
     text="""Build a project whenever it changes, and run it in a sidecar on this machine.
 
-    The sidecar answers hook calls on --listen, with the settings of the project's wasmplugin.yaml; each decision that it
-    makes is printed, and what the guest logs. A change is built, taken over while calls go on, and held against the
-    project's cases. What does not build, or is refused, leaves what runs alone.
+    The sidecar answers hook calls on --listen, with the settings of the project's wasmplugin.yaml; each decision
+    that it makes is printed, and what the guest logs. A change is built, taken over while calls go on, and held
+    against the project's cases. What does not build, or is refused, leaves what runs alone.
 
     With --manifests, the module and its manifest are written into that folder, which a sidecar of your own watches;
     none is started, and its decisions are in its own log (--log-decisions). Ctrl-C ends it.""",
@@ -64,7 +64,7 @@ async def DEV(  # noqa: N802 - what the decorator makes of it is a constant
     for each in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(each, stop.set)
     if manifests is not None:
-        if not manifests.is_dir():
+        if not await asyncio.to_thread(manifests.is_dir):
             raise FetchError(f"--manifests: there is no folder {manifests}", transient=False)
         rounds = Rounds(folder, manifests, teller)
         await _until(stop, _watched(rounds, folder, None, teller))

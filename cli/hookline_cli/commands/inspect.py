@@ -32,8 +32,8 @@ _PAGE = 65_536
     "inspect",
     text="""Show what an artifact is, what it asks for, and the resource that would run it.
 
-    TARGET is a .wasm, a .tar.gz, a project that is built, a reference, or oci-layout:FOLDER[:TAG]. Nothing of it is run.
-    Signatures are counted and not verified: 'hookline verify' does that.""",
+    TARGET is a .wasm, a .tar.gz, a project that is built, a reference, or oci-layout:FOLDER[:TAG]. Nothing of it is
+    run. Signatures are counted and not verified: 'hookline verify' does that.""",
     examples=_EXAMPLES,
     options=[click.Argument(["target"]), *registry_options()],
 )

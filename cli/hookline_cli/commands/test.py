@@ -27,8 +27,8 @@ hookline test ./guard --watch
     "test",
     text="""Hold a plugin against its cases.
 
-    TARGET is a project that is built, or a .wasm. The cases are those of --cases, of the project's cases.json, or of the
-    module itself. Each is one fresh plugin with settings, keys and permissions of its own, as a sidecar tries it with
+    TARGET is a project that is built, or a .wasm. The cases are those of --cases, of the project's cases.json, or of
+    the module itself. Each is one fresh plugin with settings, keys and permissions of its own, as a sidecar tries it with
     spec.selfTest. A project's wasmplugin.yaml, or --manifest, says the limits where a case does not.
 
     With --watch, a project is built and tested again whenever one of its files changes.""",
@@ -94,7 +94,7 @@ async def _once(
     verbose: bool,
     junit: Path | None,
 ) -> Answer:
-    from hookline_cli.authoring import judged  # noqa: PLC0415 - --help does without
+    from hookline_cli.authoring import building, judged  # noqa: PLC0415 - --help does without
     from hookline_cli.authoring.project import MANIFEST  # noqa: PLC0415
     from hookline_cli.authoring.subject import Wanted, cases_for, entry_for, read_subject  # noqa: PLC0415
 
@@ -113,7 +113,7 @@ async def _once(
         entry = entry.model_copy(update={"limits": named.limits, "isolation": named.isolation})
     tried = await judged.judge(subject, entry, chosen)
     if junit is not None:
-        junit.write_text(judged.junit(subject.name, tried), encoding="utf-8")
+        building.write(junit, judged.junit(subject.name, tried).encode())
     return _answer(tried, where, verbose=verbose)
 
 

@@ -11,13 +11,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, cast
 
-from hookline_runtime.call.decisions import Answer
 from hookline_runtime.errors import CallError, DeadlineError
 from hookline_runtime.guest.border import spent_ns
 from hookline_runtime.guest.waiting import THREAD, Waiter
 from hookline_runtime.plugin.waits import Waits
 
 if TYPE_CHECKING:
+    from hookline_runtime.call.decisions import Answer
     from collections.abc import Callable
 
     from hookline_api.bundle import BundlePlugin
