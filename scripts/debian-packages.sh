@@ -6,7 +6,7 @@ set -eu
 . "$(dirname "$0")/packages.sh"
 . "$(dirname "$0")/unchanged.sh"
 guests=$here/../examples/build.py
-parts="$here/packages.sh $guests $(command -v "$python" || true)"
+parts="$here/packages.sh $guests $here/../cli/hookline_cli/authoring/toolchains.py $(command -v "$python" || true)"
 # shellcheck disable=SC2086 # a list of files
 case "$*" in "" | --missing) ! unchanged packages $parts || exit 0 ;; esac
 

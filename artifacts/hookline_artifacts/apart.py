@@ -18,6 +18,7 @@ import heapq
 import itertools
 import os
 import resource
+import signal
 import sys
 import weakref
 from pathlib import Path
@@ -30,7 +31,7 @@ from hookline_artifacts import memory
 from hookline_artifacts.errors import FetchError, HooklineError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
 ENDED: Final = "ended"
 """The cause in an answer that the child did not give itself."""
@@ -218,6 +219,17 @@ async def _attempt(
     return {"cause": ENDED, "message": message, "signal": max(0, -code), "memory": memory}
 
 
+def lacked_memory(answer: Mapping[str, Any]) -> bool:
+    """Whether a child ended because it had too little memory."""
+    # An allocator ends the process; the interpreter says MemoryError.
+    return "memory" in answer and (answer["signal"] == signal.SIGABRT or "MemoryError" in answer["message"])
+
+
+def took_too_long(answer: Mapping[str, Any]) -> bool:
+    """Whether a child ended because it used more of a core than it may."""
+    return bool(answer.get("signal") == signal.SIGXCPU)
+
+
 def _processor_s(pid: int) -> float:
     """What a process has used of the processor, in seconds; proc(5), utime and stime. All there is where it is gone."""
     try:
@@ -234,10 +246,14 @@ def bound_processor(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (min(allowed, CPU_S), CPU_S + 1))
 
 
-def serve_one(work: Callable[[dict[str, Any]], dict[str, str]]) -> None:
-    """What a child process runs: one job from standard input, one answer to standard output."""
+def serve_one(work: Callable[[dict[str, Any]], dict[str, str]], *, reserves: bool = False) -> None:
+    """What a child process runs: one job from standard input, one answer to standard output.
+
+    With ``reserves``, address space that nobody writes to has no bound: instances of guests take gigabytes of it.
+    """
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S + 1))  # the first is told by its own signal
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    if not reserves:
+        resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     answer: dict[str, str]
     try:

@@ -86,6 +86,7 @@ def make_entry(
         observers=spec.observers,
         failure_policy=spec.failure_policy,
         mode=spec.mode,
+        self_test=spec.self_test,
         probation=spec.rollout.probation,
     )
     return made if key is None else made.sealed(key)

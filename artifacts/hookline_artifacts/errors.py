@@ -6,6 +6,7 @@
     │   ├── VerifyError               the module is not what was asked for
     │   │   ├── SignatureError          it is not signed as it has to be
     │   │   ├── PolicyError             a PluginTrustPolicy forbids it
+    │   │   ├── SelfTestError           it does not answer its own cases as they say, or lacks them
     │   │   └── WrongBytesError         who was asked gave other bytes; another may give the right ones
     │   └── ConfigError               the settings are wrong
     │       └── NotGrantedError         the module imports what the resource does not grant
@@ -69,6 +70,10 @@ class SignatureError(VerifyError):
 
 class PolicyError(VerifyError):
     """A ``PluginTrustPolicy`` forbids what the resource asks for."""
+
+
+class SelfTestError(VerifyError):
+    """The module does not answer its own cases as they say, or has none where ``spec.selfTest`` asks for them."""
 
 
 class WrongBytesError(VerifyError):

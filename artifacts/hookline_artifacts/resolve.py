@@ -34,6 +34,7 @@ from hookline_artifacts.login.credentials import PullSecret
 from hookline_artifacts.login.keychain import MAX_SECRETS
 from hookline_artifacts.module.describe import PluginDescription
 from hookline_artifacts.module.inspection import ModuleInfo, inspect_file
+from hookline_artifacts.module.own_cases import OwnCases, judge_cases, own_cases
 from hookline_artifacts.net.urls import foreign, shown
 from hookline_artifacts.reference import Reference, parse
 from hookline_artifacts.threads import in_thread
@@ -71,8 +72,20 @@ class Resolved:
     """Those that are called where the resource names none."""
     notes: tuple[str, ...] = ()
     """What is legal, and may not be what was meant; one sentence each."""
+    unreadable_cases: bool = False
+    """Whether its module carries cases that cannot be read, and may run all the same."""
     trust: Trust = NOTHING
     """What was proven of it, and by what."""
+
+    @property
+    def asks(self) -> list[str]:
+        """The permissions that the plugin asks for, or that its imports are about."""
+        return sorted({*self.description.permissions, *self.info.permissions})
+
+    @property
+    def wants_self_test(self) -> bool:
+        """Whether its module carries cases, and is to be asked them."""
+        return self.info.cases is not None and not self.unreadable_cases and self.entry.self_test != "Off"
 
     @property
     def ungranted_imports(self) -> dict[str, str]:
@@ -82,8 +95,7 @@ class Resolved:
     @property
     def ungranted(self) -> list[str]:
         """Permissions that the plugin asks for, or its imports are about, and the resource does not grant."""
-        asked = {*self.description.permissions, *self.info.permissions}
-        return sorted(each for each in asked if not grants(self.entry.permissions, each))
+        return sorted(each for each in self.asks if not grants(self.entry.permissions, each))
 
 
 async def resolve(
@@ -121,17 +133,20 @@ async def resolve(
     )  # fmt: skip
     _check_sha256(plugin, artifact)
     info, description, believed = await told(artifact, whole=trial.covers_package)
+    cases = await in_thread(own_cases, info)
+    of_cases = judge_cases(cases, info, plugin.spec.self_test)
     asks = sorted({*believed.permissions, *info.permissions})
     trial.check_version(believed.version, artifact.digest, previous)
     trial.check_permissions(asks, previous)
-    found = _found(artifact, reference, believed, asks).model_copy(update={"evidence": trial.file})
+    found = _found(artifact, reference, believed, asks, cases).model_copy(update={"evidence": trial.file})
     hooks = called_hooks(plugin, description, info)
     made = make_entry(plugin, found, hooks=hooks, settings=given, origin=origin, key=key)
     check_entry(made, info)
     check_permissions(plugin, made, info)
     return Resolved(
         entry=made, artifact=artifact, info=info, description=description, hooks=hooks, trust=trial.result(),
-        notes=(*description.notes, *notes_on(plugin, description, info), *trial.notes),
+        notes=(*description.notes, *notes_on(plugin, description, info), *of_cases, *trial.notes),
+        unreadable_cases=cases.unreadable is not None,
     )  # fmt: skip
 
 
@@ -151,7 +166,9 @@ def _check_sha256(plugin: WasmPlugin, artifact: Artifact) -> None:
         raise VerifyError(f"the module's sha256 is {artifact.sha256}, and spec.sha256 asks for {wanted}")
 
 
-def _found(artifact: Artifact, reference: str, description: PluginDescription, asks: list[str]) -> BundleArtifact:
+def _found(
+    artifact: Artifact, reference: str, description: PluginDescription, asks: list[str], cases: OwnCases
+) -> BundleArtifact:
     return BundleArtifact(
         digest=artifact.digest,
         sha256=artifact.sha256,
@@ -160,6 +177,7 @@ def _found(artifact: Artifact, reference: str, description: PluginDescription, a
         reference=reference,
         version=description.version,
         asks=asks[:MAX_ASKS],
+        cases=cases.count,
     )
 
 

@@ -6,7 +6,6 @@ with ``--json`` as one object; progress and errors go to stderr.
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import json
 import os
@@ -28,9 +27,11 @@ FAULT: Final = 70
 INTERRUPTED: Final = 130
 EXITS: Final[Mapping[int, str]] = {
     0: "the command did what it says, and a check was passed",
-    REFUSED: "a check was not passed: it is not signed as asked, not what it should be, or forbidden by a policy",
-    USAGE: "the command line is wrong, or a key, a policy or a manifest that it names is",
-    UNAVAILABLE: "it cannot be had or written: a registry is away or refuses, a file is not there, a disk is full",
+    REFUSED: "a check was not passed: it is not signed as asked, not what it should be, forbidden by a policy, does "
+    "not compile, or does not answer as its cases say",
+    USAGE: "the command line is wrong, or a key, a policy, a manifest or another document that it names is",
+    UNAVAILABLE: "it cannot be had or written: a registry is away or refuses, a file or a compiler is not there, a disk "
+    "is full",
     FAULT: "a fault in hookline itself",
     INTERRUPTED: "it was interrupted",
 }
@@ -48,8 +49,8 @@ class Answer:
 
     lines: Sequence[str]
     """For people."""
-    data: Mapping[str, Any] = field(default_factory=dict)
-    """The same for programs."""
+    data: Mapping[str, Any] | None = field(default_factory=dict)
+    """The same for programs; None where all was printed as it happened."""
     code: int = 0
 
 
@@ -77,6 +78,27 @@ class Progress:
         """Take it away."""
         if self._is_shown:
             click.echo("\r\033[K", err=True, nl=False)
+
+
+class Waiting:
+    """That something goes on, on a terminal, once it has taken a second."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._shown = 0.0
+        self._wanted = sys.stderr.isatty()
+
+    def at(self, seconds: float) -> None:
+        """So many seconds have passed."""
+        if self._wanted and seconds > _QUIET_S and seconds - self._shown > _EACH_S:
+            self._shown = seconds
+            click.echo(f"\r\033[K{self._what}: {seconds:.0f} s", err=True, nl=False)
+
+    def end(self) -> None:
+        """Take it away."""
+        if self._shown:
+            click.echo("\r\033[K", err=True, nl=False)
+            self._shown = 0.0
 
 
 def sized(size: int) -> str:
@@ -129,6 +151,20 @@ def registry_options() -> list[click.Parameter]:
 FILE: Final = click.Path(path_type=Path)
 
 
+def hooks_like(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:  # noqa: ARG001 - click's
+    """Hooks that a shell may complete."""
+    from hookline_api.hooks import Hook  # noqa: PLC0415 - a shell asks for it
+
+    return [each.value for each in Hook if each.value.startswith(begun)]
+
+
+def permissions_like(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:  # noqa: ARG001
+    """Permissions that a shell may complete."""
+    from hookline_api.resources import Permission  # noqa: PLC0415 - a shell asks for it
+
+    return [each.value for each in Permission if each.value.startswith(begun)]
+
+
 class UsageError(Exception):
     """The command line asks for what cannot be. The message is one sentence."""
 
@@ -144,7 +180,11 @@ def _run(function: Callable[..., Answer | Awaitable[Answer]], given: dict[str, A
 
     try:
         found = function(**given)
-        answer = found if isinstance(found, Answer) else asyncio.run(_awaited(found))
+        if not isinstance(found, Answer):
+            import asyncio  # noqa: PLC0415 - 40 ms, which --help does without
+
+            found = asyncio.run(_awaited(found))
+        answer = found
     except (ConfigError, UsageError) as error:
         return _failed(error, USAGE, as_json=as_json)
     except FetchError as error:
@@ -155,7 +195,8 @@ def _run(function: Callable[..., Answer | Awaitable[Answer]], given: dict[str, A
         where = f"{error.filename}: " if error.filename else ""
         return _failed(f"{where}{error.strerror or error}", UNAVAILABLE, as_json=as_json)
     if as_json:
-        click.echo(json.dumps(answer.data, indent=2))
+        if answer.data is not None:
+            click.echo(json.dumps(answer.data, indent=2))
     else:
         for line in answer.lines:
             click.echo(line)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
 from hookline_cli import frame
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 
 class _Entry(NamedTuple):
@@ -19,6 +22,17 @@ class _Entry(NamedTuple):
 
 
 COMMANDS: Final = {
+    "annotate": _Entry("annotate", "ANNOTATE", "Put a plugin's description and its cases into its module."),
+    "bench": _Entry("bench", "BENCH", "Measure the hooks of a plugin, beside a guest that does nothing."),
+    "build": _Entry("build", "BUILD", "Build a plugin's project into one module."),
+    "call": _Entry("call", "CALL", "Call a hook of a plugin, and show what it decides."),
+    "completion": _Entry("completion", "COMPLETION", "Print what makes a shell complete commands and options."),
+    "dev": _Entry("dev", "DEV", "Build a project whenever it changes, and run it in a sidecar on this machine."),
+    "inspect": _Entry(
+        "inspect", "INSPECT", "Show what an artifact is, what it asks for, and the resource that would run it."
+    ),
+    "new": _Entry("new", "NEW", "Make a plugin's project in a new folder."),
+    "test": _Entry("test", "TEST", "Hold a plugin against its cases."),
     "keygen": _Entry("keygen", "KEYGEN", "Make a pair of keys to sign plugins with."),
     "sign": _Entry("sign", "SIGN", "Sign an artifact in a registry, in a folder, or a file."),
     "verify": _Entry("verify", "VERIFY", "Verify who has signed an artifact."),
@@ -27,6 +41,14 @@ COMMANDS: Final = {
     "policy check": _Entry("policy", "CHECK", "Tell what policies would refuse of manifests or of a cluster."),
 }
 """Those of a group have its name in front."""
+_TASKS: Final = {
+    "Write a plugin": ("new", "build", "annotate", "test", "call", "bench", "dev", "inspect"),
+    "Publish it": ("push", "pull", "save", "load"),
+    "Trust it": ("keygen", "sign", "verify", "policy"),
+    "Run it": ("check", "status", "why", "kv"),
+    "This program": ("completion",),
+}
+"""What people do, and by which commands, in the order in which they are listed."""
 _GROUPS: Final = {"policy": "Policies: which plugins may run, and what they may do."}
 
 
@@ -39,8 +61,12 @@ class _Lazy(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Names, as they are listed."""
-        names = (each.removeprefix(self._prefix) for each in COMMANDS if each.startswith(self._prefix))
-        return list(dict.fromkeys(name.partition(" ")[0] for name in names))
+        own = (each.removeprefix(self._prefix) for each in COMMANDS if each.startswith(self._prefix))
+        names = dict.fromkeys(name.partition(" ")[0] for name in own)
+        if self._prefix:
+            return list(names)
+        listed = [name for task in _TASKS.values() for name in task if name in names]
+        return [*listed, *(name for name in names if name not in listed)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import a command."""
@@ -54,20 +80,37 @@ class _Lazy(click.Group):
         return found
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing any."""
-        rows = [
-            (name, COMMANDS[whole].text if (whole := f"{self._prefix}{name}") in COMMANDS else _GROUPS[name])
+        """List the commands by task, without importing any."""
+        names = self.list_commands(ctx)
+        tasks = {} if self._prefix else {task: [each for each in own if each in names] for task, own in _TASKS.items()}
+        rest = [name for name in names if not any(name in own for own in tasks.values())]
+        widest = max(map(len, names))
+        for task, own in {**tasks, "Commands": rest}.items():
+            if own:
+                with formatter.section(task):
+                    formatter.write_dl([(name.ljust(widest), self._text(name)) for name in own])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names of commands, and of options, without importing any command."""
+        from click.shell_completion import CompletionItem  # noqa: PLC0415 - a shell asks for it, and nobody else
+
+        found = [
+            CompletionItem(name, help=self._text(name))
             for name in self.list_commands(ctx)
+            if name.startswith(incomplete)
         ]
-        with formatter.section("Commands"):
-            formatter.write_dl(rows)
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+
+    def _text(self, name: str) -> str:
+        whole = f"{self._prefix}{name}"
+        return COMMANDS[whole].text if whole in COMMANDS else _GROUPS[name]
 
 
 def program() -> click.Group:
     """``hookline``."""
     return _Lazy(
         name="hookline",
-        help="Sign, verify, move and judge Hookline's plugins.",
+        help="Write, publish, trust and run Hookline's plugins.",
         epilog="'hookline COMMAND --help' has examples, and the exit codes.",
         params=[
             click.Option(

@@ -7,7 +7,7 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from hookline_artifacts.errors import ConfigError, FetchError
 from hookline_artifacts.fetch import Fetcher
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _FILE_SUFFIXES: Final = (".wasm", ".tar.gz", ".tgz", ".tar")
 _MAX_CA: Final = 1 << 20
+_NAME: Final = "plugin"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -107,3 +108,22 @@ def _is_file_name(text: str) -> bool:
 def repository_of(reference: Reference | LayoutReference) -> str:
     """``registry/repository``; empty for a folder."""
     return f"{reference.registry}/{reference.repository}" if isinstance(reference, Reference) else ""
+
+
+def source_of(text: str, *, insecure: bool) -> tuple[dict[str, Any], str]:
+    """A TARGET as ``spec.source``, and a name for its plugin."""
+    place = target_of(text)
+    if isinstance(place, Path):
+        return {"file": {"path": str(place.absolute())}}, _short(place.name.partition(".")[0])
+    return {"oci": {"reference": text, "insecure": insecure}}, _short(_last(place))
+
+
+def _last(place: Reference | LayoutReference) -> str:
+    name: str = getattr(place, "repository", "") or getattr(place, "path", "")
+    return name.rstrip("/").rpartition("/")[2]
+
+
+def _short(text: str) -> str:
+    """A name that a plugin may have."""
+    found = "".join(each if each.isascii() and each.isalnum() else "-" for each in text.lower()).strip("-")
+    return found or _NAME

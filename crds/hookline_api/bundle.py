@@ -31,6 +31,7 @@ from hookline_api.resources import (
     Observers,
     PermissionName,
     Probation,
+    SelfTest,
 )
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ _SHORTEST_SECRET: Final = 4
 
 _CAME_LATER: Final[dict[str, Any]] = {
     "observers": Observers(), "kv": KvSettings(), "seal": None, "data_sources": [], "caches": [], "credentials": {},
+    "self_test": "IfPresent",
 }  # fmt: skip
 """Fields of ``BundlePlugin`` that an older operator or sidecar does not know, and what they say by default."""
 _CAME_LATER_WITHIN: Final[tuple[tuple[str, str, Any], ...]] = (
@@ -53,7 +55,7 @@ _CAME_LATER_WITHIN: Final[tuple[tuple[str, str, Any], ...]] = (
     ("failure_policy", "store", None),
 )
 """The same of fields within them."""
-_OF_ARTIFACT: Final = frozenset({"version", "asks", "evidence"})
+_OF_ARTIFACT: Final = frozenset({"version", "asks", "cases", "evidence"})
 """What follows from an artifact's digest, or proves something of it. It is in no revision: an older sidecar would give
 each plugin another one."""
 
@@ -88,6 +90,8 @@ class BundleArtifact(Resource):
     """As the artifact tells it."""
     asks: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=MAX_ASKS)] | None = None
     """The permissions that it asks for, granted or not; None where an older version did not look."""
+    cases: Annotated[int, Field(ge=0)] | None = None
+    """How many cases its module carries, where they can be read."""
     evidence: EvidenceFile | None = None
     """By what it was verified, where signatures were asked for."""
 
@@ -132,6 +136,7 @@ class BundlePlugin(Outbound):
     observers: Observers = Observers()
     failure_policy: FailurePolicy = FailurePolicy()
     mode: Literal["Enforce", "Shadow"] = "Enforce"
+    self_test: SelfTest = "IfPresent"
     probation: Probation = Probation()
 
     @property

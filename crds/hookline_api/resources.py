@@ -388,6 +388,7 @@ class KvSettings(Resource):
 
 
 CallPolicy = Literal["Closed", "Open"]
+SelfTest = Literal["Required", "IfPresent", "Off"]
 LoadPolicy = Literal["LastGood", "Closed", "Open"]
 
 
@@ -516,6 +517,11 @@ class WasmPluginSpec(Outbound):
     failure_policy: FailurePolicy = FailurePolicy()
     mode: Literal["Enforce", "Shadow"] = "Enforce"
     """Shadow: the plugin runs and is measured, off the reply's path, and decides nothing. Default Enforce."""
+    self_test: SelfTest = "IfPresent"
+    """Whether a sidecar asks a new version the cases that its module carries (``hookline.cases``) before it may take
+    over, and refuses one that does not answer them as they say, as ``failurePolicy.verify`` has it. Required: a module
+    without cases is refused too. IfPresent: a module without cases runs. Off: cases are not asked. Default
+    IfPresent."""
     rollout: Rollout = Rollout()
 
     @model_validator(mode="after")

@@ -65,6 +65,8 @@ class ArtifactStatus(Resource):
     """Who has signed it, of those that were asked for."""
     signatures: Annotated[list[SignatureStatus], Field(max_length=8)] = []
     """What was verified."""
+    cases: Annotated[int, Field(json_schema_extra={"format": "int32"})] | None = None
+    """How many cases its module carries; sidecars ask them as ``spec.selfTest`` says."""
     hooks: Annotated[list[str], Field(max_length=12)] = []
     imports: Annotated[list[str], Field(max_length=256)] = []
 

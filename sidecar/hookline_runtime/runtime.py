@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from hookline_api.bundle import Bundle, BundlePlugin
     from hookline_api.hooks import Hook
     from hookline_runtime.call.decisions import Decision
-    from hookline_runtime.guest.sealed import SealedFile
+    from hookline_runtime.guest.sealed import Inherited, SealedFile
     from hookline_runtime.host.cache_store import CacheStore
     from hookline_runtime.host.kv import KvStore
 
@@ -59,7 +59,7 @@ _FIRST_INSTANCE_MS: Final = 5_000
 log = logging.getLogger("hookline.runtime")
 
 
-ModuleFinder = Callable[["BundlePlugin"], "Path | SealedFile"]
+ModuleFinder = Callable[["BundlePlugin"], "Path | SealedFile | Inherited"]
 """The compiled module of a bundle's plugin on this machine: a file that nobody else can write, or one with a seal."""
 
 
@@ -109,10 +109,11 @@ class Runtime:
         member: Member | None = None,
         initial_keys: bool = True,
         stand_in: Callable[[str, Callable[..., Any]], Callable[..., Any]] | None = None,
+        make_chains: Callable[[str, list[Link]], Chains] = Chains,
     ) -> None:
         """With ``initial_keys``, it is who tidies the store and writes ``kv.initial``; else somebody else does.
 
-        ``stand_in`` is for trials: see ``HostContext``.
+        ``stand_in`` is for trials: see ``HostContext``. ``make_chains`` is for who watches: see ``chain.watched``.
         """
         self._kv = kv
         worker, workers = (0, 1) if member is None else (member.process, member.processes)
@@ -120,6 +121,7 @@ class Runtime:
         locks = None if member is None else member.path
         self._context = HostContext(kv=kv, cache=cache, worker=worker, workers=workers, locks=locks, stand_in=stand_in)
         self._initial_keys = initial_keys
+        self._make_chains = make_chains
         self._stats = stats or StatsTable()
         self._member = member
         self.budget = Budget()
@@ -177,7 +179,7 @@ class Runtime:
             if self._initial_keys:
                 await self._write_initial_keys(bundle)
             befores, alone = await self._befores(before, plugins, find)
-            chains = Chains(bundle.version, links)
+            chains = self._make_chains(bundle.version, links)
             return Prepared(bundle=bundle, chains=chains, plugins=plugins, before=befores, alone=alone)
         finally:
             for plugin in plugins.values():
@@ -372,7 +374,9 @@ class Runtime:
         except OSError as error:
             raise FetchError(f"there is no descriptor left for the permits of its calls: {error.strerror}") from error
 
-    def _load(self, entry: BundlePlugin, compiled: Path | SealedFile, number: int, permits: Permits) -> Plugin:
+    def _load(
+        self, entry: BundlePlugin, compiled: Path | SealedFile | Inherited, number: int, permits: Permits
+    ) -> Plugin:
         limits = entry.limits
         module = load_compiled(compiled, fuel=limits.fuel is not None)
         host = PluginHost(entry, self._context)

@@ -93,6 +93,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         drain=options.drain / 1000,
         auth_headers=options.auth_headers,
         cache_memory=options.cache_memory,
+        log_decisions=options.log_decisions,
         memory=options.memory,
         mirrors=options.mirrors,
         proxies=_proxies(parser, options.mirrors, environment) if options.plugins is not None else None,
@@ -178,6 +179,10 @@ def _parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
            "only the socket admin.sock in --state answers such requests")  # fmt: skip
     _add_limits(options)
     options.add_logging()
+    option("log-decisions", kind=one_of("off", "decisions", "inputs"), metavar="WHAT", default="off",
+           text="write each decision to stderr as a line of JSON, at most 200 a second, for whoever works on a plugin: "
+           "off, decisions, or inputs (the beginning of what was asked, too). Both may hold what only the proxy's "
+           "clients may know")  # fmt: skip
     return options.parser
 
 

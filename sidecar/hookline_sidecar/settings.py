@@ -80,5 +80,7 @@ class Settings:
     """Through whom registries are asked; None: nobody."""
     trust_policies: tuple[Path, ...] = ()
     """Files and folders of ``PluginTrustPolicy`` documents."""
+    log_decisions: str = "off"
+    """off, decisions or inputs: see ``hooks.decision_log``."""
     memory: int | None = None
     """Bytes that all of the sidecar may take; None for what its cgroup allows."""

@@ -48,8 +48,9 @@ def run(tmp_path):
 
 @pytest.fixture
 def build(monkeypatch):
-    """``examples/build.py`` as a module, which remembers nothing yet."""
-    spec = importlib.util.spec_from_file_location("examples_build", ROOT / "examples" / "build.py")
+    """What ``examples/build.py`` looks for compilers with, as a module which remembers nothing yet."""
+    path = ROOT / "cli" / "hookline_cli" / "authoring" / "toolchains.py"
+    spec = importlib.util.spec_from_file_location("examples_toolchains", path)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, spec.name, module)  # where dataclasses look for it
     spec.loader.exec_module(module)

@@ -10,6 +10,7 @@ Memory does not grow with the module: it is read where it lies, and kept of it i
 
 from __future__ import annotations
 
+import difflib
 import mmap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -38,6 +39,7 @@ _MODULE: Final = b"\x01\0\0\0"
 _COMPONENT: Final = b"\x0d\0\x01\0"
 _NAME_SHOWN: Final = 80
 """Characters of an import's name that an error tells."""
+_EXPORTS_SHOWN: Final = 8
 _SHOWN: Final = 16
 """Parameters that an error tells; no function of the guest ABI has as many."""
 
@@ -55,6 +57,10 @@ class ModuleInfo:
     """What the module's memory starts with, in pages of 64 KiB."""
     description: bytes | None
     """The custom section ``hookline.plugin``, unparsed."""
+    cases: bytes | None = None
+    """The custom section ``hookline.cases``, unparsed; of one that is too long, a byte more than it may have."""
+    case_sections: int = 0
+    """How many sections of that name there are."""
 
     @property
     def needs_wasi(self) -> bool:
@@ -114,6 +120,8 @@ def inspect_module(wasm: Buffer) -> ModuleInfo:
         exports=sections.exports,
         memory_pages=sections.memory_pages,
         description=sections.description,
+        cases=sections.cases,
+        case_sections=sections.case_sections,
     )
 
 
@@ -124,6 +132,8 @@ def judge_module(
     memory_pages: int,
     memory64: bool = False,
     description: bytes | None = None,
+    cases: bytes | None = None,
+    case_sections: int = 0,
 ) -> ModuleInfo:
     """Check a module's border, however it was read, against the guest ABI. Raises VerifyError."""
     for entry in imports:
@@ -151,14 +161,23 @@ def judge_module(
             raise VerifyError(f"the module's hook '{hook}' is {_describe(found)}, and must be {shapes}")
         hooks.append(hook)
     if not hooks:
-        raise VerifyError("the module exports no hook; the hooks are " + ", ".join(Hook))
+        raise VerifyError(f"the module exports no hook: {_exported(exports)}; the hooks are {', '.join(Hook)}")
     return ModuleInfo(
         hooks=tuple(hooks),
         imports=tuple(imports),
         exports=exports,
         memory_pages=memory_pages,
         description=description,
+        cases=cases,
+        case_sections=case_sections,
     )
+
+
+def _exported(exports: dict[str, tuple[str, Signature | None]]) -> str:
+    """The functions that it exports, for a sentence. Escaped, as the names of imports are."""
+    own = [name for name, (kind, _) in exports.items() if kind == "function" and name not in REQUIRED_EXPORTS]
+    named = [repr(readable(name, _NAME_SHOWN)) for name in own if name not in OPTIONAL_EXPORTS][:_EXPORTS_SHOWN]
+    return f"its functions are {', '.join(named)}" if named else "it exports no function but those of every plugin"
 
 
 def _judge_start(exports: dict[str, tuple[str, Signature | None]]) -> None:
@@ -186,7 +205,9 @@ def _judge_import(entry: Import) -> None:
         return
     function = HOST_FUNCTIONS.get((entry.module, entry.name))
     if function is None:
-        raise VerifyError(f"the module imports {label}, which this version of Hookline does not offer")
+        near = difflib.get_close_matches(entry.name[:_NAME_SHOWN], [name for _, name in HOST_FUNCTIONS], n=1)
+        meant = next((f"; did you mean '{module}.{name}'?" for module, name in HOST_FUNCTIONS if name in near), "")
+        raise VerifyError(f"the module imports {label}, which this version of Hookline does not offer{meant}")
     wanted = (function.params, function.results)
     if entry.signature != wanted:
         raise VerifyError(f"the module imports {label} as {_show(entry.signature)}, and it is {_show(wanted)}")

@@ -16,6 +16,7 @@ from array import array
 from dataclasses import dataclass, field
 from typing import Final
 
+from hookline_api import cases
 from hookline_artifacts.module.describe import MAX_DOCUMENT
 from hookline_artifacts.module.instructions import check_code
 from hookline_artifacts.module.proposals import (
@@ -29,6 +30,7 @@ from hookline_artifacts.module.proposals import (
 from hookline_artifacts.module.reader import Buffer, MalformedError, Reader
 
 _DESCRIPTION: Final = b"hookline.plugin"
+_CASES: Final = cases.SECTION.encode()
 _MAX_ITEMS: Final = 1_000_000
 """Types and functions, each: the engine's limit."""
 _MAX_PARAMETERS: Final = 1000
@@ -95,6 +97,9 @@ class Sections:
     exports: dict[str, tuple[str, Signature | None]] = field(default_factory=dict)
     """Name → kind and, for functions, type."""
     description: bytes | None = None
+    cases: bytes | None = None
+    case_sections: int = 0
+    """How many sections of cases there are; ``cases`` is the first."""
     memory_pages: int = 0
 
     _data: Buffer = b""
@@ -157,10 +162,13 @@ class Sections:
             raise MalformedError("it says how much data it has, and has none")
 
     def _read_custom(self, reader: Reader) -> None:
-        name = reader.name()
-        if name.encode() == _DESCRIPTION and self.description is None:
-            rest = reader.end - reader.at
+        name, rest = reader.name().encode(), reader.end - reader.at
+        if name == _DESCRIPTION and self.description is None:
             self.description = reader.take(min(rest, MAX_DOCUMENT + 1))  # what is longer is ignored, with a note
+        elif name == _CASES:
+            self.case_sections += 1
+            if self.cases is None:
+                self.cases = reader.take(min(rest, cases.MAX_DOCUMENT + 1))
 
     def _read_types(self, reader: Reader) -> None:
         for _ in range(reader.count()):

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hookline_api.resources import LocalWasmPlugin
-    from hookline_artifacts.reference import LayoutReference, Reference
     from hookline_artifacts.store import Artifact
     from hookline_artifacts.trust.trial import Trust
 
@@ -29,7 +28,6 @@ hookline verify --manifest guard.yaml --policy policy.yaml
 """
 _RAW_KEY: Final = 44
 """Characters of 32 bytes in base64."""
-_NAME: Final = "plugin"
 
 
 @command(
@@ -150,6 +148,7 @@ def _plugin(wanted: _Wanted, documents: Any, *, insecure: bool) -> tuple[LocalWa
     from hookline_api.resources import LocalWasmPlugin  # noqa: PLC0415
     from hookline_api.sentences import first  # noqa: PLC0415
     from hookline_artifacts.errors import ConfigError  # noqa: PLC0415
+    from hookline_cli.registries import source_of  # noqa: PLC0415
 
     if documents.problems:
         raise ConfigError(documents.problems[0])
@@ -163,7 +162,7 @@ def _plugin(wanted: _Wanted, documents: Any, *, insecure: bool) -> tuple[LocalWa
         spec = plugin.spec.model_dump(mode="json", by_alias=True, exclude_unset=True)
         name, namespace, labels = plugin.metadata.name, plugin.metadata.namespace, plugin.metadata.labels
     if wanted.target is not None:
-        source, short = _source(wanted.target, insecure=insecure)
+        source, short = source_of(wanted.target, insecure=insecure)
         spec["source"], name = source, name or short
     spec["verify"] = _verify(wanted, spec.get("verify") or {})
     metadata = {"name": name, "namespace": namespace, "labels": labels}
@@ -187,27 +186,6 @@ def _verify(wanted: _Wanted, own: dict[str, Any]) -> dict[str, Any] | None:
         more = [{"predicateType": each, "signers": signers} for each in wanted.attestations]
         asked["attestations"] = [*asked.get("attestations", ()), *more]
     return asked or None
-
-
-def _source(text: str, *, insecure: bool) -> tuple[dict[str, Any], str]:
-    """A TARGET as ``spec.source``, and a name for its plugin."""
-    from hookline_cli.registries import target_of  # noqa: PLC0415
-
-    place = target_of(text)
-    if isinstance(place, Path):
-        return {"file": {"path": str(place.absolute())}}, _short(place.name.partition(".")[0])
-    return {"oci": {"reference": text, "insecure": insecure}}, _short(_last(place))
-
-
-def _last(place: Reference | LayoutReference) -> str:
-    name: str = getattr(place, "repository", "") or getattr(place, "path", "")
-    return name.rstrip("/").rpartition("/")[2]
-
-
-def _short(text: str) -> str:
-    """A name that a plugin may have."""
-    found = "".join(each if each.isascii() and each.isalnum() else "-" for each in text.lower()).strip("-")
-    return found or _NAME
 
 
 def _answer(reference: str, artifact: Artifact, trust: Trust) -> Answer:

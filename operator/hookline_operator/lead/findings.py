@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from hookline_api.status import SignatureStatus
-from hookline_artifacts.errors import IncreasedError, PolicyError, SignatureError
+from hookline_artifacts.errors import IncreasedError, PolicyError, SelfTestError, SignatureError
 from hookline_operator.status.conditions import cut
-from hookline_operator.status.reasons import PERMISSIONS_INCREASED, POLICY_FORBIDS, SIGNATURE_FAILED
+from hookline_operator.status.reasons import PERMISSIONS_INCREASED, POLICY_FORBIDS, SELF_TEST_FAILED, SIGNATURE_FAILED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,12 @@ _MAX_WHY: Final = 300
 
 def reason_of(error: LoadError) -> str:
     """The reason of the conditions, where it says more than the cause; empty where it does not."""
-    reasons = {SignatureError: SIGNATURE_FAILED, PolicyError: POLICY_FORBIDS, IncreasedError: PERMISSIONS_INCREASED}
+    reasons: dict[type[LoadError], str] = {
+        SignatureError: SIGNATURE_FAILED,
+        PolicyError: POLICY_FORBIDS,
+        SelfTestError: SELF_TEST_FAILED,
+        IncreasedError: PERMISSIONS_INCREASED,
+    }
     return next((reason for kind, reason in reasons.items() if isinstance(error, kind)), "")
 
 

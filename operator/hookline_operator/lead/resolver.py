@@ -444,6 +444,7 @@ class Resolver:
             version=template.artifact.version,
             signer=template.signatures[0].signer if template.signatures else None,
             signatures=template.signatures,
+            cases=template.artifact.cases,
             hooks=[hook.value for hook in template.hooks],
             imports=template.imports[:_MAX_IMPORTS],
         )

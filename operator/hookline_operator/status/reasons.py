@@ -35,6 +35,7 @@ VERIFY_FAILED: Final = "VerifyFailed"
 CONFIG_INVALID: Final = "ConfigInvalid"
 SIGNATURE_FAILED: Final = "SignatureFailed"
 POLICY_FORBIDS: Final = "PolicyForbids"
+SELF_TEST_FAILED: Final = "SelfTestFailed"
 PERMISSIONS_INCREASED: Final = "PermissionsIncreased"
 POLICY_AUDIT: Final = "PolicyWouldForbid"
 """For an Event: a policy in Audit would refuse the plugin."""
@@ -58,6 +59,7 @@ CAUSES: Final[dict[str, LoadCause]] = {
     **{reason: cause for cause, reason in OF_CAUSE.items()},
     SIGNATURE_FAILED: "verify",
     POLICY_FORBIDS: "verify",
+    SELF_TEST_FAILED: "verify",
     PERMISSIONS_INCREASED: "config",
 }
 """The cause behind a reason, where a reason is about a failure to load."""
@@ -70,6 +72,7 @@ STALLED: Final[dict[str, str]] = {
     VERIFY_FAILED: "push another module, or change the resource",
     SIGNATURE_FAILED: "sign the artifact, or change the resource or the policy that asks for the signature",
     POLICY_FORBIDS: "change the resource, or have the policy changed",
+    SELF_TEST_FAILED: "mend the module or its cases, and push it anew, or change spec.selfTest",
     PERMISSIONS_INCREASED: "grant the permissions in spec.permissions, or go back to the version before",
     CONFIG_INVALID: "change the resource, or the Secret or ConfigMap that its settings come from",
     PODS_FAILED: "look at the pods in status.failures",

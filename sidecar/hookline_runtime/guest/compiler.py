@@ -24,25 +24,33 @@ import hashlib
 import json
 import logging
 import os
-import signal
 import tempfile
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import orjson
 
 from hookline_api.config import Config
 from hookline_artifacts import apart
-from hookline_artifacts.apart import CPU_S, ENDED, FAILED, bound_processor, run_apart, serve_one
+from hookline_artifacts.apart import (
+    CPU_S,
+    ENDED,
+    FAILED,
+    bound_processor,
+    lacked_memory,
+    run_apart,
+    serve_one,
+    took_too_long,
+)
 from hookline_artifacts.errors import ConfigError, FetchError, LoadError, VerifyError
 from hookline_artifacts.schema_check import CHECK_S, check_bounded, too_long
 from hookline_runtime.guest import engine
-from hookline_runtime.guest.sealed import Copies, Seal, SealedFile, publish
+from hookline_runtime.guest.sealed import Copies, NotSealedError, Seal, SealedFile, publish, unsealed_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from hookline_api.bundle import BundlePlugin
 
@@ -87,7 +95,8 @@ class Compiler:
         With a ``key``, the compiled modules bear a seal, and ``find`` gives what is loaded with it alone. Without one,
         whoever can write to the folder decides what is executed.
         """
-        self._seal = None if key is None else Seal(key)
+        self.seal = None if key is None else Seal(key)
+        """Of this sidecar's own work; None where it has no key."""
         self._copies = Copies()
         self.unsealed = 0
         """Files that were found where a sealed one should have been."""
@@ -108,7 +117,7 @@ class Compiler:
         """The compiled module of a bundle's plugin; a ``ModuleFinder`` for ``Runtime``."""
         assert entry.artifact is not None  # noqa: S101 - a placeholder has nothing to load
         path = self.path(entry.artifact.sha256, fuel=entry.limits.fuel is not None)
-        return path if self._seal is None else SealedFile(path, self._seal)
+        return path if self.seal is None else SealedFile(path, self.seal)
 
     def finder(self, shared: Mapping[str, str]) -> Callable[[BundlePlugin], Path | SealedFile]:
         """``find``, where another process has copies of these files (``share``)."""
@@ -128,6 +137,23 @@ class Compiler:
         async with self._sharing:
             return await asyncio.to_thread(self._copies.hold, files)
 
+    @contextlib.contextmanager
+    def lent(self, entry: BundlePlugin) -> Iterator[tuple[Path | BinaryIO | None, int]]:
+        """A plugin's compiled module for a child of this process: its path, or a copy that bears the seal.
+
+        With a copy, its bytes without the seal. None where the file is gone or damaged, or the system makes no such
+        copy: then the child compiles. Slow: not for an event loop.
+        """
+        found = self.find(entry)
+        if isinstance(found, Path):
+            yield found, 0
+            return
+        copy = None
+        with contextlib.suppress(OSError, NotSealedError):
+            copy = found.copy()
+        with copy or contextlib.nullcontext():
+            yield copy, 0 if copy is None else unsealed_size(copy)
+
     @property
     def shared_size(self) -> int:
         """Bytes of memory that these copies take."""
@@ -135,7 +161,7 @@ class Compiler:
 
     def _is_there(self, path: Path) -> bool:
         """Whether there is something to be loaded; what it is, is checked at each load."""
-        return path.exists() if self._seal is None else SealedFile(path, self._seal).is_ours
+        return path.exists() if self.seal is None else SealedFile(path, self.seal).is_ours
 
     async def prepare(self, job: Job) -> Path:
         """The compiled module's file; compiles where the cache has none, and checks the settings.
@@ -146,7 +172,7 @@ class Compiler:
         there = await asyncio.to_thread(self._is_there, target)
         if there and job.schema is None:
             return target
-        if not there and self._seal is not None and await asyncio.to_thread(os.path.lexists, target):
+        if not there and self.seal is not None and await asyncio.to_thread(os.path.lexists, target):
             self.unsealed += 1
             log.warning(
                 "the compiled module %s does not bear the seal of this sidecar; it is compiled again", target.name
@@ -163,7 +189,7 @@ class Compiler:
             answer = await self._run(job, written, size, () if out is None else (out.fileno(),))
             # Also where the child failed at the schema, which it looks at after it has compiled.
             if out is not None and engine.is_whole(out):
-                await asyncio.to_thread(publish, out, target, self._seal)
+                await asyncio.to_thread(publish, out, target, self.seal)
                 there = True
         if answer.get("cause") == FetchError.cause:
             raise FetchError(str(answer["message"]))
@@ -205,7 +231,7 @@ class Compiler:
         order = (int(job.plugin in self._behind), size)
         wanted = MEMORY + MEMORY_PER_BYTE * size
         answer = await run_apart(__name__, request, wanted=wanted, order=order, descriptors=out)
-        if _lacked_memory(answer) and answer["memory"] >= wanted:
+        if lacked_memory(answer) and answer["memory"] >= wanted:
             answer = await run_apart(__name__, request, order=order, descriptors=out)
         return answer
 
@@ -215,9 +241,9 @@ class Compiler:
         self._behind[job.plugin] = None
         while len(self._behind) > MAX_FAILED:
             del self._behind[next(iter(self._behind))]
-        lacked = _lacked_memory(answer)
+        lacked = lacked_memory(answer)
         ours = str(answer.get("message")).startswith(FAILED)
-        if lacked or _took_too_long(answer) or (answer.get("cause") != ENDED and not ours):
+        if lacked or took_too_long(answer) or (answer.get("cause") != ENDED and not ours):
             self._failed.add(name, _sentence(answer, size), memory=answer["memory"] if lacked else None)
 
     def has(self, sha256: str, *, fuel: bool) -> bool:
@@ -293,23 +319,14 @@ def _size(wasm: Path) -> int:
     return 0
 
 
-def _lacked_memory(answer: dict[str, Any]) -> bool:
-    # The engine's allocator ends the process; the interpreter says MemoryError.
-    return "memory" in answer and (answer["signal"] == signal.SIGABRT or "MemoryError" in answer["message"])
-
-
-def _took_too_long(answer: dict[str, Any]) -> bool:
-    return bool(answer.get("signal") == signal.SIGXCPU)
-
-
 def _sentence(answer: dict[str, Any], size: int) -> str:
     """Why it did not compile."""
-    if _lacked_memory(answer):
+    if lacked_memory(answer):
         return (
             f"compiling took more than the {answer['memory'] >> 20} MiB of memory that a compiler may have here: give "
             "the sidecar more memory, or split the module's largest functions"
         )
-    if _took_too_long(answer):
+    if took_too_long(answer):
         return (
             f"compiling took more than {compile_s(size)} s of a core, which is what a module of {size} bytes may take: "
             "split its largest functions"

@@ -25,6 +25,7 @@ import mmap
 import os
 import platform
 import re
+import resource
 import struct
 import threading
 import time
@@ -39,7 +40,7 @@ from hookline_artifacts.module.proposals import named_in
 from hookline_runtime.guest import capi
 
 if TYPE_CHECKING:
-    from hookline_runtime.guest.sealed import SealedFile
+    from hookline_runtime.guest.sealed import Inherited, SealedFile
 
 TICK_MS: Final = 5
 """Milliseconds of one epoch: the precision of every time-out."""
@@ -132,6 +133,8 @@ def _has_room_for_pool() -> bool:
 
     DANGER: wasmtime's C API ends the process where an engine cannot be made, so it is tried out beforehand.
     """
+    if resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY:
+        return False  # its tables may be written to from the beginning, and count with all that they could hold
     try:
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _MAP_NORESERVE
         mmap.mmap(-1, _POOL["total_memories"] * (_MEMORY_SLOT + _GUARDS), flags=flags, prot=0).close()
@@ -186,7 +189,7 @@ def compile_into(wasm: bytes, out: BinaryIO, *, fuel: bool) -> None:
     out.write(memory_map + _TAIL.pack(len(memory_map), _TAIL_MARK))
 
 
-def load_compiled(compiled: Path | SealedFile, *, fuel: bool) -> CompiledModule:
+def load_compiled(compiled: Path | SealedFile | Inherited, *, fuel: bool) -> CompiledModule:
     """Map compiled code into memory. DANGER: the file is executed. Without a seal, only files of our own come here.
 
     Raises VerifyError where the file was made by another version, for another machine, or is damaged.

@@ -5,6 +5,9 @@ stack and data, or to the end: after some thousand calls it decides wrongly, or 
 plugin is loaded, with inputs of several sizes that are taken and given back as calls do, in an instance that is thrown
 away. No hook runs. A guest with a collector, an arena or size classes comes to rest after some rounds; one that never
 frees climbs with every round.
+
+Before that, whatever the mode, a small input and one of 64 KiB are taken and given back: a module whose ``alloc``
+traps, or answers what lies outside of its memory, would fail its calls, and is not loaded.
 """
 
 from __future__ import annotations
@@ -13,11 +16,13 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from hookline_artifacts.errors import ConfigError, VerifyError
-from hookline_runtime.errors import CallError, DeadlineError, OverloadError
+from hookline_runtime.errors import CallError, DeadlineError, OverloadError, TrapError
 
 if TYPE_CHECKING:
     from hookline_runtime.guest.calls import Guest, Instance
 
+_TRIED: Final = (64, 64 * 1024)
+"""Of the inputs that each guest is tried with, in bytes."""
 _SIZES: Final = (1, 100, 1_500, 20_000, 100_000)
 """Of the inputs of a round, in bytes."""
 _ROUNDS: Final = 64
@@ -37,12 +42,16 @@ def first_instance(guest: Guest, *, timeout_ms: int, pooled: bool) -> Instance:
     and may not be.
     """
     instance = _fresh(guest, timeout_ms)
-    used = guest.memory_map.static is not None
+    tries, used = guest.region is None, guest.memory_map.static is not None
+    if tries:
+        _try_alloc(guest, instance)
+    if tries and used:
+        instance = _fresh(guest, timeout_ms, instead_of=instance)
     if used and _try_bounds(guest, instance):
         guest.keep_off(static=True)
     if pooled:
         _Trial(guest, timeout_ms).run()
-    return _fresh(guest, timeout_ms, instead_of=instance) if used else instance
+    return _fresh(guest, timeout_ms, instead_of=instance) if used or tries else instance
 
 
 def _fresh(guest: Guest, timeout_ms: int, *, instead_of: Instance | None = None) -> Instance:
@@ -50,6 +59,30 @@ def _fresh(guest: Guest, timeout_ms: int, *, instead_of: Instance | None = None)
         return guest.instantiate(timeout_ms=timeout_ms, instead_of=instead_of)
     except CallError as error:
         raise VerifyError(f"the module's first instance failed: {error}") from error
+
+
+def _try_alloc(guest: Guest, instance: Instance) -> None:
+    """Raises VerifyError where an input of a usual size cannot be handed over: a trap, or a place outside of memory.
+
+    What takes too long, or has no room (0), is left to the calls: a machine may be busy, and inputs may be small.
+    """
+    for size in dict.fromkeys(min(each, guest.limits.input) for each in _TRIED):
+        try:
+            pointer = instance.take(size)
+            if pointer + size > instance.memory:
+                raise VerifyError(
+                    f"alloc({size}) answered {pointer} when it was tried, and the module's memory ends at "
+                    f"{instance.memory}: it has to answer where these bytes fit"
+                )
+            if pointer:
+                instance.give_back(pointer, size)
+        except TrapError as error:
+            raise VerifyError(
+                f"an input of {size} bytes was handed over and taken back when the module was tried, and {error}: "
+                "mend alloc and dealloc, or lower limits.input to what they can take"
+            ) from None
+        except CallError:
+            return
 
 
 def _try_bounds(guest: Guest, instance: Instance) -> bool:

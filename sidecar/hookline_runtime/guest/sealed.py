@@ -57,6 +57,12 @@ class Seal:
         """An HMAC, to be fed with a file's bytes."""
         return hmac.new(self._key, name.encode() + b"\0", "sha256")
 
+    def tag(self, name: str, told: bytes) -> str:
+        """Stands for something that was found out under this name, in hexadecimal."""
+        mac = self.begin(f"told:{name}")
+        mac.update(told)
+        return mac.hexdigest()
+
     def trailer(self, mac: hmac.HMAC) -> bytes:
         """What stands behind these bytes."""
         return _TRAILER.pack(self.id, mac.digest(), _MARK)
@@ -97,7 +103,7 @@ class SealedFile:
         """Its bytes, which bear the seal. Raises OSError and NotSealedError."""
         with self.copy() or contextlib.nullcontext() as copy:
             if copy is not None:
-                size = os.fstat(copy.fileno()).st_size - _TRAILER.size
+                size = unsealed_size(copy)
                 yield Checked(Path(f"/proc/self/fd/{copy.fileno()}"), size)
                 return
         with _opened(self.path) as file:
@@ -133,6 +139,25 @@ class SealedFile:
             mac.update(body)
         if not hmac.compare_digest(self.seal.trailer(mac), data[size:]):
             raise NotSealedError("it does not bear the seal of this sidecar")
+
+
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """A copy of a compiled module that the process has from its parent, which has checked it."""
+
+    descriptor: int
+    size: int
+    """Bytes of it without the seal."""
+
+    @contextlib.contextmanager
+    def checked(self) -> Iterator[Checked]:
+        """Its bytes; nobody can change them any more."""
+        yield Checked(Path(f"/proc/self/fd/{self.descriptor}"), self.size)
+
+
+def unsealed_size(copy: BinaryIO) -> int:
+    """Bytes of what ``SealedFile.copy`` gave, without the seal."""
+    return os.fstat(copy.fileno()).st_size - _TRAILER.size
 
 
 class Copies:

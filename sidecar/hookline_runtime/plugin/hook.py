@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from hookline_runtime.call.decisions import read_answer
+from hookline_runtime.errors import ResultError
 from hookline_runtime.plugin.breaker import Breaker
 
 if TYPE_CHECKING:
@@ -14,12 +15,13 @@ if TYPE_CHECKING:
 
 _MAX_KNOWN: Final = 128
 _MAX_KNOWN_BYTES: Final = 256
+_MAX_REJECTED: Final = 256
 
 
 class PluginHook:
     """One hook of one plugin, with its breaker and its counters."""
 
-    __slots__ = ("breaker", "export", "known", "memory", "name", "row")
+    __slots__ = ("breaker", "export", "known", "memory", "name", "rejected", "row")
 
     def __init__(self, name: Hook, row: Row) -> None:
         self.name = name
@@ -29,6 +31,8 @@ class PluginHook:
         self.memory = 0
         self.known: dict[bytes | None, Answer | None] = {}
         """Answers that were read before: most plugins say few different things."""
+        self.rejected = b""
+        """The beginning of the last one that was none of the hook's, for who works on the plugin."""
 
     def apart(self, row: Row) -> PluginHook:
         """The same hook, with the same breaker, whose calls are counted in another row."""
@@ -41,9 +45,17 @@ class PluginHook:
         known = self.known
         if raw in known:
             return known[raw]
-        answer = read_answer(self.name, raw)
+        answer = self.read_anew(raw)
         if raw is None or len(raw) <= _MAX_KNOWN_BYTES:
             if len(known) >= _MAX_KNOWN:
                 known.clear()
             known[raw] = answer
         return answer
+
+    def read_anew(self, raw: bytes | None) -> Answer | None:
+        """As ``read``, whatever is known; on any thread."""
+        try:
+            return read_answer(self.name, raw)
+        except ResultError:
+            self.rejected = (raw or b"")[:_MAX_REJECTED]
+            raise

@@ -11,13 +11,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, cast
 
-from hookline_runtime.call.decisions import Answer, read_answer
 from hookline_runtime.errors import CallError, DeadlineError
 from hookline_runtime.guest.border import spent_ns
 from hookline_runtime.guest.waiting import THREAD, Waiter
 from hookline_runtime.plugin.waits import Waits
 
 if TYPE_CHECKING:
+    from hookline_runtime.call.decisions import Answer
     from collections.abc import Callable
 
     from hookline_api.bundle import BundlePlugin
@@ -149,7 +149,7 @@ class Runs:
         try:
             run.instance, run.kept = self._instances.take()
             raw = run.instance.call(hook.export, data, last=run.instance.calls >= self._last_call)
-            run.answer = read_answer(hook.name, raw)
+            run.answer = hook.read_anew(raw)
         except Exception as error:  # noqa: BLE001 - as above
             run.error = self._as_call_error(hook, error)
         finally:

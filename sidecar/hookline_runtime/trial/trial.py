@@ -6,27 +6,33 @@ import contextlib
 import hashlib
 import logging
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from hookline_api.bundle import Bundle, BundleArtifact, BundlePlugin
-from hookline_api.outbound import MemoryCache
 from hookline_api.resources import KvSettings
 from hookline_runtime.guest import engine
 from hookline_runtime.host.cache_store import CacheStore
 from hookline_runtime.host.kv import KvStore
+from hookline_runtime.plugin.backlog import Asker
 from hookline_runtime.plugin.stats import StatsTable, Summary
 from hookline_runtime.runtime import Runtime
 from hookline_runtime.trial.answers import StandIn
+from hookline_runtime.trial.entries import own_caches
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping, Sequence
 
     from hookline_api.cases import HostAnswer
     from hookline_api.hooks import Hook
+    from hookline_runtime.guest.sealed import Inherited
+
+_MAX_LINES: Final = 1000
+"""Of a guest's log that are kept of one call."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +53,8 @@ class Called:
     """Of the failure, where the guest failed."""
     message: str | None
     """… in one sentence."""
+    rejected: bytes
+    """The beginning of the guest's answer, where it is none of the hook's."""
     log: tuple[Line, ...]
     us: float
     """Microseconds in the plugin, host functions included."""
@@ -80,9 +88,15 @@ def own_entry(entry: BundlePlugin, wasm: bytes) -> BundlePlugin:
     artifact = entry.artifact or BundleArtifact(
         digest="", sha256=hashlib.sha256(wasm).hexdigest(), size=len(wasm), layout="file", reference=""
     )
-    caches = [each.model_copy(update={"valkey": None, "memory": each.memory or MemoryCache()}) for each in entry.caches]
     kv = KvSettings(initial=entry.kv.initial)
-    update = {"artifact": artifact, "data_sources": [], "egress": [], "credentials": {}, "caches": caches, "kv": kv}
+    update = {
+        "artifact": artifact,
+        "data_sources": [],
+        "egress": [],
+        "credentials": {},
+        "caches": own_caches(entry),
+        "kv": kv,
+    }
     return entry.model_copy(update=update)
 
 
@@ -100,6 +114,9 @@ class Trial:
         """One call. Raises InputError where the input is not the hook's."""
         plugin = self._runtime.plugins[self._entry.name]
         plugin.last_failure = None
+        own = plugin.hooks.get(hook)
+        if own is not None:
+            own.rejected = b""
         self._lines.clear()
         before = (dict(self._stand_in.calls), dict(plugin.host.denied), dict(plugin.host.refused))
         self._stand_in.unanswered = None
@@ -117,6 +134,7 @@ class Trial:
             decision=decision,
             cause=failure.cause if failure else None,
             message=failure.message if failure else None,
+            rejected=own.rejected if own is not None else b"",
             log=tuple(self._lines),
             us=(after.seconds - used.seconds) * 1e6,
             fuel=after.fuel - used.fuel if self._entry.limits.fuel is not None else None,
@@ -127,6 +145,20 @@ class Trial:
             unanswered=self._stand_in.unanswered,
         )
 
+    async def timed(self, hook: Hook, data: bytes, count: int) -> list[int]:
+        """Nanoseconds that a caller in this process waits for each of so many calls, one after the other.
+
+        Not for hooks that observe, whose callers wait for nothing. Raises InputError.
+        """
+        times, clock, answer = [], time.perf_counter_ns, self._runtime.answer
+        for _ in range(count):
+            begun = clock()
+            answered = answer(hook, data)
+            if not isinstance(answered, bytes):
+                await answered(Asker())
+            times.append(clock() - begun)
+        return times
+
     def _used(self, hook: Hook) -> Summary:
         return Summary.of([self._stats.row(0, hook).values()])
 
@@ -135,7 +167,7 @@ class Trial:
 async def on_trial(
     entry: BundlePlugin,
     wasm: bytes,
-    module: Path,
+    module: Path | Inherited,
     *,
     keys: Mapping[str, str] | None = None,
     answers: Sequence[HostAnswer] = (),
@@ -164,8 +196,9 @@ def _listening(name: str, lines: list[Line]) -> Any:
 
     class _Ear(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            if record.args and isinstance(record.args, tuple) and record.args[0] == name:
-                lines.append(Line(level=record.levelname.lower(), text=str(record.args[1])))
+            args = record.args if isinstance(record.args, tuple) else ()
+            if args[:1] == (name,) and len(lines) < _MAX_LINES:
+                lines.append(Line(level=record.levelname.lower(), text=str(args[1])))
 
     ear, level = _Ear(), logger.level
     logger.addHandler(ear)

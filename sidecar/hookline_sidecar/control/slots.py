@@ -1,7 +1,7 @@
 """Slots: each plugin that the source asks for, on its way to the bundle.
 
-A slot resolves its plugin in a task of its own (fetch, check, inspect, compile), so what is slow for one plugin
-holds up no other; and tries again, later each time, what failed and may pass.
+A slot resolves its plugin in a task of its own (fetch, check, inspect, compile, ask its own cases), so what is slow
+for one plugin holds up no other; and tries again, later each time, what failed and may pass.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from hookline_artifacts.resolve import Resolved
+    from hookline_runtime.trial.self_test import SelfTests
     from hookline_sidecar.control.probation import RolledBackPlugin
 
 log = logging.getLogger("hookline.supervisor")
@@ -115,6 +116,7 @@ class Slots(dict[str, Slot]):
     def __init__(
         self,
         compiler: Compiler,
+        self_tests: SelfTests,
         *,
         running: Callable[[str], BundlePlugin | None],
         refused: Callable[[BundlePlugin, str], RolledBackPlugin | None],
@@ -122,6 +124,7 @@ class Slots(dict[str, Slot]):
     ) -> None:
         super().__init__()
         self._compiler = compiler
+        self._self_tests = self_tests
         self._running = running
         self._refused = refused
         self._on_settled = settled
@@ -253,6 +256,10 @@ class Slots(dict[str, Slot]):
                     plugin=slot.name,
                 )
             )
+            if resolved.wants_self_test:
+                await self._self_tests.hold(
+                    resolved.entry, resolved.artifact.path, hooks=resolved.info.hooks, asks=resolved.asks
+                )
             slot.loaded(resolved)
             self.judge(slot)
             if ask_again or now is None:

@@ -27,6 +27,7 @@ from hookline_artifacts.store import ArtifactStore
 from hookline_runtime.guest.compiler import Compiler
 from hookline_runtime.host.cache_store import CacheStore
 from hookline_runtime.host.kv import KvStore, key_on_server
+from hookline_runtime.trial.self_test import SelfTests
 from hookline_sidecar.control import waiting
 from hookline_sidecar.control.admin.access import Access
 from hookline_sidecar.control.admin.kv import KvAdmin
@@ -94,7 +95,11 @@ class Supervisor:
             state, count=lambda name: counts_of(self._rows.summary(name)), reports=self._workers.facts
         )
         self._slots = Slots(
-            self._compiler, running=self._last_of, refused=self._probations.take_wish, settled=self._assemble_soon
+            self._compiler,
+            SelfTests(self._compiler, state.compiled),
+            running=self._last_of,
+            refused=self._probations.take_wish,
+            settled=self._assemble_soon,
         )
         self._deployment = self._make_deployment()
         self._setbacks = self._make_setbacks()

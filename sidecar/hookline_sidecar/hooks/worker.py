@@ -16,6 +16,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from hookline_api.text import readable
+from hookline_runtime.chain.pipeline import Chains, Link
+from hookline_runtime.chain.watched import WatchedChains
 from hookline_runtime.errors import CallError, OverloadError, load_sentence
 from hookline_runtime.guest.compiler import Compiler
 from hookline_runtime.host.cache_store import CacheStore
@@ -25,6 +27,7 @@ from hookline_runtime.runtime import PrepareError, Runtime
 from hookline_sidecar import messages
 from hookline_sidecar.hooks import endpoint
 from hookline_sidecar.hooks.accepting import Acceptor
+from hookline_sidecar.hooks.decision_log import DecisionLog
 from hookline_sidecar.messages import (
     CallFailure,
     Commit,
@@ -45,6 +48,7 @@ from hookline_sidecar.messages import (
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Callable
 
     from hookline_api.bundle import Bundle
     from hookline_runtime import runtime
@@ -91,7 +95,14 @@ class Worker:
         self._member = member
         # The supervisor writes initial keys, once for all workers.
         cache = CacheStore(state.cache, limit=settings.cache_memory)
-        self._runtime = Runtime(kv=KvStore(state.kv), cache=cache, stats=stats, member=member, initial_keys=False)
+        kv = KvStore(state.kv)
+        make_chains: Callable[[str, list[Link]], Chains] = Chains
+        if settings.log_decisions != "off":
+            witness = DecisionLog(inputs=settings.log_decisions == "inputs")
+            make_chains = functools.partial(WatchedChains, witness=witness)
+        self._runtime = Runtime(
+            kv=kv, cache=cache, stats=stats, member=member, initial_keys=False, make_chains=make_chains
+        )
         self._compiler = Compiler(state.compiled, key=state.own_key)
         self._prepared: runtime.Prepared | None = None
         self._answering = endpoint.Answering(self._runtime)

@@ -21,6 +21,7 @@ from hookline_artifacts.errors import ConfigError, FetchError
 from hookline_artifacts.limits import FetchLimits
 from hookline_artifacts.module.describe import PluginDescription
 from hookline_artifacts.module.inspection import ModuleInfo, inspect_file
+from hookline_artifacts.module.own_cases import judge_cases, own_cases
 from hookline_artifacts.net.body import Body
 from hookline_artifacts.resolve import Resolved
 from hookline_artifacts.threads import in_thread
@@ -39,7 +40,7 @@ _SETTLED: Final = frozenset({400, 401, 403, 404, 410})
 """Statuses after which somebody has to change something first."""
 _SETTINGS: Final = (
     "hooks", "priority", "match", "config", "permissions", "data_sources", "caches", "egress", "kv", "limits",
-    "isolation", "observers", "failure_policy", "mode",
+    "isolation", "observers", "failure_policy", "mode", "self_test",
 )  # fmt: skip
 
 
@@ -66,11 +67,13 @@ class Blobs:
             artifact = await self._artifact(entry.artifact, entry.name)
             await self._trust.admit(entry)
             info = await in_thread(_inspect, artifact)
+            cases = await in_thread(own_cases, info)
         except OSError as error:
             raise FetchError(f"the store cannot be used: {error.strerror}; make room or check its folder") from None
         description = PluginDescription()
         if info.description is not None:
             description = PluginDescription.from_json(info.description)
+        of_cases = judge_cases(cases, info, entry.self_test)
         check_entry(entry, info)
         return Resolved(
             entry=entry.model_copy(update={"hooks": entry.hooks or list(info.hooks), "failure": None}),
@@ -78,7 +81,8 @@ class Blobs:
             info=info,
             description=description,
             hooks=info.hooks,
-            notes=description.notes,
+            notes=(*description.notes, *of_cases),
+            unreadable_cases=cases.unreadable is not None,
         )
 
     async def _artifact(self, wanted: BundleArtifact, name: str) -> Artifact:

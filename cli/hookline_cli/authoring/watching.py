@@ -1,0 +1,82 @@
+"""Files that change while somebody works on them."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from watchfiles import awatch
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Iterator
+
+    from watchfiles import Change
+
+_NOT_SOURCES: Final = frozenset(
+    {"node_modules", "target", "build", "dist", "__pycache__", "zig-cache", ".zig-cache", "zig-out", ".git", ".venv"}
+)
+_MADE: Final = frozenset({".wasm", ".pyc", ".swp", ".tmp"})
+_MOST: Final = 10_000
+"""Files that are looked at."""
+_SETTLED_MS: Final = 50
+"""After the last change, how long nothing more may change: editors write a file in several steps."""
+_PATIENCE_MS: Final = 400
+"""… and how long that may go on."""
+
+_MAX_AGE_S: Final = 10.0
+
+_State = dict[str, tuple[int, int]]
+
+
+async def changes(paths: Collection[Path]) -> AsyncIterator[float]:
+    """Whenever a source below these paths is another than before: when that was, by the monotonic clock.
+
+    What a build makes, and takes away again, is no source.
+    """
+    roots = [each.resolve() for each in paths]
+    seen = _state(roots)
+
+    def counts(_: Change, changed: str) -> bool:
+        return _is_source(Path(changed).name)
+
+    async for _ in awatch(*roots, watch_filter=counts, debounce=_PATIENCE_MS, step=_SETTLED_MS):
+        now = _state(roots)
+        if now != seen:
+            since, seen = _since(now, seen), now
+            yield since
+
+
+def _since(now: _State, before: _State) -> float:
+    """When the last of the changed files was written, as its time says; now where that makes no sense."""
+    newest = max((state[1] for path, state in now.items() if before.get(path) != state), default=0)
+    age = time.time() - newest / 1e9
+    return time.monotonic() - (age if 0 <= age < _MAX_AGE_S else 0.0)
+
+
+def _state(roots: Collection[Path]) -> _State:
+    """Size and time of each source."""
+    found: _State = {}
+    for path in _files(roots):
+        try:
+            state = path.stat()
+        except OSError:
+            continue  # gone meanwhile
+        found[str(path)] = (state.st_size, state.st_mtime_ns)
+        if len(found) >= _MOST:
+            break
+    return found
+
+
+def _files(roots: Collection[Path]) -> Iterator[Path]:
+    for root in roots:
+        if root.is_file():
+            yield root
+        for folder, folders, files in os.walk(root):
+            folders[:] = [each for each in folders if each not in _NOT_SOURCES and not each.startswith(".")]
+            yield from (Path(folder) / each for each in files if _is_source(each))
+
+
+def _is_source(name: str) -> bool:
+    return not name.startswith(".") and not name.endswith("~") and Path(name).suffix not in _MADE

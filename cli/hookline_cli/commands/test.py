@@ -1,0 +1,137 @@
+"""``hookline test``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hookline_cli.frame import FILE, REFUSED, Answer, UsageError, Waiting, command
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from hookline_cli.authoring.judged import Tried
+
+_EXAMPLES = """
+hookline test
+hookline test ./guard -v --filter DROP
+hookline test guard.wasm
+hookline test guard.wasm --cases cases.json --junit report.xml
+hookline test ./guard --watch
+"""
+
+
+@command(
+    "test",
+    text="""Hold a plugin against its cases.
+
+    TARGET is a project that is built, or a .wasm. The cases are those of --cases, of the project's cases.json, or of
+    the module itself. Each is one fresh plugin with settings, keys and permissions of its own, as a sidecar tries it with
+    spec.selfTest. A project's wasmplugin.yaml, or --manifest, says the limits where a case does not.
+
+    With --watch, a project is built and tested again whenever one of its files changes.""",
+    examples=_EXAMPLES,
+    options=[
+        click.Argument(["target"], type=FILE, default=Path()),
+        click.Option(["--cases"], type=FILE, metavar="FILE", help="The cases."),
+        click.Option(["--manifest"], type=FILE, metavar="FILE", help="A WasmPlugin whose limits count."),
+        click.Option(["--filter", "pattern"], metavar="TEXT", help="Only cases with this in their name."),
+        click.Option(["-v", "--verbose"], is_flag=True, help="Show what each case asks, and what each call took."),
+        click.Option(["--junit"], type=FILE, metavar="FILE", help="Write a report in JUnit's form, too."),
+        click.Option(["--watch"], is_flag=True, help="Test again whenever a file changes."),
+    ],
+)
+async def TEST(  # noqa: N802 - what the decorator makes of it is a constant
+    *,
+    target: Path,
+    cases: Path | None,
+    manifest: Path | None,
+    pattern: str | None,
+    verbose: bool,
+    junit: Path | None,
+    watch: bool,
+) -> Answer:
+    """Test a plugin."""
+    if not watch:
+        return await _once(target, cases, manifest, pattern, verbose=verbose, junit=junit)
+    from hookline_artifacts.errors import LoadError  # noqa: PLC0415
+    from hookline_cli.authoring import building  # noqa: PLC0415
+    from hookline_cli.authoring.project import is_project, read_project  # noqa: PLC0415
+    from hookline_cli.authoring.watching import changes  # noqa: PLC0415
+
+    async def again(*, builds: bool) -> None:
+        try:
+            if builds and is_project(target):
+                waiting = Waiting("building")
+                try:
+                    building.build(read_project(target), waiting.at)
+                finally:
+                    waiting.end()
+            answer = await _once(target, cases, manifest, pattern, verbose=verbose, junit=junit)
+            text = answer.lines
+        except building.ToolFailedError as error:
+            text = [*error.output.splitlines(), "not built"]
+        except LoadError as error:
+            text = [f"hookline: {error}"]
+        click.echo("\n".join(text))
+
+    await again(builds=True)
+    click.echo("waiting for changes; Ctrl-C ends this")
+    others = [each for each in (cases, manifest) if each is not None]
+    async for _ in changes([target, *others]):
+        await again(builds=True)
+    return Answer(lines=[])
+
+
+async def _once(
+    target: Path,
+    given: Path | None,
+    manifest: Path | None,
+    pattern: str | None,
+    *,
+    verbose: bool,
+    junit: Path | None,
+) -> Answer:
+    from hookline_cli.authoring import building, judged  # noqa: PLC0415 - --help does without
+    from hookline_cli.authoring.project import MANIFEST  # noqa: PLC0415
+    from hookline_cli.authoring.subject import Wanted, cases_for, entry_for, read_subject  # noqa: PLC0415
+
+    subject = read_subject(target)
+    if manifest is None and subject.project is not None and (subject.project.folder / MANIFEST).exists():
+        manifest = subject.project.folder / MANIFEST
+    cases, where = cases_for(subject, given)
+    chosen = [each for each in cases if pattern is None or pattern.lower() in each.name.lower()]
+    if not chosen:
+        what = f"none of the {len(cases)} cases has {pattern!r} in its name" if cases else f"{where} has no cases"
+        raise UsageError(what)
+    # Of a resource, its limits and its isolation alone: a case says the rest itself.
+    entry = await entry_for(subject, Wanted())
+    if manifest is not None:
+        named = await entry_for(subject, Wanted(manifest=manifest))
+        entry = entry.model_copy(update={"limits": named.limits, "isolation": named.isolation})
+    tried = await judged.judge(subject, entry, chosen)
+    if junit is not None:
+        building.write(junit, judged.junit(subject.name, tried).encode())
+    return _answer(tried, where, verbose=verbose)
+
+
+def _answer(tried: Sequence[Tried], where: str, *, verbose: bool) -> Answer:
+    from hookline_cli.authoring import judged  # noqa: PLC0415
+
+    failed = [each for each in tried if not each.result.holds]
+    lines = [line for each in tried for line in judged.lines_of(each, verbose=verbose)]
+    seconds = sum(each.seconds for each in tried)
+    held = len(tried) - len(failed)
+    lines.append(f"{held} of {len(tried)} cases hold ({where}), in {seconds:.1f} s")
+    return Answer(
+        lines=lines,
+        data={
+            "cases": [judged.data_of(each) for each in tried],
+            "held": held,
+            "failed": len(failed),
+            "where": where,
+        },
+        code=REFUSED if failed else 0,
+    )

@@ -1,0 +1,45 @@
+"""What of a bundle's entry counts on trial."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from hookline_api.bundle import BundlePlugin
+from hookline_api.outbound import MemoryCache
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from hookline_api.hooks import Hook
+    from hookline_api.outbound import Cache
+    from hookline_api.resources import Limits
+
+_WAIT_MS: Final = 60_000
+
+
+def case_entry(
+    entry: BundlePlugin, *, hooks: Sequence[Hook] | None = None, asks: Collection[str] | None = None
+) -> BundlePlugin:
+    """What of an entry counts while it is asked a case: limits, isolation and caches, and no setting and no Secret.
+
+    It is called on ``hooks`` and has the permissions ``asks``; its own where they are not given.
+    """
+    return BundlePlugin(
+        name=entry.name,
+        artifact=entry.artifact,
+        hooks=list(entry.hooks if hooks is None else hooks),
+        permissions=sorted(entry.permissions if asks is None else asks),
+        caches=own_caches(entry),
+        limits=patient(entry.limits),
+        isolation=entry.isolation,
+    )
+
+
+def own_caches(entry: BundlePlugin) -> list[Cache]:
+    """Its caches, each of this process alone."""
+    return [each.model_copy(update={"valkey": None, "memory": each.memory or MemoryCache()}) for each in entry.caches]
+
+
+def patient(limits: Limits) -> Limits:
+    """Limits on trial: nobody is waited for, because the answers are there, but a core may be."""
+    return limits.model_copy(update={"wait": _WAIT_MS})
