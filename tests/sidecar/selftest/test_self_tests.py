@@ -36,7 +36,7 @@ def good(sidecar, guests):
     """A sidecar that runs a version which holds its cases."""
     sidecar.folder.plugin("p", carrying(guests.saying("one"), saying("one")))
     sidecar.start()
-    sidecar.wait_plugin("p", state="Loaded")
+    sidecar.wait_plugin("p", state="Running")
     return sidecar
 
 
@@ -54,7 +54,7 @@ async def test_a_version_that_fails_its_own_cases_never_answers(good, guests, lo
         )
         assert {each["value"] for each in calls.answers} == {"one"}
         good.folder.plugin("p", carrying(guests.saying("three"), saying("three")))
-        await asyncio.to_thread(good.wait_plugin, "p", state="Loaded", failure=None)
+        await asyncio.to_thread(good.wait_plugin, "p", state="Running", failure=None)
         await calls.reaches(20)
     assert calls.failures == []
     assert {each["value"] for each in calls.answers} == {"one", "three"}
@@ -78,7 +78,7 @@ async def test_required_refuses_a_module_without_cases_and_off_asks_none(good, g
     assert "spec.selfTest: Required asks for a module that carries its own cases" in found["failure"]["message"]
     assert await asked(good) == "one"
     good.folder.plugin("p", carrying(guests.saying("two"), saying("three")), selfTest="Off")
-    good.wait_plugin("p", state="Loaded", failure=None)
+    good.wait_plugin("p", state="Running", failure=None)
     assert await asked(good) == "two"
     assert "spec.selfTest: Off asks none" in good.log
 
@@ -95,7 +95,7 @@ async def test_a_restart_asks_no_version_again(good, guests) -> None:
     assert found["failure"]["message"].endswith("(it is not asked again before it changes)")
     assert await asked(good) == "one"
     good.folder.plugin("p", carrying(guests.saying("one"), saying("one")))
-    good.wait_plugin("p", state="Loaded", failure=None)
+    good.wait_plugin("p", state="Running", failure=None)
     assert good.log.count("own case holds") == held
 
 
@@ -123,7 +123,7 @@ async def test_an_operator_hears_of_it_before_anything_switches(new_sidecar, ope
 async def test_cases_that_cannot_be_read_hold_up_nothing(good, guests) -> None:
     """They say nothing of the module: that is a line in the log."""
     good.folder.plugin("p", with_sections(guests.saying("two"), {"hookline.cases": b"\xff"}))
-    good.wait_plugin("p", state="Loaded", failure=None)
+    good.wait_plugin("p", state="Running", failure=None)
     assert await asked(good) == "two"
     assert "the section hookline.cases cannot be read: the cases are not text in UTF-8" in good.log
 
