@@ -4,7 +4,7 @@
 A plugin is a folder of ``plugins/``. What lies in it tells how it is built: ``<name>.c`` with zig's C compiler
 (the PyPI package ziglang, so Python alone is enough), ``go.mod`` with Go, ``Cargo.toml`` with rustc,
 ``package.json`` with npm and the AssemblyScript compiler. Each module gets its folder's ``plugin.json`` as the
-custom section ``hookline.plugin``.
+custom section ``hookline.plugin``, and its ``cases.json`` as ``hookline.cases``.
 
 A build is kept under the hash of all that it was made from: sources, command, toolchain. So a second run copies.
 """
@@ -51,9 +51,12 @@ DEFAULT_CACHE: Final = HERE.parent / ".cache"
 PARALLEL: Final = 2
 
 SECTION: Final = "hookline.plugin"
+CASES: Final = "hookline.cases"
+MAX_CASES: Final = 256 * 1024
+"""Bytes of cases that a module may carry."""
 WASM_HEADER: Final = b"\0asm\x01\0\0\0"
 
-NOT_BUILT_FROM: Final = {"cases.json", "wasmplugin.yaml", "README.md"}
+NOT_BUILT_FROM: Final = {"cases.json", "cases.live.json", "wasmplugin.yaml", "README.md"}
 NOT_SOURCES: Final = {"node_modules", "target", "build"}
 SDK_SOURCES: Final = ("*.h", "*.rs", "*.go", "*.mod", "*.ts")
 
@@ -251,14 +254,30 @@ def leb128(number: int) -> bytes:
     return bytes((*out, number))
 
 
-def with_section(module: bytes, description: object) -> bytes:
-    """The module with its own description as a custom section at its end."""
+def with_section(module: bytes, section: str, payload: bytes) -> bytes:
+    """The module with a custom section at its end."""
     if not module.startswith(WASM_HEADER):
         raise BuildFailedError("the compiler made something else than a WebAssembly module")
-    name = SECTION.encode()
-    payload = json.dumps(description, ensure_ascii=False, separators=(",", ":")).encode()
+    name = section.encode()
     body = leb128(len(name)) + name + payload
     return module + b"\0" + leb128(len(body)) + body
+
+
+def minified(document: Path) -> bytes:
+    """A JSON file without what is there for people."""
+    value = json.loads(document.read_text(encoding="utf-8"))
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def with_cases(module: bytes, folder: Path) -> bytes:
+    """The module with the cases of its folder, which a sidecar asks it before it runs."""
+    cases = folder / "cases.json"
+    if not cases.is_file():
+        return module
+    payload = minified(cases)
+    if len(payload) > MAX_CASES:
+        raise BuildFailedError(f"cases.json has {len(payload)} bytes, and a module may carry {MAX_CASES}")
+    return with_section(module, CASES, payload)
 
 
 def cache_key(plugin: Plugin, version: str) -> str:
@@ -296,10 +315,9 @@ def build(plugin: Plugin, *, out: Path, cache: Path) -> Result:
             with tempfile.TemporaryDirectory(dir=own) as scratch:
                 raw = Path(scratch) / "plugin.wasm"
                 toolchain.compile(plugin, raw, own)
-                description = json.loads((plugin.folder / "plugin.json").read_text(encoding="utf-8"))
-                write(kept, with_section(raw.read_bytes(), description))
+                write(kept, with_section(raw.read_bytes(), SECTION, minified(plugin.folder / "plugin.json")))
         target = out / f"{plugin.name}.wasm"
-        module = kept.read_bytes()
+        module = with_cases(kept.read_bytes(), plugin.folder)
         write(target, module)
     except ToolchainMissingError as error:
         return result(error=str(error), skipped=not toolchain.required)

@@ -1,7 +1,7 @@
 """The demo: real plugins, a real sidecar, real calls. `make demo KEEP=1` leaves the sidecar running.
 
-Shows the main job: plugins answer a proxy's questions; one is replaced while a load runs, and no call fails; a
-broken one is kept out. The exit code is 0 only if all of that was seen.
+Shows the main job: plugins answer a proxy's questions; one is replaced while a load runs, and no call fails; broken
+ones are kept out, among them a version that fails its own cases. The exit code is 0 only if all of that was seen.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import collections
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -40,6 +41,14 @@ PATIENCE_S = 300.0
 """After which something that has not happened never will, on a machine that is busy too."""
 
 Json = dict[str, Any]
+Change = tuple[tuple[str, str, str], ...]
+"""In which files what is replaced by what."""
+WORDING: Change = (
+    ("sql-guard.c", '" is not allowed"', '" is not allowed; ask the database team"'),
+    ("cases.json", ' is not allowed"', ' is not allowed; ask the database team"'),
+)
+FORGOTTEN: Change = (("sql-guard.c", '"drop truncate alter do"', '"truncate alter do"'),)
+"""A usual mistake: it builds, it loads, and it lets DROP pass."""
 
 
 class DemoError(Exception):
@@ -100,7 +109,8 @@ async def main() -> None:
     try:
         step("building the plugins from C")
         build()
-        newer = build_newer(folder)
+        newer = build_version(folder, "2.0.0", WORDING)
+        careless = build_version(folder, "2.1.0", WORDING, FORGOTTEN)
         step("filling an OCI layout folder, writing manifests, starting a sidecar")
         fill(sidecar)
         sidecar.start()
@@ -110,8 +120,8 @@ async def main() -> None:
             await ask_everything(sidecar, http)
             step("replacing sql-guard by a new version while a load runs")
             await replace_under_load(sidecar, http, newer)
-            step("breaking it: half of a module under a new tag, then a manifest with a typing error")
-            await break_it(sidecar, http)
+            step("breaking it: half a module, a version that fails its own cases, a manifest with a typing error")
+            await break_it(sidecar, http, careless)
         if keep:
             keep_running(sidecar)
             return
@@ -131,17 +141,16 @@ def build() -> None:
     subprocess.run([sys.executable, HERE / "build.py", "--out", BUILT, "--only", ",".join(USED)], check=True)
 
 
-def build_newer(folder: Path) -> bytes:
-    """A next version of sql-guard, as its author would make one: change the source, build, done."""
-    source = folder / "source" / "sql-guard"
+def build_version(folder: Path, version: str, *changes: Change) -> bytes:
+    """A next version of sql-guard, as its author would make one: change sources and cases, build, done."""
+    source = folder / "source" / version / "sql-guard"
     shutil.copytree(HERE / "plugins" / "sql-guard", source)
-    code = source / "sql-guard.c"
-    changed = code.read_text().replace('" is not allowed"', '" is not allowed; ask the database team"')
-    if changed == code.read_text():
-        raise DemoError("the line of sql-guard.c that the demo changes is gone")
-    code.write_text(changed)
-    described = source / "plugin.json"
-    described.write_text(described.read_text().replace('"1.0.0"', '"2.0.0"'))
+    for name, old, new in (*itertools.chain.from_iterable(changes), _version(version)):
+        file = source / name
+        changed = file.read_text().replace(old, new)
+        if changed == file.read_text():
+            raise DemoError(f"the line of {name} that the demo changes is gone")
+        file.write_text(changed)
     plugin = builder.Plugin(name="sql-guard", language="c", folder=source)
     result = builder.build(plugin, out=folder, cache=builder.DEFAULT_CACHE / "examples")
     if result.error is not None:
@@ -295,12 +304,15 @@ async def load(
         await asyncio.gather(*clients)
 
 
-async def break_it(sidecar: Sidecar, http: aiohttp.ClientSession) -> None:
-    """What cannot be loaded never replaces what runs, and the sidecar says why."""
+async def break_it(sidecar: Sidecar, http: aiohttp.ClientSession, careless: bytes) -> None:
+    """What cannot be loaded, or fails its own cases, never replaces what runs, and the sidecar says why."""
     module = (BUILT / "sql-guard.wasm").read_bytes()
     oci_layout.add(sidecar.layout, module[: len(module) // 2], "sql-guard-3.0.0")
     sidecar.manifest("sql-guard", lambda spec: spec["source"]["oci"].update(reference=_tag("3.0.0")))
     await refused(sidecar, http, "truncated")
+    oci_layout.add(sidecar.layout, careless, "sql-guard-2.1.0")
+    sidecar.manifest("sql-guard", lambda spec: spec["source"]["oci"].update(reference=_tag("2.1.0")))
+    await refused(sidecar, http, "its own case ")
     sidecar.manifest("sql-guard", lambda spec: spec["limits"].update(timeoutt=spec["limits"].pop("timeout")))
     await refused(sidecar, http, "timeoutt")
     decision, micros = await ask(sidecar, http, "pre_query", _query("DROP TABLE orders"))
@@ -354,6 +366,10 @@ def step(what: str) -> None:
     """Begin a step."""
     step.number = getattr(step, "number", 0) + 1  # type: ignore[attr-defined]
     print(f"\n{step.number}. {what}", flush=True)  # type: ignore[attr-defined]
+
+
+def _version(version: str) -> tuple[str, str, str]:
+    return "plugin.json", '"1.0.0"', f'"{version}"'
 
 
 def _tag(version: str) -> str:

@@ -13,7 +13,7 @@ from pydantic import Field
 from hookline_api.base import API_VERSION, ObjectMeta, Resource
 from hookline_api.outbound import HostPattern, Port
 from hookline_api.quantities import Duration, Size, bounded, format_duration, format_size
-from hookline_api.resources import LabelSelector, PermissionName
+from hookline_api.resources import LabelSelector, PermissionName, SelfTest
 from hookline_api.status import Condition
 from hookline_api.trust import NamePattern, RepositoryPattern, Signatures, Version
 
@@ -94,6 +94,9 @@ class PluginTrustPolicySpec(Resource):
         Annotated[list[Literal["Strict", "Lenient", "FollowArtifact"]], Field(max_length=3)] | None
     ) = None
     """Default: any."""
+    self_tests: Annotated[list[SelfTest], Field(max_length=3)] | None = None
+    """What ``spec.selfTest`` may be: with ``[Required]`` only modules run that carry their own cases, and hold them.
+    Default: any."""
     egress: Annotated[list[EgressAllowance], Field(max_length=_LIST)] | None = None
     """Where HTTP requests may go. Default: anywhere."""
     data_sources: Annotated[list[HostPattern], Field(max_length=_LIST)] | None = None

@@ -1,4 +1,7 @@
-"""The example plugins, built from source and asked every question of their `cases.json` by the real runtime."""
+"""The example plugins, built from source and asked every question of their cases by the real runtime.
+
+A plugin that reaches somebody has `cases.live.json` too: the same against real servers.
+"""
 
 from __future__ import annotations
 
@@ -10,19 +13,24 @@ import yaml
 from example_plugins import PLUGINS, holds, written_out
 from hookline_api.hooks import OBSERVERS, Hook
 from hookline_api.resources import WasmPlugin
+from hookline_runtime.trial.self_test import SelfTests
 
 FOLDERS = sorted(path.parent for path in PLUGINS.glob("*/cases.json"))
-CASES = [
-    pytest.param(folder, case, id=f"{folder.name}: {case['name']}")
-    for folder in FOLDERS
-    for case in json.loads((folder / "cases.json").read_text())
-]
+
+
+def live(folder):
+    """The cases of a plugin that are asked with real parts around it."""
+    document = folder / "cases.live.json"
+    return json.loads((document if document.exists() else folder / "cases.json").read_text())
+
+
+CASES = [pytest.param(folder, case, id=f"{folder.name}: {case['name']}") for folder in FOLDERS for case in live(folder)]
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 async def test_a_plugin_is_what_its_manifests_say(folder, examples, reached) -> None:
     """`plugin.json` is in the module, and names the hooks it exports and no permission that the manifest lacks."""
-    case = json.loads((folder / "cases.json").read_text())[0]
+    case = live(folder)[0]
     changes = {"config": case.get("config", {})} | reached.settings(folder.name, case)
     resolved = await examples.prepare(folder.name, changes)
     described = json.loads((folder / "plugin.json").read_text())
@@ -37,6 +45,16 @@ def test_a_manifest_is_one_that_a_cluster_takes(folder) -> None:
     document = next(yaml.safe_load_all((folder / "wasmplugin.yaml").read_text()))
     plugin = WasmPlugin.model_validate(document, extra="forbid", by_alias=True, by_name=False)
     assert plugin.metadata.name == folder.name
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+async def test_a_plugin_carries_its_cases_and_holds_them(folder, examples) -> None:
+    """As a sidecar asks them before it switches: in a child, with the manifest's limits, and reaching nobody."""
+    resolved = await examples.prepare(folder.name, {"dataSources": [], "egress": [], "kv": {}, "selfTest": "Required"})
+    assert resolved.entry.artifact.cases == len(json.loads((folder / "cases.json").read_text()))
+    assert resolved.wants_self_test
+    tests = SelfTests(examples.compiler, examples.state)
+    await tests.hold(resolved.entry, resolved.artifact.path, hooks=resolved.info.hooks, asks=resolved.asks)
 
 
 @pytest.mark.parametrize(("folder", "case"), CASES)

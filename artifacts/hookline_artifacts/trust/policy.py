@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from hookline_api.bundle import BundlePlugin
     from hookline_api.outbound import EgressRule, ValkeyServer
     from hookline_api.policies import EgressAllowance, PluginTrustPolicySpec, SourceKind
-    from hookline_api.resources import FailurePolicy, KvSettings, Limits, WasmPlugin
+    from hookline_api.resources import FailurePolicy, KvSettings, Limits, SelfTest, WasmPlugin
     from hookline_artifacts.trust.requirement import Requirement
 
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80}
@@ -76,6 +76,7 @@ class Asked:
     stores: Sequence[tuple[str, ValkeyServer]]
     failure_policy: FailurePolicy
     limits: Limits
+    self_test: SelfTest
     mirrors: Sequence[str] = ()
     """Repositories that the resource has asked before the reference's own: they say what a tag means."""
 
@@ -118,6 +119,7 @@ def asked_by(plugin: WasmPlugin, permissions: Sequence[str] | None = None) -> As
         permissions_policy=spec.permissions_policy,
         failure_policy=spec.failure_policy,
         limits=spec.limits,
+        self_test=spec.self_test,
         egress=spec.egress,
         data_source_hosts=[(each.name, each.postgres.host) for each in spec.data_sources],
         stores=_stores(spec, spec.kv),
@@ -140,6 +142,7 @@ def asked_by_entry(entry: BundlePlugin) -> Asked:
         permissions_policy=None,
         failure_policy=entry.failure_policy,
         limits=entry.limits,
+        self_test=entry.self_test,
         egress=entry.egress,
         data_source_hosts=[(each.name, each.postgres.host) for each in entry.data_sources],
         stores=_stores(entry, entry.kv),
@@ -177,6 +180,7 @@ def forbidden(policy: PluginTrustPolicySpec, asked: Asked) -> list[str]:
         *_of_hosts(policy, asked),
         *_of_failures(policy, asked),
         *_of_limits(policy, asked),
+        *_of_self_test(policy, asked),
     ]
 
 
@@ -283,6 +287,11 @@ def _of_failures(policy: PluginTrustPolicySpec, asked: Asked) -> Iterator[str]:
         choice = getattr(asked.failure_policy, name)
         if choice is not None and choice not in allowed:
             yield f"spec.failurePolicy.{name}: {choice} is not allowed; it may be {_list(allowed)}"
+
+
+def _of_self_test(policy: PluginTrustPolicySpec, asked: Asked) -> Iterator[str]:
+    if policy.self_tests is not None and asked.self_test not in policy.self_tests:
+        yield f"spec.selfTest: {asked.self_test} is not allowed; it may be {_list(policy.self_tests)}"
 
 
 def _of_limits(policy: PluginTrustPolicySpec, asked: Asked) -> Iterator[str]:

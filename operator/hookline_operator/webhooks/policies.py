@@ -24,8 +24,8 @@ Json = dict[str, Any]
 
 _MAX_WARNINGS: Final = 5
 _ASKS: Final = (
-    "sources", "repositories", "tags", "signatures", "minimumVersions", "permissions", "permissionsPolicies", "egress",
-    "dataSources", "stores", "failurePolicies", "limits",
+    "sources", "repositories", "tags", "signatures", "minimumVersions", "permissions", "permissionsPolicies",
+    "selfTests", "egress", "dataSources", "stores", "failurePolicies", "limits",
 )  # fmt: skip
 """Every rule but ``references``, which asks for something only where it is not ``Any``."""
 

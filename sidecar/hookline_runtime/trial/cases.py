@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from hookline_api.bundle import BundlePlugin
     from hookline_runtime.guest.sealed import Inherited
+    from hookline_runtime.plugin.stats import StatsTable
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -35,11 +36,13 @@ class CaseResult:
         return self.problem is None
 
 
-async def try_case(case: Case, entry: BundlePlugin, wasm: bytes, module: Path | Inherited) -> CaseResult:
+async def try_case(
+    case: Case, entry: BundlePlugin, wasm: bytes, module: Path | Inherited, *, stats: StatsTable | None = None
+) -> CaseResult:
     """Ask a fresh plugin what the case asks. Raises PrepareError where it does not load with the case's settings.
 
     Of the entry count limits, isolation and caches, and hooks and permissions for a case that names none. Its settings
-    and keys are the case's.
+    and keys are the case's. ``stats`` is as for ``on_trial``.
     """
     unasked = unanswerable([case], entry.hooks)
     if unasked is not None:
@@ -55,7 +58,8 @@ async def try_case(case: Case, entry: BundlePlugin, wasm: bytes, module: Path | 
         each.model_copy(update={"when": written_out(each.when), "answer": written_out(each.answer)})
         for each in case.answers
     ]
-    async with on_trial(fresh.model_copy(update=update), wasm, module, keys=case.kv, answers=answers) as trial:
+    made = fresh.model_copy(update=update)
+    async with on_trial(made, wasm, module, keys=case.kv, answers=answers, stats=stats) as trial:
         for number, step in enumerate(case.steps, 1):
             where = f"step {number} ({step.hook.value}): " if len(case.steps) > 1 else ""
             data, expected = as_json(written_out(step.input)), written_out(step.expect)

@@ -20,8 +20,9 @@ from hookline_artifacts.apart import bound_processor, serve_one
 from hookline_artifacts.errors import FetchError, LoadError, VerifyError
 from hookline_artifacts.module.annotate import custom_sections
 from hookline_runtime.guest import border
-from hookline_runtime.guest.engine import load_compiled
+from hookline_runtime.guest.engine import Ticker, load_compiled
 from hookline_runtime.guest.sealed import Inherited
+from hookline_runtime.plugin.stats import StatsTable
 from hookline_runtime.runtime import PrepareError
 from hookline_runtime.trial.cases import try_case
 from hookline_runtime.trial.self_test import MEMORY, NEEDS_MEMORY
@@ -35,9 +36,10 @@ _CAUSE: Final = "verify"
 
 async def _ask(cases: list[Case], entry: BundlePlugin, wasm: bytes, module: Path | Inherited) -> str | None:
     """Why a case does not hold; None where all do. Raises LoadError where the machine is at fault."""
+    stats = StatsTable()
     for case in cases:
         try:
-            problem = (await try_case(case, entry, wasm, module)).problem
+            problem = (await try_case(case, entry, wasm, module, stats=stats)).problem
         except PrepareError as error:
             if isinstance(error.reason, FetchError):
                 raise error.reason from None
@@ -61,6 +63,7 @@ def _work(request: dict[str, Any]) -> dict[str, str]:
         module = _compiled(request, entry, wasm, Path(folder))
         bound_processor(request["seconds"])
         border.be_patient()
+        Ticker().start()  # one for all cases; it ends with the process
         try:
             cases = read_cases(custom_sections(wasm).get(SECTION, b""))
             told = asyncio.run(_ask(cases, entry, wasm, module))

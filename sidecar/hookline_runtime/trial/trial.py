@@ -171,8 +171,12 @@ async def on_trial(
     *,
     keys: Mapping[str, str] | None = None,
     answers: Sequence[HostAnswer] = (),
+    stats: StatsTable | None = None,
 ) -> AsyncIterator[Trial]:
-    """A fresh plugin with these keys. ``module`` is its compiled form. Raises PrepareError where it does not load."""
+    """A fresh plugin with these keys. ``module`` is its compiled form. Raises PrepareError where it does not load.
+
+    ``stats`` is a table that several trials use one after the other: to make one takes as long as many calls.
+    """
     entry = own_entry(entry, wasm)
     with tempfile.TemporaryDirectory(prefix="hookline-trial-") as state, contextlib.ExitStack() as kept:
         kv, cache = KvStore(Path(state) / "kv"), CacheStore(Path(state) / "cache")
@@ -180,7 +184,7 @@ async def on_trial(
         kept.callback(cache.close)
         for key, value in (keys or {}).items():
             kv.put(entry.name, key.encode(), value.encode())
-        stats, stand_in = StatsTable(), StandIn(answers)
+        stats, stand_in = stats or StatsTable(), StandIn(answers)
         runtime = Runtime(kv=kv, cache=cache, stats=stats, stand_in=stand_in)
         try:
             await runtime.load(Bundle.of([entry]), lambda _: module)

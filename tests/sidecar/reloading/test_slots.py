@@ -8,6 +8,7 @@ from hookline_api.bundle import BundlePlugin, LoadFailure
 from hookline_artifacts import patience
 from hookline_artifacts.errors import FetchError
 from hookline_runtime.guest.compiler import Compiler
+from hookline_runtime.trial.self_test import SelfTests
 from hookline_sidecar.control.slots import Slots
 from hookline_sidecar.control.sources.source import Wanted
 
@@ -21,7 +22,9 @@ async def test_a_plugin_that_found_no_room_is_tried_again(tmp_path, monkeypatch)
         asked.append((previous, ask_again))
         raise FetchError("it is nowhere", transient=False)
 
-    slots = Slots(Compiler(tmp_path), running=lambda _: None, refused=lambda *_: None, settled=settled.set)
+    compiler = Compiler(tmp_path)
+    tests = SelfTests(compiler, tmp_path)
+    slots = Slots(compiler, tests, running=lambda _: None, refused=lambda *_: None, settled=settled.set)
     slots.take({"p": Wanted(key="1", placeholder=BundlePlugin(name="p"), resolve=resolve)})
     await asyncio.wait_for(settled.wait(), 30)
     slot = slots["p"]
