@@ -21,7 +21,6 @@ from hookline_runtime.guest.border import (
     PAGE,
     U32,
     UNANSWERED,
-    WASI_OURS,
     GuestMemory,
     Host,
     OwnMemory,
@@ -31,6 +30,7 @@ from hookline_runtime.guest.border import (
     initializer,
     may_wait,
     most_memory,
+    own_wasi,
 )
 from hookline_runtime.guest.engine import EPOCH, CompiledModule, deadline_ticks, engine, first_line
 from hookline_runtime.guest.waiting import blocking
@@ -123,6 +123,8 @@ class Program:
         """Hooks of which the accelerator makes the common calls."""
         self.accelerated = accelerator.unused is None and self.fuel is None
         self.views: dict[int, memoryview] = {}
+        self.names: dict[int, str | None] = {}
+        """Of its functions, those that were in a backtrace, by index (``backtrace``)."""
         self._engine = engine(fuel=limits.fuel is not None)
         self._linker = wasmtime.Linker(self._engine)
         try:
@@ -144,7 +146,7 @@ class Program:
         if self.has_wasi:
             self._linker.define_wasi()
             self._linker.allow_shadowing = True
-            for name, (params, function) in WASI_OURS.items():
+            for name, params, function in own_wasi(host):
                 self._define(WASI_MODULE, name, params, "i", function, spends=False)
         for entry in self.info.imports:
             if entry.module != WASI_MODULE:

@@ -6,7 +6,7 @@ import ctypes
 from typing import TYPE_CHECKING, Final
 
 from hookline_runtime.errors import CallError, DeadlineError, OverloadError, TrapError
-from hookline_runtime.guest import capi
+from hookline_runtime.guest import backtrace, capi
 from hookline_runtime.guest.border import NO_PLACE, trap_reason
 from hookline_runtime.guest.engine import first_line
 
@@ -33,12 +33,31 @@ def call_error(
     expired: bool,
     limits: Limits,
     timeout_ms: int | None,
+    names: dict[int, str | None],
 ) -> CallError:
     """Why a call into the guest failed; trap and failure, the library's, are given back.
 
     ``code_at`` is the address of a word for a trap's code. ``timeout_ms`` is the time that the call had, where it is
-    another than ``limits.timeout``.
+    another than ``limits.timeout``. ``names`` are those of the guest's functions that are known so far.
     """
+    functions = capi.frames(trap=trap, error=failure, names=names)
+    error = _call_error(
+        where, trap=trap, failure=failure, code_at=code_at, expired=expired, limits=limits, timeout_ms=timeout_ms
+    )
+    error.backtrace = backtrace.shown(functions, names, where)
+    return error
+
+
+def _call_error(
+    where: str,
+    *,
+    trap: int | None,
+    failure: int | None,
+    code_at: int,
+    expired: bool,
+    limits: Limits,
+    timeout_ms: int | None,
+) -> CallError:
     code, message, status = None, "", None
     if trap is not None:
         word = ctypes.c_uint64.from_address(code_at)
