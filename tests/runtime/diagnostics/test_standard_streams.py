@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +19,7 @@ WASI = ("wasi_snapshot_preview1", "fd_write")
 @pytest.fixture
 def still(monkeypatch):
     """The log's second does not end."""
-    monkeypatch.setattr(guest_log.time, "monotonic", lambda now=time.monotonic(): now)
+    monkeypatch.setattr(guest_log, "time", SimpleNamespace(monotonic=lambda: 1.0))
 
 
 async def test_standard_output_is_information_and_standard_error_a_warning(workshop, talkers, lines):
@@ -72,8 +72,9 @@ def test_a_long_line_is_cut_and_goes_on_in_no_second_one(host, lines):
     assert [len(line) for line in lines()] == [len("INFO guest: ") + 4096, len("INFO guest: end")]
 
 
-def test_all_ways_to_write_have_one_budget(host, lines, still):
-    """Twenty lines a second of ``log`` and both streams together; what is not logged is counted and reaches the call."""
+@pytest.mark.usefixtures("still")
+def test_all_ways_to_write_have_one_budget(host, lines):
+    """Twenty lines a second of ``log`` and both streams together; what is not logged is counted."""
     made = host()
     functions, memory = made.functions(), Memory()
     memory.put(0, b"\x10\0\0\0\2\0\0\0" + bytes(8) + b"x\n")
@@ -85,7 +86,8 @@ def test_all_ways_to_write_have_one_budget(host, lines, still):
     assert len(lines()) == 20
 
 
-def test_a_call_of_it_looks_at_so_many_bytes_and_lines(host, lines, still):
+@pytest.mark.usefixtures("still")
+def test_a_call_of_it_looks_at_so_many_bytes_and_lines(host, lines):
     """The rest counts as written: no deadline sees into a host function."""
     made = host()
     memory = Memory(200_000)
@@ -136,7 +138,7 @@ def test_its_pointers_and_its_count_are_checked(host, descriptor, vectors, count
     assert function(memory, descriptor, vectors, count, written) == errno
 
 
-async def test_calls_on_threads_keep_their_lines_apart(workshop, talkers, lines, still):
+async def test_calls_on_threads_keep_their_lines_apart(workshop, talkers, lines):
     """Two at a time do not add to each other's."""
     text = talkers.module(("err", b"one "), ("err", b"two "), ("err", b"three\n"))
     runtime = await workshop.guest(text, limits={"timeout": "5s"})
