@@ -37,20 +37,43 @@ _ESCAPES: Final = {"LT": "<", "GT": ">", "RF": "&", "BP": "*", "LP": "(", "RP": 
 _V0: Final = re.compile(r"[sB][0-9a-zA-Z]*_|K[a-z]n?[0-9a-f]*_|u?(\d{1,3})_?|.", re.DOTALL)
 
 
-def shown(functions: Sequence[int], names: dict[int, str | None], entered: str) -> tuple[str, ...]:
-    """A backtrace for people, of functions by their indexes: at most ``MAX_FRAMES``, the innermost first.
+class Functions:
+    """The functions of one module that were in a backtrace."""
 
-    ``entered`` is the export that was called: the outermost has that name where it has none of its own.
-    """
-    called = [names.get(index) or f"function {index}" for index in functions]
-    if functions and not names.get(functions[-1]) and len(functions) < _ENGINE_SHOWS:
-        called[-1] = entered
-    own = list(itertools.dropwhile(_ENDS.match, called)) or called
-    frames = []
-    for name, group in itertools.groupby(own):
-        times = sum(1 for _ in group)
-        frames.append(name if times == 1 else f"{name} ({times} times)")
-    return tuple(frames[:MAX_FRAMES])
+    def __init__(self) -> None:
+        self.names: dict[int, str | None] = {}
+        """Their names by index, as far as they have any."""
+        self._last: tuple[Sequence[int], str, tuple[str, ...]] = (), "", ()
+        """The newest backtrace: who fails on each call mostly does so in one place."""
+
+    def make_room(self) -> None:
+        """Forget the names where there are too many."""
+        if len(self.names) > MAX_KNOWN:
+            self.names.clear()
+
+    def backtrace(self, functions: Sequence[int], entered: str) -> tuple[str, ...]:
+        """A backtrace for people, of functions by their indexes: at most ``MAX_FRAMES``, the innermost first.
+
+        ``entered`` is the export that was called: the outermost has that name where it has none of its own.
+        """
+        if not functions:
+            return ()
+        last = self._last
+        if last[0] != functions or last[1] != entered:
+            last = self._last = functions, entered, self._backtrace(functions, entered)
+        return last[2]
+
+    def _backtrace(self, functions: Sequence[int], entered: str) -> tuple[str, ...]:
+        names = self.names
+        called = [names.get(index) or f"function {index}" for index in functions]
+        if not names.get(functions[-1]) and len(functions) < _ENGINE_SHOWS:
+            called[-1] = entered
+        own = list(itertools.dropwhile(_ENDS.match, called)) or called
+        frames = []
+        for name, group in itertools.groupby(own):
+            times = sum(1 for _ in group)
+            frames.append(name if times == 1 else f"{name} ({times} times)")
+        return tuple(frames[:MAX_FRAMES])
 
 
 def name_of(raw: bytes | None) -> str | None:

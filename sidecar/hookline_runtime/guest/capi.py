@@ -279,13 +279,13 @@ def take_error(error: int) -> tuple[str, int | None]:
     return text, status.value if ended else None
 
 
-def frames(*, trap: int | None, error: int | None, names: dict[int, str | None]) -> list[int]:
-    """The functions that were under way, by index and innermost first; what is new in ``names`` is put there."""
+def frames(*, trap: int | None, error: int | None, known: backtrace.Functions) -> list[int]:
+    """The functions that were under way, by index and innermost first; names that are not ``known`` are put there."""
     owner = trap if error is None else error
     if owner is None:
         return []
-    if len(names) > backtrace.MAX_KNOWN:
-        names.clear()
+    known.make_room()
+    names = known.names
     vector = (_SIZE * 2)()  # wasm_frame_vec_t: size, data
     (_trap_frames if error is None else _error_frames)(owner, ctypes.addressof(vector))
     try:

@@ -642,7 +642,7 @@ class Instance:
         trap, self._trap.value = self._trap.value, None
         return call_error(
             where, trap=trap, failure=failure, code_at=self._at + 8 * _TRAP_CODE, expired=self.expired,
-            limits=self._guest.limits, timeout_ms=timeout_ms, names=self._guest.names,
+            limits=self._guest.limits, timeout_ms=timeout_ms, known=self._guest.known,
         )  # fmt: skip
 
 

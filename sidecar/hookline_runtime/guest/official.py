@@ -198,8 +198,7 @@ class Guest:
         self.most = most_memory(module, limits.memory)
         self.worn_size = (info.memory_pages * PAGE + self.most) // 2
         """Bytes of memory with which an instance is used no more."""
-        self._names: dict[int, str | None] = {}
-        """Of its functions, those that were in a backtrace, by index."""
+        self._known = backtrace.Functions()
         self.frees = "dealloc" in info.exports
         """Whether the guest takes memory back."""
         self._linker = _link(self._engine, self, host)
@@ -268,7 +267,7 @@ class Guest:
     def call_error(self, error: Exception, where: str, time: str | None = None) -> CallError:
         """What one of wasmtime's errors means for the failure policy; ``time`` where it was not the limit's."""
         failure = self._call_error(error, where, time)
-        failure.backtrace = backtrace.shown(_functions(error, self._names), self._names, where)
+        failure.backtrace = self._known.backtrace(_functions(error, self._known), where)
         return failure
 
     def _call_error(self, error: Exception, where: str, time: str | None) -> CallError:
@@ -482,12 +481,12 @@ def _export(store: wasmtime.Store, instance: wasmtime.Instance, name: str) -> An
     return wrap_extern(found)
 
 
-def _functions(error: Exception, names: dict[int, str | None]) -> list[int]:
+def _functions(error: Exception, known: backtrace.Functions) -> list[int]:
     """The functions that were under way, as ``capi.frames``."""
     if not isinstance(error, wasmtime.Trap | wasmtime.WasmtimeError):
         return []
-    if len(names) > backtrace.MAX_KNOWN:
-        names.clear()
+    known.make_room()
+    names = known.names
     vector = ffi.wasm_frame_vec_t(0, None)
     trace = ffi.wasm_trap_trace if isinstance(error, wasmtime.Trap) else ffi.wasmtime_error_wasm_trace
     trace(error.ptr(), ctypes.byref(vector))

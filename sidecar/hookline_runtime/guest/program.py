@@ -17,6 +17,7 @@ import wasmtime
 from hookline_api.abi import E_UNAVAILABLE, HOST_FUNCTIONS, INPUT_REGION, WASI_MODULE
 from hookline_artifacts.errors import VerifyError
 from hookline_runtime.guest import accelerator, capi
+from hookline_runtime.guest.backtrace import Functions
 from hookline_runtime.guest.border import (
     PAGE,
     U32,
@@ -123,8 +124,7 @@ class Program:
         """Hooks of which the accelerator makes the common calls."""
         self.accelerated = accelerator.unused is None and self.fuel is None
         self.views: dict[int, memoryview] = {}
-        self.names: dict[int, str | None] = {}
-        """Of its functions, those that were in a backtrace, by index (``backtrace``)."""
+        self.known = Functions()
         self._engine = engine(fuel=limits.fuel is not None)
         self._linker = wasmtime.Linker(self._engine)
         try:

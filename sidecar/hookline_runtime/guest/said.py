@@ -1,8 +1,8 @@
 """What a guest says in one call: the last line that it wrote, and the one that says why it ends.
 
 Whoever takes a line from a guest (``log``, standard output, standard error) tells it here, whether or not there is room
-for it in the log. Only the beginnings of two lines are kept, and of what is not ended yet no more than a line of the
-log, so a guest that writes without end costs no more than one that writes three lines.
+for it in the log. Two lines are kept, and the beginnings of two that are not ended yet, each as long as one of the log
+may be; so a guest that writes without end costs no more than one that writes four lines.
 
 A line says why a guest ends where it looks like a runtime's own last words (``_LAST_WORDS``); else the newest warning,
 error or line of standard error does.
@@ -21,9 +21,7 @@ if TYPE_CHECKING:
     from hookline_runtime.errors import CallError
 
 MAX_KEPT: Final = 480
-"""Bytes of a line that are kept for a failure's sentence."""
-_MAX_SHOWN: Final = 480
-"""Characters of it once it is escaped."""
+"""Bytes of a line that are looked at for a failure's sentence, and characters of it once it is escaped."""
 _LAST_WORDS: Final = re.compile(
     rb"panicked at |\bpanic: |^fatal error: |^abort: |[Aa]ssertion failed|^Uncaught |terminating due to "
 )
@@ -45,15 +43,16 @@ class Said:
 
     def hear(self, line: bytes, *, loud: bool) -> None:
         """The guest wrote a line; ``loud``: as a warning, as an error, or to standard error."""
-        line = line[:MAX_KEPT].strip()
-        if not line:
+        if not line or line.isspace():
             return
         self._last = line
+        if not loud:
+            return
         if self._goes_on:  # Rust has where it was on one line, and what it was on the next
-            self._why, self._goes_on = (self._why or b"") + b" " + line, False
-        elif _LAST_WORDS.search(line):
+            self._why, self._goes_on = (self._why or b"") + b" " + line.strip(), False
+        elif _LAST_WORDS.search(line, 0, MAX_KEPT):
             self._why, self._is_last_words, self._goes_on = line, True, line.endswith(b":")
-        elif loud and not self._is_last_words:
+        elif not self._is_last_words:
             self._why = line
 
     def unfinished(self, descriptor: int) -> bytes:
@@ -76,8 +75,9 @@ class Said:
         """Put what was said into the failure of the call, unless it is there already."""
         self.finish()
         if self._last is not None and error.line is None:
-            error.line = one_line(self._last, _MAX_SHOWN)
-            error.why = None if self._why is None else one_line(self._why, _MAX_SHOWN)
+            error.line = error.why = one_line(self._last[:MAX_KEPT].strip(), MAX_KEPT)
+            if self._why is not self._last:
+                error.why = None if self._why is None else one_line(self._why[:MAX_KEPT].strip(), MAX_KEPT)
 
 
 def one_line(data: bytes | str, most: int) -> str:

@@ -6,12 +6,13 @@ import ctypes
 from typing import TYPE_CHECKING, Final
 
 from hookline_runtime.errors import CallError, DeadlineError, OverloadError, TrapError
-from hookline_runtime.guest import backtrace, capi
+from hookline_runtime.guest import capi
 from hookline_runtime.guest.border import NO_PLACE, trap_reason
 from hookline_runtime.guest.engine import first_line
 
 if TYPE_CHECKING:
     from hookline_api.resources import Limits
+    from hookline_runtime.guest import backtrace
 
 # TrapCode of the wasmtime crate, as it writes them.
 TRAPS: Final = (
@@ -33,18 +34,18 @@ def call_error(
     expired: bool,
     limits: Limits,
     timeout_ms: int | None,
-    names: dict[int, str | None],
+    known: backtrace.Functions,
 ) -> CallError:
     """Why a call into the guest failed; trap and failure, the library's, are given back.
 
     ``code_at`` is the address of a word for a trap's code. ``timeout_ms`` is the time that the call had, where it is
-    another than ``limits.timeout``. ``names`` are those of the guest's functions that are known so far.
+    another than ``limits.timeout``. ``known`` are the guest's functions that were in a backtrace.
     """
-    functions = capi.frames(trap=trap, error=failure, names=names)
+    functions = capi.frames(trap=trap, error=failure, known=known)
     error = _call_error(
         where, trap=trap, failure=failure, code_at=code_at, expired=expired, limits=limits, timeout_ms=timeout_ms
     )
-    error.backtrace = backtrace.shown(functions, names, where)
+    error.backtrace = known.backtrace(functions, where)
     return error
 
 

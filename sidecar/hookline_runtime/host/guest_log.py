@@ -60,6 +60,7 @@ class GuestLog:
 
     def say(self, said: Said, level: int, line: bytes) -> bool:
         """One line, at one of logging's levels; whether there was room for it in this second."""
+        line = line[:MAX_LOG_LINE]
         said.hear(line, loud=level >= logging.WARNING)
         second = int(time.monotonic())
         if second != self._second:
@@ -67,7 +68,7 @@ class GuestLog:
         self._lines += 1
         if self._lines > LINES_PER_SECOND:
             return False
-        told = self.without_secrets(line[:MAX_LOG_LINE].decode(errors="replace"))
+        told = self.without_secrets(line.decode(errors="replace"))
         guest_log.log(level, "%s: %s", self._name, one_line(told, MAX_LOG_LINE))
         return True
 

@@ -47,6 +47,8 @@ class Called:
     """Of the failure, where the guest failed."""
     message: str | None
     """… in one sentence."""
+    backtrace: tuple[str, ...]
+    """The guest's functions that were under way where it failed, the innermost first."""
     log: tuple[Line, ...]
     us: float
     """Microseconds in the plugin, host functions included."""
@@ -117,6 +119,7 @@ class Trial:
             decision=decision,
             cause=failure.cause if failure else None,
             message=failure.message if failure else None,
+            backtrace=failure.backtrace if failure else (),
             log=tuple(self._lines),
             us=(after.seconds - used.seconds) * 1e6,
             fuel=after.fuel - used.fuel if self._entry.limits.fuel is not None else None,
