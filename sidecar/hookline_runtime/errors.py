@@ -30,6 +30,12 @@ class CallError(HooklineError):
     """One call of one plugin failed."""
 
     cause: ClassVar[Literal["trap", "timeout", "result", "overload", "store"]]
+    line: str | None = None
+    """The last line that the guest logged in this call, on one line and cut."""
+    why: str | None = None
+    """… and the one in which it said why it ends, such as a panic's."""
+    backtrace: tuple[str, ...] = ()
+    """The guest's functions that were under way, the innermost first."""
 
 
 def bare(error: CallError) -> CallError:
@@ -84,14 +90,14 @@ _TRAPS: Final = frozenset({
 
 
 def failure_sentence(error: CallError, *, secrets: bool) -> str:
-    """A failure's sentence for a log or a status.
+    """A failure's sentence for a log or a status. A guest that trapped has said why, mostly: that is in it.
 
     With ``secrets``, values of Secrets are in the plugin's settings, and what a guest has chosen (an answer, an exit
     code, the words of a host function's error) is left out: it may be one of them.
     """
     sentence = str(error)
     if not secrets:
-        return sentence
+        return f"{sentence}: {error.why}" if error.cause == "trap" and error.why else sentence
     ours, kind = _IN_OUR_WORDS[error.cause], sentence.rpartition(" trapped: ")[2]
     ours = f"{ours}: {kind}" if error.cause == "trap" and kind in _TRAPS else ours
     return f"{ours} (no more is said, as values of Secrets are in its settings)"
@@ -103,11 +109,13 @@ def load_sentence(reason: LoadError, *, secrets: bool) -> str:
     ``secrets`` is as in ``failure_sentence``.
     """
     sentence, cause = str(reason), reason.__cause__
-    if not secrets or not isinstance(cause, CallError):
+    if not isinstance(cause, CallError):
         return sentence
     before, found, behind = sentence.partition(str(cause))
-    ours = failure_sentence(cause, secrets=True)
-    return f"{before}{ours}{behind}" if found else ours
+    told = failure_sentence(cause, secrets=secrets)
+    if not found:
+        return told if secrets else sentence
+    return f"{before}{told}{behind}"
 
 
 def without_words(error: Exception, *, secrets: bool) -> Exception:

@@ -144,6 +144,10 @@ class CallFailure:
     message: str
     at: float
     """Seconds since 1970."""
+    line: str | None = None
+    """The last line that the guest logged in that call; None where it has values of Secrets."""
+    backtrace: tuple[str, ...] = ()
+    """The guest's functions that were under way, the innermost first; none where it has values of Secrets."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -175,6 +179,7 @@ class PluginFacts:
     paused: dict[str, Paused]
     """By hook, as the two of ``last_failures``."""
     last_failure: CallFailure | None
+    """With its line and its backtrace, which those below do not have."""
     last_fault: CallFailure | None
     """The newest that the version before did not fail on."""
     last_failures: dict[str, CallFailure]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
+from hookline_runtime.guest.said import Said
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -20,6 +22,7 @@ class Memory:
 
     def __init__(self, size: int = 300_000) -> None:
         self.data = bytearray(size)
+        self._said = Said()
 
     def read(self, pointer: int, length: int) -> bytes | None:
         pointer, length = pointer & 0xFFFFFFFF, length & 0xFFFFFFFF
@@ -31,6 +34,9 @@ class Memory:
             return False
         self.data[pointer : pointer + len(data)] = data
         return True
+
+    def said(self) -> Said:
+        return self._said
 
     def give(self, data: bytes) -> int:
         self.data[200_000 : 200_000 + len(data)] = data  # and grows, as a real alloc would

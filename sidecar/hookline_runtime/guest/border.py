@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from bisect import bisect_right
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import wasmtime
 
+from hookline_api.abi import WASI_MODULE
 from hookline_api.hooks import OBSERVERS
 from hookline_artifacts.module.inspection import ModuleInfo, judge_module
 from hookline_artifacts.module.sections import Import, Signature
@@ -19,6 +20,7 @@ from hookline_runtime.guest.engine import first_line
 if TYPE_CHECKING:
     from hookline_artifacts.module.memory_map import MemoryMap
     from hookline_runtime.guest.engine import CompiledModule
+    from hookline_runtime.guest.said import Said
 
 U32: Final = 0xFFFFFFFF
 CONSTRUCTORS: Final = "__wasm_call_ctors"
@@ -92,6 +94,9 @@ class GuestMemory(Protocol):
     @property
     def may_wait(self) -> bool:
         """Whether the guest is in its hook, and not in its ``alloc`` for something that it gets."""
+
+    def said(self) -> Said:
+        """What the guest has said in the call under way, to add to it."""
 
     def give(self, data: bytes) -> int:
         """Put ``data`` where the guest's own ``alloc`` says; packed pointer and length, or an error's code.
@@ -260,3 +265,15 @@ WASI_OURS: Final[dict[str, tuple[str, Callable[..., int]]]] = {
     "random_get": ("ii", random_get),
 }
 """The functions of WASI that are ours: parameters and function; each answers an errno."""
+WASI_OF_PLUGIN: Final = {"fd_write": "iiii"}
+"""Those that are a plugin's own, in its ``Host``: their parameters."""
+
+
+def own_wasi(host: Host) -> Iterator[tuple[str, str, Callable[..., int]]]:
+    """The functions of WASI that take the place of the engine's: name, parameters, function."""
+    for name, (params, function) in WASI_OURS.items():
+        yield name, params, function
+    for name, params in WASI_OF_PLUGIN.items():
+        given = host.get((WASI_MODULE, name))
+        if given is not None and not isinstance(given, Waiting):
+            yield name, params, given

@@ -22,6 +22,8 @@ import wasmtime
 from wasmtime import _bindings as _official
 from wasmtime import _ffi
 
+from hookline_runtime.guest import backtrace
+
 WRITTEN_FOR: Final = "50."
 """The versions of wasmtime that these prototypes were written for and are tested with begin like this."""
 
@@ -152,6 +154,12 @@ _error_exit_status = _function(_holding, "wasmtime_error_exit_status", ctypes.c_
 _error_delete = _function(_holding, "wasmtime_error_delete", None, _POINTER)
 _byte_vec_delete = _function(_holding, "wasm_byte_vec_delete", None, _POINTER)
 
+_trap_frames = _function(_holding, "wasm_trap_trace", None, _POINTER, _POINTER)
+_error_frames = _function(_holding, "wasmtime_error_wasm_trace", None, _POINTER, _POINTER)
+_frames_delete = _function(_holding, "wasm_frame_vec_delete", None, _POINTER)
+_frame_function = _function(_holding, "wasm_frame_func_index", ctypes.c_uint32, _POINTER)
+_frame_name = _function(_holding, "wasmtime_frame_func_name", _POINTER, _POINTER)
+
 _pooling_new = _function(_holding, "wasmtime_pooling_allocation_config_new", _POINTER)
 _pooling_delete = _function(_holding, "wasmtime_pooling_allocation_config_delete", None, _POINTER)
 _pooling_set = {
@@ -269,6 +277,35 @@ def take_error(error: int) -> tuple[str, int | None]:
     text = _message(_error_message, error)
     _error_delete(error)
     return text, status.value if ended else None
+
+
+def frames(*, trap: int | None, error: int | None, known: backtrace.Functions) -> list[int]:
+    """The functions that were under way, by index and innermost first; names that are not ``known`` are put there."""
+    owner = trap if error is None else error
+    if owner is None:
+        return []
+    known.make_room()
+    names = known.names
+    vector = (_SIZE * 2)()  # wasm_frame_vec_t: size, data
+    (_trap_frames if error is None else _error_frames)(owner, ctypes.addressof(vector))
+    try:
+        functions = []
+        for frame in (_SIZE * vector[0]).from_address(vector[1]) if vector[0] else ():
+            index = _frame_function(frame)
+            functions.append(index)
+            if index not in names:
+                names[index] = backtrace.name_of(_name_at(_frame_name(frame)))
+        return functions
+    finally:
+        _frames_delete(ctypes.addressof(vector))
+
+
+def _name_at(address: int | None) -> bytes | None:
+    """The beginning of a wasm_name_t, which belongs to its frame."""
+    if not address:
+        return None
+    size, data = (_SIZE * 2).from_address(address)
+    return ctypes.string_at(data, min(size, backtrace.MAX_RAW)) if size else None
 
 
 def _message(read: Any, owner: int) -> str:

@@ -54,6 +54,7 @@ from hookline_runtime.guest.border import (
 )
 from hookline_runtime.guest.engine import EPOCH, CompiledModule, deadline_ticks
 from hookline_runtime.guest.program import ON_DEADLINE, RUNNING, Program
+from hookline_runtime.guest.said import Said
 from hookline_runtime.guest.traps import call_error
 from hookline_runtime.guest.waiting import waited_ns
 
@@ -140,9 +141,11 @@ class Instance:
     __slots__ = (
         "__weakref__", "_at", "_begun", "_block", "_boxes", "_cells", "_cells_at", "_context", "_cpu_ns", "_found",
         "_freeing", "_giving", "_guest", "_host", "_memory_at", "_nested", "_nested_at", "_on_thread", "_output",
-        "_own", "_quick", "_region", "_renews", "_targets", "_timeout_ns", "_trap", "_trap_at", "_view", "_wall_ns",
-        "_weak", "_words", "calls", "expired", "fuel", "memory", "size",
+        "_own", "_quick", "_region", "_renews", "_said", "_targets", "_timeout_ns", "_trap", "_trap_at", "_view",
+        "_wall_ns", "_weak", "_words", "calls", "expired", "fuel", "memory", "size",
     )  # fmt: skip
+    _said: Said | None
+    """What the guest has said in the newest call in which it said anything."""
 
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
@@ -190,7 +193,7 @@ class Instance:
         self._giving, self._freeing, self._begun, words[_ARMED] = False, False, False, NEVER
         """Whether it gives something now, or frees; whether the last call that ``_call`` made has come to the hook."""
         self._on_thread = self._timeout_ns = self._cpu_ns = self._wall_ns = 0
-        self._host = (0, 0)
+        self._said, self._host = None, (0, 0)
         """When the call began that host functions last took time of, and how much of it, in nanoseconds."""
         self.expired = False
         """Whether the call was interrupted at its deadline."""
@@ -208,6 +211,8 @@ class Instance:
         self.expired = self._begun = False
         self.memory = guest.first_size
         self._view = _NO_MEMORY
+        if self._said is not None:
+            self._forget_said()
         if self._found:
             self._found.clear()
         if self._region is not guest.region:
@@ -231,8 +236,10 @@ class Instance:
                 self._enter(guest.initializer, where="instantiation", timeout_ms=timeout_ms)
             if guest.asks_for_region:
                 self._ask_for_region(timeout_ms)
-        except BaseException:
+        except BaseException as error:
             words[_ARMED] = NEVER  # perhaps for another time than the next one's
+            if isinstance(error, CallError):
+                self.tell(error)
             self.close()
             raise
         words[_FRESH] = timeout_ms is None
@@ -281,6 +288,8 @@ class Instance:
         if store:
             words[_STORE] = words[_CONTEXT] = words[_SIZE] = self.size = 0
             self._view = _NO_MEMORY
+            if self._said is not None:
+                self._forget_said()
             capi.store_delete(store)
             self._guest.take_back(self)
 
@@ -292,6 +301,12 @@ class Instance:
     def __del__(self) -> None:
         if self._words[_STORE]:
             capi.store_delete(self._words[_STORE])
+
+    def tell(self, error: CallError) -> None:
+        """Put what the guest has said in the last call into the failure of that."""
+        said = self._said
+        if said is not None and said.call == self._words[_BEGIN]:
+            said.tell(error)
 
     def spent_ns(self) -> int:
         """What the last call has used of its time (``border.spent_ns``), on the thread that it ran on.
@@ -350,6 +365,15 @@ class Instance:
         self._view[pointer:end] = data
         return True
 
+    def said(self) -> Said:
+        """What the guest has said in the call under way."""
+        said, call = self._said, self._words[_BEGIN]
+        if said is None or said.call != call:
+            if said is not None:
+                said.finish()
+            said = self._said = Said(call)
+        return said
+
     @property
     def may_wait(self) -> bool:
         """Whether the guest is in its hook, and not in its ``alloc`` for something that it gets."""
@@ -401,6 +425,11 @@ class Instance:
             self._free(pointer, size)
 
     # ── below ──
+
+    def _forget_said(self) -> None:
+        said, self._said = self._said, None
+        if said is not None:
+            said.finish()
 
     def _renew_in_place(self) -> None:
         """Go on with a new store: what is begun next is its first call."""
@@ -613,7 +642,7 @@ class Instance:
         trap, self._trap.value = self._trap.value, None
         return call_error(
             where, trap=trap, failure=failure, code_at=self._at + 8 * _TRAP_CODE, expired=self.expired,
-            limits=self._guest.limits, timeout_ms=timeout_ms,
+            limits=self._guest.limits, timeout_ms=timeout_ms, known=self._guest.known,
         )  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from wasmtime._extern import wrap_extern
 from hookline_api.abi import E_MEMORY, E_UNAVAILABLE, HOST_FUNCTIONS, WASI_MODULE
 from hookline_artifacts.errors import VerifyError
 from hookline_runtime.errors import CallError, DeadlineError, OverloadError, ResultError, TrapError
+from hookline_runtime.guest import backtrace
 from hookline_runtime.guest.border import (
     NO_PLACE,
     PAGE,
@@ -27,7 +28,6 @@ from hookline_runtime.guest.border import (
     TABLES,
     U32,
     UNANSWERED,
-    WASI_OURS,
     Host,
     OwnMemory,
     Waiting,
@@ -38,10 +38,12 @@ from hookline_runtime.guest.border import (
     may_wait,
     most_memory,
     overlap,
+    own_wasi,
     spent_ns,
     trap_reason,
 )
 from hookline_runtime.guest.engine import CompiledModule, deadline_ticks, engine, first_line
+from hookline_runtime.guest.said import Said
 from hookline_runtime.guest.waiting import blocking, waited_ns
 
 if TYPE_CHECKING:
@@ -67,9 +69,14 @@ class _Clock(threading.local):
     _cpu_ns = 0
     _wall_ns = 0
 
+    def __init__(self) -> None:
+        self.said = Said()
+        """What the guest has said in it."""
+
     def start(self, timeout_ms: int) -> None:
         """A call begins."""
         self.expired = False
+        self.said = Said()
         self.host_ns = 0
         self._timeout_ns = timeout_ms * 1_000_000
         self._cpu_ns = time.thread_time_ns()
@@ -133,6 +140,9 @@ class _CallerMemory:
         ctypes.memmove(base + pointer, data, len(data))
         return True
 
+    def said(self) -> Said:
+        return _clock.said
+
     @property
     def may_wait(self) -> bool:
         return _clock.in_hook and not _clock.giving
@@ -188,6 +198,7 @@ class Guest:
         self.most = most_memory(module, limits.memory)
         self.worn_size = (info.memory_pages * PAGE + self.most) // 2
         """Bytes of memory with which an instance is used no more."""
+        self._known = backtrace.Functions()
         self.frees = "dealloc" in info.exports
         """Whether the guest takes memory back."""
         self._linker = _link(self._engine, self, host)
@@ -223,10 +234,14 @@ class Guest:
             instance = self._pre.instantiate(store)
             if self._initializer:
                 _export(store, instance, self._initializer)(store)
+            if ahead:
+                _clock.said.finish()
             return Instance(self, store, instance, armed=not ahead)
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
             store.close()
-            raise self.call_error(error, "instantiation", f"{timeout_ms} ms" if ahead else None) from error
+            failure = self.call_error(error, "instantiation", f"{timeout_ms} ms" if ahead else None)
+            _clock.said.tell(failure)
+            raise failure from error
         except BaseException:
             store.close()
             raise
@@ -251,6 +266,11 @@ class Guest:
 
     def call_error(self, error: Exception, where: str, time: str | None = None) -> CallError:
         """What one of wasmtime's errors means for the failure policy; ``time`` where it was not the limit's."""
+        failure = self._call_error(error, where, time)
+        failure.backtrace = self._known.backtrace(_functions(error, self._known), where)
+        return failure
+
+    def _call_error(self, error: Exception, where: str, time: str | None) -> CallError:
         code = None
         if isinstance(error, wasmtime.Trap):
             try:
@@ -350,6 +370,11 @@ class Instance:
             return result
         finally:
             self._look()
+            _clock.said.finish()
+
+    def tell(self, error: CallError) -> None:
+        """Put what the guest has said in the last call on this thread into the failure of that."""
+        _clock.said.tell(error)
 
     def take(self, size: int) -> int:
         """What ``alloc`` answers, whatever that is worth. Raises a CallError where it does not come back."""
@@ -456,6 +481,29 @@ def _export(store: wasmtime.Store, instance: wasmtime.Instance, name: str) -> An
     return wrap_extern(found)
 
 
+def _functions(error: Exception, known: backtrace.Functions) -> list[int]:
+    """The functions that were under way, as ``capi.frames``."""
+    if not isinstance(error, wasmtime.Trap | wasmtime.WasmtimeError):
+        return []
+    known.make_room()
+    names = known.names
+    vector = ffi.wasm_frame_vec_t(0, None)
+    trace = ffi.wasm_trap_trace if isinstance(error, wasmtime.Trap) else ffi.wasmtime_error_wasm_trace
+    trace(error.ptr(), ctypes.byref(vector))
+    try:
+        functions = []
+        for frame in vector.data[: vector.size]:
+            index = ffi.wasm_frame_func_index(frame)
+            functions.append(index)
+            if index not in names:
+                name = ffi.wasmtime_frame_func_name(frame)
+                raw = ctypes.string_at(name.contents.data, min(name.contents.size, backtrace.MAX_RAW)) if name else None
+                names[index] = backtrace.name_of(raw)
+        return functions
+    finally:
+        ffi.wasm_frame_vec_delete(ctypes.byref(vector))
+
+
 def _span(memory: object, store: wasmtime.Store | wasmtime.Caller) -> tuple[int, int]:
     """Address and size of a linear memory now; both change when it grows."""
     assert isinstance(memory, wasmtime.Memory)  # noqa: S101 - inspection refused everything else
@@ -470,7 +518,7 @@ def _link(where: wasmtime.Engine, guest: Guest, host: Host) -> wasmtime.Linker:
     if info.needs_wasi:
         linker.define_wasi()
         linker.allow_shadowing = True
-        for name, (params, ours) in WASI_OURS.items():
+        for name, params, ours in own_wasi(host):
             call = _callback(ours, owner, waits=False)
             linker.define_func(WASI_MODULE, name, function_type(params, "i"), call, access_caller=True)
     for entry in info.imports:

@@ -17,11 +17,11 @@ import wasmtime
 from hookline_api.abi import E_UNAVAILABLE, HOST_FUNCTIONS, INPUT_REGION, WASI_MODULE
 from hookline_artifacts.errors import VerifyError
 from hookline_runtime.guest import accelerator, capi
+from hookline_runtime.guest.backtrace import Functions
 from hookline_runtime.guest.border import (
     PAGE,
     U32,
     UNANSWERED,
-    WASI_OURS,
     GuestMemory,
     Host,
     OwnMemory,
@@ -31,6 +31,7 @@ from hookline_runtime.guest.border import (
     initializer,
     may_wait,
     most_memory,
+    own_wasi,
 )
 from hookline_runtime.guest.engine import EPOCH, CompiledModule, deadline_ticks, engine, first_line
 from hookline_runtime.guest.waiting import blocking
@@ -123,6 +124,7 @@ class Program:
         """Hooks of which the accelerator makes the common calls."""
         self.accelerated = accelerator.unused is None and self.fuel is None
         self.views: dict[int, memoryview] = {}
+        self.known = Functions()
         self._engine = engine(fuel=limits.fuel is not None)
         self._linker = wasmtime.Linker(self._engine)
         try:
@@ -144,7 +146,7 @@ class Program:
         if self.has_wasi:
             self._linker.define_wasi()
             self._linker.allow_shadowing = True
-            for name, (params, function) in WASI_OURS.items():
+            for name, params, function in own_wasi(host):
                 self._define(WASI_MODULE, name, params, "i", function, spends=False)
         for entry in self.info.imports:
             if entry.module != WASI_MODULE:

@@ -12,6 +12,7 @@ from hookline_runtime.guest.engine import first_line
 
 if TYPE_CHECKING:
     from hookline_api.resources import Limits
+    from hookline_runtime.guest import backtrace
 
 # TrapCode of the wasmtime crate, as it writes them.
 TRAPS: Final = (
@@ -33,12 +34,31 @@ def call_error(
     expired: bool,
     limits: Limits,
     timeout_ms: int | None,
+    known: backtrace.Functions,
 ) -> CallError:
     """Why a call into the guest failed; trap and failure, the library's, are given back.
 
     ``code_at`` is the address of a word for a trap's code. ``timeout_ms`` is the time that the call had, where it is
-    another than ``limits.timeout``.
+    another than ``limits.timeout``. ``known`` are the guest's functions that were in a backtrace.
     """
+    functions = capi.frames(trap=trap, error=failure, known=known)
+    error = _call_error(
+        where, trap=trap, failure=failure, code_at=code_at, expired=expired, limits=limits, timeout_ms=timeout_ms
+    )
+    error.backtrace = known.backtrace(functions, where)
+    return error
+
+
+def _call_error(
+    where: str,
+    *,
+    trap: int | None,
+    failure: int | None,
+    code_at: int,
+    expired: bool,
+    limits: Limits,
+    timeout_ms: int | None,
+) -> CallError:
     code, message, status = None, "", None
     if trap is not None:
         word = ctypes.c_uint64.from_address(code_at)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from hookline_api.abi import E_ARGUMENT, E_CAP, E_SIZE, MAX_LOG_LINE
-from hookline_api.bundle import REDACTED
 from hookline_runtime.host.arguments import U32, CodeError, read, write
+from hookline_runtime.host.guest_log import GuestLog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,15 +31,12 @@ _MAX_RANDOM: Final = 4096
 # No deadline sees into a host function, so what one call of it can do ends well before a deadline does.
 _MAX_HASHED: Final = 16 * 2**20
 _MAX_PATH: Final = 1024
-_LINES_PER_SECOND: Final = 20
 _SMALL_CONFIG: Final = 16 * 1024
 """Bytes of settings that are kept parsed too."""
 _MAX_KNOWN_PATHS: Final = 256
 _MAX_KNOWN_VALUE: Final = 4096
 """Bytes of a value deep in larger settings that is remembered: a mebibyte for all paths."""
 _LEVELS: Final = (5, logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR)
-
-guest_log = logging.getLogger("hookline.guest")
 
 
 class GuestMetric:
@@ -58,11 +55,8 @@ class Basics:
     """One plugin's settings, metrics and log."""
 
     def __init__(self, plugin: BundlePlugin) -> None:
-        self._name = plugin.name
-        self._secrets = plugin.secrets()
+        self.log = GuestLog(plugin)
         self._settings = _Settings(plugin.config)
-        self._second = 0
-        self._lines = 0
         self.metrics: dict[str, GuestMetric] = {}
 
     def functions(self) -> Mapping[str, Callable[..., int]]:
@@ -78,15 +72,6 @@ class Basics:
     def close(self) -> None:
         """There is nothing to give back."""
 
-    def without_secrets(self, text: str) -> str:
-        """The text, in which each value of a Secret that stands there by mistake is replaced.
-
-        A guest that means to can write them in another way.
-        """
-        for secret in self._secrets:
-            text = text.replace(secret, REDACTED)
-        return text
-
     def _sha256_hex(self, memory: GuestMemory, data: int, length: int, out: int) -> int:
         write(memory, out, hashlib.sha256(read(memory, data, length, _MAX_HASHED)).hexdigest().encode())
         return 64
@@ -95,16 +80,8 @@ class Basics:
         if not 0 <= level < len(_LEVELS):
             raise CodeError(E_ARGUMENT)
         line = read(memory, text, min(length & U32, MAX_LOG_LINE))
-        second = int(time.monotonic())
-        if second != self._second:
-            self._second, self._lines = second, 0
-        self._lines += 1
-        if self._lines > _LINES_PER_SECOND:
+        if not self.log.say(memory.said(), _LEVELS[level], line):
             raise CodeError(E_CAP)
-        told = self.without_secrets(line.decode(errors="replace"))
-        # Through repr's eyes: a guest writes no line of its own choosing into our log.
-        printable = told.encode("unicode_escape").decode("ascii")
-        guest_log.log(_LEVELS[level], "%s: %s", self._name, printable[:MAX_LOG_LINE])
         return 0
 
     def _get_time(self, _: GuestMemory) -> int:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import lmdb
 import orjson
 
-from hookline_api.abi import E_DENIED, E_SIZE, E_UNAVAILABLE, HOST_FUNCTIONS
+from hookline_api.abi import E_DENIED, E_SIZE, E_UNAVAILABLE, HOST_FUNCTIONS, WASI_MODULE
 from hookline_api.distribution import MAX_UNAVAILABLE
 from hookline_api.outbound import EGRESS_HOST
 from hookline_api.resources import grants
@@ -76,6 +76,8 @@ class PluginHost:
         self.refused: dict[str, int] = {}
         """Calls that a cap, a bad argument or a failing store or server stopped, by function."""
         self._basics = Basics(plugin)
+        self.log = self._basics.log
+        """Where its guest's lines go."""
         self.metrics: dict[str, GuestMetric] = self._basics.metrics
         caches = CacheFunctions(plugin, context, refused=self._count_refused, unavailable=self.unavailable)
         self.caches: Mapping[str, Mapping[str, int]] = caches.counts
@@ -94,8 +96,10 @@ class PluginHost:
         """Of the functions that wait."""
 
     def functions(self) -> Mapping[tuple[str, str], HostCallable]:
-        """Every host function, with its permission in front and its errors turned into codes."""
-        return {key: self._guarded(*key) for key in HOST_FUNCTIONS}
+        """Every host function, with its permission in front and its errors turned into codes; and WASI's of the log."""
+        made: dict[tuple[str, str], HostCallable] = {key: self._guarded(*key) for key in HOST_FUNCTIONS}
+        made[WASI_MODULE, "fd_write"] = self.log.fd_write(self._count_refused)
+        return made
 
     def told_unavailable(self) -> dict[str, str]:
         """What cannot be reached now, as it may be told: some of it, where there is much, and no value of a Secret."""
@@ -109,7 +113,7 @@ class PluginHost:
         if len(told) < len(self.unavailable):
             told["egress"] = "a host that a rule with a * allows does not answer"
         some = sorted(told.items())[:MAX_UNAVAILABLE]
-        return {source: self._basics.without_secrets(message[:_MAX_LOOKED]) for source, message in some}
+        return {source: self.log.without_secrets(message[:_MAX_LOOKED]) for source, message in some}
 
     def close(self) -> None:
         """Give back what its functions hold, on the event loop: no call will come."""

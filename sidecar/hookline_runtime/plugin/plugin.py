@@ -61,6 +61,10 @@ class LastFailure:
     message: str
     at: float
     """Seconds since 1970."""
+    line: str | None = None
+    """The last line that the guest logged in that call; None where it logged none, or has values of Secrets."""
+    backtrace: tuple[str, ...] = ()
+    """The guest's functions that were under way, the innermost first; none where it has values of Secrets."""
 
 
 class Plugin:
@@ -218,7 +222,7 @@ class Plugin:
             hook.row.count(ns)
         except Exception as failure:  # noqa: BLE001 - of the guest, or our own mistake: it is an answer either way
             ns = _now_ns() - begin
-            error = self._count_failure(hook, ns, failure)
+            error = self._count_failure(hook, ns, failure, instance)
             self._weigh(0 if instance is None else ns, instance)
             if instance is not None:
                 self._note_use(hook, instance)
@@ -432,9 +436,13 @@ class Plugin:
         )  # fmt: skip
         return TrapError(f"the runtime failed: {type(error).__name__}")
 
-    def _count_failure(self, hook: PluginHook, ns: int, failure: Exception) -> CallError:
-        """Count a call that failed, and tell the breaker."""
+    def _count_failure(
+        self, hook: PluginHook, ns: int, failure: Exception, instance: Instance | None = None
+    ) -> CallError:
+        """Count a call that failed in that instance, and tell the breaker."""
         error = self._as_call_error(hook, failure)
+        if instance is not None:
+            instance.tell(error)
         hook.row.count(ns)
         hook.row.count_failure(error.cause)
         breaker = hook.breaker
@@ -456,7 +464,15 @@ class Plugin:
 
     def _note(self, hook: Hook, error: CallError) -> None:
         message = failure_sentence(error, secrets=self._has_secrets)
-        self.last_failure = LastFailure(hook=hook.value, cause=error.cause, message=message, at=time.time())
+        hides = self._has_secrets
+        self.last_failure = LastFailure(
+            hook=hook.value,
+            cause=error.cause,
+            message=message,
+            at=time.time(),
+            line=None if hides else error.line,
+            backtrace=() if hides else error.backtrace,
+        )
         self.last_failures[hook] = self.last_failure
         if not isinstance(error, OverloadError):
             self.last_fault = self.last_failure
@@ -464,7 +480,8 @@ class Plugin:
         now = time.monotonic()
         if not self._failing and now - self._logged_at >= _LOG_PAUSE_S:
             self._logged_at = now
-            log.warning("plugin '%s', hook %s failed (%s): %s", self.name, hook, error.cause, message)
+            where = f", in {' < '.join(error.backtrace)}" if error.backtrace else ""
+            log.warning("plugin '%s', hook %s failed (%s): %s%s", self.name, hook, error.cause, message, where)
         self._failing = True
 
     def _close_if_done(self) -> None:

@@ -174,6 +174,8 @@ class Runs:
         instance = run.instance
         if instance is not None:
             run.memory, run.fuel = instance.memory, instance.fuel
+            if run.error is not None:
+                instance.tell(run.error)
             if run.error is not None or run.cancelled or instance.calls > self._last_call:
                 instance.close()
                 run.instance = None

@@ -55,6 +55,8 @@ class Called:
     """… in one sentence."""
     rejected: bytes
     """The beginning of the guest's answer, where it is none of the hook's."""
+    backtrace: tuple[str, ...]
+    """The guest's functions that were under way where it failed, the innermost first."""
     log: tuple[Line, ...]
     us: float
     """Microseconds in the plugin, host functions included."""
@@ -135,6 +137,7 @@ class Trial:
             cause=failure.cause if failure else None,
             message=failure.message if failure else None,
             rejected=own.rejected if own is not None else b"",
+            backtrace=failure.backtrace if failure else (),
             log=tuple(self._lines),
             us=(after.seconds - used.seconds) * 1e6,
             fuel=after.fuel - used.fuel if self._entry.limits.fuel is not None else None,

@@ -8,6 +8,7 @@ ever answered by a chain that is not there.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import functools
 import logging
 import os
@@ -260,7 +261,7 @@ def _facts(plugin: Plugin) -> PluginFacts:
             for name, hook in plugin.hooks.items()
             if hook.breaker.open_for
         },
-        last_failure=None if failure is None else _failure(failure),
+        last_failure=None if failure is None else _whole_failure(failure),
         last_fault=None if fault is None else _failure(fault),
         last_failures={hook.value: _failure(each) for hook, each in plugin.last_failures.items()},
         denied=dict(plugin.host.denied),
@@ -289,3 +290,7 @@ def unavailable(host: PluginHost) -> dict[str, str]:
 def _failure(failure: LastFailure) -> CallFailure:
     message = readable(failure.message, _MAX_SENTENCE - 1)
     return CallFailure(hook=failure.hook, cause=failure.cause, message=message, at=failure.at)
+
+
+def _whole_failure(failure: LastFailure) -> CallFailure:
+    return dataclasses.replace(_failure(failure), line=failure.line, backtrace=failure.backtrace)

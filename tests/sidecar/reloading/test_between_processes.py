@@ -14,7 +14,9 @@ from hookline_sidecar import messages
 from hookline_sidecar.messages import TO_SUPERVISOR, TO_WORKER
 
 BUNDLE = Bundle.of([BundlePlugin(name="a", config={"key": "ü\n"}), BundlePlugin(name="b", priority=5)])
-FAILURE = messages.CallFailure(hook="pre_query", cause="trap", message="it trapped", at=1.5)
+FAILURE = messages.CallFailure(
+    hook="pre_query", cause="trap", message="it trapped", at=1.5, line="no rule", backtrace=("check",)
+)
 FACTS = messages.PluginFacts(
     revision="0", inline=True, paused={"route": messages.Paused(failures=5, until=2.5)}, last_failure=FAILURE,
     last_fault=None, last_failures={"pre_query": FAILURE}, denied={"kv_get": 1}, refused={},
