@@ -156,22 +156,17 @@ def _written(answer: Answer) -> str:
     return f"{made}.end()"
 
 
-def _own(shape: HookShape) -> tuple[Answer, ...]:
-    """What a guest may say; what ``custom_hook`` answers is any JSON, but for a refusal."""
-    return tuple(answer for answer in shape.answers if answer.action not in {"answered", "empty"})
-
-
 def _answers(contract: Contract) -> str:
-    deciding = [shape for shape in contract.hooks if shape.answers]
+    deciding = [shape for shape in contract.hooks if shape.answers and shape.inputs]  # custom_hook answers any JSON
     made = "\n// What hooks answer. Nil is a hook's default.\n"
     for shape in deciding:
-        names = [pascal(answer.action) for answer in _own(shape)]
+        names = [pascal(answer.action) for answer in shape.answers]
         text = f"{pascal(shape.hook)}Answer is one of {', '.join(names)}. Nil is the default: {shape.default}."
         method = f"\t{camel(shape.hook)}() []byte\n"
         made += f"\n{comment(text)}type {pascal(shape.hook)}Answer interface {{\n{method}}}\n"
     seen: dict[str, str] = {}
     for shape in deciding:
-        for answer in _own(shape):
+        for answer in shape.answers:
             name = pascal(answer.action)
             kind = _answer_type(answer)
             if name not in seen:

@@ -84,20 +84,14 @@ func written(text []byte) uint64 {
 	return uint64(hold(text))<<32 | uint64(len(text))
 }
 
-// OnCustom runs a custom_hook: any JSON comes in, and whatever encoding/json writes goes out; nil is no answer, and a
-// Block refuses.
+// OnCustom runs a custom_hook: any JSON comes in, and whatever encoding/json writes goes out; nil is no answer.
 func OnCustom(at, size uint32, hook func(in json.RawMessage) any) uint64 {
 	defer recovered()
 	in, err := read(Input(at, size), (*reader).raw)
 	if err != nil {
 		Fail(err.Error())
 	}
-	switch answer := hook(in).(type) {
-	case CustomHookAnswer:
-		return written(answer.customHook())
-	default:
-		return Answer(answer)
-	}
+	return Answer(hook(in))
 }
 
 // failure is a panic whose reason is in the log already.

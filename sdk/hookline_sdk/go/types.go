@@ -377,11 +377,6 @@ type CacheSetAnswer interface {
 	cacheSet() []byte
 }
 
-// CustomHookAnswer is one of Block. Nil is the default: empty.
-type CustomHookAnswer interface {
-	customHook() []byte
-}
-
 // Success: The client is who `identity` says.
 type Success Identity
 
@@ -531,10 +526,6 @@ type Skip struct{}
 
 func (Skip) cacheSet() []byte {
 	return action("skip").end()
-}
-
-func (a Block) customHook() []byte {
-	return action("block").text("value", string(a)).end()
 }
 
 // Hooks.
