@@ -110,11 +110,20 @@ fn panicked(what: []const u8, _: ?usize) noreturn {
 /// Exports a hook: a function of `types.Input(which)` that answers `types.Answer(which)`, or an error. That of
 /// `post_query` takes two: the statement, and how it went.
 pub fn hook(comptime which: Hook, comptime function: anytype) void {
+    const Checked = struct {
+        fn answer(raw: []const u8) ?[]const u8 {
+            return call(which, function, raw) catch @trap();
+        }
+    };
+    rawHook(which, Checked.answer);
+}
+
+/// Exports a hook that reads its input and writes its answer itself; null is the hook's default.
+pub fn rawHook(comptime which: Hook, comptime function: fn ([]const u8) ?[]const u8) void {
     if (!memory.is_wasm) return;
     const Exported = struct {
         fn called(at: [*]const u8, len: usize) callconv(.c) u64 {
-            const answer = call(which, function, memory.begun(at, len)) catch @trap();
-            return if (answer) |text| memory.pack(text) else 0;
+            return if (function(memory.begun(at, len))) |text| memory.pack(text) else 0;
         }
     };
     @export(&Exported.called, .{ .name = @tagName(which) });
