@@ -72,4 +72,12 @@ static inline hl_str hl_checked(const char *at, size_t len) {
 
 #include "types.h"
 
+// Whether the proxy sent this role: one of the attribute identity.roles, which has commas between them.
+static inline bool hl_has_role(const hl_hook_context *context, hl_str role) {
+    hl_str roles = hl_in(context->attributes, "identity.roles");
+    while (roles.len)
+        if (hl_equal(hl_split(&roles), role)) return true;
+    return false;
+}
+
 #endif

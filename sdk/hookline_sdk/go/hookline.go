@@ -135,3 +135,13 @@ func short(path string) string {
 	parts := strings.Split(path, "/")
 	return strings.Join(parts[max(len(parts)-2, 0):], "/")
 }
+
+// HasRole says whether the proxy sent this role: one of the attribute identity.roles, which has commas between them.
+func (c HookContext) HasRole(role string) bool {
+	for each := range strings.SplitSeq(c.Attributes["identity.roles"], ",") {
+		if strings.TrimSpace(each) == role {
+			return true
+		}
+	}
+	return false
+}

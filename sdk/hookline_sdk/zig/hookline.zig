@@ -156,6 +156,15 @@ pub fn call(comptime which: Hook, comptime function: anytype, raw: []const u8) e
     };
 }
 
+/// Whether the proxy sent this role: one of the attribute identity.roles, which has commas between them.
+pub fn hasRole(context: HookContext, role: []const u8) bool {
+    var roles = std.mem.splitScalar(u8, context.attributes.get("identity.roles") orelse return false, ',');
+    while (roles.next()) |each| {
+        if (std.mem.eql(u8, std.mem.trim(u8, each, " "), role)) return true;
+    }
+    return false;
+}
+
 fn failed(parts: []const []const u8) error{CallFailed} {
     log(.err, std.mem.concat(allocator, u8, parts) catch memory.exhausted());
     return error.CallFailed;

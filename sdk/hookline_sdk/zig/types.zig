@@ -51,7 +51,7 @@ pub const Identity = struct {
     username: []const u8,
     roles: []const []const u8 = &.{},
     tenant_id: ?[]const u8 = null,
-    claims: json.Object = .empty,
+    claims: json.Value = .null,
 };
 
 /// Input of `authorize`.
@@ -115,7 +115,7 @@ pub const CacheSetInput = struct {
 /// Input of `on_connect`, `on_disconnect` and `metrics`.
 pub const EventInput = struct {
     hook_context: HookContext = .{},
-    event: json.Object = .empty,
+    event: json.Value = .null,
 };
 
 /// How a statement went; the second element of `post_query`'s input.
