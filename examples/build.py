@@ -2,8 +2,8 @@
 """Builds the example plugins from source, each into ``<out>/<name>.wasm``.
 
 A plugin is a folder of ``plugins/``. What lies in it tells how it is built: ``<name>.c`` with zig's C compiler
-(the PyPI package ziglang, so Python alone is enough), ``go.mod`` with Go, ``Cargo.toml`` with rustc,
-``package.json`` with npm and the AssemblyScript compiler. Each module gets its folder's ``plugin.json`` as the
+(the PyPI package ziglang, so Python alone is enough), ``main.zig`` with zig, ``go.mod`` with Go, ``Cargo.toml`` with
+rustc, ``package.json`` with npm and the AssemblyScript compiler. Each module gets its folder's ``plugin.json`` as the
 custom section ``hookline.plugin``, and its ``cases.json`` as ``hookline.cases``.
 
 A build is kept under the hash of all that it was made from: sources, command, toolchain. So a second run copies.
@@ -57,13 +57,17 @@ MAX_CASES: Final = 256 * 1024
 WASM_HEADER: Final = b"\0asm\x01\0\0\0"
 
 NOT_BUILT_FROM: Final = {"cases.json", "cases.live.json", "wasmplugin.yaml", "README.md"}
-NOT_SOURCES: Final = {"node_modules", "target", "build"}
-SDK_SOURCES: Final = ("*.h", "*.rs", "*.go", "*.mod", "*.ts")
+NOT_SOURCES: Final = {"node_modules", "target", "build", ".zig-cache"}
+SDK_SOURCES: Final = ("*.h", "*.rs", "*.go", "*.mod", "*.ts", "*.zig")
 
-ZIG_FLAGS: Final = (
+C_FLAGS: Final = (
     "-target", "wasm32-freestanding", "-std=c17", "-Os", "-Wall", "-Wextra", "-Werror",
     "-fno-sanitize=undefined",  # its runtime is not there; wasm traps by itself where it must
     "-nostdlib", "-Wl,--no-entry", "-Wl,-z,stack-size=32768", "-Wl,--strip-all",
+)  # fmt: skip
+# ReleaseSafe: what would be undefined ends the call instead.
+ZIG_FLAGS: Final = (
+    "-target", "wasm32-freestanding", "-O", "ReleaseSafe", "-fstrip", "-fno-entry", "-rdynamic", "--stack", "131072",
 )  # fmt: skip
 GO_FLAGS: Final = ("-trimpath", "-buildvcs=false", "-ldflags=-s -w -buildid=", "-buildmode=c-shared")
 
@@ -127,26 +131,34 @@ class Result:
         return f"{self.name:<14} {self.language:<15} {self.size:>9,} bytes {self.seconds:6.1f} s  {origin}"
 
 
-# ---- C ----
+# ---- C and Zig ----
 
 
-def zig_version() -> str:
+def zig_version(flags: Iterable[str]) -> str:
     """The version of the ziglang package of this Python."""
     try:
-        return f"ziglang {importlib.metadata.version('ziglang')} {' '.join(ZIG_FLAGS)}"
+        return f"ziglang {importlib.metadata.version('ziglang')} {' '.join(flags)}"
     except importlib.metadata.PackageNotFoundError:
         raise ToolchainMissingError(f"{sys.executable} -m pip install {ZIGLANG}") from None
 
 
+def run_zig(verb: str, arguments: Iterable[str | Path], *, cwd: Path, cache: Path) -> None:
+    """One of zig's verbs, with a cache of its own. Relative paths keep the output the same in every folder."""
+    environment = {"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache}
+    run((sys.executable, "-m", "ziglang", verb, *arguments), cwd=cwd, env=environment)
+
+
 def compile_c(plugin: Plugin, to: Path, cache: Path) -> None:
-    """One .c file, with the headers of the SDK. Relative paths keep the output the same in every folder."""
-    zig = (sys.executable, "-m", "ziglang", "cc")
+    """One .c file, with the headers of the SDK."""
     sdk = os.path.relpath(plugin.sdk, plugin.folder)
-    run(
-        (*zig, *ZIG_FLAGS, "-I", sdk, "-o", to, f"{plugin.name}.c"),
-        cwd=plugin.folder,
-        env={"ZIG_GLOBAL_CACHE_DIR": cache, "ZIG_LOCAL_CACHE_DIR": cache},
-    )
+    run_zig("cc", (*C_FLAGS, "-I", sdk, "-o", to, f"{plugin.name}.c"), cwd=plugin.folder, cache=cache)
+
+
+def compile_zig(plugin: Plugin, to: Path, cache: Path) -> None:
+    """main.zig, with the SDK as the module ``hookline``."""
+    sdk = os.path.relpath(plugin.sdk, plugin.folder)
+    modules = ("--dep", "hookline", "-Mroot=main.zig", f"-Mhookline={sdk}/hookline.zig")
+    run_zig("build-exe", (*ZIG_FLAGS, *modules, f"-femit-bin={to}"), cwd=plugin.folder, cache=cache)
 
 
 # ---- Rust ----
@@ -225,7 +237,8 @@ def compile_assemblyscript(plugin: Plugin, to: Path, cache: Path) -> None:
 
 
 TOOLCHAINS: Final = {
-    "c": Toolchain(version=zig_version, compile=compile_c, required=True),
+    "c": Toolchain(version=functools.partial(zig_version, C_FLAGS), compile=compile_c, required=True),
+    "zig": Toolchain(version=functools.partial(zig_version, ZIG_FLAGS), compile=compile_zig, required=True),
     "rust": Toolchain(version=rust_version, compile=compile_rust),
     "go": Toolchain(version=go_version, compile=compile_go),
     "assemblyscript": Toolchain(version=npm_version, compile=compile_assemblyscript),
@@ -237,7 +250,7 @@ TOOLCHAINS: Final = {
 
 def discover(plugins: Path) -> list[Plugin]:
     """Every plugin of a folder, by name."""
-    marks = {"go.mod": "go", "Cargo.toml": "rust", "package.json": "assemblyscript"}
+    marks = {"main.zig": "zig", "go.mod": "go", "Cargo.toml": "rust", "package.json": "assemblyscript"}
     found = []
     for folder in sorted(path for path in plugins.iterdir() if (path / "plugin.json").is_file()):
         language = next((marks[mark] for mark in marks if (folder / mark).exists()), "c")
@@ -331,7 +344,7 @@ def parse_arguments() -> argparse.Namespace:
     """The command line, with ``found``: the plugins of its folder."""
     parser = argparse.ArgumentParser(
         description="Build the example plugins, each into DIR/<name>.wasm.",
-        epilog="C needs the PyPI package ziglang. Rust, Go and AssemblyScript are skipped, with the reason, where "
+        epilog="C and Zig need the PyPI package ziglang. Rust, Go and AssemblyScript are skipped, with the reason, where "
         "their compiler is missing; whatever --only names must be built, or the exit code is 1.",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the modules go (made where it is missing)")

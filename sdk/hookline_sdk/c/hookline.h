@@ -2,13 +2,17 @@
 //
 //     #include "hookline.h"
 //
-//     HL_HOOK(pre_query, input) {
-//         hl_str query = json_text(json_find(input, "query"));
-//         return query.len > 10000 ? hl_say("block", "value", HL("too long")) : hl_just("continue");
+//     HL_PRE_QUERY(in) {
+//         return in->query.len > 10000 ? hl_block(HL("the query is too long")) : hl_continue();
 //     }
 //
-// A plugin that cannot do its work (no permission, a full store, an input that is not JSON) calls hl_fail():
-// the call fails with cause `trap`, and the resource's failurePolicy decides what that means. Never guess.
+// types.h has such a line for each hook, its input as a struct, and its answers. An input that is not what the contract
+// says fails the call before the body runs. HL_HOOK gives the input as JSON instead.
+//
+// A plugin that cannot do its work (no permission, a full store) calls hl_fail(): the call fails with cause `trap`, and
+// the resource's failurePolicy decides what that means. Never guess. HL_PANIC and HL_MUST also log where.
+//
+// A test includes hookline_test.h, which has a host in memory, and is compiled for the machine.
 
 #ifndef HOOKLINE_H
 #define HOOKLINE_H
@@ -25,7 +29,7 @@ static inline hl_str hl_attribute(hl_str input, const char *name) {
 // ---- Answers. ----
 
 static inline int64_t hl_answer(const hl_buf *json) {
-    return (int64_t)((uint64_t)(uintptr_t)json->at << 32 | json->len);
+    return (int64_t)((uint64_t)hl_place(json->at) << 32 | json->len);
 }
 
 // {"action": action}
@@ -60,10 +64,20 @@ static inline hl_str hl_checked(const char *at, size_t len) {
 // hook's default.
 #define HL_HOOK(hook, input)                                                             \
     static int64_t hl_on_##hook(hl_str input);                                           \
-    __attribute__((export_name(#hook))) int64_t hl_call_##hook(const char *at, size_t len) { \
+    HL_EXPORT(#hook) int64_t hl_call_##hook(const char *at, size_t len) {                \
         if (at == hl_input_room) hl_release(0);                                          \
         return hl_on_##hook(hl_checked(at, len));                                        \
     }                                                                                    \
     static int64_t hl_on_##hook(hl_str input)
+
+#include "types.h"
+
+// Whether the proxy sent this role: one of the attribute identity.roles, which has commas between them.
+static inline bool hl_has_role(const hl_hook_context *context, hl_str role) {
+    hl_str roles = hl_in(context->attributes, "identity.roles");
+    while (roles.len)
+        if (hl_equal(hl_split(&roles), role)) return true;
+    return false;
+}
 
 #endif

@@ -6,7 +6,11 @@
 
 #include "json.h"
 
+#ifdef __wasm__
 #define HL_IMPORT(module, name) __attribute__((import_module(module), import_name(name))) extern
+#else
+#define HL_IMPORT(module, name) extern  // hookline_test.h has them
+#endif
 
 HL_IMPORT("env", "kv_get") int32_t hl_host_kv_get(const char *key, size_t key_len, char *out, size_t out_max);
 HL_IMPORT("env", "kv_set") int32_t hl_host_kv_set(const char *key, size_t key_len, const char *val, size_t val_len);
@@ -91,7 +95,7 @@ typedef struct {
 
 static inline hl_bytes hl_unpack(int64_t packed) {
     uint32_t at = (uint32_t)((uint64_t)packed >> 32), len = (uint32_t)packed;
-    if (at) return (hl_bytes){{(const char *)(uintptr_t)at, len}, HL_OK};
+    if (at) return (hl_bytes){{hl_at(at), len}, HL_OK};
     return (hl_bytes){HL_NONE, (hl_error)-(int32_t)len};
 }
 
@@ -125,8 +129,23 @@ static inline void hl_log(int level, hl_str line) { hl_host_log(level, line.at, 
 
 _Noreturn static inline void hl_fail(hl_str why) {
     hl_log(HL_ERROR, why);
-    __builtin_trap();
+    hl_trap();
 }
+
+// The same for what should never be: the log says where.
+_Noreturn static inline void hl_panic(const char *file, int64_t line, hl_str what) {
+    hl_buf text = {0};
+    hl_put(&text, HL("panic: "));
+    hl_put(&text, what);
+    hl_put(&text, HL(" at "));
+    hl_put(&text, hl_cstr(file));
+    hl_put_char(&text, ':');
+    hl_put_int(&text, line);
+    hl_fail(hl_text(&text));
+}
+
+#define HL_PANIC(what) hl_panic(__FILE__, __LINE__, HL(what))
+#define HL_MUST(condition) ((condition) ? (void)0 : hl_panic(__FILE__, __LINE__, HL("it is false that " #condition)))
 
 // Milliseconds since 1970, UTC.
 static inline int64_t hl_get_time(void) { return hl_host_get_time(); }

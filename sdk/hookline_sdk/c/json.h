@@ -350,10 +350,11 @@ static inline void json_put_base64(hl_buf *buf, hl_str bytes) {
 }
 
 // The next member of an object that is being written: its comma, its name and the colon. The value follows.
-static inline void json_put_key(hl_buf *buf, const char *key) {
+static inline hl_buf *json_put_key(hl_buf *buf, const char *key) {
     if (buf->len && buf->at[buf->len - 1] != '{') hl_put_char(buf, ',');
     json_put_text(buf, hl_cstr(key));
     hl_put_char(buf, ':');
+    return buf;
 }
 
 // A member whose value is text, or null where there is nothing.

@@ -1,4 +1,5 @@
-// Bytes and memory without a libc: slices, a bump allocator, a growing buffer.
+// Bytes and memory without a libc: slices, a bump allocator, a growing buffer. Outside of wasm, native.h has what the
+// host gives.
 //
 // Memory is only ever taken, never given back one by one: a call is short. When the host gives back the
 // input, which is always the first block of a call, the call is over and all of it is free again. So a
@@ -14,6 +15,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#ifdef __wasm__
 
 // What the compiler expects of every environment. `no_builtin` keeps it from turning the loops into
 // calls to themselves.
@@ -40,6 +43,29 @@ __attribute__((no_builtin)) int memcmp(const void *a, const void *b, size_t len)
     }
     return 0;
 }
+
+#define HL_EXPORT(name) __attribute__((export_name(name)))
+
+extern char __heap_base;  // set by the linker: behind the data and the stack
+
+static inline uintptr_t hl_heap(void) { return ((uintptr_t)&__heap_base + 15) & ~(uintptr_t)15; }
+
+// Whether there is memory up to this address, perhaps after asking for more.
+static inline bool hl_reach(uint64_t end) {
+    uint64_t pages = (end + 0xffff) >> 16, have = __builtin_wasm_memory_size(0);
+    if (pages > 0xffff) return false;
+    return pages <= have || __builtin_wasm_memory_grow(0, (size_t)(pages - have)) != (size_t)-1;
+}
+
+// An address as the host has it, and back.
+static inline uint32_t hl_place(const void *at) { return (uint32_t)(uintptr_t)at; }
+static inline void *hl_at(uint32_t place) { return (void *)(uintptr_t)place; }
+
+_Noreturn static inline void hl_trap(void) { __builtin_trap(); }
+
+#else
+#include "native.h"
+#endif
 
 // A piece of text that somebody else holds. `at` is NULL where there is nothing, which is not the same as
 // an empty text.
@@ -93,18 +119,13 @@ static inline hl_str hl_split(hl_str *list) {
     return part;
 }
 
-extern char __heap_base;  // set by the linker: behind the data and the stack
 static uintptr_t hl_taken;  // the end of what is taken; 0 at the start of a call
-
-static inline uintptr_t hl_heap(void) { return ((uintptr_t)&__heap_base + 15) & ~(uintptr_t)15; }
 
 // A block of at least one byte, aligned to 16; NULL where the host gives no more memory.
 static inline void *hl_try_alloc(size_t size) {
     uint64_t start = hl_taken ? hl_taken : hl_heap();
     uint64_t end = (start + (size ? size : 1) + 15) & ~(uint64_t)15;
-    uint64_t pages = (end + 0xffff) >> 16, have = __builtin_wasm_memory_size(0);
-    if (pages > 0xffff) return NULL;
-    if (pages > have && __builtin_wasm_memory_grow(0, (size_t)(pages - have)) == (size_t)-1) return NULL;
+    if (!hl_reach(end)) return NULL;
     hl_taken = (uintptr_t)end;
     return (void *)(uintptr_t)start;
 }
@@ -113,7 +134,7 @@ static inline void *hl_try_alloc(size_t size) {
 // resource's failurePolicy decides.
 static inline void *hl_alloc(size_t size) {
     void *block = hl_try_alloc(size);
-    if (!block) __builtin_trap();
+    if (!block) hl_trap();
     return block;
 }
 
@@ -124,13 +145,13 @@ static inline void hl_release(uintptr_t mark) { hl_taken = mark; }
 enum { HL_INPUT_ROOM = 8192 };
 static char hl_input_room[HL_INPUT_ROOM];
 
-__attribute__((export_name("hookline_input"))) uint64_t hl_input_region(void) {
-    return (uint64_t)(uintptr_t)hl_input_room << 32 | HL_INPUT_ROOM;
+HL_EXPORT("hookline_input") uint64_t hl_input_region(void) {
+    return (uint64_t)hl_place(hl_input_room) << 32 | HL_INPUT_ROOM;
 }
 
-__attribute__((export_name("alloc"))) void *alloc(size_t size) { return hl_try_alloc(size); }
+HL_EXPORT("alloc") void *alloc(size_t size) { return hl_try_alloc(size); }
 
-__attribute__((export_name("dealloc"))) void dealloc(void *block, size_t size) {
+HL_EXPORT("dealloc") void dealloc(void *block, size_t size) {
     (void)size;
     if ((uintptr_t)block == hl_heap()) hl_taken = 0;
 }
@@ -142,10 +163,11 @@ typedef struct {
 } hl_buf;
 
 static inline void hl_put(hl_buf *buf, hl_str text) {
+    if (!text.len) return;
     if (text.len > buf->room - buf->len) {
         size_t room = buf->room * 2 + text.len + 64;
         char *at = hl_alloc(room);
-        memcpy(at, buf->at, buf->len);
+        if (buf->len) memcpy(at, buf->at, buf->len);
         buf->at = at, buf->room = room;
     }
     memcpy(buf->at + buf->len, text.at, text.len);

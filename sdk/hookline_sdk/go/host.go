@@ -13,93 +13,6 @@ import (
 // The host functions, as docs/author/guest-abi.md has them. A plugin imports those alone that it calls. All of them
 // look blocking; while one waits, others are answered.
 
-//go:wasmimport env kv_get
-func hostKVGet(key unsafe.Pointer, keyLen uint32, out unsafe.Pointer, outMax uint32) int32
-
-//go:wasmimport env kv_set
-func hostKVSet(key unsafe.Pointer, keyLen uint32, value unsafe.Pointer, valueLen uint32) int32
-
-//go:wasmimport env kv_delete
-func hostKVDelete(key unsafe.Pointer, keyLen uint32) int32
-
-//go:wasmimport env sha256_hex
-func hostSHA256Hex(data unsafe.Pointer, dataLen uint32, out unsafe.Pointer) int32
-
-//go:wasmimport hookline log
-func hostLog(level int32, line unsafe.Pointer, size uint32) int32
-
-//go:wasmimport hookline get_time
-func hostGetTime() int64
-
-//go:wasmimport hookline random
-func hostRandom(out unsafe.Pointer, size uint32) int32
-
-//go:wasmimport hookline get_config
-func hostGetConfig(path unsafe.Pointer, size uint32) uint64
-
-//go:wasmimport hookline metric_inc
-func hostMetricInc(name unsafe.Pointer, size uint32, by float64) int32
-
-//go:wasmimport hookline metric_gauge
-func hostMetricGauge(name unsafe.Pointer, size uint32, value float64) int32
-
-//go:wasmimport hookline metric_observe
-func hostMetricObserve(name unsafe.Pointer, size uint32, value float64) int32
-
-//go:wasmimport hookline hmac_sha256
-func hostHMACSHA256(key unsafe.Pointer, keyLen uint32, data unsafe.Pointer, dataLen uint32, out unsafe.Pointer) int32
-
-//go:wasmimport hookline kv_list
-func hostKVList(prefix unsafe.Pointer, size uint32) uint64
-
-//go:wasmimport hookline kv_incr
-func hostKVIncr(key unsafe.Pointer, keyLen uint32, by int64) int64
-
-//go:wasmimport hookline kv_compare_and_set
-func hostKVCompareAndSet(
-	key unsafe.Pointer, keyLen uint32, was unsafe.Pointer, wasLen int32, value unsafe.Pointer, valueLen uint32,
-) int32
-
-//go:wasmimport hookline kv_set_ttl
-func hostKVSetTTL(key unsafe.Pointer, keyLen uint32, ttlMs int64) int32
-
-//go:wasmimport hookline query_execute
-func hostQueryExecute(
-	source unsafe.Pointer, sourceLen uint32, sql unsafe.Pointer, sqlLen uint32, params unsafe.Pointer, paramsLen uint32,
-) uint64
-
-//go:wasmimport hookline query_prepare
-func hostQueryPrepare(source unsafe.Pointer, sourceLen uint32, sql unsafe.Pointer, sqlLen uint32) uint64
-
-//go:wasmimport hookline query_get_tables
-func hostQueryGetTables(sql unsafe.Pointer, size uint32) uint64
-
-//go:wasmimport hookline query_normalize
-func hostQueryNormalize(sql unsafe.Pointer, size uint32) uint64
-
-//go:wasmimport hookline cache_get
-func hostCacheGet(cache unsafe.Pointer, cacheLen uint32, key unsafe.Pointer, keyLen uint32) uint64
-
-//go:wasmimport hookline cache_exists
-func hostCacheExists(cache unsafe.Pointer, cacheLen uint32, key unsafe.Pointer, keyLen uint32) int32
-
-//go:wasmimport hookline cache_set
-func hostCacheSet(
-	cache unsafe.Pointer, cacheLen uint32, key unsafe.Pointer, keyLen uint32, value unsafe.Pointer, valueLen uint32,
-	ttlMs int64,
-) int32
-
-//go:wasmimport hookline cache_delete
-func hostCacheDelete(cache unsafe.Pointer, cacheLen uint32, key unsafe.Pointer, keyLen uint32) int32
-
-//go:wasmimport hookline http_fetch
-func hostHTTPFetch(request unsafe.Pointer, size uint32) uint64
-
-//go:wasmimport hookline http_post
-func hostHTTPPost(
-	url unsafe.Pointer, urlLen uint32, contentType unsafe.Pointer, typeLen uint32, body unsafe.Pointer, bodyLen uint32,
-) uint64
-
 // Code is what a host function says where it does not do what it was asked: an error.
 type Code int32
 
@@ -144,7 +57,7 @@ func text(s string) (unsafe.Pointer, uint32) {
 	return unsafe.Pointer(unsafe.StringData(s)), uint32(len(s))
 }
 
-func bytes(b []byte) (unsafe.Pointer, uint32) {
+func octets(b []byte) (unsafe.Pointer, uint32) {
 	return unsafe.Pointer(unsafe.SliceData(b)), uint32(len(b))
 }
 
@@ -217,7 +130,7 @@ func GetTime() int64 { return hostGetTime() }
 
 // Random fills up to 4096 bytes from the system's generator.
 func Random(out []byte) error {
-	at, size := bytes(out)
+	at, size := octets(out)
 	return done(hostRandom(at, size))
 }
 
@@ -270,7 +183,7 @@ func Count(name string) { _ = MetricInc(name, 1) }
 // SHA256Hex answers 64 lower-case hexadecimal digits.
 func SHA256Hex(data []byte) (string, error) {
 	var out [64]byte
-	at, size := bytes(data)
+	at, size := octets(data)
 	defer runtime.KeepAlive(data)
 	err := done(hostSHA256Hex(at, size, unsafe.Pointer(&out)))
 	if err != nil {
@@ -282,8 +195,8 @@ func SHA256Hex(data []byte) (string, error) {
 // HMACSHA256 answers 32 bytes.
 func HMACSHA256(key, data []byte) ([]byte, error) {
 	var out [32]byte
-	keyAt, keyLen := bytes(key)
-	at, size := bytes(data)
+	keyAt, keyLen := octets(key)
+	at, size := octets(data)
 	defer runtime.KeepAlive(key)
 	defer runtime.KeepAlive(data)
 	err := done(hostHMACSHA256(keyAt, keyLen, at, size, unsafe.Pointer(&out)))
@@ -318,7 +231,7 @@ func KVGet(key string) []byte {
 
 func KVSet(key string, value []byte) error {
 	at, size := text(key)
-	valueAt, valueLen := bytes(value)
+	valueAt, valueLen := octets(value)
 	defer runtime.KeepAlive(key)
 	defer runtime.KeepAlive(value)
 	return done(hostKVSet(at, size, valueAt, valueLen))
@@ -357,8 +270,8 @@ func KVIncr(key string, by int64) (int64, error) {
 // KVCompareAndSet says whether the value was `was` (nil: there was no such key) and is `value` now.
 func KVCompareAndSet(key string, was, value []byte) (bool, error) {
 	at, size := text(key)
-	wasAt, wasLen := bytes(was)
-	valueAt, valueLen := bytes(value)
+	wasAt, wasLen := octets(was)
+	valueAt, valueLen := octets(value)
 	defer runtime.KeepAlive(key)
 	defer runtime.KeepAlive(was)
 	defer runtime.KeepAlive(value)
@@ -398,7 +311,7 @@ func CacheExists(cache, key string) (bool, error) {
 func CacheSet(cache, key string, value []byte, ttlMs int64) error {
 	cacheAt, cacheLen := text(cache)
 	at, size := text(key)
-	valueAt, valueLen := bytes(value)
+	valueAt, valueLen := octets(value)
 	defer runtime.KeepAlive(cache)
 	defer runtime.KeepAlive(key)
 	defer runtime.KeepAlive(value)
@@ -446,13 +359,13 @@ func (r Rows) Scan(row int, into ...any) error {
 // base64, infinities and NaN as text.
 func QueryExecute(source, sql string, params ...any) (Rows, error) {
 	var rows Rows
-	array, err := written(params)
+	array, err := parameters(params)
 	if err != nil {
 		return rows, err
 	}
 	sourceAt, sourceLen := text(source)
 	at, size := text(sql)
-	paramsAt, paramsLen := bytes(array)
+	paramsAt, paramsLen := octets(array)
 	defer runtime.KeepAlive(source)
 	defer runtime.KeepAlive(sql)
 	defer runtime.KeepAlive(array)
@@ -460,7 +373,7 @@ func QueryExecute(source, sql string, params ...any) (Rows, error) {
 	return rows, err
 }
 
-func written(params []any) ([]byte, error) {
+func parameters(params []any) ([]byte, error) {
 	if len(params) == 0 {
 		return nil, nil
 	}
@@ -561,7 +474,7 @@ func HTTPFetch(request Request) (Response, error) {
 	if err != nil {
 		return Response{}, &Failure{Cause: "failed", Message: err.Error()}
 	}
-	at, size := bytes(written)
+	at, size := octets(written)
 	defer runtime.KeepAlive(written)
 	return response(hostHTTPFetch(at, size))
 }
@@ -569,7 +482,7 @@ func HTTPFetch(request Request) (Response, error) {
 func HTTPPost(url, contentType string, body []byte) (Response, error) {
 	urlAt, urlLen := text(url)
 	typeAt, typeLen := text(contentType)
-	at, size := bytes(body)
+	at, size := octets(body)
 	defer runtime.KeepAlive(url)
 	defer runtime.KeepAlive(contentType)
 	defer runtime.KeepAlive(body)

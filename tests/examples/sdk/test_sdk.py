@@ -23,7 +23,7 @@ from hookline_api.abi import HOST_FUNCTIONS
 ROOT = Path(__file__).parents[3]
 SDK = ROOT / "sdk" / "hookline_sdk"
 GUESTS = Path(__file__).parent / "guests"
-LANGUAGES = ["assemblyscript", "c", "go", "rust"]
+LANGUAGES = ["assemblyscript", "c", "go", "rust", "zig"]
 TYPES = {"i": "i32", "I": "i64", "F": "f64"}
 SEPARATOR = "\x1f"
 LEAST = -(2**63)
@@ -325,15 +325,16 @@ def test_the_page_names_every_function_in_every_language() -> None:
     """The table of sdk/README.md has all of the contract's, and each name stands in its SDK."""
     page = (SDK.parent / "README.md").read_text()
     rows = re.findall(
-        r"^\| `(env|hookline)\.(\w+)` \| `(\w+)` \| `(\w+)` \| `(\w+)` \| `(\w+)` \|$", page, re.MULTILINE
+        r"^\| `(env|hookline)\.(\w+)` \| `(\w+)` \| `(\w+)` \| `(\w+)` \| `(\w+)` \| `(\w+)` \|$", page, re.MULTILINE
     )
     assert [row[:2] for row in rows] == list(HOST_FUNCTIONS)
-    c, rust, go, assemblyscript = (
+    c, rust, go, assemblyscript, zig = (
         (SDK / path).read_text()
-        for path in ("c/host.h", "rust/src/host.rs", "go/host.go", "assemblyscript/hookline.ts")
+        for path in ("c/host.h", "rust/src/host.rs", "go/host.go", "assemblyscript/hookline.ts", "zig/host.zig")
     )
     for row in rows:
         assert f" {row[2]}(" in c
         assert f"pub fn {row[3]}(" in rust
         assert f"func {row[4]}(" in go
         assert f"export function {row[5]}(" in assemblyscript
+        assert f"pub fn {row[6]}(" in zig
