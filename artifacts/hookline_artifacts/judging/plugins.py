@@ -16,9 +16,9 @@ from hookline_api.resources import WasmPlugin
 from hookline_api.sources import idle_parts, in_the_clear
 from hookline_api.trust import Verify
 from hookline_artifacts.errors import FetchError
+from hookline_artifacts.judging.signers import Findings, judge_signatures
 from hookline_artifacts.reference import LayoutReference, Reference
 from hookline_artifacts.reference import parse as parse_reference
-from hookline_operator.webhooks.signers import Findings, judge_signatures
 
 Json = dict[str, Any]
 
