@@ -76,8 +76,11 @@ def judge_by(policies: Sequence[Policy], plugin: WasmPlugin) -> Findings:
     return said
 
 
-def judge_policy(document: Json) -> PolicyJudgement:
-    """What is wrong with a policy, what is legal and risky, and its rules where they can be read."""
+def judge_policy(document: Json, *, local: bool = False) -> PolicyJudgement:
+    """What is wrong with a policy, what is legal and risky, and its rules where they can be read.
+
+    ``local`` says that it is for a sidecar with a folder, whose policies may name files.
+    """
     given = document.get("spec")
     read, problem = read_spec(given)
     if read is None:
@@ -89,7 +92,7 @@ def judge_policy(document: Json) -> PolicyJudgement:
             problems.append(f"spec.repositories[{index}]: {found(pattern)} fits nothing: {why}")
     warnings = _risks(read, given if isinstance(given, dict) else {})
     if read.signatures is not None:
-        signatures = judge_signatures(read.signatures, where="spec.signatures")
+        signatures = judge_signatures(read.signatures, where="spec.signatures", local=local)
         problems += signatures.problems
         warnings += signatures.warnings
     return PolicyJudgement(problems, warnings[:_MAX_WARNINGS], read)
