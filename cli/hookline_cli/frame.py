@@ -79,6 +79,13 @@ class Progress:
             click.echo("\r\033[K", err=True, nl=False)
 
 
+def painted(text: str, colour: str) -> str:
+    """A word in a colour, on a terminal that has colours and is not asked for none (https://no-color.org)."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty():
+        return text
+    return click.style(text, fg=colour)
+
+
 def sized(size: int) -> str:
     """A number of bytes for people."""
     value = float(size)

@@ -19,6 +19,7 @@ class _Entry(NamedTuple):
 
 
 COMMANDS: Final = {
+    "check": _Entry("check", "CHECK", "Judge manifests as a cluster, or a sidecar, would."),
     "keygen": _Entry("keygen", "KEYGEN", "Make a pair of keys to sign plugins with."),
     "sign": _Entry("sign", "SIGN", "Sign an artifact in a registry, in a folder, or a file."),
     "verify": _Entry("verify", "VERIFY", "Verify who has signed an artifact."),

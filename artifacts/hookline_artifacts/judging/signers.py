@@ -92,7 +92,9 @@ def impossible(pattern: str) -> str:
 class _Judge:
     """One document's ``Signatures``."""
 
-    def __init__(self, asked: Signatures, where: str, plugin: str | None, repository: str | None, *, local: bool) -> None:
+    def __init__(
+        self, asked: Signatures, where: str, plugin: str | None, repository: str | None, *, local: bool
+    ) -> None:
         self._asked = asked
         self._local = local
         self._where = where
