@@ -20,6 +20,8 @@ class _Entry(NamedTuple):
 
 COMMANDS: Final = {
     "check": _Entry("check", "CHECK", "Judge manifests as a cluster, or a sidecar, would."),
+    "push": _Entry("push", "PUSH", "Push a module into a registry or a folder."),
+    "pull": _Entry("pull", "PULL", "Pull a module out of a registry or a folder."),
     "keygen": _Entry("keygen", "KEYGEN", "Make a pair of keys to sign plugins with."),
     "sign": _Entry("sign", "SIGN", "Sign an artifact in a registry, in a folder, or a file."),
     "verify": _Entry("verify", "VERIFY", "Verify who has signed an artifact."),

@@ -59,6 +59,27 @@ def against_schema(document: Json, schema: Json) -> list[str]:
     return list(itertools.islice(itertools.chain(unknown, wrong, _metadata(document)), _MAX))
 
 
+def without_nulls(value: Any, schema: Json, where: str = "spec") -> tuple[Any, list[str]]:
+    """A spec as the API server reads it, without the fields that are null, and their paths."""
+    dropped: list[str] = []
+
+    def kept(node: Any, of: Json, at: str) -> Any:
+        if isinstance(node, list):
+            return [kept(each, of.get("items", {}), f"{at}[{index}]") for index, each in enumerate(node)]
+        if not isinstance(node, dict) or of.get("x-kubernetes-preserve-unknown-fields"):
+            return node
+        fields, more, found = of.get("properties", {}), of.get("additionalProperties"), {}
+        for name, part in node.items():
+            known = fields.get(name, more if isinstance(more, dict) else None)
+            if part is None and known is not None and not known.get("nullable"):
+                dropped.append(f"{at}.{name}")
+            else:
+                found[name] = part if known is None else kept(part, known, f"{at}.{name}")
+        return found
+
+    return kept(value, schema, where), dropped
+
+
 def meant(name: str, known: list[str]) -> str:
     """The end of a sentence about a name that is unknown: the one that may be meant, or all."""
     near = difflib.get_close_matches(name, known, 1, 0.6)
@@ -79,7 +100,7 @@ def _walk(value: Any, schema: Json, where: str) -> Iterator[str]:
         if where == "spec":
             yield "spec: is missing"
         elif not schema.get("nullable"):
-            yield f"{where}: is null; leave the field out, or write a value"
+            yield f"{where}: is null; leave it out, or write a value"
         return
     kind = schema.get("type")
     if schema.get("x-kubernetes-int-or-string"):

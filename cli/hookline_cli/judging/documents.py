@@ -39,7 +39,8 @@ class Judged:
     def say(self, level: Literal["problem", "warning", "note"], by: Judge, sentence: str) -> None:
         """Say it once."""
         path, _, text = sentence.partition(": ")
-        if not any(each.message == sentence or _is_same(each.message, path, text) for each in self.findings):
+        said = [each for each in self.findings if each.level == "problem" or level != "problem"]
+        if not any(each.message == sentence or _is_same(each.message, path, text) for each in said):
             self.findings.append(self.piece.finding(level, by, sentence))
 
     @property
@@ -53,7 +54,7 @@ def _is_same(said: str, path: str, text: str) -> bool:
     its_path, _, its_text = said.partition(": ")
     if its_path != path:
         return False
-    if its_text.startswith(_IS_NULL[2:]):
+    if its_text.startswith(f"{_IS_NULL[2:]};"):
         return True
     return text.startswith(("there is no such field", "is null", "is missing", "must be", "this version of Hookline "))
 
@@ -79,7 +80,12 @@ def judged(piece: Piece, flavour: Flavour) -> Judged:
         (LocalWasmPlugin if local else WasmPlugin) if is_plugin else PluginTrustPolicy
     )
     by: Judge = "folder" if local else "schema"
-    problems = structure.against_schema(document, _schema(is_plugin=is_plugin))
+    schema = _schema(is_plugin=is_plugin)
+    if not local:
+        document["spec"], nulls = structure.without_nulls(document.get("spec"), schema["properties"]["spec"])
+        for each in nulls:
+            found.say("warning", "schema", f"{each}: is null, so it is as if it were not there")
+    problems = structure.against_schema(document, schema)
     if local:
         problems = [each for each in problems if not each.startswith("spec.source.file: ")]
     for each in problems:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from hookline_api.resources import LocalSource
 from hookline_artifacts.entry import lay_over, own_config
 from hookline_artifacts.errors import ConfigError, FetchError, LoadError
 from hookline_artifacts.judging.modules import judge_module
@@ -28,6 +29,11 @@ def is_here(plugin: WasmPlugin, documents: Documents) -> bool:
     return source.http is None
 
 
+def _is_file(plugin: WasmPlugin) -> bool:
+    source = plugin.spec.source
+    return isinstance(source, LocalSource) and source.file is not None
+
+
 async def judge(
     plugin: WasmPlugin, judged: Judged, documents: Documents, fetcher: Fetcher, access: RegistryAccess
 ) -> str | None:
@@ -38,7 +44,7 @@ async def judge(
         )
         info, description, believed = await told(artifact, whole=plugin.spec.verify is None)
     except FetchError as error:
-        if error.transient or plugin.spec.source.file is None:
+        if not _is_file(plugin):
             return str(error)
         judged.say("problem", "module", f"spec.source: {error}")
         return None

@@ -19,6 +19,8 @@ from hookline_operator.cluster.kube import Kube
 from hookline_operator.webhooks.admission import routes
 from hookline_operator.webhooks.annotations import InjectionSettings
 from hookline_operator.webhooks.certificates import CertificateKeeper
+from hookline_operator.webhooks.dry_run import ENTRY
+from hookline_operator.webhooks.dry_run import PATH as POLICIES_PATH
 from waiting import PATIENCE_S
 from webhook_configurations import SERVICE, configurations, service
 
@@ -160,7 +162,9 @@ async def hookline(plane, kube):
     home = f"hookline-{secrets.token_hex(3)}"  # a namespace takes its time to go
     async with contextlib.AsyncExitStack() as held:
         await held.enter_async_context(plane.namespace(home))
-        keeper = CertificateKeeper(kube, service=SERVICE, namespace=home, webhooks=CONFIGURATION)
+        keeper = CertificateKeeper(
+            kube, service=SERVICE, namespace=home, webhooks=CONFIGURATION, paths=lambda: {ENTRY: f"{POLICIES_PATH}/abc"}
+        )
         await keeper.sync()
         server = Hookline(home, keeper)
         await server.start()
