@@ -26,7 +26,7 @@ ADMIN = {
     "fail",
     "/metrics": "Prometheus metrics over all workers",
     "/v1/plugins": "The source of bundles, its problems, and every plugin: state, revision, health of its hooks, "
-    "statistics, last failure",
+    "statistics, last failure, and the steps by which it got to the workers with their times",
     "/v1/bundle": "The running bundle, without the values of Secrets",
     "/openapi.json": "This document",
 }
