@@ -27,18 +27,8 @@ _PLUGINS: Final = "wasmplugins.hookline.dev"
 _REVISIONS: Final = "wasmpluginrevisions.hookline.dev"
 _EVENTS: Final = 5
 _COLOURS: Final = {"ok": "green", "failed": "red", "waiting": "yellow"}
-_FOLDER: Final = (
-    "apply",
-    "resolve",
-    "pull",
-    "verify",
-    "settings",
-    "compile",
-    "self-test",
-    "prepare",
-    "switch",
-    "answers",
-)
+_NOT_OF_FOLDER: Final = ("operator", "connect")
+_NOT_OF_SIDECAR: Final = ("apply", "operator")
 
 
 @command(
@@ -74,9 +64,8 @@ def WHY(*, plugin: str, pod: str | None, **given: Any) -> Answer:  # noqa: N802 
         raise UsageError("POD is for a cluster, and --admin and --state name a sidecar")
     told = sidecar.json("/v1/plugins")
     source = told.get("source") or {}
-    is_folder = source.get("kind") == "folder"
-    names = [each for each in stages.ORDER if (each in _FOLDER if is_folder else each not in {"apply", "operator"})]
-    made = stages.Stages(names)
+    left_out = _NOT_OF_FOLDER if source.get("kind") == "folder" else _NOT_OF_SIDECAR
+    made = stages.Stages([each for each in stages.ORDER if each not in left_out])
     stages.of_sidecar(made, told, plugin)
     _tell_operator(made, source)
     return _answer(plugin, made, subject=f"plugin '{plugin}' in the sidecar at {sidecar.where}", events=[], more={})
@@ -170,7 +159,7 @@ def _merge(made: Stages, pod: Pod, name: str, *, asked: bool) -> None:
         )  # fmt: skip
     for each in ("pull", "verify", "settings"):  # of the pod's own fetch
         if own[each].state == "failed":
-            made.set(each, "failed", f"pod '{pod.name}': {own[each].message}")  # type: ignore[arg-type]
+            made.set(each, "failed", f"pod '{pod.name}': {own[each].message}")
 
 
 def _events(kubectl: Kubectl, name: str) -> list[dict[str, Any]]:

@@ -58,9 +58,7 @@ class Asked:
         if self.admin is not None and self.state is not None:
             raise UsageError("give --admin or --state, not both: each names a sidecar")
         if (self.namespace, self.context, self.kubeconfig) != (None, None, None):
-            raise UsageError(
-                "--namespace, --context and --kubeconfig are for a cluster, and --admin and --state are not"
-            )
+            raise UsageError("--namespace, --context and --kubeconfig name a cluster; --admin and --state a sidecar")
         if self.state is not None:
             return Admin.of_state(self.state)
         return Admin.of(str(self.admin), token=self.admin_token)

@@ -187,8 +187,9 @@ def _state(stages: Stages, plugin: Mapping[str, Any]) -> None:
         stage = of_failure(str(failure.get("cause")), str(failure.get("message")))
         if stages["compile"].state == "failed" and stage == "verify":
             stage = "compile"
-        for each in ORDER:  # of a version before this one, perhaps
-            if each in stages and ORDER.index(each) >= ORDER.index(stage):
+        # A fetch is all of resolve, pull, verify and settings; what comes later is of a version before this one.
+        for each in ORDER:
+            if each in stages and (ORDER.index(each) >= ORDER.index(stage) or stages[each].state == "failed"):
                 stages.set(each, "unknown")
         stages.pass_until(stage)
         goes_on = "; the version before it goes on" if state == "LastGood" else ""
@@ -203,19 +204,16 @@ def _state(stages: Stages, plugin: Mapping[str, Any]) -> None:
             next="change the resource, or what its settings come from: nothing is tried again before",
         )  # fmt: skip
         return
-    if state == "Updating":
-        waits = next(
-            (each for each in ("pull", "compile", "prepare", "switch") if stages[each].state != "ok"), "switch"
-        )
+    if state != "Running":
+        waits: Name = next((each for each in _OF_STEP.values() if stages[each].state != "ok"), "switch")
         stages.pass_until(waits)
         stages.set(waits, "waiting", "it is under way", next="wait, and ask again")
         return
-    if state == "Running":
-        stages.pass_until("answers")
-        if artifact.get("digest"):
-            stages.set("resolve", "ok", f"{artifact.get('reference') or 'the source'} is {artifact['digest']}")
-            stages.set("pull", "ok", f"{artifact.get('size')} bytes, layout {artifact.get('layout')}")
-        _answers(stages, plugin)
+    stages.pass_until("answers")
+    if artifact.get("digest"):
+        stages.set("resolve", "ok", f"{artifact.get('reference') or 'the source'} is {artifact['digest']}")
+        stages.set("pull", "ok", f"{artifact.get('size')} bytes, layout {artifact.get('layout')}")
+    _answers(stages, plugin)
 
 
 def _answers(stages: Stages, plugin: Mapping[str, Any]) -> None:

@@ -27,7 +27,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def age(text: str | None, now: dt.datetime | None = None) -> str:
     """How long ago a time of the API was: ``20s``, ``5m``, ``12d``."""
     try:
-        then = dt.datetime.fromisoformat(str(text).replace("Z", "+00:00"))
+        then = dt.datetime.fromisoformat(str(text))
     except ValueError:
         return ""
     if then.tzinfo is None:
