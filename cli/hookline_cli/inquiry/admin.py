@@ -77,10 +77,10 @@ class Admin:
         """From a state folder."""
         return cls(where=str(state / _SOCKET), unix=state / _SOCKET)
 
-    def json(self, path: str, *, method: str = "GET", also: int | None = None, **more: Any) -> dict[str, Any]:
+    def json(self, path: str, *, method: str = "GET", **more: Any) -> dict[str, Any]:
         """An answer that is an object. Raises what ``ask`` does."""
         try:
-            found = json.loads(self.ask(path, method=method, also=also, **more))
+            found = json.loads(self.ask(path, method=method, **more))
         except ValueError:
             found = None
         if not isinstance(found, dict):
@@ -94,9 +94,8 @@ class Admin:
         method: str = "GET",
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
-        also: int | None = None,
     ) -> bytes:
-        """The body of a good answer, or of one with the status ``also``. Raises FetchError and RefusedError."""
+        """The body of a good answer. Raises FetchError and RefusedError."""
         connection = (
             http.client.HTTPSConnection(self.host, self.port, timeout=_TIMEOUT_S)
             if self.tls
@@ -118,7 +117,7 @@ class Admin:
             raise FetchError(
                 f"the sidecar at {self.where} answered with more than {_MAX_ANSWER} bytes", transient=False
             )
-        if status in {HTTPStatus.OK, also}:
+        if status == HTTPStatus.OK:
             return data
         raise self._refusal(status, data)
 

@@ -54,6 +54,8 @@ _NEXT: Final[Mapping[Name, str]] = {
     "answers": "mend the plugin, or what it asks: kubectl logs POD -c hookline-sidecar has each failure",
 }
 _OWN_CASES: Final = ("own case", "selftest", "self-test")
+_OF_A_PULL: Final = ("the layer", "a blob", "the file", "configmap", "the store", "the state folder")
+"""What a sentence is about that comes after a reference is resolved."""
 _COMPILER: Final = ("compil", "wasm function", "wasmtime")
 
 
@@ -135,7 +137,7 @@ def of_failure(cause: str, message: str) -> Name:
     if any(each in said for each in _OWN_CASES):
         return "self-test"
     if cause == "fetch":
-        return "resolve" if any(each in said for each in ("the manifest", "has no artifact", "/manifests/")) else "pull"
+        return "pull" if any(each in said for each in _OF_A_PULL) else "resolve"
     if cause == "config":
         return "settings"
     return "compile" if any(each in said for each in _COMPILER) else "verify"
