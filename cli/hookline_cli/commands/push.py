@@ -56,6 +56,7 @@ async def PUSH(  # noqa: N802 - what the decorator makes of it is a constant
     docker_config: Path | None,
 ) -> Answer:
     """Push a module."""
+    from hookline_artifacts.errors import VerifyError  # noqa: PLC0415
     from hookline_artifacts.packing import annotations_of  # noqa: PLC0415
     from hookline_artifacts.reference import parse  # noqa: PLC0415
     from hookline_artifacts.resolve import told  # noqa: PLC0415
@@ -68,8 +69,11 @@ async def PUSH(  # noqa: N802 - what the decorator makes of it is a constant
     more = _annotations(annotations)
     reach = Reach.of(insecure=insecure, ca=ca, docker_config=docker_config)
     async with reach.fetcher() as fetcher:
-        artifact = await fetcher.fetch_file(file)
-        info, description, _ = await told(artifact, whole=True)
+        try:
+            artifact = await fetcher.fetch_file(file)
+            info, description, _ = await told(artifact, whole=True)
+        except VerifyError as error:
+            raise VerifyError(f"{file}: {error}") from None
         said = {key: text for key, text in {**annotations_of(description), **more}.items() if text}
         digest = await _push(artifact, place, said, reach)
     hooks = ", ".join(hook.value for hook in info.hooks)
