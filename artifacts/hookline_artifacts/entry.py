@@ -21,11 +21,11 @@ from hookline_api.sources import idle_parts
 from hookline_artifacts.errors import ConfigError, NotGrantedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from hookline_api.bundle import BundleArtifact
     from hookline_api.hooks import Hook
-    from hookline_api.resources import WasmPlugin
+    from hookline_api.resources import Limits, WasmPlugin
     from hookline_artifacts.module.describe import PluginDescription
     from hookline_artifacts.module.inspection import ModuleInfo
 
@@ -148,16 +148,22 @@ def _notes_on_outbound(plugin: WasmPlugin, info: ModuleInfo) -> list[str]:
     return notes + [f"spec.{each}" for each in idle_parts(spec, spec.permissions)]
 
 
+def misfits(hooks: Sequence[Hook], limits: Limits, info: ModuleInfo) -> Iterator[tuple[str, str]]:
+    """What a resource asks of a module that this does not have: a field of the spec, and a sentence."""
+    missing = [hook.value for hook in hooks if hook not in info.hooks]
+    if missing:
+        yield "hooks", f"spec.hooks names {', '.join(missing)}, and the module exports only {', '.join(info.hooks)}"
+    if info.memory_pages * _PAGE > limits.memory:
+        yield (
+            "limits.memory",
+            f"the module starts with {info.memory_pages * _PAGE} bytes of memory, and limits.memory is {limits.memory}",
+        )
+
+
 def check_entry(entry: BundlePlugin, info: ModuleInfo) -> None:
     """Whether the settings fit the module. Raises ConfigError."""
-    missing = [hook.value for hook in entry.hooks if hook not in info.hooks]
-    if missing:
-        raise ConfigError(f"spec.hooks names {', '.join(missing)}, and the module exports only {', '.join(info.hooks)}")
-    if info.memory_pages * _PAGE > entry.limits.memory:
-        raise ConfigError(
-            f"the module starts with {info.memory_pages * _PAGE} bytes of memory, "
-            f"and limits.memory is {entry.limits.memory}"
-        )
+    for _, why in misfits(entry.hooks, entry.limits, info):
+        raise ConfigError(why)
     check_credentials(entry.credentials)
     lacking = [path for path, reference in references(entry) if reference.id not in entry.credentials]
     if lacking:

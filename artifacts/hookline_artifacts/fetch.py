@@ -73,7 +73,8 @@ class Fetcher:
     """Fetches artifacts into a store. Of one event loop; ``close`` it when done.
 
     ``docker_config`` is the machine's ``config.json``, by default where docker has it; ``addresses`` says who is never
-    asked, ``mirrors`` who is asked before a registry, and ``proxies`` through whom. Every method raises FetchError and
+    asked, ``mirrors`` who is asked before a registry, and ``proxies`` through whom.
+    ``received`` is told of each number of bytes of a module that has come. Every method raises FetchError and
     VerifyError, and nothing else.
     """
 
@@ -86,8 +87,10 @@ class Fetcher:
         addresses: AddressPolicy = _OWN_MACHINE_TOO,
         mirrors: MirrorFile | None = None,
         proxies: Proxies = NO_PROXIES,
+        received: Callable[[int], None] | None = None,
     ) -> None:
         self._store = store
+        self._received = received
         self._limits = limits
         self._docker_config = docker_config
         self._mirrors = mirrors or MirrorFile(None)
@@ -213,7 +216,7 @@ class Fetcher:
 
         async def download() -> Artifact:
             with self._store.scratch() as file:
-                body = Body(file, what=f"the file at {shown(url)}", cap=self._limits.download)
+                body = Body(file, what=f"the file at {shown(url)}", cap=self._limits.download, received=self._received)
                 await self._transport.request("GET", url, what=body.what, into=body, advice=OF_A_URL)
                 body.verify(digest)
                 return await self._keep(await self._found_in(file), digest=digest, place=place, holder=holder)
@@ -365,7 +368,7 @@ class Fetcher:
                 with contextlib.ExitStack() as one, _about(what):
                     layouts.check_compression(layer)
                     file = one.enter_context(self._store.scratch())
-                    body = Body(file, what=what, cap=left, expected=layer.size)
+                    body = Body(file, what=what, cap=left, expected=layer.size, received=self._received)
                     await repository.blob(layer.digest, body)
                     body.verify(layer.digest)
                     left -= layer.size

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import sys
 import time
 from dataclasses import dataclass, field
@@ -52,6 +53,8 @@ class Answer:
     data: Mapping[str, Any] | None = field(default_factory=dict)
     """The same for programs; None where all was printed as it happened."""
     code: int = 0
+    raw: bytes | None = None
+    """What is written to stdout as it is, instead of lines."""
 
 
 class Progress:
@@ -101,6 +104,13 @@ class Waiting:
             self._shown = 0.0
 
 
+def painted(text: str, colour: str) -> str:
+    """A word in a colour, on a terminal that has colours and is not asked for none (https://no-color.org)."""
+    if os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb" or not sys.stdout.isatty():
+        return text
+    return click.style(text, fg=colour)
+
+
 def sized(size: int) -> str:
     """A number of bytes for people."""
     value = float(size)
@@ -122,12 +132,13 @@ def command(
             sys.exit(_run(function, given, as_json=as_json))
 
         codes = "\n".join(f"  {code:<3}  {what}" for code, what in EXITS.items())
+        shown = re.sub("^hookline ", f"{_name} ", examples, flags=re.MULTILINE)
         return click.Command(
             name,
             params=[*options, click.Option(["--json", "as_json"], is_flag=True, help="Print one JSON object.")],
             callback=run,
             help=text,
-            epilog=f"\b\nexamples:\n{_indented(examples)}\n\n\b\nexit codes:\n{codes}",
+            epilog=f"\b\nexamples:\n{_indented(shown)}\n\n\b\nexit codes:\n{codes}",
         )
 
     return declare
@@ -169,6 +180,25 @@ class UsageError(Exception):
     """The command line asks for what cannot be. The message is one sentence."""
 
 
+class RefusedError(Exception):
+    """Whoever was asked said no, and will again. The message is one sentence."""
+
+
+KUBECTL: Final = "kubectl hookline"
+_name = "hookline"
+
+
+def called(name: str) -> None:
+    """Say as what the program was called: ``hookline``, or ``KUBECTL``."""
+    global _name  # noqa: PLW0603 - of the process, once
+    _name = name
+
+
+def is_kubectl() -> bool:
+    """Whether it runs as a plugin of kubectl: then a cluster is asked where nothing else is said."""
+    return _name == KUBECTL
+
+
 def _indented(text: str) -> str:
     return "\n".join(f"  {line}" if line else "" for line in text.strip("\n").splitlines())
 
@@ -189,7 +219,7 @@ def _run(function: Callable[..., Answer | Awaitable[Answer]], given: dict[str, A
         return _failed(error, USAGE, as_json=as_json)
     except FetchError as error:
         return _failed(error, UNAVAILABLE, as_json=as_json)
-    except LoadError as error:
+    except (LoadError, RefusedError) as error:
         return _failed(error, REFUSED, as_json=as_json)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -197,6 +227,8 @@ def _run(function: Callable[..., Answer | Awaitable[Answer]], given: dict[str, A
     if as_json:
         if answer.data is not None:
             click.echo(json.dumps(answer.data, indent=2))
+    elif answer.raw is not None:
+        click.echo(answer.raw, nl=sys.stdout.isatty() and not answer.raw.endswith(b"\n"))
     else:
         for line in answer.lines:
             click.echo(line)
@@ -211,7 +243,7 @@ def _failed(error: Exception | str, code: int, *, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({"error": str(error), "exit": code}, indent=2))
     else:
-        click.echo(f"hookline: {error}", err=True)
+        click.echo(f"{_name}: {error}", err=True)
     return code
 
 
@@ -223,7 +255,7 @@ def fault(error: BaseException) -> int:
         traceback.print_exception(error)
     text = " ".join(str(error).split())
     click.echo(
-        f"hookline: this is a fault in hookline ({type(error).__name__}: {text:.300}); set HOOKLINE_TRACEBACK=1 to see "
+        f"{_name}: this is a fault in hookline ({type(error).__name__}: {text:.300}); set HOOKLINE_TRACEBACK=1 to see "
         "where, and report it",
         err=True,
     )

@@ -33,11 +33,20 @@ COMMANDS: Final = {
     ),
     "new": _Entry("new", "NEW", "Make a plugin's project in a new folder."),
     "test": _Entry("test", "TEST", "Hold a plugin against its cases."),
+    "check": _Entry("check", "CHECK", "Judge manifests as a cluster, or a sidecar, would."),
+    "push": _Entry("push", "PUSH", "Push a module into a registry or a folder."),
+    "pull": _Entry("pull", "PULL", "Pull a module out of a registry or a folder."),
     "keygen": _Entry("keygen", "KEYGEN", "Make a pair of keys to sign plugins with."),
     "sign": _Entry("sign", "SIGN", "Sign an artifact in a registry, in a folder, or a file."),
     "verify": _Entry("verify", "VERIFY", "Verify who has signed an artifact."),
     "save": _Entry("save", "SAVE", "Save artifacts with their signatures into one file."),
     "load": _Entry("load", "LOAD", "Load what was saved into a registry or a folder."),
+    "status": _Entry("status", "STATUS", "Show plugins, and what each pod runs of one."),
+    "why": _Entry("why", "WHY", "Explain why a plugin does not answer yet."),
+    "kv list": _Entry("kv", "LIST", "List a plugin's keys with their sizes, or the plugins."),
+    "kv get": _Entry("kv", "GET", "Write a value to stdout, byte for byte."),
+    "kv set": _Entry("kv", "SET", "Store a value."),
+    "kv delete": _Entry("kv", "DELETE", "Delete a key; one that does not exist is no error."),
     "policy check": _Entry("policy", "CHECK", "Tell what policies would refuse of manifests or of a cluster."),
 }
 """Those of a group have its name in front."""
@@ -49,7 +58,10 @@ _TASKS: Final = {
     "This program": ("completion",),
 }
 """What people do, and by which commands, in the order in which they are listed."""
-_GROUPS: Final = {"policy": "Policies: which plugins may run, and what they may do."}
+_GROUPS: Final = {
+    "kv": "The keys of plugins in a sidecar.",
+    "policy": "Policies: which plugins may run, and what they may do.",
+}
 
 
 class _Lazy(click.Group):
@@ -106,12 +118,12 @@ class _Lazy(click.Group):
         return COMMANDS[whole].text if whole in COMMANDS else _GROUPS[name]
 
 
-def program() -> click.Group:
-    """``hookline``."""
+def program(name: str = "hookline") -> click.Group:
+    """``hookline``, or as a plugin of kubectl, ``kubectl hookline``."""
     return _Lazy(
-        name="hookline",
+        name=name,
         help="Write, publish, trust and run Hookline's plugins.",
-        epilog="'hookline COMMAND --help' has examples, and the exit codes.",
+        epilog=f"'{name} COMMAND --help' has examples, and the exit codes.",
         params=[
             click.Option(
                 ["--version"], is_flag=True, is_eager=True, expose_value=False, callback=_version,
@@ -129,20 +141,26 @@ def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> Non
         ctx.exit()
 
 
-def main() -> None:
+def main(name: str = "hookline") -> None:
     """The entry point. It always ends with an exit code of ``frame.EXITS``."""
+    frame.called(name)
     try:
-        program().main(prog_name="hookline", standalone_mode=False)
+        program(name).main(prog_name=name, standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(frame.USAGE)
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("hookline: interrupted", err=True)
+        click.echo(f"{name}: interrupted", err=True)
         sys.exit(frame.INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(frame.UNAVAILABLE)
     except Exception as error:  # noqa: BLE001 - nobody at a terminal is helped by a traceback
         sys.exit(frame.fault(error))
+
+
+def kubectl() -> None:
+    """The entry point as a plugin of kubectl, ``kubectl-hookline``."""
+    main(frame.KUBECTL)

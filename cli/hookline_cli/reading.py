@@ -22,6 +22,7 @@ from hookline_api.policies import POLICY_KIND, PluginTrustPolicy
 from hookline_api.resources import LocalWasmPlugin
 from hookline_artifacts.documents import kubernetes_yaml
 from hookline_artifacts.errors import ConfigError
+from hookline_artifacts.judging import structure
 from hookline_cli.registries import read_file
 
 if TYPE_CHECKING:
@@ -101,12 +102,13 @@ def read(paths: Sequence[Path]) -> Documents:
     """Everything in these files, and in the manifests of these folders. Raises ConfigError where one is missing."""
     documents = Documents()
     for path in paths:
-        for file in _files(path):
+        for file in files(path):
             _read_file(file, documents)
     return documents
 
 
-def _files(path: Path) -> list[Path]:
+def files(path: Path) -> list[Path]:
+    """A file, or the manifests of a folder. Raises ConfigError."""
     if not path.is_dir():
         return [path]
     try:
@@ -174,8 +176,8 @@ def _take_ours(
     except ValidationError as error:
         name = metadata.get("name") if isinstance(metadata, dict) else None
         for each, wrong in zip(sentences.problems(error), error.errors(include_url=False), strict=True):
-            meant = _meant(model, wrong["loc"]) if wrong["type"] == "extra_forbidden" else ""
-            documents.problems.append(f"{file}: {model.model_fields['kind'].default} '{name}': {each}{meant}")
+            near = meant(model, wrong["loc"]) if wrong["type"] == "extra_forbidden" else ""
+            documents.problems.append(f"{file}: {model.model_fields['kind'].default} '{name}': {each}{near}")
         return
     documents.found.append(Found(file=file, document=made))
 
@@ -194,7 +196,7 @@ def _data(document: dict[str, Any], secret: bool) -> dict[str, bytes]:  # noqa: 
     return found
 
 
-def _meant(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
+def meant(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
     """The field that may be meant by one that is not there."""
     at: Any = model
     for part in location[:-1]:
@@ -204,8 +206,7 @@ def _meant(model: type[BaseModel], location: tuple[int | str, ...]) -> str:
         if at is None:
             return ""
     names = [each.alias or name for name, each in at.model_fields.items()]
-    near = difflib.get_close_matches(str(location[-1]), names, 1, 0.6)
-    return f"; did you mean {near[0]}?" if near else f"; there are {', '.join(sorted(names)[:12])}"
+    return structure.meant(str(location[-1]), names)
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

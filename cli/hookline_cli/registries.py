@@ -19,7 +19,7 @@ from hookline_artifacts.store import ArtifactStore
 from hookline_artifacts.targets import Session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from hookline_artifacts.reference import LayoutReference
     from hookline_artifacts.targets import Target
@@ -64,11 +64,11 @@ class Reach:
             await session.close()
 
     @contextlib.asynccontextmanager
-    async def fetcher(self) -> AsyncIterator[Fetcher]:
-        """What fetches modules, into a store that is gone at the end."""
+    async def fetcher(self, received: Callable[[int], None] | None = None) -> AsyncIterator[Fetcher]:
+        """What fetches modules, into a store that is gone at the end. ``received`` is told of bytes as they come."""
         with tempfile.TemporaryDirectory(prefix="hookline-") as folder:
             store = ArtifactStore(Path(folder))
-            fetcher = Fetcher(store, docker_config=self.docker_config, proxies=self.proxies)
+            fetcher = Fetcher(store, docker_config=self.docker_config, proxies=self.proxies, received=received)
             try:
                 yield fetcher
             finally:

@@ -14,6 +14,7 @@ own parser refuses a few tabs that Kubernetes takes, and takes one at the beginn
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
@@ -26,13 +27,15 @@ from hookline_api import json_cost
 from hookline_artifacts.documents import kubernetes_scalars as scalars
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 MAX_FILE: Final = 4 * 2**20
 """Bytes of a file, and characters of what its aliases stand for."""
 MAX_VALUES: Final = 2**19
 """Values and names in a file: 64 MiB of memory. A file of 4 MiB has so many where each takes eight bytes."""
 MAX_DEPTH: Final = 100
+_MAX_PLACED: Final = 24
+"""How deep places are told: no field of ours is deeper."""
 MAX_DOCUMENTS: Final = 1000
 """In a file."""
 
@@ -63,10 +66,42 @@ class UnreadableError(ValueError):
         """From 1; None where no line is to blame."""
 
 
-def read(raw: bytes) -> list[Any]:
+Place = tuple[int, int]
+"""A line and a column, from 1."""
+Path = tuple[str | int, ...]
+"""Where in a document: keys of mappings, and indices of lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A document, and where in the file its fields are."""
+
+    value: Any
+    places: Mapping[Path, Place]
+    """Of each field its key, of each item its first character, of the document itself its beginning; what an alias or a
+    ``<<`` stands for has none."""
+
+    def place(self, path: Path) -> Place | None:
+        """Of what is at a path, or else of the nearest thing that it is in."""
+        while path and path not in self.places:
+            path = path[:-1]
+        return self.places.get(path)
+
+
+def read_placed(raw: bytes) -> list[Placed]:
+    """The documents as ``read`` has them, each with its places; it takes a few times the memory."""
+    placed: list[dict[Path, Place]] = []
+    values = read(raw, placed)
+    if len(placed) != len(values):  # JSON that is no YAML: tabs, or one document after another
+        placed = [{} for _ in values]
+    return [Placed(value, places) for value, places in zip(values, placed, strict=True)]
+
+
+def read(raw: bytes, placed: list[dict[Path, Place]] | None = None) -> list[Any]:
     """The documents of a file as the API server would hand them out; those that are null are left out.
 
     The values are those of JSON. Numbers are ints of 64 bits or finite floats. The time is linear in the file's size.
+    ``placed`` gets the places of each document's fields.
 
     Raises:
         UnreadableError: The file says nothing that counts; no part of it is returned.
@@ -86,11 +121,19 @@ def read(raw: bytes) -> list[Any]:
         raise UnreadableError(str(error)) from None
     documents, at = _read_json(text)
     nodes = itertools.count()
+    if documents and placed is not None:
+        _place_json(text[:at], placed)
     for line, chunk in _chunks(text[at:].replace("\r\n", "\n"), 1 + text.count("\n", 0, at)):
         if chunk.strip(" \n"):
-            documents += _read_chunk(chunk, line, nodes)
+            documents += _read_chunk(chunk, line, nodes, placed)
             _check_count(documents)
     return documents
+
+
+def _place_json(text: str, placed: list[dict[Path, Place]]) -> None:
+    """Where the fields of one JSON document are: it is YAML, too."""
+    with contextlib.suppress(UnreadableError):
+        list(_read_chunk(text, 1, itertools.count(), placed))
 
 
 def _check_count(documents: list[Any]) -> None:
@@ -209,7 +252,9 @@ def _chunks(text: str, line: int) -> Iterator[tuple[int, str]]:
     yield line, last if last.endswith("\n") else last + "\n"
 
 
-def _read_chunk(text: str, line: int, nodes: Iterator[int]) -> Iterator[Any]:
+def _read_chunk(
+    text: str, line: int, nodes: Iterator[int], placed: list[dict[Path, Place]] | None = None
+) -> Iterator[Any]:
     """The one document of a chunk, unless it is null. ``line`` is the number of the chunk's first line.
 
     ``nodes`` counts what the file's documents have.
@@ -218,7 +263,8 @@ def _read_chunk(text: str, line: int, nodes: Iterator[int]) -> Iterator[Any]:
     if (late := _LATE_MARK.search(text)) is not None:
         at = line + text.count("\n", 0, late.end())
         raise UnreadableError("there is a byte order mark in front of a line, and only a file may begin with one", at)
-    reader = _Reader(text, line)
+    places: dict[Path, Place] | None = None if placed is None else {}
+    reader = _Reader(text, line, places)
     try:
         for event in yaml.parse(text, Loader=_Parser):
             if next(nodes) > MAX_VALUES:
@@ -233,6 +279,8 @@ def _read_chunk(text: str, line: int, nodes: Iterator[int]) -> Iterator[Any]:
     except yaml.YAMLError as error:
         raise UnreadableError(" ".join(str(error).split())) from None
     if reader.document is not None:
+        if placed is not None and places is not None:
+            placed.append(places)
         yield reader.document
 
 
@@ -268,7 +316,7 @@ class _Anchored:
 class _Reader:
     """Makes the value of one document from the parser's events."""
 
-    def __init__(self, text: str, line: int) -> None:
+    def __init__(self, text: str, line: int, places: dict[Path, Place] | None = None) -> None:
         self.document: Any = None
         self._text = text
         self.ended = False
@@ -279,6 +327,7 @@ class _Reader:
         self._nodes = 1
         self._alias_nodes = 0
         self._alias_size = 0
+        self._places = places
 
     def take(self, event: yaml.Event) -> None:
         try:
@@ -288,6 +337,8 @@ class _Reader:
             raise UnreadableError(str(error), self._line + mark.line if mark is not None else None) from None
 
     def _take(self, event: yaml.Event) -> None:
+        if self._places is not None and isinstance(event, yaml.NodeEvent):
+            self._note(event, self._places)
         match event:
             case yaml.ScalarEvent():
                 self._nodes += 1
@@ -308,6 +359,26 @@ class _Reader:
                 raise scalars.ScalarError(_NOT_READ)
             case yaml.DocumentEndEvent():
                 self.ended = True
+
+    def _note(self, event: yaml.NodeEvent, places: dict[Path, Place]) -> None:
+        """Take down where a field's key, an item, or the document itself is."""
+        path: list[str | int] = []
+        if len(self._open) > _MAX_PLACED:
+            return
+        for each in self._open[:-1]:
+            if each.merging:
+                return
+            path.append(each.key if isinstance(each.value, dict) and each.key is not None else len(each.value))
+        inside = self._open[-1] if self._open else None
+        if inside is not None and isinstance(inside.value, dict):
+            if inside.key is not None or inside.merging or not isinstance(event, yaml.ScalarEvent):
+                return  # the key has been here
+            path.append(event.value)
+        elif inside is not None:
+            path.append(len(inside.value))
+        mark = event.start_mark
+        if mark is not None:
+            places[tuple(path)] = (self._line + mark.line, mark.column + 1)
 
     def _scalar(self, event: yaml.ScalarEvent) -> None:
         self._check_form(event)

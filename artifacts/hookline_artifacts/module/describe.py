@@ -41,7 +41,7 @@ _TEXTS: Final = {"name": 253, "version": 64, "description": 1024, "author": 253,
 _AS_WRITTEN: Final = {*_TEXTS, "hooks", "permissions"}
 _MAX_PERMISSIONS: Final = 32
 # https://github.com/opencontainers/image-spec/blob/main/annotations.md
-_OCI_ANNOTATIONS: Final = {
+OCI_ANNOTATIONS: Final = {
     "name": "org.opencontainers.image.title",
     "version": "org.opencontainers.image.version",
     "description": "org.opencontainers.image.description",
@@ -118,7 +118,7 @@ class PluginDescription(BaseModel):
     def from_annotations(cls, annotations: Mapping[str, Any]) -> PluginDescription | None:
         """Of a manifest's annotations; None where they say nothing."""
         read = _that_describe(annotations)
-        standard = cls.model_validate({field: read.get(key) for field, key in _OCI_ANNOTATIONS.items()})
+        standard = cls.model_validate({field: read.get(key) for field, key in OCI_ANNOTATIONS.items()})
         own = read.get(ANNOTATION)
         if own is not None:
             standard = cls.from_json(own.encode(errors="replace"), origin=f"the annotation {ANNOTATION}").over(standard)
@@ -171,7 +171,7 @@ def described_by(documents: Mapping[str, bytes], annotations: Mapping[str, Any])
 
 def _that_describe(annotations: Mapping[str, Any]) -> dict[str, str]:
     """The annotations that are read. The values of annotations are texts (OCI): anything else is none."""
-    keys = (*_OCI_ANNOTATIONS.values(), ANNOTATION)
+    keys = (*OCI_ANNOTATIONS.values(), ANNOTATION)
     return {key: value for key in keys if isinstance(value := annotations.get(key), str)}
 
 

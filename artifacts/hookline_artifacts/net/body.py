@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, BinaryIO, Final
 from hookline_artifacts.errors import FetchError, WrongBytesError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import aiohttp
 
     from hookline_artifacts.limits import FetchLimits
@@ -25,10 +27,19 @@ class Body:
     a page that we can reach and the tenant cannot with what it may be.
     """
 
-    def __init__(self, file: BinaryIO, *, what: str, cap: int, expected: int | None = None) -> None:
+    def __init__(
+        self,
+        file: BinaryIO,
+        *,
+        what: str,
+        cap: int,
+        expected: int | None = None,
+        received: Callable[[int], None] | None = None,
+    ) -> None:
         self.file = file
         self.what = what
         self.length = 0
+        self._received = received
         self._cap = cap
         self._expected = expected
         self._hash = hashlib.sha256()
@@ -60,6 +71,8 @@ class Body:
             raise FetchError(f"{self.what} cannot be written to the store: {error.strerror}") from None
         self._hash.update(chunk)
         self.length = length
+        if self._received is not None:
+            self._received(len(chunk))
 
     async def receive(self, response: aiohttp.ClientResponse, *, sender: str, limits: FetchLimits) -> None:
         """Take one answer to the end, after what came before it: as the range that was asked for, or from the start.

@@ -20,12 +20,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from hookline_api import sentences
 from hookline_api.base import API_VERSION
 from hookline_api.policies import POLICY_PLURAL, PluginSelector, PluginTrustPolicySpec
 from hookline_api.resources import LabelSelector
 from hookline_api.trust import documents
 from hookline_artifacts.errors import ConfigError, FetchError
+from hookline_artifacts.judging.policies import read_spec
 from hookline_artifacts.trust.policy import Policy, selected
 from hookline_artifacts.trust.requirement import load
 from hookline_operator.cluster.kube import Kube, KubeError, path
@@ -47,8 +47,6 @@ _RELIST_S: Final = 20.0
 """Seconds after which all policies are read anew, whatever the watch told."""
 _WAIT_S: Final = 10.0
 """How long a new policy waits for an API server that does not answer for its keys; then it is closed."""
-_MAX_SPEC: Final = 512 * 1024
-"""Bytes of JSON. A policy that names 64 of everything has less."""
 _CACHED: Final = 20_000
 """Plugins, by their namespaces, names and labels."""
 
@@ -96,22 +94,6 @@ class KnownPolicy:
             return each.uid, each.generation, each.spec, each.problem, each.shown
 
         return other is not None and told(self) == told(other)
-
-
-def read_spec(spec: Any) -> tuple[PluginTrustPolicySpec | None, str]:
-    """A policy's rules, and one sentence where they are not understood: then there are none.
-
-    A field that is not known is a rule that would not be kept.
-    """
-    try:
-        if len(orjson.dumps(spec)) > _MAX_SPEC:
-            return None, f"it has more than {_MAX_SPEC} bytes"
-        read = PluginTrustPolicySpec.model_validate(spec or {}, extra="forbid", by_alias=True, by_name=False)
-    except ValidationError as error:
-        return None, f"this version of the operator does not understand it: {sentences.first(error)}"
-    except orjson.JSONEncodeError:
-        return None, "it is nested too deeply"
-    return read, ""
 
 
 class Policies:

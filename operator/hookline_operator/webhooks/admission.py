@@ -27,22 +27,21 @@ from aiohttp import web
 
 from hookline_api.resources import WasmPlugin
 from hookline_artifacts.errors import FetchError
-from hookline_operator.cluster.policies import read_spec
+from hookline_artifacts.judging.plugins import Judgement, judge
+from hookline_artifacts.judging.policies import judge_policy, read_spec
 from hookline_operator.rations import Ration
 from hookline_operator.webhooks.deletion import Deletion
 from hookline_operator.webhooks.dry_run import PATH as POLICIES_PATH
 from hookline_operator.webhooks.dry_run import PolicyReview
 from hookline_operator.webhooks.gate import Change
 from hookline_operator.webhooks.injection import inject, patch
-from hookline_operator.webhooks.judge import Judgement, judge
 from hookline_operator.webhooks.pod_json import InjectionError, MalformedPodError
-from hookline_operator.webhooks.policies import judge_policy
 from hookline_operator.webhooks.reviews import API_VERSION, BadReviewError, Reader, allowed, denied, request_of
 from hookline_serving import media_type
 
 if TYPE_CHECKING:
+    from hookline_artifacts.judging.signers import Findings
     from hookline_operator.webhooks.annotations import InjectionSettings
-    from hookline_operator.webhooks.signers import Findings
 
 T = TypeVar("T")
 Json = dict[str, Any]

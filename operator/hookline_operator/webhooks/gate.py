@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from hookline_artifacts.judging.policies import judge_by
+from hookline_artifacts.judging.signers import Findings
 from hookline_artifacts.threads import in_thread, on_behalf_of
-from hookline_artifacts.trust.policy import asked_by, forbidden
-from hookline_operator.webhooks.signers import Findings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -54,7 +54,9 @@ class Gate:
         judged = now if change.is_new else [each for each in now if not _has(then, each)]
         if judged:
             with on_behalf_of(_SHARE):
-                await in_thread(_judge, judged, change.plugin, found)
+                said = await in_thread(judge_by, judged, change.plugin)
+            found.problems += said.problems
+            found.warnings += said.warnings
         return found
 
     def _applying(self, change: Change, labels: Mapping[str, str]) -> list[Policy]:
@@ -69,16 +71,3 @@ class Gate:
 
 def _has(policies: Sequence[Policy], policy: Policy) -> bool:
     return any(each is policy for each in policies)
-
-
-def _judge(policies: Sequence[Policy], plugin: WasmPlugin, found: Findings) -> None:
-    asked = asked_by(plugin)
-    for policy in policies:
-        for why in forbidden(policy.spec, asked):
-            if policy.enforced:
-                found.problems.append(f"{policy.label} forbids it: {why}")
-            else:
-                found.warnings.append(f"{policy.label} (Audit) would refuse it: {why}")
-        if policy.broken:  # nobody can mend that in the plugin, and it may be mended any moment
-            verb = "forbids it for now" if policy.enforced else "(Audit) would refuse it for now"
-            found.warnings.append(f"{policy.label} {verb}: {policy.broken}")

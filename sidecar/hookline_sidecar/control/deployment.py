@@ -16,6 +16,7 @@ from hookline_artifacts.errors import FetchError, LoadError
 from hookline_runtime.guest.compiler import Job
 from hookline_runtime.host import kv_initial
 from hookline_runtime.host.cache import wanted_sizes
+from hookline_sidecar.control.steps import Steps
 from hookline_sidecar.control.workers import LoadRefusedError
 from hookline_sidecar.messages import LoadRefused
 
@@ -68,6 +69,8 @@ class Deployment:
         """The source's word for it, where it differs at most by what failed; else the bundle's version."""
         self.changes = 0
         """Bundles that replaced another one."""
+        self.steps: dict[str, Steps] = {}
+        """How each plugin of the running bundle got to the workers."""
         self.mended = 0
         """Compiled modules that were refused and made again."""
         self._state = state
@@ -140,9 +143,15 @@ class Deployment:
 
         Raises LoadRefusedError, and then they run what they ran.
         """
-        before = await self._prepare(bundle)
-        await self._write_initial_keys(bundle)
-        await self._workers.commit()
+        steps = Steps()
+        with steps.taken("prepare"):
+            before = await self._prepare(bundle)
+            await self._write_initial_keys(bundle)
+        with steps.taken("switch"):
+            await self._workers.commit()
+        new = {entry.name for entry in self._new_in(bundle)}
+        self.steps = {each.name: steps if each.name in new else self.steps.get(each.name, steps)
+                      for each in bundle.plugins}  # fmt: skip
         self._compiled_again.clear()
         if self.bundle is not None:
             self.changes += 1

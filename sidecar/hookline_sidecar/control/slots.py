@@ -19,6 +19,7 @@ from hookline_artifacts import patience
 from hookline_artifacts.errors import LoadError, VerifyError
 from hookline_runtime.guest.compiler import Compiler, Job
 from hookline_sidecar.control.sources.source import Wanted
+from hookline_sidecar.control.steps import Steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -46,6 +47,8 @@ class Slot:
     attempts: int = 0
     pause: float | None = None
     """Seconds until the source is asked again; None where only a change helps."""
+    steps: Steps = field(default_factory=Steps, repr=False)
+    """Its fetch and its compilation, as they last were."""
     owed: bool = False
     """Whether its source has to be asked once more: what it was before a change could not be had."""
 
@@ -244,22 +247,25 @@ class Slots(dict[str, Slot]):
         assert wanted.resolve is not None  # noqa: S101 - a slot without it is never begun
         try:
             now = slot.resolved.entry if slot.resolved else self._running(slot.name)
-            resolved = await wanted.resolve(previous=now.artifact if now else None, ask_again=ask_again)
-            await self._compiler.prepare(
-                Job(
-                    wasm=resolved.artifact.path,
-                    sha256=resolved.artifact.sha256,
-                    fuel=resolved.entry.limits.fuel is not None,
-                    schema=None if wanted.checked else resolved.description.config_schema,
-                    config=resolved.entry.config,
-                    secret_paths=resolved.entry.secret_paths,
-                    plugin=slot.name,
-                )
+            slot.steps.clear()
+            with slot.steps.taken("fetch"):
+                resolved = await wanted.resolve(previous=now.artifact if now else None, ask_again=ask_again)
+            job = Job(
+                wasm=resolved.artifact.path,
+                sha256=resolved.artifact.sha256,
+                fuel=resolved.entry.limits.fuel is not None,
+                schema=None if wanted.checked else resolved.description.config_schema,
+                config=resolved.entry.config,
+                secret_paths=resolved.entry.secret_paths,
+                plugin=slot.name,
             )
+            with slot.steps.taken("compile"):
+                await self._compiler.prepare(job)
             if resolved.wants_self_test:
-                await self._self_tests.hold(
-                    resolved.entry, resolved.artifact.path, hooks=resolved.info.hooks, asks=resolved.asks
-                )
+                with slot.steps.taken("self-test"):
+                    await self._self_tests.hold(
+                        resolved.entry, resolved.artifact.path, hooks=resolved.info.hooks, asks=resolved.asks
+                    )
             slot.loaded(resolved)
             self.judge(slot)
             if ask_again or now is None:

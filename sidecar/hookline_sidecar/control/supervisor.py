@@ -246,6 +246,7 @@ class Supervisor:
                     resolved=slot.resolved,
                     failure=self._problems.get(name) or slot.failure,
                     rolled_back=slot.refused.rolled_back if slot.refused else None,
+                    steps=(*slot.steps.values(), *self._deployment.steps.get(name, {}).values()),
                 )
                 for name, slot in sorted(self._slots.items())
             ),

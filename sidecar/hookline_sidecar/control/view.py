@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from hookline_artifacts.resolve import Resolved
     from hookline_sidecar.control.rows import Rows
     from hookline_sidecar.control.sources.source import Link, Problem
+    from hookline_sidecar.control.steps import Step
     from hookline_sidecar.messages import PluginFacts
 
 
@@ -74,6 +75,8 @@ class WantedPlugin:
     failure: LoadFailure | None
     rolled_back: RolledBack | None
     """Why what resolved does not run here: it failed on probation."""
+    steps: tuple[Step, ...] = ()
+    """How it gets to the workers, as far as it got."""
 
 
 @dataclass(frozen=True, kw_only=True)

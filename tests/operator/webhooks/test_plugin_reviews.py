@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from admission_reviews import SETTINGS, ask, review
 from hookline_api.resources import Permission
+from hookline_artifacts.judging.plugins import judge
 from hookline_operator.webhooks import admission
 from hookline_operator.webhooks.admission import VALIDATE_PATH, Lack, routes
-from hookline_operator.webhooks.judge import judge
 
 SPEC = {"source": {"oci": {"reference": "registry.example/plugin:1"}}}
 DISABLED = {"host": "db.shop", "database": "d", "user": "u", "tls": {"mode": "Disable"}}

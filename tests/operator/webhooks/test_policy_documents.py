@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from admission_reviews import SETTINGS, ask, review
 from hookline_api.policies import PluginTrustPolicySpec
+from hookline_artifacts.judging.policies import judge_policy
 from hookline_operator.webhooks.admission import routes
 from hookline_operator.webhooks.dry_run import PATH, secret_path
-from hookline_operator.webhooks.policies import judge_policy
 from public_keys import p256, pem, private_pem
 
 KEY = p256()

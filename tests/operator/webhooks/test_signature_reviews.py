@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from admission_reviews import ask, review
+from hookline_artifacts.judging.plugins import judge
 from hookline_operator.webhooks.admission import VALIDATE_PATH
-from hookline_operator.webhooks.judge import judge
 from public_keys import SMALL_ORDER, dsa_key, ed, off_the_curve, p256, pem, private_pem, raw, short_rsa
 
 ONE, TWO = p256(), p256()

@@ -44,6 +44,7 @@ def _plugin(view: View, plugin: WantedPlugin, *, is_folder: bool) -> dict[str, A
         "manifest": plugin.file or (entry.origin if entry and is_folder else None),
         "state": view.state_of(plugin),
         "failure": plugin.failure.model_dump() if plugin.failure else None,
+        "steps": [{"name": each.name, "at": each.at, "seconds": each.seconds, "ok": each.ok} for each in plugin.steps],
         "revision": entry.revision if entry else None,
         "probation": name in view.on_probation,
         "rolled_back": plugin.rolled_back.model_dump(mode="json", by_alias=True) if plugin.rolled_back else None,

@@ -11,18 +11,23 @@ import orjson
 from pydantic import ValidationError
 
 from hookline_api import sentences
-from hookline_api.policies import PluginTrustPolicy
+from hookline_api.policies import PluginTrustPolicy, PluginTrustPolicySpec
 from hookline_api.text import found
-from hookline_operator.cluster.policies import read_spec
-from hookline_operator.webhooks.judge import selector_problems
-from hookline_operator.webhooks.signers import impossible, judge_signatures
+from hookline_artifacts.judging.plugins import selector_problems
+from hookline_artifacts.judging.signers import Findings, impossible, judge_signatures
+from hookline_artifacts.trust.policy import asked_by, forbidden
 
 if TYPE_CHECKING:
-    from hookline_api.policies import PluginTrustPolicySpec
+    from collections.abc import Sequence
+
+    from hookline_api.resources import WasmPlugin
+    from hookline_artifacts.trust.policy import Policy
 
 Json = dict[str, Any]
 
 _MAX_WARNINGS: Final = 5
+_MAX_SPEC: Final = 512 * 1024
+"""Bytes of JSON. A policy that names 64 of everything has less."""
 _ASKS: Final = (
     "sources", "repositories", "tags", "signatures", "minimumVersions", "permissions", "permissionsPolicies",
     "selfTests", "egress", "dataSources", "stores", "failurePolicies", "limits",
@@ -39,8 +44,43 @@ class PolicyJudgement(NamedTuple):
     """None where it cannot be read."""
 
 
-def judge_policy(document: Json) -> PolicyJudgement:
-    """What is wrong with a policy, what is legal and risky, and its rules where they can be read."""
+def read_spec(spec: Any) -> tuple[PluginTrustPolicySpec | None, str]:
+    """A policy's rules, and one sentence where they are not understood: then there are none.
+
+    A field that is not known is a rule that would not be kept.
+    """
+    try:
+        if len(orjson.dumps(spec)) > _MAX_SPEC:
+            return None, f"it has more than {_MAX_SPEC} bytes"
+        read = PluginTrustPolicySpec.model_validate(spec or {}, extra="forbid", by_alias=True, by_name=False)
+    except ValidationError as error:
+        return None, f"this version of the operator does not understand it: {sentences.first(error)}"
+    except orjson.JSONEncodeError:
+        return None, "it is nested too deeply"
+    return read, ""
+
+
+def judge_by(policies: Sequence[Policy], plugin: WasmPlugin) -> Findings:
+    """What these policies, which apply to it, say of a plugin: of its settings alone, not of its signatures."""
+    said = Findings()
+    asked = asked_by(plugin)
+    for policy in policies:
+        for why in forbidden(policy.spec, asked):
+            if policy.enforced:
+                said.problems.append(f"{policy.label} forbids it: {why}")
+            else:
+                said.warnings.append(f"{policy.label} (Audit) would refuse it: {why}")
+        if policy.broken:  # nobody can mend that in the plugin, and it may be mended any moment
+            verb = "forbids it for now" if policy.enforced else "(Audit) would refuse it for now"
+            said.warnings.append(f"{policy.label} {verb}: {policy.broken}")
+    return said
+
+
+def judge_policy(document: Json, *, local: bool = False) -> PolicyJudgement:
+    """What is wrong with a policy, what is legal and risky, and its rules where they can be read.
+
+    ``local`` says that it is for a sidecar with a folder, whose policies may name files.
+    """
     given = document.get("spec")
     read, problem = read_spec(given)
     if read is None:
@@ -52,7 +92,7 @@ def judge_policy(document: Json) -> PolicyJudgement:
             problems.append(f"spec.repositories[{index}]: {found(pattern)} fits nothing: {why}")
     warnings = _risks(read, given if isinstance(given, dict) else {})
     if read.signatures is not None:
-        signatures = judge_signatures(read.signatures, where="spec.signatures")
+        signatures = judge_signatures(read.signatures, where="spec.signatures", local=local)
         problems += signatures.problems
         warnings += signatures.warnings
     return PolicyJudgement(problems, warnings[:_MAX_WARNINGS], read)

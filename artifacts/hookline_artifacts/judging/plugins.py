@@ -12,13 +12,13 @@ from pydantic import ValidationError
 from hookline_api import json_cost, sentences
 from hookline_api.config import MAX_CONFIG, MAX_CONFIG_VALUES, Config
 from hookline_api.hooks import parse_hook
-from hookline_api.resources import WasmPlugin
+from hookline_api.resources import LocalWasmPlugin, WasmPlugin
 from hookline_api.sources import idle_parts, in_the_clear
 from hookline_api.trust import Verify
 from hookline_artifacts.errors import FetchError
+from hookline_artifacts.judging.signers import Findings, judge_signatures
 from hookline_artifacts.reference import LayoutReference, Reference
 from hookline_artifacts.reference import parse as parse_reference
-from hookline_operator.webhooks.signers import Findings, judge_signatures
 
 Json = dict[str, Any]
 
@@ -40,11 +40,12 @@ class Judgement(NamedTuple):
     """None where it cannot be read."""
 
 
-def judge(document: Json, *, name: str = "unnamed") -> Judgement:
+def judge(document: Json, *, name: str = "unnamed", local: bool = False) -> Judgement:
     """What is wrong with a ``WasmPlugin``, what is legal and risky, and the plugin itself where it can be read.
 
     Each is one sentence that begins with the field's path. Unknown fields are warnings: only a definition that is
     newer than this operator lets them come this far. ``name`` stands in where the document has none yet.
+    ``local`` says that it is for a manifest folder, which may name files.
     """
     metadata = document.get("metadata")
     known = (
@@ -60,15 +61,15 @@ def judge(document: Json, *, name: str = "unnamed") -> Judgement:
     plugin: WasmPlugin | None = None
     problems: list[str] = []
     try:
-        plugin = WasmPlugin.model_validate_json(text, by_alias=True, by_name=False)
+        plugin = _model(local=local).model_validate_json(text, by_alias=True, by_name=False)
         if isinstance(config, dict):
             plugin = _with_config(plugin, config, problems)
     except ValidationError as error:
         problems += map(str, sentences.problems(error))
-    warnings = _unknown_fields(text)
+    warnings = _unknown_fields(text, local=local)
     if isinstance(spec, dict):
-        problems += _more_problems(spec)
-        signatures = _signatures(spec, name=known.get("name", name))
+        problems += _more_problems(spec, local=local)
+        signatures = _signatures(spec, name=known.get("name", name), local=local)
         problems += signatures.problems
         warnings += [*signatures.warnings, *_risks(spec)]
     if plugin is not None:
@@ -107,9 +108,13 @@ def _is_vast(document: Json) -> bool:
     return False
 
 
-def _unknown_fields(text: bytes) -> list[str]:
+def _model(*, local: bool) -> type[WasmPlugin]:
+    return LocalWasmPlugin if local else WasmPlugin
+
+
+def _unknown_fields(text: bytes, *, local: bool) -> list[str]:
     try:
-        WasmPlugin.model_validate_json(text, extra="forbid", by_alias=True, by_name=False)
+        _model(local=local).model_validate_json(text, extra="forbid", by_alias=True, by_name=False)
     except ValidationError as error:
         return [
             f"{where}: this version of Hookline knows no such field, and does nothing with it"
@@ -130,15 +135,15 @@ def _items(node: Any, *names: str) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
-def _more_problems(spec: Json) -> list[str]:
+def _more_problems(spec: Json, *, local: bool) -> list[str]:
     """What the model does not say, because it also reads what machines wrote, and manifest folders."""
     problems = []
-    if _at(spec, "source", "file") is not None:
+    if not local and _at(spec, "source", "file") is not None:
         problems.append("spec.source.file: is for manifest folders only; a cluster has no files")
     reference = _at(spec, "source", "oci", "reference")
     if isinstance(reference, str) and reference:
         try:
-            if isinstance(parse_reference(reference), LayoutReference):
+            if isinstance(parse_reference(reference), LayoutReference) and not local:
                 problems.append("spec.source.oci.reference: oci-layout: is for manifest folders only")
         except FetchError as error:
             problems.append(f"spec.source.oci.reference: {error}")
@@ -164,7 +169,7 @@ def _mirror_problem(mirror: str) -> str:
     return ""
 
 
-def _signatures(spec: Json, *, name: Any) -> Findings:
+def _signatures(spec: Json, *, name: Any, local: bool) -> Findings:
     """What is to be said of ``spec.verify``, as far as it can be read: a document that is wrong elsewhere has it, too.
 
     What keeps it from being read, the model says.
@@ -180,7 +185,7 @@ def _signatures(spec: Json, *, name: Any) -> Findings:
     if _at(spec, "source", "oci") is not None:
         repository = _repository(_at(spec, "source", "oci", "reference"))
     plugin = name if isinstance(name, str) else None
-    return judge_signatures(verify, where="spec.verify", plugin=plugin, repository=repository)
+    return judge_signatures(verify, where="spec.verify", plugin=plugin, repository=repository, local=local)
 
 
 def _repository(reference: Any) -> str | None:

@@ -57,14 +57,14 @@ class _Placed(NamedTuple):
 
 
 def judge_signatures(
-    asked: Signatures, *, where: str, plugin: str | None = None, repository: str | None = None
+    asked: Signatures, *, where: str, plugin: str | None = None, repository: str | None = None, local: bool = False
 ) -> Findings:
     """What is wrong with ``asked``, which stands at ``where``.
 
     ``plugin`` and ``repository`` are those of the one plugin that it is for; the latter is empty for a source that is
-    no registry. Without them it is for any.
+    no registry. Without them it is for any. ``local``: it is for a manifest folder, which may name files.
     """
-    return _Judge(asked, where, plugin, repository).findings()
+    return _Judge(asked, where, plugin, repository, local=local).findings()
 
 
 def impossible(pattern: str) -> str:
@@ -92,8 +92,11 @@ def impossible(pattern: str) -> str:
 class _Judge:
     """One document's ``Signatures``."""
 
-    def __init__(self, asked: Signatures, where: str, plugin: str | None, repository: str | None) -> None:
+    def __init__(
+        self, asked: Signatures, where: str, plugin: str | None, repository: str | None, *, local: bool
+    ) -> None:
         self._asked = asked
+        self._local = local
         self._where = where
         self._plugin = plugin
         self._repository = repository
@@ -159,7 +162,7 @@ class _Judge:
                 self._warn(f"{path}.signedAs[{index}]", "a signature for any repository counts here, too")
 
     def _judge_document(self, document: Document | None, path: str) -> None:
-        if document is not None and document.file is not None:
+        if document is not None and document.file is not None and not self._local:
             self._found.problems.append(f"{path}.file: is for manifest folders only; a cluster has no files")
 
     def _judge_identity(self, identity: KeylessIdentity, path: str) -> None:
