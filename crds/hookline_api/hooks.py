@@ -150,6 +150,8 @@ class AuthenticateInput(_Shape):
     password: str | None = None
     client_ip: Text = ""
     database: str | None = None
+    hook_context: HookContext = Field(default_factory=HookContext)
+    """Its ``request_id`` is the header ``x-request-id`` where the proxy names it there alone."""
 
 
 class Outcome(_Shape):

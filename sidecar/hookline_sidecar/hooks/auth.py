@@ -65,7 +65,8 @@ class Question:
             self.unclear = True
             self.reply = question.unclear(error)
             return
-        self._hook, self._data = Hook.AUTHENTICATE, question.authentication(self._headers, self._client_ip)
+        self._hook = Hook.AUTHENTICATE
+        self._data = question.authentication(self._headers, self._client_ip, self._request_id)
 
     @classmethod
     def of_head(cls, proxy: ProxyHeaders, head: Head) -> Question:

@@ -10,7 +10,7 @@ import binascii
 import functools
 import re
 import urllib.parse
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
@@ -73,7 +73,7 @@ def read_subrequest(
     return verb, path, headers, request_id_of(headers.get("x-request-id")), client_address(proxy, headers)
 
 
-def authentication(headers: dict[str, str], client_ip: str | None) -> bytes:
+def authentication(headers: dict[str, str], client_ip: str | None, request_id: str) -> bytes:
     """The input of ``authenticate``: every field of the contract, in its order."""
     username, password = "", None
     authorization = headers.get("authorization")
@@ -85,31 +85,37 @@ def authentication(headers: dict[str, str], client_ip: str | None) -> bytes:
         "password": password,
         "client_ip": client_ip or "",
         "database": None,
+        "hook_context": _context(request_id, None, {} if client_ip is None else {"client_ip": client_ip}),
     }
     return orjson.dumps(asked)
 
 
 def authorization(method: str | None, path: str | None, request_id: str, client_ip: str | None, who: Who) -> bytes:
     """The input of ``authorize``: every field of the contract, in its order."""
-    context = {
-        "request_id": request_id,
-        "client_id": None,
-        "identity": who.username,
-        "database": None,
-        "branch": None,
-        "attributes": who.attributes if client_ip is None else {"client_ip": client_ip, **who.attributes},
-    }
+    attributes = who.attributes if client_ip is None else {"client_ip": client_ip, **who.attributes}
     asked = {
         "query": "",
         "normalized": "",
         "tables": (),
         "is_read_only": method in _SAFE,
-        "hook_context": context,
+        "hook_context": _context(request_id, who.username, attributes),
         "identity": who.identity,
         "action": method or "",
         "resource": path or "",
     }
     return orjson.dumps(asked)
+
+
+def _context(request_id: str, identity: str | None, attributes: dict[str, str]) -> dict[str, Any]:
+    """The ``hook_context``: every field of the contract, in its order."""
+    return {
+        "request_id": request_id,
+        "client_id": None,
+        "identity": identity,
+        "database": None,
+        "branch": None,
+        "attributes": attributes,
+    }
 
 
 def read_who(decision: bytes) -> Who:
