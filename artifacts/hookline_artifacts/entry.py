@@ -84,6 +84,7 @@ def make_entry(
         limits=spec.limits,
         isolation=spec.isolation,
         observers=spec.observers,
+        auth=spec.auth,
         failure_policy=spec.failure_policy,
         mode=spec.mode,
         probation=spec.rollout.probation,

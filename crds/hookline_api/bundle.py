@@ -23,6 +23,7 @@ from hookline_api.config import Config
 from hookline_api.hooks import Hook
 from hookline_api.outbound import MAX_EGRESS, EgressRule, Outbound
 from hookline_api.resources import (
+    Auth,
     FailurePolicy,
     Isolation,
     KvSettings,
@@ -43,7 +44,7 @@ _SHORTEST_SECRET: Final = 4
 """Characters. To take out a shorter one would spoil every text, and show by what is missing what it is."""
 
 _CAME_LATER: Final[dict[str, Any]] = {
-    "observers": Observers(), "kv": KvSettings(), "seal": None, "data_sources": [], "caches": [], "credentials": {},
+    "observers": Observers(), "auth": Auth(), "kv": KvSettings(), "seal": None, "data_sources": [], "caches": [], "credentials": {},
 }  # fmt: skip
 """Fields of ``BundlePlugin`` that an older operator or sidecar does not know, and what they say by default."""
 _CAME_LATER_WITHIN: Final[tuple[tuple[str, str, Any], ...]] = (
@@ -130,6 +131,7 @@ class BundlePlugin(Outbound):
     limits: Limits = Limits()
     isolation: Isolation = Isolation()
     observers: Observers = Observers()
+    auth: Auth = Auth()
     failure_policy: FailurePolicy = FailurePolicy()
     mode: Literal["Enforce", "Shadow"] = "Enforce"
     probation: Probation = Probation()
