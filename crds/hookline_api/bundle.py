@@ -60,6 +60,8 @@ each plugin another one."""
 
 LoadCause = Literal["fetch", "verify", "config"]
 CallCause = Literal["trap", "timeout", "result", "overload", "store"]
+Stage = Literal["fetching", "compiling"]
+"""What is done with a module before anybody can call it. fetching: until it is here, checked and admitted."""
 
 
 MAX_ASKS: Final = 64
@@ -99,6 +101,8 @@ class LoadFailure(Resource):
     cause: LoadCause
     message: str
     """One sentence: what happened, why, and what to do."""
+    stage: Stage | None = None
+    """Set where nothing has failed: it is loaded for the first time, and this is as far as it is."""
 
 
 class BundlePlugin(Outbound):

@@ -33,9 +33,9 @@ from hookline_runtime.host import recursion
 from hookline_runtime.plugin.backlog import Asker, GoneError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from hookline_api.bundle import BundlePlugin
+    from hookline_api.bundle import BundlePlugin, LoadFailure, Stage
     from hookline_runtime.plugin.hook import PluginHook
     from hookline_runtime.plugin.plugin import Plugin
 
@@ -124,6 +124,7 @@ class Way:
 
 TELLING: Final = b',"tell_reason":true'
 """In what ``decide`` gives: the client may read the plugin's words. No plugin can write it: its own fields are read."""
+_DONE: Final[dict[Stage, str]] = {"fetching": "fetched", "compiling": "compiled"}
 _NOT_ASKED: Final = _NotAsked()
 Opinion = Answer | CallError | None
 Verdict = tuple[bytes, bytes]
@@ -153,6 +154,8 @@ class Chains:
         self._plugins = [link.plugin for link in links if link.plugin is not None]
         for plugin in self._plugins:
             plugin.hold()
+        self._failures: dict[str, LoadFailure] = {}
+        """Why plugins are not there, where that is not what their entries say."""
         self._under_way = 0
         self._retired = False
         self._deciding: dict[Hook, Choice[_Asked]] = {}
@@ -190,6 +193,10 @@ class Chains:
         after_answer = asked[0].signature if RULES[hook] in (first, deny_wins) else None
         no_opinion = NOBODY[hook] + self._nobody if hook is not Hook.CACHE_SET else None
         return _Alone(asked[0], asked[0].plugin, asked[0].hook, after_answer, no_opinion)
+
+    def blame(self, failures: Mapping[str, LoadFailure]) -> None:
+        """Why plugins are not there, by their names, instead of what their entries say."""
+        self._failures = dict(failures)
 
     def has_deciders(self, hook: Hook) -> bool:
         """Whether any plugin may decide this hook."""
@@ -429,8 +436,10 @@ class Chains:
         return self._closed(call, link, error.cause, f"plugin '{link.name}' failed ({error.cause})")
 
     def _not_there(self, call: Call, link: _Asked) -> Verdict:
-        failure = link.entry.failure
+        failure = self._failures.get(link.name, link.entry.failure)
         cause = failure.cause if failure else "fetch"
+        if failure is not None and failure.stage is not None:  # nothing has failed: to ask again in a while will help
+            return self._closed(call, link, cause, f"plugin '{link.name}' is being {_DONE[failure.stage]}; ask again")
         return self._closed(call, link, cause, f"plugin '{link.name}' is not loaded ({cause})")
 
     def _closed(self, call: Call, link: _Asked, cause: str, message: str) -> Verdict:

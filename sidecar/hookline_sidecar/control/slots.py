@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hookline_api.abi import permission_warning
-from hookline_api.bundle import BundlePlugin, LoadFailure
+from hookline_api.bundle import BundlePlugin, LoadFailure, Stage
+from hookline_api.quantities import format_size
 from hookline_api.standing import placeholder_of
 from hookline_artifacts import patience
 from hookline_artifacts.errors import LoadError, VerifyError
@@ -38,6 +40,8 @@ class Slot:
     """The wanted key that this is about; empty to resolve anew."""
     resolved: Resolved | None = None
     failure: LoadFailure | None = None
+    stage: Stage = "fetching"
+    """How far it is, while its task runs."""
     refused: RolledBackPlugin | None = None
     """Why what resolved is not to run here: it failed on probation."""
     task: asyncio.Task[None] | None = field(default=None, repr=False)
@@ -120,6 +124,7 @@ class Slots(dict[str, Slot]):
         refused: Callable[[BundlePlugin, str], RolledBackPlugin | None],
         settled: Callable[[], None],
     ) -> None:
+        """``settled`` is called where one has another stage, too."""
         super().__init__()
         self._compiler = compiler
         self._running = running
@@ -242,17 +247,7 @@ class Slots(dict[str, Slot]):
         try:
             now = slot.resolved.entry if slot.resolved else self._running(slot.name)
             resolved = await wanted.resolve(previous=now.artifact if now else None, ask_again=ask_again)
-            await self._compiler.prepare(
-                Job(
-                    wasm=resolved.artifact.path,
-                    sha256=resolved.artifact.sha256,
-                    fuel=resolved.entry.limits.fuel is not None,
-                    schema=None if wanted.checked else resolved.description.config_schema,
-                    config=resolved.entry.config,
-                    secret_paths=resolved.entry.secret_paths,
-                    plugin=slot.name,
-                )
-            )
+            await self._compile(slot, resolved, checked=wanted.checked)
             slot.loaded(resolved)
             self.judge(slot)
             if ask_again or now is None:
@@ -264,8 +259,30 @@ class Slots(dict[str, Slot]):
             # Without its text, which may quote anything: the status of the plugin is read by many.
             slot.fail(VerifyError(f"the sidecar failed: {type(error).__name__}; its log says more"))
         slot.task = None
+        slot.stage = "fetching"
         self._plan(slot)
         self._on_settled()
+
+    async def _compile(self, slot: Slot, resolved: Resolved, *, checked: bool) -> None:
+        """Make its compiled form where there is none, and say so. Raises LoadError."""
+        fuel, begin = resolved.entry.limits.fuel is not None, None
+        if not await asyncio.to_thread(self._compiler.has, resolved.artifact.sha256, fuel=fuel):
+            slot.stage, begin = "compiling", time.monotonic()
+            log.info("plugin '%s': compiling its module of %s", slot.name, format_size(resolved.artifact.size))
+            self._on_settled()
+        await self._compiler.prepare(
+            Job(
+                wasm=resolved.artifact.path,
+                sha256=resolved.artifact.sha256,
+                fuel=fuel,
+                schema=None if checked else resolved.description.config_schema,
+                config=resolved.entry.config,
+                secret_paths=resolved.entry.secret_paths,
+                plugin=slot.name,
+            )
+        )
+        if begin is not None:
+            log.info("plugin '%s': compiled in %.1f s", slot.name, time.monotonic() - begin)
 
     def _plan(self, slot: Slot) -> None:
         """Ask the source again: after a failure, or when the time of a tracked tag is over."""

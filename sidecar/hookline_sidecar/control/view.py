@@ -16,7 +16,7 @@ from hookline_api.sentences import first_load_choice
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
+    from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure, Stage
     from hookline_api.distribution import HookHealth, PluginState, RolledBack
     from hookline_artifacts.resolve import Resolved
     from hookline_sidecar.control.rows import Rows
@@ -74,6 +74,8 @@ class WantedPlugin:
     failure: LoadFailure | None
     rolled_back: RolledBack | None
     """Why what resolved does not run here: it failed on probation."""
+    stage: Stage | None = None
+    """How far it is, while it is fetched and compiled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,7 +151,7 @@ class View:
                 why = "it is not loaded"
                 if entry.failure:
                     why = f"cause {entry.failure.cause}" if in_our_words else entry.failure.message
-                    choice = first_load_choice(entry.failure.cause)
+                    choice = first_load_choice(entry.failure.cause) if entry.failure.stage is None else ""
                     why = f"{why}; {choice}" if choice else why
                 reasons.append(f"plugin '{entry.name}' fails closed: {why}")
         return reasons
