@@ -14,6 +14,7 @@ from hookline_api.abi import ungranted_imports
 from hookline_api.bundle import MAX_ASKS, BundleArtifact, BundlePlugin
 from hookline_api.outbound import references
 from hookline_api.resources import LocalSource, OCISource, Source, WasmPlugin, grants
+from hookline_api.text import listed
 from hookline_artifacts.beside import signatures_beside
 from hookline_artifacts.entry import (
     Settings,
@@ -35,6 +36,7 @@ from hookline_artifacts.login.keychain import MAX_SECRETS
 from hookline_artifacts.module.describe import PluginDescription
 from hookline_artifacts.module.inspection import ModuleInfo, inspect_file
 from hookline_artifacts.net.urls import foreign, shown
+from hookline_artifacts.objects import without_key
 from hookline_artifacts.reference import Reference, parse
 from hookline_artifacts.threads import in_thread
 from hookline_artifacts.trust.evidence import Evidence
@@ -266,7 +268,7 @@ async def fetch(
     assert reference is not None  # noqa: S101 - the model has exactly one source
     data = await objects.config_map(namespace, reference.name)
     if data is None or reference.key not in data:
-        raise FetchError(f"there is no ConfigMap '{reference.name}' with the key '{reference.key}'")
+        raise FetchError(without_key("ConfigMap", reference.name, reference.key, data))
     return f"configmap:{reference.name}/{reference.key}", await fetcher.fetch_bytes(data[reference.key], owner=owner)
 
 
@@ -301,16 +303,22 @@ async def registry_access(
     configs = []
     own = [reference.name for reference in source.pull_secrets]
     for name in itertools.islice(dict.fromkeys([*own, *more]), MAX_SECRETS + 1):  # of one more, the keychain tells
-        secret = await objects.secret(namespace, name) or {}
+        data = await objects.secret(namespace, name)
+        secret = data or {}
         bare = _DOCKER_CONFIG not in secret and _DOCKER_CFG in secret
         document = secret.get(_DOCKER_CFG if bare else _DOCKER_CONFIG)
         if document is not None or name in own:
-            configs.append(PullSecret(name=name, namespace=namespace, document=document, bare=bare))
+            configs.append(
+                PullSecret(
+                    name=name, namespace=namespace, document=document, bare=bare,
+                    keys=listed(secret) if data is not None and document is None else "",
+                )
+            )  # fmt: skip
     ca_pem = None
     if source.ca_config_map is not None:
         data = await objects.config_map(namespace, source.ca_config_map.name)
         if data is None or "ca.crt" not in data:
-            raise FetchError(f"there is no ConfigMap '{source.ca_config_map.name}' with the key 'ca.crt'")
+            raise FetchError(without_key("ConfigMap", source.ca_config_map.name, "ca.crt", data))
         ca_pem = data["ca.crt"].decode(errors="replace")
     return RegistryAccess(dockerconfigs=tuple(configs), ca_pem=ca_pem)
 
@@ -332,7 +340,7 @@ async def settings(plugin: WasmPlugin, objects: Objects) -> Settings:
             kind, name = "ConfigMap", each.config_map_ref.name
             data = await objects.config_map(plugin.metadata.namespace, name)
         if data is None or each.key not in data:
-            raise ConfigError(f"configFrom '{each.path}': there is no {kind} '{name}' with the key '{each.key}'")
+            raise ConfigError(f"configFrom '{each.path}': {without_key(kind, name, each.key, data)}")
         lay_over(laid, each.path, data[each.key])
     credentials = await _credentials(plugin, objects)
     return Settings(config=whole_config(laid), secret_paths=secret_paths, credentials=credentials)

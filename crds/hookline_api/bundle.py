@@ -44,7 +44,8 @@ _SHORTEST_SECRET: Final = 4
 """Characters. To take out a shorter one would spoil every text, and show by what is missing what it is."""
 
 _CAME_LATER: Final[dict[str, Any]] = {
-    "observers": Observers(), "auth": Auth(), "kv": KvSettings(), "seal": None, "data_sources": [], "caches": [], "credentials": {},
+    "observers": Observers(), "auth": Auth(), "kv": KvSettings(), "seal": None, "data_sources": [], "caches": [],
+    "credentials": {},
 }  # fmt: skip
 """Fields of ``BundlePlugin`` that an older operator or sidecar does not know, and what they say by default."""
 _CAME_LATER_WITHIN: Final[tuple[tuple[str, str, Any], ...]] = (

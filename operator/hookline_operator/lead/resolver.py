@@ -395,6 +395,8 @@ class Resolver:
             async with self._checks:
                 schema, made = resolved.description.config_schema, resolved.entry
                 await check_apart(made.config, schema, secret_paths=made.secret_paths)
+        for note in resolved.description.notes:
+            log.warning("plugin '%s/%s': %s", *plugin.key, note)
         found = resolved.trust
         self._count(found, policies)
         assert resolved.entry.artifact is not None  # noqa: S101 - what is resolved has one

@@ -79,8 +79,9 @@ class Slot:
                 "plugin '%s' asks for permissions that it is not granted: %s",
                 self.name, ", ".join(resolved.ungranted),
             )  # fmt: skip
+        unread = resolved.description.notes
         for note in resolved.notes:
-            log.info("plugin '%s': %s", self.name, note)
+            log.log(logging.WARNING if note in unread else logging.INFO, "plugin '%s': %s", self.name, note)
 
     def fail(self, error: LoadError) -> None:
         """Take down why it cannot be loaded, say it once, and when to try again."""

@@ -31,7 +31,7 @@ _REASON: Final = "X-Hookline-Reason"
 _MAX_REASON: Final = 256
 """Characters of a plugin's words that a client is told."""
 _NOT_IN_DESCRIPTION: Final = re.compile(r"[^ !#-\[\]-~]")
-"""What no ``error_description`` may hold (RFC 6750, section 3): quotation marks, backslashes, all but printable ASCII."""
+"""What no ``error_description`` holds (RFC 6750, section 3): quotation marks, backslashes, all but printable ASCII."""
 _MAX_KNOWN: Final = 512
 _MAX_KNOWN_BYTES: Final = 1024
 _AS_IT_IS: Final = re.compile(r"[ !#$&-~\"\\]*")

@@ -220,8 +220,8 @@ def test_a_field_that_is_no_part_of_an_input_is_never_looked_into(value):
 
 @pytest.mark.parametrize(
     ("context", "field"),
-    [(5, "hook_context"), ({"request_id": 5}, "hook_context.request_id"), ({"attributes": []}, "hook_context.attributes"),
-     ({"request_id": "x" * 257}, "hook_context.request_id")],
+    [(5, "hook_context"), ({"request_id": 5}, "hook_context.request_id"),
+     ({"attributes": []}, "hook_context.attributes"), ({"request_id": "x" * 257}, "hook_context.request_id")],
 )  # fmt: skip
 def test_the_context_of_an_authentication_is_checked_as_any_other(context, field):
     """A guest that reads a request id there finds text."""

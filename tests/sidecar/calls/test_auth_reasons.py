@@ -73,7 +73,7 @@ def test_nothing_is_told_unless_the_resource_says_so_and_the_words_are_the_plugi
     "words",
     [
         "a\r\nX-Hookline-Roles: admin", "a\n\nbody", "a\0b\x1b[2J", 'a", error="none', "a\\", 'a\\"b', "<script>&'",
-        "é ü ☃ \U0001f600", "\u2028\u202e", "x" * 10_000, "\U0001f600" * 10_000, "%0d%0a", "a, Basic realm=\"x\"",
+        "é ü ☃ \U0001f600", "\u2028\u202e", "x" * 10_000, "\U0001f600" * 10_000, "%0d%0a", 'a, Basic realm="x"',
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("headers", [TOKEN, BASIC, {}], ids=["token", "basic", "nothing"])
@@ -86,7 +86,9 @@ def test_no_words_forge_a_header_a_parameter_or_markup(hook, headers, words):
     assert not set(reason) & set("\"'<>&\\")
     assert urllib.parse.unquote(reason) == " ".join(words[:256].split())
     challenge = given.get("WWW-Authenticate", "Bearer")
-    assert re.fullmatch(r'Bearer( error="[a-z_]+", error_description="[ !#-\[\]-~]{1,256}")?|Basic realm="hookline"', challenge)
+    assert re.fullmatch(
+        r'Bearer( error="[a-z_]+", error_description="[ !#-\[\]-~]{1,256}")?|Basic realm="hookline"', challenge
+    )
 
 
 @pytest.mark.parametrize("words", ["", " \r\n\t ", None])

@@ -42,7 +42,7 @@ async def test_a_slot_says_whether_it_fetches_or_compiles(tmp_path, guests):
         artifact=kept, info=inspect_file(module), description=PluginDescription(), hooks=(),
     )  # fmt: skip
 
-    async def resolve(*, previous, ask_again):
+    async def resolve(**_):
         await fetched.wait()
         return resolved
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from waiting import PATIENCE_S
+from waiting import PATIENCE_S, until_true
 
 QUERY = {"query": "select 1"}
 NOWHERE = {"file": {"path": "nowhere.wasm"}}
@@ -110,7 +110,7 @@ async def test_calls_meanwhile_hear_that_it_is_being_fetched_and_then_why_it_can
     """Of a plugin that is loaded for the first time nothing has failed yet; what runs says so, and so does the log."""
     asked, answer = asyncio.Event(), asyncio.Event()
 
-    async def slow(request):
+    async def slow(_):
         asked.set()
         await answer.wait()
         return web.Response(status=404)
@@ -135,9 +135,11 @@ async def test_calls_meanwhile_hear_that_it_is_being_fetched_and_then_why_it_can
         assert "refusing in place of guard (fetching)" in sidecar.log
         answer.set()
         await asyncio.to_thread(sidecar.wait_plugin, "guard", failure=bool)
-        async with asyncio.timeout(PATIENCE_S):
-            while "is not loaded (fetch)" not in (await sidecar.ask("pre_query", QUERY))["value"]:
-                await asyncio.sleep(0.05)
+
+        async def is_told():
+            return "is not loaded (fetch)" in (await sidecar.ask("pre_query", QUERY))["value"]
+
+        await until_true(is_told, "the workers were told why")
     finally:
         answer.set()
         await runner.cleanup()
