@@ -29,7 +29,7 @@ from hookline_artifacts.entry import (
     own_config,
     whole_config,
 )
-from hookline_artifacts.errors import ConfigError, FetchError, VerifyError
+from hookline_artifacts.errors import ConfigError, FetchError, VerifyError, about
 from hookline_artifacts.login.access import RegistryAccess
 from hookline_artifacts.login.credentials import PullSecret
 from hookline_artifacts.login.keychain import MAX_SECRETS
@@ -121,16 +121,17 @@ async def resolve(
         trial, plugin, fetcher, objects, digest=digest, previous=previous, kept=kept, base=base, access=access,
         prove=prove,
     )  # fmt: skip
-    _check_sha256(plugin, artifact)
-    info, description, believed = await told(artifact, whole=trial.covers_package)
-    asks = sorted({*believed.permissions, *info.permissions})
-    trial.check_version(believed.version, artifact.digest, previous)
-    trial.check_permissions(asks, previous)
-    found = _found(artifact, reference, believed, asks).model_copy(update={"evidence": trial.file})
-    hooks = called_hooks(plugin, description, info)
-    made = make_entry(plugin, found, hooks=hooks, settings=given, origin=origin, key=key)
-    check_entry(made, info)
-    check_permissions(plugin, made, info)
+    with about(artifact.digest):
+        _check_sha256(plugin, artifact)
+        info, description, believed = await told(artifact, whole=trial.covers_package)
+        asks = sorted({*believed.permissions, *info.permissions})
+        trial.check_version(believed.version, artifact.digest, previous)
+        trial.check_permissions(asks, previous)
+        found = _found(artifact, reference, believed, asks).model_copy(update={"evidence": trial.file})
+        hooks = called_hooks(plugin, description, info)
+        made = make_entry(plugin, found, hooks=hooks, settings=given, origin=origin, key=key)
+        check_entry(made, info)
+        check_permissions(plugin, made, info)
     return Resolved(
         entry=made, artifact=artifact, info=info, description=description, hooks=hooks, trust=trial.result(),
         notes=(*description.notes, *notes_on(plugin, description, info), *trial.notes),
@@ -208,16 +209,18 @@ async def tried(
     evidence = None
     if source.oci is not None and access is not None and trial.wants_signatures:
         digest = digest or await fetcher.resolve(source.oci, access=access, base=base)
-        evidence = await in_thread(trial.enough, kept, digest, previous)
-        evidence = evidence or await _signatures(trial, source.oci, digest, fetcher, access=access, base=base)
-        await in_thread(trial.check_beside, evidence)
+        with about(digest):
+            evidence = await in_thread(trial.enough, kept, digest, previous)
+            evidence = evidence or await _signatures(trial, source.oci, digest, fetcher, access=access, base=base)
+            await in_thread(trial.check_beside, evidence)
     reference, artifact = await fetch(plugin, fetcher, objects, digest=digest, base=base, access=access, prove=prove)
     if source.oci is None and trial.wants_signatures:
         beside = await signatures_beside(
             source, trial.kinds, fetcher=fetcher, objects=objects, namespace=plugin.metadata.namespace, base=base
         )
         evidence = Evidence(digest=artifact.digest, signatures=tuple(beside))
-    await in_thread(trial.check_artifact, evidence, artifact)
+    with about(artifact.digest):
+        await in_thread(trial.check_artifact, evidence, artifact)
     return reference, artifact
 
 
@@ -253,12 +256,15 @@ async def fetch(
     if source.oci is not None:
         if access is None:
             access = await registry_access(source.oci, namespace, objects)
-        artifact = await fetcher.fetch_oci(
-            source.oci, digest=digest, access=access, base=base, prove=prove, owner=owner
-        )
+        digest = digest or await fetcher.resolve(source.oci, access=access, base=base)
+        with about(digest):
+            artifact = await fetcher.fetch_oci(
+                source.oci, digest=digest, access=access, base=base, prove=prove, owner=owner
+            )
         return source.oci.reference, artifact
     if source.http is not None:
-        artifact = await fetcher.fetch_http(source.http, prove=prove, owner=owner)
+        with about(f"sha256:{source.http.sha256}"):
+            artifact = await fetcher.fetch_http(source.http, prove=prove, owner=owner)
         return shown(foreign(source.http.url)), artifact
     if isinstance(source, LocalSource) and source.file is not None:
         if base is None:

@@ -104,6 +104,8 @@ class LoadFailure(Resource):
     """One sentence: what happened, why, and what to do."""
     stage: Stage | None = None
     """Set where nothing has failed: it is loaded for the first time, and this is as far as it is."""
+    digest: str | None = None
+    """Of the artifact that failed, where that was known."""
 
 
 class BundlePlugin(Outbound):

@@ -50,7 +50,7 @@ def listed(names: Iterable[str], most: int = 8) -> str:
 
 
 def did_you_mean(word: Any, choices: Iterable[str]) -> str:
-    """``(did you mean kv.read?)`` with a space in front, where the word is nearly one of the choices; else the empty text."""
+    """``(did you mean kv.read?)`` with a space in front, where the word is nearly one of the choices; else nothing."""
     if not isinstance(word, str) or not 0 < len(word) <= _NAME:
         return ""
     plain = {_SEPARATORS.sub("", each.lower()): each for each in choices}

@@ -87,7 +87,7 @@ class Slot:
         """Take down why it cannot be loaded, say it once, and when to try again."""
         if self.failure is None or self.failure.message != str(error):
             log.warning("plugin '%s' cannot be loaded (%s): %s", self.name, error.cause, error)
-        self.failure = LoadFailure(cause=error.cause, message=str(error))
+        self.failure = LoadFailure(cause=error.cause, message=str(error), digest=error.digest)
         self.attempts += 1
         self.pause = patience.pause(error, self.attempts)
 

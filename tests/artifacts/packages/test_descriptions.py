@@ -67,7 +67,7 @@ type = "object"
 
 
 def test_all_forms_say_the_same():
-    """A custom section, the three packed manifests, and an annotation that holds JSON; of a hook that is none, a note."""
+    """A custom section, the three packed manifests, an annotation that holds JSON; a note of a hook that is none."""
     document = json.dumps(AS_JSON)
     for found, origin in (
         (PluginDescription.from_json(document.encode()), "the section hookline.plugin"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -275,3 +276,16 @@ async def test_a_section_that_cannot_be_read_is_noted_and_keeps_nothing_from_run
 async def test_a_section_writes_no_notes_of_its_own(resolved):
     """They are Hookline's words about it."""
     assert (await resolved(module(description={"notes": ["all is well\n\x1b[2J"]}))).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "spec"),
+    [(module(), {"sha256": "0" * 64}), (b"no module", {}), (module(), {"hooks": ["route"]}),
+     (module(("env", "kv_get")), {})],
+    ids=["other bytes", "no module", "hooks that it has not", "not granted"],
+)  # fmt: skip
+async def test_what_failed_is_told_by_its_digest(resolved, content, spec):
+    """Which of the versions that a tag has meant it is about: the status has it."""
+    with pytest.raises(LoadError) as caught:
+        await resolved(content, **spec)
+    assert caught.value.digest == f"sha256:{hashlib.sha256(content).hexdigest()}"

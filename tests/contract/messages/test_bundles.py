@@ -22,7 +22,8 @@ def _plugin(name: str = "p", **fields: object) -> BundlePlugin:
         {"config": {"a": "1"}}, {"secretPaths": ["a"]}, {"permissions": ["crypto"]}, {"limits": {"timeout": "1s"}},
         {"limits": {"fuel": 5}}, {"isolation": {"mode": "Pooled"}}, {"failurePolicy": {"trap": "Open"}},
         {"mode": "Shadow"}, {"egress": ["http://x"]}, {"namespace": "n"},
-        {"observers": {"overflow": "Wait"}}, {"auth": {"tellReason": True}}, {"kv": {"initial": {"k": "v"}}}, {"kv": {"overwrite": "OnChange"}},
+        {"observers": {"overflow": "Wait"}}, {"auth": {"tellReason": True}},
+        {"kv": {"initial": {"k": "v"}}}, {"kv": {"overwrite": "OnChange"}},
         {"artifact": {**_ARTIFACT, "sha256": "b" * 64}}, {"artifact": {**_ARTIFACT, "digest": "sha256:2"}},
     ],
 )  # fmt: skip
