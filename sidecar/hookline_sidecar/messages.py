@@ -1,8 +1,8 @@
 """What the supervisor and its workers say to each other: frozen dataclasses as JSON, each behind its length in bytes.
 
-To a worker: ``Prepare`` a bundle, ``Commit`` or ``Discard`` what is prepared, which versions are ``Proven``, and what is
-``Missing``. To the supervisor: ``Hello``; of a ``Prepare`` either ``Prepared`` or ``LoadRefused``; ``Committed``; and each
-time that it is another, a ``Report`` of what the shared statistics do not hold.
+To a worker: ``Prepare`` a bundle, ``Commit`` or ``Discard`` what is prepared, which versions are ``Proven``, and what
+is ``Missing``. To the supervisor: ``Hello``; of a ``Prepare`` either ``Prepared`` or ``LoadRefused``; ``Committed``;
+and each time that it is another, a ``Report`` of what the shared statistics do not hold.
 
 Both ends are ours and of one version, and the socket is mode 0600 in a 0700 folder. Lengths are bounded and messages
 are validated all the same: one that is broken ends its connection, and one of an unknown kind is passed over.
