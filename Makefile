@@ -131,11 +131,13 @@ fuzz: $(VENV)/.fuzz toolchains ## fuzz every parser, guided by coverage (FUZZ="-
 	HOOKLINE_FUZZ=200000 $(TOOLS) $(BIN)/python -m pytest -q tests/sidecar/sources/test_kubernetes_yaml.py
 	PYTHONPATH=testbed $(BIN)/python -m fuzz_endpoint $(ARGS)
 
-crds: $(VENV)/.dev ## write the CustomResourceDefinition from the models, the chart's table of values, the tables of docs/host-functions.md and docs/reference/wasmplugin.md, docs/reference/cli.md, and the types of the SDKs
+crds: $(VENV)/.dev ## write the CustomResourceDefinition from the models, the chart's table of values, docs/manifest.md, docs/schemas, the generated pages and tables of docs, and the types of the SDKs
 	$(BIN)/python scripts/write_crds.py
 	$(BIN)/python scripts/write_values.py
 	$(BIN)/python scripts/write_host_functions.py
 	$(BIN)/python scripts/write_reference.py
+	$(BIN)/python scripts/write_manifest.py
+	$(BIN)/python scripts/write_schemas.py
 	$(BIN)/python scripts/write_cli.py
 	$(BIN)/python scripts/write_sdk.py
 

@@ -1,4 +1,7 @@
-"""Writes a page of docs/reference for each resource: every field, from its definition. A test keeps them fresh."""
+"""Writes docs/reference/plugintrustpolicy.md: every field, from its definition. A test keeps it fresh.
+
+The page of ``WasmPlugin`` is docs/manifest.md (``write_manifest.py``).
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from hookline_api.crd import crd, policy_crd
+from hookline_api.crd import policy_crd
 
 FOLDER: Final = Path(__file__).parent.parent / "docs" / "reference"
 PAGES: Final = {
-    "wasmplugin.md": ("WasmPlugin", "A `WasmPlugin` is one plugin with its settings.", crd),
     "plugintrustpolicy.md": (
         "PluginTrustPolicy",
         "A `PluginTrustPolicy` says what plugins may be and do, whoever writes them; [Trust](../trust.md) shows how.",

@@ -6,6 +6,7 @@ Operator and sidecar make entries here; whoever is handed one checks it here, th
 from __future__ import annotations
 
 import base64
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,16 +16,18 @@ from hookline_api import json_cost
 from hookline_api.abi import permission_refusal, ungranted_imports
 from hookline_api.bundle import BundlePlugin
 from hookline_api.config import MAX_CONFIG, MAX_CONFIG_VALUES, Config
+from hookline_api.hooks import Hook
 from hookline_api.outbound import references
 from hookline_api.resources import granted
 from hookline_api.sources import idle_parts
+from hookline_api.text import readable
 from hookline_artifacts.errors import ConfigError, NotGrantedError
+from hookline_artifacts.objects import without_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from hookline_api.bundle import BundleArtifact
-    from hookline_api.hooks import Hook
     from hookline_api.resources import Limits, WasmPlugin
     from hookline_artifacts.module.describe import PluginDescription
     from hookline_artifacts.module.inspection import ModuleInfo
@@ -33,6 +36,9 @@ _PAGE: Final = 65_536
 """Bytes of a page of WebAssembly memory."""
 _QUERIES: Final = frozenset({"hookline.query_execute", "hookline.query_prepare"})
 _FETCHES: Final = frozenset({"hookline.http_fetch", "hookline.http_post"})
+_JOINTS: Final = re.compile(r"[_-]+")
+_SPELT: Final = {_JOINTS.sub("", hook.value): hook.value for hook in Hook}
+"""The names of hooks by what is left of them where words are run together."""
 MAX_CREDENTIAL: Final = 64 * 1024
 """Bytes of one value of a Secret that a source names: a chain of certificates has some thousands."""
 MAX_CREDENTIALS: Final = 256 * 1024
@@ -84,6 +90,7 @@ def make_entry(
         limits=spec.limits,
         isolation=spec.isolation,
         observers=spec.observers,
+        auth=spec.auth,
         failure_policy=spec.failure_policy,
         mode=spec.mode,
         self_test=spec.self_test,
@@ -132,6 +139,13 @@ def notes_on(plugin: WasmPlugin, description: PluginDescription, info: ModuleInf
             f"spec.hooks names {', '.join(more)}, which the package does not declare: "
             f"{'it is' if len(more) == 1 else 'they are'} called all the same"
         )
+    misspelt = {
+        each: _SPELT[plain]
+        for each, (kind, _) in sorted(info.exports.items())
+        if kind == "function" and (plain := _JOINTS.sub("", each.lower())) in _SPELT and each != _SPELT[plain]
+    }
+    for each, hook in misspelt.items():
+        notes.append(f"the module exports '{readable(each, 64)}', which is no hook and is never called; is it {hook}?")
     return [*notes, *_notes_on_outbound(plugin, info)]
 
 
@@ -224,7 +238,7 @@ def credential(path: str, secret: str, key: str, data: Mapping[str, bytes] | Non
     """The value that a field of the resource names, from the data of its Secret. Raises ConfigError."""
     raw = data.get(key) if data is not None else None
     if raw is None:
-        raise ConfigError(f"{path}: there is no Secret '{secret}' with the key '{key}'")
+        raise ConfigError(f"{path}: {without_key('Secret', secret, key, data)}")
     try:
         return raw.decode()
     except UnicodeDecodeError:

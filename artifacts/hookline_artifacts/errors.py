@@ -18,9 +18,13 @@ The message of each is one sentence for a person: what happened, why, and what t
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+import contextlib
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from hookline_api.text import readable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class HooklineError(Exception):
@@ -38,6 +42,18 @@ class LoadError(HooklineError):
     """A plugin cannot be loaded as its resource asks."""
 
     cause: ClassVar[Literal["fetch", "verify", "config"]]
+    digest: str | None = None
+    """Of what the source means, where that was known when it failed: ``about`` notes it."""
+
+
+@contextlib.contextmanager
+def about(digest: str | None) -> Iterator[None]:
+    """Whatever fails to load in here is about this artifact."""
+    try:
+        yield
+    except LoadError as error:
+        error.digest = error.digest or digest
+        raise
 
 
 class FetchError(LoadError):

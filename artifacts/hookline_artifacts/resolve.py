@@ -14,6 +14,7 @@ from hookline_api.abi import ungranted_imports
 from hookline_api.bundle import MAX_ASKS, BundleArtifact, BundlePlugin
 from hookline_api.outbound import references
 from hookline_api.resources import LocalSource, OCISource, Source, WasmPlugin, grants
+from hookline_api.text import listed
 from hookline_artifacts.beside import signatures_beside
 from hookline_artifacts.entry import (
     Settings,
@@ -28,7 +29,7 @@ from hookline_artifacts.entry import (
     own_config,
     whole_config,
 )
-from hookline_artifacts.errors import ConfigError, FetchError, VerifyError
+from hookline_artifacts.errors import ConfigError, FetchError, VerifyError, about
 from hookline_artifacts.login.access import RegistryAccess
 from hookline_artifacts.login.credentials import PullSecret
 from hookline_artifacts.login.keychain import MAX_SECRETS
@@ -36,6 +37,7 @@ from hookline_artifacts.module.describe import PluginDescription
 from hookline_artifacts.module.inspection import ModuleInfo, inspect_file
 from hookline_artifacts.module.own_cases import OwnCases, judge_cases, own_cases
 from hookline_artifacts.net.urls import foreign, shown
+from hookline_artifacts.objects import without_key
 from hookline_artifacts.reference import Reference, parse
 from hookline_artifacts.threads import in_thread
 from hookline_artifacts.trust.evidence import Evidence
@@ -131,18 +133,19 @@ async def resolve(
         trial, plugin, fetcher, objects, digest=digest, previous=previous, kept=kept, base=base, access=access,
         prove=prove,
     )  # fmt: skip
-    _check_sha256(plugin, artifact)
-    info, description, believed = await told(artifact, whole=trial.covers_package)
-    cases = await in_thread(own_cases, info)
-    of_cases = judge_cases(cases, info, plugin.spec.self_test)
-    asks = sorted({*believed.permissions, *info.permissions})
-    trial.check_version(believed.version, artifact.digest, previous)
-    trial.check_permissions(asks, previous)
-    found = _found(artifact, reference, believed, asks, cases).model_copy(update={"evidence": trial.file})
-    hooks = called_hooks(plugin, description, info)
-    made = make_entry(plugin, found, hooks=hooks, settings=given, origin=origin, key=key)
-    check_entry(made, info)
-    check_permissions(plugin, made, info)
+    with about(artifact.digest):
+        _check_sha256(plugin, artifact)
+        info, description, believed = await told(artifact, whole=trial.covers_package)
+        cases = await in_thread(own_cases, info)
+        of_cases = judge_cases(cases, info, plugin.spec.self_test)
+        asks = sorted({*believed.permissions, *info.permissions})
+        trial.check_version(believed.version, artifact.digest, previous)
+        trial.check_permissions(asks, previous)
+        found = _found(artifact, reference, believed, asks, cases).model_copy(update={"evidence": trial.file})
+        hooks = called_hooks(plugin, description, info)
+        made = make_entry(plugin, found, hooks=hooks, settings=given, origin=origin, key=key)
+        check_entry(made, info)
+        check_permissions(plugin, made, info)
     return Resolved(
         entry=made, artifact=artifact, info=info, description=description, hooks=hooks, trust=trial.result(),
         notes=(*description.notes, *notes_on(plugin, description, info), *of_cases, *trial.notes),
@@ -224,16 +227,18 @@ async def tried(
     evidence = None
     if source.oci is not None and access is not None and trial.wants_signatures:
         digest = digest or await fetcher.resolve(source.oci, access=access, base=base)
-        evidence = await in_thread(trial.enough, kept, digest, previous)
-        evidence = evidence or await _signatures(trial, source.oci, digest, fetcher, access=access, base=base)
-        await in_thread(trial.check_beside, evidence)
+        with about(digest):
+            evidence = await in_thread(trial.enough, kept, digest, previous)
+            evidence = evidence or await _signatures(trial, source.oci, digest, fetcher, access=access, base=base)
+            await in_thread(trial.check_beside, evidence)
     reference, artifact = await fetch(plugin, fetcher, objects, digest=digest, base=base, access=access, prove=prove)
     if source.oci is None and trial.wants_signatures:
         beside = await signatures_beside(
             source, trial.kinds, fetcher=fetcher, objects=objects, namespace=plugin.metadata.namespace, base=base
         )
         evidence = Evidence(digest=artifact.digest, signatures=tuple(beside))
-    await in_thread(trial.check_artifact, evidence, artifact)
+    with about(artifact.digest):
+        await in_thread(trial.check_artifact, evidence, artifact)
     return reference, artifact
 
 
@@ -269,12 +274,15 @@ async def fetch(
     if source.oci is not None:
         if access is None:
             access = await registry_access(source.oci, namespace, objects)
-        artifact = await fetcher.fetch_oci(
-            source.oci, digest=digest, access=access, base=base, prove=prove, owner=owner
-        )
+        digest = digest or await fetcher.resolve(source.oci, access=access, base=base)
+        with about(digest):
+            artifact = await fetcher.fetch_oci(
+                source.oci, digest=digest, access=access, base=base, prove=prove, owner=owner
+            )
         return source.oci.reference, artifact
     if source.http is not None:
-        artifact = await fetcher.fetch_http(source.http, prove=prove, owner=owner)
+        with about(f"sha256:{source.http.sha256}"):
+            artifact = await fetcher.fetch_http(source.http, prove=prove, owner=owner)
         return shown(foreign(source.http.url)), artifact
     if isinstance(source, LocalSource) and source.file is not None:
         if base is None:
@@ -284,7 +292,7 @@ async def fetch(
     assert reference is not None  # noqa: S101 - the model has exactly one source
     data = await objects.config_map(namespace, reference.name)
     if data is None or reference.key not in data:
-        raise FetchError(f"there is no ConfigMap '{reference.name}' with the key '{reference.key}'")
+        raise FetchError(without_key("ConfigMap", reference.name, reference.key, data))
     return f"configmap:{reference.name}/{reference.key}", await fetcher.fetch_bytes(data[reference.key], owner=owner)
 
 
@@ -319,16 +327,22 @@ async def registry_access(
     configs = []
     own = [reference.name for reference in source.pull_secrets]
     for name in itertools.islice(dict.fromkeys([*own, *more]), MAX_SECRETS + 1):  # of one more, the keychain tells
-        secret = await objects.secret(namespace, name) or {}
+        data = await objects.secret(namespace, name)
+        secret = data or {}
         bare = _DOCKER_CONFIG not in secret and _DOCKER_CFG in secret
         document = secret.get(_DOCKER_CFG if bare else _DOCKER_CONFIG)
         if document is not None or name in own:
-            configs.append(PullSecret(name=name, namespace=namespace, document=document, bare=bare))
+            configs.append(
+                PullSecret(
+                    name=name, namespace=namespace, document=document, bare=bare,
+                    keys=listed(secret) if data is not None and document is None else "",
+                )
+            )  # fmt: skip
     ca_pem = None
     if source.ca_config_map is not None:
         data = await objects.config_map(namespace, source.ca_config_map.name)
         if data is None or "ca.crt" not in data:
-            raise FetchError(f"there is no ConfigMap '{source.ca_config_map.name}' with the key 'ca.crt'")
+            raise FetchError(without_key("ConfigMap", source.ca_config_map.name, "ca.crt", data))
         ca_pem = data["ca.crt"].decode(errors="replace")
     return RegistryAccess(dockerconfigs=tuple(configs), ca_pem=ca_pem)
 
@@ -350,7 +364,7 @@ async def settings(plugin: WasmPlugin, objects: Objects) -> Settings:
             kind, name = "ConfigMap", each.config_map_ref.name
             data = await objects.config_map(plugin.metadata.namespace, name)
         if data is None or each.key not in data:
-            raise ConfigError(f"configFrom '{each.path}': there is no {kind} '{name}' with the key '{each.key}'")
+            raise ConfigError(f"configFrom '{each.path}': {without_key(kind, name, each.key, data)}")
         lay_over(laid, each.path, data[each.key])
     credentials = await _credentials(plugin, objects)
     return Settings(config=whole_config(laid), secret_paths=secret_paths, credentials=credentials)

@@ -84,13 +84,14 @@ class PostQuery(Query, total=False):
 
 
 class Authenticate(_Timed, total=False):
-    """Of ``authenticate``; names of headers in lower case."""
+    """Of ``authenticate``; names of headers in lower case. The sidecar makes a request id where none is named here."""
 
     headers: dict[str, str]
     username: str | None
     password: str | None
     client_ip: str | None
     database: str | None
+    hook_context: Context
 
 
 class Inputs:
@@ -106,7 +107,7 @@ class Inputs:
         whole.pop("timeout", None)
         if "hook_context" in whole:
             whole["hook_context"] = context = {**_CONTEXT, **whole["hook_context"]}
-            if not context["request_id"]:
+            if not context["request_id"] and hook is not Hook.AUTHENTICATE:  # there it may be among the headers
                 self._made += 1
                 context["request_id"] = f"{self._name}-{self._made:x}"
             if "normalized" in whole and whole["query"] and not whole["normalized"]:
@@ -132,10 +133,15 @@ def request_id_of(hook: Hook, given: Any) -> str | None:
     """The request id that the answer has to bear; None where the sidecar makes one."""
     if hook is Hook.POST_QUERY and isinstance(given, list) and given:
         given = given[0]
-    part, name = ("headers", "x-request-id") if hook is Hook.AUTHENTICATE else ("hook_context", "request_id")
-    context = given.get(part) if isinstance(given, dict) else None
-    found = context.get(name) if isinstance(context, dict) else None
+    found = _in(given, "hook_context", "request_id")
+    if hook is Hook.AUTHENTICATE and not found:
+        found = _in(given, "headers", "x-request-id")
     return found if isinstance(found, str) and 0 < len(found) <= _MAX_REQUEST_ID else None
+
+
+def _in(given: Any, part: str, name: str) -> Any:
+    inner = given.get(part) if isinstance(given, dict) else None
+    return inner.get(name) if isinstance(inner, dict) else None
 
 
 def _defaults(model: type[BaseModel]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from hookline_api.config import Config
 from hookline_api.hooks import Hook
 from hookline_api.outbound import MAX_EGRESS, EgressRule, Outbound
 from hookline_api.resources import (
+    Auth,
     FailurePolicy,
     Isolation,
     KvSettings,
@@ -44,8 +45,8 @@ _SHORTEST_SECRET: Final = 4
 """Characters. To take out a shorter one would spoil every text, and show by what is missing what it is."""
 
 _CAME_LATER: Final[dict[str, Any]] = {
-    "observers": Observers(), "kv": KvSettings(), "seal": None, "data_sources": [], "caches": [], "credentials": {},
-    "self_test": "IfPresent",
+    "observers": Observers(), "auth": Auth(), "kv": KvSettings(), "seal": None, "data_sources": [], "caches": [],
+    "credentials": {}, "self_test": "IfPresent",
 }  # fmt: skip
 """Fields of ``BundlePlugin`` that an older operator or sidecar does not know, and what they say by default."""
 _CAME_LATER_WITHIN: Final[tuple[tuple[str, str, Any], ...]] = (
@@ -61,6 +62,8 @@ each plugin another one."""
 
 LoadCause = Literal["fetch", "verify", "config"]
 CallCause = Literal["trap", "timeout", "result", "overload", "store"]
+Stage = Literal["fetching", "compiling"]
+"""What is done with a module before anybody can call it. fetching: until it is here, checked and admitted."""
 
 
 MAX_ASKS: Final = 64
@@ -102,6 +105,10 @@ class LoadFailure(Resource):
     cause: LoadCause
     message: str
     """One sentence: what happened, why, and what to do."""
+    stage: Stage | None = None
+    """Set where nothing has failed: it is loaded for the first time, and this is as far as it is."""
+    digest: str | None = None
+    """Of the artifact that failed, where that was known."""
 
 
 class BundlePlugin(Outbound):
@@ -134,6 +141,7 @@ class BundlePlugin(Outbound):
     limits: Limits = Limits()
     isolation: Isolation = Isolation()
     observers: Observers = Observers()
+    auth: Auth = Auth()
     failure_policy: FailurePolicy = FailurePolicy()
     mode: Literal["Enforce", "Shadow"] = "Enforce"
     self_test: SelfTest = "IfPresent"

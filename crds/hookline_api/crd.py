@@ -41,6 +41,7 @@ _COLUMNS: Final = (
         "How long ago an operator last saw that this is so",
     ),
     ("Message", "string", ".status.conditions[?(@.type=='Ready')].message", 1, "Why, in one sentence"),
+    ("Failed-Digest", "string", ".status.failedDigest", 1, "The artifact that was refused, or cannot be had"),
     ("Age", "date", ".metadata.creationTimestamp", 0, ""),
 )
 _REVISION_COLUMNS: Final = (

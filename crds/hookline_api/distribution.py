@@ -28,7 +28,7 @@ from typing import Annotated, Any, Final, Literal, get_args
 from pydantic import BeforeValidator, Field, TypeAdapter
 
 from hookline_api.base import Name, Resource
-from hookline_api.bundle import Bundle, CallCause, LoadFailure
+from hookline_api.bundle import Bundle, CallCause, LoadFailure, Stage
 from hookline_api.hooks import Hook
 
 AUDIENCE: Final = "hookline.dev"
@@ -138,6 +138,8 @@ class PluginReport(Resource):
     """What answers calls now; None where nothing does."""
     failure: LoadFailure | None = None
     """Why the sidecar does not run what its bundle asks for."""
+    loading: Stage | None = None
+    """How far it is, while it makes ready what its bundle asks for."""
     health: Annotated[list[HookHealth], BeforeValidator(_known), Field(max_length=len(Hook))] = []
     """Its hooks that are not well; none of them where all is well."""
     probation: bool = False

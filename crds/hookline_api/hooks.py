@@ -14,6 +14,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from hookline_api.text import did_you_mean
+
 
 class Hook(StrEnum):
     """A named point at which the proxy asks. The value is the export's name and the last part of the URL."""
@@ -56,7 +58,7 @@ def parse_hook(name: object) -> Hook:
     """The hook of any accepted spelling, in any case; raises ValueError that lists the twelve names."""
     hook = _SPELLINGS.get(name.lower()) if isinstance(name, str) else None
     if hook is None:
-        raise ValueError(f"{name!r:.60} is not a hook; the hooks are {', '.join(Hook)}")
+        raise ValueError(f"{name!r:.60} is not a hook{did_you_mean(name, Hook)}; the hooks are {', '.join(Hook)}")
     return hook
 
 
@@ -150,6 +152,8 @@ class AuthenticateInput(_Shape):
     password: str | None = None
     client_ip: Text = ""
     database: str | None = None
+    hook_context: HookContext = Field(default_factory=HookContext)
+    """Its ``request_id`` is the header ``x-request-id`` where the proxy names it there alone."""
 
 
 class Outcome(_Shape):

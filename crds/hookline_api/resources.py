@@ -427,6 +427,14 @@ class Observers(Resource):
     observed, and counted. Wait: its answer waits until there is room, for as long as the proxy does. Default Drop."""
 
 
+class Auth(Resource):
+    """What ``/v1/auth`` makes of the plugin's answers (``docs/reference/proxies.md``)."""
+
+    tell_reason: bool = False
+    """Whether the client may read why it is refused: the plugin's own words, as ``error_description`` of the challenge
+    and in the header ``X-Hookline-Reason``. They may help who guesses passwords or paths. Default false."""
+
+
 class Probation(Resource):
     """How a new version proves itself in each pod, while the version before it stays warm.
 
@@ -514,6 +522,7 @@ class WasmPluginSpec(Outbound):
     limits: Limits = Limits()
     isolation: Isolation = Isolation()
     observers: Observers = Observers()
+    auth: Auth = Auth()
     failure_policy: FailurePolicy = FailurePolicy()
     mode: Literal["Enforce", "Shadow"] = "Enforce"
     """Shadow: the plugin runs and is measured, off the reply's path, and decides nothing. Default Enforce."""

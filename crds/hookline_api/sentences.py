@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from hookline_api.resources import Permission
-from hookline_api.text import found
+from hookline_api.text import did_you_mean, found
 
 if TYPE_CHECKING:
     from pydantic import ValidationError
@@ -32,7 +32,6 @@ _MESSAGES: Final = {
 """By pydantic's type of the error."""
 _LABEL: Final = "must consist of at most 63 lower-case letters, digits and '-', and begin and end without '-'"
 _PATTERNS: Final = {
-    "permissions": "must be one of " + ", ".join(Permission) + ", custom.NAME",
     "name": "must consist of lower-case letters, digits, '-' and '.', and begin and end with a letter or digit",
     "sha256": "must be a SHA-256 of 64 hex digits in lower case, with nothing in front",
     "url": "must be a URL that begins with http:// or https://, in lower case",
@@ -48,6 +47,8 @@ _PATTERNS: Final = {
     "prefix": "must be printable ASCII",
 }
 """By the field, or the field within another one, for a text that does not match its pattern."""
+_PERMISSIONS: Final = ", ".join(Permission) + ", query.execute:SOURCE, custom.NAME"
+_OF_PERMISSIONS: Final = frozenset({"string_pattern_mismatch", "string_too_long", "string_type"})
 _RULE: Final = "must be a mapping with a host, or scheme://host:port with http or https"
 
 
@@ -92,11 +93,18 @@ def path_of(location: tuple[int | str, ...]) -> str:
 def _problem(error: Any) -> Problem:
     text = _MESSAGES.get(error["type"], error["msg"]).removeprefix("Value error, ")
     fields = [part for part in error["loc"] if isinstance(part, str)]
+    if fields[-1:] == ["permissions"] and error["type"] in _OF_PERMISSIONS:
+        return Problem(path_of(error["loc"]), _permission(error["input"]))
     if error["type"] == "string_pattern_mismatch":
         text = _PATTERNS.get(".".join(fields[-2:])) or _PATTERNS.get(fields[-1] if fields else "", text)
     elif error["type"] == "model_type" and fields[-1:] == ["egress"]:
         text = _RULE
     return Problem(path_of(error["loc"]), text + found_in(error))
+
+
+def _permission(written: Any) -> str:
+    meant = did_you_mean(written, Permission)
+    return f"{found(written)} is not a permission{meant}; the permissions are {_PERMISSIONS}"
 
 
 def found_in(error: Any) -> str:

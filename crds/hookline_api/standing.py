@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from hookline_api.bundle import BundlePlugin, LoadFailure
+from hookline_api.bundle import BundlePlugin, LoadFailure, Stage
 from hookline_api.hooks import OBSERVERS, Hook
 
 if TYPE_CHECKING:
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 DECIDING: Final = tuple(hook for hook in Hook if hook not in OBSERVERS)
 """The hooks that a placeholder answers where nobody knows which ones its plugin has."""
-STILL_LOADING: Final = LoadFailure(cause="fetch", message="the plugin is still being loaded")
+STILL_LOADING: Final[dict[Stage, LoadFailure]] = {
+    "fetching": LoadFailure(cause="fetch", stage="fetching", message="the plugin is being fetched"),
+    "compiling": LoadFailure(cause="fetch", stage="compiling", message="the plugin is being compiled"),
+}
+"""What a placeholder says while its plugin is loaded for the first time."""
 
 
 def policy_of(policy: FailurePolicy, failure: LoadFailure | None) -> LoadPolicy:
@@ -34,18 +38,19 @@ def stands(
     *,
     placeholder: BundlePlugin,
     is_new: bool = False,
+    stage: Stage = "fetching",
 ) -> BundlePlugin | None:
     """The entry that stands for a plugin, or None where it is left out.
 
     ``last`` is what it was when it could be had. ``is_new`` says that nothing ran before it while others run: with
-    LastGood it is left out then.
+    LastGood it is left out then. ``stage`` is where it is while nothing has failed.
     """
     if policy == "Open" or (policy == "LastGood" and last is None and is_new):
         return None
     if policy == "LastGood" and last is not None:
         return last.model_copy(update={"failure": failure})
     return placeholder.model_copy(
-        update={"failure": failure or STILL_LOADING, "hooks": placeholder.hooks or list(DECIDING)}
+        update={"failure": failure or STILL_LOADING[stage], "hooks": placeholder.hooks or list(DECIDING)}
     )
 
 

@@ -140,5 +140,8 @@ class WasmPluginStatus(Resource):
     """The hooks in one word each, for ``kubectl get``."""
     digest: str | None = None
     """The digest's first twelve digits, for ``kubectl get``."""
+    failed_digest: str | None = None
+    """The whole digest of the artifact that the source means, where it was refused or cannot be had: the conditions
+    say why."""
     loaded: str | None = None
     """``loaded/matched`` pods, for ``kubectl get``."""

@@ -7,8 +7,16 @@ look like another.
 
 from __future__ import annotations
 
-from typing import Any, Final
+import difflib
+import re
+from typing import TYPE_CHECKING, Any, Final
 
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_NAME: Final = 64
+"""Characters of a name that is shown among others, or compared with others."""
+_SEPARATORS: Final = re.compile(r"[^a-z0-9]+")
 MOST: Final = 2000
 """Characters of an error's sentence: more than any of ours has, and less than an Event or a condition may."""
 
@@ -32,6 +40,22 @@ def found(value: Any, most: int = 60) -> str:
     if isinstance(value, int | float):
         return readable(repr(value) if not isinstance(value, int) or abs(value) < 2**63 else "a huge number", most)
     return "a list" if isinstance(value, list | tuple) else "an object"
+
+
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """Names that somebody chose, in order: ``a, b and 3 more``; the empty text for none."""
+    some = sorted(names)
+    more = f" and {len(some) - most} more" if len(some) > most else ""
+    return ", ".join(readable(each, _NAME) for each in some[:most]) + more
+
+
+def did_you_mean(word: Any, choices: Iterable[str]) -> str:
+    """``(did you mean kv.read?)`` with a space in front, where the word is nearly one of the choices; else nothing."""
+    if not isinstance(word, str) or not 0 < len(word) <= _NAME:
+        return ""
+    plain = {_SEPARATORS.sub("", each.lower()): each for each in choices}
+    near = difflib.get_close_matches(_SEPARATORS.sub("", word.lower()), plain, n=1, cutoff=0.75)
+    return f" (did you mean {plain[near[0]]}?)" if near else ""
 
 
 def _escaped(character: str) -> str:

@@ -46,7 +46,7 @@ from hookline_runtime.plugin.runs import MAX_THREADS
 from hookline_runtime.plugin.stats import MAX_PLUGINS, StatsTable
 
 if TYPE_CHECKING:
-    from hookline_api.bundle import Bundle, BundlePlugin
+    from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
     from hookline_api.hooks import Hook
     from hookline_runtime.call.decisions import Decision
     from hookline_runtime.guest.sealed import Inherited, SealedFile
@@ -315,6 +315,11 @@ class Runtime:
         if plugin is not None and plugin.revision == revision:
             plugin.prove()
             self._ending = [each for each in self._ending if not each.closed]
+
+    def blame(self, version: str, failures: Mapping[str, LoadFailure]) -> None:
+        """Say something else of plugins of this bundle that are not there, if it runs."""
+        if self._current is not None and self._current.bundle.version == version:
+            self._current.chains.blame(failures)
 
     async def load(self, bundle: Bundle, find: ModuleFinder) -> None:
         """Prepare and commit."""

@@ -1,8 +1,8 @@
 """What the supervisor and its workers say to each other: frozen dataclasses as JSON, each behind its length in bytes.
 
-To a worker: ``Prepare`` a bundle, ``Commit`` or ``Discard`` what is prepared, and which versions are ``Proven``. To the
-supervisor: ``Hello``; of a ``Prepare`` either ``Prepared`` or ``LoadRefused``; ``Committed``; and each time that it is
-another, a ``Report`` of what the shared statistics do not hold.
+To a worker: ``Prepare`` a bundle, ``Commit`` or ``Discard`` what is prepared, which versions are ``Proven``, and what
+is ``Missing``. To the supervisor: ``Hello``; of a ``Prepare`` either ``Prepared`` or ``LoadRefused``; ``Committed``;
+and each time that it is another, a ``Report`` of what the shared statistics do not hold.
 
 Both ends are ours and of one version, and the socket is mode 0600 in a 0700 folder. Lengths are bounded and messages
 are validated all the same: one that is broken ends its connection, and one of an unknown kind is passed over.
@@ -21,7 +21,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from hookline_api import bundle as bundle_json
 from hookline_api import sentences
-from hookline_api.bundle import Bundle, BundlePlugin, CallCause, LoadCause
+from hookline_api.bundle import Bundle, BundlePlugin, CallCause, LoadCause, LoadFailure
 from hookline_runtime.plugin.budget import Plan  # noqa: TC001 - pydantic reads the annotations
 
 _LENGTH: Final = struct.Struct(">I")
@@ -77,6 +77,16 @@ class Proven:
     revisions: dict[str, str]
     """By plugin."""
     kind: Literal["proven"] = "proven"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Missing:
+    """Why plugins of what runs, for which placeholders stand, are not there, where that is something else by now."""
+
+    version: str
+    failures: dict[str, LoadFailure]
+    """By plugin."""
+    kind: Literal["missing"] = "missing"
 
 
 # ── to the supervisor ──
@@ -204,7 +214,7 @@ class Report:
     kind: Literal["report"] = "report"
 
 
-ToWorker = Prepare | Commit | Discard | Proven
+ToWorker = Prepare | Commit | Discard | Proven | Missing
 ToSupervisor = Hello | Prepared | LoadRefused | Committed | Report
 T = TypeVar("T")
 
@@ -226,7 +236,7 @@ class Kinds(Generic[T]):
         return self._adapter.validate_python(message)
 
 
-TO_WORKER: Final = Kinds[ToWorker](ToWorker, "prepare", "commit", "discard", "proven")
+TO_WORKER: Final = Kinds[ToWorker](ToWorker, "prepare", "commit", "discard", "proven", "missing")
 TO_SUPERVISOR: Final = Kinds[ToSupervisor](ToSupervisor, "hello", "prepared", "refused", "committed", "report")
 
 
@@ -238,7 +248,7 @@ def encode(message: ToWorker | ToSupervisor) -> bytes:
 def _written(value: object) -> orjson.Fragment:
     if isinstance(value, Bundle):
         return orjson.Fragment(bundle_json.write(value))
-    if isinstance(value, BundlePlugin):
+    if isinstance(value, BundlePlugin | LoadFailure):
         return orjson.Fragment(value.model_dump_json(by_alias=True))
     raise TypeError
 

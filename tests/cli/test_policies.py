@@ -84,7 +84,7 @@ def test_a_policy_judges_what_it_selects(check, name, namespace):
             "matchlabel:",
             "spec.namespaceSelector.matchlabel: there is no such field; did you mean match",
         ),
-        ("[kv.read]", "[kv]", "spec.permissions[0]: must be one of"),
+        ("[kv.read]", "[kv]", 'spec.permissions[0]: "kv" is not a permission'),
         ("mode: Audit", "mode: Audited", "spec.mode"),
         ("kind: PluginTrustPolicy", "kind: PluginTrustPolice", "did you mean hookline.dev/v1alpha1 PluginTrustPolicy?"),
         ("permissions: [kv.read]", "permissions: [kv.read", "this cannot be read"),

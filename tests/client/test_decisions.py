@@ -57,6 +57,9 @@ async def test_every_hook_is_asked_by_its_method(hooks):
     """What each decision holds is where a proxy looks for it."""
     who = await hooks.authenticate(username="ada", password="x", headers={"x-request-id": "r-1"})
     assert (who.action, who.identity["username"], who.request_id) == ("success", "ada", "r-1")
+    who = await hooks.authenticate(username="ada", hook_context={"request_id": "r-2"})
+    assert (who.action, who.request_id) == ("success", "r-2")
+    assert (await hooks.authenticate(username="ada")).request_id
     may = await hooks.authorize(query="q", action="read", resource="t", identity=who.identity)
     assert (may.action, may.reason, may.refuses) == ("deny", "not you", True)
     query = await hooks.pre_query(query="select 1", tables=["t"], hook_context={"request_id": "r-1"})
@@ -80,7 +83,7 @@ async def test_every_hook_is_asked_by_its_method(hooks):
     ):
         decision = await told
         assert decision.action == "accepted"
-    assert hooks.calls == 12
+    assert hooks.calls == 14
 
 
 @pytest.mark.parametrize(
@@ -133,7 +136,7 @@ async def test_without_a_sidecar_the_policy_answers_as_the_sidecar_would(tmp_pat
         decision = await hooks.call(hook, {"query": "q", "hook_context": {"request_id": "r-1"}})
         assert hooks.failures == {(hook, "unreachable", policy): 1}
     frame = {"plugin": None, "bundle": None, "failure": "unreachable", "detail": decision.detail}
-    frame["request_id"] = None if hook is Hook.AUTHENTICATE else "r-1"
+    frame["request_id"] = "r-1"
     words = "the hook could not be asked (unreachable)"
     expected = closed(hook, words) if policy is Policy.CLOSED else {"action": DEFAULTS[hook]}
     assert decision.as_dict() == expected | frame

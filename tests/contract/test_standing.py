@@ -46,7 +46,9 @@ def test_what_is_still_being_loaded_says_so():
     policy = policy_of(FailurePolicy(fetch="Closed"), None)
     assert policy == "LastGood"
     assert stands(RAN, None, policy, placeholder=PLACEHOLDER).failure is None
-    assert stands(None, None, policy, placeholder=PLACEHOLDER).failure == STILL_LOADING
+    assert stands(None, None, policy, placeholder=PLACEHOLDER).failure == STILL_LOADING["fetching"]
+    compiling = stands(None, None, policy, placeholder=PLACEHOLDER, stage="compiling").failure
+    assert (compiling.cause, compiling.message) == ("fetch", "the plugin is being compiled")
 
 
 @pytest.mark.parametrize("cause", ["fetch", "verify", "config"])

@@ -8,9 +8,8 @@ import pytest
 
 import write_reference
 from hookline_api.policies import PluginTrustPolicySpec
-from hookline_api.resources import WasmPluginSpec
 
-SPECS = {"wasmplugin.md": WasmPluginSpec, "plugintrustpolicy.md": PluginTrustPolicySpec}
+SPECS = {"plugintrustpolicy.md": PluginTrustPolicySpec}
 
 
 @pytest.mark.parametrize("page", SPECS)

@@ -261,6 +261,7 @@ metadata: {name: keys}
 spec:
   source: {file: {path: keys.wasm}}
   limits: {timeout: 2s}
+  auth: {tellReason: true}
 """)
         self._stack = contextlib.ExitStack()
         self.start()

@@ -42,6 +42,8 @@ class PullSecret:
     """Its docker configuration, unparsed; None where there is none."""
     bare: bool = False
     """Whether it is a ``.dockercfg``: the entries themselves, without ``auths`` around them."""
+    keys: str = ""
+    """The names of its keys, for people, where none of them is a docker configuration."""
 
     @property
     def label(self) -> str:

@@ -46,7 +46,9 @@ def read_secret(
     if isinstance(document, PullSecret):
         what, bare, text = document.label, document.bare, document.document
         if text is None:
-            return [Gap(why=f"there is no {what.removeprefix('the ')} with the key .dockerconfigjson or .dockercfg")]
+            there = f"; it has {document.keys}" if document.keys else ""
+            wanted = "with the key .dockerconfigjson or .dockercfg"
+            return [Gap(why=f"there is no {what.removeprefix('the ')} {wanted}{there}")]
     found = parse(text, what=what)
     if isinstance(found, Gap):
         return [found]

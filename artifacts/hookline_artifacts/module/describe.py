@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from hookline_api.hooks import Hook, parse_hook
 from hookline_api.quantities import parse_size
 from hookline_api.resources import Permission
+from hookline_api.text import listed
 
 MAX_DOCUMENT: Final = 1 << 16
 """Bytes of a description; longer ones are ignored."""
@@ -155,7 +156,9 @@ class PluginDescription(BaseModel):
             return cls(notes=(f"{origin} is ignored: it cannot be read ({why:.120})",))
         if not isinstance(data, dict):
             return cls(notes=(f"{origin} is ignored: it is not a mapping",))
-        return cls.model_validate(data)
+        data.pop("notes", None)  # those are ours
+        made = cls.model_validate(data)
+        return made.model_copy(update={"notes": made.notes + _left_out(origin, data, made)})
 
 
 def described_by(documents: Mapping[str, bytes], annotations: Mapping[str, Any]) -> dict[str, str]:
@@ -173,6 +176,17 @@ def _that_describe(annotations: Mapping[str, Any]) -> dict[str, str]:
     """The annotations that are read. The values of annotations are texts (OCI): anything else is none."""
     keys = (*OCI_ANNOTATIONS.values(), ANNOTATION)
     return {key: value for key in keys if isinstance(value := annotations.get(key), str)}
+
+
+def _left_out(origin: str, data: Mapping[str, Any], made: PluginDescription) -> tuple[str, ...]:
+    """A note for what it says and nobody understands."""
+    told = (*_TEXTS, "hooks", "permissions", "config_schema")
+    lost = [name for name in told if data.get(name) and not getattr(made, name)]
+    notes = [f"{origin}: its {' and '.join(lost)} cannot be read: what it says there does not count"] if lost else []
+    strange = [] if "hooks" in lost else [each for each in _items(data.get("hooks")) if not _hooks([each])]
+    if strange:
+        notes.append(f"{origin} declares {listed(strange)}, which Hookline has not as hooks")
+    return tuple(notes)
 
 
 def _load_toml(document: bytes) -> object:

@@ -24,7 +24,7 @@ from hookline_api.abi import (
     WASI_MODULE,
 )
 from hookline_api.hooks import Hook
-from hookline_api.text import readable
+from hookline_api.text import did_you_mean, listed, readable
 from hookline_artifacts.errors import VerifyError
 from hookline_artifacts.module.proposals import Proposal, ProposalError, UnknownTypeError
 from hookline_artifacts.module.reader import Buffer, MalformedError
@@ -39,7 +39,10 @@ _MODULE: Final = b"\x01\0\0\0"
 _COMPONENT: Final = b"\x0d\0\x01\0"
 _NAME_SHOWN: Final = 80
 """Characters of an import's name that an error tells."""
-_EXPORTS_SHOWN: Final = 8
+_LISTED: Final = 12
+"""Exports that an error tells."""
+_COMPARED: Final = 256
+"""Exports that are compared with the names of hooks."""
 _SHOWN: Final = 16
 """Parameters that an error tells; no function of the guest ABI has as many."""
 
@@ -140,7 +143,7 @@ def judge_module(
         _judge_import(entry)
     memory = exports.get("memory")
     if memory is None or memory[0] != "memory":
-        raise VerifyError("the module does not export its linear memory as 'memory'")
+        raise VerifyError(f"the module does not export its linear memory as 'memory'; {_exported(exports)}")
     if memory64:
         raise VerifyError(Proposal.MEMORY64.sentence)
     _judge_start(exports)
@@ -148,7 +151,7 @@ def judge_module(
         found = exports.get(name)
         if found is None:
             if name in REQUIRED_EXPORTS:
-                raise VerifyError(f"the module does not export '{name}': {_show(wanted)}")
+                raise VerifyError(f"the module does not export '{name}': {_show(wanted)}; {_exported(exports)}")
         elif found != ("function", wanted):
             raise VerifyError(f"the module's export '{name}' is {_describe(found)}, and must be {_show(wanted)}")
     hooks = []
@@ -161,7 +164,8 @@ def judge_module(
             raise VerifyError(f"the module's hook '{hook}' is {_describe(found)}, and must be {shapes}")
         hooks.append(hook)
     if not hooks:
-        raise VerifyError(f"the module exports no hook: {_exported(exports)}; the hooks are {', '.join(Hook)}")
+        meant = next(filter(None, (did_you_mean(name, Hook) for name in sorted(exports)[:_COMPARED])), "")
+        raise VerifyError(f"the module exports no hook; {_exported(exports)}{meant}; the hooks are {', '.join(Hook)}")
     return ModuleInfo(
         hooks=tuple(hooks),
         imports=tuple(imports),
@@ -174,10 +178,7 @@ def judge_module(
 
 
 def _exported(exports: dict[str, tuple[str, Signature | None]]) -> str:
-    """The functions that it exports, for a sentence. Escaped, as the names of imports are."""
-    own = [name for name, (kind, _) in exports.items() if kind == "function" and name not in REQUIRED_EXPORTS]
-    named = [repr(readable(name, _NAME_SHOWN)) for name in own if name not in OPTIONAL_EXPORTS][:_EXPORTS_SHOWN]
-    return f"its functions are {', '.join(named)}" if named else "it exports no function but those of every plugin"
+    return f"it exports {listed(exports, _LISTED)}" if exports else "it exports nothing"
 
 
 def _judge_start(exports: dict[str, tuple[str, Signature | None]]) -> None:

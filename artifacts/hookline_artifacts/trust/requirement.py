@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
+from hookline_api.text import listed
 from hookline_artifacts.errors import ConfigError
 from hookline_artifacts.threads import in_thread, open_at_once
 from hookline_artifacts.trust import keyless
@@ -169,7 +170,7 @@ class _Reader:
                 raise ConfigError(f"{where}.file: is for manifest folders and for policies that are files")
             path = self._base / document.file
             found = await in_thread(_files, path, meant)
-            shown, key = f"the file {document.file}", None
+            shown, key, data = f"the file {document.file}", None, None
         else:
             reference = document.secret or document.config_map
             assert reference is not None  # noqa: S101 - the model has exactly one
@@ -182,7 +183,8 @@ class _Reader:
             found = {name: value for name, value in data.items() if (name == key if key else meant(name))}
         if not found:
             what = f"the key '{key}'" if key else f"{_ROOT} or *{_PUBLIC}"
-            raise ConfigError(f"{where}: {shown} has none of {what}")
+            there = f"; it has {listed(data)}" if data else ""
+            raise ConfigError(f"{where}: {shown} has none of {what}{there}")
         if sum(map(len, found.values())) > MAX_DOCUMENT:
             raise ConfigError(f"{where}: {shown} has more than {MAX_DOCUMENT} bytes")
         return found

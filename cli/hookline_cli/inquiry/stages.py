@@ -37,7 +37,7 @@ MEANS: Final[Mapping[Name, str]] = {
     "answers": "its calls go well",
 }
 _OF_STEP: Final[Mapping[str, Name]] = {
-    "fetch": "pull", "compile": "compile", "prepare": "prepare", "switch": "switch"
+    "fetch": "pull", "compile": "compile", "self-test": "self-test", "prepare": "prepare", "switch": "switch"
 }  # fmt: skip
 _NEXT: Final[Mapping[Name, str]] = {
     "apply": "apply it: kubectl apply -f",

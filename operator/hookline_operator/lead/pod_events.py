@@ -42,6 +42,7 @@ _AT_ONCE: Final = 50
 """Events of one look, so that a thousand pods do not make the next one late."""
 _AGAIN_S: Final = 10.0
 _NAMED: Final = 3
+_DONE: Final = {"fetching": "fetched", "compiling": "compiled", None: "loaded"}
 _MAX_MESSAGE: Final = 1024
 
 log = logging.getLogger("hookline.pods")
@@ -61,8 +62,9 @@ def waits_for(state: PodState, catalogue: Catalogue) -> list[PluginReport]:
 def waiting_sentence(blamed: list[PluginReport]) -> str:
     """For the pod's Event: which plugin it waits for, why, and what the author may choose."""
     first, others = blamed[0], blamed[1:]
-    why, choice = "it is being loaded", ""
-    if first.failure is not None:
+    stage = first.failure.stage if first.failure is not None else first.loading
+    why, choice = f"it is being {_DONE[stage]}", ""
+    if first.failure is not None and stage is None:
         why, choice = (
             f"it cannot be loaded ({first.failure.cause}): {first.failure.message}",
             first_load_choice(first.failure.cause),

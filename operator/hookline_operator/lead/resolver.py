@@ -101,6 +101,8 @@ class _Track:
     """That revision and the policies that it was held against last, and whether it is all that they ask for."""
     waits: str = ""
     """The reason, where what a tag means by now is refused: whoever mends that wants the tag to be asked again."""
+    refused: str | None = None
+    """What the tag means by now, where there is a ``note``: the digest, if that was known."""
     summary: tuple[Revision | None, _Summary | None] = (None, None)
     """The current revision and its summary, once somebody asked for it."""
 
@@ -214,6 +216,7 @@ class Resolver:
                 revision=short,
                 message=track.note,
                 waits=track.waits if track.note else "",
+                failed_digest=track.refused if track.note else None,
                 warnings=[permission_warning(ungranted)] if ungranted else [],
                 notes=summary.notes,
                 audits=self._audits(plugin, summary.proven),
@@ -225,6 +228,7 @@ class Resolver:
                 reason=reason_of(track.error),
                 message=str(track.error),
                 transient=isinstance(track.error, FetchError) and track.error.transient,
+                failed_digest=track.error.digest,
                 ungranted=isinstance(track.error, NotGrantedError),
                 artifact=artifact,
                 revision=short,
@@ -332,7 +336,8 @@ class Resolver:
         if isinstance(error, VerifyError | IncreasedError):
             track.waits = reason_of(error)
         if runs:
-            track.note = str(error)  # the tag cannot be asked again: what it meant before goes on
+            # The tag cannot be asked again: what it meant before goes on.
+            track.note, track.refused = str(error), error.digest
         else:
             track.error = error
         pause = patience.pause(error, track.attempts)
@@ -395,6 +400,8 @@ class Resolver:
             async with self._checks:
                 schema, made = resolved.description.config_schema, resolved.entry
                 await check_apart(made.config, schema, secret_paths=made.secret_paths)
+        for note in resolved.description.notes:
+            log.warning("plugin '%s/%s': %s", *plugin.key, note)
         found = resolved.trust
         self._count(found, policies)
         assert resolved.entry.artifact is not None  # noqa: S101 - what is resolved has one

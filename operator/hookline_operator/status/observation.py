@@ -63,6 +63,8 @@ class Resolution(Resource):
     """Where it is good, and what its tag means by now is refused: the reason; ``message`` is why."""
     ungranted: bool = False
     """Whether it failed because the module imports what is not granted."""
+    failed_digest: str | None = None
+    """Of the artifact that failed, or that the tag means by now and that is refused."""
     artifact: ArtifactStatus | None = None
     """The revision that the pods should run: after a failure, the last good one."""
     revision: str | None = None

@@ -99,6 +99,7 @@ def reconcile(observed: Observation) -> Outcome:
         rolled_back=held,
         hooks=",".join(artifact.hooks) if artifact else None,
         digest=artifact.digest.removeprefix("sha256:")[:12] if artifact else None,
+        failed_digest=observed.resolution.failed_digest,
         loaded=f"{counts.loaded}/{counts.matched}" + (f" ({older} older)" if older else ""),
     )
     return Outcome(status=status, events=_events(observed, status))

@@ -124,12 +124,17 @@ class Call:
     @property
     def database(self) -> str | None:
         """From the hook context, or from an authentication. An empty one says nothing."""
-        return _string(self._context.get("database") or self._fields.get("database") or None)
+        return _string(self._said("database", "database"))
 
     @property
     def user(self) -> str | None:
         """From the hook context, or from an authentication. An empty one says nothing."""
-        return _string(self._context.get("identity") or self._fields.get("username") or None)
+        return _string(self._said("identity", "username"))
+
+    def _said(self, in_context: str, in_fields: str) -> Any:
+        """A field of the context or one beside it; of an authentication, what the client claims comes first."""
+        context, field = self._context.get(in_context), self._fields.get(in_fields)
+        return (field or context if self.hook is Hook.AUTHENTICATE else context or field) or None
 
     @property
     def application(self) -> str | None:
@@ -308,22 +313,19 @@ def read_document(hook: Hook, document: Any, body: bytes | None = None) -> Call:
     if hook is Hook.AUTHORIZE and head["identity"] is not None:
         missing += _complete(head["identity"], IDENTITY, "identity.")
         _check_strings(head["identity"]["roles"], "identity.roles")
-    if "hook_context" in NAMES[hook]:
-        context = head["hook_context"]
-        missing += _complete(context, CONTEXT, "hook_context.")
-        _check_attributes(context["attributes"])
-        request_id = context["request_id"]
-        if not request_id:
-            context["request_id"] = request_id = request_id_of(None)
-            missing.append("request_id")
-        elif len(request_id) > MAX_REQUEST_ID:
-            raise InputError(f"longer than {MAX_REQUEST_ID} characters", field="hook_context.request_id")
-        if "normalized" in NAMES[hook] and head["query"] and not head["normalized"]:
-            _normalize(head, context["attributes"])
-            missing.append("normalized")
-    else:
-        context = {}
-        request_id = request_id_of(head["headers"].get("x-request-id"))
+    context = head["hook_context"]
+    missing += _complete(context, CONTEXT, "hook_context.")
+    _check_attributes(context["attributes"])
+    request_id = context["request_id"]
+    if not request_id:
+        in_headers = head["headers"].get("x-request-id") if hook is Hook.AUTHENTICATE else None
+        context["request_id"] = request_id = request_id_of(in_headers)
+        missing.append("request_id")
+    elif len(request_id) > MAX_REQUEST_ID:
+        raise InputError(f"longer than {MAX_REQUEST_ID} characters", field="hook_context.request_id")
+    if "normalized" in NAMES[hook] and head["query"] and not head["normalized"]:
+        _normalize(head, context["attributes"])
+        missing.append("normalized")
     data = orjson.dumps(document) if missing or body is None else body
     call = Call(hook, data, orjson.dumps(request_id))
     call.know(document, head, context, unsaid=unsaid)

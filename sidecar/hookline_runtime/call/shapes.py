@@ -64,7 +64,7 @@ AT_ONCE: Final[dict[Hook, Fields]] = {
     # An identity has fields of its own to be looked at.
     hook: tuple((name, (types.NoneType,) if name == "identity" else kinds, default) for name, kinds, default in table)
     for hook, table in TABLES.items()
-    if "hook_context" in NAMES[hook] and hook is not Hook.POST_QUERY
+    if "hook_context" in NAMES[hook] and hook not in (Hook.POST_QUERY, Hook.AUTHENTICATE)
 }
 """What the fields have to be of calls that are looked at all at once."""
 

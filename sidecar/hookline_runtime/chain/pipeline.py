@@ -33,9 +33,9 @@ from hookline_runtime.host import recursion
 from hookline_runtime.plugin.backlog import Asker, GoneError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from hookline_api.bundle import BundlePlugin
+    from hookline_api.bundle import BundlePlugin, LoadFailure, Stage
     from hookline_runtime.plugin.hook import PluginHook
     from hookline_runtime.plugin.plugin import Plugin
 
@@ -61,7 +61,7 @@ class Link:
 class _Asked:
     """One plugin in the chain of one hook."""
 
-    __slots__ = ("entry", "hook", "name", "plugin", "signature")
+    __slots__ = ("entry", "hook", "name", "plugin", "signature", "telling")
 
     def __init__(self, link: Link, hook: Hook) -> None:
         self.entry = link.entry
@@ -69,6 +69,8 @@ class _Asked:
         self.plugin = link.plugin
         self.hook = None if link.plugin is None else link.plugin.hooks[hook]
         self.signature = _signature(link.name)
+        self.telling = TELLING if link.entry.auth.tell_reason else b""
+        """What ``decide`` adds to what this plugin decided."""
 
     def fails_open(self, hook: Hook, error: CallError) -> bool:
         """Whether the chain goes on without this plugin."""
@@ -120,6 +122,9 @@ class Way:
     """Who is asked, by what ``match`` reads."""
 
 
+TELLING: Final = b',"tell_reason":true'
+"""In what ``decide`` gives: the client may read the plugin's words. No plugin can write it: its own fields are read."""
+_DONE: Final[dict[Stage, str]] = {"fetching": "fetched", "compiling": "compiled"}
 _NOT_ASKED: Final = _NotAsked()
 Opinion = Answer | CallError | None
 Verdict = tuple[bytes, bytes]
@@ -149,6 +154,8 @@ class Chains:
         self._plugins = [link.plugin for link in links if link.plugin is not None]
         for plugin in self._plugins:
             plugin.hold()
+        self._failures: dict[str, LoadFailure] = {}
+        """Why plugins are not there, where that is not what their entries say."""
         self._under_way = 0
         self._retired = False
         self._deciding: dict[Hook, Choice[_Asked]] = {}
@@ -158,9 +165,12 @@ class Chains:
         """Of the hooks that ask one plugin about every call, and no other."""
         self.ways: dict[Hook, Way] = {}
         """Of the hooks that have one."""
+        self._telling: dict[bytes, bytes] = {}
+        """``_Asked.telling`` by its signature, where there is any."""
         own = recursion.own(link.entry for link in links)
         for hook in Hook:
             asked = [_Asked(link, hook) for link in links if hook in link.entry.hooks]
+            self._telling |= {each.signature: each.telling for each in asked if each.telling}
             self._largest[hook] = max((each.entry.limits.input for each in asked), default=0)
             aside = [each for each in asked if each.entry.mode == "Shadow" or hook in OBSERVERS]
             observing = [each for each in aside if each.plugin is not None]
@@ -183,6 +193,10 @@ class Chains:
         after_answer = asked[0].signature if RULES[hook] in (first, deny_wins) else None
         no_opinion = NOBODY[hook] + self._nobody if hook is not Hook.CACHE_SET else None
         return _Alone(asked[0], asked[0].plugin, asked[0].hook, after_answer, no_opinion)
+
+    def blame(self, failures: Mapping[str, LoadFailure]) -> None:
+        """Why plugins are not there, by their names, instead of what their entries say."""
+        self._failures = dict(failures)
 
     def has_deciders(self, hook: Hook) -> bool:
         """Whether any plugin may decide this hook."""
@@ -271,12 +285,15 @@ class Chains:
         return self._later(self._answer_later, call) if verdict is None else self._splice(call, verdict)
 
     def decide(self, hook: Hook, data: bytes, request_id: str) -> bytes | Later:
-        """As ``answer``, of a call that is known to be right; what was decided alone, without its closing brace."""
+        """As ``answer``, of a call that is known to be right; what was decided alone, without its closing brace.
+
+        Where the plugin that decided lets its words be told, ``TELLING`` is behind it.
+        """
         alone = self._alone.get(hook)
         if alone is None:
             call = Call(hook, data, orjson.dumps(request_id))
             verdict = self._verdict_now(call)
-            return self._later(self._decide_later, call) if verdict is None else verdict[0]
+            return self._later(self._decide_later, call) if verdict is None else self._decided(verdict)
         plugin = alone.plugin
         if not plugin.get_ready():
             return self._later(self._decide_later, Call(hook, data, orjson.dumps(request_id)))
@@ -289,8 +306,12 @@ class Chains:
                 call = Call(hook, data, orjson.dumps(request_id))
                 opinion = plugin.before.ask_now(plugin, alone.hook, call, opinion)
         if alone.after_answer is not None and isinstance(opinion, Answer):
-            return opinion.head
-        return self._walk_now(Call(hook, data, orjson.dumps(request_id)), (alone.link,), opinion)[0]
+            return opinion.head + alone.link.telling
+        return self._decided(self._walk_now(Call(hook, data, orjson.dumps(request_id)), (alone.link,), opinion))
+
+    def _decided(self, verdict: Verdict) -> bytes:
+        head, signature = verdict
+        return head + self._telling.get(signature, b"")
 
     def _later(self, ask: Callable[[Call, contextlib.ExitStack, Asker], Awaitable[bytes]], call: Call) -> Later:
         call.forget()  # many may wait at the same time
@@ -308,7 +329,7 @@ class Chains:
 
     async def _decide_later(self, call: Call, held: contextlib.ExitStack, asker: Asker) -> bytes:
         with held:
-            return (await self._verdict(call, asker))[0]
+            return self._decided(await self._verdict(call, asker))
 
     def _verdict_now(self, call: Call) -> Verdict | None:
         hook = call.hook
@@ -415,8 +436,10 @@ class Chains:
         return self._closed(call, link, error.cause, f"plugin '{link.name}' failed ({error.cause})")
 
     def _not_there(self, call: Call, link: _Asked) -> Verdict:
-        failure = link.entry.failure
+        failure = self._failures.get(link.name, link.entry.failure)
         cause = failure.cause if failure else "fetch"
+        if failure is not None and failure.stage is not None:  # nothing has failed: to ask again in a while will help
+            return self._closed(call, link, cause, f"plugin '{link.name}' is being {_DONE[failure.stage]}; ask again")
         return self._closed(call, link, cause, f"plugin '{link.name}' is not loaded ({cause})")
 
     def _closed(self, call: Call, link: _Asked, cause: str, message: str) -> Verdict:

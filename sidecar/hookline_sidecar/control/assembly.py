@@ -56,6 +56,7 @@ def _entry(slot: Slot, now: BundlePlugin | None, *, may_be_new: bool) -> BundleP
         policy_of(wanted.failure_policy, slot.failure),
         placeholder=wanted.placeholder.model_copy(update={"hooks": hooks}),
         is_new=now is None and may_be_new,
+        stage=slot.stage,
     )
 
 

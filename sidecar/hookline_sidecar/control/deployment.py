@@ -253,6 +253,18 @@ def find(bundle: Bundle, name: str) -> BundlePlugin | None:
     return next((entry for entry in bundle.plugins if entry.name == name), None)
 
 
+def what_runs(bundle: Bundle) -> str:
+    """The plugins that run, and those that refuse instead, with why: for the log."""
+    runs = ", ".join(entry.name for entry in bundle.plugins if entry.artifact is not None) or "no plugins"
+    missing = ", ".join(_why_not(entry) for entry in bundle.plugins if entry.artifact is None)
+    return f"{runs}; refusing in place of {missing}" if missing else runs
+
+
+def _why_not(entry: BundlePlugin) -> str:
+    failure = entry.failure
+    return f"{entry.name} ({'not loaded' if failure is None else failure.stage or failure.cause})"
+
+
 def with_placeholder(bundle: Bundle, entry: BundlePlugin, failure: LoadFailure) -> Bundle:
     """The bundle with something that fails closed in a plugin's place."""
     placeholder = entry.model_copy(update={"artifact": None, "failure": failure})

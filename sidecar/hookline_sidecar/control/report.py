@@ -48,6 +48,7 @@ def report(view: View, *, authority: str | None = None) -> Report:
                 state=view.state_of(each),
                 revision=entry.revision if entry is not None and entry.artifact is not None else None,
                 failure=each.failure,
+                loading=each.stage,
                 health=view.health.get(each.name, []),
                 probation=each.name in view.on_probation,
                 rolled_back=each.rolled_back,

@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from hookline_api.abi import permission_warning
-from hookline_api.bundle import BundlePlugin, LoadFailure
+from hookline_api.bundle import BundlePlugin, LoadFailure, Stage
+from hookline_api.quantities import format_size
 from hookline_api.standing import placeholder_of
 from hookline_artifacts import patience
 from hookline_artifacts.errors import LoadError, VerifyError
@@ -40,6 +42,8 @@ class Slot:
     """The wanted key that this is about; empty to resolve anew."""
     resolved: Resolved | None = None
     failure: LoadFailure | None = None
+    stage: Stage = "fetching"
+    """How far it is, while its task runs."""
     refused: RolledBackPlugin | None = None
     """Why what resolved is not to run here: it failed on probation."""
     task: asyncio.Task[None] | None = field(default=None, repr=False)
@@ -79,14 +83,15 @@ class Slot:
                 "plugin '%s' asks for permissions that it is not granted: %s",
                 self.name, ", ".join(resolved.ungranted),
             )  # fmt: skip
+        unread = resolved.description.notes
         for note in resolved.notes:
-            log.info("plugin '%s': %s", self.name, note)
+            log.log(logging.WARNING if note in unread else logging.INFO, "plugin '%s': %s", self.name, note)
 
     def fail(self, error: LoadError) -> None:
         """Take down why it cannot be loaded, say it once, and when to try again."""
         if self.failure is None or self.failure.message != str(error):
             log.warning("plugin '%s' cannot be loaded (%s): %s", self.name, error.cause, error)
-        self.failure = LoadFailure(cause=error.cause, message=str(error))
+        self.failure = LoadFailure(cause=error.cause, message=str(error), digest=error.digest)
         self.attempts += 1
         self.pause = patience.pause(error, self.attempts)
 
@@ -125,6 +130,7 @@ class Slots(dict[str, Slot]):
         refused: Callable[[BundlePlugin, str], RolledBackPlugin | None],
         settled: Callable[[], None],
     ) -> None:
+        """``settled`` is called where one has another stage, too."""
         super().__init__()
         self._compiler = compiler
         self._self_tests = self_tests
@@ -250,22 +256,7 @@ class Slots(dict[str, Slot]):
             slot.steps.clear()
             with slot.steps.taken("fetch"):
                 resolved = await wanted.resolve(previous=now.artifact if now else None, ask_again=ask_again)
-            job = Job(
-                wasm=resolved.artifact.path,
-                sha256=resolved.artifact.sha256,
-                fuel=resolved.entry.limits.fuel is not None,
-                schema=None if wanted.checked else resolved.description.config_schema,
-                config=resolved.entry.config,
-                secret_paths=resolved.entry.secret_paths,
-                plugin=slot.name,
-            )
-            with slot.steps.taken("compile"):
-                await self._compiler.prepare(job)
-            if resolved.wants_self_test:
-                with slot.steps.taken("self-test"):
-                    await self._self_tests.hold(
-                        resolved.entry, resolved.artifact.path, hooks=resolved.info.hooks, asks=resolved.asks
-                    )
+            await self._compile(slot, resolved, checked=wanted.checked)
             slot.loaded(resolved)
             self.judge(slot)
             if ask_again or now is None:
@@ -277,8 +268,35 @@ class Slots(dict[str, Slot]):
             # Without its text, which may quote anything: the status of the plugin is read by many.
             slot.fail(VerifyError(f"the sidecar failed: {type(error).__name__}; its log says more"))
         slot.task = None
+        slot.stage = "fetching"
         self._plan(slot)
         self._on_settled()
+
+    async def _compile(self, slot: Slot, resolved: Resolved, *, checked: bool) -> None:
+        """Make its compiled form where there is none, and say so; ask it its own cases. Raises LoadError."""
+        fuel, begin = resolved.entry.limits.fuel is not None, None
+        if not await asyncio.to_thread(self._compiler.has, resolved.artifact.sha256, fuel=fuel):
+            slot.stage, begin = "compiling", time.monotonic()
+            log.info("plugin '%s': compiling its module of %s", slot.name, format_size(resolved.artifact.size))
+            self._on_settled()
+        job = Job(
+            wasm=resolved.artifact.path,
+            sha256=resolved.artifact.sha256,
+            fuel=fuel,
+            schema=None if checked else resolved.description.config_schema,
+            config=resolved.entry.config,
+            secret_paths=resolved.entry.secret_paths,
+            plugin=slot.name,
+        )
+        with slot.steps.taken("compile"):
+            await self._compiler.prepare(job)
+        if begin is not None:
+            log.info("plugin '%s': compiled in %.1f s", slot.name, time.monotonic() - begin)
+        if resolved.wants_self_test:
+            with slot.steps.taken("self-test"):
+                await self._self_tests.hold(
+                    resolved.entry, resolved.artifact.path, hooks=resolved.info.hooks, asks=resolved.asks
+                )
 
     def _plan(self, slot: Slot) -> None:
         """Ask the source again: after a failure, or when the time of a tracked tag is over."""

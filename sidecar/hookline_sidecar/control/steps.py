@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-StepName = Literal["fetch", "compile", "prepare", "switch"]
+StepName = Literal["fetch", "compile", "self-test", "prepare", "switch"]
 """``fetch``: its module is fetched and verified. ``compile``: it is compiled, and its settings are checked by its own
 schema. ``prepare``: every worker has it beside what runs. ``switch``: every worker runs it."""
 

@@ -34,7 +34,7 @@ from hookline_sidecar.control.admin.kv import KvAdmin
 from hookline_sidecar.control.admin.server import AdminServer
 from hookline_sidecar.control.assembly import assemble
 from hookline_sidecar.control.authorities import Authorities
-from hookline_sidecar.control.deployment import Deployment, with_placeholder
+from hookline_sidecar.control.deployment import Deployment, what_runs, with_placeholder
 from hookline_sidecar.control.probation import Probations, counts_of
 from hookline_sidecar.control.readings import HealthWatch
 from hookline_sidecar.control.report import report, written
@@ -247,6 +247,7 @@ class Supervisor:
                     failure=self._problems.get(name) or slot.failure,
                     rolled_back=slot.refused.rolled_back if slot.refused else None,
                     steps=(*slot.steps.values(), *self._deployment.steps.get(name, {}).values()),
+                    stage=slot.stage if slot.task is not None else None,
                 )
                 for name, slot in sorted(self._slots.items())
             ),
@@ -335,7 +336,7 @@ class Supervisor:
             return
         bundle = await self._deployment.restore(self._probations.restored(bundle))
         self._slots.restore(bundle.plugins, from_files=self._settings.plugins is not None)
-        log.info("the last good bundle %s runs again (%d plugins)", bundle.version, len(bundle.plugins))
+        log.info("the last good bundle %s runs again: %s", bundle.version, what_runs(bundle))
 
     def _reread(self) -> None:
         log.info("SIGHUP: asking the source again")
@@ -443,6 +444,7 @@ class Supervisor:
                 await self._workers.discard()
                 # The same plugins; what failed beside them may have changed.
                 self._deployment.adopt(bundle, known_as=wanted_as)
+                self._workers.blame(bundle)
                 self._tell()
                 if bundle != running:
                     await self._deployment.keep()
@@ -458,5 +460,5 @@ class Supervisor:
                 continue
             self._tell()
             await self._deployment.keep()
-            log.info("bundle %s runs: %s", bundle.version, ", ".join(e.name for e in bundle.plugins) or "no plugins")
+            log.info("bundle %s runs: %s", bundle.version, what_runs(bundle))
             return

@@ -16,7 +16,7 @@ from hookline_api.sentences import first_load_choice
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
+    from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure, Stage
     from hookline_api.distribution import HookHealth, PluginState, RolledBack
     from hookline_artifacts.resolve import Resolved
     from hookline_sidecar.control.rows import Rows
@@ -77,6 +77,8 @@ class WantedPlugin:
     """Why what resolved does not run here: it failed on probation."""
     steps: tuple[Step, ...] = ()
     """How it gets to the workers, as far as it got."""
+    stage: Stage | None = None
+    """How far it is, while it is fetched and compiled."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,7 +154,7 @@ class View:
                 why = "it is not loaded"
                 if entry.failure:
                     why = f"cause {entry.failure.cause}" if in_our_words else entry.failure.message
-                    choice = first_load_choice(entry.failure.cause)
+                    choice = first_load_choice(entry.failure.cause) if entry.failure.stage is None else ""
                     why = f"{why}; {choice}" if choice else why
                 reasons.append(f"plugin '{entry.name}' fails closed: {why}")
         return reasons

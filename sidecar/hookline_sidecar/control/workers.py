@@ -21,6 +21,7 @@ from hookline_sidecar.messages import (
     Discard,
     Hello,
     LoadRefused,
+    Missing,
     Prepare,
     Prepared,
     Proven,
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from pathlib import Path
 
-    from hookline_api.bundle import Bundle, BundlePlugin
+    from hookline_api.bundle import Bundle, BundlePlugin, LoadFailure
     from hookline_runtime.plugin.budget import Plan
     from hookline_sidecar.messages import PluginFacts
 
@@ -85,6 +86,11 @@ class _Given:
     def behind(self) -> dict[str, str]:
         """The revisions of these, by plugin."""
         return {entry.name: entry.revision for entry in self.before}
+
+
+def _missing(bundle: Bundle) -> dict[str, LoadFailure]:
+    """Why plugins are not there for which placeholders stand."""
+    return {each.name: each.failure for each in bundle.plugins if each.artifact is None and each.failure is not None}
 
 
 class Workers:
@@ -183,6 +189,19 @@ class Workers:
             self._current = dataclasses.replace(self._current, before=before)
         for worker in self._workers.values():
             messages.send(worker.writer, Proven(revisions=proven))
+
+    def blame(self, bundle: Bundle) -> None:
+        """Tell all workers why plugins of what runs are not there, where that is not what they were told.
+
+        ``bundle`` is what runs, but for what failed.
+        """
+        if self._current is None or self._current.bundle.full_version != bundle.full_version:
+            return
+        told, known = _missing(bundle), _missing(self._current.bundle)
+        self._current = dataclasses.replace(self._current, bundle=bundle)
+        if told != known:
+            for worker in self._workers.values():
+                messages.send(worker.writer, Missing(version=bundle.version, failures=told))
 
     def alone(self) -> dict[str, str]:
         """The plugins of what was prepared last that have no version before them, somewhere, and why."""

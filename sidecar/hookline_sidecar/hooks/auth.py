@@ -65,7 +65,8 @@ class Question:
             self.unclear = True
             self.reply = question.unclear(error)
             return
-        self._hook, self._data = Hook.AUTHENTICATE, question.authentication(self._headers, self._client_ip)
+        self._hook = Hook.AUTHENTICATE
+        self._data = question.authentication(self._headers, self._client_ip, self._request_id)
 
     @classmethod
     def of_head(cls, proxy: ProxyHeaders, head: Head) -> Question:
@@ -106,16 +107,16 @@ class Question:
         if self._hook is Hook.AUTHENTICATE:
             who = self._who = question.read_who(decision)
             if who.refused:
-                self.reply = self._refuse(who.refused)
+                self.reply = self._refuse(who.refused, who.reason)
                 return
             self._hook = Hook.AUTHORIZE
             self._data = question.authorization(self._method, self._path, self._request_id, self._client_ip, who)
             return
-        action, is_known = question.read_action(decision), self._who is not NOBODY
+        (action, reason), is_known = question.read_action(decision), self._who is not NOBODY
         if action == "allow" or (action == "defer" and is_known and not chains.has_deciders(Hook.AUTHORIZE)):
             self.reply = question.allowed(self._request_id, self._who)
         else:
-            self.reply = self._refuse(401 if action == "defer" and not is_known else 403)
+            self.reply = self._refuse(401 if action == "defer" and not is_known else 403, reason)
 
-    def _refuse(self, status: int) -> Reply:
-        return question.refused(self._headers, self._request_id, status)
+    def _refuse(self, status: int, reason: str) -> Reply:
+        return question.refused(self._headers, self._request_id, status, reason)

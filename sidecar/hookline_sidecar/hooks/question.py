@@ -10,7 +10,7 @@ import binascii
 import functools
 import re
 import urllib.parse
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
@@ -27,6 +27,11 @@ _IDENTITY_HEADERS: Final = (
     "X-Hookline-User", "X-Hookline-User-Id", "X-Hookline-Roles", "X-Hookline-Tenant",
 )  # fmt: skip
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_REASON: Final = "X-Hookline-Reason"
+_MAX_REASON: Final = 256
+"""Characters of a plugin's words that a client is told."""
+_NOT_IN_DESCRIPTION: Final = re.compile(r"[^ !#-\[\]-~]")
+"""What no ``error_description`` holds (RFC 6750, section 3): quotation marks, backslashes, all but printable ASCII."""
 _MAX_KNOWN: Final = 512
 _MAX_KNOWN_BYTES: Final = 1024
 _AS_IT_IS: Final = re.compile(r"[ !#$&-~\"\\]*")
@@ -53,6 +58,8 @@ class Who(NamedTuple):
     identity: orjson.Fragment | None
     username: str | None
     attributes: dict[str, str]
+    reason: str = ""
+    """Why it is refused, where the client may read it."""
 
 
 NOBODY: Final = Who(0, lines(*((name, "") for name in _IDENTITY_HEADERS)), None, None, {})
@@ -73,7 +80,7 @@ def read_subrequest(
     return verb, path, headers, request_id_of(headers.get("x-request-id")), client_address(proxy, headers)
 
 
-def authentication(headers: dict[str, str], client_ip: str | None) -> bytes:
+def authentication(headers: dict[str, str], client_ip: str | None, request_id: str) -> bytes:
     """The input of ``authenticate``: every field of the contract, in its order."""
     username, password = "", None
     authorization = headers.get("authorization")
@@ -85,26 +92,20 @@ def authentication(headers: dict[str, str], client_ip: str | None) -> bytes:
         "password": password,
         "client_ip": client_ip or "",
         "database": None,
+        "hook_context": _context(request_id, None, {} if client_ip is None else {"client_ip": client_ip}),
     }
     return orjson.dumps(asked)
 
 
 def authorization(method: str | None, path: str | None, request_id: str, client_ip: str | None, who: Who) -> bytes:
     """The input of ``authorize``: every field of the contract, in its order."""
-    context = {
-        "request_id": request_id,
-        "client_id": None,
-        "identity": who.username,
-        "database": None,
-        "branch": None,
-        "attributes": who.attributes if client_ip is None else {"client_ip": client_ip, **who.attributes},
-    }
+    attributes = who.attributes if client_ip is None else {"client_ip": client_ip, **who.attributes}
     asked = {
         "query": "",
         "normalized": "",
         "tables": (),
         "is_read_only": method in _SAFE,
-        "hook_context": context,
+        "hook_context": _context(request_id, who.username, attributes),
         "identity": who.identity,
         "action": method or "",
         "resource": path or "",
@@ -112,13 +113,25 @@ def authorization(method: str | None, path: str | None, request_id: str, client_
     return orjson.dumps(asked)
 
 
+def _context(request_id: str, identity: str | None, attributes: dict[str, str]) -> dict[str, Any]:
+    """The ``hook_context``: every field of the contract, in its order."""
+    return {
+        "request_id": request_id,
+        "client_id": None,
+        "identity": identity,
+        "database": None,
+        "branch": None,
+        "attributes": attributes,
+    }
+
+
 def read_who(decision: bytes) -> Who:
     """Who it is, by a decision of ``authenticate`` without its closing brace."""
     return _known_who(decision) if len(decision) <= _MAX_KNOWN_BYTES else _read_who(decision)
 
 
-def read_action(decision: bytes) -> str:
-    """The action of a decision of ``authorize`` without its closing brace."""
+def read_action(decision: bytes) -> tuple[str, str]:
+    """The action of a decision of ``authorize`` without its closing brace; why it is refused, if that may be told."""
     return _known_action(decision) if len(decision) <= _MAX_KNOWN_BYTES else _read_action(decision)
 
 
@@ -127,13 +140,32 @@ def allowed(request_id: str, who: Who) -> Reply:
     return Reply(200, who.shown, request_id=_header(request_id))
 
 
-def refused(headers: dict[str, str], request_id: str, status: int) -> Reply:
-    """401 with a challenge, or another status."""
+def refused(headers: dict[str, str], request_id: str, status: int, reason: str = "") -> Reply:
+    """401 with a challenge, or another status. ``reason`` is what a plugin says of it, for the client to read."""
+    tried = headers.get("authorization", "")
+    is_basic = tried.lower().startswith("basic")
+    why = " ".join(reason[:_MAX_REASON].split())
+    if why:
+        return Reply(status, _refusal(status, why, tried, is_basic=is_basic), request_id=_header(request_id))
     challenge = _NOTHING
     if status == 401:  # noqa: PLR2004 - RFC 9110, 11.6.1: a challenge is due
-        is_basic = headers.get("authorization", "").lower().startswith("basic")
         challenge = _ASK_BASIC if is_basic else _ASK_BEARER
     return Reply(status, challenge, request_id=_header(request_id))
+
+
+def _refusal(status: int, why: str, tried: str, *, is_basic: bool) -> Lines:
+    """The headers of a refusal that says why.
+
+    RFC 6750, section 3.1, has the errors; a client that tried nothing is told none, and RFC 7617 has no field for one.
+    """
+    told = (_REASON, urllib.parse.quote(why, safe=" !#$()*+,-./:;=?@[]^_`{|}~"))
+    is_unknown = status == 401  # noqa: PLR2004 - else it is known who it is, and what they may not
+    if is_basic or not tried:
+        plain = _ASK_BASIC if is_basic else _ASK_BEARER
+        return lines(*(plain.pairs if is_unknown else ()), told)
+    error = "invalid_token" if is_unknown else "insufficient_scope"
+    described = _NOT_IN_DESCRIPTION.sub("?", why.replace('"', "'"))
+    return lines(("WWW-Authenticate", f'Bearer error="{error}", error_description="{described}"'), told)
 
 
 def unclear(error: Exception) -> Reply:
@@ -149,7 +181,7 @@ def text_of(value: str) -> str:
 def _read_who(decision: bytes) -> Who:
     read = orjson.loads(decision + b"}")
     if read["action"] == "denied":
-        return NOBODY._replace(refused=401)
+        return NOBODY._replace(refused=401, reason=_told(read, "message"))
     if read["action"] != "success":
         return NOBODY
     identity = read["identity"]
@@ -161,9 +193,15 @@ def _read_who(decision: bytes) -> Who:
     return Who(0, lines(*shown), orjson.Fragment(orjson.dumps(identity)), identity["username"], attributes)
 
 
-def _read_action(decision: bytes) -> str:
-    action: str = orjson.loads(decision + b"}")["action"]
-    return action
+def _read_action(decision: bytes) -> tuple[str, str]:
+    read = orjson.loads(decision + b"}")
+    action: str = read["action"]
+    return action, _told(read, "reason") if action == "deny" else ""
+
+
+def _told(read: dict[str, Any], field: str) -> str:
+    """The plugin's own words, where the client may read them; what is said of a plugin that failed are not its own."""
+    return (read.get(field) or "") if read.get("tell_reason") is True and "failure" not in read else ""
 
 
 _known_who: Final = functools.lru_cache(_MAX_KNOWN)(_read_who)

@@ -38,6 +38,7 @@ from hookline_sidecar.messages import (
     Hello,
     HostCalls,
     LoadRefused,
+    Missing,
     Paused,
     PluginFacts,
     Prepare,
@@ -174,6 +175,8 @@ class Worker:
             case Proven(revisions=revisions):
                 for name, revision in revisions.items():
                     self._runtime.prove(name, revision)
+            case Missing(version=version, failures=failures):
+                self._runtime.blame(version, failures)
 
     async def _prepare(self, wanted: Prepare) -> Prepared | LoadRefused:
         """Load a bundle beside the running one."""

@@ -67,13 +67,17 @@ type = "object"
 
 
 def test_all_forms_say_the_same():
-    """A custom section, the three packed manifests, and an annotation that holds JSON."""
+    """A custom section, the three packed manifests, an annotation that holds JSON; a note of a hook that is none."""
     document = json.dumps(AS_JSON)
-    assert PluginDescription.from_json(document.encode()) == WHOLE
-    assert PluginDescription.from_packed({"manifest.json": document.encode()}) == WHOLE
+    for found, origin in (
+        (PluginDescription.from_json(document.encode()), "the section hookline.plugin"),
+        (PluginDescription.from_packed({"manifest.json": document.encode()}), "manifest.json"),
+        (PluginDescription.from_annotations({"hookline.plugin": document}), "the annotation hookline.plugin"),
+    ):
+        assert found.notes == (f"{origin} declares unheard_of, which Hookline has not as hooks",)
+        assert found.model_copy(update={"notes": ()}) == WHOLE
     assert PluginDescription.from_packed({"plugin.yaml": AS_YAML.encode()}) == WHOLE
     assert PluginDescription.from_packed({"plugin.toml": AS_TOML.encode()}) == WHOLE
-    assert PluginDescription.from_annotations({"hookline.plugin": document}) == WHOLE
 
 
 @pytest.mark.parametrize("hook", Hook)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
@@ -10,7 +11,7 @@ import wasmtime
 from hookline_api.abi import HOST_FUNCTIONS
 from hookline_api.hooks import Hook
 from hookline_api.resources import LocalWasmPlugin, Permission
-from hookline_artifacts.errors import ConfigError
+from hookline_artifacts.errors import ConfigError, LoadError, VerifyError
 from hookline_artifacts.fetch import Fetcher
 from hookline_artifacts.resolve import resolve
 from hookline_artifacts.store import ArtifactStore
@@ -19,6 +20,7 @@ from hookline_sidecar.control.sources.manifests import Scan
 _TYPES = {"i": "i32", "I": "i64", "F": "f64"}
 _NOTHING = Scan(manifests={}, problems=(), secrets={}, config_maps={})
 _NEED = {key: function for key, function in HOST_FUNCTIONS.items() if function.permission is not None}
+SECTION = "the section hookline.plugin"
 DECLARED = ["preQuery", "AUTH"]
 
 
@@ -172,3 +174,118 @@ async def test_a_package_of_another_name_is_noted(resolved):
         "the package calls itself 'helios-plugin-guard': here it is 'guard', also as the name of its keys",
     )
     assert (await resolved(content, name="helios-plugin-guard")).notes == ()
+
+
+async def test_a_key_that_is_missing_is_told_with_those_that_are_there(tmp_path):
+    """Of Secrets and ConfigMaps alike: names, bounded, and never a value."""
+
+    class Objects:
+        async def secret(self, _, name):
+            return {"token": b"s3cret", "tls.crt": b"s3cret"} if name == "known" else None
+
+        async def config_map(self, _, name):
+            return {f"key-{number}\n": b"v" for number in range(20)} if name == "known" else {}
+
+    fetcher = Fetcher(ArtifactStore(tmp_path / "store"))
+    (tmp_path / "guard.wasm").write_bytes(module())
+
+    async def said(reference, source=None):
+        spec = {"source": source or {"file": {"path": "guard.wasm"}}}
+        if reference:
+            spec["configFrom"] = [{**reference, "key": "tokn", "path": "a"}]
+        plugin = LocalWasmPlugin.model_validate({"metadata": {"name": "guard"}, "spec": spec})
+        with pytest.raises(LoadError) as caught:
+            await resolve(plugin, fetcher=fetcher, objects=Objects(), base=tmp_path)
+        assert "s3cret" not in str(caught.value)
+        return str(caught.value)
+
+    assert await said({"secretRef": {"name": "known"}}) == (
+        "configFrom 'a': there is no Secret 'known' with the key 'tokn'; that Secret has tls.crt, token "
+        "(did you mean token?)"
+    )
+    gone = "configFrom 'a': there is no Secret 'gone' with the key 'tokn'"
+    assert await said({"secretRef": {"name": "gone"}}) == gone
+    many = await said({"configMapRef": {"name": "known"}})
+    assert "that ConfigMap has key-0\\n, key-1\\n, " in many
+    assert many.endswith(" and 12 more")
+    empty = "there is no ConfigMap 'other' with the key 'tokn'; that ConfigMap is empty"
+    assert (await said({"configMapRef": {"name": "other"}})).endswith(empty)
+    found = await said(None, {"configMap": {"name": "known", "key": "plugin.wasm"}})
+    assert found.startswith("there is no ConfigMap 'known' with the key 'plugin.wasm'; that ConfigMap has key-0")
+    authority = {"reference": "127.0.0.1:1/a:1", "caConfigMap": {"name": "known"}}
+    assert "with the key 'ca.crt'; that ConfigMap has key-0" in await said(None, {"oci": authority})
+    await fetcher.close()
+
+
+@pytest.mark.parametrize(
+    ("names", "says"),
+    [
+        (["prequery"], "it exports alloc, memory, prequery (did you mean pre_query?); the hooks are authenticate, "),
+        (["preQuery", "log"], "did you mean pre_query?"), (["pre_quer"], "did you mean pre_query?"),
+        (["run"], "it exports alloc, memory, run; the hooks are "), ([], "it exports alloc, memory; the hooks are "),
+        ([f"f{number:03}" for number in range(300)], "it exports alloc, f000, f001, f002, "),
+        (["\x1b[2J\n" + "x" * 5000], r"\x1b[2J\n"),
+    ],
+)  # fmt: skip
+async def test_a_module_without_a_hook_is_told_with_what_it_exports(resolved, names, says):
+    """On one line, visible and bounded: the names are a stranger's."""
+    escaped = ["".join(f"\\{byte:02x}" for byte in name.encode()) for name in names]
+    with pytest.raises(VerifyError) as caught:
+        await resolved(module(hooks=escaped))
+    assert str(caught.value).startswith("the module exports no hook; it exports ")
+    assert says in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1500
+
+
+async def test_what_else_has_to_be_exported_is_told_with_what_is(resolved):
+    """The memory, and the allocator."""
+    for text, says in (
+        ('(func (export "alloc") (param i32) (result i32) (i32.const 0))', "as 'memory'; it exports alloc"),
+        ('(memory (export "memory") 1) (func (export "malloc"))', "it exports malloc, memory"),
+        ("", "it exports nothing"),
+    ):
+        with pytest.raises(VerifyError, match=says):
+            await resolved(bytes(wasmtime.wat2wasm(f"(module {text})")))
+
+
+async def test_an_export_that_is_nearly_a_hook_is_noted(resolved):
+    """Beside one that is: else the plugin would run, and half of it would never be called."""
+    found = await resolved(module(hooks=["pre_query", "postquery", "post_handle"]))
+    assert found.notes == ("the module exports 'postquery', which is no hook and is never called; is it post_query?",)
+
+
+@pytest.mark.parametrize(
+    ("description", "says"),
+    [
+        ([], "the section hookline.plugin is ignored: it is not a mapping"),
+        ({"hooks": "pre_query"}, f"{SECTION}: its hooks cannot be read: what it says there does not count"),
+        ({"config_schema": [1], "version": ["1"]},
+         f"{SECTION}: its version and config_schema cannot be read: what it says there does not count"),
+        ({"hooks": ["pre_query", "on_\nfire"]},
+         r"the section hookline.plugin declares on_\nfire, which Hookline has not as hooks"),
+    ],
+)  # fmt: skip
+async def test_a_section_that_cannot_be_read_is_noted_and_keeps_nothing_from_running(resolved, description, says):
+    """Whole, or a field of it; what was meant by it does not hold."""
+    found = await resolved(module(description=description))
+    assert says in found.notes
+    assert found.description.notes == (says,)
+
+
+async def test_a_section_writes_no_notes_of_its_own(resolved):
+    """They are Hookline's words about it."""
+    assert (await resolved(module(description={"notes": ["all is well\n\x1b[2J"]}))).notes == ()
+
+
+@pytest.mark.parametrize(
+    ("content", "spec"),
+    [(module(), {"sha256": "0" * 64}), (b"no module", {}), (module(), {"hooks": ["route"]}),
+     (module(("env", "kv_get")), {})],
+    ids=["other bytes", "no module", "hooks that it has not", "not granted"],
+)  # fmt: skip
+async def test_what_failed_is_told_by_its_digest(resolved, content, spec):
+    """Which of the versions that a tag has meant it is about: the status has it."""
+    with pytest.raises(LoadError) as caught:
+        await resolved(content, **spec)
+    assert caught.value.digest == f"sha256:{hashlib.sha256(content).hexdigest()}"

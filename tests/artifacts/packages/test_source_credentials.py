@@ -106,7 +106,9 @@ async def test_a_value_that_is_missing_is_told_by_the_field_that_names_it(resolv
     del found[name][key]
     with pytest.raises(ConfigError) as caught:
         await resolved(ALL, found)
-    assert str(caught.value) == f"{PATHS[gone]}: there is no Secret '{name}' with the key '{key}'"
+    missing = f"{PATHS[gone]}: there is no Secret '{name}' with the key '{key}'"
+    assert str(caught.value).startswith(f"{missing}; that Secret " + ("has " if found[name] else "is empty"))
+    assert all(value.decode() not in str(caught.value) for value in found[name].values())
 
 
 @pytest.mark.parametrize(

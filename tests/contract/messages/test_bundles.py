@@ -22,7 +22,8 @@ def _plugin(name: str = "p", **fields: object) -> BundlePlugin:
         {"config": {"a": "1"}}, {"secretPaths": ["a"]}, {"permissions": ["crypto"]}, {"limits": {"timeout": "1s"}},
         {"limits": {"fuel": 5}}, {"isolation": {"mode": "Pooled"}}, {"failurePolicy": {"trap": "Open"}},
         {"mode": "Shadow"}, {"egress": ["http://x"]}, {"namespace": "n"},
-        {"observers": {"overflow": "Wait"}}, {"kv": {"initial": {"k": "v"}}}, {"kv": {"overwrite": "OnChange"}},
+        {"observers": {"overflow": "Wait"}}, {"auth": {"tellReason": True}},
+        {"kv": {"initial": {"k": "v"}}}, {"kv": {"overwrite": "OnChange"}},
         {"artifact": {**_ARTIFACT, "sha256": "b" * 64}}, {"artifact": {**_ARTIFACT, "digest": "sha256:2"}},
     ],
 )  # fmt: skip
@@ -45,7 +46,7 @@ def test_what_changes_nothing_does_not_change_the_revision(change):
 
 def test_a_field_that_came_later_changes_no_revision_where_it_says_nothing():
     """Operator and sidecar compare revisions, and may be of two versions. The first version's is written out here."""
-    plugin = {"name": "p", "hooks": ["route"], "limits": {"input": "1Ki"}, "observers": {}, "kv": {}}
+    plugin = {"name": "p", "hooks": ["route"], "limits": {"input": "1Ki"}, "observers": {}, "kv": {}, "auth": {}}
     assert BundlePlugin.model_validate(plugin).revision == "4e2034b47285"
 
 

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from hookline_api.bundle import Bundle
+from hookline_api.policies import PluginTrustPolicy
 from hookline_api.resources import WasmPlugin
 from hookline_api.sentences import first, found_in, problems, unknown_fields, without_values
 from hookline_api.text import found
@@ -84,12 +85,34 @@ def test_a_problem_has_the_path_that_kubectl_shows():
     spec = {"source": SOURCE, "permissions": ["root"], "nothing": 1, "sha256": "no"}
     error = caught(WasmPlugin, json.dumps({**metadata, "spec": spec}))
     found = {each.path: each.text for each in problems(error)}
-    assert found["spec.permissions[0]"].startswith("must be one of kv.read, ")
+    assert found["spec.permissions[0]"].startswith('"root" is not a permission; the permissions are kv.read, ')
     assert found["spec.nothing"] == "there is no such field"
     assert found["spec.sha256"].startswith("must be a SHA-256 of 64 hex digits")
     assert len(problems(error, most=2)) == 2
     assert unknown_fields(error) == ["spec.nothing"]
     assert first(error) == str(problems(error)[0])
+
+
+@pytest.mark.parametrize(
+    ("permission", "says"),
+    [
+        ("kv_read", '"kv_read" is not a permission (did you mean kv.read?); the permissions are kv.read, '),
+        ("http-fetch", '"http-fetch" is not a permission (did you mean http.fetch?); '),
+        ("kv.raed", "did you mean kv.read?"), ("Crypto", "did you mean crypto?"), (5, "5 is not a permission; "),
+        ("root", '"root" is not a permission; the permissions are'), ("x" * 100_000, f'"{"x" * 60}…" is not a permission; '),
+        ("kv.read\n\x1b[2J", r'"kv.read\n\x1b[2J" is not a permission'),
+    ],
+)  # fmt: skip
+def test_a_wrong_permission_is_shown_with_the_one_that_was_meant(permission, says):
+    """In a resource and in a policy alike; on one line, and bounded."""
+    metadata = {"apiVersion": "hookline.dev/v1alpha1", "kind": "WasmPlugin", "metadata": {"name": "p"}}
+    error = caught(WasmPlugin, json.dumps({**metadata, "spec": {"source": SOURCE, "permissions": [permission]}}))
+    assert says in first(error)
+    assert first(error).startswith("spec.permissions[0]: ")
+    assert first(error).isprintable()
+    policy = {"apiVersion": "hookline.dev/v1alpha1", "kind": "PluginTrustPolicy", "metadata": {"name": "p"}}
+    error = caught(PluginTrustPolicy, json.dumps({**policy, "spec": {"permissions": [permission]}}))
+    assert says in str(problems(error)[-1])
 
 
 @pytest.mark.parametrize(

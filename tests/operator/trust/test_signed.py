@@ -25,6 +25,8 @@ async def test_an_unsigned_plugin_is_offered_to_nobody_and_a_signed_one_rolls_ou
     await eventually(lambda: tenant.ready("guard") == ("False", "SignatureFailed"), "SignatureFailed")
     status, reason, message = told("Verified")
     assert (status, reason) == ("False", "SignatureFailed")
+    failed = tenant.get("guard")["status"]["failedDigest"]
+    assert failed.startswith("sha256:")
     assert f"PluginTrustPolicy '{name}'" in message
     assert "has no signature" in message
     assert "SignatureFailed" in table()
@@ -36,7 +38,10 @@ async def test_an_unsigned_plugin_is_offered_to_nobody_and_a_signed_one_rolls_ou
     await sidecar.until(sidecar.runs)
     await eventually(lambda: tenant.ready("guard") == ("True", "Ready"), "Ready")
     assert "signed by key 0" in told("Verified")[2]
-    artifact = tenant.get("guard")["status"]["artifact"]
+    status = tenant.get("guard")["status"]
+    artifact = status["artifact"]
+    assert "failedDigest" not in status
+    assert artifact["digest"] != failed
     assert artifact["signer"] == "key 0"
     assert artifact["signatures"] == [{"signer": "key 0", "key": keys[0].id, "askedBy": f"PluginTrustPolicy '{name}'"}]
     await eventually(lambda: any("key 0" in text for reason, text in events() if reason == "Verified"), "an Event")

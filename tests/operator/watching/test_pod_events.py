@@ -6,6 +6,7 @@ import pytest
 
 from hookline_api.bundle import LoadFailure
 from hookline_api.distribution import PluginReport, Report
+from hookline_api.standing import STILL_LOADING
 from hookline_operator.cluster.catalogue import Catalogue
 from hookline_operator.cluster.pods import Pod
 from hookline_operator.lead import pod_events
@@ -79,6 +80,10 @@ def test_only_what_has_nothing_to_answer_with_is_waited_for():
          "the sidecar waits for plugin 'a': it cannot be loaded (verify): no"),
         ([report("a", "Updating", None), report("b")],
          "the sidecar waits for plugin 'a': it is being loaded; it also waits for 'b'"),
+        ([report("a", "Updating", None).model_copy(update={"loading": "compiling"})],
+         "the sidecar waits for plugin 'a': it is being compiled"),
+        ([report("a").model_copy(update={"failure": STILL_LOADING["fetching"]})],
+         "the sidecar waits for plugin 'a': it is being fetched"),
         ([report(each, "Updating", None) for each in "abcdef"],
          "the sidecar waits for plugin 'a': it is being loaded; it also waits for 'b', 'c', 'd' and 2 more"),
     ],

@@ -41,7 +41,7 @@ def _raw(value: object) -> bytes:
                                  "response_bytes": 0, "error": "e"}]),
         ("metrics", {"hook_context": _WHOLE_CONTEXT, "event": {"n": 1}}),
         ("authenticate", {"headers": {"x": "y"}, "username": "u", "password": "p", "client_ip": "::1",
-                          "database": None}),
+                          "database": None, "hook_context": _WHOLE_CONTEXT}),
         ("custom_hook", [1, {"two": None}]),
         ("custom_hook", "text"),
     ],
@@ -208,13 +208,35 @@ def test_a_malformed_input_is_refused_with_its_field(hook, body, field):
 
 @pytest.mark.parametrize("value", ["text", 5, None, [1], {"identity": 5}])
 def test_a_field_that_is_no_part_of_an_input_is_never_looked_into(value):
-    """An authentication has no hook context: one that is sent is the guest's business."""
+    """An authentication has no tables: those that are sent are the guest's business."""
     raw = _raw(
-        {"headers": {}, "username": "u", "password": "", "client_ip": "", "database": "d", "hook_context": value}
-    )
+        {"headers": {}, "username": "u", "password": "", "client_ip": "", "database": "d", "tables": value,
+         "hook_context": _WHOLE_CONTEXT}
+    )  # fmt: skip
     call = read_call(Hook.AUTHENTICATE, raw)
     assert call.data == raw
     assert (call.user, call.database) == ("u", "d")
+
+
+@pytest.mark.parametrize(
+    ("context", "field"),
+    [(5, "hook_context"), ({"request_id": 5}, "hook_context.request_id"),
+     ({"attributes": []}, "hook_context.attributes"), ({"request_id": "x" * 257}, "hook_context.request_id")],
+)  # fmt: skip
+def test_the_context_of_an_authentication_is_checked_as_any_other(context, field):
+    """A guest that reads a request id there finds text."""
+    with pytest.raises(InputError) as refused:
+        read_call(Hook.AUTHENTICATE, _raw({"hook_context": context}))
+    assert refused.value.field == field
+
+
+def test_what_a_client_claims_of_itself_counts_before_the_context_of_its_login():
+    """Nobody has proven yet who it is: a context from before a login leaves no guard out."""
+    context = {"identity": "before", "database": "old", "attributes": {"application_name": "psql"}}
+    call = read_call(Hook.AUTHENTICATE, _raw({"username": "u", "database": "d", "hook_context": context}))
+    assert (call.user, call.database, call.application) == ("u", "d", "psql")
+    call = read_call(Hook.AUTHENTICATE, _raw({"hook_context": context}))
+    assert (call.user, call.database) == ("before", "old")
 
 
 @pytest.mark.parametrize("hook", ["pre_query", "custom_hook", "metrics"])
@@ -237,6 +259,8 @@ def test_a_request_id_stays_and_is_made_where_there_is_none():
         ("pre_query", _WHOLE),
         ("post_query", [_WHOLE, {"success": True}]),
         ("authenticate", {"headers": {"x-request-id": "r-1"}}),
+        ("authenticate", {"hook_context": {"request_id": "r-1"}}),
+        ("authenticate", {"headers": {"x-request-id": "r-2"}, "hook_context": {"request_id": "r-1"}}),
         ("custom_hook", {"hook_context": {"request_id": "r-1"}}),
     ]:
         assert read_call(Hook(hook), _raw(body)).request_id == "r-1"
@@ -247,13 +271,15 @@ def test_a_request_id_stays_and_is_made_where_there_is_none():
             ("pre_query", {"query": "", "hook_context": {"request_id": ""}}),
             ("pre_query", {"query": "", "hook_context": {"request_id": None}}),
             ("authenticate", {"headers": {"x-request-id": "x" * 300}}),
+            ("authenticate", {}),
             ("custom_hook", {"hook_context": 5}),
             ("custom_hook", 5),
         ]
     ]
     assert len({call.request_id for call in made}) == len(made)
     assert all(call.request_id for call in made)
-    assert json.loads(made[1].data)["hook_context"]["request_id"] == made[1].request_id
+    for call in made[1:5]:  # and the guest is told the same
+        assert json.loads(call.data)["hook_context"]["request_id"] == call.request_id
 
 
 _LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=4)

@@ -54,7 +54,7 @@ def test_plugins_are_asked_with_every_field_of_the_contract(identity, lines):
             assert read.headers == {name.lower(): value for name, value in pairs}
         else:
             assert read.identity.model_dump() == identity
-            assert read.hook_context.request_id == request_id
+        assert read.hook_context.request_id == request_id  # one for both questions
     if lines and "Basic" in lines[0]:
         assert (read.resource, read.action, read.hook_context.attributes["client_ip"]) == ("/%C3%BC", "", "10.0.0.2")
         assert b'"username":"ann","password":"a\\"b\\\\c"' in asked[0][0][1]

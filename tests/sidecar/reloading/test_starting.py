@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
+from aiohttp import web
+
+from waiting import PATIENCE_S, until_true
 
 QUERY = {"query": "select 1"}
 NOWHERE = {"file": {"path": "nowhere.wasm"}}
@@ -99,6 +104,57 @@ async def test_a_slow_source_does_not_hold_up_the_start(sidecar, guests, eventua
     assert await sidecar.says() == "fine"
     found = sidecar.wait_plugin("guard", state="Closed", failure=bool)
     assert "127.0.0.1:1" in found["failure"]["message"]
+
+
+async def test_calls_meanwhile_hear_that_it_is_being_fetched_and_then_why_it_cannot_be(sidecar, guests, eventually):
+    """Of a plugin that is loaded for the first time nothing has failed yet; what runs says so, and so does the log."""
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow(_):
+        asked.set()
+        await answer.wait()
+        return web.Response(status=404)
+
+    app = web.Application()
+    app.router.add_get("/guard.wasm", slow)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        url = f"http://127.0.0.1:{runner.addresses[0][1]}/guard.wasm"
+        sidecar.folder.plugin("guard", source={"http": {"url": url, "sha256": "0" * 64}})
+        sidecar.folder.plugin("other", guests.saying("fine"), hooks=["custom_hook"], priority=1)
+        await asyncio.to_thread(sidecar.start, wait=False)
+        said = await asyncio.to_thread(not_ready, sidecar, eventually)
+        assert said == "plugin 'guard' fails closed: the plugin is being fetched"
+        await asyncio.wait_for(asked.wait(), PATIENCE_S)
+        found = await asyncio.to_thread(sidecar.plugin, "guard")
+        assert (found["state"], found["loading"], found["failure"]) == ("Closed", "fetching", None)
+        decision = await sidecar.ask("pre_query", QUERY)
+        assert (decision["value"], decision["failure"]) == ("plugin 'guard' is being fetched; ask again", "fetch")
+        assert "refusing in place of guard (fetching)" in sidecar.log
+        answer.set()
+        await asyncio.to_thread(sidecar.wait_plugin, "guard", failure=bool)
+
+        async def is_told():
+            return "is not loaded (fetch)" in (await sidecar.ask("pre_query", QUERY))["value"]
+
+        await until_true(is_told, "the workers were told why")
+    finally:
+        answer.set()
+        await runner.cleanup()
+
+
+async def test_the_log_says_what_is_compiled_and_runs_only_of_what_runs(sidecar, guests, eventually):
+    """Compiling is the slow part of a start; a placeholder does not run."""
+    sidecar.folder.plugin("guard", source=NOWHERE)
+    sidecar.folder.plugin("other", guests.saying("fine"), hooks=["custom_hook"], priority=1)
+    sidecar.start(wait=False)
+    sidecar.wait_plugin("other", state="Running")
+    eventually(lambda: "runs: other; refusing in place of guard (fetch)" in sidecar.log, "who runs and who does not")
+    log = sidecar.log
+    assert log.index("plugin 'other': compiling its module of ") < log.index("plugin 'other': compiled in ")
+    assert "plugin 'guard': compil" not in log
 
 
 async def test_a_placeholder_refuses_only_what_its_plugin_would_be_asked(sidecar, guests, eventually):

@@ -58,6 +58,17 @@ def test_without_a_good_key_is_a_challenge(front, key):
 def test_known_without_the_right_is_forbidden(front):
     """A known client that may not is 403, which no new password mends."""
     assert front.refuses("/admin/users", key="good").status == 403
+
+
+def test_the_plugins_own_words_reach_the_client_where_its_resource_lets_them(front):
+    """Behind each proxy: why it is refused, in a header of its own; of a failure the client learns nothing."""
+    refused = front.refuses("/admin/users", key="good", headers=[("X-Hookline-Reason", "forged")])
+    assert (refused.status, refused.headers.get_all("X-Hookline-Reason")) == (403, ["not an admin"])
+    token = front.refuses("/", headers=[("Authorization", "Bearer old")])
+    assert (token.status, token.headers.get_all("X-Hookline-Reason")) == (401, ["unknown user"])
+    assert token.headers["WWW-Authenticate"] == 'Bearer error="invalid_token", error_description="unknown user"'
+    assert "X-Hookline-Reason" not in front.refuses("/", key="trap").headers
+    assert "X-Hookline-Reason" not in front.ask("/orders", key="good").headers
     assert front.ask("/admin/users", key="chief").status == 200
 
 

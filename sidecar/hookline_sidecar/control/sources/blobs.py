@@ -40,7 +40,7 @@ _SETTLED: Final = frozenset({400, 401, 403, 404, 410})
 """Statuses after which somebody has to change something first."""
 _SETTINGS: Final = (
     "hooks", "priority", "match", "config", "permissions", "data_sources", "caches", "egress", "kv", "limits",
-    "isolation", "observers", "failure_policy", "mode", "self_test",
+    "isolation", "observers", "auth", "failure_policy", "mode", "self_test",
 )  # fmt: skip
 
 
