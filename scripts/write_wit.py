@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes the world of components, sdk/hookline_sdk/wit/hookline.wit, from the contract."""
+"""Writes the world of components from the contract: into the SDK, and into the packages that build components."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from pathlib import Path
 
 from hookline_api.component import written_out
 
-WIT = Path(__file__).resolve().parents[1] / "sdk" / "hookline_sdk" / "wit" / "hookline.wit"
+SDK = Path(__file__).resolve().parents[1] / "sdk" / "hookline_sdk"
+TARGETS = [SDK / folder / "hookline.wit" for folder in ("wit", "javascript", "python")]
 
 
 def main() -> None:
     """Write it."""
-    WIT.parent.mkdir(parents=True, exist_ok=True)
-    WIT.write_text(written_out(), encoding="utf-8")
+    for target in TARGETS:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(written_out(), encoding="utf-8")
 
 
 if __name__ == "__main__":

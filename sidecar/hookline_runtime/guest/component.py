@@ -53,6 +53,8 @@ _INSTANCES: Final = 200
 _TABLES: Final = 10
 _MAX_SAID: Final = 2000
 """Bytes of what a guest writes to its streams that are kept for a line, and for the message of a trap."""
+_NOTE: Final = b"note: "
+"""How Rust's runtime, which others are made with, begins a line that says nothing of what happened."""
 _LOG: Final = ("hookline", "log")
 _INFO: Final = 2
 _CONTINUE: Final = 0  # WASMTIME_UPDATE_DEADLINE_CONTINUE, wasmtime/store.h
@@ -344,8 +346,9 @@ class Instance:
         *lines, rest = self._said.split(b"\n")
         for line in lines:
             if line.strip():
-                self._last_line = bytes(line[:_MAX_SAID])
-                self._guest.log_line(self._last_line)
+                self._guest.log_line(bytes(line[:_MAX_SAID]))
+                if not line.startswith(_NOTE):
+                    self._last_line = bytes(line[:_MAX_SAID])
         self._said = bytearray(rest[-_MAX_SAID:])
 
     def left_ns(self) -> int:
