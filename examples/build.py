@@ -3,8 +3,9 @@
 
 A plugin is a folder of ``plugins/``. What lies in it tells how it is built: ``<name>.c`` with zig's C compiler
 (the PyPI package ziglang, so Python alone is enough), ``main.zig`` with zig, ``go.mod`` with Go, ``Cargo.toml`` with
-rustc, ``package.json`` with npm and the AssemblyScript compiler. Each module gets its folder's ``plugin.json`` as the
-custom section ``hookline.plugin``, and its ``cases.json`` as ``hookline.cases``.
+rustc, ``package.json`` with npm: it has the AssemblyScript compiler, or componentize-qjs, which makes a component of
+JavaScript; ``requirements.txt`` with pip, which brings componentize-py and makes one of Python. Each module gets its
+folder's ``plugin.json`` as the custom section ``hookline.plugin``, and its ``cases.json`` as ``hookline.cases``.
 
 A build is kept under the hash of all that it was made from: sources, command, toolchain. So a second run copies.
 """
@@ -54,11 +55,13 @@ SECTION: Final = "hookline.plugin"
 CASES: Final = "hookline.cases"
 MAX_CASES: Final = 256 * 1024
 """Bytes of cases that a module may carry."""
-WASM_HEADER: Final = b"\0asm\x01\0\0\0"
+WASM_HEADERS: Final = (b"\0asm\x01\0\0\0", b"\0asm\x0d\0\x01\0")
+"""Of a module, and of a component."""
+COMPONENTIZE_QJS: Final = "componentize-qjs"
 
 NOT_BUILT_FROM: Final = {"cases.json", "cases.live.json", "wasmplugin.yaml", "README.md"}
 NOT_SOURCES: Final = {"node_modules", "target", "build", ".zig-cache"}
-SDK_SOURCES: Final = ("*.h", "*.rs", "*.go", "*.mod", "*.ts", "*.zig")
+SDK_SOURCES: Final = ("*.h", "*.rs", "*.go", "*.mod", "*.ts", "*.zig", "*.js", "*.py", "*.wit")
 
 C_FLAGS: Final = (
     "-target", "wasm32-freestanding", "-std=c17", "-Os", "-Wall", "-Wextra", "-Werror",
@@ -223,17 +226,65 @@ def compile_assemblyscript(plugin: Plugin, to: Path, cache: Path) -> None:
         shutil.copytree(plugin.sdk, os.path.normpath(work / sdk))
         program, _ = node()
         npm = npm_beside(program) or "npm"
-        path = {"PATH": with_path(program)}
-        try:
-            run(
-                (npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"),
-                cwd=work,
-                env={**path, "npm_config_cache": cache / "npm", "npm_config_update_notifier": "false"},
-            )
-        except BuildFailedError as error:
-            raise ToolchainMissingError(f"npm cannot install the compiler: {error}") from error
-        run((npm, "run", "build"), cwd=work, env=path)
+        npm_build(npm, work, cache, {"PATH": with_path(program)})
         shutil.move(work / f"{plugin.name}.wasm", to)
+
+
+def npm_build(npm: str | Path, work: Path, cache: Path, path: Mapping[str, str]) -> None:
+    """`npm ci` and `npm run build`."""
+    try:
+        run(
+            (npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--prefer-offline"),
+            cwd=work,
+            env={**path, "npm_config_cache": cache / "npm", "npm_config_update_notifier": "false"},
+        )
+    except BuildFailedError as error:
+        raise ToolchainMissingError(f"npm cannot install the compiler: {error}") from error
+    run((npm, "run", "build"), cwd=work, env=path)
+
+
+# ---- Components: JavaScript and Python ----
+
+
+def copied(plugin: Plugin, scratch: str) -> Path:
+    """A copy of the plugin's folder with the SDK beside it, as `hookline new` makes one."""
+    work = Path(scratch) / plugin.name
+    shutil.copytree(plugin.folder, work, ignore=shutil.ignore_patterns(*NOT_SOURCES, "*.wasm"))
+    shutil.copytree(plugin.sdk, work / "hookline-sdk", ignore=shutil.ignore_patterns("__pycache__"))
+    return work
+
+
+def compile_javascript(plugin: Plugin, to: Path, cache: Path) -> None:
+    """`npm ci` and `npm run build` in a copy."""
+    program, _ = node()
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        work = copied(plugin, scratch)
+        npm_build(npm_beside(program) or "npm", work, cache, {"PATH": with_path(program)})
+        shutil.move(work / f"{plugin.name}.wasm", to)
+
+
+def python_version() -> str:
+    """Of this Python alone: componentize-py's own version is in requirements.txt, a source."""
+    return f"python {sys.version_info.major}.{sys.version_info.minor}"
+
+
+def compile_python(plugin: Plugin, to: Path, cache: Path) -> None:
+    """componentize-py, in an environment of its own that is kept."""
+    wanted = (plugin.folder / "requirements.txt").read_bytes()
+    tools = cache / f"tools-{hashlib.sha256(wanted + sys.executable.encode()).hexdigest()[:16]}"
+    program = tools / "bin" / "componentize-py"
+    if not program.exists():
+        try:
+            run((sys.executable, "-m", "venv", "--clear", tools), cwd=cache)
+            install = ("install", "--quiet", "--disable-pip-version-check", "--require-hashes")
+            run((tools / "bin" / "python", "-m", "pip", *install, "-r", "requirements.txt"), cwd=plugin.folder)
+        except BuildFailedError as error:
+            raise ToolchainMissingError(f"pip cannot install componentize-py: {error}") from error
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        work = copied(plugin, scratch)
+        world = ("--quiet", "-d", "hookline-sdk/hookline.wit", "-w", "plugin")
+        sources = (plugin.name.replace("-", "_"), "-p", ".", "-p", "hookline-sdk")
+        run((program, *world, "componentize", *sources, "-o", to), cwd=work, env={"VIRTUAL_ENV": tools})
 
 
 TOOLCHAINS: Final = {
@@ -242,6 +293,8 @@ TOOLCHAINS: Final = {
     "rust": Toolchain(version=rust_version, compile=compile_rust),
     "go": Toolchain(version=go_version, compile=compile_go),
     "assemblyscript": Toolchain(version=npm_version, compile=compile_assemblyscript),
+    "javascript": Toolchain(version=npm_version, compile=compile_javascript),
+    "python": Toolchain(version=python_version, compile=compile_python),
 }
 
 
@@ -250,10 +303,15 @@ TOOLCHAINS: Final = {
 
 def discover(plugins: Path) -> list[Plugin]:
     """Every plugin of a folder, by name."""
-    marks = {"main.zig": "zig", "go.mod": "go", "Cargo.toml": "rust", "package.json": "assemblyscript"}
+    marks = {
+        "main.zig": "zig", "go.mod": "go", "Cargo.toml": "rust", "package.json": "assemblyscript",
+        "requirements.txt": "python",
+    }  # fmt: skip
     found = []
     for folder in sorted(path for path in plugins.iterdir() if (path / "plugin.json").is_file()):
         language = next((marks[mark] for mark in marks if (folder / mark).exists()), "c")
+        if language == "assemblyscript" and COMPONENTIZE_QJS in (folder / "package.json").read_text(encoding="utf-8"):
+            language = "javascript"
         found.append(Plugin(name=folder.name, language=language, folder=folder))
     return found
 
@@ -269,7 +327,7 @@ def leb128(number: int) -> bytes:
 
 def with_section(module: bytes, section: str, payload: bytes) -> bytes:
     """The module with a custom section at its end."""
-    if not module.startswith(WASM_HEADER):
+    if not module.startswith(WASM_HEADERS):
         raise BuildFailedError("the compiler made something else than a WebAssembly module")
     name = section.encode()
     body = leb128(len(name)) + name + payload
@@ -344,7 +402,7 @@ def parse_arguments() -> argparse.Namespace:
     """The command line, with ``found``: the plugins of its folder."""
     parser = argparse.ArgumentParser(
         description="Build the example plugins, each into DIR/<name>.wasm.",
-        epilog="C and Zig need the PyPI package ziglang. Rust, Go and AssemblyScript are skipped, with the reason, where "
+        epilog="C and Zig need the PyPI package ziglang. All others are skipped, with the reason, where "
         "their compiler is missing; whatever --only names must be built, or the exit code is 1.",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the modules go (made where it is missing)")

@@ -26,6 +26,8 @@ from hookline_api.abi import (
 from hookline_api.hooks import Hook
 from hookline_api.text import did_you_mean, listed, readable
 from hookline_artifacts.errors import VerifyError
+from hookline_artifacts.module.component import HEADER, ComponentBorder, ComponentReader
+from hookline_artifacts.module.component_judge import as_imports, declared, judge_border
 from hookline_artifacts.module.proposals import Proposal, ProposalError, UnknownTypeError
 from hookline_artifacts.module.reader import Buffer, MalformedError
 from hookline_artifacts.module.sections import Import, Sections, Signature
@@ -36,7 +38,6 @@ if TYPE_CHECKING:
 
 _MAGIC: Final = b"\0asm"
 _MODULE: Final = b"\x01\0\0\0"
-_COMPONENT: Final = b"\x0d\0\x01\0"
 _NAME_SHOWN: Final = 80
 """Characters of an import's name that an error tells."""
 _LISTED: Final = 12
@@ -64,6 +65,8 @@ class ModuleInfo:
     """The custom section ``hookline.cases``, unparsed; of one that is too long, a byte more than it may have."""
     case_sections: int = 0
     """How many sections of that name there are."""
+    is_component: bool = False
+    """Whether it is a component: then its hooks are those that it declares."""
 
     @property
     def needs_wasi(self) -> bool:
@@ -98,17 +101,14 @@ def inspect_file(path: Path) -> ModuleInfo:
 def inspect_module(wasm: Buffer) -> ModuleInfo:
     """Read a module's border and check it against the guest ABI. Linear in its bytes, and slow: not for an event loop.
 
-    Raises VerifyError with the first thing that is wrong: not wasm, a component, a truncated section, a proposal that
-    Hookline does not run, an unknown import, a required export that is missing or has another type, no hook at all.
+    Raises VerifyError with the first thing that is wrong: not wasm, a truncated section, a proposal that Hookline does
+    not run, an unknown import, a required export that is missing or has another type, no hook at all.
     """
     begin = bytes(wasm[:8])
     if begin[:4] != _MAGIC:
         raise VerifyError("this is not a WebAssembly module: it does not begin with \\0asm")
-    if begin[4:] == _COMPONENT:
-        raise VerifyError(
-            "this is a WebAssembly component, and Hookline runs core modules: "
-            "build for wasm32-unknown-unknown or wasip1"
-        )
+    if begin == HEADER:
+        return _inspect_component(wasm)
     if begin[4:] != _MODULE:
         raise VerifyError(f"this is WebAssembly of an unknown version ({begin[4:].hex()})")
     sections = Sections()
@@ -125,6 +125,31 @@ def inspect_module(wasm: Buffer) -> ModuleInfo:
         description=sections.description,
         cases=sections.cases,
         case_sections=sections.case_sections,
+    )
+
+
+def read_component(wasm: Buffer) -> ComponentBorder:
+    """What crosses a component's border. Raises VerifyError."""
+    try:
+        return ComponentReader().read(wasm)
+    except (IndexError, UnicodeDecodeError, MalformedError, UnknownTypeError) as error:
+        raise VerifyError(f"this WebAssembly component is truncated or damaged: {error}") from None
+    except ProposalError as error:
+        raise VerifyError(f"in the component, {error}") from None
+
+
+def _inspect_component(wasm: Buffer) -> ModuleInfo:
+    found = read_component(wasm)
+    functions = judge_border(found.imports, found.exports)
+    description = found.custom.get("hookline.plugin")
+    hooks, permissions = declared(description)
+    return ModuleInfo(
+        hooks=hooks,
+        imports=as_imports(functions, permissions),
+        exports={name: (sort, None) for name, (sort, _) in found.exports.items()},
+        memory_pages=found.memory_pages,
+        description=description,
+        is_component=True,
     )
 
 

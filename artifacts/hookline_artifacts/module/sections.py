@@ -122,6 +122,11 @@ class Sections:
     _constant_steps: int = 0
     _local_groups: int = 0
 
+    @property
+    def memories(self) -> int:
+        """How many it has, those that it imports among them."""
+        return self._memories
+
     def read(self, data: Buffer) -> None:
         """Read it all. Raises MalformedError, UnknownTypeError, UnicodeDecodeError and ProposalError."""
         self._data = data

@@ -24,9 +24,10 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from hookline_runtime.guest import capi
+from hookline_runtime.guest.engine import CompiledComponent
 
 _fibers_unfit = "HOOKLINE_CALLS" if os.environ.get("HOOKLINE_CALLS") in {"official", "threads"} else capi.fibers_unfit
 if capi.unfit is None and capi.fibers_unfit is not None:
@@ -50,11 +51,15 @@ else:
 __all__ = ["Guest", "Instance", "link"]
 
 
-def link(module: CompiledModule, *, limits: Limits, host: Host) -> Guest:
+def link(module: CompiledModule | CompiledComponent, *, limits: Limits, host: Host) -> Guest:
     """A module, linked to one plugin's host functions: a ``Guest`` whose calls may wait, where it imports what waits.
 
-    Raises VerifyError.
+    A component has calls of its own (``component``). Raises VerifyError.
     """
+    if isinstance(module, CompiledComponent):
+        from hookline_runtime.guest import component  # noqa: PLC0415 - most processes need none of it
+
+        return cast("Guest", component.Guest(module, limits=limits, host=host))
     made = Guest(module, limits=limits, host=host)
     if made.waits and not made.on_fibers and _fibers_unfit is None:
         from hookline_runtime.guest import fibers  # noqa: PLC0415 - most processes need none of it

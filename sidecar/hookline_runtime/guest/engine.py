@@ -20,6 +20,7 @@ import contextlib
 import hashlib
 import importlib.metadata
 import io
+import json
 import logging
 import mmap
 import os
@@ -29,12 +30,16 @@ import resource
 import struct
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, ClassVar, Final
 
 import wasmtime
+from wasmtime.component import Component
 
 from hookline_artifacts.errors import VerifyError
+from hookline_artifacts.module.component import HEADER as COMPONENT_HEADER
+from hookline_artifacts.module.inspection import read_component
 from hookline_artifacts.module.memory_map import NOTHING_SAID, MemoryMap, read_memory_map
 from hookline_artifacts.module.proposals import named_in
 from hookline_runtime.guest import capi
@@ -74,6 +79,13 @@ _SETTINGS: Final[dict[str, bool | int]] = {
     "memory_may_move": False,
 }
 
+_COMPONENT_SETTINGS: Final[dict[str, bool | int]] = _SETTINGS | {
+    "wasm_component_model": True,
+    # For what the engine itself puts between two components. DANGER: without it, it panics there. Inspection refuses
+    # several memories in a module, and the store counts those of a component.
+    "wasm_multi_memory": True,
+}
+
 _INSTANCES: Final = 4096
 _NESTED: Final = 512
 """Stacks more than instances: a guest's ``alloc`` for an answer has one of its own, and of each thread one runs."""
@@ -97,6 +109,8 @@ _POOL: Final = {
 _TAIL: Final = struct.Struct("<Q8s")
 _TAIL_MARK: Final = b"hookmap1"
 """The end of a compiled module's file: the length of the memory map in front of it, and this."""
+_COMPONENT_MARK: Final = b"hookcmp1"
+"""The same of a compiled component's, which has its ``ComponentFacts`` there."""
 _NUMBERED: Final = re.compile(r"^\d+: ")
 
 EPOCH: Final = [0]
@@ -104,27 +118,31 @@ EPOCH: Final = [0]
 
 log = logging.getLogger("hookline.engine")
 
-_engines: dict[bool, wasmtime.Engine] = {}
+_engines: dict[tuple[bool, bool], wasmtime.Engine] = {}
 _engines_lock = threading.Lock()
 
 
-def engine(*, fuel: bool) -> wasmtime.Engine:
-    """The process's engine with or without fuel; made on first use."""
-    found = _engines.get(fuel)
+def engine(*, fuel: bool, components: bool = False) -> wasmtime.Engine:
+    """The process's engine with or without fuel, for modules or for components; made on first use."""
+    key = fuel, components
+    found = _engines.get(key)
     if found is None:
         with _engines_lock:
-            found = _engines.get(fuel)
+            found = _engines.get(key)
             if found is None:
                 config = wasmtime.Config()
-                for name, value in _SETTINGS.items():
+                for name, value in (_COMPONENT_SETTINGS if components else _SETTINGS).items():
                     setattr(config, name, value)
                 config.consume_fuel = fuel
+                if components:  # its calls run on the thread that they come on, and its instances are made one by one
+                    found = _engines[key] = wasmtime.Engine(config)
+                    return found
                 fibers = capi.fibers_unfit is None
                 if fibers:
                     capi.use_fibers(config, _FIBER_STACK)
                 if capi.unfit is None and _has_room_for_pool():
                     capi.use_pool(config, stacks=_INSTANCES + _NESTED if fibers else 0, **_POOL)
-                found = _engines[fuel] = wasmtime.Engine(config)
+                found = _engines[key] = wasmtime.Engine(config)
     return found
 
 
@@ -150,9 +168,25 @@ class CompiledModule(wasmtime.Module):
     memory_map: MemoryMap = NOTHING_SAID
 
 
+@dataclass(frozen=True, slots=True)
+class ComponentFacts:
+    """What a component's bytes say, and its compiled form does not."""
+
+    memories: int
+    pages: int
+    """What its memories begin with, in pages of 64 KiB."""
+
+
+class CompiledComponent(Component):
+    """A component of the cache."""
+
+    facts = ComponentFacts(1, 0)
+
+
 def fingerprint(*, fuel: bool) -> str:
     """Names compiled code that this engine can run: sixteen hex digits over version, machine and settings."""
-    facts = (importlib.metadata.version("wasmtime"), platform.machine(), sorted(_SETTINGS.items()), fuel, "map")
+    settings = sorted(_SETTINGS.items()), sorted(_COMPONENT_SETTINGS.items())
+    facts = (importlib.metadata.version("wasmtime"), platform.machine(), settings, fuel, "map")
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
@@ -177,19 +211,27 @@ def compile_into(wasm: bytes, out: BinaryIO, *, fuel: bool) -> None:
     Behind the code stands what the module says of its memory, since the engine has no door to that; the engine looks
     at nothing behind what its own header names. Raises VerifyError where the bytes are not a valid module.
     """
+    is_component = wasm[:8] == COMPONENT_HEADER
     try:
-        module = wasmtime.Module(engine(fuel=fuel), wasm)
+        if is_component:
+            found = read_component(wasm)
+            module: wasmtime.Module | Component = Component(engine(fuel=fuel, components=True), wasm)
+        else:
+            module = wasmtime.Module(engine(fuel=fuel), wasm)
     except wasmtime.WasmtimeError as error:
         why = first_line(str(error))
         named = named_in(why)
         said = f"{named} (the engine: {why})" if named else f"the module is not valid WebAssembly: {why}"
         raise VerifyError(said) from error
-    memory_map = read_memory_map(wasm).to_json()
+    if is_component:
+        told, mark = json.dumps([found.memories, found.memory_pages]).encode(), _COMPONENT_MARK
+    else:
+        told, mark = read_memory_map(wasm).to_json(), _TAIL_MARK
     out.write(module.serialize())
-    out.write(memory_map + _TAIL.pack(len(memory_map), _TAIL_MARK))
+    out.write(told + _TAIL.pack(len(told), mark))
 
 
-def load_compiled(compiled: Path | SealedFile | Inherited, *, fuel: bool) -> CompiledModule:
+def load_compiled(compiled: Path | SealedFile | Inherited, *, fuel: bool) -> CompiledModule | CompiledComponent:
     """Map compiled code into memory. DANGER: the file is executed. Without a seal, only files of our own come here.
 
     Raises VerifyError where the file was made by another version, for another machine, or is damaged.
@@ -202,15 +244,20 @@ def load_compiled(compiled: Path | SealedFile | Inherited, *, fuel: bool) -> Com
                 source = compiled
             else:
                 source, size = kept.enter_context(compiled.checked())
+            file: BinaryIO = kept.enter_context(source.open("rb")) if isinstance(source, Path) else io.BytesIO(source)
+            told, is_component = _told(file, size)
+            kind = CompiledComponent if is_component else CompiledModule
+            where = engine(fuel=fuel, components=is_component)
             if isinstance(source, Path):
-                module = CompiledModule.deserialize_file(engine(fuel=fuel), str(source))
-                file: BinaryIO = kept.enter_context(source.open("rb"))
+                module = kind.deserialize_file(where, str(source))
             else:
-                module = CompiledModule.deserialize(engine(fuel=fuel), source)
-                file = io.BytesIO(source)
-            assert isinstance(module, CompiledModule)  # noqa: S101 - wasmtime-py makes what it is asked of
-            module.memory_map = _memory_map(file, size)
-    except (wasmtime.WasmtimeError, OSError, ValueError) as error:
+                module = kind.deserialize(where, source)
+            assert isinstance(module, CompiledModule | CompiledComponent)  # noqa: S101 - it makes what it is asked of
+            if isinstance(module, CompiledComponent):
+                module.facts = ComponentFacts(*map(int, json.loads(told)))
+            else:
+                module.memory_map = MemoryMap.from_json(told)
+    except (wasmtime.WasmtimeError, OSError, ValueError, TypeError) as error:
         raise VerifyError(f"the compiled module in the cache does not fit: {first_line(str(error))}") from error
     return module
 
@@ -219,18 +266,21 @@ def is_whole(out: BinaryIO) -> bool:
     """Whether ``compile_into`` has written all there."""
     end = out.seek(0, os.SEEK_END)
     out.seek(max(0, end - _TAIL.size))
-    return out.read().endswith(_TAIL_MARK)
+    return out.read().endswith((_TAIL_MARK, _COMPONENT_MARK))
 
 
-def _memory_map(file: BinaryIO, end: int | None) -> MemoryMap:
-    """What stands behind the code, and in front of ``end``. Raises OSError, or ValueError where there is none."""
+def _told(file: BinaryIO, end: int | None) -> tuple[bytes, bool]:
+    """What stands behind the code, and in front of ``end``, and whether that is a component's.
+
+    Raises OSError, or ValueError where there is none.
+    """
     end = file.seek(0, os.SEEK_END) if end is None else end
     file.seek(max(0, end - _TAIL.size))
     size, mark = _TAIL.unpack(file.read(_TAIL.size).rjust(_TAIL.size, b"\0"))
-    if mark != _TAIL_MARK or size > end - _TAIL.size:
+    if mark not in {_TAIL_MARK, _COMPONENT_MARK} or size > end - _TAIL.size:
         raise ValueError("it lacks its memory map")
     file.seek(end - _TAIL.size - size)
-    return MemoryMap.from_json(file.read(size))
+    return file.read(size), mark == _COMPONENT_MARK
 
 
 def first_line(text: str) -> str:

@@ -26,6 +26,7 @@ from hookline_api.resources import grants
 from hookline_api.sources import source_names
 from hookline_runtime.errors import CallError, without_words
 from hookline_runtime.guest.border import Waiting
+from hookline_runtime.guest.plain import PLAIN
 from hookline_runtime.host.arguments import ABSENT, Answer, CodeError, Times, timed
 from hookline_runtime.host.basics import Basics, GuestMetric
 from hookline_runtime.host.cache import CacheFunctions
@@ -95,9 +96,12 @@ class PluginHost:
         self.times: dict[str, Times] = {}
         """Of the functions that wait."""
 
-    def functions(self) -> Mapping[tuple[str, str], HostCallable]:
-        """Every host function, with its permission in front and its errors turned into codes; and WASI's of the log."""
-        made: dict[tuple[str, str], HostCallable] = {key: self._guarded(*key) for key in HOST_FUNCTIONS}
+    def functions(self, *, plain: bool = False) -> Mapping[tuple[str, str], HostCallable]:
+        """Every host function, with its permission in front and its errors turned into codes; and WASI's of the log.
+
+        ``plain`` codes are apart from all answers (``hookline_runtime.guest.plain``), and the same for all functions.
+        """
+        made: dict[tuple[str, str], HostCallable] = {key: self._guarded(*key, plain=plain) for key in HOST_FUNCTIONS}
         made[WASI_MODULE, "fd_write"] = self.log.fd_write(self._count_refused)
         return made
 
@@ -136,11 +140,13 @@ class PluginHost:
     def _count_refused(self, name: str) -> None:
         self.refused[name] = self.refused.get(name, 0) + 1
 
-    def _guarded(self, module: str, name: str) -> HostCallable:
+    def _guarded(self, module: str, name: str, *, plain: bool) -> HostCallable:
         function = HOST_FUNCTIONS[module, name]
         method: Callable[..., Any] = self._methods[name]
 
         def answer(code: int) -> int:
+            if plain:
+                return PLAIN + code
             # HeliosDB's functions know one error, a sum any number but one, and packed results no sign.
             if module == "env":
                 return E_SIZE if code == E_SIZE and name == "kv_get" else ABSENT

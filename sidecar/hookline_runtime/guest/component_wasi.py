@@ -1,0 +1,129 @@
+"""WASI 0.2 for components, with nothing granted. It is ours, and not the engine's.
+
+The engine's own waits for a clock for as long as the guest likes, which no deadline cuts, and keeps a table of resources
+that no limit counts. Here there are clocks, random numbers, an empty environment, no folders, and two streams whose lines
+go into the plugin's log; every other function ends the call when it is called.
+https://github.com/WebAssembly/WASI/tree/main/wasip2.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from wasmtime import _bindings as ffi
+
+from hookline_runtime.errors import TrapError
+from hookline_runtime.guest.component_host import EndedError
+from hookline_runtime.guest.component_values import list_of, number, ok_of, option_of, record_of, tuple_of
+from hookline_runtime.guest.component_values import write_resource, write_text
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from hookline_runtime.guest.component import Instance
+
+STREAM: Final = 1
+"""The number of the resource type of output streams."""
+STREAMS: Final = "wasi:io/streams"
+_MAX_RANDOM: Final = 4096
+_MAX_STREAMS: Final = 1000
+"""Handles of streams that an instance may ask for."""
+_MAX_WRITE: Final = 4096
+_RESOLUTION_NS: Final = 1000
+
+
+def _nothing(*_: object) -> list[object]:
+    return []
+
+
+def _none(*_: object) -> None:
+    return None
+
+
+def _stream(instance: Instance, _: list[Any]) -> Any:
+    instance.streams += 1
+    if instance.streams > _MAX_STREAMS:
+        raise EndedError(TrapError(f"it asked for a stream more than {_MAX_STREAMS} times"))
+    made = ffi.wasmtime_component_resource_host_new(True, 1, STREAM)  # noqa: FBT003 - the library's
+    found = ctypes.POINTER(ffi.wasmtime_component_resource_any_t)()
+    failure = ffi.wasmtime_component_resource_host_to_any(instance.context, made, ctypes.byref(found))
+    ffi.wasmtime_component_resource_host_delete(made)
+    if failure:
+        ffi.wasmtime_error_delete(failure)
+        raise EndedError(TrapError("no stream can be made"))
+    return found
+
+
+def _exit(_: Instance, values: list[Any]) -> None:
+    given = values[0]
+    code = given if isinstance(given, int) and not isinstance(given, bool) else int(not given)
+    raise EndedError(TrapError(f"the call ended the program with exit code {code}"))
+
+
+def _write(instance: Instance, values: list[Any]) -> None:
+    instance.say(values[1])
+
+
+def _random(_: Instance, values: list[Any]) -> bytes:
+    if values[0] > _MAX_RANDOM:
+        raise EndedError(TrapError(f"it asked for {values[0]} random bytes, and {_MAX_RANDOM} are the most"))
+    return os.urandom(values[0])
+
+
+def _word(*_: object) -> int:
+    return int.from_bytes(os.urandom(8), "little")
+
+
+def _words(*_: object) -> tuple[int, int]:
+    return _word(), _word()
+
+
+def _wall(*_: object) -> tuple[int, int]:
+    return divmod(time.time_ns(), 1_000_000_000)
+
+
+_u64: Final = number("u64")
+_texts: Final = list_of(tuple_of(write_text, write_text))
+_bytes: Final = list_of(number("u8"))
+_datetime: Final = record_of(seconds=_u64, nanoseconds=number("u32"))
+_done: Final = ok_of(None)
+
+WASI: Final[dict[str, dict[str, tuple[Callable[..., Any], Callable[[Any, Any], None] | None]]]] = {
+    "wasi:cli/environment": {
+        "get-environment": (_nothing, _texts),
+        "get-arguments": (_nothing, list_of(write_text)),
+        "initial-cwd": (_none, option_of(write_text)),
+    },
+    "wasi:cli/exit": {"exit": (_exit, None), "exit-with-code": (_exit, None)},
+    "wasi:cli/stdout": {"get-stdout": (_stream, write_resource)},
+    "wasi:cli/stderr": {"get-stderr": (_stream, write_resource)},
+    "wasi:cli/terminal-stdin": {"get-terminal-stdin": (_none, option_of(write_resource))},
+    "wasi:cli/terminal-stdout": {"get-terminal-stdout": (_none, option_of(write_resource))},
+    "wasi:cli/terminal-stderr": {"get-terminal-stderr": (_none, option_of(write_resource))},
+    STREAMS: {
+        "[method]output-stream.check-write": (lambda *_: _MAX_WRITE, ok_of(_u64)),
+        "[method]output-stream.write": (_write, _done),
+        "[method]output-stream.blocking-write-and-flush": (_write, _done),
+        "[method]output-stream.flush": (_none, _done),
+        "[method]output-stream.blocking-flush": (_none, _done),
+    },
+    "wasi:clocks/monotonic-clock": {
+        "now": (lambda *_: time.monotonic_ns(), _u64),
+        "resolution": (lambda *_: _RESOLUTION_NS, _u64),
+    },
+    "wasi:clocks/wall-clock": {
+        "now": (_wall, _datetime),
+        "resolution": (lambda *_: (0, _RESOLUTION_NS), _datetime),
+    },
+    "wasi:random/random": {"get-random-bytes": (_random, _bytes), "get-random-u64": (_word, _u64)},
+    "wasi:random/insecure": {"get-insecure-random-bytes": (_random, _bytes), "get-insecure-random-u64": (_word, _u64)},
+    "wasi:random/insecure-seed": {
+        "insecure-seed": (_words, tuple_of(_u64, _u64)),
+        "get-insecure-seed": (_words, tuple_of(_u64, _u64)),
+    },
+    "wasi:filesystem/preopens": {"get-directories": (_nothing, list_of(write_text))},
+}
+"""By interface and function: what answers, and how the answer is written. It is empty lists that are of other types."""
