@@ -348,8 +348,7 @@ async def test_a_host_result_that_finds_no_room_is_an_error_code(workshop, wat, 
           {alloc})""",
         hooks={"custom_hook": "(call $number (call $get_config (i32.const 0) (i32.const 0)))"},
     )
-    settings = {"permissions": ["config.read"], "config": {"a": "bc"}, "limits": {"input": 64}}
-    assert (await workshop.ask(text, **settings))["value"] == code
+    assert (await workshop.ask(text, permissions=["config.read"], config={"a": "bc"}))["value"] == code
 
 
 async def test_a_guest_that_traps_on_each_call_is_no_trouble_to_another(workshop, wat):
