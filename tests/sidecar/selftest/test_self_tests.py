@@ -52,7 +52,7 @@ def good(sidecar, guests):
 
 async def test_a_version_that_fails_its_own_cases_never_answers(good, guests, load) -> None:
     """Calls go on under it, the good one answers each, and the sentence names the case and what was found."""
-    async with load(good) as calls:
+    async with load(good, clients=1) as calls:
         await calls.reaches(20)
         good.folder.plugin("p", carrying(guests.saying("two"), saying("two"), saying("three")))
         found = await asyncio.to_thread(good.wait_plugin, "p", failure=lambda failure: failure is not None)
