@@ -344,7 +344,7 @@ async def test_a_host_result_that_finds_no_room_is_an_error_code(workshop, wat, 
         alloc=f"""(global $calls (mut i32) (i32.const 0))
         (func (export "alloc") (param i32) (result i32)
           (global.set $calls (i32.add (global.get $calls) (i32.const 1)))
-          (if (i32.eq (global.get $calls) (i32.const 1)) (then (return (i32.const 70000))))
+          (if (i32.eq (global.get $calls) (i32.const 1)) (then (return (i32.const 65536))))
           {alloc})""",
         hooks={"custom_hook": "(call $number (call $get_config (i32.const 0) (i32.const 0)))"},
     )
