@@ -15,6 +15,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+from hookline_api.abi import INPUT_REGION
 from hookline_artifacts.errors import ConfigError, VerifyError
 from hookline_runtime.errors import CallError, DeadlineError, OverloadError, TrapError
 
@@ -42,16 +43,14 @@ def first_instance(guest: Guest, *, timeout_ms: int, pooled: bool) -> Instance:
     and may not be.
     """
     instance = _fresh(guest, timeout_ms)
-    tries, used = guest.region is None, guest.memory_map.static is not None
+    tries, used = INPUT_REGION not in guest.info.exports, guest.memory_map.static is not None
     if tries:
-        _try_alloc(guest, instance)
-    if tries and used:
-        instance = _fresh(guest, timeout_ms, instead_of=instance)
+        instance = _try_alloc(guest, instance, timeout_ms)
     if used and _try_bounds(guest, instance):
         guest.keep_off(static=True)
     if pooled:
         _Trial(guest, timeout_ms).run()
-    return _fresh(guest, timeout_ms, instead_of=instance) if used or tries else instance
+    return _fresh(guest, timeout_ms, instead_of=instance) if used else instance
 
 
 def _fresh(guest: Guest, timeout_ms: int, *, instead_of: Instance | None = None) -> Instance:
@@ -61,10 +60,11 @@ def _fresh(guest: Guest, timeout_ms: int, *, instead_of: Instance | None = None)
         raise VerifyError(f"the module's first instance failed: {error}") from error
 
 
-def _try_alloc(guest: Guest, instance: Instance) -> None:
-    """Raises VerifyError where an input of a usual size cannot be handed over: a trap, or a place outside of memory.
+def _try_alloc(guest: Guest, instance: Instance, timeout_ms: int) -> Instance:
+    """Hand over an input of each usual size, the first of an instance as most are; a fresh instance.
 
     What takes too long, or has no room (0), is left to the calls: a machine may be busy, and inputs may be small.
+    Raises VerifyError where an input cannot be handed over: a trap, or a place outside of memory.
     """
     for size in dict.fromkeys(min(each, guest.limits.input) for each in _TRIED):
         try:
@@ -82,7 +82,9 @@ def _try_alloc(guest: Guest, instance: Instance) -> None:
                 "mend alloc and dealloc, or lower limits.input to what they can take"
             ) from None
         except CallError:
-            return
+            pass
+        instance = _fresh(guest, timeout_ms, instead_of=instance)
+    return instance
 
 
 def _try_bounds(guest: Guest, instance: Instance) -> bool:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from hookline_api import json_cost
 from hookline_api.cases import difference
 from hookline_runtime.host.arguments import read
 
@@ -25,6 +26,7 @@ _ASKED: Final = {
 """The texts that each function takes, in order."""
 _JSON: Final = frozenset({"request", "params"})
 _MAX_TEXT: Final = 2**20
+_MAX_VALUES: Final = 10_000
 
 
 class StandIn:
@@ -81,6 +83,7 @@ class StandIn:
 
 def _parsed(text: str) -> Any:
     try:
+        json_cost.check(text, what="the question", max_values=_MAX_VALUES)
         return orjson.loads(text) if text else None
-    except orjson.JSONDecodeError:
+    except ValueError:  # it is no JSON, or costs more than any question that is meant
         return text

@@ -17,6 +17,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -45,6 +46,8 @@ MAX_FOUND: Final = 1024
 """Results that are remembered: the oldest go first."""
 _HOLDS: Final = ""
 _MAX_SENTENCE: Final = 1000
+_ORDER: Final = (0, 0)
+"""Before what waits to be compiled: it is short, and a version that is ready for it is nearly done."""
 _CHILD: Final = "hookline_runtime.trial.child"
 _VERSION: Final = importlib.metadata.version("hookline")
 
@@ -131,7 +134,7 @@ class SelfTests:
                 "seconds": self._cases_s,
             }
             descriptors = () if copy is None else (copy,)
-            return await run_apart(_CHILD, orjson.dumps(request), wanted=wanted, order=(1, 0), descriptors=descriptors)
+            return await run_apart(_CHILD, orjson.dumps(request), wanted=wanted, order=_ORDER, descriptors=descriptors)
 
 
 def _sha256_of(entry: BundlePlugin) -> str:
@@ -145,6 +148,7 @@ class _Found:
     def __init__(self, path: Path, seal: Seal | None) -> None:
         self._path = path
         self._seal = seal
+        self._adding = threading.Lock()
         self._known: dict[str, list[str]] = {}
         """By key: a sentence, and what stands for it where there is a key."""
         with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
@@ -164,17 +168,18 @@ class _Found:
     def add(self, key: str, why: str) -> None:
         """Remember it."""
         why = why[:_MAX_SENTENCE]
-        known = {name: value for name, value in self._known.items() if name != key}
-        known[key] = [why, self._tag(key, why)]
-        while len(known) > MAX_FOUND:
-            del known[next(iter(known))]
-        self._known = known
         partial = self._path.with_suffix(".partial")
-        try:
-            partial.write_bytes(orjson.dumps(known))
-            partial.replace(self._path)
-        except OSError as error:
-            log.warning("what was found of versions by their own cases cannot be saved: %s", error)
+        with self._adding:
+            known = {name: value for name, value in self._known.items() if name != key}
+            known[key] = [why, self._tag(key, why)]
+            while len(known) > MAX_FOUND:
+                del known[next(iter(known))]
+            self._known = known
+            try:
+                partial.write_bytes(orjson.dumps(known))
+                partial.replace(self._path)
+            except OSError as error:
+                log.warning("what was found of versions by their own cases cannot be saved: %s", error)
 
     def _tag(self, key: str, why: str) -> str:
         return "" if self._seal is None else self._seal.tag(key, why.encode())

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from hookline_api.hooks import Hook
     from hookline_runtime.guest.sealed import Inherited
 
+_TRACE: Final = 5
+"""The level below Python's own, which has no name there."""
 _MAX_LINES: Final = 1000
 """Of a guest's log that are kept of one call."""
 
@@ -205,7 +207,8 @@ def _listening(name: str, lines: list[Line]) -> Any:
         def emit(self, record: logging.LogRecord) -> None:
             args = record.args if isinstance(record.args, tuple) else ()
             if args[:1] == (name,) and len(lines) < _MAX_LINES:
-                lines.append(Line(level=record.levelname.lower(), text=str(args[1])))
+                level = "trace" if record.levelno == _TRACE else record.levelname.lower()
+                lines.append(Line(level=level, text=str(args[1])))
 
     ear, level = _Ear(), logger.level
     logger.addHandler(ear)

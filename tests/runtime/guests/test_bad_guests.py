@@ -37,9 +37,67 @@ async def _fails(workshop, text, cause, says, *, body=0, **settings):
 @pytest.mark.parametrize("pointer", [-1, -8, 0x7FFFFFFF, -0x80000000, 2 * _PAGE, 2 * _PAGE - 4, 0xFFFFFFF1])
 async def test_an_alloc_that_answers_outside_memory_fails_the_call(workshop, wat, pointer):
     """Negative, past the end, and so near to 4 GiB that adding the length would wrap around."""
-    alloc = f'(func (export "alloc") (param i32) (result i32) (i32.const {pointer}))'
+    alloc = f"""(func (export "alloc") (param $n i32) (result i32)
+      (if (i32.or (i32.eq (local.get $n) (i32.const 64)) (i32.eq (local.get $n) (i32.const 65536)))
+        (then (return (i32.const 65536))))
+      (i32.const {pointer}))"""
     text = wat.module(alloc=alloc, hooks={"custom_hook": wat.echo})
     await _fails(workshop, text, "trap", "outside the guest's memory", body="x" * 100)
+
+
+@pytest.mark.parametrize(
+    ("alloc", "dealloc", "says"),
+    [
+        (
+            "unreachable",
+            "",
+            "an input of 64 bytes was handed over and taken back when the module was tried, and alloc ",
+        ),
+        (
+            "(i32.const -1)",
+            "",
+            "alloc(64) answered 4294967295 when it was tried, and the module's memory ends at 131072",
+        ),
+        ("(i32.const 131009)", "", "alloc(64) answered 131009"),
+        ("(i32.const 65537)", "", "alloc(65536) answered 65537"),
+        (
+            "(i32.div_u (i32.const 65536) (i32.lt_u (local.get $n) (i32.const 65536)))",
+            "",
+            "an input of 65536 bytes was",
+        ),
+        ("(i32.const 65536)", "unreachable", "an input of 64 bytes was handed over and taken back"),
+    ],
+    ids=["traps", "nowhere", "at-the-end", "no-room-for-64Ki", "traps-at-64Ki", "dealloc-traps"],
+)
+@pytest.mark.parametrize("mode", ["PerCall", "Pooled"])
+async def test_a_module_that_cannot_take_an_input_is_not_loaded(workshop, wat, alloc, dealloc, says, mode):
+    """With a sentence: it would fail its calls, and the version before it goes on instead."""
+    text = wat.module(
+        alloc=f'(func (export "alloc") (param $n i32) (result i32) {alloc})',
+        dealloc=f'(func (export "dealloc") (param i32 i32) {dealloc})',
+        hooks={"custom_hook": wat.echo},
+    )
+    with pytest.raises(PrepareError) as caught:
+        await workshop.guest(text, isolation={"mode": mode})
+    assert caught.value.reason.cause == "verify"
+    assert says in str(caught.value)
+
+
+async def test_a_module_is_tried_with_no_larger_input_than_its_resource_allows(workshop, wat):
+    """A small buffer is enough where inputs are small."""
+    alloc = '(func (export "alloc") (param $n i32) (result i32) (i32.const 131000))'
+    text = wat.module(alloc=alloc, hooks={"custom_hook": wat.echo})
+    assert (await workshop.ask(text, body=7, limits={"input": 72}))["value"] == 7
+
+
+async def test_an_alloc_that_never_ends_or_has_no_room_is_left_to_its_calls(workshop, wat):
+    """A machine may be busy, and a guest full: each call says so by itself."""
+    for alloc, cause in (("(loop $ever (br $ever)) (i32.const 8)", "timeout"), ("(i32.const 0)", "trap")):
+        text = wat.module(
+            alloc=f'(func (export "alloc") (param $n i32) (result i32) {alloc})', hooks={"custom_hook": wat.echo}
+        )
+        runtime = await workshop.guest(text, limits={"timeout": "50ms"}, name=cause)
+        assert (await runtime.call(Hook.CUSTOM, b"1"))["failure"] == cause
 
 
 async def test_an_alloc_that_answers_nothing_has_no_room(workshop, wat):
@@ -134,6 +192,8 @@ async def test_what_a_guest_answered_in_place_is_freed_once(workshop, wat, answe
     """Freeing the same bytes twice is an allocator's undoing; here it traps."""
     dealloc = """(global $freed (mut i32) (i32.const 0))
     (func (export "dealloc") (param $at i32) (param $size i32)
+      (if (i32.or (i32.eq (local.get $size) (i32.const 64)) (i32.eq (local.get $size) (i32.const 65536)))
+        (then (return)))
       (if (global.get $freed) (then unreachable))
       (global.set $freed (i32.const 1)))"""
     body = {
@@ -262,6 +322,7 @@ async def test_a_guest_cannot_recurse_through_its_host(workshop, wat):
       (i32.const 70000))"""
     text = wat.module(
         imports=wat.host("hookline", "get_config", "i32 i32", "i64"),
+        memory='(memory (export "memory") 3)',
         alloc=alloc,
         hooks={
             "custom_hook": """(drop (call $get_config (i32.const 0) (i32.const 0)))
@@ -283,7 +344,7 @@ async def test_a_host_result_that_finds_no_room_is_an_error_code(workshop, wat, 
         alloc=f"""(global $calls (mut i32) (i32.const 0))
         (func (export "alloc") (param i32) (result i32)
           (global.set $calls (i32.add (global.get $calls) (i32.const 1)))
-          (if (i32.eq (global.get $calls) (i32.const 1)) (then (return (i32.const 70000))))
+          (if (i32.eq (global.get $calls) (i32.const 1)) (then (return (i32.const 65536))))
           {alloc})""",
         hooks={"custom_hook": "(call $number (call $get_config (i32.const 0) (i32.const 0)))"},
     )
