@@ -54,6 +54,7 @@ class Functions:
     def backtrace(self, functions: Sequence[int], entered: str) -> tuple[str, ...]:
         """A backtrace for people, of functions by their indexes: at most ``MAX_FRAMES``, the innermost first.
 
+        Of more, the outermost is told too, and those before it are left out.
         ``entered`` is the export that was called: the outermost has that name where it has none of its own.
         """
         if not functions:
@@ -73,7 +74,9 @@ class Functions:
         for name, group in itertools.groupby(own):
             times = sum(1 for _ in group)
             frames.append(name if times == 1 else f"{name} ({times} times)")
-        return tuple(frames[:MAX_FRAMES])
+        if len(frames) > MAX_FRAMES:
+            frames[MAX_FRAMES - 2 : -1] = ["..."]
+        return tuple(frames)
 
 
 def name_of(raw: bytes | None) -> str | None:
