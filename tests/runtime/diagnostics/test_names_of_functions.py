@@ -14,7 +14,7 @@ from hookline_runtime.guest.backtrace import MAX_FRAMES, MAX_KNOWN, MAX_NAME, Fu
         (b"src/index/check", "src/index/check"),
         (b"_ZN9my_plugin5rules4find17h0123456789abcdefE", "my_plugin::rules::find"),
         (b"my_plugin::rules::find::h0123456789abcdef", "my_plugin::rules::find"),
-        (b"_ZN60_$LT$my_plugin..Rule$u20$as$u20$core..str..FromStr$GT$8from_str17h0123456789abcdefE",
+        (b"_ZN54_$LT$my_plugin..Rule$u20$as$u20$core..str..FromStr$GT$8from_str17h0123456789abcdefE",
          "<my_plugin::Rule as core::str::FromStr>::from_str"),
         (b"_ZN3abc5checkEPKci", "abc::check"),
         (b"_RNvNtCs1234_9my_plugin5rules4find", "my_plugin::rules::find"),
