@@ -9,7 +9,17 @@ import pytest
 
 from hookline_api.bundle import BundlePlugin
 from hookline_api.resources import Limits
-from hookline_runtime.host import basics, cache_store, http_cache, http_client, http_message, kv, kv_functions, query
+from hookline_runtime.host import (
+    basics,
+    cache_store,
+    guest_log,
+    http_cache,
+    http_client,
+    http_message,
+    kv,
+    kv_functions,
+    query,
+)
 from hookline_runtime.host import cache as cache_functions
 from hookline_runtime.host.backends import postgres, postgres_values, sql_text, valkey
 from hookline_runtime.plugin import budget, runs
@@ -21,7 +31,7 @@ KIB, MIB = 2**10, 2**20
 
 SAID = [
     ("4 KiB a line, longer ones are cut", basics.MAX_LOG_LINE, 4096),
-    ("20 lines a second of a plugin in one worker", basics._LINES_PER_SECOND, 20),
+    ("20 lines a second of a plugin in one worker", guest_log.LINES_PER_SECOND, 20),
     ("4,096 bytes a call", basics._MAX_RANDOM, 4096),
     ("a path above 1 KiB", basics._MAX_PATH, KIB),
     ("32 metrics of a plugin", basics._MAX_METRICS, 32),

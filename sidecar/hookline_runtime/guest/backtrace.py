@@ -6,9 +6,13 @@ cut and escaped. Rust's and C++'s are written as their sources have them, withou
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import re
 from typing import TYPE_CHECKING, Final
+
+import wasmtime
+from wasmtime import _bindings as ffi
 
 from hookline_runtime.guest.said import one_line
 
@@ -51,9 +55,31 @@ class Functions:
         if len(self.names) > MAX_KNOWN:
             self.names.clear()
 
+    def of(self, error: Exception) -> list[int]:
+        """The functions that one of wasmtime-py's errors names, as ``capi.frames``."""
+        if not isinstance(error, wasmtime.Trap | wasmtime.WasmtimeError):
+            return []
+        self.make_room()
+        vector = ffi.wasm_frame_vec_t(0, None)
+        trace = ffi.wasm_trap_trace if isinstance(error, wasmtime.Trap) else ffi.wasmtime_error_wasm_trace
+        trace(error.ptr(), ctypes.byref(vector))
+        try:
+            functions = []
+            for frame in vector.data[: vector.size]:
+                index = ffi.wasm_frame_func_index(frame)
+                functions.append(index)
+                if index not in self.names:
+                    name = ffi.wasmtime_frame_func_name(frame)
+                    raw = name and ctypes.string_at(name.contents.data, min(name.contents.size, MAX_RAW))
+                    self.names[index] = name_of(raw or None)
+            return functions
+        finally:
+            ffi.wasm_frame_vec_delete(ctypes.byref(vector))
+
     def backtrace(self, functions: Sequence[int], entered: str) -> tuple[str, ...]:
         """A backtrace for people, of functions by their indexes: at most ``MAX_FRAMES``, the innermost first.
 
+        Of more, the outermost is told too, and those before it are left out.
         ``entered`` is the export that was called: the outermost has that name where it has none of its own.
         """
         if not functions:
@@ -73,7 +99,9 @@ class Functions:
         for name, group in itertools.groupby(own):
             times = sum(1 for _ in group)
             frames.append(name if times == 1 else f"{name} ({times} times)")
-        return tuple(frames[:MAX_FRAMES])
+        if len(frames) > MAX_FRAMES:
+            frames[MAX_FRAMES - 2 : -1] = ["..."]
+        return tuple(frames)
 
 
 def name_of(raw: bytes | None) -> str | None:

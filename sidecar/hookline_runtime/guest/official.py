@@ -20,7 +20,7 @@ from wasmtime._extern import wrap_extern
 from hookline_api.abi import E_MEMORY, E_UNAVAILABLE, HOST_FUNCTIONS, WASI_MODULE
 from hookline_artifacts.errors import VerifyError
 from hookline_runtime.errors import CallError, DeadlineError, OverloadError, ResultError, TrapError
-from hookline_runtime.guest import backtrace
+from hookline_runtime.guest.backtrace import Functions
 from hookline_runtime.guest.border import (
     NO_PLACE,
     PAGE,
@@ -198,7 +198,7 @@ class Guest:
         self.most = most_memory(module, limits.memory)
         self.worn_size = (info.memory_pages * PAGE + self.most) // 2
         """Bytes of memory with which an instance is used no more."""
-        self._known = backtrace.Functions()
+        self._known = Functions()
         self.frees = "dealloc" in info.exports
         """Whether the guest takes memory back."""
         self._linker = _link(self._engine, self, host)
@@ -234,8 +234,7 @@ class Guest:
             instance = self._pre.instantiate(store)
             if self._initializer:
                 _export(store, instance, self._initializer)(store)
-            if ahead:
-                _clock.said.finish()
+            _clock.said.finish()
             return Instance(self, store, instance, armed=not ahead)
         except (wasmtime.Trap, wasmtime.WasmtimeError) as error:
             store.close()
@@ -267,7 +266,7 @@ class Guest:
     def call_error(self, error: Exception, where: str, time: str | None = None) -> CallError:
         """What one of wasmtime's errors means for the failure policy; ``time`` where it was not the limit's."""
         failure = self._call_error(error, where, time)
-        failure.backtrace = self._known.backtrace(_functions(error, self._known), where)
+        failure.backtrace = self._known.backtrace(self._known.of(error), where)
         return failure
 
     def _call_error(self, error: Exception, where: str, time: str | None) -> CallError:
@@ -479,29 +478,6 @@ def _export(store: wasmtime.Store, instance: wasmtime.Instance, name: str) -> An
     )
     assert there  # noqa: S101 - the module's border was checked
     return wrap_extern(found)
-
-
-def _functions(error: Exception, known: backtrace.Functions) -> list[int]:
-    """The functions that were under way, as ``capi.frames``."""
-    if not isinstance(error, wasmtime.Trap | wasmtime.WasmtimeError):
-        return []
-    known.make_room()
-    names = known.names
-    vector = ffi.wasm_frame_vec_t(0, None)
-    trace = ffi.wasm_trap_trace if isinstance(error, wasmtime.Trap) else ffi.wasmtime_error_wasm_trace
-    trace(error.ptr(), ctypes.byref(vector))
-    try:
-        functions = []
-        for frame in vector.data[: vector.size]:
-            index = ffi.wasm_frame_func_index(frame)
-            functions.append(index)
-            if index not in names:
-                name = ffi.wasmtime_frame_func_name(frame)
-                raw = ctypes.string_at(name.contents.data, min(name.contents.size, backtrace.MAX_RAW)) if name else None
-                names[index] = backtrace.name_of(raw)
-        return functions
-    finally:
-        ffi.wasm_frame_vec_delete(ctypes.byref(vector))
 
 
 def _span(memory: object, store: wasmtime.Store | wasmtime.Caller) -> tuple[int, int]:

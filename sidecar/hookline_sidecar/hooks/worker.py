@@ -69,6 +69,8 @@ _ANSWER_S: Final = 0.5
 _REPORT_S: Final = 0.5
 _MAX_SENTENCE: Final = 256
 """Characters of a failure's message, which goes on to the operator and into statuses."""
+_MAX_WHOLE_SENTENCE: Final = 640
+"""… and of the one that the admin page shows, which goes nowhere else: a guest's last words are whole there."""
 _MAX_SOURCE: Final = 128
 """Characters of the name of what cannot be reached."""
 
@@ -296,4 +298,5 @@ def _failure(failure: LastFailure) -> CallFailure:
 
 
 def _whole_failure(failure: LastFailure) -> CallFailure:
-    return dataclasses.replace(_failure(failure), line=failure.line, backtrace=failure.backtrace)
+    message = readable(failure.message, _MAX_WHOLE_SENTENCE - 1)
+    return dataclasses.replace(_failure(failure), message=message, line=failure.line, backtrace=failure.backtrace)

@@ -167,6 +167,15 @@ def test_what_a_sidecar_says_of_its_health_is_bounded_and_printable():
     assert judge([ailing("a", calls=0, bad=0)]).truth is False
 
 
+def test_a_guests_last_words_are_in_the_status():
+    """In the condition and among the failures: as much of them as a sidecar may tell."""
+    told = "route trapped: wasm `unreachable` instruction executed: panicked at src/lib.rs:12: no rule for orders"
+    verdict = judge([ailing("a", message=told.ljust(256, "!"))])
+    assert f": trap: {told}!!" in verdict.message
+    (failure,) = verdict.failures
+    assert f"trap: {told}!!" in failure.message
+
+
 def ailing(name, **more):
     """A pod whose route fails."""
     health = {"hook": Hook.ROUTE, "trouble": "FailingCalls", "calls": 10, "bad": 5, "seconds": 30, "cause": "trap"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -153,3 +154,19 @@ async def test_the_values_of_secrets_are_not_in_what_is_written(workshop, talker
     (line,) = lines()
     assert "hunter2" not in line
     assert line.startswith("INFO guest: the token is ")
+
+
+@pytest.mark.parametrize("ends", [b"x" * 60_000, b"\n" * 60_000, b"x\n" * 30_000])
+async def test_a_guest_that_writes_without_end_is_cut_by_its_deadline(workshop, talkers, wat, lines, ends):
+    """What its writing takes is its own time, and what it leaves behind is twenty lines a second and two lines."""
+    body, data = talkers.says(("err", ends), at=4096)
+    text = talkers.module(("err", b"")).split("(memory", 1)[0].split("(module", 1)[1]
+    text = wat.module(imports=text, data=data, hooks={"custom_hook": f"(loop $ever {body} (br $ever)) (i64.const 0)"})
+    runtime = await workshop.guest(text, limits={"timeout": "50ms"})
+    begin = time.monotonic()
+    assert (await runtime.call(Hook.CUSTOM, b"0"))["failure"] == "timeout"
+    seconds = int(time.monotonic() - begin) + 2
+    failure = runtime.plugins["guest"].last_failure
+    assert failure.line in {None, "x", "x" * MAX_KEPT}
+    assert failure.backtrace == ("custom_hook",)
+    assert len(lines()) <= 20 * seconds + 1

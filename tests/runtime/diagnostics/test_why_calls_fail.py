@@ -152,6 +152,7 @@ async def test_names_and_words_that_a_guest_chooses_are_bounded_and_escaped(work
     )
     failure = await _failed(workshop, text)
     assert len(failure.backtrace) == 8
+    assert failure.backtrace[-2:] == ("...", "custom_hook")
     for shown in (*failure.backtrace, failure.line, failure.message):
         assert shown.isascii()
         assert shown.isprintable()

@@ -55,8 +55,9 @@ async def test_a_guest_can_open_no_file(workshop, wat):
 
 
 @pytest.mark.parametrize("descriptor", [1, 2])
-async def test_what_a_guest_prints_goes_nowhere(workshop, wat, capfd, descriptor):
-    """Standard output and error are discarded: a guest writes into no log of ours, not even a line a second."""
+async def test_what_a_guest_prints_is_in_its_log_and_not_on_our_own_streams(workshop, wat, capfd, caplog, descriptor):
+    """A guest that writes without end fills no disk: its log is bounded."""
+    caplog.set_level("INFO", logger="hookline.guest")
     text = wat.module(
         imports=_wasi(wat, "fd_write", "i32 i32 i32 i32"),
         data={1024: b"\x00\x08\x00\x00\x05\x00\x00\x00", 2048: b"HELLO"},
@@ -69,6 +70,7 @@ async def test_what_a_guest_prints_goes_nowhere(workshop, wat, capfd, descriptor
     assert (await workshop.ask(text))["value"] == 0
     out, err = capfd.readouterr()
     assert "HELLO" not in out + err
+    assert [record.getMessage() for record in caplog.records if record.name == "hookline.guest"] == ["guest: HELLO"]
 
 
 async def test_standard_input_is_at_its_end(workshop, wat):

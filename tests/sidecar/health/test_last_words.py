@@ -99,7 +99,7 @@ async def test_what_does_not_come_up_says_why_unless_it_has_secrets(sidecar, ope
     )
     more = {"config": {"token": "a-value-of-a-secret"}, "secret_paths": ["token"]} if secrets else {}
     operator.send(operator.entry("p", module, hooks=["route"], **more))
-    sidecar.start()
+    sidecar.start(wait=False)
 
     def failure():
         return next((each.failure for each in operator.last.plugins if each.failure), None)
