@@ -116,7 +116,7 @@ export class Reader {
 
   /** To the value of an object's next member that is not null; false at its end, which is taken. */
   next(isFirst: bool): bool {
-    for (; ; isFirst = false) {
+    while (true) {
       if (this.takes(0x7d)) {
         this.depth--;
         return false;
@@ -130,6 +130,7 @@ export class Reader {
       this.name = escaped ? this.decoded(start, this.at - 1) : null;
       if (!this.takes(0x3a)) this.malformed("a colon is missing");
       if (!this.word("null")) return true;
+      isFirst = false;
     }
   }
 
