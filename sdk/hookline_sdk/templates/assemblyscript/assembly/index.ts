@@ -1,0 +1,23 @@
+// my-plugin: only some roles may read some tables.
+
+import { PreQuery, QueryInput, config, hook } from "../hookline-sdk/hookline";
+import { member, texts } from "../hookline-sdk/json";
+
+export { alloc, dealloc } from "../hookline-sdk/hookline";
+
+function decide(input: QueryInput): PreQuery {
+  const settings = config();
+  const limited = texts(settings, member(settings, 0, "tables"));
+  const roles = texts(settings, member(settings, 0, "roles"));
+  for (let i = 0; i < roles.length; i++) {
+    if (input.hasRole(roles[i])) return PreQuery.continue();
+  }
+  for (let i = 0; i < input.tables.length; i++) {
+    if (limited.includes(input.tables[i].toLowerCase())) return PreQuery.block(input.tables[i] + " is not for you");
+  }
+  return PreQuery.continue();
+}
+
+export function pre_query(at: usize, len: i32): u64 {
+  return hook.pre_query(at, len, decide);
+}
