@@ -19,7 +19,7 @@ _HEAD: Final = """\
 import { encode } from "./base64";
 import { answer, text } from "./hookline";
 import { quoted } from "./json";
-import { Reader, Texts } from "./read";
+import { Reader, Texts, hasPart } from "./read";
 
 /** What a hook answers: JSON, or nothing for its default. */
 export class Answer {
@@ -139,12 +139,7 @@ def _helpers(struct: Struct) -> str:
     if "attributes" in names:
         attribute = "return this.attributes.get(name);"
         roles = """const roles = this.attributes.get("identity.roles");
-    if (roles === null) return false;
-    const each = roles.split(",");
-    for (let i = 0; i < each.length; i++) {
-      if (each[i].trim() == role) return true;
-    }
-    return false;"""
+    return roles !== null && hasPart(roles, role);"""
     elif "hook_context" in names:
         attribute = "return this.hookContext.attribute(name);"
         roles = "return this.hookContext.hasRole(role);"
