@@ -176,7 +176,11 @@ def _writer(struct: Struct) -> str:
                 lines.append(f"    out += '{comma}\"{field.name}\":' + this.{name};")
             case _:
                 raise TypeError(f"{struct.name}.{field.name}: an answer holds no {field.kind} yet")
-    return "\n  /** As JSON. */\n  written(): string {\n    let out = \"\";\n" + "\n".join(lines) + '\n    return out + "}";\n  }\n'
+    return (
+        '\n  /** As JSON. */\n  written(): string {\n    let out = "";\n'
+        + "\n".join(lines)
+        + '\n    return out + "}";\n  }\n'
+    )
 
 
 def _parameter(field: Field) -> str:
@@ -215,7 +219,7 @@ def _maker(answer: Answer, owner: str, default: str) -> str:
         body = f"    return new {owner}('{json}');\n"
     else:
         puts = "".join(_put(field) for field in answer.fields)
-        body = f"    let out = '{{\"action\":\"{answer.action}\"';\n{puts}    return new {owner}(out + \"}}\");\n"
+        body = f'    let out = \'{{"action":"{answer.action}"\';\n{puts}    return new {owner}(out + "}}");\n'
     return f"{_doc(answer.text, '', '  ')}  static {answer.action}({parameters}): {owner} {{\n{body}  }}\n"
 
 

@@ -105,7 +105,9 @@ ANSWERS: list[tuple[str, Any, dict[str, Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("hook", "data", "decision"), ANSWERS, ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize(
+    ("hook", "data", "decision"), ANSWERS, ids=lambda value: value if isinstance(value, str) else ""
+)
 async def test_a_hook_answers_with_its_types(guest, hook, data, decision) -> None:
     """What it was asked reaches it whole, and what it answers reaches the proxy."""
     called = await asked(guest, hook, data)
