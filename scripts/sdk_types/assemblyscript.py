@@ -19,7 +19,7 @@ _HEAD: Final = """\
 import { encode } from "./base64";
 import { answer, text } from "./hookline";
 import { quoted } from "./json";
-import { Reader, Texts } from "./read";
+import { Reader, Texts, hasPart } from "./read";
 
 /** What a hook answers: JSON, or nothing for its default. */
 export class Answer {
@@ -139,12 +139,7 @@ def _helpers(struct: Struct) -> str:
     if "attributes" in names:
         attribute = "return this.attributes.get(name);"
         roles = """const roles = this.attributes.get("identity.roles");
-    if (roles === null) return false;
-    const each = roles.split(",");
-    for (let i = 0; i < each.length; i++) {
-      if (each[i].trim() == role) return true;
-    }
-    return false;"""
+    return roles !== null && hasPart(roles, role);"""
     elif "hook_context" in names:
         attribute = "return this.hookContext.attribute(name);"
         roles = "return this.hookContext.hasRole(role);"
@@ -181,7 +176,11 @@ def _writer(struct: Struct) -> str:
                 lines.append(f"    out += '{comma}\"{field.name}\":' + this.{name};")
             case _:
                 raise TypeError(f"{struct.name}.{field.name}: an answer holds no {field.kind} yet")
-    return "\n  /** As JSON. */\n  written(): string {\n    let out = \"\";\n" + "\n".join(lines) + '\n    return out + "}";\n  }\n'
+    return (
+        '\n  /** As JSON. */\n  written(): string {\n    let out = "";\n'
+        + "\n".join(lines)
+        + '\n    return out + "}";\n  }\n'
+    )
 
 
 def _parameter(field: Field) -> str:
@@ -220,7 +219,7 @@ def _maker(answer: Answer, owner: str, default: str) -> str:
         body = f"    return new {owner}('{json}');\n"
     else:
         puts = "".join(_put(field) for field in answer.fields)
-        body = f"    let out = '{{\"action\":\"{answer.action}\"';\n{puts}    return new {owner}(out + \"}}\");\n"
+        body = f'    let out = \'{{"action":"{answer.action}"\';\n{puts}    return new {owner}(out + "}}");\n'
     return f"{_doc(answer.text, '', '  ')}  static {answer.action}({parameters}): {owner} {{\n{body}  }}\n"
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from sdk_types.model import Kind
-
 from hookline_api.hooks import Hook
+from sdk_types.model import Kind
 
 if TYPE_CHECKING:
     from sdk_types.model import Answer, Contract, Field, HookShape, Struct
@@ -137,7 +136,9 @@ def _writer(struct: Struct) -> str:
         value = "value" if field.nullable else f"self.{field.name}"
         match field.kind:
             case Kind.TEXT:
-                line = f'out.push((json::quoted("{field.name}"), json::quoted({"" if field.nullable else "&"}{value})));'
+                line = (
+                    f'out.push((json::quoted("{field.name}"), json::quoted({"" if field.nullable else "&"}{value})));'
+                )
             case Kind.TEXTS:
                 line = (
                     f"let texts: Vec<String> = {value}.iter().map(|each| json::quoted(each)).collect();\n"
@@ -240,9 +241,7 @@ def _answers(shape: HookShape) -> str:
     enum = _camel(shape.hook.value)
     variants = "".join(f"{_doc(each.text, '    ')}    {_variant(each)},\n" for each in shape.answers)
     arms = "".join(_arm(each, enum, shape.default) for each in shape.answers)
-    makers = [
-        _maker(each, enum) for each in shape.answers if [field.kind for field in each.fields] == [Kind.TEXT]
-    ]
+    makers = [_maker(each, enum) for each in shape.answers if [field.kind for field in each.fields] == [Kind.TEXT]]
     made = f"impl {enum} {{\n" + "\n".join(makers) + "}\n\n" if makers else ""
     return f"""\
 /// What `{shape.hook.value}` answers.

@@ -19,10 +19,10 @@
 // caught: 0, or a code.
 
 export * from "./types";
-export { Texts } from "./read";
+export { Texts, sameName } from "./read";
 
 import { decode, encode } from "./base64";
-import { integer, isTrue, member, names, quoted, textOf } from "./json";
+import { decimal, integer, isTrue, member, names, quoted, textOf } from "./json";
 
 @external("env", "kv_get")
 declare function hostKvGet(key: usize, keyLen: i32, out: usize, outMax: i32): i32;
@@ -94,7 +94,7 @@ export function dealloc(at: usize, size: i32): void {
 
 /** What a failed assertion and a thrown error come to: a line in the log and a trap. */
 export function abort(message: string | null, file: string | null, line: u32, column: u32): void {
-  const place = (file ? file : "") + ":" + line.toString() + ":" + column.toString();
+  const place = (file ? file : "") + ":" + decimal(line) + ":" + decimal(column);
   const said = utf8((message ? message : "aborted") + " (at " + place + ")");
   hostLog(Level.Error, said.dataStart, said.byteLength);
   unreachable();
@@ -204,7 +204,7 @@ function reply(packed: u64): Reply {
   const bytes = unpack(packed);
   const json = bytes.text;
   if (json === null || json.length == 0) {
-    return new Reply("", new Failure("failed", "the host answered " + bytes.error.toString(), null));
+    return new Reply("", new Failure("failed", "the host answered " + (bytes.error ? "-" : "") + decimal(-bytes.error), null));
   }
   const error = member(json, 0, "error");
   if (error < 0) return new Reply(json, null);

@@ -2,6 +2,7 @@
 // malformed on the way to a value fails an assertion, which is a trap.
 
 const MALFORMED = "malformed JSON";
+const HEX = "0123456789abcdef";
 
 function space(json: string, at: i32): i32 {
   for (; at < json.length; at++) {
@@ -124,7 +125,7 @@ export function quoted(text: string): string {
     const c = text.charCodeAt(at);
     if (c >= 0x20 && c != 0x22 && c != 0x5c) continue;
     out += text.substring(start, at);
-    out += c < 0x20 ? "\\u00" + (c < 16 ? "0" : "") + c.toString(16) : "\\" + text.charAt(at);
+    out += c < 0x20 ? "\\u00" + HEX.charAt(c >> 4) + HEX.charAt(c & 15) : "\\" + text.charAt(at);
     start = at + 1;
   }
   return out + text.substring(start) + '"';
@@ -145,7 +146,9 @@ export function textOf(json: string, at: i32): string | null {
     const c = json.charAt(at + 1);
     at += 2;
     if (c == "u") {
-      out += String.fromCharCode(<i32>parseInt(json.substring(at, at + 4), 16)); // also half a pair
+      const unit = hex4(json, at); // also half a pair
+      assert(unit >= 0, MALFORMED);
+      out += String.fromCharCode(unit);
       at += 4;
     } else {
       const plain = "bfnrt".indexOf(c);
@@ -154,6 +157,28 @@ export function textOf(json: string, at: i32): string | null {
     start = at;
   }
   return out + json.substring(start, end);
+}
+
+/** Four hexadecimal digits; -1 where they are none. */
+export function hex4(json: string, at: i32): i32 {
+  let unit = 0;
+  for (let i = at; i < at + 4; i++) {
+    const digit = i < json.length ? json.charCodeAt(i) | 0x20 : 0;
+    if (digit >= 0x30 && digit <= 0x39) unit = (unit << 4) | (digit - 0x30);
+    else if (digit >= 0x61 && digit <= 0x66) unit = (unit << 4) | (digit - 0x57);
+    else return -1;
+  }
+  return unit;
+}
+
+/** A number of 0 or more as it is written: without the tables that toString brings. */
+export function decimal(number: i32): string {
+  let out = "";
+  do {
+    out = String.fromCharCode(0x30 + (number % 10)) + out;
+    number /= 10;
+  } while (number > 0);
+  return out;
 }
 
 export function isTrue(json: string, at: i32): bool {

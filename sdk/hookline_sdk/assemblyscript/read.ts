@@ -1,6 +1,34 @@
 // Reads an input straight into its type, in one pass. What is malformed ends the call with the reason.
 
+import { decimal, hex4 } from "./json";
+
 const MAX_DEPTH = 64;
+
+/** Whether two names are the same but for upper and lower case of A to Z, as SQL has it. */
+export function sameName(a: string, b: string): bool {
+  if (a.length != b.length) return false;
+  for (let i = 0; i < a.length; i++) {
+    const one = a.charCodeAt(i);
+    const other = b.charCodeAt(i);
+    if (one == other) continue;
+    if ((one | 0x20) != (other | 0x20) || (one | 0x20) < 0x61 || (one | 0x20) > 0x7a) return false;
+  }
+  return true;
+}
+
+/** Whether one of the parts of a text, which has commas between them, is this one. */
+export function hasPart(list: string, wanted: string): bool {
+  let start = 0;
+  for (let at = 0; at <= list.length; at++) {
+    if (at < list.length && list.charCodeAt(at) != 0x2c) continue;
+    let end = at;
+    while (start < end && list.charCodeAt(start) <= 0x20) start++;
+    while (start < end && list.charCodeAt(end - 1) <= 0x20) end--;
+    if (end - start == wanted.length && end > start && list.substring(start, end) == wanted) return true;
+    start = at + 1;
+  }
+  return false;
+}
 
 /** Texts by name, such as attributes and headers, in the order in which they came. */
 export class Texts {
@@ -30,7 +58,7 @@ export class Reader {
   constructor(private json: string) {}
 
   private malformed(why: string): void {
-    throw new Error("the input is malformed: " + why + " (at character " + this.at.toString() + ")");
+    throw new Error("the input is malformed: " + why + " (at character " + decimal(this.at) + ")");
   }
 
   private code(at: i32): i32 {
@@ -89,13 +117,8 @@ export class Reader {
       out += this.json.substring(copied, at++);
       const c = this.code(at);
       if (c == 0x75) {
-        let unit = 0; // half a pair comes with its other half
-        for (let i = 1; i <= 4; i++) {
-          const digit = at + i < end ? this.code(at + i) | 0x20 : 0;
-          if (digit >= 0x30 && digit <= 0x39) unit = (unit << 4) | (digit - 0x30);
-          else if (digit >= 0x61 && digit <= 0x66) unit = (unit << 4) | (digit - 0x57);
-          else this.malformed("an escape is none");
-        }
+        const unit = at + 4 < end ? hex4(this.json, at + 1) : -1; // half a pair comes with its other half
+        if (unit < 0) this.malformed("an escape is none");
         out += String.fromCharCode(unit);
         at += 4;
       } else {
@@ -116,7 +139,7 @@ export class Reader {
 
   /** To the value of an object's next member that is not null; false at its end, which is taken. */
   next(isFirst: bool): bool {
-    for (; ; isFirst = false) {
+    while (true) {
       if (this.takes(0x7d)) {
         this.depth--;
         return false;
@@ -130,6 +153,7 @@ export class Reader {
       this.name = escaped ? this.decoded(start, this.at - 1) : null;
       if (!this.takes(0x3a)) this.malformed("a colon is missing");
       if (!this.word("null")) return true;
+      isFirst = false;
     }
   }
 
@@ -164,10 +188,14 @@ export class Reader {
     this.peek();
     const start = this.at;
     this.number();
-    const written = this.json.substring(start, this.at);
-    const value = I64.parseInt(written);
-    if (value.toString() != written) this.malformed("a whole number was expected");
-    return value;
+    let value: i64 = 0;
+    const negative = this.code(start) == 0x2d;
+    for (let at = start + i32(negative); at < this.at; at++) {
+      const digit = this.code(at) - 0x30;
+      if (digit < 0 || digit > 9 || value > (i64.MAX_VALUE - digit) / 10) this.malformed("a whole number was expected");
+      value = value * 10 + digit;
+    }
+    return negative ? -value : value;
   }
 
   texts(): string[] {

@@ -4,7 +4,7 @@
 import { encode } from "./base64";
 import { answer, text } from "./hookline";
 import { quoted } from "./json";
-import { Reader, Texts } from "./read";
+import { Reader, Texts, hasPart } from "./read";
 
 /** What a hook answers: JSON, or nothing for its default. */
 export class Answer {
@@ -76,12 +76,7 @@ export class HookContext {
   /** Whether the attribute `identity.roles` names this role. */
   hasRole(role: string): bool {
     const roles = this.attributes.get("identity.roles");
-    if (roles === null) return false;
-    const each = roles.split(",");
-    for (let i = 0; i < each.length; i++) {
-      if (each[i].trim() == role) return true;
-    }
-    return false;
+    return roles !== null && hasPart(roles, role);
   }
 }
 

@@ -4,8 +4,10 @@
 // client go to the primary. The time of the last write is kept for 512 groups of clients, by a hash of their
 // ids: that bounds the keys, and costs no more than a few reads that a standby could have had.
 
-import { answer, config, getTime, kvGetText, kvSet, text, utf8 } from "../../../../sdk/hookline_sdk/assemblyscript/hookline";
-import { integer, isTrue, member, textOf, texts } from "../../../../sdk/hookline_sdk/assemblyscript/json";
+import {
+  QueryInput, Route, config, getTime, hook, kvGetText, kvSet, utf8,
+} from "../../../../sdk/hookline_sdk/assemblyscript/hookline";
+import { integer, member, texts } from "../../../../sdk/hookline_sdk/assemblyscript/json";
 
 export { alloc, dealloc } from "../../../../sdk/hookline_sdk/assemblyscript/hookline";
 
@@ -21,25 +23,24 @@ function last(name: string): string {
   return name.substring(name.lastIndexOf(".") + 1).toLowerCase();
 }
 
-function decide(input: string, settings: string): string {
-  const context = member(input, 0, "hook_context");
-  const client = textOf(input, member(input, context, "client_id"));
+function decide(input: QueryInput): Route {
+  const settings = config();
+  const client = input.hookContext.clientId;
   const key = group(client ? client : "");
-  const sticky = integer(settings, member(settings, 0, "sticky_ms"), 2000);
 
-  if (!isTrue(input, member(input, 0, "is_read_only"))) {
+  if (!input.isReadOnly) {
     assert(kvSet(key, utf8(getTime().toString())), "a write cannot be remembered; is kv.write granted?");
-    return "primary";
+    return Route.primary();
   }
-  const tables = texts(input, member(input, 0, "tables"));
   const primary = texts(settings, member(settings, 0, "primary_tables"));
-  for (let i = 0; i < tables.length; i++) {
-    if (primary.includes(last(tables[i]))) return "primary";
+  for (let i = 0; i < input.tables.length; i++) {
+    if (primary.includes(last(input.tables[i]))) return Route.primary();
   }
   const wrote = kvGetText(key);
-  return wrote !== null && getTime() - I64.parseInt(wrote) < sticky ? "primary" : "standby";
+  const sticky = integer(settings, member(settings, 0, "sticky_ms"), 2000);
+  return wrote !== null && getTime() - I64.parseInt(wrote) < sticky ? Route.primary() : Route.standby();
 }
 
 export function route(at: usize, len: i32): u64 {
-  return answer('{"action":"' + decide(text(at, len), config()) + '"}');
+  return hook.route(at, len, decide);
 }

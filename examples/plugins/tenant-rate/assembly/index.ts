@@ -12,9 +12,9 @@
 // failurePolicy.store decides; where a count cannot be kept for another reason, the call fails (trap).
 
 import {
-  answer, config, count, getTime, kvCompareAndSet, kvGetText, kvIncr, kvSetTtl, text, utf8,
+  PreQuery, QueryInput, config, count, getTime, hook, kvCompareAndSet, kvGetText, kvIncr, kvSetTtl, utf8,
 } from "../../../../sdk/hookline_sdk/assemblyscript/hookline";
-import { integer, member, quoted, textOf } from "../../../../sdk/hookline_sdk/assemblyscript/json";
+import { integer, member, textOf } from "../../../../sdk/hookline_sdk/assemblyscript/json";
 
 export { alloc, dealloc } from "../../../../sdk/hookline_sdk/assemblyscript/hookline";
 
@@ -73,25 +73,25 @@ function problem(tenant: string, queries: i64, windowMs: i64): string | null {
   return "the tenant's rate is used up";
 }
 
-function block(why: string): string {
+function block(why: string): PreQuery {
   count("blocked_total");
-  return '{"action":"block","value":' + quoted(why) + "}";
+  return PreQuery.block(why);
 }
 
-function decide(input: string, settings: string): string {
-  const attributes = member(input, member(input, 0, "hook_context"), "attributes");
-  const tenant = textOf(input, member(input, attributes, "tenant_id"));
+function decide(input: QueryInput): PreQuery {
+  const settings = config();
+  const tenant = input.attribute("tenant_id");
   if (tenant === null || tenant.length == 0) {
     const without = textOf(settings, member(settings, 0, "without_tenant"));
-    return without !== null && without == "continue" ? '{"action":"continue"}' : block("no tenant_id");
+    return without !== null && without == "continue" ? PreQuery.continue() : block("no tenant_id");
   }
   if (tenant.length > MAX_TENANT) return block("the tenant_id is too long");
   const all = integer(settings, member(settings, 0, "queries"), 0);
   const queries = integer(settings, member(settings, member(settings, 0, "tenants"), tenant), all);
   const why = problem(tenant, queries, integer(settings, member(settings, 0, "window_ms"), 60_000));
-  return why === null ? '{"action":"continue"}' : block(why);
+  return why === null ? PreQuery.continue() : block(why);
 }
 
 export function pre_query(at: usize, len: i32): u64 {
-  return answer(decide(text(at, len), config()));
+  return hook.pre_query(at, len, decide);
 }
