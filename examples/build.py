@@ -2,9 +2,9 @@
 """Builds the example plugins from source, each into ``<out>/<name>.wasm``.
 
 A plugin is a folder of ``plugins/``. What lies in it tells how it is built: ``<name>.c`` with zig's C compiler
-(the PyPI package ziglang, so Python alone is enough), ``main.zig`` with zig, ``go.mod`` with Go, ``Cargo.toml`` with rustc,
-``package.json`` with npm and the AssemblyScript compiler. Each module gets its folder's ``plugin.json`` as the
-custom section ``hookline.plugin``.
+(the PyPI package ziglang, so Python alone is enough), ``main.zig`` with zig, ``go.mod`` with Go, ``Cargo.toml``
+with rustc, ``package.json`` with npm and the AssemblyScript compiler. Each module gets its folder's ``plugin.json``
+as the custom section ``hookline.plugin``.
 
 A build is kept under the hash of all that it was made from: sources, command, toolchain. So a second run copies.
 """
@@ -465,8 +465,8 @@ def parse_arguments() -> argparse.Namespace:
     """The command line, with ``found``: the plugins of its folder."""
     parser = argparse.ArgumentParser(
         description="Build the example plugins, each into DIR/<name>.wasm.",
-        epilog="C and Zig need the PyPI package ziglang. Rust, Go and AssemblyScript are skipped, with the reason, where "
-        "their compiler is missing; whatever --only names must be built, or the exit code is 1.",
+        epilog="C and Zig need the PyPI package ziglang. Rust, Go and AssemblyScript are skipped, with the reason, "
+        "where their compiler is missing; whatever --only names must be built, or the exit code is 1.",
     )
     parser.add_argument("--out", type=Path, metavar="DIR", help="where the modules go (made where it is missing)")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""The SDKs of Go, C and Zig by their own tests, which run natively: their readers, their answers, their hosts in memory.
+"""The SDKs of Go, C and Zig by their own tests, which run natively: readers, answers, hosts in memory.
 
 ``native/`` has those of C and Zig; Go's lie in its package, as is usual there.
 """

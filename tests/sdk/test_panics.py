@@ -1,4 +1,4 @@
-"""What a panic in Go, C or Zig comes to in a real runtime: a failed call, and a line in the log that says what it was."""
+"""What a panic in Go, C or Zig comes to in a real runtime: a failed call, and a line in the log that says why."""
 
 from __future__ import annotations
 
@@ -38,7 +38,8 @@ async def test_a_panic_fails_the_call_and_says_what_and_where(language, built, t
         message = f"the toolchain of {language} is missing, see what examples/build.py says"
         (pytest.fail if os.environ.get("CI") else pytest.skip)(message)
     wasm = path.read_bytes()
-    entry = BundlePlugin(name=path.stem, hooks=[Hook.PRE_QUERY], isolation={"mode": "Pooled"}, limits={"timeout": "30s"})
+    settings = {"isolation": {"mode": "Pooled"}, "limits": {"timeout": "30s"}}
+    entry = BundlePlugin.model_validate({"name": path.stem, "hooks": [Hook.PRE_QUERY], **settings})
     async with trial.on_trial(entry, wasm, trial.compiled(wasm, tmp_path / "compiled")) as tried:
         failed = await tried.call(Hook.PRE_QUERY, b'{"query": "twelve bytes"}')
         assert failed.cause == "trap"
