@@ -71,10 +71,9 @@ def _reader(struct: Struct) -> str:
         read = f'in.{field.name} = {what}(walk.value, "{field.name}");'
         if field.nullable and field.kind in _HAVING:
             read = f"in.has_{field.name} = true, {read}"
-        if not field.required:  # null is as if it were not there
-            read = f"if (json_kind(walk.value) != 'n') {read}"
-        else:
-            read = f"has_{field.name} = true, {read}"
+        # Null is as if it were not there.
+        before = f"has_{field.name} = true," if field.required else "if (json_kind(walk.value) != 'n')"
+        read = f"{before} {read}"
         other = "        else " if at else "        "
         cases += f'{other}if (hl_equal(name, HL("{field.name}"))) {{\n            {read}\n        }}\n'
     cases = cases.replace("}\n        else if", "} else if")
@@ -177,7 +176,7 @@ def _macro(shape: HookShape) -> str:
     name = f"HL_{shape.hook.value.upper()}"
     verb = "DECIDES" if shape.answers else "OBSERVES"
     inputs = [snake(each) for each in shape.inputs]
-    if len(inputs) == 2:  # noqa: PLR2004 - the array of post_query
+    if len(inputs) == 2:
         return f"#define {name}(in, how) HL_{verb}_PAIR({shape.hook.value}, {', '.join(inputs)}, in, how)\n"
     return f"#define {name}(in) HL_{verb}({shape.hook.value}, {inputs[0]}, in)\n"
 

@@ -87,9 +87,7 @@ def _written(answer: Answer) -> str:
             lines += f'                if ({value}) |some| to.{verb}("{key}", some);\n'
         else:
             lines += f'                to.{verb}("{key}", {value});\n'
-    return (
-        f'            {name} => |value| {{\n                to.action("{answer.action}");\n{lines}            }},\n'
-    )
+    return f'            {name} => |value| {{\n                to.action("{answer.action}");\n{lines}            }},\n'
 
 
 def _answer(shape: HookShape) -> str:
