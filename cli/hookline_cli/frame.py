@@ -31,8 +31,8 @@ EXITS: Final[Mapping[int, str]] = {
     REFUSED: "a check was not passed: it is not signed as asked, not what it should be, forbidden by a policy, does "
     "not compile, or does not answer as its cases say",
     USAGE: "the command line is wrong, or a key, a policy, a manifest or another document that it names is",
-    UNAVAILABLE: "it cannot be had or written: a registry is away or refuses, a file or a compiler is not there, a disk "
-    "is full",
+    UNAVAILABLE: "it cannot be had or written: a registry is away or refuses, a file or a compiler is not there, a "
+    "disk is full",
     FAULT: "a fault in hookline itself",
     INTERRUPTED: "it was interrupted",
 }

@@ -28,6 +28,7 @@ _MAX_OUTPUT: Final = 2**20
 """Bytes of what a tool says that are kept: its end."""
 _SHOWN: Final = 100_000
 _LOOK_S: Final = 0.1
+_END_S: Final = 2.0
 _GO: Final = {"GOOS": "wasip1", "GOARCH": "wasm"}
 _COMMANDS_OF: Final = {
     "cargo": "rust", "rustc": "rust", "go": "go", "node": "node", "npm": "node", "npx": "node", "zig": "zig",
@@ -184,7 +185,11 @@ def _output(process: subprocess.Popen[bytes], tick: Callable[[float], None]) -> 
     except BaseException:
         process.kill()
         process.wait()
+        listener.join(_END_S)
         raise
+    finally:
+        if not listener.is_alive() and process.stdout is not None:
+            process.stdout.close()
     return kept.decode(errors="replace").strip()[-_SHOWN:]
 
 

@@ -18,8 +18,9 @@ from hookline_cli.authoring import building, portrait
 from hookline_cli.authoring.project import MANIFEST, Project
 
 if TYPE_CHECKING:
-    from hookline_cli.authoring.subject import Subject
     from collections.abc import AsyncIterator
+
+    from hookline_cli.authoring.subject import Subject
 
 _NEEDED: Final = ("hookline_sidecar", "uvloop", "prometheus_client")
 _MAX_ANSWER: Final = 2**22

@@ -117,17 +117,17 @@ async def measure(subject: Subject, base: BundlePlugin, question: Question, mode
     bare_entry = (await entry_for(bare, Wanted())).model_copy(
         update={"isolation": entry.isolation, "limits": entry.limits.model_copy(update={"fuel": None, "memory": 2**30})}
     )
-    try:
-        async with contextlib.AsyncExitStack() as stack:
+    async with contextlib.AsyncExitStack() as stack:
+        try:
             own = await stack.enter_async_context(loaded(subject, entry, keys=question.keys, answers=question.answers))
             other = await stack.enter_async_context(loaded(bare, bare_entry))
-            called = await Desk(own).call(question.hook, question.data)
-            if called.cause is not None:
-                why = f"the call fails ({called.cause}): {called.message}; {shown.advice(called)}"
-                return Measured(hook=question.hook, mode=mode, problem=why)
-            return _told(question.hook, mode, *await _turns(own, other, question, seconds))
-    except LoadError as error:
-        return Measured(hook=question.hook, mode=mode, problem=str(error))
+        except LoadError as error:
+            return Measured(hook=question.hook, mode=mode, problem=str(error))
+        called = await Desk(own).call(question.hook, question.data)
+        if called.cause is not None:
+            why = f"the call fails ({called.cause}): {called.message}; {shown.advice(called)}"
+            return Measured(hook=question.hook, mode=mode, problem=why)
+        return _told(question.hook, mode, *await _turns(own, other, question, seconds))
 
 
 def _bare(subject: Subject, wasm: bytes) -> Subject:

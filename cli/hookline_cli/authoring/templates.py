@@ -35,11 +35,9 @@ class Template:
 
 def templates(folder: Path | None = None) -> list[Template]:
     """Those that there are, by language."""
-    folder, found = folder or FOLDER, []
-    for each in sorted((folder / "templates").iterdir()) if (folder / "templates").is_dir() else ():
-        if (each / "hookline.toml").is_file():
-            found.append(Template(language=each.name, folder=each, sdk=folder / each.name))
-    return found
+    folder = folder or FOLDER
+    projects = sorted((folder / "templates").glob("*/hookline.toml"))
+    return [Template(language=each.name, folder=each, sdk=folder / each.name) for each in (p.parent for p in projects)]
 
 
 def template(language: str, folder: Path | None = None) -> Template:

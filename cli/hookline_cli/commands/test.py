@@ -28,8 +28,8 @@ hookline test ./guard --watch
     text="""Hold a plugin against its cases.
 
     TARGET is a project that is built, or a .wasm. The cases are those of --cases, of the project's cases.json, or of
-    the module itself. Each is one fresh plugin with settings, keys and permissions of its own, as a sidecar tries it with
-    spec.selfTest. A project's wasmplugin.yaml, or --manifest, says the limits where a case does not.
+    the module itself. Each is one fresh plugin with settings, keys and permissions of its own, as a sidecar tries it
+    with spec.selfTest. A project's wasmplugin.yaml, or --manifest, says the limits where a case does not.
 
     With --watch, a project is built and tested again whenever one of its files changes.""",
     examples=_EXAMPLES,

@@ -17,10 +17,10 @@ from hookline_runtime.guest.waiting import THREAD, Waiter
 from hookline_runtime.plugin.waits import Waits
 
 if TYPE_CHECKING:
-    from hookline_runtime.call.decisions import Answer
     from collections.abc import Callable
 
     from hookline_api.bundle import BundlePlugin
+    from hookline_runtime.call.decisions import Answer
     from hookline_runtime.guest.calls import Guest, Instance
     from hookline_runtime.guest.fibers import Instance as FiberInstance
     from hookline_runtime.plugin.hook import PluginHook

@@ -1,0 +1,158 @@
+"""``hookline dev``: what is saved is built, and a sidecar on this machine runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+
+import pytest
+
+from hookline_cli.authoring.watching import changes
+from local_ports import reserve_port
+from waiting import PATIENCE_S
+
+
+class Desk:
+    """A ``hookline dev`` that runs, and what it says."""
+
+    def __init__(self, folder, *options):
+        self.port = reserve_port()
+        command = [sys.executable, "-m", "hookline_cli", "dev", str(folder), "--json", *options]
+        command += ["--listen", f"127.0.0.1:{self.port}"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def until(self, event):
+        """The next event of that name; those before it are left."""
+        for line in self.process.stdout:
+            told = json.loads(line)
+            if told["event"] == event:
+                return told
+        raise AssertionError(f"it ended before '{event}': {self.process.stderr.read()}")
+
+    def ask(self, query):
+        """What the sidecar decides."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/v1/hooks/pre_query",
+            data=json.dumps({"query": query}).encode(),
+            headers={"content-type": "application/json"},
+        )
+        with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:
+            return json.loads(answer.read())
+
+    def end(self):
+        """As Ctrl-C does; the exit code."""
+        self.process.send_signal(signal.SIGINT)
+        _, said = self.process.communicate(timeout=PATIENCE_S)
+        assert "Traceback" not in said
+        return self.process.returncode
+
+
+@pytest.fixture
+def desk(project):
+    """Starts one; all are ended."""
+    with contextlib.ExitStack() as stack:
+
+        def start(*options):
+            found = Desk(project, *options)
+            stack.callback(found.process.stdout.close)
+            stack.callback(found.process.stderr.close)
+            stack.callback(found.process.wait, PATIENCE_S)
+            stack.callback(lambda: found.process.poll() is None and found.process.terminate())
+            return found
+
+        yield start
+
+
+def save(file, old, new):
+    """As an editor does: a new file takes the place of the old one."""
+    partial = file.with_name(".partial")
+    partial.write_text(file.read_text().replace(old, new))
+    partial.replace(file)
+
+
+def test_what_is_saved_decides_the_next_calls(desk, project):
+    """Built, taken over, and held against its cases; each decision is told, and Ctrl-C leaves nothing behind."""
+    work = desk("--inputs")
+    assert work.until("cases") == {"event": "cases", "held": 2, "failed": 0, "problems": {}}
+    work.until("watching")
+    assert work.ask("drop table t")["value"] == "DROP is not allowed"
+    told = work.until("decision")
+    assert (told["hook"], told["decision"]["action"]) == ("pre_query", "block")
+    assert json.loads(told["input"])["query"] == "drop table t"
+    save(project / "guard.c", "DROP is not allowed", "No DROP here")
+    assert work.until("runs")["seconds"] > 0
+    assert work.until("cases")["failed"] == 1
+    assert work.ask("drop table t")["value"] == "No DROP here"
+    work.until("decision")
+    save(project / "guard.c", "#include", "#inclde")
+    assert "error" in work.until("failed")["output"]
+    assert work.ask("drop table t")["value"] == "No DROP here"
+    assert work.end() == 0
+
+
+def test_a_change_is_built_once(desk, project):
+    """What a build writes among the sources, and takes away again, is none."""
+    work = desk()
+    work.until("watching")
+    save(project / "guard.c", "DROP is not allowed", "No DROP here")
+    work.until("built")
+    work.until("cases")
+    save(project / "plugin.json", "0.1.0", "0.2.0")
+    work.until("built")
+    # Between them there was none: the next is the one of the description.
+    assert json.loads((project / "plugin.json").read_text())["version"] == "0.2.0"
+    assert work.until("runs")["sha256"]
+    assert work.end() == 0
+
+
+def test_a_project_that_does_not_build_is_waited_for(desk, project):
+    """The sidecar answers nothing until it does."""
+    good = (project / "guard.c").read_text()
+    (project / "guard.c").write_text("nonsense")
+    work = desk()
+    work.until("failed")
+    work.until("watching")
+    (project / "guard.c").write_text(good)
+    work.until("runs")
+    assert work.ask("drop table t")["action"] == "block"
+    assert work.end() == 0
+
+
+def test_a_folder_of_manifests_is_written_to(desk, project, tmp_path):
+    """For a sidecar of one's own; none is started."""
+    (tmp_path / "manifests").mkdir()
+    work = desk("--manifests", str(tmp_path / "manifests"))
+    work.until("watching")
+    assert {each.name for each in (tmp_path / "manifests").iterdir()} == {"guard.wasm", "guard.yaml"}
+    assert work.end() == 0
+
+
+def test_mistakes_are_told(hookline, project, tmp_path):
+    """Before anything is started."""
+    assert hookline("dev", "none").code == 3
+    assert hookline("dev", "guard", "--manifests", "none").code == 3
+    (tmp_path / "empty").mkdir()
+    assert hookline("dev", "empty").code == 2
+
+
+async def test_only_sources_that_are_others_are_changes(tmp_path):
+    """A file that is made and taken away, or one that a build makes, is none."""
+    (tmp_path / "a.c").write_text("1")
+    found = changes([tmp_path])
+    waiting = anext(found)
+    import asyncio
+
+    task = asyncio.ensure_future(waiting)
+    await asyncio.sleep(0)
+    while not task.done():
+        (tmp_path / "made.wasm").write_text("x")
+        (tmp_path / "a.c").write_text("22")
+        os.utime(tmp_path / "a.c")
+        await asyncio.wait([task], timeout=0.1)
+    assert task.result() > 0
+    await found.aclose()
