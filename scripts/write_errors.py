@@ -11,9 +11,9 @@ TARGET: Final = Path(__file__).parent.parent / PAGE
 _HEAD: Final = """\
 # Errors
 
-This page explains every word that Hookline has for something that goes wrong, for whoever meets one: the `failure` of a
-decision, the `cause` of `status.failures` and of `/v1/plugins`, the reasons of conditions and Events, and the exit codes
-of `hookline`. The `more` of a status and of `/v1/plugins` leads here.
+This page explains every word that Hookline has for something that goes wrong, for whoever meets one: the `failure` of
+a decision, the `cause` of `status.failures` and of `/v1/plugins`, the reasons of conditions and Events, and the exit
+codes of `hookline`. `more` in a status and in `/v1/plugins` leads here.
 
 <!-- Generated from crds/hookline_api/errors_page.py by scripts/write_errors.py; do not edit. -->
 """

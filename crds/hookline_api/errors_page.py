@@ -146,7 +146,8 @@ REASONS: Final[dict[str, Entry]] = {
     ),
     "NoMatchingPods": Entry(
         "No pod with a sidecar has the labels of `spec.selector`.", "The labels differ, or the pods have no sidecar.",
-        "Compare the labels; set `spec.selector.required: false` if the pods come later.", "no pod with a sidecar matches spec.selector",
+        "Compare the labels; set `spec.selector.required: false` if the pods come later.",
+        "no pod with a sidecar matches spec.selector",
     ),
     "NoReports": Entry(
         "No sidecar that runs it has reported.", "There are no pods, or none has connected.", "Look at Programmed.",
@@ -160,7 +161,8 @@ REASONS: Final[dict[str, Entry]] = {
     "VerifyFailed": Entry(
         "The module is not what was asked for.", "As the cause `verify`.",
         "Push another module, or change the resource. `status.failedDigest` has the artifact's digest.",
-        "the module imports 'env.shell', which this version of Hookline does not offer; the last good version goes on in 2 pods",
+        "the module imports 'env.shell', which this version of Hookline does not offer; the last good version goes "
+        "on in 2 pods",
     ),
     "ConfigInvalid": Entry(
         "The settings do not fit.", "As the cause `config`.", "Change the resource, the Secret or the ConfigMap.",
@@ -179,7 +181,9 @@ REASONS: Final[dict[str, Entry]] = {
     ),
     "PolicyWouldForbid": Entry(
         "A policy in Audit would refuse the plugin, which runs.", "As `PolicyForbids`.",
-        "Change it before the policy's mode becomes Enforce.", "PluginTrustPolicy 'later' (Audit) would refuse it: spec.source.oci.reference: must have a digest (@sha256:…)",
+        "Change it before the policy's mode becomes Enforce.",
+        "PluginTrustPolicy 'later' (Audit) would refuse it: spec.source.oci.reference: must have a digest "
+        "(@sha256:…)",
     ),
     "PermissionsIncreased": Entry(
         "The new version asks for permissions that are not granted, and that the one before did not ask for.",
@@ -194,13 +198,15 @@ REASONS: Final[dict[str, Entry]] = {
     "PodsFailed": Entry(
         "A pod cannot load what the others can.", "Its memory, its disk, or its version of Hookline.",
         "`kubectl logs POD -c hookline-sidecar`; `status.failures` has the pod and the sentence.",
-        "1 of 2 pods run it; pod 'web-1' cannot load it: it does not compile; kubectl logs web-1 -c hookline-sidecar says more",
+        "1 of 2 pods run it; pod 'web-1' cannot load it: it does not compile; kubectl logs web-1 -c "
+        "hookline-sidecar says more",
     ),
     "RolledBack": Entry(
         "The revision failed on probation, and all pods go back to the one before.",
         "Its first calls trapped, timed out or answered no valid decision: `status.rolledBack` has the figures.",
         "Change the resource, or what its settings come from; nothing is tried again before.",
-        "revision r2 failed 5 of its first 12 calls in pod 'a' (trap: wasm trap: unreachable); all pods go back to the version before it",
+        "revision r2 failed 5 of its first 12 calls in pod 'a' (trap: wasm trap: unreachable); all pods go back to "
+        "the version before it",
     ),
     "FailingCalls": Entry(
         "Too many calls trap, time out, or answer no valid decision.", "As the causes `trap`, `timeout` and `result`.",
@@ -209,7 +215,9 @@ REASONS: Final[dict[str, Entry]] = {
     ),
     "Paused": Entry(
         "The circuit breaker answers in the plugin's place.", "So many calls in a row failed.",
-        "As `FailingCalls`; after a pause the plugin is asked again.", "100 % of 900 calls of pre_query in pod 'a' were answered by the circuit breaker in its place in the last 30 s",
+        "As `FailingCalls`; after a pause the plugin is asked again.",
+        "100 % of 900 calls of pre_query in pod 'a' were answered by the circuit breaker in its place in the last "
+        "30 s",
     ),
     "StoreUnavailable": Entry(
         "The server with the plugin's keys is away.", "As the cause `store`.", "Bring it back.",
@@ -217,27 +225,35 @@ REASONS: Final[dict[str, Entry]] = {
     ),
     "Slow": Entry(
         "Too many calls come near `limits.timeout`.", "The plugin does too much in a call, or the CPU is short.",
-        "Have it do less, raise the limit, or give the pod more CPU.", "2 % of 1000 calls of pre_query in pod 'a' came near spec.limits.timeout in the last 30 s",
+        "Have it do less, raise the limit, or give the pod more CPU.",
+        "2 % of 1000 calls of pre_query in pod 'a' came near spec.limits.timeout in the last 30 s",
     ),
     "Overloaded": Entry(
         "Too many calls find their input or the queue over its limit.", "As the cause `overload`.",
-        "Raise `limits.input` or `limits.concurrency`, or run more pods.", "50 % of 300 calls of post_query in 3 of 3 pods were over spec.limits.input, or found its queue full in the last 30 s",
+        "Raise `limits.input` or `limits.concurrency`, or run more pods.",
+        "50 % of 300 calls of post_query in 3 of 3 pods were over spec.limits.input, or found its queue full in "
+        "the last 30 s",
     ),
     "DataSourceUnavailable": Entry(
-        "A database of `spec.dataSources` cannot be reached.", "It is away, or refuses the password or the certificate.",
-        "Bring it back, or mend the Secret; the message names it.", "data source 'grants' cannot be reached from 2 of 3 pods: the server refused the connection",
+        "A database of `spec.dataSources` cannot be reached.",
+        "It is away, or refuses the password or the certificate.",
+        "Bring it back, or mend the Secret; the message names it.",
+        "data source 'grants' cannot be reached from 2 of 3 pods: the server refused the connection",
     ),
     "CacheUnavailable": Entry(
         "A cache on a server cannot be reached.", "Valkey is away, or refuses the password.",
-        "Bring it back; plugins miss meanwhile.", "cache 'hot' cannot be reached from pod 'a': the server does not answer within 100ms",
+        "Bring it back; plugins miss meanwhile.",
+        "cache 'hot' cannot be reached from pod 'a': the server does not answer within 100ms",
     ),
     "SourceUnavailable": Entry(
         "A host of `spec.egress` cannot be reached.", "It is away, or its name or certificate is wrong.",
         "Bring it back, or mend the rule; the message names it.", "",
     ),
     "Unguarded": Entry(
-        "Pods that match, or ask for a sidecar, have none.", "They were made before the label, or the webhook was away.",
-        "Make them anew: `kubectl rollout restart`.", "1 pod that should be guarded has no sidecar: pod 'b': it is older than the operator: delete it",
+        "Pods that match, or ask for a sidecar, have none.",
+        "They were made before the label, or the webhook was away.",
+        "Make them anew: `kubectl rollout restart`.",
+        "1 pod that should be guarded has no sidecar: pod 'b': it is older than the operator: delete it",
     ),
     "WaitsForPlugin": Entry(
         "A pod does not start because a plugin is not loaded in it.", "The plugin is being loaded, or cannot be.",
@@ -249,8 +265,8 @@ REASONS: Final[dict[str, Entry]] = {
         "Look at the operator's pods.", "no operator is at work",
     ),
     "StatusNotWritten": Entry(
-        "The API server refuses the status, so what it shows is old.", "The CRD is older than the operator, or a webhook "
-        "refuses.", "Apply the chart's CRDs.", "",
+        "The API server refuses the status, so what it shows is old.",
+        "The CRD is older than the operator, or a webhook refuses.", "Apply the chart's CRDs.", "",
     ),
 }  # fmt: skip
 """By the reasons of conditions and Events that say that something is wrong, or under way."""
@@ -271,7 +287,8 @@ EXITS: Final[dict[int, Entry]] = {
     ),
     70: Entry(
         "A fault in hookline itself.", "Nobody expected it.",
-        "Set `HOOKLINE_TRACEBACK=1`, run it again, and report what it prints.", "hookline: this is a fault in hookline …",
+        "Set `HOOKLINE_TRACEBACK=1`, run it again, and report what it prints.",
+        "hookline: this is a fault in hookline …",
     ),
     130: Entry("It was interrupted.", "Somebody pressed Ctrl-C.", "Run it again.", ""),
 }  # fmt: skip
