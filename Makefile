@@ -138,6 +138,9 @@ crds: $(VENV)/.dev ## write the CustomResourceDefinition from the models, the ch
 	$(BIN)/python scripts/write_reference.py
 	$(BIN)/python scripts/write_manifest.py
 	$(BIN)/python scripts/write_schemas.py
+	$(BIN)/python scripts/write_errors.py
+	$(BIN)/python scripts/write_hooks.py
+	$(BIN)/python scripts/write_openapi.py
 	$(BIN)/python scripts/write_cli.py
 	$(BIN)/python scripts/write_sdk.py
 

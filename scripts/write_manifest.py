@@ -69,13 +69,17 @@ and in a folder.
 | secret | `{name: SECRET, key: KEY}`: one key of a Secret. The value is shown nowhere |
 | list, map | of what is named; the range is how many there may be |
 
-`[]` stands for each item of a list. *required* means that the field may not be left out where what is around it is there.
+`[]` stands for each item of a list. *required* means that the field may not be left out where what is around it is
+there.
 """
 _SHADOW: Final = """
-With `mode: Shadow` a plugin sees the calls that it would decide, and decides nothing: try a new guard on real traffic with it.
+With `mode: Shadow` a plugin sees the calls that it would decide, and decides nothing: try a new guard on real traffic
+with it.
 
-- It runs off the reply's path, as observing hooks do (`spec.observers`). A proxy waits for it only with `overflow: Wait`.
-- Its calls, failures, latencies and metrics are counted as any other plugin's. What it would have answered is not told.
+- It runs off the reply's path, as observing hooks do (`spec.observers`). A proxy waits for it only with
+  `overflow: Wait`.
+- Its calls, failures, latencies and metrics are counted as any other plugin's. What it would have answered is not
+  told.
 - It is still fetched, verified and limited as always, and its host functions work: what it writes to its keys stays.
 - Change it to `Enforce` to let it decide. That is a new revision, which is rolled out without probation.
 """
@@ -229,7 +233,7 @@ def _rows(fields: Fields, node: Json) -> Iterator[Row]:
     yield from fields.below(items if isinstance(items, dict) else node, "")
 
 
-assert set(WasmPluginSpec.model_fields) == set(LocalWasmPluginSpec.model_fields)  # noqa: S101 - one page for both
+assert set(WasmPluginSpec.model_fields) == set(LocalWasmPluginSpec.model_fields)
 
 if __name__ == "__main__":
     TARGET.write_text(render())

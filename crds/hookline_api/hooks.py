@@ -10,7 +10,7 @@ from them once, because a full validation would cost more than most plugins.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
@@ -71,6 +71,45 @@ NORMALIZED: Final = "hookline.normalized"
 VERBATIM: Final = "verbatim"
 """Its value: ``normalized`` is the query's own text."""
 
+REWRITTEN_BY: Final = "hookline.rewritten_by"
+"""An attribute that names the plugin that rewrote the query."""
+
+
+class Attribute(NamedTuple):
+    """One of the attributes that plugins agree about."""
+
+    meaning: str
+    sent_by: str
+    example: str
+
+
+_PROXY: Final = "the proxy"
+ATTRIBUTES: Final[dict[str, Attribute]] = {
+    "tenant_id": Attribute(
+        "the tenant that the client belongs to: the identity's `tenant_id`", "the proxy; `/v1/auth`", "acme"
+    ),
+    "identity.roles": Attribute(
+        "the identity's `roles`, with commas between and nothing else", "the proxy; `/v1/auth`", "reader,writer"
+    ),
+    "client_ip": Attribute("the client's address, without a port", "the proxy; `/v1/auth`", "10.0.0.7"),
+    "application_name": Attribute("what the client calls itself; `match.applications` reads it", _PROXY, "psql"),
+    "helios.ai_traffic": Attribute("`true` where the statement comes from an AI agent", _PROXY, "true"),
+    "helios.agent_id": Attribute("which agent; some plugins read it as `agent_id`", _PROXY, "support-bot"),
+    "helios.model_id": Attribute("which model the agent runs; some plugins read it as `model_id`", _PROXY, "m-large"),
+    "agent_id": Attribute("as `helios.agent_id`", _PROXY, "support-bot"),
+    "model_id": Attribute("as `helios.model_id`", _PROXY, "m-large"),
+    "helios.vector_node": Attribute("the node that a plugin may route searches of vectors to", _PROXY, "vec-1"),
+    "helios.region": Attribute("the region that the client is in, or asks for", _PROXY, "eu-west"),
+    NORMALIZED: Attribute(
+        "`verbatim` where `normalized` is the query's own text, because nobody normalized it", "Hookline", VERBATIM
+    ),
+    REWRITTEN_BY: Attribute(
+        "the plugin that rewrote the query; `tables` may be out of date then", "Hookline", "row-policy"
+    ),
+}
+"""By name. A proxy may send any others, which reach plugins as they are; names that begin with ``hookline.`` are
+Hookline's. Only what a proxy sends is there: a plugin that judges by one has to say what it does without it."""
+
 Text = Annotated[
     str,
     BeforeValidator(lambda value: "" if value is None else value),
@@ -93,7 +132,7 @@ class HookContext(_Shape):
     database: str | None = None
     branch: str | None = None
     attributes: dict[str, str] = Field(default_factory=dict)
-    """Anything else that plugins read, such as ``tenant_id``, ``application_name``, ``identity.roles``."""
+    """Anything else that plugins read; ``ATTRIBUTES`` has the names that they agree about."""
 
 
 class QueryInput(_Shape):
@@ -110,13 +149,18 @@ class QueryInput(_Shape):
 
 
 class Identity(_Shape):
-    """Who a client is."""
+    """Who a client is: what ``authenticate`` answers, and ``authorize`` is asked with."""
 
     user_id: str
+    """Stays the same for this client, and is nobody else's."""
     username: str
+    """For people, and as the user's name in ``hook_context.identity``."""
     roles: list[str] = Field(default_factory=list)
+    """What the client may act as; a role has no comma. In later hooks it is the attribute ``identity.roles``."""
     tenant_id: str | None = None
+    """The tenant that the client belongs to; in later hooks it is the attribute of that name."""
     claims: dict[str, Any] = Field(default_factory=dict)
+    """Anything else that was proven of the client, such as the claims of a token."""
 
 
 class AuthorizeInput(QueryInput):

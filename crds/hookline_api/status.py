@@ -143,5 +143,8 @@ class WasmPluginStatus(Resource):
     failed_digest: str | None = None
     """The whole digest of the artifact that the source means, where it was refused or cannot be had: the conditions
     say why."""
+    more: str | None = None
+    """Where the reason of Ready is explained, with what to do: a page of Hookline's documentation. None where all is
+    well."""
     loaded: str | None = None
     """``loaded/matched`` pods, for ``kubectl get``."""

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from hookline_api.bundle import BundleArtifact
     from hookline_artifacts.fetch import Fetcher
     from hookline_artifacts.objects import Objects
+    from hookline_artifacts.resolve import Resolved
     from hookline_artifacts.trust.policy import Asked, Policy
-    from hookline_artifacts.trust.trial import Trust
     from hookline_operator.cluster.catalogue import Catalogue
     from hookline_operator.cluster.kube import Key
     from hookline_operator.cluster.plugins import Facts, Plugin
@@ -400,10 +400,8 @@ class Resolver:
             async with self._checks:
                 schema, made = resolved.description.config_schema, resolved.entry
                 await check_apart(made.config, schema, secret_paths=made.secret_paths)
-        for note in resolved.description.notes:
-            log.warning("plugin '%s/%s': %s", *plugin.key, note)
         found = resolved.trust
-        self._count(found, policies)
+        self._tell(plugin, resolved, policies)
         assert resolved.entry.artifact is not None  # noqa: S101 - what is resolved has one
         return Template(
             plugin=plugin.name,
@@ -424,8 +422,11 @@ class Resolver:
             audits=unmet(policies, found),
         )
 
-    def _count(self, trust: Trust, policies: Sequence[Policy]) -> None:
-        """What was verified, and what policies in Audit would have refused."""
+    def _tell(self, plugin: Plugin, resolved: Resolved, policies: Sequence[Policy]) -> None:
+        """What of its description cannot be read; what was verified, and what policies in Audit would have refused."""
+        trust = resolved.trust
+        for note in resolved.description.notes:
+            log.warning("plugin '%s/%s': %s", *plugin.key, note)
         for policy in policies:
             if any(name == policy.name for name, _ in trust.audits):
                 self._metrics.refused(policy.name, "Audit")

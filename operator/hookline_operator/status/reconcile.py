@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from pydantic import Field
 
 from hookline_api.base import Resource
+from hookline_api.errors_page import pointer
 from hookline_api.status import (
     ArtifactStatus,
     Condition,
@@ -100,6 +101,7 @@ def reconcile(observed: Observation) -> Outcome:
         hooks=",".join(artifact.hooks) if artifact else None,
         digest=artifact.digest.removeprefix("sha256:")[:12] if artifact else None,
         failed_digest=observed.resolution.failed_digest,
+        more=pointer(told["Ready"][1]) if told["Ready"][0] is not True else None,
         loaded=f"{counts.loaded}/{counts.matched}" + (f" ({older} older)" if older else ""),
     )
     return Outcome(status=status, events=_events(observed, status))

@@ -18,7 +18,7 @@ from typing import Any, Final
 import orjson
 
 from hookline_api import json_cost
-from hookline_api.hooks import NORMALIZED, VERBATIM, Hook
+from hookline_api.hooks import NORMALIZED, REWRITTEN_BY, VERBATIM, Hook
 from hookline_runtime.call.looks import LOOKS
 from hookline_runtime.call.shapes import (
     CONTEXT,
@@ -36,7 +36,6 @@ from hookline_runtime.call.shapes import (
 from hookline_runtime.errors import InputError
 from hookline_runtime.guest import accelerator
 
-_REWRITTEN_BY: Final = "hookline.rewritten_by"
 _MAX_MARKED: Final = 2**20
 """Bytes of a body in which a name that stands twice is looked for."""
 
@@ -158,7 +157,7 @@ class Call:
         self._fields["query"] = query
         self._fields["is_read_only"] = False
         attributes = self._context.setdefault("attributes", {})
-        attributes[_REWRITTEN_BY] = by
+        attributes[REWRITTEN_BY] = by
         _normalize(self._fields, attributes)
         self.data = orjson.dumps(self._document)
         self.rewritten = True

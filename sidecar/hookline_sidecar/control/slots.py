@@ -244,6 +244,7 @@ class Slots(dict[str, Slot]):
             slot.cancel()
 
     def _begin(self, slot: Slot, *, ask_again: bool = False) -> None:
+        slot.stage = "fetching"
         slot.task = asyncio.get_running_loop().create_task(
             self._resolve(slot, ask_again=ask_again), name=f"resolve {slot.name}"
         )

@@ -124,7 +124,7 @@ def test_the_crd_has_its_columns_its_status_and_its_short_name():
     (version,) = crd()["spec"]["versions"]
     assert version["subresources"] == {"status": {}}
     assert [column["name"] for column in version["additionalPrinterColumns"]] == [
-        "Hooks", "Digest", "Loaded", "Ready", "Reason", "Checked", "Message", "Age",
+        "Hooks", "Digest", "Loaded", "Ready", "Reason", "Checked", "Message", "Failed-Digest", "Age",
     ]  # fmt: skip
     assert crd()["spec"]["names"]["shortNames"] == ["wp"]
     assert crd()["metadata"]["name"] == "wasmplugins.hookline.dev"

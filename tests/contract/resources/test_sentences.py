@@ -99,7 +99,8 @@ def test_a_problem_has_the_path_that_kubectl_shows():
         ("kv_read", '"kv_read" is not a permission (did you mean kv.read?); the permissions are kv.read, '),
         ("http-fetch", '"http-fetch" is not a permission (did you mean http.fetch?); '),
         ("kv.raed", "did you mean kv.read?"), ("Crypto", "did you mean crypto?"), (5, "5 is not a permission; "),
-        ("root", '"root" is not a permission; the permissions are'), ("x" * 100_000, f'"{"x" * 60}…" is not a permission; '),
+        ("root", '"root" is not a permission; the permissions are'),
+        ("x" * 100_000, f'"{"x" * 60}…" is not a permission; '),
         ("kv.read\n\x1b[2J", r'"kv.read\n\x1b[2J" is not a permission'),
     ],
 )  # fmt: skip

@@ -30,11 +30,11 @@ class Refusing:
         self._refusal = orjson.dumps(refusal | ({"failure": failure} if failure else {}))[:-1]
         self._refusal += TELLING if tells else b""
 
-    def decide(self, hook, data, request_id):
+    def decide(self, hook, *_):
         """Every plugin would be ready."""
         return self._refusal if hook is self._hook else orjson.dumps(SUCCESS)[:-1]
 
-    def has_deciders(self, hook):
+    def has_deciders(self, _):
         """There are."""
         return True
 

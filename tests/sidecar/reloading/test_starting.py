@@ -80,6 +80,7 @@ async def test_a_module_that_cannot_be_had_decides_by_its_failure_policy(sidecar
     eventually(lambda: (sidecar.looks("/v1/bundle") or [0])[0] == 200, "a bundle")
     found = sidecar.wait_plugin("guard", failure=bool)
     assert found["failure"]["cause"] == "fetch"
+    assert found["more"] == "docs/reference/errors.md#fetch"
     decision = await sidecar.ask("pre_query", QUERY)
     assert decision["action"] == action
     if action == "block":

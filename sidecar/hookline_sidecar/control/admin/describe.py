@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from hookline_api.errors_page import pointer
 from hookline_runtime.guest import accelerator
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def _plugin(view: View, plugin: WantedPlugin, *, is_folder: bool) -> dict[str, A
         "failure": plugin.failure.model_dump(exclude_none=True) if plugin.failure else None,
         "loading": plugin.stage,
         "steps": [{"name": each.name, "at": each.at, "seconds": each.seconds, "ok": each.ok} for each in plugin.steps],
+        "more": _more(plugin),
         "revision": entry.revision if entry else None,
         "probation": name in view.on_probation,
         "rolled_back": plugin.rolled_back.model_dump(mode="json", by_alias=True) if plugin.rolled_back else None,
@@ -66,6 +68,12 @@ def _plugin(view: View, plugin: WantedPlugin, *, is_folder: bool) -> dict[str, A
         "refused": _sum(each.refused for each in facts),
         "stats": {hook.value: _stats(summary) for hook, summary in view.rows.summaries(name).items()},
     }
+
+
+def _more(plugin: WantedPlugin) -> str | None:
+    """The page that explains why it does not run as it should."""
+    failure = plugin.failure
+    return None if failure is None else pointer(failure.stage or failure.cause)
 
 
 def _paused(facts: Iterable[PluginFacts]) -> list[dict[str, Any]]:

@@ -156,13 +156,15 @@ def _batch(references: dict[Any, Json]) -> Json:
 
 
 def _auth() -> Json:
+    what = "Why, in the plugin's words, percent-encoded; only where its resource has auth: {tellReason: true}"
+    reason = {"X-Hookline-Reason": {"description": what, "schema": {"type": "string"}}}
     return {
         "tags": ["hooks"],
         "operationId": "auth",
         "summary": "For proxies that ask by subrequest: authenticate, then authorize; any method is accepted",
         "responses": {
             "200": {"description": "Go on; the identity is in the X-Hookline-… headers"},
-            "401": {"description": "Who is this?"},
-            "403": {"description": "Not this one"},
+            "401": {"description": "Who is this? WWW-Authenticate has a challenge", "headers": reason},
+            "403": {"description": "Not this one", "headers": reason},
         },
     }
