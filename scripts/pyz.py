@@ -197,7 +197,7 @@ def _requires(name: str, extra: str) -> list[str]:
         given = importlib.metadata.requires(name) or []
     except importlib.metadata.PackageNotFoundError:
         raise PyzError(f"{name} is not in this environment: make setup") from None
-    environment = {**default_environment(), "extra": extra}
+    environment: dict[str, str] = {**{key: str(value) for key, value in default_environment().items()}, "extra": extra}
     chosen = []
     for text in given:
         requirement = Requirement(text)

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-QUERY = {"query": "select 1", "attributes": {}}
+QUERY = {"query": "select 1"}
 
 
 @pytest.fixture
