@@ -14,7 +14,7 @@ ACCELERATOR := sidecar/hookline_runtime/guest/accelerator.c
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo setup check hooks release dist push publish test test-pythons bare e2e lint format bench bench-operator exhaust fuzz truth cluster cluster-load images crds lock plugins clean test-short announce toolchains FORCE
+.PHONY: help demo setup check hooks release dist cli push publish test test-pythons bare e2e lint format bench bench-operator exhaust fuzz truth cluster cluster-load images crds lock plugins clean test-short announce toolchains FORCE
 # No recipe prints itself: what the verbs print is for people.
 .SILENT:
 # One after the other, in the order in which they are written: several may want apt-get, which runs alone.
@@ -78,6 +78,9 @@ release: $(VENV)/.dev ## write a new version into the checkout: pyproject, chart
 PREFIX := hookline-
 dist: $(VENV)/.dev toolchains ## build a release into build/dist: packages, chart, images, lists of their contents, checksums (PARTS="packages chart")
 	$(TOOLS) PYTHONPATH=testbed $(BIN)/python scripts/dist.py --prefix "$(PREFIX)" $(if $(VERSION),--version "$(VERSION)") $(PARTS)
+
+cli: $(VENV)/.dev ## build the command line as one file, build/hookline.pyz, for this Python and this kind of machine
+	$(BIN)/python scripts/pyz.py
 
 push: $(VENV)/.dev toolchains ## push the images of `make dist` (PREFIX=registry.example.com/hookline-)
 	$(TOOLS) PYTHONPATH=testbed $(BIN)/python scripts/dist.py --push --prefix "$(PREFIX)"

@@ -164,9 +164,11 @@ def of_sidecar(stages: Stages, told: Mapping[str, Any], name: str) -> None:
         if stage is not None:
             state: State = "waiting" if step.get("ok") is None else "ok" if step["ok"] else "failed"
             stages.set(stage, state, at=_time(step.get("at")), seconds=step.get("seconds"))
-    for each in problems[:1]:
-        stages.set("apply", "failed", f"{each.get('file')}: {each.get('field')}: {each.get('message')}")
-    _state(stages, plugin)
+    if problems and "apply" in stages:
+        first = problems[0]
+        stages.set("apply", "failed", f"{first.get('file')}: {first.get('field')}: {first.get('message')}")
+    else:
+        _state(stages, plugin)
 
 
 def _unknown(stages: Stages, told: Mapping[str, Any], name: str, problems: Sequence[Mapping[str, Any]]) -> None:
@@ -219,7 +221,9 @@ def _state(stages: Stages, plugin: Mapping[str, Any]) -> None:
 
 
 def _answers(stages: Stages, plugin: Mapping[str, Any]) -> None:
-    calls = sum(int(each.get("calls") or 0) for each in _mapping(plugin.get("stats")).values())
+    stats = _mapping(plugin.get("stats")).values()
+    calls = sum(int(each.get("calls") or 0) for each in stats)
+    failures = sum(sum(_mapping(each.get("failures")).values()) for each in stats)
     last = _mapping(plugin.get("last_failure"))
     newest = f"; the newest failure: {last.get('hook')}: {last.get('cause')}: {last.get('message')}" if last else ""
     troubles = _items(plugin.get("health"))
@@ -238,6 +242,8 @@ def _answers(stages: Stages, plugin: Mapping[str, Any]) -> None:
         )  # fmt: skip
     elif not calls:
         stages.set("answers", "ok", "it has not been called yet")
+    elif failures * 2 >= calls:  # of all calls ever: health is about the last ones, and forgets
+        stages.set("answers", "failed", f"{failures} of {calls} calls failed{newest}", at=_time(last.get("at")))
     else:
         stages.set("answers", "ok", f"{calls} calls{newest}")
 

@@ -17,30 +17,6 @@ function texts(values: string[]): string {
   return "[" + out + "]";
 }
 
-/** Input of `authenticate`. */
-export class AuthenticateInput {
-  /** Names in lower case; repeated headers joined with a comma. */
-  headers: Texts = new Texts();
-  username: string = "";
-  password: string | null = null;
-  clientIp: string = "";
-  database: string | null = null;
-
-  static read(reader: Reader): AuthenticateInput {
-    const found = new AuthenticateInput();
-    reader.open();
-    for (let first = true; reader.next(first); first = false) {
-      if (reader.is("headers")) found.headers = reader.map();
-      else if (reader.is("username")) found.username = reader.text();
-      else if (reader.is("password")) found.password = reader.text();
-      else if (reader.is("client_ip")) found.clientIp = reader.text();
-      else if (reader.is("database")) found.database = reader.text();
-      else reader.skip();
-    }
-    return found;
-  }
-}
-
 /** Who asks, and where: the same for every hook of one statement. */
 export class HookContext {
   /** Stays the same over every hook of one statement; made by the sidecar where the proxy sends none. */
@@ -50,7 +26,7 @@ export class HookContext {
   identity: string | null = null;
   database: string | null = null;
   branch: string | null = null;
-  /** Anything else that plugins read, such as `tenant_id`, `application_name`, `identity.roles`. */
+  /** Anything else that plugins read; `ATTRIBUTES` has the names that they agree about. */
   attributes: Texts = new Texts();
 
   static read(reader: Reader): HookContext {
@@ -80,13 +56,54 @@ export class HookContext {
   }
 }
 
-/** Who a client is. */
-export class Identity {
-  userId: string = "";
+/** Input of `authenticate`. */
+export class AuthenticateInput {
+  /** Names in lower case; repeated headers joined with a comma. */
+  headers: Texts = new Texts();
   username: string = "";
+  password: string | null = null;
+  clientIp: string = "";
+  database: string | null = null;
+  /** Its `request_id` is the header `x-request-id` where the proxy names it there alone. */
+  hookContext: HookContext = new HookContext();
+
+  static read(reader: Reader): AuthenticateInput {
+    const found = new AuthenticateInput();
+    reader.open();
+    for (let first = true; reader.next(first); first = false) {
+      if (reader.is("headers")) found.headers = reader.map();
+      else if (reader.is("username")) found.username = reader.text();
+      else if (reader.is("password")) found.password = reader.text();
+      else if (reader.is("client_ip")) found.clientIp = reader.text();
+      else if (reader.is("database")) found.database = reader.text();
+      else if (reader.is("hook_context")) found.hookContext = HookContext.read(reader);
+      else reader.skip();
+    }
+    return found;
+  }
+
+  /** An attribute that the proxy sent, such as `tenant_id`. */
+  attribute(name: string): string | null {
+    return this.hookContext.attribute(name);
+  }
+
+  /** Whether the attribute `identity.roles` names this role. */
+  hasRole(role: string): bool {
+    return this.hookContext.hasRole(role);
+  }
+}
+
+/** Who a client is: what `authenticate` answers, and `authorize` is asked with. */
+export class Identity {
+  /** Stays the same for this client, and is nobody else's. */
+  userId: string = "";
+  /** For people, and as the user's name in `hook_context.identity`. */
+  username: string = "";
+  /** What the client may act as; a role has no comma. In later hooks it is the attribute `identity.roles`. */
   roles: string[] = [];
+  /** The tenant that the client belongs to; in later hooks it is the attribute of that name. */
   tenantId: string | null = null;
-  /** JSON, as it is written. */
+  /** Anything else that was proven of the client, such as the claims of a token. JSON, as it is written. */
   claims: string = "{}";
 
   static read(reader: Reader): Identity {

@@ -10,39 +10,6 @@
 // A text is HL_NONE where it may be missing and is. Lists, maps and other JSON are slices of the input, checked: walk
 // them with json_each(), look into them with json_get() or hl_in(). All of it is gone when the call ends.
 
-// Input of `authenticate`.
-typedef struct {
-    // Names in lower case; repeated headers joined with a comma.
-    hl_str headers;  // a JSON object of texts
-    hl_str username;
-    hl_str password;
-    hl_str client_ip;
-    hl_str database;
-} hl_authenticate_input;
-
-static inline hl_authenticate_input hl_read_authenticate_input(hl_str json, const char *of) {
-    hl_authenticate_input in = {0};
-    in.headers = HL("{}");
-    in.username = HL("");
-    in.client_ip = HL("");
-    json_walk walk = hl_members(json, of);
-    while (json_next(&walk)) {
-        hl_str name = json_text(walk.key);
-        if (hl_equal(name, HL("headers"))) {
-            if (json_kind(walk.value) != 'n') in.headers = hl_read_map(walk.value, "headers");
-        } else if (hl_equal(name, HL("username"))) {
-            if (json_kind(walk.value) != 'n') in.username = hl_read_text(walk.value, "username");
-        } else if (hl_equal(name, HL("password"))) {
-            if (json_kind(walk.value) != 'n') in.password = hl_read_text(walk.value, "password");
-        } else if (hl_equal(name, HL("client_ip"))) {
-            if (json_kind(walk.value) != 'n') in.client_ip = hl_read_text(walk.value, "client_ip");
-        } else if (hl_equal(name, HL("database"))) {
-            if (json_kind(walk.value) != 'n') in.database = hl_read_text(walk.value, "database");
-        }
-    }
-    return in;
-}
-
 // Who asks, and where: the same for every hook of one statement.
 typedef struct {
     // Stays the same over every hook of one statement; made by the sidecar where the proxy sends none.
@@ -52,7 +19,7 @@ typedef struct {
     hl_str identity;
     hl_str database;
     hl_str branch;
-    // Anything else that plugins read, such as `tenant_id`, `application_name`, `identity.roles`.
+    // Anything else that plugins read; `ATTRIBUTES` has the names that they agree about.
     hl_str attributes;  // a JSON object of texts
 } hl_hook_context;
 
@@ -80,12 +47,55 @@ static inline hl_hook_context hl_read_hook_context(hl_str json, const char *of) 
     return in;
 }
 
-// Who a client is.
+// Input of `authenticate`.
 typedef struct {
-    hl_str user_id;
+    // Names in lower case; repeated headers joined with a comma.
+    hl_str headers;  // a JSON object of texts
     hl_str username;
+    hl_str password;
+    hl_str client_ip;
+    hl_str database;
+    // Its `request_id` is the header `x-request-id` where the proxy names it there alone.
+    hl_hook_context hook_context;
+} hl_authenticate_input;
+
+static inline hl_authenticate_input hl_read_authenticate_input(hl_str json, const char *of) {
+    hl_authenticate_input in = {0};
+    in.headers = HL("{}");
+    in.username = HL("");
+    in.client_ip = HL("");
+    in.hook_context = hl_read_hook_context(HL("{}"), "");
+    json_walk walk = hl_members(json, of);
+    while (json_next(&walk)) {
+        hl_str name = json_text(walk.key);
+        if (hl_equal(name, HL("headers"))) {
+            if (json_kind(walk.value) != 'n') in.headers = hl_read_map(walk.value, "headers");
+        } else if (hl_equal(name, HL("username"))) {
+            if (json_kind(walk.value) != 'n') in.username = hl_read_text(walk.value, "username");
+        } else if (hl_equal(name, HL("password"))) {
+            if (json_kind(walk.value) != 'n') in.password = hl_read_text(walk.value, "password");
+        } else if (hl_equal(name, HL("client_ip"))) {
+            if (json_kind(walk.value) != 'n') in.client_ip = hl_read_text(walk.value, "client_ip");
+        } else if (hl_equal(name, HL("database"))) {
+            if (json_kind(walk.value) != 'n') in.database = hl_read_text(walk.value, "database");
+        } else if (hl_equal(name, HL("hook_context"))) {
+            if (json_kind(walk.value) != 'n') in.hook_context = hl_read_hook_context(walk.value, "hook_context");
+        }
+    }
+    return in;
+}
+
+// Who a client is: what `authenticate` answers, and `authorize` is asked with.
+typedef struct {
+    // Stays the same for this client, and is nobody else's.
+    hl_str user_id;
+    // For people, and as the user's name in `hook_context.identity`.
+    hl_str username;
+    // What the client may act as; a role has no comma. In later hooks it is the attribute `identity.roles`.
     hl_str roles;  // a JSON array of texts
+    // The tenant that the client belongs to; in later hooks it is the attribute of that name.
     hl_str tenant_id;
+    // Anything else that was proven of the client, such as the claims of a token.
     hl_str claims;  // a JSON object
 } hl_identity;
 

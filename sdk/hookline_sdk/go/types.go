@@ -4,36 +4,6 @@ package hookline
 
 // What the proxy says. A pointer is nil where it says nothing, or null.
 
-// AuthenticateInput: Input of `authenticate`.
-type AuthenticateInput struct {
-	// Names in lower case; repeated headers joined with a comma.
-	Headers  map[string]string `json:"headers,omitempty"`
-	Username string            `json:"username,omitempty"`
-	Password *string           `json:"password,omitempty"`
-	ClientIP string            `json:"client_ip,omitempty"`
-	Database *string           `json:"database,omitempty"`
-}
-
-func (r *reader) authenticateInput() (in AuthenticateInput) {
-	for key, ok := r.first(); ok; key, ok = r.more() {
-		switch string(key) {
-		case "headers":
-			in.Headers = r.textMap()
-		case "username":
-			in.Username = r.textOrNone()
-		case "password":
-			in.Password = r.maybeText()
-		case "client_ip":
-			in.ClientIP = r.textOrNone()
-		case "database":
-			in.Database = r.maybeText()
-		default:
-			r.skip(1)
-		}
-	}
-	return in
-}
-
 // HookContext: Who asks, and where: the same for every hook of one statement.
 type HookContext struct {
 	// Stays the same over every hook of one statement; made by the sidecar where the proxy sends none.
@@ -43,7 +13,7 @@ type HookContext struct {
 	Identity *string `json:"identity,omitempty"`
 	Database *string `json:"database,omitempty"`
 	Branch   *string `json:"branch,omitempty"`
-	// Anything else that plugins read, such as `tenant_id`, `application_name`, `identity.roles`.
+	// Anything else that plugins read; `ATTRIBUTES` has the names that they agree about.
 	Attributes map[string]string `json:"attributes,omitempty"`
 }
 
@@ -69,13 +39,52 @@ func (r *reader) hookContext() (in HookContext) {
 	return in
 }
 
-// Identity: Who a client is.
+// AuthenticateInput: Input of `authenticate`.
+type AuthenticateInput struct {
+	// Names in lower case; repeated headers joined with a comma.
+	Headers  map[string]string `json:"headers,omitempty"`
+	Username string            `json:"username,omitempty"`
+	Password *string           `json:"password,omitempty"`
+	ClientIP string            `json:"client_ip,omitempty"`
+	Database *string           `json:"database,omitempty"`
+	// Its `request_id` is the header `x-request-id` where the proxy names it there alone.
+	HookContext HookContext `json:"hook_context,omitempty"`
+}
+
+func (r *reader) authenticateInput() (in AuthenticateInput) {
+	for key, ok := r.first(); ok; key, ok = r.more() {
+		switch string(key) {
+		case "headers":
+			in.Headers = r.textMap()
+		case "username":
+			in.Username = r.textOrNone()
+		case "password":
+			in.Password = r.maybeText()
+		case "client_ip":
+			in.ClientIP = r.textOrNone()
+		case "database":
+			in.Database = r.maybeText()
+		case "hook_context":
+			in.HookContext = r.hookContextOrNone()
+		default:
+			r.skip(1)
+		}
+	}
+	return in
+}
+
+// Identity: Who a client is: what `authenticate` answers, and `authorize` is asked with.
 type Identity struct {
-	UserID   string         `json:"user_id"`
-	Username string         `json:"username"`
-	Roles    []string       `json:"roles,omitempty"`
-	TenantID *string        `json:"tenant_id,omitempty"`
-	Claims   map[string]any `json:"claims,omitempty"`
+	// Stays the same for this client, and is nobody else's.
+	UserID string `json:"user_id"`
+	// For people, and as the user's name in `hook_context.identity`.
+	Username string `json:"username"`
+	// What the client may act as; a role has no comma. In later hooks it is the attribute `identity.roles`.
+	Roles []string `json:"roles,omitempty"`
+	// The tenant that the client belongs to; in later hooks it is the attribute of that name.
+	TenantID *string `json:"tenant_id,omitempty"`
+	// Anything else that was proven of the client, such as the claims of a token.
+	Claims map[string]any `json:"claims,omitempty"`
 }
 
 func (r *reader) identity() (in Identity) {

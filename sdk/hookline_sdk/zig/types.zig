@@ -22,16 +22,6 @@ pub const Hook = enum {
     custom_hook,
 };
 
-/// Input of `authenticate`.
-pub const AuthenticateInput = struct {
-    /// Names in lower case; repeated headers joined with a comma.
-    headers: Map = .{},
-    username: []const u8 = "",
-    password: ?[]const u8 = null,
-    client_ip: []const u8 = "",
-    database: ?[]const u8 = null,
-};
-
 /// Who asks, and where: the same for every hook of one statement.
 pub const HookContext = struct {
     /// Stays the same over every hook of one statement; made by the sidecar where the proxy sends none.
@@ -41,16 +31,33 @@ pub const HookContext = struct {
     identity: ?[]const u8 = null,
     database: ?[]const u8 = null,
     branch: ?[]const u8 = null,
-    /// Anything else that plugins read, such as `tenant_id`, `application_name`, `identity.roles`.
+    /// Anything else that plugins read; `ATTRIBUTES` has the names that they agree about.
     attributes: Map = .{},
 };
 
-/// Who a client is.
+/// Input of `authenticate`.
+pub const AuthenticateInput = struct {
+    /// Names in lower case; repeated headers joined with a comma.
+    headers: Map = .{},
+    username: []const u8 = "",
+    password: ?[]const u8 = null,
+    client_ip: []const u8 = "",
+    database: ?[]const u8 = null,
+    /// Its `request_id` is the header `x-request-id` where the proxy names it there alone.
+    hook_context: HookContext = .{},
+};
+
+/// Who a client is: what `authenticate` answers, and `authorize` is asked with.
 pub const Identity = struct {
+    /// Stays the same for this client, and is nobody else's.
     user_id: []const u8,
+    /// For people, and as the user's name in `hook_context.identity`.
     username: []const u8,
+    /// What the client may act as; a role has no comma. In later hooks it is the attribute `identity.roles`.
     roles: []const []const u8 = &.{},
+    /// The tenant that the client belongs to; in later hooks it is the attribute of that name.
     tenant_id: ?[]const u8 = null,
+    /// Anything else that was proven of the client, such as the claims of a token.
     claims: json.Value = .null,
 };
 

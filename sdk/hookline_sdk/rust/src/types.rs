@@ -7,35 +7,6 @@ use crate::json::{self, Value};
 use crate::read::{read, read_pair, Malformed, Map, Read, Reader};
 use std::borrow::Cow;
 
-/// Input of `authenticate`.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct AuthenticateInput<'a> {
-    /// Names in lower case; repeated headers joined with a comma.
-    pub headers: Map<'a>,
-    pub username: Cow<'a, str>,
-    pub password: Option<Cow<'a, str>>,
-    pub client_ip: Cow<'a, str>,
-    pub database: Option<Cow<'a, str>>,
-}
-
-impl<'a> Read<'a> for AuthenticateInput<'a> {
-    fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
-        let mut found = Self::default();
-        let mut is_first = true;
-        while let Some(at) = reader.member(&["headers", "username", "password", "client_ip", "database"], &mut is_first)? {
-            match at {
-                0 => _ = reader.field(&mut found.headers)?,
-                1 => _ = reader.field(&mut found.username)?,
-                2 => _ = reader.field(&mut found.password)?,
-                3 => _ = reader.field(&mut found.client_ip)?,
-                4 => _ = reader.field(&mut found.database)?,
-                _ => unreachable!(),
-            }
-        }
-        Ok(found)
-    }
-}
-
 /// Who asks, and where: the same for every hook of one statement.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct HookContext<'a> {
@@ -46,7 +17,7 @@ pub struct HookContext<'a> {
     pub identity: Option<Cow<'a, str>>,
     pub database: Option<Cow<'a, str>>,
     pub branch: Option<Cow<'a, str>>,
-    /// Anything else that plugins read, such as `tenant_id`, `application_name`, `identity.roles`.
+    /// Anything else that plugins read; `ATTRIBUTES` has the names that they agree about.
     pub attributes: Map<'a>,
 }
 
@@ -87,13 +58,62 @@ impl HookContext<'_> {
     }
 }
 
-/// Who a client is.
+/// Input of `authenticate`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AuthenticateInput<'a> {
+    /// Names in lower case; repeated headers joined with a comma.
+    pub headers: Map<'a>,
+    pub username: Cow<'a, str>,
+    pub password: Option<Cow<'a, str>>,
+    pub client_ip: Cow<'a, str>,
+    pub database: Option<Cow<'a, str>>,
+    /// Its `request_id` is the header `x-request-id` where the proxy names it there alone.
+    pub hook_context: HookContext<'a>,
+}
+
+impl<'a> Read<'a> for AuthenticateInput<'a> {
+    fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+        let mut found = Self::default();
+        let mut is_first = true;
+        while let Some(at) = reader.member(&["headers", "username", "password", "client_ip", "database", "hook_context"], &mut is_first)? {
+            match at {
+                0 => _ = reader.field(&mut found.headers)?,
+                1 => _ = reader.field(&mut found.username)?,
+                2 => _ = reader.field(&mut found.password)?,
+                3 => _ = reader.field(&mut found.client_ip)?,
+                4 => _ = reader.field(&mut found.database)?,
+                5 => _ = reader.field(&mut found.hook_context)?,
+                _ => unreachable!(),
+            }
+        }
+        Ok(found)
+    }
+}
+
+impl AuthenticateInput<'_> {
+    /// An attribute that the proxy sent, such as `tenant_id`.
+    pub fn attribute(&self, name: &str) -> Option<&str> {
+        self.hook_context.attribute(name)
+    }
+
+    /// Whether the attribute `identity.roles` names this role.
+    pub fn has_role(&self, role: &str) -> bool {
+        self.hook_context.has_role(role)
+    }
+}
+
+/// Who a client is: what `authenticate` answers, and `authorize` is asked with.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Identity<'a> {
+    /// Stays the same for this client, and is nobody else's.
     pub user_id: Cow<'a, str>,
+    /// For people, and as the user's name in `hook_context.identity`.
     pub username: Cow<'a, str>,
+    /// What the client may act as; a role has no comma. In later hooks it is the attribute `identity.roles`.
     pub roles: Vec<Cow<'a, str>>,
+    /// The tenant that the client belongs to; in later hooks it is the attribute of that name.
     pub tenant_id: Option<Cow<'a, str>>,
+    /// Anything else that was proven of the client, such as the claims of a token.
     pub claims: Value,
 }
 
