@@ -18,11 +18,10 @@ Value = ffi.wasmtime_component_val_t
 SIZE: Final = ctypes.sizeof(Value)
 _OF: Final = Value.of.offset
 
-(_BOOL, _S8, _U8, _S16, _U16, _S32, _U32, _S64, _U64, _F32, _F64, _CHAR, STRING, _LIST, _RECORD, _TUPLE, _VARIANT, _ENUM,
- _OPTION, _RESULT, _FLAGS, _RESOURCE) = range(22)  # fmt: skip
-
-Write = "Callable[[Any, Any], None]"
-"""``(value, x)``: put x into a value that is empty."""
+(
+    _BOOL, _S8, _U8, _S16, _U16, _S32, _U32, _S64, _U64, _F32, _F64, _CHAR, STRING, _LIST, _RECORD, _TUPLE, _VARIANT,
+    _ENUM, _OPTION, _RESULT, _FLAGS, _RESOURCE,
+) = range(22)  # fmt: skip
 
 
 def read(value: Any) -> Any:
@@ -51,8 +50,8 @@ def give_back(context: Any, given: Any, count: int) -> None:
 
 
 _NUMBERS: Final = {
-    _BOOL: "boolean", _S8: "s8", _U8: "u8", _S16: "s16", _U16: "u16", _S32: "s32", _U32: "u32", _S64: "s64", _U64: "u64",
-    _F32: "f32", _F64: "f64",
+    _BOOL: "boolean", _S8: "s8", _U8: "u8", _S16: "s16", _U16: "u16", _S32: "s32", _U32: "u32", _S64: "s64",
+    _U64: "u64", _F32: "f32", _F64: "f64",
 }  # fmt: skip
 
 
