@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 Value = ffi.wasmtime_component_val_t
 SIZE: Final = ctypes.sizeof(Value)
 _OF: Final = Value.of.offset
+_MAX_TEXT: Final = 16 * 2**20 + 1
+"""Bytes that are taken of a text: one more than any host function takes, which is too many for each of them."""
 
 (
     _BOOL, _S8, _U8, _S16, _U16, _S32, _U32, _S64, _U64, _F32, _F64, _CHAR, STRING, _LIST, _RECORD, _TUPLE, _VARIANT,
@@ -28,7 +30,7 @@ def read(value: Any) -> Any:
     """What a guest gave: a number, a text as bytes, bytes of a ``list<u8>``, or None."""
     kind, of = value.kind, value.of
     if kind == STRING:
-        return ctypes.string_at(of.string.data, of.string.size) if of.string.size else b""
+        return ctypes.string_at(of.string.data, min(of.string.size, _MAX_TEXT)) if of.string.size else b""
     if kind == _OPTION:
         return read(of.option.contents) if of.option else None
     if kind == _LIST:
