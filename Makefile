@@ -146,6 +146,7 @@ crds: $(VENV)/.dev ## write the CustomResourceDefinition from the models, the ch
 	$(BIN)/python scripts/write_openapi.py
 	$(BIN)/python scripts/write_cli.py
 	$(BIN)/python scripts/write_sdk.py
+	$(BIN)/python scripts/write_wit.py
 
 plugins: $(VENV)/.demo ## build the example plugins into build/plugins
 	$(BIN)/python examples/build.py --out build/plugins

@@ -141,14 +141,17 @@ async def resolve(
         asks = sorted({*believed.permissions, *info.permissions})
         trial.check_version(believed.version, artifact.digest, previous)
         trial.check_permissions(asks, previous)
-        found = _found(artifact, reference, believed, asks, cases).model_copy(update={"evidence": trial.file})
+        proven = {"evidence": trial.file, "is_component": info.is_component}
+        found = _found(artifact, reference, believed, asks, cases).model_copy(update=proven)
         hooks = called_hooks(plugin, description, info)
         made = make_entry(plugin, found, hooks=hooks, settings=given, origin=origin, key=key)
         check_entry(made, info)
         check_permissions(plugin, made, info)
     return Resolved(
         entry=made, artifact=artifact, info=info, description=description, hooks=hooks, trust=trial.result(),
-        notes=(*description.notes, *notes_on(plugin, description, info), *of_cases, *trial.notes),
+        notes=(
+            *description.notes, *notes_on(plugin, description, info, size=artifact.size), *of_cases, *trial.notes,
+        ),
         unreadable_cases=cases.unreadable is not None,
     )  # fmt: skip
 

@@ -56,7 +56,7 @@ _CAME_LATER_WITHIN: Final[tuple[tuple[str, str, Any], ...]] = (
     ("failure_policy", "store", None),
 )
 """The same of fields within them."""
-_OF_ARTIFACT: Final = frozenset({"version", "asks", "cases", "evidence"})
+_OF_ARTIFACT: Final = frozenset({"version", "asks", "cases", "evidence", "is_component", "isComponent"})
 """What follows from an artifact's digest, or proves something of it. It is in no revision: an older sidecar would give
 each plugin another one."""
 
@@ -97,6 +97,8 @@ class BundleArtifact(Resource):
     """How many cases its module carries, where they can be read."""
     evidence: EvidenceFile | None = None
     """By what it was verified, where signatures were asked for."""
+    is_component: bool = False
+    """Whether it is a component of the world hookline:plugin, and not a core module."""
 
 
 class LoadFailure(Resource):
@@ -176,7 +178,7 @@ class BundlePlugin(Outbound):
             if getattr(getattr(shown, name), within) == default and to_camel(name) in settings:
                 del settings[to_camel(name)][to_camel(within)]
         for name in _OF_ARTIFACT if settings["artifact"] is not None else ():
-            del settings["artifact"][name]
+            settings["artifact"].pop(name, None)
         if self.seal is not None:
             settings["seal"] = self.seal
         return _digest(settings)

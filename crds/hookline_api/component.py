@@ -1,7 +1,7 @@
 """The world ``hookline:plugin`` as data: what a component may import of its host, and what it exports.
 
-Each function stands for one of the core ABI (``abi.HOST_FUNCTIONS``) and does the same, behind the same permission. What
-is a pointer and a length there is a ``string`` here. ``sdk/hookline_sdk/wit/hookline.wit`` is written from this table.
+Each function stands for one of the core ABI (``abi.HOST_FUNCTIONS``) and does the same, behind the same permission.
+What is a pointer and a length there is a ``string`` here. The SDK's ``hookline.wit`` is written from this table.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ FUNCTIONS: Final[dict[str, ComponentFunction]] = {
     ),
     "query-execute": ComponentFunction(
         ("hookline", "query_execute"), (("source", "string"), ("sql", "string"), ("parameters", "string")), _TEXT,
-        doc="Ask a database of spec.dataSources. The parameters are a JSON array; so is what comes, or {\"error\": …}.",
+        doc='Ask a database of spec.dataSources. The parameters are a JSON array; the answer is JSON, or {"error": …}.',
     ),
     "query-prepare": ComponentFunction(
         ("hookline", "query_prepare"), (("source", "string"), ("sql", "string")), _TEXT,
@@ -112,13 +112,15 @@ FUNCTIONS: Final[dict[str, ComponentFunction]] = {
         ("hookline", "query_get_tables"), (("sql", "string"),), _TEXT, doc="The tables of a statement, as JSON."
     ),
     "query-normalize": ComponentFunction(
-        ("hookline", "query_normalize"), (("sql", "string"),), _TEXT, doc="A statement without its constants, as JSON."
+        ("hookline", "query_normalize"), (("sql", "string"),), _TEXT,
+        doc="A statement without its constants, as JSON.",
     ),
     "cache-get": ComponentFunction(
         ("hookline", "cache_get"), (("cache", "string"), ("key", "string")), _PERHAPS, doc="The value of a key."
     ),
     "cache-exists": ComponentFunction(
-        ("hookline", "cache_exists"), (("cache", "string"), ("key", "string")), _FLAG, doc="Whether there is such a key."
+        ("hookline", "cache_exists"), (("cache", "string"), ("key", "string")), _FLAG,
+        doc="Whether there is such a key.",
     ),
     "cache-set": ComponentFunction(
         ("hookline", "cache_set"),
@@ -131,7 +133,7 @@ FUNCTIONS: Final[dict[str, ComponentFunction]] = {
     ),
     "http-fetch": ComponentFunction(
         ("hookline", "http_fetch"), (("request", "string"),), _TEXT,
-        doc="Ask a host that spec.egress allows. The request is JSON; so is the response, or {\"error\": …}.",
+        doc='Ask a host that spec.egress allows. The request is JSON; so is the response, or {"error": …}.',
     ),
     "http-post": ComponentFunction(
         ("hookline", "http_post"), (("url", "string"), ("content-type", "string"), ("body", "string")), _TEXT,
@@ -146,8 +148,8 @@ def written_out() -> str:
         "// Written by scripts/write_wit.py from crds/hookline_api/component.py.",
         "package hookline:plugin;",
         "",
-        "/// What a plugin may ask of its host. Each function needs the permission of docs/host-functions.md; an error is a",
-        "/// text that says what was wrong.",
+        "/// What a plugin may ask of its host. Each function needs the permission of docs/host-functions.md; an error",
+        "/// is a text that says what was wrong.",
         "interface host {",
     ]
     for name, function in FUNCTIONS.items():
@@ -159,7 +161,8 @@ def written_out() -> str:
         "world plugin {",
         "  import host;",
         "",
-        "  /// The hook's name, such as pre_query, and its input as JSON; the answer is JSON, or empty for the default.",
+        "  /// The hook's name, such as pre_query, and its input as JSON; the answer is JSON, or empty for the hook's",
+        "  /// default.",
         f"  export {EXPORT}: {CALL_TYPE};",
         "}",
         "",

@@ -55,8 +55,10 @@ def component(
     hooks: tuple[str, ...] | None = ("custom_hook",),
     permissions: tuple[str, ...] = (),
 ) -> bytes:
-    """A component whose ``call`` has this body, with its description. ``uses`` are host functions without a result
-    but a flag, callable as ``$name``; ``hooks`` None leaves the description out."""
+    """A component whose ``call`` has this body, with its description.
+
+    ``uses`` are host functions, callable as ``$name``; with ``hooks`` None it has no description.
+    """
     imports, lowered, instances = "", "", ""
     if uses:
         types = " ".join(f'(export "{name}" (func {_written(name)}))' for name in uses)
@@ -94,6 +96,7 @@ _LIBRARY = """
   (memory (export "memory") 1)
   (global $top (mut i32) (i32.const 32768))
   (func (export "realloc") (param i32 i32 i32 i32) (result i32) (local $p i32)
+    (if (i32.gt_u (global.get $top) (i32.const 60000)) (then (global.set $top (i32.const 32768))))
     (local.set $p (global.get $top))
     (global.set $top (i32.add (global.get $top) (local.get 3)))
     (local.get $p)))

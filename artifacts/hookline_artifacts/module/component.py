@@ -2,8 +2,8 @@
 
 A component is sections around core modules and other components. Core modules are read as they are elsewhere
 (``sections``); of what is around them, the types of the border are read, and what would escape the runtime's limits is
-refused: resources of its own, whose tables no memory limit counts, and all that is asynchronous. Every list has a bound,
-and so have the depth, the components and the modules, so the work is linear in the bytes.
+refused: resources of its own, whose tables no memory limit counts, and all that is asynchronous. Every list has a
+bound, and so have the depth, the components and the modules, so the work is linear in the bytes.
 
 Format: https://github.com/WebAssembly/component-model/blob/main/design/mvp/Binary.md.
 """
@@ -35,9 +35,10 @@ _MAX_SECTIONS: Final = 20_000
 _MAX_ITEMS: Final = 100_000
 """Functions, instances, types and aliases that are made in all."""
 
-(_CUSTOM, _MODULE, _CORE_INSTANCE, _CORE_TYPE, _COMPONENT, _INSTANCE, _ALIAS, _TYPE, _CANON, _START, _IMPORT, _EXPORT) = (
-    range(12)
-)
+(
+    _CUSTOM, _MODULE, _CORE_INSTANCE, _CORE_TYPE, _COMPONENT, _INSTANCE, _ALIAS, _TYPE, _CANON, _START, _IMPORT,
+    _EXPORT,
+) = range(12)  # fmt: skip
 SORTS: Final = ("core", "function", "value", "type", "component", "instance")
 _LIFT, _LOWER, _RESOURCE_NEW, _RESOURCE_DROP, _RESOURCE_REP = range(5)
 _MAX_OPTION: Final = 5
@@ -138,7 +139,9 @@ class ComponentReader:
         if own:
             border.memory_pages += sections.memory_pages
         if border.memories > _MAX_MEMORIES:
-            raise VerifyError(f"the component has more than {_MAX_MEMORIES} linear memories; build it of fewer components")
+            raise VerifyError(
+                f"the component has more than {_MAX_MEMORIES} linear memories; build it of fewer components"
+            )
 
     def _read_canon(self, reader: Reader, types: Types) -> None:
         count = reader.count()
@@ -213,6 +216,6 @@ class ComponentReader:
 
 
 _ASYNC: Final = (
-    "the component needs asynchronous functions of the component model, which Hookline does not run; build for WASI 0.2 "
-    "(componentize-qjs: --sync)"
+    "the component needs asynchronous functions of the component model, which Hookline does not run; build for WASI "
+    "0.2 (componentize-qjs: --sync)"
 )

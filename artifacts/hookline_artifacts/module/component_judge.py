@@ -48,31 +48,33 @@ def judge_border(
                 raise VerifyError(f"the component imports {told} as {readable(kind, 200)}, and it is {known.type}")
     found = exports.get(EXPORT)
     if found is None:
-        raise VerifyError(f"the component does not export '{EXPORT}': {CALL_TYPE}; it is not of the world hookline:plugin")
-    sort, kind = found[0], found[1]
-    if sort != "function" or (kind is not None and kind != CALL_TYPE):
-        told = f"a {sort}" if sort != "function" else "another function" if kind in {None, _UNKNOWN} else str(kind)
+        raise VerifyError(
+            f"the component does not export '{EXPORT}': {CALL_TYPE}; it is not of the world hookline:plugin"
+        )
+    sort, exported = found
+    if sort != "function" or (exported is not None and exported != CALL_TYPE):
+        told = f"a {sort}" if sort != "function" else "another function" if exported == _UNKNOWN else str(exported)
         raise VerifyError(f"the component's export '{EXPORT}' is {readable(told, 200)}, and must be {CALL_TYPE}")
     return tuple((imports.get(INTERFACE) or {}).keys())
 
 
 def declared(description: bytes | None) -> tuple[tuple[Hook, ...], frozenset[str]]:
-    """The hooks and the permissions that a component's description declares. Raises VerifyError where it has no hooks.
+    """The hooks and the permissions that a component's description declares. Raises VerifyError for no hooks.
 
     Its border says neither: one function answers all hooks, and a toolchain imports the whole interface whatever the
     plugin uses of it.
     """
     if description is None:
         raise VerifyError(
-            "the component does not say which hooks it answers: it lacks the custom section hookline.plugin; build it by "
-            "'hookline build', with its hooks in plugin.json"
+            "the component does not say which hooks it answers: it lacks the custom section hookline.plugin; build it "
+            "by 'hookline build', with its hooks in plugin.json"
         )
     found = PluginDescription.from_json(description)
     if not found.hooks:
         why = f" ({found.notes[0]})" if found.notes else ""
         raise VerifyError(
-            f"the component does not say which hooks it answers: its section hookline.plugin names none{why}; name them "
-            "in plugin.json"
+            f"the component does not say which hooks it answers: its section hookline.plugin names none{why}; name "
+            "them in plugin.json"
         )
     return found.hooks, frozenset(found.permissions)
 

@@ -163,7 +163,7 @@ class Types:
             return found if isinstance(found, str) else _UNKNOWN
         return _PRIMITIVES.get(number & 0x7F, _UNKNOWN)
 
-    def _read_value(self, reader: Reader, form: int) -> Type:
+    def _read_value(self, reader: Reader, form: int) -> Type:  # noqa: C901 - one case for each form
         if form in _PRIMITIVES:
             return _PRIMITIVES[form]
         match form:

@@ -52,7 +52,7 @@ class Proposal(enum.Enum):
     TAIL_CALLS = ("tail calls (tail-call)", "build without -mtail-call")
     COMPONENT_MODEL = (
         "the component model",
-        "this is a WebAssembly component, and Hookline runs core modules: build for wasm32-unknown-unknown or wasip1",
+        "build for WASI 0.2 (componentize-qjs: --sync), or a core module",
     )
 
     @property

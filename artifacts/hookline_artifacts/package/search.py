@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hookline_artifacts.package.archive import Entry
 
 _MODULE: Final = b"\0asm\x01\0\0\0"
-_COMPONENT_LAYER: Final = b"\x01\0"  # bytes 6 and 7: https://github.com/WebAssembly/component-model, Binary.md
+_COMPONENT: Final = b"\0asm\x0d\0\x01\0"  # https://github.com/WebAssembly/component-model, Binary.md
 _CHUNK: Final = 1 << 16
 _PLUGIN: Final = "plugin.wasm"
 _SUFFIX: Final = ".wasm"
@@ -271,12 +271,8 @@ def _copy_module(chunks: Iterator[bytes], *, out: BinaryIO, limits: FetchLimits)
 
 
 def _check_magic(head: bytes) -> None:
-    if head == _MODULE:
+    if head in {_MODULE, _COMPONENT}:
         return
-    if head[:4] == _MODULE[:4] and head[6:] == _COMPONENT_LAYER:
-        raise VerifyError(
-            "this is a component; Hookline runs core modules: build for wasm32-wasip1 or wasm32-unknown-unknown"
-        )
     if head[:4] == _MODULE[:4]:
         raise VerifyError(f"this is WebAssembly of an unknown version (bytes 4 to 8 are {head[4:].hex()})")
     if (name := packer(head)) is not None:

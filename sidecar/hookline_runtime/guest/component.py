@@ -5,8 +5,8 @@ means where the engine has no door:
 
 - nobody can see how much memory a component has, so each of its instances counts as ``limits.memory``, and where it has
   several memories, each may have its part of that alone;
-- WASI is ours and grants nothing (``component_wasi``), and what a component imports beyond it ends the call;
-- an error of the guest's own words (``fail``, an exit, what a runtime wrote before it trapped) is the failure's message;
+- WASI is ours and grants nothing (``component_wasi``), and what is imported beyond it ends the call;
+- an error in the guest's own words (``fail``, what a runtime wrote before it trapped) is the failure's message;
 - a host function that waits blocks its thread (``waiting``).
 
 An instance that raised is never used again: the engine refuses to enter it too. Host functions keep their exceptions to
@@ -185,9 +185,9 @@ class Guest:
 
     def _link(self, imports: dict[str, dict[str, str] | None], own: dict[str, Any]) -> None:
         wanted: dict[str, dict[str, Any]] = {}
-        for name, functions in imports.items():
+        for name, asked in imports.items():
             known = own if name == INTERFACE else WASI.get(name.partition("@")[0], {})
-            wanted[name] = {each: known[each] for each in functions or () if each in known}
+            wanted[name] = {each: known[each] for each in asked or () if each in known}
         try:
             with self._linker.root() as root:
                 for name, functions in wanted.items():
@@ -322,7 +322,12 @@ class Instance:
         try:
             with self._on_thread():
                 failure = ffi.wasmtime_component_func_call(
-                    ctypes.byref(self._function), self._store._context(), given, 2, ctypes.byref(answer), 1  # noqa: SLF001
+                    ctypes.byref(self._function),
+                    self._store._context(),  # noqa: SLF001 - what wasmtime-py's own modules pass to the C API
+                    given,
+                    2,
+                    ctypes.byref(answer),
+                    1,
                 )
         finally:
             self.in_hook = False

@@ -77,10 +77,6 @@ class _Texts:
         return 1
 
 
-HostCall = "Callable[[Instance, list[Any]], Any]"
-"""One function as the linker has it: of the instance that calls and its arguments, what it answers."""
-
-
 def host_functions(host: Host) -> dict[str, tuple[Callable[..., Any], Callable[[Any, Any], None] | None]]:
     """Every function of the interface: how it is called, and how its answer is written."""
     made: dict[str, tuple[Callable[..., Any], Callable[[Any, Any], None] | None]] = {}
@@ -136,22 +132,25 @@ def _bridge(name: str, function: ComponentFunction, call: Callable[..., int], *,
 def _told(name: str, function: ComponentFunction, codes: dict[int, str], answer: int, given: bytes | None) -> Any:
     """What the function's answer is for the guest."""
     kind = function.result
-    if kind is None:
-        return None
-    if answer < PLAIN // 2:
+    if kind is not None and answer < PLAIN // 2:
         return Error(f"{name}: {codes.get(answer - PLAIN, 'it failed')}".encode())
-    if kind == "u64" or "s64" in kind:
-        return answer
-    if "bool" in kind:
-        return bool(answer)
-    if "_" in kind:
-        return None
-    if "list" in kind:
-        return [each.encode() for each in orjson.loads(given or b"[]")]
-    if given is None:
-        return None if "option" in kind else b""
-    if function.is_hex:
-        return given.hex().encode()
+    match kind:
+        case None | "result<_, string>":
+            return None
+        case "u64" | "result<s64, string>":
+            return answer
+        case "result<bool, string>":
+            return bool(answer)
+        case "result<list<string>, string>":
+            return [each.encode() for each in orjson.loads(given or b"[]")]
+        case _:
+            return _text(name, b"" if given is None and "option" not in kind else given, is_hex=function.is_hex)
+
+
+def _text(name: str, given: bytes | None, *, is_hex: bool) -> bytes | Error | None:
+    """What a function wrote, or gave. DANGER: the engine panics where it is not text."""
+    if given is None or is_hex:
+        return None if given is None else given.hex().encode()
     if not given.isascii():
         try:
             given.decode()

@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 Value = ffi.wasmtime_component_val_t
 SIZE: Final = ctypes.sizeof(Value)
 _OF: Final = Value.of.offset
+_MAX_TEXT: Final = 16 * 2**20 + 1
+"""Bytes that are taken of a text: one more than any host function takes, which is too many for each of them."""
 
-(_BOOL, _S8, _U8, _S16, _U16, _S32, _U32, _S64, _U64, _F32, _F64, _CHAR, STRING, _LIST, _RECORD, _TUPLE, _VARIANT, _ENUM,
- _OPTION, _RESULT, _FLAGS, _RESOURCE) = range(22)  # fmt: skip
-
-Write = "Callable[[Any, Any], None]"
-"""``(value, x)``: put x into a value that is empty."""
+(
+    _BOOL, _S8, _U8, _S16, _U16, _S32, _U32, _S64, _U64, _F32, _F64, _CHAR, STRING, _LIST, _RECORD, _TUPLE, _VARIANT,
+    _ENUM, _OPTION, _RESULT, _FLAGS, _RESOURCE,
+) = range(22)  # fmt: skip
 
 
 def read(value: Any) -> Any:
     """What a guest gave: a number, a text as bytes, bytes of a ``list<u8>``, or None."""
     kind, of = value.kind, value.of
     if kind == STRING:
-        return ctypes.string_at(of.string.data, of.string.size) if of.string.size else b""
+        return ctypes.string_at(of.string.data, min(of.string.size, _MAX_TEXT)) if of.string.size else b""
     if kind == _OPTION:
         return read(of.option.contents) if of.option else None
     if kind == _LIST:
@@ -51,8 +52,8 @@ def give_back(context: Any, given: Any, count: int) -> None:
 
 
 _NUMBERS: Final = {
-    _BOOL: "boolean", _S8: "s8", _U8: "u8", _S16: "s16", _U16: "u16", _S32: "s32", _U32: "u32", _S64: "s64", _U64: "u64",
-    _F32: "f32", _F64: "f64",
+    _BOOL: "boolean", _S8: "s8", _U8: "u8", _S16: "s16", _U16: "u16", _S32: "s32", _U32: "u32", _S64: "s64",
+    _U64: "u64", _F32: "f32", _F64: "f64",
 }  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """WASI 0.2 for components, with nothing granted. It is ours, and not the engine's.
 
-The engine's own waits for a clock for as long as the guest likes, which no deadline cuts, and keeps a table of resources
-that no limit counts. Here there are clocks, random numbers, an empty environment, no folders, and two streams whose lines
-go into the plugin's log; every other function ends the call when it is called.
+The engine's own waits for a clock for as long as the guest likes, which no deadline cuts, and keeps a table of
+resources that no limit counts. Here there are clocks, random numbers, an empty environment, no folders, and two streams
+whose lines go into the plugin's log; every other function ends the call when it is called.
 https://github.com/WebAssembly/WASI/tree/main/wasip2.
 """
 
@@ -17,8 +17,16 @@ from wasmtime import _bindings as ffi
 
 from hookline_runtime.errors import TrapError
 from hookline_runtime.guest.component_host import EndedError
-from hookline_runtime.guest.component_values import list_of, number, ok_of, option_of, record_of, tuple_of
-from hookline_runtime.guest.component_values import write_resource, write_text
+from hookline_runtime.guest.component_values import (
+    list_of,
+    number,
+    ok_of,
+    option_of,
+    record_of,
+    tuple_of,
+    write_resource,
+    write_text,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable

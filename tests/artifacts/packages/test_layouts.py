@@ -94,7 +94,7 @@ def test_an_image_keeps_its_layouts_name(oci):
         (b"", "begins with nothing"),
         (b"MZ\x90\0", "not WebAssembly"),
         (b"\0asm", "not WebAssembly|unknown version"),
-        (b"\0asm\x0d\0\x01\0", "this is a component; Hookline runs core modules"),
+        (b"\0asm\x0c\0\x01\0", "unknown version"),
         (b"\0asm\x02\0\0\0", "unknown version"),
     ],
 )
@@ -195,7 +195,7 @@ def test_an_archive_with_nothing_but_that_holds_no_module(oci):
     "files",
     [
         {"README.md": b"x", "other.wasm": b"not a module", "plugin.wasm": MODULE},
-        {"component.wasm": b"\0asm\x0d\0\x01\0", "plugin.wasm": MODULE, "large.wasm": bytes(6000)},
+        {"component.wasm": b"\0asm\x0c\0\x01\0", "plugin.wasm": MODULE, "large.wasm": bytes(6000)},
         {"guard/plugin.wasm": MODULE, "guard/test.wasm": OTHER, "README.md": b"x"},
         {"plugin.wasm": MODULE, "old/plugin.wasm": OTHER, "a/b/plugin.wasm": OTHER},
         {"guard.WASM": MODULE, "guard.wat": b"(module)", "guard.wasm.map": b"{}"},

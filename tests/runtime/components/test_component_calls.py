@@ -18,7 +18,7 @@ COUNTS = """
 (call $answer (i32.const 64) (i32.const 1))
 """
 LOOP = "(loop $ever (br $ever)) (unreachable)"
-LOG = '(call $log (i32.const 1024) (i32.const 4) (local.get $input) (local.get $length))'
+LOG = "(call $log (i32.const 1024) (i32.const 4) (local.get $input) (local.get $length))"
 FAIL = "(call $fail (local.get $input) (local.get $length))"
 
 
@@ -141,7 +141,8 @@ async def test_a_component_logs_by_the_rules_of_the_log(workshop, caplog) -> Non
 def kv(name: str) -> bytes:
     """Sets a key to the input, or counts one, and answers 1 where that is an error, else 0."""
     call = {
-        "kv-set": "(call $kv-set (i32.const 1024) (i32.const 1) (local.get $input) (local.get $length) (i32.const 128))",
+        "kv-set": """(call $kv-set (i32.const 1024) (i32.const 1) (local.get $input) (local.get $length)
+                       (i32.const 128))""",
         "kv-incr": "(call $kv-incr (i32.const 1024) (i32.const 1) (i64.const 2) (i32.const 128))",
     }[name]
     body = f"""{call}
@@ -150,12 +151,12 @@ def kv(name: str) -> bytes:
     return component(body, uses=(name,), data={1024: b"k"}, permissions=("kv.write",))
 
 
-async def test_host_functions_do_what_they_do_for_modules(workshop, kv_of=kv) -> None:
+async def test_host_functions_do_what_they_do_for_modules(workshop) -> None:
     """The same stores, by the same names."""
     settings = {"permissions": ["kv.write"]}
-    assert (await workshop.ask(kv_of("kv-set"), body=41, **settings))["value"] == 0
+    assert (await workshop.ask(kv("kv-set"), body=41, **settings))["value"] == 0
     assert workshop.kv.get("guest", b"k") == b"41"
-    assert (await workshop.ask(kv_of("kv-incr"), **settings))["value"] == 0
+    assert (await workshop.ask(kv("kv-incr"), **settings))["value"] == 0
     assert workshop.kv.get("guest", b"k") == b"43"
 
 

@@ -33,11 +33,13 @@ def test_bytes_that_are_no_webassembly_are_refused_as_such(data):
     assert "not a WebAssembly module" in _refusal(data)
 
 
-def test_a_component_is_refused_with_the_target_to_build_for():
-    """The binary format of components differs in one byte; the message says what to do instead."""
+def test_a_component_of_another_world_is_refused():
+    """Hookline runs those of hookline:plugin."""
     message = _refusal(bytes(wasmtime.wat2wasm("(component)")))
-    assert "component" in message
-    assert "wasm32-unknown-unknown" in message
+    assert message == (
+        "the component does not export 'call': func(hook: string, input: string) -> string; "
+        "it is not of the world hookline:plugin"
+    )
 
 
 def test_a_module_of_an_unknown_version_is_refused():

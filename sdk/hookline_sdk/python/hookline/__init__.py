@@ -82,7 +82,10 @@ def error_text(error: BaseException) -> str:
 
 
 def plugin(**hooks: Callable[[Any], Answer]) -> type:
-    """The class that a component is made of: the functions of its hooks, by their names. What one raises fails the call."""
+    """The class that a component is made of: the functions of its hooks, by their names.
+
+    What one raises fails the call.
+    """
 
     class WitWorld:
         def call(self, hook: str, input: str) -> str:  # noqa: A002 - the world's name for it

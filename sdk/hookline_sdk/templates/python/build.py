@@ -29,8 +29,9 @@ def main() -> None:
         run(tools / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes",
             "-r", REQUIREMENTS)  # fmt: skip
         STAMP.write_text(wanted)
-    run(tools / "componentize-py", "--quiet", "-d", "hookline-sdk/hookline.wit", "-w", "plugin", "componentize", "my_plugin",
-        "-p", ".", "-p", "hookline-sdk", "-o", "my-plugin.component.wasm")  # fmt: skip
+    world = ("--quiet", "-d", "hookline-sdk/hookline.wit", "-w", "plugin")
+    sources = ("my_plugin", "-p", ".", "-p", "hookline-sdk")
+    run(tools / "componentize-py", *world, "componentize", *sources, "-o", "my-plugin.component.wasm")
 
 
 if __name__ == "__main__":
