@@ -16,7 +16,7 @@ from hookline_artifacts.module.annotate import custom_sections
 from hookline_artifacts.module.describe import PluginDescription
 from hookline_artifacts.module.inspection import ModuleInfo, inspect_module
 from hookline_cli.authoring import texts
-from hookline_cli.authoring.project import CASES, NAME, Project, named_by, read_project
+from hookline_cli.authoring.project import CASES, MANIFEST, NAME, Project, named_by, read_project
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -90,6 +90,14 @@ def cases_for(subject: Subject, given: Path | None) -> tuple[list[Case], str]:
         )
     where = f"the section {SECTION} of {subject.path}"
     return texts.cases_of(raw, what=where), where
+
+
+def manifest_for(subject: Subject, given: Path | None) -> Path | None:
+    """The manifest that counts: the given one, or else the project's own; None where there is neither."""
+    if given is not None or subject.project is None:
+        return given
+    own = subject.project.folder / MANIFEST
+    return own if own.exists() else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

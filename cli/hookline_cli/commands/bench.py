@@ -52,13 +52,13 @@ async def BENCH(  # noqa: N802 - what the decorator makes of it is a constant
 ) -> Answer:
     """Measure a plugin."""
     from hookline_cli.authoring import measured  # noqa: PLC0415 - --help does without
-    from hookline_cli.authoring.subject import Wanted, entry_for, read_subject  # noqa: PLC0415
+    from hookline_cli.authoring.subject import Wanted, entry_for, manifest_for, read_subject  # noqa: PLC0415
 
     if input_ is not None and hook is None:
         raise UsageError("--input is for --hook: say which hook is asked")
     subject = read_subject(target)
     asked = _questions(subject, hook, input_, cases)
-    base = await entry_for(subject, Wanted(manifest=manifest))
+    base = await entry_for(subject, Wanted(manifest=manifest_for(subject, manifest)))
     found: list[Measured] = []
     waiting = Waiting("measuring")
     for question in asked:

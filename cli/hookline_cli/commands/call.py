@@ -35,8 +35,8 @@ hookline call guard.wasm pre_query 'SELECT 1' --no-permissions --json
     where a hook is asked about a query, SQL alone will do. Without one, a hook that needs nothing is asked with {}.
 
     The plugin runs as it does in a sidecar, within the same limits, and reaches nobody: what it would ask a database or
-    a server is answered by --answers, and its keys are those of --kv. With --manifest it has the settings of that
-    WasmPlugin; other options count before it.""",
+    a server is answered by --answers, and its keys are those of --kv. It has the settings of the project's
+    wasmplugin.yaml, or of --manifest; other options count before them.""",
     examples=_EXAMPLES,
     options=[
         click.Argument(["target"], type=FILE),
@@ -64,11 +64,12 @@ async def CALL(  # noqa: N802 - what the decorator makes of it is a constant
     """Call a hook."""
     from hookline_cli.authoring import texts  # noqa: PLC0415 - --help does without
     from hookline_cli.authoring.inputs import read_input  # noqa: PLC0415
-    from hookline_cli.authoring.subject import read_subject  # noqa: PLC0415
+    from hookline_cli.authoring.subject import manifest_for, read_subject  # noqa: PLC0415
 
     name = texts.hook_named(hook)
     subject = read_subject(target)
     data = read_input(input_, name)
+    given["manifest"] = manifest_for(subject, given["manifest"])
     wanted = _wanted(**given)
     keys = _pairs(kv, "--kv")
     stand_ins = []

@@ -95,12 +95,10 @@ async def _once(
     junit: Path | None,
 ) -> Answer:
     from hookline_cli.authoring import building, judged  # noqa: PLC0415 - --help does without
-    from hookline_cli.authoring.project import MANIFEST  # noqa: PLC0415
-    from hookline_cli.authoring.subject import Wanted, cases_for, entry_for, read_subject  # noqa: PLC0415
+    from hookline_cli.authoring.subject import Wanted, cases_for, entry_for, manifest_for, read_subject  # noqa: PLC0415
 
     subject = read_subject(target)
-    if manifest is None and subject.project is not None and (subject.project.folder / MANIFEST).exists():
-        manifest = subject.project.folder / MANIFEST
+    manifest = manifest_for(subject, manifest)
     cases, where = cases_for(subject, given)
     chosen = [each for each in cases if pattern is None or pattern.lower() in each.name.lower()]
     if not chosen:
