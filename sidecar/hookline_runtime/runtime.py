@@ -387,8 +387,6 @@ class Runtime:
         host = PluginHost(entry, self._context)
         guest = link(module, limits=limits, host=host.functions(plain=isinstance(module, CompiledComponent)))
         check_entry(entry, guest.info)
-        # A component takes its memory back by the rules of its border: there is no alloc to be tried.
-        tried = entry.isolation.mode == "Pooled" and not guest.info.is_component
-        spare = first_instance(guest, timeout_ms=_FIRST_INSTANCE_MS, pooled=tried)
+        spare = first_instance(guest, timeout_ms=_FIRST_INSTANCE_MS, pooled=entry.isolation.mode == "Pooled")
         rows = {hook: self._stats.row(number, hook) for hook in entry.hooks}
         return Plugin(entry, guest, host, rows, spare=spare, permits=permits, budget=self.budget, number=number)

@@ -43,6 +43,8 @@ def first_instance(guest: Guest, *, timeout_ms: int, pooled: bool) -> Instance:
     and may not be.
     """
     instance = _fresh(guest, timeout_ms)
+    if guest.info.is_component:  # its border has no alloc, and takes memory back by rules of its own
+        return instance
     tries, used = INPUT_REGION not in guest.info.exports, guest.memory_map.static is not None
     if tries:
         instance = _try_alloc(guest, instance, timeout_ms)
