@@ -9,6 +9,8 @@ import pytest
 
 from hookline_api.bundle import BundlePlugin
 from hookline_api.resources import Limits
+from hookline_runtime.guest import backtrace
+from hookline_runtime.guest.said import MAX_KEPT
 from hookline_runtime.host import (
     basics,
     cache_store,
