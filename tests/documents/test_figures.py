@@ -9,6 +9,8 @@ import pytest
 
 from hookline_api.bundle import BundlePlugin
 from hookline_api.resources import Limits
+from hookline_runtime.guest import backtrace
+from hookline_runtime.guest.said import MAX_KEPT
 from hookline_runtime.host import (
     basics,
     cache_store,
@@ -23,9 +25,11 @@ from hookline_runtime.host import (
 from hookline_runtime.host import cache as cache_functions
 from hookline_runtime.host.backends import postgres, postgres_values, sql_text, valkey
 from hookline_runtime.plugin import budget, runs
+from hookline_sidecar.hooks import worker
 
 DOCS = Path(__file__).parents[2] / "docs"
 FUNCTIONS = re.sub(r"\s+", " ", (DOCS / "host-functions.md").read_text())
+AUTHORS = re.sub(r"\s+", " ", "".join((DOCS / "author" / name).read_text() for name in ("guest-abi.md", "hooks.md")))
 SOURCES = re.sub(r"\s+", " ", (DOCS / "operate" / "sources.md").read_text())
 KIB, MIB = 2**10, 2**20
 
@@ -76,6 +80,24 @@ SAID_OF_SOURCES = [
     ("after 50 ms, then less often, up to every 2 s", (valkey._FIRST_PAUSE_S, valkey._LONGEST_PAUSE_S), (0.05, 2)),
     ("three requests in a row got no answer", http_client._FAILURES, 3),
 ]
+
+
+SAID_TO_AUTHORS = [
+    ("One call may have 1,024 buffers", guest_log._MAX_IOVECS, 1024),
+    ("its first 64 KiB are looked at", guest_log._MAX_WRITTEN, 64 * KIB),
+    ("of more than 64 lines the first and the last 32", guest_log._MAX_LINES, 64),
+    ("share its 20 lines a second", guest_log.LINES_PER_SECOND, 20),
+    ("A line is cut at 480 characters, and a function's name at 96", (MAX_KEPT, backtrace.MAX_NAME), (480, 96)),
+    ("the innermost first; at most eight", backtrace.MAX_FRAMES, 8),
+    ("the Events have the first 256 characters", worker._MAX_SENTENCE, 256),
+]
+
+
+@pytest.mark.parametrize(("sentence", "is_so", "meant"), SAID_TO_AUTHORS, ids=[each[0] for each in SAID_TO_AUTHORS])
+def test_a_bound_of_what_a_guest_says_is_the_code_s(sentence, is_so, meant):
+    """As the pages for authors have it."""
+    assert sentence in AUTHORS
+    assert is_so == meant
 
 
 @pytest.mark.parametrize(("sentence", "is_so", "meant"), SAID, ids=[each[0] for each in SAID])

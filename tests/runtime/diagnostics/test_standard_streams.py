@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from hookline_api.bundle import BundlePlugin
 from hookline_api.hooks import Hook
 from hookline_runtime.errors import TrapError
 from hookline_runtime.guest.said import MAX_KEPT, Said
 from hookline_runtime.host import guest_log
+from hookline_runtime.host.guest_log import GuestLog
 from host_calls import Memory
 
 WASI = ("wasi_snapshot_preview1", "fd_write")
@@ -71,6 +76,29 @@ def test_a_long_line_is_cut_and_goes_on_in_no_second_one(host, lines):
         assert log.write(said, 1, b"x" * 1000)
     assert log.write(said, 1, b"\nend\n")
     assert [len(line) for line in lines()] == [len("INFO guest: ") + 4096, len("INFO guest: end")]
+
+
+@given(
+    data=st.text(alphabet="ab\n\r \x1b\u2028é", max_size=40).map(str.encode),
+    cuts=st.lists(st.integers(0, 60), max_size=6),
+)
+def test_how_a_guest_cuts_what_it_writes_changes_nothing(data, cuts):
+    """In whichever pieces the bytes come: the same lines, and the same last words."""
+    told, said = [], []
+    for at in ([], sorted(cuts)):
+        log, diary, heard = GuestLog(BundlePlugin(name="guest")), Said(), []
+        log.say = lambda diary, level, line, heard=heard: (
+            heard.append((level, line)) or diary.hear(line, loud=True) or True
+        )
+        for begin, end in pairwise([0, *at, len(data)]):
+            assert log.write(diary, 2, data[begin:end])
+        error = TrapError("custom_hook trapped")
+        diary.tell(error)
+        told.append(heard)
+        said.append((error.line, error.why))
+    assert told[0] == told[1]
+    assert said[0] == said[1]
+    assert [line for _, line in told[0]] == [each.rstrip() for each in data.split(b"\n") if each.strip()]
 
 
 @pytest.mark.usefixtures("still")
