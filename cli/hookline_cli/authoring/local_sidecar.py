@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _NEEDED: Final = ("hookline_sidecar", "uvloop", "prometheus_client")
 _MAX_ANSWER: Final = 2**22
-_LOOK_S: Final = 0.02
+_LOOK_S: Final = 0.05
 _END_S: Final = 10.0
 _MAX_LINE: Final = 2**16
 
