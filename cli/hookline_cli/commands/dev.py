@@ -35,7 +35,8 @@ curl -s localhost:9901/v1/hooks/pre_query -H 'content-type: application/json' -d
 
     The sidecar answers hook calls on --listen, with the settings of the project's wasmplugin.yaml; each decision
     that it makes is printed, and what the guest logs. A change is built, taken over while calls go on, and held
-    against the project's cases. What does not build, or is refused, leaves what runs alone.
+    against the project's cases. What does not build leaves what runs alone. What is built runs, whatever its cases
+    say, and without the version before it to stand in: spec.selfTest and rollout.probation are for later.
 
     With --manifests, the module and its manifest are written into that folder, which a sidecar of your own watches;
     none is started, and its decisions are in its own log (--log-decisions). Ctrl-C ends it.""",

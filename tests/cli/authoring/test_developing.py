@@ -86,7 +86,7 @@ def test_what_is_saved_decides_the_next_calls(desk, project):
     assert (told["hook"], told["decision"]["action"]) == ("pre_query", "block")
     assert json.loads(told["input"])["query"] == "drop table t"
     save(project / "guard.c", "DROP is not allowed", "No DROP here")
-    assert work.until("runs")["seconds"] > 0
+    assert work.until("runs")["seconds"] > 0  # whatever its cases say
     assert work.until("cases")["failed"] == 1
     assert work.ask("drop table t")["value"] == "No DROP here"
     work.until("decision")
