@@ -63,7 +63,7 @@ def parse_hook(name: object) -> Hook:
 
 
 class _Shape(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="allow")
+    model_config = ConfigDict(use_attribute_docstrings=True, extra="allow", defer_build=True)
 
 
 NORMALIZED: Final = "hookline.normalized"

@@ -99,12 +99,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         proxies=_proxies(parser, options.mirrors, environment) if options.plugins is not None else None,
         trust_policies=_trust_policies(options),
     )
-    if settings.plugins is None and settings.mirrors is not None:
-        parser.error("--mirrors is for --plugins: the operator has its own")
-    if settings.listen is None and settings.socket is None:
-        parser.error("--listen is off and there is no --socket: nobody could ask")
-    if settings.socket is None and settings.socket_group is not None:
-        parser.error("--socket-group is for --socket")
+    _check(parser, settings)
 
     # Imported late, so that --help is quick and a usage error needs no engine.
     from hookline_sidecar import parent  # noqa: PLC0415
@@ -126,6 +121,16 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         parser.exit(_EXIT_USAGE, f"hookline-sidecar: error: {where}{error.strerror or error}\n")
+
+
+def _check(parser: argparse.ArgumentParser, settings: Settings) -> None:
+    """What does not go together ends the program."""
+    if settings.plugins is None and settings.mirrors is not None:
+        parser.error("--mirrors is for --plugins: the operator has its own")
+    if settings.listen is None and settings.socket is None:
+        parser.error("--listen is off and there is no --socket: nobody could ask")
+    if settings.socket is None and settings.socket_group is not None:
+        parser.error("--socket-group is for --socket")
 
 
 def _proxies(parser: argparse.ArgumentParser, mirrors: Path | None, environment: Mapping[str, str]) -> Proxies:

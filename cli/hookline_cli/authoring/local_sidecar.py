@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _NEEDED: Final = ("hookline_sidecar", "uvloop", "prometheus_client")
 _MAX_ANSWER: Final = 2**22
-_LOOK_S: Final = 0.02
+_LOOK_S: Final = 0.05
 _END_S: Final = 10.0
 _MAX_LINE: Final = 2**16
 
@@ -48,15 +48,18 @@ def write_manifest(folder: Path, project: Project, subject: Subject) -> None:
     source = {"file": {"path": project.built.name}}
     if not plugins:
         text = portrait.resource(project.name, source, subject.info, subject.description)
-        documents = [*documents, *kubernetes_yaml.read(text.encode())]
+        plugins = kubernetes_yaml.read(text.encode())
+        documents = [*documents, *plugins]
     for each in plugins:
         spec = each.get("spec")
         if not isinstance(spec, dict):
             raise ConfigError(f"{MANIFEST}: spec has to be a mapping")
-        # Where it is published and who signs it counts once it is.
-        each["spec"] = {key: value for key, value in spec.items() if key not in {"verify", "sha256"}} | {
-            "source": source
-        }
+        # Where it is published and who signs it counts once it is. And what is saved runs, whatever its cases say, and
+        # without the version before it to answer where it fails: its author wants to see that.
+        kept = {key: value for key, value in spec.items() if key not in {"verify", "sha256"}}
+        rollout = spec.get("rollout") if isinstance(spec.get("rollout"), dict) else {}
+        at_once = {"selfTest": "Off", "rollout": {**(rollout or {}), "probation": {"calls": 0}}}
+        each["spec"] = {**kept, "source": source, **at_once}
     text = "\n---\n".join(json.dumps(each, ensure_ascii=False) for each in documents)
     building.write(folder / f"{project.name}.yaml", text.encode())
 

@@ -124,7 +124,8 @@ class Rounds:
         failed = [each for each in tried if not each.result.holds]
         lines = [line for each in failed for line in judged.lines_of(each, verbose=self._teller.verbose)]
         held = len(tried) - len(failed)
-        lines.append(f"{held} of {len(tried)} cases hold")
+        elsewhere = "; with spec.selfTest, a sidecar would not take it over" if failed else ""
+        lines.append(f"{held} of {len(tried)} cases hold{elsewhere}")
         problems = {each.result.name: each.result.problem for each in failed}
         self._teller.say("cases", "\n".join(lines), held=held, failed=len(failed), problems=problems)
 

@@ -25,27 +25,38 @@ _SETTLED_MS: Final = 50
 _PATIENCE_MS: Final = 400
 """… and how long that may go on."""
 
+_EACH_MS: Final = 1000
 _MAX_AGE_S: Final = 10.0
 
 _State = dict[str, tuple[int, int]]
 
 
-async def changes(paths: Collection[Path]) -> AsyncIterator[float]:
-    """Whenever a source below these paths is another than before: when that was, by the monotonic clock.
+class Sources:
+    """Those below some paths, as they are when this is made: whatever changes from then on is noticed."""
 
-    What a build makes, and takes away again, is no source.
-    """
-    roots = [each.resolve() for each in paths]
-    seen = _state(roots)
+    def __init__(self, paths: Collection[Path]) -> None:
+        self._roots = [each.resolve() for each in paths]
+        self._seen = _state(self._roots)
 
-    def counts(_: Change, changed: str) -> bool:
-        return _is_source(Path(changed).name)
+    async def changes(self) -> AsyncIterator[float]:
+        """Whenever a source is another than before: when that was, by the monotonic clock.
 
-    async for _ in awatch(*roots, watch_filter=counts, debounce=_PATIENCE_MS, step=_SETTLED_MS):
-        now = _state(roots)
-        if now != seen:
-            since, seen = _since(now, seen), now
-            yield since
+        What a build makes, and takes away again, is no source. Files are looked at each second, too: before there is
+        somebody who watches, and on a disk that tells nobody, a change is as good.
+        """
+        events = awatch(
+            *self._roots, watch_filter=_counts, debounce=_PATIENCE_MS, step=_SETTLED_MS, rust_timeout=_EACH_MS,
+            yield_on_timeout=True,
+        )  # fmt: skip
+        async for _ in events:
+            now = _state(self._roots)
+            if now != self._seen:
+                since, self._seen = _since(now, self._seen), now
+                yield since
+
+
+def _counts(_: Change, changed: str) -> bool:
+    return _is_source(Path(changed).name)
 
 
 def _since(now: _State, before: _State) -> float:

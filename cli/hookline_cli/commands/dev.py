@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from hookline_cli.authoring.local_sidecar import LocalSidecar
     from hookline_cli.authoring.rounds import Rounds, Teller
+    from hookline_cli.authoring.watching import Sources
 
 _EXAMPLES = """
 hookline dev ./guard
@@ -34,7 +35,8 @@ curl -s localhost:9901/v1/hooks/pre_query -H 'content-type: application/json' -d
 
     The sidecar answers hook calls on --listen, with the settings of the project's wasmplugin.yaml; each decision
     that it makes is printed, and what the guest logs. A change is built, taken over while calls go on, and held
-    against the project's cases. What does not build, or is refused, leaves what runs alone.
+    against the project's cases. What does not build leaves what runs alone. What is built runs, whatever its cases
+    say, and without the version before it to stand in: spec.selfTest and rollout.probation are for later.
 
     With --manifests, the module and its manifest are written into that folder, which a sidecar of your own watches;
     none is started, and its decisions are in its own log (--log-decisions). Ctrl-C ends it.""",
@@ -56,9 +58,11 @@ async def DEV(  # noqa: N802 - what the decorator makes of it is a constant
     from hookline_cli.authoring import local_sidecar  # noqa: PLC0415 - --help does without
     from hookline_cli.authoring.project import read_project  # noqa: PLC0415
     from hookline_cli.authoring.rounds import Rounds, Teller  # noqa: PLC0415
+    from hookline_cli.authoring.watching import Sources  # noqa: PLC0415
 
     read_project(folder)
     teller = Teller(as_json=bool(click.get_current_context().params.get("as_json")), verbose=verbose)
+    sources = Sources([folder])  # before the first round, which takes a while
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for each in (signal.SIGINT, signal.SIGTERM):
@@ -67,7 +71,7 @@ async def DEV(  # noqa: N802 - what the decorator makes of it is a constant
         if not await asyncio.to_thread(manifests.is_dir):
             raise FetchError(f"--manifests: there is no folder {manifests}", transient=False)
         rounds = Rounds(folder, manifests, teller)
-        await _until(stop, _watched(rounds, folder, None, teller))
+        await _until(stop, _watched(rounds, folder, None, teller, sources))
         return Answer(lines=[], data=None)
     with local_sidecar.scratch() as (plugins, state):
         rounds = Rounds(folder, plugins, teller)
@@ -75,8 +79,8 @@ async def DEV(  # noqa: N802 - what the decorator makes of it is a constant
         first = await rounds.go(None, begun)
         async with local_sidecar.started(plugins, state, listen=listen, inputs=inputs) as sidecar:
             teller.say("started", f"the sidecar answers on {listen}; Ctrl-C ends it", listen=listen)
-            ended = await _until(stop, _watched(rounds, folder, sidecar, teller, began=begun if first else None),
-                                 _printed(sidecar, teller))  # fmt: skip
+            watching = _watched(rounds, folder, sidecar, teller, sources, began=begun if first else None)
+            ended = await _until(stop, watching, _printed(sidecar, teller))
             if ended:
                 code = await sidecar.ended()
                 raise FetchError(
@@ -86,11 +90,16 @@ async def DEV(  # noqa: N802 - what the decorator makes of it is a constant
 
 
 async def _watched(
-    rounds: Rounds, folder: Path, sidecar: LocalSidecar | None, teller: Teller, *, began: float | None = None
+    rounds: Rounds,
+    folder: Path,
+    sidecar: LocalSidecar | None,
+    teller: Teller,
+    sources: Sources,
+    *,
+    began: float | None = None,
 ) -> None:
     """A round now, where none was, and one after each change."""
     from hookline_cli.authoring.project import read_project  # noqa: PLC0415
-    from hookline_cli.authoring.watching import changes  # noqa: PLC0415
 
     project = read_project(folder)
     if sidecar is None:
@@ -98,7 +107,7 @@ async def _watched(
     elif began is not None:
         await rounds.taken_over(sidecar, project.name, began)
     teller.say("watching", "waiting for changes")
-    async for since in changes([folder]):
+    async for since in sources.changes():
         await rounds.go(sidecar, since)
 
 

@@ -59,11 +59,11 @@ async def TEST(  # noqa: N802 - what the decorator makes of it is a constant
     from hookline_artifacts.errors import LoadError  # noqa: PLC0415
     from hookline_cli.authoring import building  # noqa: PLC0415
     from hookline_cli.authoring.project import is_project, read_project  # noqa: PLC0415
-    from hookline_cli.authoring.watching import changes  # noqa: PLC0415
+    from hookline_cli.authoring.watching import Sources  # noqa: PLC0415
 
-    async def again(*, builds: bool) -> None:
+    async def again() -> None:
         try:
-            if builds and is_project(target):
+            if is_project(target):
                 waiting = Waiting("building")
                 try:
                     building.build(read_project(target), waiting.at)
@@ -77,11 +77,11 @@ async def TEST(  # noqa: N802 - what the decorator makes of it is a constant
             text = [f"hookline: {error}"]
         click.echo("\n".join(text))
 
-    await again(builds=True)
+    sources = Sources([target, *(each for each in (cases, manifest) if each is not None)])
+    await again()
     click.echo("waiting for changes; Ctrl-C ends this")
-    others = [each for each in (cases, manifest) if each is not None]
-    async for _ in changes([target, *others]):
-        await again(builds=True)
+    async for _ in sources.changes():
+        await again()
     return Answer(lines=[])
 
 

@@ -133,7 +133,7 @@ def test_all_that_it_asks_for_is_granted_unless_something_else_is_said(hookline,
 def test_keys_are_there_at_the_beginning(hookline, guests, write):
     """``--kv``."""
     write("plugin.wasm", guests.stored())
-    found = hookline("call", "plugin.wasm", "custom_hook", "{}", "--kv", "k=\"kept=1\"", "--json").json
+    found = hookline("call", "plugin.wasm", "custom_hook", "{}", "--kv", 'k="kept=1"', "--json").json
     assert found["decision"]["value"] == "kept=1"
 
 

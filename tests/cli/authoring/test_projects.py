@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 
 import pytest
 
@@ -184,4 +183,4 @@ def test_a_build_of_several_commands_runs_them_in_turn(hookline, project, guests
         '["sh", "-c", "cp first.wasm $WHERE"]]\nenv = {WHERE = "built.wasm"}\n'
     )
     assert hookline("build", "guard").code == 0
-    assert os.path.samefile(project / "guard.wasm", hookline("build", "guard", "--json").json["module"])
+    assert hookline("build", "guard", "--json").json["module"] == "guard/guard.wasm"

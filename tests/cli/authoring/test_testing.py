@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from xml.etree import ElementTree
+import xml.etree.ElementTree as ET
 
 import pytest
 
@@ -46,7 +46,9 @@ def test_a_case_that_does_not_hold_says_what_differs(hookline, guests, write):
         "log info: word",
         done.out.splitlines()[-1],
     ]
-    assert 'asked:    pre_query {"query": "SELECT 1"}' in hookline("test", "guard.wasm", "--cases", "cases.json", "-v").out
+    assert (
+        'asked:    pre_query {"query": "SELECT 1"}' in hookline("test", "guard.wasm", "--cases", "cases.json", "-v").out
+    )
 
 
 def test_cases_are_chosen_by_their_names(hookline, module, write):
@@ -64,7 +66,7 @@ def test_build_servers_get_their_report(hookline, module, write, tmp_path):
     write("cases.json", [case("holds"), case('fails <&"\x1b]]>', "block")])
     done = hookline("test", module, "--cases", "cases.json", "--junit", "report.xml")
     assert done.code == 1
-    suite = ElementTree.fromstring((tmp_path / "report.xml").read_text()).find("testsuite")
+    suite = ET.fromstring((tmp_path / "report.xml").read_text()).find("testsuite")
     assert (suite.get("tests"), suite.get("failures")) == ("2", "1")
     held, failed = suite.findall("testcase")
     assert held.find("failure") is None
