@@ -218,7 +218,10 @@ class Guest:
 
 
 def _dropped(*_: object) -> None:
-    """A handle of a stream is nothing to us."""
+    """A handle of a stream is given back."""
+    instance = _running.instance
+    if instance is not None:
+        instance.streams -= 1
 
 
 def _callback(name: str, function: Callable[..., Any], write: Callable[[Any, Any], None] | None) -> Any:

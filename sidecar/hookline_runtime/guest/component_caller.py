@@ -16,7 +16,7 @@ class Caller(Protocol):
     host_ns: int
     """What host functions that may wait took of the call's time."""
     streams: int
-    """How often it asked for a stream."""
+    """Handles of streams that it has."""
     context: Any
     """The store's."""
 

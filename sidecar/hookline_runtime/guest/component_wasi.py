@@ -38,7 +38,7 @@ STREAM: Final = 1
 STREAMS: Final = "wasi:io/streams"
 _MAX_RANDOM: Final = 4096
 _MAX_STREAMS: Final = 1000
-"""Handles of streams that an instance may ask for."""
+"""Handles of streams that an instance may have."""
 _MAX_WRITE: Final = 4096
 _RESOLUTION_NS: Final = 1000
 
@@ -54,7 +54,7 @@ def _none(*_: object) -> None:
 def _stream(instance: Caller, _: list[Any]) -> Any:
     instance.streams += 1
     if instance.streams > _MAX_STREAMS:
-        raise EndedError(TrapError(f"it asked for a stream more than {_MAX_STREAMS} times"))
+        raise EndedError(TrapError(f"it has more than {_MAX_STREAMS} handles of streams"))
     made = ffi.wasmtime_component_resource_host_new(True, 1, STREAM)  # noqa: FBT003 - the library's
     found = ctypes.POINTER(ffi.wasmtime_component_resource_any_t)()
     failure = ffi.wasmtime_component_resource_host_to_any(instance.context, made, ctypes.byref(found))
