@@ -18,6 +18,14 @@ MODULE: Final = bytes.fromhex(
 )
 _DIGEST: Final = "sha256:" + "a" * 64
 
+_COMPONENT: Final = base64.b64decode(
+    "By0Fa3NwAGoBdwFzQAEBYQEAAkICAUACBWxldmVscwR0ZXh0cwEABAADbG9nAQAKGQEAFGhvb2tsaW5lOnBsdWdpbi9ob3N0BQQBUwBhc20B"
+    "AAAAAQkBYAR/f39/AX8DAwIAAAUDAQABBxsDBm1lbW9yeQIAB3JlYWxsb2MAAARjYWxsAAEKDAIFAEHAAAsEAEEACwAJBG5hbWUAAgFtAgQB"
+    "AAAABBIAYXNtDQABAAEIAGFzbQEAAAAHEgFAAgRob29rcwVpbnB1dHMAcwYhAwAAAQAEY2FsbAACAQAGbWVtb3J5AAABAAdyZWFsbG9jCAoB"
+    "AAAAAgMABAEFCwoBAARjYWxsAQAAACMPaG9va2xpbmUucGx1Z2lueyJob29rcyI6WyJyb3V0ZSJdfQ=="
+)
+"""One of the world hookline:plugin, behind its header: types, an import, a module, a component in it, and ``call``."""
+
 
 def _tar(files: dict[str, bytes], *, form: int = tarfile.USTAR_FORMAT) -> bytes:
     buffer = io.BytesIO()
@@ -105,6 +113,11 @@ def seeds() -> dict[str, dict[str, bytes]]:
             "params": bytes([1]) + b"\x88\x01" + b"\x01\x60\x81\x01" + b"\x7f" * 129 + b"\x00" * 3,
             "names": b"\x00\x0c\x04name\x07\x06\x01\x00\x03__s",
             "globals": b"\x06\x0b\x01\x7f\x01\x41\x80\x80\x04\x0b\x7f\x00\x41\x00",
+        },
+        "components": {
+            "plugin": _COMPONENT,
+            "types": _COMPONENT[: _COMPONENT.index(b"hookline:plugin")],
+            "nested": b"\x04\x08\0asm\x0d\0\x01\0" * 8,
         },
         "manifests": {
             "manifest": json.dumps({"config": {"mediaType": "a"}, "layers": [layer]}).encode(),

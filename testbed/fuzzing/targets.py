@@ -239,6 +239,15 @@ def _modules(data: bytes) -> None:
         _short(error, 3)
 
 
+@_target("components", steps=120, base=5000)
+def _components(data: bytes) -> None:
+    """What crosses a component's border, and the modules and components in it."""
+    try:
+        inspect_module(b"\0asm\x0d\0\x01\0" + data)
+    except VerifyError as error:
+        _short(error, 3)
+
+
 @_target("manifests", steps=200, base=10_000)
 def _manifests(data: bytes) -> None:
     try:

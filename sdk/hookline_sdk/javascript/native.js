@@ -26,11 +26,14 @@ export class Failure extends Error {
   ended = true;
 }
 
+/** An error as a host function throws it: with its text as the payload. */
+function refused(payload) {
+  return Object.assign(new Error(payload), { payload });
+}
+
 function need(permission, name) {
   if (state.permissions !== null && !state.permissions.includes(permission)) {
-    throw Object.assign(new Error(`${name}: denied: the permission ${permission} is not granted`), {
-      payload: `${name}: denied: the permission ${permission} is not granted`,
-    });
+    throw refused(`${name}: denied: the permission ${permission} is not granted`);
   }
 }
 
@@ -38,7 +41,7 @@ function answered(name, permission, question) {
   need(permission, name);
   const found = state.answers[name];
   if (found === undefined) {
-    throw new Error(`${name}: the test has no answer: reset({ answers: { "${name}": … } })`);
+    throw refused(`${name}: the test has no answer: reset({ answers: { "${name}": … } })`);
   }
   return JSON.stringify(typeof found === "function" ? found(...question) : found);
 }
@@ -132,7 +135,7 @@ export function kvCompareAndSet(key, old, value) {
 export function kvSetTtl(key, ttlMs) {
   need("kv.write", "kv-set-ttl");
   if (ttlMs < 0) {
-    throw new Error("kv-set-ttl: an argument is not what the function takes");
+    throw refused("kv-set-ttl: an argument is not what the function takes");
   }
   return state.keys.has(key);
 }
@@ -156,7 +159,7 @@ export function cacheExists(name, key) {
 export function cacheSet(name, key, value, ttlMs) {
   need("cache.write", "cache-set");
   if (ttlMs < 0) {
-    throw new Error("cache-set: an argument is not what the function takes");
+    throw refused("cache-set: an argument is not what the function takes");
   }
   cache(name).set(key, value);
 }

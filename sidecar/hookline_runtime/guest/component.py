@@ -36,7 +36,8 @@ from hookline_runtime.errors import CallError, DeadlineError, ResultError, TrapE
 from hookline_runtime.guest import component_values as values
 from hookline_runtime.guest.border import TABLE_ELEMENTS, UNANSWERED, Waiting, left_ns, spent_ns, trap_reason
 from hookline_runtime.guest.component_border import border
-from hookline_runtime.guest.component_host import EndedError, host_functions
+from hookline_runtime.guest.component_caller import EndedError
+from hookline_runtime.guest.component_host import host_functions
 from hookline_runtime.guest.component_wasi import STREAM, STREAMS, WASI
 from hookline_runtime.guest.engine import deadline_ticks, engine, first_line
 from hookline_runtime.guest.waiting import waited_ns
@@ -184,25 +185,24 @@ class Guest:
         given(_Line(line), _INFO, 0, len(line))
 
     def _link(self, imports: dict[str, dict[str, str] | None], own: dict[str, Any]) -> None:
-        wanted: dict[str, dict[str, Any]] = {}
-        for name, asked in imports.items():
-            known = own if name == INTERFACE else WASI.get(name.partition("@")[0], {})
-            wanted[name] = {each: known[each] for each in asked or () if each in known}
         try:
             with self._linker.root() as root:
-                for name, functions in wanted.items():
-                    if not functions:
-                        continue
-                    with root.add_instance(name) as instance:
-                        if name.startswith(STREAMS):
-                            kind = model.ResourceType.host(STREAM)
-                            instance.add_resource("output-stream", kind, _dropped)
-                        for each, (function, write) in functions.items():
-                            self._add(instance, each, function, write)
+                for name, asked in imports.items():
+                    known = own if name == INTERFACE else WASI.get(name.partition("@")[0], {})
+                    functions = {each: known[each] for each in asked or () if each in known}
+                    if functions:
+                        self._add_interface(root, name, functions)
             self._linker.allow_shadowing = True
             self._linker.define_unknown_imports_as_traps(self._component)
         except wasmtime.WasmtimeError as error:
             raise VerifyError(f"the component cannot be linked: {first_line(str(error))}") from error
+
+    def _add_interface(self, root: Any, name: str, functions: dict[str, Any]) -> None:
+        with root.add_instance(name) as instance:
+            if name.startswith(STREAMS):
+                instance.add_resource("output-stream", model.ResourceType.host(STREAM), _dropped)
+            for each, (function, write) in functions.items():
+                self._add(instance, each, function, write)
 
     def _add(
         self, instance: Any, name: str, function: Callable[..., Any], write: Callable[[Any, Any], None] | None
@@ -218,7 +218,10 @@ class Guest:
 
 
 def _dropped(*_: object) -> None:
-    """A handle of a stream is nothing to us."""
+    """A handle of a stream is given back."""
+    instance = _running.instance
+    if instance is not None:
+        instance.streams -= 1
 
 
 def _callback(name: str, function: Callable[..., Any], write: Callable[[Any, Any], None] | None) -> Any:

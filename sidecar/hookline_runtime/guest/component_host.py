@@ -15,6 +15,7 @@ from hookline_api.abi import E_ARGUMENT, E_CAP, E_DENIED, E_MEMORY, E_SIZE, E_UN
 from hookline_api.component import FUNCTIONS, LEVELS, ComponentFunction
 from hookline_runtime.errors import TrapError
 from hookline_runtime.guest.border import U32, Waiting, may_wait
+from hookline_runtime.guest.component_caller import EndedError
 from hookline_runtime.guest.component_values import Error, list_of, number, ok_of, option_of, write_text
 from hookline_runtime.guest.plain import PLAIN
 from hookline_runtime.guest.waiting import blocking
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hookline_runtime.guest.border import Host
-    from hookline_runtime.guest.component import Instance
+    from hookline_runtime.guest.component_caller import Caller
 
 _ABSENT: Final = -1
 _MAX_FAILURE: Final = 2000
@@ -44,14 +45,6 @@ _WRITERS: Final[dict[str, Callable[[Any, Any], None]]] = {
     "result<option<string>, string>": ok_of(option_of(write_text)),
     "result<list<string>, string>": ok_of(list_of(write_text)),
 }
-
-
-class EndedError(Exception):
-    """The guest ends its call from within a host function."""
-
-    def __init__(self, error: TrapError) -> None:
-        super().__init__(str(error))
-        self.error = error
 
 
 class _Texts:
@@ -94,7 +87,7 @@ def host_functions(host: Host) -> dict[str, tuple[Callable[..., Any], Callable[[
     return made
 
 
-def _fail(_: Instance, values: list[Any]) -> None:
+def _fail(_: Caller, values: list[Any]) -> None:
     text = values[0].decode(errors="replace")[:_MAX_FAILURE]
     raise EndedError(TrapError(f"the plugin failed: {' '.join(text.split())}"))
 
@@ -105,7 +98,7 @@ def _bridge(name: str, function: ComponentFunction, call: Callable[..., int], *,
     permission = HOST_FUNCTIONS[function.stands_for].permission if function.stands_for else None
     codes = _CODES | {E_DENIED: f"denied: the permission {permission} is not granted"}
 
-    def run(instance: Instance, values: list[Any]) -> Any:
+    def run(instance: Caller, values: list[Any]) -> Any:
         memory = _Texts(may_wait=instance.in_hook)
         if name == "log":
             level = values[0].decode(errors="replace")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from wasmtime import _bindings as ffi
 
 from hookline_runtime.errors import TrapError
-from hookline_runtime.guest.component_host import EndedError
+from hookline_runtime.guest.component_caller import EndedError
 from hookline_runtime.guest.component_values import (
     list_of,
     number,
@@ -31,14 +31,14 @@ from hookline_runtime.guest.component_values import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hookline_runtime.guest.component import Instance
+    from hookline_runtime.guest.component_caller import Caller
 
 STREAM: Final = 1
 """The number of the resource type of output streams."""
 STREAMS: Final = "wasi:io/streams"
 _MAX_RANDOM: Final = 4096
 _MAX_STREAMS: Final = 1000
-"""Handles of streams that an instance may ask for."""
+"""Handles of streams that an instance may have."""
 _MAX_WRITE: Final = 4096
 _RESOLUTION_NS: Final = 1000
 
@@ -51,10 +51,10 @@ def _none(*_: object) -> None:
     return None
 
 
-def _stream(instance: Instance, _: list[Any]) -> Any:
+def _stream(instance: Caller, _: list[Any]) -> Any:
     instance.streams += 1
     if instance.streams > _MAX_STREAMS:
-        raise EndedError(TrapError(f"it asked for a stream more than {_MAX_STREAMS} times"))
+        raise EndedError(TrapError(f"it has more than {_MAX_STREAMS} handles of streams"))
     made = ffi.wasmtime_component_resource_host_new(True, 1, STREAM)  # noqa: FBT003 - the library's
     found = ctypes.POINTER(ffi.wasmtime_component_resource_any_t)()
     failure = ffi.wasmtime_component_resource_host_to_any(instance.context, made, ctypes.byref(found))
@@ -65,17 +65,17 @@ def _stream(instance: Instance, _: list[Any]) -> Any:
     return found
 
 
-def _exit(_: Instance, values: list[Any]) -> None:
+def _exit(_: Caller, values: list[Any]) -> None:
     given = values[0]
     code = given if isinstance(given, int) and not isinstance(given, bool) else int(not given)
     raise EndedError(TrapError(f"the call ended the program with exit code {code}"))
 
 
-def _write(instance: Instance, values: list[Any]) -> None:
+def _write(instance: Caller, values: list[Any]) -> None:
     instance.say(values[1])
 
 
-def _random(_: Instance, values: list[Any]) -> bytes:
+def _random(_: Caller, values: list[Any]) -> bytes:
     if values[0] > _MAX_RANDOM:
         raise EndedError(TrapError(f"it asked for {values[0]} random bytes, and {_MAX_RANDOM} are the most"))
     return os.urandom(values[0])

@@ -127,6 +127,13 @@ async def test_what_it_prints_is_in_the_log(guest, caplog) -> None:
     assert "guest: a line" in [each.getMessage() for each in caplog.records]
 
 
+async def test_it_may_print_for_ever(probe, workshop) -> None:
+    """A runtime may ask for its stream with each line, and gives it back; there is a bound for those that it keeps."""
+    runtime = await workshop.guest(probe("py-probe"), limits=LIMITS, isolation={"mode": "Pooled", "size": 1})
+    for _ in range(1_100):
+        assert await asked(runtime, "print") is None
+
+
 async def test_python_gets_no_files_and_does_not_sleep(probe, workshop) -> None:
     """WASI grants nothing: there is no folder, and who waits for a clock ends its call."""
     runtime = await workshop.guest(probe("py-probe"), limits=LIMITS, isolation=POOLED)
