@@ -171,7 +171,7 @@ def distinct(programs: Iterable[Path]) -> list[Path]:
     return list(found.values())
 
 
-# ---- C and Zig ----
+# ---- C ----
 
 
 def zig_version(flags: Iterable[str]) -> str:
@@ -192,6 +192,9 @@ def compile_c(plugin: Plugin, to: Path, cache: Path) -> None:
     """One .c file, with the headers of the SDK."""
     sdk = os.path.relpath(plugin.sdk, plugin.folder)
     run_zig("cc", (*C_FLAGS, "-I", sdk, "-o", to, f"{plugin.name}.c"), cwd=plugin.folder, cache=cache)
+
+
+# ---- Zig ----
 
 
 def compile_zig(plugin: Plugin, to: Path, cache: Path) -> None:
