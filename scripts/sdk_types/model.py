@@ -80,7 +80,7 @@ class HookShape:
     inputs: tuple[str, ...]
     """Names of structures: one, or the elements of an array (``post_query``), or none: any JSON (``custom_hook``)."""
     answers: tuple[Answer, ...]
-    """None where it observes. Those of ``custom_hook`` are any JSON, nothing, or ``block``."""
+    """None where it observes, and of ``custom_hook``, which answers any JSON as it is, or nothing."""
     default: str
     """The action that no answer (0) means."""
 
@@ -152,7 +152,7 @@ def _structs() -> tuple[Struct, ...]:
 
 
 def _answers(hook: Hook) -> tuple[Answer, ...]:
-    if hook in OBSERVERS:
+    if hook in OBSERVERS or hook is Hook.CUSTOM:
         return ()
     found = []
     for model in RESULTS[hook]:
