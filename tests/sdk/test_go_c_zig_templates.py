@@ -113,5 +113,5 @@ def test_a_test_that_is_wrong_fails(project) -> None:
     test = next((path for path in project.iterdir() if "test" in path.name), None)
     if test is None:  # in the same file
         source.write_text(source.read_text().replace('salaries is for all\\"}";', 'salaries is not for you\\"}";'))
-    with pytest.raises(AssertionError, match="it is false that|--- FAIL|expected this output"):
+    with pytest.raises(AssertionError, match=r"it is false that|--- FAIL|expected this output"):
         run(project, of(project)["test"])
