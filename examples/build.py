@@ -157,6 +157,9 @@ def compile_c(plugin: Plugin, to: Path, cache: Path) -> None:
     run_zig("cc", (*C_FLAGS, "-I", sdk, "-o", to, f"{plugin.name}.c"), cwd=plugin.folder, cache=cache)
 
 
+# ---- Zig ----
+
+
 def compile_zig(plugin: Plugin, to: Path, cache: Path) -> None:
     """main.zig, with the SDK as the module ``hookline``."""
     sdk = os.path.relpath(plugin.sdk, plugin.folder)

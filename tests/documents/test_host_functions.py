@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "host-functions.md"
 TEXT = PAGE.read_text()
 NAMES = [name for _, name in HOST_FUNCTIONS]
-LANGUAGES = {"c": "c", "rust": "rust", "go": "go", "ts": "assemblyscript"}
+LANGUAGES = {"c": "c", "rust": "rust", "go": "go", "ts": "assemblyscript", "zig": "zig"}
 """How blocks of code are marked, and how examples/build.py calls the language."""
 PARTS = ["type", "permission", "cost", "answers", "errors"]
 SDK = "../../../../sdk/hookline_sdk"
@@ -102,6 +102,7 @@ EACH = {
     "rust": "fn example{at}() -> Result<String, Box<dyn std::error::Error>> {{\n{code}Ok(String::new())\n}}\n",
     "go": "func example{at}() error {{\n{code}return nil\n}}\n",
     "ts": 'function example{at}(): string {{\n{code}return "";\n}}\n',
+    "zig": "fn example{at}() !void {{\n{code}}}\n",
 }
 """A function that is one example."""
 CALL = {
@@ -109,6 +110,7 @@ CALL = {
     "rust": "made += &example{at}().expect(input);\n",
     "go": "if err := example{at}(); err != nil {{\nreturn hookline.Answer(err.Error())\n}}\n",
     "ts": "if (example{at}().length) return 1;\n",
+    "zig": "try example{at}();\n",
 }
 """How the hook calls it: what nobody calls is not compiled, or is an error."""
 WHOLE = {
@@ -155,6 +157,19 @@ CALLS
 return 0;
 }
 """,
+    "zig": """
+const std = @import("std");
+const hookline = @import("hookline");
+pub const panic = hookline.panic;
+EACH
+comptime {
+hookline.hook(.custom_hook, all);
+}
+fn all(_: hookline.Value) !?hookline.Value {
+CALLS
+return null;
+}
+""",
 }
 """A plugin of all examples."""
 
@@ -175,6 +190,8 @@ def files(language: str, name: str) -> dict[str, str]:
         return {f"{name}.c": source}
     if language == "rust":
         return {"src/lib.rs": source, "Cargo.toml": f'[package]\nname = "{name}"\nversion = "0.0.0"\n'}
+    if language == "zig":
+        return {"main.zig": source}
     if language == "go":
         module = f"module {name}\n\ngo 1.24\n\nrequire hookline v0.0.0\n\nreplace hookline => {SDK}/go\n"
         return {"main.go": source, "go.mod": module}

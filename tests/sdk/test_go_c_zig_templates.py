@@ -47,7 +47,9 @@ def copy(language: str, to: Path) -> Path:
 def run(folder: Path, command: list[str], **environment: str) -> str:
     """What a command of hookline.toml says; it has to succeed."""
     words = [sys.executable if word == "${python}" else word for word in command]
-    env = os.environ | {"GOFLAGS": "", "GOWORK": "off", "GOPROXY": "off", "GOTOOLCHAIN": "local"} | environment
+    go = {"GOFLAGS": "", "GOWORK": "off", "GOPROXY": "off", "GOTOOLCHAIN": "local"}
+    zig = {"ZIG_GLOBAL_CACHE_DIR": str(ROOT / ".cache" / "zig")}
+    env = os.environ | go | zig | environment
     done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -111,5 +113,5 @@ def test_a_test_that_is_wrong_fails(project) -> None:
     test = next((path for path in project.iterdir() if "test" in path.name), None)
     if test is None:  # in the same file
         source.write_text(source.read_text().replace('salaries is for all\\"}";', 'salaries is not for you\\"}";'))
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=r"it is false that|--- FAIL|expected this output"):
         run(project, of(project)["test"])
