@@ -16,16 +16,17 @@ _HEAD: Final = """\
 # The command line
 
 This page lists every command of `hookline`, with its options and examples, for whoever writes, publishes, signs and
-runs plugins. `hookline COMMAND --help` says the same. [Compared](cli-compared.md) sets it beside kwctl, spin and extism.
+runs plugins. `hookline COMMAND --help` says the same. [Compared](cli-compared.md) sets it beside kwctl, spin and
+extism.
 
 Install it with `pip install 'hookline[cli]'`; the sidecar's image has it too. `make cli` builds it as one file,
-`hookline.pyz`, which needs a Python and no package. Some of what it holds is compiled, so the file is for one version of
-CPython (such as 3.13) on one kind of machine (such as Linux on x86-64), and says so on any other. It unpacks itself once
-into the user's cache (`XDG_CACHE_HOME`, or `~/.cache`).
+`hookline.pyz`, which needs a Python and no package. Some of what it holds is compiled, so the file is for one version
+of CPython (such as 3.13) on one kind of machine (such as Linux on x86-64), and says so on any other. It unpacks itself
+once into the user's cache (`XDG_CACHE_HOME`, or `~/.cache`).
 
-As a plugin of kubectl it is `kubectl hookline`: the same program, found as `kubectl-hookline` on the path (a link of that
-name to `hookline.pyz` will do). There, `status`, `why` and `kv` ask the cluster of the current context unless an option
-names a sidecar. With `hookline` it is the same, but for `kv`, which asks the sidecar of this machine.
+As a plugin of kubectl it is `kubectl hookline`: the same program, found as `kubectl-hookline` on the path (a link of
+that name to `hookline.pyz` will do). `status` and `why` ask the cluster of the current context unless an option names a
+sidecar. `kv` asks a pod there (`--pod`), and as `hookline kv` the sidecar of this machine where nothing else is said.
 
 Each command prints text for people, or with `--json` one object for programs. Errors are one sentence on stderr; with
 `--json` they are `{"error": …, "exit": …}` on stdout. Progress is shown on terminals alone. Logins to registries are

@@ -18,7 +18,7 @@ from truth import guests
 
 UNKNOWN = '(import "env" "launch_missiles" (func (param i32)))'
 READS = '(import "env" "kv_get" (func (param i32 i32 i32 i32) (result i32)))'
-ASKED = {"protocol": "http", "headers": {}, "username": "a"}
+ASKED = {"headers": {}, "username": "a"}
 CASES = [{"name": "nobody", "hook": "authenticate", "input": ASKED, "expect": {"action": "denied"}}]
 ILL_TYPED = '(func (export "metrics") (param i32 i32) (result i64) (i32.const 1))'
 POLICY = "why-only-signed"
@@ -125,7 +125,7 @@ FAULTS = {
     ),
     "memory": (lambda shop: shop.guard(limits={"memory": "64Ki"}), "settings", "limits.memory"),
     "does not compile": (
-        lambda shop: shop.pushed("ill", identity_module("ill", more=ILL_TYPED)), "compile", "compil",
+        lambda shop: shop.pushed("ill", identity_module("ill", more=ILL_TYPED)), "compile", "not valid WebAssembly",
     ),
 }  # fmt: skip
 

@@ -105,7 +105,12 @@ async def _more(judged: Sequence[Judged], found: Files, wanted: _Wanted, reach: 
 
     policies = await _policies(judged, found)
     unknown: list[Finding] = []
-    async with reach.fetcher() as fetcher:
+    shown: list[Progress] = []
+
+    def received(size: int) -> None:
+        shown[-1].more(size)
+
+    async with reach.fetcher(received) as fetcher:
         for each in judged:
             plugin = each.model
             if not isinstance(plugin, WasmPlugin):
@@ -115,11 +120,11 @@ async def _more(judged: Sequence[Judged], found: Files, wanted: _Wanted, reach: 
             _apply(policies, each, plugin, found)
             if not modules.is_here(plugin, found.objects) and not wanted.pull:
                 continue
-            progress = Progress(f"fetching the module of {each.piece.label}")
+            shown.append(Progress(f"fetching the module of {each.piece.label}"))
             try:
                 why = await modules.judge(plugin, each, found.objects, fetcher, reach.access)
             finally:
-                progress.end()
+                shown[-1].end()
             if why is not None:
                 unknown.append(each.piece.finding("note", "module", f"spec.source: {why}"))
     return unknown

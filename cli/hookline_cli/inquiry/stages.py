@@ -56,7 +56,7 @@ _NEXT: Final[Mapping[Name, str]] = {
 _OWN_CASES: Final = ("own case", "selftest", "self-test")
 _OF_A_PULL: Final = ("the layer", "a blob", "the file", "configmap", "the store", "the state folder")
 """What a sentence is about that comes after a reference is resolved."""
-_COMPILER: Final = ("compil", "wasm function", "wasmtime")
+_COMPILER: Final = ("compil", "not valid webassembly", "wasm function", "wasmtime")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

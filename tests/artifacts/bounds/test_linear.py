@@ -15,6 +15,7 @@ from hookline_api.quantities import parse_duration, parse_size
 from hookline_artifacts import reference
 from hookline_artifacts.documents import kubernetes_scalars, kubernetes_yaml
 from hookline_artifacts.errors import VerifyError
+from hookline_artifacts.judging import plugins, structure
 from hookline_artifacts.limits import FetchLimits
 from hookline_artifacts.login import challenges, docker_config
 from hookline_artifacts.module import describe, memory_map
@@ -24,7 +25,7 @@ from hookline_artifacts.net.transport import retry_after
 from hookline_artifacts.package import archive, layouts
 from hookline_artifacts.package.archive import Budget
 from hookline_artifacts.package.search import Search
-from hookline_operator.webhooks import annotations, judge
+from hookline_operator.webhooks import annotations
 from hookline_runtime.call import matching
 from hookline_serving import media_type
 from steps import GROWTH, TooMuchError, growth, opcodes
@@ -231,8 +232,10 @@ TABLE = {
     "quantity: a duration": (lambda size: "1h" * size, parse_duration, 1000),
     "annotation: processors": (lambda size: "9" * size, annotations._cpu, 1000),
     "annotation: memory": (lambda size: "1e" + "9" * size, annotations._memory, 1000),
-    "label: a prefix": (lambda size: "-" * size, judge._LABEL_PREFIX.match, 1000),
-    "label: a long prefix": (lambda size: "a-" * size + "/", judge._LABEL_PREFIX.match, 1000),
+    "label: a prefix": (lambda size: "-" * size, plugins._LABEL_PREFIX.match, 1000),
+    "label: a long prefix": (lambda size: "a-" * size + "/", plugins._LABEL_PREFIX.match, 1000),
+    "name: one part": (lambda size: "a-" * size + "!", structure._SUBDOMAIN.fullmatch, 1000),
+    "name: many parts": (lambda size: "a." * size + "!", structure._SUBDOMAIN.fullmatch, 1000),
     "folder: digits": (
         lambda size: "1" * size, as_scalar, 2000),
     "folder: a float": (

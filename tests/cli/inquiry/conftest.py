@@ -17,7 +17,7 @@ def sidecar(new_sidecar, guests):
     """It has decided about all of them."""
     made = new_sidecar(workers=1)
     made.folder.plugin("good", guests.saying("hello"), permissions=["kv.read", "kv.write"])
-    made.folder.plugin("traps", guests.module({"route": guests.trap}))
+    made.folder.plugin("traps", guests.module({"route": guests.trap}), priority=1000)
     made.folder.plugin("gone")
     made.folder.plugin("denied", guests.module({"custom_hook": "(i64.const 0)"}, imports=READS))
     made.folder.plugin("broken", guests.module({"custom_hook": "(i64.const 0)"})[:-3])
