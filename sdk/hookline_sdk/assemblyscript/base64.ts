@@ -1,16 +1,18 @@
 // Base64 (RFC 4648, section 4), in which bytes travel in JSON.
 
+import { Writer } from "./json";
+
 const DIGITS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 export function encode(bytes: Uint8Array): string {
-  let out = "";
+  const out = new Writer(((bytes.length + 2) / 3) * 4);
   for (let i = 0; i < bytes.length; i += 3) {
     const have = min(bytes.length - i, 3);
     let bits: u32 = 0;
     for (let k = 0; k < 3; k++) bits = (bits << 8) | (k < have ? bytes[i + k] : 0);
-    for (let k = 0; k < 4; k++) out += k > have ? "=" : DIGITS.charAt((bits >> (18 - 6 * k)) & 63);
+    for (let k = 0; k < 4; k++) out.put(k > have ? 0x3d : DIGITS.charCodeAt((bits >> (18 - 6 * k)) & 63));
   }
-  return out;
+  return out.text;
 }
 
 /** With or without padding; null where it is no base64. */

@@ -117,46 +117,107 @@ export function texts(json: string, at: i32): string[] {
   return found;
 }
 
+/** Text that is written unit by unit into room that is taken once: with `+=` a long one would be copied for each. */
+export class Writer {
+  private units: ArrayBuffer;
+  private length: usize = 0;
+
+  constructor(private atMost: i32) {
+    this.units = new ArrayBuffer(atMost << 1);
+  }
+
+  // @ts-ignore: a decorator of AssemblyScript
+  @inline
+  put(unit: i32): void {
+    assert(this.length < <usize>this.atMost);
+    store<u16>(changetype<usize>(this.units) + (this.length++ << 1), unit);
+  }
+
+  get text(): string {
+    return String.UTF16.decodeUnsafe(changetype<usize>(this.units), this.length << 1);
+  }
+}
+
 /** Text as a JSON string, with its quotes. */
 export function quoted(text: string): string {
-  let out = '"';
-  let start = 0;
+  let length = text.length + 2;
   for (let at = 0; at < text.length; at++) {
     const c = text.charCodeAt(at);
-    if (c >= 0x20 && c != 0x22 && c != 0x5c) continue;
-    out += text.substring(start, at);
-    out += c < 0x20 ? "\\u00" + HEX.charAt(c >> 4) + HEX.charAt(c & 15) : "\\" + text.charAt(at);
-    start = at + 1;
+    if (c < 0x20) length += 5;
+    else if (c == 0x22 || c == 0x5c) length++;
   }
-  return out + text.substring(start) + '"';
+  if (length == text.length + 2) return '"' + text + '"';
+  const out = new Writer(length);
+  out.put(0x22);
+  for (let at = 0; at < text.length; at++) {
+    const c = text.charCodeAt(at);
+    if (c < 0x20) {
+      for (let i = 0; i < 4; i++) out.put("\\u00".charCodeAt(i));
+      out.put(HEX.charCodeAt(c >> 4));
+      out.put(HEX.charCodeAt(c & 15));
+    } else {
+      if (c == 0x22 || c == 0x5c) out.put(0x5c);
+      out.put(c);
+    }
+  }
+  out.put(0x22);
+  return out.text;
+}
+
+/** What stands between two indices of a string with its escapes decoded; null where one of them is none. */
+export function unescaped(json: string, start: i32, end: i32): string | null {
+  const out = new Writer(end - start);
+  const units = changetype<usize>(json);
+  for (let at = start; at < end; at++) {
+    let c: i32 = load<u16>(units + ((<usize>at) << 1));
+    if (c == 0x5c) {
+      if (++at >= end) return null;
+      c = load<u16>(units + ((<usize>at) << 1));
+      switch (c) {
+        case 0x22: // "
+        case 0x5c: // \
+        case 0x2f: // /
+          break;
+        case 0x62:
+          c = 0x08;
+          break;
+        case 0x66:
+          c = 0x0c;
+          break;
+        case 0x6e:
+          c = 0x0a;
+          break;
+        case 0x72:
+          c = 0x0d;
+          break;
+        case 0x74:
+          c = 0x09;
+          break;
+        case 0x75: // half a pair comes with its other half
+          c = at + 4 < end ? hex4(json, at + 1) : -1;
+          if (c < 0) return null;
+          at += 4;
+          break;
+        default:
+          return null;
+      }
+    }
+    out.put(c);
+  }
+  return out.text;
 }
 
 /** A string, with its escapes decoded; null for any other value. */
 export function textOf(json: string, at: i32): string | null {
   if (at < 0 || !is(json, at, '"')) return null;
   const end = stringEnd(json, at) - 1;
-  let out = "";
-  let start = ++at;
-  while (at < end) {
-    if (!is(json, at, "\\")) {
-      at++;
-      continue;
-    }
-    out += json.substring(start, at);
-    const c = json.charAt(at + 1);
-    at += 2;
-    if (c == "u") {
-      const unit = hex4(json, at); // also half a pair
-      assert(unit >= 0, MALFORMED);
-      out += String.fromCharCode(unit);
-      at += 4;
-    } else {
-      const plain = "bfnrt".indexOf(c);
-      out += plain < 0 ? c : "\b\f\n\r\t".charAt(plain);
-    }
-    start = at;
+  for (let i = at + 1; i < end; i++) {
+    if (json.charCodeAt(i) != 0x5c) continue;
+    const text = unescaped(json, at + 1, end);
+    assert(text !== null, MALFORMED);
+    return text;
   }
-  return out + json.substring(start, end);
+  return json.substring(at + 1, end);
 }
 
 /** Four hexadecimal digits; -1 where they are none. */

@@ -1,6 +1,6 @@
 // Reads an input straight into its type, in one pass. What is malformed ends the call with the reason.
 
-import { decimal, hex4 } from "./json";
+import { decimal, unescaped } from "./json";
 
 const MAX_DEPTH = 64;
 
@@ -91,44 +91,32 @@ export class Reader {
   /** Goes over a string to behind it; whether something in it is escaped. */
   private scan(): bool {
     if (!this.takes(0x22)) this.malformed("a text was expected");
+    const units = changetype<usize>(this.json);
     const length = this.json.length;
     let escaped = false;
-    for (; this.at < length; this.at++) {
-      const c = this.code(this.at);
+    let at = this.at; // not the field: this is the loop that reads a long statement
+    for (; at < length; at++) {
+      const c = load<u16>(units + ((<usize>at) << 1));
       if (c == 0x22) {
-        this.at++;
+        this.at = at + 1;
         return escaped;
       }
       if (c < 0x20) break;
       if (c == 0x5c) {
         escaped = true;
-        this.at++;
+        at++;
       }
     }
+    this.at = min(at, length);
     this.malformed("a text does not end");
     return false;
   }
 
   private decoded(start: i32, end: i32): string {
-    let out = "";
-    let copied = start;
-    for (let at = start; at < end; at++) {
-      if (this.code(at) != 0x5c) continue;
-      out += this.json.substring(copied, at++);
-      const c = this.code(at);
-      if (c == 0x75) {
-        const unit = at + 4 < end ? hex4(this.json, at + 1) : -1; // half a pair comes with its other half
-        if (unit < 0) this.malformed("an escape is none");
-        out += String.fromCharCode(unit);
-        at += 4;
-      } else {
-        const which = '"\\/bfnrt'.indexOf(String.fromCharCode(c));
-        if (which < 0) this.malformed("an escape is none");
-        out += '"\\/\b\f\n\r\t'.charAt(which);
-      }
-      copied = at + 1;
-    }
-    return out + this.json.substring(copied, end);
+    const text = unescaped(this.json, start, end);
+    if (text !== null) return text;
+    this.malformed("an escape is none");
+    return "";
   }
 
   /** Begins an object. */
