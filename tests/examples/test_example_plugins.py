@@ -50,8 +50,10 @@ def test_a_manifest_is_one_that_a_cluster_takes(folder) -> None:
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 async def test_a_plugin_carries_its_cases_and_holds_them(folder, examples) -> None:
     """As a sidecar asks them before it switches: in a child, with the manifest's limits, and reaching nobody."""
-    resolved = await examples.prepare(folder.name, {"dataSources": [], "egress": [], "kv": {}, "selfTest": "Required"})
-    assert resolved.entry.artifact.cases == len(json.loads((folder / "cases.json").read_text()))
+    cases = json.loads((folder / "cases.json").read_text())
+    nobody = {"dataSources": [], "egress": [], "kv": {}, "config": cases[0].get("config", {})}
+    resolved = await examples.prepare(folder.name, {**nobody, "selfTest": "Required"})
+    assert resolved.entry.artifact.cases == len(cases)
     assert resolved.wants_self_test
     tests = SelfTests(examples.compiler, examples.state)
     await tests.hold(resolved.entry, resolved.artifact.path, hooks=resolved.info.hooks, asks=resolved.asks)

@@ -6,8 +6,8 @@ plugin is loaded, with inputs of several sizes that are taken and given back as 
 away. No hook runs. A guest with a collector, an arena or size classes comes to rest after some rounds; one that never
 frees climbs with every round.
 
-Before that, whatever the mode, a small input and one of 64 KiB are taken and given back: a module whose ``alloc``
-traps, or answers what lies outside of its memory, would fail its calls, and is not loaded.
+Before that, whatever the mode, a small input and one of 64 KiB are taken: a module whose ``alloc`` traps, or answers
+what lies outside of its memory, would fail its calls, and is not loaded.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def first_instance(guest: Guest, *, timeout_ms: int, pooled: bool) -> Instance:
         return instance
     tries, used = INPUT_REGION not in guest.info.exports, guest.memory_map.static is not None
     if tries:
-        instance = _try_alloc(guest, instance, timeout_ms)
+        instance = _try_alloc(guest, instance, timeout_ms, pooled=pooled)
     if used and _try_bounds(guest, instance):
         guest.keep_off(static=True)
     if pooled:
@@ -62,11 +62,12 @@ def _fresh(guest: Guest, timeout_ms: int, *, instead_of: Instance | None = None)
         raise VerifyError(f"the module's first instance failed: {error}") from error
 
 
-def _try_alloc(guest: Guest, instance: Instance, timeout_ms: int) -> Instance:
+def _try_alloc(guest: Guest, instance: Instance, timeout_ms: int, *, pooled: bool) -> Instance:
     """Hand over an input of each usual size, the first of an instance as most are; a fresh instance.
 
-    What takes too long, or has no room (0), is left to the calls: a machine may be busy, and inputs may be small.
-    Raises VerifyError where an input cannot be handed over: a trap, or a place outside of memory.
+    It is taken back where calls do so (``pooled``). What takes too long, or has no room (0), is left to the calls: a
+    machine may be busy, and inputs may be small. Raises VerifyError where an input cannot be handed over: a trap, or a
+    place outside of memory.
     """
     for size in dict.fromkeys(min(each, guest.limits.input) for each in _TRIED):
         try:
@@ -76,12 +77,12 @@ def _try_alloc(guest: Guest, instance: Instance, timeout_ms: int) -> Instance:
                     f"alloc({size}) answered {pointer} when it was tried, and the module's memory ends at "
                     f"{instance.memory}: it has to answer where these bytes fit"
                 )
-            if pointer:
+            if pointer and pooled:
                 instance.give_back(pointer, size)
         except TrapError as error:
             raise VerifyError(
-                f"an input of {size} bytes was handed over and taken back when the module was tried, and {error}: "
-                "mend alloc and dealloc, or lower limits.input to what they can take"
+                f"an input of {size} bytes was handed over when the module was tried, and {error}: mend it, or lower "
+                "limits.input to what it can take"
             ) from None
         except CallError:
             pass

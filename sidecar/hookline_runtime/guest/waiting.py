@@ -28,6 +28,41 @@ def waited_too_long(limit_ms: int) -> DeadlineError:
     return DeadlineError(f"the host functions of one call took longer than limits.wait ({limit_ms} ms)")
 
 
+class _Work:
+    """One piece of work on the event loop for a thread, which may give it up.
+
+    DANGER: it reads and writes the guest's memory. A thread that gives up goes on and drops its instance, so from then
+    on nothing of the work may run: neither what the event loop had not begun, nor what it is about to cancel.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, int | bytes]) -> None:
+        self._work = work
+        self._lock = threading.Lock()
+        self._begun = self._given_up = False
+        self._over = threading.Event()
+
+    async def run(self) -> int | bytes:
+        """What it comes to."""
+        with self._lock:
+            if self._given_up:
+                raise asyncio.CancelledError
+            self._begun = True
+        try:
+            return await self._work
+        finally:
+            self._over.set()
+
+    def give_up(self) -> None:
+        """After it was cancelled: return once nothing of it runs any more."""
+        with self._lock:
+            self._given_up = True
+            begun = self._begun
+        if begun:
+            self._over.wait()
+        else:
+            self._work.close()
+
+
 class Waiter:
     """All waiting of one call. Its thread waits; ``end`` may be called on the event loop."""
 
@@ -46,17 +81,20 @@ class Waiter:
             work.close()
             return None
         begin = time.perf_counter_ns()
-        self._work = asyncio.run_coroutine_threadsafe(work, self._loop)
+        given = _Work(work)
+        self._work = asyncio.run_coroutine_threadsafe(given.run(), self._loop)
         if self.error is not None:  # ``end`` was called while there was nothing to cancel yet
             self._work.cancel()
         try:
             return self._work.result(self._left_s)
         except TimeoutError:
             self._work.cancel()
+            given.give_up()
             self.error = self.error or waited_too_long(self._limit_ms)
         except CallError as error:
             self.error = error
         except concurrent.futures.CancelledError:
+            given.give_up()
             self.error = self.error or DeadlineError("the call was ended while it waited")
         finally:
             took = time.perf_counter_ns() - begin

@@ -89,7 +89,7 @@ async def test_an_alloc_that_traps_for_an_answer_is_an_error_of_the_function(wor
     alloc = """
     (func $alloc (export "alloc") (param $n i32) (result i32)
       (if (i32.eq (local.get $n) (i32.const 7)) (then unreachable))
-      (i32.const 70000))"""
+      (i32.const 65536))"""
     runtime = await workshop.guest(
         wat.module(imports=FETCH, alloc=alloc, hooks={"custom_hook": f"(call $number {ASK})"}), **SETTINGS
     )

@@ -147,7 +147,5 @@ async def test_a_module_whose_alloc_traps_is_not_switched_to(good) -> None:
     good.folder.plugin("p", bytes(wasmtime.wat2wasm(text)))
     found = good.wait_plugin("p", failure=lambda failure: failure is not None)
     assert found["failure"]["cause"] == "verify"
-    assert (
-        "an input of 64 bytes was handed over and taken back when the module was tried" in found["failure"]["message"]
-    )
+    assert "an input of 64 bytes was handed over when the module was tried" in found["failure"]["message"]
     assert await asked(good) == "one"
