@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from aiohttp import web
 
+from hookline_artifacts.module.annotate import with_sections
 from waiting import PATIENCE_S, until_true
 
 QUERY = {"query": "select 1"}
@@ -127,13 +128,16 @@ async def test_calls_meanwhile_hear_that_it_is_being_fetched_and_then_why_it_can
         sidecar.folder.plugin("other", guests.saying("fine"), hooks=["custom_hook"], priority=1)
         await asyncio.to_thread(sidecar.start, wait=False)
         said = await asyncio.to_thread(not_ready, sidecar, eventually)
-        assert said == "plugin 'guard' fails closed: the plugin is being fetched"
+        assert "plugin 'guard' fails closed: the plugin is being fetched" in said
+        assert "failurePolicy" not in said  # nothing has failed
+        await asyncio.to_thread(sidecar.wait_plugin, "other", state="Running")
         await asyncio.wait_for(asked.wait(), PATIENCE_S)
         found = await asyncio.to_thread(sidecar.plugin, "guard")
         assert (found["state"], found["loading"], found["failure"]) == ("Closed", "fetching", None)
         decision = await sidecar.ask("pre_query", QUERY)
         assert (decision["value"], decision["failure"]) == ("plugin 'guard' is being fetched; ask again", "fetch")
-        assert "refusing in place of guard (fetching)" in sidecar.log
+        logged = "runs: other; refusing in place of guard (fetching)"
+        await asyncio.to_thread(eventually, lambda: logged in sidecar.log, "who runs and who does not")
         answer.set()
         await asyncio.to_thread(sidecar.wait_plugin, "guard", failure=bool)
 
@@ -156,6 +160,17 @@ async def test_the_log_says_what_is_compiled_and_runs_only_of_what_runs(sidecar,
     log = sidecar.log
     assert log.index("plugin 'other': compiling its module of ") < log.index("plugin 'other': compiled in ")
     assert "plugin 'guard': compil" not in log
+
+
+async def test_a_description_that_cannot_be_read_is_a_warning_in_the_log_and_a_note(sidecar, guests):
+    """And the plugin runs."""
+    sidecar.folder.plugin("guard", with_sections(guests.saying("fine"), {"hookline.plugin": b"{nothing"}))
+    sidecar.start()
+    (note,) = sidecar.plugin("guard")["description"]["notes"]
+    assert note.startswith("the section hookline.plugin is ignored: it cannot be read (")
+    (line,) = [each for each in sidecar.log.splitlines() if "hookline.plugin is ignored" in each]
+    assert "plugin 'guard'" in line
+    assert "WARNING" in line.upper()
 
 
 async def test_a_placeholder_refuses_only_what_its_plugin_would_be_asked(sidecar, guests, eventually):
