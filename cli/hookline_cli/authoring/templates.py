@@ -81,7 +81,7 @@ def _fill(made_of: Template, whole: Path, plugin: str) -> None:
     for source, relative in _files(made_of.folder):
         place = whole / _renamed(str(relative), plugin)
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(_renamed(source.read_text(encoding="utf-8"), plugin), encoding="utf-8")
+        place.write_bytes(_renamed(source.read_bytes().decode("latin-1"), plugin).encode("latin-1"))  # any bytes
         place.chmod(0o755 if os.access(source, os.X_OK) else 0o644)
     sdk = _files(made_of.sdk) if made_of.sdk.is_dir() else ()
     for source, relative in sdk:
