@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from developing import Desk
+
 from waiting import until
 
 ROOT = Path(__file__).parents[3]
