@@ -167,7 +167,7 @@ def test_an_sdk_declares_every_host_function_as_the_contract_does(language, buil
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_function_that_is_not_called_is_not_imported(language, built, engine) -> None:
-    """So a plugin needs the permissions of what it calls. What fails goes to the log; in C, only where the plugin asks."""
+    """So a plugin needs the permissions of what it calls. What fails goes to the log, in C where the plugin asks."""
     found = set(imports(module_of(built, f"idle-{language}", engine)))
     assert found == ({("hookline", "log")} if language != "c" else set())
 
