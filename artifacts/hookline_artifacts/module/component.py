@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from hookline_api import cases
 from hookline_artifacts.errors import VerifyError
 from hookline_artifacts.module.component_types import Types, read_extern_name
 from hookline_artifacts.module.describe import MAX_DOCUMENT
@@ -20,8 +21,8 @@ from hookline_artifacts.module.reader import Buffer, MalformedError, Reader
 from hookline_artifacts.module.sections import Sections
 
 HEADER: Final = b"\0asm\x0d\0\x01\0"
-KEPT: Final = frozenset({"hookline.plugin"})
-"""Custom sections whose content is kept."""
+KEPT: Final = {"hookline.plugin": MAX_DOCUMENT, cases.SECTION: cases.MAX_DOCUMENT}
+"""Custom sections whose content is kept, and how many bytes of each."""
 _CORE_MODULE_HEADER: Final = b"\0asm\x01\0\0\0"
 
 _MAX_DEPTH: Final = 16
@@ -57,6 +58,8 @@ class ComponentBorder:
     """Of all its memories, at the beginning."""
     custom: dict[str, bytes] = field(default_factory=dict)
     """Those of ``KEPT``, the first of each name."""
+    case_sections: int = 0
+    """How many sections of cases there are."""
     memories: int = 0
     modules: int = 0
 
@@ -120,9 +123,10 @@ class ComponentReader:
 
     def _read_custom(self, reader: Reader) -> None:
         name = reader.name()
+        self.border.case_sections += name == cases.SECTION
         if name in KEPT and name not in self.border.custom:
             # What is longer is ignored, with a note.
-            self.border.custom[name] = reader.take(min(reader.end - reader.at, MAX_DOCUMENT + 1))
+            self.border.custom[name] = reader.take(min(reader.end - reader.at, KEPT[name] + 1))
 
     def _read_module(self, data: memoryview, reader: Reader) -> None:
         border = self.border

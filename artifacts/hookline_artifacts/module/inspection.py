@@ -23,6 +23,7 @@ from hookline_api.abi import (
     WASI_FUNCTIONS,
     WASI_MODULE,
 )
+from hookline_api.cases import SECTION
 from hookline_api.hooks import Hook
 from hookline_api.text import did_you_mean, listed, readable
 from hookline_artifacts.errors import VerifyError
@@ -149,6 +150,8 @@ def _inspect_component(wasm: Buffer) -> ModuleInfo:
         exports={name: (sort, None) for name, (sort, _) in found.exports.items()},
         memory_pages=found.memory_pages,
         description=description,
+        cases=found.custom.get(SECTION),
+        case_sections=found.case_sections,
         is_component=True,
     )
 

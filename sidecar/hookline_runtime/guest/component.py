@@ -38,8 +38,9 @@ from hookline_runtime.guest.border import TABLE_ELEMENTS, UNANSWERED, Waiting, l
 from hookline_runtime.guest.component_border import border
 from hookline_runtime.guest.component_caller import EndedError
 from hookline_runtime.guest.component_host import host_functions
-from hookline_runtime.guest.component_wasi import STREAM, STREAMS, WASI
+from hookline_runtime.guest.component_wasi import STREAM, STREAM_WRITE, STREAMS, WASI
 from hookline_runtime.guest.engine import deadline_ticks, engine, first_line
+from hookline_runtime.guest.said import Said
 from hookline_runtime.guest.waiting import waited_ns
 
 if TYPE_CHECKING:
@@ -52,12 +53,7 @@ if TYPE_CHECKING:
 _INSTANCES: Final = 200
 """Core instances of one component; a Python component has 30."""
 _TABLES: Final = 10
-_MAX_SAID: Final = 2000
-"""Bytes of what a guest writes to its streams that are kept for a line, and for the message of a trap."""
-_NOTE: Final = b"note: "
-"""How Rust's runtime, which others are made with, begins a line that says nothing of what happened."""
 _LOG: Final = ("hookline", "log")
-_INFO: Final = 2
 _CONTINUE: Final = 0  # WASMTIME_UPDATE_DEADLINE_CONTINUE, wasmtime/store.h
 _OUT_OF_FUEL: Final = "all fuel consumed"
 _INTERRUPTED: Final = "wasm trap: interrupt"
@@ -114,7 +110,8 @@ class Guest:
         self.limits = limits
         self._component = component
         self._engine = engine(fuel=limits.fuel is not None, components=True)
-        self._host = host
+        self.write: Callable[[Said, int, bytes], object] = host[STREAM_WRITE]  # type: ignore[assignment]  # not a guest's
+        """Into the plugin's log."""
         imports, exports = border(component, self._engine)
         used = judge_border(imports, exports)
         self.info = ModuleInfo(
@@ -179,11 +176,6 @@ class Guest:
         """The name, kept."""
         return self._hooks[hook]
 
-    def log_line(self, line: bytes) -> None:
-        """One line that the guest wrote to its streams, into the plugin's log."""
-        given: Any = self._host[_LOG]
-        given(_Line(line), _INFO, 0, len(line))
-
     def _link(self, imports: dict[str, dict[str, str] | None], own: dict[str, Any]) -> None:
         try:
             with self._linker.root() as root:
@@ -230,7 +222,7 @@ def _callback(name: str, function: Callable[..., Any], write: Callable[[Any, Any
         try:
             assert instance is not None  # noqa: S101 - it runs
             instance.context = context
-            given = [values.read(args[place]) for place in range(count)]
+            given = [values.read(args[place], context) for place in range(count)]
             values.give_back(context, args, count)
             answer = function(instance, given)
             if write is not None:
@@ -245,26 +237,6 @@ def _callback(name: str, function: Callable[..., Any], write: Callable[[Any, Any
         return 0
 
     return ffi.wasmtime_component_func_callback_t(call)
-
-
-class _Line:
-    """A line, as the host function for log lines reads it."""
-
-    may_wait = False
-
-    def __init__(self, line: bytes) -> None:
-        self._line = line
-
-    def read(self, pointer: int, length: int) -> bytes | None:
-        return self._line[pointer : pointer + length]
-
-    def write(self, pointer: int, data: bytes) -> bool:
-        del pointer, data
-        return False
-
-    def give(self, data: bytes) -> int:
-        del data
-        return 0
 
 
 class Instance:
@@ -282,8 +254,8 @@ class Instance:
         """Whether the guest is in its hook, and not being made."""
         self.streams = 0
         self.host_ns = 0
-        self._said = bytearray()
-        self._last_line = b""
+        self.said = Said()
+        """What the guest says in its call."""
         self.calls = 0
         self.fuel = 0
         self.memory = guest.limits.memory
@@ -348,16 +320,13 @@ class Instance:
         finally:
             ffi.wasmtime_component_val_delete(ctypes.byref(answer))
 
-    def say(self, data: bytes) -> None:
-        """The guest writes to one of its streams."""
-        self._said += data[:_MAX_SAID]
-        *lines, rest = self._said.split(b"\n")
-        for line in lines:
-            if line.strip():
-                self._guest.log_line(bytes(line[:_MAX_SAID]))
-                if not line.startswith(_NOTE):
-                    self._last_line = bytes(line[:_MAX_SAID])
-        self._said = bytearray(rest[-_MAX_SAID:])
+    def say(self, descriptor: int, data: bytes) -> None:
+        """The guest writes to standard output (1) or standard error (2)."""
+        self._guest.write(self.said, descriptor, data)
+
+    def tell(self, error: CallError) -> None:
+        """Put what the guest has said in the last call into the failure of that."""
+        self.said.tell(error)
 
     def left_ns(self) -> int:
         """What is left of the time of its call; 0 where that has to end."""
@@ -381,6 +350,8 @@ class Instance:
 
     def _start(self, timeout_ms: int) -> None:
         self.expired, self.ended, self.host_ns = False, None, 0
+        self.said.finish()
+        self.said = Said()
         self._timeout_ns = timeout_ms * 1_000_000
         self._cpu_ns, self._wall_ns = time.thread_time_ns(), time.perf_counter_ns()
 
@@ -402,11 +373,9 @@ class Instance:
             return DeadlineError(f"{where} took longer than {limit}")
         if _OUT_OF_FUEL in message:
             return DeadlineError(f"{where} used up limits.fuel ({limits.fuel})")
-        said = bytes(self._said).strip() or self._last_line
-        behind = f"; it wrote: {said.decode(errors='replace')[-300:]!r}" if said else ""
         if "wasm trap:" in message:
-            return TrapError(f"{where} trapped: {trap_reason(message)}{behind}")
-        return TrapError(f"{where} failed: {first_line(message)}{behind}")
+            return TrapError(f"{where} trapped: {trap_reason(message)}")
+        return TrapError(f"{where} failed: {first_line(message)}")
 
 
 def _check_text(data: bytes) -> None:

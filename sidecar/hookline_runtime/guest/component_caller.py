@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from hookline_runtime.errors import TrapError
+    from hookline_runtime.guest.said import Said
 
 
 class Caller(Protocol):
@@ -20,8 +21,11 @@ class Caller(Protocol):
     context: Any
     """The store's."""
 
-    def say(self, data: bytes) -> None:
-        """The guest writes to one of its streams."""
+    said: Said
+    """What the guest says in its call."""
+
+    def say(self, descriptor: int, data: bytes) -> None:
+        """The guest writes to standard output (1) or standard error (2)."""
 
 
 class EndedError(Exception):

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from hookline_runtime.guest.border import Host
     from hookline_runtime.guest.component_caller import Caller
+    from hookline_runtime.guest.said import Said
 
 _ABSENT: Final = -1
 _MAX_FAILURE: Final = 2000
@@ -50,12 +51,17 @@ _WRITERS: Final[dict[str, Callable[[Any, Any], None]]] = {
 class _Texts:
     """What ``border.GuestMemory`` says, for one host call."""
 
-    __slots__ = ("given", "may_wait", "texts")
+    __slots__ = ("_said", "given", "may_wait", "texts")
 
-    def __init__(self, *, may_wait: bool) -> None:
+    def __init__(self, said: Said, *, may_wait: bool) -> None:
+        self._said = said
         self.texts: list[bytes] = []
         self.given: bytes | None = None
         self.may_wait = may_wait
+
+    def said(self) -> Said:
+        """What the guest says in its call."""
+        return self._said
 
     def read(self, pointer: int, length: int) -> bytes | None:
         return self.texts[pointer][: length & U32]
@@ -99,7 +105,7 @@ def _bridge(name: str, function: ComponentFunction, call: Callable[..., int], *,
     codes = _CODES | {E_DENIED: f"denied: the permission {permission} is not granted"}
 
     def run(instance: Caller, values: list[Any]) -> Any:
-        memory = _Texts(may_wait=instance.in_hook)
+        memory = _Texts(instance.said, may_wait=instance.in_hook)
         if name == "log":
             level = values[0].decode(errors="replace")
             values[0] = LEVELS.index(level) if level in LEVELS else _OTHER_LEVEL

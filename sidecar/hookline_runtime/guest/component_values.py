@@ -26,11 +26,13 @@ _MAX_TEXT: Final = 16 * 2**20 + 1
 ) = range(22)  # fmt: skip
 
 
-def read(value: Any) -> Any:
-    """What a guest gave: a number, a text as bytes, bytes of a ``list<u8>``, or None."""
+def read(value: Any, context: Any = None) -> Any:
+    """What a guest gave: a number, a text as bytes, bytes of a ``list<u8>``, the number of a resource, or None."""
     kind, of = value.kind, value.of
     if kind == STRING:
         return ctypes.string_at(of.string.data, min(of.string.size, _MAX_TEXT)) if of.string.size else b""
+    if kind == _RESOURCE:
+        return _number_of(context, of.resource)
     if kind == _OPTION:
         return read(of.option.contents) if of.option else None
     if kind == _LIST:
@@ -40,6 +42,18 @@ def read(value: Any) -> Any:
     if kind in _NUMBERS:
         return getattr(of, _NUMBERS[kind])
     return None
+
+
+def _number_of(context: Any, resource: Any) -> int | None:
+    """The number that we gave a resource when it was made; None where it is none of ours."""
+    found = ctypes.POINTER(ffi.wasmtime_component_resource_host_t)()
+    failure = ffi.wasmtime_component_resource_any_to_host(context, resource, ctypes.byref(found))
+    if failure:
+        ffi.wasmtime_error_delete(failure)
+        return None
+    rep: int = ffi.wasmtime_component_resource_host_rep(found)
+    ffi.wasmtime_component_resource_host_delete(found)
+    return rep
 
 
 def give_back(context: Any, given: Any, count: int) -> None:

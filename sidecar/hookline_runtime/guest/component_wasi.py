@@ -11,10 +11,12 @@ from __future__ import annotations
 import ctypes
 import os
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from wasmtime import _bindings as ffi
 
+from hookline_api.abi import WASI_MODULE
 from hookline_runtime.errors import TrapError
 from hookline_runtime.guest.component_caller import EndedError
 from hookline_runtime.guest.component_values import (
@@ -36,6 +38,9 @@ if TYPE_CHECKING:
 STREAM: Final = 1
 """The number of the resource type of output streams."""
 STREAMS: Final = "wasi:io/streams"
+STREAM_WRITE: Final = (WASI_MODULE, "write")
+"""Among what a host gives: into the plugin's log, from standard output (1) or standard error (2)."""
+_STANDARD_ERROR: Final = 2
 _MAX_RANDOM: Final = 4096
 _MAX_STREAMS: Final = 1000
 """Handles of streams that an instance may have."""
@@ -51,11 +56,11 @@ def _none(*_: object) -> None:
     return None
 
 
-def _stream(instance: Caller, _: list[Any]) -> Any:
+def _stream(descriptor: int, instance: Caller, _: list[Any]) -> Any:
     instance.streams += 1
     if instance.streams > _MAX_STREAMS:
         raise EndedError(TrapError(f"it has more than {_MAX_STREAMS} handles of streams"))
-    made = ffi.wasmtime_component_resource_host_new(True, 1, STREAM)  # noqa: FBT003 - the library's
+    made = ffi.wasmtime_component_resource_host_new(True, descriptor, STREAM)  # noqa: FBT003 - the library's
     found = ctypes.POINTER(ffi.wasmtime_component_resource_any_t)()
     failure = ffi.wasmtime_component_resource_host_to_any(instance.context, made, ctypes.byref(found))
     ffi.wasmtime_component_resource_host_delete(made)
@@ -72,7 +77,7 @@ def _exit(_: Caller, values: list[Any]) -> None:
 
 
 def _write(instance: Caller, values: list[Any]) -> None:
-    instance.say(values[1])
+    instance.say(values[0] or _STANDARD_ERROR, values[1])
 
 
 def _random(_: Caller, values: list[Any]) -> bytes:
@@ -106,8 +111,8 @@ WASI: Final[dict[str, dict[str, tuple[Callable[..., Any], Callable[[Any, Any], N
         "initial-cwd": (_none, option_of(write_text)),
     },
     "wasi:cli/exit": {"exit": (_exit, None), "exit-with-code": (_exit, None)},
-    "wasi:cli/stdout": {"get-stdout": (_stream, write_resource)},
-    "wasi:cli/stderr": {"get-stderr": (_stream, write_resource)},
+    "wasi:cli/stdout": {"get-stdout": (partial(_stream, 1), write_resource)},
+    "wasi:cli/stderr": {"get-stderr": (partial(_stream, 2), write_resource)},
     "wasi:cli/terminal-stdin": {"get-terminal-stdin": (_none, option_of(write_resource))},
     "wasi:cli/terminal-stdout": {"get-terminal-stdout": (_none, option_of(write_resource))},
     "wasi:cli/terminal-stderr": {"get-terminal-stderr": (_none, option_of(write_resource))},

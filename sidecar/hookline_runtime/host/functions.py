@@ -103,6 +103,7 @@ class PluginHost:
         """
         made: dict[tuple[str, str], HostCallable] = {key: self._guarded(*key, plain=plain) for key in HOST_FUNCTIONS}
         made[WASI_MODULE, "fd_write"] = self.log.fd_write(self._count_refused)
+        made[WASI_MODULE, "write"] = self.log.write  # of components, whose streams are ours
         return made
 
     def told_unavailable(self) -> dict[str, str]:
