@@ -138,5 +138,5 @@ async def test_kubectl_get_shows_the_reason_and_the_sentence_if_it_is_asked_for_
     assert head.split() == ["NAME", "HOOKS", "DIGEST", "LOADED", "READY", "REASON", "CHECKED", "AGE"]
     assert row.split()[3:6] == ["1/1", "True", "Ready"]
     head, row = tenant.plane.kubectl("get", "wp", f"--namespace={tenant.name}", "--output=wide").splitlines()
-    assert head.split()[-2:] == ["MESSAGE", "AGE"]
+    assert head.split()[-3:] == ["MESSAGE", "FAILED-DIGEST", "AGE"]
     assert "1 of 1 pods run it" in row
