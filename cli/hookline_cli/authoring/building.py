@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hookline_api.cases import SECTION as CASES_SECTION
 from hookline_api.text import readable
-from hookline_artifacts.errors import FetchError, VerifyError
+from hookline_artifacts.errors import ConfigError, FetchError, VerifyError
 from hookline_artifacts.module.annotate import custom_sections, with_sections
 from hookline_artifacts.module.describe import PluginDescription
 from hookline_artifacts.module.inspection import inspect_module
@@ -85,6 +86,13 @@ def build(project: Project, tick: Callable[[float], None] = lambda _: None) -> B
     return Built(
         path=project.built, size=len(made), seconds=time.monotonic() - begun, hooks=hooks, cases=count, notes=notes
     )
+
+
+def own_tests(project: Project, tick: Callable[[float], None]) -> str:
+    """Run the project's own tests; what they said. Raises ToolFailedError where one fails; FetchError, ConfigError."""
+    if not project.test:
+        raise ConfigError("hookline.toml has no 'test': write there how the language's own tests are run")
+    return "\n".join(run(project, command, tick, env={}) for command in project.test)
 
 
 def _beside(project: Project) -> tuple[dict[str, Any] | None, bytes | None]:
@@ -211,7 +219,7 @@ def resolved(command: Command) -> tuple[list[str], dict[str, str]]:
             more = {"PATH": toolchains.with_path(program)}
             first = str(program if first == "node" else toolchains.npm_beside(program) if first == "npm" else first)
         if "${python}" in command or first == "zig":
-            python = str(toolchains.python_with_zig())
+            python = str(toolchains.python_with_zig() if first == "zig" or "ziglang" in command else sys.executable)
             rest = [python if each == "${python}" else each for each in rest]
             if first == "${python}":
                 first = python

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from hookline_api.manifest_schema import schema
 from hookline_artifacts.errors import ConfigError, FetchError
 from hookline_cli.authoring.project import NAME, named_by
 from hookline_cli.authoring.texts import did_you_mean
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SDK: Final = "hookline-sdk"
+SCHEMA: Final = "wasmplugin.schema.json"
+"""In there: what editors check the manifest by; its first line names it."""
 _WORDS: Final = ("my-plugin", "my_plugin")
 _SPELLINGS: Final = {"js": "javascript", "py": "python", "ts": "assemblyscript", "as": "assemblyscript", "golang": "go"}
 _NEVER: Final = frozenset({"node_modules", "target", "__pycache__", "zig-cache", ".zig-cache", "zig-out"})
@@ -88,6 +92,8 @@ def _fill(made_of: Template, whole: Path, plugin: str) -> None:
         place = whole / SDK / relative
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, place)
+    (whole / SDK).mkdir(exist_ok=True)
+    (whole / SDK / SCHEMA).write_text(f"{json.dumps(schema('wasmplugin'), indent=1)}\n")
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, Path]]:

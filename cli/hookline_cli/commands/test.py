@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hookline_cli.frame import FILE, REFUSED, Answer, UsageError, Waiting, command
+from hookline_cli.frame import FILE, REFUSED, Answer, RefusedError, UsageError, Waiting, command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +19,7 @@ hookline test
 hookline test ./guard -v --filter DROP
 hookline test guard.wasm
 hookline test guard.wasm --cases cases.json --junit report.xml
+hookline test ./guard --native
 hookline test ./guard --watch
 """
 
@@ -31,6 +32,7 @@ hookline test ./guard --watch
     the module itself. Each is one fresh plugin with settings, keys and permissions of its own, as a sidecar tries it
     with spec.selfTest. A project's wasmplugin.yaml, or --manifest, says the limits where a case does not.
 
+    With --native, the project's own tests run first, as hookline.toml says: those of its language, without WebAssembly.
     With --watch, a project is built and tested again whenever one of its files changes.""",
     examples=_EXAMPLES,
     options=[
@@ -40,6 +42,7 @@ hookline test ./guard --watch
         click.Option(["--filter", "pattern"], metavar="TEXT", help="Only cases with this in their name."),
         click.Option(["-v", "--verbose"], is_flag=True, help="Show what each case asks, and what each call took."),
         click.Option(["--junit"], type=FILE, metavar="FILE", help="Write a report in JUnit's form, too."),
+        click.Option(["--native"], is_flag=True, help="Run the project's own tests first."),
         click.Option(["--watch"], is_flag=True, help="Test again whenever a file changes."),
     ],
 )
@@ -51,9 +54,12 @@ async def TEST(  # noqa: N802 - what the decorator makes of it is a constant
     pattern: str | None,
     verbose: bool,
     junit: Path | None,
+    native: bool,
     watch: bool,
 ) -> Answer:
     """Test a plugin."""
+    if native:
+        _natively(target)
     if not watch:
         return await _once(target, cases, manifest, pattern, verbose=verbose, junit=junit)
     from hookline_artifacts.errors import LoadError  # noqa: PLC0415
@@ -83,6 +89,20 @@ async def TEST(  # noqa: N802 - what the decorator makes of it is a constant
     async for _ in sources.changes():
         await again()
     return Answer(lines=[])
+
+
+def _natively(target: Path) -> None:
+    """The tests of the language. Raises RefusedError with what they said where one fails."""
+    from hookline_cli.authoring import building  # noqa: PLC0415
+    from hookline_cli.authoring.project import read_project  # noqa: PLC0415
+
+    waiting = Waiting("the project's own tests")
+    try:
+        building.own_tests(read_project(target), waiting.at)
+    except building.ToolFailedError as error:
+        raise RefusedError(f"{error.output}\nthe project's own tests fail: {' '.join(error.command)!r:.120}") from None
+    finally:
+        waiting.end()
 
 
 async def _once(

@@ -1,12 +1,14 @@
-// my-plugin: refuses statements that drop or truncate a table.
+// my-plugin: only some roles may read some tables.
 
 import { block, config, hooks } from "./hookline-sdk/hookline.js";
 
-const FORBIDDEN = /\b(drop|truncate)\b/i;
+const among = (names, name) => names.some((each) => each.toLowerCase() === name.toLowerCase());
 
-function preQuery({ query }) {
-  const found = FORBIDDEN.exec(query);
-  return found ? block(`${found[1].toLowerCase()} is not allowed${config("because", "")}`) : undefined;
+function guard({ tables = [], hook_context: context = {} }) {
+  const { tables: limited, roles: allowed = [] } = config();
+  const roles = (context.attributes?.["identity.roles"] ?? "").split(",").map((role) => role.trim());
+  const table = tables.find((each) => among(limited, each));
+  return table && !roles.some((role) => allowed.includes(role)) ? block(`${table} is not for you`) : undefined;
 }
 
-export const call = hooks({ pre_query: preQuery });
+export const call = hooks({ pre_query: guard });

@@ -1,19 +1,18 @@
-"""my-plugin: refuses statements that drop or truncate a table."""
+"""my-plugin: only some roles may read some tables."""
 
 from __future__ import annotations
 
-import re
-
 import hookline
-
-FORBIDDEN = re.compile(r"\b(drop|truncate)\b", re.IGNORECASE)
 
 
 def pre_query(query: hookline.Query) -> hookline.Answer:
-    found = FORBIDDEN.search(query["query"])
-    if found is None:
-        return None
-    return hookline.block(f"{found[1].lower()} is not allowed{hookline.config('because', '')}")
+    config = hookline.config()
+    limited = {table.lower() for table in config["tables"]}
+    roles = query["hook_context"].get("attributes", {}).get("identity.roles", "").replace(" ", "").split(",")
+    for table in query["tables"]:
+        if table.lower() in limited and not set(roles) & set(config.get("roles", ())):
+            return hookline.block(f"{table} is not for you")
+    return None
 
 
 WitWorld = hookline.plugin(pre_query=pre_query)

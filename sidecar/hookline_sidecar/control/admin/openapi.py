@@ -26,8 +26,8 @@ ADMIN = {
     "fail",
     "/metrics": "Prometheus metrics over all workers",
     "/v1/plugins": "The source of bundles, its problems, and every plugin: state, revision, health of its hooks, "
-    "statistics, last failure with the guest's last line and a backtrace, and the steps by which it got to the workers with "
-    "their times",
+    "statistics, last failure with the guest's last line and a backtrace, and the steps by which it got to the workers "
+    "with their times",
     "/v1/bundle": "The running bundle, without the values of Secrets",
     "/openapi.json": "This document",
 }

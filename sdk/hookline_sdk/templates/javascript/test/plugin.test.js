@@ -4,21 +4,20 @@ import { beforeEach, test } from "node:test";
 import { reset } from "../hookline-sdk/native.js";
 import { call } from "../plugin.js";
 
-const ask = (query) => JSON.parse(call("pre_query", JSON.stringify({ query })) || "null");
+function ask(table, roles = "") {
+  const input = { query: "select 1", tables: [table], hook_context: { attributes: { "identity.roles": roles } } };
+  return JSON.parse(call("pre_query", JSON.stringify(input)) || "null");
+}
 
-beforeEach(() => reset());
+beforeEach(() => reset({ config: { tables: ["salaries"], roles: ["hr"] } }));
 
-test("a drop is refused", () => {
-  assert.deepEqual(ask("DROP TABLE t"), { action: "block", value: "drop is not allowed" });
+test("a limited table is for its roles", () => {
+  assert.deepEqual(ask("salaries", "app"), { action: "block", value: "salaries is not for you" });
+  assert.equal(ask("Salaries", "app, hr"), null);
 });
 
-test("the settings say why", () => {
-  reset({ config: { because: ": ask the owner" } });
-  assert.equal(ask("truncate t").value, "truncate is not allowed: ask the owner");
-});
-
-test("anything else goes on", () => {
-  assert.equal(ask("select 1"), null);
+test("other tables are for all", () => {
+  assert.equal(ask("orders"), null);
 });
 
 test("a hook that it does not have fails", () => {

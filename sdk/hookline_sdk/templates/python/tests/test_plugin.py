@@ -14,26 +14,25 @@ from hookline import native  # noqa: E402 - it is found by the line above
 from my_plugin import WitWorld  # noqa: E402
 
 
-def ask(query: str) -> object:
+def ask(table: str, roles: str = "") -> object:
     """What the plugin answers; None to go on."""
-    return json.loads(WitWorld().call("pre_query", json.dumps({"query": query})) or "null")
+    context = {"attributes": {"identity.roles": roles}}
+    asked = {"query": "select 1", "tables": [table], "hook_context": context}
+    return json.loads(WitWorld().call("pre_query", json.dumps(asked)) or "null")
 
 
 class Plugin(unittest.TestCase):
     """What it refuses, and what it lets pass."""
 
     def setUp(self) -> None:
-        native.reset()
+        native.reset(config={"tables": ["salaries"], "roles": ["hr"]})
 
-    def test_a_drop_is_refused(self) -> None:
-        self.assertEqual(ask("DROP TABLE t"), {"action": "block", "value": "drop is not allowed"})
+    def test_a_limited_table_is_for_its_roles(self) -> None:
+        self.assertEqual(ask("salaries", "app"), {"action": "block", "value": "salaries is not for you"})
+        self.assertIsNone(ask("Salaries", "app, hr"))
 
-    def test_the_settings_say_why(self) -> None:
-        native.reset(config={"because": ": ask the owner"})
-        self.assertEqual(ask("truncate t"), {"action": "block", "value": "truncate is not allowed: ask the owner"})
-
-    def test_anything_else_goes_on(self) -> None:
-        self.assertIsNone(ask("select 1"))
+    def test_other_tables_are_for_all(self) -> None:
+        self.assertIsNone(ask("orders"))
 
     def test_a_hook_that_it_does_not_have_fails(self) -> None:
         with self.assertRaisesRegex(native.Failure, "no function for the hook route"):
