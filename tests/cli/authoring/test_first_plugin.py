@@ -11,9 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from developing import Desk
 
-from waiting import until
+from desks import Desk
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "first-plugin.md").read_text()
@@ -104,13 +103,11 @@ def test_the_commands_make_a_plugin_that_answers_behind_a_sidecar(language, term
     folder = terminal.place[0]
     desk = Desk(folder)
     try:
-        desk.until("started")
+        desk.until("watching")
         (expected,) = re.findall(r"^(\{.*?),…$", section("Run it"), re.MULTILINE)
-        until(lambda: desk.asks(QUESTION).get("plugin") == "my-guard", "the plugin")
         answer = desk.asks(QUESTION)
         assert {**answer, **json.loads(f"{expected}}}")} == answer
         change_source, change_cases = commands("Change it")
-        desk.until("watching")
         terminal(change_source.replace("SOURCE", SOURCES[language][1]))
         desk.until("runs")
         assert desk.until("cases")["failed"] >= 1
@@ -134,7 +131,7 @@ def test_the_commands_for_a_cluster_are_known():
     assert explained == "kubectl hookline why my-guard"
 
 
-@pytest.mark.parametrize("language", [*{template for template, _ in SOURCES.values()}])
+@pytest.mark.parametrize("language", [template for template, _ in SOURCES.values()])
 def test_a_new_projects_manifest_is_one_that_a_cluster_takes(language, terminal):
     """As the page has it judged."""
     terminal(f"hookline new --lang {language} my-guard")
