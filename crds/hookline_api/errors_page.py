@@ -177,7 +177,8 @@ REASONS: Final[dict[str, Entry]] = {
     ),
     "SelfTestFailed": Entry(
         "The module may not run because of its own cases.",
-        "`spec.selfTest` is `Required`, and it carries none that can be read; or they ask a hook that it does not export.",
+        "`spec.selfTest` is `Required`, and it carries none that can be read; or they ask a hook that it does not "
+        "export.",
         "Build it with its `cases.json`, mend the case, or change `spec.selfTest`.",
         "spec.selfTest: Required asks for a module that carries its own cases, and this one has no section "
         "hookline.cases: …",
