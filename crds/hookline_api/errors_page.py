@@ -47,7 +47,8 @@ LOADING: Final[dict[str, Entry]] = {
     ),
     "verify": Entry(
         "The module is here, and is not what was asked for. It never runs.",
-        "Its digest, its signature, its imports or its exports are wrong, it does not compile, or a policy forbids it.",
+        "Its digest, its signature, its imports or its exports are wrong, it does not compile, it does not answer its "
+        "own cases as they say, or a policy forbids it.",
         "Push another module, sign it, or change the resource. `status.failedDigest` says which artifact it is about.",
         "the module exports no hook; it exports alloc, memory, prequery (did you mean pre_query?); the hooks are …",
     ),
@@ -173,6 +174,14 @@ REASONS: Final[dict[str, Entry]] = {
         "It has no signature, one by somebody else, or one of another artifact.",
         "Sign it (`hookline sign`), or change who is asked for. `status.failedDigest` has the artifact's digest.",
         "PluginTrustPolicy 'signed': it is not signed by acme: it has no signature",
+    ),
+    "SelfTestFailed": Entry(
+        "The module may not run because of its own cases.",
+        "`spec.selfTest` is `Required`, and it carries none that can be read; or they ask a hook that it does not "
+        "export.",
+        "Build it with its `cases.json`, mend the case, or change `spec.selfTest`.",
+        "spec.selfTest: Required asks for a module that carries its own cases, and this one has no section "
+        "hookline.cases: …",
     ),
     "PolicyForbids": Entry(
         "A PluginTrustPolicy forbids what the resource asks for.", "The repository, the version, or a permission.",

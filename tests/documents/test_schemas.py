@@ -25,7 +25,7 @@ GOOD = {
     "spec": {
         "source": {"oci": {"reference": "r/p:1"}}, "hooks": ["pre_query", "PreQuery".lower(), "AUTH"],
         "limits": {"timeout": "50ms", "memory": "4Mi", "input": 512}, "config": {"any": [{"thing": None}]},
-        "permissions": ["kv.read", "query.execute:orders", "custom.x"], "mode": "Shadow",
+        "permissions": ["kv.read", "http.fetch", "query.execute:orders", "custom.x"], "mode": "Shadow",
         "rollout": {"probation": {"for": "1m"}}, "egress": [{"host": "example.com"}],
     },
 }  # fmt: skip
