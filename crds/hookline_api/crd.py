@@ -10,9 +10,8 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, Final
 
-from hookline_api.base import GROUP, KIND, PLURAL, VERSION
+from hookline_api.base import GROUP, KIND, PLURAL, POLICY_KIND, VERSION
 from hookline_api.policies import (
-    POLICY_KIND,
     POLICY_PLURAL,
     PluginTrustPolicy,
     PluginTrustPolicySpec,

@@ -444,7 +444,7 @@ class BatchInput(_Shape):
 class Problem(BaseModel):
     """What is wrong with a call (RFC 9457)."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    model_config = ConfigDict(use_attribute_docstrings=True, defer_build=True)
 
     title: str
     status: int
