@@ -28,7 +28,6 @@ class Resource(BaseModel):
         hide_input_in_errors=True,
         alias_generator=to_camel,
         populate_by_name=True,
-        use_attribute_docstrings=True,
         frozen=True,
         extra="ignore",
         defer_build=True,  # most programs use few of the models, and each use has its parts built in

@@ -53,7 +53,7 @@ class CasesError(ValueError):
 
 class _Part(BaseModel):
     # Written by hand: what is misspelt must be said, or a case would test nothing.
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", frozen=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class HostAnswer(_Part):
