@@ -1,7 +1,7 @@
 """What stands under a field in the source, as its description: for whoever writes schemas and pages of models.
 
-pydantic can read that itself (``use_attribute_docstrings``), and does so in each program that imports a model: a quarter
-of the time in which a command line starts. So it is read here, of the models that are written.
+pydantic can read that itself (``use_attribute_docstrings``), and does so in each program that imports a model, which is
+a quarter of the time in which a command line starts. So it is read here, of the models that are written.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _find(annotation: Any, found: dict[type[BaseModel], None], within: tuple[typ
 def _text(model: type[BaseModel], name: str) -> str | None:
     """What stands under a field where it is declared."""
     for each in model.__mro__:
-        if name in each.__dict__.get("__annotations__", {}):
+        if name in inspect.get_annotations(each):
             return _texts(each.__module__).get((each.__name__, name))
     return None
 

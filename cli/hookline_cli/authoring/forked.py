@@ -25,13 +25,13 @@ _TIMEOUT_S: Final = 60.0
 _MAX_ANSWER: Final = 64 * 1024
 
 
-async def check(config: dict[str, Any], schema: dict[str, Any]) -> None:
+async def check(config: dict[str, Any], schema: dict[str, Any], *, seconds: int = CHECK_S) -> None:
     """Raises ConfigError where the settings do not satisfy the schema."""
     if not _may_fork():
-        await check_apart(config, schema, secret_paths=[])
+        await check_apart(config, schema, secret_paths=[], seconds=seconds)
         return
     reader, writer = os.pipe()
-    request = {"schema": schema, "config": config, "secret_paths": [], "check_s": CHECK_S}
+    request = {"schema": schema, "config": config, "secret_paths": [], "check_s": seconds}
     child = os.fork()
     if child == 0:
         _in_the_fork(writer, request)
