@@ -1,4 +1,4 @@
-"""Settings checked by a plugin's schema in a fork of this process, which costs a hundredth of a new interpreter.
+"""Settings checked by a plugin's schema in a fork of this process: a new interpreter would take longer than a call.
 
 A schema is an artifact's, and so hostile: what takes too much time or memory ends with the fork. A process that has
 threads, or an engine's, is not forked: then the check is ``check_apart``'s.
@@ -20,7 +20,7 @@ import orjson
 from hookline_artifacts.errors import ConfigError
 from hookline_artifacts.schema_check import CHECK_S, MEMORY, check_apart, check_bounded, too_long
 
-_TIMEOUT_S: Final = 60.0
+_TIMEOUT_S: Final = 600.0
 """What ends a fork that hangs: its work is bounded by processor time, of which a busy machine gives it little."""
 _MAX_ANSWER: Final = 64 * 1024
 
