@@ -9,6 +9,7 @@ import re
 from pathlib import Path
 from typing import Final
 
+from hookline_api.described import describe
 from hookline_api.hooks import ATTRIBUTES, Identity
 
 TARGET: Final = Path(__file__).parent.parent / "docs" / "reference" / "hooks.md"
@@ -26,6 +27,7 @@ def attributes() -> str:
 
 def identity() -> str:
     """Every field of an identity."""
+    describe(Identity)
     rows = [
         f"| `{name}` | {_TYPES[name]} | {' '.join((field.description or '').split()).replace('``', '`')} |\n"
         for name, field in Identity.model_fields.items()

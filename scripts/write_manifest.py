@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
+from hookline_api.described import describe
 from hookline_api.quantities import format_duration, format_size
 from hookline_api.resources import LocalWasmPluginSpec, WasmPluginSpec
 
@@ -204,6 +205,7 @@ def _text(text: str) -> str:
 
 def render() -> str:
     """The whole page."""
+    describe(LocalWasmPluginSpec)
     schema = LocalWasmPluginSpec.model_json_schema(by_alias=True)
     written = [_HEAD]
     for part, examples in parts().items():

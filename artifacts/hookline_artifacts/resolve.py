@@ -12,23 +12,10 @@ from urllib.parse import urlsplit
 
 from hookline_api.abi import ungranted_imports
 from hookline_api.bundle import MAX_ASKS, BundleArtifact, BundlePlugin
-from hookline_api.outbound import references
 from hookline_api.resources import LocalSource, OCISource, Source, WasmPlugin, grants
 from hookline_api.text import listed
 from hookline_artifacts.beside import signatures_beside
-from hookline_artifacts.entry import (
-    Settings,
-    called_hooks,
-    check_credentials,
-    check_entry,
-    check_permissions,
-    credential,
-    lay_over,
-    make_entry,
-    notes_on,
-    own_config,
-    whole_config,
-)
+from hookline_artifacts.entry import called_hooks, check_entry, check_permissions, make_entry, notes_on
 from hookline_artifacts.errors import ConfigError, FetchError, VerifyError, about
 from hookline_artifacts.login.access import RegistryAccess
 from hookline_artifacts.login.credentials import PullSecret
@@ -39,6 +26,7 @@ from hookline_artifacts.module.own_cases import OwnCases, judge_cases, own_cases
 from hookline_artifacts.net.urls import foreign, shown
 from hookline_artifacts.objects import without_key
 from hookline_artifacts.reference import Reference, parse
+from hookline_artifacts.settings import settings
 from hookline_artifacts.threads import in_thread
 from hookline_artifacts.trust.evidence import Evidence
 from hookline_artifacts.trust.requirement import load
@@ -348,36 +336,3 @@ async def registry_access(
             raise FetchError(without_key("ConfigMap", source.ca_config_map.name, "ca.crt", data))
         ca_pem = data["ca.crt"].decode(errors="replace")
     return RegistryAccess(dockerconfigs=tuple(configs), ca_pem=ca_pem)
-
-
-async def settings(plugin: WasmPlugin, objects: Objects) -> Settings:
-    """``config`` with ``configFrom`` laid over it, and the values of Secrets that sources name. Raises ConfigError.
-
-    Also FetchError, where ``objects`` cannot be asked.
-    """
-    laid = own_config(plugin)
-    secret_paths: list[str] = []
-    for each in plugin.spec.config_from:
-        if each.secret_ref is not None:
-            kind, name = "Secret", each.secret_ref.name
-            data = await objects.secret(plugin.metadata.namespace, name)
-            secret_paths.append(each.path)
-        else:
-            assert each.config_map_ref is not None  # noqa: S101 - the model has exactly one
-            kind, name = "ConfigMap", each.config_map_ref.name
-            data = await objects.config_map(plugin.metadata.namespace, name)
-        if data is None or each.key not in data:
-            raise ConfigError(f"configFrom '{each.path}': {without_key(kind, name, each.key, data)}")
-        lay_over(laid, each.path, data[each.key])
-    credentials = await _credentials(plugin, objects)
-    return Settings(config=whole_config(laid), secret_paths=secret_paths, credentials=credentials)
-
-
-async def _credentials(plugin: WasmPlugin, objects: Objects) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for path, reference in references(plugin.spec):
-        if reference.id not in found:
-            data = await objects.secret(plugin.metadata.namespace, reference.name)
-            found[reference.id] = credential(path, reference.name, reference.key, data)
-    check_credentials(found)
-    return found

@@ -23,7 +23,7 @@ _MAX_PATH: Final = 200
 _MAX_RULE: Final = 120
 """Characters of a rule, which is an artifact's."""
 _MAX_CHOICES: Final = 12
-_MEMORY: Final = 256 * 2**20
+MEMORY: Final = 256 * 2**20
 """Bytes of one check's process, of which the interpreter and its libraries take 60 MiB."""
 
 
@@ -39,7 +39,7 @@ async def check_apart(
     ``secret_paths`` are those of ``config`` whose values are Secrets', as in a bundle's entry; None: any may be.
     """
     request = _written(config, schema, seconds, secret_paths)
-    answer = await run_apart(__name__, request, wanted=_MEMORY)
+    answer = await run_apart(__name__, request, wanted=MEMORY)
     if answer.get("cause") == ENDED:
         raise too_long(answer["message"])
     if answer:
@@ -140,7 +140,7 @@ def _expected(error: Any) -> str:
 
 def _work(request: dict[str, Any]) -> dict[str, str]:
     # Beside an operator there is no room for what a compiler may take.
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     try:
         check_bounded(request)
     except ConfigError as error:

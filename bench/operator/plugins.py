@@ -14,8 +14,8 @@ from typing import Any, Final
 from bench.operator import fleet
 from bench.operator.rig import Rig, Watch, many, plugin, rig, sized
 from bench.report import Figure, Options, Result, say
-from hookline_api.base import API_VERSION, PLURAL
-from hookline_api.policies import POLICY_KIND, POLICY_PLURAL
+from hookline_api.base import API_VERSION, PLURAL, POLICY_KIND
+from hookline_api.policies import POLICY_PLURAL
 from hookline_operator.cluster.kube import path
 from local_registry import digest, manifest_of
 from signing import SigningKey, sign

@@ -7,8 +7,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from hookline_api.base import GROUP, PLURAL, VERSION
-from hookline_api.policies import POLICY_KIND, POLICY_PLURAL
+from hookline_api.base import GROUP, PLURAL, POLICY_KIND, VERSION
+from hookline_api.policies import POLICY_PLURAL
 from hookline_artifacts.errors import ConfigError, FetchError
 from hookline_cli import reading
 

@@ -17,24 +17,22 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from hookline_api import sentences
-from hookline_api.base import API_VERSION, KIND
-from hookline_api.policies import POLICY_KIND, PluginTrustPolicy
+from hookline_api.base import API_VERSION, KIND, POLICY_KIND
 from hookline_api.resources import LocalWasmPlugin
 from hookline_artifacts.documents import kubernetes_yaml
 from hookline_artifacts.errors import ConfigError
 from hookline_artifacts.judging import structure
-from hookline_cli.registries import read_file
+from hookline_cli.bounded import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from hookline_api.policies import PluginTrustPolicy
+
 _SUFFIXES: Final = (".yaml", ".yml", ".json")
 _MAX_FILES: Final = 1000
 _METADATA: Final = ("name", "namespace", "uid", "generation", "labels", "annotations")
-_MODELS: Final[Mapping[str, type[LocalWasmPlugin | PluginTrustPolicy]]] = {
-    KIND: LocalWasmPlugin,
-    POLICY_KIND: PluginTrustPolicy,
-}
+_KINDS: Final = (KIND, POLICY_KIND)
 _OF_A_NAMESPACE: Final = "kubernetes.io/metadata.name"
 """The label that each namespace has."""
 
@@ -72,7 +70,7 @@ class Documents:
     @property
     def policies(self) -> list[Found]:
         """The policies."""
-        return [each for each in self.found if isinstance(each.document, PluginTrustPolicy)]
+        return [each for each in self.found if not isinstance(each.document, LocalWasmPlugin)]
 
     def labels_of(self, namespace: str | None) -> dict[str, str]:
         """Those of a namespace, as far as they are known."""
@@ -148,10 +146,10 @@ def take(document: dict[str, Any], file: Path, documents: Documents) -> None:
     kind, metadata = document.get("kind"), document.get("metadata")
     metadata = metadata if isinstance(metadata, dict) else {}
     name, namespace = metadata.get("name"), metadata.get("namespace")
-    if document.get("apiVersion") == API_VERSION and isinstance(kind, str) and kind in _MODELS:
-        _take_ours(document, _MODELS[kind], file, documents)
+    if document.get("apiVersion") == API_VERSION and isinstance(kind, str) and kind in _KINDS:
+        _take_ours(document, _model(kind), file, documents)
     elif str(document.get("apiVersion", "")).partition("/")[0] == API_VERSION.partition("/")[0]:
-        near = difflib.get_close_matches(str(kind), _MODELS, 1)
+        near = difflib.get_close_matches(str(kind), _KINDS, 1)
         meant = f"; did you mean {API_VERSION} {near[0]}?" if near else ""
         documents.problems.append(f"{file}: {document.get('apiVersion')} {kind} is unknown{meant}")
     elif kind == "Namespace" and isinstance(name, str):
@@ -160,6 +158,14 @@ def take(document: dict[str, Any], file: Path, documents: Documents) -> None:
     elif kind in {"Secret", "ConfigMap"} and isinstance(name, str):
         objects = documents.secrets if kind == "Secret" else documents.config_maps
         objects[namespace if isinstance(namespace, str) else "", name] = _data(document, kind == "Secret")
+
+
+def _model(kind: str) -> type[LocalWasmPlugin | PluginTrustPolicy]:
+    if kind == KIND:
+        return LocalWasmPlugin
+    from hookline_api.policies import PluginTrustPolicy  # noqa: PLC0415 - few files have one
+
+    return PluginTrustPolicy
 
 
 def _take_ours(

@@ -17,6 +17,7 @@ from hookline_artifacts.net.proxies import Proxies, from_environment
 from hookline_artifacts.reference import Reference, parse
 from hookline_artifacts.store import ArtifactStore
 from hookline_artifacts.targets import Session
+from hookline_cli.bounded import read_file
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -77,18 +78,6 @@ class Reach:
     def target(self, session: Session, reference: Reference | LayoutReference) -> Target:
         """Where a reference is; a folder is relative to the working directory."""
         return session.target(reference, insecure=self.insecure, access=self.access, base=Path.cwd())
-
-
-def read_file(path: Path, *, most: int, what: str) -> bytes:
-    """The bytes of a small file. Raises ConfigError."""
-    try:
-        with path.open("rb") as file:
-            data = file.read(most + 1)
-    except OSError as error:
-        raise ConfigError(f"{what}: {path} cannot be read: {error.strerror}") from None
-    if len(data) > most:
-        raise ConfigError(f"{what}: {path} has more than {most} bytes")
-    return data
 
 
 def target_of(text: str) -> Path | Reference | LayoutReference:

@@ -13,7 +13,7 @@ from hookline_artifacts.net.cargo import Cargo
 from hookline_artifacts.targets import EMPTY, described, digest_of
 from hookline_artifacts.trust import cosign, private_keys, signing
 from hookline_artifacts.trust.collect import collect
-from hookline_cli.registries import read_file
+from hookline_cli.bounded import read_file
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,6 +16,7 @@ GROUP: Final = "hookline.dev"
 VERSION: Final = "v1alpha1"
 API_VERSION: Final = "hookline.dev/v1alpha1"
 KIND: Final = "WasmPlugin"
+POLICY_KIND: Final = "PluginTrustPolicy"
 PLURAL: Final = "wasmplugins"
 
 
@@ -27,9 +28,9 @@ class Resource(BaseModel):
         hide_input_in_errors=True,
         alias_generator=to_camel,
         populate_by_name=True,
-        use_attribute_docstrings=True,
         frozen=True,
         extra="ignore",
+        defer_build=True,  # most programs use few of the models, and each use has its parts built in
     )
 
 

@@ -53,7 +53,7 @@ class CasesError(ValueError):
 
 class _Part(BaseModel):
     # Written by hand: what is misspelt must be said, or a case would test nothing.
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 class HostAnswer(_Part):
@@ -120,7 +120,9 @@ class Case(_Part):
         return data
 
 
-_CASES: Final = TypeAdapter(Annotated[list[Case], Field(min_length=1, max_length=MAX_CASES)])
+_CASES: Final = TypeAdapter(
+    Annotated[list[Case], Field(min_length=1, max_length=MAX_CASES)], config=ConfigDict(defer_build=True)
+)
 
 
 def read_cases(document: bytes | str) -> list[Case]:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, Final
 
-from hookline_api.base import GROUP, KIND, PLURAL, VERSION
+from hookline_api.base import GROUP, KIND, PLURAL, POLICY_KIND, VERSION
+from hookline_api.described import describe
 from hookline_api.policies import (
-    POLICY_KIND,
     POLICY_PLURAL,
     PluginTrustPolicy,
     PluginTrustPolicySpec,
@@ -72,6 +72,7 @@ _DROPPED: Final = frozenset({"title", "default", "const", "examples"})
 
 def crd() -> Json:
     """The whole definition of ``WasmPlugin`` as plain data."""
+    describe(WasmPluginSpec, WasmPluginStatus)
     parts = {
         "spec": structural(WasmPluginSpec.model_json_schema(by_alias=True)),
         "status": structural(WasmPluginStatus.model_json_schema(by_alias=True)),
@@ -82,6 +83,7 @@ def crd() -> Json:
 
 def revision_crd() -> Json:
     """The whole definition of ``WasmPluginRevision`` as plain data."""
+    describe(WasmPluginRevision)
     made = structural(WasmPluginRevision.model_json_schema(by_alias=True))
     parts = {name: node for name, node in made["properties"].items() if name not in _EVERY_OBJECTS}
     root = _root(WasmPluginRevision, [name for name in made["required"] if name in parts], parts)
@@ -90,6 +92,7 @@ def revision_crd() -> Json:
 
 def policy_crd() -> Json:
     """The whole definition of ``PluginTrustPolicy`` as plain data."""
+    describe(PluginTrustPolicySpec, PluginTrustPolicyStatus)
     parts = {
         "spec": structural(PluginTrustPolicySpec.model_json_schema(by_alias=True)),
         "status": structural(PluginTrustPolicyStatus.model_json_schema(by_alias=True)),

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import BeforeValidator, Field, TypeAdapter
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from hookline_api.base import Name, Resource
 from hookline_api.bundle import Bundle, CallCause, LoadFailure, Stage
@@ -201,7 +201,9 @@ class AuthorityMessage(Resource):
 
 
 ToSidecar = BundleMessage | Commit | AuthorityMessage
-_TO_SIDECAR: Final[TypeAdapter[ToSidecar]] = TypeAdapter(Annotated[ToSidecar, Field(discriminator="type")])
+_TO_SIDECAR: Final[TypeAdapter[ToSidecar]] = TypeAdapter(
+    Annotated[ToSidecar, Field(discriminator="type")], config=ConfigDict(defer_build=True)
+)
 
 
 def parse_to_sidecar(data: Any) -> ToSidecar | None:

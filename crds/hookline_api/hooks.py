@@ -63,7 +63,7 @@ def parse_hook(name: object) -> Hook:
 
 
 class _Shape(BaseModel):
-    model_config = ConfigDict(use_attribute_docstrings=True, extra="allow", defer_build=True)
+    model_config = ConfigDict(extra="allow", defer_build=True)
 
 
 NORMALIZED: Final = "hookline.normalized"
@@ -444,7 +444,7 @@ class BatchInput(_Shape):
 class Problem(BaseModel):
     """What is wrong with a call (RFC 9457)."""
 
-    model_config = ConfigDict(use_attribute_docstrings=True)
+    model_config = ConfigDict(defer_build=True)
 
     title: str
     status: int

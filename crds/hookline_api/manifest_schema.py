@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from hookline_api.base import API_VERSION
+from hookline_api.described import describe
 from hookline_api.hooks import Hook, hook_spellings
 from hookline_api.quantities import format_duration, format_size
 from hookline_api.resources import LocalSource, LocalWasmPluginSpec, Source, WasmPluginSpec
@@ -35,6 +36,7 @@ _KEPT: Final = frozenset({
 def schema(flavour: str) -> Json:
     """The schema of one flavour."""
     title, spec, source = FLAVOURS[flavour]
+    describe(spec)
     made = spec.model_json_schema(by_alias=True)
     definitions = {name: _clean(each) for name, each in made.pop("$defs").items()}
     definitions[spec.__name__] = _clean(made)

@@ -10,14 +10,13 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from hookline_api.base import API_VERSION, ObjectMeta, Resource
+from hookline_api.base import API_VERSION, POLICY_KIND, ObjectMeta, Resource
 from hookline_api.outbound import HostPattern, Port
 from hookline_api.quantities import Duration, Size, bounded, format_duration, format_size
 from hookline_api.resources import LabelSelector, PermissionName, SelfTest
 from hookline_api.status import Condition
 from hookline_api.trust import NamePattern, RepositoryPattern, Signatures, Version
 
-POLICY_KIND: Final = "PluginTrustPolicy"
 POLICY_PLURAL: Final = "plugintrustpolicies"
 MAX_REFUSALS: Final = 10
 _LIST: Final = 64

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Union, get_arg
 from pydantic import BaseModel
 
 from hookline_api.abi import HOST_FUNCTIONS, HostFunction
+from hookline_api.described import describe
 from hookline_api.hooks import DEFAULTS, INPUTS, OBSERVERS, RESULTS, Hook, Outcome
 
 if TYPE_CHECKING:
@@ -131,6 +132,7 @@ def _kind(annotation: Any) -> tuple[Kind, str | None, bool]:
 
 
 def _struct(model: type[BaseModel]) -> Struct:
+    describe(model)
     fields = tuple(_field(name, info) for name, info in model.model_fields.items())
     return Struct(name=model.__name__, text=" ".join((model.__doc__ or "").split()), fields=fields)
 
@@ -156,6 +158,7 @@ def _answers(hook: Hook) -> tuple[Answer, ...]:
         return ()
     found = []
     for model in RESULTS[hook]:
+        describe(model)
         own = [_field(name, info) for name, info in model.model_fields.items() if name not in _DECIDED_BY]
         fields = tuple(each for each in own if each.name != "data_base64")  # the same bytes as ``data``
         literal = model.model_fields["action"].annotation

@@ -66,7 +66,7 @@ _PERMISSIONS: Final = {permission.value.replace(".", "_"): permission.value for 
 class PluginResources(BaseModel):
     """How much memory the plugin says it wants, in bytes."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     min_memory: int | None = None
     max_memory: int | None = None
@@ -75,7 +75,7 @@ class PluginResources(BaseModel):
 class PluginDescription(BaseModel):
     """What a plugin says of itself. ``model_validate`` takes any mapping and keeps what it understands."""
 
-    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, defer_build=True)
 
     name: str | None = None
     version: str | None = None

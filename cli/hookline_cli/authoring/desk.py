@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import importlib
 import logging
 from typing import TYPE_CHECKING
 
 from hookline_api.text import readable
 from hookline_artifacts.errors import ConfigError, LoadError
-from hookline_cli.authoring import kept
 from hookline_cli.authoring.inputs import PAGE
 from hookline_cli.authoring.subject import Subject, Wanted, check_config, entry_for
 from hookline_runtime.errors import InputError
-from hookline_runtime.runtime import PrepareError
-from hookline_runtime.trial.trial import Called, Trial, on_trial
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
@@ -21,6 +20,8 @@ if TYPE_CHECKING:
     from hookline_api.bundle import BundlePlugin
     from hookline_api.cases import HostAnswer
     from hookline_api.hooks import Hook
+    from hookline_runtime.runtime import PrepareError
+    from hookline_runtime.trial.trial import Called, Trial
 
 
 class Desk:
@@ -50,7 +51,13 @@ async def at_desk(
     """A fresh plugin. Raises ConfigError where it cannot be called so, VerifyError where it is no plugin."""
     entry = await entry_for(subject, wanted)
     check_hook(subject, entry, hook)
-    await check_config(subject, entry.config.parsed())
+    checking = asyncio.ensure_future(check_config(subject, entry.config.parsed()))
+    try:
+        await asyncio.sleep(0)  # it has forked now, and what follows is imported beside it
+        importlib.import_module("hookline_runtime.trial.trial")
+        await checking
+    finally:
+        checking.cancel()
     async with loaded(subject, entry, keys=keys, answers=answers) as trial:
         yield Desk(trial)
 
@@ -64,6 +71,10 @@ async def loaded(
     answers: Sequence[HostAnswer] = (),
 ) -> AsyncIterator[Trial]:
     """A plugin of this entry on trial. Raises LoadError."""
+    from hookline_cli.authoring import kept  # noqa: PLC0415 - the engine: settings are checked meanwhile
+    from hookline_runtime.runtime import PrepareError  # noqa: PLC0415
+    from hookline_runtime.trial.trial import on_trial  # noqa: PLC0415
+
     module = kept.module(subject.wasm, fuel=entry.limits.fuel is not None)
     with quiet():
         try:

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from hookline_cli.authoring.subject import Subject
 
 _MOST: Final = 2000
+_NO_CASE: Final = (LoadError, ValueError, TypeError, KeyError)
+"""What is raised where a case cannot be tried as it is."""
 _XML: Final = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;"}
 
 
@@ -38,14 +40,34 @@ class Tried:
 async def judge(subject: Subject, entry: BundlePlugin, cases: Sequence[Case]) -> list[Tried]:
     """Try each in turn. What is wrong with a case, or loads not, does not hold; nothing is raised for it."""
     found = []
+    wrong = await _wrong_settings(subject, cases)
     for case in cases:
         begun = time.monotonic()
-        result = await _try(subject, entry, case)
+        result = await _try(subject, entry, case, wrong[_written(case)])
         found.append(Tried(case=case, result=result, seconds=time.monotonic() - begun))
     return found
 
 
-async def _try(subject: Subject, entry: BundlePlugin, case: Case) -> CaseResult:
+def _written(case: Case) -> str:
+    return json.dumps(case.config, sort_keys=True)
+
+
+async def _wrong_settings(subject: Subject, cases: Sequence[Case]) -> dict[str, Exception | None]:
+    """What the schema says of each case's settings: once for equal ones, and before an engine has threads."""
+    found: dict[str, Exception | None] = {}
+    for case in cases:
+        written = _written(case)
+        if written in found:
+            continue
+        found[written] = None
+        try:
+            await check_config(subject, written_out(case.config))
+        except _NO_CASE as error:
+            found[written] = error
+    return found
+
+
+async def _try(subject: Subject, entry: BundlePlugin, case: Case, wrong: Exception | None) -> CaseResult:
     limits = case.limits or entry.limits
     try:
         for step in case.steps:
@@ -53,13 +75,14 @@ async def _try(subject: Subject, entry: BundlePlugin, case: Case) -> CaseResult:
                 raise ConfigError(
                     f"{step.hook.value} is not called: {subject.path.name} has {', '.join(entry.hooks)} alone"
                 )
-        await check_config(subject, written_out(case.config))
+        if wrong is not None:
+            raise wrong
         with quiet():
             module = kept.module(subject.wasm, fuel=limits.fuel is not None)
             return await try_case(case, entry, subject.wasm, module)
     except PrepareError as error:
         problem = f"it does not load: {of_loading(error)}"
-    except (LoadError, ValueError, TypeError, KeyError) as error:
+    except _NO_CASE as error:
         problem = str(error)
     return CaseResult(name=case.name, problem=problem, called=None)
 

@@ -173,7 +173,7 @@ def _artifact(subject: Subject) -> BundleArtifact:
 async def _by_manifest(subject: Subject, manifest: Path) -> BundlePlugin:
     from hookline_api.resources import LocalWasmPlugin  # noqa: PLC0415 - few calls have one
     from hookline_artifacts.entry import called_hooks, check_entry, check_permissions, make_entry  # noqa: PLC0415
-    from hookline_artifacts.resolve import settings  # noqa: PLC0415
+    from hookline_artifacts.settings import settings  # noqa: PLC0415
     from hookline_cli import reading  # noqa: PLC0415
 
     documents = reading.read([manifest])
@@ -216,9 +216,9 @@ async def check_config(subject: Subject, config: dict[str, Any]) -> None:
     schema = subject.description.config_schema
     if schema is None or (not config and _takes_nothing(schema)):
         return
-    from hookline_artifacts.schema_check import check_apart  # noqa: PLC0415 - it starts a process
+    from hookline_cli.authoring import forked  # noqa: PLC0415 - it starts a process
 
-    await check_apart(config, schema, secret_paths=[])
+    await forked.check(config, schema)
 
 
 _HARMLESS: Final = {"$schema", "$id", "title", "description", "type", "properties", "additionalProperties"}

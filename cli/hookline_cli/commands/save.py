@@ -129,7 +129,7 @@ def _origin(text: str) -> Reference:
 
 def _trust(root: Path | None, keys: Sequence[Path]) -> dict[str, bytes]:
     from hookline_artifacts.trust.keys import read_pem, read_raw  # noqa: PLC0415
-    from hookline_cli.registries import read_file  # noqa: PLC0415
+    from hookline_cli.bounded import read_file  # noqa: PLC0415
 
     found: dict[str, bytes] = {}
     if root is not None:

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 from hookline_api.text import readable
 from hookline_artifacts.errors import ConfigError, FetchError
+from hookline_cli.bounded import read_file
 from hookline_cli.frame import RefusedError
-from hookline_cli.registries import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -6,12 +6,11 @@ import difflib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from hookline_api.base import API_VERSION, GROUP, KIND
-from hookline_api.policies import POLICY_KIND
+from hookline_api.base import API_VERSION, GROUP, KIND, POLICY_KIND
 from hookline_artifacts.documents import kubernetes_yaml
 from hookline_cli import reading
+from hookline_cli.bounded import read_file
 from hookline_cli.judging.findings import Finding, Piece
-from hookline_cli.registries import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -19,10 +19,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pydantic import ValidationError
 
-from hookline_api.base import API_VERSION
+from hookline_api.base import API_VERSION, POLICY_KIND
 from hookline_api.policies import (
     MAX_REFUSALS,
-    POLICY_KIND,
     POLICY_PLURAL,
     PluginTrustPolicyStatus,
     Refusal,

@@ -26,7 +26,7 @@ from hookline_api.distribution import BundleMessage
 from hookline_api.resources import FailurePolicy, Probation, Rollout, granted
 from hookline_api.selectors import selects
 from hookline_api.standing import policy_of, stands
-from hookline_artifacts import resolve as resolving
+from hookline_artifacts import settings as filling
 from hookline_artifacts.entry import make_entry
 from hookline_artifacts.errors import ConfigError, FetchError, LoadError
 from hookline_artifacts.threads import in_thread
@@ -287,7 +287,7 @@ class Bundles:
             resource,
             template.artifact,
             hooks=template.hooks,
-            settings=await resolving.settings(resource, self._objects),
+            settings=await filling.settings(resource, self._objects),
             origin=revision.plugin_uid,
             key=self._key(),
         )

@@ -11,8 +11,8 @@ from hookline_cli.authoring import templates
 from hookline_cli.authoring.describing import ignored
 from hookline_cli.authoring.project import read_project
 from hookline_cli.authoring.texts import cases_of
+from hookline_cli.bounded import read_file
 from hookline_cli.reading import read
-from hookline_cli.registries import read_file
 
 
 def test_a_project_needs_nothing_outside_of_its_folder(hookline, sdk, tmp_path):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.json_schema import models_json_schema
 
+from hookline_api.described import describe
 from hookline_api.hooks import INPUTS, RESULTS, BatchInput, BatchResult, Hook, Outcome, Problem
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def document() -> Json:
     """The whole specification."""
     inputs: set[type[BaseModel]] = {model for model in INPUTS.values() if model is not None} | {Outcome, BatchInput}
     results: set[type[BaseModel]] = {model for models in RESULTS.values() for model in models} | {BatchResult, Problem}
+    describe(*inputs, *results)
     names, definitions = models_json_schema(
         [*((model, "validation") for model in sorted(inputs | results, key=lambda model: model.__name__))],
         ref_template="#/components/schemas/{model}",

@@ -26,8 +26,8 @@ import orjson
 from pydantic import ValidationError
 
 from hookline_api import sentences
-from hookline_api.base import API_VERSION
-from hookline_api.policies import POLICY_KIND, PluginTrustPolicy
+from hookline_api.base import API_VERSION, POLICY_KIND
+from hookline_api.policies import PluginTrustPolicy
 from hookline_api.trust import documents
 from hookline_artifacts.documents import kubernetes_yaml
 from hookline_artifacts.errors import ConfigError, LoadError
