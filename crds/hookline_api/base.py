@@ -50,3 +50,15 @@ class ObjectMeta(Resource):
     generation: int | None = None
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
+
+
+def build_models() -> None:
+    """Build all resources that are imported, which otherwise happens when each is used for the first time.
+
+    A program that runs for long does so before it begins: a first use may be on an event loop, or after a fork.
+    """
+    waiting: list[type[Resource]] = [Resource]
+    while waiting:
+        found = waiting.pop()
+        waiting += found.__subclasses__()
+        found.model_rebuild()  # nothing, where it is complete

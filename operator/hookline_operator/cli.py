@@ -81,6 +81,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         proxies=_proxies(parser, options.mirrors, environment),
     )
     # Imported late, so that --help is quick.
+    from hookline_api.base import build_models  # noqa: PLC0415
     from hookline_operator.cluster.kube import KubeError  # noqa: PLC0415
     from hookline_operator.process import Operator  # noqa: PLC0415
     from hookline_operator.webhooks.annotations import InjectionSettings  # noqa: PLC0415
@@ -89,6 +90,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         InjectionSettings.of(settings, authority="of later")
     except ValueError as error:
         parser.error(f"the settings of injected sidecars are wrong: {error}")
+    build_models()
     try:
         return asyncio.run(Operator(settings).run())
     except (KubeError, OSError) as error:

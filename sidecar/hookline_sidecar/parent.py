@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 import uvloop
 
+from hookline_api.base import build_models
 from hookline_runtime.plugin.permits import SharedPermits
 from hookline_runtime.plugin.stats import TABLE_BYTES, StatsTable
 from hookline_sidecar import sockets
@@ -75,6 +76,7 @@ def run(settings: Settings, state: StateFolder) -> int:
     hook_sockets = _bind(settings)
     ours = settings.socket.stat() if settings.socket is not None else None
     _ = state.own_key  # before the forks: all of them have the same
+    build_models()
     shutil.rmtree(state.cache, ignore_errors=True)  # what earlier workers kept; those of this run share it
     memories = [mmap.mmap(-1, TABLE_BYTES) for _ in range(settings.workers)]
     tables = [StatsTable(memoryview(memory)) for memory in memories]
@@ -119,6 +121,7 @@ async def _supervise(
     # Here and not above: what the supervisor needs is not for the workers to carry along.
     from hookline_sidecar.control.supervisor import Supervisor  # noqa: PLC0415
 
+    build_models()
     await Supervisor(settings, state, tables=tables, board=board, admin_sockets=admin).run()
 
 
