@@ -1,0 +1,132 @@
+"""Mistakes about registries: a real one, one with a password, and ports where none is."""
+
+from __future__ import annotations
+
+import json
+import socket
+
+import pytest
+
+from deliberate import SECRET, Mistake, local, plugin, rows
+from guests import Guests
+from local_registry import MANIFEST, PASSWORD, LocalRegistry, digest, manifest_of
+
+GOOD = Guests().module({"pre_query": "(i64.const 0)"})
+NOBODY = "sha256:" + "0" * 64
+
+
+def manifest(*layers, kind="application/vnd.wasm.config.v0+json"):
+    """A manifest of layers: media type, digest and size."""
+    return json.dumps({
+        "schemaVersion": 2, "mediaType": MANIFEST,
+        "config": {"mediaType": kind, "digest": digest(b"{}"), "size": 2},
+        "layers": [{"mediaType": media, "digest": it, "size": size} for media, it, size in layers],
+    }).encode()  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def open_registry(need, tmp_path_factory):
+    """One for anybody, with what is asked for and what is broken."""
+    made = LocalRegistry(need("docker-registry", "docker-registry"), tmp_path_factory.mktemp("registry"))
+    made.start()
+    made.push("p/guard:1", GOOD)
+    image = manifest(("application/vnd.oci.image.layer.v1.tar+gzip", digest(b"tar"), 3), kind="application/vnd.oci.image.config.v1+json")
+    made.put("p/guard", "image", image, b"{}", b"tar")
+    made.put("p/guard", "none", manifest(), b"{}")
+    made.put("p/guard", "text", manifest(("application/wasm", digest(b"#!/bin/sh"), 9)), b"{}", b"#!/bin/sh")
+    two = [("application/wasm", digest(GOOD), len(GOOD))] * 2
+    made.put("p/guard", "two", manifest(*two), b"{}", GOOD)
+    made.put("p/guard", "size", manifest(("application/wasm", digest(GOOD), len(GOOD) + 1)), b"{}", GOOD)
+    made.put("p/guard", "large", manifest(("application/wasm", digest(GOOD), 2**40)), b"{}", GOOD)
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def closed_registry(need, tmp_path_factory):
+    """One that wants a password."""
+    program = need("docker-registry", "docker-registry")
+    made = LocalRegistry(program, tmp_path_factory.mktemp("closed"), password=True)
+    made.start()
+    made.push("p/guard:1", GOOD)
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def nobody():
+    """An address at which nobody listens, and nobody else will."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{held.getsockname()[1]}"
+
+
+def pull(name, reference, cause, step, *more, code=3, **files):
+    """A row about a reference."""
+    return Mistake(name=name, done=["pull", reference, "-o", "out.wasm", *more], cause=cause, step=step, code=code, **files)
+
+
+def login(auth):
+    """A config.json of docker."""
+    return {"auths": {"{closed}": auth}}
+
+
+REGISTRIES = [
+    pull("no such tag", "{open}/p/guard:2", (), (), "--insecure"),
+    pull("no such repository", "{open}/p/gaurd:1", (), (), "--insecure"),
+    pull("no such digest", "{open}/p/guard@" + NOBODY, (), (), "--insecure"),
+    pull("HTTPS to a registry of HTTP", "{open}/p/guard:1", (), ()),
+    pull("nobody there", "{nobody}/p/guard:1", (), (), "--insecure"),
+    pull("no such host", "registry.invalid/p/guard:1", (), ()),
+    pull("no login", "{closed}/p/guard:1", (), (), "--insecure"),
+    pull("a wrong password", "{closed}/p/guard:1", (), (), "--insecure", "--docker-config", "config.json", files={"config.json": login({"username": "puller", "password": SECRET})}),
+    pull("logins that are no JSON", "{closed}/p/guard:1", (), (), "--insecure", "--docker-config", "config.json", files={"config.json": "{auths: }"}, code=2),
+    pull("logins that are not there", "{closed}/p/guard:1", (), (), "--insecure", "--docker-config", "config.json", code=2),
+    pull("an image", "{open}/p/guard:image", (), (), "--insecure", code=1),
+    pull("no layer", "{open}/p/guard:none", (), (), "--insecure", code=1),
+    pull("two layers", "{open}/p/guard:two", (), (), "--insecure", code=1),
+    pull("a layer that is no module", "{open}/p/guard:text", (), (), "--insecure", code=1),
+    pull("a layer of another size", "{open}/p/guard:size", (), (), "--insecure", code=1),
+    pull("a layer that is too large", "{open}/p/guard:large", (), (), "--insecure", code=1),
+    pull("a reference with https in front", "https://{open}/p/guard:1", (), (), code=2),
+    pull("a reference in capitals", "{open}/P/Guard:1", (), (), code=2),
+    Mistake(name="a push without a login", done=["push", "guard.wasm", "{closed}/p/guard:2", "--insecure"], files={"guard.wasm": GOOD}, cause=(), step=(), code=3),
+    Mistake(name="a push of what is no module", done=["push", "guard.wasm", "{open}/p/guard:2", "--insecure"], files={"guard.wasm": "#!/bin/sh"}, cause=(), step=(), code=1),
+    Mistake(name="a push to a digest", done=["push", "guard.wasm", "{open}/p/guard@" + NOBODY, "--insecure"], files={"guard.wasm": GOOD}, cause=(), step=(), code=2),
+    Mistake(name="a manifest with a tag that is not there", done=["check", "p.yaml", "--pull", "--insecure"], files={"p.yaml": plugin(source={"oci": {"reference": "{open}/p/guard:2"}})}, cause=(), step=(), code=3),
+    Mistake(name="a web server that is no registry", done=["pull", "{web}/p/guard:1", "--insecure", "-o", "out.wasm"], cause=(), step=(), code=3),
+    Mistake(name="certificates that are none", done=["pull", "{open}/p/guard:1", "--ca", "ca.pem", "-o", "out.wasm"], files={"ca.pem": "no PEM"}, cause=(), step=(), code=2),
+    Mistake(name="it is not signed", done=["verify", "{open}/p/guard:1", "--insecure", "--key", "k.pub"], files={"k.pub": "no key"}, cause=(), step=(), code=2),
+]
+
+
+@pytest.fixture(scope="module")
+def web():
+    """A web server with a page for each path."""
+    import http.server
+    import threading
+
+    class Page(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(b"<html>Welcome</html>")
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@rows(REGISTRIES)
+def test_a_mistake_about_a_registry_is_told(make, mistake, open_registry, closed_registry, nobody, web):
+    """With its cause and the next step."""
+    make(mistake, open=open_registry.host, closed=closed_registry.host, nobody=nobody, web=web)
