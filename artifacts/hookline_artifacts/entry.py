@@ -199,7 +199,8 @@ def misfits(hooks: Sequence[Hook], limits: Limits, info: ModuleInfo) -> Iterator
     if info.memory_pages * _PAGE > limits.memory:
         yield (
             "limits.memory",
-            f"the module starts with {info.memory_pages * _PAGE} bytes of memory, and limits.memory is {limits.memory}",
+            f"the module starts with {info.memory_pages * _PAGE} bytes of memory, and limits.memory is {limits.memory}: "
+            "raise it, or build the module with less",
         )
 
 

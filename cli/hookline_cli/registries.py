@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _FILE_SUFFIXES: Final = (".wasm", ".tar.gz", ".tgz", ".tar")
 _MAX_CA: Final = 1 << 20
+_CERTIFICATE: Final = "-----BEGIN CERTIFICATE-----"
 _NAME: Final = "plugin"
 
 
@@ -45,6 +46,8 @@ class Reach:
         pem = None
         if ca is not None:
             pem = read_file(ca, most=_MAX_CA, what="--ca").decode(errors="replace")
+            if _CERTIFICATE not in pem:
+                raise ConfigError(f"--ca: {ca} has no certificate in PEM, which begins with {_CERTIFICATE}")
         if docker_config is not None and not docker_config.is_file():
             raise ConfigError(f"--docker-config: {docker_config} is not a file")
         try:
@@ -96,7 +99,7 @@ def target_of(text: str) -> Path | Reference | LayoutReference:
     path = Path(text)
     if not text.startswith(("oci:", "oci-layout:")) and (path.is_file() or _is_file_name(text)):
         if not path.is_file():
-            raise FetchError(f"there is no file {text!r:.200}", transient=False)
+            raise FetchError(f"there is no file {text!r:.200}; name one, or REGISTRY/REPOSITORY:TAG", transient=False)
         return path
     return parse(text)
 

@@ -202,7 +202,7 @@ def module_layers(manifest: Manifest) -> tuple[Sequence[Descriptor], str]:
         return layers, "raw"
     types = ", ".join(sorted({"".join(filter(str.isprintable, layer.media_type)) for layer in manifest.layers}))
     raise VerifyError(
-        f"the artifact has {len(manifest.layers)} layers and none that holds a module ({types:.200}); "
+        f"the artifact has {len(manifest.layers)} layers and none that holds a module{f' ({types:.200})' * bool(types)}; "
         "push the module as a layer of type application/wasm"
     )
 
