@@ -49,7 +49,7 @@ class Reach:
             if _CERTIFICATE not in pem:
                 raise ConfigError(f"--ca: {ca} has no certificate in PEM, which begins with {_CERTIFICATE}")
         if docker_config is not None and not docker_config.is_file():
-            raise ConfigError(f"--docker-config: {docker_config} is not a file")
+            raise ConfigError(f"--docker-config: {docker_config} is not a file; 'docker login' writes one")
         try:
             proxies = from_environment(os.environ)
         except ValueError as error:
@@ -82,11 +82,13 @@ class Reach:
         return session.target(reference, insecure=self.insecure, access=self.access, base=Path.cwd())
 
 
-def read_file(path: Path, *, most: int, what: str) -> bytes:
-    """The bytes of a small file. Raises ConfigError."""
+def read_file(path: Path, *, most: int, what: str, missing: str = "; name one that is there") -> bytes:
+    """The bytes of a small file. Raises ConfigError, with ``missing`` behind where there is none."""
     try:
         with path.open("rb") as file:
             data = file.read(most + 1)
+    except FileNotFoundError:
+        raise ConfigError(f"{what}: there is no file {path}{missing}") from None
     except OSError as error:
         raise ConfigError(f"{what}: {path} cannot be read: {error.strerror}") from None
     if len(data) > most:

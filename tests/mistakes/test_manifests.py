@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deliberate import SECRET, Mistake, local, plugin, rows
+from deliberate import Mistake, local, plugin, rows
 
 API = "hookline.dev/v1alpha1"
 TABBED = f"apiVersion: {API}\nkind: WasmPlugin\nmetadata:\n\tname: guard\n"
@@ -20,44 +20,175 @@ def named(name):
 
 
 MANIFESTS = [
-    manifest("a field is misspelt", plugin(prioritty=5), (), ()),
-    manifest("a field within another is misspelt", plugin(limits={"timout": "20ms"}), (), ()),
-    manifest("a field is of the wrong level", {**plugin(), "hooks": ["pre_query"]}, (), ()),
-    manifest("priority is a text", plugin(priority="5"), (), ()),
-    manifest("hooks are a text", plugin(hooks="pre_query"), (), ()),
-    manifest("a hook is misspelt", plugin(hooks=["pre_quarry"]), (), ()),
-    manifest("a hook is there twice", plugin(hooks=["pre_query", "preQuery"]), (), ()),
-    manifest("a time has no unit", plugin(limits={"timeout": "20"}), (), ()),
-    manifest("a time has a wrong unit", plugin(limits={"timeout": "20 msec"}), (), ()),
-    manifest("a limit is out of range", plugin(limits={"timeout": "2h"}), (), ()),
-    manifest("memory has a wrong unit", plugin(limits={"memory": "64MB"}), (), ()),
-    manifest("memory is out of range", plugin(limits={"memory": "64Gi"}), (), ()),
-    manifest("a choice is none", plugin(failurePolicy="Opened"), (), ()),
-    manifest("two sources", plugin(source={"oci": {"reference": "r.example/p:1"}, "http": {
-        "url": "https://r.example/p.wasm", "sha256": "0" * 64}}), (), ()),
-    manifest("no source", {**plugin(), "spec": {"hooks": ["pre_query"]}}, (), ()),
-    manifest("a source without its reference", plugin(source={"oci": {}}), (), ()),
-    manifest("a reference that is none", plugin(source={"oci": {"reference": "https://r.example/p:1"}}), (), ()),
-    manifest("a module from HTTP without its sha256", plugin(source={"http": {"url": "https://r.example/p.wasm"}}), (), ()),
-    manifest("a file for a cluster", local(), (), (), ),
-    manifest("a tab", TABBED, (), ()),
-    manifest("a key is there twice", TWICE, (), ()),
-    manifest("it is no YAML", "a: b: c\n", (), ()),
-    manifest("it is JSON that is cut", '{"apiVersion": "hookline.dev/v1alpha1", ', (), ()),
-    manifest("an unknown kind", {**plugin(), "kind": "WasmPlugins"}, (), ()),
-    manifest("a wrong version", {**plugin(), "apiVersion": "hookline.dev/v1"}, (), ()),
-    manifest("no name", {**plugin(), "metadata": {}}, (), ()),
-    manifest("a name that is no name of DNS", named("My_Guard"), (), ()),
-    manifest("a selector for a label that is none", plugin(selector={"matchLabels": {"a b": "c"}}), (), ()),
-    manifest("a null where a value has to be", plugin(source=None), (), ()),
-    manifest("a policy that names no key", {"apiVersion": API, "kind": "PluginTrustPolicy", "metadata": {"name": "p"},
-                                            "spec": {"signatures": {"keys": []}}}, (), ()),
-    manifest("configFrom at a path that is none", plugin(configFrom=[
-        {"secretRef": {"name": "s"}, "key": "k", "path": "a..b"}]), (), ()),
-    manifest("configFrom names two objects", plugin(configFrom=[
-        {"secretRef": {"name": "s"}, "configMapRef": {"name": "c"}, "key": "k", "path": "a"}]), (), ()),
-    Mistake(name="there is no such file", done=["check", "q.yaml"], cause=(), step=(), code=3),
-    Mistake(name="there is nothing of ours in it", done=["check", "p.yaml"], files={"p.yaml": {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}}, cause=(), step=(), code=2),
+    manifest(
+        "a field is misspelt",
+        plugin(prioritty=5),
+        ["spec.prioritty: there is no such field"],
+        ["did you mean priority?"],
+    ),
+    manifest(
+        "a field within another is misspelt",
+        plugin(limits={"timout": "20ms"}),
+        ["spec.limits.timout: there is no such field"],
+        ["did you mean timeout?"],
+    ),
+    manifest(
+        "a field is of the wrong level",
+        {**plugin(), "hooks": ["pre_query"]},
+        ["hooks: there is no such field"],
+        ["there are apiVersion, kind, metadata, spec"],
+    ),
+    manifest(
+        "priority is a text",
+        plugin(priority="5"),
+        ["spec.priority: is not a whole number"],
+        ["write it in digits, without quotes"],
+    ),
+    manifest(
+        "hooks are a text",
+        plugin(hooks="pre_query"),
+        ["spec.hooks: is not a list"],
+        ["write each of its items with - in front"],
+    ),
+    manifest(
+        "a hook is misspelt", plugin(hooks=["pre_quarry"]), ["'pre_quarry' is not a hook"], ["did you mean pre_query?"]
+    ),
+    manifest(
+        "a time has no unit", plugin(limits={"timeout": "20"}), ["'20' is not a duration"], ["write one such as 50ms"]
+    ),
+    manifest(
+        "a time has a wrong unit",
+        plugin(limits={"timeout": "20 msec"}),
+        ["'20 msec' is not a duration"],
+        ["write one such as 50ms"],
+    ),
+    manifest(
+        "a limit is out of range",
+        plugin(limits={"timeout": "2h"}),
+        ["spec.limits.timeout: 2h"],
+        ["not between 1ms and 1m"],
+    ),
+    manifest(
+        "memory has a wrong unit",
+        plugin(limits={"memory": "64MB"}),
+        ["'64MB' is not a size"],
+        ["write one such as 512Ki"],
+    ),
+    manifest(
+        "memory is out of range",
+        plugin(limits={"memory": "64Gi"}),
+        ["spec.limits.memory: 64Gi"],
+        ["not between 64Ki and 1Gi"],
+    ),
+    manifest(
+        "a choice is none",
+        plugin(failurePolicy={"trap": "Opened"}),
+        ["spec.failurePolicy.trap: "],
+        ["'Closed' or 'Open'"],
+    ),
+    manifest(
+        "two sources",
+        plugin(
+            source={
+                "oci": {"reference": "r.example/p:1"},
+                "http": {"url": "https://r.example/p.wasm", "sha256": "0" * 64},
+            }
+        ),
+        ["not oci and http"],
+        ["give exactly one of oci, http, configMap"],
+    ),
+    manifest("no source", {**plugin(), "spec": {"hooks": ["pre_query"]}}, ["p.yaml:5:1"], ["spec.source: is missing"]),
+    manifest(
+        "a source without its reference",
+        plugin(source={"oci": {}}),
+        ["p.yaml:7:5"],
+        ["spec.source.oci.reference: is missing"],
+    ),
+    manifest(
+        "a reference that is none",
+        plugin(source={"oci": {"reference": "https://r.example/p:1"}}),
+        ["a reference has no https:// in front"],
+        ["write registry/repository:tag"],
+    ),
+    manifest(
+        "a module from HTTP without its sha256",
+        plugin(source={"http": {"url": "https://r.example/p.wasm"}}),
+        ["p.yaml:7:5"],
+        ["spec.source.http.sha256: is missing"],
+    ),
+    manifest(
+        "a file for a cluster", local["the file guard.wasm cannot be read"], ["put it there, or name another"], ()
+    ),
+    manifest("a tab", TABBED, ["p.yaml:4:1"], ["indent with spaces, not with tabs"]),
+    manifest("a key is there twice", TWICE, ["the key 'kind' is there twice"], ["leave one of them"]),
+    manifest(
+        "it is no YAML", "a: b: c\n", ["mapping values are not allowed"], ["put a text with ': ' in it in quotes"]
+    ),
+    manifest(
+        "it is JSON that is cut",
+        '{"apiVersion": "hookline.dev/v1alpha1", ',
+        ["this cannot be read"],
+        ["see whether a bracket or a quote is left open"],
+    ),
+    manifest(
+        "an unknown kind",
+        {**plugin(), "kind": "WasmPlugins"},
+        ["WasmPlugins is unknown"],
+        ["did you mean hookline.dev/v1alpha1 WasmPlugin?"],
+    ),
+    manifest(
+        "a wrong version",
+        {**plugin(), "apiVersion": "hookline.dev/v1"},
+        ["hookline.dev/v1 WasmPlugin is unknown"],
+        ["did you mean hookline.dev/v1alpha1 WasmPlugin?"],
+    ),
+    manifest("no name", {**plugin(), "metadata": {}}, ["p.yaml:3:1"], ["metadata.name: is missing"]),
+    manifest(
+        "a name that is no name of DNS",
+        named("My_Guard"),
+        ['found "My_Guard"'],
+        ["must consist of lower-case letters, digits"],
+    ),
+    manifest(
+        "a selector for a label that is none",
+        plugin(selector={"matchLabels": {"a b": "c"}}),
+        ["'a b' is not a label key"],
+        ["write letters, digits"],
+    ),
+    manifest("a null where a value has to be", plugin(source=None), ["p.yaml:6:3"], ["spec.source: is missing"]),
+    manifest(
+        "a policy of a mode that is none",
+        {"apiVersion": API, "kind": "PluginTrustPolicy", "metadata": {"name": "p"}, "spec": {"mode": "Enforcing"}},
+        ["spec.mode: "],
+        ["'Enforce' or 'Audit'"],
+    ),
+    manifest(
+        "configFrom at a path that is none",
+        plugin(configFrom=[{"secretRef": {"name": "s"}, "key": "k", "path": "a..b"}]),
+        ['found "a..b"'],
+        ["must be a path such as upstream.token"],
+    ),
+    manifest(
+        "configFrom names two objects",
+        plugin(configFrom=[{"secretRef": {"name": "s"}, "configMapRef": {"name": "c"}, "key": "k", "path": "a"}]),
+        ["spec.configFrom[0]"],
+        ["give exactly one of secretRef, configMapRef"],
+    ),
+    Mistake(
+        name="there is no such file",
+        done=["check", "q.yaml"],
+        cause=["there is no file q.yaml"],
+        step=["name one that is there"],
+        code=2,
+    ),
+    Mistake(
+        name="there is nothing of ours in it",
+        done=["check", "p.yaml"],
+        files={"p.yaml": {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}},
+        cause=["there is no WasmPlugin and no PluginTrustPolicy in p.yaml"],
+        step=["name files that have one"],
+        code=2,
+    ),
 ]
 
 

@@ -83,15 +83,18 @@ def filled(text: str, words: Mapping[str, str]) -> str:
 def answer(ended: Any) -> str:
     """The sentence that a command ended with: its error, its finding, or the failed call with what to do."""
     if ended.err.startswith("Usage: "):
-        return ended.err.rpartition("Error: ")[2].strip()
+        hint = next(line for line in ended.err.splitlines() if line.startswith("Try "))
+        return f"{ended.err.rpartition('Error: ')[2].strip()} {hint}"
     if ended.err:
-        return ended.err.strip()
+        return ended.err.strip().splitlines()[-1]
     lines = ended.out.strip().splitlines()
-    if any(FOUND.search(each) for each in lines):
-        return "\n".join(each for each in lines if FOUND.search(each))
+    found = [each for each in lines if FOUND.search(each)]
+    if found:
+        return "\n".join([each for each in found if ": problem: " in each] or found)
     told = [each.strip() for each in lines if re.match(r"  failed \(|  what to do:|FAIL  |  unanswered:", each)]
     told += [lines[at + 1].strip() for at, each in enumerate(lines) if each.startswith("FAIL  ")]
-    told += [each.strip() for each in lines if each.startswith(("next:", "stopped:"))]
+    told += [each.strip() for each in lines if each.startswith(("next:", "stopped at ", "waits at ", "note"))]
+    told += [each.strip() for each in lines if each.startswith(("  note ", "hookline: "))]
     return " ".join(told)
 
 

@@ -107,7 +107,9 @@ def inspect_module(wasm: Buffer) -> ModuleInfo:
     """
     begin = bytes(wasm[:8])
     if begin[:4] != _MAGIC:
-        raise VerifyError("this is not a WebAssembly module: it does not begin with \\0asm; name the .wasm that was built")
+        raise VerifyError(
+            "this is not a WebAssembly module: it does not begin with \\0asm; name the .wasm that was built"
+        )
     if begin == HEADER:
         return _inspect_component(wasm)
     if begin[4:] != _MODULE:
@@ -244,7 +246,9 @@ def _judge_import(entry: Import) -> None:
         raise VerifyError(f"the module imports {label}, which this version of Hookline does not offer{meant}")
     wanted = (function.params, function.results)
     if entry.signature != wanted:
-        raise VerifyError(f"the module imports {label} as {_show(entry.signature)}, and it is {_show(wanted)}: declare it so")
+        raise VerifyError(
+            f"the module imports {label} as {_show(entry.signature)}, and it is {_show(wanted)}: declare it so"
+        )
 
 
 def _show(signature: Signature | None) -> str:
