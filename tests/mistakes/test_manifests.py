@@ -117,7 +117,7 @@ MANIFESTS = [
         ["spec.source.http.sha256: is missing"],
     ),
     manifest(
-        "a file for a cluster", local["the file guard.wasm cannot be read"], ["put it there, or name another"], ()
+        "a file that is not there", local(), ["the file guard.wasm cannot be read"], ["put it there, or name another"]
     ),
     manifest("a tab", TABBED, ["p.yaml:4:1"], ["indent with spaces, not with tabs"]),
     manifest("a key is there twice", TWICE, ["the key 'kind' is there twice"], ["leave one of them"]),

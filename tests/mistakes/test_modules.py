@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import wasmtime
 
 from component_guests import component
@@ -15,6 +17,8 @@ GOOD = GUESTS.module(PLAIN)
 MEMORY = '(memory (export "memory") 2)'
 ALLOC = '(func (export "alloc") (param i32) (result i32) (i32.const 1024))'
 HOOK = '(func (export "{}") (param i32 i32) (result i64) (i64.const 0))'
+
+CASES = [{"name": "a", "hook": "pre_quarry", "input": {"query": "q"}, "expect": {"action": "continue"}}]
 
 
 def wat(*parts):
@@ -130,9 +134,7 @@ MODULES = [
         "a case of another hook",
         with_sections(
             GOOD,
-            {
-                "hookline.cases": b'[{"name": "a", "hook": "pre_quarry", "input": {"query": "q"}, "expect": {"action": "continue"}}]'
-            },
+            {"hookline.cases": json.dumps(CASES).encode()},
         ),
         ["'pre_quarry' is no hook"],
         ["did you mean 'pre_query'?"],

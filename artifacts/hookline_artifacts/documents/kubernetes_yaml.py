@@ -60,7 +60,7 @@ _UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 _ADVICE: Final = {
     "cannot start any token": "indent with spaces, not with tabs, and put a text that begins so in quotes",
     "mapping values are not allowed": "put a text with ': ' in it in quotes, or indent the line as its neighbours are",
-    "did not find expected": "see whether a bracket or a quote is left open, or a line is indented unlike its neighbours",
+    "did not find expected": "see whether a bracket or a quote is left open, or the line is indented unlike others",
     "could not find expected ':'": "write a space behind the colon, and each key in a line of its own",
     "unexpected end of stream": "a quote is left open",
 }

@@ -39,10 +39,11 @@ def why(error: BaseException, *, trust: str, plain: str = "check the address", l
         return late or "it did not answer in time"
     if isinstance(error, aiohttp.ClientConnectorDNSError) and error.errno != errno.ETIMEDOUT:
         return f"its host's name is not known ({error.strerror or 'it has no address':.{_MAX}}); check the address"
-    if isinstance(error, OSError) and error.errno and (error.strerror or "").startswith(NO_REASON):
-        return f"{os.strerror(error.errno)}; check the address, and whether it runs there"
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror:.{_MAX}}"
+        said = error.strerror
+        if error.errno and said.startswith(NO_REASON):
+            said = f"{os.strerror(error.errno)}; check the address, and whether it runs there"
+        return f"{said:.{_MAX}}"
     if isinstance(error, _BROKEN):
         return "the connection was cut off"
     if isinstance(error, aiohttp.InvalidURL | ValueError):
