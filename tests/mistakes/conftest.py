@@ -41,7 +41,7 @@ def hookline(capsys, monkeypatch, tmp_path, _cache):
 
 @pytest.fixture
 def make(hookline, tmp_path):
-    """Makes a mistake, and holds the answer against its row."""
+    """Makes a mistake, and holds the answer against its row; what it ended with."""
 
     def run(mistake, **words):
         for name, content in mistake.files.items():
@@ -49,5 +49,6 @@ def make(hookline, tmp_path):
         ended = hookline(*(deliberate.filled(each, words) for each in mistake.done))
         print(f"{mistake.name}: {deliberate.answer(ended)}")  # noqa: T201 - with -s, the table
         deliberate.check(mistake, ended, tmp_path)
+        return ended
 
     return run

@@ -6,7 +6,7 @@ import socket
 
 import pytest
 
-from deliberate import Mistake, rows
+from deliberate import Mistake, local, rows
 from guests import Guests
 
 GOOD = Guests().module({"pre_query": "(i64.const 0)"})
@@ -216,3 +216,23 @@ def nobody():
 def test_a_mistake_at_the_command_line_is_told(make, mistake, nobody):
     """With its cause and the next step."""
     make(mistake, nobody=nobody)
+
+
+def test_a_port_that_is_taken_is_told(make):
+    """By the sidecar that ``dev`` starts: with the port, and what to do; what stands above is told in its words."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        held.listen()
+        port = str(held.getsockname()[1])
+        taken = project(
+            "a port that is taken",
+            'language = "c"\nbuild = ["${python}", "-c", "pass"]\nmodule = "in.wasm"\n',
+            ["the sidecar ended by itself"],
+            ["it says above why"],
+            code=3,
+            arguments="dev g --listen 127.0.0.1:{port}",
+            **{"in.wasm": GOOD, "wasmplugin.yaml": local(source={"file": {"path": "g.wasm"}})},
+        )
+        ended = make(taken, port=port)
+    assert f"--listen 127.0.0.1:{port}: Address already in use" in ended.out
+    assert "stop it, or choose another one" in ended.out
