@@ -82,15 +82,14 @@ class Reach:
         return session.target(reference, insecure=self.insecure, access=self.access, base=Path.cwd())
 
 
-def read_file(path: Path, *, most: int, what: str, missing: str = "; name one that is there") -> bytes:
+def read_file(path: Path, *, most: int, what: str, missing: str = "") -> bytes:
     """The bytes of a small file. Raises ConfigError, with ``missing`` behind where there is none."""
     try:
         with path.open("rb") as file:
             data = file.read(most + 1)
-    except FileNotFoundError:
-        raise ConfigError(f"{what}: there is no file {path}{missing}") from None
     except OSError as error:
-        raise ConfigError(f"{what}: {path} cannot be read: {error.strerror}") from None
+        more = missing if isinstance(error, FileNotFoundError) else ""
+        raise ConfigError(f"{what}: {path} cannot be read: {error.strerror}{more}") from None
     if len(data) > most:
         raise ConfigError(f"{what}: {path} has more than {most} bytes")
     return data
@@ -101,7 +100,7 @@ def target_of(text: str) -> Path | Reference | LayoutReference:
     path = Path(text)
     if not text.startswith(("oci:", "oci-layout:")) and (path.is_file() or _is_file_name(text)):
         if not path.is_file():
-            raise FetchError(f"there is no file {text!r:.200}; name one, or REGISTRY/REPOSITORY:TAG", transient=False)
+            raise FetchError(f"there is no file {text!r:.200}", transient=False)
         return path
     return parse(text)
 

@@ -198,7 +198,7 @@ COMMANDS = [
     done(
         "no private key",
         "sign oci-layout:l:1 --key k.key",
-        ["there is no file k.key"],
+        ["k.key cannot be read"],
         ["'hookline keygen' makes a pair of keys"],
     ),
 ]

@@ -177,8 +177,8 @@ MANIFESTS = [
     Mistake(
         name="there is no such file",
         done=["check", "q.yaml"],
-        cause=["there is no file q.yaml"],
-        step=["name one that is there"],
+        cause=["No such file or directory"],
+        step=["a manifest: q.yaml"],
         code=2,
     ),
     Mistake(

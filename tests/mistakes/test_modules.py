@@ -189,8 +189,8 @@ MODULES = [
     Mistake(
         name="a module that is not there",
         done=["inspect", "guard.wasm"],
-        cause=["there is no file 'guard.wasm'"],
-        step=["name one, or REGISTRY/REPOSITORY:TAG"],
+        cause=["there is no file"],
+        step=["'guard.wasm'"],
         code=3,
     ),
 ]

@@ -155,7 +155,7 @@ def test_the_same_name_twice_is_told(hookline, write):
     ("content", "sentence"),
     [
         ("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\n", "hookline: there is no WasmPlugin and no Plugin"),
-        (None, "hookline: a manifest: there is no file nothing.yaml; name one that is there"),
+        (None, "hookline: a manifest: nothing.yaml cannot be read: No such file or directory"),
     ],
 )
 def test_nothing_to_check_is_a_wrong_command_line(hookline, write, content, sentence):
