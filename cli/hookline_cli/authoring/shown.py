@@ -31,7 +31,7 @@ ADVICE: Final[Mapping[str, str]] = {
 }
 """What its author can do about a call that failed, by its cause."""
 _OF_RESULTS: Final[Mapping[str, str]] = {
-    "outside memory": "return pointer << 32 | length of an answer in memory, as an SDK does: docs/reference/hooks.md has the answers",
+    "outside memory": "return pointer << 32 | length of what is in memory, as an SDK does; see docs/reference/hooks.md",
     "limits.output": "answer less, or allow more: --limit output=2Mi",
     "not valid JSON": "answer with JSON in UTF-8, as an SDK writes it: docs/reference/hooks.md has the answers",
 }
