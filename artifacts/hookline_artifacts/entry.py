@@ -196,11 +196,10 @@ def misfits(hooks: Sequence[Hook], limits: Limits, info: ModuleInfo) -> Iterator
     missing = [hook.value for hook in hooks if hook not in info.hooks]
     if missing:
         yield "hooks", f"spec.hooks names {', '.join(missing)}, and the module exports only {', '.join(info.hooks)}"
-    if info.memory_pages * _PAGE > limits.memory:
-        yield (
-            "limits.memory",
-            f"the module starts with {info.memory_pages * _PAGE} bytes of memory, and limits.memory is {limits.memory}",
-        )
+    needed = info.memory_pages * _PAGE
+    if needed > limits.memory:
+        said = f"the module starts with {needed} bytes of memory, and limits.memory is {limits.memory}"
+        yield "limits.memory", f"{said}: raise it, or build the module with less"
 
 
 def check_entry(entry: BundlePlugin, info: ModuleInfo) -> None:

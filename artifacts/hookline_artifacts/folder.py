@@ -164,5 +164,6 @@ def read_file(path: Path, into: Body) -> None:
                 into.write(chunk)
     except (OSError, ValueError) as error:
         why = getattr(error, "strerror", None) or "this is not a file name"
-        raise FetchError(f"{into.what} cannot be read from {path}: {why}", transient=False) from None
+        advice = "; put it there, or name another" if isinstance(error, FileNotFoundError) else ""
+        raise FetchError(f"{into.what} cannot be read from {path}: {why}{advice}", transient=False) from None
     into.finish()

@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from hookline_api.config import Config
-from hookline_api.text import found, readable
+from hookline_api.text import did_you_mean, found, listed, readable
 from hookline_artifacts.apart import ENDED, bound_processor, run_apart, serve_one
 from hookline_artifacts.errors import ConfigError
 
@@ -94,10 +94,19 @@ def check(config: dict[str, Any], schema: dict[str, Any], *, secret_paths: list[
         parts = [str(part) for part in best.absolute_path]
         path = readable(".".join(["config", *parts]), _MAX_PATH)
         if best.validator in {"required", "additionalProperties", "dependentRequired"}:  # of names alone
-            raise ConfigError(f"{path}: {readable(best.message, _MAX_RULE)} (so the plugin's schema says)")
+            near = _near(best) if best.validator == "additionalProperties" else ""
+            raise ConfigError(f"{path}: {readable(best.message, _MAX_RULE)}{near} (so the plugin's schema says)")
         shown = _may_be_shown(parts, secret_paths)
         seen = f"found {found(best.instance)}" if shown else "found something else, which may be a Secret's"
         raise ConfigError(f"{path}: expected {_expected(best)}, {seen} (so the plugin's schema says)")
+
+
+def _near(error: Any) -> str:
+    """For a field that a schema does not have: the one that may be meant, or those that there are."""
+    known = [str(each) for each in error.schema.get("properties", {})] if isinstance(error.schema, dict) else []
+    unknown = [each for each in error.instance if each not in known]
+    meant = next(filter(None, (did_you_mean(each, known) for each in unknown[:_MAX_CHOICES])), "")
+    return meant or (f"; there are {listed(known)}" if known else "")
 
 
 def _may_be_shown(parts: list[str], secret_paths: list[str] | None) -> bool:

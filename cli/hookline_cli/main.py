@@ -85,6 +85,19 @@ class _Lazy(click.Group):
         listed = [name for task in _TASKS.values() for name in task if name in names]
         return [*listed, *(name for name in names if name not in listed)]
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """With the command that may be meant by one that is not there."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            import difflib  # noqa: PLC0415 - nobody needs it who spells right
+
+            near = difflib.get_close_matches(args[0][:100].lower(), self.list_commands(ctx), n=1)
+            more = f"Did you mean '{near[0]}'?" if near else f"There are {', '.join(self.list_commands(ctx))}."
+            raise click.UsageError(f"{error.message} {more}", ctx) from None
+
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import a command."""
         whole = f"{self._prefix}{cmd_name}"

@@ -25,7 +25,7 @@ from hookline_artifacts.judging import structure
 from hookline_cli.bounded import read_file
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from hookline_api.policies import PluginTrustPolicy
 
@@ -61,6 +61,8 @@ class Documents:
     """Labels of namespaces."""
     secrets: dict[tuple[str, str], dict[str, bytes]] = field(default_factory=dict, repr=False)
     config_maps: dict[tuple[str, str], dict[str, bytes]] = field(default_factory=dict, repr=False)
+    undecoded: set[tuple[str, str, str]] = field(default_factory=set)
+    """Kind, name and key of what is not base64 and has to be."""
 
     @property
     def plugins(self) -> list[Found]:
@@ -157,7 +159,8 @@ def take(document: dict[str, Any], file: Path, documents: Documents) -> None:
         documents.namespaces[name] = {str(k): str(v) for k, v in labels.items()} if isinstance(labels, dict) else {}
     elif kind in {"Secret", "ConfigMap"} and isinstance(name, str):
         objects = documents.secrets if kind == "Secret" else documents.config_maps
-        objects[namespace if isinstance(namespace, str) else "", name] = _data(document, kind == "Secret")
+        found = _data(document, kind == "Secret", lambda key: documents.undecoded.add((kind, name, key)))
+        objects[namespace if isinstance(namespace, str) else "", name] = found
 
 
 def _model(kind: str) -> type[LocalWasmPlugin | PluginTrustPolicy]:
@@ -188,8 +191,8 @@ def _take_ours(
     documents.found.append(Found(file=file, document=made))
 
 
-def _data(document: dict[str, Any], secret: bool) -> dict[str, bytes]:  # noqa: FBT001 - which of two kinds
-    """What a Secret or a ConfigMap holds; what cannot be read is left out."""
+def _data(document: dict[str, Any], secret: bool, undecoded: Callable[[str], None]) -> dict[str, bytes]:  # noqa: FBT001
+    """What a Secret or a ConfigMap holds; what cannot be read is left out, and its key told."""
     texts, binaries = ("stringData", "data") if secret else ("data", "binaryData")
     found: dict[str, bytes] = {}
     for section, encoded in ((binaries, True), (texts, False)):
@@ -198,7 +201,7 @@ def _data(document: dict[str, Any], secret: bool) -> dict[str, bytes]:  # noqa: 
             try:
                 found[key] = base64.b64decode("".join(value.split()), validate=True) if encoded else value.encode()
             except (TypeError, ValueError, AttributeError, binascii.Error):
-                continue
+                undecoded(key)
     return found
 
 

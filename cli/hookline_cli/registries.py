@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _FILE_SUFFIXES: Final = (".wasm", ".tar.gz", ".tgz", ".tar")
 _MAX_CA: Final = 1 << 20
+_CERTIFICATE: Final = "-----BEGIN CERTIFICATE-----"
 _NAME: Final = "plugin"
 
 
@@ -46,8 +47,10 @@ class Reach:
         pem = None
         if ca is not None:
             pem = read_file(ca, most=_MAX_CA, what="--ca").decode(errors="replace")
+            if _CERTIFICATE not in pem:
+                raise ConfigError(f"--ca: {ca} has no certificate in PEM, which begins with {_CERTIFICATE}")
         if docker_config is not None and not docker_config.is_file():
-            raise ConfigError(f"--docker-config: {docker_config} is not a file")
+            raise ConfigError(f"--docker-config: {docker_config} is not a file; 'docker login' writes one")
         try:
             proxies = from_environment(os.environ)
         except ValueError as error:

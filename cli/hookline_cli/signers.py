@@ -50,7 +50,8 @@ def new_password() -> bytes:
 
 def read_key(path: Path) -> PrivateKey:
     """The key of a file. Raises ConfigError."""
-    data = read_file(path, most=private_keys.MAX_FILE, what="--key")
+    missing = "; 'hookline keygen' makes a pair of keys"
+    data = read_file(path, most=private_keys.MAX_FILE, what="--key", missing=missing)
     password = given_password()
     if password is None and private_keys.needs_password(data) and sys.stdin.isatty():
         asked: str = click.prompt(f"Password for {path}", hide_input=True, default="", show_default=False, err=True)

@@ -28,6 +28,8 @@ _MESSAGES: Final = {
     "int_type": "is not a whole number of 64 bits: write it in digits, without quotes",
     "bool_type": "is neither true nor false: write one of them, without quotes",
     "model_type": "is not a mapping: write its fields below it",
+    "dict_type": "is not a mapping: write its fields below it",
+    "list_type": "is not a list: write each of its items with - in front",
 }
 """By pydantic's type of the error."""
 _LABEL: Final = "must consist of at most 63 lower-case letters, digits and '-', and begin and end without '-'"

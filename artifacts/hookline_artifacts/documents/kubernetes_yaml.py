@@ -57,6 +57,16 @@ _NOT_READ: Final = (
 _UTF_16: Final = (b"\xff\xfe", b"\xfe\xff")
 
 
+_ADVICE: Final = {
+    "cannot start any token": "indent with spaces, not with tabs, and put a text that begins so in quotes",
+    "mapping values are not allowed": "put a text with ': ' in it in quotes, or indent the line as its neighbours are",
+    "did not find expected": "see whether a bracket or a quote is left open, or the line is indented unlike others",
+    "could not find expected ':'": "write a space behind the colon, and each key in a line of its own",
+    "unexpected end of stream": "a quote is left open",
+}
+"""What to do, by words of the parser's own."""
+
+
 class UnreadableError(ValueError):
     """The file is not what Kubernetes reads, or more than is read here. The text is the reason."""
 
@@ -212,7 +222,7 @@ def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         seen: set[str] = set()
         for key, _ in pairs:
             if key in seen:
-                raise UnreadableError(f"the key {key!r:.60} is there twice")
+                raise UnreadableError(f"the key {key!r:.60} is there twice: leave one of them")
             seen.add(key)
     return made
 
@@ -272,7 +282,7 @@ def _read_chunk(
             reader.take(event)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        reason = " ".join((error.problem or str(error)).split())
+        reason = _advised(" ".join((error.problem or str(error)).split()))
         if reader.ended:
             reason = f"{_NOT_READ} ({reason})"
         raise UnreadableError(reason, line + mark.line if mark is not None else None) from None
@@ -457,7 +467,7 @@ class _Reader:
         elif inside.key is None:
             inside.key = scalars.key(value)
             if inside.key in inside.seen:
-                raise scalars.ScalarError(f"the key {inside.key!r:.60} is there twice")
+                raise scalars.ScalarError(f"the key {inside.key!r:.60} is there twice: leave one of them")
             inside.seen.add(inside.key)
         else:
             inside.value[inside.key] = scalars.number(value)
@@ -471,3 +481,9 @@ def _merge(value: Any, into: dict[str, Any], *, alias: bool) -> None:
         if not isinstance(part, dict):
             raise scalars.ScalarError("<< takes a mapping, or a list of mappings")
         into.update(part)
+
+
+def _advised(reason: str) -> str:
+    """The parser's words, with what to do where that is known."""
+    advice = next((advice for words, advice in _ADVICE.items() if words in reason), None)
+    return reason if advice is None else f"{reason}: {advice}"

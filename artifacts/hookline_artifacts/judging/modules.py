@@ -30,7 +30,10 @@ def judge_module(
     said = Findings()
     spec = plugin.spec
     if spec.sha256 is not None and spec.sha256 != sha256:
-        said.problems.append(f"spec.sha256: the module's sha256 is {sha256}, and {spec.sha256} is asked for")
+        said.problems.append(
+            f"spec.sha256: the module's sha256 is {sha256}, and {spec.sha256} is asked for: write the former there if "
+            "this is the module that is meant"
+        )
     hooks = list(dict.fromkeys(spec.hooks))
     try:
         hooks = hooks or list(called_hooks(plugin, description, info))

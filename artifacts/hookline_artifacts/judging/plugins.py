@@ -216,7 +216,7 @@ def selector_problems(selector: Any, where: str) -> list[str]:
 def _key_problem(where: str, key: Any) -> str | None:
     if not isinstance(key, str) or _is_label_key(key):
         return None
-    return f"{where}: {key!r:.80} is not a label key"
+    return f"{where}: {key!r:.80} is not a label key: write letters, digits, '-', '_' and '.', with PREFIX/ or without"
 
 
 def _is_label_key(key: str) -> bool:

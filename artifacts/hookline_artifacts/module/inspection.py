@@ -45,6 +45,7 @@ _LISTED: Final = 12
 """Exports that an error tells."""
 _COMPARED: Final = 256
 """Exports that are compared with the names of hooks."""
+_AGAIN: Final = "build it again, or copy it again as a binary file"
 _SHOWN: Final = 16
 """Parameters that an error tells; no function of the guest ABI has as many."""
 
@@ -107,7 +108,9 @@ def inspect_module(wasm: Buffer) -> ModuleInfo:
     """
     begin = bytes(wasm[:8])
     if begin[:4] != _MAGIC:
-        raise VerifyError("this is not a WebAssembly module: it does not begin with \\0asm")
+        raise VerifyError(
+            "this is not a WebAssembly module: it does not begin with \\0asm; name the .wasm that was built"
+        )
     if begin == HEADER:
         return _inspect_component(wasm)
     if begin[4:] != _MODULE:
@@ -116,7 +119,7 @@ def inspect_module(wasm: Buffer) -> ModuleInfo:
     try:
         sections.read(wasm)
     except (IndexError, UnicodeDecodeError, MalformedError, UnknownTypeError) as error:
-        raise VerifyError(f"this WebAssembly module is truncated or damaged: {error}") from None
+        raise VerifyError(f"this WebAssembly module is truncated or damaged: {error}; {_AGAIN}") from None
     except ProposalError as error:
         raise VerifyError(str(error)) from None
     return judge_module(
@@ -134,7 +137,7 @@ def read_component(wasm: Buffer) -> ComponentBorder:
     try:
         return ComponentReader().read(wasm)
     except (IndexError, UnicodeDecodeError, MalformedError, UnknownTypeError) as error:
-        raise VerifyError(f"this WebAssembly component is truncated or damaged: {error}") from None
+        raise VerifyError(f"this WebAssembly component is truncated or damaged: {error}; {_AGAIN}") from None
     except ProposalError as error:
         raise VerifyError(f"in the component, {error}") from None
 
@@ -171,7 +174,10 @@ def judge_module(
         _judge_import(entry)
     memory = exports.get("memory")
     if memory is None or memory[0] != "memory":
-        raise VerifyError(f"the module does not export its linear memory as 'memory'; {_exported(exports)}")
+        raise VerifyError(
+            f"the module does not export its linear memory as 'memory'; {_exported(exports)}; link it with "
+            "--export-memory, or build it with an SDK ('hookline new')"
+        )
     if memory64:
         raise VerifyError(Proposal.MEMORY64.sentence)
     _judge_start(exports)
@@ -179,7 +185,10 @@ def judge_module(
         found = exports.get(name)
         if found is None:
             if name in REQUIRED_EXPORTS:
-                raise VerifyError(f"the module does not export '{name}': {_show(wanted)}; {_exported(exports)}")
+                raise VerifyError(
+                    f"the module does not export '{name}': {_show(wanted)}; {_exported(exports)}; build it with an SDK "
+                    f"('hookline new'), or export '{name}' as docs/author/guest-abi.md has it"
+                )
         elif found != ("function", wanted):
             raise VerifyError(f"the module's export '{name}' is {_describe(found)}, and must be {_show(wanted)}")
     hooks = []
@@ -236,10 +245,13 @@ def _judge_import(entry: Import) -> None:
     if function is None:
         near = difflib.get_close_matches(entry.name[:_NAME_SHOWN], [name for _, name in HOST_FUNCTIONS], n=1)
         meant = next((f"; did you mean '{module}.{name}'?" for module, name in HOST_FUNCTIONS if name in near), "")
+        meant = meant or "; docs/host-functions.md has those that it does"
         raise VerifyError(f"the module imports {label}, which this version of Hookline does not offer{meant}")
     wanted = (function.params, function.results)
     if entry.signature != wanted:
-        raise VerifyError(f"the module imports {label} as {_show(entry.signature)}, and it is {_show(wanted)}")
+        raise VerifyError(
+            f"the module imports {label} as {_show(entry.signature)}, and it is {_show(wanted)}: declare it so"
+        )
 
 
 def _show(signature: Signature | None) -> str:

@@ -113,7 +113,10 @@ class Body:
     def finish(self) -> None:
         """The server says that this was all; raises FetchError where bytes are missing."""
         if self._expected is not None and self.length < self._expected:
-            raise FetchError(f"{self.what} was cut off after {self.length} of {self._expected} bytes")
+            raise FetchError(
+                f"{self.what} was cut off after {self.length} of {self._expected} bytes; try again, and push it again "
+                "where that stays so"
+            )
 
     def verify(self, digest: str, *, is_named: bool = True) -> None:
         """Raise WrongBytesError unless it has that digest.

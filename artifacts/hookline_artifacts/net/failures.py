@@ -7,6 +7,7 @@ TLS error the line of C that it is from, and either may quote a URL with what is
 from __future__ import annotations
 
 import errno
+import os
 import ssl
 from typing import Final
 
@@ -16,6 +17,8 @@ from hookline_artifacts.net.certificates import distrust
 
 _BROKEN: Final = (ConnectionError, aiohttp.ClientConnectionError, aiohttp.ClientPayloadError)
 _MAX: Final = 200
+NO_REASON: Final = "Connect call failed"
+"""asyncio's own words, which name the address and not the reason."""
 
 
 def why(error: BaseException, *, trust: str, plain: str = "check the address", late: str = "") -> str:
@@ -35,9 +38,12 @@ def why(error: BaseException, *, trust: str, plain: str = "check the address", l
     if isinstance(error, TimeoutError):
         return late or "it did not answer in time"
     if isinstance(error, aiohttp.ClientConnectorDNSError) and error.errno != errno.ETIMEDOUT:
-        return f"its host's name is not known ({error.strerror or 'it has no address':.{_MAX}})"
+        return f"its host's name is not known ({error.strerror or 'it has no address':.{_MAX}}); check the address"
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror:.{_MAX}}"
+        said = error.strerror
+        if error.errno and said.startswith(NO_REASON):
+            said = f"{os.strerror(error.errno)}; check the address, and whether it runs there"
+        return f"{said:.{_MAX}}"
     if isinstance(error, _BROKEN):
         return "the connection was cut off"
     if isinstance(error, aiohttp.InvalidURL | ValueError):

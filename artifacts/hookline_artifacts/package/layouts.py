@@ -201,8 +201,9 @@ def module_layers(manifest: Manifest) -> tuple[Sequence[Descriptor], str]:
     if len(layers) == 1:
         return layers, "raw"
     types = ", ".join(sorted({"".join(filter(str.isprintable, layer.media_type)) for layer in manifest.layers}))
+    told = f" ({types:.200})" if types else ""
     raise VerifyError(
-        f"the artifact has {len(manifest.layers)} layers and none that holds a module ({types:.200}); "
+        f"the artifact has {len(manifest.layers)} layers and none that holds a module{told}; "
         "push the module as a layer of type application/wasm"
     )
 

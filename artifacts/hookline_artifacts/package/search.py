@@ -278,7 +278,8 @@ def _check_magic(head: bytes) -> None:
     if (name := packer(head)) is not None:
         raise not_read(name)
     raise VerifyError(
-        f"this is not WebAssembly: it begins with {head.hex() or 'nothing'} and a module with {_MODULE.hex()}"
+        f"this is not WebAssembly: it begins with {head.hex() or 'nothing'} and a module with {_MODULE.hex()}; "
+        "name, or push, the .wasm that was built"
     )
 
 

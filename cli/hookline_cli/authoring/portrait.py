@@ -55,13 +55,17 @@ def settings(schema: Mapping[str, Any] | None) -> list[tuple[str, str, bool, str
     return found
 
 
+_NO_TEXT: Final = frozenset({"true", "false", "yes", "no", "on", "off", "y", "n", "null"})
+"""Words that YAML may take for something else than a text."""
+
+
 def resource(name: str, source: Mapping[str, Any], info: ModuleInfo, description: PluginDescription) -> str:
     """A WasmPlugin that grants all that it asks for, to be pasted. What only its owner knows is a comment."""
     lines = [
         "apiVersion: hookline.dev/v1alpha1",
         "kind: WasmPlugin",
         "metadata:",
-        f"  name: {name}",
+        f"  name: {name if name[0].isalpha() and name not in _NO_TEXT else _flow(name)}",
         "spec:",
         f"  source: {_flow(source)}",
     ]

@@ -55,7 +55,7 @@ def read_project(folder: Path) -> Project:
     """What a folder says of itself. Raises FetchError where there is none, and ConfigError."""
     if not folder.is_dir():
         what = "is a file, and a project is a folder" if folder.exists() else "is not there"
-        raise FetchError(f"the folder {folder} {what}", transient=False)
+        raise FetchError(f"the folder {folder} {what}; 'hookline new --lang LANGUAGE DIR' makes one", transient=False)
     path = folder / FILE
     if not path.exists():
         raise ConfigError(

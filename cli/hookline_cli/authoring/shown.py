@@ -30,6 +30,12 @@ ADVICE: Final[Mapping[str, str]] = {
     "store": "the store of keys failed; try again",
 }
 """What its author can do about a call that failed, by its cause."""
+_OF_RESULTS: Final[Mapping[str, str]] = {
+    "outside memory": "return pointer << 32 | length of what is in memory, as an SDK does; see docs/reference/hooks.md",
+    "limits.output": "answer less, or allow more: --limit output=2Mi",
+    "not valid JSON": "answer with JSON in UTF-8, as an SDK writes it: docs/reference/hooks.md has the answers",
+}
+"""The same of results, by words of the message."""
 _PIECE: Final = {"continue", "allow", "success", "hit", "store", "default", "accepted"}
 
 
@@ -90,7 +96,13 @@ def advice(called: Called) -> str:
         needed = ungranted_imports([_whole(each) for each in called.denied], ())
         permissions = " ".join(f"--permission {each}" for each in sorted(set(needed.values())))
         return f"it called {', '.join(sorted(called.denied))} without the permission: grant it with {permissions}"
+    if called.cause == "result" and (named := _OF_RESULTS.get(_kind(called.message or ""))):
+        return named
     return ADVICE.get(called.cause or "", "see docs/author/hooks.md")
+
+
+def _kind(message: str) -> str:
+    return next((words for words in _OF_RESULTS if words in message), "")
 
 
 def _whole(name: str) -> str:

@@ -23,6 +23,7 @@ from hookline_cli.frame import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from hookline_api.resources import WasmPlugin
     from hookline_artifacts.trust.policy import Policy
     from hookline_cli.judging.documents import Flavour, Judged
     from hookline_cli.judging.files import Files
@@ -91,7 +92,9 @@ async def CHECK(  # noqa: N802 - what the decorator makes of it is a constant
     wanted = _Wanted(flavour=flavour, pull=pull, strict=strict, output=output)
     found = files.read(paths)
     if not found.pieces and not found.findings:
-        raise UsageError(f"there is no WasmPlugin and no PluginTrustPolicy in {', '.join(map(str, paths))}")
+        raise UsageError(
+            f"there is no WasmPlugin and no PluginTrustPolicy in {', '.join(map(str, paths))}: name files that have one"
+        )
     judged = [documents.judged(each, flavour or documents.flavour_of(each.document)) for each in found.pieces]
     reach = Reach.of(insecure=insecure, ca=ca, docker_config=docker_config)
     unknown = await _more(judged, found, wanted, reach)
@@ -122,12 +125,23 @@ async def _more(judged: Sequence[Judged], found: Files, wanted: _Wanted, reach: 
                 continue
             shown.append(Progress(f"fetching the module of {each.piece.label}"))
             try:
-                why = await modules.judge(plugin, each, found.objects, fetcher, reach.access)
+                asked = _by_http(plugin) if reach.insecure else plugin
+                why = await modules.judge(asked, each, found.objects, fetcher, reach.access)
             finally:
                 shown[-1].end()
             if why is not None:
                 unknown.append(each.piece.finding("note", "module", f"spec.source: {why}"))
     return unknown
+
+
+def _by_http(plugin: WasmPlugin) -> WasmPlugin:
+    """It, with a registry of plain HTTP."""
+    spec = plugin.spec
+    oci = spec.source.oci
+    if oci is None:
+        return plugin
+    source = spec.source.model_copy(update={"oci": oci.model_copy(update={"insecure": True})})
+    return plugin.model_copy(update={"spec": spec.model_copy(update={"source": source})})
 
 
 async def _policies(judged: Sequence[Judged], found: Files) -> list[Policy]:

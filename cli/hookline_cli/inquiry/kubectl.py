@@ -108,6 +108,8 @@ def _said(text: str) -> str:
     words = readable(" ".join((lines or text.splitlines() or ["it gave no reason"])[-1].split()), _WORDS)
     if any(each in text.lower() for each in _AWAY):
         return f"the cluster does not answer; see to --kubeconfig and --context (kubectl: {words})"
+    if "error loading config file" in text:
+        return f"the kubeconfig cannot be read; see to --kubeconfig, or KUBECONFIG ({words})"
     if "the server doesn't have a resource type" in text:
         return f"Hookline's resources are not installed in this cluster (kubectl: {words})"
     if "not found" in text.lower() and "Error from server (NotFound)" in text:

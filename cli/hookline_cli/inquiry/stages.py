@@ -53,6 +53,11 @@ _NEXT: Final[Mapping[Name, str]] = {
     "switch": "see the sidecar's log: kubectl logs POD -c hookline-sidecar",
     "answers": "mend the plugin, or what it asks: kubectl logs POD -c hookline-sidecar has each failure",
 }
+_MANIFEST: Final = "mend that field in the file: hookline check --for folder FOLDER says all that is wrong"
+_FOLDER: Final = "write its manifest into the sidecar's folder, or name another plugin"
+_FILE: Final = "put the module there, or mend spec.source.file.path"
+_OF_A_FILE: Final = "the file "
+"""How a sentence about a module in the folder begins."""
 _OWN_CASES: Final = ("own case", "selftest", "self-test")
 _OF_A_PULL: Final = ("the layer", "a blob", "the file", "configmap", "the store", "the state folder")
 """What a sentence is about that comes after a reference is resolved."""
@@ -166,7 +171,9 @@ def of_sidecar(stages: Stages, told: Mapping[str, Any], name: str) -> None:
             stages.set(stage, state, at=_time(step.get("at")), seconds=step.get("seconds"))
     if problems and "apply" in stages:
         first = problems[0]
-        stages.set("apply", "failed", f"{first.get('file')}: {first.get('field')}: {first.get('message')}")
+        stages.set(
+            "apply", "failed", f"{first.get('file')}: {first.get('field')}: {first.get('message')}", next=_MANIFEST
+        )
     else:
         _state(stages, plugin)
 
@@ -176,12 +183,14 @@ def _unknown(stages: Stages, told: Mapping[str, Any], name: str, problems: Seque
     there = f"it has {', '.join(others[:20])}" if others else "it has none"
     if problems:
         first = problems[0]
-        stages.set("apply", "failed", f"{first.get('file')}: {first.get('field')}: {first.get('message')}")
+        stages.set(
+            "apply", "failed", f"{first.get('file')}: {first.get('field')}: {first.get('message')}", next=_MANIFEST
+        )
     elif "connect" in stages:
         if stages["connect"].state == "ok":
             stages.set("connect", "waiting", f"the sidecar has not been told of '{name}'; {there}")
     else:
-        stages.set("apply", "failed", f"the sidecar knows no plugin '{name}'; {there}")
+        stages.set("apply", "failed", f"the sidecar knows no plugin '{name}'; {there}", next=_FOLDER)
 
 
 def _state(stages: Stages, plugin: Mapping[str, Any]) -> None:
@@ -197,7 +206,9 @@ def _state(stages: Stages, plugin: Mapping[str, Any]) -> None:
                 stages.set(each, "unknown")
         stages.pass_until(stage)
         goes_on = "; the version before it goes on" if state == "LastGood" else ""
-        stages.set(stage, "failed", f"{failure.get('message')}{goes_on}")
+        message = str(failure.get("message"))
+        more = {"next": _FILE} if stage == "pull" and message.startswith(_OF_A_FILE) else {}
+        stages.set(stage, "failed", f"{message}{goes_on}", **more)
         return
     if plugin.get("rolled_back"):
         rolled = _mapping(plugin["rolled_back"])

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Flavour = Literal["cluster", "folder"]
 _METADATA: Final = ("name", "namespace", "uid", "generation", "labels", "annotations")
+_NAME: Final = "metadata.name"
 _LAYOUT: Final = "oci-layout:"
 _IS_NULL: Final = ": is null"
 
@@ -40,6 +41,8 @@ class Judged:
         """Say it once."""
         path, _, text = sentence.partition(": ")
         said = [each for each in self.findings if each.level == "problem" or level != "problem"]
+        if path == _NAME and any(each.message.startswith(f"{_NAME}: ") for each in said):
+            return  # the schema and the model have a sentence each for a name that is none
         if not any(each.message == sentence or _is_same(each.message, path, text) for each in said):
             self.findings.append(self.piece.finding(level, by, sentence))
 

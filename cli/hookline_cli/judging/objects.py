@@ -46,9 +46,14 @@ async def missing(plugin: WasmPlugin, documents: Documents, *, whole: bool) -> l
         else:
             data = await documents.config_map(plugin.metadata.namespace, each.name)
         if data is None and whole:
-            problems.append(f"{each.path}: there is no {each.kind} '{each.name}' in the folder")
+            problems.append(
+                f"{each.path}: there is no {each.kind} '{each.name}' in the folder: put one with the key "
+                f"'{each.keys[0]}' there"
+            )
         elif data is not None and not any(key in data for key in each.keys):
-            there = meant(each.keys[0], sorted(data)) if data else "; it has none"
+            there = meant(each.keys[0], sorted(data)) if data else "; it has none: add it"
+            if (each.kind, each.name, each.keys[0]) in documents.undecoded:
+                there = " that is base64: encode its value, or write it into stringData as it is"
             problems.append(f"{each.path}: the {each.kind} '{each.name}' has no key '{each.keys[0]}'{there}")
     return problems
 

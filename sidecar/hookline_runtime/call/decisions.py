@@ -93,6 +93,8 @@ def _parse(raw: bytes) -> Any:
     try:
         return orjson.loads(raw)
     except orjson.JSONDecodeError as error:
+        if "UTF-8" in error.msg:  # orjson's words are about Python's texts
+            raise ResultError("the result is not valid JSON: it is not UTF-8") from None
         raise ResultError(f"the result is not valid JSON: {str(error)[:120]}") from None
 
 

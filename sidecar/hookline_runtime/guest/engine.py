@@ -221,7 +221,9 @@ def compile_into(wasm: bytes, out: BinaryIO, *, fuel: bool) -> None:
     except wasmtime.WasmtimeError as error:
         why = first_line(str(error))
         named = named_in(why)
-        said = f"{named} (the engine: {why})" if named else f"the module is not valid WebAssembly: {why}"
+        said = (
+            f"{named} (the engine: {why})" if named else f"the module is not valid WebAssembly: {why}; build it again"
+        )
         raise VerifyError(said) from error
     if is_component:
         told, mark = json.dumps([found.memories, found.memory_pages]).encode(), _COMPONENT_MARK

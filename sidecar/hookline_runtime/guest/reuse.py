@@ -59,7 +59,9 @@ def _fresh(guest: Guest, timeout_ms: int, *, instead_of: Instance | None = None)
     try:
         return guest.instantiate(timeout_ms=timeout_ms, instead_of=instead_of)
     except CallError as error:
-        raise VerifyError(f"the module's first instance failed: {error}") from error
+        raise VerifyError(
+            f"the module's first instance failed: {error}; mend what its start function or _initialize does"
+        ) from error
 
 
 def _try_alloc(guest: Guest, instance: Instance, timeout_ms: int, *, pooled: bool) -> Instance:

@@ -99,7 +99,7 @@ async def test_a_refused_connection_is_said_without_an_object(unused_port):
     """The own text of aiohttp has the TLS context in it."""
     error = await ask(f"https://127.0.0.1:{unused_port}", ssl=ssl.create_default_context())
     assert "SSLContext" in str(error)
-    assert "Connect call failed" in failures.why(error, **ADVICE)
+    assert failures.why(error, **ADVICE) == "Connection refused; check the address, and whether it runs there"
 
 
 async def test_a_certificate_that_has_ended_is_said_with_what_to_do(listening, certified):

@@ -79,7 +79,9 @@ def test_a_folder_has_all_that_its_plugins_name(hookline, folder):
     """A Secret that is in no file is nowhere."""
     given = [{"secretRef": {"name": "s"}, "key": "k", "path": "limit"}]
     done = hookline("check", folder(permissions=["kv.read"], configFrom=given), "--json")
-    assert messages(done, "objects") == ["spec.configFrom[0].key: there is no Secret 's' in the folder"]
+    assert messages(done, "objects") == [
+        "spec.configFrom[0].key: there is no Secret 's' in the folder: put one with the key 'k' there"
+    ]
 
 
 def test_settings_from_a_secret_are_checked_and_not_shown(hookline, folder):

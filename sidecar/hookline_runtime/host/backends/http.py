@@ -311,8 +311,8 @@ def _failure(error: Exception, target: Target) -> HttpError:
     if isinstance(error, FetchError):
         return HttpError("limit", f"{target.origin} is not asked: too many names are being looked up")
     why = failures.why(error, trust=_TRUST, plain=_PLAIN)
-    if isinstance(error, aiohttp.ClientConnectorError) and error.errno and why.startswith("Connect call failed"):
-        why = os.strerror(error.errno)  # asyncio's own words name the address and not the reason
+    if isinstance(error, aiohttp.ClientConnectorError) and error.errno and failures.NO_REASON in str(error.strerror):
+        why = os.strerror(error.errno)  # a guest checks no address
     return HttpError("failed", f"{target.origin} cannot be asked: {why}", unreachable=True)
 
 
