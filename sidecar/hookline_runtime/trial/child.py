@@ -68,7 +68,7 @@ def _work(request: dict[str, Any]) -> dict[str, str]:
             cases = read_cases(custom_sections(wasm).get(SECTION, b""))
             told = asyncio.run(_ask(cases, entry, wasm, module))
         except CasesError as error:
-            told = f"its own cases cannot be read: {error}"
+            return {"cause": _CAUSE, "message": f"its own cases cannot be read: {error}"}
         except LoadError as error:
             return {"cause": error.cause, "message": str(error)}
     if told is None:

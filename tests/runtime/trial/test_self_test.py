@@ -267,3 +267,27 @@ async def test_a_version_is_asked_as_it_will_run(bench, wat, mode) -> None:
     step = {"hook": "custom_hook", "input": 1}
     steps = [step | {"expect": {"value": 1}}, step | {"expect": {"value": 1 if mode == "PerCall" else 2}}]
     await bench.ask(counting, [{"name": "it counts", "steps": steps}], isolation={"mode": mode}, limits={"fuel": 10**6})
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"expect": {"k" * 200_000: 1}}, "k… is missing, and should be 1"),
+        ({"expect": {"\x1b[2J\n": 1}}, "\\x1b[2J\\n is missing, and should be 1"),
+        ({"expect": {"value": "\x9b2J\u202e"}}, 'value is "yes", and should be "\\x9b2J\\u202e"'),
+        ({"kv": {"k" * 65_537: "x"}}, "its keys cannot be stored: a key has at most 65536 bytes"),
+        ({"kv": {f"k{number}": "x" for number in range(1025)}}, "its keys cannot be stored: "),
+    ],
+)
+async def test_a_case_that_means_ill_is_one_that_does_not_hold(bench, wat, more, told) -> None:
+    """Its names and its keys are a stranger's: it is refused for good in one short line, and not asked ever again."""
+    cases = [{**HOLDS[0], **more}]
+    refused = await bench.refused(yes(wat), cases)
+    assert told in refused
+    assert len(refused) < 400
+    assert "it is not asked again" in await bench.refused(yes(wat), cases)
+
+
+async def test_cases_that_cannot_be_read_are_refused_and_no_fault_of_the_machine(bench, wat) -> None:
+    """Nothing asks them; if something did, it would be told so, and not to try again."""
+    assert (await bench.refused(yes(wat), b"[")).startswith("its own cases cannot be read: ")
