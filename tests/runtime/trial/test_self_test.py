@@ -291,3 +291,13 @@ async def test_a_case_that_means_ill_is_one_that_does_not_hold(bench, wat, more,
 async def test_cases_that_cannot_be_read_are_refused_and_no_fault_of_the_machine(bench, wat) -> None:
     """Nothing asks them; if something did, it would be told so, and not to try again."""
     assert (await bench.refused(yes(wat), b"[")).startswith("its own cases cannot be read: ")
+
+
+@pytest.mark.parametrize("settings", [{}, {"limits": {"fuel": 1_000_000}}])
+async def test_a_case_may_have_a_limit_of_fuel_where_the_resource_has_none(bench, wat, settings) -> None:
+    """And the other way round: another compiled form is asked then, as at an author's desk."""
+    fuelled = {**HOLDS[0], "limits": {"fuel": 100_000}}
+    starved = {**HOLDS[0], "name": "too little", "limits": {"fuel": 1}, "expect": None, "failure": "timeout"}
+    free = {**HOLDS[0], "name": "no fuel", "limits": {}}
+    cases = [fuelled, {key: value for key, value in starved.items() if value is not None}, free]
+    await bench.ask(yes(wat), cases, **settings)
