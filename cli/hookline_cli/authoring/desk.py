@@ -64,7 +64,7 @@ async def loaded(
     answers: Sequence[HostAnswer] = (),
 ) -> AsyncIterator[Trial]:
     """A plugin of this entry on trial. Raises LoadError."""
-    module = kept.module(subject.wasm, fuel=entry.limits.fuel is not None)
+    module = await kept.module(subject.wasm, fuel=entry.limits.fuel is not None)
     with quiet():
         try:
             async with on_trial(entry, subject.wasm, module, keys=keys, answers=answers) as trial:

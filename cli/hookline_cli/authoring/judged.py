@@ -55,7 +55,7 @@ async def _try(subject: Subject, entry: BundlePlugin, case: Case) -> CaseResult:
                 )
         await check_config(subject, written_out(case.config))
         with quiet():
-            module = kept.module(subject.wasm, fuel=limits.fuel is not None)
+            module = await kept.module(subject.wasm, fuel=limits.fuel is not None)
             return await try_case(case, entry, subject.wasm, module)
     except PrepareError as error:
         problem = f"it does not load: {of_loading(error)}"
