@@ -164,7 +164,7 @@ async def run_apart(
     """Have ``module.child`` do one job in a child process; its answer, or one with the cause ``ENDED``.
 
     ``wanted`` are the bytes of memory that it may have, None for all that children may have; where others have them,
-    it waits, and lower ``order`` goes first. It inherits ``descriptors``. ``niceness`` is as ``NICENESS``. Beside ``ENDED`` stand ``signal``, what ended
+    it waits, and lower ``order`` goes first. It inherits ``descriptors``. Beside ``ENDED`` stand ``signal``, what ended
     it, and ``memory``, what it had. Raises FetchError where no process can be started.
     """
     answer = None

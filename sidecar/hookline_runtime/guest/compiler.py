@@ -97,7 +97,7 @@ class Compiler:
         check_s: int = CHECK_S,
         niceness: tuple[int, ...] = apart.NICENESS,
     ) -> None:
-        """``check_s`` is how many seconds of a core the check of a plugin's settings may take; ``niceness`` is as there.
+        """``check_s`` is how many seconds of a core the check of a plugin's settings may take.
 
         With a ``key``, the compiled modules bear a seal, and ``find`` gives what is loaded with it alone. Without one,
         whoever can write to the folder decides what is executed.

@@ -67,7 +67,8 @@ def _work(request: dict[str, Any]) -> dict[str, str]:
         message = "the module in the store is not the one that was checked; it is fetched again"
         return {"cause": FetchError.cause, "message": message}
     entry = BundlePlugin.model_validate(request["entry"])
-    with tempfile.TemporaryDirectory(prefix="hookline-trial-") as folder:
+    tempfile.tempdir = request["folder"]
+    with tempfile.TemporaryDirectory() as folder:
         try:
             cases = read_cases(custom_sections(wasm).get(SECTION, b""))
             needed = {_counts_fuel(case, entry) for case in cases}

@@ -72,7 +72,7 @@ async def test_a_function_imported_without_its_result_ends_the_call_and_not_the_
         (STREAMS, "check-write", '(param "to" u32)', "(param i32)", "(call $f (i32.const 0))", "has not been defined"),
     ],
 )  # fmt: skip
-async def test_a_function_imported_with_other_types_ends_the_call(
+async def test_a_function_imported_with_other_types_ends_the_call(  # noqa: PLR0917 - the parts of a type
     workshop, caplog, interface, name, kind, core, call, message
 ) -> None:
     """With a sentence, and without a stack of ours in the log for each call."""

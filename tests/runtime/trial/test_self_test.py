@@ -301,3 +301,17 @@ async def test_a_case_may_have_a_limit_of_fuel_where_the_resource_has_none(bench
     free = {**HOLDS[0], "name": "no fuel", "limits": {}}
     cases = [fuelled, {key: value for key, value in starved.items() if value is not None}, free]
     await bench.ask(yes(wat), cases, **settings)
+
+
+async def test_a_child_leaves_no_files_behind_however_it_ends(tmp_path, wat, monkeypatch) -> None:
+    """And it needs none but the state folder: a pod's root file system is read-only."""
+    (tmp_path / "system").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "system"))
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / ".self-test-left" / "kv").mkdir(parents=True)
+    bench = Bench(state, key=b"k" * 32, cases_s=1)
+    patient = {"limits": {"timeout": "60s"}}
+    assert "more than 1 s of a core" in await bench.refused(wat.module(hooks={"custom_hook": FOREVER}), HOLDS, **patient)
+    assert list((tmp_path / "system").iterdir()) == []
+    assert list(state.glob(".self-test-*")) == []
