@@ -311,7 +311,7 @@ async def test_a_child_leaves_no_files_behind_however_it_ends(tmp_path, wat, mon
     state.mkdir()
     (state / ".self-test-left" / "kv").mkdir(parents=True)
     bench = Bench(state, key=b"k" * 32, cases_s=1)
-    patient = {"limits": {"timeout": "60s"}}
-    assert "more than 1 s of a core" in await bench.refused(wat.module(hooks={"custom_hook": FOREVER}), HOLDS, **patient)
+    told = await bench.refused(wat.module(hooks={"custom_hook": FOREVER}), HOLDS, limits={"timeout": "60s"})
+    assert "more than 1 s of a core" in told
     assert list((tmp_path / "system").iterdir()) == []
     assert list(state.glob(".self-test-*")) == []
