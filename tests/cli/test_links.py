@@ -1,4 +1,4 @@
-"""Files are written beside their target first, where a stranger may have put a link: into a folder that others share."""
+"""Files are written beside their target first, in folders that others share, where a stranger may have put a link."""
 
 from __future__ import annotations
 
