@@ -40,7 +40,7 @@ FAILED: Final = "the compiler failed: "
 CPU_S: Final = 110
 _TIMEOUT_S: Final = 600.0
 """What ends a child that hangs. Its work is bounded by processor time, of which a busy machine gives it little."""
-_NICENESS: Final = (19, 10)
+NICENESS: Final = (19, 10)
 """Of a child, and of the one in its place where that starves: hooks go first, and yet a change has to come to an end.
 At 19 a child beside four busy processes on two cores takes minutes to begin."""
 _LOOK_S: Final = 10.0
@@ -159,6 +159,7 @@ async def run_apart(
     wanted: int | None = None,
     order: tuple[int, ...] = (),
     descriptors: tuple[int, ...] = (),
+    niceness: tuple[int, ...] = NICENESS,
 ) -> dict[str, Any]:
     """Have ``module.child`` do one job in a child process; its answer, or one with the cause ``ENDED``.
 
@@ -168,11 +169,11 @@ async def run_apart(
     """
     answer = None
     async with _accounts.setdefault(asyncio.get_running_loop(), _Account()).permit(wanted, order) as size:
-        for niceness in _NICENESS:
+        for nice in niceness:
             if answer is None:
-                may_starve = niceness == _NICENESS[-1]
+                may_starve = nice == niceness[-1]
                 answer = await _attempt(
-                    module, request, memory=size, niceness=niceness, may_starve=may_starve, descriptors=descriptors
+                    module, request, memory=size, niceness=nice, may_starve=may_starve, descriptors=descriptors
                 )
     assert answer is not None  # noqa: S101 - the last attempt has one
     return answer

@@ -10,6 +10,7 @@ The file is a tar of one OCI layout folder (``oci-archive:`` to others), and hol
 from __future__ import annotations
 
 import contextlib
+import os
 import tarfile
 import tempfile
 from dataclasses import dataclass, field
@@ -272,7 +273,7 @@ class Archive:
 
     def pack(self, file: Path) -> int:
         """Write the file, complete or not at all; its size. Blocks. Raises FetchError."""
-        part = file.with_name(f".{file.name}.part")
+        part = file.with_name(f".{file.name}.{os.urandom(8).hex()}.part")  # nobody can have put a link there
         try:
             with tarfile.open(part, "w", format=tarfile.PAX_FORMAT) as tar:
                 for path in sorted(each for each in self.folder.rglob("*") if each.is_file()):

@@ -93,7 +93,7 @@ def _opened(path: Path) -> io.BufferedReader:
 
 def _write(path: Path, data: bytes) -> None:
     """A file, complete or as it was. Raises FetchError."""
-    temporary = path.with_name(f".{path.name}.part")
+    temporary = path.with_name(f".{path.name}.{os.urandom(8).hex()}.part")  # nobody can have put a link there
     try:
         temporary.write_bytes(data)
         if path.exists():

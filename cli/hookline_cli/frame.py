@@ -184,6 +184,9 @@ class RefusedError(Exception):
     """Whoever was asked said no, and will again. The message is one sentence."""
 
 
+_COLOR: Final = re.compile(r"\x1b\[(?:0|1|3[0-7])m")
+"""What ``click.style`` writes for those that commands use; none hides what it is about."""
+_PIECES: Final = re.compile(rf"{_COLOR.pattern}|.", re.DOTALL)
 KUBECTL: Final = "kubectl hookline"
 _name = "hookline"
 
@@ -231,8 +234,23 @@ def _run(function: Callable[..., Answer | Awaitable[Answer]], given: dict[str, A
         click.echo(answer.raw, nl=sys.stdout.isatty() and not answer.raw.endswith(b"\n"))
     else:
         for line in answer.lines:
-            click.echo(line)
+            click.echo(for_terminal(line))
     return answer.code
+
+
+def for_terminal(text: str) -> str:
+    """What a command says, in which a registry, a cluster or a module may have a word: it commands no terminal.
+
+    Lines end and colors are set; all else that is not printable is escaped, as Python would.
+    """
+    if text.isprintable():
+        return text
+    return "".join(
+        each
+        if each.isprintable() or each in "\n\t" or _COLOR.fullmatch(each)
+        else each.encode("unicode_escape").decode()
+        for each in _PIECES.findall(text)
+    )
 
 
 async def _awaited(found: Awaitable[Answer]) -> Answer:
@@ -243,7 +261,7 @@ def _failed(error: Exception | str, code: int, *, as_json: bool) -> int:
     if as_json:
         click.echo(json.dumps({"error": str(error), "exit": code}, indent=2))
     else:
-        click.echo(f"{_name}: {error}", err=True)
+        click.echo(for_terminal(f"{_name}: {error}"), err=True)
     return code
 
 
@@ -255,8 +273,10 @@ def fault(error: BaseException) -> int:
         traceback.print_exception(error)
     text = " ".join(str(error).split())
     click.echo(
-        f"{_name}: this is a fault in hookline ({type(error).__name__}: {text:.300}); set HOOKLINE_TRACEBACK=1 to see "
-        "where, and report it",
+        for_terminal(
+            f"{_name}: this is a fault in hookline ({type(error).__name__}: {text:.300}); set HOOKLINE_TRACEBACK=1 to "
+            "see where, and report it"
+        ),
         err=True,
     )
     return FAULT

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from hookline_api import json_cost, sentences
 from hookline_api.hooks import Hook, parse_hook
 from hookline_api.resources import Limits
+from hookline_api.text import readable
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -41,6 +42,7 @@ MAX_WRITTEN: Final = 32 * 2**20
 _MOST_NUMBER: Final = 2**63
 _MAX_PROBLEMS: Final = 3
 _SHOWN: Final = 200
+_NAME: Final = 64
 _REPEAT: Final = "$repeat"
 _CONCAT: Final = "$concat"
 
@@ -258,7 +260,8 @@ def difference(expected: Any, found: Any, path: str = "") -> str | None:
         if not isinstance(found, dict):
             return f"{path or 'the decision'} is {_shown(found)}, and should be an object"
         for key, value in expected.items():
-            where = f"{path}.{key}" if path else key
+            # A name is a stranger's too, and as long as the document: each sentence has the end of where it is.
+            where = f"{path}.{readable(key, _NAME)}"[-_SHOWN:] if path else readable(key, _NAME)
             if key not in found:
                 return f"{where} is missing, and should be {_shown(value)}"
             told = difference(value, found[key], where)
@@ -275,7 +278,7 @@ def _shown(value: Any) -> str:
     # Cut before it is written: both may be as long as an answer.
     if isinstance(value, str) and len(value) > _SHOWN:
         value = value[:_SHOWN]
-    return f"{json.dumps(value, ensure_ascii=False):.{_SHOWN}}"
+    return readable(f"{json.dumps(value, ensure_ascii=False):.{_SHOWN}}")
 
 
 def _placed(problem: sentences.Problem, data: Any) -> str:

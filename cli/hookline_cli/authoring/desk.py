@@ -75,7 +75,7 @@ async def loaded(
     from hookline_runtime.runtime import PrepareError  # noqa: PLC0415
     from hookline_runtime.trial.trial import on_trial  # noqa: PLC0415
 
-    module = kept.module(subject.wasm, fuel=entry.limits.fuel is not None)
+    module = await kept.module(subject.wasm, fuel=entry.limits.fuel is not None)
     with quiet():
         try:
             async with on_trial(entry, subject.wasm, module, keys=keys, answers=answers) as trial:

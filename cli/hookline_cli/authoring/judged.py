@@ -78,7 +78,7 @@ async def _try(subject: Subject, entry: BundlePlugin, case: Case, wrong: Excepti
         if wrong is not None:
             raise wrong
         with quiet():
-            module = kept.module(subject.wasm, fuel=limits.fuel is not None)
+            module = await kept.module(subject.wasm, fuel=limits.fuel is not None)
             return await try_case(case, entry, subject.wasm, module)
     except PrepareError as error:
         problem = f"it does not load: {of_loading(error)}"

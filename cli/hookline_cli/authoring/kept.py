@@ -1,18 +1,27 @@
-"""Compiled modules, kept in the user's own cache folder: a second call of the same module compiles nothing."""
+"""Compiled modules, kept in the user's own cache folder: a second call of the same module compiles nothing.
+
+They are compiled in a child process, as a sidecar does it: a module may be a stranger's, and made to compile for hours,
+which no Ctrl-C would end here.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import hashlib
 import os
 import stat
+import tempfile
 from pathlib import Path
 from typing import Final
 
 from hookline_artifacts.errors import ConfigError, FetchError
-from hookline_runtime.trial.trial import compiled
+from hookline_runtime.guest.compiler import Compiler, Job
 
 _MOST: Final = 64
 """Files that are kept; the ones that were used last."""
+_AS_ANY: Final = (0,)
+"""Niceness of a child that compiles: somebody waits for it."""
 
 
 def folder() -> Path:
@@ -40,11 +49,18 @@ def folder() -> Path:
     return found
 
 
-def module(wasm: bytes, *, fuel: bool = False) -> Path:
+async def module(wasm: bytes, *, fuel: bool = False) -> Path:
     """The compiled form of a module. Raises VerifyError, ConfigError and FetchError."""
     where = folder()
+    sha256 = hashlib.sha256(wasm).hexdigest()
+    compiler = Compiler(where, niceness=_AS_ANY)
+    path = compiler.path(sha256, fuel=fuel)
     try:
-        path = compiled(wasm, where, fuel=fuel)
+        if not path.exists():
+            with tempfile.NamedTemporaryFile(dir=where, prefix=".") as file:
+                await asyncio.to_thread(file.write, wasm)
+                file.flush()
+                await compiler.prepare(Job(wasm=Path(file.name), sha256=sha256, fuel=fuel))
         os.utime(path)
         _tidy(where, path)
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,7 +80,7 @@ def _name(place: Reference | LayoutReference) -> str:
 
 
 def _copy(source: Path, target: Path) -> None:
-    temporary = target.with_name(f".{target.name}.part")
+    temporary = target.with_name(f".{target.name}.{os.urandom(8).hex()}.part")  # nobody can have put a link there
     try:
         shutil.copyfile(source, temporary)
         temporary.replace(target)

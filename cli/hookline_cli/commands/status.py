@@ -63,7 +63,7 @@ def STATUS(  # noqa: N802 - what the decorator makes of it is a constant
     kubectl = asked.cluster()
     if name is None:
         return _of_cluster(kubectl.items(_PLUGINS, everywhere=everywhere), everywhere=everywhere)
-    return _of_plugin(kubectl, kubectl.get(_PLUGINS, name), most)
+    return _of_plugin(kubectl, kubectl.named(_PLUGINS, name), most)
 
 
 def _of_cluster(found: Sequence[Mapping[str, Any]], *, everywhere: bool) -> Answer:

@@ -82,7 +82,7 @@ def _of_cluster(kubectl: Kubectl, name: str, wanted: str | None) -> Answer:
     from hookline_cli.inquiry import pods, resources  # noqa: PLC0415
 
     try:
-        found = kubectl.get(_PLUGINS, name)
+        found = kubectl.named(_PLUGINS, name)
     except FetchError as error:
         if "not found" not in str(error):
             raise

@@ -65,6 +65,11 @@ class Kubectl:
             raise FetchError("kubectl did not answer with an object", transient=False)
         return found
 
+    def named(self, kind: str, name: str) -> dict[str, Any]:
+        """One object. Raises ConfigError for what cannot be a name, and what ``get`` does."""
+        _no_option(name)
+        return self.get(kind, name)
+
     def items(self, *arguments: str, everywhere: bool = False) -> list[dict[str, Any]]:
         """The items of a list."""
         found = self.get(*arguments, everywhere=everywhere).get("items")
@@ -79,6 +84,7 @@ class Kubectl:
 
     def inside(self, pod: str, *command: str, data: bytes | None = None) -> Done:
         """Run a command in a pod's sidecar. Raises FetchError where it was not run."""
+        _no_option(pod)
         stdin = ["--stdin"] if data is not None else []
         done = self._run("exec", pod, f"--container={CONTAINER}", *stdin, "--", *command, data=data)
         # kubectl ends with the command's own code, and with 1 and these words where it did not come so far.
@@ -100,6 +106,14 @@ class Kubectl:
         if len(done.stdout) > _MAX_ANSWER:
             raise FetchError(f"kubectl {verb} answered with more than {_MAX_ANSWER} bytes", transient=False)
         return Done(code=done.returncode, out=done.stdout, err=done.stderr.decode(errors="replace"))
+
+
+def _no_option(name: str) -> None:
+    """Raises ConfigError for a name that kubectl would take for an option, or for another object than one of a kind."""
+    if not name or name.startswith("-") or "/" in name:
+        raise ConfigError(
+            f"{name!r:.80} cannot be a name: it has letters, digits, '-' and '.', and begins with a letter or digit"
+        )
 
 
 def _said(text: str) -> str:

@@ -89,7 +89,14 @@ class Job:
 class Compiler:
     """Makes compiled modules, and keeps them in a folder by digest and by the engine they fit."""
 
-    def __init__(self, folder: Path, *, key: bytes | None = None, check_s: int = CHECK_S) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        key: bytes | None = None,
+        check_s: int = CHECK_S,
+        niceness: tuple[int, ...] = apart.NICENESS,
+    ) -> None:
         """``check_s`` is how many seconds of a core the check of a plugin's settings may take.
 
         With a ``key``, the compiled modules bear a seal, and ``find`` gives what is loaded with it alone. Without one,
@@ -105,6 +112,7 @@ class Compiler:
         folder.chmod(0o700)  # what is in here is executed
         self._folder = folder
         self._check_s = check_s
+        self._niceness = niceness
         self._failed = _Failed(folder.with_name(f"{folder.name}-failed.json"))
         self._behind: dict[str, None] = {}
         """Plugins whose last module did not compile, the longest ago first."""
@@ -230,9 +238,10 @@ class Compiler:
         """Have it done: with what such a module takes, and where that is too little, with all there is."""
         order = (int(job.plugin in self._behind), size)
         wanted = MEMORY + MEMORY_PER_BYTE * size
-        answer = await run_apart(__name__, request, wanted=wanted, order=order, descriptors=out)
+        told: Any = {"order": order, "descriptors": out, "niceness": self._niceness}
+        answer = await run_apart(__name__, request, wanted=wanted, **told)
         if lacked_memory(answer) and answer["memory"] >= wanted:
-            answer = await run_apart(__name__, request, order=order, descriptors=out)
+            answer = await run_apart(__name__, request, **told)
         return answer
 
     def _note_failure(self, job: Job, name: str, answer: dict[str, Any], size: int) -> None:

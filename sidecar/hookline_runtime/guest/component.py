@@ -217,8 +217,10 @@ def _dropped(*_: object) -> None:
 
 
 def _callback(name: str, function: Callable[..., Any], write: Callable[[Any, Any], None] | None) -> Any:
-    def call(_data: object, context: Any, _type: object, args: Any, count: int, results: Any, _wanted: int) -> int:
+    def call(_data: object, context: Any, _type: object, args: Any, count: int, results: Any, wanted: int) -> int:
         instance = _running.instance
+        if wanted != (write is not None):  # DANGER: behind the results is memory of the engine's
+            return _failure(b"it imports %s with another result than it has" % name.encode())
         try:
             assert instance is not None  # noqa: S101 - it runs
             instance.context = context

@@ -40,7 +40,7 @@ STREAM: Final = 1
 STREAMS: Final = "wasi:io/streams"
 STREAM_WRITE: Final = (WASI_MODULE, "write")
 """Among what a host gives: into the plugin's log, from standard output (1) or standard error (2)."""
-_STANDARD_ERROR: Final = 2
+_STANDARD: Final = (1, 2)
 _MAX_RANDOM: Final = 4096
 _MAX_STREAMS: Final = 1000
 """Handles of streams that an instance may have."""
@@ -71,19 +71,24 @@ def _stream(descriptor: int, instance: Caller, _: list[Any]) -> Any:
 
 
 def _exit(_: Caller, values: list[Any]) -> None:
-    given = values[0]
+    given = values[0] if values else None
     code = given if isinstance(given, int) and not isinstance(given, bool) else int(not given)
     raise EndedError(TrapError(f"the call ended the program with exit code {code}"))
 
 
 def _write(instance: Caller, values: list[Any]) -> None:
-    instance.say(values[0] or _STANDARD_ERROR, values[1])
+    # A component chooses the types that it imports a function with: nothing here is sure to be what WASI has.
+    stream, data = values[:2] if len(values) > 1 else (None, None)
+    if stream not in _STANDARD or not isinstance(data, bytes):
+        raise EndedError(TrapError("it wrote to a stream that it was not given, or what is not bytes"))
+    instance.say(stream, data)
 
 
 def _random(_: Caller, values: list[Any]) -> bytes:
-    if values[0] > _MAX_RANDOM:
-        raise EndedError(TrapError(f"it asked for {values[0]} random bytes, and {_MAX_RANDOM} are the most"))
-    return os.urandom(values[0])
+    size = values[0] if values else None
+    if not isinstance(size, int) or not 0 <= size <= _MAX_RANDOM:
+        raise EndedError(TrapError(f"it asked for {size!r:.40} random bytes, and {_MAX_RANDOM} are the most"))
+    return os.urandom(size)
 
 
 def _word(*_: object) -> int:

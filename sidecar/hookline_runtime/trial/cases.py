@@ -9,15 +9,18 @@ from hookline_api.cases import Case, Step, difference, unanswerable, written_out
 from hookline_api.config import Config
 from hookline_api.hooks import OBSERVERS
 from hookline_runtime.errors import InputError
+from hookline_runtime.host.kv import KvError
 from hookline_runtime.trial.entries import case_entry, patient
 from hookline_runtime.trial.trial import Called, as_json, on_trial
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from hookline_api.bundle import BundlePlugin
     from hookline_runtime.guest.sealed import Inherited
     from hookline_runtime.plugin.stats import StatsTable
+    from hookline_runtime.trial.trial import Trial
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,13 +56,20 @@ async def try_case(
         update["limits"] = patient(case.limits)
     if case.permissions is not None:
         update["permissions"] = case.permissions
-    called: Called | None = None
     answers = [
         each.model_copy(update={"when": written_out(each.when), "answer": written_out(each.answer)})
         for each in case.answers
     ]
     made = fresh.model_copy(update=update)
-    async with on_trial(made, wasm, module, keys=case.kv, answers=answers, stats=stats) as trial:
+    try:
+        return await _asked(case, on_trial(made, wasm, module, keys=case.kv, answers=answers, stats=stats))
+    except KvError as error:  # as the keys are put in: what a guest asks for answers a code
+        return CaseResult(name=case.name, problem=f"its keys cannot be stored: {error}", called=None)
+
+
+async def _asked(case: Case, on: AbstractAsyncContextManager[Trial]) -> CaseResult:
+    called: Called | None = None
+    async with on as trial:
         for number, step in enumerate(case.steps, 1):
             where = f"step {number} ({step.hook.value}): " if len(case.steps) > 1 else ""
             data, expected = as_json(written_out(step.input)), written_out(step.expect)

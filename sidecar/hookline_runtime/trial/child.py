@@ -29,16 +29,24 @@ from hookline_runtime.trial.self_test import MEMORY, NEEDS_MEMORY
 from hookline_runtime.trial.trial import compiled
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from hookline_api.cases import Case
 
 _CAUSE: Final = "verify"
 
 
-async def _ask(cases: list[Case], entry: BundlePlugin, wasm: bytes, module: Path | Inherited) -> str | None:
-    """Why a case does not hold; None where all do. Raises LoadError where the machine is at fault."""
+async def _ask(
+    cases: list[Case], entry: BundlePlugin, wasm: bytes, modules: Mapping[bool, Path | Inherited]
+) -> str | None:
+    """Why a case does not hold; None where all do. Raises LoadError where the machine is at fault.
+
+    ``modules`` has the compiled form that counts fuel, and the one that does not, as far as the cases need them.
+    """
     stats = StatsTable()
     for case in cases:
         try:
+            module = modules[_counts_fuel(case, entry)]
             problem = (await try_case(case, entry, wasm, module, stats=stats)).problem
         except PrepareError as error:
             if isinstance(error.reason, FetchError):
@@ -59,16 +67,18 @@ def _work(request: dict[str, Any]) -> dict[str, str]:
         message = "the module in the store is not the one that was checked; it is fetched again"
         return {"cause": FetchError.cause, "message": message}
     entry = BundlePlugin.model_validate(request["entry"])
-    with tempfile.TemporaryDirectory(prefix="hookline-trial-") as folder:
-        module = _compiled(request, entry, wasm, Path(folder))
-        bound_processor(request["seconds"])
-        border.be_patient()
-        Ticker().start()  # one for all cases; it ends with the process
+    tempfile.tempdir = request["folder"]
+    with tempfile.TemporaryDirectory() as folder:
         try:
             cases = read_cases(custom_sections(wasm).get(SECTION, b""))
-            told = asyncio.run(_ask(cases, entry, wasm, module))
+            needed = {_counts_fuel(case, entry) for case in cases}
+            modules = {fuel: _compiled(request, entry, wasm, Path(folder), fuel=fuel) for fuel in needed}
+            bound_processor(request["seconds"])
+            border.be_patient()
+            Ticker().start()  # one for all cases; it ends with the process
+            told = asyncio.run(_ask(cases, entry, wasm, modules))
         except CasesError as error:
-            told = f"its own cases cannot be read: {error}"
+            return {"cause": _CAUSE, "message": f"its own cases cannot be read: {error}"}
         except LoadError as error:
             return {"cause": error.cause, "message": str(error)}
     if told is None:
@@ -79,14 +89,24 @@ def _work(request: dict[str, Any]) -> dict[str, str]:
     return {"cause": NEEDS_MEMORY if starved else _CAUSE, "message": told}
 
 
-def _compiled(request: dict[str, Any], entry: BundlePlugin, wasm: bytes, folder: Path) -> Path | Inherited:
-    """What is lent, where it loads; else it is compiled here, and whoever loads it next tells that it is damaged."""
+def _counts_fuel(case: Case, entry: BundlePlugin) -> bool:
+    return (case.limits or entry.limits).fuel is not None
+
+
+def _compiled(
+    request: dict[str, Any], entry: BundlePlugin, wasm: bytes, folder: Path, *, fuel: bool
+) -> Path | Inherited:
+    """What is lent, where it loads and is of this form; else it is compiled here.
+
+    Where what is lent is damaged, whoever loads it next tells so.
+    """
     lent: Path | Inherited | None = None
-    if request["descriptor"] is not None:
+    if fuel != (entry.limits.fuel is not None):
+        pass
+    elif request["descriptor"] is not None:
         lent = Inherited(request["descriptor"], request["size"])
     elif request["compiled"] is not None:
         lent = Path(request["compiled"])
-    fuel = entry.limits.fuel is not None
     if lent is not None:
         with contextlib.suppress(VerifyError):
             load_compiled(lent, fuel=fuel)

@@ -17,6 +17,8 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import shutil
+import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -29,7 +31,7 @@ from hookline_runtime.guest import engine
 from hookline_runtime.trial.entries import case_entry
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from hookline_api.bundle import BundlePlugin
     from hookline_api.hooks import Hook
@@ -44,6 +46,7 @@ NEEDS_MEMORY: Final = "memory"
 """The cause in an answer of the child: the cases fail with less memory than ``limits.memory`` promises."""
 MAX_FOUND: Final = 1024
 """Results that are remembered: the oldest go first."""
+_SCRATCH: Final = ".self-test-"
 _HOLDS: Final = ""
 _MAX_SENTENCE: Final = 1000
 _ORDER: Final = (0, 0)
@@ -60,6 +63,9 @@ class SelfTests:
     def __init__(self, compiler: Compiler, folder: Path, *, cases_s: int = CASES_S) -> None:
         """``folder`` is the compiler's: the results are in a file beside it."""
         self._compiler = compiler
+        self._folder = folder.parent
+        for left in self._folder.glob(f"{_SCRATCH}*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         self._found = _Found(folder.with_name(f"{folder.name}-tested.json"), compiler.seal)
         self._cases_s = cases_s
 
@@ -132,9 +138,27 @@ class SelfTests:
                 "size": size,
                 "entry": asked.model_dump(mode="json", by_alias=True),
                 "seconds": self._cases_s,
+                "folder": await asyncio.to_thread(kept.enter_context, self._scratch()),
             }
             descriptors = () if copy is None else (copy,)
             return await run_apart(_CHILD, orjson.dumps(request), wanted=wanted, order=_ORDER, descriptors=descriptors)
+
+
+    @contextlib.contextmanager
+    def _scratch(self) -> Iterator[str]:
+        """A folder for one child, gone when that is, however it ended.
+
+        In the state folder, which is ours: a pod's root file system may be read-only, and have no other.
+        """
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            folder = tempfile.mkdtemp(dir=self._folder, prefix=_SCRATCH)
+        except OSError as error:
+            raise FetchError(f"its own cases could not be asked: the state folder: {error.strerror}") from None
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sha256_of(entry: BundlePlugin) -> str:

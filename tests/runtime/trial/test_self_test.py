@@ -267,3 +267,51 @@ async def test_a_version_is_asked_as_it_will_run(bench, wat, mode) -> None:
     step = {"hook": "custom_hook", "input": 1}
     steps = [step | {"expect": {"value": 1}}, step | {"expect": {"value": 1 if mode == "PerCall" else 2}}]
     await bench.ask(counting, [{"name": "it counts", "steps": steps}], isolation={"mode": mode}, limits={"fuel": 10**6})
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"expect": {"k" * 200_000: 1}}, "k… is missing, and should be 1"),
+        ({"expect": {"\x1b[2J\n": 1}}, "\\x1b[2J\\n is missing, and should be 1"),
+        ({"expect": {"value": "\x9b2J\u202e"}}, 'value is "yes", and should be "\\x9b2J\\u202e"'),
+        ({"kv": {"k" * 65_537: "x"}}, "its keys cannot be stored: a key has at most 65536 bytes"),
+        ({"kv": {f"k{number}": "x" for number in range(1025)}}, "its keys cannot be stored: "),
+    ],
+)
+async def test_a_case_that_means_ill_is_one_that_does_not_hold(bench, wat, more, told) -> None:
+    """Its names and its keys are a stranger's: it is refused for good in one short line, and not asked ever again."""
+    cases = [{**HOLDS[0], **more}]
+    refused = await bench.refused(yes(wat), cases)
+    assert told in refused
+    assert len(refused) < 400
+    assert "it is not asked again" in await bench.refused(yes(wat), cases)
+
+
+async def test_cases_that_cannot_be_read_are_refused_and_no_fault_of_the_machine(bench, wat) -> None:
+    """Nothing asks them; if something did, it would be told so, and not to try again."""
+    assert (await bench.refused(yes(wat), b"[")).startswith("its own cases cannot be read: ")
+
+
+@pytest.mark.parametrize("settings", [{}, {"limits": {"fuel": 1_000_000}}])
+async def test_a_case_may_have_a_limit_of_fuel_where_the_resource_has_none(bench, wat, settings) -> None:
+    """And the other way round: another compiled form is asked then, as at an author's desk."""
+    fuelled = {**HOLDS[0], "limits": {"fuel": 100_000}}
+    starved = {**HOLDS[0], "name": "too little", "limits": {"fuel": 1}, "expect": None, "failure": "timeout"}
+    free = {**HOLDS[0], "name": "no fuel", "limits": {}}
+    cases = [fuelled, {key: value for key, value in starved.items() if value is not None}, free]
+    await bench.ask(yes(wat), cases, **settings)
+
+
+async def test_a_child_leaves_no_files_behind_however_it_ends(tmp_path, wat, monkeypatch) -> None:
+    """And it needs none but the state folder: a pod's root file system is read-only."""
+    (tmp_path / "system").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "system"))
+    state = tmp_path / "state"
+    state.mkdir()
+    (state / ".self-test-left" / "kv").mkdir(parents=True)
+    bench = Bench(state, key=b"k" * 32, cases_s=1)
+    told = await bench.refused(wat.module(hooks={"custom_hook": FOREVER}), HOLDS, limits={"timeout": "60s"})
+    assert "more than 1 s of a core" in told
+    assert list((tmp_path / "system").iterdir()) == []
+    assert list(state.glob(".self-test-*")) == []
