@@ -143,7 +143,6 @@ class SelfTests:
             descriptors = () if copy is None else (copy,)
             return await run_apart(_CHILD, orjson.dumps(request), wanted=wanted, order=_ORDER, descriptors=descriptors)
 
-
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[str]:
         """A folder for one child, gone when that is, however it ended.
