@@ -124,7 +124,7 @@ def test_the_commands_make_a_plugin_that_answers_behind_a_sidecar(language, term
 
 
 def test_the_commands_for_a_cluster_are_known():
-    """``hookline check`` is tried here; the others need a cluster (``tests/e2e/test_why.py`` has one)."""
+    """``hookline check`` is tried here; the others need a cluster (``tests/e2e/test_first_plugin.py``)."""
     checked, applied, explained = commands("Apply it")
     assert checked == "hookline check wasmplugin.yaml"
     assert applied == "kubectl apply -f wasmplugin.yaml"
