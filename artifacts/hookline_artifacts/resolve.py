@@ -129,7 +129,7 @@ async def resolve(
         asks = sorted({*believed.permissions, *info.permissions})
         trial.check_version(believed.version, artifact.digest, previous)
         trial.check_permissions(asks, previous)
-        proven = {"evidence": trial.file, "is_component": info.is_component}
+        proven = {"evidence": trial.file, "is_component": info.is_component or None}
         found = _found(artifact, reference, believed, asks, cases).model_copy(update=proven)
         hooks = called_hooks(plugin, description, info)
         made = make_entry(plugin, found, hooks=hooks, settings=given, origin=origin, key=key)

@@ -97,8 +97,8 @@ class BundleArtifact(Resource):
     """How many cases its module carries, where they can be read."""
     evidence: EvidenceFile | None = None
     """By what it was verified, where signatures were asked for."""
-    is_component: bool = False
-    """Whether it is a component of the world hookline:plugin, and not a core module."""
+    is_component: bool | None = None
+    """True where it is a component of the world hookline:plugin, and not a core module."""
 
 
 class LoadFailure(Resource):

@@ -42,7 +42,7 @@ MAX_DEPTH: Final = 100
 
 _CAME_LATER: Final = ("keys", "evidence", "signatures", "met", "audits")
 """Fields of ``Template`` that an older operator does not know."""
-_OF_ARTIFACT: Final = ("version", "asks", "cases", "evidence")
+_OF_ARTIFACT: Final = ("version", "asks", "cases", "evidence", "isComponent")
 """The same of its artifact."""
 _PURPOSE: Final = "hookline.dev/revision/1"
 """What a seal is for: so that nothing else that the same key signs is one."""

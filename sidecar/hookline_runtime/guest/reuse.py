@@ -6,8 +6,8 @@ plugin is loaded, with inputs of several sizes that are taken and given back as 
 away. No hook runs. A guest with a collector, an arena or size classes comes to rest after some rounds; one that never
 frees climbs with every round.
 
-Before that, whatever the mode, a small input and one of 64 KiB are taken: a module whose ``alloc`` traps, or answers
-what lies outside of its memory, would fail its calls, and is not loaded.
+Before that, whatever the mode, a small input is taken: a module whose ``alloc`` traps, or answers what lies outside of
+its memory, would fail its calls, and is not loaded.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from hookline_runtime.errors import CallError, DeadlineError, OverloadError, Tra
 if TYPE_CHECKING:
     from hookline_runtime.guest.calls import Guest, Instance
 
-_TRIED: Final = (64, 64 * 1024)
-"""Of the inputs that each guest is tried with, in bytes."""
+_TRIED: Final = 64
+"""Bytes of the input that each guest is tried with: none is so small that it could take no smaller one."""
 _SIZES: Final = (1, 100, 1_500, 20_000, 100_000)
 """Of the inputs of a round, in bytes."""
 _ROUNDS: Final = 64
@@ -65,31 +65,29 @@ def _fresh(guest: Guest, timeout_ms: int, *, instead_of: Instance | None = None)
 
 
 def _try_alloc(guest: Guest, instance: Instance, timeout_ms: int, *, pooled: bool) -> Instance:
-    """Hand over an input of each usual size, the first of an instance as most are; a fresh instance.
+    """Hand over a small input, the first of an instance as most are; a fresh instance.
 
     It is taken back where calls do so (``pooled``). What takes too long, or has no room (0), is left to the calls: a
-    machine may be busy, and inputs may be small. Raises VerifyError where an input cannot be handed over: a trap, or a
-    place outside of memory.
+    machine may be busy. So are larger inputs: a guest may be made for small ones. Raises VerifyError where it cannot be
+    handed over: a trap, or a place outside of memory.
     """
-    for size in dict.fromkeys(min(each, guest.limits.input) for each in _TRIED):
-        try:
-            pointer = instance.take(size)
-            if pointer + size > instance.memory:
-                raise VerifyError(
-                    f"alloc({size}) answered {pointer} when it was tried, and the module's memory ends at "
-                    f"{instance.memory}: it has to answer where these bytes fit"
-                )
-            if pointer and pooled:
-                instance.give_back(pointer, size)
-        except TrapError as error:
+    size = min(_TRIED, guest.limits.input)
+    try:
+        pointer = instance.take(size)
+        if pointer + size > instance.memory:
             raise VerifyError(
-                f"an input of {size} bytes was handed over when the module was tried, and {error}: mend it, or lower "
-                "limits.input to what it can take"
-            ) from None
-        except CallError:
-            pass
-        instance = _fresh(guest, timeout_ms, instead_of=instance)
-    return instance
+                f"alloc({size}) answered {pointer} when it was tried, and the module's memory ends at "
+                f"{instance.memory}: it has to answer where these bytes fit"
+            )
+        if pointer and pooled:
+            instance.give_back(pointer, size)
+    except TrapError as error:
+        raise VerifyError(
+            f"an input of {size} bytes was handed over when the module was tried, and {error}: mend alloc and dealloc"
+        ) from None
+    except CallError:
+        pass
+    return _fresh(guest, timeout_ms, instead_of=instance)
 
 
 def _try_bounds(guest: Guest, instance: Instance) -> bool:

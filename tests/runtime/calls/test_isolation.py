@@ -79,10 +79,12 @@ async def test_a_pool_keeps_no_more_than_its_size_and_closes_the_rest(workshop, 
 
     def counted(self, **options):
         made.append(1)
-        instead_of = options.get("instead_of")
-        if instead_of is not None and not instead_of.closed:
+        instead_of, before = options.get("instead_of"), len(closed)
+        was_open = instead_of is not None and not instead_of.closed
+        instance = instantiate(self, **options)
+        if was_open and len(closed) == before:  # it was made anew in its place
             closed.append(1)
-        return instantiate(self, **options)
+        return instance
 
     def counted_close(self):
         if not self.closed:

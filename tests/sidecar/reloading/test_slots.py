@@ -52,7 +52,8 @@ async def test_a_slot_says_whether_it_fetches_or_compiles(tmp_path, guests):
         settled.set()
 
     compiler = Slow(tmp_path / "compiled")
-    slots = Slots(compiler, running=lambda _: None, refused=lambda *_: None, settled=look)
+    tests = SelfTests(compiler, tmp_path)
+    slots = Slots(compiler, tests, running=lambda _: None, refused=lambda *_: None, settled=look)
     slots.take({"p": Wanted(key="1", placeholder=BundlePlugin(name="p"), resolve=resolve)})
     assert slots["p"].stage == "fetching"
     assert assemble(slots, None).bundle.plugins[0].failure == STILL_LOADING["fetching"]
