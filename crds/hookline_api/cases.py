@@ -104,7 +104,8 @@ class Case(_Part):
     permissions: list[str] | None = None
     """What is granted; all that the module asks for where nothing is said."""
     limits: Limits | None = None
-    """Limits for this case, as in ``spec.limits``; those of the resource where nothing is said."""
+    """Limits for this case, as in ``spec.limits``; 1 s, 64 MiB of memory and 16 MiB of input
+    and output where nothing is said, or those of the resource where they are larger."""
     kv: dict[str, str] = {}
     """The plugin's keys at the beginning."""
     answers: list[HostAnswer] = []

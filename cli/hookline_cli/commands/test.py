@@ -30,7 +30,8 @@ hookline test ./guard --watch
 
     TARGET is a project that is built, or a .wasm. The cases are those of --cases, of the project's cases.json, or of
     the module itself. Each is one fresh plugin with settings, keys and permissions of its own, as a sidecar tries it
-    with spec.selfTest. A project's wasmplugin.yaml, or --manifest, says the limits where a case does not.
+    with spec.selfTest. A case that names no limits has 1 s, 64 MiB of memory and 16 MiB of input and output; more where
+    the project's wasmplugin.yaml, or --manifest, has more.
 
     With --native, the project's own tests run first, as hookline.toml says: those of its language, without WebAssembly.
     With --watch, a project is built and tested again whenever one of its files changes.""",

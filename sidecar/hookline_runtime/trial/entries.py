@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from hookline_api.resources import Limits
 
 _WAIT_MS: Final = 60_000
+_LEAST: Final = {"timeout": 1_000, "memory": 64 * 2**20, "input": 16 * 2**20, "output": 16 * 2**20}
+"""Milliseconds, and bytes."""
+_LEAST_FUEL: Final = 10**10
 
 
 def case_entry(
@@ -30,7 +33,7 @@ def case_entry(
         hooks=list(entry.hooks if hooks is None else hooks),
         permissions=sorted(entry.permissions if asks is None else asks),
         caches=own_caches(entry),
-        limits=patient(entry.limits),
+        limits=patient(roomy(entry.limits)),
         isolation=entry.isolation,
     )
 
@@ -38,6 +41,13 @@ def case_entry(
 def own_caches(entry: BundlePlugin) -> list[Cache]:
     """Its caches, each of this process alone."""
     return [each.model_copy(update={"valkey": None, "memory": each.memory or MemoryCache()}) for each in entry.caches]
+
+
+def roomy(limits: Limits) -> Limits:
+    """What a case has that names no limits: a resource with less room than its author had refuses no good version."""
+    least = {name: max(value, getattr(limits, name)) for name, value in _LEAST.items()}
+    fuel = None if limits.fuel is None else max(limits.fuel, _LEAST_FUEL)
+    return limits.model_copy(update={**least, "fuel": fuel})
 
 
 def patient(limits: Limits) -> Limits:

@@ -112,15 +112,18 @@ def test_what_cannot_be_asked_does_not_hold(hookline, guests, write):
 
 
 def test_limits_are_those_of_the_projects_manifest(hookline, project):
-    """Where a case says none; a manifest that is wrong is told."""
+    """Where a case says none, and they are large; a manifest that is wrong is told."""
     assert hookline("build", "guard").code == 0
     manifest = project / "wasmplugin.yaml"
-    cases = [case("long", "continue", input={"query": {"$repeat": ["x", 2000]}})]
-    (project / "cases.json").write_text(json.dumps(cases))
-    assert hookline("test", "guard").code == 0
-    manifest.write_text(manifest.read_text().replace("timeout: 50ms", "input: 1Ki"))
+    long = {"$concat": [{"$repeat": ["x", 2**20 - 1]}]}
+    (project / "cases.json").write_text(
+        json.dumps([case("long", "continue", input={"query": "q", "tables": [long] * 17})])
+    )
     done = hookline("test", "guard")
-    assert (done.code, "limits.input is 1024" in done.out) == (1, True)
+    assert (done.code, "limits.input is 16777216" in done.out) == (1, True)
+    manifest.write_text(manifest.read_text().replace("timeout: 50ms", "input: 1Ki"))
+    (project / "cases.json").write_text(json.dumps([case("short", "continue", input={"query": "x" * 2000})]))
+    assert hookline("test", "guard").code == 0  # one that is too small for the author's own cases refuses none
     manifest.write_text(manifest.read_text().replace("input: 1Ki", "inptu: 1Ki"))
     assert hookline("test", "guard").code == 2
 

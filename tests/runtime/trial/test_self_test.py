@@ -163,7 +163,7 @@ async def test_what_was_found_is_remembered_over_a_restart(tmp_path, wat, monkey
     assert runs == []
     await again.ask(yes(wat), HOLDS, config={"a": 1}, priority=7, mode="Shadow")
     assert runs == []
-    await again.ask(yes(wat), HOLDS, limits={"timeout": "200ms"})
+    await again.ask(yes(wat), HOLDS, limits={"timeout": "2s"})
     await again.ask(yes(wat), HOLDS, isolation={"mode": "Pooled"})
     assert len(runs) == 2
     monkeypatch.setattr(self_test, "_VERSION", "another")
