@@ -108,7 +108,7 @@ class Shop:
 
 FAULTS = {
     "no such tag": (lambda shop: shop.guard("nothing"), "resolve", "why:nothing"),
-    "registry away": (Shop.away, "resolve", "why:away"),
+    "registry away": (Shop.away, "resolve", "Connection refused"),
     "wrong pull secret": (Shop.password, "resolve", "401"),
     "unsigned": (Shop.unsigned, "verify", POLICY),
     "unknown import": (
