@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from hookline_runtime.guest.compiler import Compiler
     from hookline_runtime.guest.sealed import Seal
 
-CASES_S: Final = 10
+CASES_S: Final = 30
 """Seconds of a core that all cases of a module may take; fifty small ones take half of one."""
 MEMORY: Final = 96 * 2**20
 """Bytes that the child has at first; 65 MiB are the interpreter's, the engine's and the stores'."""
