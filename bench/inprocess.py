@@ -41,6 +41,7 @@ def guest(wasm: bytes, **settings: Any) -> Guest:
     entry = _entry("quick", wasm, settings)
     with open_folder() as folder:
         module = engine.load_compiled(_compiled(folder, "quick", wasm), fuel=entry.limits.fuel is not None)
+    assert isinstance(module, engine.CompiledModule)
     return Guest(module, limits=entry.limits, host=PluginHost(entry, HostContext()).functions())
 
 
