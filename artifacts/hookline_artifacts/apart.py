@@ -20,6 +20,7 @@ import os
 import resource
 import signal
 import sys
+import threading
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -52,6 +53,11 @@ LEAST: Final = 64 * 2**20
 """Bytes for a child, at the least: the interpreter takes 20 MiB, with the engine 40."""
 _MARGIN: Final = 64 * 2**20
 """Bytes of what the cgroup leaves that no child gets: this process works on meanwhile."""
+_SHORT: Final = (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS)
+"""How native code ends where an allocation fails: some of it says so, and some goes on with a null pointer."""
+_STACK: Final = 2 * 2**20
+"""Bytes of stack of each further thread of a child. The bound on memory counts it all, touched or not, and the
+system's own default is 8 MiB."""
 _AT_ONCE: Final = 2
 """Children of one process, where there is memory for more than one: each takes a core."""
 
@@ -221,9 +227,8 @@ async def _attempt(
 
 
 def lacked_memory(answer: Mapping[str, Any]) -> bool:
-    """Whether a child ended because it had too little memory."""
-    # An allocator ends the process; the interpreter says MemoryError.
-    return "memory" in answer and (answer["signal"] == signal.SIGABRT or "MemoryError" in answer["message"])
+    """Whether a child ended as one does that has too little memory: with more, it may come to its end."""
+    return "memory" in answer and (answer["signal"] in _SHORT or "MemoryError" in answer["message"])
 
 
 def took_too_long(answer: Mapping[str, Any]) -> bool:
@@ -256,6 +261,7 @@ def serve_one(work: Callable[[dict[str, Any]], dict[str, str]], *, reserves: boo
     if not reserves:
         resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    threading.stack_size(_STACK)
     answer: dict[str, str]
     try:
         answer = work(orjson.loads(sys.stdin.buffer.read()))

@@ -82,7 +82,9 @@ class SidecarProgram:
         self.plugins.mkdir()
         self._hook, self._public, self._private = reserve_ports(3)
         self._log = folder / "log"
-        write_plugin(self.plugins, "honest", echo_module())
+        # Whoever may call hooks may take all of a plugin's room: this one has some for a hundred strangers, and waits.
+        room = {"timeout": "5s", "memory": "8Mi", "concurrency": 32}
+        write_plugin(self.plugins, "honest", echo_module(), limits=room)
         command = [
             *box.command, sys.executable, "-m", "hookline_sidecar", f"--plugins={self.plugins}",
             f"--state={self.state}", f"--listen=127.0.0.1:{self._hook}", f"--socket={folder / 'hooks.sock'}",

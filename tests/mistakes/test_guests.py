@@ -130,7 +130,7 @@ GUESTS_BUGS = [
         name="alloc traps",
         done=CALL,
         cause=["alloc trapped"],
-        step=["mend it, or lower limits.input"],
+        step=["mend alloc and dealloc"],
         files={"guard.wasm": wat('(func (export "alloc") (param i32) (result i32) unreachable)')},
     ),
     Mistake(

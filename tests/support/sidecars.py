@@ -153,6 +153,10 @@ class Sidecar:
         """What it has written to stderr."""
         return self._log.read_text()
 
+    def logs(self, words):
+        """Return once the log has these words: a line may come after what was seen elsewhere."""
+        until(lambda: words in self.log, lambda: f"{words!r} in:\n{self.log}")
+
     def settled_log(self):
         """The log once it names the bundle that runs: from then on it holds what happens next, and nothing more."""
 

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 CASES_S: Final = 30
 """Seconds of a core that all cases of a module may take; fifty small ones take half of one."""
-MEMORY: Final = 96 * 2**20
-"""Bytes that the child has at first; 65 MiB are the interpreter's, the engine's and the stores'."""
+MEMORY: Final = 128 * 2**20
+"""Bytes that the child has at first: 45 to 90 MiB are the interpreter's, the engine's, the threads' and the stores'."""
 NEEDS_MEMORY: Final = "memory"
 """The cause in an answer of the child: the cases fail with less memory than ``limits.memory`` promises."""
 MAX_FOUND: Final = 1024

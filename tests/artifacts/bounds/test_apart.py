@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 
 import pytest
 
@@ -52,6 +53,17 @@ async def test_a_child_that_never_gets_anywhere_ends(children, monkeypatch):
     monkeypatch.setattr(apart, "_TIMEOUT_S", 5.0)
     answer = await apart.run_apart(children(starving=0), b"{}")
     assert answer == {"cause": apart.ENDED, "message": "it was not done within 5 s"}
+
+
+@pytest.mark.parametrize(("ends", "short"), [("ABRT", True), ("SEGV", True), ("BUS", True), ("KILL", False)])
+async def test_a_child_that_lacks_memory_is_told_by_how_it_ends(tmp_path, monkeypatch, ends, short):
+    """An allocator aborts, and native code that does not look at what it was given reads from nowhere."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    code = f"import os, signal\ndef child(): os.kill(os.getpid(), signal.SIG{ends})\n"
+    (tmp_path / "ending_child.py").write_text(code)
+    answer = await apart.run_apart("ending_child", b"{}", wanted=apart.LEAST)
+    assert answer["signal"] == signal.Signals[f"SIG{ends}"]
+    assert apart.lacked_memory(answer) is short
 
 
 async def test_a_child_that_is_given_up_keeps_nobody_waiting_behind_it(monkeypatch):

@@ -103,4 +103,4 @@ async def test_without_key_and_status_it_is_resolved_anew(new_operator, tenant, 
     assert again.runs() == ran
     await eventually(lambda: [each["seal"] != kept["seal"] for each in tenant.revisions()] == [True], "the new seal")
     assert second.metrics()["hookline_operator_revisions_refused"] >= 1
-    assert "has no seal of this operator's key" in second.log.read_text()
+    await eventually(lambda: "has no seal of this operator's key" in second.log.read_text(), "a line")

@@ -324,4 +324,4 @@ async def test_one_whose_name_was_guessed_is_replaced(new_operator, tenant, modu
         ]
 
     await eventually(back, "the first content again, alone")
-    assert "is not ours, and is replaced" in operator.log.read_text()
+    await eventually(lambda: "is not ours, and is replaced" in operator.log.read_text(), "a line")

@@ -170,14 +170,14 @@ async def test_an_api_server_that_hangs_is_missed_and_takes_no_replica_out(
             await eventually(lambda: blind(operator, "wasmplugins") and blind(operator, "pods"), "blindness")
         await eventually(lambda: failures(operator, "pods", "unreachable"), "a failure that is counted")
         assert operator.ready()
-        assert "watching /api/v1/pods" in operator.log.read_text()
+        await eventually(lambda: "watching /api/v1/pods" in operator.log.read_text(), "a line")
     finally:
         os.kill(pid, signal.SIGCONT)
     tenant.plugin("guard", tenant.module("two", module("v2")))
     with timed("cured after"):
         await sidecar.until(lambda: sidecar.runs() != before)
         await eventually(lambda: not blind(operator, "pods"), "sight")
-    assert "pods can be seen again" in operator.log.read_text()
+    await eventually(lambda: "pods can be seen again" in operator.log.read_text(), "a line")
 
 
 async def test_an_api_server_that_is_away_is_said_once_and_takes_no_replica_out(

@@ -128,10 +128,19 @@ async def test_all_cases_have_one_bound_of_processor_time(tmp_path, wat) -> None
 
 async def test_a_module_that_lacks_memory_in_the_child_is_asked_once_more_with_more(bench, wat, monkeypatch) -> None:
     """A guest that fails where memory is short, and not where its limits are kept, is a good version."""
-    monkeypatch.setattr(self_test, "MEMORY", 80 * 2**20)
+    monkeypatch.setattr(self_test, "MEMORY", 70 * 2**20)
     takes = wat.module(hooks={"custom_hook": TAKES_32_MIB}, answers={"metrics": b"0"})
     case = {"name": "it has room", "hook": "custom_hook", "input": 1, "expect": {"action": "empty"}}
     await bench.ask(takes, [case])
+
+
+@pytest.mark.parametrize("mib", range(64, 112, 6))
+async def test_however_a_child_ends_for_want_of_memory_it_is_asked_once_more_with_more(bench, wat, monkeypatch, mib):
+    """A guest may trap, a library may end it by a signal, a thread may not start: none of it is the version's."""
+    monkeypatch.setattr(self_test, "MEMORY", mib * 2**20)
+    case = {"hook": "custom_hook", "input": "a:" * 2**14, "expect": {"action": "empty"}}
+    cases = [{**case, "name": f"it has room {number}"} for number in range(3)]
+    await bench.ask(wat.module(hooks={"custom_hook": TAKES_32_MIB}), cases)
 
 
 async def test_what_fails_for_want_of_memory_is_not_remembered(bench, wat, monkeypatch) -> None:
@@ -139,7 +148,7 @@ async def test_what_fails_for_want_of_memory_is_not_remembered(bench, wat, monke
     case = {"name": "it has room", "hook": "custom_hook", "input": 1, "expect": {"action": "empty"}}
     takes = wat.module(hooks={"custom_hook": TAKES_32_MIB})
     with monkeypatch.context() as patched:
-        patched.setattr(apart._Account, "room", staticmethod(lambda: 80 * 2**20))
+        patched.setattr(apart._Account, "room", staticmethod(lambda: 70 * 2**20))
         assert "give the sidecar more memory" in await bench.refused(takes, [case])
     await bench.ask(takes, [case])
 

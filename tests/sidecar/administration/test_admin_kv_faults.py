@@ -68,7 +68,7 @@ def test_a_socket_that_somebody_removed_is_made_again(admin, running, eventually
     admin.path.unlink()
     eventually(admin.path.is_socket, "the socket")
     assert admin("GET", "/admin/kv/p")[0] == 200
-    assert "admin.sock was deleted, and is made again" in running.log
+    running.logs("admin.sock was deleted, and is made again")
 
 
 def test_a_supervisor_that_is_replaced_answers_at_the_same_place(admin, running, eventually):

@@ -79,7 +79,7 @@ async def test_a_plugin_that_traps_on_each_call_is_told_of_until_it_is_replaced(
     assert samples(sidecar, "hookline_plugin_trouble") == {("Paused", "p", "route"): 1}
     assert sidecar.get("/readyz") == (200, {"ready": True, "reasons": []})
     assert operator.last.ready
-    assert "plugin 'p', hook route, is not well" in sidecar.log
+    sidecar.logs("plugin 'p', hook route, is not well")
 
     version = operator.send(operator.entry("p", guests.answering(route={"action": "default"}), hooks=["route"]), good)
     eventually(lambda: operator.last.running == version and health(operator) == [], "a plugin that is well")

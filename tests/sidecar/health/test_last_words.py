@@ -68,8 +68,8 @@ async def test_a_guests_last_words_are_on_the_admin_page_and_in_the_report(sidec
     assert health.message == shown["message"] == sentence
     assert shown["line"] == LINE
     assert shown["backtrace"] == [FUNCTION, "route"]
-    assert f"p: {PANIC}" in sidecar.log
-    assert f"{sentence}, in {FUNCTION} < route" in sidecar.log
+    sidecar.logs(f"p: {PANIC}")
+    sidecar.logs(f"{sentence}, in {FUNCTION} < route")
 
 
 async def test_those_of_a_guest_that_has_secrets_are_in_the_pods_log_alone(sidecar, operator, module, eventually):
@@ -86,8 +86,8 @@ async def test_those_of_a_guest_that_has_secrets_are_in_the_pods_log_alone(sidec
     everywhere += "".join(report.model_dump_json() for report in operator.reports)
     for word in (PANIC, "grants", LINE, FUNCTION):
         assert word not in everywhere
-    assert f"p: {PANIC}" in sidecar.log
-    assert f", in {FUNCTION} < route" in sidecar.log
+    sidecar.logs(f"p: {PANIC}")
+    sidecar.logs(f", in {FUNCTION} < route")
 
 
 @pytest.mark.parametrize("secrets", [False, True])
@@ -106,4 +106,4 @@ async def test_what_does_not_come_up_says_why_unless_it_has_secrets(sidecar, ope
 
     eventually(lambda: operator.reports and failure(), "a failure that is told of")
     assert ("grants" in failure().message) is not secrets
-    assert f"p: {PANIC}" in sidecar.log
+    sidecar.logs(f"p: {PANIC}")

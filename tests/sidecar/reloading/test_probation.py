@@ -141,7 +141,7 @@ async def test_a_sound_version_proves_itself_and_the_one_before_it_is_given_back
     eventually(lambda: all(len(_modules(pid)) == 1 for pid in sidecar.workers), "workers without the version before")
     assert running.failures == []
     assert _failed(running.answers) == []
-    assert "has proven itself" in sidecar.log
+    sidecar.logs("has proven itself")
 
 
 def _modules(pid):
@@ -157,8 +157,8 @@ async def test_its_time_ends_probation_where_nobody_asks(sidecar, versions):
     before = sidecar.wait_plugin("p", state="Running")["revision"]
     sidecar.folder.write("p.wasm", versions.better)
     sidecar.wait_plugin("p", state="Running", probation=False, revision=lambda revision: revision != before)
-    assert "is on probation" in sidecar.log
-    assert "has proven itself (0 calls)" in sidecar.log
+    sidecar.logs("is on probation")
+    sidecar.logs("has proven itself (0 calls)")
 
 
 async def test_without_probation_a_version_fails_as_it_always_did(sidecar, versions):

@@ -107,7 +107,7 @@ async def test_a_truncated_compiled_module_is_made_again(sidecar, folder_is_ther
     sidecar.start(wait=False)
     eventually(lambda: (sidecar.looks("/readyz") or [0])[0] == 200, "a ready sidecar")
     await serves_as_before(sidecar)
-    assert "it is compiled again" in sidecar.log
+    sidecar.logs("it is compiled again")
 
 
 async def test_a_damaged_module_in_the_cache_is_fetched_again(sidecar):
@@ -158,7 +158,7 @@ def test_a_damaged_bundle_without_a_folder_is_refused(sidecar):
     lose_folder(sidecar)
     sidecar.start(wait=False)
     assert sidecar.process.wait(PATIENCE_S) == 2
-    assert "is not a folder" in sidecar.log
+    sidecar.logs("is not a folder")
 
 
 async def test_damaged_numbers_and_a_damaged_store_do_not_keep_it_from_starting(sidecar):

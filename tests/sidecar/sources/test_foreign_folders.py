@@ -241,5 +241,5 @@ def test_a_file_in_place_of_the_folder_is_told_which_folder_to_give(new_sidecar)
     sidecar.folder.plugin("guard", _MODULE)
     sidecar.start(wait=False, plugins=sidecar.folder.path / "guard.yaml")
     assert sidecar.process.wait(PATIENCE_S) == 2
-    assert "is not a folder" in sidecar.log
-    assert f"it is a file, and a folder is read: give --plugins {sidecar.folder.path}" in sidecar.log
+    sidecar.logs("is not a folder")
+    sidecar.logs(f"it is a file, and a folder is read: give --plugins {sidecar.folder.path}")

@@ -50,7 +50,7 @@ async def test_every_worker_has_them_and_the_bundle_shows_them(new_sidecar, gues
     (entry,) = sidecar.get("/v1/bundle")[1]["plugins"]
     shared = {"scope": "Pod", "valkey": None}
     assert entry["kv"] == {"initial": {"k": '"one"', "other": ""}, "overwrite": "Never", **shared}
-    assert "plugin 'p': 2 keys of kv.initial are written: 'k', 'other'" in sidecar.log
+    sidecar.logs("plugin 'p': 2 keys of kv.initial are written: 'k', 'other'")
 
 
 async def test_never_keeps_what_was_done_since_over_reloads_restarts_and_kills(new_sidecar, guests, eventually):
