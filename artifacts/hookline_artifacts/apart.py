@@ -21,6 +21,7 @@ import resource
 import signal
 import sys
 import threading
+import time
 import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -45,6 +46,9 @@ NICENESS: Final = (19, 10)
 """Of a child, and of the one in its place where that starves: hooks go first, and yet a change has to come to an end.
 At 19 a child beside four busy processes on two cores takes minutes to begin."""
 _LOOK_S: Final = 10.0
+_BUSY_S: Final = 120.0
+"""For so long after a child starved, those that come next do not begin at its niceness: ten of them would wait for
+``_LOOK_S`` each."""
 _STARVING: Final = 0.05
 """The share of one core below which a child starves."""
 _MEMORY: Final = 4 * 2**30
@@ -97,6 +101,8 @@ class _Account:
     room: Callable[[], int | None] = staticmethod(_left)
 
     def __init__(self) -> None:
+        self.starved: dict[int, float] = {}
+        """When a child of this niceness starved last, on the monotonic clock."""
         self._running = 0
         self._taken = 0
         self._numbers = itertools.count()
@@ -174,13 +180,18 @@ async def run_apart(
     it, and ``memory``, what it had. Raises FetchError where no process can be started.
     """
     answer = None
-    async with _accounts.setdefault(asyncio.get_running_loop(), _Account()).permit(wanted, order) as size:
+    account = _accounts.setdefault(asyncio.get_running_loop(), _Account())
+    async with account.permit(wanted, order) as size:
         for nice in niceness:
-            if answer is None:
-                may_starve = nice == niceness[-1]
-                answer = await _attempt(
-                    module, request, memory=size, niceness=nice, may_starve=may_starve, descriptors=descriptors
-                )
+            last = nice == niceness[-1]
+            if not last and time.monotonic() - account.starved.get(nice, -_BUSY_S) < _BUSY_S:
+                continue
+            answer = await _attempt(
+                module, request, memory=size, niceness=nice, may_starve=last, descriptors=descriptors
+            )
+            if answer is not None:
+                break
+            account.starved[nice] = time.monotonic()
     assert answer is not None  # noqa: S101 - the last attempt has one
     return answer
 

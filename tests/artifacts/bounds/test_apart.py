@@ -44,7 +44,12 @@ async def test_a_child_goes_behind_everything_else(children, monkeypatch):
 async def test_a_child_that_starves_there_is_replaced_by_one_with_a_better_priority(children, monkeypatch):
     """A pod whose workers are busy gets its new version all the same."""
     monkeypatch.setattr(apart, "_LOOK_S", 3.0)
-    assert await apart.run_apart(children(starving=19), b"{}") == {"niceness": max(10, os.nice(0))}
+    answer = {"niceness": max(10, os.nice(0))}
+    assert await apart.run_apart(children(starving=19), b"{}") == answer
+    monkeypatch.setattr(apart, "_LOOK_S", 3600.0)
+    assert await apart.run_apart(children(starving=19), b"{}") == answer  # nobody waits for the same again
+    monkeypatch.setattr(apart, "_BUSY_S", 0.0)
+    assert await apart.run_apart(children(starving=20), b"{}") == {"niceness": 19}
 
 
 async def test_a_child_that_never_gets_anywhere_ends(children, monkeypatch):
