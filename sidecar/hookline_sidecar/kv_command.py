@@ -20,13 +20,15 @@ from hookline_api.commands import existing_or_not
 from hookline_sidecar.settings import ADMIN_SOCKET, default_state
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+    from typing import BinaryIO
 
 _ROOT: Final = "/admin/kv"
 _MAX_VALUE: Final = 64 * 1024
 _ANSWER_S: Final = 30.0
 _MAX_ANSWER: Final = 16 * 2**20
+_CHUNK: Final = 2**18
 _NOT_FOUND: Final = 404
 _CONFLICT: Final = 412
 
@@ -82,7 +84,8 @@ def run_get(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     parser.add_argument(
         "path",
         metavar="PATH",
-        help="path to ask for: /v1/plugins (what runs, and problems), /v1/bundle, /metrics, /readyz, …",
+        help="path to ask for: /v1/plugins (what runs, and problems), /v1/bundle, /v1/modules/PLUGIN (its bytes), "
+        "/metrics, /readyz, …",
     )
     parser.set_defaults(command=_get_path)
     return _run(parser.parse_args(arguments), "get")
@@ -92,8 +95,7 @@ def _get_path(sidecar: _Sidecar, options: argparse.Namespace) -> None:
     path = str(options.path)
     if not path.startswith("/") or not path.isascii() or not path.isprintable() or " " in path:
         raise _FailedError(_EXIT_USAGE, "PATH must be a path such as /v1/plugins")
-    sys.stdout.buffer.write(sidecar.ask("GET", path))
-    _print("")
+    sidecar.copy(path, sys.stdout.buffer)
 
 
 def _run(options: argparse.Namespace, command: str) -> int:
@@ -209,23 +211,55 @@ class _Sidecar:
         self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None
     ) -> bytes:
         """The body of a good answer. Raises _FailedError."""
+        with self._answer(method, path, body, headers or {}) as answer, self._reached():
+            data = answer.read(_MAX_ANSWER + 1)
+        if len(data) > _MAX_ANSWER:
+            raise _FailedError(_EXIT_REFUSED, f"the sidecar answered with more than {_MAX_ANSWER} bytes")
+        return data
+
+    def copy(self, path: str, out: BinaryIO) -> None:
+        """Write the body of a good answer as it comes, of any size; a text ends its line. Raises _FailedError."""
+        with self._answer("GET", path, None, {}) as answer:
+            more = True
+            while more:
+                with self._reached():
+                    data = answer.read(_CHUNK)
+                out.write(data)
+                more = bool(data)
+            if answer.headers.get_content_type() != "application/wasm":
+                out.write(b"\n")
+
+    @contextlib.contextmanager
+    def _answer(
+        self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]
+    ) -> Iterator[http.client.HTTPResponse]:
+        """A good answer, to be read. Raises _FailedError."""
         connection = http.client.HTTPConnection("localhost", timeout=_ANSWER_S)
-        try:
-            connection.sock = self._connect()
-            with contextlib.closing(connection):
-                connection.request(method, path, body=body, headers={**(headers or {}), "Connection": "close"})
+        with contextlib.closing(connection):
+            with self._reached():
+                connection.sock = self._connect()
+                connection.request(method, path, body=body, headers={**headers, "Connection": "close"})
                 answer = connection.getresponse()
-                status, data = answer.status, answer.read(_MAX_ANSWER)
+                refusal = b"" if answer.status == http.HTTPStatus.OK else answer.read(_MAX_ANSWER)
+            if answer.status != http.HTTPStatus.OK:
+                raise self._refusal(answer.status, refusal)
+            yield answer
+
+    @contextlib.contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Tells what goes wrong between this process and the sidecar."""
+        try:
+            yield
         except (OSError, http.client.HTTPException) as error:
             raise _FailedError(_EXIT_UNREACHABLE, self._why(error)) from None
-        if status == http.HTTPStatus.OK:
-            return data
+
+    def _refusal(self, status: int, data: bytes) -> _FailedError:
         code = {_NOT_FOUND: _EXIT_NOT_FOUND, _CONFLICT: _EXIT_CONFLICT}.get(status, _EXIT_REFUSED)
         try:
             sentence = str(json.loads(data)["detail"])
         except (ValueError, KeyError, TypeError):
             sentence = f"the sidecar answered {status}"
-        raise _FailedError(code, sentence)
+        return _FailedError(code, sentence)
 
     def _connect(self) -> socket.socket:
         unix = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

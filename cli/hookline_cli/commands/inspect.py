@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from hookline_cli.frame import Answer, command, registry_options, sized
+from hookline_cli.frame import Answer, UsageError, command, registry_options, sized
+from hookline_cli.inquiry.options import Asked, cluster_options, sidecar_options
 
 if TYPE_CHECKING:
     from hookline_artifacts.fetch import Fetcher
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from hookline_artifacts.module.inspection import ModuleInfo
     from hookline_artifacts.store import Artifact
     from hookline_artifacts.trust.evidence import Signature
+    from hookline_cli.inquiry.running import Running
     from hookline_cli.registries import Reach
 
 _EXAMPLES = """
@@ -23,9 +27,12 @@ hookline inspect guard.wasm
 hookline inspect ./guard
 hookline inspect registry.example.com/plugins/guard:1.0.0
 hookline inspect oci-layout:./mirror/guard:1.0.0 --json
+hookline inspect pod/web-7d9f8 guard -n shop
+hookline inspect guard --state ~/.local/state/hookline
 """
 _ALL_KINDS = frozenset({"key", "keyless", "ed25519"})
 _PAGE = 65_536
+_POD: Final = "pod/"
 
 
 @command(
@@ -33,12 +40,66 @@ _PAGE = 65_536
     text="""Show what an artifact is, what it asks for, and the resource that would run it.
 
     TARGET is a .wasm, a .tar.gz, a project that is built, a reference, or oci-layout:FOLDER[:TAG]. Nothing of it is
-    run. Signatures are counted and not verified: 'hookline verify' does that.""",
+    run. Signatures are counted and not verified: 'hookline verify' does that.
+
+    TARGET is pod/NAME for what runs in a pod, all of it or PLUGIN, and what of it was granted and verified there. With
+    --admin or --state it is a plugin of that sidecar.""",
     examples=_EXAMPLES,
-    options=[click.Argument(["target"]), *registry_options()],
+    options=[
+        click.Argument(["target"]),
+        click.Argument(["plugin"], required=False),
+        *registry_options(),
+        *cluster_options(),
+        *sidecar_options(),
+    ],
 )
-async def INSPECT(*, target: str, insecure: bool, ca: Path | None, docker_config: Path | None) -> Answer:  # noqa: N802
-    """Inspect an artifact."""
+async def INSPECT(  # noqa: N802 - what the decorator makes of it is a constant
+    *, target: str, plugin: str | None, insecure: bool, ca: Path | None, docker_config: Path | None, **given: Any
+) -> Answer:
+    """Inspect an artifact, or what runs."""
+    asked = Asked(**given)
+    sidecar = asked.sidecar()
+    if sidecar is None and not target.startswith(_POD):
+        if plugin is not None or asked != Asked():
+            raise UsageError("PLUGIN, --namespace, --context and --kubeconfig are for TARGET pod/NAME")
+        seen = await _artifact(target, insecure=insecure, ca=ca, docker_config=docker_config)
+        return Answer(lines=_lines(seen), data=_data(seen))
+    if insecure or ca is not None or docker_config is not None:
+        raise UsageError("--insecure, --ca and --docker-config are for a registry, and a sidecar is asked")
+    if sidecar is not None and (plugin is not None or target.startswith(_POD)):
+        raise UsageError("--admin and --state name a sidecar, so TARGET is a plugin of it, and there is no PLUGIN")
+    from hookline_cli.inquiry import running  # noqa: PLC0415 - --help does without
+
+    if sidecar is not None:
+        found = await asyncio.to_thread(running.of_admin(sidecar).running, target)
+    else:
+        pod = running.of_pod(asked.cluster(), target.removeprefix(_POD))
+        found = await asyncio.to_thread(pod.running, plugin)
+    everything = [_running(each) for each in found]
+    lines = [line for each in everything for line in (*_lines(each), "")][:-1] or ["no plugin runs"]
+    return Answer(lines=lines, data={"target": target, "plugins": [_data(each) for each in everything]})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Seen:
+    """All that was found."""
+
+    target: str
+    source: dict[str, Any]
+    digest: str
+    layout: str
+    info: ModuleInfo
+    description: PluginDescription
+    is_own: bool
+    signatures: list[str]
+    unknown: str
+    """Why it is not known who has signed; empty where it is."""
+    name: str
+    wasm: bytes
+    running: Running | None = None
+
+
+async def _artifact(target: str, *, insecure: bool, ca: Path | None, docker_config: Path | None) -> _Seen:
     from hookline_api.resources import LocalWasmPlugin  # noqa: PLC0415 - --help does without
     from hookline_artifacts.resolve import told  # noqa: PLC0415
     from hookline_cli.registries import Reach, source_of  # noqa: PLC0415
@@ -52,10 +113,11 @@ async def INSPECT(*, target: str, insecure: bool, ca: Path | None, docker_config
         info, description, believed = await told(artifact, whole=False)
         signatures, unknown = await _signatures(plugin, artifact, fetcher, reach)
         wasm = artifact.path.read_bytes()
-    seen = _Seen(
+    return _Seen(
         target=named,
         source=_shown(source, named),
-        artifact=artifact,
+        digest=artifact.digest,
+        layout=artifact.layout,
         info=info,
         description=description,
         is_own=believed == description,
@@ -64,24 +126,30 @@ async def INSPECT(*, target: str, insecure: bool, ca: Path | None, docker_config
         name=description.name if description.name is not None and _is_name(description.name) else short,
         wasm=wasm,
     )
-    return Answer(lines=_lines(seen), data=_data(seen))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Seen:
-    """All that was found."""
+def _running(found: Running) -> _Seen:
+    """What runs, by the bytes of its module."""
+    from hookline_artifacts.module.describe import PluginDescription  # noqa: PLC0415
+    from hookline_artifacts.module.inspection import inspect_module  # noqa: PLC0415
 
-    target: str
-    source: dict[str, Any]
-    artifact: Artifact
-    info: ModuleInfo
-    description: PluginDescription
-    is_own: bool
-    signatures: list[str]
-    unknown: str
-    """Why it is not known who has signed; empty where it is."""
-    name: str
-    wasm: bytes
+    info = inspect_module(found.wasm)
+    described = info.description
+    is_file = found.layout == "file"
+    return _Seen(
+        target=f"{found.name} ({found.reference})",
+        source={"file": {"path": Path(found.reference).name}} if is_file else {"oci": {"reference": found.reference}},
+        digest=found.digest,
+        layout=found.layout,
+        info=info,
+        description=PluginDescription() if described is None else PluginDescription.from_json(described),
+        is_own=True,
+        signatures=[],
+        unknown="",
+        name=found.name,
+        wasm=found.wasm,
+        running=found,
+    )
 
 
 def _built(target: str) -> str:
@@ -149,11 +217,11 @@ def _lines(seen: _Seen) -> list[str]:
     from hookline_api.text import readable  # noqa: PLC0415
     from hookline_cli.authoring import portrait  # noqa: PLC0415
 
-    artifact, info, described = seen.artifact, seen.info, seen.description
+    info, described = seen.info, seen.description
     lines = [
         f"{seen.target}",
-        f"  {artifact.digest} (layout {artifact.layout})",
-        f"  module    sha256:{artifact.sha256}, {sized(artifact.size)}",
+        f"  {seen.digest} (layout {seen.layout})",
+        f"  module    sha256:{_sha256(seen.wasm)}, {sized(len(seen.wasm))}",
     ]
     title = " ".join(filter(None, (described.name, described.version)))
     if title or described.description:
@@ -170,6 +238,10 @@ def _lines(seen: _Seen) -> list[str]:
     wanted = portrait.asks(info, described)
     odd = [each for each in wanted if not is_permission(each)]
     lines.append(f"  asks for  {', '.join(wanted) or 'no permission'}")
+    if seen.running is not None:
+        granted = seen.running.granted
+        lacks = [each for each in wanted if each not in granted and each not in odd]
+        lines.append(f"  granted   {', '.join(granted) or 'no permission'}" + _if(", not granted: ", ", ".join(lacks)))
     lines += [f"  note      the permission {readable(each, 64)} cannot be granted: there is none" for each in odd]
     least, most = described.resources.min_memory, described.resources.max_memory
     says = ", ".join(f"{w} {sized(v)}" for w, v in (("at least", least), ("at most", most)) if v is not None)
@@ -178,9 +250,7 @@ def _lines(seen: _Seen) -> list[str]:
         lines.append(f"  setting   {name} ({kind}{', required' if required else ''}){': ' + text if text else ''}")
     count, why = portrait.cases_in(seen.wasm)
     lines.append(f"  cases     {(why and 'unreadable: ' + why) or ('none' if count is None else count)}")
-    signed = ", ".join(f"{seen.signatures.count(form)} {form}" for form in dict.fromkeys(seen.signatures))
-    told = f"not known: {seen.unknown}" if seen.unknown else f"{signed}, not verified here" if signed else "none found"
-    lines.append(f"  signed    {told}")
+    lines += _signed(seen)
     lines += [f"  note      {each}" for each in described.notes]
     if not seen.is_own:
         lines.append("  note      part of this is said by its package, which counts where a signature covers it")
@@ -188,17 +258,33 @@ def _lines(seen: _Seen) -> list[str]:
     return [*lines, "", "# the resource that would run it, with all that it asks for:", *resource.splitlines()]
 
 
+def _signed(seen: _Seen) -> list[str]:
+    if seen.running is not None:
+        return [f"  verified  {each}" for each in seen.running.verified] or ["  verified  no policy of the sidecar's own asks for signatures"]
+    signed = ", ".join(f"{seen.signatures.count(form)} {form}" for form in dict.fromkeys(seen.signatures))
+    told = f"not known: {seen.unknown}" if seen.unknown else f"{signed}, not verified here" if signed else "none found"
+    return [f"  signed    {told}"]
+
+
+def _if(before: str, text: str) -> str:
+    return before + text if text else ""
+
+
+def _sha256(wasm: bytes) -> str:
+    return hashlib.sha256(wasm).hexdigest()
+
+
 def _data(seen: _Seen) -> dict[str, Any]:
     from hookline_cli.authoring import portrait  # noqa: PLC0415
 
-    artifact, info, described = seen.artifact, seen.info, seen.description
+    info, described = seen.info, seen.description
     count, why = portrait.cases_in(seen.wasm)
     return {
         "target": seen.target,
-        "digest": artifact.digest,
-        "layout": artifact.layout,
-        "sha256": artifact.sha256,
-        "size": artifact.size,
+        "digest": seen.digest,
+        "layout": seen.layout,
+        "sha256": _sha256(seen.wasm),
+        "size": len(seen.wasm),
         "name": described.name,
         "version": described.version,
         "description": described.description,
@@ -220,4 +306,9 @@ def _data(seen: _Seen) -> dict[str, Any]:
         "signaturesProblem": seen.unknown or None,
         "notes": list(described.notes),
         "resource": portrait.resource(seen.name, seen.source, info, described),
+        **_as_it_runs(seen.running),
     }
+
+
+def _as_it_runs(running: Running | None) -> dict[str, Any]:
+    return {} if running is None else {"granted": list(running.granted), "verified": list(running.verified)}

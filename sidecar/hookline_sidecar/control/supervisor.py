@@ -118,6 +118,7 @@ class Supervisor:
             board=board,
             access=Access(settings.admin_token),
             keys=self._kv_admin,
+            modules=self._store.module,
         )
         self._source: Source = self._make_source()
         self._wants: Wants | None = None

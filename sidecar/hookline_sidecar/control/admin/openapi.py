@@ -30,6 +30,7 @@ ADMIN = {
     "statistics, last failure with the guest's last line and a backtrace, and the steps by which it got to the workers "
     "with their times",
     "/v1/bundle": "The running bundle, without the values of Secrets",
+    "/v1/modules/{plugin}": "The module that runs of a plugin, as application/wasm",
     "/openapi.json": "This document",
 }
 
@@ -48,10 +49,7 @@ def document() -> Json:
     paths: Json = {f"/v1/hooks/{hook}": {"post": _hook(hook, references)} for hook in Hook}
     paths["/v1/hooks:batch"] = {"post": _batch(references)}
     paths["/v1/auth"] = {"get": _auth()}
-    paths |= {
-        path: {"get": {"tags": ["admin"], "summary": text, "responses": {"200": {"description": "OK"}}}}
-        for path, text in ADMIN.items()
-    }
+    paths |= {path: {"get": _asked(path, text)} for path, text in ADMIN.items()}
     paths |= _keys()
     return {
         "openapi": "3.1.0",
@@ -69,11 +67,25 @@ def document() -> Json:
     }
 
 
+def _asked(path: str, text: str) -> Json:
+    """What an admin path answers."""
+    found: Json = {"tags": ["admin"], "summary": text, "responses": {"200": {"description": "OK"}}}
+    if "{plugin}" in path:
+        found["parameters"] = [_plugin()]
+        found["responses"]["404"] = _PROBLEM
+    return found
+
+
+def _plugin() -> Json:
+    name = {"name": "plugin", "in": "path", "required": True, "schema": {"type": "string"}}
+    return {**name, "description": "metadata.name of the plugin"}
+
+
 def _keys() -> Json:
     """The keys of plugins (``admin_kv``)."""
     strings = {"type": "string"}
-    plugin, key = ({"name": name, "in": "path", "required": True, "schema": strings} for name in ("plugin", "key"))
-    plugin["description"] = "metadata.name of the plugin"
+    plugin = _plugin()
+    key = {"name": "key", "in": "path", "required": True, "schema": strings}
     key["description"] = "Percent-encoded bytes; a / may stand for itself"
     conditions = [{"name": name, "in": "header", "schema": strings} for name in ("If-Match", "If-None-Match")]
     queried = [

@@ -67,7 +67,9 @@ class AdminServer:
         board: Board,
         access: Access,
         keys: KvAdmin,
+        modules: Callable[[str], Path | None],
     ) -> None:
+        """``modules`` has a module's file by its sha256, checked; it may block."""
         self._listening = listening
         self._path = path
         address = settings.admin
@@ -82,7 +84,7 @@ class AdminServer:
         """Connections that had to go, by where and why."""
         counters = Counters(board=board, closed=self.closed, access=access, keys=keys)
         health = _health(view, counters)
-        whole = _application(view, counters, exposed=exposed, is_folder=settings.plugins is not None)
+        whole = _application(view, counters, modules, exposed=exposed, is_folder=settings.plugins is not None)
         self._health = HttpServer(health, _HEALTH_BOUNDS, self.closed["health"], shutdown_timeout=_SHUTDOWN_S)
         self._admin = HttpServer(whole, _ADMIN_BOUNDS, self.closed["admin"], shutdown_timeout=_SHUTDOWN_S)
 
@@ -155,7 +157,14 @@ def _health(view: Callable[[], View], counters: Counters) -> web.Application:
     return app
 
 
-def _application(view: Callable[[], View], counters: Counters, *, exposed: bool, is_folder: bool) -> web.Application:
+def _application(
+    view: Callable[[], View],
+    counters: Counters,
+    modules: Callable[[str], Path | None],
+    *,
+    exposed: bool,
+    is_folder: bool,
+) -> web.Application:
     """All of it. ``exposed``: strangers can reach its TCP port."""
     access = counters.access
 
@@ -188,12 +197,24 @@ def _application(view: Callable[[], View], counters: Counters, *, exposed: bool,
             entry["revision"] = plugin.revision
         return _json(body)
 
+    async def module(request: web.Request) -> web.StreamResponse:
+        name = request.match_info["plugin"]
+        entry = view().entry(name)
+        if entry is None or entry.artifact is None:
+            return Problem(404, f"nothing of a plugin {name!r:.80} runs").reply().response()
+        path = await asyncio.to_thread(modules, entry.artifact.sha256)
+        if path is None:
+            gone = "it runs, and its module is not kept any more: it was compiled before"
+            return Problem(404, f"plugin {name!r:.80}: {gone}").reply().response()
+        return web.FileResponse(path, headers={"Content-Type": "application/wasm"})
+
     async def specification(_: web.Request) -> web.Response:
         return _json(openapi.document())
 
     _add_health(app, view, counters, is_ours)
     app.router.add_get("/v1/plugins", plugins)
     app.router.add_get("/v1/bundle", bundle)
+    app.router.add_get("/v1/modules/{plugin}", module)
     app.router.add_get("/openapi.json", specification)
     return app
 
