@@ -38,7 +38,7 @@ from hookline_artifacts.package.search import Search
 from hookline_artifacts.reference import DIGEST, LayoutReference, Reference, parse
 from hookline_artifacts.registry import RemoteRepository, Repository
 from hookline_artifacts.routes import Absences, Routes, Way
-from hookline_artifacts.threads import in_thread
+from hookline_artifacts.threads import in_thread, in_thread_if_large
 from hookline_artifacts.trust.collect import collect
 
 if TYPE_CHECKING:
@@ -353,11 +353,12 @@ class Fetcher:
         return artifact
 
     async def _pull(self, repository: Repository, digest: str, name: str, *, place: str, holder: str) -> Artifact:
-        manifest = layouts.read_manifest(await repository.manifest(digest))
+        manifest = await in_thread_if_large(layouts.read_manifest, await repository.manifest(digest))
         for _ in range(_MAX_DEPTH):
             if manifest.entries is None:
                 break
-            manifest = layouts.read_manifest(await repository.manifest(layouts.choose(manifest.entries).digest))
+            document = await repository.manifest(layouts.choose(manifest.entries).digest)
+            manifest = await in_thread_if_large(layouts.read_manifest, document)
         if manifest.entries is not None:
             raise VerifyError(f"{name} is an index of indexes, deeper than {_MAX_DEPTH}; push the module anew")
         layers, layout = layouts.module_layers(manifest)

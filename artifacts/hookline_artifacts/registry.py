@@ -25,7 +25,7 @@ from hookline_artifacts.net.transport import OF_A_REGISTRY, OF_A_REGISTRY_BY_HAN
 from hookline_artifacts.net.urls import foreign
 from hookline_artifacts.package.layouts import read_list, read_manifest
 from hookline_artifacts.reference import DIGEST
-from hookline_artifacts.threads import in_thread
+from hookline_artifacts.threads import in_thread_if_large
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,7 +119,8 @@ class RemoteRepository:
             if DIGEST.fullmatch(digest):
                 return digest
         found = await self.manifest(tag)
-        read_manifest(found)  # a page that is none has no digest that anybody could compare with another's
+        # A page that is none has no digest that anybody could compare with another's.
+        await in_thread_if_large(read_manifest, found)
         return f"sha256:{hashlib.sha256(found).hexdigest()}"
 
     async def manifest(self, name: str, *, most: int | None = None) -> bytes:
@@ -174,7 +175,7 @@ class RemoteRepository:
             found += listed
         if not found:
             document = await self.tagged(digest.replace(":", "-"))
-            found = [] if document is None else await in_thread(read_list, document)
+            found = [] if document is None else await in_thread_if_large(read_list, document)
         return found[:MAX_LISTED]
 
     async def _listed(self, page: URL) -> tuple[Sequence[Descriptor], URL | None]:
@@ -196,7 +197,7 @@ class RemoteRepository:
             if error.transient or error.status in {401, 403}:
                 raise
             return (), None
-        listed = await in_thread(read_list, buffer.getvalue())
+        listed = await in_thread_if_large(read_list, buffer.getvalue())
         return listed, _next_page(page, headers.get("Link", "")) if listed else None
 
     async def blob(self, digest: str, into: Body) -> None:

@@ -45,11 +45,23 @@ class Why(NamedTuple):
     todo: str
 
 
-def is_direct(signature: Signature) -> bool:
-    """Whether a signature is over bytes, and not a claim about a digest."""
-    return signature.form == "ed25519" or (
-        signature.form == "bundle" and message_signature(signature.payload) is not None
-    )
+class Found:
+    """Of what was found of one artifact, the signatures over bytes, each read once; ``claims`` are the others."""
+
+    def __init__(self, signatures: Iterable[Signature]) -> None:
+        self.claims: list[Signature] = []
+        self.detached: list[Signature] = []
+        self.blobs: list[tuple[Signature, bytes]] = []
+        """Bundles, with the signature in each."""
+        for each in signatures:
+            raw = message_signature(each.payload) if each.form == "bundle" else None
+            if each.form == "ed25519":
+                self.detached.append(each)
+            elif raw is not None:
+                self.blobs.append((each, raw))
+            else:
+                self.claims.append(each)
+        del self.detached[MAX_DIRECT:], self.blobs[MAX_DIRECT:]
 
 
 def message_signature(document: bytes) -> bytes | None:
@@ -64,7 +76,7 @@ def message_signature(document: bytes) -> bytes | None:
 
 
 class Direct:
-    """The signatures of one module that are over bytes.
+    """The signatures of one module that are over bytes, for one requirement.
 
     ``digests`` are those of the file that was fetched, ``module`` is the SHA-256 of the module's bytes in hexadecimal,
     and ``read`` reads these: it may raise OSError, and what comes is hashed again.
@@ -72,16 +84,14 @@ class Direct:
 
     def __init__(
         self,
-        found: Iterable[Signature],
+        found: Found,
         *,
         digests: frozenset[str],
         module: str,
         read: Callable[[], bytes] | None,
     ) -> None:
         self.why = Why(0, "", "")
-        signatures = [each for each in found if is_direct(each)]
-        self._detached = [each for each in signatures if each.form == "ed25519"][:MAX_DIRECT]
-        self._blobs = [each for each in signatures if each.form == "bundle"][:MAX_DIRECT]
+        self._found = found
         self._digests = digests
         self._module = module
         self._read = read
@@ -91,7 +101,7 @@ class Direct:
 
     def detached(self, authority: Authority) -> tuple[Signature, PublicKey] | None:
         """One by an Ed25519 signer, with the key; None where none counts."""
-        for signature in self._detached:
+        for signature in self._found.detached:
             if not signature.signature:
                 self._wrong(2, "what is there as its signature is not 64 bytes in base64", "sign it again")
                 continue
@@ -125,8 +135,7 @@ class Direct:
 
     def blob(self, authority: Authority) -> tuple[Signature, PublicKey] | None:
         """One over the file that was fetched, with the key; None where none counts."""
-        for signature in self._blobs:
-            raw = message_signature(signature.payload) or b""
+        for signature, raw in self._found.blobs:
             for key in authority.keys:
                 if not self._may_try():
                     return None

@@ -18,7 +18,7 @@ from hookline_artifacts.errors import IncreasedError, PolicyError, SignatureErro
 from hookline_artifacts.trust.detached import completed
 from hookline_artifacts.trust.evidence import MAX_EVIDENCE, Evidence
 from hookline_artifacts.trust.policy import asked_by, forbidden, of_version, too_low
-from hookline_artifacts.trust.verdict import judge, subject_of
+from hookline_artifacts.trust.verdict import Reading, judge, subject_of
 from hookline_artifacts.trust.versions import is_below
 
 if TYPE_CHECKING:
@@ -146,8 +146,9 @@ class Trial:
         """Whether evidence proves all that is asked, as far as that is known without the module's bytes."""
         try:
             subject = self._subject(evidence, module=module)
+            reading = Reading(evidence, subject)
             for whose, _, requirement in self._requirements():
-                judge(requirement, evidence, subject, whose=whose)
+                judge(requirement, evidence, subject, whose=whose, reading=reading)
         except VerifyError:
             return False
         return True
@@ -183,10 +184,10 @@ class Trial:
         began, subject = time.perf_counter(), self._subject(evidence)
         if artifact is not None:
             subject = self._subject(evidence, module=artifact.sha256, read=artifact.path.read_bytes)
-        used = []
+        used, reading = [], Reading(evidence, subject)
         for whose, policy, requirement in self._requirements():
             try:
-                proofs = judge(requirement, evidence, subject, whose=whose)
+                proofs = judge(requirement, evidence, subject, whose=whose, reading=reading)
             except SignatureError as error:
                 if policy is None or policy.enforced:
                     error.policy = policy.name if policy is not None else ""

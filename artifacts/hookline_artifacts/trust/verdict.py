@@ -9,7 +9,7 @@ from hookline_artifacts.errors import SignatureError
 from hookline_artifacts.package.layouts import choose, read_manifest
 from hookline_artifacts.trust import cosign
 from hookline_artifacts.trust.attestations import why_not
-from hookline_artifacts.trust.direct import Direct, is_direct
+from hookline_artifacts.trust.direct import Direct, Found
 from hookline_artifacts.trust.keyless import Signings
 from hookline_artifacts.trust.patterns import matches, matches_any
 
@@ -85,9 +85,32 @@ def subject_of(
     )
 
 
-def judge(requirement: Requirement, evidence: Evidence, subject: Subject, *, whose: str) -> tuple[Proof, ...]:
-    """The signatures by which evidence meets a requirement. Raises SignatureError, which names ``whose`` it is."""
-    court = _Court(requirement, evidence, subject)
+class Reading:
+    """The signatures of one evidence, read, and what is known of them: for every requirement that it is held against.
+
+    There may be megabytes of them, and twenty policies. For one thread at a time.
+    """
+
+    def __init__(self, evidence: Evidence, subject: Subject) -> None:
+        """``subject`` is of that evidence; of what it is, only the digests matter here."""
+        self.found = Found(evidence.signatures)
+        self.claims = cosign.Signatures(self.found.claims, subject.digests)
+        self._all = evidence.signatures
+        self._signings: dict[bytes | None, Signings] = {}
+
+    def signings(self, root: bytes | None) -> Signings:
+        """Those without a key, as a trust root has them."""
+        return self._signings.setdefault(root, Signings(self._all, root))
+
+
+def judge(
+    requirement: Requirement, evidence: Evidence, subject: Subject, *, whose: str, reading: Reading | None = None
+) -> tuple[Proof, ...]:
+    """The signatures by which evidence meets a requirement. Raises SignatureError, which names ``whose`` it is.
+
+    ``reading`` is of that evidence, where it is held against others, too.
+    """
+    court = _Court(requirement, evidence, subject, reading or Reading(evidence, subject))
     proofs: list[Proof] = []
     for authority in requirement.all_of:
         proof = court.proof(authority)
@@ -118,14 +141,14 @@ def judge(requirement: Requirement, evidence: Evidence, subject: Subject, *, who
 class _Court:
     """One evidence, held against the signers of one requirement."""
 
-    def __init__(self, requirement: Requirement, evidence: Evidence, subject: Subject) -> None:
+    def __init__(self, requirement: Requirement, evidence: Evidence, subject: Subject, reading: Reading) -> None:
         self._requirement = requirement
         self._evidence = evidence
         self._subject = subject
-        found, digests = evidence.signatures, subject.digests
-        self._direct = Direct(found, digests=digests, module=subject.module, read=subject.read)
-        self._signatures = cosign.Signatures((each for each in found if not is_direct(each)), digests)
-        self._signings = Signings(found, requirement.trust_root)
+        self._direct = Direct(reading.found, digests=subject.digests, module=subject.module, read=subject.read)
+        self._signatures = reading.claims
+        self._signatures.begin()
+        self._signings = reading.signings(requirement.trust_root)
         self._why = (0, "", "")
         """Of the signature that came nearest: how near, what was wrong with it, and what to do."""
 
