@@ -21,7 +21,7 @@ from hookline_artifacts.trust.evidence import BLOB, Signing
 from hookline_artifacts.trust.patterns import matches_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import ModuleType
 
     from hookline_api.trust import KeylessIdentity
@@ -50,9 +50,14 @@ class Signings:
         self._known: list[tuple[Signature, Signing, cosign.Claim]] | None = None
         self._refused = ""
 
-    def by(self, identity: KeylessIdentity) -> Iterator[tuple[Signature, Signing, cosign.Claim]]:
-        """Those by an identity, and what they say. Raises ConfigError."""
-        return (each for each in self._verified() if is_by(each[1], identity))
+    def by(
+        self, identity: KeylessIdentity, fits: Callable[[str, str], bool] = matches_path
+    ) -> Iterator[tuple[Signature, Signing, cosign.Claim]]:
+        """Those by an identity, and what they say. ``fits`` tells whether a path is of a pattern.
+
+        Raises ConfigError.
+        """
+        return (each for each in self._verified() if is_by(each[1], identity, fits))
 
     @property
     def why(self) -> str:
@@ -126,7 +131,7 @@ def verify(signature: Signature, root: bytes | None) -> Signing:
     return outcome
 
 
-def is_by(signing: Signing, identity: KeylessIdentity) -> bool:
+def is_by(signing: Signing, identity: KeylessIdentity, fits: Callable[[str, str], bool] = matches_path) -> bool:
     """Whether an identity is meant."""
     if signing.issuer != identity.issuer:
         return False
@@ -134,7 +139,7 @@ def is_by(signing: Signing, identity: KeylessIdentity) -> bool:
         return signing.subject == identity.subject
     if identity.subject_prefix is not None:
         return _begins(signing.subject, identity.subject_prefix)
-    return bool(signing.repository) and matches_path(identity.repository or "", signing.repository)
+    return bool(signing.repository) and fits(identity.repository or "", signing.repository)
 
 
 def check_root(root: bytes | None, where: str) -> str:

@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from hookline_api.trust import PROVENANCE
+from hookline_artifacts.trust import patterns
 
 _OLD: Final = "https://slsa.dev/provenance/v0.2"
 _GIT: Final = "git+"
 MAX_SOURCES: Final = 256
 """Repositories that provenance may be of where it does not tell which one it is."""
-_MAX_TEXT: Final = 2048
-"""Characters of a builder or a repository."""
+_MAX_TEXT: Final = patterns.MAX_TEXT
+"""Characters of a builder or a repository. A longer one fits no pattern."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from hookline_artifacts.trust import cosign
 from hookline_artifacts.trust.attestations import why_not
 from hookline_artifacts.trust.direct import Direct, Found
 from hookline_artifacts.trust.keyless import Signings
-from hookline_artifacts.trust.patterns import matches, matches_any
+from hookline_artifacts.trust.patterns import Comparison, matches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -149,6 +149,7 @@ class _Court:
         self._signatures = reading.claims
         self._signatures.begin()
         self._signings = reading.signings(requirement.trust_root)
+        self._compared = Comparison()
         self._why = (0, "", "")
         """Of the signature that came nearest: how near, what was wrong with it, and what to do."""
 
@@ -169,6 +170,8 @@ class _Court:
     def error(self, whose: str, what: str) -> SignatureError:
         """Why evidence does not do."""
         _, has, todo = max(self._why, (1, *self._nothing()), key=lambda each: each[0])
+        if self._compared.exhausted:
+            has, todo = "its signatures and the patterns are more than are compared", "remove old ones"
         return SignatureError(f"{whose:.60}: {what}: {has}; {todo}")
 
     def _nothing(self) -> tuple[str, str]:
@@ -192,7 +195,7 @@ class _Court:
 
     def _counts(self, authority: Authority) -> bool:
         subject, label = self._subject, f"{authority.label:.32}"
-        if authority.repositories and not matches_any(authority.repositories, subject.repository):
+        if authority.repositories and not self._compared.fits_any(authority.repositories, subject.repository):
             place = f"{subject.repository:.80}" or "a source without a repository"
             return self._wrong(5, f"{label} may not sign for {place}", "see to repositories of that signer")
         if authority.plugins and not any(matches(each, subject.plugin) for each in authority.plugins):
@@ -223,7 +226,7 @@ class _Court:
 
     def _by_identity(self, authority: Authority, asked: Attestation | None) -> Proof | None:
         assert authority.identity is not None  # noqa: S101 - whoever calls has looked
-        for signature, signing, claim in self._signings.by(authority.identity):
+        for signature, signing, claim in self._signings.by(authority.identity, self._compared.fits):
             if self._is_meant(authority, claim, asked):
                 return Proof(
                     signer=authority.label,
@@ -243,13 +246,13 @@ class _Court:
         if not claim.digests & self._subject.digests:
             return self._wrong(2, "what they have signed is another digest", f"have them sign {digest}")
         if asked is not None:
-            why_it_is_not = why_not(asked, claim)
+            why_it_is_not = why_not(asked, claim, self._compared.fits)
             return why_it_is_not is None or self._wrong(3, why_it_is_not, f"have them attest {digest}")
         if claim.predicate_type not in {"", cosign.SIGN_PREDICATE}:
             why = f"they have only attested {claim.predicate_type:.60}, and that is no signature"
             return self._wrong(3, why, f"have them sign {digest}")
         known = {"", *_names(self._subject.repository)}
-        if claim.repository not in known and not matches_any(authority.signed_as, claim.repository):
+        if claim.repository not in known and not self._compared.fits_any(authority.signed_as, claim.repository):
             why = f"what they have signed is for the repository {claim.repository:.80}"
             return self._wrong(4, why, "have them sign it under this name, or name that repository in signedAs")
         return True

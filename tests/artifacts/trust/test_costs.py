@@ -16,7 +16,7 @@ from hookline_artifacts import limits
 from hookline_artifacts.errors import SignatureError
 from hookline_artifacts.package.layouts import Descriptor, read_manifest
 from hookline_artifacts.trust import collect as collecting
-from hookline_artifacts.trust import cosign, direct, provenance, trial
+from hookline_artifacts.trust import cosign, direct, patterns, provenance, trial
 from hookline_artifacts.trust.attestations import why_not
 from hookline_artifacts.trust.collect import BUNDLE, collect
 from hookline_artifacts.trust.evidence import Evidence, Signature
@@ -272,3 +272,49 @@ def test_a_builder_whose_name_is_too_long_is_nobody():
     asked = SimpleNamespace(predicate_type=V1, builder="**", source_repository=None)
     assert "nobody who is named" in why_not(asked, claim(from_sources(builder="b" * MIB)))
     assert why_not(asked, claim(from_sources(builder="b"))) is None
+
+
+def simple(key, repository):
+    """Simple signing by a key, that names a repository."""
+    critical = {
+        "type": cosign.SIMPLE_TYPE, "image": {"docker-manifest-digest": ARTIFACT},
+        "identity": {"docker-reference": repository},
+    }  # fmt: skip
+    payload = json.dumps({"critical": critical}).encode()
+    return Signature(form="simple", payload=payload, signature=key.sign(payload))
+
+
+def judged(signers, *signatures):
+    """As ``judge`` does it."""
+    evidence = Evidence(digest=ARTIFACT, documents={ARTIFACT: MANIFEST}, signatures=signatures)
+    subject = subject_of(evidence, repository="r.example/p", plugin="p")
+    return judge(Requirement(any_of=tuple(signers)), evidence, subject, whose="it")
+
+
+def test_a_repository_of_half_a_megabyte_is_compared_with_no_pattern(monkeypatch):
+    """Whoever has the key wrote the patterns as well: of 5,000 patterns, each would take half a minute."""
+    compared = []
+    inner = patterns._matches_parts
+    monkeypatch.setattr(patterns, "_matches_parts", lambda *args: compared.append(1) or inner(*args))
+    key = SigningKey()
+    signer = Authority(
+        kind="key", label="k", keys=(read_pem(key.pem, what="k"),), signed_as=("*" + "a" * 500 + "b", "**")
+    )
+    with pytest.raises(SignatureError, match="for the repository aaaa"):
+        judged([signer], simple(key, "a" * 500_000))
+    assert not compared
+    assert judged([signer], simple(key, "elsewhere.example/p"))
+
+
+def test_signers_with_many_patterns_and_many_signatures_are_compared_for_so_long(monkeypatch):
+    """Then none counts, and the sentence says what to do."""
+    monkeypatch.setattr(patterns, "MAX_STEPS", 50_000)
+    key = SigningKey()
+    signers = [
+        Authority(kind="key", label=f"k{number}", keys=(read_pem(key.pem, what="k"),), signed_as=("**/x/*",) * 32)
+        for number in range(16)
+    ]
+    found = [simple(key, f"elsewhere.example/{number:0100}") for number in range(20)]
+    with pytest.raises(SignatureError, match="more than are compared; remove old ones"):
+        judged(signers, *found)
+    assert judged(signers, simple(key, "r.example/p"), *found)
