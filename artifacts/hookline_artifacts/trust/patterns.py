@@ -42,7 +42,7 @@ def matches_path(pattern: str, path: str) -> bool:
     """The same of parts between slashes: ``*`` stands for any characters of a part, ``**`` for any parts, or none."""
     if "*" not in pattern:
         return pattern == path
-    return len(path) <= MAX_TEXT and _matches_parts(_parts(pattern), path.split("/"))
+    return len(path) <= MAX_TEXT and _matches_parts(pattern, path)
 
 
 def matches_any(patterns: Iterable[str], path: str) -> bool:
@@ -72,13 +72,10 @@ class Comparison:
         return bool(path) and any(self.fits(each, path) for each in patterns)
 
 
-@functools.lru_cache(1024)
-def _parts(pattern: str) -> tuple[str, ...]:
-    return tuple(pattern.split("/"))
-
-
-def _matches_parts(pattern: tuple[str, ...], path: list[str]) -> bool:
+@functools.lru_cache(1024)  # thousands of plugins are of a few repositories
+def _matches_parts(wanted: str, whole: str) -> bool:
     """With two positions and one to go back to: the last ``**`` takes one more, and no earlier one is tried again."""
+    pattern, path = wanted.split("/"), whole.split("/")
     at = here = 0
     wild, mark = -1, 0
     while here < len(path):

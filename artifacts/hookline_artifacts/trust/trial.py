@@ -17,7 +17,7 @@ from hookline_api.resources import granted, grants, is_permission
 from hookline_artifacts.errors import IncreasedError, PolicyError, SignatureError, VerifyError
 from hookline_artifacts.trust.detached import completed
 from hookline_artifacts.trust.evidence import MAX_EVIDENCE, Evidence
-from hookline_artifacts.trust.policy import asked_by, forbidden, of_version, too_low
+from hookline_artifacts.trust.policy import asked_by, of_version, too_low
 from hookline_artifacts.trust.verdict import Reading, judge, subject_of
 from hookline_artifacts.trust.versions import is_below
 
@@ -126,7 +126,7 @@ class Trial:
         """What can be told from the resource alone."""
         asked = asked_by(self._plugin)
         for policy in self._policies:
-            for why in forbidden(policy.spec, asked):
+            for why in policy.forbidden(asked):
                 self._refuse(policy, why)
             if policy.broken:
                 self._refuse(policy, policy.broken)
@@ -231,7 +231,7 @@ class Trial:
         if spec.permissions_policy == "FollowArtifact":
             asked = asked_by(self._plugin, granted(spec, asks))
             for policy in self._policies:
-                for why in forbidden(policy.spec, asked):
+                for why in policy.forbidden(asked):
                     self._refuse(policy, why)
             return
         if previous is None or previous.asks is None:
