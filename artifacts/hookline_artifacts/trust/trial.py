@@ -107,6 +107,11 @@ class Trial:
         return all(by.values())
 
     @property
+    def evidence(self) -> bytes | None:
+        """By which whoever runs the module can verify it again; None where nothing was proven."""
+        return self._evidence
+
+    @property
     def file(self) -> EvidenceFile | None:
         """What the evidence will be known by."""
         data = self._evidence
