@@ -298,7 +298,10 @@ def asks(source: Source) -> str:
     if source.oci is not None:
         reference = parse(source.oci.reference)
         return reference.registry if isinstance(reference, Reference) else ""
-    return (urlsplit(source.http.url).netloc.rpartition("@")[2])[:_HOST] if source.http is not None else ""
+    try:
+        return (urlsplit(source.http.url).netloc.rpartition("@")[2])[:_HOST] if source.http is not None else ""
+    except ValueError:  # brackets around what is no address
+        return ""
 
 
 def is_asked_again(source: Source) -> bool:

@@ -294,11 +294,21 @@ def _of_hosts(policy: PluginTrustPolicySpec, asked: Asked) -> Iterator[str]:
     if policy.stores is None:
         return
     for path, server in asked.stores:
-        at = urlsplit(server.url).hostname if server.url is not None else None
-        if at is None:
+        at = _host(server.url) if server.url is not None else None
+        if server.url is None:
             yield f"spec.{path}.valkey.urlFrom: a URL from a Secret cannot be judged, and is not allowed"
+        elif not at:
+            yield f"spec.{path}.valkey.url: names no host, and is not allowed"
         elif not any(_within(at, each) for each in policy.stores):
             yield f"spec.{path}.valkey.url: the host {at} is not among those that are allowed"
+
+
+def _host(url: str) -> str:
+    """Of a URL, as whoever connects reads it; empty where it names none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:  # brackets around what is no address
+        return ""
 
 
 def _of_failures(policy: PluginTrustPolicySpec, asked: Asked) -> Iterator[str]:
