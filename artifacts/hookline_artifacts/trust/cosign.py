@@ -36,7 +36,8 @@ _MAX_SUBJECTS: Final = 64
 _MAX_SIGNATURES: Final = 8
 """Of one envelope. Several parties may sign the same statement."""
 MAX_TRIED: Final = 2048
-"""Pairs of a signature and a key of one requirement: 0.2 s with P-256, 4 s with Ed25519ph."""
+"""Pairs of a signature and a key of one requirement: 0.2 s with P-256, 4 s with Ed25519ph. An envelope may have
+several signatures, and each counts."""
 _MAX_HINT: Final = 128
 _HASH_BYTES: Final = 32
 
@@ -124,7 +125,7 @@ class Signatures:
             if asked not in self._known:
                 if self.exhausted:
                     return
-                self._tried += 1
+                self._tried += max(len(signed.signatures), 1)
                 self._known[asked] = signed.by(key)
             if self._known[asked]:
                 yield signature, signed.claim

@@ -35,6 +35,8 @@ MAX_DIRECT: Final = 64
 MAX_PAIRS: Final = 4096
 """Of a signature and a key that are tried for one requirement: a third of a second. Whoever wrote the resource may have
 written both."""
+_OF_A_FILE: Final = 8
+"""Pairs that one over a file counts for: it is held against each digest and the file, and kinds of keys are slower."""
 
 
 class Why(NamedTuple):
@@ -137,7 +139,7 @@ class Direct:
         """One over the file that was fetched, with the key; None where none counts."""
         for signature, raw in self._found.blobs:
             for key in authority.keys:
-                if not self._may_try():
+                if not self._may_try(_OF_A_FILE):
                     return None
                 if self._is_of_file(key, raw):
                     return signature, key
@@ -156,9 +158,9 @@ class Direct:
         file = self._file()
         return bool(file) and key.has_signed(raw, file)
 
-    def _may_try(self) -> bool:
-        """Whether one more pair of a signature and a key may be tried; counts it."""
-        self._pairs -= 1
+    def _may_try(self, pairs: int = 1) -> bool:
+        """Whether one more signature may be held against a key, which counts for so many."""
+        self._pairs -= pairs
         if self._pairs < 0:
             self._wrong(4, f"of its signatures and the keys {MAX_PAIRS} pairs are tried", "remove old ones")
         return self._pairs >= 0

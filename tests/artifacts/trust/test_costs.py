@@ -318,3 +318,33 @@ def test_signers_with_many_patterns_and_many_signatures_are_compared_for_so_long
     with pytest.raises(SignatureError, match="more than are compared; remove old ones"):
         judged(signers, *found)
     assert judged(signers, simple(key, "r.example/p"), *found)
+
+
+@pytest.fixture
+def verified(monkeypatch):
+    """Whatever was held against a key; nothing is by any."""
+    found = []
+    monkeypatch.setattr("hookline_artifacts.trust.keys.PublicKey.has_signed", lambda *args: found.append(args))
+    monkeypatch.setattr(direct, "_is_of", lambda *args: found.append(args))
+    return found
+
+
+def test_each_signature_of_an_envelope_counts(verified, monkeypatch):
+    """Eight in each would be half a minute of Ed25519, where four seconds are meant."""
+    monkeypatch.setattr(cosign, "MAX_TRIED", 40)
+    payload = base64.b64encode(b'{"_type":"https://in-toto.io/Statement/v1","subject":[],"predicateType":"x"}').decode()
+    signatures = [{"sig": base64.b64encode(b"%d" % number).decode()} for number in range(8)]
+    dsse = {"payloadType": cosign.IN_TOTO, "payload": payload, "signatures": signatures}
+    found = [Signature(form="dsse", payload=json.dumps(dsse | {"n": number}).encode()) for number in range(10)]
+    with pytest.raises(SignatureError, match="40 pairs are tried"):
+        judged(keys(2), *found)
+    assert len(verified) == 40
+
+
+def test_not_more_bundles_over_a_file_are_tried_than_a_bound(verified, monkeypatch):
+    """Each takes milliseconds with the slower kinds of keys."""
+    monkeypatch.setattr(direct, "MAX_PAIRS", 80)
+    found = [Signature(form="bundle", payload=blob_bundle(number)) for number in range(20)]
+    with pytest.raises(SignatureError, match="80 pairs are tried"):
+        judged(keys(2), *found)
+    assert len(verified) == 10
