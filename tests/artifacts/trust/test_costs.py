@@ -11,10 +11,11 @@ import tracemalloc
 from types import SimpleNamespace
 
 import pytest
+from aiohttp import web
 
 from hookline_artifacts import limits
 from hookline_artifacts.errors import SignatureError
-from hookline_artifacts.package.layouts import Descriptor, read_manifest
+from hookline_artifacts.package.layouts import Descriptor, read_list, read_manifest
 from hookline_artifacts.trust import collect as collecting
 from hookline_artifacts.trust import cosign, direct, patterns, provenance, trial
 from hookline_artifacts.trust.attestations import why_not
@@ -348,3 +349,61 @@ def test_not_more_bundles_over_a_file_are_tried_than_a_bound(verified, monkeypat
     with pytest.raises(SignatureError, match="80 pairs are tried"):
         judged(keys(2), *found)
     assert len(verified) == 10
+
+
+def listing(junk, number=50):
+    """A page of the referrers API, with junk beside each entry."""
+    entries = [
+        {"mediaType": BUNDLE, "digest": digest(b"%d" % n), "size": n, "artifactType": BUNDLE, **junk}
+        for n in range(number)
+    ]
+    return json.dumps({"manifests": entries}, separators=(",", ":")).encode()
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        {"annotations": {"junk": [{"": 0}] * 300}},
+        {"platform": {"junk": [[]] * 300}},
+        {"annotations": {"junk": "x" * 20_000}},
+        {"mediaType": "x" * 20_000},
+        {"artifactType": "x" * 20_000},
+    ],
+)
+def test_of_a_list_only_what_is_looked_at_is_kept(junk):
+    """Thirty pages of it would be hundreds of megabytes."""
+    page = listing(junk)
+    read, held = kept(lambda: read_list(page))
+    assert len(read) == 50
+    assert held < 64 * 1024
+
+
+def test_what_is_no_text_is_no_annotation():
+    """It would be kept for as long as the layer is downloaded. A platform that is none is nobody's."""
+    described = {"mediaType": "application/wasm", "digest": ARTIFACT, "size": 1}
+    manifest = read_manifest(json.dumps({
+        "layers": [{**described, "annotations": {"a": "b", "junk": [1]}, "platform": {"os": ["wasi"]}}],
+        "annotations": {"c": "d", "junk": {}},
+    }).encode())  # fmt: skip
+    (layer,) = manifest.layers
+    assert (layer.annotations, manifest.annotations) == ({"a": "b"}, {"c": "d"})
+    assert layer.platform == {"os": None}
+    assert not layer.is_wasm
+
+
+async def test_so_many_bytes_of_lists_are_read(server, fetcher, monkeypatch):
+    """However many pages there are, and however large each is."""
+    monkeypatch.setattr("hookline_artifacts.registry._MAX_LISTS", 20_000)
+    server.put("acme/p:v1", MANIFEST)
+    path = f"/v2/acme/p/referrers/{ARTIFACT}"
+    asked = []
+
+    async def page(request):
+        asked.append(request.query_string)
+        headers = {"Link": f'<{path}?n={len(asked)}>; rel="next"'}
+        return web.Response(body=listing({"annotations": {"a": "x" * 100}}, 40), headers=headers)
+
+    server.on(path, page)
+    await fetcher.signatures(server.source("acme/p:v1"), ARTIFACT)
+    size = len(listing({"annotations": {"a": "x" * 100}}, 40))
+    assert len(asked) == 20_000 // size + 1
