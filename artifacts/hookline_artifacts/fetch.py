@@ -17,6 +17,7 @@ import contextlib
 import dataclasses
 import io
 import weakref
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -38,7 +39,7 @@ from hookline_artifacts.package.search import Search
 from hookline_artifacts.reference import DIGEST, LayoutReference, Reference, parse
 from hookline_artifacts.registry import RemoteRepository, Repository
 from hookline_artifacts.routes import Absences, Routes, Way
-from hookline_artifacts.threads import in_thread
+from hookline_artifacts.threads import in_thread, in_thread_if_large
 from hookline_artifacts.trust.collect import collect
 
 if TYPE_CHECKING:
@@ -58,6 +59,9 @@ _OWN_MACHINE_TOO: Final = AddressPolicy()
 _NO_ACCESS: Final = RegistryAccess()
 _AT_HAND: Final = "at hand"
 """The place of bytes that whoever asks brings along."""
+_MAX_KEPT: Final = 1024
+_MAX_KEPT_BYTES: Final = 4 << 20
+"""Artifacts whose evidence is kept, and bytes of it all: a signature of cosign's has 2 KiB."""
 _BRIEF_CONNECT_S: Final = 5.0
 _BRIEF_STALL_S: Final = 10.0
 """A mirror is asked once, and with less patience: whoever comes after it is the second attempt."""
@@ -67,6 +71,27 @@ _BRIEF_STALL_S: Final = 10.0
 class _Flight:
     task: asyncio.Task[Artifact]
     waiting: int = 0
+
+
+class _KeptEvidence:
+    """The evidence of artifacts that were verified, the last used, within bounds."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[str, ...], bytes] = OrderedDict()
+        self._bytes = 0
+
+    def get(self, key: tuple[str, ...]) -> bytes | None:
+        found = self._kept.get(key)
+        if found is not None:
+            self._kept.move_to_end(key)
+        return found
+
+    def put(self, key: tuple[str, ...], evidence: bytes) -> None:
+        self._bytes += len(evidence) - len(self._kept.pop(key, b""))
+        self._kept[key] = evidence
+        while len(self._kept) > _MAX_KEPT or self._bytes > _MAX_KEPT_BYTES:
+            _, old = self._kept.popitem(last=False)
+            self._bytes -= len(old)
 
 
 class Fetcher:
@@ -109,6 +134,7 @@ class Fetcher:
         self._tokens = Tokens()
         self._permits = asyncio.Semaphore(limits.parallel)
         self._shares: weakref.WeakValueDictionary[tuple[str, str], asyncio.Semaphore] = weakref.WeakValueDictionary()
+        self._evidence = _KeptEvidence()
         self._flights: dict[tuple[str, ...], _Flight] = {}
         self._tasks: set[asyncio.Task[Artifact]] = set()
         self._closed = False
@@ -147,6 +173,33 @@ class Fetcher:
                 except (FetchError, VerifyError):
                     pass  # what a mirror has is all that there is
             return found
+
+    async def known_evidence(
+        self, source: OCISource, digest: str, *, access: RegistryAccess = _NO_ACCESS, base: Path | None = None
+    ) -> bytes | None:
+        """The evidence by which this artifact was verified before, for who had it from the same place with this access.
+
+        It proves nothing by itself. A thousand plugins of one artifact need not all ask for its signatures.
+        """
+        return self._evidence.get(await self._as_had(source, digest, access=access, base=base))
+
+    async def keep_evidence(
+        self,
+        source: OCISource,
+        digest: str,
+        evidence: bytes,
+        *,
+        access: RegistryAccess = _NO_ACCESS,
+        base: Path | None = None,
+    ) -> None:
+        """Remember by what an artifact was verified that was had with this access."""
+        self._evidence.put(await self._as_had(source, digest, access=access, base=base), evidence)
+
+    async def _as_had(
+        self, source: OCISource, digest: str, *, access: RegistryAccess, base: Path | None
+    ) -> tuple[str, ...]:
+        places = [way.place for way in (await self.routes(source, access=access, base=base)).ways]
+        return (*places, f"access {access.fingerprint}", digest)
 
     async def fetch_oci(
         self,
@@ -353,11 +406,12 @@ class Fetcher:
         return artifact
 
     async def _pull(self, repository: Repository, digest: str, name: str, *, place: str, holder: str) -> Artifact:
-        manifest = layouts.read_manifest(await repository.manifest(digest))
+        manifest = await in_thread_if_large(layouts.read_manifest, await repository.manifest(digest))
         for _ in range(_MAX_DEPTH):
             if manifest.entries is None:
                 break
-            manifest = layouts.read_manifest(await repository.manifest(layouts.choose(manifest.entries).digest))
+            document = await repository.manifest(layouts.choose(manifest.entries).digest)
+            manifest = await in_thread_if_large(layouts.read_manifest, document)
         if manifest.entries is not None:
             raise VerifyError(f"{name} is an index of indexes, deeper than {_MAX_DEPTH}; push the module anew")
         layers, layout = layouts.module_layers(manifest)

@@ -18,7 +18,7 @@ from hookline_artifacts.net.body import Body
 from hookline_artifacts.package.layouts import Descriptor, choose, read_list, read_manifest
 from hookline_artifacts.reference import DIGEST, LayoutReference
 from hookline_artifacts.registry import MAX_LISTED
-from hookline_artifacts.threads import in_thread, open_at_once
+from hookline_artifacts.threads import in_thread, in_thread_if_large, open_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,7 +78,7 @@ class LayoutFolder:
         found: list[Descriptor] = []
         with contextlib.suppress(FetchError, VerifyError):  # one list that cannot be read hides no other
             fallback = await self.tagged(digest.replace(":", "-"))
-            found = read_list(fallback) if fallback is not None else []
+            found = await in_thread_if_large(read_list, fallback) if fallback is not None else []
         found += await in_thread(self._entries)
         found += await in_thread(self._unnamed, {each.digest for each in found})
         return [each for each in found if each.digest != digest][:MAX_LISTED]

@@ -25,7 +25,7 @@ from hookline_artifacts.net.transport import OF_A_REGISTRY, OF_A_REGISTRY_BY_HAN
 from hookline_artifacts.net.urls import foreign
 from hookline_artifacts.package.layouts import read_list, read_manifest
 from hookline_artifacts.reference import DIGEST
-from hookline_artifacts.threads import in_thread
+from hookline_artifacts.threads import in_thread_if_large
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,6 +48,8 @@ _ACCEPT: Final = (
 MAX_LISTED: Final = 4096
 """Referrers of one digest."""
 _MAX_PAGES: Final = 32
+_MAX_LISTS: Final = 8 << 20
+"""Bytes of all pages: no more are asked for then."""
 _MAX_LINK: Final = 4096
 _NEXT: Final = re.compile(r'<([^<>]*)>[^,<]*;\s*rel="?next"?')
 """In a ``Link`` (RFC 8288), as registries write it. Linear: no part of it can take over what another has."""
@@ -119,7 +121,8 @@ class RemoteRepository:
             if DIGEST.fullmatch(digest):
                 return digest
         found = await self.manifest(tag)
-        read_manifest(found)  # a page that is none has no digest that anybody could compare with another's
+        # A page that is none has no digest that anybody could compare with another's.
+        await in_thread_if_large(read_manifest, found)
         return f"sha256:{hashlib.sha256(found).hexdigest()}"
 
     async def manifest(self, name: str, *, most: int | None = None) -> bytes:
@@ -167,18 +170,20 @@ class RemoteRepository:
         """
         found: list[Descriptor] = []
         page: URL | None = self._base / "referrers" / digest
+        size = 0
         for _ in range(_MAX_PAGES):
-            if page is None or len(found) >= MAX_LISTED:
+            if page is None or len(found) >= MAX_LISTED or size > _MAX_LISTS:
                 break
-            listed, page = await self._listed(page)
+            listed, page, length = await self._listed(page)
             found += listed
+            size += length
         if not found:
             document = await self.tagged(digest.replace(":", "-"))
-            found = [] if document is None else await in_thread(read_list, document)
+            found = [] if document is None else await in_thread_if_large(read_list, document)
         return found[:MAX_LISTED]
 
-    async def _listed(self, page: URL) -> tuple[Sequence[Descriptor], URL | None]:
-        """One page of what the referrers API names, and the address of the next."""
+    async def _listed(self, page: URL) -> tuple[Sequence[Descriptor], URL | None, int]:
+        """One page of what the referrers API names, the address of the next, and its bytes."""
         buffer = io.BytesIO()
         body = Body(buffer, what=f"the list of what refers to {self._reference}", cap=self._limits.manifest)
         try:
@@ -195,9 +200,10 @@ class RemoteRepository:
         except StatusError as error:
             if error.transient or error.status in {401, 403}:
                 raise
-            return (), None
-        listed = await in_thread(read_list, buffer.getvalue())
-        return listed, _next_page(page, headers.get("Link", "")) if listed else None
+            return (), None, 0
+        listed = await in_thread_if_large(read_list, buffer.getvalue())
+        following = _next_page(page, headers.get("Link", "")) if listed else None
+        return listed, following, body.length
 
     async def blob(self, digest: str, into: Body) -> None:
         """Download a blob."""

@@ -220,6 +220,9 @@ async def tried(
         digest = digest or await fetcher.resolve(source.oci, access=access, base=base)
         with about(digest):
             evidence = await in_thread(trial.enough, kept, digest, previous)
+            if evidence is None:
+                known = await fetcher.known_evidence(source.oci, digest, access=access, base=base)
+                evidence = await in_thread(trial.enough, known, digest, previous)
             evidence = evidence or await _signatures(trial, source.oci, digest, fetcher, access=access, base=base)
             await in_thread(trial.check_beside, evidence)
     reference, artifact = await fetch(plugin, fetcher, objects, digest=digest, base=base, access=access, prove=prove)
@@ -230,6 +233,9 @@ async def tried(
         evidence = Evidence(digest=artifact.digest, signatures=tuple(beside))
     with about(artifact.digest):
         await in_thread(trial.check_artifact, evidence, artifact)
+    proven = trial.evidence
+    if source.oci is not None and access is not None and proven is not None:
+        await fetcher.keep_evidence(source.oci, artifact.digest, proven, access=access, base=base)
     return reference, artifact
 
 
@@ -292,7 +298,10 @@ def asks(source: Source) -> str:
     if source.oci is not None:
         reference = parse(source.oci.reference)
         return reference.registry if isinstance(reference, Reference) else ""
-    return (urlsplit(source.http.url).netloc.rpartition("@")[2])[:_HOST] if source.http is not None else ""
+    try:
+        return (urlsplit(source.http.url).netloc.rpartition("@")[2])[:_HOST] if source.http is not None else ""
+    except ValueError:  # brackets around what is no address
+        return ""
 
 
 def is_asked_again(source: Source) -> bool:

@@ -29,7 +29,7 @@ from hookline_artifacts.targets import REF_NAME, LayoutTarget, digest_of
 from hookline_artifacts.threads import in_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from hookline_artifacts.package.archive import Entry
     from hookline_artifacts.package.layouts import Descriptor
@@ -46,7 +46,7 @@ MAX_REFERENCES: Final = 256
 """In a saved file."""
 _MAX_REFERRERS: Final = 256
 _MAX_DEPTH: Final = 4
-"""Of what refers to what refers to …"""
+"""Of what refers to what refers to …, and of an index in an index in …"""
 _SUFFIXES: Final = ("sig", "att", "sbom")
 _MAX_TRUST: Final = 1 << 20
 _TRUST: Final = "trust"
@@ -67,10 +67,16 @@ class Closure:
     tags: dict[str, str] = field(default_factory=dict)
     """Tags of signatures and the like, and the digest of each."""
 
-    @property
-    def size(self) -> int:
-        """Bytes of all."""
-        return sum(map(len, self.manifests.values())) + sum(self.blobs.values())
+    size: int = 0
+    """Bytes of all."""
+
+    def add(self, digest: str, document: bytes, blobs: Iterable[tuple[str, int]]) -> None:
+        """One manifest more, behind the blobs that it names."""
+        for name, size in blobs:
+            self.size += size - self.blobs.get(name, 0)
+            self.blobs[name] = size
+        self.manifests[digest] = document
+        self.size += len(document)
 
 
 async def gather(repository: Repository, digest: str, *, names: str = "") -> Closure:
@@ -92,8 +98,8 @@ class _Gatherer:
         self._seen: set[str] = set()
         self._looked: set[str] = set()
 
-    async def manifest(self, digest: str, document: bytes | None = None) -> None:
-        """A manifest and what it names, before itself."""
+    async def manifest(self, digest: str, document: bytes | None = None, depth: int = 0) -> None:
+        """A manifest and what it names, before itself. ``depth`` is in how many indexes it is."""
         if digest in self._seen:
             return
         self._seen.add(digest)
@@ -101,15 +107,16 @@ class _Gatherer:
             raise VerifyError(f"more than {MAX_MANIFESTS} manifests belong to it; remove old signatures and referrers")
         document = document if document is not None else await self._repository.manifest(digest)
         found = read_manifest(document)
-        if found.entries is not None:
-            for each in found.entries:
-                await self.manifest(each.digest)
-        else:
-            blobs = [(each.digest, each.size) for each in found.layers]
-            self.closure.blobs |= dict([*blobs, *_config(document)])
+        blobs: list[tuple[str, int]] = []
+        if found.entries is None:
+            blobs = [*((each.digest, each.size) for each in found.layers), *_config(document)]
+        elif found.entries and depth >= _MAX_DEPTH:
+            raise VerifyError(f"it is an index of indexes, and {_MAX_DEPTH} of them in each other are followed")
+        for each in found.entries or ():
+            await self.manifest(each.digest, depth=depth + 1)
         if found.subject:
             self.closure.subjects[digest] = found.subject
-        self.closure.manifests[digest] = document
+        self.closure.add(digest, document, blobs)
         if self.closure.size > MAX_BYTES:
             raise VerifyError(f"what belongs to it has more than {MAX_BYTES} bytes")
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from bench import report
-from bench.operator import fleet, latency, plugins
+from bench.operator import fleet, latency, plugins, policies
 from bench.report import Options, Result, say
 from cluster.binaries import control_plane_binaries
 
@@ -27,6 +27,7 @@ _BENCHMARKS: Final[dict[str, tuple[str, Callable[[Options], Awaitable[Result]]]]
     "latency": ("three pods: from apply to the last one's switch", latency.measure),
     "fleet": ("2,000 sidecars: all switched, memory, writes, restart", fleet.measure),
     "plugins": ("5,000 WasmPlugins: cold start, writes, memory, restart", plugins.measure),
+    "policies": ("5,000 WasmPlugins: starts under 20 policies and under none, in turn", policies.measure),
 }
 _RESULTS: Final = Path(__file__).parents[1] / "OPERATOR.md"
 _EPILOG: Final = """\

@@ -9,23 +9,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from typing import Any, Final
+from typing import Final
 
 from bench.operator import fleet
 from bench.operator.rig import Rig, Watch, many, plugin, rig, sized
 from bench.report import Figure, Options, Result, say
-from hookline_api.base import API_VERSION, PLURAL, POLICY_KIND
-from hookline_api.policies import POLICY_PLURAL
+from hookline_api.base import API_VERSION, PLURAL
 from hookline_operator.cluster.kube import path
 from local_registry import digest, manifest_of
-from signing import SigningKey, sign
 
 _ASKED_WRITES: Final = 2
 _ASKED_MIB: Final = 300.0
 _MODULES: Final = 10
 _TAGS: Final = 5
-_POLICIES: Final = 20
-_ASKED_RATIO: Final = 1.2
 _TERM_S: Final = 15
 """After a start: longer than a new leader waits for sidecars before it says that they are gone."""
 
@@ -38,7 +34,7 @@ async def measure(options: Options) -> Result:
         await ground.operator.start()
         empty = ground.operator.usage()
         await ground.operator.stop()
-        artifacts = await _make(ground, count, spaces, result)
+        await make(ground, count, spaces, result)
         before = await ground.server_writes()
         say("plugins: cold start")
         async with Watch(ground.kube) as watch:
@@ -77,16 +73,15 @@ async def measure(options: Options) -> Result:
                 reached=usage.peak <= _ASKED_MIB,
             ),
         ]  # fmt: skip
-        without = await _restart(options, ground, result, count)
-        await _under_policies(ground, result, artifacts, count, without)
+        await _restart(options, ground, result, count)
         result.notes.append(f"resident memory with no plugin: {empty.rss:.0f} MiB (PSS {empty.pss:.0f} MiB)")
         if ground.operator.tracebacks():
             result.notes.append(f"DEFECTS in the operator's log: {ground.operator.tracebacks()}")
     return result
 
 
-async def _restart(options: Options, ground: Rig, result: Result, count: int) -> tuple[float, float]:
-    """Seconds until ready, and of CPU until it is quiet."""
+async def _restart(options: Options, ground: Rig, result: Result, count: int) -> None:
+    """The same with everything as it was left."""
     say("plugins: restart")
     await ground.operator.stop()
     before = await ground.server_writes()
@@ -110,64 +105,9 @@ async def _restart(options: Options, ground: Rig, result: Result, count: int) ->
             reached=usage.peak <= _ASKED_MIB,
         ),
     ]  # fmt: skip
-    return ready, cpu
 
 
-async def _under_policies(
-    ground: Rig, result: Result, artifacts: list[tuple[str, str]], count: int, without: tuple[float, float]
-) -> None:
-    """The same start where every plugin is under policies, each of which asks for a signature."""
-    say(f"plugins: {_POLICIES} policies")
-    key = SigningKey()
-    for repository, artifact in artifacts:
-        sign(ground.registry, repository, artifact, key)
-    for number in range(_POLICIES):
-        await ground.create(path(API_VERSION, POLICY_PLURAL), _policy(number, key))
-    begin = ground.operator.usage().cpu
-
-    async def counted() -> bool:
-        found, _ = await ground.kube.list(path(API_VERSION, POLICY_PLURAL))
-        states = [each.get("status") or {} for each in found]
-        return all((each.get("matched"), each.get("refused"), each.get("unknown")) == (count, 0, 0) for each in states)
-
-    await ground.operator.until(counted, f"{_POLICIES} policies that refuse none of {count} plugins")
-    proven = await ground.operator.quiet() - begin
-    await ground.operator.stop()
-    ready = await ground.operator.start()
-    cpu = await ground.operator.quiet()
-    usage = ground.operator.usage()
-    result.figures += [
-        Figure(what=f"{_POLICIES} policies come: CPU per object until all signatures are proven",
-               measured=f"{proven / count * 1000:.2f} ms ({proven:.1f} s in all)"),
-        Figure(
-            what=f"restart under {_POLICIES} policies: until ready, against without",
-            asked=f"≤ {_ASKED_RATIO} times",
-            measured=f"{ready / without[0]:.2f} times ({ready:.1f} s and {without[0]:.1f} s)",
-            reached=ready <= _ASKED_RATIO * without[0],
-        ),
-        Figure(
-            what="the same: CPU until it is quiet",
-            measured=f"{cpu / without[1]:.2f} times ({cpu:.1f} s and {without[1]:.1f} s)",
-        ),
-        Figure(what="resident memory (RSS) at its peak, restart under policies", measured=f"{usage.peak:.0f} MiB"),
-    ]  # fmt: skip
-
-
-def _policy(number: int, key: SigningKey) -> dict[str, Any]:
-    return {
-        "apiVersion": API_VERSION,
-        "kind": POLICY_KIND,
-        "metadata": {"name": f"policy-{number}"},
-        "spec": {
-            "sources": ["oci"],
-            "signatures": {"anyOf": [{"name": f"team {number}", "key": {"pem": key.pem}}]},
-            "permissions": ["config.read", "metrics", "kv.read"],
-            "limits": {"memory": f"{128 + number}Mi"},
-        },
-    }
-
-
-async def _make(ground: Rig, count: int, spaces: int, result: Result) -> list[tuple[str, str]]:
+async def make(ground: Rig, count: int, spaces: int, result: Result) -> list[tuple[str, str]]:
     """Push the modules, apply the objects; each artifact's repository and digest."""
     say(f"plugins: {count} objects")
     modules = {

@@ -183,6 +183,14 @@ def _with_referrers(number):
     return {**files, "index.json": json.dumps(index).encode()}
 
 
+def _nested(number):
+    """A layout whose artifact is an index of an index, and so on."""
+    blobs = [manifest_of(MODULE)]
+    for _ in range(number):
+        blobs.append(listing(blobs[-1]))
+    return layout(manifest=blobs[-1], blobs=[*blobs, b"{}", MODULE])
+
+
 HOSTILE = {
     "is no tar": (b"x" * 2000, 1, "the archive is damaged"),
     "is empty": (tar_of({}), 1, "no index.json"),
@@ -197,6 +205,7 @@ HOSTILE = {
     "has no names": (tar_of(layout(name="")), 2, "no artifact with a name"),
     "has a name that leads away": (tar_of(layout(name="r.example/../etc:1")), 1, "no reference and no tag"),
     "has a thousand referrers": (tar_of(_with_referrers(1000)), 1, "1000 manifests refer to"),
+    "has a thousand indexes in each other": (tar_of(_nested(1000)), 1, "it is an index of indexes, and 4 of them"),
     "has an index of 5 MiB": (tar_of({**layout(), "index.json": b" " * (5 << 20)}), 3, "too large"),
 }
 
@@ -211,6 +220,16 @@ def test_a_file_that_is_not_what_it_should_be_is_refused(hookline, tmp_path, wha
     assert said in done.sentence
     assert not (tmp_path.parent / "evil").exists()
     assert not list((tmp_path / "mirror").rglob("index.json"))
+
+
+def test_indexes_in_each_other_go_along(hookline, tmp_path):
+    """As many as somebody who fetches them follows."""
+    (tmp_path / "nested.tar").write_bytes(tar_of(_nested(4)))
+    done = hookline("load", "nested.tar", "--to", "mirror", "--json")
+    assert done.code == 0, done
+    manifest = _nested(4)
+    held = sum(len(data) for name, data in manifest.items() if name.startswith("blobs/"))
+    assert done.json["artifacts"][0]["size"] == held
 
 
 def test_files_of_other_tools_are_loaded(hookline, tmp_path):

@@ -13,7 +13,7 @@ import yaml
 from hookline_api.policies import MAX_REFUSALS, PluginTrustPolicy
 from hookline_api.resources import WasmPlugin
 from hookline_api.trust import Verify
-from hookline_artifacts.trust import collect, cosign, direct, evidence
+from hookline_artifacts.trust import collect, cosign, direct, evidence, offline, patterns, provenance
 from hookline_operator.status import reasons
 from hookline_sidecar.settings import TRUST_POLICIES
 
@@ -134,6 +134,10 @@ SAID = [
     ("that together have more than 512 KiB", LIMITS, evidence.MAX_EVIDENCE, 512 * KIB),
     ("2,048 pairs", LIMITS, cosign.MAX_TRIED, 2048),
     ("1 GiB in all", LIMITS, direct._MAX_HASHED, 2**30),
+    ("more than 2,048 characters fit no pattern", LIMITS, patterns.MAX_TEXT, 2048),
+    ("compared in 20 million steps for one requirement", LIMITS, patterns.MAX_STEPS, 20_000_000),
+    ("provenance may name 256 sources", LIMITS, provenance.MAX_SOURCES, 256),
+    ("a trust root 8 time stamp authorities", LIMITS, offline._MAX_STAMPERS, 8),
 ]
 """What a page says, which page, what the code has, and what the sentence means."""
 

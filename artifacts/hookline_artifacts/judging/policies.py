@@ -15,7 +15,7 @@ from hookline_api.policies import PluginTrustPolicy, PluginTrustPolicySpec
 from hookline_api.text import found
 from hookline_artifacts.judging.plugins import selector_problems
 from hookline_artifacts.judging.signers import Findings, impossible, judge_signatures
-from hookline_artifacts.trust.policy import asked_by, forbidden
+from hookline_artifacts.trust.policy import asked_by
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,7 +65,7 @@ def judge_by(policies: Sequence[Policy], plugin: WasmPlugin) -> Findings:
     said = Findings()
     asked = asked_by(plugin)
     for policy in policies:
-        for why in forbidden(policy.spec, asked):
+        for why in policy.forbidden(asked):
             if policy.enforced:
                 said.problems.append(f"{policy.label} forbids it: {why}")
             else:

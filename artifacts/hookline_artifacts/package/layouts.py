@@ -56,6 +56,9 @@ SIGNATURE_LAYER: Final = "application/vnd.hookline.signature.ed25519.v1"
 """Of a layer with a detached signature of the module (``trust.ed25519``)."""
 _SIGNATURE_TITLE: Final = ".sig"
 _MAX_NAMED: Final = 3
+_LISTED: Final = ("mediaType", "digest", "size", "artifactType")
+_MAX_TYPE: Final = 255
+"""Characters of a media type (RFC 6838, 4.2), and of a digest that is one."""
 _MAX_IMAGE: Final = 128
 """Layers of an image; https://docs.docker.com/engine/storage/drivers/overlayfs-driver/ has the same number."""
 
@@ -140,7 +143,7 @@ def read_manifest(document: bytes) -> Manifest:
         layers=_descriptors(data["layers"]) if has_layers else (),
         config_type=_string(_mapping(data.get("config")).get("mediaType")),
         artifact_type=_string(data.get("artifactType")),
-        annotations=_mapping(data.get("annotations")),
+        annotations=_texts(data.get("annotations")),
         subject=_string(_mapping(data.get("subject")).get("digest")),
     )
 
@@ -159,9 +162,15 @@ def read_list(document: bytes) -> list[Descriptor]:
     items = data.get("manifests") if isinstance(data, dict) else None
     found = []
     for item in items if isinstance(items, list) else []:
+        listed = _mapping(item)
         with contextlib.suppress(VerifyError):
-            found.append(_descriptor(_mapping(item)))
+            # What else is said of it nobody believes, and thirty pages of that are hundreds of megabytes.
+            found.append(_descriptor({name: _short(listed.get(name)) for name in _LISTED}))
     return found
+
+
+def _short(value: object) -> object:
+    return value[:_MAX_TYPE] if isinstance(value, str) else value
 
 
 def choose(entries: Sequence[Descriptor]) -> Descriptor:
@@ -244,14 +253,21 @@ def _descriptor(data: Mapping[str, Any]) -> Descriptor:
         media_type=_string(data.get("mediaType")),
         digest=digest,
         size=size,
-        annotations=_mapping(data.get("annotations")),
-        platform=_mapping(data.get("platform")),
+        annotations=_texts(data.get("annotations")),
+        platform={
+            name: each if isinstance(each, str) else None for name, each in _mapping(data.get("platform")).items()
+        },
         artifact_type=_string(data.get("artifactType")),
     )
 
 
 def _mapping(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
+
+
+def _texts(value: object) -> Mapping[str, str]:
+    """Annotations. What is no text is none, and may be large."""
+    return {name: each for name, each in _mapping(value).items() if isinstance(each, str)}
 
 
 def _string(value: object) -> str:

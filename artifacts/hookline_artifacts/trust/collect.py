@@ -20,13 +20,14 @@ import binascii
 import io
 import itertools
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from hookline_artifacts.errors import FetchError, VerifyError
 from hookline_artifacts.net.body import Body
 from hookline_artifacts.net.transport import StatusError
 from hookline_artifacts.package.layouts import choose, read_manifest
 from hookline_artifacts.package.search import MAX_SIGNATURE
+from hookline_artifacts.threads import in_thread_if_large
 from hookline_artifacts.trust import ed25519
 from hookline_artifacts.trust.detached import kept
 from hookline_artifacts.trust.evidence import Evidence, Signature
@@ -74,23 +75,32 @@ T = TypeVar("T")
 _Key = tuple[str, str, str, tuple[str, ...]]
 
 
+class _Layer(NamedTuple):
+    """What of a layer is kept until its blob is here: beside its signature anybody may have put megabytes."""
+
+    digest: str
+    size: int
+    annotations: dict[str, str]
+
+
 async def collect(repository: Repository, digest: str) -> Evidence:
     """Everything that may be a signature of this artifact. Raises FetchError and VerifyError.
 
     These are of the artifact's own manifests, and of a repository that cannot be asked now.
     """
     documents: dict[str, bytes] = {}
+    manifests: dict[str, Manifest] = {}
     current = digest
     for _ in range(_MAX_DEPTH):
         documents[current] = await repository.manifest(current)
-        manifest = read_manifest(documents[current])
+        manifests[current] = manifest = await in_thread_if_large(read_manifest, documents[current])
         if manifest.entries is None:
             break
         current = choose(manifest.entries).digest
     collector = _Collector(repository, {"", *documents})
-    for each, document in documents.items():
+    for each, manifest in manifests.items():
         await collector.look(each)
-        collector.look_within(read_manifest(document))
+        collector.look_within(manifest)
     signatures = await collector.signatures()
     return Evidence(digest=digest, documents=documents, signatures=signatures, notes=collector.notes())
 
@@ -102,7 +112,7 @@ class _Collector:
         self._repository = repository
         self._subjects = subjects
         """What a manifest may be about. A list may name one that is about another manifest of the same artifact."""
-        self._wanted: dict[_Key, Descriptor] = {}
+        self._wanted: dict[_Key, _Layer] = {}
         """Layers by ``_key``, so that one that is listed twice is there once."""
         self._annotated: list[Signature] = []
         self._left_of_manifests = self._left_of_blobs = _MAX_ALL
@@ -123,7 +133,7 @@ class _Collector:
         """Everything of one manifest."""
         tag = digest.replace(":", "-")
         for suffix in (".sig", ".att"):
-            self._take(await self._read(partial(self._repository.tagged, f"{tag}{suffix}", most=_MAX_MANIFEST)))
+            await self._take(await self._read(partial(self._repository.tagged, f"{tag}{suffix}", most=_MAX_MANIFEST)))
         listed = await _unless_junk(self._repository.referrers(digest))
         self._unread += listed is None
         wanted = [each for each in _likely_first(listed or ()) if each not in self._opened]
@@ -132,7 +142,7 @@ class _Collector:
             self._opened.update(some)
             manifests = (self._read(partial(self._repository.manifest, each, most=_MAX_REFERRER)) for each in some)
             for document in await _all(manifests):
-                self._take(document)
+                await self._take(document)
 
     def look_within(self, manifest: Manifest) -> None:
         """The detached signatures that a manifest itself names: as layers, and as an annotation."""
@@ -140,29 +150,31 @@ class _Collector:
         if isinstance(text, str):
             self._annotated.append(kept(text.encode(errors="replace")))
         layers = [each for each in manifest.layers if each.is_signature]
-        wanted = {key: layer for layer in layers[:MAX_DETACHED] if (key := _key(layer)) is not None}
+        wanted = _wanted_of(layers[:MAX_DETACHED])
         self._wanted |= wanted
         self._unread += len(layers) - len(wanted)
 
-    def _take(self, document: bytes | None) -> None:
+    async def _take(self, document: bytes | None) -> None:
         """Note the signatures of a manifest, where it is about the artifact or about none."""
+        if document is None:
+            return
         try:
-            manifest = read_manifest(document) if document is not None else None
+            subject, wanted = await in_thread_if_large(_named_in, document)
         except VerifyError:
             return  # whatever it is, it is no signature
-        if manifest is not None and manifest.subject in self._subjects:
-            self._wanted |= {key: layer for layer in manifest.layers if (key := _key(layer)) is not None}
+        if subject in self._subjects:
+            self._wanted |= wanted
 
     async def signatures(self) -> tuple[Signature, ...]:
         """All that was noted, read: small ones first, so that large ones use up nobody's share."""
-        layers = sorted(self._wanted.values(), key=lambda layer: layer.size)
-        sizes = {layer.digest: layer.size for layer in reversed(layers)}
+        wanted = sorted(self._wanted.items(), key=lambda item: item[1].size)
+        sizes = {each.digest: each.size for _, each in reversed(wanted)}
         blobs: dict[str, bytes | None] = {}
-        for some in _batches(list(dict.fromkeys(layer.digest for layer in layers))[:MAX_COLLECTED]):
+        for some in _batches(list(dict.fromkeys(each.digest for _, each in wanted))[:MAX_COLLECTED]):
             blobs |= zip(some, await _all(self._blob(each, sizes[each]) for each in some), strict=True)
-        read = [_signature(layer, blobs.get(layer.digest)) for layer in layers]
+        read = [_signature(key, each, blobs.get(each.digest)) for key, each in wanted]
         found = [each for each in read if each is not None][:MAX_COLLECTED]
-        self._unread += len(layers) - len(found)
+        self._unread += len(wanted) - len(found)
         return (*self._annotated, *found)
 
     async def _blob(self, digest: str, size: int) -> bytes | None:
@@ -199,7 +211,8 @@ def _key(layer: Descriptor) -> _Key | None:
     another log entry is another one, or junk would stand in its place.
     """
     text = layer.annotations.get(SIGNATURE)
-    beside = tuple(str(layer.annotations.get(each)) for each in (CERTIFICATE, ENTRY, STAMP))
+    others = (layer.annotations.get(each) for each in (CERTIFICATE, ENTRY, STAMP))
+    beside = tuple(each if isinstance(each, str) else "" for each in others)
     if layer.media_type == SIMPLE_SIGNING:
         fits = isinstance(text, str) and len(text) <= _MAX_ANNOTATION
         return ("simple", layer.digest, str(text), beside) if fits else None
@@ -210,28 +223,41 @@ def _key(layer: Descriptor) -> _Key | None:
     return ("ed25519", layer.digest, "", ()) if layer.is_signature and layer.size <= MAX_SIGNATURE else None
 
 
-def _signature(layer: Descriptor, payload: bytes | None) -> Signature | None:
+def _named_in(document: bytes) -> tuple[str, dict[_Key, _Layer]]:
+    """The subject of a manifest, and the signatures that it names. Raises VerifyError."""
+    manifest = read_manifest(document)
+    return manifest.subject, _wanted_of(manifest.layers)
+
+
+def _wanted_of(layers: Iterable[Descriptor]) -> dict[_Key, _Layer]:
+    return {key: _lean(layer) for layer in layers if (key := _key(layer)) is not None}
+
+
+def _lean(layer: Descriptor) -> _Layer:
+    annotations = {
+        name: value
+        for name, value in itertools.islice(layer.annotations.items(), _MAX_ANNOTATIONS)
+        if isinstance(value, str) and len(value) <= _MAX_ANNOTATION
+    }
+    return _Layer(layer.digest, layer.size, annotations)
+
+
+def _signature(key: _Key, layer: _Layer, payload: bytes | None) -> Signature | None:
     """The signature in a layer with these bytes; None where it is none."""
-    key = _key(layer)
-    if payload is None or key is None:
+    if payload is None:
         return None
     form, _, text, _ = key
     if form == "bundle":
         return Signature(form="bundle", payload=payload)
     if form == "ed25519":
         return kept(payload)
-    annotations = {
-        name: value
-        for name, value in itertools.islice(layer.annotations.items(), _MAX_ANNOTATIONS)
-        if isinstance(value, str) and len(value) <= _MAX_ANNOTATION
-    }
     if form == "dsse":
-        return Signature(form="dsse", payload=payload, annotations=annotations)
+        return Signature(form="dsse", payload=payload, annotations=layer.annotations)
     try:
         raw = base64.b64decode(text, validate=True)
     except (ValueError, binascii.Error):
         return None
-    return Signature(form="simple", payload=payload, signature=raw, annotations=annotations)
+    return Signature(form="simple", payload=payload, signature=raw, annotations=layer.annotations)
 
 
 def _likely_first(listed: Sequence[Descriptor]) -> list[str]:

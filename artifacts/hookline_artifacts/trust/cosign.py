@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from hookline_artifacts.limits import parse_foreign
 from hookline_artifacts.reference import DIGEST
+from hookline_artifacts.trust import provenance
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from hookline_artifacts.trust.evidence import Signature
     from hookline_artifacts.trust.keys import PublicKey
+    from hookline_artifacts.trust.provenance import Provenance
 
 SIGN_PREDICATE: Final = "https://sigstore.dev/cosign/sign/v1"
 """What cosign 3 states where it just signs. No other statement is a signature: who may attest need not be who may
@@ -34,7 +36,8 @@ _MAX_SUBJECTS: Final = 64
 _MAX_SIGNATURES: Final = 8
 """Of one envelope. Several parties may sign the same statement."""
 MAX_TRIED: Final = 2048
-"""Pairs of a signature and a key of one requirement: 0.2 s with P-256, 4 s with Ed25519ph."""
+"""Pairs of a signature and a key of one requirement: 0.2 s with P-256, 4 s with Ed25519ph. An envelope may have
+several signatures, and each counts."""
 _MAX_HINT: Final = 128
 _HASH_BYTES: Final = 32
 
@@ -49,7 +52,8 @@ class Claim:
     """The repository that it names; empty where it names none."""
     predicate_type: str = ""
     """Of a statement; empty for a bare signature."""
-    predicate: Any = field(default=None, repr=False)
+    provenance: Provenance | None = None
+    """What of a predicate somebody may ask for; None where it is no provenance."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,10 +77,10 @@ class NotAClaimError(Exception):
 
 
 class Signatures:
-    """The signatures that were found of one artifact: each is read once, and held against keys within one bound.
+    """The signatures that were found of one artifact: each is read once, and held once against each key.
 
-    Those that say that they are about the artifact come first. Whoever may write to a repository may put hundreds
-    beside them.
+    For one requirement, only so many pairs are tried. Those that say that they are about the artifact come first:
+    whoever may write to a repository may put hundreds beside them.
     """
 
     def __init__(self, found: Iterable[Signature], digests: frozenset[str]) -> None:
@@ -90,6 +94,11 @@ class Signatures:
         self._read = sorted(read, key=lambda pair: not pair[1].claim.digests & digests)
         self._about = sum(bool(signed.claim.digests & digests) for _, signed in read)
         self._known: dict[tuple[int, str], bool] = {}
+        self._tried = 0
+
+    def begin(self) -> None:
+        """Count anew: another requirement follows. What is known stays known."""
+        self._tried = 0
 
     def __len__(self) -> int:
         return len(self._read)
@@ -97,7 +106,7 @@ class Signatures:
     @property
     def exhausted(self) -> bool:
         """Whether there were more than can be tried."""
-        return len(self._known) >= MAX_TRIED
+        return self._tried >= MAX_TRIED
 
     @property
     def hints(self) -> list[str]:
@@ -116,6 +125,7 @@ class Signatures:
             if asked not in self._known:
                 if self.exhausted:
                     return
+                self._tried += max(len(signed.signatures), 1)
                 self._known[asked] = signed.by(key)
             if self._known[asked]:
                 yield signature, signed.claim
@@ -181,7 +191,7 @@ def statement(payload: bytes) -> Claim:
     return Claim(
         digests=frozenset(f"sha256:{each}" for each in digests if isinstance(each, str)),
         predicate_type=kind,
-        predicate=_at(data, "predicate"),
+        provenance=provenance.read(kind, _at(data, "predicate")),
     )
 
 

@@ -35,6 +35,8 @@ MAX_DIRECT: Final = 64
 MAX_PAIRS: Final = 4096
 """Of a signature and a key that are tried for one requirement: a third of a second. Whoever wrote the resource may have
 written both."""
+_OF_A_FILE: Final = 8
+"""Pairs that one over a file counts for: it is held against each digest and the file, and kinds of keys are slower."""
 
 
 class Why(NamedTuple):
@@ -45,11 +47,23 @@ class Why(NamedTuple):
     todo: str
 
 
-def is_direct(signature: Signature) -> bool:
-    """Whether a signature is over bytes, and not a claim about a digest."""
-    return signature.form == "ed25519" or (
-        signature.form == "bundle" and message_signature(signature.payload) is not None
-    )
+class Found:
+    """Of what was found of one artifact, the signatures over bytes, each read once; ``claims`` are the others."""
+
+    def __init__(self, signatures: Iterable[Signature]) -> None:
+        self.claims: list[Signature] = []
+        self.detached: list[Signature] = []
+        self.blobs: list[tuple[Signature, bytes]] = []
+        """Bundles, with the signature in each."""
+        for each in signatures:
+            raw = message_signature(each.payload) if each.form == "bundle" else None
+            if each.form == "ed25519":
+                self.detached.append(each)
+            elif raw is not None:
+                self.blobs.append((each, raw))
+            else:
+                self.claims.append(each)
+        del self.detached[MAX_DIRECT:], self.blobs[MAX_DIRECT:]
 
 
 def message_signature(document: bytes) -> bytes | None:
@@ -64,7 +78,7 @@ def message_signature(document: bytes) -> bytes | None:
 
 
 class Direct:
-    """The signatures of one module that are over bytes.
+    """The signatures of one module that are over bytes, for one requirement.
 
     ``digests`` are those of the file that was fetched, ``module`` is the SHA-256 of the module's bytes in hexadecimal,
     and ``read`` reads these: it may raise OSError, and what comes is hashed again.
@@ -72,16 +86,14 @@ class Direct:
 
     def __init__(
         self,
-        found: Iterable[Signature],
+        found: Found,
         *,
         digests: frozenset[str],
         module: str,
         read: Callable[[], bytes] | None,
     ) -> None:
         self.why = Why(0, "", "")
-        signatures = [each for each in found if is_direct(each)]
-        self._detached = [each for each in signatures if each.form == "ed25519"][:MAX_DIRECT]
-        self._blobs = [each for each in signatures if each.form == "bundle"][:MAX_DIRECT]
+        self._found = found
         self._digests = digests
         self._module = module
         self._read = read
@@ -91,7 +103,7 @@ class Direct:
 
     def detached(self, authority: Authority) -> tuple[Signature, PublicKey] | None:
         """One by an Ed25519 signer, with the key; None where none counts."""
-        for signature in self._detached:
+        for signature in self._found.detached:
             if not signature.signature:
                 self._wrong(2, "what is there as its signature is not 64 bytes in base64", "sign it again")
                 continue
@@ -125,10 +137,9 @@ class Direct:
 
     def blob(self, authority: Authority) -> tuple[Signature, PublicKey] | None:
         """One over the file that was fetched, with the key; None where none counts."""
-        for signature in self._blobs:
-            raw = message_signature(signature.payload) or b""
+        for signature, raw in self._found.blobs:
             for key in authority.keys:
-                if not self._may_try():
+                if not self._may_try(_OF_A_FILE):
                     return None
                 if self._is_of_file(key, raw):
                     return signature, key
@@ -147,9 +158,9 @@ class Direct:
         file = self._file()
         return bool(file) and key.has_signed(raw, file)
 
-    def _may_try(self) -> bool:
-        """Whether one more pair of a signature and a key may be tried; counts it."""
-        self._pairs -= 1
+    def _may_try(self, pairs: int = 1) -> bool:
+        """Whether one more signature may be held against a key, which counts for so many."""
+        self._pairs -= pairs
         if self._pairs < 0:
             self._wrong(4, f"of its signatures and the keys {MAX_PAIRS} pairs are tried", "remove old ones")
         return self._pairs >= 0

@@ -21,7 +21,7 @@ from hookline_artifacts.trust.evidence import BLOB, Signing
 from hookline_artifacts.trust.patterns import matches_path
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import ModuleType
 
     from hookline_api.trust import KeylessIdentity
@@ -42,39 +42,54 @@ _SLASHES_OF_A_HOST: Final = 2
 
 
 class Signings:
-    """The signatures without a key that were found of one artifact, each verified once, when it is asked for."""
+    """The signatures without a key that were found of one artifact, each verified once, and none before it is needed.
+
+    An artifact that is signed again each day has hundreds, of which mostly the first one counts.
+    """
 
     def __init__(self, found: Iterable[Signature], root: bytes | None) -> None:
-        self._found = found
+        self._left = filter(is_keyless, found)
         self._root = root
-        self._known: list[tuple[Signature, Signing, cosign.Claim]] | None = None
+        self._known: list[tuple[Signature, Signing, cosign.Claim]] = []
         self._refused = ""
 
-    def by(self, identity: KeylessIdentity) -> Iterator[tuple[Signature, Signing, cosign.Claim]]:
-        """Those by an identity, and what they say. Raises ConfigError."""
-        return (each for each in self._verified() if is_by(each[1], identity))
+    def by(
+        self, identity: KeylessIdentity, fits: Callable[[str, str], bool] = matches_path
+    ) -> Iterator[tuple[Signature, Signing, cosign.Claim]]:
+        """Those by an identity, and what they say. ``fits`` tells whether a path is of a pattern.
+
+        Raises ConfigError.
+        """
+        at = 0
+        while at < len(self._known) or self._verify_next():
+            found = self._known[at]
+            at += 1
+            if is_by(found[1], identity, fits):
+                yield found
 
     @property
     def why(self) -> str:
         """What there is instead of a signature by an identity; empty where there is none without a key at all."""
-        known = self._verified()
-        if known:
-            by = sorted({f"{each.subject:.120} ({each.issuer:.60})" for _, each, _ in known})
+        while self._verify_next():
+            pass
+        if self._known:
+            by = sorted({f"{each.subject:.120} ({each.issuer:.60})" for _, each, _ in self._known})
             return f"it is signed by {' and '.join(by[:2])}"
         return f"its keyless signature does not count: {self._refused}" if self._refused else ""
 
-    def _verified(self) -> list[tuple[Signature, Signing, cosign.Claim]]:
-        if self._known is None:
-            self._known = []
-            for each in filter(is_keyless, self._found):
-                try:
-                    signing = verify(each, self._root)
-                    self._known.append((each, signing, _claim(signing)))
-                except RefusedError as error:
-                    self._refused = self._refused or str(error)
-                except cosign.NotAClaimError:
-                    self._refused = self._refused or "what is signed is neither a signature nor a statement"
-        return self._known
+    def _verify_next(self) -> bool:
+        """Verify until one more counts; whether one does."""
+        for each in self._left:
+            try:
+                signing = verify(each, self._root)
+                self._known.append((each, signing, _claim(signing)))
+            except RefusedError as error:
+                self._refused = self._refused or str(error)
+            except cosign.NotAClaimError:
+                self._refused = self._refused or "what is signed is neither a signature nor a statement"
+            else:
+                return True
+        return False
 
 
 def _claim(signing: Signing) -> cosign.Claim:
@@ -126,7 +141,7 @@ def verify(signature: Signature, root: bytes | None) -> Signing:
     return outcome
 
 
-def is_by(signing: Signing, identity: KeylessIdentity) -> bool:
+def is_by(signing: Signing, identity: KeylessIdentity, fits: Callable[[str, str], bool] = matches_path) -> bool:
     """Whether an identity is meant."""
     if signing.issuer != identity.issuer:
         return False
@@ -134,7 +149,7 @@ def is_by(signing: Signing, identity: KeylessIdentity) -> bool:
         return signing.subject == identity.subject
     if identity.subject_prefix is not None:
         return _begins(signing.subject, identity.subject_prefix)
-    return bool(signing.repository) and matches_path(identity.repository or "", signing.repository)
+    return bool(signing.repository) and fits(identity.repository or "", signing.repository)
 
 
 def check_root(root: bytes | None, where: str) -> str:

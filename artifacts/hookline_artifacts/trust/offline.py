@@ -49,6 +49,8 @@ _MAX_CERTIFICATES: Final = 8
 _KINDS: Final = frozenset({"dsse", "hashedrekord"})
 _MAX_PARTS: Final = 32
 """Authorities and logs of a trust root, of each kind. Sigstore's own has 4."""
+_MAX_STAMPERS: Final = 8
+"""Time stamp authorities: each stamp is held against each of them, in half a millisecond."""
 _MAX_STAMPS: Final = 4
 _MAX_HASHES: Final = 64
 """Of an inclusion proof: a log of 2^64 entries."""
@@ -122,6 +124,7 @@ def _check_size(root: dict[str, Any]) -> None:
     names = ("certificateAuthorities", "timestampAuthorities", "tlogs", "ctlogs")
     lists = [root.get(name) or [] for name in names]
     _check(all(len(each) <= _MAX_PARTS for each in lists), f"it names more than {_MAX_PARTS} authorities of one kind")
+    _check(len(lists[1]) <= _MAX_STAMPERS, f"it names more than {_MAX_STAMPERS} time stamp authorities")
     for each in [*lists[0], *lists[1]]:
         _check(len(each["certChain"]["certificates"]) <= _MAX_CERTIFICATES, "a chain of certificates is too long")
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -19,7 +20,7 @@ from hookline_artifacts.trust.patterns import matches, matches_any
 from hookline_artifacts.trust.versions import is_below
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from hookline_api.bundle import BundlePlugin
     from hookline_api.outbound import EgressRule, ValkeyServer
@@ -38,7 +39,7 @@ _SHOWN: Final[dict[str, Callable[[int], str]]] = {
 _NOT_OCI: Final = re.compile(r"(file|configmap):|(https?)://")
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Policy:
     """A policy that applies to a plugin, with its keys read."""
 
@@ -59,8 +60,16 @@ class Policy:
         """For sentences."""
         return f"PluginTrustPolicy '{self.name}'"
 
+    def forbidden(self, asked: Asked) -> list[str]:
+        """As ``forbidden``, for whoever asks of thousands of plugins."""
+        return [why for rule in self._rules for why in rule(asked)]
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+    @functools.cached_property
+    def _rules(self) -> tuple[_Rule, ...]:
+        return _rules_of(self.spec)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Asked:
     """What a resource asks for, as far as a policy judges it."""
 
@@ -80,12 +89,12 @@ class Asked:
     mirrors: Sequence[str] = ()
     """Repositories that the resource has asked before the reference's own: they say what a tag means."""
 
-    @property
+    @functools.cached_property
     def parsed(self) -> Reference | None:
         """The reference; None for a source that is no registry."""
         return _parsed(self.reference) if self.kind == "oci" else None
 
-    @property
+    @functools.cached_property
     def repository(self) -> str:
         """``registry/repository``; empty for a source that is no registry."""
         found = self.parsed
@@ -173,19 +182,32 @@ def selected(
 
 def forbidden(policy: PluginTrustPolicySpec, asked: Asked) -> list[str]:
     """What a policy forbids of that, one sentence each that begins with the field's path; empty where nothing."""
-    return [
-        *_of_source(policy, asked),
-        *_of_permissions(policy, asked),
-        *_of_egress(policy, asked),
-        *_of_hosts(policy, asked),
-        *_of_failures(policy, asked),
-        *_of_limits(policy, asked),
-        *_of_self_test(policy, asked),
+    return [why for rule in _rules_of(policy) for why in rule(asked)]
+
+
+_Rule = Callable[[Asked], Iterator[str]]
+
+
+def _rules_of(spec: PluginTrustPolicySpec) -> tuple[_Rule, ...]:
+    """Those rules of which a policy has one: what is left out is not judged."""
+    bounds = [(name, most) for name, most in spec.limits if most is not None]
+    references = None if spec.references == "Any" else spec.references
+    given: list[tuple[_Rule, tuple[object, ...]]] = [
+        (functools.partial(_of_source, spec), (spec.sources, spec.repositories, references, spec.tags)),
+        (functools.partial(_of_permissions, spec), (spec.permissions, spec.permissions_policies)),
+        (functools.partial(_of_egress, spec), (spec.egress,)),
+        (functools.partial(_of_hosts, spec), (spec.data_sources, spec.stores)),
+        (functools.partial(_of_failures, spec), (spec.failure_policies,)),
+        (functools.partial(_of_limits, bounds), (bounds or None,)),
+        (functools.partial(_of_self_test, spec), (spec.self_tests,)),
     ]
+    return tuple(rule for rule, asks in given if any(each is not None for each in asks))
 
 
 def of_version(policy: PluginTrustPolicySpec, plugin: str, version: str | None) -> str | None:
     """Why a version is too low for a policy; None where it is not."""
+    if not policy.minimum_versions:
+        return None
     lowest = [each.version for each in policy.minimum_versions if any(matches(name, plugin) for name in each.plugins)]
     return next((why for each in lowest if (why := too_low(version, each)) is not None), None)
 
@@ -272,11 +294,21 @@ def _of_hosts(policy: PluginTrustPolicySpec, asked: Asked) -> Iterator[str]:
     if policy.stores is None:
         return
     for path, server in asked.stores:
-        at = urlsplit(server.url).hostname if server.url is not None else None
-        if at is None:
+        at = _host(server.url) if server.url is not None else None
+        if server.url is None:
             yield f"spec.{path}.valkey.urlFrom: a URL from a Secret cannot be judged, and is not allowed"
+        elif not at:
+            yield f"spec.{path}.valkey.url: names no host, and is not allowed"
         elif not any(_within(at, each) for each in policy.stores):
             yield f"spec.{path}.valkey.url: the host {at} is not among those that are allowed"
+
+
+def _host(url: str) -> str:
+    """Of a URL, as whoever connects reads it; empty where it names none."""
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:  # brackets around what is no address
+        return ""
 
 
 def _of_failures(policy: PluginTrustPolicySpec, asked: Asked) -> Iterator[str]:
@@ -294,10 +326,10 @@ def _of_self_test(policy: PluginTrustPolicySpec, asked: Asked) -> Iterator[str]:
         yield f"spec.selfTest: {asked.self_test} is not allowed; it may be {_list(policy.self_tests)}"
 
 
-def _of_limits(policy: PluginTrustPolicySpec, asked: Asked) -> Iterator[str]:
-    for name in type(policy.limits).model_fields:
-        most, given = getattr(policy.limits, name), getattr(asked.limits, name)
-        if most is not None and (given is None or given > most):
+def _of_limits(bounds: Sequence[tuple[str, int]], asked: Asked) -> Iterator[str]:
+    for name, most in bounds:
+        given = getattr(asked.limits, name)
+        if given is None or given > most:
             shown = _SHOWN.get(name, str)
             has = "is not given" if given is None else f"is {shown(given)}"
             yield f"spec.limits.{name}: {has}, and may be {shown(most)} at the most"

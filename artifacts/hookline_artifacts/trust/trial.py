@@ -17,8 +17,8 @@ from hookline_api.resources import granted, grants, is_permission
 from hookline_artifacts.errors import IncreasedError, PolicyError, SignatureError, VerifyError
 from hookline_artifacts.trust.detached import completed
 from hookline_artifacts.trust.evidence import MAX_EVIDENCE, Evidence
-from hookline_artifacts.trust.policy import asked_by, forbidden, of_version, too_low
-from hookline_artifacts.trust.verdict import judge, subject_of
+from hookline_artifacts.trust.policy import asked_by, of_version, too_low
+from hookline_artifacts.trust.verdict import Reading, judge, subject_of
 from hookline_artifacts.trust.versions import is_below
 
 if TYPE_CHECKING:
@@ -107,6 +107,11 @@ class Trial:
         return all(by.values())
 
     @property
+    def evidence(self) -> bytes | None:
+        """By which whoever runs the module can verify it again; None where nothing was proven."""
+        return self._evidence
+
+    @property
     def file(self) -> EvidenceFile | None:
         """What the evidence will be known by."""
         data = self._evidence
@@ -126,7 +131,7 @@ class Trial:
         """What can be told from the resource alone."""
         asked = asked_by(self._plugin)
         for policy in self._policies:
-            for why in forbidden(policy.spec, asked):
+            for why in policy.forbidden(asked):
                 self._refuse(policy, why)
             if policy.broken:
                 self._refuse(policy, policy.broken)
@@ -146,8 +151,9 @@ class Trial:
         """Whether evidence proves all that is asked, as far as that is known without the module's bytes."""
         try:
             subject = self._subject(evidence, module=module)
+            reading = Reading(evidence, subject)
             for whose, _, requirement in self._requirements():
-                judge(requirement, evidence, subject, whose=whose)
+                judge(requirement, evidence, subject, whose=whose, reading=reading)
         except VerifyError:
             return False
         return True
@@ -183,10 +189,10 @@ class Trial:
         began, subject = time.perf_counter(), self._subject(evidence)
         if artifact is not None:
             subject = self._subject(evidence, module=artifact.sha256, read=artifact.path.read_bytes)
-        used = []
+        used, reading = [], Reading(evidence, subject)
         for whose, policy, requirement in self._requirements():
             try:
-                proofs = judge(requirement, evidence, subject, whose=whose)
+                proofs = judge(requirement, evidence, subject, whose=whose, reading=reading)
             except SignatureError as error:
                 if policy is None or policy.enforced:
                     error.policy = policy.name if policy is not None else ""
@@ -230,7 +236,7 @@ class Trial:
         if spec.permissions_policy == "FollowArtifact":
             asked = asked_by(self._plugin, granted(spec, asks))
             for policy in self._policies:
-                for why in forbidden(policy.spec, asked):
+                for why in policy.forbidden(asked):
                     self._refuse(policy, why)
             return
         if previous is None or previous.asks is None:

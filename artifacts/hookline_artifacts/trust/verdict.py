@@ -9,9 +9,9 @@ from hookline_artifacts.errors import SignatureError
 from hookline_artifacts.package.layouts import choose, read_manifest
 from hookline_artifacts.trust import cosign
 from hookline_artifacts.trust.attestations import why_not
-from hookline_artifacts.trust.direct import Direct, is_direct
+from hookline_artifacts.trust.direct import Direct, Found
 from hookline_artifacts.trust.keyless import Signings
-from hookline_artifacts.trust.patterns import matches, matches_any
+from hookline_artifacts.trust.patterns import Comparison, matches
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,9 +85,32 @@ def subject_of(
     )
 
 
-def judge(requirement: Requirement, evidence: Evidence, subject: Subject, *, whose: str) -> tuple[Proof, ...]:
-    """The signatures by which evidence meets a requirement. Raises SignatureError, which names ``whose`` it is."""
-    court = _Court(requirement, evidence, subject)
+class Reading:
+    """The signatures of one evidence, read, and what is known of them: for every requirement that it is held against.
+
+    There may be megabytes of them, and twenty policies. For one thread at a time.
+    """
+
+    def __init__(self, evidence: Evidence, subject: Subject) -> None:
+        """``subject`` is of that evidence; of what it is, only the digests matter here."""
+        self.found = Found(evidence.signatures)
+        self.claims = cosign.Signatures(self.found.claims, subject.digests)
+        self._all = evidence.signatures
+        self._signings: dict[bytes | None, Signings] = {}
+
+    def signings(self, root: bytes | None) -> Signings:
+        """Those without a key, as a trust root has them."""
+        return self._signings.setdefault(root, Signings(self._all, root))
+
+
+def judge(
+    requirement: Requirement, evidence: Evidence, subject: Subject, *, whose: str, reading: Reading | None = None
+) -> tuple[Proof, ...]:
+    """The signatures by which evidence meets a requirement. Raises SignatureError, which names ``whose`` it is.
+
+    ``reading`` is of that evidence, where it is held against others, too.
+    """
+    court = _Court(requirement, evidence, subject, reading or Reading(evidence, subject))
     proofs: list[Proof] = []
     for authority in requirement.all_of:
         proof = court.proof(authority)
@@ -118,14 +141,15 @@ def judge(requirement: Requirement, evidence: Evidence, subject: Subject, *, who
 class _Court:
     """One evidence, held against the signers of one requirement."""
 
-    def __init__(self, requirement: Requirement, evidence: Evidence, subject: Subject) -> None:
+    def __init__(self, requirement: Requirement, evidence: Evidence, subject: Subject, reading: Reading) -> None:
         self._requirement = requirement
         self._evidence = evidence
         self._subject = subject
-        found, digests = evidence.signatures, subject.digests
-        self._direct = Direct(found, digests=digests, module=subject.module, read=subject.read)
-        self._signatures = cosign.Signatures((each for each in found if not is_direct(each)), digests)
-        self._signings = Signings(found, requirement.trust_root)
+        self._direct = Direct(reading.found, digests=subject.digests, module=subject.module, read=subject.read)
+        self._signatures = reading.claims
+        self._signatures.begin()
+        self._signings = reading.signings(requirement.trust_root)
+        self._compared = Comparison()
         self._why = (0, "", "")
         """Of the signature that came nearest: how near, what was wrong with it, and what to do."""
 
@@ -146,6 +170,8 @@ class _Court:
     def error(self, whose: str, what: str) -> SignatureError:
         """Why evidence does not do."""
         _, has, todo = max(self._why, (1, *self._nothing()), key=lambda each: each[0])
+        if self._compared.exhausted:
+            has, todo = "its signatures and the patterns are more than are compared", "remove old ones"
         return SignatureError(f"{whose:.60}: {what}: {has}; {todo}")
 
     def _nothing(self) -> tuple[str, str]:
@@ -169,7 +195,7 @@ class _Court:
 
     def _counts(self, authority: Authority) -> bool:
         subject, label = self._subject, f"{authority.label:.32}"
-        if authority.repositories and not matches_any(authority.repositories, subject.repository):
+        if authority.repositories and not self._compared.fits_any(authority.repositories, subject.repository):
             place = f"{subject.repository:.80}" or "a source without a repository"
             return self._wrong(5, f"{label} may not sign for {place}", "see to repositories of that signer")
         if authority.plugins and not any(matches(each, subject.plugin) for each in authority.plugins):
@@ -200,7 +226,7 @@ class _Court:
 
     def _by_identity(self, authority: Authority, asked: Attestation | None) -> Proof | None:
         assert authority.identity is not None  # noqa: S101 - whoever calls has looked
-        for signature, signing, claim in self._signings.by(authority.identity):
+        for signature, signing, claim in self._signings.by(authority.identity, self._compared.fits):
             if self._is_meant(authority, claim, asked):
                 return Proof(
                     signer=authority.label,
@@ -220,13 +246,13 @@ class _Court:
         if not claim.digests & self._subject.digests:
             return self._wrong(2, "what they have signed is another digest", f"have them sign {digest}")
         if asked is not None:
-            why_it_is_not = why_not(asked, claim)
+            why_it_is_not = why_not(asked, claim, self._compared.fits)
             return why_it_is_not is None or self._wrong(3, why_it_is_not, f"have them attest {digest}")
         if claim.predicate_type not in {"", cosign.SIGN_PREDICATE}:
             why = f"they have only attested {claim.predicate_type:.60}, and that is no signature"
             return self._wrong(3, why, f"have them sign {digest}")
         known = {"", *_names(self._subject.repository)}
-        if claim.repository not in known and not matches_any(authority.signed_as, claim.repository):
+        if claim.repository not in known and not self._compared.fits_any(authority.signed_as, claim.repository):
             why = f"what they have signed is for the repository {claim.repository:.80}"
             return self._wrong(4, why, "have them sign it under this name, or name that repository in signedAs")
         return True

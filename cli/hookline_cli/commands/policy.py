@@ -105,7 +105,7 @@ async def _judged(
     """What is refused of one plugin, and why more is not known."""
     from hookline_api.resources import LocalWasmPlugin  # noqa: PLC0415
     from hookline_artifacts.errors import ConfigError, FetchError, VerifyError  # noqa: PLC0415
-    from hookline_artifacts.trust.policy import asked_by, forbidden  # noqa: PLC0415
+    from hookline_artifacts.trust.policy import asked_by  # noqa: PLC0415
     from hookline_cli.policies import applying  # noqa: PLC0415
 
     assert isinstance(found.document, LocalWasmPlugin)  # noqa: S101 - its caller has only these
@@ -124,7 +124,7 @@ async def _judged(
 
     applied = applying(policies, plugin, documents)
     asked = asked_by(plugin)
-    verdicts = [verdict(policy, why) for policy in applied for why in forbidden(policy.spec, asked)]
+    verdicts = [verdict(policy, why) for policy in applied for why in policy.forbidden(asked)]
     verdicts += [verdict(each, f"its keys cannot be read: {each.broken}") for each in applied if each.broken]
     if fetcher is None:
         return verdicts, ""

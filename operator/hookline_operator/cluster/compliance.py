@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from hookline_artifacts.errors import VerifyError
 from hookline_artifacts.trust.evidence import Evidence
-from hookline_artifacts.trust.policy import forbidden, of_version
+from hookline_artifacts.trust.policy import of_version
 from hookline_artifacts.trust.verdict import judge, subject_of
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def refusals(
     for policy in policies:
         if policy.broken:
             yield policy, policy.broken
-        for why in forbidden(policy.spec, asked):
+        for why in policy.forbidden(asked):
             yield policy, why
         why_not = of_version(policy.spec, asked.plugin, artifact.version) if artifact is not None else None
         if why_not is not None:
@@ -58,7 +58,8 @@ def unproven(policies: Collection[Policy], met: Collection[str]) -> list[Policy]
 
 def complies(policies: Collection[Policy], asked: Asked, proven: Proven) -> bool:
     """Whether a revision is all that policies ask for, each by its mode: nothing of it has to be found out anew."""
-    if any(policy.enforced for policy, _ in refusals(policies, asked, proven.artifact)):
+    enforced = [each for each in policies if each.enforced]
+    if next(refusals(enforced, asked, proven.artifact), None) is not None:
         return False
     return all(
         not each.enforced and each.requirement is not None and each.requirement.fingerprint in proven.audits
@@ -68,10 +69,11 @@ def complies(policies: Collection[Policy], asked: Asked, proven: Proven) -> bool
 
 def audits(policies: Collection[Policy], asked: Asked, proven: Proven) -> list[str]:
     """What policies in Audit would forbid, one sentence each."""
-    found = [audit_note(each, why) for each, why in refusals(policies, asked, proven.artifact) if not each.enforced]
-    for each in unproven(policies, proven.met):
+    counting = [each for each in policies if not each.enforced]
+    found = [audit_note(each, why) for each, why in refusals(counting, asked, proven.artifact)]
+    for each in unproven(counting, proven.met):
         why = proven.audits.get(each.requirement.fingerprint) if each.requirement is not None else None
-        if why is not None and not each.enforced:
+        if why is not None:
             found.append(audit_note(each, why))
     return found
 

@@ -170,9 +170,12 @@ class Policies:
 
     def selects(self, spec: PluginTrustPolicySpec, namespace: str, name: str, labels: Mapping[str, str] | None) -> bool:
         """Whether a policy's selectors select a plugin. ``labels`` that are not known are selected by all."""
-        of_namespace = self._namespaces.items.get(("", namespace))
-        known = dict(of_namespace) if of_namespace is not None else None
-        return selected(spec, name=name, labels=labels, namespace_labels=known)
+        return selected(spec, name=name, labels=labels, namespace_labels=self._labels(namespace))
+
+    def _labels(self, namespace: str) -> dict[str, str] | None:
+        """Those of a namespace; None where they are not known."""
+        found = self._namespaces.items.get(("", namespace))
+        return dict(found) if found is not None else None
 
     async def made(self, name: str, spec: PluginTrustPolicySpec) -> Policy:
         """A policy with its keys as they are now; ``broken`` where they cannot be read. It need not be applied."""
@@ -189,9 +192,11 @@ class Policies:
         if known is None:
             if len(self._applying) >= _CACHED:
                 self._applying.clear()
-            given = dict(labels) if labels is not None else None
+            given, around = dict(labels) if labels is not None else None, self._labels(namespace)
             found = (made for _, made in self._in_force.values())
-            known = tuple(each for each in found if self.selects(each.spec, namespace, name, given))
+            known = tuple(
+                each for each in found if selected(each.spec, name=name, labels=given, namespace_labels=around)
+            )
             self._applying[key] = known
         return known
 

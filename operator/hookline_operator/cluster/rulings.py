@@ -81,6 +81,12 @@ def rule(policy: Policy, known: Known, *, told: bool = True) -> Ruling:
     return PASSED if kept and proves(policy, kept, known.asked, artifact) else UNKNOWN
 
 
+def asks_evidence(policy: Policy, known: Known) -> bool:
+    """Whether ``rule`` may have to verify signatures, which takes milliseconds: for a thread."""
+    asked, proven = policy.requirement, known.proven
+    return asked is not None and proven is not None and bool(known.evidence) and asked.fingerprint not in proven.met
+
+
 def _template(plugin: Plugin, revision: Revision | None) -> Template | None:
     """What is kept of the plugin, if it is of the spec that it has now."""
     if revision is None:

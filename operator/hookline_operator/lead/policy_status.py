@@ -30,7 +30,7 @@ from hookline_api.status import Condition
 from hookline_api.text import readable
 from hookline_artifacts.threads import in_thread, on_behalf_of
 from hookline_operator.cluster.kube import MANAGER, Kube, KubeError, path
-from hookline_operator.cluster.rulings import known_of, rule
+from hookline_operator.cluster.rulings import asks_evidence, known_of, rule
 from hookline_operator.metrics import PolicyCounts
 from hookline_operator.rations import Ration
 
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from hookline_operator.cluster.plugins import Plugin
     from hookline_operator.cluster.policies import KnownPolicy, Policies
     from hookline_operator.cluster.revisions import Revision
+    from hookline_operator.cluster.rulings import Known
     from hookline_operator.metrics import Metrics
 
 JUDGING: Final = "Judging"
@@ -200,11 +201,12 @@ class PolicyStatuses:
             if before is not None and before.policy is policy:
                 entry.verdicts[policy.name] = before
         others = [each for each in applying if each.name not in entry.verdicts]
-        if revision is not None and any(each.requirement is not None for each in others):
-            with on_behalf_of(_SHARE):  # signatures may be verified: milliseconds for each
-                entry.verdicts |= await in_thread(_verdicts, others, plugin, revision)
-        elif others:
-            entry.verdicts |= _verdicts(others, plugin, revision)
+        known = known_of(plugin, revision) if others else None
+        if known is not None and any(asks_evidence(each, known) for each in others):
+            with on_behalf_of(_SHARE):  # signatures are verified: milliseconds for each
+                entry.verdicts |= await in_thread(_verdicts, others, known)
+        else:
+            entry.verdicts |= _verdicts(others, known)
         self._entries[key] = entry
         self._replace(key, old, entry)
 
@@ -388,9 +390,9 @@ def _told_of(policy: Policy, plugins: list[tuple[Plugin, Revision | None]]) -> l
     return told
 
 
-def _verdicts(policies: Iterable[Policy], plugin: Plugin, revision: Revision | None) -> dict[str, _Verdict]:
-    """What policies say of a plugin, by their names."""
-    known, found = known_of(plugin, revision), {}
+def _verdicts(policies: Iterable[Policy], known: Known | None) -> dict[str, _Verdict]:
+    """What policies say of what is known of a plugin, by their names; None is known of one that is not valid."""
+    found = {}
     for policy in policies:
         # Nothing of a resource that is not valid runs, whatever policies say.
         ruling = rule(policy, known) if known is not None else None

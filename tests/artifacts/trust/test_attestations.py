@@ -10,6 +10,7 @@ import pytest
 
 import keyless_cases as cases
 from hookline_api.trust import Attestation
+from hookline_artifacts.trust import provenance
 from hookline_artifacts.trust.attestations import why_not
 from hookline_artifacts.trust.cosign import SIGN_PREDICATE, Claim
 from hookline_artifacts.trust.requirement import Requirement
@@ -147,7 +148,7 @@ def test_an_attestation_of_another_artifact_does_not_count():
 
 
 def _claim(kind, predicate):
-    return Claim(digests=frozenset({DIGEST}), predicate_type=kind, predicate=predicate)
+    return Claim(digests=frozenset({DIGEST}), predicate_type=kind, provenance=provenance.read(kind, predicate))
 
 
 def _asked(kind, **more):

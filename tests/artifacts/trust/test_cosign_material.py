@@ -102,7 +102,7 @@ async def test_an_attestation_is_no_signature(place, resolve_signed, fetcher, fo
     claim = claim_of(found, read_pem(signed.KEYS["p256"], what="it"))
     assert (found.form, claim.digests) == ({"simple": "dsse"}.get(form, form), {signed.digest_of(case)})
     assert claim.predicate_type in {"https://spdx.dev/Document", "https://slsa.dev/provenance/v1"}
-    assert claim.predicate
+    assert (claim.provenance is not None) is (statement == "slsaprovenance1")
     assert claim_of(found, read_pem(signed.KEYS["other"], what="it")) is None
 
     with pytest.raises(SignatureError, match="only attested https://s"):

@@ -272,3 +272,24 @@ def test_a_root_that_lacks_a_part_or_has_too_many_is_told(own, name):
     for wrong in ([], parts * 33):
         with pytest.raises(ConfigError, match=r"^here: there is no trust root"):
             keyless.check_root(own.root(**{name: wrong}), "here")
+
+
+def test_a_root_has_not_more_stampers_than_each_stamp_can_be_held_against(own):
+    """With 32 of them and four stamps, one signature of 512 would take a twentieth of a second."""
+    (stamper,) = json.loads(cases.ROOT)["timestampAuthorities"]
+    assert keyless.check_root(own.root(timestampAuthorities=[stamper] * 8), "here")
+    with pytest.raises(ConfigError, match="more than 8 time stamp authorities"):
+        keyless.check_root(own.root(timestampAuthorities=[stamper] * 9), "here")
+
+
+def test_of_hundreds_of_good_ones_no_more_are_verified_than_it_takes(own, monkeypatch):
+    """Each takes milliseconds, and an artifact that is signed each night has them all."""
+    verified, inner = [], keyless.verify
+    monkeypatch.setattr(keyless, "verify", lambda *args: verified.append(1) or inner(*args))
+    certified = own.certify()
+    other = own.bundle(DIGEST, certified=own.certify(subject=SUBJECT.replace("release", "other")))
+    good = [own.bundle(DIGEST, certified=certified, index=number) for number in range(20)]
+    assert _judged(own, other, *good)
+    assert len(verified) == 2
+    assert _refused(own, other, *good, by=cases.identity(issuer=ISSUER, subject="https://github.com/acme/nobody"))
+    assert len(verified) == 2 + 21

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hookline_artifacts.trust import patterns
-from hookline_artifacts.trust.patterns import matches, matches_any, matches_path
+from hookline_artifacts.trust.patterns import MAX_TEXT, Comparison, matches, matches_any, matches_path
 
 
 @pytest.mark.parametrize(
@@ -73,9 +73,32 @@ def test_a_path_s_stars_are_what_they_say(pattern, path):
 def test_no_pattern_takes_more_steps_than_text_times_pattern(monkeypatch):
     """Patterns of stars, and texts that almost fit: what makes others search for ever."""
     steps = []
-    inner = patterns._matches
-    monkeypatch.setattr(patterns, "_matches", lambda *args, **more: steps.append(1) or inner(*args, **more))
+    monkeypatch.setattr(patterns, "matches", lambda *args: steps.append(1) or matches(*args))
     text, pattern = "/".join(["a"] * 250), "/".join(["**", "a"] * 125 + ["b"])
     assert not matches_path(pattern, text)
     assert len(steps) <= 2 * 250 * 250
     assert not matches("a*" * 100 + "b", "a" * 250)
+
+
+@pytest.mark.parametrize("match", [matches, matches_path])
+def test_what_is_longer_than_any_name_fits_no_pattern(match):
+    """A signature may say that it is for half a megabyte, and whoever made it may have written the pattern too."""
+    assert match("*", "a" * MAX_TEXT)
+    assert not match("*", "a" * (MAX_TEXT + 1))
+    assert not match("*" + "a" * 500 + "b", "a" * (MAX_TEXT + 1))
+    assert match("a" * (MAX_TEXT + 1), "a" * (MAX_TEXT + 1))
+
+
+def test_so_much_is_compared_for_one_requirement_and_then_nothing_fits(monkeypatch):
+    """What is no pattern costs nothing. Once the steps are used up, it is closed."""
+    monkeypatch.setattr(patterns, "MAX_STEPS", 40)
+    compared = Comparison()
+    for _ in range(100):
+        assert compared.fits("registry/acme", "registry/acme")
+        assert not compared.fits("*", "a" * (MAX_TEXT + 1))
+    assert not compared.exhausted
+    assert compared.fits("a/*", "a/b")
+    assert not compared.fits_any(["a/*"], "")
+    assert compared.fits_any(["b/*", "a/*"], "a/b") is False
+    assert compared.exhausted
+    assert not compared.fits("registry/acme", "registry/acme")

@@ -169,7 +169,8 @@ class PolicyFiles:
             raise ConfigError(f"{at}this cannot be read: {error}") from None
         if not found:
             raise ConfigError("it holds no document; delete the file to take its policies away")
-        made = [await self._policy(_parsed(each), path) for each in found]
+        parsed = await asyncio.to_thread(lambda: [_parsed(each) for each in found])
+        made = [await self._policy(each, path) for each in parsed]
         return tuple(each for each in made if each is not None)
 
     async def _policy(self, policy: PluginTrustPolicy, path: Path) -> FilePolicy | None:

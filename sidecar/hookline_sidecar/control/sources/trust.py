@@ -40,7 +40,7 @@ from hookline_artifacts.module.inspection import inspect_module
 from hookline_artifacts.threads import in_thread
 from hookline_artifacts.trust.derive import derive
 from hookline_artifacts.trust.evidence import MAX_EVIDENCE, Evidence
-from hookline_artifacts.trust.policy import Policy, asked_by_entry, forbidden, of_version
+from hookline_artifacts.trust.policy import Policy, asked_by_entry, of_version
 from hookline_artifacts.trust.verdict import Proof, judge, subject_of
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class Trust:
         if self._files.problems and identity not in self._admitted:
             raise self._broken()
         for each in self._files.policies:
-            for why in forbidden(each.policy.spec, asked_by_entry(entry)):
+            for why in each.policy.forbidden(asked_by_entry(entry)):
                 error = PolicyError(f"{_label(each)} forbids it: {why}")
                 self._note(each, identity, str(error))
                 if each.policy.enforced:
