@@ -171,7 +171,7 @@ def hooks_like(context: click.Context, parameter: click.Parameter, begun: str) -
 
 def permissions_like(context: click.Context, parameter: click.Parameter, begun: str) -> list[str]:  # noqa: ARG001
     """Permissions that a shell may complete."""
-    from hookline_api.resources import Permission  # noqa: PLC0415 - a shell asks for it
+    from hookline_api.permissions import Permission  # noqa: PLC0415 - a shell asks for it
 
     return [each.value for each in Permission if each.value.startswith(begun)]
 

@@ -38,10 +38,9 @@ import wasmtime
 from wasmtime.component import Component
 
 from hookline_artifacts.errors import VerifyError
-from hookline_artifacts.module.component import HEADER as COMPONENT_HEADER
-from hookline_artifacts.module.inspection import read_component
 from hookline_artifacts.module.memory_map import NOTHING_SAID, MemoryMap, read_memory_map
 from hookline_artifacts.module.proposals import named_in
+from hookline_artifacts.module.reader import COMPONENT_HEADER
 from hookline_runtime.guest import capi
 
 if TYPE_CHECKING:
@@ -214,6 +213,9 @@ def compile_into(wasm: bytes, out: BinaryIO, *, fuel: bool) -> None:
     is_component = wasm[:8] == COMPONENT_HEADER
     try:
         if is_component:
+            # With the reader of components come all models, which a child that compiles a module does without.
+            from hookline_artifacts.module.inspection import read_component  # noqa: PLC0415
+
             found = read_component(wasm)
             module: wasmtime.Module | Component = Component(engine(fuel=fuel, components=True), wasm)
         else:

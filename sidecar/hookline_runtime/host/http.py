@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from hookline_api.abi import HOST_FUNCTIONS
-from hookline_api.resources import grants
+from hookline_api.permissions import grants
 from hookline_runtime.host.arguments import U32, read
 from hookline_runtime.host.http_client import HttpClient
 from hookline_runtime.host.http_message import (
