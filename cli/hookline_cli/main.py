@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import click
 
-from hookline_api import plugins_of_pydantic
 from hookline_cli import frame
 
 if TYPE_CHECKING:
@@ -163,7 +162,6 @@ def _version(ctx: click.Context, parameter: click.Parameter, value: bool) -> Non
 
 def main(name: str = "hookline") -> None:
     """The entry point. It always ends with an exit code of ``frame.EXITS``."""
-    plugins_of_pydantic.switch_off()
     gc.set_threshold(_GARBAGE)
     atexit.register(gc.freeze)  # an interpreter that ends looks for garbage in all it has: a fifth of a call's time
     frame.called(name)
